@@ -1,0 +1,264 @@
+//! Facts that a call's machine is told.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::output::{FetchId, GraphAction, PlayId};
+use crate::model::{
+    AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, PhoneNumberId, Timestamp, Wacid,
+};
+use crate::xml::ast::{DocUrl, Finding};
+
+/// A fact. The first one a machine is given is [`Input::Offered`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Input {
+    /// An admitted, user-initiated call: the user's phone rings. Our SDP answer is ready to be sent.
+    Offered { setup: Box<CallSetup> },
+    /// The Graph request wished for by [`super::Output::Graph`] came to its end, retries included.
+    Graph { action: GraphAction, outcome: GraphOutcome },
+    /// The fetch wished for by [`super::Output::Fetch`] came to its end.
+    Fetched { fetch: FetchId, result: Result<Fetched, FetchFailure> },
+    /// Something about a leg's media path.
+    Media { leg: Leg, what: MediaFact },
+    /// The first packet of a play went out.
+    PlayStarted { leg: Leg, play: PlayId },
+    /// A playlist has been played to its end (not: was stopped).
+    Played { leg: Leg, play: PlayId },
+    /// One item of a playlist could not be had and was skipped (`plivo-xml.md` §4 rule 10).
+    PlayFailed { leg: Leg, play: PlayId, item: u16, reason: String },
+    /// A key counts: at its end packet (`meta-calling.md` §5.4).
+    Digit { leg: Leg, digit: Digit },
+    /// Digits ordered by [`super::MediaOrder::SendDigits`] have gone out.
+    DigitsSent { leg: Leg, play: PlayId },
+    /// Meta's terminate webhook.
+    Terminated { termination: Termination },
+    /// Somebody asked over an API.
+    Command { command: Command },
+    /// The node ends the call: drained, or a fault of ours.
+    Cut { cause: HangupCause },
+    /// The moment `Machine::poll_timeout` named has come. Coming early is harmless.
+    Timer,
+}
+
+/// What is fixed when a call begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallSetup {
+    pub call: CallUuid,
+    pub direction: Direction,
+    pub call_type: CallType,
+    /// Meta's id; none on a web leg.
+    pub wacid: Option<Wacid>,
+    pub phone_number_id: PhoneNumberId,
+    /// `From` as callbacks give it: digits, a BSUID, or `anonymous` (`meta-calling.md` §1.2).
+    pub from: String,
+    /// `To` as callbacks give it.
+    pub to: String,
+    /// The user's WhatsApp profile name; empty where Meta sent none.
+    pub caller_name: String,
+    pub cta_payload: Option<String>,
+    pub deeplink_payload: Option<String>,
+    /// The account that owns the call (a subaccount, maybe) and its main account.
+    pub account: AuthId,
+    pub parent_account: AuthId,
+    pub urls: CallUrls,
+    /// Wall-clock time of the first input; every printed time is this plus [`super::CallTime`].
+    pub started: Timestamp,
+    pub limits: MachineLimits,
+    /// `X-PH-*` parameters of outbound calls, without the prefix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+}
+
+/// The number's URLs, as they stood when the call began (S0.25: a call keeps what it began with).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallUrls {
+    pub answer: DocUrl,
+    pub answer_method: Method,
+    pub fallback: Option<(DocUrl, Method)>,
+    /// Already the answer URL where none was set (`interface.md` §2).
+    pub hangup: (DocUrl, Method),
+}
+
+/// Times that bound a call, in milliseconds (`meta-calling.md` §7); the defaults are the spec's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineLimits {
+    /// `[media].accept_wait_ms`.
+    pub accept_wait_ms: u64,
+    /// T_accept: our own deadline to have `accept` sent.
+    pub accept_deadline_ms: u64,
+    /// T_media: ICE and DTLS up, from `accept`'s 200.
+    pub media_setup_ms: u64,
+    /// Wait for `accept`'s outcome after a terminate webhook overtook it.
+    pub accept_outcome_ms: u64,
+    /// `closing` after terminate's 200, if no webhook comes.
+    pub close_ms: u64,
+    /// T_reap: `closing` ends whatever happens.
+    pub reap_ms: u64,
+    /// `[limits].max_call_seconds`, from the answer.
+    pub max_call_ms: u64,
+    /// `[answer].timeout_ms`: one document.
+    pub fetch_ms: u64,
+    /// Answer and fallback together on an inbound call.
+    pub answer_budget_ms: u64,
+}
+
+impl Default for MachineLimits {
+    fn default() -> Self {
+        Self {
+            accept_wait_ms: 3_000,
+            accept_deadline_ms: 20_000,
+            media_setup_ms: 15_000,
+            accept_outcome_ms: 2_000,
+            close_ms: 5_000,
+            reap_ms: 90_000,
+            max_call_ms: 14_400_000,
+            fetch_ms: 10_000,
+            answer_budget_ms: 20_000,
+        }
+    }
+}
+
+/// How a Graph request ended for good.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum GraphOutcome {
+    /// Success as `meta-calling.md` 4.1.6 has it.
+    Done,
+    /// Code 100 with the call unknown or over.
+    Gone,
+    /// A 4xx or an error object that is not worth another try.
+    Refused { status: u16, code: i64, details: String },
+    /// 429 or a rate code to the last try.
+    RateLimited { code: i64 },
+    /// 5xx to the last try.
+    ServerError { status: u16 },
+    /// No answer in time, to the last try.
+    Timeout,
+    /// No connection, to the last try.
+    Unreachable,
+}
+
+/// A fetched answer. The body of one that expects no document is not kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "body", rename_all = "snake_case")]
+pub enum Fetched {
+    Document {
+        document: Arc<crate::xml::Document>,
+    },
+    /// The body was refused by the validator: nothing of it runs (`plivo-xml.md` §2).
+    Refused {
+        refusal: Refusal,
+    },
+    /// 2xx to a request whose answer is not read (`redirect="false"`).
+    Ignored,
+}
+
+/// Why a document was refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// All findings, in document order.
+    pub findings: Vec<Finding>,
+    /// The first error is E311 on an `action` attribute, on a `Redirect` body, or E312 on a method beside one
+    /// (`plivo-xml.md` §2.3).
+    pub first: FirstFault,
+}
+
+/// What the first error of a refused document concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstFault {
+    ActionUrl,
+    RedirectUrl,
+    ActionMethod,
+    RedirectMethod,
+    Other,
+}
+
+/// Why a fetch failed for good, small enough to log and replay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "failure", rename_all = "snake_case")]
+pub enum FetchFailure {
+    Timeout,
+    /// DNS, connect, TLS or reset.
+    Unreachable {
+        what: String,
+    },
+    /// An answer other than 2xx.
+    Status {
+        status: u16,
+    },
+    /// The address is not one we go to (R17), or http without `allow_insecure`.
+    UrlRefused {
+        what: String,
+    },
+    TooLarge,
+    /// Too many redirects, an undecodable body, a broken answer.
+    Invalid {
+        what: String,
+    },
+}
+
+impl FetchFailure {
+    /// `outcome` of `offhook_answer_fetch_seconds` (`interface.md` §4).
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Status { .. } => "status",
+            Self::UrlRefused { .. } => "refused",
+            Self::TooLarge => "too_large",
+            Self::Invalid { .. } => "invalid",
+        }
+    }
+}
+
+/// A change of a leg's media path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "media", rename_all = "snake_case")]
+pub enum MediaFact {
+    /// ICE found a pair.
+    IceUp,
+    /// ICE and DTLS are up: audio can flow.
+    Connected,
+    /// The first valid SRTP packet of the peer.
+    FirstPacket,
+    /// The path is gone for good.
+    Lost { fault: MediaFault },
+}
+
+/// Why a media path is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaFault {
+    /// Nothing valid for T_media_dead, or consent lost as long.
+    Silent,
+    /// The peer's certificate is not the one of its SDP.
+    Fingerprint,
+    /// DTLS alert or close_notify.
+    DtlsClosed,
+    /// DTLS handshake failed.
+    DtlsFailed,
+}
+
+/// What Meta's terminate webhook said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Termination {
+    /// `completed`, `failed`, or as it came.
+    pub status: Option<String>,
+    /// Meta's own times and duration, kept beside ours.
+    pub start_time: Option<i64>,
+    pub end_time: Option<i64>,
+    pub duration_secs: Option<u64>,
+    /// First of `errors[]`, of the item or of the value.
+    pub error_code: Option<i64>,
+}
+
+/// A request over an API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// `DELETE Call/{uuid}/`.
+    Hangup,
+}

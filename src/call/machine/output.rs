@@ -1,0 +1,268 @@
+//! Wishes of a call's machine, which `call::shell` carries out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::CallTime;
+use crate::model::{Direction, HangupCause, Leg, Method};
+use crate::xml::ast::{DocUrl, Finding, Repeat, Speech, Voice};
+
+/// A wish. None asks for an answer by return: what comes of it is a later [`super::Input`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "wish", rename_all = "snake_case")]
+pub enum Output {
+    /// Send this to Graph. Comes back as `Input::Graph` with the same action, once.
+    Graph { action: GraphAction },
+    /// Ask a customer's URL. Comes back as `Input::Fetched` with the same id, once, unless cancelled.
+    Fetch {
+        fetch: FetchId,
+        kind: FetchKind,
+        url: DocUrl,
+        method: Method,
+        params: Params,
+        /// Milliseconds it may take in all.
+        deadline_ms: u64,
+    },
+    /// A running fetch is not wanted any more; no answer comes.
+    CancelFetch { fetch: FetchId },
+    /// Have these sounds ready: they will be played soon.
+    Prepare { sounds: Vec<Sound> },
+    /// Tell a leg's media what to do.
+    Media { leg: Leg, order: MediaOrder },
+    /// Send a callback that nothing waits for.
+    Notify { notice: Notice },
+    /// An instruction began or ended: for the log, the metrics and whoever watches.
+    Instruction { element: String, line: u32, outcome: InstructionOutcome, note: String },
+    /// The call's state changed.
+    State { state: CallState },
+    /// One plain line for the log and the call's record: what happened and what to do about it.
+    Remark { text: String },
+    /// A document that came in has these findings.
+    Findings { findings: Vec<Finding> },
+    /// The call is terminal: write its record and put its hangup notice into the outbox, in one transaction.
+    /// Exactly once.
+    Concluded { summary: Box<Summary> },
+    /// The machine is over: give the slot back. The last output, exactly once, after `Concluded`.
+    Over,
+}
+
+/// What became of an instruction; `started` is not a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstructionOutcome {
+    Started,
+    Done,
+    Skipped,
+    Failed,
+    /// Ended by a hang-up, a barge-in of control or a transfer.
+    Cut,
+}
+
+/// States of `meta-calling.md` §7.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallState {
+    Preparing,
+    Accepting,
+    Live,
+    Closing,
+    Over,
+}
+
+/// Actions of `POST /{phone_number_id}/calls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GraphAction {
+    PreAccept,
+    Accept,
+    Reject,
+    Terminate,
+}
+
+impl GraphAction {
+    /// The word on the wire and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreAccept => "pre_accept",
+            Self::Accept => "accept",
+            Self::Reject => "reject",
+            Self::Terminate => "terminate",
+        }
+    }
+}
+
+/// Names one fetch of a call, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FetchId(pub u32);
+
+/// Names one play order (or digits order) of a call, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PlayId(pub u32);
+
+/// What a fetch is for: `kind` of `offhook_answer_fetch_seconds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FetchKind {
+    Answer,
+    Fallback,
+    /// An action whose document runs next.
+    Action,
+    Redirect,
+    Transfer,
+}
+
+impl FetchKind {
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Fallback => "fallback",
+            Self::Action => "action",
+            Self::Redirect => "redirect",
+            Self::Transfer => "transfer",
+        }
+    }
+}
+
+/// A parameter's value. A secret one (`GetInput log="false"`) serialises as `x` per character, so that neither
+/// log nor replay holds it; the wire gets the text.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Param {
+    Plain(String),
+    Secret(String),
+}
+
+impl Param {
+    /// The text for the wire.
+    pub fn reveal(&self) -> &str {
+        match self {
+            Self::Plain(s) | Self::Secret(s) => s,
+        }
+    }
+    fn shown(&self) -> String {
+        match self {
+            Self::Plain(s) => s.clone(),
+            Self::Secret(s) => s.chars().map(|_| 'x').collect(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Param {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&self.shown(), f)
+    }
+}
+
+impl Serialize for Param {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.shown())
+    }
+}
+
+impl<'de> Deserialize<'de> for Param {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d).map(Self::Plain)
+    }
+}
+
+/// Parameters of a request to a customer, in the byte order the wire has (`plivo-callbacks.md` §1).
+pub type Params = BTreeMap<String, Param>;
+
+/// Something to be heard. Also the key of the prompt cache.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "sound", rename_all = "snake_case")]
+pub enum Sound {
+    Speak {
+        speech: Speech,
+        voice: Voice,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        language: Option<String>,
+    },
+    File {
+        url: DocUrl,
+    },
+    Silence {
+        ms: u32,
+    },
+    Tone {
+        hz: u16,
+        ms: u16,
+    },
+}
+
+/// One entry of a playlist.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SoundItem {
+    pub sound: Sound,
+    pub repeat: Repeat,
+}
+
+/// Orders to a leg's media.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum MediaOrder {
+    /// ICE checks begin: `pre_accept` is being sent.
+    Begin,
+    /// `accept` got its 200: from now on a packet goes out every 20 ms, silence included.
+    Open,
+    /// Play these one after another without a gap; replaces whatever plays. Starts with its first packet once
+    /// the path is connected and open.
+    Play { play: PlayId, items: Vec<SoundItem> },
+    /// Stop within 60 ms; no `Played` follows.
+    Stop { play: PlayId },
+    /// RFC 4733 towards the peer: `0-9 * #`, `w` 0.5 s, `W` 1 s. Ends in `Input::DigitsSent`.
+    SendDigits { play: PlayId, digits: String },
+    /// RTCP BYE, DTLS close, gone.
+    Close,
+}
+
+/// A callback that nothing waits for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    pub kind: NoticeKind,
+    pub url: DocUrl,
+    pub method: Method,
+    pub params: Params,
+}
+
+/// `kind` of `offhook_callback_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeKind {
+    Hangup,
+    /// An action with `redirect="false"`.
+    Action,
+    Dial,
+}
+
+impl NoticeKind {
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hangup => "hangup",
+            Self::Action => "action",
+            Self::Dial => "dial",
+        }
+    }
+}
+
+/// A call's end: what its record and its hangup callback say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub cause: HangupCause,
+    pub direction: Direction,
+    /// When it was answered, if ever.
+    pub answered: Option<CallTime>,
+    pub ended: CallTime,
+    /// Seconds from the start, rounded up.
+    pub duration_secs: u64,
+    /// Seconds from the answer, rounded up; 0 if never answered.
+    pub bill_secs: u64,
+    /// What Meta's terminate webhook said about the duration, if it came first.
+    pub meta_duration_secs: Option<u64>,
+    /// The callback to the hangup URL.
+    pub hangup: Notice,
+}

@@ -1,0 +1,76 @@
+//! The only reader of the time: a real clock, and a stepped one for tests.
+//!
+//! Durations, timeouts and ages come from [`Clock::now`] (monotonic, R8); [`Clock::wall`] is for what is
+//! printed or compared with a timestamp of Meta's. Nothing else in the house reads a clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::model::Timestamp;
+
+/// Where the time comes from; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug, Default)]
+enum Source {
+    #[default]
+    Real,
+    Stepped(Arc<Stepped>),
+}
+
+#[derive(Debug)]
+struct Stepped {
+    start: Instant,
+    wall_start: Timestamp,
+    passed_micros: AtomicU64,
+}
+
+impl Clock {
+    /// The machine's own clock.
+    pub fn real() -> Self {
+        Self(Source::Real)
+    }
+
+    /// A clock that stands still at `wall` until [`Clock::step`] moves it.
+    #[allow(clippy::disallowed_methods, reason = "an `Instant` has no other origin")]
+    pub fn stepped(wall: Timestamp) -> Self {
+        Self(Source::Stepped(Arc::new(Stepped {
+            start: Instant::now(),
+            wall_start: wall,
+            passed_micros: AtomicU64::new(0),
+        })))
+    }
+
+    /// Moves a stepped clock on; a real one takes no notice.
+    pub fn step(&self, by: Duration) {
+        if let Source::Stepped(s) = &self.0 {
+            s.passed_micros.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        }
+    }
+
+    /// Monotonic time.
+    #[allow(clippy::disallowed_methods, reason = "this is the source")]
+    pub fn now(&self) -> Instant {
+        match &self.0 {
+            Source::Real => Instant::now(),
+            Source::Stepped(s) => s.start + Duration::from_micros(s.passed_micros.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Wall-clock time, for printing and for Meta's timestamps.
+    #[allow(clippy::disallowed_methods, reason = "this is the source")]
+    pub fn wall(&self) -> Timestamp {
+        match &self.0 {
+            Source::Real => {
+                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+            }
+            Source::Stepped(s) => {
+                let passed = i64::try_from(s.passed_micros.load(Ordering::SeqCst)).unwrap_or(i64::MAX);
+                Timestamp::from_micros(s.wall_start.micros().saturating_add(passed))
+            }
+        }
+    }
+}

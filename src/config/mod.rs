@@ -1,0 +1,1 @@
+//! TOML and environment to plain typed structs; errors carry line and column.

@@ -1,0 +1,211 @@
+//! A prompt: Opus frames of 20 ms (48 kHz RTP clock, mono, wideband), ready or still being made.
+//!
+//! Written once by a [`Writer`] (a synthesiser, a decoder), read by every leg that plays it, without a lock on
+//! the reader's side. Frames appear in order; playing may begin with the first.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Frames in one chunk: a second.
+const CHUNK: usize = 50;
+const LOADING: u8 = 0;
+const COMPLETE: u8 = 1;
+const FAILED: u8 = 2;
+
+/// One encoded 20 ms frame, shared without copying.
+pub type Frame = Arc<[u8]>;
+
+/// What stands at a place of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Slot {
+    Ready(Frame),
+    /// Not made yet: send silence and ask again next tick.
+    Pending,
+    /// The prompt ended before this place.
+    End,
+    /// Making it failed; [`Prompt::failure`] says why.
+    Failed,
+}
+
+/// A shared sequence of frames.
+#[derive(Debug)]
+pub struct Prompt {
+    first: Arc<Chunk>,
+    state: AtomicU8,
+    failure: OnceLock<String>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    frames: [OnceLock<Frame>; CHUNK],
+    next: OnceLock<Arc<Chunk>>,
+}
+
+impl Chunk {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { frames: std::array::from_fn(|_| OnceLock::new()), next: OnceLock::new() })
+    }
+}
+
+/// The one who fills a [`Prompt`]. Dropping it unfinished fails the prompt.
+#[derive(Debug)]
+pub struct Writer {
+    prompt: Arc<Prompt>,
+    chunk: Arc<Chunk>,
+    at: usize,
+    done: bool,
+}
+
+/// A reader's place in a prompt: knows its chunk, so that the next frame costs no search.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    prompt: Arc<Prompt>,
+    chunk: Arc<Chunk>,
+    at: usize,
+}
+
+impl Prompt {
+    /// An empty prompt and its writer.
+    pub fn new() -> (Arc<Self>, Writer) {
+        let first = Chunk::new();
+        let prompt = Arc::new(Self { first: first.clone(), state: AtomicU8::new(LOADING), failure: OnceLock::new() });
+        (prompt.clone(), Writer { prompt, chunk: first, at: 0, done: false })
+    }
+
+    /// A complete prompt of these frames.
+    pub fn of(frames: impl IntoIterator<Item = Frame>) -> Arc<Self> {
+        let (prompt, mut writer) = Self::new();
+        frames.into_iter().for_each(|f| writer.push(f));
+        writer.finish();
+        prompt
+    }
+
+    /// A place at the beginning.
+    pub fn cursor(self: &Arc<Self>) -> Cursor {
+        Cursor { prompt: self.clone(), chunk: self.first.clone(), at: 0 }
+    }
+
+    /// Whether nothing more will come (complete or failed).
+    pub fn is_settled(&self) -> bool {
+        self.state.load(Ordering::Acquire) != LOADING
+    }
+
+    /// Why it failed, if it did.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+}
+
+impl Writer {
+    /// Adds a frame.
+    pub fn push(&mut self, frame: Frame) {
+        if self.at == CHUNK {
+            let next = Chunk::new();
+            let _ = self.chunk.next.set(next.clone());
+            self.chunk = next;
+            self.at = 0;
+        }
+        if let Some(place) = self.chunk.frames.get(self.at) {
+            let _ = place.set(frame);
+        }
+        self.at += 1;
+    }
+
+    /// The prompt is complete.
+    pub fn finish(mut self) {
+        self.done = true;
+        self.prompt.state.store(COMPLETE, Ordering::Release);
+    }
+
+    /// The prompt can't be had; what was pushed so far may still be played.
+    pub fn fail(mut self, why: impl Into<String>) {
+        self.end_failed(why.into());
+    }
+
+    fn end_failed(&mut self, why: String) {
+        self.done = true;
+        let _ = self.prompt.failure.set(why);
+        self.prompt.state.store(FAILED, Ordering::Release);
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.done {
+            self.end_failed("its maker went away".to_owned());
+        }
+    }
+}
+
+impl Cursor {
+    /// The frame at this place; a ready one moves the place on.
+    pub fn next(&mut self) -> Slot {
+        // The state is read before the place: a frame pushed in between is found next time.
+        let state = self.prompt.state.load(Ordering::Acquire);
+        if self.at == CHUNK {
+            match self.chunk.next.get() {
+                Some(next) => {
+                    self.chunk = next.clone();
+                    self.at = 0;
+                }
+                None => return Self::missing(state),
+            }
+        }
+        match self.chunk.frames.get(self.at).and_then(OnceLock::get) {
+            Some(frame) => {
+                self.at += 1;
+                Slot::Ready(frame.clone())
+            }
+            None => Self::missing(state),
+        }
+    }
+
+    /// Back to the beginning, for a repeat.
+    pub fn rewind(&mut self) {
+        self.chunk = self.prompt.first.clone();
+        self.at = 0;
+    }
+
+    fn missing(state: u8) -> Slot {
+        match state {
+            LOADING => Slot::Pending,
+            COMPLETE => Slot::End,
+            _ => Slot::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Frame, Prompt, Slot};
+
+    fn frame(n: u8) -> Frame {
+        Frame::from([n])
+    }
+
+    #[test]
+    fn frames_come_in_order_over_chunks_and_again_after_rewind() {
+        let prompt = Prompt::of((0..120).map(frame));
+        let mut cursor = prompt.cursor();
+        for round in 0..2 {
+            for n in 0..120 {
+                assert_eq!(cursor.next(), Slot::Ready(frame(n)), "round {round}");
+            }
+            assert_eq!(cursor.next(), Slot::End);
+            cursor.rewind();
+        }
+    }
+
+    #[test]
+    fn a_reader_ahead_of_the_writer_waits() {
+        let (prompt, mut writer) = Prompt::new();
+        let mut cursor = prompt.cursor();
+        assert_eq!(cursor.next(), Slot::Pending);
+        writer.push(frame(1));
+        assert_eq!(cursor.next(), Slot::Ready(frame(1)));
+        assert_eq!(cursor.next(), Slot::Pending);
+        drop(writer);
+        assert_eq!(cursor.next(), Slot::Failed);
+        assert_eq!(prompt.failure(), Some("its maker went away"));
+    }
+}

@@ -1,0 +1,247 @@
+//! Why a leg ended: our own words, and what each is on the wire (`plivo-callbacks.md` §6).
+
+use serde::{Deserialize, Serialize};
+
+use super::Direction;
+
+/// `HangupSource` of callbacks (`plivo-callbacks.md` §6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum HangupSource {
+    Caller,
+    Callee,
+    Plivo,
+    Carrier,
+    #[serde(rename = "API Request")]
+    ApiRequest,
+    #[serde(rename = "Answer XML")]
+    AnswerXml,
+    Error,
+    Unknown,
+}
+
+impl HangupSource {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "Caller",
+            Self::Callee => "Callee",
+            Self::Plivo => "Plivo",
+            Self::Carrier => "Carrier",
+            Self::ApiRequest => "API Request",
+            Self::AnswerXml => "Answer XML",
+            Self::Error => "Error",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// Which document a fault concerns: it picks the last digit of codes 7011…8014.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DocumentKind {
+    Answer,
+    Action,
+    Transfer,
+    Redirect,
+}
+
+/// Why a leg ended, in our own words (logs, event log, records).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HangupCause {
+    /// The user hung up before we accepted.
+    CallerCancelled,
+    /// Ended over the API before it was answered.
+    CancelledByApi,
+    /// The user's side hung up an answered call (`Caller` inbound, `Callee` outbound).
+    CallerHangup,
+    /// Ended over the API after it was answered.
+    ApiHangup,
+    /// `<Hangup>` on an answered call.
+    XmlHangup,
+    /// `<Hangup reason="rejected">`, or a first `<Hangup>`, before the answer.
+    XmlRejected,
+    /// `<Hangup reason="busy">` before the answer.
+    XmlBusy,
+    /// The document came to its end.
+    EndOfInstructions,
+    /// `<Hangup schedule>` ran out.
+    ScheduledHangup,
+    /// `max_call_seconds` or `time_limit`.
+    TimeLimit,
+    RingTimeout,
+    NoAnswer,
+    /// The user declined.
+    Rejected,
+    UserBusy,
+    NumberFull,
+    CpsExceeded,
+    NoPermission,
+    GeoBlocked,
+    CallingDisabled,
+    InvalidDestination,
+    /// Graph answered 5xx, or refused for good.
+    GraphError,
+    /// Graph answered 429 to the end.
+    GraphRateLimited,
+    /// Graph did not answer in time.
+    GraphTimeout,
+    MediaSetupTimeout,
+    MediaTimeout,
+    InternalError,
+    /// A document asked for an element that this version parses but does not run yet.
+    ElementNotBuilt,
+    NodeFailure,
+    Drained,
+    InstructionLoop,
+    /// A document's URL could not be reached, or answered other than 2xx.
+    Unreachable(DocumentKind),
+    /// A document was refused.
+    InvalidXml(DocumentKind),
+    /// The first error of a document was a bad URL of an action or redirect.
+    InvalidUrl(DocumentKind),
+    /// The first error of a document was a bad method beside such a URL.
+    InvalidMethod(DocumentKind),
+}
+
+/// A cause as callbacks and records carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireCause {
+    /// `HangupCauseCode`.
+    pub code: u16,
+    /// `HangupCauseName`.
+    pub name: &'static str,
+    /// `HangupSource`.
+    pub source: HangupSource,
+    /// `HangupCause`, the telephony word.
+    pub word: &'static str,
+}
+
+impl HangupCause {
+    /// The row of `plivo-callbacks.md` §6.2 for this cause on a leg of that direction.
+    pub fn wire(self, direction: Direction) -> WireCause {
+        use HangupSource as S;
+        let (code, name, source, word) = match self {
+            Self::CallerCancelled => (1000, "Canceled", S::Caller, "ORIGINATOR_CANCEL"),
+            Self::CancelledByApi => (1000, "Canceled", S::ApiRequest, "ORIGINATOR_CANCEL"),
+            Self::CallerHangup => match direction {
+                Direction::Inbound => (4000, "Normal Hangup", S::Caller, "NORMAL_CLEARING"),
+                Direction::Outbound => (4000, "Normal Hangup", S::Callee, "NORMAL_CLEARING"),
+            },
+            Self::ApiHangup => (4000, "Normal Hangup", S::ApiRequest, "NORMAL_CLEARING"),
+            Self::XmlHangup => (4000, "Normal Hangup", S::AnswerXml, "NORMAL_CLEARING"),
+            Self::XmlRejected => (3020, "Rejected", S::AnswerXml, "CALL_REJECTED"),
+            Self::XmlBusy => (3010, "Busy Line", S::AnswerXml, "USER_BUSY"),
+            Self::EndOfInstructions => (4010, "End Of XML Instructions", S::Plivo, "NORMAL_CLEARING"),
+            Self::ScheduledHangup => (6000, "Scheduled Hangup", S::AnswerXml, "ALLOTTED_TIMEOUT"),
+            Self::TimeLimit => (6000, "Scheduled Hangup", S::Plivo, "ALLOTTED_TIMEOUT"),
+            Self::RingTimeout => (6010, "Ring Timeout Reached", S::Plivo, "NO_ANSWER"),
+            Self::NoAnswer => (3000, "No Answer", S::Carrier, "NO_USER_RESPONSE"),
+            Self::Rejected => (3020, "Rejected", S::Callee, "CALL_REJECTED"),
+            Self::UserBusy => (3010, "Busy Line", S::Carrier, "USER_BUSY"),
+            Self::NumberFull | Self::CpsExceeded => match direction {
+                Direction::Inbound => (3010, "Busy Line", S::Plivo, "USER_BUSY"),
+                Direction::Outbound => (5030, "Concurrency Limit Breached", S::Plivo, "SWITCH_CONGESTION"),
+            },
+            Self::NoPermission => (3040, "Forbidden", S::Plivo, "CALL_REJECTED"),
+            Self::GeoBlocked => (2030, "Destination Country Barred", S::Plivo, "OUTGOING_CALL_BARRED"),
+            Self::CallingDisabled => (3030, "Unknown Caller ID", S::Plivo, "CALL_REJECTED"),
+            Self::InvalidDestination => (2000, "Invalid Destination Address", S::Carrier, "UNALLOCATED_NUMBER"),
+            Self::GraphError => (3080, "Internal server error from carrier", S::Carrier, "NORMAL_TEMPORARY_FAILURE"),
+            Self::GraphRateLimited => (3090, "Network congestion from carrier", S::Carrier, "SWITCH_CONGESTION"),
+            Self::GraphTimeout => (3070, "Request timeout", S::Carrier, "RECOVERY_ON_TIMER_EXPIRE"),
+            Self::MediaSetupTimeout => (5000, "Network Error", S::Plivo, "NETWORK_OUT_OF_ORDER"),
+            Self::MediaTimeout => (6020, "Media Timeout", S::Plivo, "MEDIA_TIMEOUT"),
+            Self::InternalError | Self::ElementNotBuilt | Self::NodeFailure | Self::Drained => {
+                (5010, "Internal Error", S::Error, "NORMAL_TEMPORARY_FAILURE")
+            }
+            Self::InstructionLoop => (8014, "Invalid Redirect XML", S::Error, "NORMAL_TEMPORARY_FAILURE"),
+            Self::Unreachable(doc) => {
+                let (code, name) = match doc {
+                    DocumentKind::Answer => (7011, "Error Reaching Answer URL"),
+                    DocumentKind::Action => (7012, "Error Reaching Action URL"),
+                    DocumentKind::Transfer => (7013, "Error Reaching Transfer URL"),
+                    DocumentKind::Redirect => (7014, "Error Reaching Redirect URL"),
+                };
+                (code, name, S::Error, "NORMAL_TEMPORARY_FAILURE")
+            }
+            Self::InvalidXml(doc) => {
+                let (code, name) = match doc {
+                    DocumentKind::Answer => (8011, "Invalid Answer XML"),
+                    DocumentKind::Action => (8012, "Invalid Action XML"),
+                    DocumentKind::Transfer => (8013, "Invalid Transfer XML"),
+                    DocumentKind::Redirect => (8014, "Invalid Redirect XML"),
+                };
+                (code, name, S::Error, "NORMAL_TEMPORARY_FAILURE")
+            }
+            Self::InvalidUrl(doc) => {
+                let (code, name) = match doc {
+                    DocumentKind::Answer | DocumentKind::Action => (7022, "Invalid Action URL"),
+                    DocumentKind::Transfer => (7023, "Invalid Transfer URL"),
+                    DocumentKind::Redirect => (7024, "Invalid Redirect URL"),
+                };
+                (code, name, S::Error, "NORMAL_TEMPORARY_FAILURE")
+            }
+            Self::InvalidMethod(doc) => {
+                let (code, name) = match doc {
+                    DocumentKind::Answer | DocumentKind::Action => (7032, "Invalid Method For Action URL"),
+                    DocumentKind::Transfer => (7033, "Invalid Method For Transfer URL"),
+                    DocumentKind::Redirect => (7034, "Invalid Method For Redirect URL"),
+                };
+                (code, name, S::Error, "NORMAL_TEMPORARY_FAILURE")
+            }
+        };
+        WireCause { code, name, source, word }
+    }
+
+    /// The word for logs and for `offhook call`, e.g. `caller_hangup`, `invalid_xml_answer`.
+    pub fn as_str(self) -> &'static str {
+        use DocumentKind as D;
+        match self {
+            Self::CallerCancelled => "caller_cancelled",
+            Self::CancelledByApi => "cancelled_by_api",
+            Self::CallerHangup => "caller_hangup",
+            Self::ApiHangup => "api_hangup",
+            Self::XmlHangup => "xml_hangup",
+            Self::XmlRejected => "xml_rejected",
+            Self::XmlBusy => "xml_busy",
+            Self::EndOfInstructions => "end_of_instructions",
+            Self::ScheduledHangup => "scheduled_hangup",
+            Self::TimeLimit => "time_limit",
+            Self::RingTimeout => "ring_timeout",
+            Self::NoAnswer => "no_answer",
+            Self::Rejected => "rejected",
+            Self::UserBusy => "user_busy",
+            Self::NumberFull => "number_full",
+            Self::CpsExceeded => "cps_exceeded",
+            Self::NoPermission => "no_permission",
+            Self::GeoBlocked => "geo_blocked",
+            Self::CallingDisabled => "calling_disabled",
+            Self::InvalidDestination => "invalid_destination",
+            Self::GraphError => "graph_error",
+            Self::GraphRateLimited => "graph_rate_limited",
+            Self::GraphTimeout => "graph_timeout",
+            Self::MediaSetupTimeout => "media_setup_timeout",
+            Self::MediaTimeout => "media_timeout",
+            Self::InternalError => "internal_error",
+            Self::ElementNotBuilt => "element_not_built",
+            Self::NodeFailure => "node_failure",
+            Self::Drained => "drained",
+            Self::InstructionLoop => "instruction_loop",
+            Self::Unreachable(D::Answer) => "answer_url_unreachable",
+            Self::Unreachable(D::Action) => "action_url_unreachable",
+            Self::Unreachable(D::Transfer) => "transfer_url_unreachable",
+            Self::Unreachable(D::Redirect) => "redirect_url_unreachable",
+            Self::InvalidXml(D::Answer) => "invalid_answer_xml",
+            Self::InvalidXml(D::Action) => "invalid_action_xml",
+            Self::InvalidXml(D::Transfer) => "invalid_transfer_xml",
+            Self::InvalidXml(D::Redirect) => "invalid_redirect_xml",
+            Self::InvalidUrl(D::Answer | D::Action) => "invalid_action_url",
+            Self::InvalidUrl(D::Transfer) => "invalid_transfer_url",
+            Self::InvalidUrl(D::Redirect) => "invalid_redirect_url",
+            Self::InvalidMethod(D::Answer | D::Action) => "invalid_action_method",
+            Self::InvalidMethod(D::Transfer) => "invalid_transfer_method",
+            Self::InvalidMethod(D::Redirect) => "invalid_redirect_method",
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! One keypad key.
+
+use serde::{Deserialize, Serialize};
+
+/// A key of a telephone: `0`–`9`, `*`, `#`, `A`–`D` (RFC 4733 events 0–15).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "char", into = "char")]
+pub struct Digit(u8);
+
+impl Digit {
+    /// The digit of an RFC 4733 event code; flash (16) and everything above is none.
+    pub fn from_event(event: u8) -> Option<Self> {
+        (event <= 15).then_some(Self(event))
+    }
+
+    /// The RFC 4733 event code.
+    pub fn event(self) -> u8 {
+        self.0
+    }
+
+    /// The key as printed on it.
+    pub fn as_char(self) -> char {
+        char::from(b"0123456789*#ABCD".get(usize::from(self.0)).copied().unwrap_or(b'?'))
+    }
+
+    /// Keys `A`–`D` are read from the wire but mean nothing to a document (`plivo-xml.md` §4.1).
+    pub fn is_letter(self) -> bool {
+        self.0 >= 12
+    }
+}
+
+impl TryFrom<char> for Digit {
+    type Error = String;
+    fn try_from(c: char) -> Result<Self, String> {
+        let event = match c {
+            '0'..='9' => c as u32 - '0' as u32,
+            '*' => 10,
+            '#' => 11,
+            'A'..='D' => c as u32 - 'A' as u32 + 12,
+            'a'..='d' => c as u32 - 'a' as u32 + 12,
+            other => return Err(format!("{other:?} is not a key: 0-9, *, #, A-D")),
+        };
+        u8::try_from(event).map(Self).map_err(|e| e.to_string())
+    }
+}
+
+impl From<Digit> for char {
+    fn from(d: Digit) -> char {
+        d.as_char()
+    }
+}
+
+/// People type secrets: a digit does not print itself by accident (R22).
+impl std::fmt::Debug for Digit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Digit(_)")
+    }
+}

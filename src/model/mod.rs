@@ -1,0 +1,81 @@
+//! The words everybody speaks: ids, numbers, directions, hangup causes, time stamps, digits.
+//!
+//! Newtypes, so that two strings cannot change places. No IO, no clock, no policy.
+
+mod cause;
+mod digit;
+mod ids;
+mod number;
+mod time;
+
+pub use cause::{DocumentKind, HangupCause, HangupSource, WireCause};
+pub use digit::Digit;
+pub use ids::{AuthId, CallUuid, PhoneNumberId, WabaId, Wacid};
+pub use number::{E164, digits_of};
+pub use time::Timestamp;
+
+use serde::{Deserialize, Serialize};
+
+/// Who began a call: the user (`inbound`) or the business (`outbound`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Direction {
+    /// The word on the wire and in metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// What kind of path a leg is: a WhatsApp user's, or a browser endpoint's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallType {
+    Whatsapp,
+    Web,
+}
+
+impl CallType {
+    /// `CallType` in callbacks, `call_type` in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whatsapp => "whatsapp",
+            Self::Web => "web",
+        }
+    }
+}
+
+/// One party's path in a call. The A-leg began the call; B-legs were made by `<Dial>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Leg {
+    A,
+    /// B-legs by position, from 1.
+    B(u8),
+}
+
+/// How a customer's URL is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Method {
+    #[serde(rename = "GET")]
+    Get,
+    #[default]
+    #[serde(rename = "POST")]
+    Post,
+}
+
+impl Method {
+    /// The HTTP word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+}

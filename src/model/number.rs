@@ -1,0 +1,74 @@
+//! Phone numbers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A phone number as Plivo gives it: E.164 digits, no plus, 5–15 of them.
+///
+/// `Debug` shows the last four digits only, since callers' numbers must not stand in logs (R22);
+/// `Display` gives all of them, for the wire.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct E164(Arc<str>);
+
+/// The digits of a number however it is written: `+1 631-555-3601` → `16315553601`.
+pub fn digits_of(text: &str) -> String {
+    text.chars().filter(char::is_ascii_digit).collect()
+}
+
+impl E164 {
+    /// Reads a number with or without a plus; spaces, `-`, `.`, `(`, `)` are dropped.
+    ///
+    /// # Errors
+    /// Another character, or not 5–15 digits.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let body = text.strip_prefix('+').unwrap_or(text);
+        let mut digits = String::with_capacity(15);
+        for c in body.chars() {
+            match c {
+                '0'..='9' => digits.push(c),
+                ' ' | '-' | '.' | '(' | ')' => {}
+                _ => return Err(format!("{text:?} is not a phone number: digits with an optional leading +")),
+            }
+        }
+        if (5..=15).contains(&digits.len()) {
+            Ok(Self(digits.into()))
+        } else {
+            Err(format!("{text:?} is not a phone number: 5 to 15 digits"))
+        }
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for E164 {
+    type Error = String;
+    fn try_from(s: String) -> Result<Self, String> {
+        Self::parse(&s)
+    }
+}
+
+impl From<E164> for String {
+    fn from(n: E164) -> String {
+        n.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for E164 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for E164 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tail = self.0.len().saturating_sub(4);
+        write!(f, "…{}", self.0.get(tail..).unwrap_or_default())
+    }
+}

@@ -1,0 +1,75 @@
+//! Wall-clock time stamps, for printing and for Meta's seconds. Timers never use them (R8).
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Microseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From microseconds since the epoch.
+    pub fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+    /// From seconds since the epoch, as Meta gives them.
+    pub fn from_secs(secs: i64) -> Self {
+        Self(secs.saturating_mul(1_000_000))
+    }
+    /// Microseconds since the epoch.
+    pub fn micros(self) -> i64 {
+        self.0
+    }
+    /// Whole seconds since the epoch, rounded down.
+    pub fn secs(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+    /// Later by `by`.
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    fn civil(self) -> jiff::Zoned {
+        jiff::Timestamp::from_microsecond(self.0).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC)
+    }
+
+    /// `2026-11-20 06:03:11.120394`: `SessionStart` of callbacks (`plivo-callbacks.md` §1.1).
+    pub fn plivo_micros(self) -> String {
+        self.civil().strftime("%Y-%m-%d %H:%M:%S.%6f").to_string()
+    }
+    /// `2026-11-20 06:03:11`: `StartTime`, `AnswerTime`, `EndTime` of callbacks.
+    pub fn plivo_secs(self) -> String {
+        self.civil().strftime("%Y-%m-%d %H:%M:%S").to_string()
+    }
+    /// `2026-11-20 06:03:11+00:00`: times of call records (`plivo-call-api.md` 1.11).
+    pub fn plivo_cdr(self) -> String {
+        format!("{}+00:00", self.plivo_secs())
+    }
+    /// RFC 3339 UTC with milliseconds: our own APIs (`interface.md` §5).
+    pub fn rfc3339(self) -> String {
+        self.civil().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.rfc3339())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Timestamp;
+
+    #[test]
+    fn prints_each_form() {
+        let t = Timestamp::from_micros(1_795_154_591_120_394);
+        assert_eq!(t.plivo_micros(), "2026-11-20 06:03:11.120394");
+        assert_eq!(t.plivo_secs(), "2026-11-20 06:03:11");
+        assert_eq!(t.plivo_cdr(), "2026-11-20 06:03:11+00:00");
+        assert_eq!(t.rfc3339(), "2026-11-20T06:03:11.120Z");
+    }
+}

@@ -1,0 +1,1 @@
+//! Assembly: config to running node to clean stop; the one room that knows everybody.

@@ -1,0 +1,1 @@
+//! Tracing set-up, every metric name as a constant, `/metrics`, `/livez`, `/readyz`.

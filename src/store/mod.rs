@@ -1,0 +1,1 @@
+//! sqlx; each query is a named function that returns `model` types.

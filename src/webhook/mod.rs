@@ -1,0 +1,1 @@
+//! Signature over the raw bytes, typed event, its call.
