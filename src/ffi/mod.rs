@@ -1,2 +1,4 @@
 //! The only `unsafe` (R26): safe functions over Opus, the embedded voice, batched socket calls.
 #![allow(unsafe_code, reason = "the one room that may (R26)")]
+
+pub mod opus;
