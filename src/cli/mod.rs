@@ -1,6 +1,145 @@
 //! Arguments, printing, exit codes; a file a command.
+//!
+//! Every command has an `Args` (clap derive; the help text is its documentation, `man` is made from it) and a
+//! `run`, which gives an [`Exit`]. Only this room prints, through [`print`]; the rest of the house logs.
+
+pub mod call;
+mod completions;
+pub mod config;
+pub mod dev;
+pub mod exit;
+pub mod load;
+mod man;
+mod openapi;
+pub mod print;
+pub mod replay;
+pub mod serve;
+mod speech_helper;
+pub mod xml;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use exit::Exit;
+
+use crate::observe::logs::{self, LogFormat, LogLevel, LogSettings};
+
+/// `offhook`: call control for WhatsApp calls.
+#[derive(Parser)]
+#[command(
+    name = "offhook",
+    version,
+    about = "Call control for WhatsApp calls: Plivo-style XML, own WebRTC media, one binary",
+    after_help = "Exit codes: 0 done, 1 the thing asked about failed, 2 wrong usage or configuration.",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(flatten)]
+    logs: LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How the program logs; the same for every command.
+#[derive(clap::Args)]
+struct LogArgs {
+    /// One JSON object a line, or text for people [default: pretty; json for `serve` away from a terminal]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// What to log; RUST_LOG is read where this is not given [default: info for `serve` and `dev`, else warn]
+    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A node, a simulated Meta, a demo answer application and the console, all on loopback
+    Dev(dev::Args),
+    /// A production node
+    Serve(serve::Args),
+    /// Place one simulated WhatsApp call with real WebRTC media and print it as it unfolds
+    Call(call::Args),
+    /// Generate load through the same simulator
+    Load(load::Args),
+    /// Answer documents
+    Xml(xml::Args),
+    /// Run a recorded call's event log through the call machine again and show the first difference
+    Replay(replay::Args),
+    /// The configuration
+    Config(config::Args),
+    /// Print the OpenAPI 3.1 document
+    Openapi,
+    /// Print completions for a shell
+    Completions(completions::Args),
+    /// Print the manual page (roff)
+    Man,
+    /// The synthesiser's own process; started by a node, not by people
+    #[command(hide = true)]
+    SpeechHelper,
+}
+
+impl Command {
+    /// Nodes tell what they do; the others print it.
+    fn is_node(&self) -> bool {
+        matches!(self, Self::Dev(_) | Self::Serve(_))
+    }
+}
 
 /// Runs the program: reads the arguments, does what they say.
 pub fn main() -> std::process::ExitCode {
-    todo!("room cli")
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are answers (0, standard output); all else is wrong usage (2, standard error).
+        Err(e) => {
+            let failed = e.use_stderr();
+            let text = if print::colour(failed) { e.render().ansi().to_string() } else { e.render().to_string() };
+            if failed {
+                print::error_text(&text);
+            } else {
+                print::text(&text);
+            }
+            return if failed { Exit::Usage.into() } else { print::settled(Exit::Done).into() };
+        }
+    };
+    logs::install(LogSettings {
+        format: cli.logs.log_format.unwrap_or_else(|| default_format(&cli.command)),
+        level: cli.logs.log_level,
+        otherwise: if cli.command.is_node() { LogLevel::Info } else { LogLevel::Warn },
+    });
+    print::settled(run(cli.command)).into()
+}
+
+fn run(command: Command) -> Exit {
+    match command {
+        Command::Dev(args) => dev::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Call(args) => call::run(args),
+        Command::Load(args) => load::run(args),
+        Command::Xml(args) => xml::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Config(args) => config::run(args),
+        Command::Openapi => openapi::run(),
+        Command::Completions(args) => completions::run(args, &mut Cli::command()),
+        Command::Man => man::run(&Cli::command()),
+        Command::SpeechHelper => speech_helper::run(),
+    }
+}
+
+fn default_format(command: &Command) -> LogFormat {
+    use std::io::IsTerminal as _;
+    match command {
+        Command::Serve(_) if !std::io::stderr().is_terminal() => LogFormat::Json,
+        _ => LogFormat::Pretty,
+    }
+}
+
+/// The runtime that a command's asynchronous work runs on: all cores, named threads.
+///
+/// # Errors
+/// The system gives no threads; the message is for people.
+pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("offhook")
+        .build()
+        .map_err(|e| format!("could not start the runtime: {e}"))
 }

@@ -1,0 +1,156 @@
+//! Every metric's name and every label word that is not some type's own `as_str` (`interface.md` §4).
+//!
+//! Label values come from closed lists or configured numbers (R23): a caller's number, a call's id or a word a
+//! stranger sent is never one.
+
+/// Gauge `{direction}`: calls between admission and their end.
+pub const CALLS_ACTIVE: &str = "offhook_calls_active";
+/// Counter `{direction,outcome}`: calls that ended; `outcome` is a word of [`outcome`].
+pub const CALLS_TOTAL: &str = "offhook_calls_total";
+/// Counter `{direction,result}`: decisions of the gate; `result` is a word of [`admission`].
+pub const ADMISSION_TOTAL: &str = "offhook_admission_total";
+/// Gauge `{number}`: slots held; configured business numbers only.
+pub const NUMBER_SLOTS_IN_USE: &str = "offhook_number_slots_in_use";
+/// Histogram, seconds: webhook received to Graph `accept` sent.
+pub const SETUP_SECONDS: &str = "offhook_setup_seconds";
+/// Histogram `{kind,outcome}`, seconds: one fetch of a customer's URL, retries included.
+pub const ANSWER_FETCH_SECONDS: &str = "offhook_answer_fetch_seconds";
+/// Histogram `{action,status}`, seconds: one HTTP exchange with Graph; `status` a number, `timeout` or `error`.
+pub const GRAPH_REQUEST_SECONDS: &str = "offhook_graph_request_seconds";
+/// Counter `{kind,outcome}`: attempts to deliver a callback; `outcome` is a word of [`delivery`].
+pub const CALLBACK_TOTAL: &str = "offhook_callback_total";
+/// Counter `{kind,result}`: items of Meta's webhooks (`meta-calling.md` §2.8).
+pub const WEBHOOK_EVENTS_TOTAL: &str = "offhook_webhook_events_total";
+/// Counter `{direction}`, `in` or `out`: RTP packets.
+pub const MEDIA_PACKETS_TOTAL: &str = "offhook_media_packets_total";
+/// Counter: media ticks that began more than 5 ms late.
+pub const MEDIA_LATE_TICKS_TOTAL: &str = "offhook_media_late_ticks_total";
+/// Counter `{element,outcome}`: instructions of documents; `outcome` is a word of [`instruction`].
+pub const INSTRUCTIONS_TOTAL: &str = "offhook_instructions_total";
+/// Counter: statements the store could not carry out, and event-log lines it had to refuse.
+pub const STORE_ERRORS_TOTAL: &str = "offhook_store_errors_total";
+/// Gauge: 1 while cut off from the cluster's Redis.
+pub const CLUSTER_DEGRADED: &str = "offhook_cluster_degraded";
+/// Gauge `{version,revision}`, always 1.
+pub const BUILD_INFO: &str = "offhook_build_info";
+/// Gauge: connections of the public listener.
+pub const HTTP_CONNECTIONS: &str = "offhook_http_connections";
+/// Counter `{reason}`: connections closed for want of room (`idle`), or for slowness (`slow`).
+pub const HTTP_CONNECTIONS_CLOSED_TOTAL: &str = "offhook_http_connections_closed_total";
+/// Counter: event-log lines not written because the queue was full (R10).
+pub const EVENT_LOG_REFUSED_TOTAL: &str = "offhook_event_log_refused_total";
+/// Counter: log lines left out past the bound of a kind (R22).
+pub const LOG_LINES_DROPPED_TOTAL: &str = "offhook_log_lines_dropped_total";
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Every metric: its name, what it is, and its help line.
+pub const ALL: &[(&str, Kind, &str)] = &[
+    (CALLS_ACTIVE, Kind::Gauge, "Calls between admission and their end."),
+    (CALLS_TOTAL, Kind::Counter, "Calls that ended, by outcome."),
+    (ADMISSION_TOTAL, Kind::Counter, "Decisions of the admission gate, by result."),
+    (NUMBER_SLOTS_IN_USE, Kind::Gauge, "Simultaneous calls of a business number."),
+    (SETUP_SECONDS, Kind::Histogram, "From the webhook received to Graph accept sent."),
+    (ANSWER_FETCH_SECONDS, Kind::Histogram, "Fetches of documents and sounds from customers' URLs."),
+    (GRAPH_REQUEST_SECONDS, Kind::Histogram, "HTTP exchanges with Meta's Graph API."),
+    (CALLBACK_TOTAL, Kind::Counter, "Attempts to deliver callbacks, by outcome."),
+    (WEBHOOK_EVENTS_TOTAL, Kind::Counter, "Items of Meta's webhooks, by what became of them."),
+    (MEDIA_PACKETS_TOTAL, Kind::Counter, "RTP packets, in and out."),
+    (MEDIA_LATE_TICKS_TOTAL, Kind::Counter, "Media ticks that began late."),
+    (INSTRUCTIONS_TOTAL, Kind::Counter, "Instructions of documents, by outcome."),
+    (STORE_ERRORS_TOTAL, Kind::Counter, "Statements that the store could not carry out."),
+    (CLUSTER_DEGRADED, Kind::Gauge, "1 while cut off from the cluster's Redis."),
+    (BUILD_INFO, Kind::Gauge, "Version and revision of this program."),
+    (HTTP_CONNECTIONS, Kind::Gauge, "Connections of the public listener."),
+    (HTTP_CONNECTIONS_CLOSED_TOTAL, Kind::Counter, "Connections closed for want of room or for slowness."),
+    (EVENT_LOG_REFUSED_TOTAL, Kind::Counter, "Event-log lines not written because the queue was full."),
+    (LOG_LINES_DROPPED_TOTAL, Kind::Counter, "Log lines left out past the bound of a kind."),
+];
+
+/// `outcome` of [`CALLS_TOTAL`].
+pub mod outcome {
+    pub const COMPLETED: &str = "completed";
+    pub const BUSY: &str = "busy";
+    pub const NO_ANSWER: &str = "no_answer";
+    pub const REJECTED: &str = "rejected";
+    pub const CANCELLED: &str = "cancelled";
+    pub const TIMEOUT: &str = "timeout";
+    pub const FAILED: &str = "failed";
+    /// All of them.
+    pub const ALL: &[&str] = &[COMPLETED, BUSY, NO_ANSWER, REJECTED, CANCELLED, TIMEOUT, FAILED];
+}
+
+/// `result` of [`ADMISSION_TOTAL`].
+pub mod admission {
+    pub const ADMITTED: &str = "admitted";
+    pub const NUMBER_FULL: &str = "number_full";
+    pub const CPS_EXCEEDED: &str = "cps_exceeded";
+    pub const UNKNOWN_NUMBER: &str = "unknown_number";
+    pub const CALLING_DISABLED: &str = "calling_disabled";
+    pub const NO_PERMISSION: &str = "no_permission";
+    pub const GEO_BLOCKED: &str = "geo_blocked";
+    pub const USER_BUSY: &str = "user_busy";
+    pub const BAD_OFFER: &str = "bad_offer";
+    pub const OVERLOADED: &str = "overloaded";
+    pub const DRAINING: &str = "draining";
+    pub const DUPLICATE: &str = "duplicate";
+    /// All of them.
+    pub const ALL: &[&str] = &[
+        ADMITTED,
+        NUMBER_FULL,
+        CPS_EXCEEDED,
+        UNKNOWN_NUMBER,
+        CALLING_DISABLED,
+        NO_PERMISSION,
+        GEO_BLOCKED,
+        USER_BUSY,
+        BAD_OFFER,
+        OVERLOADED,
+        DRAINING,
+        DUPLICATE,
+    ];
+}
+
+/// `outcome` of [`ANSWER_FETCH_SECONDS`]; failures' words are `call::machine::FetchFailure::outcome`.
+pub mod fetch {
+    pub const OK: &str = "ok";
+}
+
+/// `kind` of [`ANSWER_FETCH_SECONDS`] beside `call::machine::FetchKind::as_str`.
+pub mod fetch_kind {
+    pub const SOUND: &str = "sound";
+    pub const PLAY: &str = "play";
+}
+
+/// `outcome` of [`CALLBACK_TOTAL`].
+pub mod delivery {
+    pub const DELIVERED: &str = "delivered";
+    pub const RETRY: &str = "retry";
+    pub const FAILED: &str = "failed";
+}
+
+/// `outcome` of [`INSTRUCTIONS_TOTAL`].
+pub mod instruction {
+    pub const DONE: &str = "done";
+    pub const SKIPPED: &str = "skipped";
+    pub const FAILED: &str = "failed";
+    pub const CUT: &str = "cut";
+}
+
+/// `direction` of [`MEDIA_PACKETS_TOTAL`].
+pub mod packets {
+    pub const IN: &str = "in";
+    pub const OUT: &str = "out";
+}
+
+/// `status` of [`GRAPH_REQUEST_SECONDS`] where there is none.
+pub mod graph {
+    pub const TIMEOUT: &str = "timeout";
+    pub const ERROR: &str = "error";
+}
