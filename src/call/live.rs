@@ -1,0 +1,111 @@
+//! A live call's event log as it grows: written by the shell, followed by the API and whoever watches.
+//!
+//! Bounded: past [`LINES_MAX`] lines or [`BYTES_MAX`] bytes the log says so once and keeps no more; the store
+//! gets the same lines. What a line holds is the business of `call::log`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::stream::{self, Stream};
+use tokio::sync::watch;
+
+/// Lines kept of one call. A menu of an hour stays far below.
+const LINES_MAX: usize = 20_000;
+/// Bytes kept of one call.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The log of one live call.
+#[derive(Debug)]
+pub struct LiveLog {
+    lines: Mutex<Lines>,
+    /// Number of lines, and whether no more will come.
+    progress: watch::Sender<(usize, bool)>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    kept: Vec<Arc<str>>,
+    bytes: usize,
+    full: bool,
+}
+
+impl LiveLog {
+    /// An empty log.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { lines: Mutex::default(), progress: watch::Sender::new((0, false)) })
+    }
+
+    /// Adds a line; `false` once the log is full.
+    pub fn push(&self, line: Arc<str>) -> bool {
+        let count = {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            if lines.full {
+                return false;
+            }
+            lines.bytes += line.len();
+            lines.kept.push(line);
+            lines.full = lines.kept.len() >= LINES_MAX || lines.bytes >= BYTES_MAX;
+            lines.kept.len()
+        };
+        self.progress.send_modify(|p| p.0 = count);
+        true
+    }
+
+    /// No more lines will come.
+    pub fn close(&self) {
+        self.progress.send_modify(|p| p.1 = true);
+    }
+
+    /// The lines so far.
+    pub fn snapshot(&self) -> Vec<Arc<str>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).kept.clone()
+    }
+
+    fn from(&self, at: usize) -> Vec<Arc<str>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).kept.get(at..).unwrap_or_default().to_vec()
+    }
+
+    /// The lines from the first on, and each new one as it comes, until the call is over.
+    pub fn follow(self: &Arc<Self>) -> impl Stream<Item = Arc<str>> + Send + use<> {
+        let state = (self.clone(), self.progress.subscribe(), 0_usize, Vec::<Arc<str>>::new().into_iter());
+        stream::unfold(state, |(log, mut progress, mut at, mut ready)| async move {
+            loop {
+                if let Some(line) = ready.next() {
+                    return Some((line, (log, progress, at, ready)));
+                }
+                let (count, closed) = *progress.borrow_and_update();
+                if count > at {
+                    let fresh = log.from(at);
+                    at += fresh.len();
+                    ready = fresh.into_iter();
+                    continue;
+                }
+                if closed || progress.changed().await.is_err() {
+                    return None;
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::LiveLog;
+
+    #[tokio::test]
+    async fn a_follower_gets_what_was_and_what_comes() {
+        let log = LiveLog::new();
+        log.push("one".into());
+        let follower = log.follow();
+        let writer = log.clone();
+        let task = tokio::spawn(async move {
+            writer.push("two".into());
+            writer.close();
+        });
+        let lines: Vec<String> = follower.map(|l| l.to_string()).collect().await;
+        task.await.expect("the writer ends");
+        assert_eq!(lines, ["one", "two"]);
+        assert_eq!(log.snapshot().len(), 2);
+    }
+}
