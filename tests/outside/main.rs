@@ -1,0 +1,6 @@
+//! The whole binary over HTTP and UDP, as the world meets it. What a test needs that a machine may lack
+//! (Chromium, aiortc) is skipped with a printed reason where it is absent.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod interop;
+mod support;

@@ -1,0 +1,44 @@
+"""A caller on aiortc: offers, takes the answer, listens. Speaks JSON lines with the test that started it."""
+
+import asyncio
+import json
+import sys
+
+import numpy
+from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import AudioStreamTrack
+
+
+def tell(**what):
+    print(json.dumps(what), flush=True)
+
+
+async def main():
+    pc = RTCPeerConnection()
+    pc.addTrack(AudioStreamTrack())
+    heard = asyncio.Queue()
+
+    @pc.on("track")
+    def on_track(track):
+        heard.put_nowait(track)
+
+    @pc.on("connectionstatechange")
+    def on_state():
+        tell(state=pc.connectionState)
+
+    await pc.setLocalDescription(await pc.createOffer())
+    tell(offer=pc.localDescription.sdp)
+    line = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    await pc.setRemoteDescription(RTCSessionDescription(sdp=json.loads(line)["answer"], type="answer"))
+    track = await asyncio.wait_for(heard.get(), 20)
+    loud = 0
+    for _ in range(250):  # five seconds of 20 ms frames
+        frame = await asyncio.wait_for(track.recv(), 20)
+        samples = frame.to_ndarray().astype(numpy.float64)
+        if numpy.sqrt(numpy.mean(samples**2)) > 300:
+            loud += 1
+    tell(loud_frames=loud)
+    await pc.close()
+
+
+asyncio.run(main())

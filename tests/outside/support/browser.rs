@@ -1,0 +1,170 @@
+//! A real Chromium over its DevTools protocol: open a page, run a script in it, take a picture.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine as _;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+/// Chromium's binary, if there is one.
+pub fn chromium() -> Option<String> {
+    let wanted = std::env::var("CHROMIUM").ok();
+    wanted.into_iter().chain(["chromium", "chromium-browser", "google-chrome"].map(str::to_owned)).find(|name| {
+        Command::new(name)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+    })
+}
+
+/// Whether Chromium is here; prints the reason for a skip.
+pub fn has_chromium() -> bool {
+    super::has_peer("chromium", chromium().is_some(), "Debian's package chromium, or set CHROMIUM to its path")
+}
+
+/// A browser with one page.
+pub struct Browser {
+    child: Child,
+    socket: WebSocketStream<TcpStream>,
+    next: u64,
+    /// What the page wrote to its console as errors, and uncaught exceptions.
+    pub errors: Vec<String>,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    pub async fn open(url: &str) -> Self {
+        let profile = tempfile::tempdir().expect("a directory");
+        let mut child = Command::new(chromium().expect("asked before"))
+            .args([
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--disable-dev-shm-usage",
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+                "--autoplay-policy=no-user-gesture-required",
+                "--remote-debugging-port=0",
+                "--window-size=1200,900",
+            ])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg("about:blank")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start Chromium");
+        let stderr = child.stderr.take().expect("its standard error");
+        let (told, port) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut told = Some(told);
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let port = line
+                    .strip_prefix("DevTools listening on ws://127.0.0.1:")
+                    .and_then(|rest| rest.split('/').next())
+                    .and_then(|p| p.parse::<u16>().ok());
+                if let (Some(port), Some(told)) = (port, told.take_if(|_| port.is_some())) {
+                    let _ = told.send(port);
+                }
+            }
+        });
+        let port = tokio::time::timeout(Duration::from_secs(60), port)
+            .await
+            .expect("Chromium tells its port within a minute")
+            .expect("Chromium starts");
+        let base = format!("http://127.0.0.1:{port}");
+        let target = super::http::send("PUT", &format!("{base}/json/new?about:blank"), &[], "").await.json();
+        let address = target["webSocketDebuggerUrl"].as_str().expect("a page's socket").to_owned();
+        #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connect to Chromium");
+        let (socket, _) = tokio_tungstenite::client_async(address, stream).await.expect("DevTools handshake");
+        let mut browser = Self { child, socket, next: 0, errors: Vec::new(), _profile: profile };
+        browser.call("Runtime.enable", json!({})).await;
+        browser.call("Log.enable", json!({})).await;
+        browser.call("Page.enable", json!({})).await;
+        browser.call("Page.navigate", json!({ "url": url })).await;
+        browser.until("document.readyState === 'complete'").await;
+        browser
+    }
+
+    async fn call(&mut self, method: &str, params: Value) -> Value {
+        self.next += 1;
+        let id = self.next;
+        let text = json!({"id": id, "method": method, "params": params}).to_string();
+        self.socket.send(Message::text(text)).await.expect("send to Chromium");
+        let answer = async {
+            loop {
+                let message = self.socket.next().await.expect("Chromium lives").expect("a frame");
+                let Message::Text(text) = message else { continue };
+                let value: Value = serde_json::from_str(&text).expect("DevTools speaks JSON");
+                match value["method"].as_str() {
+                    Some("Runtime.exceptionThrown") => self.errors.push(value["params"].to_string()),
+                    Some("Runtime.consoleAPICalled") if value["params"]["type"] == "error" => {
+                        self.errors.push(value["params"]["args"].to_string());
+                    }
+                    Some("Log.entryAdded") if value["params"]["entry"]["level"] == "error" => {
+                        self.errors.push(value["params"]["entry"].to_string());
+                    }
+                    _ => {}
+                }
+                if value["id"] == id {
+                    return value;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), answer).await.expect("Chromium answers within a minute")
+    }
+
+    /// Runs a script (a promise is awaited) and gives its value.
+    pub async fn eval(&mut self, script: &str) -> Value {
+        let params = json!({"expression": script, "awaitPromise": true, "returnByValue": true, "userGesture": true});
+        let answer = self.call("Runtime.evaluate", params).await;
+        assert!(answer["result"]["exceptionDetails"].is_null(), "{script}: {answer}");
+        answer["result"]["result"]["value"].clone()
+    }
+
+    /// Waits until an expression is true in the page.
+    pub async fn until(&mut self, condition: &str) {
+        let mut every = tokio::time::interval(Duration::from_millis(100));
+        for _ in 0..450 {
+            every.tick().await;
+            if self.eval(&format!("Boolean({condition})")).await == true {
+                return;
+            }
+        }
+        let text = self.eval("document.body.innerText").await;
+        panic!("not true within 45 s: {condition}\nthe page says:\n{text}\nerrors: {:#?}", self.errors);
+    }
+
+    /// A picture of the page as PNG.
+    pub async fn screenshot(&mut self, path: &std::path::Path) {
+        let answer = self.call("Page.captureScreenshot", json!({"format": "png"})).await;
+        let data = answer["result"]["data"].as_str().expect("a picture");
+        let bytes = base64::engine::general_purpose::STANDARD.decode(data).expect("base64");
+        std::fs::write(path, bytes).expect("write the picture");
+    }
+
+    /// Shows pages as a reader with dark or light preference would see them.
+    pub async fn prefer(&mut self, scheme: &str) {
+        let params = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.call("Emulation.setEmulatedMedia", params).await;
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,132 @@
+//! A Meta made of two lists, for peers that bring their own media (Chromium, aiortc) and for door tests: posts
+//! signed webhooks, keeps what Graph was asked, answers success or what a test scripted.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::http::Answer;
+use super::node::{NUMBER, Node, PHONE_NUMBER_ID};
+
+type Script = Arc<dyn Fn(&Value) -> Option<(u16, String)> + Send + Sync>;
+
+/// What Graph was asked, in order.
+#[derive(Clone)]
+pub struct Graph {
+    asked: Arc<Mutex<Vec<Value>>>,
+    script: Arc<Mutex<Option<Script>>>,
+    count: watch::Sender<usize>,
+    pub url: String,
+}
+
+impl Graph {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for Graph");
+        let url = format!("http://{}/v23.0", listener.local_addr().expect("its address"));
+        let graph = Self { asked: Arc::default(), script: Arc::default(), count: watch::Sender::new(0), url };
+        let router = Router::new().fallback(handle).with_state(graph.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        graph
+    }
+
+    /// Answers by this where it gives something; success else.
+    pub fn script(&self, f: impl Fn(&Value) -> Option<(u16, String)> + Send + Sync + 'static) {
+        *self.script.lock().expect("script") = Some(Arc::new(f));
+    }
+
+    pub fn asked(&self) -> Vec<Value> {
+        self.asked.lock().expect("asked").clone()
+    }
+
+    /// The actions asked for a call, in order.
+    pub fn actions(&self, wacid: &str) -> Vec<String> {
+        self.asked()
+            .iter()
+            .filter(|a| a["call_id"] == wacid)
+            .filter_map(|a| a["action"].as_str().map(str::to_owned))
+            .collect()
+    }
+
+    /// Waits for an action on a call.
+    pub async fn wait(&self, wacid: &str, action: &str) -> Value {
+        let mut count = self.count.subscribe();
+        let found = async {
+            loop {
+                if let Some(v) = self.asked().into_iter().find(|v| v["call_id"] == wacid && v["action"] == action) {
+                    return v;
+                }
+                count.changed().await.expect("Graph lives");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), found)
+            .await
+            .unwrap_or_else(|_| panic!("no {action} for {wacid} within 30 s; asked: {:?}", self.actions(wacid)))
+    }
+}
+
+async fn handle(State(graph): State<Graph>, uri: Uri, body: Bytes) -> Response {
+    let mut asked: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    if asked.is_object() {
+        asked["_path"] = json!(uri.path());
+    }
+    graph.asked.lock().expect("asked").push(asked.clone());
+    graph.count.send_modify(|n| *n += 1);
+    let script = graph.script.lock().expect("script").clone();
+    let (status, text) = script
+        .and_then(|s| s(&asked))
+        .unwrap_or_else(|| (200, r#"{"messaging_product":"whatsapp","success":true}"#.to_owned()));
+    (StatusCode::from_u16(status).expect("a status"), [("content-type", "application/json")], text).into_response()
+}
+
+/// A fresh call id.
+pub fn wacid() -> String {
+    format!("wacid.{}", uuid::Uuid::new_v4().simple())
+}
+
+/// The body of a connect webhook with this offer.
+pub fn connect_body(wacid: &str, sdp: &str) -> Value {
+    let now = offhook::clock::Clock::real().wall().secs().to_string();
+    call_item(json!({
+        "id": wacid, "from": "919412341234", "to": NUMBER, "event": "connect", "timestamp": now,
+        "direction": "USER_INITIATED", "session": {"sdp_type": "offer", "sdp": sdp},
+    }))
+}
+
+/// The body of a terminate webhook.
+pub fn terminate_body(wacid: &str) -> Value {
+    let now = offhook::clock::Clock::real().wall().secs().to_string();
+    call_item(json!({
+        "id": wacid, "from": "919412341234", "to": NUMBER, "event": "terminate", "timestamp": now,
+        "direction": "USER_INITIATED", "status": "COMPLETED",
+    }))
+}
+
+fn call_item(item: Value) -> Value {
+    json!({"object": "whatsapp_business_account", "entry": [{"id": "1029384756", "changes": [{"field": "calls", "value": {
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": NUMBER, "phone_number_id": PHONE_NUMBER_ID},
+        "contacts": [{"profile": {"name": "Asha Verma"}, "wa_id": "919412341234"}],
+        "calls": [item],
+    }}]}]})
+}
+
+/// Calls the node with this offer; gives the call id.
+pub async fn connect(node: &Node, sdp: &str) -> String {
+    let id = wacid();
+    let answer: Answer = node.post_webhook(&connect_body(&id, sdp).to_string()).await;
+    assert_eq!(answer.status, 200, "the webhook is taken");
+    id
+}
+
+/// The user hangs up.
+pub async fn terminate(node: &Node, wacid: &str) {
+    let answer = node.post_webhook(&terminate_body(wacid).to_string()).await;
+    assert_eq!(answer.status, 200, "the webhook is taken");
+}

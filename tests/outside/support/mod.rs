@@ -1,0 +1,40 @@
+//! What the tests of the whole binary stand on.
+#![allow(dead_code, reason = "each test takes what it needs")]
+
+pub mod app;
+pub mod browser;
+pub mod http;
+pub mod meta;
+pub mod node;
+
+/// `X-Hub-Signature-256` over a body.
+pub fn sign(secret: &str, body: &[u8]) -> String {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+    format!("sha256={}", hex::encode(aws_lc_rs::hmac::sign(&key, body).as_ref()))
+}
+
+/// Whether a peer that only some machines have is here. Absent: prints why the test is skipped, or fails where
+/// `OFFHOOK_TEST_REQUIRE` names it.
+pub fn has_peer(name: &str, found: bool, how: &str) -> bool {
+    if !found {
+        let required = std::env::var("OFFHOOK_TEST_REQUIRE").unwrap_or_default();
+        assert!(!required.split_whitespace().any(|r| r == name), "{name} is required here but was not found: {how}");
+        #[allow(clippy::print_stderr, reason = "a skip is told")]
+        {
+            eprintln!("skipped: {name} is not installed ({how})");
+        }
+    }
+    found
+}
+
+/// A Python with a module, if there is one.
+pub fn python_with(module: &str) -> Option<String> {
+    let candidates = [std::env::var("OFFHOOK_TEST_PYTHON").ok(), Some("python3".to_owned())];
+    candidates.into_iter().flatten().find(|python| {
+        std::process::Command::new(python)
+            .args(["-c", &format!("import {module}")])
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+    })
+}

@@ -1,0 +1,267 @@
+//! The real binary, `offhook serve`, as a child process with a configuration of the test's.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::http;
+
+pub const APP_SECRET: &str = "test-app-secret";
+pub const VERIFY_TOKEN: &str = "test-verify-token";
+pub const ACCESS_TOKEN: &str = "test-access-token";
+pub const AUTH_ID: &str = "MATESTOFFHOOK0000001";
+pub const AUTH_TOKEN: &str = "test-auth-token";
+pub const API_KEY: &str = "test-api-key";
+pub const NUMBER: &str = "918035737458";
+pub const PHONE_NUMBER_ID: &str = "106540352242922";
+
+/// What a test wants other than the usual.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub graph_url: String,
+    pub answer_url: String,
+    pub fallback_url: String,
+    pub hangup_url: String,
+    /// More lines for `[[number]]`.
+    pub number_extra: String,
+    /// More TOML at the end.
+    pub extra: String,
+    pub accept_wait_ms: u64,
+    pub allow_insecure: bool,
+    pub cps: u32,
+    pub limits: String,
+    pub answer: String,
+}
+
+impl Wanted {
+    pub fn new(graph_url: &str, answer_url: &str) -> Self {
+        Self {
+            graph_url: graph_url.to_owned(),
+            answer_url: answer_url.to_owned(),
+            fallback_url: String::new(),
+            hangup_url: String::new(),
+            number_extra: String::new(),
+            extra: String::new(),
+            accept_wait_ms: 3000,
+            allow_insecure: true,
+            cps: 100,
+            limits: String::new(),
+            answer: String::new(),
+        }
+    }
+
+    fn toml(&self, public: u16, admin: u16, media: u16, dir: &std::path::Path) -> String {
+        let mut number = String::new();
+        if !self.fallback_url.is_empty() {
+            number += &format!("fallback_url = \"{}\"\n", self.fallback_url);
+        }
+        if !self.hangup_url.is_empty() {
+            number += &format!("hangup_url = \"{}\"\n", self.hangup_url);
+        }
+        number += &self.number_extra;
+        format!(
+            r#"
+[listen]
+public = "127.0.0.1:{public}"
+admin = "127.0.0.1:{admin}"
+media = "127.0.0.1:{media}"
+media_ports = 8
+[public]
+base_url = "http://127.0.0.1:{public}"
+media_ips = ["127.0.0.1"]
+[media]
+accept_wait_ms = {accept_wait}
+[meta]
+graph_url = "{graph}"
+app_secret = "{APP_SECRET}"
+verify_token = "{VERIFY_TOKEN}"
+access_token = "{ACCESS_TOKEN}"
+[store]
+url = "sqlite://{dir}/offhook.db"
+[answer]
+allow_insecure = {insecure}
+{answer}
+[limits]
+default_cps = 100
+drain_seconds = 5
+{limits}
+[[account]]
+auth_id = "{AUTH_ID}"
+auth_token = "{AUTH_TOKEN}"
+cps = {cps}
+api_keys = ["{API_KEY}"]
+[[waba]]
+id = "1029384756"
+account = "{AUTH_ID}"
+[[number]]
+number = "{NUMBER}"
+phone_number_id = "{PHONE_NUMBER_ID}"
+waba = "1029384756"
+calling_enabled = true
+answer_url = "{answer_url}"
+{number}
+{extra}
+"#,
+            accept_wait = self.accept_wait_ms,
+            graph = self.graph_url,
+            dir = dir.display(),
+            insecure = self.allow_insecure,
+            answer = self.answer,
+            limits = self.limits,
+            cps = self.cps,
+            answer_url = self.answer_url,
+            extra = self.extra,
+        )
+    }
+}
+
+/// A running node; killed when dropped.
+pub struct Node {
+    child: Child,
+    pub public: String,
+    pub admin: String,
+    log: Arc<Mutex<Vec<String>>>,
+    pub dir: tempfile::TempDir,
+}
+
+/// A free TCP port of the loopback.
+pub fn free_port() -> u16 {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    socket.local_addr().expect("its address").port()
+}
+
+fn free_udp_port() -> u16 {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.local_addr().expect("its address").port()
+}
+
+impl Node {
+    pub async fn start(wanted: &Wanted) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (public, admin, media) = (free_port(), free_port(), free_udp_port());
+        let config = dir.path().join("offhook.toml");
+        std::fs::write(&config, wanted.toml(public, admin, media, dir.path())).expect("write the configuration");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(["--log-format", "json", "--log-level", "debug", "serve", "--config"])
+            .arg(&config)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the node");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = child.stderr.take().expect("its standard error");
+        let sink = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                sink.lock().expect("log").push(line);
+            }
+        });
+        let node = Self {
+            child,
+            public: format!("http://127.0.0.1:{public}"),
+            admin: format!("http://127.0.0.1:{admin}"),
+            log,
+            dir,
+        };
+        node.until_ready().await;
+        node
+    }
+
+    async fn until_ready(&self) {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..1500 {
+            every.tick().await;
+            if http::try_send("GET", &format!("{}/readyz", self.admin), &[], "").await.is_ok_and(|a| a.status == 200) {
+                return;
+            }
+        }
+        panic!("the node is not ready after 30 s; its log:\n{}", self.log());
+    }
+
+    /// Everything it logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("log").join("\n")
+    }
+
+    pub async fn metrics(&self) -> String {
+        http::get(&format!("{}/metrics", self.admin)).await.text()
+    }
+
+    /// The value of one series, e.g. `offhook_calls_total{direction="inbound",outcome="completed"}`; 0 where absent.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let text = self.metrics().await;
+        text.lines()
+            .filter(|l| !l.starts_with('#'))
+            .filter(|l| l.split(['{', ' ']).next() == Some(name))
+            .filter(|l| labels.iter().all(|(k, v)| l.contains(&format!("{k}=\"{v}\""))))
+            .filter_map(|l| l.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()))
+            .sum()
+    }
+
+    /// Waits until a series has that value.
+    pub async fn until_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        let mut last = f64::NAN;
+        for _ in 0..600 {
+            every.tick().await;
+            last = self.metric(name, labels).await;
+            if (last - value).abs() < f64::EPSILON {
+                return;
+            }
+        }
+        panic!("{name}{labels:?} is {last}, not {value}, after 30 s");
+    }
+
+    /// The REST API, with the account's credentials.
+    pub async fn api(&self, path: &str) -> http::Answer {
+        use base64::Engine as _;
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"));
+        let url = format!("{}/v1/Account/{AUTH_ID}/{path}", self.public);
+        http::send("GET", &url, &[("authorization", &format!("Basic {basic}"))], "").await
+    }
+
+    /// The record of a call, once it is written.
+    pub async fn record(&self, call_uuid: &str) -> serde_json::Value {
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        for _ in 0..200 {
+            every.tick().await;
+            let answer = self.api(&format!("Call/{call_uuid}/")).await;
+            if answer.status == 200 {
+                return answer.json();
+            }
+        }
+        panic!("no record of {call_uuid} after 10 s; log:\n{}", self.log());
+    }
+
+    pub async fn post_webhook(&self, body: &str) -> http::Answer {
+        let signature = super::sign(APP_SECRET, body.as_bytes());
+        let url = format!("{}/webhooks/meta", self.public);
+        http::send("POST", &url, &[("x-hub-signature-256", &signature)], body.to_owned()).await
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
+    }
+
+    /// Waits for its end and gives the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("its end").code()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            #[allow(clippy::print_stderr, reason = "the log of a node whose test failed")]
+            {
+                eprintln!("--- log of the node ---\n{}", self.log());
+            }
+        }
+    }
+}
