@@ -4,6 +4,7 @@
 //! back. Nothing here knows a call, a document or Meta. `prompt` holds ready Opus frames that calls share.
 
 pub mod prompt;
+pub mod sdp;
 
 use crate::call::machine::{MediaFact, PlayId};
 use crate::model::Digit;

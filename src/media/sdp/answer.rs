@@ -1,0 +1,112 @@
+//! Writing our answer (`meta-calling.md` §5.2, A1–A8), line by line.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use super::Offer;
+
+/// Our side of one leg.
+#[derive(Clone, Copy)]
+pub struct Ours<'a> {
+    /// Our addresses, best first; never empty, at most 8 are written (A3).
+    pub candidates: &'a [SocketAddr],
+    pub ufrag: &'a str,
+    pub pwd: &'a str,
+    pub fingerprint: &'a [u8; 32],
+    pub ssrc: u32,
+    pub cname: &'a str,
+    pub stream: &'a str,
+    pub track: &'a str,
+    /// Below 2^62 (RFC 8829 §5.2.1).
+    pub session: u64,
+    /// We answer as an ICE-lite agent: only to an offer that is not lite itself (A2).
+    pub ice_lite: bool,
+}
+
+/// The most candidates that we write (A3).
+const CANDIDATES_OUT_MAX: usize = 8;
+/// What our Opus is and likes to get (A7).
+const OPUS_FORMAT: &str = "minptime=20;useinbandfec=1;maxplaybackrate=16000;stereo=0";
+
+struct Lines(String);
+
+impl Lines {
+    fn put(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        let _ = write!(self.0, "{line}\r\n");
+    }
+}
+
+pub(super) fn text(offer: &Offer, ours: &Ours<'_>) -> String {
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 9));
+    let home = ours.candidates.first().copied().unwrap_or(unknown);
+    let mut out = Lines(String::with_capacity(1_024));
+    out.put(format_args!("v=0"));
+    out.put(format_args!("o=- {} 1 {}", ours.session, net(home.ip())));
+    out.put(format_args!("s=offhook"));
+    out.put(format_args!("t=0 0"));
+    if let Some(mid) = &offer.mid {
+        out.put(format_args!("a=group:BUNDLE {mid}"));
+    }
+    out.put(format_args!("a=msid-semantic: WMS {}", ours.stream));
+    if ours.ice_lite {
+        out.put(format_args!("a=ice-lite"));
+    }
+    for (index, section) in offer.sections.iter().enumerate() {
+        if index == offer.audio {
+            audio(&mut out, offer, ours, home);
+            continue;
+        }
+        let format = section.formats.first().map_or("0", String::as_str);
+        out.put(format_args!("m={} 0 {} {format}", section.media, section.proto));
+        out.put(format_args!("c=IN IP4 0.0.0.0"));
+        if let Some(mid) = &section.mid {
+            out.put(format_args!("a=mid:{mid}"));
+        }
+        out.put(format_args!("a=inactive"));
+    }
+    out.0
+}
+
+fn audio(out: &mut Lines, offer: &Offer, ours: &Ours<'_>, home: SocketAddr) {
+    let Some(section) = offer.sections.get(offer.audio) else { return };
+    let ours_too = |format: &&String| {
+        format.parse().is_ok_and(|pt: u8| pt == offer.opus_pt || offer.telephone_events.iter().any(|t| t.pt == pt))
+    };
+    let formats: Vec<&str> = section.formats.iter().filter(ours_too).map(String::as_str).collect();
+    out.put(format_args!("m=audio {} {} {}", home.port(), section.proto, formats.join(" ")));
+    out.put(format_args!("c={}", net(home.ip())));
+    out.put(format_args!("a=rtcp:{} {}", home.port(), net(home.ip())));
+    for (n, addr) in (1u32..).zip(ours.candidates.iter().take(CANDIDATES_OUT_MAX)) {
+        // RFC 8445 §5.1.2.1: type preference of hosts, local preference falling with the place, component 1.
+        let priority = (126 << 24) + ((65_536 - n) << 8) + 255;
+        out.put(format_args!("a=candidate:{n} 1 udp {priority} {} {} typ host", addr.ip(), addr.port()));
+    }
+    out.put(format_args!("a=end-of-candidates"));
+    out.put(format_args!("a=ice-ufrag:{}", ours.ufrag));
+    out.put(format_args!("a=ice-pwd:{}", ours.pwd));
+    let hex: Vec<String> = ours.fingerprint.iter().map(|b| format!("{b:02X}")).collect();
+    out.put(format_args!("a=fingerprint:sha-256 {}", hex.join(":")));
+    out.put(format_args!("a=setup:{}", offer.setup.answered().as_str()));
+    if let Some(mid) = &offer.mid {
+        out.put(format_args!("a=mid:{mid}"));
+    }
+    out.put(format_args!("a={}", offer.direction.mirrored().as_str()));
+    out.put(format_args!("a=rtcp-mux"));
+    out.put(format_args!("a=rtpmap:{} opus/48000/2", offer.opus_pt));
+    out.put(format_args!("a=fmtp:{} {OPUS_FORMAT}", offer.opus_pt));
+    for digits in &offer.telephone_events {
+        out.put(format_args!("a=rtpmap:{} telephone-event/{}", digits.pt, digits.clock));
+        out.put(format_args!("a=fmtp:{} 0-15", digits.pt));
+    }
+    out.put(format_args!("a=ptime:20"));
+    out.put(format_args!("a=ssrc:{} cname:{}", ours.ssrc, ours.cname));
+    out.put(format_args!("a=ssrc:{} msid:{} {}", ours.ssrc, ours.stream, ours.track));
+}
+
+fn net(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(v4) => format!("IN IP4 {v4}"),
+        IpAddr::V6(v6) => format!("IN IP6 {v6}"),
+    }
+}

@@ -1,0 +1,159 @@
+//! The other side's strictness: what Meta refuses in an answer (`meta-calling.md` §8 M7).
+//!
+//! Written apart from `answer`, so that the one checks the other.
+
+use std::fmt;
+
+use super::parse::sha256;
+use super::{Direction, Offer, Setup};
+
+/// A rule of `meta-calling.md` §5.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    A1,
+    A2,
+    A4,
+    A5,
+    A6,
+}
+
+/// An answer that Meta would refuse.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{rule}: {what}: {line}")]
+pub struct AnswerFault {
+    pub rule: Rule,
+    /// The line at fault, or the one that is missing.
+    pub line: String,
+    pub what: &'static str,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+fn fault<T>(rule: Rule, what: &'static str, line: impl Into<String>) -> Result<T, AnswerFault> {
+    // A line of an answer holds credentials at most in full length: cut.
+    Err(AnswerFault { rule, what, line: line.into().chars().take(120).collect() })
+}
+
+/// Whether `answer` answers `offer` as A1, A2, A4, A5 and A6 ask.
+///
+/// # Errors
+/// The first line that does not.
+pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerFault> {
+    use Rule::{A1, A2, A4, A5, A6};
+    let lines: Vec<&str> = answer.split("\r\n").flat_map(|l| l.split('\n')).filter(|l| !l.is_empty()).collect();
+    if lines.first() != Some(&"v=0") {
+        return fault(A1, "not SDP", lines.first().copied().unwrap_or("(empty)"));
+    }
+    if let Some(lite) = lines.iter().find(|l| **l == "a=ice-lite")
+        && offer.ice_lite
+    {
+        return fault(A2, "both sides lite", *lite);
+    }
+
+    let mut levels = lines.chunk_by(|_, next| !next.starts_with("m="));
+    let session = levels.next().unwrap_or_default();
+    let media: Vec<&[&str]> = levels.collect();
+    if media.len() != offer.sections.len() {
+        return fault(A1, "another number of media sections than offered", format!("m= ({})", media.len()));
+    }
+    for (index, (ours, theirs)) in media.iter().zip(&offer.sections).enumerate() {
+        let line = ours.first().copied().unwrap_or_default();
+        let words: Vec<&str> = line.strip_prefix("m=").unwrap_or_default().split(' ').collect();
+        let [kind, port, proto, formats @ ..] = words.as_slice() else {
+            return fault(A1, "unreadable", line);
+        };
+        if *kind != theirs.media || *proto != theirs.proto {
+            return fault(A1, "another medium or protocol than offered", line);
+        }
+        if index != offer.audio {
+            if *port != "0" {
+                return fault(A1, "only audio may be taken", line);
+            }
+            continue;
+        }
+        if !port.parse::<u16>().is_ok_and(|p| p != 0) {
+            return fault(A1, "port is not 1 to 65535", line);
+        }
+        let taken = |pt: u8| formats.iter().any(|f| f.parse() == Ok(pt));
+        if formats.is_empty() || formats.iter().any(|f| theirs.formats.iter().all(|o| o != f)) {
+            return fault(A1, "a payload type that was not offered", line);
+        }
+        if !taken(offer.opus_pt) {
+            return fault(A1, "opus was not taken with the offer's payload type", line);
+        }
+        if offer.digits_out().is_some_and(|t| !taken(t.pt)) {
+            return fault(A1, "telephone-event was not taken with the offer's payload type", line);
+        }
+        audio(offer, session, ours)?;
+    }
+
+    let audio = media.get(offer.audio).copied().unwrap_or_default();
+    let credential = |name: &str, min: usize| {
+        let value =
+            audio.iter().chain(session).find_map(|l| l.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':'));
+        let fits = |v: &str| {
+            (min..=256).contains(&v.len()) && v.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+        };
+        match value {
+            Some(value) if fits(value) => Ok(()),
+            Some(_) => fault(A4, "too short, too long or not ICE characters", format!("a={name}")),
+            None => fault(A4, "missing", format!("a={name}")),
+        }
+    };
+    credential("ice-ufrag", 8)?;
+    credential("ice-pwd", 24)?;
+
+    let mut fingerprints = lines.iter().filter(|l| l.starts_with("a=fingerprint:"));
+    let Some(first) = fingerprints.next() else { return fault(A5, "missing", "a=fingerprint") };
+    let value = first.trim_start_matches("a=fingerprint:");
+    let (hash, hex) = value.split_once(' ').unwrap_or_default();
+    if hash != "sha-256" || sha256(value).is_none() || hex.bytes().any(|b| b.is_ascii_lowercase()) {
+        return fault(A5, "not sha-256 in upper-case hex with colons", *first);
+    }
+    if let Some(second) = fingerprints.next() {
+        return fault(A5, "Fingerprint algo is not SHA256", *second);
+    }
+
+    let setups: Vec<&&str> = lines.iter().filter(|l| l.starts_with("a=setup:")).collect();
+    let wanted = match offer.setup {
+        Setup::Active => "a=setup:passive",
+        Setup::Actpass | Setup::Passive => "a=setup:active",
+    };
+    match setups.as_slice() {
+        [one] if **one == wanted => Ok(()),
+        [one, ..] => fault(A6, "not the role that answers the offer's", **one),
+        [] => fault(A6, "missing", "a=setup"),
+    }
+}
+
+fn audio(offer: &Offer, session: &[&str], lines: &[&str]) -> Result<(), AnswerFault> {
+    let has = |wanted: &str| lines.contains(&wanted);
+    if let Some(mid) = &offer.mid {
+        let (line, group) = (format!("a=mid:{mid}"), format!("a=group:BUNDLE {mid}"));
+        if !has(&line) {
+            return fault(Rule::A1, "missing", line);
+        }
+        if !session.contains(&group.as_str()) {
+            return fault(Rule::A1, "missing", group);
+        }
+    }
+    if !has("a=rtcp-mux") {
+        return fault(Rule::A1, "missing", "a=rtcp-mux");
+    }
+    let direction = format!("a={}", offer.direction.mirrored().as_str());
+    // Nothing said is sendrecv (RFC 8866 §6.7), but A1 wants it said.
+    if !has(&direction)
+        || (offer.direction == Direction::SendRecv && ["a=sendonly", "a=recvonly", "a=inactive"].iter().any(|l| has(l)))
+    {
+        return fault(Rule::A1, "missing", direction);
+    }
+    let opus = format!("a=rtpmap:{} opus/48000/2", offer.opus_pt);
+    if !has(&opus) {
+        return fault(Rule::A1, "missing", opus);
+    }
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! Reading an offer: lines, levels, the first usable audio section.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    CANDIDATES_MAX, Direction, OFFER_BYTES_MAX, Offer, OfferFault, RemoteCandidate, SECTIONS_MAX, Section, Setup,
+    TelephoneEvent,
+};
+
+/// A mid, protocol or media word that we repeat in our answer may be as long as this: keeps the answer within A8.
+const TOKEN_MAX: usize = 64;
+/// Payload types of one section that are kept.
+const FORMATS_MAX: usize = 64;
+/// `telephone-event` comes at one rate from Meta, at two from Chromium.
+const TELEPHONE_EVENTS_MAX: usize = 2;
+
+/// The lines of one level; every lookup takes the first of repeated lines.
+#[derive(Clone, Copy)]
+struct Level<'a>(&'a [&'a str]);
+
+impl<'a> Level<'a> {
+    fn attributes(self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter_map(move |l| l.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    }
+    fn attribute(self, name: &'a str) -> Option<&'a str> {
+        self.attributes(name).next()
+    }
+    fn has(self, flag: &str) -> bool {
+        self.0.iter().any(|l| l.strip_prefix("a=").is_some_and(|a| a.trim() == flag))
+    }
+}
+
+pub(super) fn offer(text: &str, allow_loopback: bool) -> Result<Offer, OfferFault> {
+    if text.len() > OFFER_BYTES_MAX {
+        return Err(OfferFault::TooLong);
+    }
+    if text.trim().is_empty() {
+        return Err(OfferFault::Empty);
+    }
+    if text.bytes().any(|b| b < 0x20 && b != b'\r' && b != b'\n') {
+        return Err(OfferFault::ControlCharacter);
+    }
+    let lines: Vec<&str> = text.split(['\r', '\n']).filter(|l| !l.is_empty()).collect();
+    if lines.first().map(|l| l.trim_end()) != Some("v=0") {
+        return Err(OfferFault::NotSdp);
+    }
+
+    let mut levels = lines.chunk_by(|_, next| !next.starts_with("m="));
+    let session = Level(levels.next().unwrap_or_default());
+    let media: Vec<Level<'_>> = levels.map(Level).collect();
+    if media.len() > SECTIONS_MAX {
+        return Err(OfferFault::TooManySections);
+    }
+    // Meta puts it at session level; a copy at media level means the same (§5.1).
+    let ice_lite = session.has("ice-lite") || media.iter().any(|m| m.has("ice-lite"));
+    let mut sections = media.iter().map(|m| section(*m)).collect::<Result<Vec<_>, _>>()?;
+
+    let mut fault = OfferFault::NoAudio;
+    for (index, (level, head)) in media.iter().zip(&sections).enumerate() {
+        if head.media != "audio" {
+            continue;
+        }
+        match audio(*level, session, head, ice_lite, allow_loopback) {
+            Ok(audio) => {
+                for (other, refused) in sections.iter_mut().enumerate() {
+                    if other != index {
+                        refused.formats.truncate(1);
+                    }
+                }
+                return Ok(Offer { audio: index, sections, ..audio });
+            }
+            // Told is what ails the first one.
+            Err(why) if fault == OfferFault::NoAudio => fault = why,
+            Err(_) => {}
+        }
+    }
+    Err(fault)
+}
+
+/// The `m=` line and the mid of a section.
+fn section(level: Level<'_>) -> Result<Section, OfferFault> {
+    let line = level.0.first().and_then(|l| l.strip_prefix("m=")).unwrap_or_default();
+    let mut words = line.split_ascii_whitespace().map(str::to_owned);
+    let media = words.next().unwrap_or_default();
+    let _port = words.next();
+    let proto = words.next().unwrap_or_default();
+    let mid = level.attribute("mid").filter(|m| !m.is_empty()).map(str::to_owned);
+    if [&media, &proto].into_iter().chain(&mid).any(|t| t.len() > TOKEN_MAX) {
+        return Err(OfferFault::OverlongToken);
+    }
+    let formats = words.filter(|f| f.len() <= TOKEN_MAX).take(FORMATS_MAX).collect();
+    Ok(Section { media, proto, formats, mid })
+}
+
+/// An audio section with what it takes from the session; `audio` and `sections` are left for the caller.
+fn audio(
+    level: Level<'_>,
+    session: Level<'_>,
+    head: &Section,
+    ice_lite: bool,
+    allow_loopback: bool,
+) -> Result<Offer, OfferFault> {
+    let either = |name: &'static str| level.attribute(name).or_else(|| session.attribute(name));
+
+    let port = level.0.first().and_then(|l| l.split_ascii_whitespace().nth(1)).unwrap_or_default();
+    // `port/count` is allowed by the grammar.
+    if port.split('/').next().and_then(|p| p.parse::<u16>().ok()).unwrap_or_default() == 0 {
+        return Err(OfferFault::PortZero);
+    }
+    let proto = head.proto.to_ascii_uppercase();
+    if !proto.contains("RTP/") || proto.starts_with("TCP/") {
+        return Err(OfferFault::Transport);
+    }
+
+    let ufrag = either("ice-ufrag").filter(|u| is_credential(u, 4)).ok_or(OfferFault::Ufrag)?;
+    let pwd = either("ice-pwd").filter(|p| is_credential(p, 22)).ok_or(OfferFault::Pwd)?;
+    let fingerprint =
+        level.attributes("fingerprint").chain(session.attributes("fingerprint")).find_map(sha256).ok_or_else(|| {
+            match either("fingerprint") {
+                None if either("crypto").is_some() => OfferFault::NoDtls,
+                _ => OfferFault::Fingerprint,
+            }
+        })?;
+    let setup = either("setup").and_then(setup).ok_or(OfferFault::Setup)?;
+    if !level.has("rtcp-mux") && !session.has("rtcp-mux") {
+        return Err(OfferFault::RtcpMux);
+    }
+
+    let codecs = || {
+        level.attributes("rtpmap").filter_map(|map| {
+            let (pt, codec) = map.split_once(' ')?;
+            let offered = head.formats.iter().any(|f| f == pt);
+            let pt = pt.parse::<u8>().ok().filter(|pt| *pt <= 127 && offered)?;
+            let mut parts = codec.trim().split('/');
+            Some((pt, parts.next()?, parts.next()?.parse::<u32>().ok()?))
+        })
+    };
+    let opus_pt = codecs()
+        .find(|(_, name, clock)| name.eq_ignore_ascii_case("opus") && *clock == 48_000)
+        .ok_or(OfferFault::NoOpus)?
+        .0;
+    let mut telephone_events: Vec<TelephoneEvent> = Vec::new();
+    for (pt, name, clock) in codecs() {
+        let new = pt != opus_pt && telephone_events.iter().all(|t| t.pt != pt && t.clock != clock);
+        if name.eq_ignore_ascii_case("telephone-event")
+            && matches!(clock, 8_000 | 48_000)
+            && new
+            && telephone_events.len() < TELEPHONE_EVENTS_MAX
+        {
+            telephone_events.push(TelephoneEvent { pt, clock });
+        }
+    }
+
+    let (candidates, named) = candidates(level.attributes("candidate"), allow_loopback);
+    // A browser hides its addresses behind mDNS names until the microphone is allowed; it is the one who checks.
+    if candidates.is_empty() && (ice_lite || !named) {
+        return Err(OfferFault::NoCandidate);
+    }
+
+    let number = |name: &'static str| either(name).and_then(|v| v.split_ascii_whitespace().next()?.parse::<u32>().ok());
+    Ok(Offer {
+        ice_lite,
+        ufrag: ufrag.to_owned(),
+        pwd: pwd.to_owned(),
+        fingerprint,
+        setup,
+        candidates,
+        opus_pt,
+        telephone_events,
+        ssrc: number("ssrc"),
+        ptime: number("ptime").filter(|ms| (1..=1_000).contains(ms)).unwrap_or(20),
+        mid: head.mid.clone(),
+        direction: direction(level).or_else(|| direction(session)).unwrap_or(Direction::SendRecv),
+        audio: 0,
+        sections: Vec::new(),
+    })
+}
+
+/// ICE's alphabet and a little more; a colon would break STUN's USERNAME.
+fn is_credential(text: &str, min: usize) -> bool {
+    (min..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+}
+
+fn setup(word: &str) -> Option<Setup> {
+    [Setup::Actpass, Setup::Active, Setup::Passive].into_iter().find(|s| word.eq_ignore_ascii_case(s.as_str()))
+}
+
+fn direction(level: Level<'_>) -> Option<Direction> {
+    level.0.iter().find_map(|l| match l.strip_prefix("a=")?.trim() {
+        "sendrecv" => Some(Direction::SendRecv),
+        "sendonly" => Some(Direction::SendOnly),
+        "recvonly" => Some(Direction::RecvOnly),
+        "inactive" => Some(Direction::Inactive),
+        _ => None,
+    })
+}
+
+/// The 32 bytes of `sha-256 AB:CD:…`, name and hex in any case.
+pub(super) fn sha256(value: &str) -> Option<[u8; 32]> {
+    let (hash, hex) = value.split_once(' ')?;
+    if !hash.eq_ignore_ascii_case("sha-256") {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    let mut pairs = hex.trim().split(':');
+    for byte in &mut bytes {
+        let pair = pairs.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    pairs.next().is_none().then_some(bytes)
+}
+
+/// The addresses we may go to, and whether there were host names among the rest (§5.2).
+fn candidates<'a>(lines: impl Iterator<Item = &'a str>, allow_loopback: bool) -> (Vec<RemoteCandidate>, bool) {
+    let mut taken: Vec<RemoteCandidate> = Vec::new();
+    let mut named = false;
+    for line in lines {
+        // foundation component transport priority address port "typ" kind …, then extension pairs.
+        let words: Vec<&str> = line.split_ascii_whitespace().take(6).collect();
+        let [_, component, transport, priority, address, port] = words.as_slice() else { continue };
+        let (Ok(port), Ok(priority)) = (port.parse::<u16>(), priority.parse::<u32>()) else { continue };
+        if *component != "1" || !transport.eq_ignore_ascii_case("udp") || port == 0 {
+            continue;
+        }
+        let Ok(ip) = address.parse::<IpAddr>() else {
+            named |= address.ends_with(".local");
+            continue;
+        };
+        let ip = ip.to_canonical();
+        let addr = SocketAddr::new(ip, port);
+        if may_go_to(ip, allow_loopback) && taken.len() < CANDIDATES_MAX && taken.iter().all(|c| c.addr != addr) {
+            taken.push(RemoteCandidate { addr, priority });
+        }
+    }
+    (taken, named)
+}
+
+fn may_go_to(ip: IpAddr, allow_loopback: bool) -> bool {
+    if ip.is_unspecified() || ip.is_multicast() || (ip.is_loopback() && !allow_loopback) {
+        return false;
+    }
+    match ip {
+        IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_broadcast() && v4.octets()[0] != 0,
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    }
+}
