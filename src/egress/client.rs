@@ -1,0 +1,283 @@
+//! Asks a customer's server one thing and reads the answer within bounds: HTTP/1.1 and 2, connections kept.
+//!
+//! Two clocks a request: until it has a connection, and between two signs of life after that. A deadline over
+//! the whole is the caller's, who drops the future. Redirects are handed back, not followed.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HOST, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use tokio::time::timeout;
+
+use super::EgressError;
+use super::body::Reader;
+use super::connect::{Dial, InTime};
+use super::guard::{Guard, Refusal};
+use super::resolve::{Resolve, Resolver, SystemResolver};
+use super::url::CustomerUrl;
+use crate::clock::Clock;
+
+/// Head of an answer at most (R14's figures, the other way round).
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const HEADERS_MAX: usize = 100;
+/// A body nobody wants is read this far and long, so that its connection can be used again; then dropped.
+const DROPPED_BYTES_MAX: usize = 64 * 1024;
+const DROPPED_TIME_MAX: Duration = Duration::from_secs(1);
+/// Idle connections kept: how long, and how many for one origin.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_PER_HOST_MAX: usize = 32;
+
+/// What an [`Egress`] is made of.
+pub struct EgressConfig {
+    pub guard: Guard,
+    pub resolver: Arc<dyn Resolve>,
+    /// Trust the system's and the built-in certificate authorities; off only in tests.
+    pub system_roots: bool,
+    /// Further certificate authorities.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// For the metric of fetched files.
+    pub clock: Clock,
+}
+
+impl EgressConfig {
+    /// The system's resolver and certificate authorities.
+    pub fn new(guard: Guard) -> Self {
+        Self {
+            guard,
+            resolver: Arc::new(SystemResolver),
+            system_roots: true,
+            extra_roots: Vec::new(),
+            clock: Clock::real(),
+        }
+    }
+}
+
+/// The way out. Cheap to clone; clones share connections and look-ups.
+#[derive(Clone)]
+pub struct Egress {
+    dial: Dial,
+    pub(super) clock: Clock,
+    client: Client<InTime<HttpsConnector<Dial>>, Full<Bytes>>,
+}
+
+/// One request to one URL.
+pub struct EgressRequest<'a> {
+    pub method: Method,
+    pub url: &'a CustomerUrl,
+    /// All headers but `Host` and `Content-Length`.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// Until there is a connection: look-up, TCP and TLS.
+    pub connect: Duration,
+    /// Until the answer's head, and between two pieces of its body.
+    pub read: Duration,
+    pub want: Want,
+}
+
+/// What of a 2xx answer's body is wanted. Of any other answer only the head is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// All of it, decoded, up to so many bytes.
+    Body { max: usize },
+    /// Nothing: up to 64 KiB are read and dropped.
+    Nothing,
+}
+
+/// An answer of any status.
+#[derive(Clone, Debug)]
+pub struct EgressResponse {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// Empty unless it was wanted and the status is 2xx.
+    pub body: Bytes,
+}
+
+impl EgressResponse {
+    /// Where a 301, 302, 303, 307 or 308 leads, judged like a first target; `None` for any other answer.
+    pub fn redirect(&self, from: &CustomerUrl, guard: &Guard) -> Option<Result<CustomerUrl, Refusal>> {
+        let location = match self.status.as_u16() {
+            301 | 302 | 303 | 307 | 308 => self.headers.get(LOCATION)?,
+            _ => return None,
+        };
+        Some(match std::str::from_utf8(location.as_bytes()) {
+            Ok(location) => from.join(location, guard),
+            Err(_) => Err(Refusal::Malformed("a Location header is not UTF-8".to_owned())),
+        })
+    }
+}
+
+impl Egress {
+    /// Loads the certificate authorities and makes an empty pool. Blocks while reading the system's store.
+    ///
+    /// # Errors
+    /// The TLS library refuses its own defaults.
+    pub fn new(config: EgressConfig) -> Result<Self, rustls::Error> {
+        let dial = Dial { guard: config.guard, resolver: Resolver::new(config.resolver) };
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(config.system_roots, config.extra_roots))
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(dial.clone());
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_MAX)
+            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+            .http1_max_buf_size(HEAD_BYTES_MAX)
+            .http1_max_headers(HEADERS_MAX)
+            .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+            .build(InTime(connector));
+        Ok(Self { dial, clock: config.clock, client })
+    }
+
+    /// The rules it goes by.
+    pub fn guard(&self) -> &Guard {
+        &self.dial.guard
+    }
+
+    /// Reads a URL by these rules.
+    ///
+    /// # Errors
+    /// As [`CustomerUrl::parse`].
+    pub fn url(&self, text: &str) -> Result<CustomerUrl, Refusal> {
+        CustomerUrl::parse(text, self.guard())
+    }
+
+    /// Asks, once. An answer of any status is `Ok`.
+    ///
+    /// # Errors
+    /// Refused, not reached, not in time, cut off, too large, not decodable.
+    pub async fn request(&self, ask: EgressRequest<'_>) -> Result<EgressResponse, EgressError> {
+        let (read, want, host) = (ask.read, ask.want, ask.url.origin());
+        let mut request = http_request(ask.url, ask.method, ask.headers, ask.body)?;
+        let mut connection = capture_connection(&mut request);
+        let answer = self.client.request(request);
+        tokio::pin!(answer);
+        let begun = timeout(ask.connect, async {
+            tokio::select! {
+                biased;
+                answer = &mut answer => Some(answer),
+                () = async { drop(connection.wait_for_connection_metadata().await) } => None,
+            }
+        })
+        .await
+        .map_err(|_| EgressError::ConnectTimeout { host: host.clone(), waited: ask.connect })?;
+        let late = |_| EgressError::ReadTimeout { waited: read };
+        let answer = match begun {
+            Some(answer) => answer,
+            None => timeout(read, answer).await.map_err(late)?,
+        };
+        let (head, body) = answer.map_err(|e| fault(&e, &host))?.into_parts();
+        let body = match want {
+            Want::Body { max } if head.status.is_success() => read_body(&head, body, max, read).await?,
+            _ => {
+                drop_body(body).await;
+                Bytes::new()
+            }
+        };
+        Ok(EgressResponse { status: head.status, headers: head.headers, body })
+    }
+}
+
+fn http_request(
+    url: &CustomerUrl,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, EgressError> {
+    let unsendable = |e: &dyn std::fmt::Display| Refusal::Malformed(format!("it cannot be sent: {e}"));
+    let (authority, parsed) = (url.authority(), url.parsed());
+    let path_and_query = match parsed.query() {
+        Some(query) => format!("{}?{query}", parsed.path()),
+        None => parsed.path().to_owned(),
+    };
+    let host = HeaderValue::from_str(&authority).map_err(|e| unsendable(&e))?;
+    let uri = Uri::builder().scheme(parsed.scheme()).authority(authority).path_and_query(path_and_query);
+    let mut request = Request::new(Full::new(body));
+    *request.uri_mut() = uri.build().map_err(|e| unsendable(&e))?;
+    *request.method_mut() = method;
+    *request.headers_mut() = headers;
+    // Set here, since the client would leave a written `:443` out.
+    request.headers_mut().insert(HOST, host);
+    Ok(request)
+}
+
+async fn read_body(
+    head: &http::response::Parts,
+    mut body: Incoming,
+    max: usize,
+    read: Duration,
+) -> Result<Bytes, EgressError> {
+    let mut reader = Reader::new(&head.headers, max)?;
+    while let Some(frame) = timeout(read, body.frame()).await.map_err(|_| EgressError::ReadTimeout { waited: read })? {
+        let frame = frame.map_err(|e| EgressError::Broken { what: root_cause(&e) })?;
+        if let Some(piece) = frame.data_ref() {
+            reader.push(piece)?;
+        }
+    }
+    reader.finish()
+}
+
+/// Reads what is left of a body nobody wants, within bounds; its faults are nobody's business.
+async fn drop_body(mut body: Incoming) {
+    let mut left = DROPPED_BYTES_MAX;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { break };
+            left = rest;
+        }
+    };
+    let _ = timeout(DROPPED_TIME_MAX, reading).await;
+}
+
+/// Our own error where the connector made one; else what the client library says, by its root cause.
+fn fault(error: &legacy::Error, host: &str) -> EgressError {
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        if let Some(ours) = e.downcast_ref::<EgressError>() {
+            return ours.clone();
+        }
+        cause = e.source();
+    }
+    match error.is_connect() {
+        true => EgressError::Connect { host: host.to_owned(), what: root_cause(error) },
+        false => EgressError::Broken { what: root_cause(error) },
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
+}
+
+fn roots(system: bool, extra: Vec<CertificateDer<'static>>) -> RootCertStore {
+    let mut store = RootCertStore::empty();
+    if system {
+        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        let native = rustls_native_certs::load_native_certs();
+        for error in &native.errors {
+            tracing::debug!(%error, "a certificate store of the system could not be read");
+        }
+        store.add_parsable_certificates(native.certs);
+    }
+    store.add_parsable_certificates(extra);
+    store
+}

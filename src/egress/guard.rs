@@ -1,0 +1,312 @@
+//! Which addresses may be gone to (R17). Pure: an address in, a verdict out.
+//!
+//! An IPv6 address that carries an IPv4 one (mapped, NAT64, 6to4 and the two older embeddings) is judged by the
+//! one inside. `allow_insecure` opens loopback and private ranges; link-local and cloud metadata stay shut.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+/// Why a customer's URL is not gone to. The texts read well after "could not …".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("read the URL: {0}")]
+    Malformed(String),
+    #[error("use the scheme {0}: https is needed")]
+    Scheme(String),
+    #[error("use a URL with user name or password in it")]
+    UserInfo,
+    #[error("go to port {0}: 443 or one from 1024 up is needed")]
+    Port(u16),
+    #[error("go to {0}, which is not a public address")]
+    Address(IpAddr),
+    #[error("go to {0}, a cloud's metadata service")]
+    Metadata(String),
+    #[error("go to {0}, a listener of this node")]
+    OwnListener(SocketAddr),
+    #[error("follow a redirect from https to http")]
+    Downgrade,
+}
+
+/// The rules a node goes by: what customers' URLs may name and which addresses may be connected to.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    allow_insecure: bool,
+    own: Vec<SocketAddr>,
+}
+
+impl Guard {
+    /// `own` are the node's listeners; an unspecified address (`0.0.0.0`) stands for all addresses of the machine.
+    pub fn new(allow_insecure: bool, own: Vec<SocketAddr>) -> Self {
+        Self { allow_insecure, own }
+    }
+
+    /// Whether http, loopback and private ranges are open (`[answer].allow_insecure`).
+    pub fn allows_insecure(&self) -> bool {
+        self.allow_insecure
+    }
+
+    /// Judges a port: the well-known ones are shut but 443, and 80 with `allow_insecure`.
+    ///
+    /// # Errors
+    /// [`Refusal::Port`].
+    pub fn check_port(&self, port: u16) -> Result<(), Refusal> {
+        match port {
+            443 | 1024.. => Ok(()),
+            80 if self.allow_insecure => Ok(()),
+            _ => Err(Refusal::Port(port)),
+        }
+    }
+
+    /// Judges a name before it is looked up.
+    ///
+    /// # Errors
+    /// [`Refusal::Metadata`]; whatever else is wrong with a name shows in its addresses.
+    pub fn check_name(&self, name: &str) -> Result<(), Refusal> {
+        match name.trim_end_matches('.').eq_ignore_ascii_case("metadata.google.internal") {
+            true => Err(Refusal::Metadata(name.to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// Judges an address, own listeners apart.
+    ///
+    /// # Errors
+    /// [`Refusal::Address`].
+    pub fn check_ip(&self, ip: IpAddr) -> Result<(), Refusal> {
+        match is_public(ip) || (self.allow_insecure && is_private(ip)) {
+            true => Ok(()),
+            false => Err(Refusal::Address(ip)),
+        }
+    }
+
+    /// Judges an address that is about to be connected to.
+    ///
+    /// # Errors
+    /// [`Refusal::Address`], [`Refusal::OwnListener`].
+    pub fn check(&self, to: SocketAddr) -> Result<(), Refusal> {
+        self.check_ip(to.ip())?;
+        let ip = to.ip().to_canonical();
+        let ours = |own: &&SocketAddr| {
+            own.port() == to.port()
+                && (own.ip().to_canonical() == ip || (own.ip().is_unspecified() && ip.is_loopback()))
+        };
+        match self.own.iter().find(ours) {
+            Some(_) => Err(Refusal::OwnListener(to)),
+            None => Ok(()),
+        }
+    }
+
+    /// Judges a connection that stands, before a byte is sent: one whose two ends have the same address goes to
+    /// this machine, by whichever of its addresses.
+    ///
+    /// # Errors
+    /// [`Refusal::OwnListener`].
+    pub fn check_connected(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), Refusal> {
+        let here = local.ip().to_canonical() == peer.ip().to_canonical();
+        match here && self.own.iter().any(|own| own.port() == peer.port() && own.ip().is_unspecified()) {
+            true => Err(Refusal::OwnListener(peer)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// R17's list, IPv4.
+const SHUT_V4: [Ipv4Net; 15] = [
+    v4(0, 0, 0, 0, 8),
+    v4(10, 0, 0, 0, 8),
+    v4(100, 64, 0, 0, 10),
+    v4(127, 0, 0, 0, 8),
+    v4(169, 254, 0, 0, 16),
+    v4(172, 16, 0, 0, 12),
+    v4(192, 0, 0, 0, 24),
+    v4(192, 0, 2, 0, 24),
+    v4(192, 88, 99, 0, 24),
+    v4(192, 168, 0, 0, 16),
+    v4(198, 18, 0, 0, 15),
+    v4(198, 51, 100, 0, 24),
+    v4(203, 0, 113, 0, 24),
+    v4(224, 0, 0, 0, 4),
+    v4(240, 0, 0, 0, 4),
+];
+
+/// What `allow_insecure` opens of it. Not 100.64/10: one cloud keeps its metadata at 100.100.100.200.
+const PRIVATE_V4: [Ipv4Net; 4] =
+    [v4(127, 0, 0, 0, 8), v4(10, 0, 0, 0, 8), v4(172, 16, 0, 0, 12), v4(192, 168, 0, 0, 16)];
+
+/// R17's list, IPv6, without the ranges judged by the address inside (`::` and `::1` are among those).
+const SHUT_V6: [Ipv6Net; 8] = [
+    v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),
+    v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64),
+    v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
+    v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32),
+    UNIQUE_LOCAL,
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+    v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10),
+    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
+];
+const UNIQUE_LOCAL: Ipv6Net = v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7);
+/// A cloud's metadata service inside the unique-local range.
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
+}
+
+const fn v6(s: [u16; 8], prefix: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::new(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]), prefix)
+}
+
+/// Whether an address is one that the public internet routes to: none of R17's ranges.
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !SHUT_V4.iter().any(|net| net.contains(&ip)),
+        IpAddr::V6(ip) => match inside(ip) {
+            Some(v4) => is_public(IpAddr::V4(v4)),
+            None => !SHUT_V6.iter().any(|net| net.contains(&ip)),
+        },
+    }
+}
+
+/// Whether `allow_insecure` opens an address: loopback or private, and no metadata service.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => PRIVATE_V4.iter().any(|net| net.contains(&ip)),
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => true,
+        IpAddr::V6(ip) => match inside(ip) {
+            Some(v4) => is_private(IpAddr::V4(v4)),
+            None => UNIQUE_LOCAL.contains(&ip) && ip != METADATA_V6,
+        },
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for: mapped (`::ffff:0:0/96`), NAT64 (`64:ff9b::/96`), 6to4
+/// (`2002::/16`), and the deprecated compatible (`::/96`, which holds `::` and `::1`) and translated
+/// (`::ffff:0:0:0/96`) forms.
+fn inside(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let of = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0xffff, h, l]
+        | [0, 0, 0, 0, 0, 0, h, l]
+        | [0, 0, 0, 0, 0xffff, 0, h, l]
+        | [0x64, 0xff9b, 0, 0, 0, 0, h, l]
+        | [0x2002, h, l, ..] => Some(of(h, l)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
+    use super::{Guard, Refusal, is_public};
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn r17_ranges_end_where_the_list_says() {
+        // (the last public address before, first, last, the first public one after); "" where there is none
+        let ranges = [
+            ("", "0.0.0.0", "0.255.255.255", "1.0.0.0"),
+            ("9.255.255.255", "10.0.0.0", "10.255.255.255", "11.0.0.0"),
+            ("100.63.255.255", "100.64.0.0", "100.127.255.255", "100.128.0.0"),
+            ("126.255.255.255", "127.0.0.0", "127.255.255.255", "128.0.0.0"),
+            ("169.253.255.255", "169.254.0.0", "169.254.255.255", "169.255.0.0"),
+            ("172.15.255.255", "172.16.0.0", "172.31.255.255", "172.32.0.0"),
+            ("191.255.255.255", "192.0.0.0", "192.0.0.255", "192.0.1.0"),
+            ("192.0.1.255", "192.0.2.0", "192.0.2.255", "192.0.3.0"),
+            ("192.88.98.255", "192.88.99.0", "192.88.99.255", "192.88.100.0"),
+            ("192.167.255.255", "192.168.0.0", "192.168.255.255", "192.169.0.0"),
+            ("198.17.255.255", "198.18.0.0", "198.19.255.255", "198.20.0.0"),
+            ("198.51.99.255", "198.51.100.0", "198.51.100.255", "198.51.101.0"),
+            ("203.0.112.255", "203.0.113.0", "203.0.113.255", "203.0.114.0"),
+            ("223.255.255.255", "224.0.0.0", "255.255.255.255", ""),
+            ("64:ff9b:0:ffff::", "64:ff9b:1::", "64:ff9b:1:ffff:ffff:ffff:ffff:ffff", "64:ff9b:2::"),
+            ("ff:ffff::", "100::", "100::ffff:ffff:ffff:ffff", "100:0:0:1::"),
+            ("2000:ffff::", "2001::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff", "2001:200::"),
+            ("2001:db7:ffff::", "2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", "2001:db9::"),
+            ("fbff:ffff::", "fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fe00::"),
+            ("fe7f:ffff::", "fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""),
+            ("", "fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""),
+            ("", "ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""),
+        ];
+        for (before, first, last, after) in ranges {
+            for shut in [first, last] {
+                assert!(!is_public(ip(shut)), "{shut}");
+            }
+            for open in [before, after].into_iter().filter(|a| !a.is_empty()) {
+                assert!(is_public(ip(open)), "{open}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_inside_another_decides() {
+        for (shut, open) in [
+            ("::ffff:127.0.0.1", "::ffff:8.8.8.8"),
+            ("64:ff9b::10.0.0.1", "64:ff9b::8.8.8.8"),
+            ("2002:c0a8:0101::1", "2002:808:808::1"),
+            ("::ffff:0:169.254.169.254", "::ffff:0:8.8.8.8"),
+            ("::7f00:1", "::808:808"),
+        ] {
+            assert!(!is_public(ip(shut)), "{shut}");
+            assert!(is_public(ip(open)), "{open}");
+        }
+        assert!(!is_public(ip("::")) && !is_public(ip("::1")));
+    }
+
+    #[test]
+    fn allow_insecure_opens_private_ranges_and_nothing_of_a_cloud() {
+        let guard = Guard::new(true, Vec::new());
+        for open in ["127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "::1", "fd12::1", "::ffff:127.0.0.1"] {
+            assert_eq!(guard.check_ip(ip(open)), Ok(()), "{open}");
+        }
+        for shut in [
+            "169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.1.1",
+            "64:ff9b::a9fe:a9fe",
+            "0.0.0.0",
+            "::",
+            "100.100.100.200",
+            "224.0.0.1",
+            "255.255.255.255",
+        ] {
+            assert_eq!(guard.check_ip(ip(shut)), Err(Refusal::Address(ip(shut))), "{shut}");
+        }
+        assert!(guard.check_name("Metadata.Google.Internal.").is_err());
+        assert!(guard.check_name("metadata.example.com").is_ok());
+    }
+
+    #[test]
+    fn own_listeners_are_shut_by_every_address_of_the_machine() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let guard = Guard::new(true, vec![at("0.0.0.0:8080"), at("127.0.0.1:9090")]);
+        for shut in ["127.0.0.1:8080", "127.9.9.9:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080", "127.0.0.1:9090"] {
+            assert_eq!(guard.check(at(shut)), Err(Refusal::OwnListener(at(shut))), "{shut}");
+        }
+        for open in ["127.0.0.1:8081", "10.0.0.1:8080", "127.0.0.2:9090"] {
+            assert_eq!(guard.check(at(open)), Ok(()), "{open}");
+        }
+        assert!(guard.check_connected(at("10.0.0.5:50000"), at("10.0.0.5:8080")).is_err());
+        assert!(guard.check_connected(at("10.0.0.5:50000"), at("10.0.0.6:8080")).is_ok());
+        assert!(guard.check_connected(at("10.0.0.5:50000"), at("10.0.0.5:8081")).is_ok());
+    }
+
+    #[test]
+    fn ports() {
+        let (strict, open) = (Guard::default(), Guard::new(true, Vec::new()));
+        for (port, in_strict, in_open) in
+            [(443, true, true), (80, false, true), (1024, true, true), (65535, true, true), (0, false, false)]
+        {
+            assert_eq!(strict.check_port(port).is_ok(), in_strict, "{port}");
+            assert_eq!(open.check_port(port).is_ok(), in_open, "{port}");
+        }
+        for port in [22, 25, 1023] {
+            assert!(strict.check_port(port).is_err() && open.check_port(port).is_err(), "{port}");
+        }
+    }
+}
