@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Exit;
+use super::{Exit, print};
+use crate::config::{Config, ConfigError};
 
 /// `offhook config …`.
 #[derive(clap::Args, Clone, Debug)]
@@ -29,6 +30,47 @@ pub struct CheckArgs {
 /// Checks: 0 good, 2 not.
 pub fn run(args: Args) -> Exit {
     match args.command {
-        Command::Check(_args) => Exit::failed("`config check` is not built yet"),
+        Command::Check(args) => match Config::load(&args.config) {
+            Ok(config) => {
+                print::line(format_args!("{}: ok", args.config.display()));
+                print::text(&summary(&config));
+                Exit::Done
+            }
+            Err(e) => refused(&e),
+        },
     }
+}
+
+/// Says everything that is wrong with a configuration; `serve` says it the same way.
+pub fn refused(error: &ConfigError) -> Exit {
+    match error {
+        ConfigError::Unreadable { .. } => print::error(format_args!("{error}; name the file with --config")),
+        ConfigError::Wrong(problems) => {
+            problems.0.iter().for_each(print::error);
+            if problems.0.len() > 1 {
+                print::error_text(&format!("{} errors\n", problems.0.len()));
+            }
+        }
+    }
+    Exit::Usage
+}
+
+/// What the configuration amounts to, without secrets.
+fn summary(c: &Config) -> String {
+    let base = c.public.base_url.as_ref().map_or("the bound address", url::Url::as_str);
+    let enabled = c.numbers.iter().filter(|n| n.calling_enabled).count();
+    let (last_port, media) = (u32::from(c.listen.media.port()) + u32::from(c.listen.media_ports) - 1, c.listen.media);
+    format!(
+        "  public   {} as {base}\n  admin    {}\n  media    {media}, up to port {last_port}\n  graph    {}\n  \
+         store    {}\n  accounts {} ({} of them subaccounts), users {}, WABAs {}, numbers {} ({enabled} with calling)\n",
+        c.listen.public,
+        c.listen.admin,
+        c.meta.graph_url,
+        c.store.file.display(),
+        c.accounts.len(),
+        c.accounts.iter().filter(|a| a.parent.is_some()).count(),
+        c.users.len(),
+        c.wabas.len(),
+        c.numbers.len(),
+    )
 }

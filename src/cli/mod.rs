@@ -43,10 +43,10 @@ struct Cli {
 #[derive(clap::Args)]
 struct LogArgs {
     /// One JSON object a line, or text for people [default: pretty; json for `serve` away from a terminal]
-    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Logging")]
     log_format: Option<LogFormat>,
     /// What to log; RUST_LOG is read where this is not given [default: info for `serve` and `dev`, else warn]
-    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", help_heading = "Logging")]
     log_level: Option<LogLevel>,
 }
 

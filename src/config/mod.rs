@@ -1,5 +1,120 @@
-//! TOML and environment to plain typed structs; errors carry line and column.
+//! TOML and environment to plain typed values ([`Config`]); every fault with its line and column.
+//!
+//! `tree` parses and overlays `OFFHOOK_A__B`, `reader` reads typed values, `read` knows the keys, `fault` shows
+//! what is wrong without showing secrets. Nothing below `node` reads the configuration: rooms get what they need.
 
+mod fault;
+mod read;
+mod reader;
 mod secret;
+mod tree;
+mod types;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub use fault::Problem;
 pub use secret::Secret;
+pub use types::{
+    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Number, Permissions, Public, Retention,
+    Role, Store, User, Waba,
+};
+
+/// A configuration is a page of text.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// So is a secret, at most.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("could not read {}: {source}", file.display())]
+    Unreadable {
+        file: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// It was read, and these things are wrong with it.
+    #[error("{0}")]
+    Wrong(Problems),
+}
+
+/// Everything that is wrong with a configuration, in the order of the file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if nth == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Where secrets come from: the environment and small files.
+struct Sources<'a> {
+    env: &'a dyn Fn(&str) -> Option<String>,
+    file: &'a dyn Fn(&str) -> std::io::Result<String>,
+}
+
+impl Config {
+    /// Reads a file, lays this process's environment over it, and fetches the secrets that it names.
+    ///
+    /// # Errors
+    /// The file is not there, or something in it or in the environment is wrong.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = read_bounded(file, FILE_BYTES_MAX)
+            .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+        let env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self::from_parts(&file.display().to_string(), &text, &env).map_err(ConfigError::Wrong)
+    }
+
+    /// Reads text, with an environment; `name` stands for the file in messages. Secrets' files are read.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn from_parts(name: &str, text: &str, env: &BTreeMap<String, String>) -> Result<Self, Problems> {
+        let sources = Sources {
+            env: &|name| env.get(name).cloned(),
+            file: &|path| read_bounded(Path::new(path), SECRET_BYTES_MAX),
+        };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let (mut table, mut faults) = tree::parse(text);
+        // What could not be parsed would be missed below: only the parser speaks then.
+        let config = faults.is_empty().then(|| {
+            tree::overlay(&mut table, env, &mut faults);
+            let cx = reader::Context { sources: &sources, faults: RefCell::new(std::mem::take(&mut faults)) };
+            let config = read::config(table, &cx);
+            faults = cx.faults.into_inner();
+            config
+        });
+        match config {
+            Some(config) if faults.is_empty() => Ok(config),
+            _ => {
+                let mut problems: Vec<Problem> =
+                    faults.into_iter().map(|fault| Problem::locate(fault, name, text)).collect();
+                problems.sort_by_key(|p| p.position.unwrap_or((usize::MAX, 0)));
+                Err(Problems(problems))
+            }
+        }
+    }
+}
+
+fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    if file.take(bytes_max + 1).read_to_string(&mut text)? as u64 > bytes_max {
+        return Err(std::io::Error::other(format!("it is longer than {bytes_max} bytes")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

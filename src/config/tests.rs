@@ -1,0 +1,371 @@
+//! Every key, every form, every fault with its place.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use super::{Config, Problem, Role};
+use crate::model::{Method, WabaId};
+
+const SECRETS: &str = "[meta]\napp_secret = \"s\"\nverify_token = \"v\"\n";
+const ACCOUNT: &str = "[[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"\n";
+const WABA: &str = "[[waba]]\nid = \"102\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\naccess_token = \"a\"\n";
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn good(text: &str, vars: &[(&str, &str)]) -> Config {
+    Config::from_parts("offhook.toml", text, &env(vars)).unwrap_or_else(|p| panic!("{p}"))
+}
+
+fn bad(text: &str, vars: &[(&str, &str)]) -> Vec<Problem> {
+    match Config::from_parts("offhook.toml", text, &env(vars)) {
+        Ok(_) => panic!("taken: {text}"),
+        Err(problems) => problems.0,
+    }
+}
+
+/// The file of `interface.md` §2, word for word where it names a value.
+const WHOLE: &str = r#"
+[listen]
+public = "0.0.0.0:8080"
+trusted_proxies = ["10.0.0.0/8", "192.0.2.1"]
+admin  = "127.0.0.1:9090"
+media  = "0.0.0.0:40000"
+media_ports = 1000
+[public]
+base_url  = "https://calls.example.com"
+media_ips = ["203.0.113.7"]
+[media]
+accept_wait_ms = 3000
+[meta]
+graph_url    = "https://graph.facebook.com/v23.0"
+app_id       = ""
+app_secret   = { env = "META_APP_SECRET" }
+app_secret_previous = { env = "META_APP_SECRET_OLD" }
+verify_token = { env = "META_VERIFY_TOKEN" }
+access_token = { env = "META_ACCESS_TOKEN" }
+[store]
+url = "sqlite://offhook-data/offhook.db"
+data_dir = ""
+secret_key = { env = "OFFHOOK_SECRET_KEY" }
+[cluster]
+url = ""
+node_id = ""
+advertise = ""
+strict = false
+[answer]
+timeout_ms = 10000
+max_body_bytes = 102400
+allow_insecure = false
+[limits]
+calls_per_number = 1000
+default_cps = 10
+max_call_seconds = 14400
+drain_seconds = 60
+allow_wa_bridge = false
+[permissions]
+enforce = true
+requests_per_day = 1
+requests_per_week = 2
+calls_per_day = 5
+temporary_seconds = 604800
+request_seconds = 604800
+prompt_after = 2
+revoke_after = 4
+barred_countries = ["US", "CA", "TR", "EG", "NG", "VN"]
+[speech]
+[retention]
+event_log_days = 30
+recording_days = 30
+[[account]]
+auth_id = "MAXXXXXXXXXXXXXXXXXX"
+auth_token = { env = "OFFHOOK_AUTH_TOKEN" }
+cps = 10
+api_keys = [{ env = "OFFHOOK_API_KEY" }, { key = { env = "OFFHOOK_AGENT_KEY" }, role = "agent" }, "plain"]
+[[account]]
+auth_id = "SAXXXXXXXXXXXXXXXXXX"
+auth_token = "t"
+parent = "MAXXXXXXXXXXXXXXXXXX"
+[[user]]
+name = "asha"
+password = { env = "OFFHOOK_USER_ASHA" }
+account = "MAXXXXXXXXXXXXXXXXXX"
+role = "owner"
+[[waba]]
+id = "1029384756"
+account = "MAXXXXXXXXXXXXXXXXXX"
+[[number]]
+number = "918035737458"
+phone_number_id = "106540352242922"
+waba = "1029384756"
+alias = "Support"
+calling_enabled = true
+answer_url = "https://app.example.com/answer#rt=5000"
+answer_method = "POST"
+fallback_url = ""
+hangup_url = "https://app.example.com/hangup"
+webhook_url = "https://app.example.com/messages"
+calls_per_number = 7
+permissions = { calls_per_day = 100 }
+"#;
+
+const WHOLE_ENV: &[(&str, &str)] = &[
+    ("META_APP_SECRET", "the-app-secret"),
+    ("META_VERIFY_TOKEN", "the-verify-token"),
+    ("META_ACCESS_TOKEN", "the-access-token"),
+    ("OFFHOOK_AUTH_TOKEN", "the-auth-token"),
+    ("OFFHOOK_USER_ASHA", "the-password"),
+    ("OFFHOOK_AGENT_KEY", "the-agent-key"),
+];
+
+#[test]
+fn the_whole_file_of_the_contract_is_read() {
+    let c = good(WHOLE, WHOLE_ENV);
+    let d = good(SECRETS, &[]);
+    // What the contract shows are the defaults.
+    assert_eq!((&c.media, &c.cluster, &c.answer), (&d.media, &d.cluster, &d.answer));
+    assert_eq!((&c.limits, &c.permissions, &c.retention), (&d.limits, &d.permissions, &d.retention));
+    assert_eq!(c.meta.graph_url, d.meta.graph_url);
+    assert_eq!((&c.store.file, &c.store.data_dir), (&d.store.file, &d.store.data_dir));
+    assert_eq!(c.store.data_dir.to_str(), Some("offhook-data"));
+
+    assert_eq!(c.listen.trusted_proxies.len(), 2);
+    assert_eq!(c.public.base_url.as_ref().map(url::Url::as_str), Some("https://calls.example.com/"));
+    assert_eq!(c.public.media_ips.len(), 1);
+    assert_eq!(c.meta.app_secret.reveal(), "the-app-secret");
+    assert!(c.meta.app_secret_previous.is_none(), "an optional secret whose variable isn't there is absent");
+    assert_eq!(c.access_token(&WabaId::from("1029384756")).map(super::Secret::reveal), Some("the-access-token"));
+    let keys: Vec<_> = c.accounts[0].api_keys.iter().map(|k| (k.key.reveal(), k.role)).collect();
+    assert_eq!(keys, [("the-agent-key", Role::Agent), ("plain", Role::Owner)]);
+    assert_eq!(c.accounts[1].parent.as_ref(), Some(&c.accounts[0].auth_id));
+    assert_eq!((c.users[0].name.as_str(), c.users[0].role), ("asha", Role::Owner));
+    let n = &c.numbers[0];
+    assert_eq!(n.number.as_str(), "918035737458");
+    assert_eq!(n.answer_url.as_ref().map(|u| &*u.0), Some("https://app.example.com/answer#rt=5000"), "as written");
+    assert_eq!((n.answer_method, n.hangup_method, n.fallback_url.as_ref()), (Method::Post, Method::Post, None));
+    assert_eq!((n.calls_per_number, n.permissions.calls_per_day, n.permissions.requests_per_week), (Some(7), 100, 2));
+}
+
+#[test]
+fn nothing_secret_is_in_the_debug_of_a_configuration() {
+    let shown = format!("{:?}", good(WHOLE, WHOLE_ENV));
+    for (_, secret) in WHOLE_ENV {
+        assert!(!shown.contains(secret), "{secret}");
+    }
+    assert!(!shown.contains("plain") && !shown.contains("918035737458"));
+}
+
+#[test]
+fn every_scalar_key_can_be_set_from_the_environment() {
+    let c = good(
+        SECRETS,
+        &[
+            ("OFFHOOK_LISTEN__PUBLIC", "127.0.0.1:0"),
+            ("OFFHOOK_LISTEN__TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
+            ("OFFHOOK_LISTEN__MEDIA_PORTS", "3"),
+            ("OFFHOOK_PUBLIC__MEDIA_IPS", "[\"203.0.113.7\"]"),
+            ("OFFHOOK_META__APP_SECRET", "12345"),
+            ("OFFHOOK_META__VERIFY_TOKEN__ENV", "ELSEWHERE"),
+            ("ELSEWHERE", "found"),
+            ("OFFHOOK_ANSWER__ALLOW_INSECURE", "true"),
+            ("OFFHOOK_META__GRAPH_URL", "http://meta.internal/v23.0"),
+            ("OFFHOOK_STORE__URL", "sqlite:///var/lib/offhook/o.db"),
+            ("OFFHOOK_API_KEY", "no key of ours: a single underscore does not descend"),
+        ],
+    );
+    assert_eq!(c.listen.public.to_string(), "127.0.0.1:0");
+    assert_eq!((c.listen.trusted_proxies.len(), c.listen.media_ports, c.public.media_ips.len()), (2, 3, 1));
+    assert_eq!((c.meta.app_secret.reveal(), c.meta.verify_token.reveal()), ("12345", "found"));
+    assert!(c.answer.allow_insecure);
+    assert_eq!(c.store.file.to_str(), Some("/var/lib/offhook/o.db"));
+    assert_eq!(c.store.data_dir.to_str(), Some("/var/lib/offhook"));
+}
+
+#[test]
+fn entries_of_lists_are_reached_by_index_if_the_file_has_them() {
+    let text = format!("{SECRETS}{ACCOUNT}");
+    let c = good(&text, &[("OFFHOOK_ACCOUNT__0__CPS", "25"), ("OFFHOOK_ACCOUNT__0__AUTH_TOKEN", "new")]);
+    assert_eq!((c.accounts[0].cps, c.accounts[0].auth_token.reveal()), (Some(25), "new"));
+    let problems = bad(&text, &[("OFFHOOK_ACCOUNT__1__CPS", "25")]);
+    assert_eq!(problems[0].source, "OFFHOOK_ACCOUNT__1__CPS");
+    assert!(problems[0].message.contains("the file has 1"), "{}", problems[0]);
+}
+
+#[test]
+fn secrets_come_from_files_without_their_line_end() {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(b"from a file\n").expect("written");
+    let path = file.path().display();
+    let c = good(&format!("[meta]\napp_secret = {{ file = '{path}' }}\nverify_token = 'v'\n"), &[]);
+    assert_eq!(c.meta.app_secret.reveal(), "from a file");
+    let gone =
+        "[meta]\napp_secret = { file = '/nowhere/at/all' }\nverify_token = 'v'\naccess_token = { file = '/nowhere' }\n";
+    let problems = bad(gone, &[]);
+    assert_eq!(problems.len(), 1, "the optional one is absent");
+    assert!(problems[0].message.contains("/nowhere/at/all"));
+}
+
+/// (text after the secrets, line and column counted in it, part of the message, part of the hint)
+const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
+    // unknown keys, with the nearest
+    ("[listn]\npublic = \"0.0.0.0:80\"", (1, 2), "unknown key `listn`", "did you mean `listen`?"),
+    ("[listen]\npublik = \"0.0.0.0:80\"", (2, 1), "unknown key `publik` in [listen]", "did you mean `public`?"),
+    ("[answer]\nzzz = 1", (2, 1), "unknown key `zzz` in [answer]", "known are `timeout_ms`, `max_body_bytes`"),
+    (
+        "[[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"\ncsp = 3",
+        (4, 1),
+        "unknown key `csp`",
+        "`cps`",
+    ),
+    // types and ranges
+    ("[listen]\npublic = 8080", (2, 10), "`public` is a number", "put it in quotes"),
+    ("[listen]\npublic = \"8080\"", (2, 10), "`public` can't be read", "0.0.0.0:8080"),
+    ("[listen]\ntrusted_proxies = [\"10.0.0.0/8\", \"10/8\"]", (2, 34), "`trusted_proxies` can't be read", "prefix"),
+    ("[listen]\nmedia_ports = 0", (2, 15), "`media_ports` is 0", "from 1 to 65535"),
+    ("[listen]\nmedia = \"0.0.0.0:65000\"", (2, 9), "leaves no room for 1000 ports", "begin lower"),
+    ("[limits]\ndefault_cps = 0", (2, 15), "`default_cps` is 0", "from 1"),
+    ("[limits]\ndefault_cps = \"10\"", (2, 15), "`default_cps` is text", "a whole number"),
+    ("[answer]\nallow_insecure = \"yes\"", (2, 18), "`allow_insecure` is text", "true or false"),
+    ("[answer]\ntimeout_ms = 1e3", (2, 14), "`timeout_ms` is a fraction", "whole number"),
+    ("[permissions]\nbarred_countries = [\"us\"]", (2, 21), "has \"us\"", "two capital letters"),
+    ("answer = 3", (1, 10), "`answer` is a number, not a table", "[answer]"),
+    ("[account]\nauth_id = 1", (1, 1), "`account` is a table, not a list", "[[account]]"),
+    // URLs
+    ("[public]\nbase_url = \"calls.example.com\"", (2, 12), "is not a URL", "https://"),
+    ("[public]\nbase_url = \"/calls\"", (2, 12), "is not a URL", "https://"),
+    ("[public]\nbase_url = \"https://a.example/?x=1\"", (2, 12), "has a query", ""),
+    ("[public]\nmedia_ips = [\"calls.example.com\"]", (2, 14), "can't be read", "an IP address"),
+    ("[store]\nurl = \"postgres://db/offhook\"", (2, 7), "names PostgreSQL", "sqlite://"),
+    ("[store]\nurl = \"mysql://db/offhook\"", (2, 7), "is not a store's URL", "sqlite://"),
+    ("[cluster]\nurl = \"redis://r:6379\"", (2, 7), "single node", "leave it empty"),
+    // accounts
+    ("[[account]]\nauth_id = \"MA1\"\nauth_token = \"t\"", (2, 11), "is not an auth_id (3 characters)", "20 in all"),
+    ("[[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"", (1, 1), "`auth_token` is missing in [[account]]", "signatures"),
+    ("[[account]]\nauth_id = \"SAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"", (1, 1), "has no `parent`", "MA"),
+    (
+        "[[account]]\nauth_id = \"SAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"\nparent = \"MAYYYYYYYYYYYYYYYYYY\"",
+        (4, 10),
+        "is no main account",
+        "",
+    ),
+    (
+        "[[user]]\nname = \"a\"\npassword = \"p\"\naccount = \"MAYYYYYYYYYYYYYYYYYY\"\nrole = \"boss\"",
+        (5, 8),
+        "`role` is \"boss\"",
+        "\"owner\", \"admin\", \"agent\"",
+    ),
+    (
+        "[[waba]]\nid = \"1\"\naccount = \"MAYYYYYYYYYYYYYYYYYY\"\naccess_token = \"a\"",
+        (3, 11),
+        "no [[account]] has",
+        "",
+    ),
+];
+
+#[test]
+fn each_fault_has_its_place_and_says_what_to_write() {
+    for (text, (line, column), message, hint) in FAULTS {
+        let problems = bad(&format!("{text}\n{SECRETS}"), &[]);
+        let found = problems
+            .iter()
+            .any(|p| p.position == Some((*line, *column)) && p.message.contains(message) && p.hint.contains(hint));
+        assert!(found, "{text}\n→ {problems:#?}");
+    }
+}
+
+#[test]
+fn numbers_are_held_against_the_rest() {
+    let number = |more: &str| {
+        let head = "[[number]]\nnumber = \"918035737458\"\nphone_number_id = \"7\"\nwaba = \"102\"\n";
+        format!("{SECRETS}{ACCOUNT}{WABA}{head}{more}")
+    };
+    let cases = [
+        ("calling_enabled = true", "`calling_enabled` needs an `answer_url`"),
+        ("calling_enabled = true\nanswer_url = \"\"", "`calling_enabled` needs an `answer_url`"),
+        ("answer_url = \"http://app.example.com/\"", "`answer_url` is http"),
+        ("answer_url = \"https://u:p@app.example.com/\"", "has a user or a password"),
+        ("hangup_url = \"ftp://app.example.com/\"", "neither http nor https"),
+        ("answer_method = \"PUT\"", "`answer_method` is \"PUT\""),
+        ("permissions = { calls_per_dai = 1 }", "unknown key `calls_per_dai` in [permissions]"),
+        (
+            "[[number]]\nnumber = \"918035737458\"\nphone_number_id = \"8\"\nwaba = \"102\"",
+            "\"918035737458\" is there twice",
+        ),
+        (
+            "[[number]]\nnumber = \"918035737459\"\nphone_number_id = \"7\"\nwaba = \"102\"",
+            "`phone_number_id` \"7\" is there twice",
+        ),
+        (
+            "[[number]]\nnumber = \"918035737459\"\nphone_number_id = \"8\"\nwaba = \"103\"",
+            "no [[waba]] has the id 103",
+        ),
+        ("[[number]]\nnumber = \"+91 8035737459\"\nphone_number_id = \"8\"\nwaba = \"102\"", "not in E.164 digits"),
+        ("[[number]]\nnumber = \"0803\"\nphone_number_id = \"8\"\nwaba = \"102\"", "not a phone number"),
+    ];
+    for (more, message) in cases {
+        let problems = bad(&number(more), &[]);
+        assert!(problems.iter().any(|p| p.message.contains(message)), "{more}\n→ {problems:#?}");
+    }
+    let ok = good(&number("answer_url = \"http://app.example.com/\""), &[("OFFHOOK_ANSWER__ALLOW_INSECURE", "true")]);
+    assert!(!ok.numbers[0].calling_enabled, "off unless said");
+}
+
+#[test]
+fn a_waba_needs_an_access_token_somewhere() {
+    let text = format!("{SECRETS}{ACCOUNT}[[waba]]\nid = \"102\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\n");
+    assert!(bad(&text, &[])[0].message.contains("no access token"));
+    good(&text, &[("OFFHOOK_META__ACCESS_TOKEN", "a")]);
+}
+
+#[test]
+fn required_secrets_must_be_there_and_not_empty() {
+    let empty = bad("[meta]\napp_secret = \"\"\nverify_token = { env = \"NOT_SET\" }\n", &[]);
+    assert_eq!(empty.len(), 2);
+    assert_eq!((empty[0].position, empty[0].message.as_str()), (Some((2, 14)), "`app_secret` is empty"));
+    assert!(empty[1].message.contains("environment variable NOT_SET"), "{}", empty[1]);
+    assert_eq!(bad("", &[]).len(), 2, "both missing without a [meta] at all");
+    assert_eq!(
+        bad("", &[("OFFHOOK_META__APP_SECRTE", "x")]).iter().filter(|p| p.source.starts_with("OFFHOOK_")).count(),
+        1
+    );
+}
+
+#[test]
+fn the_excerpt_points_and_hides_secrets() {
+    let text =
+        "[answer]\ntimeout_msec = 5 # as \"hunter2\" said\n[meta]\napp_secret = \"hunter2\"\nverify_token = hunter2\n";
+    let shown = bad(text, &[]).iter().map(ToString::to_string).collect::<String>();
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let text = format!("{SECRETS}[answer]\ntimeout_msec = 5 # hunter2\n");
+    let shown = bad(&text, &[]).iter().map(ToString::to_string).collect::<String>();
+    assert_eq!(
+        shown,
+        "offhook.toml:5:1: unknown key `timeout_msec` in [answer]\n  5 | timeout_msec = 5 …\n    | ^^^^^^^^^^^^ did you mean `timeout_ms`?"
+    );
+    let text = format!("{SECRETS}{ACCOUNT}api_keys = [{{ key = \"hunter2\", rool = \"agent\" }}]\n");
+    let shown = bad(&text, &[]).iter().map(ToString::to_string).collect::<String>();
+    assert!(shown.contains("unknown key `rool`") && shown.contains("did you mean `role`?"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let text = "[meta]\napp_secret = 5512345\nverify_token = \"v\"\n[[user]]\nname = \"x\\\"hunter2\"\npassword = [\"hunter2\"]";
+    let shown = bad(text, &[]).iter().map(ToString::to_string).collect::<String>();
+    assert!(!shown.contains("hunter2") && !shown.contains("5512345"), "{shown}");
+}
+
+#[test]
+fn broken_toml_is_pointed_at() {
+    let problems = bad("[listen\npublic = 1\n", &[]);
+    assert_eq!(problems[0].position.map(|(line, _)| line), Some(1), "{problems:?}");
+    let problems = bad("a = 1\na = 2\n", &[]);
+    assert_eq!(problems[0].position, Some((2, 1)), "{problems:?}");
+}
+
+proptest::proptest! {
+    /// Strangers' bytes make problems, never a panic; nor do odd spans.
+    #[test]
+    fn any_text_is_read_or_refused(text in "[ -~éß\\n\\t\"'=\\[\\]{}#]{0,200}") {
+        if let Err(problems) = Config::from_parts("f", &text, &BTreeMap::new()) {
+            let _ = problems.to_string();
+        }
+    }
+}

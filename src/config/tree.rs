@@ -1,0 +1,155 @@
+//! A configuration as a tree in which every key and value knows where it stands, and the overlay of the
+//! environment on it. Knows nothing of which keys there are.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+
+use super::fault::{Fault, Place};
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) at: Place,
+    pub(super) value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Text(String),
+    Int(i64),
+    Float(f64),
+    Bool(bool),
+    List(Vec<Node>),
+    Table(Table),
+    /// A date, or a number that is none.
+    Other,
+}
+
+/// Keys in order, each with its own place.
+pub(super) type Table = BTreeMap<String, (Place, Node)>;
+
+impl Value {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Int(_) => "a number",
+            Self::Float(_) => "a fraction",
+            Self::Bool(_) => "true or false",
+            Self::List(_) => "a list",
+            Self::Table(_) => "a table",
+            Self::Other => "a date or an impossible number",
+        }
+    }
+}
+
+/// Parses TOML, as much of it as can be.
+pub(super) fn parse(text: &str) -> (Table, Vec<Fault>) {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let faults = errors
+        .into_iter()
+        .map(|e| Fault::new(e.span().map_or(Place::File, Place::Span), e.message(), "see https://toml.io"))
+        .collect();
+    (table_of(table.into_inner()), faults)
+}
+
+fn table_of(table: DeTable<'_>) -> Table {
+    table
+        .into_iter()
+        .map(|(key, value)| {
+            let at = Place::Span(key.span());
+            (key.into_inner().into_owned(), (at, node_of(value.span(), value.into_inner())))
+        })
+        .collect()
+}
+
+fn node_of(span: Range<usize>, value: DeValue<'_>) -> Node {
+    let value = match value {
+        DeValue::String(text) => Value::Text(text.into_owned()),
+        DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).map_or(Value::Other, Value::Int),
+        DeValue::Float(f) => f.as_str().parse().map_or(Value::Other, Value::Float),
+        DeValue::Boolean(b) => Value::Bool(b),
+        DeValue::Datetime(_) => Value::Other,
+        DeValue::Array(items) => Value::List(
+            items
+                .into_iter()
+                .map(|item| {
+                    let span = item.span();
+                    node_of(span, item.into_inner())
+                })
+                .collect(),
+        ),
+        DeValue::Table(table) => Value::Table(table_of(table)),
+    };
+    Node { at: Place::Span(span), value }
+}
+
+/// Lays `OFFHOOK_A__B=text` over the tree: two underscores descend, names are lower-cased. Variables without two
+/// underscores are none of ours (`{ env = "OFFHOOK_API_KEY" }` uses such). An entry of `[[account]]` and its like
+/// is reached by its index, `OFFHOOK_ACCOUNT__0__CPS`, if the file has it.
+pub(super) fn overlay(root: &mut Table, env: &BTreeMap<String, String>, faults: &mut Vec<Fault>) {
+    for (name, text) in env {
+        let Some(path) = name.strip_prefix("OFFHOOK_").filter(|p| p.contains("__")) else { continue };
+        let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
+        let at = Place::Env(name.clone());
+        if path.iter().any(String::is_empty) {
+            faults.push(Fault::new(at, "names no key", "OFFHOOK_META__APP_SECRET stands for [meta] app_secret"));
+        } else if let Err(fault) = set(root, &path, &at, text) {
+            faults.push(fault);
+        }
+    }
+}
+
+fn set(table: &mut Table, path: &[String], at: &Place, text: &str) -> Result<(), Fault> {
+    let Some((key, rest)) = path.split_first() else { return Ok(()) };
+    let leaf = Node { at: at.clone(), value: Value::Text(text.to_owned()) };
+    if rest.is_empty() {
+        table.insert(key.clone(), (at.clone(), leaf));
+        return Ok(());
+    }
+    // What else is missing in a section that only the environment begins is missing in the file.
+    let empty = || (at.clone(), Node { at: Place::File, value: Value::Table(Table::new()) });
+    let (_, node) = table.entry(key.clone()).or_insert_with(empty);
+    if let (Value::List(items), Some((index, rest))) = (&mut node.value, rest.split_first()) {
+        let count = items.len();
+        let item = index.parse::<usize>().ok().and_then(|i| items.get_mut(i));
+        return match item.map(|n| &mut n.value) {
+            Some(Value::Table(entry)) if !rest.is_empty() => set(entry, rest, at, text),
+            _ => Err(Fault::new(
+                at.clone(),
+                format!("reaches no entry of [[{key}]]: the file has {count}, counted from 0"),
+                format!("put it into the file, or use OFFHOOK_{}__0__KEY", key.to_uppercase()),
+            )),
+        };
+    }
+    // A plain value in the file gives way to a table: `app_secret = "…"` and OFFHOOK_META__APP_SECRET__FILE.
+    if !matches!(node.value, Value::Table(_)) {
+        *node = empty().1;
+    }
+    match &mut node.value {
+        Value::Table(inner) => set(inner, rest, at, text),
+        _ => Ok(()),
+    }
+}
+
+/// The tree as serde's TOML, for a section whose keys another room knows. Text from the environment is read as
+/// a value where it is one: `7`, `true`, `["a"]`.
+pub(super) fn to_toml(node: &Node) -> toml::Value {
+    match &node.value {
+        Value::Text(text) if matches!(node.at, Place::Env(_)) => format!("v = {text}")
+            .parse::<toml::Table>()
+            .ok()
+            .and_then(|mut t| t.remove("v"))
+            .unwrap_or_else(|| text.clone().into()),
+        Value::Text(text) => text.clone().into(),
+        Value::Int(n) => (*n).into(),
+        Value::Float(f) => (*f).into(),
+        Value::Bool(b) => (*b).into(),
+        Value::List(items) => toml::Value::Array(items.iter().map(to_toml).collect()),
+        Value::Table(table) => {
+            toml::Value::Table(table.iter().map(|(key, (_, node))| (key.clone(), to_toml(node))).collect())
+        }
+        Value::Other => toml::Value::String(String::new()),
+    }
+}

@@ -1,0 +1,312 @@
+//! The configuration as plain values; every key of `interface.md` §2 with its default.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::Secret;
+use crate::model::{AuthId, E164, Method, PhoneNumberId, WabaId};
+use crate::xml::ast::DocUrl;
+
+/// Everything a node is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: Listen,
+    pub public: Public,
+    pub media: Media,
+    pub meta: Meta,
+    pub store: Store,
+    pub cluster: Cluster,
+    pub answer: Answer,
+    pub limits: Limits,
+    pub permissions: Permissions,
+    /// `[speech]`, as its room reads it.
+    pub speech: toml::Table,
+    pub retention: Retention,
+    pub accounts: Vec<Account>,
+    pub users: Vec<User>,
+    pub wabas: Vec<Waba>,
+    pub numbers: Vec<Number>,
+}
+
+impl Config {
+    /// Every default, with these two secrets of Meta's: what `dev` and tests begin with.
+    pub fn with(app_secret: Secret, verify_token: Secret) -> Self {
+        Self {
+            listen: Listen::default(),
+            public: Public::default(),
+            media: Media::default(),
+            meta: Meta::with(app_secret, verify_token),
+            store: Store::default(),
+            cluster: Cluster::default(),
+            answer: Answer::default(),
+            limits: Limits::default(),
+            permissions: Permissions::default(),
+            speech: toml::Table::default(),
+            retention: Retention::default(),
+            accounts: Vec::new(),
+            users: Vec::new(),
+            wabas: Vec::new(),
+            numbers: Vec::new(),
+        }
+    }
+
+    /// The access token for a WABA: its own, else `[meta]`'s.
+    pub fn access_token(&self, waba: &WabaId) -> Option<&Secret> {
+        let own = self.wabas.iter().find(|w| w.id == *waba).and_then(|w| w.access_token.as_ref());
+        own.or(self.meta.access_token.as_ref())
+    }
+}
+
+/// `[listen]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    pub public: SocketAddr,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub admin: SocketAddr,
+    pub media: SocketAddr,
+    pub media_ports: u16,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let everywhere = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        Self {
+            public: (everywhere, 8080).into(),
+            trusted_proxies: Vec::new(),
+            admin: (Ipv4Addr::LOCALHOST, 9090).into(),
+            media: (everywhere, 40000).into(),
+            media_ports: 1000,
+        }
+    }
+}
+
+/// `[public]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Public {
+    /// As the outside reaches `listen.public`; `None`: the bound address over http.
+    pub base_url: Option<Url>,
+    /// Put into ICE candidates; empty: the bound ones.
+    pub media_ips: Vec<IpAddr>,
+}
+
+/// `[media]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Media {
+    pub accept_wait_ms: u64,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self { accept_wait_ms: 3_000 }
+    }
+}
+
+/// `[meta]`.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// The base, version included.
+    pub graph_url: Url,
+    pub app_id: Option<String>,
+    pub app_secret: Secret,
+    pub app_secret_previous: Option<Secret>,
+    pub verify_token: Secret,
+    pub access_token: Option<Secret>,
+}
+
+impl Meta {
+    pub(super) fn with(app_secret: Secret, verify_token: Secret) -> Self {
+        Self {
+            graph_url: Url::parse("https://graph.facebook.com/v23.0").expect("a URL"),
+            app_id: None,
+            app_secret,
+            app_secret_previous: None,
+            verify_token,
+            access_token: None,
+        }
+    }
+}
+
+/// `[store]`.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The SQLite file.
+    pub file: PathBuf,
+    /// Where recordings, journal, voices and caches live.
+    pub data_dir: PathBuf,
+    pub secret_key: Option<Secret>,
+}
+
+impl Store {
+    /// A store in this file, with everything else in its folder.
+    pub fn at(file: PathBuf) -> Self {
+        let folder = file.parent().filter(|p| !p.as_os_str().is_empty());
+        let data_dir = folder.unwrap_or(Path::new("offhook-data")).to_owned();
+        Self { file, data_dir, secret_key: None }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self::at("offhook-data/offhook.db".into())
+    }
+}
+
+/// `[cluster]`. This version runs on one node: there is no URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// `None`: derived from the host name.
+    pub node_id: Option<String>,
+    pub advertise: Option<String>,
+    pub strict: bool,
+}
+
+/// `[answer]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub timeout_ms: u64,
+    pub max_body_bytes: usize,
+    pub allow_insecure: bool,
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Self { timeout_ms: 10_000, max_body_bytes: 102_400, allow_insecure: false }
+    }
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub calls_per_number: u32,
+    pub default_cps: u32,
+    pub max_call_seconds: u64,
+    pub drain_seconds: u64,
+    pub allow_wa_bridge: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls_per_number: 1000,
+            default_cps: 10,
+            max_call_seconds: 14_400,
+            drain_seconds: 60,
+            allow_wa_bridge: false,
+        }
+    }
+}
+
+/// `[permissions]`: Meta's rules for business-initiated calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permissions {
+    pub enforce: bool,
+    pub requests_per_day: u32,
+    pub requests_per_week: u32,
+    pub calls_per_day: u32,
+    pub temporary_seconds: u64,
+    pub request_seconds: u64,
+    pub prompt_after: u32,
+    pub revoke_after: u32,
+    /// ISO 3166 alpha-2.
+    pub barred_countries: Vec<String>,
+}
+
+impl Default for Permissions {
+    fn default() -> Self {
+        Self {
+            enforce: true,
+            requests_per_day: 1,
+            requests_per_week: 2,
+            calls_per_day: 5,
+            temporary_seconds: 604_800,
+            request_seconds: 604_800,
+            prompt_after: 2,
+            revoke_after: 4,
+            barred_countries: ["US", "CA", "TR", "EG", "NG", "VN"].map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+/// `[retention]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub event_log_days: u32,
+    pub recording_days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { event_log_days: 30, recording_days: 30 }
+    }
+}
+
+/// What a person or a key may do (`number-api.md` §1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Agent,
+    Admin,
+    Owner,
+}
+
+/// `[[account]]`.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub auth_id: AuthId,
+    pub auth_token: Secret,
+    /// While the token is being changed: both authenticate and sign.
+    pub auth_token_previous: Option<Secret>,
+    /// `None`: `limits.default_cps` for a main account, no inner limit for a subaccount.
+    pub cps: Option<u32>,
+    pub api_keys: Vec<ApiKey>,
+    /// The main account of a subaccount.
+    pub parent: Option<AuthId>,
+}
+
+/// An `X-API-Key`.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    pub key: Secret,
+    pub role: Role,
+}
+
+/// `[[user]]`: somebody who logs in to the console.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub name: String,
+    pub password: Secret,
+    pub account: AuthId,
+    pub role: Role,
+}
+
+/// `[[waba]]`.
+#[derive(Clone, Debug)]
+pub struct Waba {
+    pub id: WabaId,
+    pub account: AuthId,
+    pub access_token: Option<Secret>,
+}
+
+/// `[[number]]`.
+#[derive(Clone, Debug)]
+pub struct Number {
+    pub number: E164,
+    pub phone_number_id: PhoneNumberId,
+    pub waba: WabaId,
+    pub alias: String,
+    pub calling_enabled: bool,
+    /// URLs are text as written: signatures cover them. There where `calling_enabled`.
+    pub answer_url: Option<DocUrl>,
+    pub answer_method: Method,
+    pub fallback_url: Option<DocUrl>,
+    pub fallback_method: Method,
+    /// `None`: the answer URL.
+    pub hangup_url: Option<DocUrl>,
+    pub hangup_method: Method,
+    pub webhook_url: Option<DocUrl>,
+    /// `None`: `limits.calls_per_number`.
+    pub calls_per_number: Option<u32>,
+    /// `[permissions]` with this number's own keys laid over.
+    pub permissions: Permissions,
+}
