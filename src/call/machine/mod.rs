@@ -2,9 +2,25 @@
 //!
 //! [`Input`]s are facts that have happened; [`Output`]s are wishes, which `call::shell` carries out; `xml`
 //! supplies the document walked. No clock, socket, lock or dice here: `call::replay` depends on it.
+//!
+//! `state` has the call's states, `document` walks a document, `element` has a file an element, `timers` what
+//! is waited for, `params` what requests carry, and `desk` what all of them share.
 
+mod desk;
+mod document;
+mod element;
 mod input;
+mod keys;
 mod output;
+mod params;
+mod state;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 pub use input::{
     CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, MachineLimits, MediaFact,
@@ -15,7 +31,9 @@ pub use output::{
     Params, PlayId, Sound, SoundItem, Summary,
 };
 
-use serde::{Deserialize, Serialize};
+use crate::model::Digit;
+use desk::Desk;
+use state::State;
 
 /// Milliseconds since the call's first input. It can be logged, compared and replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,5 +48,131 @@ impl CallTime {
     /// Later by `by`, rounded down to milliseconds.
     pub fn after(self, by: std::time::Duration) -> Self {
         self.plus(u64::try_from(by.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// One call's whole behaviour.
+#[derive(Default)]
+pub struct Machine {
+    /// None until the first input.
+    call: Option<Call>,
+}
+
+struct Call {
+    desk: Desk,
+    /// Always there but while a fact is taken in.
+    state: Option<State>,
+}
+
+impl Machine {
+    /// A machine that waits for its [`Input::Offered`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in one fact. Afterwards call [`Machine::poll`] until it is empty.
+    ///
+    /// A time before the last one counts as the last one. Facts before `Offered` and after `Over` are allowed
+    /// and do nothing, as do facts about a fetch, play or request that nothing waits for any more.
+    pub fn handle(&mut self, at: CallTime, input: Input) {
+        match (&mut self.call, input) {
+            (Some(call), input) => call.take(at, input),
+            (None, Input::Offered { setup }) => {
+                let mut desk = Desk::new(at, setup);
+                let state = State::offered(&mut desk);
+                self.call = Some(Call { desk, state: Some(state) });
+            }
+            (None, _) => {}
+        }
+        #[cfg(debug_assertions)]
+        self.check_invariants();
+    }
+
+    /// The next wish, oldest first.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.call.as_mut()?.desk.take_wish()
+    }
+
+    /// When to come back with [`Input::Timer`]. Coming early is harmless; asking again after each
+    /// [`Machine::handle`] is needed, since the moment moves.
+    pub fn poll_timeout(&self) -> Option<CallTime> {
+        self.call.as_ref()?.desk.timers.next()
+    }
+
+    /// What must hold after each step; only a fault of ours can break it.
+    ///
+    /// # Panics
+    /// When it does not hold.
+    pub fn check_invariants(&self) {
+        if let Some(call) = &self.call {
+            call.desk.check();
+        }
+    }
+
+    /// The state; none before the first input.
+    pub fn state(&self) -> Option<CallState> {
+        Some(self.call.as_ref()?.state.as_ref()?.name())
+    }
+
+    /// The instruction being carried out: its element and line.
+    pub fn current_element(&self) -> Option<(&'static str, u32)> {
+        let place = self.call.as_ref()?.state.as_ref()?.script()?.place()?;
+        Some((place.element, place.line))
+    }
+
+    /// When the call was answered, if it was.
+    pub fn answered(&self) -> Option<CallTime> {
+        self.call.as_ref()?.desk.answered
+    }
+
+    /// What the call began with.
+    pub fn setup(&self) -> Option<&CallSetup> {
+        Some(&self.call.as_ref()?.desk.setup)
+    }
+
+    /// Whether a key pressed now must stay out of logs, traces and the console (`log="false"`).
+    pub fn hides_input(&self) -> bool {
+        self.script().is_some_and(document::Script::hides_keys)
+    }
+
+    /// A key that leads to the same decisions as `digit` would now, and says nothing about it.
+    pub fn redact(&self, digit: Digit) -> Digit {
+        self.script().map_or(digit, |script| script.stand_in(digit))
+    }
+
+    /// A fact as the event log may hold it, asked *before* the fact is handled. Replaying what this gives leads
+    /// to the same wishes: a hidden key is replaced by its stand-in, findings past the first
+    /// hundred are left out.
+    pub fn loggable<'a>(&self, input: &'a Input) -> Cow<'a, Input> {
+        match input {
+            Input::Digit { leg, digit } if self.hides_input() => {
+                Cow::Owned(Input::Digit { leg: *leg, digit: self.redact(*digit) })
+            }
+            Input::Fetched { fetch, result: Ok(Fetched::Refused { refusal }) } => {
+                let refusal = Refusal { findings: desk::shown(&refusal.findings), first: refusal.first };
+                Cow::Owned(Input::Fetched { fetch: *fetch, result: Ok(Fetched::Refused { refusal }) })
+            }
+            other => Cow::Borrowed(other),
+        }
+    }
+
+    fn script(&self) -> Option<&document::Script> {
+        self.call.as_ref()?.state.as_ref()?.script()
+    }
+}
+
+impl Call {
+    fn take(&mut self, at: CallTime, input: Input) {
+        let Some(mut state) = self.state.take() else { return };
+        self.desk.now = self.desk.now.max(at);
+        // What was due before this fact happened comes first, so that a late wake-up changes no decision.
+        let due = match input {
+            Input::Timer => self.desk.now,
+            _ => CallTime(self.desk.now.0.saturating_sub(1)),
+        };
+        while let Some(timer) = self.desk.timers.take_due(due) {
+            state = state.fired(&mut self.desk, timer);
+        }
+        self.state = Some(state.take(&mut self.desk, input));
     }
 }

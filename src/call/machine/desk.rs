@@ -1,0 +1,274 @@
+//! What every part of a machine may touch: the time, the timers, the facts of the call, the wishes made.
+//!
+//! States and instructions decide; whatever they wish for passes here, so that the rules which bind all of
+//! them (no order to a closed leg, never both a reject and an accept) are kept in one place.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::params::{self, Ending};
+use super::timers::{Timer, Timers};
+use super::{
+    CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaFact, MediaFault,
+    MediaOrder, Notice, NoticeKind, Output, Params, PlayId, SoundItem, Summary, Termination,
+};
+use crate::model::{HangupCause, Leg, Timestamp};
+use crate::xml::ast::{Finding, Severity, Target};
+
+/// How long a terminate webhook may take to explain a DTLS close: Meta's comes 50–500 ms after (§8 M11).
+const PATH_CLOSED_MS: u64 = 1_500;
+/// Beyond a fetch's own deadline: whoever fetches has forgotten us.
+const FETCH_GRACE_MS: u64 = 1_000;
+/// Findings of one document that are passed on.
+const FINDINGS_MAX: usize = 100;
+/// Characters of a remark's part that came from outside.
+const FOREIGN_TEXT_MAX: usize = 300;
+
+/// The place of an instruction in its document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) element: &'static str,
+    pub(super) line: u32,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at line {}", self.element, self.line)
+    }
+}
+
+/// See the module's note.
+pub(super) struct Desk {
+    pub(super) now: CallTime,
+    pub(super) timers: Timers,
+    pub(super) setup: Box<CallSetup>,
+    pub(super) answered: Option<CallTime>,
+    /// The answer document (or the fallback's) has come in.
+    pub(super) document_in: bool,
+    /// ICE and DTLS are, or have been, up.
+    pub(super) connected: bool,
+    /// The path is gone: no use in picking up.
+    pub(super) path_lost: bool,
+    /// What Meta's terminate webhook said, if it came.
+    pub(super) termination: Option<Termination>,
+    began: CallTime,
+    wishes: VecDeque<Output>,
+    fetches: u32,
+    plays: u32,
+    accept_sent: bool,
+    reject_sent: bool,
+    closed: bool,
+    concluded: bool,
+    over: bool,
+}
+
+impl Desk {
+    pub(super) fn new(now: CallTime, setup: Box<CallSetup>) -> Self {
+        Self {
+            now,
+            timers: Timers::default(),
+            setup,
+            answered: None,
+            document_in: false,
+            connected: false,
+            path_lost: false,
+            termination: None,
+            began: now,
+            wishes: VecDeque::with_capacity(16),
+            fetches: 0,
+            plays: 0,
+            accept_sent: false,
+            reject_sent: false,
+            closed: false,
+            concluded: false,
+            over: false,
+        }
+    }
+
+    /// The oldest wish not yet taken.
+    pub(super) fn take_wish(&mut self) -> Option<Output> {
+        self.wishes.pop_front()
+    }
+
+    /// Wall-clock time of a moment of the call, for printing.
+    pub(super) fn wall(&self, at: CallTime) -> Timestamp {
+        self.setup.started.plus(Duration::from_millis(at.0.saturating_sub(self.began.0)))
+    }
+
+    /// Milliseconds since the offer.
+    pub(super) fn elapsed_ms(&self) -> u64 {
+        self.now.0.saturating_sub(self.began.0)
+    }
+
+    /// Sets a timer `millis` from now.
+    pub(super) fn set(&mut self, timer: Timer, millis: u64) {
+        self.timers.set(timer, self.now.plus(millis));
+    }
+
+    pub(super) fn wish(&mut self, wish: Output) {
+        self.wishes.push_back(wish);
+    }
+
+    pub(super) fn state(&mut self, state: CallState) {
+        self.wish(Output::State { state });
+    }
+
+    pub(super) fn remark(&mut self, text: String) {
+        self.wish(Output::Remark { text });
+    }
+
+    pub(super) fn instruction(&mut self, place: Place, outcome: InstructionOutcome, note: &str) {
+        self.wish(Output::Instruction {
+            element: place.element.to_owned(),
+            line: place.line,
+            outcome,
+            note: note.to_owned(),
+        });
+    }
+
+    /// Skips an instruction and says why.
+    pub(super) fn skip(&mut self, place: Place, why: &str) {
+        self.remark(format!("{place} is skipped: {why}"));
+        self.instruction(place, InstructionOutcome::Skipped, why);
+    }
+
+    pub(super) fn findings(&mut self, findings: &[Finding]) {
+        if !findings.is_empty() {
+            self.wish(Output::Findings { findings: shown(findings) });
+        }
+    }
+
+    /// Sends to Graph. A call never has both a reject and an accept sent (R6).
+    pub(super) fn graph(&mut self, action: GraphAction) {
+        match action {
+            GraphAction::Accept => self.accept_sent = true,
+            GraphAction::Reject => self.reject_sent = true,
+            GraphAction::PreAccept | GraphAction::Terminate => {}
+        }
+        self.wish(Output::Graph { action });
+    }
+
+    /// Orders the A-leg's media; after `Close` nothing more is ordered.
+    pub(super) fn media(&mut self, order: MediaOrder) {
+        if self.closed {
+            return;
+        }
+        self.closed = order == MediaOrder::Close;
+        self.wish(Output::Media { leg: Leg::A, order });
+    }
+
+    /// Plays a playlist.
+    pub(super) fn play(&mut self, items: Vec<SoundItem>) -> PlayId {
+        let play = self.next_play();
+        self.media(MediaOrder::Play { play, items });
+        play
+    }
+
+    /// A fresh name for a play or a row of digits.
+    pub(super) fn next_play(&mut self) -> PlayId {
+        self.plays = self.plays.saturating_add(1);
+        PlayId(self.plays)
+    }
+
+    /// Asks for a document.
+    pub(super) fn fetch(&mut self, kind: FetchKind, target: Target, params: Params, deadline_ms: u64) -> FetchId {
+        self.fetches = self.fetches.saturating_add(1);
+        let fetch = FetchId(self.fetches);
+        self.set(Timer::Fetch, deadline_ms.saturating_add(FETCH_GRACE_MS));
+        self.wish(Output::Fetch { fetch, kind, url: target.url, method: target.method, params, deadline_ms });
+        fetch
+    }
+
+    /// Sends an action whose answer nobody waits for.
+    pub(super) fn notify_action(&mut self, target: Target, params: Params) {
+        let notice = Notice { kind: NoticeKind::Action, url: target.url, method: target.method, params };
+        self.wish(Output::Notify { notice });
+    }
+
+    /// Takes in a change of the media path. Gives the cause if the call must end at once.
+    pub(super) fn path_changed(&mut self, what: &MediaFact) -> Option<HangupCause> {
+        match what {
+            MediaFact::IceUp | MediaFact::FirstPacket => None,
+            MediaFact::Connected => {
+                self.connected = true;
+                self.timers.clear(Timer::MediaSetup);
+                None
+            }
+            MediaFact::Lost { fault } => {
+                self.path_lost = true;
+                match fault {
+                    // Meta's relay closes its DTLS when the user hangs up; the webhook that says so is on its way.
+                    MediaFault::DtlsClosed => {
+                        self.set(Timer::PathClosed, PATH_CLOSED_MS);
+                        None
+                    }
+                    MediaFault::Silent | MediaFault::Fingerprint | MediaFault::DtlsFailed => Some(self.path_cause()),
+                }
+            }
+        }
+    }
+
+    /// The cause of a lost path: it never came up, or it went away.
+    pub(super) fn path_cause(&self) -> HangupCause {
+        if self.connected { HangupCause::MediaTimeout } else { HangupCause::MediaSetupTimeout }
+    }
+
+    /// The call is terminal: its media is closed, its record and hangup notice are wished for.
+    pub(super) fn conclude(&mut self, cause: HangupCause) {
+        self.media(MediaOrder::Close);
+        self.timers.clear_all();
+        if std::mem::replace(&mut self.concluded, true) {
+            return;
+        }
+        let seconds_since = |from: CallTime| self.now.0.saturating_sub(from.0).div_ceil(1_000);
+        let duration_secs = seconds_since(self.began);
+        let bill_secs = self.answered.map(seconds_since).unwrap_or(0);
+        let params = params::hangup(self, &Ending { cause, at: self.now, duration_secs, bill_secs });
+        let (url, method) = self.setup.urls.hangup.clone();
+        self.wish(Output::Concluded {
+            summary: Box::new(Summary {
+                cause,
+                direction: self.setup.direction,
+                answered: self.answered,
+                ended: self.now,
+                duration_secs,
+                bill_secs,
+                meta_duration_secs: self.termination.as_ref().and_then(|t| t.duration_secs),
+                hangup: Notice { kind: NoticeKind::Hangup, url, method, params },
+            }),
+        });
+    }
+
+    /// The machine's last wish.
+    pub(super) fn over(&mut self) {
+        self.timers.clear_all();
+        self.state(CallState::Over);
+        self.over = true;
+        self.wish(Output::Over);
+    }
+
+    /// What must hold after each step, whatever strangers sent.
+    pub(super) fn check(&self) {
+        assert!(!(self.accept_sent && self.reject_sent), "both an accept and a reject were sent (R6)");
+        assert!(!self.over || (self.concluded && self.closed), "over before it was concluded and its media closed");
+        assert!(!self.over || self.timers.next().is_none(), "a timer outlives the call");
+        assert!(self.timers.next().is_none_or(|at| at >= self.now), "a timer was left behind: {:?}", self.timers);
+    }
+}
+
+/// The findings that are passed on and logged: the first hundred, the first error among them in any case.
+/// Those of those are the same again.
+pub(super) fn shown(findings: &[Finding]) -> Vec<Finding> {
+    let mut shown: Vec<_> = findings.iter().take(FINDINGS_MAX).cloned().collect();
+    let first_error = findings.iter().position(|f| f.severity == Severity::Error);
+    if let Some(error) = first_error.filter(|at| *at >= FINDINGS_MAX).and_then(|at| findings.get(at)) {
+        shown.truncate(FINDINGS_MAX - 1);
+        shown.push(error.clone());
+    }
+    shown
+}
+
+/// Text from outside as a remark may carry it: one line, bounded.
+pub(super) fn foreign(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(FOREIGN_TEXT_MAX).collect()
+}

@@ -1,0 +1,561 @@
+//! Walking a document: which instruction runs, what it waits for, what comes next (`plivo-xml.md` §4).
+//!
+//! A [`Script`] outlives its documents: it fetches the first, carries each out element by element, and on a
+//! control transfer drops one and takes in the next. What a single element does is in [`super::element`].
+//! It knows nothing of Meta: whether the call is answered reaches it as a [`Gate`].
+
+use std::sync::Arc;
+
+use super::desk::{Desk, Place, foreign};
+use super::element::{self, Collected, Flow, Running};
+use super::input::{FetchFailure, Fetched, FirstFault, Input};
+use super::keys::KeyBuffer;
+use super::params::{self, Event};
+use super::timers::Timer;
+use super::{FetchId, FetchKind, InstructionOutcome, Output, Params, PlayId};
+use crate::model::{Digit, DocumentKind, HangupCause, Leg};
+use crate::xml::Document;
+use crate::xml::ast::{Element, ElementKind, Target};
+
+/// Consecutive documents without an instruction that takes time, and documents of a call (§4 rule 8).
+const IDLE_DOCUMENTS_MAX: u32 = 100;
+const DOCUMENTS_MAX: u32 = 2_000;
+/// Elements looked ahead for sounds to be made ready.
+const LOOKAHEAD: usize = 8;
+
+/// How far the call is, as far as instructions are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Not answered: what needs no media runs, the first element that does waits and wants an answer.
+    Ringing,
+    /// `accept` is under way: nothing new begins.
+    Answering,
+    /// Answered, ICE or DTLS not up: as `Ringing`.
+    Unconnected,
+    /// Audio can flow.
+    Open,
+}
+
+impl Gate {
+    pub(super) fn is_answered(self) -> bool {
+        matches!(self, Self::Unconnected | Self::Open)
+    }
+}
+
+/// What a fact made of the script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It waits: for an instruction, a fetch, or the gate.
+    Busy,
+    /// It hangs up.
+    End(HangupCause),
+}
+
+/// See the module's note.
+pub(super) struct Script {
+    document: Option<Arc<Document>>,
+    /// The next child of `Response`.
+    next: usize,
+    /// Within the `PreAnswer` before `next`: its next child.
+    inner: Option<usize>,
+    /// Elements before this one have had their sounds made ready.
+    prepared: usize,
+    running: Running,
+    /// The instruction being carried out.
+    place: Option<Place>,
+    /// Tones that go out in the background.
+    tones: Option<PlayId>,
+    keys: KeyBuffer,
+    /// Whether the last collection of this document was one with `log="false"`.
+    after_hidden: bool,
+    documents: u32,
+    idle_documents: u32,
+    took_time: bool,
+}
+
+impl Script {
+    /// A script that has asked for the answer document.
+    pub(super) fn begin(desk: &mut Desk) -> Self {
+        let mut script = Self {
+            document: None,
+            next: 0,
+            inner: None,
+            prepared: 0,
+            running: Running::Nothing,
+            place: None,
+            tones: None,
+            keys: KeyBuffer::default(),
+            after_hidden: false,
+            documents: 0,
+            idle_documents: 0,
+            took_time: false,
+        };
+        let urls = &desk.setup.urls;
+        let target = Target { url: urls.answer.clone(), method: urls.answer_method };
+        let deadline_ms = desk.setup.limits.fetch_ms.min(desk.setup.limits.answer_budget_ms);
+        let params = params::common(desk, Event::StartApp);
+        let fetch = desk.fetch(FetchKind::Answer, target, params, deadline_ms);
+        script.running = Running::Fetching { fetch, kind: FetchKind::Answer };
+        script
+    }
+
+    /// Whether it stands before an element that needs the call answered and its media up.
+    pub(super) fn wants_media(&self) -> bool {
+        matches!(self.running, Running::AtGate)
+    }
+
+    /// The instruction being carried out.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.place
+    }
+
+    /// Takes in a fact about a fetch, a play or a key; what concerns the call is its state's business.
+    pub(super) fn take(&mut self, desk: &mut Desk, gate: Gate, fact: Input) -> Step {
+        match fact {
+            Input::Fetched { fetch, result } => self.fetched(desk, gate, fetch, result),
+            Input::Played { leg: Leg::A, play } => self.played(desk, gate, play),
+            Input::PlayFailed { leg: Leg::A, play, item, reason } => self.play_failed(desk, play, item, &reason),
+            Input::Digit { leg: Leg::A, digit } => self.digit(desk, gate, digit),
+            Input::DigitsSent { leg: Leg::A, play } => self.digits_sent(desk, gate, play),
+            Input::Played { leg: Leg::B(_), .. }
+            | Input::PlayFailed { leg: Leg::B(_), .. }
+            | Input::Digit { leg: Leg::B(_), .. }
+            | Input::DigitsSent { leg: Leg::B(_), .. }
+            | Input::PlayStarted { .. }
+            | Input::Offered { .. }
+            | Input::Graph { .. }
+            | Input::Media { .. }
+            | Input::Terminated { .. }
+            | Input::Command { .. }
+            | Input::Cut { .. }
+            | Input::Timer => Step::Busy,
+        }
+    }
+
+    /// One of an instruction's own timers fired.
+    pub(super) fn fired(&mut self, desk: &mut Desk, gate: Gate, timer: Timer) -> Step {
+        match (timer, &mut self.running) {
+            (Timer::Fetch, Running::Fetching { fetch, .. }) => {
+                let fetch = *fetch;
+                desk.wish(Output::CancelFetch { fetch });
+                self.fetched(desk, gate, fetch, Err(FetchFailure::Timeout))
+            }
+            (Timer::Wait, Running::Waiting) => self.done(desk, gate),
+            (Timer::InterDigit | Timer::Execution | Timer::StartInput, Running::Collecting(collection)) => {
+                let flow = collection.timed_out(desk, &mut self.keys);
+                self.collected(desk, gate, flow)
+            }
+            _ => Step::Busy,
+        }
+    }
+
+    /// The gate has changed: what stood before it may go on.
+    pub(super) fn resume(&mut self, desk: &mut Desk, gate: Gate) -> Step {
+        if matches!(self.running, Running::AtGate) { self.walk(desk, gate) } else { Step::Busy }
+    }
+
+    /// The call ends: whatever runs is cut (§4 rule 9).
+    pub(super) fn cut(&mut self, desk: &mut Desk) {
+        if let Running::Fetching { fetch, .. } = self.running {
+            desk.wish(Output::CancelFetch { fetch });
+        }
+        self.running = Running::Nothing;
+        self.end_place(desk, InstructionOutcome::Cut, "");
+    }
+
+    // --- documents ---
+
+    fn fetched(&mut self, desk: &mut Desk, gate: Gate, fetch: FetchId, result: Result<Fetched, FetchFailure>) -> Step {
+        let kind = match self.running {
+            Running::Fetching { fetch: open, kind } if open == fetch => kind,
+            // Of a fetch that was cancelled or timed out here.
+            _ => return Step::Busy,
+        };
+        desk.timers.clear(Timer::Fetch);
+        self.running = Running::Nothing;
+        match result {
+            Ok(Fetched::Document { document }) => {
+                self.end_place(desk, InstructionOutcome::Done, "");
+                self.load(desk, gate, document)
+            }
+            Ok(Fetched::Refused { refusal }) => {
+                desk.findings(&refusal.findings);
+                let first = refusal.findings.iter().find(|f| f.severity == crate::xml::ast::Severity::Error);
+                let why = first.map_or_else(
+                    || "its document was refused".to_owned(),
+                    |f| format!("its document was refused: {} at line {}, {}", f.rule, f.at.line, foreign(&f.message)),
+                );
+                self.fetch_failed(desk, kind, refused_cause(refusal.first, kind), &why)
+            }
+            Ok(Fetched::Ignored) => {
+                self.fetch_failed(desk, kind, HangupCause::Unreachable(document_kind(kind)), "no document came back")
+            }
+            Err(failure) => {
+                let cause = match failure {
+                    // A body past the limit is a refused document: E101 (`plivo-xml.md` §1).
+                    FetchFailure::TooLarge => HangupCause::InvalidXml(document_kind(kind)),
+                    FetchFailure::Timeout
+                    | FetchFailure::Unreachable { .. }
+                    | FetchFailure::Status { .. }
+                    | FetchFailure::UrlRefused { .. }
+                    | FetchFailure::Invalid { .. } => HangupCause::Unreachable(document_kind(kind)),
+                };
+                self.fetch_failed(desk, kind, cause, &failure_text(&failure))
+            }
+        }
+    }
+
+    /// The answer URL has a second chance, everything else ends the call (`plivo-callbacks.md` §4.3).
+    fn fetch_failed(&mut self, desk: &mut Desk, kind: FetchKind, cause: HangupCause, why: &str) -> Step {
+        self.end_place(desk, InstructionOutcome::Failed, why);
+        let left_ms = desk.setup.limits.answer_budget_ms.saturating_sub(desk.elapsed_ms());
+        match (kind, desk.setup.urls.fallback.clone()) {
+            (FetchKind::Answer, Some((url, method))) if left_ms > 0 => {
+                desk.remark(format!("the answer URL failed: {why}; the fallback URL is asked"));
+                let deadline_ms = desk.setup.limits.fetch_ms.min(left_ms);
+                let params = params::common(desk, Event::StartApp);
+                let fetch = desk.fetch(FetchKind::Fallback, Target { url, method }, params, deadline_ms);
+                self.running = Running::Fetching { fetch, kind: FetchKind::Fallback };
+                Step::Busy
+            }
+            _ => {
+                desk.remark(format!("the {} URL failed: {why}; the call ends", kind.as_str()));
+                Step::End(cause)
+            }
+        }
+    }
+
+    fn load(&mut self, desk: &mut Desk, gate: Gate, document: Arc<Document>) -> Step {
+        self.documents = self.documents.saturating_add(1);
+        desk.document_in = true;
+        desk.findings(&document.warnings);
+        self.document = Some(document);
+        self.next = 0;
+        self.inner = None;
+        self.prepared = 0;
+        self.keys.clear();
+        self.after_hidden = false;
+        self.took_time = false;
+        self.walk(desk, gate)
+    }
+
+    /// Drops this document and asks for the next (§4 rule 4).
+    fn transfer(&mut self, desk: &mut Desk, kind: FetchKind, target: Target, extra: Params) -> Step {
+        self.idle_documents = if self.took_time { 0 } else { self.idle_documents.saturating_add(1) };
+        if self.idle_documents > IDLE_DOCUMENTS_MAX || self.documents >= DOCUMENTS_MAX {
+            let what = if self.documents >= DOCUMENTS_MAX {
+                format!("{DOCUMENTS_MAX} documents in one call")
+            } else {
+                format!("{} documents in a row in which nothing took time", self.idle_documents)
+            };
+            desk.remark(format!("{what}: the documents send the call in a circle, it ends"));
+            self.end_place(desk, InstructionOutcome::Failed, "instruction loop");
+            return Step::End(HangupCause::InstructionLoop);
+        }
+        let mut params = params::common(desk, Event::Redirect);
+        params.extend(extra);
+        let deadline_ms = desk.setup.limits.fetch_ms;
+        let fetch = desk.fetch(kind, target, params, deadline_ms);
+        self.running = Running::Fetching { fetch, kind };
+        Step::Busy
+    }
+
+    // --- elements ---
+
+    /// Carries elements out until one takes time.
+    fn walk(&mut self, desk: &mut Desk, gate: Gate) -> Step {
+        loop {
+            self.running = Running::Nothing;
+            if gate == Gate::Answering {
+                self.running = Running::AtGate;
+                return Step::Busy;
+            }
+            self.prepare(desk);
+            let Some(document) = self.document.clone() else { return Step::Busy };
+            let Some(element) = self.upcoming(&document) else { return self.at_end() };
+            let within_pre_answer = self.inner.is_some();
+            if !within_pre_answer && gate != Gate::Open && element::needs_media(&element.kind) {
+                self.running = Running::AtGate;
+                return Step::Busy;
+            }
+            self.pass();
+            let place = Place { element: element.kind.name(), line: element.at.line };
+            if let Some(why) = element::skipped(&element.kind, gate, within_pre_answer) {
+                desk.skip(place, why);
+                continue;
+            }
+            self.took_time |= element::takes_time(&element.kind);
+            self.place = Some(place);
+            desk.instruction(place, InstructionOutcome::Started, "");
+            let is_last = self.upcoming(&document).is_none();
+            match element::start(element, desk, place, gate, is_last) {
+                Flow::Next => self.end_place(desk, InstructionOutcome::Done, ""),
+                Flow::Inside => {
+                    self.end_place(desk, InstructionOutcome::Done, "");
+                    self.inner = Some(0);
+                }
+                Flow::Tones { play, wait: false } => {
+                    self.tones = Some(play);
+                    self.end_place(desk, InstructionOutcome::Done, "");
+                }
+                Flow::Tones { play, wait: true } => {
+                    self.running = Running::SendingDigits { play };
+                    return Step::Busy;
+                }
+                Flow::Run(running) => {
+                    self.running = running;
+                    return Step::Busy;
+                }
+                Flow::Collect(mut collection) => {
+                    let collected = collection.begin(desk, &mut self.keys);
+                    self.running = Running::Collecting(collection);
+                    // Not through `collected`: 2,000 of them may end at once, and must not nest.
+                    match collected {
+                        Collected::More => return Step::Busy,
+                        ended => {
+                            if let Some(step) = self.end_collection(desk, ended) {
+                                return step;
+                            }
+                        }
+                    }
+                }
+                Flow::Transfer { kind, target } => return self.transfer(desk, kind, target, Params::new()),
+                Flow::End { cause, outcome, note } => {
+                    self.end_place(desk, outcome, note);
+                    return Step::End(cause);
+                }
+            }
+        }
+    }
+
+    /// The end of the document (§4 rule 7). Tones already ordered are let out: a document that ends in `DTMF`
+    /// would send none of them otherwise.
+    fn at_end(&mut self) -> Step {
+        match self.tones {
+            Some(play) => {
+                self.running = Running::SendingDigits { play };
+                Step::Busy
+            }
+            None => Step::End(HangupCause::EndOfInstructions),
+        }
+    }
+
+    fn upcoming<'a>(&self, document: &'a Document) -> Option<&'a Element> {
+        if let Some(child) = self.inner
+            && let Some(Element { kind: ElementKind::PreAnswer(pre), .. }) =
+                self.next.checked_sub(1).and_then(|at| document.elements.get(at))
+            && let Some(element) = pre.children.get(child)
+        {
+            return Some(element);
+        }
+        document.elements.get(self.next)
+    }
+
+    /// Moves past the upcoming element.
+    fn pass(&mut self) {
+        match &mut self.inner {
+            Some(child) => *child += 1,
+            None => self.next += 1,
+        }
+    }
+
+    /// Leaves a `PreAnswer` whose children are done.
+    fn leave_inner(&mut self, document: &Document) {
+        let children = match self.next.checked_sub(1).and_then(|at| document.elements.get(at)).map(|e| &e.kind) {
+            Some(ElementKind::PreAnswer(pre)) => pre.children.len(),
+            _ => 0,
+        };
+        if self.inner.is_some_and(|child| child >= children) {
+            self.inner = None;
+        }
+    }
+
+    /// Has the sounds of the next few elements made ready.
+    fn prepare(&mut self, desk: &mut Desk) {
+        let Some(document) = self.document.clone() else { return };
+        self.leave_inner(&document);
+        let until = self.next.saturating_add(LOOKAHEAD);
+        let mut sounds = Vec::new();
+        while self.prepared < until {
+            let Some(element) = document.elements.get(self.prepared) else { break };
+            element::sounds(&element.kind, &mut sounds);
+            self.prepared += 1;
+        }
+        if !sounds.is_empty() {
+            desk.wish(Output::Prepare { sounds });
+        }
+    }
+
+    /// The instruction in the foreground is done: on to the next.
+    fn done(&mut self, desk: &mut Desk, gate: Gate) -> Step {
+        self.end_place(desk, InstructionOutcome::Done, "");
+        self.walk(desk, gate)
+    }
+
+    fn end_place(&mut self, desk: &mut Desk, outcome: InstructionOutcome, note: &str) {
+        if let Some(place) = self.place.take() {
+            desk.instruction(place, outcome, note);
+        }
+    }
+
+    // --- sounds and keys ---
+
+    fn played(&mut self, desk: &mut Desk, gate: Gate, ended: PlayId) -> Step {
+        match &mut self.running {
+            Running::Playing { play, failed } if *play == ended => {
+                let failed = std::mem::take(failed);
+                match failed {
+                    None => self.done(desk, gate),
+                    Some(why) => {
+                        self.end_place(desk, InstructionOutcome::Failed, &why);
+                        self.walk(desk, gate)
+                    }
+                }
+            }
+            Running::Collecting(collection) => {
+                let flow = collection.played(desk, &mut self.keys, ended);
+                self.collected(desk, gate, flow)
+            }
+            _ => Step::Busy,
+        }
+    }
+
+    fn play_failed(&mut self, desk: &mut Desk, which: PlayId, item: u16, reason: &str) -> Step {
+        let reason = foreign(reason);
+        let Some(place) = self.place else { return Step::Busy };
+        match &mut self.running {
+            Running::Playing { play, failed } if *play == which => {
+                desk.remark(format!("{place} could not be played: {reason}; it is skipped"));
+                *failed = Some(reason);
+            }
+            Running::Collecting(collection) if collection.is_playing(which) => {
+                desk.remark(format!("prompt {} of {place} could not be played: {reason}; it is skipped", item + 1));
+            }
+            _ => {}
+        }
+        Step::Busy
+    }
+
+    fn digit(&mut self, desk: &mut Desk, gate: Gate, digit: Digit) -> Step {
+        // Read from the wire, but they mean nothing to a document (§4.1).
+        if digit.is_letter() {
+            return Step::Busy;
+        }
+        let hidden = self.hides_keys();
+        match &mut self.running {
+            Running::Collecting(collection) => {
+                let flow = collection.pressed(desk, &mut self.keys, digit, hidden);
+                self.collected(desk, gate, flow)
+            }
+            _ => {
+                self.keys.push(digit, hidden);
+                Step::Busy
+            }
+        }
+    }
+
+    fn digits_sent(&mut self, desk: &mut Desk, gate: Gate, sent: PlayId) -> Step {
+        if self.tones == Some(sent) {
+            self.tones = None;
+        }
+        match self.running {
+            Running::SendingDigits { play } if play == sent => self.done(desk, gate),
+            _ => Step::Busy,
+        }
+    }
+
+    fn collected(&mut self, desk: &mut Desk, gate: Gate, collected: Collected) -> Step {
+        match collected {
+            Collected::More => Step::Busy,
+            ended => match self.end_collection(desk, ended) {
+                Some(step) => step,
+                None => self.walk(desk, gate),
+            },
+        }
+    }
+
+    /// A collection has ended: `None` where the next element follows.
+    fn end_collection(&mut self, desk: &mut Desk, collected: Collected) -> Option<Step> {
+        let Running::Collecting(collection) = std::mem::replace(&mut self.running, Running::Nothing) else {
+            return None;
+        };
+        self.keys.clear();
+        self.after_hidden = collection.hides_keys();
+        let digits = match collected {
+            Collected::More => return None,
+            Collected::NoInput => {
+                self.end_place(desk, InstructionOutcome::Done, "no input");
+                return None;
+            }
+            Collected::Digits(digits) => digits,
+        };
+        self.end_place(desk, InstructionOutcome::Done, "input");
+        let (action, extra) = collection.action(digits)?;
+        if action.redirect {
+            return Some(self.transfer(desk, FetchKind::Action, action.target, extra));
+        }
+        let mut params = params::common(desk, Event::Redirect);
+        params.extend(extra);
+        desk.notify_action(action.target, params);
+        None
+    }
+
+    // --- what the event log may hold ---
+
+    /// Whether a key pressed now must not be written down (`log="false"`): it would be taken by such a
+    /// collection, or follows what one has taken.
+    pub(super) fn hides_keys(&self) -> bool {
+        match &self.running {
+            Running::Collecting(collection) => collection.hides_keys(),
+            Running::Fetching { .. } => self.after_hidden,
+            _ => self.after_hidden || self.next_collector().is_some_and(|rules| rules.hidden),
+        }
+    }
+
+    /// A key that leads to the same decisions and says nothing about the one pressed.
+    pub(super) fn stand_in(&self, digit: Digit) -> Digit {
+        match &self.running {
+            Running::Collecting(collection) => collection.rules().stand_in(digit),
+            Running::Fetching { .. } => element::Rules::taking_all().stand_in(digit),
+            _ => self.next_collector().unwrap_or_else(element::Rules::taking_all).stand_in(digit),
+        }
+    }
+
+    /// The rules of the collection that will take the keys pressed now.
+    fn next_collector(&self) -> Option<element::Rules> {
+        let document = self.document.as_deref()?;
+        document.elements.iter().skip(self.next).find_map(|element| element::rules_of(&element.kind))
+    }
+}
+
+/// Which document a fetch is about: it picks the last digit of the cause's code.
+fn document_kind(kind: FetchKind) -> DocumentKind {
+    match kind {
+        FetchKind::Answer | FetchKind::Fallback => DocumentKind::Answer,
+        FetchKind::Action => DocumentKind::Action,
+        FetchKind::Redirect => DocumentKind::Redirect,
+        FetchKind::Transfer => DocumentKind::Transfer,
+    }
+}
+
+/// `plivo-xml.md` §2.3: the first error names the code where it is a URL or method, else the document does.
+fn refused_cause(first: FirstFault, kind: FetchKind) -> HangupCause {
+    match first {
+        FirstFault::ActionUrl => HangupCause::InvalidUrl(DocumentKind::Action),
+        FirstFault::RedirectUrl => HangupCause::InvalidUrl(DocumentKind::Redirect),
+        FirstFault::ActionMethod => HangupCause::InvalidMethod(DocumentKind::Action),
+        FirstFault::RedirectMethod => HangupCause::InvalidMethod(DocumentKind::Redirect),
+        FirstFault::Other => HangupCause::InvalidXml(document_kind(kind)),
+    }
+}
+
+fn failure_text(failure: &FetchFailure) -> String {
+    match failure {
+        FetchFailure::Timeout => "no answer in time".to_owned(),
+        FetchFailure::Unreachable { what } => format!("it could not be reached: {}", foreign(what)),
+        FetchFailure::Status { status } => format!("it answered {status}"),
+        FetchFailure::UrlRefused { what } => format!("we do not go there: {}", foreign(what)),
+        FetchFailure::TooLarge => "its answer is larger than a document may be".to_owned(),
+        FetchFailure::Invalid { what } => format!("its answer is unusable: {}", foreign(what)),
+    }
+}

@@ -1,0 +1,353 @@
+//! Collecting keys: the engine behind `GetInput` and `GetDigits` (`plivo-xml.md` §5.5, §5.6).
+//!
+//! One attempt is: prompt (stopped by the first key) → listening, under up to three clocks → keys, or nothing.
+//! Type-ahead is taken first, as if pressed the moment the attempt began.
+
+use crate::call::machine::desk::Desk;
+use crate::call::machine::keys::KeyBuffer;
+use crate::call::machine::timers::Timer;
+use crate::call::machine::{MediaOrder, Param, Params, PlayId, SoundItem};
+use crate::model::Digit;
+use crate::xml::ast::Target;
+
+/// A set of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::call::machine) struct KeySet(u16);
+
+impl KeySet {
+    /// `0-9 * #`; letters never reach a collection.
+    pub(super) fn all() -> Self {
+        Self(0x0fff)
+    }
+    pub(super) fn of(digits: &[Digit]) -> Self {
+        Self(digits.iter().fold(0, |set, d| set | 1 << d.event()))
+    }
+    fn has(self, digit: Digit) -> bool {
+        self.0 & 1 << digit.event() != 0
+    }
+}
+
+/// What a key means to a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::call::machine) struct Rules {
+    pub(super) hears_keys: bool,
+    /// Ends the input, is no part of it.
+    pub(super) finish: Option<Digit>,
+    /// So many keys are an input.
+    pub(super) count: usize,
+    pub(super) valid: KeySet,
+    /// `log="false"`.
+    pub(in crate::call::machine) hidden: bool,
+}
+
+impl Rules {
+    /// Rules under which all keys are alike.
+    pub(in crate::call::machine) fn taking_all() -> Self {
+        Self { hears_keys: true, finish: None, count: usize::MAX, valid: KeySet::all(), hidden: false }
+    }
+
+    /// A key that means the same here and does not tell which was pressed: the finishing key stays itself,
+    /// every valid one becomes the first valid one, every invalid one the first invalid one.
+    pub(in crate::call::machine) fn stand_in(&self, digit: Digit) -> Digit {
+        if digit.is_letter() || self.finish == Some(digit) {
+            return digit;
+        }
+        (0..12)
+            .filter_map(Digit::from_event)
+            .find(|d| self.finish != Some(*d) && self.valid.has(*d) == self.valid.has(digit))
+            .unwrap_or(digit)
+    }
+}
+
+/// The clocks of a collection; each is `None` where the element has no such clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clocks {
+    /// D, restarted by each key.
+    pub(super) inter_digit_ms: u64,
+    /// X, from the end of the prompt or the barge-in.
+    pub(super) execution_ms: Option<u64>,
+    /// S, from the end of the prompt, until the first key.
+    pub(super) start_input_ms: Option<u64>,
+}
+
+/// Where the keys go.
+#[derive(Clone)]
+pub(in crate::call::machine) struct Action {
+    pub(in crate::call::machine) target: Target,
+    pub(in crate::call::machine) redirect: bool,
+    /// The parameters that carry the keys.
+    pub(super) params: fn(Param) -> Params,
+}
+
+/// What became of a collection.
+pub(in crate::call::machine) enum Collected {
+    /// It goes on.
+    More,
+    /// All attempts are used up.
+    NoInput,
+    Digits(Param),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Prompt(PlayId),
+    Listening,
+    /// The sound that an invalid key brings; the attempt is used up.
+    Invalid(PlayId),
+}
+
+/// What one key did.
+enum Pressed {
+    Unheard,
+    More,
+    Complete,
+    /// The finishing key with nothing before it: no input.
+    Bare,
+    Invalid,
+}
+
+/// A `GetInput` or `GetDigits` being carried out.
+pub(in crate::call::machine) struct Collection {
+    rules: Rules,
+    clocks: Clocks,
+    attempts_left: u8,
+    prompt: Vec<SoundItem>,
+    invalid_sound: Option<SoundItem>,
+    action: Option<Action>,
+    digits: String,
+    /// One of `digits` must stay out of logs.
+    secret: bool,
+    phase: Phase,
+}
+
+impl Collection {
+    pub(super) fn new(
+        rules: Rules,
+        clocks: Clocks,
+        attempts: u8,
+        prompt: Vec<SoundItem>,
+        invalid_sound: Option<SoundItem>,
+        action: Option<Action>,
+    ) -> Self {
+        let (digits, phase) = (String::new(), Phase::Listening);
+        Self {
+            rules,
+            clocks,
+            attempts_left: attempts,
+            prompt,
+            invalid_sound,
+            action,
+            digits,
+            secret: rules.hidden,
+            phase,
+        }
+    }
+
+    /// Whether its keys must stay out of logs.
+    pub(in crate::call::machine) fn hides_keys(&self) -> bool {
+        self.rules.hidden
+    }
+
+    pub(in crate::call::machine) fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// Whether that is its prompt, or the sound an invalid key brings.
+    pub(in crate::call::machine) fn is_playing(&self, which: PlayId) -> bool {
+        matches!(self.phase, Phase::Prompt(play) | Phase::Invalid(play) if play == which)
+    }
+
+    /// Where `digits` are to go, and the parameters that carry them.
+    pub(in crate::call::machine) fn action(self, digits: Param) -> Option<(Action, Params)> {
+        let action = self.action?;
+        let params = (action.params)(digits);
+        Some((action, params))
+    }
+
+    /// Begins the first attempt.
+    pub(in crate::call::machine) fn begin(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
+        self.next_attempt(desk, keys)
+    }
+
+    /// A playlist came to its end.
+    pub(in crate::call::machine) fn played(
+        &mut self,
+        desk: &mut Desk,
+        keys: &mut KeyBuffer,
+        which: PlayId,
+    ) -> Collected {
+        match self.phase {
+            Phase::Prompt(play) if play == which => {
+                self.listen(desk);
+                Collected::More
+            }
+            Phase::Invalid(play) if play == which => self.next_attempt(desk, keys),
+            // One that was stopped in the moment it ended.
+            Phase::Prompt(_) | Phase::Invalid(_) | Phase::Listening => Collected::More,
+        }
+    }
+
+    /// A key was pressed.
+    pub(in crate::call::machine) fn pressed(
+        &mut self,
+        desk: &mut Desk,
+        keys: &mut KeyBuffer,
+        digit: Digit,
+        hidden: bool,
+    ) -> Collected {
+        if !self.rules.hears_keys {
+            return Collected::More;
+        }
+        match self.phase {
+            Phase::Listening => {}
+            // Barge-in: the rest of the prompt is skipped, the clocks start now.
+            Phase::Prompt(play) => {
+                desk.media(MediaOrder::Stop { play });
+                self.start_execution(desk);
+            }
+            // The key interrupts the sound and is the first of the next attempt.
+            Phase::Invalid(play) => {
+                desk.media(MediaOrder::Stop { play });
+                if !self.take_attempt() {
+                    return Collected::NoInput;
+                }
+                self.start_execution(desk);
+            }
+        }
+        self.phase = Phase::Listening;
+        match self.press(digit, hidden) {
+            Pressed::Unheard => Collected::More,
+            Pressed::More => {
+                self.heard_one(desk);
+                Collected::More
+            }
+            Pressed::Complete => self.complete(desk),
+            Pressed::Bare => self.next_attempt(desk, keys),
+            Pressed::Invalid => self.spoiled(desk).unwrap_or_else(|| self.next_attempt(desk, keys)),
+        }
+    }
+
+    /// D, X or S ran out: what was typed counts, nothing typed is an attempt used up.
+    pub(in crate::call::machine) fn timed_out(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
+        if self.digits.is_empty() { self.next_attempt(desk, keys) } else { self.complete(desk) }
+    }
+
+    /// Begins the next attempt: type-ahead first, then the prompt.
+    fn next_attempt(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
+        Self::stop_clocks(desk);
+        while self.take_attempt() {
+            match self.take_type_ahead(keys) {
+                // Nothing was typed ahead (or nothing is listened for).
+                Pressed::Unheard => {
+                    if self.prompt.is_empty() {
+                        self.listen(desk);
+                    } else {
+                        self.phase = Phase::Prompt(desk.play(self.prompt.clone()));
+                    }
+                    return Collected::More;
+                }
+                // As a barge-in in the prompt's first moment.
+                Pressed::More => {
+                    self.phase = Phase::Listening;
+                    self.start_execution(desk);
+                    self.heard_one(desk);
+                    return Collected::More;
+                }
+                Pressed::Complete => return self.complete(desk),
+                Pressed::Bare => {}
+                // A key typed after it interrupts the sound before it was heard.
+                Pressed::Invalid => {
+                    if keys.is_empty()
+                        && let Some(playing) = self.spoiled(desk)
+                    {
+                        return playing;
+                    }
+                }
+            }
+        }
+        Collected::NoInput
+    }
+
+    /// Feeds type-ahead to this attempt, as far as it takes any.
+    fn take_type_ahead(&mut self, keys: &mut KeyBuffer) -> Pressed {
+        let mut last = Pressed::Unheard;
+        while let Some((digit, hidden)) = keys.pop() {
+            match self.press(digit, hidden) {
+                Pressed::Unheard => {}
+                Pressed::More => last = Pressed::More,
+                ended @ (Pressed::Complete | Pressed::Bare | Pressed::Invalid) => return ended,
+            }
+        }
+        last
+    }
+
+    fn press(&mut self, digit: Digit, hidden: bool) -> Pressed {
+        if !self.rules.hears_keys {
+            Pressed::Unheard
+        } else if self.rules.finish == Some(digit) {
+            if self.digits.is_empty() { Pressed::Bare } else { Pressed::Complete }
+        } else if !self.rules.valid.has(digit) {
+            Pressed::Invalid
+        } else {
+            self.digits.push(digit.as_char());
+            self.secret |= hidden;
+            // All of them are ASCII.
+            if self.digits.len() >= self.rules.count { Pressed::Complete } else { Pressed::More }
+        }
+    }
+
+    /// Uses up one attempt, if there is one.
+    fn take_attempt(&mut self) -> bool {
+        self.digits.clear();
+        self.secret = self.rules.hidden;
+        match self.attempts_left.checked_sub(1) {
+            Some(left) => {
+                self.attempts_left = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn complete(&mut self, desk: &mut Desk) -> Collected {
+        Self::stop_clocks(desk);
+        let digits = std::mem::take(&mut self.digits);
+        Collected::Digits(if self.secret { Param::Secret(digits) } else { Param::Plain(digits) })
+    }
+
+    /// An invalid key: the attempt is used up, its sound plays if there is one.
+    fn spoiled(&mut self, desk: &mut Desk) -> Option<Collected> {
+        Self::stop_clocks(desk);
+        self.digits.clear();
+        let sound = self.invalid_sound.clone()?;
+        self.phase = Phase::Invalid(desk.play(vec![sound]));
+        Some(Collected::More)
+    }
+
+    /// The prompt is over and no key has come: X and S start.
+    fn listen(&mut self, desk: &mut Desk) {
+        self.phase = Phase::Listening;
+        self.start_execution(desk);
+        if let Some(ms) = self.clocks.start_input_ms {
+            desk.set(Timer::StartInput, ms);
+        }
+    }
+
+    fn start_execution(&self, desk: &mut Desk) {
+        if let Some(ms) = self.clocks.execution_ms {
+            desk.set(Timer::Execution, ms);
+        }
+    }
+
+    /// Input has begun: S is met, D starts again.
+    fn heard_one(&self, desk: &mut Desk) {
+        desk.timers.clear(Timer::StartInput);
+        desk.set(Timer::InterDigit, self.clocks.inter_digit_ms);
+    }
+
+    fn stop_clocks(desk: &mut Desk) {
+        for clock in [Timer::InterDigit, Timer::Execution, Timer::StartInput] {
+            desk.timers.clear(clock);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What each element does: one file an element, one arm here.
+//!
+//! Starting an element gives a [`Flow`]; what it then waits for stands in [`Running`]. Both prompt-and-keys
+//! elements share one engine, [`collect`].
+
+mod collect;
+mod dtmf;
+mod get_digits;
+mod get_input;
+mod hangup;
+mod message;
+mod play;
+mod pre_answer;
+mod redirect;
+mod speak;
+mod wait;
+
+pub(super) use collect::{Collected, Collection, Rules};
+
+use super::desk::{Desk, Place};
+use super::document::Gate;
+use super::{FetchId, FetchKind, InstructionOutcome, PlayId, Sound, SoundItem};
+use crate::model::HangupCause;
+use crate::xml::ast::{Element, ElementKind, Prompt, Repeat, Target};
+
+/// What the foreground waits for.
+pub(super) enum Running {
+    /// Nothing: between elements, or the call has ended.
+    Nothing,
+    /// The next element needs the call answered and its media up.
+    AtGate,
+    /// A document.
+    Fetching { fetch: FetchId, kind: FetchKind },
+    /// A `Speak` or `Play`; with why, if it could not be had.
+    Playing { play: PlayId, failed: Option<String> },
+    /// `Timer::Wait`.
+    Waiting,
+    /// Keys.
+    Collecting(Box<Collection>),
+    /// Tones going out.
+    SendingDigits { play: PlayId },
+}
+
+/// What starting an element led to.
+pub(super) enum Flow {
+    /// It is done already.
+    Next,
+    /// Its children come next.
+    Inside,
+    /// It waits for this.
+    Run(Running),
+    /// It collects keys.
+    Collect(Box<Collection>),
+    /// Tones go out; does the next element wait for them?
+    Tones { play: PlayId, wait: bool },
+    /// Another document takes over.
+    Transfer { kind: FetchKind, target: Target },
+    /// The call ends.
+    End { cause: HangupCause, outcome: InstructionOutcome, note: &'static str },
+}
+
+/// Begins an element that is not [`skipped`].
+pub(super) fn start(element: &Element, desk: &mut Desk, place: Place, gate: Gate, is_last: bool) -> Flow {
+    match &element.kind {
+        ElementKind::Speak(speak) => speak::start(speak, desk),
+        ElementKind::Play(play) => play::start(play, desk),
+        ElementKind::Wait(wait) => wait::start(wait, desk, place),
+        ElementKind::GetInput(get) => get_input::start(get, desk, place),
+        ElementKind::GetDigits(get) => get_digits::start(get),
+        ElementKind::Redirect(redirect) => redirect::start(redirect),
+        ElementKind::Hangup(hangup) => hangup::start(hangup, desk, gate, is_last),
+        ElementKind::PreAnswer(_) => Flow::Inside,
+        ElementKind::Dtmf(dtmf) => dtmf::start(dtmf, desk),
+        ElementKind::Record(_)
+        | ElementKind::Dial(_)
+        | ElementKind::Conference(_)
+        | ElementKind::MultiPartyCall(_)
+        | ElementKind::Stream(_)
+        // Always skipped; named here so that a new element asks for its arm.
+        | ElementKind::Message(_) => not_built(desk, place),
+    }
+}
+
+/// Why an element does nothing here, if it does nothing.
+pub(super) fn skipped(kind: &ElementKind, gate: Gate, within_pre_answer: bool) -> Option<&'static str> {
+    match kind {
+        ElementKind::Message(_) => Some(message::WHY),
+        ElementKind::PreAnswer(_) => gate.is_answered().then_some(pre_answer::LATE),
+        ElementKind::Speak(_) | ElementKind::Play(_) | ElementKind::GetDigits(_) | ElementKind::Dtmf(_) => {
+            within_pre_answer.then_some(pre_answer::UNHEARD)
+        }
+        ElementKind::Wait(_)
+        | ElementKind::GetInput(_)
+        | ElementKind::Redirect(_)
+        | ElementKind::Hangup(_)
+        | ElementKind::Record(_)
+        | ElementKind::Dial(_)
+        | ElementKind::Conference(_)
+        | ElementKind::MultiPartyCall(_)
+        | ElementKind::Stream(_) => None,
+    }
+}
+
+/// Whether an element needs the call answered and its media up (`plivo-xml.md` §4 rule 2).
+pub(super) fn needs_media(kind: &ElementKind) -> bool {
+    match kind {
+        ElementKind::Speak(speak) => speak::is_heard(speak),
+        ElementKind::Play(_) | ElementKind::GetInput(_) | ElementKind::GetDigits(_) | ElementKind::Dtmf(_) => true,
+        ElementKind::Wait(_)
+        | ElementKind::Redirect(_)
+        | ElementKind::Hangup(_)
+        | ElementKind::PreAnswer(_)
+        | ElementKind::Message(_)
+        // Not built: they end the call without answering it.
+        | ElementKind::Record(_)
+        | ElementKind::Dial(_)
+        | ElementKind::Conference(_)
+        | ElementKind::MultiPartyCall(_)
+        | ElementKind::Stream(_) => false,
+    }
+}
+
+/// Whether an element takes time, for the loop rule (§4 rule 8).
+pub(super) fn takes_time(kind: &ElementKind) -> bool {
+    match kind {
+        ElementKind::Speak(speak) => speak::takes_time(speak),
+        ElementKind::Dtmf(dtmf) => !dtmf.asynchronous,
+        ElementKind::Play(_) | ElementKind::Wait(_) | ElementKind::GetInput(_) | ElementKind::GetDigits(_) => true,
+        ElementKind::Redirect(_)
+        | ElementKind::Hangup(_)
+        | ElementKind::PreAnswer(_)
+        | ElementKind::Message(_)
+        | ElementKind::Record(_)
+        | ElementKind::Dial(_)
+        | ElementKind::Conference(_)
+        | ElementKind::MultiPartyCall(_)
+        | ElementKind::Stream(_) => false,
+    }
+}
+
+/// The sounds an element will want that have to be fetched or synthesised.
+pub(super) fn sounds(kind: &ElementKind, into: &mut Vec<Sound>) {
+    let mut add = |sound: Sound| {
+        if !into.contains(&sound) {
+            into.push(sound);
+        }
+    };
+    match kind {
+        ElementKind::Speak(speak) if speak::is_heard(speak) => add(speak::sound(speak)),
+        ElementKind::Play(play) => add(play::sound(&play.url)),
+        ElementKind::GetInput(get) => prompt_sounds(&get.prompts, &mut add),
+        ElementKind::GetDigits(get) => {
+            prompt_sounds(&get.prompts, &mut add);
+            if let Some(url) = &get.invalid_digits_sound {
+                add(play::sound(url));
+            }
+        }
+        ElementKind::Speak(_)
+        | ElementKind::Wait(_)
+        | ElementKind::Redirect(_)
+        | ElementKind::Hangup(_)
+        | ElementKind::PreAnswer(_)
+        | ElementKind::Message(_)
+        | ElementKind::Dtmf(_)
+        | ElementKind::Record(_)
+        | ElementKind::Dial(_)
+        | ElementKind::Conference(_)
+        | ElementKind::MultiPartyCall(_)
+        | ElementKind::Stream(_) => {}
+    }
+}
+
+fn prompt_sounds(prompts: &[Prompt], add: &mut impl FnMut(Sound)) {
+    for item in playlist(prompts) {
+        match item.sound {
+            Sound::Speak { .. } | Sound::File { .. } => add(item.sound),
+            Sound::Silence { .. } | Sound::Tone { .. } => {}
+        }
+    }
+}
+
+/// The collection rules of an element that collects keys.
+pub(super) fn rules_of(kind: &ElementKind) -> Option<Rules> {
+    match kind {
+        ElementKind::GetInput(get) => Some(get_input::rules(get)),
+        ElementKind::GetDigits(get) => Some(get_digits::rules(get)),
+        ElementKind::Speak(_)
+        | ElementKind::Play(_)
+        | ElementKind::Wait(_)
+        | ElementKind::Redirect(_)
+        | ElementKind::Hangup(_)
+        | ElementKind::PreAnswer(_)
+        | ElementKind::Message(_)
+        | ElementKind::Dtmf(_)
+        | ElementKind::Record(_)
+        | ElementKind::Dial(_)
+        | ElementKind::Conference(_)
+        | ElementKind::MultiPartyCall(_)
+        | ElementKind::Stream(_) => None,
+    }
+}
+
+/// The children of a prompt-and-keys element as one playlist.
+fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
+    prompts
+        .iter()
+        .filter_map(|prompt| match prompt {
+            Prompt::Speak(speak) => speak::is_heard(speak).then(|| speak::item(speak)),
+            Prompt::Play(play) => Some(play::item(play)),
+            Prompt::Wait(wait) => Some(once(Sound::Silence { ms: millis_u32(wait.length) })),
+        })
+        .collect()
+}
+
+fn once(sound: Sound) -> SoundItem {
+    SoundItem { sound, repeat: Repeat::Times(1) }
+}
+
+/// Plays one item in the foreground.
+fn play_item(desk: &mut Desk, item: SoundItem) -> Flow {
+    let play = desk.play(vec![item]);
+    Flow::Run(Running::Playing { play, failed: None })
+}
+
+/// The element is parsed and checked, but this version does not run it: a clear end, never silence.
+fn not_built(desk: &mut Desk, place: Place) -> Flow {
+    desk.remark(format!("{place} is not built in this version: the call ends; take it out of the document"));
+    Flow::End {
+        cause: HangupCause::ElementNotBuilt,
+        outcome: InstructionOutcome::Failed,
+        note: "not built in this version",
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn millis_u32(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,121 @@
+//! Parameters of the requests a call makes to its customer (`plivo-callbacks.md` §1–§3), as pure values.
+//!
+//! Which URL they go to and how they are signed is the business of `answer`.
+
+use super::desk::Desk;
+use super::{CallTime, Param, Params};
+use crate::model::{Direction, HangupCause};
+
+/// `Event` of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The answer and fallback URLs.
+    StartApp,
+    /// Action, redirect and transfer URLs.
+    Redirect,
+    /// The hangup URL.
+    Hangup,
+}
+
+/// How a call ended, as far as parameters tell it.
+pub(super) struct Ending {
+    pub(super) cause: HangupCause,
+    pub(super) at: CallTime,
+    pub(super) duration_secs: u64,
+    pub(super) bill_secs: u64,
+}
+
+/// Offhook does not bill; Plivo's names are there all the same.
+const NO_COST: &str = "0.00000";
+
+/// The parameters every request carries (§1.1), and those an answered call adds (§1.2).
+pub(super) fn common(desk: &Desk, event: Event) -> Params {
+    let setup = &desk.setup;
+    let mut params = Params::new();
+    let mut put = |name: &str, value: &str| {
+        params.insert(name.to_owned(), Param::Plain(value.to_owned()));
+    };
+    put("BillRate", NO_COST);
+    put("CallStatus", if desk.answered.is_some() { "in-progress" } else { "ringing" });
+    put("CallType", setup.call_type.as_str());
+    put("CallUUID", &setup.call.to_string());
+    put("CallerName", &setup.caller_name);
+    put("Direction", setup.direction.as_str());
+    put("From", &setup.from);
+    put("ParentAuthID", setup.parent_account.as_str());
+    put("SessionStart", &setup.started.plivo_micros());
+    put("To", &setup.to);
+    match event {
+        Event::StartApp => {
+            put("Event", "StartApp");
+            put("STIRVerification", "Not Applicable");
+        }
+        Event::Redirect => put("Event", "Redirect"),
+        Event::Hangup => {
+            put("Event", "Hangup");
+            put("STIRVerification", "Not Applicable");
+        }
+    }
+    if setup.direction == Direction::Outbound {
+        put("ALegUUID", &setup.call.to_string());
+    }
+    if let Some(wacid) = &setup.wacid {
+        put("WhatsAppCallID", wacid.as_str());
+    }
+    if let Some(payload) = &setup.cta_payload {
+        put("WhatsAppCtaPayload", payload);
+    }
+    if let Some(payload) = &setup.deeplink_payload {
+        put("WhatsAppDeeplinkPayload", payload);
+    }
+    if desk.document_in {
+        put("StartTime", &setup.started.plivo_secs());
+    }
+    if let Some(answered) = desk.answered {
+        put("AnswerTime", &desk.wall(answered).plivo_secs());
+    }
+    for (name, value) in &setup.headers {
+        put(&format!("X-PH-{name}"), value);
+    }
+    params
+}
+
+/// The parameters of the hangup request (§1.2, §2).
+pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
+    let mut params = common(desk, Event::Hangup);
+    let wire = ending.cause.wire(desk.setup.direction);
+    let answered = desk.answered.map(|at| desk.wall(at).plivo_secs()).unwrap_or_default();
+    for (name, value) in [
+        ("AnswerTime", answered),
+        ("BillDuration", ending.bill_secs.to_string()),
+        ("CallStatus", "completed".to_owned()),
+        ("Duration", ending.duration_secs.to_string()),
+        ("EndTime", desk.wall(ending.at).plivo_secs()),
+        ("HangupCause", wire.word.to_owned()),
+        ("HangupCauseCode", wire.code.to_string()),
+        ("HangupCauseName", wire.name.to_owned()),
+        ("HangupSource", wire.source.as_str().to_owned()),
+        ("StartTime", desk.setup.started.plivo_secs()),
+        ("TotalCost", NO_COST.to_owned()),
+    ] {
+        params.insert(name.to_owned(), Param::Plain(value));
+    }
+    params
+}
+
+/// What a `GetInput` action adds (§3.1).
+pub(super) fn keys_of_get_input(digits: Param) -> Params {
+    let plain = |text: &str| Param::Plain(text.to_owned());
+    Params::from([
+        ("BilledAmount".to_owned(), plain(NO_COST)),
+        ("Digits".to_owned(), digits),
+        ("InputType".to_owned(), plain("dtmf")),
+        ("Speech".to_owned(), plain("")),
+        ("SpeechConfidenceScore".to_owned(), plain("")),
+    ])
+}
+
+/// What a `GetDigits` action adds (§3.2).
+pub(super) fn keys_of_get_digits(digits: Param) -> Params {
+    Params::from([("Digits".to_owned(), digits)])
+}

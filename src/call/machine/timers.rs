@@ -1,0 +1,98 @@
+//! What a call waits for besides facts: one name a timer, one table.
+//!
+//! A timer is a moment, not a thread: the shell asks `Machine::poll_timeout` for the earliest and comes back
+//! with `Input::Timer` then. Setting one again moves it.
+
+use super::CallTime;
+
+/// What fires, and why then. Declared in the order in which those of one moment fire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// `media.accept_wait_ms` after `pre_accept` was sent: `accept` no longer waits for ICE and DTLS.
+    AcceptWait,
+    /// T_accept: pick up now if a document is in, else reject (`meta-calling.md` §7.1).
+    Accept,
+    /// The wait for `accept`'s outcome, once the call is known to be over, is itself over.
+    AcceptOutcome,
+    /// T_media: ICE and DTLS are not up in time after `accept`'s 200.
+    MediaSetup,
+    /// The peer closed its DTLS a moment ago and no terminate webhook has explained it.
+    PathClosed,
+    /// `max_call_seconds` from the answer.
+    MaxCall,
+    /// `<Hangup schedule>`.
+    ScheduledHangup,
+    /// A fetch has outlived its own deadline by a second: whoever fetches it has forgotten us.
+    Fetch,
+    /// `<Wait>` is over.
+    Wait,
+    /// Clock D of a collection: too long since the last digit (`plivo-xml.md` §5.5).
+    InterDigit,
+    /// Clock X: the collection has lasted long enough.
+    Execution,
+    /// Clock S: no input has begun.
+    StartInput,
+    /// Five seconds after `terminate` succeeded, no webhook having come.
+    Close,
+    /// `terminate` failed for good: ask once more, as the reaper does.
+    TerminateAgain,
+    /// T_reap: whatever we were still waiting for from Meta, we are not any more.
+    Reap,
+}
+
+/// The moments that are set.
+#[derive(Debug, Default)]
+pub(super) struct Timers(Vec<(CallTime, Timer)>);
+
+impl Timers {
+    /// Sets or moves a timer.
+    pub(super) fn set(&mut self, timer: Timer, at: CallTime) {
+        self.clear(timer);
+        self.0.push((at, timer));
+    }
+
+    /// Forgets a timer; one that is not set is no fault.
+    pub(super) fn clear(&mut self, timer: Timer) {
+        self.0.retain(|(_, t)| *t != timer);
+    }
+
+    /// Forgets all: the call is over.
+    pub(super) fn clear_all(&mut self) {
+        self.0.clear();
+    }
+
+    /// The earliest moment.
+    pub(super) fn next(&self) -> Option<CallTime> {
+        self.0.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Takes out the earliest timer that is due at `now`.
+    pub(super) fn take_due(&mut self, now: CallTime) -> Option<Timer> {
+        let (at, timer) = self.0.iter().min().copied()?;
+        if at > now {
+            return None;
+        }
+        self.clear(timer);
+        Some(timer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CallTime, Timer, Timers};
+
+    #[test]
+    fn fire_in_order_of_time_then_of_declaration_and_once() {
+        let mut timers = Timers::default();
+        timers.set(Timer::Reap, CallTime(5));
+        timers.set(Timer::Wait, CallTime(9));
+        timers.set(Timer::Wait, CallTime(5));
+        timers.set(Timer::Accept, CallTime(7));
+        timers.clear(Timer::MaxCall);
+        assert_eq!(timers.next(), Some(CallTime(5)));
+        assert_eq!(timers.take_due(CallTime(4)), None);
+        let fired: Vec<_> = std::iter::from_fn(|| timers.take_due(CallTime(7))).collect();
+        assert_eq!(fired, [Timer::Wait, Timer::Reap, Timer::Accept]);
+        assert_eq!(timers.next(), None);
+    }
+}
