@@ -1,1 +1,25 @@
 //! May this call start? One synchronous, lock-free answer with a named reason.
+//!
+//! [`Directory`] holds the routing tables with their live counters: [`Slots`] of a number, [`Ring`] of an
+//! account's calls per second. [`Gate::admit`] asks them and gives an [`Admitted`], which can be had in no other
+//! way, or a [`Refused`]. Nothing here waits, reads a clock or knows a call.
+
+mod cps;
+mod directory;
+mod gate;
+mod slots;
+
+#[cfg(test)]
+mod loom_model;
+#[cfg(test)]
+mod tests;
+
+/// The atomics the counters are built on; `loom_model` includes the same files with loom's.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+}
+
+pub use cps::{Permit, Ring};
+pub use directory::{AccountEntry, AccountSpec, Directory, DirectoryError, NumberEntry, NumberSpec, Tables};
+pub use gate::{Admitted, Gate, Reason, Refused};
+pub use slots::{Slot, Slots};

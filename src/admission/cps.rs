@@ -1,0 +1,128 @@
+//! Calls per second of one account, exact in any one-second window (L5, R1).
+//!
+//! The last `cps` admission times stand in `cps` places. A place may be written over only by a time a whole
+//! window later than the one it holds, and only by compare-and-swap from the time that was looked at. So two
+//! admissions of one place are never within a window, and `cps` places hold at most `cps` admissions of any
+//! window: whatever the interleaving, and also where threads' clocks run a little behind each other. Which place
+//! is looked at first is only a hint; a refusal has seen every place taken.
+
+use std::sync::OnceLock;
+
+use crossbeam_utils::CachePadded;
+
+use super::sync::{AtomicU64, AtomicUsize, Ordering};
+
+/// The window, in nanoseconds.
+const WINDOW: u64 = 1_000_000_000;
+/// Places of the first segment; each further one doubles what there is.
+const FIRST: usize = 16;
+/// Segments: together 16 · 2^15 places, more than any account's rate.
+const SEGMENTS: usize = 16;
+
+/// The admission times of one account's last window.
+///
+/// Times are monotonic nanoseconds since one origin that all callers share. A limit lowered counts at once for
+/// windows that begin after the change; a window over the change holds at most the higher of the two.
+pub struct Ring {
+    limit: AtomicUsize,
+    /// The place to look at first: the one after the last taken.
+    hint: CachePadded<AtomicUsize>,
+    /// Places hold a time + 1; 0 was never used. Segments are added when the limit grows, and never moved.
+    segments: [OnceLock<Box<[AtomicU64]>>; SEGMENTS],
+}
+
+/// One call per second's worth, spent at `at`. Keep it no longer than it takes to know whether the call starts.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub struct Permit {
+    place: usize,
+    was: u64,
+    is: u64,
+}
+
+/// Segment and offset of a place: 0–15, 16–31, 32–63, 64–127, …
+fn locate(place: usize) -> (usize, usize) {
+    let doublings = (place / FIRST).checked_ilog2().map_or(0, |log| log as usize + 1);
+    let begin = if doublings == 0 { 0 } else { FIRST << (doublings - 1) };
+    (doublings, place - begin)
+}
+
+impl Ring {
+    /// A ring that allows `limit` admissions in any second.
+    pub fn new(limit: u32) -> Self {
+        let ring = Self {
+            limit: AtomicUsize::new(0),
+            hint: CachePadded::new(AtomicUsize::new(0)),
+            segments: std::array::from_fn(|_| OnceLock::new()),
+        };
+        ring.set_limit(limit);
+        ring
+    }
+
+    /// Changes the limit; at most 524,288.
+    pub fn set_limit(&self, limit: u32) {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(FIRST << (SEGMENTS - 1));
+        let needed = if limit == 0 { 0 } else { locate(limit - 1).0 + 1 };
+        for (index, segment) in self.segments.iter().enumerate().take(needed) {
+            let places = if index == 0 { FIRST } else { FIRST << (index - 1) };
+            segment.get_or_init(|| (0..places).map(|_| AtomicU64::new(0)).collect());
+        }
+        self.limit.store(limit, Ordering::Release);
+    }
+
+    /// The limit at this instant.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Acquire)
+    }
+
+    /// Whether an admission at `now` would be allowed. Spends nothing, so another may come first.
+    pub fn has_room(&self, now: u64) -> bool {
+        self.free_places(now).next().is_some()
+    }
+
+    /// Spends a permit at `now`; none if `limit` admissions lie within the second before.
+    pub fn take(&self, now: u64) -> Option<Permit> {
+        let is = now.saturating_add(1);
+        for (place, cell, was) in self.free_places(now) {
+            // Lost: another admission has just taken this place, so it is free for nobody this second.
+            if cell.compare_exchange(was, is, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                self.hint.store(place + 1, Ordering::Relaxed);
+                return Some(Permit { place, was, is });
+            }
+        }
+        None
+    }
+
+    /// Undoes [`Ring::take`] of a call that was refused after all.
+    pub fn give_back(&self, permit: Permit) {
+        if let Some(cell) = self.cell(permit.place) {
+            // Fails only a window later, when the place has been taken anew and there is nothing to undo.
+            if cell.compare_exchange(permit.is, permit.was, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                self.hint.store(permit.place, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn cell(&self, place: usize) -> Option<&AtomicU64> {
+        let (segment, offset) = locate(place);
+        self.segments.get(segment)?.get()?.get(offset)
+    }
+
+    /// Places that an admission at `now` may take, with what they hold, from the hint once round.
+    fn free_places(&self, now: u64) -> impl Iterator<Item = (usize, &AtomicU64, u64)> {
+        let limit = self.limit();
+        let from = self.hint.load(Ordering::Relaxed);
+        (0..limit).filter_map(move |step| {
+            let place = (from + step) % limit;
+            let cell = self.cell(place)?;
+            let was = cell.load(Ordering::Acquire);
+            (was == 0 || now.saturating_add(1) >= was.saturating_add(WINDOW)).then_some((place, cell, was))
+        })
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ring({} a second)", self.limit())
+    }
+}

@@ -1,0 +1,156 @@
+//! `slots.rs` and `cps.rs` once more, with loom's atomics: every interleaving of two or three threads (R1).
+
+mod sync {
+    pub(super) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+}
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "cps.rs"]
+mod cps;
+#[allow(dead_code, unreachable_pub)]
+#[path = "slots.rs"]
+mod slots;
+
+/// What a careless hand would write: looks, then takes. The model must catch it, or it catches nothing.
+mod racy {
+    use super::sync::{AtomicU64, Ordering};
+
+    pub(super) struct Slots {
+        used: AtomicU64,
+        limit: u64,
+    }
+
+    impl Slots {
+        pub(super) fn new(limit: u64) -> Self {
+            Self { used: AtomicU64::new(0), limit }
+        }
+        pub(super) fn acquire(&self) -> bool {
+            let free = self.used.load(Ordering::SeqCst) < self.limit;
+            if free {
+                self.used.fetch_add(1, Ordering::SeqCst);
+            }
+            free
+        }
+        pub(super) fn in_use(&self) -> u64 {
+            self.used.load(Ordering::SeqCst)
+        }
+    }
+}
+
+use std::sync::Arc;
+
+use cps::Ring;
+use loom::thread;
+use slots::Slots;
+
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn r01_three_threads_never_hold_more_slots_than_the_limit() {
+    loom::model(|| {
+        let slots = Slots::new(1);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let slots = slots.clone();
+                thread::spawn(move || {
+                    let slot = slots.acquire();
+                    assert!(slots.in_use() <= 1);
+                    slot.is_some()
+                })
+            })
+            .collect();
+        let mine = slots.acquire().is_some();
+        let others = threads.into_iter().map(|t| t.join().unwrap()).filter(|got| *got).count();
+        assert!(mine || others > 0, "one of them must get it");
+        assert_eq!(slots.high_water(), 1);
+        assert_eq!(slots.in_use(), 0, "all are back");
+    });
+}
+
+#[test]
+fn r01_a_lowered_limit_holds_from_that_instant() {
+    loom::model(|| {
+        let slots = Slots::new(2);
+        let held = slots.acquire().unwrap();
+        let lower = {
+            let slots = slots.clone();
+            thread::spawn(move || {
+                slots.set_limit(1);
+                // `held` is the one call the limit allows: whoever gets a slot now got it before.
+                let before = slots.in_use();
+                let late = slots.acquire();
+                assert!(late.is_none());
+                before
+            })
+        };
+        let second = slots.acquire();
+        let before = lower.join().unwrap();
+        assert_eq!(before, 1 + u32::from(second.is_some()), "nothing was let in after the change");
+        drop(second);
+        drop(held);
+        assert_eq!((slots.in_use(), slots.limit()), (0, 1));
+        assert!(slots.acquire().is_some());
+    });
+}
+
+#[test]
+#[should_panic(expected = "the twin let in two")]
+fn r01_the_model_catches_the_racy_twin() {
+    loom::model(|| {
+        let slots = Arc::new(racy::Slots::new(1));
+        let other = slots.clone();
+        let thread = thread::spawn(move || other.acquire());
+        slots.acquire();
+        thread.join().unwrap();
+        assert!(slots.in_use() <= 1, "the twin let in two");
+    });
+}
+
+#[test]
+fn r01_two_threads_share_one_permit_a_second() {
+    loom::model(|| {
+        let ring = Arc::new(Ring::new(1));
+        let other = ring.clone();
+        let thread = thread::spawn(move || other.take(5).is_some());
+        let mine = ring.take(7).is_some();
+        assert!(mine ^ thread.join().unwrap(), "exactly one is let in");
+        assert!(ring.take(SECOND + 4).is_none());
+        assert!(ring.take(SECOND + 7).is_some());
+    });
+}
+
+#[test]
+fn r01_the_ring_holds_over_turns_of_the_window() {
+    loom::model(|| {
+        let ring = Arc::new(Ring::new(2));
+        assert!(ring.take(0).is_some());
+        let other = ring.clone();
+        // At 1 s the first place is free again; at 0.5 s only the second is.
+        let thread = thread::spawn(move || other.take(SECOND).is_some());
+        let mine = ring.take(SECOND / 2).is_some();
+        let late = ring.take(SECOND + 1).is_some();
+        let admitted = [Some(0), mine.then_some(SECOND / 2), late.then_some(SECOND + 1)];
+        let mut times: Vec<u64> = admitted.into_iter().flatten().collect();
+        if thread.join().unwrap() {
+            times.push(SECOND);
+        }
+        times.sort_unstable();
+        assert!(times.windows(3).all(|w| w[2] - w[0] >= SECOND), "{times:?}");
+    });
+}
+
+#[test]
+fn r01_a_permit_given_back_is_there_for_the_next() {
+    loom::model(|| {
+        let ring = Arc::new(Ring::new(1));
+        let other = ring.clone();
+        let thread = thread::spawn(move || {
+            if let Some(permit) = other.take(3) {
+                other.give_back(permit);
+            }
+        });
+        let mine = ring.take(4).is_some();
+        thread.join().unwrap();
+        assert_eq!(ring.take(5).is_some(), !mine);
+    });
+}

@@ -1,0 +1,347 @@
+//! Properties of the counters with real threads, and the gate's order of reasons.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::Clock;
+use crate::model::{AuthId, Direction, E164, PhoneNumberId, Timestamp, WabaId};
+
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn r01_a_million_admissions_from_eight_threads_reach_the_limit_and_never_pass_it() {
+    const LIMIT: u32 = 1_000;
+    const EACH: usize = 125_000;
+    let slots = Slots::new(LIMIT);
+    let begin = Arc::new(Barrier::new(8));
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let (slots, begin) = (slots.clone(), begin.clone());
+            std::thread::spawn(move || {
+                let mut held = std::collections::VecDeque::new();
+                let mut admitted = 0;
+                begin.wait();
+                while admitted < EACH {
+                    match slots.acquire() {
+                        Some(slot) => {
+                            admitted += 1;
+                            held.push_back(slot);
+                        }
+                        // The number is full: one of this thread's calls ends.
+                        None if held.pop_front().is_none() => std::thread::yield_now(),
+                        None => {}
+                    }
+                    assert!(slots.in_use() <= LIMIT);
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|t| t.join().unwrap());
+    assert_eq!(slots.high_water(), u64::from(LIMIT));
+    assert_eq!(slots.in_use(), 0);
+}
+
+#[test]
+fn r01_a_slot_comes_back_from_a_panic() {
+    let slots = Slots::new(1);
+    let inside = slots.clone();
+    let ended = std::thread::spawn(move || {
+        let _slot = inside.acquire();
+        std::panic::resume_unwind(Box::new("the call fell over"));
+    });
+    assert!(ended.join().is_err());
+    assert_eq!(slots.in_use(), 0);
+}
+
+#[test]
+fn r01_a_lowered_limit_ends_nothing_and_refuses_until_below() {
+    let slots = Slots::new(3);
+    let held: Vec<_> = (0..3).map(|_| slots.acquire().unwrap()).collect();
+    slots.set_limit(1);
+    assert_eq!(slots.in_use(), 3);
+    for slot in held {
+        assert!(slots.acquire().is_none());
+        drop(slot);
+    }
+    assert!(slots.acquire().is_some());
+}
+
+/// No `cps` + 1 of these admission times lie within a second.
+fn exact(times: &mut [u64], cps: usize) -> bool {
+    times.sort_unstable();
+    times.windows(cps + 1).all(|w| w[cps] - w[0] >= SECOND)
+}
+
+#[test]
+fn r01_no_second_holds_more_than_cps_with_eight_threads() {
+    for cps in [1, 3, 10, 50] {
+        let ring = Arc::new(Ring::new(cps));
+        let ticks = Arc::new(AtomicU64::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads: Vec<_> = (0..8u64)
+            .map(|thread| {
+                let (ring, ticks, stop) = (ring.clone(), ticks.clone(), stop.clone());
+                std::thread::spawn(move || {
+                    let mut admitted = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        // Each thread reads a clock that runs on, and is then overtaken by the others at random.
+                        let now = ticks.fetch_add(40_009, Ordering::Relaxed) + thread * 1_013;
+                        if ring.take(now).is_some() {
+                            admitted.push(now);
+                        }
+                        if now > 20 * SECOND {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    admitted
+                })
+            })
+            .collect();
+        let mut times: Vec<u64> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
+        let most = 21 * cps as usize;
+        assert!(exact(&mut times, cps as usize), "cps {cps}");
+        assert!(times.len() <= most && times.len() >= most - most / 8, "cps {cps}: {} of {most}", times.len());
+    }
+}
+
+/// Ten lines that are plainly right: every admission time in a list.
+#[derive(Default)]
+struct Model(Vec<u64>);
+
+impl Model {
+    fn take(&mut self, now: u64, cps: usize) -> bool {
+        let recent = self.0.iter().filter(|t| now - **t < SECOND).count();
+        if recent < cps {
+            self.0.push(now);
+        }
+        recent < cps
+    }
+}
+
+proptest! {
+    #[test]
+    fn r01_the_ring_agrees_with_a_list(cps in 1u32..40, steps in prop::collection::vec(0u64..SECOND / 4, 1..400)) {
+        let (ring, mut model, mut now) = (Ring::new(cps), Model::default(), 0);
+        for step in steps {
+            now += step;
+            let room = ring.has_room(now);
+            let taken = ring.take(now).is_some();
+            prop_assert_eq!((room, taken), (taken, model.take(now, cps as usize)));
+            prop_assert_eq!(ring_count(&ring, now), model.0.iter().filter(|t| now - **t < SECOND).count());
+        }
+    }
+
+    #[test]
+    fn r01_windows_stay_exact_when_time_runs_back_between_threads(
+        cps in 1u32..8,
+        steps in prop::collection::vec((0u64..SECOND / 3, 0u64..SECOND), 1..300),
+    ) {
+        let (ring, mut now, mut admitted) = (Ring::new(cps), SECOND, Vec::new());
+        for (step, behind) in steps {
+            now += step;
+            let seen = now - behind.min(now);
+            if ring.take(seen).is_some() {
+                admitted.push(seen);
+            }
+        }
+        prop_assert!(exact(&mut admitted, cps as usize));
+    }
+
+    #[test]
+    fn r01_a_changed_rate_holds_for_every_window_after_the_change(
+        rates in prop::collection::vec(1u32..70, 1..6),
+        steps in prop::collection::vec(0u64..SECOND / 30, 200),
+    ) {
+        let (ring, mut now) = (Ring::new(rates[0]), 0);
+        for rate in rates {
+            ring.set_limit(rate);
+            let mut admitted = Vec::new();
+            for step in &steps {
+                now += step;
+                if ring.take(now).is_some() {
+                    admitted.push(now);
+                }
+            }
+            prop_assert!(exact(&mut admitted, rate as usize));
+            // A second of quiet, and the whole rate is there at once.
+            now += SECOND;
+            let burst = (0..=rate).filter(|_| ring.take(now).is_some()).count();
+            prop_assert_eq!(burst, rate as usize);
+        }
+    }
+}
+
+/// Admissions of the ring's last second: what it would still give, taken from its limit, and given back.
+fn ring_count(ring: &Ring, now: u64) -> usize {
+    let permits: Vec<_> = std::iter::from_fn(|| ring.take(now)).collect();
+    let free = permits.len();
+    permits.into_iter().rev().for_each(|p| ring.give_back(p));
+    ring.limit() - free
+}
+
+fn account(id: &str, parent: Option<&str>, cps: Option<u32>) -> AccountSpec {
+    AccountSpec { auth_id: id.into(), parent: parent.map(AuthId::from), cps, tokens: Vec::new() }
+}
+
+fn number(digits: &str, id: &str, account: &str, calls: u32) -> NumberSpec {
+    NumberSpec {
+        number: E164::parse(digits).unwrap(),
+        phone_number_id: id.into(),
+        waba: WabaId::from("1029384756"),
+        account: account.into(),
+        alias: String::new(),
+        calling_enabled: true,
+        answer: None,
+        fallback: None,
+        hangup: None,
+        messages: None,
+        calls_per_number: calls,
+        access_token: None,
+    }
+}
+
+struct World {
+    gate: Gate,
+    clock: Clock,
+}
+
+impl World {
+    fn new(accounts: Vec<AccountSpec>, numbers: Vec<NumberSpec>) -> Self {
+        let clock = Clock::stepped(Timestamp::from_secs(1_790_000_000));
+        let directory = Directory::new(10);
+        directory.replace(accounts, numbers).unwrap();
+        Self { gate: Gate::new(Arc::new(directory), clock.now()), clock }
+    }
+
+    fn admit(&self, id: &str) -> Result<Admitted, Reason> {
+        self.admit_offer(id, true)
+    }
+
+    fn admit_offer(&self, id: &str, usable: bool) -> Result<Admitted, Reason> {
+        self.gate
+            .admit(self.clock.now(), &PhoneNumberId::from(id), Direction::Inbound, || usable.then_some(()))
+            .map(|(admitted, ())| admitted)
+            .map_err(|refused| refused.reason)
+    }
+}
+
+#[test]
+fn reasons_come_in_the_order_of_the_spec_and_cost_nothing() {
+    let mut disabled = number("447700900123", "4", "MA1", 1);
+    disabled.calling_enabled = false;
+    let world = World::new(
+        vec![account("MA1", None, Some(2)), account("MA2", None, Some(9))],
+        vec![number("918035737458", "1", "MA1", 1), number("5511951230001", "2", "MA1", 5), disabled],
+    );
+    let refused = |id, usable| world.admit_offer(id, usable).unwrap_err();
+    assert_eq!(refused("9", false), Reason::UnknownNumber);
+    assert_eq!(refused("4", false), Reason::CallingDisabled);
+    assert_eq!(refused("1", false), Reason::BadOffer);
+    let call = world.admit("1").unwrap();
+    assert_eq!(refused("1", false), Reason::NumberFull);
+    let (_, _slot) = world.admit("2").unwrap().begin();
+    assert_eq!(refused("1", false), Reason::NumberFull);
+    assert_eq!(refused("2", false), Reason::CpsExceeded);
+    world.gate.drain();
+    assert_eq!(refused("2", false), Reason::CpsExceeded);
+    world.clock.step(Duration::from_secs(1));
+    assert_eq!(refused("2", false), Reason::Draining);
+    drop(call);
+    assert_eq!(
+        world.gate.slots_in_use().iter().map(|(n, used)| (n.as_str(), *used)).collect::<Vec<_>>(),
+        [("447700900123", 0), ("5511951230001", 1), ("918035737458", 0)]
+    );
+}
+
+#[test]
+fn r01_refused_and_withdrawn_calls_spend_no_permit() {
+    let world = World::new(vec![account("MA1", None, Some(1))], vec![number("918035737458", "1", "MA1", 1)]);
+    for _ in 0..5 {
+        assert_eq!(world.admit_offer("1", false).unwrap_err(), Reason::BadOffer);
+        world.admit("1").unwrap().withdraw();
+    }
+    let held = world.admit("1").unwrap();
+    drop(held);
+    assert_eq!(world.admit("1").unwrap_err(), Reason::CpsExceeded, "a call that began has spent its permit");
+}
+
+#[test]
+fn r01_a_main_accounts_rate_counts_its_subaccounts_and_theirs_is_an_inner_one() {
+    let world = World::new(
+        vec![account("SA1", Some("MA1"), Some(2)), account("SA2", Some("MA1"), None), account("MA1", None, Some(3))],
+        vec![
+            number("918035737451", "main", "MA1", 9),
+            number("918035737452", "one", "SA1", 9),
+            number("918035737453", "two", "SA2", 9),
+        ],
+    );
+    let mut held = vec![world.admit("one").unwrap(), world.admit("one").unwrap()];
+    assert_eq!(world.admit("one").unwrap_err(), Reason::CpsExceeded, "its own limit");
+    held.push(world.admit("two").unwrap());
+    assert_eq!(world.admit("two").unwrap_err(), Reason::CpsExceeded, "the main account's limit");
+    assert_eq!(world.admit("main").unwrap_err(), Reason::CpsExceeded);
+    world.clock.step(Duration::from_millis(1_000));
+    held.extend(["main", "main", "two"].map(|id| world.admit(id).unwrap()));
+    // The main account refuses: the inner permit must be there again when it lets in once more.
+    assert_eq!(world.admit("one").unwrap_err(), Reason::CpsExceeded);
+    world.clock.step(Duration::from_millis(1_000));
+    held.extend(["one", "one"].map(|id| world.admit(id).unwrap()));
+    assert_eq!(held.len(), 8);
+}
+
+#[test]
+fn live_counters_survive_a_replacement_and_an_absence() {
+    let accounts = || vec![account("MA1", None, Some(100))];
+    let world = World::new(accounts(), vec![number("918035737458", "1", "MA1", 1)]);
+    let live = world.admit("1").unwrap();
+    let directory = world.gate.directory();
+    directory.replace(accounts(), vec![number("918035737458", "1-new", "MA1", 1)]).unwrap();
+    assert_eq!(world.admit("1").unwrap_err(), Reason::UnknownNumber);
+    assert_eq!(world.admit("1-new").unwrap_err(), Reason::NumberFull);
+    directory.replace(accounts(), vec![]).unwrap();
+    directory.replace(accounts(), vec![number("918035737458", "1", "MA1", 2)]).unwrap();
+    let second = world.admit("1").unwrap();
+    assert_eq!(world.admit("1").unwrap_err(), Reason::NumberFull);
+    drop((live, second));
+    assert_eq!(world.gate.slots_in_use()[0].1, 0);
+    let by_number = directory.tables().by_number(&E164::parse("918035737458").unwrap()).cloned().unwrap();
+    assert_eq!(by_number.spec.phone_number_id.as_str(), "1");
+    assert_eq!(by_number.account.main().auth_id.as_str(), "MA1");
+}
+
+#[test]
+fn tables_that_name_the_unknown_change_nothing() {
+    let directory = Directory::new(10);
+    directory.replace(vec![account("MA1", None, None)], vec![number("918035737458", "1", "MA1", 1)]).unwrap();
+    let bad = [
+        (vec![], vec![number("918035737458", "1", "MA9", 1)]),
+        (vec![account("SA1", Some("MA1"), None)], vec![]),
+        (
+            vec![account("MA1", None, None), account("SA1", Some("MA1"), None), account("SA2", Some("SA1"), None)],
+            vec![],
+        ),
+        (vec![account("MA1", None, None), account("MA1", None, None)], vec![]),
+        (
+            vec![account("MA1", None, None)],
+            vec![number("918035737458", "1", "MA1", 1), number("918035737459", "1", "MA1", 1)],
+        ),
+    ];
+    for (accounts, numbers) in bad {
+        let error = directory.replace(accounts, numbers).unwrap_err();
+        assert!(!error.to_string().is_empty());
+        assert!(directory.number(&PhoneNumberId::from("1")).is_some(), "{error}");
+    }
+}
+
+#[test]
+fn a_real_instant_before_the_origin_is_harmless() {
+    let world = World::new(vec![account("MA1", None, Some(1))], vec![number("918035737458", "1", "MA1", 9)]);
+    let early = world.clock.now().checked_sub(Duration::from_secs(5));
+    let admit = |now: Instant| world.gate.admit(now, &PhoneNumberId::from("1"), Direction::Outbound, || Some(()));
+    assert!(admit(early.unwrap_or(world.clock.now())).is_ok());
+    assert_eq!(admit(world.clock.now()).unwrap_err().reason, Reason::CpsExceeded);
+}
