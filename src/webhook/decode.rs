@@ -1,0 +1,496 @@
+//! Bytes → items, in the order given (`meta-calling.md` §3). Pure, and tolerant as §1 says: whatever the shape, one
+//! item's fault is its own.
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::kind::Kind;
+use super::read::{self, Value};
+use crate::call::machine::Termination;
+use crate::model::{Direction, E164, PhoneNumberId, Wacid, digits_of};
+
+/// The body is not JSON as `meta-calling.md` §2.2 has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("read the webhook's body: it is not JSON of at most 128 levels")]
+pub struct BadJson;
+
+/// What tells one call from another: Meta's id, at one number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallKey {
+    pub phone_number_id: PhoneNumberId,
+    pub wacid: Wacid,
+}
+
+/// One thing a body says.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub kind: Kind,
+    /// Call or message id, where there is a usable one.
+    pub id: Option<String>,
+    pub what: What,
+}
+
+impl Item {
+    fn malformed(kind: Kind) -> Self {
+        Self { kind, id: None, what: What::Malformed }
+    }
+    fn ignored(kind: Kind) -> Self {
+        Self { kind, id: None, what: What::Ignored }
+    }
+}
+
+/// What an item wants.
+#[derive(Clone, Debug)]
+pub enum What {
+    Connect(Box<Connect>),
+    Terminate {
+        key: CallKey,
+        termination: Termination,
+    },
+    /// RINGING, ACCEPTED or REJECTED of a business-initiated call, in lower case.
+    Status {
+        key: CallKey,
+        word: String,
+    },
+    Message {
+        phone_number_id: PhoneNumberId,
+        id: String,
+    },
+    MessageStatus {
+        phone_number_id: PhoneNumberId,
+        id: String,
+        word: String,
+        error_code: Option<i64>,
+    },
+    /// A change of another field; the digest is of its members in sorted order (§2.7).
+    Change {
+        digest: [u8; 32],
+    },
+    /// Of no kind that we know, or of one that wants nothing.
+    Ignored,
+    /// Of a kind that we know, and unusable.
+    Malformed,
+}
+
+/// A call begins, or is answered if the business began it.
+#[derive(Clone)]
+pub struct Connect {
+    pub key: CallKey,
+    pub direction: Direction,
+    /// Seconds since the epoch by Meta's clock; none: take the time of arrival.
+    pub timestamp: Option<i64>,
+    /// Digits, as told: [`Connect::user`] knows better.
+    pub from: Option<String>,
+    pub to: Option<String>,
+    /// `contacts[0].wa_id`, digits.
+    pub contact: Option<String>,
+    /// The user's business-scoped id.
+    pub bsuid: Option<String>,
+    /// The user's profile name without control characters; may be empty.
+    pub name: String,
+    pub cta_payload: Option<String>,
+    pub deeplink_payload: Option<String>,
+    pub biz_opaque_callback_data: Option<String>,
+    pub sdp: Sdp,
+}
+
+/// The session description of a connect.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Sdp {
+    /// There, of the right type, not empty and within its bound.
+    Given(String),
+    /// There and unusable: `bad_offer`, or `answer_bad`.
+    Bad,
+}
+
+impl Connect {
+    /// The user as callbacks name them: digits, else the business-scoped id, else `anonymous` (§1.2, §3.2.2).
+    pub fn user(&self, business: &E164) -> String {
+        let told = match self.direction {
+            Direction::Inbound => &self.from,
+            Direction::Outbound => &self.to,
+        };
+        let told = told.as_ref().filter(|digits| *digits != business.as_str());
+        told.or(self.contact.as_ref()).or(self.bsuid.as_ref()).cloned().unwrap_or_else(|| "anonymous".to_owned())
+    }
+}
+
+/// Shows who and what to a log without numbers, names or SDP (R22).
+impl std::fmt::Debug for Connect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connect({:?} {:?} at {:?})", self.direction, self.key, self.timestamp)
+    }
+}
+
+impl std::fmt::Debug for Sdp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Given(text) => write!(f, "Given({} bytes)", text.len()),
+            Self::Bad => f.write_str("Bad"),
+        }
+    }
+}
+
+/// Hands over every item of a body, one at a time, so that a large body never stands in memory twice.
+///
+/// # Errors
+/// The body is not JSON; then nothing was handed over.
+pub fn decode(body: &[u8], mut take: impl FnMut(Item)) -> Result<(), BadJson> {
+    let document = Value::new(read::document(body).ok_or(BadJson)?);
+    let Some([object, entries]) = document.members(["object", "entry"]) else {
+        take(Item::malformed(Kind::OBJECT));
+        return Ok(());
+    };
+    if object.and_then(Value::string).as_deref() != Some("whatsapp_business_account") {
+        take(Item::ignored(Kind::OBJECT));
+        return Ok(());
+    }
+    let is_array = entries.is_some_and(|entries| {
+        entries.each(|entry| {
+            let changes = entry.members(["changes"]).and_then(|[changes]| changes);
+            if !changes.is_some_and(|changes| changes.each(|one| change(one, &mut take))) {
+                take(Item::malformed(Kind::OBJECT));
+            }
+        })
+    });
+    if !is_array {
+        take(Item::malformed(Kind::OBJECT));
+    }
+    Ok(())
+}
+
+/// One element of `changes`.
+fn change(change: Value<'_>, take: &mut impl FnMut(Item)) {
+    let [field, value] = change.members(["field", "value"]).unwrap_or_default();
+    match field.and_then(Value::string) {
+        None => take(Item::malformed(Kind::OBJECT)),
+        Some(field) if field == "calls" => calls(value, take),
+        Some(field) if field == "messages" => messages(value, take),
+        Some(field) => take(Item { kind: Kind::of(&field), id: None, what: What::Change { digest: sorted(change) } }),
+    }
+}
+
+/// SHA-256 of a change with its members sorted; of its bytes as they came where they can't be sorted.
+fn sorted(change: Value<'_>) -> [u8; 32] {
+    // `serde_json::Value` keeps members in a sorted map.
+    let again = serde_json::from_str::<serde_json::Value>(change.raw()).map(|value| value.to_string());
+    let hash = digest(&SHA256, again.as_deref().unwrap_or(change.raw()).as_bytes());
+    hash.as_ref().try_into().unwrap_or_default()
+}
+
+/// An id as §1.3 bounds it: 1–512 bytes of printable ASCII.
+fn usable_id(value: Option<Value<'_>>) -> Option<String> {
+    value?.id().filter(|id| (1..=512).contains(&id.len()) && id.bytes().all(|b| matches!(b, b' '..=b'~')))
+}
+
+fn digits(value: Option<Value<'_>>) -> Option<String> {
+    value?.id().map(|text| digits_of(&text)).filter(|digits| !digits.is_empty()).map(|mut digits| {
+        digits.truncate(read::TEXT_MAX);
+        digits
+    })
+}
+
+fn text(value: Option<Value<'_>>) -> Option<String> {
+    value?.text()
+}
+
+/// What all items of one `calls` value share.
+struct Around {
+    phone_number_id: PhoneNumberId,
+    /// `metadata.display_phone_number`, digits.
+    display: Option<String>,
+    contact: Option<String>,
+    contact_bsuid: Option<String>,
+    name: String,
+    /// `errors[0].code` beside the items.
+    error_code: Option<i64>,
+}
+
+fn calls(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
+    let names = ["metadata", "contacts", "calls", "statuses", "errors"];
+    let Some([metadata, contacts, calls, statuses, errors]) = value.and_then(|value| value.members(names)) else {
+        return take(Item::malformed(Kind::CALLS));
+    };
+    // No number: nobody's call (§3.2.2).
+    let around = around(metadata, contacts, errors);
+    let arrays: Arrays<'_, Around> = [(calls, Kind::CALLS, call), (statuses, Kind::CALL_STATUS, call_status)];
+    each_item(arrays, around.as_ref(), errors.map(|_| Kind::of("calls.errors")), take);
+}
+
+/// The two arrays that a value of `calls` or `messages` may hold: where, as what, and how an element is read.
+type Arrays<'a, C> = [(Option<Value<'a>>, Kind, fn(Value<'a>, &C) -> Item); 2];
+
+/// Hands over every element of both arrays. `context` is what all of them need, if it could be had; `errors` is the
+/// kind of an `errors` member, which says something by itself only where there is neither array (§3.8).
+fn each_item<C>(arrays: Arrays<'_, C>, context: Option<&C>, errors: Option<Kind>, take: &mut impl FnMut(Item)) {
+    let mut any = false;
+    let [(_, field, _), _] = &arrays;
+    let field = field.clone();
+    for (array, kind, read) in arrays {
+        let Some(array) = array else { continue };
+        any = true;
+        let is_array = array.each(|item| {
+            take(context.map_or_else(|| Item::malformed(kind.clone()), |context| read(item, context)));
+        });
+        if !is_array {
+            take(Item::malformed(kind));
+        }
+    }
+    match errors {
+        _ if any => {}
+        Some(errors) => take(Item::ignored(errors)),
+        None => take(Item::malformed(field)),
+    }
+}
+
+fn around(metadata: Option<Value<'_>>, contacts: Option<Value<'_>>, errors: Option<Value<'_>>) -> Option<Around> {
+    let [id, display] = metadata?.members(["phone_number_id", "display_phone_number"])?;
+    let contact = contacts.and_then(Value::first);
+    let names = ["wa_id", "user_id", "parent_user_id", "profile"];
+    let [wa_id, user_id, parent, profile] = contact.and_then(|one| one.members(names)).unwrap_or_default();
+    let [name] = profile.and_then(|profile| profile.members(["name"])).unwrap_or_default();
+    Some(Around {
+        phone_number_id: usable_id(id)?.into(),
+        display: digits(display),
+        contact: digits(wa_id),
+        contact_bsuid: text(user_id).or_else(|| text(parent)),
+        name: text(name).unwrap_or_default().chars().filter(|c| !c.is_control()).collect(),
+        error_code: first_code(errors),
+    })
+}
+
+/// `code` of the first of `errors`.
+fn first_code(errors: Option<Value<'_>>) -> Option<i64> {
+    let [code] = errors?.first()?.members(["code"])?;
+    code?.integer()
+}
+
+/// One element of `calls`.
+fn call(item: Value<'_>, around: &Around) -> Item {
+    let Some([event, id]) = item.members(["event", "id"]) else {
+        return Item::malformed(Kind::CALLS);
+    };
+    let id = usable_id(id);
+    let Some(event) = event.and_then(Value::string) else {
+        return Item { kind: Kind::CALLS, id, what: What::Malformed };
+    };
+    let kind = Kind::within("calls", &event);
+    let key = id.as_deref().map(|id| CallKey { phone_number_id: around.phone_number_id.clone(), wacid: id.into() });
+    let what = match (event.to_ascii_lowercase().as_str(), key) {
+        ("connect", Some(key)) => connect(item, key, around),
+        ("terminate", Some(key)) => terminate(item, key, around),
+        ("connect" | "terminate", None) => What::Malformed,
+        _ => What::Ignored,
+    };
+    Item { kind, id, what }
+}
+
+fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
+    let names = [
+        "from",
+        "to",
+        "timestamp",
+        "direction",
+        "session",
+        "connection",
+        "biz_opaque_callback_data",
+        "cta_payload",
+        "deeplink_payload",
+    ];
+    let Some([from, to, timestamp, direction, session, connection, opaque, cta, deeplink]) = item.members(names) else {
+        return What::Malformed;
+    };
+    let (from, to) = (digits(from), digits(to));
+    let Some(session) = Session::read(session, connection) else { return What::Ignored };
+    let display = around.display.as_deref();
+    let direction = match direction {
+        Some(word) => match word.string().unwrap_or_default().to_ascii_uppercase().as_str() {
+            "USER_INITIATED" => Direction::Inbound,
+            "BUSINESS_INITIATED" => Direction::Outbound,
+            // A direction that we do not know: never guess (§3.2.4).
+            _ => return What::Ignored,
+        },
+        None => match session.kind.as_deref() {
+            Some("offer") => Direction::Inbound,
+            Some("answer") => Direction::Outbound,
+            _ if display.is_some() && to.as_deref() == display => Direction::Inbound,
+            _ if display.is_some() && from.as_deref() == display => Direction::Outbound,
+            _ => return What::Malformed,
+        },
+    };
+    let names = match direction {
+        Direction::Inbound => ["from_user_id", "from_parent_user_id"],
+        Direction::Outbound => ["to_user_id", "to_parent_user_id"],
+    };
+    let [user_id, parent] = item.members(names).unwrap_or_default();
+    let expected = if direction == Direction::Inbound { "offer" } else { "answer" };
+    let right_kind = session.kind.as_deref().is_none_or(|kind| kind == expected);
+    What::Connect(Box::new(Connect {
+        key,
+        direction,
+        timestamp: timestamp.and_then(Value::integer),
+        from,
+        to,
+        contact: around.contact.clone(),
+        bsuid: text(user_id).or_else(|| around.contact_bsuid.clone()).or_else(|| text(parent)),
+        name: around.name.clone(),
+        cta_payload: text(cta),
+        deeplink_payload: text(deeplink),
+        biz_opaque_callback_data: text(opaque),
+        sdp: if right_kind { session.sdp } else { Sdp::Bad },
+    }))
+}
+
+/// `session`, or the older `connection.webrtc` where that is absent.
+struct Session {
+    /// `sdp_type` in lower case; an unusable one is a word that is neither offer nor answer.
+    kind: Option<String>,
+    sdp: Sdp,
+}
+
+impl Session {
+    /// Bound of an SDP in bytes (§1.3).
+    const SDP_MAX: usize = 16_384;
+
+    /// None where there is no SDP at all: the shape of SIP-signalled calls (§3.2.3).
+    fn read(session: Option<Value<'_>>, connection: Option<Value<'_>>) -> Option<Self> {
+        let Some(session) = session else {
+            let [webrtc] = connection?.members(["webrtc"])?;
+            let [sdp] = webrtc?.members(["sdp"])?;
+            return Some(Self { kind: None, sdp: Self::usable(sdp?) });
+        };
+        let Some([kind, sdp]) = session.members(["sdp_type", "sdp"]) else {
+            return Some(Self { kind: None, sdp: Sdp::Bad });
+        };
+        let kind = kind.map(|kind| kind.string().unwrap_or_default().to_ascii_lowercase());
+        Some(Self { kind, sdp: Self::usable(sdp?) })
+    }
+
+    fn usable(sdp: Value<'_>) -> Sdp {
+        match sdp.string() {
+            Some(text) if !text.is_empty() && text.len() <= Self::SDP_MAX => Sdp::Given(text),
+            _ => Sdp::Bad,
+        }
+    }
+}
+
+fn terminate(item: Value<'_>, key: CallKey, around: &Around) -> What {
+    let names = ["status", "start_time", "end_time", "duration", "errors"];
+    let [status, start, end, duration, errors] = item.members(names).unwrap_or_default();
+    // Meta's own samples have arrays and mixed case: of an array the first word (§3.3).
+    let status = status.and_then(|status| text(Some(status)).or_else(|| text(status.first())));
+    let status = status.map(|word| match word.to_ascii_lowercase() {
+        known if known == "completed" || known == "failed" => known,
+        _ => word,
+    });
+    let termination = Termination {
+        status,
+        start_time: start.and_then(Value::integer),
+        end_time: end.and_then(Value::integer),
+        duration_secs: duration.and_then(Value::integer).and_then(|secs| u64::try_from(secs).ok()),
+        error_code: first_code(errors).or(around.error_code),
+    };
+    What::Terminate { key, termination }
+}
+
+/// One element of `statuses` under `calls`.
+fn call_status(item: Value<'_>, around: &Around) -> Item {
+    let [id, status] = item.members(["id", "status"]).unwrap_or_default();
+    let id = usable_id(id);
+    let what = match (&id, status.and_then(Value::string)) {
+        (Some(id), Some(word)) => {
+            let word = word.to_ascii_lowercase();
+            let key = CallKey { phone_number_id: around.phone_number_id.clone(), wacid: id.as_str().into() };
+            match word.as_str() {
+                "ringing" | "accepted" | "rejected" => What::Status { key, word },
+                _ => What::Ignored,
+            }
+        }
+        _ => What::Malformed,
+    };
+    Item { kind: Kind::CALL_STATUS, id, what }
+}
+
+fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
+    let names = ["metadata", "messages", "statuses", "errors"];
+    let Some([metadata, messages, statuses, errors]) = value.and_then(|value| value.members(names)) else {
+        return take(Item::malformed(Kind::MESSAGES));
+    };
+    let [number] = metadata.and_then(|metadata| metadata.members(["phone_number_id"])).unwrap_or_default();
+    let number = usable_id(number).map(PhoneNumberId::from);
+    let arrays: Arrays<'_, PhoneNumberId> =
+        [(messages, Kind::MESSAGES, message), (statuses, Kind::MESSAGE_STATUS, message_status)];
+    each_item(arrays, number.as_ref(), errors.map(|_| Kind::of("messages.errors")), take);
+}
+
+/// Types of `meta-calling.md` §3.5, `interactive` aside; anything else is stored as `unknown`.
+const MESSAGE_TYPES: &[&str] = &[
+    "text",
+    "button",
+    "image",
+    "audio",
+    "video",
+    "document",
+    "sticker",
+    "location",
+    "contacts",
+    "reaction",
+    "order",
+    "system",
+    "request_welcome",
+    "unsupported",
+];
+
+fn message(item: Value<'_>, number: &PhoneNumberId) -> Item {
+    let [id, kind, interactive] = item.members(["id", "type", "interactive"]).unwrap_or_default();
+    let id = usable_id(id);
+    let kind = kind.and_then(Value::string).map(|kind| kind.to_ascii_lowercase());
+    let mut usable = true;
+    let kind = match kind.as_deref() {
+        None => Kind::MESSAGES,
+        Some("interactive") => {
+            let [reply, permission] =
+                interactive.and_then(|i| i.members(["type", "call_permission_reply"])).unwrap_or_default();
+            let reply = reply.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
+            if reply == "call_permission_reply" {
+                let [response] = permission.and_then(|p| p.members(["response"])).unwrap_or_default();
+                let response = response.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
+                usable = response == "accept" || response == "reject";
+            }
+            match reply.as_str() {
+                "button_reply" | "list_reply" | "nfm_reply" | "call_permission_reply" => {
+                    Kind::within("messages", &reply)
+                }
+                _ => Kind::of("messages.unknown"),
+            }
+        }
+        Some(kind) if MESSAGE_TYPES.contains(&kind) => Kind::within("messages", kind),
+        Some(_) => Kind::of("messages.unknown"),
+    };
+    let what = match &id {
+        Some(id) if usable && kind != Kind::MESSAGES => {
+            What::Message { phone_number_id: number.clone(), id: id.clone() }
+        }
+        _ => What::Malformed,
+    };
+    Item { kind, id, what }
+}
+
+fn message_status(item: Value<'_>, number: &PhoneNumberId) -> Item {
+    let [id, status, errors] = item.members(["id", "status", "errors"]).unwrap_or_default();
+    let id = usable_id(id);
+    let what = match (&id, status.and_then(Value::string)) {
+        (Some(id), Some(word)) => match word.to_ascii_lowercase() {
+            word if ["sent", "delivered", "read", "played", "failed", "deleted"].contains(&word.as_str()) => {
+                What::MessageStatus {
+                    phone_number_id: number.clone(),
+                    id: id.clone(),
+                    word,
+                    error_code: first_code(errors),
+                }
+            }
+            _ => What::Ignored,
+        },
+        _ => What::Malformed,
+    };
+    Item { kind: Kind::MESSAGE_STATUS, id, what }
+}

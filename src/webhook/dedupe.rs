@@ -1,0 +1,153 @@
+//! Keys seen before (`meta-calling.md` §2.7), bounded in time and in memory.
+//!
+//! A key is 128 bits of a hash keyed at start. All keys of one table live equally long, so they leave in the order
+//! they came and no clean-up task is needed; full, a table forgets its oldest. Not `moka`: its time is its own, and
+//! this one must be stepped, asked synchronously, and say who was first.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hash};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Tables are split by key, so that two webhooks rarely meet at one lock.
+const SHARDS: usize = 16;
+
+/// A table of keys that are remembered for a while.
+pub(super) struct Seen {
+    shards: [Mutex<Shard>; SHARDS],
+    hashers: (RandomState, RandomState),
+    ttl: Duration,
+    /// Keys of one shard.
+    capacity: usize,
+}
+
+#[derive(Default)]
+struct Shard {
+    until: HashMap<u128, Instant>,
+    order: VecDeque<(u128, Instant)>,
+}
+
+impl Seen {
+    /// Remembers each key for `ttl`, and no more than about `capacity` of them.
+    pub(super) fn new(ttl: Duration, capacity: usize) -> Self {
+        Self {
+            shards: Default::default(),
+            hashers: Default::default(),
+            ttl,
+            capacity: capacity.div_ceil(SHARDS).max(1),
+        }
+    }
+
+    /// Notes the key; true for the first to do so within its time, whoever else asks at the same moment.
+    pub(super) fn claim(&self, key: &impl Hash, now: Instant) -> bool {
+        let (mut shard, key) = self.shard(key);
+        shard.expire(now);
+        if shard.until.contains_key(&key) {
+            return false;
+        }
+        if shard.order.len() >= self.capacity {
+            shard.drop_oldest();
+        }
+        let until = now + self.ttl;
+        shard.until.insert(key, until);
+        shard.order.push_back((key, until));
+        true
+    }
+
+    /// Whether the key is remembered.
+    pub(super) fn contains(&self, key: &impl Hash, now: Instant) -> bool {
+        let (mut shard, key) = self.shard(key);
+        shard.expire(now);
+        shard.until.contains_key(&key)
+    }
+
+    /// Takes a claim back: what it stood for could not be done, and will come again.
+    pub(super) fn forget(&self, key: &impl Hash) {
+        let (mut shard, key) = self.shard(key);
+        shard.until.remove(&key);
+    }
+
+    fn shard(&self, key: &impl Hash) -> (MutexGuard<'_, Shard>, u128) {
+        let (low, high) = (self.hashers.0.hash_one(key), self.hashers.1.hash_one(key));
+        let place = usize::from(low.to_le_bytes()[0]) % SHARDS;
+        let shard = self.shards[place].lock().unwrap_or_else(PoisonError::into_inner);
+        (shard, u128::from(high) << 64 | u128::from(low))
+    }
+}
+
+impl Shard {
+    fn expire(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|(_, until)| *until <= now) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((key, until)) = self.order.pop_front()
+            // Forgotten and claimed anew, it has a later end and a later place in the order.
+            && self.until.get(&key) == Some(&until)
+        {
+            self.until.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::model::Timestamp;
+
+    #[test]
+    fn keys_live_as_long_as_they_should() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let seen = Seen::new(Duration::from_secs(600), 100);
+        assert!(seen.claim(&("a", 1), clock.now()));
+        assert!(!seen.claim(&("a", 1), clock.now()));
+        assert!(seen.claim(&("a", 2), clock.now()));
+        clock.step(Duration::from_millis(599_999));
+        assert!(seen.contains(&("a", 1), clock.now()));
+        clock.step(Duration::from_millis(1));
+        assert!(!seen.contains(&("a", 1), clock.now()));
+        assert!(seen.claim(&("a", 1), clock.now()));
+    }
+
+    #[test]
+    fn a_claim_taken_back_can_be_made_again_and_lives_its_own_time() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let seen = Seen::new(Duration::from_secs(10), 100);
+        assert!(seen.claim(&1, clock.now()));
+        seen.forget(&1);
+        clock.step(Duration::from_secs(5));
+        assert!(seen.claim(&1, clock.now()));
+        clock.step(Duration::from_secs(6));
+        assert!(!seen.claim(&1, clock.now()), "the first claim's end is not the second's");
+    }
+
+    #[test]
+    fn r05_memory_is_bounded_and_the_oldest_go_first() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let seen = Seen::new(Duration::from_secs(600), 1_600);
+        for n in 0..100_000 {
+            assert!(seen.claim(&n, clock.now()));
+        }
+        let held: usize = seen.shards.iter().map(|s| s.lock().unwrap().order.len()).sum();
+        assert!(held <= 1_600, "{held}");
+        assert!(!seen.claim(&99_999, clock.now()));
+        assert!(seen.claim(&0, clock.now()));
+    }
+
+    #[test]
+    fn r05_of_ten_at_once_one_is_first() {
+        let now = Clock::real().now();
+        let seen = Seen::new(Duration::from_secs(600), 1_000);
+        for key in 0..200 {
+            let first = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..10).map(|_| scope.spawn(|| seen.claim(&key, now))).collect();
+                threads.into_iter().map(|t| t.join().unwrap()).filter(|first| *first).count()
+            });
+            assert_eq!(first, 1);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `/webhooks/meta` on the public listener (`interface.md` §3, `meta-calling.md` §2.1).
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Body;
+
+use super::kind::Kind;
+use super::route::{Calls, Door, Effect};
+
+/// 3 MiB: Meta's stated ceiling, and ours.
+const BODY_MAX: usize = 3 * 1024 * 1024;
+/// A body that takes longer is given up (R10).
+const BODY_TIME: Duration = Duration::from_secs(15);
+
+/// Answers one request to `/webhooks/meta`. Everything a body says has been taken on when the answer is given.
+pub async fn handle<C, B>(door: &Door<C>, request: Request<B>) -> Response<Full<Bytes>>
+where
+    C: Calls,
+    B: Body,
+{
+    match *request.method() {
+        Method::GET => verification(door, request.uri().query().unwrap_or_default()),
+        Method::POST => event(door, request).await,
+        _ => {
+            let mut answer = empty(StatusCode::METHOD_NOT_ALLOWED);
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
+            answer
+        }
+    }
+}
+
+fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = status;
+    answer
+}
+
+fn verification<C: Calls>(door: &Door<C>, query: &str) -> Response<Full<Bytes>> {
+    let Some(challenge) = door.secrets.challenge(query) else { return empty(StatusCode::FORBIDDEN) };
+    let mut answer = Response::new(Full::from(challenge));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    answer
+}
+
+async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let refused = |effect, status| {
+        door.count(&Kind::BODY, effect);
+        empty(status)
+    };
+    let body = match tokio::time::timeout(BODY_TIME, read(body)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(Unread::TooLarge)) => return refused(Effect::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
+        // The sender has gone, or dawdles: nobody to count, and nothing was read.
+        Ok(Err(Unread::Broken)) => return empty(StatusCode::BAD_REQUEST),
+        Err(_) => return empty(StatusCode::REQUEST_TIMEOUT),
+    };
+    if !door.secrets.signed(&head.headers, &body) {
+        return refused(Effect::BadSignature, StatusCode::UNAUTHORIZED);
+    }
+    let mut busy = false;
+    match door.deliver(&body, |handled| busy |= handled.effect == Effect::Busy) {
+        Err(_) => refused(Effect::BadJson, StatusCode::BAD_REQUEST),
+        Ok(()) if busy => refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE),
+        Ok(()) => empty(StatusCode::OK),
+    }
+}
+
+enum Unread {
+    TooLarge,
+    Broken,
+}
+
+/// The body, counted while it is read, whatever length it claims.
+async fn read<B: Body>(body: B) -> Result<Vec<u8>, Unread> {
+    let claimed = body.size_hint().lower();
+    if claimed > BODY_MAX as u64 {
+        return Err(Unread::TooLarge);
+    }
+    let mut read = Vec::new();
+    let mut body = std::pin::pin!(body);
+    while let Some(frame) = body.as_mut().frame().await {
+        let Ok(mut data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+        if read.len() + data.remaining() > BODY_MAX {
+            return Err(Unread::TooLarge);
+        }
+        while data.has_remaining() {
+            let chunk = data.chunk();
+            read.extend_from_slice(chunk);
+            let taken = chunk.len();
+            data.advance(taken);
+        }
+    }
+    Ok(read)
+}

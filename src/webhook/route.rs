@@ -1,0 +1,321 @@
+//! What becomes of an item: duplicates, tombstones, age, then the gate and the calls (`meta-calling.md` §2.8, §7).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::decode::{self, BadJson, CallKey, Connect, Item, Sdp, What};
+use super::dedupe::Seen;
+use super::kind::Kind;
+use super::verify::Secrets;
+use crate::admission::{Admitted, Gate, NumberEntry, Reason, Refused};
+use crate::call::machine::Termination;
+use crate::clock::Clock;
+use crate::config::Secret;
+use crate::model::{Direction, PhoneNumberId, Timestamp, Wacid};
+use crate::observe::names;
+
+/// Who runs the calls. Nothing here may block or wait: the 200 comes after it.
+pub trait Calls: Send + Sync {
+    /// A usable SDP offer, ready to be answered.
+    type Offer;
+
+    /// Reads an offer as `meta-calling.md` §5.2 does; none if it is unusable (`bad_offer`).
+    fn read_offer(&self, sdp: &str) -> Option<Self::Offer>;
+
+    /// Starts a call, or has no room for it (R10); then the call is rejected as `overloaded`.
+    ///
+    /// # Errors
+    /// Gives the admission back, to be withdrawn.
+    fn start(&self, admitted: Admitted, incoming: Incoming<Self::Offer>) -> Result<(), Busy>;
+
+    /// Meta says that a call is over.
+    fn terminated(&self, key: &CallKey, termination: Termination) -> Known;
+
+    /// Sends Graph `reject` for a call that was not admitted.
+    ///
+    /// # Errors
+    /// The list of rejects under way is full: Meta is asked to come again (503).
+    fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), Full>;
+}
+
+/// A user-initiated call with all that it begins with.
+#[derive(Debug)]
+pub struct Incoming<O> {
+    pub connect: Connect,
+    pub offer: O,
+    /// When its webhook had been read: the zero of the call's time, and of `offhook_setup_seconds`.
+    pub arrived: Instant,
+    pub arrived_wall: Timestamp,
+}
+
+/// No room for a further call just now.
+#[derive(Debug)]
+pub struct Busy(pub Admitted);
+
+/// No room for a further reject just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Whether a call is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It was live here and has been told.
+    Ended,
+    /// No such call, or one that is over.
+    Unknown,
+    /// It is live here and could not be told: Meta is asked to come again.
+    Busy,
+}
+
+/// What became of an item: `result` of `offhook_webhook_events_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Admitted,
+    Rejected(Reason),
+    Duplicate,
+    Stale,
+    Ended,
+    Late,
+    Parked,
+    UnknownNumber,
+    Ignored,
+    Malformed,
+    /// Could be neither stored nor acted upon: the body is answered 503.
+    Busy,
+    /// Of whole bodies.
+    BadSignature,
+    BadJson,
+    TooLarge,
+}
+
+impl Effect {
+    /// The word of `meta-calling.md` §2.8.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Rejected(_) => "rejected",
+            Self::Duplicate => "duplicate",
+            Self::Stale => "stale",
+            Self::Ended => "ended",
+            Self::Late => "late",
+            Self::Parked => "parked",
+            Self::UnknownNumber => "unknown_number",
+            Self::Ignored => "ignored",
+            Self::Malformed => "malformed",
+            Self::Busy => "busy",
+            Self::BadSignature => "bad_signature",
+            Self::BadJson => "bad_json",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+/// An item and what became of it.
+#[derive(Clone, Debug)]
+pub struct Handled {
+    pub kind: Kind,
+    pub id: Option<String>,
+    pub effect: Effect,
+}
+
+/// What the door must know of Meta.
+#[derive(Clone, Debug)]
+pub struct DoorConfig {
+    pub app_secret: Secret,
+    pub app_secret_previous: Option<Secret>,
+    pub verify_token: Secret,
+}
+
+/// The webhook's door: one per node.
+pub struct Door<C> {
+    calls: C,
+    gate: Arc<Gate>,
+    clock: Clock,
+    pub(super) secrets: Secrets,
+    events: Seen,
+    changes: Seen,
+    tombstones: Seen,
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// How long a key of calls and messages is kept, and how many: Meta redelivers for a week (§2.7). 500,000 keys are
+/// about 50 MB and six hours of a node under rated load; an older connect is `stale` anyway.
+const EVENTS_KEPT: (Duration, usize) = (Duration::from_secs(7 * 86_400), 500_000);
+/// The same of account events, which are rare.
+const CHANGES_KEPT: (Duration, usize) = (DAY, 20_000);
+/// T_tomb: how long a terminate without its call bars the connect that comes after it (§7.3).
+const TOMBSTONES_KEPT: (Duration, usize) = (Duration::from_secs(600), 100_000);
+/// A connect older than that is `stale`, in seconds: nobody listens any more.
+const CONNECT_AGE_MAX: i64 = 60;
+/// A connect further ahead of our clock than that is `stale` too, in seconds.
+const CONNECT_AHEAD_MAX: i64 = 300;
+
+impl<C: Calls> Door<C> {
+    /// A door in front of `calls` and `gate`.
+    pub fn new(calls: C, gate: Arc<Gate>, clock: Clock, config: &DoorConfig) -> Self {
+        let seen = |(ttl, capacity)| Seen::new(ttl, capacity);
+        Self {
+            calls,
+            gate,
+            clock,
+            secrets: Secrets::new(&config.app_secret, config.app_secret_previous.as_ref(), config.verify_token.clone()),
+            events: seen(EVENTS_KEPT),
+            changes: seen(CHANGES_KEPT),
+            tombstones: seen(TOMBSTONES_KEPT),
+        }
+    }
+
+    /// Who runs the calls.
+    pub fn calls(&self) -> &C {
+        &self.calls
+    }
+
+    /// Carries out a signed body, item by item, and tells what became of each.
+    ///
+    /// # Errors
+    /// The body is not JSON; nothing has happened.
+    pub fn deliver(&self, body: &[u8], mut each: impl FnMut(Handled)) -> Result<(), BadJson> {
+        decode::decode(body, |item| {
+            let Item { kind, id, what } = item;
+            let effect = self.item(&kind, what);
+            self.count(&kind, effect);
+            each(Handled { kind, id, effect });
+        })
+    }
+
+    /// Counts an effect of an item, or of a whole body as kind `body`.
+    pub(super) fn count(&self, kind: &Kind, effect: Effect) {
+        let (kind, result) = (kind.label(), effect.as_str());
+        metrics::counter!(names::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => result).increment(1);
+    }
+
+    fn item(&self, kind: &Kind, what: What) -> Effect {
+        let now = self.clock.now();
+        match what {
+            What::Connect(connect) => self.connect(*connect, now),
+            What::Terminate { key, termination } => self.terminate(&key, termination, now),
+            What::Status { key, word } => {
+                self.once(&key.phone_number_id, &("status", &key, &word), now, Effect::Parked)
+            }
+            // Accepted and counted; kept by the conversations, once there are any.
+            What::Message { phone_number_id, id } => {
+                self.once(&phone_number_id, &("message", &phone_number_id, &id), now, Effect::Ignored)
+            }
+            What::MessageStatus { phone_number_id, id, word, error_code } => {
+                let key = ("message status", &phone_number_id, &id, &word, error_code);
+                self.once(&phone_number_id, &key, now, Effect::Ignored)
+            }
+            What::Change { digest } if self.changes.claim(&digest, now) => {
+                tracing::info!(kind = kind.label(), "Meta reports a change of the account; it is not kept yet");
+                Effect::Ignored
+            }
+            What::Change { .. } => Effect::Duplicate,
+            What::Ignored => Effect::Ignored,
+            What::Malformed => Effect::Malformed,
+        }
+    }
+
+    /// An event that nothing here acts upon yet: what it is, if it is new and the number ours.
+    fn once(&self, number: &PhoneNumberId, key: &impl std::hash::Hash, now: Instant, effect: Effect) -> Effect {
+        if !self.events.claim(key, now) {
+            Effect::Duplicate
+        } else if self.gate.directory().number(number).is_none() {
+            Effect::UnknownNumber
+        } else {
+            effect
+        }
+    }
+
+    fn connect(&self, connect: Connect, now: Instant) -> Effect {
+        let key = ("connect", connect.key.clone());
+        if !self.events.claim(&key, now) {
+            if connect.direction == Direction::Inbound {
+                self.gate.count(Direction::Inbound, Reason::Duplicate.as_str());
+            }
+            return Effect::Duplicate;
+        }
+        if self.tombstones.contains(&connect.key, now) {
+            return Effect::Late;
+        }
+        let wall = self.clock.wall();
+        let age = connect.timestamp.map_or(0, |then| wall.secs().saturating_sub(then));
+        if !(-CONNECT_AHEAD_MAX..=CONNECT_AGE_MAX).contains(&age) {
+            return Effect::Stale;
+        }
+        let effect = match connect.direction {
+            Direction::Inbound => self.admit(connect, now, wall),
+            Direction::Outbound if self.gate.directory().number(&connect.key.phone_number_id).is_none() => {
+                Effect::UnknownNumber
+            }
+            Direction::Outbound => Effect::Parked,
+        };
+        if effect == Effect::Busy {
+            self.events.forget(&key);
+        }
+        effect
+    }
+
+    fn admit(&self, connect: Connect, now: Instant, wall: Timestamp) -> Effect {
+        let key = connect.key.clone();
+        let offer = || match &connect.sdp {
+            Sdp::Given(sdp) => self.calls.read_offer(sdp),
+            Sdp::Bad => None,
+        };
+        match self.gate.admit(now, &key.phone_number_id, Direction::Inbound, offer) {
+            Ok((admitted, offer)) => {
+                let number = admitted.number().clone();
+                log_difference(&connect, &number);
+                let incoming = Incoming { connect, offer, arrived: now, arrived_wall: wall };
+                if let Err(Busy(admitted)) = self.calls.start(admitted, incoming) {
+                    admitted.withdraw();
+                    self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
+                    return self.reject(&number, key.wacid, Reason::Overloaded);
+                }
+                self.gate.count(Direction::Inbound, names::admission::ADMITTED);
+                // Its terminate may have come while it was being started, and found nothing to end.
+                if self.tombstones.contains(&key, now) {
+                    self.calls.terminated(&key, Termination::default());
+                }
+                Effect::Admitted
+            }
+            Err(Refused { reason, number: Some(number) }) => self.reject(&number, key.wacid, reason),
+            Err(Refused { number: None, .. }) => Effect::UnknownNumber,
+        }
+    }
+
+    fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Effect {
+        match self.calls.reject(number, wacid, reason) {
+            Ok(()) => Effect::Rejected(reason),
+            Err(Full) => Effect::Busy,
+        }
+    }
+
+    fn terminate(&self, key: &CallKey, termination: Termination, now: Instant) -> Effect {
+        let event = ("terminate", key);
+        if !self.events.claim(&event, now) {
+            return Effect::Duplicate;
+        }
+        let mut known = self.calls.terminated(key, termination.clone());
+        if known == Known::Unknown {
+            // Asked again behind the tombstone: a call that is being started meanwhile sees one or the other.
+            self.tombstones.claim(key, now);
+            known = self.calls.terminated(key, termination);
+        }
+        match known {
+            Known::Ended => Effect::Ended,
+            Known::Unknown if self.gate.directory().number(&key.phone_number_id).is_none() => Effect::UnknownNumber,
+            Known::Unknown => Effect::Late,
+            Known::Busy => {
+                self.events.forget(&event);
+                Effect::Busy
+            }
+        }
+    }
+}
+
+/// Says once a call that Meta names another number than the one it is for (`meta-calling.md` §3.2.2).
+fn log_difference(connect: &Connect, number: &NumberEntry) {
+    if connect.to.as_deref().is_some_and(|to| to != number.spec.number.as_str()) {
+        tracing::debug!(number = ?number.spec.number, wacid = %connect.key.wacid, "the connect names another callee");
+    }
+}

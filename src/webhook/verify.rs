@@ -1,0 +1,136 @@
+//! Whether a request is Meta's: the signature of an event (R13), the token of a subscription.
+
+use aws_lc_rs::hmac;
+use http::HeaderMap;
+use subtle::ConstantTimeEq;
+
+use crate::config::Secret;
+
+/// What Meta and we both know.
+pub struct Secrets {
+    current: hmac::Key,
+    previous: Option<hmac::Key>,
+    verify_token: Secret,
+}
+
+const HEADER: &str = "x-hub-signature-256";
+
+impl Secrets {
+    /// `previous` is the app secret before a change, while both are in use (`meta-calling.md` §2.6).
+    pub fn new(app_secret: &Secret, previous: Option<&Secret>, verify_token: Secret) -> Self {
+        let key = |secret: &Secret| hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
+        Self { current: key(app_secret), previous: previous.map(key), verify_token }
+    }
+
+    /// Whether exactly one header `X-Hub-Signature-256: sha256=<64 lower-case hex>` signs these very bytes. Both
+    /// secrets are compared whatever the first says, each in constant time.
+    pub fn signed(&self, headers: &HeaderMap, body: &[u8]) -> bool {
+        let mut lines = headers.get_all(HEADER).iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+        let Some(tag) = tag(line.as_bytes()) else { return false };
+        let current = hmac::verify(&self.current, body, &tag).is_ok();
+        let previous = self.previous.as_ref().is_some_and(|key| hmac::verify(key, body, &tag).is_ok());
+        current | previous
+    }
+
+    /// The challenge to send back, if this query is Meta's verification with our token.
+    pub fn challenge(&self, query: &str) -> Option<String> {
+        let of = |name: &str| {
+            url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
+        };
+        let token = of("hub.verify_token")?;
+        let ours = self.verify_token.reveal().as_bytes();
+        let matches = bool::from(token.as_bytes().ct_eq(ours)) && !ours.is_empty();
+        (matches && of("hub.mode")? == "subscribe").then_some(())?;
+        of("hub.challenge").map(std::borrow::Cow::into_owned)
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets")
+    }
+}
+
+/// The 32 bytes of a header's value, if it has the one form there is.
+fn tag(line: &[u8]) -> Option<[u8; 32]> {
+    let digits = line.trim_ascii().strip_prefix(b"sha256=")?;
+    let lower = digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let mut tag = [0; 32];
+    (lower && hex::decode_to_slice(digits, &mut tag).is_ok()).then_some(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::webhook::tests::fixture;
+
+    fn secrets(app: &str, previous: Option<&str>) -> Secrets {
+        Secrets::new(&Secret::new(app), previous.map(Secret::new).as_ref(), Secret::new("token"))
+    }
+
+    fn headers(values: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn r13_every_vector_of_the_fixtures() {
+        let vectors: serde_json::Value = serde_json::from_slice(&fixture("signatures.json")).unwrap();
+        let vectors = vectors["vectors"].as_array().unwrap();
+        assert!(vectors.len() > 100);
+        for vector in vectors {
+            let body = match vector["file"].as_str() {
+                Some(file) => fixture(file),
+                None => {
+                    base64::engine::general_purpose::STANDARD.decode(vector["body_base64"].as_str().unwrap()).unwrap()
+                }
+            };
+            let headers = match vector["header"].as_str() {
+                Some(value) => headers(&[value.as_bytes()]),
+                None => headers(&[]),
+            };
+            let secret = vector["secret"].as_str().unwrap();
+            assert_eq!(secrets(secret, None).signed(&headers, &body), vector["valid"], "{vector}");
+        }
+    }
+
+    #[test]
+    fn r13_repeated_foreign_and_broken_headers() {
+        let body = fixture("webhooks/message_text.json");
+        let good = b"sha256=bed61520b90242fb6614e9b34bd0aa37e2ac39f87c5176bb0e2452702958b82a";
+        let app = secrets("offhook-fixture-app-secret-0001", None);
+        assert!(app.signed(&headers(&[good]), &body));
+        assert!(!app.signed(&headers(&[good, good]), &body), "twice");
+        assert!(!app.signed(&headers(&[b"sha256=\xff\xfe"]), &body));
+        let mut sha1 = HeaderMap::new();
+        sha1.insert("x-hub-signature", HeaderValue::from_static("sha1=329a4718852877a08988c58ca39ce76fc45b1838"));
+        assert!(!app.signed(&sha1, &body));
+        for place in 7..good.len() {
+            let mut wrong = good.to_vec();
+            wrong[place] = if wrong[place] == b'0' { b'1' } else { b'0' };
+            assert!(!app.signed(&headers(&[&wrong]), &body), "wrong at {place}");
+        }
+    }
+
+    #[test]
+    fn r13_the_previous_secret_counts_while_it_is_set() {
+        let body = fixture("webhooks/message_text.json");
+        let good = headers(&[b"sha256=bed61520b90242fb6614e9b34bd0aa37e2ac39f87c5176bb0e2452702958b82a"]);
+        assert!(secrets("new", Some("offhook-fixture-app-secret-0001")).signed(&good, &body));
+        assert!(secrets("offhook-fixture-app-secret-0001", Some("old")).signed(&good, &body));
+        assert!(!secrets("new", Some("other")).signed(&good, &body));
+    }
+
+    #[test]
+    fn an_empty_token_verifies_nobody() {
+        let empty = Secrets::new(&Secret::new("a"), None, Secret::new(""));
+        assert_eq!(empty.challenge("hub.mode=subscribe&hub.verify_token=&hub.challenge=1"), None);
+    }
+}
