@@ -1,1 +1,21 @@
 //! The application's URLs: fetch a document, send a callback, sign both. Goes out through `egress` only.
+//!
+//! `params` puts parameters on the wire, `sign` signs them, `fragment` reads a URL's own settings, `ask` makes
+//! the attempts; `fetch` waits for a document within one deadline, `notify` sends what nobody waits for, by the
+//! times of `schedule`. Parses no document and knows no call's state.
+
+mod ask;
+mod dice;
+mod fetch;
+mod fragment;
+mod notify;
+mod params;
+mod schedule;
+mod sign;
+
+pub use dice::Dice;
+pub use fetch::{DocumentBody, FetchJob, Fetcher};
+pub use fragment::{RetryOn, Settings};
+pub use notify::{NoticeJob, NoticeOutcome, NoticeReport, Notifier, NotifierLimits, Observer};
+pub use schedule::{GIVE_UP_AFTER, next_pause, retry_after};
+pub use sign::{SigningKeys, sign};

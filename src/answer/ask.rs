@@ -1,0 +1,141 @@
+//! Asks a customer's URL: one attempt with its redirects, and the attempts that the URL's own settings allow.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT as USER_AGENT_HEADER};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::dice::Dice;
+use super::fragment::Settings;
+use super::sign::{SigningKeys, sign};
+use super::{params, params::GetUrl};
+use crate::egress::{CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT, Want};
+use crate::model::Method;
+
+const EVENT_ID: HeaderName = HeaderName::from_static("x-offhook-event-id");
+const ATTEMPT: HeaderName = HeaderName::from_static("x-offhook-attempt");
+const TRUNCATED: HeaderName = HeaderName::from_static("x-offhook-truncated");
+/// Pause before the first retry; doubled for each further one (`plivo-callbacks.md` §4.2).
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// What is asked, the same in every attempt.
+pub(super) struct Question<'a> {
+    pub(super) url: &'a CustomerUrl,
+    pub(super) method: Method,
+    pub(super) pairs: &'a [(&'a str, &'a str)],
+    pub(super) keys: &'a SigningKeys,
+    pub(super) event_id: Uuid,
+    pub(super) accept: &'static str,
+    pub(super) want: Want,
+}
+
+/// How the attempts ended.
+pub(super) struct Tried {
+    /// An answer of any status.
+    pub(super) outcome: Result<EgressResponse, EgressError>,
+    /// The number of the last attempt.
+    pub(super) attempts: u32,
+}
+
+impl Question<'_> {
+    /// Makes attempts, numbered on from `before`, until one succeeds or `settings` allow no other; all of it
+    /// within `settings.total`.
+    pub(super) async fn ask(&self, egress: &Egress, dice: &Dice, settings: &Settings, before: u32) -> Tried {
+        let mut attempts = before;
+        let asking = async {
+            let (mut left, mut pause) = (settings.retries, FIRST_PAUSE);
+            loop {
+                attempts += 1;
+                let outcome = self.attempt(egress, dice, settings, attempts).await;
+                if left == 0 || !settings.retry_on.wants(&outcome) {
+                    return outcome;
+                }
+                sleep(dice.spread(pause)).await;
+                (left, pause) = (left - 1, pause * 2);
+            }
+        };
+        let outcome = timeout(settings.total, asking).await;
+        let outcome = outcome.unwrap_or(Err(EgressError::ReadTimeout { waited: settings.total }));
+        Tried { outcome, attempts }
+    }
+
+    /// One attempt, redirects included. Each hop is judged like a first target and signed for its own URL.
+    async fn attempt(
+        &self,
+        egress: &Egress,
+        dice: &Dice,
+        settings: &Settings,
+        number: u32,
+    ) -> Result<EgressResponse, EgressError> {
+        let (mut url, mut method) = (self.url.clone(), self.method);
+        let mut pairs = self.pairs.to_vec();
+        for _ in 0..=REDIRECTS_MAX {
+            let (target, body, sent) = match method {
+                Method::Post => (url.clone(), Bytes::from(params::form(&pairs)), None),
+                Method::Get => {
+                    let sent = params::get_url(url.text(), &pairs);
+                    (egress.url(&sent.text)?, Bytes::new(), Some(sent))
+                }
+            };
+            let headers = self.headers(method, &url, &pairs, sent.as_ref(), number, dice.nonce());
+            let ask = EgressRequest {
+                method: match method {
+                    Method::Get => http::Method::GET,
+                    Method::Post => http::Method::POST,
+                },
+                url: &target,
+                headers,
+                body,
+                connect: settings.connect,
+                read: settings.read,
+                want: self.want,
+            };
+            let answer = egress.request(ask).await?;
+            match answer.redirect(&target, egress.guard()) {
+                None => return Ok(answer),
+                Some(next) => url = next?,
+            }
+            if matches!(answer.status.as_u16(), 301..=303) {
+                method = Method::Get;
+            }
+            if method == Method::Get {
+                pairs = params::missing(url.parsed().query(), self.pairs);
+            }
+        }
+        Err(EgressError::Redirects)
+    }
+
+    fn headers(
+        &self,
+        method: Method,
+        url: &CustomerUrl,
+        pairs: &[(&str, &str)],
+        sent: Option<&GetUrl<'_>>,
+        number: u32,
+        nonce: String,
+    ) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT_HEADER, HeaderValue::from_static(USER_AGENT));
+        headers.insert(ACCEPT, HeaderValue::from_static(self.accept));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+        headers.insert(ATTEMPT, HeaderValue::from(number));
+        if method == Method::Post {
+            let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
+            headers.insert(CONTENT_TYPE, form);
+        }
+        if sent.is_some_and(|sent| sent.truncated) {
+            headers.insert(TRUNCATED, HeaderValue::from_static("1"));
+        }
+        let signed = sign(method, url.text(), sent.map_or(pairs, |sent| &sent.pairs), self.keys, nonce);
+        for (name, value) in signed.into_iter().chain([(EVENT_ID, self.event_id.to_string())]) {
+            // Base64, commas, digits, hyphens: always a header's value.
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        }
+        headers
+    }
+}

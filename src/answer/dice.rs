@@ -1,0 +1,58 @@
+//! Randomness for nonces and jitter, handed in by `node`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A source of random 64-bit numbers; cheap to clone.
+#[derive(Clone)]
+pub struct Dice(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl fmt::Debug for Dice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dice")
+    }
+}
+
+impl Dice {
+    /// The system's generator.
+    pub fn system() -> Self {
+        Self::from_fn(rand::random)
+    }
+
+    /// Numbers from elsewhere: a seeded source.
+    pub fn from_fn(roll: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(roll))
+    }
+
+    /// 20 decimal digits (`plivo-callbacks.md` §5.1).
+    pub fn nonce(&self) -> String {
+        let wide = u128::from((self.0)()) << 64 | u128::from((self.0)());
+        format!("{:020}", wide % 100_000_000_000_000_000_000)
+    }
+
+    /// `around` ± 20 %.
+    pub fn spread(&self, around: Duration) -> Duration {
+        let per_mille = u32::try_from((self.0)() % 401).unwrap_or(200) + 800;
+        around.saturating_mul(per_mille) / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Dice;
+
+    #[test]
+    fn nonces_have_20_digits_and_spreads_stay_within_a_fifth() {
+        for roll in [0, 1, 400, 401, u64::MAX, 0x9e37_79b9_7f4a_7c15] {
+            let dice = Dice::from_fn(move || roll);
+            let nonce = dice.nonce();
+            assert!(nonce.len() == 20 && nonce.bytes().all(|b| b.is_ascii_digit()), "{nonce}");
+            let spread = dice.spread(Duration::from_secs(10));
+            assert!((8_000..=12_000).contains(&spread.as_millis()), "{spread:?}");
+        }
+        assert_ne!(Dice::system().nonce(), Dice::system().nonce());
+    }
+}

@@ -1,0 +1,155 @@
+//! Fetches a document that a call waits for: one deadline from the look-up to the last byte, redirects and
+//! retries included (R7). The bytes are handed on unread. Dropping the future breaks the fetch off.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use uuid::Uuid;
+
+use super::ask::Question;
+use super::dice::Dice;
+use super::fragment::Settings;
+use super::params;
+use super::sign::SigningKeys;
+use crate::call::machine::{FetchFailure, FetchKind, Params};
+use crate::clock::Clock;
+use crate::egress::{Egress, EgressError, EgressResponse, Want};
+use crate::model::Method;
+use crate::observe::names;
+use crate::xml::ast::DocUrl;
+
+/// A document wished for.
+#[derive(Clone, Debug)]
+pub struct FetchJob {
+    pub kind: FetchKind,
+    /// As configured or as a document gave it, fragment included.
+    pub url: DocUrl,
+    pub method: Method,
+    pub params: Params,
+    pub keys: SigningKeys,
+    /// The same on every attempt.
+    pub event_id: Uuid,
+    /// Over everything; the URL's fragment can only shorten it.
+    pub deadline: Duration,
+    /// Decoded bytes at most (`[answer].max_body_bytes`).
+    pub max_body: usize,
+}
+
+/// What came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentBody {
+    /// Content codings removed; the character encoding is the parser's business.
+    pub bytes: Bytes,
+    /// The `charset` parameter of `Content-Type`, as sent.
+    pub charset: Option<String>,
+    /// A 2xx.
+    pub status: u16,
+}
+
+/// Fetches documents; cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher {
+    egress: Egress,
+    clock: Clock,
+    dice: Dice,
+}
+
+impl Fetcher {
+    pub fn new(egress: Egress, clock: Clock, dice: Dice) -> Self {
+        Self { egress, clock, dice }
+    }
+
+    /// Fetches one document.
+    ///
+    /// # Errors
+    /// Why there is none, to the last attempt.
+    pub async fn document(&self, job: &FetchJob) -> Result<DocumentBody, FetchFailure> {
+        let begun = self.clock.now();
+        let fetched = self.fetch(job).await;
+        let outcome = fetched.as_ref().map_or_else(FetchFailure::outcome, |_| names::fetch::OK);
+        metrics::histogram!(names::ANSWER_FETCH_SECONDS, "kind" => job.kind.as_str(), "outcome" => outcome)
+            .record(self.clock.now().duration_since(begun));
+        fetched
+    }
+
+    async fn fetch(&self, job: &FetchJob) -> Result<DocumentBody, FetchFailure> {
+        let url = self.egress.url(&job.url.0).map_err(|refusal| failure(EgressError::Refused(refusal)))?;
+        let (mut settings, passed_over) = Settings::of(url.fragment());
+        if !passed_over.is_empty() {
+            tracing::info!(
+                ?passed_over,
+                kind = job.kind.as_str(),
+                "settings in a URL's fragment are not as they should be"
+            );
+        }
+        settings.total = settings.total.min(job.deadline);
+        let question = Question {
+            url: &url,
+            method: job.method,
+            pairs: &params::pairs(&job.params),
+            keys: &job.keys,
+            event_id: job.event_id,
+            accept: "application/xml, text/xml, */*",
+            want: Want::Body { max: job.max_body },
+        };
+        let tried = question.ask(&self.egress, &self.dice, &settings, 0).await;
+        match tried.outcome {
+            Ok(answer) if answer.status.is_success() => Ok(DocumentBody::of(answer)),
+            Ok(answer) => Err(FetchFailure::Status { status: answer.status.as_u16() }),
+            Err(error) => {
+                tracing::debug!(%error, attempts = tried.attempts, kind = job.kind.as_str(), "could not fetch a document");
+                Err(failure(error))
+            }
+        }
+    }
+}
+
+impl DocumentBody {
+    fn of(answer: EgressResponse) -> Self {
+        let content_type = answer.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let charset = content_type.and_then(charset).map(str::to_owned);
+        Self { bytes: answer.body, charset, status: answer.status.as_u16() }
+    }
+}
+
+/// The `charset` parameter of a media type (RFC 9110 §8.3.1).
+fn charset(content_type: &str) -> Option<&str> {
+    content_type.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    })
+}
+
+/// The small fact that a machine is told.
+fn failure(error: EgressError) -> FetchFailure {
+    let what = error.to_string();
+    match error {
+        EgressError::Refused(_) => FetchFailure::UrlRefused { what },
+        EgressError::ConnectTimeout { .. } | EgressError::ReadTimeout { .. } => FetchFailure::Timeout,
+        EgressError::Resolve { .. }
+        | EgressError::Connect { .. }
+        | EgressError::Broken { .. }
+        | EgressError::Coding(_) => FetchFailure::Unreachable { what },
+        EgressError::TooLarge { .. } => FetchFailure::TooLarge,
+        EgressError::Status(status) => FetchFailure::Status { status },
+        EgressError::Undecodable(_) | EgressError::Redirects => FetchFailure::Invalid { what },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::charset;
+
+    #[test]
+    fn charsets() {
+        for (content_type, want) in [
+            ("text/xml", None),
+            ("text/xml; charset=utf-8", Some("utf-8")),
+            ("application/xml;version=1; Charset=\"US-ASCII\" ", Some("US-ASCII")),
+            ("text/xml; charset", None),
+        ] {
+            assert_eq!(charset(content_type), want, "{content_type}");
+        }
+    }
+}
