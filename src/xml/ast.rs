@@ -144,6 +144,20 @@ pub enum SpeechNode {
     },
 }
 
+impl Speech {
+    /// Characters of text; markup does not count.
+    pub fn characters(&self) -> usize {
+        self.0
+            .iter()
+            .map(|node| match node {
+                SpeechNode::Text(text) => text.chars().count(),
+                SpeechNode::Break { .. } => 0,
+                SpeechNode::Tag { content, .. } => content.characters(),
+            })
+            .sum()
+    }
+}
+
 /// SSML elements with content (`break` is [`SpeechNode::Break`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -157,6 +171,31 @@ pub enum SsmlTag {
     SayAs,
     Sub,
     W,
+}
+
+impl SsmlTag {
+    const ALL: [Self; 9] =
+        [Self::Emphasis, Self::Lang, Self::P, Self::Phoneme, Self::Prosody, Self::S, Self::SayAs, Self::Sub, Self::W];
+
+    /// As written in a document.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Emphasis => "emphasis",
+            Self::Lang => "lang",
+            Self::P => "p",
+            Self::Phoneme => "phoneme",
+            Self::Prosody => "prosody",
+            Self::S => "s",
+            Self::SayAs => "say-as",
+            Self::Sub => "sub",
+            Self::W => "w",
+        }
+    }
+
+    /// The tag of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tag| tag.name() == name)
+    }
 }
 
 /// `plivo-xml.md` §5.2.

@@ -8,6 +8,7 @@ use super::output::{FetchId, GraphAction, PlayId};
 use crate::model::{
     AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, PhoneNumberId, Timestamp, Wacid,
 };
+pub use crate::xml::FirstFault;
 use crate::xml::ast::{DocUrl, Finding};
 
 /// A fact. The first one a machine is given is [`Input::Offered`].
@@ -163,17 +164,6 @@ pub struct Refusal {
     /// The first error is E311 on an `action` attribute, on a `Redirect` body, or E312 on a method beside one
     /// (`plivo-xml.md` §2.3).
     pub first: FirstFault,
-}
-
-/// What the first error of a refused document concerns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FirstFault {
-    ActionUrl,
-    RedirectUrl,
-    ActionMethod,
-    RedirectMethod,
-    Other,
 }
 
 /// Why a fetch failed for good, small enough to log and replay.

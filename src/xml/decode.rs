@@ -1,0 +1,165 @@
+//! Bytes to text: the encodings of `plivo-xml.md` §1 rule 3 and nothing else.
+//!
+//! A byte order mark beats the XML declaration, the declaration beats the `charset` parameter, otherwise UTF-8.
+
+use std::borrow::Cow;
+
+use super::ast::Position;
+use super::place::{Locator, START};
+
+/// Why a body is not text: E102.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Undecodable {
+    pub(super) at: Position,
+    pub(super) message: String,
+    pub(super) hint: &'static str,
+}
+
+const SAVE_AS_UTF8: &str = "send the document as UTF-8 (US-ASCII, and UTF-16 with a byte order mark, also work)";
+const DECLARE_WHAT_IS_SENT: &str = "declare the encoding that the byte order mark says, or leave the declaration out";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Utf8,
+    Ascii,
+}
+
+/// The text of a body, without its byte order mark.
+pub(super) fn decode<'b>(body: &'b [u8], charset: Option<&str>) -> Result<Cow<'b, str>, Undecodable> {
+    if let Some(rest) = body.strip_prefix(b"\xEF\xBB\xBF") {
+        let text = utf8(rest)?;
+        return agree(text, &["utf-8", "utf8"], "UTF-8").map(Cow::Borrowed);
+    }
+    for (mark, big_endian, names) in
+        [(b"\xFF\xFE", false, ["utf-16", "utf-16le"]), (b"\xFE\xFF", true, ["utf-16", "utf-16be"])]
+    {
+        if let Some(rest) = body.strip_prefix(mark) {
+            let text = utf16(rest, big_endian)?;
+            agree(&text, &names, if big_endian { "UTF-16BE" } else { "UTF-16LE" })?;
+            return Ok(Cow::Owned(text));
+        }
+    }
+    let encoding = match declared(body) {
+        Some(name) => named(&String::from_utf8_lossy(name)).map_err(|message| {
+            let before = String::from_utf8_lossy(body.get(..offset_in(body, name)).unwrap_or_default());
+            Undecodable { at: on_line_one(Locator::new(&before).locate(before.len())), message, hint: SAVE_AS_UTF8 }
+        })?,
+        None => match charset.map(|name| name.trim_matches([' ', '\t', '"', '\''])).filter(|name| !name.is_empty()) {
+            Some(name) => named(name).map_err(|message| Undecodable { at: START, message, hint: SAVE_AS_UTF8 })?,
+            None => Encoding::Utf8,
+        },
+    };
+    match encoding {
+        Encoding::Ascii => ascii(body),
+        Encoding::Utf8 => utf8(body),
+    }
+    .map(Cow::Borrowed)
+}
+
+fn named(name: &str) -> Result<Encoding, String> {
+    let is = |names: &[&str]| names.iter().any(|n| name.eq_ignore_ascii_case(n));
+    if is(&["utf-8", "utf8"]) {
+        Ok(Encoding::Utf8)
+    } else if is(&["us-ascii", "ascii"]) {
+        Ok(Encoding::Ascii)
+    } else if is(&["utf-16", "utf-16le", "utf-16be"]) {
+        Err(format!("{name} is declared, but the document does not begin with a byte order mark"))
+    } else {
+        Err(format!("the encoding {} is not supported", super::quoted(name)))
+    }
+}
+
+/// A declaration beside a byte order mark says the same or nothing.
+fn agree<'t>(text: &'t str, names: &[&str], mark: &str) -> Result<&'t str, Undecodable> {
+    match declared(text.as_bytes()).and_then(|name| std::str::from_utf8(name).ok()) {
+        Some(name) if !names.iter().any(|n| name.eq_ignore_ascii_case(n)) => Err(Undecodable {
+            at: on_line_one(Locator::new(text).locate(offset_in(text.as_bytes(), name.as_bytes()))),
+            message: format!("the byte order mark says {mark}, the XML declaration says {}", super::quoted(name)),
+            hint: DECLARE_WHAT_IS_SENT,
+        }),
+        _ => Ok(text),
+    }
+}
+
+/// Findings about the encoding as such stand in line 1, wherever in a folded declaration the name is.
+fn on_line_one(at: Position) -> Position {
+    if at.line == 1 { at } else { START }
+}
+
+/// Where a slice of `whole` begins in it.
+fn offset_in(whole: &[u8], part: &[u8]) -> usize {
+    (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize).min(whole.len())
+}
+
+/// The `encoding` of an XML declaration in any ASCII-compatible encoding. A declaration that is not well-formed
+/// declares nothing: `tree` refuses it later, with its position.
+fn declared(body: &[u8]) -> Option<&[u8]> {
+    let rest = body.strip_prefix(b"<?xml")?;
+    rest.first().filter(|b| b.is_ascii_whitespace())?;
+    let end = rest.windows(2).position(|w| w == b"?>")?;
+    let mut rest = rest.get(..end)?;
+    loop {
+        let name_at = rest.iter().position(|b| !b.is_ascii_whitespace())?;
+        rest = rest.get(name_at..)?;
+        let equals = rest.iter().position(|&b| b == b'=')?;
+        let name = rest.get(..equals)?.trim_ascii();
+        rest = rest.get(equals + 1..)?.trim_ascii_start();
+        let (&quote, after) = rest.split_first().filter(|(q, _)| matches!(q, b'"' | b'\''))?;
+        let close = after.iter().position(|&b| b == quote)?;
+        let value = after.get(..close)?;
+        if name == b"encoding" {
+            return Some(value);
+        }
+        rest = after.get(close + 1..)?;
+    }
+}
+
+fn utf8(body: &[u8]) -> Result<&str, Undecodable> {
+    std::str::from_utf8(body).map_err(|e| bad_byte(body, e.valid_up_to(), "UTF-8"))
+}
+
+fn ascii(body: &[u8]) -> Result<&str, Undecodable> {
+    match body.iter().position(|b| !b.is_ascii()) {
+        Some(at) => Err(bad_byte(body, at, "US-ASCII")),
+        None => utf8(body),
+    }
+}
+
+fn bad_byte(body: &[u8], at: usize, encoding: &str) -> Undecodable {
+    let (before, rest) = body.split_at_checked(at).unwrap_or((body, &[]));
+    let text = String::from_utf8_lossy(before);
+    Undecodable {
+        at: Locator::new(&text).locate(text.len()),
+        message: format!("the byte 0x{:02X} is not {encoding} here", rest.first().copied().unwrap_or(0)),
+        hint: SAVE_AS_UTF8,
+    }
+}
+
+fn utf16(body: &[u8], big_endian: bool) -> Result<String, Undecodable> {
+    let units = body.chunks(2).map(|pair| match *pair {
+        [a, b] => {
+            let pair = [a, b];
+            if big_endian { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) }
+        }
+        // Half a unit at the end: a surrogate alone is refused below.
+        _ => 0xD800,
+    });
+    let mut text = String::with_capacity(body.len() / 2 + body.len() / 4);
+    for decoded in char::decode_utf16(units) {
+        match decoded {
+            Ok(c) => text.push(c),
+            Err(e) => {
+                return Err(Undecodable {
+                    at: Locator::new(&text).locate(text.len()),
+                    message: if body.len() % 2 == 1 && e.unpaired_surrogate() == 0xD800 {
+                        "the UTF-16 text ends in the middle of a character, or has half of one here".to_owned()
+                    } else {
+                        format!("0x{:04X} is half a UTF-16 character", e.unpaired_surrogate())
+                    },
+                    hint: SAVE_AS_UTF8,
+                });
+            }
+        }
+    }
+    Ok(text)
+}

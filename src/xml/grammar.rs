@@ -1,0 +1,199 @@
+//! XML 1.0's productions as far as a document without a DTD needs them: characters, names, references, attributes.
+//!
+//! quick-xml finds where an event ends; what stands inside one is held to the grammar here.
+
+use std::borrow::Cow;
+
+/// A fault inside a piece of markup: where, counted in bytes from the piece's beginning, and what.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) offset: usize,
+    pub(super) message: String,
+    pub(super) hint: &'static str,
+}
+
+const WRITE_AMP: &str = "write &amp; for a plain &";
+const FIVE_ENTITIES: &str =
+    "only &lt; &gt; &amp; &apos; &quot; and numbers such as &#233; exist: write the character itself";
+const WRITE_LT: &str = "write &lt; for a plain <";
+
+/// Production `Char` of XML 1.0.
+pub(super) fn is_char(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
+}
+
+/// XML's white space (production `S`).
+pub(super) fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
+}
+
+/// The first character XML does not allow anywhere.
+pub(super) fn first_illegal(text: &str) -> Option<(usize, char)> {
+    // Only control characters and U+FFFE, U+FFFF (EF BF BE, EF BF BF) are left out, so most bytes need no decoding.
+    text.bytes()
+        .enumerate()
+        .filter(|&(_, b)| (b < b' ' && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0xEF)
+        .find_map(|(at, _)| text.get(at..)?.chars().next().filter(|&c| !is_char(c)).map(|c| (at, c)))
+}
+
+fn is_name_start(c: char) -> bool {
+    matches!(c,
+        ':' | 'A'..='Z' | '_' | 'a'..='z' | '\u{C0}'..='\u{D6}' | '\u{D8}'..='\u{F6}' | '\u{F8}'..='\u{2FF}'
+        | '\u{370}'..='\u{37D}' | '\u{37F}'..='\u{1FFF}' | '\u{200C}'..='\u{200D}' | '\u{2070}'..='\u{218F}'
+        | '\u{2C00}'..='\u{2FEF}' | '\u{3001}'..='\u{D7FF}' | '\u{F900}'..='\u{FDCF}' | '\u{FDF0}'..='\u{FFFD}'
+        | '\u{10000}'..='\u{EFFFF}')
+}
+
+fn is_name_char(c: char) -> bool {
+    is_name_start(c) || matches!(c, '-' | '.' | '0'..='9' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
+}
+
+/// Splits a `Name` off the front; empty where none begins.
+pub(super) fn split_name(text: &str) -> (&str, &str) {
+    let mut end = 0;
+    for (offset, c) in text.char_indices() {
+        if !(if offset == 0 { is_name_start(c) } else { is_name_char(c) }) {
+            break;
+        }
+        end = offset + c.len_utf8();
+    }
+    text.split_at_checked(end).unwrap_or(("", text))
+}
+
+/// The character a reference (what stands between `&` and `;`) means.
+pub(super) fn reference(name: &str) -> Option<char> {
+    match name {
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "amp" => Some('&'),
+        "apos" => Some('\''),
+        "quot" => Some('"'),
+        _ => {
+            let number = name.strip_prefix('#')?;
+            let (digits, radix) = number.strip_prefix('x').map_or((number, 10), |hex| (hex, 16));
+            // `from_str_radix` would take a sign.
+            if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
+                return None;
+            }
+            u32::from_str_radix(digits, radix).ok().and_then(char::from_u32).filter(|&c| is_char(c))
+        }
+    }
+}
+
+/// What is wrong with a reference that means nothing.
+pub(super) fn bad_reference(offset: usize, name: &str) -> Fault {
+    let (message, hint) = match split_name(name) {
+        (whole, "") if !whole.is_empty() => {
+            (format!("the entity &{}; is not defined", super::shortened(name)), FIVE_ENTITIES)
+        }
+        _ if name.starts_with('#') => {
+            (format!("&{}; is not a character", super::shortened(name)), "write the character itself")
+        }
+        _ => return bare_ampersand(offset),
+    };
+    Fault { offset, message, hint }
+}
+
+/// `&` with no reference behind it.
+pub(super) fn bare_ampersand(offset: usize) -> Fault {
+    Fault { offset, message: "a & that begins no reference".to_owned(), hint: WRITE_AMP }
+}
+
+/// Line ends as XML 1.0 §2.11 has them: CRLF and lone CR become LF.
+pub(super) fn line_ends(text: &str) -> Cow<'_, str> {
+    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n").into() } else { text.into() }
+}
+
+/// An attribute as it stands in a tag, its value normalised (XML 1.0 §3.3.3).
+#[derive(Debug)]
+pub(super) struct RawAttribute<'t> {
+    /// Of the name, from the beginning of the text given to [`attributes`].
+    pub(super) offset: usize,
+    pub(super) name: &'t str,
+    pub(super) value: Cow<'t, str>,
+}
+
+/// The attributes in what follows a tag's name, one after the other; ends with the first fault.
+pub(super) fn attributes(text: &str) -> impl Iterator<Item = Result<RawAttribute<'_>, Fault>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let trimmed = rest.trim_start_matches(is_space);
+        if trimmed.is_empty() {
+            return None;
+        }
+        let spaced = trimmed.len() < rest.len();
+        match attribute(text, trimmed, spaced) {
+            Ok((attribute, after)) => {
+                rest = after;
+                Some(Ok(attribute))
+            }
+            Err(fault) => {
+                rest = "";
+                Some(Err(fault))
+            }
+        }
+    })
+}
+
+fn attribute<'t>(text: &'t str, at: &'t str, spaced: bool) -> Result<(RawAttribute<'t>, &'t str), Fault> {
+    let offset_of = |rest: &str| text.len() - rest.len();
+    let fault = |rest: &str, message: String, hint| Fault { offset: offset_of(rest), message, hint };
+    let (name, rest) = split_name(at);
+    if name.is_empty() {
+        let found = at.chars().next().unwrap_or(' ');
+        return Err(match found {
+            '<' => fault(at, "a < inside a tag".to_owned(), "close the tag before it with >, or write &lt;"),
+            _ => fault(at, format!("{found:?} where an attribute should begin"), "write attributes as name=\"value\""),
+        });
+    }
+    if !spaced {
+        return Err(fault(at, format!("no space before {}", super::quoted(name)), "put a space between attributes"));
+    }
+    let quoted_form = "write attributes as name=\"value\"";
+    let Some(rest) = rest.trim_start_matches(is_space).strip_prefix('=') else {
+        return Err(fault(at, format!("the attribute {} has no value", super::quoted(name)), quoted_form));
+    };
+    let rest = rest.trim_start_matches(is_space);
+    let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
+        return Err(fault(at, format!("the value of {} is not in quotes", super::quoted(name)), quoted_form));
+    };
+    let inner = rest.get(1..).unwrap_or("");
+    let Some((value, after)) = inner.split_once(quote) else {
+        return Err(fault(at, format!("the value of {} has no closing quote", super::quoted(name)), quoted_form));
+    };
+    let value = attribute_value(value).map_err(|f| Fault { offset: f.offset + offset_of(inner), ..f })?;
+    Ok((RawAttribute { offset: offset_of(at), name, value }, after))
+}
+
+fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
+    if !raw.contains(['&', '<', '\t', '\n', '\r']) {
+        return Ok(raw.into());
+    }
+    let mut value = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(c) = rest.chars().next() {
+        let offset = raw.len() - rest.len();
+        let mut used = c.len_utf8();
+        match c {
+            '<' => {
+                return Err(Fault { offset, message: "a < inside an attribute value".to_owned(), hint: WRITE_LT });
+            }
+            '&' => {
+                let Some((name, _)) = rest.get(1..).and_then(|r| r.split_once(';')) else {
+                    return Err(bare_ampersand(offset));
+                };
+                value.push(reference(name).ok_or_else(|| bad_reference(offset, name))?);
+                used = name.len() + 2;
+            }
+            '\r' | '\n' | '\t' => {
+                value.push(' ');
+                if rest.starts_with("\r\n") {
+                    used = 2;
+                }
+            }
+            c => value.push(c),
+        }
+        rest = rest.get(used..).unwrap_or("");
+    }
+    Ok(value.into())
+}

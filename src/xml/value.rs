@@ -1,0 +1,506 @@
+//! The value types of `plivo-xml.md` §3: trimmed text in, a typed value or a note on what is wrong with it out.
+
+use crate::model::{Digit, Method};
+
+use super::findings::Note;
+use super::grammar::is_space;
+use super::rules;
+
+/// What an attribute (or a body) may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Text without a rule of its own.
+    Any,
+    /// At most so many characters.
+    Text(usize),
+    /// Between so many and so many characters, never shown in a message.
+    Secret(usize, usize),
+    Bool,
+    Int(u32, u32),
+    /// A whole number, or a word that stands for another one.
+    IntOr(u32, u32, &'static str, u32),
+    Enum(Words),
+    /// One of the words, or another token (W310).
+    OpenEnum(&'static [&'static str]),
+    Method,
+    Url,
+    WsUrl,
+    /// One of the words, or a URL.
+    UrlOr(&'static [&'static str]),
+    Phone,
+    /// Phones, separated by `<`.
+    Phones,
+    /// One key.
+    Key,
+    /// One key, or `none` or nothing for no key.
+    KeyOrNone,
+    /// At most so many keys.
+    Keys(usize),
+    /// Keys, or `none` or nothing for no key.
+    KeysOrNone,
+    DigitsList,
+    SendDigits,
+    /// `key=value` items, at most so many bytes.
+    Pairs(usize),
+    Lang,
+    /// A language, W310 outside the list of voices `WOMAN` and `MAN`.
+    ClassicLang,
+    Voice,
+    /// `GetInput inputType`.
+    Input,
+    /// `GetInput hints`.
+    Hints,
+    /// `Wait beep`.
+    Beep,
+    /// Words of a list, separated by commas, in any case.
+    WordList(&'static [&'static str]),
+    BreakTime,
+    Volume,
+    Rate,
+    Pitch,
+}
+
+/// The words of an enumeration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words {
+    pub(super) words: &'static [&'static str],
+    /// Taken too, with W310.
+    pub(super) tolerated: &'static [&'static str],
+    pub(super) case: Case,
+}
+
+/// How letter case counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Case {
+    /// Another case than the word's is W302.
+    Noted,
+    Ignored,
+    /// Another case is another word.
+    Exact,
+}
+
+impl Kind {
+    /// One of the words; another letter case is W302.
+    pub(super) const fn one_of(words: &'static [&'static str]) -> Self {
+        Self::Enum(Words { words, tolerated: &[], case: Case::Noted })
+    }
+
+    /// One of the words in exactly this case.
+    pub(super) const fn exactly(words: &'static [&'static str]) -> Self {
+        Self::Enum(Words { words, tolerated: &[], case: Case::Exact })
+    }
+}
+
+/// A checked value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Flag(bool),
+    Number(u32),
+    /// A word of a table, in its own case.
+    Word(&'static str),
+    Text(String),
+    Method(Method),
+    Keys(Vec<Digit>),
+    List(Vec<String>),
+    Pairs(Vec<(String, String)>),
+}
+
+type Checked = Result<(Value, Option<Note>), Note>;
+
+/// Languages Plivo lists for `WOMAN` and `MAN` (§5.2).
+const CLASSIC_LANGUAGES: &[&str] = &[
+    "da-DK", "nl-NL", "en-AU", "en-GB", "en-US", "fr-FR", "fr-CA", "de-DE", "it-IT", "pl-PL", "pt-PT", "pt-BR",
+    "ru-RU", "es-ES", "es-US", "sv-SE",
+];
+
+/// Longest URL, in characters (L3).
+const MAX_URL: usize = 2_048;
+
+/// Looks at a trimmed value. `Ok` may carry a warning.
+pub(super) fn check(kind: Kind, value: &str) -> Checked {
+    match kind {
+        Kind::Any => plain(Value::Text(value.to_owned())),
+        Kind::Text(max) if value.chars().count() <= max => plain(Value::Text(value.to_owned())),
+        Kind::Text(max) => {
+            Err(Note::bad(format!("has {} characters", value.chars().count()), format!("at most {max} characters")))
+        }
+        Kind::Secret(min, max) if (min..=max).contains(&value.chars().count()) => plain(Value::Text(value.to_owned())),
+        Kind::Secret(min, max) => Err(Note::bad("has the wrong length", format!("write {min} to {max} characters"))),
+        Kind::Bool => boolean(value),
+        Kind::Int(min, max) => int(value, min, max, ""),
+        Kind::IntOr(_, _, word, number) if value.eq_ignore_ascii_case(word) => {
+            Ok((Value::Number(number), other_case(value, word)))
+        }
+        Kind::IntOr(min, max, word, _) => int(value, min, max, word),
+        Kind::Enum(words) => one_of(value, words),
+        Kind::OpenEnum(words) => open_enum(value, words),
+        Kind::Method => method(value),
+        Kind::Url => url(value, ["http", "https"]),
+        Kind::WsUrl => url(value, ["ws", "wss"]),
+        Kind::UrlOr(words) => match words.iter().find(|word| value.eq_ignore_ascii_case(word)) {
+            Some(word) => Ok((Value::Word(word), other_case(value, word))),
+            None => url(value, ["http", "https"]).map_err(|n| Note {
+                hint: format!("write {} or an absolute URL, https://…", words.join(" ").trim()).into(),
+                ..n
+            }),
+        },
+        Kind::Phone => phone(value).map(|digits| (Value::Text(digits), None)),
+        Kind::Phones => {
+            let all: Result<Vec<_>, _> = value.split('<').map(|p| phone(p.trim_matches(is_space))).collect();
+            all.map(|list| (Value::List(list), None))
+        }
+        Kind::Key => keys(value, 1).ok_or_else(|| Note::bad("is not one key", ONE_KEY)).map(clean),
+        Kind::KeyOrNone => none_or(value, || keys(value, 1), ONE_KEY_OR_NONE),
+        Kind::Keys(max) => keys(value, max)
+            .ok_or_else(|| Note::bad("is not a set of keys", format!("write 1 to {max} of 0-9 * #")))
+            .map(clean),
+        Kind::KeysOrNone => none_or(value, || keys(value, usize::MAX), "write keys of 0-9 * #, or none"),
+        Kind::DigitsList => digits_list(value),
+        Kind::SendDigits if is_send_digits(value) => plain(Value::Text(value.to_owned())),
+        Kind::SendDigits => Err(Note::bad(
+            "cannot be sent as digits",
+            "write 1 to 64 of 0-9 * # w W, and @ with a tone length of 40 to 2000 ms behind them if you like",
+        )),
+        Kind::Pairs(max_bytes) => pairs(value, max_bytes),
+        Kind::Lang if is_language(value) => plain(Value::Text(value.to_owned())),
+        Kind::ClassicLang if is_language(value) => {
+            let note = (!CLASSIC_LANGUAGES.contains(&value)).then(|| {
+                let hint = format!("Plivo's voices WOMAN and MAN speak {}", CLASSIC_LANGUAGES.join(", "));
+                Note::new(rules::W310, "is a language Plivo does not list for this voice", hint)
+            });
+            Ok((Value::Text(value.to_owned()), note))
+        }
+        Kind::Lang | Kind::ClassicLang => {
+            Err(Note::bad("is not a language code", "write one such as en-US, hi-IN or es"))
+        }
+        Kind::Voice => voice(value),
+        Kind::Input => input(value),
+        Kind::Hints => hints(value),
+        Kind::Beep => beep(value),
+        Kind::WordList(words) => word_list(value, words),
+        Kind::BreakTime => match break_millis(value) {
+            Some(millis) if millis <= 10_000 => plain(Value::Number(millis)),
+            Some(_) => Err(Note::bad("is longer than 10 seconds", "write at most 10s")),
+            None => Err(Note::bad("is not a length of time", "write it as 250ms or 1.5s")),
+        },
+        Kind::Volume => {
+            const WORDS: &[&str] = &["default", "silent", "x-soft", "soft", "medium", "loud", "x-loud"];
+            let decibels =
+                |v: &str| v.strip_suffix("dB").and_then(|v| v.strip_prefix(['+', '-'])).is_some_and(is_decimal);
+            sound(value, WORDS, decibels, "+6dB or -3dB")
+        }
+        Kind::Rate => {
+            const WORDS: &[&str] = &["x-slow", "slow", "medium", "fast", "x-fast"];
+            sound(value, WORDS, |v| v.strip_suffix('%').is_some_and(|n| in_range(n, 20, 200)), "20% to 200%")
+        }
+        Kind::Pitch => {
+            const WORDS: &[&str] = &["default", "x-low", "low", "medium", "high", "x-high"];
+            let percent = |v: &str| {
+                v.strip_suffix('%').and_then(|v| v.strip_prefix(['+', '-'])).is_some_and(|n| in_range(n, 1, 50))
+            };
+            sound(value, WORDS, percent, "+1% to +50% or -1% to -50%")
+        }
+    }
+}
+
+const ONE_KEY: &str = "write one of 0-9 * #";
+const ONE_KEY_OR_NONE: &str = "write one of 0-9 * #, or none";
+
+fn plain(value: Value) -> Checked {
+    Ok(clean(value))
+}
+
+fn clean(value: Value) -> (Value, Option<Note>) {
+    (value, None)
+}
+
+/// W302 where a word is not written as in the table.
+fn other_case(value: &str, word: &str) -> Option<Note> {
+    (value != word).then(|| Note::new(rules::W302, "is in unusual letter case", format!("write {word}")))
+}
+
+fn boolean(value: &str) -> Checked {
+    for (word, flag) in [("true", true), ("false", false)] {
+        if value.eq_ignore_ascii_case(word) {
+            return Ok((Value::Flag(flag), other_case(value, word)));
+        }
+    }
+    Err(Note::bad("is neither true nor false", "write true or false"))
+}
+
+fn int(value: &str, min: u32, max: u32, or: &str) -> Checked {
+    let hint = || {
+        let or = if or.is_empty() { String::new() } else { format!(", or {or}") };
+        format!("write a whole number from {min} to {max}{or}")
+    };
+    if !is_number(value) {
+        return Err(Note::bad("is not a whole number", hint()));
+    }
+    match value.parse() {
+        Ok(number) if (min..=max).contains(&number) => plain(Value::Number(number)),
+        _ => Err(Note::bad("is out of range", hint())),
+    }
+}
+
+/// ASCII digits, at most ten of them.
+pub(super) fn is_number(value: &str) -> bool {
+    (1..=10).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn in_range(digits: &str, min: u32, max: u32) -> bool {
+    is_number(digits) && digits.parse().is_ok_and(|n| (min..=max).contains(&n))
+}
+
+fn is_decimal(value: &str) -> bool {
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    value.split_once('.').map_or_else(|| digits(value), |(whole, fraction)| digits(whole) && digits(fraction))
+}
+
+fn one_of(value: &str, Words { words, tolerated, case }: Words) -> Checked {
+    let fits = |word: &&&str| if case == Case::Exact { value == **word } else { value.eq_ignore_ascii_case(word) };
+    let documented = || words.join(", ");
+    if let Some(word) = words.iter().find(fits) {
+        let note = if case == Case::Noted { other_case(value, word) } else { None };
+        return Ok((Value::Word(word), note));
+    }
+    match tolerated.iter().find(fits) {
+        Some(word) => {
+            let note =
+                Note::new(rules::W310, "is not in Plivo's documented list", format!("documented: {}", documented()));
+            Ok((Value::Word(word), Some(note)))
+        }
+        None => Err(Note::bad("is not one of the words allowed here", format!("write one of: {}", documented()))),
+    }
+}
+
+fn open_enum(value: &str, words: &[&'static str]) -> Checked {
+    if let Some(word) = words.iter().find(|word| value.eq_ignore_ascii_case(word)) {
+        return Ok((Value::Text((*word).to_owned()), other_case(value, word)));
+    }
+    let hint = format!("documented: {}", words.join(", "));
+    if value.contains(is_space) {
+        return Err(Note::bad("is not one word", hint));
+    }
+    Ok((Value::Text(value.to_owned()), Some(Note::new(rules::W310, "is not in Plivo's documented list", hint))))
+}
+
+fn method(value: &str) -> Checked {
+    for method in [Method::Get, Method::Post] {
+        if value.eq_ignore_ascii_case(method.as_str()) {
+            return Ok((Value::Method(method), other_case(value, method.as_str())));
+        }
+    }
+    Err(Note::new(rules::E312, "is neither GET nor POST", "write GET or POST"))
+}
+
+/// §3 `url`: absolute, one of the two schemes (plain, encrypted), a host, no user info, no spaces.
+fn url(value: &str, [plain, encrypted]: [&str; 2]) -> Checked {
+    let bad = |what: &'static str| {
+        Err(Note::new(rules::E311, what, format!("write an absolute URL, {encrypted}://host/path")))
+    };
+    if value.chars().nth(MAX_URL).is_some() {
+        return Err(Note::new(
+            rules::E311,
+            "is longer than 2048 characters",
+            "keep state on your side, not in the URL",
+        ));
+    }
+    let Some((scheme, rest)) = value.split_once("://") else {
+        return bad("is not an absolute URL");
+    };
+    if ![plain, encrypted].iter().any(|s| scheme.eq_ignore_ascii_case(s)) {
+        return bad("has another scheme than is allowed here");
+    }
+    if value.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(Note::new(rules::E311, "has a space or control character in it", "write %20 for a space"));
+    }
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or("");
+    if authority.contains('@') {
+        return Err(Note::new(
+            rules::E311,
+            "has a user name in it",
+            "leave out what stands before the @: requests are signed, see X-Plivo-Signature-V3",
+        ));
+    }
+    if authority.is_empty() || !url::Url::parse(value).is_ok_and(|url| url.host_str().is_some_and(|h| !h.is_empty())) {
+        return bad("has no valid host");
+    }
+    let note = scheme.eq_ignore_ascii_case(plain).then(|| {
+        Note::new(rules::W311, "is not encrypted", format!("use {encrypted}: (a node refuses {plain}: by default)"))
+    });
+    Ok((Value::Text(value.to_owned()), note))
+}
+
+/// §3 `phone`, to its digits.
+pub(super) fn phone(value: &str) -> Result<String, Note> {
+    let digits: String = value
+        .strip_prefix('+')
+        .unwrap_or(value)
+        .chars()
+        .filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')'))
+        .collect();
+    if (5..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(digits);
+    }
+    Err(Note::bad("is not a phone number", "write country code and number, 5 to 15 digits, such as 918035737458"))
+}
+
+fn key(c: char) -> Option<Digit> {
+    Digit::try_from(c).ok().filter(|d| !d.is_letter())
+}
+
+fn keys(value: &str, max: usize) -> Option<Value> {
+    let keys: Option<Vec<_>> = value.chars().map(key).collect();
+    keys.filter(|k| (1..=max).contains(&k.len())).map(Value::Keys)
+}
+
+fn none_or(value: &str, keys: impl Fn() -> Option<Value>, hint: &'static str) -> Checked {
+    if value.is_empty() {
+        return plain(Value::Keys(Vec::new()));
+    }
+    if value.eq_ignore_ascii_case("none") {
+        return Ok((Value::Keys(Vec::new()), other_case(value, "none")));
+    }
+    keys().map(clean).ok_or_else(|| Note::bad("is not a key", hint))
+}
+
+fn digits_list(value: &str) -> Checked {
+    let pattern = |p: &str| (1..=16).contains(&p.len()) && p.chars().all(|c| key(c).is_some());
+    if value.split(',').all(pattern) {
+        return plain(Value::List(value.split(',').map(str::to_owned).collect()));
+    }
+    Err(Note::bad(
+        "is not a list of digit patterns",
+        "write patterns of 1 to 16 of 0-9 * #, separated by commas without spaces",
+    ))
+}
+
+/// What can be sent as tones: `0-9 * #`, `w` and `W` for pauses.
+pub(super) fn is_dial_string(value: &str) -> bool {
+    (1..=64).contains(&value.len()) && value.chars().all(|c| key(c).is_some() || matches!(c, 'w' | 'W'))
+}
+
+fn is_send_digits(value: &str) -> bool {
+    match value.split_once('@') {
+        Some((digits, millis)) => is_dial_string(digits) && in_range(millis, 40, 2_000),
+        None => is_dial_string(value),
+    }
+}
+
+fn pairs(value: &str, max_bytes: usize) -> Checked {
+    if value.len() > max_bytes {
+        return Err(Note::bad(format!("has {} bytes", value.len()), format!("at most {max_bytes} bytes")));
+    }
+    let pair = |item: &str| {
+        let (key, value) = item.split_once('=')?;
+        let well = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        well.then(|| (key.to_owned(), value.to_owned()))
+    };
+    let all: Option<Vec<_>> = value.split(',').map(pair).collect();
+    all.map(|pairs| (Value::Pairs(pairs), None)).ok_or_else(|| {
+        Note::bad(
+            "is not a list of key=value items",
+            "write key=value,key=value; keys of letters, digits, - and _, no spaces around the commas",
+        )
+    })
+}
+
+/// `xx`, `xxx`, with a script and a region behind it if need be (BCP 47); letter case is free.
+fn is_language(value: &str) -> bool {
+    let letters = |s: &str, n: std::ops::RangeInclusive<usize>| {
+        n.contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphabetic())
+    };
+    let region = |s: &str| letters(s, 2..=2) || (s.len() == 3 && s.bytes().all(|b| b.is_ascii_digit()));
+    let mut parts = value.split('-');
+    if !parts.next().is_some_and(|language| letters(language, 2..=3)) {
+        return false;
+    }
+    match (parts.next(), parts.next(), parts.next()) {
+        (None, ..) => true,
+        (Some(part), None, _) => region(part),
+        (Some(script), Some(part), None) => letters(script, 4..=4) && region(part),
+        _ => false,
+    }
+}
+
+fn voice(value: &str) -> Checked {
+    for word in ["WOMAN", "MAN"] {
+        if value.eq_ignore_ascii_case(word) {
+            // Either case is common in Plivo's own examples; lower case is what the finding is about.
+            return Ok((Value::Text(word.to_owned()), other_case(value, word)));
+        }
+    }
+    let name = value.strip_prefix("Polly.").map(|name| name.strip_suffix("-Neural").unwrap_or(name));
+    if name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphabetic())) {
+        return plain(Value::Text(value.to_owned()));
+    }
+    Err(Note::bad("is not a voice", "write WOMAN, MAN or a Polly voice such as Polly.Joanna"))
+}
+
+fn input(value: &str) -> Checked {
+    let words: Vec<String> = value.split(is_space).filter(|w| !w.is_empty()).map(str::to_ascii_lowercase).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let word = match words.as_slice() {
+        ["dtmf"] => "dtmf",
+        ["speech"] => "speech",
+        ["dtmf", "speech"] | ["speech", "dtmf"] => "dtmf speech",
+        _ => return Err(Note::bad("is not a kind of input", "write dtmf, speech or dtmf speech")),
+    };
+    let written = value.split(is_space).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ");
+    Ok((Value::Word(word), other_case(&written, word)))
+}
+
+fn hints(value: &str) -> Checked {
+    let phrases: Vec<&str> = value.split(',').map(|p| p.trim_matches(is_space)).filter(|p| !p.is_empty()).collect();
+    let limits = "at most 500 phrases, 100 characters each, 10000 in all";
+    if phrases.len() > 500 {
+        return Err(Note::bad(format!("has {} phrases", phrases.len()), limits));
+    }
+    if value.chars().nth(10_000).is_some() {
+        return Err(Note::bad("has more than 10000 characters", limits));
+    }
+    if phrases.iter().any(|p| p.chars().nth(100).is_some()) {
+        return Err(Note::bad("has a phrase of more than 100 characters", limits));
+    }
+    plain(Value::List(phrases.into_iter().map(str::to_owned).collect()))
+}
+
+fn beep(value: &str) -> Checked {
+    if let Ok(flag) = boolean(value) {
+        return Ok(flag);
+    }
+    const KEYS: &[&str] = &["duration", "inter_silence", "intra_silence", "threshold"];
+    match pairs(value, usize::MAX) {
+        Ok((Value::Pairs(items), _)) if items.iter().all(|(k, v)| KEYS.contains(&k.as_str()) && is_number(v)) => {
+            plain(Value::Flag(true))
+        }
+        _ => Err(Note::bad(
+            "is not a beep setting",
+            format!("write true, false, or whole numbers for {}", KEYS.join(", ")),
+        )),
+    }
+}
+
+fn word_list(value: &str, words: &[&'static str]) -> Checked {
+    let known = |item: &str| words.iter().find(|word| item.trim_matches(is_space).eq_ignore_ascii_case(word));
+    let all: Option<Vec<String>> = value.split(',').map(|item| known(item).map(|w| (*w).to_owned())).collect();
+    all.map(|list| (Value::List(list), None))
+        .ok_or_else(|| Note::bad("has a word that is not known here", format!("write some of: {}", words.join(", "))))
+}
+
+/// `250ms`, `1.5s`: milliseconds.
+pub(super) fn break_millis(value: &str) -> Option<u32> {
+    let (number, unit) = match value.strip_suffix("ms") {
+        Some(number) => (number, 1.0),
+        None => (value.strip_suffix('s')?, 1_000.0),
+    };
+    // Any length beyond the allowed is as good as any other: the cast saturates.
+    is_decimal(number).then(|| number.parse::<f64>().ok()).flatten().map(|n| (n * unit).round() as u32)
+}
+
+fn sound(value: &str, words: &[&'static str], number: impl Fn(&str) -> bool, form: &str) -> Checked {
+    if words.contains(&value) || number(value) {
+        return plain(Value::Text(value.to_owned()));
+    }
+    Err(Note::bad("is not a setting of prosody", format!("write one of: {}, or {form}", words.join(", "))))
+}

@@ -1,0 +1,1 @@
+//! Typed elements back to text.
