@@ -1,1 +1,322 @@
 //! A simulated Meta and phone; meets a node over HTTP and UDP only, as the world does.
+//!
+//! `meta` is Graph, webhooks and each call's life; `media` terminates ICE-lite, DTLS-SRTP and Opus; `caller` is the
+//! scripted phone, `phone` the one in the browser; `control` lets other processes place calls; `demo` is an Answer-URL
+//! application to copy. The stand-in is built from `meta-calling.md` and shares no decision with the engine.
+
+pub mod caller;
+pub mod client;
+pub mod control;
+pub mod demo;
+mod dice;
+mod follow;
+pub mod log;
+mod media;
+mod meta;
+mod phone;
+pub mod sound;
+pub mod world;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use caller::{
+    CallControl, CallEvent, CallEvents, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep, KeysStart,
+};
+pub use meta::webhook::WebhookTimes;
+pub use world::SimNumber;
+
+use self::dice::Dice;
+use self::log::{LogLine, SimLog};
+use self::media::peer::Identity;
+use self::media::{LegId, Relay};
+use self::meta::body::CallFacts;
+use self::meta::life::{self, CallMsg, Wiring};
+use self::meta::webhook::{Door, Webhooks};
+use self::world::Numbers;
+use crate::clock::Clock;
+
+/// What a simulator is started with. The default is the development world on loopback, ports chosen by the system.
+#[derive(Clone, Debug)]
+pub struct SimOptions {
+    /// Where Graph, the phone page and `/_sim/` listen.
+    pub listen: SocketAddr,
+    /// Where media goes: address and port (0: any) of the shared relay.
+    pub media: SocketAddr,
+    /// A relay port for each call, instead of one for all (H13).
+    pub port_per_call: bool,
+    pub app_secret: String,
+    pub verify_token: String,
+    pub access_token: String,
+    /// `X-API-Key` for the node's event log.
+    pub api_key: String,
+    /// Base URL of the node that calls go to; can be given later with [`Sim::set_node_url`].
+    pub node_url: Option<String>,
+    pub numbers: Vec<SimNumber>,
+    pub times: SimTimes,
+    /// Makes ids, credentials and delays the same in every run.
+    pub seed: Option<u64>,
+    pub clock: Clock,
+}
+
+/// Times of the stand-in.
+#[derive(Clone, Copy, Debug)]
+pub struct SimTimes {
+    /// T_window: from the connect webhook to `accept` (M10).
+    pub accept_window: Duration,
+    pub webhook: WebhookTimes,
+}
+
+impl Default for SimTimes {
+    fn default() -> Self {
+        Self { accept_window: Duration::from_secs(45), webhook: WebhookTimes::default() }
+    }
+}
+
+impl Default for SimOptions {
+    fn default() -> Self {
+        let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        Self {
+            listen: loopback,
+            media: loopback,
+            port_per_call: false,
+            app_secret: world::APP_SECRET.into(),
+            verify_token: world::VERIFY_TOKEN.into(),
+            access_token: world::ACCESS_TOKEN.into(),
+            api_key: world::API_KEY.into(),
+            node_url: None,
+            numbers: vec![SimNumber::default()],
+            times: SimTimes::default(),
+            seed: None,
+            clock: Clock::real(),
+        }
+    }
+}
+
+/// The simulator could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SimError {
+    #[error("listen on {addr}: {source}")]
+    Listen { addr: SocketAddr, source: std::io::Error },
+    #[error("make the media side: {0}")]
+    Media(String),
+}
+
+/// A running simulator. [`Sim::stop`] ends it, and so does dropping it.
+#[derive(Debug)]
+pub struct Sim {
+    world: Arc<World>,
+    url: String,
+}
+
+/// What all parts of the simulator share.
+pub(crate) struct World {
+    clock: Clock,
+    dice: Arc<Dice>,
+    log: Arc<SimLog>,
+    http: client::Client,
+    webhooks: Arc<Webhooks>,
+    relay: Relay,
+    media_ip: IpAddr,
+    port_per_call: bool,
+    app_secret: String,
+    verify_token: String,
+    access_token: String,
+    api_key: String,
+    times: SimTimes,
+    node_url: Mutex<Option<String>>,
+    numbers: Mutex<Numbers>,
+    /// By phone number id and call id: ids of different numbers may be the same (H12).
+    calls: Mutex<HashMap<(String, String), mpsc::Sender<CallMsg>>>,
+    phones: phone::Phones,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").finish_non_exhaustive()
+    }
+}
+
+impl Sim {
+    /// Starts Graph, the relay and the phone page.
+    ///
+    /// # Errors
+    /// An address can't be had.
+    pub async fn start(options: SimOptions) -> Result<Self, SimError> {
+        let listen_fault = |source| SimError::Listen { addr: options.listen, source };
+        let listener = TcpListener::bind(options.listen).await.map_err(listen_fault)?;
+        let addr = listener.local_addr().map_err(listen_fault)?;
+        let stop = CancellationToken::new();
+        let (clock, dice) = (options.clock.clone(), Arc::new(Dice::new(options.seed)));
+        let log = Arc::new(SimLog::new(clock.clone()));
+        let identity = Identity::new().map_err(|e| SimError::Media(e.to_string()))?;
+        let (ip, port) = (options.media.ip(), options.media.port());
+        let relay = Relay::start(ip, port, identity, clock.clone(), log.clone(), stop.clone())
+            .await
+            .map_err(|source| SimError::Listen { addr: options.media, source })?;
+        let http = client::client();
+        let webhooks = Webhooks::new(http.clone(), log.clone(), dice.clone(), options.times.webhook, stop.clone());
+        let world = Arc::new(World {
+            clock,
+            dice,
+            log,
+            http,
+            webhooks: Arc::new(webhooks),
+            relay,
+            media_ip: ip,
+            port_per_call: options.port_per_call,
+            app_secret: options.app_secret,
+            verify_token: options.verify_token,
+            access_token: options.access_token,
+            api_key: options.api_key,
+            times: options.times,
+            node_url: Mutex::new(options.node_url.map(trimmed)),
+            numbers: Mutex::new(Numbers::of(options.numbers)),
+            calls: Mutex::default(),
+            phones: phone::Phones::default(),
+            stop: stop.clone(),
+        });
+        let app = meta::graph::router()
+            .merge(control::router())
+            .merge(phone::router())
+            .fallback(meta::graph::unknown)
+            .with_state(world.clone());
+        tokio::spawn(async move {
+            let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
+            if let Err(error) = served {
+                tracing::warn!(%error, "the simulated Meta stopped listening");
+            }
+        });
+        Ok(Self { world, url: format!("http://{addr}") })
+    }
+
+    /// Base URL of everything here.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What `[meta].graph_url` of a node must be.
+    pub fn graph_url(&self) -> String {
+        format!("{}{}", self.url, meta::graph::BASE)
+    }
+
+    /// The browser phone.
+    pub fn phone_url(&self) -> String {
+        format!("{}/_sim/phone", self.url)
+    }
+
+    /// Where Meta's side of the media is.
+    pub fn media_addr(&self) -> SocketAddr {
+        self.world.relay.addr()
+    }
+
+    /// The node that calls go to from now on.
+    pub fn set_node_url(&self, node_url: impl Into<String>) {
+        *locked(&self.world.node_url) = Some(trimmed(node_url.into()));
+    }
+
+    /// Places a call. Its events end with [`Happened::Ended`]; dropping them hangs up.
+    pub fn place_call(&self, script: CallScript) -> CallEvents {
+        self.world.place(script, None)
+    }
+
+    /// What happened at Meta, oldest first; bounded.
+    pub fn log(&self) -> Vec<LogLine> {
+        self.world.log.since(0)
+    }
+
+    /// Ends everything: calls, webhooks, listeners.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.world.stop.cancel();
+    }
+}
+
+impl World {
+    /// Places a call; `browser` speaks and hears in the script's place.
+    pub(crate) fn place(self: &Arc<Self>, script: CallScript, browser: Option<LegId>) -> CallEvents {
+        let (own, mailbox) = mpsc::channel(life::MAILBOX);
+        self.place_wired(script, browser, own, mailbox)
+    }
+
+    /// The same with a mailbox that others know already.
+    pub(crate) fn place_wired(
+        self: &Arc<Self>,
+        script: CallScript,
+        browser: Option<LegId>,
+        own: mpsc::Sender<CallMsg>,
+        mailbox: mpsc::Receiver<CallMsg>,
+    ) -> CallEvents {
+        let (events, reader) = mpsc::channel(caller::EVENTS_MAX);
+        let control = CallControl(own.clone());
+        tokio::spawn(life::run(self.clone(), script, browser, Wiring { own, mailbox, events }));
+        CallEvents { control, events: reader }
+    }
+
+    fn door(&self, script: &CallScript) -> Option<Door> {
+        let node_url = script.node_url.clone().map(trimmed).or_else(|| locked(&self.node_url).clone())?;
+        Some(Door {
+            node_url,
+            app_secret: script.app_secret.clone().unwrap_or_else(|| self.app_secret.clone()),
+            verify_token: script.verify_token.clone().unwrap_or_else(|| self.verify_token.clone()),
+        })
+    }
+
+    /// The shared relay, or one for this call alone. A browser's end lives in the shared one.
+    async fn relay_for_call(&self, with_browser: bool) -> std::io::Result<Relay> {
+        if !self.port_per_call || with_browser {
+            return Ok(self.relay.clone());
+        }
+        let identity = self.relay.identity.clone();
+        Relay::start(self.media_ip, 0, identity, self.clock.clone(), self.log.clone(), self.stop.clone()).await
+    }
+
+    fn has_number(&self, phone_number_id: &str) -> bool {
+        locked(&self.numbers).by_id(phone_number_id).is_some()
+    }
+
+    fn number(&self, number: &str) -> Option<SimNumber> {
+        locked(&self.numbers).by_number(number).cloned()
+    }
+
+    fn learn_number(&self, number: &SimNumber) {
+        locked(&self.numbers).learn(number.clone());
+    }
+
+    fn add_call(&self, facts: &CallFacts, call: mpsc::Sender<CallMsg>) {
+        locked(&self.calls).insert(call_key(facts), call);
+    }
+
+    fn drop_call(&self, facts: &CallFacts) {
+        locked(&self.calls).remove(&call_key(facts));
+    }
+
+    fn call(&self, phone_number_id: &str, call_id: &str) -> Option<mpsc::Sender<CallMsg>> {
+        locked(&self.calls).get(&(phone_number_id.to_owned(), call_id.to_owned())).cloned()
+    }
+}
+
+fn call_key(facts: &CallFacts) -> (String, String) {
+    (facts.number.phone_number_id.clone(), facts.call_id.clone())
+}
+
+fn trimmed(url: String) -> String {
+    url.trim_end_matches('/').to_owned()
+}
+
+/// A lock whose holder panicked is still good here: what it guards is never left half changed.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,185 @@
+//! The simulator's own doors, under `/_sim/`: place a call from another process, read the log.
+//!
+//! For tools on the same machine. A page from elsewhere must not use them from somebody's browser, so that names other
+//! than `localhost` (DNS rebinding) and cross-site requests are refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine as _;
+use http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+use super::caller::{CallEvents, CallScript, HangupRule, KeysStart, parse_keys};
+use super::world::SimNumber;
+use super::{World, sound};
+
+/// A WAV file of ten minutes at 48 kHz stereo, in Base64, fits.
+const BODY_BYTES_MAX: usize = 160 << 20;
+/// Longest call that may be asked for, in seconds.
+const HOLD_MAX: f64 = 86_400.0;
+
+/// `POST /_sim/calls`: what a call is to be. Everything may be left out.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallOrder {
+    /// The business number; with the two ids, one that the simulator does not know yet.
+    pub to: Option<String>,
+    pub phone_number_id: Option<String>,
+    pub waba: Option<String>,
+    pub from: Option<String>,
+    pub name: Option<String>,
+    /// Base URL of the node.
+    pub node: Option<String>,
+    pub api_key: Option<String>,
+    pub app_secret: Option<String>,
+    pub verify_token: Option<String>,
+    pub dtmf: Option<String>,
+    pub keys_start: KeysStart,
+    /// A WAV file in Base64.
+    pub say: Option<String>,
+    pub record: bool,
+    /// Hang up so many seconds after the answer; absent: when all is quiet.
+    pub hold_s: Option<f64>,
+    /// Never hang up by itself.
+    pub stay: bool,
+}
+
+pub(crate) fn router() -> Router<Arc<World>> {
+    Router::new()
+        .route("/_sim/calls", post(place).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)))
+        .route("/_sim/log", get(log))
+        .layer(from_fn(only_from_here))
+}
+
+async fn place(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order: CallOrder = match serde_json::from_slice(&body) {
+        Ok(order) => order,
+        Err(e) => return refuse(format!("the body is no order of a call: {e}")),
+    };
+    match script_of(&world, order) {
+        Ok(script) => lines(world.place(script, None)),
+        Err(why) => refuse(why),
+    }
+}
+
+/// The script that an order asks for.
+fn script_of(world: &World, order: CallOrder) -> Result<CallScript, String> {
+    let to = order.to.unwrap_or_else(|| super::world::NUMBER.to_owned());
+    let to = crate::model::digits_of(&to);
+    let to = match (order.phone_number_id, order.waba) {
+        (Some(phone_number_id), waba) => SimNumber {
+            number: to,
+            phone_number_id,
+            waba: waba.unwrap_or_else(|| super::world::WABA.to_owned()),
+            name: String::new(),
+        },
+        (None, _) => world.number(&to).ok_or_else(|| {
+            format!("the simulated Meta has no business number {to}: give phone_number_id and waba with it")
+        })?,
+    };
+    let say = match order.say {
+        Some(wav) => {
+            let wav = base64::engine::general_purpose::STANDARD.decode(wav);
+            sound::frames_of_wav(&wav.map_err(|e| format!("say is not Base64: {e}"))?)
+                .map_err(|e| format!("say: {e}"))?
+        }
+        None => Vec::new(),
+    };
+    let hangup = match order.hold_s {
+        _ if order.stay => HangupRule::Never,
+        Some(s) if (0.0..=HOLD_MAX).contains(&s) => HangupRule::AfterAnswer(Duration::from_secs_f64(s)),
+        Some(s) => return Err(format!("hold_s {s} is not between 0 and {HOLD_MAX}")),
+        None => HangupRule::default(),
+    };
+    let usual = CallScript::default();
+    Ok(CallScript {
+        from: order.from.map_or(usual.from.clone(), |f| crate::model::digits_of(&f)),
+        name: order.name.unwrap_or(usual.name.clone()),
+        to,
+        node_url: order.node,
+        api_key: order.api_key,
+        app_secret: order.app_secret,
+        verify_token: order.verify_token,
+        keys: parse_keys(order.dtmf.as_deref().unwrap_or_default()).map_err(|e| format!("dtmf: {e}"))?,
+        keys_start: order.keys_start,
+        say,
+        record: order.record,
+        hangup,
+        ..usual
+    })
+}
+
+/// A call's events as JSON lines. Whoever closes the connection hangs up.
+fn lines(events: CallEvents) -> Response {
+    let stream = futures_util::stream::unfold(events, |mut events| async move {
+        let event = events.next().await?;
+        let mut line = serde_json::to_vec(&event).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), events))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
+}
+
+#[derive(Deserialize)]
+struct LogQuery {
+    #[serde(default)]
+    since: u64,
+}
+
+async fn log(State(world): State<Arc<World>>, Query(query): Query<LogQuery>) -> Response {
+    axum::Json(world.log.since(query.since)).into_response()
+}
+
+/// 400 with the reason as `error`.
+pub(crate) fn refuse(why: String) -> Response {
+    (StatusCode::BAD_REQUEST, axum::Json(serde_json::json!({ "error": why }))).into_response()
+}
+
+/// Lets in what this machine asks, and pages of our own.
+pub(crate) async fn only_from_here(request: Request, next: Next) -> Response {
+    if is_from_here(request.headers()) {
+        next.run(request).await
+    } else {
+        (StatusCode::FORBIDDEN, "this door is for the machine the simulator runs on\n").into_response()
+    }
+}
+
+fn is_from_here(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    let host = text("host").unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.contains(']') { host } else { name });
+    let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
+    let ours = matches!(text("sec-fetch-site"), None | Some("same-origin" | "none"));
+    (literal || name == "localhost") && ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_from_here;
+    use http::HeaderMap;
+
+    #[test]
+    fn only_this_machine_and_our_own_page_may() {
+        let from = |host: &'static str, site: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", host.parse().expect("host"));
+            if let Some(site) = site {
+                headers.insert("sec-fetch-site", site.parse().expect("site"));
+            }
+            is_from_here(&headers)
+        };
+        assert!(from("127.0.0.1:8081", None));
+        assert!(from("localhost:8081", Some("same-origin")));
+        assert!(from("[::1]:8081", Some("none")));
+        assert!(from("[::1]", None));
+        assert!(!from("rebound.example.com:8081", None));
+        assert!(!from("127.0.0.1:8081", Some("cross-site")));
+    }
+}

@@ -1,0 +1,202 @@
+//! An Answer-URL application to try Offhook with, and to copy from: a spoken menu.
+//!
+//! Offhook asks `/answer` when somebody calls and does what the XML says. Each key leads to `/menu`; every request is
+//! signed, and what does not carry a right `X-Plivo-Signature-V3` is refused. Knows nothing of Offhook's insides.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawForm, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine as _;
+use http::{HeaderMap, StatusCode, Uri, header};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// A running demo application; dropping it stops it.
+#[derive(Debug)]
+pub struct Demo {
+    url: String,
+    stop: CancellationToken,
+}
+
+struct App {
+    /// Our own base URL: signatures cover it.
+    url: String,
+    auth_token: String,
+}
+
+/// A form, name by name.
+type Params = BTreeMap<String, Vec<String>>;
+
+/// Starts the application; `auth_token` is that of the account whose number points here.
+///
+/// # Errors
+/// The address can't be had.
+pub async fn start(listen: SocketAddr, auth_token: &str) -> std::io::Result<Demo> {
+    let listener = TcpListener::bind(listen).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let app = Arc::new(App { url: url.clone(), auth_token: auth_token.to_owned() });
+    let routes = Router::new()
+        .route("/answer", post(answer))
+        .route("/menu", post(menu))
+        .route("/code", post(code))
+        .route("/hangup", post(hangup))
+        .route("/chime.wav", get(|| async { ([(header::CONTENT_TYPE, "audio/wav")], chime()) }))
+        .with_state(app);
+    let stop = CancellationToken::new();
+    let served = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
+    tokio::spawn(async move { served.await });
+    Ok(Demo { url, stop })
+}
+
+impl Demo {
+    /// What the number's `answer_url` must be.
+    pub fn answer_url(&self) -> String {
+        format!("{}/answer", self.url)
+    }
+
+    /// What the number's `hangup_url` may be.
+    pub fn hangup_url(&self) -> String {
+        format!("{}/hangup", self.url)
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn answer(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
+    match app.check(&uri, &headers, &body) {
+        Ok(_) => xml(&app.ask("Welcome to Offhook. ")),
+        Err(refused) => refused,
+    }
+}
+
+async fn menu(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
+    let params = match app.check(&uri, &headers, &body) {
+        Ok(params) => params,
+        Err(refused) => return refused,
+    };
+    let url = &app.url;
+    xml(&match value(&params, "Digits") {
+        "1" => app.ask("We are open from nine in the morning to six in the evening, Monday to Friday. "),
+        "2" => format!("<Play>{url}/chime.wav</Play>{}", app.ask("That was a file. ")),
+        "3" => format!(
+            "<GetDigits action=\"{url}/code\" method=\"POST\" numDigits=\"4\" timeout=\"10\">\
+             <Speak>Please enter a code of four digits.</Speak></GetDigits>{}",
+            app.ask("No code was entered. ")
+        ),
+        "9" => format!("<Speak>Once more.</Speak><Redirect method=\"POST\">{url}/answer</Redirect>"),
+        "0" => "<Speak>Thank you for calling. Goodbye.</Speak><Hangup/>".to_owned(),
+        _ => app.ask("That is not one of the choices. "),
+    })
+}
+
+async fn code(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
+    match app.check(&uri, &headers, &body) {
+        Ok(params) => {
+            // Digits are data from outside: only digits go into the document.
+            let digits: String = value(&params, "Digits").chars().filter(char::is_ascii_digit).collect();
+            let read_back = format!(
+                "<Speak voice=\"Polly.Joanna\">You entered <say-as interpret-as=\"digits\">{digits}</say-as>.</Speak>"
+            );
+            xml(&format!("{read_back}{}", app.ask("")))
+        }
+        Err(refused) => refused,
+    }
+}
+
+async fn hangup(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
+    match app.check(&uri, &headers, &body) {
+        Ok(_) => StatusCode::OK.into_response(),
+        Err(refused) => refused,
+    }
+}
+
+impl App {
+    /// The menu, introduced by `first`.
+    fn ask(&self, first: &str) -> String {
+        format!(
+            "<GetInput action=\"{}/menu\" method=\"POST\" inputType=\"dtmf\" numDigits=\"1\" executionTimeout=\"10\">\
+             <Speak>{first}For our opening hours press 1. To hear a sound press 2. To enter a code press 3. \
+             To hear this again press 9. To end the call press 0.</Speak></GetInput>\
+             <Speak>We did not hear a key. Goodbye.</Speak><Hangup/>",
+            self.url
+        )
+    }
+
+    /// The request's parameters, if Offhook signed it (`X-Plivo-Signature-V3`).
+    fn check(&self, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Params, Response> {
+        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let mut params = Params::new();
+        for (name, value) in url::form_urlencoded::parse(body) {
+            params.entry(name.into_owned()).or_default().push(value.into_owned());
+        }
+        let signed = signed_string(&self.url, uri, &params, text("x-plivo-signature-v3-nonce"));
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, self.auth_token.as_bytes());
+        let right = text("x-plivo-signature-v3").split(',').any(|signature| {
+            let signature = base64::engine::general_purpose::STANDARD.decode(signature.trim());
+            signature.is_ok_and(|s| aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &s).is_ok())
+        });
+        let call = value(&params, "CallUUID");
+        tracing::info!(
+            path = uri.path(),
+            call,
+            event = value(&params, "Event"),
+            signed = right,
+            "demo application asked"
+        );
+        if right {
+            Ok(params)
+        } else {
+            Err((StatusCode::FORBIDDEN, "the signature is missing or wrong\n").into_response())
+        }
+    }
+}
+
+/// What a POST's V3 signature covers: URL, sorted parameters, nonce.
+fn signed_string(base: &str, uri: &Uri, params: &Params, nonce: &str) -> String {
+    let sorted: String = params
+        .iter()
+        .flat_map(|(name, values)| {
+            let mut values = values.clone();
+            values.sort_unstable();
+            values.into_iter().map(move |value| format!("{name}{value}"))
+        })
+        .collect();
+    let path = uri.path();
+    match (uri.query(), params.is_empty()) {
+        (None, true) => format!("{base}{path}.{nonce}"),
+        (None, false) => format!("{base}{path}?{sorted}.{nonce}"),
+        (Some(query), _) => format!("{base}{path}?{query}.{sorted}.{nonce}"),
+    }
+}
+
+fn value<'a>(params: &'a Params, name: &str) -> &'a str {
+    params.get(name).and_then(|values| values.first()).map_or("", String::as_str)
+}
+
+fn xml(body: &str) -> Response {
+    let document = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response>{body}</Response>\n");
+    ([(header::CONTENT_TYPE, "application/xml; charset=utf-8")], document).into_response()
+}
+
+/// Three notes, a second and a half: a WAV file made on the spot.
+fn chime() -> Vec<u8> {
+    let notes = [523.25, 659.25, 783.99].into_iter().flat_map(|hertz: f64| {
+        (0..8_000).map(move |n| {
+            let fade = 1.0 - f64::from(n) / 8_000.0;
+            ((f64::from(n) / 16_000.0 * hertz * std::f64::consts::TAU).sin() * 9_000.0 * fade) as i16
+        })
+    });
+    super::sound::wav_of(&notes.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! What a simulated phone hears: decodes Opus, measures how much of it is sound, keeps it where asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::ffi::opus::{Decoder, Rate};
+
+/// Sound kept at most: 30 minutes.
+const RECORD_SAMPLES_MAX: usize = 30 * 60 * 16_000;
+/// −50 dBFS: below it is silence. A codec's own noise lies far under it, the softest speech above.
+const LOUD_RMS: f64 = 100.0;
+/// More than 100 ms missing is a gap that people hear (`meta-calling.md` §5.3).
+const GAP_SAMPLES: u32 = 4_800 + 960;
+/// A jump of timestamps that is no gap but a new beginning (5 s).
+const JUMP_SAMPLES: u32 = 240_000;
+
+/// What can be asked of a leg while it lives.
+#[derive(Debug, Default)]
+pub(crate) struct LegStats {
+    /// Milliseconds of sound that was not silence.
+    pub(crate) heard_ms: AtomicU64,
+    /// When sound was heard last, in milliseconds of the call; 0: never.
+    pub(crate) loud_at_ms: AtomicU64,
+    pub(crate) gaps: AtomicU64,
+    pub(crate) clipped: AtomicU64,
+    pub(crate) packets: AtomicU64,
+    /// Nothing is left to say or press.
+    pub(crate) said: AtomicBool,
+}
+
+/// The receiving half of a phone.
+#[derive(Debug)]
+pub(crate) struct Ear {
+    decoder: Decoder,
+    pcm: Vec<i16>,
+    record: Option<Vec<i16>>,
+    next_time: Option<u32>,
+    stats: Arc<LegStats>,
+    heard_first: bool,
+}
+
+impl Ear {
+    pub(crate) fn new(record: bool, stats: Arc<LegStats>) -> Self {
+        Self {
+            decoder: Decoder::new(Rate::Hz16000),
+            pcm: Vec::with_capacity(Rate::Hz16000.frame()),
+            record: record.then(Vec::new),
+            next_time: None,
+            stats,
+            heard_first: false,
+        }
+    }
+
+    /// Hears one packet, `at_ms` into the call. True for the first one that is not silence.
+    pub(crate) fn hear(&mut self, time: u32, payload: &[u8], at_ms: u64) -> bool {
+        self.stats.packets.fetch_add(1, Ordering::Relaxed);
+        if let Some(expected) = self.next_time {
+            let ahead = time.wrapping_sub(expected);
+            if ahead > u32::MAX / 2 {
+                return false; // late: its place was filled already
+            }
+            if (GAP_SAMPLES..JUMP_SAMPLES).contains(&ahead) {
+                self.stats.gaps.fetch_add(1, Ordering::Relaxed);
+            }
+            if ahead < JUMP_SAMPLES {
+                // 48 kHz clock, 16 kHz recording.
+                self.keep_silence(usize::try_from(ahead / 3).unwrap_or(0));
+            }
+        }
+        self.pcm.clear();
+        let samples = self.decoder.decode(Some(payload), false, &mut self.pcm).unwrap_or(0);
+        self.next_time = Some(time.wrapping_add(u32::try_from(samples * 3).unwrap_or(960).max(960)));
+        if let Some(kept) = &mut self.record {
+            let room = RECORD_SAMPLES_MAX.saturating_sub(kept.len());
+            kept.extend(self.pcm.iter().take(room));
+        }
+        if rms(&self.pcm) < LOUD_RMS {
+            return false;
+        }
+        self.stats.heard_ms.fetch_add(u64::try_from(samples / 16).unwrap_or(0), Ordering::Relaxed);
+        self.stats.loud_at_ms.store(at_ms.max(1), Ordering::Relaxed);
+        !std::mem::replace(&mut self.heard_first, true)
+    }
+
+    /// What was kept: 16 kHz mono.
+    pub(crate) fn into_recording(self) -> Option<Vec<i16>> {
+        self.record
+    }
+
+    fn keep_silence(&mut self, samples: usize) {
+        if let Some(kept) = &mut self.record {
+            let room = RECORD_SAMPLES_MAX.saturating_sub(kept.len());
+            kept.resize(kept.len() + samples.min(room), 0);
+        }
+    }
+}
+
+fn rms(pcm: &[i16]) -> f64 {
+    if pcm.is_empty() {
+        return 0.0;
+    }
+    let energy: f64 = pcm.iter().map(|s| f64::from(*s).powi(2)).sum();
+    (energy / pcm.len() as f64).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ear, LegStats};
+    use crate::ffi::opus::{Encoder, Rate};
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    fn tone(frames: usize, level: f64) -> Vec<Vec<i16>> {
+        let wave: Vec<i16> = (0..frames * 320).map(|n| ((n as f64 * 0.17).sin() * level) as i16).collect();
+        wave.chunks(320).map(<[i16]>::to_vec).collect()
+    }
+
+    #[test]
+    fn silence_is_not_heard_and_sound_is_counted_and_kept_in_place() {
+        let stats = Arc::new(LegStats::default());
+        let mut ear = Ear::new(true, stats.clone());
+        let mut encoder = Encoder::new(Rate::Hz16000, 5, 24_000);
+        let mut time = 0u32;
+        for frame in tone(10, 0.0) {
+            assert!(!ear.hear(time, &encoder.encode(&frame), 1));
+            time += 960;
+        }
+        let mut firsts = 0;
+        for frame in tone(50, 8_000.0) {
+            firsts += usize::from(ear.hear(time, &encoder.encode(&frame), 2));
+            time += 960;
+        }
+        assert_eq!(firsts, 1);
+        let heard = stats.heard_ms.load(Ordering::Relaxed);
+        assert!((900..=1_000).contains(&heard), "{heard}");
+        // 200 ms missing: one gap, and the recording keeps its length.
+        time += 9_600;
+        ear.hear(time, &encoder.encode(&[0; 320]), 3);
+        assert_eq!(stats.gaps.load(Ordering::Relaxed), 1);
+        assert_eq!(ear.into_recording().map(|r| r.len()), Some(61 * 320 + 3_200));
+    }
+}

@@ -1,0 +1,470 @@
+//! Meta's side of the media: one UDP socket for all calls (H13), or one a call. Terminates ICE-lite, DTLS, SRTP.
+//!
+//! A [`Relay`] is a task that owns a socket and its legs. Orders come over a bounded queue; what legs tell goes to
+//! the call they belong to. A leg is Meta's side of a call or the end of a browser's connection; two legs can be
+//! bridged, then Opus passes through from one to the other.
+
+pub(crate) mod ear;
+pub(crate) mod mouth;
+pub(crate) mod peer;
+pub(crate) mod stun;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::ear::{Ear, LegStats};
+use self::mouth::{Mouth, Spoken};
+use self::peer::{Identity, MetaSide, Peer, PeerError, PeerEvent};
+use super::caller::KeyStep;
+use super::log::{Logged, SimLog};
+use crate::clock::Clock;
+
+/// Pace of sending.
+const TICK: Duration = Duration::from_millis(20);
+/// Orders that may wait.
+const ORDERS_MAX: usize = 4_096;
+/// Largest datagram looked at.
+const DATAGRAM_MAX: usize = 2_048;
+/// Datagrams read before the tick gets its turn again.
+const READ_MAX: usize = 256;
+
+/// Names a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LegId(u64);
+
+/// What a leg tells its call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LegTold {
+    Up,
+    Gone(String),
+    FirstAudio,
+    KeySent(char),
+}
+
+/// Where a leg's news go: must not block.
+pub(crate) type LegSink = Box<dyn Fn(LegTold) + Send>;
+
+/// What a leg is made from.
+pub(crate) struct LegPlan {
+    pub(crate) side: MetaSide,
+    pub(crate) call_id: String,
+    pub(crate) mouth: Mouth,
+    pub(crate) record: bool,
+    pub(crate) stats: Arc<LegStats>,
+    pub(crate) started: Instant,
+    pub(crate) sink: LegSink,
+}
+
+enum Order {
+    OpenMeta {
+        leg: LegId,
+        plan: Box<LegPlan>,
+        done: oneshot::Sender<Result<(), PeerError>>,
+    },
+    OpenBrowser {
+        leg: LegId,
+        offer: String,
+        sink: LegSink,
+        done: oneshot::Sender<Result<String, PeerError>>,
+    },
+    /// `accept` was answered: what the business says is heard from now on, and the user speaks (M9).
+    Accepted {
+        leg: LegId,
+    },
+    Press {
+        leg: LegId,
+        keys: Vec<KeyStep>,
+    },
+    Bridge {
+        meta: LegId,
+        browser: LegId,
+    },
+    Close {
+        leg: LegId,
+        recording: oneshot::Sender<Option<Vec<i16>>>,
+    },
+}
+
+/// Speaks to the relay's task; cheap to clone. The task ends with the last handle or the token.
+#[derive(Clone, Debug)]
+pub(crate) struct Relay {
+    orders: mpsc::Sender<Order>,
+    addr: SocketAddr,
+    next: Arc<AtomicU64>,
+    pub(crate) identity: Identity,
+}
+
+impl Relay {
+    /// Binds a socket and starts its task.
+    ///
+    /// # Errors
+    /// The address can't be bound.
+    pub(crate) async fn start(
+        ip: IpAddr,
+        port: u16,
+        identity: Identity,
+        clock: Clock,
+        log: Arc<SimLog>,
+        stop: CancellationToken,
+    ) -> std::io::Result<Self> {
+        let socket = UdpSocket::bind((ip, port)).await?;
+        let addr = socket.local_addr()?;
+        let (orders, queue) = mpsc::channel(ORDERS_MAX);
+        let task = Task {
+            socket,
+            addr,
+            identity: identity.clone(),
+            clock,
+            log,
+            legs: BTreeMap::new(),
+            by_ufrag: HashMap::new(),
+            by_addr: HashMap::new(),
+        };
+        tokio::spawn(task.run(queue, stop));
+        Ok(Self { orders, addr, next: Arc::new(AtomicU64::new(1)), identity })
+    }
+
+    /// The candidate's address.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Makes Meta's side of a call.
+    pub(crate) async fn open_meta(&self, plan: LegPlan) -> Result<LegId, PeerError> {
+        let leg = self.leg();
+        let (done, made) = oneshot::channel();
+        self.order(Order::OpenMeta { leg, plan: Box::new(plan), done }).await;
+        made.await.unwrap_or_else(|_| Err(PeerError::Dtls("the relay has stopped".into()))).map(|()| leg)
+    }
+
+    /// Takes a browser's offer; the SDP answer comes back.
+    pub(crate) async fn open_browser(&self, offer: String, sink: LegSink) -> Result<(LegId, String), PeerError> {
+        let leg = self.leg();
+        let (done, made) = oneshot::channel();
+        self.order(Order::OpenBrowser { leg, offer, sink, done }).await;
+        let answer = made.await.unwrap_or_else(|_| Err(PeerError::Offer("the relay has stopped".into())))?;
+        Ok((leg, answer))
+    }
+
+    pub(crate) async fn accepted(&self, leg: LegId) {
+        self.order(Order::Accepted { leg }).await;
+    }
+
+    pub(crate) async fn press(&self, leg: LegId, keys: Vec<KeyStep>) {
+        self.order(Order::Press { leg, keys }).await;
+    }
+
+    /// Passes Opus through between a call and a browser, both ways.
+    pub(crate) async fn bridge(&self, meta: LegId, browser: LegId) {
+        self.order(Order::Bridge { meta, browser }).await;
+    }
+
+    /// Ends a leg; what it recorded comes back.
+    pub(crate) async fn close(&self, leg: LegId) -> Option<Vec<i16>> {
+        let (recording, kept) = oneshot::channel();
+        self.order(Order::Close { leg, recording }).await;
+        kept.await.ok().flatten()
+    }
+
+    fn leg(&self) -> LegId {
+        LegId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn order(&self, order: Order) {
+        let _ = self.orders.send(order).await;
+    }
+}
+
+/// Meta's side of a call knows what a browser's end does not.
+struct MetaLeg {
+    side: MetaSide,
+    call_id: String,
+    mouth: Mouth,
+    ear: Ear,
+    stats: Arc<LegStats>,
+    started: Instant,
+    accepted: bool,
+    refusals: u32,
+}
+
+struct Leg {
+    peer: Peer,
+    meta: Option<MetaLeg>,
+    bridge: Option<LegId>,
+    ufrag: String,
+    sink: LegSink,
+}
+
+struct Task {
+    socket: UdpSocket,
+    addr: SocketAddr,
+    identity: Identity,
+    clock: Clock,
+    log: Arc<SimLog>,
+    legs: BTreeMap<LegId, Leg>,
+    by_ufrag: HashMap<String, LegId>,
+    by_addr: HashMap<SocketAddr, LegId>,
+}
+
+/// A packet on its way from one bridged leg to the other.
+struct Passing {
+    to: LegId,
+    time: u32,
+    marker: bool,
+    payload: Arc<[u8]>,
+}
+
+impl Task {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(TICK);
+        // A late tick is made up for: timestamps are never skipped (M13, §5.3).
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+        let mut buffer = vec![0u8; DATAGRAM_MAX];
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                order = orders.recv() => match order {
+                    Some(order) => self.carry_out(order),
+                    None => break,
+                },
+                _ = tick.tick() => self.tick(),
+                got = self.socket.recv_from(&mut buffer) => {
+                    // An ICMP error of an earlier send comes up here: it concerns nobody.
+                    if let Ok((length, from)) = got {
+                        self.datagram(from, buffer.get(..length).unwrap_or_default());
+                        self.read_more(&mut buffer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn read_more(&mut self, buffer: &mut [u8]) {
+        for _ in 0..READ_MAX {
+            match self.socket.try_recv_from(buffer) {
+                Ok((length, from)) => self.datagram(from, buffer.get(..length).unwrap_or_default()),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        let now = self.clock.now();
+        match order {
+            Order::OpenMeta { leg, plan, done } => {
+                let made =
+                    Peer::meta(&self.identity, &plan.side, self.addr, now).map(|peer| self.add_meta(leg, peer, *plan));
+                let _ = done.send(made);
+            }
+            Order::OpenBrowser { leg, offer, sink, done } => {
+                let made = Peer::browser(&self.identity, &offer, self.addr, now).map(|(mut peer, answer)| {
+                    let ufrag = peer.local_ufrag();
+                    self.by_ufrag.insert(ufrag.clone(), leg);
+                    self.legs.insert(leg, Leg { peer, meta: None, bridge: None, ufrag, sink });
+                    answer
+                });
+                let _ = done.send(made);
+            }
+            Order::Accepted { leg } => {
+                if let Some(meta) = self.meta(leg) {
+                    meta.accepted = true;
+                }
+            }
+            Order::Press { leg, keys } => {
+                if let Some(meta) = self.meta(leg) {
+                    meta.stats.said.store(false, Ordering::Relaxed);
+                    meta.mouth.press(keys);
+                }
+            }
+            Order::Bridge { meta, browser } => {
+                for (one, other) in [(meta, browser), (browser, meta)] {
+                    if let Some(leg) = self.legs.get_mut(&one) {
+                        leg.bridge = Some(other);
+                    }
+                }
+            }
+            Order::Close { leg, recording } => {
+                let _ = recording.send(self.close(leg, now));
+            }
+        }
+    }
+
+    fn add_meta(&mut self, id: LegId, peer: Peer, plan: LegPlan) {
+        let LegPlan { side, call_id, mouth, record, stats, started, sink } = plan;
+        let ufrag = side.ufrag.clone();
+        self.by_ufrag.insert(ufrag.clone(), id);
+        let ear = Ear::new(record, stats.clone());
+        let meta = MetaLeg { side, call_id, mouth, ear, stats, started, accepted: false, refusals: 0 };
+        self.legs.insert(id, Leg { peer, meta: Some(meta), bridge: None, ufrag, sink });
+    }
+
+    fn close(&mut self, id: LegId, now: Instant) -> Option<Vec<i16>> {
+        let mut leg = self.legs.remove(&id)?;
+        leg.peer.close(now);
+        send(&self.socket, &mut leg.peer);
+        self.by_ufrag.remove(&leg.ufrag);
+        self.by_addr.retain(|_, owner| *owner != id);
+        leg.meta.and_then(|m| m.ear.into_recording())
+    }
+
+    fn meta(&mut self, leg: LegId) -> Option<&mut MetaLeg> {
+        self.legs.get_mut(&leg)?.meta.as_mut()
+    }
+
+    fn datagram(&mut self, from: SocketAddr, bytes: &[u8]) {
+        let now = self.clock.now();
+        let id = if stun::is_stun(bytes) {
+            match self.admit_stun(from, bytes) {
+                Some(id) => id,
+                None => return,
+            }
+        } else {
+            match self.by_addr.get(&from) {
+                Some(id) => *id,
+                None => return,
+            }
+        };
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.peer.receive(now, from, bytes);
+        }
+        self.settle(id, now);
+    }
+
+    /// Finds the leg of a STUN message and judges it as ICE-lite must (M5).
+    fn admit_stun(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<LegId> {
+        let message = stun::Message::read(bytes)?;
+        let id = *self.by_ufrag.get(message.local_ufrag()?)?;
+        let leg = self.legs.get_mut(&id)?;
+        if let Some(meta) = &mut leg.meta {
+            match message.judge(&meta.side.pwd, &meta.side.remote_ufrag) {
+                stun::Verdict::Pass => {}
+                stun::Verdict::Conflict(reply) => {
+                    let _ = self.socket.try_send_to(&reply, from);
+                    refuse_stun(&self.log, meta, "487 role conflict: the peer says controlled, and we are ICE-lite");
+                    return None;
+                }
+                stun::Verdict::Refuse(why) => {
+                    refuse_stun(&self.log, meta, why);
+                    return None;
+                }
+            }
+        }
+        self.by_addr.insert(from, id);
+        Some(id)
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        let ids: Vec<LegId> = self.legs.keys().copied().collect();
+        for id in ids {
+            if let Some(leg) = self.legs.get_mut(&id) {
+                speak(leg, now);
+                leg.peer.pass(now);
+            }
+            self.settle(id, now);
+        }
+    }
+
+    /// Sends what a leg's peer has to send and tells what it has to tell.
+    fn settle(&mut self, id: LegId, now: Instant) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        send(&self.socket, &mut leg.peer);
+        let mut passing = Vec::new();
+        for event in std::mem::take(&mut leg.peer.events) {
+            match event {
+                PeerEvent::Up => (leg.sink)(LegTold::Up),
+                PeerEvent::Gone(reason) => (leg.sink)(LegTold::Gone(reason)),
+                PeerEvent::Packet { pt, time, marker, payload } => {
+                    if heard(leg, pt, time, &payload, now)
+                        && let Some(to) = leg.bridge
+                    {
+                        passing.push(Passing { to, time, marker, payload });
+                    }
+                }
+            }
+        }
+        for packet in passing {
+            self.pass_on(packet, now);
+        }
+    }
+
+    fn pass_on(&mut self, packet: Passing, now: Instant) {
+        let Some(leg) = self.legs.get_mut(&packet.to) else { return };
+        let time = packet.time;
+        if let Some(meta) = &mut leg.meta {
+            if !meta.accepted {
+                return;
+            }
+            if meta.mouth.is_pressing() {
+                return; // the event stands where the audio would
+            }
+            meta.mouth.follow_clock(time.wrapping_add(mouth::TICK_SAMPLES));
+        }
+        let pt = leg.peer.opus_pt();
+        leg.peer.write(now, pt, time, packet.marker, packet.payload);
+        leg.peer.pass(now);
+        send(&self.socket, &mut leg.peer);
+    }
+}
+
+/// Takes in one packet; true where a bridged leg should get it.
+fn heard(leg: &mut Leg, pt: u8, time: u32, payload: &[u8], now: Instant) -> bool {
+    let is_opus = pt == leg.peer.opus_pt();
+    let Some(meta) = &mut leg.meta else { return is_opus };
+    if !meta.accepted {
+        meta.stats.clipped.fetch_add(1, Ordering::Relaxed);
+        return false;
+    }
+    let at_ms = u64::try_from(now.saturating_duration_since(meta.started).as_millis()).unwrap_or(u64::MAX);
+    if is_opus && meta.ear.hear(time, payload, at_ms) {
+        (leg.sink)(LegTold::FirstAudio);
+    }
+    is_opus
+}
+
+/// What the phone says in this tick.
+fn speak(leg: &mut Leg, now: Instant) {
+    let Some(meta) = &mut leg.meta else { return };
+    if !meta.accepted || !leg.peer.is_up() {
+        return;
+    }
+    match meta.mouth.tick() {
+        Some(Spoken::Audio { payload, time, marker }) => {
+            let pt = leg.peer.opus_pt();
+            leg.peer.write(now, pt, time, marker, payload);
+        }
+        Some(Spoken::Event { payload, time, marker }) => {
+            // No telephone-event in the SDP: keys make no sound on the wire.
+            if let Some(pt) = leg.peer.digit_pt() {
+                leg.peer.write(now, pt, time, marker, Arc::from(payload));
+            }
+        }
+        None => {}
+    }
+    if let Some(digit) = meta.mouth.take_sent() {
+        (leg.sink)(LegTold::KeySent(digit.as_char()));
+    }
+    meta.stats.said.store(meta.mouth.is_done(), Ordering::Relaxed);
+}
+
+fn refuse_stun(log: &SimLog, meta: &mut MetaLeg, why: &str) {
+    // A peer in the wrong repeats itself every 50 ms: three lines are enough.
+    meta.refusals = meta.refusals.saturating_add(1);
+    if meta.refusals <= 3 {
+        log.add(Logged::Stun { call_id: meta.call_id.clone(), details: why.to_owned() });
+    }
+}
+
+fn send(socket: &UdpSocket, peer: &mut Peer) {
+    for datagram in peer.out.drain(..) {
+        // A full socket buffer loses the datagram, as a network would.
+        let _ = socket.try_send_to(&datagram.bytes, datagram.to);
+    }
+}

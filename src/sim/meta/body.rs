@@ -1,0 +1,194 @@
+//! Webhook bodies as Meta writes them (`meta-calling.md` §3), and their bytes on the wire (M2). Pure.
+
+use serde_json::{Value, json};
+
+use crate::sim::world::SimNumber;
+
+/// What stays the same in all webhooks of one call.
+#[derive(Clone, Debug)]
+pub(crate) struct CallFacts {
+    pub(crate) call_id: String,
+    pub(crate) number: SimNumber,
+    /// The user's digits and profile name.
+    pub(crate) user: String,
+    pub(crate) user_name: String,
+    pub(crate) cta_payload: Option<String>,
+    pub(crate) deeplink_payload: Option<String>,
+}
+
+/// How a call ended, for the terminate webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    NotPickedUp,
+    /// Unix seconds.
+    PickedUp {
+        start: i64,
+        end: i64,
+        duration_secs: i64,
+    },
+}
+
+/// `calls[]` with event `connect` (§3.2).
+pub(crate) fn connect(facts: &CallFacts, at_secs: i64, offer: &str) -> Value {
+    let mut call = call(facts, "connect", at_secs, None);
+    set(&mut call, "session", json!({"sdp_type": "offer", "sdp": offer}));
+    envelope(facts, call)
+}
+
+/// `calls[]` with event `terminate` (§3.3).
+pub(crate) fn terminate(facts: &CallFacts, at_secs: i64, ending: Ending, opaque: Option<&str>) -> Value {
+    let mut call = call(facts, "terminate", at_secs, opaque);
+    match ending {
+        Ending::NotPickedUp => set(&mut call, "status", json!("FAILED")),
+        Ending::PickedUp { start, end, duration_secs } => {
+            set(&mut call, "status", json!("COMPLETED"));
+            set(&mut call, "start_time", json!(start.to_string()));
+            set(&mut call, "end_time", json!(end.to_string()));
+            set(&mut call, "duration", json!(duration_secs));
+        }
+    }
+    envelope(facts, call)
+}
+
+fn call(facts: &CallFacts, event: &str, at_secs: i64, opaque: Option<&str>) -> Value {
+    let mut call = json!({
+        "id": facts.call_id,
+        "from": facts.user,
+        "to": facts.number.number,
+        "event": event,
+        "timestamp": at_secs.to_string(),
+        "direction": "USER_INITIATED",
+    });
+    let echoes = [
+        ("biz_opaque_callback_data", opaque),
+        ("cta_payload", facts.cta_payload.as_deref()),
+        ("deeplink_payload", facts.deeplink_payload.as_deref()),
+    ];
+    for (name, value) in echoes {
+        if let Some(value) = value {
+            set(&mut call, name, json!(value));
+        }
+    }
+    call
+}
+
+fn set(object: &mut Value, name: &str, value: Value) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value);
+    }
+}
+
+fn envelope(facts: &CallFacts, call: Value) -> Value {
+    let number = &facts.number;
+    let value = json!({
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": number.number, "phone_number_id": number.phone_number_id},
+        "contacts": [{"profile": {"name": facts.user_name}, "wa_id": facts.user}],
+        "calls": [call],
+    });
+    json!({
+        "object": "whatsapp_business_account",
+        "entry": [{"id": number.waba, "changes": [{"value": value, "field": "calls"}]}],
+    })
+}
+
+/// Compact JSON, non-ASCII as `\uXXXX`, `/` as `\/` where `escape_slashes` (M2). Both stand in strings only.
+pub(crate) fn on_the_wire(body: &Value, escape_slashes: bool) -> Vec<u8> {
+    use std::fmt::Write as _;
+    let text = body.to_string();
+    let mut wire = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        match c {
+            '/' if escape_slashes => wire.push_str("\\/"),
+            c if c.is_ascii() => wire.push(c),
+            c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
+                let _ = write!(wire, "\\u{unit:04x}");
+            }),
+        }
+    }
+    wire.into_bytes()
+}
+
+/// `X-Hub-Signature-256` over the bytes as sent.
+pub(crate) fn signature(app_secret: &str, body: &[u8]) -> String {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, app_secret.as_bytes());
+    format!("sha256={}", hex::encode(aws_lc_rs::hmac::sign(&key, body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CallFacts, Ending, connect, on_the_wire, signature, terminate};
+    use crate::sim::world::SimNumber;
+    use serde_json::Value;
+
+    fn facts() -> CallFacts {
+        CallFacts {
+            call_id:
+                "wacid.HBgMOTE5NDEyMzQxMjM0FQIAEhggREJFOUIxNUJBMjdEN0QxRTExODA1RUMzMDExNjEzNzAcGAw5MTgwMzU3Mzc0NTgVAgAA"
+                    .into(),
+            number: SimNumber::default(),
+            user: "919412341234".into(),
+            user_name: "Asha Verma".into(),
+            cta_payload: None,
+            deeplink_payload: None,
+        }
+    }
+
+    fn fixture(name: &str) -> Value {
+        let path = format!("{}/fixtures/meta/webhooks/{name}", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON")
+    }
+
+    /// The one member that depends on the app: the user's business-scoped id.
+    fn without_bsuid(body: &mut Value) {
+        body["entry"][0]["changes"][0]["value"]["contacts"][0].as_object_mut().expect("contact").remove("user_id");
+    }
+
+    #[test]
+    fn m2_bodies_have_the_shape_of_the_fixtures() {
+        let mut theirs = fixture("connect_user.json");
+        let sdp = theirs["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"].as_str().map(str::to_owned);
+        without_bsuid(&mut theirs);
+        assert_eq!(connect(&facts(), 1_790_000_000, &sdp.expect("sdp")), theirs);
+
+        let mut theirs = fixture("terminate_completed.json");
+        without_bsuid(&mut theirs);
+        let ending = Ending::PickedUp { start: 1_790_000_004, end: 1_790_000_056, duration_secs: 52 };
+        assert_eq!(terminate(&facts(), 1_790_000_060, ending, None), theirs);
+
+        let ours = terminate(&facts(), 1, Ending::NotPickedUp, Some("oh1.x.y"));
+        let call = &ours["entry"][0]["changes"][0]["value"]["calls"][0];
+        assert_eq!((call["status"].as_str(), call.get("duration")), (Some("FAILED"), None));
+        assert_eq!(call["biz_opaque_callback_data"], "oh1.x.y");
+    }
+
+    #[test]
+    fn m2_bytes_are_ascii_and_read_back_the_same() {
+        let body = serde_json::json!({"name": "João 😀 a/b", "sdp": "x\r\n"});
+        for escape in [false, true] {
+            let wire = on_the_wire(&body, escape);
+            assert!(wire.is_ascii());
+            let text = String::from_utf8(wire.clone()).expect("ASCII");
+            assert!(text.contains("Jo\\u00e3o \\ud83d\\ude00"), "{text}");
+            assert_eq!(text.contains("a\\/b"), escape);
+            assert_eq!(serde_json::from_slice::<Value>(&wire).expect("JSON"), body);
+        }
+    }
+
+    #[test]
+    fn m2_signature_is_metas() {
+        let path = format!("{}/fixtures/meta/signatures.json", env!("CARGO_MANIFEST_DIR"));
+        let vectors: Value = serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON");
+        let mut checked = 0;
+        for vector in
+            vectors["vectors"].as_array().into_iter().flatten().filter(|v| v["valid"] == true && v["file"].is_string())
+        {
+            let text = |name: &str| vector[name].as_str().expect(name).to_owned();
+            let path = format!("{}/fixtures/meta/{}", env!("CARGO_MANIFEST_DIR"), text("file"));
+            let ours = signature(&text("secret"), &std::fs::read(path).expect("fixture"));
+            assert_eq!(ours, text("header").trim());
+            checked += 1;
+        }
+        assert!(checked > 0, "no vector was usable");
+    }
+}

@@ -1,0 +1,213 @@
+//! The Graph API on loopback: `POST /v23.0/{phone_number_id}/calls` (`meta-calling.md` §4.1, §4.6; M7, M8, M21).
+//!
+//! Reads and answers; the call itself (`life`) decides.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http::{HeaderMap, Method, StatusCode, Uri, header};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::life::{CallMsg, GraphAsk};
+use crate::sim::World;
+use crate::sim::log::Logged;
+
+/// The base path: the version that `interface.md` §2 names.
+pub(crate) const BASE: &str = "/v23.0";
+/// Largest request.
+const BODY_BYTES_MAX: usize = 262_144;
+/// §4.1.5.
+const OPAQUE_CHARS_MAX: usize = 512;
+
+/// An error as Graph tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GraphFault {
+    pub(crate) status: u16,
+    pub(crate) code: i64,
+    pub(crate) subcode: Option<u32>,
+    pub(crate) details: String,
+}
+
+impl GraphFault {
+    /// Code 100: a parameter is wrong.
+    pub(crate) fn parameter(details: impl Into<String>) -> Self {
+        Self { status: 400, code: 100, subcode: None, details: details.into() }
+    }
+
+    /// Code 100 for a call that is not there (M8).
+    pub(crate) fn no_call() -> Self {
+        Self::parameter("Call not found or ended")
+    }
+
+    fn message(&self) -> String {
+        let what = match (self.code, self.subcode) {
+            (190, _) => "Invalid OAuth access token",
+            (_, Some(33)) => return "Unsupported post request. Object does not exist".into(),
+            _ => "Invalid parameter",
+        };
+        format!("(#{}) {what}", self.code)
+    }
+
+    fn body(&self, trace: &str) -> Value {
+        let mut error = json!({
+            "message": self.message(),
+            "type": if self.subcode == Some(33) { "GraphMethodException" } else { "OAuthException" },
+            "code": self.code,
+            "fbtrace_id": trace,
+        });
+        if let Some(members) = error.as_object_mut() {
+            if let Some(subcode) = self.subcode {
+                members.insert("error_subcode".into(), json!(subcode));
+            }
+            if !self.details.is_empty() {
+                members.insert("error_data".into(), json!({"messaging_product": "whatsapp", "details": self.details}));
+            }
+        }
+        json!({ "error": error })
+    }
+}
+
+/// What `/calls` can be asked for a call that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    PreAccept,
+    Accept,
+    Reject,
+    Terminate,
+}
+
+impl Action {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::PreAccept => "pre_accept",
+            Self::Accept => "accept",
+            Self::Reject => "reject",
+            Self::Terminate => "terminate",
+        }
+    }
+
+    fn of(word: &str) -> Option<Self> {
+        [Self::PreAccept, Self::Accept, Self::Reject, Self::Terminate].into_iter().find(|a| a.as_str() == word)
+    }
+}
+
+/// Graph's paths.
+pub(crate) fn router() -> Router<Arc<World>> {
+    Router::new()
+        .route(&format!("{BASE}/{{phone_number_id}}/calls"), post(calls))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+}
+
+/// Any other path: Graph's answer to what it does not know.
+pub(crate) async fn unknown(State(world): State<Arc<World>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let outcome = authorised(&world, &headers)
+        .and(Err(GraphFault { subcode: Some(33), ..GraphFault::parameter("No such path in the simulated Graph API") }));
+    answer(&world, &method, uri.path(), "", "", outcome)
+}
+
+async fn calls(
+    State(world): State<Arc<World>>,
+    Path(phone_number_id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let path = format!("/{phone_number_id}/calls");
+    let read = authorised(&world, &headers).and_then(|()| read(&world, &phone_number_id, &body));
+    let (action, call_id, outcome) = match read {
+        Ok(asked) => {
+            let outcome = carry_out(&world, &phone_number_id, &asked).await;
+            (asked.action.as_str(), asked.call_id, outcome)
+        }
+        Err(fault) => ("", String::new(), Err(fault)),
+    };
+    answer(&world, &Method::POST, &path, action, &call_id, outcome)
+}
+
+fn authorised(world: &World, headers: &HeaderMap) -> Result<(), GraphFault> {
+    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    match given.and_then(|v| v.strip_prefix("Bearer ")) {
+        Some(token) if token == world.access_token => Ok(()),
+        _ => Err(GraphFault { status: 401, code: 190, subcode: None, details: String::new() }),
+    }
+}
+
+/// A request to `/calls`, read.
+struct Asked {
+    action: Action,
+    call_id: String,
+    sdp: Option<String>,
+    opaque: Option<String>,
+}
+
+fn read(world: &World, phone_number_id: &str, body: &[u8]) -> Result<Asked, GraphFault> {
+    if !world.has_number(phone_number_id) {
+        return Err(GraphFault { subcode: Some(33), ..GraphFault::parameter("") });
+    }
+    let body: Value =
+        serde_json::from_slice(body).map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
+    if body["messaging_product"] != "whatsapp" {
+        return Err(GraphFault::parameter("messaging_product must be whatsapp"));
+    }
+    let word = body["action"].as_str().ok_or_else(|| GraphFault::parameter("action is missing"))?;
+    let action = Action::of(word).ok_or_else(|| {
+        GraphFault::parameter(format!("action {word:?} is not one of pre_accept, accept, reject, terminate"))
+    })?;
+    let call_id = body["call_id"].as_str().ok_or_else(|| GraphFault::parameter("call_id is missing"))?;
+    let opaque = body["biz_opaque_callback_data"].as_str();
+    if opaque.is_some_and(|o| o.chars().count() > OPAQUE_CHARS_MAX) {
+        return Err(GraphFault::parameter("biz_opaque_callback_data is longer than 512 characters"));
+    }
+    let sdp = match action {
+        Action::PreAccept | Action::Accept => Some(sdp_answer(&body)?),
+        Action::Reject | Action::Terminate => None,
+    };
+    Ok(Asked { action, call_id: call_id.to_owned(), sdp, opaque: opaque.map(str::to_owned) })
+}
+
+fn sdp_answer(body: &Value) -> Result<String, GraphFault> {
+    let session = &body["session"];
+    match session["sdp_type"].as_str() {
+        Some("answer") => {}
+        Some(other) => return Err(GraphFault::parameter(format!("session.sdp_type {other:?} must be answer"))),
+        None => return Err(GraphFault::parameter("session.sdp_type is missing")),
+    }
+    session["sdp"].as_str().map(str::to_owned).ok_or_else(|| GraphFault::parameter("session.sdp is missing"))
+}
+
+async fn carry_out(world: &World, phone_number_id: &str, asked: &Asked) -> Result<(), GraphFault> {
+    let call = world.call(phone_number_id, &asked.call_id).ok_or_else(GraphFault::no_call)?;
+    let (reply, outcome) = oneshot::channel();
+    let ask = GraphAsk { action: asked.action, sdp: asked.sdp.clone(), opaque: asked.opaque.clone(), reply };
+    call.send(CallMsg::Graph(ask)).await.map_err(|_| GraphFault::no_call())?;
+    // A call that ended meanwhile drops the reply.
+    outcome.await.unwrap_or_else(|_| Err(GraphFault::no_call()))
+}
+
+fn answer(
+    world: &World,
+    method: &Method,
+    path: &str,
+    action: &str,
+    call_id: &str,
+    outcome: Result<(), GraphFault>,
+) -> Response {
+    let (status, body, details) = match outcome {
+        Ok(()) => (200, json!({"messaging_product": "whatsapp", "success": true}), String::new()),
+        Err(fault) => (fault.status, fault.body(&world.dice.text(22)), fault.details),
+    };
+    world.log.add(Logged::Graph {
+        method: method.to_string(),
+        path: path.to_owned(),
+        action: action.to_owned(),
+        call_id: call_id.to_owned(),
+        status,
+        details,
+    });
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string()).into_response()
+}

@@ -1,0 +1,11 @@
+//! The simulated Meta: Graph on loopback, signed webhooks, and each call's life (`meta-calling.md` §8, M1–M13, M21).
+
+pub(crate) mod answer;
+pub(crate) mod body;
+pub(crate) mod graph;
+pub(crate) mod life;
+pub(crate) mod offer;
+pub(crate) mod webhook;
+
+#[cfg(test)]
+mod tests;
