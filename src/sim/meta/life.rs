@@ -553,7 +553,7 @@ fn wacid(from: &str, to: &str, random: &[u8; 16]) -> String {
     text(&mut bytes, &hex::encode_upper(random));
     bytes.extend([0x1c, 0x18]);
     text(&mut bytes, to);
-    bytes.extend([0x15, 0x02, 0x00]);
+    bytes.extend([0x15, 0x02, 0x00, 0x00]);
     format!("wacid.{}", base64::engine::general_purpose::STANDARD.encode(bytes))
 }
 
