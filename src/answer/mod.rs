@@ -12,6 +12,8 @@ mod notify;
 mod params;
 mod schedule;
 mod sign;
+#[cfg(test)]
+mod tests;
 
 pub use dice::Dice;
 pub use fetch::{DocumentBody, FetchJob, Fetcher};

@@ -198,10 +198,10 @@ mod tests {
 
     use super::{ADDRESSES_MAX, Dial, families_in_turn};
     use crate::egress::resolve::Resolver;
-    use crate::egress::resolve::tests::Fake;
+    use crate::egress::testing::FakeResolver;
     use crate::egress::{CustomerUrl, EgressError, Guard, Refusal};
 
-    fn dial(fake: Arc<Fake>, guard: Guard) -> Dial {
+    fn dial(fake: Arc<FakeResolver>, guard: Guard) -> Dial {
         Dial { guard, resolver: Resolver::new(fake) }
     }
 
@@ -216,11 +216,12 @@ mod tests {
             (&["::1"], "::1"),
             (&["fe80::1", "8.8.8.8"], "fe80::1"),
         ] {
-            let targets = dial(Fake::of(&[answer]), guard.clone()).targets(&url).await;
+            let targets = dial(FakeResolver::of(&[answer]), guard.clone()).targets(&url).await;
             let refused = Refusal::Address(refused.parse().unwrap());
             assert_eq!(targets, Err(EgressError::Refused(refused)), "{answer:?}");
         }
-        let good = dial(Fake::of(&[&["8.8.8.8", "1.1.1.1", "2606:4700::1111"]]), guard).targets(&url).await.unwrap();
+        let good =
+            dial(FakeResolver::of(&[&["8.8.8.8", "1.1.1.1", "2606:4700::1111"]]), guard).targets(&url).await.unwrap();
         let shown: Vec<String> = good.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["8.8.8.8:443", "[2606:4700::1111]:443", "1.1.1.1:443"]);
     }
@@ -229,7 +230,7 @@ mod tests {
     async fn a_name_that_leads_to_our_own_listener_is_refused() {
         let guard = Guard::new(true, vec!["0.0.0.0:8443".parse().unwrap()]);
         let url = CustomerUrl::parse("https://app.example.com:8443/", &guard).unwrap();
-        let targets = dial(Fake::of(&[&["127.0.0.1"]]), guard).targets(&url).await;
+        let targets = dial(FakeResolver::of(&[&["127.0.0.1"]]), guard).targets(&url).await;
         assert!(matches!(targets, Err(EgressError::Refused(Refusal::OwnListener(_)))));
     }
 

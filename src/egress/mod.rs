@@ -10,6 +10,10 @@ mod connect;
 mod file;
 mod guard;
 mod resolve;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod url;
 
 pub use client::{Egress, EgressConfig, EgressRequest, EgressResponse, Want};

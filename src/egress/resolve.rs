@@ -76,63 +76,31 @@ impl Resolver {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::collections::VecDeque;
-    use std::io;
-    use std::net::IpAddr;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Mutex};
-
-    use super::{Lookup, Resolve, Resolver};
-
-    /// Gives these answers one after another, the last one for ever.
-    #[derive(Default)]
-    pub(in crate::egress) struct Fake {
-        answers: Mutex<VecDeque<Vec<IpAddr>>>,
-        pub(in crate::egress) asked: AtomicUsize,
-    }
-
-    impl Fake {
-        pub(in crate::egress) fn of(answers: &[&[&str]]) -> Arc<Self> {
-            let answers = answers.iter().map(|a| a.iter().map(|ip| ip.parse().unwrap()).collect()).collect();
-            Arc::new(Self { answers: Mutex::new(answers), asked: AtomicUsize::new(0) })
-        }
-    }
-
-    impl Resolve for Fake {
-        fn lookup(&self, _name: &str) -> Lookup {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            let mut answers = self.answers.lock().unwrap();
-            let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
-            Box::pin(async move {
-                tokio::task::yield_now().await;
-                answer.ok_or_else(|| io::Error::other("no such name"))
-            })
-        }
-    }
+mod tests {
+    use super::Resolver;
+    use crate::egress::testing::FakeResolver;
 
     #[tokio::test]
     async fn many_askers_cost_one_look_up_and_failures_are_not_kept() {
-        let fake = Fake::of(&[&["8.8.8.8"]]);
+        let fake = FakeResolver::of(&[&["8.8.8.8"]]);
         let resolver = Resolver::new(fake.clone());
-        let asks = (0..50).map(|n| {
+        let mut asks = tokio::task::JoinSet::new();
+        for n in 0..50 {
             let resolver = resolver.clone();
             let name = if n % 2 == 0 { "app.example.com" } else { "App.Example.com" };
-            async move { resolver.addresses(name).await.map(|a| a.len()) }
-        });
-        let mut set = tokio::task::JoinSet::new();
-        asks.for_each(|ask| drop(set.spawn(ask)));
-        for found in set.join_all().await {
+            asks.spawn(async move { resolver.addresses(name).await.map(|a| a.len()) });
+        }
+        for found in asks.join_all().await {
             assert_eq!(found.unwrap(), 1);
         }
-        assert_eq!(fake.asked.load(Ordering::SeqCst), 1);
+        assert_eq!(fake.asked(), 1);
 
-        let none = Fake::of(&[]);
+        let none = FakeResolver::of(&[]);
         let resolver = Resolver::new(none.clone());
         assert!(resolver.addresses("x.example").await.is_err());
         assert!(resolver.addresses("x.example").await.is_err());
-        assert_eq!(none.asked.load(Ordering::SeqCst), 2);
-        let empty = Resolver::new(Fake::of(&[&[]]));
+        assert_eq!(none.asked(), 2);
+        let empty = Resolver::new(FakeResolver::of(&[&[]]));
         assert!(empty.addresses("x.example").await.is_err());
     }
 }

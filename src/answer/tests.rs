@@ -1,0 +1,480 @@
+//! Fetching and notifying against customers' servers on loopback.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{Method as Verb, Version};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::{
+    Dice, DocumentBody, FetchJob, Fetcher, NoticeJob, NoticeOutcome, Notifier, NotifierLimits, SigningKeys, sign,
+};
+use crate::call::machine::{FetchFailure, FetchKind, Notice, NoticeKind, Param, Params};
+use crate::clock::Clock;
+use crate::config::Secret;
+use crate::egress::testing::{Reply, Seen, Server, egress, open_guard};
+use crate::egress::{Egress, Guard};
+use crate::model::{CallUuid, Method};
+use crate::xml::ast::DocUrl;
+
+const MENU: &[u8] = b"<Response><Speak>Press one</Speak></Response>";
+
+fn keys() -> SigningKeys {
+    SigningKeys::new([Secret::new("new-token"), Secret::new("old-token")], [Secret::new("main-token")])
+}
+
+fn params() -> Params {
+    let plain = [("CallUUID", "3f0c2f1a"), ("Digits", ""), ("Speech", "naïve & co."), ("From", "919812345678")];
+    let mut params: Params = plain.map(|(n, v)| (n.to_owned(), Param::Plain(v.to_owned()))).into();
+    params.insert("Pin".to_owned(), Param::Secret("4711".to_owned()));
+    params
+}
+
+fn job(url: impl Into<String>) -> FetchJob {
+    FetchJob {
+        kind: FetchKind::Answer,
+        url: DocUrl(url.into().into()),
+        method: Method::Post,
+        params: params(),
+        keys: keys(),
+        event_id: Uuid::from_u128(7),
+        deadline: Duration::from_secs(10),
+        max_body: 102_400,
+    }
+}
+
+fn fetcher(egress: Egress) -> Fetcher {
+    Fetcher::new(egress, Clock::real(), Dice::system())
+}
+
+fn open() -> Egress {
+    egress(open_guard(), Vec::new())
+}
+
+async fn document(job: FetchJob) -> Result<DocumentBody, FetchFailure> {
+    fetcher(open()).document(&job).await
+}
+
+/// Checks a request's signatures as a customer's server does: over the URL it knows itself by.
+fn check_signatures(seen: &Seen, url: &str) {
+    let form: Vec<(String, String)> = url::form_urlencoded::parse(&seen.body).into_owned().collect();
+    let pairs: Vec<(&str, &str)> = form.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let method = if seen.method == Verb::GET { Method::Get } else { Method::Post };
+    let nonce = seen.header("x-plivo-signature-v3-nonce");
+    assert!(nonce.len() == 20 && nonce.bytes().all(|b| b.is_ascii_digit()));
+    for (name, value) in sign(method, url, &pairs, &keys(), nonce.to_owned()) {
+        assert_eq!(seen.header(name.as_str()), value, "{name} of {url}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_carries_its_parameters_headers_and_signatures() {
+    let server = Server::start(|_| {
+        Reply::Whole(200, vec![("content-type", "text/xml; charset=utf-8".to_owned())], Bytes::from_static(MENU))
+    })
+    .await;
+    let fetched = document(job(server.url("/answer?tenant=acme#rc=2&x=1"))).await.unwrap();
+    assert_eq!(
+        fetched,
+        DocumentBody { bytes: Bytes::from_static(MENU), charset: Some("utf-8".to_owned()), status: 200 }
+    );
+    let seen = &server.seen()[0];
+    assert_eq!((&seen.method, seen.target.as_str()), (&Verb::POST, "/answer?tenant=acme"));
+    assert_eq!(seen.body, "CallUUID=3f0c2f1a&Digits=&From=919812345678&Pin=4711&Speech=na%C3%AFve+%26+co.");
+    for (name, value) in [
+        ("user-agent", concat!("Offhook/", env!("CARGO_PKG_VERSION"), " (Plivo-compatible)")),
+        ("accept", "application/xml, text/xml, */*"),
+        ("accept-encoding", "gzip, deflate"),
+        ("content-type", "application/x-www-form-urlencoded; charset=utf-8"),
+        ("x-offhook-event-id", "00000000-0000-0000-0000-000000000007"),
+        ("x-offhook-attempt", "1"),
+        ("x-offhook-truncated", ""),
+        ("cookie", ""),
+    ] {
+        assert_eq!(seen.header(name), value, "{name}");
+    }
+    check_signatures(seen, &server.url("/answer?tenant=acme"));
+    assert_eq!(seen.header("x-plivo-signature-v3").split(',').count(), 2);
+    assert_eq!(seen.header("x-plivo-signature-ma-v3").split(',').count(), 1);
+}
+
+#[tokio::test]
+async fn a_get_has_its_parameters_behind_its_own_query_and_is_cut_where_too_long() {
+    let server = Server::start(|_| Reply::ok(MENU)).await;
+    let get = FetchJob { method: Method::Get, ..job(server.url("/answer?z=1")) };
+    document(get.clone()).await.unwrap();
+    let mut long = get;
+    long.params.insert("Speech".to_owned(), Param::Plain("long ".repeat(3_000)));
+    document(long).await.unwrap();
+    let seen = server.seen();
+    assert_eq!(
+        seen[0].target,
+        "/answer?z=1&CallUUID=3f0c2f1a&Digits=&From=919812345678&Pin=4711&Speech=na%C3%AFve+%26+co."
+    );
+    assert_eq!((seen[0].header("content-type"), seen[0].body.len()), ("", 0));
+    assert_eq!((seen[0].header("x-offhook-truncated"), seen[1].header("x-offhook-truncated")), ("", "1"));
+    for seen in seen {
+        assert!(server.url(&seen.target).len() <= 8_192);
+        check_signatures(&seen, &server.url(&seen.target));
+    }
+}
+
+#[tokio::test]
+async fn r07_one_deadline_whatever_the_server_does() {
+    let server = Server::start(|seen| match seen.target.as_str() {
+        "/drip" => Reply::Drip(Duration::from_millis(20)),
+        "/round" => Reply::Never,
+        "/away" => Reply::redirect(307, "/round"),
+        "/error" => Reply::status(503),
+        _ => Reply::Never,
+    })
+    .await;
+    let deadline = Duration::from_millis(300);
+    // A byte at a time, silence, silence after a redirect, and retries that would go on: none gains a moment.
+    for path in ["/drip", "/drip#rt=40000&tt=55000", "/never", "/away", "/error#rc=5&rp=all"] {
+        let begun = Clock::real().now();
+        let late = document(FetchJob { deadline, ..job(server.url(path)) }).await;
+        let took = Clock::real().now().duration_since(begun);
+        assert_eq!(late, Err(FetchFailure::Timeout), "{path}");
+        assert!(took >= deadline && took < deadline * 5, "{path} took {took:?}");
+    }
+    // The fragment may shorten it.
+    let begun = Clock::real().now();
+    assert_eq!(document(job(server.url("/drip#tt=200"))).await, Err(FetchFailure::Timeout));
+    assert_eq!(document(job(server.url("/never#rt=100&rc=0"))).await, Err(FetchFailure::Timeout));
+    assert!(Clock::real().now().duration_since(begun) < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn r07_bodies_end_at_the_limit_after_decoding() {
+    let zipped = |plain: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(plain).and_then(|()| encoder.finish()).unwrap()
+    };
+    let (bomb, menu) = (zipped(&vec![b' '; 20 << 20]), zipped(MENU));
+    let server = Server::start(move |seen| match seen.target.as_str() {
+        "/endless" => Reply::Endless,
+        "/bomb" => Reply::coded("gzip", bomb.clone()),
+        "/menu" => Reply::coded("gzip", menu.clone()),
+        "/exact" => Reply::ok(vec![b'x'; 102_400]),
+        "/over" => Reply::ok(vec![b'x'; 102_401]),
+        "/broken" => Reply::coded("gzip", MENU),
+        "/brotli" => Reply::coded("br", MENU),
+        "/cut" => Reply::CutOff,
+        _ => Reply::ok("<!doctype html><p>Not found"),
+    })
+    .await;
+    assert_eq!(document(job(server.url("/menu"))).await.unwrap().bytes, MENU);
+    assert_eq!(document(job(server.url("/exact"))).await.unwrap().bytes.len(), 102_400);
+    assert_eq!(document(job(server.url("/html"))).await.unwrap().bytes, "<!doctype html><p>Not found");
+    for large in ["/endless", "/bomb", "/over"] {
+        assert_eq!(document(job(server.url(large))).await, Err(FetchFailure::TooLarge), "{large}");
+    }
+    assert!(matches!(document(job(server.url("/broken"))).await, Err(FetchFailure::Invalid { .. })));
+    for unreachable in ["/brotli", "/cut#rc=0"] {
+        let failed = document(job(server.url(unreachable))).await;
+        assert!(matches!(failed, Err(FetchFailure::Unreachable { .. })), "{unreachable}: {failed:?}");
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_followed_and_signed_for_their_own_url() {
+    let server = Server::start(|seen| match seen.target.split('?').next().unwrap_or_default() {
+        "/307" => Reply::redirect(307, "/answer/?kept=1"),
+        "/308" => Reply::redirect(308, "/answer/"),
+        "/301" => Reply::redirect(301, "/answer/?kept=1"),
+        "/302" => Reply::redirect(302, "/answer/"),
+        "/303" => Reply::redirect(303, "/answer/"),
+        "/slash" => Reply::redirect(301, seen.target.replace("/slash", "/slash/")),
+        "/1" => Reply::redirect(302, "/2"),
+        "/2" => Reply::redirect(302, "/3"),
+        "/3" => Reply::redirect(302, "/4"),
+        "/4" => Reply::redirect(302, "/5"),
+        "/5" => Reply::redirect(302, "/answer/"),
+        "/0" => Reply::redirect(302, "/1"),
+        "/nowhere" => Reply::status(302),
+        _ => Reply::ok(MENU),
+    })
+    .await;
+    let form = "CallUUID=3f0c2f1a&Digits=&From=919812345678&Pin=4711&Speech=na%C3%AFve+%26+co.";
+    for (path, method, target, body) in [
+        ("/307", Verb::POST, "/answer/?kept=1".to_owned(), form),
+        ("/308", Verb::POST, "/answer/".to_owned(), form),
+        ("/301", Verb::GET, format!("/answer/?kept=1&{form}"), ""),
+        ("/302", Verb::GET, format!("/answer/?{form}"), ""),
+        ("/303", Verb::GET, format!("/answer/?{form}"), ""),
+        ("/1", Verb::GET, format!("/answer/?{form}"), ""),
+    ] {
+        assert_eq!(document(job(server.url(path))).await.unwrap().bytes, MENU, "{path}");
+        let last = server.seen().pop().unwrap();
+        assert_eq!((&last.method, &last.target, last.body.as_ref()), (&method, &target, body.as_bytes()), "{path}");
+        check_signatures(&last, &server.url(&last.target));
+        assert_eq!(last.header("x-offhook-attempt"), "1");
+    }
+    // A framework that keeps the query does not make names come twice.
+    document(FetchJob { method: Method::Get, ..job(server.url("/slash?a=1")) }).await.unwrap();
+    let last = server.seen().pop().unwrap();
+    assert_eq!(last.target, format!("/slash/?a=1&{form}"));
+    check_signatures(&last, &server.url(&last.target));
+
+    let sixth = document(job(server.url("/0"))).await;
+    assert!(matches!(sixth, Err(FetchFailure::Invalid { .. })), "{sixth:?}");
+    assert_eq!(document(job(server.url("/nowhere"))).await, Err(FetchFailure::Status { status: 302 }));
+}
+
+#[tokio::test]
+async fn r17_redirects_into_each_range_and_to_http_are_refused() {
+    let inside = [
+        "http://169.254.169.254/",
+        "http://0xa9fea9fe/",
+        "http://metadata.google.internal/",
+        "http://[fe80::1]/",
+        "http://[fd00:ec2::254]/",
+        "http://0.0.0.0/",
+        "http://100.64.0.1/",
+        "http://224.0.0.1/",
+        "http://198.51.100.7/",
+        "http://user@127.0.0.1/",
+        "http://127.0.0.1:22/",
+        "ftp://127.0.0.1/",
+        "http://other-name.example/back",
+    ];
+    // The last of these is our own listener, by a name.
+    let own = Server::start(|_| Reply::ok("inside")).await;
+    let server = Server::start(move |seen| {
+        let n: usize = seen.target.trim_start_matches('/').parse().unwrap();
+        Reply::redirect(307, inside[n].replace("other-name.example", &format!("other.example:{}", own_port())))
+    })
+    .await;
+    OWN_PORT.store(own.address.port(), std::sync::atomic::Ordering::SeqCst);
+    let fetcher = fetcher(egress(Guard::new(true, vec![own.address]), Vec::new()));
+    for (n, target) in inside.iter().enumerate() {
+        let refused = fetcher.document(&job(server.url(&format!("/{n}#rp=all&rc=5")))).await;
+        assert!(matches!(refused, Err(FetchFailure::UrlRefused { .. })), "{target}: {refused:?}");
+    }
+    assert_eq!((server.seen().len(), own.connections()), (inside.len(), 0));
+
+    let plain = Server::start(|_| Reply::ok("in the clear")).await;
+    let to = plain.url("/");
+    let (secure, cert) = Server::start_tls(&["h2"], move |_| Reply::redirect(302, to.clone())).await;
+    let refused = self::fetcher(egress(open_guard(), vec![cert])).document(&job(secure.https_url("/"))).await;
+    assert!(matches!(refused, Err(FetchFailure::UrlRefused { .. })), "{refused:?}");
+    assert_eq!((secure.seen().len(), plain.connections()), (1, 0));
+}
+
+static OWN_PORT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+fn own_port() -> u16 {
+    OWN_PORT.load(std::sync::atomic::Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn r17_without_allow_insecure_nothing_inside_is_asked() {
+    let (server, cert) = Server::start_tls(&["h2"], |_| Reply::ok(MENU)).await;
+    let strict = fetcher(egress(Guard::default(), vec![cert]));
+    for url in [server.https_url("/"), server.url("/"), format!("https://{}/", server.address)] {
+        let refused = strict.document(&job(url.clone())).await;
+        assert!(matches!(refused, Err(FetchFailure::UrlRefused { .. })), "{url}: {refused:?}");
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
+async fn retries_are_numbered_signed_afresh_and_only_for_what_the_url_asks() {
+    let failures = Arc::new(Mutex::new(2));
+    let left = failures.clone();
+    let server = Server::start(move |seen| match (seen.target.as_str(), &mut *left.lock().unwrap()) {
+        ("/turns", left @ 1..) => {
+            *left -= 1;
+            Reply::status(500)
+        }
+        ("/turns", _) => Reply::ok(MENU),
+        _ => Reply::status(500),
+    })
+    .await;
+    assert_eq!(document(job(server.url("/turns#rc=2&rp=5xx"))).await.unwrap().bytes, MENU);
+    let seen = server.seen();
+    assert_eq!(seen.iter().map(|s| s.header("x-offhook-attempt")).collect::<Vec<_>>(), ["1", "2", "3"]);
+    assert!(seen.iter().all(|s| s.header("x-offhook-event-id").ends_with("7")));
+    let mut nonces: Vec<_> = seen.iter().map(|s| s.header("x-plivo-signature-v3-nonce")).collect();
+    nonces.dedup();
+    assert_eq!(nonces.len(), 3);
+    seen.iter().for_each(|s| check_signatures(s, &server.url("/turns")));
+
+    for (path, attempts) in [("/always", 1), ("/always#rc=1&rp=5xx", 2), ("/always#rc=3&rp=4xx,ct", 1)] {
+        let before = server.seen().len();
+        assert_eq!(document(job(server.url(path))).await, Err(FetchFailure::Status { status: 500 }));
+        assert_eq!(server.seen().len() - before, attempts, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn http_2_to_a_customer_and_its_connection_is_kept() {
+    let (server, cert) = Server::start_tls(&["h2", "http/1.1"], |_| Reply::ok(MENU)).await;
+    let fetcher = fetcher(egress(open_guard(), vec![cert]));
+    for _ in 0..5 {
+        fetcher.document(&job(server.https_url("/answer"))).await.unwrap();
+    }
+    assert_eq!(server.connections(), 1);
+    for seen in server.seen() {
+        assert_eq!(seen.version, Version::HTTP_2);
+        check_signatures(&seen, &server.https_url("/answer"));
+    }
+}
+
+#[test]
+fn each_fetch_is_measured() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let server =
+                Server::start(|seen| if seen.target == "/" { Reply::ok(MENU) } else { Reply::status(404) }).await;
+            document(job(server.url("/"))).await.unwrap();
+            document(FetchJob { kind: FetchKind::Fallback, ..job(server.url("/x")) }).await.unwrap_err();
+            document(job("http://169.254.169.254/")).await.unwrap_err();
+        });
+    });
+    let text = handle.render();
+    for labels in [
+        "kind=\"answer\",outcome=\"ok\"",
+        "kind=\"fallback\",outcome=\"status\"",
+        "kind=\"answer\",outcome=\"refused\"",
+    ] {
+        assert!(text.contains(&format!("offhook_answer_fetch_seconds_count{{{labels}}} 1")), "{labels} in {text}");
+    }
+}
+
+// Notices.
+
+/// What an observer was told: event number, attempts, outcome.
+type Told = (u128, u32, NoticeOutcome);
+
+fn notifier(limits: NotifierLimits) -> (Notifier, mpsc::Receiver<Told>) {
+    let (told, reports) = mpsc::channel(100_000);
+    let observer = Arc::new(move |report: &super::NoticeReport<'_>| {
+        told.try_send((report.job.event_id.as_u128(), report.attempts, report.outcome.clone())).unwrap();
+    });
+    (Notifier::new(open(), Clock::real(), Dice::system(), observer, limits), reports)
+}
+
+fn notice(call: u128, event: u128, kind: NoticeKind, url: impl Into<String>) -> NoticeJob {
+    NoticeJob {
+        call: CallUuid(Uuid::from_u128(call)),
+        notice: Notice { kind, url: DocUrl(url.into().into()), method: Method::Post, params: params() },
+        keys: keys(),
+        event_id: Uuid::from_u128(event),
+    }
+}
+
+fn delivered(status: u16) -> NoticeOutcome {
+    NoticeOutcome::Delivered { status }
+}
+
+#[tokio::test]
+async fn notices_of_a_call_and_url_go_out_in_order() {
+    let server = Server::start(|_| Reply::status(204)).await;
+    let (notifier, mut told) = notifier(NotifierLimits::default());
+    for event in 0..40 {
+        notifier.send(notice(event % 2, event, NoticeKind::Hangup, server.url("/hangup")));
+    }
+    for _ in 0..40 {
+        let (_, attempts, outcome) = told.recv().await.unwrap();
+        assert_eq!((attempts, outcome), (1, delivered(204)));
+    }
+    let events: Vec<u128> =
+        server.seen().iter().map(|s| s.header("x-offhook-event-id").parse::<Uuid>().unwrap().as_u128()).collect();
+    for call in 0..2 {
+        let of_call: Vec<u128> = events.iter().copied().filter(|e| e % 2 == call).collect();
+        assert!(of_call.is_sorted() && of_call.len() == 20, "{of_call:?}");
+    }
+    let seen = &server.seen()[0];
+    assert_eq!(seen.header("accept"), "*/*");
+    check_signatures(seen, &server.url("/hangup"));
+    assert_eq!(notifier.drain(Duration::from_secs(5)).await, 0);
+    assert_eq!(notifier.held(), 0);
+}
+
+#[tokio::test]
+async fn r04_lasting_notices_are_tried_again_and_stale_ones_are_not() {
+    let failures = Arc::new(Mutex::new(1));
+    let server = Server::start(move |seen| match (seen.target.as_str(), &mut *failures.lock().unwrap()) {
+        ("/back", left @ 1..) => {
+            *left -= 1;
+            Reply::Whole(503, vec![("retry-after", "1200".to_owned())], Bytes::new())
+        }
+        ("/back", _) => Reply::status(200),
+        ("/gone", _) => Reply::status(410),
+        _ => Reply::status(503),
+    })
+    .await;
+    let (notifier, mut told) = notifier(NotifierLimits::default());
+    notifier.send(notice(1, 1, NoticeKind::Hangup, server.url("/back")));
+    let (event, attempts, outcome) = told.recv().await.unwrap();
+    assert!(
+        matches!(&outcome, NoticeOutcome::Retry { after, .. } if *after == Duration::from_secs(1_200)),
+        "{outcome:?}"
+    );
+    assert_eq!((event, attempts), (1, 1));
+
+    for (event, kind, path) in
+        [(2, NoticeKind::Hangup, "/gone"), (3, NoticeKind::Dial, "/down"), (4, NoticeKind::Action, "/down")]
+    {
+        notifier.send(notice(event, event, kind, server.url(path)));
+        let (told, attempts, outcome) = told.recv().await.unwrap();
+        assert!(matches!(outcome, NoticeOutcome::Failed { .. }), "{path}: {outcome:?}");
+        assert_eq!((told, attempts), (event, 1));
+    }
+    notifier.send(notice(5, 5, NoticeKind::Hangup, "http://169.254.169.254/"));
+    assert!(matches!(told.recv().await.unwrap(), (5, 0, NoticeOutcome::Failed { .. })));
+
+    // What waits for its retry gets it when the node drains, under the same identity.
+    assert_eq!(notifier.held(), 1);
+    assert_eq!(notifier.drain(Duration::from_secs(5)).await, 0);
+    assert_eq!(told.recv().await.unwrap(), (1, 2, delivered(200)));
+    let back: Vec<_> = server.seen().into_iter().filter(|s| s.target == "/back").collect();
+    assert_eq!(back.iter().map(|s| s.header("x-offhook-attempt")).collect::<Vec<_>>(), ["1", "2"]);
+    assert_eq!(back[0].header("x-offhook-event-id"), back[1].header("x-offhook-event-id"));
+    assert_ne!(back[0].header("x-plivo-signature-v3-nonce"), back[1].header("x-plivo-signature-v3-nonce"));
+}
+
+#[tokio::test]
+async fn r04_a_black_hole_delays_no_other_host() {
+    let hole = Server::start(|_| Reply::Never).await;
+    let alive = Server::start(|_| Reply::status(200)).await;
+    let (notifier, mut told) = notifier(NotifierLimits::default());
+    for event in 0..10_000 {
+        notifier.send(notice(event, event, NoticeKind::Hangup, hole.url("/hangup")));
+    }
+    let mut waits = Vec::new();
+    for event in 10_000..10_100 {
+        let begun = Clock::real().now();
+        notifier.send(notice(event, event, NoticeKind::Hangup, alive.url("/hangup")));
+        let outcome = told.recv().await.unwrap();
+        waits.push(Clock::real().now().duration_since(begun));
+        assert_eq!(outcome, (event, 1, delivered(200)));
+    }
+    waits.sort();
+    assert!(waits[98] < Duration::from_millis(500), "p99 {:?}", waits[98]);
+    assert!(hole.connections() <= 32, "{} at once", hole.connections());
+    assert_eq!(notifier.held(), 10_000);
+    assert_eq!(notifier.drain(Duration::from_millis(50)).await, 10_000);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_one_host_cannot_fill_it_for_others() {
+    let hole = Server::start(|_| Reply::Never).await;
+    let alive = Server::start(|_| Reply::status(200)).await;
+    let (notifier, mut told) = notifier(NotifierLimits { held: 10, held_per_host: 5, at_once_per_host: 2 });
+    for event in 0..6 {
+        notifier.send(notice(event, event, NoticeKind::Hangup, hole.url("/")));
+    }
+    assert!(matches!(told.recv().await.unwrap(), (5, 0, NoticeOutcome::Failed { .. })));
+    notifier.send(notice(6, 6, NoticeKind::Hangup, alive.url("/")));
+    assert_eq!(told.recv().await.unwrap(), (6, 1, delivered(200)));
+    assert_eq!(notifier.held(), 5);
+}

@@ -1,0 +1,200 @@
+//! The way out against real sockets on loopback.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Version};
+use tokio::net::TcpListener;
+
+use super::testing::{FakeResolver, Reply, Server, egress, egress_with, open_guard};
+use super::{
+    CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, FetchedFile, FileAnswer, Guard, Lookup, Refusal,
+    Resolve, Want,
+};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn get(url: &CustomerUrl) -> EgressRequest<'_> {
+    EgressRequest {
+        method: Method::GET,
+        url,
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        connect: SOON,
+        read: SOON,
+        want: Want::Body { max: 1_000 },
+    }
+}
+
+async fn ask(egress: &Egress, url: &str) -> Result<EgressResponse, EgressError> {
+    egress.request(get(&egress.url(url)?)).await
+}
+
+#[tokio::test]
+async fn one_connection_serves_many_requests() {
+    let server = Server::start(|_| Reply::ok("hello")).await;
+    let egress = egress(open_guard(), Vec::new());
+    for _ in 0..10 {
+        assert_eq!(ask(&egress, &server.url("/a?b#c")).await.unwrap().body, "hello");
+    }
+    assert_eq!((server.connections(), server.seen().len()), (1, 10));
+    let seen = &server.seen()[0];
+    assert_eq!((seen.target.as_str(), seen.header("host")), ("/a?b", server.address.to_string().as_str()));
+}
+
+#[tokio::test]
+async fn http_2_over_tls_shares_a_connection_and_http_1_is_spoken_where_it_must() {
+    let (server, cert) = Server::start_tls(&["h2", "http/1.1"], |_| Reply::ok("hello")).await;
+    let out = egress(open_guard(), vec![cert]);
+    ask(&out, &server.https_url("/")).await.unwrap();
+    let mut many = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (out, url) = (out.clone(), server.https_url("/x"));
+        many.spawn(async move { ask(&out, &url).await.map(|a| a.status.as_u16()) });
+    }
+    assert!(many.join_all().await.into_iter().all(|status| status == Ok(200)));
+    assert_eq!(server.connections(), 1);
+    assert!(server.seen().iter().all(|s| s.version == Version::HTTP_2));
+
+    let (server, cert) = Server::start_tls(&["http/1.1"], |_| Reply::ok("hello")).await;
+    ask(&egress(open_guard(), vec![cert]), &server.https_url("/")).await.unwrap();
+    assert_eq!(server.seen()[0].version, Version::HTTP_11);
+}
+
+#[tokio::test]
+async fn certificates_are_verified() {
+    let (server, cert) = Server::start_tls(&["h2"], |_| Reply::ok("hello")).await;
+    let untrusting = ask(&egress(open_guard(), Vec::new()), &server.https_url("/")).await;
+    assert!(matches!(untrusting, Err(EgressError::Connect { .. })), "{untrusting:?}");
+    let other_name = format!("https://other.example:{}/", server.address.port());
+    let misnamed = ask(&egress(open_guard(), vec![cert]), &other_name).await;
+    assert!(matches!(misnamed, Err(EgressError::Connect { .. })), "{misnamed:?}");
+    assert_eq!(server.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn r17_a_name_that_leads_inside_is_refused_before_a_connection() {
+    let (server, cert) = Server::start_tls(&["h2"], |_| Reply::ok("secret")).await;
+    let refused = ask(&egress(Guard::default(), vec![cert.clone()]), &server.https_url("/")).await;
+    assert_eq!(refused.unwrap_err(), EgressError::Refused(Refusal::Address([127, 0, 0, 1].into())));
+    let ours = Guard::new(true, vec![server.address]);
+    let refused = ask(&egress(ours, vec![cert]), &server.https_url("/")).await;
+    assert_eq!(refused.unwrap_err(), EgressError::Refused(Refusal::OwnListener(server.address)));
+    assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
+async fn r17_rebinding_gains_nothing() {
+    let server = Server::start(|_| Reply::Whole(200, vec![("connection", "close".to_owned())], Bytes::new())).await;
+    let url = format!("http://app.example.com:{}/", server.address.port());
+    // Good when checked, bad at any second look-up.
+    let turning = FakeResolver::of(&[&["127.0.0.1"], &["169.254.169.254"]]);
+    let first = egress_with(open_guard(), Vec::new(), turning.clone());
+    for _ in 0..3 {
+        ask(&first, &url).await.unwrap();
+    }
+    assert_eq!((turning.asked(), server.connections()), (1, 3));
+    // The answer that counts is the one that was checked.
+    let later = egress_with(open_guard(), Vec::new(), turning);
+    let refused = ask(&later, &url).await.unwrap_err();
+    assert_eq!(refused, EgressError::Refused(Refusal::Address([169, 254, 169, 254].into())));
+}
+
+#[tokio::test]
+async fn each_wait_has_its_own_end() {
+    struct Mute;
+    impl Resolve for Mute {
+        fn lookup(&self, _: &str) -> Lookup {
+            Box::pin(pending())
+        }
+    }
+    let short = Duration::from_millis(50);
+    let mute = egress_with(open_guard(), Vec::new(), Arc::new(Mute));
+    let url = mute.url("https://app.example.com/").unwrap();
+    let late = mute.request(EgressRequest { connect: short, ..get(&url) }).await.unwrap_err();
+    assert_eq!(late, EgressError::ConnectTimeout { host: "https://app.example.com".to_owned(), waited: short });
+
+    for reply in [|| Reply::Never, || Reply::Drip(SOON)] {
+        let server = Server::start(move |_| reply()).await;
+        let egress = egress(open_guard(), Vec::new());
+        let url = egress.url(&server.url("/")).unwrap();
+        let late = egress.request(EgressRequest { read: short, ..get(&url) }).await.unwrap_err();
+        assert_eq!(late, EgressError::ReadTimeout { waited: short });
+    }
+}
+
+#[tokio::test]
+async fn a_body_ends_at_its_limit_and_a_failed_answers_body_is_not_kept() {
+    let server = Server::start(|seen| match seen.target.as_str() {
+        "/endless" => Reply::Endless,
+        "/exact" => Reply::ok(vec![b'x'; 1_000]),
+        "/over" => Reply::ok(vec![b'x'; 1_001]),
+        "/cut" => Reply::CutOff,
+        "/head" => Reply::Whole(200, vec![("x-long", "x".repeat(300_000))], Bytes::new()),
+        _ => Reply::Whole(500, Vec::new(), Bytes::from_static(b"a secret of the inside")),
+    })
+    .await;
+    let egress = egress(open_guard(), Vec::new());
+    let url = |path: &str| server.url(path);
+    assert_eq!(ask(&egress, &url("/exact")).await.unwrap().body.len(), 1_000);
+    for large in ["/over", "/endless"] {
+        assert_eq!(ask(&egress, &url(large)).await.unwrap_err(), EgressError::TooLarge { max: 1_000 });
+    }
+    for broken in ["/cut", "/head"] {
+        assert!(matches!(ask(&egress, &url(broken)).await, Err(EgressError::Broken { .. })), "{broken}");
+    }
+    let failed = ask(&egress, &url("/other")).await.unwrap();
+    assert_eq!((failed.status.as_u16(), failed.body.len()), (500, 0));
+    let target = egress.url(&url("/endless")).unwrap();
+    let dropped = egress.request(EgressRequest { want: Want::Nothing, ..get(&target) }).await.unwrap();
+    assert_eq!((dropped.status.as_u16(), dropped.body.len()), (200, 0));
+}
+
+#[tokio::test]
+async fn nobody_there_is_a_connect_failure() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = ask(&egress(open_guard(), Vec::new()), &format!("http://{free}/")).await;
+    assert!(matches!(gone, Err(EgressError::Connect { .. })), "{gone:?}");
+}
+
+#[tokio::test]
+async fn files_come_with_what_a_cache_needs_and_one_retry() {
+    let server = Server::start(|seen| match seen.target.as_str() {
+        "/moved" => Reply::redirect(302, "/tone.wav"),
+        "/tone.wav" if seen.header("if-none-match") == "\"v1\"" => Reply::status(304),
+        "/tone.wav" => Reply::Whole(
+            200,
+            vec![("etag", "\"v1\"".to_owned()), ("cache-control", "max-age=60".to_owned())],
+            Bytes::from_static(b"RIFF"),
+        ),
+        "/round" => Reply::redirect(307, "/round"),
+        "/inside" => Reply::redirect(302, "http://169.254.169.254/latest"),
+        "/large" => Reply::Endless,
+        _ => Reply::status(503),
+    })
+    .await;
+    let egress = egress(open_guard(), Vec::new());
+    let fetch = |path: &str, etag| {
+        let (egress, url) = (egress.clone(), server.url(path));
+        async move { egress.fetch_file(&url, 10_000, etag).await }
+    };
+    let count = |path: &str| server.seen().iter().filter(|s| s.target == path).count();
+    let file = FetchedFile {
+        bytes: Bytes::from_static(b"RIFF"),
+        etag: Some("\"v1\"".to_owned()),
+        cache_control: Some("max-age=60".to_owned()),
+    };
+    assert_eq!(fetch("/moved", None).await, Ok(FileAnswer::File(file)));
+    assert_eq!(fetch("/tone.wav", Some("\"v1\"")).await, Ok(FileAnswer::NotModified));
+    assert!(server.seen().iter().all(|s| s.header("x-plivo-signature-v3").is_empty()));
+    assert_eq!(fetch("/gone", None).await, Err(EgressError::Status(503)));
+    assert_eq!(count("/gone"), 2);
+    assert_eq!(fetch("/large", None).await, Err(EgressError::TooLarge { max: 10_000 }));
+    assert_eq!(count("/large"), 1);
+    assert_eq!(fetch("/round", None).await, Err(EgressError::Redirects));
+    assert_eq!(count("/round"), 12);
+    assert!(matches!(fetch("/inside", None).await, Err(EgressError::Refused(_))));
+    assert_eq!(count("/inside"), 1);
+}
