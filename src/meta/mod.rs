@@ -1,1 +1,16 @@
-//! Graph API payloads as types; a client that knows retries and nothing of calls.
+//! Meta's Graph API: payloads as types, its errors as a table, and a client that knows retries and nothing of calls.
+//!
+//! `error` and `retry` decide and are pure; `graph` asks over HTTP within a deadline and gives a call's machine one
+//! small fact in return. Signatures of what Meta sends us are the webhook's business, not ours.
+
+mod error;
+pub mod graph;
+mod retry;
+mod types;
+
+pub use error::{Again, Trouble, Verdict, classify};
+pub use graph::{ActionRequest, Graph, GraphConfig, SetupError};
+pub use retry::{Budget, Fault, Policy};
+pub use types::{
+    Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session, callback_data,
+};

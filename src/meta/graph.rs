@@ -1,0 +1,351 @@
+//! Asks Graph about calls, tries again where that helps, and says in one small fact how it ended.
+//!
+//! Connections are kept alive. At most 64 requests are under way per phone number, a bounded number wait, and each
+//! try ends within its time (R6). Tokens travel in one header, marked sensitive, and stand in no log.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::error::{Again, Trouble, Verdict, classify};
+use super::retry::{Budget, Fault, Policy};
+use super::types::{Action, CallRequest, SdpType, Session};
+use crate::call::machine::{GraphAction, GraphOutcome};
+use crate::clock::Clock;
+use crate::config::Secret;
+use crate::model::{PhoneNumberId, Wacid};
+use crate::observe::names;
+
+/// Where Graph is and how it is asked; the defaults are those of `meta-calling.md` §4.
+#[derive(Clone, Debug)]
+pub struct GraphConfig {
+    /// `[meta].graph_url`: version included, no slash at the end.
+    pub base_url: String,
+    /// For numbers whose WABA has no token of its own.
+    pub token: Secret,
+    /// `offhook/<version>`.
+    pub user_agent: String,
+    /// TCP connection.
+    pub connect_timeout: Duration,
+    /// One try, from the connection to the last byte.
+    pub request_timeout: Duration,
+    /// Requests under way per phone number.
+    pub under_way_max: usize,
+    /// Requests waiting behind those, per phone number; further ones fail at once.
+    pub waiting_max: usize,
+    pub policy: Policy,
+    /// The dice for the pauses: 0 … 1.
+    pub roll: fn() -> f64,
+}
+
+impl GraphConfig {
+    /// Graph at `base_url`, asked as the spec says.
+    pub fn new(base_url: impl Into<String>, token: Secret) -> Self {
+        Self {
+            base_url: base_url.into(),
+            token,
+            user_agent: concat!("offhook/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(5),
+            under_way_max: 64,
+            waiting_max: 1_024,
+            policy: Policy::default(),
+            roll: rand::random::<f64>,
+        }
+    }
+}
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("use {0:?} as graph_url: it must be an absolute http or https URL")]
+    BaseUrl(String),
+    #[error("set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// One action on one call.
+#[derive(Clone)]
+pub struct ActionRequest {
+    pub phone_number_id: PhoneNumberId,
+    /// None: the node's default.
+    pub token: Option<Secret>,
+    pub wacid: Wacid,
+    pub action: GraphAction,
+    /// Our answer, of `pre_accept` and `accept`: byte for byte the same in both.
+    pub sdp: Option<Arc<str>>,
+    /// `biz_opaque_callback_data`, of `accept`.
+    pub opaque: Option<String>,
+    /// No try begins or lasts past this instant: the end of the answer window (`meta-calling.md` §7).
+    pub deadline: Option<Instant>,
+}
+
+impl ActionRequest {
+    fn body(&self) -> Bytes {
+        let mut body = CallRequest::about(self.wacid.clone(), self.action.into());
+        let answers = matches!(self.action, GraphAction::PreAccept | GraphAction::Accept);
+        body.session = self
+            .sdp
+            .as_ref()
+            .filter(|_| answers)
+            .map(|sdp| Session { sdp_type: SdpType::Answer, sdp: sdp.as_ref().to_owned() });
+        if self.action == GraphAction::Accept {
+            body.biz_opaque_callback_data.clone_from(&self.opaque);
+        }
+        // Strings and words only: there is nothing in it that JSON could not say.
+        serde_json::to_vec(&body).unwrap_or_default().into()
+    }
+}
+
+type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// The client; one per node.
+pub struct Graph {
+    http: Http,
+    config: GraphConfig,
+    clock: Clock,
+    lanes: DashMap<PhoneNumberId, Arc<Lane>>,
+    budget: Mutex<Budget>,
+}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Graph({})", self.config.base_url)
+    }
+}
+
+/// Longest answer that is read, in bytes; real ones have a few hundred.
+const ANSWER_MAX: usize = 64 * 1024;
+/// Connections kept without use: a little under what load balancers allow.
+const IDLE_MAX: Duration = Duration::from_secs(55);
+
+impl Graph {
+    /// Loads the certificate authorities and makes an empty pool. Blocks while reading the system's store.
+    ///
+    /// # Errors
+    /// The base URL is none, or the TLS library refuses its own defaults.
+    pub fn new(mut config: GraphConfig, clock: Clock) -> Result<Self, SetupError> {
+        config.base_url.truncate(config.base_url.trim_end_matches('/').len());
+        let base = config.base_url.parse::<Uri>().ok();
+        if !base.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()) {
+            return Err(SetupError::BaseUrl(config.base_url));
+        }
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots())
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(config.connect_timeout));
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
+        let http = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_MAX)
+            .pool_max_idle_per_host(config.under_way_max)
+            .build(connector);
+        let budget = Mutex::new(Budget::new(clock.now()));
+        Ok(Self { http, config, clock, lanes: DashMap::new(), budget })
+    }
+
+    /// Carries out an action on a call, further tries included. Dropping the future gives it up.
+    pub async fn call_action(&self, request: ActionRequest) -> GraphOutcome {
+        let Some(sending) = self.sending(&request) else {
+            return GraphOutcome::Unreachable;
+        };
+        if !self.may_wait(Duration::ZERO, request.deadline) {
+            return GraphOutcome::Timeout;
+        }
+        self.with_budget(|budget, now| budget.request(now));
+        let action = Action::from(request.action);
+        let mut unsure = false;
+        for tries in 1.. {
+            let fault = match self.attempt(&sending, request.deadline).await {
+                Ok(Verdict::Done) => return GraphOutcome::Done,
+                Ok(Verdict::Gone) => return GraphOutcome::Gone,
+                // Ours, in all likelihood: an earlier try may have done it without our hearing of it.
+                Ok(Verdict::AlreadyAccepted { .. }) if unsure => return GraphOutcome::Done,
+                Ok(Verdict::AlreadyAccepted { details }) => {
+                    return GraphOutcome::Refused { status: 400, code: 100, details };
+                }
+                Ok(Verdict::Refused { status, code, details }) => {
+                    return GraphOutcome::Refused { status, code, details };
+                }
+                Ok(Verdict::Again(again)) => Fault::Answered(again),
+                Err(fault) => fault,
+            };
+            unsure |=
+                !matches!(fault, Fault::Unreachable | Fault::Answered(Again { trouble: Trouble::Rate { .. }, .. }));
+            let pause = self.config.policy.pause(action, tries, fault, (self.config.roll)());
+            let Some(pause) = pause.filter(|pause| self.may_wait(*pause, request.deadline)) else {
+                return outcome(fault);
+            };
+            if !self.with_budget(Budget::retry) {
+                tracing::warn!(action = action.as_str(), "Graph: no further try, a tenth of all requests are retries");
+                return outcome(fault);
+            }
+            tracing::debug!(action = action.as_str(), tries, ?fault, ?pause, "Graph: once more");
+            tokio::time::sleep(pause).await;
+        }
+        GraphOutcome::Timeout
+    }
+
+    fn with_budget<R>(&self, ask: impl FnOnce(&mut Budget, Instant) -> R) -> R {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&mut budget, self.clock.now())
+    }
+
+    /// Whether a try after this pause would still begin in time.
+    fn may_wait(&self, pause: Duration, deadline: Option<Instant>) -> bool {
+        deadline.is_none_or(|deadline| self.clock.now() + pause < deadline)
+    }
+
+    fn sending(&self, request: &ActionRequest) -> Option<Sending> {
+        let uri = format!("{}/{}/calls", self.config.base_url, request.phone_number_id).parse();
+        let token = request.token.as_ref().unwrap_or(&self.config.token);
+        let bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()));
+        let agent = HeaderValue::try_from(&self.config.user_agent);
+        let (Ok(uri), Ok(mut bearer), Ok(agent)) = (uri, bearer, agent) else {
+            tracing::error!(phone_number_id = %request.phone_number_id, "Graph: id or token can't stand in a request");
+            return None;
+        };
+        bearer.set_sensitive(true);
+        let lane = self.lanes.entry(request.phone_number_id.clone()).or_insert_with(|| Lane::new(&self.config));
+        Some(Sending {
+            action: request.action.into(),
+            uri,
+            headers: HeaderMap::from_iter([
+                (AUTHORIZATION, bearer),
+                (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+                (USER_AGENT, agent),
+            ]),
+            body: request.body(),
+            lane: lane.clone(),
+        })
+    }
+
+    /// One try: its place in the lane, its time, its metric.
+    async fn attempt(&self, sending: &Sending, deadline: Option<Instant>) -> Result<Verdict, Fault> {
+        let begun = self.clock.now();
+        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(begun));
+        let time = self.config.request_timeout.min(left);
+        let exchange = async {
+            let _place = sending.lane.enter().await?;
+            self.exchange(sending).await
+        };
+        let answered = tokio::time::timeout(time, exchange).await.unwrap_or(Err(Fault::Timeout));
+        let status = match &answered {
+            Ok((status, _)) => status.to_string(),
+            Err(Fault::Timeout) => names::graph::TIMEOUT.to_owned(),
+            Err(_) => names::graph::ERROR.to_owned(),
+        };
+        let took = self.clock.now().saturating_duration_since(begun).as_secs_f64();
+        let action = sending.action.as_str();
+        metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => action, "status" => status).record(took);
+        answered.map(|(_, verdict)| verdict)
+    }
+
+    async fn exchange(&self, sending: &Sending) -> Result<(u16, Verdict), Fault> {
+        let mut request = Request::new(Full::new(sending.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = sending.uri.clone();
+        *request.headers_mut() = sending.headers.clone();
+        let answer = self.http.request(request).await.map_err(|error| {
+            tracing::debug!(%error, "Graph: no answer");
+            if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
+        })?;
+        let status = answer.status().as_u16();
+        let after = retry_after(answer.headers());
+        let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|_| Fault::Broken)?;
+        Ok((status, classify(sending.action, status, after, &body.to_bytes())))
+    }
+}
+
+/// A request that is the same at each try.
+struct Sending {
+    action: Action,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+    lane: Arc<Lane>,
+}
+
+/// Requests of one phone number: so many under way, so many waiting.
+struct Lane {
+    places: Semaphore,
+    waiting: AtomicUsize,
+    waiting_max: usize,
+}
+
+impl Lane {
+    fn new(config: &GraphConfig) -> Arc<Self> {
+        Arc::new(Self {
+            places: Semaphore::new(config.under_way_max),
+            waiting: AtomicUsize::new(0),
+            waiting_max: config.waiting_max,
+        })
+    }
+
+    async fn enter(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Ok(place);
+        }
+        /// Leaves the queue however its wait ends.
+        struct Queued<'a>(&'a AtomicUsize);
+        impl Drop for Queued<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let ahead = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _queued = Queued(&self.waiting);
+        if ahead >= self.waiting_max {
+            return Err(OURS_FULL);
+        }
+        self.places.acquire().await.map_err(|_| OURS_FULL)
+    }
+}
+
+/// Our own lane is full: as if Graph had said that it is asked too often.
+const OURS_FULL: Fault = Fault::Answered(Again { trouble: Trouble::Rate { code: 0 }, once: false, after: None });
+
+/// What the call's machine is told of a request that stays at this fault.
+fn outcome(fault: Fault) -> GraphOutcome {
+    match fault {
+        Fault::Unreachable => GraphOutcome::Unreachable,
+        Fault::Timeout => GraphOutcome::Timeout,
+        // A broken answer is a fault of Meta's side; there is no status to name.
+        Fault::Broken => GraphOutcome::ServerError { status: 0 },
+        Fault::Answered(Again { trouble: Trouble::Server { status }, .. }) => GraphOutcome::ServerError { status },
+        Fault::Answered(Again { trouble: Trouble::Rate { code }, .. }) => GraphOutcome::RateLimited { code },
+    }
+}
+
+/// `Retry-After` in seconds; a date is not read (Graph sends none).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// The system's certificate authorities and Mozilla's: either may be missing one.
+fn roots() -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+#[cfg(test)]
+#[path = "graph_tests.rs"]
+mod tests;

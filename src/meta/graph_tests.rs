@@ -1,0 +1,297 @@
+//! The client against a scripted server: every fault that Graph has shown (`meta-calling.md` §8 H4).
+
+use std::collections::VecDeque;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::model::CallUuid;
+
+/// What the server does with one request.
+#[derive(Clone, Debug)]
+enum Reply {
+    /// Status, further header lines, body.
+    Answer(u16, &'static str, &'static str),
+    /// Promises more than it sends, then closes.
+    Cut,
+    /// Reads the request and closes.
+    Reset,
+    /// Says nothing, ever.
+    Silence,
+}
+
+const OK: Reply = Reply::Answer(200, "", r#"{"messaging_product":"whatsapp","success":true}"#);
+const BUSY: Reply = Reply::Answer(503, "", r#"{"error":{"message":"busy","code":131016}}"#);
+
+#[derive(Default)]
+struct Script {
+    replies: VecDeque<Reply>,
+    /// Heads and bodies of the requests.
+    seen: Vec<(String, String)>,
+    open: usize,
+    most_open: usize,
+}
+
+#[derive(Clone)]
+struct Server {
+    url: String,
+    script: Arc<Mutex<Script>>,
+}
+
+impl Server {
+    async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v23.0", listener.local_addr().unwrap());
+        let script = Arc::new(Mutex::new(Script { replies: replies.into_iter().collect(), ..Script::default() }));
+        let server = Self { url, script };
+        let serving = server.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serving.clone().serve(stream));
+            }
+        });
+        server
+    }
+
+    async fn serve(self, mut stream: TcpStream) {
+        while let Some((head, body)) = read_request(&mut stream).await {
+            let reply = {
+                let mut script = self.script.lock().unwrap();
+                script.seen.push((head, body));
+                script.open += 1;
+                script.most_open = script.most_open.max(script.open);
+                script.replies.pop_front().unwrap_or(OK)
+            };
+            // All requests that are there at the same time get to be counted.
+            tokio::task::yield_now().await;
+            let sent = match reply {
+                Reply::Answer(status, headers, body) => {
+                    let length = body.len();
+                    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{headers}\r\n");
+                    stream.write_all(format!("{head}{body}").as_bytes()).await
+                }
+                Reply::Cut => {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"succ").await;
+                    return;
+                }
+                Reply::Reset => return,
+                Reply::Silence => std::future::pending().await,
+            };
+            self.script.lock().unwrap().open -= 1;
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn seen(&self) -> Vec<(String, String)> {
+        self.script.lock().unwrap().seen.clone()
+    }
+}
+
+async fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return Some((head.to_owned(), body.to_owned()));
+            }
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+/// The spec's pauses a hundredth as long, and a quarter of a second for a request.
+fn config(url: &str) -> GraphConfig {
+    let spec = Policy::default();
+    let short = |pauses: Vec<Duration>| pauses.into_iter().map(|pause| pause / 100).collect();
+    GraphConfig {
+        request_timeout: Duration::from_millis(250),
+        connect_timeout: Duration::from_millis(250),
+        policy: Policy {
+            answering: short(spec.answering),
+            ending: short(spec.ending),
+            connecting: short(spec.connecting),
+            rate_floor: spec.rate_floor / 100,
+            retry_after_max: spec.retry_after_max / 100,
+        },
+        roll: || 0.5,
+        ..GraphConfig::new(url, Secret::new("canary-token"))
+    }
+}
+
+fn graph(server: &Server) -> Graph {
+    Graph::new(config(&server.url), Clock::real()).unwrap()
+}
+
+fn request(action: GraphAction) -> ActionRequest {
+    ActionRequest {
+        phone_number_id: "106540352242922".into(),
+        token: None,
+        wacid: "wacid.A".into(),
+        action,
+        sdp: Some(Arc::from("v=0\r\n")),
+        opaque: Some(crate::meta::callback_data(CallUuid(uuid::Uuid::nil()), "node-a")),
+        deadline: None,
+    }
+}
+
+/// Asks once of a server with that script; gives the outcome and the number of tries.
+async fn ask(action: GraphAction, replies: impl IntoIterator<Item = Reply>) -> (GraphOutcome, usize) {
+    let server = Server::start(replies).await;
+    let outcome = graph(&server).call_action(request(action)).await;
+    (outcome, server.seen().len())
+}
+
+#[tokio::test]
+async fn requests_are_as_meta_wants_them() {
+    let server = Server::start([]).await;
+    let graph = graph(&server);
+    for action in [GraphAction::PreAccept, GraphAction::Accept, GraphAction::Reject, GraphAction::Terminate] {
+        assert_eq!(graph.call_action(request(action)).await, GraphOutcome::Done);
+    }
+    let mut own = request(GraphAction::Reject);
+    own.token = Some(Secret::new("waba-token"));
+    graph.call_action(own).await;
+    let seen = server.seen();
+    let bodies: Vec<&str> = seen.iter().map(|(_, body)| body.as_str()).collect();
+    let session = r#""session":{"sdp_type":"answer","sdp":"v=0\r\n"}"#;
+    let about = |action: &str| format!(r#"{{"messaging_product":"whatsapp","call_id":"wacid.A","action":"{action}""#);
+    assert_eq!(bodies[0], format!("{},{session}}}", about("pre_accept")));
+    let opaque = r#""biz_opaque_callback_data":"oh1.00000000-0000-0000-0000-000000000000.node-a""#;
+    assert_eq!(bodies[1], format!("{},{session},{opaque}}}", about("accept")));
+    assert_eq!(bodies[2], format!("{}}}", about("reject")));
+    assert_eq!(bodies[3], format!("{}}}", about("terminate")));
+    let head = &seen[0].0;
+    assert!(head.starts_with("POST /v23.0/106540352242922/calls HTTP/1.1\r\n"), "{head}");
+    for line in [
+        "authorization: Bearer canary-token",
+        "content-type: application/json",
+        concat!("user-agent: offhook/", env!("CARGO_PKG_VERSION")),
+    ] {
+        assert!(head.lines().any(|l| l == line), "{line} in {head}");
+    }
+    assert!(seen[4].0.contains("authorization: Bearer waba-token"));
+}
+
+#[tokio::test]
+async fn r06_each_fault_is_tried_again_as_often_as_the_spec_says() {
+    let silent = |n| std::iter::repeat_n(Reply::Silence, n);
+    let html = Reply::Answer(502, "content-type: text/html\r\n", "<html><body>Bad gateway</body></html>");
+    let again = Reply::Answer(200, "", r#"{"error":{"message":"x","code":131000}}"#);
+    let rate = Reply::Answer(429, "retry-after: 1\r\n", r#"{"error":{"message":"x","code":4}}"#);
+    let once = Reply::Answer(500, "", r#"{"error":{"message":"x","code":138004}}"#);
+    let no = Reply::Answer(401, "", r#"{"error":{"message":"no token","code":190}}"#);
+    let gone = Reply::Answer(
+        400,
+        "",
+        r#"{"error":{"message":"x","code":100,"error_data":{"details":"Call not found or ended"}}}"#,
+    );
+    let refused = |details: &str| GraphOutcome::Refused { status: 401, code: 190, details: details.to_owned() };
+    use GraphAction::{Accept, PreAccept, Terminate};
+    use GraphOutcome::{Done, Gone, RateLimited, ServerError, Timeout};
+    let rows: Vec<(GraphAction, Vec<Reply>, GraphOutcome, usize)> = vec![
+        (Accept, vec![BUSY], Done, 2),
+        (Accept, vec![html.clone(), html.clone(), html], ServerError { status: 502 }, 3),
+        (Accept, vec![again.clone(), again.clone(), again], ServerError { status: 200 }, 3),
+        (PreAccept, vec![Reply::Cut, Reply::Answer(200, "", "")], Done, 3),
+        (PreAccept, vec![Reply::Reset; 3], ServerError { status: 0 }, 3),
+        (Accept, silent(3).collect(), Timeout, 3),
+        (Accept, vec![rate.clone()], Done, 2),
+        (Accept, vec![rate.clone(), rate.clone(), rate], RateLimited { code: 4 }, 3),
+        (Accept, vec![once.clone(), once.clone()], ServerError { status: 500 }, 2),
+        (Accept, vec![no.clone()], refused("no token"), 1),
+        (Accept, vec![gone.clone()], Gone, 1),
+        (Terminate, vec![gone], Gone, 1),
+        (Terminate, vec![no], refused("no token"), 1),
+        (Terminate, vec![BUSY; 5], ServerError { status: 503 }, 5),
+        (Terminate, vec![once.clone(), once, Reply::Reset, BUSY], Done, 5),
+    ];
+    for (action, replies, outcome, tries) in rows {
+        let script = format!("{action:?} {replies:?}");
+        assert_eq!(ask(action, replies).await, (outcome, tries), "{script}");
+    }
+}
+
+#[tokio::test]
+async fn an_accept_that_took_effect_unheard_counts_as_done() {
+    let before = Reply::Answer(400, "", r#"{"error":{"message":"Call already accepted","code":100}}"#);
+    let (outcome, tries) = ask(GraphAction::Accept, [Reply::Silence, before.clone()]).await;
+    assert_eq!((outcome, tries), (GraphOutcome::Done, 2));
+    let (outcome, _) = ask(GraphAction::Accept, [Reply::Reset, before.clone()]).await;
+    assert_eq!(outcome, GraphOutcome::Done);
+    let (outcome, _) = ask(GraphAction::Accept, [before]).await;
+    assert!(matches!(outcome, GraphOutcome::Refused { code: 100, .. }), "{outcome:?}: not by us");
+}
+
+#[tokio::test]
+async fn r06_nothing_is_tried_past_the_deadline() {
+    let server = Server::start([BUSY, BUSY, BUSY]).await;
+    let clock = Clock::real();
+    let mut config = config(&server.url);
+    config.policy.answering = vec![Duration::from_secs(30); 2];
+    let graph = Graph::new(config, clock.clone()).unwrap();
+    let mut soon = request(GraphAction::Accept);
+    soon.deadline = Some(clock.now() + Duration::from_secs(29));
+    assert_eq!(graph.call_action(soon.clone()).await, GraphOutcome::ServerError { status: 503 });
+    soon.deadline = Some(clock.now());
+    assert_eq!(graph.call_action(soon).await, GraphOutcome::Timeout, "past already: not even one");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn nobody_at_home_is_unreachable() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let graph = Graph::new(config(&url), Clock::real()).unwrap();
+    assert_eq!(graph.call_action(request(GraphAction::Accept)).await, GraphOutcome::Unreachable);
+}
+
+#[tokio::test]
+async fn a_huge_answer_is_not_read_to_its_end() {
+    let huge: &'static str = Box::leak("x".repeat(200_000).into_boxed_str());
+    let (outcome, tries) = ask(GraphAction::Accept, vec![Reply::Answer(200, "", huge); 3]).await;
+    assert_eq!((outcome, tries), (GraphOutcome::ServerError { status: 0 }, 3));
+}
+
+#[tokio::test]
+async fn r06_requests_under_way_and_waiting_are_bounded_per_number() {
+    let server = Server::start(vec![Reply::Silence; 40]).await;
+    let mut config = config(&server.url);
+    config.under_way_max = 4;
+    config.waiting_max = 8;
+    config.policy.ending.clear();
+    let graph = Graph::new(config, Clock::real()).unwrap();
+    let ended =
+        futures_util::future::join_all((0..20).map(|_| graph.call_action(request(GraphAction::Terminate)))).await;
+    let turned_away = ended.iter().filter(|outcome| **outcome == GraphOutcome::RateLimited { code: 0 }).count();
+    assert_eq!(turned_away, 20 - 4 - 8);
+    assert!(server.script.lock().unwrap().most_open <= 12, "4 at first, 4 more as each of those gave up");
+    let mut other = request(GraphAction::Reject);
+    other.phone_number_id = "another".into();
+    server.script.lock().unwrap().replies.clear();
+    assert_eq!(graph.call_action(other).await, GraphOutcome::Done, "another number has its own lane");
+}
+
+#[tokio::test]
+async fn r22_no_token_in_any_debug() {
+    let server = Server::start([]).await;
+    let config = config(&server.url);
+    let shown = format!("{config:?} {:?}", Graph::new(config.clone(), Clock::real()).unwrap());
+    assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[test]
+fn a_base_url_that_is_none_is_said_so() {
+    for url in ["", "graph.facebook.com", "ftp://x/", "https://", "/v23.0"] {
+        let error = Graph::new(config(url), Clock::real()).unwrap_err();
+        assert!(error.to_string().starts_with("use "), "{url}: {error}");
+    }
+    assert!(Graph::new(config("https://graph.facebook.com/v23.0/"), Clock::real()).is_ok());
+}

@@ -1,0 +1,206 @@
+//! When a request about a call is tried again (`meta-calling.md` §4.7, R6). Pure: the dice and the time come in.
+
+use std::time::{Duration, Instant};
+
+use super::error::{Again, Trouble};
+use super::types::Action;
+
+/// Why a try brought no final answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No connection: nothing was sent.
+    Unreachable,
+    /// No answer in time: the deed may have been done.
+    Timeout,
+    /// The connection broke after the request: the deed may have been done.
+    Broken,
+    /// An answer that is worth another try.
+    Answered(Again),
+}
+
+/// Pauses before each further try; their number is the number of further tries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// `pre_accept`, `accept`.
+    pub answering: Vec<Duration>,
+    /// `terminate`, `reject`.
+    pub ending: Vec<Duration>,
+    /// `connect`.
+    pub connecting: Vec<Duration>,
+    /// The least pause after a rate limit.
+    pub rate_floor: Duration,
+    /// The longest `Retry-After` that is waited for.
+    pub retry_after_max: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let pauses = |millis: &[u64]| millis.iter().copied().map(Duration::from_millis).collect();
+        Self {
+            answering: pauses(&[200, 600]),
+            ending: pauses(&[200, 1_000, 3_000, 10_000]),
+            connecting: pauses(&[500]),
+            rate_floor: Duration::from_secs(1),
+            retry_after_max: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Policy {
+    /// How long to wait before another try after `tries` that ended in `fault`; none: it stays at that. `roll` in
+    /// 0 … 1 spreads the pause by ± 20 %.
+    pub fn pause(&self, action: Action, tries: usize, fault: Fault, roll: f64) -> Option<Duration> {
+        let pauses = match action {
+            Action::PreAccept | Action::Accept => &self.answering,
+            Action::Reject | Action::Terminate => &self.ending,
+            Action::Connect if !may_connect_again(fault) => return None,
+            Action::Connect => &self.connecting,
+        };
+        let pause = pauses.get(tries.checked_sub(1)?)?.mul_f64(0.8 + 0.4 * roll.clamp(0.0, 1.0));
+        let Fault::Answered(again) = fault else { return Some(pause) };
+        if again.once && tries > 1 {
+            return None;
+        }
+        let floor = match again.trouble {
+            Trouble::Rate { .. } => self.rate_floor,
+            Trouble::Server { .. } => Duration::ZERO,
+        };
+        let asked = again.after.unwrap_or_default().min(self.retry_after_max);
+        Some(pause.max(asked).max(floor))
+    }
+}
+
+/// A call that may exist already is not made a second time.
+fn may_connect_again(fault: Fault) -> bool {
+    match fault {
+        Fault::Unreachable => true,
+        Fault::Timeout | Fault::Broken => false,
+        Fault::Answered(again) => match again.trouble {
+            Trouble::Rate { .. } => true,
+            // 138004 is tried once more, and so is 503.
+            Trouble::Server { status } => again.once || status == 503,
+        },
+    }
+}
+
+/// Retries over the last ten seconds: at most a tenth of the requests, but ten always pass (R6).
+#[derive(Debug)]
+pub struct Budget {
+    origin: Instant,
+    /// By second; a place that is not of the last ten seconds counts as empty.
+    seconds: [Second; 10],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    number: u64,
+    requests: u64,
+    retries: u64,
+}
+
+impl Budget {
+    /// Retries that pass in ten seconds whatever the number of requests.
+    const FREE: u64 = 10;
+
+    /// An empty budget; `origin` is any instant before the first request.
+    pub fn new(origin: Instant) -> Self {
+        Self { origin, seconds: [Second::default(); 10] }
+    }
+
+    /// Notes a first try.
+    pub fn request(&mut self, now: Instant) {
+        if let Some(second) = self.second(now) {
+            second.requests += 1;
+        }
+    }
+
+    /// Whether a retry may be made at `now`; notes it if so.
+    pub fn retry(&mut self, now: Instant) -> bool {
+        let number = self.number(now);
+        let recent = self.seconds.iter().filter(|second| number - second.number.min(number) < 10);
+        let (requests, retries) =
+            recent.fold((0, 0), |(requests, retries), s| (requests + s.requests, retries + s.retries));
+        let allowed = retries < Self::FREE.max(requests / 10);
+        if let Some(second) = self.second(now).filter(|_| allowed) {
+            second.retries += 1;
+        }
+        allowed
+    }
+
+    fn number(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.origin).as_secs()
+    }
+
+    fn second(&mut self, now: Instant) -> Option<&mut Second> {
+        let number = self.number(now);
+        let place = self.seconds.get_mut(usize::try_from(number % 10).unwrap_or_default())?;
+        if place.number != number {
+            *place = Second { number, ..Second::default() };
+        }
+        Some(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::model::Timestamp;
+
+    fn millis(pauses: &[Option<Duration>]) -> Vec<u128> {
+        pauses.iter().map_while(|p| p.map(|p| p.as_millis())).collect()
+    }
+
+    fn all(action: Action, fault: Fault, roll: f64) -> Vec<u128> {
+        let policy = Policy::default();
+        millis(&(1..10).map(|tries| policy.pause(action, tries, fault, roll)).collect::<Vec<_>>())
+    }
+
+    fn answered(trouble: Trouble, once: bool, after: Option<u64>) -> Fault {
+        Fault::Answered(Again { trouble, once, after: after.map(Duration::from_secs) })
+    }
+
+    #[test]
+    fn r06_tries_and_pauses_of_each_action() {
+        let busy = answered(Trouble::Server { status: 503 }, false, None);
+        for fault in [Fault::Unreachable, Fault::Timeout, Fault::Broken, busy] {
+            assert_eq!(all(Action::Accept, fault, 0.5), [200, 600], "{fault:?}");
+            assert_eq!(all(Action::PreAccept, fault, 0.0), [160, 480], "{fault:?}");
+            assert_eq!(all(Action::Terminate, fault, 0.5), [200, 1_000, 3_000, 10_000], "{fault:?}");
+            assert_eq!(all(Action::Reject, fault, 1.0), [240, 1_200, 3_600, 12_000], "{fault:?}");
+        }
+        assert_eq!(all(Action::Connect, Fault::Unreachable, 0.5), [500]);
+        assert_eq!(all(Action::Connect, busy, 0.5), [500]);
+        assert_eq!(all(Action::Connect, answered(Trouble::Server { status: 500 }, true, None), 0.5), [500]);
+        for never in [Fault::Timeout, Fault::Broken, answered(Trouble::Server { status: 500 }, false, None)] {
+            assert_eq!(all(Action::Connect, never, 0.5), [0; 0], "{never:?}: the call may exist");
+        }
+    }
+
+    #[test]
+    fn r06_rate_limits_wait_a_second_and_retry_after_up_to_two() {
+        let rate = |once, after| answered(Trouble::Rate { code: 4 }, once, after);
+        assert_eq!(all(Action::Accept, rate(false, None), 0.5), [1_000, 1_000]);
+        assert_eq!(all(Action::Accept, rate(true, None), 0.5), [1_000], "138005: once");
+        assert_eq!(all(Action::Accept, rate(false, Some(2)), 0.5), [2_000, 2_000]);
+        assert_eq!(all(Action::Accept, rate(false, Some(3_600)), 0.5), [2_000, 2_000]);
+        assert_eq!(all(Action::Terminate, rate(false, Some(2)), 0.5), [2_000, 2_000, 3_000, 10_000]);
+        assert_eq!(all(Action::Accept, answered(Trouble::Server { status: 503 }, false, Some(1)), 0.5), [1_000, 1_000]);
+    }
+
+    #[test]
+    fn r06_retries_are_a_tenth_but_ten_always_pass() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let mut budget = Budget::new(clock.now());
+        let passed = |budget: &mut Budget| (0..1_000).filter(|_| budget.retry(clock.now())).count();
+        assert_eq!(passed(&mut budget), 10);
+        clock.step(Duration::from_secs(9));
+        assert_eq!(passed(&mut budget), 0);
+        clock.step(Duration::from_secs(1));
+        assert_eq!(passed(&mut budget), 10, "a new window");
+        (0..450).for_each(|_| budget.request(clock.now()));
+        assert_eq!(passed(&mut budget), 35, "a tenth of 450 less the ten that passed");
+        clock.step(Duration::from_secs(1_000));
+        assert_eq!(passed(&mut budget), 10, "long after");
+    }
+}

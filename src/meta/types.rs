@@ -1,0 +1,174 @@
+//! Payloads of `POST /{phone_number_id}/calls` and of errors (`meta-calling.md` §4.1, §4.6). Both ends use them: the
+//! client here and the stand-in for Meta.
+
+use serde::{Deserialize, Serialize};
+
+use crate::call::machine::GraphAction;
+use crate::model::{CallUuid, Wacid};
+
+/// What is asked of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Connect,
+    PreAccept,
+    Accept,
+    Reject,
+    Terminate,
+}
+
+impl Action {
+    /// The word on the wire and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::PreAccept => "pre_accept",
+            Self::Accept => "accept",
+            Self::Reject => "reject",
+            Self::Terminate => "terminate",
+        }
+    }
+}
+
+impl From<GraphAction> for Action {
+    fn from(action: GraphAction) -> Self {
+        match action {
+            GraphAction::PreAccept => Self::PreAccept,
+            GraphAction::Accept => Self::Accept,
+            GraphAction::Reject => Self::Reject,
+            GraphAction::Terminate => Self::Terminate,
+        }
+    }
+}
+
+/// The body of a request about one call.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRequest {
+    pub messaging_product: String,
+    /// The user's digits (`connect`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The user's business-scoped id, instead of `to`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<String>,
+    /// Every action but `connect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_id: Option<Wacid>,
+    pub action: Action,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+    /// At most 512 characters; Meta echoes it in later webhooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub biz_opaque_callback_data: Option<String>,
+}
+
+impl CallRequest {
+    /// About a call that Meta knows.
+    pub fn about(call_id: Wacid, action: Action) -> Self {
+        Self {
+            messaging_product: "whatsapp".to_owned(),
+            to: None,
+            recipient: None,
+            call_id: Some(call_id),
+            action,
+            session: None,
+            biz_opaque_callback_data: None,
+        }
+    }
+}
+
+/// Without numbers and SDP (R22).
+impl std::fmt::Debug for CallRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CallRequest({} {:?})", self.action.as_str(), self.call_id)
+    }
+}
+
+/// A session description.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub sdp_type: SdpType,
+    pub sdp: String,
+}
+
+/// What a session description is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SdpType {
+    Offer,
+    Answer,
+}
+
+/// A 200.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallAnswer {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messaging_product: Option<String>,
+    /// One, to `connect`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<CallId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub success: Option<bool>,
+}
+
+/// The id of a call just made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallId {
+    pub id: Wacid,
+}
+
+/// The envelope of an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    pub error: ErrorDetail,
+}
+
+/// An error of Graph's. Decide by `code`, never by `message`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    #[serde(default)]
+    pub message: String,
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    pub code: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_subcode: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_transient: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_user_title: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_user_msg: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_data: Option<ErrorData>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fbtrace_id: Option<String>,
+}
+
+/// What an error says further; a bare string at times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ErrorData {
+    Object {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        messaging_product: Option<String>,
+        #[serde(default)]
+        details: String,
+    },
+    Text(String),
+}
+
+impl ErrorDetail {
+    /// The most telling text there is.
+    pub fn details(&self) -> &str {
+        match &self.error_data {
+            Some(ErrorData::Object { details, .. } | ErrorData::Text(details)) if !details.is_empty() => details,
+            _ => &self.message,
+        }
+    }
+}
+
+/// `biz_opaque_callback_data` of a call's connect or accept: ties an event to its call and node (§4.1.5).
+pub fn callback_data(call: CallUuid, node_id: &str) -> String {
+    format!("oh1.{call}.{node_id}")
+}
