@@ -1,4 +1,23 @@
-//! Tracing set-up: one event, one line, on standard error.
+//! Tracing set-up: one event, one line, on standard error, whatever strangers put into it.
+//!
+//! Two guards (R22): what is written has its control and direction characters escaped, and one kind of line (one
+//! place in the code) is written at most 1,000 times a second; what is left out is counted.
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use tracing::callsite::Identifier;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use super::names;
+use crate::clock::Clock;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -41,16 +60,195 @@ pub struct LogSettings {
     pub otherwise: LogLevel,
 }
 
-/// Installs the subscriber, once a process.
+/// Installs the subscriber, and a hook that makes a panic one log line. Once a process; again does nothing.
 pub fn install(settings: LogSettings) {
-    use tracing_subscriber::EnvFilter;
     let filter = match settings.level {
         Some(level) => EnvFilter::new(level.as_str()),
         None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(settings.otherwise.as_str())),
     };
-    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _ = match settings.format {
-        LogFormat::Json => base.json().try_init(),
-        LogFormat::Pretty => base.try_init(),
-    };
+    if subscriber(settings.format, filter, io::stderr, Clock::real()).try_init().is_ok() {
+        std::panic::set_hook(Box::new(|panic| {
+            // Captured only if RUST_BACKTRACE asks for it.
+            let backtrace = std::backtrace::Backtrace::capture();
+            let asked = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
+            let backtrace = asked.then(|| tracing::field::display(backtrace));
+            tracing::error!(backtrace, "a fault of ours: {panic}");
+        }));
+    }
+}
+
+/// Lines left out so far by the bound of their kind; also the counter [`names::LOG_LINES_DROPPED_TOTAL`].
+pub fn left_out() -> u64 {
+    LEFT_OUT.load(Ordering::Relaxed)
+}
+
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+
+fn subscriber<W>(format: LogFormat, filter: EnvFilter, writer: W, clock: Clock) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let base = tracing_subscriber::registry().with(filter).with(Bound::new(clock));
+    let layer = fmt::layer().with_ansi(false).with_writer(Escaping(writer));
+    match format {
+        LogFormat::Json => Box::new(base.with(layer.json().flatten_event(true).with_span_list(false))),
+        LogFormat::Pretty => Box::new(base.with(layer)),
+    }
+}
+
+/// Lines a second and kind (R22).
+const LINES_PER_SECOND: u64 = 1_000;
+
+/// Stops a kind of line past its bound, for the rest of the second.
+struct Bound {
+    clock: Clock,
+    start: Instant,
+    /// Second (upper half) and lines in it (lower half), by the place in the code.
+    kinds: DashMap<Identifier, AtomicU64>,
+}
+
+impl Bound {
+    fn new(clock: Clock) -> Self {
+        Self { start: clock.now(), clock, kinds: DashMap::new() }
+    }
+
+    fn admit(&self, kind: Identifier) -> bool {
+        let second = self.clock.now().saturating_duration_since(self.start).as_secs() << 32;
+        let spent = self.kinds.entry(kind).or_default();
+        let before = spent.load(Ordering::Relaxed).max(second);
+        spent.store(before + 1, Ordering::Relaxed);
+        before - second < LINES_PER_SECOND
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Bound {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let admitted = self.admit(event.metadata().callsite());
+        if !admitted {
+            static COUNTER: OnceLock<metrics::Counter> = OnceLock::new();
+            LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+            COUNTER.get_or_init(|| metrics::counter!(names::LOG_LINES_DROPPED_TOTAL)).increment(1);
+        }
+        admitted
+    }
+}
+
+/// Writers whose every write is one event: its characters are made harmless, its end stays a line end.
+struct Escaping<W>(W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Escaping<W> {
+    type Writer = EscapingWriter<W::Writer>;
+    fn make_writer(&'a self) -> Self::Writer {
+        EscapingWriter(self.0.make_writer())
+    }
+}
+
+struct EscapingWriter<W>(W);
+
+impl<W: Write> Write for EscapingWriter<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        if line.contains(is_harmful) {
+            let mut safe = String::with_capacity(line.len() + 16);
+            for c in line.chars() {
+                match c {
+                    '\n' => safe.push_str("\\n"),
+                    '\r' => safe.push_str("\\r"),
+                    '\t' => safe.push_str("\\t"),
+                    // JSON's own form, so that a JSON line stays one.
+                    c if is_harmful(c) => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
+                    c => safe.push(c),
+                }
+            }
+            safe.push('\n');
+            self.0.write_all(safe.as_bytes())?;
+        } else {
+            self.0.write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Controls (C0, DEL, C1), line separators, and marks that turn the direction of text.
+fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use super::{Clock, EnvFilter, LogFormat, subscriber};
+    use crate::model::{E164, Timestamp};
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Sink {
+        fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(b)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, clock: Clock, work: impl FnOnce()) -> String {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let made = subscriber(format, EnvFilter::new("info"), move || writer.clone(), clock);
+        tracing::subscriber::with_default(made, work);
+        let bytes = sink.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    const HOSTILE: &str = "a\r\nb\u{1b}[31m\u{9b}c\u{202e}d\u{2028}e\"\\";
+
+    #[test]
+    fn one_event_is_one_line_whatever_is_in_it() {
+        for format in [LogFormat::Json, LogFormat::Pretty] {
+            let text = logged(format, Clock::real(), || {
+                let span = tracing::info_span!("call", call_uuid = "0", alias = HOSTILE);
+                span.in_scope(|| tracing::info!(header = HOSTILE, other = ?HOSTILE, "said {HOSTILE}"));
+                tracing::debug!("below the level");
+            });
+            assert_eq!(text.lines().count(), 1, "{text:?}");
+            assert!(!text.trim_end().contains(super::is_harmful), "{text:?}");
+            if format == LogFormat::Json {
+                let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                assert_eq!(line["header"], HOSTILE, "nothing is lost");
+                assert_eq!(line["span"]["call_uuid"], "0");
+            }
+        }
+    }
+
+    #[test]
+    fn callers_show_their_last_digits_only() {
+        let from = E164::parse("919812345678").expect("a number");
+        let text = logged(LogFormat::Pretty, Clock::real(), || tracing::info!(?from, "offered"));
+        assert!(text.contains("5678") && !text.contains("9198"), "{text}");
+    }
+
+    #[test]
+    fn a_kind_of_line_is_bounded_a_second() {
+        let clock = Clock::stepped(Timestamp::default());
+        let at = clock.clone();
+        let before = super::left_out();
+        let text = logged(LogFormat::Pretty, clock, || {
+            let flood = |n: u32| (0..n).for_each(|i| tracing::info!(i, "flood"));
+            flood(1_500);
+            tracing::info!("another kind");
+            at.step(Duration::from_secs(1));
+            flood(10);
+        });
+        assert_eq!(text.lines().count(), 1_000 + 1 + 10);
+        assert!(super::left_out() - before >= 500);
+    }
 }

@@ -1,4 +1,12 @@
-//! Tracing set-up, every metric name as a constant, `/metrics`, `/livez`, `/readyz`.
+//! What people and machines see of a running node: logs, every metric's name, `/metrics`, `/livez`, `/readyz`.
+//!
+//! Rooms count and log by themselves (`metrics::counter!`, `tracing`), with the names of [`names`]; this room sets
+//! up what carries it out. It knows no call and no configuration.
 
+pub mod exporter;
+pub mod health;
 pub mod logs;
 pub mod names;
+
+pub use exporter::Metrics;
+pub use health::Health;
