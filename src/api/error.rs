@@ -1,0 +1,83 @@
+//! What our answers look like when the answer is no: status, body, and nothing that only we should know.
+//!
+//! Two shapes: Plivo's (`plivo-call-api.md` §1.9) under `/v1`, ours (`number-api.md` §1) everywhere else.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// An answer in our own shape: `{"error":{"code","message","field","requestId","meta"}}`.
+pub fn json(status: StatusCode, code: &str, message: &str, field: Option<&str>) -> Response {
+    let request_id = Uuid::new_v4();
+    tracing::debug!(%request_id, status = status.as_u16(), code, "an API request was answered with an error");
+    let error = OurError { code, message, field, request_id, meta: None };
+    body(status, &OurBody { error })
+}
+
+/// An answer in Plivo's shape: `{"api_id","error"}`.
+pub fn plivo(status: StatusCode, error: &str) -> Response {
+    plivo_body(status, &PlivoError { error })
+}
+
+/// A body in Plivo's shape: the object's fields beside `api_id`, which is also in the header (1.5).
+pub(super) fn plivo_body<T: Serialize>(status: StatusCode, object: &T) -> Response {
+    #[derive(Serialize)]
+    struct WithId<'a, T> {
+        api_id: Uuid,
+        #[serde(flatten)]
+        object: &'a T,
+    }
+    let api_id = Uuid::new_v4();
+    let mut response = body(status, &WithId { api_id, object });
+    if let Ok(id) = HeaderValue::from_str(&api_id.to_string()) {
+        response.headers_mut().insert("x-api-id", id);
+    }
+    response
+}
+
+/// 204 in Plivo's shape: no body, but an id (1.5).
+pub(super) fn plivo_no_content() -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if let Ok(id) = HeaderValue::from_str(&Uuid::new_v4().to_string()) {
+        response.headers_mut().insert("x-api-id", id);
+    }
+    response
+}
+
+/// A JSON answer that is not cached.
+pub(super) fn body<T: Serialize>(status: StatusCode, object: &T) -> Response {
+    let Ok(text) = serde_json::to_vec(object) else {
+        // Our own types serialise; should one not, there is an answer all the same.
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[derive(Serialize)]
+struct OurBody<'a> {
+    error: OurError<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OurError<'a> {
+    code: &'a str,
+    message: &'a str,
+    field: Option<&'a str>,
+    request_id: Uuid,
+    /// Meta's own code and text, where it was Meta who refused.
+    meta: Option<()>,
+}
+
+#[derive(Serialize)]
+struct PlivoError<'a> {
+    error: &'a str,
+}

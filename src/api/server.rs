@@ -1,0 +1,292 @@
+//! The public listener: one accept loop, its bounds (R10, R14), and who gets a request.
+//!
+//! `/webhooks/meta` goes to its own handler, free of every layer; everything else to the axum router. Bounded are
+//! connections, heads, idleness and slowness; bodies are their handlers' (`body`). WebSockets and streams live
+//! outside hyper's graceful shutdown: their handlers hold a cancellation token.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use ipnet::IpNet;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use super::connection::{Answering, Conn, HEAD_BYTES_MAX, Watched};
+use super::error;
+use crate::clock::Clock;
+use crate::observe::names;
+
+/// The handler of `/webhooks/meta`, all methods: raw bytes in, an answer out at once.
+pub type WebhookDoor = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// Who asks, in every request's extensions: the connection's address, or what a trusted proxy says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
+
+/// Bounds of the listener; the defaults are R10's.
+#[derive(Clone, Debug)]
+pub struct HttpLimits {
+    /// Past it the one that has been idle longest goes.
+    pub connections: usize,
+    /// A head, from its first byte; on a new connection from the accept.
+    pub head: Duration,
+    /// Keep-alive between two requests.
+    pub idle: Duration,
+    /// A peer that takes no bytes of its answer.
+    pub stalled: Duration,
+    /// How long connections have for what they are at, once the server is cancelled.
+    pub grace: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self { connections: 8_192, head: secs(10), idle: secs(75), stalled: secs(60), grace: secs(5) }
+    }
+}
+
+/// Longest request target (R14).
+const URI_BYTES_MAX: usize = 8 << 10;
+/// Header fields of a request (R14).
+const FIELDS_MAX: usize = 100;
+
+/// What the listener serves.
+pub struct Public {
+    pub webhook: WebhookDoor,
+    pub router: Router,
+    /// `listen.trusted_proxies`.
+    pub trusted_proxies: Vec<IpNet>,
+    pub limits: HttpLimits,
+    pub clock: Clock,
+}
+
+/// Binds a listener and tells the address, which port 0 leaves open.
+///
+/// # Errors
+/// The system's, with the address.
+pub async fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
+    let listener = TcpListener::bind(at).await.map_err(|e| format!("could not listen on {at}: {e}"))?;
+    let bound = listener.local_addr().map_err(|e| format!("could not listen on {at}: {e}"))?;
+    Ok((listener, bound))
+}
+
+/// Serves until cancelled; then takes no new connections, lets requests come to their end, and returns.
+pub async fn serve(listener: TcpListener, public: Public, cancel: CancellationToken) {
+    let server = Arc::new(Server {
+        epoch: public.clock.now(),
+        builder: builder(),
+        open: Mutex::default(),
+        cancel: cancel.clone(),
+        gauge: metrics::gauge!(names::HTTP_CONNECTIONS),
+        public,
+    });
+    let tasks = TaskTracker::new();
+    let limits = &server.public.limits;
+    let sweep = [limits.head, limits.idle, limits.stalled].into_iter().min().unwrap_or_default() / 4;
+    let mut sweep = tokio::time::interval(sweep.clamp(Duration::from_millis(5), Duration::from_secs(1)));
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut id = 0;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            _ = sweep.tick() => server.sweep(),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => {
+                    id += 1;
+                    if let Some(entry) = server.admit(id) {
+                        tasks.spawn(server.clone().connection(entry, stream, from));
+                    }
+                }
+                // Out of file descriptors, most likely: nothing dies, a pause lets some come back (R10).
+                Err(e) => {
+                    tracing::warn!(error = %e, "could not accept a connection; trying again in 100 ms");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(server.public.limits.grace, tasks.wait()).await.is_err() {
+        server.open().values().for_each(|conn| conn.kill.cancel());
+        tasks.wait().await;
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // `connection` watches the head's time; hyper's own timeout would end idle connections with it.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(FIELDS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_concurrent_streams(128)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+struct Server {
+    public: Public,
+    epoch: Instant,
+    builder: auto::Builder<TokioExecutor>,
+    open: Mutex<BTreeMap<u64, Arc<Conn>>>,
+    cancel: CancellationToken,
+    gauge: metrics::Gauge,
+}
+
+/// A connection's place among the open ones, given back on drop.
+struct Entry {
+    id: u64,
+    conn: Arc<Conn>,
+    server: Arc<Server>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut open = self.server.open();
+        open.remove(&self.id);
+        self.server.gauge.set(open.len() as f64);
+    }
+}
+
+impl Server {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Conn>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a new connection: where there is none, that of the one idle longest; `None` if all are busy.
+    fn admit(self: &Arc<Self>, id: u64) -> Option<Entry> {
+        let mut open = self.open();
+        if open.len() >= self.public.limits.connections {
+            let idle = open.iter().filter_map(|(id, conn)| Some((conn.idle_since()?, *id))).min();
+            metrics::counter!(names::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => "full").increment(1);
+            open.remove(&idle?.1)?.kill.cancel();
+        }
+        let conn = Conn::new(&self.public.clock, self.epoch);
+        open.insert(id, conn.clone());
+        self.gauge.set(open.len() as f64);
+        Some(Entry { id, conn, server: self.clone() })
+    }
+
+    fn sweep(&self) {
+        for conn in self.open().values() {
+            if let Some(reason) = conn.overdue(&self.public.limits)
+                && !conn.kill.is_cancelled()
+            {
+                metrics::counter!(names::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason).increment(1);
+                conn.kill.cancel();
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, entry: Entry, stream: TcpStream, from: SocketAddr) {
+        let _ = stream.set_nodelay(true);
+        let conn = &entry.conn;
+        let service = service_fn(|request| {
+            let (server, conn) = (self.clone(), conn.clone());
+            async move { Ok::<_, Infallible>(server.request(request, &conn, from.ip()).await) }
+        });
+        let io = TokioIo::new(Watched { stream, conn: conn.clone() });
+        let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, service));
+        let outcome = tokio::select! {
+            outcome = serving.as_mut() => outcome,
+            () = conn.kill.cancelled() => return,
+            () = self.cancel.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                tokio::select! {
+                    outcome = serving.as_mut() => outcome,
+                    () = conn.kill.cancelled() => return,
+                }
+            }
+        };
+        if let Err(e) = outcome {
+            tracing::debug!(error = %e, "a connection ended");
+        }
+    }
+
+    async fn request(&self, mut request: Request<Incoming>, conn: &Arc<Conn>, from: IpAddr) -> Response<Body> {
+        let in_flight = conn.begin();
+        let response = match refusal(&request, conn) {
+            Some(refused) => refused,
+            None => {
+                let peer = Peer(client(from, request.headers(), &self.public.trusted_proxies));
+                request.extensions_mut().insert(peer);
+                if request.uri().path() == "/webhooks/meta" {
+                    (self.public.webhook)(request).await
+                } else {
+                    let Ok(response) = self.public.router.clone().oneshot(request.map(Body::new)).await;
+                    response
+                }
+            }
+        };
+        response.map(|body| Body::new(Answering { body, _request: in_flight }))
+    }
+}
+
+/// The answer to a request that is out of bounds or not well-formed (R14); the connection ends with it.
+fn refusal(request: &Request<Incoming>, conn: &Conn) -> Option<Response<Body>> {
+    let (status, code, message) = if request.uri().path_and_query().is_some_and(|p| p.as_str().len() > URI_BYTES_MAX) {
+        (StatusCode::URI_TOO_LONG, "uri_too_long", "the request target is longer than 8 KiB".to_owned())
+    } else if request.version() < Version::HTTP_2 {
+        let hosts = request.headers().get_all(header::HOST).iter().count();
+        let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let what = match conn.bad_head(chunked) {
+            Some(bad) => format!("the head of the request is not acceptable: {bad:?}"),
+            None if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) => {
+                "exactly one Host is wanted".to_owned()
+            }
+            None => return None,
+        };
+        (StatusCode::BAD_REQUEST, "bad_request", what)
+    } else if request.headers().len() > FIELDS_MAX {
+        let what = "the request has more than 100 header fields".to_owned();
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_fields", what)
+    } else {
+        return None;
+    };
+    let mut response = error::json(status, code, &message, None);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Some(response)
+}
+
+/// Whose request it is: the peer, or, where that is a trusted proxy, the last address in `X-Forwarded-For` that
+/// isn't one.
+fn client(from: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let from = from.to_canonical();
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
+    let mut client = from;
+    let forwarded: Vec<&str> =
+        headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
+    for hop in forwarded.iter().rev() {
+        if !is_trusted(client) {
+            break;
+        }
+        let Ok(ip) = hop.trim().parse::<IpAddr>() else { break };
+        client = ip.to_canonical();
+    }
+    client
+}
+
+#[cfg(test)]
+mod tests;

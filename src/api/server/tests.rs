@@ -1,0 +1,218 @@
+//! Over real sockets on loopback.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{HttpLimits, Peer, Public, bind, client, serve};
+use crate::clock::Clock;
+
+struct Running {
+    at: SocketAddr,
+    cancel: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+async fn start(limits: HttpLimits) -> Running {
+    let (listener, at) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let slow = async || {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        "slept"
+    };
+    let public = Public {
+        webhook: Arc::new(|request: Request<hyper::body::Incoming>| {
+            Box::pin(async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                Response::new(Body::from(format!("webhook {}", body.len())))
+            })
+        }),
+        router: Router::new()
+            .route("/peer", get(async |axum::Extension(Peer(ip)): axum::Extension<Peer>| ip.to_string()))
+            .route("/slow", get(slow))
+            .route("/big", get(async || vec![b'x'; 64 << 20])),
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        limits,
+        clock: Clock::real(),
+    };
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(serve(listener, public, cancel.clone()));
+    Running { at, cancel, task }
+}
+
+async fn connect(at: SocketAddr) -> TcpStream {
+    #[allow(clippy::disallowed_methods, reason = "a test asks its own listener")]
+    TcpStream::connect(at).await.unwrap()
+}
+
+/// Sends the bytes and reads until the server closes.
+async fn exchange(at: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = connect(at).await;
+    // The server may answer and close before all is written.
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn status(answer: &str) -> &str {
+    answer.get(9..12).unwrap_or(answer)
+}
+
+#[tokio::test]
+async fn requests_are_bounded_and_dispatched() {
+    let server = start(HttpLimits::default()).await;
+    let close = "host: a\r\nconnection: close\r\n";
+    let fields: String = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let cases: Vec<(&str, String, &str, &str)> = vec![
+        ("webhook", format!("POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\n\r\nabc"), "200", "webhook 3"),
+        (
+            "webhook, chunked",
+            format!("POST /webhooks/meta HTTP/1.1\r\n{close}transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+            "200",
+            "webhook 3",
+        ),
+        ("router", format!("GET /peer HTTP/1.1\r\n{close}\r\n"), "200", "127.0.0.1"),
+        (
+            "forwarded",
+            format!("GET /peer HTTP/1.1\r\n{close}x-forwarded-for: 9.9.9.9, 203.0.113.5, 127.0.0.9\r\n\r\n"),
+            "200",
+            "203.0.113.5",
+        ),
+        ("unknown", format!("GET /nope HTTP/1.1\r\n{close}\r\n"), "404", ""),
+        ("long target", format!("GET /{} HTTP/1.1\r\n{close}\r\n", "a".repeat(9_000)), "414", "uri_too_long"),
+        ("long head", format!("GET /peer HTTP/1.1\r\nx: {}\r\n{close}\r\n", "a".repeat(33 << 10)), "431", ""),
+        ("many fields", format!("GET /peer HTTP/1.1\r\n{fields}{close}\r\n"), "431", ""),
+        ("no host", "GET /peer HTTP/1.1\r\n\r\n".to_owned(), "400", "Host"),
+        ("two hosts", format!("GET /peer HTTP/1.1\r\nhost: b\r\n{close}\r\n"), "400", "Host"),
+        (
+            "both lengths",
+            format!(
+                "POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+            "400",
+            "LengthAndChunking",
+        ),
+        (
+            "two lengths",
+            format!("POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\ncontent-length: 3\r\n\r\nabc"),
+            "400",
+            "TwoLengths",
+        ),
+        (
+            "other lengths",
+            format!("POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\ncontent-length: 4\r\n\r\nabc"),
+            "400",
+            "",
+        ),
+        (
+            "bare line feed",
+            "GET /peer HTTP/1.1\r\nhost: a\nconnection: close\r\n\r\n".to_owned(),
+            "400",
+            "BareLineFeed",
+        ),
+        ("folded", format!("GET /peer HTTP/1.1\r\nx: a\r\n b\r\n{close}\r\n"), "400", ""),
+        ("NUL", format!("GET /peer HTTP/1.1\r\nx: a\0b\r\n{close}\r\n"), "400", ""),
+        ("nonsense", "\x16\x03\x01 hello\r\n\r\n".to_owned(), "400", ""),
+    ];
+    for (what, bytes, code, part) in cases {
+        let answer = exchange(server.at, bytes.as_bytes()).await;
+        assert_eq!(status(&answer), code, "{what}: {answer}");
+        assert!(answer.contains(part), "{what}: {answer}");
+    }
+    server.cancel.cancel();
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn slow_and_idle_peers_go() {
+    let ms = Duration::from_millis;
+    let limits = HttpLimits { head: ms(80), idle: ms(80), stalled: ms(80), ..HttpLimits::default() };
+    let server = start(limits).await;
+    let mut sink = Vec::new();
+
+    let mut silent = connect(server.at).await;
+    assert_eq!(silent.read_to_end(&mut sink).await.unwrap(), 0, "said nothing");
+
+    let mut dribbling = connect(server.at).await;
+    dribbling.write_all(b"GET /peer HTTP/1.1\r\nho").await.unwrap();
+    assert_eq!(dribbling.read_to_end(&mut sink).await.unwrap(), 0, "never came to the end of its head");
+
+    let mut idle = connect(server.at).await;
+    idle.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    idle.read_to_end(&mut sink).await.unwrap();
+    assert!(String::from_utf8_lossy(&sink).contains("slept"), "an answer under way is not cut, its idle connection is");
+
+    let mut deaf = connect(server.at).await;
+    deaf.write_all(b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut first = [0; 16];
+    deaf.read_exact(&mut first).await.unwrap();
+    tokio::time::sleep(ms(400)).await;
+    let mut rest = Vec::new();
+    let _ = deaf.read_to_end(&mut rest).await;
+    assert!(rest.len() < 64 << 20, "took no bytes for too long");
+    server.cancel.cancel();
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_longest_idle_connection_makes_room() {
+    let server = start(HttpLimits { connections: 2, ..HttpLimits::default() }).await;
+    let ask = b"GET /peer HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut first = connect(server.at).await;
+    let mut second = connect(server.at).await;
+    let mut answer = [0; 512];
+    for stream in [&mut first, &mut second] {
+        stream.write_all(ask).await.unwrap();
+        assert!(stream.read(&mut answer).await.unwrap() > 0);
+    }
+    let mut third = connect(server.at).await;
+    third.write_all(ask).await.unwrap();
+    assert!(third.read(&mut answer).await.unwrap() > 0);
+    assert_eq!(first.read(&mut answer).await.unwrap_or(0), 0, "the first one went");
+    second.write_all(ask).await.unwrap();
+    assert!(second.read(&mut answer).await.unwrap() > 0, "the second one stayed");
+    server.cancel.cancel();
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn cancelling_lets_a_request_end_and_closes_the_rest() {
+    let server = start(HttpLimits::default()).await;
+    let mut idle = connect(server.at).await;
+    let mut busy = connect(server.at).await;
+    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.cancel.cancel();
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("slept"), "{answer}");
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    tokio::time::timeout(Duration::from_secs(4), server.task).await.expect("no need for the grace").unwrap();
+}
+
+#[test]
+fn only_trusted_proxies_are_believed() {
+    let trusted: Vec<ipnet::IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+    let of = |from: &str, forwarded: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append("x-forwarded-for", value.parse().unwrap());
+        }
+        client(from.parse::<IpAddr>().unwrap(), &headers, &trusted).to_string()
+    };
+    assert_eq!(of("203.0.113.9", &["1.2.3.4"]), "203.0.113.9");
+    assert_eq!(of("10.0.0.1", &["1.2.3.4"]), "1.2.3.4");
+    assert_eq!(of("::ffff:10.0.0.1", &["1.2.3.4, 10.9.9.9"]), "1.2.3.4");
+    assert_eq!(of("10.0.0.1", &["6.6.6.6, 1.2.3.4", "10.0.0.2"]), "1.2.3.4");
+    assert_eq!(of("10.0.0.1", &["unknown"]), "10.0.0.1");
+    assert_eq!(of("10.0.0.1", &[]), "10.0.0.1");
+}
