@@ -140,6 +140,7 @@ impl Notifier {
 
     /// Takes a notice; returns at once. What cannot be taken (a refused URL, a full queue) is reported as failed.
     pub fn send(&self, job: NoticeJob) {
+        let job = Arc::new(job);
         if let Err(why) = self.0.accept(job.clone()) {
             self.0.report(&job, 0, NoticeOutcome::Failed { why });
         }
@@ -166,7 +167,7 @@ impl Notifier {
 }
 
 impl Inner {
-    fn accept(self: &Arc<Self>, job: NoticeJob) -> Result<(), String> {
+    fn accept(self: &Arc<Self>, job: Arc<NoticeJob>) -> Result<(), String> {
         let url = self.egress.url(&job.notice.url.0).map_err(|refusal| refusal.to_string())?;
         let full = |_| "the queue of notices is full".to_owned();
         let total = self.room.clone().try_acquire_owned().map_err(full)?;
@@ -174,8 +175,7 @@ impl Inner {
         let mut lanes = self.lanes();
         let lane = lanes.entry(origin).or_insert_with_key(|origin| Lane::open(self, origin));
         let own = lane.room.clone().try_acquire_owned().map_err(full)?;
-        let pending =
-            Pending { job: Arc::new(job), url, attempts: 0, retries: 0, waited: Duration::ZERO, _room: [total, own] };
+        let pending = Pending { job, url, attempts: 0, retries: 0, waited: Duration::ZERO, _room: [total, own] };
         lane.jobs.try_send(pending).map_err(|_| "the queue of notices is gone".to_owned())
     }
 

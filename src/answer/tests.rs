@@ -229,6 +229,8 @@ async fn redirects_are_followed_and_signed_for_their_own_url() {
 
 #[tokio::test]
 async fn r17_redirects_into_each_range_and_to_http_are_refused() {
+    let own = Server::start(|_| Reply::ok("inside")).await;
+    let own_by_name = format!("http://other.example:{}/back", own.address.port());
     let inside = [
         "http://169.254.169.254/",
         "http://0xa9fea9fe/",
@@ -242,16 +244,15 @@ async fn r17_redirects_into_each_range_and_to_http_are_refused() {
         "http://user@127.0.0.1/",
         "http://127.0.0.1:22/",
         "ftp://127.0.0.1/",
-        "http://other-name.example/back",
-    ];
-    // The last of these is our own listener, by a name.
-    let own = Server::start(|_| Reply::ok("inside")).await;
+        &own_by_name,
+    ]
+    .map(str::to_owned);
+    let targets = inside.clone();
     let server = Server::start(move |seen| {
         let n: usize = seen.target.trim_start_matches('/').parse().unwrap();
-        Reply::redirect(307, inside[n].replace("other-name.example", &format!("other.example:{}", own_port())))
+        Reply::redirect(307, targets[n].as_str())
     })
     .await;
-    OWN_PORT.store(own.address.port(), std::sync::atomic::Ordering::SeqCst);
     let fetcher = fetcher(egress(Guard::new(true, vec![own.address]), Vec::new()));
     for (n, target) in inside.iter().enumerate() {
         let refused = fetcher.document(&job(server.url(&format!("/{n}#rp=all&rc=5")))).await;
@@ -265,11 +266,6 @@ async fn r17_redirects_into_each_range_and_to_http_are_refused() {
     let refused = self::fetcher(egress(open_guard(), vec![cert])).document(&job(secure.https_url("/"))).await;
     assert!(matches!(refused, Err(FetchFailure::UrlRefused { .. })), "{refused:?}");
     assert_eq!((secure.seen().len(), plain.connections()), (1, 0));
-}
-
-static OWN_PORT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
-fn own_port() -> u16 {
-    OWN_PORT.load(std::sync::atomic::Ordering::SeqCst)
 }
 
 #[tokio::test]

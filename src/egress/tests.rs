@@ -160,6 +160,14 @@ async fn nobody_there_is_a_connect_failure() {
 }
 
 #[tokio::test]
+async fn an_address_where_nobody_listens_does_not_hide_the_next() {
+    let server = Server::start(|_| Reply::ok("hello")).await;
+    let both = egress_with(open_guard(), Vec::new(), FakeResolver::of(&[&["::1", "127.0.0.2", "127.0.0.1"]]));
+    let answer = ask(&both, &format!("http://app.example.com:{}/", server.address.port())).await.unwrap();
+    assert_eq!(answer.body, "hello");
+}
+
+#[tokio::test]
 async fn files_come_with_what_a_cache_needs_and_one_retry() {
     let server = Server::start(|seen| match seen.target.as_str() {
         "/moved" => Reply::redirect(302, "/tone.wav"),

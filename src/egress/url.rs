@@ -122,8 +122,11 @@ impl CustomerUrl {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use url::Host;
+
     use super::CustomerUrl;
-    use crate::egress::guard::{Guard, Refusal};
+    use crate::egress::guard::{Guard, Refusal, is_public};
 
     /// How 127.0.0.1, other shut addresses and shut forms can be spelled. Refused without a look-up.
     const BAD: &[&str] = &[
@@ -339,5 +342,27 @@ mod tests {
         let open = Guard::new(true, Vec::new());
         assert_eq!(url.join("http://app.example.com/", &open).unwrap_err(), Refusal::Downgrade);
         assert_eq!(url.join("ftp://app.example.com/", &open).unwrap_err(), Refusal::Downgrade);
+    }
+
+    proptest! {
+        #[test]
+        fn r17_no_text_gets_past_the_rules(
+            text in "(https?|HTTPS|ws)://([0-9a-fx.\\[\\]:%@\\\\/①②⑦。]{1,24}|\\PC{1,16})(:[0-9]{1,5})?/?\\PC{0,8}"
+        ) {
+            if let Ok(url) = CustomerUrl::parse(&text, &Guard::default()) {
+                prop_assert_eq!(url.parsed().scheme(), "https");
+                prop_assert!(url.parsed().username().is_empty() && url.parsed().password().is_none());
+                match url.parsed().host() {
+                    Some(Host::Ipv4(ip)) => prop_assert!(is_public(ip.into())),
+                    Some(Host::Ipv6(ip)) => prop_assert!(is_public(ip.into())),
+                    Some(Host::Domain(name)) => prop_assert!(name.parse::<std::net::IpAddr>().is_err()),
+                    None => prop_assert!(false, "no host"),
+                }
+                // What the client is told to connect to is judged once more, by this text.
+                let sent = format!("https://{}/", url.authority());
+                let again = CustomerUrl::parse(&sent, &Guard::default()).unwrap();
+                prop_assert_eq!(again.parsed().origin(), url.parsed().origin());
+            }
+        }
     }
 }
