@@ -1,1 +1,231 @@
-//! sqlx; each query is a named function that returns `model` types.
+//! What outlives the process: call records and event logs, in SQLite. Each query is a named function that gives
+//! `model` types; the tenant is a typed argument of every one that an API can reach (R16).
+//!
+//! Everything is written by one task (`writer`) from a bounded queue, in batches, so that nothing on a call's way
+//! waits for the disk and a store that is stuck loses nothing that still fits the queue. Reading has connections of
+//! its own. Calls that are up live in `call::registry`, not here.
+
+mod calls;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare};
+pub use writer::EventLog;
+
+use crate::model::{AuthId, CallUuid, Timestamp};
+use crate::observe::{Health, names};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("could not open the store {}: {source}", file.display())]
+    Open {
+        file: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("could not open the store {}: {source}", file.display())]
+    Connect {
+        file: PathBuf,
+        #[source]
+        source: sqlx::Error,
+    },
+    /// R11: a binary older than its store refuses to start.
+    #[error("could not open the store {}: it was written by a newer Offhook (schema {version}); use that version", file.display())]
+    Newer { file: PathBuf, version: i64 },
+    #[error("could not bring the store {} up to date: {source}", file.display())]
+    Migrate {
+        file: PathBuf,
+        #[source]
+        source: MigrateError,
+    },
+    #[error("could not {what}: {source}")]
+    Query {
+        what: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("could not {what}: what the store holds can't be read: {detail}")]
+    Unreadable { what: &'static str, detail: String },
+    #[error("could not write: the store is closed")]
+    Closed,
+}
+
+/// Counts and names a failed statement.
+fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |source| {
+        metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+        StoreError::Query { what, source }
+    }
+}
+
+/// Whose data a query may see (`plivo-call-api.md` 1.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A main account: its own and its subaccounts'.
+    Main(AuthId),
+    /// A subaccount: its own only.
+    Sub(AuthId),
+}
+
+impl Scope {
+    /// The caller's scope; its id says what it is.
+    pub fn of(auth_id: AuthId) -> Self {
+        if auth_id.as_str().starts_with("SA") { Self::Sub(auth_id) } else { Self::Main(auth_id) }
+    }
+
+    /// The caller itself.
+    pub fn auth_id(&self) -> &AuthId {
+        match self {
+            Self::Main(id) | Self::Sub(id) => id,
+        }
+    }
+
+    /// Whether something of `owner`, whose main account is `main`, may be seen.
+    pub fn holds(&self, owner: &AuthId, main: &AuthId) -> bool {
+        match self {
+            Self::Main(id) => id == main,
+            Self::Sub(id) => id == owner,
+        }
+    }
+}
+
+/// The store; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    read: SqlitePool,
+    log: EventLog,
+}
+
+/// How long a statement waits for another process's lock.
+const BUSY: Duration = Duration::from_secs(5);
+/// Connections that only read.
+const READERS: u32 = 4;
+
+impl Store {
+    /// Opens or makes the file, brings its schema up to date, and starts the writer, which ends with
+    /// [`Store::close`]. `health` is told while writing fails.
+    ///
+    /// # Errors
+    /// The file can't be opened, or was written by a newer version.
+    pub async fn open(file: &Path, health: Health) -> Result<Self, StoreError> {
+        prepare(file).map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
+        let connect = |source| StoreError::Connect { file: file.to_owned(), source };
+        let options = SqliteConnectOptions::from_str("sqlite:")
+            .map_err(connect)?
+            .filename(file)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY);
+        let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(connect)?;
+        MIGRATIONS.run(&write).await.map_err(|source| match source {
+            MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
+                StoreError::Newer { file: file.to_owned(), version }
+            }
+            source => StoreError::Migrate { file: file.to_owned(), source },
+        })?;
+        let read = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(BUSY)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(connect)?;
+        Ok(Self { read, log: EventLog::start(write, health) })
+    }
+
+    /// Notes an admitted call. Returns at once; [`Store::call_concluded`] makes good for it if it gets lost.
+    pub fn call_started(&self, start: CallStart) {
+        self.log.call_started(start);
+    }
+
+    /// Closes a call's record, durably, once: the row, synced to the disk. Tells whether this changed it: `false` if
+    /// it was closed before. Waits while the store is stuck.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile.
+    pub async fn call_concluded(&self, start: CallStart, end: CallEnd) -> Result<bool, StoreError> {
+        self.log.call_concluded(start, end).await
+    }
+
+    /// The event log's writing end.
+    pub fn event_log(&self) -> EventLog {
+        self.log.clone()
+    }
+
+    /// One call, ended or not.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn call(&self, scope: &Scope, call: CallUuid) -> Result<Option<CallRecord>, StoreError> {
+        calls::one(&self.read, scope, call).await
+    }
+
+    /// Ended calls, newest first, and how many there are in all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn calls(
+        &self,
+        scope: &Scope,
+        filter: &CallFilter,
+        limit: u32,
+        offset: u64,
+    ) -> Result<(Vec<CallRecord>, u64), StoreError> {
+        calls::list(&self.read, scope, filter, limit, offset).await
+    }
+
+    /// Lines of a call's event log with their numbers, from `after` (exclusive; `None`: the first) on. No call of the
+    /// scope's has none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn events(
+        &self,
+        scope: &Scope,
+        call: CallUuid,
+        after: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<(u64, String)>, StoreError> {
+        calls::events(&self.read, scope, call, after, limit).await
+    }
+
+    /// Calls of a node that were never closed: what a crash left behind (R3).
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn orphans(&self, node_id: &str) -> Result<Vec<CallStart>, StoreError> {
+        calls::orphans(&self.read, node_id).await
+    }
+
+    /// Forgets the event logs of calls that ended before then (`[retention]`).
+    pub fn forget_events(&self, ended_before: Timestamp) {
+        self.log.forget_events(ended_before);
+    }
+
+    /// Writes what is still queued (it tries for a few seconds) and closes.
+    pub async fn close(&self) {
+        self.log.close().await;
+        self.read.close().await;
+    }
+}
+
+/// The folder 0700 and the file 0600 (R21); SQLite gives its side files the file's mode.
+fn prepare(file: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file).map(drop)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,354 @@
+//! Call records: their rows and the queries over them.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
+
+use super::{Scope, StoreError, failed};
+use crate::call::machine::{CallSetup, CallTime, Summary};
+use crate::model::{AuthId, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
+use crate::xml::ast::Finding;
+
+/// What is known of a call from its beginning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallStart {
+    pub call: CallUuid,
+    /// The owner, and its main account.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub direction: Direction,
+    pub call_type: CallType,
+    pub from: String,
+    pub to: String,
+    pub caller_name: String,
+    pub wacid: Option<Wacid>,
+    pub phone_number_id: PhoneNumberId,
+    pub parent_call: Option<CallUuid>,
+    pub node_id: String,
+    pub started: Timestamp,
+}
+
+impl CallStart {
+    /// What a call's set-up says.
+    pub fn of(setup: &CallSetup, node_id: &str) -> Self {
+        Self {
+            call: setup.call,
+            account: setup.account.clone(),
+            main_account: setup.parent_account.clone(),
+            direction: setup.direction,
+            call_type: setup.call_type,
+            from: setup.from.clone(),
+            to: setup.to.clone(),
+            caller_name: setup.caller_name.clone(),
+            wacid: setup.wacid.clone(),
+            phone_number_id: setup.phone_number_id.clone(),
+            parent_call: None,
+            node_id: node_id.to_owned(),
+            started: setup.started,
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallEnd {
+    pub ended: Timestamp,
+    pub answered: Option<Timestamp>,
+    /// From the start, and from the answer; seconds, rounded up.
+    pub duration_secs: u64,
+    pub bill_secs: u64,
+    /// What Meta says it took.
+    pub meta_duration_secs: Option<u64>,
+    /// As on the wire (`plivo-callbacks.md` §6).
+    pub hangup_code: u16,
+    pub hangup_name: String,
+    pub hangup_source: String,
+    pub hangup_word: String,
+    /// Our own word: `HangupCause::as_str`.
+    pub cause: String,
+    /// What happened and what to do about it, a line each.
+    pub remarks: Vec<String>,
+    /// What was found in the call's documents.
+    pub findings: Vec<Finding>,
+}
+
+impl CallEnd {
+    /// What the machine's summary says of a call that began at `started`.
+    pub fn of(summary: &Summary, started: Timestamp, remarks: Vec<String>, findings: Vec<Finding>) -> Self {
+        let at = |time: CallTime| started.plus(std::time::Duration::from_millis(time.0));
+        Self {
+            answered: summary.answered.map(at),
+            duration_secs: summary.duration_secs,
+            bill_secs: summary.bill_secs,
+            meta_duration_secs: summary.meta_duration_secs,
+            remarks,
+            findings,
+            ..Self::unanswered(summary.cause, summary.direction, at(summary.ended))
+        }
+    }
+
+    /// The end of a call of which nothing more is known: an orphan's, with `HangupCause::NodeFailure`.
+    pub fn unanswered(cause: HangupCause, direction: Direction, ended: Timestamp) -> Self {
+        let wire = cause.wire(direction);
+        Self {
+            ended,
+            answered: None,
+            duration_secs: 0,
+            bill_secs: 0,
+            meta_duration_secs: None,
+            hangup_code: wire.code,
+            hangup_name: wire.name.to_owned(),
+            hangup_source: wire.source.as_str().to_owned(),
+            hangup_word: wire.word.to_owned(),
+            cause: cause.as_str().to_owned(),
+            remarks: Vec::new(),
+            findings: Vec::new(),
+        }
+    }
+}
+
+/// A call's record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallRecord {
+    pub start: CallStart,
+    /// `None`: it goes on (or its node died).
+    pub end: Option<CallEnd>,
+}
+
+/// How a filter's value compares to a row's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compare {
+    Equal,
+    Greater,
+    GreaterEqual,
+    Less,
+    LessEqual,
+}
+
+impl Compare {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Equal => " = ",
+            Self::Greater => " > ",
+            Self::GreaterEqual => " >= ",
+            Self::Less => " < ",
+            Self::LessEqual => " <= ",
+        }
+    }
+}
+
+/// Which calls to list; the empty filter is all of the scope's (`plivo-call-api.md` §2.3).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CallFilter {
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub direction: Option<Direction>,
+    pub subaccount: Option<AuthId>,
+    pub parent_call: Option<CallUuid>,
+    pub hangup_code: Option<u16>,
+    pub hangup_source: Option<String>,
+    /// Seconds billed.
+    pub bill_secs: Vec<(Compare, i64)>,
+    pub ended: Vec<(Compare, Timestamp)>,
+}
+
+const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
+    wacid, phone_number_id, parent_call_uuid, node_id, started_us, ended_us, answered_us, duration_secs, bill_secs, \
+    meta_duration_secs, hangup_code, hangup_name, hangup_source, hangup_word, cause, remarks, findings";
+
+fn select(columns: &str, scope: &Scope) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls WHERE "));
+    within(&mut query, scope);
+    query
+}
+
+fn within(query: &mut QueryBuilder<Sqlite>, scope: &Scope) {
+    query.push(match scope {
+        Scope::Main(_) => "main_auth_id = ",
+        Scope::Sub(_) => "auth_id = ",
+    });
+    query.push_bind(scope.auth_id().as_str().to_owned());
+}
+
+fn and_filter(query: &mut QueryBuilder<Sqlite>, f: &CallFilter) {
+    query.push(" AND ended_us IS NOT NULL");
+    let text = [
+        ("from_number", f.from.clone()),
+        ("to_number", f.to.clone()),
+        ("direction", f.direction.map(|d| d.as_str().to_owned())),
+        ("auth_id", f.subaccount.as_ref().map(ToString::to_string)),
+        ("parent_call_uuid", f.parent_call.map(|c| c.to_string())),
+        ("hangup_source", f.hangup_source.clone()),
+    ];
+    for (column, value) in text {
+        if let Some(value) = value {
+            query.push(format_args!(" AND {column} = ")).push_bind(value);
+        }
+    }
+    if let Some(code) = f.hangup_code {
+        query.push(" AND hangup_code = ").push_bind(i64::from(code));
+    }
+    for (compare, secs) in &f.bill_secs {
+        query.push(" AND bill_secs").push(compare.sql()).push_bind(*secs);
+    }
+    for (compare, at) in &f.ended {
+        query.push(" AND ended_us").push(compare.sql()).push_bind(at.micros());
+    }
+}
+
+pub(super) async fn one(pool: &SqlitePool, scope: &Scope, call: CallUuid) -> Result<Option<CallRecord>, StoreError> {
+    const WHAT: &str = "read a call";
+    let mut query = select(COLUMNS, scope);
+    query.push(" AND call_uuid = ").push_bind(call.to_string());
+    let row = query.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
+    row.map(|row| record(WHAT, &row)).transpose()
+}
+
+pub(super) async fn list(
+    pool: &SqlitePool,
+    scope: &Scope,
+    filter: &CallFilter,
+    limit: u32,
+    offset: u64,
+) -> Result<(Vec<CallRecord>, u64), StoreError> {
+    const WHAT: &str = "list calls";
+    let mut count = select("count(*)", scope);
+    and_filter(&mut count, filter);
+    let total: i64 = count.build_query_scalar().fetch_one(pool).await.map_err(failed(WHAT))?;
+
+    let mut query = select(COLUMNS, scope);
+    and_filter(&mut query, filter);
+    query.push(" ORDER BY started_us DESC, call_uuid LIMIT ").push_bind(i64::from(limit));
+    query.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
+    let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    let records = rows.iter().map(|row| record(WHAT, row)).collect::<Result<_, _>>()?;
+    Ok((records, u64::try_from(total).unwrap_or_default()))
+}
+
+pub(super) async fn events(
+    pool: &SqlitePool,
+    scope: &Scope,
+    call: CallUuid,
+    after: Option<u64>,
+    limit: u32,
+) -> Result<Vec<(u64, String)>, StoreError> {
+    const WHAT: &str = "read an event log";
+    let mut query = QueryBuilder::new("SELECT e.seq, e.line FROM call_events e JOIN calls USING (call_uuid) WHERE ");
+    within(&mut query, scope);
+    query.push(" AND e.call_uuid = ").push_bind(call.to_string());
+    query.push(" AND e.seq > ").push_bind(after.map_or(-1, |seq| i64::try_from(seq).unwrap_or(i64::MAX)));
+    query.push(" ORDER BY e.seq LIMIT ").push_bind(i64::from(limit));
+    let rows: Vec<(i64, String)> = query.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
+    Ok(rows.into_iter().map(|(seq, line)| (u64::try_from(seq).unwrap_or_default(), line)).collect())
+}
+
+pub(super) async fn orphans(pool: &SqlitePool, node_id: &str) -> Result<Vec<CallStart>, StoreError> {
+    const WHAT: &str = "look for calls left open";
+    let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM calls WHERE ended_us IS NULL AND node_id = "));
+    query.push_bind(node_id).push(" ORDER BY started_us");
+    let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| record(WHAT, row).map(|record| record.start)).collect()
+}
+
+/// Writes the row of a call that began, unless there is one.
+pub(super) async fn insert(to: &mut SqliteConnection, s: &CallStart) -> Result<(), sqlx::Error> {
+    let insert = "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
+        caller_name, wacid, phone_number_id, parent_call_uuid, node_id, started_us) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (call_uuid) DO NOTHING";
+    sqlx::query(insert)
+        .bind(s.call.to_string())
+        .bind(s.account.as_str())
+        .bind(s.main_account.as_str())
+        .bind(s.direction.as_str())
+        .bind(s.call_type.as_str())
+        .bind(&s.from)
+        .bind(&s.to)
+        .bind(&s.caller_name)
+        .bind(s.wacid.as_ref().map(Wacid::as_str))
+        .bind(s.phone_number_id.as_str())
+        .bind(s.parent_call.map(|c| c.to_string()))
+        .bind(&s.node_id)
+        .bind(s.started.micros())
+        .execute(to)
+        .await
+        .map(drop)
+}
+
+/// Closes the row, once: a closed one stays as it is. What else reports the end (the outbox) belongs into the same
+/// transaction, and only where this gives `true`.
+pub(super) async fn close(to: &mut SqliteConnection, call: CallUuid, e: &CallEnd) -> Result<bool, sqlx::Error> {
+    let update = "UPDATE calls SET ended_us = $2, answered_us = $3, duration_secs = $4, bill_secs = $5, \
+        meta_duration_secs = $6, hangup_code = $7, hangup_name = $8, hangup_source = $9, hangup_word = $10, \
+        cause = $11, remarks = $12, findings = $13 WHERE call_uuid = $1 AND ended_us IS NULL";
+    let done = sqlx::query(update)
+        .bind(call.to_string())
+        .bind(e.ended.micros())
+        .bind(e.answered.map(Timestamp::micros))
+        .bind(signed(e.duration_secs))
+        .bind(signed(e.bill_secs))
+        .bind(e.meta_duration_secs.map(signed))
+        .bind(i64::from(e.hangup_code))
+        .bind(&e.hangup_name)
+        .bind(&e.hangup_source)
+        .bind(&e.hangup_word)
+        .bind(&e.cause)
+        .bind(sqlx::types::Json(&e.remarks))
+        .bind(sqlx::types::Json(&e.findings))
+        .execute(to)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn record(what: &'static str, row: &SqliteRow) -> Result<CallRecord, StoreError> {
+    read(row).map_err(|e| StoreError::Unreadable { what, detail: e.to_string() })
+}
+
+type Unread = Box<dyn std::error::Error + Send + Sync>;
+
+fn read(row: &SqliteRow) -> Result<CallRecord, Unread> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let maybe_text = |column: &str| row.try_get::<Option<String>, _>(column);
+    let number = |column: &str| row.try_get::<Option<i64>, _>(column);
+    let secs = |column: &str| number(column).map(|n| n.and_then(|n| u64::try_from(n).ok()));
+    let start = CallStart {
+        call: text("call_uuid")?.parse()?,
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        direction: word(&text("direction")?)?,
+        call_type: word(&text("call_type")?)?,
+        from: text("from_number")?,
+        to: text("to_number")?,
+        caller_name: text("caller_name")?,
+        wacid: maybe_text("wacid")?.map(Wacid::from),
+        phone_number_id: text("phone_number_id")?.into(),
+        parent_call: maybe_text("parent_call_uuid")?.map(|c| c.parse()).transpose()?,
+        node_id: text("node_id")?,
+        started: Timestamp::from_micros(row.try_get("started_us")?),
+    };
+    let Some(ended) = number("ended_us")?.map(Timestamp::from_micros) else {
+        return Ok(CallRecord { start, end: None });
+    };
+    let end = CallEnd {
+        ended,
+        answered: number("answered_us")?.map(Timestamp::from_micros),
+        duration_secs: secs("duration_secs")?.unwrap_or_default(),
+        bill_secs: secs("bill_secs")?.unwrap_or_default(),
+        meta_duration_secs: secs("meta_duration_secs")?,
+        hangup_code: u16::try_from(number("hangup_code")?.unwrap_or_default())?,
+        hangup_name: text("hangup_name")?,
+        hangup_source: text("hangup_source")?,
+        hangup_word: text("hangup_word")?,
+        cause: text("cause")?,
+        remarks: row.try_get::<sqlx::types::Json<_>, _>("remarks")?.0,
+        findings: row.try_get::<sqlx::types::Json<_>, _>("findings")?.0,
+    };
+    Ok(CallRecord { start, end: Some(end) })
+}
+
+/// A word of an enum, as serde spells it.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_value(text.into())
+}
