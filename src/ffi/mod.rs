@@ -2,3 +2,4 @@
 #![allow(unsafe_code, reason = "the one room that may (R26)")]
 
 pub mod opus;
+pub mod sockets;

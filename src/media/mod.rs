@@ -3,6 +3,8 @@
 //! A call holds a [`LegHandle`]; its leg lives in one shard thread, which posts [`LegEvent`]s and never calls
 //! back. Nothing here knows a call, a document or Meta. `prompt` holds ready Opus frames that calls share.
 
+pub mod dtmf;
+pub mod player;
 pub mod prompt;
 pub mod sdp;
 

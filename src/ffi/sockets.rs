@@ -1,0 +1,369 @@
+//! Batched datagrams: 64 in and 64 out per system call, a poll set over many sockets, and the machine's addresses.
+//!
+//! Safe values over `recvmmsg`, `sendmmsg`, `epoll` and `getifaddrs`. Knows nothing of what the datagrams hold.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of, zeroed};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use socket2::{SockAddr, SockAddrStorage};
+
+/// Datagrams in one system call.
+pub const BATCH: usize = 64;
+/// Longest datagram that is read, in bytes; WebRTC's stay below 1,500.
+const DATAGRAM_MAX: usize = 2_048;
+
+/// Room for one batch of received datagrams, reused from call to call.
+pub struct Inbox {
+    bytes: Box<[u8]>,
+    from: Vec<Option<SocketAddr>>,
+    lengths: [usize; BATCH],
+    count: usize,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; BATCH * DATAGRAM_MAX].into_boxed_slice(),
+            from: vec![None; BATCH],
+            lengths: [0; BATCH],
+            count: 0,
+        }
+    }
+}
+
+impl Inbox {
+    /// Takes what a non-blocking socket has, [`BATCH`] datagrams at most; returns how many. What was there before
+    /// is gone. IPv4 peers of a dual-stack socket are given as IPv4.
+    ///
+    /// # Errors
+    /// Those of `recvmmsg(2)`; nothing there is not one of them.
+    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        self.count = 0;
+        // SAFETY: sockaddr_storage, iovec and mmsghdr are plain C structs for which all zeroes is a value.
+        let mut names: [libc::sockaddr_storage; BATCH] = unsafe { zeroed() };
+        // SAFETY: as above.
+        let mut pieces: [libc::iovec; BATCH] = unsafe { zeroed() };
+        // SAFETY: as above.
+        let mut heads: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+        for (((head, piece), name), room) in
+            heads.iter_mut().zip(&mut pieces).zip(&mut names).zip(self.bytes.chunks_exact_mut(DATAGRAM_MAX))
+        {
+            piece.iov_base = room.as_mut_ptr().cast();
+            piece.iov_len = room.len();
+            head.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
+            head.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            head.msg_hdr.msg_iov = piece;
+            head.msg_hdr.msg_iovlen = 1;
+        }
+        // SAFETY: `heads` has BATCH entries, each pointing at an iovec, a name and a buffer that live and are not
+        // touched otherwise until the call is back; no timeout is passed.
+        let got = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                heads.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        let Ok(got) = usize::try_from(got) else {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
+                _ => Err(error),
+            };
+        };
+        for (i, (head, name)) in heads.iter().zip(&names).take(got).enumerate() {
+            let cut = head.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            let from = (!cut).then(|| address(name, head.msg_hdr.msg_namelen)).flatten();
+            if let (Some(place), Some(length)) = (self.from.get_mut(i), self.lengths.get_mut(i)) {
+                *place = from;
+                *length = head.msg_len as usize;
+            }
+        }
+        self.count = got;
+        Ok(got)
+    }
+
+    /// The datagrams of the last [`Inbox::receive`], with their senders; those that were too long are left out.
+    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+        let rooms = self.bytes.chunks_exact(DATAGRAM_MAX);
+        rooms
+            .zip(&self.from)
+            .zip(&self.lengths)
+            .take(self.count)
+            .filter_map(|((room, from), length)| Some(((*from)?, room.get(..*length)?)))
+    }
+}
+
+fn address(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<SocketAddr> {
+    // SAFETY: socket2's storage is a transparent wrapper of this type; the kernel filled `name` with an address of
+    // `length` bytes of the socket's family.
+    let addr = unsafe { SockAddr::new(std::ptr::from_ref(name).cast::<SockAddrStorage>().read(), length) };
+    let addr = addr.as_socket()?;
+    Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+}
+
+/// Sends datagrams, [`BATCH`] in a system call; returns how many went out. One that cannot be sent is skipped; when
+/// the socket's buffer is full, the rest is dropped (late sound is worth nothing).
+pub fn send_all<T: Deref<Target = [u8]>>(socket: &UdpSocket, to_v6: bool, datagrams: &[(SocketAddr, T)]) -> usize {
+    let mut sent = 0;
+    for batch in datagrams.chunks(BATCH) {
+        let names: Vec<SockAddr> = batch.iter().map(|(to, _)| SockAddr::from(family(*to, to_v6))).collect();
+        // SAFETY: plain C structs for which all zeroes is a value.
+        let mut pieces: [libc::iovec; BATCH] = unsafe { zeroed() };
+        // SAFETY: as above.
+        let mut heads: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+        for (((head, piece), name), (_, bytes)) in heads.iter_mut().zip(&mut pieces).zip(&names).zip(batch) {
+            // The kernel only reads through these.
+            piece.iov_base = bytes.as_ptr().cast_mut().cast();
+            piece.iov_len = bytes.len();
+            head.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
+            head.msg_hdr.msg_namelen = name.len();
+            head.msg_hdr.msg_iov = piece;
+            head.msg_hdr.msg_iovlen = 1;
+        }
+        let mut rest = heads.get_mut(..batch.len()).unwrap_or_default();
+        while !rest.is_empty() {
+            // SAFETY: `rest` has that many entries, whose names, iovecs and buffers live until the call is back.
+            let n = unsafe {
+                libc::sendmmsg(
+                    socket.as_raw_fd(),
+                    rest.as_mut_ptr(),
+                    rest.len() as libc::c_uint,
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                )
+            };
+            let skip = match usize::try_from(n) {
+                Ok(n) => {
+                    sent += n;
+                    n
+                }
+                Err(_) => match io::Error::last_os_error() {
+                    e if e.kind() == io::ErrorKind::Interrupted => 0,
+                    e if e.kind() == io::ErrorKind::WouldBlock || e.raw_os_error() == Some(libc::ENOBUFS) => {
+                        return sent;
+                    }
+                    _ => 1,
+                },
+            };
+            rest = rest.get_mut(skip..).unwrap_or_default();
+        }
+    }
+    sent
+}
+
+/// A dual-stack socket writes IPv4 addresses as mapped ones.
+fn family(to: SocketAddr, v6: bool) -> SocketAddr {
+    match to.ip() {
+        IpAddr::V4(v4) if v6 => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
+        _ => to,
+    }
+}
+
+/// Asks for large socket buffers: past the system's limit where we have the right to, else up to it.
+pub fn enlarge_buffers(socket: &UdpSocket, bytes: usize) {
+    let Ok(wanted) = libc::c_int::try_from(bytes) else { return };
+    for (force, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+        for option in [force, plain] {
+            // SAFETY: the option's value is one c_int, which lives through the call.
+            let done = unsafe {
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    option,
+                    std::ptr::from_ref(&wanted).cast(),
+                    size_of::<libc::c_int>() as libc::socklen_t,
+                )
+            };
+            if done == 0 {
+                break;
+            }
+        }
+    }
+}
+
+/// Tells which of many sockets have something to read.
+pub struct PollSet(OwnedFd);
+
+impl PollSet {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// Those of `epoll_create1(2)`.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: takes no pointer.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and ours alone.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Adds a socket under a token. Closing the socket takes it out again.
+    ///
+    /// # Errors
+    /// Those of `epoll_ctl(2)`.
+    pub fn add(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+        // SAFETY: both descriptors are open, `event` lives through the call.
+        let done = unsafe {
+            libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, socket.as_fd().as_raw_fd(), &raw mut event)
+        };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Puts the tokens of readable sockets into `ready`, without waiting; [`BATCH`] at most, the others come next
+    /// time.
+    pub fn ready(&self, ready: &mut Vec<u64>) {
+        let mut events: [MaybeUninit<libc::epoll_event>; BATCH] = [const { MaybeUninit::uninit() }; BATCH];
+        // SAFETY: room for BATCH events; no waiting.
+        let n = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr().cast(), BATCH as libc::c_int, 0) };
+        let filled = usize::try_from(n).unwrap_or_default();
+        for event in events.iter().take(filled) {
+            // SAFETY: the kernel filled the first `n`.
+            ready.push(unsafe { event.assume_init_ref() }.u64);
+        }
+    }
+}
+
+/// The addresses of this machine's interfaces that are up: no link-local ones, loopback last.
+///
+/// # Errors
+/// Those of `getifaddrs(3)`.
+pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: fills `first` with a list, freed below.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut found = Vec::new();
+    let mut at = first;
+    // SAFETY: `at` walks the list of getifaddrs, whose nodes live until freeifaddrs.
+    while let Some(node) = unsafe { at.as_ref() } {
+        at = node.ifa_next;
+        let up = node.ifa_flags & libc::IFF_UP as libc::c_uint != 0;
+        // SAFETY: where ifa_addr is not null it points at a sockaddr of the length its family has.
+        let ip = unsafe {
+            node.ifa_addr.as_ref().and_then(|name| match i32::from(name.sa_family) {
+                libc::AF_INET => {
+                    let v4 = node.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
+                    Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr))))
+                }
+                libc::AF_INET6 => {
+                    let v6 = node.ifa_addr.cast::<libc::sockaddr_in6>().read_unaligned();
+                    Some(IpAddr::V6(Ipv6Addr::from(v6.sin6_addr.s6_addr)))
+                }
+                _ => None,
+            })
+        };
+        let usable = |ip: &IpAddr| match ip {
+            IpAddr::V4(v4) => !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+        };
+        found.extend(ip.filter(|ip| up && usable(ip)));
+    }
+    // SAFETY: the list came from getifaddrs and is not used any more.
+    unsafe { libc::freeifaddrs(first) };
+    found.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6()));
+    found.dedup();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, UdpSocket};
+    use std::time::Duration;
+
+    use super::{Inbox, PollSet, interface_addresses, send_all};
+
+    fn bound(at: &str) -> UdpSocket {
+        UdpSocket::bind(at).expect("bind")
+    }
+
+    /// Waits for one datagram, at most five seconds.
+    fn wait(socket: &UdpSocket) {
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        socket.peek_from(&mut [0; 1]).expect("a datagram within five seconds");
+    }
+
+    #[test]
+    fn a_batch_larger_than_one_call_arrives_whole_and_in_order() {
+        let (a, b) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
+        let to = b.local_addr().expect("address");
+        let sent: Vec<(SocketAddr, Vec<u8>)> = (0..150u8).map(|n| (to, vec![n; usize::from(n) + 1])).collect();
+        assert_eq!(send_all(&a, false, &sent), 150);
+        let mut inbox = Inbox::default();
+        let mut got = Vec::new();
+        while got.len() < 150 {
+            wait(&b);
+            inbox.receive(&b).expect("receive");
+            for (from, bytes) in inbox.datagrams() {
+                assert_eq!(from, a.local_addr().expect("address"));
+                got.push(bytes.to_vec());
+            }
+        }
+        assert_eq!(got, sent.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>());
+        assert_eq!(inbox.receive(&b).expect("nothing there is no error"), 0);
+    }
+
+    #[test]
+    fn one_that_cannot_be_sent_and_one_too_long_cost_only_themselves() {
+        let (a, b) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
+        let to = b.local_addr().expect("address");
+        let nowhere: SocketAddr = "255.255.255.255:9".parse().expect("address");
+        let sent = vec![(to, vec![1]), (nowhere, vec![2]), (to, vec![3; 4_000]), (to, vec![4])];
+        assert_eq!(send_all(&a, false, &sent), 3);
+        wait(&b);
+        let mut inbox = Inbox::default();
+        let mut got = Vec::new();
+        while got.last() != Some(&vec![4]) {
+            wait(&b);
+            inbox.receive(&b).expect("receive");
+            got.extend(inbox.datagrams().map(|(_, bytes)| bytes.to_vec()));
+        }
+        assert_eq!(got, [vec![1], vec![4]]);
+    }
+
+    #[test]
+    fn the_poll_set_names_who_has_something() {
+        let (a, b, c) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"), bound("127.0.0.1:0"));
+        let set = PollSet::new().expect("epoll");
+        set.add(&a, 7).expect("add");
+        set.add(&b, 8).expect("add");
+        let mut ready = Vec::new();
+        set.ready(&mut ready);
+        assert!(ready.is_empty());
+        c.send_to(&[1], b.local_addr().expect("address")).expect("send");
+        wait(&b);
+        set.ready(&mut ready);
+        assert_eq!(ready, [8]);
+    }
+
+    #[test]
+    fn a_dual_stack_socket_speaks_ipv4() {
+        let Ok(six) = UdpSocket::bind("[::]:0") else { return };
+        let four = bound("127.0.0.1:0");
+        let to = four.local_addr().expect("address");
+        assert_eq!(send_all(&six, true, &[(to, vec![1])]), 1);
+        wait(&four);
+        let (_, from) = four.recv_from(&mut [0; 8]).expect("receive");
+        four.send_to(&[2], from).expect("send");
+        wait(&six);
+        let mut inbox = Inbox::default();
+        inbox.receive(&six).expect("receive");
+        assert_eq!(inbox.datagrams().map(|(from, bytes)| (from, bytes.to_vec())).collect::<Vec<_>>(), [(to, vec![2])]);
+    }
+
+    #[test]
+    fn this_machine_has_an_address() {
+        let all = interface_addresses().expect("getifaddrs");
+        assert!(!all.is_empty());
+        let first_loopback = all.iter().position(|ip| ip.is_loopback()).unwrap_or(all.len());
+        assert!(all.iter().skip(first_loopback).all(|ip| ip.is_loopback()), "loopback last");
+    }
+}
