@@ -1,15 +1,45 @@
 //! The media path: few UDP ports, shards that own them, legs as values, sound as frames.
 //!
 //! A call holds a [`LegHandle`]; its leg lives in one shard thread, which posts [`LegEvent`]s and never calls
-//! back. Nothing here knows a call, a document or Meta. `prompt` holds ready Opus frames that calls share.
+//! back. Nothing here knows a call, a document or Meta. `sdp` reads offers and writes answers, `agent` is str0m as we
+//! want it, `ports` says which port a leg gets, `shard` is the thread, `leg` what happens every 20 ms, `player` and
+//! `dtmf` are its parts as pure values, `prompt` holds ready Opus frames that calls share.
 
+mod agent;
+mod dtls;
 pub mod dtmf;
-pub mod player;
+mod leg;
+mod player;
+mod ports;
 pub mod prompt;
 pub mod sdp;
+mod shard;
+mod stun;
+
+pub use player::PlayItem;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 use crate::call::machine::{MediaFact, PlayId};
+use crate::clock::Clock;
+use crate::ffi::opus;
+use crate::ffi::sockets::interface_addresses;
 use crate::model::Digit;
+use agent::{Credentials, Homes, Identity};
+use leg::{Counters, Leg, LegOrder, Making};
+use ports::Ports;
+use prompt::Frame;
+use sdp::{Offer, Ours};
+use shard::{NewLeg, Order, Shard, Tally};
 
 /// What a leg reports, to the [`EventSink`] it was made with.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,4 +53,369 @@ pub enum LegEvent {
 }
 
 /// Where a leg's events go. Called on a shard thread: must not block.
-pub type EventSink = std::sync::Arc<dyn Fn(LegEvent) + Send + Sync>;
+pub type EventSink = Arc<dyn Fn(LegEvent) + Send + Sync>;
+
+/// Orders that a shard may be behind with. It takes a thousand every 5 ms.
+const ORDERS_MAX: usize = 8_192;
+/// The most addresses that we offer a peer (A3).
+const PUBLIC_MAX: usize = 8;
+/// What ICE credentials are made of (RFC 8445 §15.4: `ice-char`).
+const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// Characters of our ufrag and pwd: 48 and 144 bits (A4, R19).
+const UFRAG_CHARS: usize = 8;
+const PWD_CHARS: usize = 24;
+
+/// What media needs to be told (`[listen]`, `[public]`, `[limits]` of the configuration).
+#[derive(Clone, Debug)]
+pub struct MediaConfig {
+    /// The first UDP port; port 0 takes any free ones (tests).
+    pub listen: SocketAddr,
+    /// The most ports, counted upward from the first; at least one is opened.
+    pub max_ports: u16,
+    /// Addresses for our candidates. Empty: the bound one, or the interfaces' where that is unspecified.
+    pub public_ips: Vec<IpAddr>,
+    /// Threads; each begins with one port.
+    pub shards: usize,
+    /// T_media_dead: a connected leg that hears nothing valid for so long is lost.
+    pub media_dead: Duration,
+}
+
+/// Why a leg could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    #[error("make the DTLS certificate")]
+    Certificate,
+    #[error("answer the offer: it names no address of a family that we have")]
+    NoFamily,
+    #[error("use a public address: it is not one that a peer could reach")]
+    NoAddress,
+    #[error("draw random numbers from the system")]
+    Random,
+    #[error("make a leg: media is stopped")]
+    Stopped,
+}
+
+/// Names a leg in its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct LegId(u64);
+
+/// The media path of this process: owns the shard threads.
+pub struct Media {
+    clock: Clock,
+    public_ips: Vec<IpAddr>,
+    media_dead: Duration,
+    identity: Identity,
+    random: SystemRandom,
+    silence: Frame,
+    next_leg: AtomicU64,
+    ports: Arc<Mutex<Ports>>,
+    shards: Vec<ShardHandle>,
+}
+
+struct ShardHandle {
+    orders: SyncSender<Order>,
+    tally: Arc<Tally>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How media is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MediaStats {
+    pub ports_open: usize,
+    pub legs: u64,
+    /// RTP packets that authenticated, and those sent.
+    pub packets_in: u64,
+    pub packets_out: u64,
+    /// Datagrams that belonged to nobody: dropped without an answer.
+    pub strangers: u64,
+    /// Ticks that began more than 20 ms late.
+    pub late_ticks: u64,
+}
+
+impl Media {
+    /// Opens the first ports and starts the shards. The metrics recorder must be in place: handles are taken here.
+    ///
+    /// # Errors
+    /// A port that can't be bound, no address to offer, no certificate, no thread.
+    pub fn start(config: MediaConfig, clock: Clock) -> io::Result<Arc<Self>> {
+        let public_ips = public_ips(&config)?;
+        let ports = Ports::open(config.listen, config.max_ports, config.shards.max(1))?;
+        let firsts: Vec<_> = ports.ports().cloned().collect();
+        let ports = Arc::new(Mutex::new(ports));
+        let mut shards = Vec::new();
+        for (n, first) in firsts.into_iter().enumerate() {
+            let (orders, queue) = sync_channel(ORDERS_MAX);
+            let tally = Arc::new(Tally::default());
+            let shard = Shard::new(clock.clone(), queue, ports.clone(), tally.clone(), first)?;
+            let thread = std::thread::Builder::new().name(format!("media-{n}")).spawn(move || shard.run())?;
+            shards.push(ShardHandle { orders, tally, thread: Mutex::new(Some(thread)) });
+        }
+        Ok(Arc::new(Self {
+            clock,
+            public_ips,
+            media_dead: config.media_dead,
+            identity: Identity::new().map_err(io::Error::other)?,
+            random: SystemRandom::new(),
+            silence: silence(),
+            next_leg: AtomicU64::new(1),
+            ports,
+            shards,
+        }))
+    }
+
+    /// Makes a leg that answers `offer`, and our SDP: byte for byte what `pre_accept` and `accept` carry. Takes one
+    /// or two milliseconds of CPU and does not wait. The leg is silent until [`LegHandle::begin`].
+    ///
+    /// # Errors
+    /// [`MediaError::NoFamily`] where the offer has only addresses of a family that we don't serve: `bad_offer`.
+    pub fn answer(&self, offer: &Offer, sink: EventSink) -> Result<(LegHandle, String), MediaError> {
+        let now = self.clock.now();
+        let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
+        let peers = offer.candidates.iter().map(|c| c.addr).collect();
+        let port = self.ports.lock().unwrap_or_else(PoisonError::into_inner).take(id, peers);
+        let orders = match self.shards.get(port.shard) {
+            Some(shard) => shard.orders.clone(),
+            None => return Err(MediaError::Stopped),
+        };
+        // From here on, dropping the handle gives the port back.
+        let counters = Arc::new(Counters::default());
+        let mut handle = LegHandle { id, orders, counters: counters.clone(), unborn: Some(self.ports.clone()) };
+
+        let reachable: Vec<SocketAddr> = self
+            .public_ips
+            .iter()
+            .filter(|ip| serves(port.bound, **ip))
+            .map(|ip| SocketAddr::new(*ip, port.bound.port()))
+            .take(PUBLIC_MAX)
+            .collect();
+        let homes = Homes::of(&reachable);
+        if !offer.candidates.is_empty() && offer.candidates.iter().all(|c| homes.towards(c.addr.ip()).is_none()) {
+            return Err(MediaError::NoFamily);
+        }
+        let ours = Credentials {
+            ufrag: self.ice_text::<UFRAG_CHARS>()?,
+            pwd: self.ice_text::<PWD_CHARS>()?,
+            // 0 means no SSRC to some.
+            ssrc: u32::from_be_bytes(self.bytes()?).max(1),
+        };
+        let agent = agent::answering(&self.identity, offer, homes, &ours, now)?;
+        let stream = uuid::Uuid::from_bytes(self.bytes()?).to_string();
+        let track = uuid::Uuid::from_bytes(self.bytes()?).to_string();
+        let answer = offer.answer(&Ours {
+            candidates: &reachable,
+            ufrag: &ours.ufrag,
+            pwd: &ours.pwd,
+            fingerprint: &self.identity.fingerprint,
+            ssrc: ours.ssrc,
+            cname: &agent.cname,
+            stream: &stream,
+            track: &track,
+            session: u64::from_be_bytes(self.bytes()?) >> 2,
+            ice_lite: !offer.ice_lite,
+        });
+
+        let leg = Leg::new(Making {
+            rtc: agent.rtc,
+            mid: agent.mid,
+            sink: sink.clone(),
+            counters,
+            homes,
+            pwd: ours.pwd,
+            remote_pwd: offer.pwd.clone(),
+            controlling: offer.ice_lite,
+            dtls_client: offer.setup.answered() == sdp::Setup::Active,
+            opus_pt: offer.opus_pt,
+            telephone_events: offer.telephone_events.clone(),
+            digits_out: offer.digits_out(),
+            remote_ssrc: offer.ssrc,
+            // Half the range: no rollover within the first minutes (RFC 3711 §3.3.1).
+            sequence: u16::from_be_bytes(self.bytes()?) >> 1,
+            timestamp: u32::from_be_bytes(self.bytes()?),
+            silence: self.silence.clone(),
+            media_dead: self.media_dead,
+            now,
+        });
+        let new = NewLeg { id, port, ufrag: ours.ufrag, leg, sink };
+        if !send(&handle.orders, Order::Add(Box::new(new))) {
+            return Err(MediaError::Stopped);
+        }
+        // The shard gives the port back when the leg ends.
+        handle.unborn = None;
+        Ok((handle, answer))
+    }
+
+    /// Says goodbye on all legs and ends the threads. Later answers are refused.
+    pub fn stop(&self) {
+        for shard in &self.shards {
+            send(&shard.orders, Order::Stop);
+        }
+        for shard in &self.shards {
+            if let Some(thread) = shard.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                // A panic of the thread has been logged where it happened.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    /// Counts since the start.
+    pub fn stats(&self) -> MediaStats {
+        let mut stats = MediaStats {
+            ports_open: self.ports.lock().unwrap_or_else(PoisonError::into_inner).ports().count(),
+            ..MediaStats::default()
+        };
+        for tally in self.shards.iter().map(|s| &s.tally) {
+            stats.legs += tally.legs.load(Ordering::Relaxed);
+            stats.packets_in += tally.packets_in.load(Ordering::Relaxed);
+            stats.packets_out += tally.packets_out.load(Ordering::Relaxed);
+            stats.strangers += tally.strangers.load(Ordering::Relaxed);
+            stats.late_ticks += tally.late_ticks.load(Ordering::Relaxed);
+        }
+        stats
+    }
+
+    fn bytes<const N: usize>(&self) -> Result<[u8; N], MediaError> {
+        let mut bytes = [0; N];
+        self.random.fill(&mut bytes).map_err(|_| MediaError::Random)?;
+        Ok(bytes)
+    }
+
+    /// Random ICE characters, six bits each.
+    fn ice_text<const N: usize>(&self) -> Result<String, MediaError> {
+        let pick = |b: u8| ICE_CHARS.get(usize::from(b & 63)).copied().map_or('A', char::from);
+        Ok(self.bytes::<N>()?.into_iter().map(pick).collect())
+    }
+}
+
+impl Drop for Media {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A call's hold on its leg. Dropping it closes the leg.
+///
+/// Orders are queued for the shard, which takes them within 5 ms; they wait only when it is thousands behind.
+pub struct LegHandle {
+    id: LegId,
+    orders: SyncSender<Order>,
+    counters: Arc<Counters>,
+    /// Set while the shard doesn't have the leg yet: where its port is to be given back.
+    unborn: Option<Arc<Mutex<Ports>>>,
+}
+
+/// What a leg has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LegStats {
+    /// RTP packets that authenticated, digits included.
+    pub rtp_in: u64,
+    pub rtp_out: u64,
+}
+
+impl LegHandle {
+    /// ICE checks start now: `pre_accept` is being sent.
+    pub fn begin(&self) {
+        self.order(LegOrder::Begin);
+    }
+
+    /// `accept` got its 200: once connected, a packet goes out every 20 ms.
+    pub fn open(&self) {
+        self.order(LegOrder::Open);
+    }
+
+    /// Plays these one after another without a gap, instead of what plays now. Begins when the leg is connected and
+    /// open; [`LegEvent::Played`] comes when the last frame has been heard out.
+    pub fn play(&self, play: PlayId, items: Vec<PlayItem>) {
+        self.order(LegOrder::Play(play, items));
+    }
+
+    /// Stops that play, or those digits, with the next packet; no event follows.
+    pub fn stop(&self, play: PlayId) {
+        self.order(LegOrder::Stop(play));
+    }
+
+    /// Sends keys (RFC 4733): `0-9 * # A-D`, `w` waits half a second, `W` a second. [`LegEvent::DigitsSent`] comes at
+    /// the end; at once where the offer had no telephone-event.
+    pub fn send_digits(&self, play: PlayId, digits: &str) {
+        self.order(LegOrder::SendDigits(play, digits.to_owned()));
+    }
+
+    /// RTCP BYE, DTLS close, gone. No event follows.
+    pub fn close(&self) {
+        self.order(LegOrder::Close);
+    }
+
+    /// Counts so far.
+    pub fn stats(&self) -> LegStats {
+        LegStats {
+            rtp_in: self.counters.rtp_in.load(Ordering::Relaxed),
+            rtp_out: self.counters.rtp_out.load(Ordering::Relaxed),
+        }
+    }
+
+    fn order(&self, order: LegOrder) {
+        // A stopped shard has no leg to order about.
+        send(&self.orders, Order::Leg(self.id, order));
+    }
+}
+
+impl fmt::Debug for LegHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LegHandle").field(&self.id.0).finish()
+    }
+}
+
+impl Drop for LegHandle {
+    fn drop(&mut self) {
+        match self.unborn.take() {
+            Some(ports) => ports.lock().unwrap_or_else(PoisonError::into_inner).release(self.id),
+            None => self.close(),
+        }
+    }
+}
+
+/// Queues an order; false: the shard has ended. A full queue is waited for (a tick, as a rule): no order may be lost.
+fn send(orders: &SyncSender<Order>, order: Order) -> bool {
+    match orders.try_send(order) {
+        Ok(()) => true,
+        Err(TrySendError::Full(order)) => orders.send(order).is_ok(),
+        Err(TrySendError::Disconnected(_)) => false,
+    }
+}
+
+/// Whether packets to this address reach a socket so bound: an IPv6 wildcard takes both families.
+fn serves(bound: SocketAddr, ip: IpAddr) -> bool {
+    match bound.ip() {
+        IpAddr::V4(_) => ip.is_ipv4(),
+        IpAddr::V6(v6) => ip.is_ipv6() || v6.is_unspecified(),
+    }
+}
+
+/// The addresses for our candidates, best first; never an unspecified one.
+fn public_ips(config: &MediaConfig) -> io::Result<Vec<IpAddr>> {
+    let bound = config.listen.ip();
+    let mut ips: Vec<IpAddr> = match config.public_ips.as_slice() {
+        [] if !bound.is_unspecified() => vec![bound],
+        [] => {
+            let all = interface_addresses()?;
+            // Loopback is of use to peers on this machine alone: only where there is nothing else.
+            let outward: Vec<IpAddr> = all.iter().filter(|ip| !ip.is_loopback()).copied().collect();
+            if outward.is_empty() { all } else { outward }
+        }
+        named => named.to_vec(),
+    };
+    ips.retain(|ip| !ip.is_unspecified() && !ip.is_multicast() && serves(config.listen, *ip));
+    if ips.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no address to offer to peers"));
+    }
+    Ok(ips)
+}
+
+/// The frame that is sent while nobody speaks: what our own encoder makes of silence, once it has settled.
+fn silence() -> Frame {
+    let mut encoder = opus::Encoder::for_prompts();
+    let quiet = vec![0; encoder.rate().frame()];
+    for _ in 0..10 {
+        encoder.encode(&quiet);
+    }
+    encoder.encode(&quiet)
+}

@@ -1,0 +1,134 @@
+//! DTLS for str0m with our own timing: its stock provider starts over after a second, which a lost first packet
+//! makes audible (`meta-calling.md` §5.3 wants 100 ms).
+//!
+//! A thin dress around `dimpl`, the DTLS that str0m brings. What it adds: a fatal alert of an established peer
+//! ends the connection like its close_notify, for str0m passes such errors over.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use str0m::crypto::dtls::{
+    DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion,
+};
+use str0m::crypto::{CryptoError, CryptoProvider};
+
+/// The first flight is sent again after this long, then after twice as long, and so on.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// 100 ms doubled eight times is 25 s in all: past T_media, which ends the call first.
+const RETRIES: usize = 7;
+/// Longer than a leg may take from its answer to its media (T_accept + T_media).
+const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
+
+/// The crypto of every leg: str0m's own, with this DTLS.
+pub(super) fn crypto() -> CryptoProvider {
+    static DTLS: Provider = Provider;
+    CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
+}
+
+#[derive(Debug)]
+struct Provider;
+
+impl DtlsProvider for Provider {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        dimpl::certificate::generate_self_signed_certificate().ok()
+    }
+
+    fn new_dtls(
+        &self,
+        cert: &DtlsCert,
+        now: Instant,
+        version: DtlsVersion,
+        mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        let config = config(mtu.unwrap_or(str0m::DATAGRAM_MTU_TARGET))?;
+        let dtls = match version {
+            DtlsVersion::Dtls13 => dimpl::Dtls::new_13(config, cert.clone(), now),
+            DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert.clone(), now),
+            _ => dimpl::Dtls::new_12(config, cert.clone(), now),
+        };
+        Ok(Box::new(Instance { dtls, established: false, alerted: false }))
+    }
+}
+
+/// One configuration serves every leg: its crypto is checked when it is built.
+fn config(mtu: usize) -> Result<Arc<dimpl::Config>, CryptoError> {
+    static SHARED: OnceLock<Arc<dimpl::Config>> = OnceLock::new();
+    if let Some(shared) = SHARED.get().filter(|c| c.mtu() == mtu) {
+        return Ok(shared.clone());
+    }
+    let config = dimpl::Config::builder()
+        // Return routability is ICE's matter.
+        .use_server_cookie(false)
+        .mtu(mtu)
+        .flight_start_rto(FIRST_RETRY)
+        .flight_retries(RETRIES)
+        .handshake_timeout(HANDSHAKE_MAX)
+        .build()
+        .map_err(|e| CryptoError::Other(format!("DTLS configuration: {e}")))?;
+    Ok(SHARED.get_or_init(|| Arc::new(config)).clone())
+}
+
+struct Instance {
+    dtls: dimpl::Dtls,
+    established: bool,
+    /// A fatal alert came over the established connection; told once.
+    alerted: bool,
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("established", &self.established).finish_non_exhaustive()
+    }
+}
+
+impl DtlsInstance for Instance {
+    fn set_active(&mut self, active: bool) {
+        self.dtls.set_active(active);
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        let result = self.dtls.handle_packet(packet);
+        // Before that, alerts are not authenticated: anybody could have written one (R19).
+        let fatal = matches!(&result, Err(DtlsImplError::SecurityError(dimpl::SecurityError::FatalAlert { .. })));
+        self.alerted |= fatal && self.established;
+        result
+    }
+
+    fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
+        if std::mem::take(&mut self.alerted) {
+            return DtlsOutput::CloseNotify;
+        }
+        let output = self.dtls.poll_output(buf);
+        self.established |= matches!(output, DtlsOutput::Connected);
+        output
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.dtls.handle_timeout(now)
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.dtls.send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.dtls.is_active()
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.dtls.protocol_version()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.dtls.is_closing()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.dtls.is_closed()
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.dtls.close()
+    }
+}

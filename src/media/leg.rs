@@ -1,0 +1,427 @@
+//! One leg in its shard: its agent, what it plays, the digits it hears and sends, whether it is still there.
+//!
+//! Driven from outside: [`Leg::receive`] for each datagram that is its own, [`Leg::tick`] every 20 ms, orders in
+//! between. Datagrams to be sent are put into the given list. Sockets and routing are `shard`'s.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use str0m::media::{Mid, Pt};
+use str0m::net::{DatagramSend, Protocol, Receive};
+use str0m::rtp::{RtpPacket, RtpWrite};
+use str0m::{Event, Input, Output, Rtc, RtcError};
+
+use super::agent::Homes;
+use super::dtmf;
+use super::player::{PlayItem, Player, Step};
+use super::prompt::Frame;
+use super::sdp::TelephoneEvent;
+use super::stun;
+use super::{EventSink, LegEvent};
+use crate::call::machine::{MediaFact, MediaFault, PlayId};
+use crate::model::Digit;
+
+/// RTP ticks of one 20 ms packet (48 kHz clock, RFC 7587).
+const PACKET_TICKS: u32 = 960;
+/// SSRCs of the peer that are known at a time; more than one comes of a change on its side.
+const SSRCS_MAX: usize = 4;
+
+/// Datagrams to be sent, with their destinations.
+pub(super) type Outbox = Vec<(SocketAddr, DatagramSend)>;
+
+/// What a call orders.
+#[derive(Debug)]
+pub(super) enum LegOrder {
+    Begin,
+    Open,
+    Play(PlayId, Vec<PlayItem>),
+    Stop(PlayId),
+    SendDigits(PlayId, String),
+    Close,
+}
+
+/// What a leg has counted; written by its shard, read by anybody.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) rtp_in: AtomicU64,
+    pub(super) rtp_out: AtomicU64,
+}
+
+/// What a leg is made of.
+pub(super) struct Making {
+    pub(super) rtc: Rtc,
+    pub(super) mid: Mid,
+    pub(super) sink: EventSink,
+    pub(super) counters: Arc<Counters>,
+    pub(super) homes: Homes,
+    /// Our and the peer's ICE passwords: requests come with the one, responses with the other.
+    pub(super) pwd: String,
+    pub(super) remote_pwd: String,
+    /// We send the checks: the offer was ICE-lite.
+    pub(super) controlling: bool,
+    /// We open DTLS.
+    pub(super) dtls_client: bool,
+    pub(super) opus_pt: u8,
+    pub(super) telephone_events: Vec<TelephoneEvent>,
+    pub(super) digits_out: Option<TelephoneEvent>,
+    pub(super) remote_ssrc: Option<u32>,
+    /// Where our sequence numbers (below 2^16: no rollover yet) and timestamps begin.
+    pub(super) sequence: u16,
+    pub(super) timestamp: u32,
+    pub(super) silence: Frame,
+    pub(super) media_dead: Duration,
+    pub(super) now: Instant,
+}
+
+/// A leg.
+pub(super) struct Leg {
+    rtc: Rtc,
+    mid: Mid,
+    sink: EventSink,
+    counters: Arc<Counters>,
+    homes: Homes,
+    pwd: String,
+    remote_pwd: String,
+    controlling: bool,
+    dtls_client: bool,
+    media_dead: Duration,
+    opus_pt: Pt,
+    telephone_events: Vec<Pt>,
+    digits_out: Option<TelephoneEvent>,
+    silence: Frame,
+
+    begun: bool,
+    open: bool,
+    ice_up: bool,
+    connected: bool,
+    heard: bool,
+    /// A fault has been told; nothing more will be.
+    lost: bool,
+    /// When the agent wants to be driven next.
+    wake: Instant,
+    last_valid: Instant,
+    /// Where DTLS and RTP go; none before the first went.
+    path: Option<SocketAddr>,
+    ssrcs: VecDeque<u32>,
+    /// An SSRC not known before, whose first packet is being tried.
+    trial: Option<u32>,
+    /// RTP packets in and out that the shard has not added up yet.
+    uncounted: (u64, u64),
+
+    sequence: u64,
+    timestamp: u32,
+    player: Option<Player>,
+    /// Sound went out with the last packet: the next one needs no marker.
+    talking: bool,
+    sending: Option<(PlayId, dtmf::Sender)>,
+    receiver: dtmf::Receiver,
+    digits: Vec<Digit>,
+}
+
+impl Leg {
+    pub(super) fn new(m: Making) -> Self {
+        Self {
+            rtc: m.rtc,
+            mid: m.mid,
+            sink: m.sink,
+            counters: m.counters,
+            homes: m.homes,
+            pwd: m.pwd,
+            remote_pwd: m.remote_pwd,
+            controlling: m.controlling,
+            dtls_client: m.dtls_client,
+            media_dead: m.media_dead,
+            opus_pt: m.opus_pt.into(),
+            telephone_events: m.telephone_events.iter().map(|t| t.pt.into()).collect(),
+            digits_out: m.digits_out,
+            silence: m.silence,
+            begun: false,
+            open: false,
+            ice_up: false,
+            connected: false,
+            heard: false,
+            lost: false,
+            wake: m.now,
+            last_valid: m.now,
+            path: None,
+            ssrcs: m.remote_ssrc.into_iter().collect(),
+            trial: None,
+            uncounted: (0, 0),
+            sequence: u64::from(m.sequence),
+            timestamp: m.timestamp,
+            player: None,
+            talking: false,
+            sending: None,
+            receiver: dtmf::Receiver::default(),
+            digits: Vec::new(),
+        }
+    }
+
+    /// The address that DTLS and RTP of a connected leg go to.
+    pub(super) fn settled(&self) -> Option<SocketAddr> {
+        self.path.filter(|_| self.connected)
+    }
+
+    /// Whether a STUN request was made with our password.
+    pub(super) fn authenticates_request(&self, request: &[u8]) -> bool {
+        stun::is_authentic(request, &self.pwd)
+    }
+
+    /// Whether the answer to a check was made with the peer's password.
+    pub(super) fn authenticates_response(&self, response: &[u8]) -> bool {
+        stun::is_authentic(response, &self.remote_pwd)
+    }
+
+    /// RTP packets in and out since this was asked last.
+    pub(super) fn counted(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.uncounted)
+    }
+
+    /// Carries out an order. `Close` says goodbye; the leg is to be dropped then.
+    pub(super) fn order(&mut self, now: Instant, order: LegOrder, out: &mut Outbox) {
+        match order {
+            LegOrder::Begin => self.begun = true,
+            LegOrder::Open => self.open = true,
+            LegOrder::Play(play, items) => self.player = Some(Player::new(play, items)),
+            LegOrder::Stop(play) => {
+                self.player.take_if(|p| p.play() == play);
+                self.sending.take_if(|(digits, _)| *digits == play);
+            }
+            LegOrder::SendDigits(play, digits) => match self.digits_out {
+                Some(t) => self.sending = Some((play, dtmf::Sender::new(&digits, t.clock))),
+                // Nothing to send them with: whoever ordered this goes on.
+                None => self.tell(LegEvent::DigitsSent(play)),
+            },
+            LegOrder::Close => {
+                self.lost = true;
+                if self.connected && self.rtc.close().is_ok() {
+                    // RTCP BYE and DTLS close_notify.
+                    self.drive(now, out);
+                }
+            }
+        }
+    }
+
+    /// Takes in a datagram that is this leg's: STUN that passed its check, anything else from an address that did.
+    pub(super) fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], out: &mut Outbox) {
+        let Some(home) = self.homes.towards(from.ip()) else { return };
+        let Ok(received) = Receive::new(Protocol::Udp, from, home, datagram) else { return };
+        if stun::kind(datagram) != stun::Kind::Else {
+            self.last_valid = now;
+        }
+        self.trial = None;
+        if let Some(ssrc) = rtp_ssrc(datagram).filter(|s| !self.ssrcs.contains(s)) {
+            if !self.connected {
+                return;
+            }
+            // Without the peer's word for it, an SSRC is only known by a packet that authenticates (R19): the
+            // stream is taken back below if this one does not.
+            self.rtc.direct_api().expect_stream_rx(ssrc.into(), None, self.mid, None);
+            self.trial = Some(ssrc);
+        }
+        // Bad DTLS and the like: nothing to be told; if it cost the agent its life, the poll says so.
+        let _ = self.rtc.handle_input(Input::Receive(now, received));
+        self.poll(now, out);
+        if let Some(stranger) = self.trial.take() {
+            self.rtc.direct_api().remove_stream_rx(stranger.into());
+        }
+    }
+
+    /// The leg's 20 ms tick: timers, and a packet where one is due.
+    pub(super) fn tick(&mut self, now: Instant, out: &mut Outbox) {
+        let mut digits = std::mem::take(&mut self.digits);
+        self.receiver.tick(now, &mut digits);
+        self.tell_digits(digits);
+        if self.connected && now.saturating_duration_since(self.last_valid) >= self.media_dead {
+            self.lose(MediaFault::Silent);
+        }
+        if self.connected && self.open {
+            self.write_packet(now);
+            self.drive(now, out);
+        } else if now >= self.wake && (self.begun || !self.controlling) {
+            self.drive(now, out);
+        }
+    }
+
+    /// One packet: a digit's, a prompt's, or silence.
+    fn write_packet(&mut self, now: Instant) {
+        let now_timestamp = self.timestamp;
+        self.timestamp = self.timestamp.wrapping_add(PACKET_TICKS);
+        let (pt, timestamp, payload, marker) = match self.digit_packet(now_timestamp) {
+            Some((pt, payload, timestamp, marker)) => {
+                self.talking = false;
+                (pt, timestamp, payload, marker)
+            }
+            None => {
+                let frame = self.frame();
+                let marker = frame.is_some() && !self.talking;
+                self.talking = frame.is_some();
+                (self.opus_pt, now_timestamp, frame.unwrap_or_else(|| self.silence.clone()), marker)
+            }
+        };
+        // An event's timestamp is that of its begin: so is its time, or sender reports would tell nonsense.
+        let behind = Duration::from_micros(u64::from(now_timestamp.wrapping_sub(timestamp)) * 1_000 / 48);
+        let at = now.checked_sub(behind).unwrap_or(now);
+        let write = RtpWrite::new(pt, self.sequence.into(), timestamp, at, payload).marker(marker);
+        if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(self.mid, None) {
+            stream.write_rtp(write);
+            self.sequence += 1;
+            count(&self.counters.rtp_out);
+            self.uncounted.1 += 1;
+        }
+    }
+
+    /// What the running digits send at this tick; none: a prompt or silence has the tick.
+    fn digit_packet(&mut self, timestamp: u32) -> Option<(Pt, Frame, u32, bool)> {
+        let (play, sender) = self.sending.as_mut()?;
+        let pt = self.digits_out?.pt;
+        match sender.step(timestamp) {
+            dtmf::Step::Event { payload, timestamp, marker } => {
+                Some((pt.into(), Frame::from(payload), timestamp, marker))
+            }
+            dtmf::Step::Pause => None,
+            dtmf::Step::Done => {
+                let play = *play;
+                self.sending = None;
+                self.tell(LegEvent::DigitsSent(play));
+                None
+            }
+        }
+    }
+
+    /// The next frame of what plays. A running order of digits holds the prompt up.
+    fn frame(&mut self) -> Option<Frame> {
+        if self.sending.is_some() {
+            return None;
+        }
+        let sink = &self.sink;
+        match self.player.as_mut()?.step(|event| sink(event)) {
+            Step::Frame(frame) => Some(frame),
+            Step::Silence => None,
+            Step::Over => {
+                self.player = None;
+                None
+            }
+        }
+    }
+
+    /// Moves the agent's time on and takes what comes of it.
+    fn drive(&mut self, now: Instant, out: &mut Outbox) {
+        let _ = self.rtc.handle_input(Input::Timeout(now));
+        self.poll(now, out);
+    }
+
+    fn poll(&mut self, now: Instant, out: &mut Outbox) {
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(wake)) => {
+                    self.wake = wake;
+                    return;
+                }
+                Ok(Output::Transmit(t)) => {
+                    if stun::kind(&t.contents) == stun::Kind::Else {
+                        self.path = Some(t.destination);
+                    }
+                    out.push((t.destination, t.contents));
+                }
+                Ok(Output::Event(event)) => self.agent_event(now, event),
+                Err(error) => {
+                    if !self.rtc.is_alive() {
+                        self.lose(match error {
+                            RtcError::RemoteSdp(_) => MediaFault::Fingerprint,
+                            _ => MediaFault::DtlsFailed,
+                        });
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn agent_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::IceConnectionStateChange(state) if state.is_connected() => {
+                if !std::mem::replace(&mut self.ice_up, true) {
+                    self.tell(LegEvent::Fact(MediaFact::IceUp));
+                    if self.dtls_client && self.rtc.direct_api().start_dtls(true).is_err() {
+                        self.lose(MediaFault::DtlsFailed);
+                    }
+                }
+            }
+            // All our checks were in vain for 30 s. A browser checks us: there the silence tells.
+            Event::IceConnectionStateChange(state) if state.is_disconnected() && self.connected && self.controlling => {
+                self.lose(MediaFault::Silent);
+            }
+            Event::Connected => {
+                self.connected = true;
+                self.last_valid = now;
+                self.tell(LegEvent::Fact(MediaFact::Connected));
+            }
+            Event::RtpPacket(packet) => self.rtp(now, &packet),
+            // A sender report that authenticated.
+            Event::SenderFeedback(_) => self.last_valid = now,
+            Event::Closed => self.lose(MediaFault::DtlsClosed),
+            _ => {}
+        }
+    }
+
+    /// A packet that authenticated and is no replay.
+    fn rtp(&mut self, now: Instant, packet: &RtpPacket) {
+        self.last_valid = now;
+        count(&self.counters.rtp_in);
+        self.uncounted.0 += 1;
+        let ssrc = *packet.header.ssrc;
+        if self.trial.take_if(|trial| *trial == ssrc).is_some() {
+            if self.ssrcs.len() == SSRCS_MAX
+                && let Some(oldest) = self.ssrcs.pop_front()
+            {
+                self.rtc.direct_api().remove_stream_rx(oldest.into());
+            }
+            self.ssrcs.push_back(ssrc);
+        }
+        if !std::mem::replace(&mut self.heard, true) {
+            self.tell(LegEvent::Fact(MediaFact::FirstPacket));
+        }
+        if self.telephone_events.contains(&packet.header.payload_type) {
+            let mut digits = std::mem::take(&mut self.digits);
+            self.receiver.packet(now, ssrc, packet.header.timestamp, &packet.payload, &mut digits);
+            self.tell_digits(digits);
+        }
+    }
+
+    fn tell_digits(&mut self, mut digits: Vec<Digit>) {
+        for digit in digits.drain(..) {
+            self.tell(LegEvent::Digit(digit));
+        }
+        self.digits = digits;
+    }
+
+    fn lose(&mut self, fault: MediaFault) {
+        if !self.lost {
+            self.tell(LegEvent::Fact(MediaFact::Lost { fault }));
+            self.lost = true;
+        }
+    }
+
+    fn tell(&self, event: LegEvent) {
+        if !self.lost {
+            (self.sink)(event);
+        }
+    }
+}
+
+/// Only the shard writes; no read-modify-write is needed.
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+/// The SSRC of what looks like RTP (RFC 7983, RFC 5761: RTCP has types 192 to 223).
+fn rtp_ssrc(datagram: &[u8]) -> Option<u32> {
+    let [first, second, ..] = datagram else { return None };
+    let rtp = (128..192).contains(first) && !(192..224).contains(second);
+    let ssrc = datagram.get(8..12)?.try_into().ok()?;
+    rtp.then(|| u32::from_be_bytes(ssrc))
+}

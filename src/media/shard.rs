@@ -1,0 +1,460 @@
+//! A shard: one thread that owns ports, the legs on them, and one timer.
+//!
+//! Every 5 ms it takes its orders, empties the sockets that have something, lets a quarter of its legs play their
+//! 20 ms, and flushes what they send. It sleeps until the tick and not for a packet: that is what fills the batches
+//! (`media-notes` §5). No lock, no allocation per leg, no system call per packet on this path.
+//!
+//! Whose datagram is it? STUN tells by ufrag or by the check it answers; anything else by the address it comes
+//! from, which counts only after STUN from there passed its check (R19). Strangers are counted and get nothing.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::leg::{Leg, LegOrder, Outbox};
+use super::ports::{Port, PortId, Ports};
+use super::stun::{self, Kind, TransactionId};
+use super::{EventSink, LegEvent, LegId};
+use crate::call::machine::{MediaFact, MediaFault};
+use crate::clock::Clock;
+use crate::ffi::sockets::{BATCH, Inbox, PollSet, send_all};
+use crate::observe::names;
+
+/// The tick. Four of them make a leg's 20 ms.
+const TICK: Duration = Duration::from_millis(5);
+const SLOTS: usize = 4;
+/// A tick that begins this much after its time is late.
+const LATE: Duration = Duration::from_millis(20);
+/// What a stopped machine owes beyond this is not caught up with: ten packets a leg at once are enough.
+const CATCH_UP_MAX: Duration = Duration::from_millis(200);
+/// With no leg there is no hurry.
+const IDLE: Duration = Duration::from_millis(100);
+/// Datagrams taken from one port in one tick: a flood must not eat the tick.
+const DATAGRAMS_PER_TICK: usize = 16 * BATCH;
+/// Orders taken in one tick.
+const ORDERS_PER_TICK: usize = 1_024;
+/// How often ports are looked over for closing, in ticks: a second.
+const SWEEP_TICKS: u64 = 200;
+/// Source addresses that one leg may be known by.
+const ADDRESSES_MAX: usize = 16;
+/// Checks of one leg whose answers are awaited: two seconds of them at the pace of a beginning.
+const CHECKS_MAX: usize = 32;
+
+/// What a shard is told.
+pub(super) enum Order {
+    Add(Box<NewLeg>),
+    Leg(LegId, LegOrder),
+    Stop,
+}
+
+/// A leg on its way to its shard.
+pub(super) struct NewLeg {
+    pub(super) id: LegId,
+    pub(super) port: Port,
+    pub(super) ufrag: String,
+    pub(super) leg: Leg,
+    pub(super) sink: EventSink,
+}
+
+/// What a shard has counted.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) packets_in: AtomicU64,
+    pub(super) packets_out: AtomicU64,
+    pub(super) strangers: AtomicU64,
+    pub(super) late_ticks: AtomicU64,
+    pub(super) legs: AtomicU64,
+}
+
+/// A leg with what the routing tables know of it.
+struct Resident {
+    leg: Leg,
+    port: PortId,
+    slot: usize,
+    ufrag: String,
+    sink: EventSink,
+    addresses: VecDeque<SocketAddr>,
+    /// Checks of its own that have an entry in the table.
+    checks: VecDeque<TransactionId>,
+    settled: Option<SocketAddr>,
+}
+
+struct OpenPort {
+    port: Port,
+    out: Outbox,
+}
+
+/// The thread's own state.
+pub(super) struct Shard {
+    clock: Clock,
+    orders: Receiver<Order>,
+    table: Arc<Mutex<Ports>>,
+    tally: Arc<Tally>,
+    poll: PollSet,
+    inbox: Inbox,
+    ports: BTreeMap<PortId, OpenPort>,
+    legs: HashMap<LegId, Resident>,
+    slots: [Vec<LegId>; SLOTS],
+    by_ufrag: HashMap<String, LegId>,
+    by_address: HashMap<(PortId, SocketAddr), LegId>,
+    /// Checks under way, with where they went.
+    by_check: HashMap<TransactionId, (LegId, SocketAddr)>,
+    /// Legs whose agent panicked: dropped at the end of the tick.
+    broken: HashSet<LegId>,
+    /// RTP packets in and out since they were last added up.
+    packets: (u64, u64),
+    metrics: Metrics,
+}
+
+/// Handles kept, so that a tick pays no look-up.
+struct Metrics {
+    packets_in: metrics::Counter,
+    packets_out: metrics::Counter,
+    late_ticks: metrics::Counter,
+}
+
+impl Shard {
+    /// `first` is the port it begins with.
+    pub(super) fn new(
+        clock: Clock,
+        orders: Receiver<Order>,
+        table: Arc<Mutex<Ports>>,
+        tally: Arc<Tally>,
+        first: Port,
+    ) -> std::io::Result<Self> {
+        let mut shard = Self {
+            clock,
+            orders,
+            table,
+            tally,
+            poll: PollSet::new()?,
+            inbox: Inbox::default(),
+            ports: BTreeMap::new(),
+            legs: HashMap::new(),
+            slots: Default::default(),
+            by_ufrag: HashMap::new(),
+            by_address: HashMap::new(),
+            by_check: HashMap::new(),
+            broken: HashSet::new(),
+            packets: (0, 0),
+            metrics: Metrics {
+                packets_in: metrics::counter!(names::MEDIA_PACKETS_TOTAL, "direction" => names::packets::IN),
+                packets_out: metrics::counter!(names::MEDIA_PACKETS_TOTAL, "direction" => names::packets::OUT),
+                late_ticks: metrics::counter!(names::MEDIA_LATE_TICKS_TOTAL),
+            },
+        };
+        shard.open(first)?;
+        Ok(shard)
+    }
+
+    /// Runs until it is told to stop, or nobody is left to tell it.
+    pub(super) fn run(mut self) {
+        // Tick n is due at `start` + n × 5 ms, however long the ones before it took: no drift.
+        let mut start = self.clock.now();
+        let mut ticks: u32 = 0;
+        loop {
+            let now = self.clock.now();
+            let due = if self.legs.is_empty() { now + IDLE } else { start + TICK * ticks };
+            if now < due {
+                match self.orders.recv_timeout(due - now) {
+                    Ok(order) => {
+                        let idle = self.legs.is_empty();
+                        if !self.obey(order) {
+                            return;
+                        }
+                        if idle {
+                            (start, ticks) = (self.clock.now(), 0);
+                        }
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+            let now = self.clock.now();
+            if self.legs.is_empty() {
+                self.drain(now);
+                self.sweep();
+                self.count(0);
+                continue;
+            }
+            let late = now.saturating_duration_since(due);
+            if late > CATCH_UP_MAX {
+                start += late - CATCH_UP_MAX;
+            }
+            if !self.tick(now, ticks) {
+                return;
+            }
+            self.count(u64::from(late > LATE));
+            ticks = match ticks.checked_add(1) {
+                Some(next) => next,
+                None => {
+                    start = due + TICK;
+                    0
+                }
+            };
+        }
+    }
+
+    fn tick(&mut self, now: Instant, n: u32) -> bool {
+        for _ in 0..ORDERS_PER_TICK {
+            match self.orders.try_recv() {
+                Ok(order) => {
+                    if !self.obey(order) {
+                        return false;
+                    }
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        self.drain(now);
+        let slot = n as usize % SLOTS;
+        let due = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default();
+        for id in &due {
+            self.with_leg(*id, |leg, out| leg.tick(now, out));
+        }
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = due;
+        }
+        for broken in std::mem::take(&mut self.broken) {
+            self.remove(broken);
+        }
+        self.flush();
+        if u64::from(n).is_multiple_of(SWEEP_TICKS) {
+            self.sweep();
+        }
+        true
+    }
+
+    /// Carries out one order; false: stop.
+    fn obey(&mut self, order: Order) -> bool {
+        let now = self.clock.now();
+        match order {
+            Order::Add(new) => self.add(*new),
+            Order::Leg(id, LegOrder::Close) => {
+                self.with_leg(id, |leg, out| leg.order(now, LegOrder::Close, out));
+                self.flush();
+                self.remove(id);
+            }
+            Order::Leg(id, order) => self.with_leg(id, |leg, out| leg.order(now, order, out)),
+            Order::Stop => {
+                let all: Vec<LegId> = self.legs.keys().copied().collect();
+                for id in all {
+                    self.with_leg(id, |leg, out| leg.order(now, LegOrder::Close, out));
+                }
+                self.flush();
+                return false;
+            }
+        }
+        true
+    }
+
+    fn add(&mut self, new: NewLeg) {
+        let port = new.port.id;
+        if !self.ports.contains_key(&port) && self.open(new.port).is_err() {
+            (new.sink)(LegEvent::Fact(MediaFact::Lost { fault: MediaFault::Silent }));
+            self.table.lock().unwrap_or_else(PoisonError::into_inner).release(new.id);
+            return;
+        }
+        // The emptiest slot, so that the legs' packets spread over the 20 ms.
+        let slot = (0..SLOTS).min_by_key(|s| self.slots.get(*s).map(Vec::len)).unwrap_or_default();
+        if let Some(place) = self.slots.get_mut(slot) {
+            place.push(new.id);
+        }
+        self.by_ufrag.insert(new.ufrag.clone(), new.id);
+        self.legs.insert(
+            new.id,
+            Resident {
+                leg: new.leg,
+                port,
+                slot,
+                ufrag: new.ufrag,
+                sink: new.sink,
+                addresses: VecDeque::new(),
+                checks: VecDeque::new(),
+                settled: None,
+            },
+        );
+        self.tally.legs.store(self.legs.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Forgets a leg and all that leads to it.
+    fn remove(&mut self, id: LegId) {
+        let Some(gone) = self.legs.remove(&id) else { return };
+        if let Some(slot) = self.slots.get_mut(gone.slot) {
+            slot.retain(|leg| *leg != id);
+        }
+        self.by_ufrag.remove(&gone.ufrag);
+        for address in gone.addresses {
+            let key = (gone.port, address);
+            if self.by_address.get(&key) == Some(&id) {
+                self.by_address.remove(&key);
+            }
+        }
+        for check in gone.checks {
+            self.by_check.remove(&check);
+        }
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).release(id);
+        self.tally.legs.store(self.legs.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Does something with a leg, and writes down where its packets may come from now. The agent is a large piece of
+    /// foreign code that reads what strangers send: should it panic, this leg is lost and no other.
+    fn with_leg(&mut self, id: LegId, act: impl FnOnce(&mut Leg, &mut Outbox)) {
+        let Some(resident) = self.legs.get_mut(&id) else { return };
+        let Some(open) = self.ports.get_mut(&resident.port) else { return };
+        let before = open.out.len();
+        if catch_unwind(AssertUnwindSafe(|| act(&mut resident.leg, &mut open.out))).is_err() {
+            tracing::error!("a leg's WebRTC agent panicked; the leg is dropped");
+            (resident.sink)(LegEvent::Fact(MediaFact::Lost { fault: MediaFault::DtlsFailed }));
+            self.broken.insert(id);
+            return;
+        }
+        for (to, datagram) in open.out.iter().skip(before) {
+            if let Some(check) = stun::check_sent(datagram) {
+                if resident.checks.len() == CHECKS_MAX
+                    && let Some(oldest) = resident.checks.pop_front()
+                {
+                    self.by_check.remove(&oldest);
+                }
+                resident.checks.push_back(check);
+                self.by_check.insert(check, (id, *to));
+            }
+        }
+        let (packets_in, packets_out) = resident.leg.counted();
+        self.packets.0 += packets_in;
+        self.packets.1 += packets_out;
+        let settled = resident.leg.settled();
+        if settled != resident.settled {
+            resident.settled = settled;
+            if let Some(peer) = settled {
+                self.table.lock().unwrap_or_else(PoisonError::into_inner).settle(id, peer);
+            }
+        }
+    }
+
+    /// Takes in what the sockets have.
+    fn drain(&mut self, now: Instant) {
+        let mut ready = Vec::new();
+        self.poll.ready(&mut ready);
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let mut strangers = 0;
+        for token in ready {
+            let Some(port) = u16::try_from(token).ok().map(PortId) else { continue };
+            let Some(socket) = self.ports.get(&port).map(|p| p.port.socket.clone()) else { continue };
+            let mut taken = 0;
+            while taken < DATAGRAMS_PER_TICK {
+                // An error is an earlier datagram's, told late; the socket goes on.
+                let Ok(n) = inbox.receive(&socket) else { break };
+                taken += n;
+                for (from, datagram) in inbox.datagrams() {
+                    strangers += u64::from(!self.route(now, port, from, datagram));
+                }
+                if n < BATCH {
+                    break;
+                }
+            }
+        }
+        self.inbox = inbox;
+        if strangers > 0 {
+            self.tally.strangers.fetch_add(strangers, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives a datagram to its leg; false: nobody's.
+    fn route(&mut self, now: Instant, port: PortId, from: SocketAddr, datagram: &[u8]) -> bool {
+        let id = match stun::kind(datagram) {
+            Kind::Else => self.by_address.get(&(port, from)).copied(),
+            Kind::Request { ufrag } => self
+                .by_ufrag
+                .get(ufrag)
+                .copied()
+                .filter(|id| self.resident(*id, port).is_some_and(|leg| leg.authenticates_request(datagram)))
+                .inspect(|id| self.learn(*id, port, from)),
+            // RFC 8445 §7.2.5.2.1: an answer comes from where the check went.
+            Kind::Response(check) => self
+                .by_check
+                .get(&check)
+                .filter(|(_, to)| *to == from)
+                .map(|(id, _)| *id)
+                .filter(|id| self.resident(*id, port).is_some_and(|leg| leg.authenticates_response(datagram)))
+                .inspect(|id| self.learn(*id, port, from)),
+            // Indications of a known peer: nothing to do, nobody to count.
+            Kind::OtherStun => return self.by_address.contains_key(&(port, from)),
+        };
+        match id {
+            Some(id) => {
+                self.with_leg(id, |leg, out| leg.receive(now, from, datagram, out));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A leg, if it lives on this port.
+    fn resident(&self, id: LegId, port: PortId) -> Option<&Leg> {
+        self.legs.get(&id).filter(|r| r.port == port).map(|r| &r.leg)
+    }
+
+    /// STUN from there passed its check: what else comes from there is this leg's, from now on.
+    fn learn(&mut self, id: LegId, port: PortId, from: SocketAddr) {
+        let key = (port, from);
+        if self.by_address.insert(key, id) == Some(id) {
+            return;
+        }
+        let Some(resident) = self.legs.get_mut(&id) else { return };
+        if !resident.addresses.contains(&from) {
+            resident.addresses.push_back(from);
+        }
+        if resident.addresses.len() > ADDRESSES_MAX
+            && let Some(oldest) = resident.addresses.pop_front()
+            && self.by_address.get(&(port, oldest)) == Some(&id)
+        {
+            self.by_address.remove(&(port, oldest));
+        }
+    }
+
+    fn open(&mut self, port: Port) -> std::io::Result<()> {
+        self.poll.add(&*port.socket, u64::from(port.id.0))?;
+        self.ports.insert(port.id, OpenPort { port, out: Outbox::new() });
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        for open in self.ports.values_mut().filter(|p| !p.out.is_empty()) {
+            send_all(&open.port.socket, open.port.bound.is_ipv6(), &open.out);
+            open.out.clear();
+        }
+    }
+
+    /// Closes the extra ports that no leg has.
+    fn sweep(&mut self) {
+        if self.ports.len() < 2 {
+            return;
+        }
+        let mut used = HashSet::new();
+        used.extend(self.legs.values().map(|r| r.port));
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ports.retain(|id, _| used.contains(id) || !table.close_if_idle(*id));
+    }
+
+    /// Adds up what this tick has counted.
+    fn count(&mut self, late: u64) {
+        let (packets_in, packets_out) = std::mem::take(&mut self.packets);
+        for (n, sum, metric) in [
+            (packets_in, &self.tally.packets_in, &self.metrics.packets_in),
+            (packets_out, &self.tally.packets_out, &self.metrics.packets_out),
+            (late, &self.tally.late_ticks, &self.metrics.late_ticks),
+        ] {
+            if n > 0 {
+                sum.fetch_add(n, Ordering::Relaxed);
+                metric.increment(n);
+            }
+        }
+    }
+}

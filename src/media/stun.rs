@@ -1,0 +1,139 @@
+//! STUN as far as routing and trust need it: whose is this datagram, and does its sender know our secret?
+//!
+//! The few bytes that tell a call are read before anything else, so that a stranger costs a table look-up. Answers
+//! and checks themselves are the ICE agent's.
+
+use str0m::ice::StunMessage;
+
+/// RFC 8489 §5.
+const MAGIC: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
+const HEADER: usize = 20;
+const USERNAME: u16 = 0x0006;
+/// A message of ours or of a peer has six or seven attributes.
+const ATTRIBUTES_MAX: usize = 16;
+
+/// Names a check: it comes back in the response.
+pub(super) type TransactionId = [u8; 12];
+
+/// What a datagram is to a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind<'a> {
+    /// A check towards the agent that has this ufrag.
+    Request { ufrag: &'a str },
+    /// The answer, good or bad, to a check of ours.
+    Response(TransactionId),
+    /// STUN that is neither: indications keep a path open and ask for nothing.
+    OtherStun,
+    /// DTLS, SRTP, SRTCP or garbage.
+    Else,
+}
+
+/// Reads what routing needs; copies nothing, looks no further than it must.
+pub(super) fn kind(datagram: &[u8]) -> Kind<'_> {
+    let Some((head, mut rest)) = datagram.split_at_checked(HEADER) else { return Kind::Else };
+    let [t0, t1, l0, l1, m0, m1, m2, m3, id @ ..] = head else { return Kind::Else };
+    if *t0 >= 0x40 || [*m0, *m1, *m2, *m3] != MAGIC {
+        return Kind::Else;
+    }
+    if usize::from(u16::from_be_bytes([*l0, *l1])) != rest.len() {
+        return Kind::OtherStun;
+    }
+    match u16::from_be_bytes([*t0, *t1]) {
+        0x0101 | 0x0111 => TransactionId::try_from(id).map_or(Kind::OtherStun, Kind::Response),
+        0x0001 => {
+            for _ in 0..ATTRIBUTES_MAX {
+                let [t0, t1, l0, l1, value @ ..] = rest else { break };
+                let length = usize::from(u16::from_be_bytes([*l0, *l1]));
+                if u16::from_be_bytes([*t0, *t1]) == USERNAME {
+                    let name = value.get(..length).and_then(|v| std::str::from_utf8(v).ok());
+                    // USERNAME is "ours:theirs" as the receiver sees it (RFC 8445 §7.2.2).
+                    return match name.and_then(|n| n.split_once(':')) {
+                        Some((ufrag, _)) => Kind::Request { ufrag },
+                        None => Kind::OtherStun,
+                    };
+                }
+                rest = value.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+            Kind::OtherStun
+        }
+        _ => Kind::OtherStun,
+    }
+}
+
+/// Whether the message carries a MESSAGE-INTEGRITY made with `pwd` (R19).
+pub(super) fn is_authentic(datagram: &[u8], pwd: &str) -> bool {
+    StunMessage::parse(datagram).is_ok_and(|message| {
+        message.verify(pwd.as_bytes(), |key, parts| {
+            let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
+            let mut context = aws_lc_rs::hmac::Context::with_key(&key);
+            parts.iter().for_each(|p| context.update(p));
+            let mut tag = [0; 20];
+            // The tag of HMAC-SHA1 has 20 bytes.
+            tag.copy_from_slice(context.sign().as_ref());
+            tag
+        })
+    })
+}
+
+/// The transaction id of a check that we are sending, if the datagram is one.
+pub(super) fn check_sent(datagram: &[u8]) -> Option<TransactionId> {
+    let head = datagram.get(..HEADER)?;
+    (head.starts_with(&[0, 1]) && head.get(4..8) == Some(&MAGIC)).then(|| head.get(8..)?.try_into().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use str0m::ice::{StunMessage, TransId};
+
+    use super::{Kind, check_sent, is_authentic, kind};
+
+    fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
+        aws_lc_rs::hmac::sign(&key, &parts.concat()).as_ref().try_into().expect("20 bytes")
+    }
+
+    fn bytes(message: &StunMessage<'_>, pwd: &str) -> Vec<u8> {
+        let mut room = vec![0; 500];
+        let n = message.to_bytes(Some(pwd.as_bytes()), &mut room, hmac).expect("fits");
+        room.truncate(n);
+        room
+    }
+
+    #[test]
+    fn requests_name_their_call_and_responses_their_check() {
+        let id = TransId::new();
+        let request = bytes(&StunMessage::binding_request("ours:theirs", id, true, 1, 1, false), "a password");
+        assert_eq!(kind(&request), Kind::Request { ufrag: "ours" });
+        assert!(is_authentic(&request, "a password"));
+        assert!(!is_authentic(&request, "another"));
+        let sent = check_sent(&request).expect("a check");
+        let reply = bytes(&StunMessage::binding_reply(id, "192.0.2.1:9".parse().expect("address")), "a password");
+        assert_eq!(kind(&reply), Kind::Response(sent));
+        assert_eq!(check_sent(&reply), None);
+
+        let mut cut = request.clone();
+        cut.pop();
+        assert_eq!(kind(&cut), Kind::OtherStun, "a length that lies");
+        let mut bent = request;
+        bent[8] ^= 1;
+        assert_eq!(kind(&bent), Kind::Request { ufrag: "ours" });
+        assert!(!is_authentic(&bent, "a password"), "another transaction than was signed");
+        assert_eq!(kind(&[0x80; 40]), Kind::Else, "RTP");
+        assert_eq!(kind(&[22; 40]), Kind::Else, "DTLS");
+        assert_eq!(kind(&[]), Kind::Else);
+    }
+
+    proptest! {
+        #[test]
+        fn any_datagram_is_taken_calmly(mut datagram in proptest::collection::vec(any::<u8>(), 0..200), stun in any::<bool>()) {
+            if stun && datagram.len() >= 20 {
+                let length = u16::try_from(datagram.len() - 20).expect("short").to_be_bytes();
+                datagram[..8].copy_from_slice(&[0, 1, length[0], length[1], 0x21, 0x12, 0xA4, 0x42]);
+            }
+            let _ = kind(&datagram);
+            let _ = check_sent(&datagram);
+            prop_assert!(!is_authentic(&datagram, "a password"));
+        }
+    }
+}
