@@ -419,3 +419,8 @@ fn silence() -> Frame {
     }
     encoder.encode(&quiet)
 }
+
+#[cfg(test)]
+mod test_peer;
+#[cfg(test)]
+mod tests;
