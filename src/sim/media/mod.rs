@@ -382,7 +382,7 @@ impl Task {
                 PeerEvent::Up => (leg.sink)(LegTold::Up),
                 PeerEvent::Gone(reason) => (leg.sink)(LegTold::Gone(reason)),
                 PeerEvent::Packet { pt, time, marker, payload } => {
-                    if heard(leg, pt, time, &payload, now)
+                    if heard(leg, &self.log, pt, time, &payload, now)
                         && let Some(to) = leg.bridge
                     {
                         passing.push(Passing { to, time, marker, payload });
@@ -415,11 +415,14 @@ impl Task {
 }
 
 /// Takes in one packet; true where a bridged leg should get it.
-fn heard(leg: &mut Leg, pt: u8, time: u32, payload: &[u8], now: Instant) -> bool {
+fn heard(leg: &mut Leg, log: &SimLog, pt: u8, time: u32, payload: &[u8], now: Instant) -> bool {
     let is_opus = pt == leg.peer.opus_pt();
     let Some(meta) = &mut leg.meta else { return is_opus };
     if !meta.accepted {
-        meta.stats.clipped.fetch_add(1, Ordering::Relaxed);
+        if meta.stats.clipped.fetch_add(1, Ordering::Relaxed) == 0 {
+            let details = "audio before accept was answered: it is clipped away".to_owned();
+            log.add(Logged::Media { call_id: meta.call_id.clone(), details });
+        }
         return false;
     }
     let at_ms = u64::try_from(now.saturating_duration_since(meta.started).as_millis()).unwrap_or(u64::MAX);
