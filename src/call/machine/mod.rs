@@ -17,6 +17,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod words;
 
 use std::borrow::Cow;
 

@@ -1,1 +1,113 @@
+//! The machine from outside: scenarios, timed traces, properties. Cases are in the files beside this one; here
+//! is what they share.
 
+mod log_false;
+mod parameters;
+mod properties;
+mod scenarios;
+mod traces;
+
+use std::sync::Arc;
+
+use super::{
+    CallSetup, CallTime, CallUrls, FetchId, Fetched, GraphAction, GraphOutcome, Input, Machine, MachineLimits,
+    MediaFact, Output, PlayId,
+};
+use crate::model::{AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, Timestamp, Wacid};
+use crate::xml::Document;
+use crate::xml::ast::DocUrl;
+
+/// What most calls begin with.
+fn setup() -> CallSetup {
+    CallSetup {
+        call: CallUuid(uuid::Uuid::from_u128(0x3f0c_2f1a_6a1e_4f0e_9a2b_5d7f_3f0a_9b11)),
+        direction: Direction::Inbound,
+        call_type: CallType::Whatsapp,
+        wacid: Some(Wacid::from("wacid.HBgMOTE5ODEyMzQ1Njc4")),
+        phone_number_id: PhoneNumberId::from("106540352242922"),
+        from: "919812345678".to_owned(),
+        to: "918035737458".to_owned(),
+        caller_name: "Asha".to_owned(),
+        cta_payload: None,
+        deeplink_payload: None,
+        account: AuthId::from("MAXXXXXXXXXXXXXXXXXX"),
+        parent_account: AuthId::from("MAXXXXXXXXXXXXXXXXXX"),
+        urls: CallUrls {
+            answer: url("https://app.example.com/answer"),
+            answer_method: Method::Post,
+            fallback: None,
+            hangup: (url("https://app.example.com/hangup"), Method::Post),
+        },
+        // 2026-11-20 06:03:11.120394
+        started: Timestamp::from_micros(1_795_154_591_120_394),
+        limits: MachineLimits::default(),
+        headers: Vec::new(),
+    }
+}
+
+fn url(text: &str) -> DocUrl {
+    DocUrl(text.into())
+}
+
+fn document(xml: &str) -> Arc<Document> {
+    crate::xml::parse(xml.as_bytes(), None).document.unwrap_or_else(|| panic!("not a valid document: {xml}"))
+}
+
+fn digit(key: char) -> Input {
+    Input::Digit { leg: Leg::A, digit: Digit::try_from(key).expect("a key") }
+}
+
+fn fetched(fetch: FetchId, document: Arc<Document>) -> Input {
+    Input::Fetched { fetch, result: Ok(Fetched::Document { document }) }
+}
+
+/// A machine under a stepped clock, which fires its own timers and remembers every wish.
+struct Bench {
+    machine: Machine,
+    now: u64,
+    wishes: Vec<(u64, Output)>,
+}
+
+impl Bench {
+    fn new(setup: CallSetup) -> Self {
+        let mut bench = Self { machine: Machine::new(), now: 0, wishes: Vec::new() };
+        bench.give(Input::Offered { setup: Box::new(setup) });
+        bench
+    }
+
+    /// A call that is answered and whose media is up, running `document`, at 0 ms.
+    fn live(setup: CallSetup, document: Arc<Document>) -> Self {
+        let mut bench = Self::new(setup);
+        bench.give(Input::Graph { action: GraphAction::PreAccept, outcome: GraphOutcome::Done });
+        bench.give(Input::Media { leg: Leg::A, what: MediaFact::Connected });
+        bench.give(fetched(FetchId(1), document));
+        bench.give(Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done });
+        bench
+    }
+
+    fn give(&mut self, input: Input) {
+        self.machine.handle(CallTime(self.now), input);
+        while let Some(wish) = self.machine.poll() {
+            self.wishes.push((self.now, wish));
+        }
+    }
+
+    /// Goes to `at`, firing what is due on the way; what is due at `at` itself does not fire yet.
+    fn go(&mut self, at: u64) {
+        while let Some(due) = self.machine.poll_timeout().filter(|due| due.0 < at) {
+            self.now = self.now.max(due.0);
+            self.give(Input::Timer);
+        }
+        self.now = at;
+    }
+
+    /// The play ordered last, unless it was stopped.
+    fn playing(&self) -> Option<(u64, PlayId)> {
+        use super::MediaOrder;
+        self.wishes.iter().rev().find_map(|(at, wish)| match wish {
+            Output::Media { order: MediaOrder::Play { play, .. }, .. } => Some(Some((*at, *play))),
+            Output::Media { order: MediaOrder::Stop { .. } | MediaOrder::Close, .. } => Some(None),
+            _ => None,
+        })?
+    }
+}

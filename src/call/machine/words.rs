@@ -1,0 +1,244 @@
+//! Facts and wishes as one line of plain words: what `offhook replay` prints and scenario files hold.
+//!
+//! Numbers of people show their last four digits. Parameters that are the same on every request of a call
+//! are left out.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{
+    CallState, Command, Fetched, GraphOutcome, Input, InstructionOutcome, MediaFact, MediaFault, MediaOrder, Notice,
+    Output, Params, Sound, SoundItem, Summary,
+};
+use crate::model::Leg;
+use crate::xml::ast::{Repeat, Speech, SpeechNode};
+
+/// Parameters that say the same on every request of a call, or the same as another.
+const CONSTANT: [&str; 17] = [
+    "BillRate",
+    "BilledAmount",
+    "CallType",
+    "CallUUID",
+    "CallerName",
+    "Direction",
+    "From",
+    "HangupCause",
+    "HangupCauseName",
+    "ParentAuthID",
+    "STIRVerification",
+    "SessionStart",
+    "StartTime",
+    "To",
+    "TotalCost",
+    "WhatsAppCallID",
+    "Event",
+];
+/// Characters of a prompt that are shown.
+const TEXT_MAX: usize = 60;
+
+impl Display for Input {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Offered { setup } => {
+                write!(f, "offered from {} to {}", tail(&setup.from), tail(&setup.to))
+            }
+            Self::Graph { action, outcome } => write!(f, "graph {} {outcome}", action.as_str()),
+            Self::Fetched { fetch, result } => match result {
+                Ok(Fetched::Document { document }) => {
+                    write!(f, "fetched {} a document of {} elements", fetch.0, document.elements.len())
+                }
+                Ok(Fetched::Refused { refusal }) => {
+                    write!(f, "fetched {} a document with {} findings: refused", fetch.0, refusal.findings.len())
+                }
+                Ok(Fetched::Ignored) => write!(f, "fetched {} nothing", fetch.0),
+                Err(failure) => write!(f, "fetch {} failed: {}", fetch.0, failure.outcome()),
+            },
+            Self::Media { leg, what } => write!(f, "media {} {what}", Shown(*leg)),
+            Self::PlayStarted { leg, play } => write!(f, "play-started {} {}", Shown(*leg), play.0),
+            Self::Played { leg, play } => write!(f, "played {} {}", Shown(*leg), play.0),
+            Self::PlayFailed { leg, play, item, reason } => {
+                write!(f, "play-failed {} {} item {item}: {reason}", Shown(*leg), play.0)
+            }
+            Self::Digit { leg, digit } => write!(f, "digit {} {}", Shown(*leg), digit.as_char()),
+            Self::DigitsSent { leg, play } => write!(f, "digits-sent {} {}", Shown(*leg), play.0),
+            Self::Terminated { termination } => {
+                write!(f, "terminated {}", termination.status.as_deref().unwrap_or("without a status"))
+            }
+            Self::Command { command: Command::Hangup } => f.write_str("command hangup"),
+            Self::Cut { cause } => write!(f, "cut {}", cause.as_str()),
+            Self::Timer => f.write_str("timer"),
+        }
+    }
+}
+
+impl Display for GraphOutcome {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Gone => f.write_str("gone"),
+            Self::Refused { status, code, .. } => write!(f, "refused {status} {code}"),
+            Self::RateLimited { code } => write!(f, "rate_limited {code}"),
+            Self::ServerError { status } => write!(f, "server_error {status}"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Unreachable => f.write_str("unreachable"),
+        }
+    }
+}
+
+impl Display for MediaFact {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IceUp => "ice-up",
+            Self::Connected => "connected",
+            Self::FirstPacket => "first-packet",
+            Self::Lost { fault: MediaFault::Silent } => "lost silent",
+            Self::Lost { fault: MediaFault::Fingerprint } => "lost fingerprint",
+            Self::Lost { fault: MediaFault::DtlsClosed } => "lost dtls-closed",
+            Self::Lost { fault: MediaFault::DtlsFailed } => "lost dtls-failed",
+        })
+    }
+}
+
+impl Display for Output {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Graph { action } => write!(f, "graph {}", action.as_str()),
+            Self::Fetch { fetch, kind, url, method, params, deadline_ms } => {
+                write!(f, "fetch {} {} {} {} in {deadline_ms} ms", fetch.0, kind.as_str(), method.as_str(), url.0)?;
+                write!(f, "{}", Shown(params))
+            }
+            Self::CancelFetch { fetch } => write!(f, "cancel fetch {}", fetch.0),
+            Self::Prepare { sounds } => {
+                f.write_str("prepare")?;
+                sounds.iter().try_for_each(|sound| write!(f, " {sound}"))
+            }
+            Self::Media { leg, order } => write!(f, "media {} {order}", Shown(*leg)),
+            Self::Notify { notice } => write!(f, "notify {notice}"),
+            Self::Instruction { element, line, outcome, note } => {
+                let outcome = match outcome {
+                    InstructionOutcome::Started => "started",
+                    InstructionOutcome::Done => "done",
+                    InstructionOutcome::Skipped => "skipped",
+                    InstructionOutcome::Failed => "failed",
+                    InstructionOutcome::Cut => "cut",
+                };
+                write!(f, "{element}:{line} {outcome}")?;
+                if note.is_empty() { Ok(()) } else { write!(f, " ({note})") }
+            }
+            Self::State { state } => write!(f, "state {state}"),
+            Self::Remark { text } => write!(f, "remark {text}"),
+            Self::Findings { findings } => {
+                f.write_str("findings")?;
+                findings.iter().try_for_each(|finding| write!(f, " {}:{}", finding.rule, finding.at.line))
+            }
+            Self::Concluded { summary } => write!(f, "concluded {summary}"),
+            Self::Over => f.write_str("over"),
+        }
+    }
+}
+
+impl Display for CallState {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Preparing => "preparing",
+            Self::Accepting => "accepting",
+            Self::Live => "live",
+            Self::Closing => "closing",
+            Self::Over => "over",
+        })
+    }
+}
+
+impl Display for MediaOrder {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begin => f.write_str("begin"),
+            Self::Open => f.write_str("open"),
+            Self::Play { play, items } => {
+                write!(f, "play {}", play.0)?;
+                items.iter().try_for_each(|item| write!(f, " {item}"))
+            }
+            Self::Stop { play } => write!(f, "stop {}", play.0),
+            Self::SendDigits { play, digits } => write!(f, "send-digits {} {digits}", play.0),
+            Self::Close => f.write_str("close"),
+        }
+    }
+}
+
+impl Display for SoundItem {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.repeat {
+            Repeat::Times(1) => write!(f, "{}", self.sound),
+            Repeat::Times(n) => write!(f, "{}×{n}", self.sound),
+            Repeat::Endless => write!(f, "{}×∞", self.sound),
+        }
+    }
+}
+
+impl Display for Sound {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Speak { speech, .. } => {
+                let mut text = String::new();
+                said(speech, &mut text);
+                let short: String = text.trim().chars().take(TEXT_MAX).collect();
+                write!(f, "{short:?}")
+            }
+            Self::File { url } => f.write_str(&url.0),
+            Self::Silence { ms } => write!(f, "silence({ms})"),
+            Self::Tone { hz, ms } => write!(f, "tone({hz},{ms})"),
+        }
+    }
+}
+
+impl Display for Notice {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}{}", self.kind.as_str(), self.method.as_str(), self.url.0, Shown(&self.params))
+    }
+}
+
+impl Display for Summary {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.cause.as_str(), self.hangup)?;
+        self.meta_duration_secs.map_or(Ok(()), |secs| write!(f, "; Meta says {secs} s"))
+    }
+}
+
+/// Small types that have no `Display` of their own.
+struct Shown<T>(T);
+
+impl Display for Shown<Leg> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Leg::A => f.write_str("A"),
+            Leg::B(position) => write!(f, "B{position}"),
+        }
+    }
+}
+
+impl Display for Shown<&Params> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (name, value) in self.0.iter().filter(|(name, _)| !CONSTANT.contains(&name.as_str())) {
+            // `Debug` keeps a secret value to itself.
+            let shown = format!("{value:?}");
+            let bare = shown.trim_matches('"');
+            if bare.contains([' ', '"']) { write!(f, " {name}={shown}")? } else { write!(f, " {name}={bare}")? }
+        }
+        Ok(())
+    }
+}
+
+fn said(speech: &Speech, into: &mut String) {
+    for node in &speech.0 {
+        match node {
+            SpeechNode::Text(text) => into.push_str(text),
+            SpeechNode::Break { .. } => into.push_str(" … "),
+            SpeechNode::Tag { content, .. } => said(content, into),
+        }
+    }
+}
+
+/// The last four characters of a number or id.
+fn tail(text: &str) -> String {
+    let keep = text.chars().count().saturating_sub(4);
+    format!("…{}", text.chars().skip(keep).collect::<String>())
+}

@@ -1,0 +1,78 @@
+//! Runs a recorded call's event log through the call machine again.
+//!
+//! The same facts at the same times must lead to the same wishes, byte for byte as JSON. Nothing is carried out.
+
+use std::io::BufRead;
+
+use serde_json::Value;
+
+use super::log::{Entry, Header, LogError, Reader};
+use super::machine::{CallTime, Input, Machine, Output};
+
+/// One fact, replayed.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// The log's line.
+    pub line: u64,
+    pub at: CallTime,
+    pub input: &'a Input,
+    /// What the machine wishes for now.
+    pub outputs: &'a [Output],
+}
+
+/// The first place where this machine decides otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    pub line: u64,
+    pub at: CallTime,
+    /// The fact, in words.
+    pub input: String,
+    /// Which wish of that fact, from 1.
+    pub wish: usize,
+    /// What the log has there; none: the log ends.
+    pub expected: Option<Value>,
+    /// What the machine wishes for there; none: nothing more.
+    pub actual: Option<Value>,
+}
+
+/// How a replay ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replayed {
+    pub header: Header,
+    /// Facts that led to the same decisions.
+    pub same: u64,
+    pub difference: Option<Difference>,
+}
+
+/// Replays a log up to its end or its first difference; `on_step` sees each fact.
+///
+/// # Errors
+/// The log can't be read.
+pub fn replay(log: impl BufRead, mut on_step: impl FnMut(&Step<'_>)) -> Result<Replayed, LogError> {
+    let (header, mut reader) = Reader::open(log)?;
+    let mut machine = Machine::new();
+    let mut same = 0;
+    while let Some(Entry { at, input, outputs: expected }) = reader.next_entry()? {
+        let line = reader.line();
+        machine.handle(at, input.clone());
+        let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll()).collect();
+        on_step(&Step { line, at, input: &input, outputs: &outputs });
+        let actual =
+            outputs.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>().map_err(LogError::Write)?;
+        if let Some((index, expected, actual)) = first_difference(&expected, &actual) {
+            let input = input.to_string();
+            let difference = Difference { line, at, input, wish: index + 1, expected, actual };
+            return Ok(Replayed { header, same, difference: Some(difference) });
+        }
+        same += 1;
+    }
+    Ok(Replayed { header, same, difference: None })
+}
+
+fn first_difference(expected: &[Value], actual: &[Value]) -> Option<(usize, Option<Value>, Option<Value>)> {
+    let longest = expected.len().max(actual.len());
+    (0..longest)
+        .map(|index| (index, expected.get(index), actual.get(index)))
+        .find(|(_, expected, actual)| expected != actual)
+        .map(|(index, expected, actual)| (index, expected.cloned(), actual.cloned()))
+}
