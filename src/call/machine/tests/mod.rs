@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{
     CallSetup, CallTime, CallUrls, FetchId, Fetched, GraphAction, GraphOutcome, Input, Machine, MachineLimits,
-    MediaFact, Output, PlayId,
+    MediaFact, MediaOrder, Output, PlayId,
 };
 use crate::model::{AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, Timestamp, Wacid};
 use crate::xml::Document;
@@ -66,11 +66,13 @@ struct Bench {
     machine: Machine,
     now: u64,
     wishes: Vec<(u64, Output)>,
+    /// The latest play that came to its end.
+    played: u32,
 }
 
 impl Bench {
     fn new(setup: CallSetup) -> Self {
-        let mut bench = Self { machine: Machine::new(), now: 0, wishes: Vec::new() };
+        let mut bench = Self { machine: Machine::new(), now: 0, wishes: Vec::new(), played: 0 };
         bench.give(Input::Offered { setup: Box::new(setup) });
         bench
     }
@@ -86,28 +88,22 @@ impl Bench {
     }
 
     fn give(&mut self, input: Input) {
+        if let Input::Played { play, .. } = &input {
+            self.played = self.played.max(play.0);
+        }
         self.machine.handle(CallTime(self.now), input);
         while let Some(wish) = self.machine.poll() {
             self.wishes.push((self.now, wish));
         }
     }
 
-    /// Goes to `at`, firing what is due on the way; what is due at `at` itself does not fire yet.
-    fn go(&mut self, at: u64) {
-        while let Some(due) = self.machine.poll_timeout().filter(|due| due.0 < at) {
-            self.now = self.now.max(due.0);
-            self.give(Input::Timer);
-        }
-        self.now = at;
-    }
-
-    /// The play ordered last, unless it was stopped.
+    /// The play that is heard: when it was ordered, and its name.
     fn playing(&self) -> Option<(u64, PlayId)> {
-        use super::MediaOrder;
-        self.wishes.iter().rev().find_map(|(at, wish)| match wish {
+        let last = self.wishes.iter().rev().find_map(|(at, wish)| match wish {
             Output::Media { order: MediaOrder::Play { play, .. }, .. } => Some(Some((*at, *play))),
             Output::Media { order: MediaOrder::Stop { .. } | MediaOrder::Close, .. } => Some(None),
             _ => None,
-        })?
+        });
+        last.flatten().filter(|(_, play)| play.0 > self.played)
     }
 }

@@ -102,8 +102,7 @@ impl Trace {
         let (since, playing) = bench.playing()?;
         bench.wishes.iter().find_map(|(_, wish)| match wish {
             Output::Media { order: MediaOrder::Play { play, items }, .. } if *play == playing => {
-                let end = since + if *play == PlayId(1) { 0 } else { self.lasts(items) };
-                (end >= bench.now && *play != PlayId(1)).then_some((end, *play))
+                Some((since + self.lasts(items), playing))
             }
             _ => None,
         })
