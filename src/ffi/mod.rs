@@ -3,3 +3,4 @@
 
 pub mod opus;
 pub mod sockets;
+pub mod voice;
