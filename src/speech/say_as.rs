@@ -1,0 +1,311 @@
+//! SSML's `say-as` in plain words: what an engine reads right without markup.
+//!
+//! Only what needs no grammar of the language is spelled out here; where a rule would have to guess, the text
+//! goes through as written, and the engine reads it in its own way.
+
+use super::language::primary;
+
+/// `text` as `interpret-as="kind"` asks, in the language `tag`.
+pub(super) fn words(kind: &str, format: Option<&str>, text: &str, tag: &str) -> String {
+    let language = primary(tag);
+    let said = match kind {
+        "characters" | "character" | "spell-out" => Some(spelled(text, &language)),
+        "digits" => Some(digits(text)),
+        "telephone" => Some(telephone(text, &language)),
+        "cardinal" | "number" => cardinal(text, &language),
+        "ordinal" => ordinal(text, &language),
+        "fraction" => fraction(text, &language),
+        "unit" => Some(apart(text)),
+        "date" => date(text, format, &language, tag),
+        "time" => time(text, &language),
+        // An address is read as written; what an expletive's bleep would hide is text, which is never dropped.
+        _ => None,
+    };
+    said.unwrap_or_else(|| text.to_owned())
+}
+
+/// Letters and digits one by one. Capitals: a small "a" would be read as a word.
+fn spelled(text: &str, language: &str) -> String {
+    let mut said = Vec::new();
+    for c in text.chars().filter(|c| !c.is_whitespace()) {
+        match sign(c, language) {
+            Some(name) => said.push(name.to_owned()),
+            None => said.push(c.to_uppercase().collect()),
+        }
+    }
+    said.join(", ")
+}
+
+/// The name of a sign that engines skip.
+fn sign(c: char, language: &str) -> Option<&'static str> {
+    let names = match c {
+        '.' => ["dot", "Punkt", "punto", "point", "punto"],
+        '@' => ["at", "at", "arroba", "arobase", "chiocciola"],
+        '-' => ["dash", "Bindestrich", "guion", "tiret", "trattino"],
+        '_' => ["underscore", "Unterstrich", "guion bajo", "tiret bas", "trattino basso"],
+        '/' => ["slash", "Schrägstrich", "barra", "barre oblique", "barra"],
+        '+' => ["plus", "plus", "más", "plus", "più"],
+        '#' => ["hash", "Raute", "almohadilla", "dièse", "cancelletto"],
+        '*' => ["star", "Stern", "asterisco", "étoile", "asterisco"],
+        ',' => ["comma", "Komma", "coma", "virgule", "virgola"],
+        ':' => ["colon", "Doppelpunkt", "dos puntos", "deux points", "due punti"],
+        _ => return None,
+    };
+    of_language(language, names)
+}
+
+/// The word in the given language, of en, de, es, fr, it; `None` in any other.
+fn of_language(language: &str, words: [&'static str; 5]) -> Option<&'static str> {
+    let [en, de, es, fr, it] = words;
+    match language {
+        "en" => Some(en),
+        "de" => Some(de),
+        "es" => Some(es),
+        "fr" => Some(fr),
+        "it" => Some(it),
+        _ => None,
+    }
+}
+
+/// Digits one by one; what is between them stays.
+fn digits(text: &str) -> String {
+    let mut said = String::new();
+    for c in text.chars() {
+        if c.is_ascii_digit() && said.ends_with(|c: char| c.is_ascii_digit()) {
+            said.push(' ');
+        }
+        said.push(c);
+    }
+    said
+}
+
+/// Digits one by one, a short halt where the writer made a group.
+fn telephone(text: &str, language: &str) -> String {
+    let mut groups = vec![String::new()];
+    for c in text.chars() {
+        match c {
+            ' ' | '-' | '.' | '(' | ')' | '/' => groups.push(String::new()),
+            c => {
+                if let Some(group) = groups.last_mut() {
+                    if !group.is_empty() {
+                        group.push(' ');
+                    }
+                    match sign(c, language) {
+                        Some(name) => group.push_str(name),
+                        None => group.push(c),
+                    }
+                }
+            }
+        }
+    }
+    groups.retain(|group| !group.is_empty());
+    groups.join(", ")
+}
+
+/// A number without the signs that group its thousands.
+fn cardinal(text: &str, language: &str) -> Option<String> {
+    let grouping = if language == "en" { ',' } else { '.' };
+    let text = text.trim();
+    let (sign, number) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
+    let mut groups = number.split([grouping, ' ', '\u{a0}', '\'']);
+    let first = groups.next().filter(|g| (1..=3).contains(&g.len()) && all_digits(g))?;
+    let mut joined = format!("{sign}{first}");
+    for group in groups {
+        let whole = group.split([',', '.']).next().unwrap_or_default();
+        if whole.len() != 3 || !all_digits(whole) {
+            return None;
+        }
+        joined.push_str(group);
+    }
+    Some(joined)
+}
+
+fn all_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn ordinal(text: &str, language: &str) -> Option<String> {
+    let number = text.trim();
+    if !all_digits(number) {
+        return None;
+    }
+    let english = || match number.as_bytes() {
+        [.., b'1', _] => "th",
+        [.., b'1'] => "st",
+        [.., b'2'] => "nd",
+        [.., b'3'] => "rd",
+        _ => "th",
+    };
+    let suffix = match language {
+        "en" => english(),
+        "de" => ".",
+        "es" | "it" => "º",
+        "fr" if number == "1" => "er",
+        "fr" => "e",
+        _ => return None,
+    };
+    Some(format!("{number}{suffix}"))
+}
+
+/// `2/9` → "2 over 9"; halves and quarters by their names; `3+1/2` with an "and".
+fn fraction(text: &str, language: &str) -> Option<String> {
+    let text = text.trim();
+    let (whole, part) = text.split_once('+').map_or((None, text), |(whole, part)| (Some(whole.trim()), part));
+    let (above, below) = part.split_once('/').map(|(a, b)| (a.trim(), b.trim()))?;
+    if !all_digits(above) || !all_digits(below) || whole.is_some_and(|w| !all_digits(w)) {
+        return None;
+    }
+    let part = match (language, above, below) {
+        ("en", "1", "2") => "one half".to_owned(),
+        ("en", "1", "4") => "one quarter".to_owned(),
+        ("en", "3", "4") => "three quarters".to_owned(),
+        _ => format!("{above} {} {below}", of_language(language, ["over", "durch", "sobre", "sur", "su"])?),
+    };
+    Some(match whole {
+        Some(whole) => format!("{whole} {} {part}", of_language(language, ["and", "und", "y", "et", "e"])?),
+        None => part,
+    })
+}
+
+/// A space between a number and its unit.
+fn apart(text: &str) -> String {
+    let mut said = String::new();
+    for c in text.chars() {
+        if c.is_alphabetic() && said.ends_with(|c: char| c.is_ascii_digit()) {
+            said.push(' ');
+        }
+        said.push(c);
+    }
+    said
+}
+
+/// `1'21"` is a length of time; anything else is read as written.
+fn time(text: &str, language: &str) -> Option<String> {
+    let (minutes, seconds) = text.trim().split_once('\'')?;
+    let seconds = seconds.trim().trim_end_matches(['"', '\'']);
+    if !all_digits(minutes) || !(seconds.is_empty() || all_digits(seconds)) {
+        return None;
+    }
+    let name = |words| of_language(language, words);
+    let mut said = format!("{minutes} {}", name(["minutes", "Minuten", "minutos", "minutes", "minuti"])?);
+    if !seconds.is_empty() {
+        said.push_str(&format!(" {seconds} {}", name(["seconds", "Sekunden", "segundos", "secondes", "secondi"])?));
+    }
+    Some(said)
+}
+
+const MONTHS: [[&str; 5]; 12] = [
+    ["January", "Januar", "enero", "janvier", "gennaio"],
+    ["February", "Februar", "febrero", "février", "febbraio"],
+    ["March", "März", "marzo", "mars", "marzo"],
+    ["April", "April", "abril", "avril", "aprile"],
+    ["May", "Mai", "mayo", "mai", "maggio"],
+    ["June", "Juni", "junio", "juin", "giugno"],
+    ["July", "Juli", "julio", "juillet", "luglio"],
+    ["August", "August", "agosto", "août", "agosto"],
+    ["September", "September", "septiembre", "septembre", "settembre"],
+    ["October", "Oktober", "octubre", "octobre", "ottobre"],
+    ["November", "November", "noviembre", "novembre", "novembre"],
+    ["December", "Dezember", "diciembre", "décembre", "dicembre"],
+];
+
+/// A date in figures, by its `format`; without one `yyyymmdd`, and month before day only in American English.
+fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<String> {
+    let mut figures: Vec<&str> = text.trim().split(['/', '-', '.', ' ']).filter(|f| !f.is_empty()).collect();
+    if figures.iter().any(|f| !all_digits(f)) {
+        return None;
+    }
+    let american = tag.eq_ignore_ascii_case("en-US") || tag.eq_ignore_ascii_case("en");
+    let usual = match figures.as_slice() {
+        [one] if one.len() == 8 => "yyyymmdd",
+        [year, ..] if year.len() == 4 => "ymd",
+        _ if american => "mdy",
+        _ => "dmy",
+    };
+    let mut format = format.unwrap_or(usual);
+    if format == "yyyymmdd" {
+        let whole = *figures.first().filter(|f| f.len() == 8)?;
+        figures = vec![whole.get(..4)?, whole.get(4..6)?, whole.get(6..)?];
+        format = "ymd";
+    }
+    if figures.len() != format.len() {
+        return None;
+    }
+    let figure = |letter: char| format.chars().position(|c| c == letter).and_then(|at| figures.get(at)).copied();
+    let day = figure('d').map(|d| d.trim_start_matches('0'));
+    let month = match figure('m') {
+        Some(m) => {
+            let index = m.parse::<usize>().ok()?.checked_sub(1)?;
+            Some(of_language(language, *MONTHS.get(index)?)?)
+        }
+        None => None,
+    };
+    let day_and_month = match (day, month) {
+        (Some(day), Some(month)) => Some(match language {
+            "en" if american => format!("{month} {day}"),
+            "de" => format!("{day}. {month}"),
+            "es" => format!("{day} de {month}"),
+            _ => format!("{day} {month}"),
+        }),
+        (Some(day), None) => Some(day.to_owned()),
+        (None, month) => month.map(str::to_owned),
+    };
+    Some(match (day_and_month, figure('y')) {
+        (Some(first), Some(year)) if language == "es" => format!("{first} de {year}"),
+        (Some(first), Some(year)) if language == "en" && day.is_some() => format!("{first}, {year}"),
+        (Some(first), Some(year)) => format!("{first} {year}"),
+        (Some(first), None) => first,
+        (None, year) => year?.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::words;
+
+    #[rstest]
+    #[case("spell-out", None, "en-US", "ab1", "A, B, 1")]
+    #[case("characters", None, "en-GB", "a-b@c.de", "A, dash, B, at, C, dot, D, E")]
+    #[case("character", None, "de-DE", "ä.", "Ä, Punkt")]
+    #[case("digits", None, "en-US", "1234", "1 2 3 4")]
+    #[case("digits", None, "en-US", "PIN 12", "PIN 1 2")]
+    #[case("telephone", None, "en-US", "+1 (212) 555-0100", "plus 1, 2 1 2, 5 5 5, 0 1 0 0")]
+    #[case("telephone", None, "fr-FR", "01 23", "0 1, 2 3")]
+    #[case("cardinal", None, "en-US", "1,234,567", "1234567")]
+    #[case("number", None, "de-DE", "1.234,5", "1234,5")]
+    #[case("number", None, "en-US", "12.5 or so", "12.5 or so")]
+    #[case("ordinal", None, "en-US", "1", "1st")]
+    #[case("ordinal", None, "en-US", "12", "12th")]
+    #[case("ordinal", None, "en-US", "23", "23rd")]
+    #[case("ordinal", None, "de-DE", "3", "3.")]
+    #[case("ordinal", None, "fr-FR", "1", "1er")]
+    #[case("ordinal", None, "en-US", "third", "third")]
+    #[case("fraction", None, "en-US", "3/4", "three quarters")]
+    #[case("fraction", None, "en-US", "3+1/2", "3 and one half")]
+    #[case("fraction", None, "de-DE", "2/9", "2 durch 9")]
+    #[case("unit", None, "en-US", "10km", "10 km")]
+    #[case("time", None, "en-US", "1'21\"", "1 minutes 21 seconds")]
+    #[case("time", None, "en-US", "10:30", "10:30")]
+    #[case("address", None, "en-US", "1 Main St", "1 Main St")]
+    #[case("expletive", None, "en-US", "darn", "darn")]
+    #[case("date", Some("mdy"), "en-US", "09/21/1960", "September 21, 1960")]
+    #[case("date", Some("dmy"), "en-GB", "21.09.1960", "21 September, 1960")]
+    #[case("date", Some("yyyymmdd"), "de-DE", "19600921", "21. September 1960")]
+    #[case("date", Some("md"), "es-ES", "9-1", "1 de septiembre")]
+    #[case("date", Some("ym"), "fr-FR", "2026 8", "août 2026")]
+    #[case("date", Some("y"), "it-IT", "2026", "2026")]
+    #[case("date", None, "en-US", "2026-11-20", "November 20, 2026")]
+    #[case("date", None, "en-US", "next Monday", "next Monday")]
+    #[case("date", Some("mdy"), "en-US", "13/45/2026", "13/45/2026")]
+    fn say_as_becomes_words(
+        #[case] kind: &str,
+        #[case] format: Option<&str>,
+        #[case] tag: &str,
+        #[case] text: &str,
+        #[case] said: &str,
+    ) {
+        assert_eq!(words(kind, format, text, tag), said);
+    }
+}

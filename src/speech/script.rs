@@ -1,0 +1,270 @@
+//! A document's text and SSML as a flat script: what to say, how, in which language, and the pauses between.
+//!
+//! Engines differ in the markup they know; a script needs none. Tags that act on sound (prosody, emphasis)
+//! become a [`Style`], those that act on words (say-as, sub) become words, breaks and paragraphs become pauses
+//! that the library makes itself. An engine may ignore a style, never the text (`plivo-xml.md` §5.2).
+
+use super::language::Speaker;
+use super::say_as;
+use crate::xml::ast::{Speech, SpeechNode, SsmlTag};
+
+/// Between paragraphs, as long as SSML's `x-strong` break.
+const PARAGRAPH_MS: u32 = 1_000;
+
+/// What to do, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Script(pub Vec<Part>);
+
+/// A piece of a [`Script`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// Silence, exactly so long.
+    Pause {
+        ms: u32,
+    },
+    Say(Say),
+}
+
+/// Text in one language, said without a pause of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Say {
+    pub speaker: Speaker,
+    /// Not empty; each has a letter, digit or sign in it.
+    pub runs: Vec<Run>,
+}
+
+/// Text in one style. Free of control characters; whitespace is single spaces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    pub text: String,
+    pub style: Style,
+}
+
+/// How text is said, in per cent of the voice's own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Style {
+    pub rate: f32,
+    pub pitch: f32,
+    pub volume: f32,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self { rate: 100.0, pitch: 100.0, volume: 100.0 }
+    }
+}
+
+impl Say {
+    /// The bare words, for engines without markup.
+    pub fn plain(&self) -> String {
+        self.runs.iter().map(|run| run.text.as_str()).collect::<String>().trim().to_owned()
+    }
+}
+
+impl Script {
+    /// The script for `speech` in the voice of `speaker`.
+    pub fn of(speech: &Speech, speaker: &Speaker) -> Self {
+        let mut writer = Writer::default();
+        writer.speech(speech, speaker, Style::default());
+        writer.close();
+        Self(writer.parts)
+    }
+}
+
+#[derive(Default)]
+struct Writer {
+    parts: Vec<Part>,
+    open: Option<Say>,
+    /// A paragraph ended: a pause follows if something is said after it.
+    paragraph_ended: bool,
+}
+
+impl Writer {
+    fn speech(&mut self, speech: &Speech, speaker: &Speaker, style: Style) {
+        for node in &speech.0 {
+            match node {
+                SpeechNode::Text(text) => self.text(text, speaker, style),
+                SpeechNode::Break { millis } => self.pause(*millis),
+                SpeechNode::Tag { name, attributes, content } => self.tag(*name, attributes, content, speaker, style),
+            }
+        }
+    }
+
+    fn tag(
+        &mut self,
+        name: SsmlTag,
+        attributes: &[(String, String)],
+        content: &Speech,
+        speaker: &Speaker,
+        style: Style,
+    ) {
+        let value = |wanted: &str| attributes.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        match name {
+            SsmlTag::Emphasis => self.speech(content, speaker, style.emphasised(value("level"))),
+            SsmlTag::Lang => {
+                let language = value("xml:lang").unwrap_or(&speaker.language).to_owned();
+                self.speech(content, &Speaker { language, man: speaker.man }, style);
+            }
+            SsmlTag::Prosody => {
+                self.speech(content, speaker, style.prosody(value("rate"), value("pitch"), value("volume")));
+            }
+            SsmlTag::Sub => self.text(value("alias").unwrap_or_default(), speaker, style),
+            SsmlTag::SayAs => {
+                let kind = value("interpret-as").unwrap_or_default();
+                let said = say_as::words(kind, value("format"), &words_of(content), &speaker.language);
+                self.text(&said, speaker, style);
+            }
+            SsmlTag::S => {
+                self.end_sentence();
+                self.speech(content, speaker, style);
+                self.end_sentence();
+            }
+            SsmlTag::P => {
+                self.end_paragraph();
+                self.speech(content, speaker, style);
+                self.end_paragraph();
+            }
+            // No engine here takes IPA or parts of speech: the written text stands for them.
+            SsmlTag::Phoneme | SsmlTag::W => self.speech(content, speaker, style),
+        }
+    }
+
+    fn text(&mut self, text: &str, speaker: &Speaker, style: Style) {
+        let text = clean(text);
+        if text.trim().is_empty() {
+            if let Some(run) = self.open.as_mut().and_then(|say| say.runs.last_mut())
+                && !text.is_empty()
+                && !run.text.ends_with(' ')
+            {
+                run.text.push(' ');
+            }
+            return;
+        }
+        if self.open.as_ref().is_some_and(|say| say.speaker != *speaker) {
+            self.close();
+        }
+        if std::mem::take(&mut self.paragraph_ended) && !self.parts.is_empty() {
+            self.parts.push(Part::Pause { ms: PARAGRAPH_MS });
+        }
+        let say = self.open.get_or_insert_with(|| Say { speaker: speaker.clone(), runs: Vec::new() });
+        match say.runs.last_mut() {
+            Some(run) if run.style == style => run.text.push_str(&text),
+            _ => say.runs.push(Run { text, style }),
+        }
+    }
+
+    fn pause(&mut self, ms: u32) {
+        if ms > 0 {
+            self.close();
+            self.parts.push(Part::Pause { ms });
+        }
+    }
+
+    fn end_paragraph(&mut self) {
+        self.end_sentence();
+        self.close();
+        self.paragraph_ended = true;
+    }
+
+    /// Makes sure that what was said so far sounds finished.
+    fn end_sentence(&mut self) {
+        if let Some(run) = self.open.as_mut().and_then(|say| say.runs.last_mut()) {
+            let end = run.text.trim_end().len();
+            run.text.truncate(end);
+            if !run.text.ends_with(['.', '!', '?', ':', ';', ',', '…', '।', '。']) {
+                run.text.push('.');
+            }
+            run.text.push(' ');
+        }
+    }
+
+    fn close(&mut self) {
+        self.parts.extend(self.open.take().map(Part::Say));
+    }
+}
+
+impl Style {
+    /// SSML's `emphasis`: louder and slower, or softer and faster.
+    fn emphasised(self, level: Option<&str>) -> Self {
+        let (rate, volume) = match level {
+            Some("strong") => (0.85, 1.4),
+            Some("reduced") => (1.1, 0.75),
+            _ => (0.93, 1.2),
+        };
+        Self { rate: self.rate * rate, volume: self.volume * volume, ..self }
+    }
+
+    /// SSML's `prosody`; values that the parser let through but are unknown here change nothing.
+    fn prosody(self, rate: Option<&str>, pitch: Option<&str>, volume: Option<&str>) -> Self {
+        let rate = match rate {
+            Some("x-slow") => 0.5,
+            Some("slow") => 0.75,
+            Some("fast") => 1.4,
+            Some("x-fast") => 1.8,
+            Some(percent) => number(percent, "%").map_or(1.0, |n| n / 100.0),
+            None => 1.0,
+        };
+        let pitch = match pitch {
+            Some("x-low") => 0.7,
+            Some("low") => 0.85,
+            Some("high") => 1.15,
+            Some("x-high") => 1.3,
+            Some(percent) => number(percent, "%").map_or(1.0, |n| 1.0 + n / 100.0),
+            None => 1.0,
+        };
+        let volume = match volume {
+            Some("silent") => 0.0,
+            Some("x-soft") => 0.3,
+            Some("soft") => 0.6,
+            Some("loud") => 1.5,
+            Some("x-loud") => 2.2,
+            Some(decibels) => number(decibels, "dB").map_or(1.0, |n| 10f32.powf(n / 20.0)),
+            None => 1.0,
+        };
+        let keep = |value: f32, factor: f32| (value * factor.clamp(0.0, 10.0)).clamp(0.0, 1_000.0);
+        Self { rate: keep(self.rate, rate), pitch: keep(self.pitch, pitch), volume: keep(self.volume, volume) }
+    }
+}
+
+/// `+6dB`, `-10%`, `80%` → the number.
+fn number(text: &str, unit: &str) -> Option<f32> {
+    text.strip_suffix(unit)?.parse().ok().filter(|n: &f32| n.is_finite())
+}
+
+/// The words in it, without tags.
+fn words_of(speech: &Speech) -> String {
+    speech
+        .0
+        .iter()
+        .map(|node| match node {
+            SpeechNode::Text(text) => text.clone(),
+            SpeechNode::Break { .. } => " ".to_owned(),
+            SpeechNode::Tag { content, .. } => words_of(content),
+        })
+        .collect()
+}
+
+/// Control characters, NUL among them, become spaces; typographic signs become those that every engine knows.
+fn clean(text: &str) -> String {
+    let mut cleaned = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '’' | '‘' | '‛' | '′' => cleaned.push('\''),
+            '“' | '”' | '„' | '«' | '»' => cleaned.push('"'),
+            '–' | '—' | '―' => cleaned.push_str(" - "),
+            '…' => cleaned.push_str("... "),
+            // Soft hyphen and zero-width signs are for the eye.
+            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => {}
+            c if c.is_control() || c.is_whitespace() => {
+                if !cleaned.ends_with(' ') {
+                    cleaned.push(' ');
+                }
+            }
+            c => cleaned.push(c),
+        }
+    }
+    cleaned
+}
+
+#[cfg(test)]
+mod tests;
