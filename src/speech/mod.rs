@@ -7,10 +7,13 @@
 
 pub mod builtin;
 pub mod config;
+mod file;
+mod frames;
 pub mod helper;
 pub mod language;
 mod markup;
 pub mod provider;
+mod resample;
 mod say_as;
 pub mod script;
 mod voices;
