@@ -1,8 +1,12 @@
 //! The hidden `offhook speech-helper`: the embedded synthesiser in a process of its own.
 
 use super::Exit;
+use crate::speech::helper;
 
 /// Serves its parent until standard input closes.
 pub(super) fn run() -> Exit {
-    Exit::failed("`speech-helper` is not built yet")
+    match helper::main() {
+        Ok(()) => Exit::Done,
+        Err(e) => Exit::failed(format!("could not serve the node: {e}")),
+    }
 }

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
-use unsafe_libopus as lib;
+use unsafe_libopus as unsafe_opus;
 
 use crate::media::prompt::Frame;
 
@@ -59,7 +59,7 @@ pub enum OpusError {
 
 /// Encodes mono PCM, 20 ms at a time; voice, at most wideband, in-band FEC on.
 pub struct Encoder {
-    state: NonNull<lib::OpusEncoder>,
+    state: NonNull<unsafe_opus::OpusEncoder>,
     rate: Rate,
     complexity: u8,
     bitrate: u32,
@@ -113,7 +113,15 @@ impl Encoder {
         let written = catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: `state` is live and ours alone (`&mut self`); `pcm` holds the samples of the one channel,
             // `packet` the bytes that are named; both counts are small.
-            unsafe { lib::opus_encode(state, pcm.as_ptr(), pcm.len() as i32, packet.as_mut_ptr(), packet.len() as i32) }
+            unsafe {
+                unsafe_opus::opus_encode(
+                    state,
+                    pcm.as_ptr(),
+                    pcm.len() as i32,
+                    packet.as_mut_ptr(),
+                    packet.len() as i32,
+                )
+            }
         }));
         let written = usize::try_from(written.ok()?).ok()?;
         packet.get(..written).filter(|frame| !frame.is_empty()).map(Frame::from)
@@ -124,14 +132,14 @@ impl Encoder {
         let fresh = new_encoder(self.rate, self.complexity, self.bitrate);
         let old = std::mem::replace(&mut self.state, fresh);
         // SAFETY: `old` came from `opus_encoder_create`, and nobody points to it any more.
-        unsafe { lib::opus_encoder_destroy(old.as_ptr()) };
+        unsafe { unsafe_opus::opus_encoder_destroy(old.as_ptr()) };
     }
 }
 
 impl Drop for Encoder {
     fn drop(&mut self) {
         // SAFETY: it came from `opus_encoder_create` and is given back once.
-        unsafe { lib::opus_encoder_destroy(self.state.as_ptr()) };
+        unsafe { unsafe_opus::opus_encoder_destroy(self.state.as_ptr()) };
     }
 }
 
@@ -141,23 +149,28 @@ impl std::fmt::Debug for Encoder {
     }
 }
 
-fn new_encoder(rate: Rate, complexity: u8, bitrate: u32) -> NonNull<lib::OpusEncoder> {
+fn new_encoder(rate: Rate, complexity: u8, bitrate: u32) -> NonNull<unsafe_opus::OpusEncoder> {
     let bitrate = i32::try_from(bitrate).unwrap_or(i32::MAX).max(500);
     let settings = [
-        (lib::OPUS_SET_BITRATE_REQUEST, bitrate),
-        (lib::OPUS_SET_COMPLEXITY_REQUEST, i32::from(complexity)),
-        (lib::OPUS_SET_SIGNAL_REQUEST, lib::OPUS_SIGNAL_VOICE),
-        (lib::OPUS_SET_MAX_BANDWIDTH_REQUEST, lib::OPUS_BANDWIDTH_WIDEBAND),
-        (lib::OPUS_SET_INBAND_FEC_REQUEST, 1),
-        (lib::OPUS_SET_PACKET_LOSS_PERC_REQUEST, EXPECTED_LOSS_PERCENT),
+        (unsafe_opus::OPUS_SET_BITRATE_REQUEST, bitrate),
+        (unsafe_opus::OPUS_SET_COMPLEXITY_REQUEST, i32::from(complexity)),
+        (unsafe_opus::OPUS_SET_SIGNAL_REQUEST, unsafe_opus::OPUS_SIGNAL_VOICE),
+        (unsafe_opus::OPUS_SET_MAX_BANDWIDTH_REQUEST, unsafe_opus::OPUS_BANDWIDTH_WIDEBAND),
+        (unsafe_opus::OPUS_SET_INBAND_FEC_REQUEST, 1),
+        (unsafe_opus::OPUS_SET_PACKET_LOSS_PERC_REQUEST, EXPECTED_LOSS_PERCENT),
     ];
     // SAFETY: a null error pointer is allowed; the arguments are of closed sets that libopus accepts; every
     // request above takes one `i32`.
     unsafe {
-        let state = lib::opus_encoder_create(rate.hz() as i32, 1, lib::OPUS_APPLICATION_VOIP, std::ptr::null_mut());
+        let state = unsafe_opus::opus_encoder_create(
+            rate.hz() as i32,
+            1,
+            unsafe_opus::OPUS_APPLICATION_VOIP,
+            std::ptr::null_mut(),
+        );
         let state = NonNull::new(state).expect("libopus takes every `Rate`, and running out of memory aborts");
         for (request, value) in settings {
-            let _ = lib::opus_encoder_ctl_impl(state.as_ptr(), request, lib::varargs!(value));
+            let _ = unsafe_opus::opus_encoder_ctl_impl(state.as_ptr(), request, unsafe_opus::varargs!(value));
         }
         state
     }
@@ -165,7 +178,7 @@ fn new_encoder(rate: Rate, complexity: u8, bitrate: u32) -> NonNull<lib::OpusEnc
 
 /// Decodes packets of any Opus stream to mono PCM at one rate.
 pub struct Decoder {
-    state: NonNull<lib::OpusDecoder>,
+    state: NonNull<unsafe_opus::OpusDecoder>,
     rate: Rate,
 }
 
@@ -204,13 +217,13 @@ impl Decoder {
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: `state` is live and ours alone; `data` is null with length 0 or a slice of `len` bytes;
             // `pcm` has room for `room` mono samples.
-            unsafe { lib::opus_decode(state, data, len, pcm.as_mut_ptr(), room as i32, i32::from(fec)) }
+            unsafe { unsafe_opus::opus_decode(state, data, len, pcm.as_mut_ptr(), room as i32, i32::from(fec)) }
         }));
         let Ok(decoded) = decoded else {
             self.renew();
             return Err(OpusError::Fault);
         };
-        if decoded == lib::OPUS_INVALID_PACKET {
+        if decoded == unsafe_opus::OPUS_INVALID_PACKET {
             return Err(OpusError::Malformed);
         }
         let samples = usize::try_from(decoded).ok().and_then(|n| pcm.get(..n)).ok_or(OpusError::Codec(decoded))?;
@@ -221,14 +234,14 @@ impl Decoder {
     fn renew(&mut self) {
         let old = std::mem::replace(&mut self.state, new_decoder(self.rate));
         // SAFETY: `old` came from `opus_decoder_create`, and nobody points to it any more.
-        unsafe { lib::opus_decoder_destroy(old.as_ptr()) };
+        unsafe { unsafe_opus::opus_decoder_destroy(old.as_ptr()) };
     }
 }
 
 impl Drop for Decoder {
     fn drop(&mut self) {
         // SAFETY: it came from `opus_decoder_create` and is given back once.
-        unsafe { lib::opus_decoder_destroy(self.state.as_ptr()) };
+        unsafe { unsafe_opus::opus_decoder_destroy(self.state.as_ptr()) };
     }
 }
 
@@ -238,9 +251,9 @@ impl std::fmt::Debug for Decoder {
     }
 }
 
-fn new_decoder(rate: Rate) -> NonNull<lib::OpusDecoder> {
+fn new_decoder(rate: Rate) -> NonNull<unsafe_opus::OpusDecoder> {
     // SAFETY: a null error pointer is allowed; rate and channel count are ones that libopus accepts.
-    let state = unsafe { lib::opus_decoder_create(rate.hz() as i32, 1, std::ptr::null_mut()) };
+    let state = unsafe { unsafe_opus::opus_decoder_create(rate.hz() as i32, 1, std::ptr::null_mut()) };
     NonNull::new(state).expect("libopus takes every `Rate`, and running out of memory aborts")
 }
 

@@ -47,6 +47,16 @@ impl Chunk {
     }
 }
 
+impl Drop for Chunk {
+    /// One after the other: left to themselves the chunks would drop each other, as deep as the prompt is long.
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some(mut chunk) = next.and_then(Arc::into_inner) {
+            next = chunk.next.take();
+        }
+    }
+}
+
 /// The one who fills a [`Prompt`]. Dropping it unfinished fails the prompt.
 #[derive(Debug)]
 pub struct Writer {
@@ -194,6 +204,12 @@ mod tests {
             assert_eq!(cursor.next(), Slot::End);
             cursor.rewind();
         }
+    }
+
+    #[test]
+    fn a_prompt_of_hours_drops_on_a_small_stack() {
+        let long = || drop(Prompt::of((0..4 * 3_600 * 50).map(|_| frame(0))));
+        std::thread::Builder::new().stack_size(64 * 1024).spawn(long).unwrap().join().unwrap();
     }
 
     #[test]

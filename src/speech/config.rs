@@ -106,13 +106,49 @@ fn timeout_ms() -> u64 {
     30_000
 }
 
-/// A secret that is text by now: the configuration's reader has looked up `{ env = … }` and `{ file = … }`.
+impl SpeechConfig {
+    /// `[speech]` as the configuration's reader hands it over.
+    ///
+    /// # Errors
+    /// Unknown keys and wrong values, in words that name the key.
+    pub fn from_table(table: toml::Table) -> Result<Self, toml::de::Error> {
+        let config: Self = table.try_into()?;
+        match config.provider {
+            ProviderName::OpenAi if config.openai.is_none() => {
+                Err(serde::de::Error::custom("provider = \"openai\" needs [speech.openai] with its url"))
+            }
+            _ => Ok(config),
+        }
+    }
+}
+
+/// The three forms of a secret (`interface.md` §2); a variable or file that isn't there is an absent key.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "text, { env = \"NAME\" } or { file = \"PATH\" }")]
+enum SecretForm {
+    Text(String),
+    Env { env: String },
+    File { file: PathBuf },
+}
+
 fn secret<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Secret>, D::Error> {
-    Ok(Option::<String>::deserialize(d)?.map(Secret::new))
+    let text = match Option::<SecretForm>::deserialize(d)? {
+        None => None,
+        Some(SecretForm::Text(text)) => Some(text),
+        Some(SecretForm::Env { env }) => std::env::var(env).ok(),
+        Some(SecretForm::File { file }) => match std::fs::read_to_string(&file) {
+            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(serde::de::Error::custom(format!("could not read {}: {e}", file.display()))),
+        },
+    };
+    Ok(text.map(Secret::new))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::{ProviderName, ResponseFormat, SpeechConfig};
 
     #[test]
@@ -137,9 +173,28 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_refused() {
-        for text in ["color = 1", "provider = \"flite\"", "[openai]\nurl = \"x\"\nsecret = \"y\""] {
-            assert!(toml::from_str::<SpeechConfig>(text).is_err(), "{text}");
+    fn unknown_keys_and_an_endpoint_without_address_are_refused() {
+        for (text, word) in [
+            ("color = 1", "color"),
+            ("provider = \"flite\"", "flite"),
+            ("provider = \"openai\"", "[speech.openai]"),
+            ("[openai]\nurl = \"x\"\nsecret = \"y\"", "secret"),
+            ("[openai]\nurl = \"x\"\napi_key = 5", "env"),
+            ("[openai]\nmodel = \"x\"", "url"),
+        ] {
+            let error = SpeechConfig::from_table(text.parse().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_key_comes_from_a_file_or_is_absent() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"canary\n").unwrap();
+        for (path, key) in [(file.path().display().to_string(), Some("canary")), ("/nowhere/at/all".to_owned(), None)] {
+            let text = format!("[openai]\nurl = \"x\"\napi_key = {{ file = \"{path}\" }}");
+            let config = SpeechConfig::from_table(text.parse().unwrap()).unwrap();
+            assert_eq!(config.openai.unwrap().api_key.as_ref().map(|k| k.reveal()), key);
         }
     }
 }

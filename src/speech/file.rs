@@ -145,8 +145,8 @@ fn wav(file: &[u8], maker: &mut FrameMaker) -> Result<(), FileError> {
     let mut pcm = Vec::new();
     for stretch in file.chunks(STRETCH_BYTES) {
         reader.push(stretch, &mut pcm)?;
-        if reader.seconds().is_some_and(|s| s > 3_600) {
-            return Err(FramesError::TooLong.into());
+        if let Some(seconds) = reader.seconds() {
+            maker.expect_seconds(seconds)?;
         }
         if let Some(rate) = reader.rate() {
             maker.push(rate, &pcm)?;

@@ -2,20 +2,28 @@
 
 use super::resample::{RATE, Resampler};
 use crate::ffi::opus::{Encoder, Rate, silence_frame};
-use crate::media::prompt::Writer;
+use crate::media::prompt::{Frame, Writer};
 
 /// Milliseconds of a frame.
 const FRAME_MS: u32 = 20;
-/// A prompt is an hour at most (`plivo-xml.md` §5.3).
-const FRAMES_MAX: usize = 3_600 * 1_000 / FRAME_MS as usize;
-/// What a frame in a prompt costs beside its bytes: its place, its counters, the allocation.
-const FRAME_OVERHEAD_BYTES: usize = 56;
+/// What is spoken or played is an hour at most (`plivo-xml.md` §5.3).
+const FRAMES_MAX: usize = frames(3_600);
+/// A `Wait` is 14,400 s at most (§5.4).
+const SILENT_FRAMES_MAX: usize = frames(14_400);
+/// A frame's place in its prompt.
+const PLACE_BYTES: usize = 24;
+/// What a frame of its own costs beside that and its bytes: counters and the allocation.
+const FRAME_OVERHEAD_BYTES: usize = 32;
+
+const fn frames(seconds: usize) -> usize {
+    seconds * 1_000 / FRAME_MS as usize
+}
 
 /// Why a prompt's sound was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FramesError {
-    #[error("play more than an hour")]
-    TooLong,
+    #[error("play more than {} s", .0 / frames(1))]
+    TooLong(usize),
     #[error("play sound of {0}")]
     Rate(String),
 }
@@ -28,13 +36,26 @@ pub(super) struct FrameMaker {
     /// Samples at 16 kHz that are no whole frame yet.
     waiting: Vec<i16>,
     frames: usize,
+    frames_max: usize,
     bytes: usize,
 }
 
 impl FrameMaker {
     pub(super) fn new(writer: Writer) -> Self {
-        let encoder = Encoder::for_prompts();
-        Self { writer, encoder, resampler: None, waiting: Vec::new(), frames: 0, bytes: 0 }
+        Self {
+            writer,
+            encoder: Encoder::for_prompts(),
+            resampler: None,
+            waiting: Vec::new(),
+            frames: 0,
+            frames_max: FRAMES_MAX,
+            bytes: 0,
+        }
+    }
+
+    /// For silence alone, which may be longer.
+    pub(super) fn silent(writer: Writer) -> Self {
+        Self { frames_max: SILENT_FRAMES_MAX, ..Self::new(writer) }
     }
 
     /// Adds sound, `rate` samples a second, mono.
@@ -62,9 +83,28 @@ impl FrameMaker {
         self.encoder.reset();
         let frame = silence_frame();
         for _ in 0..ms.div_ceil(FRAME_MS) {
-            self.count(frame.len())?;
-            self.writer.push(frame.clone());
+            self.push_frame(frame.clone(), 0)?;
         }
+        Ok(())
+    }
+
+    /// Adds a frame of another prompt.
+    ///
+    /// # Errors
+    /// More than an hour altogether.
+    pub(super) fn share(&mut self, frame: Frame) -> Result<(), FramesError> {
+        let bytes = frame.len();
+        self.push_frame(frame, bytes)
+    }
+
+    /// `bytes`: what it takes beside its place; a shared one takes none.
+    fn push_frame(&mut self, frame: Frame, bytes: usize) -> Result<(), FramesError> {
+        if self.frames >= self.frames_max {
+            return Err(FramesError::TooLong(self.frames_max));
+        }
+        self.frames += 1;
+        self.bytes += PLACE_BYTES + bytes;
+        self.writer.push(frame);
         Ok(())
     }
 
@@ -97,6 +137,15 @@ impl FrameMaker {
         }
     }
 
+    /// A sound that says itself how long it is.
+    ///
+    /// # Errors
+    /// That is more than an hour.
+    pub(super) fn expect_seconds(&self, seconds: u64) -> Result<(), FramesError> {
+        let too_long = usize::try_from(seconds).is_ok_and(|s| frames(s) > self.frames_max);
+        if too_long { Err(FramesError::TooLong(self.frames_max)) } else { Ok(()) }
+    }
+
     /// Whole frames of what waits, the last one filled up with silence.
     fn flush(&mut self) -> Result<(), FramesError> {
         self.flush_resampler();
@@ -112,18 +161,9 @@ impl FrameMaker {
         self.waiting.extend_from_slice(frames.remainder());
         for pcm in frames {
             let frame = self.encoder.encode(pcm);
-            self.count(frame.len())?;
-            self.writer.push(frame);
+            let bytes = frame.len() + FRAME_OVERHEAD_BYTES;
+            self.push_frame(frame, bytes)?;
         }
-        Ok(())
-    }
-
-    fn count(&mut self, bytes: usize) -> Result<(), FramesError> {
-        if self.frames >= FRAMES_MAX {
-            return Err(FramesError::TooLong);
-        }
-        self.frames += 1;
-        self.bytes += bytes + FRAME_OVERHEAD_BYTES;
         Ok(())
     }
 }

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::process::ExitCode;
 
 use super::language::Embedded;
 use crate::ffi::voice::{Synthesiser, VoiceError, confine_process, end_process_in};
@@ -31,13 +30,12 @@ const ADDRESS_SPACE_BYTES: u64 = 512 << 20;
 const PROMPT_SECONDS_MAX: u32 = 60;
 
 /// Runs the helper until its input ends.
-pub fn main() -> ExitCode {
-    let confined = confine_process(ADDRESS_SPACE_BYTES);
-    match confined.and_then(|()| serve(io::stdin().lock(), io::stdout().lock(), end_process_in)) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Nobody reads what it would print: the parent sees the end and says so.
-        Err(_) => ExitCode::FAILURE,
-    }
+///
+/// # Errors
+/// The process can't be confined, or its parent sends what no parent sends.
+pub fn main() -> io::Result<()> {
+    confine_process(ADDRESS_SPACE_BYTES)?;
+    serve(io::stdin().lock(), io::stdout().lock(), end_process_in)
 }
 
 /// Answers requests until `input` ends. `watchdog` is told the seconds that a prompt may take, and 0 after it.

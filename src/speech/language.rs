@@ -80,23 +80,24 @@ pub struct Speaker {
     pub language: String,
     /// A man's voice.
     pub man: bool,
+    /// The Polly name that was asked for, without `-Neural`.
+    pub polly: Option<String>,
 }
 
 impl Speaker {
     /// `language` wins; without it a Polly voice has its own, everything else is `en-US`.
     pub fn of(voice: &Voice, language: Option<&str>) -> Self {
-        let (own, man) = match voice {
-            Voice::Woman => ("en-US", false),
-            Voice::Man => ("en-US", true),
-            Voice::Polly(name) => polly(name).unwrap_or(("en-US", false)),
+        let name = match voice {
+            Voice::Woman | Voice::Man => None,
+            Voice::Polly(name) => name.split('-').next(),
         };
-        Self { language: language.unwrap_or(own).to_owned(), man }
+        let (own, man) = name.and_then(polly).unwrap_or(("en-US", *voice == Voice::Man));
+        Self { language: language.unwrap_or(own).to_owned(), man, polly: name.map(str::to_owned) }
     }
 }
 
-/// Language of a Polly voice and whether it is a man's; `name` may end in `-Neural`.
+/// Language of a Polly voice and whether it is a man's.
 fn polly(name: &str) -> Option<(&'static str, bool)> {
-    let name = name.split('-').next().unwrap_or_default();
     let find = |of: &[(&'static str, &str)]| {
         of.iter().find(|(_, names)| names.split(' ').any(|n| n == name)).map(|(language, _)| *language)
     };
@@ -209,6 +210,7 @@ mod tests {
         #[case] spoken: &str,
         #[case] man: bool,
     ) {
-        assert_eq!(Speaker::of(&voice, language), Speaker { language: spoken.to_owned(), man });
+        let speaker = Speaker::of(&voice, language);
+        assert_eq!((speaker.language.as_str(), speaker.man), (spoken, man));
     }
 }

@@ -98,7 +98,10 @@ mod tests {
     const USUAL: &str = "<speed level=\"100\"><pitch level=\"100\"><volume level=\"100\">";
 
     fn say(text: &str, style: Style, man: bool) -> Say {
-        Say { speaker: Speaker { language: "en-US".to_owned(), man }, runs: vec![Run { text: text.to_owned(), style }] }
+        Say {
+            speaker: Speaker { language: "en-US".to_owned(), man, polly: None },
+            runs: vec![Run { text: text.to_owned(), style }],
+        }
     }
 
     #[rstest]
@@ -135,7 +138,7 @@ mod tests {
         #[test]
         fn no_tag_but_ours_arrives(text in "\\PC*|[<>&\u{0}-\u{1f}a-z/\"=]*") {
             let speech = Speech(vec![SpeechNode::Text(text)]);
-            let script = Script::of(&speech, &Speaker { language: "en-US".to_owned(), man: false });
+            let script = Script::of(&speech, &Speaker { language: "en-US".to_owned(), man: false, polly: None });
             for part in &script.0 {
                 let Part::Say(say) = part else { continue };
                 let markup = pico(say, Embedded::EnUs);

@@ -6,15 +6,26 @@
 //! [`library::FileFetch`].
 
 pub mod builtin;
+mod cache;
 pub mod config;
+pub mod espeak;
 mod file;
 mod frames;
 pub mod helper;
 pub mod language;
+pub mod library;
 mod markup;
+pub mod openai;
 pub mod provider;
 mod resample;
 mod say_as;
 pub mod script;
 mod voices;
 mod wav;
+
+/// Says why a test did not run.
+#[cfg(test)]
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}

@@ -59,6 +59,11 @@ impl Say {
     pub fn plain(&self) -> String {
         self.runs.iter().map(|run| run.text.as_str()).collect::<String>().trim().to_owned()
     }
+
+    /// The style of its longest run, for engines that take one style a text.
+    pub fn style(&self) -> Style {
+        self.runs.iter().max_by_key(|run| run.text.len()).map(|run| run.style).unwrap_or_default()
+    }
 }
 
 impl Script {
@@ -103,7 +108,7 @@ impl Writer {
             SsmlTag::Emphasis => self.speech(content, speaker, style.emphasised(value("level"))),
             SsmlTag::Lang => {
                 let language = value("xml:lang").unwrap_or(&speaker.language).to_owned();
-                self.speech(content, &Speaker { language, man: speaker.man }, style);
+                self.speech(content, &Speaker { language, ..speaker.clone() }, style);
             }
             SsmlTag::Prosody => {
                 self.speech(content, speaker, style.prosody(value("rate"), value("pitch"), value("volume")));

@@ -23,7 +23,7 @@ pub enum VoicesError {
 ///
 /// # Errors
 /// The folder can't be written.
-pub fn unpack(folder: &Path, voice: Embedded) -> Result<(), VoicesError> {
+pub(super) fn unpack(folder: &Path, voice: Embedded) -> Result<(), VoicesError> {
     for name in voice.files() {
         let (_, content) = FILES.iter().find(|(file, _)| *file == name).ok_or(VoicesError::Missing(name))?;
         let path = folder.join(name);

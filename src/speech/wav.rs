@@ -30,7 +30,7 @@ const UNKNOWN_LENGTH_FROM: u32 = 0x7fff_0000;
 
 /// Reads WAV piece by piece.
 #[derive(Debug, Default)]
-pub struct WavReader {
+pub(super) struct WavReader {
     state: State,
     /// Bytes that are not a whole thing yet.
     rest: Vec<u8>,
@@ -75,7 +75,7 @@ impl WavReader {
     ///
     /// # Errors
     /// It is no WAV that is read here; what was appended before stands.
-    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<i16>) -> Result<(), WavError> {
+    pub(super) fn push(&mut self, bytes: &[u8], out: &mut Vec<i16>) -> Result<(), WavError> {
         let mut bytes = bytes;
         loop {
             match self.state {
@@ -130,12 +130,12 @@ impl WavReader {
     }
 
     /// Samples a second, once the header is in.
-    pub fn rate(&self) -> Option<u32> {
+    pub(super) fn rate(&self) -> Option<u32> {
         self.format.map(|format| format.rate)
     }
 
     /// Seconds of sound, if the header is in and says so.
-    pub fn seconds(&self) -> Option<u64> {
+    pub(super) fn seconds(&self) -> Option<u64> {
         let format = self.format?;
         match self.state {
             State::Data(Some(said)) => Some(said / format.frame_bytes() as u64 / u64::from(format.rate)),
@@ -147,7 +147,7 @@ impl WavReader {
     ///
     /// # Errors
     /// It ended before the header or before the length that the header promised.
-    pub fn finish(self) -> Result<(), WavError> {
+    pub(super) fn finish(self) -> Result<(), WavError> {
         match self.state {
             State::Over => Ok(()),
             State::Data(None) if self.came > 0 => Ok(()),

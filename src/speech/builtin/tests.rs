@@ -20,7 +20,7 @@ use crate::xml::ast::{Speech, SpeechNode};
 
 fn say(text: &str, language: &str, man: bool) -> Say {
     let speech = Speech(vec![SpeechNode::Text(text.to_owned())]);
-    let speaker = Speaker { language: language.to_owned(), man };
+    let speaker = Speaker { language: language.to_owned(), man, polly: None };
     match Script::of(&speech, &speaker).0.into_iter().next() {
         Some(Part::Say(say)) => say,
         other => panic!("{other:?}"),

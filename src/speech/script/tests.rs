@@ -21,7 +21,7 @@ fn pause(millis: u32) -> SpeechNode {
 
 /// One line a part: `pause 500`, or `en-US: text {rate/pitch/volume} text`.
 fn shown(nodes: Vec<SpeechNode>) -> String {
-    let speaker = Speaker { language: "en-US".to_owned(), man: false };
+    let speaker = Speaker { language: "en-US".to_owned(), man: false, polly: None };
     let part = |part: &Part| match part {
         Part::Pause { ms } => format!("pause {ms}"),
         Part::Say(say) => {
@@ -99,7 +99,7 @@ fn ssml_becomes_a_script(#[case] nodes: Vec<SpeechNode>, #[case] script: &str) {
 #[test]
 fn plain_words_have_no_markup() {
     let nodes = vec![text("a "), tag(SsmlTag::Emphasis, &[], vec![text("<b>")]), text(" & c ")];
-    let script = Script::of(&Speech(nodes), &Speaker { language: "en-US".to_owned(), man: false });
+    let script = Script::of(&Speech(nodes), &Speaker { language: "en-US".to_owned(), man: false, polly: None });
     let [Part::Say(say)] = script.0.as_slice() else { panic!("{script:?}") };
     assert_eq!(say.plain(), "a <b> & c");
 }

@@ -1,0 +1,377 @@
+//! Every sound a call may play, as a prompt: asked for at any time, given at once, filled in behind.
+//!
+//! Text goes to the providers in turn, files are fetched and decoded, tones and silence are made here. Calls
+//! that want the same sound share one prompt, also while it is still being made.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::builtin::Builtin;
+use super::cache::{Cache, Found, Kept};
+use super::config::{ProviderName, SpeechConfig};
+use super::espeak::Espeak;
+use super::file;
+use super::frames::FrameMaker;
+use super::language::Speaker;
+use super::openai::{EndpointError, OpenAi};
+use super::provider::{BoxFuture, Piece, Provider, Sink, SpeechError};
+use super::resample::RATE;
+use super::script::{Part, Say, Script};
+use crate::call::machine::Sound;
+use crate::clock::Clock;
+use crate::egress::{Egress, FetchedFile, FileAnswer};
+use crate::media::prompt::{Prompt, Slot, Writer};
+use crate::xml::ast::DocUrl;
+
+/// A file's bytes (`plivo-xml.md` §5.3).
+const FILE_BYTES_MAX: usize = 10 << 20;
+/// A file whose server says nothing about keeping it (§5.3).
+const FILE_KEPT: Duration = Duration::from_secs(60);
+/// However long a server says.
+const FILE_KEPT_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Prompts being made at a time; more wait.
+const MAKING_MAX: usize = 64;
+/// Pieces between a provider and the encoder.
+const PIECES: usize = 8;
+/// A fade at either end of a tone: without one it clicks.
+const FADE_MS: u32 = 5;
+/// A tone's height; −9 dB below full scale, as loud as speech.
+const TONE_PEAK: f32 = 11_600.0;
+
+/// Who gets a file for `<Play>`; [`Egress`] in a node.
+pub trait FileFetch: Send + Sync {
+    /// `url` with all its tries; at most `max` bytes. `etag`: of the copy that we have.
+    fn fetch<'a>(
+        &'a self,
+        url: &'a DocUrl,
+        max: usize,
+        etag: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<FileAnswer, String>>;
+}
+
+impl FileFetch for Egress {
+    fn fetch<'a>(
+        &'a self,
+        url: &'a DocUrl,
+        max: usize,
+        etag: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+        Box::pin(async move { self.fetch_file(&url.0, max, etag).await.map_err(|e| e.to_string()) })
+    }
+}
+
+/// The prompts of a node; cheap to clone.
+#[derive(Clone)]
+pub struct Library {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// In the order they are asked; the embedded voice is always among them.
+    providers: Vec<Arc<dyn Provider>>,
+    builtin: Arc<dyn Provider>,
+    /// Languages that were already complained about.
+    complained: Mutex<std::collections::BTreeSet<String>>,
+    cache: Mutex<Cache>,
+    clock: Clock,
+    runtime: Handle,
+    fetch: Arc<dyn FileFetch>,
+    making: Semaphore,
+    /// Turns at the processor: the shards want it too. A file may take long, and speech must not wait for that.
+    encoding: Arc<Semaphore>,
+    decoding: Arc<Semaphore>,
+}
+
+impl Library {
+    /// A library that makes its prompts on `runtime`.
+    ///
+    /// # Errors
+    /// `[speech.openai]` can't be used.
+    pub fn new(
+        config: SpeechConfig,
+        clock: Clock,
+        runtime: Handle,
+        fetch: Arc<dyn FileFetch>,
+    ) -> Result<Self, EndpointError> {
+        let builtin: Arc<dyn Provider> =
+            Arc::new(Builtin::new(config.helper, config.data_dir.join("voices"), clock.clone()));
+        let mut named = vec![(ProviderName::Builtin, Arc::clone(&builtin))];
+        if let Some(espeak) = Espeak::find(config.espeak.as_deref(), std::env::var_os("PATH").as_deref()) {
+            named.push((ProviderName::Espeak, Arc::new(espeak)));
+        }
+        if let Some(openai) = config.openai {
+            named.push((ProviderName::OpenAi, Arc::new(OpenAi::new(openai)?)));
+        }
+        // Stable: the one that was chosen comes first, the others keep their order.
+        named.sort_by_key(|(name, _)| *name != config.provider);
+        let providers = named.into_iter().map(|(_, provider)| provider).collect();
+        let bytes_max = (config.cache_mb as usize) << 20;
+        Ok(Self::with(providers, builtin, bytes_max, clock, runtime, fetch))
+    }
+
+    fn with(
+        providers: Vec<Arc<dyn Provider>>,
+        builtin: Arc<dyn Provider>,
+        bytes_max: usize,
+        clock: Clock,
+        runtime: Handle,
+        fetch: Arc<dyn FileFetch>,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let inner = Inner {
+            providers,
+            builtin,
+            complained: Mutex::default(),
+            cache: Mutex::new(Cache::new(bytes_max)),
+            clock,
+            runtime,
+            fetch,
+            making: Semaphore::new(MAKING_MAX),
+            encoding: Arc::new(Semaphore::new(cores)),
+            decoding: Arc::new(Semaphore::new(cores)),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The prompt for `sound`: ready, or being made from now on. Never waits. Whoever asks early (to have it ready)
+    /// and plays later should hold on to it: a file may be stale by then and be fetched again.
+    pub fn prompt(&self, sound: &Sound) -> Arc<Prompt> {
+        let now = self.inner.clock.now();
+        let mut cache = self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let stale = match cache.find(sound, now) {
+            Found::Prompt(prompt) => return prompt,
+            Found::Stale { prompt, etag } => etag.map(|etag| (prompt, etag)),
+            Found::Nothing => None,
+        };
+        let (prompt, writer) = Prompt::new();
+        cache.begin(sound, &prompt);
+        drop(cache);
+        let making = Making { inner: Arc::clone(&self.inner), sound: sound.clone(), prompt: Arc::clone(&prompt) };
+        self.inner.runtime.spawn(making.run(writer, stale));
+        prompt
+    }
+}
+
+/// One prompt in the making. Dropped before its end, it takes the prompt out of the cache.
+struct Making {
+    inner: Arc<Inner>,
+    sound: Sound,
+    prompt: Arc<Prompt>,
+}
+
+impl Making {
+    async fn run(self, writer: Writer, stale: Option<(Arc<Prompt>, String)>) {
+        let Ok(_turn) = self.inner.making.acquire().await else { return };
+        let made = match &self.sound {
+            Sound::Speak { speech, voice, language } => {
+                let script = Script::of(speech, &Speaker::of(voice, language.as_deref()));
+                self.speak(script, FrameMaker::new(writer)).await.map(|maker| (maker, Kept::Forever))
+            }
+            Sound::File { url } => self.file(url, FrameMaker::new(writer), stale).await,
+            Sound::Silence { ms } => {
+                self.silence(*ms, FrameMaker::silent(writer)).await.map(|maker| (maker, Kept::Forever))
+            }
+            Sound::Tone { hz, ms } => {
+                let pcm = tone(u32::from(*hz), u32::from(*ms));
+                self.encode(FrameMaker::new(writer), Piece { rate: RATE, pcm })
+                    .await
+                    .map(|maker| (maker, Kept::Forever))
+            }
+        };
+        let end = match made {
+            Ok((maker, kept)) => maker.finish().map(|bytes| (bytes, kept)).map_err(|e| e.to_string()),
+            Err(Failure { maker, reason }) => {
+                if let Some(maker) = maker {
+                    maker.fail(reason.as_str());
+                }
+                Err(reason)
+            }
+        };
+        match end {
+            Ok((bytes, kept)) => self.cache(|cache| cache.ready(&self.sound, &self.prompt, bytes, kept)),
+            Err(reason) => tracing::warn!(reason, "a prompt could not be made; it is left out"),
+        }
+    }
+
+    fn cache(&self, f: impl FnOnce(&mut Cache)) {
+        f(&mut self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    async fn silence(&self, ms: u32, maker: FrameMaker) -> Result<FrameMaker, Failure> {
+        self.work(&self.inner.encoding, maker, move |maker| maker.silence(ms)).await
+    }
+
+    async fn speak(&self, script: Script, mut maker: FrameMaker) -> Result<FrameMaker, Failure> {
+        for part in script.0 {
+            maker = match part {
+                Part::Pause { ms } => self.silence(ms, maker).await?,
+                Part::Say(say) => self.say(&say, maker).await?,
+            };
+        }
+        Ok(maker)
+    }
+
+    /// Asks one provider after the other, until one of them says it.
+    async fn say(&self, say: &Say, mut maker: FrameMaker) -> Result<FrameMaker, Failure> {
+        let language = &say.speaker.language;
+        let mut able: Vec<_> = self.inner.providers.iter().filter(|p| p.speaks(language)).collect();
+        if able.is_empty() {
+            let mut complained = self.inner.complained.lock().unwrap_or_else(PoisonError::into_inner);
+            // Languages come from documents: what is remembered of them is bounded.
+            if complained.len() < 1_000 && complained.insert(language.clone()) {
+                tracing::warn!(language, "nothing here speaks it: the nearest embedded voice does, once and for all");
+            }
+            able.push(&self.inner.builtin);
+        }
+        let mut reasons = Vec::new();
+        for provider in able {
+            let (said, kept_maker) = self.say_by(provider.as_ref(), say, maker).await;
+            maker = kept_maker?;
+            match said {
+                Ok(()) => return Ok(maker),
+                // What was said can't be taken back: another voice would begin anew.
+                Err((e, true)) => return Err(Failure::of(maker, e)),
+                Err((e, false)) => {
+                    tracing::warn!(provider = provider.name(), language, error = %e, "a voice failed");
+                    reasons.push(format!("{}: could not {e}", provider.name()));
+                }
+            }
+        }
+        Err(Failure::of(maker, reasons.join("; ")))
+    }
+
+    /// What `provider` says goes through the encoder while it still speaks. The error says whether it had begun.
+    async fn say_by(
+        &self,
+        provider: &dyn Provider,
+        say: &Say,
+        maker: FrameMaker,
+    ) -> (Result<(), (SpeechError, bool)>, Result<FrameMaker, Failure>) {
+        let (mut sink, mut pieces) = Sink::new(PIECES);
+        let speak = async move {
+            let said = provider.synthesise(say, &mut sink).await;
+            said.map_err(|e| (e, sink.begun()))
+        };
+        let encode = async move {
+            let mut maker = maker;
+            while let Some(piece) = pieces.recv().await {
+                maker = self.encode(maker, piece).await?;
+            }
+            Ok(maker)
+        };
+        tokio::join!(speak, encode)
+    }
+
+    async fn encode(&self, maker: FrameMaker, piece: Piece) -> Result<FrameMaker, Failure> {
+        self.work(&self.inner.encoding, maker, move |maker| maker.push(piece.rate, &piece.pcm)).await
+    }
+
+    /// Runs `work` on a worker thread, when one of the few `turns` is free.
+    async fn work<E: ToString>(
+        &self,
+        turns: &Arc<Semaphore>,
+        mut maker: FrameMaker,
+        work: impl FnOnce(&mut FrameMaker) -> Result<(), E> + Send + 'static,
+    ) -> Result<FrameMaker, Failure> {
+        let turn = Arc::clone(turns).acquire_owned().await;
+        let worked = self.inner.runtime.spawn_blocking(move || {
+            let _turn = turn;
+            match work(&mut maker) {
+                Ok(()) => Ok(maker),
+                Err(e) => Err(Failure::of(maker, e)),
+            }
+        });
+        worked.await.unwrap_or_else(|e| {
+            let reason = if e.is_panic() { "its maker faulted" } else { "the node is stopping" };
+            Err(Failure { maker: None, reason: reason.to_owned() })
+        })
+    }
+
+    async fn file(
+        &self,
+        url: &DocUrl,
+        maker: FrameMaker,
+        stale: Option<(Arc<Prompt>, String)>,
+    ) -> Result<(FrameMaker, Kept), Failure> {
+        let etag = stale.as_ref().map(|(_, etag)| etag.as_str());
+        let fetched = match self.inner.fetch.fetch(url, FILE_BYTES_MAX, etag).await {
+            Ok(FileAnswer::File(file)) => file,
+            Ok(FileAnswer::NotModified) => {
+                let Some((old, etag)) = stale else {
+                    return Err(Failure::of(maker, "fetch the file: its server answered 304 to a plain question"));
+                };
+                let at = self.inner.clock.now() + FILE_KEPT;
+                return Ok((copied(&old, maker)?, Kept::Until { at, etag: Some(etag) }));
+            }
+            Err(reason) => return Err(Failure::of(maker, format!("fetch the file: {reason}"))),
+        };
+        let FetchedFile { bytes, etag, cache_control } = fetched;
+        let kept = Kept::Until { at: self.inner.clock.now() + kept_for(cache_control.as_deref()), etag };
+        let maker = self.work(&self.inner.decoding, maker, move |maker| file::decode(&bytes, maker)).await?;
+        Ok((maker, kept))
+    }
+}
+
+impl Drop for Making {
+    /// However it ended: what did not become ready is not kept.
+    fn drop(&mut self) {
+        if self.prompt.failure().is_some() || !self.prompt.is_settled() {
+            self.cache(|cache| cache.failed(&self.sound, &self.prompt));
+        }
+    }
+}
+
+/// Why a prompt can't be made, and its maker, unless that was lost with it.
+struct Failure {
+    maker: Option<Box<FrameMaker>>,
+    reason: String,
+}
+
+impl Failure {
+    fn of(maker: FrameMaker, reason: impl ToString) -> Self {
+        Self { maker: Some(Box::new(maker)), reason: reason.to_string() }
+    }
+}
+
+/// The frames of a prompt that is still right, in a new one: frames are shared, so this copies pointers.
+fn copied(old: &Arc<Prompt>, mut maker: FrameMaker) -> Result<FrameMaker, Failure> {
+    let mut cursor = old.cursor();
+    while let Slot::Ready(frame) = cursor.next() {
+        if let Err(e) = maker.share(frame) {
+            return Err(Failure::of(maker, e));
+        }
+    }
+    Ok(maker)
+}
+
+/// How long a file is good without asking again.
+fn kept_for(cache_control: Option<&str>) -> Duration {
+    let Some(header) = cache_control else { return FILE_KEPT };
+    let words = || header.split(',').map(|word| word.trim().to_ascii_lowercase());
+    if words().any(|word| word == "no-store" || word == "no-cache" || word.starts_with("no-cache=")) {
+        return Duration::ZERO;
+    }
+    let age = words().find_map(|word| word.strip_prefix("max-age=").map(|n| n.trim_matches('"').parse::<u64>()));
+    match age {
+        Some(Ok(seconds)) => Duration::from_secs(seconds).min(FILE_KEPT_MAX),
+        Some(Err(_)) | None => FILE_KEPT,
+    }
+}
+
+/// A sine at 16 kHz, faded in and out.
+fn tone(hz: u32, ms: u32) -> Vec<i16> {
+    let samples = ms * (RATE / 1_000);
+    let fade = (FADE_MS * (RATE / 1_000)) as f32;
+    let step = std::f64::consts::TAU * f64::from(hz.min(RATE / 2)) / f64::from(RATE);
+    let at = |n: u32| {
+        let from_end = (samples - 1 - n).min(n) as f32;
+        (f64::from(n) * step).sin() as f32 * TONE_PEAK * (from_end / fade).min(1.0)
+    };
+    (0..samples).map(|n| at(n) as i16).collect()
+}
+
+#[cfg(test)]
+mod tests;
