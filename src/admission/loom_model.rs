@@ -4,10 +4,10 @@ mod sync {
     pub(super) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 }
 
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, clippy::duplicate_mod)]
 #[path = "cps.rs"]
 mod cps;
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, clippy::duplicate_mod)]
 #[path = "slots.rs"]
 mod slots;
 
@@ -90,6 +90,27 @@ fn r01_a_lowered_limit_holds_from_that_instant() {
         drop(held);
         assert_eq!((slots.in_use(), slots.limit()), (0, 1));
         assert!(slots.acquire().is_some());
+    });
+}
+
+#[test]
+fn r01_three_threads_and_a_limit_that_changes() {
+    // All interleavings take half a minute; those with at most three preemptions, a moment.
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let slots = Slots::new(1);
+        let taker = |slots: &Arc<Slots>| {
+            let slots = slots.clone();
+            thread::spawn(move || drop(slots.acquire()))
+        };
+        let (one, two) = (taker(&slots), taker(&slots));
+        slots.set_limit(2);
+        assert!(slots.in_use() <= 2);
+        one.join().unwrap();
+        two.join().unwrap();
+        assert_eq!((slots.in_use(), slots.limit()), (0, 2), "a release never touches the limit");
+        assert!(slots.high_water() <= 2);
     });
 }
 

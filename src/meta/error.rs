@@ -84,7 +84,7 @@ const TABLE: &[(RangeInclusive<i64>, Class)] = &[
     (138_000..=138_999, Class::AsSaid),
 ];
 
-/// Longest text of Graph's that is kept, in bytes.
+/// Longest text of Graph's that is kept, in characters.
 const DETAILS_MAX: usize = 500;
 
 /// Reads the answer to a request about a call. `after` is its `Retry-After`.
@@ -108,8 +108,7 @@ pub fn classify(action: Action, status: u16, after: Option<Duration>, body: &[u8
             again(Trouble::Server { status }, false)
         }
         Class::No | Class::AsSaid => {
-            let mut details = error.as_ref().map_or("", ErrorDetail::details).to_owned();
-            details.truncate(details.floor_char_boundary(DETAILS_MAX));
+            let details = error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
             Verdict::Refused { status, code, details }
         }
         Class::Transient => again(Trouble::Server { status }, false),
@@ -156,7 +155,7 @@ fn special(error: &ErrorDetail) -> Option<Verdict> {
     let text = error.details().to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["already accepted", "already been accepted", "already connected"]) {
-        return Some(Verdict::AlreadyAccepted { details: error.details().to_owned() });
+        return Some(Verdict::AlreadyAccepted { details: error.details().chars().take(DETAILS_MAX).collect() });
     }
     let of_call = says(&["call"]);
     let over = says(&["not found", "ended", "terminated", "does not exist", "is over", "already over", "unknown call"]);

@@ -22,9 +22,22 @@ where
     C: Calls,
     B: Body,
 {
+    handle_within(door, request, BODY_TIME).await
+}
+
+/// [`handle`] with another time for the body.
+pub(super) async fn handle_within<C, B>(
+    door: &Door<C>,
+    request: Request<B>,
+    body_time: Duration,
+) -> Response<Full<Bytes>>
+where
+    C: Calls,
+    B: Body,
+{
     match *request.method() {
         Method::GET => verification(door, request.uri().query().unwrap_or_default()),
-        Method::POST => event(door, request).await,
+        Method::POST => event(door, request, body_time).await,
         _ => {
             let mut answer = empty(StatusCode::METHOD_NOT_ALLOWED);
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
@@ -46,13 +59,13 @@ fn verification<C: Calls>(door: &Door<C>, query: &str) -> Response<Full<Bytes>> 
     answer
 }
 
-async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>) -> Response<Full<Bytes>> {
+async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time: Duration) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let refused = |effect, status| {
         door.count(&Kind::BODY, effect);
         empty(status)
     };
-    let body = match tokio::time::timeout(BODY_TIME, read(body)).await {
+    let body = match tokio::time::timeout(body_time, read(body)).await {
         Ok(Ok(body)) => body,
         Ok(Err(Unread::TooLarge)) => return refused(Effect::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
         // The sender has gone, or dawdles: nobody to count, and nothing was read.

@@ -135,7 +135,11 @@ impl<'a> Value<'a> {
     /// A string cut at [`TEXT_MAX`] bytes on a character boundary.
     pub(super) fn text(self) -> Option<String> {
         let mut text = self.string()?;
-        text.truncate(text.floor_char_boundary(TEXT_MAX));
+        let mut end = text.len().min(TEXT_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
         Some(text)
     }
 

@@ -1,6 +1,658 @@
 //! The fixtures of `fixtures/meta`, and what a hostile sender might try.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ::http::{Request, StatusCode};
+use aws_lc_rs::hmac;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full as Whole};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot};
+use crate::call::machine::Termination;
+use crate::clock::Clock;
+use crate::config::Secret;
+use crate::media::sdp::Offer;
+use crate::model::{E164, Timestamp, WabaId, Wacid};
+
 pub(super) fn fixture(file: &str) -> Vec<u8> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/meta").join(file);
     std::fs::read(&path).unwrap_or_else(|error| panic!("could not read {}: {error}", path.display()))
+}
+
+fn index() -> Value {
+    serde_json::from_slice(&fixture("index.json")).unwrap()
+}
+
+/// Calls as a registry would keep them, with everything written down.
+#[derive(Default)]
+struct Phones {
+    live: Mutex<BTreeMap<CallKey, Slot>>,
+    started: Mutex<Vec<Started>>,
+    rejected: Mutex<Vec<(CallKey, Reason)>>,
+    ended: Mutex<Vec<(CallKey, Termination)>>,
+    no_room_to_start: AtomicBool,
+    no_room_to_reject: AtomicBool,
+    no_room_to_tell: AtomicBool,
+}
+
+#[derive(Clone, Debug)]
+struct Started {
+    number: E164,
+    connect: Connect,
+}
+
+impl Calls for Phones {
+    type Offer = Offer;
+
+    fn read_offer(&self, sdp: &str) -> Option<Offer> {
+        Offer::parse(sdp, false).ok()
+    }
+
+    fn start(&self, admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+        if self.no_room_to_start.load(Ordering::SeqCst) {
+            return Err(Busy(admitted));
+        }
+        let (number, slot) = admitted.begin();
+        self.live.lock().unwrap().insert(incoming.connect.key.clone(), slot);
+        let started = Started { number: number.spec.number.clone(), connect: incoming.connect };
+        self.started.lock().unwrap().push(started);
+        Ok(())
+    }
+
+    fn terminated(&self, key: &CallKey, termination: Termination) -> Known {
+        if self.no_room_to_tell.load(Ordering::SeqCst) {
+            return Known::Busy;
+        }
+        match self.live.lock().unwrap().remove(key) {
+            Some(_) => {
+                self.ended.lock().unwrap().push((key.clone(), termination));
+                Known::Ended
+            }
+            None => Known::Unknown,
+        }
+    }
+
+    fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), Full> {
+        if self.no_room_to_reject.load(Ordering::SeqCst) {
+            return Err(Full);
+        }
+        let key = CallKey { phone_number_id: number.spec.phone_number_id.clone(), wacid };
+        self.rejected.lock().unwrap().push((key, reason));
+        Ok(())
+    }
+}
+
+/// A node's doorstep as the fixtures' world describes it.
+struct World {
+    door: Door<Phones>,
+    gate: Arc<Gate>,
+    clock: Clock,
+}
+
+impl World {
+    fn at(now: i64) -> Self {
+        Self::with(now, 1_000, 1_000)
+    }
+
+    fn with(now: i64, cps: u32, calls_per_number: u32) -> Self {
+        let clock = Clock::stepped(Timestamp::from_secs(now));
+        let world = &index()["world"];
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let account =
+            AccountSpec { auth_id: text(&world["account"]).into(), parent: None, cps: Some(cps), tokens: Vec::new() };
+        let numbers = world["numbers"].as_array().unwrap().iter().map(|row| NumberSpec {
+            number: E164::parse(row["number"].as_str().unwrap()).unwrap(),
+            phone_number_id: text(&row["phone_number_id"]).into(),
+            waba: WabaId::from(text(&row["waba"])),
+            account: account.auth_id.clone(),
+            alias: String::new(),
+            calling_enabled: row["calling_enabled"].as_bool().unwrap(),
+            answer: None,
+            fallback: None,
+            hangup: None,
+            messages: None,
+            calls_per_number,
+            access_token: None,
+        });
+        let directory = Directory::new(10);
+        directory.replace(vec![account.clone()], numbers.collect()).unwrap();
+        let gate = Arc::new(Gate::new(Arc::new(directory), clock.now()));
+        let config = DoorConfig {
+            app_secret: Secret::new(text(&world["app_secret"])),
+            app_secret_previous: None,
+            verify_token: Secret::new(text(&world["verify_token"])),
+        };
+        Self { door: Door::new(Phones::default(), gate.clone(), clock.clone(), &config), gate, clock }
+    }
+
+    fn phones(&self) -> &Phones {
+        self.door.calls()
+    }
+
+    fn deliver(&self, body: &[u8]) -> Vec<Handled> {
+        let mut handled = Vec::new();
+        self.door.deliver(body, |item| handled.push(item)).unwrap();
+        handled
+    }
+
+    fn effects(&self, body: &[u8]) -> Vec<Effect> {
+        self.deliver(body).into_iter().map(|handled| handled.effect).collect()
+    }
+
+    async fn post(&self, body: impl Into<Bytes>) -> StatusCode {
+        handle(&self.door, signed(body)).await.status()
+    }
+}
+
+fn signed(body: impl Into<Bytes>) -> Request<Whole<Bytes>> {
+    let body = body.into();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"offhook-fixture-app-secret-0001");
+    let tag = format!("sha256={}", hex::encode(hmac::sign(&key, &body)));
+    Request::post("/webhooks/meta").header("X-Hub-Signature-256", tag).body(Whole::new(body)).unwrap()
+}
+
+const NOW: i64 = 1_790_000_000;
+
+/// `connect_user.json` with its one call changed.
+fn connect(id: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let mut body: Value = serde_json::from_slice(&fixture("webhooks/connect_user.json")).unwrap();
+    let call = &mut body["entry"][0]["changes"][0]["value"]["calls"][0];
+    call["id"] = json!(id);
+    change(call);
+    serde_json::to_vec(&body).unwrap()
+}
+
+fn terminate(id: &str) -> Vec<u8> {
+    connect(id, |call| *call = json!({"id": id, "event": "terminate", "timestamp": "1790000000"}))
+}
+
+/// What this version makes of an effect that the index promises: conversations and outbound calls are to come.
+fn for_now(kind: &str, promised: &str, outbound: bool) -> String {
+    match promised {
+        "message_stored" | "permission_updated" | "message_status_applied" => "ignored",
+        "account_noted" | "settings_noted" => "ignored",
+        "ignored" | "malformed" => promised,
+        _ if outbound && kind == "calls.terminate" => "late",
+        _ if outbound => "parked",
+        other => other,
+    }
+    .to_owned()
+}
+
+#[tokio::test]
+async fn every_webhook_of_the_fixtures_does_what_its_row_says() {
+    let index = index();
+    let rows = index["webhooks"].as_array().unwrap();
+    assert_eq!(rows.len(), 94);
+    for row in rows {
+        let file = row["file"].as_str().unwrap();
+        let now = row["now"].as_i64().unwrap();
+        let (world, listener) = (World::at(now), World::at(now));
+        for before in row["precondition"].as_array().into_iter().flatten() {
+            let body = fixture(before.as_str().unwrap());
+            world.deliver(&body);
+            assert_eq!(listener.post(body).await, StatusCode::OK, "{file}");
+        }
+        let forget = |phones: &Phones| {
+            phones.started.lock().unwrap().clear();
+            phones.rejected.lock().unwrap().clear();
+        };
+        forget(world.phones());
+        let body = fixture(file);
+        assert_eq!(u64::from(listener.post(body.clone()).await.as_u16()), row["status"], "{file}");
+        let handled = world.deliver(&body);
+        let items = row["items"].as_array().unwrap();
+        assert_eq!(handled.len(), items.len(), "{file}: {handled:?}");
+        let outbound = row["setup"]["outbound"].is_array();
+        for (handled, item) in handled.iter().zip(items) {
+            let kind = item["kind"].as_str().unwrap();
+            assert_eq!((handled.kind.as_str(), handled.id.as_deref()), (kind, item["id"].as_str()), "{file}");
+            let effect = for_now(kind, item["effect"].as_str().unwrap(), outbound);
+            assert_eq!(handled.effect.as_str(), effect, "{file}");
+            if !outbound {
+                graph_and_call(&world, file, item);
+            }
+        }
+    }
+}
+
+/// Of one item: the actions at Graph, the reason, and what the call is told.
+fn graph_and_call(world: &World, file: &str, item: &Value) {
+    let Some(id) = item["id"].as_str() else { return };
+    let number = item["number"].as_str();
+    let started = world.phones().started.lock().unwrap().clone();
+    let started: Vec<_> = started
+        .iter()
+        .filter(|call| call.connect.key.wacid.as_str() == id && number.is_none_or(|n| call.number.as_str() == n))
+        .collect();
+    let rejected = world.phones().rejected.lock().unwrap().clone();
+    let rejected: Vec<_> = rejected.iter().filter(|(key, _)| key.wacid.as_str() == id).collect();
+    if let Some(actions) = item["graph"].as_array() {
+        let pre_accepts = started.iter().map(|_| "pre_accept");
+        let done: Vec<&str> = pre_accepts.chain(rejected.iter().map(|_| "reject")).collect();
+        assert_eq!(done, actions.iter().map(|a| a.as_str().unwrap()).collect::<Vec<_>>(), "{file}");
+    }
+    if let Some(reason) = item["reason"].as_str() {
+        assert_eq!(rejected[0].1.as_str(), reason, "{file}");
+    }
+    let call = started.first();
+    let told = |name: &str, is: Option<&str>| {
+        if let Some(expected) = item[name].as_str() {
+            assert_eq!(is, Some(expected), "{file}: {name}");
+        }
+    };
+    let from = call.map(|call| call.connect.user(&call.number));
+    told("from", from.as_deref());
+    told("to", call.map(|call| call.number.as_str()));
+    told("cta_payload", call.and_then(|call| call.connect.cta_payload.as_deref()));
+    told("deeplink_payload", call.and_then(|call| call.connect.deeplink_payload.as_deref()));
+    if let Some(code) = item["error_code"].as_i64() {
+        assert_eq!(world.phones().ended.lock().unwrap()[0].1.error_code, Some(code), "{file}");
+    }
+}
+
+#[test]
+fn a_terminate_is_read_in_every_shape_meta_has() {
+    for (file, status, duration) in [
+        ("terminate_completed", "completed", Some(52)),
+        ("terminate_failed_no_times", "failed", None),
+        ("terminate_status_array", "completed", Some(38)),
+        ("terminate_duration_string", "completed", Some(52)),
+    ] {
+        let world = World::at(NOW);
+        world.deliver(&fixture("webhooks/connect_user.json"));
+        world.deliver(&fixture(&format!("webhooks/{file}.json")));
+        let ended = world.phones().ended.lock().unwrap().clone();
+        let (_, termination) = &ended[0];
+        assert_eq!(termination.status.as_deref(), Some(status), "{file}");
+        assert_eq!(termination.duration_secs.is_some(), duration.is_some(), "{file}");
+        assert_eq!(termination.start_time.is_some(), duration.is_some(), "{file}");
+        if file != "terminate_duration_string" {
+            assert_eq!(termination.duration_secs, duration, "{file}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn verification_as_the_fixtures_say() {
+    let world = World::at(NOW);
+    for row in index()["verification"].as_array().unwrap() {
+        let uri = format!("/webhooks/meta?{}", row["query"].as_str().unwrap());
+        let answer = handle(&world.door, Request::get(uri).body(Whole::<Bytes>::default()).unwrap()).await;
+        assert_eq!(u64::from(answer.status().as_u16()), row["status"], "{row}");
+        if let Some(expected) = row["body"].as_str() {
+            assert_eq!(answer.headers()["content-type"], "text/plain");
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), expected.as_bytes());
+        }
+    }
+    for method in ["PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"] {
+        let request = Request::builder().method(method).uri("/webhooks/meta").body(Whole::<Bytes>::default()).unwrap();
+        assert_eq!(handle(&world.door, request).await.status(), StatusCode::METHOD_NOT_ALLOWED, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn r14_the_order_of_checks_is_size_signature_json() {
+    let world = World::at(NOW);
+    let unsigned = |body: Vec<u8>| Request::post("/webhooks/meta").body(Whole::new(Bytes::from(body))).unwrap();
+    const MAX: usize = 3 * 1024 * 1024;
+    let mut padded = fixture("webhooks/connect_user.json");
+    padded.resize(MAX, b' ');
+    assert_eq!(world.post(padded.clone()).await, StatusCode::OK);
+    padded.push(b' ');
+    assert_eq!(world.post(padded.clone()).await, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(handle(&world.door, unsigned(padded.clone())).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    // The same without a length told beforehand: counted while it is read.
+    let chunks = padded
+        .chunks(60_000)
+        .map(|c| Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::copy_from_slice(c))));
+    let chunked = http_body_util::StreamBody::new(futures_util::stream::iter(chunks.collect::<Vec<_>>()));
+    let answer = handle(&world.door, Request::post("/webhooks/meta").body(chunked).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(handle(&world.door, unsigned(b"not json".to_vec())).await.status(), StatusCode::UNAUTHORIZED);
+    let unsigned_answer = handle(&world.door, unsigned(fixture("webhooks/batch_two_numbers.json"))).await;
+    assert_eq!(unsigned_answer.status(), StatusCode::UNAUTHORIZED);
+    assert!(unsigned_answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+    assert_eq!(world.phones().started.lock().unwrap().len(), 1, "an unsigned body has no effect");
+    let deep = |levels: usize| format!("{{\"x\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+    for (body, status) in [
+        (String::new(), StatusCode::BAD_REQUEST),
+        ("\u{feff}{}".to_owned(), StatusCode::BAD_REQUEST),
+        ("{\"a\":NaN}".to_owned(), StatusCode::BAD_REQUEST),
+        (deep(200), StatusCode::BAD_REQUEST),
+        (deep(1_000_000), StatusCode::BAD_REQUEST),
+        (deep(127), StatusCode::OK),
+        ("{}".to_owned(), StatusCode::OK),
+        ("[]".to_owned(), StatusCode::OK),
+        ("17".to_owned(), StatusCode::OK),
+        ("null".to_owned(), StatusCode::OK),
+    ] {
+        let shown: String = body.chars().take(20).collect();
+        assert_eq!(world.post(body).await, status, "{shown}");
+    }
+    // gzip is not undone: signed, and no JSON.
+    assert_eq!(world.post(vec![0x1f, 0x8b, 8, 0, 0]).await, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn r10_a_body_that_dawdles_is_given_up() {
+    let world = World::at(NOW);
+    let first = Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from_static(b"{")));
+    let stream = futures_util::StreamExt::chain(futures_util::stream::iter([first]), futures_util::stream::pending());
+    let request = Request::post("/webhooks/meta").body(http_body_util::StreamBody::new(stream)).unwrap();
+    let answer = super::http::handle_within(&world.door, request, Duration::from_millis(5)).await;
+    assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+}
+
+#[test]
+fn wrong_shapes_cost_nobody_else_anything() {
+    let good = |id: &str| {
+        let body: Value = serde_json::from_slice(&connect(id, |_| {})).unwrap();
+        body["entry"][0]["changes"][0].clone()
+    };
+    let whole = |entry: Value| json!({"object": "whatsapp_business_account", "entry": entry});
+    let value =
+        |value: Value| whole(json!([{"id": 5, "changes": [{"field": "calls", "value": value}, good("wacid.Z")]}]));
+    let metadata = json!({"phone_number_id": "106540352242922"});
+    use Effect::{Admitted, Ignored, Malformed};
+    let rows: Vec<(Value, Vec<Effect>)> = vec![
+        (json!({"object": 5, "entry": []}), vec![Ignored]),
+        (whole(json!({})), vec![Malformed]),
+        (json!({"object": "whatsapp_business_account"}), vec![Malformed]),
+        (whole(json!([1, null, {"changes": 5}, {"changes": [7, {}, {"field": 8}]}])), vec![Malformed; 6]),
+        (value(json!(null)), vec![Malformed, Admitted]),
+        (value(json!({})), vec![Malformed, Admitted]),
+        (value(json!({"metadata": metadata, "calls": {}})), vec![Malformed, Admitted]),
+        (value(json!({"metadata": 3, "calls": [{"id": "wacid.Y", "event": "terminate"}]})), vec![Malformed, Admitted]),
+        (value(json!({"metadata": {}, "statuses": [1], "calls": [2]})), vec![Malformed, Malformed, Admitted]),
+        (
+            value(json!({"metadata": metadata, "calls": [[], null, {"event": 3}, {"event": "connect"},
+                {"event": "connect", "id": ""}, {"event": "terminate", "id": "x".repeat(513)},
+                {"event": "connect", "id": "wacid.\u{e9}"}]})),
+            vec![Malformed, Malformed, Malformed, Malformed, Malformed, Malformed, Malformed, Admitted],
+        ),
+        (
+            whole(
+                json!([{"changes": [{"field": "messages", "value": {"metadata": metadata, "messages": [4, {"id": "wamid.1"}],
+                "statuses": [{"id": "wamid.1"}, {"id": "wamid.1", "status": "seen"}]}}]}]),
+            ),
+            vec![Malformed, Malformed, Malformed, Ignored],
+        ),
+    ];
+    for (body, effects) in rows {
+        let world = World::at(NOW);
+        assert_eq!(world.effects(&serde_json::to_vec(&body).unwrap()), effects, "{body}");
+    }
+}
+
+#[test]
+fn offers_and_directions_of_every_kind() {
+    let sdp: Value = serde_json::from_slice(&connect("x", |_| {})).unwrap();
+    let sdp = sdp["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"].clone();
+    let long = "x".repeat(16_385);
+    let bad = Effect::Rejected(Reason::BadOffer);
+    let rows: Vec<(&str, Value, Effect)> = vec![
+        ("session", json!(null), Effect::Ignored),
+        ("session", json!({}), Effect::Ignored),
+        ("session", json!({"sdp_type": "offer", "sdp": null}), Effect::Ignored),
+        ("session", json!("v=0"), bad),
+        ("session", json!({"sdp_type": "offer", "sdp": 5}), bad),
+        ("session", json!({"sdp_type": "offer", "sdp": long}), bad),
+        ("session", json!({"sdp_type": "pranswer", "sdp": sdp}), bad),
+        ("session", json!({"sdp_type": 7, "sdp": sdp}), bad),
+        ("session", json!({"sdp_type": "OFFER", "sdp": sdp}), Effect::Admitted),
+        ("session", json!({"sdp": sdp}), Effect::Admitted),
+        ("direction", json!("user_initiated"), Effect::Admitted),
+        ("direction", json!("Sideways"), Effect::Ignored),
+        ("direction", json!(1), Effect::Ignored),
+        ("direction", json!("BUSINESS_INITIATED"), Effect::Parked),
+        ("event", json!("Connect"), Effect::Admitted),
+        ("event", json!("hold"), Effect::Ignored),
+        ("id", json!(17), Effect::Admitted),
+        ("timestamp", json!("soon"), Effect::Admitted),
+        ("timestamp", json!(-5), Effect::Admitted),
+        ("timestamp", json!(1), Effect::Stale),
+    ];
+    for (member, value, effect) in rows {
+        let world = World::at(NOW);
+        let body = connect("wacid.A", |call| call[member] = value.clone());
+        assert_eq!(
+            world.effects(&body),
+            [effect],
+            "{member} {}",
+            value.to_string().chars().take(60).collect::<String>()
+        );
+    }
+    let legacy = |direction: Value| {
+        connect("wacid.A", |call| {
+            call["session"] = json!(null);
+            call["connection"] = json!({"webrtc": {"sdp": sdp}});
+            call["direction"] = direction;
+        })
+    };
+    assert_eq!(World::at(NOW).effects(&legacy(json!("USER_INITIATED"))), [Effect::Admitted]);
+    assert_eq!(World::at(NOW).effects(&legacy(json!(null))), [Effect::Admitted], "told by `to`");
+    let nothing = connect("wacid.A", |call| {
+        call["direction"] = json!(null);
+        call["session"] = json!({"sdp": sdp});
+        call["to"] = json!(null);
+    });
+    assert_eq!(World::at(NOW).effects(&nothing), [Effect::Malformed]);
+}
+
+#[test]
+fn connects_are_stale_past_a_minute_and_five_ahead() {
+    for (offset, effect) in [
+        (-60, Effect::Admitted),
+        (-61, Effect::Stale),
+        (300, Effect::Admitted),
+        (301, Effect::Stale),
+        (i64::MAX - NOW, Effect::Stale),
+    ] {
+        let body = connect("wacid.A", |call| call["timestamp"] = json!((NOW + offset).to_string()));
+        assert_eq!(World::at(NOW).effects(&body), [effect], "{offset}");
+    }
+}
+
+#[test]
+fn a_caller_with_nothing_to_show_is_anonymous_and_names_lose_their_control_characters() {
+    let body = connect("wacid.A", |call| call["from"] = json!(null));
+    let mut body: Value = serde_json::from_slice(&body).unwrap();
+    let value = &mut body["entry"][0]["changes"][0]["value"];
+    value["contacts"] = json!([{"profile": {"name": "A\u{0}sha\r\n<b>\u{9b}"}}]);
+    let world = World::at(NOW);
+    world.deliver(&serde_json::to_vec(&body).unwrap());
+    let started = world.phones().started.lock().unwrap();
+    let connect = &started[0].connect;
+    assert_eq!(connect.user(&started[0].number), "anonymous");
+    assert_eq!(connect.name, "Asha<b>");
+    let shown = format!("{connect:?} {:?}", connect.sdp);
+    assert!(!shown.contains("ice-pwd") && !shown.contains("Asha"), "{shown}");
+}
+
+#[test]
+fn r05_a_terminate_leaves_its_tombstone_for_ten_minutes() {
+    let world = World::at(NOW);
+    let late_connect = |world: &World| {
+        let now = world.clock.wall().secs();
+        connect("wacid.A", |call| call["timestamp"] = json!(now))
+    };
+    assert_eq!(world.effects(&terminate("wacid.A")), [Effect::Late]);
+    world.clock.step(Duration::from_secs(599));
+    assert_eq!(world.effects(&late_connect(&world)), [Effect::Late]);
+    let world = World::at(NOW);
+    world.effects(&terminate("wacid.A"));
+    world.clock.step(Duration::from_secs(600));
+    assert_eq!(world.effects(&late_connect(&world)), [Effect::Admitted]);
+    assert_eq!(world.effects(&terminate("wacid.A")), [Effect::Duplicate], "its key is kept a week");
+    world.clock.step(Duration::from_secs(7 * 86_400));
+    assert_eq!(world.effects(&terminate("wacid.A")), [Effect::Ended]);
+}
+
+#[test]
+fn r05_ten_copies_at_once_make_one_call() {
+    let world = World::at(NOW);
+    let body = fixture("webhooks/connect_user.json");
+    let mut effects: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..10).map(|_| scope.spawn(|| world.effects(&body)[0])).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap().as_str()).collect()
+    });
+    effects.sort_unstable();
+    assert_eq!(effects[0], "admitted");
+    assert!(effects[1..].iter().all(|effect| *effect == "duplicate"), "{effects:?}");
+}
+
+#[test]
+fn r05_a_connect_and_its_terminate_at_the_same_moment_leave_no_call_behind() {
+    let world = World::at(NOW);
+    for n in 0..500 {
+        let id = format!("wacid.{n}");
+        let (connect, terminate) = (connect(&id, |_| {}), terminate(&id));
+        std::thread::scope(|scope| {
+            scope.spawn(|| world.effects(&connect));
+            scope.spawn(|| world.effects(&terminate));
+        });
+        assert!(world.phones().live.lock().unwrap().is_empty(), "{id} goes on for ever");
+    }
+}
+
+#[tokio::test]
+async fn r10_no_room_means_reject_and_no_room_for_that_means_come_again() {
+    let world = World::with(NOW, 1, 1_000);
+    let phones = world.phones();
+    phones.no_room_to_start.store(true, Ordering::SeqCst);
+    assert_eq!(world.effects(&connect("wacid.A", |_| {})), [Effect::Rejected(Reason::Overloaded)]);
+    phones.no_room_to_reject.store(true, Ordering::SeqCst);
+    let b = connect("wacid.B", |_| {});
+    assert_eq!(world.post(b.clone()).await, StatusCode::SERVICE_UNAVAILABLE);
+    phones.no_room_to_start.store(false, Ordering::SeqCst);
+    phones.no_room_to_reject.store(false, Ordering::SeqCst);
+    assert_eq!(world.effects(&b), [Effect::Admitted], "nothing was spent on the two before, and B is no duplicate");
+    phones.no_room_to_tell.store(true, Ordering::SeqCst);
+    assert_eq!(world.post(terminate("wacid.B")).await, StatusCode::SERVICE_UNAVAILABLE);
+    phones.no_room_to_tell.store(false, Ordering::SeqCst);
+    assert_eq!(world.effects(&terminate("wacid.B")), [Effect::Ended]);
+    world.gate.drain();
+    world.clock.step(Duration::from_secs(1));
+    assert_eq!(world.effects(&connect("wacid.C", |_| {})), [Effect::Rejected(Reason::Draining)]);
+}
+
+#[test]
+fn account_events_are_told_apart_by_content_not_by_order() {
+    let world = World::at(NOW);
+    let one = br#"{"object":"whatsapp_business_account","entry":[{"changes":[{"field":"account_update","value":{"event":"X","a":[1,{"c":2,"b":1}]}}]}]}"#;
+    let same = br#"{"object":"whatsapp_business_account","entry":[{"changes":[{"value":{"a":[1,{"b":1,"c":2}],"event":"X"},"field":"account_update"}]}]}"#;
+    let other = br#"{"object":"whatsapp_business_account","entry":[{"changes":[{"value":{"a":[2,{"b":1,"c":2}],"event":"X"},"field":"account_update"}]}]}"#;
+    assert_eq!(world.effects(one), [Effect::Ignored]);
+    assert_eq!(world.effects(same), [Effect::Duplicate]);
+    assert_eq!(world.effects(other), [Effect::Ignored]);
+    world.clock.step(Duration::from_secs(86_400));
+    assert_eq!(world.effects(one), [Effect::Ignored]);
+}
+
+#[test]
+fn a_thousand_and_more_items_of_one_array_are_all_handled() {
+    let mut body: Value = serde_json::from_slice(&fixture("webhooks/connect_user.json")).unwrap();
+    let calls = &mut body["entry"][0]["changes"][0]["value"]["calls"];
+    let ids = (0..1_500).map(|n| json!({"id": format!("wacid.{n}"), "event": "terminate"}));
+    *calls = ids.collect();
+    let effects = World::at(NOW).effects(&serde_json::to_vec(&body).unwrap());
+    assert_eq!(effects, vec![Effect::Late; 1_500]);
+}
+
+#[test]
+fn r23_labels_stay_a_closed_list() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let rendered = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        let world = World::at(NOW);
+        world.deliver(&fixture("webhooks/connect_user.json"));
+        world.deliver(&fixture("webhooks/connect_user_duplicate.json"));
+        world.deliver(&fixture("webhooks/connect_unknown_number.json"));
+        for n in 0..200 {
+            let field =
+                json!({"object": "whatsapp_business_account", "entry": [{"changes": [{"field": format!("f{n}")}]}]});
+            world.deliver(field.to_string().as_bytes());
+            world.deliver(&connect(&format!("wacid.{n}"), |call| call["event"] = json!(format!("event{n}"))));
+        }
+        world.gate.publish_gauges();
+    });
+    let text = rendered.render();
+    for line in [
+        r#"offhook_webhook_events_total{kind="calls.connect",result="admitted"} 1"#,
+        r#"offhook_webhook_events_total{kind="calls.connect",result="duplicate"} 1"#,
+        r#"offhook_webhook_events_total{kind="calls.connect",result="unknown_number"} 1"#,
+        r#"offhook_webhook_events_total{kind="other",result="ignored"} 400"#,
+        r#"offhook_admission_total{direction="inbound",result="admitted"} 1"#,
+        r#"offhook_admission_total{direction="inbound",result="duplicate"} 1"#,
+        r#"offhook_admission_total{direction="inbound",result="unknown_number"} 1"#,
+        r#"offhook_number_slots_in_use{number="918035737458"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    let kinds: BTreeSet<&str> = text.lines().filter(|line| line.starts_with("offhook_webhook")).collect();
+    assert_eq!(kinds.len(), 4);
+}
+
+/// Puts `with` in the place of the `nth` value of a document, counted depth first.
+fn replace(value: &mut Value, nth: &mut usize, with: &Value) {
+    if *nth == 0 {
+        *value = with.clone();
+    }
+    *nth = nth.wrapping_sub(1);
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, nth, with)),
+        Value::Object(members) => members.values_mut().for_each(|member| replace(member, nth, with)),
+        _ => {}
+    }
+}
+
+fn any_fixture() -> impl Strategy<Value = String> {
+    let index = index();
+    let files: Vec<String> =
+        index["webhooks"].as_array().unwrap().iter().map(|row| row["file"].as_str().unwrap().to_owned()).collect();
+    prop::sample::select(files)
+}
+
+proptest! {
+    #[test]
+    fn r25_no_wrong_type_anywhere_upsets_the_door(
+        file in any_fixture(),
+        changes in prop::collection::vec((0usize..60, prop::sample::select(vec![
+            json!(null), json!(true), json!(-1), json!(1.5), json!(1e300), json!(""), json!("x"), json!([]), json!({}),
+            json!([[]]), json!({"a": {}}), json!("\u{0}"), json!(9_223_372_036_854_775_807i64), json!(["connect"]),
+        ])), 1..4),
+    ) {
+        let mut body: Value = serde_json::from_slice(&fixture(&file)).unwrap();
+        for (nth, with) in changes {
+            replace(&mut body, &mut nth.clone(), &with);
+        }
+        let world = World::at(NOW);
+        let handled = world.deliver(&serde_json::to_vec(&body).unwrap());
+        let slots: u32 = world.gate.slots_in_use().iter().map(|(_, used)| used).sum();
+        prop_assert_eq!(slots as usize, world.phones().live.lock().unwrap().len());
+        prop_assert!(handled.iter().all(|item| item.effect != Effect::Busy));
+    }
+
+    #[test]
+    fn r25_no_broken_byte_upsets_the_reader(
+        file in any_fixture(),
+        places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in any::<prop::sample::Index>(),
+        whole in any::<bool>(),
+    ) {
+        let mut body = fixture(&file);
+        for (place, byte) in places {
+            let place = place.index(body.len());
+            body[place] = byte;
+        }
+        let end = if whole { body.len() } else { cut.index(body.len()) };
+        let _ = decode(&body[..end], |_| {});
+    }
 }

@@ -129,6 +129,30 @@ mod tests {
     }
 
     #[test]
+    fn r13_a_wrong_first_and_a_wrong_last_byte_take_the_same_time() {
+        const ROUNDS: u32 = 100_000;
+        let body = fixture("webhooks/message_text.json");
+        let app = secrets("offhook-fixture-app-secret-0001", None);
+        let good = b"sha256=bed61520b90242fb6614e9b34bd0aa37e2ac39f87c5176bb0e2452702958b82a".to_vec();
+        let (mut first, mut last) = (good.clone(), good);
+        first[7] = b'0';
+        last[70] = b'0';
+        let sides = [headers(&[&first]), headers(&[&last])];
+        let clock = crate::clock::Clock::real();
+        let mut took = [std::time::Duration::ZERO; 2];
+        // In turns, so that what else the machine does falls on both sides alike.
+        for _ in 0..ROUNDS {
+            for (headers, took) in sides.iter().zip(&mut took) {
+                let begun = clock.now();
+                assert!(!app.signed(headers, &body));
+                *took += clock.now() - begun;
+            }
+        }
+        let apart = took[0].abs_diff(took[1]) / ROUNDS;
+        assert!(apart < std::time::Duration::from_micros(1), "{apart:?} apart in the mean");
+    }
+
+    #[test]
     fn an_empty_token_verifies_nobody() {
         let empty = Secrets::new(&Secret::new("a"), None, Secret::new(""));
         assert_eq!(empty.challenge("hub.mode=subscribe&hub.verify_token=&hub.challenge=1"), None);
