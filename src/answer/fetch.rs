@@ -114,7 +114,7 @@ impl DocumentBody {
 }
 
 /// The `charset` parameter of a media type (RFC 9110 §8.3.1).
-fn charset(content_type: &str) -> Option<&str> {
+pub fn charset(content_type: &str) -> Option<&str> {
     content_type.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))

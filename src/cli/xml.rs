@@ -1,6 +1,24 @@
 //! `offhook xml check`: the linter of answer documents.
+//!
+//! Reads, prints and picks the exit code; what is right and wrong is `crate::xml`'s business. A URL is asked as a
+//! node would ask it, except that addresses of this machine and plain http are open: whoever runs the command is
+//! no stranger.
 
-use super::Exit;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::{Exit, print, runtime};
+use crate::answer::charset;
+use crate::egress::{self, Egress, EgressConfig, EgressError, EgressRequest, Guard, Want};
+use crate::xml::ast::{Finding, Severity};
+use crate::xml::{self, MAX_BODY, Parsed};
 
 /// `offhook xml …`.
 #[derive(clap::Args, Clone, Debug)]
@@ -30,6 +48,167 @@ pub struct CheckArgs {
 /// Lints.
 pub fn run(args: Args) -> Exit {
     match args.command {
-        Command::Check(_args) => Exit::failed("`xml check` is not built yet"),
+        Command::Check(args) => check(&args),
     }
+}
+
+fn check(args: &CheckArgs) -> Exit {
+    let mut clean = true;
+    let mut readable = true;
+    for source in &args.sources {
+        match read(source) {
+            Ok(parsed) => {
+                clean &= parsed.findings.is_empty();
+                if args.json {
+                    print::json(&xml::report(source, &parsed));
+                } else {
+                    print::text(&told(source, &parsed, print::colour(false)));
+                }
+            }
+            Err(why) => {
+                readable = false;
+                print::error(why);
+            }
+        }
+    }
+    match (readable, clean) {
+        (false, _) => Exit::Usage,
+        (true, false) => Exit::Failed,
+        (true, true) => Exit::Done,
+    }
+}
+
+/// Reads one source and judges it; `Err` says what to do.
+fn read(source: &str) -> Result<Parsed, String> {
+    if source == "-" {
+        let body = bounded(std::io::stdin().lock())
+            .map_err(|e| format!("could not read standard input: {e}; pipe a document into it, or name a file"))?;
+        return Ok(xml::parse(&body, None));
+    }
+    if is_url(source) {
+        return runtime()?.block_on(fetch(source)).map_err(|why| {
+            format!("could not fetch {source}: {why}; see that it answers 200 to a GET, or save the document and name the file")
+        });
+    }
+    let body = std::fs::File::open(Path::new(source))
+        .and_then(bounded)
+        .map_err(|e| format!("could not read {source}: {e}; name a file, an http(s) URL, or - for standard input"))?;
+    Ok(xml::parse(&body, None))
+}
+
+fn is_url(source: &str) -> bool {
+    source
+        .split_once("://")
+        .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http"))
+}
+
+/// One byte more than a document may have is enough to refuse it.
+fn bounded(from: impl std::io::Read) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    from.take(MAX_BODY as u64 + 1).read_to_end(&mut body)?;
+    Ok(body)
+}
+
+async fn fetch(url: &str) -> Result<Parsed, String> {
+    // `allow_insecure`: one's own application, on one's own machine.
+    let config = EgressConfig::new(Guard::new(true, Vec::new()));
+    let egress = Egress::new(config).map_err(|e| format!("could not set up TLS: {e}"))?;
+    let mut url = egress.url(url).map_err(|refusal| format!("could not {refusal}"))?;
+    for _ in 0..=egress::REDIRECTS_MAX {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/xml, text/xml, */*"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(egress::USER_AGENT));
+        let ask = EgressRequest {
+            method: Method::GET,
+            url: &url,
+            headers,
+            body: Bytes::new(),
+            // As long as a call would wait (L22).
+            connect: Duration::from_secs(2),
+            read: Duration::from_secs(10),
+            want: Want::Body { max: MAX_BODY },
+        };
+        let answer = match egress.request(ask).await {
+            Ok(answer) => answer,
+            Err(EgressError::TooLarge { .. }) => return Ok(Parsed::too_large(MAX_BODY)),
+            Err(e) => return Err(format!("could not {e}")),
+        };
+        if let Some(next) = answer.redirect(&url, egress.guard()) {
+            url = next.map_err(|refusal| format!("could not {refusal}"))?;
+            continue;
+        }
+        if !answer.status.is_success() {
+            return Err(format!("the answer was {}", answer.status));
+        }
+        let content_type = answer.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        return Ok(xml::parse(&answer.body, content_type.and_then(charset)));
+    }
+    Err(format!("could not {}", EgressError::Redirects))
+}
+
+/// The findings for people: each with its line and a caret under the spot.
+fn told(source: &str, parsed: &Parsed, colour: bool) -> String {
+    let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
+    let mut out = String::new();
+    for finding in &parsed.findings {
+        out.push_str(&renderer.render(&[drawn(source, parsed.source.as_deref(), finding)]));
+        out.push_str("\n\n");
+    }
+    let errors = parsed.findings.iter().filter(|f| f.severity == Severity::Error).count();
+    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let verdict = match (errors, parsed.findings.len() - errors) {
+        (0, 0) => "no findings".to_owned(),
+        (0, warnings) => format!("{}; the document runs", counted(warnings, "warning")),
+        (errors, 0) => format!("{}; nothing of the document runs", counted(errors, "error")),
+        (errors, warnings) => {
+            format!("{}, {}; nothing of the document runs", counted(errors, "error"), counted(warnings, "warning"))
+        }
+    };
+    let more =
+        if parsed.omitted > 0 { format!(" ({} more findings not shown)", parsed.omitted) } else { String::new() };
+    out.push_str(&format!("{source}: {verdict}{more}\n"));
+    out
+}
+
+fn drawn<'a>(source: &'a str, text: Option<&'a str>, finding: &'a Finding) -> Group<'a> {
+    let level = match finding.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let at = finding.at;
+    let origin = Origin::path(source).line(at.line as usize).char_column(at.column as usize);
+    let title = level.primary_title(&*finding.message).id(&*finding.rule);
+    let group = match text.and_then(|text| xml::line_at(text, at)) {
+        Some((line, byte)) => {
+            let (shown, start) = window(line, byte);
+            let end = start + word(shown.get(start..).unwrap_or(""));
+            let snippet = Snippet::source(shown).line_start(at.line as usize);
+            let snippet = snippet.annotation(AnnotationKind::Primary.span(start..end));
+            // A snippet with a path counts the column itself, in what is shown.
+            if start == byte { title.element(snippet.path(source)) } else { title.element(origin).element(snippet) }
+        }
+        None => title.element(origin),
+    };
+    group.element(Level::HELP.message(&*finding.hint))
+}
+
+/// What of a line is shown: all of it, or a piece around the spot where it is very long.
+fn window(line: &str, byte: usize) -> (&str, usize) {
+    const BEFORE: usize = 60;
+    const AFTER: usize = 100;
+    let (before, after) = line.split_at_checked(byte).unwrap_or((line, ""));
+    let start = before.char_indices().rev().nth(BEFORE).map_or(0, |(at, _)| at);
+    let end = after.char_indices().nth(AFTER).map_or(line.len(), |(at, _)| byte + at);
+    (line.get(start..end).unwrap_or(line), byte - start)
+}
+
+/// How many bytes of a text the caret goes under: a tag's beginning, a name, or one character.
+fn word(text: &str) -> usize {
+    let mut chars = text.char_indices();
+    let Some((_, first)) = chars.next() else { return 0 };
+    if first != '<' && !first.is_alphanumeric() {
+        return first.len_utf8();
+    }
+    let ends = |c: char| !(c.is_alphanumeric() || matches!(c, '-' | '_' | ':' | '.' | '/'));
+    chars.find(|&(_, c)| ends(c)).map_or(text.len(), |(at, _)| at)
 }

@@ -23,7 +23,7 @@ pub mod write;
 
 pub use ast::Document;
 pub use findings::FirstFault;
-pub use place::span;
+pub use place::line_at;
 
 use std::sync::Arc;
 
@@ -56,6 +56,16 @@ impl Parsed {
         self.document.is_some()
     }
 
+    /// What is made of a body that is too large to be read to its end: E101.
+    pub fn too_large(max_bytes: usize) -> Self {
+        Self::refused(
+            rules::E101,
+            place::START,
+            format!("the body is larger than {max_bytes} bytes"),
+            "send less: a document can hand over to a next one (Redirect)",
+        )
+    }
+
     fn refused(rule: Rule, at: Position, message: String, hint: &'static str) -> Self {
         let mut findings = Findings::default();
         findings.add(rule, at, message, hint);
@@ -71,12 +81,7 @@ pub fn parse(body: &[u8], charset: Option<&str>) -> Parsed {
 /// [`parse`] with another limit on the size than 102,400 bytes (`[answer].max_body_bytes`).
 pub fn parse_with_limit(body: &[u8], charset: Option<&str>, max_bytes: usize) -> Parsed {
     if body.len() > max_bytes {
-        return Parsed::refused(
-            rules::E101,
-            place::START,
-            format!("the body is larger than {max_bytes} bytes"),
-            "send less: a document can hand over to a next one (Redirect)",
-        );
+        return Parsed::too_large(max_bytes);
     }
     match decode::decode(body, charset) {
         Ok(text) => parse_text(text.into()),
@@ -103,9 +108,18 @@ fn parse_text(text: Arc<str>) -> Parsed {
     Parsed { document, findings: kept, omitted, source: Some(text), first_fault }
 }
 
-/// The object of `xml check --json` and of `POST /api/v1/xml/check` (`interface.md` §1). `name` is the file's.
-pub fn report(name: &str, parsed: &Parsed) -> serde_json::Value {
-    serde_json::json!({ "file": name, "ok": parsed.ok(), "findings": parsed.findings })
+/// The object of `xml check --json` and of `POST /api/v1/xml/check` (`interface.md` §1).
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Report<'p> {
+    pub file: &'p str,
+    /// No error.
+    pub ok: bool,
+    pub findings: &'p [Finding],
+}
+
+/// What is reported of a body; `file` is its name.
+pub fn report<'p>(file: &'p str, parsed: &'p Parsed) -> Report<'p> {
+    Report { file, ok: parsed.ok(), findings: &parsed.findings }
 }
 
 impl serde::Serialize for Document {

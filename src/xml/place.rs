@@ -2,8 +2,6 @@
 //!
 //! Lines end at LF, CRLF or a lone CR; columns count Unicode scalar values; both begin at 1 (`plivo-xml.md` §2).
 
-use std::ops::Range;
-
 use super::ast::Position;
 
 /// Walks a text forwards and tells positions on the way. Asking for offsets in ascending order costs one pass
@@ -46,26 +44,18 @@ impl<'t> Locator<'t> {
 /// Line 1, column 1.
 pub(super) const START: Position = Position { line: 1, column: 1 };
 
-/// The bytes of the character at a position, empty at a line's or the text's end. What [`Locator`] does, backwards:
-/// for those who draw a caret.
-pub fn span(text: &str, at: Position) -> Range<usize> {
-    let (mut line, mut column) = (1, 1);
-    let mut before = '\0';
-    for (offset, c) in text.char_indices() {
-        if before == '\n' || (before == '\r' && c != '\n') {
-            (line, column) = (line + 1, 1);
-        }
-        let ends_line = matches!(c, '\n' | '\r');
-        if (line, column) >= (at.line, at.column) || line > at.line {
-            return offset..if ends_line { offset } else { offset + c.len_utf8() };
-        }
-        if line == at.line && ends_line {
-            return offset..offset;
-        }
-        column += 1;
-        before = c;
+/// A line's text, without its end, and the byte in it where a column begins (its end for a column past it). What
+/// [`Locator`] does, backwards: for those who draw a caret.
+pub fn line_at(text: &str, at: Position) -> Option<(&str, usize)> {
+    let mut rest = text;
+    for _ in 1..at.line {
+        let end = rest.find(['\n', '\r'])?;
+        let ending = if rest.get(end..)?.starts_with("\r\n") { 2 } else { 1 };
+        rest = rest.get(end + ending..)?;
     }
-    text.len()..text.len()
+    let line = rest.split(['\n', '\r']).next()?;
+    let column = usize::try_from(at.column.max(1) - 1).ok()?;
+    Some((line, line.char_indices().nth(column).map_or(line.len(), |(byte, _)| byte)))
 }
 
 #[cfg(test)]
@@ -83,15 +73,18 @@ mod tests {
             let at = Position { line, column };
             assert_eq!(forwards.locate(offset), at, "{c}");
             assert_eq!(Locator::new(text).locate(offset), at, "{c}, asked alone");
-            assert_eq!(span(text, at), offset..offset + c.len_utf8(), "{c}, backwards");
+            let (line, byte) = line_at(text, at).unwrap();
+            assert_eq!(line.get(byte..).and_then(|l| l.chars().next()), Some(c), "{c}, backwards");
         }
         assert_eq!(forwards.locate(0), START, "going back starts over");
     }
 
     #[test]
-    fn a_span_past_the_end_is_empty() {
-        assert_eq!(span("ab", Position { line: 1, column: 9 }), 2..2);
-        assert_eq!(span("ab\ncd", Position { line: 1, column: 9 }), 2..2);
-        assert_eq!(span("", START), 0..0);
+    fn a_place_past_the_end_is_at_it_or_nowhere() {
+        assert_eq!(line_at("ab", Position { line: 1, column: 9 }), Some(("ab", 2)));
+        assert_eq!(line_at("ab\r\ncd", Position { line: 1, column: 9 }), Some(("ab", 2)));
+        assert_eq!(line_at("ab\n", Position { line: 2, column: 1 }), Some(("", 0)));
+        assert_eq!(line_at("ab\n", Position { line: 3, column: 1 }), None);
+        assert_eq!(line_at("", START), Some(("", 0)));
     }
 }

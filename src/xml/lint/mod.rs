@@ -227,8 +227,7 @@ fn siblings(parent: &Node<'_>, allowed: &[&str], findings: &mut Findings) {
         }
         if ends_document(node) {
             if let Some(next) = elements.peek() {
-                let message =
-                    format!("{} is never reached: {} before it never ends or goes on", shortened(next.name), node.name);
+                let message = format!("{} never runs: nothing behind {} is reached", shortened(next.name), node.name);
                 findings.add(rules::W307, next.at, message, format!("remove it, or move it before {}", node.name));
             }
             return;
