@@ -1,0 +1,281 @@
+//! Bytes to text to a tree: encodings, XML 1.0's rules, bounds, and the place each is reported at.
+
+use super::*;
+
+/// One finding, alone.
+fn fatal(body: &[u8], rule: &str, line: u32, column: u32) {
+    assert_eq!(found(body), [(rule.to_owned(), line, column)], "{}", String::from_utf8_lossy(body));
+}
+
+fn fine(body: &[u8]) {
+    let parsed = parse(body, None);
+    assert!(parsed.findings.is_empty(), "{}: {:?}", String::from_utf8_lossy(body), parsed.findings);
+}
+
+#[test]
+fn ill_formed_documents_are_refused_at_the_right_place() {
+    let cases: &[(&str, u32, u32)] = &[
+        // the body as such
+        ("", 1, 1),
+        (" \n\t\r\n", 1, 1),
+        ("<!-- nothing -->\n", 1, 1),
+        ("OK", 1, 1),
+        ("\n\n  OK", 3, 3),
+        ("&amp;", 1, 1),
+        ("<![CDATA[x]]>", 1, 1),
+        ("</Response>", 1, 1),
+        // the declaration
+        ("\n<?xml version=\"1.0\"?><Response/>", 2, 1),
+        ("<!-- a --><?xml version=\"1.0\"?><Response/>", 1, 11),
+        ("<Response/><?xml version=\"1.0\"?>", 1, 12),
+        ("<?xml version=\"1.1\"?><Response/>", 1, 7),
+        ("<?xml version=\"1.0\"\n version=\"1.0\"?><Response/>", 2, 2),
+        ("<?xml?><Response/>", 1, 1),
+        ("<?xml ?><Response/>", 1, 1),
+        ("<?xml encoding=\"UTF-8\"?><Response/>", 1, 7),
+        ("<?xml encoding=\"UTF-8\" version=\"1.0\"?><Response/>", 1, 7),
+        ("<?xml version=\"1.0\" standalone=\"no\" encoding=\"UTF-8\"?><Response/>", 1, 37),
+        ("<?xml version=\"1.0\" standalone=\"maybe\"?><Response/>", 1, 21),
+        ("<?xml version=\"1.0\" lang=\"en\"?><Response/>", 1, 21),
+        ("<?xml version='1.0'encoding='UTF-8'?><Response/>", 1, 20),
+        ("<?xml version=\"1.0\"", 1, 1),
+        ("<?xml version=\"1.0\">\n<Response/>", 1, 1),
+        // one root
+        ("<Response/>\n <Response/>", 2, 2),
+        ("<Response/>\n x", 2, 2),
+        ("<Response/>&lt;", 1, 12),
+        ("<Response/><![CDATA[ ]]>", 1, 12),
+        ("<Response/></Response>", 1, 12),
+        ("\u{FEFF}\u{FEFF}<Response/>", 1, 1),
+        // tags
+        ("<Response>\n <Play>x</Speak>\n</Response>", 2, 9),
+        ("<Response>\n <Play>x</play>\n</Response>", 2, 9),
+        ("<Response>\n <Play>x</ Play>\n</Response>", 2, 9),
+        ("<Response>\n <Play>x</Play a=\"1\">\n</Response>", 2, 9),
+        ("<Response>5 < 6</Response>", 1, 13),
+        ("<Response><></Response>", 1, 11),
+        ("<Response><1/></Response>", 1, 11),
+        ("<Response><-a/></Response>", 1, 11),
+        ("<Response><a$/></Response>", 1, 13),
+        ("<Response>\n<Wait>\n", 2, 1),
+        ("<Response>\n<Wait", 2, 1),
+        ("<Response>\n<Wait length=\"1>\n</Response>", 2, 1),
+        ("<Response>\n<", 2, 1),
+        ("<Response>\n<Wait></Wa", 2, 1),
+        ("<Response>\n<Wait/>\n<!-- never", 1, 1),
+        ("<Response>\n<Speak>a\n<![CDATA[ never", 2, 1),
+        ("<Response/>\n<!-- never", 2, 1),
+        ("<Response>\n <!ELEMENT a></Response>", 2, 2),
+        ("<!doctype html><html/>", 1, 1),
+        ("<Response>\n <?never", 2, 2),
+        // attributes
+        ("<Response><Wait length/></Response>", 1, 17),
+        ("<Response><Wait length=1/></Response>", 1, 17),
+        ("<Response><Wait length='1\"/></Response>", 1, 11),
+        ("<Response><Wait length=\"1\"length=\"2\"/></Response>", 1, 27),
+        ("<Response><Wait length=\"1\"\n length=\"1\"/></Response>", 2, 2),
+        ("<Response><Wait =\"1\"/></Response>", 1, 17),
+        ("<Response><Wait a=\"<\"/></Response>", 1, 20),
+        ("<Response><Wait a=\"x &b\"/></Response>", 1, 22),
+        ("<Response><Wait a=\"&nbsp;\"/></Response>", 1, 20),
+        ("<Response><Wait a=\"&#0;\"/></Response>", 1, 20),
+        ("<Response><Wait <Wait/></Response>", 1, 17),
+        ("<Response><Wait/ ></Response>", 1, 16),
+        // references
+        ("<Response>a & b</Response>", 1, 13),
+        ("<Response>a &b</Response>", 1, 13),
+        ("<Response>a &b c; d</Response>", 1, 13),
+        ("<Response>&;</Response>", 1, 11),
+        ("<Response>&eacute;</Response>", 1, 11),
+        ("<Response>&LT;</Response>", 1, 11),
+        ("<Response>&#x110000;</Response>", 1, 11),
+        ("<Response>&#xD800;</Response>", 1, 11),
+        ("<Response>&#8;</Response>", 1, 11),
+        ("<Response>&#+9;</Response>", 1, 11),
+        ("<Response>&#X41;</Response>", 1, 11),
+        ("<Response>&#;</Response>", 1, 11),
+        ("<Response>&#99999999999;</Response>", 1, 11),
+        ("<Response>a &", 1, 13),
+        // characters
+        ("<Response>\n a\u{0}</Response>", 2, 3),
+        ("<Response a=\"\u{1F}\"/>", 1, 14),
+        ("<Response><!-- \u{B} --></Response>", 1, 16),
+        ("<Response>é\u{FFFE}</Response>", 1, 12),
+        ("<Response>\u{FFFF}</Response>", 1, 11),
+        ("<Response/>\n\u{1}", 2, 1),
+        ("<Respo\u{1}nse/>", 1, 7),
+        // text and comments
+        ("<Response>a ]]> b</Response>", 1, 13),
+        ("<Response>\n<!-- a -- b --></Response>", 2, 8),
+        ("<Response><!-- a ---></Response>", 1, 18),
+        ("<Response><!----a--></Response>", 1, 15),
+    ];
+    for &(body, line, column) in cases {
+        fatal(body.as_bytes(), "E103", line, column);
+    }
+}
+
+#[test]
+fn well_formed_documents_are_taken() {
+    for body in [
+        "<Response><Wait/></Response>",
+        "\u{FEFF}<Response><Wait/></Response>",
+        "  \n<Response><Wait/></Response>\n\n<!-- end -->\n",
+        "<?xml version='1.0' encoding='utf-8' standalone='yes' ?>\n<Response><Wait/></Response>",
+        "<?xml\n\tversion = \"1.0\"?><!-- a --><Response><Wait/></Response>",
+        "<Response ><Wait\n length = '1'\t></Wait ></Response\n>",
+        "<Response><!----><Wait/><!-- - --><!--> ok --></Response>",
+        "<Response><Speak>&#x1F600;&#233;&apos;&quot;&#x0000041; ]] > ></Speak></Response>",
+        "<Response><Speak>\u{85}\u{7F}\u{FFFD}\u{10FFFF}</Speak></Response>",
+        "<Response><Speak><![CDATA[<&]]]]><![CDATA[>]]></Speak></Response>",
+        "<Response xmlns=\"\" xmlns:p=\"a\" xml:lang=\"\" xml:space=\"x\"><Wait xml:lang=\"!\"/></Response>",
+    ] {
+        fine(body.as_bytes());
+    }
+}
+
+#[test]
+fn doctype_and_instructions_have_rules_of_their_own() {
+    fatal(b"<!DOCTYPE>", "E104", 1, 1);
+    fatal(b"<!DOCTYPE html><html/>", "E104", 1, 1);
+    fatal(b"<?xml version=\"1.0\"?>\n <!DOCTYPE r [ <!ENTITY a \"b", "E104", 2, 2);
+    fatal(b"<Response><Speak><!DOCTYPE x></Speak></Response>", "E104", 1, 18);
+    fatal(b"<Response/>\n<!DOCTYPE x>", "E104", 2, 1);
+    fatal(b"<?php echo 1 ?><Response/>", "E106", 1, 1);
+    fatal(b"<Response>\n <?a?></Response>", "E106", 2, 2);
+    fatal(b"<Response/>\n<?a?>", "E106", 2, 1);
+    fatal(b"<?XML version=\"1.0\"?><Response/>", "E106", 1, 1);
+    fatal(b"<?xml-stylesheet href=\"a\"?><Response/>", "E106", 1, 1);
+}
+
+#[test]
+fn bounds_are_kept_to_the_last_one() {
+    let deep = |n: usize| {
+        let inner = n - 2;
+        format!(
+            "<Response><Speak voice=\"Polly.Joey\">{}x{}</Speak></Response>",
+            "<prosody rate=\"slow\">".repeat(inner),
+            "</prosody>".repeat(inner)
+        )
+    };
+    fine(deep(16).as_bytes());
+    fatal(deep(17).as_bytes(), "E105", 1, 37 + 14 * 21);
+    let many = |n: usize| format!("<Response>\n{}</Response>", "<Wait/>\n".repeat(n - 1));
+    fine(many(2_000).as_bytes());
+    fatal(many(2_001).as_bytes(), "E105", 2_001, 1);
+    let wide = |n: usize| {
+        let attributes: String = (0..n).map(|i| format!(" xmlns:a{i}=\"\"")).collect();
+        format!("<Response>\n <Wait{attributes}/></Response>")
+    };
+    fine(wide(64).as_bytes());
+    fatal(wide(65).as_bytes(), "E105", 2, 2);
+    let long = |n: usize| format!("<Response><Wait\n xmlns=\"{}\"/></Response>", "é".repeat(n / 2));
+    fine(long(8_192).as_bytes());
+    assert_eq!(found(long(8_194).as_bytes()), [("E301".to_owned(), 2, 2)]);
+    // What is escaped counts once.
+    fine(format!("<Response><Wait xmlns=\"{}\"/></Response>", "&amp;".repeat(8_192)).as_bytes());
+}
+
+#[test]
+fn lines_and_columns_are_counted_as_people_do() {
+    let position = |body: &str| found(body.as_bytes()).first().map(|(_, line, column)| (*line, *column)).unwrap();
+    for line_end in ["\n", "\r\n", "\r"] {
+        let body = ["<Response>", "<Speak>a</Speak>", "", " <Bogus/></Response>"].join(line_end);
+        assert_eq!(position(&body), (4, 2), "{line_end:?}");
+        let in_value = ["<Response><Wait a='x", "y' b='1'", "c='&nbsp;'/></Response>"].join(line_end);
+        assert_eq!(position(&in_value), (3, 4), "{line_end:?}");
+    }
+    assert_eq!(position("<Response>é😀ü<Bogus/></Response>"), (1, 11), "the text itself comes first: W304");
+    assert_eq!(position("<Response><!--é😀ü--><Bogus/></Response>"), (1, 21));
+    assert_eq!(position("\u{FEFF}<Response><Bogus/></Response>"), (1, 11), "a byte order mark is no column");
+    assert_eq!(position("<Response>\t<Bogus/></Response>"), (1, 12), "a tab is one");
+    assert_eq!(position("<Response><![CDATA[\n  x]]></Response>"), (2, 3));
+    assert_eq!(position("<Response> \n&#32;\n &#97;</Response>"), (3, 2), "a reference to white space is blank");
+    assert_eq!(position("<Response>\n<!-- -->\n\n x<!-- -->y</Response>"), (4, 2));
+}
+
+fn utf16(text: &str, big_endian: bool) -> Vec<u8> {
+    let units = std::iter::once(0xFEFF).chain(text.encode_utf16());
+    units.flat_map(|u| if big_endian { u.to_be_bytes() } else { u.to_le_bytes() }).collect()
+}
+
+#[test]
+fn encodings() {
+    let declared = |name: &str| format!("<?xml version=\"1.0\" encoding=\"{name}\"?><Response><Wait/></Response>");
+    for name in ["UTF-8", "utf-8", "Utf8", "US-ASCII", "ascii"] {
+        fine(declared(name).as_bytes());
+    }
+    for name in ["ISO-8859-1", "windows-1252", "UTF-16", "utf-16le", "UTF-32", "x"] {
+        fatal(declared(name).as_bytes(), "E102", 1, 31);
+    }
+    // A name that no encoding can have is no declaration: the grammar refuses it.
+    fatal(declared("").as_bytes(), "E102", 1, 31);
+    for (mark, fits, does_not) in [("\u{FEFF}", "utf8", "us-ascii"), ("\u{FEFF}", "UTF-8", "UTF-16")] {
+        fine(format!("{mark}{}", declared(fits)).as_bytes());
+        fatal(format!("{mark}{}", declared(does_not)).as_bytes(), "E102", 1, 31);
+    }
+    for big_endian in [false, true] {
+        let (own, other) = if big_endian { ("utf-16BE", "UTF-16LE") } else { ("utf-16LE", "UTF-16BE") };
+        fine(&utf16("<Response><Speak>नमस्ते 😀</Speak></Response>", big_endian));
+        fine(&utf16(&declared("UTF-16"), big_endian));
+        fine(&utf16(&declared(own), big_endian));
+        fatal(&utf16(&declared(other), big_endian), "E102", 1, 31);
+        fatal(&utf16(&declared("utf-8"), big_endian), "E102", 1, 31);
+        assert_eq!(
+            found(&utf16("<Response>\r\n😀<Bogus/></Response>", big_endian)),
+            [("W304".to_owned(), 2, 1), ("E202".to_owned(), 2, 2)]
+        );
+    }
+    // Folded, so that the name is not in line 1: reported in it all the same.
+    fatal(b"<?xml version=\"1.0\"\nencoding=\"latin1\"?><Response/>", "E102", 1, 1);
+}
+
+#[test]
+fn undecodable_bytes_are_found_in_their_line() {
+    fatal(b"<Response>\n \xE9</Response>", "E102", 2, 2);
+    fatal(b"<Response>\r\n\xC3\xA9\xC3</Response>", "E102", 2, 2);
+    fatal(b"\xEF\xBB\xBF<Response>\n\xFF</Response>", "E102", 2, 1);
+    fatal(b"<?xml version=\"1.0\" encoding=\"ascii\"?>\n<Response>\xC3\xA9</Response>", "E102", 2, 11);
+    fatal(b"<Response>\xED\xA0\x80</Response>", "E102", 1, 11);
+    let mut cut = utf16("<Response>\n", false);
+    cut.push(b'<');
+    fatal(&cut, "E102", 2, 1);
+    let mut lone = utf16("<R>\n\n", true);
+    lone.extend([0xDC, 0x00, 0x00, b'<']);
+    fatal(&lone, "E102", 3, 1);
+    // UTF-16 without a byte order mark is UTF-8 with characters XML does not know.
+    let bare: Vec<u8> = utf16("<Response/>", false).split_off(2);
+    fatal(&bare, "E103", 1, 2);
+}
+
+#[test]
+fn the_charset_parameter_counts_where_nothing_else_speaks() {
+    let plain = "<Response><Speak>é</Speak></Response>";
+    let rules = |body: &str, charset: &str| -> Vec<String> {
+        parse(body.as_bytes(), Some(charset)).findings.into_iter().map(|f| f.rule).collect()
+    };
+    for charset in ["utf-8", "UTF8", "", "\"utf-8\"", " utf-8 "] {
+        assert!(rules(plain, charset).is_empty(), "{charset:?}");
+    }
+    for charset in ["us-ascii", "iso-8859-1", "utf-16"] {
+        assert_eq!(rules(plain, charset), ["E102"], "{charset:?}");
+        assert!(rules(&format!("\u{FEFF}{plain}"), charset).is_empty(), "a byte order mark beats it");
+        let declared = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{plain}");
+        assert!(rules(&declared, charset).is_empty(), "the declaration beats it");
+    }
+}
+
+#[test]
+fn text_is_one_string_over_comments_cdata_and_references() {
+    let inner = "<Play> https://x.example.com<!-- - -->/a?b=1&amp;c=<![CDATA[2&]]>&#100; </Play>";
+    let ElementKind::Play(play) = &elements(inner)[0] else { panic!() };
+    assert_eq!(&*play.url.0, "https://x.example.com/a?b=1&c=2&d");
+}
+
+#[test]
+fn the_root_is_response_and_nothing_else() {
+    fatal(b"<!-- a -->\n<response/>", "E201", 2, 1);
+    fatal(b"<html><body>Error</body></html>", "E201", 1, 1);
+    // Well-formedness comes first: it is the whole document's.
+    fatal(b"<html>\n<br></html>", "E103", 2, 5);
+}
