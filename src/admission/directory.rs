@@ -187,6 +187,13 @@ impl Directory {
         self.tables().number(id).cloned()
     }
 
+    /// Slots in use of every number, in order; also of numbers that have left the tables while calls go on.
+    pub fn slots_in_use(&self) -> Vec<(E164, u32)> {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = |slots: &Weak<Slots>| slots.upgrade().map_or(0, |slots| slots.in_use());
+        counters.slots.iter().map(|(number, slots)| (number.clone(), used(slots))).collect()
+    }
+
     /// Puts new tables in force, for the next call on. Live calls keep what they have and stay counted.
     ///
     /// # Errors
@@ -196,8 +203,6 @@ impl Directory {
         let plan = Plan::check(accounts, numbers)?;
         let tables = plan.build(&mut counters, self.default_cps);
         self.tables.store(Arc::new(tables));
-        counters.slots.retain(|_, slots| slots.strong_count() > 0);
-        counters.rings.retain(|_, ring| ring.strong_count() > 0);
         Ok(())
     }
 }

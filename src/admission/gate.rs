@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::directory::{Directory, NumberEntry, Permits};
 use super::slots::Slot;
-use crate::model::{Direction, E164, PhoneNumberId};
+use crate::model::{Direction, PhoneNumberId};
 use crate::observe::names;
 
 /// Why a call may not start: `result` of `offhook_admission_total`.
@@ -168,14 +168,9 @@ impl Gate {
         metrics::counter!(names::ADMISSION_TOTAL, "direction" => direction.as_str(), "result" => result).increment(1);
     }
 
-    /// Slots in use of every number, in order of the numbers.
-    pub fn slots_in_use(&self) -> Vec<(E164, u32)> {
-        self.directory.tables().numbers().map(|n| (n.spec.number.clone(), n.slots.in_use())).collect()
-    }
-
-    /// Writes [`Gate::slots_in_use`] to `offhook_number_slots_in_use`; for whoever renders the metrics.
+    /// Writes [`Directory::slots_in_use`] to `offhook_number_slots_in_use`; for whoever renders the metrics.
     pub fn publish_gauges(&self) {
-        for (number, used) in self.slots_in_use() {
+        for (number, used) in self.directory.slots_in_use() {
             metrics::gauge!(names::NUMBER_SLOTS_IN_USE, "number" => number.to_string()).set(f64::from(used));
         }
     }

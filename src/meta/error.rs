@@ -84,6 +84,12 @@ const TABLE: &[(RangeInclusive<i64>, Class)] = &[
     (138_000..=138_999, Class::AsSaid),
 ];
 
+/// Whether an error means that nothing will work until somebody puts it right: token, policy, account, payment.
+pub fn is_alarm(status: u16, code: i64) -> bool {
+    // Code 0 is a bad token at 401, and no code at all anywhere else.
+    matches!((code, status), (0, 401) | (190 | 368 | 131_031 | 131_042 | 131_044, _))
+}
+
 /// Longest text of Graph's that is kept, in characters.
 const DETAILS_MAX: usize = 500;
 

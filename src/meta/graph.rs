@@ -18,7 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::error::{Again, Trouble, Verdict, classify};
+use super::error::{Again, Trouble, Verdict, classify, is_alarm};
 use super::retry::{Budget, Fault, Policy};
 use super::types::{Action, CallRequest, SdpType, Session};
 use crate::call::machine::{GraphAction, GraphOutcome};
@@ -182,6 +182,10 @@ impl Graph {
                     return GraphOutcome::Refused { status: 400, code: 100, details };
                 }
                 Ok(Verdict::Refused { status, code, details }) => {
+                    if is_alarm(status, code) {
+                        let phone_number_id = &request.phone_number_id;
+                        tracing::error!(%phone_number_id, code, details, "Graph refuses: check token, account, payment");
+                    }
                     return GraphOutcome::Refused { status, code, details };
                 }
                 Ok(Verdict::Again(again)) => Fault::Answered(again),

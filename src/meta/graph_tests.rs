@@ -106,13 +106,11 @@ async fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
     }
 }
 
-/// The spec's pauses a hundredth as long, and a quarter of a second for a request.
+/// The spec's pauses a hundredth as long.
 fn config(url: &str) -> GraphConfig {
     let spec = Policy::default();
     let short = |pauses: Vec<Duration>| pauses.into_iter().map(|pause| pause / 100).collect();
     GraphConfig {
-        request_timeout: Duration::from_millis(250),
-        connect_timeout: Duration::from_millis(250),
         policy: Policy {
             answering: short(spec.answering),
             ending: short(spec.ending),
@@ -125,8 +123,13 @@ fn config(url: &str) -> GraphConfig {
     }
 }
 
+/// A client that is patient, unless the server is going to be silent.
 fn graph(server: &Server) -> Graph {
-    Graph::new(config(&server.url), Clock::real()).unwrap()
+    let mut config = config(&server.url);
+    if server.script.lock().unwrap().replies.iter().any(|reply| matches!(reply, Reply::Silence)) {
+        config.request_timeout = Duration::from_millis(300);
+    }
+    Graph::new(config, Clock::real()).unwrap()
 }
 
 fn request(action: GraphAction) -> ActionRequest {
@@ -264,6 +267,7 @@ async fn a_huge_answer_is_not_read_to_its_end() {
 async fn r06_requests_under_way_and_waiting_are_bounded_per_number() {
     let server = Server::start(vec![Reply::Silence; 40]).await;
     let mut config = config(&server.url);
+    config.request_timeout = Duration::from_millis(300);
     config.under_way_max = 4;
     config.waiting_max = 8;
     config.policy.ending.clear();
@@ -285,6 +289,24 @@ async fn r22_no_token_in_any_debug() {
     let config = config(&server.url);
     let shown = format!("{config:?} {:?}", Graph::new(config.clone(), Clock::real()).unwrap());
     assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[test]
+fn each_try_is_timed_by_action_and_status() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let rendered = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(ask(GraphAction::Accept, [BUSY, Reply::Silence]));
+        runtime.block_on(ask(GraphAction::Reject, [Reply::Reset]));
+    });
+    let text = rendered.render();
+    for (action, status) in
+        [("accept", "503"), ("accept", "timeout"), ("accept", "200"), ("reject", "error"), ("reject", "200")]
+    {
+        let line = format!(r#"offhook_graph_request_seconds_count{{action="{action}",status="{status}"}} 1"#);
+        assert!(text.contains(&line), "{line} in\n{text}");
+    }
 }
 
 #[test]

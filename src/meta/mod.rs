@@ -8,7 +8,7 @@ pub mod graph;
 mod retry;
 mod types;
 
-pub use error::{Again, Trouble, Verdict, classify};
+pub use error::{Again, Trouble, Verdict, classify, is_alarm};
 pub use graph::{ActionRequest, Graph, GraphConfig, SetupError};
 pub use retry::{Budget, Fault, Policy};
 pub use types::{

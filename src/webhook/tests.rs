@@ -582,6 +582,15 @@ fn r23_labels_stay_a_closed_list() {
             world.deliver(&connect(&format!("wacid.{n}"), |call| call["event"] = json!(format!("event{n}"))));
         }
         world.gate.publish_gauges();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let unsigned = Request::post("/webhooks/meta").body(Whole::<Bytes>::default()).unwrap();
+            handle(&world.door, unsigned).await;
+            world.post("no json").await;
+            world.post(vec![b' '; 3 * 1024 * 1024 + 1]).await;
+            world.phones().no_room_to_tell.store(true, Ordering::SeqCst);
+            world.post(terminate("wacid.Q")).await;
+        });
     });
     let text = rendered.render();
     for line in [
@@ -593,11 +602,16 @@ fn r23_labels_stay_a_closed_list() {
         r#"offhook_admission_total{direction="inbound",result="duplicate"} 1"#,
         r#"offhook_admission_total{direction="inbound",result="unknown_number"} 1"#,
         r#"offhook_number_slots_in_use{number="918035737458"} 1"#,
+        r#"offhook_webhook_events_total{kind="body",result="bad_signature"} 1"#,
+        r#"offhook_webhook_events_total{kind="body",result="bad_json"} 1"#,
+        r#"offhook_webhook_events_total{kind="body",result="too_large"} 1"#,
+        r#"offhook_webhook_events_total{kind="body",result="busy"} 1"#,
+        r#"offhook_webhook_events_total{kind="calls.terminate",result="busy"} 1"#,
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
     let kinds: BTreeSet<&str> = text.lines().filter(|line| line.starts_with("offhook_webhook")).collect();
-    assert_eq!(kinds.len(), 4);
+    assert_eq!(kinds.len(), 9);
 }
 
 /// Puts `with` in the place of the `nth` value of a document, counted depth first.
@@ -635,7 +649,7 @@ proptest! {
         }
         let world = World::at(NOW);
         let handled = world.deliver(&serde_json::to_vec(&body).unwrap());
-        let slots: u32 = world.gate.slots_in_use().iter().map(|(_, used)| used).sum();
+        let slots: u32 = world.gate.directory().slots_in_use().iter().map(|(_, used)| used).sum();
         prop_assert_eq!(slots as usize, world.phones().live.lock().unwrap().len());
         prop_assert!(handled.iter().all(|item| item.effect != Effect::Busy));
     }
