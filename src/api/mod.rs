@@ -1,8 +1,79 @@
 //! HTTP in, one typed command or query, HTTP out; a file a resource. Status codes are decided in `error`.
 //!
 //! `server` is the public listener; `auth` says who asks; `plivo` and `number` are the two APIs. They ask the store
-//! for ended calls and [`live::LiveCalls`] for those that are up; they never reach into a call.
+//! for ended calls and [`LiveCalls`] for those that are up; they never reach into a call. Tenants meet nowhere: each
+//! query takes the caller's [`crate::store::Scope`] (R16).
 
+pub mod auth;
+mod body;
 mod connection;
 pub mod error;
+mod live;
+mod number;
+mod plivo;
 pub mod server;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::any;
+use http::StatusCode;
+
+pub use live::{LiveCall, LiveCalls, LiveStatus};
+
+use crate::store::Store;
+use auth::{Accounts, Guard};
+
+/// What the APIs answer from.
+pub struct Api {
+    pub accounts: Accounts,
+    pub store: Store,
+    pub live: Arc<dyn LiveCalls>,
+}
+
+/// What each handler gets.
+struct Shared {
+    api: Api,
+    guard: Guard,
+}
+
+/// The APIs' paths (`/v1`, `/api/v1`), and 404 in our shape for every path that nobody else has.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/{*path}", any(plivo::handle))
+        .route("/api/v1/{*path}", any(number::handle))
+        .fallback(async || error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None))
+        .with_state(Arc::new(Shared { api, guard: Guard::default() }))
+}
+
+type App = State<Arc<Shared>>;
+
+/// The parts of a path between its slashes; a missing last slash and doubled ones make no difference (1.3).
+fn segments(path: &str) -> Vec<&str> {
+    path.split('/').filter(|segment| !segment.is_empty()).collect()
+}
+
+/// The query's pairs, decoded.
+fn pairs(request: &Request) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect()
+}
+
+/// Who asks, as the listener found out.
+fn peer(request: &Request) -> IpAddr {
+    let unknown = server::Peer(std::net::Ipv4Addr::UNSPECIFIED.into());
+    request.extensions().get::<server::Peer>().unwrap_or(&unknown).0
+}
+
+/// Adds a header that is plain text.
+fn with_header(mut response: Response, name: http::HeaderName, value: &str) -> Response {
+    if let Ok(value) = http::HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;

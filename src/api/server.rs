@@ -289,4 +289,4 @@ fn client(from: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

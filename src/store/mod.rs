@@ -198,6 +198,11 @@ impl Store {
         calls::events(&self.read, scope, call, after, limit).await
     }
 
+    /// Waits until everything queued so far is written, but a second at most.
+    pub async fn settled(&self) {
+        self.log.settled().await;
+    }
+
     /// Calls of a node that were never closed: what a crash left behind (R3).
     ///
     /// # Errors

@@ -25,14 +25,22 @@ const BATCH: usize = 500;
 const GATHER: Duration = Duration::from_millis(20);
 /// Between two tries of a batch.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Longest wait of a reader for what is being written.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Tries of each batch once the store is being closed.
 const LAST_TRIES: u32 = 10;
 
 enum Write {
     Started(Box<CallStart>),
-    Line { call: CallUuid, seq: u64, line: String },
+    Line {
+        call: CallUuid,
+        seq: u64,
+        line: String,
+    },
     Concluded(Box<(CallStart, CallEnd)>, oneshot::Sender<bool>),
     Forget(Timestamp),
+    /// Told when all before it is written.
+    Settled(oneshot::Sender<()>),
 }
 
 /// Where calls' event logs are written; cheap to clone.
@@ -73,6 +81,15 @@ impl EventLog {
         let write = Write::Concluded(Box::new((start, end)), tell);
         self.queue.send(write).await.map_err(|_| StoreError::Closed)?;
         told.await.map_err(|_| StoreError::Closed)
+    }
+
+    pub(super) async fn settled(&self) {
+        let (tell, told) = oneshot::channel();
+        let asked = async {
+            let _ = self.queue.send(Write::Settled(tell)).await;
+            let _ = told.await;
+        };
+        let _ = tokio::time::timeout(SETTLE, asked).await;
     }
 
     pub(super) fn forget_events(&self, ended_before: Timestamp) {
@@ -142,12 +159,17 @@ impl Writer {
             tokio::time::sleep(PAUSE).await;
         };
         self.health.store_broken(false);
-        let tells = batch.drain(..).filter_map(|write| match write {
-            Write::Concluded(_, tell) => Some(tell),
-            Write::Started(_) | Write::Line { .. } | Write::Forget(_) => None,
-        });
-        for (tell, changed) in tells.zip(changed) {
-            let _ = tell.send(changed);
+        let mut changed = changed.into_iter();
+        for write in batch.drain(..) {
+            match write {
+                Write::Concluded(_, tell) => {
+                    let _ = tell.send(changed.next().unwrap_or_default());
+                }
+                Write::Settled(tell) => {
+                    let _ = tell.send(());
+                }
+                Write::Started(_) | Write::Line { .. } | Write::Forget(_) => {}
+            }
         }
     }
 
@@ -187,6 +209,7 @@ async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<boo
                     (SELECT call_uuid FROM calls WHERE ended_us < $1)";
                 sqlx::query(delete).bind(ended_before.micros()).execute(&mut *to).await?;
             }
+            Write::Settled(_) => {}
         }
     }
     if !lines.is_empty() {

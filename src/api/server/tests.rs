@@ -54,7 +54,7 @@ async fn connect(at: SocketAddr) -> TcpStream {
 }
 
 /// Sends the bytes and reads until the server closes.
-async fn exchange(at: SocketAddr, bytes: &[u8]) -> String {
+pub(in crate::api) async fn exchange(at: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = connect(at).await;
     // The server may answer and close before all is written.
     let _ = stream.write_all(bytes).await;

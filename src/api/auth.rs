@@ -1,0 +1,237 @@
+//! Who asks (R15): HTTP Basic for the Plivo-compatible API, `X-API-Key` for ours.
+//!
+//! Secrets are kept as SHA-256 digests and compared in constant time; an unknown id is compared too, so that it takes
+//! as long as a wrong secret and gets the same answer. Failures are limited by address, successes by account (L21).
+
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+use http::{HeaderMap, StatusCode, header};
+use subtle::{Choice, ConstantTimeEq as _};
+
+use crate::config::{self, Role, Secret};
+use crate::model::AuthId;
+use crate::store::Scope;
+
+type Digest = [u8; 32];
+
+fn sha256(text: &str) -> Digest {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    out
+}
+
+/// The accounts' credentials, as digests.
+#[derive(Clone, Default)]
+pub struct Accounts {
+    tokens: Vec<(AuthId, Digest)>,
+    keys: Vec<(Digest, AuthId, Role)>,
+}
+
+/// Somebody who proved who they are with an API key.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) scope: Scope,
+    /// What the key may do.
+    #[allow(dead_code, reason = "every route of this version is open to every role")]
+    pub(super) role: Role,
+}
+
+impl Accounts {
+    /// The configured ones.
+    pub fn new(accounts: &[config::Account]) -> Self {
+        let sum = |secret: &Secret| sha256(secret.reveal());
+        let mut made = Self::default();
+        for account in accounts {
+            for token in std::iter::once(&account.auth_token).chain(&account.auth_token_previous) {
+                made.tokens.push((account.auth_id.clone(), sum(token)));
+            }
+            made.keys.extend(account.api_keys.iter().map(|k| (sum(&k.key), account.auth_id.clone(), k.role)));
+        }
+        made
+    }
+
+    /// The account of an `Authorization: Basic` header.
+    pub(super) fn basic(&self, headers: &HeaderMap) -> Option<AuthId> {
+        let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, encoded) = given.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+        let (id, token) = decoded.split_once(':')?;
+        let given = sha256(token);
+        let nobody = [0; 32];
+        let mut found = Choice::from(0);
+        let own = self.tokens.iter().filter(|(known, _)| known.as_str() == id).map(|(_, digest)| digest);
+        for digest in own.chain([&nobody]) {
+            found |= digest.ct_eq(&given);
+        }
+        bool::from(found).then(|| id.into())
+    }
+
+    /// The account and role of an `X-API-Key` header.
+    pub(super) fn key(&self, headers: &HeaderMap) -> Option<Member> {
+        let given = sha256(headers.get("x-api-key")?.to_str().ok()?);
+        let mut found = None;
+        for (digest, account, role) in &self.keys {
+            if bool::from(digest.ct_eq(&given)) {
+                found = Some(Member { scope: Scope::of(account.clone()), role: *role });
+            }
+        }
+        found
+    }
+}
+
+/// Failures a minute from one address (R15).
+const FAILURES: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
+/// Requests in five seconds of one account (L21).
+const REQUESTS: NonZeroU32 = NonZeroU32::new(300).expect("not 0");
+/// Addresses remembered at most.
+const KEYS_MAX: usize = 100_000;
+
+/// Limits what may be tried.
+pub(super) struct Guard {
+    failures: Keyed<IpAddr>,
+    requests: Keyed<AuthId>,
+}
+
+type Keyed<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
+
+impl Default for Guard {
+    fn default() -> Self {
+        let per = |n: NonZeroU32, time: Duration| {
+            Quota::with_period(time / n.get()).expect("a period above 0").allow_burst(n)
+        };
+        Self {
+            failures: RateLimiter::hashmap(per(FAILURES, Duration::from_secs(60))),
+            requests: RateLimiter::hashmap(per(REQUESTS, Duration::from_secs(5))),
+        }
+    }
+}
+
+impl Guard {
+    /// Notes a failure; how long to wait if there were too many.
+    pub(super) fn failed(&self, from: IpAddr) -> Option<Duration> {
+        spend(&self.failures, network(from))
+    }
+
+    /// Notes an account's request; how long to wait if there were too many.
+    pub(super) fn asked(&self, account: &AuthId) -> Option<Duration> {
+        spend(&self.requests, account.clone())
+    }
+}
+
+fn spend<K: Hash + Eq + Clone>(limiter: &Keyed<K>, key: K) -> Option<Duration> {
+    if limiter.len() > KEYS_MAX / 2 {
+        limiter.retain_recent();
+        if limiter.len() > KEYS_MAX {
+            return Some(Duration::from_secs(1));
+        }
+    }
+    limiter.check_key(&key).err().map(|until| until.wait_time_from(DefaultClock::default().now()))
+}
+
+/// An IPv4 address, or the /64 of an IPv6 one: what one attacker has.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// What to answer instead: 429 with seconds for `Retry-After`, else 401.
+pub(super) fn refusal(wait: Option<Duration>) -> (StatusCode, Option<u64>) {
+    match wait {
+        Some(wait) => (StatusCode::TOO_MANY_REQUESTS, Some(wait.as_secs() + 1)),
+        None => (StatusCode::UNAUTHORIZED, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::{Accounts, Guard, Role, STANDARD, config, network};
+    use crate::config::Secret;
+    use base64::Engine as _;
+
+    const ID: &str = "MAXXXXXXXXXXXXXXXXXX";
+
+    fn accounts() -> Accounts {
+        let key = |key: &str, role| config::ApiKey { key: Secret::new(key), role };
+        Accounts::new(&[config::Account {
+            auth_id: ID.into(),
+            auth_token: Secret::new("now:with colon"),
+            auth_token_previous: Some(Secret::new("before")),
+            cps: None,
+            api_keys: vec![key("one", Role::Owner), key("two", Role::Agent)],
+            parent: None,
+        }])
+    }
+
+    fn header(name: &'static str, value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(value).unwrap());
+        headers
+    }
+
+    #[test]
+    fn basic_takes_both_tokens_and_nothing_else() {
+        let accounts = accounts();
+        let encoded = |text: &str| STANDARD.encode(text);
+        let cases = [
+            (format!("Basic {}", encoded("MAXXXXXXXXXXXXXXXXXX:now:with colon")), true),
+            (format!("bAsIc {}", encoded("MAXXXXXXXXXXXXXXXXXX:before")), true),
+            (format!("Basic {}", encoded("MAXXXXXXXXXXXXXXXXXX:wrong")), false),
+            (format!("Basic {}", encoded("MAXXXXXXXXXXXXXXXXXX:")), false),
+            (format!("Basic {}", encoded("MAYYYYYYYYYYYYYYYYYY:before")), false),
+            (format!("Basic {}", encoded("maxxxxxxxxxxxxxxxxxx:before")), false),
+            (format!("Basic {}", encoded("no colon")), false),
+            (format!("Bearer {}", encoded("MAXXXXXXXXXXXXXXXXXX:before")), false),
+            ("Basic ???".to_owned(), false),
+            ("Basic".to_owned(), false),
+        ];
+        for (value, taken) in cases {
+            assert_eq!(accounts.basic(&header("authorization", &value)).is_some(), taken, "{value}");
+        }
+        assert!(accounts.basic(&HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn keys_have_an_account_and_a_role() {
+        let accounts = accounts();
+        let role = |key: &str| accounts.key(&header("x-api-key", key)).map(|m| (m.scope.auth_id().to_string(), m.role));
+        assert_eq!(role("one"), Some((ID.to_owned(), Role::Owner)));
+        assert_eq!(role("two"), Some((ID.to_owned(), Role::Agent)));
+        assert_eq!((role("three"), role("")), (None, None));
+    }
+
+    #[test]
+    fn l21_an_account_asks_300_times_in_5_seconds() {
+        let guard = Guard::default();
+        let refused = (0..400).filter(|_| guard.asked(&ID.into()).is_some()).count();
+        assert!((50..=100).contains(&refused), "{refused}");
+        assert!(guard.asked(&"MAYYYYYYYYYYYYYYYYYY".into()).is_none());
+    }
+
+    #[test]
+    fn failures_are_limited_by_address() {
+        let guard = Guard::default();
+        let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+        let refused = (0..70).filter(|_| guard.failed(ip("203.0.113.1")).is_some()).count();
+        assert!((9..=10).contains(&refused), "{refused}");
+        assert!(guard.failed(ip("203.0.113.2")).is_none(), "another address is another");
+        assert_eq!(network(ip("2001:db8::1:2")), network(ip("2001:db8::ffff:1")));
+        assert_ne!(network(ip("2001:db8:0:1::1")), network(ip("2001:db8::1")));
+        assert_eq!(network(ip("::ffff:203.0.113.1")), ip("203.0.113.1"));
+    }
+}

@@ -1,0 +1,241 @@
+//! Calls: retrieve, list, live, hang up (`plivo-call-api.md` §2.2–2.6).
+
+use axum::response::Response;
+use http::StatusCode;
+use serde::Serialize;
+
+use super::super::{Api, LiveCall, LiveStatus, error};
+use super::No;
+use super::query::{self, Page, Pairs};
+use crate::model::{CallUuid, Timestamp};
+use crate::store::{CallEnd, CallRecord, CallStart, Scope};
+
+const NOT_FOUND: &str = "call not found";
+
+/// An ended call, as Plivo describes one; the last two fields are ours.
+#[derive(Serialize)]
+struct Cdr<'a> {
+    answer_time: Option<String>,
+    bill_duration: u64,
+    billed_duration: u64,
+    call_direction: &'static str,
+    call_duration: u64,
+    call_state: &'static str,
+    call_uuid: CallUuid,
+    conference_uuid: Option<()>,
+    end_time: String,
+    from_number: &'a str,
+    hangup_cause_code: u16,
+    hangup_cause_name: &'a str,
+    hangup_source: &'a str,
+    initiation_time: String,
+    parent_call_uuid: Option<CallUuid>,
+    resource_uri: String,
+    to_number: &'a str,
+    total_amount: &'static str,
+    total_rate: &'static str,
+    stir_verification: &'static str,
+    stir_attestation: &'static str,
+    voice_network_group: &'static str,
+    source_ip: &'static str,
+    cnam_lookup: &'static str,
+    call_type: &'static str,
+    whatsapp_call_id: Option<&'a str>,
+}
+
+impl<'a> Cdr<'a> {
+    fn of(scope: &Scope, start: &'a CallStart, end: &'a CallEnd) -> Self {
+        Self {
+            answer_time: end.answered.map(Timestamp::plivo_cdr),
+            bill_duration: end.bill_secs,
+            billed_duration: end.bill_secs,
+            call_direction: start.direction.as_str(),
+            call_duration: end.answered.map_or(0, |_| end.duration_secs),
+            call_state: state(end),
+            call_uuid: start.call,
+            conference_uuid: None,
+            end_time: end.ended.plivo_cdr(),
+            from_number: &start.from,
+            hangup_cause_code: end.hangup_code,
+            hangup_cause_name: &end.hangup_name,
+            hangup_source: &end.hangup_source,
+            initiation_time: start.started.plivo_cdr(),
+            parent_call_uuid: start.parent_call,
+            resource_uri: format!("{}{}/", list_uri(scope), start.call),
+            to_number: &start.to,
+            total_amount: "0.00000",
+            total_rate: "0.00000",
+            stir_verification: "Not Applicable",
+            stir_attestation: "",
+            voice_network_group: "WhatsApp",
+            source_ip: "",
+            cnam_lookup: "",
+            call_type: start.call_type.as_str(),
+            whatsapp_call_id: start.wacid.as_ref().map(|w| w.as_str()),
+        }
+    }
+}
+
+/// `call_state` (§2.2), in the words of `CallStatus` (`plivo-callbacks.md` §1.3).
+fn state(end: &CallEnd) -> &'static str {
+    match end.hangup_code {
+        _ if end.answered.is_some() => "ANSWER",
+        1000..=1999 => "CANCEL",
+        3010 | 3020 => "BUSY",
+        3000 | 6010 => "NOANSWER",
+        3070 => "TIMEOUT",
+        _ => "FAILED",
+    }
+}
+
+/// A call that is up (§2.4).
+#[derive(Serialize)]
+struct Live<'a> {
+    call_status: &'static str,
+    call_uuid: CallUuid,
+    caller_name: &'a str,
+    direction: &'static str,
+    from: &'a str,
+    to: &'a str,
+    request_uuid: CallUuid,
+    parent_call_uuid: Option<CallUuid>,
+    session_start: String,
+    stir_verification: &'static str,
+    stir_attestation: &'static str,
+}
+
+impl<'a> Live<'a> {
+    fn of(call: &'a LiveCall) -> Self {
+        Self {
+            call_status: call.status.as_str(),
+            call_uuid: call.call,
+            caller_name: &call.caller_name,
+            direction: call.direction.as_str(),
+            from: &call.from,
+            to: &call.to,
+            request_uuid: call.call,
+            parent_call_uuid: call.parent_call,
+            session_start: call.started.plivo_micros(),
+            stir_verification: "Not Applicable",
+            stir_attestation: "",
+        }
+    }
+}
+
+/// What `status=` asks for; `None`: ended calls.
+enum Status {
+    Live,
+    Queued,
+}
+
+impl Status {
+    fn asked(pairs: &Pairs) -> Result<Option<Self>, No> {
+        match query::value(pairs, "status") {
+            None => Ok(None),
+            Some("live") => Ok(Some(Self::Live)),
+            Some("queued") => Ok(Some(Self::Queued)),
+            Some(_) => Err(No::Bad("status must be live or queued".to_owned())),
+        }
+    }
+
+    fn holds(&self, call: &LiveCall) -> bool {
+        match self {
+            Self::Live => call.status != LiveStatus::Queued,
+            Self::Queued => call.status == LiveStatus::Queued,
+        }
+    }
+}
+
+/// `GET Call/{uuid}/`.
+pub(super) async fn retrieve(api: &Api, scope: &Scope, uuid: &str, pairs: &Pairs) -> Result<Response, No> {
+    let status = Status::asked(pairs)?;
+    let uuid: CallUuid = uuid.parse().map_err(|_| No::NotFound(NOT_FOUND))?;
+    let live = api.live.get(scope, uuid);
+    if let Some(status) = status {
+        let call = live.filter(|call| status.holds(call)).ok_or(No::NotFound(NOT_FOUND))?;
+        return Ok(error::plivo_body(StatusCode::OK, &Live::of(&call)));
+    }
+    match api.store.call(scope, uuid).await? {
+        Some(CallRecord { start, end: Some(end) }) => {
+            Ok(error::plivo_body(StatusCode::OK, &Cdr::of(scope, &start, &end)))
+        }
+        _ if live.is_some() => Err(No::NotFound("not found; the call is live, use status=live")),
+        _ => Err(No::NotFound(NOT_FOUND)),
+    }
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    meta: Meta,
+    objects: Vec<Cdr<'a>>,
+}
+
+#[derive(Serialize)]
+struct Meta {
+    limit: u32,
+    offset: u64,
+    next: Option<String>,
+    previous: Option<String>,
+    total_count: u64,
+}
+
+/// `GET Call/`.
+pub(super) async fn list(api: &Api, scope: &Scope, pairs: &Pairs) -> Result<Response, No> {
+    let page = query::page(pairs)?;
+    let filter = query::filter(pairs)?;
+    if let Some(status) = Status::asked(pairs)? {
+        let mut calls = api.live.list(scope);
+        calls.retain(|call| {
+            status.holds(call)
+                && filter.direction.is_none_or(|d| d == call.direction)
+                && filter.from.as_ref().is_none_or(|n| *n == call.from)
+                && filter.to.as_ref().is_none_or(|n| *n == call.to)
+        });
+        #[derive(Serialize)]
+        struct Uuids {
+            calls: Vec<CallUuid>,
+        }
+        let skipped = usize::try_from(page.offset).unwrap_or(usize::MAX);
+        let calls = calls.iter().map(|call| call.call).skip(skipped).take(page.limit as usize).collect();
+        return Ok(error::plivo_body(StatusCode::OK, &Uuids { calls }));
+    }
+    let (records, total_count) = api.store.calls(scope, &filter, page.limit, page.offset).await?;
+    let objects = records.iter().filter_map(|r| Some(Cdr::of(scope, &r.start, r.end.as_ref()?))).collect();
+    let meta = meta(scope, pairs, page, total_count);
+    Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
+}
+
+fn meta(scope: &Scope, pairs: &Pairs, Page { limit, offset }: Page, total_count: u64) -> Meta {
+    let at = |offset: u64| {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", &limit.to_string()).append_pair("offset", &offset.to_string());
+        query.extend_pairs(pairs.iter().filter(|(name, _)| name != "limit" && name != "offset"));
+        format!("{}?{}", list_uri(scope), query.finish())
+    };
+    let after = offset.saturating_add(limit.into());
+    Meta {
+        limit,
+        offset,
+        next: (after < total_count).then(|| at(after)),
+        previous: (offset > 0).then(|| at(offset.saturating_sub(limit.into()))),
+        total_count,
+    }
+}
+
+fn list_uri(scope: &Scope) -> String {
+    format!("/v1/Account/{}/Call/", scope.auth_id())
+}
+
+/// `DELETE Call/{uuid}/`.
+pub(super) fn hang_up(api: &Api, scope: &Scope, uuid: &str) -> Result<Response, No> {
+    let uuid: CallUuid = uuid.parse().map_err(|_| No::NotFound(NOT_FOUND))?;
+    if api.live.hang_up(scope, uuid) { Ok(error::plivo_no_content()) } else { Err(No::NotFound(NOT_FOUND)) }
+}
+
+/// `DELETE Call/`: all of the account's.
+pub(super) fn hang_up_all(api: &Api, scope: &Scope) -> Response {
+    for call in api.live.list(scope) {
+        api.live.hang_up(scope, call.call);
+    }
+    error::plivo_no_content()
+}

@@ -1,0 +1,100 @@
+//! The Plivo-compatible REST API, `/v1/Account/{auth_id}/…` (`plivo-call-api.md`). This version serves calls:
+//! retrieve, list, live, hang up. What is not there answers 404, as Plivo does.
+
+mod call;
+mod query;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::{Method, StatusCode, header};
+
+use super::{Api, App, Shared, auth, error, peer, segments, with_header};
+use crate::model::AuthId;
+use crate::store::Scope;
+
+/// Why a request got no for an answer; Plivo's shape is made of it.
+pub(super) enum No {
+    /// 400: the sentence names the first bad field.
+    Bad(String),
+    /// 404.
+    NotFound(&'static str),
+    /// 405.
+    Method(&'static str),
+    /// 500: our fault, and what it was stays with us.
+    Ours,
+}
+
+impl No {
+    fn answer(self) -> Response {
+        match self {
+            Self::Bad(what) => error::plivo(StatusCode::BAD_REQUEST, &what),
+            Self::NotFound(what) => error::plivo(StatusCode::NOT_FOUND, what),
+            Self::Method(allow) => {
+                let answer = error::plivo(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource");
+                with_header(answer, header::ALLOW, allow)
+            }
+            Self::Ours => error::plivo(StatusCode::INTERNAL_SERVER_ERROR, "something is wrong on this server"),
+        }
+    }
+}
+
+impl From<crate::store::StoreError> for No {
+    fn from(e: crate::store::StoreError) -> Self {
+        tracing::warn!(error = %e, "an API request could not be answered");
+        Self::Ours
+    }
+}
+
+/// Anything under `/v1/`.
+pub(super) async fn handle(State(shared): App, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let segments = segments(&path);
+    let ["v1", "Account", auth_id, rest @ ..] = segments.as_slice() else {
+        return No::NotFound("not available on this server").answer();
+    };
+    let scope = match authenticate(&shared, &request, auth_id) {
+        Ok(scope) => scope,
+        Err(answer) => return answer,
+    };
+    // Bodies of these methods are ignored (1.4).
+    let (method, pairs) = (request.method().clone(), super::pairs(&request));
+    drop(request);
+    route(&shared.api, &scope, &method, rest, &pairs).await.unwrap_or_else(No::answer)
+}
+
+/// 1.1: the path's id is the caller's own; wrong, missing and unknown are one answer.
+fn authenticate(shared: &Arc<Shared>, request: &Request, auth_id: &str) -> Result<Scope, Response> {
+    let caller = shared.api.accounts.basic(request.headers()).filter(|id| id.as_str() == auth_id);
+    let Some(caller) = caller else {
+        let (status, retry) = auth::refusal(shared.guard.failed(peer(request)));
+        let answer = error::plivo(status, "authentication failed");
+        return Err(match retry {
+            Some(seconds) => with_header(answer, header::RETRY_AFTER, &seconds.to_string()),
+            None => with_header(answer, header::WWW_AUTHENTICATE, "Basic realm=\"Offhook\""),
+        });
+    };
+    limit(shared, &caller)?;
+    Ok(Scope::of(caller))
+}
+
+/// L21.
+fn limit(shared: &Arc<Shared>, caller: &AuthId) -> Result<(), Response> {
+    let Some(wait) = shared.guard.asked(caller) else { return Ok(()) };
+    let answer = error::plivo(StatusCode::TOO_MANY_REQUESTS, "more than 300 requests in 5 seconds");
+    Err(with_header(answer, header::RETRY_AFTER, &(wait.as_secs() + 1).to_string()))
+}
+
+async fn route(api: &Api, scope: &Scope, method: &Method, rest: &[&str], pairs: &query::Pairs) -> Result<Response, No> {
+    let (get, delete) = (method == Method::GET, method == Method::DELETE);
+    match rest {
+        ["Call"] if get => call::list(api, scope, pairs).await,
+        ["Call"] if delete => Ok(call::hang_up_all(api, scope)),
+        ["Call", uuid] if get => call::retrieve(api, scope, uuid, pairs).await,
+        ["Call", uuid] if delete => call::hang_up(api, scope, uuid),
+        ["Call"] | ["Call", _] => Err(No::Method("GET, DELETE")),
+        _ if matches!(*method, Method::HEAD | Method::OPTIONS) => Err(No::Method("GET")),
+        _ => Err(No::NotFound("not available on this server")),
+    }
+}

@@ -1,0 +1,422 @@
+//! Both APIs over real HTTP on loopback, with a real store and made-up live calls.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::auth::Accounts;
+use super::server::tests::exchange;
+use super::server::{HttpLimits, Public, bind, serve};
+use super::{Api, LiveCall, LiveCalls, LiveStatus, router};
+use crate::clock::Clock;
+use crate::config::{Account, ApiKey, Role, Secret};
+use crate::model::{CallType, CallUuid, Direction, HangupCause, Timestamp};
+use crate::observe::Health;
+use crate::store::{CallEnd, CallStart, Scope, Store};
+
+const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
+const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
+const OTHER: &str = "MABBBBBBBBBBBBBBBBBB";
+
+#[derive(Default)]
+struct Calls {
+    live: Vec<LiveCall>,
+    hung_up: Mutex<Vec<CallUuid>>,
+}
+
+impl LiveCalls for Calls {
+    fn list(&self, scope: &Scope) -> Vec<LiveCall> {
+        self.live.iter().filter(|c| scope.holds(&c.account, &c.main_account)).cloned().collect()
+    }
+    fn get(&self, scope: &Scope, call: CallUuid) -> Option<LiveCall> {
+        self.list(scope).into_iter().find(|c| c.call == call)
+    }
+    fn hang_up(&self, scope: &Scope, call: CallUuid) -> bool {
+        let up = self.get(scope, call).is_some();
+        if up {
+            self.hung_up.lock().unwrap().push(call);
+        }
+        up
+    }
+    fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {
+        self.get(scope, call)?;
+        let lines: &[&str] = if follow { &["{\"n\":1}", "{\"n\":2}"] } else { &["{\"n\":1}"] };
+        Some(stream::iter(lines.iter().map(|l| Arc::from(*l)).collect::<Vec<_>>()).boxed())
+    }
+}
+
+fn uuid(n: u128) -> CallUuid {
+    CallUuid(uuid::Uuid::from_u128(n))
+}
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_micros((1_795_154_591 + secs) * 1_000_000 + 120_394)
+}
+
+fn live(n: u128, account: &str, status: LiveStatus) -> LiveCall {
+    LiveCall {
+        call: uuid(n),
+        account: account.into(),
+        main_account: if account == OTHER { OTHER.into() } else { MAIN.into() },
+        direction: Direction::Inbound,
+        from: "919812345678".to_owned(),
+        to: "918035737458".to_owned(),
+        caller_name: "Asha".to_owned(),
+        status,
+        started: at(0),
+        parent_call: None,
+    }
+}
+
+fn start(n: u128, account: &str) -> CallStart {
+    CallStart {
+        call: uuid(n),
+        account: account.into(),
+        main_account: if account == OTHER { OTHER.into() } else { MAIN.into() },
+        direction: Direction::Inbound,
+        call_type: CallType::Whatsapp,
+        from: "919812345678".to_owned(),
+        to: "918035737458".to_owned(),
+        caller_name: String::new(),
+        wacid: Some("wacid.abc".into()),
+        phone_number_id: "7".into(),
+        parent_call: None,
+        node_id: "n".to_owned(),
+        started: at(n as i64),
+    }
+}
+
+struct Running {
+    at: SocketAddr,
+    calls: Arc<Calls>,
+    store: Store,
+    cancel: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+/// 45 ended calls of `MAIN` (the first of them `SUB`'s), one of `OTHER`; two live, one of `OTHER`.
+async fn run() -> Running {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+    let concluded = (1..=46_u128).map(|n| {
+        let account = match n {
+            1 => SUB,
+            46 => OTHER,
+            _ => MAIN,
+        };
+        let answered = CallEnd {
+            answered: Some(at(n as i64 + 2)),
+            duration_secs: 51,
+            bill_secs: 49,
+            ..CallEnd::unanswered(HangupCause::CallerHangup, Direction::Inbound, at(n as i64 + 51))
+        };
+        let busy = CallEnd::unanswered(HangupCause::NumberFull, Direction::Inbound, at(n as i64));
+        let store = store.clone();
+        async move { store.call_concluded(start(n, account), if n == 2 { busy } else { answered }).await }
+    });
+    assert!(futures_util::future::join_all(concluded).await.into_iter().all(|changed| changed.unwrap()));
+    for seq in 0..2_500 {
+        store.event_log().append(uuid(3), seq, format!("{{\"seq\":{seq}}}"));
+    }
+    let calls = Arc::new(Calls {
+        live: vec![
+            live(101, MAIN, LiveStatus::InProgress),
+            live(102, SUB, LiveStatus::Ringing),
+            live(103, OTHER, LiveStatus::InProgress),
+            live(104, MAIN, LiveStatus::Queued),
+        ],
+        ..Calls::default()
+    });
+    let account = |id: &str, parent: Option<&str>| Account {
+        auth_id: id.into(),
+        auth_token: Secret::new("token"),
+        auth_token_previous: None,
+        cps: None,
+        api_keys: vec![ApiKey { key: Secret::new(format!("key-{id}")), role: Role::Owner }],
+        parent: parent.map(Into::into),
+    };
+    let accounts = Accounts::new(&[account(MAIN, None), account(SUB, Some(MAIN)), account(OTHER, None)]);
+    let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let public = Public {
+        webhook: Arc::new(|_| Box::pin(async { http::Response::new(axum::body::Body::empty()) })),
+        router: router(Api { accounts, store: store.clone(), live: calls.clone() }),
+        trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+        limits: HttpLimits::default(),
+        clock: Clock::real(),
+    };
+    let cancel = CancellationToken::new();
+    tokio::spawn(serve(listener, public, cancel.clone()));
+    Running { at: address, calls, store, cancel, _folder: folder }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+}
+
+impl Running {
+    /// HTTP/1.0, so that streams come unchunked.
+    async fn ask(&self, method: &str, path: &str, head: &str, body: &str) -> Answer {
+        let length = body.len();
+        let request = format!("{method} {path} HTTP/1.0\r\ncontent-length: {length}\r\n{head}\r\n{body}");
+        let answer = exchange(self.at, request.as_bytes()).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+        let status = head.get(9..12).unwrap().parse().unwrap();
+        Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    }
+    async fn plivo(&self, who: &str, method: &str, path: &str) -> Answer {
+        let basic = STANDARD.encode(format!("{who}:token"));
+        self.ask(method, &format!("/v1/Account/{who}/{path}"), &format!("authorization: Basic {basic}\r\n"), "").await
+    }
+    async fn ours(&self, who: &str, method: &str, path: &str, body: &str) -> Answer {
+        self.ask(method, &format!("/api/v1/{path}"), &format!("x-api-key: key-{who}\r\n"), body).await
+    }
+}
+
+#[tokio::test]
+async fn a_record_reads_as_plivo_writes_it() {
+    let node = run().await;
+    let path = format!("Call/{}/", uuid(3));
+    let answer = node.plivo(MAIN, "GET", &path).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let mut body = answer.json();
+    let api_id = body["api_id"].take();
+    assert!(answer.head.contains(&format!("x-api-id: {}", api_id.as_str().unwrap())));
+    let expected = json!({
+        "api_id": null, "answer_time": "2026-11-20 06:03:16+00:00", "bill_duration": 49, "billed_duration": 49,
+        "call_direction": "inbound", "call_duration": 51, "call_state": "ANSWER", "call_uuid": uuid(3).to_string(),
+        "conference_uuid": null, "end_time": "2026-11-20 06:04:05+00:00", "from_number": "919812345678",
+        "hangup_cause_code": 4000, "hangup_cause_name": "Normal Hangup", "hangup_source": "Caller",
+        "initiation_time": "2026-11-20 06:03:14+00:00", "parent_call_uuid": null,
+        "resource_uri": format!("/v1/Account/{MAIN}/Call/{}/", uuid(3)), "to_number": "918035737458",
+        "total_amount": "0.00000", "total_rate": "0.00000", "stir_verification": "Not Applicable",
+        "stir_attestation": "", "voice_network_group": "WhatsApp", "source_ip": "", "cnam_lookup": "",
+        "call_type": "whatsapp", "whatsapp_call_id": "wacid.abc"
+    });
+    assert_eq!(body, expected);
+
+    let busy = node.plivo(MAIN, "GET", &format!("Call/{}/", uuid(2))).await.json();
+    assert_eq!((&busy["answer_time"], &busy["call_duration"]), (&Value::Null, &json!(0)));
+    assert_eq!(busy["call_state"], "BUSY");
+    // 1.3: without the last slash, with doubled ones.
+    for odd in [format!("Call/{}", uuid(3)), format!("/Call//{}//", uuid(3))] {
+        assert_eq!(node.plivo(MAIN, "GET", &odd).await.status, 200, "{odd}");
+    }
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn lists_page_as_sdks_walk_them() {
+    let node = run().await;
+    let first = node.plivo(MAIN, "GET", "Call/?call_direction=inbound").await.json();
+    let meta = |limit, offset, next: Value, previous: Value| json!({"limit": limit, "offset": offset, "next": next, "previous": previous, "total_count": 45});
+    let uri = |offset: u32| json!(format!("/v1/Account/{MAIN}/Call/?limit=20&offset={offset}&call_direction=inbound"));
+    assert_eq!(first["meta"], meta(20, 0, uri(20), Value::Null));
+    assert_eq!(first["objects"].as_array().unwrap().len(), 20);
+    assert_eq!(first["objects"][0]["call_uuid"], uuid(45).to_string(), "newest first");
+    assert_eq!(first["objects"][0].as_object().unwrap().get("api_id"), None);
+    let last = node.plivo(MAIN, "GET", "Call/?limit=20&offset=40&call_direction=inbound").await.json();
+    assert_eq!((last["objects"].as_array().unwrap().len(), &last["meta"]), (5, &meta(20, 40, Value::Null, uri(20))));
+    let none = node.plivo(MAIN, "GET", "Call/?hangup_source=Carrier").await.json();
+    assert_eq!((&none["objects"], &none["meta"]["total_count"]), (&json!([]), &json!(0)));
+    assert_eq!(node.plivo(MAIN, "GET", &format!("Call/?subaccount={SUB}")).await.json()["meta"]["total_count"], 1);
+    assert_eq!(node.plivo(SUB, "GET", "Call/").await.json()["meta"]["total_count"], 1);
+    for (query, error) in [
+        ("limit=21", "limit must be an integer between 1 and 20"),
+        ("end_time__gt=soon", "end_time__gt must be YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS[.ffffff]]"),
+        ("status=done", "status must be live or queued"),
+    ] {
+        let answer = node.plivo(MAIN, "GET", &format!("Call/?{query}")).await;
+        assert_eq!((answer.status, answer.json()["error"].as_str()), (400, Some(error)));
+    }
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn live_calls_are_listed_shown_and_hung_up() {
+    let node = run().await;
+    let list = node.plivo(MAIN, "GET", "Call/?status=live").await.json();
+    assert_eq!(list["calls"], json!([uuid(101).to_string(), uuid(102).to_string()]));
+    assert!(list["api_id"].is_string() && list.get("meta").is_none());
+    let queued = node.plivo(MAIN, "GET", "Call/?status=queued").await.json();
+    assert_eq!(queued["calls"], json!([uuid(104).to_string()]));
+    let second = node.plivo(MAIN, "GET", "Call/?status=live&limit=1&offset=1").await.json();
+    assert_eq!(second["calls"], json!([uuid(102).to_string()]));
+
+    let mut one = node.plivo(MAIN, "GET", &format!("Call/{}/?status=live", uuid(101))).await.json();
+    one["api_id"].take();
+    let expected = json!({
+        "api_id": null, "call_status": "in-progress", "call_uuid": uuid(101).to_string(), "caller_name": "Asha",
+        "direction": "inbound", "from": "919812345678", "to": "918035737458", "request_uuid": uuid(101).to_string(),
+        "parent_call_uuid": null, "session_start": "2026-11-20 06:03:11.120394", "stir_verification": "Not Applicable",
+        "stir_attestation": ""
+    });
+    assert_eq!(one, expected);
+    let as_record = node.plivo(MAIN, "GET", &format!("Call/{}/", uuid(101))).await;
+    assert_eq!(as_record.status, 404);
+    assert_eq!(as_record.json()["error"], "not found; the call is live, use status=live");
+    assert_eq!(node.plivo(MAIN, "GET", &format!("Call/{}/?status=live", uuid(3))).await.status, 404, "it ended");
+    assert_eq!(node.plivo(MAIN, "GET", &format!("Call/{}/?status=queued", uuid(101))).await.status, 404);
+
+    let gone = node.plivo(MAIN, "DELETE", &format!("Call/{}/", uuid(102))).await;
+    assert_eq!((gone.status, gone.body.as_str(), gone.head.contains("x-api-id")), (204, "", true));
+    assert_eq!(node.plivo(MAIN, "DELETE", &format!("Call/{}/", uuid(3))).await.status, 404);
+    assert_eq!(*node.calls.hung_up.lock().unwrap(), [uuid(102)]);
+    assert_eq!(node.plivo(MAIN, "DELETE", "Call/").await.status, 204);
+    assert_eq!(*node.calls.hung_up.lock().unwrap(), [uuid(102), uuid(101), uuid(102), uuid(104)]);
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn r16_another_tenants_call_is_one_that_never_was() {
+    let node = run().await;
+    let never = uuid(999);
+    let blank = |answer: Answer| {
+        let mut body = if answer.body.is_empty() { Value::Null } else { answer.json() };
+        for id in ["/api_id", "/error/requestId"] {
+            body.pointer_mut(id).map(Value::take);
+        }
+        (answer.status, body)
+    };
+    for foreign in [uuid(46), uuid(103)] {
+        for (method, path) in [("GET", "Call/{}/"), ("GET", "Call/{}/?status=live"), ("DELETE", "Call/{}/")] {
+            let ask =
+                async |call: CallUuid| blank(node.plivo(MAIN, method, &path.replace("{}", &call.to_string())).await);
+            let theirs = ask(foreign).await;
+            assert_eq!(theirs.0, 404);
+            assert_eq!(theirs, ask(never).await, "{method} {path}");
+        }
+        let ask = async |call: CallUuid| blank(node.ours(MAIN, "GET", &format!("calls/{call}/events"), "").await);
+        assert_eq!(ask(foreign).await, ask(never).await);
+    }
+    // A subaccount sees neither its main account's nor a sibling's; a main account sees its subaccounts'.
+    assert_eq!(node.plivo(SUB, "GET", &format!("Call/{}/", uuid(3))).await.status, 404);
+    assert_eq!(node.plivo(SUB, "DELETE", &format!("Call/{}/", uuid(101))).await.status, 404);
+    assert_eq!(node.plivo(MAIN, "GET", &format!("Call/{}/", uuid(1))).await.status, 200);
+    assert!(node.calls.hung_up.lock().unwrap().is_empty());
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn r15_who_may_ask() {
+    let node = run().await;
+    let basic =
+        |who: &str, token: &str| format!("authorization: Basic {}\r\n", STANDARD.encode(format!("{who}:{token}")));
+    let path = format!("/v1/Account/{MAIN}/Call/");
+    let refused = [
+        String::new(),
+        basic(MAIN, "wrong"),
+        basic(MAIN, ""),
+        basic(OTHER, "token"),
+        basic(SUB, "token"),
+        basic("MAZZZZZZZZZZZZZZZZZZ", "token"),
+        "authorization: Bearer token\r\n".to_owned(),
+    ];
+    for head in refused {
+        let answer = node.ask("GET", &path, &head, "").await;
+        assert_eq!((answer.status, answer.json()["error"].as_str()), (401, Some("authentication failed")), "{head}");
+        assert!(answer.head.contains("www-authenticate: basic"), "{}", answer.head);
+    }
+    assert_eq!(node.ask("GET", &path, &basic(MAIN, "token"), "").await.status, 200);
+    for head in ["", "x-api-key: nope\r\n"] {
+        let answer = node.ask("POST", "/api/v1/xml/check", head, "<Response/>").await;
+        assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (401, Some("unauthorized")));
+    }
+
+    // Past 60 failures a minute: 429 for failures only, and for that address only.
+    let mut statuses = Vec::new();
+    for _ in 0..70 {
+        statuses.push(node.ask("GET", &path, &basic(MAIN, "wrong"), "").await.status);
+    }
+    assert_eq!(statuses.first(), Some(&401));
+    let last = node.ask("GET", &path, &basic(MAIN, "wrong"), "").await;
+    assert_eq!(last.status, 429);
+    assert!(last.head.contains("retry-after: "), "{}", last.head);
+    assert_eq!(node.ask("GET", &path, &basic(MAIN, "token"), "").await.status, 200);
+    let elsewhere = format!("{}x-forwarded-for: 203.0.113.7\r\n", basic(MAIN, "wrong"));
+    assert_eq!(node.ask("GET", &path, &elsewhere, "").await.status, 401);
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn paths_and_methods_that_are_not_there() {
+    let node = run().await;
+    for path in ["Message/", "Call/x/Play/y/", "Powerpack/", ""] {
+        let answer = node.plivo(MAIN, "GET", path).await;
+        assert_eq!(
+            (answer.status, answer.json()["error"].as_str()),
+            (404, Some("not available on this server")),
+            "{path}"
+        );
+    }
+    assert_eq!(node.plivo(MAIN, "GET", "Call/not-a-uuid/").await.status, 404);
+    for method in ["PUT", "PATCH", "HEAD", "OPTIONS"] {
+        let answer = node.plivo(MAIN, method, "Call/").await;
+        assert_eq!(answer.status, 405, "{method}");
+        assert!(answer.head.contains("allow: get, delete"), "{}", answer.head);
+        assert!(!answer.head.contains("access-control"), "no CORS");
+    }
+    assert_eq!(node.ask("GET", "/v1/", "", "").await.status, 404);
+    assert_eq!(node.ask("GET", "/v1/Pricing/", "", "").await.json()["error"], "not available on this server");
+    let nowhere = node.ask("GET", "/nowhere", "", "").await;
+    assert_eq!((nowhere.status, nowhere.json()["error"]["code"].as_str()), (404, Some("not_found")));
+    let error = nowhere.json()["error"].clone();
+    let keys: Vec<&String> = error.as_object().unwrap().keys().collect();
+    assert_eq!(keys.len(), 5, "code, message, field, requestId, meta: {keys:?}");
+    assert_eq!(node.ours(MAIN, "GET", "xml/check", "").await.status, 405);
+    assert_eq!(node.ours(MAIN, "GET", "numbers/", "").await.status, 404);
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn documents_are_linted() {
+    let node = run().await;
+    let clean = node.ours(MAIN, "POST", "xml/check", "<Response><Hangup/></Response>").await;
+    assert_eq!((clean.status, &clean.json()["ok"]), (200, &json!(true)), "{}", clean.body);
+    let wrong = node.ours(MAIN, "POST", "xml/check/", "<Response><Speek>hi</Speek></Response>").await.json();
+    assert_eq!(wrong["ok"], false);
+    let finding = &wrong["findings"][0];
+    for key in ["rule", "severity", "line", "column", "message", "hint"] {
+        assert!(finding.get(key).is_some(), "{key}: {finding}");
+    }
+    let big = "x".repeat((256 << 10) + 1);
+    assert_eq!(node.ours(MAIN, "POST", "xml/check", &big).await.status, 413);
+    let zipped = format!("x-api-key: key-{MAIN}\r\ncontent-encoding: gzip\r\n");
+    assert_eq!(node.ask("POST", "/api/v1/xml/check", &zipped, "x").await.status, 415);
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn event_logs_come_from_memory_or_the_store() {
+    let node = run().await;
+    let stored = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(3)), "").await;
+    assert_eq!(stored.status, 200);
+    assert!(stored.head.contains("application/x-ndjson"), "{}", stored.head);
+    let lines: Vec<&str> = stored.body.lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[2_499]), (2_500, "{\"seq\":0}", "{\"seq\":2499}"));
+    let live = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(101)), "").await;
+    assert_eq!(live.body, "{\"n\":1}\n");
+    let followed = node.ours(MAIN, "GET", &format!("calls/{}/events/?follow=1", uuid(101)), "").await;
+    assert_eq!(followed.body, "{\"n\":1}\n{\"n\":2}\n");
+    let none = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(5)), "").await;
+    assert_eq!((none.status, none.body.as_str()), (200, ""), "a call with no lines");
+    assert_eq!(node.ours(MAIN, "GET", "calls/x/events", "").await.status, 404);
+    node.store.close().await;
+    let closed = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(3)), "").await;
+    assert_eq!(closed.status, 500);
+    assert!(!closed.body.to_lowercase().contains("sql") && !closed.body.contains("pool"), "{}", closed.body);
+    node.cancel.cancel();
+}
