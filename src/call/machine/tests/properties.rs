@@ -1,1 +1,384 @@
+//! Whatever happens in whatever order: one end, said once, and nothing after it.
 
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{Bench, digit, document, fetched, setup};
+use crate::call::log;
+use crate::call::machine::{
+    CallSetup, CallState, CallTime, Command, FetchFailure, FetchId, FetchKind, Fetched, FirstFault, GraphAction,
+    GraphOutcome, Input, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder, Output, PlayId, Refusal,
+    Termination,
+};
+use crate::call::replay::replay;
+use crate::model::{HangupCause, Leg};
+use crate::xml::Document;
+
+const DOCUMENTS: [&str; 10] = [
+    "<Response><Speak>Hello</Speak></Response>",
+    "<Response/>",
+    "<Response><Wait length='3'/><Speak loop='0'>Hello</Speak></Response>",
+    "<Response><GetInput action='https://a.example.com/x' numDigits='2' retries='3'><Speak>Keys</Speak></GetInput></Response>",
+    "<Response><GetDigits action='https://a.example.com/x' validDigits='12' retries='2' log='false' playBeep='true' \
+     invalidDigitsSound='https://a.example.com/no.wav'><Play>https://a.example.com/p.wav</Play></GetDigits>\
+     <GetInput action='https://a.example.com/y' redirect='false'/><Wait/></Response>",
+    "<Response><Redirect>https://a.example.com/next</Redirect></Response>",
+    "<Response><PreAnswer><Wait length='2'/><GetDigits/></PreAnswer><Hangup schedule='4'/><Play loop='0'>https://a.example.com/p.wav</Play></Response>",
+    "<Response><DTMF>12</DTMF><DTMF async='false'>3</DTMF><Hangup/></Response>",
+    "<Response><Hangup reason='busy'/></Response>",
+    "<Response><Speak>Hello</Speak><Record/></Response>",
+];
+
+/// A fact as the generator picks it; ids count from what the machine wished for last.
+#[derive(Clone, Debug)]
+enum Pick {
+    Graph(u8, u8),
+    Fetched(u8, u8),
+    FetchFailed(u8),
+    Refused(u8),
+    Media(u8),
+    Played(u8),
+    PlayFailed,
+    Digit(char),
+    DigitsSent(u8),
+    Terminated,
+    Hangup,
+    Cut,
+    Timer,
+    Offered,
+}
+
+fn pick() -> impl Strategy<Value = Pick> {
+    prop_oneof![
+        6 => (0..4u8, 0..7u8).prop_map(|(action, outcome)| Pick::Graph(action, outcome)),
+        6 => (0..10u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
+        2 => (0..6u8).prop_map(Pick::FetchFailed),
+        1 => (0..5u8).prop_map(Pick::Refused),
+        4 => (0..7u8).prop_map(Pick::Media),
+        8 => (0..3u8).prop_map(Pick::Played),
+        2 => Just(Pick::PlayFailed),
+        10 => prop::sample::select(vec!['0', '1', '2', '9', '#', '*', 'A']).prop_map(Pick::Digit),
+        2 => (0..2u8).prop_map(Pick::DigitsSent),
+        1 => Just(Pick::Terminated),
+        1 => Just(Pick::Hangup),
+        1 => Just(Pick::Cut),
+        6 => Just(Pick::Timer),
+        1 => Just(Pick::Offered),
+    ]
+}
+
+/// What a run knows from outside, and what it has seen.
+struct Watch {
+    machine: Machine,
+    documents: Vec<Arc<Document>>,
+    at: u64,
+    log: String,
+    fetch: u32,
+    play: u32,
+    open_fetch: Option<FetchId>,
+    /// The open one whose answer is being given; an overdue timer may still come before it.
+    answered_fetch: Option<FetchId>,
+    document_given: bool,
+    accept_sent: bool,
+    reject_sent: bool,
+    accepted: bool,
+    connected: bool,
+    closed: bool,
+    concluded: u32,
+    over: bool,
+}
+
+impl Watch {
+    fn new(setup: CallSetup) -> Self {
+        let documents = DOCUMENTS.iter().map(|xml| document(xml)).collect();
+        let header = log::header_line(&log::Header::of(setup.call)).expect("JSON");
+        let mut watch = Self {
+            machine: Machine::new(),
+            documents,
+            at: 0,
+            log: header,
+            fetch: 0,
+            play: 0,
+            open_fetch: None,
+            answered_fetch: None,
+            document_given: false,
+            accept_sent: false,
+            reject_sent: false,
+            accepted: false,
+            connected: false,
+            closed: false,
+            concluded: 0,
+            over: false,
+        };
+        watch.give(Input::Offered { setup: Box::new(setup) });
+        watch
+    }
+
+    fn input(&self, pick: &Pick) -> Input {
+        let fetch = FetchId(self.fetch);
+        let back = |from: u32, by: u8| from.saturating_sub(u32::from(by));
+        match pick {
+            Pick::Graph(action, outcome) => Input::Graph {
+                action: [GraphAction::PreAccept, GraphAction::Accept, GraphAction::Terminate, GraphAction::Accept]
+                    [usize::from(*action)],
+                outcome: [
+                    GraphOutcome::Done,
+                    GraphOutcome::Done,
+                    GraphOutcome::Done,
+                    GraphOutcome::Gone,
+                    GraphOutcome::Timeout,
+                    GraphOutcome::RateLimited { code: 4 },
+                    GraphOutcome::ServerError { status: 500 },
+                ][usize::from(*outcome)]
+                .clone(),
+            },
+            Pick::Fetched(doc, by) => {
+                fetched(FetchId(back(self.fetch, by / 3)), self.documents[usize::from(*doc)].clone())
+            }
+            Pick::FetchFailed(how) => Input::Fetched {
+                fetch,
+                result: Err([
+                    FetchFailure::Timeout,
+                    FetchFailure::Unreachable { what: "no route".to_owned() },
+                    FetchFailure::Status { status: 404 },
+                    FetchFailure::UrlRefused { what: "loopback".to_owned() },
+                    FetchFailure::TooLarge,
+                    FetchFailure::Invalid { what: "br".to_owned() },
+                ][usize::from(*how)]
+                .clone()),
+            },
+            Pick::Refused(first) => {
+                let first = [
+                    FirstFault::ActionUrl,
+                    FirstFault::RedirectUrl,
+                    FirstFault::ActionMethod,
+                    FirstFault::RedirectMethod,
+                    FirstFault::Other,
+                ][usize::from(*first)];
+                Input::Fetched {
+                    fetch,
+                    result: Ok(Fetched::Refused { refusal: Refusal { findings: Vec::new(), first } }),
+                }
+            }
+            Pick::Media(what) => Input::Media {
+                leg: Leg::A,
+                what: [
+                    MediaFact::IceUp,
+                    MediaFact::Connected,
+                    MediaFact::Connected,
+                    MediaFact::Connected,
+                    MediaFact::FirstPacket,
+                    MediaFact::Lost { fault: MediaFault::DtlsClosed },
+                    MediaFact::Lost { fault: MediaFault::Silent },
+                ][usize::from(*what)]
+                .clone(),
+            },
+            Pick::Played(by) => Input::Played { leg: Leg::A, play: PlayId(back(self.play, by / 2)) },
+            Pick::PlayFailed => {
+                Input::PlayFailed { leg: Leg::A, play: PlayId(self.play), item: 0, reason: "gone\n".to_owned() }
+            }
+            Pick::Digit(key) => digit(*key),
+            Pick::DigitsSent(by) => Input::DigitsSent { leg: Leg::A, play: PlayId(back(self.play, *by)) },
+            Pick::Terminated => Input::Terminated { termination: Termination::default() },
+            Pick::Hangup => Input::Command { command: Command::Hangup },
+            Pick::Cut => Input::Cut { cause: HangupCause::Drained },
+            Pick::Timer => Input::Timer,
+            Pick::Offered => Input::Offered { setup: Box::new(setup()) },
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        match &input {
+            Input::Fetched { fetch, result } if self.open_fetch == Some(*fetch) => {
+                self.answered_fetch = Some(*fetch);
+                self.document_given |= matches!(result, Ok(Fetched::Document { .. }));
+            }
+            // Before it was asked for, too: an overdue timer may send it in the same step.
+            Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done } => self.accepted = true,
+            Input::Media { what: MediaFact::Connected, .. } => self.connected = true,
+            _ => {}
+        }
+        let logged = self.machine.loggable(&input).into_owned();
+        self.machine.handle(CallTime(self.at), input);
+        let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll()).collect();
+        self.log.push_str(&log::entry_line(CallTime(self.at), &logged, &outputs).expect("JSON"));
+        outputs.iter().for_each(|output| self.check(output));
+        self.open_fetch = self.open_fetch.filter(|open| self.answered_fetch != Some(*open));
+        assert!(self.machine.poll_timeout().is_none_or(|due| due.0 >= self.at), "a timer stays behind");
+        assert_eq!(self.over, self.machine.state() == Some(CallState::Over));
+    }
+
+    fn check(&mut self, output: &Output) {
+        assert!(!self.over, "after Over: {output}");
+        match output {
+            Output::Graph { action: GraphAction::Accept } => {
+                assert!(!self.accept_sent, "accepted twice");
+                assert!(self.document_given, "accepted without a document");
+                self.accept_sent = true;
+            }
+            Output::Graph { action: GraphAction::Reject } => self.reject_sent = true,
+            Output::Fetch { fetch, .. } => {
+                assert!(self.open_fetch.is_none() || self.open_fetch == self.answered_fetch, "two fetches at once");
+                assert!(fetch.0 > self.fetch);
+                (self.fetch, self.open_fetch) = (fetch.0, Some(*fetch));
+            }
+            Output::CancelFetch { fetch } => {
+                assert_eq!(self.open_fetch.take(), Some(*fetch), "cancelled what was not open");
+            }
+            Output::Media { order, .. } => {
+                assert!(!self.closed, "ordered after Close: {order}");
+                match order {
+                    MediaOrder::Play { play, .. } | MediaOrder::SendDigits { play, .. } => {
+                        assert!(self.accept_sent && self.accepted && self.connected, "sound before the call is up");
+                        assert!(play.0 > self.play);
+                        self.play = play.0;
+                    }
+                    MediaOrder::Close => self.closed = true,
+                    MediaOrder::Open => assert!(self.accept_sent && self.accepted),
+                    MediaOrder::Begin | MediaOrder::Stop { .. } => {}
+                }
+            }
+            Output::Concluded { summary } => {
+                self.concluded += 1;
+                assert!(self.closed && (self.open_fetch.is_none() || self.open_fetch == self.answered_fetch));
+                assert!(summary.bill_secs <= summary.duration_secs && summary.ended.0 <= self.at);
+                assert_eq!(summary.answered.is_some(), self.machine.answered().is_some());
+            }
+            Output::Over => self.over = true,
+            _ => {}
+        }
+        assert!(!(self.accept_sent && self.reject_sent), "both an accept and a reject (R6)");
+        assert!(self.concluded <= 1, "concluded twice");
+    }
+}
+
+fn limits() -> impl Strategy<Value = MachineLimits> {
+    (prop::sample::select(vec![0u64, 500, 3_000]), prop::sample::select(vec![2_000u64, 20_000, 60_000])).prop_map(
+        |(accept_wait_ms, max_call_ms)| MachineLimits { accept_wait_ms, max_call_ms, ..MachineLimits::default() },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_call_ends_once_whatever_happens(
+        limits in limits(),
+        with_fallback in any::<bool>(),
+        accepted in any::<bool>(),
+        facts in prop::collection::vec((prop_oneof![3 => 0..50u64, 2 => 0..4_000u64], pick()), 0..60),
+    ) {
+        let mut setup = CallSetup { limits, ..setup() };
+        if with_fallback {
+            setup.urls.fallback = Some((super::url("https://app.example.com/fallback"), crate::model::Method::Get));
+        }
+        let mut watch = Watch::new(setup);
+        if accepted {
+            for fact in [Pick::Graph(0, 0), Pick::Media(1), Pick::Fetched(4, 0), Pick::Graph(1, 0)] {
+                let input = watch.input(&fact);
+                watch.give(input);
+            }
+        }
+        for (passes, fact) in &facts {
+            watch.at += passes;
+            let input = watch.input(fact);
+            watch.give(input);
+        }
+        // Nobody says anything more: time alone ends every call.
+        while let Some(due) = watch.machine.poll_timeout() {
+            watch.at = watch.at.max(due.0);
+            watch.give(Input::Timer);
+        }
+        prop_assert!(watch.over, "left in {:?}", watch.machine.state());
+        prop_assert_eq!(watch.concluded, 1);
+        let replayed = replay(watch.log.as_bytes(), |_| {}).expect("the log reads");
+        prop_assert_eq!(replayed.difference, None);
+    }
+
+    #[test]
+    fn facts_before_the_offer_do_nothing(facts in prop::collection::vec(pick(), 0..10)) {
+        let watch = Watch::new(setup());
+        let mut machine = Machine::new();
+        for fact in facts.iter().filter(|fact| !matches!(fact, Pick::Offered)) {
+            machine.handle(CallTime(1), watch.input(fact));
+            prop_assert_eq!(machine.poll(), None);
+            prop_assert_eq!(machine.poll_timeout(), None);
+        }
+    }
+}
+
+const AGAIN: &str = "<Response><Redirect>https://app.example.com/again</Redirect></Response>";
+
+/// The cause of the call's end, and how many documents were asked for.
+fn circle(bench: &mut Bench, mut next: impl FnMut(&mut Bench, FetchId)) -> (HangupCause, usize) {
+    loop {
+        let last = bench.wishes.iter().rev().find_map(|(_, wish)| match wish {
+            Output::Concluded { summary } => Some(Err(summary.cause)),
+            Output::Fetch { fetch, .. } => Some(Ok(*fetch)),
+            _ => None,
+        });
+        match last.expect("a fetch at least") {
+            Ok(fetch) => next(bench, fetch),
+            Err(cause) => {
+                let fetches = bench.wishes.iter().filter(|(_, wish)| matches!(wish, Output::Fetch { .. })).count();
+                return (cause, fetches);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hundred_documents_without_anything_that_takes_time_are_a_loop_and_one_more() {
+    let mut bench = Bench::new(setup());
+    let ended = circle(&mut bench, |bench, fetch| bench.give(fetched(fetch, document(AGAIN))));
+    assert_eq!(ended, (HangupCause::InstructionLoop, 101));
+    assert!(bench.wishes.iter().any(|(_, wish)| matches!(wish, Output::Graph { action: GraphAction::Reject })));
+}
+
+#[test]
+fn two_thousand_documents_are_the_most_a_call_may_have() {
+    let waits = "<Response><Wait/><Redirect>https://app.example.com/again</Redirect></Response>";
+    let limits = MachineLimits { accept_deadline_ms: u64::MAX, ..MachineLimits::default() };
+    let mut bench = Bench::new(CallSetup { limits, ..setup() });
+    let waits = document(waits);
+    let ended = circle(&mut bench, |bench, fetch| {
+        bench.give(fetched(fetch, waits.clone()));
+        bench.now += 1_000;
+        bench.give(Input::Timer);
+    });
+    assert_eq!(ended, (HangupCause::InstructionLoop, 2_000));
+}
+
+#[test]
+fn something_that_takes_time_begins_the_count_again() {
+    let mut bench = Bench::new(setup());
+    let mut documents = 0;
+    let waits = document("<Response><Wait/><Redirect>https://app.example.com/again</Redirect></Response>");
+    let ended = circle(&mut bench, |bench, fetch| {
+        documents += 1;
+        let rests = documents == 60;
+        bench.give(fetched(fetch, if rests { waits.clone() } else { document(AGAIN) }));
+        if rests {
+            bench.now += 1_000;
+            bench.give(Input::Timer);
+        }
+    });
+    assert_eq!(ended, (HangupCause::InstructionLoop, 161));
+    assert!(matches!(bench.wishes[2], (0, Output::Fetch { kind: FetchKind::Answer, .. })));
+}
+
+#[test]
+fn a_thousand_collections_end_one_by_one() {
+    let many = "<GetDigits action='https://app.example.com/x' redirect='false' numDigits='1'/>".repeat(1_000);
+    let xml = format!("<Response><Speak>Hello</Speak>{many}</Response>");
+    let mut bench = Bench::live(setup(), document(&xml));
+    bench.give(digit('1'));
+    bench.give(Input::Played { leg: Leg::A, play: PlayId(1) });
+    for _ in 1..1_000 {
+        bench.give(digit('1'));
+    }
+    let notices = bench.wishes.iter().filter(|(_, wish)| matches!(wish, Output::Notify { .. })).count();
+    assert_eq!(notices, 1_000);
+    assert_eq!(bench.machine.state(), Some(CallState::Closing));
+}

@@ -1,1 +1,377 @@
+//! `fixtures/scenarios/*.scn`: facts at the left, the wishes that follow indented.
+//!
+//! ```text
+//! # A comment.
+//! doc menu
+//!   <Response>…</Response>
+//!
+//! @0      offered accept_wait_ms=0
+//!           graph pre_accept
+//! @120    fetched menu
+//! ```
+//! The runner fires timers itself (`@T  timer` lines are written, not read), runs every call's event log through
+//! `replay` as well, and compares the whole file. `UPDATE=1 cargo test scenarios` writes what happens now.
+//!
+//! | fact | words |
+//! |---|---|
+//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= ` and any `*_ms` of the limits |
+//! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable` |
+//! | `fetched DOC`, `refused WHAT`, `fetch-failed HOW`, `fetched-nothing` | of the fetch wished for last, or `fetch=N` |
+//! | `media A` | `ice-up connected first-packet lost silent|fingerprint|dtls-closed|dtls-failed` |
+//! | `play-started A`, `played A`, `play-failed A item=0 WHY` | of the play ordered last, or `play=N` |
+//! | `digit A 5`, `digits-sent A` | |
+//! | `terminated STATUS`, `duration=5` | |
+//! | `command hangup`, `cut CAUSE` | |
+//! | `wait` | nothing: time passes |
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{digit, setup, url};
+use crate::call::log;
+use crate::call::machine::{
+    CallSetup, CallTime, Command, FetchFailure, FetchId, Fetched, FirstFault, GraphAction, GraphOutcome, Input,
+    Machine, MediaFact, MediaFault, MediaOrder, Output, PlayId, Refusal, Termination,
+};
+use crate::call::replay;
+use crate::model::{HangupCause, Leg, Method};
+use crate::xml::Document;
+use crate::xml::ast::{Finding, Position, Severity};
+
+/// Scenarios whose event log is kept as a golden one in `fixtures/calls`.
+const GOLDEN: [&str; 6] = [
+    "menu_by_keys",
+    "log_false_hides_keys",
+    "fallback_after_a_refused_answer",
+    "terminate_while_accepting",
+    "closing_when_terminate_fails",
+    "retries_of_get_digits",
+];
+
+fn fixtures(what: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(what)
+}
+
+#[test]
+fn every_scenario_happens_as_written() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(fixtures("scenarios"))
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "scn"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 40, "{} scenarios only", files.len());
+    let mut failures = String::new();
+    for path in files {
+        let name = path.file_stem().and_then(|s| s.to_str()).expect("a name").to_owned();
+        let text = std::fs::read_to_string(&path).expect("a scenario");
+        let ran = Scenario::read(&name, &text).run();
+        if update {
+            std::fs::write(&path, &ran.text).expect("written");
+        } else if let Some((line, expected, actual)) = first_difference(&text, &ran.text) {
+            let _ = writeln!(failures, "{name}.scn line {line}\n  expected {expected}\n  actual   {actual}");
+        }
+        let replayed = replay::replay(ran.log.as_bytes(), |_| {}).expect("the log reads");
+        if let Some(difference) = replayed.difference {
+            let _ = writeln!(failures, "{name}.scn replays otherwise: {difference:?}");
+        }
+        if GOLDEN.contains(&name.as_str()) {
+            let golden = fixtures("calls").join(format!("{name}.jsonl"));
+            if update {
+                std::fs::write(&golden, &ran.log).expect("written");
+            } else if std::fs::read_to_string(&golden).ok().as_ref() != Some(&ran.log) {
+                let _ = writeln!(failures, "fixtures/calls/{name}.jsonl is not the log of this run");
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures}UPDATE=1 writes what happens now");
+}
+
+#[test]
+fn every_golden_log_replays_line_by_line() {
+    let mut logs = 0;
+    for entry in std::fs::read_dir(fixtures("calls")).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        let log = std::fs::read(&path).expect("a log");
+        let mut steps = 0;
+        let replayed = replay::replay(log.as_slice(), |_| steps += 1).expect("the log reads");
+        assert_eq!(replayed.difference, None, "{}", path.display());
+        assert!(steps > 3, "{}", path.display());
+        logs += 1;
+    }
+    assert_eq!(logs, GOLDEN.len());
+}
+
+fn first_difference(expected: &str, actual: &str) -> Option<(usize, String, String)> {
+    let (mut expected, mut actual) = (expected.lines(), actual.lines());
+    let mut line = 0;
+    loop {
+        line += 1;
+        match (expected.next(), actual.next()) {
+            (None, None) => return None,
+            (a, b) if a == b => {}
+            (a, b) => {
+                return Some((line, a.unwrap_or("the end").to_owned(), b.unwrap_or("the end").to_owned()));
+            }
+        }
+    }
+}
+
+struct Fact {
+    /// Comment lines before it.
+    comments: Vec<String>,
+    at: u64,
+    words: String,
+}
+
+struct Scenario {
+    name: String,
+    /// What stands before the first fact, verbatim.
+    head: String,
+    documents: BTreeMap<String, Arc<Document>>,
+    facts: Vec<Fact>,
+}
+
+struct Ran {
+    text: String,
+    log: String,
+}
+
+impl Scenario {
+    fn read(name: &str, text: &str) -> Self {
+        let (mut head, mut sources) = (String::new(), BTreeMap::<String, String>::new());
+        let (mut facts, mut comments, mut open) = (Vec::new(), Vec::new(), None::<String>);
+        for line in text.lines() {
+            if let Some(fact) = line.strip_prefix('@') {
+                let (at, words) = fact.split_once(char::is_whitespace).unwrap_or((fact, ""));
+                let words = words.trim().to_owned();
+                if words != "timer" {
+                    let at = at.parse().unwrap_or_else(|_| panic!("{name}: a time in {line:?}"));
+                    facts.push(Fact { comments: std::mem::take(&mut comments), at, words });
+                }
+            } else if !facts.is_empty() || !comments.is_empty() {
+                if line.starts_with('#') {
+                    comments.push(line.to_owned());
+                }
+            } else {
+                head.push_str(line);
+                head.push('\n');
+                if let Some(doc) = line.strip_prefix("doc ") {
+                    open = Some(doc.trim().to_owned());
+                    sources.insert(doc.trim().to_owned(), String::new());
+                } else if let (Some(xml), Some(doc)) = (line.strip_prefix("  "), &open) {
+                    let source = sources.get_mut(doc).expect("it was opened");
+                    source.push_str(xml);
+                    source.push('\n');
+                } else {
+                    open = None;
+                }
+            }
+        }
+        let documents = sources
+            .into_iter()
+            .map(|(doc, xml)| {
+                let parsed = crate::xml::parse(xml.as_bytes(), None);
+                let document = parsed.document.unwrap_or_else(|| panic!("{name}: {doc}: {:?}", parsed.findings));
+                (doc, document)
+            })
+            .collect();
+        Self { name: name.to_owned(), head, documents, facts }
+    }
+
+    fn run(&self) -> Ran {
+        let mut run = Run {
+            scenario: self,
+            machine: Machine::new(),
+            text: self.head.clone(),
+            log: String::new(),
+            fetch: FetchId(0),
+            play: PlayId(0),
+        };
+        for fact in &self.facts {
+            while let Some(due) = run.machine.poll_timeout().filter(|due| due.0 < fact.at) {
+                run.give(due.0, "timer", Input::Timer);
+            }
+            for comment in &fact.comments {
+                let _ = writeln!(run.text, "{comment}");
+            }
+            match run.input(&fact.words) {
+                Some(input) => run.give(fact.at, &fact.words, input),
+                None => {
+                    let _ = writeln!(run.text, "{:<8}{}", format!("@{}", fact.at), fact.words);
+                }
+            }
+        }
+        Ran { text: run.text, log: run.log }
+    }
+}
+
+struct Run<'a> {
+    scenario: &'a Scenario,
+    machine: Machine,
+    text: String,
+    log: String,
+    /// The fetch wished for last, and the play or digits ordered last.
+    fetch: FetchId,
+    play: PlayId,
+}
+
+impl Run<'_> {
+    fn give(&mut self, at: u64, words: &str, input: Input) {
+        let _ = writeln!(self.text, "{:<8}{words}", format!("@{at}"));
+        if let (true, Input::Offered { setup }) = (self.log.is_empty(), &input) {
+            self.log = log::header_line(&log::Header { offhook: "0.1.0".to_owned(), call: setup.call }).expect("JSON");
+        }
+        let logged = self.machine.loggable(&input).into_owned();
+        self.machine.handle(CallTime(at), input);
+        let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll()).collect();
+        for output in &outputs {
+            let _ = writeln!(self.text, "          {output}");
+            match output {
+                Output::Fetch { fetch, .. } => self.fetch = *fetch,
+                Output::Media {
+                    order: MediaOrder::Play { play, .. } | MediaOrder::SendDigits { play, .. }, ..
+                } => {
+                    self.play = *play;
+                }
+                _ => {}
+            }
+        }
+        self.log.push_str(&log::entry_line(CallTime(at), &logged, &outputs).expect("JSON"));
+    }
+
+    fn input(&self, words: &str) -> Option<Input> {
+        let plain: Vec<&str> = words.split_whitespace().filter(|w| !w.contains('=')).collect();
+        let options: BTreeMap<&str, &str> = words.split_whitespace().filter_map(|w| w.split_once('=')).collect();
+        let number = |name: &str| options.get(name).map(|n| n.parse::<u32>().expect("a number"));
+        let fetch = number("fetch").map_or(self.fetch, FetchId);
+        let play = number("play").map_or(self.play, PlayId);
+        let leg = Leg::A;
+        Some(match plain.as_slice() {
+            ["wait"] => return None,
+            ["offered"] => Input::Offered { setup: Box::new(offer(&options)) },
+            ["graph", action, outcome] => Input::Graph { action: graph_action(action), outcome: outcome_of(outcome) },
+            ["fetched", doc] => {
+                let document = self.scenario.documents.get(*doc).cloned();
+                let document = document.unwrap_or_else(|| panic!("{}: no doc {doc}", self.scenario.name));
+                Input::Fetched { fetch, result: Ok(Fetched::Document { document }) }
+            }
+            ["fetched-nothing"] => Input::Fetched { fetch, result: Ok(Fetched::Ignored) },
+            ["refused", what] => Input::Fetched { fetch, result: Ok(Fetched::Refused { refusal: refusal(what) }) },
+            ["fetch-failed", how] => Input::Fetched { fetch, result: Err(failure(how)) },
+            ["media", "A", what @ ..] => Input::Media { leg, what: media_fact(what) },
+            ["play-started", "A"] => Input::PlayStarted { leg, play },
+            ["played", "A"] => Input::Played { leg, play },
+            ["play-failed", "A", why @ ..] => {
+                let item = u16::try_from(number("item").unwrap_or(0)).expect("an item");
+                Input::PlayFailed { leg, play, item, reason: why.join(" ") }
+            }
+            ["digit", "A", key] => digit(key.chars().next().expect("a key")),
+            ["digits-sent", "A"] => Input::DigitsSent { leg, play },
+            ["terminated", status] => Input::Terminated {
+                termination: Termination {
+                    status: Some((*status).to_owned()),
+                    duration_secs: number("duration").map(u64::from),
+                    ..Termination::default()
+                },
+            },
+            ["command", "hangup"] => Input::Command { command: Command::Hangup },
+            ["cut", "drained"] => Input::Cut { cause: HangupCause::Drained },
+            ["cut", "internal_error"] => Input::Cut { cause: HangupCause::InternalError },
+            other => panic!("{}: no such fact: {other:?}", self.scenario.name),
+        })
+    }
+}
+
+fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
+    let mut setup = setup();
+    for (name, value) in options {
+        let text = || (*value).to_owned();
+        let ms = || value.parse().unwrap_or_else(|_| panic!("milliseconds in {name}={value}"));
+        match *name {
+            "from" => setup.from = text(),
+            "to" => setup.to = text(),
+            "name" => setup.caller_name = text(),
+            "cta" => setup.cta_payload = Some(text()),
+            "deeplink" => setup.deeplink_payload = Some(text()),
+            "fallback" => setup.urls.fallback = Some((url(value), Method::Post)),
+            "answer_method" if *value == "GET" => setup.urls.answer_method = Method::Get,
+            "accept_wait_ms" => setup.limits.accept_wait_ms = ms(),
+            "accept_deadline_ms" => setup.limits.accept_deadline_ms = ms(),
+            "media_setup_ms" => setup.limits.media_setup_ms = ms(),
+            "max_call_ms" => setup.limits.max_call_ms = ms(),
+            "fetch_ms" => setup.limits.fetch_ms = ms(),
+            "answer_budget_ms" => setup.limits.answer_budget_ms = ms(),
+            other => panic!("no such option: {other}"),
+        }
+    }
+    setup
+}
+
+fn graph_action(word: &str) -> GraphAction {
+    use GraphAction as G;
+    let all = [G::PreAccept, G::Accept, G::Reject, G::Terminate];
+    all.into_iter().find(|action| action.as_str() == word).unwrap_or_else(|| panic!("no such action: {word}"))
+}
+
+fn outcome_of(word: &str) -> GraphOutcome {
+    match word {
+        "done" => GraphOutcome::Done,
+        "gone" => GraphOutcome::Gone,
+        "refused" => GraphOutcome::Refused { status: 400, code: 100, details: "Invalid parameter".to_owned() },
+        "rate_limited" => GraphOutcome::RateLimited { code: 4 },
+        "server_error" => GraphOutcome::ServerError { status: 503 },
+        "timeout" => GraphOutcome::Timeout,
+        "unreachable" => GraphOutcome::Unreachable,
+        other => panic!("no such outcome: {other}"),
+    }
+}
+
+fn failure(word: &str) -> FetchFailure {
+    let what = "as the scenario says".to_owned();
+    match word {
+        "timeout" => FetchFailure::Timeout,
+        "unreachable" => FetchFailure::Unreachable { what },
+        "status" => FetchFailure::Status { status: 500 },
+        "url-refused" => FetchFailure::UrlRefused { what },
+        "too-large" => FetchFailure::TooLarge,
+        "invalid" => FetchFailure::Invalid { what },
+        other => panic!("no such failure: {other}"),
+    }
+}
+
+fn refusal(word: &str) -> Refusal {
+    let (first, rule) = match word {
+        "action-url" => (FirstFault::ActionUrl, "E311"),
+        "redirect-url" => (FirstFault::RedirectUrl, "E311"),
+        "action-method" => (FirstFault::ActionMethod, "E312"),
+        "redirect-method" => (FirstFault::RedirectMethod, "E312"),
+        "xml" => (FirstFault::Other, "E103"),
+        other => panic!("no such refusal: {other}"),
+    };
+    let finding = Finding {
+        rule: rule.into(),
+        severity: Severity::Error,
+        at: Position { line: 2, column: 3 },
+        message: "as the scenario says".to_owned(),
+        hint: String::new(),
+    };
+    Refusal { findings: vec![finding], first }
+}
+
+fn media_fact(words: &[&str]) -> MediaFact {
+    let lost = |fault| MediaFact::Lost { fault };
+    match words {
+        ["ice-up"] => MediaFact::IceUp,
+        ["connected"] => MediaFact::Connected,
+        ["first-packet"] => MediaFact::FirstPacket,
+        ["lost", "silent"] => lost(MediaFault::Silent),
+        ["lost", "fingerprint"] => lost(MediaFault::Fingerprint),
+        ["lost", "dtls-closed"] => lost(MediaFault::DtlsClosed),
+        ["lost", "dtls-failed"] => lost(MediaFault::DtlsFailed),
+        other => panic!("no such media fact: {other:?}"),
+    }
+}
