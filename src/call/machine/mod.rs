@@ -141,10 +141,15 @@ impl Machine {
         self.script().map_or(digit, |script| script.stand_in(digit))
     }
 
-    /// A fact as the event log may hold it, asked *before* the fact is handled. Replaying what this gives leads
-    /// to the same wishes: a hidden key is replaced by its stand-in, findings past the first
+    /// A fact as the event log may hold it, asked just before it is handled, with the same time. Replaying what
+    /// this gives leads to the same wishes: a hidden key is replaced by its stand-in, findings past the first
     /// hundred are left out.
-    pub fn loggable<'a>(&self, input: &'a Input) -> Cow<'a, Input> {
+    ///
+    /// Timers that were due before `at` fire first: they may change which collection takes the key.
+    pub fn loggable<'a>(&mut self, at: CallTime, input: &'a Input) -> Cow<'a, Input> {
+        if let Some(call) = &mut self.call {
+            call.catch_up(at, input);
+        }
         match input {
             Input::Digit { leg, digit } if self.hides_input() => {
                 Cow::Owned(Input::Digit { leg: *leg, digit: self.redact(*digit) })
@@ -164,16 +169,22 @@ impl Machine {
 
 impl Call {
     fn take(&mut self, at: CallTime, input: Input) {
-        let Some(mut state) = self.state.take() else { return };
-        self.desk.now = self.desk.now.max(at);
-        // What was due before this fact happened comes first, so that a late wake-up changes no decision.
-        let due = match input {
-            Input::Timer => self.desk.now,
-            _ => CallTime(self.desk.now.0.saturating_sub(1)),
-        };
-        while let Some(timer) = self.desk.timers.take_due(due) {
-            state = state.fired(&mut self.desk, timer);
+        self.catch_up(at, &input);
+        if let Some(state) = self.state.take() {
+            self.state = Some(state.take(&mut self.desk, input));
         }
-        self.state = Some(state.take(&mut self.desk, input));
+    }
+
+    /// Comes to `at`. What was due before this fact happened comes first, so that a late wake-up changes no
+    /// decision; what is due at this very moment fires with `Input::Timer` alone.
+    fn catch_up(&mut self, at: CallTime, input: &Input) {
+        self.desk.now = self.desk.now.max(at);
+        let due = match input {
+            Input::Timer => Some(self.desk.now),
+            _ => self.desk.now.0.checked_sub(1).map(CallTime),
+        };
+        while let Some(timer) = due.and_then(|due| self.desk.timers.take_due(due)) {
+            self.state = self.state.take().map(|state| state.fired(&mut self.desk, timer));
+        }
     }
 }

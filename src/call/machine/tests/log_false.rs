@@ -1,7 +1,7 @@
 //! `log="false"`: keys stay out of the event log, and the log still replays to the same decisions.
 
 use super::{Bench, digit, document, setup};
-use crate::call::machine::{FetchId, Input, Machine, Output};
+use crate::call::machine::{CallTime, FetchId, Input, Machine, Output};
 use crate::model::Digit;
 
 const PIN: &str = r##"<Response>
@@ -46,9 +46,9 @@ fn keys_of_a_hidden_collection_are_replaced_by_such_as_decide_alike() {
 #[test]
 fn a_visible_collection_hides_nothing() {
     let xml = r#"<Response><GetInput action="https://app.example.com/menu"/></Response>"#;
-    let bench = Bench::live(setup(), document(xml));
+    let mut bench = Bench::live(setup(), document(xml));
     assert!(!bench.machine.hides_input());
     let fact = digit('4');
-    assert!(matches!(bench.machine.loggable(&fact), std::borrow::Cow::Borrowed(_)));
+    assert!(matches!(bench.machine.loggable(CallTime(0), &fact), std::borrow::Cow::Borrowed(_)));
     assert!(!Machine::new().hides_input());
 }

@@ -199,7 +199,7 @@ impl Watch {
             Input::Media { what: MediaFact::Connected, .. } => self.connected = true,
             _ => {}
         }
-        let logged = self.machine.loggable(&input).into_owned();
+        let logged = self.machine.loggable(CallTime(self.at), &input).into_owned();
         self.machine.handle(CallTime(self.at), input);
         let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll()).collect();
         self.log.push_str(&log::entry_line(CallTime(self.at), &logged, &outputs).expect("JSON"));

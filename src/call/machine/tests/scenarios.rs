@@ -225,7 +225,7 @@ impl Run<'_> {
         if let (true, Input::Offered { setup }) = (self.log.is_empty(), &input) {
             self.log = log::header_line(&log::Header { offhook: "0.1.0".to_owned(), call: setup.call }).expect("JSON");
         }
-        let logged = self.machine.loggable(&input).into_owned();
+        let logged = self.machine.loggable(CallTime(at), &input).into_owned();
         self.machine.handle(CallTime(at), input);
         let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll()).collect();
         for output in &outputs {
