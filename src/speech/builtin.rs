@@ -209,6 +209,8 @@ impl Start for Program {
         let mut child = Command::new(program)
             .arg("speech-helper")
             .env_clear()
+            // The allocator's first reservation alone, 1 GiB, would make the helper's own limit meaningless.
+            .env("MIMALLOC_ARENA_RESERVE", "32MiB")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

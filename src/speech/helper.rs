@@ -3,7 +3,7 @@
 //!
 //! Requests come in on standard input, sound goes out on standard output; [`super::builtin`] is at the other
 //! end. Both ways a frame is its length (4 bytes, little endian), a kind byte and a body. The end of the input
-//! is the end of the helper. It has no secrets, sockets or environment, and confines itself before it reads.
+//! is the end of the helper. It has no secrets and no sockets, and confines itself before it reads.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -24,8 +24,8 @@ pub(super) const FAILED: u8 = 2;
 /// The longest body either way.
 pub(super) const FRAME_MAX: usize = 64 * 1024;
 
-/// Six voices need 8 MB each; the rest is the program itself.
-const ADDRESS_SPACE_BYTES: u64 = 512 << 20;
+/// Six voices need 8 MB each; the rest is the program itself and its allocator.
+const ADDRESS_SPACE_BYTES: u64 = 256 << 20;
 /// Longer than the parent's deadline: for when there is no parent any more.
 const PROMPT_SECONDS_MAX: u32 = 60;
 

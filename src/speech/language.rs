@@ -96,6 +96,11 @@ impl Speaker {
     }
 }
 
+/// Whether a document's Polly name is one of the table's.
+pub fn knows_polly(name: &str) -> bool {
+    name.split('-').next().and_then(polly).is_some()
+}
+
 /// Language of a Polly voice and whether it is a man's.
 fn polly(name: &str) -> Option<(&'static str, bool)> {
     let find = |of: &[(&'static str, &str)]| {
@@ -194,6 +199,12 @@ mod tests {
     fn a_tag_has_its_embedded_voice(#[case] tag: &str, #[case] voice: Option<&str>) {
         assert_eq!(Embedded::for_language(tag).map(Embedded::tag), voice);
         assert_eq!(Embedded::nearest(tag).tag(), voice.unwrap_or("en-US"));
+    }
+
+    #[test]
+    fn polly_names_are_known_by_their_name_alone() {
+        assert!(super::knows_polly("Joanna-Neural") && super::knows_polly("Hans"));
+        assert!(!super::knows_polly("Nobody") && !super::knows_polly(""));
     }
 
     #[rstest]

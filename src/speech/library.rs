@@ -3,6 +3,7 @@
 //! Text goes to the providers in turn, files are fetched and decoded, tones and silence are made here. Calls
 //! that want the same sound share one prompt, also while it is still being made.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::config::{ProviderName, SpeechConfig};
 use super::espeak::Espeak;
 use super::file;
 use super::frames::FrameMaker;
-use super::language::Speaker;
+use super::language::{Speaker, knows_polly};
 use super::openai::{EndpointError, OpenAi};
 use super::provider::{BoxFuture, Piece, Provider, Sink, SpeechError};
 use super::resample::RATE;
@@ -24,7 +25,7 @@ use crate::call::machine::Sound;
 use crate::clock::Clock;
 use crate::egress::{Egress, FetchedFile, FileAnswer};
 use crate::media::prompt::{Prompt, Slot, Writer};
-use crate::xml::ast::DocUrl;
+use crate::xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 
 /// A file's bytes (`plivo-xml.md` §5.3).
 const FILE_BYTES_MAX: usize = 10 << 20;
@@ -32,14 +33,17 @@ const FILE_BYTES_MAX: usize = 10 << 20;
 const FILE_KEPT: Duration = Duration::from_secs(60);
 /// However long a server says.
 const FILE_KEPT_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// Prompts being made at a time; more wait.
-const MAKING_MAX: usize = 64;
+/// What only a second choice could say, until the first is asked again.
+const FALLBACK_KEPT: Duration = Duration::from_secs(60);
+/// Texts being spoken and files being fetched at a time; more wait, and a slow server keeps no text waiting.
+const SPEAKING_MAX: usize = 64;
+const FETCHING_MAX: usize = 256;
 /// Pieces between a provider and the encoder.
 const PIECES: usize = 8;
 /// A fade at either end of a tone: without one it clicks.
 const FADE_MS: u32 = 5;
-/// A tone's height; −9 dB below full scale, as loud as speech.
-const TONE_PEAK: f32 = 11_600.0;
+/// A tone's height; 12 dB below full scale, about as loud as speech.
+const TONE_PEAK: f32 = 8_000.0;
 
 /// Who gets a file for `<Play>`; [`Egress`] in a node.
 pub trait FileFetch: Send + Sync {
@@ -73,13 +77,14 @@ struct Inner {
     /// In the order they are asked; the embedded voice is always among them.
     providers: Vec<Arc<dyn Provider>>,
     builtin: Arc<dyn Provider>,
-    /// Languages that were already complained about.
-    complained: Mutex<std::collections::BTreeSet<String>>,
+    /// Languages and voices that were already complained about.
+    complained: Mutex<BTreeSet<String>>,
     cache: Mutex<Cache>,
     clock: Clock,
     runtime: Handle,
     fetch: Arc<dyn FileFetch>,
-    making: Semaphore,
+    speaking: Semaphore,
+    fetching: Semaphore,
     /// Turns at the processor: the shards want it too. A file may take long, and speech must not wait for that.
     encoding: Arc<Semaphore>,
     decoding: Arc<Semaphore>,
@@ -129,7 +134,8 @@ impl Library {
             clock,
             runtime,
             fetch,
-            making: Semaphore::new(MAKING_MAX),
+            speaking: Semaphore::new(SPEAKING_MAX),
+            fetching: Semaphore::new(FETCHING_MAX),
             encoding: Arc::new(Semaphore::new(cores)),
             decoding: Arc::new(Semaphore::new(cores)),
         };
@@ -153,6 +159,12 @@ impl Library {
         self.inner.runtime.spawn(making.run(writer, stale));
         prompt
     }
+
+    /// Starts the voice ahead of the first call, which then need not wait for it.
+    pub fn warm_up(&self) {
+        let speech = Speech(vec![SpeechNode::Text("Hello.".to_owned())]);
+        self.prompt(&Sound::Speak { speech, voice: Voice::Woman, language: None });
+    }
 }
 
 /// One prompt in the making. Dropped before its end, it takes the prompt out of the cache.
@@ -164,13 +176,17 @@ struct Making {
 
 impl Making {
     async fn run(self, writer: Writer, stale: Option<(Arc<Prompt>, String)>) {
-        let Ok(_turn) = self.inner.making.acquire().await else { return };
         let made = match &self.sound {
             Sound::Speak { speech, voice, language } => {
+                let _turn = self.inner.speaking.acquire().await;
+                self.complain_of_unknown(voice);
                 let script = Script::of(speech, &Speaker::of(voice, language.as_deref()));
-                self.speak(script, FrameMaker::new(writer)).await.map(|maker| (maker, Kept::Forever))
+                self.speak(script, FrameMaker::new(writer)).await
             }
-            Sound::File { url } => self.file(url, FrameMaker::new(writer), stale).await,
+            Sound::File { url } => {
+                let _turn = self.inner.fetching.acquire().await;
+                self.file(url, FrameMaker::new(writer), stale).await
+            }
             Sound::Silence { ms } => {
                 self.silence(*ms, FrameMaker::silent(writer)).await.map(|maker| (maker, Kept::Forever))
             }
@@ -204,25 +220,30 @@ impl Making {
         self.work(&self.inner.encoding, maker, move |maker| maker.silence(ms)).await
     }
 
-    async fn speak(&self, script: Script, mut maker: FrameMaker) -> Result<FrameMaker, Failure> {
+    async fn speak(&self, script: Script, mut maker: FrameMaker) -> Result<(FrameMaker, Kept), Failure> {
+        let mut kept = Kept::Forever;
         for part in script.0 {
             maker = match part {
                 Part::Pause { ms } => self.silence(ms, maker).await?,
-                Part::Say(say) => self.say(&say, maker).await?,
+                Part::Say(say) => {
+                    let (maker, first_choice) = self.say(&say, maker).await?;
+                    if !first_choice {
+                        kept = Kept::Until { at: self.inner.clock.now() + FALLBACK_KEPT, etag: None };
+                    }
+                    maker
+                }
             };
         }
-        Ok(maker)
+        Ok((maker, kept))
     }
 
-    /// Asks one provider after the other, until one of them says it.
-    async fn say(&self, say: &Say, mut maker: FrameMaker) -> Result<FrameMaker, Failure> {
+    /// Asks one provider after the other, until one of them says it; was that the first?
+    async fn say(&self, say: &Say, mut maker: FrameMaker) -> Result<(FrameMaker, bool), Failure> {
         let language = &say.speaker.language;
         let mut able: Vec<_> = self.inner.providers.iter().filter(|p| p.speaks(language)).collect();
         if able.is_empty() {
-            let mut complained = self.inner.complained.lock().unwrap_or_else(PoisonError::into_inner);
-            // Languages come from documents: what is remembered of them is bounded.
-            if complained.len() < 1_000 && complained.insert(language.clone()) {
-                tracing::warn!(language, "nothing here speaks it: the nearest embedded voice does, once and for all");
+            if self.complain_once(language) {
+                tracing::warn!(language, "nothing here speaks it: the nearest embedded voice does");
             }
             able.push(&self.inner.builtin);
         }
@@ -231,7 +252,7 @@ impl Making {
             let (said, kept_maker) = self.say_by(provider.as_ref(), say, maker).await;
             maker = kept_maker?;
             match said {
-                Ok(()) => return Ok(maker),
+                Ok(()) => return Ok((maker, reasons.is_empty())),
                 // What was said can't be taken back: another voice would begin anew.
                 Err((e, true)) => return Err(Failure::of(maker, e)),
                 Err((e, false)) => {
@@ -241,6 +262,22 @@ impl Making {
             }
         }
         Err(Failure::of(maker, reasons.join("; ")))
+    }
+
+    fn complain_of_unknown(&self, voice: &Voice) {
+        if let Voice::Polly(name) = voice
+            && !knows_polly(name)
+            && self.complain_once(name)
+        {
+            tracing::warn!(voice = name, "no such Polly voice is known here: the default voice speaks");
+        }
+    }
+
+    /// Whether to say of this language or voice that it isn't there. They come from documents: what is remembered
+    /// is bounded.
+    fn complain_once(&self, about: &str) -> bool {
+        let mut complained = self.inner.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        complained.len() < 1_000 && complained.insert(about.to_owned())
     }
 
     /// What `provider` says goes through the encoder while it still speaks. The error says whether it had begun.

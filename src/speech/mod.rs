@@ -23,6 +23,11 @@ pub mod script;
 mod voices;
 mod wav;
 
+/// The languages that speak with nothing installed (BCP 47).
+pub fn embedded_languages() -> impl Iterator<Item = &'static str> {
+    language::Embedded::ALL.into_iter().map(language::Embedded::tag)
+}
+
 /// Says why a test did not run.
 #[cfg(test)]
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]

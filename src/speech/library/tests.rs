@@ -168,6 +168,12 @@ async fn the_next_provider_takes_over_and_a_failed_prompt_is_made_again() {
     let prompt = with_help.library.prompt(&speak("abc", "en-US"));
     assert_eq!(frames(&prompt).await.len(), 3);
     assert_eq!(prompt.failure(), None);
+    assert!(Arc::ptr_eq(&prompt, &with_help.library.prompt(&speak("abc", "en-US"))));
+    // A second choice is kept for a minute: the first may be back by then.
+    while Arc::ptr_eq(&prompt, &with_help.library.prompt(&speak("abc", "en-US"))) {
+        with_help.clock.step(Duration::from_secs(60));
+        tokio::task::yield_now().await;
+    }
 
     let alone = house(&[&broken]);
     let prompt = alone.library.prompt(&speak("abc", "en-US"));
