@@ -1,9 +1,29 @@
 //! `offhook call`: one simulated WhatsApp call from the terminal, with real WebRTC media.
+//!
+//! The call is placed by a simulated Meta: one booted here with a node of its own, or the one that `--node` works with.
+//! Either way this command speaks to it over its `/_sim/` doors and prints what comes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::Exit;
+use base64::Engine as _;
+use bytes::Bytes;
+use http::Request;
+use serde::Deserialize;
+
+use super::{Exit, print};
 use crate::config::Secret;
+use crate::model::digits_of;
+use crate::sim::client::{self, Client, Lines};
+use crate::sim::control::{CallOrder, HangupOrder};
+use crate::sim::{CallEvent, Ended, Happened, HungUpBy, SimNumber, caller, sound};
+
+/// Longest line of a call's events: a recording of half an hour stands in one.
+const LINE_BYTES_MAX: usize = 128 << 20;
+/// Largest file that is spoken.
+const SAY_BYTES_MAX: u64 = 100 << 20;
+/// A node or simulator on this machine answers at once.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Options of `offhook call`.
 #[derive(clap::Args, Clone, Debug)]
@@ -20,7 +40,7 @@ pub struct Args {
     /// Keys to press once the call is up and something was heard: 0-9 * # A-D, `w` waits 0.5 s, `W` 1 s
     #[arg(long, value_name = "KEYS")]
     pub dtmf: Option<String>,
-    /// A WAV file to speak
+    /// A WAV file to speak (16-bit PCM)
     #[arg(long, value_name = "FILE.wav")]
     pub say: Option<PathBuf>,
     /// Write what was heard to this WAV file
@@ -32,9 +52,9 @@ pub struct Args {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Hang up after so many seconds if nobody has before
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub hold: u32,
+    /// Hang up so many seconds after the answer [default: after 4 s of quiet, or 20 s after the last key]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub hold: Option<u32>,
     /// The node's Meta app secret, which signs the webhooks (with --node)
     #[arg(long, value_name = "SECRET", env = "META_APP_SECRET", hide_env_values = true)]
     pub app_secret: Option<Secret>,
@@ -47,6 +67,317 @@ pub struct Args {
 }
 
 /// Places the call: 0 when it went through, 1 when not.
-pub fn run(_args: Args) -> Exit {
-    Exit::failed("`call` is not built yet")
+pub fn run(args: Args) -> Exit {
+    let order = match order_of(&args) {
+        Ok(order) => order,
+        Err(why) => return Exit::usage(why),
+    };
+    match super::runtime() {
+        Ok(runtime) => runtime.block_on(go(args, order)),
+        Err(why) => Exit::failed(why),
+    }
+}
+
+/// What the options ask for, as far as they alone can tell.
+fn order_of(args: &Args) -> Result<CallOrder, String> {
+    let keys = args.dtmf.as_deref().unwrap_or_default();
+    caller::parse_keys(keys).map_err(|e| format!("--dtmf {keys}: {e}"))?;
+    for (option, number) in [("--to", &args.to), ("--from", &args.from)] {
+        if number.as_deref().is_some_and(|n| digits_of(n).is_empty()) {
+            return Err(format!("{option} needs a phone number: digits, with or without a plus"));
+        }
+    }
+    let say = args.say.as_deref().map(read_wav).transpose()?;
+    if let Some(folder) = args.record.as_deref().and_then(Path::parent)
+        && !folder.as_os_str().is_empty()
+        && !folder.is_dir()
+    {
+        return Err(format!("--record: there is no folder {}", folder.display()));
+    }
+    Ok(CallOrder {
+        from: args.from.clone(),
+        dtmf: args.dtmf.clone(),
+        say,
+        record: args.record.is_some(),
+        hold_s: args.hold.map(f64::from),
+        ..CallOrder::default()
+    })
+}
+
+/// A WAV file in Base64, known to be one.
+fn read_wav(path: &Path) -> Result<String, String> {
+    let unreadable = |e: std::io::Error| format!("--say: could not read {}: {e}", path.display());
+    if std::fs::metadata(path).map_err(unreadable)?.len() > SAY_BYTES_MAX {
+        return Err(format!("--say: {} is larger than {} MiB", path.display(), SAY_BYTES_MAX >> 20));
+    }
+    let wav = std::fs::read(path).map_err(unreadable)?;
+    sound::frames_of_wav(&wav).map_err(|e| format!("--say: {}: {e}", path.display()))?;
+    Ok(base64::engine::general_purpose::STANDARD.encode(wav))
+}
+
+async fn go(args: Args, mut order: CallOrder) -> Exit {
+    let client = client::client();
+    let Some(node) = args.node.clone() else {
+        return booted(&client, &args, order).await;
+    };
+    let node = node.as_str().trim_end_matches('/').to_owned();
+    let facts = match NodeFacts::of(&client, &node).await {
+        Ok(facts) => facts,
+        Err(exit) => return exit,
+    };
+    let sim_url = match facts.fill_in(&mut order, args.to.as_deref()).and_then(|()| facts.sim_url()) {
+        Ok(sim_url) => sim_url,
+        Err(why) => return Exit::usage(why),
+    };
+    let text = |secret: &Option<Secret>| secret.as_ref().map(|s| s.reveal().to_owned());
+    order.node = Some(node);
+    order.app_secret = text(&args.app_secret);
+    order.verify_token = text(&args.verify_token);
+    order.api_key = text(&args.api_key);
+    place(&client, &sim_url, &order, &args).await
+}
+
+/// A node, a simulated Meta and the demo application in this very process.
+async fn booted(_client: &Client, _args: &Args, _order: CallOrder) -> Exit {
+    Exit::failed("booting a node in this process is not built yet: start `offhook dev` and say --node URL")
+}
+
+/// What a node tells about itself where its Meta is a simulated one: `/.well-known/offhook.json`.
+#[derive(Debug, Deserialize)]
+struct NodeFacts {
+    graph_url: String,
+    numbers: Vec<SimNumber>,
+}
+
+impl NodeFacts {
+    async fn of(client: &Client, node: &str) -> Result<Self, Exit> {
+        let request = Request::get(format!("{node}/.well-known/offhook.json")).body(Bytes::new());
+        let request = request.map_err(|e| Exit::usage(format!("--node {node}: {e}")))?;
+        let answer = client::ask(client, request, ANSWER_WITHIN, 1 << 20).await.map_err(Exit::failed)?;
+        if answer.status != 200 {
+            return Err(Exit::usage(format!(
+                "the node at {node} does not work with a simulated Meta: start it with `offhook dev`, or point its \
+                 [meta].graph_url at the simulated Meta of one"
+            )));
+        }
+        serde_json::from_slice(&answer.body)
+            .map_err(|e| Exit::failed(format!("{node} told about itself what can't be read: {e}")))
+    }
+
+    /// Base URL of the simulated Meta: Graph's, without its path.
+    fn sim_url(&self) -> Result<String, String> {
+        url::Url::parse(&self.graph_url)
+            .map(|u| u.origin().ascii_serialization())
+            .map_err(|e| format!("the node's graph_url {} is no URL: {e}", self.graph_url))
+    }
+
+    /// Puts the number to call into the order.
+    fn fill_in(&self, order: &mut CallOrder, to: Option<&str>) -> Result<(), String> {
+        let number = match (to, self.numbers.as_slice()) {
+            (Some(to), all) => {
+                order.to = Some(digits_of(to));
+                // A number that the node does not have is called all the same, if Meta has it.
+                all.iter().find(|n| Some(&n.number) == order.to.as_ref())
+            }
+            (None, [only]) => Some(only),
+            (None, []) => return Err("the node has no number to call: say --to NUMBER".into()),
+            (None, several) => {
+                let all = several.iter().map(|n| n.number.as_str()).collect::<Vec<_>>().join(", ");
+                return Err(format!("the node has several numbers: say --to with one of {all}"));
+            }
+        };
+        if let Some(number) = number {
+            order.to = Some(number.number.clone());
+            order.phone_number_id = Some(number.phone_number_id.clone());
+            order.waba = Some(number.waba.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Places the call at the simulated Meta and prints it to its end.
+async fn place(client: &Client, sim_url: &str, order: &CallOrder, args: &Args) -> Exit {
+    let body = match serde_json::to_vec(order) {
+        Ok(body) => Bytes::from(body),
+        Err(e) => return Exit::failed(e),
+    };
+    let request = match Request::post(format!("{sim_url}/_sim/calls")).body(body) {
+        Ok(request) => request,
+        Err(e) => return Exit::usage(format!("{sim_url}: {e}")),
+    };
+    let response = match client::send(client, request).await {
+        Ok(response) => response,
+        Err(why) => return Exit::failed(format!("the simulated Meta: {why}")),
+    };
+    let status = response.status();
+    let mut lines = Lines::of(response.into_body(), LINE_BYTES_MAX);
+    if status != 200 {
+        return Exit::failed(refusal(lines.next().await.as_deref()));
+    }
+    let mut call = None;
+    let mut hanging_up = false;
+    loop {
+        let line = tokio::select! {
+            line = lines.next() => line,
+            _ = tokio::signal::ctrl_c() => {
+                if std::mem::replace(&mut hanging_up, true) {
+                    return Exit::Failed; // asked twice: the open connection's end hangs up
+                }
+                hang_up(client, sim_url, call.as_ref()).await;
+                continue;
+            }
+        };
+        let event = line.as_deref().map(serde_json::from_slice::<CallEvent>);
+        let event = match event {
+            Some(Ok(event)) => event,
+            Some(Err(e)) => return Exit::failed(format!("the simulated Meta told what can't be read: {e}")),
+            None => return Exit::failed("the simulated Meta went away before the call was over"),
+        };
+        show(&event, args.json);
+        match event.what {
+            Happened::Placed { call_id, phone_number_id, .. } => call = Some(HangupOrder { phone_number_id, call_id }),
+            Happened::Recording { wav } => {
+                if let Err(why) = keep(args.record.as_deref(), &wav) {
+                    return Exit::failed(why);
+                }
+            }
+            Happened::Ended(ended) => return if ended.ok { Exit::Done } else { Exit::Failed },
+            _ => {}
+        }
+    }
+}
+
+fn refusal(body: Option<&[u8]>) -> String {
+    let body: serde_json::Value = body.and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
+    body["error"].as_str().unwrap_or("the simulated Meta refused the call").to_owned()
+}
+
+async fn hang_up(client: &Client, sim_url: &str, call: Option<&HangupOrder>) {
+    let Some(body) = call.and_then(|c| serde_json::to_vec(c).ok()) else { return };
+    if let Ok(request) = Request::post(format!("{sim_url}/_sim/hangup")).body(Bytes::from(body)) {
+        // Where this fails the call is over, or the second Ctrl-C ends it.
+        let _ = client::ask(client, request, ANSWER_WITHIN, 1 << 16).await;
+    }
+}
+
+fn keep(path: Option<&Path>, wav: &str) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(wav)
+        .map_err(|e| format!("the recording can't be read: {e}"))?;
+    std::fs::write(path, bytes).map_err(|e| format!("could not write {}: {e}", path.display()))
+}
+
+/// Prints one event: a line for people, or the object of `interface.md` §1, which knows fewer.
+fn show(event: &CallEvent, json: bool) {
+    if json {
+        if in_contract(&event.what) {
+            print::json(event);
+        }
+        return;
+    }
+    if let Some((word, rest)) = words(&event.what) {
+        let seconds = Duration::from_millis(event.at_ms).as_secs_f64();
+        print::line(format_args!("{}", format!("{seconds:>8.3} s  {word:<12} {rest}").trim_end()));
+    }
+}
+
+fn in_contract(what: &Happened) -> bool {
+    matches!(
+        what,
+        Happened::Placed { .. }
+            | Happened::Ringing
+            | Happened::Answered
+            | Happened::MediaUp
+            | Happened::Instruction { .. }
+            | Happened::DigitSent { .. }
+            | Happened::Hangup { .. }
+            | Happened::Ended(_)
+    )
+}
+
+/// An event in two columns; none for what only concerns machines.
+fn words(what: &Happened) -> Option<(&'static str, String)> {
+    Some(match what {
+        Happened::Verified | Happened::Recording { .. } => return None,
+        Happened::Placed { from, to, .. } => ("placed", format!("{from} calls {to}")),
+        Happened::Webhook { status: 0, kind } => ("webhook", format!("{kind}: no answer, will be sent again")),
+        Happened::Webhook { status: 200, .. } => return None,
+        Happened::Webhook { status, kind } => ("webhook", format!("{kind}: answered {status}, will be sent again")),
+        Happened::Ringing => ("ringing", "the business has the call (pre_accept)".into()),
+        Happened::Answered => ("answered", "accept".into()),
+        Happened::MediaUp => ("media up", "ICE and DTLS".into()),
+        Happened::MediaFailed { reason } => ("media over", reason.clone()),
+        Happened::FirstAudio => ("hearing", "the business speaks".into()),
+        Happened::Refused { action, details } => ("refused", format!("Graph refused {action}: {details}")),
+        Happened::Instruction { element, line, outcome, note } => {
+            let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+            ("instruction", format!("{element} {outcome} (line {line}){note}"))
+        }
+        Happened::DigitSent { digit } => ("digit", digit.to_string()),
+        Happened::Hangup { by } => {
+            let who = match by {
+                HungUpBy::Caller => "the caller hung up",
+                HungUpBy::Business => "the business hung up",
+                HungUpBy::Rejected => "the business rejected the call",
+                HungUpBy::Meta => "nobody accepted in time",
+            };
+            ("hangup", who.into())
+        }
+        Happened::Ended(ended) => ("ended", last_words(ended)),
+    })
+}
+
+fn last_words(ended: &Ended) -> String {
+    let heard = Duration::from_millis(ended.heard_ms).as_secs_f64();
+    let how = if ended.ok { "ok" } else { "failed" };
+    let clipped = match ended.clipped_packets {
+        0 => String::new(),
+        n => format!(", {n} packets came before accept and were clipped"),
+    };
+    format!("{how}: {}, heard {heard:.1} s{clipped}", ended.cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NodeFacts, in_contract, words};
+    use crate::sim::control::CallOrder;
+    use crate::sim::{Ended, Happened, HungUpBy};
+
+    fn facts(numbers: &str) -> NodeFacts {
+        let text = format!(r#"{{"version":"0.1.0","graph_url":"http://127.0.0.1:4000/v23.0","numbers":[{numbers}]}}"#);
+        serde_json::from_str(&text).expect("facts")
+    }
+
+    const ONE: &str = r#"{"number":"918035737458","phone_number_id":"1","waba":"2"}"#;
+    const TWO: &str = r#"{"number":"5511951230001","phone_number_id":"3","waba":"2"}"#;
+
+    #[test]
+    fn the_number_to_call_is_the_only_one_or_said() {
+        let mut order = CallOrder::default();
+        let node = facts(ONE);
+        assert_eq!(node.sim_url().as_deref(), Ok("http://127.0.0.1:4000"));
+        node.fill_in(&mut order, None).expect("the only one");
+        assert_eq!((order.to.as_deref(), order.phone_number_id.as_deref()), (Some("918035737458"), Some("1")));
+
+        let node = facts(&format!("{ONE},{TWO}"));
+        let mut order = CallOrder::default();
+        assert!(node.fill_in(&mut order, None).is_err_and(|e| e.contains("5511951230001")));
+        node.fill_in(&mut order, Some("+55 11 95123-0001")).expect("one of them");
+        assert_eq!(order.phone_number_id.as_deref(), Some("3"));
+        let mut order = CallOrder::default();
+        node.fill_in(&mut order, Some("4915100000000")).expect("Meta may have it");
+        assert_eq!((order.to.as_deref(), order.phone_number_id), (Some("4915100000000"), None));
+        assert!(facts("").fill_in(&mut CallOrder::default(), None).is_err());
+    }
+
+    #[test]
+    fn people_get_a_line_and_machines_only_the_words_of_the_contract() {
+        let ended = Ended { ok: true, cause: "caller_hangup".into(), heard_ms: 3_240, ..Ended::default() };
+        let line = words(&Happened::Ended(ended.clone())).expect("a line");
+        assert_eq!(line, ("ended", "ok: caller_hangup, heard 3.2 s".to_owned()));
+        assert!(in_contract(&Happened::Ended(ended)) && in_contract(&Happened::Hangup { by: HungUpBy::Meta }));
+        assert!(!in_contract(&Happened::FirstAudio) && !in_contract(&Happened::Verified));
+        assert_eq!(words(&Happened::Webhook { kind: "connect".into(), status: 200 }), None);
+    }
 }

@@ -160,6 +160,7 @@ pub enum Happened {
     /// The connect webhook goes out.
     Placed {
         call_id: String,
+        phone_number_id: String,
         from: String,
         to: String,
     },

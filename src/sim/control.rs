@@ -17,6 +17,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use super::caller::{CallEvents, CallScript, HangupRule, KeysStart, parse_keys};
+use super::meta::life::CallMsg;
 use super::world::SimNumber;
 use super::{World, sound};
 
@@ -54,6 +55,7 @@ pub struct CallOrder {
 pub(crate) fn router() -> Router<Arc<World>> {
     Router::new()
         .route("/_sim/calls", post(place).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)))
+        .route("/_sim/hangup", post(hangup))
         .route("/_sim/log", get(log))
         .layer(from_fn(only_from_here))
 }
@@ -125,6 +127,27 @@ fn lines(events: CallEvents) -> Response {
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), events))
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
+}
+
+/// `POST /_sim/hangup`: the user of this call hangs up.
+#[derive(Deserialize, Serialize)]
+pub struct HangupOrder {
+    pub phone_number_id: String,
+    pub call_id: String,
+}
+
+async fn hangup(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order: HangupOrder = match serde_json::from_slice(&body) {
+        Ok(order) => order,
+        Err(e) => return refuse(format!("the body names no call: {e}")),
+    };
+    match world.call(&order.phone_number_id, &order.call_id) {
+        Some(call) => {
+            let _ = call.send(CallMsg::Hangup).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 #[derive(Deserialize)]

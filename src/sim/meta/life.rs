@@ -198,6 +198,7 @@ impl Life {
         self.world.add_call(&self.facts, self.own.clone());
         self.tell(Happened::Placed {
             call_id: self.facts.call_id.clone(),
+            phone_number_id: self.facts.number.phone_number_id.clone(),
             from: self.facts.user.clone(),
             to: self.facts.number.number.clone(),
         });
