@@ -1,0 +1,217 @@
+// @ts-check
+// The browser phone: one call at a time, its sound, its keys, its steps.
+
+import { causeWords, microphoneWords, stepWords } from "./words.js";
+
+/** @template {HTMLElement} T @param {string} id @returns {T} */
+const at = (id) => /** @type {T} */ (document.getElementById(id));
+const callButton = at("call");
+const muteButton = /** @type {HTMLButtonElement} */ (at("mute"));
+const keys = /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("[data-key]"));
+
+/**
+ * @typedef {object} Call
+ * @property {RTCPeerConnection} peer
+ * @property {MediaStreamTrack} track
+ * @property {string} id
+ * @property {EventSource} [events]
+ * @property {number} [answeredAt]
+ * @property {() => void} stopMeters
+ */
+/** @type {Call | undefined} */
+let call;
+let calling = false;
+
+/** @param {string} text @param {string} [state] */
+function say(text, state) {
+  at("state").textContent = text;
+  if (state) document.body.dataset.state = state;
+}
+
+/** @param {boolean} busy */
+function setButtons(busy) {
+  callButton.textContent = busy ? "Hang up" : "Call";
+  callButton.dataset.does = busy ? "hangup" : "call";
+  muteButton.disabled = !busy;
+  keys.forEach((key) => (key.disabled = !busy));
+  if (!busy) mute(false);
+}
+
+/** @param {string} path @param {object} body */
+async function post(path, body) {
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  const text = await answer.text();
+  const read = text ? JSON.parse(text) : {};
+  if (!answer.ok) throw new Error(read.error ?? `the simulator answered ${answer.status}`);
+  return read;
+}
+
+/** The microphone, or silence with the reason why. @param {AudioContext} context */
+async function microphone(context) {
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({
+      audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+    });
+    at("microphone").textContent = "";
+    return stream;
+  } catch (error) {
+    at("microphone").textContent = microphoneWords(error);
+    // A silent track keeps packets flowing, as a muted phone does.
+    return context.createMediaStreamDestination().stream;
+  }
+}
+
+/** Shows how loud a stream is. @param {AudioContext} context @param {MediaStream} stream @param {string} id */
+function meter(context, stream, id) {
+  const analyser = context.createAnalyser();
+  analyser.fftSize = 512;
+  const source = context.createMediaStreamSource(stream);
+  source.connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  const bar = /** @type {HTMLMeterElement} */ (at(id));
+  const timer = setInterval(() => {
+    analyser.getFloatTimeDomainData(samples);
+    const power = samples.reduce((sum, x) => sum + x * x, 0) / samples.length;
+    // −60 dBFS … 0 dBFS over the bar.
+    bar.value = power > 0 ? Math.min(1, Math.max(0, 1 + (10 * Math.log10(power)) / 60)) : 0;
+  }, 80);
+  return () => {
+    clearInterval(timer);
+    source.disconnect();
+    bar.value = 0;
+  };
+}
+
+async function start() {
+  calling = true;
+  at("steps").replaceChildren();
+  at("empty").hidden = true;
+  setButtons(true);
+  say("Calling…", "calling");
+  const context = new AudioContext();
+  const stops = [() => void context.close()];
+  try {
+    const own = await microphone(context);
+    const [track] = own.getAudioTracks();
+    stops.push(() => track.stop(), meter(context, own, "say-level"));
+    const peer = new RTCPeerConnection();
+    stops.push(() => peer.close());
+    call = { peer, track, id: "", stopMeters: () => stops.splice(0).reverse().forEach((stop) => stop()) };
+    peer.addTrack(track, own);
+    peer.addEventListener("track", (event) => {
+      const stream = event.streams[0] ?? new MediaStream([event.track]);
+      const sound = /** @type {HTMLAudioElement} */ (at("sound"));
+      sound.srcObject = stream;
+      sound.play().catch(() => say("Press a key to hear: the browser holds the sound back"));
+      stops.push(meter(context, stream, "hear-level"));
+    });
+    await peer.setLocalDescription();
+    const { id, sdp } = await post("/_sim/phone/calls", { sdp: peer.localDescription?.sdp });
+    if (!calling) {
+      await post(`/_sim/phone/calls/${id}/hangup`, {});
+    }
+    call.id = id;
+    listen(call);
+    await peer.setRemoteDescription({ type: "answer", sdp });
+  } catch (error) {
+    stops.splice(0).reverse().forEach((stop) => stop());
+    finish(`The call could not be placed: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** Reads the call's steps as they happen. @param {Call} current */
+function listen(current) {
+  const events = new EventSource(`/_sim/phone/calls/${current.id}/events`);
+  current.events = events;
+  events.addEventListener("message", (message) => happened(JSON.parse(message.data)));
+  events.addEventListener("error", () => {
+    if (call === current) finish("The simulator went away");
+  });
+}
+
+/** @param {any} event */
+function happened(event) {
+  const words = stepWords(event);
+  if (words) addStep(event, words);
+  if (event.event === "ringing") say("Ringing…", "ringing");
+  if (event.event === "answered") {
+    say("In the call", "live");
+    if (call) call.answeredAt = performance.now();
+  }
+  if (event.event === "ended") finish(causeWords(event.cause));
+}
+
+/** @param {any} event @param {{lane: string, who: string, what: string, more?: string}} words */
+function addStep(event, words) {
+  const step = document.createElement("li");
+  step.dataset.lane = words.lane;
+  const time = document.createElement("time");
+  time.textContent = `${(event.at_ms / 1000).toFixed(3)} s`;
+  const who = document.createElement("span");
+  who.className = "lane";
+  who.textContent = words.who;
+  const what = document.createElement("span");
+  what.textContent = words.what;
+  if (event.event === "ended") what.className = "end";
+  if (words.more) {
+    const more = document.createElement("small");
+    more.textContent = words.more;
+    what.append(more);
+  }
+  step.append(time, who, what);
+  at("steps").append(step);
+}
+
+/** @param {string} text */
+function finish(text) {
+  calling = false;
+  call?.events?.close();
+  call?.stopMeters();
+  call = undefined;
+  setButtons(false);
+  say(text, "over");
+}
+
+function hangUp() {
+  calling = false;
+  say("Hanging up…", "over");
+  if (call?.id) post(`/_sim/phone/calls/${call.id}/hangup`, {}).catch(() => finish("Hung up"));
+}
+
+/** @param {boolean} on */
+function mute(on) {
+  muteButton.setAttribute("aria-pressed", String(on));
+  muteButton.textContent = on ? "Muted" : "Mute";
+  if (call) call.track.enabled = !on;
+}
+
+/** @param {string} key */
+function press(key) {
+  const button = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  if (!call?.id || !button) return;
+  button.classList.add("down");
+  setTimeout(() => button.classList.remove("down"), 200);
+  post(`/_sim/phone/calls/${call.id}/keys`, { keys: key }).catch(() => undefined);
+}
+
+callButton.addEventListener("click", () => (callButton.dataset.does === "hangup" ? hangUp() : start()));
+muteButton.addEventListener("click", () => mute(muteButton.getAttribute("aria-pressed") !== "true"));
+keys.forEach((button) => button.addEventListener("click", () => press(button.dataset.key ?? "")));
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (/^[0-9*#]$/.test(event.key)) press(event.key);
+});
+setInterval(() => {
+  const seconds = call?.answeredAt ? Math.floor((performance.now() - call.answeredAt) / 1000) : undefined;
+  if (seconds !== undefined) at("clock").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+}, 250);
+
+setButtons(false);
+const world = await (await fetch("/_sim/phone/world")).json();
+at("business").textContent = world.business || "The business";
+at("number").textContent = `+${world.number}`;
+say(`${world.user} can call now`, "ready");

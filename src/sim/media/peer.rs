@@ -182,21 +182,15 @@ impl Peer {
         local: SocketAddr,
         now: Instant,
     ) -> Result<(Self, String), PeerError> {
-        let mut config = identity.config().enable_opus(true, false);
         // The browser's own key events are not used: the page sends keys as messages, and the phone makes the events.
-        config = config.set_extension_map(ExtensionMap::empty());
-        let mut rtc = config.build(now);
+        let mut rtc = identity.config().enable_opus(true, false).build(now);
         add_candidate(&mut rtc, local)?;
         let offer = SdpOffer::from_sdp_string(offer).map_err(|e| PeerError::Offer(e.to_string()))?;
         let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| PeerError::Offer(e.to_string()))?;
-        let mut found = None;
-        let mut peer = Self::of(rtc, local, "0".into(), 111, None, true);
-        peer.drain(|event| {
-            if let Event::MediaAdded(added) = event {
-                found.get_or_insert(added.mid);
-            }
-        });
-        peer.mid = found.ok_or_else(|| PeerError::Offer("no audio in it".into()))?;
+        let answer = answer.to_sdp_string();
+        let mid = answer.lines().find_map(|l| l.strip_prefix("a=mid:")).map(Mid::from);
+        let mid = mid.ok_or_else(|| PeerError::Offer("no audio in it".into()))?;
+        let mut peer = Self::of(rtc, local, mid, 111, None, true);
         let pts: Vec<Pt> = peer.rtc.media(peer.mid).map(|m| m.remote_pts().to_vec()).unwrap_or_default();
         peer.opus_pt = peer
             .rtc
@@ -206,12 +200,11 @@ impl Peer {
             .find(|p| p.spec().codec == Codec::Opus && pts.contains(&p.pt()))
             .map(|p| *p.pt())
             .ok_or_else(|| PeerError::Offer("no Opus in it".into()))?;
-        let mid = peer.mid;
         match peer.rtc.direct_api().stream_tx_by_mid(mid, None) {
             Some(stream) => stream.set_rtx_cache(0, Duration::ZERO, None),
             None => return Err(PeerError::Offer("the audio can't be sent to: a=sendrecv is needed".into())),
         }
-        Ok((peer, answer.to_sdp_string()))
+        Ok((peer, answer))
     }
 
     fn of(rtc: Rtc, local: SocketAddr, mid: Mid, opus_pt: u8, digit_pt: Option<u8>, ssrcs_fixed: bool) -> Self {

@@ -11,9 +11,9 @@ use axum::routing::get;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
-use str0m::change::SdpOffer;
+use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::format::{Codec, FormatParams};
-use str0m::media::{Frequency, Mid};
+use str0m::media::{Direction, Frequency, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionMap, RtpWrite};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -133,6 +133,20 @@ impl Node {
         (answer.status, serde_json::from_slice(&answer.body).expect("Graph answers JSON"))
     }
 
+    /// A request to one of the simulator's own doors.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = Request::post(format!("{}{path}", self.sim.url())).body(Bytes::from(body.to_string()));
+        let answer = client::ask(&self.client, request.expect("request"), PATIENCE, 1 << 20).await.expect("an answer");
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+    }
+
+    /// The lines of an answer as they come.
+    pub(super) async fn lines(&self, request: Request<Bytes>) -> client::Lines {
+        let response = client::send(&self.client, request).await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        client::Lines::of(response.into_body(), 1 << 20)
+    }
+
     pub(super) async fn act(&self, action: &str, call: &str, sdp: Option<&str>) -> (u16, Value) {
         let mut body = json!({"messaging_product": "whatsapp", "call_id": call, "action": action});
         if let Some(sdp) = sdp {
@@ -203,7 +217,7 @@ impl Business {
         let sdp = model_answer(&mut rtc, addr, offer, manners.wrong_fingerprint);
         let (told, heard) = mpsc::channel(4_096);
         let (say, frames) = mpsc::channel(4);
-        tokio::spawn(run(rtc, socket, addr, told, frames));
+        tokio::spawn(run(rtc, "audio".into(), socket, addr, told, frames));
         Self { sdp, heard, say }
     }
 
@@ -218,6 +232,36 @@ impl Business {
 
     pub(super) async fn up(&mut self) {
         while !matches!(self.heard().await, Heard::Up) {}
+    }
+}
+
+/// What a browser does: offers, and takes the simulator's answer.
+pub(super) struct Browser {
+    pub(super) id: String,
+    pub(super) peer: Business,
+}
+
+impl Browser {
+    pub(super) async fn call(node: &Node) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("port");
+        let addr = socket.local_addr().expect("address");
+        let mut rtc = RtcConfig::new()
+            .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
+            .set_rtp_mode(true)
+            .build(Clock::real().now());
+        rtc.add_local_candidate(Candidate::host(addr, "udp").expect("candidate"));
+        let mut api = rtc.sdp_api();
+        let mid = api.add_media(MediaKind::Audio, Direction::SendRecv, None, None, None);
+        let (offer, pending) = api.apply().expect("changes");
+        let sdp = offer.to_sdp_string();
+        let answer = node.post("/_sim/phone/calls", &json!({"sdp": sdp})).await.1;
+        let sdp = answer["sdp"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        let parsed = SdpAnswer::from_sdp_string(&sdp).expect("SDP");
+        rtc.sdp_api().accept_answer(pending, parsed).expect("a usable answer");
+        let (told, heard) = mpsc::channel(4_096);
+        let (say, frames) = mpsc::channel(4);
+        tokio::spawn(run(rtc, mid, socket, addr, told, frames));
+        Self { id: answer["id"].as_str().expect("id").to_owned(), peer: Business { sdp, heard, say } }
     }
 }
 
@@ -249,13 +293,13 @@ fn model_answer(rtc: &mut Rtc, addr: SocketAddr, offer: &str, wrong_fingerprint:
 
 async fn run(
     mut rtc: Rtc,
+    mid: Mid,
     socket: UdpSocket,
     addr: SocketAddr,
     told: mpsc::Sender<Heard>,
     mut frames: mpsc::Receiver<Vec<Arc<[u8]>>>,
 ) {
     let clock = Clock::real();
-    let mid: Mid = "audio".into();
     let (mut seq, mut time) = (1u64, 0u32);
     let mut buffer = vec![0; 2_048];
     loop {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
 use serde_json::{Value, json};
 
-use self::business::{Business, Heard, Hook, Manners, Node, quick};
+use self::business::{Browser, Business, Heard, Hook, Manners, Node, quick};
 use crate::ffi::opus::{Encoder, Rate};
 use crate::sim::caller::parse_keys;
 use crate::sim::log::Logged;
@@ -420,4 +422,87 @@ async fn the_nodes_own_words_name_the_instructions_and_the_cause() {
     assert!(matches!(recording, Happened::Recording { wav } if wav.len() > 1_000));
     let ended = ended(&mut events).await;
     assert_eq!((ended.ok, ended.cause.as_str(), ended.call_uuid.as_deref()), (true, "end_of_instructions", Some(uuid)));
+}
+
+#[tokio::test]
+async fn a_browsers_sound_and_keys_pass_through_both_ways() {
+    let mut node = Node::start().await;
+    let mut browser = Browser::call(&node).await;
+    let events = format!("{}/_sim/phone/calls/{}/events", node.sim.url(), browser.id);
+    let mut events = node.lines(Request::get(events).body(Bytes::new()).expect("request")).await;
+    let hook = node.hook().await;
+    let (id, offer) = (text(&hook.call()["id"]), text(&hook.call()["session"]["sdp"]));
+    let mut business = Business::answer(&offer).await;
+    let sdp = business.sdp.clone();
+    assert_eq!(node.act("pre_accept", &id, Some(&sdp)).await.0, 200);
+    business.up().await;
+    browser.peer.up().await;
+    assert_eq!(node.act("accept", &id, Some(&sdp)).await.0, 200);
+    let is_audio =
+        |heard: &Heard, frame: &[u8]| matches!(heard, Heard::Packet { payload, .. } if payload[..] == *frame);
+    let frames = tone(3);
+    business.say(frames.clone()).await;
+    while !is_audio(&browser.peer.heard().await, &frames[2]) {}
+    let other = tone(5);
+    browser.peer.say(other.clone()).await;
+    while !is_audio(&business.heard().await, &other[4]) {}
+    let keys = format!("/_sim/phone/calls/{}/keys", browser.id);
+    assert_eq!(node.post(&keys, &json!({"keys": "7"})).await.0, 204);
+    assert_eq!(node.post(&keys, &json!({"keys": "x"})).await.0, 400);
+    while !matches!(business.heard().await, Heard::Packet { pt: 126, payload, .. } if payload[0] == 7) {}
+    assert_eq!(node.post(&format!("/_sim/phone/calls/{}/hangup", browser.id), &json!({})).await.0, 204);
+    assert_eq!(node.hook().await.call()["status"], "COMPLETED");
+    let mut seen = Vec::new();
+    while let Some(line) = events.next().await {
+        if let Some(data) = line.strip_prefix(b"data: ") {
+            let event: Value = serde_json::from_slice(data).expect("JSON");
+            seen.push(text(&event["event"]));
+        }
+    }
+    for wanted in ["placed", "ringing", "answered", "media_up", "hangup", "ended"] {
+        assert!(seen.iter().any(|e| e == wanted), "{wanted} in {seen:?}");
+    }
+    assert_eq!(node.post("/_sim/phone/calls", &json!({"sdp": "v=0"})).await.0, 400);
+}
+
+#[tokio::test]
+async fn another_process_places_a_call_and_reads_its_lines() {
+    let mut node = Node::start().await;
+    let order = json!({"to": "+5511951230001", "phone_number_id": "77", "waba": "88", "dtmf": "1", "stay": true});
+    let request = Request::post(format!("{}/_sim/calls", node.sim.url())).body(Bytes::from(order.to_string()));
+    let mut lines = node.lines(request.expect("request")).await;
+    let hook = node.hook().await;
+    assert_eq!(hook.body["entry"][0]["id"], "88");
+    assert_eq!(hook.call()["to"], "5511951230001");
+    let hangup = json!({"phone_number_id": "77", "call_id": hook.call()["id"]});
+    assert_eq!(node.post("/_sim/hangup", &hangup).await.0, 204);
+    let mut words = Vec::new();
+    while let Some(line) = lines.next().await {
+        let event: Value = serde_json::from_slice(&line).expect("JSON");
+        words.push(text(&event["event"]));
+    }
+    assert_eq!(words.last().map(String::as_str), Some("ended"));
+    assert!(words.iter().any(|w| w == "placed"));
+    assert_eq!(node.post("/_sim/hangup", &hangup).await.0, 404);
+    for bad in [json!({"dtmf": "x"}), json!({"to": "123"}), json!({"say": "%%"}), json!({"hold_s": -1}), json!("x")] {
+        let (status, answer) = node.post("/_sim/calls", &bad).await;
+        assert!(status == 400 && answer["error"].is_string(), "{bad}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_phone_page_is_strict_about_what_it_loads() {
+    let node = Node::start().await;
+    let client = crate::sim::client::client();
+    for (path, kind) in [("phone", "text/html"), ("phone.css", "text/css"), ("phone.js", "text/javascript")] {
+        let request = Request::get(format!("{}/_sim/{path}", node.sim.url())).body(Bytes::new()).expect("request");
+        let response = crate::sim::client::send(&client, request).await.expect("an answer");
+        let header = |name: &str| response.headers()[name].to_str().expect("text").to_owned();
+        assert!(header("content-type").starts_with(kind));
+        assert!(header("content-security-policy").starts_with("default-src 'none'; script-src 'self'"));
+    }
+    let page = include_str!("../../../../console/phone/phone.html");
+    for inline in ["style=", "onclick=", "<style", "<script>"] {
+        assert!(!page.contains(inline), "{inline}");
+    }
 }
