@@ -29,6 +29,9 @@ struct App {
     auth_token: String,
 }
 
+/// The answer to who is not Offhook.
+type Refused = (StatusCode, &'static str);
+
 /// A form, name by name.
 type Params = BTreeMap<String, Vec<String>>;
 
@@ -74,14 +77,14 @@ impl Drop for Demo {
 async fn answer(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
     match app.check(&uri, &headers, &body) {
         Ok(_) => xml(&app.ask("Welcome to Offhook. ")),
-        Err(refused) => refused,
+        Err(refused) => refused.into_response(),
     }
 }
 
 async fn menu(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
     let params = match app.check(&uri, &headers, &body) {
         Ok(params) => params,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     let url = &app.url;
     xml(&match value(&params, "Digits") {
@@ -108,14 +111,14 @@ async fn code(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm
             );
             xml(&format!("{read_back}{}", app.ask("")))
         }
-        Err(refused) => refused,
+        Err(refused) => refused.into_response(),
     }
 }
 
 async fn hangup(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
     match app.check(&uri, &headers, &body) {
         Ok(_) => StatusCode::OK.into_response(),
-        Err(refused) => refused,
+        Err(refused) => refused.into_response(),
     }
 }
 
@@ -132,7 +135,7 @@ impl App {
     }
 
     /// The request's parameters, if Offhook signed it (`X-Plivo-Signature-V3`).
-    fn check(&self, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Params, Response> {
+    fn check(&self, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Params, Refused> {
         let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let mut params = Params::new();
         for (name, value) in url::form_urlencoded::parse(body) {
@@ -152,11 +155,7 @@ impl App {
             signed = right,
             "demo application asked"
         );
-        if right {
-            Ok(params)
-        } else {
-            Err((StatusCode::FORBIDDEN, "the signature is missing or wrong\n").into_response())
-        }
+        if right { Ok(params) } else { Err((StatusCode::FORBIDDEN, "the signature is missing or wrong\n")) }
     }
 }
 
