@@ -132,3 +132,43 @@ impl DtlsInstance for Instance {
         self.dtls.close()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion};
+
+    use super::crypto;
+    use crate::clock::Clock;
+
+    /// What it sends now, and when it wants to be asked again.
+    fn output(instance: &mut dyn DtlsInstance) -> (usize, Option<std::time::Instant>) {
+        let mut room = [0; 2_048];
+        let mut packets = 0;
+        loop {
+            match instance.poll_output(&mut room) {
+                DtlsOutput::Packet(_) => packets += 1,
+                DtlsOutput::Timeout(at) => return (packets, Some(at)),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_first_flight_is_sent_again_after_a_tenth_of_a_second() {
+        let provider = crypto().dtls_provider;
+        let cert = provider.generate_certificate().expect("certificate");
+        let start = Clock::real().now();
+        let mut client = provider.new_dtls(&cert, start, DtlsVersion::Dtls12, Some(1_150)).expect("instance");
+        client.set_active(true);
+        client.handle_timeout(start).expect("started");
+        let _ = client.handle_packet(&[]);
+        let (first, wake) = output(client.as_mut());
+        assert!(first >= 1);
+        let wake = wake.expect("a retry");
+        assert!(wake - start <= Duration::from_millis(150), "{:?}", wake - start);
+        client.handle_timeout(wake).expect("goes on");
+        assert_eq!(output(client.as_mut()).0, first, "the flight again");
+    }
+}

@@ -166,6 +166,8 @@ impl Sender {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use proptest::prelude::*;
+
     use super::{Receiver, Sender, Step};
     use crate::clock::Clock;
 
@@ -195,6 +197,7 @@ mod tests {
     #[test]
     fn one_key_press_is_one_digit() {
         type Packets = Vec<(u64, u32, u8, bool)>;
+        type Keys = Vec<(u64, char)>;
         let press = |from: u64, timestamp: u32, event: u8| -> Packets {
             let body = (0..25).map(move |n| (from + n * 20, timestamp, event, false));
             body.chain([0, 1, 2].map(move |n| (from + 500 + n * 20, timestamp, event, true))).collect()
@@ -202,7 +205,7 @@ mod tests {
         let without = |packets: Packets, lost: fn(usize, bool) -> bool| -> Packets {
             packets.into_iter().enumerate().filter(|(n, p)| !lost(*n, p.3)).map(|(_, p)| p).collect()
         };
-        let cases: Vec<(&str, Packets, Vec<(u64, char)>)> = vec![
+        let cases: Vec<(&str, Packets, Keys)> = vec![
             ("whole, counted at its first end packet", press(0, 1000, 5), vec![(500, '5')]),
             ("start lost", without(press(0, 1000, 5), |n, _| n < 10), vec![(500, '5')]),
             ("only one end packet came", without(press(0, 1000, 5), |n, _| n != 27), vec![(540, '5')]),
@@ -242,6 +245,33 @@ mod tests {
         ];
         for (name, packets, want) in cases {
             assert_eq!(heard(&packets), want, "{name}");
+        }
+    }
+
+    proptest! {
+        /// R12: whatever is lost, doubled or late by less than 200 ms, a key of which anything came counts once, and
+        /// the keys keep their order.
+        #[test]
+        fn a_bad_network_neither_loses_nor_doubles_a_key(
+            fates in proptest::collection::vec(proptest::collection::vec((0u8..100, 0u64..150), 28), 1..6)
+        ) {
+            let mut packets = Vec::new();
+            let mut pressed = String::new();
+            for (n, fate) in (0u32..).zip(&fates) {
+                let event = u8::try_from(n).expect("few");
+                let mut came = false;
+                for (k, (luck, delay)) in (0u64..).zip(fate) {
+                    // 30 % lost, 5 % doubled.
+                    let at = u64::from(n) * 1_000 + k * 20 + delay;
+                    let packet = (at, n * 48_000, event, k >= 25);
+                    packets.extend((*luck >= 30).then_some(packet));
+                    packets.extend((*luck >= 95).then_some((at + 40, packet.1, event, k >= 25)));
+                    came |= *luck >= 30;
+                }
+                pressed.extend(came.then(|| char::from(b'0' + event)));
+            }
+            let heard: String = heard(&packets).into_iter().map(|(_, key)| key).collect();
+            prop_assert_eq!(heard, pressed);
         }
     }
 

@@ -343,12 +343,11 @@ impl Leg {
 
     fn agent_event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::IceConnectionStateChange(state) if state.is_connected() => {
-                if !std::mem::replace(&mut self.ice_up, true) {
-                    self.tell(LegEvent::Fact(MediaFact::IceUp));
-                    if self.dtls_client && self.rtc.direct_api().start_dtls(true).is_err() {
-                        self.lose(MediaFault::DtlsFailed);
-                    }
+            Event::IceConnectionStateChange(state) if state.is_connected() && !self.ice_up => {
+                self.ice_up = true;
+                self.tell(LegEvent::Fact(MediaFact::IceUp));
+                if self.dtls_client && self.rtc.direct_api().start_dtls(true).is_err() {
+                    self.lose(MediaFault::DtlsFailed);
                 }
             }
             // All our checks were in vain for 30 s. A browser checks us: there the silence tells.

@@ -2,13 +2,14 @@
 //!
 //! A call holds a [`LegHandle`]; its leg lives in one shard thread, which posts [`LegEvent`]s and never calls
 //! back. Nothing here knows a call, a document or Meta. `sdp` reads offers and writes answers, `agent` is str0m as we
-//! want it, `ports` says which port a leg gets, `shard` is the thread, `leg` what happens every 20 ms, `player` and
+//! want it, `ports` says which port a leg gets, `shard` is the thread, `pace` its beat, `leg` what happens every 20 ms, `player` and
 //! `dtmf` are its parts as pure values, `prompt` holds ready Opus frames that calls share.
 
 mod agent;
 mod dtls;
 pub mod dtmf;
 mod leg;
+mod pace;
 mod player;
 mod ports;
 pub mod prompt;
@@ -112,6 +113,13 @@ pub struct Media {
     shards: Vec<ShardHandle>,
 }
 
+/// A leg on its way into a shard.
+struct Made {
+    leg: Leg,
+    ufrag: String,
+    answer: String,
+}
+
 struct ShardHandle {
     orders: SyncSender<Order>,
     tally: Arc<Tally>,
@@ -169,7 +177,6 @@ impl Media {
     /// # Errors
     /// [`MediaError::NoFamily`] where the offer has only addresses of a family that we don't serve: `bad_offer`.
     pub fn answer(&self, offer: &Offer, sink: EventSink) -> Result<(LegHandle, String), MediaError> {
-        let now = self.clock.now();
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
         let peers = offer.candidates.iter().map(|c| c.addr).collect();
         let port = self.ports.lock().unwrap_or_else(PoisonError::into_inner).take(id, peers);
@@ -188,7 +195,26 @@ impl Media {
             .map(|ip| SocketAddr::new(*ip, port.bound.port()))
             .take(PUBLIC_MAX)
             .collect();
-        let homes = Homes::of(&reachable);
+        let Made { leg, ufrag, answer } = self.make(offer, &reachable, sink.clone(), counters)?;
+        let new = NewLeg { id, port, ufrag, leg, sink };
+        if !send(&handle.orders, Order::Add(Box::new(new))) {
+            return Err(MediaError::Stopped);
+        }
+        // The shard gives the port back when the leg ends.
+        handle.unborn = None;
+        Ok((handle, answer))
+    }
+
+    /// A leg that answers `offer` from these addresses; none of it is in a table yet.
+    fn make(
+        &self,
+        offer: &Offer,
+        reachable: &[SocketAddr],
+        sink: EventSink,
+        counters: Arc<Counters>,
+    ) -> Result<Made, MediaError> {
+        let now = self.clock.now();
+        let homes = Homes::of(reachable);
         if !offer.candidates.is_empty() && offer.candidates.iter().all(|c| homes.towards(c.addr.ip()).is_none()) {
             return Err(MediaError::NoFamily);
         }
@@ -202,7 +228,7 @@ impl Media {
         let stream = uuid::Uuid::from_bytes(self.bytes()?).to_string();
         let track = uuid::Uuid::from_bytes(self.bytes()?).to_string();
         let answer = offer.answer(&Ours {
-            candidates: &reachable,
+            candidates: reachable,
             ufrag: &ours.ufrag,
             pwd: &ours.pwd,
             fingerprint: &self.identity.fingerprint,
@@ -213,11 +239,10 @@ impl Media {
             session: u64::from_be_bytes(self.bytes()?) >> 2,
             ice_lite: !offer.ice_lite,
         });
-
         let leg = Leg::new(Making {
             rtc: agent.rtc,
             mid: agent.mid,
-            sink: sink.clone(),
+            sink,
             counters,
             homes,
             pwd: ours.pwd,
@@ -235,13 +260,7 @@ impl Media {
             media_dead: self.media_dead,
             now,
         });
-        let new = NewLeg { id, port, ufrag: ours.ufrag, leg, sink };
-        if !send(&handle.orders, Order::Add(Box::new(new))) {
-            return Err(MediaError::Stopped);
-        }
-        // The shard gives the port back when the leg ends.
-        handle.unborn = None;
-        Ok((handle, answer))
+        Ok(Made { leg, ufrag: ours.ufrag, answer })
     }
 
     /// Says goodbye on all legs and ends the threads. Later answers are refused.
@@ -250,7 +269,9 @@ impl Media {
             send(&shard.orders, Order::Stop);
         }
         for shard in &self.shards {
-            if let Some(thread) = shard.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // The last owner of an `Arc<Media>` may be a sink, and a sink is dropped on its shard's thread.
+            if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
                 // A panic of the thread has been logged where it happened.
                 let _ = thread.join();
             }
@@ -420,6 +441,8 @@ fn silence() -> Frame {
     encoder.encode(&quiet)
 }
 
+#[cfg(test)]
+mod network_tests;
 #[cfg(test)]
 mod test_peer;
 #[cfg(test)]

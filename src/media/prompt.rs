@@ -149,6 +149,7 @@ impl Drop for Writer {
 
 impl Cursor {
     /// The frame at this place; a ready one moves the place on.
+    #[allow(clippy::should_implement_trait, reason = "an end may be no end: not an iterator")]
     pub fn next(&mut self) -> Slot {
         // The state is read before the place: a frame pushed in between is found next time.
         let state = self.prompt.state.load(Ordering::Acquire);

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::leg::{Leg, LegOrder, Outbox};
+use super::pace::{Pace, SLOTS};
 use super::ports::{Port, PortId, Ports};
 use super::stun::{self, Kind, TransactionId};
 use super::{EventSink, LegEvent, LegId};
@@ -24,21 +25,14 @@ use crate::clock::Clock;
 use crate::ffi::sockets::{BATCH, Inbox, PollSet, send_all};
 use crate::observe::names;
 
-/// The tick. Four of them make a leg's 20 ms.
-const TICK: Duration = Duration::from_millis(5);
-const SLOTS: usize = 4;
-/// A tick that begins this much after its time is late.
-const LATE: Duration = Duration::from_millis(20);
-/// What a stopped machine owes beyond this is not caught up with: ten packets a leg at once are enough.
-const CATCH_UP_MAX: Duration = Duration::from_millis(200);
 /// With no leg there is no hurry.
 const IDLE: Duration = Duration::from_millis(100);
 /// Datagrams taken from one port in one tick: a flood must not eat the tick.
 const DATAGRAMS_PER_TICK: usize = 16 * BATCH;
 /// Orders taken in one tick.
 const ORDERS_PER_TICK: usize = 1_024;
-/// How often ports are looked over for closing, in ticks: a second.
-const SWEEP_TICKS: u64 = 200;
+/// How often ports are looked over for closing.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Source addresses that one leg may be known by.
 const ADDRESSES_MAX: usize = 16;
 /// Checks of one leg whose answers are awaited: two seconds of them at the pace of a beginning.
@@ -105,6 +99,7 @@ pub(super) struct Shard {
     by_check: HashMap<TransactionId, (LegId, SocketAddr)>,
     /// Legs whose agent panicked: dropped at the end of the tick.
     broken: HashSet<LegId>,
+    swept: Instant,
     /// RTP packets in and out since they were last added up.
     packets: (u64, u64),
     metrics: Metrics,
@@ -127,6 +122,7 @@ impl Shard {
         first: Port,
     ) -> std::io::Result<Self> {
         let mut shard = Self {
+            swept: clock.now(),
             clock,
             orders,
             table,
@@ -153,21 +149,19 @@ impl Shard {
 
     /// Runs until it is told to stop, or nobody is left to tell it.
     pub(super) fn run(mut self) {
-        // Tick n is due at `start` + n × 5 ms, however long the ones before it took: no drift.
-        let mut start = self.clock.now();
-        let mut ticks: u32 = 0;
+        let mut pace = Pace::starting(self.clock.now());
         loop {
             let now = self.clock.now();
-            let due = if self.legs.is_empty() { now + IDLE } else { start + TICK * ticks };
-            if now < due {
-                match self.orders.recv_timeout(due - now) {
+            let idle = self.legs.is_empty();
+            let wait = if idle { Some(IDLE) } else { pace.wait(now) };
+            if let Some(wait) = wait {
+                match self.orders.recv_timeout(wait) {
                     Ok(order) => {
-                        let idle = self.legs.is_empty();
                         if !self.obey(order) {
                             return;
                         }
                         if idle {
-                            (start, ticks) = (self.clock.now(), 0);
+                            pace = Pace::starting(self.clock.now());
                         }
                         continue;
                     }
@@ -176,31 +170,21 @@ impl Shard {
                 }
             }
             let now = self.clock.now();
-            if self.legs.is_empty() {
+            if idle {
+                // Strangers alone can be here.
                 self.drain(now);
-                self.sweep();
-                self.count(0);
-                continue;
-            }
-            let late = now.saturating_duration_since(due);
-            if late > CATCH_UP_MAX {
-                start += late - CATCH_UP_MAX;
-            }
-            if !self.tick(now, ticks) {
-                return;
-            }
-            self.count(u64::from(late > LATE));
-            ticks = match ticks.checked_add(1) {
-                Some(next) => next,
-                None => {
-                    start = due + TICK;
-                    0
+                self.sweep(now);
+            } else if pace.wait(now).is_none() {
+                let tick = pace.begin(now);
+                if !self.tick(now, tick.slot) {
+                    return;
                 }
-            };
+                self.add_up(tick.late);
+            }
         }
     }
 
-    fn tick(&mut self, now: Instant, n: u32) -> bool {
+    fn tick(&mut self, now: Instant, slot: usize) -> bool {
         for _ in 0..ORDERS_PER_TICK {
             match self.orders.try_recv() {
                 Ok(order) => {
@@ -213,7 +197,6 @@ impl Shard {
             }
         }
         self.drain(now);
-        let slot = n as usize % SLOTS;
         let due = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default();
         for id in &due {
             self.with_leg(*id, |leg, out| leg.tick(now, out));
@@ -225,9 +208,7 @@ impl Shard {
             self.remove(broken);
         }
         self.flush();
-        if u64::from(n).is_multiple_of(SWEEP_TICKS) {
-            self.sweep();
-        }
+        self.sweep(now);
         true
     }
 
@@ -432,11 +413,12 @@ impl Shard {
         }
     }
 
-    /// Closes the extra ports that no leg has.
-    fn sweep(&mut self) {
-        if self.ports.len() < 2 {
+    /// Closes the extra ports that no leg has, once a second.
+    fn sweep(&mut self, now: Instant) {
+        if self.ports.len() < 2 || now.saturating_duration_since(self.swept) < SWEEP {
             return;
         }
+        self.swept = now;
         let mut used = HashSet::new();
         used.extend(self.legs.values().map(|r| r.port));
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -444,12 +426,12 @@ impl Shard {
     }
 
     /// Adds up what this tick has counted.
-    fn count(&mut self, late: u64) {
+    fn add_up(&mut self, late: bool) {
         let (packets_in, packets_out) = std::mem::take(&mut self.packets);
         for (n, sum, metric) in [
             (packets_in, &self.tally.packets_in, &self.metrics.packets_in),
             (packets_out, &self.tally.packets_out, &self.metrics.packets_out),
-            (late, &self.tally.late_ticks, &self.metrics.late_ticks),
+            (u64::from(late), &self.tally.late_ticks, &self.metrics.late_ticks),
         ] {
             if n > 0 {
                 sum.fetch_add(n, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The other side for tests: a str0m peer over real loopback UDP, as Meta's ICE-lite relay or as a browser.
 //!
-//! Nothing here sleeps: [`pump`] drives peers until a condition holds, or panics at its deadline.
+//! Nothing here sleeps: [`pump`] drives peers until a condition holds, or panics at its deadline. Without a socket,
+//! a peer lives in a simulated network (`network_tests`).
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -54,7 +55,9 @@ pub(super) struct Heard {
 /// The peer.
 pub(super) struct Peer {
     pub(super) rtc: Rtc,
-    pub(super) socket: Arc<UdpSocket>,
+    pub(super) socket: Option<Arc<UdpSocket>>,
+    /// Datagrams to be sent.
+    pub(super) out: Vec<(SocketAddr, Vec<u8>)>,
     pub(super) addr: SocketAddr,
     /// Where our answer said that we are.
     pub(super) remote: Option<SocketAddr>,
@@ -65,6 +68,7 @@ pub(super) struct Peer {
     pub(super) ssrc: u32,
     pub(super) sequence: u64,
     pub(super) timestamp: u32,
+    clock: Clock,
     setup: Setup,
     offer: String,
     wake: Instant,
@@ -89,7 +93,11 @@ impl Peer {
 
     pub(super) fn at(manner: &Manner, socket: Arc<UdpSocket>) -> Self {
         let addr = socket.local_addr().expect("address");
-        let now = now();
+        Self { socket: Some(socket), ..Self::simulated(manner, addr, Clock::real()) }
+    }
+
+    pub(super) fn simulated(manner: &Manner, addr: SocketAddr, clock: Clock) -> Self {
+        let now = clock.now();
         let mut config = RtcConfig::new()
             .set_crypto_provider(Arc::new(from_feature_flags()))
             .set_ice_lite(manner.lite)
@@ -129,7 +137,9 @@ impl Peer {
         lines.extend(manner.announce_ssrc.then(|| format!("a=ssrc:{ssrc} cname:x")));
         Self {
             rtc,
-            socket,
+            socket: None,
+            out: Vec::new(),
+            clock,
             addr,
             remote: None,
             answer: None,
@@ -180,12 +190,12 @@ impl Peer {
     }
 
     pub(super) fn send(&mut self, pt: u8, timestamp: u32, marker: bool, payload: &[u8]) {
-        let now = now();
+        let now = self.clock.now();
         let write = RtpWrite::new(pt.into(), self.sequence.into(), timestamp, now, payload.to_vec()).marker(marker);
         self.sequence += 1;
         let ssrc = self.ssrc.into();
         self.rtc.direct_api().stream_tx(&ssrc).expect("stream").write_rtp(write);
-        self.drive(now);
+        self.drive();
     }
 
     /// Goes on under another SSRC, unannounced.
@@ -199,16 +209,24 @@ impl Peer {
 
     pub(super) fn hang_up(&mut self) {
         self.rtc.close().expect("close");
-        self.drive(now());
+        self.drive();
     }
 
-    fn drive(&mut self, now: Instant) {
+    fn drive(&mut self) {
+        let now = self.clock.now();
         let _ = self.rtc.handle_input(Input::Timeout(now));
         self.poll(now);
     }
 
-    fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let now = now();
+    /// Lets the agent's timers run.
+    pub(super) fn wake_up(&mut self) {
+        if self.wake <= self.clock.now() {
+            self.drive();
+        }
+    }
+
+    pub(super) fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let now = self.clock.now();
         if let Ok(received) = Receive::new(Protocol::Udp, from, self.addr, datagram) {
             let _ = self.rtc.handle_input(Input::Receive(now, received));
             self.poll(now);
@@ -223,7 +241,7 @@ impl Peer {
                     return;
                 }
                 Ok(Output::Transmit(t)) => {
-                    self.socket.send_to(&t.contents, t.destination).expect("send");
+                    self.out.push((t.destination, t.contents.to_vec()));
                 }
                 Ok(Output::Event(Event::Connected)) => self.connected = true,
                 Ok(Output::Event(Event::Closed)) => self.closed = true,
@@ -263,20 +281,22 @@ pub(super) fn pump_for(peers: &mut [Peer], time: Duration) {
 fn step(peers: &mut [Peer]) {
     let mut room = [0; 2_048];
     for n in 0..peers.len() {
-        let socket = peers[n].socket.clone();
+        let Some(socket) = peers[n].socket.clone() else { continue };
+        for (to, datagram) in peers[n].out.drain(..) {
+            socket.send_to(&datagram, to).expect("send");
+        }
         match socket.recv_from(&mut room) {
             Ok((length, from)) => {
-                let shared = |p: &&mut Peer| Arc::ptr_eq(&p.socket, &socket) && p.remote == Some(from);
-                if let Some(peer) = peers.iter_mut().find(shared) {
+                let its = |p: &&mut Peer| {
+                    p.remote == Some(from) && p.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket))
+                };
+                if let Some(peer) = peers.iter_mut().find(its) {
                     peer.receive(from, &room[..length]);
                 }
             }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(e) => panic!("receive: {e}"),
         }
-        let now = now();
-        if peers[n].wake <= now {
-            peers[n].drive(now);
-        }
+        peers[n].wake_up();
     }
 }

@@ -161,8 +161,8 @@ fn packets_keep_the_pace_of_twenty_milliseconds() {
     call.until("a hundred packets", |peer, _| peer.heard.len() >= 101);
     let heard = &call.peer[0].heard;
     let took = heard[100].at - heard[0].at;
-    // A busy machine delays single packets, not the pace: whatever is late is made up for.
-    assert!((1_900..2_500).contains(&took.as_millis()), "100 packets in {took:?}");
+    // The beat itself is proven in `pace`; a busy machine may starve this thread or the shard's for a while.
+    assert!((1_500..4_000).contains(&took.as_millis()), "100 packets in {took:?}");
 }
 
 #[test]
@@ -240,15 +240,13 @@ fn a_stopped_prompt_is_silent_within_sixty_milliseconds() {
     let (prompt, _) = prompt(5, 50);
     call.leg.play(PLAY, vec![PlayItem { prompt, repeat: Repeat::Endless }]);
     call.until("sound", |peer, _| sound(&peer.heard, 5).len() > 60);
-    let ordered = super::test_peer::now();
     call.leg.stop(PlayId(99));
     call.leg.stop(PLAY);
-    let before = sound(&call.peer[0].heard, 5).len();
-    call.until("silence", |peer, _| peer.heard.iter().rev().take(3).all(|h| !is_of(h, 5)) && peer.heard.len() > before);
-    let heard = &call.peer[0].heard;
-    // Those under way when it was ordered and those of 60 ms.
-    let after = heard.iter().filter(|h| h.at > ordered && is_of(h, 5)).count();
-    assert!(after <= 4, "{after} packets after the order");
+    let sent = call.leg.stats().rtp_out as usize;
+    call.until("silence", |peer, _| peer.heard.len() >= sent + 10);
+    // Loopback loses nothing: what was heard beyond what had been sent was sent after the order.
+    let after = call.peer[0].heard[sent..].iter().filter(|h| is_of(h, 5)).count();
+    assert!(after <= 3, "{after} packets of 20 ms after the order");
     call.leg.play(PlayId(2), once(&self::prompt(6, 1).0));
     call.until("the next play", |_, log| log.has(&LegEvent::Played(PlayId(2))));
     assert!(!call.log.has(&LegEvent::Played(PLAY)), "a stopped play does not end");
@@ -321,6 +319,21 @@ fn two_calls_through_one_relay_port_get_two_ports_of_ours() {
 }
 
 #[test]
+fn a_browser_that_hides_its_addresses_comes_to_us() {
+    let media = start(config());
+    let mut peer = [Peer::new(&Manner { lite: false, ..Manner::default() })];
+    let hidden = peer[0].offer_text().replace(" 127.0.0.1 ", " 4b2a-11.local ");
+    let offer = Offer::parse(&hidden, true).expect("usable");
+    assert!(offer.candidates.is_empty());
+    let log = Log::default();
+    let (leg, answer) = media.answer(&offer, log.sink()).expect("answer");
+    peer[0].accept(&answer);
+    leg.begin();
+    leg.open();
+    pump(&mut peer, "heard", |peers| log.fact(MediaFact::Connected) && !peers[0].heard.is_empty());
+}
+
+#[test]
 fn strangers_get_nothing_and_disturb_nobody() {
     use str0m::ice::{StunMessage, TransId};
     let media = start(config());
@@ -363,7 +376,7 @@ fn strangers_get_nothing_and_disturb_nobody() {
     call.until("counted", |_, _| media.stats().strangers >= junk.len() as u64);
     // The same from the peer's own address, as one who forges it would: nothing authenticates, nothing changes.
     for datagram in &junk {
-        call.peer[0].socket.send_to(datagram, ours).expect("send");
+        call.peer[0].out.push((ours, datagram.clone()));
     }
     let (prompt, frames) = prompt(8, 20);
     call.leg.play(PLAY, once(&prompt));
@@ -399,13 +412,14 @@ fn both_ends_hear_of_the_others_goodbye() {
     let mut call = Call::live(&media, Peer::new(&Manner::default()));
     call.peer[0].hang_up();
     call.until("told", |_, log| log.fact(MediaFact::Lost { fault: MediaFault::DtlsClosed }));
+    drop(call);
 
     let mut call = Call::live(&media, Peer::new(&Manner::default()));
     call.leg.close();
     call.until("closed", |peer, _| peer.closed);
     let told = call.log.all().len();
     drop(call.leg);
-    pump(&mut call.peer, "no leg is left", |_| media.stats().legs == 0 || media.stats().legs == 1);
+    pump(&mut call.peer, "no leg is left", |_| media.stats().legs == 0);
     assert_eq!(call.log.all().len(), told, "nothing follows a close");
 }
 

@@ -1,0 +1,329 @@
+//! A leg and a peer under a stepped clock, with a network between them that loses, doubles, delays and goes away.
+//!
+//! No socket, no thread: minutes pass in milliseconds, and a seed brings a failure back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::dtmf;
+use super::leg::{Counters, Leg, LegOrder};
+use super::sdp::Offer;
+use super::stun::{self, Kind};
+use super::test_peer::{Manner, Peer};
+use super::{LegEvent, Media, MediaConfig};
+use crate::call::machine::{MediaFact, MediaFault};
+use crate::clock::Clock;
+use crate::model::Timestamp;
+
+const STEP: Duration = Duration::from_millis(5);
+const OURS: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
+const THEIRS: ([u8; 4], u16) = ([10, 0, 0, 2], 3_480);
+
+/// What the network does to each datagram.
+#[derive(Clone, Copy, Debug, Default)]
+struct Weather {
+    /// Per cent.
+    lost: u64,
+    doubled: u64,
+    /// Up to so many milliseconds late, each by itself: reorders too.
+    jitter_ms: u64,
+}
+
+struct World {
+    clock: Clock,
+    leg: Leg,
+    peer: Peer,
+    told: Arc<Mutex<Vec<LegEvent>>>,
+    weather: Weather,
+    /// Which datagrams go nowhere, whatever the weather; the flag is set towards the leg.
+    cut: fn(bool, &[u8]) -> bool,
+    under_way: BTreeMap<(Instant, u64), (bool, Vec<u8>)>,
+    seed: u64,
+    steps: u32,
+    /// Everything the leg sent.
+    sent: Vec<(Instant, SocketAddr, Vec<u8>)>,
+    _media: Arc<Media>,
+}
+
+fn make(media: &Media, offer: &Offer, told: &Arc<Mutex<Vec<LegEvent>>>) -> (Leg, String) {
+    let log = told.clone();
+    let sink = Arc::new(move |event| log.lock().expect("log").push(event));
+    let made = media.make(offer, &[SocketAddr::from(OURS)], sink, Arc::new(Counters::default())).expect("a leg");
+    (made.leg, made.answer)
+}
+
+fn media(clock: &Clock) -> Arc<Media> {
+    let config = MediaConfig {
+        listen: "127.0.0.1:0".parse().expect("address"),
+        max_ports: 1,
+        public_ips: Vec::new(),
+        shards: 1,
+        media_dead: Duration::from_secs(30),
+    };
+    Media::start(config, clock.clone()).expect("media")
+}
+
+impl World {
+    fn new(seed: u64, weather: Weather) -> Self {
+        let clock = Clock::stepped(Timestamp::from_micros(1_790_000_000_000_000));
+        let media = media(&clock);
+        let mut peer = Peer::simulated(&Manner::default(), SocketAddr::from(THEIRS), clock.clone());
+        let told = Arc::default();
+        let (leg, answer) = make(&media, &peer.offer(), &told);
+        peer.accept(&answer);
+        let mut world = Self {
+            clock,
+            leg,
+            peer,
+            told,
+            weather,
+            cut: |_, _| false,
+            under_way: BTreeMap::new(),
+            seed,
+            steps: 0,
+            sent: Vec::new(),
+            _media: media,
+        };
+        world.order(LegOrder::Begin);
+        world.order(LegOrder::Open);
+        world
+    }
+
+    fn order(&mut self, order: LegOrder) {
+        let mut out = Vec::new();
+        self.leg.order(self.clock.now(), order, &mut out);
+        self.post(out);
+    }
+
+    fn dice(&mut self, below: u64) -> u64 {
+        // splitmix64: enough for weather.
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % below.max(1)
+    }
+
+    fn carry(&mut self, to_leg: bool, datagram: Vec<u8>) {
+        if (self.cut)(to_leg, &datagram) {
+            return;
+        }
+        let copies = u64::from(self.dice(100) >= self.weather.lost) + u64::from(self.dice(100) < self.weather.doubled);
+        for _ in 0..copies {
+            let late = Duration::from_millis(self.dice(self.weather.jitter_ms + 1));
+            let order = self.under_way.len() as u64 + (u64::from(self.steps) << 20);
+            let key = (self.clock.now() + late, order + self.dice(1 << 10));
+            self.under_way.insert(key, (to_leg, datagram.clone()));
+        }
+    }
+
+    /// What the leg sent goes on its way.
+    fn post(&mut self, out: super::leg::Outbox) {
+        for (to, datagram) in out {
+            self.sent.push((self.clock.now(), to, datagram.to_vec()));
+            self.carry(false, datagram.to_vec());
+        }
+    }
+
+    fn step(&mut self) {
+        self.clock.step(STEP);
+        self.steps += 1;
+        let now = self.clock.now();
+        while let Some(first) = self.under_way.first_entry().filter(|e| e.key().0 <= now) {
+            let (to_leg, datagram) = first.remove();
+            if !to_leg {
+                self.peer.receive(SocketAddr::from(OURS), &datagram);
+                continue;
+            }
+            // The shard's part: STUN counts only when it authenticates.
+            let trusted = match stun::kind(&datagram) {
+                Kind::Request { .. } => self.leg.authenticates_request(&datagram),
+                Kind::Response(_) => self.leg.authenticates_response(&datagram),
+                Kind::OtherStun => false,
+                Kind::Else => true,
+            };
+            if trusted {
+                let mut out = Vec::new();
+                self.leg.receive(now, SocketAddr::from(THEIRS), &datagram, &mut out);
+                self.post(out);
+            }
+        }
+        if self.steps % 4 == 0 {
+            let mut out = Vec::new();
+            self.leg.tick(now, &mut out);
+            self.post(out);
+        }
+        self.peer.wake_up();
+        for (_, datagram) in std::mem::take(&mut self.peer.out) {
+            self.carry(true, datagram);
+        }
+    }
+
+    /// Lets time pass until `done`, `most` at most; how long it took.
+    fn until(&mut self, most: Duration, done: impl Fn(&Self) -> bool) -> Option<Duration> {
+        let start = self.clock.now();
+        while self.clock.now() - start < most {
+            if done(self) {
+                return Some(self.clock.now() - start);
+            }
+            self.step();
+        }
+        done(self).then_some(most)
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.until(time, |_| false);
+    }
+
+    fn connect(&mut self) -> Duration {
+        let up = |w: &Self| w.peer.connected && w.has(&LegEvent::Fact(MediaFact::Connected));
+        self.until(Duration::from_secs(15), up).expect("connected within T_media")
+    }
+
+    fn has(&self, event: &LegEvent) -> bool {
+        self.told.lock().expect("log").contains(event)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.has(&LegEvent::Fact(MediaFact::Lost { fault: MediaFault::Silent }))
+    }
+
+    /// The peer types: 500 ms a key, 100 ms between, as WhatsApp does; nothing else is said.
+    fn type_keys(&mut self, keys: &str) {
+        for (n, key) in (0u32..).zip(keys.bytes()) {
+            let timestamp = 48_000 + n * 28_800;
+            for k in 1..=27u16 {
+                let [high, low] = (k.min(25) * 160).to_be_bytes();
+                let end = if k >= 25 { 0x80 } else { 0 };
+                self.peer.send(126, timestamp, k == 1, &[key - b'0', end | 10, high, low]);
+                self.pass(Duration::from_millis(20));
+            }
+            self.pass(Duration::from_millis(60));
+        }
+        self.pass(Duration::from_secs(1));
+    }
+
+    fn digits(&self) -> String {
+        let key = |e: &LegEvent| if let LegEvent::Digit(d) = e { Some(d.as_char()) } else { None };
+        self.told.lock().expect("log").iter().filter_map(key).collect()
+    }
+}
+
+#[test]
+fn in_fair_weather_it_connects_at_once_and_a_packet_goes_every_twenty_milliseconds() {
+    let mut world = World::new(1, Weather::default());
+    let took = world.connect();
+    assert!(took <= Duration::from_millis(500), "{took:?}");
+    world.peer.heard.clear();
+    world.sent.clear();
+    world.pass(Duration::from_secs(60));
+    assert!((2_999..=3_001).contains(&world.peer.heard.len()), "{}", world.peer.heard.len());
+    let rtcp = world.sent.iter().filter(|(_, _, d)| d[0] >= 128 && (200..=206).contains(&d[1])).count();
+    assert!((8..=40).contains(&rtcp), "sender reports about every 5 s, not feedback by the dozen: {rtcp}");
+    let checks = world.sent.iter().filter(|(_, _, d)| stun::check_sent(d).is_some()).count();
+    assert!((10..=30).contains(&checks), "consent about every 5 s: {checks}");
+}
+
+#[test]
+fn in_bad_weather_every_key_counts_once() {
+    let weather = Weather { lost: 30, doubled: 5, jitter_ms: 200 };
+    for seed in 0..5 {
+        let mut world = World::new(seed, weather);
+        world.connect();
+        world.type_keys("1223334444555550");
+        assert_eq!(world.digits(), "1223334444555550", "seed {seed}");
+        assert!(!world.is_lost(), "seed {seed}");
+    }
+}
+
+#[test]
+fn an_outage_of_twenty_seconds_is_survived_one_for_good_is_not() {
+    let mut world = World::new(3, Weather { jitter_ms: 40, ..Weather::default() });
+    world.connect();
+    world.cut = |_, _| true;
+    world.pass(Duration::from_secs(20));
+    world.cut = |_, _| false;
+    world.pass(Duration::from_secs(40));
+    assert!(!world.is_lost());
+    world.type_keys("5");
+    assert_eq!(world.digits(), "5", "both ways are open again");
+
+    world.cut = |_, _| true;
+    let took = world.until(Duration::from_secs(60), World::is_lost).expect("lost in the end");
+    assert!((25..=31).contains(&took.as_secs()), "30 s after the last valid packet: {took:?}");
+}
+
+#[test]
+fn a_muted_peer_that_answers_checks_stays() {
+    let mut world = World::new(4, Weather::default());
+    world.connect();
+    world.pass(Duration::from_secs(120));
+    assert!(!world.is_lost(), "consent is answered");
+}
+
+#[test]
+fn a_peer_whose_consent_is_lost_goes_though_it_sends() {
+    let mut world = World::new(5, Weather::default());
+    world.connect();
+    world.cut = |to_leg, datagram| to_leg && stun::kind(datagram) != Kind::Else;
+    let mut took = Duration::ZERO;
+    while !world.is_lost() && took < Duration::from_secs(60) {
+        world.peer.say(&[0x48, 1, 2]);
+        world.pass(Duration::from_millis(20));
+        took += Duration::from_millis(20);
+    }
+    assert!((30..=40).contains(&took.as_secs()), "{took:?}");
+}
+
+#[test]
+fn candidates_that_never_answer_cost_a_dozen_paced_checks() {
+    let clock = Clock::stepped(Timestamp::from_micros(1_790_000_000_000_000));
+    let media = media(&clock);
+    let peer = Peer::simulated(&Manner::default(), SocketAddr::from(THEIRS), clock.clone());
+    let more: String = (1..=30).map(|n| format!("a=candidate:{n} 1 udp 1 10.1.0.{n} 9 typ host\r\n")).collect();
+    let offer = Offer::parse(&(peer.offer_text() + &more), true).expect("offer");
+    let (mut leg, _) = make(&media, &offer, &Arc::default());
+    let mut sent: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut out = Vec::new();
+    let mut run = |leg: &mut Leg, seconds: u32| {
+        for _ in 0..seconds * 50 {
+            clock.step(Duration::from_millis(20));
+            leg.tick(clock.now(), &mut out);
+            assert!(out.len() <= 1, "paced: {} at once", out.len());
+            for (to, datagram) in out.drain(..) {
+                assert!(stun::check_sent(&datagram).is_some(), "nothing but checks");
+                *sent.entry(to).or_default() += 1;
+            }
+        }
+        sent.clone()
+    };
+    assert!(run(&mut leg, 5).is_empty(), "nothing before it begins");
+    leg.order(clock.now(), LegOrder::Begin, &mut Vec::new());
+    leg.order(clock.now(), LegOrder::Open, &mut Vec::new());
+    let sent = run(&mut leg, 120);
+    assert_eq!(sent.len(), 16, "the first sixteen candidates");
+    assert!(sent.values().all(|n| (3..=30).contains(n)), "{sent:?}");
+}
+
+#[test]
+fn digits_of_ours_arrive_through_bad_weather() {
+    let mut world = World::new(8, Weather { lost: 20, doubled: 5, jitter_ms: 30 });
+    world.connect();
+    world.peer.heard.clear();
+    let play = crate::call::machine::PlayId(4);
+    world.order(LegOrder::SendDigits(play, "0123456789*#".to_owned()));
+    world.until(Duration::from_secs(10), |w| w.has(&LegEvent::DigitsSent(play))).expect("sent");
+    world.pass(Duration::from_secs(1));
+    let mut receiver = dtmf::Receiver::default();
+    let mut digits = Vec::new();
+    let mut heard = world.peer.heard.clone();
+    heard.sort_by_key(|h| h.at);
+    for h in heard.iter().filter(|h| h.pt == 126) {
+        receiver.tick(h.at, &mut digits);
+        receiver.packet(h.at, h.ssrc, h.timestamp, &h.payload, &mut digits);
+    }
+    receiver.tick(world.clock.now(), &mut digits);
+    assert_eq!(digits.iter().map(|d| d.as_char()).collect::<String>(), "0123456789*#");
+}
