@@ -130,7 +130,8 @@ struct ShardHandle {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MediaStats {
     pub ports_open: usize,
-    pub legs: u64,
+    /// Answered and not over yet.
+    pub legs: usize,
     /// RTP packets that authenticated, and those sent.
     pub packets_in: u64,
     pub packets_out: u64,
@@ -280,12 +281,13 @@ impl Media {
 
     /// Counts since the start.
     pub fn stats(&self) -> MediaStats {
-        let mut stats = MediaStats {
-            ports_open: self.ports.lock().unwrap_or_else(PoisonError::into_inner).ports().count(),
-            ..MediaStats::default()
-        };
+        let mut stats = MediaStats::default();
+        {
+            let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+            stats.ports_open = ports.ports().count();
+            stats.legs = ports.legs();
+        }
         for tally in self.shards.iter().map(|s| &s.tally) {
-            stats.legs += tally.legs.load(Ordering::Relaxed);
             stats.packets_in += tally.packets_in.load(Ordering::Relaxed);
             stats.packets_out += tally.packets_out.load(Ordering::Relaxed);
             stats.strangers += tally.strangers.load(Ordering::Relaxed);

@@ -84,6 +84,11 @@ impl Ports {
         self.places.iter().flatten().map(|p| &p.port)
     }
 
+    /// How many legs have a port.
+    pub(super) fn legs(&self) -> usize {
+        self.legs.len()
+    }
+
     /// A port for a leg whose peer offered these addresses: of the least loaded shard that has one on which none of
     /// them is in use, else a new one, else the first all the same.
     pub(super) fn take(&mut self, leg: LegId, peers: Vec<SocketAddr>) -> Port {

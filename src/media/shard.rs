@@ -61,7 +61,6 @@ pub(super) struct Tally {
     pub(super) packets_out: AtomicU64,
     pub(super) strangers: AtomicU64,
     pub(super) late_ticks: AtomicU64,
-    pub(super) legs: AtomicU64,
 }
 
 /// A leg with what the routing tables know of it.
@@ -261,7 +260,6 @@ impl Shard {
                 settled: None,
             },
         );
-        self.tally.legs.store(self.legs.len() as u64, Ordering::Relaxed);
     }
 
     /// Forgets a leg and all that leads to it.
@@ -281,7 +279,6 @@ impl Shard {
             self.by_check.remove(&check);
         }
         self.table.lock().unwrap_or_else(PoisonError::into_inner).release(id);
-        self.tally.legs.store(self.legs.len() as u64, Ordering::Relaxed);
     }
 
     /// Does something with a leg, and writes down where its packets may come from now. The agent is a large piece of
