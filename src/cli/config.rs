@@ -1,9 +1,10 @@
 //! `offhook config check`: validates a configuration and points at the offending line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Exit, print};
 use crate::config::{Config, ConfigError};
+use crate::speech::config::SpeechConfig;
 
 /// `offhook config …`.
 #[derive(clap::Args, Clone, Debug)]
@@ -29,21 +30,28 @@ pub struct CheckArgs {
 
 /// Checks: 0 good, 2 not.
 pub fn run(args: Args) -> Exit {
-    match args.command {
-        Command::Check(args) => match Config::load(&args.config) {
-            Ok(config) => {
-                print::line(format_args!("{}: ok", args.config.display()));
-                print::text(&summary(&config));
-                Exit::Done
-            }
-            Err(e) => refused(&e),
-        },
+    let Command::Check(args) = args.command;
+    match load(&args.config) {
+        Ok(config) => {
+            print::line(format_args!("{}: ok", args.config.display()));
+            print::text(&summary(&config));
+            Exit::Done
+        }
+        Err(exit) => exit,
     }
 }
 
-/// Says everything that is wrong with a configuration; `serve` says it the same way.
-pub fn refused(error: &ConfigError) -> Exit {
-    match error {
+/// The configuration of a file and the environment, `[speech]` included; what is wrong with it is said.
+///
+/// # Errors
+/// [`Exit::Usage`].
+pub fn load(file: &Path) -> Result<Config, Exit> {
+    let speech = |table| SpeechConfig::from_table(table).map(drop).map_err(|e| e.to_string());
+    let error = match Config::load_with(file, &speech) {
+        Ok(config) => return Ok(config),
+        Err(error) => error,
+    };
+    match &error {
         ConfigError::Unreadable { .. } => print::error(format_args!("{error}; name the file with --config")),
         ConfigError::Wrong(problems) => {
             problems.0.iter().for_each(print::error);
@@ -52,7 +60,7 @@ pub fn refused(error: &ConfigError) -> Exit {
             }
         }
     }
-    Exit::Usage
+    Err(Exit::Usage)
 }
 
 /// What the configuration amounts to, without secrets.

@@ -55,34 +55,53 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Where secrets come from: the environment and small files.
+/// Says what is wrong with `[speech]`, whose keys another room knows.
+pub type SpeechCheck<'a> = &'a dyn Fn(toml::Table) -> Result<(), String>;
+
+/// Where secrets come from (the environment and small files), and who knows of speech.
 struct Sources<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     file: &'a dyn Fn(&str) -> std::io::Result<String>,
+    speech: SpeechCheck<'a>,
 }
 
 impl Config {
-    /// Reads a file, lays this process's environment over it, and fetches the secrets that it names.
+    /// Reads a file, lays this process's environment over it, and fetches the secrets that it names. `[speech]` is
+    /// taken as it is.
     ///
     /// # Errors
     /// The file is not there, or something in it or in the environment is wrong.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(file, &|_| Ok(()))
+    }
+
+    /// As [`Config::load`], with `[speech]` checked too.
+    ///
+    /// # Errors
+    /// The file is not there, or something in it or in the environment is wrong.
+    pub fn load_with(file: &Path, speech: SpeechCheck<'_>) -> Result<Self, ConfigError> {
         let text = read_bounded(file, FILE_BYTES_MAX)
             .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self::from_parts(&file.display().to_string(), &text, &env).map_err(ConfigError::Wrong)
+        Self::from_parts(&file.display().to_string(), &text, &env, speech).map_err(ConfigError::Wrong)
     }
 
     /// Reads text, with an environment; `name` stands for the file in messages. Secrets' files are read.
     ///
     /// # Errors
     /// Everything that is wrong.
-    pub fn from_parts(name: &str, text: &str, env: &BTreeMap<String, String>) -> Result<Self, Problems> {
+    pub fn from_parts(
+        name: &str,
+        text: &str,
+        env: &BTreeMap<String, String>,
+        speech: SpeechCheck<'_>,
+    ) -> Result<Self, Problems> {
         let sources = Sources {
             env: &|name| env.get(name).cloned(),
             file: &|path| read_bounded(Path::new(path), SECRET_BYTES_MAX),
+            speech,
         };
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (mut table, mut faults) = tree::parse(text);

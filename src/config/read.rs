@@ -54,7 +54,7 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
         cluster: cluster(root.section("cluster"), cx),
         limits: limits(root.section("limits")),
         retention: retention(root.section("retention")),
-        speech: speech(&mut root),
+        speech: speech(&mut root, cx),
         accounts: each(root.sections("account"), |s| account(s, cx, &mut names)),
         users: each(root.sections("user"), |s| user(s, cx, &mut names)),
         wabas: each(root.sections("waba"), |s| waba(s, cx, &mut names, default_token)),
@@ -236,11 +236,26 @@ fn retention(mut s: Section<'_>) -> Retention {
     retention
 }
 
-fn speech(root: &mut Section<'_>) -> toml::Table {
-    match root.raw("speech").map(|node| tree::to_toml(&node)) {
-        Some(toml::Value::Table(table)) => table,
-        _ => toml::Table::default(),
+fn speech(root: &mut Section<'_>, cx: &Context<'_>) -> toml::Table {
+    let Some(node) = root.raw("speech") else { return toml::Table::default() };
+    let toml::Value::Table(table) = tree::to_toml(&node) else {
+        cx.fault(node.at.clone(), format!("`speech` is {}, not a table", node.value.kind()), "write [speech]");
+        return toml::Table::default();
+    };
+    if let Err(message) = (cx.sources.speech)(table.clone()) {
+        let at = named(&node, &message).unwrap_or(node.at);
+        cx.fault(at, format!("in [speech]: {}", message.trim_end()), "");
     }
+    table
+}
+
+/// The place of the key that a message of serde's is about: the one it names.
+fn named(node: &Node, message: &str) -> Option<Place> {
+    let Value::Table(table) = &node.value else { return None };
+    table.iter().find_map(|(key, (at, inner))| {
+        let here = [format!("unknown field `{key}`"), format!("in `{key}`")].iter().any(|say| message.contains(say));
+        named(inner, message).or_else(|| here.then(|| at.clone()))
+    })
 }
 
 fn account(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<Account> {

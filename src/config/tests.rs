@@ -14,12 +14,31 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
+/// Stands for the room that knows `[speech]`.
+fn speech(table: toml::Table) -> Result<(), String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Speech {
+        #[serde(default, rename = "cache_mb")]
+        _cache_mb: u32,
+        #[serde(default, rename = "openai")]
+        _openai: Option<Inner>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[serde(rename = "url")]
+        _url: String,
+    }
+    table.try_into::<Speech>().map(drop).map_err(|e| e.to_string())
+}
+
 fn good(text: &str, vars: &[(&str, &str)]) -> Config {
-    Config::from_parts("offhook.toml", text, &env(vars)).unwrap_or_else(|p| panic!("{p}"))
+    Config::from_parts("offhook.toml", text, &env(vars), &speech).unwrap_or_else(|p| panic!("{p}"))
 }
 
 fn bad(text: &str, vars: &[(&str, &str)]) -> Vec<Problem> {
-    match Config::from_parts("offhook.toml", text, &env(vars)) {
+    match Config::from_parts("offhook.toml", text, &env(vars), &speech) {
         Ok(_) => panic!("taken: {text}"),
         Err(problems) => problems.0,
     }
@@ -353,6 +372,22 @@ fn the_excerpt_points_and_hides_secrets() {
 }
 
 #[test]
+fn speech_is_checked_by_who_knows_it() {
+    let text = format!("{SECRETS}[speech]\ncache_mb = 3\n[speech.openai]\nurl = \"x\"\n");
+    let c = good(&text, &[("OFFHOOK_SPEECH__CACHE_MB", "7"), ("OFFHOOK_SPEECH__OPENAI__URL", "https://a.example")]);
+    assert_eq!(c.speech["cache_mb"].as_integer(), Some(7));
+    for (text, position) in [
+        ("[speech]\ncolour = 1\n", (2, 1)),
+        ("[speech]\ncache_mb = \"x\"\n", (2, 1)),
+        ("[speech.openai]\nurl = \"x\"\nuri = 1\n", (3, 1)),
+    ] {
+        let problems = bad(&format!("{text}{SECRETS}"), &[]);
+        assert_eq!(problems[0].position, Some(position), "{}", problems[0]);
+    }
+    assert!(bad(&format!("speech = 1\n{SECRETS}"), &[])[0].message.contains("not a table"));
+}
+
+#[test]
 fn broken_toml_is_pointed_at() {
     let problems = bad("[listen\npublic = 1\n", &[]);
     assert_eq!(problems[0].position.map(|(line, _)| line), Some(1), "{problems:?}");
@@ -364,7 +399,7 @@ proptest::proptest! {
     /// Strangers' bytes make problems, never a panic; nor do odd spans.
     #[test]
     fn any_text_is_read_or_refused(text in "[ -~éß\\n\\t\"'=\\[\\]{}#]{0,200}") {
-        if let Err(problems) = Config::from_parts("f", &text, &BTreeMap::new()) {
+        if let Err(problems) = Config::from_parts("f", &text, &BTreeMap::new(), &|_| Ok(())) {
             let _ = problems.to_string();
         }
     }
