@@ -1,0 +1,152 @@
+//! Who may import whom: downwards; neighbours in a row do not know each other unless noted. Reads the `crate::` paths
+//! of every file in `src/` (tests aside) and holds them against the drawing below, which is `ARCHITECTURE.md`'s.
+//!
+//! When this complains, ask which of the two is wrong: the import or the drawing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms by row, lowest first. The longest name that a path begins with is its room.
+const ROWS: &[&[&str]] = &[
+    // Pure: no IO, no clock, no lock.
+    &["model", "xml", "call::machine", "media::prompt"],
+    &["config", "observe", "clock", "ffi", "egress"],
+    &["admission", "answer", "media", "meta", "speech", "store"],
+    &["call"],
+    &["webhook", "api", "console"],
+    &["node", "sim"],
+    &["cli"],
+];
+
+/// Neighbours in a row that do know each other: (who, whom).
+const NEIGHBOURS: &[(&str, &str)] = &[
+    ("xml", "model"),
+    ("call::machine", "model"),
+    ("call::machine", "xml"),
+    // The time is everybody's, and handed in from above.
+    ("observe", "clock"),
+    ("egress", "clock"),
+    ("egress", "observe"),
+    ("admission", "store"),
+    // `node::dev` puts a simulated Meta beside a node.
+    ("node", "sim"),
+];
+
+/// The simulator is outside the node: it meets it over HTTP and UDP, and shares only words and tools with it.
+const SIM_MAY: &[&str] = &["model", "meta", "media", "media::prompt", "ffi", "clock", "observe"];
+
+#[test]
+fn imports_point_downwards() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&src, &mut files);
+    assert!(files.len() > 50, "the sources are where they are looked for");
+    let mut wrong = BTreeSet::new();
+    for file in files {
+        let inside = file.strip_prefix(&src).expect("a file of src");
+        let here = module_of(inside);
+        // `lib.rs` and `main.rs` belong to no room.
+        let Some(from) = room(&here) else { continue };
+        let text = fs::read_to_string(&file).expect("a readable file");
+        for path in imports(&text) {
+            let Some(to) = room(&path) else { continue };
+            if !allowed(from, to) {
+                wrong.insert(format!("src/{}: {from} may not use {to} (crate::{path})", inside.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.into_iter().collect::<Vec<_>>().join("\n"));
+}
+
+fn allowed(from: &str, to: &str) -> bool {
+    let row = |room: &str| ROWS.iter().position(|rooms| rooms.contains(&room));
+    if from == to {
+        return true;
+    }
+    if from == "sim" {
+        return SIM_MAY.contains(&to);
+    }
+    row(to) < row(from) || NEIGHBOURS.contains(&(from, to))
+}
+
+/// The room of a path such as `call::machine::Input`.
+fn room(path: &str) -> Option<&'static str> {
+    let inside = |room: &&str| path == *room || path.strip_prefix(*room).is_some_and(|rest| rest.starts_with("::"));
+    ROWS.iter().flat_map(|row| row.iter().copied()).filter(inside).max_by_key(|room| room.len())
+}
+
+/// `call/machine/input.rs` → `call::machine::input`.
+fn module_of(file: &Path) -> String {
+    let path = file.with_extension("");
+    let mut parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+    if parts.last().is_some_and(|last| last == "mod") {
+        parts.pop();
+    }
+    parts.join("::")
+}
+
+/// Every path after `crate::` outside comments and tests, groups taken apart.
+fn imports(text: &str) -> Vec<String> {
+    let code: String = text
+        .lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]"))
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| [line.trim(), " "])
+        .collect();
+    code.match_indices("crate::").flat_map(|(at, found)| expand("", &code[at + found.len()..])).collect()
+}
+
+/// The paths that a use tree names: `a::{b, c::d}` → `a::b`, `a::c::d`.
+fn expand(prefix: &str, tree: &str) -> Vec<String> {
+    let name_end = tree.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(tree.len());
+    let (name, rest) = tree.split_at(name_end);
+    let path = format!("{prefix}{name}");
+    let Some(group) = rest.strip_prefix('{').filter(|_| name.is_empty() || name.ends_with("::")) else {
+        return vec![path.trim_end_matches(':').to_owned()];
+    };
+    let (mut depth, mut start, mut items) = (0_usize, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                items.push(&group[start..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                items.push(&group[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    items.into_iter().map(str::trim).filter(|item| !item.is_empty()).flat_map(|item| expand(&path, item)).collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if name != "tests" {
+                collect(&path, files);
+            }
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            files.push(path);
+        }
+    }
+}
+
+#[test]
+fn paths_are_found_however_they_are_written() {
+    let text = "use crate::model::{AuthId, CallUuid};\nuse crate::{\n    clock::Clock,\n    call::machine::{Input, x::{Y}},\n};\n\
+        // crate::cli\nfn f() -> crate::store::Store {}\npub(crate) fn g() {}\n#[cfg(test)]\nmod tests { use crate::node::X; }\n";
+    let expected =
+        ["model::AuthId", "model::CallUuid", "clock::Clock", "call::machine::Input", "call::machine::x::Y", "store::Store"];
+    assert_eq!(imports(text), expected);
+    assert_eq!(room("call::machine::Input"), Some("call::machine"));
+    assert_eq!((room("callous"), room("call::shell")), (None, Some("call")));
+    assert_eq!(module_of(Path::new("call/machine/mod.rs")), "call::machine");
+    assert!(allowed("api", "store") && !allowed("store", "api") && !allowed("media", "speech"));
+}

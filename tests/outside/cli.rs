@@ -1,0 +1,143 @@
+//! Arguments, exit codes and what is printed where (`interface.md` §1).
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+fn offhook(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    command.args(args).env_clear().env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    offhook(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+const GOOD: &str = r#"
+[meta]
+app_secret = "canary-one"
+verify_token = { env = "TOKEN" }
+access_token = "canary-three"
+[[account]]
+auth_id = "MAXXXXXXXXXXXXXXXXXX"
+auth_token = "canary-four"
+[[waba]]
+id = "1029384756"
+account = "MAXXXXXXXXXXXXXXXXXX"
+[[number]]
+number = "918035737458"
+phone_number_id = "106540352242922"
+waba = "1029384756"
+calling_enabled = true
+answer_url = "https://app.example.com/answer"
+"#;
+
+#[test]
+fn exit_codes_and_streams() {
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["--version"], 0, "offhook "),
+        (&["--help"], 0, "Usage: offhook"),
+        (&["call", "--help"], 0, "--dtmf"),
+        (&["load", "--help"], 0, "--rate"),
+        (&["completions", "bash"], 0, "offhook"),
+        (&["man"], 0, ".TH offhook 1"),
+    ];
+    for (args, code, part) in cases {
+        let out = run(args);
+        assert_eq!(out.status.code(), Some(*code), "{args:?}");
+        assert!(text(&out.stdout).contains(part) && out.stderr.is_empty(), "{args:?}: {}", text(&out.stdout));
+    }
+    let wrong: &[(&[&str], i32, &str)] = &[
+        (&[], 2, "Usage"),
+        (&["cal"], 2, "unrecognized subcommand"),
+        (&["call", "--nod", "x"], 2, "--node"),
+        (&["dev", "--port", "99999"], 2, "99999"),
+        (&["call", "--node", "not a url"], 2, "--node"),
+        (&["--log-level", "loud", "man"], 2, "loud"),
+        (&["openapi"], 1, "later version"),
+        (&["load", "--rate", "1", "--calls", "1"], 1, "later version"),
+        (&["config", "check", "--config", "/nowhere/offhook.toml"], 2, "could not read /nowhere/offhook.toml"),
+        (&["serve", "--config", "/nowhere/offhook.toml"], 2, "could not read /nowhere/offhook.toml"),
+        (&["replay", "/nowhere/events.jsonl"], 2, "/nowhere/events.jsonl"),
+        (&["xml", "check", "/nowhere/a.xml"], 2, "/nowhere/a.xml"),
+    ];
+    for (args, code, part) in wrong {
+        let out = run(args);
+        let err = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(*code), "{args:?}: {err}");
+        assert!(err.contains(part), "{args:?}: {err}");
+        assert!(!err.contains("backtrace") && !err.contains("panicked"), "{args:?}: {err}");
+    }
+}
+
+#[test]
+fn every_command_is_in_the_manual_and_hidden_ones_are_not() {
+    let page = text(&run(&["man"]).stdout);
+    for name in ["DEV", "SERVE", "CALL", "LOAD", "XML CHECK", "REPLAY", "CONFIG CHECK", "OPENAPI", "COMPLETIONS", "MAN"] {
+        assert!(page.contains(&format!(".SH \"OFFHOOK {name}\"")), "{name}");
+    }
+    assert!(!page.contains("SPEECH") && !page.contains("speech-helper"));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(run(&["completions", shell]).stdout.len() > 500, "{shell}");
+    }
+}
+
+#[test]
+fn config_check_says_ok_or_points() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("offhook.toml");
+    let check = |content: &str, env: &[(&str, &str)]| {
+        std::fs::write(&file, content).unwrap();
+        let out = offhook(&["config", "check"]).envs(env.iter().copied()).current_dir(folder.path()).output().unwrap();
+        let said = text(&out.stdout) + &text(&out.stderr);
+        for secret in ["canary-one", "canary-two", "canary-three", "canary-four"] {
+            assert!(!said.contains(secret), "{said}");
+        }
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let token = ("TOKEN", "canary-two");
+    let (code, out, err) = check(GOOD, &[token]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{err}");
+    assert!(out.starts_with("offhook.toml: ok\n") && out.contains("numbers 1 (1 with calling)"), "{out}");
+
+    let (code, out, err) = check(GOOD, &[]);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(err.starts_with("error: offhook.toml:4:16: `verify_token` needs the environment variable TOKEN"), "{err}");
+
+    let (code, _, err) = check(&GOOD.replace("answer_url", "anser_url"), &[token]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("offhook.toml:17:1: unknown key `anser_url` in [[number]]"), "{err}");
+    assert!(err.contains("^^^^^^^^^ did you mean `answer_url`?"), "{err}");
+    assert!(err.contains("`calling_enabled` needs an `answer_url`") && err.ends_with("2 errors\n"), "{err}");
+
+    let (code, _, err) = check(GOOD, &[token, ("OFFHOOK_LIMITS__DEFAULT_CSP", "3")]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("OFFHOOK_LIMITS__DEFAULT_CSP: unknown key") && err.contains("`default_cps`"), "{err}");
+
+    let (code, _, err) = check(&format!("{GOOD}\n[speech]\nprovidr = \"builtin\"\n"), &[token]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("offhook.toml:20:1: in [speech]: unknown field `providr`"), "{err}");
+}
+
+#[test]
+fn a_closed_pipe_is_success() {
+    let mut child = offhook(&["man"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), text(&out.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else {
+        let _ = writeln!(std::io::stderr(), "skipped: this system has no /dev/full");
+        return;
+    };
+    let out = offhook(&["man"]).stdout(full).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("could not write to standard output"));
+}
