@@ -142,8 +142,14 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 fn paths_are_found_however_they_are_written() {
     let text = "use crate::model::{AuthId, CallUuid};\nuse crate::{\n    clock::Clock,\n    call::machine::{Input, x::{Y}},\n};\n\
         // crate::cli\nfn f() -> crate::store::Store {}\npub(crate) fn g() {}\n#[cfg(test)]\nmod tests { use crate::node::X; }\n";
-    let expected =
-        ["model::AuthId", "model::CallUuid", "clock::Clock", "call::machine::Input", "call::machine::x::Y", "store::Store"];
+    let expected = [
+        "model::AuthId",
+        "model::CallUuid",
+        "clock::Clock",
+        "call::machine::Input",
+        "call::machine::x::Y",
+        "store::Store",
+    ];
     assert_eq!(imports(text), expected);
     assert_eq!(room("call::machine::Input"), Some("call::machine"));
     assert_eq!((room("callous"), room("call::shell")), (None, Some("call")));

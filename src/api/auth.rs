@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::config::{self, Role, Secret};
@@ -118,18 +118,41 @@ impl Default for Guard {
     }
 }
 
+/// Why somebody is not answered; each API says it in its own shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// 401.
+    Unknown,
+    /// 429, with seconds for `Retry-After`.
+    Wait { why: &'static str, seconds: u64 },
+}
+
 impl Guard {
-    /// Notes a failure; how long to wait if there were too many.
-    pub(super) fn failed(&self, from: IpAddr) -> Option<Duration> {
-        spend(&self.failures, network(from))
+    /// Notes a failed authentication, and what to answer.
+    pub(super) fn failed(&self, from: IpAddr) -> Denied {
+        let wait = spend(&self.failures, network(from));
+        wait.map_or(Denied::Unknown, |wait| Denied::wait("too many failed authentications", wait))
     }
 
-    /// Notes an account's request; how long to wait if there were too many.
-    pub(super) fn asked(&self, account: &AuthId) -> Option<Duration> {
-        spend(&self.requests, account.clone())
+    /// Notes an account's request.
+    ///
+    /// # Errors
+    /// It asks too often.
+    pub(super) fn asked(&self, account: &AuthId) -> Result<(), Denied> {
+        match spend(&self.requests, account.clone()) {
+            None => Ok(()),
+            Some(wait) => Err(Denied::wait("more than 300 requests in 5 seconds", wait)),
+        }
     }
 }
 
+impl Denied {
+    fn wait(why: &'static str, wait: Duration) -> Self {
+        Self::Wait { why, seconds: wait.as_secs() + 1 }
+    }
+}
+
+/// Takes one of a key's; how long to wait if there is none.
 fn spend<K: Hash + Eq + Clone>(limiter: &Keyed<K>, key: K) -> Option<Duration> {
     if limiter.len() > KEYS_MAX / 2 {
         limiter.retain_recent();
@@ -148,19 +171,11 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What to answer instead: 429 with seconds for `Retry-After`, else 401.
-pub(super) fn refusal(wait: Option<Duration>) -> (StatusCode, Option<u64>) {
-    match wait {
-        Some(wait) => (StatusCode::TOO_MANY_REQUESTS, Some(wait.as_secs() + 1)),
-        None => (StatusCode::UNAUTHORIZED, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, HeaderValue};
 
-    use super::{Accounts, Guard, Role, STANDARD, config, network};
+    use super::{Accounts, Denied, Guard, Role, STANDARD, config, network};
     use crate::config::Secret;
     use base64::Engine as _;
 
@@ -218,18 +233,18 @@ mod tests {
     #[test]
     fn l21_an_account_asks_300_times_in_5_seconds() {
         let guard = Guard::default();
-        let refused = (0..400).filter(|_| guard.asked(&ID.into()).is_some()).count();
+        let refused = (0..400).filter(|_| guard.asked(&ID.into()).is_err()).count();
         assert!((50..=100).contains(&refused), "{refused}");
-        assert!(guard.asked(&"MAYYYYYYYYYYYYYYYYYY".into()).is_none());
+        assert!(guard.asked(&"MAYYYYYYYYYYYYYYYYYY".into()).is_ok());
     }
 
     #[test]
     fn failures_are_limited_by_address() {
         let guard = Guard::default();
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
-        let refused = (0..70).filter(|_| guard.failed(ip("203.0.113.1")).is_some()).count();
+        let refused = (0..70).filter(|_| guard.failed(ip("203.0.113.1")) != Denied::Unknown).count();
         assert!((9..=10).contains(&refused), "{refused}");
-        assert!(guard.failed(ip("203.0.113.2")).is_none(), "another address is another");
+        assert_eq!(guard.failed(ip("203.0.113.2")), Denied::Unknown, "another address is another");
         assert_eq!(network(ip("2001:db8::1:2")), network(ip("2001:db8::ffff:1")));
         assert_ne!(network(ip("2001:db8:0:1::1")), network(ip("2001:db8::1")));
         assert_eq!(network(ip("::ffff:203.0.113.1")), ip("203.0.113.1"));

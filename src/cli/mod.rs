@@ -21,6 +21,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use exit::Exit;
 
+use crate::ffi::process;
 use crate::observe::logs::{self, LogFormat, LogLevel, LogSettings};
 
 /// `offhook`: call control for WhatsApp calls.
@@ -105,6 +106,12 @@ pub fn main() -> std::process::ExitCode {
         level: cli.logs.log_level,
         otherwise: if cli.command.is_node() { LogLevel::Info } else { LogLevel::Warn },
     });
+    if let Err(e) = process::no_core_dumps() {
+        tracing::warn!(error = %e, "could not switch core dumps off: one would hold secrets");
+    }
+    if cli.command.is_node() {
+        process::private_files();
+    }
     print::settled(run(cli.command)).into()
 }
 

@@ -2,5 +2,6 @@
 #![allow(unsafe_code, reason = "the one room that may (R26)")]
 
 pub mod opus;
+pub mod process;
 pub mod sockets;
 pub mod voice;

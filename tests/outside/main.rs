@@ -2,6 +2,7 @@
 //! (Chromium, aiortc) is skipped with a printed reason where it is absent.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod cli;
 mod interop;
 mod speech;
 mod support;

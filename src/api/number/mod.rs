@@ -3,13 +3,11 @@
 mod events;
 mod xml;
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{Method, StatusCode, header};
 
-use super::auth::{self, Member};
+use super::auth::{Denied, Member};
 use super::{App, Shared, error, peer, segments, with_header};
 
 /// Anything under `/api/v1/`.
@@ -18,7 +16,7 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
     let segments = segments(&path);
     let member = match authenticate(&shared, &request) {
         Ok(member) => member,
-        Err(answer) => return answer,
+        Err(why) => return denied(why),
     };
     let pairs = super::pairs(&request);
     let (get, post) = (request.method() == Method::GET, request.method() == Method::POST);
@@ -31,21 +29,20 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
     }
 }
 
-fn authenticate(shared: &Arc<Shared>, request: &Request) -> Result<Member, Response> {
-    let Some(member) = shared.api.accounts.key(request.headers()) else {
-        let (status, retry) = auth::refusal(shared.guard.failed(peer(request)));
-        let answer = error::json(status, "unauthorized", "a valid X-API-Key is wanted", None);
-        return Err(match retry {
-            Some(seconds) => with_header(answer, header::RETRY_AFTER, &seconds.to_string()),
-            None => answer,
-        });
-    };
-    if let Some(wait) = shared.guard.asked(member.scope.auth_id()) {
-        let message = "more than 300 requests in 5 seconds";
-        let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message, None);
-        return Err(with_header(answer, header::RETRY_AFTER, &(wait.as_secs() + 1).to_string()));
-    }
+fn authenticate(shared: &Shared, request: &Request) -> Result<Member, Denied> {
+    let member = shared.api.accounts.key(request.headers()).ok_or_else(|| shared.guard.failed(peer(request)))?;
+    shared.guard.asked(member.scope.auth_id())?;
     Ok(member)
+}
+
+fn denied(denied: Denied) -> Response {
+    match denied {
+        Denied::Unknown => error::json(StatusCode::UNAUTHORIZED, "unauthorized", "a valid X-API-Key is wanted", None),
+        Denied::Wait { why, seconds } => {
+            let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", why, None);
+            with_header(answer, header::RETRY_AFTER, &seconds.to_string())
+        }
+    }
 }
 
 fn wrong_method(allow: &str) -> Response {

@@ -4,18 +4,19 @@
 mod call;
 mod query;
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{Method, StatusCode, header};
 
-use super::{Api, App, Shared, auth, error, peer, segments, with_header};
-use crate::model::AuthId;
+use super::auth::Denied;
+use super::{Api, App, Shared, error, peer, segments, with_header};
 use crate::store::Scope;
 
 /// Why a request got no for an answer; Plivo's shape is made of it.
+#[derive(Debug)]
 pub(super) enum No {
+    /// 401 or 429.
+    Denied(Denied),
     /// 400: the sentence names the first bad field.
     Bad(String),
     /// 404.
@@ -29,6 +30,14 @@ pub(super) enum No {
 impl No {
     fn answer(self) -> Response {
         match self {
+            Self::Denied(Denied::Unknown) => {
+                let answer = error::plivo(StatusCode::UNAUTHORIZED, "authentication failed");
+                with_header(answer, header::WWW_AUTHENTICATE, "Basic realm=\"Offhook\"")
+            }
+            Self::Denied(Denied::Wait { why, seconds }) => {
+                let answer = error::plivo(StatusCode::TOO_MANY_REQUESTS, why);
+                with_header(answer, header::RETRY_AFTER, &seconds.to_string())
+            }
             Self::Bad(what) => error::plivo(StatusCode::BAD_REQUEST, &what),
             Self::NotFound(what) => error::plivo(StatusCode::NOT_FOUND, what),
             Self::Method(allow) => {
@@ -56,7 +65,7 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
     };
     let scope = match authenticate(&shared, &request, auth_id) {
         Ok(scope) => scope,
-        Err(answer) => return answer,
+        Err(denied) => return No::Denied(denied).answer(),
     };
     // Bodies of these methods are ignored (1.4).
     let (method, pairs) = (request.method().clone(), super::pairs(&request));
@@ -65,25 +74,11 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
 }
 
 /// 1.1: the path's id is the caller's own; wrong, missing and unknown are one answer.
-fn authenticate(shared: &Arc<Shared>, request: &Request, auth_id: &str) -> Result<Scope, Response> {
+fn authenticate(shared: &Shared, request: &Request, auth_id: &str) -> Result<Scope, Denied> {
     let caller = shared.api.accounts.basic(request.headers()).filter(|id| id.as_str() == auth_id);
-    let Some(caller) = caller else {
-        let (status, retry) = auth::refusal(shared.guard.failed(peer(request)));
-        let answer = error::plivo(status, "authentication failed");
-        return Err(match retry {
-            Some(seconds) => with_header(answer, header::RETRY_AFTER, &seconds.to_string()),
-            None => with_header(answer, header::WWW_AUTHENTICATE, "Basic realm=\"Offhook\""),
-        });
-    };
-    limit(shared, &caller)?;
+    let caller = caller.ok_or_else(|| shared.guard.failed(peer(request)))?;
+    shared.guard.asked(&caller)?;
     Ok(Scope::of(caller))
-}
-
-/// L21.
-fn limit(shared: &Arc<Shared>, caller: &AuthId) -> Result<(), Response> {
-    let Some(wait) = shared.guard.asked(caller) else { return Ok(()) };
-    let answer = error::plivo(StatusCode::TOO_MANY_REQUESTS, "more than 300 requests in 5 seconds");
-    Err(with_header(answer, header::RETRY_AFTER, &(wait.as_secs() + 1).to_string()))
 }
 
 async fn route(api: &Api, scope: &Scope, method: &Method, rest: &[&str], pairs: &query::Pairs) -> Result<Response, No> {

@@ -150,7 +150,7 @@ mod tests {
     fn filters_are_read_or_named() {
         let all = "from_number=%2B91+98123&to_number=anonymous&call_direction=inbound&subaccount=SA1&hangup_cause_code=4000\
             &hangup_source=API+Request&bill_duration__gt=5&bill_duration=6&end_time__lte=2026-11-20&unknown=1&subaccount__gt=x";
-        let f = filter(&pairs(all)).ok().expect("good");
+        let f = filter(&pairs(all)).expect("good");
         assert_eq!((f.from.as_deref(), f.to.as_deref()), (Some("9198123"), Some("anonymous")));
         assert_eq!((f.hangup_code, f.hangup_source.as_deref()), (Some(4000), Some("API Request")));
         assert_eq!(f.bill_secs, [(Compare::Greater, 5), (Compare::Equal, 6)]);
@@ -162,7 +162,7 @@ mod tests {
             "bill_duration__lt=-1",
             "end_time__gte=soon",
         ] {
-            let No::Bad(what) = filter(&pairs(query)).err().expect(query) else { panic!("{query}") };
+            let No::Bad(what) = filter(&pairs(query)).expect_err(query) else { panic!("{query}") };
             assert!(what.starts_with(query.split('=').next().unwrap()), "{what}");
         }
         assert_eq!(compared("end_time__gte"), ("end_time", Compare::GreaterEqual));
