@@ -56,10 +56,12 @@ impl Cache {
         Self { entries: HashMap::new(), bytes: 0, bytes_max, uses: 0 }
     }
 
-    /// Looks it up, which counts as a use.
+    /// Looks it up, which counts as a use. What failed is not there.
     pub(super) fn find(&mut self, sound: &Sound, now: Instant) -> Found {
         self.uses += 1;
-        let Some(entry) = self.entries.get_mut(sound) else { return Found::Nothing };
+        let Some(entry) = self.entries.get_mut(sound).filter(|entry| entry.prompt.failure().is_none()) else {
+            return Found::Nothing;
+        };
         entry.used = self.uses;
         let prompt = Arc::clone(&entry.prompt);
         match &entry.kept {
@@ -141,7 +143,7 @@ mod tests {
     fn the_longest_unused_goes_first_and_the_sum_stays_bounded() {
         let now = Clock::stepped(Timestamp::from_micros(0)).now();
         let mut cache = Cache::new(80_000);
-        let prompts: Vec<_> = (0..9).map(|_| Prompt::new().0).collect();
+        let prompts: Vec<_> = (0..9).map(|_| Prompt::of([])).collect();
         for (ms, prompt) in (0..).zip(&prompts[..8]) {
             cache.begin(&sound(ms), prompt);
             cache.ready(&sound(ms), prompt, 9_500, Kept::Forever);
@@ -170,7 +172,7 @@ mod tests {
     fn a_file_goes_stale_and_a_newer_prompt_is_left_alone() {
         let clock = Clock::stepped(Timestamp::from_micros(0));
         let mut cache = Cache::new(80_000);
-        let (old, new) = (Prompt::new().0, Prompt::new().0);
+        let (old, new) = (Prompt::of([]), Prompt::of([]));
         cache.begin(&sound(1), &old);
         let at = clock.now() + Duration::from_secs(60);
         cache.ready(&sound(1), &old, 10, Kept::Until { at, etag: Some("x".to_owned()) });

@@ -289,8 +289,13 @@ impl Making {
     ) -> (Result<(), (SpeechError, bool)>, Result<FrameMaker, Failure>) {
         let (mut sink, mut pieces) = Sink::new(PIECES);
         let speak = async move {
-            let said = provider.synthesise(say, &mut sink).await;
-            said.map_err(|e| (e, sink.begun()))
+            match provider.synthesise(say, &mut sink).await {
+                // A voice of another script may read over every word of it.
+                Ok(()) if !sink.begun() && say.plain().contains(char::is_alphanumeric) => {
+                    Err((SpeechError::Silent, false))
+                }
+                said => said.map_err(|e| (e, sink.begun())),
+            }
         };
         let encode = async move {
             let mut maker = maker;
