@@ -1,0 +1,282 @@
+//! The live calls: who starts them, finds them and speaks to them.
+//!
+//! The webhook's door starts calls here and tells of their end; the API asks and commands. Nobody reaches into a
+//! call: what they get is a [`LiveCall`], a view with a mailbox.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use futures_util::FutureExt;
+use tokio::sync::{Notify, Semaphore};
+use tracing::{Instrument, error, info, info_span};
+
+use super::live::LiveLog;
+use super::machine::{CallSetup, CallState, CallUrls, Command, GraphAction, Input, Termination};
+use super::services::Services;
+use super::shell::{self, Begin, Mailbox};
+use crate::admission::{Admitted, NumberEntry, Reason};
+use crate::config::Secret;
+use crate::media::sdp::Offer;
+use crate::meta::ActionRequest;
+use crate::model::{CallType, CallUuid, Direction, HangupCause, Wacid};
+use crate::observe::names;
+use crate::webhook::{Busy, CallKey, Calls, Full, Incoming, Known};
+
+/// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
+const LIVE_MAX: usize = 20_000;
+/// Rejects on their way to Graph.
+const REJECTS_MAX: usize = 2_000;
+
+/// A live call, seen from outside.
+#[derive(Debug)]
+pub struct LiveCall {
+    pub setup: CallSetup,
+    pub log: Arc<LiveLog>,
+    /// The number's access token, as it stood when the call began.
+    pub(super) token: Option<Secret>,
+    mailbox: Mailbox,
+    state: AtomicU8,
+    answered: AtomicBool,
+}
+
+impl LiveCall {
+    pub(super) fn set_state(&self, state: CallState) {
+        self.state.store(state as u8, Ordering::Release);
+        if state == CallState::Live {
+            self.answered.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether it was answered and goes on.
+    pub fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
+    }
+
+    /// Whether it has come to its end, and only Meta's word for it is missing.
+    pub fn is_closing(&self) -> bool {
+        self.state.load(Ordering::Acquire) >= CallState::Closing as u8
+    }
+
+    /// Asks the call for something; `false`: it is over.
+    pub fn command(&self, command: Command) -> bool {
+        !self.is_closing() && self.mailbox.tell(Input::Command { command })
+    }
+}
+
+/// The live calls of a node; cheap to clone.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    services: Arc<Services>,
+    live: DashMap<CallUuid, Arc<LiveCall>>,
+    by_key: DashMap<CallKey, CallUuid>,
+    rejects: Arc<Semaphore>,
+    /// Woken each time a call is over.
+    one_over: Notify,
+    /// Offers at loopback addresses are taken where Graph itself is at one (`meta-calling.md` §5.2).
+    loopback_offers: bool,
+    gauge: OnceLock<metrics::Gauge>,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new(services: Arc<Services>, loopback_offers: bool) -> Self {
+        Self(Arc::new(Inner {
+            services,
+            live: DashMap::new(),
+            by_key: DashMap::new(),
+            rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
+            one_over: Notify::new(),
+            loopback_offers,
+            gauge: OnceLock::new(),
+        }))
+    }
+
+    /// A live call.
+    pub fn get(&self, call: CallUuid) -> Option<Arc<LiveCall>> {
+        self.0.live.get(&call).map(|entry| entry.value().clone())
+    }
+
+    /// Live calls, in no order.
+    pub fn list(&self) -> Vec<Arc<LiveCall>> {
+        self.0.live.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.live.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.live.is_empty()
+    }
+
+    /// Ends every call with this cause.
+    pub fn cut_all(&self, cause: HangupCause) {
+        for call in self.list() {
+            call.mailbox.tell(Input::Cut { cause });
+        }
+    }
+
+    /// Waits until no call is live, at most so long; gives how many are left.
+    pub async fn until_empty(&self, at_most: Duration) -> usize {
+        let wait = async {
+            loop {
+                let woken = self.0.one_over.notified();
+                if self.is_empty() {
+                    return;
+                }
+                woken.await;
+            }
+        };
+        let _ = tokio::time::timeout(at_most, wait).await;
+        self.len()
+    }
+
+    fn setup(&self, number: &NumberEntry, incoming: &Incoming<Offer>) -> Option<CallSetup> {
+        let spec = &number.spec;
+        let (answer, answer_method) = spec.answer.clone()?;
+        let connect = &incoming.connect;
+        let hangup = spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method));
+        Some(CallSetup {
+            call: CallUuid(self.0.services.uuid()),
+            direction: Direction::Inbound,
+            call_type: CallType::Whatsapp,
+            wacid: Some(connect.key.wacid.clone()),
+            phone_number_id: connect.key.phone_number_id.clone(),
+            from: connect.user(&spec.number),
+            to: spec.number.to_string(),
+            caller_name: connect.name.clone(),
+            cta_payload: connect.cta_payload.clone(),
+            deeplink_payload: connect.deeplink_payload.clone(),
+            account: number.account.auth_id.clone(),
+            parent_account: number.account.main().auth_id.clone(),
+            urls: CallUrls { answer, answer_method, fallback: spec.fallback.clone(), hangup },
+            started: incoming.arrived_wall,
+            limits: self.0.services.limits.clone(),
+            headers: Vec::new(),
+        })
+    }
+
+    fn gauge(&self) -> &metrics::Gauge {
+        self.0.gauge.get_or_init(|| metrics::gauge!(names::CALLS_ACTIVE, "direction" => Direction::Inbound.as_str()))
+    }
+}
+
+/// Takes a call out of the tables, whatever way its task ends.
+struct Leaving {
+    registry: Registry,
+    call: CallUuid,
+    key: CallKey,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let inner = &self.registry.0;
+        inner.live.remove(&self.call);
+        inner.by_key.remove_if(&self.key, |_, call| *call == self.call);
+        self.registry.gauge().decrement(1);
+        inner.one_over.notify_waiters();
+    }
+}
+
+impl Calls for Registry {
+    type Offer = Offer;
+
+    fn read_offer(&self, sdp: &str) -> Option<Offer> {
+        match Offer::parse(sdp, self.0.loopback_offers) {
+            Ok(offer) => Some(offer),
+            Err(fault) => {
+                info!(%fault, "an offer is unusable");
+                None
+            }
+        }
+    }
+
+    fn start(&self, admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+        if self.len() >= LIVE_MAX {
+            return Err(Busy(admitted));
+        }
+        let Some(setup) = self.setup(admitted.number(), &incoming) else {
+            error!(number = %admitted.number().spec.number, "calling is enabled without an answer URL; set one");
+            return Err(Busy(admitted));
+        };
+        let call = setup.call;
+        let key = incoming.connect.key.clone();
+        let (mailbox, inbox) = shell::mailbox(call, &self.0.services.clock);
+        let log = LiveLog::new();
+        let view = Arc::new(LiveCall {
+            setup: setup.clone(),
+            log: log.clone(),
+            token: admitted.number().spec.access_token.clone(),
+            mailbox: mailbox.clone(),
+            state: AtomicU8::new(CallState::Preparing as u8),
+            answered: AtomicBool::new(false),
+        });
+        let (number, slot) = admitted.begin();
+        self.0.live.insert(call, view.clone());
+        self.0.by_key.insert(key.clone(), call);
+        self.gauge().increment(1);
+        let leaving = Leaving { registry: self.clone(), call, key };
+        let span = info_span!("call", call_uuid = %call, to = %number.spec.number);
+        let (offer, arrived) = (incoming.offer, incoming.arrived);
+        let begin = Begin { setup, offer, number, slot, arrived, mailbox, inbox, log, view };
+        let services = self.0.services.clone();
+        let task = async move {
+            // A fault inside one call ends that call only; the slot went back with the call's future (R3).
+            let ran = std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
+            if ran.is_err() {
+                error!("a fault of ours ended the call");
+                leaving.registry.mourn(&leaving.call).await;
+            }
+            drop(leaving);
+        };
+        self.0.services.tasks.spawn(task.instrument(span));
+        Ok(())
+    }
+
+    fn terminated(&self, key: &CallKey, termination: Termination) -> Known {
+        let Some(call) = self.0.by_key.get(key).map(|c| *c.value()).and_then(|c| self.get(c)) else {
+            return Known::Unknown;
+        };
+        if call.mailbox.tell(Input::Terminated { termination }) {
+            Known::Ended
+        } else if call.mailbox.is_open() {
+            Known::Busy
+        } else {
+            Known::Unknown
+        }
+    }
+
+    fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), Full> {
+        let room = self.0.rejects.clone().try_acquire_owned().map_err(|_| Full)?;
+        info!(number = %number.spec.number, reason = reason.as_str(), "a call is refused");
+        let request = ActionRequest {
+            phone_number_id: number.spec.phone_number_id.clone(),
+            token: number.spec.access_token.clone(),
+            wacid,
+            action: GraphAction::Reject,
+            sdp: None,
+            opaque: None,
+            deadline: None,
+        };
+        let graph = self.0.services.graph.clone();
+        self.0.services.tasks.spawn(async move {
+            graph.call_action(request).await;
+            drop(room);
+        });
+        Ok(())
+    }
+}
+
+impl Registry {
+    /// After a panic in a call's task: the user must not be left hanging, and the record must have an end.
+    async fn mourn(&self, call: &CallUuid) {
+        let Some(view) = self.get(*call) else { return };
+        shell::end_after_fault(&self.0.services, &view).await;
+    }
+}

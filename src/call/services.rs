@@ -1,0 +1,51 @@
+//! What every call of a node is run with: the rooms below, made once by `node`.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::machine::MachineLimits;
+use crate::admission::NumberEntry;
+use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
+use crate::clock::Clock;
+use crate::media::Media;
+use crate::meta::Graph;
+use crate::speech::library::Library;
+use crate::store::Store;
+
+/// The services below a call.
+///
+/// Nothing here is owned by a call: dropping a call leaves all of it as it was.
+pub struct Services {
+    pub clock: Clock,
+    /// Where ids come from.
+    pub dice: Dice,
+    /// This node's name, in `biz_opaque_callback_data`.
+    pub node_id: String,
+    pub media: Arc<Media>,
+    pub sounds: Library,
+    pub graph: Arc<Graph>,
+    pub fetcher: Fetcher,
+    pub notifier: Notifier,
+    pub store: Store,
+    pub limits: MachineLimits,
+    /// `[answer].max_body_bytes`.
+    pub max_body: usize,
+    /// Where calls and their errands run; the node waits for it when it stops.
+    pub tasks: TaskTracker,
+}
+
+impl Services {
+    /// What requests about a number's calls are signed with: its account's tokens, and the main account's
+    /// (`plivo-callbacks.md` §5).
+    pub(super) fn keys(&self, number: &NumberEntry) -> SigningKeys {
+        SigningKeys::new(number.account.tokens.clone(), number.account.main().tokens.clone())
+    }
+
+    /// A fresh id for a call or an event.
+    pub(super) fn uuid(&self) -> Uuid {
+        let (high, low) = (self.dice.roll(), self.dice.roll());
+        uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()).into_uuid()
+    }
+}

@@ -1,0 +1,468 @@
+//! Runs one call: carries the machine's wishes out, brings facts in, writes both down.
+//!
+//! One task a call, one bounded mailbox. Every input is stamped where it came in; the machine is given times
+//! that never run backwards. Nothing is decided here: what to do when a fetch fails or a user hangs up is the
+//! machine's business. Long work (a fetch, a Graph request) runs in tasks of its own and comes back as a fact.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tracing::{Instrument, debug, info, warn};
+
+use super::live::LiveLog;
+use super::log;
+use super::machine::{
+    CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, FirstFault, GraphAction, GraphOutcome, Input,
+    InstructionOutcome, Machine, MediaOrder, Output, Params, Refusal, Sound, Summary,
+};
+use super::record;
+use super::services::Services;
+use crate::admission::{NumberEntry, Slot};
+use crate::answer::{FetchJob, NoticeJob, SigningKeys};
+use crate::media::prompt::Prompt;
+use crate::media::{LegEvent, LegHandle, PlayItem};
+use crate::meta::ActionRequest;
+use crate::model::{CallUuid, HangupCause, Leg, Method, Wacid};
+use crate::observe::names;
+use crate::store::{CallEnd, CallStart, EventLog};
+use crate::xml::ast::DocUrl;
+
+/// Facts waiting for one call. A call sees a few a second; a full mailbox is a fault, counted and logged.
+const MAILBOX: usize = 256;
+/// Prompts a call keeps ready ahead of their playing.
+const PREPARED_MAX: usize = 64;
+
+/// T_window at its shortest (`meta-calling.md` §7).
+const ANSWER_WINDOW: Duration = Duration::from_secs(30);
+
+/// A fact and when it came in.
+#[derive(Debug)]
+pub(super) struct Fact {
+    pub at: Instant,
+    pub input: Input,
+}
+
+/// Where a call's facts go; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Mailbox {
+    call: CallUuid,
+    facts: mpsc::Sender<Fact>,
+    clock: crate::clock::Clock,
+}
+
+impl Mailbox {
+    /// Whether the call still reads its mailbox.
+    pub(super) fn is_open(&self) -> bool {
+        !self.facts.is_closed()
+    }
+
+    /// Puts a fact in, stamped now. `false`: the call is over, or its mailbox is full.
+    pub(super) fn tell(&self, input: Input) -> bool {
+        let fact = Fact { at: self.clock.now(), input };
+        match self.facts.try_send(fact) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(fact)) => {
+                warn!(call_uuid = %self.call, fact = ?std::mem::discriminant(&fact.input), "mailbox full, fact lost");
+                false
+            }
+        }
+    }
+}
+
+/// A mailbox and the end the shell reads.
+pub(super) fn mailbox(call: CallUuid, clock: &crate::clock::Clock) -> (Mailbox, mpsc::Receiver<Fact>) {
+    let (facts, inbox) = mpsc::channel(MAILBOX);
+    (Mailbox { call, facts, clock: clock.clone() }, inbox)
+}
+
+/// What a call is begun with.
+pub(super) struct Begin {
+    pub(super) setup: CallSetup,
+    pub(super) offer: crate::media::sdp::Offer,
+    /// The number as it stood when the call began: its token and signing keys stay the call's (S0.25).
+    pub(super) number: Arc<NumberEntry>,
+    pub(super) slot: Slot,
+    /// When the webhook came in.
+    pub(super) arrived: Instant,
+    pub(super) mailbox: Mailbox,
+    pub(super) inbox: mpsc::Receiver<Fact>,
+    pub(super) log: Arc<LiveLog>,
+    pub(super) view: Arc<super::registry::LiveCall>,
+}
+
+/// A running call.
+struct Shell {
+    services: Arc<Services>,
+    call: CallUuid,
+    wacid: Option<Wacid>,
+    number: Arc<NumberEntry>,
+    keys: SigningKeys,
+    machine: Machine,
+    mailbox: Mailbox,
+    log: Arc<LiveLog>,
+    written: EventLog,
+    lines: u64,
+    view: Arc<super::registry::LiveCall>,
+    setup: CallSetup,
+    leg: Option<LegHandle>,
+    sdp: Arc<str>,
+    arrived: Instant,
+    last: CallTime,
+    fetches: BTreeMap<FetchId, AbortHandle>,
+    prepared: HashMap<Sound, Arc<Prompt>>,
+    remarks: Vec<String>,
+    findings: Vec<crate::xml::ast::Finding>,
+    over: bool,
+}
+
+/// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
+pub(super) async fn run(services: Arc<Services>, begin: Begin) {
+    let Begin { setup, offer, number, slot, arrived, mailbox, mut inbox, log, view } = begin;
+    let media = services.media.answer(&offer, leg_events(&mailbox));
+    let (leg, sdp) = match media {
+        Ok((leg, sdp)) => (Some(leg), Arc::from(sdp)),
+        Err(e) => {
+            warn!(error = %e, "could not set up media");
+            (None, Arc::from(""))
+        }
+    };
+    let mut shell = Shell {
+        call: setup.call,
+        wacid: setup.wacid.clone(),
+        keys: services.keys(&number),
+        number,
+        machine: Machine::new(),
+        mailbox,
+        log,
+        written: services.store.event_log(),
+        lines: 0,
+        view,
+        setup: setup.clone(),
+        leg,
+        sdp,
+        arrived,
+        last: CallTime(0),
+        fetches: BTreeMap::new(),
+        prepared: HashMap::new(),
+        remarks: Vec::new(),
+        findings: Vec::new(),
+        over: false,
+        services,
+    };
+    shell.services.store.call_started(CallStart::of(&shell.setup, &shell.services.node_id));
+    shell.keep_line(log::header_line(&log::Header::of(shell.call)));
+    let has_media = shell.leg.is_some();
+    shell.step(arrived, Input::Offered { setup: Box::new(setup) });
+    if !has_media {
+        shell.step(arrived, Input::Cut { cause: HangupCause::InternalError });
+    }
+    while !shell.over {
+        let fact = shell.next_fact(&mut inbox).await;
+        shell.step(fact.at, fact.input);
+    }
+    shell.log.close();
+    drop(slot);
+}
+
+/// Where a leg's events go: the call's mailbox, as facts.
+fn leg_events(mailbox: &Mailbox) -> crate::media::EventSink {
+    let mailbox = mailbox.clone();
+    Arc::new(move |event| {
+        let leg = Leg::A;
+        let input = match event {
+            LegEvent::Fact(what) => Input::Media { leg, what },
+            LegEvent::PlayStarted(play) => Input::PlayStarted { leg, play },
+            LegEvent::Played(play) => Input::Played { leg, play },
+            LegEvent::PlayFailed { play, item, reason } => Input::PlayFailed { leg, play, item, reason },
+            LegEvent::Digit(digit) => Input::Digit { leg, digit },
+            LegEvent::DigitsSent(play) => Input::DigitsSent { leg, play },
+        };
+        mailbox.tell(input);
+    })
+}
+
+impl Shell {
+    /// The next fact, or the machine's own deadline.
+    async fn next_fact(&self, inbox: &mut mpsc::Receiver<Fact>) -> Fact {
+        let deadline = self.machine.poll_timeout().map(|at| self.arrived + Duration::from_millis(at.0));
+        let timer = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            fact = inbox.recv() => fact.unwrap_or_else(|| Fact {
+                at: self.services.clock.now(),
+                input: Input::Cut { cause: HangupCause::InternalError },
+            }),
+            () = timer => Fact { at: self.services.clock.now(), input: Input::Timer },
+        }
+    }
+
+    /// One fact through the machine: what it wished for is written down, then carried out.
+    fn step(&mut self, at: Instant, input: Input) {
+        let since = at.saturating_duration_since(self.arrived);
+        let at = CallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)).max(self.last);
+        self.last = at;
+        if let Input::Fetched { fetch, .. } = &input {
+            self.fetches.remove(fetch);
+        }
+        let logged = self.machine.loggable(at, &input).into_owned();
+        self.machine.handle(at, input);
+        let mut outputs = Vec::new();
+        while let Some(output) = self.machine.poll() {
+            outputs.push(output);
+        }
+        // A timer that came early moves nothing and is not worth a line.
+        if !(outputs.is_empty() && logged == Input::Timer) {
+            self.keep_line(log::entry_line(at, &logged, &outputs));
+        }
+        for output in outputs {
+            self.carry_out(at, output);
+        }
+    }
+
+    fn keep_line(&mut self, line: Result<String, log::LogError>) {
+        let line = match line {
+            Ok(line) => line,
+            Err(e) => return warn!(error = %e, "could not write a line of the event log"),
+        };
+        let line = line.trim_end();
+        if self.log.push(line.into()) {
+            self.written.append(self.call, self.lines, line.to_owned());
+            self.lines += 1;
+        }
+    }
+
+    fn carry_out(&mut self, at: CallTime, output: Output) {
+        match output {
+            Output::Graph { action } => self.ask_graph(action),
+            Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
+                self.fetch(fetch, kind, url, method, params, Duration::from_millis(deadline_ms));
+            }
+            Output::CancelFetch { fetch } => {
+                if let Some(task) = self.fetches.remove(&fetch) {
+                    task.abort();
+                }
+            }
+            Output::Prepare { sounds } => {
+                for sound in sounds {
+                    self.prompt(&sound);
+                }
+            }
+            Output::Media { leg: _, order } => self.media(order),
+            Output::Notify { notice } => self.services.notifier.send(self.notice_job(notice)),
+            Output::Instruction { element, line, outcome, note } => self.instruction(&element, line, outcome, &note),
+            Output::State { state } => self.state(state),
+            Output::Remark { text } => {
+                info!(remark = %text, "call");
+                self.remarks.push(text);
+            }
+            Output::Findings { findings } => {
+                for f in &findings {
+                    debug!(rule = %f.rule, line = f.at.line, column = f.at.column, message = %f.message, "finding");
+                }
+                self.findings.extend(findings);
+            }
+            Output::Concluded { summary } => self.conclude(at, *summary),
+            Output::Over => self.end(),
+        }
+    }
+
+    fn ask_graph(&self, action: GraphAction) {
+        let Some(wacid) = self.wacid.clone() else { return };
+        if self.sdp.is_empty() && matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
+            return;
+        }
+        let request = ActionRequest {
+            phone_number_id: self.number.spec.phone_number_id.clone(),
+            token: self.number.spec.access_token.clone(),
+            wacid,
+            action,
+            sdp: Some(self.sdp.clone()),
+            opaque: Some(format!("oh1.{}.{}", self.call, self.services.node_id)),
+            deadline: self.answer_window(action),
+        };
+        if action == GraphAction::Accept {
+            let took = self.services.clock.now().saturating_duration_since(self.arrived);
+            metrics::histogram!(names::SETUP_SECONDS).record(took.as_secs_f64());
+        }
+        let (graph, mailbox) = (self.services.graph.clone(), self.mailbox.clone());
+        let ask = async move {
+            let outcome = graph.call_action(request).await;
+            match &outcome {
+                GraphOutcome::Done | GraphOutcome::Gone => debug!(action = action.as_str(), ?outcome, "Graph"),
+                failed => warn!(action = action.as_str(), outcome = ?failed, "Graph refused or failed"),
+            }
+            mailbox.tell(Input::Graph { action, outcome });
+        };
+        self.services.tasks.spawn(ask.in_current_span());
+    }
+
+    /// No try of `pre_accept` or `accept` begins past the user's ringing (T_window, at most 60 s).
+    fn answer_window(&self, action: GraphAction) -> Option<Instant> {
+        matches!(action, GraphAction::PreAccept | GraphAction::Accept).then(|| self.arrived + ANSWER_WINDOW)
+    }
+
+    fn fetch(
+        &mut self,
+        fetch: FetchId,
+        kind: FetchKind,
+        url: DocUrl,
+        method: Method,
+        params: Params,
+        deadline: Duration,
+    ) {
+        let job = FetchJob {
+            kind,
+            url,
+            method,
+            params,
+            keys: self.keys.clone(),
+            event_id: self.services.uuid(),
+            deadline,
+            max_body: self.services.max_body,
+        };
+        let (fetcher, mailbox, max_body) =
+            (self.services.fetcher.clone(), self.mailbox.clone(), self.services.max_body);
+        let work = async move {
+            let result = fetcher.document(&job).await.map(|body| {
+                let parsed = crate::xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
+                match parsed.document {
+                    Some(document) => Fetched::Document { document },
+                    None => Fetched::Refused {
+                        refusal: Refusal {
+                            first: parsed.first_fault.unwrap_or(FirstFault::Other),
+                            findings: parsed.findings,
+                        },
+                    },
+                }
+            });
+            if let Err(failure) = &result {
+                warn!(kind = kind.as_str(), outcome = failure.outcome(), ?failure, "could not fetch a document");
+            }
+            mailbox.tell(Input::Fetched { fetch, result });
+        };
+        let task = self.services.tasks.spawn(work.in_current_span());
+        self.fetches.insert(fetch, task.abort_handle());
+    }
+
+    /// The prompt of a sound, being made from now on if it isn't ready.
+    fn prompt(&mut self, sound: &Sound) -> Arc<Prompt> {
+        if let Some(prompt) = self.prepared.get(sound) {
+            if prompt.failure().is_none() {
+                return prompt.clone();
+            }
+        }
+        let prompt = self.services.sounds.prompt(sound);
+        if self.prepared.len() >= PREPARED_MAX {
+            self.prepared.clear();
+        }
+        self.prepared.insert(sound.clone(), prompt.clone());
+        prompt
+    }
+
+    fn media(&mut self, order: MediaOrder) {
+        // Prompts are looked up before the leg is borrowed.
+        let items = match &order {
+            MediaOrder::Play { items, .. } => {
+                items.iter().map(|i| PlayItem { prompt: self.prompt(&i.sound), repeat: i.repeat }).collect()
+            }
+            _ => Vec::new(),
+        };
+        let Some(leg) = &self.leg else { return };
+        match order {
+            MediaOrder::Begin => leg.begin(),
+            MediaOrder::Open => leg.open(),
+            MediaOrder::Play { play, .. } => leg.play(play, items),
+            MediaOrder::Stop { play } => leg.stop(play),
+            MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
+            MediaOrder::Close => {
+                leg.close();
+                self.leg = None;
+            }
+        }
+    }
+
+    fn notice_job(&self, notice: super::machine::Notice) -> NoticeJob {
+        NoticeJob { call: self.call, notice, keys: self.keys.clone(), event_id: self.services.uuid() }
+    }
+
+    fn instruction(&self, element: &str, line: u32, outcome: InstructionOutcome, note: &str) {
+        let word = match outcome {
+            InstructionOutcome::Started => {
+                debug!(element, line, "instruction");
+                return;
+            }
+            InstructionOutcome::Done => names::instruction::DONE,
+            InstructionOutcome::Skipped => names::instruction::SKIPPED,
+            InstructionOutcome::Failed => names::instruction::FAILED,
+            InstructionOutcome::Cut => names::instruction::CUT,
+        };
+        debug!(element, line, outcome = word, note, "instruction");
+        metrics::counter!(names::INSTRUCTIONS_TOTAL, "element" => element.to_owned(), "outcome" => word).increment(1);
+    }
+
+    fn state(&self, state: CallState) {
+        info!(?state, "call");
+        self.view.set_state(state);
+    }
+
+    /// The call is terminal: its record is written and its hangup callback goes out. Neither is waited for.
+    fn conclude(&mut self, at: CallTime, summary: Summary) {
+        let cause = summary.cause;
+        info!(cause = cause.as_str(), duration_s = summary.duration_secs, at_ms = at.0, "call ended");
+        let direction = self.setup.direction.as_str();
+        metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+            .increment(1);
+        let job = self.notice_job(summary.hangup.clone());
+        let start = CallStart::of(&self.setup, &self.services.node_id);
+        let (remarks, findings) = (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings));
+        let end = CallEnd::of(&summary, self.setup.started, remarks, findings);
+        let services = self.services.clone();
+        let work = async move {
+            if let Err(e) = services.store.call_concluded(start, end).await {
+                tracing::error!(error = %e, "could not write the call's record");
+            }
+            services.notifier.send(job);
+        };
+        self.services.tasks.spawn(work.in_current_span());
+    }
+
+    fn end(&mut self) {
+        self.over = true;
+        for task in self.fetches.values() {
+            task.abort();
+        }
+        self.leg = None;
+    }
+}
+
+/// The end of a call whose task panicked: Graph is told, and the record closed, so that the user isn't left
+/// hanging and nothing counts as live. The hangup callback follows from the outbox once there is one.
+pub(super) async fn end_after_fault(services: &Services, view: &super::registry::LiveCall) {
+    let setup = &view.setup;
+    let ended = services.clock.wall();
+    let end = CallEnd::unanswered(HangupCause::InternalError, setup.direction, ended);
+    if let Err(e) = services.store.call_concluded(CallStart::of(setup, &services.node_id), end).await {
+        tracing::error!(error = %e, "could not write the call's record");
+    }
+    if let Some(wacid) = setup.wacid.clone() {
+        let request = ActionRequest {
+            phone_number_id: setup.phone_number_id.clone(),
+            token: view.token.clone(),
+            wacid,
+            action: GraphAction::Terminate,
+            sdp: None,
+            opaque: None,
+            deadline: None,
+        };
+        services.graph.call_action(request).await;
+    }
+}
