@@ -25,6 +25,11 @@ impl Dice {
         Self(Arc::new(roll))
     }
 
+    /// The next number.
+    pub fn roll(&self) -> u64 {
+        (self.0)()
+    }
+
     /// 20 decimal digits (`plivo-callbacks.md` §5.1).
     pub fn nonce(&self) -> String {
         let wide = u128::from((self.0)()) << 64 | u128::from((self.0)());

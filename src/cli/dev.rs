@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::Exit;
+use super::{Exit, print};
+use crate::node::dev::{Dev, DevOptions};
+use crate::sim::world;
 
 /// Options of `offhook dev`.
 #[derive(clap::Args, Clone, Debug)]
@@ -19,6 +21,47 @@ pub struct Args {
 }
 
 /// Runs it until SIGINT or SIGTERM.
-pub fn run(_args: Args) -> Exit {
-    Exit::failed("`dev` is not built yet")
+pub fn run(args: Args) -> Exit {
+    let runtime = match super::runtime() {
+        Ok(runtime) => runtime,
+        Err(e) => return Exit::failed(e),
+    };
+    runtime.block_on(async {
+        let port = args.port;
+        let options =
+            DevOptions { port: Some(port), answer_url: args.answer_url.map(String::from), data_dir: args.data_dir };
+        let dev = match Dev::boot(options).await {
+            Ok(dev) => dev,
+            Err(e) => {
+                return Exit::failed(format_args!("could not {e}\nif port {port} is taken, choose another: --port 0"));
+            }
+        };
+        tell(&dev);
+        match dev.until_stopped().await {
+            Ok(()) => Exit::Done,
+            Err(e) => Exit::failed(format_args!("could not wait for signals: {e}")),
+        }
+    })
+}
+
+fn tell(dev: &Dev) {
+    let node = &dev.node_url;
+    let curl = format!("curl -u {}:{} {node}/v1/Account/{}/Call/", world::ACCOUNT, world::AUTH_TOKEN, world::ACCOUNT);
+    print::line(format_args!(
+        "Offhook is ready, all on loopback. Call {number} from the browser phone:\n\n\
+         \x20 browser phone   {phone}\n\
+         \x20 console         {node}/console/\n\
+         \x20 answer URL      {answer}\n\
+         \x20 simulated Meta  {graph}\n\
+         \x20 metrics         {admin}/metrics\n\n\
+         From another terminal:\n\n\
+         \x20 offhook call --node {node} --dtmf 1\n\
+         \x20 {curl}\n\n\
+         Ctrl-C ends it.",
+        number = dev.number,
+        phone = dev.sim.phone_url(),
+        answer = dev.answer_url,
+        graph = dev.sim.graph_url(),
+        admin = dev.admin_url,
+    ));
 }

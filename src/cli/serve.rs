@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use super::Exit;
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError};
+use crate::node::{Node, until_stopped};
 
 /// Options of `offhook serve`.
 #[derive(clap::Args, Clone, Debug)]
@@ -13,6 +16,29 @@ pub struct Args {
 }
 
 /// Runs it until SIGINT or SIGTERM, then drains.
-pub fn run(_args: Args) -> Exit {
-    Exit::failed("`serve` is not built yet")
+pub fn run(args: Args) -> Exit {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(ConfigError::Wrong(problems)) => return Exit::usage(problems),
+        Err(e @ ConfigError::Unreadable { .. }) => {
+            return Exit::usage(format_args!(
+                "{e}\nname the file with --config; deploy/offhook.toml is one to begin with"
+            ));
+        }
+    };
+    let runtime = match super::runtime() {
+        Ok(runtime) => runtime,
+        Err(e) => return Exit::failed(e),
+    };
+    runtime.block_on(async {
+        let node = match Node::start(config, Clock::real()).await {
+            Ok(node) => node,
+            Err(e) => return Exit::failed(format_args!("could not {e}")),
+        };
+        tracing::info!(public = %node.public, admin = %node.admin, "ready");
+        match until_stopped(node).await {
+            Ok(()) => Exit::Done,
+            Err(e) => Exit::failed(format_args!("could not wait for signals: {e}")),
+        }
+    })
 }

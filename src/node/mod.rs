@@ -1,1 +1,76 @@
 //! Assembly: config to running node to clean stop; the one room that knows everybody.
+//!
+//! `build` makes the rooms and hands each what it needs; `routes` lays out the public listener; `drain` ends a node;
+//! `dev` adds a simulated Meta and a demo application around one. No room below reads the configuration.
+
+mod build;
+pub mod dev;
+mod drain;
+mod live;
+mod routes;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::Gate;
+use crate::answer::Notifier;
+use crate::call::Registry;
+use crate::media::Media;
+use crate::observe::Health;
+use crate::store::Store;
+
+pub use drain::until_stopped;
+
+/// Why a node did not start. The texts read well after "could not …".
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Listen(String),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    #[error("open the media ports from {at}: {source}; see listen.media and public.media_ips")]
+    Media {
+        at: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("set up the client for Graph: {0}")]
+    Graph(#[from] crate::meta::SetupError),
+    #[error("set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("set up speech: {0}")]
+    Speech(String),
+    #[error("put the numbers in force: {0}")]
+    Directory(#[from] crate::admission::DirectoryError),
+    #[error("set up the metrics: {0}")]
+    Metrics(String),
+}
+
+/// A running node.
+pub struct Node {
+    /// Where the public and the admin listener are bound.
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    registry: Registry,
+    gate: Arc<Gate>,
+    health: Health,
+    media: Arc<Media>,
+    notifier: Notifier,
+    store: Store,
+    tasks: TaskTracker,
+    /// Ends the public listener, then the rest.
+    stop_public: CancellationToken,
+    stop_all: CancellationToken,
+    drain_at_most: Duration,
+}
+
+impl Node {
+    /// The live calls.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}

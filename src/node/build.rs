@@ -1,0 +1,243 @@
+//! Makes the rooms of a node in order, and hands each what it needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::live::Live;
+use super::{Node, StartError, routes};
+use crate::admission::{AccountSpec, Directory, Gate, NumberSpec};
+use crate::answer::{Dice, Fetcher, NoticeOutcome, NoticeReport, Notifier, NotifierLimits};
+use crate::api;
+use crate::call::machine::MachineLimits;
+use crate::call::{Registry, Services};
+use crate::clock::Clock;
+use crate::config::{Config, Secret};
+use crate::egress::{Egress, EgressConfig, Guard};
+use crate::media::{Media, MediaConfig};
+use crate::meta::{Graph, GraphConfig};
+use crate::observe::{self, Health, Metrics};
+use crate::speech::config::SpeechConfig;
+use crate::speech::library::Library;
+use crate::store::Store;
+use crate::webhook::{self, Door, DoorConfig};
+
+/// T_media_dead (`meta-calling.md` §7).
+const MEDIA_DEAD: Duration = Duration::from_secs(30);
+/// How often gauges that are read from elsewhere are written.
+const GAUGES_EVERY: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Node {
+    /// Starts a node; it answers as soon as this returns.
+    ///
+    /// # Errors
+    /// A listener, a port, the store or a library that can't be had.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        // First of all: rooms take their metric handles when they are made.
+        let metrics = Metrics::install().map_err(StartError::Metrics)?;
+        let health = Health::new();
+        let (public_listener, public) = api::server::bind(config.listen.public).await.map_err(StartError::Listen)?;
+        let (admin_listener, admin) = api::server::bind(config.listen.admin).await.map_err(StartError::Listen)?;
+        let stop_all = CancellationToken::new();
+        let stop_public = stop_all.child_token();
+        let tasks = TaskTracker::new();
+        tokio::spawn(metrics.clone().upkeep(stop_all.clone()));
+        tokio::spawn(observe::exporter::serve(admin_listener, metrics, health.clone(), stop_all.clone()));
+
+        let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
+        let dice = Dice::system();
+        let store = Store::open(&config.store.file, health.clone()).await?;
+        let gate = Arc::new(Gate::new(directory(&config)?, clock.now()));
+        let media = media(&config, &clock)?;
+        let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
+        let egress = Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard) })?;
+        let notifier = Notifier::new(
+            egress.clone(),
+            clock.clone(),
+            dice.clone(),
+            Arc::new(tell_of_notice),
+            NotifierLimits::default(),
+        );
+        let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
+        let graph = Arc::new(Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone())?);
+        let sounds = library(&config, &clock, &egress)?;
+        let services = Arc::new(Services {
+            clock: clock.clone(),
+            dice: dice.clone(),
+            node_id,
+            media: media.clone(),
+            sounds,
+            graph,
+            fetcher: Fetcher::new(egress, clock.clone(), dice),
+            notifier: notifier.clone(),
+            store: store.clone(),
+            limits: limits(&config),
+            max_body: config.answer.max_body_bytes,
+            tasks: tasks.clone(),
+        });
+        let simulated = is_loopback(&config.meta.graph_url);
+        let registry = Registry::new(services, simulated);
+        let door = Arc::new(Door::new(registry.clone(), gate.clone(), clock.clone(), &door_config(&config)));
+        let webhook: api::server::WebhookDoor = Arc::new(move |request| {
+            let door = door.clone();
+            Box::pin(async move { webhook::handle(&door, request).await.map(axum::body::Body::new) })
+        });
+        let facts =
+            routes::Facts { gate: gate.clone(), simulated_graph: simulated.then(|| config.meta.graph_url.to_string()) };
+        let apis = api::Api {
+            accounts: api::auth::Accounts::new(&config.accounts),
+            store: store.clone(),
+            live: Arc::new(Live(registry.clone())),
+        };
+        let router = api::router(apis).merge(routes::router(facts));
+        let doors = api::server::Public {
+            webhook,
+            router,
+            trusted_proxies: config.listen.trusted_proxies.clone(),
+            limits: api::server::HttpLimits::default(),
+            clock: clock.clone(),
+        };
+        tokio::spawn(api::server::serve(public_listener, doors, stop_public.clone()));
+        tokio::spawn(publish_gauges(gate.clone(), stop_all.clone()));
+        tokio::spawn(forget(store.clone(), clock, config.retention.event_log_days, stop_all.clone()));
+        health.ready();
+        Ok(Self {
+            public,
+            admin,
+            registry,
+            gate,
+            health,
+            media,
+            notifier,
+            store,
+            tasks,
+            stop_public,
+            stop_all,
+            drain_at_most: Duration::from_secs(config.limits.drain_seconds),
+        })
+    }
+}
+
+fn directory(config: &Config) -> Result<Arc<Directory>, StartError> {
+    let accounts = config
+        .accounts
+        .iter()
+        .map(|a| AccountSpec {
+            auth_id: a.auth_id.clone(),
+            parent: a.parent.clone(),
+            cps: a.cps,
+            tokens: std::iter::once(&a.auth_token).chain(&a.auth_token_previous).cloned().collect(),
+        })
+        .collect();
+    let mut numbers = Vec::with_capacity(config.numbers.len());
+    for n in &config.numbers {
+        // The configuration's reader has seen that every number's WABA is there.
+        let Some(waba) = config.wabas.iter().find(|w| w.id == n.waba) else { continue };
+        numbers.push(NumberSpec {
+            number: n.number.clone(),
+            phone_number_id: n.phone_number_id.clone(),
+            waba: n.waba.clone(),
+            account: waba.account.clone(),
+            alias: n.alias.clone(),
+            calling_enabled: n.calling_enabled,
+            answer: n.answer_url.clone().map(|u| (u, n.answer_method)),
+            fallback: n.fallback_url.clone().map(|u| (u, n.fallback_method)),
+            hangup: n.hangup_url.clone().map(|u| (u, n.hangup_method)),
+            messages: n.webhook_url.clone(),
+            calls_per_number: n.calls_per_number.unwrap_or(config.limits.calls_per_number),
+            access_token: waba.access_token.clone(),
+        });
+    }
+    let directory = Directory::new(config.limits.default_cps);
+    directory.replace(accounts, numbers)?;
+    Ok(Arc::new(directory))
+}
+
+fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
+    let at = config.listen.media;
+    let media = MediaConfig {
+        listen: at,
+        max_ports: config.listen.media_ports,
+        public_ips: config.public.media_ips.clone(),
+        shards: std::thread::available_parallelism().map_or(1, usize::from).min(usize::from(config.listen.media_ports)),
+        media_dead: MEDIA_DEAD,
+    };
+    Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
+}
+
+fn library(config: &Config, clock: &Clock, egress: &Egress) -> Result<Library, StartError> {
+    let mut speech = SpeechConfig::deserialize(config.speech.clone()).map_err(|e| StartError::Speech(e.to_string()))?;
+    speech.data_dir.clone_from(&config.store.data_dir);
+    let runtime = tokio::runtime::Handle::current();
+    Library::new(speech, clock.clone(), runtime, Arc::new(egress.clone()))
+        .map_err(|e| StartError::Speech(e.to_string()))
+}
+
+fn limits(config: &Config) -> MachineLimits {
+    MachineLimits {
+        accept_wait_ms: config.media.accept_wait_ms,
+        max_call_ms: config.limits.max_call_seconds.saturating_mul(1000),
+        fetch_ms: config.answer.timeout_ms,
+        ..MachineLimits::default()
+    }
+}
+
+fn door_config(config: &Config) -> DoorConfig {
+    DoorConfig {
+        app_secret: config.meta.app_secret.clone(),
+        app_secret_previous: config.meta.app_secret_previous.clone(),
+        verify_token: config.meta.verify_token.clone(),
+    }
+}
+
+/// Whether Graph is at a loopback address: then Meta is simulated, or a test's.
+fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// What came of a callback, for the log. Numbers and tokens stay out: the host says enough.
+fn tell_of_notice(report: &NoticeReport<'_>) {
+    let (call, kind) = (report.job.call, report.job.notice.kind.as_str());
+    match &report.outcome {
+        NoticeOutcome::Delivered { .. } => debug!(call_uuid = %call, kind, "callback delivered"),
+        NoticeOutcome::Retry { .. } => {
+            debug!(call_uuid = %call, kind, attempts = report.attempts, "callback failed, will be retried")
+        }
+        NoticeOutcome::Failed { why } => {
+            warn!(call_uuid = %call, kind, attempts = report.attempts, %why, "callback could not be delivered");
+        }
+    }
+}
+
+async fn publish_gauges(gate: Arc<Gate>, stop: CancellationToken) {
+    let mut every = tokio::time::interval(GAUGES_EVERY);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        gate.publish_gauges();
+    }
+}
+
+/// `[retention].event_log_days`.
+async fn forget(store: Store, clock: Clock, days: u32, stop: CancellationToken) {
+    let mut every = tokio::time::interval(HOUR);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        let kept = i64::from(days).saturating_mul(86_400);
+        store.forget_events(crate::model::Timestamp::from_secs(clock.wall().secs().saturating_sub(kept)));
+    }
+}
+
+/// This machine's name, for `biz_opaque_callback_data`.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
+    if name.is_empty() { "node".to_owned() } else { name }
+}

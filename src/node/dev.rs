@@ -1,0 +1,190 @@
+//! `offhook dev` and what `offhook call` boots: a node, a simulated Meta and a demo application, all on loopback.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Node, StartError};
+use crate::clock::Clock;
+use crate::config::{self, Config, Secret};
+use crate::model::{E164, Method};
+use crate::sim::{Sim, SimOptions, demo, world};
+use crate::xml::ast::DocUrl;
+
+/// How a development world is to be.
+#[derive(Clone, Debug, Default)]
+pub struct DevOptions {
+    /// The node's public port on 127.0.0.1; `None` or 0: any free one.
+    pub port: Option<u16>,
+    /// Instead of the demo application's.
+    pub answer_url: Option<String>,
+    /// Instead of a temporary folder.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// A running development world.
+pub struct Dev {
+    /// Base URL of the node.
+    pub node_url: String,
+    /// Base URL of its admin listener.
+    pub admin_url: String,
+    pub sim: Sim,
+    /// `X-API-Key` of the node's number API.
+    pub api_key: String,
+    /// The business number that can be called.
+    pub number: String,
+    /// Where calls get their document.
+    pub answer_url: String,
+    node: Option<Node>,
+    demo: Option<demo::Demo>,
+    /// Removed when dropped, unless the user named it.
+    _folder: Folder,
+}
+
+/// Where the world keeps its files.
+enum Folder {
+    Named(PathBuf),
+    Temporary(PathBuf),
+}
+
+impl Folder {
+    fn new(named: Option<PathBuf>) -> std::io::Result<Self> {
+        let folder = match named {
+            Some(path) => Self::Named(path),
+            None => {
+                let name = format!("offhook-dev-{}-{:08x}", std::process::id(), rand::random::<u32>());
+                Self::Temporary(std::env::temp_dir().join(name))
+            }
+        };
+        std::fs::create_dir_all(folder.path())?;
+        Ok(folder)
+    }
+
+    fn path(&self) -> &std::path::Path {
+        match self {
+            Self::Named(path) | Self::Temporary(path) => path,
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Self::Temporary(path) = self {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// Why the world did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DevError {
+    #[error("make a folder for the data: {0}")]
+    Folder(std::io::Error),
+    #[error("start the simulated Meta: {0}")]
+    Sim(#[from] crate::sim::SimError),
+    #[error("start the demo application: {0}")]
+    Demo(std::io::Error),
+    #[error("start the node: could not {0}")]
+    Node(#[from] StartError),
+}
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+impl Dev {
+    /// Starts everything, on loopback.
+    ///
+    /// # Errors
+    /// A port is taken, or a folder can't be written.
+    pub async fn boot(options: DevOptions) -> Result<Self, DevError> {
+        let folder = Folder::new(options.data_dir).map_err(DevError::Folder)?;
+        let sim = Sim::start(SimOptions::default()).await?;
+        let demo = match options.answer_url {
+            Some(_) => None,
+            None => Some(demo::start(LOOPBACK, world::AUTH_TOKEN).await.map_err(DevError::Demo)?),
+        };
+        let answer_url = options.answer_url.or_else(|| demo.as_ref().map(demo::Demo::answer_url)).unwrap_or_default();
+        let hangup_url = demo.as_ref().map(demo::Demo::hangup_url);
+        let port = options.port.unwrap_or(0);
+        let config = configuration(port, &sim, &answer_url, hangup_url.as_deref(), folder.path());
+        let node = Node::start(config, Clock::real()).await?;
+        let node_url = format!("http://{}", node.public);
+        sim.set_node_url(node_url.clone());
+        Ok(Self {
+            admin_url: format!("http://{}", node.admin),
+            node_url,
+            sim,
+            api_key: world::API_KEY.to_owned(),
+            number: world::NUMBER.to_owned(),
+            answer_url,
+            node: Some(node),
+            demo,
+            _folder: folder,
+        })
+    }
+
+    /// Runs until SIGINT or SIGTERM.
+    ///
+    /// # Errors
+    /// The system gives no signal handlers.
+    pub async fn until_stopped(mut self) -> std::io::Result<()> {
+        match self.node.take() {
+            Some(node) => super::until_stopped(node).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends everything in order.
+    pub async fn stop(mut self) {
+        if let Some(node) = self.node.take() {
+            node.end(Duration::from_secs(1)).await;
+        }
+        drop(self.demo.take());
+    }
+}
+
+fn configuration(port: u16, sim: &Sim, answer_url: &str, hangup_url: Option<&str>, folder: &std::path::Path) -> Config {
+    let secret = |text: &str| Secret::new(text);
+    let url = |text: &str| DocUrl(Arc::from(text));
+    let mut config = Config::with(secret(world::APP_SECRET), secret(world::VERIFY_TOKEN));
+    config.listen.public = (Ipv4Addr::LOCALHOST, port).into();
+    config.listen.admin = LOOPBACK;
+    config.listen.media = LOOPBACK;
+    config.listen.media_ports = 16;
+    config.public.media_ips = vec![Ipv4Addr::LOCALHOST.into()];
+    if let Ok(graph) = sim.graph_url().parse() {
+        config.meta.graph_url = graph;
+    }
+    config.meta.access_token = Some(secret(world::ACCESS_TOKEN));
+    config.store = config::Store::at(folder.join("offhook.db"));
+    config.answer.allow_insecure = true;
+    config.limits.drain_seconds = 2;
+    config.accounts.push(config::Account {
+        auth_id: world::ACCOUNT.into(),
+        auth_token: secret(world::AUTH_TOKEN),
+        auth_token_previous: None,
+        cps: None,
+        api_keys: vec![config::ApiKey { key: secret(world::API_KEY), role: config::Role::Owner }],
+        parent: None,
+    });
+    config.wabas.push(config::Waba { id: world::WABA.into(), account: world::ACCOUNT.into(), access_token: None });
+    if let Ok(number) = E164::parse(world::NUMBER) {
+        config.numbers.push(config::Number {
+            number,
+            phone_number_id: world::PHONE_NUMBER_ID.into(),
+            waba: world::WABA.into(),
+            alias: "Demo".to_owned(),
+            calling_enabled: true,
+            answer_url: Some(url(answer_url)),
+            answer_method: Method::Post,
+            fallback_url: None,
+            fallback_method: Method::Post,
+            hangup_url: hangup_url.map(url),
+            hangup_method: Method::Post,
+            webhook_url: None,
+            calls_per_number: None,
+            permissions: config.permissions.clone(),
+        });
+    }
+    config
+}

@@ -1,0 +1,73 @@
+//! The public listener's paths: the APIs of `api`, and what only a whole node knows.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use crate::admission::Gate;
+
+/// What the pages and the discovery document tell.
+pub(super) struct Facts {
+    pub(super) gate: Arc<Gate>,
+    /// Graph's address, where it is at loopback: a simulated Meta's.
+    pub(super) simulated_graph: Option<String>,
+}
+
+/// `/`, `/console/` and, on a node whose Meta is simulated, what `offhook call --node` asks.
+pub(super) fn router(facts: Facts) -> Router {
+    let discovery = facts.simulated_graph.is_some();
+    let mut router = Router::new()
+        .route("/", get(|| async { Redirect::to("/console/") }))
+        .route("/console", get(|| async { Redirect::permanent("/console/") }))
+        .route("/console/", get(console));
+    if discovery {
+        router = router.route("/.well-known/offhook.json", get(discover));
+    }
+    router.with_state(Arc::new(facts))
+}
+
+/// Only on a node whose Graph is at loopback: names its numbers and its simulated Meta, so that a call can be
+/// placed through it. A node of the real Meta's answers 404 here.
+async fn discover(State(facts): State<Arc<Facts>>) -> Json<Value> {
+    let tables = facts.gate.directory().tables();
+    let numbers: Vec<Value> = tables
+        .numbers()
+        .map(|n| {
+            json!({
+                "number": n.spec.number.as_str(),
+                "phone_number_id": n.spec.phone_number_id.as_str(),
+                "waba": n.spec.waba.as_str(),
+            })
+        })
+        .collect();
+    Json(json!({"version": env!("CARGO_PKG_VERSION"), "graph_url": facts.simulated_graph, "numbers": numbers}))
+}
+
+/// Until the console is built: what this node is and where its doors are.
+async fn console(State(facts): State<Arc<Facts>>) -> Response {
+    let phone = facts
+        .simulated_graph
+        .as_ref()
+        .and_then(|graph| url::Url::parse(graph).ok())
+        .and_then(|graph| graph.join("/_sim/phone").ok())
+        .map(|phone| format!("<p>Meta is simulated here: <a href=\"{phone}\">open the browser phone</a>.</p>"))
+        .unwrap_or_default();
+    let page = include_str!("../../console/start.html")
+        .replace("{{version}}", env!("CARGO_PKG_VERSION"))
+        .replace("{{phone}}", &phone);
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, Html(page)).into_response()
+}
