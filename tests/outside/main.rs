@@ -1,8 +1,11 @@
 //! The whole binary over HTTP and UDP, as the world meets it. What a test needs that a machine may lack
 //! (Chromium, aiortc) is skipped with a printed reason where it is absent.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
+mod answer;
 mod cli;
+mod doors;
+mod first_call;
 mod interop;
 mod speech;
 mod support;

@@ -1,10 +1,10 @@
 """A caller on aiortc: offers, takes the answer, listens. Speaks JSON lines with the test that started it."""
 
+import array
 import asyncio
 import json
 import sys
 
-import numpy
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
 
@@ -34,8 +34,8 @@ async def main():
     loud = 0
     for _ in range(250):  # five seconds of 20 ms frames
         frame = await asyncio.wait_for(track.recv(), 20)
-        samples = frame.to_ndarray().astype(numpy.float64)
-        if numpy.sqrt(numpy.mean(samples**2)) > 300:
+        samples = array.array("h", bytes(frame.planes[0]))
+        if sum(s * s for s in samples) > 300 * 300 * len(samples):
             loud += 1
     tell(loud_frames=loud)
     await pc.close()

@@ -34,6 +34,7 @@ pub type Answerer = Arc<dyn Fn(&Seen) -> (u16, String) + Send + Sync>;
 
 struct Inner {
     routes: Mutex<BTreeMap<String, Answerer>>,
+    slow: Mutex<BTreeMap<String, Duration>>,
     seen: Mutex<Vec<Seen>>,
     count: watch::Sender<usize>,
     base: Mutex<String>,
@@ -50,6 +51,7 @@ impl App {
     pub async fn start() -> Self {
         let inner = Arc::new(Inner {
             routes: Mutex::default(),
+            slow: Mutex::default(),
             seen: Mutex::default(),
             count: watch::Sender::new(0),
             base: Mutex::default(),
@@ -74,6 +76,12 @@ impl App {
 
     pub fn route(&self, path: &str, f: impl Fn(&Seen) -> (u16, String) + Send + Sync + 'static) -> &Self {
         self.inner.routes.lock().expect("routes").insert(path.to_owned(), Arc::new(f));
+        self
+    }
+
+    /// `path` takes that long from now on.
+    pub fn slow(&self, path: &str, by: Duration) -> &Self {
+        self.inner.slow.lock().expect("slow").insert(path.to_owned(), by);
         self
     }
 
@@ -125,9 +133,13 @@ async fn handle(State(app): State<Arc<Inner>>, method: Method, uri: Uri, headers
         headers,
         params: url::form_urlencoded::parse(text.as_bytes()).into_owned().collect(),
     };
+    let slow = app.slow.lock().expect("slow").get(uri.path()).copied();
     let route = app.routes.lock().expect("routes").get(uri.path()).cloned();
     let (status, answer) = route.map_or((404, String::new()), |f| f(&seen));
     app.seen.lock().expect("seen").push(seen);
     app.count.send_modify(|n| *n += 1);
+    if let Some(by) = slow {
+        tokio::time::sleep(by).await;
+    }
     (StatusCode::from_u16(status).expect("a status"), [("content-type", "application/xml")], answer).into_response()
 }

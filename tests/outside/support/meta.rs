@@ -130,3 +130,11 @@ pub async fn terminate(node: &Node, wacid: &str) {
     let answer = node.post_webhook(&terminate_body(wacid).to_string()).await;
     assert_eq!(answer.status, 200, "the webhook is taken");
 }
+
+/// An offer as Meta writes it, whose relay is a port of the loopback where nobody answers: for tests of
+/// signalling alone.
+pub fn silent_offer() -> String {
+    include_str!("../../../fixtures/meta/sdp/offer_relay_full.sdp")
+        .replace("198.51.100.62", "127.0.0.1")
+        .replace(" 3482 ", " 9 ")
+}

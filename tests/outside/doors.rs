@@ -1,0 +1,193 @@
+//! The webhook door and admission through the whole binary.
+
+use crate::support::app::App;
+use crate::support::http;
+use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid};
+use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, VERIFY_TOKEN, Wanted};
+use crate::support::sign;
+
+struct World {
+    node: Node,
+    graph: Graph,
+    app: App,
+}
+
+/// A node whose calls are accepted at once and then wait for media that doesn't come.
+async fn world(change: impl FnOnce(&mut Wanted)) -> World {
+    let app = App::start().await;
+    app.xml("/answer", r#"<Response><Wait length="60"/><Speak>Hello</Speak></Response>"#);
+    app.xml("/hangup", "");
+    let graph = Graph::start().await;
+    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
+    wanted.hangup_url = app.url("/hangup");
+    change(&mut wanted);
+    let node = Node::start(&wanted).await;
+    World { node, graph, app }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verification_echoes_the_challenge_for_the_right_token_only() {
+    let world = world(|_| ()).await;
+    let door = format!("{}/webhooks/meta", world.node.public);
+    let good =
+        http::get(&format!("{door}?hub.mode=subscribe&hub.verify_token={VERIFY_TOKEN}&hub.challenge=a%2Bb")).await;
+    assert_eq!((good.status, good.text().as_str()), (200, "a+b"));
+    let bad = http::get(&format!("{door}?hub.mode=subscribe&hub.verify_token=x&hub.challenge=1")).await;
+    assert_eq!(bad.status, 403);
+    assert_eq!(http::send("PUT", &door, &[], "").await.status, 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r13_only_a_right_signature_over_the_raw_bytes_is_taken() {
+    let world = world(|_| ()).await;
+    let door = format!("{}/webhooks/meta", world.node.public);
+    let body = connect_body(&wacid(), &silent_offer()).to_string();
+    let right = sign(APP_SECRET, body.as_bytes());
+    for wrong in [
+        String::new(),
+        "sha256=".to_owned(),
+        right.to_uppercase(),
+        right.replace("sha256", "sha1"),
+        sign("other", body.as_bytes()),
+    ] {
+        let headers: &[(&str, &str)] = if wrong.is_empty() { &[] } else { &[("x-hub-signature-256", &wrong)] };
+        assert_eq!(http::send("POST", &door, headers, body.clone()).await.status, 401, "{wrong}");
+    }
+    let twice = [("x-hub-signature-256", right.as_str()), ("x-hub-signature-256", right.as_str())];
+    assert_eq!(http::send("POST", &door, &twice, body.clone()).await.status, 401);
+    for (bytes, status) in [
+        (b"{".to_vec(), 400),
+        (Vec::new(), 400),
+        (b"[1,2]".to_vec(), 200),
+        ("[".repeat(200).into_bytes(), 400),
+        (format!("{}1{}", "[".repeat(200), "]".repeat(200)).into_bytes(), 400),
+        (vec![b' '; 3 * 1024 * 1024 + 1], 413),
+    ] {
+        let signature = sign(APP_SECRET, &bytes);
+        let size = bytes.len();
+        let answer = http::try_send("POST", &door, &[("x-hub-signature-256", &signature)], bytes).await;
+        // A server may close on a body that is too large before the client has sent it all.
+        assert!(answer.as_ref().map_or(status == 413, |a| a.status == status), "{size} bytes: {answer:?}");
+    }
+    assert!(world.graph.asked().is_empty(), "nothing happened");
+    world
+        .node
+        .until_metric("offhook_webhook_events_total", &[("kind", "body"), ("result", "bad_signature")], 6.0)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r05_ten_copies_at_once_make_one_call() {
+    let world = world(|_| ()).await;
+    let id = wacid();
+    let body = connect_body(&id, &silent_offer()).to_string();
+    let copies = (0..10).map(|_| world.node.post_webhook(&body));
+    let answers = futures_util::future::join_all(copies).await;
+    assert!(answers.iter().all(|a| a.status == 200));
+    world
+        .node
+        .until_metric("offhook_webhook_events_total", &[("kind", "calls.connect"), ("result", "duplicate")], 9.0)
+        .await;
+    world.node.until_metric("offhook_admission_total", &[("result", "admitted")], 1.0).await;
+    world.graph.wait(&id, "pre_accept").await;
+    terminate(&world.node, &id).await;
+    world.app.wait("/hangup").await;
+    assert_eq!(world.graph.actions(&id), ["pre_accept"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminate_that_overtakes_its_connect_leaves_no_call() {
+    let world = world(|_| ()).await;
+    let id = wacid();
+    assert_eq!(world.node.post_webhook(&terminate_body(&id).to_string()).await.status, 200);
+    assert_eq!(world.node.post_webhook(&connect_body(&id, &silent_offer()).to_string()).await.status, 200);
+    world
+        .node
+        .until_metric("offhook_webhook_events_total", &[("kind", "calls.connect"), ("result", "late")], 1.0)
+        .await;
+    assert!(world.graph.asked().is_empty());
+    assert!(world.app.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slot_limit_rejects_the_next_call_until_one_ends() {
+    let world = world(|w| w.limits = "calls_per_number = 2".to_owned()).await;
+    let first = connect(&world.node, &silent_offer()).await;
+    let _second = connect(&world.node, &silent_offer()).await;
+    let third = connect(&world.node, &silent_offer()).await;
+    world.graph.wait(&third, "reject").await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 2.0).await;
+    world.node.until_metric("offhook_admission_total", &[("result", "number_full")], 1.0).await;
+    terminate(&world.node, &first).await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 1.0).await;
+    let fourth = connect(&world.node, &silent_offer()).await;
+    world.graph.wait(&fourth, "pre_accept").await;
+    assert_eq!(world.graph.actions(&third), ["reject"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_per_second_are_exact() {
+    let world = world(|w| w.cps = 3).await;
+    let bodies: Vec<String> = (0..10).map(|_| connect_body(&wacid(), &silent_offer()).to_string()).collect();
+    futures_util::future::join_all(bodies.iter().map(|b| world.node.post_webhook(b))).await;
+    world.node.until_metric("offhook_admission_total", &[("result", "admitted")], 3.0).await;
+    world.node.until_metric("offhook_admission_total", &[("result", "cps_exceeded")], 7.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_offer_is_rejected_and_counted() {
+    let world = world(|_| ()).await;
+    let long = format!("{}a=x:{}\r\n", silent_offer(), "y".repeat(17 * 1024));
+    for sdp in [
+        "",
+        "v=0",
+        include_str!("../../fixtures/meta/sdp/bad_video_only.sdp"),
+        include_str!("../../fixtures/meta/sdp/bad_sha1_only.sdp"),
+        &long,
+    ] {
+        let id = connect(&world.node, sdp).await;
+        world.graph.wait(&id, "reject").await;
+        assert_eq!(world.graph.actions(&id), ["reject"]);
+    }
+    world.node.until_metric("offhook_admission_total", &[("result", "bad_offer")], 5.0).await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    assert!(world.app.seen().is_empty(), "no request about a call that was not admitted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_records_need_the_accounts_own_credentials() {
+    use base64::Engine as _;
+    let world = world(|_| ()).await;
+    let basic = |user: &str, token: &str| {
+        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{token}")))
+    };
+    let list = format!("{}/v1/Account/{AUTH_ID}/Call/", world.node.public);
+    assert_eq!(http::get(&list).await.status, 401);
+    assert_eq!(http::send("GET", &list, &[("authorization", &basic(AUTH_ID, "wrong"))], "").await.status, 401);
+    let good = http::send("GET", &list, &[("authorization", &basic(AUTH_ID, AUTH_TOKEN))], "").await;
+    assert_eq!(good.status, 200);
+    assert_eq!(good.json()["objects"], serde_json::json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r09_drain_rejects_new_calls_and_lets_live_ones_go_on() {
+    let mut world = world(|_| ()).await;
+    let live = connect(&world.node, &silent_offer()).await;
+    world.graph.wait(&live, "pre_accept").await;
+    world.node.signal("TERM");
+    let ready = format!("{}/readyz", world.node.admin);
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    loop {
+        every.tick().await;
+        if http::get(&ready).await.status == 503 {
+            break;
+        }
+    }
+    assert_eq!(http::get(&format!("{}/livez", world.node.admin)).await.status, 200);
+    let late = connect(&world.node, &silent_offer()).await;
+    world.graph.wait(&late, "reject").await;
+    assert_eq!(world.graph.actions(&live), ["pre_accept"], "the live call is untouched");
+    terminate(&world.node, &live).await;
+    world.app.wait("/hangup").await;
+    assert_eq!(world.node.wait(), Some(0));
+}
