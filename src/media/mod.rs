@@ -226,8 +226,8 @@ impl Media {
             ssrc: u32::from_be_bytes(self.bytes()?).max(1),
         };
         let agent = agent::answering(&self.identity, offer, homes, &ours, now)?;
-        let stream = uuid::Uuid::from_bytes(self.bytes()?).to_string();
-        let track = uuid::Uuid::from_bytes(self.bytes()?).to_string();
+        let stream = uuid::Builder::from_random_bytes(self.bytes()?).into_uuid().to_string();
+        let track = uuid::Builder::from_random_bytes(self.bytes()?).into_uuid().to_string();
         let answer = offer.answer(&Ours {
             candidates: reachable,
             ufrag: &ours.ufrag,
