@@ -88,7 +88,6 @@ pub(super) struct Shard {
     table: Arc<Mutex<Ports>>,
     tally: Arc<Tally>,
     poll: PollSet,
-    inbox: Inbox,
     ports: BTreeMap<PortId, OpenPort>,
     legs: HashMap<LegId, Resident>,
     slots: [Vec<LegId>; SLOTS],
@@ -102,6 +101,13 @@ pub(super) struct Shard {
     /// RTP packets in and out since they were last added up.
     packets: (u64, u64),
     metrics: Metrics,
+}
+
+/// Room for what comes in, used again from tick to tick.
+#[derive(Default)]
+struct Intake {
+    inbox: Inbox,
+    ready: Vec<u64>,
 }
 
 /// Handles kept, so that a tick pays no look-up.
@@ -127,7 +133,6 @@ impl Shard {
             table,
             tally,
             poll: PollSet::new()?,
-            inbox: Inbox::default(),
             ports: BTreeMap::new(),
             legs: HashMap::new(),
             slots: Default::default(),
@@ -149,6 +154,7 @@ impl Shard {
     /// Runs until it is told to stop, or nobody is left to tell it.
     pub(super) fn run(mut self) {
         let mut pace = Pace::starting(self.clock.now());
+        let mut intake = Intake::default();
         loop {
             let now = self.clock.now();
             let idle = self.legs.is_empty();
@@ -171,11 +177,11 @@ impl Shard {
             let now = self.clock.now();
             if idle {
                 // Strangers alone can be here.
-                self.drain(now);
+                self.drain(now, &mut intake);
                 self.sweep(now);
             } else if pace.wait(now).is_none() {
                 let tick = pace.begin(now);
-                if !self.tick(now, tick.slot) {
+                if !self.tick(now, tick.slot, &mut intake) {
                     return;
                 }
                 self.add_up(tick.late);
@@ -183,7 +189,7 @@ impl Shard {
         }
     }
 
-    fn tick(&mut self, now: Instant, slot: usize) -> bool {
+    fn tick(&mut self, now: Instant, slot: usize, intake: &mut Intake) -> bool {
         for _ in 0..ORDERS_PER_TICK {
             match self.orders.try_recv() {
                 Ok(order) => {
@@ -195,7 +201,7 @@ impl Shard {
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
-        self.drain(now);
+        self.drain(now, intake);
         let due = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default();
         for id in &due {
             self.with_leg(*id, |leg, out| leg.tick(now, out));
@@ -317,12 +323,10 @@ impl Shard {
     }
 
     /// Takes in what the sockets have.
-    fn drain(&mut self, now: Instant) {
-        let mut ready = Vec::new();
-        self.poll.ready(&mut ready);
-        let mut inbox = std::mem::take(&mut self.inbox);
+    fn drain(&mut self, now: Instant, Intake { inbox, ready }: &mut Intake) {
+        self.poll.ready(ready);
         let mut strangers = 0;
-        for token in ready {
+        for token in ready.drain(..) {
             let Some(port) = u16::try_from(token).ok().map(PortId) else { continue };
             let Some(socket) = self.ports.get(&port).map(|p| p.port.socket.clone()) else { continue };
             let mut taken = 0;
@@ -338,7 +342,6 @@ impl Shard {
                 }
             }
         }
-        self.inbox = inbox;
         if strangers > 0 {
             self.tally.strangers.fetch_add(strangers, Ordering::Relaxed);
         }
