@@ -1,11 +1,11 @@
 //! The live calls: who starts them, finds them and speaks to them.
 //!
-//! The webhook's door starts calls here and tells of their end; the API asks and commands. Nobody reaches into a
-//! call: what they get is a [`LiveCall`], a view with a mailbox.
+//! The doors start calls here and tell of their end, ask and command (`node` brings them together). Nobody reaches
+//! into a call: what they get is a [`LiveCall`], a view with a mailbox.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use futures_util::FutureExt;
@@ -20,14 +20,45 @@ use crate::admission::{Admitted, NumberEntry, Reason};
 use crate::config::Secret;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
-use crate::model::{CallType, CallUuid, Direction, HangupCause, Wacid};
+use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::names;
-use crate::webhook::{Busy, CallKey, Calls, Full, Incoming, Known};
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
 /// Rejects on their way to Graph.
 const REJECTS_MAX: usize = 2_000;
+
+/// Meta's name of a call: its id, at one number.
+pub type CallKey = (PhoneNumberId, Wacid);
+
+/// A user-initiated call with all that it begins with.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    pub key: CallKey,
+    /// The user as callbacks name them (`meta-calling.md` §1.2).
+    pub from: String,
+    pub caller_name: String,
+    pub cta_payload: Option<String>,
+    pub deeplink_payload: Option<String>,
+    pub offer: Offer,
+    /// When its webhook had been read: the zero of the call's time.
+    pub arrived: Instant,
+    pub arrived_wall: Timestamp,
+}
+
+/// Whether a call could be told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Yes,
+    /// Its mailbox is full.
+    Full,
+    /// No such call, or one that is over.
+    Unknown,
+}
+
+/// No room for a further reject just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RejectsFull;
 
 /// A live call, seen from outside.
 #[derive(Debug)]
@@ -76,21 +107,18 @@ struct Inner {
     rejects: Arc<Semaphore>,
     /// Woken each time a call is over.
     one_over: Notify,
-    /// Offers at loopback addresses are taken where Graph itself is at one (`meta-calling.md` §5.2).
-    loopback_offers: bool,
     gauge: OnceLock<metrics::Gauge>,
 }
 
 impl Registry {
     /// An empty registry.
-    pub fn new(services: Arc<Services>, loopback_offers: bool) -> Self {
+    pub fn new(services: Arc<Services>) -> Self {
         Self(Arc::new(Inner {
             services,
             live: DashMap::new(),
             by_key: DashMap::new(),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
             one_over: Notify::new(),
-            loopback_offers,
             gauge: OnceLock::new(),
         }))
     }
@@ -137,22 +165,21 @@ impl Registry {
         self.len()
     }
 
-    fn setup(&self, number: &NumberEntry, incoming: &Incoming<Offer>) -> Option<CallSetup> {
+    fn setup(&self, number: &NumberEntry, incoming: &Incoming) -> Option<CallSetup> {
         let spec = &number.spec;
         let (answer, answer_method) = spec.answer.clone()?;
-        let connect = &incoming.connect;
         let hangup = spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method));
         Some(CallSetup {
             call: CallUuid(self.0.services.uuid()),
             direction: Direction::Inbound,
             call_type: CallType::Whatsapp,
-            wacid: Some(connect.key.wacid.clone()),
-            phone_number_id: connect.key.phone_number_id.clone(),
-            from: connect.user(&spec.number),
+            wacid: Some(incoming.key.1.clone()),
+            phone_number_id: incoming.key.0.clone(),
+            from: incoming.from.clone(),
             to: spec.number.to_string(),
-            caller_name: connect.name.clone(),
-            cta_payload: connect.cta_payload.clone(),
-            deeplink_payload: connect.deeplink_payload.clone(),
+            caller_name: incoming.caller_name.clone(),
+            cta_payload: incoming.cta_payload.clone(),
+            deeplink_payload: incoming.deeplink_payload.clone(),
             account: number.account.auth_id.clone(),
             parent_account: number.account.main().auth_id.clone(),
             urls: CallUrls { answer, answer_method, fallback: spec.fallback.clone(), hangup },
@@ -184,29 +211,21 @@ impl Drop for Leaving {
     }
 }
 
-impl Calls for Registry {
-    type Offer = Offer;
-
-    fn read_offer(&self, sdp: &str) -> Option<Offer> {
-        match Offer::parse(sdp, self.0.loopback_offers) {
-            Ok(offer) => Some(offer),
-            Err(fault) => {
-                info!(%fault, "an offer is unusable");
-                None
-            }
-        }
-    }
-
-    fn start(&self, admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+impl Registry {
+    /// Starts a call; what follows happens behind it.
+    ///
+    /// # Errors
+    /// No room, or no answer URL: the admission comes back, to be withdrawn.
+    pub fn start(&self, admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {
         if self.len() >= LIVE_MAX {
-            return Err(Busy(admitted));
+            return Err(Box::new(admitted));
         }
         let Some(setup) = self.setup(admitted.number(), &incoming) else {
             error!(number = %admitted.number().spec.number, "calling is enabled without an answer URL; set one");
-            return Err(Busy(admitted));
+            return Err(Box::new(admitted));
         };
         let call = setup.call;
-        let key = incoming.connect.key.clone();
+        let key = incoming.key.clone();
         let (mailbox, inbox) = shell::mailbox(call, &self.0.services.clock);
         let log = LiveLog::new();
         let view = Arc::new(LiveCall {
@@ -239,21 +258,26 @@ impl Calls for Registry {
         Ok(())
     }
 
-    fn terminated(&self, key: &CallKey, termination: Termination) -> Known {
+    /// Meta says that a call is over.
+    pub fn terminated(&self, key: &CallKey, termination: Termination) -> Told {
         let Some(call) = self.0.by_key.get(key).map(|c| *c.value()).and_then(|c| self.get(c)) else {
-            return Known::Unknown;
+            return Told::Unknown;
         };
         if call.mailbox.tell(Input::Terminated { termination }) {
-            Known::Ended
+            Told::Yes
         } else if call.mailbox.is_open() {
-            Known::Busy
+            Told::Full
         } else {
-            Known::Unknown
+            Told::Unknown
         }
     }
 
-    fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), Full> {
-        let room = self.0.rejects.clone().try_acquire_owned().map_err(|_| Full)?;
+    /// Sends Graph `reject` for a call that was not admitted.
+    ///
+    /// # Errors
+    /// Too many are under way.
+    pub fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), RejectsFull> {
+        let room = self.0.rejects.clone().try_acquire_owned().map_err(|_| RejectsFull)?;
         info!(number = %number.spec.number, reason = reason.as_str(), "a call is refused");
         let request = ActionRequest {
             phone_number_id: number.spec.phone_number_id.clone(),

@@ -286,7 +286,7 @@ impl Shell {
             wacid,
             action,
             sdp: Some(self.sdp.clone()),
-            opaque: Some(format!("oh1.{}.{}", self.call, self.services.node_id)),
+            opaque: Some(crate::meta::callback_data(self.call, &self.services.node_id)),
             deadline: self.answer_window(action),
         };
         if action == GraphAction::Accept {

@@ -172,6 +172,13 @@ impl Media {
         }))
     }
 
+    /// Whether a leg could answer `offer`: it names an address of a family that we have, or none at all, and then its
+    /// peer comes to us.
+    pub fn reaches(&self, offer: &Offer) -> bool {
+        let families = |v4: bool| self.public_ips.iter().any(|ip| ip.is_ipv4() == v4);
+        offer.candidates.is_empty() || offer.candidates.iter().any(|c| families(c.addr.is_ipv4()))
+    }
+
     /// Makes a leg that answers `offer`, and our SDP: byte for byte what `pre_accept` and `accept` carry. Takes one
     /// or two milliseconds of CPU and does not wait. The leg is silent until [`LegHandle::begin`].
     ///

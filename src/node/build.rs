@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::door::Doorway;
 use super::live::Live;
 use super::{Node, StartError, routes};
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec};
@@ -81,8 +81,9 @@ impl Node {
             tasks: tasks.clone(),
         });
         let simulated = is_loopback(&config.meta.graph_url);
-        let registry = Registry::new(services, simulated);
-        let door = Arc::new(Door::new(registry.clone(), gate.clone(), clock.clone(), &door_config(&config)));
+        let registry = Registry::new(services);
+        let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
+        let door = Arc::new(Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config)));
         let webhook: api::server::WebhookDoor = Arc::new(move |request| {
             let door = door.clone();
             Box::pin(async move { webhook::handle(&door, request).await.map(axum::body::Body::new) })
@@ -171,7 +172,7 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
 }
 
 fn library(config: &Config, clock: &Clock, egress: &Egress) -> Result<Library, StartError> {
-    let mut speech = SpeechConfig::deserialize(config.speech.clone()).map_err(|e| StartError::Speech(e.to_string()))?;
+    let mut speech = SpeechConfig::from_table(config.speech.clone()).map_err(|e| StartError::Speech(e.to_string()))?;
     speech.data_dir.clone_from(&config.store.data_dir);
     let runtime = tokio::runtime::Handle::current();
     Library::new(speech, clock.clone(), runtime, Arc::new(egress.clone()))

@@ -5,6 +5,7 @@
 
 mod build;
 pub mod dev;
+mod door;
 mod drain;
 mod live;
 mod routes;

@@ -1,0 +1,67 @@
+//! What the webhook's door asks of the calls, answered by the registry.
+
+use std::sync::Arc;
+
+use crate::admission::{Admitted, NumberEntry, Reason};
+use crate::call::machine::Termination;
+use crate::call::registry::{self, Registry, Told};
+use crate::media::Media;
+use crate::media::sdp::Offer;
+use crate::model::Wacid;
+use crate::webhook::{Busy, CallKey, Calls, Full, Incoming, Known};
+
+/// The registry, seen by the webhook's door.
+pub(super) struct Doorway {
+    pub(super) registry: Registry,
+    pub(super) media: Arc<Media>,
+    /// Offers at loopback addresses are taken where Graph itself is at one (`meta-calling.md` §5.2).
+    pub(super) loopback_offers: bool,
+}
+
+impl Calls for Doorway {
+    type Offer = Offer;
+
+    fn read_offer(&self, sdp: &str) -> Option<Offer> {
+        let offer = match Offer::parse(sdp, self.loopback_offers) {
+            Ok(offer) => offer,
+            Err(fault) => {
+                tracing::info!(%fault, "an offer is unusable");
+                return None;
+            }
+        };
+        if !self.media.reaches(&offer) {
+            tracing::info!("an offer names no address of a family that this node has; see public.media_ips");
+            return None;
+        }
+        Some(offer)
+    }
+
+    fn start(&self, admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+        let connect = incoming.connect;
+        let from = connect.user(&admitted.number().spec.number);
+        let call = registry::Incoming {
+            key: (connect.key.phone_number_id, connect.key.wacid),
+            from,
+            caller_name: connect.name,
+            cta_payload: connect.cta_payload,
+            deeplink_payload: connect.deeplink_payload,
+            offer: incoming.offer,
+            arrived: incoming.arrived,
+            arrived_wall: incoming.arrived_wall,
+        };
+        self.registry.start(admitted, call).map_err(|admitted| Busy(*admitted))
+    }
+
+    fn terminated(&self, key: &CallKey, termination: Termination) -> Known {
+        let key = (key.phone_number_id.clone(), key.wacid.clone());
+        match self.registry.terminated(&key, termination) {
+            Told::Yes => Known::Ended,
+            Told::Full => Known::Busy,
+            Told::Unknown => Known::Unknown,
+        }
+    }
+
+    fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), Full> {
+        self.registry.reject(number, wacid, reason).map_err(|_| Full)
+    }
+}
