@@ -201,6 +201,49 @@ fn every_scalar_key_can_be_set_from_the_environment() {
     assert_eq!(c.store.data_dir.to_str(), Some("/var/lib/offhook"));
 }
 
+/// Each with a value that is not its default, and shows in the field of the same name.
+const SCALARS: &[(&str, &str)] = &[
+    ("LISTEN__PUBLIC", "192.0.2.1:1"),
+    ("LISTEN__ADMIN", "192.0.2.2:2"),
+    ("LISTEN__MEDIA", "192.0.2.3:3"),
+    ("LISTEN__MEDIA_PORTS", "4"),
+    ("MEDIA__ACCEPT_WAIT_MS", "5"),
+    ("STORE__DATA_DIR", "six"),
+    ("CLUSTER__NODE_ID", "seven"),
+    ("CLUSTER__ADVERTISE", "eight:8"),
+    ("CLUSTER__STRICT", "true"),
+    ("META__APP_ID", "nine"),
+    ("ANSWER__TIMEOUT_MS", "1010"),
+    ("ANSWER__MAX_BODY_BYTES", "11"),
+    ("ANSWER__ALLOW_INSECURE", "true"),
+    ("LIMITS__CALLS_PER_NUMBER", "12"),
+    ("LIMITS__DEFAULT_CPS", "13"),
+    ("LIMITS__MAX_CALL_SECONDS", "14"),
+    ("LIMITS__DRAIN_SECONDS", "15"),
+    ("LIMITS__ALLOW_WA_BRIDGE", "true"),
+    ("PERMISSIONS__ENFORCE", "false"),
+    ("PERMISSIONS__REQUESTS_PER_DAY", "16"),
+    ("PERMISSIONS__REQUESTS_PER_WEEK", "17"),
+    ("PERMISSIONS__CALLS_PER_DAY", "18"),
+    ("PERMISSIONS__TEMPORARY_SECONDS", "19"),
+    ("PERMISSIONS__REQUEST_SECONDS", "20"),
+    ("PERMISSIONS__PROMPT_AFTER", "21"),
+    ("PERMISSIONS__REVOKE_AFTER", "22"),
+    ("PERMISSIONS__BARRED_COUNTRIES", "IN"),
+    ("RETENTION__EVENT_LOG_DAYS", "23"),
+    ("RETENTION__RECORDING_DAYS", "24"),
+];
+
+#[test]
+fn every_key_reaches_its_own_field() {
+    for (key, value) in SCALARS {
+        let shown = format!("{:?}", good(SECRETS, &[(&format!("OFFHOOK_{key}"), value)]));
+        let field = key.split("__").last().unwrap().to_lowercase();
+        let forms = ["", "\"", "Some(\"", "[\""].map(|open| format!("{field}: {open}{value}"));
+        assert!(forms.iter().any(|form| shown.contains(form.as_str())), "{key}: {shown}");
+    }
+}
+
 #[test]
 fn entries_of_lists_are_reached_by_index_if_the_file_has_them() {
     let text = format!("{SECRETS}{ACCOUNT}");

@@ -60,12 +60,24 @@ pub struct LogSettings {
     pub otherwise: LogLevel,
 }
 
+/// Which lines are wanted. Below INFO only our own: what libraries trace may hold keys, passwords and headers (R22).
+/// A `RUST_LOG` that names targets (`str0m=trace`) is somebody's own choice, and gets what it names.
+fn filter(settings: LogSettings, rust_log: Option<&str>) -> EnvFilter {
+    let asked = rust_log.map(str::trim).filter(|asked| !asked.is_empty());
+    let word = match (settings.level, asked) {
+        (Some(level), _) => level.as_str().to_owned(),
+        (None, Some(asked)) => asked.to_owned(),
+        (None, None) => settings.otherwise.as_str().to_owned(),
+    };
+    match word.to_lowercase().as_str() {
+        level @ ("debug" | "trace") => EnvFilter::new(format!("info,offhook={level}")),
+        _ => EnvFilter::try_new(&word).unwrap_or_else(|_| EnvFilter::new(settings.otherwise.as_str())),
+    }
+}
+
 /// Installs the subscriber, and a hook that makes a panic one log line. Once a process; again does nothing.
 pub fn install(settings: LogSettings) {
-    let filter = match settings.level {
-        Some(level) => EnvFilter::new(level.as_str()),
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(settings.otherwise.as_str())),
-    };
+    let filter = filter(settings, std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref());
     if subscriber(settings.format, filter, io::stderr, Clock::real()).try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| {
             // Captured only if RUST_BACKTRACE asks for it.
@@ -185,7 +197,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    use super::{Clock, EnvFilter, LogFormat, subscriber};
+    use super::{Clock, EnvFilter, LogFormat, LogLevel, LogSettings, filter, subscriber};
     use crate::model::{E164, Timestamp};
 
     #[derive(Clone, Default)]
@@ -227,6 +239,24 @@ mod tests {
                 assert_eq!(line["span"]["call_uuid"], "0");
             }
         }
+    }
+
+    #[test]
+    fn libraries_are_heard_below_info_only_by_name() {
+        let of = |level, rust_log: Option<&str>| {
+            let settings = LogSettings { format: LogFormat::Json, level, otherwise: LogLevel::Warn };
+            filter(settings, rust_log).to_string()
+        };
+        let both = |text: &str| {
+            let parts: std::collections::BTreeSet<&str> = text.split(',').collect();
+            parts == ["info", "offhook=trace"].into()
+        };
+        assert!(both(&of(Some(LogLevel::Trace), None)), "{}", of(Some(LogLevel::Trace), None));
+        assert!(both(&of(None, Some("TRACE"))));
+        assert_eq!(of(Some(LogLevel::Error), Some("trace")), "error", "the argument wins");
+        assert_eq!(of(None, Some("str0m=trace")), "str0m=trace");
+        assert_eq!((of(None, None), of(None, Some(""))), ("warn".to_owned(), "warn".to_owned()));
+        assert_eq!(of(None, Some("=,=")), "warn", "nonsense is nothing");
     }
 
     #[test]

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::SqlitePool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqlitePool};
 
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare};
 pub use writer::EventLog;
@@ -125,7 +125,9 @@ impl Store {
             .filename(file)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY);
+            .busy_timeout(BUSY)
+            // A batch is a long statement; what fails is logged by who asked for it.
+            .disable_statement_logging();
         let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(connect)?;
         MIGRATIONS.run(&write).await.map_err(|source| match source {
             MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
