@@ -44,8 +44,8 @@ pub enum LogError {
     Read(io::Error),
     #[error("read line {line}: it is longer than {LINE_BYTES_MAX} bytes")]
     TooLong { line: u64 },
-    #[error("read line {line}: {why}")]
-    Malformed { line: u64, why: serde_json::Error },
+    #[error("read line {line}, column {column}: {why}")]
+    Malformed { line: u64, column: usize, why: String },
     #[error("find the header: the log is empty")]
     Empty,
     #[error("write a line: {0}")]
@@ -124,8 +124,56 @@ impl<R: BufRead> Reader<R> {
             }
             if !bytes.trim_ascii().is_empty() {
                 let line = self.line;
-                return serde_json::from_slice(&bytes).map(Some).map_err(|why| LogError::Malformed { line, why });
+                return serde_json::from_slice(&bytes).map(Some).map_err(|e| malformed(line, &e));
             }
         }
+    }
+}
+
+/// JSON's own "line" is of the text it was given, which is one line of ours.
+fn malformed(line: u64, error: &serde_json::Error) -> LogError {
+    let text = error.to_string();
+    let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why).to_owned();
+    LogError::Malformed { line, column: error.column(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CallUuid, Header, LINE_BYTES_MAX, LogError, Reader, header_line};
+
+    fn header() -> String {
+        header_line(&Header::of(CallUuid(uuid::Uuid::from_u128(1)))).expect("JSON")
+    }
+
+    #[test]
+    fn a_log_is_read_line_by_line() {
+        let log = format!("{}\n{{\"at\":5,\"input\":{{\"fact\":\"timer\"}},\"outputs\":[]}}\n", header());
+        let (read, mut reader) = Reader::open(log.as_bytes()).expect("a log");
+        assert_eq!(read.offhook, env!("CARGO_PKG_VERSION"));
+        let entry = reader.next_entry().expect("readable").expect("an entry");
+        assert_eq!((entry.at.0, reader.line()), (5, 3), "a blank line counts, but is none");
+        assert!(reader.next_entry().expect("readable").is_none());
+    }
+
+    #[test]
+    fn what_is_no_log_is_told_with_its_line() {
+        let long = format!("{}{}\n", header(), " ".repeat(LINE_BYTES_MAX + 1));
+        let cut = format!("{}{{\"at\":5,\"inp", header());
+        let no_document = format!(
+            "{}{}",
+            header(),
+            r#"{"at":5,"input":{"fact":"fetched","fetch":1,"result":{"Ok":{"body":"document","document":"<Html/>"}}},"outputs":[]}"#
+        );
+        let error = |log: &str| match Reader::open(log.as_bytes()) {
+            Err(e) => e,
+            Ok((_, mut reader)) => reader.next_entry().expect_err("unreadable"),
+        };
+        assert!(matches!(error(""), LogError::Empty));
+        assert!(matches!(error("{}"), LogError::Malformed { line: 1, .. }));
+        assert!(matches!(error(&long), LogError::TooLong { line: 2 }));
+        assert!(matches!(error(&cut), LogError::Malformed { line: 2, .. }));
+        assert!(matches!(error(&no_document), LogError::Malformed { line: 2, .. }));
+        let deep = format!("{}{}", header(), "[".repeat(100_000));
+        assert!(matches!(error(&deep), LogError::Malformed { line: 2, .. }));
     }
 }

@@ -76,3 +76,43 @@ fn first_difference(expected: &[Value], actual: &[Value]) -> Option<(usize, Opti
         .find(|(_, expected, actual)| expected != actual)
         .map(|(index, expected, actual)| (index, expected.cloned(), actual.cloned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Difference, replay};
+
+    const LOG: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/calls/menu_by_keys.jsonl"));
+
+    fn difference(log: &str) -> Option<Difference> {
+        replay(log.as_bytes(), |_| {}).expect("the log reads").difference
+    }
+
+    #[test]
+    fn the_same_log_leads_to_the_same_decisions() {
+        let mut steps = Vec::new();
+        let replayed = replay(LOG.as_bytes(), |step| steps.push(step.line)).expect("the log reads");
+        assert_eq!(replayed.difference, None);
+        assert_eq!(replayed.same, steps.len() as u64);
+        assert_eq!(steps.len(), LOG.lines().count() - 1);
+    }
+
+    #[test]
+    fn the_first_difference_is_told_with_what_was_logged_and_what_is_decided_now() {
+        let other = LOG.replacen("\"Digits\":\"1\"", "\"Digits\":\"2\"", 1);
+        let found = difference(&other).expect("a difference");
+        assert_eq!((found.at.0, found.input.as_str(), found.wish), (1500, "digit A 1", 3));
+        assert_eq!(found.expected.expect("logged")["params"]["Digits"], "2");
+        assert_eq!(found.actual.expect("decided")["params"]["Digits"], "1");
+    }
+
+    #[test]
+    fn a_wish_too_many_or_too_few_is_a_difference() {
+        let wish = "{\"wish\":\"graph\",\"action\":\"pre_accept\"}";
+        let more = LOG.replacen(wish, &format!("{wish},{wish}"), 1);
+        let found = difference(&more).expect("a difference");
+        assert_eq!(found.at.0, 0);
+        let fewer = LOG.replacen(",{\"wish\":\"state\",\"state\":\"preparing\"}", "", 1);
+        let found = difference(&fewer).expect("a difference");
+        assert_eq!((found.wish, found.expected), (4, None));
+    }
+}

@@ -95,7 +95,8 @@ impl Machine {
     }
 
     /// When to come back with [`Input::Timer`]. Coming early is harmless; asking again after each
-    /// [`Machine::handle`] is needed, since the moment moves.
+    /// [`Machine::handle`] is needed, since the moment moves. A timer that fires may wish for nothing and decide
+    /// something all the same: the event log may leave out only those that came early.
     pub fn poll_timeout(&self) -> Option<CallTime> {
         self.call.as_ref()?.desk.timers.next()
     }

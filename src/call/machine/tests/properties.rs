@@ -263,7 +263,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_call_ends_once_whatever_happens(
+    fn r03_r06_every_call_ends_once_whatever_happens(
         limits in limits(),
         with_fallback in any::<bool>(),
         accepted in any::<bool>(),
@@ -329,7 +329,7 @@ fn circle(bench: &mut Bench, mut next: impl FnMut(&mut Bench, FetchId)) -> (Hang
 }
 
 #[test]
-fn a_hundred_documents_without_anything_that_takes_time_are_a_loop_and_one_more() {
+fn r07_a_hundred_documents_without_anything_that_takes_time_are_a_loop_and_one_more() {
     let mut bench = Bench::new(setup());
     let ended = circle(&mut bench, |bench, fetch| bench.give(fetched(fetch, document(AGAIN))));
     assert_eq!(ended, (HangupCause::InstructionLoop, 101));
@@ -337,7 +337,7 @@ fn a_hundred_documents_without_anything_that_takes_time_are_a_loop_and_one_more(
 }
 
 #[test]
-fn two_thousand_documents_are_the_most_a_call_may_have() {
+fn r07_two_thousand_documents_are_the_most_a_call_may_have() {
     let waits = "<Response><Wait/><Redirect>https://app.example.com/again</Redirect></Response>";
     let limits = MachineLimits { accept_deadline_ms: u64::MAX, ..MachineLimits::default() };
     let mut bench = Bench::new(CallSetup { limits, ..setup() });
