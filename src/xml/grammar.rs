@@ -8,6 +8,8 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) offset: usize,
+    /// The piece ended too early: with more of it there might have been no fault.
+    pub(super) cut: bool,
     pub(super) message: String,
     pub(super) hint: &'static str,
 }
@@ -15,7 +17,7 @@ pub(super) struct Fault {
 const WRITE_AMP: &str = "write &amp; for a plain &";
 const FIVE_ENTITIES: &str =
     "only &lt; &gt; &amp; &apos; &quot; and numbers such as &#233; exist: write the character itself";
-const WRITE_LT: &str = "write &lt; for a plain <";
+const WRITE_LT: &str = "write &lt; for a plain < (or is the closing quote before it missing?)";
 
 /// Production `Char` of XML 1.0.
 pub(super) fn is_char(c: char) -> bool {
@@ -29,11 +31,13 @@ pub(super) fn is_space(c: char) -> bool {
 
 /// The first character XML does not allow anywhere.
 pub(super) fn first_illegal(text: &str) -> Option<(usize, char)> {
-    // Only control characters and U+FFFE, U+FFFF (EF BF BE, EF BF BF) are left out, so most bytes need no decoding.
-    text.bytes()
-        .enumerate()
-        .filter(|&(_, b)| (b < b' ' && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0xEF)
-        .find_map(|(at, _)| text.get(at..)?.chars().next().filter(|&c| !is_char(c)).map(|c| (at, c)))
+    // Only control characters and U+FFFE, U+FFFF (EF BF BE, EF BF BF) are left out: nearly every text has no such
+    // byte at all, which is told in one pass without a branch.
+    let suspect = |b: u8| (b < b' ') & (b != b'\t') & (b != b'\n') & (b != b'\r') | (b == 0xEF);
+    if !text.bytes().fold(false, |found, b| found | suspect(b)) {
+        return None;
+    }
+    text.char_indices().find(|&(_, c)| !is_char(c))
 }
 
 fn is_name_start(c: char) -> bool {
@@ -50,13 +54,7 @@ fn is_name_char(c: char) -> bool {
 
 /// Splits a `Name` off the front; empty where none begins.
 pub(super) fn split_name(text: &str) -> (&str, &str) {
-    let mut end = 0;
-    for (offset, c) in text.char_indices() {
-        if !(if offset == 0 { is_name_start(c) } else { is_name_char(c) }) {
-            break;
-        }
-        end = offset + c.len_utf8();
-    }
+    let end = if text.starts_with(is_name_start) { text.find(|c| !is_name_char(c)).unwrap_or(text.len()) } else { 0 };
     text.split_at_checked(end).unwrap_or(("", text))
 }
 
@@ -91,12 +89,12 @@ pub(super) fn bad_reference(offset: usize, name: &str) -> Fault {
         }
         _ => return bare_ampersand(offset),
     };
-    Fault { offset, message, hint }
+    Fault { offset, cut: false, message, hint }
 }
 
 /// `&` with no reference behind it.
 pub(super) fn bare_ampersand(offset: usize) -> Fault {
-    Fault { offset, message: "a & that begins no reference".to_owned(), hint: WRITE_AMP }
+    Fault { offset, cut: false, message: "a & that begins no reference".to_owned(), hint: WRITE_AMP }
 }
 
 /// Line ends as XML 1.0 §2.11 has them: CRLF and lone CR become LF.
@@ -137,7 +135,7 @@ pub(super) fn attributes(text: &str) -> impl Iterator<Item = Result<RawAttribute
 
 fn attribute<'t>(text: &'t str, at: &'t str, spaced: bool) -> Result<(RawAttribute<'t>, &'t str), Fault> {
     let offset_of = |rest: &str| text.len() - rest.len();
-    let fault = |rest: &str, message: String, hint| Fault { offset: offset_of(rest), message, hint };
+    let fault = |rest: &str, message: String, hint| Fault { offset: offset_of(rest), cut: false, message, hint };
     let (name, rest) = split_name(at);
     if name.is_empty() {
         let found = at.chars().next().unwrap_or(' ');
@@ -149,19 +147,23 @@ fn attribute<'t>(text: &'t str, at: &'t str, spaced: bool) -> Result<(RawAttribu
     if !spaced {
         return Err(fault(at, format!("no space before {}", super::quoted(name)), "put a space between attributes"));
     }
-    let quoted_form = "write attributes as name=\"value\"";
-    let Some(rest) = rest.trim_start_matches(is_space).strip_prefix('=') else {
-        return Err(fault(at, format!("the attribute {} has no value", super::quoted(name)), quoted_form));
+    // What is missing may only be cut off.
+    let missing = |rest: &str, what: &str| Fault {
+        offset: offset_of(at),
+        cut: rest.is_empty(),
+        message: format!("{what} {}", super::quoted(name)),
+        hint: "write attributes as name=\"value\"",
     };
     let rest = rest.trim_start_matches(is_space);
+    let Some(rest) = rest.strip_prefix('=') else { return Err(missing(rest, "there is no value for")) };
+    let rest = rest.trim_start_matches(is_space);
     let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
-        return Err(fault(at, format!("the value of {} is not in quotes", super::quoted(name)), quoted_form));
+        return Err(missing(rest, "there are no quotes around the value of"));
     };
     let inner = rest.get(1..).unwrap_or("");
-    let Some((value, after)) = inner.split_once(quote) else {
-        return Err(fault(at, format!("the value of {} has no closing quote", super::quoted(name)), quoted_form));
-    };
-    let value = attribute_value(value).map_err(|f| Fault { offset: f.offset + offset_of(inner), ..f })?;
+    let (raw, after) = inner.split_once(quote).map_or((inner, None), |(raw, after)| (raw, Some(after)));
+    let value = attribute_value(raw).map_err(|f| Fault { offset: f.offset + offset_of(inner), ..f })?;
+    let after = after.ok_or_else(|| missing("", "there is no closing quote for"))?;
     Ok((RawAttribute { offset: offset_of(at), name, value }, after))
 }
 
@@ -176,7 +178,8 @@ fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
         let mut used = c.len_utf8();
         match c {
             '<' => {
-                return Err(Fault { offset, message: "a < inside an attribute value".to_owned(), hint: WRITE_LT });
+                let message = "a < inside an attribute value".to_owned();
+                return Err(Fault { offset, cut: false, message, hint: WRITE_LT });
             }
             '&' => {
                 let Some((name, _)) = rest.get(1..).and_then(|r| r.split_once(';')) else {

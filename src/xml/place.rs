@@ -24,19 +24,23 @@ impl<'t> Locator<'t> {
             *self = Self::new(self.text);
         }
         let passed = self.text.get(self.offset..offset).unwrap_or("");
+        self.offset += passed.len();
+        if !passed.bytes().any(|b| matches!(b, b'\n' | b'\r')) {
+            // Continuation bytes of UTF-8 are no characters of their own.
+            self.at.column += passed.bytes().map(|b| u32::from(b & 0xC0 != 0x80)).sum::<u32>();
+            return self.at;
+        }
         let mut rest = passed.as_bytes();
         while let Some((&byte, after)) = rest.split_first() {
             let crlf = byte == b'\r' && after.first().or(self.text.as_bytes().get(offset)) == Some(&b'\n');
             match byte {
                 b'\n' => self.at = Position { line: self.at.line + 1, column: 1 },
                 b'\r' if !crlf => self.at = Position { line: self.at.line + 1, column: 1 },
-                // Continuation bytes of UTF-8 are no characters of their own.
                 byte if byte & 0xC0 == 0x80 => {}
                 _ => self.at.column += 1,
             }
             rest = after;
         }
-        self.offset += passed.len();
         self.at
     }
 }

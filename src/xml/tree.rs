@@ -68,15 +68,17 @@ pub(super) fn read(text: &str) -> Result<Node<'_>, Fatal> {
         // The reader would swallow it.
         return Err(ill_formed(START, "a second byte order mark".to_owned(), "begin the document with <"));
     }
-    let mut builder = Builder { text, places: Locator::new(text), open: Vec::new(), root: None, elements: 0 };
+    // Read up to the first character that XML does not have: what is wrong before it is wrong first.
     let illegal = grammar::first_illegal(text);
-    let mut reader = Reader::from_str(text);
+    let readable = illegal.and_then(|(at, _)| text.get(..at)).unwrap_or(text);
+    let mut builder = Builder { text, places: Locator::new(text), illegal, open: Vec::new(), root: None, elements: 0 };
+    let mut reader = Reader::from_str(readable);
     let config = reader.config_mut();
     config.check_end_names = false;
     config.allow_unmatched_ends = true;
     loop {
         let start = offset(reader.buffer_position());
-        if text.get(start..).is_some_and(|rest| rest.starts_with("<!DOCTYPE")) {
+        if readable.get(start..).is_some_and(|rest| rest.starts_with("<!DOCTYPE")) {
             return Err(Fatal {
                 rule: rules::E104,
                 at: builder.places.locate(start),
@@ -86,14 +88,7 @@ pub(super) fn read(text: &str) -> Result<Node<'_>, Fatal> {
         }
         let event = reader.read_event();
         let end = offset(reader.buffer_position());
-        if let Some((at, c)) = illegal.filter(|&(at, _)| at < end) {
-            return Err(ill_formed(
-                builder.places.locate(at),
-                format!("the character U+{:04X} is not allowed in XML", u32::from(c)),
-                "remove it (many of them? the text may be UTF-16 without a byte order mark: send UTF-8)",
-            ));
-        }
-        let raw = text.get(start..end).unwrap_or("");
+        let raw = readable.get(start..end).unwrap_or("");
         match event {
             Ok(Event::Start(_)) => builder.start_tag(start, raw, false)?,
             Ok(Event::Empty(_)) => builder.start_tag(start, raw, true)?,
@@ -122,6 +117,8 @@ fn ill_formed(at: Position, message: String, hint: &'static str) -> Fatal {
 struct Builder<'t> {
     text: &'t str,
     places: Locator<'t>,
+    /// The first character that is not one of XML's; nothing is read from there on.
+    illegal: Option<(usize, char)>,
     open: Vec<Node<'t>>,
     root: Option<Node<'t>>,
     elements: usize,
@@ -152,11 +149,21 @@ impl<'t> Builder<'t> {
                 "send the rest in a next document (Redirect)",
             ));
         }
-        let inner = raw.strip_prefix('<').unwrap_or(raw);
-        let inner = inner.strip_suffix(if empty { "/>" } else { ">" }).unwrap_or(inner);
-        let (name, rest) = grammar::split_name(inner);
+        let inner = raw.strip_suffix(if empty { "/>" } else { ">" }).unwrap_or(raw);
+        let node = self.tag(start, at, inner)?;
+        if empty {
+            self.close(node);
+        } else {
+            self.open.push(node);
+        }
+        Ok(())
+    }
+
+    /// What stands between the brackets of a start tag, `<` included.
+    fn tag(&mut self, start: usize, at: Position, raw: &'t str) -> Result<Node<'t>, Fatal> {
+        let (name, rest) = grammar::split_name(raw.strip_prefix('<').unwrap_or(raw));
         if name.is_empty() {
-            return self.fail(start, "a < that begins no tag", "write &lt; for a plain <");
+            return Err(self.no_tag(start));
         }
         let mut node = Node { name, at, attributes: Vec::new(), content: Vec::new() };
         let base = start + 1 + name.len();
@@ -172,12 +179,7 @@ impl<'t> Builder<'t> {
             }
             node.attributes.push(Attribute { name: attribute.name, at: place, value: attribute.value });
         }
-        if empty {
-            self.close(node);
-        } else {
-            self.open.push(node);
-        }
-        Ok(())
+        Ok(node)
     }
 
     fn end_tag(&mut self, start: usize, raw: &'t str) -> Result<(), Fatal> {
@@ -259,11 +261,10 @@ impl<'t> Builder<'t> {
     }
 
     fn comment(&mut self, start: usize, raw: &str) -> Result<(), Fatal> {
-        const OPENING: &str = "<!--";
-        let inner = raw.strip_prefix(OPENING).and_then(|r| r.strip_suffix("-->")).unwrap_or("");
+        let inner = raw.strip_prefix(COMMENT).and_then(|r| r.strip_suffix("-->")).unwrap_or("");
         let dashes = inner.find("--").or_else(|| inner.ends_with('-').then(|| inner.len() - 1));
         match dashes {
-            Some(at) => self.fail(start + OPENING.len() + at, "-- inside a comment", "write one dash, or other words"),
+            Some(at) => Err(self.dashes(start + COMMENT.len() + at)),
             None => Ok(()),
         }
     }
@@ -326,44 +327,88 @@ impl<'t> Builder<'t> {
         self.fail(at, "something after the end of the document", "put everything into one <Response>…</Response>")
     }
 
-    /// Markup that the reader could not split off.
+    /// Markup that the reader could not split off, up to the end of the text.
     fn broken(&mut self, start: usize, raw: &str) -> Fatal {
-        let unclosed = |what: &str| format!("{what} is never closed");
-        let (message, hint) = if raw.starts_with('&') {
+        // Inside open elements, an input that ends too early is reported at the innermost one's start tag.
+        let innermost = self.open.last().map(|node| node.at);
+        let at = self.places.locate(start);
+        let unclosed = |what: &str| format!("the {what} that begins in line {} is never closed", at.line);
+        if raw.starts_with('&') {
             return self.fault(start, grammar::bare_ampersand(0));
-        } else if raw.starts_with("<!--") {
-            (unclosed("a comment"), "close it with -->")
-        } else if raw.starts_with("<![CDATA[") {
-            (unclosed("a CDATA section"), "close it with ]]>")
-        } else if raw.starts_with("</") {
-            (unclosed("an end tag"), "close it with >")
-        } else {
-            let (message, hint) = if raw.starts_with("<!") {
-                ("a <! that begins neither a comment nor a CDATA section", BEGIN_WITH_RESPONSE)
-            } else if raw.starts_with("<?") {
-                ("a <? that never ends", "remove it: only <?xml …?> may begin with <?")
-            } else {
-                ("a tag that is never closed", "close it with > (is a quote missing?)")
+        }
+        if let Some(inner) = raw.strip_prefix(COMMENT) {
+            return match inner.find("--") {
+                Some(dashes) => self.dashes(start + COMMENT.len() + dashes),
+                None => self.ended(innermost.unwrap_or(at), unclosed("comment"), "close it with -->"),
             };
-            return ill_formed(self.places.locate(start), message.to_owned(), hint);
-        };
-        // The input ended inside open elements: that is reported at the innermost one's start tag.
-        let line = self.places.locate(start);
-        let at = self.open.last().map_or(line, |node| node.at);
-        ill_formed(at, format!("{message} (it begins in line {})", line.line), hint)
+        }
+        if raw.starts_with("<![CDATA[") {
+            return self.ended(innermost.unwrap_or(at), unclosed("CDATA section"), "close it with ]]>");
+        }
+        if let Some(inner) = raw.strip_prefix("</") {
+            let (name, rest) = grammar::split_name(inner);
+            return if rest.trim_start_matches(is_space).is_empty() {
+                self.ended(innermost.unwrap_or(at), unclosed("end tag"), "close it with >")
+            } else {
+                let message = format!("the end tag </{}> has more than a name in it", shortened(name));
+                ill_formed(at, message, "write </name>")
+            };
+        }
+        if raw.starts_with("<!") {
+            return ill_formed(at, "a <! that begins no comment or CDATA section".to_owned(), BEGIN_WITH_RESPONSE);
+        }
+        if raw.starts_with("<?") {
+            return self.ended(at, unclosed("<?"), "remove it: only <?xml …?> may begin with <?");
+        }
+        let (name, rest) = grammar::split_name(raw.strip_prefix('<').unwrap_or(raw));
+        if name.is_empty() && !rest.is_empty() {
+            return self.no_tag(start);
+        }
+        match grammar::attributes(rest).find_map(Result::err).filter(|fault| !fault.cut) {
+            Some(fault) => self.fault(start + 1 + name.len(), fault),
+            None => self.ended(at, unclosed("tag"), "close it with > (is a quote missing?)"),
+        }
+    }
+
+    /// The text ends, or a character follows that ends it for us.
+    fn ended(&mut self, at: Position, message: String, hint: &'static str) -> Fatal {
+        match self.illegal {
+            Some((offset, c)) => ill_formed(
+                self.places.locate(offset),
+                format!("the character U+{:04X} is not allowed in XML", u32::from(c)),
+                "remove it (many of them? the text may be UTF-16 without a byte order mark: send UTF-8)",
+            ),
+            None => ill_formed(at, message, hint),
+        }
+    }
+
+    fn no_tag(&mut self, start: usize) -> Fatal {
+        let at = self.places.locate(start);
+        ill_formed(at, "a < that begins no tag".to_owned(), "write &lt; for a plain <")
+    }
+
+    fn dashes(&mut self, start: usize) -> Fatal {
+        let at = self.places.locate(start);
+        ill_formed(at, "-- inside a comment".to_owned(), "write one dash, or other words")
     }
 
     fn finish(mut self) -> Result<Node<'t>, Fatal> {
         if let Some(node) = self.open.pop() {
             let message = format!("<{}> is never closed", shortened(node.name));
-            return Err(ill_formed(node.at, message, "add the missing end tag (was the document cut short?)"));
+            return Err(self.ended(node.at, message, "add the missing end tag (was the document cut short?)"));
         }
-        let what =
-            if self.text.trim_matches(is_space).is_empty() { "the body is empty" } else { "there is no element" };
-        self.root.ok_or_else(|| ill_formed(START, what.to_owned(), BEGIN_WITH_RESPONSE))
+        match self.root.take() {
+            Some(root) if self.illegal.is_none() => Ok(root),
+            _ => {
+                let empty = self.text.trim_matches(is_space).is_empty();
+                let what = if empty { "the body is empty" } else { "there is no element" };
+                Err(self.ended(START, what.to_owned(), BEGIN_WITH_RESPONSE))
+            }
+        }
     }
 }
 
+const COMMENT: &str = "<!--";
 const BEGIN_WITH_RESPONSE: &str = "send XML that begins with <Response>; what the URL answers now is something else";
 
 fn bound(at: Position, message: String, hint: &'static str) -> Fatal {
