@@ -212,3 +212,107 @@ fn word(text: &str) -> usize {
     let ends = |c: char| !(c.is_alphanumeric() || matches!(c, '-' | '_' | ':' | '.' | '/'));
     chars.find(|&(_, c)| ends(c)).map_or(text.len(), |(at, _)| at)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn fixture(name: &str) -> String {
+        format!("{}/fixtures/plivo-xml/{name}", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    #[test]
+    fn a_finding_is_drawn_with_its_line_and_a_caret() {
+        let body = "<Response>\r\n\t<GetInput action=\"/menu\"/>\r\n</Response>";
+        assert_eq!(
+            told("menu.xml", &xml::parse(body.as_bytes(), None), false),
+            "error[E311]: action=\"/menu\" is not an absolute URL\n \
+             --> menu.xml:2:12\n  \
+             |\n\
+             2 |     <GetInput action=\"/menu\"/>\n  \
+             |               ^^^^^^\n  \
+             |\n  \
+             = help: write an absolute URL, https://host/path\n\n\
+             menu.xml: 1 error; nothing of the document runs\n"
+        );
+    }
+
+    #[test]
+    fn the_verdict_counts() {
+        let verdict =
+            |body: &str| told("-", &xml::parse(body.as_bytes(), None), false).lines().last().unwrap().to_owned();
+        assert_eq!(verdict("<Response><Wait/></Response>"), "-: no findings");
+        assert_eq!(verdict("<Response/>"), "-: 1 warning; the document runs");
+        assert_eq!(verdict("<Response><Play a=''/></Response>"), "-: 1 error, 1 warning; nothing of the document runs");
+        assert_eq!(verdict("<Response><Play/><DTMF/></Response>"), "-: 2 errors; nothing of the document runs");
+    }
+
+    #[test]
+    fn the_place_is_right_where_the_line_is_cut_or_there_is_none() {
+        let long = format!("<Response>{}<Bogus/>{}</Response>", "<Wait/>".repeat(50), "<Wait/>".repeat(50));
+        let out = told("-", &xml::parse(long.as_bytes(), None), false);
+        assert!(out.contains("-:1:361"), "{out}");
+        assert!(out.lines().all(|line| line.chars().count() < 200), "{out}");
+        let out = told("-", &xml::parse(b"<Response>\n\xFF", None), false);
+        assert!(out.contains("--> -:2:1"), "{out}");
+    }
+
+    #[test]
+    fn files_are_read_or_said_why_not() {
+        assert!(read(&fixture("ok-01-greeting.xml")).unwrap().ok());
+        assert_eq!(read(&fixture("bad-44-too-large.xml")).unwrap().findings[0].rule, "E101");
+        for source in [fixture("no such file"), fixture(""), "ftp://x.example.com/".to_owned()] {
+            let why = read(&source).unwrap_err();
+            assert!(why.starts_with("could not read ") && why.contains("; name a file"), "{why}");
+        }
+        let run =
+            |sources: &[&str], json| check(&CheckArgs { sources: sources.iter().map(|s| fixture(s)).collect(), json });
+        assert_eq!(run(&["ok-01-greeting.xml"], true), Exit::Done);
+        assert_eq!(run(&["ok-01-greeting.xml", "warn-08-empty-response.xml"], true), Exit::Failed);
+        assert_eq!(run(&["warn-08-empty-response.xml", "no such file", "ok-01-greeting.xml"], true), Exit::Usage);
+    }
+
+    /// A server that gives these answers, one a connection.
+    fn serve(answers: Vec<String>) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/answer", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
+                    asked.push(byte[0]);
+                }
+                // The reader may have had enough before the end.
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        url
+    }
+
+    fn answer(status: &str, headers: &str, body: &str) -> String {
+        let length = body.len();
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+    }
+
+    #[test]
+    fn urls_are_asked() {
+        let clean = "<Response><Speak>caf\u{e9}</Speak></Response>";
+        let url = serve(vec![
+            answer("302 Found", "Location: /other\r\n", ""),
+            answer("200 OK", "Content-Type: text/html\r\n", clean),
+            answer("200 OK", "Content-Type: text/xml; charset=ISO-8859-1\r\n", clean),
+            answer("200 OK", "", &" ".repeat(MAX_BODY + 1)),
+            answer("404 Not Found", "", "<Response/>"),
+        ]);
+        assert!(read(&url).unwrap().findings.is_empty(), "through a redirect");
+        assert_eq!(read(&url).unwrap().findings[0].rule, "E102", "the charset counts");
+        assert_eq!(read(&url).unwrap().findings[0].rule, "E101");
+        let why = read(&url).unwrap_err();
+        assert!(why.contains("the answer was 404") && why.contains("name the file"), "{why}");
+    }
+}

@@ -312,7 +312,7 @@ fn what_is_never_reached() {
     let endless = "<Play loop=\"0\">https://x.example.com/a</Play>";
     check(&[
         (&format!("{endless}<Wait/><Wait/>"), &["W307"]),
-        (&format!("<Play loop=\" 00 \">https://x.example.com/a</Play><Wait/>"), &["W307"]),
+        ("<Play loop=\" 00 \">https://x.example.com/a</Play><Wait/>", &["W307"]),
         ("<Speak loop=\"0\">a</Speak><Hangup schedule=\"5\"/>", &["W307"]),
         ("<Redirect>https://x.example.com/a</Redirect><Hangup/>", &["W307"]),
         ("<Hangup/><PreAnswer/><Hangup schedule=\"1\"/>", &["W307"]),
