@@ -63,6 +63,7 @@ pub(super) fn check<'n>(
         if attribute.value.len() > MAX_VALUE {
             let message = format!("the value of {} has {} bytes", shortened(name), attribute.value.len());
             findings.add(rules::E301, at, message, format!("at most {MAX_VALUE} bytes"));
+            given.push(Given { name, at, text: "", value: None });
             continue;
         }
         let Some(&(_, kind)) = instead.iter().chain(table).find(|(known, _)| *known == name) else {

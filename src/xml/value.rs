@@ -426,7 +426,6 @@ fn is_language(value: &str) -> bool {
 fn voice(value: &str) -> Checked {
     for word in ["WOMAN", "MAN"] {
         if value.eq_ignore_ascii_case(word) {
-            // Either case is common in Plivo's own examples; lower case is what the finding is about.
             return Ok((Value::Text(word.to_owned()), other_case(value, word)));
         }
     }

@@ -382,5 +382,6 @@ fn empty_and_unknown_attributes() {
     let long = "x".repeat(8_193);
     rule("E301", "GetInput", "hints", &[&long]);
     rule("E301", "Wait", "unknown", &[&long]);
+    rule("E301", "GetInput", "action", &[&format!("https://x.example.com/{long}")]);
     assert_eq!(parse(b"<Response a=\"1\"><Wait/></Response>", None).findings[0].rule, "W301");
 }
