@@ -47,12 +47,14 @@ pub fn run(args: Args) -> Exit {
 /// [`Exit::Usage`].
 pub fn load(file: &Path) -> Result<Config, Exit> {
     let speech = |table| SpeechConfig::from_table(table).map(drop).map_err(|e| e.to_string());
-    let error = match Config::load_with(file, &speech) {
+    let error = match Config::load(file, &speech) {
         Ok(config) => return Ok(config),
         Err(error) => error,
     };
     match &error {
-        ConfigError::Unreadable { .. } => print::error(format_args!("{error}; name the file with --config")),
+        ConfigError::Unreadable { .. } => {
+            print::error(format_args!("{error}; name the file with --config, deploy/offhook.toml is one to begin with"))
+        }
         ConfigError::Wrong(problems) => {
             problems.0.iter().for_each(print::error);
             if problems.0.len() > 1 {

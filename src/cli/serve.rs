@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::Exit;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
 use crate::node::{Node, until_stopped};
 
 /// Options of `offhook serve`.
@@ -17,14 +16,9 @@ pub struct Args {
 
 /// Runs it until SIGINT or SIGTERM, then drains.
 pub fn run(args: Args) -> Exit {
-    let config = match Config::load(&args.config) {
+    let config = match super::config::load(&args.config) {
         Ok(config) => config,
-        Err(ConfigError::Wrong(problems)) => return Exit::usage(problems),
-        Err(e @ ConfigError::Unreadable { .. }) => {
-            return Exit::usage(format_args!(
-                "{e}\nname the file with --config; deploy/offhook.toml is one to begin with"
-            ));
-        }
+        Err(exit) => return exit,
     };
     let runtime = match super::runtime() {
         Ok(runtime) => runtime,

@@ -66,20 +66,11 @@ struct Sources<'a> {
 }
 
 impl Config {
-    /// Reads a file, lays this process's environment over it, and fetches the secrets that it names. `[speech]` is
-    /// taken as it is.
+    /// Reads a file, lays this process's environment over it, and fetches the secrets that it names.
     ///
     /// # Errors
     /// The file is not there, or something in it or in the environment is wrong.
-    pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        Self::load_with(file, &|_| Ok(()))
-    }
-
-    /// As [`Config::load`], with `[speech]` checked too.
-    ///
-    /// # Errors
-    /// The file is not there, or something in it or in the environment is wrong.
-    pub fn load_with(file: &Path, speech: SpeechCheck<'_>) -> Result<Self, ConfigError> {
+    pub fn load(file: &Path, speech: SpeechCheck<'_>) -> Result<Self, ConfigError> {
         let text = read_bounded(file, FILE_BYTES_MAX)
             .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
         let env: BTreeMap<String, String> = std::env::vars_os()

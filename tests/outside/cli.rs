@@ -61,6 +61,7 @@ fn exit_codes_and_streams() {
         (&["openapi"], 1, "later version"),
         (&["load", "--rate", "1", "--calls", "1"], 1, "later version"),
         (&["config", "check", "--config", "/nowhere/offhook.toml"], 2, "could not read /nowhere/offhook.toml"),
+        (&["serve", "--config", "/nowhere/offhook.toml"], 2, "could not read /nowhere/offhook.toml"),
         (&["replay", "/nowhere/events.jsonl"], 2, "/nowhere/events.jsonl"),
         (&["xml", "check", "/nowhere/a.xml"], 2, "/nowhere/a.xml"),
     ];
