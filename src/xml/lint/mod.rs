@@ -11,7 +11,7 @@ mod speak;
 
 use std::borrow::Cow;
 
-use super::ast::{Element, ElementKind, Position, Prompt};
+use super::ast::{Element, ElementKind, Prompt};
 use super::attributes;
 use super::findings::{Findings, quoted, shortened};
 use super::grammar::is_space;
@@ -263,9 +263,4 @@ impl<'t> Node<'t> {
     fn texts(&self) -> impl Iterator<Item = &super::tree::Text<'t>> {
         self.content.iter().filter_map(|c| if let Content::Text(text) = c { Some(text) } else { None })
     }
-}
-
-/// Adds a value's note at an element, for bodies.
-fn note_at(node: &Node<'_>, at: Position, shown: &str, note: super::findings::Note, findings: &mut Findings) {
-    findings.add(note.rule, at, format!("{} {} {}", node.name, quoted(shown), note.what), note.hint);
 }

@@ -7,7 +7,7 @@ use crate::xml::rules;
 use crate::xml::tree::Node;
 use crate::xml::value::{self, Case, Kind, Value, Words, is_dial_string};
 
-use super::{PRE_ANSWER, children, element, no_children, note_at, required_body, siblings, stray_text, text_body};
+use super::{PRE_ANSWER, children, element, no_children, required_body, siblings, stray_text, text_body};
 
 const DTMF: Table = &[("async", Kind::Bool)];
 const REDIRECT: Table = &[("method", Kind::Method)];
@@ -41,9 +41,8 @@ pub(super) fn dtmf(node: &Node<'_>, findings: &mut Findings) -> Dtmf {
     let attributes = attributes::check(node, DTMF, &[], findings);
     let digits = required_body(node, "the digits to send", findings).unwrap_or_default();
     if !digits.is_empty() && !is_dial_string(&digits) {
-        let note =
-            Note::bad("cannot be sent as digits", "write 1 to 64 of 0-9 * #, w for half a second, W for a second");
-        note_at(node, node.at, &digits, note, findings);
+        let message = format!("DTMF {} cannot be sent as digits", quoted(&digits));
+        findings.add(rules::E301, node.at, message, "write 1 to 64 of 0-9 * #, w for half a second, W for a second");
     }
     no_children(node, findings);
     Dtmf { digits: digits.into_owned(), asynchronous: attributes.flag("async", true) }
