@@ -1,7 +1,7 @@
 //! Arguments, printing, exit codes; a file a command.
 //!
 //! Every command has an `Args` (clap derive; the help text is its documentation, `man` is made from it) and a
-//! `run`, which gives an [`Exit`]. Only this room prints, through [`print`]; the rest of the house logs.
+//! `run`, which gives an [`Exit`]. Only this room prints, through [`mod@print`]; the rest of the house logs.
 
 pub mod call;
 mod completions;

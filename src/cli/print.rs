@@ -1,7 +1,7 @@
 //! The only place that prints.
 //!
 //! A reader who closes the pipe (`offhook call | head`) has seen enough: BrokenPipe is success. Any other failure
-//! to write standard output (a full disk) is remembered, and [`settled`] makes an exit code 1 of it.
+//! to write standard output (a full disk) is remembered, and `settled` makes an exit code 1 of it.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
