@@ -60,8 +60,12 @@ async function microphone(context) {
     return stream;
   } catch (error) {
     at("microphone").textContent = microphoneWords(error);
-    // A silent track keeps packets flowing, as a muted phone does.
-    return context.createMediaStreamDestination().stream;
+    // A silent track keeps packets flowing, as a muted phone does; without a source there would be none.
+    const silence = new ConstantSourceNode(context, { offset: 0 });
+    const destination = context.createMediaStreamDestination();
+    silence.connect(destination);
+    silence.start();
+    return destination.stream;
   }
 }
 
@@ -160,10 +164,15 @@ function addStep(event, words) {
   if (words.more) {
     const more = document.createElement("small");
     more.textContent = words.more;
+    if (event.event === "placed") more.className = "id";
     what.append(more);
   }
   step.append(time, who, what);
-  at("steps").append(step);
+  const steps = at("steps");
+  // Follows the newest step, unless somebody has scrolled back to read.
+  const follows = steps.scrollHeight - steps.scrollTop - steps.clientHeight < 40;
+  steps.append(step);
+  if (follows) steps.scrollTop = steps.scrollHeight;
 }
 
 /** @param {string} text */

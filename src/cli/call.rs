@@ -10,6 +10,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::Request;
 use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, print};
 use crate::config::Secret;
@@ -52,7 +53,7 @@ pub struct Args {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Hang up so many seconds after the answer [default: after 4 s of quiet, or 20 s after the last key]
+    /// Hang up so many seconds after the answer [default: after 5 s of quiet, 30 s after the last key at the latest]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub hold: Option<u32>,
     /// The node's Meta app secret, which signs the webhooks (with --node)
@@ -214,18 +215,24 @@ async fn place(client: &Client, sim_url: &str, order: &CallOrder, args: &Args) -
     if status != 200 {
         return Exit::failed(refusal(lines.next().await.as_deref()));
     }
+    let mut stop = match signal(SignalKind::interrupt()).and_then(|i| Ok((i, signal(SignalKind::terminate())?))) {
+        Ok(signals) => signals,
+        Err(e) => return Exit::failed(format!("could not listen for signals: {e}")),
+    };
     let mut call = None;
     let mut hanging_up = false;
     loop {
         let line = tokio::select! {
-            line = lines.next() => line,
-            _ = tokio::signal::ctrl_c() => {
-                if std::mem::replace(&mut hanging_up, true) {
-                    return Exit::Failed; // asked twice: the open connection's end hangs up
-                }
-                hang_up(client, sim_url, call.as_ref()).await;
-                continue;
+            line = lines.next() => Some(line),
+            _ = stop.0.recv() => None,
+            _ = stop.1.recv() => None,
+        };
+        let Some(line) = line else {
+            if std::mem::replace(&mut hanging_up, true) {
+                return Exit::Failed; // asked twice: the connection's end hangs up
             }
+            hang_up(client, sim_url, call.as_ref()).await;
+            continue;
         };
         let event = line.as_deref().map(serde_json::from_slice::<CallEvent>);
         let event = match event {

@@ -77,7 +77,7 @@ pub enum HangupRule {
 
 impl Default for HangupRule {
     fn default() -> Self {
-        Self::WhenQuiet { silence: Duration::from_secs(4), most: Duration::from_secs(20) }
+        Self::WhenQuiet { silence: Duration::from_secs(5), most: Duration::from_secs(30) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a simulated phone hears: decodes Opus, measures how much of it is sound, keeps it where asked.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ffi::opus::{Decoder, Rate};
 
@@ -24,8 +24,8 @@ pub(crate) struct LegStats {
     pub(crate) gaps: AtomicU64,
     pub(crate) clipped: AtomicU64,
     pub(crate) packets: AtomicU64,
-    /// Nothing is left to say or press.
-    pub(crate) said: AtomicBool,
+    /// Since when nothing is left to say or press, in milliseconds of the call; 0: something is.
+    pub(crate) said_at_ms: AtomicU64,
 }
 
 /// The receiving half of a phone.

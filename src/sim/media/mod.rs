@@ -74,6 +74,10 @@ enum Order {
         sink: LegSink,
         done: oneshot::Sender<Result<String, PeerError>>,
     },
+    /// The call is over: nothing is heard or said any more, the path itself stays until `Close`.
+    Over {
+        leg: LegId,
+    },
     /// `accept` was answered: what the business says is heard from now on, and the user speaks (M9).
     Accepted {
         leg: LegId,
@@ -157,6 +161,12 @@ impl Relay {
         self.order(Order::Accepted { leg }).await;
     }
 
+    /// The call is over, but its path is left to the other side to close: a goodbye in the media must not overtake
+    /// the terminate webhook.
+    pub(crate) async fn over(&self, leg: LegId) {
+        self.order(Order::Over { leg }).await;
+    }
+
     pub(crate) async fn press(&self, leg: LegId, keys: Vec<KeyStep>) {
         self.order(Order::Press { leg, keys }).await;
     }
@@ -191,7 +201,14 @@ struct MetaLeg {
     stats: Arc<LegStats>,
     started: Instant,
     accepted: bool,
+    over: bool,
     refusals: u32,
+}
+
+impl MetaLeg {
+    fn at_ms(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 struct Leg {
@@ -277,9 +294,14 @@ impl Task {
                     meta.accepted = true;
                 }
             }
+            Order::Over { leg } => {
+                if let Some(meta) = self.meta(leg) {
+                    meta.over = true;
+                }
+            }
             Order::Press { leg, keys } => {
                 if let Some(meta) = self.meta(leg) {
-                    meta.stats.said.store(false, Ordering::Relaxed);
+                    meta.stats.said_at_ms.store(0, Ordering::Relaxed);
                     meta.mouth.press(keys);
                 }
             }
@@ -301,7 +323,7 @@ impl Task {
         let ufrag = side.ufrag.clone();
         self.by_ufrag.insert(ufrag.clone(), id);
         let ear = Ear::new(record, stats.clone());
-        let meta = MetaLeg { side, call_id, mouth, ear, stats, started, accepted: false, refusals: 0 };
+        let meta = MetaLeg { side, call_id, mouth, ear, stats, started, accepted: false, over: false, refusals: 0 };
         self.legs.insert(id, Leg { peer, meta: Some(meta), bridge: None, ufrag, sink });
     }
 
@@ -399,7 +421,7 @@ impl Task {
         let Some(leg) = self.legs.get_mut(&packet.to) else { return };
         let time = packet.time;
         if let Some(meta) = &mut leg.meta {
-            if !meta.accepted {
+            if !meta.accepted || meta.over {
                 return;
             }
             if meta.mouth.is_pressing() {
@@ -418,6 +440,9 @@ impl Task {
 fn heard(leg: &mut Leg, log: &SimLog, pt: u8, time: u32, payload: &[u8], now: Instant) -> bool {
     let is_opus = pt == leg.peer.opus_pt();
     let Some(meta) = &mut leg.meta else { return is_opus };
+    if meta.over {
+        return false;
+    }
     if !meta.accepted {
         if meta.stats.clipped.fetch_add(1, Ordering::Relaxed) == 0 {
             let details = "audio before accept was answered: it is clipped away".to_owned();
@@ -425,7 +450,7 @@ fn heard(leg: &mut Leg, log: &SimLog, pt: u8, time: u32, payload: &[u8], now: In
         }
         return false;
     }
-    let at_ms = u64::try_from(now.saturating_duration_since(meta.started).as_millis()).unwrap_or(u64::MAX);
+    let at_ms = meta.at_ms(now);
     if is_opus && meta.ear.hear(time, payload, at_ms) {
         (leg.sink)(LegTold::FirstAudio);
     }
@@ -435,7 +460,7 @@ fn heard(leg: &mut Leg, log: &SimLog, pt: u8, time: u32, payload: &[u8], now: In
 /// What the phone says in this tick.
 fn speak(leg: &mut Leg, now: Instant) {
     let Some(meta) = &mut leg.meta else { return };
-    if !meta.accepted || !leg.peer.is_up() {
+    if !meta.accepted || meta.over || !leg.peer.is_up() {
         return;
     }
     match meta.mouth.tick() {
@@ -454,7 +479,11 @@ fn speak(leg: &mut Leg, now: Instant) {
     if let Some(digit) = meta.mouth.take_sent() {
         (leg.sink)(LegTold::KeySent(digit.as_char()));
     }
-    meta.stats.said.store(meta.mouth.is_done(), Ordering::Relaxed);
+    if !meta.mouth.is_done() {
+        meta.stats.said_at_ms.store(0, Ordering::Relaxed);
+    } else if meta.stats.said_at_ms.load(Ordering::Relaxed) == 0 {
+        meta.stats.said_at_ms.store(meta.at_ms(now).max(1), Ordering::Relaxed);
+    }
 }
 
 fn refuse_stun(log: &SimLog, meta: &mut MetaLeg, why: &str) {

@@ -442,10 +442,10 @@ impl Life {
 
     fn is_quiet(&self, now: Instant, silence: Duration) -> bool {
         let loud_at = self.stats.loud_at_ms.load(Ordering::Relaxed);
-        let keys_done = self.keys_given || self.script.keys.is_empty();
-        let done = keys_done && self.stats.said.load(Ordering::Relaxed);
-        let since = (self.started + Duration::from_millis(loud_at)).max(self.busy_until());
-        done && loud_at > 0 && now >= since + silence
+        let said_at = self.stats.said_at_ms.load(Ordering::Relaxed);
+        let keys_given = self.keys_given || self.script.keys.is_empty();
+        let since = (self.started + Duration::from_millis(loud_at.max(said_at))).max(self.busy_until());
+        keys_given && said_at > 0 && loud_at > 0 && now >= since + silence
     }
 
     async fn end(mut self, by: HungUpBy, mailbox: &mut mpsc::Receiver<CallMsg>) {
@@ -468,20 +468,26 @@ impl Life {
         };
         let terminate = body::terminate(&self.facts, wall, ending, self.opaque.as_deref());
         self.deliver("terminate", terminate, delay);
-        let recording = match &self.taken {
-            Some((_, leg)) => self.relay.close(*leg).await,
-            None => None,
-        };
+        if let Some((_, leg)) = &self.taken {
+            self.relay.over(*leg).await;
+        }
         if let Some(browser) = self.browser {
             self.relay.close(browser).await;
         }
         self.aftermath(mailbox).await;
+        let recording = match &self.taken {
+            Some((_, leg)) => self.relay.close(*leg).await,
+            None => None,
+        };
         if let Some(pcm) = recording {
             self.tell(Happened::Recording { wav: sound::wav_base64(&pcm) });
         }
         let ended = self.ended(by);
         let event = CallEvent { at_ms: self.at_ms(), what: Happened::Ended(ended) };
-        let _ = self.events.send(event).await;
+        tokio::select! {
+            _ = self.events.send(event) => {}
+            () = self.world.stop.cancelled() => {}
+        }
     }
 
     /// What the node still says about a call that is over: late Graph requests are answered elsewhere (M8).
