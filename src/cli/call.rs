@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Exit, print};
 use crate::config::Secret;
 use crate::model::digits_of;
+use crate::node::dev::{Dev, DevOptions};
 use crate::sim::client::{self, Client, Lines};
 use crate::sim::control::{CallOrder, HangupOrder};
 use crate::sim::{CallEvent, Ended, Happened, HungUpBy, SimNumber, caller, sound};
@@ -138,9 +139,17 @@ async fn go(args: Args, mut order: CallOrder) -> Exit {
     place(&client, &sim_url, &order, &args).await
 }
 
-/// A node, a simulated Meta and the demo application in this very process.
-async fn booted(_client: &Client, _args: &Args, _order: CallOrder) -> Exit {
-    Exit::failed("booting a node in this process is not built yet: start `offhook dev` and say --node URL")
+/// A node, a simulated Meta and the demo application in this very process, gone when the call is over.
+async fn booted(client: &Client, args: &Args, order: CallOrder) -> Exit {
+    let answer_url = args.answer_url.clone().map(String::from);
+    let dev = match Dev::boot(DevOptions { answer_url, ..DevOptions::default() }).await {
+        Ok(dev) => dev,
+        Err(e) => return Exit::failed(format_args!("could not {e}")),
+    };
+    let order = CallOrder { to: args.to.clone(), ..order };
+    let exit = place(client, dev.sim.url(), &order, args).await;
+    dev.stop().await;
+    exit
 }
 
 /// What a node tells about itself where its Meta is a simulated one: `/.well-known/offhook.json`.
