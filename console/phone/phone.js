@@ -165,7 +165,7 @@ function addStep(event, words) {
     const more = document.createElement("small");
     more.textContent = words.more;
     if (event.event === "placed") more.className = "id";
-    what.append(more);
+    what.append(" ", more);
   }
   step.append(time, who, what);
   const steps = at("steps");

@@ -62,7 +62,7 @@ pub enum KeysStart {
 pub enum HangupRule {
     /// Never: the business hangs up, or [`CallControl::hangup`] is called.
     Never,
-    /// This long after the answer (or, unanswered, after the call was placed and T_window let it live).
+    /// This long after the answer.
     AfterAnswer(Duration),
     /// When everything is said and pressed and the business was heard and then was silent for `silence`; at the latest
     /// `most` after the last key, or after the answer.

@@ -101,7 +101,7 @@ async fn call(State(world): State<Arc<World>>, body: Bytes) -> Response {
     let told = own.clone();
     let sink = Box::new(move |news: LegTold| {
         // The page has gone: so has the user.
-        if let LegTold::Gone(_) = news {
+        if let LegTold::Closed | LegTold::Gone(_) = news {
             let _ = told.try_send(CallMsg::Hangup);
         }
     });

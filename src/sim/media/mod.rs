@@ -43,6 +43,7 @@ pub(crate) struct LegId(u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LegTold {
     Up,
+    Closed,
     Gone(String),
     FirstAudio,
     KeySent(char),
@@ -402,6 +403,7 @@ impl Task {
         for event in std::mem::take(&mut leg.peer.events) {
             match event {
                 PeerEvent::Up => (leg.sink)(LegTold::Up),
+                PeerEvent::Closed => (leg.sink)(LegTold::Closed),
                 PeerEvent::Gone(reason) => (leg.sink)(LegTold::Gone(reason)),
                 PeerEvent::Packet { pt, time, marker, payload } => {
                     if heard(leg, &self.log, pt, time, &payload, now)

@@ -91,7 +91,9 @@ pub(crate) struct MetaSide {
 pub(crate) enum PeerEvent {
     /// ICE and DTLS are up.
     Up,
-    /// The other side closed, or DTLS failed.
+    /// The other side closed in good order (DTLS close_notify).
+    Closed,
+    /// The path failed, for this reason.
     Gone(String),
     Packet {
         pt: u8,
@@ -248,7 +250,7 @@ impl Peer {
         self.expect_ssrc(bytes);
         let Ok(receive) = Receive::new(Protocol::Udp, from, self.local, bytes) else { return };
         if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
-            self.end(error.to_string());
+            self.end(PeerEvent::Gone(error.to_string()));
         }
         self.pump();
     }
@@ -259,7 +261,7 @@ impl Peer {
             return;
         }
         if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
-            self.end(error.to_string());
+            self.end(PeerEvent::Gone(error.to_string()));
         }
         self.pump();
     }
@@ -299,9 +301,9 @@ impl Peer {
         self.rtc.direct_api().expect_stream_rx(Ssrc::from(ssrc), None, mid, None);
     }
 
-    fn end(&mut self, reason: String) {
+    fn end(&mut self, how: PeerEvent) {
         if !std::mem::replace(&mut self.gone, true) {
-            self.events.push(PeerEvent::Gone(reason));
+            self.events.push(how);
         }
     }
 
@@ -320,12 +322,12 @@ impl Peer {
                     marker: packet.header.marker,
                     payload: packet.payload,
                 }),
-                Event::Closed => self.end("the other side closed".into()),
+                Event::Closed => self.end(PeerEvent::Closed),
                 _ => {}
             }
         }
         if !self.rtc.is_alive() {
-            self.end("the connection is closed".into());
+            self.end(PeerEvent::Closed);
         }
     }
 
@@ -337,7 +339,7 @@ impl Peer {
                     self.out.push(Datagram { to: t.destination, bytes: t.contents.to_vec() });
                 }
                 Ok(Output::Event(event)) => told(event),
-                Err(error) => return self.end(error.to_string()),
+                Err(error) => return self.end(PeerEvent::Gone(error.to_string())),
             }
         }
     }

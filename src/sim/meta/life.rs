@@ -354,10 +354,10 @@ impl Life {
                 self.tell(Happened::MediaUp);
                 self.start_keys(KeysStart::Answered).await;
             }
+            // A goodbye in the media is no hangup: Graph's terminate is (§5.3).
+            LegTold::Closed => self.log_media("the business closed the media path".into()),
             LegTold::Gone(reason) => {
-                // A goodbye in the media is no hangup: Graph's terminate is (§5.3).
-                let details = format!("the media path ended: {reason}");
-                self.world.log.add(Logged::Media { call_id: self.facts.call_id.clone(), details });
+                self.log_media(format!("the media path failed: {reason}"));
                 self.tell(Happened::MediaFailed { reason });
             }
             LegTold::FirstAudio => {
@@ -369,6 +369,10 @@ impl Life {
                 self.tell(Happened::DigitSent { digit });
             }
         }
+    }
+
+    fn log_media(&self, details: String) {
+        self.world.log.add(Logged::Media { call_id: self.facts.call_id.clone(), details });
     }
 
     fn node_told(&mut self, told: NodeTold) {
