@@ -213,6 +213,7 @@ impl Shell {
         if let Input::Fetched { fetch, .. } = &input {
             self.fetches.remove(fetch);
         }
+        let due = self.machine.poll_timeout().is_some_and(|deadline| deadline <= at);
         let logged = self.machine.loggable(at, &input).into_owned();
         self.machine.handle(at, input);
         let mut outputs = Vec::new();
@@ -220,7 +221,7 @@ impl Shell {
             outputs.push(output);
         }
         // A timer that came early moves nothing and is not worth a line.
-        if !(outputs.is_empty() && logged == Input::Timer) {
+        if due || !outputs.is_empty() || logged != Input::Timer {
             self.keep_line(log::entry_line(at, &logged, &outputs));
         }
         for output in outputs {

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, print};
 use crate::config::Secret;
-use crate::model::digits_of;
+use crate::model::{E164, digits_of};
 use crate::node::dev::{Dev, DevOptions};
 use crate::sim::client::{self, Client, Lines};
 use crate::sim::control::{CallOrder, HangupOrder};
@@ -141,12 +141,17 @@ async fn go(args: Args, mut order: CallOrder) -> Exit {
 
 /// A node, a simulated Meta and the demo application in this very process, gone when the call is over.
 async fn booted(client: &Client, args: &Args, order: CallOrder) -> Exit {
+    let number = match args.to.as_deref().map(E164::parse).transpose() {
+        Ok(number) => number,
+        Err(why) => return Exit::usage(format_args!("--to: {why}")),
+    };
+    let to = number.as_ref().map(ToString::to_string);
     let answer_url = args.answer_url.clone().map(String::from);
-    let dev = match Dev::boot(DevOptions { answer_url, ..DevOptions::default() }).await {
+    let dev = match Dev::boot(DevOptions { answer_url, number, ..DevOptions::default() }).await {
         Ok(dev) => dev,
         Err(e) => return Exit::failed(format_args!("could not {e}")),
     };
-    let order = CallOrder { to: args.to.clone(), ..order };
+    let order = CallOrder { to, ..order };
     let exit = place(client, dev.sim.url(), &order, args).await;
     dev.stop().await;
     exit

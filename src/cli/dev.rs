@@ -28,8 +28,12 @@ pub fn run(args: Args) -> Exit {
     };
     runtime.block_on(async {
         let port = args.port;
-        let options =
-            DevOptions { port: Some(port), answer_url: args.answer_url.map(String::from), data_dir: args.data_dir };
+        let options = DevOptions {
+            port: Some(port),
+            answer_url: args.answer_url.map(String::from),
+            data_dir: args.data_dir,
+            number: None,
+        };
         let dev = match Dev::boot(options).await {
             Ok(dev) => dev,
             Err(e) => {

@@ -9,7 +9,7 @@ use super::{Node, StartError};
 use crate::clock::Clock;
 use crate::config::{self, Config, Secret};
 use crate::model::{E164, Method};
-use crate::sim::{Sim, SimOptions, demo, world};
+use crate::sim::{Sim, SimNumber, SimOptions, demo, world};
 use crate::xml::ast::DocUrl;
 
 /// How a development world is to be.
@@ -19,6 +19,8 @@ pub struct DevOptions {
     pub port: Option<u16>,
     /// Instead of the demo application's.
     pub answer_url: Option<String>,
+    /// The business number, instead of the demo's.
+    pub number: Option<E164>,
     /// Instead of a temporary folder.
     pub data_dir: Option<PathBuf>,
 }
@@ -98,7 +100,9 @@ impl Dev {
     /// A port is taken, or a folder can't be written.
     pub async fn boot(options: DevOptions) -> Result<Self, DevError> {
         let folder = Folder::new(options.data_dir).map_err(DevError::Folder)?;
-        let sim = Sim::start(SimOptions::default()).await?;
+        let number = options.number.map_or_else(|| world::NUMBER.to_owned(), String::from);
+        let numbers = vec![SimNumber { number: number.clone(), ..SimNumber::default() }];
+        let sim = Sim::start(SimOptions { numbers, ..SimOptions::default() }).await?;
         let demo = match options.answer_url {
             Some(_) => None,
             None => Some(demo::start(LOOPBACK, world::AUTH_TOKEN).await.map_err(DevError::Demo)?),
@@ -106,7 +110,7 @@ impl Dev {
         let answer_url = options.answer_url.or_else(|| demo.as_ref().map(demo::Demo::answer_url)).unwrap_or_default();
         let hangup_url = demo.as_ref().map(demo::Demo::hangup_url);
         let port = options.port.unwrap_or(0);
-        let config = configuration(port, &sim, &answer_url, hangup_url.as_deref(), folder.path());
+        let config = configuration(port, &sim, &number, &answer_url, hangup_url.as_deref(), folder.path());
         let node = Node::start(config, Clock::real()).await?;
         let node_url = format!("http://{}", node.public);
         sim.set_node_url(node_url.clone());
@@ -115,7 +119,7 @@ impl Dev {
             node_url,
             sim,
             api_key: world::API_KEY.to_owned(),
-            number: world::NUMBER.to_owned(),
+            number,
             answer_url,
             node: Some(node),
             demo,
@@ -143,7 +147,14 @@ impl Dev {
     }
 }
 
-fn configuration(port: u16, sim: &Sim, answer_url: &str, hangup_url: Option<&str>, folder: &std::path::Path) -> Config {
+fn configuration(
+    port: u16,
+    sim: &Sim,
+    number: &str,
+    answer_url: &str,
+    hangup_url: Option<&str>,
+    folder: &std::path::Path,
+) -> Config {
     let secret = |text: &str| Secret::new(text);
     let url = |text: &str| DocUrl(Arc::from(text));
     let mut config = Config::with(secret(world::APP_SECRET), secret(world::VERIFY_TOKEN));
@@ -168,7 +179,7 @@ fn configuration(port: u16, sim: &Sim, answer_url: &str, hangup_url: Option<&str
         parent: None,
     });
     config.wabas.push(config::Waba { id: world::WABA.into(), account: world::ACCOUNT.into(), access_token: None });
-    if let Ok(number) = E164::parse(world::NUMBER) {
+    if let Ok(number) = E164::parse(number) {
         config.numbers.push(config::Number {
             number,
             phone_number_id: world::PHONE_NUMBER_ID.into(),
