@@ -1,7 +1,7 @@
 //! An Answer-URL application to try Offhook with, and to copy from: a spoken menu.
 //!
-//! Offhook asks `/answer` when somebody calls and does what the XML says. Each key leads to `/menu`; every request is
-//! signed, and what does not carry a right `X-Plivo-Signature-V3` is refused. Knows nothing of Offhook's insides.
+//! Offhook asks `/answer` when somebody calls and does what the XML says. Each key leads to `/menu`. What does not
+//! carry a right `X-Plivo-Signature-V3` is refused. Knows nothing of Offhook's insides.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,15 +23,13 @@ pub struct Demo {
     stop: CancellationToken,
 }
 
+/// Signatures cover our own base URL.
 struct App {
-    /// Our own base URL: signatures cover it.
     url: String,
     auth_token: String,
 }
 
-/// The answer to who is not Offhook.
 type Refused = (StatusCode, &'static str);
-
 /// A form, name by name.
 type Params = BTreeMap<String, Vec<String>>;
 

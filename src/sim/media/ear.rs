@@ -23,7 +23,6 @@ pub(crate) struct LegStats {
     pub(crate) loud_at_ms: AtomicU64,
     pub(crate) gaps: AtomicU64,
     pub(crate) clipped: AtomicU64,
-    pub(crate) packets: AtomicU64,
     /// Since when nothing is left to say or press, in milliseconds of the call; 0: something is.
     pub(crate) said_at_ms: AtomicU64,
 }
@@ -53,7 +52,6 @@ impl Ear {
 
     /// Hears one packet, `at_ms` into the call. True for the first one that is not silence.
     pub(crate) fn hear(&mut self, time: u32, payload: &[u8], at_ms: u64) -> bool {
-        self.stats.packets.fetch_add(1, Ordering::Relaxed);
         if let Some(expected) = self.next_time {
             let ahead = time.wrapping_sub(expected);
             if ahead > u32::MAX / 2 {

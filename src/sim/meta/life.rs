@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::answer;
 use super::body::{self, CallFacts, Ending};
 use super::graph::{Action, GraphFault};
-use super::offer::{DIGIT_PT, OPUS_PT, OfferSpec, offer};
+use super::offer::{OfferSpec, offer};
 use super::webhook::Door;
 use crate::ffi::opus::silence_frame;
 use crate::sim::caller::{CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep, KeysStart};
@@ -296,8 +296,8 @@ impl Life {
             ufrag: self.spec.ufrag.clone(),
             pwd: self.spec.pwd.clone(),
             ssrc: self.spec.ssrc,
-            opus_pt: OPUS_PT,
-            digit_pt: checked.digit_pt.map(|_| DIGIT_PT),
+            opus_pt: checked.opus_pt,
+            digit_pt: checked.digit_pt,
             dtls_active: !checked.business_active,
             remote_ufrag: checked.ufrag,
             remote_pwd: checked.pwd,

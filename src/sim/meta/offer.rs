@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 /// Payload types of Meta's offers.
-pub(crate) const OPUS_PT: u8 = 111;
-pub(crate) const DIGIT_PT: u8 = 126;
+const OPUS_PT: u8 = 111;
+const DIGIT_PT: u8 = 126;
 
 /// What varies from offer to offer.
 #[derive(Clone, Debug)]

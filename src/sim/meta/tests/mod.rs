@@ -286,7 +286,8 @@ async fn m11_reject_and_terminate_are_followed_by_the_webhook() {
     let hook = node.hook().await;
     assert_eq!(hook.call()["status"], "FAILED");
     let took = clock.now() - before;
-    assert!((40..=900).contains(&took.as_millis()), "{took:?}");
+    // 50 to 500 ms of Meta's, and what a busy machine adds.
+    assert!((50..=5_000).contains(&took.as_millis()), "{took:?}");
     assert_eq!(
         until(&mut events, |e| matches!(e, Happened::Hangup { .. })).await,
         Happened::Hangup { by: HungUpBy::Rejected }
