@@ -92,6 +92,14 @@ pub enum DevError {
 }
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// The admin listener of a world whose public port was named: where `interface.md` §2 has it.
+const ADMIN_PORT: u16 = 9090;
+
+/// `port` of the loopback if it is free now, else any. Neighbours of a named port are easy to remember.
+fn preferred(port: Option<u16>) -> SocketAddr {
+    let wished = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    wished.filter(|at| std::net::TcpListener::bind(at).is_ok()).unwrap_or(LOOPBACK)
+}
 
 impl Dev {
     /// Starts everything, on loopback.
@@ -102,15 +110,18 @@ impl Dev {
         let folder = Folder::new(options.data_dir).map_err(DevError::Folder)?;
         let number = options.number.map_or_else(|| world::NUMBER.to_owned(), String::from);
         let numbers = vec![SimNumber { number: number.clone(), ..SimNumber::default() }];
-        let sim = Sim::start(SimOptions { numbers, ..SimOptions::default() }).await?;
+        let named = options.port.filter(|port| *port != 0);
+        let beside = |by: u16| preferred(named.and_then(|port| port.checked_add(by)));
+        let sim = Sim::start(SimOptions { numbers, listen: beside(1), ..SimOptions::default() }).await?;
         let demo = match options.answer_url {
             Some(_) => None,
-            None => Some(demo::start(LOOPBACK, world::AUTH_TOKEN).await.map_err(DevError::Demo)?),
+            None => Some(demo::start(beside(2), world::AUTH_TOKEN).await.map_err(DevError::Demo)?),
         };
         let answer_url = options.answer_url.or_else(|| demo.as_ref().map(demo::Demo::answer_url)).unwrap_or_default();
         let hangup_url = demo.as_ref().map(demo::Demo::hangup_url);
         let port = options.port.unwrap_or(0);
-        let config = configuration(port, &sim, &number, &answer_url, hangup_url.as_deref(), folder.path());
+        let admin = preferred(named.map(|_| ADMIN_PORT));
+        let config = configuration(port, admin, &sim, &number, &answer_url, hangup_url.as_deref(), folder.path());
         let node = Node::start(config, Clock::real()).await?;
         let node_url = format!("http://{}", node.public);
         sim.set_node_url(node_url.clone());
@@ -149,6 +160,7 @@ impl Dev {
 
 fn configuration(
     port: u16,
+    admin: SocketAddr,
     sim: &Sim,
     number: &str,
     answer_url: &str,
@@ -159,7 +171,7 @@ fn configuration(
     let url = |text: &str| DocUrl(Arc::from(text));
     let mut config = Config::with(secret(world::APP_SECRET), secret(world::VERIFY_TOKEN));
     config.listen.public = (Ipv4Addr::LOCALHOST, port).into();
-    config.listen.admin = LOOPBACK;
+    config.listen.admin = admin;
     config.listen.media = LOOPBACK;
     config.listen.media_ports = 16;
     config.public.media_ips = vec![Ipv4Addr::LOCALHOST.into()];

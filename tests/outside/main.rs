@@ -7,5 +7,6 @@ mod cli;
 mod doors;
 mod first_call;
 mod interop;
+mod phone;
 mod speech;
 mod support;

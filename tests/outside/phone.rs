@@ -1,0 +1,120 @@
+//! The browser phone of `offhook dev` in a real Chromium: call, hear, press keys, hang up, and the page tells it all.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use crate::support::browser::{Browser, has_chromium};
+use crate::support::http;
+
+/// `offhook dev` as a user starts it; ended by SIGINT when dropped.
+struct Dev {
+    child: Child,
+    told: Vec<String>,
+}
+
+impl Dev {
+    fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(["dev", "--port", "0"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start dev");
+        let stdout = BufReader::new(child.stdout.take().expect("its output"));
+        let mut told = Vec::new();
+        for line in stdout.lines().map_while(Result::ok) {
+            let last = line.contains("Ctrl-C");
+            told.push(line);
+            if last {
+                break;
+            }
+        }
+        Self { child, told }
+    }
+
+    /// The address printed behind a name.
+    fn address(&self, name: &str) -> String {
+        let line = self.told.iter().find_map(|l| l.trim().strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in {:#?}", self.told)).trim().to_owned()
+    }
+
+    fn interrupt(&mut self) -> Option<i32> {
+        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        self.child.wait().expect("its end").code()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_calls_from_the_page_hears_the_menu_presses_a_key_and_hangs_up() {
+    if !has_chromium() {
+        return;
+    }
+    let mut dev = Dev::start(&[]);
+    let mut page = Browser::open(&dev.address("browser phone")).await;
+    page.eval("document.getElementById('call').click()").await;
+    page.until("document.getElementById('steps').innerText.includes('Speak') || document.getElementById('steps').innerText.includes('GetInput')").await;
+    page.until("document.getElementById('hear-level').value > 0.02").await;
+    page.eval("document.querySelector('[data-key=\"1\"]').click()").await;
+    page.until("document.querySelectorAll('#steps li').length > 8").await;
+    page.until("(document.getElementById('steps').innerText.match(/GetInput/g) ?? []).length >= 3").await;
+    if let Ok(folder) = std::env::var("OFFHOOK_TEST_PICTURES") {
+        for scheme in ["light", "dark"] {
+            page.prefer(scheme).await;
+            page.screenshot(&std::path::Path::new(&folder).join(format!("phone-{scheme}.png"))).await;
+        }
+    }
+    page.eval("document.getElementById('call').click()").await;
+    page.until("document.getElementById('steps').innerText.toLowerCase().includes('hung up') || document.getElementById('steps').innerText.toLowerCase().includes('ended')").await;
+    assert!(page.errors.is_empty(), "the page's console: {:#?}", page.errors);
+    let metrics = http::get(&dev.address("metrics")).await.text();
+    assert!(metrics.contains("offhook_calls_total{direction=\"inbound\",outcome=\"completed\"} 1"), "{metrics}");
+    assert_eq!(dev.interrupt(), Some(0), "Ctrl-C ends it cleanly");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_calls_through_a_running_dev_and_by_itself() {
+    let dev = Dev::start(&[]);
+    let node = dev.address("console").replace("/console/", "");
+    let folder = tempfile::tempdir().expect("a folder");
+    let heard = folder.path().join("heard.wav");
+    for args in [vec!["--node", node.as_str()], vec![]] {
+        let out = Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(["call", "--json", "--dtmf", "0", "--record"])
+            .arg(&heard)
+            .args(&args)
+            .output()
+            .expect("place a call");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert_eq!(out.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&out.stderr));
+        let events: Vec<serde_json::Value> =
+            text.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
+        for word in ["placed", "ringing", "answered", "media_up", "instruction", "digit_sent", "hangup"] {
+            assert!(events.iter().any(|e| e["event"] == word), "{word} in {text}");
+        }
+        let last = events.last().expect("an end");
+        assert_eq!((&last["event"], &last["ok"]), (&"ended".into(), &true.into()), "{text}");
+        assert!(last["heard_ms"].as_u64().expect("a number") > 500 && last["cause"].is_string(), "{text}");
+        let length = hound::WavReader::open(&heard).expect("a WAV file").duration();
+        assert!(length > 16_000, "more than a second was recorded");
+    }
+}
+
+#[test]
+fn a_call_to_an_application_that_fails_exits_1() {
+    let out = Command::new(env!("CARGO_BIN_EXE_offhook"))
+        .args(["call", "--json", "--answer-url", "http://127.0.0.1:1/answer"])
+        .output()
+        .expect("place a call");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("an end")).expect("JSON");
+    assert_eq!((&last["event"], &last["ok"]), (&"ended".into(), &false.into()));
+}
