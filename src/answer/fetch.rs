@@ -47,6 +47,13 @@ pub struct DocumentBody {
     pub status: u16,
 }
 
+/// Whether a body that was fetched is a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    Valid,
+    Invalid,
+}
+
 /// Fetches documents; cheap to clone.
 #[derive(Clone)]
 pub struct Fetcher {
@@ -60,17 +67,26 @@ impl Fetcher {
         Self { egress, clock, dice }
     }
 
-    /// Fetches one document.
+    /// Fetches one document and makes of its body what `read` does; `read` also says whether it was a valid one,
+    /// since that is part of the fetch's outcome (`interface.md` §4).
     ///
     /// # Errors
     /// Why there is none, to the last attempt.
-    pub async fn document(&self, job: &FetchJob) -> Result<DocumentBody, FetchFailure> {
+    pub async fn document<T>(
+        &self,
+        job: &FetchJob,
+        read: impl FnOnce(DocumentBody) -> (T, Validity),
+    ) -> Result<T, FetchFailure> {
         let begun = self.clock.now();
-        let fetched = self.fetch(job).await;
-        let outcome = fetched.as_ref().map_or_else(FetchFailure::outcome, |_| names::fetch::OK);
+        let fetched = self.fetch(job).await.map(read);
+        let outcome = match &fetched {
+            Ok((_, Validity::Valid)) => names::fetch::OK,
+            Ok((_, Validity::Invalid)) => names::fetch::INVALID,
+            Err(failure) => failure.outcome(),
+        };
         metrics::histogram!(names::ANSWER_FETCH_SECONDS, "kind" => job.kind.as_str(), "outcome" => outcome)
             .record(self.clock.now().duration_since(begun));
-        fetched
+        fetched.map(|(read, _)| read)
     }
 
     async fn fetch(&self, job: &FetchJob) -> Result<DocumentBody, FetchFailure> {

@@ -16,7 +16,7 @@ mod sign;
 mod tests;
 
 pub use dice::Dice;
-pub use fetch::{DocumentBody, FetchJob, Fetcher, charset};
+pub use fetch::{DocumentBody, FetchJob, Fetcher, Validity, charset};
 pub use fragment::{RetryOn, Settings};
 pub use notify::{NoticeJob, NoticeOutcome, NoticeReport, Notifier, NotifierLimits, Observer};
 pub use schedule::{GIVE_UP_AFTER, next_pause, retry_after};

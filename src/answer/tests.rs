@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    Dice, DocumentBody, FetchJob, Fetcher, NoticeJob, NoticeOutcome, Notifier, NotifierLimits, SigningKeys, sign,
+    Dice, DocumentBody, FetchJob, Fetcher, NoticeJob, NoticeOutcome, Notifier, NotifierLimits, SigningKeys, Validity,
+    sign,
 };
 use crate::call::machine::{FetchFailure, FetchKind, Notice, NoticeKind, Param, Params};
 use crate::clock::Clock;
@@ -56,8 +57,13 @@ fn open() -> Egress {
     egress(open_guard(), Vec::new())
 }
 
+/// Takes the body as it is.
+fn whole(body: DocumentBody) -> (DocumentBody, Validity) {
+    (body, Validity::Valid)
+}
+
 async fn document(job: FetchJob) -> Result<DocumentBody, FetchFailure> {
-    fetcher(open()).document(&job).await
+    fetcher(open()).document(&job, whole).await
 }
 
 /// Checks a request's signatures as a customer's server does: over the URL it knows itself by.
@@ -255,7 +261,7 @@ async fn r17_redirects_into_each_range_and_to_http_are_refused() {
     .await;
     let fetcher = fetcher(egress(Guard::new(true, vec![own.address]), Vec::new()));
     for (n, target) in inside.iter().enumerate() {
-        let refused = fetcher.document(&job(server.url(&format!("/{n}#rp=all&rc=5")))).await;
+        let refused = fetcher.document(&job(server.url(&format!("/{n}#rp=all&rc=5"))), whole).await;
         assert!(matches!(refused, Err(FetchFailure::UrlRefused { .. })), "{target}: {refused:?}");
     }
     assert_eq!((server.seen().len(), own.connections()), (inside.len(), 0));
@@ -263,7 +269,7 @@ async fn r17_redirects_into_each_range_and_to_http_are_refused() {
     let plain = Server::start(|_| Reply::ok("in the clear")).await;
     let to = plain.url("/");
     let (secure, cert) = Server::start_tls(&["h2"], move |_| Reply::redirect(302, to.clone())).await;
-    let refused = self::fetcher(egress(open_guard(), vec![cert])).document(&job(secure.https_url("/"))).await;
+    let refused = self::fetcher(egress(open_guard(), vec![cert])).document(&job(secure.https_url("/")), whole).await;
     assert!(matches!(refused, Err(FetchFailure::UrlRefused { .. })), "{refused:?}");
     assert_eq!((secure.seen().len(), plain.connections()), (1, 0));
 }
@@ -273,7 +279,7 @@ async fn r17_without_allow_insecure_nothing_inside_is_asked() {
     let (server, cert) = Server::start_tls(&["h2"], |_| Reply::ok(MENU)).await;
     let strict = fetcher(egress(Guard::default(), vec![cert]));
     for url in [server.https_url("/"), server.url("/"), format!("https://{}/", server.address)] {
-        let refused = strict.document(&job(url.clone())).await;
+        let refused = strict.document(&job(url.clone()), whole).await;
         assert!(matches!(refused, Err(FetchFailure::UrlRefused { .. })), "{url}: {refused:?}");
     }
     assert_eq!(server.connections(), 0);
@@ -313,7 +319,7 @@ async fn http_2_to_a_customer_and_its_connection_is_kept() {
     let (server, cert) = Server::start_tls(&["h2", "http/1.1"], |_| Reply::ok(MENU)).await;
     let fetcher = fetcher(egress(open_guard(), vec![cert]));
     for _ in 0..5 {
-        fetcher.document(&job(server.https_url("/answer"))).await.unwrap();
+        fetcher.document(&job(server.https_url("/answer")), whole).await.unwrap();
     }
     assert_eq!(server.connections(), 1);
     for seen in server.seen() {

@@ -21,7 +21,7 @@ use super::machine::{
 use super::record;
 use super::services::Services;
 use crate::admission::{NumberEntry, Slot};
-use crate::answer::{FetchJob, NoticeJob, SigningKeys};
+use crate::answer::{DocumentBody, FetchJob, NoticeJob, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
 use crate::media::{LegEvent, LegHandle, PlayItem};
 use crate::meta::ActionRequest;
@@ -333,18 +333,18 @@ impl Shell {
         let (fetcher, mailbox, max_body) =
             (self.services.fetcher.clone(), self.mailbox.clone(), self.services.max_body);
         let work = async move {
-            let result = fetcher.document(&job).await.map(|body| {
+            let read = |body: DocumentBody| {
                 let parsed = crate::xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
                 match parsed.document {
-                    Some(document) => Fetched::Document { document },
-                    None => Fetched::Refused {
-                        refusal: Refusal {
-                            first: parsed.first_fault.unwrap_or(FirstFault::Other),
-                            findings: parsed.findings,
-                        },
-                    },
+                    Some(document) => (Fetched::Document { document }, Validity::Valid),
+                    None => {
+                        let first = parsed.first_fault.unwrap_or(FirstFault::Other);
+                        let refusal = Refusal { first, findings: parsed.findings };
+                        (Fetched::Refused { refusal }, Validity::Invalid)
+                    }
                 }
-            });
+            };
+            let result = fetcher.document(&job, read).await;
             if let Err(failure) = &result {
                 warn!(kind = kind.as_str(), outcome = failure.outcome(), ?failure, "could not fetch a document");
             }

@@ -120,6 +120,8 @@ pub mod admission {
 /// `outcome` of [`ANSWER_FETCH_SECONDS`]; failures' words are `call::machine::FetchFailure::outcome`.
 pub mod fetch {
     pub const OK: &str = "ok";
+    /// Fetched, and refused by the validator.
+    pub const INVALID: &str = "invalid";
 }
 
 /// `kind` of [`ANSWER_FETCH_SECONDS`] beside `call::machine::FetchKind::as_str`.

@@ -99,6 +99,10 @@ async fn what_is_no_document_is_refused_whole() {
         assert_eq!(world.app.count("/hangup"), before + 1);
         assert!(!world.graph.actions(&wacid).contains(&"accept".to_owned()));
     }
+    for (outcome, count) in [("invalid", 4.0), ("status", 2.0), ("ok", 0.0)] {
+        let told = world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", outcome)]).await;
+        assert_eq!(told, count, "{outcome}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
