@@ -207,7 +207,7 @@ fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
         .filter_map(|prompt| match prompt {
             Prompt::Speak(speak) => speak::is_heard(speak).then(|| speak::item(speak)),
             Prompt::Play(play) => Some(play::item(play)),
-            Prompt::Wait(wait) => Some(once(Sound::Silence { ms: millis_u32(wait.length) })),
+            Prompt::Wait(wait) => Some(silence(wait.length)),
         })
         .collect()
 }
@@ -236,6 +236,8 @@ fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn millis_u32(duration: std::time::Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+/// Seconds of silence, as one second repeated: every call's pauses share its frames.
+fn silence(length: std::time::Duration) -> SoundItem {
+    let seconds = u16::try_from(length.as_secs()).unwrap_or(u16::MAX);
+    SoundItem { sound: Sound::Silence { ms: 1000 }, repeat: Repeat::Times(seconds) }
 }
