@@ -74,10 +74,7 @@ pub fn run(args: Args) -> Exit {
         Ok(order) => order,
         Err(why) => return Exit::usage(why),
     };
-    match super::runtime() {
-        Ok(runtime) => runtime.block_on(go(args, order)),
-        Err(why) => Exit::failed(why),
-    }
+    super::run_async(go(args, order))
 }
 
 /// What the options ask for, as far as they alone can tell.

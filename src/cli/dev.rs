@@ -22,11 +22,7 @@ pub struct Args {
 
 /// Runs it until SIGINT or SIGTERM.
 pub fn run(args: Args) -> Exit {
-    let runtime = match super::runtime() {
-        Ok(runtime) => runtime,
-        Err(e) => return Exit::failed(e),
-    };
-    runtime.block_on(async {
+    super::run_async(async {
         let port = args.port;
         let options = DevOptions {
             port: Some(port),

@@ -139,6 +139,18 @@ fn default_format(command: &Command) -> LogFormat {
     }
 }
 
+/// Runs a command's asynchronous work to its end. What it left on blocking threads (a synthesiser in the middle of a
+/// prompt) is not waited for.
+fn run_async(work: impl Future<Output = Exit>) -> Exit {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(e) => return Exit::failed(e),
+    };
+    let exit = runtime.block_on(work);
+    runtime.shutdown_background();
+    exit
+}
+
 /// The runtime that a command's asynchronous work runs on: all cores, named threads.
 ///
 /// # Errors

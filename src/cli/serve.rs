@@ -20,11 +20,7 @@ pub fn run(args: Args) -> Exit {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    let runtime = match super::runtime() {
-        Ok(runtime) => runtime,
-        Err(e) => return Exit::failed(e),
-    };
-    runtime.block_on(async {
+    super::run_async(async {
         let node = match Node::start(config, Clock::real()).await {
             Ok(node) => node,
             Err(e) => return Exit::failed(format_args!("could not {e}")),

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::drain::EndTimes;
 use super::{Node, StartError};
 use crate::clock::Clock;
 use crate::config::{self, Config, Secret};
@@ -152,7 +152,7 @@ impl Dev {
     /// Ends everything in order.
     pub async fn stop(mut self) {
         if let Some(node) = self.node.take() {
-            node.end(Duration::from_secs(1)).await;
+            node.end(EndTimes::NOW).await;
         }
         drop(self.demo.take());
     }

@@ -8,12 +8,28 @@ use tracing::{info, warn};
 use super::Node;
 use crate::model::HangupCause;
 
-/// After the drain time, what is left of the calls gets so long to say goodbye to Graph and to write its records.
-const CUT_TIME: Duration = Duration::from_secs(3);
-/// The same after a second signal.
-const NOW_TIME: Duration = Duration::from_millis(1_500);
-/// What waits to be sent to customers gets one more round and so long.
-const NOTICES_TIME: Duration = Duration::from_secs(2);
+/// How long each step of the end may take; together they keep R9's figures.
+#[derive(Clone, Copy)]
+pub(super) struct EndTimes {
+    /// For Graph to hear of the calls that are cut, and to confirm it.
+    calls: Duration,
+    /// For work under way: records to the disk, requests to Graph.
+    work: Duration,
+    /// For callbacks: one more round each.
+    notices: Duration,
+}
+
+impl EndTimes {
+    /// After the drain time: out within 5 s more.
+    pub(super) const DRAINED: Self = Self::of(2_000, 500, 1_500);
+    /// After a second signal: out within 2 s.
+    pub(super) const NOW: Self = Self::of(700, 200, 500);
+
+    const fn of(calls: u64, work: u64, notices: u64) -> Self {
+        let ms = Duration::from_millis;
+        Self { calls: ms(calls), work: ms(work), notices: ms(notices) }
+    }
+}
 
 /// SIGINT and SIGTERM.
 struct Signals {
@@ -42,7 +58,7 @@ pub async fn until_stopped(node: Node) -> std::io::Result<()> {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(e) => {
-            node.end(Duration::ZERO).await;
+            node.end(EndTimes::NOW).await;
             return Err(e);
         }
     };
@@ -56,7 +72,7 @@ pub async fn until_stopped(node: Node) -> std::io::Result<()> {
         left = node.registry.until_empty(node.drain_at_most) => left,
         () = signals.next() => {
             warn!(live = node.registry.len(), "second signal: ending now");
-            node.end(NOW_TIME).await;
+            node.end(EndTimes::NOW).await;
             return Ok(());
         }
     };
@@ -64,7 +80,7 @@ pub async fn until_stopped(node: Node) -> std::io::Result<()> {
         warn!(live = drained, "drain time over: ending the calls that are left");
     }
     tokio::select! {
-        () = node.end(CUT_TIME) => {}
+        () = node.end(EndTimes::DRAINED) => {}
         () = signals.next() => {}
     }
     Ok(())
@@ -77,18 +93,18 @@ impl Node {
         self.gate.drain();
     }
 
-    /// Ends the calls that are left, at most within `at_most`, then everything else.
-    pub async fn end(&self, at_most: Duration) {
+    /// Ends the calls that are left, then everything else.
+    pub(super) async fn end(&self, times: EndTimes) {
         self.stop_admitting();
         self.registry.cut_all(HangupCause::Drained);
-        self.registry.until_empty(at_most).await;
+        self.registry.until_empty(times.calls).await;
         self.stop_public.cancel();
         self.tasks.close();
         // Terminates on their way to Graph, records on their way to the disk.
-        if tokio::time::timeout(at_most.max(NOW_TIME), self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(times.work, self.tasks.wait()).await.is_err() {
             warn!("some work was not finished in time");
         }
-        let cut_off = self.notifier.drain(NOTICES_TIME).await;
+        let cut_off = self.notifier.drain(times.notices).await;
         if cut_off > 0 {
             warn!(notices = cut_off, "callbacks not delivered");
         }

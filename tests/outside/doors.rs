@@ -191,3 +191,33 @@ async fn r09_drain_rejects_new_calls_and_lets_live_ones_go_on() {
     world.app.wait("/hangup").await;
     assert_eq!(world.node.wait(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r09_what_is_left_after_the_drain_time_ends_as_drained() {
+    let mut world = world(|w| w.drain_seconds = 1).await;
+    let live = connect(&world.node, &silent_offer()).await;
+    world.app.wait("/answer").await;
+    let signalled = offhook::clock::Clock::real().now();
+    world.node.signal("TERM");
+    world.graph.wait(&live, "reject").await;
+    let hangup = world.app.wait("/hangup").await;
+    assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("5010", "Error"));
+    assert_eq!(world.node.wait(), Some(0));
+    let took = signalled.elapsed();
+    assert!((1.0..6.0).contains(&took.as_secs_f64()), "drain_seconds + 5 s at most: {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r09_a_second_signal_ends_everything_within_two_seconds() {
+    let mut world = world(|w| w.drain_seconds = 60).await;
+    let live = connect(&world.node, &silent_offer()).await;
+    world.app.wait("/answer").await;
+    world.node.signal("TERM");
+    world.node.until_metric("offhook_calls_active", &[], 1.0).await;
+    let signalled = offhook::clock::Clock::real().now();
+    world.node.signal("TERM");
+    world.graph.wait(&live, "reject").await;
+    assert_eq!(world.node.wait(), Some(0));
+    assert!(signalled.elapsed().as_secs_f64() < 2.5, "{:?}", signalled.elapsed());
+    assert_eq!(world.app.count("/hangup"), 1);
+}

@@ -30,6 +30,7 @@ pub struct Wanted {
     pub accept_wait_ms: u64,
     pub allow_insecure: bool,
     pub cps: u32,
+    pub drain_seconds: u32,
     pub limits: String,
     pub answer: String,
 }
@@ -46,6 +47,7 @@ impl Wanted {
             accept_wait_ms: 3000,
             allow_insecure: true,
             cps: 100,
+            drain_seconds: 5,
             limits: String::new(),
             answer: String::new(),
         }
@@ -84,7 +86,7 @@ allow_insecure = {insecure}
 {answer}
 [limits]
 default_cps = 100
-drain_seconds = 5
+drain_seconds = {drain}
 {limits}
 [[account]]
 auth_id = "{AUTH_ID}"
@@ -110,6 +112,7 @@ answer_url = "{answer_url}"
             answer = self.answer,
             limits = self.limits,
             cps = self.cps,
+            drain = self.drain_seconds,
             answer_url = self.answer_url,
             extra = self.extra,
         )
