@@ -356,10 +356,8 @@ impl Shell {
 
     /// The prompt of a sound, being made from now on if it isn't ready.
     fn prompt(&mut self, sound: &Sound) -> Arc<Prompt> {
-        if let Some(prompt) = self.prepared.get(sound) {
-            if prompt.failure().is_none() {
-                return prompt.clone();
-            }
+        if let Some(prompt) = self.prepared.get(sound).filter(|prompt| prompt.failure().is_none()) {
+            return prompt.clone();
         }
         let prompt = self.services.sounds.prompt(sound);
         if self.prepared.len() >= PREPARED_MAX {
