@@ -1,6 +1,6 @@
 //! A live call's event log as it grows: written by the shell, followed by the API and whoever watches.
 //!
-//! Bounded: past [`LINES_MAX`] lines or [`BYTES_MAX`] bytes the log says so once and keeps no more; the store
+//! Bounded: past `LINES_MAX` lines or `BYTES_MAX` bytes the log says so once and keeps no more; the store
 //! gets the same lines. What a line holds is the business of `call::log`.
 
 use std::sync::{Arc, Mutex, PoisonError};

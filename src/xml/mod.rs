@@ -5,7 +5,7 @@
 //! business of `call::machine`.
 //!
 //! The way of a body: `decode` (bytes to text) → `tree` (well-formed XML, with `grammar`) → `lint` (elements, with
-//! `attributes` and `value`) → [`ast`]. [`write`] goes back.
+//! `attributes` and `value`) → [`ast`]. [`mod@write`] goes back.
 
 pub mod ast;
 mod attributes;

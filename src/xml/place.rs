@@ -49,7 +49,7 @@ impl<'t> Locator<'t> {
 pub(super) const START: Position = Position { line: 1, column: 1 };
 
 /// A line's text, without its end, and the byte in it where a column begins (its end for a column past it). What
-/// [`Locator`] does, backwards: for those who draw a caret.
+/// `Locator` does, backwards: for those who draw a caret.
 pub fn line_at(text: &str, at: Position) -> Option<(&str, usize)> {
     let mut rest = text;
     for _ in 1..at.line {
