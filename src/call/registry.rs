@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
 use super::live::LiveLog;
@@ -287,6 +288,7 @@ impl Registry {
             sdp: None,
             opaque: None,
             deadline: None,
+            overtaken: CancellationToken::new(),
         };
         let graph = self.0.services.graph.clone();
         self.0.services.tasks.spawn(async move {

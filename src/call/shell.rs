@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use super::live::LiveLog;
@@ -37,6 +38,10 @@ const PREPARED_MAX: usize = 64;
 
 /// T_window at its shortest (`meta-calling.md` §7).
 const ANSWER_WINDOW: Duration = Duration::from_secs(30);
+
+/// How long a request to Graph waits for the answer to the one before it, so that Meta sees a call's requests in
+/// the order they were decided on, whatever connections carry them; past it, it goes out all the same.
+const IN_ORDER: Duration = Duration::from_millis(250);
 
 /// A fact and when it came in.
 #[derive(Debug)]
@@ -94,6 +99,13 @@ pub(super) struct Begin {
     pub(super) view: Arc<super::registry::LiveCall>,
 }
 
+/// A request to Graph.
+struct Asked {
+    answered: JoinHandle<()>,
+    /// Ends its tries.
+    overtaken: CancellationToken,
+}
+
 /// A running call.
 struct Shell {
     services: Arc<Services>,
@@ -113,6 +125,8 @@ struct Shell {
     arrived: Instant,
     last: CallTime,
     fetches: BTreeMap<FetchId, AbortHandle>,
+    /// The last request to Graph.
+    asked: Option<Asked>,
     prepared: HashMap<Sound, Arc<Prompt>>,
     remarks: Vec<String>,
     findings: Vec<crate::xml::ast::Finding>,
@@ -147,6 +161,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
         arrived,
         last: CallTime(0),
         fetches: BTreeMap::new(),
+        asked: None,
         prepared: HashMap::new(),
         remarks: Vec::new(),
         findings: Vec::new(),
@@ -210,8 +225,17 @@ impl Shell {
         let since = at.saturating_duration_since(self.arrived);
         let at = CallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)).max(self.last);
         self.last = at;
-        if let Input::Fetched { fetch, .. } = &input {
-            self.fetches.remove(fetch);
+        match &input {
+            Input::Fetched { fetch, .. } => {
+                self.fetches.remove(fetch);
+            }
+            // The user has gone: Graph is asked no further time for what was to be done about the call (R6).
+            Input::Terminated { .. } => {
+                if let Some(asked) = &self.asked {
+                    asked.overtaken.cancel();
+                }
+            }
+            _ => {}
         }
         let due = self.machine.poll_timeout().is_some_and(|deadline| deadline <= at);
         let logged = self.machine.loggable(at, &input).into_owned();
@@ -276,7 +300,7 @@ impl Shell {
         }
     }
 
-    fn ask_graph(&self, action: GraphAction) {
+    fn ask_graph(&mut self, action: GraphAction) {
         let Some(wacid) = self.wacid.clone() else { return };
         if self.sdp.is_empty() && matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
             return;
@@ -289,13 +313,20 @@ impl Shell {
             sdp: Some(self.sdp.clone()),
             opaque: Some(crate::meta::callback_data(self.call, &self.services.node_id)),
             deadline: self.answer_window(action),
+            overtaken: CancellationToken::new(),
         };
-        if action == GraphAction::Accept {
-            let took = self.services.clock.now().saturating_duration_since(self.arrived);
-            metrics::histogram!(names::SETUP_SECONDS).record(took.as_secs_f64());
-        }
+        let overtaken = request.overtaken.clone();
         let (graph, mailbox) = (self.services.graph.clone(), self.mailbox.clone());
+        let (clock, arrived, before) = (self.services.clock.clone(), self.arrived, self.asked.take());
         let ask = async move {
+            if let Some(before) = before {
+                let _ = tokio::time::timeout(IN_ORDER, before.answered).await;
+                before.overtaken.cancel();
+            }
+            if action == GraphAction::Accept {
+                let took = clock.now().saturating_duration_since(arrived);
+                metrics::histogram!(names::SETUP_SECONDS).record(took.as_secs_f64());
+            }
             let outcome = graph.call_action(request).await;
             match &outcome {
                 GraphOutcome::Done | GraphOutcome::Gone => debug!(action = action.as_str(), ?outcome, "Graph"),
@@ -303,7 +334,7 @@ impl Shell {
             }
             mailbox.tell(Input::Graph { action, outcome });
         };
-        self.services.tasks.spawn(ask.in_current_span());
+        self.asked = Some(Asked { answered: self.services.tasks.spawn(ask.in_current_span()), overtaken });
     }
 
     /// No try of `pre_accept` or `accept` begins past the user's ringing (T_window, at most 60 s).
@@ -461,6 +492,7 @@ pub(super) async fn end_after_fault(services: &Services, view: &super::registry:
             sdp: None,
             opaque: None,
             deadline: None,
+            overtaken: CancellationToken::new(),
         };
         services.graph.call_action(request).await;
     }

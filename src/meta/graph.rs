@@ -17,6 +17,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 use super::error::{Again, Trouble, Verdict, classify, is_alarm};
 use super::retry::{Budget, Fault, Policy};
@@ -89,6 +90,9 @@ pub struct ActionRequest {
     pub opaque: Option<String>,
     /// No try begins or lasts past this instant: the end of the answer window (`meta-calling.md` §7).
     pub deadline: Option<Instant>,
+    /// Once cancelled no try begins any more, and one under way is the last: the user has gone, or a later request
+    /// about the call has taken this one's place (R6).
+    pub overtaken: CancellationToken,
 }
 
 impl ActionRequest {
@@ -169,6 +173,9 @@ impl Graph {
         if !self.may_wait(Duration::ZERO, request.deadline) {
             return GraphOutcome::Timeout;
         }
+        if request.overtaken.is_cancelled() {
+            return GraphOutcome::Gone;
+        }
         self.with_budget(|budget, now| budget.request(now));
         let action = Action::from(request.action);
         let mut unsure = false;
@@ -197,12 +204,17 @@ impl Graph {
             let Some(pause) = pause.filter(|pause| self.may_wait(*pause, request.deadline)) else {
                 return outcome(fault);
             };
+            if request.overtaken.is_cancelled() {
+                return outcome(fault);
+            }
             if !self.with_budget(Budget::retry) {
                 tracing::warn!(action = action.as_str(), "Graph: no further try, a tenth of all requests are retries");
                 return outcome(fault);
             }
             tracing::debug!(action = action.as_str(), tries, ?fault, ?pause, "Graph: once more");
-            tokio::time::sleep(pause).await;
+            if request.overtaken.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return outcome(fault);
+            }
         }
         GraphOutcome::Timeout
     }

@@ -141,6 +141,7 @@ fn request(action: GraphAction) -> ActionRequest {
         sdp: Some(Arc::from("v=0\r\n")),
         opaque: Some(crate::meta::callback_data(CallUuid(uuid::Uuid::nil()), "node-a")),
         deadline: None,
+        overtaken: CancellationToken::new(),
     }
 }
 
@@ -244,6 +245,26 @@ async fn r06_nothing_is_tried_past_the_deadline() {
     assert_eq!(graph.call_action(soon.clone()).await, GraphOutcome::ServerError { status: 503 });
     soon.deadline = Some(clock.now());
     assert_eq!(graph.call_action(soon).await, GraphOutcome::Timeout, "past already: not even one");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn r06_a_request_that_is_overtaken_is_not_tried_again() {
+    let server = Server::start([BUSY, BUSY, BUSY]).await;
+    let mut config = config(&server.url);
+    config.policy.answering = vec![Duration::from_secs(30); 2];
+    let graph = Graph::new(config, Clock::real()).unwrap();
+    let accept = request(GraphAction::Accept);
+    let overtaken = accept.overtaken.clone();
+    let later = async {
+        while server.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        overtaken.cancel();
+    };
+    let (outcome, ()) = tokio::join!(graph.call_action(accept.clone()), later);
+    assert_eq!(outcome, GraphOutcome::ServerError { status: 503 }, "at once, and not after the pause");
+    assert_eq!(graph.call_action(accept).await, GraphOutcome::Gone, "nor is it begun");
     assert_eq!(server.seen().len(), 1);
 }
 
