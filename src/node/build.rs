@@ -28,8 +28,6 @@ use crate::webhook::{self, Door, DoorConfig};
 
 /// T_media_dead (`meta-calling.md` §7).
 const MEDIA_DEAD: Duration = Duration::from_secs(30);
-/// How often gauges that are read from elsewhere are written.
-const GAUGES_EVERY: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Node {
@@ -47,7 +45,7 @@ impl Node {
         let stop_public = stop_all.child_token();
         let tasks = TaskTracker::new();
         tokio::spawn(metrics.clone().upkeep(stop_all.clone()));
-        tokio::spawn(observe::exporter::serve(admin_listener, metrics, health.clone(), stop_all.clone()));
+        tokio::spawn(observe::exporter::serve(admin_listener, metrics.clone(), health.clone(), stop_all.clone()));
 
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let dice = Dice::system();
@@ -104,7 +102,8 @@ impl Node {
             clock: clock.clone(),
         };
         tokio::spawn(api::server::serve(public_listener, doors, stop_public.clone()));
-        tokio::spawn(publish_gauges(gate.clone(), stop_all.clone()));
+        let counted = gate.clone();
+        metrics.refresh_with(move || counted.publish_gauges());
         tokio::spawn(forget(store.clone(), clock, config.retention.event_log_days, stop_all.clone()));
         health.ready();
         Ok(Self {
@@ -217,13 +216,6 @@ fn tell_of_notice(report: &NoticeReport<'_>) {
         NoticeOutcome::Failed { why } => {
             warn!(call_uuid = %call, kind, attempts = report.attempts, %why, "callback could not be delivered");
         }
-    }
-}
-
-async fn publish_gauges(gate: Arc<Gate>, stop: CancellationToken) {
-    let mut every = tokio::time::interval(GAUGES_EVERY);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        gate.publish_gauges();
     }
 }
 

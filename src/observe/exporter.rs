@@ -3,7 +3,7 @@
 //! The admin listener shares nothing with the public one, so that it answers whatever happens there (R23).
 
 use std::convert::Infallible;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +25,11 @@ const SECONDS: &[f64] =
 
 /// The process's metrics; cheap to clone.
 #[derive(Clone)]
-pub struct Metrics(PrometheusHandle);
+pub struct Metrics {
+    recorder: PrometheusHandle,
+    /// Writes the gauges that are read from elsewhere.
+    refresh: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>,
+}
 
 impl Metrics {
     /// Installs the recorder, once a process, and describes every metric. [`Metrics::upkeep`] must run.
@@ -46,12 +50,21 @@ impl Metrics {
             describe();
             Ok(handle)
         });
-        handle.clone().map(Self)
+        handle.clone().map(|recorder| Self { recorder, refresh: Arc::default() })
+    }
+
+    /// Has gauges written by `refresh` just before they are shown, so that they hold at that instant. Once; a
+    /// second has no effect.
+    pub fn refresh_with(&self, refresh: impl Fn() + Send + Sync + 'static) {
+        let _ = self.refresh.set(Box::new(refresh));
     }
 
     /// The Prometheus text.
     pub fn render(&self) -> String {
-        self.0.render()
+        if let Some(refresh) = self.refresh.get() {
+            refresh();
+        }
+        self.recorder.render()
     }
 
     /// Keeps histograms from growing, and tells of log lines left out. Runs until cancelled.
@@ -59,7 +72,7 @@ impl Metrics {
         let mut tick = tokio::time::interval(Duration::from_secs(5));
         let mut told = logs::left_out();
         while cancel.run_until_cancelled(tick.tick()).await.is_some() {
-            self.0.run_upkeep();
+            self.recorder.run_upkeep();
             let left_out = logs::left_out();
             if left_out > told {
                 tracing::warn!(lines = left_out - told, "log lines left out: more than 1,000 a second of a kind");
@@ -109,7 +122,7 @@ const CONNECTIONS: usize = 64;
 
 /// Serves the admin listener until cancelled.
 pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health, cancel: CancellationToken) {
-    let room = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
     let accept = async || {
         let permit = room.clone().acquire_owned().await;
         (permit, listener.accept().await)
@@ -181,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn admin_listener_tells_of_everything() {
         let metrics = Metrics::install().expect("the only recorder of this process");
-        let health = Health::new();
+        let (health, refresher) = (Health::new(), metrics.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let cancel = CancellationToken::new();
@@ -194,7 +207,7 @@ mod tests {
         assert!(get(at, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(at, "/webhooks/meta").await.starts_with("HTTP/1.1 404"));
 
-        metrics::gauge!(names::NUMBER_SLOTS_IN_USE, "number" => "918035737458").set(1.0);
+        refresher.refresh_with(|| metrics::gauge!(names::NUMBER_SLOTS_IN_USE, "number" => "918035737458").set(1.0));
         metrics::histogram!(names::SETUP_SECONDS).record(0.2);
         metrics::histogram!(names::ANSWER_FETCH_SECONDS, "kind" => "answer", "outcome" => "ok").record(0.1);
         metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => "accept", "status" => "200").record(0.1);
