@@ -1,9 +1,10 @@
 //! `/webhooks/meta` on the public listener (`interface.md` §3, `meta-calling.md` §2.1).
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, EXPECT};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Body;
@@ -15,6 +16,9 @@ use super::route::{Calls, Door, Effect};
 const BODY_MAX: usize = 3 * 1024 * 1024;
 /// A body that takes longer is given up (R10).
 const BODY_TIME: Duration = Duration::from_secs(15);
+/// What is still taken of a body that is too large, and for how long, before the answer is given.
+const REST_MAX: usize = 16 * 1024 * 1024;
+const REST_TIME: Duration = Duration::from_secs(2);
 
 /// Answers one request to `/webhooks/meta`. Everything a body says has been taken on when the answer is given.
 pub async fn handle<C, B>(door: &Door<C>, request: Request<B>) -> Response<Full<Bytes>>
@@ -61,13 +65,19 @@ fn verification<C: Calls>(door: &Door<C>, query: &str) -> Response<Full<Bytes>> 
 
 async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time: Duration) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    let mut body = std::pin::pin!(body);
     let refused = |effect, status| {
         door.count(&Kind::BODY, effect);
         empty(status)
     };
-    let body = match tokio::time::timeout(body_time, read(body)).await {
+    let body = match tokio::time::timeout(body_time, read(body.as_mut())).await {
         Ok(Ok(body)) => body,
-        Ok(Err(Unread::TooLarge)) => return refused(Effect::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
+        Ok(Err(Unread::TooLarge)) => {
+            if !head.headers.contains_key(EXPECT) {
+                let _ = tokio::time::timeout(REST_TIME, drop_rest(body)).await;
+            }
+            return refused(Effect::TooLarge, StatusCode::PAYLOAD_TOO_LARGE);
+        }
         // The sender has gone, or dawdles: nobody to count, and nothing was read.
         Ok(Err(Unread::Broken)) => return empty(StatusCode::BAD_REQUEST),
         Err(_) => return empty(StatusCode::REQUEST_TIMEOUT),
@@ -89,13 +99,12 @@ enum Unread {
 }
 
 /// The body, counted while it is read, whatever length it claims.
-async fn read<B: Body>(body: B) -> Result<Vec<u8>, Unread> {
+async fn read<B: Body>(mut body: Pin<&mut B>) -> Result<Vec<u8>, Unread> {
     let claimed = body.size_hint().lower();
     if claimed > BODY_MAX as u64 {
         return Err(Unread::TooLarge);
     }
     let mut read = Vec::new();
-    let mut body = std::pin::pin!(body);
     while let Some(frame) = body.as_mut().frame().await {
         let Ok(mut data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
         if read.len() + data.remaining() > BODY_MAX {
@@ -109,4 +118,16 @@ async fn read<B: Body>(body: B) -> Result<Vec<u8>, Unread> {
         }
     }
     Ok(read)
+}
+
+/// Takes and drops what the sender of a body that is too large still writes: closed on unread bytes, a connection
+/// is reset, and the answer is lost with it (RFC 9112 §9.6). One that waits to be asked for its body has none.
+async fn drop_rest<B: Body>(mut body: Pin<&mut B>) {
+    let mut dropped = 0;
+    while let Some(Ok(frame)) = body.as_mut().frame().await {
+        dropped += frame.into_data().map_or(0, |data| data.remaining());
+        if dropped > REST_MAX {
+            return;
+        }
+    }
 }
