@@ -77,10 +77,10 @@ pub struct Public {
 /// Binds a listener and tells the address, which port 0 leaves open.
 ///
 /// # Errors
-/// The system's, with the address.
+/// The system's, with the address; reads well after "could not …".
 pub async fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
-    let listener = TcpListener::bind(at).await.map_err(|e| format!("could not listen on {at}: {e}"))?;
-    let bound = listener.local_addr().map_err(|e| format!("could not listen on {at}: {e}"))?;
+    let listener = TcpListener::bind(at).await.map_err(|e| format!("listen on {at}: {e}"))?;
+    let bound = listener.local_addr().map_err(|e| format!("listen on {at}: {e}"))?;
     Ok((listener, bound))
 }
 
