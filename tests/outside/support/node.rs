@@ -130,13 +130,18 @@ pub struct Node {
 
 /// A free TCP port of the loopback.
 pub fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    socket.local_addr().expect("its address").port()
+    free(|at| std::net::TcpListener::bind(at).is_ok())
 }
 
 fn free_udp_port() -> u16 {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    socket.local_addr().expect("its address").port()
+    free(|at| std::net::UdpSocket::bind(at).is_ok())
+}
+
+/// Below the range that the system takes ports from: no connection of a test beside this one gets it in the moment
+/// before the node binds it.
+fn free(bound: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
+    let mut tries = (0..100).map(|_| rand::random_range(20_000..32_000));
+    tries.find(|port| bound((std::net::Ipv4Addr::LOCALHOST, *port))).expect("a free port")
 }
 
 impl Node {
