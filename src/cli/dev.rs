@@ -28,7 +28,7 @@ pub fn run(args: Args) -> Exit {
             port: Some(port),
             answer_url: args.answer_url.map(String::from),
             data_dir: args.data_dir,
-            number: None,
+            ..DevOptions::default()
         };
         let dev = match Dev::boot(options).await {
             Ok(dev) => dev,

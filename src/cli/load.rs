@@ -1,28 +1,350 @@
-//! `offhook load`: the load generator. Comes with a later version; its options are settled (`interface.md` §1).
+//! `offhook load`: calls at a steady rate through the simulated Meta, and what was measured of them.
+//!
+//! The load itself runs where the simulated Meta does (`sim::load`): booted here with a node of its own, booted here
+//! alone for a node that points at it (`--meta-listen`), or the one that `--node` works with. This command orders it
+//! over `/_sim/load` and prints its report.
 
-use super::Exit;
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::Request;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::call::{ANSWER_WITHIN, refusal};
+use super::simulated::NodeFacts;
+use super::{Exit, print};
+use crate::config::Secret;
+use crate::model::{E164, digits_of};
+use crate::node::dev::{Dev, DevOptions, LoadOptions};
+use crate::sim::client::{self, Client, Lines};
+use crate::sim::control::{CallOrder, HOLD_MAX, StopOrder};
+use crate::sim::load::{LoadEvent, LoadOrder, Percentiles, Progress, Summary};
+use crate::sim::{Sim, SimNumber, SimOptions, world};
+
+/// Longest line of a report.
+const LINE_BYTES_MAX: usize = 1 << 20;
+/// Relays of a simulated Meta that is booted for the load alone.
+const RELAYS: u16 = 4;
 
 /// Options of `offhook load`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Calls begun a second
+    /// Calls begun a second, whatever becomes of those before
     #[arg(long, value_name = "R")]
     pub rate: f64,
     /// Calls in all
     #[arg(long, value_name = "N")]
     pub calls: u64,
-    /// How long each call is held
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    pub hold: u32,
-    /// With media: ICE, DTLS-SRTP and Opus on every call
+    /// How long each answered call is held before its caller hangs up
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    pub hold: f64,
+    /// With media: ICE, DTLS-SRTP and Opus on every call; else signalling only, and the path of the media stays dead
     #[arg(long)]
     pub media: bool,
-    /// Load this node (its base URL) instead of booting one
+    /// Load this node (its base URL) instead of booting one; its graph_url must be a simulated Meta
     #[arg(long, value_name = "URL")]
     pub node: Option<url::Url>,
+    /// Boot only the simulated Meta, at this address, for --node or any other program that has
+    /// http://ADDR/v23.0 as its Graph API
+    #[arg(long, value_name = "ADDR", requires = "node")]
+    pub meta_listen: Option<SocketAddr>,
+    /// The business number to call [default: the demo's, or the node's only one]
+    #[arg(long, value_name = "NUMBER")]
+    pub to: Option<String>,
+    /// Meta's id of that number (with --meta-listen, for a program that does not tell its numbers)
+    #[arg(long, value_name = "ID", requires = "meta_listen")]
+    pub phone_number_id: Option<String>,
+    /// The answer URL of the booted node's number (not with --node) [default: one that speaks without end]
+    #[arg(long, value_name = "URL", conflicts_with = "node")]
+    pub answer_url: Option<url::Url>,
+    /// One JSON object a line: progress, and last the summary
+    #[arg(long)]
+    pub json: bool,
+    /// The node's Meta app secret, which signs the webhooks (with --node)
+    #[arg(long, value_name = "SECRET", env = "META_APP_SECRET", hide_env_values = true)]
+    pub app_secret: Option<Secret>,
+    /// The node's webhook verify token (with --node)
+    #[arg(long, value_name = "TOKEN", env = "META_VERIFY_TOKEN", hide_env_values = true)]
+    pub verify_token: Option<Secret>,
+    /// The node's Graph access token (with --meta-listen)
+    #[arg(long, value_name = "TOKEN", env = "META_ACCESS_TOKEN", hide_env_values = true)]
+    pub access_token: Option<Secret>,
 }
 
-/// Says that this version has no load generator.
-pub fn run(_args: Args) -> Exit {
-    Exit::failed("`load` comes with a later version; `offhook call` places one call")
+/// Runs the load: 0 when every call was answered or refused by a limit of the node's, 1 when some failed.
+pub fn run(args: Args) -> Exit {
+    let order = match order_of(&args) {
+        Ok(order) => order,
+        Err(why) => return Exit::usage(why),
+    };
+    match super::runtime() {
+        Ok(runtime) => runtime.block_on(go(args, order)),
+        Err(why) => Exit::failed(why),
+    }
+}
+
+/// What the options ask for, as far as they alone can tell.
+fn order_of(args: &Args) -> Result<LoadOrder, String> {
+    if args.to.as_deref().is_some_and(|to| digits_of(to).is_empty()) {
+        return Err("--to needs a phone number: digits, with or without a plus".to_owned());
+    }
+    if !(0.0..=HOLD_MAX).contains(&args.hold) {
+        return Err(format!("--hold {} is not between 0 and {HOLD_MAX}", args.hold));
+    }
+    let order = LoadOrder {
+        id: uuid::Uuid::new_v4().to_string(),
+        rate: args.rate,
+        calls: args.calls,
+        media: args.media,
+        call: CallOrder { hold_s: Some(args.hold), ..CallOrder::default() },
+    };
+    order.check().map(|()| order)
+}
+
+async fn go(args: Args, mut order: LoadOrder) -> Exit {
+    let client = client::client();
+    let Some(node) = args.node.clone() else {
+        return booted(&client, &args, order).await;
+    };
+    let node = node.as_str().trim_end_matches('/').to_owned();
+    let text = |secret: &Option<Secret>| secret.as_ref().map(|s| s.reveal().to_owned());
+    order.call.app_secret = text(&args.app_secret);
+    order.call.verify_token = text(&args.verify_token);
+    order.call.node = Some(node.clone());
+    if let Some(listen) = args.meta_listen {
+        return beside(&client, listen, &node, &args, order).await;
+    }
+    let facts = match NodeFacts::of(&client, &node).await {
+        Ok(facts) => facts,
+        Err(exit) => return exit,
+    };
+    match facts.fill_in(&mut order.call, args.to.as_deref()).and_then(|()| facts.sim_url()) {
+        Ok(sim_url) => report(&client, &sim_url, &order, &args).await,
+        Err(why) => Exit::usage(why),
+    }
+}
+
+/// A node, a simulated Meta and the demo application in this very process, gone when the load is over.
+async fn booted(client: &Client, args: &Args, mut order: LoadOrder) -> Exit {
+    let number = match args.to.as_deref().map(E164::parse).transpose() {
+        Ok(number) => number,
+        Err(why) => return Exit::usage(format_args!("--to: {why}")),
+    };
+    order.call.to = number.as_ref().map(ToString::to_string);
+    let answer_url = args.answer_url.clone().map(String::from);
+    let load = Some(LoadOptions { rate: args.rate, media: args.media });
+    let dev = match Dev::boot(DevOptions { answer_url, number, load, ..DevOptions::default() }).await {
+        Ok(dev) => dev,
+        Err(e) => return Exit::failed(format_args!("could not {e}")),
+    };
+    let exit = report(client, dev.sim.url(), &order, args).await;
+    dev.stop().await;
+    exit
+}
+
+/// A simulated Meta alone, for a program elsewhere that has it as its Graph API.
+async fn beside(client: &Client, listen: SocketAddr, node: &str, args: &Args, mut order: LoadOrder) -> Exit {
+    let usual = SimOptions::default();
+    let access_token = args.access_token.as_ref().map_or(usual.access_token.clone(), |t| t.reveal().to_owned());
+    let sim = match Sim::start(SimOptions { listen, access_token, relays: RELAYS, ..usual }).await {
+        Ok(sim) => sim,
+        Err(e) => return Exit::failed(format_args!("could not {e}")),
+    };
+    // A node of ours tells its numbers; another program's are what is said here.
+    let filled = match NodeFacts::known(client, node).await {
+        Ok(Some(facts)) if args.phone_number_id.is_none() => facts.fill_in(&mut order.call, args.to.as_deref()),
+        Ok(_) => {
+            let usual = SimNumber::default();
+            order.call.to = Some(args.to.as_deref().map_or(usual.number, digits_of));
+            order.call.phone_number_id = Some(args.phone_number_id.clone().unwrap_or(usual.phone_number_id));
+            order.call.waba = Some(world::WABA.to_owned());
+            Ok(())
+        }
+        Err(exit) => return exit,
+    };
+    match filled {
+        Ok(()) => report(client, sim.url(), &order, args).await,
+        Err(why) => Exit::usage(why),
+    }
+}
+
+/// Orders the load and prints its report to the end.
+async fn report(client: &Client, sim_url: &str, order: &LoadOrder, args: &Args) -> Exit {
+    let mut stop = match Stop::new() {
+        Ok(stop) => stop,
+        Err(e) => return Exit::failed(format!("could not listen for signals: {e}")),
+    };
+    let body = serde_json::to_vec(order).map(Bytes::from);
+    let request = match body.map(|body| Request::post(format!("{sim_url}/_sim/load")).body(body)) {
+        Ok(Ok(request)) => request,
+        Ok(Err(e)) => return Exit::usage(format!("{sim_url}: {e}")),
+        Err(e) => return Exit::failed(e),
+    };
+    let response = match client::send(client, request).await {
+        Ok(response) => response,
+        Err(why) => return Exit::failed(format!("the simulated Meta: {why}")),
+    };
+    let status = response.status();
+    let mut lines = Lines::of(response.into_body(), LINE_BYTES_MAX);
+    if status != 200 {
+        return Exit::failed(refusal(lines.next().await.as_deref()));
+    }
+    let mut screen = Screen { json: args.json, live: std::io::stderr().is_terminal(), calls: order.calls };
+    let mut stopping = false;
+    loop {
+        let line = tokio::select! {
+            line = lines.next() => line,
+            () = stop.asked() => {
+                if std::mem::replace(&mut stopping, true) {
+                    return Exit::failed("broken off");
+                }
+                end_early(client, sim_url, &order.id).await;
+                continue;
+            }
+        };
+        match line.as_deref().map(serde_json::from_slice::<LoadEvent>) {
+            Some(Ok(event)) => {
+                if let Some(exit) = screen.show(&event) {
+                    return exit;
+                }
+            }
+            Some(Err(e)) => return Exit::failed(format!("the simulated Meta told what can't be read: {e}")),
+            None => return Exit::failed("the simulated Meta went away before the load was over"),
+        }
+    }
+}
+
+/// SIGINT and SIGTERM: the first ends the load in good order, with its summary.
+struct Stop(Signal, Signal);
+
+impl Stop {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+async fn end_early(client: &Client, sim_url: &str, id: &str) {
+    let Ok(body) = serde_json::to_vec(&StopOrder { id: id.to_owned() }) else { return };
+    if let Ok(request) = Request::post(format!("{sim_url}/_sim/load/stop")).body(Bytes::from(body)) {
+        // Where this fails the load is over, or the second Ctrl-C ends it.
+        let _ = client::ask(client, request, ANSWER_WITHIN, 1 << 16).await;
+    }
+}
+
+/// Where the report goes.
+struct Screen {
+    json: bool,
+    /// Standard error is a terminal: progress is one line that changes.
+    live: bool,
+    calls: u64,
+}
+
+impl Screen {
+    /// Prints one event; the exit after the last.
+    fn show(&mut self, event: &LoadEvent) -> Option<Exit> {
+        if self.json {
+            print::json(event);
+        }
+        match event {
+            LoadEvent::Progress(progress) => {
+                if self.live && !self.json {
+                    print::error_text(&format!("\r\x1b[K{}", live_line(progress, self.calls)));
+                }
+                None
+            }
+            LoadEvent::Summary(summary) => {
+                if !self.json {
+                    if self.live {
+                        print::error_text("\r\x1b[K");
+                    }
+                    print::text(&table(summary));
+                }
+                Some(if summary.failed == 0 { Exit::Done } else { Exit::Failed })
+            }
+        }
+    }
+}
+
+fn live_line(p: &Progress, calls: u64) -> String {
+    let setup = p.setup_p50_ms.map(|ms| format!(", set-up p50 {ms:.1} ms")).unwrap_or_default();
+    format!(
+        "{:>6.1} s  {} of {calls} calls begun, {} live, {} answered, {} rejected, {} failed{setup}",
+        p.wall_s, p.attempted, p.live, p.answered, p.rejected, p.failed
+    )
+}
+
+/// The summary for people.
+fn table(s: &Summary) -> String {
+    let rate = if s.wall_s > 0.0 { s.attempted as f64 / s.wall_s } else { 0.0 };
+    let mut text = format!(
+        "attempted {}   answered {}   rejected {}   failed {}   in {:.1} s ({rate:.1} calls/s)\n\n\
+         {:<34}{:>10}{:>10}{:>10}{:>10}\n",
+        s.attempted, s.answered, s.rejected, s.failed, s.wall_s, "milliseconds", "p50", "p90", "p99", "max"
+    );
+    for (name, figures) in [
+        ("set-up: due → accept", &s.setup_ms),
+        ("first audio: can hear → hears", &s.first_audio_ms),
+        ("webhook: sent → 200", &s.webhook_ms),
+        ("generator late: due → sent", &s.late_ms),
+    ] {
+        let Percentiles { p50, p90, p99, max } = figures;
+        text += &format!("{name:<34}");
+        for figure in [p50, p90, p99, max] {
+            text += &figure.map_or_else(|| format!("{:>10}", "–"), |ms| format!("{ms:>10.2}"));
+        }
+        text.push('\n');
+    }
+    text += &format!("\naudio gaps of more than 100 ms: {}\n", s.audio_gaps);
+    for (why, count) in &s.causes {
+        text += &format!("failed: {count} × {why}\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Percentiles, Progress, Summary, live_line, table};
+
+    #[test]
+    fn people_get_a_table_and_a_live_line() {
+        let some = |ms: f64| Percentiles { p50: Some(ms), p90: Some(ms), p99: Some(ms), max: Some(ms * 10.0) };
+        let summary = Summary {
+            attempted: 40,
+            answered: 37,
+            rejected: 2,
+            failed: 1,
+            setup_ms: some(12.345),
+            webhook_ms: some(0.5),
+            late_ms: some(0.25),
+            wall_s: 3.0,
+            causes: [("media_not_up".to_owned(), 1)].into(),
+            ..Summary::default()
+        };
+        let expected = "\
+attempted 40   answered 37   rejected 2   failed 1   in 3.0 s (13.3 calls/s)
+
+milliseconds                             p50       p90       p99       max
+set-up: due → accept                   12.35     12.35     12.35    123.45
+first audio: can hear → hears              –         –         –         –
+webhook: sent → 200                     0.50      0.50      0.50      5.00
+generator late: due → sent              0.25      0.25      0.25      2.50
+
+audio gaps of more than 100 ms: 0
+failed: 1 × media_not_up
+";
+        assert_eq!(table(&summary), expected);
+        let progress = Progress { wall_s: 2.0, attempted: 40, live: 3, answered: 37, ..Progress::default() };
+        assert_eq!(
+            live_line(&progress, 50),
+            "   2.0 s  40 of 50 calls begun, 3 live, 37 answered, 0 rejected, 0 failed"
+        );
+    }
 }

@@ -14,6 +14,7 @@ mod openapi;
 pub mod print;
 pub mod replay;
 pub mod serve;
+mod simulated;
 mod speech_helper;
 pub mod xml;
 

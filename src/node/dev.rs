@@ -23,6 +23,24 @@ pub struct DevOptions {
     pub number: Option<E164>,
     /// Instead of a temporary folder.
     pub data_dir: Option<PathBuf>,
+    /// A world to be loaded, instead of one for a person.
+    pub load: Option<LoadOptions>,
+}
+
+/// What a world is made for that a load goes through: its limits must not be what is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Calls a second that are to come.
+    pub rate: f64,
+    /// Whether their media paths come up. Where they don't, `accept` does not wait for them.
+    pub media: bool,
+}
+
+impl LoadOptions {
+    /// Far above the rate, since a generator that fell behind makes good for it in a burst.
+    fn cps(self) -> u32 {
+        (self.rate * 10.0).clamp(1_000.0, 1_000_000.0) as u32
+    }
 }
 
 /// A running development world.
@@ -95,6 +113,11 @@ const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 /// The admin listener of a world whose public port was named: where `interface.md` §2 has it.
 const ADMIN_PORT: u16 = 9090;
 
+/// For a load: relays of the simulated Meta, slots of the number, media ports (`interface.md` §2's default).
+const LOAD_RELAYS: u16 = 4;
+const LOAD_SLOTS: u32 = 100_000;
+const LOAD_MEDIA_PORTS: u16 = 1_000;
+
 /// `port` of the loopback if it is free now, else any. Neighbours of a named port are easy to remember.
 fn preferred(port: Option<u16>) -> SocketAddr {
     let wished = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
@@ -112,16 +135,26 @@ impl Dev {
         let numbers = vec![SimNumber { number: number.clone(), ..SimNumber::default() }];
         let named = options.port.filter(|port| *port != 0);
         let beside = |by: u16| preferred(named.and_then(|port| port.checked_add(by)));
-        let sim = Sim::start(SimOptions { numbers, listen: beside(1), ..SimOptions::default() }).await?;
+        let relays = options.load.map_or(1, |_| LOAD_RELAYS);
+        let sim = Sim::start(SimOptions { numbers, listen: beside(1), relays, ..SimOptions::default() }).await?;
         let demo = match options.answer_url {
             Some(_) => None,
             None => Some(demo::start(beside(2), world::AUTH_TOKEN).await.map_err(DevError::Demo)?),
         };
-        let answer_url = options.answer_url.or_else(|| demo.as_ref().map(demo::Demo::answer_url)).unwrap_or_default();
+        let demo_url = |demo: &demo::Demo| if options.load.is_some() { demo.load_url() } else { demo.answer_url() };
+        let answer_url = options.answer_url.or_else(|| demo.as_ref().map(demo_url)).unwrap_or_default();
         let hangup_url = demo.as_ref().map(demo::Demo::hangup_url);
         let port = options.port.unwrap_or(0);
         let admin = preferred(named.map(|_| ADMIN_PORT));
-        let config = configuration(port, admin, &sim, &number, &answer_url, hangup_url.as_deref(), folder.path());
+        let mut config = configuration(port, admin, &sim, &number, &answer_url, hangup_url.as_deref(), folder.path());
+        if let Some(load) = options.load {
+            config.limits.default_cps = load.cps();
+            config.limits.calls_per_number = LOAD_SLOTS;
+            config.listen.media_ports = LOAD_MEDIA_PORTS;
+            if !load.media {
+                config.media.accept_wait_ms = 0;
+            }
+        }
         let node = Node::start(config, Clock::real()).await?;
         let node_url = format!("http://{}", node.public);
         sim.set_node_url(node_url.clone());

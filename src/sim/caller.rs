@@ -4,7 +4,7 @@
 //! the call up. The acting is done by `meta::life` (signalling) and `media` (sound).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -81,6 +81,18 @@ impl Default for HangupRule {
     }
 }
 
+/// How much of a phone a simulated user has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PhoneKind {
+    /// Decodes what it hears, and follows the call in the node's event log.
+    #[default]
+    Whole,
+    /// Real media, but packets are only counted and measured, and the node is asked nothing: a leg of a load.
+    Counting,
+    /// Signalling only: the relay that its offer names answers nothing.
+    Deaf,
+}
+
 /// What a simulated user does in one call.
 #[derive(Clone)]
 pub struct CallScript {
@@ -98,6 +110,9 @@ pub struct CallScript {
     pub app_secret: Option<String>,
     /// Of the verification request; none: the simulator's own.
     pub verify_token: Option<String>,
+    pub phone: PhoneKind,
+    /// When the call was due: the zero of its events' times. None: when it is placed.
+    pub due: Option<Instant>,
     pub keys: Vec<KeyStep>,
     pub keys_start: KeysStart,
     /// Sound to say after the answer: 20 ms Opus frames.
@@ -130,6 +145,8 @@ impl Default for CallScript {
             api_key: None,
             app_secret: None,
             verify_token: None,
+            phone: PhoneKind::default(),
+            due: None,
             keys: Vec::new(),
             keys_start: KeysStart::default(),
             say: Vec::new(),
@@ -147,8 +164,17 @@ impl Default for CallScript {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallEvent {
     pub at_ms: u64,
+    /// The same finer, within the process only.
+    #[serde(skip)]
+    pub at: Duration,
     #[serde(flatten)]
     pub what: Happened,
+}
+
+impl CallEvent {
+    pub(crate) fn new(at: Duration, what: Happened) -> Self {
+        Self { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), at, what }
+    }
 }
 
 /// What happened. The words of `interface.md` §1, and a few finer ones for people who watch.
@@ -306,13 +332,14 @@ mod tests {
     #[test]
     fn events_are_objects_as_the_contract_has_them() {
         let ended = Ended { ok: true, cause: "caller_hangup".into(), heard_ms: 1200, ..Ended::default() };
-        let line = serde_json::to_value(CallEvent { at_ms: 7, what: Happened::Ended(ended) }).expect("json");
+        let line =
+            serde_json::to_value(CallEvent::new(Duration::from_millis(7), Happened::Ended(ended))).expect("json");
         assert_eq!(line["at_ms"], 7);
         assert_eq!(line["event"], "ended");
         assert_eq!(line["ok"], true);
         assert_eq!(line["cause"], "caller_hangup");
         assert_eq!(line["heard_ms"], 1200);
-        let line = serde_json::to_value(CallEvent { at_ms: 7, what: Happened::Answered }).expect("json");
+        let line = serde_json::to_value(CallEvent::new(Duration::from_millis(7), Happened::Answered)).expect("json");
         assert_eq!(line["event"], "answered");
     }
 }

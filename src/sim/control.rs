@@ -1,4 +1,4 @@
-//! The simulator's own doors, under `/_sim/`: place a call from another process, read the log.
+//! The simulator's own doors, under `/_sim/`: place a call or a load from another process, read the log.
 //!
 //! For tools on the same machine. A page from elsewhere must not use them from somebody's browser, so that names other
 //! than `localhost` (DNS rebinding) and cross-site requests are refused.
@@ -13,10 +13,13 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
+use futures_util::{Stream, StreamExt as _};
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::caller::{CallEvents, CallScript, HangupRule, KeysStart, parse_keys};
+use super::load::{Load, LoadOrder};
 use super::meta::life::CallMsg;
 use super::world::SimNumber;
 use super::{World, sound};
@@ -24,7 +27,9 @@ use super::{World, sound};
 /// A WAV file of ten minutes at 48 kHz stereo, in Base64, fits.
 const BODY_BYTES_MAX: usize = 160 << 20;
 /// Longest call that may be asked for, in seconds.
-const HOLD_MAX: f64 = 86_400.0;
+pub const HOLD_MAX: f64 = 86_400.0;
+/// Lines of a load's report that may wait for their reader.
+const LOAD_LINES_MAX: usize = 64;
 
 /// `POST /_sim/calls`: what a call is to be. Everything may be left out.
 #[derive(Clone, Default, Deserialize, Serialize)]
@@ -56,6 +61,8 @@ pub(crate) fn router() -> Router<Arc<World>> {
     Router::new()
         .route("/_sim/calls", post(place).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)))
         .route("/_sim/hangup", post(hangup))
+        .route("/_sim/load", post(load))
+        .route("/_sim/load/stop", post(stop_load))
         .route("/_sim/log", get(log))
         .layer(from_fn(only_from_here))
 }
@@ -118,15 +125,69 @@ fn script_of(world: &World, order: CallOrder) -> Result<CallScript, String> {
     })
 }
 
-/// A call's events as JSON lines. Whoever closes the connection hangs up.
+/// A call's events. Whoever closes the connection hangs up.
 fn lines(events: CallEvents) -> Response {
-    let stream = futures_util::stream::unfold(events, |mut events| async move {
+    json_lines(futures_util::stream::unfold(events, |mut events| async move {
         let event = events.next().await?;
-        let mut line = serde_json::to_vec(&event).unwrap_or_default();
+        Some((event, events))
+    }))
+}
+
+/// Objects as JSON lines.
+fn json_lines<T: Serialize + 'static>(objects: impl Stream<Item = T> + Send + 'static) -> Response {
+    let lines = objects.map(|object| {
+        let mut line = serde_json::to_vec(&object).unwrap_or_default();
         line.push(b'\n');
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), events))
+        Ok::<_, std::convert::Infallible>(Bytes::from(line))
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+/// Runs a load; its report comes as it goes on. Whoever closes the connection ends it.
+async fn load(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order: LoadOrder = match serde_json::from_slice(&body) {
+        Ok(order) => order,
+        Err(e) => return refuse(format!("the body is no order of a load: {e}")),
+    };
+    let script = order.check().and_then(|()| script_of(&world, order.call.clone()));
+    let script = match script {
+        Ok(script) => script,
+        Err(why) => return refuse(why),
+    };
+    // Once for all calls, so that none of them waits for it.
+    let Some(door) = world.door(&script) else {
+        return refuse("the simulator was not told where the node is".to_owned());
+    };
+    if let Err(why) = world.webhooks.verify(&door).await {
+        return refuse(why);
+    }
+    let Some(stop) = world.begin_load(&order.id) else {
+        return refuse(format!("a load {:?} is under way already, or too many are", order.id));
+    };
+    let (report, reader) = mpsc::channel(LOAD_LINES_MAX);
+    tokio::spawn(async move {
+        let id = order.id.clone();
+        Load::new(order, script).run(world.clone(), stop, report).await;
+        world.end_load(&id);
+    });
+    json_lines(futures_util::stream::unfold(reader, |mut reader| async move {
+        let event = reader.recv().await?;
+        Some((event, reader))
+    }))
+}
+
+/// `POST /_sim/load/stop`: this load places no further call, and ends those that live.
+#[derive(Deserialize, Serialize)]
+pub struct StopOrder {
+    pub id: String,
+}
+
+async fn stop_load(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    match serde_json::from_slice::<StopOrder>(&body) {
+        Ok(order) if world.stop_load(&order.id) => StatusCode::NO_CONTENT.into_response(),
+        Ok(_) => StatusCode::NOT_FOUND.into_response(),
+        Err(e) => refuse(format!("the body names no load: {e}")),
+    }
 }
 
 /// `POST /_sim/hangup`: the user of this call hangs up.

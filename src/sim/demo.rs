@@ -1,7 +1,8 @@
 //! An Answer-URL application to try Offhook with, and to copy from: a spoken menu.
 //!
-//! Offhook asks `/answer` when somebody calls and does what the XML says. Each key leads to `/menu`. What does not
-//! carry a right `X-Plivo-Signature-V3` is refused. Knows nothing of Offhook's insides.
+//! Offhook asks `/answer` when somebody calls and does what the XML says. Each key leads to `/menu`; `/load` is what
+//! `offhook load` has asked. What does not carry a right `X-Plivo-Signature-V3` is refused. Knows nothing of Offhook's
+//! insides.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -43,6 +44,7 @@ pub async fn start(listen: SocketAddr, auth_token: &str) -> std::io::Result<Demo
     let app = Arc::new(App { url: url.clone(), auth_token: auth_token.to_owned() });
     let routes = Router::new()
         .route("/answer", post(answer))
+        .route("/load", post(load))
         .route("/menu", post(menu))
         .route("/code", post(code))
         .route("/hangup", post(hangup))
@@ -60,6 +62,11 @@ impl Demo {
         format!("{}/answer", self.url)
     }
 
+    /// An `answer_url` for loads: speaks until the caller hangs up, and asks for nothing.
+    pub fn load_url(&self) -> String {
+        format!("{}/load", self.url)
+    }
+
     /// What the number's `hangup_url` may be.
     pub fn hangup_url(&self) -> String {
         format!("{}/hangup", self.url)
@@ -75,6 +82,13 @@ impl Drop for Demo {
 async fn answer(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
     match app.check(&uri, &headers, &body) {
         Ok(_) => xml(&app.ask("Welcome to Offhook. ")),
+        Err(refused) => refused.into_response(),
+    }
+}
+
+async fn load(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
+    match app.check(&uri, &headers, &body) {
+        Ok(_) => xml("<Speak loop=\"0\">This call is one of many. It goes on until the caller hangs up.</Speak>"),
         Err(refused) => refused.into_response(),
     }
 }

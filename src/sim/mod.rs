@@ -1,8 +1,9 @@
 //! A simulated Meta and phone; meets a node over HTTP and UDP only, as the world does.
 //!
 //! `meta` is Graph, webhooks and each call's life; `media` terminates ICE-lite, DTLS-SRTP and Opus; `caller` is the
-//! scripted phone, `phone` the one in the browser; `control` lets other processes place calls; `demo` is an Answer-URL
-//! application to copy. The stand-in is built from `meta-calling.md` and shares no decision with the engine.
+//! scripted phone, `phone` the one in the browser, `load` many at a steady rate; `control` lets other processes place
+//! calls; `demo` is an Answer-URL application to copy. The stand-in is built from `meta-calling.md` and shares no
+//! decision with the engine.
 
 pub mod caller;
 pub mod client;
@@ -10,6 +11,7 @@ pub mod control;
 pub mod demo;
 mod dice;
 mod follow;
+pub mod load;
 pub mod log;
 mod media;
 mod meta;
@@ -19,6 +21,7 @@ pub mod world;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use caller::{
     CallControl, CallEvent, CallEvents, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep, KeysStart,
+    PhoneKind,
 };
 pub use meta::webhook::WebhookTimes;
 pub use world::SimNumber;
@@ -42,6 +46,9 @@ use self::meta::webhook::{Door, Webhooks};
 use self::world::Numbers;
 use crate::clock::Clock;
 
+/// Loads under way at once.
+const LOADS_MAX: usize = 16;
+
 /// What a simulator is started with. The default is the development world on loopback, ports chosen by the system.
 #[derive(Clone, Debug)]
 pub struct SimOptions {
@@ -51,6 +58,8 @@ pub struct SimOptions {
     pub media: SocketAddr,
     /// A relay port for each call, instead of one for all (H13).
     pub port_per_call: bool,
+    /// Shared relays, which calls take by turns: at least one. A relay is one task, which a load can fill.
+    pub relays: u16,
     pub app_secret: String,
     pub verify_token: String,
     pub access_token: String,
@@ -86,6 +95,7 @@ impl Default for SimOptions {
             listen: loopback,
             media: loopback,
             port_per_call: false,
+            relays: 1,
             app_secret: world::APP_SECRET.into(),
             verify_token: world::VERIFY_TOKEN.into(),
             access_token: world::ACCESS_TOKEN.into(),
@@ -123,6 +133,11 @@ pub(crate) struct World {
     http: client::Client,
     webhooks: Arc<Webhooks>,
     relay: Relay,
+    /// Shared relays beside the first, and whose turn it is.
+    further: Vec<Relay>,
+    turn: AtomicUsize,
+    /// Where deaf phones let media go: bound so that no ICMP error comes back, and never read.
+    nobody: std::net::UdpSocket,
     media_ip: IpAddr,
     port_per_call: bool,
     app_secret: String,
@@ -135,6 +150,8 @@ pub(crate) struct World {
     /// By phone number id and call id: ids of different numbers may be the same (H12).
     calls: Mutex<HashMap<(String, String), mpsc::Sender<CallMsg>>>,
     phones: phone::Phones,
+    /// Loads under way, by the name their owner gave them, and what stops them.
+    loads: Mutex<HashMap<String, CancellationToken>>,
     stop: CancellationToken,
 }
 
@@ -161,6 +178,13 @@ impl Sim {
         let relay = Relay::start(ip, port, identity, clock.clone(), log.clone(), stop.clone())
             .await
             .map_err(|source| SimError::Listen { addr: options.media, source })?;
+        let media_fault = |source| SimError::Listen { addr: options.media, source };
+        let mut further = Vec::new();
+        for _ in 1..options.relays {
+            let (identity, clock, log) = (relay.identity.clone(), clock.clone(), log.clone());
+            further.push(Relay::start(ip, 0, identity, clock, log, stop.clone()).await.map_err(media_fault)?);
+        }
+        let nobody = std::net::UdpSocket::bind((ip, 0)).map_err(media_fault)?;
         let http = client::client();
         let webhooks = Webhooks::new(http.clone(), log.clone(), dice.clone(), options.times.webhook, stop.clone());
         let world = Arc::new(World {
@@ -170,6 +194,9 @@ impl Sim {
             http,
             webhooks: Arc::new(webhooks),
             relay,
+            further,
+            turn: AtomicUsize::new(0),
+            nobody,
             media_ip: ip,
             port_per_call: options.port_per_call,
             app_secret: options.app_secret,
@@ -181,6 +208,7 @@ impl Sim {
             numbers: Mutex::new(Numbers::of(options.numbers)),
             calls: Mutex::default(),
             phones: phone::Phones::default(),
+            loads: Mutex::default(),
             stop: stop.clone(),
         });
         let app = meta::graph::router()
@@ -274,13 +302,20 @@ impl World {
         })
     }
 
-    /// The shared relay, or one for this call alone. A browser's end lives in the shared one.
+    /// A shared relay, or one for this call alone. A browser's end lives in the first shared one.
     async fn relay_for_call(&self, with_browser: bool) -> std::io::Result<Relay> {
         if !self.port_per_call || with_browser {
-            return Ok(self.relay.clone());
+            let turn = if with_browser { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) };
+            let further = (turn % (self.further.len() + 1)).checked_sub(1).and_then(|n| self.further.get(n));
+            return Ok(further.unwrap_or(&self.relay).clone());
         }
         let identity = self.relay.identity.clone();
         Relay::start(self.media_ip, 0, identity, self.clock.clone(), self.log.clone(), self.stop.clone()).await
+    }
+
+    /// An address that answers nothing.
+    fn nobody_addr(&self) -> SocketAddr {
+        self.nobody.local_addr().unwrap_or_else(|_| self.relay.addr())
     }
 
     fn has_number(&self, phone_number_id: &str) -> bool {
@@ -293,6 +328,26 @@ impl World {
 
     fn learn_number(&self, number: &SimNumber) {
         locked(&self.numbers).learn(number.clone());
+    }
+
+    /// Notes a load; none if that name is taken, or there are too many.
+    fn begin_load(&self, id: &str) -> Option<CancellationToken> {
+        let mut loads = locked(&self.loads);
+        if loads.len() >= LOADS_MAX || loads.contains_key(id) {
+            return None;
+        }
+        let stop = self.stop.child_token();
+        loads.insert(id.to_owned(), stop.clone());
+        Some(stop)
+    }
+
+    fn end_load(&self, id: &str) {
+        locked(&self.loads).remove(id);
+    }
+
+    fn stop_load(&self, id: &str) -> bool {
+        let stop = locked(&self.loads).get(id).cloned();
+        stop.inspect(CancellationToken::cancel).is_some()
     }
 
     fn add_call(&self, facts: &CallFacts, call: mpsc::Sender<CallMsg>) {

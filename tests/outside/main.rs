@@ -7,6 +7,7 @@ mod cli;
 mod doors;
 mod first_call;
 mod interop;
+mod load;
 mod phone;
 mod speech;
 mod support;

@@ -11,6 +11,10 @@ const RECORD_SAMPLES_MAX: usize = 30 * 60 * 16_000;
 const LOUD_RMS: f64 = 100.0;
 /// More than 100 ms missing is a gap that people hear (`meta-calling.md` §5.3).
 const GAP_SAMPLES: u32 = 4_800 + 960;
+/// The same between two arrivals, in milliseconds: 100 and a packet's own 20.
+const LATE_MS: u64 = 120;
+/// An Opus packet of 20 ms up to this size is silence or comfort noise; speech at 16 kbit/s has 40 bytes.
+const QUIET_BYTES_MAX: usize = 16;
 /// A jump of timestamps that is no gap but a new beginning (5 s).
 const JUMP_SAMPLES: u32 = 240_000;
 
@@ -27,52 +31,70 @@ pub(crate) struct LegStats {
     pub(crate) said_at_ms: AtomicU64,
 }
 
-/// The receiving half of a phone.
+/// How closely a phone listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hearing {
+    /// Decodes each packet; `record` keeps the sound.
+    Decoding { record: bool },
+    /// Looks at sizes and times only: decoding costs more than all the rest of a leg.
+    Counting,
+}
+
 #[derive(Debug)]
-pub(crate) struct Ear {
+struct Decoding {
     decoder: Decoder,
     pcm: Vec<i16>,
     record: Option<Vec<i16>>,
+}
+
+/// The receiving half of a phone.
+#[derive(Debug)]
+pub(crate) struct Ear {
+    /// None: only counting.
+    decoding: Option<Decoding>,
     next_time: Option<u32>,
+    heard_at_ms: Option<u64>,
     stats: Arc<LegStats>,
     heard_first: bool,
 }
 
 impl Ear {
-    pub(crate) fn new(record: bool, stats: Arc<LegStats>) -> Self {
-        Self {
-            decoder: Decoder::new(Rate::Hz16000),
-            pcm: Vec::with_capacity(Rate::Hz16000.frame()),
-            record: record.then(Vec::new),
-            next_time: None,
-            stats,
-            heard_first: false,
-        }
+    pub(crate) fn new(hearing: Hearing, stats: Arc<LegStats>) -> Self {
+        let decoding = match hearing {
+            Hearing::Decoding { record } => Some(Decoding {
+                decoder: Decoder::new(Rate::Hz16000),
+                pcm: Vec::with_capacity(Rate::Hz16000.frame()),
+                record: record.then(Vec::new),
+            }),
+            Hearing::Counting => None,
+        };
+        Self { decoding, next_time: None, heard_at_ms: None, stats, heard_first: false }
     }
 
     /// Hears one packet, `at_ms` into the call. True for the first one that is not silence.
     pub(crate) fn hear(&mut self, time: u32, payload: &[u8], at_ms: u64) -> bool {
-        if let Some(expected) = self.next_time {
-            let ahead = time.wrapping_sub(expected);
-            if ahead > u32::MAX / 2 {
-                return false; // late: its place was filled already
-            }
-            if (GAP_SAMPLES..JUMP_SAMPLES).contains(&ahead) {
-                self.stats.gaps.fetch_add(1, Ordering::Relaxed);
-            }
-            if ahead < JUMP_SAMPLES {
-                // 48 kHz clock, 16 kHz recording.
-                self.keep_silence(usize::try_from(ahead / 3).unwrap_or(0));
-            }
+        let ahead = self.next_time.map_or(0, |expected| time.wrapping_sub(expected));
+        if ahead > u32::MAX / 2 {
+            return false; // late: its place was filled already
         }
-        self.pcm.clear();
-        let samples = self.decoder.decode(Some(payload), false, &mut self.pcm).unwrap_or(0);
+        // What is missing on the wire, or came too late to be played in time.
+        let waited_ms = at_ms.saturating_sub(self.heard_at_ms.replace(at_ms).unwrap_or(at_ms));
+        let late = self.decoding.is_none() && waited_ms >= LATE_MS;
+        if (GAP_SAMPLES..JUMP_SAMPLES).contains(&ahead) || late {
+            self.stats.gaps.fetch_add(1, Ordering::Relaxed);
+        }
+        let (samples, loud) = match &mut self.decoding {
+            Some(decoding) => {
+                if ahead < JUMP_SAMPLES {
+                    // 48 kHz clock, 16 kHz recording.
+                    decoding.keep_silence(usize::try_from(ahead / 3).unwrap_or(0));
+                }
+                decoding.hear(payload)
+            }
+            None => (Rate::Hz16000.frame(), payload.len() > QUIET_BYTES_MAX),
+        };
         self.next_time = Some(time.wrapping_add(u32::try_from(samples * 3).unwrap_or(960).max(960)));
-        if let Some(kept) = &mut self.record {
-            let room = RECORD_SAMPLES_MAX.saturating_sub(kept.len());
-            kept.extend(self.pcm.iter().take(room));
-        }
-        if rms(&self.pcm) < LOUD_RMS {
+        if !loud {
             return false;
         }
         self.stats.heard_ms.fetch_add(u64::try_from(samples / 16).unwrap_or(0), Ordering::Relaxed);
@@ -82,7 +104,20 @@ impl Ear {
 
     /// What was kept: 16 kHz mono.
     pub(crate) fn into_recording(self) -> Option<Vec<i16>> {
-        self.record
+        self.decoding?.record
+    }
+}
+
+impl Decoding {
+    /// Samples of a packet, and whether they are more than silence.
+    fn hear(&mut self, payload: &[u8]) -> (usize, bool) {
+        self.pcm.clear();
+        let samples = self.decoder.decode(Some(payload), false, &mut self.pcm).unwrap_or(0);
+        if let Some(kept) = &mut self.record {
+            let room = RECORD_SAMPLES_MAX.saturating_sub(kept.len());
+            kept.extend(self.pcm.iter().take(room));
+        }
+        (samples, rms(&self.pcm) >= LOUD_RMS)
     }
 
     fn keep_silence(&mut self, samples: usize) {
@@ -103,7 +138,7 @@ fn rms(pcm: &[i16]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ear, LegStats};
+    use super::{Ear, Hearing, LegStats};
     use crate::ffi::opus::{Encoder, Rate};
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
@@ -116,7 +151,7 @@ mod tests {
     #[test]
     fn silence_is_not_heard_and_sound_is_counted_and_kept_in_place() {
         let stats = Arc::new(LegStats::default());
-        let mut ear = Ear::new(true, stats.clone());
+        let mut ear = Ear::new(Hearing::Decoding { record: true }, stats.clone());
         let mut encoder = Encoder::new(Rate::Hz16000, 5, 24_000);
         let mut time = 0u32;
         for frame in tone(10, 0.0) {
@@ -136,5 +171,23 @@ mod tests {
         ear.hear(time, &encoder.encode(&[0; 320]), 3);
         assert_eq!(stats.gaps.load(Ordering::Relaxed), 1);
         assert_eq!(ear.into_recording().map(|r| r.len()), Some(61 * 320 + 3_200));
+    }
+
+    #[test]
+    fn counting_looks_at_sizes_and_arrivals() {
+        let stats = Arc::new(LegStats::default());
+        let mut ear = Ear::new(Hearing::Counting, stats.clone());
+        let heard = |ear: &mut Ear, nr: u32, bytes: usize, at_ms| ear.hear(nr * 960, &vec![0; bytes], at_ms);
+        assert!(!heard(&mut ear, 0, 3, 1_000), "silence");
+        assert!(heard(&mut ear, 1, 60, 1_020), "the first sound");
+        assert!(
+            !heard(&mut ear, 2, 60, 1_040) && !heard(&mut ear, 2, 60, 1_041),
+            "later ones, and one that came twice"
+        );
+        assert_eq!((stats.gaps.load(Ordering::Relaxed), stats.heard_ms.load(Ordering::Relaxed)), (0, 40));
+        heard(&mut ear, 3, 60, 1_200);
+        assert_eq!(stats.gaps.load(Ordering::Relaxed), 1, "160 ms between two arrivals");
+        heard(&mut ear, 20, 60, 1_220);
+        assert_eq!(stats.gaps.load(Ordering::Relaxed), 2, "16 packets are missing");
     }
 }

@@ -19,7 +19,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::ear::{Ear, LegStats};
+use self::ear::{Ear, Hearing, LegStats};
 use self::mouth::{Mouth, Spoken};
 use self::peer::{Identity, MetaSide, Peer, PeerError, PeerEvent};
 use super::caller::KeyStep;
@@ -57,7 +57,7 @@ pub(crate) struct LegPlan {
     pub(crate) side: MetaSide,
     pub(crate) call_id: String,
     pub(crate) mouth: Mouth,
-    pub(crate) record: bool,
+    pub(crate) hearing: Hearing,
     pub(crate) stats: Arc<LegStats>,
     pub(crate) started: Instant,
     pub(crate) sink: LegSink,
@@ -320,10 +320,10 @@ impl Task {
     }
 
     fn add_meta(&mut self, id: LegId, peer: Peer, plan: LegPlan) {
-        let LegPlan { side, call_id, mouth, record, stats, started, sink } = plan;
+        let LegPlan { side, call_id, mouth, hearing, stats, started, sink } = plan;
         let ufrag = side.ufrag.clone();
         self.by_ufrag.insert(ufrag.clone(), id);
-        let ear = Ear::new(record, stats.clone());
+        let ear = Ear::new(hearing, stats.clone());
         let meta = MetaLeg { side, call_id, mouth, ear, stats, started, accepted: false, over: false, refusals: 0 };
         self.legs.insert(id, Leg { peer, meta: Some(meta), bridge: None, ufrag, sink });
     }

@@ -13,10 +13,10 @@ use super::graph::{Action, GraphFault};
 use super::offer::{OfferSpec, offer};
 use super::webhook::Door;
 use crate::ffi::opus::silence_frame;
-use crate::sim::caller::{CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep, KeysStart};
+use crate::sim::caller::{CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep, KeysStart, PhoneKind};
 use crate::sim::follow::{self, NodeTold};
 use crate::sim::log::Logged;
-use crate::sim::media::ear::LegStats;
+use crate::sim::media::ear::{Hearing, LegStats};
 use crate::sim::media::mouth::Mouth;
 use crate::sim::media::peer::MetaSide;
 use crate::sim::media::{LegId, LegPlan, LegTold, Relay};
@@ -92,8 +92,8 @@ pub(crate) struct Life {
     own: mpsc::Sender<CallMsg>,
     events: mpsc::Sender<CallEvent>,
     started: Instant,
-    /// The answer that pre_accept (or accept) brought, and the leg made from it.
-    taken: Option<(String, LegId)>,
+    /// The answer that pre_accept (or accept) brought, and the leg made from it; a deaf phone has none.
+    taken: Option<(String, Option<LegId>)>,
     accepted: Option<Accepted>,
     opaque: Option<String>,
     media_up: Option<Instant>,
@@ -109,8 +109,8 @@ pub(crate) struct Life {
 /// Runs a call to its end. Its last event is `ended`.
 pub(crate) async fn run(world: Arc<World>, script: CallScript, browser: Option<LegId>, wiring: Wiring) {
     let Wiring { own, mut mailbox, events } = wiring;
-    let started = world.clock.now();
-    let first = |what| CallEvent { at_ms: 0, what };
+    let started = script.due.unwrap_or_else(|| world.clock.now());
+    let first = |what| CallEvent::new(Duration::ZERO, what);
     let fail = |cause: String| first(Happened::Ended(Ended { cause, ..Ended::default() }));
     let Some(door) = world.door(&script) else {
         let _ = events.send(fail("no_node: the simulator was not told where the node is".into())).await;
@@ -155,7 +155,7 @@ impl Life {
             stream: dice.uuid().to_string(),
             track: dice.uuid().to_string(),
             foundation: dice.number32() >> 1,
-            relay: relay.addr(),
+            relay: if script.phone == PhoneKind::Deaf { world.nobody_addr() } else { relay.addr() },
             dtls_active: script.dtls_active,
         };
         let facts = CallFacts {
@@ -271,8 +271,8 @@ impl Life {
             return Ok(None); // the same accept again (M8)
         }
         self.accepted = Some(Accepted { at: self.world.clock.now(), wall_secs: self.world.clock.wall().secs() });
-        if let Some((_, leg)) = &self.taken {
-            self.relay.accepted(*leg).await;
+        if let Some(leg) = self.leg() {
+            self.relay.accepted(leg).await;
         }
         self.tell(Happened::Answered);
         self.follow(opaque);
@@ -292,6 +292,10 @@ impl Life {
         }
         let checked = answer::check(&self.offer, &sdp)
             .map_err(|f| GraphFault { subcode: f.subcode, ..GraphFault::parameter(f.details) })?;
+        if self.script.phone == PhoneKind::Deaf {
+            self.taken = Some((sdp, None));
+            return Ok(true);
+        }
         let side = MetaSide {
             ufrag: self.spec.ufrag.clone(),
             pwd: self.spec.pwd.clone(),
@@ -308,7 +312,10 @@ impl Life {
             side,
             call_id: self.facts.call_id.clone(),
             mouth: self.mouth(),
-            record: self.script.record,
+            hearing: match self.script.phone {
+                PhoneKind::Whole => Hearing::Decoding { record: self.script.record },
+                PhoneKind::Counting | PhoneKind::Deaf => Hearing::Counting,
+            },
             stats: self.stats.clone(),
             started: self.started,
             sink: Box::new(move |told| {
@@ -319,8 +326,12 @@ impl Life {
         if let Some(browser) = self.browser {
             self.relay.bridge(leg, browser).await;
         }
-        self.taken = Some((sdp, leg));
+        self.taken = Some((sdp, Some(leg)));
         Ok(true)
+    }
+
+    fn leg(&self) -> Option<LegId> {
+        self.taken.as_ref()?.1
     }
 
     fn mouth(&self) -> Mouth {
@@ -330,9 +341,9 @@ impl Life {
     }
 
     async fn press(&mut self, keys: Vec<KeyStep>) {
-        if let Some((_, leg)) = &self.taken {
+        if let Some(leg) = self.leg() {
             self.last_key = Some(self.world.clock.now());
-            self.relay.press(*leg, keys).await;
+            self.relay.press(leg, keys).await;
         }
     }
 
@@ -399,6 +410,10 @@ impl Life {
         let uuid = self.opaque.as_deref().and_then(follow::call_uuid_of);
         let Some(uuid) = uuid else { return };
         self.call_uuid = Some(uuid.clone());
+        if self.script.phone != PhoneKind::Whole {
+            self.node_done = true;
+            return;
+        }
         let own = self.own.clone();
         let key = self.script.api_key.clone().unwrap_or_else(|| self.world.api_key.clone());
         follow::start(&self.world, self.door.node_url.clone(), uuid, key, own);
@@ -453,7 +468,10 @@ impl Life {
     }
 
     async fn end(mut self, by: HungUpBy, mailbox: &mut mpsc::Receiver<CallMsg>) {
-        self.world.drop_call(&self.facts);
+        // A pre_accept that its own reject overtook is still to be heard of: it says that the call was admitted.
+        if by != HungUpBy::Rejected {
+            self.world.drop_call(&self.facts);
+        }
         self.tell(Happened::Hangup { by });
         let now = self.world.clock.now();
         let wall = self.world.clock.wall().secs();
@@ -472,22 +490,23 @@ impl Life {
         };
         let terminate = body::terminate(&self.facts, wall, ending, self.opaque.as_deref());
         self.deliver("terminate", terminate, delay);
-        if let Some((_, leg)) = &self.taken {
-            self.relay.over(*leg).await;
+        if let Some(leg) = self.leg() {
+            self.relay.over(leg).await;
         }
         if let Some(browser) = self.browser {
             self.relay.close(browser).await;
         }
         self.aftermath(mailbox).await;
-        let recording = match &self.taken {
-            Some((_, leg)) => self.relay.close(*leg).await,
+        self.world.drop_call(&self.facts);
+        let recording = match self.leg() {
+            Some(leg) => self.relay.close(leg).await,
             None => None,
         };
         if let Some(pcm) = recording {
             self.tell(Happened::Recording { wav: sound::wav_base64(&pcm) });
         }
         let ended = self.ended(by);
-        let event = CallEvent { at_ms: self.at_ms(), what: Happened::Ended(ended) };
+        let event = CallEvent::new(self.at(), Happened::Ended(ended));
         tokio::select! {
             _ = self.events.send(event) => {}
             () = self.world.stop.cancelled() => {}
@@ -505,12 +524,18 @@ impl Life {
                 message = mailbox.recv() => match message {
                     Some(CallMsg::Node(told)) => self.node_told(told),
                     Some(CallMsg::Delivered { kind, status }) => self.delivered(kind, status),
-                    Some(CallMsg::Graph(ask)) => { let _ = ask.reply.send(Err(GraphFault::no_call())); }
+                    Some(CallMsg::Graph(ask)) => self.too_late(ask),
                     Some(CallMsg::Hangup | CallMsg::Press(_) | CallMsg::Leg(_)) => {}
                     None => return,
                 },
             }
         }
+    }
+
+    fn too_late(&self, ask: GraphAsk) {
+        let fault = GraphFault::no_call();
+        self.tell(Happened::Refused { action: ask.action.as_str().into(), details: fault.details.clone() });
+        let _ = ask.reply.send(Err(fault));
     }
 
     fn ended(&self, by: HungUpBy) -> Ended {
@@ -542,12 +567,11 @@ impl Life {
     }
 
     fn tell(&self, what: Happened) {
-        let _ = self.events.try_send(CallEvent { at_ms: self.at_ms(), what });
+        let _ = self.events.try_send(CallEvent::new(self.at(), what));
     }
 
-    fn at_ms(&self) -> u64 {
-        let passed = self.world.clock.now().saturating_duration_since(self.started);
-        u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
+    fn at(&self) -> Duration {
+        self.world.clock.now().saturating_duration_since(self.started)
     }
 }
 

@@ -1,0 +1,113 @@
+//! Finding the simulated Meta that a node works with: what `call --node` and `load --node` share.
+
+use bytes::Bytes;
+use http::Request;
+use serde::Deserialize;
+
+use super::Exit;
+use super::call::ANSWER_WITHIN;
+use crate::model::digits_of;
+use crate::sim::SimNumber;
+use crate::sim::client::{self, Client};
+use crate::sim::control::CallOrder;
+
+/// What a node tells about itself where its Meta is a simulated one: `/.well-known/offhook.json`.
+#[derive(Debug, Deserialize)]
+pub(super) struct NodeFacts {
+    graph_url: String,
+    numbers: Vec<SimNumber>,
+}
+
+impl NodeFacts {
+    /// Asks the node at this base URL; none where it tells nothing.
+    ///
+    /// # Errors
+    /// It can't be reached, or tells what can't be read.
+    pub(super) async fn known(client: &Client, node: &str) -> Result<Option<Self>, Exit> {
+        let request = Request::get(format!("{node}/.well-known/offhook.json")).body(Bytes::new());
+        let request = request.map_err(|e| Exit::usage(format!("--node {node}: {e}")))?;
+        let answer = client::ask(client, request, ANSWER_WITHIN, 1 << 20).await.map_err(Exit::failed)?;
+        if answer.status != 200 {
+            return Ok(None);
+        }
+        serde_json::from_slice(&answer.body)
+            .map(Some)
+            .map_err(|e| Exit::failed(format!("{node} told about itself what can't be read: {e}")))
+    }
+
+    /// The same of a node that must work with a simulated Meta.
+    ///
+    /// # Errors
+    /// It does not, or can't be asked.
+    pub(super) async fn of(client: &Client, node: &str) -> Result<Self, Exit> {
+        Self::known(client, node).await?.ok_or_else(|| {
+            Exit::usage(format!(
+                "the node at {node} does not work with a simulated Meta: start it with `offhook dev`, or point its \
+                 [meta].graph_url at the simulated Meta of one"
+            ))
+        })
+    }
+
+    /// Base URL of the simulated Meta: Graph's, without its path.
+    pub(super) fn sim_url(&self) -> Result<String, String> {
+        url::Url::parse(&self.graph_url)
+            .map(|u| u.origin().ascii_serialization())
+            .map_err(|e| format!("the node's graph_url {} is no URL: {e}", self.graph_url))
+    }
+
+    /// Puts the number to call into the order.
+    pub(super) fn fill_in(&self, order: &mut CallOrder, to: Option<&str>) -> Result<(), String> {
+        let number = match (to, self.numbers.as_slice()) {
+            (Some(to), all) => {
+                order.to = Some(digits_of(to));
+                // A number that the node does not have is called all the same, if Meta has it.
+                all.iter().find(|n| Some(&n.number) == order.to.as_ref())
+            }
+            (None, [only]) => Some(only),
+            (None, []) => return Err("the node has no number to call: say --to NUMBER".into()),
+            (None, several) => {
+                let all = several.iter().map(|n| n.number.as_str()).collect::<Vec<_>>().join(", ");
+                return Err(format!("the node has several numbers: say --to with one of {all}"));
+            }
+        };
+        if let Some(number) = number {
+            order.to = Some(number.number.clone());
+            order.phone_number_id = Some(number.phone_number_id.clone());
+            order.waba = Some(number.waba.clone());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NodeFacts;
+    use crate::sim::control::CallOrder;
+
+    fn facts(numbers: &str) -> NodeFacts {
+        let text = format!(r#"{{"version":"0.1.0","graph_url":"http://127.0.0.1:4000/v23.0","numbers":[{numbers}]}}"#);
+        serde_json::from_str(&text).expect("facts")
+    }
+
+    const ONE: &str = r#"{"number":"918035737458","phone_number_id":"1","waba":"2"}"#;
+    const TWO: &str = r#"{"number":"5511951230001","phone_number_id":"3","waba":"2"}"#;
+
+    #[test]
+    fn the_number_to_call_is_the_only_one_or_said() {
+        let mut order = CallOrder::default();
+        let node = facts(ONE);
+        assert_eq!(node.sim_url().as_deref(), Ok("http://127.0.0.1:4000"));
+        node.fill_in(&mut order, None).expect("the only one");
+        assert_eq!((order.to.as_deref(), order.phone_number_id.as_deref()), (Some("918035737458"), Some("1")));
+
+        let node = facts(&format!("{ONE},{TWO}"));
+        let mut order = CallOrder::default();
+        assert!(node.fill_in(&mut order, None).is_err_and(|e| e.contains("5511951230001")));
+        node.fill_in(&mut order, Some("+55 11 95123-0001")).expect("one of them");
+        assert_eq!(order.phone_number_id.as_deref(), Some("3"));
+        let mut order = CallOrder::default();
+        node.fill_in(&mut order, Some("4915100000000")).expect("Meta may have it");
+        assert_eq!((order.to.as_deref(), order.phone_number_id), (Some("4915100000000"), None));
+        assert!(facts("").fill_in(&mut CallOrder::default(), None).is_err());
+    }
+}

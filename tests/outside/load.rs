@@ -1,0 +1,121 @@
+//! `offhook load` through the whole binary: what it reports adds up, with and without media, by itself and against
+//! another process.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::app::App;
+use crate::support::node::{ACCESS_TOKEN, APP_SECRET, Node, VERIFY_TOKEN, Wanted, free_port};
+
+fn load(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    command.arg("load").args(args).stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end: exit code, and the summary, which is the last line and adds up.
+fn summary(command: &mut Command) -> (Option<i32>, Value) {
+    let out = command.output().expect("run a load");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let said = format!("{text}{}", String::from_utf8_lossy(&out.stderr));
+    let mut events: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
+    let last = events.pop().unwrap_or_else(|| panic!("no summary: {said}"));
+    assert_eq!(last["event"], "summary", "{said}");
+    assert!(events.iter().all(|e| e["event"] == "progress"), "{said}");
+    adds_up(&last);
+    (out.status.code(), last)
+}
+
+fn count(summary: &Value, name: &str) -> u64 {
+    summary[name].as_u64().unwrap_or_else(|| panic!("{name} in {summary}"))
+}
+
+fn adds_up(summary: &Value) {
+    let parts = ["answered", "rejected", "failed"].map(|name| count(summary, name));
+    assert_eq!(count(summary, "attempted"), parts.iter().sum::<u64>(), "{summary}");
+    count(summary, "audio_gaps");
+    assert!(summary["wall_s"].as_f64().is_some_and(|s| s > 0.0), "{summary}");
+}
+
+/// The percentiles of a latency, in order.
+fn in_order(summary: &Value, name: &str) -> Vec<f64> {
+    let figures: Vec<f64> = ["p50", "p90", "p99", "max"]
+        .iter()
+        .map(|p| summary[name][*p].as_f64().unwrap_or_else(|| panic!("{name}.{p} in {summary}")))
+        .collect();
+    assert!(figures.is_sorted() && figures.iter().all(|ms| *ms >= 0.0), "{name}: {summary}");
+    figures
+}
+
+#[test]
+fn a_load_of_signalling_and_one_with_media_go_through_and_add_up() {
+    for media in [false, true] {
+        let mut command = load(&["--rate", "20", "--calls", "40", "--json"]);
+        if media {
+            command.arg("--media");
+        }
+        let (code, summary) = summary(&mut command);
+        assert_eq!((code, count(&summary, "attempted")), (Some(0), 40), "media {media}: {summary}");
+        assert_eq!((count(&summary, "answered"), count(&summary, "rejected")), (40, 0), "{summary}");
+        let setup = in_order(&summary, "setup_ms");
+        assert!(setup.iter().all(|ms| *ms > 0.0), "{summary}");
+        if media {
+            in_order(&summary, "first_audio_ms");
+        } else {
+            assert!(summary["first_audio_ms"]["p50"].is_null(), "{summary}");
+        }
+        // 40 calls at 20 a second, the last of which is held for a second.
+        assert!(summary["wall_s"].as_f64().is_some_and(|s| s > 2.9), "{summary}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_in_another_process_refuses_is_counted_as_rejected() {
+    let app = App::start().await;
+    app.xml("/answer", "<Response><Wait length=\"60\"/></Response>").xml("/hangup", "");
+    let meta = format!("127.0.0.1:{}", free_port());
+    let mut wanted = Wanted::new(&format!("http://{meta}/v23.0"), &app.url("/answer"));
+    wanted.hangup_url = app.url("/hangup");
+    wanted.cps = 5;
+    wanted.accept_wait_ms = 0;
+    let node = Node::start(&wanted).await;
+    let args = ["--rate", "50", "--calls", "30", "--hold", "0.5", "--json", "--node", &node.public];
+    let mut command = load(&args);
+    command.args(["--meta-listen", &meta]);
+    command.env("META_APP_SECRET", APP_SECRET).env("META_VERIFY_TOKEN", VERIFY_TOKEN);
+    command.env("META_ACCESS_TOKEN", ACCESS_TOKEN);
+    let (code, summary) = tokio::task::spawn_blocking(move || summary(&mut command)).await.expect("a summary");
+    assert_eq!((code, count(&summary, "failed")), (Some(0), 0), "a limit is no failure: {summary}");
+    assert!(count(&summary, "answered") >= 5 && count(&summary, "rejected") > 0, "{summary}");
+    for (result, counted) in [("cps_exceeded", "rejected"), ("admitted", "answered")] {
+        let at_the_node = node.metric("offhook_admission_total", &[("result", result)]).await;
+        assert_eq!(at_the_node, count(&summary, counted) as f64, "{result}: {summary}");
+    }
+}
+
+#[test]
+fn an_application_that_fails_is_a_failure() {
+    let args = ["--rate", "20", "--calls", "4", "--json", "--answer-url", "http://127.0.0.1:1/answer"];
+    let (code, summary) = summary(&mut load(&args));
+    assert_eq!((code, count(&summary, "failed")), (Some(1), 4), "{summary}");
+}
+
+#[test]
+fn ctrl_c_ends_a_load_early_with_its_summary() {
+    let mut child = load(&["--rate", "10", "--calls", "100000", "--hold", "30", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start a load");
+    let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let first = lines.next().expect("progress").expect("text");
+    assert!(first.contains("\"progress\""), "{first}");
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let last = lines.map_while(Result::ok).last().expect("a summary");
+    let last: Value = serde_json::from_str(&last).expect("JSON");
+    assert_eq!(last["event"], "summary");
+    adds_up(&last);
+    assert!((1..100_000).contains(&count(&last, "attempted")) && count(&last, "failed") == 0, "{last}");
+    assert_eq!(child.wait().expect("its end").code(), Some(0));
+}
