@@ -26,8 +26,9 @@ use crate::observe::names;
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
-/// Rejects on their way to Graph.
-const REJECTS_MAX: usize = 2_000;
+/// Rejects on their way to Graph; past it the webhook is answered 503, and Meta comes again. Not more than wait for
+/// Graph in one number's queue (`meta::GraphConfig`), so that one that was taken on is sent.
+const REJECTS_MAX: usize = 1_000;
 
 /// Meta's name of a call: its id, at one number.
 pub type CallKey = (PhoneNumberId, Wacid);
