@@ -17,10 +17,11 @@ use super::live::LiveLog;
 use super::log;
 use super::machine::{
     CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, FirstFault, GraphAction, GraphOutcome, Input,
-    InstructionOutcome, Machine, MediaOrder, Output, Params, Refusal, Sound, Summary,
+    InstructionOutcome, MediaOrder, Output, Params, Refusal, Sound, Summary,
 };
 use super::record;
 use super::services::Services;
+use super::step::{Step, Stepper};
 use crate::admission::{NumberEntry, Slot};
 use crate::answer::{DocumentBody, FetchJob, NoticeJob, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
@@ -35,9 +36,6 @@ use crate::xml::ast::DocUrl;
 const MAILBOX: usize = 256;
 /// Prompts a call keeps ready ahead of their playing.
 const PREPARED_MAX: usize = 64;
-
-/// T_window at its shortest (`meta-calling.md` §7).
-const ANSWER_WINDOW: Duration = Duration::from_secs(30);
 
 /// How long a request to Graph waits for the answer to the one before it, so that Meta sees a call's requests in
 /// the order they were decided on, whatever connections carry them; past it, it goes out all the same.
@@ -113,7 +111,7 @@ struct Shell {
     wacid: Option<Wacid>,
     number: Arc<NumberEntry>,
     keys: SigningKeys,
-    machine: Machine,
+    stepper: Stepper,
     mailbox: Mailbox,
     log: Arc<LiveLog>,
     written: EventLog,
@@ -122,8 +120,6 @@ struct Shell {
     setup: CallSetup,
     leg: Option<LegHandle>,
     sdp: Arc<str>,
-    arrived: Instant,
-    last: CallTime,
     fetches: BTreeMap<FetchId, AbortHandle>,
     /// The last request to Graph.
     asked: Option<Asked>,
@@ -149,7 +145,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
         wacid: setup.wacid.clone(),
         keys: services.keys(&number),
         number,
-        machine: Machine::new(),
+        stepper: Stepper::new(arrived),
         mailbox,
         log,
         written: services.store.event_log(),
@@ -158,8 +154,6 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
         setup: setup.clone(),
         leg,
         sdp,
-        arrived,
-        last: CallTime(0),
         fetches: BTreeMap::new(),
         asked: None,
         prepared: HashMap::new(),
@@ -203,9 +197,8 @@ fn leg_events(mailbox: &Mailbox) -> crate::media::EventSink {
 impl Shell {
     /// The next fact, or the machine's own deadline.
     async fn next_fact(&self, inbox: &mut mpsc::Receiver<Fact>) -> Fact {
-        let deadline = self.machine.poll_timeout().map(|at| self.arrived + Duration::from_millis(at.0));
         let timer = async {
-            match deadline {
+            match self.stepper.deadline() {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => std::future::pending().await,
             }
@@ -222,9 +215,6 @@ impl Shell {
 
     /// One fact through the machine: what it wished for is written down, then carried out.
     fn step(&mut self, at: Instant, input: Input) {
-        let since = at.saturating_duration_since(self.arrived);
-        let at = CallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)).max(self.last);
-        self.last = at;
         match &input {
             Input::Fetched { fetch, .. } => {
                 self.fetches.remove(fetch);
@@ -237,15 +227,8 @@ impl Shell {
             }
             _ => {}
         }
-        let due = self.machine.poll_timeout().is_some_and(|deadline| deadline <= at);
-        let logged = self.machine.loggable(at, &input).into_owned();
-        self.machine.handle(at, input);
-        let mut outputs = Vec::new();
-        while let Some(output) = self.machine.poll() {
-            outputs.push(output);
-        }
-        // A timer that came early moves nothing and is not worth a line.
-        if due || !outputs.is_empty() || logged != Input::Timer {
+        let Step { at, logged, outputs, worth_a_line } = self.stepper.step(at, input);
+        if worth_a_line {
             self.keep_line(log::entry_line(at, &logged, &outputs));
         }
         for output in outputs {
@@ -312,12 +295,12 @@ impl Shell {
             action,
             sdp: Some(self.sdp.clone()),
             opaque: Some(crate::meta::callback_data(self.call, &self.services.node_id)),
-            deadline: self.answer_window(action),
+            deadline: self.stepper.answer_window(action),
             overtaken: CancellationToken::new(),
         };
         let overtaken = request.overtaken.clone();
         let (graph, mailbox) = (self.services.graph.clone(), self.mailbox.clone());
-        let (clock, arrived, before) = (self.services.clock.clone(), self.arrived, self.asked.take());
+        let (clock, arrived, before) = (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
         let ask = async move {
             if let Some(before) = before {
                 let _ = tokio::time::timeout(IN_ORDER, before.answered).await;
@@ -335,11 +318,6 @@ impl Shell {
             mailbox.tell(Input::Graph { action, outcome });
         };
         self.asked = Some(Asked { answered: self.services.tasks.spawn(ask.in_current_span()), overtaken });
-    }
-
-    /// No try of `pre_accept` or `accept` begins past the user's ringing (T_window, at most 60 s).
-    fn answer_window(&self, action: GraphAction) -> Option<Instant> {
-        matches!(action, GraphAction::PreAccept | GraphAction::Accept).then(|| self.arrived + ANSWER_WINDOW)
     }
 
     fn fetch(

@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use super::asking::{Asking, Next};
 use super::error::{Again, Trouble, Verdict, classify, is_alarm};
 use super::retry::{Budget, Fault, Policy};
 use super::types::{Action, CallRequest, SdpType, Session};
@@ -170,63 +171,47 @@ impl Graph {
         let Some(sending) = self.sending(&request) else {
             return GraphOutcome::Unreachable;
         };
-        if !self.may_wait(Duration::ZERO, request.deadline) {
-            return GraphOutcome::Timeout;
-        }
-        if request.overtaken.is_cancelled() {
-            return GraphOutcome::Gone;
-        }
-        self.with_budget(|budget, now| budget.request(now));
         let action = Action::from(request.action);
-        let mut unsure = false;
-        for tries in 1.. {
-            let fault = match self.attempt(&sending, request.deadline).await {
-                Ok(Verdict::Done) => return GraphOutcome::Done,
-                Ok(Verdict::Gone) => return GraphOutcome::Gone,
-                // Ours, in all likelihood: an earlier try may have done it without our hearing of it.
-                Ok(Verdict::AlreadyAccepted { .. }) if unsure => return GraphOutcome::Done,
-                Ok(Verdict::AlreadyAccepted { details }) => {
-                    return GraphOutcome::Refused { status: 400, code: 100, details };
+        let overtaken = &request.overtaken;
+        let begun = self
+            .with_budget(|budget, now| Asking::begin(action, request.deadline, overtaken.is_cancelled(), now, budget));
+        let mut asking = match begun {
+            Ok(asking) => asking,
+            Err(too_late) => return too_late,
+        };
+        loop {
+            let came = self.attempt(&sending, &asking).await;
+            let (policy, roll) = (&self.config.policy, (self.config.roll)());
+            let action = action.as_str();
+            let tried =
+                |budget: &mut Budget, now| asking.tried(came, policy, roll, overtaken.is_cancelled(), now, budget);
+            match self.with_budget(tried) {
+                Next::Again { pause, or_else } => {
+                    tracing::debug!(action, tries = asking.tries(), ?pause, "Graph: once more");
+                    if overtaken.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                        return or_else;
+                    }
                 }
-                Ok(Verdict::Refused { status, code, details }) => {
-                    if is_alarm(status, code) {
+                Next::Done(outcome) => {
+                    if let GraphOutcome::Refused { status, code, details } = &outcome
+                        && is_alarm(*status, *code)
+                    {
                         let phone_number_id = &request.phone_number_id;
                         tracing::error!(%phone_number_id, code, details, "Graph refuses: check token, account, payment");
                     }
-                    return GraphOutcome::Refused { status, code, details };
+                    return outcome;
                 }
-                Ok(Verdict::Again(again)) => Fault::Answered(again),
-                Err(fault) => fault,
-            };
-            unsure |=
-                !matches!(fault, Fault::Unreachable | Fault::Answered(Again { trouble: Trouble::Rate { .. }, .. }));
-            let pause = self.config.policy.pause(action, tries, fault, (self.config.roll)());
-            let Some(pause) = pause.filter(|pause| self.may_wait(*pause, request.deadline)) else {
-                return outcome(fault);
-            };
-            if request.overtaken.is_cancelled() {
-                return outcome(fault);
-            }
-            if !self.with_budget(Budget::retry) {
-                tracing::warn!(action = action.as_str(), "Graph: no further try, a tenth of all requests are retries");
-                return outcome(fault);
-            }
-            tracing::debug!(action = action.as_str(), tries, ?fault, ?pause, "Graph: once more");
-            if request.overtaken.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return outcome(fault);
+                Next::OutOfBudget(outcome) => {
+                    tracing::warn!(action, "Graph: no further try, a tenth of all requests are retries");
+                    return outcome;
+                }
             }
         }
-        GraphOutcome::Timeout
     }
 
     fn with_budget<R>(&self, ask: impl FnOnce(&mut Budget, Instant) -> R) -> R {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         ask(&mut budget, self.clock.now())
-    }
-
-    /// Whether a try after this pause would still begin in time.
-    fn may_wait(&self, pause: Duration, deadline: Option<Instant>) -> bool {
-        deadline.is_none_or(|deadline| self.clock.now() + pause < deadline)
     }
 
     fn sending(&self, request: &ActionRequest) -> Option<Sending> {
@@ -254,10 +239,9 @@ impl Graph {
     }
 
     /// One try: its place in the lane, its time, its metric.
-    async fn attempt(&self, sending: &Sending, deadline: Option<Instant>) -> Result<Verdict, Fault> {
+    async fn attempt(&self, sending: &Sending, asking: &Asking) -> Result<Verdict, Fault> {
         let begun = self.clock.now();
-        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(begun));
-        let time = self.config.request_timeout.min(left);
+        let time = asking.time(begun, self.config.request_timeout);
         let exchange = async {
             let _place = sending.lane.enter().await?;
             self.exchange(sending).await
@@ -337,18 +321,6 @@ impl Lane {
 
 /// Our own lane is full: as if Graph had said that it is asked too often.
 const OURS_FULL: Fault = Fault::Answered(Again { trouble: Trouble::Rate { code: 0 }, once: false, after: None });
-
-/// What the call's machine is told of a request that stays at this fault.
-fn outcome(fault: Fault) -> GraphOutcome {
-    match fault {
-        Fault::Unreachable => GraphOutcome::Unreachable,
-        Fault::Timeout => GraphOutcome::Timeout,
-        // A broken answer is a fault of Meta's side; there is no status to name.
-        Fault::Broken => GraphOutcome::ServerError { status: 0 },
-        Fault::Answered(Again { trouble: Trouble::Server { status }, .. }) => GraphOutcome::ServerError { status },
-        Fault::Answered(Again { trouble: Trouble::Rate { code }, .. }) => GraphOutcome::RateLimited { code },
-    }
-}
 
 /// `Retry-After` in seconds; a date is not read (Graph sends none).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

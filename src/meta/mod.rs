@@ -1,13 +1,15 @@
 //! Meta's Graph API: payloads as types, its errors as a table, and a client that knows retries and nothing of calls.
 //!
-//! `error` and `retry` decide and are pure; `graph` asks over HTTP within a deadline and gives a call's machine one
+//! `error`, `retry` and `asking` decide and are pure; `graph` asks over HTTP within a deadline and gives a call's machine one
 //! small fact in return. Signatures of what Meta sends us are the webhook's business, not ours.
 
+mod asking;
 mod error;
 pub mod graph;
 mod retry;
 mod types;
 
+pub use asking::{Asking, Next};
 pub use error::{Again, Trouble, Verdict, classify, is_alarm};
 pub use graph::{ActionRequest, Graph, GraphConfig, SetupError};
 pub use retry::{Budget, Fault, Policy};
