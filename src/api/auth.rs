@@ -6,6 +6,7 @@
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -98,13 +99,21 @@ const REQUESTS: NonZeroU32 = NonZeroU32::new(300).expect("not 0");
 /// Addresses remembered at most.
 const KEYS_MAX: usize = 100_000;
 
+/// Where many addresses are remembered, they are looked through for stale ones at each so many failures: that takes
+/// a millisecond, and somebody with a /48 has 65,536 of them.
+const SWEEP_EVERY: u32 = 1_024;
+
 /// Limits what may be tried.
 pub(super) struct Guard {
     failures: Keyed<IpAddr>,
     requests: Keyed<AuthId>,
 }
 
-type Keyed<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
+/// A limiter by key, of a bounded number of keys.
+struct Keyed<K: Hash + Eq + Clone> {
+    limiter: RateLimiter<K, HashMapStateStore<K>, DefaultClock>,
+    asked: AtomicU32,
+}
 
 impl Default for Guard {
     fn default() -> Self {
@@ -112,8 +121,8 @@ impl Default for Guard {
             Quota::with_period(time / n.get()).expect("a period above 0").allow_burst(n)
         };
         Self {
-            failures: RateLimiter::hashmap(per(FAILURES, Duration::from_secs(60))),
-            requests: RateLimiter::hashmap(per(REQUESTS, Duration::from_secs(5))),
+            failures: Keyed::new(per(FAILURES, Duration::from_secs(60))),
+            requests: Keyed::new(per(REQUESTS, Duration::from_secs(5))),
         }
     }
 }
@@ -130,7 +139,7 @@ pub(super) enum Denied {
 impl Guard {
     /// Notes a failed authentication, and what to answer.
     pub(super) fn failed(&self, from: IpAddr) -> Denied {
-        let wait = spend(&self.failures, network(from));
+        let wait = self.failures.spend(network(from));
         wait.map_or(Denied::Unknown, |wait| Denied::wait("too many failed authentications", wait))
     }
 
@@ -139,7 +148,7 @@ impl Guard {
     /// # Errors
     /// It asks too often.
     pub(super) fn asked(&self, account: &AuthId) -> Result<(), Denied> {
-        match spend(&self.requests, account.clone()) {
+        match self.requests.spend(account.clone()) {
             None => Ok(()),
             Some(wait) => Err(Denied::wait("more than 300 requests in 5 seconds", wait)),
         }
@@ -152,15 +161,22 @@ impl Denied {
     }
 }
 
-/// Takes one of a key's; how long to wait if there is none.
-fn spend<K: Hash + Eq + Clone>(limiter: &Keyed<K>, key: K) -> Option<Duration> {
-    if limiter.len() > KEYS_MAX / 2 {
-        limiter.retain_recent();
-        if limiter.len() > KEYS_MAX {
+impl<K: Hash + Eq + Clone> Keyed<K> {
+    fn new(quota: Quota) -> Self {
+        Self { limiter: RateLimiter::hashmap(quota), asked: AtomicU32::new(0) }
+    }
+
+    /// Takes one of a key's; how long to wait if there is none.
+    fn spend(&self, key: K) -> Option<Duration> {
+        let sweep = self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY);
+        if sweep && self.limiter.len() > KEYS_MAX / 2 {
+            self.limiter.retain_recent();
+        }
+        if self.limiter.len() > KEYS_MAX {
             return Some(Duration::from_secs(1));
         }
+        self.limiter.check_key(&key).err().map(|until| until.wait_time_from(DefaultClock::default().now()))
     }
-    limiter.check_key(&key).err().map(|until| until.wait_time_from(DefaultClock::default().now()))
 }
 
 /// An IPv4 address, or the /64 of an IPv6 one: what one attacker has.
@@ -245,6 +261,14 @@ mod tests {
         let refused = (0..70).filter(|_| guard.failed(ip("203.0.113.1")) != Denied::Unknown).count();
         assert!((9..=10).contains(&refused), "{refused}");
         assert_eq!(guard.failed(ip("203.0.113.2")), Denied::Unknown, "another address is another");
+        // A flood from many networks costs each of them little, and remembers a bounded number.
+        let begun = crate::clock::Clock::real();
+        let at = begun.now();
+        for n in 0..150_000u128 {
+            guard.failed(std::net::Ipv6Addr::from_bits((0x2001_0db9 << 96) + (n << 64)).into());
+        }
+        assert!(guard.failures.limiter.len() <= super::KEYS_MAX + 1, "{}", guard.failures.limiter.len());
+        assert!(begun.now() - at < std::time::Duration::from_secs(20));
         assert_eq!(network(ip("2001:db8::1:2")), network(ip("2001:db8::ffff:1")));
         assert_ne!(network(ip("2001:db8:0:1::1")), network(ip("2001:db8::1")));
         assert_eq!(network(ip("::ffff:203.0.113.1")), ip("203.0.113.1"));

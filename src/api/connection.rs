@@ -36,6 +36,10 @@ pub(super) struct Conn {
     first_byte: AtomicU64,
     /// Since when the peer takes no bytes; 0: it does.
     stalled_since: AtomicU64,
+    /// Answers that have something which the peer has not taken; those that wait for their handlers are none.
+    untaken: AtomicU32,
+    /// When a piece of an answer was asked for last.
+    taken_at: AtomicU64,
     /// Had a request already.
     used: AtomicBool,
     http2: AtomicBool,
@@ -70,6 +74,8 @@ impl Conn {
             idle_since: AtomicU64::new(0),
             first_byte: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
+            untaken: AtomicU32::new(0),
+            taken_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             head: Mutex::default(),
@@ -96,6 +102,10 @@ impl Conn {
         let past = |since: u64, bound: Duration| Duration::from_millis(now.saturating_sub(since)) > bound;
         let stalled = self.stalled_since.load(Ordering::Relaxed);
         if stalled != 0 && past(stalled, limits.stalled) {
+            return Some("slow");
+        }
+        // HTTP/2 has windows of its own: a peer that opens none takes nothing, though TCP flows.
+        if self.untaken.load(Ordering::Relaxed) > 0 && past(self.taken_at.load(Ordering::Relaxed), limits.stalled) {
             return Some("slow");
         }
         let idle = self.idle_since()?;
@@ -185,10 +195,37 @@ impl Drop for InFlight {
     }
 }
 
-/// An answer's body that keeps its request in flight until it is out.
+/// An answer's body that keeps its request in flight until it is out, and notes whether its peer takes it: it is asked
+/// for a piece only where there is room to send it.
 pub(super) struct Answering {
-    pub(super) body: Body,
-    pub(super) _request: InFlight,
+    body: Body,
+    /// Counted among its connection's untaken ones.
+    untaken: bool,
+    request: InFlight,
+}
+
+impl Answering {
+    pub(super) fn new(body: Body, request: InFlight) -> Self {
+        let mut answering = Self { body, untaken: false, request };
+        answering.note(true);
+        answering
+    }
+
+    fn note(&mut self, untaken: bool) {
+        let conn = &self.request.0;
+        conn.taken_at.store(conn.now(), Ordering::Relaxed);
+        match (std::mem::replace(&mut self.untaken, untaken), untaken) {
+            (false, true) => drop(conn.untaken.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(conn.untaken.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.note(false);
+    }
 }
 
 impl hyper::body::Body for Answering {
@@ -196,7 +233,9 @@ impl hyper::body::Body for Answering {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.note(polled.is_ready());
+        polled
     }
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()

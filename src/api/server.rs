@@ -111,9 +111,10 @@ pub async fn serve(listener: TcpListener, public: Public, cancel: CancellationTo
                         tasks.spawn(server.clone().connection(entry, stream, from));
                     }
                 }
-                // Out of file descriptors, most likely: nothing dies, a pause lets some come back (R10).
+                // Out of file descriptors, most likely: nothing dies; an idle connection makes room (R10).
                 Err(e) => {
                     tracing::warn!(error = %e, "could not accept a connection; trying again in 100 ms");
+                    server.close_idle(&mut server.open());
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -179,14 +180,20 @@ impl Server {
     fn admit(self: &Arc<Self>, id: u64) -> Option<Entry> {
         let mut open = self.open();
         if open.len() >= self.public.limits.connections {
-            let idle = open.iter().filter_map(|(id, conn)| Some((conn.idle_since()?, *id))).min();
             metrics::counter!(names::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => "full").increment(1);
-            open.remove(&idle?.1)?.kill.cancel();
+            self.close_idle(&mut open)?;
         }
         let conn = Conn::new(&self.public.clock, self.epoch);
         open.insert(id, conn.clone());
         self.gauge.set(open.len() as f64);
         Some(Entry { id, conn, server: self.clone() })
+    }
+
+    /// Ends the connection that has been idle longest; `None` if all are busy.
+    fn close_idle(&self, open: &mut BTreeMap<u64, Arc<Conn>>) -> Option<()> {
+        let idle = open.iter().filter_map(|(id, conn)| Some((conn.idle_since()?, *id))).min();
+        open.remove(&idle?.1)?.kill.cancel();
+        Some(())
     }
 
     fn sweep(&self) {
@@ -240,7 +247,7 @@ impl Server {
                 }
             }
         };
-        response.map(|body| Body::new(Answering { body, _request: in_flight }))
+        response.map(|body| Body::new(Answering::new(body, in_flight)))
     }
 }
 

@@ -24,11 +24,26 @@ pub(super) struct Fault {
     pub(super) at: Place,
     pub(super) message: String,
     pub(super) hint: String,
+    /// The line is no TOML: what is key, value or quoted in it is anybody's guess.
+    unparsed: bool,
 }
 
 impl Fault {
     pub(super) fn new(at: Place, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { at, message: message.into(), hint: hint.into() }
+        Self { at, message: message.into(), hint: hint.into(), unparsed: false }
+    }
+
+    /// A fault of the parser's.
+    pub(super) fn unparsed(at: Place, message: impl Into<String>) -> Self {
+        Self { unparsed: true, ..Self::new(at, message, "see https://toml.io") }
+    }
+
+    /// Where it comes among others: by its place in the file, what has none last.
+    pub(super) fn order(&self) -> usize {
+        match &self.at {
+            Place::Span(span) => span.start,
+            Place::Env(_) | Place::File => usize::MAX,
+        }
     }
 }
 
@@ -49,12 +64,12 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn locate(fault: Fault, file: &str, text: &str) -> Self {
-        let Fault { at, message, hint } = fault;
+        let Fault { at, message, hint, unparsed } = fault;
         let (source, position, excerpt) = match at {
             Place::Env(name) => (name, None, None),
             Place::File => (file.to_owned(), None, None),
             Place::Span(span) => {
-                let (line, column, excerpt) = excerpt(text, span);
+                let (line, column, excerpt) = excerpt(text, span, unparsed);
                 (file.to_owned(), Some((line, column)), Some(excerpt))
             }
         };
@@ -86,7 +101,7 @@ impl fmt::Display for Problem {
 const EXCERPT: usize = 140;
 
 /// Line and column of a span, and its line to show with the columns of the mark.
-fn excerpt(text: &str, span: Range<usize>) -> (usize, usize, (String, Range<usize>)) {
+fn excerpt(text: &str, span: Range<usize>, unparsed: bool) -> (usize, usize, (String, Range<usize>)) {
     let start = floor(text, span.start);
     let line_start = text[..start].rfind('\n').map_or(0, |i| i + 1);
     let line_end = text[start..].find('\n').map_or(text.len(), |i| start + i);
@@ -96,7 +111,7 @@ fn excerpt(text: &str, span: Range<usize>) -> (usize, usize, (String, Range<usiz
 
     let line = text[line_start..line_end].trim_end_matches('\r');
     let mark = start - line_start..(end - line_start).min(line.len()).max(start - line_start);
-    (number, column, masked(line, mark))
+    (number, column, masked(line, mark, unparsed))
 }
 
 fn floor(text: &str, mut at: usize) -> usize {
@@ -108,11 +123,14 @@ fn floor(text: &str, mut at: usize) -> usize {
 }
 
 /// The line as it may be shown, and the mark's columns in it.
-fn masked(line: &str, mark: Range<usize>) -> (String, Range<usize>) {
-    let hide_from = hidden_from(line);
+fn masked(line: &str, mark: Range<usize>, unparsed: bool) -> (String, Range<usize>) {
+    let hide_from = hidden_from(line, unparsed);
     let (mut shown, mut count, mut columns) = (String::new(), 0, None);
     let (mut quote, mut escaped, mut comment, mut hiding) = (None, false, false, false);
     for (at, c) in line.char_indices() {
+        if count >= EXCERPT && at >= mark.end {
+            break;
+        }
         let was_quoted = quote.is_some();
         match quote {
             Some(q) if c == q && !escaped => quote = None,
@@ -145,7 +163,16 @@ fn masked(line: &str, mark: Range<usize>) -> (String, Range<usize>) {
 
 /// From which byte on a line is not shown whatever it is: the value of a key that sounds like a secret, or a line
 /// that is neither a key nor a header, such as one of a text over several lines.
-fn hidden_from(line: &str) -> usize {
+fn hidden_from(line: &str, unparsed: bool) -> usize {
+    if unparsed {
+        // A slip of the pen can hide that a key is a secret's, or make a key of a secret.
+        let header = line.trim_start().starts_with('[');
+        return match line.find(['=', '"', '\'']) {
+            Some(at) if header || line[at..].starts_with('=') => at,
+            None if header => line.len(),
+            _ => 0,
+        };
+    }
     let Some(equals) = line.find('=') else {
         return if line.trim_start().starts_with('[') { line.len() } else { 0 };
     };

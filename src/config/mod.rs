@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fault::Fault;
 pub use fault::Problem;
 pub use secret::Secret;
 pub use types::{
@@ -24,6 +25,8 @@ pub use types::{
 
 /// A configuration is a page of text.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Faults that are told, the first ones: a file that is no configuration at all has one on each line.
+const PROBLEMS_MAX: usize = 50;
 /// So is a secret, at most.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
@@ -107,10 +110,9 @@ impl Config {
         match config {
             Some(config) if faults.is_empty() => Ok(config),
             _ => {
-                let mut problems: Vec<Problem> =
-                    faults.into_iter().map(|fault| Problem::locate(fault, name, text)).collect();
-                problems.sort_by_key(|p| p.position.unwrap_or((usize::MAX, 0)));
-                Err(Problems(problems))
+                faults.sort_by_key(Fault::order);
+                faults.truncate(PROBLEMS_MAX);
+                Err(Problems(faults.into_iter().map(|fault| Problem::locate(fault, name, text)).collect()))
             }
         }
     }

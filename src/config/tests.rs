@@ -447,3 +447,45 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn r25_a_hostile_file_is_refused_in_bounded_time() {
+    let deep = [
+        format!("{} = 1\n", vec!["a"; 100_000].join(".")),
+        format!("[{}]\n", vec!["a"; 100_000].join(".")),
+        format!("a = {}\n", "[".repeat(200_000)),
+        format!("a = {}\n", "{a=".repeat(100_000)),
+        format!("{}\n", "[[a]]\n[a.a]\n".repeat(20_000)),
+        "]\n".repeat(200_000),
+        "a\n".repeat(200_000),
+    ];
+    for text in deep {
+        let problems = bad(&text, &[]);
+        assert!((1..=50).contains(&problems.len()), "{}", problems.len());
+    }
+}
+
+#[test]
+fn r22_no_slip_of_the_pen_shows_a_secret() {
+    let text = format!("{SECRETS}{ACCOUNT}api_keys = [\"k\", {{ key = \"k\", role = \"agent\" }}]\n{WABA}")
+        .replace("\"s\"", "\"CANARYZZ\"")
+        .replace("\"v\"", "\"CANARYZZ\"")
+        .replace("\"t\"", "'CANARYZZ'")
+        .replace("\"k\"", "\"CANARYZZ\"")
+        .replace("\"a\"", "\"CANARYZZ\"");
+    assert_eq!(text.matches("CANARYZZ").count(), 6);
+    let shown = |text: &str| match Config::from_parts("offhook.toml", text, &env(&[]), &speech) {
+        Ok(config) => format!("{config:?}"),
+        Err(problems) => problems.to_string(),
+    };
+    for (at, _) in text.char_indices() {
+        let (before, after) = text.split_at(at);
+        let mut slips = vec![before.to_owned(), format!("{before}{}", after.get(1..).unwrap_or_default())];
+        slips
+            .extend(["\"", "'", "=", "\n", "\\", "#", "\"\"\"", "]", "["].map(|slip| format!("{before}{slip}{after}")));
+        for slip in slips {
+            let shown = shown(&slip);
+            assert!(!shown.contains("CANARY") && !shown.contains("NARYZZ"), "{slip}\n---\n{shown}");
+        }
+    }
+}

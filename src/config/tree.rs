@@ -47,10 +47,8 @@ impl Value {
 /// Parses TOML, as much of it as can be.
 pub(super) fn parse(text: &str) -> (Table, Vec<Fault>) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let faults = errors
-        .into_iter()
-        .map(|e| Fault::new(e.span().map_or(Place::File, Place::Span), e.message(), "see https://toml.io"))
-        .collect();
+    let faults =
+        errors.into_iter().map(|e| Fault::unparsed(e.span().map_or(Place::File, Place::Span), e.message())).collect();
     (table_of(table.into_inner()), faults)
 }
 

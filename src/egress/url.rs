@@ -12,6 +12,9 @@ use super::guard::{Guard, Refusal};
 /// Longest URL taken or sent, in bytes (`plivo-callbacks.md` §1).
 pub const URL_BYTES_MAX: usize = 8_192;
 
+/// Characters of a scheme that we do not take are told up to here.
+const SCHEME_SHOWN: usize = 40;
+
 /// A URL that may be asked, as far as its text tells.
 #[derive(Clone, Debug)]
 pub struct CustomerUrl {
@@ -42,7 +45,8 @@ impl CustomerUrl {
         match scheme.to_ascii_lowercase().as_str() {
             "https" => {}
             "http" if guard.allows_insecure() => {}
-            _ => return Err(Refusal::Scheme(scheme.to_owned())),
+            // It goes into a log line: cut.
+            _ => return Err(Refusal::Scheme(scheme.chars().take(SCHEME_SHOWN).collect())),
         }
         if authority.contains('@') {
             return Err(Refusal::UserInfo);

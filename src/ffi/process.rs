@@ -1,4 +1,5 @@
-//! What a process forbids itself: secrets in core dumps, files that others can read (R21, R22).
+//! What a process forbids itself: secrets in core dumps, files that others can read (R21, R22); and what it asks for:
+//! descriptors enough for its connections (R10).
 
 /// No core dumps, of this process and those it starts.
 ///
@@ -17,4 +18,28 @@ pub fn no_core_dumps() -> std::io::Result<()> {
 pub fn private_files() {
     // SAFETY: `umask` takes and gives a number, and can't fail.
     unsafe { libc::umask(0o077) };
+}
+
+/// Descriptors asked for: connections in, those out, media ports, the store, and room to spare.
+const DESCRIPTORS: libc::rlim_t = 32_768;
+
+/// Raises the number of descriptors that the process may have as far as the system lets it, up to what is of use to us.
+/// Gives the number.
+///
+/// # Errors
+/// The system's.
+pub fn raise_descriptor_limit() -> std::io::Result<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `getrlimit` writes the struct, which outlives the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    if limit.rlim_cur < DESCRIPTORS {
+        let wanted = libc::rlimit { rlim_cur: limit.rlim_max.min(DESCRIPTORS), ..limit };
+        // SAFETY: `setrlimit` reads the struct, which outlives the call.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) } == 0 {
+            limit = wanted;
+        }
+    }
+    Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }

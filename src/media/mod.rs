@@ -15,7 +15,8 @@ mod ports;
 pub mod prompt;
 pub mod sdp;
 mod shard;
-mod stun;
+#[doc(hidden)]
+pub mod stun;
 
 pub use player::PlayItem;
 

@@ -3,6 +3,8 @@
 //! The few bytes that tell a call are read before anything else, so that a stranger costs a table look-up. Answers
 //! and checks themselves are the ICE agent's.
 
+use std::panic::catch_unwind;
+
 use str0m::ice::StunMessage;
 
 /// RFC 8489 §5.
@@ -13,11 +15,11 @@ const USERNAME: u16 = 0x0006;
 const ATTRIBUTES_MAX: usize = 16;
 
 /// Names a check: it comes back in the response.
-pub(super) type TransactionId = [u8; 12];
+pub type TransactionId = [u8; 12];
 
 /// What a datagram is to a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind<'a> {
+pub enum Kind<'a> {
     /// A check towards the agent that has this ufrag.
     Request { ufrag: &'a str },
     /// The answer, good or bad, to a check of ours.
@@ -29,7 +31,7 @@ pub(super) enum Kind<'a> {
 }
 
 /// Reads what routing needs; copies nothing, looks no further than it must.
-pub(super) fn kind(datagram: &[u8]) -> Kind<'_> {
+pub fn kind(datagram: &[u8]) -> Kind<'_> {
     let Some((head, mut rest)) = datagram.split_at_checked(HEADER) else { return Kind::Else };
     let [t0, t1, l0, l1, m0, m1, m2, m3, id @ ..] = head else { return Kind::Else };
     if *t0 >= 0x40 || [*m0, *m1, *m2, *m3] != MAGIC {
@@ -60,8 +62,13 @@ pub(super) fn kind(datagram: &[u8]) -> Kind<'_> {
     }
 }
 
-/// Whether the message carries a MESSAGE-INTEGRITY made with `pwd` (R19).
-pub(super) fn is_authentic(datagram: &[u8], pwd: &str) -> bool {
+/// Whether the message carries a MESSAGE-INTEGRITY made with `pwd` (R19). Strangers' bytes reach foreign code here:
+/// should that panic, the message is no better than a wrong one, and the shard lives on.
+pub fn is_authentic(datagram: &[u8], pwd: &str) -> bool {
+    catch_unwind(|| has_integrity(datagram, pwd)).unwrap_or(false)
+}
+
+fn has_integrity(datagram: &[u8], pwd: &str) -> bool {
     StunMessage::parse(datagram).is_ok_and(|message| {
         message.verify(pwd.as_bytes(), |key, parts| {
             let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
@@ -76,7 +83,7 @@ pub(super) fn is_authentic(datagram: &[u8], pwd: &str) -> bool {
 }
 
 /// The transaction id of a check that we are sending, if the datagram is one.
-pub(super) fn check_sent(datagram: &[u8]) -> Option<TransactionId> {
+pub fn check_sent(datagram: &[u8]) -> Option<TransactionId> {
     let head = datagram.get(..HEADER)?;
     (head.starts_with(&[0, 1]) && head.get(4..8) == Some(&MAGIC)).then(|| head.get(8..)?.try_into().ok()).flatten()
 }

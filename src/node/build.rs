@@ -13,11 +13,13 @@ use super::{Node, StartError, routes};
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec};
 use crate::answer::{Dice, Fetcher, NoticeOutcome, NoticeReport, Notifier, NotifierLimits};
 use crate::api;
+use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
 use crate::call::{Registry, Services};
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
+use crate::ffi::process::raise_descriptor_limit;
 use crate::media::{Media, MediaConfig};
 use crate::meta::{Graph, GraphConfig};
 use crate::observe::{self, Health, Metrics};
@@ -98,7 +100,7 @@ impl Node {
             webhook,
             router,
             trusted_proxies: config.listen.trusted_proxies.clone(),
-            limits: api::server::HttpLimits::default(),
+            limits: connection_limits(),
             clock: clock.clone(),
         };
         tokio::spawn(api::server::serve(public_listener, doors, stop_public.clone()));
@@ -120,6 +122,23 @@ impl Node {
             stop_all,
             drain_at_most: Duration::from_secs(config.limits.drain_seconds),
         })
+    }
+}
+
+/// Connections as R10 has them, or half of the descriptors where the system gives few: the other half is for what goes
+/// out, for the admin listener and for the store.
+fn connection_limits() -> HttpLimits {
+    let usual = HttpLimits::default();
+    match raise_descriptor_limit() {
+        Ok(descriptors) if descriptors / 2 < usual.connections => {
+            warn!(descriptors, "few file descriptors: fewer connections are taken; raise the limit (ulimit -n)");
+            HttpLimits { connections: (descriptors / 2).max(1), ..usual }
+        }
+        Ok(_) => usual,
+        Err(e) => {
+            warn!(error = %e, "could not see how many file descriptors there may be");
+            usual
+        }
     }
 }
 

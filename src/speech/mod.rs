@@ -28,6 +28,15 @@ pub fn embedded_languages() -> impl Iterator<Item = &'static str> {
     language::Embedded::ALL.into_iter().map(language::Embedded::tag)
 }
 
+/// Decodes a file as `<Play>` would: how many frames of 20 ms there are in it, and how that ended. For fuzzing (R25).
+#[doc(hidden)]
+pub fn decode_file(bytes: &[u8]) -> (usize, Result<(), String>) {
+    let (_prompt, writer) = crate::media::prompt::Prompt::new();
+    let mut maker = frames::FrameMaker::new(writer);
+    let outcome = file::decode(&bytes::Bytes::copy_from_slice(bytes), &mut maker);
+    (maker.frames(), outcome.map_err(|e| e.to_string()))
+}
+
 /// Says why a test did not run.
 #[cfg(test)]
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]

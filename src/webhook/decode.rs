@@ -169,11 +169,16 @@ fn change(change: Value<'_>, take: &mut impl FnMut(Item)) {
     }
 }
 
+/// A change larger than this is not sorted: as a tree it takes up to eighty times its size.
+const SORTED_BYTES_MAX: usize = 64 << 10;
+
 /// SHA-256 of a change with its members sorted; of its bytes as they came where they can't be sorted.
 fn sorted(change: Value<'_>) -> [u8; 32] {
+    let raw = change.raw();
     // `serde_json::Value` keeps members in a sorted map.
-    let again = serde_json::from_str::<serde_json::Value>(change.raw()).map(|value| value.to_string());
-    let hash = digest(&SHA256, again.as_deref().unwrap_or(change.raw()).as_bytes());
+    let tree = (raw.len() <= SORTED_BYTES_MAX).then(|| serde_json::from_str::<serde_json::Value>(raw).ok()).flatten();
+    let again = tree.map(|value| value.to_string());
+    let hash = digest(&SHA256, again.as_deref().unwrap_or(raw).as_bytes());
     hash.as_ref().try_into().unwrap_or_default()
 }
 

@@ -1,6 +1,7 @@
 //! `/webhooks/meta` on the public listener (`interface.md` §3, `meta-calling.md` §2.1).
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -14,6 +15,10 @@ use super::route::{Calls, Door, Effect};
 
 /// 3 MiB: Meta's stated ceiling, and ours.
 const BODY_MAX: usize = 3 * 1024 * 1024;
+/// Bytes of all bodies that are being read at a time, signed or not: 8,192 connections of 3 MiB would be 24 GiB (R10).
+const BODIES_MAX: usize = 96 * 1024 * 1024;
+/// A body up to here, as those of calls are, may use all of that; a larger one only half.
+const SMALL_MAX: usize = 64 * 1024;
 /// A body that takes longer is given up (R10).
 const BODY_TIME: Duration = Duration::from_secs(15);
 /// What is still taken of a body that is too large, and for how long, before the answer is given.
@@ -70,9 +75,13 @@ async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time
         door.count(&Kind::BODY, effect);
         empty(status)
     };
-    let body = match tokio::time::timeout(body_time, read(body.as_mut())).await {
+    let mut room = Room { held: 0, shared: &door.reading };
+    let body = match tokio::time::timeout(body_time, read(body.as_mut(), &mut room)).await {
         Ok(Ok(body)) => body,
+        Ok(Err(Unread::NoRoom)) => return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE),
         Ok(Err(Unread::TooLarge)) => {
+            // Its bytes are gone already.
+            drop(room);
             if !head.headers.contains_key(EXPECT) {
                 let _ = tokio::time::timeout(REST_TIME, drop_rest(body)).await;
             }
@@ -96,10 +105,33 @@ async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time
 enum Unread {
     TooLarge,
     Broken,
+    /// Others are sending too much just now: Meta comes again.
+    NoRoom,
+}
+
+/// What a body takes of [`BODIES_MAX`]; given back on drop.
+struct Room<'a> {
+    held: usize,
+    shared: &'a AtomicUsize,
+}
+
+impl Room<'_> {
+    fn take(&mut self, bytes: usize) -> Result<(), Unread> {
+        self.held += bytes;
+        let all = self.shared.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let bound = if self.held <= SMALL_MAX { BODIES_MAX } else { BODIES_MAX / 2 };
+        if all <= bound { Ok(()) } else { Err(Unread::NoRoom) }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.shared.fetch_sub(self.held, Ordering::Relaxed);
+    }
 }
 
 /// The body, counted while it is read, whatever length it claims.
-async fn read<B: Body>(mut body: Pin<&mut B>) -> Result<Vec<u8>, Unread> {
+async fn read<B: Body>(mut body: Pin<&mut B>, room: &mut Room<'_>) -> Result<Vec<u8>, Unread> {
     let claimed = body.size_hint().lower();
     if claimed > BODY_MAX as u64 {
         return Err(Unread::TooLarge);
@@ -110,6 +142,7 @@ async fn read<B: Body>(mut body: Pin<&mut B>) -> Result<Vec<u8>, Unread> {
         if read.len() + data.remaining() > BODY_MAX {
             return Err(Unread::TooLarge);
         }
+        room.take(data.remaining())?;
         while data.has_remaining() {
             let chunk = data.chunk();
             read.extend_from_slice(chunk);

@@ -1,6 +1,7 @@
 //! What becomes of an item: duplicates, tombstones, age, then the gate and the calls (`meta-calling.md` §2.8, §7).
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use super::decode::{self, BadJson, CallKey, Connect, Item, Sdp, What};
@@ -132,6 +133,8 @@ pub struct Door<C> {
     gate: Arc<Gate>,
     clock: Clock,
     pub(super) secrets: Secrets,
+    /// Bytes of the bodies that are being read.
+    pub(super) reading: AtomicUsize,
     events: Seen,
     changes: Seen,
     tombstones: Seen,
@@ -159,6 +162,7 @@ impl<C: Calls> Door<C> {
             gate,
             clock,
             secrets: Secrets::new(&config.app_secret, config.app_secret_previous.as_ref(), config.verify_token.clone()),
+            reading: AtomicUsize::new(0),
             events: seen(EVENTS_KEPT),
             changes: seen(CHANGES_KEPT),
             tombstones: seen(TOMBSTONES_KEPT),

@@ -350,6 +350,29 @@ async fn r10_a_body_that_dawdles_is_given_up() {
     assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
 }
 
+#[tokio::test]
+async fn r10_many_large_bodies_at_once_take_a_bounded_room() {
+    let world = World::at(NOW);
+    let slow = |megabytes: usize| {
+        let piece = Bytes::from(vec![b' '; 1 << 20]);
+        let pieces =
+            (0..megabytes).map(move |_| Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(piece.clone())));
+        let stream =
+            futures_util::StreamExt::chain(futures_util::stream::iter(pieces), futures_util::stream::pending());
+        Request::post("/webhooks/meta").body(http_body_util::StreamBody::new(stream)).unwrap()
+    };
+    let time = Duration::from_millis(500);
+    let flood = futures_util::future::join_all((0..60).map(|_| super::http::handle_within(&world.door, slow(2), time)));
+    // Asked in this order: the flood has what it can have.
+    let (flooded, meanwhile) = tokio::join!(flood, world.post(connect("wacid.A", |_| {})));
+    assert_eq!(meanwhile, StatusCode::OK, "a call's own small body has room");
+    let refused = flooded.iter().filter(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE).count();
+    let given_up = flooded.iter().filter(|answer| answer.status() == StatusCode::REQUEST_TIMEOUT).count();
+    assert_eq!((refused, given_up), (60 - 24, 24), "48 MiB are for large ones");
+    let large = handle(&world.door, signed(vec![b' '; 3 << 20])).await;
+    assert_eq!(large.status(), StatusCode::BAD_REQUEST, "the room is given back");
+}
+
 #[test]
 fn wrong_shapes_cost_nobody_else_anything() {
     let good = |id: &str| {

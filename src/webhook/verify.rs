@@ -139,16 +139,22 @@ mod tests {
         last[70] = b'0';
         let sides = [headers(&[&first]), headers(&[&last])];
         let clock = crate::clock::Clock::real();
-        let mut took = [std::time::Duration::ZERO; 2];
+        let mut took = [Vec::new(), Vec::new()];
         // In turns, so that what else the machine does falls on both sides alike.
         for _ in 0..ROUNDS {
             for (headers, took) in sides.iter().zip(&mut took) {
                 let begun = clock.now();
                 assert!(!app.signed(headers, &body));
-                *took += clock.now() - begun;
+                took.push(clock.now() - begun);
             }
         }
-        let apart = took[0].abs_diff(took[1]) / ROUNDS;
+        // The slowest tenth is what others did with the processor.
+        let [first, last] = took.map(|mut took| {
+            took.sort_unstable();
+            took.truncate(took.len() * 9 / 10);
+            took.iter().sum::<std::time::Duration>() / u32::try_from(took.len()).unwrap()
+        });
+        let apart = first.abs_diff(last);
         assert!(apart < std::time::Duration::from_micros(1), "{apart:?} apart in the mean");
     }
 

@@ -38,6 +38,10 @@ async fn start(limits: HttpLimits) -> Running {
         router: Router::new()
             .route("/peer", get(async |axum::Extension(Peer(ip)): axum::Extension<Peer>| ip.to_string()))
             .route("/slow", get(slow))
+            .route(
+                "/follow",
+                get(async || Body::from_stream(futures_util::stream::pending::<Result<String, String>>())),
+            )
             .route("/big", get(async || vec![b'x'; 64 << 20])),
         trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
         limits,
@@ -159,6 +163,30 @@ async fn slow_and_idle_peers_go() {
     let mut rest = Vec::new();
     let _ = deaf.read_to_end(&mut rest).await;
     assert!(rest.len() < 64 << 20, "took no bytes for too long");
+    server.cancel.cancel();
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn r10_an_http2_peer_that_opens_no_window_goes() {
+    let ms = Duration::from_millis;
+    let server = start(HttpLimits { stalled: ms(80), ..HttpLimits::default() }).await;
+    let shut = async |path: &str, window: u32| {
+        let io = hyper_util::rt::TokioIo::new(connect(server.at).await);
+        let (mut send, connection) = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .initial_stream_window_size(window)
+            .handshake::<_, Body>(io)
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::get(format!("http://a{path}")).body(Body::empty()).unwrap();
+        let answer = send.send_request(request).await.unwrap();
+        let end = tokio::time::timeout(Duration::from_secs(2), connection).await;
+        drop((answer, send));
+        end.is_ok()
+    };
+    assert!(shut("/peer", 0).await, "its answer would never be out, and its place never free");
+    assert!(!shut("/follow", 1 << 16).await, "an answer with nothing to say for a while is nobody's fault");
     server.cancel.cancel();
     server.task.await.unwrap();
 }

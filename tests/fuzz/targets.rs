@@ -1,0 +1,354 @@
+//! One function a format: takes any bytes, and panics where a promise about that format is broken.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::BodyExt as _;
+use offhook::api::{self, Api, LiveCall, LiveCalls};
+use offhook::clock::Clock;
+use offhook::config::{Config, Secret};
+use offhook::egress::{CustomerUrl, Guard, is_public};
+use offhook::media::dtmf::Receiver;
+use offhook::media::sdp::{Offer, Ours};
+use offhook::media::stun;
+use offhook::model::{CallUuid, E164};
+use offhook::observe::Health;
+use offhook::store::{Scope, Store};
+use offhook::webhook::{Secrets, What};
+use offhook::{answer, call, speech, webhook, xml};
+use tower::ServiceExt as _;
+use url::Host;
+
+/// A webhook's body.
+pub fn webhook(body: &[u8]) {
+    let mut items = 0;
+    let outcome = webhook::decode(body, |item| {
+        items += 1;
+        let shown = format!("{item:?}");
+        assert!(shown.len() < 20_000, "what is kept of an item is bounded");
+        assert!(item.id.as_ref().is_none_or(|id| id.len() <= 512 && id.is_ascii()));
+        if let What::Connect(connect) = item.what {
+            assert!(connect.name.len() <= 4_096 && !connect.name.contains(char::is_control));
+            let business = E164::parse("918035737458").expect("a number");
+            assert!(connect.user(&business).len() <= 4_096);
+        }
+    });
+    assert!(outcome.is_ok() || items == 0, "what is not JSON has no item");
+}
+
+/// A document of the Answer URL.
+pub fn xml(body: &[u8]) {
+    for charset in [None, Some("us-ascii")] {
+        let parsed = xml::parse(body, charset);
+        assert!(parsed.findings.len() <= 2_001);
+        let report = serde_json::to_string(&xml::report("-", &parsed)).expect("a report");
+        assert!(body.len() < 1_000 || report.len() < 2_000 * 2_000, "a report is bounded");
+        if let Some(document) = &parsed.document {
+            let text = serde_json::to_string(document).expect("a document");
+            let again: xml::Document = serde_json::from_str(&text).expect("what was written can be read");
+            assert_eq!(&again, document.as_ref());
+        }
+    }
+}
+
+/// An offer.
+pub fn sdp(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for allow_loopback in [false, true] {
+        let Ok(offer) = Offer::parse(&text, allow_loopback) else { continue };
+        assert!(text.len() <= 16_384 && offer.candidates.len() <= 16);
+        for candidate in &offer.candidates {
+            let ip = candidate.addr.ip();
+            assert!(!ip.is_unspecified() && !ip.is_multicast() && candidate.addr.port() != 0);
+            assert!(allow_loopback || !ip.is_loopback(), "{ip}");
+            assert_eq!(ip, ip.to_canonical());
+        }
+        let shown = format!("{offer:?}");
+        assert!(!shown.contains(&offer.pwd), "credentials are not shown");
+        let address = SocketAddr::from(([198, 51, 100, 7], 3478));
+        let answer = offer.answer(&Ours {
+            candidates: &[address],
+            ufrag: "ufraglong",
+            pwd: "a password of twenty-four",
+            fingerprint: &[7; 32],
+            ssrc: 1,
+            cname: "cname",
+            stream: "stream",
+            track: "track",
+            session: 1,
+            ice_lite: !offer.ice_lite,
+        });
+        assert!(answer.len() <= 16_384, "{} bytes", answer.len());
+        assert!(answer.lines().all(|line| line.as_bytes().get(1) == Some(&b'=')), "no line of somebody else's making");
+    }
+}
+
+/// A datagram at the media port.
+pub fn stun(datagram: &[u8]) {
+    if let stun::Kind::Request { ufrag } = stun::kind(datagram) {
+        assert!(ufrag.len() < datagram.len());
+    }
+    let _ = stun::check_sent(datagram);
+    for password in ["", "VOkJxbRl1RmTxUk/WvJxBt"] {
+        // The integrity covers what stands before it, the length aside; behind it there is a checksum at most.
+        let known = |known: &Vec<u8>| {
+            let covered = known.len().saturating_sub(8);
+            datagram.get(..2) == known.get(..2) && datagram.get(4..covered) == known.get(4..covered)
+        };
+        let authentic = stun::is_authentic(datagram, password);
+        assert!(!authentic || stun_corpus().iter().any(known), "nobody else knows the password");
+    }
+}
+
+/// Messages of RFC 5769, and bare ones.
+pub fn stun_corpus() -> Vec<Vec<u8>> {
+    const REQUEST: &str = "000100582112a442b7e7a701bc34d686fa87dfae802200105354554e207465737420636c69656e74002400046e00\
+        01ff80290008932ff9b151263b36000600096576746a3a68367659202020000800149aeaa70cbfd8cb56781ef2b5b2d3f249c1b571a2\
+        80280004e57a3bcf";
+    const RESPONSE: &str = "0101003c2112a442b7e7a701bc34d686fa87dfae8022000b7465737420766563746f7220002000080001a147e1\
+        12a643000800142b91f599fd9e90c38c7489f92af9ba53f06be7d780280004c07d4c96";
+    let bytes = |text: &str| hex::decode(text).expect("hex");
+    vec![
+        bytes(REQUEST),
+        bytes(RESPONSE),
+        bytes("000100002112a442b7e7a701bc34d686fa87dfae"),
+        vec![0x80; 60],
+        vec![22; 60],
+    ]
+}
+
+/// Telephone events as a peer may send them: (timestamp, event, four bytes of payload …) again and again.
+pub fn telephone_event(bytes: &[u8]) {
+    static START: OnceLock<std::time::Instant> = OnceLock::new();
+    let start = *START.get_or_init(|| Clock::real().now());
+    let (mut receiver, mut digits) = (Receiver::default(), Vec::new());
+    let mut packets = 0;
+    for (n, packet) in (0u64..).zip(bytes.chunks(6)) {
+        let now = start + Duration::from_millis(n * 20);
+        let (head, payload) = packet.split_at(packet.len().min(1));
+        let head = u32::from(head.first().copied().unwrap_or_default());
+        receiver.packet(now, head >> 6, head << 28 | head, payload, &mut digits);
+        receiver.tick(now, &mut digits);
+        packets += 1;
+    }
+    assert!(digits.len() <= packets, "no packet is more than one digit");
+}
+
+/// A file that a document wants played.
+pub fn audio(bytes: &[u8]) {
+    let (frames, outcome) = speech::decode_file(bytes);
+    assert!(frames > 0 || outcome.is_err(), "silence is told");
+    // The lowest rate there is makes 72 ms of 32 bytes (MP3), or less.
+    assert!(frames <= bytes.len() * 4 + 100, "{frames} frames of {} bytes", bytes.len());
+}
+
+/// A configuration that is whole; its secrets all say so.
+pub const CONFIGURATION: &str = r#"
+[listen]
+public = "0.0.0.0:8080"
+media_ports = 8
+trusted_proxies = ["10.0.0.0/8"]
+[public]
+base_url = "https://offhook.example.com"
+media_ips = ["203.0.113.7"]
+[meta]
+app_secret = "CANARY-1"
+app_secret_previous = "CANARY-2"
+verify_token = "CANARY-3"
+access_token = { env = "TOKEN" }
+[limits]
+calls_per_number = 100
+default_cps = 50
+[answer]
+timeout_ms = 5000
+max_body_bytes = 102400
+[[account]]
+auth_id = "MATESTOFFHOOK0000001"
+auth_token = "CANARY-4"
+api_keys = ["CANARY-5", { key = "CANARY-6", role = "agent" }]
+cps = 10
+[[waba]]
+id = "1029384756"
+account = "MATESTOFFHOOK0000001"
+access_token = "CANARY-7"
+[[number]]
+number = "918035737458"
+phone_number_id = "106540352242922"
+waba = "1029384756"
+calling_enabled = true
+answer_url = "https://app.example.com/answer"
+answer_method = "GET"
+"#;
+
+/// A configuration.
+pub fn configuration(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    // Whoever writes a configuration may name files; a fuzzer should not.
+    if text.contains("file") {
+        return;
+    }
+    let env = BTreeMap::from([("TOKEN".to_owned(), "CANARY-8".to_owned())]);
+    match Config::from_parts("offhook.toml", &text, &env, &|_| Ok(())) {
+        Ok(config) => assert!(!format!("{config:?}").contains("CANARY"), "secrets are not shown"),
+        Err(problems) => {
+            assert!(!problems.0.is_empty());
+            assert!(!problems.to_string().contains("CANARY-8"), "nor is what the environment holds");
+        }
+    }
+}
+
+/// A customer's URL, and where redirects from a good one lead.
+pub fn url(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for open in [false, true] {
+        let guard = Guard::new(open, Vec::new());
+        let base = CustomerUrl::parse("https://app.example.com/a/b?c=d", &guard).expect("a good URL");
+        for taken in [CustomerUrl::parse(&text, &guard), base.join(&text, &guard)].into_iter().flatten() {
+            judge_url(&taken, &guard, open);
+        }
+    }
+}
+
+fn judge_url(url: &CustomerUrl, guard: &Guard, open: bool) {
+    let parsed = url.parsed();
+    assert!(parsed.scheme() == "https" || (open && parsed.scheme() == "http"));
+    assert!(parsed.username().is_empty() && parsed.password().is_none() && parsed.fragment().is_none());
+    let may = |ip: IpAddr| is_public(ip) || guard.check_ip(ip).is_ok();
+    match parsed.host() {
+        Some(Host::Ipv4(ip)) => assert!(may(ip.into()), "{ip}"),
+        Some(Host::Ipv6(ip)) => assert!(may(ip.into()), "{ip}"),
+        // The twin: what the C library's resolver would take for an address without asking anybody.
+        Some(Host::Domain(name)) => {
+            assert!(name.parse::<IpAddr>().is_err(), "{name}");
+            assert!(inet_aton(name).is_none_or(|ip| may(ip.into())), "{name} is an address after all");
+        }
+        None => panic!("no host"),
+    }
+    // The other twin: what the HTTP client makes of the text it is handed is the same place.
+    let uri: http::Uri = match parsed.as_str().parse() {
+        Ok(uri) => uri,
+        // It will not be sent then.
+        Err(_) => return,
+    };
+    assert_eq!(uri.host(), parsed.host_str());
+    assert_eq!(uri.port_u16(), parsed.port());
+}
+
+/// BSD's reading of addresses: one to four parts, decimal, octal or hexadecimal.
+fn inet_aton(text: &str) -> Option<Ipv4Addr> {
+    let parts: Vec<u64> = text
+        .strip_suffix('.')
+        .unwrap_or(text)
+        .split('.')
+        .map(|part| {
+            let lower = part.to_ascii_lowercase();
+            match lower.strip_prefix("0x") {
+                Some("") => Some(0),
+                Some(hex) => u64::from_str_radix(hex, 16).ok(),
+                None if lower.len() > 1 && lower.starts_with('0') => u64::from_str_radix(&lower, 8).ok(),
+                None => lower.parse().ok(),
+            }
+        })
+        .collect::<Option<_>>()?;
+    let (last, before) = parts.split_last()?;
+    if before.len() > 3 || before.iter().any(|part| *part > 255) || *last >= 1 << (8 * (4 - before.len())) {
+        return None;
+    }
+    let high = before.iter().zip([24, 16, 8]).fold(0, |sum, (part, shift)| sum | part << shift);
+    u32::try_from(high | last).ok().map(Ipv4Addr::from)
+}
+
+struct NoCalls;
+
+impl LiveCalls for NoCalls {
+    fn list(&self, _: &Scope) -> Vec<LiveCall> {
+        Vec::new()
+    }
+    fn get(&self, _: &Scope, _: CallUuid) -> Option<LiveCall> {
+        None
+    }
+    fn hang_up(&self, _: &Scope, _: CallUuid) -> bool {
+        false
+    }
+    fn events(&self, _: &Scope, _: CallUuid, _: bool) -> Option<BoxStream<'static, Arc<str>>> {
+        None
+    }
+}
+
+struct Rest {
+    runtime: tokio::runtime::Runtime,
+    router: axum::Router,
+    _dir: tempfile::TempDir,
+}
+
+fn rest_api() -> &'static Rest {
+    static REST: OnceLock<Rest> = OnceLock::new();
+    REST.get_or_init(|| {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("tokio");
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = runtime.block_on(Store::open(&dir.path().join("fuzz.db"), Health::new())).expect("a store");
+        let config = Config::from_parts("offhook.toml", CONFIGURATION, &BTreeMap::new(), &|_| Ok(())).expect("good");
+        let accounts = api::auth::Accounts::new(&config.accounts);
+        let router = api::router(Api { accounts, store, live: Arc::new(NoCalls) });
+        Rest { runtime, router, _dir: dir }
+    })
+}
+
+/// A request to the APIs by somebody who may: method, target, a line's end, the body.
+pub fn rest(bytes: &[u8]) {
+    use base64::Engine as _;
+    let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
+    let (line, body) = bytes.split_at(end);
+    let line = String::from_utf8_lossy(line);
+    let Some((method, target)) = line.split_once(' ') else { return };
+    let basic = base64::engine::general_purpose::STANDARD.encode("MATESTOFFHOOK0000001:CANARY-4");
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header("authorization", format!("Basic {basic}"))
+        .header("x-api-key", "CANARY-5")
+        .body(axum::body::Body::from(body.get(1..).unwrap_or_default().to_vec()));
+    let Ok(request) = request else { return };
+    let api = rest_api();
+    let (head, body) = api.runtime.block_on(async {
+        let (head, body) = api.router.clone().oneshot(request).await.expect("an answer").into_parts();
+        (head, body.collect().await.expect("a body").to_bytes())
+    });
+    let text = String::from_utf8_lossy(&body);
+    assert!(head.status.as_u16() < 500, "{}: {text}", head.status);
+    assert!(!text.contains("CANARY") && !text.contains("SQL") && !text.contains("/src/"), "{text}");
+    if !body.is_empty() {
+        serde_json::from_slice::<serde_json::Value>(&body).expect("JSON");
+    }
+}
+
+/// A call's event log.
+pub fn event_log(bytes: &[u8]) {
+    let mut steps = 0u64;
+    if let Ok(replayed) = call::replay::replay(bytes, |_| steps += 1) {
+        assert_eq!(replayed.same + u64::from(replayed.difference.is_some()), steps);
+    }
+}
+
+/// The query of a verification, which is a URL's fragment just as well; a line's end; a signature.
+pub fn webhook_request(bytes: &[u8]) {
+    let secrets = Secrets::new(&Secret::new("app"), Some(&Secret::new("before")), Secret::new("token"));
+    let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
+    let (query, signature) = bytes.split_at(end);
+    let query = String::from_utf8_lossy(query);
+    if secrets.challenge(&query).is_some() {
+        assert!(query.contains("token"));
+    }
+    let (settings, passed_over) = answer::Settings::of(Some(&query));
+    assert!(settings.retries <= 5 && passed_over.len() <= query.len() + 1);
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(signature.get(1..).unwrap_or_default()) {
+        headers.append("x-hub-signature-256", value);
+    }
+    assert!(!secrets.signed(&headers, bytes));
+}
