@@ -18,7 +18,7 @@ use crate::model::{E164, digits_of};
 use crate::node::dev::{Dev, DevOptions};
 use crate::sim::client::{self, Client, Lines};
 use crate::sim::control::{CallOrder, HangupOrder};
-use crate::sim::{CallEvent, Ended, Happened, HungUpBy, caller, sound};
+use crate::sim::{CallEvent, Ended, Faults, Happened, HungUpBy, caller, sound};
 
 /// Longest line of a call's events: a recording of half an hour stands in one.
 const LINE_BYTES_MAX: usize = 128 << 20;
@@ -51,6 +51,9 @@ pub struct Args {
     /// The answer URL of the booted node's number (not with --node)
     #[arg(long, value_name = "URL", conflicts_with = "node")]
     pub answer_url: Option<url::Url>,
+    /// Rules by which the booted world's simulated Meta fails; the README has the table (not with --node)
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "node")]
+    pub faults: Option<PathBuf>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -143,8 +146,12 @@ async fn booted(client: &Client, args: &Args, order: CallOrder) -> Exit {
         Err(why) => return Exit::usage(format_args!("--to: {why}")),
     };
     let to = number.as_ref().map(ToString::to_string);
+    let faults = match args.faults.as_deref().map(Faults::read).transpose() {
+        Ok(faults) => faults.unwrap_or_default(),
+        Err(e) => return Exit::usage(format_args!("could not {e}")),
+    };
     let answer_url = args.answer_url.clone().map(String::from);
-    let dev = match Dev::boot(DevOptions { answer_url, number, ..DevOptions::default() }).await {
+    let dev = match Dev::boot(DevOptions { answer_url, number, faults, ..DevOptions::default() }).await {
         Ok(dev) => dev,
         Err(e) => return Exit::failed(format_args!("could not {e}")),
     };

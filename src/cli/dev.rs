@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Exit, print};
 use crate::node::dev::{Dev, DevOptions};
-use crate::sim::world;
+use crate::sim::{Faults, world};
 
 /// Options of `offhook dev`.
 #[derive(clap::Args, Clone, Debug)]
@@ -18,16 +18,25 @@ pub struct Args {
     /// Where records, caches and keys are kept [default: a folder of its own, gone when the program ends]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Rules by which the simulated Meta fails: webhooks lost, late, doubled; Graph errors; bad offers, bad networks (the
+    /// README has the table)
+    #[arg(long, value_name = "FILE.toml")]
+    pub faults: Option<PathBuf>,
 }
 
 /// Runs it until SIGINT or SIGTERM.
 pub fn run(args: Args) -> Exit {
+    let faults = match args.faults.as_deref().map(Faults::read).transpose() {
+        Ok(faults) => faults.unwrap_or_default(),
+        Err(e) => return Exit::usage(format_args!("could not {e}")),
+    };
     super::run_async(async {
         let port = args.port;
         let options = DevOptions {
             port: Some(port),
             answer_url: args.answer_url.map(String::from),
             data_dir: args.data_dir,
+            faults,
             ..DevOptions::default()
         };
         let dev = match Dev::boot(options).await {

@@ -9,7 +9,7 @@ use super::{Node, StartError};
 use crate::clock::Clock;
 use crate::config::{self, Config, Secret};
 use crate::model::{E164, Method};
-use crate::sim::{Sim, SimNumber, SimOptions, demo, world};
+use crate::sim::{Faults, Sim, SimNumber, SimOptions, demo, world};
 use crate::xml::ast::DocUrl;
 
 /// How a development world is to be.
@@ -23,6 +23,8 @@ pub struct DevOptions {
     pub number: Option<E164>,
     /// Instead of a temporary folder.
     pub data_dir: Option<PathBuf>,
+    /// What the simulated Meta does wrong.
+    pub faults: Faults,
     /// A world to be loaded, instead of one for a person.
     pub load: Option<LoadOptions>,
 }
@@ -136,7 +138,9 @@ impl Dev {
         let named = options.port.filter(|port| *port != 0);
         let beside = |by: u16| preferred(named.and_then(|port| port.checked_add(by)));
         let relays = options.load.map_or(1, |_| LOAD_RELAYS);
-        let sim = Sim::start(SimOptions { numbers, listen: beside(1), relays, ..SimOptions::default() }).await?;
+        let faults = options.faults;
+        let sim_options = SimOptions { numbers, listen: beside(1), relays, faults, ..SimOptions::default() };
+        let sim = Sim::start(sim_options).await?;
         let demo = match options.answer_url {
             Some(_) => None,
             None => Some(demo::start(beside(2), world::AUTH_TOKEN).await.map_err(DevError::Demo)?),

@@ -35,6 +35,8 @@ pub enum Logged {
     Verification { passed: bool, details: String },
     /// A STUN request that ICE-lite refused (M5).
     Stun { call_id: String, details: String },
+    /// A rule of the fault file was carried out.
+    Fault { call_id: String, details: String },
     /// Something about a call's media.
     Media { call_id: String, details: String },
 }

@@ -2,14 +2,15 @@
 //!
 //! `meta` is Graph, webhooks and each call's life; `media` terminates ICE-lite, DTLS-SRTP and Opus; `caller` is the
 //! scripted phone, `phone` the one in the browser, `load` many at a steady rate; `control` lets other processes place
-//! calls; `demo` is an Answer-URL application to copy. The stand-in is built from `meta-calling.md` and shares no
-//! decision with the engine.
+//! calls; `demo` is an Answer-URL application to copy; `faults` makes all of it fail by rules. The stand-in is built from
+//! `meta-calling.md` and shares no decision with the engine.
 
 pub mod caller;
 pub mod client;
 pub mod control;
 pub mod demo;
 mod dice;
+pub mod faults;
 mod follow;
 pub mod load;
 pub mod log;
@@ -17,6 +18,7 @@ mod media;
 mod meta;
 mod phone;
 pub mod sound;
+mod wire;
 pub mod world;
 
 use std::collections::HashMap;
@@ -33,16 +35,19 @@ pub use caller::{
     CallControl, CallEvent, CallEvents, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep, KeysStart,
     PhoneKind,
 };
+pub use faults::{Faults, FaultsError};
 pub use meta::webhook::WebhookTimes;
 pub use world::SimNumber;
 
 use self::dice::Dice;
+use self::faults::{Board, CallFaults};
 use self::log::{LogLine, SimLog};
 use self::media::peer::Identity;
 use self::media::{LegId, Relay};
 use self::meta::body::CallFacts;
 use self::meta::life::{self, CallMsg, Wiring};
 use self::meta::webhook::{Door, Webhooks};
+use self::wire::{Cut, Wires};
 use self::world::Numbers;
 use crate::clock::Clock;
 
@@ -71,6 +76,8 @@ pub struct SimOptions {
     pub times: SimTimes,
     /// Makes ids, credentials and delays the same in every run.
     pub seed: Option<u64>,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
     pub clock: Clock,
 }
 
@@ -104,6 +111,7 @@ impl Default for SimOptions {
             numbers: vec![SimNumber::default()],
             times: SimTimes::default(),
             seed: None,
+            faults: Faults::default(),
             clock: Clock::real(),
         }
     }
@@ -148,7 +156,8 @@ pub(crate) struct World {
     node_url: Mutex<Option<String>>,
     numbers: Mutex<Numbers>,
     /// By phone number id and call id: ids of different numbers may be the same (H12).
-    calls: Mutex<HashMap<(String, String), mpsc::Sender<CallMsg>>>,
+    calls: Mutex<HashMap<(String, String), (mpsc::Sender<CallMsg>, Arc<CallFaults>)>>,
+    faults: Board,
     phones: phone::Phones,
     /// Loads under way, by the name their owner gave them, and what stops them.
     loads: Mutex<HashMap<String, CancellationToken>>,
@@ -172,6 +181,7 @@ impl Sim {
         let addr = listener.local_addr().map_err(listen_fault)?;
         let stop = CancellationToken::new();
         let (clock, dice) = (options.clock.clone(), Arc::new(Dice::new(options.seed)));
+        let faults = Board::new(options.faults, dice.number());
         let log = Arc::new(SimLog::new(clock.clone()));
         let identity = Identity::new().map_err(|e| SimError::Media(e.to_string()))?;
         let (ip, port) = (options.media.ip(), options.media.port());
@@ -207,6 +217,7 @@ impl Sim {
             node_url: Mutex::new(options.node_url.map(trimmed)),
             numbers: Mutex::new(Numbers::of(options.numbers)),
             calls: Mutex::default(),
+            faults,
             phones: phone::Phones::default(),
             loads: Mutex::default(),
             stop: stop.clone(),
@@ -217,7 +228,9 @@ impl Sim {
             .fallback(meta::graph::unknown)
             .with_state(world.clone());
         tokio::spawn(async move {
-            let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
+            let served = axum::serve(Wires(listener), app.into_make_service_with_connect_info::<Cut>())
+                .with_graceful_shutdown(stop.cancelled_owned())
+                .await;
             if let Err(error) = served {
                 tracing::warn!(%error, "the simulated Meta stopped listening");
             }
@@ -350,8 +363,8 @@ impl World {
         stop.inspect(CancellationToken::cancel).is_some()
     }
 
-    fn add_call(&self, facts: &CallFacts, call: mpsc::Sender<CallMsg>) {
-        locked(&self.calls).insert(call_key(facts), call);
+    fn add_call(&self, facts: &CallFacts, call: mpsc::Sender<CallMsg>, faults: Arc<CallFaults>) {
+        locked(&self.calls).insert(call_key(facts), (call, faults));
     }
 
     fn drop_call(&self, facts: &CallFacts) {
@@ -359,6 +372,14 @@ impl World {
     }
 
     fn call(&self, phone_number_id: &str, call_id: &str) -> Option<mpsc::Sender<CallMsg>> {
+        self.call_and_faults(phone_number_id, call_id).map(|(call, _)| call)
+    }
+
+    fn call_and_faults(
+        &self,
+        phone_number_id: &str,
+        call_id: &str,
+    ) -> Option<(mpsc::Sender<CallMsg>, Arc<CallFaults>)> {
         locked(&self.calls).get(&(phone_number_id.to_owned(), call_id.to_owned())).cloned()
     }
 }

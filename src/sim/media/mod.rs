@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::ear::{Ear, Hearing, LegStats};
 use self::mouth::{Mouth, Spoken};
-use self::peer::{Identity, MetaSide, Peer, PeerError, PeerEvent};
+use self::peer::{Datagram, Identity, MetaSide, Peer, PeerError, PeerEvent};
 use super::caller::KeyStep;
+use super::faults::net::{MediaHow, Net};
 use super::log::{Logged, SimLog};
 use crate::clock::Clock;
 
@@ -34,6 +35,9 @@ const ORDERS_MAX: usize = 4_096;
 const DATAGRAM_MAX: usize = 2_048;
 /// Datagrams read before the tick gets its turn again.
 const READ_MAX: usize = 256;
+
+/// A payload type that no offer of ours has (H6).
+const OTHER_PT: u8 = 97;
 
 /// Names a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +62,8 @@ pub(crate) struct LegPlan {
     pub(crate) call_id: String,
     pub(crate) mouth: Mouth,
     pub(crate) hearing: Hearing,
+    /// What its datagrams meet on their way.
+    pub(crate) net: Option<Net>,
     pub(crate) stats: Arc<LegStats>,
     pub(crate) started: Instant,
     pub(crate) sink: LegSink,
@@ -93,6 +99,8 @@ enum Order {
     },
     Close {
         leg: LegId,
+        /// With RTCP BYE and DTLS close_notify.
+        goodbye: bool,
         recording: oneshot::Sender<Option<Vec<i16>>>,
     },
 }
@@ -177,10 +185,10 @@ impl Relay {
         self.order(Order::Bridge { meta, browser }).await;
     }
 
-    /// Ends a leg; what it recorded comes back.
-    pub(crate) async fn close(&self, leg: LegId) -> Option<Vec<i16>> {
+    /// Ends a leg, in silence or with a goodbye; what it recorded comes back.
+    pub(crate) async fn close(&self, leg: LegId, goodbye: bool) -> Option<Vec<i16>> {
         let (recording, kept) = oneshot::channel();
-        self.order(Order::Close { leg, recording }).await;
+        self.order(Order::Close { leg, goodbye, recording }).await;
         kept.await.ok().flatten()
     }
 
@@ -214,6 +222,7 @@ impl MetaLeg {
 
 struct Leg {
     peer: Peer,
+    net: Option<Net>,
     meta: Option<MetaLeg>,
     bridge: Option<LegId>,
     ufrag: String,
@@ -285,14 +294,15 @@ impl Task {
                 let made = Peer::browser(&self.identity, &offer, self.addr, now).map(|(mut peer, answer)| {
                     let ufrag = peer.local_ufrag();
                     self.by_ufrag.insert(ufrag.clone(), leg);
-                    self.legs.insert(leg, Leg { peer, meta: None, bridge: None, ufrag, sink });
+                    self.legs.insert(leg, Leg { peer, net: None, meta: None, bridge: None, ufrag, sink });
                     answer
                 });
                 let _ = done.send(made);
             }
             Order::Accepted { leg } => {
-                if let Some(meta) = self.meta(leg) {
-                    meta.accepted = true;
+                if let Some(leg) = self.legs.get_mut(&leg) {
+                    leg.meta.iter_mut().for_each(|meta| meta.accepted = true);
+                    leg.net.iter_mut().for_each(|net| net.accepted(now));
                 }
             }
             Order::Over { leg } => {
@@ -313,25 +323,30 @@ impl Task {
                     }
                 }
             }
-            Order::Close { leg, recording } => {
-                let _ = recording.send(self.close(leg, now));
+            Order::Close { leg, goodbye, recording } => {
+                let _ = recording.send(self.close(leg, goodbye, now));
             }
         }
     }
 
     fn add_meta(&mut self, id: LegId, peer: Peer, plan: LegPlan) {
-        let LegPlan { side, call_id, mouth, hearing, stats, started, sink } = plan;
+        let LegPlan { side, call_id, mut mouth, net, hearing, stats, started, sink } = plan;
+        if net.as_ref().is_some_and(|net| net.is(self.clock.now(), MediaHow::Dtx)) {
+            mouth.keep_silent();
+        }
         let ufrag = side.ufrag.clone();
         self.by_ufrag.insert(ufrag.clone(), id);
         let ear = Ear::new(hearing, stats.clone());
         let meta = MetaLeg { side, call_id, mouth, ear, stats, started, accepted: false, over: false, refusals: 0 };
-        self.legs.insert(id, Leg { peer, meta: Some(meta), bridge: None, ufrag, sink });
+        self.legs.insert(id, Leg { peer, net, meta: Some(meta), bridge: None, ufrag, sink });
     }
 
-    fn close(&mut self, id: LegId, now: Instant) -> Option<Vec<i16>> {
+    fn close(&mut self, id: LegId, goodbye: bool, now: Instant) -> Option<Vec<i16>> {
         let mut leg = self.legs.remove(&id)?;
-        leg.peer.close(now);
-        send(&self.socket, &mut leg.peer);
+        if goodbye {
+            leg.peer.close(now);
+            send(&self.socket, &mut leg, now);
+        }
         self.by_ufrag.remove(&leg.ufrag);
         self.by_addr.retain(|_, owner| *owner != id);
         leg.meta.and_then(|m| m.ear.into_recording())
@@ -355,6 +370,9 @@ impl Task {
             }
         };
         if let Some(leg) = self.legs.get_mut(&id) {
+            if leg.net.as_mut().is_some_and(|net| !net.lets_in(now)) {
+                return;
+            }
             leg.peer.receive(now, from, bytes);
         }
         self.settle(id, now);
@@ -398,7 +416,7 @@ impl Task {
     /// Sends what a leg's peer has to send and tells what it has to tell.
     fn settle(&mut self, id: LegId, now: Instant) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        send(&self.socket, &mut leg.peer);
+        send(&self.socket, leg, now);
         let mut passing = Vec::new();
         for event in std::mem::take(&mut leg.peer.events) {
             match event {
@@ -434,7 +452,7 @@ impl Task {
         let pt = leg.peer.opus_pt();
         leg.peer.write(now, pt, time, packet.marker, packet.payload);
         leg.peer.pass(now);
-        send(&self.socket, &mut leg.peer);
+        send(&self.socket, leg, now);
     }
 }
 
@@ -465,9 +483,20 @@ fn speak(leg: &mut Leg, now: Instant) {
     if !meta.accepted || meta.over || !leg.peer.is_up() {
         return;
     }
+    let is = |how| leg.net.as_ref().is_some_and(|net| net.is(now, how));
+    let (no_rtp, other_pt) = (is(MediaHow::NoRtp), is(MediaHow::OtherPt));
+    if let Some(net) = &mut leg.net {
+        if let Some(samples) = net.jump(now) {
+            meta.mouth.jump(samples);
+        }
+        if net.changes_ssrc(now) {
+            leg.peer.change_ssrc(meta.side.ssrc.wrapping_add(0x0101_0101).max(1));
+        }
+    }
     match meta.mouth.tick() {
+        Some(_) if no_rtp => {}
         Some(Spoken::Audio { payload, time, marker }) => {
-            let pt = leg.peer.opus_pt();
+            let pt = if other_pt { OTHER_PT } else { leg.peer.opus_pt() };
             leg.peer.write(now, pt, time, marker, payload);
         }
         Some(Spoken::Event { payload, time, marker }) => {
@@ -496,9 +525,18 @@ fn refuse_stun(log: &SimLog, meta: &mut MetaLeg, why: &str) {
     }
 }
 
-fn send(socket: &UdpSocket, peer: &mut Peer) {
-    for datagram in peer.out.drain(..) {
-        // A full socket buffer loses the datagram, as a network would.
+fn send(socket: &UdpSocket, leg: &mut Leg, now: Instant) {
+    // A full socket buffer loses the datagram, as a network would.
+    let go = |datagram: Datagram| {
         let _ = socket.try_send_to(&datagram.bytes, datagram.to);
+    };
+    match &mut leg.net {
+        None => leg.peer.out.drain(..).for_each(go),
+        Some(net) => {
+            leg.peer.out.drain(..).for_each(|datagram| net.send(now, datagram));
+            while let Some(datagram) = net.due(now) {
+                go(datagram);
+            }
+        }
     }
 }

@@ -98,6 +98,16 @@ impl Mouth {
         self.time = time;
     }
 
+    /// Sends no silence any more, as a phone with DTX (H6).
+    pub(crate) fn keep_silent(&mut self) {
+        self.silence = None;
+    }
+
+    /// The clock jumps ahead by so many samples (H6).
+    pub(crate) fn jump(&mut self, samples: u32) {
+        self.time = self.time.wrapping_add(samples);
+    }
+
     /// 20 ms pass: what goes out now.
     pub(crate) fn tick(&mut self) -> Option<Spoken> {
         let now = self.time;

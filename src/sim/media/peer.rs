@@ -279,6 +279,12 @@ impl Peer {
         }
     }
 
+    /// Goes on under another SSRC (H6).
+    pub(crate) fn change_ssrc(&mut self, ssrc: u32) {
+        let mid = self.mid;
+        self.rtc.direct_api().reset_stream_tx(mid, None, ssrc.into(), None);
+    }
+
     /// Says goodbye (RTCP BYE, DTLS close_notify); what there is to send is in `out`.
     pub(crate) fn close(&mut self, now: Instant) {
         if !self.gone {

@@ -115,6 +115,12 @@ pub(crate) fn signature(app_secret: &str, body: &[u8]) -> String {
     format!("sha256={}", hex::encode(aws_lc_rs::hmac::sign(&key, body)))
 }
 
+/// `X-Hub-Signature`, the older header, which proves nothing any more (H7).
+pub(crate) fn signature_sha1(app_secret: &str, body: &[u8]) -> String {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, app_secret.as_bytes());
+    format!("sha1={}", hex::encode(aws_lc_rs::hmac::sign(&key, body)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{CallFacts, Ending, connect, on_the_wire, signature, terminate};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 
 use super::life::{CallMsg, GraphAsk};
 use crate::sim::World;
+use crate::sim::faults::{GraphBody, GraphDeed, GraphHow};
 use crate::sim::log::Logged;
+use crate::sim::wire::Cut;
 
 /// The base path: the version that `interface.md` §2 names.
 pub(crate) const BASE: &str = "/v23.0";
@@ -112,6 +114,7 @@ pub(crate) async fn unknown(State(world): State<Arc<World>>, method: Method, uri
 
 async fn calls(
     State(world): State<Arc<World>>,
+    ConnectInfo(cut): ConnectInfo<Cut>,
     Path(phone_number_id): Path<String>,
     headers: HeaderMap,
     body: Bytes,
@@ -120,12 +123,67 @@ async fn calls(
     let read = authorised(&world, &headers).and_then(|()| read(&world, &phone_number_id, &body));
     let (action, call_id, outcome) = match read {
         Ok(asked) => {
+            let faults = world.call_and_faults(&phone_number_id, &asked.call_id).map(|(_, faults)| faults);
+            if let Some(deed) = faults.and_then(|faults| faults.graph(asked.action)) {
+                return fail(&world, &cut, &phone_number_id, &asked, deed).await;
+            }
             let outcome = carry_out(&world, &phone_number_id, &asked).await;
             (asked.action.as_str(), asked.call_id, outcome)
         }
         Err(fault) => ("", String::new(), Err(fault)),
     };
     answer(&world, &Method::POST, &path, action, &call_id, outcome)
+}
+
+/// Goes wrong as a rule has it (H4).
+async fn fail(world: &World, cut: &Cut, phone_number_id: &str, asked: &Asked, deed: GraphDeed) -> Response {
+    let path = format!("/{phone_number_id}/calls");
+    let outcome = if deed.done { Some(carry_out(world, phone_number_id, asked).await) } else { None };
+    let action = asked.action.as_str();
+    let details = format!("{action}: {:?}{}", deed.how, if deed.done { ", after it was done" } else { "" });
+    world.log.add(Logged::Fault { call_id: asked.call_id.clone(), details });
+    match deed.how {
+        GraphHow::Answer { status, body, retry_after } => told(world, &path, asked, status, body, retry_after),
+        GraphHow::Silence(length) => {
+            tokio::time::sleep(length).await;
+            let outcome = match outcome {
+                Some(outcome) => outcome,
+                None => carry_out(world, phone_number_id, asked).await,
+            };
+            answer(world, &Method::POST, &path, action, &asked.call_id, outcome)
+        }
+        GraphHow::Reset { after_bytes } => {
+            cut.after(after_bytes);
+            answer(world, &Method::POST, &path, action, &asked.call_id, outcome.unwrap_or(Ok(())))
+        }
+    }
+}
+
+/// An answer as no rule of Graph's would have it.
+fn told(world: &World, path: &str, asked: &Asked, status: u16, body: GraphBody, retry_after: Option<u32>) -> Response {
+    let (kind, body) = match body {
+        GraphBody::Error(code) => {
+            let fault = GraphFault { status, code, subcode: None, details: "by a rule of the fault file".into() };
+            ("application/json; charset=UTF-8", fault.body(&world.dice.text(22)).to_string())
+        }
+        GraphBody::Html => ("text/html", "<!DOCTYPE html><html><body><h1>Bad gateway</h1></body></html>".to_owned()),
+        GraphBody::Empty => ("application/json; charset=UTF-8", String::new()),
+        GraphBody::Cut => ("application/json; charset=UTF-8", r#"{"messaging_product":"whatsapp","succ"#.to_owned()),
+    };
+    world.log.add(Logged::Graph {
+        method: Method::POST.to_string(),
+        path: path.to_owned(),
+        action: asked.action.as_str().to_owned(),
+        call_id: asked.call_id.clone(),
+        status,
+        details: "by a rule of the fault file".to_owned(),
+    });
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 fn authorised(world: &World, headers: &HeaderMap) -> Result<(), GraphFault> {

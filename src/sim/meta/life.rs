@@ -11,9 +11,10 @@ use super::answer;
 use super::body::{self, CallFacts, Ending};
 use super::graph::{Action, GraphFault};
 use super::offer::{OfferSpec, offer};
-use super::webhook::Door;
+use super::webhook::{Door, Parcel};
 use crate::ffi::opus::silence_frame;
 use crate::sim::caller::{CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep, KeysStart, PhoneKind};
+use crate::sim::faults::{self, CallFaults, Hook, HookDeed};
 use crate::sim::follow::{self, NodeTold};
 use crate::sim::log::Logged;
 use crate::sim::media::ear::{Hearing, LegStats};
@@ -83,6 +84,12 @@ pub(crate) struct Life {
     world: Arc<World>,
     script: CallScript,
     door: Door,
+    /// What goes wrong in this call on purpose.
+    faults: Arc<CallFaults>,
+    /// A webhook that waits for the terminate to be taken (H2).
+    held: Option<Parcel>,
+    /// Meta's side falls silent without a word: its terminate was lost (H3).
+    mute_end: bool,
     /// A browser's end that speaks and hears instead of the script.
     browser: Option<LegId>,
     facts: CallFacts,
@@ -145,6 +152,7 @@ impl Life {
         started: Instant,
     ) -> Self {
         let dice = &world.dice;
+        let faults = Arc::new(world.faults.call(&script.to.number, &script.from));
         let spec = OfferSpec {
             session: dice.number() >> 2,
             ufrag: dice.text(16),
@@ -159,18 +167,21 @@ impl Life {
             dtls_active: script.dtls_active,
         };
         let facts = CallFacts {
-            call_id: wacid(&script.from, &script.to.number, &dice.bytes::<16>()),
+            call_id: faults.call_id().unwrap_or_else(|| wacid(&script.from, &script.to.number, &dice.bytes::<16>())),
             number: script.to.clone(),
             user: script.from.clone(),
             user_name: script.name.clone(),
             cta_payload: script.cta_payload.clone(),
             deeplink_payload: script.deeplink_payload.clone(),
         };
-        let offer = offer(&spec);
+        let offer = faults.offer().into_iter().fold(offer(&spec), |offer, fault| fault.apply(&offer));
         Self {
             world,
             script,
             door,
+            faults,
+            held: None,
+            mute_end: false,
             browser,
             facts,
             spec,
@@ -195,7 +206,7 @@ impl Life {
 
     async fn live(mut self, mailbox: &mut mpsc::Receiver<CallMsg>) {
         self.world.learn_number(&self.script.to);
-        self.world.add_call(&self.facts, self.own.clone());
+        self.world.add_call(&self.facts, self.own.clone(), self.faults.clone());
         self.tell(Happened::Placed {
             call_id: self.facts.call_id.clone(),
             phone_number_id: self.facts.number.phone_number_id.clone(),
@@ -203,7 +214,7 @@ impl Life {
             to: self.facts.number.number.clone(),
         });
         let connect = body::connect(&self.facts, self.world.clock.wall().secs(), &self.offer);
-        self.deliver("connect", connect, Duration::ZERO);
+        self.deliver(Hook::Connect, connect, Duration::ZERO);
         let by = loop {
             let pause = self.next_look().saturating_duration_since(self.world.clock.now());
             let over = tokio::select! {
@@ -316,6 +327,7 @@ impl Life {
                 PhoneKind::Whole => Hearing::Decoding { record: self.script.record },
                 PhoneKind::Counting | PhoneKind::Deaf => Hearing::Counting,
             },
+            net: faults::net::Net::of(self.faults.media(), || self.faults.seed()),
             stats: self.stats.clone(),
             started: self.started,
             sink: Box::new(move |told| {
@@ -400,7 +412,12 @@ impl Life {
     }
 
     fn delivered(&mut self, kind: &'static str, status: u16) {
-        self.terminate_taken |= kind == "terminate" && (200..300).contains(&status);
+        self.terminate_taken |= kind == Hook::Terminate.as_str() && (200..300).contains(&status);
+        if self.terminate_taken
+            && let Some(parcel) = self.held.take()
+        {
+            self.world.webhooks.deliver(&self.door, parcel, Duration::ZERO, |_| {});
+        }
         self.tell(Happened::Webhook { kind: kind.into(), status });
     }
 
@@ -489,17 +506,17 @@ impl Life {
             HungUpBy::Caller | HungUpBy::Meta => Duration::ZERO,
         };
         let terminate = body::terminate(&self.facts, wall, ending, self.opaque.as_deref());
-        self.deliver("terminate", terminate, delay);
+        self.deliver(Hook::Terminate, terminate, delay);
         if let Some(leg) = self.leg() {
             self.relay.over(leg).await;
         }
         if let Some(browser) = self.browser {
-            self.relay.close(browser).await;
+            self.relay.close(browser, true).await;
         }
         self.aftermath(mailbox).await;
         self.world.drop_call(&self.facts);
         let recording = match self.leg() {
-            Some(leg) => self.relay.close(leg).await,
+            Some(leg) => self.relay.close(leg, !self.mute_end).await,
             None => None,
         };
         if let Some(pcm) = recording {
@@ -558,8 +575,34 @@ impl Life {
         }
     }
 
-    fn deliver(&self, kind: &'static str, body: serde_json::Value, delay: Duration) {
-        let parcel = self.world.webhooks.parcel(&self.door, kind, &self.facts.call_id, &body);
+    /// Sends a webhook, with what the rules do to it.
+    fn deliver(&mut self, hook: Hook, mut body: serde_json::Value, mut delay: Duration) {
+        let (kind, call_id) = (hook.as_str(), self.facts.call_id.clone());
+        let (mut copies, mut sign, mut swapped) = (Vec::new(), None, false);
+        for deed in self.faults.webhook(hook) {
+            self.world.log.add(Logged::Fault { call_id: call_id.clone(), details: format!("{kind}: {}", deed.name()) });
+            match deed {
+                HookDeed::Lose => {
+                    self.mute_end |= hook == Hook::Terminate;
+                    return;
+                }
+                HookDeed::Duplicate { copies: n, after } => copies.extend((0..n).map(|_| after)),
+                HookDeed::Delay { least, most } => delay += self.faults.between(least, most),
+                HookDeed::Swap => swapped = true,
+                HookDeed::Sign(how) => sign = Some(how),
+                HookDeed::Skew(seconds) => faults::body::skew(&mut body, seconds),
+                HookDeed::Reshape(how) => how.apply(&mut body),
+                HookDeed::Batch(batch) => batch.apply(&mut body, &self.world.dice.text(16)),
+            }
+        }
+        let parcel = self.world.webhooks.parcel(&self.door, kind, &call_id, &body, sign.as_ref());
+        for after in copies {
+            self.world.webhooks.deliver(&self.door, parcel.clone(), delay + after, |_| {});
+        }
+        if swapped {
+            self.held = Some(parcel);
+            return;
+        }
         let own = self.own.clone();
         self.world.webhooks.deliver(&self.door, parcel, delay, move |status| {
             let _ = own.try_send(CallMsg::Delivered { kind, status });

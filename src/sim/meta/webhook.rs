@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::body;
 use crate::sim::client::{self, Client};
 use crate::sim::dice::Dice;
+use crate::sim::faults::Sign;
 use crate::sim::locked;
 use crate::sim::log::{Logged, SimLog};
 
@@ -20,6 +21,8 @@ use crate::sim::log::{Logged, SimLog};
 const TRY_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// Longest body of an answer that is read.
 const ANSWER_BYTES_MAX: usize = 65_536;
+
+const SIGNATURE: &str = "x-hub-signature-256";
 
 /// A node's webhook door, and the secrets shared with it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +64,8 @@ pub(crate) struct Parcel {
     pub(crate) event: &'static str,
     pub(crate) call_id: String,
     bytes: Bytes,
-    signature: String,
+    /// As a rule the signature alone.
+    signatures: Vec<(&'static str, String)>,
 }
 
 impl Webhooks {
@@ -113,10 +117,26 @@ impl Webhooks {
     }
 
     /// Makes the bytes of a webhook and signs them.
-    pub(crate) fn parcel(&self, door: &Door, event: &'static str, call_id: &str, body: &Value) -> Parcel {
+    pub(crate) fn parcel(
+        &self,
+        door: &Door,
+        event: &'static str,
+        call_id: &str,
+        body: &Value,
+        sign: Option<&Sign>,
+    ) -> Parcel {
         let bytes = Bytes::from(body::on_the_wire(body, self.dice.coin()));
-        let signature = body::signature(&door.app_secret, &bytes);
-        Parcel { event, call_id: call_id.to_owned(), bytes, signature }
+        let right = body::signature(&door.app_secret, &bytes);
+        let signatures = match sign {
+            None => vec![(SIGNATURE, right)],
+            Some(Sign::Missing) => Vec::new(),
+            Some(Sign::Wrong) => vec![(SIGNATURE, body::signature("somebody else's secret", &bytes))],
+            Some(Sign::Upper) => vec![(SIGNATURE, format!("sha256={}", right.replace("sha256=", "").to_uppercase()))],
+            Some(Sign::Twice) => vec![(SIGNATURE, right.clone()), (SIGNATURE, right)],
+            Some(Sign::Sha1) => vec![("x-hub-signature", body::signature_sha1(&door.app_secret, &bytes))],
+            Some(Sign::Secret(secret)) => vec![(SIGNATURE, body::signature(secret, &bytes))],
+        };
+        Parcel { event, call_id: call_id.to_owned(), bytes, signatures }
     }
 
     /// Delivers after `delay`, again and again until it is taken; `told` hears the outcome of each attempt.
@@ -155,14 +175,15 @@ impl Webhooks {
 
     /// One delivery; 0: no answer.
     async fn attempt(&self, door: &Door, parcel: &Parcel) -> u16 {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(format!("{}/webhooks/meta", door.node_url))
             .header("content-type", "application/json")
-            .header("user-agent", "facebookexternalua")
-            .header("x-hub-signature-256", &parcel.signature)
-            .body(parcel.bytes.clone());
-        let Ok(request) = request else { return 0 };
+            .header("user-agent", "facebookexternalua");
+        for (name, value) in &parcel.signatures {
+            request = request.header(*name, value);
+        }
+        let Ok(request) = request.body(parcel.bytes.clone()) else { return 0 };
         match client::ask(&self.client, request, self.times.answer, ANSWER_BYTES_MAX).await {
             Ok(answer) => answer.status,
             Err(why) => {

@@ -1,0 +1,199 @@
+//! Webhook bodies as Meta might one day, or does at times, write them: batches (H8), the future and the half-known
+//! (H9), clocks that go wrong (H10). Pure: a body in, a body out.
+
+use serde_json::{Value, json};
+
+/// Another spelling of a body that means the same call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reshape {
+    /// Members, items, fields and words that nobody knows yet, around the known ones.
+    Future,
+    NoContacts,
+    /// The user hides the number: only the business-scoped id is there.
+    Bsuid,
+    /// Numbers where strings are usual.
+    Numbers,
+    /// No `direction`, as in older samples.
+    NoDirection,
+    /// Words in another case.
+    Case,
+}
+
+impl Reshape {
+    pub(super) const ALL: &[(&str, Self)] = &[
+        ("future", Self::Future),
+        ("no_contacts", Self::NoContacts),
+        ("bsuid", Self::Bsuid),
+        ("numbers", Self::Numbers),
+        ("no_direction", Self::NoDirection),
+        ("case", Self::Case),
+    ];
+
+    pub(crate) fn apply(self, body: &mut Value) {
+        let value = &mut body["entry"][0]["changes"][0]["value"];
+        match self {
+            Self::NoContacts => remove(value, "contacts"),
+            Self::NoDirection => remove(&mut value["calls"][0], "direction"),
+            Self::Case => {
+                for name in ["event", "direction", "status"] {
+                    let member = &mut value["calls"][0][name];
+                    let flipped = member.as_str().map(|word| {
+                        if word.starts_with(char::is_uppercase) { word.to_lowercase() } else { word.to_uppercase() }
+                    });
+                    match flipped {
+                        Some(word) => *member = json!(word),
+                        // Looking at it made it.
+                        None => remove(&mut value["calls"][0], name),
+                    }
+                }
+            }
+            Self::Bsuid => {
+                value["contacts"] = json!([{"profile": {"name": "Asha"}, "user_id": BSUID}]);
+                let call = &mut value["calls"][0];
+                remove(call, "from");
+                call["from_user_id"] = json!(BSUID);
+            }
+            Self::Numbers => numbers(value),
+            Self::Future => future(body),
+        }
+    }
+}
+
+/// A business-scoped user id.
+const BSUID: &str = "IN.21300411725500934";
+
+fn remove(object: &mut Value, name: &str) {
+    if let Some(members) = object.as_object_mut() {
+        members.remove(name);
+    }
+}
+
+/// Every string of digits becomes a number, ids and phone numbers included.
+fn numbers(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Some(number) = text.parse::<u64>().ok().filter(|n| n.to_string() == *text) {
+                *value = json!(number);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(numbers),
+        Value::Object(members) => members.values_mut().for_each(numbers),
+        _ => {}
+    }
+}
+
+fn future(body: &mut Value) {
+    let nested = (0..40).fold(json!("deep"), |inner, _| json!([inner]));
+    body["api_generation"] = json!({"major": 31, "features": ["video", null, 1.5], "nested": nested});
+    let entry = &mut body["entry"][0];
+    entry["uid"] = json!(true);
+    let id = entry["changes"][0]["value"]["calls"][0]["id"].clone();
+    if let Some(changes) = entry["changes"].as_array_mut() {
+        if let Some(change) = changes.first_mut() {
+            change["priority"] = json!(9);
+            let value = &mut change["value"];
+            value["calls"][0]["media_kinds"] = json!(["audio", "video"]);
+            value["calls"][0]["session"]["e2ee"] = json!({"version": 2});
+            value["metadata"]["region"] = json!("ap-south-1");
+            if let Some(calls) = value["calls"].as_array_mut() {
+                // Of the same call, before and after what is known.
+                calls.insert(0, json!({"id": id, "event": "screen_share", "timestamp": "1", "direction": "SIDEWAYS"}));
+                calls.push(json!({"id": id, "event": "hold", "timestamp": "1"}));
+            }
+            value["statuses"] = json!([{"id": id, "timestamp": "1", "type": "call", "status": "PONDERING"}]);
+        }
+        changes.insert(0, json!({"field": "call_summaries", "value": {"calls": [{"id": id, "event": "connect"}]}}));
+    }
+}
+
+/// Other items around the one that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// How many in all.
+    pub(crate) items: usize,
+    /// The one right before ours is malformed.
+    pub(crate) malformed: bool,
+}
+
+impl Batch {
+    /// Puts the item of `body` into the middle of others; `mark` makes their ids unique.
+    pub(crate) fn apply(self, body: &mut Value, mark: &str) {
+        let others = self.items.saturating_sub(1);
+        let own_at = others / 2;
+        let number = body["entry"][0]["changes"][0]["value"]["metadata"]["phone_number_id"].clone();
+        let Some(entries) = body["entry"].as_array_mut() else { return };
+        let own = std::mem::take(entries);
+        for n in 0..own_at {
+            entries.push(if self.malformed && n + 1 == own_at { bad(&number) } else { filler(n, mark, &number) });
+        }
+        entries.extend(own);
+        entries.extend((own_at..others).map(|n| filler(n, mark, &number)));
+    }
+}
+
+/// A connect whose id is none.
+fn bad(number: &Value) -> Value {
+    entry(
+        "calls",
+        json!({
+            "metadata": {"phone_number_id": number},
+            "calls": [{"id": {"not": "an id"}, "event": "connect", "from": [], "timestamp": "yesterday"}],
+        }),
+    )
+}
+
+/// Mixed fields, several numbers, one of them nobody's.
+fn filler(n: usize, mark: &str, number: &Value) -> Value {
+    let id = format!("{mark}.{n}");
+    let ours = json!({"phone_number_id": number, "display_phone_number": ""});
+    match n % 6 {
+        0 => entry(
+            "messages",
+            json!({
+                "messaging_product": "whatsapp", "metadata": ours,
+                "messages": [{"id": format!("wamid.{id}"), "from": "919412341234", "timestamp": "1790000000",
+                    "type": "text", "text": {"body": "hello"}}],
+            }),
+        ),
+        1 => entry(
+            "messages",
+            json!({
+                "messaging_product": "whatsapp", "metadata": ours,
+                "statuses": [{"id": format!("wamid.{id}"), "status": "delivered", "timestamp": "1790000000"}],
+            }),
+        ),
+        2 => entry(
+            "calls",
+            json!({
+                "messaging_product": "whatsapp", "metadata": {"phone_number_id": "999999999999999"},
+                "calls": [{"id": format!("wacid.{id}"), "event": "terminate", "timestamp": "1790000000"}],
+            }),
+        ),
+        3 => entry(
+            "calls",
+            json!({
+                "messaging_product": "whatsapp", "metadata": ours,
+                "statuses": [{"id": format!("wacid.{id}"), "type": "call", "status": "RINGING", "timestamp": "1790000000"}],
+            }),
+        ),
+        4 => entry("account_update", json!({"event": "PARTNER_ADDED", "waba_info": {"waba_id": id}})),
+        _ => entry("template_category_update", json!({"message_template_id": id})),
+    }
+}
+
+fn entry(field: &str, value: Value) -> Value {
+    json!({"id": "1029384756", "changes": [{"field": field, "value": value}]})
+}
+
+/// Moves the timestamps of the calls by so many seconds.
+pub(crate) fn skew(body: &mut Value, seconds: i64) {
+    for call in body["entry"][0]["changes"][0]["value"]["calls"].as_array_mut().into_iter().flatten() {
+        for name in ["timestamp", "start_time", "end_time"] {
+            let moved = call[name].as_str().and_then(|t| t.parse::<i64>().ok()).map(|t| t.saturating_add(seconds));
+            match moved {
+                Some(moved) => call[name] = json!(moved.to_string()),
+                None => remove(call, name),
+            }
+        }
+    }
+}

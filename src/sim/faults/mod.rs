@@ -1,0 +1,300 @@
+//! What goes wrong on purpose at the simulated Meta (`meta-calling.md` §8, H1–H12): a list of rules, read from a small
+//! TOML file, that match calls and events and name an action. Seeded, so that a run can be repeated.
+//!
+//! Deciding is done here; the doing stands where the thing that fails is done: `meta::life` and `meta::webhook`
+//! (webhooks), `meta::graph` (Graph), `media` (packets). `body`, `offer` and `net` are what is done, pure.
+
+pub(crate) mod body;
+mod file;
+pub(crate) mod net;
+pub(crate) mod offer;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+
+use self::body::{Batch, Reshape};
+use self::net::MediaFault;
+use self::offer::OfferFault;
+use super::locked;
+use super::meta::graph::Action;
+
+/// Rules; the default has none.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    seed: Option<u64>,
+    rules: Arc<[Rule]>,
+}
+
+/// A rule file can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultsError {
+    #[error("read {file}: {why}")]
+    Unreadable { file: String, why: String },
+    /// `line` counts from 1.
+    #[error("use {file}: line {line}: {message}")]
+    Rule { file: String, line: usize, message: String },
+}
+
+impl Faults {
+    /// Reads a rule file.
+    ///
+    /// # Errors
+    /// It can't be read, or a rule is wrong.
+    pub fn read(path: &Path) -> Result<Self, FaultsError> {
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => file::parse(&file, &text),
+            Err(e) => Err(FaultsError::Unreadable { file, why: e.to_string() }),
+        }
+    }
+
+    /// The same from text.
+    ///
+    /// # Errors
+    /// A rule is wrong.
+    pub fn parse(text: &str) -> Result<Self, FaultsError> {
+        file::parse("the rules", text)
+    }
+}
+
+/// One rule: which calls, which of their events, and what happens then.
+#[derive(Clone, Debug)]
+struct Rule {
+    /// Digits of the business number; none: any.
+    number: Option<String>,
+    /// Digits of the calling user; none: any.
+    user: Option<String>,
+    /// The n-th call of those that match, from 1; none: every.
+    call: Option<u32>,
+    /// The n-th event of such a call that the action is about, from 1; none: every.
+    nth: Option<u32>,
+    /// At most so often in one call.
+    times: Option<u32>,
+    /// In so many of a hundred cases.
+    percent: f64,
+    act: Act,
+}
+
+/// What is done, and to what.
+#[derive(Clone, Debug)]
+enum Act {
+    /// None: to both webhooks of a call.
+    Webhook(Option<Hook>, HookDeed),
+    /// None: to any request about a call.
+    Graph(Option<Action>, GraphDeed),
+    Offer(OfferFault),
+    CallId(String),
+    Media(MediaFault),
+}
+
+/// The webhooks of a user-initiated call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Connect,
+    Terminate,
+}
+
+impl Hook {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Terminate => "terminate",
+        }
+    }
+}
+
+/// What is done to a webhook.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum HookDeed {
+    /// So many more, this long after the first.
+    Duplicate {
+        copies: u32,
+        after: Duration,
+    },
+    /// Sent later, by a time between the two.
+    Delay {
+        least: Duration,
+        most: Duration,
+    },
+    /// Sent only when the call's terminate was taken.
+    Swap,
+    /// Never sent.
+    Lose,
+    Sign(Sign),
+    /// Added to its timestamps, in seconds.
+    Skew(i64),
+    Reshape(Reshape),
+    Batch(Batch),
+}
+
+impl HookDeed {
+    /// For the log: secrets stay out.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Sign(_) => "signed otherwise".to_owned(),
+            Self::Batch(batch) => format!("in a batch of {}", batch.items),
+            other => format!("{other:?}").to_lowercase(),
+        }
+    }
+}
+
+/// How a webhook is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    Missing,
+    Wrong,
+    Upper,
+    Twice,
+    /// `X-Hub-Signature`, the older header, alone.
+    Sha1,
+    /// With another secret: an old one.
+    Secret(String),
+}
+
+/// What Graph does instead of answering well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GraphDeed {
+    /// What was asked for is done first.
+    pub(crate) done: bool,
+    pub(crate) how: GraphHow,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum GraphHow {
+    Answer {
+        status: u16,
+        body: GraphBody,
+        /// Seconds.
+        retry_after: Option<u32>,
+    },
+    /// Nothing is said for so long; then the answer comes.
+    Silence(Duration),
+    /// The connection breaks, after so many bytes of the answer.
+    Reset { after_bytes: usize },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GraphBody {
+    /// Graph's error object with this code.
+    Error(i64),
+    Html,
+    Empty,
+    /// A good answer, cut in the middle.
+    Cut,
+}
+
+/// The rules of a running simulator, and the calls they have met.
+#[derive(Debug)]
+pub(crate) struct Board {
+    faults: Faults,
+    seed: u64,
+    /// Calls that matched, by rule; and all calls.
+    met: Mutex<(Vec<u32>, u64)>,
+}
+
+impl Board {
+    /// `otherwise`: the seed where the file names none.
+    pub(crate) fn new(faults: Faults, otherwise: u64) -> Self {
+        let seed = faults.seed.unwrap_or(otherwise);
+        let met = Mutex::new((vec![0; faults.rules.len()], 0));
+        if !faults.rules.is_empty() {
+            tracing::info!(rules = faults.rules.len(), seed, "the simulated Meta fails by rules");
+        }
+        Self { faults, seed, met }
+    }
+
+    /// What is to go wrong in a new call. To be asked once a call.
+    pub(crate) fn call(&self, number: &str, user: &str) -> CallFaults {
+        let mut met = locked(&self.met);
+        let (counts, calls) = &mut *met;
+        *calls += 1;
+        let mut active = Vec::new();
+        for (rule, count) in self.faults.rules.iter().zip(counts) {
+            let matches = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
+            if matches(&rule.number, number) && matches(&rule.user, user) {
+                *count += 1;
+                if rule.call.is_none_or(|n| n == *count) {
+                    active.push(Active { rule: rule.clone(), events: 0, acted: 0 });
+                }
+            }
+        }
+        let dice = StdRng::seed_from_u64(self.seed ^ calls.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        CallFaults(Mutex::new((active, dice)))
+    }
+}
+
+#[derive(Debug)]
+struct Active {
+    rule: Rule,
+    events: u32,
+    acted: u32,
+}
+
+/// What is to go wrong in one call.
+#[derive(Debug)]
+pub(crate) struct CallFaults(Mutex<(Vec<Active>, StdRng)>);
+
+impl CallFaults {
+    /// The deeds of the rules that concern an event and act on this one.
+    fn acting<T>(&self, concerns: impl Fn(&Act) -> Option<T>) -> Vec<T> {
+        let mut both = locked(&self.0);
+        let (active, dice) = &mut *both;
+        let mut deeds = Vec::new();
+        for one in active {
+            let Some(deed) = concerns(&one.rule.act) else { continue };
+            one.events = one.events.saturating_add(1);
+            let Rule { nth, times, percent, .. } = one.rule;
+            let is_its = nth.is_none_or(|n| n == one.events) && times.is_none_or(|t| one.acted < t);
+            if is_its && (percent >= 100.0 || dice.random_range(0.0..100.0) < percent) {
+                one.acted += 1;
+                deeds.push(deed);
+            }
+        }
+        deeds
+    }
+
+    pub(crate) fn webhook(&self, hook: Hook) -> Vec<HookDeed> {
+        self.acting(|act| match act {
+            Act::Webhook(on, deed) if on.is_none_or(|on| on == hook) => Some(deed.clone()),
+            _ => None,
+        })
+    }
+
+    /// The first rule that acts wins: a request has one answer.
+    pub(crate) fn graph(&self, action: Action) -> Option<GraphDeed> {
+        let deeds = self.acting(|act| match act {
+            Act::Graph(on, deed) if on.is_none_or(|on| on == action) => Some(deed.clone()),
+            _ => None,
+        });
+        deeds.into_iter().next()
+    }
+
+    pub(crate) fn offer(&self) -> Vec<OfferFault> {
+        self.acting(|act| if let Act::Offer(fault) = act { Some(*fault) } else { None })
+    }
+
+    pub(crate) fn call_id(&self) -> Option<String> {
+        self.acting(|act| if let Act::CallId(id) = act { Some(id.clone()) } else { None }).pop()
+    }
+
+    pub(crate) fn media(&self) -> Vec<MediaFault> {
+        self.acting(|act| if let Act::Media(fault) = act { Some(fault.clone()) } else { None })
+    }
+
+    /// A time between the two.
+    pub(crate) fn between(&self, least: Duration, most: Duration) -> Duration {
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(locked(&self.0).1.random_range(millis(least)..=millis(most).max(millis(least))))
+    }
+
+    /// A seed for chance elsewhere in this call.
+    pub(crate) fn seed(&self) -> u64 {
+        locked(&self.0).1.next_u64()
+    }
+}
