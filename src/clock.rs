@@ -1,10 +1,10 @@
 //! The only reader of the time: a real clock, and a stepped one for tests.
 //!
 //! Durations, timeouts and ages come from [`Clock::now`] (monotonic, R8); [`Clock::wall`] is for what is
-//! printed or compared with a timestamp of Meta's. Nothing else in the house reads a clock.
+//! printed or compared with a timestamp of Meta's, [`Clock::steady`] for what is stored to be waited for. Nothing else in the house reads a clock.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::model::Timestamp;
@@ -56,6 +56,19 @@ impl Clock {
         match &self.0 {
             Source::Real => Instant::now(),
             Source::Stepped(s) => s.start + Duration::from_micros(s.passed_micros.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Wall-clock time as it was when this process first asked, carried on by the monotonic clock: for moments that
+    /// are stored to be waited for. A wall clock that is set moves none of them (R8).
+    pub fn steady(&self) -> Timestamp {
+        static BEGINNING: OnceLock<(Timestamp, Instant)> = OnceLock::new();
+        match &self.0 {
+            Source::Real => {
+                let (wall, begun) = BEGINNING.get_or_init(|| (self.wall(), self.now()));
+                wall.plus(self.now().saturating_duration_since(*begun))
+            }
+            Source::Stepped(_) => self.wall(),
         }
     }
 

@@ -8,12 +8,11 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{Method as Verb, Version};
-use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    Dice, DocumentBody, FetchJob, Fetcher, NoticeJob, NoticeOutcome, Notifier, NotifierLimits, SigningKeys, Validity,
-    sign,
+    AT_ONCE_PER_HOST, Delivery, Dice, DocumentBody, FetchJob, Fetcher, NoticeJob, NoticeOutcome, Notifier, SigningKeys,
+    Validity, sign,
 };
 use crate::call::machine::{FetchFailure, FetchKind, Notice, NoticeKind, Param, Params};
 use crate::clock::Clock;
@@ -353,57 +352,36 @@ fn each_fetch_is_measured() {
 
 // Notices.
 
-/// What an observer was told: event number, attempts, outcome.
-type Told = (u128, u32, NoticeOutcome);
-
-fn notifier(limits: NotifierLimits) -> (Notifier, mpsc::Receiver<Told>) {
-    let (told, reports) = mpsc::channel(100_000);
-    let observer = Arc::new(move |report: &super::NoticeReport<'_>| {
-        told.try_send((report.job.event_id.as_u128(), report.attempts, report.outcome.clone())).unwrap();
-    });
-    (Notifier::new(open(), Clock::real(), Dice::system(), observer, limits), reports)
+fn notifier() -> Notifier {
+    Notifier::new(open(), Clock::real(), Dice::system(), AT_ONCE_PER_HOST)
 }
 
-fn notice(call: u128, event: u128, kind: NoticeKind, url: impl Into<String>) -> NoticeJob {
+fn notice(event: u128, kind: NoticeKind, url: impl Into<String>) -> NoticeJob {
     NoticeJob {
-        call: CallUuid(Uuid::from_u128(call)),
+        call: CallUuid(Uuid::from_u128(1)),
         notice: Notice { kind, url: DocUrl(url.into().into()), method: Method::Post, params: params() },
         keys: keys(),
         event_id: Uuid::from_u128(event),
+        attempts: 0,
+        retries: 0,
+        age: Duration::ZERO,
     }
-}
-
-fn delivered(status: u16) -> NoticeOutcome {
-    NoticeOutcome::Delivered { status }
 }
 
 #[tokio::test]
-async fn notices_of_a_call_and_url_go_out_in_order() {
+async fn a_notice_carries_its_parameters_headers_and_signatures() {
     let server = Server::start(|_| Reply::status(204)).await;
-    let (notifier, mut told) = notifier(NotifierLimits::default());
-    for event in 0..40 {
-        notifier.send(notice(event % 2, event, NoticeKind::Hangup, server.url("/hangup")));
-    }
-    for _ in 0..40 {
-        let (_, attempts, outcome) = told.recv().await.unwrap();
-        assert_eq!((attempts, outcome), (1, delivered(204)));
-    }
-    let events: Vec<u128> =
-        server.seen().iter().map(|s| s.header("x-offhook-event-id").parse::<Uuid>().unwrap().as_u128()).collect();
-    for call in 0..2 {
-        let of_call: Vec<u128> = events.iter().copied().filter(|e| e % 2 == call).collect();
-        assert!(of_call.is_sorted() && of_call.len() == 20, "{of_call:?}");
-    }
+    let delivery = notifier().deliver(&notice(7, NoticeKind::Hangup, server.url("/hangup"))).await;
+    assert_eq!(delivery, Delivery { attempts: 1, outcome: NoticeOutcome::Delivered { status: 204 } });
     let seen = &server.seen()[0];
     assert_eq!(seen.header("accept"), "*/*");
+    assert_eq!(seen.header("x-offhook-event-id"), Uuid::from_u128(7).to_string());
     check_signatures(seen, &server.url("/hangup"));
-    assert_eq!(notifier.drain(Duration::from_secs(5)).await, 0);
-    assert_eq!(notifier.held(), 0);
 }
 
 #[tokio::test]
 async fn r04_lasting_notices_are_tried_again_and_stale_ones_are_not() {
-    let failures = Arc::new(Mutex::new(1));
+    let failures = Arc::new(Mutex::new(2));
     let server = Server::start(move |seen| match (seen.target.as_str(), &mut *failures.lock().unwrap()) {
         ("/back", left @ 1..) => {
             *left -= 1;
@@ -414,69 +392,33 @@ async fn r04_lasting_notices_are_tried_again_and_stale_ones_are_not() {
         _ => Reply::status(503),
     })
     .await;
-    let (notifier, mut told) = notifier(NotifierLimits::default());
-    notifier.send(notice(1, 1, NoticeKind::Hangup, server.url("/back")));
-    let (event, attempts, outcome) = told.recv().await.unwrap();
+    let notifier = notifier();
+    // The fragment's own retries belong to the first stage; each later one is a single attempt.
+    let mut job = notice(1, NoticeKind::Hangup, server.url("/back#rc=1&rp=5xx"));
+    let Delivery { attempts, outcome } = notifier.deliver(&job).await;
     assert!(
         matches!(&outcome, NoticeOutcome::Retry { after, .. } if *after == Duration::from_secs(1_200)),
         "{outcome:?}"
     );
-    assert_eq!((event, attempts), (1, 1));
+    assert_eq!(attempts, 2);
+    (job.attempts, job.retries) = (2, 1);
+    assert_eq!(
+        notifier.deliver(&job).await,
+        Delivery { attempts: 3, outcome: NoticeOutcome::Delivered { status: 200 } }
+    );
+    let back: Vec<_> = server.seen();
+    assert_eq!(back.iter().map(|s| s.header("x-offhook-attempt")).collect::<Vec<_>>(), ["1", "2", "3"]);
+    assert!(back.iter().all(|s| s.header("x-offhook-event-id") == Uuid::from_u128(1).to_string()));
+    assert_ne!(back[0].header("x-plivo-signature-v3-nonce"), back[2].header("x-plivo-signature-v3-nonce"));
 
-    for (event, kind, path) in
-        [(2, NoticeKind::Hangup, "/gone"), (3, NoticeKind::Dial, "/down"), (4, NoticeKind::Action, "/down")]
-    {
-        notifier.send(notice(event, event, kind, server.url(path)));
-        let (told, attempts, outcome) = told.recv().await.unwrap();
+    for (kind, path) in [(NoticeKind::Hangup, "/gone"), (NoticeKind::Dial, "/down"), (NoticeKind::Action, "/down")] {
+        let Delivery { attempts, outcome } = notifier.deliver(&notice(2, kind, server.url(path))).await;
         assert!(matches!(outcome, NoticeOutcome::Failed { .. }), "{path}: {outcome:?}");
-        assert_eq!((told, attempts), (event, 1));
+        assert_eq!(attempts, 1);
     }
-    notifier.send(notice(5, 5, NoticeKind::Hangup, "http://169.254.169.254/"));
-    assert!(matches!(told.recv().await.unwrap(), (5, 0, NoticeOutcome::Failed { .. })));
-
-    // What waits for its retry gets it when the node drains, under the same identity.
-    assert_eq!(notifier.held(), 1);
-    assert_eq!(notifier.drain(Duration::from_secs(5)).await, 0);
-    assert_eq!(told.recv().await.unwrap(), (1, 2, delivered(200)));
-    let back: Vec<_> = server.seen().into_iter().filter(|s| s.target == "/back").collect();
-    assert_eq!(back.iter().map(|s| s.header("x-offhook-attempt")).collect::<Vec<_>>(), ["1", "2"]);
-    assert_eq!(back[0].header("x-offhook-event-id"), back[1].header("x-offhook-event-id"));
-    assert_ne!(back[0].header("x-plivo-signature-v3-nonce"), back[1].header("x-plivo-signature-v3-nonce"));
-}
-
-#[tokio::test]
-async fn r04_a_black_hole_delays_no_other_host() {
-    let hole = Server::start(|_| Reply::Never).await;
-    let alive = Server::start(|_| Reply::status(200)).await;
-    let (notifier, mut told) = notifier(NotifierLimits::default());
-    for event in 0..10_000 {
-        notifier.send(notice(event, event, NoticeKind::Hangup, hole.url("/hangup")));
-    }
-    let mut waits = Vec::new();
-    for event in 10_000..10_100 {
-        let begun = Clock::real().now();
-        notifier.send(notice(event, event, NoticeKind::Hangup, alive.url("/hangup")));
-        let outcome = told.recv().await.unwrap();
-        waits.push(Clock::real().now().duration_since(begun));
-        assert_eq!(outcome, (event, 1, delivered(200)));
-    }
-    waits.sort();
-    assert!(waits[98] < Duration::from_millis(500), "p99 {:?}", waits[98]);
-    assert!(hole.connections() <= 32, "{} at once", hole.connections());
-    assert_eq!(notifier.held(), 10_000);
-    assert_eq!(notifier.drain(Duration::from_millis(50)).await, 10_000);
-}
-
-#[tokio::test]
-async fn a_full_queue_refuses_and_one_host_cannot_fill_it_for_others() {
-    let hole = Server::start(|_| Reply::Never).await;
-    let alive = Server::start(|_| Reply::status(200)).await;
-    let (notifier, mut told) = notifier(NotifierLimits { held: 10, held_per_host: 5, at_once_per_host: 2 });
-    for event in 0..6 {
-        notifier.send(notice(event, event, NoticeKind::Hangup, hole.url("/")));
-    }
-    assert!(matches!(told.recv().await.unwrap(), (5, 0, NoticeOutcome::Failed { .. })));
-    notifier.send(notice(6, 6, NoticeKind::Hangup, alive.url("/")));
-    assert_eq!(told.recv().await.unwrap(), (6, 1, delivered(200)));
-    assert_eq!(notifier.held(), 5);
+    let mut late = notice(3, NoticeKind::Hangup, server.url("/down"));
+    (late.retries, late.age) = (20, Duration::from_secs(23 * 3_600 + 1_800));
+    assert!(matches!(notifier.deliver(&late).await.outcome, NoticeOutcome::Failed { .. }), "its day is over");
+    let refused = notifier.deliver(&notice(5, NoticeKind::Hangup, "http://169.254.169.254/")).await;
+    assert!(matches!(refused, Delivery { attempts: 0, outcome: NoticeOutcome::Failed { .. } }), "{refused:?}");
 }

@@ -1,12 +1,15 @@
 //! A call: the pure [`machine`] that decides, and the thin rooms that run it.
 //!
 //! `shell` carries the machine's outputs out and facts in, `step` tells the machine the time, `registry` knows the
-//! live calls, `log` writes the event log down, `replay` runs one again. Media, Graph, fetching and the store are
-//! services below.
+//! live calls, `log` writes the event log down, `replay` runs one again. `outbox` delivers the callbacks that the
+//! store holds, `farewell` tells Graph of the calls that it may still hold.
+//! Media, Graph, fetching and the store are services below.
 
+pub mod farewell;
 pub mod live;
 pub mod log;
 pub mod machine;
+pub mod outbox;
 mod record;
 pub mod registry;
 pub mod replay;
@@ -14,5 +17,6 @@ pub mod services;
 mod shell;
 pub mod step;
 
+pub use outbox::{Outbox, OutboxLimits};
 pub use registry::{LiveCall, Registry};
 pub use services::Services;

@@ -3,7 +3,7 @@
 //! The doors start calls here and tell of their end, ask and command (`node` brings them together). Nobody reaches
 //! into a call: what they get is a [`LiveCall`], a view with a mailbox.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -14,15 +14,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
 use super::live::LiveLog;
-use super::machine::{CallSetup, CallState, CallUrls, Command, GraphAction, Input, Termination};
+use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, Termination};
 use super::services::Services;
 use super::shell::{self, Begin, Mailbox};
 use crate::admission::{Admitted, NumberEntry, Reason};
-use crate::config::Secret;
+use crate::answer::SigningKeys;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
 use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::names;
+use crate::store::CallStart;
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
@@ -67,24 +68,31 @@ pub struct RejectsFull;
 pub struct LiveCall {
     pub setup: CallSetup,
     pub log: Arc<LiveLog>,
-    /// The number's access token, as it stood when the call began.
-    pub(super) token: Option<Secret>,
+    /// When its webhook came in.
+    pub(super) arrived: Instant,
+    /// The number's signing keys, as they stood when the call began.
+    pub(super) keys: SigningKeys,
     mailbox: Mailbox,
     state: AtomicU8,
-    answered: AtomicBool,
+    answered: OnceLock<CallTime>,
 }
 
 impl LiveCall {
     pub(super) fn set_state(&self, state: CallState) {
         self.state.store(state as u8, Ordering::Release);
-        if state == CallState::Live {
-            self.answered.store(true, Ordering::Release);
-        }
+    }
+
+    pub(super) fn set_answered(&self, at: CallTime) {
+        let _ = self.answered.set(at);
+    }
+
+    pub(super) fn answered(&self) -> Option<CallTime> {
+        self.answered.get().copied()
     }
 
     /// Whether it was answered and goes on.
     pub fn is_answered(&self) -> bool {
-        self.answered.load(Ordering::Acquire)
+        self.answered.get().is_some()
     }
 
     /// Whether it has come to its end, and only Meta's word for it is missing.
@@ -217,7 +225,7 @@ impl Registry {
     /// Starts a call; what follows happens behind it.
     ///
     /// # Errors
-    /// No room, or no answer URL: the admission comes back, to be withdrawn.
+    /// No room, a store that takes no more, or no answer URL: the admission comes back, to be withdrawn.
     pub fn start(&self, admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {
         if self.len() >= LIVE_MAX {
             return Err(Box::new(admitted));
@@ -226,6 +234,12 @@ impl Registry {
             error!(number = %admitted.number().spec.number, "calling is enabled without an answer URL; set one");
             return Err(Box::new(admitted));
         };
+        let services = self.0.services.clone();
+        // Before anybody hears of the call: from here on it has a record, whatever becomes of this process (R3).
+        let start = CallStart::of(&setup, &services.node_id);
+        if !services.store.call_born(start, &setup, services.clock.steady()) {
+            return Err(Box::new(admitted));
+        }
         let call = setup.call;
         let key = incoming.key.clone();
         let (mailbox, inbox) = shell::mailbox(call, &self.0.services.clock);
@@ -233,10 +247,11 @@ impl Registry {
         let view = Arc::new(LiveCall {
             setup: setup.clone(),
             log: log.clone(),
-            token: admitted.number().spec.access_token.clone(),
+            arrived: incoming.arrived,
+            keys: self.0.services.keys(admitted.number()),
             mailbox: mailbox.clone(),
             state: AtomicU8::new(CallState::Preparing as u8),
-            answered: AtomicBool::new(false),
+            answered: OnceLock::new(),
         });
         let (number, slot) = admitted.begin();
         self.0.live.insert(call, view.clone());
@@ -246,7 +261,6 @@ impl Registry {
         let span = info_span!("call", call_uuid = %call, to = %number.spec.number);
         let (offer, arrived) = (incoming.offer, incoming.arrived);
         let begin = Begin { setup, offer, number, slot, arrived, mailbox, inbox, log, view };
-        let services = self.0.services.clone();
         let task = async move {
             // A fault inside one call ends that call only; the slot went back with the call's future (R3).
             let ran = std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;

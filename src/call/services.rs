@@ -5,14 +5,15 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::machine::MachineLimits;
+use super::machine::{CallSetup, MachineLimits, Notice};
+use super::outbox::Outbox;
 use crate::admission::NumberEntry;
-use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
+use crate::answer::{Dice, Fetcher, SigningKeys};
 use crate::clock::Clock;
 use crate::media::Media;
 use crate::meta::Graph;
 use crate::speech::library::Library;
-use crate::store::Store;
+use crate::store::{NewCallback, Store};
 
 /// The services below a call.
 ///
@@ -27,7 +28,7 @@ pub struct Services {
     pub sounds: Library,
     pub graph: Arc<Graph>,
     pub fetcher: Fetcher,
-    pub notifier: Notifier,
+    pub outbox: Outbox,
     pub store: Store,
     pub limits: MachineLimits,
     /// `[answer].max_body_bytes`.
@@ -41,6 +42,20 @@ impl Services {
     /// (`plivo-callbacks.md` §5).
     pub(super) fn keys(&self, number: &NumberEntry) -> SigningKeys {
         SigningKeys::new(number.account.tokens.clone(), number.account.main().tokens.clone())
+    }
+
+    /// A callback of a call, as the outbox takes it: a fresh identity, due now.
+    pub(super) fn callback(&self, setup: &CallSetup, notice: Notice) -> NewCallback {
+        NewCallback {
+            event_id: self.uuid(),
+            call: setup.call,
+            account: setup.account.clone(),
+            main_account: setup.parent_account.clone(),
+            node_id: self.node_id.clone(),
+            origin: self.outbox.origin(&notice.url.0),
+            notice,
+            created: self.clock.steady(),
+        }
     }
 
     /// A fresh id for a call or an event.

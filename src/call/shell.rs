@@ -17,19 +17,19 @@ use super::live::LiveLog;
 use super::log;
 use super::machine::{
     CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, FirstFault, GraphAction, GraphOutcome, Input,
-    InstructionOutcome, MediaOrder, Output, Params, Refusal, Sound, Summary,
+    InstructionOutcome, MediaOrder, Output, Params, Refusal, Sound, Summary, abandoned,
 };
-use super::record;
 use super::services::Services;
 use super::step::{Step, Stepper};
+use super::{farewell, record};
 use crate::admission::{NumberEntry, Slot};
-use crate::answer::{DocumentBody, FetchJob, NoticeJob, SigningKeys, Validity};
+use crate::answer::{DocumentBody, FetchJob, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
 use crate::media::{LegEvent, LegHandle, PlayItem};
 use crate::meta::ActionRequest;
 use crate::model::{CallUuid, HangupCause, Leg, Method, Wacid};
 use crate::observe::names;
-use crate::store::{CallEnd, CallStart, EventLog};
+use crate::store::{CallEnd, CallStart, Conclusion, EventLog, Farewell, NewCallback};
 use crate::xml::ast::DocUrl;
 
 /// Facts waiting for one call. A call sees a few a second; a full mailbox is a fault, counted and logged.
@@ -124,6 +124,8 @@ struct Shell {
     /// The last request to Graph.
     asked: Option<Asked>,
     prepared: HashMap<Sound, Arc<Prompt>>,
+    /// What Graph was last asked to end the call with, while its answer is out.
+    farewell: Option<GraphAction>,
     remarks: Vec<String>,
     findings: Vec<crate::xml::ast::Finding>,
     over: bool,
@@ -157,12 +159,12 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
         fetches: BTreeMap::new(),
         asked: None,
         prepared: HashMap::new(),
+        farewell: None,
         remarks: Vec::new(),
         findings: Vec::new(),
         over: false,
         services,
     };
-    shell.services.store.call_started(CallStart::of(&shell.setup, &shell.services.node_id));
     shell.keep_line(log::header_line(&log::Header::of(shell.call)));
     let has_media = shell.leg.is_some();
     shell.step(arrived, Input::Offered { setup: Box::new(setup) });
@@ -224,6 +226,12 @@ impl Shell {
                 if let Some(asked) = &self.asked {
                     asked.overtaken.cancel();
                 }
+                if self.farewell.take().is_some() {
+                    self.services.store.farewell(self.call, None);
+                }
+            }
+            Input::Graph { action, outcome } if self.farewell == Some(*action) && farewell::is_settled(outcome) => {
+                self.farewell = None;
             }
             _ => {}
         }
@@ -265,9 +273,9 @@ impl Shell {
                 }
             }
             Output::Media { leg: _, order } => self.media(order),
-            Output::Notify { notice } => self.services.notifier.send(self.notice_job(notice)),
+            Output::Notify { notice } => self.notify(notice),
             Output::Instruction { element, line, outcome, note } => self.instruction(&element, line, outcome, &note),
-            Output::State { state } => self.state(state),
+            Output::State { state } => self.state(at, state),
             Output::Remark { text } => {
                 info!(remark = %text, "call");
                 self.remarks.push(text);
@@ -298,7 +306,12 @@ impl Shell {
             deadline: self.stepper.answer_window(action),
             overtaken: CancellationToken::new(),
         };
+        let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
+        if ends {
+            self.farewell = Some(action);
+        }
         let overtaken = request.overtaken.clone();
+        let (store, call) = (self.services.store.clone(), self.call);
         let (graph, mailbox) = (self.services.graph.clone(), self.mailbox.clone());
         let (clock, arrived, before) = (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
         let ask = async move {
@@ -314,6 +327,10 @@ impl Shell {
             match &outcome {
                 GraphOutcome::Done | GraphOutcome::Gone => debug!(action = action.as_str(), ?outcome, "Graph"),
                 failed => warn!(action = action.as_str(), outcome = ?failed, "Graph refused or failed"),
+            }
+            // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
+            if ends && farewell::is_settled(&outcome) {
+                store.farewell(call, None);
             }
             mailbox.tell(Input::Graph { action, outcome });
         };
@@ -398,8 +415,21 @@ impl Shell {
         }
     }
 
-    fn notice_job(&self, notice: super::machine::Notice) -> NoticeJob {
-        NoticeJob { call: self.call, notice, keys: self.keys.clone(), event_id: self.services.uuid() }
+    fn callback(&self, notice: super::machine::Notice) -> NewCallback {
+        self.services.callback(&self.setup, notice)
+    }
+
+    /// A callback goes out once it is in the outbox.
+    fn notify(&self, notice: super::machine::Notice) {
+        let written = self.services.store.notify(self.callback(notice));
+        let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
+        let work = async move {
+            match written.await {
+                Ok(written) => outbox.send(written, keys),
+                Err(error) => tracing::error!(%error, "could not write a callback"),
+            }
+        };
+        self.services.tasks.spawn(work.in_current_span());
     }
 
     fn instruction(&self, element: &str, line: u32, outcome: InstructionOutcome, note: &str) {
@@ -417,9 +447,13 @@ impl Shell {
         metrics::counter!(names::INSTRUCTIONS_TOTAL, "element" => element.to_owned(), "outcome" => word).increment(1);
     }
 
-    fn state(&self, state: CallState) {
+    fn state(&self, at: CallTime, state: CallState) {
         info!(?state, "call");
         self.view.set_state(state);
+        if state == CallState::Live {
+            self.view.set_answered(at);
+            self.services.store.call_answered(self.call, self.setup.started.plus(Duration::from_millis(at.0)));
+        }
     }
 
     /// The call is terminal: its record is written and its hangup callback goes out. Neither is waited for.
@@ -429,16 +463,21 @@ impl Shell {
         let direction = self.setup.direction.as_str();
         metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
             .increment(1);
-        let job = self.notice_job(summary.hangup.clone());
-        let start = CallStart::of(&self.setup, &self.services.node_id);
         let (remarks, findings) = (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings));
-        let end = CallEnd::of(&summary, self.setup.started, remarks, findings);
-        let services = self.services.clone();
+        let due = self.services.clock.steady().plus(farewell::OURS);
+        let conclusion = Conclusion {
+            start: CallStart::of(&self.setup, &self.services.node_id),
+            end: CallEnd::of(&summary, self.setup.started, remarks, findings),
+            callbacks: vec![self.callback(summary.hangup)],
+            farewell: self.farewell.map(|action| Farewell { action, due }),
+        };
+        let concluded = self.services.store.conclude(conclusion);
+        let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
         let work = async move {
-            if let Err(e) = services.store.call_concluded(start, end).await {
-                tracing::error!(error = %e, "could not write the call's record");
+            match concluded.await {
+                Ok(concluded) => concluded.callbacks.into_iter().for_each(|written| outbox.send(written, keys.clone())),
+                Err(error) => tracing::error!(%error, "could not write the call's record"),
             }
-            services.notifier.send(job);
         };
         self.services.tasks.spawn(work.in_current_span());
     }
@@ -452,26 +491,29 @@ impl Shell {
     }
 }
 
-/// The end of a call whose task panicked: Graph is told, and the record closed, so that the user isn't left
-/// hanging and nothing counts as live. The hangup callback follows from the outbox once there is one.
+/// The end of a call whose task panicked: its record is closed, its hangup callback goes out and Graph is told, so that
+/// the user isn't left hanging and nothing counts as live.
 pub(super) async fn end_after_fault(services: &Services, view: &super::registry::LiveCall) {
-    let setup = &view.setup;
-    let ended = services.clock.wall();
-    let end = CallEnd::unanswered(HangupCause::InternalError, setup.direction, ended);
-    if let Err(e) = services.store.call_concluded(CallStart::of(setup, &services.node_id), end).await {
-        tracing::error!(error = %e, "could not write the call's record");
-    }
-    if let Some(wacid) = setup.wacid.clone() {
-        let request = ActionRequest {
-            phone_number_id: setup.phone_number_id.clone(),
-            token: view.token.clone(),
-            wacid,
-            action: GraphAction::Terminate,
-            sdp: None,
-            opaque: None,
-            deadline: None,
-            overtaken: CancellationToken::new(),
-        };
-        services.graph.call_action(request).await;
+    view.log.close();
+    let setup = view.setup.clone();
+    let lived = services.clock.now().saturating_duration_since(view.arrived);
+    let summary = abandoned(setup, view.answered(), CallTime(0).after(lived), HangupCause::InternalError);
+    let direction = summary.direction.as_str();
+    metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+        .increment(1);
+    let remark = "a fault of ours ended the call; the node's log says which: please report it".to_owned();
+    let farewell = Farewell { action: GraphAction::Terminate, due: services.clock.steady() };
+    let conclusion = Conclusion {
+        start: CallStart::of(&view.setup, &services.node_id),
+        end: CallEnd::of(&summary, view.setup.started, vec![remark], Vec::new()),
+        callbacks: vec![services.callback(&view.setup, summary.hangup)],
+        // `call::farewell` sees to it, and keeps at it where Graph does not hear.
+        farewell: view.setup.wacid.is_some().then_some(farewell),
+    };
+    match services.store.conclude(conclusion).await {
+        Ok(concluded) => {
+            concluded.callbacks.into_iter().for_each(|written| services.outbox.send(written, view.keys.clone()));
+        }
+        Err(error) => tracing::error!(%error, "could not write the call's record"),
     }
 }

@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -98,6 +99,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    count: watch::Receiver<usize>,
     _task: JoinSet<()>,
 }
 
@@ -132,13 +134,15 @@ impl Server {
         let (connections, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
         let mut task = JoinSet::new();
         let (counted, noted, answer) = (connections.clone(), seen.clone(), Arc::new(answer));
+        let (counter, count) = watch::channel(0);
+        let counter = Arc::new(counter);
         task.spawn(async move {
             let mut open = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::SeqCst);
-                let (noted, answer, tls) = (noted.clone(), answer.clone(), tls.clone());
+                let (noted, answer, tls, counter) = (noted.clone(), answer.clone(), tls.clone(), counter.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let (noted, answer) = (noted.clone(), answer.clone());
+                    let (noted, answer, counter) = (noted.clone(), answer.clone(), counter.clone());
                     async move {
                         let (head, body) = request.into_parts();
                         let seen = Seen {
@@ -149,6 +153,7 @@ impl Server {
                             body: body.collect().await.map_err(io::Error::other)?.to_bytes(),
                         };
                         noted.lock().unwrap().push(seen.clone());
+                        counter.send_modify(|n| *n += 1);
                         let reply = answer(&seen);
                         Ok::<_, io::Error>(reply.response().await)
                     }
@@ -166,7 +171,7 @@ impl Server {
                 });
             }
         });
-        Self { address, connections, seen, _task: task }
+        Self { address, connections, seen, count, _task: task }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -177,6 +182,12 @@ impl Server {
     }
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+    /// Waits until so many requests have come.
+    pub(crate) async fn until_seen(&self, requests: usize) {
+        let mut count = self.count.clone();
+        let came = tokio::time::timeout(Duration::from_secs(60), count.wait_for(|n| *n >= requests)).await;
+        assert!(came.is_ok(), "{} requests of {requests} after a minute", self.seen().len());
     }
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::door::Doorway;
 use super::live::Live;
 use super::{Node, StartError, routes};
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec};
-use crate::answer::{Dice, Fetcher, NoticeOutcome, NoticeReport, Notifier, NotifierLimits};
+use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
-use crate::call::{Registry, Services};
+use crate::call::{Outbox, OutboxLimits, Registry, Services, farewell};
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
@@ -52,16 +52,19 @@ impl Node {
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let dice = Dice::system();
         let store = Store::open(&config.store.file, health.clone()).await?;
-        let gate = Arc::new(Gate::new(directory(&config)?, clock.now()));
+        let directory = directory(&config)?;
+        let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
         let media = media(&config, &clock)?;
         let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
         let egress = Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard) })?;
-        let notifier = Notifier::new(
-            egress.clone(),
+        let notifier = Notifier::new(egress.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
+        let outbox = Outbox::new(
+            store.clone(),
+            notifier,
+            directory.clone(),
             clock.clone(),
-            dice.clone(),
-            Arc::new(tell_of_notice),
-            NotifierLimits::default(),
+            node_id.clone(),
+            OutboxLimits::default(),
         );
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let graph = Arc::new(Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone())?);
@@ -74,13 +77,15 @@ impl Node {
             sounds,
             graph,
             fetcher: Fetcher::new(egress, clock.clone(), dice),
-            notifier: notifier.clone(),
+            outbox: outbox.clone(),
             store: store.clone(),
             limits: limits(&config),
             max_body: config.answer.max_body_bytes,
             tasks: tasks.clone(),
         });
         let simulated = is_loopback(&config.meta.graph_url);
+        store.farewells_due(&services.node_id);
+        tokio::spawn(farewell::keep_telling(services.clone(), directory, stop_all.clone()));
         let registry = Registry::new(services);
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
         let door = Arc::new(Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config)));
@@ -107,6 +112,7 @@ impl Node {
         let counted = gate.clone();
         metrics.refresh_with(move || counted.publish_gauges());
         tokio::spawn(forget(store.clone(), clock, config.retention.event_log_days, stop_all.clone()));
+        outbox.start();
         health.ready();
         Ok(Self {
             public,
@@ -115,7 +121,7 @@ impl Node {
             gate,
             health,
             media,
-            notifier,
+            outbox,
             store,
             tasks,
             stop_public,
@@ -221,20 +227,6 @@ fn is_loopback(url: &url::Url) -> bool {
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
-    }
-}
-
-/// What came of a callback, for the log. Numbers and tokens stay out: the host says enough.
-fn tell_of_notice(report: &NoticeReport<'_>) {
-    let (call, kind) = (report.job.call, report.job.notice.kind.as_str());
-    match &report.outcome {
-        NoticeOutcome::Delivered { .. } => debug!(call_uuid = %call, kind, "callback delivered"),
-        NoticeOutcome::Retry { .. } => {
-            debug!(call_uuid = %call, kind, attempts = report.attempts, "callback failed, will be retried")
-        }
-        NoticeOutcome::Failed { why } => {
-            warn!(call_uuid = %call, kind, attempts = report.attempts, %why, "callback could not be delivered");
-        }
     }
 }
 

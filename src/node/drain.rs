@@ -15,7 +15,7 @@ pub(super) struct EndTimes {
     calls: Duration,
     /// For work under way: records to the disk, requests to Graph.
     work: Duration,
-    /// For callbacks: one more round each.
+    /// For callbacks under way; the others wait in the store.
     notices: Duration,
 }
 
@@ -104,9 +104,9 @@ impl Node {
         if tokio::time::timeout(times.work, self.tasks.wait()).await.is_err() {
             warn!("some work was not finished in time");
         }
-        let cut_off = self.notifier.drain(times.notices).await;
+        let cut_off = self.outbox.drain(times.notices).await;
         if cut_off > 0 {
-            warn!(notices = cut_off, "callbacks not delivered");
+            warn!(callbacks = cut_off, "callbacks under way were cut off; they go out at the next start");
         }
         self.media.stop();
         self.store.close().await;

@@ -18,8 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
-use crate::answer::Notifier;
-use crate::call::Registry;
+use crate::call::{Outbox, Registry};
 use crate::media::Media;
 use crate::observe::Health;
 use crate::store::Store;
@@ -60,7 +59,7 @@ pub struct Node {
     gate: Arc<Gate>,
     health: Health,
     media: Arc<Media>,
-    notifier: Notifier,
+    outbox: Outbox,
     store: Store,
     tasks: TaskTracker,
     /// Ends the public listener, then the rest.

@@ -1,10 +1,12 @@
 //! Call records: their rows and the queries over them.
 
+use std::time::Duration;
+
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 
-use super::{Scope, StoreError, failed};
-use crate::call::machine::{CallSetup, CallTime, Summary};
+use super::{Scope, StoreError, Unread, failed, word};
+use crate::call::machine::{CallSetup, CallTime, GraphAction, Summary};
 use crate::model::{AuthId, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
 use crate::xml::ast::Finding;
 
@@ -136,6 +138,37 @@ impl Compare {
     }
 }
 
+/// A call whose process died before its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Orphan {
+    pub start: CallStart,
+    /// What it began with; none where that can't be read (any more).
+    pub setup: Option<CallSetup>,
+    pub answered: Option<Timestamp>,
+    /// From its beginning to the last sign of life of its node.
+    pub lived: Duration,
+}
+
+/// What Graph has still to be told about an ended call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Farewell {
+    pub action: GraphAction,
+    /// When to try, on the steady clock: while the process that ended the call lives, it asks itself until then.
+    pub due: Timestamp,
+}
+
+/// A farewell that is due.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FarewellDue {
+    pub call: CallUuid,
+    pub wacid: Wacid,
+    pub phone_number_id: PhoneNumberId,
+    pub action: GraphAction,
+    pub ended: Timestamp,
+    /// Tries made from the store so far.
+    pub tries: u32,
+}
+
 /// Which calls to list; the empty filter is all of the scope's (`plivo-call-api.md` §2.3).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CallFilter {
@@ -241,19 +274,104 @@ pub(super) async fn events(
     Ok(rows.into_iter().map(|(seq, line)| (u64::try_from(seq).unwrap_or_default(), line)).collect())
 }
 
-pub(super) async fn orphans(pool: &SqlitePool, node_id: &str) -> Result<Vec<CallStart>, StoreError> {
+pub(super) async fn orphans(pool: &SqlitePool, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
     const WHAT: &str = "look for calls left open";
-    let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM calls WHERE ended_us IS NULL AND node_id = "));
+    let mut query = QueryBuilder::new(format!(
+        "SELECT {COLUMNS}, setup, born_us, (SELECT alive_us FROM nodes n WHERE n.node_id = calls.node_id) AS alive_us \
+        FROM calls WHERE ended_us IS NULL AND node_id = "
+    ));
     query.push_bind(node_id).push(" ORDER BY started_us");
     let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
-    rows.iter().map(|row| record(WHAT, row).map(|record| record.start)).collect()
+    rows.iter().map(|row| orphan(WHAT, row)).collect()
+}
+
+fn orphan(what: &'static str, row: &SqliteRow) -> Result<Orphan, StoreError> {
+    let record = record(what, row)?;
+    let number = |column: &str| row.try_get::<Option<i64>, _>(column).ok().flatten();
+    let setup = row.try_get::<Option<String>, _>("setup").ok().flatten();
+    let lived = number("alive_us").zip(number("born_us")).map(|(alive, born)| alive.saturating_sub(born));
+    Ok(Orphan {
+        start: record.start,
+        setup: setup.and_then(|json| serde_json::from_str(&json).ok()),
+        answered: number("answered_us").map(Timestamp::from_micros),
+        lived: Duration::from_micros(lived.and_then(|micros| u64::try_from(micros).ok()).unwrap_or_default()),
+    })
+}
+
+pub(super) async fn farewells(
+    pool: &SqlitePool,
+    node_id: &str,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<FarewellDue>, StoreError> {
+    const WHAT: &str = "look for calls that Graph still holds";
+    let select = "SELECT call_uuid, wacid, phone_number_id, farewell, ended_us, farewell_tries FROM calls \
+        WHERE farewell_us <= $2 AND node_id = $1 ORDER BY farewell_us LIMIT $3";
+    let rows = sqlx::query(select).bind(node_id).bind(now.micros()).bind(i64::from(limit));
+    let rows = rows.fetch_all(pool).await.map_err(failed(WHAT))?;
+    let due = |row: &SqliteRow| -> Result<FarewellDue, Unread> {
+        Ok(FarewellDue {
+            call: row.try_get::<String, _>("call_uuid")?.parse()?,
+            wacid: row.try_get::<String, _>("wacid")?.into(),
+            phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
+            action: word(&row.try_get::<String, _>("farewell")?)?,
+            ended: Timestamp::from_micros(row.try_get("ended_us")?),
+            tries: row.try_get::<Option<u32>, _>("farewell_tries")?.unwrap_or_default(),
+        })
+    };
+    rows.iter().map(|row| due(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })).collect()
+}
+
+/// Graph was told, or is to be told again then.
+pub(super) async fn farewell(
+    to: &mut SqliteConnection,
+    call: CallUuid,
+    again: Option<Timestamp>,
+) -> Result<(), sqlx::Error> {
+    let update = "UPDATE calls SET farewell_us = $2, farewell_tries = coalesce(farewell_tries, 0) + $3 \
+        WHERE call_uuid = $1 AND farewell_us IS NOT NULL";
+    let again = again.map(Timestamp::micros);
+    let update = sqlx::query(update).bind(call.to_string()).bind(again).bind(i64::from(again.is_some()));
+    update.execute(to).await.map(drop)
+}
+
+/// The process that was to tell Graph is gone: what it left is due at once.
+pub(super) async fn farewells_due(to: &mut SqliteConnection, node_id: &str) -> Result<(), sqlx::Error> {
+    let update = "UPDATE calls SET farewell_us = 0 WHERE farewell_us IS NOT NULL AND node_id = $1";
+    sqlx::query(update).bind(node_id).execute(to).await.map(drop)
+}
+
+/// A sign of life of a node.
+pub(super) async fn alive(to: &mut SqliteConnection, node_id: &str, at: Timestamp) -> Result<(), sqlx::Error> {
+    let upsert = "INSERT INTO nodes (node_id, alive_us) VALUES ($1, $2) \
+        ON CONFLICT (node_id) DO UPDATE SET alive_us = excluded.alive_us";
+    sqlx::query(upsert).bind(node_id).bind(at.micros()).execute(to).await.map(drop)
+}
+
+/// An open call was answered.
+pub(super) async fn answered(to: &mut SqliteConnection, call: CallUuid, at: Timestamp) -> Result<(), sqlx::Error> {
+    let update = "UPDATE calls SET answered_us = $2 WHERE call_uuid = $1 AND ended_us IS NULL";
+    sqlx::query(update).bind(call.to_string()).bind(at.micros()).execute(to).await.map(drop)
+}
+
+/// An open row's beginnings: what its end can be told from.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Beginnings<'a> {
+    /// JSON of the set-up.
+    pub(super) setup: &'a str,
+    /// On the steady clock.
+    pub(super) born: Timestamp,
 }
 
 /// Writes the row of a call that began, unless there is one.
-pub(super) async fn insert(to: &mut SqliteConnection, s: &CallStart) -> Result<(), sqlx::Error> {
+pub(super) async fn insert(
+    to: &mut SqliteConnection,
+    s: &CallStart,
+    beginnings: Option<Beginnings<'_>>,
+) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
-        caller_name, wacid, phone_number_id, parent_call_uuid, node_id, started_us) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (call_uuid) DO NOTHING";
+        caller_name, wacid, phone_number_id, parent_call_uuid, node_id, started_us, setup, born_us) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (call_uuid) DO NOTHING";
     sqlx::query(insert)
         .bind(s.call.to_string())
         .bind(s.account.as_str())
@@ -268,6 +386,8 @@ pub(super) async fn insert(to: &mut SqliteConnection, s: &CallStart) -> Result<(
         .bind(s.parent_call.map(|c| c.to_string()))
         .bind(&s.node_id)
         .bind(s.started.micros())
+        .bind(beginnings.as_ref().map(|b| b.setup))
+        .bind(beginnings.as_ref().map(|b| b.born.micros()))
         .execute(to)
         .await
         .map(drop)
@@ -275,10 +395,16 @@ pub(super) async fn insert(to: &mut SqliteConnection, s: &CallStart) -> Result<(
 
 /// Closes the row, once: a closed one stays as it is. What else reports the end (the outbox) belongs into the same
 /// transaction, and only where this gives `true`.
-pub(super) async fn close(to: &mut SqliteConnection, call: CallUuid, e: &CallEnd) -> Result<bool, sqlx::Error> {
+pub(super) async fn close(
+    to: &mut SqliteConnection,
+    call: CallUuid,
+    e: &CallEnd,
+    farewell: Option<Farewell>,
+) -> Result<bool, sqlx::Error> {
     let update = "UPDATE calls SET ended_us = $2, answered_us = $3, duration_secs = $4, bill_secs = $5, \
         meta_duration_secs = $6, hangup_code = $7, hangup_name = $8, hangup_source = $9, hangup_word = $10, \
-        cause = $11, remarks = $12, findings = $13 WHERE call_uuid = $1 AND ended_us IS NULL";
+        cause = $11, remarks = $12, findings = $13, farewell = $14, farewell_us = $15, \
+        setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
     let done = sqlx::query(update)
         .bind(call.to_string())
         .bind(e.ended.micros())
@@ -293,6 +419,8 @@ pub(super) async fn close(to: &mut SqliteConnection, call: CallUuid, e: &CallEnd
         .bind(&e.cause)
         .bind(sqlx::types::Json(&e.remarks))
         .bind(sqlx::types::Json(&e.findings))
+        .bind(farewell.map(|f| f.action.as_str()))
+        .bind(farewell.map(|f| f.due.micros()))
         .execute(to)
         .await?;
     Ok(done.rows_affected() > 0)
@@ -305,8 +433,6 @@ fn signed(n: u64) -> i64 {
 fn record(what: &'static str, row: &SqliteRow) -> Result<CallRecord, StoreError> {
     read(row).map_err(|e| StoreError::Unreadable { what, detail: e.to_string() })
 }
-
-type Unread = Box<dyn std::error::Error + Send + Sync>;
 
 fn read(row: &SqliteRow) -> Result<CallRecord, Unread> {
     let text = |column: &str| row.try_get::<String, _>(column);
@@ -346,9 +472,4 @@ fn read(row: &SqliteRow) -> Result<CallRecord, Unread> {
         findings: row.try_get::<sqlx::types::Json<_>, _>("findings")?.0,
     };
     Ok(CallRecord { start, end: Some(end) })
-}
-
-/// A word of an enum, as serde spells it.
-fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
-    serde_json::from_value(text.into())
 }

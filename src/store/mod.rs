@@ -5,6 +5,7 @@
 //! waits for the disk and a store that is stuck loses nothing that still fits the queue. Reading has connections of
 //! its own. Calls that are up live in `call::registry`, not here.
 
+mod callbacks;
 mod calls;
 mod writer;
 
@@ -16,9 +17,11 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlitePool};
 
-pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare};
-pub use writer::EventLog;
+pub use callbacks::{Callback, CallbackState, CallbackView, NewCallback, Settled, Settlement, Written};
+pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan};
+pub use writer::{Concluded, Conclusion, EventLog};
 
+use crate::call::machine::CallSetup;
 use crate::model::{AuthId, CallUuid, Timestamp};
 use crate::observe::{Health, names};
 
@@ -66,6 +69,13 @@ fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
         metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
         StoreError::Query { what, source }
     }
+}
+
+type Unread = Box<dyn std::error::Error + Send + Sync>;
+
+/// A word of an enum, as serde spells it.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_value(text.into())
 }
 
 /// Whose data a query may see (`plivo-call-api.md` 1.1).
@@ -144,18 +154,115 @@ impl Store {
         Ok(Self { read, log: EventLog::start(write, health) })
     }
 
-    /// Notes an admitted call. Returns at once; [`Store::call_concluded`] makes good for it if it gets lost.
+    /// Notes an admitted call without what its end could be told from. Returns at once; [`Store::conclude`] makes good
+    /// for it if it gets lost.
     pub fn call_started(&self, start: CallStart) {
         self.log.call_started(start);
     }
 
-    /// Closes a call's record, durably, once: the row, synced to the disk. Tells whether this changed it: `false` if
-    /// it was closed before. Waits while the store is stuck.
+    /// Notes an admitted call, and what its end can be told from if this process does not live to see it. `born` is
+    /// on the steady clock. Returns at once; `false`: the queue is full, and the call must not be begun.
+    #[must_use]
+    pub fn call_born(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
+        self.log.call_born(start, setup, born)
+    }
+
+    /// Notes that an open call was answered. Returns at once.
+    pub fn call_answered(&self, call: CallUuid, at: Timestamp) {
+        self.log.call_answered(call, at);
+    }
+
+    /// Notes that a node lives, on its steady clock: its calls lasted at least until then. Returns at once.
+    pub fn alive(&self, node_id: &str, at: Timestamp) {
+        self.log.alive(node_id, at);
+    }
+
+    /// The end of a call: closes its record and puts what reports it into the outbox, in one transaction, once, synced
+    /// to the disk. A call that has its end keeps it, and nothing is written. Queued when this returns; the future
+    /// waits while the store is stuck.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile.
+    pub fn conclude(
+        &self,
+        conclusion: Conclusion,
+    ) -> impl Future<Output = Result<Concluded, StoreError>> + Send + 'static + use<> {
+        self.log.conclude(conclusion)
+    }
+
+    /// [`Store::conclude`] with nothing to report: whether it closed the record.
     ///
     /// # Errors
     /// The store was closed meanwhile.
     pub async fn call_concluded(&self, start: CallStart, end: CallEnd) -> Result<bool, StoreError> {
-        self.log.call_concluded(start, end).await
+        let conclusion = Conclusion { start, end, callbacks: Vec::new(), farewell: None };
+        Ok(self.conclude(conclusion).await?.changed)
+    }
+
+    /// Puts a callback into the outbox; it may be sent once this is done. Queued when this returns.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile.
+    pub fn notify(
+        &self,
+        callback: NewCallback,
+    ) -> impl Future<Output = Result<Written, StoreError>> + Send + 'static + use<> {
+        self.log.notify(callback)
+    }
+
+    /// Writes down what became of a callback; gives whether others of its call wait.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile.
+    pub fn settle(
+        &self,
+        settlement: Settlement,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
+        self.log.settle(settlement)
+    }
+
+    /// The origins with callbacks that are due, and when the next one is due that isn't yet.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn origins_due(
+        &self,
+        node_id: &str,
+        now: Timestamp,
+    ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
+        callbacks::origins_due(&self.read, node_id, now).await
+    }
+
+    /// Callbacks of an origin that are due, the longest due first; of each call and URL the oldest only.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn callbacks_due(
+        &self,
+        node_id: &str,
+        origin: &str,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Callback>, StoreError> {
+        callbacks::due(&self.read, node_id, origin, now, limit).await
+    }
+
+    /// Ended calls of which Graph has still to be told, now.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn farewells(&self, node_id: &str, now: Timestamp, limit: u32) -> Result<Vec<FarewellDue>, StoreError> {
+        calls::farewells(&self.read, node_id, now, limit).await
+    }
+
+    /// Graph was told of a call's end, for good; or is to be told `again` then. Returns at once.
+    pub fn farewell(&self, call: CallUuid, again: Option<Timestamp>) {
+        self.log.farewell(call, again);
+    }
+
+    /// What another process of this node left to tell Graph is due now. Returns at once.
+    pub fn farewells_due(&self, node_id: &str) {
+        self.log.farewells_due(node_id);
     }
 
     /// The event log's writing end.
@@ -209,11 +316,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn orphans(&self, node_id: &str) -> Result<Vec<CallStart>, StoreError> {
+    pub async fn orphans(&self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
         calls::orphans(&self.read, node_id).await
     }
 
-    /// Forgets the event logs of calls that ended before then (`[retention]`).
+    /// Forgets the event logs of calls that ended before then, and callbacks done before then (`[retention]`).
     pub fn forget_events(&self, ended_before: Timestamp) {
         self.log.forget_events(ended_before);
     }

@@ -2,10 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::{CallEnd, CallFilter, CallStart, Compare, Scope, Store, StoreError};
-use crate::model::{CallType, CallUuid, Direction, HangupCause, Timestamp};
+use super::{
+    CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, NewCallback, Scope, Settled, Settlement,
+    Store, StoreError,
+};
+use crate::call::machine::{GraphAction, Notice, NoticeKind, Param};
+use crate::model::{CallType, CallUuid, Direction, HangupCause, Method, Timestamp};
 use crate::observe::Health;
-use crate::xml::ast::{Finding, Position, Severity};
+use crate::xml::ast::{DocUrl, Finding, Position, Severity};
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
 const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
@@ -91,7 +95,7 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
     let record = store.call(&scope, uuid(1)).await.unwrap().unwrap();
     assert_eq!((record.start, record.end), (begun, Some(ended)));
     let orphans = store.orphans("node").await.unwrap();
-    assert_eq!(orphans, [start(2, MAIN, MAIN)]);
+    assert_eq!(orphans.iter().map(|o| &o.start).collect::<Vec<_>>(), [&start(2, MAIN, MAIN)]);
     assert!(store.orphans("another").await.unwrap().is_empty());
 
     let first = store.events(&scope, uuid(1), None, 1_000).await.unwrap();
@@ -227,4 +231,117 @@ async fn a_file_that_is_no_store_is_refused() {
     std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
     let refused = Store::open(&room.file(), Health::new()).await.unwrap_err().to_string();
     assert!(refused.starts_with("could not open the store") && refused.contains("offhook.db"), "{refused}");
+}
+
+fn callback(call: u128, event: u128) -> NewCallback {
+    NewCallback {
+        event_id: uuid::Uuid::from_u128(event),
+        call: uuid(call),
+        account: MAIN.into(),
+        main_account: MAIN.into(),
+        node_id: "node".to_owned(),
+        origin: "https://app.example.com".to_owned(),
+        notice: Notice {
+            kind: NoticeKind::Hangup,
+            url: DocUrl("https://app.example.com/hangup".into()),
+            method: Method::Post,
+            params: [
+                ("Digits".to_owned(), Param::Secret("4711".to_owned())),
+                ("From".to_owned(), Param::Plain("919812345678".to_owned())),
+            ]
+            .into(),
+        },
+        created: secs(1),
+    }
+}
+
+#[tokio::test]
+async fn r03_the_end_and_its_callback_are_one_transaction() {
+    let room = Room::new();
+    let store = room.open().await;
+    store.call_started(start(2, MAIN, MAIN));
+    let farewell = Some(Farewell { action: GraphAction::Terminate, due: secs(90) });
+    let conclusion =
+        Conclusion { start: start(2, MAIN, MAIN), end: end(2, 7), callbacks: vec![callback(2, 1)], farewell };
+    let mut again = conclusion.clone();
+    again.callbacks = vec![callback(2, 2)];
+    again.end.bill_secs = 9;
+    let (first, second) = (store.conclude(conclusion), store.conclude(again));
+    let first = first.await.unwrap();
+    assert!(first.changed && first.callbacks.len() == 1 && first.callbacks[0].first);
+    assert_eq!(second.await.unwrap(), Concluded::default(), "a second end changes nothing and says nothing");
+    assert_eq!(store.farewells("node", secs(89), 9).await.unwrap(), []);
+    store.close().await;
+
+    let store = room.open().await;
+    assert!(store.orphans("node").await.unwrap().is_empty());
+    let record = store.call(&Scope::of(MAIN.into()), uuid(2)).await.unwrap().unwrap();
+    assert_eq!(record.end.unwrap().bill_secs, 7);
+    let (origins, _) = store.origins_due("node", secs(2)).await.unwrap();
+    assert_eq!(origins, ["https://app.example.com"]);
+    let due = store.callbacks_due("node", &origins[0], secs(2), 9).await.unwrap();
+    assert_eq!(due.iter().map(|c| &c.new).collect::<Vec<_>>(), [&callback(2, 1)], "as it was put in");
+
+    // Left by a process that died: due at once; told again later; told.
+    store.farewells_due("node");
+    store.settled().await;
+    let told = store.farewells("node", secs(0), 9).await.unwrap();
+    assert_eq!(
+        told.iter().map(|f| (f.call, f.action, f.tries)).collect::<Vec<_>>(),
+        [(uuid(2), GraphAction::Terminate, 0)]
+    );
+    store.farewell(uuid(2), Some(secs(300)));
+    store.settled().await;
+    assert_eq!(store.farewells("node", secs(299), 9).await.unwrap(), []);
+    assert_eq!(store.farewells("node", secs(300), 9).await.unwrap()[0].tries, 1);
+    store.farewell(uuid(2), None);
+    store.settled().await;
+    assert_eq!(store.farewells("node", secs(9_999), 9).await.unwrap(), []);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
+    let room = Room::new();
+    let store = room.open().await;
+    let first = store.notify(callback(1, 1)).await.unwrap();
+    let second = store.notify(callback(1, 2)).await.unwrap();
+    let third = store.notify(callback(3, 3)).await.unwrap();
+    assert_eq!((first.first, second.first, third.first), (true, false, true));
+    let origin = &callback(1, 1).origin;
+    let due = |now| {
+        let store = store.clone();
+        async move {
+            let rows = store.callbacks_due("node", origin, now, 9).await.unwrap();
+            rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(due(secs(2)).await, [1, 3]);
+    let settled = |id, outcome| Settlement { id, attempts: 2, at: secs(3), outcome, last: "503".to_owned() };
+    let put_off = settled(first.callback.id, Settled::Again { due: secs(10) });
+    assert!(!store.settle(put_off).await.unwrap(), "its successor still waits for it");
+    assert_eq!(due(secs(9)).await, [3]);
+    assert_eq!(store.origins_due("node", secs(9)).await.unwrap().1, Some(secs(10)));
+    assert_eq!(store.origins_due("another", secs(9)).await.unwrap(), (Vec::new(), None));
+    let again = store.callbacks_due("node", origin, secs(10), 9).await.unwrap();
+    assert_eq!(again.iter().map(|c| (c.attempts, c.retries)).collect::<Vec<_>>(), [(0, 0), (2, 1)]);
+    assert!(store.settle(settled(first.callback.id, Settled::Delivered)).await.unwrap(), "now the successor may go");
+    assert_eq!(due(secs(2)).await, [2, 3]);
+    store.settle(settled(third.callback.id, Settled::Failed)).await.unwrap();
+    assert!(!store.settle(settled(third.callback.id, Settled::Delivered)).await.unwrap(), "done is done");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(room.file());
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let secrets: Vec<(i64, bool, i64)> =
+        sqlx::query_as("SELECT id, secret_params IS NOT NULL, delivered FROM callbacks ORDER BY id")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    let ids = [first, second, third].map(|w| w.callback.id);
+    assert_eq!(secrets, [(ids[0], false, 1), (ids[1], true, 0), (ids[2], true, 0)]);
+    store.forget_events(secs(4));
+    store.settled().await;
+    let left: Vec<i64> = sqlx::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
+    assert_eq!(left, [ids[1]], "done ones go with the event logs, waiting ones never");
+    pool.close().await;
+    store.close().await;
 }

@@ -220,23 +220,27 @@ impl Desk {
         if std::mem::replace(&mut self.concluded, true) {
             return;
         }
+        let summary = Box::new(self.summary(cause));
+        self.wish(Output::Concluded { summary });
+    }
+
+    /// What there is to say of a call that ends now.
+    pub(super) fn summary(&self, cause: HangupCause) -> Summary {
         let seconds_since = |from: CallTime| self.now.0.saturating_sub(from.0).div_ceil(1_000);
         let duration_secs = seconds_since(self.began);
         let bill_secs = self.answered.map(seconds_since).unwrap_or(0);
         let params = params::hangup(self, &Ending { cause, at: self.now, duration_secs, bill_secs });
         let (url, method) = self.setup.urls.hangup.clone();
-        self.wish(Output::Concluded {
-            summary: Box::new(Summary {
-                cause,
-                direction: self.setup.direction,
-                answered: self.answered,
-                ended: self.now,
-                duration_secs,
-                bill_secs,
-                meta_duration_secs: self.termination.as_ref().and_then(|t| t.duration_secs),
-                hangup: Notice { kind: NoticeKind::Hangup, url, method, params },
-            }),
-        });
+        Summary {
+            cause,
+            direction: self.setup.direction,
+            answered: self.answered,
+            ended: self.now,
+            duration_secs,
+            bill_secs,
+            meta_duration_secs: self.termination.as_ref().and_then(|t| t.duration_secs),
+            hangup: Notice { kind: NoticeKind::Hangup, url, method, params },
+        }
     }
 
     /// The machine's last wish.

@@ -32,7 +32,7 @@ pub use output::{
     Params, PlayId, Sound, SoundItem, Summary,
 };
 
-use crate::model::Digit;
+use crate::model::{Digit, HangupCause};
 use desk::Desk;
 use state::State;
 
@@ -50,6 +50,15 @@ impl CallTime {
     pub fn after(self, by: std::time::Duration) -> Self {
         self.plus(u64::try_from(by.as_millis()).unwrap_or(u64::MAX))
     }
+}
+
+/// The end of a call whose machine is gone, with the process it ran in or by a fault of ours: what its record and its
+/// hangup callback say. Times are from its beginning.
+pub fn abandoned(setup: CallSetup, answered: Option<CallTime>, ended: CallTime, cause: HangupCause) -> Summary {
+    let mut desk = Desk::new(CallTime(0), Box::new(setup));
+    desk.answered = answered;
+    desk.now = ended.max(answered.unwrap_or_default());
+    desk.summary(cause)
 }
 
 /// One call's whole behaviour.

@@ -1,0 +1,195 @@
+//! Against customers' servers on loopback and real files.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use uuid::Uuid;
+
+use super::*;
+use crate::admission::AccountSpec;
+use crate::answer::{AT_ONCE_PER_HOST, Dice};
+use crate::call::machine::{Notice, NoticeKind, Param};
+use crate::config::Secret;
+use crate::egress::testing::{Reply, Server, egress, open_guard};
+use crate::model::{CallUuid, Method};
+use crate::observe::Health;
+use crate::store::NewCallback;
+use crate::xml::ast::DocUrl;
+
+const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
+
+struct Room {
+    folder: tempfile::TempDir,
+}
+
+/// A node's outbox over a store that outlives it.
+struct Node {
+    store: Store,
+    outbox: Outbox,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    async fn node(&self, limits: OutboxLimits) -> Node {
+        let store = Store::open(&self.folder.path().join("o.db"), Health::new()).await.unwrap();
+        let directory = Directory::new(10);
+        let tokens = vec![Secret::new("token")];
+        directory
+            .replace(vec![AccountSpec { auth_id: MAIN.into(), parent: None, cps: None, tokens }], Vec::new())
+            .unwrap();
+        let egress = egress(open_guard(), Vec::new());
+        let notifier = Notifier::new(egress, Clock::real(), Dice::from_fn(|| 0), AT_ONCE_PER_HOST);
+        let node_id = "node".to_owned();
+        let outbox = Outbox::new(store.clone(), notifier, Arc::new(directory), Clock::real(), node_id, limits);
+        Node { store, outbox }
+    }
+}
+
+impl Node {
+    fn new_callback(&self, call: u128, event: u128, kind: NoticeKind, url: &str) -> NewCallback {
+        let params = [("Digits".to_owned(), Param::Secret("4711".to_owned()))].into();
+        NewCallback {
+            event_id: Uuid::from_u128(event),
+            call: CallUuid(Uuid::from_u128(call)),
+            account: MAIN.into(),
+            main_account: MAIN.into(),
+            node_id: "node".to_owned(),
+            origin: self.outbox.origin(url),
+            notice: Notice { kind, url: DocUrl(url.into()), method: Method::Post, params },
+            created: Clock::real().steady(),
+        }
+    }
+
+    /// As a call does it: the row first, then out.
+    async fn notify(&self, call: u128, event: u128, kind: NoticeKind, url: &str) {
+        let written = self.store.notify(self.new_callback(call, event, kind, url)).await.unwrap();
+        self.outbox.send(written, SigningKeys::of_main([Secret::new("token")]));
+    }
+
+    /// As a kill does it: nothing is waited for, nothing written.
+    async fn kill(self) {
+        self.outbox.0.stopping.cancel();
+        self.outbox.0.aborted.cancel();
+        self.outbox.0.tasks.close();
+        self.outbox.0.tasks.wait().await;
+        self.store.close().await;
+    }
+}
+
+fn events(server: &Server) -> Vec<u128> {
+    server.seen().iter().map(|s| s.header("x-offhook-event-id").parse::<Uuid>().unwrap().as_u128()).collect()
+}
+
+#[tokio::test]
+async fn callbacks_of_a_call_and_url_go_out_in_order_one_after_another() {
+    let server = Server::start(|_| Reply::status(204)).await;
+    let room = Room::new();
+    let node = room.node(OutboxLimits::default()).await;
+    node.outbox.start();
+    for event in 0..40 {
+        node.notify(event % 2, event, NoticeKind::Hangup, &server.url("/hangup")).await;
+    }
+    server.until_seen(40).await;
+    for call in 0..2 {
+        let of_call: Vec<u128> = events(&server).into_iter().filter(|e| e % 2 == call).collect();
+        assert!(of_call.is_sorted() && of_call.len() == 20, "{of_call:?}");
+    }
+    assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
+    assert_eq!(node.outbox.held(), 0);
+    node.store.close().await;
+}
+
+#[tokio::test]
+async fn r04_outbox_survives_kill() {
+    let tries = Arc::new(AtomicU32::new(0));
+    let counted = tries.clone();
+    let server = Server::start(move |seen| match seen.target.as_str() {
+        "/stuck" if counted.fetch_add(1, Ordering::SeqCst) == 0 => Reply::Never,
+        "/down" if seen.header("x-offhook-attempt") == "1" => Reply::status(503),
+        _ => Reply::status(200),
+    })
+    .await;
+    let room = Room::new();
+    let node = room.node(OutboxLimits::default()).await;
+    // One whose answer is out, one put off, one written and never sent.
+    node.notify(1, 1, NoticeKind::Hangup, &server.url("/stuck#rc=0")).await;
+    node.notify(2, 2, NoticeKind::Hangup, &server.url("/down#rc=0")).await;
+    server.until_seen(2).await;
+    let unsent = node.new_callback(3, 3, NoticeKind::Hangup, &server.url("/unsent"));
+    node.store.notify(unsent).await.unwrap();
+    node.kill().await;
+
+    let node = room.node(OutboxLimits::default()).await;
+    node.outbox.start();
+    server.until_seen(5).await;
+    let mut seen = events(&server);
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 1, 2, 2, 3], "each again with its identity, none lost");
+    let body = |event: u128| {
+        let event = Uuid::from_u128(event).to_string();
+        let of: Vec<_> = server.seen().into_iter().filter(|s| s.header("x-offhook-event-id") == event).collect();
+        assert!(of.iter().all(|s| s.body == "Digits=4711"), "the parameters are what they were");
+        assert_ne!(of.first().unwrap().header("x-plivo-signature-v3-nonce"), "");
+    };
+    (1..=3).for_each(body);
+    assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
+    let now = Clock::real().steady();
+    assert!(node.store.origins_due("node", now).await.unwrap().0.is_empty(), "all delivered");
+    node.store.close().await;
+}
+
+#[tokio::test]
+async fn r04_a_black_hole_delays_no_other_host() {
+    let hole = Server::start(|_| Reply::Never).await;
+    let alive = Server::start(|_| Reply::status(200)).await;
+    let room = Room::new();
+    let node = room.node(OutboxLimits::default()).await;
+    let waiting: Vec<_> = (0..10_000)
+        .map(|event| node.store.notify(node.new_callback(event, event, NoticeKind::Hangup, &hole.url("/hangup"))))
+        .collect();
+    for written in waiting {
+        written.await.unwrap();
+    }
+    node.outbox.start();
+    hole.until_seen(32).await;
+    let mut waits = Vec::new();
+    for event in 10_000..10_100 {
+        let begun = Clock::real().now();
+        node.notify(event, event, NoticeKind::Hangup, &alive.url("/hangup")).await;
+        alive.until_seen(usize::try_from(event - 9_999).unwrap()).await;
+        waits.push(Clock::real().now().duration_since(begun));
+    }
+    waits.sort();
+    assert!(waits[98] < Duration::from_millis(500), "p99 {:?}", waits[98]);
+    assert!(hole.connections() <= 32, "{} at once", hole.connections());
+    assert!(node.outbox.held() <= 65, "the rest waits in the store: {}", node.outbox.held());
+    node.outbox.drain(Duration::from_millis(50)).await;
+    node.store.close().await;
+}
+
+#[tokio::test]
+async fn many_dead_hosts_leave_room_for_a_living_one() {
+    let room = Room::new();
+    let node = room.node(OutboxLimits { held: 40, held_per_host: 8 }).await;
+    node.outbox.start();
+    let mut holes = Vec::new();
+    for _ in 0..20 {
+        holes.push(Server::start(|_| Reply::Never).await);
+    }
+    let dead = |n: u128| {
+        let url = holes[usize::try_from(n % 20).unwrap()].url("/");
+        let node = &node;
+        async move { node.notify(n, n, NoticeKind::Hangup, &url).await }
+    };
+    futures_util::future::join_all((0..160).map(dead)).await;
+    assert!(node.outbox.held() < 40, "{}", node.outbox.held());
+    let alive = Server::start(|_| Reply::status(200)).await;
+    for event in 0..5 {
+        node.notify(1_000 + event, event, NoticeKind::Hangup, &alive.url("/")).await;
+    }
+    alive.until_seen(5).await;
+    node.outbox.drain(Duration::from_millis(50)).await;
+    node.store.close().await;
+}
