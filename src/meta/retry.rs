@@ -1,5 +1,6 @@
 //! When a request about a call is tried again (`meta-calling.md` §4.7, R6). Pure: the dice and the time come in.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::error::{Again, Trouble};
@@ -87,57 +88,61 @@ fn may_connect_again(fault: Fault) -> bool {
 #[derive(Debug)]
 pub struct Budget {
     origin: Instant,
-    /// By second; a place that is not of the last ten seconds counts as empty.
-    seconds: [Second; 10],
+    /// By tenth of a second; a place that is not of the last ten seconds counts as empty.
+    tenths: [Tenth; WINDOW_TENTHS as usize],
+    /// When the retries of the last ten seconds were made: no more than the bound allows.
+    retries: VecDeque<Instant>,
 }
 
+/// Requests begun in one tenth of a second.
 #[derive(Clone, Copy, Debug, Default)]
-struct Second {
-    number: u64,
-    requests: u64,
-    retries: u64,
+struct Tenth {
+    number: u128,
+    requests: usize,
 }
+
+const WINDOW: Duration = Duration::from_secs(10);
+const WINDOW_TENTHS: u128 = 100;
 
 impl Budget {
     /// Retries that pass in ten seconds whatever the number of requests.
-    const FREE: u64 = 10;
+    const FREE: usize = 10;
 
     /// An empty budget; `origin` is any instant before the first request.
     pub fn new(origin: Instant) -> Self {
-        Self { origin, seconds: [Second::default(); 10] }
+        Self { origin, tenths: [Tenth::default(); WINDOW_TENTHS as usize], retries: VecDeque::new() }
     }
 
     /// Notes a first try.
     pub fn request(&mut self, now: Instant) {
-        if let Some(second) = self.second(now) {
-            second.requests += 1;
+        let number = self.number(now);
+        let place = usize::try_from(number % WINDOW_TENTHS).unwrap_or_default();
+        if let Some(tenth) = self.tenths.get_mut(place) {
+            if tenth.number != number {
+                *tenth = Tenth { number, requests: 0 };
+            }
+            tenth.requests += 1;
         }
     }
 
     /// Whether a retry may be made at `now`; notes it if so.
     pub fn retry(&mut self, now: Instant) -> bool {
+        while self.retries.front().is_some_and(|made| now.saturating_duration_since(*made) >= WINDOW) {
+            self.retries.pop_front();
+        }
         let number = self.number(now);
-        let recent = self.seconds.iter().filter(|second| number - second.number.min(number) < 10);
-        let (requests, retries) =
-            recent.fold((0, 0), |(requests, retries), s| (requests + s.requests, retries + s.retries));
-        let allowed = retries < Self::FREE.max(requests / 10);
-        if let Some(second) = self.second(now).filter(|_| allowed) {
-            second.retries += 1;
+        // Those that lie in the window whole: never more than there were.
+        let recent = self.tenths.iter().filter(|tenth| number - tenth.number.min(number) < WINDOW_TENTHS);
+        let requests: usize = recent.map(|tenth| tenth.requests).sum();
+        let allowed = self.retries.len() < Self::FREE.max(requests / 10);
+        if allowed {
+            self.retries.push_back(now);
         }
         allowed
     }
 
-    fn number(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.origin).as_secs()
-    }
-
-    fn second(&mut self, now: Instant) -> Option<&mut Second> {
-        let number = self.number(now);
-        let place = self.seconds.get_mut(usize::try_from(number % 10).unwrap_or_default())?;
-        if place.number != number {
-            *place = Second { number, ..Second::default() };
-        }
-        Some(place)
+    fn number(&self, now: Instant) -> u128 {
+        now.saturating_duration_since(self.origin).as_millis() / 100
     }
 }
 
@@ -202,5 +207,27 @@ mod tests {
         assert_eq!(passed(&mut budget), 35, "a tenth of 450 less the ten that passed");
         clock.step(Duration::from_secs(1_000));
         assert_eq!(passed(&mut budget), 10, "long after");
+    }
+
+    #[test]
+    fn r06_in_no_ten_seconds_more_than_ten_or_a_tenth_wherever_they_begin() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let mut budget = Budget::new(clock.now());
+        let (mut requests, mut retries) = (Vec::new(), Vec::new());
+        // Every 70 ms two retries are wished for; in between there are busy times.
+        for n in 0..1_000u32 {
+            clock.step(Duration::from_millis(70));
+            let now = clock.now();
+            if n % 300 < 120 {
+                (0..3).for_each(|_| budget.request(now));
+                requests.extend([now; 3]);
+            }
+            retries.extend((0..2).filter(|_| budget.retry(now)).map(|_| now));
+            let within = |all: &[Instant]| all.iter().filter(|at| now.duration_since(**at) < WINDOW).count();
+            let most = (within(&requests) / 10).max(10);
+            let made = within(&retries);
+            assert!(made <= most || retries.last() != Some(&now), "{made} of at most {most}");
+            assert!(made >= 10 || n < 10, "ten always pass: {made}");
+        }
     }
 }
