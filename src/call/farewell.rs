@@ -17,6 +17,9 @@ use crate::store::{FarewellDue, StoreError};
 
 /// How long the process that ended a call asks Graph itself: longer than a call closes at most.
 pub(super) const OURS: Duration = Duration::from_secs(120);
+/// The same of a call that is over at once, so that only the tries of one request are made for it: its user may still
+/// hear it ring, and Meta ends that by itself only after 30 to 60 s.
+pub(super) const OURS_AT_ONCE: Duration = Duration::from_secs(15);
 /// How often the store is asked for what is due.
 const POLL: Duration = Duration::from_secs(2);
 /// Read from the store at once, and asked at once.

@@ -307,7 +307,7 @@ impl Registry {
         };
         let graph = self.0.services.graph.clone();
         self.0.services.tasks.spawn(async move {
-            graph.call_action(request).await;
+            graph.call_action_to_the_end(request).await;
             drop(room);
         });
         Ok(())

@@ -239,8 +239,9 @@ impl Shell {
         if worth_a_line {
             self.keep_line(log::entry_line(at, &logged, &outputs));
         }
+        let last = outputs.iter().any(|output| matches!(output, Output::Over));
         for output in outputs {
-            self.carry_out(at, output);
+            self.carry_out(at, output, last);
         }
     }
 
@@ -256,7 +257,8 @@ impl Shell {
         }
     }
 
-    fn carry_out(&mut self, at: CallTime, output: Output) {
+    /// `last`: with this step the call is over.
+    fn carry_out(&mut self, at: CallTime, output: Output, last: bool) {
         match output {
             Output::Graph { action } => self.ask_graph(action),
             Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
@@ -286,7 +288,7 @@ impl Shell {
                 }
                 self.findings.extend(findings);
             }
-            Output::Concluded { summary } => self.conclude(at, *summary),
+            Output::Concluded { summary } => self.conclude(at, *summary, last),
             Output::Over => self.end(),
         }
     }
@@ -457,14 +459,15 @@ impl Shell {
     }
 
     /// The call is terminal: its record is written and its hangup callback goes out. Neither is waited for.
-    fn conclude(&mut self, at: CallTime, summary: Summary) {
+    fn conclude(&mut self, at: CallTime, summary: Summary, last: bool) {
         let cause = summary.cause;
         info!(cause = cause.as_str(), duration_s = summary.duration_secs, at_ms = at.0, "call ended");
         let direction = self.setup.direction.as_str();
         metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
             .increment(1);
         let (remarks, findings) = (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings));
-        let due = self.services.clock.steady().plus(farewell::OURS);
+        let ours = if last { farewell::OURS_AT_ONCE } else { farewell::OURS };
+        let due = self.services.clock.steady().plus(ours);
         let conclusion = Conclusion {
             start: CallStart::of(&self.setup, &self.services.node_id),
             end: CallEnd::of(&summary, self.setup.started, remarks, findings),

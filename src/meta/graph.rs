@@ -47,6 +47,9 @@ pub struct GraphConfig {
     /// Requests waiting behind those, per phone number; further ones fail at once.
     pub waiting_max: usize,
     pub policy: Policy,
+    /// How often the end of a call that is over is asked for anew, and for how long.
+    pub ending_again: Duration,
+    pub ending_max: Duration,
     /// The dice for the pauses: 0 … 1.
     pub roll: fn() -> f64,
 }
@@ -63,6 +66,8 @@ impl GraphConfig {
             under_way_max: 64,
             waiting_max: 1_024,
             policy: Policy::default(),
+            ending_again: Duration::from_secs(15),
+            ending_max: Duration::from_secs(60),
             roll: rand::random::<f64>,
         }
     }
@@ -209,6 +214,20 @@ impl Graph {
         }
     }
 
+    /// As [`Graph::call_action`], and where that came to nothing again each 15 s, for a minute (`meta-calling.md` §4.7):
+    /// for the end of a call of which nothing is left here to ask, and which must not go on ringing at Meta.
+    pub async fn call_action_to_the_end(&self, request: ActionRequest) -> GraphOutcome {
+        let begun = self.clock.now();
+        loop {
+            let outcome = self.call_action(request.clone()).await;
+            let asked_for = self.clock.now().saturating_duration_since(begun);
+            if is_settled(&outcome) || request.overtaken.is_cancelled() || asked_for >= self.config.ending_max {
+                return outcome;
+            }
+            tokio::time::sleep(self.config.ending_again).await;
+        }
+    }
+
     fn with_budget<R>(&self, ask: impl FnOnce(&mut Budget, Instant) -> R) -> R {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         ask(&mut budget, self.clock.now())
@@ -271,6 +290,17 @@ impl Graph {
         let after = retry_after(answer.headers());
         let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|_| Fault::Broken)?;
         Ok((status, classify(sending.action, status, after, &body.to_bytes())))
+    }
+}
+
+/// Whether asking again can change nothing.
+fn is_settled(outcome: &GraphOutcome) -> bool {
+    match outcome {
+        GraphOutcome::Done | GraphOutcome::Gone | GraphOutcome::Refused { .. } => true,
+        GraphOutcome::RateLimited { .. }
+        | GraphOutcome::ServerError { .. }
+        | GraphOutcome::Timeout
+        | GraphOutcome::Unreachable => false,
     }
 }
 

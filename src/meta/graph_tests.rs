@@ -269,6 +269,26 @@ async fn r06_a_request_that_is_overtaken_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn r06_the_end_of_an_orphaned_call_is_asked_for_again_for_a_while() {
+    let orphan = async |replies: Vec<Reply>| {
+        let server = Server::start(replies).await;
+        let mut config = config(&server.url);
+        config.policy.ending.clear();
+        config.ending_again = Duration::from_millis(50);
+        config.ending_max = Duration::from_millis(220);
+        let graph = Graph::new(config, Clock::real()).unwrap();
+        let outcome = graph.call_action_to_the_end(request(GraphAction::Terminate)).await;
+        (outcome, server.seen().len())
+    };
+    assert_eq!(orphan(vec![BUSY, BUSY]).await, (GraphOutcome::Done, 3));
+    let (outcome, tries) = orphan(vec![BUSY; 20]).await;
+    assert_eq!(outcome, GraphOutcome::ServerError { status: 503 });
+    assert!((2..=6).contains(&tries), "{tries}");
+    let no = Reply::Answer(401, "", r#"{"error":{"message":"no token","code":190}}"#);
+    assert_eq!(orphan(vec![no]).await.1, 1, "a clear no is one");
+}
+
+#[tokio::test]
 async fn nobody_at_home_is_unreachable() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());
