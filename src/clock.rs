@@ -1,9 +1,10 @@
-//! The only reader of the time: a real clock, and a stepped one for tests.
+//! The only reader of the time: a real clock, and for tests one whose wall time jumps, and a stepped one.
 //!
 //! Durations, timeouts and ages come from [`Clock::now`] (monotonic, R8); [`Clock::wall`] is for what is
-//! printed or compared with a timestamp of Meta's, [`Clock::steady`] for what is stored to be waited for. Nothing else in the house reads a clock.
+//! printed or compared with a timestamp of Meta's, [`Clock::steady`] for what is stored to be waited for. Nothing else in
+//! the house reads a clock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ pub struct Clock(Source);
 enum Source {
     #[default]
     Real,
+    /// By how many microseconds the wall time is off.
+    Jumping(Arc<AtomicI64>),
     Stepped(Arc<Stepped>),
 }
 
@@ -31,6 +34,18 @@ impl Clock {
     /// The machine's own clock.
     pub fn real() -> Self {
         Self(Source::Real)
+    }
+
+    /// The machine's own clock, but for a wall time that [`Clock::jump`] moves, as an operator or NTP would.
+    pub fn jumping() -> Self {
+        Self(Source::Jumping(Arc::default()))
+    }
+
+    /// Moves the wall time of a jumping clock by so many seconds, and no other.
+    pub fn jump(&self, seconds: i64) {
+        if let Source::Jumping(off) = &self.0 {
+            off.fetch_add(seconds.saturating_mul(1_000_000), Ordering::SeqCst);
+        }
     }
 
     /// A clock that stands still at `wall` until [`Clock::step`] moves it.
@@ -54,7 +69,7 @@ impl Clock {
     #[allow(clippy::disallowed_methods, reason = "this is the source")]
     pub fn now(&self) -> Instant {
         match &self.0 {
-            Source::Real => Instant::now(),
+            Source::Real | Source::Jumping(_) => Instant::now(),
             Source::Stepped(s) => s.start + Duration::from_micros(s.passed_micros.load(Ordering::SeqCst)),
         }
     }
@@ -64,8 +79,8 @@ impl Clock {
     pub fn steady(&self) -> Timestamp {
         static BEGINNING: OnceLock<(Timestamp, Instant)> = OnceLock::new();
         match &self.0 {
-            Source::Real => {
-                let (wall, begun) = BEGINNING.get_or_init(|| (self.wall(), self.now()));
+            Source::Real | Source::Jumping(_) => {
+                let (wall, begun) = BEGINNING.get_or_init(|| (Timestamp::from_micros(system_micros()), self.now()));
                 wall.plus(self.now().saturating_duration_since(*begun))
             }
             Source::Stepped(_) => self.wall(),
@@ -76,14 +91,18 @@ impl Clock {
     #[allow(clippy::disallowed_methods, reason = "this is the source")]
     pub fn wall(&self) -> Timestamp {
         match &self.0 {
-            Source::Real => {
-                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-                Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-            }
+            Source::Real => Timestamp::from_micros(system_micros()),
+            Source::Jumping(off) => Timestamp::from_micros(system_micros().saturating_add(off.load(Ordering::SeqCst))),
             Source::Stepped(s) => {
                 let passed = i64::try_from(s.passed_micros.load(Ordering::SeqCst)).unwrap_or(i64::MAX);
                 Timestamp::from_micros(s.wall_start.micros().saturating_add(passed))
             }
         }
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the source")]
+fn system_micros() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

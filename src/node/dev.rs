@@ -25,6 +25,8 @@ pub struct DevOptions {
     pub data_dir: Option<PathBuf>,
     /// What the simulated Meta does wrong.
     pub faults: Faults,
+    /// The node's.
+    pub clock: Clock,
     /// A world to be loaded, instead of one for a person.
     pub load: Option<LoadOptions>,
 }
@@ -159,7 +161,7 @@ impl Dev {
                 config.media.accept_wait_ms = 0;
             }
         }
-        let node = Node::start(config, Clock::real()).await?;
+        let node = Node::start(config, options.clock).await?;
         let node_url = format!("http://{}", node.public);
         sim.set_node_url(node_url.clone());
         Ok(Self {
