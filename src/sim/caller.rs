@@ -69,6 +69,8 @@ pub enum HangupRule {
     WhenQuiet { silence: Duration, most: Duration },
     /// While the phone rings, this long after the call was placed.
     WhileRinging(Duration),
+    /// This long after the call was placed, answered or not.
+    AfterPlaced(Duration),
     /// In the moment `accept` comes, before it is answered.
     BeforeAcceptAnswer,
     /// In the moment `accept` has been answered 200.

@@ -46,6 +46,7 @@ use self::media::peer::Identity;
 use self::media::{LegId, Relay};
 use self::meta::body::CallFacts;
 use self::meta::life::{self, CallMsg, Wiring};
+use self::meta::settings::Settings;
 use self::meta::webhook::{Door, Webhooks};
 use self::wire::{Cut, Wires};
 use self::world::Numbers;
@@ -158,6 +159,7 @@ pub(crate) struct World {
     /// By phone number id and call id: ids of different numbers may be the same (H12).
     calls: Mutex<HashMap<(String, String), (mpsc::Sender<CallMsg>, Arc<CallFaults>)>>,
     faults: Board,
+    settings: Settings,
     phones: phone::Phones,
     /// Loads under way, by the name their owner gave them, and what stops them.
     loads: Mutex<HashMap<String, CancellationToken>>,
@@ -218,6 +220,7 @@ impl Sim {
             numbers: Mutex::new(Numbers::of(options.numbers)),
             calls: Mutex::default(),
             faults,
+            settings: Settings::default(),
             phones: phone::Phones::default(),
             loads: Mutex::default(),
             stop: stop.clone(),
@@ -292,6 +295,12 @@ impl World {
         self.place_wired(script, browser, own, mailbox)
     }
 
+    /// Places a call that came with a storm.
+    pub(crate) fn place_of_storm(self: &Arc<Self>, script: CallScript) -> CallEvents {
+        let (own, mailbox) = mpsc::channel(life::MAILBOX);
+        self.begin(script, None, own, mailbox, true)
+    }
+
     /// The same with a mailbox that others know already.
     pub(crate) fn place_wired(
         self: &Arc<Self>,
@@ -300,9 +309,20 @@ impl World {
         own: mpsc::Sender<CallMsg>,
         mailbox: mpsc::Receiver<CallMsg>,
     ) -> CallEvents {
+        self.begin(script, browser, own, mailbox, false)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        script: CallScript,
+        browser: Option<LegId>,
+        own: mpsc::Sender<CallMsg>,
+        mailbox: mpsc::Receiver<CallMsg>,
+        of_storm: bool,
+    ) -> CallEvents {
         let (events, reader) = mpsc::channel(caller::EVENTS_MAX);
         let control = CallControl(own.clone());
-        tokio::spawn(life::run(self.clone(), script, browser, Wiring { own, mailbox, events }));
+        tokio::spawn(life::run(self.clone(), script, browser, Wiring { own, mailbox, events, of_storm }));
         CallEvents { control, events: reader }
     }
 
@@ -313,6 +333,11 @@ impl World {
             app_secret: script.app_secret.clone().unwrap_or_else(|| self.app_secret.clone()),
             verify_token: script.verify_token.clone().unwrap_or_else(|| self.verify_token.clone()),
         })
+    }
+
+    /// The node that calls go to where a script names none, with the simulator's own secrets.
+    fn usual_door(&self) -> Option<Door> {
+        self.door(&CallScript::default())
     }
 
     /// A shared relay, or one for this call alone. A browser's end lives in the first shared one.
@@ -337,6 +362,14 @@ impl World {
 
     fn number(&self, number: &str) -> Option<SimNumber> {
         locked(&self.numbers).by_number(number).cloned()
+    }
+
+    fn number_of_id(&self, phone_number_id: &str) -> Option<SimNumber> {
+        locked(&self.numbers).by_id(phone_number_id).cloned()
+    }
+
+    fn number_ids(&self) -> Vec<String> {
+        locked(&self.numbers).ids()
     }
 
     fn learn_number(&self, number: &SimNumber) {

@@ -81,6 +81,10 @@ impl Numbers {
         }
     }
 
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.by_number.values().map(|n| n.phone_number_id.clone()).collect()
+    }
+
     pub(crate) fn by_number(&self, number: &str) -> Option<&SimNumber> {
         self.by_number.get(number)
     }

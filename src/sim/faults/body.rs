@@ -116,18 +116,20 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Puts the item of `body` into the middle of others; `mark` makes their ids unique.
-    pub(crate) fn apply(self, body: &mut Value, mark: &str) {
+    /// Puts the item of `body` into the middle of others, which are of all these `numbers` (ids); `mark` makes their
+    /// ids unique.
+    pub(crate) fn apply(self, body: &mut Value, mark: &str, numbers: &[String]) {
         let others = self.items.saturating_sub(1);
         let own_at = others / 2;
         let number = body["entry"][0]["changes"][0]["value"]["metadata"]["phone_number_id"].clone();
         let Some(entries) = body["entry"].as_array_mut() else { return };
+        let of = |n: usize| numbers.get(n % numbers.len().max(1)).map_or_else(|| number.clone(), |id| json!(id));
         let own = std::mem::take(entries);
         for n in 0..own_at {
-            entries.push(if self.malformed && n + 1 == own_at { bad(&number) } else { filler(n, mark, &number) });
+            entries.push(if self.malformed && n + 1 == own_at { bad(&number) } else { filler(n, mark, &of(n)) });
         }
         entries.extend(own);
-        entries.extend((own_at..others).map(|n| filler(n, mark, &number)));
+        entries.extend((own_at..others).map(|n| filler(n, mark, &of(n))));
     }
 }
 

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::body::{Batch, Reshape};
 use super::net::{MediaFault, MediaHow};
 use super::offer::OfferFault;
-use super::{Act, Faults, FaultsError, GraphBody, GraphDeed, GraphHow, Hook, HookDeed, Rule, Sign};
+use super::{Act, Faults, FaultsError, GraphBody, GraphDeed, GraphHow, Hook, HookDeed, Rule, Sign, Storm};
 use crate::model::digits_of;
 use crate::sim::meta::graph::Action;
 
@@ -16,6 +16,8 @@ use crate::sim::meta::graph::Action;
 const MS_MAX: i64 = 3_600_000;
 /// Longest id that Meta's contract allows (`meta-calling.md` 1.3).
 const ID_BYTES_MAX: i64 = 512;
+/// Calls of one storm.
+const STORM_MAX: i64 = 10_000;
 /// What `do` can be.
 const DEEDS: &[&str] = &[
     "duplicate",
@@ -32,6 +34,7 @@ const DEEDS: &[&str] = &[
     "silence",
     "reset",
     "media",
+    "storm",
 ];
 const HOOKS: &[(&str, Hook)] = &[("connect", Hook::Connect), ("terminate", Hook::Terminate)];
 const ACTIONS: &[(&str, Action)] = &[
@@ -142,6 +145,7 @@ fn act(row: &mut Row<'_>, at: usize, deed: &str) -> Result<Act, Fault> {
         "offer" => return Ok(Act::Offer(row.one_of("how", OfferFault::ALL)?)),
         "answer" | "silence" | "reset" => return graph(row, deed),
         "media" => return media(row),
+        "storm" => return storm(row),
         other => return fault(at, format!("`{other}` is nothing to do: one of {}", DEEDS.join(", "))),
     };
     Ok(Act::Webhook(row.maybe_one_of("on", HOOKS)?, deed))
@@ -203,6 +207,17 @@ fn media(row: &mut Row<'_>) -> Result<Act, Fault> {
         );
     }
     Ok(Act::Media(fault))
+}
+
+fn storm(row: &mut Row<'_>) -> Result<Act, Fault> {
+    let least = row.millis("hangup_ms")?.unwrap_or_default();
+    Ok(Act::Storm(Storm {
+        calls: row.int("calls", 1..=STORM_MAX)?.and_then(|n| u32::try_from(n).ok()).unwrap_or(100),
+        over: row.millis("over_ms")?.unwrap_or(Duration::from_secs(1)),
+        in_a_row: row.flag("in_a_row")?,
+        hangup: (least, row.millis("hangup_most_ms")?.unwrap_or(Duration::from_secs(2)).max(least)),
+        media: row.flag("media")?,
+    }))
 }
 
 /// A table being read: each key once, what is left over is a fault.

@@ -1,4 +1,4 @@
-//! What goes wrong on purpose at the simulated Meta (`meta-calling.md` §8, H1–H12): a list of rules, read from a small
+//! What goes wrong on purpose at the simulated Meta (`meta-calling.md` §8, H1–H13): a list of rules, read from a small
 //! TOML file, that match calls and events and name an action. Seeded, so that a run can be repeated.
 //!
 //! Deciding is done here; the doing stands where the thing that fails is done: `meta::life` and `meta::webhook`
@@ -91,6 +91,7 @@ enum Act {
     Offer(OfferFault),
     CallId(String),
     Media(MediaFault),
+    Storm(Storm),
 }
 
 /// The webhooks of a user-initiated call.
@@ -189,6 +190,21 @@ pub(crate) enum GraphBody {
     Cut,
 }
 
+/// Many calls that one brings with it (H11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Storm {
+    /// Besides the one that begins it.
+    pub(crate) calls: u32,
+    /// All begin within so long, evenly; in a row, each begins when the one before it is over.
+    pub(crate) over: Duration,
+    /// One after the other, and of the same user; else at once, and the users' numbers count up.
+    pub(crate) in_a_row: bool,
+    /// Their users hang up between these two after the call was placed, whatever has become of it by then.
+    pub(crate) hangup: (Duration, Duration),
+    /// With media; else signalling only.
+    pub(crate) media: bool,
+}
+
 /// The rules of a running simulator, and the calls they have met.
 #[derive(Debug)]
 pub(crate) struct Board {
@@ -285,6 +301,11 @@ impl CallFaults {
 
     pub(crate) fn media(&self) -> Vec<MediaFault> {
         self.acting(|act| if let Act::Media(fault) = act { Some(fault.clone()) } else { None })
+    }
+
+    /// A call of a storm begins none of its own: see `meta::storm`.
+    pub(crate) fn storm(&self) -> Option<Storm> {
+        self.acting(|act| if let Act::Storm(storm) = act { Some(*storm) } else { None }).pop()
     }
 
     /// A time between the two.

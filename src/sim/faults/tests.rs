@@ -40,6 +40,7 @@ fn a_bad_rule_file_is_told_with_its_line() {
             "one of pre_accept, accept, reject, terminate",
         ),
         ("[[fault]]\ndo = \"offer\"\nhow = \"empty\"\nnth = 2\n", 4, "`nth` does not belong to do = \"offer\""),
+        ("[[fault]]\ndo = \"storm\"\ncalls = 0\n", 3, "`calls` must be a whole number of 1 to 10000"),
         ("fault = 3\n", 1, "write [[fault]]"),
         ("seed = -1\n", 1, "`seed` must be a whole number"),
         ("[[fault]\n", 1, ""),
@@ -76,6 +77,11 @@ fn rules_meet_number_user_nth_call_and_nth_event_so_many_times() {
         on = "accept"
         nth = 2
         [[fault]]
+        do = "storm"
+        calls = 200
+        call = 3
+        hangup_ms = 3000
+        [[fault]]
         do = "reset"
         done = true
         on = "terminate"
@@ -91,6 +97,11 @@ fn rules_meet_number_user_nth_call_and_nth_event_so_many_times() {
     assert!(second.webhook(Hook::Connect).is_empty());
     assert_eq!(second.webhook(Hook::Terminate), [HookDeed::Lose]);
     assert!(board.call(number, user).webhook(Hook::Terminate).is_empty());
+
+    assert_eq!(first.storm(), None);
+    let storm = second.storm().map(|s| (s.calls, s.over, s.in_a_row, s.hangup, s.media));
+    let second_s = Duration::from_secs(1);
+    assert_eq!(storm, Some((200, second_s, false, (3 * second_s, 3 * second_s), false)));
 
     assert_eq!(first.graph(Action::Accept), None);
     let deed = first.graph(Action::Accept).expect("the second accept");
@@ -164,7 +175,7 @@ fn h8_h9_h10_bodies_are_reshaped() {
 
     for items in [1, 2, 9, 1_000] {
         let mut batch = body();
-        Batch { items, malformed: true }.apply(&mut batch, "mark");
+        Batch { items, malformed: true }.apply(&mut batch, "mark", &["1".to_owned(), "2".to_owned()]);
         let entries = batch["entry"].as_array().expect("entries");
         assert_eq!(entries.len(), items);
         assert_eq!(entries.iter().filter(|e| e["changes"][0]["value"]["calls"][0]["id"] == "wacid.A").count(), 1);

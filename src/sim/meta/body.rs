@@ -86,10 +86,51 @@ fn envelope(facts: &CallFacts, call: Value) -> Value {
         "contacts": [{"profile": {"name": facts.user_name}, "wa_id": facts.user}],
         "calls": [call],
     });
+    of_field(number, "calls", value)
+}
+
+fn of_field(number: &SimNumber, field: &str, value: Value) -> Value {
     json!({
         "object": "whatsapp_business_account",
-        "entry": [{"id": number.waba, "changes": [{"value": value, "field": "calls"}]}],
+        "entry": [{"id": number.waba, "changes": [{"value": value, "field": field}]}],
     })
+}
+
+/// The permission to call back that a user's call brings with it (§6.2, M17).
+pub(crate) fn callback_permission(facts: &CallFacts, message_id: &str, at_secs: i64, until_secs: i64) -> Value {
+    let number = &facts.number;
+    let reply = json!({
+        "response": "accept",
+        "response_source": "automatic",
+        "is_permanent": false,
+        "expiration_timestamp": until_secs,
+    });
+    let value = json!({
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": number.number, "phone_number_id": number.phone_number_id},
+        "contacts": [{"profile": {"name": facts.user_name}, "wa_id": facts.user}],
+        "messages": [{
+            "context": {"from": number.number, "id": facts.call_id},
+            "from": facts.user,
+            "id": message_id,
+            "timestamp": at_secs.to_string(),
+            "type": "interactive",
+            "interactive": {"type": "call_permission_reply", "call_permission_reply": reply},
+        }],
+    });
+    of_field(number, "messages", value)
+}
+
+/// `account_settings_update` (§3.7).
+pub(crate) fn settings_update(number: &SimNumber, at_secs: i64, calling: &Value) -> Value {
+    let settings = json!({"phone_number_id": number.phone_number_id, "calling": calling});
+    let value = json!({
+        "messaging_product": "whatsapp",
+        "timestamp": at_secs.to_string(),
+        "type": "phone_number_settings",
+        "phone_number_settings": settings,
+    });
+    of_field(number, "account_settings_update", value)
 }
 
 /// Compact JSON, non-ASCII as `\uXXXX`, `/` as `\/` where `escape_slashes` (M2). Both stand in strings only.

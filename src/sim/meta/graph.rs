@@ -8,12 +8,13 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::life::{CallMsg, GraphAsk};
+use super::settings;
 use crate::sim::World;
 use crate::sim::faults::{GraphBody, GraphDeed, GraphHow};
 use crate::sim::log::Logged;
@@ -55,7 +56,7 @@ impl GraphFault {
         format!("(#{}) {what}", self.code)
     }
 
-    fn body(&self, trace: &str) -> Value {
+    pub(super) fn body(&self, trace: &str) -> Value {
         let mut error = json!({
             "message": self.message(),
             "type": if self.subcode == Some(33) { "GraphMethodException" } else { "OAuthException" },
@@ -102,6 +103,7 @@ impl Action {
 pub(crate) fn router() -> Router<Arc<World>> {
     Router::new()
         .route(&format!("{BASE}/{{phone_number_id}}/calls"), post(calls))
+        .route(&format!("{BASE}/{{phone_number_id}}/settings"), get(settings::get).post(settings::post))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
@@ -170,14 +172,8 @@ fn told(world: &World, path: &str, asked: &Asked, status: u16, body: GraphBody, 
         GraphBody::Empty => ("application/json; charset=UTF-8", String::new()),
         GraphBody::Cut => ("application/json; charset=UTF-8", r#"{"messaging_product":"whatsapp","succ"#.to_owned()),
     };
-    world.log.add(Logged::Graph {
-        method: Method::POST.to_string(),
-        path: path.to_owned(),
-        action: asked.action.as_str().to_owned(),
-        call_id: asked.call_id.clone(),
-        status,
-        details: "by a rule of the fault file".to_owned(),
-    });
+    let details = "by a rule of the fault file".to_owned();
+    log(world, &Method::POST, path, asked.action.as_str(), &asked.call_id, status, details);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
     if let Some(seconds) = retry_after {
@@ -186,7 +182,7 @@ fn told(world: &World, path: &str, asked: &Asked, status: u16, body: GraphBody, 
     response
 }
 
-fn authorised(world: &World, headers: &HeaderMap) -> Result<(), GraphFault> {
+pub(super) fn authorised(world: &World, headers: &HeaderMap) -> Result<(), GraphFault> {
     let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
     match given.and_then(|v| v.strip_prefix("Bearer ")) {
         Some(token) if token == world.access_token => Ok(()),
@@ -258,14 +254,22 @@ fn answer(
         Ok(()) => (200, json!({"messaging_product": "whatsapp", "success": true}), String::new()),
         Err(fault) => (fault.status, fault.body(&world.dice.text(22)), fault.details),
     };
-    world.log.add(Logged::Graph {
-        method: method.to_string(),
-        path: path.to_owned(),
-        action: action.to_owned(),
-        call_id: call_id.to_owned(),
-        status,
-        details,
-    });
+    log(world, method, path, action, call_id, status, details);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string()).into_response()
+}
+
+/// Notes a request and its answer.
+pub(super) fn log(
+    world: &World,
+    method: &Method,
+    path: &str,
+    action: &str,
+    call_id: &str,
+    status: u16,
+    details: String,
+) {
+    let (method, path) = (method.to_string(), path.to_owned());
+    let (action, call_id) = (action.to_owned(), call_id.to_owned());
+    world.log.add(Logged::Graph { method, path, action, call_id, status, details });
 }

@@ -29,6 +29,8 @@ pub(crate) const MAILBOX: usize = 256;
 const LOOK: Duration = Duration::from_millis(100);
 /// How long the end waits for the node to take the webhook and to conclude its log.
 const AFTERMATH: Duration = Duration::from_secs(3);
+/// How long a user's call allows the business to call back (M17), in seconds.
+const CALLBACK_SECS: i64 = 604_800;
 /// Causes that are a good end of an answered call.
 const NORMAL: [&str; 7] = [
     "caller_hangup",
@@ -70,6 +72,8 @@ pub(crate) struct Wiring {
     pub(crate) own: mpsc::Sender<CallMsg>,
     pub(crate) mailbox: mpsc::Receiver<CallMsg>,
     pub(crate) events: mpsc::Sender<CallEvent>,
+    /// It came with a storm, and brings none.
+    pub(crate) of_storm: bool,
 }
 
 /// When and how it was picked up.
@@ -115,7 +119,7 @@ pub(crate) struct Life {
 
 /// Runs a call to its end. Its last event is `ended`.
 pub(crate) async fn run(world: Arc<World>, script: CallScript, browser: Option<LegId>, wiring: Wiring) {
-    let Wiring { own, mut mailbox, events } = wiring;
+    let Wiring { own, mut mailbox, events, of_storm } = wiring;
     let started = script.due.unwrap_or_else(|| world.clock.now());
     let first = |what| CallEvent::new(Duration::ZERO, what);
     let fail = |cause: String| first(Happened::Ended(Ended { cause, ..Ended::default() }));
@@ -128,6 +132,10 @@ pub(crate) async fn run(world: Arc<World>, script: CallScript, browser: Option<L
         return;
     }
     let _ = events.try_send(first(Happened::Verified));
+    if !world.settings.can_be_called(&script.to.phone_number_id) {
+        let _ = events.send(fail("calling_disabled: the number's settings say so".into())).await;
+        return;
+    }
     let relay = match world.relay_for_call(browser.is_some()).await {
         Ok(relay) => relay,
         Err(why) => {
@@ -136,6 +144,9 @@ pub(crate) async fn run(world: Arc<World>, script: CallScript, browser: Option<L
         }
     };
     let life = Life::new(world, script, door, browser, relay, own, events, started);
+    if let Some(storm) = life.faults.storm().filter(|_| !of_storm) {
+        super::storm::begin(&life.world, &life.script, storm, life.faults.clone(), life.facts.call_id.clone());
+    }
     life.live(&mut mailbox).await;
 }
 
@@ -441,12 +452,13 @@ impl Life {
         let Some(accepted) = self.accepted else {
             let window = self.started + self.world.times.accept_window;
             return match self.script.hangup {
-                HangupRule::WhileRinging(after) => window.min(self.started + after),
+                HangupRule::WhileRinging(after) | HangupRule::AfterPlaced(after) => window.min(self.started + after),
                 _ => window,
             };
         };
         match self.script.hangup {
             HangupRule::AfterAnswer(after) => accepted.at + after,
+            HangupRule::AfterPlaced(after) => self.started + after,
             HangupRule::WhenQuiet { .. } => self.world.clock.now() + LOOK,
             _ => accepted.at + Duration::from_secs(86_400),
         }
@@ -456,7 +468,7 @@ impl Life {
     fn look(&self) -> Option<HungUpBy> {
         let now = self.world.clock.now();
         let Some(accepted) = self.accepted else {
-            if let HangupRule::WhileRinging(after) = self.script.hangup
+            if let HangupRule::WhileRinging(after) | HangupRule::AfterPlaced(after) = self.script.hangup
                 && now >= self.started + after
             {
                 return Some(HungUpBy::Caller);
@@ -465,6 +477,7 @@ impl Life {
         };
         let over = match self.script.hangup {
             HangupRule::AfterAnswer(after) => now >= accepted.at + after,
+            HangupRule::AfterPlaced(after) => now >= self.started + after,
             HangupRule::WhenQuiet { silence, most } => self.is_quiet(now, silence) || now >= self.busy_until() + most,
             _ => false,
         };
@@ -507,6 +520,13 @@ impl Life {
         };
         let terminate = body::terminate(&self.facts, wall, ending, self.opaque.as_deref());
         self.deliver(Hook::Terminate, terminate, delay);
+        if self.world.settings.calls_back(&self.facts.number.phone_number_id) {
+            let message_id = format!("wamid.{}", self.world.dice.text(40));
+            let reply = body::callback_permission(&self.facts, &message_id, wall, wall + CALLBACK_SECS);
+            let parcel =
+                self.world.webhooks.parcel(&self.door, "call_permission_reply", &self.facts.call_id, &reply, None);
+            self.world.webhooks.deliver(&self.door, parcel, delay, |_| {});
+        }
         if let Some(leg) = self.leg() {
             self.relay.over(leg).await;
         }
@@ -592,7 +612,9 @@ impl Life {
                 HookDeed::Sign(how) => sign = Some(how),
                 HookDeed::Skew(seconds) => faults::body::skew(&mut body, seconds),
                 HookDeed::Reshape(how) => how.apply(&mut body),
-                HookDeed::Batch(batch) => batch.apply(&mut body, &self.world.dice.text(16)),
+                HookDeed::Batch(batch) => {
+                    batch.apply(&mut body, &self.world.dice.text(16), &self.world.number_ids());
+                }
             }
         }
         let parcel = self.world.webhooks.parcel(&self.door, kind, &call_id, &body, sign.as_ref());
