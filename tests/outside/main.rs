@@ -5,6 +5,7 @@
 mod answer;
 mod cli;
 mod doors;
+mod faults;
 mod first_call;
 mod interop;
 mod load;

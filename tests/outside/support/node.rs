@@ -33,6 +33,9 @@ pub struct Wanted {
     pub drain_seconds: u32,
     pub limits: String,
     pub answer: String,
+    /// More lines for `[meta]`.
+    pub meta: String,
+    pub media_ports: u16,
 }
 
 impl Wanted {
@@ -50,6 +53,8 @@ impl Wanted {
             drain_seconds: 5,
             limits: String::new(),
             answer: String::new(),
+            meta: String::new(),
+            media_ports: 8,
         }
     }
 
@@ -68,7 +73,7 @@ impl Wanted {
 public = "127.0.0.1:{public}"
 admin = "127.0.0.1:{admin}"
 media = "127.0.0.1:{media}"
-media_ports = 8
+media_ports = {media_ports}
 [public]
 base_url = "http://127.0.0.1:{public}"
 media_ips = ["127.0.0.1"]
@@ -79,6 +84,7 @@ graph_url = "{graph}"
 app_secret = "{APP_SECRET}"
 verify_token = "{VERIFY_TOKEN}"
 access_token = "{ACCESS_TOKEN}"
+{meta}
 [store]
 url = "sqlite://{dir}/offhook.db"
 [answer]
@@ -110,6 +116,8 @@ answer_url = "{answer_url}"
             dir = dir.display(),
             insecure = self.allow_insecure,
             answer = self.answer,
+            meta = self.meta,
+            media_ports = self.media_ports,
             limits = self.limits,
             cps = self.cps,
             drain = self.drain_seconds,

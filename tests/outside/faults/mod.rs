@@ -1,0 +1,212 @@
+//! Meta's and the customer's faults (`meta-calling.md` §8 H1–H13; R5, R6, R7, R8, R12): the real binary, a simulated
+//! Meta that fails by rules as `docs/faults.toml` has them, a test's application. What is asserted is what the outside
+//! sees: what Graph was asked, records, callbacks, metrics, and that the next call goes through.
+//!
+//! Each rule is about one user, so that many calls share a node. No node makes more than ten retries in ten seconds,
+//! where it isn't about that: past it, R6's budget would speak.
+
+mod customer;
+mod graph;
+mod media;
+mod storms;
+mod webhooks;
+
+use std::time::Duration;
+
+use offhook::sim::log::Logged;
+use offhook::sim::{
+    CallEvent, CallScript, Ended, Faults, HangupRule, Happened, PhoneKind, Sim, SimOptions, SimTimes, WebhookTimes,
+};
+
+use crate::support::app::{App, Seen};
+use crate::support::node::{ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted};
+
+/// A document that makes the node pick up, and says something.
+const HELLO: &str = "<Response><Speak>Hello</Speak></Response>";
+
+/// A node, a Meta that fails by rules, an application. `/answer` says hello.
+struct World {
+    node: Node,
+    sim: Sim,
+    app: App,
+}
+
+/// What a call came to.
+struct Call {
+    wacid: String,
+    events: Vec<CallEvent>,
+}
+
+/// A caller for each number, whom rules can be about.
+fn user(nr: u32) -> String {
+    format!("91940000{nr:04}")
+}
+
+/// Rules that are each about one user.
+fn rules(of_users: &[(u32, &str)]) -> String {
+    let rule = |(nr, what): &(u32, &str)| format!("[[fault]]\nuser = \"{}\"\n{what}\n", user(*nr));
+    format!("seed = 7\n{}", of_users.iter().map(rule).collect::<String>())
+}
+
+/// A user without media, who hangs up a moment after the answer.
+fn deaf(nr: u32) -> CallScript {
+    let hangup = HangupRule::AfterAnswer(Duration::from_millis(100));
+    CallScript { from: user(nr), phone: PhoneKind::Deaf, hangup, ..CallScript::default() }
+}
+
+/// A user with media, who stays until the business hangs up.
+fn whole(nr: u32) -> CallScript {
+    CallScript { from: user(nr), hangup: HangupRule::Never, ..CallScript::default() }
+}
+
+impl World {
+    async fn start(rules: &str, change: impl FnOnce(&mut Wanted, &App)) -> Self {
+        Self::start_with(rules, SimTimes::default(), change).await
+    }
+
+    async fn start_with(rules: &str, times: SimTimes, change: impl FnOnce(&mut Wanted, &App)) -> Self {
+        let app = App::start().await;
+        app.xml("/hangup", "").xml("/answer", HELLO);
+        let options = SimOptions {
+            app_secret: APP_SECRET.to_owned(),
+            verify_token: VERIFY_TOKEN.to_owned(),
+            access_token: ACCESS_TOKEN.to_owned(),
+            api_key: API_KEY.to_owned(),
+            faults: Faults::parse(rules).expect("rules"),
+            seed: Some(7),
+            times,
+            ..SimOptions::default()
+        };
+        let sim = Sim::start(options).await.expect("the simulated Meta");
+        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
+        wanted.hangup_url = app.url("/hangup");
+        wanted.accept_wait_ms = 0;
+        wanted.cps = 10_000;
+        change(&mut wanted, &app);
+        let node = Node::start(&wanted).await;
+        sim.set_node_url(node.public.clone());
+        Self { node, sim, app }
+    }
+
+    /// A call from its beginning to its end.
+    async fn call(&self, script: CallScript) -> Call {
+        Call::of(self.sim.place_call(script).all().await)
+    }
+
+    /// Calls at once, to the last one's end.
+    async fn calls(&self, scripts: impl IntoIterator<Item = CallScript>) -> Vec<Call> {
+        futures_util::future::join_all(scripts.into_iter().map(|script| self.call(script))).await
+    }
+
+    /// What Graph was asked about a call, with the answers: `accept 503`.
+    fn asked(&self, wacid: &str) -> Vec<String> {
+        let of_call = |line: &Logged| match line {
+            Logged::Graph { action, call_id, status, .. } if call_id == wacid => Some(format!("{action} {status}")),
+            _ => None,
+        };
+        self.sim.log().iter().filter_map(|line| of_call(&line.what)).collect()
+    }
+
+    /// How often Graph was asked for an action, whatever it answered.
+    fn tries(&self, wacid: &str, action: &str) -> usize {
+        self.asked(wacid).iter().filter(|asked| asked.split(' ').next() == Some(action)).count()
+    }
+
+    /// The hangup callback of a call.
+    async fn hangup(&self, wacid: &str) -> Seen {
+        self.app.wait_where("/hangup", |seen| seen.param("WhatsAppCallID") == wacid).await
+    }
+
+    /// Waits for a count of webhook items.
+    async fn until_webhooks(&self, kind: &str, result: &str, count: u32) {
+        let labels = [("kind", kind), ("result", result)];
+        self.node.until_metric("offhook_webhook_events_total", &labels, f64::from(count)).await;
+    }
+
+    /// Waits until so many items of a kind came to one of these results.
+    async fn until_webhook_sum(&self, kind: &str, results: &[&str], count: u32) {
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        for _ in 0..600 {
+            every.tick().await;
+            let mut sum = 0.0;
+            for result in results {
+                let labels = [("kind", kind), ("result", result)];
+                sum += self.node.metric("offhook_webhook_events_total", &labels).await;
+            }
+            if sum >= f64::from(count) {
+                assert_eq!(sum, f64::from(count), "{kind} {results:?}");
+                return;
+            }
+        }
+        panic!("not {count} of {kind} {results:?}:\n{}", self.node.metrics().await);
+    }
+
+    async fn admission(&self, result: &str) -> f64 {
+        self.node.metric("offhook_admission_total", &[("result", result)]).await
+    }
+
+    /// All is over, each admitted call has one record and one hangup callback (R3), no call was both rejected and
+    /// accepted (R6), and the next call goes through as if nothing had been.
+    async fn is_well(&self) {
+        self.app.xml("/answer", HELLO);
+        let clean = self.call(whole(9_999)).await;
+        assert!(clean.end().ok, "the node is none the worse: {:#?}", clean.events);
+        assert_eq!(self.asked(&clean.wacid), ["pre_accept 200", "accept 200", "terminate 200"]);
+        for gauge in ["offhook_number_slots_in_use", "offhook_calls_active"] {
+            self.node.until_metric(gauge, &[], 0.0).await;
+        }
+        let admitted = self.admission("admitted").await;
+        let delivered = [("kind", "hangup"), ("outcome", "delivered")];
+        self.node.until_metric("offhook_callback_total", &delivered, admitted).await;
+        let mut calls: Vec<String> = self.hangups().iter().map(|s| s.param("CallUUID").to_owned()).collect();
+        calls.sort();
+        calls.dedup();
+        assert_eq!(calls.len() as f64, admitted, "one hangup callback a call");
+        let records = self.node.api("Call/?limit=1").await.json();
+        assert_eq!(records["meta"]["total_count"].as_f64(), Some(admitted), "one record a call: {records}");
+        for line in self.sim.log() {
+            if let Logged::Graph { action, call_id, .. } = line.what
+                && action == "reject"
+            {
+                assert_eq!(self.tries(&call_id, "accept"), 0, "{call_id}: {:?}", self.asked(&call_id));
+            }
+        }
+    }
+
+    fn hangups(&self) -> Vec<Seen> {
+        self.app.seen().into_iter().filter(|s| s.path == "/hangup").collect()
+    }
+}
+
+impl Call {
+    fn of(events: Vec<CallEvent>) -> Self {
+        let placed = |e: &CallEvent| match &e.what {
+            Happened::Placed { call_id, .. } => Some(call_id.clone()),
+            _ => None,
+        };
+        let wacid = events.iter().find_map(placed).unwrap_or_else(|| panic!("not placed: {events:#?}"));
+        Self { wacid, events }
+    }
+
+    fn end(&self) -> &Ended {
+        match self.events.last().map(|e| &e.what) {
+            Some(Happened::Ended(ended)) => ended,
+            _ => panic!("no end: {:#?}", self.events),
+        }
+    }
+
+    /// How often something happened.
+    fn count(&self, what: &Happened) -> usize {
+        self.events.iter().filter(|e| e.what == *what).count()
+    }
+
+    fn was_answered(&self) -> bool {
+        self.count(&Happened::Answered) > 0
+    }
+}
+
+/// A stand-in whose patience is short.
+fn impatient(accept_window: Duration) -> SimTimes {
+    let webhook = WebhookTimes { first_retry: Duration::from_millis(100), ..WebhookTimes::default() };
+    SimTimes { accept_window, webhook }
+}

@@ -1,0 +1,94 @@
+//! Many calls at once (H11), and everything going wrong at once, under a seed.
+
+use std::time::Duration;
+
+use offhook::sim::log::Logged;
+use offhook::sim::{CallScript, HangupRule};
+
+use super::{World, deaf, impatient, rules, user};
+
+impl World {
+    /// Waits until the storm of a rule is over; gives how many of its calls were answered.
+    async fn storm_over(&self) -> u32 {
+        let mut every = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            every.tick().await;
+            for line in self.sim.log() {
+                if let Logged::Fault { details, .. } = &line.what
+                    && let Some(told) = details.strip_prefix("the storm is over: ")
+                {
+                    return told.split(' ').next().and_then(|n| n.parse().ok()).expect("a count");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h11_r01_two_hundred_connects_in_a_second_meet_the_limits_exactly() {
+    let storm = "do = \"storm\"\ncalls = 199\nover_ms = 950\nhangup_ms = 3000\nhangup_most_ms = 4000";
+    let world = World::start(&rules(&[(1, storm)]), |w, _| {
+        w.cps = 120;
+        w.limits = "calls_per_number = 100".to_owned();
+    })
+    .await;
+    let first = CallScript { hangup: HangupRule::AfterPlaced(Duration::from_secs(3)), ..deaf(1) };
+    world.call(first).await;
+    let answered = world.storm_over().await;
+    let (full, cps) = (world.admission("number_full").await, world.admission("cps_exceeded").await);
+    assert_eq!(answered + 1, 100, "{full} number_full, {cps} cps_exceeded");
+    assert_eq!((world.admission("admitted").await, full + cps), (100.0, 100.0));
+    let rejects = world.node.metric("offhook_graph_request_seconds_count", &[("action", "reject")]).await;
+    assert_eq!(rejects, 100.0, "who is refused is told so");
+    world.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h11_r03_a_user_who_calls_a_hundred_times_in_a_row_leaves_nothing_behind() {
+    let storm = "do = \"storm\"\ncalls = 99\nin_a_row = true\nhangup_ms = 0\nhangup_most_ms = 60";
+    let world = World::start(&rules(&[(1, storm)]), |_, _| ()).await;
+    world.call(deaf(1)).await;
+    world.storm_over().await;
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
+    let told = world.hangups();
+    assert!(told.len() <= 100 && told.iter().all(|s| s.param("From") == user(1)));
+    world.is_well().await;
+}
+
+/// Graph and webhooks fail by chance, users hang up at every moment, the application fails too.
+#[tokio::test(flavor = "multi_thread")]
+async fn r06_never_both_reject_and_accept() {
+    let of_all = [
+        "do = \"answer\"\non = \"accept\"\nstatus = 503\npercent = 20",
+        "do = \"answer\"\non = \"accept\"\nstatus = 400\ncode = 131009\npercent = 10",
+        "do = \"answer\"\non = \"pre_accept\"\nstatus = 500\nbody = \"html\"\npercent = 20",
+        "do = \"answer\"\non = \"reject\"\nstatus = 200\nbody = \"cut\"\npercent = 20\ndone = true",
+        "do = \"reset\"\non = \"accept\"\ndone = true\npercent = 15",
+        "do = \"reset\"\non = \"terminate\"\npercent = 20",
+        "do = \"silence\"\nms = 400\npercent = 15",
+        "do = \"delay\"\nms = 0\nmost_ms = 400\npercent = 50",
+        "do = \"duplicate\"\ncopies = 2\nafter_ms = 100\npercent = 30",
+    ];
+    let of_users: Vec<(u32, &str)> = (1..=80).flat_map(|nr| of_all.map(|rule| (nr, rule))).collect();
+    let world = World::start_with(&rules(&of_users), impatient(Duration::from_secs(20)), |_, _| ()).await;
+    world.app.route("/answer", |seen| match seen.param("From").bytes().last().unwrap_or_default() % 5 {
+        0 => (200, "<Response><Hangup reason=\"busy\"/></Response>".to_owned()),
+        1 => (500, String::new()),
+        2 => (200, "<Response><Wait length=\"1\"/><Speak>Hello</Speak></Response>".to_owned()),
+        _ => (200, super::HELLO.to_owned()),
+    });
+    let script = |nr: u32| {
+        let hangup = match nr % 7 {
+            0 => HangupRule::BeforeAcceptAnswer,
+            1 => HangupRule::AfterAcceptAnswer,
+            2 => HangupRule::WhileRinging(Duration::from_millis(u64::from(nr) * 3)),
+            3 => HangupRule::AfterPlaced(Duration::from_millis(u64::from(nr) * 10)),
+            _ => HangupRule::AfterAnswer(Duration::from_millis(u64::from(nr) * 5)),
+        };
+        CallScript { hangup, ..deaf(nr) }
+    };
+    let calls = world.calls((1..=80).map(script)).await;
+    let answered = calls.iter().filter(|call| call.was_answered()).count();
+    assert!((20..70).contains(&answered), "{answered} of 80: the rules bite, and most is well");
+    world.is_well().await;
+}
