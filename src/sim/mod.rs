@@ -134,6 +134,9 @@ pub struct Sim {
     url: String,
 }
 
+/// A call's mailbox, and what goes wrong in it.
+type KnownCall = (mpsc::Sender<CallMsg>, Arc<CallFaults>);
+
 /// What all parts of the simulator share.
 pub(crate) struct World {
     clock: Clock,
@@ -157,7 +160,7 @@ pub(crate) struct World {
     node_url: Mutex<Option<String>>,
     numbers: Mutex<Numbers>,
     /// By phone number id and call id: ids of different numbers may be the same (H12).
-    calls: Mutex<HashMap<(String, String), (mpsc::Sender<CallMsg>, Arc<CallFaults>)>>,
+    calls: Mutex<HashMap<(String, String), KnownCall>>,
     faults: Board,
     settings: Settings,
     phones: phone::Phones,
@@ -408,11 +411,7 @@ impl World {
         self.call_and_faults(phone_number_id, call_id).map(|(call, _)| call)
     }
 
-    fn call_and_faults(
-        &self,
-        phone_number_id: &str,
-        call_id: &str,
-    ) -> Option<(mpsc::Sender<CallMsg>, Arc<CallFaults>)> {
+    fn call_and_faults(&self, phone_number_id: &str, call_id: &str) -> Option<KnownCall> {
         locked(&self.calls).get(&(phone_number_id.to_owned(), call_id.to_owned())).cloned()
     }
 }
