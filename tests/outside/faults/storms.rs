@@ -89,6 +89,6 @@ async fn r06_never_both_reject_and_accept() {
     };
     let calls = world.calls((1..=80).map(script)).await;
     let answered = calls.iter().filter(|call| call.was_answered()).count();
-    assert!((20..70).contains(&answered), "{answered} of 80: the rules bite, and most is well");
+    assert!((8..72).contains(&answered), "{answered} of 80: the rules bite, and most is well");
     world.is_well().await;
 }
