@@ -10,13 +10,16 @@ use uuid::Uuid;
 
 use super::dice::Dice;
 use super::fragment::Settings;
+use super::hops::Hops;
 use super::sign::{SigningKeys, sign};
 use super::{params, params::GetUrl};
+use crate::clock::Clock;
 use crate::egress::{CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT, Want};
-use crate::model::Method;
+use crate::model::{Method, SpanId, TraceId, traceparent};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("x-offhook-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-offhook-attempt");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRUNCATED: HeaderName = HeaderName::from_static("x-offhook-truncated");
 /// Pause before the first retry; doubled for each further one (`plivo-callbacks.md` §4.2).
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -30,6 +33,10 @@ pub(super) struct Question<'a> {
     pub(super) event_id: Uuid,
     pub(super) accept: &'static str,
     pub(super) want: Want,
+    /// The call's.
+    pub(super) trace: TraceId,
+    pub(super) hops: &'a Hops,
+    pub(super) clock: &'a Clock,
 }
 
 /// How the attempts ended.
@@ -80,7 +87,11 @@ impl Question<'_> {
                     (egress.url(&sent.text)?, Bytes::new(), Some(sent))
                 }
             };
-            let headers = self.headers(method, &url, &pairs, sent.as_ref(), number, dice.nonce());
+            let mut headers = self.headers(method, &url, &pairs, sent.as_ref(), number, dice.nonce());
+            let span = SpanId::of(dice.roll());
+            if let Ok(value) = HeaderValue::try_from(traceparent(self.trace, span)) {
+                headers.insert(TRACEPARENT, value);
+            }
             let ask = EgressRequest {
                 method: match method {
                     Method::Get => http::Method::GET,
@@ -93,7 +104,11 @@ impl Question<'_> {
                 read: settings.read,
                 want: self.want,
             };
-            let answer = egress.request(ask).await?;
+            self.hops.begin(number, span, self.clock.now());
+            let answer = egress.request_watched(ask, &|stage| self.hops.stage(stage)).await;
+            let how = answer.as_ref().map(|a| a.status.as_u16()).map_err(EgressError::outcome);
+            self.hops.end(self.clock.now(), how);
+            let answer = answer?;
             match answer.redirect(&target, egress.guard()) {
                 None => return Ok(answer),
                 Some(next) => url = next?,

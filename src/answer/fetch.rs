@@ -10,18 +10,21 @@ use uuid::Uuid;
 use super::ask::Question;
 use super::dice::Dice;
 use super::fragment::Settings;
+use super::hops::Hops;
 use super::params;
 use super::sign::SigningKeys;
 use crate::call::machine::{FetchFailure, FetchKind, Params};
 use crate::clock::Clock;
 use crate::egress::{Egress, EgressError, EgressResponse, Want};
-use crate::model::Method;
+use crate::model::{CallUuid, Method};
 use crate::observe::names;
 use crate::xml::ast::DocUrl;
 
 /// A document wished for.
 #[derive(Clone, Debug)]
 pub struct FetchJob {
+    /// Whose trace it belongs to.
+    pub call: CallUuid,
     pub kind: FetchKind,
     /// As configured or as a document gave it, fragment included.
     pub url: DocUrl,
@@ -34,6 +37,8 @@ pub struct FetchJob {
     pub deadline: Duration,
     /// Decoded bytes at most (`[answer].max_body_bytes`).
     pub max_body: usize,
+    /// Told what each request takes.
+    pub hops: Hops,
 }
 
 /// What came.
@@ -108,6 +113,9 @@ impl Fetcher {
             event_id: job.event_id,
             accept: "application/xml, text/xml, */*",
             want: Want::Body { max: job.max_body },
+            trace: job.call.into(),
+            hops: &job.hops,
+            clock: &self.clock,
         };
         let tried = question.ask(&self.egress, &self.dice, &settings, 0).await;
         match tried.outcome {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::ask::{Question, Tried};
 use super::dice::Dice;
 use super::fragment::Settings;
+use super::hops::Hops;
 use super::sign::SigningKeys;
 use super::{params, schedule};
 use crate::call::machine::{Notice, NoticeKind};
@@ -144,6 +145,9 @@ impl Inner {
             event_id: job.event_id,
             accept: "*/*",
             want: Want::Nothing,
+            trace: job.call.into(),
+            hops: &Hops::new(),
+            clock: &self.clock,
         };
         let tried = question.ask(&self.egress, &self.dice, &settings, job.attempts).await;
         Delivery { attempts: tried.attempts, outcome: self.judge(job, tried) }

@@ -11,7 +11,8 @@ use http::{Method as Verb, Version};
 use uuid::Uuid;
 
 use super::{
-    AT_ONCE_PER_HOST, Delivery, Dice, DocumentBody, FetchJob, Fetcher, NoticeJob, NoticeOutcome, Notifier, SigningKeys,
+    AT_ONCE_PER_HOST, Delivery, Dice, DocumentBody, FetchJob, Fetcher, Hops, NoticeJob, NoticeOutcome, Notifier,
+    SigningKeys,
     Validity, sign,
 };
 use crate::call::machine::{FetchFailure, FetchKind, Notice, NoticeKind, Param, Params};
@@ -22,6 +23,7 @@ use crate::egress::{Egress, Guard};
 use crate::model::{CallUuid, Method};
 use crate::xml::ast::DocUrl;
 
+const CALL: CallUuid = CallUuid(Uuid::from_u128(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736));
 const MENU: &[u8] = b"<Response><Speak>Press one</Speak></Response>";
 
 fn keys() -> SigningKeys {
@@ -37,6 +39,7 @@ fn params() -> Params {
 
 fn job(url: impl Into<String>) -> FetchJob {
     FetchJob {
+        call: CALL,
         kind: FetchKind::Answer,
         url: DocUrl(url.into().into()),
         method: Method::Post,
@@ -45,6 +48,7 @@ fn job(url: impl Into<String>) -> FetchJob {
         event_id: Uuid::from_u128(7),
         deadline: Duration::from_secs(10),
         max_body: 102_400,
+        hops: Hops::new(),
     }
 }
 
@@ -75,6 +79,34 @@ fn check_signatures(seen: &Seen, url: &str) {
     for (name, value) in sign(method, url, &pairs, &keys(), nonce.to_owned()) {
         assert_eq!(seen.header(name.as_str()), value, "{name} of {url}");
     }
+}
+
+#[tokio::test]
+async fn every_request_is_a_span_of_the_calls_trace_and_tells_what_it_took() {
+    let server = Server::start(|seen| match seen.target.as_str() {
+        "/moved" => Reply::Whole(302, vec![("location", "/there".to_owned())], Bytes::new()),
+        _ => Reply::Whole(200, vec![], Bytes::from_static(MENU)),
+    })
+    .await;
+    let wanted = job(server.url("/moved"));
+    fetcher(open()).document(&wanted, whole).await.unwrap();
+    let hops = wanted.hops.so_far();
+    assert_eq!(hops.iter().map(|h| h.ended.unwrap().1).collect::<Vec<_>>(), [Ok(302), Ok(200)]);
+    for (seen, hop) in server.seen().iter().zip(&hops) {
+        let expected = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{}-01", hop.span);
+        assert_eq!(seen.header("traceparent"), expected);
+        let (answered, (ended, _)) = (hop.answered.unwrap(), hop.ended.unwrap());
+        assert!(hop.begun <= answered && answered <= ended);
+    }
+    assert_ne!(hops[0].span, hops[1].span);
+    let (looked_up, connected) = hops[0].dialled.expect("a connection was made for the first");
+    assert!(hops[0].begun <= looked_up && looked_up <= connected && connected <= hops[0].answered.unwrap());
+    assert_eq!(hops[1].dialled, None, "the second went over the same");
+
+    let closed = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).unwrap();
+    let gone = job(format!("http://{closed}/"));
+    fetcher(open()).document(&gone, whole).await.unwrap_err();
+    assert_eq!(gone.hops.so_far()[0].ended.unwrap().1, Err("unreachable"));
 }
 
 #[tokio::test]

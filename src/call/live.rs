@@ -34,20 +34,21 @@ impl LiveLog {
         Arc::new(Self { lines: Mutex::default(), progress: watch::Sender::new((0, false)) })
     }
 
-    /// Adds a line; `false` once the log is full.
-    pub fn push(&self, line: Arc<str>) -> bool {
+    /// Adds a line and gives its number, from 0; none once the log is full.
+    pub fn push(&self, line: Arc<str>) -> Option<u64> {
         let count = {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             if lines.full {
-                return false;
+                return None;
             }
             lines.bytes += line.len();
             lines.kept.push(line);
             lines.full = lines.kept.len() >= LINES_MAX || lines.bytes >= BYTES_MAX;
             lines.kept.len()
         };
-        self.progress.send_modify(|p| p.0 = count);
-        true
+        // Two may come at once: the count never goes back.
+        self.progress.send_modify(|p| p.0 = p.0.max(count));
+        u64::try_from(count - 1).ok()
     }
 
     /// No more lines will come.

@@ -1,4 +1,5 @@
-//! The event log's lines: a header, then a line for each fact with the wishes it led to.
+//! The event log's lines: a header, a line for each fact with the wishes it led to, and among these the trace's, which
+//! no replay needs (`trace`).
 //!
 //! Only the format is here. `call::shell` writes lines as they happen, the store keeps them, `replay` reads them.
 //! A line is bounded when read ([`LINE_BYTES_MAX`]): a log is a file from outside (R25).
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::machine::{CallTime, Input, Output};
-use crate::model::CallUuid;
+use super::trace::Trace;
+use crate::model::{CallUuid, TraceId};
 
 /// The longest line that is read.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
@@ -20,12 +22,15 @@ pub struct Header {
     /// The version of the program.
     pub offhook: String,
     pub call: CallUuid,
+    /// The trace that requests to the customer's server name in `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<TraceId>,
 }
 
 impl Header {
     /// The header that this version writes.
     pub fn of(call: CallUuid) -> Self {
-        Self { offhook: env!("CARGO_PKG_VERSION").to_owned(), call }
+        Self { offhook: env!("CARGO_PKG_VERSION").to_owned(), call, trace_id: Some(call.into()) }
     }
 }
 
@@ -74,10 +79,25 @@ pub fn entry_line(at: CallTime, input: &Input, outputs: &[Output]) -> Result<Str
     line_of(&Line { at, input, outputs })
 }
 
+/// A line of the trace, with its line break.
+///
+/// # Errors
+/// It does not serialise; it always does.
+pub fn trace_line(trace: &Trace) -> Result<String, LogError> {
+    line_of(trace)
+}
+
 fn line_of(what: &impl Serialize) -> Result<String, LogError> {
     let mut line = serde_json::to_string(what).map_err(LogError::Write)?;
     line.push('\n');
     Ok(line)
+}
+
+/// A line after the header.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    Entry(Box<Entry>),
+    Trace(Trace),
 }
 
 /// Reads a log line by line, in bounded memory.
@@ -93,16 +113,34 @@ impl<R: BufRead> Reader<R> {
     /// No header, an unreadable one, or nothing can be read.
     pub fn open(from: R) -> Result<(Header, Self), LogError> {
         let mut reader = Self { from, line: 0 };
-        let header = reader.parse_next()?.ok_or(LogError::Empty)?;
+        let bytes = reader.next_bytes()?.ok_or(LogError::Empty)?;
+        let header = reader.parse(&bytes)?;
         Ok((header, reader))
     }
 
-    /// The next entry; blank lines are passed over.
+    /// The next entry; blank lines and those of the trace are passed over.
     ///
     /// # Errors
     /// The line is too long, or no entry.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, LogError> {
-        self.parse_next()
+        while let Some(bytes) = self.next_bytes()? {
+            if !is_trace(&bytes) {
+                return self.parse(&bytes).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next line of either kind; blank lines are passed over.
+    ///
+    /// # Errors
+    /// The line is too long, or neither an entry nor of the trace.
+    pub fn next_line(&mut self) -> Result<Option<Line>, LogError> {
+        let Some(bytes) = self.next_bytes()? else { return Ok(None) };
+        Ok(Some(match is_trace(&bytes) {
+            true => Line::Trace(self.parse(&bytes)?),
+            false => Line::Entry(Box::new(self.parse(&bytes)?)),
+        }))
     }
 
     /// The number of the line last read, from 1.
@@ -110,7 +148,11 @@ impl<R: BufRead> Reader<R> {
         self.line
     }
 
-    fn parse_next<T: for<'de> Deserialize<'de>>(&mut self) -> Result<Option<T>, LogError> {
+    fn parse<T: for<'de> Deserialize<'de>>(&self, bytes: &[u8]) -> Result<T, LogError> {
+        serde_json::from_slice(bytes).map_err(|e| malformed(self.line, &e))
+    }
+
+    fn next_bytes(&mut self) -> Result<Option<Vec<u8>>, LogError> {
         loop {
             let mut bytes = Vec::new();
             let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
@@ -123,11 +165,15 @@ impl<R: BufRead> Reader<R> {
                 return Err(LogError::TooLong { line: self.line });
             }
             if !bytes.trim_ascii().is_empty() {
-                let line = self.line;
-                return serde_json::from_slice(&bytes).map(Some).map_err(|e| malformed(line, &e));
+                return Ok(Some(bytes));
             }
         }
     }
+}
+
+/// Whether a line is one of the trace: an object whose first key says so, as we write it.
+fn is_trace(line: &[u8]) -> bool {
+    line.trim_ascii_start().starts_with(br#"{"trace":"#)
 }
 
 /// JSON's own "line" is of the text it was given, which is one line of ours.
@@ -139,7 +185,7 @@ fn malformed(line: u64, error: &serde_json::Error) -> LogError {
 
 #[cfg(test)]
 mod tests {
-    use super::{CallUuid, Header, LINE_BYTES_MAX, LogError, Reader, header_line};
+    use super::{CallUuid, Header, LINE_BYTES_MAX, Line, LogError, Reader, Trace, header_line};
 
     fn header() -> String {
         header_line(&Header::of(CallUuid(uuid::Uuid::from_u128(1)))).expect("JSON")
@@ -153,6 +199,21 @@ mod tests {
         let entry = reader.next_entry().expect("readable").expect("an entry");
         assert_eq!((entry.at.0, reader.line()), (5, 3), "a blank line counts, but is none");
         assert!(reader.next_entry().expect("readable").is_none());
+    }
+
+    #[test]
+    fn the_traces_lines_are_passed_over_or_read() {
+        let trace = r#"{"trace":"first_sent","at_us":7}"#;
+        let entry = r#"{"at":5,"input":{"fact":"timer"},"outputs":[]}"#;
+        let log = format!("{}{trace}\n{entry}\n{trace}\n", header());
+        let (read, mut reader) = Reader::open(log.as_bytes()).expect("a log");
+        assert_eq!(read.trace_id.map(|t| t.to_string()).as_deref(), Some("00000000000000000000000000000001"));
+        assert_eq!(reader.next_entry().expect("readable").expect("an entry").at.0, 5);
+        assert!(reader.next_entry().expect("readable").is_none());
+        let (_, mut reader) = Reader::open(log.as_bytes()).expect("a log");
+        let kinds = std::iter::from_fn(|| reader.next_line().expect("readable"));
+        let kinds: Vec<bool> = kinds.map(|line| line == Line::Trace(Trace::FirstSent { at_us: 7 })).collect();
+        assert_eq!(kinds, [true, false, true]);
     }
 
     #[test]

@@ -17,11 +17,12 @@ use super::live::LiveLog;
 use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, Termination};
 use super::services::Services;
 use super::shell::{self, Begin, Mailbox};
+use super::trace::Journal;
 use crate::admission::{Admitted, NumberEntry, Reason};
 use crate::answer::SigningKeys;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
-use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
+use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
 use crate::observe::names;
 use crate::store::CallStart;
 
@@ -44,7 +45,9 @@ pub struct Incoming {
     pub cta_payload: Option<String>,
     pub deeplink_payload: Option<String>,
     pub offer: Offer,
-    /// When its webhook had been read: the zero of the call's time.
+    /// When its webhook's request came.
+    pub received: Instant,
+    /// When that had been read: the zero of the call's time.
     pub arrived: Instant,
     pub arrived_wall: Timestamp,
 }
@@ -258,9 +261,12 @@ impl Registry {
         self.0.by_key.insert(key.clone(), call);
         self.gauge().increment(1);
         let leaving = Leaving { registry: self.clone(), call, key };
-        let span = info_span!("call", call_uuid = %call, to = %number.spec.number);
-        let (offer, arrived) = (incoming.offer, incoming.arrived);
-        let begin = Begin { setup, offer, number, slot, arrived, mailbox, inbox, log, view };
+        // `trace_id` is what requests to the customer's server carry in `traceparent`.
+        let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), to = %number.spec.number);
+        let Incoming { offer, received, arrived, .. } = incoming;
+        let journal = Journal::new(call, arrived, log, services.store.event_log());
+        let admitted = services.clock.now();
+        let begin = Begin { setup, offer, number, slot, received, arrived, admitted, mailbox, inbox, journal, view };
         let task = async move {
             // A fault inside one call ends that call only; the slot went back with the call's future (R3).
             let ran = std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;

@@ -13,7 +13,6 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
-use super::live::LiveLog;
 use super::log;
 use super::machine::{
     CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, FirstFault, GraphAction, GraphOutcome, Input,
@@ -21,15 +20,16 @@ use super::machine::{
 };
 use super::services::Services;
 use super::step::{Step, Stepper};
+use super::trace::{Journal, Trace};
 use super::{farewell, record};
 use crate::admission::{NumberEntry, Slot};
-use crate::answer::{DocumentBody, FetchJob, SigningKeys, Validity};
+use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
 use crate::media::{LegEvent, LegHandle, PlayItem};
 use crate::meta::ActionRequest;
 use crate::model::{CallUuid, HangupCause, Leg, Method, Wacid};
 use crate::observe::names;
-use crate::store::{CallEnd, CallStart, Conclusion, EventLog, Farewell, NewCallback};
+use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback};
 use crate::xml::ast::DocUrl;
 
 /// Facts waiting for one call. A call sees a few a second; a full mailbox is a fault, counted and logged.
@@ -45,7 +45,16 @@ const IN_ORDER: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Fact {
     pub at: Instant,
-    pub input: Input,
+    pub what: What,
+}
+
+/// What a call is told.
+#[derive(Debug)]
+pub(super) enum What {
+    /// What its machine decides by.
+    Fact(Input),
+    /// What only its trace is about: the first packet of ours went out.
+    FirstSent,
 }
 
 /// Where a call's facts go; cheap to clone.
@@ -64,12 +73,16 @@ impl Mailbox {
 
     /// Puts a fact in, stamped now. `false`: the call is over, or its mailbox is full.
     pub(super) fn tell(&self, input: Input) -> bool {
-        let fact = Fact { at: self.clock.now(), input };
+        self.put(What::Fact(input))
+    }
+
+    fn put(&self, what: What) -> bool {
+        let fact = Fact { at: self.clock.now(), what };
         match self.facts.try_send(fact) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(fact)) => {
-                warn!(call_uuid = %self.call, fact = ?std::mem::discriminant(&fact.input), "mailbox full, fact lost");
+                warn!(call_uuid = %self.call, fact = ?std::mem::discriminant(&fact.what), "mailbox full, fact lost");
                 false
             }
         }
@@ -89,11 +102,13 @@ pub(super) struct Begin {
     /// The number as it stood when the call began: its token and signing keys stay the call's (S0.25).
     pub(super) number: Arc<NumberEntry>,
     pub(super) slot: Slot,
-    /// When the webhook came in.
+    /// When the webhook's request came, when it had been read, when the call was let in.
+    pub(super) received: Instant,
     pub(super) arrived: Instant,
+    pub(super) admitted: Instant,
     pub(super) mailbox: Mailbox,
     pub(super) inbox: mpsc::Receiver<Fact>,
-    pub(super) log: Arc<LiveLog>,
+    pub(super) journal: Journal,
     pub(super) view: Arc<super::registry::LiveCall>,
 }
 
@@ -113,9 +128,7 @@ struct Shell {
     keys: SigningKeys,
     stepper: Stepper,
     mailbox: Mailbox,
-    log: Arc<LiveLog>,
-    written: EventLog,
-    lines: u64,
+    journal: Journal,
     view: Arc<super::registry::LiveCall>,
     setup: CallSetup,
     leg: Option<LegHandle>,
@@ -133,7 +146,8 @@ struct Shell {
 
 /// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
 pub(super) async fn run(services: Arc<Services>, begin: Begin) {
-    let Begin { setup, offer, number, slot, arrived, mailbox, mut inbox, log, view } = begin;
+    let Begin { setup, offer, number, slot, received, arrived, admitted, mailbox, mut inbox, journal, view } = begin;
+    let running = services.clock.now();
     let media = services.media.answer(&offer, leg_events(&mailbox));
     let (leg, sdp) = match media {
         Ok((leg, sdp)) => (Some(leg), Arc::from(sdp)),
@@ -149,9 +163,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
         number,
         stepper: Stepper::new(arrived),
         mailbox,
-        log,
-        written: services.store.event_log(),
-        lines: 0,
+        journal,
         view,
         setup: setup.clone(),
         leg,
@@ -165,7 +177,13 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
         over: false,
         services,
     };
-    shell.keep_line(log::header_line(&log::Header::of(shell.call)));
+    shell.journal.keep(log::header_line(&log::Header::of(shell.call)));
+    shell.journal.trace(&Trace::Begun {
+        received_us: shell.journal.us(received),
+        admitted_us: shell.journal.us(admitted),
+        running_us: shell.journal.us(running),
+        media_us: shell.journal.us(shell.services.clock.now()),
+    });
     let has_media = shell.leg.is_some();
     shell.step(arrived, Input::Offered { setup: Box::new(setup) });
     if !has_media {
@@ -173,9 +191,12 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
     }
     while !shell.over {
         let fact = shell.next_fact(&mut inbox).await;
-        shell.step(fact.at, fact.input);
+        match fact.what {
+            What::Fact(input) => shell.step(fact.at, input),
+            What::FirstSent => shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) }),
+        }
     }
-    shell.log.close();
+    shell.journal.close();
     drop(slot);
 }
 
@@ -185,6 +206,10 @@ fn leg_events(mailbox: &Mailbox) -> crate::media::EventSink {
     Arc::new(move |event| {
         let leg = Leg::A;
         let input = match event {
+            LegEvent::FirstSent => {
+                mailbox.put(What::FirstSent);
+                return;
+            }
             LegEvent::Fact(what) => Input::Media { leg, what },
             LegEvent::PlayStarted(play) => Input::PlayStarted { leg, play },
             LegEvent::Played(play) => Input::Played { leg, play },
@@ -209,9 +234,9 @@ impl Shell {
             biased;
             fact = inbox.recv() => fact.unwrap_or_else(|| Fact {
                 at: self.services.clock.now(),
-                input: Input::Cut { cause: HangupCause::InternalError },
+                what: What::Fact(Input::Cut { cause: HangupCause::InternalError }),
             }),
-            () = timer => Fact { at: self.services.clock.now(), input: Input::Timer },
+            () = timer => Fact { at: self.services.clock.now(), what: What::Fact(Input::Timer) },
         }
     }
 
@@ -237,23 +262,11 @@ impl Shell {
         }
         let Step { at, logged, outputs, worth_a_line } = self.stepper.step(at, input);
         if worth_a_line {
-            self.keep_line(log::entry_line(at, &logged, &outputs));
+            self.journal.keep(log::entry_line(at, &logged, &outputs));
         }
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
         for output in outputs {
             self.carry_out(at, output, last);
-        }
-    }
-
-    fn keep_line(&mut self, line: Result<String, log::LogError>) {
-        let line = match line {
-            Ok(line) => line,
-            Err(e) => return warn!(error = %e, "could not write a line of the event log"),
-        };
-        let line = line.trim_end();
-        if self.log.push(line.into()) {
-            self.written.append(self.call, self.lines, line.to_owned());
-            self.lines += 1;
         }
     }
 
@@ -314,8 +327,9 @@ impl Shell {
         }
         let overtaken = request.overtaken.clone();
         let (store, call) = (self.services.store.clone(), self.call);
-        let (graph, mailbox) = (self.services.graph.clone(), self.mailbox.clone());
+        let (graph, mailbox, journal) = (self.services.graph.clone(), self.mailbox.clone(), self.journal.clone());
         let (clock, arrived, before) = (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
+        let from = clock.now();
         let ask = async move {
             if let Some(before) = before {
                 let _ = tokio::time::timeout(IN_ORDER, before.answered).await;
@@ -325,7 +339,10 @@ impl Shell {
                 let took = clock.now().saturating_duration_since(arrived);
                 metrics::histogram!(names::SETUP_SECONDS).record(took.as_secs_f64());
             }
-            let outcome = graph.call_action(request).await;
+            let mut tries = Vec::new();
+            let outcome = graph.call_action_watched(request, |t| tries.push(journal.graph_try(&t))).await;
+            let (from_us, to_us) = (journal.us(from), journal.us(clock.now()));
+            journal.trace(&Trace::Graph { action, from_us, to_us, tries });
             match &outcome {
                 GraphOutcome::Done | GraphOutcome::Gone => debug!(action = action.as_str(), ?outcome, "Graph"),
                 failed => warn!(action = action.as_str(), outcome = ?failed, "Graph refused or failed"),
@@ -348,7 +365,9 @@ impl Shell {
         params: Params,
         deadline: Duration,
     ) {
+        let hops = Hops::new();
         let job = FetchJob {
+            call: self.call,
             kind,
             url,
             method,
@@ -357,12 +376,25 @@ impl Shell {
             event_id: self.services.uuid(),
             deadline,
             max_body: self.services.max_body,
+            hops: hops.clone(),
+        };
+        let clock = self.services.clock.clone();
+        let mut traced = TracedFetch {
+            journal: self.journal.clone(),
+            fetch,
+            kind,
+            from: clock.now(),
+            hops,
+            parse: None,
+            clock: clock.clone(),
         };
         let (fetcher, mailbox, max_body) =
             (self.services.fetcher.clone(), self.mailbox.clone(), self.services.max_body);
         let work = async move {
             let read = |body: DocumentBody| {
+                let begun = clock.now();
                 let parsed = crate::xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
+                traced.parse = Some(clock.now().saturating_duration_since(begun));
                 match parsed.document {
                     Some(document) => (Fetched::Document { document }, Validity::Valid),
                     None => {
@@ -376,6 +408,7 @@ impl Shell {
             if let Err(failure) = &result {
                 warn!(kind = kind.as_str(), outcome = failure.outcome(), ?failure, "could not fetch a document");
             }
+            drop(traced);
             mailbox.tell(Input::Fetched { fetch, result });
         };
         let task = self.services.tasks.spawn(work.in_current_span());
@@ -491,6 +524,31 @@ impl Shell {
             task.abort();
         }
         self.leg = None;
+    }
+}
+
+/// A fetch's line of the trace: written when this is dropped, so that one that is broken off leaves its line too.
+struct TracedFetch {
+    journal: Journal,
+    clock: crate::clock::Clock,
+    fetch: FetchId,
+    kind: FetchKind,
+    from: Instant,
+    hops: Hops,
+    parse: Option<Duration>,
+}
+
+impl Drop for TracedFetch {
+    fn drop(&mut self) {
+        let (journal, now) = (&self.journal, self.clock.now());
+        journal.trace(&Trace::Fetch {
+            fetch: self.fetch,
+            kind: self.kind,
+            from_us: journal.us(self.from),
+            to_us: journal.us(now),
+            tries: self.hops.so_far().iter().map(|hop| journal.request(hop, now)).collect(),
+            parse_us: self.parse.and_then(|took| i64::try_from(took.as_micros()).ok()),
+        });
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, LOCATION};
@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::EgressError;
 use super::body::Reader;
-use super::connect::{Dial, InTime};
+use super::connect::{Dial, Dialled, InTime};
 use super::guard::{Guard, Refusal};
 use super::resolve::{Resolve, Resolver, SystemResolver};
 use super::url::CustomerUrl;
@@ -94,6 +94,17 @@ pub enum Want {
     Nothing,
 }
 
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The name had its addresses, and one of them was connected to; told only where that was done for this request.
+    Dialled { looked_up: Instant, connected: Instant },
+    /// A connection is at hand, TLS included.
+    Ready(Instant),
+    /// The answer's head has come.
+    Answered(Instant),
+}
+
 /// An answer of any status.
 #[derive(Clone, Debug)]
 pub struct EgressResponse {
@@ -123,7 +134,7 @@ impl Egress {
     /// # Errors
     /// The TLS library refuses its own defaults.
     pub fn new(config: EgressConfig) -> Result<Self, rustls::Error> {
-        let dial = Dial { guard: config.guard, resolver: Resolver::new(config.resolver) };
+        let dial = Dial { guard: config.guard, resolver: Resolver::new(config.resolver), clock: config.clock.clone() };
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots(config.system_roots, config.extra_roots))
@@ -163,6 +174,19 @@ impl Egress {
     /// # Errors
     /// Refused, not reached, not in time, cut off, too large, not decodable.
     pub async fn request(&self, ask: EgressRequest<'_>) -> Result<EgressResponse, EgressError> {
+        self.request_watched(ask, &|_| {}).await
+    }
+
+    /// [`Egress::request`], and `on_stage` is told how far it comes, when it comes there.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn request_watched(
+        &self,
+        ask: EgressRequest<'_>,
+        on_stage: &(dyn Fn(Stage) + Sync),
+    ) -> Result<EgressResponse, EgressError> {
+        let asked = self.clock.now();
         let (read, want, host) = (ask.read, ask.want, ask.url.origin());
         let mut request = http_request(ask.url, ask.method, ask.headers, ask.body)?;
         let mut connection = capture_connection(&mut request);
@@ -178,11 +202,18 @@ impl Egress {
         .await
         .map_err(|_| EgressError::ConnectTimeout { host: host.clone(), waited: ask.connect })?;
         let late = |_| EgressError::ReadTimeout { waited: read };
+        if let Some(dialled) = dialled(&connection).filter(|d| d.begun >= asked) {
+            on_stage(Stage::Dialled { looked_up: dialled.looked_up, connected: dialled.connected });
+        }
         let answer = match begun {
             Some(answer) => answer,
-            None => timeout(read, answer).await.map_err(late)?,
+            None => {
+                on_stage(Stage::Ready(self.clock.now()));
+                timeout(read, answer).await.map_err(late)?
+            }
         };
         let (head, body) = answer.map_err(|e| fault(&e, &host))?.into_parts();
+        on_stage(Stage::Answered(self.clock.now()));
         let body = match want {
             Want::Body { max } if head.status.is_success() => read_body(&head, body, max, read).await?,
             _ => {
@@ -192,6 +223,13 @@ impl Egress {
         };
         Ok(EgressResponse { status: head.status, headers: head.headers, body })
     }
+}
+
+/// When the connection that a request got was made.
+fn dialled(connection: &CaptureConnection) -> Option<Dialled> {
+    let mut extras = http::Extensions::new();
+    connection.connection_metadata().as_ref()?.get_extras(&mut extras);
+    extras.get().copied()
 }
 
 fn http_request(

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -23,6 +23,7 @@ use url::Host;
 use super::resolve::Resolver;
 use super::url::CustomerUrl;
 use super::{EgressError, Guard};
+use crate::clock::Clock;
 
 /// Look-up, connect and TLS together at most, whoever still waits (the largest `ct` of `plivo-callbacks.md` §4.2).
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -40,6 +41,15 @@ type Dialling<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 pub(super) struct Dial {
     pub(super) guard: Guard,
     pub(super) resolver: Resolver,
+    pub(super) clock: Clock,
+}
+
+/// When a connection was made; with it in the pool, so that a request knows whether it was made for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialled {
+    pub(super) begun: Instant,
+    pub(super) looked_up: Instant,
+    pub(super) connected: Instant,
 }
 
 impl Dial {
@@ -63,13 +73,16 @@ impl Dial {
 
     async fn dial(&self, to: Uri) -> Result<Wire, EgressError> {
         let url = CustomerUrl::parse(&to.to_string(), &self.guard)?;
+        let begun = self.clock.now();
         let targets = self.targets(&url).await?;
+        let looked_up = self.clock.now();
         let failed = |what: String| EgressError::Connect { host: url.origin(), what };
         let stream = first_connected(targets).await.map_err(|e| failed(e.to_string()))?;
         let ends = stream.local_addr().and_then(|local| Ok((local, stream.peer_addr()?)));
         let (local, peer) = ends.map_err(|e| failed(e.to_string()))?;
         self.guard.check_connected(local, peer)?;
-        Ok(Wire(TokioIo::new(stream)))
+        let dialled = Dialled { begun, looked_up, connected: self.clock.now() };
+        Ok(Wire(TokioIo::new(stream), dialled))
     }
 }
 
@@ -133,11 +146,11 @@ impl Service<Uri> for Dial {
 }
 
 /// A connection to a checked address.
-pub(super) struct Wire(TokioIo<TcpStream>);
+pub(super) struct Wire(TokioIo<TcpStream>, Dialled);
 
 impl Connection for Wire {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().extra(self.1)
     }
 }
 
@@ -196,13 +209,13 @@ where
 mod tests {
     use std::sync::Arc;
 
-    use super::{ADDRESSES_MAX, Dial, families_in_turn};
+    use super::{ADDRESSES_MAX, Clock, Dial, families_in_turn};
     use crate::egress::resolve::Resolver;
     use crate::egress::testing::FakeResolver;
     use crate::egress::{CustomerUrl, EgressError, Guard, Refusal};
 
     fn dial(fake: Arc<FakeResolver>, guard: Guard) -> Dial {
-        Dial { guard, resolver: Resolver::new(fake) }
+        Dial { guard, resolver: Resolver::new(fake), clock: Clock::real() }
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ pub(crate) mod testing;
 mod tests;
 mod url;
 
-pub use client::{Egress, EgressConfig, EgressRequest, EgressResponse, Want};
+pub use client::{Egress, EgressConfig, EgressRequest, EgressResponse, Stage, Want};
 pub use file::{FetchedFile, FileAnswer};
 pub use guard::{Guard, Refusal, is_public};
 pub use resolve::{Lookup, Resolve, SystemResolver};

@@ -269,6 +269,9 @@ impl Leg {
         if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(self.mid, None) {
             stream.write_rtp(write);
             self.sequence += 1;
+            if self.counters.rtp_out.load(Ordering::Relaxed) == 0 {
+                self.tell(LegEvent::FirstSent);
+            }
             count(&self.counters.rtp_out);
             self.uncounted.1 += 1;
         }

@@ -49,9 +49,15 @@ pub enum LegEvent {
     Fact(MediaFact),
     PlayStarted(PlayId),
     Played(PlayId),
-    PlayFailed { play: PlayId, item: u16, reason: String },
+    PlayFailed {
+        play: PlayId,
+        item: u16,
+        reason: String,
+    },
     Digit(Digit),
     DigitsSent(PlayId),
+    /// The first packet of ours went out, silence included.
+    FirstSent,
 }
 
 /// Where a leg's events go. Called on a shard thread: must not block.

@@ -118,6 +118,17 @@ impl ActionRequest {
     }
 }
 
+/// One try of a request: for the trace of a slow call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Try {
+    pub begun: Instant,
+    /// It left its number's queue; none where it never did.
+    pub sent: Option<Instant>,
+    pub ended: Instant,
+    /// Status, or a word of `observe::names::graph`.
+    pub how: Result<u16, &'static str>,
+}
+
 type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The client; one per node.
@@ -173,6 +184,11 @@ impl Graph {
 
     /// Carries out an action on a call, further tries included. Dropping the future gives it up.
     pub async fn call_action(&self, request: ActionRequest) -> GraphOutcome {
+        self.call_action_watched(request, |_| {}).await
+    }
+
+    /// [`Graph::call_action`], and `on_try` is told of each try at its end.
+    pub async fn call_action_watched(&self, request: ActionRequest, mut on_try: impl FnMut(Try)) -> GraphOutcome {
         let Some(sending) = self.sending(&request) else {
             return GraphOutcome::Unreachable;
         };
@@ -185,7 +201,7 @@ impl Graph {
             Err(too_late) => return too_late,
         };
         loop {
-            let came = self.attempt(&sending, &asking).await;
+            let came = self.attempt(&sending, &asking, &mut on_try).await;
             let (policy, roll) = (&self.config.policy, (self.config.roll)());
             let action = action.as_str();
             let tried =
@@ -258,21 +274,31 @@ impl Graph {
     }
 
     /// One try: its place in the lane, its time, its metric.
-    async fn attempt(&self, sending: &Sending, asking: &Asking) -> Result<Verdict, Fault> {
+    async fn attempt(
+        &self,
+        sending: &Sending,
+        asking: &Asking,
+        on_try: &mut impl FnMut(Try),
+    ) -> Result<Verdict, Fault> {
         let begun = self.clock.now();
         let time = asking.time(begun, self.config.request_timeout);
+        let mut sent = None;
         let exchange = async {
             let _place = sending.lane.enter().await?;
+            sent = Some(self.clock.now());
             self.exchange(sending).await
         };
         let answered = tokio::time::timeout(time, exchange).await.unwrap_or(Err(Fault::Timeout));
-        let status = match &answered {
-            Ok((status, _)) => status.to_string(),
-            Err(Fault::Timeout) => names::graph::TIMEOUT.to_owned(),
-            Err(_) => names::graph::ERROR.to_owned(),
+        let how = match &answered {
+            Ok((status, _)) => Ok(*status),
+            Err(Fault::Timeout) => Err(names::graph::TIMEOUT),
+            Err(_) => Err(names::graph::ERROR),
         };
-        let took = self.clock.now().saturating_duration_since(begun).as_secs_f64();
+        let ended = self.clock.now();
+        on_try(Try { begun, sent, ended, how });
+        let took = ended.saturating_duration_since(begun).as_secs_f64();
         let action = sending.action.as_str();
+        let status = how.map_or_else(str::to_owned, |status| status.to_string());
         metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => action, "status" => status).record(took);
         answered.map(|(_, verdict)| verdict)
     }

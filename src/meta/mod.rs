@@ -11,7 +11,7 @@ mod types;
 
 pub use asking::{Asking, Next};
 pub use error::{Again, Trouble, Verdict, classify, is_alarm};
-pub use graph::{ActionRequest, Graph, GraphConfig, SetupError};
+pub use graph::{ActionRequest, Graph, GraphConfig, SetupError, Try};
 pub use retry::{Budget, Fault, Policy};
 pub use types::{
     Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session, callback_data,

@@ -7,12 +7,14 @@ mod digit;
 mod ids;
 mod number;
 mod time;
+mod trace;
 
 pub use cause::{DocumentKind, HangupCause, HangupSource, WireCause};
 pub use digit::Digit;
 pub use ids::{AuthId, CallUuid, PhoneNumberId, WabaId, Wacid};
 pub use number::{E164, digits_of};
 pub use time::Timestamp;
+pub use trace::{SpanId, TraceId, traceparent};
 
 use serde::{Deserialize, Serialize};
 

@@ -46,6 +46,7 @@ impl Calls for Doorway {
             cta_payload: connect.cta_payload,
             deeplink_payload: connect.deeplink_payload,
             offer: incoming.offer,
+            received: incoming.received,
             arrived: incoming.arrived,
             arrived_wall: incoming.arrived_wall,
         };

@@ -69,6 +69,7 @@ fn verification<C: Calls>(door: &Door<C>, query: &str) -> Response<Full<Bytes>> 
 }
 
 async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time: Duration) -> Response<Full<Bytes>> {
+    let received = door.clock.now();
     let (head, body) = request.into_parts();
     let mut body = std::pin::pin!(body);
     let refused = |effect, status| {
@@ -95,7 +96,7 @@ async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time
         return refused(Effect::BadSignature, StatusCode::UNAUTHORIZED);
     }
     let mut busy = false;
-    match door.deliver(&body, |handled| busy |= handled.effect == Effect::Busy) {
+    match door.deliver_received(received, &body, |handled| busy |= handled.effect == Effect::Busy) {
         Err(_) => refused(Effect::BadJson, StatusCode::BAD_REQUEST),
         Ok(()) if busy => refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE),
         Ok(()) => empty(StatusCode::OK),

@@ -44,7 +44,9 @@ pub trait Calls: Send + Sync {
 pub struct Incoming<O> {
     pub connect: Connect,
     pub offer: O,
-    /// When its webhook had been read: the zero of the call's time, and of `offhook_setup_seconds`.
+    /// When its webhook's request came: before the body was read and the signature checked.
+    pub received: Instant,
+    /// When it had been read: the zero of the call's time, and of `offhook_setup_seconds`.
     pub arrived: Instant,
     pub arrived_wall: Timestamp,
 }
@@ -131,7 +133,7 @@ pub struct DoorConfig {
 pub struct Door<C> {
     calls: C,
     gate: Arc<Gate>,
-    clock: Clock,
+    pub(super) clock: Clock,
     pub(super) secrets: Secrets,
     /// Bytes of the bodies that are being read.
     pub(super) reading: AtomicUsize,
@@ -174,14 +176,27 @@ impl<C: Calls> Door<C> {
         &self.calls
     }
 
-    /// Carries out a signed body, item by item, and tells what became of each.
+    /// [`Door::deliver_received`] of a body that comes just now.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn deliver(&self, body: &[u8], each: impl FnMut(Handled)) -> Result<(), BadJson> {
+        self.deliver_received(self.clock.now(), body, each)
+    }
+
+    /// Carries out a signed body, item by item, and tells what became of each. Its request came at `received`.
     ///
     /// # Errors
     /// The body is not JSON; nothing has happened.
-    pub fn deliver(&self, body: &[u8], mut each: impl FnMut(Handled)) -> Result<(), BadJson> {
+    pub fn deliver_received(
+        &self,
+        received: Instant,
+        body: &[u8],
+        mut each: impl FnMut(Handled),
+    ) -> Result<(), BadJson> {
         decode::decode(body, |item| {
             let Item { kind, id, what } = item;
-            let effect = self.item(&kind, what);
+            let effect = self.item(&kind, what, received);
             self.count(&kind, effect);
             each(Handled { kind, id, effect });
         })
@@ -193,10 +208,10 @@ impl<C: Calls> Door<C> {
         metrics::counter!(names::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => result).increment(1);
     }
 
-    fn item(&self, kind: &Kind, what: What) -> Effect {
+    fn item(&self, kind: &Kind, what: What, received: Instant) -> Effect {
         let now = self.clock.now();
         match what {
-            What::Connect(connect) => self.connect(*connect, now),
+            What::Connect(connect) => self.connect(*connect, now, received),
             What::Terminate { key, termination } => self.terminate(&key, termination, now),
             What::Status { key, word } => {
                 self.once(&key.phone_number_id, &("status", &key, &word), now, Effect::Parked)
@@ -230,7 +245,7 @@ impl<C: Calls> Door<C> {
         }
     }
 
-    fn connect(&self, connect: Connect, now: Instant) -> Effect {
+    fn connect(&self, connect: Connect, now: Instant, received: Instant) -> Effect {
         let key = ("connect", connect.key.clone());
         if !self.events.claim(&key, now) {
             if connect.direction == Direction::Inbound {
@@ -247,7 +262,7 @@ impl<C: Calls> Door<C> {
             return Effect::Stale;
         }
         let effect = match connect.direction {
-            Direction::Inbound => self.admit(connect, now, wall),
+            Direction::Inbound => self.admit(connect, received, now, wall),
             Direction::Outbound if self.gate.directory().number(&connect.key.phone_number_id).is_none() => {
                 Effect::UnknownNumber
             }
@@ -259,7 +274,7 @@ impl<C: Calls> Door<C> {
         effect
     }
 
-    fn admit(&self, connect: Connect, now: Instant, wall: Timestamp) -> Effect {
+    fn admit(&self, connect: Connect, received: Instant, now: Instant, wall: Timestamp) -> Effect {
         let key = connect.key.clone();
         let offer = || match &connect.sdp {
             Sdp::Given(sdp) => self.calls.read_offer(sdp),
@@ -269,7 +284,7 @@ impl<C: Calls> Door<C> {
             Ok((admitted, offer)) => {
                 let number = admitted.number().clone();
                 log_difference(&connect, &number);
-                let incoming = Incoming { connect, offer, arrived: now, arrived_wall: wall };
+                let incoming = Incoming { connect, offer, received, arrived: now, arrived_wall: wall };
                 if let Err(Busy(admitted)) = self.calls.start(admitted, incoming) {
                     admitted.withdraw();
                     self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());

@@ -223,7 +223,8 @@ impl Run<'_> {
     fn give(&mut self, at: u64, words: &str, input: Input) {
         let _ = writeln!(self.text, "{:<8}{words}", format!("@{at}"));
         if let (true, Input::Offered { setup }) = (self.log.is_empty(), &input) {
-            self.log = log::header_line(&log::Header { offhook: "0.1.0".to_owned(), call: setup.call }).expect("JSON");
+            self.log = log::header_line(&log::Header { offhook: "0.1.0".to_owned(), call: setup.call, trace_id: None })
+                .expect("JSON");
         }
         let logged = self.machine.loggable(CallTime(at), &input).into_owned();
         self.machine.handle(CallTime(at), input);

@@ -1,0 +1,70 @@
+//! What each request of a question took, redirects and retries apart: for the trace of a slow call.
+//!
+//! Filled in as it goes, so that a question that is broken off tells how far it came.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::egress::Stage;
+use crate::model::SpanId;
+
+/// One request to one URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// `X-Offhook-Attempt`; several hops of one attempt are redirects.
+    pub attempt: u32,
+    /// The span of its `traceparent`.
+    pub span: SpanId,
+    pub begun: Instant,
+    /// Addresses found, connected: only where a connection was made for it.
+    pub dialled: Option<(Instant, Instant)>,
+    /// A connection was at hand, TLS included.
+    pub ready: Option<Instant>,
+    /// The answer's head had come.
+    pub answered: Option<Instant>,
+    /// Status, or what went wrong (`outcome` of `offhook_answer_fetch_seconds`); none: it was broken off.
+    pub ended: Option<(Instant, Result<u16, &'static str>)>,
+}
+
+/// The requests of one question so far; clones share them. A question makes 36 at most (six attempts, five redirects
+/// each).
+#[derive(Clone, Debug, Default)]
+pub struct Hops(Arc<Mutex<Vec<Hop>>>);
+
+impl Hops {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Those so far, in order.
+    pub fn so_far(&self) -> Vec<Hop> {
+        self.lock().clone()
+    }
+
+    pub(super) fn begin(&self, attempt: u32, span: SpanId, begun: Instant) {
+        let hop = Hop { attempt, span, begun, dialled: None, ready: None, answered: None, ended: None };
+        self.lock().push(hop);
+    }
+
+    /// Of the hop begun last.
+    pub(super) fn stage(&self, stage: Stage) {
+        if let Some(hop) = self.lock().last_mut() {
+            match stage {
+                Stage::Dialled { looked_up, connected } => hop.dialled = Some((looked_up, connected)),
+                Stage::Ready(at) => hop.ready = Some(at),
+                Stage::Answered(at) => hop.answered = Some(at),
+            }
+        }
+    }
+
+    pub(super) fn end(&self, at: Instant, how: Result<u16, &'static str>) {
+        if let Some(hop) = self.lock().last_mut() {
+            hop.ended = Some((at, how));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Hop>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
