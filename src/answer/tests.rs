@@ -12,8 +12,7 @@ use uuid::Uuid;
 
 use super::{
     AT_ONCE_PER_HOST, Delivery, Dice, DocumentBody, FetchJob, Fetcher, Hops, NoticeJob, NoticeOutcome, Notifier,
-    SigningKeys,
-    Validity, sign,
+    SigningKeys, Validity, sign,
 };
 use crate::call::machine::{FetchFailure, FetchKind, Notice, NoticeKind, Param, Params};
 use crate::clock::Clock;

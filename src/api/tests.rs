@@ -246,6 +246,37 @@ async fn lists_page_as_sdks_walk_them() {
 }
 
 #[tokio::test]
+async fn our_own_list_has_what_is_up_then_what_ended_page_by_page() {
+    let node = run().await;
+    let mut seen = Vec::new();
+    let mut path = "calls/?limit=20".to_owned();
+    loop {
+        let page = node.ours(MAIN, "GET", &path, "").await.json();
+        let items = page["items"].as_array().unwrap();
+        seen.extend(items.iter().map(|c| c["callUuid"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        assert_eq!(items.len(), 20);
+        path = format!("calls/?limit=20&cursor={next}");
+    }
+    let expected: Vec<String> =
+        [101, 102, 104].into_iter().chain((1..=45).rev()).map(|n| uuid(n).to_string()).collect();
+    assert_eq!(seen, expected);
+    let few = node.ours(MAIN, "GET", "calls?limit=2", "").await.json();
+    let rest =
+        node.ours(MAIN, "GET", &format!("calls?limit=1&cursor={}", few["next"].as_str().unwrap()), "").await.json();
+    assert_eq!(rest["items"][0]["callUuid"], uuid(45).to_string(), "behind a page of live ones");
+    assert_eq!(rest["items"][0]["startedAt"], "2026-11-20T06:03:56.120Z");
+    assert_eq!((&rest["items"][0]["status"], &rest["items"][0]["cause"]), (&json!("ended"), &json!("caller_hangup")));
+    assert_eq!(node.ours(SUB, "GET", "calls/", "").await.json()["items"].as_array().unwrap().len(), 2);
+    for (query, field) in [("limit=0", "limit"), ("limit=201", "limit"), ("cursor=7", "cursor")] {
+        let answer = node.ours(MAIN, "GET", &format!("calls/?{query}"), "").await;
+        assert_eq!((answer.status, &answer.json()["error"]["field"]), (400, &json!(field)), "{query}");
+    }
+    assert_eq!(node.ours(MAIN, "DELETE", "calls/", "").await.status, 405);
+    node.cancel.cancel();
+}
+
+#[tokio::test]
 async fn live_calls_are_listed_shown_and_hung_up() {
     let node = run().await;
     let list = node.plivo(MAIN, "GET", "Call/?status=live").await.json();

@@ -1,9 +1,9 @@
 //! A call: the pure [`machine`] that decides, and the thin rooms that run it.
 //!
 //! `shell` carries the machine's outputs out and facts in, `step` tells the machine the time, `registry` knows the
-//! live calls, `log` writes the event log down, `trace` the lines in it that tell where the time went, `replay` runs one
-//! again. `outbox` delivers the callbacks that the store holds, `farewell` tells Graph of the calls that it may still
-//! hold. Media, Graph, fetching and the store are services below.
+//! live calls, `log` writes the event log down, `trace` the lines in it that tell where the time went, `waterfall` reads
+//! both, `replay` runs one again. `outbox` delivers the callbacks that the store holds, `farewell` tells Graph of the
+//! calls that it may still hold. Media, Graph, fetching and the store are services below.
 
 pub mod farewell;
 pub mod live;
@@ -17,6 +17,7 @@ pub mod services;
 mod shell;
 pub mod step;
 pub mod trace;
+pub mod waterfall;
 
 pub use outbox::{Outbox, OutboxLimits};
 pub use registry::{LiveCall, Registry};

@@ -4,6 +4,7 @@
 //! `run`, which gives an [`Exit`]. Only this room prints, through [`mod@print`]; the rest of the house logs.
 
 pub mod call;
+pub mod calls;
 mod completions;
 pub mod config;
 pub mod dev;
@@ -60,6 +61,8 @@ enum Command {
     Serve(serve::Args),
     /// Place one simulated WhatsApp call with real WebRTC media and print it as it unfolds
     Call(call::Args),
+    /// The latest calls, and where one's time went
+    Calls(calls::Args),
     /// Generate load through the same simulator
     Load(load::Args),
     /// Answer documents
@@ -121,6 +124,7 @@ fn run(command: Command) -> Exit {
         Command::Dev(args) => dev::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Call(args) => call::run(args),
+        Command::Calls(args) => calls::run(args),
         Command::Load(args) => load::run(args),
         Command::Xml(args) => xml::run(args),
         Command::Replay(args) => replay::run(args),

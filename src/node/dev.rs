@@ -66,6 +66,15 @@ pub struct Dev {
     _folder: Folder,
 }
 
+/// What the name of a world's own folder begins with; the process and a random number follow.
+const FOLDER: &str = "offhook-dev-";
+
+/// The process that a folder of this name is the world of.
+pub fn process_of(folder: &str) -> Option<u32> {
+    let (process, _) = folder.strip_prefix(FOLDER)?.split_once('-')?;
+    process.parse().ok()
+}
+
 /// Where the world keeps its files.
 enum Folder {
     Named(PathBuf),
@@ -77,7 +86,7 @@ impl Folder {
         let folder = match named {
             Some(path) => Self::Named(path),
             None => {
-                let name = format!("offhook-dev-{}-{:08x}", std::process::id(), rand::random::<u32>());
+                let name = format!("{FOLDER}{}-{:08x}", std::process::id(), rand::random::<u32>());
                 Self::Temporary(std::env::temp_dir().join(name))
             }
         };

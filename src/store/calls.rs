@@ -182,6 +182,8 @@ pub struct CallFilter {
     /// Seconds billed.
     pub bill_secs: Vec<(Compare, i64)>,
     pub ended: Vec<(Compare, Timestamp)>,
+    /// Only what stands behind this call in the list: it began earlier, or at the same time with a greater UUID.
+    pub before: Option<(Timestamp, CallUuid)>,
 }
 
 const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
@@ -219,6 +221,11 @@ fn and_filter(query: &mut QueryBuilder<Sqlite>, f: &CallFilter) {
     }
     if let Some(code) = f.hangup_code {
         query.push(" AND hangup_code = ").push_bind(i64::from(code));
+    }
+    if let Some((started, call)) = &f.before {
+        query.push(" AND (started_us < ").push_bind(started.micros());
+        query.push(" OR (started_us = ").push_bind(started.micros());
+        query.push(" AND call_uuid > ").push_bind(call.to_string()).push("))");
     }
     for (compare, secs) in &f.bill_secs {
         query.push(" AND bill_secs").push(compare.sql()).push_bind(*secs);
@@ -272,6 +279,27 @@ pub(super) async fn events(
     query.push(" ORDER BY e.seq LIMIT ").push_bind(i64::from(limit));
     let rows: Vec<(i64, String)> = query.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
     Ok(rows.into_iter().map(|(seq, line)| (u64::try_from(seq).unwrap_or_default(), line)).collect())
+}
+
+/// The latest calls of all accounts, newest first, ended or not. For the machine's owner: no API comes here.
+pub(super) async fn latest(pool: &SqlitePool, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
+    const WHAT: &str = "list calls";
+    let mut query =
+        QueryBuilder::new(format!("SELECT {COLUMNS} FROM calls ORDER BY started_us DESC, call_uuid LIMIT "));
+    query.push_bind(i64::from(limit));
+    let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| record(WHAT, row)).collect()
+}
+
+/// A call's event log, whosever it is; none where there is no such call. For the machine's owner.
+pub(super) async fn whole_log(pool: &SqlitePool, call: CallUuid) -> Result<Option<Vec<String>>, StoreError> {
+    const WHAT: &str = "read an event log";
+    let known = sqlx::query("SELECT 1 FROM calls WHERE call_uuid = $1").bind(call.to_string());
+    if known.fetch_optional(pool).await.map_err(failed(WHAT))?.is_none() {
+        return Ok(None);
+    }
+    let lines = sqlx::query_scalar("SELECT line FROM call_events WHERE call_uuid = $1 ORDER BY seq");
+    lines.bind(call.to_string()).fetch_all(pool).await.map(Some).map_err(failed(WHAT))
 }
 
 pub(super) async fn orphans(pool: &SqlitePool, node_id: &str) -> Result<Vec<Orphan>, StoreError> {

@@ -5,6 +5,7 @@
 //! waits for the disk and a store that is stuck loses nothing that still fits the queue. Reading has connections of
 //! its own. Calls that are up live in `call::registry`, not here.
 
+mod archive;
 mod callbacks;
 mod calls;
 mod writer;
@@ -17,6 +18,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlitePool};
 
+pub use archive::Archive;
 pub use callbacks::{Callback, CallbackState, CallbackView, NewCallback, Settled, Settlement, Written};
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan};
 pub use writer::{Concluded, Conclusion, EventLog};

@@ -79,8 +79,20 @@ fn exit_codes_and_streams() {
 #[test]
 fn every_command_is_in_the_manual_and_hidden_ones_are_not() {
     let page = text(&run(&["man"]).stdout);
-    for name in ["DEV", "SERVE", "CALL", "LOAD", "XML CHECK", "REPLAY", "CONFIG CHECK", "OPENAPI", "COMPLETIONS", "MAN"]
-    {
+    for name in [
+        "DEV",
+        "SERVE",
+        "CALL",
+        "CALLS LIST",
+        "CALLS SHOW",
+        "LOAD",
+        "XML CHECK",
+        "REPLAY",
+        "CONFIG CHECK",
+        "OPENAPI",
+        "COMPLETIONS",
+        "MAN",
+    ] {
         assert!(page.contains(&format!(".SH \"OFFHOOK {name}\"")), "{name}");
     }
     assert!(!page.contains("SPEECH") && !page.contains("speech-helper"));

@@ -12,3 +12,4 @@ mod load;
 mod phone;
 mod speech;
 mod support;
+mod trace;

@@ -6,10 +6,10 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, Stream};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 
-use super::super::{Api, error};
-use super::not_found;
+use super::super::Api;
+use super::{internal, not_found};
 use crate::model::CallUuid;
 use crate::store::{Scope, Store, StoreError};
 
@@ -30,7 +30,7 @@ pub(super) async fn log(api: &Api, scope: &Scope, uuid: &str, pairs: &[(String, 
         Ok(None) => not_found(NONE),
         Err(e) => {
             tracing::warn!(error = %e, "an event log could not be read");
-            error::json(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something is wrong on this server", None)
+            internal()
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter and calls' event logs.
+//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, the list of calls
+//! and calls' event logs.
 
+mod calls;
 mod events;
 mod xml;
 
@@ -23,6 +25,8 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
     match segments.get(2..).unwrap_or_default() {
         ["xml", "check"] if post => xml::check(request).await,
         ["xml", "check"] => wrong_method("POST"),
+        ["calls"] if get => calls::list(&shared.api, &member.scope, &pairs).await,
+        ["calls"] => wrong_method("GET"),
         ["calls", uuid, "events"] if get => events::log(&shared.api, &member.scope, uuid, &pairs).await,
         ["calls", _, "events"] => wrong_method("GET"),
         _ => not_found("there is nothing at this path"),
@@ -48,6 +52,10 @@ fn denied(denied: Denied) -> Response {
 fn wrong_method(allow: &str) -> Response {
     let message = "this method is not for this resource";
     with_header(error::json(StatusCode::METHOD_NOT_ALLOWED, "method", message, None), header::ALLOW, allow)
+}
+
+fn internal() -> Response {
+    error::json(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something is wrong on this server", None)
 }
 
 fn not_found(message: &str) -> Response {

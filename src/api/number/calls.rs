@@ -1,0 +1,127 @@
+//! `GET /api/v1/calls/`: the scope's calls, newest first: on the first page those that are up, then those that ended.
+
+use axum::response::Response;
+use http::StatusCode;
+use serde::Serialize;
+
+use super::super::{Api, LiveCall, error};
+use super::internal;
+use crate::model::{CallUuid, Timestamp};
+use crate::store::{CallFilter, CallRecord, Scope};
+
+/// `number-api.md` §1.
+const LIMIT: u32 = 50;
+const LIMIT_MAX: u32 = 200;
+
+#[derive(Serialize)]
+struct Page {
+    items: Vec<Shown>,
+    next: Option<String>,
+}
+
+/// A call as our API shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    call_uuid: CallUuid,
+    direction: &'static str,
+    from: String,
+    to: String,
+    caller_name: String,
+    status: &'static str,
+    started_at: Timestamp3339,
+    answered_at: Option<Timestamp3339>,
+    ended_at: Option<Timestamp3339>,
+    duration_seconds: Option<u64>,
+    bill_seconds: Option<u64>,
+    cause: Option<String>,
+}
+
+/// A time as `interface.md` §5 has it.
+struct Timestamp3339(Timestamp);
+
+impl Serialize for Timestamp3339 {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&self.0)
+    }
+}
+
+pub(super) async fn list(api: &Api, scope: &Scope, pairs: &[(String, String)]) -> Response {
+    let value = |name: &str| pairs.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+    let bad = |field, message| error::json(StatusCode::BAD_REQUEST, "bad_value", message, Some(field));
+    let limit = match value("limit").map(str::parse) {
+        None => LIMIT,
+        Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
+        Some(_) => return bad("limit", "limit must be an integer from 1 to 200"),
+    };
+    let before = match value("cursor").map(cursor) {
+        None => None,
+        Some(Some(at)) => Some(at),
+        Some(None) => return bad("cursor", "this is no cursor that a list gave"),
+    };
+    let up = if before.is_none() { api.live.list(scope) } else { Vec::new() };
+    let mut items: Vec<Shown> = up.iter().map(Shown::live).collect();
+    items.truncate(limit as usize);
+    // A call that just ended: its record may still be on its way.
+    api.store.settled().await;
+    let filter = CallFilter { before, ..CallFilter::default() };
+    // One more than is shown tells whether there are more.
+    let wanted = limit - u32::try_from(items.len()).unwrap_or(limit);
+    let mut ended = match api.store.calls(scope, &filter, wanted + 1, 0).await {
+        Ok((ended, _)) => ended,
+        Err(e) => {
+            tracing::warn!(error = %e, "calls could not be listed");
+            return internal();
+        }
+    };
+    let more = ended.len() > wanted as usize;
+    ended.truncate(wanted as usize);
+    // A page full of calls that are up leads to the first that ended.
+    let next =
+        ended.last().map_or((i64::MAX, CallUuid(uuid::Uuid::nil())), |c| (c.start.started.micros(), c.start.call));
+    items.extend(ended.iter().map(Shown::ended));
+    error::body(StatusCode::OK, &Page { items, next: more.then(|| format!("{}.{}", next.0, next.1)) })
+}
+
+/// Where the page before ended: its last call's beginning and UUID.
+fn cursor(text: &str) -> Option<(Timestamp, CallUuid)> {
+    let (micros, call) = text.split_once('.')?;
+    Some((Timestamp::from_micros(micros.parse().ok()?), call.parse().ok()?))
+}
+
+impl Shown {
+    fn live(call: &LiveCall) -> Self {
+        Self {
+            call_uuid: call.call,
+            direction: call.direction.as_str(),
+            from: call.from.clone(),
+            to: call.to.clone(),
+            caller_name: call.caller_name.clone(),
+            status: call.status.as_str(),
+            started_at: Timestamp3339(call.started),
+            answered_at: None,
+            ended_at: None,
+            duration_seconds: None,
+            bill_seconds: None,
+            cause: None,
+        }
+    }
+
+    fn ended(record: &CallRecord) -> Self {
+        let (start, end) = (&record.start, record.end.as_ref());
+        Self {
+            call_uuid: start.call,
+            direction: start.direction.as_str(),
+            from: start.from.clone(),
+            to: start.to.clone(),
+            caller_name: start.caller_name.clone(),
+            status: "ended",
+            started_at: Timestamp3339(start.started),
+            answered_at: end.and_then(|e| e.answered).map(Timestamp3339),
+            ended_at: end.map(|e| Timestamp3339(e.ended)),
+            duration_seconds: end.map(|e| e.duration_secs),
+            bill_seconds: end.map(|e| e.bill_secs),
+            cause: end.map(|e| e.cause.clone()),
+        }
+    }
+}

@@ -1,0 +1,507 @@
+//! A call's event log as bars over time: what took how long, for people who ask why a call was slow.
+//!
+//! Pure: lines in, a [`Waterfall`] out; `cli` draws it. Two kinds of lines tell: facts, in whole milliseconds, and the
+//! trace's (`trace`), in microseconds. Nothing is guessed: what neither tells has no bar.
+
+use std::io::BufRead;
+
+use super::log::{Header, Line, LogError, Reader};
+use super::machine::{
+    CallState, CallTime, FetchKind, Fetched, GraphAction, Input, InstructionOutcome, MediaFact, MediaOrder, Output,
+    PlayId,
+};
+use super::trace::{Ended, GraphTry, Request, Trace};
+use crate::model::{CallUuid, Direction, Timestamp, TraceId};
+
+/// Bars kept of one call: a menu of an hour stays below, and a log from outside can't have more.
+const BARS_MAX: usize = 2_000;
+
+/// Shorter parts are nobody's delay.
+const PART_MIN_US: i64 = 50;
+
+/// A call as bars, in the order of their beginning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waterfall {
+    pub call: CallUuid,
+    pub trace_id: Option<TraceId>,
+    /// The caller's last four digits, and the number called.
+    pub from: String,
+    pub to: String,
+    pub direction: Option<Direction>,
+    pub started: Option<Timestamp>,
+    /// Microseconds since the call's zero, as everything here.
+    pub answered_us: Option<i64>,
+    /// When it was terminal, and why.
+    pub ended_us: Option<i64>,
+    pub cause: Option<&'static str>,
+    pub bars: Vec<Bar>,
+    /// Bars that were too many.
+    pub left_out: usize,
+}
+
+/// Something that took time, or a moment (`to_us` = `from_us`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bar {
+    pub what: What,
+    pub name: String,
+    pub from_us: i64,
+    /// None: it never came to its end.
+    pub to_us: Option<i64>,
+    /// How it ended: a status, an outcome; may be empty.
+    pub note: String,
+    /// It did not go well.
+    pub failed: bool,
+    /// Parts of it, in order.
+    pub parts: Vec<Bar>,
+}
+
+/// Who took the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// This node.
+    Node,
+    /// Graph, Meta's API.
+    Graph,
+    /// The customer's server.
+    Customer,
+    /// The media path.
+    Media,
+    /// The document's instructions.
+    Instruction,
+    /// The user, or somebody over an API.
+    Person,
+}
+
+impl What {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Graph => "graph",
+            Self::Customer => "customer",
+            Self::Media => "media",
+            Self::Instruction => "instruction",
+            Self::Person => "person",
+        }
+    }
+}
+
+impl Bar {
+    fn new(what: What, name: impl Into<String>, from_us: i64, to_us: Option<i64>) -> Self {
+        let name = name.into();
+        Self { what, name, from_us, to_us, note: String::new(), failed: false, parts: Vec::new() }
+    }
+
+    fn moment(what: What, name: impl Into<String>, at_us: i64) -> Self {
+        Self::new(what, name, at_us, Some(at_us))
+    }
+
+    fn noted(mut self, note: impl Into<String>, failed: bool) -> Self {
+        (self.note, self.failed) = (note.into(), failed);
+        self
+    }
+
+    /// A part, unless it took next to nothing.
+    fn part(&mut self, name: &str, from_us: i64, to_us: i64) {
+        if to_us.saturating_sub(from_us) >= PART_MIN_US {
+            self.parts.push(Self::new(self.what, name, from_us, Some(to_us)));
+        }
+    }
+
+    /// Microseconds it took, if it came to its end.
+    pub fn took_us(&self) -> Option<i64> {
+        self.to_us.map(|to| to.saturating_sub(self.from_us))
+    }
+}
+
+impl Waterfall {
+    /// Reads a log.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn of(log: impl BufRead) -> Result<Self, LogError> {
+        let (header, mut reader) = Reader::open(log)?;
+        let mut drawing = Drawing::new(header);
+        while let Some(line) = reader.next_line()? {
+            match line {
+                Line::Entry(entry) => {
+                    // Wishes of another version may have other forms: one that is not known has no bar.
+                    let wishes = entry.outputs.into_iter().filter_map(|o| serde_json::from_value(o).ok());
+                    drawing.entry(entry.at, &entry.input, &wishes.collect::<Vec<Output>>());
+                }
+                Line::Trace(trace) => drawing.trace(trace),
+            }
+        }
+        Ok(drawing.done())
+    }
+
+    /// When the call's beginning was over: the first sound of ours went out, or else it was answered; none: neither.
+    pub fn set_up_us(&self) -> Option<i64> {
+        let first_sound = self.bars.iter().filter(|b| b.name == FIRST_SOUND).filter_map(|b| b.to_us).min();
+        first_sound.or(self.answered_us)
+    }
+}
+
+/// From the order to play to its first packet.
+const FIRST_SOUND: &str = "first sound";
+
+/// A waterfall being made.
+struct Drawing {
+    fall: Waterfall,
+    /// Orders that were given and what they wait for: indices of bars.
+    ice: Option<usize>,
+    dtls: Option<usize>,
+    play: Option<(PlayId, usize)>,
+    instruction: Option<usize>,
+    /// Bars of requests to Graph and fetches for which no line of the trace has come: logs of before it was kept.
+    untraced: Vec<(Asked, usize)>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Asked {
+    Graph(GraphAction),
+    Fetch(u32),
+}
+
+impl Drawing {
+    fn new(header: Header) -> Self {
+        let fall = Waterfall {
+            call: header.call,
+            trace_id: header.trace_id,
+            from: String::new(),
+            to: String::new(),
+            direction: None,
+            started: None,
+            answered_us: None,
+            ended_us: None,
+            cause: None,
+            bars: Vec::new(),
+            left_out: 0,
+        };
+        Self { fall, ice: None, dtls: None, play: None, instruction: None, untraced: Vec::new() }
+    }
+
+    fn done(mut self) -> Waterfall {
+        self.fall.bars.sort_by_key(|bar| bar.from_us);
+        self.fall
+    }
+
+    /// Keeps a bar and gives its place.
+    fn add(&mut self, bar: Bar) -> Option<usize> {
+        if self.fall.bars.len() >= BARS_MAX {
+            self.fall.left_out += 1;
+            return None;
+        }
+        self.fall.bars.push(bar);
+        Some(self.fall.bars.len() - 1)
+    }
+
+    fn end(&mut self, place: Option<usize>, at: i64) {
+        if let Some(bar) = place.and_then(|place| self.fall.bars.get_mut(place)) {
+            bar.to_us.get_or_insert(at);
+        }
+    }
+
+    fn entry(&mut self, at: CallTime, input: &Input, wishes: &[Output]) {
+        let at = us(at);
+        self.fact(at, input);
+        for wish in wishes {
+            self.wish(at, wish);
+        }
+    }
+
+    fn fact(&mut self, at: i64, input: &Input) {
+        match input {
+            Input::Offered { setup } => {
+                self.fall.from = tail(&setup.from);
+                self.fall.to.clone_from(&setup.to);
+                self.fall.direction = Some(setup.direction);
+                self.fall.started = Some(setup.started);
+            }
+            Input::Graph { action, outcome } => {
+                self.settle(Asked::Graph(*action), at, outcome.to_string());
+            }
+            Input::Fetched { fetch, result } => {
+                let note = match result {
+                    Ok(Fetched::Document { .. } | Fetched::Ignored) => "ok",
+                    Ok(Fetched::Refused { .. }) => "not valid",
+                    Err(failure) => failure.outcome(),
+                };
+                self.settle(Asked::Fetch(fetch.0), at, note.to_owned());
+            }
+            Input::Media { what: MediaFact::IceUp, .. } => {
+                let ice = self.ice.take();
+                self.end(ice, at);
+                self.dtls = self.add(Bar::new(What::Media, "DTLS", at, None));
+            }
+            Input::Media { what: MediaFact::Connected, .. } => {
+                let (ice, dtls) = (self.ice.take(), self.dtls.take());
+                self.end(ice, at);
+                self.end(dtls, at);
+            }
+            Input::Media { what: MediaFact::FirstPacket, .. } => {
+                self.add(Bar::moment(What::Media, "first packet in", at));
+            }
+            Input::Media { what: what @ MediaFact::Lost { .. }, .. } => {
+                self.add(Bar::moment(What::Media, "media", at).noted(what.to_string(), true));
+            }
+            Input::PlayStarted { play, .. } => {
+                if let Some((_, place)) = self.play.take_if(|(waiting, _)| waiting == play) {
+                    self.end(Some(place), at);
+                }
+            }
+            Input::PlayFailed { reason, .. } => {
+                self.add(Bar::moment(What::Media, "a sound failed", at).noted(reason.clone(), true));
+            }
+            Input::Digit { .. } => {
+                self.add(Bar::moment(What::Person, "digit", at).noted(said(input, "digit A "), false));
+            }
+            Input::Terminated { .. } => {
+                self.add(Bar::moment(What::Person, "terminate webhook", at).noted(said(input, "terminated "), false));
+            }
+            Input::Command { .. } => {
+                self.add(Bar::moment(What::Person, "over the API", at).noted(said(input, "command "), false));
+            }
+            Input::Cut { cause } => {
+                self.add(Bar::moment(What::Node, "cut", at).noted(cause.as_str(), true));
+            }
+            Input::Played { .. } | Input::DigitsSent { .. } | Input::Timer => {}
+        }
+    }
+
+    fn wish(&mut self, at: i64, wish: &Output) {
+        match wish {
+            Output::Graph { action } => {
+                self.open(Asked::Graph(*action), Bar::new(What::Graph, graph_name(*action), at, None));
+            }
+            Output::Fetch { fetch, kind, .. } => {
+                self.open(Asked::Fetch(fetch.0), Bar::new(What::Customer, fetch_name(*kind), at, None));
+            }
+            Output::CancelFetch { fetch } => {
+                // Its line of the trace is still to come.
+                let open =
+                    self.untraced.iter().find(|(open, _)| *open == Asked::Fetch(fetch.0)).map(|(_, place)| *place);
+                if let Some(place) = open {
+                    self.note(place, at, "cut", false);
+                }
+            }
+            Output::Media { order: MediaOrder::Begin, .. } => {
+                self.ice = self.add(Bar::new(What::Media, "ICE", at, None));
+            }
+            Output::Media { order: MediaOrder::Close, .. } => {
+                // What had not come up by then never will; it is not what the call waited for.
+                for place in [self.ice.take(), self.dtls.take()].into_iter().flatten() {
+                    self.note(place, at, "closed", false);
+                }
+            }
+            Output::Media { order: MediaOrder::Play { play, .. }, .. } => {
+                self.play = self.add(Bar::new(What::Media, FIRST_SOUND, at, None)).map(|place| (*play, place));
+            }
+            Output::Media { order: MediaOrder::Stop { play }, .. } => {
+                // Stopped before a packet of it went out: it was cut, not slow.
+                if let Some((_, place)) = self.play.take_if(|(waiting, _)| waiting == play) {
+                    self.note(place, at, "stopped", false);
+                }
+            }
+            Output::Instruction { element, line, outcome: InstructionOutcome::Started, .. } => {
+                let name = format!("<{element}> line {line}");
+                self.instruction = self.add(Bar::new(What::Instruction, name, at, None));
+            }
+            Output::Instruction { element, line, outcome, note } => {
+                let word = match outcome {
+                    InstructionOutcome::Started | InstructionOutcome::Done => "done",
+                    InstructionOutcome::Skipped => "skipped",
+                    InstructionOutcome::Failed => "failed",
+                    InstructionOutcome::Cut => "cut",
+                };
+                let note = if note.is_empty() { word.to_owned() } else { format!("{word}: {note}") };
+                let failed = *outcome == InstructionOutcome::Failed;
+                match self.instruction.take() {
+                    Some(place) => self.note(place, at, &note, failed),
+                    None => {
+                        let bar = Bar::moment(What::Instruction, format!("<{element}> line {line}"), at);
+                        self.add(bar.noted(note, failed));
+                    }
+                }
+            }
+            Output::State { state: CallState::Live } => {
+                self.fall.answered_us.get_or_insert(at);
+            }
+            Output::Concluded { summary } => {
+                self.fall.ended_us = Some(at);
+                self.fall.cause = Some(summary.cause.as_str());
+            }
+            Output::State { .. }
+            | Output::Prepare { .. }
+            | Output::Media { .. }
+            | Output::Notify { .. }
+            | Output::Remark { .. }
+            | Output::Findings { .. }
+            | Output::Over => {}
+        }
+    }
+
+    fn open(&mut self, asked: Asked, bar: Bar) {
+        if let Some(place) = self.add(bar) {
+            self.untraced.push((asked, place));
+        }
+    }
+
+    fn note(&mut self, place: usize, at: i64, note: &str, failed: bool) {
+        self.end(Some(place), at);
+        if let Some(bar) = self.fall.bars.get_mut(place) {
+            (bar.note, bar.failed) = (note.to_owned(), failed);
+        }
+    }
+
+    /// A request came to its end, as its fact has it.
+    fn settle(&mut self, asked: Asked, at: i64, note: String) {
+        if let Some(index) = self.untraced.iter().position(|(open, _)| *open == asked) {
+            let (_, place) = self.untraced.swap_remove(index);
+            let failed = !matches!(note.as_str(), "ok" | "done" | "gone");
+            self.note(place, at, &note, failed);
+        }
+    }
+
+    /// A line of the trace knows better than the facts: its bar takes the place of theirs. Where nothing was `sent`, the
+    /// fact that follows says why.
+    fn replace(&mut self, asked: Asked, bar: Bar, unsent: bool) {
+        let Some(index) = self.untraced.iter().position(|(open, _)| *open == asked) else {
+            self.add(bar);
+            return;
+        };
+        let place = match (unsent, self.untraced.get(index)) {
+            (true, Some((_, place))) => *place,
+            _ => self.untraced.swap_remove(index).1,
+        };
+        if let Some(old) = self.fall.bars.get_mut(place) {
+            *old = bar;
+        }
+    }
+
+    fn trace(&mut self, trace: Trace) {
+        match trace {
+            Trace::Begun { received_us, admitted_us, running_us, media_us } => {
+                for (name, from, to) in [
+                    ("webhook", received_us, 0),
+                    ("admission", 0, admitted_us),
+                    ("queue", admitted_us, running_us),
+                    ("media port, SDP", running_us, media_us),
+                ] {
+                    self.add(Bar::new(What::Node, name, from, Some(to.max(from))));
+                }
+            }
+            Trace::Graph { action, from_us, to_us, tries } => {
+                let bar = graph_bar(action, from_us, to_us, &tries);
+                self.replace(Asked::Graph(action), bar, tries.is_empty());
+            }
+            Trace::Fetch { fetch, kind, from_us, to_us, tries, parse_us } => {
+                let bar = fetch_bar(kind, from_us, to_us, &tries, parse_us);
+                self.replace(Asked::Fetch(fetch.0), bar, tries.is_empty());
+            }
+            Trace::FirstSent { at_us } => {
+                self.add(Bar::moment(What::Media, "first packet out", at_us));
+            }
+            Trace::Callback { kind, began, took_us, attempts, outcome, status, .. } => {
+                // Wall-clock time against the call's own: good enough for what may come hours later.
+                let zero = self.fall.started.map_or(began.micros(), Timestamp::micros);
+                let from = began.micros().saturating_sub(zero);
+                let mut note = status.map_or(outcome.clone(), |status| format!("{status} {outcome}"));
+                if attempts > 1 {
+                    note = format!("{note}, attempt {attempts}");
+                }
+                let bar =
+                    Bar::new(What::Customer, format!("callback {kind}"), from, Some(from.saturating_add(took_us)));
+                self.add(bar.noted(note, outcome != "delivered"));
+            }
+            Trace::Unknown => {}
+        }
+    }
+}
+
+fn graph_name(action: GraphAction) -> String {
+    format!("graph {}", action.as_str())
+}
+
+fn fetch_name(kind: FetchKind) -> String {
+    format!("fetch {}", kind.as_str())
+}
+
+fn graph_bar(action: GraphAction, from_us: i64, to_us: i64, tries: &[GraphTry]) -> Bar {
+    let mut bar = Bar::new(What::Graph, graph_name(action), from_us, Some(to_us));
+    let last = tries.last().map(|t| &t.end);
+    (bar.note, bar.failed) = verdict(last, tries.len(), "not sent");
+    if let Some(first) = tries.first() {
+        bar.part("waits its turn", from_us, first.from_us);
+    }
+    for (number, t) in tries.iter().enumerate() {
+        bar.part("queue", t.from_us, t.sent_us.unwrap_or(t.to_us));
+        if let Some(sent) = t.sent_us.filter(|_| tries.len() > 1) {
+            let (note, failed) = verdict(Some(&t.end), 1, "");
+            let name = format!("try {}", number + 1);
+            bar.parts.push(Bar::new(What::Graph, name, sent, Some(t.to_us)).noted(note, failed));
+        }
+    }
+    bar
+}
+
+fn fetch_bar(kind: FetchKind, from_us: i64, to_us: i64, tries: &[Request], parse_us: Option<i64>) -> Bar {
+    let mut bar = Bar::new(What::Customer, fetch_name(kind), from_us, Some(to_us));
+    (bar.note, bar.failed) = verdict(tries.last().map(|t| &t.end), tries.len(), "not sent");
+    for (number, t) in tries.iter().enumerate() {
+        if tries.len() > 1 {
+            let (note, failed) = verdict(Some(&t.end), 1, "");
+            let name = format!("request {}", number + 1);
+            bar.parts.push(Bar::new(What::Customer, name, t.from_us, Some(t.to_us)).noted(note, failed));
+        }
+        let dialled = t.connected_us.or(t.looked_up_us);
+        if let Some(looked_up) = t.looked_up_us {
+            bar.part("look-up", t.from_us, looked_up);
+            bar.part("connect", looked_up, t.connected_us.unwrap_or(looked_up));
+        }
+        if let (Some(connected), Some(ready)) = (t.connected_us, t.ready_us) {
+            // TLS, where the URL is an https one.
+            bar.part("handshake", connected, ready);
+        }
+        let asked = t.ready_us.or(dialled).unwrap_or(t.from_us);
+        match t.head_us {
+            Some(head) => {
+                bar.part("first byte", asked, head);
+                bar.part("body", head, t.to_us);
+            }
+            None if t.ready_us.is_some() => bar.part("no answer", asked, t.to_us),
+            None => bar.part("no connection", asked, t.to_us),
+        }
+    }
+    if let Some(took) = parse_us {
+        let end = tries.last().map_or(from_us, |t| t.to_us);
+        bar.part("parse", end, end.saturating_add(took));
+    }
+    bar
+}
+
+/// How a request ended, and whether not well.
+fn verdict(last: Option<&Ended>, tries: usize, otherwise: &str) -> (String, bool) {
+    let (note, failed) = match last {
+        Some(Ended { status: Some(status), .. }) => (status.to_string(), !(200..300).contains(status)),
+        Some(Ended { failure: Some(failure), .. }) => (failure.clone(), true),
+        Some(Ended { status: None, failure: None }) | None => (otherwise.to_owned(), true),
+    };
+    (if tries > 1 { format!("{note} ({tries} requests)") } else { note }, failed)
+}
+
+/// A fact in its own words, without the first ones.
+fn said(input: &Input, without: &str) -> String {
+    let text = input.to_string();
+    text.strip_prefix(without).map_or(text.clone(), str::to_owned)
+}
+
+/// The last four characters of a number or id.
+fn tail(text: &str) -> String {
+    let keep = text.chars().count().saturating_sub(4);
+    format!("…{}", text.chars().skip(keep).collect::<String>())
+}
+
+fn us(at: CallTime) -> i64 {
+    i64::try_from(at.0.saturating_mul(1_000)).unwrap_or(i64::MAX)
+}

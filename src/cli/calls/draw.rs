@@ -1,0 +1,316 @@
+//! A waterfall as text: a head, the set-up on its own scale, then the whole call, and one line that says what was slow.
+//!
+//! Bars are as wide as the terminal allows. Colours only where asked for; without them nothing is lost, since what
+//! failed is marked `✗` and what was slowest `◀`.
+
+use std::fmt::Write as _;
+
+use super::list::plain;
+use crate::call::waterfall::{Bar, Waterfall, What};
+
+/// How to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paint {
+    Plain,
+    Ansi,
+}
+
+impl Paint {
+    pub(super) fn of(colour: bool) -> Self {
+        if colour { Self::Ansi } else { Self::Plain }
+    }
+
+    fn wrap(self, code: &str, text: &str) -> String {
+        match self {
+            Self::Ansi if !text.trim().is_empty() => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+            Self::Ansi | Self::Plain => text.to_owned(),
+        }
+    }
+}
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "31";
+const YELLOW: &str = "1;33";
+
+fn colour_of(what: What) -> &'static str {
+    match what {
+        What::Node => "35",
+        What::Graph => "36",
+        What::Customer => "34",
+        What::Media => "32",
+        What::Instruction => "37",
+        What::Person => "33",
+    }
+}
+
+const NAME: usize = 24;
+const TIME: usize = 10;
+const NOTE: usize = 26;
+/// Narrower than this nothing can be seen.
+const BAR_MIN: usize = 20;
+const BAR_MAX: usize = 120;
+/// A part of the set-up that took this share of it is named as the slow one.
+const SLOW_SHARE: i64 = 4;
+
+/// Draws a call for a terminal of `width` columns.
+pub(super) fn waterfall(fall: &Waterfall, width: usize, paint: Paint) -> String {
+    let mut text = head(fall, paint);
+    let set_up_end = fall.set_up_us();
+    // What belongs to the beginning, and what to the call as a whole.
+    let beginning = |bar: &&Bar| {
+        bar.what != What::Instruction && bar.what != What::Person && set_up_end.is_none_or(|end| bar.from_us <= end)
+    };
+    let (set_up, rest): (Vec<&Bar>, Vec<&Bar>) = fall.bars.iter().partition(beginning);
+    let slowest = slowest(&set_up, set_up_end);
+    section(&mut text, "set-up", &set_up, set_up_end, slowest.map(|s| s.bar), width, paint);
+    section(&mut text, "the call", &rest, fall.ended_us, None, width, paint);
+    if fall.left_out > 0 {
+        let _ = writeln!(text, "\n{} more are not shown", fall.left_out);
+    }
+    text.push('\n');
+    text += &verdict(fall, slowest);
+    text
+}
+
+fn head(fall: &Waterfall, paint: Paint) -> String {
+    let mut text = paint.wrap(BOLD, &format!("call {}", fall.call));
+    let _ = write!(text, "  {} → {}", plain(&fall.from), plain(&fall.to));
+    if let Some(started) = fall.started {
+        let _ = write!(text, "  {started}");
+    }
+    text.push('\n');
+    if let Some(trace) = fall.trace_id {
+        let _ = writeln!(text, "{}", paint.wrap(DIM, &format!("trace {trace}")));
+    }
+    text
+}
+
+fn section(
+    text: &mut String,
+    title: &str,
+    bars: &[&Bar],
+    end: Option<i64>,
+    slowest: Option<&Bar>,
+    width: usize,
+    paint: Paint,
+) {
+    if bars.is_empty() {
+        return;
+    }
+    let from = bars.iter().map(|b| b.from_us).min().unwrap_or_default();
+    let last = bars.iter().filter_map(|b| b.to_us).chain(bars.iter().map(|b| b.from_us)).max().unwrap_or(from);
+    // What goes on past the beginning does not squeeze it together.
+    let to = if title == "set-up" { end.map_or(last, |end| end.max(from)) } else { last.max(end.unwrap_or(last)) };
+    let room = width.saturating_sub(NAME + 2 * TIME + NOTE + 6).clamp(BAR_MIN, BAR_MAX);
+    let scale = Scale { from, to: to.max(from + 1), room };
+    let title = paint.wrap(BOLD, &format!("{title:<NAME$}"));
+    let _ = writeln!(text, "\n{title}{:>TIME$}{:>TIME$}", "at", "took");
+    for bar in bars {
+        row(text, bar, 0, &scale, slowest, paint);
+        bar.parts.iter().for_each(|part| row(text, part, 1, &scale, slowest, paint));
+    }
+}
+
+fn row(text: &mut String, bar: &Bar, depth: usize, scale: &Scale, slowest: Option<&Bar>, paint: Paint) {
+    let moment = bar.to_us == Some(bar.from_us);
+    let name = fitted(&format!("{}{}", "  ".repeat(depth), plain(&bar.name)), NAME);
+    let took = match bar.took_us() {
+        Some(_) if moment => String::new(),
+        Some(took) => time(took),
+        None => "no end".to_owned(),
+    };
+    let mark = if bar.failed { "✗ " } else { "" };
+    let note = fitted(&format!("{mark}{}", plain(&bar.note)), NOTE);
+    let is_slowest = slowest.is_some_and(|s| std::ptr::eq(s, bar));
+    let code = match (bar.failed, is_slowest) {
+        (true, _) => RED,
+        (false, true) => YELLOW,
+        (false, false) => colour_of(bar.what),
+    };
+    let note = if bar.failed { paint.wrap(RED, &note) } else { note };
+    let name = if depth > 0 { paint.wrap(DIM, &name) } else { name };
+    let line = format!(
+        "{name}{:>TIME$}{took:>TIME$}  {note}  {}{}",
+        time(bar.from_us),
+        paint.wrap(code, &scale.bar(bar.from_us, bar.to_us)),
+        if is_slowest { " ◀" } else { "" },
+    );
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+/// Microseconds to columns.
+struct Scale {
+    from: i64,
+    to: i64,
+    room: usize,
+}
+
+impl Scale {
+    /// Column of a moment, in eighths; past the end it is the end.
+    fn eighths(&self, at: i64) -> usize {
+        let (span, room) = (i128::from(self.to - self.from), self.room as i128 * 8);
+        let at = i128::from(at.clamp(self.from, self.to) - self.from);
+        usize::try_from(at * room / span).unwrap_or_default()
+    }
+
+    /// Spaces, then the bar: a moment is a diamond, what takes time at least a sliver, what goes on past the edge
+    /// ends in an arrow.
+    fn bar(&self, from: i64, to: Option<i64>) -> String {
+        let (start, end) = (self.eighths(from), self.eighths(to.unwrap_or(self.to)));
+        let column = (start / 8).min(self.room - 1);
+        let mut bar = " ".repeat(column);
+        if to == Some(from) {
+            bar.push('◆');
+            return bar;
+        }
+        // From the column it begins in; eighths are only at its end, where there are characters for them.
+        let eighths = end.saturating_sub(start).max(1);
+        bar += &"█".repeat(eighths / 8);
+        let rest = [None, Some('▏'), Some('▎'), Some('▍'), Some('▌'), Some('▋'), Some('▊'), Some('▉')];
+        bar.extend(rest.get(eighths % 8).copied().flatten());
+        if to.is_none_or(|to| to > self.to) {
+            bar.push('→');
+        }
+        bar
+    }
+}
+
+/// What took most of the set-up, where something took much of it.
+#[derive(Clone, Copy)]
+struct Slowest<'a> {
+    bar: &'a Bar,
+    within: Option<&'a Bar>,
+    took: i64,
+    of: i64,
+}
+
+fn slowest<'a>(set_up: &[&'a Bar], end: Option<i64>) -> Option<Slowest<'a>> {
+    let begin = set_up.iter().map(|b| b.from_us).min()?;
+    let end = end.or_else(|| set_up.iter().filter_map(|b| b.to_us).max())?;
+    let of = end - begin;
+    let leaves = set_up.iter().flat_map(|bar| {
+        let whole = bar.parts.is_empty().then_some((*bar, None));
+        whole.into_iter().chain(bar.parts.iter().map(|part| (part, Some(*bar))))
+    });
+    // Only what lies within the set-up made it slow, and nothing waits for what was given up.
+    let took = |bar: &Bar| bar.to_us.unwrap_or(end).min(end) - bar.from_us;
+    let (bar, within) = leaves.filter(|(bar, _)| bar.note != "closed").max_by_key(|(bar, _)| took(bar))?;
+    let took = took(bar);
+    (took > 0 && took * SLOW_SHARE >= of).then_some(Slowest { bar, within, took, of })
+}
+
+fn verdict(fall: &Waterfall, slowest: Option<Slowest<'_>>) -> String {
+    let mut text = match fall.set_up_us() {
+        Some(end) => {
+            let begin = fall.bars.iter().map(|b| b.from_us).min().unwrap_or_default();
+            format!("Set-up took {}", time(end - begin))
+        }
+        None => "The call was not answered".to_owned(),
+    };
+    if let Some(Slowest { bar, within, took, of }) = slowest {
+        let of_what = within.map_or(String::new(), |bar| format!(" of {}", plain(&bar.name)));
+        let _ = write!(text, "; {} of {} went into {}{of_what}", time(took), time(of), plain(&bar.name));
+    }
+    text.push_str(".\n");
+    match (fall.ended_us, fall.cause) {
+        (Some(ended), Some(cause)) => {
+            let _ = writeln!(text, "Ended after {}: {cause}.", time(ended));
+        }
+        _ => text.push_str("It goes on, or its node died.\n"),
+    }
+    text
+}
+
+/// A time for people: three figures and a unit.
+fn time(us: i64) -> String {
+    let sign = if us < 0 { "-" } else { "" };
+    let abs = us.unsigned_abs();
+    let (unit, name) = if abs < 1_000_000 { (1e3, "ms") } else { (1e6, "s") };
+    let amount = abs as f64 / unit;
+    let digits = match amount {
+        0.0..10.0 => 2,
+        10.0..100.0 => 1,
+        _ => 0,
+    };
+    format!("{sign}{amount:.digits$} {name}")
+}
+
+/// Exactly so many columns.
+fn fitted(text: &str, columns: usize) -> String {
+    let count = text.chars().count();
+    if count <= columns {
+        return format!("{text}{}", " ".repeat(columns - count));
+    }
+    let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Paint, time, waterfall};
+    use crate::call::waterfall::Waterfall;
+
+    /// Logs of calls with what is drawn of them beside; `UPDATE=1 cargo test --lib draws` writes what is drawn now.
+    #[test]
+    fn draws_each_log_as_it_did() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/waterfalls");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).expect("the fixtures") {
+            let log = entry.expect("an entry").path();
+            if log.extension().is_none_or(|e| e != "jsonl") {
+                continue;
+            }
+            seen += 1;
+            let fall = Waterfall::of(std::fs::read(&log).expect("a log").as_slice()).expect("it reads");
+            let drawn = format!(
+                "{}\n--- 140 columns\n{}",
+                waterfall(&fall, 80, Paint::Plain),
+                waterfall(&fall, 140, Paint::Plain)
+            );
+            let golden = log.with_extension("txt");
+            if std::env::var_os("UPDATE").is_some() {
+                std::fs::write(&golden, &drawn).expect("written");
+            }
+            let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+            assert_eq!(drawn, expected, "{}: UPDATE=1 writes what is drawn now", golden.display());
+            assert!(!drawn.contains('\u{1b}'));
+            let coloured = waterfall(&fall, 80, Paint::Ansi);
+            assert!(coloured.contains("\u{1b}[36m") && coloured.matches("\u{1b}[0m").count() > 10);
+        }
+        assert!(seen >= 3, "{seen} logs");
+    }
+
+    #[test]
+    fn any_log_is_drawn_in_any_width() {
+        let log = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/calls/retries_of_get_digits.jsonl"));
+        let lines: Vec<&str> = log.lines().collect();
+        for many in 1..=lines.len() {
+            let part = lines.get(..many).expect("so many").join("\n");
+            let fall = Waterfall::of(part.as_bytes()).expect("it reads");
+            for width in [0, 1, 79, 80, 200, 10_000] {
+                assert!(waterfall(&fall, width, Paint::Plain).ends_with(".\n"));
+            }
+        }
+    }
+
+    #[test]
+    fn times_have_three_figures_and_a_unit() {
+        let cases = [
+            (0, "0.00 ms"),
+            (-850, "-0.85 ms"),
+            (9_990, "9.99 ms"),
+            (12_345, "12.3 ms"),
+            (999_000, "999 ms"),
+            (1_234_567, "1.23 s"),
+            (21_500_000, "21.5 s"),
+            (i64::MIN, "-9223372036855 s"),
+        ];
+        for (us, expected) in cases {
+            assert_eq!(time(us), expected);
+        }
+    }
+}

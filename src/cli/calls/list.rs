@@ -1,0 +1,55 @@
+//! The latest calls as a table.
+
+use super::source::Listed;
+
+/// A line a call, under a line of headings.
+pub(super) fn table(calls: &[Listed]) -> String {
+    let mut text = format!(
+        "{:<36}  {:<24}  {:<8}  {:<5}  {:<15}  {:>8}  {}\n",
+        "call", "began", "", "from", "to", "lasted", "ended by"
+    );
+    for call in calls {
+        let lasted = call.duration_seconds.map_or_else(|| "…".to_owned(), |secs| format!("{secs} s"));
+        let cause = call.cause.as_deref().unwrap_or("(goes on, or its node died)");
+        let [began, direction, from, to, cause] =
+            [&call.started_at, &call.direction, &call.from, &call.to, cause].map(plain);
+        text += &format!(
+            "{:<36}  {began:<24}  {direction:<8}  {:<5}  {to:<15}  {lasted:>8}  {cause}\n",
+            call.call_uuid.to_string(),
+            format!("…{from}"),
+        );
+    }
+    text
+}
+
+/// A node's answer is text from outside: no control character of it reaches the terminal (R22).
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::Listed;
+    use super::table;
+
+    #[test]
+    fn a_line_a_call() {
+        let ended = Listed {
+            call_uuid: "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".parse().expect("a UUID"),
+            direction: "inbound".to_owned(),
+            from: "5678".to_owned(),
+            to: "918035737458".to_owned(),
+            started_at: "2026-11-20T06:03:11.120Z".to_owned(),
+            ended_at: Some("2026-11-20T06:03:31.520Z".to_owned()),
+            duration_seconds: Some(21),
+            cause: Some("caller_hangup\u{1b}[31m".to_owned()),
+        };
+        let open = Listed { ended_at: None, duration_seconds: None, cause: None, ..ended.clone() };
+        let expected = "\
+call                                  began                               from   to                 lasted  ended by
+3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678  918035737458         21 s  caller_hangup [31m
+3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678  918035737458            …  (goes on, or its node died)
+";
+        assert_eq!(table(&[ended, open]), expected);
+    }
+}

@@ -1,0 +1,149 @@
+//! `offhook calls`: the latest ones, and one as a waterfall: where its time went.
+//!
+//! Read from a store's file, beside a running node or without one, or asked of a node over its API (`source`). `draw`
+//! and `list` make text of it and are pure.
+
+mod draw;
+mod list;
+mod source;
+
+use std::io::IsTerminal as _;
+
+use serde_json::json;
+
+use super::{Exit, print};
+use crate::call::waterfall::{Bar, Waterfall};
+use crate::model::{CallUuid, Timestamp};
+use draw::Paint;
+use source::{Source, Where};
+
+/// `offhook calls …`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do with calls.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Command {
+    /// The latest calls, newest first
+    List(ListArgs),
+    /// One call as a waterfall: webhook, Graph, documents, media, prompts, digits, callbacks, and how long each took
+    Show(ShowArgs),
+}
+
+/// Options of `offhook calls list`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ListArgs {
+    /// How many
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    #[command(flatten)]
+    pub from: Where,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `offhook calls show`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ShowArgs {
+    /// The call's UUID, as callbacks, logs and `calls list` have it
+    #[arg(value_name = "UUID")]
+    pub call: CallUuid,
+    #[command(flatten)]
+    pub from: Where,
+    /// One JSON object a line: the call, then each bar
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs it: 0 shown, 1 no such call or nothing to ask, 2 wrong usage.
+pub fn run(args: Args) -> Exit {
+    super::run_async(async {
+        match args.command {
+            Command::List(args) => list(args).await,
+            Command::Show(args) => show(args).await,
+        }
+    })
+}
+
+async fn list(args: ListArgs) -> Exit {
+    let source = match Source::open(&args.from).await {
+        Ok(source) => source,
+        Err(exit) => return exit,
+    };
+    let calls = match source.latest(args.limit).await {
+        Ok(calls) => calls,
+        Err(exit) => return exit,
+    };
+    if args.json {
+        calls.iter().for_each(print::json);
+    } else if calls.is_empty() {
+        print::line(format_args!("no calls in {source} yet"));
+    } else {
+        print::text(&list::table(&calls));
+    }
+    Exit::Done
+}
+
+async fn show(args: ShowArgs) -> Exit {
+    let source = match Source::open(&args.from).await {
+        Ok(source) => source,
+        Err(exit) => return exit,
+    };
+    let log = match source.log(args.call).await {
+        Ok(log) => log,
+        Err(exit) => return exit,
+    };
+    if log.is_empty() {
+        return Exit::failed(format_args!(
+            "the event log of call {} is gone: [retention].event_log_days has passed",
+            args.call
+        ));
+    }
+    let fall = match Waterfall::of(log.as_slice()) {
+        Ok(fall) => fall,
+        Err(e) => return Exit::failed(format_args!("could not read the call's event log: could not {e}")),
+    };
+    if args.json {
+        objects(&fall);
+    } else {
+        print::text(&draw::waterfall(&fall, width(), Paint::of(print::colour(false))));
+    }
+    Exit::Done
+}
+
+/// The terminal's width, where there is one; else a page's.
+fn width() -> usize {
+    let terminal = std::io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
+    terminal.map_or(100, |(terminal_size::Width(columns), _)| usize::from(columns))
+}
+
+fn objects(fall: &Waterfall) {
+    print::json(&json!({
+        "event": "call",
+        "call_uuid": fall.call,
+        "trace_id": fall.trace_id,
+        "from": fall.from,
+        "to": fall.to,
+        "direction": fall.direction,
+        "started": fall.started.map(Timestamp::rfc3339),
+        "set_up_us": fall.set_up_us(),
+        "answered_us": fall.answered_us,
+        "ended_us": fall.ended_us,
+        "cause": fall.cause,
+    }));
+    for bar in &fall.bars {
+        object(bar, None);
+        bar.parts.iter().for_each(|part| object(part, Some(&bar.name)));
+    }
+}
+
+fn object(bar: &Bar, within: Option<&str>) {
+    print::json(&json!({
+        "event": "bar", "name": bar.name, "of": within, "who": bar.what.as_str(), "from_us": bar.from_us,
+        "to_us": bar.to_us, "note": bar.note, "failed": bar.failed,
+    }));
+}

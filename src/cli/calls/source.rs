@@ -1,0 +1,227 @@
+//! Where `offhook calls` reads: a store's file, or a node's API.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::{Deserialize, Serialize};
+
+use super::super::{Exit, config};
+use crate::config::Secret;
+use crate::egress::{Egress, EgressConfig, EgressRequest, Guard, Want};
+use crate::model::CallUuid;
+use crate::sim::world;
+use crate::store::{Archive, CallRecord, StoreError};
+
+/// Where to read; at most one.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Where {
+    /// The store of this configuration
+    #[arg(long, value_name = "FILE", group = "where")]
+    pub config: Option<PathBuf>,
+    /// The store in this folder [default: ./offhook.toml's, else ./offhook-data, else the running `offhook dev`'s]
+    #[arg(long, value_name = "DIR", group = "where")]
+    pub data_dir: Option<PathBuf>,
+    /// Ask this node over its API instead
+    #[arg(long, value_name = "URL", group = "where")]
+    pub node: Option<url::Url>,
+    /// An API key of the node's [default for a node on loopback: that of `offhook dev`]
+    #[arg(long, value_name = "KEY", env = "OFFHOOK_API_KEY", hide_env_values = true, requires = "node")]
+    pub api_key: Option<Secret>,
+}
+
+/// A call as `calls list` has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Listed {
+    pub(super) call_uuid: CallUuid,
+    pub(super) direction: String,
+    /// The last four digits only.
+    pub(super) from: String,
+    pub(super) to: String,
+    /// RFC 3339.
+    pub(super) started_at: String,
+    /// None: it goes on, or its node died.
+    pub(super) ended_at: Option<String>,
+    pub(super) duration_seconds: Option<u64>,
+    pub(super) cause: Option<String>,
+}
+
+/// An opened one.
+pub(super) enum Source {
+    File { file: PathBuf, archive: Archive },
+    Node { base: String, key: Secret, egress: Box<Egress> },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file, .. } => write!(f, "{}", file.display()),
+            Self::Node { base, .. } => f.write_str(base),
+        }
+    }
+}
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A call's log at most, as the node keeps it, with room for what came after the call.
+const LOG_BYTES_MAX: usize = 16 << 20;
+const STORE: &str = "offhook.db";
+
+impl Source {
+    pub(super) async fn open(at: &Where) -> Result<Self, Exit> {
+        if let Some(node) = &at.node {
+            return Self::of_node(node, at.api_key.clone());
+        }
+        let file = match (&at.config, &at.data_dir) {
+            (Some(config), _) => config::load(config)?.store.file,
+            (None, Some(folder)) => folder.join(STORE),
+            (None, None) => by_default()?,
+        };
+        let archive = Archive::open(&file).await.map_err(|e| match e {
+            StoreError::Open { .. } => Exit::failed(format_args!(
+                "{e}\nname the folder with --data-dir, the configuration with --config, or a node with --node"
+            )),
+            other => Exit::failed(other),
+        })?;
+        Ok(Self::File { file, archive })
+    }
+
+    fn of_node(node: &url::Url, key: Option<Secret>) -> Result<Self, Exit> {
+        let loopback = match node.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        let key = match key {
+            Some(key) => key,
+            None if loopback => Secret::new(world::API_KEY),
+            None => return Err(Exit::usage("--node needs an API key: --api-key KEY, or OFFHOOK_API_KEY")),
+        };
+        // One's own node may be anywhere.
+        let egress = Egress::new(EgressConfig::new(Guard::new(true, Vec::new())));
+        let egress = egress.map_err(|e| Exit::failed(format_args!("could not set up TLS: {e}")))?;
+        Ok(Self::Node { base: node.as_str().trim_end_matches('/').to_owned(), key, egress: Box::new(egress) })
+    }
+
+    /// The latest calls, newest first.
+    pub(super) async fn latest(&self, limit: u32) -> Result<Vec<Listed>, Exit> {
+        match self {
+            Self::File { archive, .. } => {
+                let calls = archive.latest(limit).await.map_err(Exit::failed)?;
+                Ok(calls.iter().map(Listed::of).collect())
+            }
+            Self::Node { base, .. } => {
+                #[derive(Deserialize)]
+                struct Page {
+                    items: Vec<Listed>,
+                }
+                let body = self.ask(&format!("/api/v1/calls/?limit={}", limit.min(200))).await?;
+                let body =
+                    body.ok_or_else(|| Exit::failed(format_args!("{base} has no list of calls: is it older?")))?;
+                let page: Page = serde_json::from_slice(&body)
+                    .map_err(|e| Exit::failed(format_args!("{base} gave a list that can't be read: {e}")))?;
+                Ok(page.items.into_iter().map(|call| Listed { from: tail(&call.from), ..call }).collect())
+            }
+        }
+    }
+
+    /// A call's event log.
+    pub(super) async fn log(&self, call: CallUuid) -> Result<Vec<u8>, Exit> {
+        let unknown = || {
+            Exit::failed(format_args!("there is no call {call} in {self}; `offhook calls list` shows those there are"))
+        };
+        match self {
+            Self::File { archive, .. } => {
+                let lines = archive.events(call).await.map_err(Exit::failed)?.ok_or_else(unknown)?;
+                Ok(lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect())
+            }
+            Self::Node { .. } => {
+                let body = self.ask(&format!("/api/v1/calls/{call}/events")).await?;
+                body.map(|body| body.to_vec()).ok_or_else(unknown)
+            }
+        }
+    }
+
+    /// Asks a node; none where it has nothing there.
+    async fn ask(&self, path: &str) -> Result<Option<Bytes>, Exit> {
+        let Self::Node { base, key, egress } = self else { return Ok(None) };
+        let url = egress.url(&format!("{base}{path}")).map_err(|e| Exit::usage(format_args!("--node {base}: {e}")))?;
+        let mut headers = HeaderMap::new();
+        let mut value = HeaderValue::try_from(key.reveal())
+            .map_err(|_| Exit::usage("the API key can't stand in a header: see --api-key"))?;
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_static("x-api-key"), value);
+        let ask = EgressRequest {
+            method: Method::GET,
+            url: &url,
+            headers,
+            body: Bytes::new(),
+            connect: ANSWER_WITHIN,
+            read: ANSWER_WITHIN,
+            want: Want::Body { max: LOG_BYTES_MAX },
+        };
+        let answer = egress.request(ask).await.map_err(|e| Exit::failed(format_args!("could not {e}")))?;
+        match answer.status.as_u16() {
+            200 => Ok(Some(answer.body)),
+            404 => Ok(None),
+            401 => Err(Exit::failed(format_args!("{base} does not know this API key: see --api-key"))),
+            status => Err(Exit::failed(format_args!("{base} answered {status}"))),
+        }
+    }
+}
+
+impl Listed {
+    fn of(record: &CallRecord) -> Self {
+        let (start, end) = (&record.start, record.end.as_ref());
+        Self {
+            call_uuid: start.call,
+            direction: start.direction.as_str().to_owned(),
+            from: tail(&start.from),
+            to: start.to.clone(),
+            started_at: start.started.rfc3339(),
+            ended_at: end.map(|e| e.ended.rfc3339()),
+            duration_seconds: end.map(|e| e.duration_secs),
+            cause: end.map(|e| e.cause.clone()),
+        }
+    }
+}
+
+/// The last four characters of a number or id.
+fn tail(text: &str) -> String {
+    let keep = text.chars().count().saturating_sub(4);
+    text.chars().skip(keep).collect()
+}
+
+/// A production node's store where its configuration or its data is here; else that of the `offhook dev` that was
+/// started last and runs.
+fn by_default() -> Result<PathBuf, Exit> {
+    let configured = Path::new("offhook.toml");
+    if configured.exists() {
+        return Ok(config::load(configured)?.store.file);
+    }
+    let data = Path::new("offhook-data").join(STORE);
+    if data.exists() {
+        return Ok(data);
+    }
+    running_dev().ok_or_else(|| {
+        Exit::failed(
+            "there is no offhook.toml and no offhook-data here, and no `offhook dev` runs\nname the folder with \
+             --data-dir, the configuration with --config, or a node with --node",
+        )
+    })
+}
+
+fn running_dev() -> Option<PathBuf> {
+    let folders = std::fs::read_dir(std::env::temp_dir()).ok()?;
+    let stores = folders.flatten().filter_map(|folder| {
+        let pid = crate::node::dev::process_of(&folder.file_name().to_string_lossy())?;
+        let store = folder.path().join(STORE);
+        let made = folder.metadata().and_then(|m| m.created().or_else(|_| m.modified()));
+        let runs = Path::new("/proc").join(pid.to_string()).exists();
+        (runs && store.exists()).then(|| (made.unwrap_or(SystemTime::UNIX_EPOCH), store))
+    });
+    stores.max().map(|(_, store)| store)
+}

@@ -1,0 +1,117 @@
+//! Where a call's time went: the event log, `offhook calls`, and `traceparent` to the customer's server.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::app::App;
+use crate::support::http;
+use crate::support::meta::{Graph, connect, silent_offer, terminate};
+use crate::support::node::{API_KEY, Node, Wanted};
+
+async fn offhook(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    command.args(args).env_remove("RUST_LOG").env_remove("OFFHOOK_API_KEY").stdin(std::process::Stdio::null());
+    tokio::task::spawn_blocking(move || command.output().expect("run offhook")).await.expect("its output")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_call_shows_what_was_slow() {
+    let app = App::start().await;
+    let menu = app.url("/menu");
+    app.xml("/answer", format!("<Response><GetInput action=\"{menu}\" executionTimeout=\"60\"/></Response>"));
+    app.xml("/hangup", "");
+    app.slow("/answer", Duration::from_millis(400));
+    let graph = Graph::start().await;
+    let failed = std::sync::atomic::AtomicBool::new(false);
+    graph.script(move |asked| {
+        let first = asked["action"] == "accept" && !failed.swap(true, std::sync::atomic::Ordering::SeqCst);
+        first.then(|| (503, "{}".to_owned()))
+    });
+    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
+    wanted.hangup_url = app.url("/hangup");
+    wanted.accept_wait_ms = 0;
+    let node = Node::start(&wanted).await;
+    let wacid = connect(&node, &silent_offer()).await;
+    node.until_metric("offhook_graph_request_seconds_count", &[("action", "accept"), ("status", "200")], 1.0).await;
+    terminate(&node, &wacid).await;
+    let hangup = app.wait("/hangup").await;
+    let uuid = hangup.param("CallUUID").to_owned();
+    node.record(&uuid).await;
+
+    // One trace, a span each: in the requests, in the log's head, in the logs of the node.
+    let trace_id = uuid.replace('-', "");
+    let parents: Vec<String> =
+        app.seen().iter().map(|s| s.headers["traceparent"].to_str().expect("text").to_owned()).collect();
+    assert!(parents.iter().all(|p| p.starts_with(&format!("00-{trace_id}-")) && p.ends_with("-01")), "{parents:?}");
+    assert!(parents.len() >= 2 && parents[0] != parents[1]);
+    assert!(node.log().contains(&format!("\"trace_id\":\"{trace_id}\"")));
+    let log = http::send("GET", &format!("{}/api/v1/calls/{uuid}/events", node.public), &[("x-api-key", API_KEY)], "")
+        .await
+        .text();
+    let head: Value = serde_json::from_str(log.lines().next().expect("a head")).expect("JSON");
+    assert_eq!(head["trace_id"], trace_id.as_str());
+    let span = parents[0].split('-').nth(2).expect("a span");
+    assert!(log.lines().any(|l| l.starts_with("{\"trace\":\"fetch\"") && l.contains(span)), "{log}");
+
+    // The log still replays.
+    let file = node.dir.path().join("call.jsonl");
+    std::fs::write(&file, &log).expect("written");
+    let replayed = offhook(&["replay", file.to_str().expect("a path")]).await;
+    assert_eq!(replayed.status.code(), Some(0), "{}", text(&replayed.stderr));
+
+    // The same call by folder, by configuration and over the API.
+    let dir = node.dir.path().to_str().expect("a path").to_owned();
+    let config = format!("{dir}/offhook.toml");
+    let ways =
+        [vec!["--data-dir", &dir], vec!["--config", &config], vec!["--node", &node.public, "--api-key", API_KEY]];
+    for way in &ways {
+        let shown = offhook(&[&["calls", "show", &uuid], way.as_slice()].concat()).await;
+        let out = text(&shown.stdout);
+        assert_eq!(shown.status.code(), Some(0), "{way:?}: {}", text(&shown.stderr));
+        for part in ["webhook", "admission", "graph pre_accept", "fetch answer", "first byte", "graph accept", "try 1"]
+        {
+            assert!(out.contains(part), "{part} of {way:?}:\n{out}");
+        }
+        assert!(out.contains("went into first byte of fetch answer"), "{out}");
+        assert!(out.contains("✗ 503") && out.contains("caller_hangup"), "{out}");
+        assert!(!out.contains('\u{1b}') && !out.contains("919412341234"), "{out}");
+
+        let listed = offhook(&[&["calls", "list", "--json"], way.as_slice()].concat()).await;
+        let call: Value = serde_json::from_slice(&listed.stdout).expect("one call");
+        assert_eq!(
+            (&call["callUuid"], &call["from"], &call["cause"]),
+            (&uuid.as_str().into(), &"1234".into(), &"caller_hangup".into())
+        );
+        let table = text(&offhook(&[&["calls", "list"], way.as_slice()].concat()).await.stdout);
+        assert!(table.contains(&uuid) && table.contains("…1234"), "{table}");
+    }
+    let json = offhook(&["calls", "show", &uuid, "--data-dir", &dir, "--json"]).await;
+    let objects: Vec<Value> =
+        text(&json.stdout).lines().map(|l| serde_json::from_str(l).expect("an object a line")).collect();
+    let first_byte = objects.iter().find(|o| o["name"] == "first byte" && o["of"] == "fetch answer").expect("a bar");
+    let took = first_byte["to_us"].as_i64().expect("us") - first_byte["from_us"].as_i64().expect("us");
+    assert!((400_000..5_000_000).contains(&took), "{took}");
+
+    // What can't be shown is said.
+    let unknown = "00000000-0000-4000-8000-000000000000";
+    for (args, code, part) in [
+        (vec!["calls", "show", unknown, "--data-dir", &dir], 1, "there is no call"),
+        (vec!["calls", "show", unknown, "--node", &node.public, "--api-key", API_KEY], 1, "there is no call"),
+        (vec!["calls", "show", &uuid, "--node", &node.public, "--api-key", "wrong"], 1, "does not know this API key"),
+        (vec!["calls", "show", &uuid, "--data-dir", "/nowhere"], 1, "could not open the store"),
+        (vec!["calls", "show", "not-a-uuid", "--data-dir", &dir], 2, "not-a-uuid"),
+        (vec!["calls", "show", &uuid, "--data-dir", &dir, "--node", &node.public], 2, "cannot be used with"),
+        (vec!["calls", "show", &uuid, "--node", "https://calls.example.com"], 2, "--api-key"),
+        (vec!["calls", "list", "--limit", "0", "--data-dir", &dir], 2, "--limit"),
+    ] {
+        let out = offhook(&args).await;
+        assert_eq!(out.status.code(), Some(code), "{args:?}: {}", text(&out.stderr));
+        assert!(text(&out.stderr).contains(part), "{args:?}: {}", text(&out.stderr));
+    }
+}
