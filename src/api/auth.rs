@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn basic_takes_both_tokens_and_nothing_else() {
+    fn r15_basic_takes_both_tokens_and_nothing_else() {
         let accounts = accounts();
         let encoded = |text: &str| STANDARD.encode(text);
         let cases = [
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_have_an_account_and_a_role() {
+    fn r15_keys_have_an_account_and_a_role() {
         let accounts = accounts();
         let role = |key: &str| accounts.key(&header("x-api-key", key)).map(|m| (m.scope.auth_id().to_string(), m.role));
         assert_eq!(role("one"), Some((ID.to_owned(), Role::Owner)));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_limited_by_address() {
+    fn r15_failures_are_limited_by_address() {
         let guard = Guard::default();
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
         let refused = (0..70).filter(|_| guard.failed(ip("203.0.113.1")) != Denied::Unknown).count();

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -61,8 +62,10 @@ pub(super) enum BadHead {
     LengthAndChunking,
     TwoLengths,
     BareLineFeed,
-    /// Chunked and behind another request: what it looked like is not known.
-    PipelinedChunking,
+    /// A body comes with it, and it stood behind another request: what it looked like is not known.
+    Pipelined,
+    /// A transfer coding other than `chunked`, or more than one.
+    Coding,
 }
 
 impl Conn {
@@ -152,11 +155,18 @@ impl Conn {
         }
     }
 
-    /// What is wrong with the head of the HTTP/1 request that just came, as it was on the wire.
-    pub(super) fn bad_head(&self, chunked: bool) -> Option<BadHead> {
+    /// What is wrong with the head of the HTTP/1 request that just came, as it was on the wire. `headers` is what
+    /// hyper made of it.
+    pub(super) fn bad_head(&self, headers: &HeaderMap) -> Option<BadHead> {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let chunked = match (codings.next(), codings.next()) {
+            (None, _) => false,
+            (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
+            _ => return Some(BadHead::Coding),
+        };
         let head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
         if !head.whole {
-            return chunked.then_some(BadHead::PipelinedChunking);
+            return (chunked || headers.contains_key(header::CONTENT_LENGTH)).then_some(BadHead::Pipelined);
         }
         let mut lengths = 0;
         for line in head.bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
@@ -302,11 +312,13 @@ impl AsyncWrite for Watched {
 mod tests {
     use std::time::Duration;
 
+    use http::{HeaderMap, HeaderValue, header};
+
     use super::{BadHead, Clock, Conn, HttpLimits};
     use crate::model::Timestamp;
 
     #[test]
-    fn heads_that_hyper_repairs_are_seen() {
+    fn r14_heads_that_hyper_repairs_are_seen() {
         let cases: &[(&[&str], bool, Option<BadHead>)] = &[
             (&["POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc"], false, None),
             (
@@ -318,7 +330,7 @@ mod tests {
             (&["POST / HTTP/1.1\r\nhost: a\n\r\n"], false, Some(BadHead::BareLineFeed)),
             (&["POST / HTTP/1.1\nhost: a\n\n"], false, Some(BadHead::BareLineFeed)),
             (&["POST / HTTP/1.1\r\nhost: a\r\n\r\ncontent-length: 1\n\ncontent-length: 2\n"], false, None),
-            (&[""], true, Some(BadHead::PipelinedChunking)),
+            (&[""], true, Some(BadHead::Pipelined)),
             (&["GET / HTT"], false, None),
             (&["\r\n\r\n", "POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\n"], true, Some(BadHead::LengthAndChunking)),
         ];
@@ -326,7 +338,16 @@ mod tests {
             let clock = Clock::stepped(Timestamp::default());
             let conn = Conn::new(&clock, clock.now());
             reads.iter().for_each(|r| conn.read(r.as_bytes()));
-            assert_eq!(conn.bad_head(*chunked), *expected, "{reads:?}");
+            let mut headers = HeaderMap::new();
+            if *chunked {
+                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("Chunked"));
+            }
+            assert_eq!(conn.bad_head(&headers), *expected, "{reads:?}");
+            headers.append(header::TRANSFER_ENCODING, HeaderValue::from_static("gzip"));
+            assert_eq!(conn.bad_head(&headers), Some(BadHead::Coding), "{reads:?}");
+            let length = HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("3"))]);
+            let unseen = reads.concat().trim().is_empty().then_some(BadHead::Pipelined);
+            assert!(unseen.is_none() || conn.bad_head(&length) == unseen, "{reads:?}");
         }
     }
 

@@ -253,13 +253,14 @@ impl Server {
 
 /// The answer to a request that is out of bounds or not well-formed (R14); the connection ends with it.
 fn refusal(request: &Request<Incoming>, conn: &Conn) -> Option<Response<Body>> {
-    let (status, code, message) = if request.uri().path_and_query().is_some_and(|p| p.as_str().len() > URI_BYTES_MAX) {
+    let (status, code, message) = if uri_bytes(request.uri()) > URI_BYTES_MAX {
         (StatusCode::URI_TOO_LONG, "uri_too_long", "the request target is longer than 8 KiB".to_owned())
     } else if request.version() < Version::HTTP_2 {
         let hosts = request.headers().get_all(header::HOST).iter().count();
-        let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let what = match conn.bad_head(chunked) {
+        let what = match conn.bad_head(request.headers()) {
             Some(bad) => format!("the head of the request is not acceptable: {bad:?}"),
+            // hyper takes `CONNECT` and a bare authority.
+            None if request.uri().path().is_empty() => "the request target has no path".to_owned(),
             None if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) => {
                 "exactly one Host is wanted".to_owned()
             }
@@ -275,6 +276,12 @@ fn refusal(request: &Request<Incoming>, conn: &Conn) -> Option<Response<Body>> {
     let mut response = error::json(status, code, &message, None);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     Some(response)
+}
+
+/// The length of a request target, that of its authority (absolute form) included.
+fn uri_bytes(uri: &http::Uri) -> usize {
+    let authority = uri.authority().map_or(0, |a| a.as_str().len());
+    authority + uri.path_and_query().map_or(0, |p| p.as_str().len())
 }
 
 /// Whose request it is: the peer, or, where that is a trusted proxy, the last address in `X-Forwarded-For` that

@@ -72,7 +72,7 @@ fn status(answer: &str) -> &str {
 }
 
 #[tokio::test]
-async fn requests_are_bounded_and_dispatched() {
+async fn r14_requests_are_bounded_and_dispatched() {
     let server = start(HttpLimits::default()).await;
     let close = "host: a\r\nconnection: close\r\n";
     let fields: String = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect();
@@ -137,7 +137,7 @@ async fn requests_are_bounded_and_dispatched() {
 }
 
 #[tokio::test]
-async fn slow_and_idle_peers_go() {
+async fn r10_slow_and_idle_peers_go() {
     let ms = Duration::from_millis;
     let limits = HttpLimits { head: ms(80), idle: ms(80), stalled: ms(80), ..HttpLimits::default() };
     let server = start(limits).await;
@@ -192,7 +192,7 @@ async fn r10_an_http2_peer_that_opens_no_window_goes() {
 }
 
 #[tokio::test]
-async fn the_longest_idle_connection_makes_room() {
+async fn r10_the_longest_idle_connection_makes_room() {
     let server = start(HttpLimits { connections: 2, ..HttpLimits::default() }).await;
     let ask = b"GET /peer HTTP/1.1\r\nhost: a\r\n\r\n";
     let mut first = connect(server.at).await;
@@ -228,7 +228,7 @@ async fn cancelling_lets_a_request_end_and_closes_the_rest() {
 }
 
 #[test]
-fn only_trusted_proxies_are_believed() {
+fn r14_only_trusted_proxies_are_believed() {
     let trusted: Vec<ipnet::IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
     let of = |from: &str, forwarded: &[&str]| {
         let mut headers = HeaderMap::new();
