@@ -161,7 +161,8 @@ fn masked(line: &str, mark: Range<usize>, unparsed: bool) -> (String, Range<usiz
     (shown, columns.unwrap_or(count..count + 1))
 }
 
-/// From which byte on a line is not shown whatever it is: the value of a key that sounds like a secret, or a line
+/// From which byte on a line is not shown whatever it is: the value of a key that sounds like a secret, a table
+/// (secrets have that form), a URL with somebody's name in it, or a line
 /// that is neither a key nor a header, such as one of a text over several lines.
 fn hidden_from(line: &str, unparsed: bool) -> usize {
     if unparsed {
@@ -179,7 +180,9 @@ fn hidden_from(line: &str, unparsed: bool) -> usize {
     let (key, value) = line.split_at(equals);
     let key = key.to_lowercase();
     let secretive = ["secret", "token", "password", "key"].iter().any(|word| key.contains(word));
-    if secretive || value.contains("\"\"\"") || value.contains("'''") {
+    // An `@`: what stands before it in a URL may be a password.
+    let table = value[1..].trim_start().starts_with('{');
+    if secretive || table || value.contains('@') || value.contains("\"\"\"") || value.contains("'''") {
         let gap = value.len() - value[1..].trim_start().len();
         return equals + gap;
     }

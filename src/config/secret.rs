@@ -44,7 +44,7 @@ mod tests {
     use super::Secret;
 
     #[test]
-    fn debug_shows_nothing_of_it() {
+    fn r22_debug_shows_nothing_of_it() {
         let secret = Secret::new("canary");
         assert_eq!(format!("{secret:?} {:#?}", Some(&secret)).matches("canary").count(), 0);
         assert_eq!(secret.reveal(), "canary");

@@ -3,6 +3,7 @@
 //! Connections are kept alive. At most 64 requests are under way per phone number, a bounded number wait, and each
 //! try ends within its time (R6). Tokens travel in one header, marked sensitive, and stand in no log.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -148,6 +149,8 @@ impl std::fmt::Debug for Graph {
 
 /// Longest answer that is read, in bytes; real ones have a few hundred.
 const ANSWER_MAX: usize = 64 * 1024;
+/// A token that is shorter is none, and would be found in any text.
+const TOKEN_MIN: usize = 8;
 /// Connections kept without use: a little under what load balancers allow.
 const IDLE_MAX: Duration = Duration::from_secs(55);
 
@@ -315,7 +318,22 @@ impl Graph {
         let status = answer.status().as_u16();
         let after = retry_after(answer.headers());
         let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|_| Fault::Broken)?;
-        Ok((status, classify(sending.action, status, after, &body.to_bytes())))
+        let body = body.to_bytes();
+        let told = self.without_tokens(&body, sending);
+        Ok((status, classify(sending.action, status, after, &told)))
+    }
+
+    /// What Graph said, our tokens left out of it: it quotes a malformed one, and what it says is logged (R22).
+    fn without_tokens<'a>(&self, body: &'a [u8], sending: &Sending) -> Cow<'a, [u8]> {
+        let sent = sending.headers.get(AUTHORIZATION).and_then(|h| std::str::from_utf8(h.as_bytes()).ok());
+        let sent = sent.and_then(|h| h.strip_prefix("Bearer ")).unwrap_or_default();
+        let mut told = Cow::Borrowed(body);
+        for token in [sent, self.config.token.reveal()].into_iter().filter(|token| token.len() >= TOKEN_MIN) {
+            if told.windows(token.len()).any(|w| w == token.as_bytes()) {
+                told = Cow::Owned(String::from_utf8_lossy(&told).replace(token, "(token)").into_bytes());
+            }
+        }
+        told
     }
 }
 

@@ -224,7 +224,7 @@ mod tests {
     const HOSTILE: &str = "a\r\nb\u{1b}[31m\u{9b}c\u{202e}d\u{2028}e\"\\";
 
     #[test]
-    fn one_event_is_one_line_whatever_is_in_it() {
+    fn r22_one_event_is_one_line_whatever_is_in_it() {
         for format in [LogFormat::Json, LogFormat::Pretty] {
             let text = logged(format, Clock::real(), || {
                 let span = tracing::info_span!("call", call_uuid = "0", alias = HOSTILE);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_are_heard_below_info_only_by_name() {
+    fn r22_libraries_are_heard_below_info_only_by_name() {
         let of = |level, rust_log: Option<&str>| {
             let settings = LogSettings { format: LogFormat::Json, level, otherwise: LogLevel::Warn };
             filter(settings, rust_log).to_string()
@@ -260,14 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn callers_show_their_last_digits_only() {
+    fn r22_callers_show_their_last_digits_only() {
         let from = E164::parse("919812345678").expect("a number");
         let text = logged(LogFormat::Pretty, Clock::real(), || tracing::info!(?from, "offered"));
         assert!(text.contains("5678") && !text.contains("9198"), "{text}");
     }
 
     #[test]
-    fn a_kind_of_line_is_bounded_a_second() {
+    fn r22_a_kind_of_line_is_bounded_a_second() {
         let clock = Clock::stepped(Timestamp::default());
         let at = clock.clone();
         let before = super::left_out();

@@ -56,3 +56,24 @@ pub async fn try_send(
 pub async fn get(url: &str) -> Answer {
     send("GET", url, &[], Bytes::new()).await
 }
+
+/// What [`raw`] gives behind the answer where the connection stays open.
+pub const OPEN: &str = "(still open)";
+
+/// Sends bytes as they are and reads until the server closes the connection, for three seconds at most.
+pub async fn raw(base: &str, bytes: &[u8]) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    #[allow(clippy::disallowed_methods, reason = "a test asks its own node")]
+    let stream = tokio::net::TcpStream::connect(base.trim_start_matches("http://")).await.expect("connect");
+    let (mut from, mut to) = stream.into_split();
+    let bytes = bytes.to_vec();
+    // It may answer, and close, before all is written.
+    let writing = tokio::spawn(async move { to.write_all(&bytes).await.map(|()| to) });
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(3), from.read_to_end(&mut answer)).await;
+    writing.abort();
+    if read.is_err() {
+        answer.extend_from_slice(OPEN.as_bytes());
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}

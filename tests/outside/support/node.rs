@@ -23,6 +23,8 @@ pub struct Wanted {
     pub answer_url: String,
     pub fallback_url: String,
     pub hangup_url: String,
+    /// More lines for `[listen]`.
+    pub listen: String,
     /// More lines for `[[number]]`.
     pub number_extra: String,
     /// More TOML at the end.
@@ -45,6 +47,7 @@ impl Wanted {
             answer_url: answer_url.to_owned(),
             fallback_url: String::new(),
             hangup_url: String::new(),
+            listen: String::new(),
             number_extra: String::new(),
             extra: String::new(),
             accept_wait_ms: 3000,
@@ -74,6 +77,7 @@ public = "127.0.0.1:{public}"
 admin = "127.0.0.1:{admin}"
 media = "127.0.0.1:{media}"
 media_ports = {media_ports}
+{listen}
 [public]
 base_url = "http://127.0.0.1:{public}"
 media_ips = ["127.0.0.1"]
@@ -111,6 +115,7 @@ answer_url = "{answer_url}"
 {number}
 {extra}
 "#,
+            listen = self.listen,
             accept_wait = self.accept_wait_ms,
             graph = self.graph_url,
             dir = dir.display(),
@@ -141,7 +146,8 @@ pub fn free_port() -> u16 {
     free(|at| std::net::TcpListener::bind(at).is_ok())
 }
 
-fn free_udp_port() -> u16 {
+/// A free UDP port of the loopback.
+pub fn free_udp_port() -> u16 {
     free(|at| std::net::UdpSocket::bind(at).is_ok())
 }
 
@@ -256,6 +262,11 @@ impl Node {
         let signature = super::sign(APP_SECRET, body.as_bytes());
         let url = format!("{}/webhooks/meta", self.public);
         http::send("POST", &url, &[("x-hub-signature-256", &signature)], body.to_owned()).await
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, name: &str) {

@@ -1,0 +1,515 @@
+//! What must not get out, whatever strangers do: secrets, callers' numbers, more lines than events, more series than
+//! there are words (R17, R22, R23). Each secret is a canary; every byte that the program gives is searched for them.
+
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use offhook::sim::{CallScript, HangupRule, Happened, Sim, SimOptions, caller};
+use serde_json::json;
+
+use crate::support::app::App;
+use crate::support::http::{self, raw};
+use crate::support::meta::{Graph, connect_body, silent_offer, terminate, wacid};
+use crate::support::node::{AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, free_port, free_udp_port};
+use crate::support::sign;
+
+/// What the node is told and must keep to itself.
+struct Canaries {
+    all: Vec<(&'static str, String)>,
+}
+
+impl Canaries {
+    fn new() -> Self {
+        let names = [
+            "app_secret",
+            "app_secret_previous",
+            "verify_token",
+            "access_token",
+            "waba_token",
+            "auth_token",
+            "auth_token_previous",
+            "api_key",
+            "agent_key",
+            "password",
+            "secret_key",
+            "speech_key",
+        ];
+        Self { all: names.map(|name| (name, format!("CANARY{}", uuid::Uuid::new_v4().simple()))).to_vec() }
+    }
+
+    fn of(&self, name: &str) -> &str {
+        &self.all.iter().find(|(known, _)| *known == name).expect("a canary").1
+    }
+
+    /// Fails if one stands in `bytes`, as it is, in base64 or in hex.
+    fn none_in(&self, what: &str, bytes: &[u8]) {
+        use base64::Engine as _;
+        let text = String::from_utf8_lossy(bytes);
+        for (name, value) in &self.all {
+            // Its middle, whatever stands around it: base64 goes by threes.
+            let inside = base64::engine::general_purpose::STANDARD.encode(value.get(2..32).expect("long enough"));
+            for form in [value.clone(), hex::encode(value), inside] {
+                let found = text.find(&form);
+                assert!(found.is_none(), "{name} stands in {what}: {}", around(&text, found.unwrap_or_default()));
+            }
+        }
+    }
+
+    fn toml(&self, graph: &str, app: &App, public: u16, admin: u16, media: u16, dir: &std::path::Path) -> String {
+        let of = |name| self.of(name);
+        format!(
+            r#"
+[listen]
+public = "127.0.0.1:{public}"
+admin = "127.0.0.1:{admin}"
+media = "127.0.0.1:{media}"
+media_ports = 4
+[public]
+base_url = "http://127.0.0.1:{public}"
+media_ips = ["127.0.0.1"]
+[meta]
+graph_url = "{graph}"
+app_secret = "{}"
+app_secret_previous = "{}"
+verify_token = "{}"
+access_token = {{ env = "CANARY_ACCESS_TOKEN" }}
+[store]
+url = "sqlite://{dir}/offhook.db"
+secret_key = "{}"
+[answer]
+allow_insecure = true
+timeout_ms = 2000
+[limits]
+drain_seconds = 1
+[speech.openai]
+url = "http://127.0.0.1:9/v1"
+api_key = "{}"
+[[account]]
+auth_id = "{AUTH_ID}"
+auth_token = "{}"
+auth_token_previous = "{}"
+cps = 100
+api_keys = ["{}", {{ key = "{}", role = "agent" }}]
+[[user]]
+name = "asha"
+password = "{}"
+account = "{AUTH_ID}"
+role = "owner"
+[[waba]]
+id = "1029384756"
+account = "{AUTH_ID}"
+access_token = "{}"
+[[number]]
+number = "{NUMBER}"
+phone_number_id = "{PHONE_NUMBER_ID}"
+waba = "1029384756"
+calling_enabled = true
+answer_url = "{}"
+fallback_url = "{}"
+hangup_url = "{}"
+"#,
+            of("app_secret"),
+            of("app_secret_previous"),
+            of("verify_token"),
+            of("secret_key"),
+            of("speech_key"),
+            of("auth_token"),
+            of("auth_token_previous"),
+            of("api_key"),
+            of("agent_key"),
+            of("password"),
+            of("waba_token"),
+            app.url("/answer"),
+            app.url("/fallback"),
+            app.url("/hangup"),
+            dir = dir.display(),
+        )
+    }
+}
+
+/// Some text around a place.
+fn around(text: &str, at: usize) -> String {
+    let from = text.floor_char_boundary(at.saturating_sub(300));
+    text.get(from..text.floor_char_boundary(at + 100)).unwrap_or_default().to_owned()
+}
+
+/// A node whose every byte is kept.
+struct Watched {
+    child: Child,
+    said: Arc<Mutex<Vec<u8>>>,
+    public: String,
+    admin: String,
+    dir: tempfile::TempDir,
+    /// Connections to what the environment calls a proxy.
+    proxied: Arc<AtomicUsize>,
+}
+
+impl Watched {
+    async fn start(canaries: &Canaries, graph: &str, app: &App, logging: &[&str], rust_log: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (public, admin) = (free_port(), free_port());
+        let config = dir.path().join("offhook.toml");
+        let toml = canaries.toml(graph, app, public, admin, free_udp_port(), dir.path());
+        std::fs::write(&config, toml).unwrap();
+        let (proxied, proxy) = proxy().await;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+        command.args(logging).args(["serve", "--config"]).arg(&config).stdin(Stdio::null());
+        command.env_remove("RUST_LOG").env("CANARY_ACCESS_TOKEN", canaries.of("access_token"));
+        for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env(name, &proxy);
+        }
+        if let Some(filter) = rust_log {
+            command.env("RUST_LOG", filter);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let streams: [Box<dyn std::io::Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for mut stream in streams {
+            let said = said.clone();
+            std::thread::spawn(move || {
+                let mut room = [0; 8_192];
+                while let Ok(n @ 1..) = stream.read(&mut room) {
+                    said.lock().unwrap().extend_from_slice(&room[..n]);
+                }
+            });
+        }
+        let (public, admin) = (format!("http://127.0.0.1:{public}"), format!("http://127.0.0.1:{admin}"));
+        let node = Self { child, said, public, admin, dir, proxied };
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..1_500 {
+            every.tick().await;
+            let ready = http::try_send("GET", &format!("{}/readyz", node.admin), &[], "").await;
+            if ready.is_ok_and(|a| a.status == 200) {
+                return node;
+            }
+        }
+        panic!("not ready after 30 s: {}", String::from_utf8_lossy(&node.said()));
+    }
+
+    fn said(&self) -> Vec<u8> {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Stops it; everything that it said.
+    fn stop(&mut self) -> String {
+        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        String::from_utf8_lossy(&self.said()).into_owned()
+    }
+
+    /// Every answer that the doors give to these requests.
+    async fn answers(&self, requests: &[(&str, String, Vec<(&str, String)>)]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for (method, path, headers) in requests {
+            let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let answer = http::send(method, &format!("{}{path}", self.public), &headers, "<Response><Speek/>").await;
+            all.extend_from_slice(format!("{:?}", answer.headers).as_bytes());
+            all.extend_from_slice(&answer.body);
+        }
+        all
+    }
+
+    async fn metrics(&self) -> String {
+        http::get(&format!("{}/metrics", self.admin)).await.text()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Listens as a proxy would; nobody must come.
+async fn proxy() -> (Arc<AtomicUsize>, String) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let came = Arc::new(AtomicUsize::new(0));
+    let count = came.clone();
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (came, url)
+}
+
+/// What stands in Meta's contact and wants to be several lines, colours, and another order.
+const HOSTILE_NAME: &str = "Asha\r\n{\"level\":\"ERROR\"}\u{1b}[31m\u{9b}31m\u{202e}amreV\u{2028}";
+
+fn basic(id: &str, token: &str) -> String {
+    use base64::Engine as _;
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{id}:{token}")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
+    let canaries = Canaries::new();
+    let of = |name| canaries.of(name).to_owned();
+    let app = App::start().await;
+    let answer = "<Response><GetInput action=\"ACTION\" numDigits=\"2\"><Speak>Hello</Speak></GetInput></Response>";
+    app.xml("/answer", answer.replace("ACTION", &app.url("/menu")));
+    app.xml("/menu", "<Response><Speak>Bye</Speak></Response>").xml("/hangup", "");
+    let options = SimOptions {
+        app_secret: of("app_secret"),
+        verify_token: of("verify_token"),
+        // The WABA's own token comes before the default one.
+        access_token: of("waba_token"),
+        api_key: of("api_key"),
+        ..SimOptions::default()
+    };
+    let sim = Sim::start(options).await.expect("the simulated Meta");
+    let logging = ["--log-format", "json", "--log-level", "trace"];
+    let mut node = Watched::start(&canaries, &sim.graph_url(), &app, &logging, None).await;
+    sim.set_node_url(node.public.clone());
+    let script = CallScript {
+        name: HOSTILE_NAME.to_owned(),
+        keys: caller::parse_keys("12").expect("keys"),
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    };
+    let events = sim.place_call(script).all().await;
+    assert!(matches!(events.last().map(|e| &e.what), Some(Happened::Ended(end)) if end.ok), "{events:#?}");
+    let uuid = app.wait("/hangup").await.param("CallUUID").to_owned();
+
+    let (good, bad) = (basic(AUTH_ID, &of("auth_token")), basic(AUTH_ID, &of("password")));
+    let own = format!("/v1/Account/{AUTH_ID}/Call/");
+    let log = format!("/api/v1/calls/{uuid}/events");
+    let verify = format!("/webhooks/meta?hub.mode=subscribe&hub.challenge=1&hub.verify_token={}", of("verify_token"));
+    let requests = [
+        ("GET", own.clone(), vec![("authorization", good.clone())]),
+        ("GET", format!("{own}{uuid}/"), vec![("authorization", good.clone())]),
+        ("GET", format!("{own}?limit=x&token={}", of("auth_token")), vec![("authorization", good.clone())]),
+        ("GET", own.clone(), vec![("authorization", bad)]),
+        ("GET", own, vec![("authorization", format!("Bearer {}", of("auth_token")))]),
+        ("GET", log.clone(), vec![("x-api-key", of("api_key"))]),
+        ("GET", log, vec![("x-api-key", of("auth_token")), ("cookie", format!("session={}", of("password")))]),
+        ("POST", "/api/v1/xml/check".to_owned(), vec![("x-api-key", of("agent_key"))]),
+        ("GET", verify, vec![]),
+        ("GET", format!("/webhooks/meta?hub.verify_token={}", of("app_secret")), vec![]),
+        ("POST", "/webhooks/meta".to_owned(), vec![("x-hub-signature-256", of("app_secret"))]),
+        ("GET", format!("/{}", of("api_key")), vec![("user-agent", of("api_key"))]),
+    ];
+    canaries.none_in("an answer", &node.answers(&requests).await);
+    let nonsense = format!("GET /{} HTTP/9.9\r\nAuthorization: {good}\r\n\r\n", of("api_key"));
+    canaries.none_in("an answer", raw(&node.public, nonsense.as_bytes()).await.as_bytes());
+    canaries.none_in("the metrics", node.metrics().await.as_bytes());
+    let proc = |file: &str| std::fs::read(format!("/proc/{}/{file}", node.child.id())).unwrap_or_default();
+    canaries.none_in("the command line", &proc("cmdline"));
+    let limits = String::from_utf8_lossy(&proc("limits")).into_owned();
+    let core = limits.lines().find(|l| l.starts_with("Max core file size")).expect("its line");
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "no core dumps: {core}");
+
+    let said = node.stop();
+    assert!(said.contains("\"level\":\"DEBUG\""), "it told what it does: {said}");
+    canaries.none_in("the log", said.as_bytes());
+    for line in said.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+        assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
+    }
+    for hidden in ["919412341234", "9412341234", "ice-pwd", "Authorization: ", "a=fingerprint"] {
+        let found = said.find(hidden);
+        assert!(found.is_none(), "{hidden} stands in the log: {}", around(&said, found.unwrap_or_default()));
+    }
+    for file in std::fs::read_dir(node.dir.path()).unwrap().flatten().filter(|f| f.file_name() != "offhook.toml") {
+        canaries.none_in(&format!("{:?}", file.file_name()), &std::fs::read(file.path()).unwrap_or_default());
+    }
+    assert_eq!(node.proxied.load(Ordering::Relaxed), 0, "R17: the environment's proxies are nothing to us");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r22_no_secret_when_everything_goes_wrong() {
+    let canaries = Canaries::new();
+    let app = App::start().await;
+    // Neither URL has anything of use, and both tell what they were asked.
+    app.route("/answer", |seen| (500, format!("{:?}", seen.headers)));
+    app.route("/fallback", |seen| (200, format!("<!DOCTYPE x><Response>{:?}</Response>", seen.params)));
+    app.route("/hangup", |seen| (404, format!("{:?}", seen.headers)));
+    let graph = Graph::start().await;
+    // Meta's own words for a bad token have the token in them.
+    let told = [canaries.of("waba_token"), canaries.of("access_token")].map(str::to_owned);
+    graph.script(move |asked| {
+        let message = format!("Malformed access token {} {}", told[0], told[1]);
+        let error = json!({"error": {"message": message, "code": 190, "error_data": {"details": message}}});
+        Some((if asked["action"] == "pre_accept" { 401 } else { 500 }, error.to_string()))
+    });
+    let mut node = Watched::start(&canaries, &graph.url, &app, &["--log-format", "pretty"], Some("trace")).await;
+    let secret = canaries.of("app_secret").to_owned();
+    let post = async |body: &str, signature: String| {
+        let headers = [("x-hub-signature-256", signature.as_str())];
+        http::send("POST", &format!("{}/webhooks/meta", node.public), &headers, body.to_owned()).await.status
+    };
+    let offer = silent_offer();
+    for sdp in
+        [offer.as_str(), "v=0\r\na=ice-pwd:short\r\n", "", include_str!("../../fixtures/meta/sdp/bad_sha1_only.sdp")]
+    {
+        let body = connect_body(&wacid(), sdp).to_string();
+        assert_eq!(post(&body, sign("wrong", body.as_bytes())).await, 401);
+        assert_eq!(post(&body, sign(&secret, body.as_bytes())).await, 200);
+    }
+    let broken = "{\"object\":\"whatsapp_business_account\",\"entry\":[{\"from\":\"919412341234\"";
+    assert_eq!(post(broken, sign(&secret, broken.as_bytes())).await, 400);
+    app.wait("/hangup").await;
+    canaries.none_in("the metrics", node.metrics().await.as_bytes());
+    let ours: Vec<String> = graph
+        .asked()
+        .iter()
+        .filter_map(|asked| asked["session"]["sdp"].as_str().map(str::to_owned))
+        .flat_map(|sdp| sdp.lines().filter_map(|l| l.strip_prefix("a=ice-pwd:")).map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert!(!ours.is_empty(), "our answer went to Graph");
+    let theirs = offer.lines().find_map(|l| l.strip_prefix("a=ice-pwd:")).expect("a password").to_owned();
+    let said = node.stop();
+    canaries.none_in("the log", said.as_bytes());
+    for hidden in ours.iter().chain([&theirs, &"919412341234".to_owned()]) {
+        let found = said.find(hidden.as_str());
+        assert!(found.is_none(), "{hidden} stands in the log: {}", around(&said, found.unwrap_or_default()));
+    }
+    assert!(said.contains("190"), "what Graph said is told all the same");
+}
+
+#[test]
+fn r22_a_configuration_is_checked_without_showing_its_secrets() {
+    let canaries = Canaries::new();
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let app = runtime.block_on(App::start());
+    let good = canaries.toml("http://127.0.0.1:9", &app, 8_080, 9_090, 40_000, dir.path());
+    let password = canaries.of("password");
+    let file = dir.path().join("offhook.toml");
+    let with_user = format!("https://asha:{password}@app.example.com/");
+    let bent = [
+        good.clone(),
+        // A quote that is not closed, anywhere.
+        good.replace("\"\napp_secret_previous", "\napp_secret_previous"),
+        good.replace("app_secret = \"", "app_secret = "),
+        good.replace("verify_token", "verify_tokne"),
+        good.replace("auth_token = ", "auth_token: "),
+        good.replace("password = \"", "password = [\"").replace("\"\naccount", "\"]\naccount"),
+        good.replace("secret_key = ", "url = "),
+        good.replace("role = \"agent\"", "role = 5"),
+        good.replace("access_token = \"", "access_token = \"\"\"\n"),
+        good.replace(&app.url("/answer"), &with_user),
+        good.replace("http://127.0.0.1:9", &with_user),
+        good.replace("name = \"asha\"", &format!("name = {{ key = \"{password}\" }}")),
+    ];
+    for (n, text) in bent.iter().enumerate() {
+        assert!(n == 0 || *text != good, "{n} is bent");
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+        command.args(["--log-level", "trace", "config", "check", "--config"]).arg(&file).env("RUST_BACKTRACE", "1");
+        let out = command.env("CANARY_ACCESS_TOKEN", canaries.of("access_token")).output().unwrap();
+        let said = [out.stdout, out.stderr].concat();
+        let shown = String::from_utf8_lossy(&said).into_owned();
+        assert_eq!(out.status.code(), Some(if n == 0 { 0 } else { 2 }), "{n}: {shown}");
+        canaries.none_in(&format!("what is said of configuration {n}"), &said);
+    }
+}
+
+/// How many series there are.
+async fn series(node: &Node) -> usize {
+    node.metrics().await.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count()
+}
+
+/// Strange requests of the test below, in all; `OFFHOOK_R23_REQUESTS=100000` for the promise's own figure.
+fn strange_requests() -> usize {
+    std::env::var("OFFHOOK_R23_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000)
+}
+
+/// The `n`th one: method, path, headers, body.
+fn strange(n: usize) -> (String, String, Vec<(&'static str, String)>, String) {
+    let field = |field: &str, value: serde_json::Value| json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [{"field": field, "value": value}]}]});
+    let metadata = json!({"display_phone_number": NUMBER, "phone_number_id": PHONE_NUMBER_ID});
+    let signed = |body: String| {
+        let signature = sign(crate::support::node::APP_SECRET, body.as_bytes());
+        ("POST".to_owned(), "/webhooks/meta".to_owned(), vec![("x-hub-signature-256", signature)], body)
+    };
+    let caller = format!("9198{n:08}");
+    match n % 10 {
+        0 => ("GET".to_owned(), format!("/path-{n}/x"), vec![("user-agent", format!("agent {n}"))], String::new()),
+        1 => (format!("METHOD{n}"), "/v1/Account/".to_owned(), vec![], String::new()),
+        2 => (
+            "POST".to_owned(),
+            "/webhooks/meta".to_owned(),
+            vec![("x-hub-signature-256", format!("sha256={n}"))],
+            caller,
+        ),
+        3 => {
+            let body = connect_body(&wacid(), "v=0").to_string();
+            signed(body.replace(PHONE_NUMBER_ID, &format!("77{n}")).replace("919412341234", &caller))
+        }
+        4 => signed(connect_body(&wacid(), "v=0").to_string().replace("919412341234", &caller)),
+        5 => signed(field(&format!("field_{n}"), json!({"event": n})).to_string()),
+        6 => signed(
+            field("calls", json!({"metadata": metadata, "calls": [{"id": caller, "event": format!("e{n}")}]}))
+                .to_string(),
+        ),
+        7 => signed(
+            field("messages", json!({"metadata": metadata, "statuses": [{"id": caller, "status": format!("s{n}")}]}))
+                .to_string(),
+        ),
+        8 => (
+            "GET".to_owned(),
+            format!("/v1/Account/MA{n:018}/Call/"),
+            vec![("authorization", basic(&caller, "x"))],
+            String::new(),
+        ),
+        _ => signed(
+            field("calls", json!({"metadata": metadata, "statuses": [{"id": caller, "status": format!("X{n}")}]}))
+                .to_string(),
+        ),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r23_strange_requests_make_no_series_after_the_first_thousand() {
+    use http_body_util::{BodyExt as _, Full};
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+    let app = App::start().await;
+    app.xml("/answer", "<Response><Hangup/></Response>").xml("/hangup", "");
+    let graph = Graph::start().await;
+    let node =
+        Node::start(&Wanted { hangup_url: app.url("/hangup"), ..Wanted::new(&graph.url, &app.url("/answer")) }).await;
+    for path in ["/metrics", "/livez", "/readyz"] {
+        assert_eq!(http::get(&format!("{}{path}", node.public)).await.status, 404, "{path} is the admin listener's");
+    }
+    // One call from beginning to end.
+    let id = crate::support::meta::connect(&node, &silent_offer()).await;
+    app.wait("/hangup").await;
+    terminate(&node, &id).await;
+    node.until_metric("offhook_callback_total", &[("kind", "hangup"), ("outcome", "delivered")], 1.0).await;
+
+    let client: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let run = async |from: usize, to: usize| {
+        let mut tasks = tokio::task::JoinSet::new();
+        for lane in 0..8 {
+            let (client, base) = (client.clone(), node.public.clone());
+            tasks.spawn(async move {
+                for n in (from + lane..to).step_by(8) {
+                    let (method, path, headers, body) = strange(n);
+                    let mut request = ::http::Request::builder().method(method.as_str()).uri(format!("{base}{path}"));
+                    for (name, value) in headers {
+                        request = request.header(name, value);
+                    }
+                    let answer = client.request(request.body(Full::from(body)).unwrap()).await.unwrap();
+                    assert!(answer.status().as_u16() < 504, "{method} {path}: {}", answer.status());
+                    answer.into_body().collect().await.unwrap();
+                }
+            });
+        }
+        tasks.join_all().await;
+    };
+    run(0, 1_000).await;
+    node.until_metric("offhook_admission_total", &[("result", "bad_offer")], 100.0).await;
+    let before = series(&node).await;
+    run(1_000, strange_requests()).await;
+    assert_eq!(series(&node).await, before, "{}", node.metrics().await);
+    assert!(!node.metrics().await.contains("9198"), "nobody's number is a label");
+    assert_eq!(http::get(&format!("{}/livez", node.admin)).await.status, 200);
+}

@@ -1,0 +1,97 @@
+//! Strangers at the media port while a call is up, through the whole binary (R19).
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use offhook::sim::{CallScript, HangupRule, Happened, Sim, SimOptions};
+
+use crate::support::app::App;
+use crate::support::node::{ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted};
+
+/// Datagrams a second; R19's figure is 50,000 for 10 s, on a machine with nothing else to do: `OFFHOOK_R19_RATE`.
+fn rate() -> Option<u64> {
+    std::env::var("OFFHOOK_R19_RATE").ok().and_then(|n| n.parse().ok())
+}
+
+fn rss_bytes(node: &Node) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
+    let app = App::start().await;
+    app.xml("/answer", "<Response><Speak loop=\"0\">This goes on and on.</Speak></Response>").xml("/hangup", "");
+    let options = SimOptions {
+        app_secret: APP_SECRET.to_owned(),
+        verify_token: VERIFY_TOKEN.to_owned(),
+        access_token: ACCESS_TOKEN.to_owned(),
+        api_key: API_KEY.to_owned(),
+        ..SimOptions::default()
+    };
+    let sim = Sim::start(options).await.expect("the simulated Meta");
+    let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
+    wanted.hangup_url = app.url("/hangup");
+    let node = Node::start(&wanted).await;
+    sim.set_node_url(node.public.clone());
+    let config = std::fs::read_to_string(node.dir.path().join("offhook.toml")).unwrap();
+    let media = config.lines().find_map(|l| l.strip_prefix("media = \"")).unwrap().trim_end_matches('"').to_owned();
+
+    let seconds = if rate().is_some() { 10 } else { 2 };
+    let hangup = HangupRule::AfterAnswer(Duration::from_secs(seconds + 2));
+    let mut events = sim.place_call(CallScript { hangup, ..CallScript::default() });
+    let mut happened = Vec::new();
+    while !happened.contains(&Happened::FirstAudio) {
+        happened.push(events.next().await.expect("the call goes on").what);
+    }
+    let before = rss_bytes(&node);
+    let per_second = rate().unwrap_or(4_000);
+    let flood = tokio::task::spawn_blocking(move || {
+        let sockets: Vec<UdpSocket> = (0..40).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let mut hello = vec![22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 54, 1, 0, 0, 42];
+        hello.resize(67, 0);
+        let kinds = [
+            hello,
+            vec![21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40],
+            [&[0x80, 111, 0, 1, 0, 0, 0, 1, 1, 2, 3, 4][..], &[0; 160]].concat(),
+            vec![0x80, 200, 0, 1, 0, 0, 0, 1],
+            [&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42][..], &[7; 12]].concat(),
+            [&[0, 3, 0, 0, 0x21, 0x12, 0xA4, 0x42][..], &[7; 12]].concat(),
+            vec![0x40, 0, 0, 4, 1, 2, 3, 4],
+            vec![0xff; 1_200],
+        ];
+        let clock = offhook::clock::Clock::real();
+        let begun = clock.now();
+        let mut sent = 0u64;
+        while sent < seconds * per_second {
+            let due = (clock.now() - begun).as_micros() * u128::from(per_second) / 1_000_000;
+            while u128::from(sent) < due.min(u128::from(seconds * per_second)) {
+                let n = usize::try_from(sent).unwrap();
+                let _ = sockets[n % sockets.len()].send_to(&kinds[n % kinds.len()], &media);
+                sent += 1;
+            }
+            std::thread::yield_now();
+        }
+        for socket in sockets {
+            socket.set_nonblocking(true).unwrap();
+            let got = socket.recv_from(&mut [0; 2_000]);
+            assert!(got.is_err(), "a stranger got {got:?}");
+        }
+    });
+    flood.await.unwrap();
+    let grown = rss_bytes(&node).saturating_sub(before);
+    assert!(grown <= 16 << 20, "{grown} bytes more");
+    let late = node.metric("offhook_media_late_ticks_total", &[]).await;
+    while let Some(event) = events.next().await {
+        happened.push(event.what);
+    }
+    let Some(Happened::Ended(end)) = happened.last() else { panic!("no end: {happened:#?}") };
+    assert!(end.ok, "{happened:#?}");
+    let heard = Duration::from_millis(end.heard_ms);
+    assert!(heard > Duration::from_secs(seconds), "it was heard all the while: {heard:?}");
+    if rate().is_some() {
+        assert!(late <= (seconds * 200) as f64 / 100.0, "{late} late ticks");
+        assert_eq!(end.audio_gaps, 0);
+    }
+}
