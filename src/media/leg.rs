@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use str0m::media::{Mid, Pt};
 use str0m::net::{DatagramSend, Protocol, Receive};
@@ -103,6 +103,8 @@ pub(super) struct Leg {
     /// When the agent wants to be driven next.
     wake: Instant,
     last_valid: Instant,
+    /// The sender's time in its latest report.
+    last_report: Option<SystemTime>,
     /// Where DTLS and RTP go; none before the first went.
     path: Option<SocketAddr>,
     ssrcs: VecDeque<u32>,
@@ -146,6 +148,7 @@ impl Leg {
             lost: false,
             wake: m.now,
             last_valid: m.now,
+            last_report: None,
             path: None,
             ssrcs: m.remote_ssrc.into_iter().collect(),
             trial: None,
@@ -363,8 +366,15 @@ impl Leg {
                 self.tell(LegEvent::Fact(MediaFact::Connected));
             }
             Event::RtpPacket(packet) => self.rtp(now, &packet),
-            // A sender report that authenticated.
-            Event::SenderFeedback(_) => self.last_valid = now,
+            // A sender report that authenticated. str0m keeps no window for SRTCP as it does for SRTP: one that was
+            // sent before, or the same again, is no sign of life (R19).
+            Event::SenderFeedback(report) => {
+                let sent = Some(report.sender_info.ntp_time);
+                if sent > self.last_report {
+                    self.last_report = sent;
+                    self.last_valid = now;
+                }
+            }
             Event::Closed => self.lose(MediaFault::DtlsClosed),
             _ => {}
         }

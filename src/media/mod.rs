@@ -12,6 +12,8 @@ mod leg;
 mod pace;
 mod player;
 mod ports;
+#[doc(hidden)]
+pub mod probe;
 pub mod prompt;
 pub mod sdp;
 mod shard;

@@ -41,6 +41,8 @@ struct World {
     /// Which datagrams go nowhere, whatever the weather; the flag is set towards the leg.
     cut: fn(bool, &[u8]) -> bool,
     under_way: BTreeMap<(Instant, u64), (bool, Vec<u8>)>,
+    /// Everything the peer sent, as it was on the wire.
+    caught: Vec<Vec<u8>>,
     seed: u64,
     steps: u32,
     /// Everything the leg sent.
@@ -82,6 +84,7 @@ impl World {
             weather,
             cut: |_, _| false,
             under_way: BTreeMap::new(),
+            caught: Vec::new(),
             seed,
             steps: 0,
             sent: Vec::new(),
@@ -158,6 +161,7 @@ impl World {
         }
         self.peer.wake_up();
         for (_, datagram) in std::mem::take(&mut self.peer.out) {
+            self.caught.push(datagram.clone());
             self.carry(true, datagram);
         }
     }
@@ -290,7 +294,7 @@ fn a_peer_whose_consent_is_lost_goes_though_it_sends() {
 }
 
 #[test]
-fn candidates_that_never_answer_cost_a_dozen_paced_checks() {
+fn r19_candidates_that_never_answer_cost_a_dozen_paced_checks() {
     let clock = Clock::stepped(Timestamp::from_micros(1_790_000_000_000_000));
     let media = media(&clock);
     let peer = Peer::simulated(&Manner::default(), SocketAddr::from(THEIRS), clock.clone());
@@ -339,4 +343,52 @@ fn digits_of_ours_arrive_through_bad_weather() {
     }
     receiver.tick(world.clock.now(), &mut digits);
     assert_eq!(digits.iter().map(|d| d.as_char()).collect::<String>(), "0123456789*#");
+}
+
+#[test]
+fn r19_replayed_and_forged_packets_change_nothing_and_keep_nobody_alive() {
+    let mut world = World::new(6, Weather::default());
+    world.connect();
+    world.type_keys("159");
+    world.peer.say(&[0x48, 1, 2]);
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.digits(), "159");
+    // What a listener on the way has: SRTP, SRTCP, the whole handshake.
+    let caught: Vec<Vec<u8>> = world.caught.iter().filter(|d| stun::kind(d) == Kind::Else).cloned().collect();
+    assert!(caught.len() > 80, "{}", caught.len());
+    let bent = |datagram: &[u8], n: usize| {
+        let mut bent = datagram.to_vec();
+        match n % 6 {
+            // As it was.
+            0 => {}
+            1 => *bent.last_mut().expect("a byte") ^= 1,
+            // Of RTP: sequence number, timestamp, SSRC, payload type; of DTLS: epoch, sequence number, length.
+            2 => bent[3] = bent[3].wrapping_add(77),
+            3 => bent[7] ^= 0x55,
+            4 => bent[9] ^= 0x55,
+            _ => bent[1] ^= 0x11,
+        }
+        bent
+    };
+    world.cut = |_, _| true;
+    let told = world.told.lock().expect("log").len();
+    let _ = world.leg.counted();
+    let mut tries = 0;
+    let mut took = Duration::ZERO;
+    while !world.is_lost() && took < Duration::from_secs(60) {
+        for _ in 0..4 {
+            let datagram = bent(&caught[tries % caught.len()], tries / caught.len());
+            let mut out = Vec::new();
+            world.leg.receive(world.clock.now(), SocketAddr::from(THEIRS), &datagram, &mut out);
+            world.post(out);
+            tries += 1;
+        }
+        world.pass(Duration::from_millis(20));
+        took += Duration::from_millis(20);
+    }
+    assert!((24..=31).contains(&took.as_secs()), "30 s after the last packet that was valid: {took:?}");
+    assert!(tries > caught.len() * 6, "all of it, in every form");
+    assert_eq!(world.digits(), "159", "no key counts again");
+    assert_eq!(world.leg.counted().0, 0, "nothing authenticated");
+    assert_eq!(world.told.lock().expect("log").len(), told + 1, "only its loss is told");
 }

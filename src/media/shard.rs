@@ -364,7 +364,11 @@ impl Shard {
                 .filter(|(_, to)| *to == from)
                 .map(|(id, _)| *id)
                 .filter(|id| self.resident(*id, port).is_some_and(|leg| leg.authenticates_response(datagram)))
-                .inspect(|id| self.learn(*id, port, from)),
+                .inspect(|id| {
+                    // Once: the same answer again would be no sign of life (R19).
+                    self.by_check.remove(&check);
+                    self.learn(*id, port, from);
+                }),
             // Indications of a known peer: nothing to do, nobody to count.
             Kind::OtherStun => return self.by_address.contains_key(&(port, from)),
         };

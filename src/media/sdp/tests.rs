@@ -180,7 +180,7 @@ fn a_browser_offer_reads_at_both_clock_rates() {
 
 /// A change of a good offer, and what becomes of it.
 #[test]
-fn edges_of_usability() {
+fn r19_edges_of_usability() {
     let base = fixture("sdp/offer_relay_full.sdp");
     let candidate = base.lines().find(|l| l.starts_with("a=candidate")).expect("candidate").to_owned();
     let with_ip = |ip: &str| base.replace("198.51.100.62 3482 typ", &format!("{ip} 3482 typ"));
@@ -252,7 +252,7 @@ fn setups_are_answered() {
 }
 
 #[test]
-fn debug_shows_no_credentials() {
+fn r22_debug_shows_no_credentials() {
     let offer = parse("sdp/offer_relay_full.sdp");
     let shown = format!("{offer:?}");
     assert!(!shown.contains(&offer.pwd) && !shown.contains(&offer.ufrag) && !shown.contains("198.51"), "{shown}");
