@@ -1,4 +1,4 @@
-//! The system's allocator, and the largest piece that each thread asked of it.
+//! The system's allocator; the largest piece that each thread asked of it, and the most that it held.
 #![allow(unsafe_code, reason = "an allocator can't be watched otherwise; only tests are built with it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -6,6 +6,9 @@ use std::cell::Cell;
 
 thread_local! {
     static LARGEST: Cell<usize> = const { Cell::new(0) };
+    /// What is held now, and the most of it. What another thread frees is counted there: below 0 is all right.
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static MOST: Cell<isize> = const { Cell::new(0) };
 }
 
 /// Passes everything on to [`System`].
@@ -14,6 +17,14 @@ pub struct Watched;
 fn note(size: usize) {
     // A thread that is ending has no cell any more.
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
+    hold(size.cast_signed());
+}
+
+fn hold(size: isize) {
+    let _ = HELD.try_with(|held| {
+        held.set(held.get().saturating_add(size));
+        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
+    });
 }
 
 // SAFETY: each call goes to `System` as it came; the cell is of plain data and allocates nothing.
@@ -30,10 +41,12 @@ unsafe impl GlobalAlloc for Watched {
     }
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note(size);
+        hold(-layout.size().cast_signed());
         // SAFETY: as the caller promised.
         unsafe { System.realloc(old, layout, size) }
     }
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        hold(-layout.size().cast_signed());
         // SAFETY: as the caller promised.
         unsafe { System.dealloc(old, layout) }
     }
@@ -44,4 +57,12 @@ pub fn largest_in(work: impl FnOnce()) -> usize {
     LARGEST.set(0);
     work();
     LARGEST.get()
+}
+
+/// The most that this thread holds at a time in `work`, beyond what it held before.
+pub fn most_in(work: impl FnOnce()) -> usize {
+    let before = HELD.get();
+    MOST.set(before);
+    work();
+    usize::try_from(MOST.get() - before).unwrap_or_default()
 }

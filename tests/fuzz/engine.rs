@@ -140,7 +140,7 @@ pub fn check(format: &Format) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("OFFHOOK_FUZZ_SEED").unwrap_or(0x0ff_400c);
     let clock = Clock::real();
-    let until = clock.now() + Duration::from_millis(number("OFFHOOK_FUZZ_MILLIS").unwrap_or(400));
+    let until = clock.now() + Duration::from_secs(number("OFFHOOK_FUZZ_SECONDS").unwrap_or(5));
     let whole = format.corpus.len() as u64;
     let (from, to) = number("OFFHOOK_FUZZ_ONLY").map_or((0, u64::MAX), |n| (n, n));
     for n in from..=to {

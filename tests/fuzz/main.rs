@@ -1,8 +1,8 @@
 //! Fuzzing as tests (R25): each format that strangers write gets its fixtures, then some seconds of bent ones.
 //!
 //! `targets` has one function a format, which the cargo-fuzz targets in `fuzz/` call as well; `engine` bends and
-//! watches: no panic, no input that takes long, no allocation far beyond the input. More of it:
-//! `OFFHOOK_FUZZ_MILLIS=60000 OFFHOOK_FUZZ_SEED=7 cargo test --test fuzz`.
+//! watches: no panic, no input that takes long, no allocation far beyond the input. Five seconds a format; more of it:
+//! `OFFHOOK_FUZZ_SECONDS=60 OFFHOOK_FUZZ_SEED=7 cargo test --test fuzz`.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
 mod alloc;
@@ -118,14 +118,48 @@ fn r25_telephone_event() {
 }
 
 #[test]
+fn r25_r19_dtls() {
+    check(&Format { corpus: targets::dtls_corpus(), bytes_max: 6_000, ..Format::new("dtls", targets::datagrams) });
+}
+
+#[test]
+fn r25_r19_rtp_and_rtcp() {
+    check(&Format { corpus: targets::rtp_corpus(), bytes_max: 4_000, ..Format::new("rtp", targets::datagrams) });
+}
+
+/// Half a second of sound is also resampled and encoded, unoptimised.
+const SOUND_MILLIS: u64 = 1_500;
+
+#[test]
 fn r25_audio_files() {
     check(&Format {
-        corpus: fixtures("audio", ""),
-        words: &["RIFF", "WAVE", "fmt ", "data", "OggS", "OpusHead", "\u{1}vorbis", "ID3\u{4}\0\0", "\u{5}vorbis"],
+        corpus: fixtures("audio", ".ogg"),
+        words: &["OggS", "OpusHead", "OpusTags", "\u{1}vorbis", "\u{5}vorbis", "RIFF", "ID3\u{4}\0\0"],
         bytes_max: 40_000,
-        // Half a second of sound is also resampled and encoded, unoptimised.
-        millis_max: 1_500,
+        millis_max: SOUND_MILLIS,
         ..Format::new("audio", targets::audio)
+    });
+}
+
+#[test]
+fn r25_wav_header() {
+    check(&Format {
+        corpus: fixtures("audio", ".wav").into_iter().map(|file| file.into_iter().take(3_000).collect()).collect(),
+        words: &["RIFF", "RIFX", "RF64", "WAVE", "fmt \u{10}\0\0\0", "data", "LIST", "fact", "\0\0\0\0", "ds64"],
+        bytes_max: 8_000,
+        millis_max: SOUND_MILLIS,
+        ..Format::new("wav", targets::audio)
+    });
+}
+
+#[test]
+fn r25_mp3_header() {
+    check(&Format {
+        corpus: fixtures("audio", ".mp3"),
+        words: &["ID3\u{3}\0\0", "ID3\u{4}\0\0", "TAG", "Xing", "Info", "VBRI", "LAME", "\0\0\0\0", "APETAGEX"],
+        bytes_max: 8_000,
+        millis_max: SOUND_MILLIS,
+        ..Format::new("mp3", targets::audio)
     });
 }
 
@@ -231,4 +265,75 @@ fn r25_webhook_requests() {
         bytes_max: 8_000,
         ..Format::new("webhook_request", targets::webhook_request)
     });
+}
+
+/// A body of 100 KiB made of one piece over and over.
+fn filled(before: &str, piece: &str, after: &str) -> Vec<u8> {
+    let times = (102_400 - before.len() - after.len()) / piece.len();
+    [before, &piece.repeat(times), after].concat().into_bytes()
+}
+
+/// Figures of R18: 20 ms and 4 MiB for whatever fits into 100 KiB, on a stack that no recursion would fit on.
+#[test]
+fn r18_any_body_is_judged_in_time_and_memory() {
+    let attributes: String = (0..64).map(|n| format!(" a{n}=''")).collect();
+    let bodies = [
+        ("nesting", filled("", "<a>", "")),
+        ("nesting inside", filled("<Response>", "<Speak>", "</Response>")),
+        ("attributes", filled("<Response><Wait", " a=''", "/></Response>")),
+        ("elements with 64 attributes", filled("<Response>", &format!("<Wait{attributes}/>"), "</Response>")),
+        ("elements", filled("<Response>", "<Hangup/>", "</Response>")),
+        ("unknown elements", filled("<Response>", "<Spaek/>", "</Response>")),
+        ("references", filled("<Response><Speak>", "&#38;", "</Speak></Response>")),
+        ("references to nothing", filled("<Response><Speak>", "&a;", "</Speak></Response>")),
+        ("an entity bomb", filled("<!DOCTYPE r [", "<!ENTITY a '&a;&a;'>", "]><Response/>")),
+        ("comments", filled("<Response>", "<!---->", "</Response>")),
+        ("sections", filled("<Response><Speak>", "<![CDATA[a]]>", "</Speak></Response>")),
+        ("instructions", filled("<Response>", "<?a b?>", "</Response>")),
+        ("brackets", filled("<Response>", "<", "")),
+        ("quotes", filled("<Response><a b=", "\"'", "")),
+        ("text", filled("<Response><Speak>", "hello, ", "</Speak></Response>")),
+        ("a phrase in tongues", filled("<Response><Speak>", "<s>é</s><break time='1s'/>", "</Speak></Response>")),
+        ("digits", filled("<Response><Speak><say-as interpret-as='cardinal'>", "9", "</say-as></Speak></Response>")),
+        ("UTF-16", [&[0xfe, 0xff][..], &[0, b'<'].repeat(51_199)].concat()),
+        ("zeroes", vec![0; 102_400]),
+    ];
+    // Unoptimised as tests are, it takes some times as long.
+    let millis = if cfg!(debug_assertions) { 300 } else { 20 };
+    let clock = offhook::clock::Clock::real();
+    for (name, body) in bodies {
+        let mut quickest = std::time::Duration::MAX;
+        for _ in 0..5 {
+            let begun = clock.now();
+            let most = alloc::most_in(|| drop(offhook::xml::parse(&body, None)));
+            quickest = quickest.min(clock.now() - begun);
+            assert!(most < 4 << 20, "{name}: {most} bytes");
+        }
+        assert!(quickest.as_millis() < millis, "{name}: {quickest:?}");
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        small.spawn(move || drop(offhook::xml::parse(&body, None))).unwrap().join().unwrap();
+    }
+}
+
+/// Every format here has its target for cargo-fuzz, and the other way round.
+#[test]
+fn r25_every_target_is_here_and_in_fuzz() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let here: std::collections::BTreeSet<String> = read("tests/fuzz/main.rs")
+        .split("Format::new(\"")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('"'))
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| !name.contains(')'))
+        .collect();
+    let manifest: toml::Table = read("fuzz/Cargo.toml").parse().unwrap();
+    let bins = manifest["bin"].as_array().unwrap();
+    let named = |key: &str| bins.iter().map(|bin| bin[key].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(named("name").into_iter().collect::<std::collections::BTreeSet<_>>(), here);
+    let files: std::collections::BTreeSet<String> = std::fs::read_dir(root.join("fuzz/fuzz_targets"))
+        .unwrap()
+        .map(|file| format!("fuzz_targets/{}", file.unwrap().file_name().to_string_lossy()))
+        .collect();
+    assert_eq!(named("path").into_iter().collect::<std::collections::BTreeSet<_>>(), files);
 }

@@ -13,6 +13,7 @@ use offhook::clock::Clock;
 use offhook::config::{Config, Secret};
 use offhook::egress::{CustomerUrl, Guard, is_public};
 use offhook::media::dtmf::Receiver;
+use offhook::media::probe::Probe;
 use offhook::media::sdp::{Offer, Ours};
 use offhook::media::stun;
 use offhook::model::{CallUuid, E164};
@@ -136,6 +137,78 @@ pub fn telephone_event(bytes: &[u8]) {
         packets += 1;
     }
     assert!(digits.len() <= packets, "no packet is more than one digit");
+}
+
+fn probe() -> &'static Probe {
+    static PROBE: OnceLock<Probe> = OnceLock::new();
+    PROBE.get_or_init(|| Probe::new().expect("a media path"))
+}
+
+/// Datagrams of a peer that STUN vouches for, each behind two bytes of length; the first byte says who begins.
+pub fn datagrams(bytes: &[u8]) {
+    let Some((first, mut rest)) = bytes.split_first() else { return };
+    let pieces = std::iter::from_fn(|| {
+        let (length, behind) = rest.split_first_chunk::<2>()?;
+        let length = usize::from(u16::from_be_bytes(*length)).min(behind.len());
+        let (piece, behind) = behind.split_at(length);
+        rest = behind;
+        Some(piece)
+    });
+    let outcome = probe().take(first & 1 == 1, pieces.take(64));
+    assert!(!outcome.connected, "nobody has the key to the certificate");
+    assert!(outcome.told <= 4, "{outcome:?}");
+    // A whole flight of ours and its repetition, however often it is asked for.
+    assert!(outcome.answered <= 40 * bytes.len() + 8_000, "{outcome:?} to {} bytes", bytes.len());
+}
+
+/// [`datagrams`] of these.
+pub fn framed(first: u8, datagrams: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    for datagram in datagrams {
+        bytes.extend_from_slice(&u16::try_from(datagram.len()).expect("short").to_be_bytes());
+        bytes.extend_from_slice(datagram);
+    }
+    bytes
+}
+
+/// DTLS: how a client begins, alerts, a cookie that is none, application data of another epoch.
+pub fn dtls_corpus() -> Vec<Vec<u8>> {
+    let hello = probe().first_flight();
+    let record = |kind: u8, body: &[u8]| {
+        let length = u16::try_from(body.len()).expect("short").to_be_bytes();
+        [&[kind, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9][..], &length, body].concat()
+    };
+    let verify = record(22, &[3, 0, 0, 23, 0, 0, 0, 0, 0, 0, 0, 23, 254, 255, 20, 1, 2, 3, 4, 5, 6, 7, 8]);
+    vec![
+        framed(1, &hello),
+        framed(1, &[hello.clone(), hello.clone()].concat()),
+        framed(1, &[hello.clone(), vec![record(20, &[1]), record(22, &[7; 60]), record(23, &[1; 30])]].concat()),
+        framed(0, &[verify.clone(), hello.concat(), record(22, &[2, 0, 0, 40, 0, 0, 0, 0, 0, 0, 0, 40])]),
+        framed(1, &[record(21, &[2, 40]), record(21, &[1, 0]), verify]),
+    ]
+}
+
+/// RTP, RTCP (reports, a goodbye, feedback, a compound), telephone events, STUN among them.
+pub fn rtp_corpus() -> Vec<Vec<u8>> {
+    let ssrc = 305_419_896u32.to_be_bytes();
+    let rtp = |pt: u8, sequence: u8, payload: &[u8]| {
+        [&[0x80, pt, 0, sequence, 0, 0, 3, 192][..], &ssrc, payload, &[0; 10]].concat()
+    };
+    let extended = [&[0x90, 111, 0, 1, 0, 0, 0, 1][..], &ssrc, &[0xBE, 0xDE, 0, 1, 0x10, 1, 0, 0], &[9; 20]].concat();
+    let rtcp = |kind: u8, count: u8, body: &[u8]| {
+        let words = u16::try_from(body.len() / 4 + 1).expect("short").to_be_bytes();
+        [&[0x80 | count, kind][..], &words, &ssrc, body].concat()
+    };
+    let report = rtcp(200, 0, &[1; 20]);
+    vec![
+        framed(
+            0,
+            &[rtp(111, 1, &[0x48, 1, 2]), rtp(126, 2, &[5, 10, 0, 160]), rtp(126, 3, &[5, 138, 0, 160]), extended],
+        ),
+        framed(1, &[report.clone(), rtcp(201, 1, &[2; 24]), rtcp(203, 1, &[]), rtcp(205, 15, &[3; 24])]),
+        framed(0, &[[report, rtcp(202, 1, &[1, 2, b'x', b'y', 0, 0, 0, 0])].concat(), rtcp(207, 0, &[4; 16])]),
+        framed(0, &stun_corpus()),
+    ]
 }
 
 /// A file that a document wants played.

@@ -19,7 +19,7 @@ fn filled(before: &str, piece: impl Fn(usize) -> String, after: &str) -> Vec<u8>
 }
 
 #[test]
-fn floods_are_judged_and_bounded() {
+fn r18_floods_are_judged_and_bounded() {
     let cases = [
         ("nesting", filled("", |_| "<a>".to_owned(), ""), "E105"),
         ("attributes of one tag", filled("<Response>\n<Wait", |i| format!(" a{i}=\"\""), "/></Response>"), "E105"),
@@ -48,7 +48,7 @@ fn floods_are_judged_and_bounded() {
 }
 
 #[test]
-fn findings_are_many_but_not_without_end() {
+fn r18_findings_are_many_but_not_without_end() {
     let piece = |_| format!("<Wait {}/>\n", (0..60).map(|i| format!("a{i}='' ")).collect::<String>());
     let body = filled("<Response>", piece, "<Play/></Response>");
     let parsed = parse(&body, None);
@@ -59,7 +59,7 @@ fn findings_are_many_but_not_without_end() {
 }
 
 #[test]
-fn no_entity_is_ever_read() {
+fn r18_no_entity_is_ever_read() {
     let laughs = "<!DOCTYPE r [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;\">]><Response><Speak>&b;</Speak></Response>";
     assert_eq!(found(laughs.as_bytes()), [("E104".to_owned(), 1, 1)]);
     let source = format!("<Response><Speak>{}</Speak></Response>", "&lt;".repeat(600));
@@ -127,12 +127,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_answered(body in prop::collection::vec(any::<u8>(), 0..400), charset in prop::option::of(".{0,12}")) {
+    fn r18_any_bytes_are_answered(body in prop::collection::vec(any::<u8>(), 0..400), charset in prop::option::of(".{0,12}")) {
         check_invariants(&parse(&body, charset.as_deref()));
     }
 
     #[test]
-    fn any_text_in_any_encoding_is_answered(text in "\\PC{0,200}", form in 0..4u8) {
+    fn r18_any_text_in_any_encoding_is_answered(text in "\\PC{0,200}", form in 0..4u8) {
         let body = match form {
             0 => text.into_bytes(),
             1 => format!("\u{FEFF}{text}").into_bytes(),
