@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_leads_to_our_own_listener_is_refused() {
+    async fn r17_a_name_that_leads_to_our_own_listener_is_refused() {
         let guard = Guard::new(true, vec!["0.0.0.0:8443".parse().unwrap()]);
         let url = CustomerUrl::parse("https://app.example.com:8443/", &guard).unwrap();
         let targets = dial(FakeResolver::of(&[&["127.0.0.1"]]), guard).targets(&url).await;

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_inside_another_decides() {
+    fn r17_an_address_inside_another_decides() {
         for (shut, open) in [
             ("::ffff:127.0.0.1", "::ffff:8.8.8.8"),
             ("64:ff9b::10.0.0.1", "64:ff9b::8.8.8.8"),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn allow_insecure_opens_private_ranges_and_nothing_of_a_cloud() {
+    fn r17_allow_insecure_opens_private_ranges_and_nothing_of_a_cloud() {
         let guard = Guard::new(true, Vec::new());
         for open in ["127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "::1", "fd12::1", "::ffff:127.0.0.1"] {
             assert_eq!(guard.check_ip(ip(open)), Ok(()), "{open}");
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn own_listeners_are_shut_by_every_address_of_the_machine() {
+    fn r17_own_listeners_are_shut_by_every_address_of_the_machine() {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let guard = Guard::new(true, vec![at("0.0.0.0:8080"), at("127.0.0.1:9090")]);
         for shut in ["127.0.0.1:8080", "127.9.9.9:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080", "127.0.0.1:9090"] {
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn ports() {
+    fn r17_well_known_ports_are_shut() {
         let (strict, open) = (Guard::default(), Guard::new(true, Vec::new()));
         for (port, in_strict, in_open) in
             [(443, true, true), (80, false, true), (1024, true, true), (65535, true, true), (0, false, false)]

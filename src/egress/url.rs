@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn public_ones_pass_and_keep_their_text() {
+    fn r17_public_ones_pass_and_keep_their_text() {
         let guard = Guard::default();
         for (text, signed, parsed) in [
             ("https://app.example.com", "https://app.example.com", "https://app.example.com/"),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn allow_insecure_opens_http_and_loopback_only() {
+    fn r17_allow_insecure_opens_http_and_loopback_only() {
         let guard = Guard::new(true, Vec::new());
         for good in
             ["http://127.0.0.1:9000/plivo/answer/", "http://localhost/", "https://10.0.0.1/", "http://[::1]:8081/"]
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_stay_https_and_are_judged_like_a_first_target() {
+    fn r17_redirects_stay_https_and_are_judged_like_a_first_target() {
         let guard = Guard::default();
         let url = CustomerUrl::parse("https://app.example.com/a/b?x=1", &guard).unwrap();
         for (location, leads_to) in [

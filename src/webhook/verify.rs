@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_token_verifies_nobody() {
+    fn r13_an_empty_token_verifies_nobody() {
         let empty = Secrets::new(&Secret::new("a"), None, Secret::new(""));
         assert_eq!(empty.challenge("hub.mode=subscribe&hub.verify_token=&hub.challenge=1"), None);
     }
