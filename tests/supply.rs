@@ -1,0 +1,127 @@
+//! What is in the tree (R27), as far as it can be told without a network: versions never go below those that repair
+//! known advisories, one TLS stack, the registry alone, and every piece of C has its line in `deploy/NATIVE.md`.
+//! Advisories, licences and the rest are `cargo deny check`'s (`deny.toml`, `deploy/RELEASE.md`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+/// Lowest versions (`reliability.md` R27): below them there are known advisories.
+const FLOORS: &[(&str, [u64; 3])] = &[
+    ("h2", [0, 4, 16]),
+    ("quick-xml", [0, 41, 0]),
+    ("rustls", [0, 23, 18]),
+    ("rustls-webpki", [0, 103, 13]),
+    ("aws-lc-sys", [0, 39, 0]),
+    ("ring", [0, 17, 12]),
+    ("hickory-proto", [0, 26, 1]),
+    ("hickory-net", [0, 26, 1]),
+    ("sqlx", [0, 8, 1]),
+    ("idna", [1, 0, 0]),
+    ("tungstenite", [0, 20, 1]),
+    ("tokio", [1, 44, 2]),
+];
+
+/// A second crypto library or TLS stack, and tools that a build must not need.
+const BANNED: &[&str] = &[
+    "openssl",
+    "openssl-sys",
+    "openssl-src",
+    "native-tls",
+    "ring",
+    "boring",
+    "boring-sys",
+    "mbedtls",
+    "aws-lc-fips-sys",
+    "bindgen",
+    "libloading",
+    "reqwest",
+    "ureq",
+    "curl",
+    "curl-sys",
+];
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The packages of `Cargo.lock`.
+fn locked() -> Vec<toml::Table> {
+    let lock: toml::Table = read("Cargo.lock").parse().expect("TOML");
+    lock["package"].as_array().expect("packages").iter().map(|p| p.as_table().expect("a table").clone()).collect()
+}
+
+fn text<'a>(package: &'a toml::Table, key: &str) -> &'a str {
+    package.get(key).and_then(toml::Value::as_str).unwrap_or_default()
+}
+
+/// The packages that a build for this machine really has, with their versions: no other targets', no tests'.
+fn built() -> BTreeMap<String, String> {
+    let args = ["tree", "--locked", "--offline", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
+    let out = Command::new(env!("CARGO")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let mut packages = BTreeMap::new();
+    for line in String::from_utf8_lossy(&out.stdout).lines() {
+        let mut words = line.split_whitespace();
+        if let (Some(name), Some(version)) = (words.next(), words.next()) {
+            packages.insert(name.to_owned(), version.trim_start_matches('v').to_owned());
+        }
+    }
+    assert!(packages.len() > 100, "{packages:?}");
+    packages
+}
+
+#[test]
+fn r27_no_version_is_below_the_floor() {
+    for package in locked() {
+        let (name, version) = (text(&package, "name"), text(&package, "version"));
+        let Some((_, floor)) = FLOORS.iter().find(|(known, _)| *known == name) else { continue };
+        let plain = version.split(['-', '+']).next().unwrap_or_default();
+        let parts: Vec<u64> = plain.split('.').map(|part| part.parse().expect("a number")).collect();
+        assert!(parts.as_slice() >= floor.as_slice(), "{name} {version} is below {floor:?}");
+    }
+}
+
+#[test]
+fn r27_everything_comes_from_the_registry_with_a_checksum() {
+    for package in locked() {
+        let (name, source) = (text(&package, "name"), text(&package, "source"));
+        if name == "offhook" {
+            continue;
+        }
+        assert_eq!(source, "registry+https://github.com/rust-lang/crates.io-index", "{name}");
+        assert_eq!(text(&package, "checksum").len(), 64, "{name}");
+    }
+}
+
+#[test]
+fn r27_one_tls_stack_and_no_tool_but_a_c_compiler() {
+    let built = built();
+    for name in BANNED {
+        assert!(!built.contains_key(*name), "{name} is in the tree: cargo tree -i {name}");
+    }
+    assert!(built.contains_key("rustls") && built.contains_key("aws-lc-rs"));
+    // What is banned here is banned by cargo-deny too.
+    let deny = read("deny.toml");
+    for name in ["ring", "openssl-sys", "native-tls", "bindgen"] {
+        assert!(deny.contains(&format!("{{ crate = \"{name}\" }}")), "{name}");
+    }
+}
+
+#[test]
+fn r27_every_piece_of_c_is_named() {
+    let page = read("deploy/NATIVE.md");
+    let named: BTreeSet<(String, String)> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").nth(2)?.split_once(' '))
+        .filter(|(name, _)| name.ends_with("-sys"))
+        .map(|(name, version)| (name.to_owned(), version.to_owned()))
+        .collect();
+    // A crate that links something says so in its name, by custom; these only declare what the system has.
+    let declares =
+        ["linux-raw-sys", "windows-sys", "core-foundation-sys", "security-framework-sys", "js-sys", "web-sys"];
+    let native: BTreeSet<(String, String)> =
+        built().into_iter().filter(|(name, _)| name.ends_with("-sys") && !declares.contains(&name.as_str())).collect();
+    assert_eq!(named, native, "deploy/NATIVE.md and the tree");
+}
