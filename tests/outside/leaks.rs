@@ -136,6 +136,9 @@ fn around(text: &str, at: usize) -> String {
     text.get(from..text.floor_char_boundary(at + 100)).unwrap_or_default().to_owned()
 }
 
+/// Method, path and headers.
+type Request = (&'static str, String, Vec<(&'static str, String)>);
+
 /// A node whose every byte is kept.
 struct Watched {
     child: Child,
@@ -202,7 +205,7 @@ impl Watched {
     }
 
     /// Every answer that the doors give to these requests.
-    async fn answers(&self, requests: &[(&str, String, Vec<(&str, String)>)]) -> Vec<u8> {
+    async fn answers(&self, requests: &[Request]) -> Vec<u8> {
         let mut all = Vec::new();
         for (method, path, headers) in requests {
             let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
