@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::{Exit, print};
-use crate::node::dev::{Dev, DevOptions};
+use crate::node::StartError;
+use crate::node::dev::{Dev, DevError, DevOptions};
 use crate::sim::{Faults, world};
 
 /// Options of `offhook dev`.
@@ -41,6 +42,9 @@ pub fn run(args: Args) -> Exit {
         };
         let dev = match Dev::boot(options).await {
             Ok(dev) => dev,
+            Err(DevError::Node(e)) if matches!(e, StartError::Store(_)) => {
+                return Exit::not_started(&e, format_args!("could not {e}"));
+            }
             Err(e) => {
                 return Exit::failed(format_args!("could not {e}\nif port {port} is taken, choose another: --port 0"));
             }

@@ -1,6 +1,8 @@
 //! Exit codes (`interface.md` §1).
 
 use super::print;
+use crate::node::StartError;
+use crate::store::StoreError;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,14 @@ impl Exit {
     pub fn failed(why: impl std::fmt::Display) -> Self {
         print::error(why);
         Self::Failed
+    }
+
+    /// A node that did not start: the wrong binary for a store is wrong usage (R11), all else a failure.
+    pub fn not_started(e: &StartError, why: impl std::fmt::Display) -> Self {
+        match e {
+            StartError::Store(StoreError::Newer { .. }) => Self::usage(why),
+            _ => Self::failed(why),
+        }
     }
 
     /// Says why on standard error and is `Usage`.

@@ -3,6 +3,7 @@
 //! Every command has an `Args` (clap derive; the help text is its documentation, `man` is made from it) and a
 //! `run`, which gives an [`Exit`]. Only this room prints, through [`mod@print`]; the rest of the house logs.
 
+pub mod backup;
 pub mod call;
 pub mod calls;
 mod completions;
@@ -65,6 +66,8 @@ enum Command {
     Calls(calls::Args),
     /// Generate load through the same simulator
     Load(load::Args),
+    /// Copy the store to a file, checked, while the node runs
+    Backup(backup::Args),
     /// Answer documents
     Xml(xml::Args),
     /// Run a recorded call's event log through the call machine again and show the first difference
@@ -113,7 +116,7 @@ pub fn main() -> std::process::ExitCode {
     if let Err(e) = process::no_core_dumps() {
         tracing::warn!(error = %e, "could not switch core dumps off: one would hold secrets");
     }
-    if cli.command.is_node() {
+    if cli.command.is_node() || matches!(cli.command, Command::Backup(_)) {
         process::private_files();
     }
     print::settled(run(cli.command)).into()
@@ -126,6 +129,7 @@ fn run(command: Command) -> Exit {
         Command::Call(args) => call::run(args),
         Command::Calls(args) => calls::run(args),
         Command::Load(args) => load::run(args),
+        Command::Backup(args) => backup::run(args),
         Command::Xml(args) => xml::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Config(args) => config::run(args),

@@ -23,7 +23,7 @@ pub fn run(args: Args) -> Exit {
     super::run_async(async {
         let node = match Node::start(config, Clock::real()).await {
             Ok(node) => node,
-            Err(e) => return Exit::failed(format_args!("could not {e}")),
+            Err(e) => return Exit::not_started(&e, format_args!("could not {e}")),
         };
         tracing::info!(public = %node.public, admin = %node.admin, "ready");
         match until_stopped(node).await {

@@ -139,6 +139,9 @@ pub struct Store {
 }
 
 impl Store {
+    /// The SQLite file where only its folder is named.
+    pub const FILE_NAME: &'static str = "offhook.db";
+
     /// A store in this file, with everything else in its folder.
     pub fn at(file: PathBuf) -> Self {
         let folder = file.parent().filter(|p| !p.as_os_str().is_empty());

@@ -227,7 +227,7 @@ fn configuration(
         config.meta.graph_url = graph;
     }
     config.meta.access_token = Some(secret(world::ACCESS_TOKEN));
-    config.store = config::Store::at(folder.join("offhook.db"));
+    config.store = config::Store::at(folder.join(config::Store::FILE_NAME));
     config.answer.allow_insecure = true;
     config.limits.drain_seconds = 2;
     config.accounts.push(config::Account {

@@ -6,62 +6,68 @@
 //! its own. Calls that are up live in `call::registry`, not here.
 
 mod archive;
+mod backup;
 mod callbacks;
 mod calls;
+mod version;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlitePool};
 
 pub use archive::Archive;
+pub use backup::{Backup, BackupError, backup};
 pub use callbacks::{Callback, CallbackState, CallbackView, NewCallback, Settled, Settlement, Written};
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan};
+pub use version::By;
 pub use writer::{Concluded, Conclusion, EventLog};
 
 use crate::call::machine::CallSetup;
 use crate::model::{AuthId, CallUuid, Timestamp};
 use crate::observe::{Health, names};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
-
-/// Why the store could not do something.
+/// Why the store could not do something. The texts read well after "could not …".
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("could not open the store {}: {source}", file.display())]
+    #[error("open the store {}: {source}", file.display())]
     Open {
         file: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("could not open the store {}: {source}", file.display())]
+    #[error("open the store {}: {source}", file.display())]
     Connect {
         file: PathBuf,
         #[source]
         source: sqlx::Error,
     },
     /// R11: a binary older than its store refuses to start.
-    #[error("could not open the store {}: it was written by a newer Offhook (schema {version}); use that version", file.display())]
-    Newer { file: PathBuf, version: i64 },
-    #[error("could not bring the store {} up to date: {source}", file.display())]
+    #[error(
+        "open the store {}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
+         {known}. Start Offhook {by} or later, or put back a copy from before the update",
+        file.display(), env!("CARGO_PKG_VERSION")
+    )]
+    Newer { file: PathBuf, version: i64, by: By, known: i64 },
+    #[error("bring the store {} up to date: {source}", file.display())]
     Migrate {
         file: PathBuf,
         #[source]
         source: MigrateError,
     },
-    #[error("could not {what}: {source}")]
+    #[error("{what}: {source}")]
     Query {
         what: &'static str,
         #[source]
         source: sqlx::Error,
     },
-    #[error("could not {what}: what the store holds can't be read: {detail}")]
+    #[error("{what}: what the store holds can't be read: {detail}")]
     Unreadable { what: &'static str, detail: String },
-    #[error("could not write: the store is closed")]
+    #[error("write: the store is closed")]
     Closed,
 }
 
@@ -141,12 +147,7 @@ impl Store {
             // A batch is a long statement; what fails is logged by who asked for it.
             .disable_statement_logging();
         let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(connect)?;
-        MIGRATIONS.run(&write).await.map_err(|source| match source {
-            MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
-                StoreError::Newer { file: file.to_owned(), version }
-            }
-            source => StoreError::Migrate { file: file.to_owned(), source },
-        })?;
+        version::migrate(file, &write, &version::MIGRATIONS).await?;
         let read = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY)
@@ -329,8 +330,9 @@ impl Store {
 
     /// Writes what is still queued (it tries for a few seconds) and closes.
     pub async fn close(&self) {
-        self.log.close().await;
+        // The writer last: who closes last folds the write-ahead log into the file, and readers can't.
         self.read.close().await;
+        self.log.close().await;
     }
 }
 

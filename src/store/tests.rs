@@ -169,7 +169,7 @@ async fn lists_filter_page_and_keep_tenants_apart() {
 }
 
 #[tokio::test]
-async fn an_older_binary_refuses_a_newer_store() {
+async fn r11_an_older_binary_refuses_a_newer_store() {
     let room = Room::new();
     let store = room.open().await;
     store.close().await;
@@ -178,10 +178,112 @@ async fn an_older_binary_refuses_a_newer_store() {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(room.file());
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
     sqlx::query(later).execute(&pool).await.unwrap();
+    sqlx::query("INSERT INTO store_versions VALUES (9999, '9.9.9')").execute(&pool).await.unwrap();
     pool.close().await;
     let refused = Store::open(&room.file(), Health::new()).await.unwrap_err();
     assert!(matches!(refused, StoreError::Newer { version: 9999, .. }), "{refused}");
-    assert!(refused.to_string().contains("newer Offhook"), "{refused}");
+    assert!(refused.to_string().contains("Offhook 9.9.9 or later"), "{refused}");
+}
+
+#[tokio::test]
+async fn r11_a_migration_that_fails_leaves_nothing_behind() {
+    let room = Room::new();
+    room.open().await.close().await;
+    let folder = room.folder.path().join("migrations");
+    std::fs::create_dir(&folder).unwrap();
+    for entry in std::fs::read_dir("src/store/migrations").unwrap() {
+        let entry = entry.unwrap();
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        assert!(!text.contains("no-transaction") && !text.to_uppercase().contains("DROP TABLE"), "{:?}", entry.path());
+        std::fs::write(folder.join(entry.file_name()), text).unwrap();
+    }
+    let half = "CREATE TABLE half (a TEXT); UPDATE calls SET cause = 'lost'; SELECT * FROM nowhere;";
+    std::fs::write(folder.join("9000_half.sql"), half).unwrap();
+    let migrations = sqlx::migrate::Migrator::new(folder.as_path()).await.unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(room.file());
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let failed = super::version::migrate(&room.file(), &pool, &migrations).await.unwrap_err();
+    assert!(matches!(failed, StoreError::Migrate { .. }), "{failed}");
+    let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'half'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(tables).fetch_one(&pool).await.unwrap(), 0);
+    pool.close().await;
+    room.open().await.close().await;
+}
+
+#[tokio::test]
+async fn r11_a_copy_made_under_load_is_whole() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let room = Room::new();
+    let store = room.open().await;
+    let (done, stop) = (AtomicU64::new(0), AtomicU64::new(0));
+    let calls = async {
+        for n in 0.. {
+            let call = u128::from(n);
+            store.call_started(start(call, MAIN, MAIN));
+            for seq in 0..20 {
+                store.event_log().append(uuid(call), seq, format!("{{\"at\":{seq}}}"));
+            }
+            if n % 10 != 9 {
+                assert!(store.call_concluded(start(call, MAIN, MAIN), end(n as i64, n)).await.unwrap());
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+            if stop.load(Ordering::SeqCst) == 1 {
+                return;
+            }
+        }
+    };
+    let copies = async {
+        let mut made = Vec::new();
+        for n in 0..3 {
+            while done.load(Ordering::SeqCst) < 5 * (n + 1) {
+                tokio::task::yield_now().await;
+            }
+            let before = done.load(Ordering::SeqCst);
+            let out = room.folder.path().join(format!("copy-{n}.db"));
+            let backup = super::backup(&room.file(), &out).await.unwrap();
+            assert!((before..=done.load(Ordering::SeqCst) + 1).contains(&backup.ended), "{backup:?} after {before}");
+            made.push((out, before, backup));
+        }
+        stop.store(1, Ordering::SeqCst);
+        made
+    };
+    let ((), made) = tokio::join!(calls, copies);
+    let (again, _, _) = &made[0];
+    let refused = super::backup(&room.file(), again).await.unwrap_err();
+    assert!(matches!(refused, super::BackupError::Exists(_)), "{refused}");
+    store.close().await;
+    let names: Vec<_> = std::fs::read_dir(room.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 4, "nothing but the copies and the data: {names:?}");
+
+    for (copy, before, backup) in made {
+        assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&copy).unwrap().len(), backup.bytes);
+        // Put back as the README says: the copy in the store's place, its side files gone.
+        std::fs::remove_dir_all(room.file().parent().unwrap()).unwrap();
+        std::fs::create_dir(room.file().parent().unwrap()).unwrap();
+        std::fs::copy(&copy, room.file()).unwrap();
+        let store = room.open().await;
+        let all = store.calls(&Scope::of(MAIN.into()), &CallFilter::default(), 1, 0).await.unwrap().1;
+        assert!(all >= before && all == backup.ended, "{all} of {before}: {backup:?}");
+        assert_eq!(store.orphans("node").await.unwrap().len() as u64, backup.open);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_nothing_or_to_nowhere_leaves_nothing() {
+    let room = Room::new();
+    let out = room.folder.path().join("copy.db");
+    let none = super::backup(&room.file(), &out).await.unwrap_err();
+    assert!(matches!(none, super::BackupError::NoStore(_)), "{none}");
+    room.open().await.close().await;
+    let nowhere = super::backup(&room.file(), &room.folder.path().join("no/copy.db")).await.unwrap_err();
+    assert!(matches!(nowhere, super::BackupError::File { what: "write", .. }), "{nowhere}");
+    assert!(!room.file().with_extension("db-wal").exists(), "a store that was closed is one file");
+    std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
+    let damaged = super::backup(&room.file(), &out).await.unwrap_err();
+    assert!(damaged.to_string().starts_with("copy the store") || damaged.to_string().starts_with("open"), "{damaged}");
+    assert_eq!(std::fs::read_dir(room.folder.path()).unwrap().count(), 1, "only the data");
 }
 
 #[tokio::test]
@@ -230,7 +332,7 @@ async fn a_file_that_is_no_store_is_refused() {
     std::fs::create_dir_all(room.file().parent().unwrap()).unwrap();
     std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
     let refused = Store::open(&room.file(), Health::new()).await.unwrap_err().to_string();
-    assert!(refused.starts_with("could not open the store") && refused.contains("offhook.db"), "{refused}");
+    assert!(refused.starts_with("open the store") && refused.contains("offhook.db"), "{refused}");
 }
 
 fn callback(call: u128, event: u128) -> NewCallback {

@@ -1,0 +1,45 @@
+//! `offhook backup`: a copy of the store, taken while the node runs.
+
+use std::path::PathBuf;
+
+use super::{Exit, print};
+use crate::store::{self, BackupError};
+
+/// Options of `offhook backup`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// The file to make; it must not be there yet
+    #[arg(value_name = "OUT.db")]
+    pub out: PathBuf,
+    /// The configuration that names the store
+    #[arg(long, value_name = "FILE", default_value = "offhook.toml", conflicts_with = "data_dir")]
+    pub config: PathBuf,
+    /// The store's folder, instead of a configuration: no secret is read
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Copies and checks: 0 a copy that is whole, 1 none, 2 nothing to copy or a file in the way.
+pub fn run(args: Args) -> Exit {
+    let file = match args.data_dir {
+        Some(folder) => folder.join(crate::config::Store::FILE_NAME),
+        None => match super::config::load(&args.config) {
+            Ok(config) => config.store.file,
+            Err(exit) => return exit,
+        },
+    };
+    super::run_async(async {
+        match store::backup(&file, &args.out).await {
+            Ok(made) => {
+                let store::Backup { bytes, ended, open, schema } = made;
+                print::line(format_args!(
+                    "{}: {bytes} bytes, schema {schema}, {ended} calls and {open} that had not ended, checked",
+                    args.out.display()
+                ));
+                Exit::Done
+            }
+            Err(e @ (BackupError::NoStore(_) | BackupError::Exists(_))) => Exit::usage(format_args!("could not {e}")),
+            Err(e) => Exit::failed(format_args!("could not {e}")),
+        }
+    })
+}

@@ -1,0 +1,127 @@
+//! A copy of the store while a node writes it (R11): `VACUUM INTO` a file of another name, checked, synced, and only
+//! then under its own. It reads in one transaction: what was committed before it began is in the copy, whole.
+
+use std::path::{Path, PathBuf};
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::{BUSY, version};
+
+/// What was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    pub bytes: u64,
+    /// Calls that have ended, and those that had not.
+    pub ended: u64,
+    pub open: u64,
+    /// The newest migration in it.
+    pub schema: i64,
+}
+
+/// Why there is no copy. The texts read well after "could not …".
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error("find a store at {}", .0.display())]
+    NoStore(PathBuf),
+    #[error("write {}: it is there already; name another file, or move it away", .0.display())]
+    Exists(PathBuf),
+    #[error("{what} {}: {source}", file.display())]
+    File {
+        what: &'static str,
+        file: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{what} {}: {source}", file.display())]
+    Store {
+        what: &'static str,
+        file: PathBuf,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("trust the copy of {}: its check says {found:?}; check the disk, and the store with SQLite's own tool", file.display())]
+    Damaged { file: PathBuf, found: String },
+}
+
+/// Copies the store in `file` to `out`, which must not be there yet. Readers and the writer of `file` go on.
+///
+/// # Errors
+/// No store, a file in the way, a disk that is full, a copy that is not whole; nothing is left behind.
+pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
+    if !file.is_file() {
+        return Err(BackupError::NoStore(file.to_owned()));
+    }
+    if out.exists() {
+        return Err(BackupError::Exists(out.to_owned()));
+    }
+    let part = Part::new(out)?;
+    copy(file, &part.0).await?;
+    let found = check(&part.0).await?;
+    let failed = |what| move |source| BackupError::File { what, file: out.to_owned(), source };
+    let copied = std::fs::File::open(&part.0).map_err(failed("sync"))?;
+    copied.sync_all().map_err(failed("sync"))?;
+    std::fs::rename(&part.0, out).map_err(failed("name the copy"))?;
+    let folder = out.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(failed("sync the folder of"))?;
+    let bytes = copied.metadata().map_err(failed("measure"))?.len();
+    Ok(Backup { bytes, ..found })
+}
+
+/// The file that is being written; gone when dropped, unless it got its name.
+struct Part(PathBuf);
+
+impl Part {
+    /// Beside `out`, empty and for its owner only (R21): SQLite keeps a file's mode.
+    fn new(out: &Path) -> Result<Self, BackupError> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut name = out.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".part-{}", std::process::id()));
+        let part = out.with_file_name(name);
+        match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part) {
+            Ok(_) => Ok(Self(part)),
+            Err(source) => Err(BackupError::File { what: "write", file: part, source }),
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
+    options.read_only(true).busy_timeout(BUSY).disable_statement_logging().connect().await
+}
+
+async fn copy(file: &Path, part: &Path) -> Result<(), BackupError> {
+    let failed = |what| move |source| BackupError::Store { what, file: file.to_owned(), source };
+    let mut from = connect(SqliteConnectOptions::new().filename(file)).await.map_err(failed("open the store"))?;
+    // A path that is no UTF-8 can't be said in SQL.
+    let into = part.to_str().ok_or_else(|| BackupError::File {
+        what: "write",
+        file: part.to_owned(),
+        source: std::io::Error::other("the name is not UTF-8"),
+    })?;
+    let copied = sqlx::query("VACUUM INTO $1").bind(into).execute(&mut from).await;
+    let _ = from.close().await;
+    copied.map(drop).map_err(failed("copy the store"))
+}
+
+/// Whether the copy is whole, and what is in it.
+async fn check(part: &Path) -> Result<Backup, BackupError> {
+    let failed = |source| BackupError::Store { what: "check the copy", file: part.to_owned(), source };
+    // Immutable: nobody else writes it, and no side files are made.
+    let mut copy = connect(SqliteConnectOptions::new().filename(part).immutable(true)).await.map_err(failed)?;
+    let found: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut copy).await.map_err(failed)?;
+    if found != "ok" {
+        return Err(BackupError::Damaged { file: part.to_owned(), found });
+    }
+    let count = "SELECT count(ended_us), count(*) - count(ended_us) FROM calls";
+    let (ended, open): (i64, i64) = sqlx::query_as(count).fetch_one(&mut copy).await.map_err(failed)?;
+    let schema = version::schema_of(&mut copy).await.map_err(failed)?;
+    let _ = copy.close().await;
+    let count = |n| u64::try_from(n).unwrap_or_default();
+    Ok(Backup { bytes: 0, ended: count(ended), open: count(open), schema })
+}

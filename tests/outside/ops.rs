@@ -1,0 +1,98 @@
+//! What an operator does with the binary and a store: copy it, put it back, start the wrong version.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::support::app::App;
+use crate::support::http;
+use crate::support::meta::{Graph, connect, silent_offer, terminate};
+use crate::support::node::{Node, Wanted, free_port};
+
+fn offhook(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    command.args(args).env_clear().env("NO_COLOR", "1").stdin(Stdio::null()).output().unwrap()
+}
+
+async fn sqlite(file: &Path) -> sqlx::SqliteConnection {
+    sqlx::sqlite::SqliteConnectOptions::new().filename(file).create_if_missing(true).connect().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
+    let app = App::start().await;
+    app.xml("/answer", r#"<Response><Wait length="60"/></Response>"#).xml("/hangup", "");
+    let graph = Graph::start().await;
+    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
+    wanted.hangup_url = app.url("/hangup");
+    wanted.cps = 1_000;
+    let node = Node::start(&wanted).await;
+    let offer = silent_offer();
+    let one = || async {
+        let id = connect(&node, &offer).await;
+        terminate(&node, &id).await;
+    };
+    futures_util::future::join_all((0..20).map(|_| one())).await;
+    node.until_metric("offhook_calls_total", &[], 20.0).await;
+    let copy = node.dir.path().join("copy.db");
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    while node.api("Call/").await.json()["meta"]["total_count"] != 20 {
+        every.tick().await;
+    }
+    let data = node.dir.path().to_str().unwrap().to_owned();
+    let made = {
+        let copy = copy.to_str().unwrap().to_owned();
+        let making = tokio::task::spawn_blocking(move || offhook(&["backup", &copy, "--data-dir", &data]));
+        // Calls go on meanwhile.
+        let (made, _) = tokio::join!(making, futures_util::future::join_all((0..20).map(|_| one())));
+        made.unwrap()
+    };
+    let said = String::from_utf8_lossy(&made.stdout).into_owned();
+    assert_eq!(made.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&made.stderr));
+    assert!(said.contains("checked"), "{said}");
+
+    let mut store = sqlite(&copy).await;
+    let whole: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut store).await.unwrap();
+    assert_eq!(whole, "ok");
+    let ended = "SELECT count(*) FROM calls WHERE ended_us IS NOT NULL AND cause IS NOT NULL";
+    let ended: i64 = sqlx::query_scalar(ended).fetch_one(&mut store).await.unwrap();
+    assert!((20..=40).contains(&ended), "{ended}");
+    store.close().await.unwrap();
+
+    let again = offhook(&["backup", copy.to_str().unwrap(), "--data-dir", node.dir.path().to_str().unwrap()]);
+    assert_eq!(again.status.code(), Some(2), "a file in the way is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_an_older_binary_names_the_version_that_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let config = dir.path().join("offhook.toml");
+    let text = format!(
+        "[listen]\npublic = \"127.0.0.1:{port}\"\nadmin = \"127.0.0.1:{}\"\nmedia = \"127.0.0.1:0\"\nmedia_ports = 1\n\
+         [meta]\napp_secret = \"a\"\nverify_token = \"b\"\n[store]\nurl = \"sqlite://{}/offhook.db\"\n",
+        free_port(),
+        dir.path().display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut store = sqlite(&dir.path().join("offhook.db")).await;
+    for statement in [
+        "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, installed_on TIMESTAMP \
+         NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL, execution_time BIGINT \
+         NOT NULL)",
+        "INSERT INTO _sqlx_migrations VALUES (77, 'later', CURRENT_TIMESTAMP, 1, X'00', 1)",
+        "CREATE TABLE store_versions (schema BIGINT PRIMARY KEY, offhook TEXT NOT NULL)",
+        "INSERT INTO store_versions VALUES (77, '4.2.0')",
+    ] {
+        sqlx::query(statement).execute(&mut store).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let out = offhook(&["serve", "--config", config.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    for part in ["schema 77", "made by Offhook 4.2.0", "Start Offhook 4.2.0 or later", "copy from before the update"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert!(http::try_send("GET", &format!("http://127.0.0.1:{port}/"), &[], "").await.is_err(), "it is gone");
+}
