@@ -7,6 +7,7 @@
 mod cps;
 mod directory;
 mod gate;
+mod pressure;
 mod slots;
 
 #[cfg(test)]
@@ -22,4 +23,5 @@ mod sync {
 pub use cps::{Permit, Ring};
 pub use directory::{AccountEntry, AccountSpec, Directory, DirectoryError, NumberEntry, NumberSpec, Tables};
 pub use gate::{Admitted, Gate, Reason, Refused};
+pub use pressure::{Lag, Pressure, Starting, Strain};
 pub use slots::{Slot, Slots};

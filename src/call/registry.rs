@@ -18,7 +18,7 @@ use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAct
 use super::services::Services;
 use super::shell::{self, Begin, Mailbox};
 use super::trace::Journal;
-use crate::admission::{Admitted, NumberEntry, Reason};
+use crate::admission::{Admitted, NumberEntry, Reason, Starting, Strain};
 use crate::answer::SigningKeys;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
@@ -230,9 +230,13 @@ impl Registry {
     /// # Errors
     /// No room, a store that takes no more, or no answer URL: the admission comes back, to be withdrawn.
     pub fn start(&self, admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {
-        if self.len() >= LIVE_MAX {
-            return Err(Box::new(admitted));
-        }
+        let starting = match self.room(&incoming.key.0) {
+            Ok(starting) => starting,
+            Err(strain) => {
+                strain.count();
+                return Err(Box::new(admitted));
+            }
+        };
         let Some(setup) = self.setup(admitted.number(), &incoming) else {
             error!(number = %admitted.number().spec.number, "calling is enabled without an answer URL; set one");
             return Err(Box::new(admitted));
@@ -266,7 +270,8 @@ impl Registry {
         let Incoming { offer, received, arrived, .. } = incoming;
         let journal = Journal::new(call, arrived, log, services.store.event_log());
         let admitted = services.clock.now();
-        let begin = Begin { setup, offer, number, slot, received, arrived, admitted, mailbox, inbox, journal, view };
+        let begin =
+            Begin { setup, offer, number, slot, starting, received, arrived, admitted, mailbox, inbox, journal, view };
         let task = async move {
             // A fault inside one call ends that call only; the slot went back with the call's future (R3).
             let ran = std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
@@ -278,6 +283,20 @@ impl Registry {
         };
         self.0.services.tasks.spawn(task.instrument(span));
         Ok(())
+    }
+
+    /// A place for a further call, or what there is too much of.
+    fn room(&self, number: &PhoneNumberId) -> Result<Starting, Strain> {
+        if self.len() >= LIVE_MAX {
+            return Err(Strain::Calls);
+        }
+        if self.0.services.media.is_behind() {
+            return Err(Strain::Media);
+        }
+        if self.0.services.graph.is_behind(number) {
+            return Err(Strain::Graph);
+        }
+        self.0.services.pressure.begin()
     }
 
     /// Meta says that a call is over.
@@ -299,7 +318,10 @@ impl Registry {
     /// # Errors
     /// Too many are under way.
     pub fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), RejectsFull> {
-        let room = self.0.rejects.clone().try_acquire_owned().map_err(|_| RejectsFull)?;
+        let room = self.0.rejects.clone().try_acquire_owned().map_err(|_| {
+            names::queue::refused(names::queue::REJECTS);
+            RejectsFull
+        })?;
         info!(number = %number.spec.number, reason = reason.as_str(), "a call is refused");
         let request = ActionRequest {
             phone_number_id: number.spec.phone_number_id.clone(),

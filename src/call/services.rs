@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::machine::{CallSetup, MachineLimits, Notice};
 use super::outbox::Outbox;
-use crate::admission::NumberEntry;
+use crate::admission::{NumberEntry, Pressure};
 use crate::answer::{Dice, Fetcher, SigningKeys};
 use crate::clock::Clock;
 use crate::media::Media;
@@ -24,6 +24,8 @@ pub struct Services {
     pub dice: Dice,
     /// This node's name, in `biz_opaque_callback_data`.
     pub node_id: String,
+    /// Whether there is room for a further call.
+    pub pressure: Arc<Pressure>,
     pub media: Arc<Media>,
     pub sounds: Library,
     pub graph: Arc<Graph>,

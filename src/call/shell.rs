@@ -22,7 +22,7 @@ use super::services::Services;
 use super::step::{Step, Stepper};
 use super::trace::{Journal, Trace};
 use super::{farewell, record};
-use crate::admission::{NumberEntry, Slot};
+use crate::admission::{NumberEntry, Slot, Starting};
 use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
 use crate::media::{LegEvent, LegHandle, PlayItem};
@@ -82,6 +82,7 @@ impl Mailbox {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(fact)) => {
+                names::queue::refused(names::queue::MAILBOX);
                 warn!(call_uuid = %self.call, fact = ?std::mem::discriminant(&fact.what), "mailbox full, fact lost");
                 false
             }
@@ -102,6 +103,8 @@ pub(super) struct Begin {
     /// The number as it stood when the call began: its token and signing keys stay the call's (S0.25).
     pub(super) number: Arc<NumberEntry>,
     pub(super) slot: Slot,
+    /// Held until Graph and the application have been asked.
+    pub(super) starting: Starting,
     /// When the webhook's request came, when it had been read, when the call was let in.
     pub(super) received: Instant,
     pub(super) arrived: Instant,
@@ -146,7 +149,8 @@ struct Shell {
 
 /// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
 pub(super) async fn run(services: Arc<Services>, begin: Begin) {
-    let Begin { setup, offer, number, slot, received, arrived, admitted, mailbox, mut inbox, journal, view } = begin;
+    let Begin { setup, offer, number, slot, starting, received, arrived, admitted, mailbox, mut inbox, journal, view } =
+        begin;
     let running = services.clock.now();
     let media = services.media.answer(&offer, leg_events(&mailbox));
     let (leg, sdp) = match media {
@@ -189,6 +193,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
     if !has_media {
         shell.step(arrived, Input::Cut { cause: HangupCause::InternalError });
     }
+    drop(starting);
     while !shell.over {
         let fact = shell.next_fact(&mut inbox).await;
         match fact.what {

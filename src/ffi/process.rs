@@ -43,3 +43,32 @@ pub fn raise_descriptor_limit() -> std::io::Result<usize> {
     }
     Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
+
+/// Nice value of [`thread_first`].
+const FIRST: libc::c_int = -10;
+
+/// Lets the calling thread go before the others of this process. It takes the right to do so: root, or `LimitNICE=`.
+///
+/// # Errors
+/// The system's; the thread runs as before.
+pub fn thread_first() -> std::io::Result<()> {
+    // SAFETY: takes and gives numbers; 0 is the calling thread.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, FIRST) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Takes space for a file from the disk beforehand, without changing its length.
+///
+/// # Errors
+/// The system's, also where the file system has no such thing.
+pub fn reserve(file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let bytes = libc::off_t::try_from(bytes).unwrap_or(libc::off_t::MAX);
+    // SAFETY: takes numbers; the descriptor is open as long as `file` is borrowed.
+    match unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, bytes) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}

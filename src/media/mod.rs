@@ -75,6 +75,9 @@ const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 const UFRAG_CHARS: usize = 8;
 const PWD_CHARS: usize = 24;
 
+/// Orders waiting for one shard past which no further call is taken (R10): two ticks' worth.
+const ORDERS_BEHIND: usize = 2_048;
+
 /// What media needs to be told (`[listen]`, `[public]`, `[limits]` of the configuration).
 #[derive(Clone, Debug)]
 pub struct MediaConfig {
@@ -130,8 +133,7 @@ struct Made {
 }
 
 struct ShardHandle {
-    orders: SyncSender<Order>,
-    tally: Arc<Tally>,
+    orders: Orders,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -162,11 +164,12 @@ impl Media {
         let ports = Arc::new(Mutex::new(ports));
         let mut shards = Vec::new();
         for (n, first) in firsts.into_iter().enumerate() {
-            let (orders, queue) = sync_channel(ORDERS_MAX);
+            let (queue_in, queue) = sync_channel(ORDERS_MAX);
             let tally = Arc::new(Tally::default());
-            let shard = Shard::new(clock.clone(), queue, ports.clone(), tally.clone(), first)?;
+            let orders = Orders { queue: queue_in, tally: tally.clone() };
+            let shard = Shard::new(clock.clone(), queue, ports.clone(), tally, first)?;
             let thread = std::thread::Builder::new().name(format!("media-{n}")).spawn(move || shard.run())?;
-            shards.push(ShardHandle { orders, tally, thread: Mutex::new(Some(thread)) });
+            shards.push(ShardHandle { orders, thread: Mutex::new(Some(thread)) });
         }
         Ok(Arc::new(Self {
             clock,
@@ -214,7 +217,7 @@ impl Media {
             .collect();
         let Made { leg, ufrag, answer } = self.make(offer, &reachable, sink.clone(), counters)?;
         let new = NewLeg { id, port, ufrag, leg, sink };
-        if !send(&handle.orders, Order::Add(Box::new(new))) {
+        if !handle.orders.send(Order::Add(Box::new(new))) {
             return Err(MediaError::Stopped);
         }
         // The shard gives the port back when the leg ends.
@@ -283,7 +286,7 @@ impl Media {
     /// Says goodbye on all legs and ends the threads. Later answers are refused.
     pub fn stop(&self) {
         for shard in &self.shards {
-            send(&shard.orders, Order::Stop);
+            shard.orders.send(Order::Stop);
         }
         for shard in &self.shards {
             let thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -295,6 +298,11 @@ impl Media {
         }
     }
 
+    /// Whether a shard is behind with its orders: no time for a further call.
+    pub fn is_behind(&self) -> bool {
+        self.shards.iter().any(|shard| shard.orders.is_behind())
+    }
+
     /// Counts since the start.
     pub fn stats(&self) -> MediaStats {
         let mut stats = MediaStats::default();
@@ -303,7 +311,7 @@ impl Media {
             stats.ports_open = ports.ports().count();
             stats.legs = ports.legs();
         }
-        for tally in self.shards.iter().map(|s| &s.tally) {
+        for tally in self.shards.iter().map(|s| &s.orders.tally) {
             stats.packets_in += tally.packets_in.load(Ordering::Relaxed);
             stats.packets_out += tally.packets_out.load(Ordering::Relaxed);
             stats.strangers += tally.strangers.load(Ordering::Relaxed);
@@ -336,7 +344,7 @@ impl Drop for Media {
 /// Orders are queued for the shard, which takes them within 5 ms; they wait only when it is thousands behind.
 pub struct LegHandle {
     id: LegId,
-    orders: SyncSender<Order>,
+    orders: Orders,
     counters: Arc<Counters>,
     /// Set while the shard doesn't have the leg yet: where its port is to be given back.
     unborn: Option<Arc<Mutex<Ports>>>,
@@ -393,7 +401,7 @@ impl LegHandle {
 
     fn order(&self, order: LegOrder) {
         // A stopped shard has no leg to order about.
-        send(&self.orders, Order::Leg(self.id, order));
+        self.orders.send(Order::Leg(self.id, order));
     }
 }
 
@@ -412,12 +420,27 @@ impl Drop for LegHandle {
     }
 }
 
-/// Queues an order; false: the shard has ended. A full queue is waited for (a tick, as a rule): no order may be lost.
-fn send(orders: &SyncSender<Order>, order: Order) -> bool {
-    match orders.try_send(order) {
-        Ok(()) => true,
-        Err(TrySendError::Full(order)) => orders.send(order).is_ok(),
-        Err(TrySendError::Disconnected(_)) => false,
+/// A shard's queue of orders.
+#[derive(Clone)]
+struct Orders {
+    queue: SyncSender<Order>,
+    tally: Arc<Tally>,
+}
+
+impl Orders {
+    /// Queues an order; false: the shard has ended. A full queue is waited for (a tick, as a rule): no order may be
+    /// lost.
+    fn send(&self, order: Order) -> bool {
+        self.tally.waiting.fetch_add(1, Ordering::Relaxed);
+        match self.queue.try_send(order) {
+            Ok(()) => true,
+            Err(TrySendError::Full(order)) => self.queue.send(order).is_ok(),
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.tally.waiting.load(Ordering::Relaxed) > ORDERS_BEHIND
     }
 }
 

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use super::stun::{self, Kind, TransactionId};
 use super::{EventSink, LegEvent, LegId};
 use crate::call::machine::{MediaFact, MediaFault};
 use crate::clock::Clock;
+use crate::ffi::process::thread_first;
 use crate::ffi::sockets::{BATCH, Inbox, PollSet, send_all};
 use crate::observe::names;
 
@@ -61,6 +62,8 @@ pub(super) struct Tally {
     pub(super) packets_out: AtomicU64,
     pub(super) strangers: AtomicU64,
     pub(super) late_ticks: AtomicU64,
+    /// Orders that were queued and not yet taken.
+    pub(super) waiting: AtomicUsize,
 }
 
 /// A leg with what the routing tables know of it.
@@ -153,6 +156,10 @@ impl Shard {
 
     /// Runs until it is told to stop, or nobody is left to tell it.
     pub(super) fn run(mut self) {
+        // Ticks go before everything (R10), where the system lets them.
+        if let Err(e) = thread_first() {
+            tracing::debug!(error = %e, "media threads run with the usual priority; LimitNICE= of the unit allows more");
+        }
         let mut pace = Pace::starting(self.clock.now());
         let mut intake = Intake::default();
         loop {
@@ -219,6 +226,7 @@ impl Shard {
 
     /// Carries out one order; false: stop.
     fn obey(&mut self, order: Order) -> bool {
+        self.tally.waiting.fetch_sub(1, Ordering::Relaxed);
         let now = self.clock.now();
         match order {
             Order::Add(new) => self.add(*new),

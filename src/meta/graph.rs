@@ -154,6 +154,10 @@ const TOKEN_MIN: usize = 8;
 /// Connections kept without use: a little under what load balancers allow.
 const IDLE_MAX: Duration = Duration::from_secs(55);
 
+/// Requests of one number waiting past which no further call is taken (R10): twice those under way, so that a wait
+/// costs two of Graph's answers at most.
+const BEHIND: usize = 128;
+
 impl Graph {
     /// Loads the certificate authorities and makes an empty pool. Blocks while reading the system's store.
     ///
@@ -183,6 +187,11 @@ impl Graph {
             .build(connector);
         let budget = Mutex::new(Budget::new(clock.now()));
         Ok(Self { http, config, clock, lanes: DashMap::new(), budget })
+    }
+
+    /// Whether requests about a number's calls wait for so many before them that a further call had better not begin.
+    pub fn is_behind(&self, number: &PhoneNumberId) -> bool {
+        self.lanes.get(number).is_some_and(|lane| lane.waiting.load(Ordering::Relaxed) >= BEHIND)
     }
 
     /// Carries out an action on a call, further tries included. Dropping the future gives it up.
@@ -265,6 +274,8 @@ impl Graph {
         let lane = self.lanes.entry(request.phone_number_id.clone()).or_insert_with(|| Lane::new(&self.config));
         Some(Sending {
             action: request.action.into(),
+            // One that was let in has a name of ours to give.
+            refused: request.action == GraphAction::Reject && request.opaque.is_none(),
             uri,
             headers: HeaderMap::from_iter([
                 (AUTHORIZATION, bearer),
@@ -287,7 +298,7 @@ impl Graph {
         let time = asking.time(begun, self.config.request_timeout);
         let mut sent = None;
         let exchange = async {
-            let _place = sending.lane.enter().await?;
+            let _place = sending.lane.enter(sending.refused).await?;
             sent = Some(self.clock.now());
             self.exchange(sending).await
         };
@@ -351,31 +362,50 @@ fn is_settled(outcome: &GraphOutcome) -> bool {
 /// A request that is the same at each try.
 struct Sending {
     action: Action,
+    /// The reject of a call that was not let in.
+    refused: bool,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
     lane: Arc<Lane>,
 }
 
-/// Requests of one phone number: so many under way, so many waiting.
+/// Requests of one phone number: so many under way, so many waiting. Rejects get half of the places and wait in a
+/// queue of their own, so that a storm of them delays no request about a call that was let in (R10).
 struct Lane {
     places: Semaphore,
+    rejects: Semaphore,
     waiting: AtomicUsize,
+    rejects_waiting: AtomicUsize,
     waiting_max: usize,
+}
+
+/// A place among the requests under way.
+struct Place<'a> {
+    _turn: Option<SemaphorePermit<'a>>,
+    _place: SemaphorePermit<'a>,
 }
 
 impl Lane {
     fn new(config: &GraphConfig) -> Arc<Self> {
         Arc::new(Self {
             places: Semaphore::new(config.under_way_max),
+            rejects: Semaphore::new(config.under_way_max.div_ceil(2)),
             waiting: AtomicUsize::new(0),
+            rejects_waiting: AtomicUsize::new(0),
             waiting_max: config.waiting_max,
         })
     }
 
-    async fn enter(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        if let Ok(place) = self.places.try_acquire() {
-            return Ok(place);
+    async fn enter(&self, reject: bool) -> Result<Place<'_>, Fault> {
+        let (mut turn, waiting) = match reject {
+            true => (self.rejects.try_acquire().ok(), &self.rejects_waiting),
+            false => (None, &self.waiting),
+        };
+        if turn.is_some() == reject
+            && let Ok(place) = self.places.try_acquire()
+        {
+            return Ok(Place { _turn: turn, _place: place });
         }
         /// Leaves the queue however its wait ends.
         struct Queued<'a>(&'a AtomicUsize);
@@ -384,12 +414,17 @@ impl Lane {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        let ahead = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _queued = Queued(&self.waiting);
+        let ahead = waiting.fetch_add(1, Ordering::Relaxed);
+        let _queued = Queued(waiting);
         if ahead >= self.waiting_max {
+            names::queue::refused(names::queue::GRAPH);
             return Err(OURS_FULL);
         }
-        self.places.acquire().await.map_err(|_| OURS_FULL)
+        if reject && turn.is_none() {
+            turn = Some(self.rejects.acquire().await.map_err(|_| OURS_FULL)?);
+        }
+        let place = self.places.acquire().await.map_err(|_| OURS_FULL)?;
+        Ok(Place { _turn: turn, _place: place })
     }
 }
 

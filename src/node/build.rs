@@ -10,7 +10,7 @@ use tracing::warn;
 use super::door::Doorway;
 use super::live::Live;
 use super::{Node, StartError, routes};
-use crate::admission::{AccountSpec, Directory, Gate, NumberSpec};
+use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
@@ -69,7 +69,10 @@ impl Node {
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let graph = Arc::new(Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone())?);
         let sounds = library(&config, &clock, &egress)?;
+        let pressure = Pressure::new(health.clone());
+        tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
         let services = Arc::new(Services {
+            pressure,
             clock: clock.clone(),
             dice: dice.clone(),
             node_id,

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::Node;
 use crate::model::HangupCause;
+use crate::observe::names;
 
 /// How long each step of the end may take; together they keep R9's figures.
 #[derive(Clone, Copy)]
@@ -90,6 +91,7 @@ impl Node {
     /// `/readyz` says no and new calls are rejected as `draining`; live ones go on.
     pub fn stop_admitting(&self) {
         self.health.draining();
+        metrics::gauge!(names::DRAINING).set(1.0);
         self.gate.drain();
     }
 

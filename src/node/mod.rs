@@ -9,6 +9,7 @@ mod door;
 mod drain;
 mod live;
 mod routes;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

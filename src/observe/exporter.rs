@@ -94,6 +94,8 @@ fn describe() {
     let revision = option_env!("OFFHOOK_REVISION").unwrap_or("unknown");
     metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
     metrics::gauge!(names::CLUSTER_DEGRADED).set(0.0);
+    metrics::gauge!(names::DRAINING).set(0.0);
+    metrics::gauge!(names::STORE_JOURNAL_BYTES).set(0.0);
     metrics::gauge!(names::HTTP_CONNECTIONS).set(0.0);
     for direction in [Direction::Inbound, Direction::Outbound].map(Direction::as_str) {
         metrics::gauge!(names::CALLS_ACTIVE, "direction" => direction).set(0.0);
@@ -103,6 +105,12 @@ fn describe() {
         for result in names::admission::ALL.iter().copied() {
             metrics::counter!(names::ADMISSION_TOTAL, "direction" => direction, "result" => result).absolute(0);
         }
+    }
+    for queue in names::queue::ALL.iter().copied() {
+        metrics::counter!(names::QUEUE_REFUSED_TOTAL, "queue" => queue).absolute(0);
+    }
+    for why in names::STRAINS.iter().copied() {
+        metrics::counter!(names::OVERLOADED_TOTAL, "why" => why).absolute(0);
     }
     for direction in [names::packets::IN, names::packets::OUT] {
         metrics::counter!(names::MEDIA_PACKETS_TOTAL, "direction" => direction).absolute(0);

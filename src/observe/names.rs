@@ -39,6 +39,14 @@ pub const HTTP_CONNECTIONS: &str = "offhook_http_connections";
 pub const HTTP_CONNECTIONS_CLOSED_TOTAL: &str = "offhook_http_connections_closed_total";
 /// Counter: event-log lines not written because the queue was full (R10).
 pub const EVENT_LOG_REFUSED_TOTAL: &str = "offhook_event_log_refused_total";
+/// Gauge: 1 while the node drains (R9); what is left is `offhook_calls_active`.
+pub const DRAINING: &str = "offhook_draining";
+/// Counter `{why}`: calls refused as `overloaded`, by what the node had too much of (R10).
+pub const OVERLOADED_TOTAL: &str = "offhook_overloaded_total";
+/// Counter `{queue}`: what a full queue refused (R10); `queue` is a word of [`queue`].
+pub const QUEUE_REFUSED_TOTAL: &str = "offhook_queue_refused_total";
+/// Gauge: bytes in the journal, which takes what the store does not (R11).
+pub const STORE_JOURNAL_BYTES: &str = "offhook_store_journal_bytes";
 /// Counter: log lines left out past the bound of a kind (R22).
 pub const LOG_LINES_DROPPED_TOTAL: &str = "offhook_log_lines_dropped_total";
 
@@ -70,6 +78,10 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (HTTP_CONNECTIONS, Kind::Gauge, "Connections of the public listener."),
     (HTTP_CONNECTIONS_CLOSED_TOTAL, Kind::Counter, "Connections closed for want of room or for slowness."),
     (EVENT_LOG_REFUSED_TOTAL, Kind::Counter, "Event-log lines not written because the queue was full."),
+    (DRAINING, Kind::Gauge, "1 while the node drains."),
+    (OVERLOADED_TOTAL, Kind::Counter, "Calls refused as overloaded, by what there was too much of."),
+    (QUEUE_REFUSED_TOTAL, Kind::Counter, "What full queues refused."),
+    (STORE_JOURNAL_BYTES, Kind::Gauge, "Bytes that wait in the journal for the store."),
     (LOG_LINES_DROPPED_TOTAL, Kind::Counter, "Log lines left out past the bound of a kind."),
 ];
 
@@ -115,6 +127,28 @@ pub mod admission {
         DRAINING,
         DUPLICATE,
     ];
+}
+
+/// `why` of [`OVERLOADED_TOTAL`]: the words of `admission::Strain`.
+pub const STRAINS: &[&str] = &["calls", "set_ups", "lag", "memory", "store", "media", "graph"];
+
+/// `queue` of [`QUEUE_REFUSED_TOTAL`].
+pub mod queue {
+    /// Facts for one call.
+    pub const MAILBOX: &str = "mailbox";
+    /// Rejects on their way to Graph: the webhook was answered 503.
+    pub const REJECTS: &str = "rejects";
+    /// Requests to Graph of one number.
+    pub const GRAPH: &str = "graph";
+    /// Webhook bodies being read.
+    pub const BODIES: &str = "bodies";
+    /// All of them.
+    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, BODIES];
+
+    /// Counts a refusal.
+    pub fn refused(queue: &'static str) {
+        metrics::counter!(super::QUEUE_REFUSED_TOTAL, "queue" => queue).increment(1);
+    }
 }
 
 /// `outcome` of [`ANSWER_FETCH_SECONDS`]; failures' words are `call::machine::FetchFailure::outcome`.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 
@@ -11,7 +12,7 @@ use crate::model::{AuthId, CallType, CallUuid, Direction, HangupCause, PhoneNumb
 use crate::xml::ast::Finding;
 
 /// What is known of a call from its beginning.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallStart {
     pub call: CallUuid,
     /// The owner, and its main account.
@@ -51,7 +52,7 @@ impl CallStart {
 }
 
 /// How a call ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallEnd {
     pub ended: Timestamp,
     pub answered: Option<Timestamp>,
@@ -150,7 +151,7 @@ pub struct Orphan {
 }
 
 /// What Graph has still to be told about an ended call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Farewell {
     pub action: GraphAction,
     /// When to try, on the steady clock: while the process that ended the call lives, it asks itself until then.

@@ -12,6 +12,7 @@ use hyper::body::Body;
 
 use super::kind::Kind;
 use super::route::{Calls, Door, Effect};
+use crate::observe::names;
 
 /// 3 MiB: Meta's stated ceiling, and ours.
 const BODY_MAX: usize = 3 * 1024 * 1024;
@@ -79,7 +80,10 @@ async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time
     let mut room = Room { held: 0, shared: &door.reading };
     let body = match tokio::time::timeout(body_time, read(body.as_mut(), &mut room)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(Unread::NoRoom)) => return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE),
+        Ok(Err(Unread::NoRoom)) => {
+            names::queue::refused(names::queue::BODIES);
+            return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
+        }
         Ok(Err(Unread::TooLarge)) => {
             // Its bytes are gone already.
             drop(room);

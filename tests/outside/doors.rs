@@ -4,7 +4,7 @@ use crate::support::app::App;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid};
 use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, VERIFY_TOKEN, Wanted};
-use crate::support::sign;
+use crate::support::{figures, sign};
 
 struct World {
     node: Node,
@@ -202,15 +202,19 @@ async fn r09_drain_rejects_new_calls_and_lets_live_ones_go_on() {
     let mut world = world(|_| ()).await;
     let live = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&live, "pre_accept").await;
+    let signalled = offhook::clock::Clock::real().now();
     world.node.signal("TERM");
     let ready = format!("{}/readyz", world.node.admin);
-    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(10));
     loop {
         every.tick().await;
         if http::get(&ready).await.status == 503 {
             break;
         }
     }
+    let bound = if figures() { 100 } else { 1_000 };
+    assert!(signalled.elapsed().as_millis() < bound, "/readyz says no after {:?}", signalled.elapsed());
+    world.node.until_metric("offhook_draining", &[], 1.0).await;
     assert_eq!(http::get(&format!("{}/livez", world.node.admin)).await.status, 200);
     let late = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&late, "reject").await;
@@ -236,6 +240,38 @@ async fn r09_what_is_left_after_the_drain_time_ends_as_drained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn r09_of_a_hundred_calls_none_is_cut_before_the_time() {
+    let mut world = world(|w| {
+        w.drain_seconds = 3;
+        w.cps = 1_000;
+    })
+    .await;
+    let offer = silent_offer();
+    let live = futures_util::future::join_all((0..100).map(|_| connect(&world.node, &offer))).await;
+    for id in &live {
+        world.graph.wait(id, "pre_accept").await;
+    }
+    let first_cut = std::sync::Arc::new(std::sync::OnceLock::new());
+    let cut = first_cut.clone();
+    world.graph.script(move |asked| {
+        if asked["action"] == "reject" || asked["action"] == "terminate" {
+            cut.get_or_init(|| offhook::clock::Clock::real().now());
+        }
+        None
+    });
+    let signalled = offhook::clock::Clock::real().now();
+    world.node.signal("TERM");
+    assert_eq!(world.node.wait(), Some(0));
+    let took = signalled.elapsed().as_secs_f64();
+    assert!((3.0..8.0).contains(&took), "drain_seconds + 5 s at most: {took}");
+    let first_cut = *first_cut.get().expect("what was left was cut");
+    assert!(first_cut.duration_since(signalled).as_secs_f64() >= 2.9, "cut before the time");
+    // Every end is written, and its callback is out or in the outbox.
+    assert_eq!(world.node.ended().await, (100, 100));
+    assert!(world.app.count("/hangup") > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r09_a_second_signal_ends_everything_within_two_seconds() {
     let mut world = world(|w| w.drain_seconds = 60).await;
     let live = connect(&world.node, &silent_offer()).await;
@@ -248,4 +284,24 @@ async fn r09_a_second_signal_ends_everything_within_two_seconds() {
     assert_eq!(world.node.wait(), Some(0));
     assert!(signalled.elapsed().as_secs_f64() < 2.5, "{:?}", signalled.elapsed());
     assert_eq!(world.app.count("/hangup"), 1);
+    assert_eq!(world.node.ended().await, (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r09_a_second_signal_waits_for_no_application() {
+    let mut world = world(|w| w.cps = 1_000).await;
+    world.app.slow("/hangup", std::time::Duration::from_secs(30));
+    let offer = silent_offer();
+    let live = futures_util::future::join_all((0..50).map(|_| connect(&world.node, &offer))).await;
+    for id in &live {
+        world.graph.wait(id, "pre_accept").await;
+    }
+    world.graph.script(|asked| (asked["action"] == "reject").then(|| (500, String::new())));
+    world.node.signal("TERM");
+    world.node.until_metric("offhook_draining", &[], 1.0).await;
+    let signalled = offhook::clock::Clock::real().now();
+    world.node.signal("TERM");
+    assert_eq!(world.node.wait(), Some(0));
+    assert!(signalled.elapsed().as_secs_f64() < 2.5, "{:?}", signalled.elapsed());
+    assert_eq!(world.node.ended().await, (50, 50), "terminal, with a callback each");
 }

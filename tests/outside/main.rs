@@ -10,6 +10,8 @@ mod first_call;
 mod interop;
 mod leaks;
 mod load;
+mod ops;
+mod overload;
 mod phone;
 mod requests;
 mod speech;

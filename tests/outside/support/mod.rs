@@ -13,6 +13,11 @@ pub fn sign(secret: &str, body: &[u8]) -> String {
     format!("sha256={}", hex::encode(aws_lc_rs::hmac::sign(&key, body).as_ref()))
 }
 
+/// Whether figures are held to the letter: on a machine that does nothing else.
+pub fn figures() -> bool {
+    std::env::var_os("OFFHOOK_TEST_FIGURES").is_some()
+}
+
 /// Whether a peer that only some machines have is here. Absent: prints why the test is skipped, or fails where
 /// `OFFHOOK_TEST_REQUIRE` names it.
 pub fn has_peer(name: &str, found: bool, how: &str) -> bool {

@@ -264,9 +264,37 @@ impl Node {
         http::send("POST", &url, &[("x-hub-signature-256", &signature)], body.to_owned()).await
     }
 
+    /// Of the calls in its store: those that have ended, and those with a hangup callback in the outbox or out of it.
+    /// None may be open. For a node that has stopped.
+    pub async fn ended(&self) -> (i64, i64) {
+        use sqlx::ConnectOptions as _;
+        let file = self.dir.path().join("offhook.db");
+        let mut store =
+            sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.expect("the node's store");
+        let count = "SELECT (SELECT count(*) FROM calls WHERE ended_us IS NULL), (SELECT count(*) FROM calls WHERE \
+            ended_us IS NOT NULL), (SELECT count(DISTINCT call_uuid) FROM callbacks WHERE kind = 'hangup'), \
+            (SELECT count(*) FROM callbacks WHERE kind = 'hangup')";
+        let (open, ended, told, callbacks): (i64, i64, i64, i64) =
+            sqlx::query_as(count).fetch_one(&mut store).await.expect("a count");
+        assert_eq!((open, callbacks), (0, told), "none is open, none has two");
+        (ended, told)
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until its log has a line with this text.
+    pub async fn until_log(&self, text: &str) {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..1500 {
+            every.tick().await;
+            if self.log.lock().expect("log").iter().any(|line| line.contains(text)) {
+                return;
+            }
+        }
+        panic!("no {text:?} in the log after 30 s:\n{}", self.log());
     }
 
     pub fn signal(&self, name: &str) {

@@ -1,0 +1,106 @@
+//! Measures what `admission::Pressure` decides by (R10): how late work begins, and how much memory is left.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::admission::{Lag, Pressure};
+use crate::clock::Clock;
+
+/// Below that much memory left no further call is taken: what the live ones may still need.
+const MEMORY_LEFT_MIN: u64 = 64 << 20;
+/// Between two looks at the memory.
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
+
+/// Watches until stopped.
+pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: CancellationToken) {
+    let memory = Memory::of_this_process();
+    let mut lag = Lag::default();
+    let (mut looked, mut short) = (clock.now(), false);
+    loop {
+        let before = clock.now();
+        if stop.run_until_cancelled(tokio::time::sleep(Lag::EVERY)).await.is_none() {
+            return;
+        }
+        let now = clock.now();
+        let slept = now.saturating_duration_since(before);
+        pressure.lagging(lag.woken(slept.saturating_sub(Lag::EVERY)));
+        if now.saturating_duration_since(looked) >= MEMORY_EVERY {
+            looked = now;
+            let left = memory.left();
+            let nearly = left.is_some_and(|left| left < MEMORY_LEFT_MIN);
+            if nearly && !short {
+                warn!(left, "memory is nearly used up: new calls are refused as overloaded");
+            }
+            short = nearly;
+            pressure.out_of_memory(short);
+        }
+    }
+}
+
+/// Where the system tells how much memory is left.
+struct Memory {
+    /// This process's control group, if it has one with a bound of its own.
+    group: Option<PathBuf>,
+}
+
+impl Memory {
+    fn of_this_process() -> Self {
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let group = own.map(|own| Path::new("/sys/fs/cgroup").join(own)).filter(|g| bounded(g).is_some());
+        Self { group }
+    }
+
+    /// Bytes; none where the system does not tell.
+    fn left(&self) -> Option<u64> {
+        let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
+        let group = self.group.as_deref().and_then(bounded);
+        machine.into_iter().chain(group).min()
+    }
+}
+
+/// What is left of a control group's bound. Its file cache counts as left: the system takes it back.
+fn bounded(group: &Path) -> Option<u64> {
+    let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
+    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+    let max = number("memory.max")?;
+    let cache = read("memory.stat").and_then(|text| stat(&text, "inactive_file")).unwrap_or_default();
+    Some(max.saturating_sub(number("memory.current")?.saturating_sub(cache)))
+}
+
+/// `MemAvailable` of `/proc/meminfo`, in bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// One figure of `memory.stat`.
+fn stat(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Memory, available, bounded, stat};
+
+    #[test]
+    fn r10_memory_left_is_read_where_the_system_tells() {
+        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:    1234 kB\nBuffers: 1 kB\n"), Some(1234 * 1024));
+        assert_eq!(available("MemTotal: 9 kB\n"), None);
+        assert_eq!(stat("file 1\ninactive_file 77\n", "inactive_file"), Some(77));
+        let group = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| std::fs::write(group.path().join(name), text).expect("write");
+        write("memory.max", "max\n");
+        assert_eq!(bounded(group.path()), None, "no bound");
+        write("memory.max", "1000\n");
+        write("memory.current", "900\n");
+        assert_eq!(bounded(group.path()), Some(100));
+        write("memory.stat", "anon 1\ninactive_file 50\n");
+        assert_eq!(bounded(group.path()), Some(150));
+        assert!(Memory::of_this_process().left().is_none_or(|left| left > 0));
+    }
+}
