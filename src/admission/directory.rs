@@ -4,6 +4,7 @@
 //! number and by account and outlive every replacement, also one in which the number was missing for a while.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
@@ -161,7 +162,8 @@ pub enum DirectoryError {
 pub struct Directory {
     tables: ArcSwap<Tables>,
     counters: Mutex<Counters>,
-    default_cps: u32,
+    /// Changed only while the counters are held.
+    default_cps: AtomicU32,
 }
 
 /// Every live counter by its owner, so that a number that leaves and comes back finds its live calls counted.
@@ -174,7 +176,7 @@ struct Counters {
 impl Directory {
     /// Empty tables; `default_cps` is `[limits].default_cps`.
     pub fn new(default_cps: u32) -> Self {
-        Self { tables: ArcSwap::default(), counters: Mutex::default(), default_cps }
+        Self { tables: ArcSwap::default(), counters: Mutex::default(), default_cps: AtomicU32::new(default_cps) }
     }
 
     /// The tables as they stand; hold them no longer than one question takes.
@@ -199,9 +201,34 @@ impl Directory {
     /// # Errors
     /// A name that is nowhere, or twice; then nothing has changed.
     pub fn replace(&self, accounts: Vec<AccountSpec>, numbers: Vec<NumberSpec>) -> Result<(), DirectoryError> {
+        self.put(None, accounts, numbers)
+    }
+
+    /// [`Directory::replace`], and another `[limits].default_cps` with it.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn replace_all(
+        &self,
+        default_cps: u32,
+        accounts: Vec<AccountSpec>,
+        numbers: Vec<NumberSpec>,
+    ) -> Result<(), DirectoryError> {
+        self.put(Some(default_cps), accounts, numbers)
+    }
+
+    fn put(
+        &self,
+        default_cps: Option<u32>,
+        accounts: Vec<AccountSpec>,
+        numbers: Vec<NumberSpec>,
+    ) -> Result<(), DirectoryError> {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = Plan::check(accounts, numbers)?;
-        let tables = plan.build(&mut counters, self.default_cps);
+        if let Some(cps) = default_cps {
+            self.default_cps.store(cps, Ordering::Relaxed);
+        }
+        let tables = plan.build(&mut counters, self.default_cps.load(Ordering::Relaxed));
         self.tables.store(Arc::new(tables));
         Ok(())
     }

@@ -315,6 +315,25 @@ fn live_counters_survive_a_replacement_and_an_absence() {
 }
 
 #[test]
+fn another_default_comes_with_tables_that_are_sound_or_not_at_all() {
+    let tables = || (vec![account("MA1", None, None)], vec![number("918035737458", "1", "MA1", 9)]);
+    let (accounts, numbers) = tables();
+    let world = World::new(accounts, numbers);
+    let directory = world.gate.directory();
+    let limit = || {
+        world.clock.step(Duration::from_secs(2));
+        let held: Vec<_> = std::iter::from_fn(|| world.admit("1").ok()).collect();
+        held.len()
+    };
+    let before = limit();
+    directory.replace_all(1, vec![], tables().1).unwrap_err();
+    assert_eq!(limit(), before);
+    let (accounts, numbers) = tables();
+    directory.replace_all(1, accounts, numbers).unwrap();
+    assert_eq!(limit(), 1);
+}
+
+#[test]
 fn tables_that_name_the_unknown_change_nothing() {
     let directory = Directory::new(10);
     directory.replace(vec![account("MA1", None, None)], vec![number("918035737458", "1", "MA1", 1)]).unwrap();

@@ -6,9 +6,11 @@
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -30,9 +32,13 @@ fn sha256(text: &str) -> Digest {
     out
 }
 
-/// The accounts' credentials, as digests.
-#[derive(Clone, Default)]
-pub struct Accounts {
+/// The accounts' credentials in force; clones share them.
+#[derive(Clone)]
+pub struct Accounts(Arc<ArcSwap<Credentials>>);
+
+/// Credentials, as digests.
+#[derive(Default)]
+struct Credentials {
     tokens: Vec<(AuthId, Digest)>,
     keys: Vec<(Digest, AuthId, Role)>,
 }
@@ -42,13 +48,33 @@ pub struct Accounts {
 pub(super) struct Member {
     pub(super) scope: Scope,
     /// What the key may do.
-    #[allow(dead_code, reason = "every route of this version is open to every role")]
     pub(super) role: Role,
 }
 
 impl Accounts {
     /// The configured ones.
     pub fn new(accounts: &[config::Account]) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(Credentials::of(accounts))))
+    }
+
+    /// Puts others in force, for the next request on.
+    pub fn replace(&self, accounts: &[config::Account]) {
+        self.0.store(Arc::new(Credentials::of(accounts)));
+    }
+
+    /// The account of an `Authorization: Basic` header.
+    pub(super) fn basic(&self, headers: &HeaderMap) -> Option<AuthId> {
+        self.0.load().basic(headers)
+    }
+
+    /// The account and role of an `X-API-Key` header.
+    pub(super) fn key(&self, headers: &HeaderMap) -> Option<Member> {
+        self.0.load().key(headers)
+    }
+}
+
+impl Credentials {
+    fn of(accounts: &[config::Account]) -> Self {
         let sum = |secret: &Secret| sha256(secret.reveal());
         let mut made = Self::default();
         for account in accounts {
@@ -60,8 +86,7 @@ impl Accounts {
         made
     }
 
-    /// The account of an `Authorization: Basic` header.
-    pub(super) fn basic(&self, headers: &HeaderMap) -> Option<AuthId> {
+    fn basic(&self, headers: &HeaderMap) -> Option<AuthId> {
         let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, encoded) = given.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("basic") {
@@ -79,8 +104,7 @@ impl Accounts {
         bool::from(found).then(|| id.into())
     }
 
-    /// The account and role of an `X-API-Key` header.
-    pub(super) fn key(&self, headers: &HeaderMap) -> Option<Member> {
+    fn key(&self, headers: &HeaderMap) -> Option<Member> {
         let given = sha256(headers.get("x-api-key")?.to_str().ok()?);
         let mut found = None;
         for (digest, account, role) in &self.keys {

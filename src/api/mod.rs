@@ -10,6 +10,7 @@ mod connection;
 pub mod error;
 mod live;
 mod number;
+mod operator;
 mod plivo;
 pub mod server;
 
@@ -23,6 +24,7 @@ use axum::routing::any;
 use http::StatusCode;
 
 pub use live::{LiveCall, LiveCalls, LiveStatus};
+pub use operator::{Finding, Operator, Reload, Reloaded};
 
 use crate::store::Store;
 use auth::{Accounts, Guard};
@@ -32,6 +34,7 @@ pub struct Api {
     pub accounts: Accounts,
     pub store: Store,
     pub live: Arc<dyn LiveCalls>,
+    pub operator: Arc<dyn Operator>,
 }
 
 /// What each handler gets.

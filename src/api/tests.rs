@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::auth::Accounts;
 use super::server::tests::exchange;
 use super::server::{HttpLimits, Public, bind, serve};
-use super::{Api, LiveCall, LiveCalls, LiveStatus, router};
+use super::{Api, Finding, LiveCall, LiveCalls, LiveStatus, Operator, Reload, Reloaded, router};
 use crate::clock::Clock;
 use crate::config::{Account, ApiKey, Role, Secret};
 use crate::model::{CallType, CallUuid, Direction, HangupCause, Timestamp};
@@ -28,6 +29,14 @@ const OTHER: &str = "MABBBBBBBBBBBBBBBBBB";
 struct Calls {
     live: Vec<LiveCall>,
     hung_up: Mutex<Vec<CallUuid>>,
+    reload: Mutex<Option<Reload>>,
+}
+
+impl Operator for Calls {
+    fn reload(&self) -> BoxFuture<'static, Reload> {
+        let reload = self.reload.lock().unwrap().take().unwrap_or(Reload::NoFile);
+        Box::pin(async move { reload })
+    }
 }
 
 impl LiveCalls for Calls {
@@ -138,14 +147,17 @@ async fn run() -> Running {
         auth_token: Secret::new("token"),
         auth_token_previous: None,
         cps: None,
-        api_keys: vec![ApiKey { key: Secret::new(format!("key-{id}")), role: Role::Owner }],
+        api_keys: vec![
+            ApiKey { key: Secret::new(format!("key-{id}")), role: Role::Owner },
+            ApiKey { key: Secret::new(format!("key-admin-{id}")), role: Role::Admin },
+        ],
         parent: parent.map(Into::into),
     };
     let accounts = Accounts::new(&[account(MAIN, None), account(SUB, Some(MAIN)), account(OTHER, None)]);
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let public = Public {
         webhook: Arc::new(|_| Box::pin(async { http::Response::new(axum::body::Body::empty()) })),
-        router: router(Api { accounts, store: store.clone(), live: calls.clone() }),
+        router: router(Api { accounts, store: store.clone(), live: calls.clone(), operator: calls.clone() }),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         limits: HttpLimits::default(),
         clock: Clock::real(),
@@ -242,6 +254,32 @@ async fn lists_page_as_sdks_walk_them() {
         let answer = node.plivo(MAIN, "GET", &format!("Call/?{query}")).await;
         assert_eq!((answer.status, answer.json()["error"].as_str()), (400, Some(error)));
     }
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn an_owner_of_a_main_account_reloads() {
+    let node = run().await;
+    let reload = async |who: &str, with: Option<Reload>| {
+        *node.calls.reload.lock().unwrap() = with;
+        node.ours(who, "POST", "reload/", "").await
+    };
+    let reloaded = Reloaded { accounts: 1, wabas: 2, numbers: 3, needs_restart: vec!["listen.public"] };
+    let done = reload(MAIN, Some(Reload::Done(reloaded))).await;
+    let expected = json!({"accounts": 1, "wabas": 2, "numbers": 3, "needsRestart": ["listen.public"]});
+    assert_eq!((done.status, done.json()), (200, expected));
+    let finding = Finding::new(Some((3, 7)), "unknown key `csp`", "did you mean `cps`?");
+    let refused = reload(MAIN, Some(Reload::Refused(vec![finding]))).await;
+    let findings = json!([{"line": 3, "column": 7, "message": "unknown key `csp`", "hint": "did you mean `cps`?"}]);
+    assert_eq!((refused.status, &refused.json()["error"]["findings"]), (400, &findings));
+    assert_eq!(refused.json()["error"]["code"], "bad_configuration");
+    assert_eq!(reload(MAIN, None).await.status, 409);
+    for who in [SUB.to_owned(), format!("admin-{MAIN}")] {
+        let answer = reload(&who, None).await;
+        assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (403, Some("forbidden")), "{who}");
+    }
+    assert_eq!(node.ours(MAIN, "GET", "reload", "").await.status, 405);
+    assert_eq!(node.ours("nobody", "POST", "reload", "").await.status, 401);
     node.cancel.cancel();
 }
 

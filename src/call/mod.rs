@@ -21,4 +21,4 @@ pub mod waterfall;
 
 pub use outbox::{Outbox, OutboxLimits};
 pub use registry::{LiveCall, Registry};
-pub use services::Services;
+pub use services::{CallSettings, Services};

@@ -197,7 +197,7 @@ impl Registry {
             parent_account: number.account.main().auth_id.clone(),
             urls: CallUrls { answer, answer_method, fallback: spec.fallback.clone(), hangup },
             started: incoming.arrived_wall,
-            limits: self.0.services.limits.clone(),
+            limits: self.0.services.settings.load().limits.clone(),
             headers: Vec::new(),
         })
     }

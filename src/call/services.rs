@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -32,11 +33,18 @@ pub struct Services {
     pub fetcher: Fetcher,
     pub outbox: Outbox,
     pub store: Store,
+    /// What may change while calls go on.
+    pub settings: ArcSwap<CallSettings>,
+    /// Where calls and their errands run; the node waits for it when it stops.
+    pub tasks: TaskTracker,
+}
+
+/// What the configuration says of calls; a call that has begun keeps its limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallSettings {
     pub limits: MachineLimits,
     /// `[answer].max_body_bytes`.
     pub max_body: usize,
-    /// Where calls and their errands run; the node waits for it when it stops.
-    pub tasks: TaskTracker,
 }
 
 impl Services {

@@ -371,6 +371,7 @@ impl Shell {
         deadline: Duration,
     ) {
         let hops = Hops::new();
+        let max_body = self.services.settings.load().max_body;
         let job = FetchJob {
             call: self.call,
             kind,
@@ -380,7 +381,7 @@ impl Shell {
             keys: self.keys.clone(),
             event_id: self.services.uuid(),
             deadline,
-            max_body: self.services.max_body,
+            max_body,
             hops: hops.clone(),
         };
         let clock = self.services.clock.clone();
@@ -393,8 +394,7 @@ impl Shell {
             parse: None,
             clock: clock.clone(),
         };
-        let (fetcher, mailbox, max_body) =
-            (self.services.fetcher.clone(), self.mailbox.clone(), self.services.max_body);
+        let (fetcher, mailbox) = (self.services.fetcher.clone(), self.mailbox.clone());
         let work = async move {
             let read = |body: DocumentBody| {
                 let begun = clock.now();

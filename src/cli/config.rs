@@ -46,8 +46,7 @@ pub fn run(args: Args) -> Exit {
 /// # Errors
 /// [`Exit::Usage`].
 pub fn load(file: &Path) -> Result<Config, Exit> {
-    let speech = |table| SpeechConfig::from_table(table).map(drop).map_err(|e| e.to_string());
-    let error = match Config::load(file, &speech) {
+    let error = match read(file) {
         Ok(config) => return Ok(config),
         Err(error) => error,
     };
@@ -63,6 +62,15 @@ pub fn load(file: &Path) -> Result<Config, Exit> {
         }
     }
     Err(Exit::Usage)
+}
+
+/// The same, with what is wrong for whoever asks.
+///
+/// # Errors
+/// It can't be read, or something in it is wrong.
+pub(super) fn read(file: &Path) -> Result<Config, ConfigError> {
+    let speech = |table| SpeechConfig::from_table(table).map(drop).map_err(|e| e.to_string());
+    Config::load(file, &speech)
 }
 
 /// What the configuration amounts to, without secrets.

@@ -1,6 +1,7 @@
 //! `offhook serve`: a production node.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Exit;
 use crate::clock::Clock;
@@ -14,14 +15,16 @@ pub struct Args {
     pub config: PathBuf,
 }
 
-/// Runs it until SIGINT or SIGTERM, then drains.
+/// Runs it until SIGINT or SIGTERM, then drains; SIGHUP reads the configuration again.
 pub fn run(args: Args) -> Exit {
     let config = match super::config::load(&args.config) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
     super::run_async(async {
-        let node = match Node::start(config, Clock::real()).await {
+        let file = args.config.clone();
+        let loader = Arc::new(move || super::config::read(&file));
+        let node = match Node::start_with(config, Clock::real(), Some(loader)).await {
             Ok(node) => node,
             Err(e) => return Exit::not_started(&e, format_args!("could not {e}")),
         };

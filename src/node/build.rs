@@ -3,19 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::door::Doorway;
 use super::live::Live;
+use super::reload::{Knobs, Loader, Parts, Reloader};
 use super::{Node, StartError, routes};
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
-use crate::call::{Outbox, OutboxLimits, Registry, Services, farewell};
+use crate::call::{CallSettings, Outbox, OutboxLimits, Registry, Services, farewell};
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
@@ -38,6 +41,16 @@ impl Node {
     /// # Errors
     /// A listener, a port, the store or a library that can't be had.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        Self::start_with(config, clock, None).await
+    }
+
+    /// [`Node::start`] of a node whose configuration can be read again by `loader`, at SIGHUP or over the API.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn start_with(config: Config, clock: Clock, loader: Option<Loader>) -> Result<Self, StartError> {
+        // At once: from now on a SIGHUP ends nothing.
+        let hangup = loader.is_some().then(|| signal(SignalKind::hangup())).transpose().map_err(StartError::Signals)?;
         // First of all: rooms take their metric handles when they are made.
         let metrics = Metrics::install().map_err(StartError::Metrics)?;
         let health = Health::new();
@@ -82,16 +95,26 @@ impl Node {
             fetcher: Fetcher::new(egress, clock.clone(), dice),
             outbox: outbox.clone(),
             store: store.clone(),
-            limits: limits(&config),
-            max_body: config.answer.max_body_bytes,
+            settings: ArcSwap::from_pointee(call_settings(&config)),
             tasks: tasks.clone(),
         });
         let simulated = is_loopback(&config.meta.graph_url);
         store.farewells_due(&services.node_id);
         tokio::spawn(farewell::keep_telling(services.clone(), directory, stop_all.clone()));
-        let registry = Registry::new(services);
+        let registry = Registry::new(services.clone());
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
         let door = Arc::new(Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config)));
+        let accounts = api::auth::Accounts::new(&config.accounts);
+        let knobs = Arc::new(Knobs::of(&config));
+        let secrets_of = door.clone();
+        let parts = Parts {
+            gate: gate.clone(),
+            accounts: accounts.clone(),
+            services,
+            knobs: knobs.clone(),
+            door: Box::new(move |config| secrets_of.replace_secrets(config)),
+        };
+        let reloader = Reloader::new(loader, parts, config.clone());
         let webhook: api::server::WebhookDoor = Arc::new(move |request| {
             let door = door.clone();
             Box::pin(async move { webhook::handle(&door, request).await.map(axum::body::Body::new) })
@@ -99,9 +122,10 @@ impl Node {
         let facts =
             routes::Facts { gate: gate.clone(), simulated_graph: simulated.then(|| config.meta.graph_url.to_string()) };
         let apis = api::Api {
-            accounts: api::auth::Accounts::new(&config.accounts),
+            accounts,
             store: store.clone(),
             live: Arc::new(Live(registry.clone())),
+            operator: Arc::new(reloader.clone()),
         };
         let router = api::router(apis).merge(routes::router(facts));
         let doors = api::server::Public {
@@ -114,23 +138,13 @@ impl Node {
         tokio::spawn(api::server::serve(public_listener, doors, stop_public.clone()));
         let counted = gate.clone();
         metrics.refresh_with(move || counted.publish_gauges());
-        tokio::spawn(forget(store.clone(), clock, config.retention.event_log_days, stop_all.clone()));
+        tokio::spawn(forget(store.clone(), clock, knobs.clone(), stop_all.clone()));
         outbox.start();
+        if let Some(hangup) = hangup {
+            tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
+        }
         health.ready();
-        Ok(Self {
-            public,
-            admin,
-            registry,
-            gate,
-            health,
-            media,
-            outbox,
-            store,
-            tasks,
-            stop_public,
-            stop_all,
-            drain_at_most: Duration::from_secs(config.limits.drain_seconds),
-        })
+        Ok(Self { public, admin, registry, gate, health, media, outbox, store, tasks, stop_public, stop_all, knobs })
     }
 }
 
@@ -152,6 +166,14 @@ fn connection_limits() -> HttpLimits {
 }
 
 fn directory(config: &Config) -> Result<Arc<Directory>, StartError> {
+    let (accounts, numbers) = tables(config);
+    let directory = Directory::new(config.limits.default_cps);
+    directory.replace(accounts, numbers)?;
+    Ok(Arc::new(directory))
+}
+
+/// The routing tables that a configuration describes.
+pub(super) fn tables(config: &Config) -> (Vec<AccountSpec>, Vec<NumberSpec>) {
     let accounts = config
         .accounts
         .iter()
@@ -178,12 +200,11 @@ fn directory(config: &Config) -> Result<Arc<Directory>, StartError> {
             hangup: n.hangup_url.clone().map(|u| (u, n.hangup_method)),
             messages: n.webhook_url.clone(),
             calls_per_number: n.calls_per_number.unwrap_or(config.limits.calls_per_number),
-            access_token: waba.access_token.clone(),
+            // The node's default is the call's too: a call keeps the token it began with.
+            access_token: config.access_token(&waba.id).cloned(),
         });
     }
-    let directory = Directory::new(config.limits.default_cps);
-    directory.replace(accounts, numbers)?;
-    Ok(Arc::new(directory))
+    (accounts, numbers)
 }
 
 fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
@@ -206,16 +227,19 @@ fn library(config: &Config, clock: &Clock, egress: &Egress) -> Result<Library, S
         .map_err(|e| StartError::Speech(e.to_string()))
 }
 
-fn limits(config: &Config) -> MachineLimits {
-    MachineLimits {
+/// What a configuration says of calls.
+pub(super) fn call_settings(config: &Config) -> CallSettings {
+    let limits = MachineLimits {
         accept_wait_ms: config.media.accept_wait_ms,
         max_call_ms: config.limits.max_call_seconds.saturating_mul(1000),
         fetch_ms: config.answer.timeout_ms,
         ..MachineLimits::default()
-    }
+    };
+    CallSettings { limits, max_body: config.answer.max_body_bytes }
 }
 
-fn door_config(config: &Config) -> DoorConfig {
+/// What a configuration says of the webhook.
+pub(super) fn door_config(config: &Config) -> DoorConfig {
     DoorConfig {
         app_secret: config.meta.app_secret.clone(),
         app_secret_previous: config.meta.app_secret_previous.clone(),
@@ -234,10 +258,10 @@ fn is_loopback(url: &url::Url) -> bool {
 }
 
 /// `[retention].event_log_days`.
-async fn forget(store: Store, clock: Clock, days: u32, stop: CancellationToken) {
+async fn forget(store: Store, clock: Clock, knobs: Arc<Knobs>, stop: CancellationToken) {
     let mut every = tokio::time::interval(HOUR);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let kept = i64::from(days).saturating_mul(86_400);
+        let kept = i64::try_from(knobs.event_log_days()).unwrap_or(i64::MAX).saturating_mul(86_400);
         store.forget_events(crate::model::Timestamp::from_secs(clock.wall().secs().saturating_sub(kept)));
     }
 }

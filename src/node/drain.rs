@@ -67,10 +67,10 @@ pub async fn until_stopped(node: Node) -> std::io::Result<()> {
     node.stop_admitting();
     let live = node.registry.len();
     if live > 0 {
-        info!(live, at_most_s = node.drain_at_most.as_secs(), "draining; a second signal ends the calls now");
+        info!(live, at_most_s = node.knobs.drain_at_most().as_secs(), "draining; a second signal ends the calls now");
     }
     let drained = tokio::select! {
-        left = node.registry.until_empty(node.drain_at_most) => left,
+        left = node.registry.until_empty(node.knobs.drain_at_most()) => left,
         () = signals.next() => {
             warn!(live = node.registry.len(), "second signal: ending now");
             node.end(EndTimes::NOW).await;

@@ -1,6 +1,7 @@
 //! Assembly: config to running node to clean stop; the one room that knows everybody.
 //!
-//! `build` makes the rooms and hands each what it needs; `routes` lays out the public listener; `drain` ends a node;
+//! `build` makes the rooms and hands each what it needs; `routes` lays out the public listener; `reload` reads the
+//! configuration again; `drain` ends a node;
 //! `dev` adds a simulated Meta and a demo application around one. No room below reads the configuration.
 
 mod build;
@@ -8,12 +9,12 @@ pub mod dev;
 mod door;
 mod drain;
 mod live;
+mod reload;
 mod routes;
 mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,7 @@ use crate::observe::Health;
 use crate::store::Store;
 
 pub use drain::until_stopped;
+pub use reload::Loader;
 
 /// Why a node did not start. The texts read well after "could not …".
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +49,8 @@ pub enum StartError {
     Speech(String),
     #[error("put the numbers in force: {0}")]
     Directory(#[from] crate::admission::DirectoryError),
+    #[error("take signals: {0}")]
+    Signals(std::io::Error),
     #[error("set up the metrics: {0}")]
     Metrics(String),
 }
@@ -66,7 +70,7 @@ pub struct Node {
     /// Ends the public listener, then the rest.
     stop_public: CancellationToken,
     stop_all: CancellationToken,
-    drain_at_most: Duration,
+    knobs: Arc<reload::Knobs>,
 }
 
 impl Node {

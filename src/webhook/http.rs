@@ -63,7 +63,7 @@ fn empty(status: StatusCode) -> Response<Full<Bytes>> {
 }
 
 fn verification<C: Calls>(door: &Door<C>, query: &str) -> Response<Full<Bytes>> {
-    let Some(challenge) = door.secrets.challenge(query) else { return empty(StatusCode::FORBIDDEN) };
+    let Some(challenge) = door.secrets().challenge(query) else { return empty(StatusCode::FORBIDDEN) };
     let mut answer = Response::new(Full::from(challenge));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     answer
@@ -96,7 +96,7 @@ async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time
         Ok(Err(Unread::Broken)) => return empty(StatusCode::BAD_REQUEST),
         Err(_) => return empty(StatusCode::REQUEST_TIMEOUT),
     };
-    if !door.secrets.signed(&head.headers, &body) {
+    if !door.secrets().signed(&head.headers, &body) {
         return refused(Effect::BadSignature, StatusCode::UNAUTHORIZED);
     }
     let mut busy = false;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
 use super::decode::{self, BadJson, CallKey, Connect, Item, Sdp, What};
 use super::dedupe::Seen;
 use super::kind::Kind;
@@ -134,7 +136,7 @@ pub struct Door<C> {
     calls: C,
     gate: Arc<Gate>,
     pub(super) clock: Clock,
-    pub(super) secrets: Secrets,
+    secrets: ArcSwap<Secrets>,
     /// Bytes of the bodies that are being read.
     pub(super) reading: AtomicUsize,
     events: Seen,
@@ -163,12 +165,22 @@ impl<C: Calls> Door<C> {
             calls,
             gate,
             clock,
-            secrets: Secrets::new(&config.app_secret, config.app_secret_previous.as_ref(), config.verify_token.clone()),
+            secrets: ArcSwap::from_pointee(secrets(config)),
             reading: AtomicUsize::new(0),
             events: seen(EVENTS_KEPT),
             changes: seen(CHANGES_KEPT),
             tombstones: seen(TOMBSTONES_KEPT),
         }
+    }
+
+    /// What Meta and we both know, as it stands for the next request.
+    pub(super) fn secrets(&self) -> Arc<Secrets> {
+        self.secrets.load_full()
+    }
+
+    /// From the next request on these count.
+    pub fn replace_secrets(&self, config: &DoorConfig) {
+        self.secrets.store(Arc::new(secrets(config)));
     }
 
     /// Who runs the calls.
@@ -330,6 +342,10 @@ impl<C: Calls> Door<C> {
             }
         }
     }
+}
+
+fn secrets(config: &DoorConfig) -> Secrets {
+    Secrets::new(&config.app_secret, config.app_secret_previous.as_ref(), config.verify_token.clone())
 }
 
 /// Says once a call that Meta names another number than the one it is for (`meta-calling.md` §3.2.2).

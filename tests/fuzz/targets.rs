@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt as _;
-use offhook::api::{self, Api, LiveCall, LiveCalls};
+use offhook::api::{self, Api, LiveCall, LiveCalls, Operator, Reload};
 use offhook::clock::Clock;
 use offhook::config::{Config, Secret};
 use offhook::egress::{CustomerUrl, Guard, is_public};
@@ -337,6 +338,12 @@ fn inet_aton(text: &str) -> Option<Ipv4Addr> {
 
 struct NoCalls;
 
+impl Operator for NoCalls {
+    fn reload(&self) -> BoxFuture<'static, Reload> {
+        Box::pin(async { Reload::NoFile })
+    }
+}
+
 impl LiveCalls for NoCalls {
     fn list(&self, _: &Scope) -> Vec<LiveCall> {
         Vec::new()
@@ -367,7 +374,7 @@ fn rest_api() -> &'static Rest {
         let store = runtime.block_on(Store::open(&dir.path().join("fuzz.db"), Health::new())).expect("a store");
         let config = Config::from_parts("offhook.toml", CONFIGURATION, &BTreeMap::new(), &|_| Ok(())).expect("good");
         let accounts = api::auth::Accounts::new(&config.accounts);
-        let router = api::router(Api { accounts, store, live: Arc::new(NoCalls) });
+        let router = api::router(Api { accounts, store, live: Arc::new(NoCalls), operator: Arc::new(NoCalls) });
         Rest { runtime, router, _dir: dir }
     })
 }

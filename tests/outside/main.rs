@@ -13,6 +13,7 @@ mod load;
 mod ops;
 mod overload;
 mod phone;
+mod reload;
 mod requests;
 mod speech;
 mod strangers;

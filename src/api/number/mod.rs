@@ -1,8 +1,9 @@
-//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, the list of calls
-//! and calls' event logs.
+//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, the list of calls,
+//! calls' event logs and the reload of the configuration.
 
 mod calls;
 mod events;
+mod reload;
 mod xml;
 
 use axum::extract::{Request, State};
@@ -29,6 +30,8 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
         ["calls"] => wrong_method("GET"),
         ["calls", uuid, "events"] if get => events::log(&shared.api, &member.scope, uuid, &pairs).await,
         ["calls", _, "events"] => wrong_method("GET"),
+        ["reload"] if post => reload::reload(&shared.api, &member).await,
+        ["reload"] => wrong_method("POST"),
         _ => not_found("there is nothing at this path"),
     }
 }

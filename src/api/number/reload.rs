@@ -1,0 +1,45 @@
+//! `POST /api/v1/reload/`: the configuration is read again, as SIGHUP does it. For a main account's owner.
+
+use axum::response::Response;
+use http::StatusCode;
+use serde::Serialize;
+
+use super::super::auth::Member;
+use super::super::{Api, Finding, Reload, error};
+use crate::config::Role;
+use crate::store::Scope;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Refused {
+    error: Why,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Why {
+    code: &'static str,
+    message: &'static str,
+    field: Option<()>,
+    request_id: uuid::Uuid,
+    meta: Option<()>,
+    findings: Vec<Finding>,
+}
+
+pub(super) async fn reload(api: &Api, member: &Member) -> Response {
+    if member.role != Role::Owner || !matches!(member.scope, Scope::Main(_)) {
+        return error::json(StatusCode::FORBIDDEN, "forbidden", "this is for an owner of a main account", None);
+    }
+    match api.operator.reload().await {
+        Reload::Done(reloaded) => error::body(StatusCode::OK, &reloaded),
+        Reload::NoFile => {
+            error::json(StatusCode::CONFLICT, "no_file", "this node was started without a configuration file", None)
+        }
+        Reload::Refused(findings) => {
+            let message = "the configuration is wrong: nothing has changed";
+            let request_id = uuid::Uuid::new_v4();
+            let error = Why { code: "bad_configuration", message, field: None, request_id, meta: None, findings };
+            error::body(StatusCode::BAD_REQUEST, &Refused { error })
+        }
+    }
+}

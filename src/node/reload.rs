@@ -1,0 +1,205 @@
+//! The configuration read again while calls go on: SIGHUP, and `POST /api/v1/reload/` (R9).
+//!
+//! All of it is read and checked first: a file that is wrong changes nothing. What can change goes in force with the
+//! next call, webhook or request, and nothing is dropped: live calls keep what they began with, a lower limit ends
+//! none of them (R1). The rest is named: it needs a restart.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::build;
+use crate::admission::Gate;
+use crate::api::auth::Accounts;
+use crate::api::{Finding, Reload, Reloaded};
+use crate::call::Services;
+use crate::config::{Config, ConfigError};
+use crate::webhook::DoorConfig;
+
+/// Reads the configuration anew; the command line knows from where.
+pub type Loader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// Numbers that a node looks at again each time.
+#[derive(Debug)]
+pub(super) struct Knobs {
+    drain_seconds: AtomicU64,
+    event_log_days: AtomicU64,
+}
+
+impl Knobs {
+    pub(super) fn of(config: &Config) -> Self {
+        let knobs = Self { drain_seconds: AtomicU64::new(0), event_log_days: AtomicU64::new(0) };
+        knobs.set(config);
+        knobs
+    }
+
+    fn set(&self, config: &Config) {
+        self.drain_seconds.store(config.limits.drain_seconds, Ordering::Relaxed);
+        self.event_log_days.store(u64::from(config.retention.event_log_days), Ordering::Relaxed);
+    }
+
+    /// `[limits].drain_seconds`.
+    pub(super) fn drain_at_most(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds.load(Ordering::Relaxed))
+    }
+
+    /// `[retention].event_log_days`.
+    pub(super) fn event_log_days(&self) -> u64 {
+        self.event_log_days.load(Ordering::Relaxed)
+    }
+}
+
+/// What a reload changes.
+pub(super) struct Parts {
+    pub(super) gate: Arc<Gate>,
+    pub(super) accounts: Accounts,
+    pub(super) services: Arc<Services>,
+    pub(super) knobs: Arc<Knobs>,
+    /// The webhook's secrets.
+    pub(super) door: Box<dyn Fn(&DoorConfig) + Send + Sync>,
+}
+
+/// Reloads, one at a time; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Reloader(Arc<Inner>);
+
+struct Inner {
+    loader: Option<Loader>,
+    parts: Parts,
+    /// The configuration that the node was started with.
+    started: Config,
+    one_at_a_time: Mutex<()>,
+}
+
+impl Reloader {
+    pub(super) fn new(loader: Option<Loader>, parts: Parts, started: Config) -> Self {
+        Self(Arc::new(Inner { loader, parts, started, one_at_a_time: Mutex::new(()) }))
+    }
+
+    /// Reloads at each SIGHUP.
+    pub(super) async fn on_hangup(self, mut hangup: Signal, stop: CancellationToken) {
+        while let Some(Some(())) = stop.run_until_cancelled(hangup.recv()).await {
+            let this = self.clone();
+            // What came of it has been logged.
+            let _ = tokio::task::spawn_blocking(move || this.run()).await;
+        }
+    }
+
+    /// Reads and applies. Blocks while reading files.
+    pub(super) fn run(&self) -> Reload {
+        let _turn = self.0.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(loader) = &self.0.loader else { return Reload::NoFile };
+        match loader() {
+            Ok(config) => self.0.apply(&config),
+            Err(ConfigError::Unreadable { file, source }) => {
+                warn!(file = %file.display(), error = %source, "configuration not reloaded: nothing has changed");
+                refused(vec![Finding::new(None, format!("the configuration file could not be read: {source}"), "")])
+            }
+            Err(ConfigError::Wrong(problems)) => {
+                for problem in &problems.0 {
+                    warn!(%problem, "configuration not reloaded: nothing has changed");
+                }
+                refused(problems.0.iter().map(|p| Finding::new(p.position, p.message.clone(), &p.hint)).collect())
+            }
+        }
+    }
+}
+
+fn refused(findings: Vec<Finding>) -> Reload {
+    Reload::Refused(findings)
+}
+
+impl crate::api::Operator for Reloader {
+    fn reload(&self) -> BoxFuture<'static, Reload> {
+        let this = self.clone();
+        Box::pin(async move {
+            let run = tokio::task::spawn_blocking(move || this.run());
+            run.await.unwrap_or_else(|_| refused(vec![Finding::new(None, "a fault of ours; see the log", "")]))
+        })
+    }
+}
+
+impl Inner {
+    /// The only step that can fail comes first.
+    fn apply(&self, config: &Config) -> Reload {
+        let parts = &self.parts;
+        let (accounts, numbers) = build::tables(config);
+        let directory = parts.gate.directory();
+        if let Err(e) = directory.replace_all(config.limits.default_cps, accounts, numbers) {
+            warn!(error = %e, "configuration not reloaded: nothing has changed");
+            return refused(vec![Finding::new(None, format!("could not {e}"), "")]);
+        }
+        parts.accounts.replace(&config.accounts);
+        parts.services.settings.store(Arc::new(build::call_settings(config)));
+        (parts.door)(&build::door_config(config));
+        parts.knobs.set(config);
+        let needs_restart = fixed(&self.started, config);
+        let reloaded = Reloaded {
+            accounts: config.accounts.len(),
+            wabas: config.wabas.len(),
+            numbers: config.numbers.len(),
+            needs_restart,
+        };
+        info!(
+            accounts = reloaded.accounts,
+            wabas = reloaded.wabas,
+            numbers = reloaded.numbers,
+            "configuration reloaded: in force for the next call"
+        );
+        if !reloaded.needs_restart.is_empty() {
+            warn!(keys = reloaded.needs_restart.join(", "), "these changed and need a restart");
+        }
+        Reload::Done(reloaded)
+    }
+}
+
+/// Keys that differ from what the node was started with and can't change while it runs.
+fn fixed(was: &Config, is: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("listen.public", was.listen.public != is.listen.public),
+        ("listen.trusted_proxies", was.listen.trusted_proxies != is.listen.trusted_proxies),
+        ("listen.admin", was.listen.admin != is.listen.admin),
+        ("listen.media", was.listen.media != is.listen.media),
+        ("listen.media_ports", was.listen.media_ports != is.listen.media_ports),
+        ("public.base_url", was.public.base_url != is.public.base_url),
+        ("public.media_ips", was.public.media_ips != is.public.media_ips),
+        ("meta.graph_url", was.meta.graph_url != is.meta.graph_url),
+        ("store.url", was.store.file != is.store.file),
+        ("store.data_dir", was.store.data_dir != is.store.data_dir),
+        ("cluster", was.cluster != is.cluster),
+        ("answer.allow_insecure", was.answer.allow_insecure != is.answer.allow_insecure),
+        ("speech", was.speech != is.speech),
+    ];
+    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixed;
+    use crate::config::{Config, Secret};
+
+    #[test]
+    fn what_needs_a_restart_is_named_and_nothing_else() {
+        let was = Config::with(Secret::new("a"), Secret::new("b"));
+        let mut is = Config::with(Secret::new("new"), Secret::new("new"));
+        is.limits.calls_per_number = 1;
+        is.limits.default_cps = 1;
+        is.answer.timeout_ms = 1;
+        is.media.accept_wait_ms = 0;
+        assert_eq!(fixed(&was, &is), [""; 0]);
+        is.listen.admin.set_port(1);
+        is.listen.media_ports = 1;
+        is.store.file = "elsewhere.db".into();
+        is.answer.allow_insecure = true;
+        is.speech.insert("provider".to_owned(), "espeak".into());
+        assert_eq!(
+            fixed(&was, &is),
+            ["listen.admin", "listen.media_ports", "store.url", "answer.allow_insecure", "speech"]
+        );
+    }
+}

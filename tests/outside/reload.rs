@@ -1,0 +1,206 @@
+//! The configuration reloaded while calls go on (R9): by SIGHUP and over the API.
+
+use serde_json::json;
+
+use crate::support::app::App;
+use crate::support::http::{self, Answer};
+use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, wacid};
+use crate::support::node::{API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, VERIFY_TOKEN, Wanted};
+
+struct World {
+    node: Node,
+    graph: Graph,
+    app: App,
+}
+
+impl World {
+    async fn start() -> Self {
+        let app = App::start().await;
+        let document =
+            format!("<Response><GetInput action=\"{}\" executionTimeout=\"60\"/></Response>", app.url("/menu"));
+        app.xml("/answer", document.clone()).xml("/other", document).xml("/hangup", "");
+        let graph = Graph::start().await;
+        let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
+        wanted.hangup_url = app.url("/hangup");
+        wanted.accept_wait_ms = 0;
+        Self { node: Node::start(&wanted).await, graph, app }
+    }
+
+    /// Changes the file: each text by another.
+    fn edit(&self, changes: &[(&str, &str)]) {
+        let file = self.node.dir.path().join("offhook.toml");
+        let mut text = std::fs::read_to_string(&file).expect("the configuration");
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from} in {text}");
+            text = text.replace(from, to);
+        }
+        std::fs::write(&file, text).expect("written");
+    }
+
+    async fn reload(&self) -> Answer {
+        http::send("POST", &format!("{}/api/v1/reload/", self.node.public), &[("x-api-key", API_KEY)], "").await
+    }
+
+    /// SIGHUP, and waits until the log has a line with this.
+    async fn hangup_signal(&self, until: &str) {
+        let before = self.node.log().matches(until).count();
+        self.node.signal("HUP");
+        let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+        for _ in 0..1500 {
+            every.tick().await;
+            if self.node.log().matches(until).count() > before {
+                return;
+            }
+        }
+        panic!("no {until:?} after 30 s");
+    }
+
+    /// A call that has been accepted.
+    async fn live(&self) -> String {
+        let wacid = connect(&self.node, &silent_offer()).await;
+        self.graph.wait(&wacid, "accept").await;
+        wacid
+    }
+
+    /// How the node takes a connect that is signed with `secret`.
+    async fn signed_by(&self, secret: &str) -> u16 {
+        let body = connect_body(&wacid(), &silent_offer()).to_string();
+        let signature = crate::support::sign(secret, body.as_bytes());
+        let url = format!("{}/webhooks/meta", self.node.public);
+        http::send("POST", &url, &[("x-hub-signature-256", &signature)], body).await.status
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r09_reload_drops_nothing() {
+    let world = World::start().await;
+    let slots = [("number", NUMBER)];
+    let mut live = Vec::new();
+    for _ in 0..5 {
+        live.push(world.live().await);
+    }
+    // R1: a lower limit ends no call, and refuses new ones until below.
+    let lower = format!("answer_url = \"{}\"\ncalls_per_number = 2", world.app.url("/other"));
+    let answer_url = format!("answer_url = \"{}\"", world.app.url("/answer"));
+    world.edit(&[
+        (&answer_url, &lower),
+        ("default_cps = 100", "default_cps = 50"),
+        ("accept_wait_ms = 0", "accept_wait_ms = 10"),
+    ]);
+    world.hangup_signal("configuration reloaded").await;
+    world.node.until_metric("offhook_number_slots_in_use", &slots, 5.0).await;
+    let full = connect(&world.node, &silent_offer()).await;
+    world.graph.wait(&full, "reject").await;
+    for wacid in live.split_off(1) {
+        terminate(&world.node, &wacid).await;
+    }
+    world.node.until_metric("offhook_number_slots_in_use", &slots, 1.0).await;
+    // The next call goes by the new file, the one from before still lives by the old.
+    let next = world.live().await;
+    world.app.wait("/other").await;
+    assert_eq!(world.graph.actions(&live[0]), ["pre_accept", "accept"], "the first call was not touched");
+    // The number leaves the file: its calls go on, and are still ended by Meta's word.
+    world.edit(&[("calling_enabled = true", "calling_enabled = false")]);
+    world.hangup_signal("configuration reloaded").await;
+    let off = connect(&world.node, &silent_offer()).await;
+    world.graph.wait(&off, "reject").await;
+    for wacid in [&live[0], &next] {
+        terminate(&world.node, wacid).await;
+    }
+    world.node.until_metric("offhook_number_slots_in_use", &slots, 0.0).await;
+    world.node.until_metric("offhook_calls_total", &[("outcome", "completed")], 6.0).await;
+    world.node.until_metric("offhook_callback_total", &[("kind", "hangup"), ("outcome", "delivered")], 6.0).await;
+    assert_eq!(world.app.count("/hangup"), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r09_a_bad_file_changes_nothing_and_is_pointed_at() {
+    let world = World::start().await;
+    let live = world.live().await;
+    world.edit(&[("calling_enabled", "caling_enabled"), ("default_cps = 100", "default_cps = \"canary\"")]);
+    let answer = world.reload().await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let said = answer.json();
+    assert_eq!(said["error"]["code"], "bad_configuration");
+    let findings = said["error"]["findings"].as_array().expect("findings").clone();
+    let unknown = findings.iter().find(|f| f["message"].as_str().is_some_and(|m| m.contains("caling_enabled")));
+    let unknown = unknown.unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(unknown["hint"], "did you mean `calling_enabled`?");
+    assert!(unknown["line"].as_u64().is_some_and(|line| line > 10), "{unknown}");
+    assert!(!answer.text().contains("canary") && !answer.text().contains(APP_SECRET));
+    world.hangup_signal("nothing has changed").await;
+    let log = world.node.log();
+    assert!(log.contains("offhook.toml:") && log.contains("did you mean `calling_enabled`?"), "{log}");
+    // As before: a call comes in, the live one lives.
+    world.live().await;
+    assert_eq!(world.graph.actions(&live), ["pre_accept", "accept"]);
+
+    world.edit(&[
+        ("caling_enabled", "calling_enabled"),
+        ("default_cps = \"canary\"", "default_cps = 100"),
+        ("media_ports = 8", "media_ports = 9"),
+        ("allow_insecure = true", "allow_insecure = true\nmax_body_bytes = 2000"),
+    ]);
+    let answer = world.reload().await;
+    let expected = json!({"accounts": 1, "wabas": 1, "numbers": 1, "needsRestart": ["listen.media_ports"]});
+    assert_eq!((answer.status, answer.json()), (200, expected));
+    assert!(world.node.log().contains("listen.media_ports"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_rotate_without_a_gap() {
+    let world = World::start().await;
+    let node = &world.node;
+    let basic = async |token: &str| {
+        use base64::Engine as _;
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{AUTH_ID}:{token}"));
+        let url = format!("{}/v1/Account/{AUTH_ID}/Call/", node.public);
+        http::send("GET", &url, &[("authorization", &format!("Basic {basic}"))], "").await.status
+    };
+    let verify = async |token: &str| {
+        let query = format!("hub.mode=subscribe&hub.verify_token={token}&hub.challenge=7");
+        http::get(&format!("{}/webhooks/meta?{query}", node.public)).await.status
+    };
+    let key = async |key: &str| {
+        http::send("GET", &format!("{}/api/v1/calls/", node.public), &[("x-api-key", key)], "").await.status
+    };
+    assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [200, 401]);
+
+    // Both count while the previous one stands.
+    world.edit(&[
+        (
+            &format!("app_secret = \"{APP_SECRET}\""),
+            &format!("app_secret = \"new-app\"\napp_secret_previous = \"{APP_SECRET}\""),
+        ),
+        (
+            &format!("auth_token = \"{AUTH_TOKEN}\""),
+            &format!("auth_token = \"new-token\"\nauth_token_previous = \"{AUTH_TOKEN}\""),
+        ),
+        (VERIFY_TOKEN, "new-verify"),
+        (&format!("[\"{API_KEY}\"]"), &format!("[\"{API_KEY}\", \"new-key\"]")),
+    ]);
+    assert_eq!(world.reload().await.status, 200);
+    assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [200, 200]);
+    assert_eq!([basic(AUTH_TOKEN).await, basic("new-token").await], [200, 200]);
+    assert_eq!([verify(VERIFY_TOKEN).await, verify("new-verify").await], [403, 200]);
+    assert_eq!([key(API_KEY).await, key("new-key").await], [200, 200]);
+
+    // A call in between signs with both, and keeps doing so to its end.
+    let wacid = world.live().await;
+    world.edit(&[
+        (&format!("app_secret_previous = \"{APP_SECRET}\""), ""),
+        (&format!("auth_token_previous = \"{AUTH_TOKEN}\""), ""),
+        (&format!("[\"{API_KEY}\", \"new-key\"]"), "[\"new-key\"]"),
+    ]);
+    assert_eq!(world.reload().await.status, 200);
+    assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [401, 200]);
+    assert_eq!([basic(AUTH_TOKEN).await, basic("new-token").await], [401, 200]);
+    assert_eq!([key(API_KEY).await, key("new-key").await], [401, 200]);
+    let body = crate::support::meta::terminate_body(&wacid).to_string();
+    let signature = crate::support::sign("new-app", body.as_bytes());
+    let url = format!("{}/webhooks/meta", node.public);
+    assert_eq!(http::send("POST", &url, &[("x-hub-signature-256", &signature)], body).await.status, 200);
+    let hangup = world.app.wait_where("/hangup", |s| s.param("WhatsAppCallID") == wacid).await;
+    let signatures = hangup.headers["x-plivo-signature-v3"].to_str().expect("text");
+    assert_eq!(signatures.split(',').count(), 2, "the call began while both tokens stood");
+}
