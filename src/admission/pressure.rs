@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crate::observe::{Health, names};
 
-/// Calls whose set-up has not got as far as Graph. Each takes a millisecond or two of processor: a burst as large as a
-/// large account's calls per second passes, a backlog of seconds does not build up.
-const STARTING_MAX: usize = 512;
+/// Calls whose set-up has not got as far as Graph. Each takes a millisecond or two of processor: all calls that a number
+/// may have (1,000 by default) may come at one instant, a backlog of many seconds does not build up.
+const STARTING_MAX: usize = 2_048;
 
 /// Set-ups under way that a backlog of work does not forbid: a machine that others keep busy makes every waking late,
 /// and a few calls more or less change nothing about that.
-const STARTING_FREE: usize = 32;
+const STARTING_FREE: usize = 128;
 
 /// What a node has too much of: `why` of `offhook_overloaded_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,8 @@ impl Drop for Starting {
 /// RFC 8289 §3.1: the least of the delays, not their mean).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lag {
-    late: u32,
+    /// How long every waking has been late.
+    late_for: Duration,
 }
 
 impl Lag {
@@ -129,13 +130,19 @@ impl Lag {
     pub const EVERY: Duration = Duration::from_millis(10);
     /// Later than that is late.
     const MAX: Duration = Duration::from_millis(10);
-    /// Late wakings in a row that make a backlog.
-    const IN_A_ROW: u32 = 5;
+    /// Late for that long is a backlog: a number's thousand calls at one instant are set up in less.
+    const BACKLOG: Duration = Duration::from_secs(2);
+    /// What one waking counts for at most: a machine that stood still for a while is no backlog.
+    const ONE_MAX: Duration = Duration::from_millis(250);
 
     /// Notes how late a waking came; whether there is a backlog. One in time ends it.
     pub fn woken(&mut self, late_by: Duration) -> bool {
-        self.late = if late_by > Self::MAX { self.late.saturating_add(1) } else { 0 };
-        self.late >= Self::IN_A_ROW
+        self.late_for = if late_by > Self::MAX {
+            self.late_for.saturating_add((Self::EVERY + late_by).min(Self::ONE_MAX))
+        } else {
+            Duration::ZERO
+        };
+        self.late_for >= Self::BACKLOG
     }
 }
 
@@ -177,10 +184,12 @@ mod tests {
     fn r10_a_burst_is_no_backlog_and_one_waking_in_time_ends_one() {
         let mut lag = Lag::default();
         let ms = Duration::from_millis;
-        for late in [200, 50, 30, 11, 0, 30, 30, 30, 30, 9] {
+        for late in [200, 5_000, 30, 1_000, 0, 30, 30, 240, 240, 9] {
             assert!(!lag.woken(ms(late)), "{late}");
         }
-        let backlog: Vec<bool> = [12, 12, 12, 12, 12, 90, 10, 11].map(|late| lag.woken(ms(late))).into();
-        assert_eq!(backlog, [false, false, false, false, true, true, false, false]);
+        let backlog = (0..).take_while(|_| !lag.woken(ms(90))).count();
+        assert_eq!(backlog, 19, "two seconds of wakings, each 100 ms apart");
+        assert!(lag.woken(ms(11)));
+        assert!(!lag.woken(ms(10)));
     }
 }

@@ -65,7 +65,7 @@ impl GraphConfig {
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(5),
             under_way_max: 64,
-            waiting_max: 1_024,
+            waiting_max: 4_096,
             policy: Policy::default(),
             ending_again: Duration::from_secs(15),
             ending_max: Duration::from_secs(60),
@@ -154,9 +154,9 @@ const TOKEN_MIN: usize = 8;
 /// Connections kept without use: a little under what load balancers allow.
 const IDLE_MAX: Duration = Duration::from_secs(55);
 
-/// Requests of one number waiting past which no further call is taken (R10): twice those under way, so that a wait
-/// costs two of Graph's answers at most.
-const BEHIND: usize = 128;
+/// Requests of one number waiting past which no further call is taken (R10). All calls that a number may have (1,000 by
+/// default) may come at one instant, with a request each; what those that were let in ask for later still has room.
+const BEHIND: usize = 2_048;
 
 impl Graph {
     /// Loads the certificate authorities and makes an empty pool. Blocks while reading the system's store.
