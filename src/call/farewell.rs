@@ -27,7 +27,7 @@ const BATCH: u32 = 256;
 const AT_ONCE: usize = 32;
 
 /// Whether Graph needs to hear of the call again after this.
-pub(super) fn is_settled(outcome: &GraphOutcome) -> bool {
+pub fn is_settled(outcome: &GraphOutcome) -> bool {
     match outcome {
         GraphOutcome::Done | GraphOutcome::Gone | GraphOutcome::Refused { .. } => true,
         GraphOutcome::RateLimited { .. }

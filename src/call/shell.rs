@@ -335,9 +335,11 @@ impl Shell {
         let (graph, mailbox, journal) = (self.services.graph.clone(), self.mailbox.clone(), self.journal.clone());
         let (clock, arrived, before) = (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
         let from = clock.now();
+        let gone = overtaken.clone();
         let ask = async move {
             if let Some(before) = before {
-                let _ = tokio::time::timeout(IN_ORDER, before.answered).await;
+                // Overtaken while it waits, this one takes the one before it along.
+                let _ = gone.run_until_cancelled(tokio::time::timeout(IN_ORDER, before.answered)).await;
                 before.overtaken.cancel();
             }
             if action == GraphAction::Accept {

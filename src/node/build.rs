@@ -25,11 +25,12 @@ use crate::egress::{Egress, EgressConfig, Guard};
 use crate::ffi::process::raise_descriptor_limit;
 use crate::media::{Media, MediaConfig};
 use crate::meta::{Graph, GraphConfig};
+use crate::model::Timestamp;
 use crate::observe::{self, Health, Metrics};
 use crate::speech::config::SpeechConfig;
 use crate::speech::library::Library;
 use crate::store::Store;
-use crate::webhook::{self, Door, DoorConfig};
+use crate::webhook::{self, CallKey, Door, DoorConfig};
 
 /// T_media_dead (`meta-calling.md` §7).
 const MEDIA_DEAD: Duration = Duration::from_secs(30);
@@ -103,7 +104,15 @@ impl Node {
         tokio::spawn(farewell::keep_telling(services.clone(), directory, stop_all.clone()));
         let registry = Registry::new(services.clone());
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
-        let door = Arc::new(Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config)));
+        let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config));
+        // Calls of the process before this one: Meta may send their connects once more, and they are no new calls (R5).
+        let again = i64::try_from(webhook::CONNECT_AGAIN.as_secs()).unwrap_or(i64::MAX);
+        for (phone_number_id, wacid) in
+            store.begun_since(Timestamp::from_secs(clock.wall().secs().saturating_sub(again))).await?
+        {
+            door.remember(CallKey { phone_number_id, wacid });
+        }
+        let door = Arc::new(door);
         let accounts = api::auth::Accounts::new(&config.accounts);
         let knobs = Arc::new(Knobs::of(&config));
         let secrets_of = door.clone();
@@ -262,7 +271,7 @@ async fn forget(store: Store, clock: Clock, knobs: Arc<Knobs>, stop: Cancellatio
     let mut every = tokio::time::interval(HOUR);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let kept = i64::try_from(knobs.event_log_days()).unwrap_or(i64::MAX).saturating_mul(86_400);
-        store.forget_events(crate::model::Timestamp::from_secs(clock.wall().secs().saturating_sub(kept)));
+        store.forget_events(Timestamp::from_secs(clock.wall().secs().saturating_sub(kept)));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
@@ -390,6 +391,28 @@ pub(super) struct Beginnings<'a> {
     pub(super) setup: &'a str,
     /// On the steady clock.
     pub(super) born: Timestamp,
+}
+
+/// Meta's names of the calls that began since then, the latest first. Rows are written in the order in which calls
+/// begin, give or take what waits for the writer: a minute further back there is none.
+pub(super) async fn begun_since(
+    pool: &SqlitePool,
+    since: Timestamp,
+) -> Result<Vec<(PhoneNumberId, Wacid)>, StoreError> {
+    const WHAT: &str = "look for the latest calls";
+    const OUT_OF_ORDER: i64 = 60_000_000;
+    let query = "SELECT phone_number_id, wacid, started_us FROM calls ORDER BY rowid DESC";
+    let mut rows = sqlx::query_as::<_, (String, Option<String>, i64)>(query).fetch(pool);
+    let mut begun = Vec::new();
+    while let Some((phone_number_id, wacid, started_us)) = rows.try_next().await.map_err(failed(WHAT))? {
+        if started_us < since.micros() - OUT_OF_ORDER {
+            break;
+        }
+        if let Some(wacid) = wacid.filter(|_| started_us >= since.micros()) {
+            begun.push((phone_number_id.into(), wacid.into()));
+        }
+    }
+    Ok(begun)
 }
 
 /// Writes the row of a call that began, unless there is one.

@@ -28,7 +28,7 @@ pub use version::By;
 pub use writer::{Concluded, Conclusion, EventLog};
 
 use crate::call::machine::CallSetup;
-use crate::model::{AuthId, CallUuid, Timestamp};
+use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::{Health, names};
 
 /// Why the store could not do something. The texts read well after "could not …".
@@ -321,6 +321,14 @@ impl Store {
     /// The store's.
     pub async fn orphans(&self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
         calls::orphans(&self.read, node_id).await
+    }
+
+    /// Meta's names of the calls that began since then, ended or not, of whatever node.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn begun_since(&self, since: Timestamp) -> Result<Vec<(PhoneNumberId, Wacid)>, StoreError> {
+        calls::begun_since(&self.read, since).await
     }
 
     /// Forgets the event logs of calls that ended before then, and callbacks done before then (`[retention]`).

@@ -123,6 +123,21 @@ async fn a_lost_beginning_is_made_good_by_the_end() {
 }
 
 #[tokio::test]
+async fn r05_the_latest_calls_are_known_after_a_restart() {
+    let room = Room::new();
+    let store = room.open().await;
+    for n in [1, 100, 95, 200] {
+        store.call_started(CallStart { wacid: Some(format!("wacid.{n}").into()), ..start(n, MAIN, MAIN) });
+    }
+    let last = start(200, MAIN, MAIN);
+    assert!(store.call_concluded(last, end(200, 1)).await.unwrap());
+    store.close().await;
+    let begun = room.open().await.begun_since(secs(95)).await.unwrap();
+    let ids: Vec<_> = begun.iter().map(|(number, wacid)| (number.as_str(), wacid.as_str())).collect();
+    assert_eq!(ids, [("7", "wacid.200"), ("7", "wacid.95"), ("7", "wacid.100")]);
+}
+
+#[tokio::test]
 async fn lists_filter_page_and_keep_tenants_apart() {
     let room = Room::new();
     let store = room.open().await;

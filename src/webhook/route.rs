@@ -157,6 +157,9 @@ const CONNECT_AGE_MAX: i64 = 60;
 /// A connect further ahead of our clock than that is `stale` too, in seconds.
 const CONNECT_AHEAD_MAX: i64 = 300;
 
+/// For so long after a call began its connect may come again and not be `stale`.
+pub const CONNECT_AGAIN: Duration = Duration::from_secs((CONNECT_AGE_MAX + CONNECT_AHEAD_MAX) as u64);
+
 impl<C: Calls> Door<C> {
     /// A door in front of `calls` and `gate`.
     pub fn new(calls: C, gate: Arc<Gate>, clock: Clock, config: &DoorConfig) -> Self {
@@ -181,6 +184,12 @@ impl<C: Calls> Door<C> {
     /// From the next request on these count.
     pub fn replace_secrets(&self, config: &DoorConfig) {
         self.secrets.store(Arc::new(secrets(config)));
+    }
+
+    /// Takes the connect of a call as seen: the process before this one began the call, and Meta may say it once more
+    /// (R5). Calls older than [`CONNECT_AGAIN`] need not be remembered.
+    pub fn remember(&self, key: CallKey) {
+        self.events.claim(&("connect", key), self.clock.now());
     }
 
     /// Who runs the calls.

@@ -519,6 +519,16 @@ fn r05_a_terminate_leaves_its_tombstone_for_ten_minutes() {
 }
 
 #[test]
+fn r05_a_call_that_the_process_before_began_is_none_of_ours() {
+    let world = World::at(NOW);
+    let key = CallKey { phone_number_id: "106540352242922".into(), wacid: "wacid.A".into() };
+    world.door.remember(key);
+    assert_eq!(world.effects(&connect("wacid.A", |_| {})), [Effect::Duplicate]);
+    assert_eq!(world.effects(&connect("wacid.B", |_| {})), [Effect::Admitted]);
+    assert_eq!(world.effects(&terminate("wacid.A")), [Effect::Late]);
+}
+
+#[test]
 fn r05_ten_copies_at_once_make_one_call() {
     let world = World::at(NOW);
     let body = fixture("webhooks/connect_user.json");

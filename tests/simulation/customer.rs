@@ -1,0 +1,151 @@
+//! The customer's server: documents good, bad, late and never; callbacks taken, refused, or taken without a word.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use offhook::call::machine::{FetchFailure, FetchId, FetchKind, Fetched, FirstFault, NoticeKind, Refusal};
+use offhook::model::CallUuid;
+use offhook::xml::{Document, Parsed};
+use uuid::Uuid;
+
+use crate::plan::MS;
+use crate::world::{Event, World};
+
+/// What is answered to who asks for a document.
+const DOCUMENTS: &[&str] = &[
+    "<Response><Speak>Hello</Speak></Response>",
+    "<Response/>",
+    "<Response><Wait length='3'/><Speak loop='0'>Hello</Speak></Response>",
+    "<Response><GetInput action='https://app.example.com/x' numDigits='2' retries='3'><Speak>Keys</Speak></GetInput></Response>",
+    "<Response><GetDigits action='https://app.example.com/x' validDigits='12' retries='2' log='false' playBeep='true' \
+     invalidDigitsSound='https://app.example.com/no.wav'><Play>https://app.example.com/p.wav</Play></GetDigits>\
+     <GetInput action='https://app.example.com/y' redirect='false'/><Wait/></Response>",
+    "<Response><Speak>On</Speak><Redirect>https://app.example.com/next</Redirect></Response>",
+    "<Response><Redirect>https://app.example.com/next</Redirect></Response>",
+    "<Response><PreAnswer><Wait length='2'/><GetDigits/></PreAnswer><Hangup schedule='4'/><Play loop='0'>https://app.example.com/p.wav</Play></Response>",
+    "<Response><DTMF>12</DTMF><DTMF async='false'>3</DTMF><Hangup/></Response>",
+    "<Response><Hangup reason='busy'/></Response>",
+    "<Response><Play loop='0'>https://app.example.com/p.wav</Play></Response>",
+    "<Response><GetInput action='https://app.example.com/y' redirect='false' numDigits='1'><Speak>Keys</Speak></GetInput>\
+     <GetInput action='https://app.example.com/y' redirect='false' numDigits='1'/><Speak>Thanks</Speak></Response>",
+];
+const LAST: &str = "<Response><Speak>Bye</Speak><Hangup/></Response>";
+const AGAIN: &str = "<Response><Redirect>https://app.example.com/again</Redirect></Response>";
+const GARBAGE: &[&str] = &[
+    "",
+    "<html>",
+    "{}",
+    "<Response><Speak>",
+    "<Response><Redirect>nowhere</Redirect></Response>",
+    "<Response><GetDigits action='x:'/></Response>",
+];
+/// Documents that a call is given before it is sent home.
+const DOCUMENTS_MAX: u32 = 8;
+
+#[derive(Debug, Default)]
+pub struct Customer {
+    /// Documents given, by call, and whether it is sent in a circle.
+    given: BTreeMap<CallUuid, (u32, bool)>,
+    /// Hangup callbacks taken: their identities, by call.
+    pub told: BTreeMap<CallUuid, BTreeSet<Uuid>>,
+    /// Other callbacks.
+    pub others: BTreeMap<CallUuid, BTreeSet<Uuid>>,
+}
+
+/// What a callback was answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    Status(u16),
+    Broken,
+}
+
+fn parsed(text: &'static str) -> Parsed {
+    thread_local!(static PARSED: RefCell<BTreeMap<&'static str, Parsed>> = const { RefCell::new(BTreeMap::new()) });
+    PARSED.with_borrow_mut(|all| all.entry(text).or_insert_with(|| offhook::xml::parse(text.as_bytes(), None)).clone())
+}
+
+fn read(text: &'static str) -> Fetched {
+    let Parsed { document, findings, first_fault, .. } = parsed(text);
+    match document {
+        Some(document) => Fetched::Document { document: Arc::<Document>::clone(&document) },
+        None => Fetched::Refused { refusal: Refusal { findings, first: first_fault.unwrap_or(FirstFault::Other) } },
+    }
+}
+
+impl World {
+    /// Somebody asks for a document. The fetcher's own part (tries, redirects, the deadline over all of it) is here
+    /// only as what comes of it.
+    pub fn document(&mut self, life: u32, call: CallUuid, fetch: FetchId, kind: FetchKind, deadline_ms: u64) {
+        let slow = self.dice.chance(self.faults.app_slow);
+        let mut ms = self.dice.between(2, if slow { 13_000 } else { 90 });
+        let (given, in_circle) = self.customer.given.entry(call).or_default();
+        *given += 1;
+        let given = *given;
+        if given == 1 {
+            *in_circle = self.dice.chance(self.faults.app_loop);
+        }
+        let in_circle = *in_circle;
+        let result = if self.dice.chance(self.faults.app_silent) {
+            ms = deadline_ms;
+            Err(FetchFailure::Timeout)
+        } else if self.dice.chance(self.faults.app_status) {
+            Err(self.dice.pick(&[
+                FetchFailure::Status { status: 500 },
+                FetchFailure::Status { status: 404 },
+                FetchFailure::Unreachable { what: "no route".to_owned() },
+                FetchFailure::Invalid { what: "follow more than 5 redirects".to_owned() },
+                FetchFailure::TooLarge,
+                FetchFailure::UrlRefused { what: "loopback".to_owned() },
+            ]))
+        } else if self.dice.chance(self.faults.app_garbage) {
+            Ok(read(self.dice.pick(GARBAGE)))
+        } else if in_circle {
+            ms = self.dice.between(1, 3);
+            Ok(read(AGAIN))
+        } else if given > DOCUMENTS_MAX {
+            Ok(read(LAST))
+        } else {
+            Ok(read(self.dice.pick(DOCUMENTS)))
+        };
+        // The fetcher forgets the call and remembers it too late: the machine's own deadline comes first.
+        let forgotten = self.dice.chance(self.faults.abort_late / 8);
+        let (ms, result) = match (ms >= deadline_ms, forgotten) {
+            (_, true) => (deadline_ms + 1_000 + self.dice.between(0, 300), result),
+            (true, false) => (deadline_ms, Err(FetchFailure::Timeout)),
+            (false, false) => (ms, result),
+        };
+        let _ = kind;
+        self.after(ms * MS, Event::Fetched { life, call, fetch, result, late: forgotten });
+    }
+
+    /// A callback reaches the server, or not; what its sender sees of it.
+    pub fn callback(&mut self, call: CallUuid, kind: NoticeKind, identity: Uuid) -> (u64, Answered) {
+        let quick = self.dice.between(2, 90) * MS;
+        if self.dice.chance(self.faults.app_silent) {
+            // Taken, maybe, and never answered.
+            if self.dice.chance(500) {
+                self.takes(call, kind, identity);
+            }
+            return (40_000 * MS, Answered::Broken);
+        }
+        if self.dice.chance(self.faults.app_status) {
+            let status = self.dice.pick(&[500, 503, 429, 408]);
+            return (quick, Answered::Status(status));
+        }
+        if self.dice.chance(self.faults.app_refuses_callbacks) {
+            return (quick, Answered::Status(404));
+        }
+        self.takes(call, kind, identity);
+        (quick, Answered::Status(200))
+    }
+
+    fn takes(&mut self, call: CallUuid, kind: NoticeKind, identity: Uuid) {
+        self.note(format_args!("customer: takes the {} callback of {call}", kind.as_str()));
+        let told = match kind {
+            NoticeKind::Hangup => &mut self.customer.told,
+            NoticeKind::Action | NoticeKind::Dial => &mut self.customer.others,
+        };
+        told.entry(call).or_default().insert(identity);
+    }
+}

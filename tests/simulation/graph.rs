@@ -1,0 +1,289 @@
+//! Requests to Graph: what `call::shell` and `meta::Graph` do with them, in simulated time. Whether there is a further
+//! try, and what stands at the end, is decided by the real `meta::Asking`, `Policy`, `Budget` and `classify`.
+
+use std::time::{Duration, Instant};
+
+use offhook::call::farewell::is_settled;
+use offhook::call::machine::{GraphAction, GraphOutcome, Input};
+use offhook::meta::{Action, Asking, Fault, Next};
+use offhook::model::CallUuid;
+use offhook::webhook::CallKey;
+
+use crate::meta::{CallIx, Reply};
+use crate::plan::{MS, SECOND};
+use crate::shell::Call;
+use crate::store::Write;
+use crate::world::{Came, Event, Go, Trouble, World};
+
+/// `call::shell`'s: how long a request waits for the answer to the one before it.
+const IN_ORDER: u64 = 250 * MS;
+/// `meta::GraphConfig`'s.
+const ENDING_AGAIN: u64 = 15 * SECOND;
+const ENDING_MAX: u64 = 60 * SECOND;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A request with its further tries.
+pub struct Request {
+    ix: CallIx,
+    action: GraphAction,
+    of: Of,
+    deadline: Option<Instant>,
+    overtaken: bool,
+    /// The request of the same call that was made before it.
+    before: Option<usize>,
+    /// The one that waits for it.
+    next: Option<usize>,
+    asking: Option<Asking>,
+    phase: Phase,
+    /// When it was made.
+    made: u64,
+    turn: u32,
+    attempt: u32,
+}
+
+/// Who wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Call(CallUuid),
+    Reject,
+    /// A call that has its end already.
+    Farewell(CallUuid),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Phase {
+    InOrder,
+    Trying,
+    Pausing(GraphOutcome),
+    Done,
+}
+
+impl World {
+    pub fn ask_graph(&mut self, call: &mut Call, action: GraphAction) {
+        if !call.has_sdp && matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
+            return;
+        }
+        if matches!(action, GraphAction::Reject | GraphAction::Terminate) {
+            call.farewell = Some(action);
+        }
+        let before = call.asked.take();
+        let deadline = call.stepper.answer_window(action);
+        let request = self.request(call.ix, action, Of::Call(call.uuid), deadline, before);
+        call.asked = Some(request);
+    }
+
+    pub fn reject_at_graph(&mut self, key: CallKey) {
+        let ix = self.call_of(&key);
+        self.request(ix, GraphAction::Reject, Of::Reject, None, None);
+    }
+
+    /// Graph is told of a call that has its end already.
+    pub fn farewell(&mut self, ix: CallIx, call: CallUuid, action: GraphAction) {
+        self.request(ix, action, Of::Farewell(call), None, None);
+    }
+
+    fn request(
+        &mut self,
+        ix: CallIx,
+        action: GraphAction,
+        of: Of,
+        deadline: Option<Instant>,
+        before: Option<usize>,
+    ) -> usize {
+        let (life, made) = (self.life, self.now);
+        let node = self.node();
+        let id = node.requests.len();
+        node.requests.push(Request {
+            ix,
+            action,
+            of,
+            deadline,
+            overtaken: false,
+            before,
+            next: None,
+            asking: None,
+            phase: Phase::InOrder,
+            made,
+            turn: 0,
+            attempt: 0,
+        });
+        let waits = before.is_some_and(|before| {
+            let before = &mut node.requests[before];
+            before.next = Some(id);
+            before.phase != Phase::Done
+        });
+        let of = match of {
+            Of::Call(call) => Some(call),
+            Of::Reject | Of::Farewell(_) => None,
+        };
+        self.watch.asked(life, id, ix, action.into(), of);
+        self.in_order(if waits { IN_ORDER } else { 0 }, Event::GraphInOrder { life, request: id });
+        id
+    }
+
+    /// No further try of it begins.
+    pub fn overtake(&mut self, id: usize) {
+        let request = &mut self.node().requests[id];
+        request.overtaken = true;
+        if request.phase == Phase::InOrder
+            && let Some(before) = request.before.take()
+        {
+            // It waits no longer, and takes the one before it along.
+            let life = self.life;
+            self.in_order(0, Event::GraphInOrder { life, request: id });
+            return self.overtake(before);
+        }
+        let request = &mut self.node().requests[id];
+        if let Phase::Pausing(or_else) = &request.phase {
+            let or_else = or_else.clone();
+            self.request_ends(id, or_else);
+        }
+    }
+
+    /// The request before it was answered, or has been waited for.
+    pub fn graph_begins(&mut self, id: usize) -> Go {
+        let now = self.instant();
+        let request = &mut self.node().requests[id];
+        if request.phase != Phase::InOrder {
+            return Ok(());
+        }
+        if let Some(before) = request.before.take() {
+            self.overtake(before);
+        }
+        let life = self.life;
+        let node = self.node();
+        let request = &mut node.requests[id];
+        let begun = Asking::begin(request.action.into(), request.deadline, request.overtaken, now, &mut node.budget);
+        match begun {
+            Ok(asking) => {
+                request.asking = Some(asking);
+                self.watch.graph_begun(life, self.now);
+                self.graph_sends(id)
+            }
+            Err(too_late) => {
+                self.request_ends(id, too_late);
+                Ok(())
+            }
+        }
+    }
+
+    /// The pause before a further try is over.
+    pub fn graph_again(&mut self, id: usize, turn: u32) -> Go {
+        let request = &self.node().requests[id];
+        if request.turn == turn && matches!(request.phase, Phase::Pausing(_)) { self.graph_sends(id) } else { Ok(()) }
+    }
+
+    fn graph_sends(&mut self, id: usize) -> Go {
+        self.effect()?;
+        let (life, now) = (self.life, self.instant());
+        let request = &mut self.node().requests[id];
+        request.phase = Phase::Trying;
+        request.attempt += 1;
+        let (ix, action, attempt) = (request.ix, Action::from(request.action), request.attempt);
+        let asking = request.asking.as_ref().expect("it has begun");
+        let (time, tries) = (asking.time(now, REQUEST_TIMEOUT), asking.tries() + 1);
+        let late = request.deadline.is_some_and(|deadline| now >= deadline);
+        self.note(format_args!("to Graph: {} of call {ix}, try {attempt}", action.as_str()));
+        if late {
+            self.fail(format!("R6: {} of call {ix} is tried when nobody can be ringing any more", action.as_str()));
+        }
+        self.check_try(life, id, ix, action, tries);
+        let us = u64::try_from(time.as_micros()).expect("seconds");
+        self.after(us, Event::GraphCame { life, request: id, attempt, came: Came::Fault(Fault::Timeout) });
+        let faults = self.faults.clone();
+        let slow = self.dice.chance(faults.graph_slow);
+        let way = self.dice.between(5, if slow { 4_000 } else { 60 }) * MS;
+        let lost = |fault| Event::GraphCame { life, request: id, attempt, came: Came::Fault(fault) };
+        if self.dice.chance(faults.graph_unreachable) {
+            self.after(way, lost(Fault::Unreachable));
+            return Ok(());
+        }
+        if self.dice.chance(faults.graph_reset) {
+            self.after(way, lost(Fault::Broken));
+            return Ok(());
+        }
+        let trouble = if self.dice.chance(faults.graph_refused) {
+            Trouble::Refused
+        } else if self.dice.chance(faults.graph_5xx) {
+            Trouble::Status(self.dice.pick(&[500, 502, 503]))
+        } else if self.dice.chance(faults.graph_rate) {
+            Trouble::Rate { after: self.dice.pick(&[None, Some(1), Some(3_600)]) }
+        } else if self.dice.chance(faults.graph_nonsense) {
+            Trouble::Nonsense
+        } else if self.dice.chance(faults.graph_reset_after) {
+            Trouble::ResetAfter
+        } else if self.dice.chance(faults.graph_silent) {
+            Trouble::Silent { done: self.dice.chance(500) }
+        } else {
+            Trouble::None
+        };
+        self.after(way, Event::GraphArrives { life, request: id, attempt, trouble });
+        Ok(())
+    }
+
+    /// A try came back, or its time is over.
+    pub fn graph_came(&mut self, id: usize, attempt: u32, came: Came) -> Go {
+        let (life, now, roll) = (self.life, self.instant(), self.dice.share());
+        let node = self.node.as_mut().expect("it is up");
+        let request = &mut node.requests[id];
+        if request.attempt != attempt || request.phase != Phase::Trying {
+            return Ok(());
+        }
+        if matches!(came, Came::Answer(Reply { status: 401, .. })) {
+            self.watch.refused(life, id);
+        }
+        let verdict = came.verdict(request.action.into());
+        let asking = request.asking.as_mut().expect("it has begun");
+        let next = asking.tried(verdict, &node.policy, roll, request.overtaken, now, &mut node.budget);
+        match next {
+            Next::Again { pause, or_else } => {
+                request.phase = Phase::Pausing(or_else);
+                request.turn += 1;
+                let turn = request.turn;
+                if !self.watch.graph_tried_again(life, self.now) {
+                    self.fail("R6: more than a tenth of the requests to Graph are retries".to_owned());
+                }
+                let us = u64::try_from(pause.as_micros()).expect("seconds");
+                self.after(us, Event::GraphTry { life, request: id, turn });
+            }
+            Next::Done(outcome) | Next::OutOfBudget(outcome) => self.request_ends(id, outcome),
+        }
+        Ok(())
+    }
+
+    fn request_ends(&mut self, id: usize, outcome: GraphOutcome) {
+        let now = self.now;
+        let request = &mut self.node().requests[id];
+        if request.of == Of::Reject && !is_settled(&outcome) && now - request.made < ENDING_MAX {
+            // Nothing is left here of the call: it is asked for anew (`meta::Graph::call_action_to_the_end`).
+            request.phase = Phase::InOrder;
+            let life = self.life;
+            return self.after(ENDING_AGAIN, Event::GraphInOrder { life, request: id });
+        }
+        request.phase = Phase::Done;
+        let (of, action, next, ix) = (request.of, request.action, request.next, request.ix);
+        self.note(format_args!("Graph: {} of call {ix} came to {outcome:?}", action.as_str()));
+        match of {
+            Of::Call(call) => {
+                self.watch.answered(call, action.into(), &outcome);
+                let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
+                if ends && is_settled(&outcome) {
+                    self.write(Write::Farewell(call, None));
+                }
+                self.tell(call, Input::Graph { action, outcome });
+            }
+            Of::Reject => self.node().book().rejects -= 1,
+            Of::Farewell(call) => self.farewell_told(call, &outcome),
+        }
+        if let Some(next) = next {
+            let life = self.life;
+            self.in_order(0, Event::GraphInOrder { life, request: next });
+        }
+    }
+}
+
+impl Request {
+    pub fn is_done(&self) -> bool {
+        self.phase == Phase::Done
+    }
+}

@@ -1,0 +1,362 @@
+//! Meta as it is met: users who call, webhooks that come twice, late or never, and Graph.
+
+use std::sync::OnceLock;
+
+use offhook::call::machine::{Command, Input, MediaFact, MediaFault};
+use offhook::meta::Action;
+use offhook::model::{Digit, Leg};
+use offhook::webhook::{CallKey, Effect};
+
+use crate::plan::{MS, SECOND};
+use crate::world::{Came, Event, Go, Trouble, World};
+
+pub type CallIx = usize;
+
+/// Meta's T_window (`meta-calling.md` §7).
+const WINDOW: u64 = 45 * SECOND;
+/// A webhook whose answer does not come is sent again after that.
+const PATIENCE: u64 = 10 * SECOND;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Ringing,
+    Accepted,
+    Ended,
+}
+
+/// A user's call, as Meta knows it.
+#[derive(Debug)]
+pub struct MetaCall {
+    pub number: usize,
+    pub key: CallKey,
+    pub phase: Phase,
+    /// Seconds since the epoch, as its connect says.
+    pub told: i64,
+    pub bad_offer: bool,
+    /// Our SDP is known: the path may come up.
+    pub sdp: bool,
+    pub accepted_us: Option<u64>,
+    /// The user or Meta ended it, not we.
+    pub ended_by_them: bool,
+    /// Requests to end it that were sent, arrived or not.
+    pub tries_to_end: u32,
+    pub accept_sent: Option<u32>,
+    pub reject_sent: Option<u32>,
+}
+
+/// A webhook's body and what it says.
+#[derive(Debug)]
+pub struct Post {
+    body: String,
+    connect: bool,
+    call: CallIx,
+}
+
+#[derive(Debug, Default)]
+pub struct Meta {
+    pub calls: Vec<MetaCall>,
+    posts: Vec<Post>,
+    /// Webhooks that are still to be taken.
+    pub undelivered: usize,
+}
+
+/// An answer of Graph's.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub after: Option<u64>,
+    pub body: &'static str,
+}
+
+const DONE: Reply = Reply { status: 200, after: None, body: r#"{"messaging_product":"whatsapp","success":true}"# };
+const GONE: Reply = Reply {
+    status: 400,
+    after: None,
+    body: r#"{"error":{"message":"(#100) Invalid parameter","code":100,"error_data":{"details":"Call not found or ended"}}}"#,
+};
+const ACCEPTED: Reply = Reply {
+    status: 400,
+    after: None,
+    body: r#"{"error":{"message":"(#100) Invalid parameter","code":100,"error_data":{"details":"Call already accepted"}}}"#,
+};
+
+pub fn phone_number_id(number: usize) -> String {
+    format!("10654035224292{number}")
+}
+
+pub fn number(number: usize) -> String {
+    format!("91803573745{number}")
+}
+
+/// The SDP of a user's offer, as a JSON string.
+fn offer() -> &'static str {
+    static OFFER: OnceLock<String> = OnceLock::new();
+    OFFER.get_or_init(|| {
+        let body = include_str!("../../fixtures/meta/webhooks/connect_user.json");
+        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        body["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"].to_string()
+    })
+}
+
+impl World {
+    pub fn user_calls(&mut self, index: usize) -> Go {
+        let arrival = self.plan.arrivals[index].clone();
+        // One id, two numbers: two calls.
+        let twin = self.meta.calls.last().filter(|last| arrival.same_id && last.number != arrival.number);
+        let wacid = twin.map_or_else(|| format!("wacid.{index:04}"), |twin| twin.key.wacid.to_string());
+        let key =
+            CallKey { phone_number_id: phone_number_id(arrival.number).as_str().into(), wacid: wacid.as_str().into() };
+        let ix = self.meta.calls.len();
+        self.note(format_args!("user {ix} calls number {} ({wacid})", arrival.number));
+        self.meta.calls.push(MetaCall {
+            number: arrival.number,
+            key,
+            phase: Phase::Ringing,
+            told: self.clock.wall().secs() + arrival.skew_secs,
+            bad_offer: arrival.bad_offer,
+            sdp: false,
+            accepted_us: None,
+            ended_by_them: false,
+            tries_to_end: 0,
+            accept_sent: None,
+            reject_sent: None,
+        });
+        if let Some(us) = arrival.patience_us {
+            self.after(us, Event::HangsUp(ix));
+        }
+        self.after(WINDOW, Event::WindowOver(ix));
+        self.post(ix, true);
+        Ok(())
+    }
+
+    pub fn user_hangs_up(&mut self, ix: CallIx) -> Go {
+        if self.meta.calls[ix].phase != Phase::Ended {
+            self.note(format_args!("user {ix} hangs up"));
+            self.ends(ix, true);
+        }
+        Ok(())
+    }
+
+    pub fn window_over(&mut self, ix: CallIx) -> Go {
+        if self.meta.calls[ix].phase == Phase::Ringing {
+            self.note(format_args!("Meta: nobody picked up call {ix}"));
+            self.ends(ix, true);
+        }
+        Ok(())
+    }
+
+    pub fn user_presses(&mut self, ix: CallIx) -> Go {
+        let key = self.dice.pick(&['1', '2', '9', '#', '*']);
+        let digit = Digit::try_from(key).expect("a key");
+        self.leg_fact(ix, Input::Digit { leg: Leg::A, digit });
+        Ok(())
+    }
+
+    /// The call is over on Meta's side; the node hears of it by webhook, and by what becomes of the media.
+    fn ends(&mut self, ix: CallIx, by_them: bool) {
+        let call = &mut self.meta.calls[ix];
+        call.phase = Phase::Ended;
+        call.ended_by_them = by_them;
+        self.post(ix, false);
+        if !self.dice.chance(self.faults.no_dtls_close) {
+            let us = self.dice.between(0, 300) * MS;
+            self.after(us, Event::MediaLost(ix));
+        }
+        // T_media_dead, whatever else is lost.
+        self.after(30 * SECOND, Event::MediaLost(ix));
+    }
+
+    pub fn media_up(&mut self, ix: CallIx) -> Go {
+        if self.meta.calls[ix].phase != Phase::Ended {
+            self.leg_fact(ix, Input::Media { leg: Leg::A, what: MediaFact::Connected });
+        }
+        Ok(())
+    }
+
+    pub fn media_lost(&mut self, ix: CallIx) -> Go {
+        let ended = self.meta.calls[ix].phase == Phase::Ended;
+        let fault = if ended && self.dice.chance(700) { MediaFault::DtlsClosed } else { MediaFault::Silent };
+        self.leg_fact(ix, Input::Media { leg: Leg::A, what: MediaFact::Lost { fault } });
+        Ok(())
+    }
+
+    /// Our SDP has come to Meta: the path comes up, or doesn't.
+    fn has_sdp(&mut self, ix: CallIx) {
+        if std::mem::replace(&mut self.meta.calls[ix].sdp, true) || self.dice.chance(self.faults.media_never) {
+            return;
+        }
+        let late = self.dice.chance(self.faults.media_late);
+        let us = self.dice.between(30, if late { 20_000 } else { 400 }) * MS;
+        self.after(us, Event::MediaUp(ix));
+        if self.dice.chance(self.faults.media_lost) {
+            let us = us + self.dice.between(0, 20_000) * MS;
+            self.after(us, Event::MediaLost(ix));
+        }
+    }
+
+    // --- webhooks ---
+
+    fn item(&self, ix: CallIx, connect: bool, wall: i64) -> String {
+        let call = &self.meta.calls[ix];
+        let (from, to, wacid) = (919_412_340_000 + ix, number(call.number), &call.key.wacid);
+        if connect {
+            let sdp = if call.bad_offer { "\"v=0\"" } else { offer() };
+            let told = call.told;
+            format!(
+                r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"connect","timestamp":"{told}","direction":"USER_INITIATED","session":{{"sdp_type":"offer","sdp":{sdp}}}}}"#
+            )
+        } else {
+            let status = if call.accepted_us.is_some() { "COMPLETED" } else { "FAILED" };
+            let duration = call.accepted_us.map_or(0, |at| (self.now - at) / SECOND);
+            format!(
+                r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"terminate","direction":"USER_INITIATED","timestamp":"{wall}","status":"{status}","duration":{duration}}}"#
+            )
+        }
+    }
+
+    fn post(&mut self, ix: CallIx, connect: bool) {
+        if self.dice.chance(self.faults.loss) {
+            self.note(format_args!("Meta loses the {} of call {ix}", if connect { "connect" } else { "terminate" }));
+            return;
+        }
+        let mut items = self.item(ix, connect, self.clock.wall().secs());
+        // Bad company: an item that nobody can read, on either side (R5).
+        if self.dice.chance(self.faults.batch) {
+            items = format!(r#"{{"event":"connect","id":7.5}},{items},{{"id":[],"event":"terminate"}}"#);
+        }
+        let (id, display) = (&self.meta.calls[ix].key.phone_number_id, number(self.meta.calls[ix].number));
+        let body = format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1029384756","changes":[{{"field":"calls","value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"{display}","phone_number_id":"{id}"}},"calls":[{items}]}}}}]}}]}}"#
+        );
+        let post = self.meta.posts.len();
+        self.meta.posts.push(Post { body, connect, call: ix });
+        let mut copies = 1;
+        while copies < 5 && self.dice.chance(self.faults.copies) {
+            copies += 1;
+        }
+        for copy in 0..copies {
+            let base = if connect { 5 * MS } else { self.dice.between(50, 500) * MS };
+            let us = match copy {
+                0 if self.dice.chance(self.faults.delay) => self.dice.between(0, 30_000) * MS,
+                0 => base,
+                _ if self.dice.chance(400) => base,
+                _ => base + self.dice.between(0, 70_000) * MS,
+            };
+            self.meta.undelivered += 1;
+            self.after(us, Event::Posted { post, tries: 0 });
+        }
+    }
+
+    pub fn webhook_arrives(&mut self, post: usize, tries: u32) -> Go {
+        let Post { body, connect, call } = &self.meta.posts[post];
+        let (body, connect, call) = (body.clone(), *connect, *call);
+        let answered = match &self.node {
+            Some(node) if node.is_ready => self.webhook(&body, connect, call),
+            _ => Ok(false),
+        };
+        let taken = answered.unwrap_or(false) && !self.dice.chance(self.faults.answer_lost);
+        if taken {
+            self.meta.undelivered -= 1;
+        } else {
+            // As long as the node is there again, Meta comes again: 1, 2, 4 … s.
+            let pause = (SECOND << tries.min(5)) + if answered.is_ok() { 0 } else { PATIENCE };
+            self.after(pause, Event::Posted { post, tries: tries + 1 });
+        }
+        answered.map(|_| ())
+    }
+
+    /// What became of an item, as Meta may judge it.
+    pub fn item_done(&mut self, ix: CallIx, connect: bool, effect: Effect) {
+        let what = if connect { "connect" } else { "terminate" };
+        self.note(format_args!("webhook: {what} of call {ix}: {effect:?}"));
+    }
+
+    // --- Graph ---
+
+    /// A request reaches Graph, whatever has become of its sender.
+    pub fn graph_arrives(&mut self, life: u32, request: usize, attempt: u32, trouble: Trouble) -> Go {
+        let Some((ix, action)) = self.watch.request(life, request) else { return Ok(()) };
+        let reply = match trouble {
+            Trouble::Status(status) => Reply { status, after: None, body: "<html>no</html>" },
+            Trouble::Refused => {
+                let body = r#"{"error":{"message":"(#138000) Calling not enabled","code":138000}}"#;
+                Reply { status: 401, after: None, body }
+            }
+            Trouble::Rate { after } => {
+                let body = r#"{"error":{"message":"(#80007) Rate limit issues","code":80007,"is_transient":true}}"#;
+                Reply { status: 429, after, body }
+            }
+            Trouble::Silent { done: false } => return Ok(()),
+            Trouble::None | Trouble::Nonsense | Trouble::ResetAfter | Trouble::Silent { done: true } => {
+                let reply = self.deed(ix, action);
+                if trouble == Trouble::Nonsense {
+                    let body = self.dice.pick(&[
+                        "",
+                        "{\"success\":tr",
+                        "[]",
+                        "{\"error\":{\"code\":131000,\"message\":\"\"}}",
+                    ]);
+                    Reply { status: 200, after: None, body }
+                } else {
+                    reply
+                }
+            }
+        };
+        let slow = self.dice.chance(self.faults.graph_slow);
+        let us = self.dice.between(5, if slow { 7_000 } else { 60 }) * MS;
+        let came = match trouble {
+            Trouble::Silent { .. } => return Ok(()),
+            Trouble::ResetAfter => Came::Fault(offhook::meta::Fault::Broken),
+            _ => Came::Answer(reply),
+        };
+        self.after(us, Event::GraphCame { life, request, attempt, came });
+        Ok(())
+    }
+
+    fn deed(&mut self, ix: CallIx, action: Action) -> Reply {
+        let phase = self.meta.calls[ix].phase;
+        let reply = match (action, phase) {
+            (_, Phase::Ended) => GONE,
+            (Action::PreAccept, Phase::Ringing) => {
+                self.has_sdp(ix);
+                DONE
+            }
+            (Action::Accept, Phase::Ringing) => {
+                self.meta.calls[ix].phase = Phase::Accepted;
+                self.meta.calls[ix].accepted_us = Some(self.now);
+                self.has_sdp(ix);
+                self.presses_keys(ix);
+                DONE
+            }
+            (Action::Accept, Phase::Accepted) if self.plan.accept_once => ACCEPTED,
+            (Action::PreAccept | Action::Accept, Phase::Accepted) => DONE,
+            (Action::Reject, Phase::Accepted) => GONE,
+            (Action::Reject | Action::Terminate, _) => {
+                self.ends(ix, false);
+                DONE
+            }
+            (Action::Connect, _) => GONE,
+        };
+        self.note(format_args!("Graph: {} of call {ix}, which is {phase:?}: {}", action.as_str(), reply.status));
+        reply
+    }
+
+    fn presses_keys(&mut self, ix: CallIx) {
+        let mut us = self.dice.between(0, 3_000) * MS;
+        for _ in 0..10 {
+            if !self.dice.chance(self.faults.keys) {
+                break;
+            }
+            self.after(us, Event::Presses(ix));
+            us += self.dice.pick(&[0, 120 * MS, 900 * MS, 4 * SECOND]);
+        }
+    }
+
+    pub fn hung_up_by_api(&mut self, call: offhook::model::CallUuid) -> Go {
+        if self.node.as_ref().is_some_and(|node| node.calls.get(&call).is_some_and(|call| !call.is_closing())) {
+            self.note(format_args!("API: hang up {call}"));
+            self.tell(call, Input::Command { command: Command::Hangup });
+        }
+        Ok(())
+    }
+}

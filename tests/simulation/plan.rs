@@ -1,0 +1,224 @@
+//! What a seed's run is like: limits, who calls when, and how often each thing goes wrong.
+//!
+//! Each fault is off in most runs and frequent in some, so that every run is about a few of them: faults that are
+//! always all there hide each other.
+
+use offhook::call::machine::MachineLimits;
+
+use crate::dice::Dice;
+
+pub const MS: u64 = 1_000;
+pub const SECOND: u64 = 1_000_000;
+
+/// A business number.
+#[derive(Clone, Debug)]
+pub struct NumberPlan {
+    pub limit: u32,
+    /// Of the subaccount, not of the main one.
+    pub of_sub: bool,
+    pub fallback: bool,
+    /// Has a hangup URL of its own.
+    pub hangup: bool,
+}
+
+/// A user who calls.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub at_us: u64,
+    pub number: usize,
+    /// From the call's beginning until the user hangs up; none: stays on the line.
+    pub patience_us: Option<u64>,
+    /// The id of the call before, at another number: two calls (`meta-calling.md` §8 H12).
+    pub same_id: bool,
+    pub bad_offer: bool,
+    /// Meta's clock against ours, in seconds.
+    pub skew_secs: i64,
+}
+
+/// How often each thing goes wrong, in a thousand.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    // Webhooks
+    pub copies: u32,
+    pub delay: u32,
+    pub loss: u32,
+    pub answer_lost: u32,
+    pub batch: u32,
+    // Graph
+    pub graph_refused: u32,
+    pub graph_5xx: u32,
+    pub graph_rate: u32,
+    pub graph_nonsense: u32,
+    pub graph_silent: u32,
+    pub graph_reset: u32,
+    pub graph_reset_after: u32,
+    pub graph_unreachable: u32,
+    pub graph_slow: u32,
+    // The customer's server
+    pub app_silent: u32,
+    pub app_status: u32,
+    pub app_garbage: u32,
+    pub app_slow: u32,
+    pub app_loop: u32,
+    pub app_refuses_callbacks: u32,
+    pub abort_late: u32,
+    // Media
+    pub no_media: u32,
+    pub media_never: u32,
+    pub media_late: u32,
+    pub media_lost: u32,
+    pub no_dtls_close: u32,
+    pub play_fails: u32,
+    // People
+    pub keys: u32,
+    pub hang_up_by_api: u32,
+    // The node
+    pub panic: u32,
+    pub store_stuck: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub numbers: Vec<NumberPlan>,
+    pub cps: u32,
+    pub sub_cps: Option<u32>,
+    /// The most calls and rejects of a node.
+    pub live_max: usize,
+    pub rejects_max: usize,
+    pub limits: MachineLimits,
+    pub arrivals: Vec<Arrival>,
+    pub faults: Faults,
+    /// Effects from one crash to the next, one entry a crash.
+    pub crashes: Vec<u32>,
+    /// Crashes at a time of their own.
+    pub kills_us: Vec<u64>,
+    pub drain_at_us: Option<u64>,
+    pub drain_us: u64,
+    /// When the limits of the numbers change.
+    pub reload_at_us: Option<u64>,
+    /// From then on nothing goes wrong any more.
+    pub healed_at_us: u64,
+    /// Meta answers an `accept` of an accepted call with an error.
+    pub accept_once: bool,
+    /// Event logs are kept and replayed.
+    pub replayed: bool,
+}
+
+impl Plan {
+    pub fn of(dice: &mut Dice) -> Self {
+        let numbers: Vec<_> = (0..dice.pick(&[1, 1, 2, 3]))
+            .map(|_| NumberPlan {
+                limit: dice.pick(&[1, 2, 2, 3, 5]),
+                of_sub: dice.chance(300),
+                fallback: dice.chance(500),
+                hangup: dice.chance(600),
+            })
+            .collect();
+        let arrivals = arrivals(dice, numbers.len());
+        let last = arrivals.last().map_or(0, |a| a.at_us);
+        let crashes = (0..dice.pick(&[0, 0, 0, 0, 1, 1, 2])).map(|_| dice.between(1, 120) as u32).collect();
+        let kills_us = (0..dice.pick(&[0, 0, 0, 0, 0, 1])).map(|_| dice.between(0, last + 30 * SECOND)).collect();
+        let limits = MachineLimits {
+            accept_wait_ms: dice.pick(&[0, 500, 3_000]),
+            max_call_ms: dice.pick(&[8_000, 60_000, 200_000]),
+            fetch_ms: dice.pick(&[2_000, 10_000]),
+            ..MachineLimits::default()
+        };
+        Self {
+            numbers,
+            cps: dice.pick(&[1, 2, 2, 3, 10]),
+            sub_cps: dice.pick(&[None, Some(1), Some(2)]),
+            live_max: dice.pick(&[2, 5, 100, 100, 100]),
+            rejects_max: dice.pick(&[1, 100, 100]),
+            limits,
+            arrivals,
+            faults: Faults::of(dice),
+            crashes,
+            kills_us,
+            drain_at_us: dice.chance(120).then(|| dice.between(0, last + 20 * SECOND)),
+            drain_us: dice.pick(&[0, 5, 60]) * SECOND,
+            reload_at_us: dice.chance(150).then(|| dice.between(0, last + 5 * SECOND)),
+            healed_at_us: last + 60 * SECOND,
+            accept_once: dice.chance(300),
+            replayed: dice.chance(80),
+        }
+    }
+}
+
+impl Faults {
+    fn of(dice: &mut Dice) -> Self {
+        // A calm run in ten: what goes wrong there is nobody's fault but ours.
+        let calm = dice.chance(100);
+        let often = |dice: &mut Dice, levels: &[u32]| if calm || dice.chance(700) { 0 } else { dice.pick(levels) };
+        const SOME: &[u32] = &[30, 150, 500];
+        Self {
+            copies: often(dice, &[100, 400, 900]),
+            delay: often(dice, SOME),
+            loss: often(dice, &[30, 200]),
+            answer_lost: often(dice, SOME),
+            batch: often(dice, SOME),
+            graph_refused: often(dice, &[20, 200]),
+            graph_5xx: often(dice, SOME),
+            graph_rate: often(dice, SOME),
+            graph_nonsense: often(dice, SOME),
+            graph_silent: often(dice, &[30, 200]),
+            graph_reset: often(dice, SOME),
+            graph_reset_after: often(dice, SOME),
+            graph_unreachable: often(dice, &[30, 300, 900]),
+            graph_slow: often(dice, SOME),
+            app_silent: often(dice, &[50, 300]),
+            app_status: often(dice, SOME),
+            app_garbage: often(dice, &[50, 300]),
+            app_slow: often(dice, SOME),
+            app_loop: often(dice, &[20, 60]),
+            app_refuses_callbacks: often(dice, &[100, 300]),
+            abort_late: often(dice, &[300, 900]),
+            no_media: often(dice, &[50, 300]),
+            media_never: often(dice, &[50, 300]),
+            media_late: often(dice, SOME),
+            media_lost: often(dice, &[50, 300]),
+            no_dtls_close: often(dice, SOME),
+            play_fails: often(dice, SOME),
+            keys: if dice.chance(500) { 700 } else { 0 },
+            hang_up_by_api: often(dice, &[100, 400]),
+            panic: often(dice, &[3, 15]),
+            store_stuck: often(dice, &[20, 100]),
+        }
+    }
+}
+
+fn arrivals(dice: &mut Dice, numbers: usize) -> Vec<Arrival> {
+    let calls = if dice.chance(40) { dice.between(12, 24) } else { dice.between(1, 7) };
+    let storm = dice.chance(250);
+    let mut at_us = 0;
+    (0..calls)
+        .map(|_| {
+            // Around a whole second: there the calls-per-second window ends.
+            let gap = match dice.between(0, 9) {
+                0 => 0,
+                1 => SECOND,
+                2 => SECOND - 1,
+                3 => dice.pick(&[500 * MS, 333 * MS, 999 * MS, SECOND + 1]),
+                4..=6 => dice.between(0, 200) * MS,
+                _ if storm => dice.between(0, 400) * MS,
+                7 | 8 => dice.between(0, 5 * SECOND),
+                _ => dice.between(0, 60 * SECOND),
+            };
+            at_us += gap;
+            let patience_us = match dice.between(0, 9) {
+                0 => Some(dice.between(0, 2 * SECOND)),
+                1..=3 => Some(dice.between(0, 12 * SECOND)),
+                4 | 5 => Some(dice.between(0, 60 * SECOND)),
+                _ => None,
+            };
+            Arrival {
+                at_us,
+                number: dice.place(numbers),
+                patience_us,
+                same_id: dice.chance(60),
+                bad_offer: dice.chance(30),
+                skew_secs: if dice.chance(80) { dice.pick(&[-120, -61, -60, -59, 120, 299, 301]) } else { 0 },
+            }
+        })
+        .collect()
+}

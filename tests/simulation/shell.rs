@@ -1,0 +1,380 @@
+//! A call's task: `call::shell` in simulated time. The machine and what steps it are the real ones; what is carried out
+//! goes to the fakes.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use offhook::admission::Slot;
+use offhook::call::farewell::is_settled;
+use offhook::call::log;
+use offhook::call::machine::{
+    CallSetup, CallState, CallTime, FetchFailure, FetchId, Fetched, GraphAction, GraphOutcome, Input, MediaOrder,
+    Output, PlayId,
+};
+use offhook::call::replay::replay;
+use offhook::call::step::{Step, Stepper};
+use offhook::model::{CallUuid, HangupCause, Leg};
+use offhook::store::CallEnd;
+use offhook::webhook::CallKey;
+use offhook::xml::ast::Repeat;
+
+use crate::meta::CallIx;
+use crate::node::{Begin, Fact, Node};
+use crate::plan::MS;
+use crate::store::{Conclusion, Write};
+use crate::world::{Event, Go, Stop, World};
+
+/// A running call.
+pub struct Call {
+    pub uuid: CallUuid,
+    pub ix: CallIx,
+    pub key: CallKey,
+    pub setup: CallSetup,
+    pub stepper: Stepper,
+    leg: Option<FakeLeg>,
+    /// We have an answer to send.
+    pub has_sdp: bool,
+    /// The last request to Graph.
+    pub asked: Option<usize>,
+    /// What Graph was last asked to end the call with, while its answer is out.
+    pub farewell: Option<GraphAction>,
+    answered: Option<CallTime>,
+    fetches: BTreeSet<FetchId>,
+    log: Option<String>,
+    remarks: Vec<String>,
+    turn: u64,
+    over: bool,
+    /// Held as long as the call, and by nothing else.
+    _slot: Slot,
+}
+
+/// A leg's media: what is played, and whether it can be heard.
+#[derive(Default)]
+struct FakeLeg {
+    open: bool,
+    connected: bool,
+    /// Ordered, not begun.
+    waiting: Option<(PlayId, Option<u64>)>,
+    playing: Option<PlayId>,
+}
+
+impl Call {
+    pub fn has_leg(&self) -> bool {
+        self.leg.is_some()
+    }
+
+    pub fn state(&self) -> Option<CallState> {
+        self.stepper.machine().state()
+    }
+
+    pub fn is_closing(&self) -> bool {
+        matches!(self.state(), Some(CallState::Closing | CallState::Over))
+    }
+}
+
+impl World {
+    /// A call's task wakes up: it begins, or reads the next fact of its mailbox.
+    pub fn run_call(&mut self, uuid: CallUuid) -> Go {
+        let life = self.life;
+        if let Some(begin) = self.node().beginning.remove(&uuid) {
+            self.in_order(0, Event::Run { life, call: uuid });
+            let call = self.begin(uuid, begin);
+            return self.guarded(call, |world, call| world.first_steps(call));
+        }
+        let Some(call) = self.node().calls.remove(&uuid) else { return Ok(()) };
+        let fact = self.node().book().mailboxes.get_mut(&uuid).and_then(VecDeque::pop_front);
+        let Some(Fact { at, input }) = fact else {
+            self.node().calls.insert(uuid, call);
+            return Ok(());
+        };
+        self.guarded(call, |world, call| world.step(call, at, input))
+    }
+
+    /// The machine's own deadline. A mailbox with something in it is read first, and the deadline asked for again.
+    pub fn timer_fires(&mut self, uuid: CallUuid, turn: u64) -> Go {
+        let waiting = self.node().book().mailboxes.get(&uuid).is_some_and(|mailbox| !mailbox.is_empty());
+        let is_due = |node: &mut Node| node.calls.get(&uuid).is_some_and(|call| call.turn == turn);
+        if waiting || !is_due(self.node()) {
+            return Ok(());
+        }
+        let call = self.node().calls.remove(&uuid).expect("it is due");
+        let at = self.instant();
+        self.guarded(call, |world, call| world.step(call, at, Input::Timer))
+    }
+
+    /// Runs a piece of a call's task, as its supervisor does: a panic in it ends this call and no other.
+    fn guarded(&mut self, mut call: Call, piece: impl FnOnce(&mut Self, &mut Call) -> Go) -> Go {
+        match piece(self, &mut call) {
+            Ok(()) if call.over => {
+                self.finish(call);
+                Ok(())
+            }
+            Ok(()) => {
+                self.arm(&mut call);
+                self.node().calls.insert(call.uuid, call);
+                Ok(())
+            }
+            Err(Stop::Panic) => {
+                let (uuid, key, setup) = (call.uuid, call.key.clone(), call.setup.clone());
+                let (arrived, answered) = (call.stepper.arrived(), call.answered);
+                self.note(format_args!("call {uuid}: PANIC"));
+                self.watch.panicked(uuid);
+                // The slot goes back while the call's task unwinds, as in the real one.
+                let unwound = catch_unwind(AssertUnwindSafe(move || {
+                    let _task = call;
+                    resume_unwind(Box::new("a fault of ours"));
+                }));
+                assert!(unwound.is_err());
+                self.node().book().mailboxes.remove(&uuid);
+                self.mourn(key, setup, arrived, answered);
+                Ok(())
+            }
+            Err(Stop::Crash) => Err(Stop::Crash),
+        }
+    }
+
+    fn begin(&mut self, uuid: CallUuid, begin: Begin) -> Call {
+        let Begin { ix, key, slot, setup, arrived } = begin;
+        let has_media = !self.dice.chance(self.faults.no_media);
+        let replayed = self.plan.replayed;
+        Call {
+            uuid,
+            ix,
+            key,
+            stepper: Stepper::new(arrived),
+            leg: has_media.then(FakeLeg::default),
+            has_sdp: has_media,
+            asked: None,
+            farewell: None,
+            answered: None,
+            fetches: BTreeSet::new(),
+            log: replayed.then(|| log::header_line(&log::Header::of(uuid)).expect("JSON")),
+            remarks: Vec::new(),
+            turn: 0,
+            over: false,
+            _slot: slot,
+            setup,
+        }
+    }
+
+    fn first_steps(&mut self, call: &mut Call) -> Go {
+        if self.dice.chance(self.faults.hang_up_by_api) {
+            let us = self.dice.between(0, 15_000) * MS;
+            let (life, call) = (self.life, call.uuid);
+            self.after(us, Event::HungUpByApi { life, call });
+        }
+        let at = call.stepper.arrived();
+        self.step(call, at, Input::Offered { setup: Box::new(call.setup.clone()) })?;
+        if call.leg.is_none() && !call.over {
+            self.step(call, at, Input::Cut { cause: HangupCause::InternalError })?;
+        }
+        Ok(())
+    }
+
+    /// One fact through the machine; what it wished for is carried out.
+    fn step(&mut self, call: &mut Call, at: std::time::Instant, input: Input) -> Go {
+        let stale = match &input {
+            Input::Fetched { fetch, .. } => !call.fetches.remove(fetch),
+            _ => false,
+        };
+        if let Input::Terminated { .. } = &input {
+            self.watch.told_of_its_end(call.uuid, self.now);
+            if let Some(asked) = call.asked {
+                self.overtake(asked);
+            }
+            if call.farewell.take().is_some() {
+                self.write(Write::Farewell(call.uuid, None));
+            }
+        }
+        if let Input::Graph { action, outcome } = &input
+            && call.farewell == Some(*action)
+            && is_settled(outcome)
+        {
+            call.farewell = None;
+        }
+        let overdue = call.stepper.deadline().is_some_and(|due| due < at);
+        let was = call.state();
+        let accepted = matches!(
+            &input,
+            Input::Graph { action: GraphAction::Accept, outcome }
+                if *outcome == GraphOutcome::Done
+        );
+        let Step { at, logged, outputs, worth_a_line } = call.stepper.step(at, input);
+        self.note(format_args!("call {}: {logged} ({was:?} to {:?})", call.ix, call.state()));
+        if worth_a_line && let Some(log) = &mut call.log {
+            log.push_str(&log::entry_line(at, &logged, &outputs).expect("JSON"));
+        }
+        if stale && !overdue && !outputs.is_empty() {
+            self.fail(format!("call {}: a fetch that nothing waits for led to {outputs:?}", call.ix));
+        }
+        self.watch.stepped(call.uuid, self.now, was, call.state(), accepted);
+        let last = outputs.iter().any(|output| matches!(output, Output::Over));
+        for output in outputs {
+            self.note(format_args!("  {output}"));
+            self.check_wish(call.uuid, &output);
+            self.carry_out(call, at, output, last)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the machine when to come back.
+    fn arm(&mut self, call: &mut Call) {
+        call.turn += 1;
+        let Some(deadline) = call.stepper.deadline() else { return };
+        let until = deadline.saturating_duration_since(self.instant());
+        let us = u64::try_from(until.as_micros()).expect("a while");
+        let late = if self.dice.chance(300) { self.dice.between(0, 3 * MS) } else { 0 };
+        let (life, uuid, turn) = (self.life, call.uuid, call.turn);
+        self.after(us + late, Event::Timer { life, call: uuid, turn });
+    }
+
+    fn carry_out(&mut self, call: &mut Call, at: CallTime, output: Output, last: bool) -> Go {
+        match output {
+            Output::Graph { .. }
+            | Output::State { .. }
+            | Output::Fetch { .. }
+            | Output::Media { .. }
+            | Output::Notify { .. }
+            | Output::Concluded { .. } => {
+                self.effect()?;
+                if self.dice.chance(self.faults.panic) {
+                    return Err(Stop::Panic);
+                }
+            }
+            _ => {}
+        }
+        match output {
+            Output::Graph { action } => self.ask_graph(call, action),
+            Output::Fetch { fetch, kind, deadline_ms, .. } => {
+                call.fetches.insert(fetch);
+                self.document(self.life, call.uuid, fetch, kind, deadline_ms);
+            }
+            Output::CancelFetch { fetch } => {
+                // It may have been telling us already.
+                if !self.dice.chance(self.faults.abort_late) {
+                    call.fetches.remove(&fetch);
+                }
+            }
+            Output::Media { order, .. } => self.media(call, order),
+            Output::Concluded { summary } => {
+                let hangup = self.callback_of(call.uuid, &summary.hangup);
+                let end = CallEnd::of(&summary, call.setup.started, std::mem::take(&mut call.remarks), Vec::new());
+                self.watch.concluded(call.uuid, at, &summary);
+                let farewell = call.farewell.map(|action| self.farewell_later(action, last));
+                let setup = call.setup.clone();
+                let conclusion = Conclusion { setup, end, hangup, farewell, mourned: None };
+                self.write(Write::Concluded(Box::new(conclusion)));
+            }
+            Output::Remark { text } => call.remarks.push(text),
+            Output::Over => call.over = true,
+            Output::Notify { notice } => {
+                let (id, callback) = self.callback_of(call.uuid, &notice);
+                self.write(Write::Callback(id, callback));
+            }
+            Output::State { state: CallState::Live } => {
+                call.answered = Some(at);
+                let wall = call.setup.started.plus(Duration::from_millis(at.0));
+                self.write(Write::Answered(call.uuid, wall));
+            }
+            Output::Prepare { .. } | Output::Instruction { .. } | Output::State { .. } | Output::Findings { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// A call is over: it leaves, and its slot goes back.
+    fn finish(&mut self, call: Call) {
+        self.watch.over(call.uuid);
+        self.leave(call.uuid, &call.key);
+        if let Some(log) = &call.log {
+            match replay(log.as_bytes(), |_| {}) {
+                Ok(replayed) if replayed.difference.is_none() => {}
+                other => self.fail(format!("call {}: its event log replays otherwise: {other:?}", call.ix)),
+            }
+        }
+    }
+
+    /// A document came, or not.
+    pub fn fetch_ends(
+        &mut self,
+        uuid: CallUuid,
+        fetch: FetchId,
+        result: Result<Fetched, FetchFailure>,
+        late: bool,
+    ) -> Go {
+        // Broken off in time: nobody is told anything.
+        let open = self.node().calls.get(&uuid).is_some_and(|call| call.fetches.contains(&fetch));
+        if open || late {
+            self.tell(uuid, Input::Fetched { fetch, result });
+        }
+        Ok(())
+    }
+
+    // --- media ---
+
+    fn media(&mut self, call: &mut Call, order: MediaOrder) {
+        let Some(leg) = &mut call.leg else { return };
+        match order {
+            MediaOrder::Begin => {}
+            MediaOrder::Open => leg.open = true,
+            MediaOrder::Play { play, items } => {
+                let endless = items.iter().any(|item| item.repeat == Repeat::Endless);
+                leg.playing = None;
+                leg.waiting = Some((play, (!endless).then_some(items.len() as u64)));
+            }
+            MediaOrder::Stop { play } => {
+                leg.waiting = leg.waiting.filter(|(waiting, _)| *waiting != play);
+                leg.playing = leg.playing.filter(|playing| *playing != play);
+            }
+            MediaOrder::SendDigits { play, digits } => {
+                let us = (digits.len() as u64) * 600 * MS;
+                let (life, call) = (self.life, call.uuid);
+                self.after(us, Event::Leg { life, call, fact: Input::DigitsSent { leg: Leg::A, play } });
+            }
+            MediaOrder::Close => call.leg = None,
+        }
+        self.play(call);
+    }
+
+    /// Begins what was ordered, once it can be heard.
+    fn play(&mut self, call: &mut Call) {
+        let (life, uuid) = (self.life, call.uuid);
+        let Some(leg) = &mut call.leg else { return };
+        if !(leg.open && leg.connected) {
+            return;
+        }
+        let Some((play, items)) = leg.waiting.take() else { return };
+        leg.playing = Some(play);
+        self.after(20 * MS, Event::Leg { life, call: uuid, fact: Input::PlayStarted { leg: Leg::A, play } });
+        if self.dice.chance(self.faults.play_fails) {
+            let fact = Input::PlayFailed { leg: Leg::A, play, item: 0, reason: "it is gone".to_owned() };
+            self.after(20 * MS, Event::Leg { life, call: uuid, fact });
+        }
+        if let Some(items) = items {
+            let us = (20 + items * self.dice.between(1, 2_500)) * MS;
+            self.after(us, Event::Leg { life, call: uuid, fact: Input::Played { leg: Leg::A, play } });
+        }
+    }
+
+    /// A leg's own event; what it plays no more it says nothing about.
+    pub fn leg_tells(&mut self, uuid: CallUuid, fact: Input) -> Go {
+        let Some(leg) = self.node().calls.get_mut(&uuid).and_then(|call| call.leg.as_mut()) else { return Ok(()) };
+        if let Input::Played { play, .. } = &fact
+            && leg.playing.take_if(|playing| playing == play).is_none()
+        {
+            return Ok(());
+        }
+        self.tell(uuid, fact);
+        Ok(())
+    }
+
+    /// The path of a call's media is up.
+    pub fn leg_connects(&mut self, uuid: CallUuid) {
+        let Some(mut call) = self.node().calls.remove(&uuid) else { return };
+        if let Some(leg) = &mut call.leg {
+            leg.connected = true;
+        }
+        self.play(&mut call);
+        self.node().calls.insert(uuid, call);
+    }
+}

@@ -1,0 +1,381 @@
+//! The store, which survives a node: records, the outbox, and what Graph has still to be told. A writer in the node's
+//! memory gathers writes and puts them in, some at a time, in one transaction; a call's end, its hangup callback and
+//! its farewell are one write. What the statements do is done here by hand, as `store::{calls, callbacks}` do it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use offhook::answer::next_pause;
+use offhook::call::farewell::is_settled;
+use offhook::call::machine::{CallSetup, CallTime, GraphAction, GraphOutcome, Notice, NoticeKind, abandoned};
+use offhook::model::{CallUuid, HangupCause, Timestamp};
+use offhook::store::{CallEnd, CallStart};
+use offhook::webhook::{CONNECT_AGAIN, CallKey};
+use uuid::Uuid;
+
+use crate::customer::Answered;
+use crate::plan::{MS, SECOND};
+use crate::world::{Event, Go, World};
+
+/// `store::writer`'s: writes waiting, writes in a transaction, how long one waits for company, between two tries.
+const QUEUE: usize = 16_384;
+const BATCH: usize = 500;
+const GATHER: u64 = 20 * MS;
+const PAUSE: u64 = 200 * MS;
+/// `call::farewell`'s: how long the node that ended a call asks Graph itself, and where the call is over at once.
+const OURS: u64 = 120 * SECOND;
+const OURS_AT_ONCE: u64 = 15 * SECOND;
+
+#[derive(Debug, Default)]
+pub struct Store {
+    pub calls: BTreeMap<CallUuid, Row>,
+    pub outbox: BTreeMap<Uuid, Callback>,
+    /// Nothing can be written before.
+    pub stuck_until: u64,
+}
+
+#[derive(Debug)]
+pub struct Row {
+    start: CallStart,
+    setup: CallSetup,
+    answered: Option<Timestamp>,
+    pub end: Option<CallEnd>,
+    farewell: Option<Farewell>,
+}
+
+/// What Graph has still to be told of a call, and when next.
+#[derive(Clone, Copy, Debug)]
+pub struct Farewell {
+    action: GraphAction,
+    due: u64,
+    tries: u32,
+}
+
+/// A callback in the outbox.
+#[derive(Clone, Debug)]
+pub struct Callback {
+    pub call: CallUuid,
+    pub kind: NoticeKind,
+    since: u64,
+    pub retries: u32,
+    due: u64,
+    pub state: Delivery,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    Waiting,
+    Delivered,
+    Refused,
+    GivenUp,
+}
+
+/// A node's writer, and what the node is busy with of what is in the store.
+#[derive(Default)]
+pub struct Writer {
+    pub queue: VecDeque<Write>,
+    gathering: bool,
+    /// Calls of which Graph is being told, and when the next are looked for.
+    telling: BTreeSet<CallUuid>,
+}
+
+pub enum Write {
+    Born(Box<(CallStart, CallSetup)>),
+    Answered(CallUuid, Timestamp),
+    Concluded(Box<Conclusion>),
+    Callback(Uuid, Callback),
+    Settled(Uuid, Callback),
+    /// Graph was told for good, or is to be told again then.
+    Farewell(CallUuid, Option<u64>),
+}
+
+/// The end of a call with all that reports it.
+pub struct Conclusion {
+    pub setup: CallSetup,
+    pub end: CallEnd,
+    pub hangup: (Uuid, Callback),
+    pub farewell: Option<Farewell>,
+    /// Its task panicked: it leaves the tables once this is written.
+    pub mourned: Option<CallKey>,
+}
+
+/// What somebody waited for.
+enum Told {
+    Callback(Uuid),
+    Farewell(u64),
+    Mourned(CallUuid, CallKey),
+}
+
+impl Store {
+    pub fn open(&self) -> impl Iterator<Item = CallUuid> + '_ {
+        self.calls.iter().filter(|(_, row)| row.end.is_none()).map(|(call, _)| *call)
+    }
+
+    fn born(&mut self, start: CallStart, setup: CallSetup) -> &mut Row {
+        let row = Row { start, setup, answered: None, end: None, farewell: None };
+        self.calls.entry(row.start.call).or_insert(row)
+    }
+
+    fn write(&mut self, write: Write, told: &mut Vec<Told>) {
+        match write {
+            Write::Born(born) => {
+                self.born(born.0, born.1);
+            }
+            Write::Answered(call, at) => {
+                if let Some(row) = self.calls.get_mut(&call).filter(|row| row.end.is_none()) {
+                    row.answered = Some(at);
+                }
+            }
+            Write::Concluded(conclusion) => {
+                let Conclusion { setup, end, hangup, farewell, mourned } = *conclusion;
+                let call = setup.call;
+                let row = self.born(CallStart::of(&setup, "node"), setup);
+                if row.end.is_none() {
+                    row.end = Some(end);
+                    row.farewell = farewell;
+                    told.extend(farewell.map(|farewell| Told::Farewell(farewell.due)));
+                    told.push(Told::Callback(hangup.0));
+                    self.outbox.insert(hangup.0, hangup.1);
+                }
+                told.extend(mourned.map(|key| Told::Mourned(call, key)));
+            }
+            Write::Callback(id, callback) => {
+                self.outbox.insert(id, callback);
+                told.push(Told::Callback(id));
+            }
+            Write::Settled(id, callback) => {
+                self.outbox.insert(id, callback);
+            }
+            Write::Farewell(call, again) => {
+                let Some(row) = self.calls.get_mut(&call) else { return };
+                if let Some(farewell) = &mut row.farewell {
+                    match again {
+                        None => row.farewell = None,
+                        Some(due) => {
+                            farewell.due = due;
+                            farewell.tries += 1;
+                            told.push(Told::Farewell(due));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl World {
+    pub fn callback_of(&mut self, call: CallUuid, notice: &Notice) -> (Uuid, Callback) {
+        let id = (u128::from(self.dice.number()) << 64) | u128::from(self.dice.number());
+        let state = Delivery::Waiting;
+        let callback = Callback { call, kind: notice.kind, since: self.now, retries: 0, due: self.now, state };
+        (Uuid::from_u128(id), callback)
+    }
+
+    /// What Graph has to be told, if this node does not come to it.
+    pub fn farewell_later(&self, action: GraphAction, last: bool) -> Farewell {
+        Farewell { action, due: self.now + if last { OURS_AT_ONCE } else { OURS }, tries: 0 }
+    }
+
+    pub fn write(&mut self, write: Write) {
+        let life = self.life;
+        let writer = &mut self.node().writer;
+        writer.queue.push_back(write);
+        if writer.queue.len() > QUEUE {
+            self.fail("R10: the writer's queue is past its bound".to_owned());
+            return;
+        }
+        if !std::mem::replace(&mut self.node().writer.gathering, true) {
+            self.after(GATHER, Event::Commit { life });
+        }
+    }
+
+    /// A batch is tried.
+    pub fn commit(&mut self) -> Go {
+        let life = self.life;
+        if self.now >= self.store.stuck_until && self.dice.chance(self.faults.store_stuck) {
+            let us = self.dice.pick(&[300 * MS, 5 * SECOND, 30 * SECOND]);
+            self.note(format_args!("store: stuck"));
+            self.store.stuck_until = self.now + us;
+        }
+        if self.now < self.store.stuck_until {
+            self.after(PAUSE, Event::Commit { life });
+            return Ok(());
+        }
+        self.write_batch()?;
+        let writer = &mut self.node().writer;
+        writer.gathering = !writer.queue.is_empty();
+        if writer.gathering {
+            self.after(GATHER, Event::Commit { life });
+        }
+        Ok(())
+    }
+
+    /// One transaction, then those are told who wait for it. A process killed before has written nothing.
+    pub fn write_batch(&mut self) -> Go {
+        self.effect()?;
+        let queue = &mut self.node().writer.queue;
+        let batch: Vec<_> = queue.drain(..queue.len().min(BATCH)).collect();
+        self.note(format_args!("store: {} writes", batch.len()));
+        let mut told = Vec::new();
+        for write in batch {
+            self.store.write(write, &mut told);
+        }
+        // Killed before anybody knows.
+        self.effect()?;
+        for told in told {
+            self.written(told);
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, told: Told) {
+        let life = self.life;
+        match told {
+            Told::Callback(notice) => self.after(0, Event::Send { life, notice }),
+            Told::Farewell(due) => {
+                let us = due.saturating_sub(self.now) + self.dice.between(0, 2_000) * MS;
+                self.after(us, Event::Farewells { life });
+            }
+            Told::Mourned(call, key) => self.leave(call, &key),
+        }
+    }
+
+    /// After a panic in a call's task: its record is closed, its callback goes out, and Graph is told.
+    pub fn mourn(&mut self, key: CallKey, setup: CallSetup, arrived: std::time::Instant, answered: Option<CallTime>) {
+        let lived = CallTime(0).after(self.instant().saturating_duration_since(arrived));
+        let conclusion = self.end_of(setup, answered, lived, HangupCause::InternalError, Some(key));
+        self.write(Write::Concluded(Box::new(conclusion)));
+    }
+
+    fn end_of(
+        &mut self,
+        setup: CallSetup,
+        answered: Option<CallTime>,
+        lived: CallTime,
+        cause: HangupCause,
+        mourned: Option<CallKey>,
+    ) -> Conclusion {
+        let summary = abandoned(setup.clone(), answered, lived, cause);
+        let end = CallEnd::of(&summary, setup.started, Vec::new(), Vec::new());
+        let hangup = self.callback_of(setup.call, &summary.hangup);
+        let farewell = Some(Farewell { action: GraphAction::Terminate, due: self.now, tries: 0 });
+        Conclusion { setup, end, hangup, farewell, mourned }
+    }
+
+    /// What a node that is no more left open is closed and reported; what was to be told and sent is due.
+    pub fn recover(&mut self) -> Go {
+        let orphans: Vec<_> = self.store.open().collect();
+        for call in orphans {
+            let row = &self.store.calls[&call];
+            let (setup, started) = (row.setup.clone(), row.start.started);
+            let answered = row.answered.map(|at| CallTime(0).after(at.since(started)));
+            self.note(format_args!("store: {call} was left open"));
+            self.watch.tally.orphans += 1;
+            let lived = answered.unwrap_or_default();
+            let conclusion = self.end_of(setup, answered, lived, HangupCause::NodeFailure, None);
+            self.write(Write::Concluded(Box::new(conclusion)));
+        }
+        while !self.node().writer.queue.is_empty() {
+            self.write_batch()?;
+        }
+        for row in self.store.calls.values_mut() {
+            if let Some(farewell) = &mut row.farewell {
+                farewell.due = 0;
+            }
+        }
+        let life = self.life;
+        self.after(0, Event::Farewells { life });
+        for row in self.store.calls.values() {
+            if row.start.started.plus(CONNECT_AGAIN) >= self.clock.wall() {
+                self.node.as_ref().expect("it starts").door.remember(key_of(&row.start));
+            }
+        }
+        let waiting = self.store.outbox.iter().filter(|(_, callback)| callback.state == Delivery::Waiting);
+        let due: Vec<_> = waiting.map(|(id, callback)| (*id, callback.due.saturating_sub(self.now))).collect();
+        for (notice, us) in due {
+            self.after(us, Event::Send { life, notice });
+        }
+        Ok(())
+    }
+
+    // --- farewells ---
+
+    /// Graph is told what is due.
+    pub fn farewells(&mut self) -> Go {
+        let due = |row: &Row| row.farewell.filter(|farewell| farewell.due <= self.now);
+        let due: Vec<_> = self.store.calls.iter().filter_map(|(call, row)| Some((*call, due(row)?))).collect();
+        for (call, farewell) in due {
+            if self.node().writer.telling.insert(call) {
+                let key = key_of(&self.store.calls[&call].start);
+                let ix = self.call_of(&key);
+                self.farewell(ix, call, farewell.action);
+            }
+        }
+        Ok(())
+    }
+
+    /// Graph was told of a call, or would not hear.
+    pub fn farewell_told(&mut self, call: CallUuid, outcome: &GraphOutcome) {
+        self.node().writer.telling.remove(&call);
+        let row = &self.store.calls[&call];
+        let tries = row.farewell.map_or(0, |farewell| farewell.tries);
+        let ended = row.end.as_ref().map_or(row.start.started, |end| end.ended);
+        let age = self.clock.wall().since(ended);
+        let again = if is_settled(outcome) {
+            None
+        } else {
+            let pauses = self.node().pauses.clone();
+            next_pause(tries + 1, age, None, &pauses)
+        };
+        let again = again.map(|pause| self.now + u64::try_from(pause.as_micros()).expect("hours"));
+        self.write(Write::Farewell(call, again));
+    }
+
+    // --- the outbox ---
+
+    pub fn send_notice(&mut self, notice: Uuid) -> Go {
+        self.effect()?;
+        let Callback { call, kind, .. } = self.store.outbox[&notice];
+        let (us, reply) = self.callback(call, kind, notice);
+        let life = self.life;
+        self.after(us, Event::Sent { life, notice, reply });
+        Ok(())
+    }
+
+    pub fn notice_sent(&mut self, id: Uuid, reply: Answered) -> Go {
+        let mut callback = self.store.outbox[&id].clone();
+        let passing = match reply {
+            Answered::Status(200..=299) => {
+                callback.state = Delivery::Delivered;
+                false
+            }
+            Answered::Status(408 | 425 | 429 | 500..) | Answered::Broken => true,
+            Answered::Status(_) => {
+                callback.state = Delivery::Refused;
+                false
+            }
+        };
+        if passing {
+            let pauses = self.node().pauses.clone();
+            let age = Duration::from_micros(self.now - callback.since);
+            let lasting = callback.kind == NoticeKind::Hangup;
+            match next_pause(callback.retries + 1, age, None, &pauses).filter(|_| lasting) {
+                Some(pause) => {
+                    callback.retries += 1;
+                    let us = u64::try_from(pause.as_micros()).expect("hours");
+                    callback.due = self.now + us;
+                    let life = self.life;
+                    self.after(us, Event::Send { life, notice: id });
+                }
+                None => callback.state = Delivery::GivenUp,
+            }
+        }
+        self.write(Write::Settled(id, callback));
+        Ok(())
+    }
+}
+
+fn key_of(start: &CallStart) -> CallKey {
+    let wacid = start.wacid.clone().expect("a user's call");
+    CallKey { phone_number_id: start.phone_number_id.clone(), wacid }
+}

@@ -1,0 +1,564 @@
+//! What must hold, after each step and at the end. It knows what was done to the outside and what came of it, not how
+//! the node came to do it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use offhook::admission::Reason;
+use offhook::call::machine::{
+    CallState, CallTime, FetchId, GraphAction, GraphOutcome, MediaOrder, NoticeKind, Output, Summary,
+};
+use offhook::meta::Action;
+use offhook::model::{CallUuid, HangupCause};
+use offhook::webhook::{CallKey, Effect};
+
+use crate::meta::{CallIx, Phase};
+use crate::node::MAILBOX;
+use crate::plan::{MS, SECOND};
+use crate::store::{Delivery, Store};
+use crate::world::World;
+
+#[derive(Default)]
+pub struct Watch {
+    /// The first thing that was not as it must be.
+    pub broken: Option<String>,
+    calls: BTreeMap<CallUuid, Seen>,
+    keys: BTreeMap<CallKey, Key>,
+    requests: BTreeMap<(u32, usize), Asked>,
+    /// Requests to Graph that a node has begun, and retries that it decided on: when.
+    begun: (u32, Vec<u64>),
+    retried: Vec<u64>,
+    /// Admissions: when, and whether on the subaccount.
+    admissions: Vec<(u64, bool)>,
+    pub tally: Tally,
+    /// Calls that nobody can end at Meta: Graph has refused to, or no store knows of them.
+    hopeless: BTreeSet<CallIx>,
+}
+
+macro_rules! tally {
+    ($($what:ident),*) => {
+        /// What a run had in it; that the runs together have all of it is a test too.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Tally { $(pub $what: u64,)* }
+
+        impl Tally {
+            pub fn add(&mut self, other: &Self) {
+                $(self.$what += other.$what;)*
+            }
+
+            /// What there was none of.
+            pub fn never(&self) -> Vec<&'static str> {
+                [$((self.$what, stringify!($what)),)*].into_iter().filter(|(n, _)| *n == 0).map(|(_, what)| what).collect()
+            }
+        }
+    };
+}
+
+tally!(
+    calls,
+    answered,
+    rejected,
+    duplicates,
+    late,
+    stale,
+    busy,
+    crashes,
+    orphans,
+    lost,
+    drains,
+    panics,
+    graph_retries,
+    callback_retries
+);
+
+/// A call that was admitted.
+struct Seen {
+    ix: CallIx,
+    life: u32,
+    state: Option<CallState>,
+    since: u64,
+    accepted: bool,
+    open_fetch: Option<FetchId>,
+    closed: bool,
+    concluded: u32,
+    over: bool,
+    panicked: bool,
+    told_of_its_end: Option<u64>,
+    gone: bool,
+    asked_to_end: bool,
+    /// Its beginning was not in the store when its node was killed: nobody knows of it.
+    lost: bool,
+}
+
+/// What the node knows of a call id at a number.
+#[derive(Default)]
+struct Key {
+    admitted: Vec<CallUuid>,
+    /// The life in which it was refused.
+    rejected: Option<u32>,
+    /// The life in which its connect, or its terminate, was taken.
+    connect: Option<u32>,
+    terminate: Option<u32>,
+}
+
+/// A request to Graph.
+struct Asked {
+    ix: CallIx,
+    action: Action,
+    of: Option<CallUuid>,
+    refused: bool,
+}
+
+/// How things stand before a webhook.
+pub struct Before {
+    live: usize,
+    all: usize,
+    rejects: usize,
+    draining: bool,
+}
+
+impl Watch {
+    pub fn admitted(&mut self, call: CallUuid, key: CallKey, ix: CallIx, life: u32, now: u64) {
+        self.tally.calls += 1;
+        self.keys.entry(key).or_default().admitted.push(call);
+        self.calls.insert(
+            call,
+            Seen {
+                ix,
+                life,
+                state: None,
+                since: now,
+                accepted: false,
+                open_fetch: None,
+                closed: false,
+                concluded: 0,
+                over: false,
+                panicked: false,
+                told_of_its_end: None,
+                gone: false,
+                asked_to_end: false,
+                lost: false,
+            },
+        );
+    }
+
+    fn call(&mut self, call: CallUuid) -> &mut Seen {
+        self.calls.get_mut(&call).expect("it was admitted")
+    }
+
+    fn fail(&mut self, what: String) {
+        self.broken.get_or_insert(what);
+    }
+
+    pub fn stepped(&mut self, call: CallUuid, now: u64, was: Option<CallState>, is: Option<CallState>, accepted: bool) {
+        let seen = self.call(call);
+        seen.accepted |= accepted;
+        if was != is {
+            (seen.state, seen.since) = (is, now);
+        }
+        if is == Some(CallState::Live) && was != is {
+            self.tally.answered += 1;
+        }
+    }
+
+    pub fn told_of_its_end(&mut self, call: CallUuid, now: u64) {
+        self.call(call).told_of_its_end.get_or_insert(now);
+    }
+
+    pub fn panicked(&mut self, call: CallUuid) {
+        self.tally.panics += 1;
+        self.call(call).panicked = true;
+    }
+
+    pub fn answered(&mut self, call: CallUuid, action: Action, outcome: &GraphOutcome) {
+        if action == Action::Accept && *outcome == GraphOutcome::Gone {
+            self.call(call).gone = true;
+        }
+    }
+
+    pub fn concluded(&mut self, call: CallUuid, at: CallTime, summary: &Summary) {
+        let seen = self.call(call);
+        seen.concluded += 1;
+        let (ix, concluded) = (seen.ix, seen.concluded);
+        if concluded > 1 {
+            self.fail(format!("R3: call {ix} is concluded {concluded} times"));
+        }
+        let answered = summary.answered.map(|answered| at.0.saturating_sub(answered.0).div_ceil(1_000));
+        if summary.bill_secs != answered.unwrap_or(0) || summary.bill_secs > summary.duration_secs {
+            self.fail(format!("R3, R8: call {ix} is billed {} s of {answered:?}", summary.bill_secs));
+        }
+        if summary.cause == HangupCause::NodeFailure {
+            self.fail(format!("call {ix} calls its own end a failure of the node"));
+        }
+    }
+
+    pub fn over(&mut self, call: CallUuid) {
+        let seen = self.call(call);
+        let ix = seen.ix;
+        let unsaid = seen.told_of_its_end.is_none() && !seen.gone && !seen.asked_to_end;
+        let broken = if std::mem::replace(&mut seen.over, true) {
+            Some("is over twice")
+        } else if seen.concluded != 1 {
+            Some("is over without having been concluded")
+        } else if unsaid {
+            Some("is over, and nobody has told Meta (R6)")
+        } else {
+            None
+        };
+        if let Some(broken) = broken {
+            self.fail(format!("R3: call {ix} {broken}"));
+        }
+    }
+
+    /// The node is down. Calls whose beginning never came to the disk are as if they had not been.
+    pub fn lost_with_the_node(&mut self, life: u32, store: &Store) {
+        for (call, seen) in &mut self.calls {
+            if seen.life == life && !store.calls.contains_key(call) && !seen.lost {
+                seen.lost = true;
+                self.hopeless.insert(seen.ix);
+                self.tally.lost += 1;
+            }
+        }
+        self.admissions.clear();
+    }
+
+    // --- Graph ---
+
+    pub fn asked(&mut self, life: u32, request: usize, ix: CallIx, action: Action, of: Option<CallUuid>) {
+        self.requests.insert((life, request), Asked { ix, action, of, refused: false });
+    }
+
+    pub fn request(&self, life: u32, request: usize) -> Option<(CallIx, Action)> {
+        self.requests.get(&(life, request)).map(|asked| (asked.ix, asked.action))
+    }
+
+    pub fn refused(&mut self, life: u32, request: usize) {
+        let asked = self.requests.get_mut(&(life, request)).expect("it was made");
+        asked.refused = true;
+        if matches!(asked.action, Action::Reject | Action::Terminate) {
+            self.hopeless.insert(asked.ix);
+        }
+    }
+
+    pub fn graph_begun(&mut self, life: u32, now: u64) {
+        self.of_this_life(life);
+        self.begun.1.push(now);
+    }
+
+    /// Notes a retry; whether it was allowed: a tenth of the requests of ten seconds, and ten in any case.
+    pub fn graph_tried_again(&mut self, life: u32, now: u64) -> bool {
+        self.of_this_life(life);
+        self.tally.graph_retries += 1;
+        self.retried.push(now);
+        let recent = |times: &[u64], window| times.iter().rev().take_while(|at| now - **at < window).count();
+        recent(&self.retried, 10 * SECOND) <= 10.max(recent(&self.begun.1, 10 * SECOND) / 10)
+    }
+
+    fn of_this_life(&mut self, life: u32) {
+        if self.begun.0 != life {
+            self.begun = (life, Vec::new());
+            self.retried.clear();
+        }
+    }
+}
+
+impl World {
+    // --- the door ---
+
+    pub fn before(&mut self, ix: CallIx) -> Before {
+        let number = self.meta.calls[ix].number;
+        let node = self.node();
+        let book = node.book();
+        Before { live: node.live(number), all: book.live, rejects: book.rejects, draining: node.draining }
+    }
+
+    /// Holds what became of a webhook against what is known (R1, R5, R9).
+    pub fn judge(&mut self, ix: CallIx, connect: bool, effect: Effect, before: Before) {
+        let life = self.life;
+        let key = self.meta.calls[ix].key.clone();
+        if !connect {
+            let known = self.watch.keys.entry(key).or_default();
+            let again = known.terminate == Some(life);
+            match effect {
+                Effect::Ended | Effect::Late if again => self.fail(format!("R5: terminate of call {ix} counts twice")),
+                Effect::Duplicate if !again => {
+                    self.fail(format!("R5: the first terminate of call {ix} is a duplicate"))
+                }
+                Effect::Ended | Effect::Late | Effect::Duplicate => known.terminate = Some(life),
+                Effect::Busy => self.watch.tally.busy += 1,
+                other => self.fail(format!("a terminate is {other:?}")),
+            }
+            return;
+        }
+        let call = &self.meta.calls[ix];
+        let (number, age) = (call.number, self.clock.wall().secs() - call.told);
+        let plan = &self.plan.numbers[number];
+        let (limit, of_sub) = (plan.limit as usize, plan.of_sub);
+        let usable = !call.bad_offer;
+        let fresh = (-300..=60).contains(&age);
+        let known = self.watch.keys.entry(key.clone()).or_default();
+        let recorded = known.admitted.iter().any(|call| !self.watch.calls[call].lost);
+        let seen = known.connect == Some(life) || recorded;
+        let over = known.terminate == Some(life);
+        let window = |sub_only: bool| {
+            let of = self.watch.admissions.iter().filter(|(at, sub)| self.now - at < SECOND && (*sub || !sub_only));
+            of.count()
+        };
+        let main_full = window(false) >= self.plan.cps as usize;
+        let sub_full = of_sub && self.plan.sub_cps.is_some_and(|cps| window(true) >= cps as usize);
+        let wrong = match effect {
+            Effect::Admitted if recorded => Some("R5: a second call of one id"),
+            Effect::Admitted if seen => Some("R5: its connect was taken before"),
+            Effect::Admitted if over => Some("R5: it was over before it began"),
+            Effect::Admitted if !fresh => Some("R5: its connect is too old"),
+            Effect::Admitted if before.draining => Some("R9: the node is draining"),
+            Effect::Admitted if before.live >= limit => Some("R1: the number is full"),
+            Effect::Admitted if main_full || sub_full => Some("R1: more calls in a second than allowed"),
+            Effect::Admitted if before.all >= self.plan.live_max => Some("R10: the node is full"),
+            Effect::Rejected(_) if seen || over || !fresh => Some("R5: it was to be left alone"),
+            Effect::Rejected(Reason::NumberFull) if before.live < limit => Some("R1: there is a slot"),
+            Effect::Rejected(Reason::CpsExceeded) if !(main_full || sub_full) => Some("R1: there is a permit"),
+            Effect::Rejected(Reason::Draining) if !before.draining => Some("R9: the node is not draining"),
+            Effect::Rejected(Reason::BadOffer) if usable => Some("its offer is usable"),
+            Effect::Rejected(Reason::Overloaded) if before.all < self.plan.live_max => Some("R10: there is room"),
+            Effect::Rejected(
+                Reason::UnknownNumber
+                | Reason::CallingDisabled
+                | Reason::NoPermission
+                | Reason::GeoBlocked
+                | Reason::UserBusy
+                | Reason::Duplicate,
+            ) => Some("for no reason of this world"),
+            Effect::Duplicate if !seen => Some("R5: nothing of it was seen before"),
+            Effect::Late if !over => Some("R5: its end was not heard of"),
+            Effect::Stale if fresh => Some("R5: it is fresh"),
+            Effect::Busy if before.rejects < self.plan.rejects_max => Some("R10: a reject would have had room"),
+            Effect::Admitted
+            | Effect::Rejected(_)
+            | Effect::Duplicate
+            | Effect::Late
+            | Effect::Stale
+            | Effect::Busy => None,
+            _ => Some("of no kind that there is here"),
+        };
+        if let Some(wrong) = wrong {
+            self.fail(format!("connect of call {ix} is {effect:?}: {wrong}"));
+        }
+        let known = self.watch.keys.get_mut(&key).expect("just there");
+        let tally = &mut self.watch.tally;
+        match effect {
+            Effect::Admitted => self.watch.admissions.push((self.now, of_sub)),
+            Effect::Rejected(_) => {
+                known.rejected = Some(life);
+                tally.rejected += 1;
+            }
+            Effect::Duplicate => tally.duplicates += 1,
+            Effect::Late => tally.late += 1,
+            Effect::Stale => tally.stale += 1,
+            _ => tally.busy += 1,
+        }
+        if effect != Effect::Busy {
+            known.connect = Some(life);
+        }
+    }
+
+    // --- a call's wishes ---
+
+    /// What the machine wishes for against what it has wished for before.
+    pub fn check_wish(&mut self, call: CallUuid, output: &Output) {
+        let seen = self.watch.call(call);
+        let mut wrong = None;
+        let mut must = |holds: bool, what: &'static str| {
+            if !holds {
+                wrong.get_or_insert(what);
+            }
+        };
+        must(!seen.over, "wishes for something after it was over");
+        match output {
+            Output::Graph { action } => {
+                if matches!(action, GraphAction::Reject | GraphAction::Terminate) {
+                    seen.asked_to_end = true;
+                } else {
+                    must(seen.concluded == 0, "is to be answered after its end");
+                }
+            }
+            Output::Fetch { fetch, .. } => {
+                must(seen.concluded == 0, "asks for a document after its end (R7)");
+                seen.open_fetch = Some(*fetch);
+            }
+            Output::CancelFetch { fetch } => {
+                must(seen.open_fetch.take() == Some(*fetch), "breaks off what was not open");
+            }
+            Output::Media { order, .. } => {
+                must(!seen.closed, "orders media after it was closed");
+                match order {
+                    MediaOrder::Close => seen.closed = true,
+                    MediaOrder::Play { .. } | MediaOrder::SendDigits { .. } | MediaOrder::Open => {
+                        must(seen.accepted, "makes a sound before it is answered");
+                    }
+                    MediaOrder::Begin | MediaOrder::Stop { .. } => {}
+                }
+            }
+            Output::Notify { .. } => must(seen.concluded == 0, "sends an action's callback after its end"),
+            _ => {}
+        }
+        let ix = seen.ix;
+        if let Some(wrong) = wrong {
+            self.fail(format!("R3: call {ix} {wrong}"));
+        }
+    }
+
+    /// A try at Graph begins (R6).
+    pub fn check_try(&mut self, life: u32, request: usize, ix: CallIx, action: Action, attempt: usize) {
+        let asked = &self.watch.requests[&(life, request)];
+        let gone = asked.of.is_some_and(|call| self.watch.calls[&call].told_of_its_end.is_some());
+        let refused = asked.refused;
+        let answering = matches!(action, Action::PreAccept | Action::Accept);
+        let call = &mut self.meta.calls[ix];
+        match action {
+            Action::Accept => call.accept_sent = Some(life),
+            Action::Reject => call.reject_sent = Some(life),
+            _ => {}
+        }
+        if matches!(action, Action::Reject | Action::Terminate) {
+            call.tries_to_end += 1;
+        }
+        // A reject that a killed node had begun is not remembered by the next one, to which the user may still ring; nor
+        // is a call whose row never came to the disk.
+        let (calls, key) = (&self.watch.calls, self.watch.keys.get(&call.key));
+        let lost = |life| key.is_some_and(|key| key.admitted.iter().any(|c| calls[c].life == life && calls[c].lost));
+        let both = match (call.accept_sent, call.reject_sent) {
+            (Some(accept), Some(reject)) => accept <= reject && !lost(accept),
+            _ => false,
+        };
+        let wrong = if both {
+            "both an accept and a reject"
+        } else if answering && gone {
+            "a try when the user has gone"
+        } else if refused {
+            "once more what Graph has refused for good"
+        } else if attempt > if answering { 3 } else { 5 } {
+            "one try too many"
+        } else {
+            return;
+        };
+        self.fail(format!("R6: call {ix} sees {wrong}: {}", action.as_str()));
+    }
+
+    // --- after each step ---
+
+    pub fn check_now(&mut self) {
+        let Some(node) = &self.node else { return };
+        let mut wrong = None;
+        for (number, slots) in node.slots.iter().enumerate() {
+            let (used, live) = (slots.in_use() as usize, node.live(number));
+            if used != live {
+                wrong = Some(format!("R1: {used} slots of number {number} are taken by {live} calls"));
+            }
+        }
+        let book = node.book();
+        if let Some(full) = book.mailboxes.values().find(|mailbox| mailbox.len() > MAILBOX) {
+            wrong = Some(format!("R10: a mailbox holds {} facts", full.len()));
+        }
+        if book.rejects > self.plan.rejects_max || book.live > self.plan.live_max {
+            wrong = Some(format!("R10: {} rejects, {} calls", book.rejects, book.live));
+        }
+        drop(book);
+        for uuid in node.calls.keys() {
+            let seen = &self.watch.calls[uuid];
+            let limits = &self.plan.limits;
+            let here = (self.now - seen.since) / MS;
+            // A second beyond its timers, for wake-ups that come late.
+            let most = 1_000
+                + match seen.state {
+                    Some(CallState::Preparing) | None => limits.accept_deadline_ms,
+                    Some(CallState::Accepting) => limits.reap_ms,
+                    Some(CallState::Live) => limits.max_call_ms,
+                    Some(CallState::Closing) => limits.reap_ms,
+                    Some(CallState::Over) => 0,
+                };
+            let told = seen.told_of_its_end.map_or(0, |at| (self.now - at) / MS);
+            if here > most {
+                wrong = Some(format!("call {} stays {:?} for {here} ms", seen.ix, seen.state));
+            } else if told > limits.accept_outcome_ms + 1_000 {
+                wrong = Some(format!("R7: call {} is up {told} ms after its end was told", seen.ix));
+            }
+        }
+        if let Some(wrong) = wrong {
+            self.fail(wrong);
+        }
+    }
+
+    // --- at the end ---
+
+    pub fn check_end(&mut self) {
+        let mut wrong = Vec::new();
+        match &self.node {
+            None => wrong.push("the node is not up at the end".to_owned()),
+            Some(node) => {
+                let used: u32 = node.directory.slots_in_use().iter().map(|(_, used)| used).sum();
+                let book = node.book();
+                if used > 0 || book.live > 0 || !node.calls.is_empty() || !node.beginning.is_empty() {
+                    wrong.push(format!("R1, R3: {used} slots, {} calls at the end", book.live));
+                }
+                if !book.by_key.is_empty() || book.rejects > 0 || node.requests.iter().any(|asked| !asked.is_done()) {
+                    wrong.push("a call id, a reject or a request is left over".to_owned());
+                }
+                if !node.writer.queue.is_empty() {
+                    wrong.push("writes are left over".to_owned());
+                }
+            }
+        }
+        if self.meta.undelivered > 0 {
+            wrong.push("R5: a webhook was never taken".to_owned());
+        }
+        let mut hangups: BTreeMap<CallUuid, BTreeSet<uuid::Uuid>> = BTreeMap::new();
+        for (identity, notice) in &self.store.outbox {
+            if notice.kind != NoticeKind::Hangup {
+                if notice.state == Delivery::Waiting {
+                    wrong.push(format!("R4: an action of {} was not told", notice.call));
+                }
+                continue;
+            }
+            hangups.entry(notice.call).or_default().insert(*identity);
+            self.watch.tally.callback_retries += u64::from(notice.retries);
+            let told = self.customer.told.get(&notice.call).is_some_and(|told| told.contains(identity));
+            match notice.state {
+                Delivery::Delivered if !told => wrong.push(format!("R4: {} counts as told", notice.call)),
+                Delivery::Waiting | Delivery::GivenUp => wrong.push(format!("R4: {} was not told", notice.call)),
+                Delivery::Delivered | Delivery::Refused => {}
+            }
+        }
+        for (call, row) in &self.store.calls {
+            let seen = self.watch.calls.get(call);
+            if row.end.is_none() {
+                wrong.push(format!("R3: the record of {call} is open at the end"));
+            }
+            if hangups.get(call).map_or(0, BTreeSet::len) != 1 {
+                wrong.push(format!("R3: {call} has {:?} as its hangup callbacks", hangups.get(call)));
+            }
+            if seen.is_none_or(|seen| seen.lost) {
+                wrong.push(format!("R3: a record of {call}, which never was"));
+            }
+        }
+        for (call, seen) in &self.watch.calls {
+            if !seen.lost && !self.store.calls.contains_key(call) {
+                wrong.push(format!("R3: call {} has no record", seen.ix));
+            }
+        }
+        for (call, told) in &self.customer.told {
+            if told.len() != 1 || !self.store.calls.contains_key(call) {
+                wrong.push(format!("R3: the customer heard {} times of the end of {call}", told.len()));
+            }
+        }
+        for (ix, call) in self.meta.calls.iter().enumerate() {
+            let known = self.watch.keys.get(&call.key);
+            let admitted = known.is_some_and(|known| !known.admitted.is_empty());
+            if call.phase != Phase::Ended && !self.watch.hopeless.contains(&ix) {
+                wrong.push(format!("R6: the user of call {ix} is left hanging ({admitted})"));
+            }
+        }
+        if let Some(first) = wrong.into_iter().next() {
+            self.fail(first);
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The world of a run: its time, what happens next, and everybody in it.
+//!
+//! One thread, one queue of events. What happens at the same microsecond happens in an order of the seed's. The node
+//! can go down at each of its effects: then all that was in its memory is dropped, and the store and the outside stay.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use offhook::call::machine::{FetchFailure, FetchId, Fetched, Input};
+use offhook::clock::Clock;
+use offhook::meta::{Fault, Verdict};
+use offhook::model::{CallUuid, Timestamp};
+use uuid::Uuid;
+
+use crate::customer::Customer;
+use crate::dice::Dice;
+use crate::meta::{CallIx, Meta, Reply};
+use crate::node::Node;
+use crate::plan::{Faults, MS, Plan, SECOND};
+use crate::store::Store;
+use crate::trace::{Show, Trace};
+use crate::watch::Watch;
+
+/// Why something of the node's did not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The process was killed at this very effect.
+    Crash,
+    /// A fault of ours inside one call.
+    Panic,
+}
+
+pub type Go<T = ()> = Result<T, Stop>;
+
+/// Something that happens at a moment. What a node waits for carries the node's life: it is for that one alone.
+#[derive(Debug)]
+pub enum Event {
+    // Outside
+    Rings(usize),
+    HangsUp(CallIx),
+    WindowOver(CallIx),
+    Presses(CallIx),
+    MediaUp(CallIx),
+    MediaLost(CallIx),
+    Posted { post: usize, tries: u32 },
+    Heal,
+    // The process
+    Boot,
+    Kill,
+    Drain,
+    Reload,
+    DrainOver { life: u32 },
+    Gone { life: u32 },
+    // A call of a node's
+    Run { life: u32, call: CallUuid },
+    Timer { life: u32, call: CallUuid, turn: u64 },
+    Leg { life: u32, call: CallUuid, fact: Input },
+    Fetched { life: u32, call: CallUuid, fetch: FetchId, result: Result<Fetched, FetchFailure>, late: bool },
+    HungUpByApi { life: u32, call: CallUuid },
+    // Graph
+    GraphInOrder { life: u32, request: usize },
+    GraphTry { life: u32, request: usize, turn: u32 },
+    GraphArrives { life: u32, request: usize, attempt: u32, trouble: Trouble },
+    GraphCame { life: u32, request: usize, attempt: u32, came: Came },
+    // The store and the outbox
+    Commit { life: u32 },
+    Farewells { life: u32 },
+    Send { life: u32, notice: Uuid },
+    Sent { life: u32, notice: Uuid, reply: crate::customer::Answered },
+}
+
+/// What happens to a request on its way to Graph and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    None,
+    /// Graph refuses it for good.
+    Refused,
+    Status(u16),
+    Rate {
+        after: Option<u64>,
+    },
+    /// A 200 that is none.
+    Nonsense,
+    /// The connection breaks after the deed.
+    ResetAfter,
+    /// No answer, the deed done or not.
+    Silent {
+        done: bool,
+    },
+}
+
+/// How a try at Graph came back.
+#[derive(Clone, Debug)]
+pub enum Came {
+    Answer(Reply),
+    Fault(Fault),
+}
+
+impl Came {
+    pub fn verdict(self, action: offhook::meta::Action) -> Result<Verdict, Fault> {
+        match self {
+            Self::Answer(Reply { status, after, body }) => {
+                Ok(offhook::meta::classify(action, status, after.map(Duration::from_secs), body.as_bytes()))
+            }
+            Self::Fault(fault) => Err(fault),
+        }
+    }
+}
+
+/// More events than any run needs.
+const EVENTS_MAX: u64 = 60_000;
+
+pub struct World {
+    pub plan: Plan,
+    /// Of the plan's, until everything is healed.
+    pub faults: Faults,
+    pub dice: Dice,
+    pub clock: Clock,
+    pub now: u64,
+    queue: BTreeMap<(u64, u64, u64), Event>,
+    queued: u64,
+    pub meta: Meta,
+    pub customer: Customer,
+    pub store: Store,
+    pub node: Option<Node>,
+    pub life: u32,
+    /// Effects left until the node goes down.
+    fuse: Option<u32>,
+    pub watch: Watch,
+    pub trace: Trace,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub hash: u64,
+    pub steps: u64,
+    pub broken: Option<String>,
+    pub tally: crate::watch::Tally,
+}
+
+/// 2026-11-20 06:03:11, a moment like any other.
+const BEGIN_SECS: i64 = 1_795_154_591;
+
+impl World {
+    pub fn new(seed: u64, show: Show) -> Self {
+        let mut dice = Dice::new(seed);
+        let plan = Plan::of(&mut dice);
+        let clock = Clock::stepped(Timestamp::from_secs(BEGIN_SECS));
+        let mut world = Self {
+            faults: plan.faults.clone(),
+            clock,
+            now: 0,
+            queue: BTreeMap::new(),
+            queued: 0,
+            meta: Meta::default(),
+            customer: Customer::default(),
+            store: Store::default(),
+            node: None,
+            life: 0,
+            fuse: None,
+            watch: Watch::default(),
+            trace: Trace::new(show),
+            dice,
+            plan,
+        };
+        if show == Show::All {
+            println!("{:#?}", world.plan);
+        }
+        world.lay_out();
+        world
+    }
+
+    fn lay_out(&mut self) {
+        self.after(0, Event::Boot);
+        // A node is up before the first call, most of the time.
+        let first = self.dice.pick(&[20 * MS, 20 * MS, 0]);
+        for (index, arrival) in self.plan.arrivals.clone().into_iter().enumerate() {
+            self.after(first + arrival.at_us, Event::Rings(index));
+        }
+        for at in self.plan.kills_us.clone() {
+            self.after(at, Event::Kill);
+        }
+        if let Some(at) = self.plan.drain_at_us {
+            self.after(at, Event::Drain);
+        }
+        if let Some(at) = self.plan.reload_at_us {
+            self.after(at, Event::Reload);
+        }
+        self.after(self.plan.healed_at_us, Event::Heal);
+    }
+
+    /// Runs to the end, or to the first thing that is not as it must be.
+    pub fn run(mut self) -> Outcome {
+        let mut events = 0;
+        while let Some(((at, _, _), event)) = self.queue.pop_first() {
+            self.clock.step(Duration::from_micros(at - self.now));
+            self.now = at;
+            self.happens(event);
+            self.check_now();
+            events += 1;
+            if events > EVENTS_MAX {
+                self.fail("the run does not come to an end".to_owned());
+            }
+            if self.watch.broken.is_some() {
+                break;
+            }
+        }
+        if self.watch.broken.is_none() {
+            self.check_end();
+        }
+        Outcome {
+            hash: self.trace.hash(),
+            steps: self.trace.steps(),
+            tally: self.watch.tally,
+            broken: self.watch.broken,
+        }
+    }
+
+    pub fn instant(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Something happens so many microseconds from now.
+    pub fn after(&mut self, us: u64, event: Event) {
+        self.queued += 1;
+        let tie = self.dice.number();
+        self.queue.insert((self.now + us, tie, self.queued), event);
+    }
+
+    /// As [`World::after`], behind all that was put there with `in_order` for the same moment.
+    pub fn in_order(&mut self, us: u64, event: Event) {
+        self.queued += 1;
+        self.queue.insert((self.now + us, u64::MAX, self.queued), event);
+    }
+
+    pub fn fail(&mut self, what: String) {
+        self.trace.step(self.now, format_args!("BROKEN {what}"));
+        self.watch.broken.get_or_insert(what);
+    }
+
+    pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        self.trace.step(self.now, what);
+    }
+
+    pub fn alive(&self, life: u32) -> bool {
+        self.life == life && self.node.is_some()
+    }
+
+    /// Something that the outside or the store will see is about to be done: the process may be killed just before.
+    pub fn effect(&mut self) -> Go {
+        match &mut self.fuse {
+            Some(0) => Err(Stop::Crash),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        let of_node = match &event {
+            Event::Run { life, .. }
+            | Event::Timer { life, .. }
+            | Event::Leg { life, .. }
+            | Event::Fetched { life, .. }
+            | Event::HungUpByApi { life, .. }
+            | Event::GraphInOrder { life, .. }
+            | Event::GraphTry { life, .. }
+            | Event::GraphCame { life, .. }
+            | Event::Commit { life }
+            | Event::Send { life, .. }
+            | Event::Farewells { life }
+            | Event::Sent { life, .. }
+            | Event::DrainOver { life }
+            | Event::Gone { life } => Some(*life),
+            _ => None,
+        };
+        if of_node.is_some_and(|life| !self.alive(life)) {
+            return;
+        }
+        let went = match event {
+            Event::Rings(arrival) => self.user_calls(arrival),
+            Event::HangsUp(call) => self.user_hangs_up(call),
+            Event::WindowOver(call) => self.window_over(call),
+            Event::Presses(call) => self.user_presses(call),
+            Event::MediaUp(call) => self.media_up(call),
+            Event::MediaLost(call) => self.media_lost(call),
+            Event::Posted { post, tries } => self.webhook_arrives(post, tries),
+            Event::Heal => self.heal(),
+            Event::Boot => self.boot(),
+            Event::Kill => self.kill(),
+            Event::Drain => self.drain(),
+            Event::Reload => self.reload(),
+            Event::DrainOver { .. } => self.drain_over(),
+            Event::Gone { .. } => self.gone(),
+            Event::Run { call, .. } => self.run_call(call),
+            Event::Timer { call, turn, .. } => self.timer_fires(call, turn),
+            Event::Leg { call, fact, .. } => self.leg_tells(call, fact),
+            Event::Fetched { call, fetch, result, late, .. } => self.fetch_ends(call, fetch, result, late),
+            Event::HungUpByApi { call, .. } => self.hung_up_by_api(call),
+            Event::GraphInOrder { request, .. } => self.graph_begins(request),
+            Event::GraphTry { request, turn, .. } => self.graph_again(request, turn),
+            Event::GraphArrives { life, request, attempt, trouble } => {
+                self.graph_arrives(life, request, attempt, trouble)
+            }
+            Event::GraphCame { request, attempt, came, .. } => self.graph_came(request, attempt, came),
+            Event::Commit { .. } => self.commit(),
+            Event::Farewells { .. } => self.farewells(),
+            Event::Send { notice, .. } => self.send_notice(notice),
+            Event::Sent { notice, reply, .. } => self.notice_sent(notice, reply),
+        };
+        if went.is_err() {
+            self.crash();
+        }
+    }
+
+    fn kill(&mut self) -> Go {
+        if self.node.is_some() { Err(Stop::Crash) } else { Ok(()) }
+    }
+
+    /// Everything in memory is gone; the process comes back after a while.
+    fn crash(&mut self) {
+        let live = self.node.as_ref().map_or(0, |node| node.calls.len());
+        self.note(format_args!("node: KILLED with {live} calls"));
+        self.watch.tally.crashes += 1;
+        self.down();
+        let away = self.dice.pick(&[100 * MS, SECOND, 8 * SECOND]);
+        self.after(away, Event::Boot);
+    }
+
+    /// The process is no more.
+    pub fn down(&mut self) {
+        self.node = None;
+        self.fuse = None;
+        self.watch.lost_with_the_node(self.life, &self.store);
+        self.life += 1;
+    }
+
+    /// The next crash of the plan, counted from a node's start.
+    pub fn light_fuse(&mut self) {
+        if self.now < self.plan.healed_at_us {
+            self.fuse = self.plan.crashes.pop();
+        }
+    }
+
+    fn heal(&mut self) -> Go {
+        self.note(format_args!("from now on nothing goes wrong"));
+        self.faults = Faults::default();
+        self.fuse = None;
+        self.store.stuck_until = 0;
+        Ok(())
+    }
+}
