@@ -11,6 +11,8 @@ pub(crate) mod offer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -205,20 +207,30 @@ pub(crate) struct Storm {
     pub(crate) media: bool,
 }
 
+/// Pairs of number and user whose calls are counted; those of further ones share a count.
+const PAIRS_MAX: usize = 100_000;
+
 /// The rules of a running simulator, and the calls they have met.
 #[derive(Debug)]
 pub(crate) struct Board {
     faults: Faults,
     seed: u64,
-    /// Calls that matched, by rule; and all calls.
-    met: Mutex<(Vec<u32>, u64)>,
+    met: Mutex<Met>,
+}
+
+#[derive(Debug, Default)]
+struct Met {
+    /// Calls that matched, by rule.
+    matched: Vec<u32>,
+    /// Calls by number and user.
+    of_pair: HashMap<u64, u32>,
 }
 
 impl Board {
     /// `otherwise`: the seed where the file names none.
     pub(crate) fn new(faults: Faults, otherwise: u64) -> Self {
         let seed = faults.seed.unwrap_or(otherwise);
-        let met = Mutex::new((vec![0; faults.rules.len()], 0));
+        let met = Mutex::new(Met { matched: vec![0; faults.rules.len()], of_pair: HashMap::new() });
         if !faults.rules.is_empty() {
             tracing::info!(rules = faults.rules.len(), seed, "the simulated Meta fails by rules");
         }
@@ -227,27 +239,45 @@ impl Board {
 
     /// What is to go wrong in a new call. To be asked once a call.
     pub(crate) fn call(&self, number: &str, user: &str) -> CallFaults {
-        let mut met = locked(&self.met);
-        let (counts, calls) = &mut *met;
-        *calls += 1;
         let mut active = Vec::new();
-        for (rule, count) in self.faults.rules.iter().zip(counts) {
+        if self.faults.rules.is_empty() {
+            return CallFaults(Mutex::new((active, StdRng::seed_from_u64(self.seed))));
+        }
+        let mut met = locked(&self.met);
+        // The n-th call of a user to a number has its own chances, whatever others call at the same time.
+        let mut pair = mixed(self.seed, (number, user));
+        if met.of_pair.len() >= PAIRS_MAX && !met.of_pair.contains_key(&pair) {
+            pair = 0;
+        }
+        let nth = met.of_pair.entry(pair).or_default();
+        *nth = nth.saturating_add(1);
+        let chance = mixed(pair, *nth);
+        for (nr, (rule, count)) in self.faults.rules.iter().zip(&mut met.matched).enumerate() {
             let matches = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
             if matches(&rule.number, number) && matches(&rule.user, user) {
                 *count += 1;
                 if rule.call.is_none_or(|n| n == *count) {
-                    active.push(Active { rule: rule.clone(), events: 0, acted: 0 });
+                    let dice = StdRng::seed_from_u64(mixed(chance, nr));
+                    active.push(Active { rule: rule.clone(), dice, events: 0, acted: 0 });
                 }
             }
         }
-        let dice = StdRng::seed_from_u64(self.seed ^ calls.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        CallFaults(Mutex::new((active, dice)))
+        CallFaults(Mutex::new((active, StdRng::seed_from_u64(chance))))
     }
+}
+
+/// A seed made of a seed and something else; the same in every run.
+fn mixed(seed: u64, with: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, with).hash(&mut hasher);
+    hasher.finish()
 }
 
 #[derive(Debug)]
 struct Active {
     rule: Rule,
+    /// Its own, so that no other rule changes its chances.
+    dice: StdRng,
     events: u32,
     acted: u32,
 }
@@ -260,14 +290,13 @@ impl CallFaults {
     /// The deeds of the rules that concern an event and act on this one.
     fn acting<T>(&self, concerns: impl Fn(&Act) -> Option<T>) -> Vec<T> {
         let mut both = locked(&self.0);
-        let (active, dice) = &mut *both;
         let mut deeds = Vec::new();
-        for one in active {
+        for one in &mut both.0 {
             let Some(deed) = concerns(&one.rule.act) else { continue };
             one.events = one.events.saturating_add(1);
             let Rule { nth, times, percent, .. } = one.rule;
             let is_its = nth.is_none_or(|n| n == one.events) && times.is_none_or(|t| one.acted < t);
-            if is_its && (percent >= 100.0 || dice.random_range(0.0..100.0) < percent) {
+            if is_its && (percent >= 100.0 || one.dice.random_range(0.0..100.0) < percent) {
                 one.acted += 1;
                 deeds.push(deed);
             }

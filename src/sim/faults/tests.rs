@@ -123,6 +123,21 @@ fn chance_is_the_same_in_every_run() {
     assert_ne!(pattern(1), pattern(2));
     let hits: usize = pattern(3).iter().sum();
     assert!((35..=85).contains(&hits), "{hits} of 200 are not 30 %");
+
+    // A call's chances don't hang on who else calls, nor on what becomes of another rule.
+    let rules = "seed = 5\n[[fault]]\ndo = \"lose\"\npercent = 50\n[[fault]]\ndo = \"reset\"\npercent = 50\n";
+    let of_user = |board: &Board, user: &str, graph_first: bool| {
+        let call = board.call("1", user);
+        let graph = graph_first.then(|| call.graph(Action::Accept).is_some());
+        let hooks = (0..40).map(|_| call.webhook(Hook::Connect).len()).collect::<Vec<usize>>();
+        (hooks, graph.unwrap_or_else(|| call.graph(Action::Accept).is_some()))
+    };
+    let (one, other) = (board(rules), board(rules));
+    let first = of_user(&one, "2", true);
+    of_user(&other, "3", true);
+    of_user(&other, "4", true);
+    assert_eq!(of_user(&other, "2", false), first);
+    assert_ne!(of_user(&other, "2", false), first, "the next call of the same user has its own");
 }
 
 #[test]
