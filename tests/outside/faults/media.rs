@@ -10,13 +10,13 @@ const MENU: &str = "<Response><GetInput action=\"ACTION\" numDigits=\"DIGITS\" d
     executionTimeout=\"60\"><Speak>Press the keys.</Speak></GetInput></Response>";
 
 /// A user who types after the first sound, and stays until the business hangs up.
-fn types(nr: u32, keys: &str) -> CallScript {
+pub(super) fn types(nr: u32, keys: &str) -> CallScript {
     CallScript { keys: caller::parse_keys(keys).expect("keys"), ..whole(nr) }
 }
 
 impl World {
     /// `/answer` collects so many digits, `/menu` takes them and says something.
-    fn menu(&self, digits: usize) {
+    pub(super) fn menu(&self, digits: usize) {
         let menu = MENU.replace("ACTION", &self.app.url("/menu")).replace("DIGITS", &digits.to_string());
         self.app.xml("/answer", menu).xml("/menu", "<Response><Speak>Thank you.</Speak></Response>");
     }

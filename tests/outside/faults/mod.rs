@@ -37,6 +37,11 @@ struct Call {
     events: Vec<CallEvent>,
 }
 
+/// What chance is made from: another with `OFFHOOK_FAULTS_SEED`.
+fn seed() -> u64 {
+    std::env::var("OFFHOOK_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7)
+}
+
 /// A caller for each number, whom rules can be about.
 fn user(nr: u32) -> String {
     format!("91940000{nr:04}")
@@ -45,7 +50,7 @@ fn user(nr: u32) -> String {
 /// Rules that are each about one user.
 fn rules(of_users: &[(u32, &str)]) -> String {
     let rule = |(nr, what): &(u32, &str)| format!("[[fault]]\nuser = \"{}\"\n{what}\n", user(*nr));
-    format!("seed = 7\n{}", of_users.iter().map(rule).collect::<String>())
+    format!("seed = {}\n{}", seed(), of_users.iter().map(rule).collect::<String>())
 }
 
 /// A user without media, who hangs up a moment after the answer.
@@ -73,7 +78,7 @@ impl World {
             access_token: ACCESS_TOKEN.to_owned(),
             api_key: API_KEY.to_owned(),
             faults: Faults::parse(rules).expect("rules"),
-            seed: Some(7),
+            seed: Some(seed()),
             times,
             ..SimOptions::default()
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use offhook::sim::log::Logged;
 use offhook::sim::{CallScript, HangupRule};
 
+use super::media::types;
 use super::{World, deaf, impatient, rules, user};
 
 impl World {
@@ -55,22 +56,29 @@ async fn h11_r03_a_user_who_calls_a_hundred_times_in_a_row_leaves_nothing_behind
     world.is_well().await;
 }
 
-/// Graph and webhooks fail by chance, users hang up at every moment, the application fails too.
+/// Graph and webhooks fail by chance, in these shares.
+const BY_CHANCE: [&str; 9] = [
+    "do = \"answer\"\non = \"accept\"\nstatus = 503\npercent = 20",
+    "do = \"answer\"\non = \"accept\"\nstatus = 400\ncode = 131009\npercent = 10",
+    "do = \"answer\"\non = \"pre_accept\"\nstatus = 500\nbody = \"html\"\npercent = 20",
+    "do = \"answer\"\non = \"reject\"\nstatus = 200\nbody = \"cut\"\npercent = 20\ndone = true",
+    "do = \"reset\"\non = \"accept\"\ndone = true\npercent = 15",
+    "do = \"reset\"\non = \"terminate\"\npercent = 20",
+    "do = \"silence\"\nms = 400\npercent = 15",
+    "do = \"delay\"\nms = 0\nmost_ms = 400\npercent = 50",
+    "do = \"duplicate\"\ncopies = 2\nafter_ms = 100\npercent = 30",
+];
+
+/// These rules for each of so many users.
+fn for_all<'a>(users: u32, of_each: &[&'a str]) -> String {
+    rules(&(1..=users).flat_map(|nr| of_each.iter().map(move |rule| (nr, *rule))).collect::<Vec<(u32, &'a str)>>())
+}
+
+/// Users hang up at every moment, and the application fails too.
 #[tokio::test(flavor = "multi_thread")]
 async fn r06_never_both_reject_and_accept() {
-    let of_all = [
-        "do = \"answer\"\non = \"accept\"\nstatus = 503\npercent = 20",
-        "do = \"answer\"\non = \"accept\"\nstatus = 400\ncode = 131009\npercent = 10",
-        "do = \"answer\"\non = \"pre_accept\"\nstatus = 500\nbody = \"html\"\npercent = 20",
-        "do = \"answer\"\non = \"reject\"\nstatus = 200\nbody = \"cut\"\npercent = 20\ndone = true",
-        "do = \"reset\"\non = \"accept\"\ndone = true\npercent = 15",
-        "do = \"reset\"\non = \"terminate\"\npercent = 20",
-        "do = \"silence\"\nms = 400\npercent = 15",
-        "do = \"delay\"\nms = 0\nmost_ms = 400\npercent = 50",
-        "do = \"duplicate\"\ncopies = 2\nafter_ms = 100\npercent = 30",
-    ];
-    let of_users: Vec<(u32, &str)> = (1..=80).flat_map(|nr| of_all.map(|rule| (nr, rule))).collect();
-    let world = World::start_with(&rules(&of_users), impatient(Duration::from_secs(20)), |_, _| ()).await;
+    let times = impatient(Duration::from_secs(20));
+    let world = World::start_with(&for_all(80, &BY_CHANCE), times, |_, _| ()).await;
     world.app.route("/answer", |seen| match seen.param("From").bytes().last().unwrap_or_default() % 5 {
         0 => (200, "<Response><Hangup reason=\"busy\"/></Response>".to_owned()),
         1 => (500, String::new()),
@@ -90,5 +98,36 @@ async fn r06_never_both_reject_and_accept() {
     let calls = world.calls((1..=80).map(script)).await;
     let answered = calls.iter().filter(|call| call.was_answered()).count();
     assert!((8..72).contains(&answered), "{answered} of 80: the rules bite, and most is well");
+    world.is_well().await;
+}
+
+/// The same with media that suffers too, and a menu.
+#[tokio::test(flavor = "multi_thread")]
+async fn r12_r03_media_webhooks_and_graph_at_once_leave_nothing_behind() {
+    let media = [
+        "do = \"media\"\nloss = 15\nreorder = 10\nduplicate = 5\ncorrupt = 2\njitter_ms = 60",
+        "do = \"media\"\nhow = \"new_ssrc\"\nafter_ms = 900\npercent = 30",
+        "do = \"media\"\nhow = \"bad_rtcp\"\npercent = 30",
+        "do = \"media\"\nhow = \"replay\"\npercent = 30",
+    ];
+    let all: Vec<&str> = BY_CHANCE.iter().chain(&media).copied().collect();
+    let world = World::start_with(&for_all(16, &all), impatient(Duration::from_secs(20)), |w, _| {
+        w.accept_wait_ms = 1_000;
+        w.media_ports = 32;
+    })
+    .await;
+    world.menu(2);
+    let script = |nr: u32| {
+        let hangup = match nr % 4 {
+            0 => HangupRule::AfterAnswer(Duration::from_millis(u64::from(nr) * 100)),
+            _ => HangupRule::AfterPlaced(Duration::from_secs(9)),
+        };
+        CallScript { hangup, ..types(nr, "W4w2") }
+    };
+    let calls = world.calls((1..=16).map(script)).await;
+    for seen in world.app.seen().iter().filter(|seen| seen.path == "/menu") {
+        assert!(["42", "4", ""].contains(&seen.param("Digits")), "{:?}: no digit twice", seen.params);
+    }
+    assert!(calls.iter().any(super::Call::was_answered));
     world.is_well().await;
 }

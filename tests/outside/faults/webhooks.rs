@@ -172,3 +172,29 @@ async fn m17_m20_settings_are_kept_told_and_obeyed() {
     world.until_webhooks("messages.call_permission_reply", "ignored", 1).await;
     assert_eq!(world.admission("admitted").await, 1.0);
 }
+
+/// M3: Meta comes again with what was not answered in time, though the node may have taken it.
+#[tokio::test(flavor = "multi_thread")]
+async fn m03_r05_a_webhook_that_is_delivered_again_counts_once() {
+    let mut times = impatient(Duration::from_secs(45));
+    times.webhook.answer = Duration::from_millis(300);
+    let world = World::start_with("", times, |_, _| ()).await;
+    world.call(deaf(1)).await;
+    world.node.signal("STOP");
+    let hangup = HangupRule::AfterAnswer(Duration::from_millis(800));
+    let mut events = world.sim.place_call(CallScript { hangup, ..deaf(2) });
+    let (mut seen, mut unanswered) = (Vec::new(), 0);
+    while let Some(event) = events.next().await {
+        unanswered += usize::from(matches!(&event.what, Happened::Webhook { status: 0, .. }));
+        seen.push(event);
+        if unanswered == 2 {
+            world.node.signal("CONT");
+        }
+    }
+    let call = super::Call::of(seen);
+    assert!(call.was_answered() && unanswered >= 2, "{:#?}", call.events);
+    assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"]);
+    let again = [("kind", "calls.connect"), ("result", "duplicate")];
+    assert!(world.node.metric("offhook_webhook_events_total", &again).await >= 1.0, "{}", world.node.metrics().await);
+    world.is_well().await;
+}
