@@ -1,6 +1,8 @@
 //! Bytes → items, in the order given (`meta-calling.md` §3). Pure, and tolerant as §1 says: whatever the shape, one
 //! item's fault is its own.
 
+use std::collections::HashMap;
+
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::kind::Kind;
@@ -81,7 +83,7 @@ pub struct Connect {
     /// Digits, as told: [`Connect::user`] knows better.
     pub from: Option<String>,
     pub to: Option<String>,
-    /// `contacts[0].wa_id`, digits.
+    /// `wa_id` of the user's contact, of the first one where none is the user's; digits.
     pub contact: Option<String>,
     /// The user's business-scoped id.
     pub bsuid: Option<String>,
@@ -105,12 +107,16 @@ pub enum Sdp {
 impl Connect {
     /// The user as callbacks name them: digits, else the business-scoped id, else `anonymous` (§1.2, §3.2.2).
     pub fn user(&self, business: &E164) -> String {
-        let told = match self.direction {
-            Direction::Inbound => &self.from,
-            Direction::Outbound => &self.to,
+        let (told, other) = match self.direction {
+            Direction::Inbound => (&self.from, &self.to),
+            Direction::Outbound => (&self.to, &self.from),
         };
-        let told = told.as_ref().filter(|digits| *digits != business.as_str());
-        told.or(self.contact.as_ref()).or(self.bsuid.as_ref()).cloned().unwrap_or_else(|| "anonymous".to_owned())
+        let user = |digits: &&String| **digits != business.as_str();
+        // The other one only where the body has the two the wrong way round.
+        let swapped = other.as_ref().filter(user).filter(|_| told.as_deref() == Some(business.as_str()));
+        let told = told.as_ref().filter(user);
+        let user = told.or(self.contact.as_ref()).or(swapped).or(self.bsuid.as_ref());
+        user.cloned().unwrap_or_else(|| "anonymous".to_owned())
     }
 }
 
@@ -203,11 +209,53 @@ struct Around {
     phone_number_id: PhoneNumberId,
     /// `metadata.display_phone_number`, digits.
     display: Option<String>,
-    contact: Option<String>,
-    contact_bsuid: Option<String>,
-    name: String,
+    contacts: Vec<Contact>,
+    /// Where in `contacts` a user stands, by every id that it has there.
+    contact_of: HashMap<String, usize>,
     /// `errors[0].code` beside the items.
     error_code: Option<i64>,
+}
+
+/// One of `contacts`.
+struct Contact {
+    /// Digits.
+    wa_id: Option<String>,
+    bsuid: Option<String>,
+    /// The profile name without control characters; may be empty.
+    name: String,
+}
+
+impl Around {
+    /// How many contacts of one body are kept: Meta's most are 1,000 updates (§2).
+    const CONTACTS_MAX: usize = 1_000;
+
+    /// Whose contact is that of a user with these ids. One body may tell of several users, each with its contact: only
+    /// where none can be told apart (a single one, whose number Meta may write otherwise; no id) the first counts.
+    fn contact(&self, ids: [Option<&str>; 3]) -> Option<&Contact> {
+        let known = ids.iter().any(Option::is_some);
+        let found = ids.into_iter().flatten().find_map(|id| self.contact_of.get(id));
+        match found {
+            Some(&at) => self.contacts.get(at),
+            None if known && self.contacts.len() > 1 => None,
+            None => self.contacts.first(),
+        }
+    }
+
+    fn add_contact(&mut self, contact: Value<'_>) {
+        let at = self.contacts.len();
+        let names = ["wa_id", "user_id", "parent_user_id", "profile"];
+        if at == Self::CONTACTS_MAX {
+            return;
+        }
+        let Some([wa_id, user_id, parent, profile]) = contact.members(names) else { return };
+        let [name] = profile.and_then(|profile| profile.members(["name"])).unwrap_or_default();
+        let (wa_id, user_id, parent) = (digits(wa_id), text(user_id), text(parent));
+        for id in [&wa_id, &user_id, &parent].into_iter().flatten() {
+            self.contact_of.entry(id.clone()).or_insert(at);
+        }
+        let name = text(name).unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+        self.contacts.push(Contact { wa_id, bsuid: user_id.or(parent), name });
+    }
 }
 
 fn calls(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
@@ -249,18 +297,17 @@ fn each_item<C>(arrays: Arrays<'_, C>, context: Option<&C>, errors: Option<Kind>
 
 fn around(metadata: Option<Value<'_>>, contacts: Option<Value<'_>>, errors: Option<Value<'_>>) -> Option<Around> {
     let [id, display] = metadata?.members(["phone_number_id", "display_phone_number"])?;
-    let contact = contacts.and_then(Value::first);
-    let names = ["wa_id", "user_id", "parent_user_id", "profile"];
-    let [wa_id, user_id, parent, profile] = contact.and_then(|one| one.members(names)).unwrap_or_default();
-    let [name] = profile.and_then(|profile| profile.members(["name"])).unwrap_or_default();
-    Some(Around {
+    let mut around = Around {
         phone_number_id: usable_id(id)?.into(),
         display: digits(display),
-        contact: digits(wa_id),
-        contact_bsuid: text(user_id).or_else(|| text(parent)),
-        name: text(name).unwrap_or_default().chars().filter(|c| !c.is_control()).collect(),
+        contacts: Vec::new(),
+        contact_of: HashMap::new(),
         error_code: first_code(errors),
-    })
+    };
+    if let Some(contacts) = contacts {
+        contacts.each(|contact| around.add_contact(contact));
+    }
+    Some(around)
 }
 
 /// `code` of the first of `errors`.
@@ -327,17 +374,24 @@ fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
         Direction::Outbound => ["to_user_id", "to_parent_user_id"],
     };
     let [user_id, parent] = item.members(names).unwrap_or_default();
+    let (user_id, parent) = (text(user_id), text(parent));
+    let (told, other) = if direction == Direction::Inbound { (&from, &to) } else { (&to, &from) };
+    let told = told
+        .as_deref()
+        .filter(|told| Some(*told) != display)
+        .or(other.as_deref().filter(|other| Some(*other) != display));
+    let contact = around.contact([told, user_id.as_deref(), parent.as_deref()]);
     let expected = if direction == Direction::Inbound { "offer" } else { "answer" };
     let right_kind = session.kind.as_deref().is_none_or(|kind| kind == expected);
     What::Connect(Box::new(Connect {
         key,
         direction,
         timestamp: timestamp.and_then(Value::integer),
+        contact: contact.and_then(|contact| contact.wa_id.clone()),
+        bsuid: user_id.or_else(|| contact.and_then(|contact| contact.bsuid.clone())).or(parent),
+        name: contact.map(|contact| contact.name.clone()).unwrap_or_default(),
         from,
         to,
-        contact: around.contact.clone(),
-        bsuid: text(user_id).or_else(|| around.contact_bsuid.clone()).or_else(|| text(parent)),
-        name: around.name.clone(),
         cta_payload: text(cta),
         deeplink_payload: text(deeplink),
         biz_opaque_callback_data: text(opaque),

@@ -500,6 +500,61 @@ fn a_caller_with_nothing_to_show_is_anonymous_and_names_lose_their_control_chara
 }
 
 #[test]
+fn every_call_of_a_body_has_the_contact_of_its_own_user() {
+    let mut body: Value = serde_json::from_slice(&connect("wacid.A", |_| {})).unwrap();
+    let value = &mut body["entry"][0]["changes"][0]["value"];
+    let mut call = value["calls"][0].clone();
+    let mut calls = vec![];
+    // By number; by number in the other order; by business-scoped id; a stranger to the contacts; nobody.
+    for (id, from, to, bsuid) in [
+        ("wacid.1", json!("15550002222"), json!("918035737458"), json!(null)),
+        ("wacid.2", json!("918035737458"), json!("15550001111"), json!(null)),
+        ("wacid.3", json!(null), json!("918035737458"), json!("IN.33")),
+        ("wacid.4", json!("15550009999"), json!("918035737458"), json!(null)),
+        ("wacid.5", json!(null), json!("918035737458"), json!(null)),
+    ] {
+        call["id"] = json!(id);
+        (call["from"], call["to"], call["from_user_id"]) = (from, to, bsuid);
+        calls.push(call.clone());
+    }
+    value["calls"] = json!(calls);
+    value["contacts"] = json!([
+        {"profile": {"name": "One"}, "wa_id": "15550001111", "user_id": "IN.11"},
+        {"profile": {"name": "Two"}, "wa_id": "15550002222"},
+        7,
+        {"profile": {"name": "Three"}, "user_id": "IN.33"},
+    ]);
+    let world = World::at(NOW);
+    world.deliver(&serde_json::to_vec(&body).unwrap());
+    let started = world.phones().started.lock().unwrap();
+    let seen: Vec<_> =
+        started.iter().map(|call| (call.connect.user(&call.number), call.connect.name.clone())).collect();
+    let seen: Vec<_> = seen.iter().map(|(user, name)| (user.as_str(), name.as_str())).collect();
+    assert_eq!(
+        seen,
+        [
+            ("15550002222", "Two"),
+            ("15550001111", "One"),
+            ("IN.33", "Three"),
+            ("15550009999", ""),
+            ("15550001111", "One"),
+        ]
+    );
+    // A single contact is the user's, also where Meta writes the number in its other form.
+    let mut body: Value =
+        serde_json::from_slice(&connect("wacid.B", |call| call["from"] = json!("5511912345678"))).unwrap();
+    body["entry"][0]["changes"][0]["value"]["contacts"] =
+        json!([{"profile": {"name": "Bia"}, "wa_id": "551112345678"}]);
+    let world = World::at(NOW);
+    world.deliver(&serde_json::to_vec(&body).unwrap());
+    let started = world.phones().started.lock().unwrap();
+    assert_eq!(
+        (started[0].connect.user(&started[0].number).as_str(), started[0].connect.name.as_str()),
+        ("5511912345678", "Bia")
+    );
+}
+
+#[test]
 fn r05_a_terminate_leaves_its_tombstone_for_ten_minutes() {
     let world = World::at(NOW);
     let late_connect = |world: &World| {
