@@ -28,6 +28,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("observe", "clock"),
     ("egress", "clock"),
     ("egress", "observe"),
+    // The pure rule by which a customer's URL is refused.
+    ("config", "egress"),
     ("admission", "store"),
     // `node::dev` puts a simulated Meta beside a node.
     ("node", "sim"),

@@ -15,6 +15,7 @@ use super::types::{
     Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Number, Permissions, Public, Retention,
     Role, Store, User, Waba,
 };
+use crate::egress::{CustomerUrl, Guard, Refusal};
 use crate::model::{AuthId, Method, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
 
@@ -82,10 +83,19 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> Listen {
         let message = format!("`media` leaves no room for {media_ports} ports above {}", media.port());
         cx.fault(at.clone(), message, "begin lower, or set fewer `media_ports`");
     }
+    let public = s.get("public", address).unwrap_or(d.public);
+    let admin = s.placed("admin", address);
+    if let Some((admin, at)) = &admin
+        && admin.port() != 0
+        && *admin == public
+    {
+        let message = format!("`admin` is {admin}, as `public` is");
+        cx.fault(at.clone(), message, "an address or a port of its own, never reached from outside");
+    }
     let listen = Listen {
-        public: s.get("public", address).unwrap_or(d.public),
+        public,
         trusted_proxies: s.get("trusted_proxies", list(prefix)).unwrap_or_default(),
-        admin: s.get("admin", address).unwrap_or(d.admin),
+        admin: admin.map_or(d.admin, |(admin, _)| admin),
         media: media.map_or(d.media, |(media, _)| media),
         media_ports,
     };
@@ -510,5 +520,16 @@ fn customer_url(node: &Node, insecure: bool) -> Result<Option<DocUrl>, Complaint
     if url.scheme() != "https" && !insecure {
         return Err(Complaint::new("is http", "https, or [answer] allow_insecure = true for development"));
     }
+    // What the fetch would refuse whatever a name resolves to (R17): told now rather than to the first caller.
+    CustomerUrl::parse(&said, &Guard::new(insecure, Vec::new())).map_err(|refusal| {
+        let hint = match refusal {
+            Refusal::Address(_) if !insecure => {
+                "a public address; [answer] allow_insecure = true opens private ones for development"
+            }
+            Refusal::Port(_) | Refusal::Address(_) | Refusal::Metadata(_) => "name another host or port",
+            _ => "write \"https://host/path\"",
+        };
+        Complaint::new(format!("would never be asked: could not {refusal}"), hint)
+    })?;
     Ok(Some(DocUrl(said.into())))
 }

@@ -337,6 +337,7 @@ pub(super) fn suggestion<'k>(key: &str, known: impl Iterator<Item = &'k str> + C
         .min();
     match near {
         Some((_, k)) => format!("did you mean `{k}`?"),
+        None if known.clone().next().is_none() => "there is none in this file".to_owned(),
         None => format!("known are {}", known.map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")),
     }
 }

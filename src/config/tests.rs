@@ -286,6 +286,7 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
     ("[listen]\ntrusted_proxies = [\"10.0.0.0/8\", \"10/8\"]", (2, 34), "`trusted_proxies` can't be read", "prefix"),
     ("[listen]\nmedia_ports = 0", (2, 15), "`media_ports` is 0", "from 1 to 65535"),
     ("[listen]\nmedia = \"0.0.0.0:65000\"", (2, 9), "leaves no room for 1000 ports", "begin lower"),
+    ("[listen]\npublic = \"[::]:80\"\nadmin = \"[::]:80\"", (3, 9), "`admin` is [::]:80, as `public` is", "its own"),
     ("[limits]\ndefault_cps = 0", (2, 15), "`default_cps` is 0", "from 1"),
     ("[limits]\ndefault_cps = \"10\"", (2, 15), "`default_cps` is text", "a whole number"),
     ("[answer]\nallow_insecure = \"yes\"", (2, 18), "`allow_insecure` is text", "true or false"),
@@ -321,7 +322,7 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
         "[[waba]]\nid = \"1\"\naccount = \"MAYYYYYYYYYYYYYYYYYY\"\naccess_token = \"a\"",
         (3, 11),
         "no [[account]] has",
-        "",
+        "there is none",
     ),
 ];
 
@@ -347,6 +348,9 @@ fn numbers_are_held_against_the_rest() {
         ("calling_enabled = true\nanswer_url = \"\"", "`calling_enabled` needs an `answer_url`"),
         ("answer_url = \"http://app.example.com/\"", "`answer_url` is http"),
         ("answer_url = \"https://u:p@app.example.com/\"", "has a user or a password"),
+        ("answer_url = \"https://10.0.0.1/a\"", "`answer_url` would never be asked: could not go to 10.0.0.1"),
+        ("fallback_url = \"https://app.example.com:22/a\"", "could not go to port 22"),
+        ("hangup_url = \"https://[::1]/a\"", "could not go to ::1"),
         ("hangup_url = \"ftp://app.example.com/\"", "neither http nor https"),
         ("answer_method = \"PUT\"", "`answer_method` is \"PUT\""),
         ("permissions = { calls_per_dai = 1 }", "unknown key `calls_per_dai` in [permissions]"),
