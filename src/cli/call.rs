@@ -31,7 +31,7 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Call through this node (its base URL) instead of booting one; its graph_url must be a simulated Meta
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::http_url)]
     pub node: Option<url::Url>,
     /// The business number to call [default: the demo's, or the node's only one]
     #[arg(long, value_name = "NUMBER")]
@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "OUT.wav")]
     pub record: Option<PathBuf>,
     /// The answer URL of the booted node's number (not with --node)
-    #[arg(long, value_name = "URL", conflicts_with = "node")]
+    #[arg(long, value_name = "URL", conflicts_with = "node", value_parser = super::http_url)]
     pub answer_url: Option<url::Url>,
     /// Rules by which the booted world's simulated Meta fails; the README has the table (not with --node)
     #[arg(long, value_name = "FILE.toml", conflicts_with = "node")]

@@ -14,7 +14,7 @@ pub struct Args {
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
     /// Your answer URL instead of the demo application's; http and private addresses are allowed here
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::http_url)]
     pub answer_url: Option<url::Url>,
     /// Where records, caches and keys are kept [default: a folder of its own, gone when the program ends]
     #[arg(long, value_name = "DIR")]

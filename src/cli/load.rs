@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long)]
     pub media: bool,
     /// Load this node (its base URL) instead of booting one; its graph_url must be a simulated Meta
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::http_url)]
     pub node: Option<url::Url>,
     /// Boot only the simulated Meta, at this address, for --node or any other program that has
     /// http://ADDR/v23.0 as its Graph API
@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long, value_name = "ID", requires = "meta_listen")]
     pub phone_number_id: Option<String>,
     /// The answer URL of the booted node's number (not with --node) [default: one that speaks without end]
-    #[arg(long, value_name = "URL", conflicts_with = "node")]
+    #[arg(long, value_name = "URL", conflicts_with = "node", value_parser = super::http_url)]
     pub answer_url: Option<url::Url>,
     /// One JSON object a line: progress, and last the summary
     #[arg(long)]

@@ -85,6 +85,15 @@ enum Command {
     SpeechHelper,
 }
 
+/// An address that a web server answers at.
+fn http_url(text: &str) -> Result<url::Url, String> {
+    match url::Url::parse(text.trim()) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+        Ok(url) => Err(format!("{} is neither http nor https", url.scheme())),
+        Err(e) => Err(format!("{e}; write it like http://127.0.0.1:5000/answer")),
+    }
+}
+
 impl Command {
     /// Nodes tell what they do; the others print it.
     fn is_node(&self) -> bool {

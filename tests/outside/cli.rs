@@ -57,6 +57,7 @@ fn exit_codes_and_streams() {
         (&["call", "--nod", "x"], 2, "--node"),
         (&["dev", "--port", "99999"], 2, "99999"),
         (&["call", "--node", "not a url"], 2, "--node"),
+        (&["call", "--answer-url", "ftp://app.example.com/"], 2, "ftp is neither http nor https"),
         (&["--log-level", "loud", "man"], 2, "loud"),
         (&["openapi"], 1, "later version"),
         (&["load", "--rate", "0", "--calls", "1"], 2, "a rate of 0"),
