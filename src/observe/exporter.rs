@@ -82,7 +82,8 @@ impl Metrics {
     }
 }
 
-/// Names, kinds and help lines; and a first 0 for what has no labels or few, so that a rate has a beginning.
+/// Names, kinds and help lines; and a first 0 for every name, and for each value of its labels where these are few, so
+/// that a rate has a beginning and a name that is missing is one of another version.
 fn describe() {
     for (name, kind, help) in names::ALL.iter().copied() {
         match kind {
@@ -114,6 +115,33 @@ fn describe() {
     }
     for direction in [names::packets::IN, names::packets::OUT] {
         metrics::counter!(names::MEDIA_PACKETS_TOTAL, "direction" => direction).absolute(0);
+    }
+    for outcome in names::delivery::ALL.iter().copied() {
+        for kind in ["hangup", "action"] {
+            metrics::counter!(names::CALLBACK_TOTAL, "kind" => kind, "outcome" => outcome).absolute(0);
+        }
+    }
+    for element in names::instruction::ELEMENTS.iter().copied() {
+        for outcome in names::instruction::ALL.iter().copied() {
+            metrics::counter!(names::INSTRUCTIONS_TOTAL, "element" => element, "outcome" => outcome).absolute(0);
+        }
+    }
+    for (kind, result) in [
+        ("calls.connect", "admitted"),
+        ("calls.connect", "rejected"),
+        ("calls.connect", "duplicate"),
+        ("calls.terminate", "ended"),
+        ("body", "bad_signature"),
+    ] {
+        metrics::counter!(names::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => result).absolute(0);
+    }
+    // A histogram is there once its handle was taken.
+    let _ = metrics::histogram!(names::SETUP_SECONDS);
+    for kind in ["answer", "fallback", "action", "redirect"] {
+        let _ = metrics::histogram!(names::ANSWER_FETCH_SECONDS, "kind" => kind, "outcome" => names::fetch::OK);
+    }
+    for action in ["pre_accept", "accept", "reject", "terminate"] {
+        let _ = metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => action, "status" => "200");
     }
     for name in [
         names::MEDIA_LATE_TICKS_TOTAL,
@@ -216,12 +244,7 @@ mod tests {
         assert!(get(at, "/webhooks/meta").await.starts_with("HTTP/1.1 404"));
 
         refresher.refresh_with(|| metrics::gauge!(names::NUMBER_SLOTS_IN_USE, "number" => "918035737458").set(1.0));
-        metrics::histogram!(names::SETUP_SECONDS).record(0.2);
-        metrics::histogram!(names::ANSWER_FETCH_SECONDS, "kind" => "answer", "outcome" => "ok").record(0.1);
-        metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => "accept", "status" => "200").record(0.1);
-        metrics::counter!(names::CALLBACK_TOTAL, "kind" => "hangup", "outcome" => "delivered").increment(1);
-        metrics::counter!(names::WEBHOOK_EVENTS_TOTAL, "kind" => "calls.connect", "result" => "admitted").increment(1);
-        metrics::counter!(names::INSTRUCTIONS_TOTAL, "element" => "Speak", "outcome" => "done").increment(1);
+        // All else is there before anything has happened, but for why connections were closed.
         metrics::counter!(names::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => "idle").increment(1);
         let text = get(at, "/metrics").await;
         for (name, _, _) in names::ALL {

@@ -169,6 +169,8 @@ pub mod delivery {
     pub const DELIVERED: &str = "delivered";
     pub const RETRY: &str = "retry";
     pub const FAILED: &str = "failed";
+
+    pub const ALL: &[&str] = &[DELIVERED, RETRY, FAILED];
 }
 
 /// `outcome` of [`INSTRUCTIONS_TOTAL`].
@@ -177,6 +179,26 @@ pub mod instruction {
     pub const SKIPPED: &str = "skipped";
     pub const FAILED: &str = "failed";
     pub const CUT: &str = "cut";
+
+    pub const ALL: &[&str] = &[DONE, SKIPPED, FAILED, CUT];
+    /// `element`: what may stand in a document (`plivo-xml.md` §5).
+    pub const ELEMENTS: &[&str] = &[
+        "Speak",
+        "Play",
+        "Wait",
+        "GetInput",
+        "GetDigits",
+        "Record",
+        "Dial",
+        "Conference",
+        "MultiPartyCall",
+        "Stream",
+        "DTMF",
+        "Redirect",
+        "Hangup",
+        "PreAnswer",
+        "Message",
+    ];
 }
 
 /// `direction` of [`MEDIA_PACKETS_TOTAL`].
