@@ -33,7 +33,7 @@ pub use reload::Loader;
 pub enum StartError {
     #[error("{0}")]
     Listen(String),
-    #[error(transparent)]
+    #[error("start: {0}")]
     Store(#[from] crate::store::StoreError),
     #[error("open the media ports from {at}: {source}; see listen.media and public.media_ips")]
     Media {
