@@ -220,6 +220,7 @@ fn leg_events(mailbox: &Mailbox) -> crate::media::EventSink {
             LegEvent::Played(play) => Input::Played { leg, play },
             LegEvent::PlayFailed { play, item, reason } => Input::PlayFailed { leg, play, item, reason },
             LegEvent::Digit(digit) => Input::Digit { leg, digit },
+            LegEvent::Voice(what) => Input::Voice { leg, what },
             LegEvent::DigitsSent(play) => Input::DigitsSent { leg, play },
         };
         mailbox.tell(input);
@@ -450,6 +451,7 @@ impl Shell {
             MediaOrder::Play { play, .. } => leg.play(play, items),
             MediaOrder::Stop { play } => leg.stop(play),
             MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
+            MediaOrder::Listen { on } => leg.listen(on),
             MediaOrder::Close => {
                 leg.close();
                 self.leg = None;

@@ -256,6 +256,9 @@ impl Drawing {
             Input::Digit { .. } => {
                 self.add(Bar::moment(What::Person, "digit", at).noted(said(input, "digit A "), false));
             }
+            Input::Voice { .. } => {
+                self.add(Bar::moment(What::Person, "voice", at).noted(said(input, "voice A "), false));
+            }
             Input::Terminated { .. } => {
                 self.add(Bar::moment(What::Person, "terminate webhook", at).noted(said(input, "terminated "), false));
             }

@@ -16,6 +16,7 @@ use str0m::{Event, Input, Output, Rtc, RtcError};
 
 use super::agent::Homes;
 use super::dtmf;
+use super::ear::Ear;
 use super::player::{PlayItem, Player, Step};
 use super::prompt::Frame;
 use super::sdp::TelephoneEvent;
@@ -40,6 +41,7 @@ pub(super) enum LegOrder {
     Play(PlayId, Vec<PlayItem>),
     Stop(PlayId),
     SendDigits(PlayId, String),
+    Listen(bool),
     Close,
 }
 
@@ -121,6 +123,8 @@ pub(super) struct Leg {
     sending: Option<(PlayId, dtmf::Sender)>,
     receiver: dtmf::Receiver,
     digits: Vec<Digit>,
+    /// Somebody listens.
+    ear: Option<Box<Ear>>,
 }
 
 impl Leg {
@@ -160,6 +164,7 @@ impl Leg {
             sending: None,
             receiver: dtmf::Receiver::default(),
             digits: Vec::new(),
+            ear: None,
         }
     }
 
@@ -198,6 +203,10 @@ impl Leg {
                 // Nothing to send them with: whoever ordered this goes on.
                 None => self.tell(LegEvent::DigitsSent(play)),
             },
+            LegOrder::Listen(false) => self.ear = None,
+            LegOrder::Listen(true) => {
+                self.ear.get_or_insert_with(|| Box::new(Ear::new()));
+            }
             LegOrder::Close => {
                 self.lost = true;
                 if self.connected && self.rtc.close().is_ok() {
@@ -238,6 +247,9 @@ impl Leg {
         let mut digits = std::mem::take(&mut self.digits);
         self.receiver.tick(now, &mut digits);
         self.tell_digits(digits);
+        if let Some(voice) = self.ear.as_mut().and_then(|ear| ear.tick(now)) {
+            self.tell(LegEvent::Voice(voice));
+        }
         if self.connected && now.saturating_duration_since(self.last_valid) >= self.media_dead {
             self.lose(MediaFault::Silent);
         }
@@ -401,6 +413,10 @@ impl Leg {
             let mut digits = std::mem::take(&mut self.digits);
             self.receiver.packet(now, ssrc, packet.header.timestamp, &packet.payload, &mut digits);
             self.tell_digits(digits);
+        } else if packet.header.payload_type == self.opus_pt
+            && let Some(voice) = self.ear.as_mut().and_then(|ear| ear.packet(now, &packet.payload))
+        {
+            self.tell(LegEvent::Voice(voice));
         }
     }
 

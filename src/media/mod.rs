@@ -8,6 +8,7 @@
 mod agent;
 mod dtls;
 pub mod dtmf;
+mod ear;
 mod leg;
 mod pace;
 mod player;
@@ -33,7 +34,7 @@ use std::time::Duration;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
-use crate::call::machine::{MediaFact, PlayId};
+use crate::call::machine::{MediaFact, PlayId, Voice};
 use crate::clock::Clock;
 use crate::ffi::opus;
 use crate::ffi::sockets::interface_addresses;
@@ -60,6 +61,8 @@ pub enum LegEvent {
     DigitsSent(PlayId),
     /// The first packet of ours went out, silence included.
     FirstSent,
+    /// Told while [`LegHandle::listen`] is on.
+    Voice(Voice),
 }
 
 /// Where a leg's events go. Called on a shard thread: must not block.
@@ -384,6 +387,11 @@ impl LegHandle {
     /// the end; at once where the offer had no telephone-event.
     pub fn send_digits(&self, play: PlayId, digits: &str) {
         self.order(LegOrder::SendDigits(play, digits.to_owned()));
+    }
+
+    /// Tells where the peer's voice begins and ends, or no longer. Its sound is decoded meanwhile.
+    pub fn listen(&self, on: bool) {
+        self.order(LegOrder::Listen(on));
     }
 
     /// RTCP BYE, DTLS close, gone. No event follows.

@@ -315,7 +315,8 @@ impl World {
     fn media(&mut self, call: &mut Call, order: MediaOrder) {
         let Some(leg) = &mut call.leg else { return };
         match order {
-            MediaOrder::Begin => {}
+            // Nobody speaks in here.
+            MediaOrder::Begin | MediaOrder::Listen { .. } => {}
             MediaOrder::Open => leg.open = true,
             MediaOrder::Play { play, items } => {
                 let endless = items.iter().any(|item| item.repeat == Repeat::Endless);

@@ -395,7 +395,7 @@ impl World {
                     MediaOrder::Play { .. } | MediaOrder::SendDigits { .. } | MediaOrder::Open => {
                         must(seen.accepted, "makes a sound before it is answered");
                     }
-                    MediaOrder::Begin | MediaOrder::Stop { .. } => {}
+                    MediaOrder::Begin | MediaOrder::Stop { .. } | MediaOrder::Listen { .. } => {}
                 }
             }
             Output::Notify { .. } => must(seen.concluded == 0, "sends an action's callback after its end"),

@@ -12,7 +12,7 @@ use super::input::{FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
 use super::timers::Timer;
-use super::{FetchId, FetchKind, InstructionOutcome, Output, Params, PlayId};
+use super::{FetchId, FetchKind, InstructionOutcome, Output, Params, PlayId, Voice};
 use crate::model::{Digit, DocumentKind, HangupCause, Leg};
 use crate::xml::Document;
 use crate::xml::ast::{Element, ElementKind, Target};
@@ -117,7 +117,9 @@ impl Script {
             Input::PlayFailed { leg: Leg::A, play, item, reason } => self.play_failed(desk, play, item, &reason),
             Input::Digit { leg: Leg::A, digit } => self.digit(desk, gate, digit),
             Input::DigitsSent { leg: Leg::A, play } => self.digits_sent(desk, gate, play),
-            Input::Played { leg: Leg::B(_), .. }
+            Input::Voice { leg: Leg::A, what } => self.voice(desk, what),
+            Input::Voice { leg: Leg::B(_), .. }
+            | Input::Played { leg: Leg::B(_), .. }
             | Input::PlayFailed { leg: Leg::B(_), .. }
             | Input::Digit { leg: Leg::B(_), .. }
             | Input::DigitsSent { leg: Leg::B(_), .. }
@@ -140,7 +142,13 @@ impl Script {
                 desk.wish(Output::CancelFetch { fetch });
                 self.fetched(desk, gate, fetch, Err(FetchFailure::Timeout))
             }
-            (Timer::Wait, Running::Waiting) => self.done(desk, gate),
+            (Timer::Wait, Running::Waiting { quiet_ms: None }) => self.done(desk, gate),
+            (Timer::Wait | Timer::Silence, Running::Waiting { quiet_ms: Some(_) }) => {
+                element::stop_listening(desk);
+                let note = if timer == Timer::Silence { "silence" } else { "" };
+                self.end_place(desk, InstructionOutcome::Done, note);
+                self.walk(desk, gate)
+            }
             (Timer::InterDigit | Timer::Execution | Timer::StartInput, Running::Collecting(collection)) => {
                 let flow = collection.timed_out(desk, &mut self.keys);
                 self.collected(desk, gate, flow)
@@ -452,6 +460,13 @@ impl Script {
                 Step::Busy
             }
         }
+    }
+
+    fn voice(&mut self, desk: &mut Desk, what: Voice) -> Step {
+        if let Running::Waiting { quiet_ms: Some(quiet_ms) } = self.running {
+            element::heard(desk, quiet_ms, what);
+        }
+        Step::Busy
     }
 
     fn digits_sent(&mut self, desk: &mut Desk, gate: Gate, sent: PlayId) -> Step {

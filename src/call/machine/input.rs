@@ -31,6 +31,8 @@ pub enum Input {
     PlayFailed { leg: Leg, play: PlayId, item: u16, reason: String },
     /// A key counts: at its end packet (`meta-calling.md` §5.4).
     Digit { leg: Leg, digit: Digit },
+    /// The peer's voice, told while [`super::MediaOrder::Listen`] has somebody listen.
+    Voice { leg: Leg, what: Voice },
     /// Digits ordered by [`super::MediaOrder::SendDigits`] have gone out.
     DigitsSent { leg: Leg, play: PlayId },
     /// Meta's terminate webhook.
@@ -202,6 +204,16 @@ impl FetchFailure {
             Self::Invalid { .. } => "invalid",
         }
     }
+}
+
+/// A change of what is heard of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "voice", rename_all = "snake_case")]
+pub enum Voice {
+    /// The peer speaks.
+    Began,
+    /// The peer has said nothing for so long; shorter pauses are part of speech.
+    Ended { ago_ms: u64 },
 }
 
 /// A change of a leg's media path.

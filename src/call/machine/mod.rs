@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use input::{
     CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, MachineLimits, MediaFact,
-    MediaFault, Refusal, Termination,
+    MediaFault, Refusal, Termination, Voice,
 };
 pub use output::{
     CallState, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaOrder, Notice, NoticeKind, Output, Param,

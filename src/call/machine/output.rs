@@ -215,6 +215,8 @@ pub enum MediaOrder {
     Stop { play: PlayId },
     /// RFC 4733 towards the peer: `0-9 * #`, `w` 0.5 s, `W` 1 s. Ends in `Input::DigitsSent`.
     SendDigits { play: PlayId, digits: String },
+    /// Tell the peer's voice by `Input::Voice`, or no longer.
+    Listen { on: bool },
     /// RTCP BYE, DTLS close, gone.
     Close,
 }

@@ -143,6 +143,7 @@ impl Preparing {
             | Input::PlayStarted { .. }
             | Input::Played { .. }
             | Input::PlayFailed { .. }
+            | Input::Voice { .. }
             | Input::DigitsSent { .. }) => {
                 let step = self.script.take(desk, Gate::Ringing, fact);
                 self.after(desk, step)
@@ -167,7 +168,7 @@ impl Preparing {
                 self.reject(desk, cause)
             }
             Timer::ScheduledHangup => self.reject(desk, HangupCause::ScheduledHangup),
-            Timer::Fetch | Timer::Wait | Timer::InterDigit | Timer::Execution | Timer::StartInput => {
+            Timer::Fetch | Timer::Wait | Timer::Silence | Timer::InterDigit | Timer::Execution | Timer::StartInput => {
                 let step = self.script.fired(desk, Gate::Ringing, timer);
                 self.after(desk, step)
             }
@@ -233,6 +234,7 @@ impl Accepting {
             | Input::PlayStarted { .. }
             | Input::Played { .. }
             | Input::PlayFailed { .. }
+            | Input::Voice { .. }
             | Input::DigitsSent { .. }) => {
                 if self.ending.is_some() {
                     return State::Accepting(self);
@@ -256,7 +258,7 @@ impl Accepting {
                 self.end(desk, Ending::Ours(cause))
             }
             Timer::ScheduledHangup => self.end(desk, Ending::Ours(HangupCause::ScheduledHangup)),
-            Timer::Fetch | Timer::Wait | Timer::InterDigit | Timer::Execution | Timer::StartInput => {
+            Timer::Fetch | Timer::Wait | Timer::Silence | Timer::InterDigit | Timer::Execution | Timer::StartInput => {
                 let step = self.script.fired(desk, Gate::Answering, timer);
                 self.after(desk, step)
             }
@@ -356,6 +358,7 @@ impl Live {
             | Input::PlayStarted { .. }
             | Input::Played { .. }
             | Input::PlayFailed { .. }
+            | Input::Voice { .. }
             | Input::DigitsSent { .. }) => {
                 let step = self.script.take(desk, open_gate(desk), fact);
                 self.after(desk, step)
@@ -374,7 +377,7 @@ impl Live {
             }
             Timer::MaxCall => self.hang_up(desk, HangupCause::TimeLimit),
             Timer::ScheduledHangup => self.hang_up(desk, HangupCause::ScheduledHangup),
-            Timer::Fetch | Timer::Wait | Timer::InterDigit | Timer::Execution | Timer::StartInput => {
+            Timer::Fetch | Timer::Wait | Timer::Silence | Timer::InterDigit | Timer::Execution | Timer::StartInput => {
                 let step = self.script.fired(desk, open_gate(desk), timer);
                 self.after(desk, step)
             }
@@ -434,6 +437,7 @@ impl Closing {
             | Input::Played { .. }
             | Input::PlayFailed { .. }
             | Input::Digit { .. }
+            | Input::Voice { .. }
             | Input::DigitsSent { .. }
             | Input::Command { .. }
             | Input::Cut { .. }
@@ -460,6 +464,7 @@ impl Closing {
             | Timer::ScheduledHangup
             | Timer::Fetch
             | Timer::Wait
+            | Timer::Silence
             | Timer::InterDigit
             | Timer::Execution
             | Timer::StartInput => State::Closing(self),

@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Fetch,
     /// `<Wait>` is over.
     Wait,
+    /// It has been quiet for `minSilence` of a `<Wait silence="true">`.
+    Silence,
     /// Clock D of a collection: too long since the last digit (`plivo-xml.md` §5.5).
     InterDigit,
     /// Clock X: the collection has lasted long enough.

@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::{
     CallState, Command, Fetched, GraphOutcome, Input, InstructionOutcome, MediaFact, MediaFault, MediaOrder, Notice,
-    Output, Params, Sound, SoundItem, Summary,
+    Output, Params, Sound, SoundItem, Summary, Voice,
 };
 use crate::model::Leg;
 use crate::xml::ast::{Repeat, Speech, SpeechNode};
@@ -60,6 +60,10 @@ impl Display for Input {
             }
             Self::Digit { leg, digit } => write!(f, "digit {} {}", Shown(*leg), digit.as_char()),
             Self::DigitsSent { leg, play } => write!(f, "digits-sent {} {}", Shown(*leg), play.0),
+            Self::Voice { leg, what: Voice::Began } => write!(f, "voice {} began", Shown(*leg)),
+            Self::Voice { leg, what: Voice::Ended { ago_ms } } => {
+                write!(f, "voice {} ended {ago_ms} ms ago", Shown(*leg))
+            }
             Self::Terminated { termination } => {
                 write!(f, "terminated {}", termination.status.as_deref().unwrap_or("without a status"))
             }
@@ -159,6 +163,7 @@ impl Display for MediaOrder {
             }
             Self::Stop { play } => write!(f, "stop {}", play.0),
             Self::SendDigits { play, digits } => write!(f, "send-digits {} {digits}", play.0),
+            Self::Listen { on } => f.write_str(if *on { "listen" } else { "listen-no-more" }),
             Self::Close => f.write_str("close"),
         }
     }

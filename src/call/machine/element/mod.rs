@@ -16,6 +16,7 @@ mod speak;
 mod wait;
 
 pub(super) use collect::{Collected, Collection, Rules};
+pub(super) use wait::{heard, stop_listening};
 
 use super::desk::{Desk, Place};
 use super::document::Gate;
@@ -33,8 +34,8 @@ pub(super) enum Running {
     Fetching { fetch: FetchId, kind: FetchKind },
     /// A `Speak` or `Play`; with why, if it could not be had.
     Playing { play: PlayId, failed: Option<String> },
-    /// `Timer::Wait`.
-    Waiting,
+    /// `Timer::Wait`; with how much silence ends it early, if some does.
+    Waiting { quiet_ms: Option<u64> },
     /// Keys.
     Collecting(Box<Collection>),
     /// Tones going out.

@@ -9,7 +9,7 @@ use crate::call::log;
 use crate::call::machine::{
     CallSetup, CallState, CallTime, Command, FetchFailure, FetchId, FetchKind, Fetched, FirstFault, GraphAction,
     GraphOutcome, Input, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder, Output, PlayId, Refusal,
-    Termination,
+    Termination, Voice,
 };
 use crate::call::replay::replay;
 use crate::model::{HangupCause, Leg};
@@ -18,7 +18,7 @@ use crate::xml::Document;
 const DOCUMENTS: [&str; 10] = [
     "<Response><Speak>Hello</Speak></Response>",
     "<Response/>",
-    "<Response><Wait length='3'/><Speak loop='0'>Hello</Speak></Response>",
+    "<Response><Wait length='3' silence='true' minSilence='1000'/><Speak loop='0'>Hello</Speak></Response>",
     "<Response><GetInput action='https://a.example.com/x' numDigits='2' retries='3'><Speak>Keys</Speak></GetInput></Response>",
     "<Response><GetDigits action='https://a.example.com/x' validDigits='12' retries='2' log='false' playBeep='true' \
      invalidDigitsSound='https://a.example.com/no.wav'><Play>https://a.example.com/p.wav</Play></GetDigits>\
@@ -42,6 +42,7 @@ enum Pick {
     PlayFailed,
     Digit(char),
     DigitsSent(u8),
+    Voice(Option<u8>),
     Terminated,
     Hangup,
     Cut,
@@ -60,6 +61,7 @@ fn pick() -> impl Strategy<Value = Pick> {
         2 => Just(Pick::PlayFailed),
         10 => prop::sample::select(vec!['0', '1', '2', '9', '#', '*', 'A']).prop_map(Pick::Digit),
         2 => (0..2u8).prop_map(Pick::DigitsSent),
+        2 => prop::option::of(0..9u8).prop_map(Pick::Voice),
         1 => Just(Pick::Terminated),
         1 => Just(Pick::Hangup),
         1 => Just(Pick::Cut),
@@ -180,6 +182,10 @@ impl Watch {
             }
             Pick::Digit(key) => digit(*key),
             Pick::DigitsSent(by) => Input::DigitsSent { leg: Leg::A, play: PlayId(back(self.play, *by)) },
+            Pick::Voice(None) => Input::Voice { leg: Leg::A, what: Voice::Began },
+            Pick::Voice(Some(ago)) => {
+                Input::Voice { leg: Leg::A, what: Voice::Ended { ago_ms: 300 * u64::from(*ago) } }
+            }
             Pick::Terminated => Input::Terminated { termination: Termination::default() },
             Pick::Hangup => Input::Command { command: Command::Hangup },
             Pick::Cut => Input::Cut { cause: HangupCause::Drained },
@@ -236,7 +242,7 @@ impl Watch {
                     }
                     MediaOrder::Close => self.closed = true,
                     MediaOrder::Open => assert!(self.accept_sent && self.accepted),
-                    MediaOrder::Begin | MediaOrder::Stop { .. } => {}
+                    MediaOrder::Begin | MediaOrder::Stop { .. } | MediaOrder::Listen { .. } => {}
                 }
             }
             Output::Concluded { summary } => {

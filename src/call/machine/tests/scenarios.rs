@@ -33,7 +33,7 @@ use super::{digit, setup, url};
 use crate::call::log;
 use crate::call::machine::{
     CallSetup, CallTime, Command, FetchFailure, FetchId, Fetched, FirstFault, GraphAction, GraphOutcome, Input,
-    Machine, MediaFact, MediaFault, MediaOrder, Output, PlayId, Refusal, Termination,
+    Machine, MediaFact, MediaFault, MediaOrder, Output, PlayId, Refusal, Termination, Voice,
 };
 use crate::call::replay;
 use crate::model::{HangupCause, Leg, Method};
@@ -271,6 +271,10 @@ impl Run<'_> {
                 Input::PlayFailed { leg, play, item, reason: why.join(" ") }
             }
             ["digit", "A", key] => digit(key.chars().next().expect("a key")),
+            ["voice", "A", "began"] => Input::Voice { leg, what: Voice::Began },
+            ["voice", "A", "ended", ago_ms, "ms", "ago"] => {
+                Input::Voice { leg, what: Voice::Ended { ago_ms: ago_ms.parse().expect("milliseconds") } }
+            }
             ["digits-sent", "A"] => Input::DigitsSent { leg, play },
             ["terminated", status] => Input::Terminated {
                 termination: Termination {
