@@ -37,6 +37,8 @@ pub struct NoticeJob {
     pub retries: u32,
     /// Since when its 24 hours run.
     pub age: Duration,
+    /// Told what each request takes.
+    pub hops: Hops,
 }
 
 /// What became of a callback, for now or for good.
@@ -146,7 +148,7 @@ impl Inner {
             accept: "*/*",
             want: Want::Nothing,
             trace: job.call.into(),
-            hops: &Hops::new(),
+            hops: &job.hops,
             clock: &self.clock,
         };
         let tried = question.ask(&self.egress, &self.dice, &settings, job.attempts).await;

@@ -395,6 +395,7 @@ fn notice(event: u128, kind: NoticeKind, url: impl Into<String>) -> NoticeJob {
         event_id: Uuid::from_u128(event),
         attempts: 0,
         retries: 0,
+        hops: Hops::new(),
         age: Duration::ZERO,
     }
 }

@@ -15,8 +15,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::log;
+use super::trace::{Request, Trace, since as us_since};
 use crate::admission::Directory;
-use crate::answer::{Delivery, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
+use crate::answer::{Delivery, Hops, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
 use crate::clock::Clock;
 use crate::model::{AuthId, Timestamp};
 use crate::store::{Callback, Settled, Settlement, Store, StoreError, Written};
@@ -208,6 +210,8 @@ impl Inner {
     /// One stage of a callback, written down.
     async fn deliver(&self, callback: Callback, place: Place, keys: Option<SigningKeys>) {
         let Callback { id, new, since, attempts, retries } = callback;
+        let (call, kind, hops) = (new.call, new.notice.kind, Hops::new());
+        let (began, begun) = (self.clock.wall(), self.clock.now());
         let failed = |why: &str| Delivery { attempts, outcome: NoticeOutcome::Failed { why: why.to_owned() } };
         let delivery = match keys.or_else(|| self.keys(&new.account, &new.main_account)) {
             None => failed("its account is not there any more: nothing to sign it with"),
@@ -221,11 +225,24 @@ impl Inner {
                     attempts,
                     retries,
                     age,
+                    hops: hops.clone(),
                 };
                 let delivery = AssertUnwindSafe(self.notifier.deliver(&job)).catch_unwind().await;
                 delivery.unwrap_or_else(|_| failed("a fault of ours ended the attempt"))
             }
         };
+        let now = self.clock.now();
+        let line = log::trace_line(&Trace::Callback {
+            kind: kind.as_str().to_owned(),
+            began,
+            took_us: us_since(begun, now),
+            attempts: delivery.attempts,
+            outcome: delivery.outcome.as_str().to_owned(),
+            tries: hops.so_far().iter().map(|hop| Request::of(hop, begun, now)).collect(),
+        });
+        if let Ok(line) = line {
+            self.store.event_log().append_late(call, line.trim_end().to_owned());
+        }
         let at = self.clock.steady();
         let (outcome, last) = match delivery.outcome {
             NoticeOutcome::Delivered { status } => (Settled::Delivered, status.to_string()),

@@ -20,7 +20,7 @@ use super::machine::{
 };
 use super::services::Services;
 use super::step::{Step, Stepper};
-use super::trace::{Journal, Trace};
+use super::trace::{Journal, Request, Trace};
 use super::{farewell, record};
 use crate::admission::{NumberEntry, Slot, Starting};
 use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
@@ -555,7 +555,7 @@ impl Drop for TracedFetch {
             kind: self.kind,
             from_us: journal.us(self.from),
             to_us: journal.us(now),
-            tries: self.hops.so_far().iter().map(|hop| journal.request(hop, now)).collect(),
+            tries: self.hops.so_far().iter().map(|hop| Request::of(hop, journal.zero(), now)).collect(),
             parse_us: self.parse.and_then(|took| i64::try_from(took.as_micros()).ok()),
         });
     }

@@ -48,20 +48,17 @@ pub enum Trace {
     },
     /// The first packet of ours went out, silence included.
     FirstSent { at_us: i64 },
-    /// A callback was asked about, once.
+    /// A callback went out, or one of its retries.
     Callback {
         kind: String,
-        /// When the attempts began.
+        /// When it was its turn; times of `tries` count from here.
         began: Timestamp,
         took_us: i64,
         /// Attempts made so far, these included.
         attempts: u32,
         /// `delivered`, `retry`, `failed`.
         outcome: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        status: Option<u16>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        span: Option<SpanId>,
+        tries: Vec<Request>,
     },
     /// What a later version writes.
     #[serde(other)]
@@ -156,11 +153,12 @@ impl Journal {
 
     /// Microseconds since the call's zero.
     pub(super) fn us(&self, at: Instant) -> i64 {
-        let micros = |d: std::time::Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
-        match at.checked_duration_since(self.0.zero) {
-            Some(after) => micros(after),
-            None => -micros(self.0.zero.saturating_duration_since(at)),
-        }
+        since(self.0.zero, at)
+    }
+
+    /// The call's zero.
+    pub(super) fn zero(&self) -> Instant {
+        self.0.zero
     }
 
     /// No more facts will come; what is still under way may add to the trace.
@@ -177,21 +175,33 @@ impl Journal {
             end: t.how.into(),
         }
     }
+}
 
-    /// A request to a customer, as a line has it; `now` is the end of one that was broken off.
-    pub(super) fn request(&self, hop: &Hop, now: Instant) -> Request {
+impl Request {
+    /// As a line has it, times since `zero`; `now` is the end of one that was broken off.
+    pub(super) fn of(hop: &Hop, zero: Instant, now: Instant) -> Self {
+        let us = |at| since(zero, at);
         let (to, how) = hop.ended.unwrap_or((now, Err("cut")));
-        Request {
+        Self {
             attempt: hop.attempt,
             span: hop.span,
-            from_us: self.us(hop.begun),
-            looked_up_us: hop.dialled.map(|(looked_up, _)| self.us(looked_up)),
-            connected_us: hop.dialled.map(|(_, connected)| self.us(connected)),
-            ready_us: hop.ready.map(|at| self.us(at)),
-            head_us: hop.answered.map(|at| self.us(at)),
-            to_us: self.us(to),
+            from_us: us(hop.begun),
+            looked_up_us: hop.dialled.map(|(looked_up, _)| us(looked_up)),
+            connected_us: hop.dialled.map(|(_, connected)| us(connected)),
+            ready_us: hop.ready.map(us),
+            head_us: hop.answered.map(us),
+            to_us: us(to),
             end: how.into(),
         }
+    }
+}
+
+/// Microseconds from `zero` to `at`; negative where that lies before.
+pub(super) fn since(zero: Instant, at: Instant) -> i64 {
+    let micros = |d: std::time::Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
+    match at.checked_duration_since(zero) {
+        Some(after) => micros(after),
+        None => -micros(zero.saturating_duration_since(at)),
     }
 }
 

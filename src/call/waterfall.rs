@@ -108,6 +108,38 @@ impl Bar {
         }
     }
 
+    /// Requests to a customer's URL as its parts; their times count from `zero`.
+    fn requests(&mut self, tries: &[Request], zero: i64) {
+        let at = |us: i64| us.saturating_add(zero);
+        for (number, t) in tries.iter().enumerate() {
+            let (from, to) = (at(t.from_us), at(t.to_us));
+            if tries.len() > 1 {
+                let (note, failed) = verdict(Some(&t.end), 1, "");
+                let name = format!("request {}", number + 1);
+                self.parts.push(Self::new(self.what, name, from, Some(to)).noted(note, failed));
+            }
+            let (looked_up, connected) = (t.looked_up_us.map(at), t.connected_us.map(at));
+            if let Some(looked_up) = looked_up {
+                self.part("look-up", from, looked_up);
+                self.part("connect", looked_up, connected.unwrap_or(looked_up));
+            }
+            let ready = t.ready_us.map(at);
+            if let (Some(connected), Some(ready)) = (connected, ready) {
+                // TLS, where the URL is an https one.
+                self.part("handshake", connected, ready);
+            }
+            let asked = ready.or(connected).or(looked_up).unwrap_or(from);
+            match t.head_us.map(at) {
+                Some(head) => {
+                    self.part("first byte", asked, head);
+                    self.part("body", head, to);
+                }
+                None if ready.is_some() => self.part("no answer", asked, to),
+                None => self.part("no connection", asked, to),
+            }
+        }
+    }
+
     /// Microseconds it took, if it came to its end.
     pub fn took_us(&self) -> Option<i64> {
         self.to_us.map(|to| to.saturating_sub(self.from_us))
@@ -405,17 +437,20 @@ impl Drawing {
             Trace::FirstSent { at_us } => {
                 self.add(Bar::moment(What::Media, "first packet out", at_us));
             }
-            Trace::Callback { kind, began, took_us, attempts, outcome, status, .. } => {
+            Trace::Callback { kind, began, took_us, attempts, outcome, tries } => {
                 // Wall-clock time against the call's own: good enough for what may come hours later.
                 let zero = self.fall.started.map_or(began.micros(), Timestamp::micros);
                 let from = began.micros().saturating_sub(zero);
-                let mut note = status.map_or(outcome.clone(), |status| format!("{status} {outcome}"));
-                if attempts > 1 {
-                    note = format!("{note}, attempt {attempts}");
+                let status = tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
+                let again = if attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
+                let to = from.saturating_add(took_us);
+                let mut bar = Bar::new(What::Customer, format!("callback {kind}"), from, Some(to))
+                    .noted(format!("{status}{outcome}{again}"), outcome != "delivered");
+                if let Some(first) = tries.first() {
+                    bar.part("waits for its host", from, from.saturating_add(first.from_us));
                 }
-                let bar =
-                    Bar::new(What::Customer, format!("callback {kind}"), from, Some(from.saturating_add(took_us)));
-                self.add(bar.noted(note, outcome != "delivered"));
+                bar.requests(&tries, from);
+                self.add(bar);
             }
             Trace::Unknown => {}
         }
@@ -451,31 +486,7 @@ fn graph_bar(action: GraphAction, from_us: i64, to_us: i64, tries: &[GraphTry]) 
 fn fetch_bar(kind: FetchKind, from_us: i64, to_us: i64, tries: &[Request], parse_us: Option<i64>) -> Bar {
     let mut bar = Bar::new(What::Customer, fetch_name(kind), from_us, Some(to_us));
     (bar.note, bar.failed) = verdict(tries.last().map(|t| &t.end), tries.len(), "not sent");
-    for (number, t) in tries.iter().enumerate() {
-        if tries.len() > 1 {
-            let (note, failed) = verdict(Some(&t.end), 1, "");
-            let name = format!("request {}", number + 1);
-            bar.parts.push(Bar::new(What::Customer, name, t.from_us, Some(t.to_us)).noted(note, failed));
-        }
-        let dialled = t.connected_us.or(t.looked_up_us);
-        if let Some(looked_up) = t.looked_up_us {
-            bar.part("look-up", t.from_us, looked_up);
-            bar.part("connect", looked_up, t.connected_us.unwrap_or(looked_up));
-        }
-        if let (Some(connected), Some(ready)) = (t.connected_us, t.ready_us) {
-            // TLS, where the URL is an https one.
-            bar.part("handshake", connected, ready);
-        }
-        let asked = t.ready_us.or(dialled).unwrap_or(t.from_us);
-        match t.head_us {
-            Some(head) => {
-                bar.part("first byte", asked, head);
-                bar.part("body", head, t.to_us);
-            }
-            None if t.ready_us.is_some() => bar.part("no answer", asked, t.to_us),
-            None => bar.part("no connection", asked, t.to_us),
-        }
-    }
+    bar.requests(tries, 0);
     if let Some(took) = parse_us {
         let end = tries.last().map_or(from_us, |t| t.to_us);
         bar.part("parse", end, end.saturating_add(took));

@@ -88,6 +88,9 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
     }
     assert!(store.call_concluded(begun.clone(), ended.clone()).await.unwrap());
     assert!(!store.call_concluded(begun.clone(), end(5, 7)).await.unwrap(), "a second end changes nothing");
+    store.event_log().append_late(uuid(1), "first".to_owned());
+    store.event_log().append_late(uuid(1), "second".to_owned());
+    store.event_log().append_late(uuid(9), "of no log".to_owned());
     store.close().await;
     assert!(matches!(store.call_concluded(begun.clone(), end(5, 7)).await, Err(StoreError::Closed)));
 
@@ -100,7 +103,10 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
 
     let first = store.events(&scope, uuid(1), None, 1_000).await.unwrap();
     let rest = store.events(&scope, uuid(1), Some(999), 1_000).await.unwrap();
-    assert_eq!((first.len(), rest.len(), rest[0].clone()), (1_000, 200, (1_000, "{\"seq\":1000}".to_owned())));
+    assert_eq!((first.len(), rest.len(), rest[0].clone()), (1_000, 202, (1_000, "{\"seq\":1000}".to_owned())));
+    let late = [(1_000_000, "first".to_owned()), (1_000_001, "second".to_owned())];
+    assert_eq!(rest[200..], late, "behind all that the call's own task may still write");
+    assert!(store.events(&scope, uuid(9), None, 10).await.unwrap().is_empty());
     assert!(store.events(&Scope::of(OTHER.into()), uuid(1), None, 10).await.unwrap().is_empty());
 
     store.forget_events(secs(62));

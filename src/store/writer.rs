@@ -27,6 +27,8 @@ const BATCH: usize = 500;
 const GATHER: Duration = Duration::from_millis(20);
 /// Between two tries of a batch.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
+const LATE_SEQ: i64 = 1_000_000;
 /// Longest wait of a reader for what is being written.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Tries of each batch once the store is being closed.
@@ -64,6 +66,11 @@ enum Write {
     Born(Box<Birth>),
     Answered(CallUuid, Timestamp),
     Alive(String, Timestamp),
+    /// A line behind all that the call's own task writes.
+    Late {
+        call: CallUuid,
+        line: String,
+    },
     Line {
         call: CallUuid,
         seq: u64,
@@ -118,6 +125,14 @@ impl EventLog {
             metrics::counter!(names::EVENT_LOG_REFUSED_TOTAL).increment(1);
         }
         taken
+    }
+
+    /// Adds a line to the log of a call that may be over, behind all that its own task writes. Returns at once; if the
+    /// queue is full, the line is refused and counted.
+    pub fn append_late(&self, call: CallUuid, line: String) {
+        if self.queue.try_send(Write::Late { call, line }).is_err() {
+            metrics::counter!(names::EVENT_LOG_REFUSED_TOTAL).increment(1);
+        }
     }
 
     /// Queues what nobody waits for; a full queue refuses it and counts that: `false`.
@@ -300,6 +315,7 @@ impl Writer {
                 | Write::Answered(..)
                 | Write::Alive(..)
                 | Write::Line { .. }
+                | Write::Late { .. }
                 | Write::Farewell(..)
                 | Write::FarewellsDue(_)
                 | Write::Forget(_) => {}
@@ -328,7 +344,7 @@ impl Writer {
 
 async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
     let mut found = Vec::new();
-    let mut lines = Vec::new();
+    let (mut lines, mut late) = (Vec::new(), Vec::new());
     for write in batch {
         match write {
             Write::Started(start) => calls::insert(to, start, None).await?,
@@ -339,6 +355,7 @@ async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Fou
             Write::Answered(call, at) => calls::answered(to, *call, *at).await?,
             Write::Alive(node_id, at) => calls::alive(to, node_id, *at).await?,
             Write::Line { call, seq, line } => lines.push((call, seq, line)),
+            Write::Late { call, line } => late.push((call, line)),
             Write::Concluded(conclusion, _) => found.push(Found::Concluded(conclude(to, conclusion).await?)),
             Write::Callback(new, _) => found.push(Found::Callback(callbacks::insert(to, new).await?)),
             Write::Settle(settlement, _) => found.push(Found::Settle(callbacks::settle(to, settlement).await?)),
@@ -360,7 +377,13 @@ async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Fou
         });
         insert.push(" ON CONFLICT (call_uuid, seq) DO NOTHING");
         // As many shapes of it as batches can be long: none is worth keeping.
-        insert.build().persistent(false).execute(to).await?;
+        insert.build().persistent(false).execute(&mut *to).await?;
+    }
+    for (call, line) in late {
+        // Nothing is added to a log that has been forgotten.
+        let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, max($2, max(seq) + 1), $3 \
+            FROM call_events WHERE call_uuid = $1 HAVING count(*) > 0";
+        sqlx::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(line).execute(&mut *to).await?;
     }
     Ok(found)
 }

@@ -20,6 +20,20 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// The call's log once it tells of the hangup callback, which comes after the call.
+async fn until_callback(node: &Node, uuid: &str, mut log: String) -> String {
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..500 {
+        if log.contains("{\"trace\":\"callback\"") {
+            return log;
+        }
+        every.tick().await;
+        let url = format!("{}/api/v1/calls/{uuid}/events", node.public);
+        log = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.text();
+    }
+    panic!("no callback after 10 s in {log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_call_shows_what_was_slow() {
     let app = App::start().await;
@@ -54,6 +68,7 @@ async fn a_slow_call_shows_what_was_slow() {
     let log = http::send("GET", &format!("{}/api/v1/calls/{uuid}/events", node.public), &[("x-api-key", API_KEY)], "")
         .await
         .text();
+    let log = until_callback(&node, &uuid, log).await;
     let head: Value = serde_json::from_str(log.lines().next().expect("a head")).expect("JSON");
     assert_eq!(head["trace_id"], trace_id.as_str());
     let span = parents[0].split('-').nth(2).expect("a span");
@@ -80,6 +95,7 @@ async fn a_slow_call_shows_what_was_slow() {
         }
         assert!(out.contains("went into first byte of fetch answer"), "{out}");
         assert!(out.contains("✗ 503") && out.contains("caller_hangup"), "{out}");
+        assert!(out.contains("callback hangup") && out.contains("200 delivered"), "{out}");
         assert!(!out.contains('\u{1b}') && !out.contains("919412341234"), "{out}");
 
         let listed = offhook(&[&["calls", "list", "--json"], way.as_slice()].concat()).await;
