@@ -81,9 +81,9 @@ impl Source {
         };
         let archive = Archive::open(&file).await.map_err(|e| match e {
             StoreError::Open { .. } => Exit::failed(format_args!(
-                "{e}\nname the folder with --data-dir, the configuration with --config, or a node with --node"
+                "could not {e}\nname the folder with --data-dir, the configuration with --config, or a node with --node"
             )),
-            other => Exit::failed(other),
+            other => could_not(other),
         })?;
         Ok(Self::File { file, archive })
     }
@@ -110,7 +110,7 @@ impl Source {
     pub(super) async fn latest(&self, limit: u32) -> Result<Vec<Listed>, Exit> {
         match self {
             Self::File { archive, .. } => {
-                let calls = archive.latest(limit).await.map_err(Exit::failed)?;
+                let calls = archive.latest(limit).await.map_err(could_not)?;
                 Ok(calls.iter().map(Listed::of).collect())
             }
             Self::Node { base, .. } => {
@@ -135,7 +135,7 @@ impl Source {
         };
         match self {
             Self::File { archive, .. } => {
-                let lines = archive.events(call).await.map_err(Exit::failed)?.ok_or_else(unknown)?;
+                let lines = archive.events(call).await.map_err(could_not)?.ok_or_else(unknown)?;
                 Ok(lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect())
             }
             Self::Node { .. } => {
@@ -171,6 +171,10 @@ impl Source {
             status => Err(Exit::failed(format_args!("{base} answered {status}"))),
         }
     }
+}
+
+fn could_not(error: StoreError) -> Exit {
+    Exit::failed(format_args!("could not {error}"))
 }
 
 impl Listed {
