@@ -1,4 +1,5 @@
 //! The `offhook` program: hands its arguments to [`offhook::cli`] and leaves with the exit code.
+#![forbid(unsafe_code)]
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

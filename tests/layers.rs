@@ -38,6 +38,56 @@ const NEIGHBOURS: &[(&str, &str)] = &[
 /// The simulator is outside the node: it meets it over HTTP and UDP, and shares only words and tools with it.
 const SIM_MAY: &[&str] = &["model", "meta", "media", "media::prompt", "ffi", "clock", "observe"];
 
+/// Who has a client for HTTP or connects: customers' servers, Graph, the operator's own speech endpoint, the stand-in.
+const CLIENTS: &[&str] = &["egress/", "meta/graph.rs", "speech/openai.rs", "sim/"];
+
+#[test]
+fn r17_nobody_else_goes_out() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&src, &mut files);
+    let signs = [
+        "client::legacy",
+        "hyper::client",
+        "HttpsConnectorBuilder",
+        "TcpStream::connect",
+        "TcpSocket::",
+        "lookup_host",
+    ];
+    for file in files {
+        let inside = file.strip_prefix(&src).expect("a file of src").to_string_lossy().into_owned();
+        let is_test = inside.ends_with("tests.rs") || inside.contains("/tests/");
+        if is_test || CLIENTS.iter().any(|room| inside.starts_with(room)) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a readable file");
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for sign in signs {
+            assert!(!text.contains(sign), "src/{inside}: {sign}; {CLIENTS:?} go out, the others ask them");
+        }
+    }
+}
+
+#[test]
+fn r26_every_room_but_ffi_forbids_unsafe_code() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let lib = fs::read_to_string(src.join("lib.rs")).expect("lib.rs");
+    let mut forbidden = false;
+    for line in lib.lines() {
+        forbidden |= line == "#[forbid(unsafe_code)]";
+        if let Some(room) = line.strip_prefix("pub mod ") {
+            assert_eq!(forbidden, room != "ffi;", "{room}");
+            forbidden = false;
+        }
+    }
+    let mut files = Vec::new();
+    collect(&src, &mut files);
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a readable file");
+        assert!(!text.contains("allow(unsafe_code") || file.ends_with("ffi/mod.rs"), "{}", file.display());
+    }
+}
+
 #[test]
 fn imports_point_downwards() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

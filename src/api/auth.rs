@@ -141,6 +141,7 @@ struct Keyed<K: Hash + Eq + Clone> {
 
 impl Default for Guard {
     fn default() -> Self {
+        #[allow(clippy::expect_used, reason = "of constants")]
         let per = |n: NonZeroU32, time: Duration| {
             Quota::with_period(time / n.get()).expect("a period above 0").allow_burst(n)
         };

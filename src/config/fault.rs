@@ -103,13 +103,14 @@ const EXCERPT: usize = 140;
 /// Line and column of a span, and its line to show with the columns of the mark.
 fn excerpt(text: &str, span: Range<usize>, unparsed: bool) -> (usize, usize, (String, Range<usize>)) {
     let start = floor(text, span.start);
-    let line_start = text[..start].rfind('\n').map_or(0, |i| i + 1);
-    let line_end = text[start..].find('\n').map_or(text.len(), |i| start + i);
+    let part = |range: Range<usize>| text.get(range).unwrap_or_default();
+    let line_start = part(0..start).rfind('\n').map_or(0, |i| i + 1);
+    let line_end = part(start..text.len()).find('\n').map_or(text.len(), |i| start + i);
     let end = floor(text, span.end).clamp(start, line_end);
-    let number = text[..line_start].matches('\n').count() + 1;
-    let column = text[line_start..start].chars().count() + 1;
+    let number = part(0..line_start).matches('\n').count() + 1;
+    let column = part(line_start..start).chars().count() + 1;
 
-    let line = text[line_start..line_end].trim_end_matches('\r');
+    let line = part(line_start..line_end).trim_end_matches('\r');
     let mark = start - line_start..(end - line_start).min(line.len()).max(start - line_start);
     (number, column, masked(line, mark, unparsed))
 }
@@ -162,14 +163,14 @@ fn masked(line: &str, mark: Range<usize>, unparsed: bool) -> (String, Range<usiz
 }
 
 /// From which byte on a line is not shown whatever it is: the value of a key that sounds like a secret, a table
-/// (secrets have that form), a URL with somebody's name in it, or a line
-/// that is neither a key nor a header, such as one of a text over several lines.
+/// (secrets have that form), a URL with somebody's name in it, or a line that is neither a key nor a header, such as
+/// one of a text over several lines.
 fn hidden_from(line: &str, unparsed: bool) -> usize {
     if unparsed {
         // A slip of the pen can hide that a key is a secret's, or make a key of a secret.
         let header = line.trim_start().starts_with('[');
         return match line.find(['=', '"', '\'']) {
-            Some(at) if header || line[at..].starts_with('=') => at,
+            Some(at) if header || line.get(at..).is_some_and(|rest| rest.starts_with('=')) => at,
             None if header => line.len(),
             _ => 0,
         };
@@ -180,11 +181,11 @@ fn hidden_from(line: &str, unparsed: bool) -> usize {
     let (key, value) = line.split_at(equals);
     let key = key.to_lowercase();
     let secretive = ["secret", "token", "password", "key"].iter().any(|word| key.contains(word));
+    let said = value.trim_start_matches('=').trim_start();
+    let table = said.starts_with('{');
     // An `@`: what stands before it in a URL may be a password.
-    let table = value[1..].trim_start().starts_with('{');
     if secretive || table || value.contains('@') || value.contains("\"\"\"") || value.contains("'''") {
-        let gap = value.len() - value[1..].trim_start().len();
-        return equals + gap;
+        return line.len() - said.len();
     }
     line.len()
 }

@@ -122,7 +122,8 @@ fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
     let file = std::fs::File::open(path)?;
-    if file.take(bytes_max + 1).read_to_string(&mut text)? as u64 > bytes_max {
+    let read = file.take(bytes_max.saturating_add(1)).read_to_string(&mut text)?;
+    if u64::try_from(read).is_ok_and(|read| read > bytes_max) {
         return Err(std::io::Error::other(format!("it is longer than {bytes_max} bytes")));
     }
     Ok(text)

@@ -116,6 +116,7 @@ pub struct Meta {
 }
 
 impl Meta {
+    #[allow(clippy::expect_used, reason = "a constant")]
     pub(super) fn with(app_secret: Secret, verify_token: Secret) -> Self {
         Self {
             graph_url: Url::parse("https://graph.facebook.com/v23.0").expect("a URL"),

@@ -33,6 +33,7 @@ pub trait Resolve: Send + Sync + 'static {
 pub struct SystemResolver;
 
 impl Resolve for SystemResolver {
+    #[allow(clippy::disallowed_methods, reason = "this is egress: its addresses are checked")]
     fn lookup(&self, name: &str) -> Lookup {
         let name = name.to_owned();
         Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.map(|a| a.ip()).collect()) })

@@ -91,6 +91,7 @@ impl Ports {
 
     /// A port for a leg whose peer offered these addresses: of the least loaded shard that has one on which none of
     /// them is in use, else a new one, else the first all the same.
+    #[allow(clippy::expect_used, reason = "an id is of an open port; when a call begins, never for a packet")]
     pub(super) fn take(&mut self, leg: LegId, peers: Vec<SocketAddr>) -> Port {
         let collides = |id: PortId| peers.iter().any(|p| self.taken.get(p).is_some_and(|ids| ids.contains(&id)));
         let free = self

@@ -33,11 +33,11 @@ impl TryFrom<char> for Digit {
     type Error = String;
     fn try_from(c: char) -> Result<Self, String> {
         let event = match c {
-            '0'..='9' => c as u32 - '0' as u32,
+            '0'..='9' => u32::from(c) - u32::from('0'),
             '*' => 10,
             '#' => 11,
-            'A'..='D' => c as u32 - 'A' as u32 + 12,
-            'a'..='d' => c as u32 - 'a' as u32 + 12,
+            'A'..='D' => u32::from(c) - u32::from('A') + 12,
+            'a'..='d' => u32::from(c) - u32::from('a') + 12,
             other => return Err(format!("{other:?} is not a key: 0-9, *, #, A-D")),
         };
         u8::try_from(event).map(Self).map_err(|e| e.to_string())

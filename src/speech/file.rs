@@ -51,11 +51,11 @@ pub(super) fn decode(file: &Bytes, maker: &mut FrameMaker) -> Result<(), FileErr
         Kind::Wav => wav(&file, maker)?,
         Kind::Mp3(at) => {
             let reader = MpaReader::try_new(stream(file.slice(at..)), FormatOptions::default());
-            packets("MP3", reader.map(|r| Box::new(r) as Box<dyn FormatReader>), maker)?;
+            packets("MP3", reader.map(|r| -> Box<dyn FormatReader> { Box::new(r) }), maker)?;
         }
         Kind::Ogg => {
             let reader = OggReader::try_new(stream(file), FormatOptions::default());
-            packets("Ogg", reader.map(|r| Box::new(r) as Box<dyn FormatReader>), maker)?;
+            packets("Ogg", reader.map(|r| -> Box<dyn FormatReader> { Box::new(r) }), maker)?;
         }
     }
     if maker.frames() == before { Err(FileError::Silent) } else { Ok(()) }
@@ -208,7 +208,10 @@ impl PacketDecoder {
     fn new(parameters: &AudioCodecParameters, delay: u32) -> Result<Self, String> {
         if parameters.codec == CODEC_ID_OPUS {
             // The pre-skip counts at 48 kHz, we decode at 16.
-            return Ok(Self::Opus { decoder: Decoder::new(Rate::Hz16000), skip: delay as usize / 3 });
+            return Ok(Self::Opus {
+                decoder: Decoder::new(Rate::Hz16000),
+                skip: usize::try_from(delay / 3).unwrap_or_default(),
+            });
         }
         let decoder = symphonia::default::get_codecs()
             .make_audio_decoder(parameters, &AudioDecoderOptions::default())
@@ -231,8 +234,8 @@ impl PacketDecoder {
                 let (rate, channels) = (sound.spec().rate(), sound.spec().channels().count());
                 let mut samples: Vec<f32> = Vec::new();
                 sound.copy_to_vec_interleaved(&mut samples);
-                // `as` saturates: what is over full scale is cut.
-                let mono = |frame: &[f32]| (frame.iter().sum::<f32>() / channels as f32 * 32_767.0) as i16;
+                let share = 32_767.0 / f32::from(u16::try_from(channels).unwrap_or(u16::MAX).max(1));
+                let mono = |frame: &[f32]| super::cut_to_i16(frame.iter().sum::<f32>() * share);
                 pcm.extend(samples.chunks_exact(channels.max(1)).map(mono));
                 Some(rate)
             }

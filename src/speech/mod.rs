@@ -9,6 +9,7 @@ pub mod builtin;
 mod cache;
 pub mod config;
 pub mod espeak;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
 mod file;
 mod frames;
 pub mod helper;
@@ -21,7 +22,14 @@ mod resample;
 mod say_as;
 pub mod script;
 mod voices;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
 mod wav;
+
+/// A sample; what is over full scale is cut, what is no number is silence.
+#[allow(clippy::as_conversions, reason = "`as` does just that")]
+fn cut_to_i16(sample: f32) -> i16 {
+    sample as i16
+}
 
 /// The languages that speak with nothing installed (BCP 47).
 pub fn embedded_languages() -> impl Iterator<Item = &'static str> {

@@ -101,14 +101,18 @@ impl WavReader {
                     };
                 }
                 State::FormatBody(length) => {
-                    let Some(body) = self.take(&mut bytes, padded(length) as usize) else { return Ok(()) };
+                    let Some(body) = self.take(&mut bytes, usize::try_from(padded(length)).unwrap_or(usize::MAX))
+                    else {
+                        return Ok(());
+                    };
                     self.format = Some(Format::of(&body)?);
                     self.state = State::Chunk;
                 }
                 State::Skip(left) => {
-                    let skipped = left.min(bytes.len() as u64);
-                    bytes = bytes.get(skipped as usize..).unwrap_or_default();
-                    self.state = if skipped == left { State::Chunk } else { State::Skip(left - skipped) };
+                    let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                    bytes = bytes.get(skipped..).unwrap_or_default();
+                    let left = left.saturating_sub(count(skipped));
+                    self.state = if left == 0 { State::Chunk } else { State::Skip(left) };
                     if bytes.is_empty() {
                         return Ok(());
                     }
@@ -118,7 +122,7 @@ impl WavReader {
                     let now = bytes.get(..bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
                     let now = now.unwrap_or_default();
                     self.samples(now, out);
-                    self.came += now.len() as u64;
+                    self.came += count(now.len());
                     if Some(self.came) == said {
                         self.state = State::Over;
                     }
@@ -138,7 +142,7 @@ impl WavReader {
     pub(super) fn seconds(&self) -> Option<u64> {
         let format = self.format?;
         match self.state {
-            State::Data(Some(said)) => Some(said / format.frame_bytes() as u64 / u64::from(format.rate)),
+            State::Data(Some(said)) => Some(said / count(format.frame_bytes()) / u64::from(format.rate)),
             _ => None,
         }
     }
@@ -224,7 +228,7 @@ impl Format {
         let mut samples = frame.chunks_exact(self.sample_bytes()).map(|sample| i32::from(self.coding.sample(sample)));
         let sum: i32 = samples.by_ref().sum();
         // At most two samples: the mean of two i16 is one.
-        (if self.channels == 2 { sum / 2 } else { sum }) as i16
+        i16::try_from(if self.channels == 2 { sum / 2 } else { sum }).unwrap_or_default()
     }
 }
 
@@ -237,8 +241,7 @@ impl Coding {
             (Self::Pcm16, &[a, b]) | (Self::Pcm24, &[_, a, b]) | (Self::Pcm32, &[_, _, a, b]) => {
                 i16::from_le_bytes([a, b])
             }
-            // `as` saturates, and takes NaN for 0.
-            (Self::Float32, &[a, b, c, d]) => (f32::from_le_bytes([a, b, c, d]) * 32_767.0) as i16,
+            (Self::Float32, &[a, b, c, d]) => super::cut_to_i16(f32::from_le_bytes([a, b, c, d]) * 32_767.0),
             _ => 0,
         }
     }
@@ -277,6 +280,11 @@ fn le32(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Chunks of odd length have a padding byte.
+/// A length in memory as one of a file.
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 fn padded(length: u32) -> u64 {
     u64::from(length) + u64::from(length & 1)
 }

@@ -68,6 +68,7 @@ impl Seen {
         shard.until.remove(&key);
     }
 
+    #[allow(clippy::indexing_slicing, reason = "the remainder is below the number of places")]
     fn shard(&self, key: &impl Hash) -> (MutexGuard<'_, Shard>, u128) {
         let (low, high) = (self.hashers.0.hash_one(key), self.hashers.1.hash_one(key));
         let place = usize::from(low.to_le_bytes()[0]) % SHARDS;

@@ -137,8 +137,8 @@ impl Drop for Room<'_> {
 
 /// The body, counted while it is read, whatever length it claims.
 async fn read<B: Body>(mut body: Pin<&mut B>, room: &mut Room<'_>) -> Result<Vec<u8>, Unread> {
-    let claimed = body.size_hint().lower();
-    if claimed > BODY_MAX as u64 {
+    let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if claimed > BODY_MAX {
         return Err(Unread::TooLarge);
     }
     let mut read = Vec::new();

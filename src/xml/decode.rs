@@ -88,7 +88,7 @@ fn on_line_one(at: Position) -> Position {
 
 /// Where a slice of `whole` begins in it.
 fn offset_in(whole: &[u8], part: &[u8]) -> usize {
-    (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize).min(whole.len())
+    part.as_ptr().addr().saturating_sub(whole.as_ptr().addr()).min(whole.len())
 }
 
 /// The `encoding` of an XML declaration in any ASCII-compatible encoding. A declaration that is not well-formed

@@ -488,12 +488,12 @@ fn word_list(value: &str, words: &[&'static str]) -> Checked {
 }
 
 /// `250ms`, `1.5s`: milliseconds.
+#[allow(clippy::as_conversions, reason = "it saturates: any length beyond the allowed is as good as any other")]
 pub(super) fn break_millis(value: &str) -> Option<u32> {
     let (number, unit) = match value.strip_suffix("ms") {
         Some(number) => (number, 1.0),
         None => (value.strip_suffix('s')?, 1_000.0),
     };
-    // Any length beyond the allowed is as good as any other: the cast saturates.
     is_decimal(number).then(|| number.parse::<f64>().ok()).flatten().map(|n| (n * unit).round() as u32)
 }
 
