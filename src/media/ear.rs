@@ -46,7 +46,8 @@ impl Ear {
         self.decoder.decode(Some(packet), false, &mut self.pcm).ok()?;
         for frame in self.pcm.chunks(Rate::Hz16000.frame()) {
             let power: f32 = frame.iter().map(|s| f32::from(*s) / 32_768.0).map(|s| s * s).sum();
-            let level = (power / frame.len().max(1) as f32).sqrt();
+            let samples = u16::try_from(frame.len()).unwrap_or(u16::MAX).max(1);
+            let level = (power / f32::from(samples)).sqrt();
             let loud = level > VOICE_MIN.max(self.floor * ABOVE_FLOOR);
             self.floor = (self.floor * FLOOR_RISE).min(level.max(FLOOR_MIN));
             self.loud = (self.loud << 1 | u32::from(loud)) & WINDOW;

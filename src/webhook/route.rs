@@ -158,7 +158,7 @@ const CONNECT_AGE_MAX: i64 = 60;
 const CONNECT_AHEAD_MAX: i64 = 300;
 
 /// For so long after a call began its connect may come again and not be `stale`.
-pub const CONNECT_AGAIN: Duration = Duration::from_secs((CONNECT_AGE_MAX + CONNECT_AHEAD_MAX) as u64);
+pub const CONNECT_AGAIN: Duration = Duration::from_secs((CONNECT_AGE_MAX + CONNECT_AHEAD_MAX).unsigned_abs());
 
 impl<C: Calls> Door<C> {
     /// A door in front of `calls` and `gate`.
