@@ -29,7 +29,7 @@ use crate::media::{LegEvent, LegHandle, PlayItem};
 use crate::meta::ActionRequest;
 use crate::model::{CallUuid, HangupCause, Leg, Method, Wacid};
 use crate::observe::names;
-use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback};
+use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback, StoreError};
 use crate::xml::ast::DocUrl;
 
 /// Facts waiting for one call. A call sees a few a second; a full mailbox is a fault, counted and logged.
@@ -470,6 +470,7 @@ impl Shell {
         let work = async move {
             match written.await {
                 Ok(written) => outbox.send(written, keys),
+                Err(error @ StoreError::Journalled) => debug!(%error, "could not hand a callback on"),
                 Err(error) => tracing::error!(%error, "could not write a callback"),
             }
         };

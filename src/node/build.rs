@@ -29,7 +29,7 @@ use crate::model::Timestamp;
 use crate::observe::{self, Health, Metrics};
 use crate::speech::config::SpeechConfig;
 use crate::speech::library::Library;
-use crate::store::Store;
+use crate::store::{Store, StoreOptions};
 use crate::webhook::{self, CallKey, Door, DoorConfig};
 
 /// T_media_dead (`meta-calling.md` §7).
@@ -65,7 +65,9 @@ impl Node {
 
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let dice = Dice::system();
-        let store = Store::open(&config.store.file, health.clone()).await?;
+        let store =
+            Store::open_with(&config.store.file, StoreOptions::with_journal_in(&config.store.data_dir), health.clone())
+                .await?;
         let directory = directory(&config)?;
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
         let media = media(&config, &clock)?;

@@ -2,18 +2,23 @@
 //! `model` types; the tenant is a typed argument of every one that an API can reach (R16).
 //!
 //! Everything is written by one task (`writer`) from a bounded queue, in batches, so that nothing on a call's way
-//! waits for the disk and a store that is stuck loses nothing that still fits the queue. Reading has connections of
+//! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
 //! its own. Calls that are up live in `call::registry`, not here.
 
 mod archive;
 mod backup;
+mod batch;
 mod callbacks;
 mod calls;
+mod entry;
+mod file;
+mod journal;
 mod version;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
@@ -27,6 +32,8 @@ pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, F
 pub use version::By;
 pub use writer::{Concluded, Conclusion, EventLog};
 
+use self::file::StoreFile;
+use self::writer::Begin;
 use crate::call::machine::CallSetup;
 use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::{Health, names};
@@ -69,6 +76,9 @@ pub enum StoreError {
     Unreadable { what: &'static str, detail: String },
     #[error("write: the store is closed")]
     Closed,
+    /// Not lost: it goes on once the store has it.
+    #[error("hand it on now: it waits in the journal until the store takes what is written again")]
+    Journalled,
 }
 
 /// Counts and names a failed statement.
@@ -117,6 +127,33 @@ impl Scope {
     }
 }
 
+/// What can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Store,
+    Journal,
+}
+
+/// Asked before each try to write; `true`: it fails. For tests.
+pub type Fail = Arc<dyn Fn(Part) -> bool + Send + Sync>;
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// The folder of the journal (`store.data_dir`).
+    pub journal: PathBuf,
+    /// How long a statement waits for another process's lock.
+    pub busy: Duration,
+    pub fail: Option<Fail>,
+}
+
+impl StoreOptions {
+    /// The usual ones, with the journal in this folder.
+    pub fn with_journal_in(folder: impl Into<PathBuf>) -> Self {
+        Self { journal: folder.into(), busy: BUSY, fail: None }
+    }
+}
+
 /// The store; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -130,12 +167,21 @@ const BUSY: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
 
 impl Store {
-    /// Opens or makes the file, brings its schema up to date, and starts the writer, which ends with
-    /// [`Store::close`]. `health` is told while writing fails.
+    /// [`Store::open_with`] with the usual options, and the journal in the file's folder.
     ///
     /// # Errors
-    /// The file can't be opened, or was written by a newer version.
+    /// The same.
     pub async fn open(file: &Path, health: Health) -> Result<Self, StoreError> {
+        let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::open_with(file, StoreOptions::with_journal_in(folder), health).await
+    }
+
+    /// Opens or makes the file, brings its schema up to date, takes in what an earlier process left in the journal, and
+    /// starts the writer, which ends with [`Store::close`]. `health` is told while nothing can be written anywhere.
+    ///
+    /// # Errors
+    /// The file can't be opened, or was written by a newer version; the journal can't be taken in.
+    pub async fn open_with(file: &Path, with: StoreOptions, health: Health) -> Result<Self, StoreError> {
         prepare(file).map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
         let connect = |source| StoreError::Connect { file: file.to_owned(), source };
         let options = SqliteConnectOptions::from_str("sqlite:")
@@ -143,7 +189,7 @@ impl Store {
             .filename(file)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY)
+            .busy_timeout(with.busy)
             // A batch is a long statement; what fails is logged by who asked for it.
             .disable_statement_logging();
         let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(connect)?;
@@ -154,7 +200,11 @@ impl Store {
             .connect_with(options.read_only(true))
             .await
             .map_err(connect)?;
-        Ok(Self { read, log: EventLog::start(write, health) })
+        let opened = StoreFile::opened(file.to_owned());
+        let opened = opened.map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
+        let StoreOptions { journal, busy, fail } = with;
+        let log = EventLog::start(Begin { pool: write, file: opened, health, journal, busy, fail }).await?;
+        Ok(Self { read, log })
     }
 
     /// Notes an admitted call without what its end could be told from. Returns at once; [`Store::conclude`] makes good
@@ -181,8 +231,8 @@ impl Store {
     }
 
     /// The end of a call: closes its record and puts what reports it into the outbox, in one transaction, once, synced
-    /// to the disk. A call that has its end keeps it, and nothing is written. Queued when this returns; the future
-    /// waits while the store is stuck.
+    /// to the disk. A call that has its end keeps it, and nothing is written. Queued when this returns. Where the
+    /// journal takes it, its callbacks go out when the store has them; the future waits while nothing takes it.
     ///
     /// # Errors
     /// The store was closed meanwhile.
@@ -205,7 +255,7 @@ impl Store {
     /// Puts a callback into the outbox; it may be sent once this is done. Queued when this returns.
     ///
     /// # Errors
-    /// The store was closed meanwhile.
+    /// The store was closed meanwhile; or the journal has the callback, and it goes out when the store has it.
     pub fn notify(
         &self,
         callback: NewCallback,
@@ -353,5 +403,7 @@ fn prepare(file: &Path) -> std::io::Result<()> {
     std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file).map(drop)
 }
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;

@@ -1,20 +1,26 @@
 //! The one task that writes: a bounded queue, batches of at most 500 or 20 ms, one transaction each.
 //!
-//! A batch that fails is tried again, at most five times a second, until it goes in: the queue behind it holds what
-//! it can, refuses lines past that and counts them (R10, R11). A batch with a call's end is synced to the disk before
-//! anybody is told. SQLite's side of it: one connection, so nobody else holds the write lock.
+//! What the store does not take goes to the journal, and the store is tried five times a second until it does again:
+//! then the journal is taken in, in order, each entry once (R11). Where the journal can't be written either, the batch
+//! waits, the queue behind it holds what it can and refuses the rest, and `health` says so. A batch with a call's end is
+//! synced to the disk before anybody is told. SQLite's side of it: one connection, so nobody else holds the write lock.
 
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection as _, QueryBuilder, Sqlite, SqlitePool};
+use sqlx::{Sqlite, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::callbacks::{self, NewCallback, Settlement, Written};
-use super::calls::{self, Beginnings, CallEnd, CallStart, Farewell};
-use super::{StoreError, failed};
+use super::batch::{take_in, write_batch};
+use super::callbacks::{NewCallback, Settlement, Written};
+use super::calls::{CallEnd, CallStart, Farewell};
+use super::entry::Entry;
+use super::file::StoreFile;
+use super::journal::Journal;
+use super::{Fail, Part, StoreError, failed};
 use crate::call::machine::CallSetup;
 use crate::model::{CallUuid, Timestamp};
 use crate::observe::{Health, names};
@@ -27,12 +33,14 @@ const BATCH: usize = 500;
 const GATHER: Duration = Duration::from_millis(20);
 /// Between two tries of a batch.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
-const LATE_SEQ: i64 = 1_000_000;
+/// How long a statement waits for another process's lock while the journal takes what comes, or the store is closed.
+const IMPATIENT: Duration = Duration::from_millis(100);
+/// Tries between two syncs of the journal: a second.
+const SYNC_EVERY: u32 = 5;
 /// Longest wait of a reader for what is being written.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Tries of each batch once the store is being closed.
-const LAST_TRIES: u32 = 10;
+const LAST_TRIES: u32 = 3;
 
 /// The end of a call with all that reports it: one transaction (R3).
 #[derive(Clone, Debug, PartialEq)]
@@ -55,13 +63,14 @@ pub struct Concluded {
 /// A call that began: what its row holds from now on.
 #[derive(Clone, Debug)]
 pub(super) struct Birth {
-    start: CallStart,
+    pub(super) start: CallStart,
     /// JSON.
-    setup: String,
-    born: Timestamp,
+    pub(super) setup: String,
+    pub(super) born: Timestamp,
 }
 
-enum Write {
+/// What is to be written. Who waits for a callback's row is told `None` where the journal has it.
+pub(super) enum Write {
     Started(Box<CallStart>),
     Born(Box<Birth>),
     Answered(CallUuid, Timestamp),
@@ -77,7 +86,7 @@ enum Write {
         line: String,
     },
     Concluded(Box<Conclusion>, oneshot::Sender<Concluded>),
-    Callback(Box<NewCallback>, oneshot::Sender<Written>),
+    Callback(Box<NewCallback>, oneshot::Sender<Option<Written>>),
     Settle(Box<Settlement>, oneshot::Sender<bool>),
     Farewell(CallUuid, Option<Timestamp>),
     FarewellsDue(String),
@@ -87,7 +96,7 @@ enum Write {
 }
 
 /// What a write found, for those who wait for it.
-enum Found {
+pub(super) enum Found {
     Concluded(Concluded),
     Callback(Written),
     Settle(bool),
@@ -95,7 +104,7 @@ enum Found {
 
 impl Write {
     /// What must be on the disk before anybody hears of it (R11); the rest may be lost with the power.
-    fn is_synced(&self) -> bool {
+    pub(super) fn is_synced(&self) -> bool {
         matches!(self, Self::Concluded(..) | Self::Callback(..))
     }
 }
@@ -109,12 +118,15 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    pub(super) fn start(pool: SqlitePool, health: Health) -> Self {
+    /// Takes in what an earlier process left in the journal, then starts the task that writes.
+    pub(super) async fn start(begin: Begin) -> Result<Self, StoreError> {
         let (queue, writes) = mpsc::channel(QUEUE);
         let (closing, task) = (CancellationToken::new(), TaskTracker::new());
-        task.spawn(run(Writer { pool, health, closing: closing.clone() }, writes));
+        let mut writer = Writer::new(begin, closing.clone());
+        writer.take_in_what_was_left().await?;
+        task.spawn(run(writer, writes));
         task.close();
-        Self { queue, closing, task }
+        Ok(Self { queue, closing, task })
     }
 
     /// Adds a line (JSON, without its end) to a call's log. Returns at once; if the queue is full, the line is refused
@@ -202,7 +214,8 @@ impl EventLog {
         callback: NewCallback,
     ) -> impl Future<Output = Result<Written, StoreError>> + Send + 'static + use<> {
         let (tell, told) = oneshot::channel();
-        self.ask(Write::Callback(Box::new(callback), tell), told)
+        let asked = self.ask(Write::Callback(Box::new(callback), tell), told);
+        async move { asked.await?.ok_or(StoreError::Journalled) }
     }
 
     pub(super) fn settle(
@@ -233,17 +246,44 @@ impl EventLog {
     }
 }
 
-struct Writer {
-    pool: SqlitePool,
-    health: Health,
-    closing: CancellationToken,
+/// What a writer is begun with.
+pub(super) struct Begin {
+    pub(super) pool: SqlitePool,
+    pub(super) file: StoreFile,
+    pub(super) health: Health,
+    /// The journal's folder.
+    pub(super) journal: std::path::PathBuf,
+    /// The pool's own busy timeout.
+    pub(super) busy: Duration,
+    pub(super) fail: Option<Fail>,
 }
 
-async fn run(writer: Writer, mut writes: mpsc::Receiver<Write>) {
+struct Writer {
+    begin: Begin,
+    closing: CancellationToken,
+    /// None while it can't be had.
+    journal: Option<Journal>,
+    /// The store does not take what is written: the journal does.
+    broken: bool,
+    /// The busy timeout of the pool's connection.
+    patience: Duration,
+    /// What is of use to the store only, and to this process: it waits for it in memory. At most one for each callback
+    /// that is being delivered.
+    deferred: Vec<Write>,
+    since_sync: u32,
+}
+
+async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut again = tokio::time::interval(PAUSE);
+    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let first = tokio::select! {
             biased;
+            _ = again.tick(), if writer.broken => {
+                writer.recover().await;
+                continue;
+            }
             first = writes.recv() => first,
             () = writer.closing.cancelled() => {
                 writes.close();
@@ -263,20 +303,50 @@ async fn run(writer: Writer, mut writes: mpsc::Receiver<Write>) {
         writer.write(&mut batch).await;
         batch.clear();
     }
-    writer.pool.close().await;
+    writer.close().await;
 }
 
 impl Writer {
-    /// Writes the batch, whatever it takes; gives up only while the store is being closed.
-    async fn write(&self, batch: &mut Vec<Write>) {
-        let mut last_tries = LAST_TRIES;
-        let found = loop {
+    fn new(begin: Begin, closing: CancellationToken) -> Self {
+        let patience = begin.busy;
+        Self { begin, closing, journal: None, broken: false, patience, deferred: Vec::new(), since_sync: 0 }
+    }
+
+    /// At the start. Without a journal it goes on: there may be one when it is needed.
+    async fn take_in_what_was_left(&mut self) -> Result<(), StoreError> {
+        match self.with_journal(|_| Ok(())).await {
+            Ok(()) => {
+                let replayed = self.replay().await.map_err(failed("take in what the journal holds"))?;
+                if replayed > 0 {
+                    tracing::warn!(entries = replayed, "the store has taken in what the journal held");
+                }
+            }
+            Err(e) => tracing::warn!(error = %e, "there is no journal: a store that fails will lose what it refuses"),
+        }
+        Ok(())
+    }
+
+    /// Writes the batch, to the store or to the journal; gives up only while the store is being closed.
+    async fn write(&mut self, batch: &mut Vec<Write>) {
+        if !self.broken {
             match self.transaction(batch).await {
-                Ok(found) => break found,
+                Ok(found) => return answer(batch, found),
+                Err(e) => self.refused(e),
+            }
+        }
+        let mut last_tries = LAST_TRIES;
+        loop {
+            match self.spill(batch).await {
+                Ok(()) => {
+                    self.begin.health.store_broken(false);
+                    return;
+                }
                 Err(e) => {
-                    let e = failed("write call records")(e);
-                    tracing::warn!(error = %e, writes = batch.len(), "trying again");
-                    self.health.store_broken(true);
+                    metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+                    if !self.begin.health.is_store_broken() {
+                        tracing::error!(error = %e, "calls can be neither stored nor journalled; no more are taken");
+                    }
+                    self.begin.health.store_broken(true);
                 }
             }
             if self.closing.is_cancelled() {
@@ -287,29 +357,57 @@ impl Writer {
                 }
             }
             tokio::time::sleep(PAUSE).await;
-        };
-        self.health.store_broken(false);
-        let mut found = found.into_iter();
+            if self.recover().await {
+                match self.transaction(batch).await {
+                    Ok(found) => return answer(batch, found),
+                    Err(e) => self.refused(e),
+                }
+            }
+        }
+    }
+
+    /// The store did not take something.
+    fn refused(&mut self, e: sqlx::Error) {
+        let e = failed("write call records")(e);
+        if self.broken {
+            tracing::debug!(error = %e, "the store still takes nothing");
+        } else {
+            tracing::warn!(error = %e, "the journal takes what the store does not");
+        }
+        self.broken = true;
+    }
+
+    /// Puts the batch into the journal, and tells who waits for it.
+    async fn spill(&mut self, batch: &mut Vec<Write>) -> std::io::Result<()> {
+        if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Journal)) {
+            return Err(std::io::Error::other("made to fail"));
+        }
+        let room_for_lines = self.journal.as_ref().is_none_or(Journal::has_room_for_lines);
+        let mut left_out = 0;
+        let mut entries = Vec::with_capacity(batch.len());
+        for write in batch.iter() {
+            if matches!(write, Write::Line { .. } | Write::Late { .. }) && !room_for_lines {
+                left_out += 1;
+            } else if let Some(entry) = Entry::of(write) {
+                // Words and numbers: there is nothing in it that JSON could not say.
+                entries.push(serde_json::to_string(&entry).unwrap_or_default());
+            }
+        }
+        self.with_journal(move |journal| journal.append(&entries)).await?;
+        metrics::counter!(names::EVENT_LOG_REFUSED_TOTAL).increment(left_out);
         for write in batch.drain(..) {
             match write {
                 Write::Concluded(_, tell) => {
-                    if let Some(Found::Concluded(concluded)) = found.next() {
-                        let _ = tell.send(concluded);
-                    }
+                    // Its callbacks go out when the store has their rows.
+                    let _ = tell.send(Concluded { changed: true, callbacks: Vec::new() });
                 }
                 Write::Callback(_, tell) => {
-                    if let Some(Found::Callback(written)) = found.next() {
-                        let _ = tell.send(written);
-                    }
-                }
-                Write::Settle(_, tell) => {
-                    if let Some(Found::Settle(more)) = found.next() {
-                        let _ = tell.send(more);
-                    }
+                    let _ = tell.send(None);
                 }
                 Write::Settled(tell) => {
                     let _ = tell.send(());
                 }
+                Write::Settle(..) | Write::FarewellsDue(_) => self.deferred.push(write),
                 Write::Started(_)
                 | Write::Born(_)
                 | Write::Answered(..)
@@ -317,86 +415,198 @@ impl Writer {
                 | Write::Line { .. }
                 | Write::Late { .. }
                 | Write::Farewell(..)
-                | Write::FarewellsDue(_)
                 | Write::Forget(_) => {}
             }
         }
+        Ok(())
+    }
+
+    /// Tries the store once: whether it takes everything again. Syncs the journal now and then.
+    async fn recover(&mut self) -> bool {
+        self.since_sync += 1;
+        if self.since_sync >= SYNC_EVERY {
+            self.since_sync = 0;
+            if let Err(e) = self.with_journal(Journal::sync).await {
+                tracing::warn!(error = %e, "could not sync the journal");
+            }
+        }
+        let recovered = async {
+            let replayed = self.replay().await?;
+            let mut deferred = std::mem::take(&mut self.deferred);
+            match self.transaction(&deferred).await {
+                Ok(found) => answer(&mut deferred, found),
+                Err(e) => {
+                    self.deferred = deferred;
+                    return Err(e);
+                }
+            }
+            Ok(replayed)
+        };
+        match recovered.await {
+            Ok(replayed) => {
+                tracing::warn!(
+                    entries = replayed,
+                    "the store takes what is written again, and has what the journal held"
+                );
+                self.broken = false;
+                self.begin.health.store_broken(false);
+                true
+            }
+            Err(e) => {
+                self.refused(e);
+                false
+            }
+        }
+    }
+
+    /// Takes the journal into the store, in order, each entry once, and empties it; how many entries.
+    async fn replay(&mut self) -> Result<u64, sqlx::Error> {
+        let state = self.with_journal(|journal| Ok((journal.id(), journal.begin(), journal.is_empty()))).await;
+        let Ok((id, mut at, false)) = state else { return Ok(0) };
+        let done = "SELECT replayed FROM store_journals WHERE journal = $1";
+        let connection = self.connection().await?;
+        let query = sqlx::query_scalar(done).bind(id.to_string());
+        let done: Option<i64> = self.kept(connection, async |to| query.fetch_optional(to).await).await?;
+        let done = done.and_then(|done| u64::try_from(done).ok()).unwrap_or_default();
+        let (mut seen, mut replayed) = (0, 0);
+        loop {
+            let chunk = self.with_journal(move |journal| journal.read(at, BATCH)).await.map_err(sqlx::Error::Io)?;
+            if chunk.entries.is_empty() {
+                break;
+            }
+            at = chunk.next;
+            let mut writes = Vec::with_capacity(chunk.entries.len());
+            for entry in chunk.entries {
+                seen += 1;
+                if seen <= done {
+                    continue;
+                }
+                match entry.and_then(|text| serde_json::from_str::<Entry>(&text).ok()) {
+                    Some(entry) => writes.push(entry.into_write()),
+                    None => {
+                        metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+                        tracing::error!(entry = seen, "an entry of the journal can't be read; it is passed over");
+                    }
+                }
+            }
+            replayed += u64::try_from(writes.len()).unwrap_or_default();
+            let connection = self.connection().await?;
+            self.kept(connection, async |to| take_in(to, id, &writes, seen).await).await?;
+        }
+        self.with_journal(Journal::clear).await.map_err(sqlx::Error::Io)?;
+        let connection = self.connection().await?;
+        let forget = "DELETE FROM store_journals";
+        self.kept(connection, async |to| sqlx::query(forget).execute(to).await.map(drop)).await?;
+        Ok(replayed)
+    }
+
+    /// Does something with the journal, away from the runtime's threads: a disk that fails may take its time.
+    async fn with_journal<T: Send + 'static>(
+        &mut self,
+        act: impl FnOnce(&mut Journal) -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<T> {
+        let (journal, folder) = (self.journal.take(), self.begin.journal.clone());
+        let acted = tokio::task::spawn_blocking(move || {
+            let mut journal = match journal.map_or_else(|| Journal::open(&folder), Ok) {
+                Ok(journal) => journal,
+                Err(e) => return (None, Err(e)),
+            };
+            let done = act(&mut journal);
+            (Some(journal), done)
+        });
+        let (journal, done) = acted.await.map_err(std::io::Error::other)?;
+        self.journal = journal;
+        done
+    }
+
+    /// The store's connection, as patient as it may be now.
+    async fn connection(&mut self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+        if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Store)) {
+            return Err(sqlx::Error::Io(std::io::Error::other("made to fail")));
+        }
+        self.begin.file.check(&self.begin.pool).await?;
+        let mut connection = self.begin.pool.acquire().await?;
+        let wanted =
+            if self.broken || self.closing.is_cancelled() { IMPATIENT.min(self.begin.busy) } else { self.begin.busy };
+        if self.patience != wanted {
+            let set = format!("PRAGMA busy_timeout = {}", wanted.as_millis());
+            sqlx::query(sqlx::AssertSqlSafe(set)).execute(&mut *connection).await?;
+            self.patience = wanted;
+        }
+        Ok(connection)
     }
 
     /// One transaction; what each write found that somebody waits for, in order.
-    async fn transaction(&self, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
-        let mut connection = self.pool.acquire().await?;
-        // Terminal records and the outbox are synced (R11). It can't be changed inside a transaction; left on after a failure, it
-        // does no harm.
-        let sync = batch.iter().any(Write::is_synced);
-        if sync {
-            sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await?;
+    async fn transaction(&mut self, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
         }
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        let found = write_all(&mut transaction, batch).await?;
-        transaction.commit().await?;
-        if sync {
-            sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
+        let connection = self.connection().await?;
+        self.kept(connection, async |to| write_batch(to, batch).await).await
+    }
+
+    /// Gives the connection back to the pool if all went well, and up if not: SQLite ends a transaction that finds the
+    /// disk full by itself, and the connection does not know; and the file may be another one by the next time.
+    async fn kept<T>(
+        &mut self,
+        mut connection: PoolConnection<Sqlite>,
+        act: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let done = act(&mut connection).await;
+        if done.is_err() {
+            let _ = connection.close().await;
+            self.patience = self.begin.busy;
         }
-        Ok(found)
+        done
+    }
+
+    /// The last try, once nobody writes any more.
+    async fn close(mut self) {
+        if self.broken && !self.recover().await {
+            let kept = self.with_journal(|journal| journal.sync().map(|()| journal.bytes())).await;
+            match kept {
+                Ok(bytes) => {
+                    tracing::warn!(bytes, "what the store did not take waits in the journal for the next start")
+                }
+                Err(e) => tracing::error!(error = %e, "could not sync the journal"),
+            }
+        }
+        self.begin.pool.close().await;
     }
 }
 
-async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
-    let mut found = Vec::new();
-    let (mut lines, mut late) = (Vec::new(), Vec::new());
-    for write in batch {
+/// Tells who waits what the store found.
+fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
+    let mut found = found.into_iter();
+    for write in batch.drain(..) {
         match write {
-            Write::Started(start) => calls::insert(to, start, None).await?,
-            Write::Born(birth) => {
-                let beginnings = Beginnings { setup: &birth.setup, born: birth.born };
-                calls::insert(to, &birth.start, Some(beginnings)).await?;
+            Write::Concluded(_, tell) => {
+                if let Some(Found::Concluded(concluded)) = found.next() {
+                    let _ = tell.send(concluded);
+                }
             }
-            Write::Answered(call, at) => calls::answered(to, *call, *at).await?,
-            Write::Alive(node_id, at) => calls::alive(to, node_id, *at).await?,
-            Write::Line { call, seq, line } => lines.push((call, seq, line)),
-            Write::Late { call, line } => late.push((call, line)),
-            Write::Concluded(conclusion, _) => found.push(Found::Concluded(conclude(to, conclusion).await?)),
-            Write::Callback(new, _) => found.push(Found::Callback(callbacks::insert(to, new).await?)),
-            Write::Settle(settlement, _) => found.push(Found::Settle(callbacks::settle(to, settlement).await?)),
-            Write::Farewell(call, again) => calls::farewell(to, *call, *again).await?,
-            Write::FarewellsDue(node_id) => calls::farewells_due(to, node_id).await?,
-            Write::Forget(ended_before) => {
-                let delete = "DELETE FROM call_events WHERE call_uuid IN \
-                    (SELECT call_uuid FROM calls WHERE ended_us < $1)";
-                sqlx::query(delete).bind(ended_before.micros()).execute(&mut *to).await?;
-                callbacks::forget(to, *ended_before).await?;
+            Write::Callback(_, tell) => {
+                if let Some(Found::Callback(written)) = found.next() {
+                    let _ = tell.send(Some(written));
+                }
             }
-            Write::Settled(_) => {}
+            Write::Settle(_, tell) => {
+                if let Some(Found::Settle(more)) = found.next() {
+                    let _ = tell.send(more);
+                }
+            }
+            Write::Settled(tell) => {
+                let _ = tell.send(());
+            }
+            Write::Started(_)
+            | Write::Born(_)
+            | Write::Answered(..)
+            | Write::Alive(..)
+            | Write::Line { .. }
+            | Write::Late { .. }
+            | Write::Farewell(..)
+            | Write::FarewellsDue(_)
+            | Write::Forget(_) => {}
         }
     }
-    if !lines.is_empty() {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO call_events (call_uuid, seq, line) ");
-        insert.push_values(lines, |mut row, (call, seq, line)| {
-            row.push_bind(call.to_string()).push_bind(i64::try_from(*seq).unwrap_or(i64::MAX)).push_bind(line);
-        });
-        insert.push(" ON CONFLICT (call_uuid, seq) DO NOTHING");
-        // As many shapes of it as batches can be long: none is worth keeping.
-        insert.build().persistent(false).execute(&mut *to).await?;
-    }
-    for (call, line) in late {
-        // Nothing is added to a log that has been forgotten.
-        let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, max($2, max(seq) + 1), $3 \
-            FROM call_events WHERE call_uuid = $1 HAVING count(*) > 0";
-        sqlx::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(line).execute(&mut *to).await?;
-    }
-    Ok(found)
-}
-
-/// Closes the record and puts what reports it into the outbox; neither, where the call had its end before.
-async fn conclude(to: &mut SqliteConnection, c: &Conclusion) -> Result<Concluded, sqlx::Error> {
-    calls::insert(to, &c.start, None).await?;
-    let mut concluded =
-        Concluded { changed: calls::close(to, c.start.call, &c.end, c.farewell).await?, ..Default::default() };
-    if concluded.changed {
-        for callback in &c.callbacks {
-            concluded.callbacks.push(callbacks::insert(to, callback).await?);
-        }
-    }
-    Ok(concluded)
 }

@@ -65,6 +65,44 @@ async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn r11_calls_go_on_while_another_has_the_store_locked() {
+    let app = App::start().await;
+    app.xml("/answer", r#"<Response><Wait length="60"/></Response>"#).xml("/hangup", "");
+    let graph = Graph::start().await;
+    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
+    wanted.hangup_url = app.url("/hangup");
+    let mut node = Node::start(&wanted).await;
+    let offer = silent_offer();
+    let before = connect(&node, &offer).await;
+    graph.wait(&before, "pre_accept").await;
+    let mut other = sqlite(&node.dir.path().join("offhook.db")).await;
+    sqlx::query("PRAGMA busy_timeout = 20000").execute(&mut other).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    terminate(&node, &before).await;
+    let meanwhile = connect(&node, &offer).await;
+    graph.wait(&meanwhile, "pre_accept").await;
+    // The busy timeout is five seconds.
+    while node.metric("offhook_store_journal_bytes", &[]).await == 0.0 {
+        tokio::task::yield_now().await;
+    }
+    terminate(&node, &meanwhile).await;
+    let late = connect(&node, &offer).await;
+    graph.wait(&late, "pre_accept").await;
+    assert!(node.metric("offhook_store_errors_total", &[]).await > 0.0);
+    assert_eq!(http::get(&format!("{}/readyz", node.admin)).await.status, 200, "the journal has it");
+    assert_eq!(app.count("/hangup"), 0, "not before it is written");
+    sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+    node.until_metric("offhook_store_journal_bytes", &[], 0.0).await;
+    app.wait("/hangup").await;
+    terminate(&node, &late).await;
+    node.until_metric("offhook_callback_total", &[("kind", "hangup"), ("outcome", "delivered")], 3.0).await;
+    node.signal("TERM");
+    assert_eq!(node.wait(), Some(0));
+    assert_eq!(node.ended().await, (3, 3));
+    assert_eq!(app.count("/hangup"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r11_an_older_binary_names_the_version_that_it_takes() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();

@@ -1,0 +1,105 @@
+//! A batch of writes as one transaction.
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection as _, QueryBuilder, Sqlite};
+use uuid::Uuid;
+
+use super::calls::Beginnings;
+use super::writer::{Concluded, Conclusion, Found, Write};
+use super::{callbacks, calls};
+
+/// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
+const LATE_SEQ: i64 = 1_000_000;
+
+/// One transaction; what each write found that somebody waits for, in order.
+pub(super) async fn write_batch(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+    // Terminal records and the outbox are synced (R11). It can't be changed inside a transaction; left on after a
+    // failure, it does no harm.
+    let sync = batch.iter().any(Write::is_synced);
+    if sync {
+        sqlx::query("PRAGMA synchronous = FULL").execute(&mut *to).await?;
+    }
+    let mut transaction = to.begin_with("BEGIN IMMEDIATE").await?;
+    let found = write_all(&mut transaction, batch).await?;
+    transaction.commit().await?;
+    if sync {
+        sqlx::query("PRAGMA synchronous = NORMAL").execute(to).await?;
+    }
+    Ok(found)
+}
+
+/// One transaction: these of the journal's entries, and that so many of it have been seen now.
+pub(super) async fn take_in(
+    to: &mut SqliteConnection,
+    journal: Uuid,
+    writes: &[Write],
+    seen: u64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("PRAGMA synchronous = FULL").execute(&mut *to).await?;
+    let mut transaction = to.begin_with("BEGIN IMMEDIATE").await?;
+    write_all(&mut transaction, writes).await?;
+    let note = "INSERT INTO store_journals (journal, replayed) VALUES ($1, $2) \
+        ON CONFLICT (journal) DO UPDATE SET replayed = excluded.replayed";
+    let note = sqlx::query(note).bind(journal.to_string()).bind(i64::try_from(seen).unwrap_or(i64::MAX));
+    note.execute(&mut *transaction).await?;
+    transaction.commit().await
+}
+
+async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+    let mut found = Vec::new();
+    let (mut lines, mut late) = (Vec::new(), Vec::new());
+    for write in batch {
+        match write {
+            Write::Started(start) => calls::insert(to, start, None).await?,
+            Write::Born(birth) => {
+                let beginnings = Beginnings { setup: &birth.setup, born: birth.born };
+                calls::insert(to, &birth.start, Some(beginnings)).await?;
+            }
+            Write::Answered(call, at) => calls::answered(to, *call, *at).await?,
+            Write::Alive(node_id, at) => calls::alive(to, node_id, *at).await?,
+            Write::Line { call, seq, line } => lines.push((call, seq, line)),
+            Write::Late { call, line } => late.push((call, line)),
+            Write::Concluded(conclusion, _) => found.push(Found::Concluded(conclude(to, conclusion).await?)),
+            Write::Callback(new, _) => found.push(Found::Callback(callbacks::insert(to, new).await?)),
+            Write::Settle(settlement, _) => found.push(Found::Settle(callbacks::settle(to, settlement).await?)),
+            Write::Farewell(call, again) => calls::farewell(to, *call, *again).await?,
+            Write::FarewellsDue(node_id) => calls::farewells_due(to, node_id).await?,
+            Write::Forget(ended_before) => {
+                let delete = "DELETE FROM call_events WHERE call_uuid IN \
+                    (SELECT call_uuid FROM calls WHERE ended_us < $1)";
+                sqlx::query(delete).bind(ended_before.micros()).execute(&mut *to).await?;
+                callbacks::forget(to, *ended_before).await?;
+            }
+            Write::Settled(_) => {}
+        }
+    }
+    if !lines.is_empty() {
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO call_events (call_uuid, seq, line) ");
+        insert.push_values(lines, |mut row, (call, seq, line)| {
+            row.push_bind(call.to_string()).push_bind(i64::try_from(*seq).unwrap_or(i64::MAX)).push_bind(line);
+        });
+        insert.push(" ON CONFLICT (call_uuid, seq) DO NOTHING");
+        // As many shapes of it as batches can be long: none is worth keeping.
+        insert.build().persistent(false).execute(&mut *to).await?;
+    }
+    for (call, line) in late {
+        // Nothing is added to a log that has been forgotten.
+        let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, max($2, max(seq) + 1), $3 \
+            FROM call_events WHERE call_uuid = $1 HAVING count(*) > 0";
+        sqlx::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(line).execute(&mut *to).await?;
+    }
+    Ok(found)
+}
+
+/// Closes the record and puts what reports it into the outbox; neither, where the call had its end before.
+async fn conclude(to: &mut SqliteConnection, c: &Conclusion) -> Result<Concluded, sqlx::Error> {
+    calls::insert(to, &c.start, None).await?;
+    let mut concluded =
+        Concluded { changed: calls::close(to, c.start.call, &c.end, c.farewell).await?, ..Default::default() };
+    if concluded.changed {
+        for callback in &c.callbacks {
+            concluded.callbacks.push(callbacks::insert(to, callback).await?);
+        }
+    }
+    Ok(concluded)
+}

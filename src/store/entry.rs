@@ -1,0 +1,131 @@
+//! What a write is in the journal (R11): everything about it, as JSON; and back.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::callbacks::NewCallback;
+use super::calls::{CallEnd, CallStart, Farewell};
+use super::writer::{Birth, Conclusion, Write};
+use crate::call::machine::{Notice, NoticeKind, Param};
+use crate::model::{AuthId, CallUuid, Method, Timestamp};
+use crate::xml::ast::DocUrl;
+
+/// One write.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "write", rename_all = "snake_case")]
+pub(super) enum Entry {
+    Started { start: CallStart },
+    Born { start: CallStart, setup: String, born: Timestamp },
+    Answered { call: CallUuid, at: Timestamp },
+    Alive { node_id: String, at: Timestamp },
+    Late { call: CallUuid, line: String },
+    Line { call: CallUuid, seq: u64, line: String },
+    Concluded { start: CallStart, end: CallEnd, callbacks: Vec<Kept>, farewell: Option<Farewell> },
+    Callback { callback: Kept },
+    Farewell { call: CallUuid, again: Option<Timestamp> },
+}
+
+/// A callback, its secret parameters included: the journal is as private as the store.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Kept {
+    event_id: Uuid,
+    call: CallUuid,
+    account: AuthId,
+    main_account: AuthId,
+    node_id: String,
+    origin: String,
+    created: Timestamp,
+    kind: NoticeKind,
+    url: String,
+    method: Method,
+    /// Name, value, whether it is secret; in order.
+    params: Vec<(String, String, bool)>,
+}
+
+impl Kept {
+    fn of(new: &NewCallback) -> Self {
+        let param = |(name, value): (&String, &Param)| {
+            (name.clone(), value.reveal().to_owned(), matches!(value, Param::Secret(_)))
+        };
+        Self {
+            event_id: new.event_id,
+            call: new.call,
+            account: new.account.clone(),
+            main_account: new.main_account.clone(),
+            node_id: new.node_id.clone(),
+            origin: new.origin.clone(),
+            created: new.created,
+            kind: new.notice.kind,
+            url: new.notice.url.0.to_string(),
+            method: new.notice.method,
+            params: new.notice.params.iter().map(param).collect(),
+        }
+    }
+
+    fn into_new(self) -> NewCallback {
+        let param = |(name, value, secret)| (name, if secret { Param::Secret(value) } else { Param::Plain(value) });
+        let params: BTreeMap<_, _> = self.params.into_iter().map(param).collect();
+        NewCallback {
+            event_id: self.event_id,
+            call: self.call,
+            account: self.account,
+            main_account: self.main_account,
+            node_id: self.node_id,
+            origin: self.origin,
+            created: self.created,
+            notice: Notice {
+                kind: self.kind,
+                url: DocUrl(self.url.into()),
+                method: self.method,
+                params: params.into_iter().collect(),
+            },
+        }
+    }
+}
+
+impl Entry {
+    /// What of a write belongs into the journal; `None`: nothing. What became of a callback waits in memory, where who
+    /// delivers it remembers that it did; the rest is of no use later.
+    pub(super) fn of(write: &Write) -> Option<Self> {
+        Some(match write {
+            Write::Started(start) => Self::Started { start: (**start).clone() },
+            Write::Born(birth) => {
+                Self::Born { start: birth.start.clone(), setup: birth.setup.clone(), born: birth.born }
+            }
+            Write::Answered(call, at) => Self::Answered { call: *call, at: *at },
+            Write::Alive(node_id, at) => Self::Alive { node_id: node_id.clone(), at: *at },
+            Write::Late { call, line } => Self::Late { call: *call, line: line.clone() },
+            Write::Line { call, seq, line } => Self::Line { call: *call, seq: *seq, line: line.clone() },
+            Write::Concluded(c, _) => Self::Concluded {
+                start: c.start.clone(),
+                end: c.end.clone(),
+                callbacks: c.callbacks.iter().map(Kept::of).collect(),
+                farewell: c.farewell,
+            },
+            Write::Callback(new, _) => Self::Callback { callback: Kept::of(new) },
+            Write::Farewell(call, again) => Self::Farewell { call: *call, again: *again },
+            Write::Settle(..) | Write::FarewellsDue(_) | Write::Forget(_) | Write::Settled(_) => return None,
+        })
+    }
+
+    /// The write, for which nobody waits any more.
+    pub(super) fn into_write(self) -> Write {
+        match self {
+            Self::Started { start } => Write::Started(Box::new(start)),
+            Self::Born { start, setup, born } => Write::Born(Box::new(Birth { start, setup, born })),
+            Self::Answered { call, at } => Write::Answered(call, at),
+            Self::Alive { node_id, at } => Write::Alive(node_id, at),
+            Self::Late { call, line } => Write::Late { call, line },
+            Self::Line { call, seq, line } => Write::Line { call, seq, line },
+            Self::Concluded { start, end, callbacks, farewell } => {
+                let callbacks = callbacks.into_iter().map(Kept::into_new).collect();
+                Write::Concluded(Box::new(Conclusion { start, end, callbacks, farewell }), oneshot::channel().0)
+            }
+            Self::Callback { callback } => Write::Callback(Box::new(callback.into_new()), oneshot::channel().0),
+            Self::Farewell { call, again } => Write::Farewell(call, again),
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The store fails (R11): on demand, locked, full, gone; what was promised is there afterwards, once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use sqlx::{ConnectOptions as _, Connection as _};
+use uuid::Uuid;
+
+use super::tests::{MAIN, end, start, uuid};
+use super::{Conclusion, NewCallback, Part, Scope, Settled, Settlement, Store, StoreError, StoreOptions};
+use crate::call::machine::{Notice, NoticeKind, Param};
+use crate::model::{Method, Timestamp};
+use crate::observe::Health;
+use crate::xml::ast::DocUrl;
+
+/// What fails just now, and how often was tried.
+#[derive(Default)]
+struct Switch {
+    store: AtomicBool,
+    journal: AtomicBool,
+    tries: AtomicU32,
+}
+
+impl Switch {
+    fn set(&self, store: bool, journal: bool) {
+        self.store.store(store, Ordering::SeqCst);
+        self.journal.store(journal, Ordering::SeqCst);
+    }
+}
+
+struct Room {
+    folder: tempfile::TempDir,
+    switch: Arc<Switch>,
+    health: Health,
+}
+
+impl Room {
+    fn new() -> Self {
+        let health = Health::new();
+        health.ready();
+        Self { folder: tempfile::tempdir().unwrap(), switch: Arc::default(), health }
+    }
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("db/offhook.db")
+    }
+    fn journal(&self) -> PathBuf {
+        self.folder.path().join("data/store.journal")
+    }
+    async fn open(&self) -> Store {
+        self.open_at(self.file(), self.folder.path().join("data")).await
+    }
+    async fn open_at(&self, file: PathBuf, journal: PathBuf) -> Store {
+        let switch = self.switch.clone();
+        let fail = move |part| {
+            let fails = match part {
+                Part::Store => switch.store.load(Ordering::SeqCst),
+                Part::Journal => switch.journal.load(Ordering::SeqCst),
+            };
+            switch.tries.fetch_add(u32::from(fails), Ordering::SeqCst);
+            fails
+        };
+        let options = StoreOptions { busy: Duration::from_millis(50), fail: Some(Arc::new(fail)), journal };
+        Store::open_with(&file, options, self.health.clone()).await.unwrap()
+    }
+    /// Bytes of entries in the journal.
+    fn journalled(&self) -> usize {
+        std::fs::read_to_string(self.journal()).unwrap().lines().skip(1).map(str::len).sum()
+    }
+}
+
+fn callback(call: u128, event: u128) -> NewCallback {
+    NewCallback {
+        event_id: Uuid::from_u128(event),
+        call: uuid(call),
+        account: MAIN.into(),
+        main_account: MAIN.into(),
+        node_id: "node".to_owned(),
+        origin: "https://app.example.com".to_owned(),
+        created: Timestamp::from_secs(1),
+        notice: Notice {
+            kind: NoticeKind::Hangup,
+            url: DocUrl("https://app.example.com/hangup".into()),
+            method: Method::Post,
+            params: [
+                ("Digits".to_owned(), Param::Secret("4711".to_owned())),
+                ("Event".to_owned(), Param::Plain("Hangup".to_owned())),
+            ]
+            .into(),
+        },
+    }
+}
+
+fn conclusion(call: u128) -> Conclusion {
+    let callbacks = vec![callback(call, call)];
+    Conclusion { start: start(call, MAIN, MAIN), end: end(call as i64, 7), callbacks, farewell: None }
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let mut every = tokio::time::interval(Duration::from_millis(10));
+    for _ in 0..2_000 {
+        every.tick().await;
+        if done().await {
+            return;
+        }
+    }
+    panic!("not within 20 s: {what}");
+}
+
+async fn has_ended(store: &Store, call: u128) -> bool {
+    let record = store.call(&Scope::of(MAIN.into()), uuid(call)).await.unwrap();
+    record.is_some_and(|record| record.end.is_some())
+}
+
+/// Callbacks that wait, by event.
+async fn waiting(store: &Store) -> Vec<u128> {
+    let due = store.callbacks_due("node", "https://app.example.com", Timestamp::from_secs(9), 1_000).await.unwrap();
+    due.iter().map(|callback| callback.new.event_id.as_u128()).collect()
+}
+
+#[tokio::test]
+async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() {
+    let room = Room::new();
+    let store = room.open().await;
+    let written = store.notify(callback(9, 900)).await.unwrap();
+    room.switch.set(true, false);
+
+    store.call_started(start(1, MAIN, MAIN));
+    let concluded = store.conclude(conclusion(1)).await.unwrap();
+    assert!(concluded.changed && concluded.callbacks.is_empty(), "promised; its callback goes out later");
+    assert!(matches!(store.notify(callback(2, 200)).await, Err(StoreError::Journalled)));
+    for seq in 0..700 {
+        assert!(store.event_log().append(uuid(1), seq, format!("{{\"at\":{seq}}}")));
+    }
+    let settlement = Settlement {
+        id: written.callback.id,
+        attempts: 1,
+        at: Timestamp::from_secs(2),
+        outcome: Settled::Delivered,
+        last: "200".to_owned(),
+    };
+    let settling = tokio::spawn(store.settle(settlement));
+    store.settled().await;
+    assert_eq!(room.health.not_ready(), None, "the journal has it: calls are taken");
+    assert!(!has_ended(&store, 1).await && room.journalled() > 0);
+    assert!(!settling.is_finished(), "who delivered remembers it, and does not deliver again");
+
+    room.switch.set(false, false);
+    until("taken in", async || has_ended(&store, 1).await).await;
+    settling.await.unwrap().unwrap();
+    until("emptied", async || room.journalled() == 0).await;
+    let record = store.call(&Scope::of(MAIN.into()), uuid(1)).await.unwrap().unwrap();
+    assert_eq!((record.start, record.end), (start(1, MAIN, MAIN), Some(end(1, 7))));
+    assert_eq!(store.events(&Scope::of(MAIN.into()), uuid(1), None, 1_000).await.unwrap().len(), 700);
+    let mut events = waiting(&store).await;
+    events.sort_unstable();
+    assert_eq!(events, [1, 200], "once each, and the delivered one is done");
+    let due = store.callbacks_due("node", "https://app.example.com", Timestamp::from_secs(9), 9).await.unwrap();
+    assert_eq!(due[0].new.notice, callback(1, 1).notice, "secret parameters included");
+    assert!(!store.conclude(conclusion(1)).await.unwrap().changed);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
+    let room = Room::new();
+    let store = room.open().await;
+    store.settled().await;
+    room.switch.set(true, false);
+    for call in 1..=600 {
+        assert!(store.conclude(conclusion(call)).await.unwrap().changed);
+    }
+    assert!(store.conclude(conclusion(3)).await.is_ok(), "a second end goes in too, and changes nothing");
+    store.close().await;
+    assert!(room.journalled() > 0);
+
+    // A start that was killed between taking two entries in and emptying the journal.
+    let name = std::fs::read_to_string(room.journal()).unwrap();
+    let name = name.lines().next().unwrap().split(' ').nth(1).unwrap().to_owned();
+    let mut other = sqlite(&room.file()).await;
+    sqlx::query("INSERT INTO store_journals VALUES ($1, 2)").bind(name).execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+
+    room.switch.set(false, false);
+    let store = room.open().await;
+    assert_eq!(room.journalled(), 0);
+    assert!(!has_ended(&store, 2).await, "it was told that it has that one");
+    for call in 3..=600 {
+        assert!(has_ended(&store, call).await, "{call}");
+    }
+    let mut events = waiting(&store).await;
+    events.sort_unstable();
+    assert_eq!(events, (3..=600).collect::<Vec<u128>>());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn r11_with_neither_store_nor_journal_calls_are_refused_and_nothing_spins() {
+    let room = Room::new();
+    let store = room.open().await;
+    store.settled().await;
+    room.switch.set(true, true);
+    let concluding = tokio::spawn(store.conclude(conclusion(1)));
+    until("not ready", async || room.health.is_store_broken()).await;
+    let before = room.switch.tries.load(Ordering::SeqCst);
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.tick().await;
+    second.tick().await;
+    let tries = room.switch.tries.load(Ordering::SeqCst) - before;
+    assert!((1..=11).contains(&tries), "{tries} tries in a second");
+    assert!(!concluding.is_finished());
+    room.switch.set(true, false);
+    assert!(concluding.await.unwrap().unwrap().changed);
+    until("ready", async || room.health.not_ready().is_none()).await;
+    room.switch.set(false, false);
+    until("taken in", async || has_ended(&store, 1).await).await;
+    store.close().await;
+}
+
+async fn sqlite(file: &std::path::Path) -> sqlx::SqliteConnection {
+    sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn r11_a_store_that_another_has_locked_delays_no_call() {
+    let room = Room::new();
+    let store = room.open().await;
+    let mut other = sqlite(&room.file()).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    for call in 1..=20 {
+        assert!(store.conclude(conclusion(call)).await.unwrap().changed);
+    }
+    assert_eq!(room.health.not_ready(), None);
+    sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    for call in 1..=20 {
+        until("taken in", async || has_ended(&store, call).await).await;
+    }
+    assert_eq!(waiting(&store).await.len(), 20);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
+    let room = Room::new();
+    let store = room.open().await;
+    assert!(store.conclude(conclusion(1)).await.unwrap().changed);
+    let (db, away) = (room.folder.path().join("db"), room.folder.path().join("away"));
+    std::fs::rename(&db, &away).unwrap();
+    assert!(store.conclude(conclusion(2)).await.unwrap().changed);
+    assert!(room.journalled() > 0, "not into a file that nobody would find");
+    std::fs::rename(&away, &db).unwrap();
+    until("taken in", async || has_ended(&store, 2).await).await;
+    store.close().await;
+
+    // Another file in its place, as a restore does it: what is written from then on goes there.
+    let store = room.open().await;
+    std::fs::rename(&db, &away).unwrap();
+    assert!(store.conclude(conclusion(3)).await.unwrap().changed);
+    std::fs::create_dir(&db).unwrap();
+    std::fs::copy(away.join("offhook.db"), room.file()).unwrap();
+    until("taken in", async || room.journalled() == 0).await;
+    assert!(store.conclude(conclusion(4)).await.unwrap().changed);
+    store.close().await;
+    let mut there = sqlite(&room.file()).await;
+    let ended = "SELECT count(*) FROM calls WHERE ended_us IS NOT NULL";
+    assert_eq!(sqlx::query_scalar::<_, i64>(ended).fetch_one(&mut there).await.unwrap(), 4);
+}
+
+/// A file system of a megabyte; gone when dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(folder.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        if mounted.is_ok_and(|s| s.success()) {
+            return Some(Self(folder));
+        }
+        let required = std::env::var("OFFHOOK_TEST_REQUIRE").unwrap_or_default();
+        assert!(!required.split_whitespace().any(|r| r == "tmpfs"), "tmpfs is required here and can't be mounted");
+        #[allow(clippy::print_stderr, reason = "a skip is told")]
+        {
+            eprintln!("skipped: a tmpfs can't be mounted (root is needed)");
+        }
+        None
+    }
+    fn fill(&self) -> PathBuf {
+        use std::io::Write as _;
+        let filler = self.0.path().join("filler");
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while file.write_all(&[0; 1024]).is_ok() {}
+        filler
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn r11_a_full_disk_loses_nothing() {
+    let Some(small) = Small::mount() else { return };
+    let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::DEBUG).try_init();
+    let room = Room::new();
+    let file = small.0.path().join("offhook.db");
+    let store = room.open_at(file.clone(), room.folder.path().join("data")).await;
+    assert!(store.conclude(conclusion(1)).await.unwrap().changed);
+    let filler = small.fill();
+    let mut calls = 1;
+    until("the disk is full", async || {
+        calls += 1;
+        assert!(store.conclude(conclusion(calls)).await.unwrap().changed);
+        room.journalled() > 0
+    })
+    .await;
+    assert_eq!(room.health.not_ready(), None);
+    std::fs::remove_file(filler).unwrap();
+    for call in 1..=calls {
+        until("all of the first disk's", async || has_ended(&store, call).await).await;
+    }
+    store.close().await;
+
+    // The journal on the same disk: nothing takes anything, until there is room.
+    let store = room.open_at(file, small.0.path().join("data")).await;
+    let filler = small.fill();
+    let mut stuck = Vec::new();
+    until("nothing is taken", async || {
+        calls += 1;
+        stuck.push(tokio::spawn(store.conclude(conclusion(calls))));
+        room.health.is_store_broken()
+    })
+    .await;
+    std::fs::remove_file(filler).unwrap();
+    for concluded in stuck {
+        assert!(concluded.await.unwrap().unwrap().changed);
+    }
+    for call in 1..=calls {
+        until("taken in", async || has_ended(&store, call).await).await;
+    }
+    until("ready", async || room.health.not_ready().is_none()).await;
+    store.close().await;
+}

@@ -1,0 +1,50 @@
+//! The store's file as the file system has it: SQLite goes on writing one that was moved away or deleted, and nobody
+//! would ever see that again. So it is looked at before each transaction.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use sqlx::SqlitePool;
+
+use super::version;
+
+/// The file, and which one it was when it was opened.
+#[derive(Debug)]
+pub(super) struct StoreFile {
+    path: PathBuf,
+    opened: (u64, u64),
+}
+
+impl StoreFile {
+    /// The file that was just opened.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn opened(path: PathBuf) -> std::io::Result<Self> {
+        let opened = Self::at(&path)?;
+        Ok(Self { path, opened })
+    }
+
+    fn at(path: &PathBuf) -> std::io::Result<(u64, u64)> {
+        std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
+    }
+
+    /// Sees to it that the pool's connection is one to the file that is there now. One that was put back is brought up
+    /// to date like any that is opened.
+    ///
+    /// # Errors
+    /// There is none, or it is no store.
+    pub(super) async fn check(&mut self, pool: &SqlitePool) -> Result<(), sqlx::Error> {
+        let there = Self::at(&self.path).map_err(sqlx::Error::Io)?;
+        if there == self.opened {
+            return Ok(());
+        }
+        // The pool has one: it is closed, and the next one is to what is there now.
+        let _ = pool.acquire().await?.close().await;
+        let migrated = version::migrate(&self.path, pool, &version::MIGRATIONS).await;
+        migrated.map_err(|e| sqlx::Error::Io(std::io::Error::other(e.to_string())))?;
+        self.opened = there;
+        tracing::warn!("the store's file is another one than before; it is used from now on");
+        Ok(())
+    }
+}
