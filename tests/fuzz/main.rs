@@ -127,6 +127,11 @@ fn r25_r19_rtp_and_rtcp() {
     check(&Format { corpus: targets::rtp_corpus(), bytes_max: 4_000, ..Format::new("rtp", targets::datagrams) });
 }
 
+#[test]
+fn r25_opus() {
+    check(&Format { corpus: targets::opus_corpus(), bytes_max: 3_000, ..Format::new("opus", targets::opus) });
+}
+
 /// Half a second of sound is also resampled and encoded, unoptimised.
 const SOUND_MILLIS: u64 = 1_500;
 

@@ -13,6 +13,7 @@ use offhook::api::{self, Api, LiveCall, LiveCalls, Operator, Reload};
 use offhook::clock::Clock;
 use offhook::config::{Config, Secret};
 use offhook::egress::{CustomerUrl, Guard, is_public};
+use offhook::ffi::opus::{Decoder, Encoder, Rate};
 use offhook::media::dtmf::Receiver;
 use offhook::media::probe::Probe;
 use offhook::media::sdp::{Offer, Ours};
@@ -145,17 +146,22 @@ fn probe() -> &'static Probe {
     PROBE.get_or_init(|| Probe::new().expect("a media path"))
 }
 
-/// Datagrams of a peer that STUN vouches for, each behind two bytes of length; the first byte says who begins.
-pub fn datagrams(bytes: &[u8]) {
-    let Some((first, mut rest)) = bytes.split_first() else { return };
-    let pieces = std::iter::from_fn(|| {
+/// The pieces of an input, each behind two bytes of length.
+fn pieces(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let pieces = std::iter::from_fn(move || {
         let (length, behind) = rest.split_first_chunk::<2>()?;
         let length = usize::from(u16::from_be_bytes(*length)).min(behind.len());
         let (piece, behind) = behind.split_at(length);
         rest = behind;
         Some(piece)
     });
-    let outcome = probe().take(first & 1 == 1, pieces.take(64));
+    pieces.take(64)
+}
+
+/// Datagrams of a peer that STUN vouches for; the first byte says who begins.
+pub fn datagrams(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let outcome = probe().take(first & 1 == 1, pieces(rest));
     assert!(!outcome.connected, "nobody has the key to the certificate");
     assert!(outcome.told <= 4, "{outcome:?}");
     // A whole flight of ours and its repetition, however often it is asked for.
@@ -210,6 +216,43 @@ pub fn rtp_corpus() -> Vec<Vec<u8>> {
         framed(0, &[[report, rtcp(202, 1, &[1, 2, b'x', b'y', 0, 0, 0, 0])].concat(), rtcp(207, 0, &[4; 16])]),
         framed(0, &stun_corpus()),
     ]
+}
+
+/// A caller's Opus, which we decode to hear whether anybody speaks; the first byte says which packets are lost.
+pub fn opus(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let (mut decoder, mut pcm) = (Decoder::new(Rate::Hz16000), Vec::new());
+    for (n, packet) in pieces(rest).enumerate() {
+        let lost = first >> (n % 8) & 1 == 1;
+        for (packet, fec) in [(Some(packet), lost), ((!lost).then_some(packet), false)] {
+            pcm.clear();
+            let outcome = decoder.decode(packet, fec, &mut pcm);
+            assert!(pcm.len() <= 1_920, "120 ms at most");
+            assert_eq!(outcome.unwrap_or_default(), pcm.len(), "nothing of a packet that is none");
+        }
+    }
+}
+
+/// What our own encoder makes of a tone, of noise and of silence; packets of several frames.
+pub fn opus_corpus() -> Vec<Vec<u8>> {
+    let mut encoder = Encoder::for_prompts();
+    let samples = encoder.rate().frame();
+    let sound = |n: usize, kind: usize| match kind {
+        0 => i16::try_from((n * 2_000) % 20_000).unwrap_or_default(),
+        1 => i16::from_be_bytes([n.wrapping_mul(97).to_le_bytes()[0], n.wrapping_mul(31).to_le_bytes()[0]]),
+        _ => 0,
+    };
+    let mut streams = Vec::new();
+    for kind in 0..3 {
+        let frame = |at: usize| (0..samples).map(|n| sound(at * samples + n, kind)).collect::<Vec<i16>>();
+        let packets: Vec<Vec<u8>> = (0..8).map(|at| encoder.encode(&frame(at)).to_vec()).collect();
+        // Code 3: so many frames in one packet (RFC 6716 §3.2.5).
+        let toc = packets[0].first().copied().unwrap_or_default();
+        let many = [&[toc | 3, 3][..], &[packets[0].get(1..).unwrap_or_default(); 3].concat()].concat();
+        streams.push(framed(0b0010_0100, &packets));
+        streams.push(framed(0, &[many]));
+    }
+    streams
 }
 
 /// A file that a document wants played.
