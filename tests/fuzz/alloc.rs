@@ -1,5 +1,6 @@
-//! The system's allocator; the largest piece that each thread asked of it, and the most that it held.
-#![allow(unsafe_code, reason = "an allocator can't be watched otherwise; only tests are built with it")]
+//! The system's allocator; the largest piece that each thread asked of it, and the most that it held. And the time
+//! that a thread was at work, whatever else the machine does.
+#![allow(unsafe_code, reason = "neither can be watched otherwise; only tests are built with it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -65,4 +66,13 @@ pub fn most_in(work: impl FnOnce()) -> usize {
     MOST.set(before);
     work();
     usize::try_from(MOST.get() - before).unwrap_or_default()
+}
+
+/// Processor time that this thread has taken so far.
+pub fn worked() -> std::time::Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes the struct, which outlives the call.
+    let told = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(told, 0, "this system tells a thread's time");
+    std::time::Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }

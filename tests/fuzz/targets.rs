@@ -363,11 +363,16 @@ fn inet_aton(text: &str) -> Option<Ipv4Addr> {
         .split('.')
         .map(|part| {
             let lower = part.to_ascii_lowercase();
+            // No sign, which Rust's own reading would take.
+            let digits = |text: &str, radix: u32| {
+                let plain = text.chars().all(|c| c.is_digit(radix));
+                plain.then(|| u64::from_str_radix(text, radix).ok()).flatten()
+            };
             match lower.strip_prefix("0x") {
                 Some("") => Some(0),
-                Some(hex) => u64::from_str_radix(hex, 16).ok(),
-                None if lower.len() > 1 && lower.starts_with('0') => u64::from_str_radix(&lower, 8).ok(),
-                None => lower.parse().ok(),
+                Some(hex) => digits(hex, 16),
+                None if lower.len() > 1 && lower.starts_with('0') => digits(&lower, 8),
+                None => digits(&lower, 10),
             }
         })
         .collect::<Option<_>>()?;
