@@ -69,6 +69,8 @@ struct Held {
     of_origin: HashMap<String, usize>,
     /// Origins of which more waits in the store, for want of room here.
     left: HashSet<String>,
+    /// Given back while the store is being read: what was read then may say that they wait still.
+    gone: Option<HashSet<i64>>,
 }
 
 /// A callback's place in memory; goes back when dropped, after its row says what became of it.
@@ -82,6 +84,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut held = self.outbox.held();
         held.ids.remove(&self.id);
+        if let Some(gone) = &mut held.gone {
+            gone.insert(self.id);
+        }
         let left = held.of_origin.get_mut(&self.origin).map_or(0, |n| {
             *n = n.saturating_sub(1);
             *n
@@ -175,7 +180,8 @@ impl Inner {
     fn place(self: &Arc<Self>, callback: &Callback, fresh: bool) -> Option<Place> {
         let (id, origin) = (callback.id, &callback.new.origin);
         let mut held = self.held();
-        if self.stopping.is_cancelled() || held.ids.contains(&id) {
+        let gone = !fresh && held.gone.as_ref().is_some_and(|gone| gone.contains(&id));
+        if self.stopping.is_cancelled() || gone || held.ids.contains(&id) {
             return None;
         }
         let here = held.of_origin.get(origin).copied().unwrap_or_default();
@@ -289,6 +295,7 @@ impl Inner {
                 }
                 // What is left out from now on is told again.
                 held.left.remove(&origin);
+                held.gone = Some(HashSet::new());
                 // Those in memory may be read again, and are passed over.
                 here + room
             };
@@ -303,6 +310,7 @@ impl Inner {
                 self.held().left.insert(origin);
             }
         }
+        self.held().gone = None;
         Ok(next)
     }
 }

@@ -12,7 +12,7 @@ use crate::config::Secret;
 use crate::egress::testing::{Reply, Server, egress, open_guard};
 use crate::model::{CallUuid, Method};
 use crate::observe::Health;
-use crate::store::NewCallback;
+use crate::store::{Archive, Callbacks, NewCallback, Rearm, rearm};
 use crate::xml::ast::DocUrl;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
@@ -191,5 +191,48 @@ async fn many_dead_hosts_leave_room_for_a_living_one() {
     }
     alive.until_seen(5).await;
     node.outbox.drain(Duration::from_millis(50)).await;
+    node.store.close().await;
+}
+
+#[tokio::test]
+async fn r04_an_operator_sends_what_was_given_up_once_more() {
+    let server = Server::start(|seen| match seen.header("x-offhook-attempt") {
+        "1" => Reply::status(410),
+        _ => Reply::status(200),
+    })
+    .await;
+    let room = Room::new();
+    let file = room.folder.path().join("o.db");
+    let now = Clock::real().steady();
+    assert!(rearm(&file, Rearm::AllFailed, now).await.is_err(), "no store yet");
+    let node = room.node(OutboxLimits::default()).await;
+    node.outbox.start();
+    node.notify(1, 1, NoticeKind::Hangup, &server.url("/hangup")).await;
+    node.notify(2, 2, NoticeKind::Action, &server.url("/action")).await;
+    let archive = Archive::open(&file).await.unwrap();
+    while archive.callbacks(Callbacks::Failed, 9).await.unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rearm(&file, Rearm::One("no-such-id"), now).await.unwrap(), 0);
+    // By its event id, beside the running node; the other with all of them.
+    let event = Uuid::from_u128(1);
+    assert_eq!(rearm(&file, Rearm::One(&event.to_string().to_uppercase()), now).await.unwrap(), 1);
+    server.until_seen(3).await;
+    let failed = archive.callbacks(Callbacks::Failed, 9).await.unwrap();
+    assert_eq!(
+        failed.iter().map(|c| (c.event_id.as_str(), c.attempts)).collect::<Vec<_>>(),
+        [(Uuid::from_u128(2).to_string().as_str(), 1)]
+    );
+    assert_eq!(rearm(&file, Rearm::AllFailed, now).await.unwrap(), 1);
+    server.until_seen(4).await;
+    let seen = server.seen();
+    let sent = seen.iter().map(|s| (s.target.as_str(), s.header("x-offhook-attempt"))).collect::<Vec<_>>();
+    assert_eq!(sent[2..], [("/hangup", "2"), ("/action", "2")]);
+    assert!(seen[2].header("x-offhook-event-id") == event.to_string() && seen[2].body == "Digits=4711");
+    while !archive.callbacks(Callbacks::All, 9).await.unwrap().iter().all(|c| c.state.as_str() == "delivered") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rearm(&file, Rearm::One(&event.to_string()), now).await.unwrap(), 0, "what was delivered stays so");
+    assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
     node.store.close().await;
 }

@@ -245,6 +245,7 @@ impl Registry {
         // Before anybody hears of the call: from here on it has a record, whatever becomes of this process (R3).
         let start = CallStart::of(&setup, &services.node_id);
         if !services.store.call_born(start, &setup, services.clock.steady()) {
+            Strain::Store.count();
             return Err(Box::new(admitted));
         }
         let call = setup.call;
@@ -349,3 +350,7 @@ impl Registry {
         shell::end_after_fault(&self.0.services, &view).await;
     }
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod call;
+pub mod callbacks;
 pub mod calls;
 mod completions;
 pub mod config;
@@ -64,6 +65,8 @@ enum Command {
     Call(call::Args),
     /// The latest calls, and where one's time went
     Calls(calls::Args),
+    /// What became of callbacks, and once more for those that were given up
+    Callbacks(callbacks::Args),
     /// Generate load through the same simulator
     Load(load::Args),
     /// Copy the store to a file, checked, while the node runs
@@ -137,6 +140,7 @@ fn run(command: Command) -> Exit {
         Command::Serve(args) => serve::run(args),
         Command::Call(args) => call::run(args),
         Command::Calls(args) => calls::run(args),
+        Command::Callbacks(args) => callbacks::run(args),
         Command::Load(args) => load::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Xml(args) => xml::run(args),

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::door::Doorway;
+use super::ledger::{self, Kept};
 use super::live::Live;
 use super::reload::{Knobs, Loader, Parts, Reloader};
 use super::{Node, StartError, routes};
@@ -18,7 +19,7 @@ use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
-use crate::call::{CallSettings, Outbox, OutboxLimits, Registry, Services, farewell};
+use crate::call::{CallSettings, Outbox, OutboxLimits, Registry, Services, farewell, orphan};
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
@@ -102,19 +103,21 @@ impl Node {
             tasks: tasks.clone(),
         });
         let simulated = is_loopback(&config.meta.graph_url);
+        // What an earlier process left behind comes first; until then no call is taken, and `/readyz` says 503.
+        let orphans = orphan::end_all(&services).await?;
         store.farewells_due(&services.node_id);
         tokio::spawn(farewell::keep_telling(services.clone(), directory, stop_all.clone()));
         let registry = Registry::new(services.clone());
+        tokio::spawn(orphan::keep_alive(services.clone(), registry.clone(), stop_all.clone()));
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
-        let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config));
-        // Calls of the process before this one: Meta may send their connects once more, and they are no new calls (R5).
-        let again = i64::try_from(webhook::CONNECT_AGAIN.as_secs()).unwrap_or(i64::MAX);
-        for (phone_number_id, wacid) in
-            store.begun_since(Timestamp::from_secs(clock.wall().secs().saturating_sub(again))).await?
-        {
+        let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
+            .with_ledger(Arc::new(Kept(store.clone())));
+        for (phone_number_id, wacid) in orphans {
             door.remember(CallKey { phone_number_id, wacid });
         }
+        let older = ledger::remember_late(&store, &door, &clock).await?;
         let door = Arc::new(door);
+        tokio::spawn(ledger::keep(store.clone(), door.clone(), clock.clone(), older, stop_all.clone()));
         let accounts = api::auth::Accounts::new(&config.accounts);
         let knobs = Arc::new(Knobs::of(&config));
         let secrets_of = door.clone();

@@ -8,6 +8,7 @@ mod build;
 pub mod dev;
 mod door;
 mod drain;
+mod ledger;
 mod live;
 mod reload;
 mod routes;

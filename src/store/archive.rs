@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, SqlitePool};
 
-use super::{CallRecord, StoreError, calls};
+use super::{CallRecord, CallbackView, Callbacks, StoreError, callbacks, calls};
 use crate::model::CallUuid;
 
 /// How long a read waits for a writer's lock.
@@ -41,6 +41,14 @@ impl Archive {
     /// The store's.
     pub async fn latest(&self, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
         calls::latest(&self.pool, limit).await
+    }
+
+    /// The latest callbacks of all accounts, newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn callbacks(&self, which: Callbacks, limit: u32) -> Result<Vec<CallbackView>, StoreError> {
+        callbacks::latest(&self.pool, which, limit).await
     }
 
     /// A call's event log, line by line; none where there is no such call.

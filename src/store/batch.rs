@@ -5,6 +5,7 @@ use sqlx::{Connection as _, QueryBuilder, Sqlite};
 use uuid::Uuid;
 
 use super::calls::Beginnings;
+use super::keys::{self, SeenKey};
 use super::writer::{Concluded, Conclusion, Found, Write};
 use super::{callbacks, calls};
 
@@ -47,7 +48,7 @@ pub(super) async fn take_in(
 
 async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
     let mut found = Vec::new();
-    let (mut lines, mut late) = (Vec::new(), Vec::new());
+    let (mut lines, mut late, mut seen) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
     for write in batch {
         match write {
             Write::Started(start) => calls::insert(to, start, None).await?,
@@ -64,6 +65,12 @@ async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Fou
             Write::Settle(settlement, _) => found.push(Found::Settle(callbacks::settle(to, settlement).await?)),
             Write::Farewell(call, again) => calls::farewell(to, *call, *again).await?,
             Write::FarewellsDue(node_id) => calls::farewells_due(to, node_id).await?,
+            Write::Key(key) => seen.push(*key),
+            Write::Unkey(key) => {
+                seen.retain(|other| other.key != *key);
+                keys::delete(to, *key).await?;
+            }
+            Write::ForgetKeys(before) => keys::forget(to, *before).await?,
             Write::Forget(ended_before) => {
                 let delete = "DELETE FROM call_events WHERE call_uuid IN \
                     (SELECT call_uuid FROM calls WHERE ended_us < $1)";
@@ -73,6 +80,7 @@ async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Fou
             Write::Settled(_) => {}
         }
     }
+    keys::insert(to, &seen).await?;
     if !lines.is_empty() {
         let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO call_events (call_uuid, seq, line) ");
         insert.push_values(lines, |mut row, (call, seq, line)| {
@@ -93,13 +101,20 @@ async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Fou
 
 /// Closes the record and puts what reports it into the outbox; neither, where the call had its end before.
 async fn conclude(to: &mut SqliteConnection, c: &Conclusion) -> Result<Concluded, sqlx::Error> {
-    calls::insert(to, &c.start, None).await?;
-    let mut concluded =
-        Concluded { changed: calls::close(to, c.start.call, &c.end, c.farewell).await?, ..Default::default() };
+    let mut concluded = Concluded { changed: close(to, c).await?, ..Default::default() };
     if concluded.changed {
         for callback in &c.callbacks {
             concluded.callbacks.push(callbacks::insert(to, callback).await?);
         }
     }
     Ok(concluded)
+}
+
+async fn close(to: &mut SqliteConnection, c: &Conclusion) -> Result<bool, sqlx::Error> {
+    if calls::close(to, c.start.call, &c.end, c.farewell).await? {
+        return Ok(true);
+    }
+    // Closed already; or its beginning got lost, which is made good for.
+    calls::insert(to, &c.start, None).await?;
+    calls::close(to, c.start.call, &c.end, c.farewell).await
 }

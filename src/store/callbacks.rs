@@ -5,9 +5,10 @@
 //! crash interrupts is simply due again.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
 use super::{StoreError, Unread, failed, word};
@@ -115,13 +116,11 @@ const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, 
 /// Puts a callback in; due at once.
 pub(super) async fn insert(to: &mut SqliteConnection, new: &NewCallback) -> Result<Written, sqlx::Error> {
     let (plain, secret) = parts(&new.notice.params);
-    let before = "SELECT 1 FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL AND url = $2 LIMIT 1";
-    let before: Option<(i64,)> =
-        sqlx::query_as(before).bind(new.call.to_string()).bind(&*new.notice.url.0).fetch_optional(&mut *to).await?;
     let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
         method, params, secret_params, created_us, since_us, next_us) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12) RETURNING id";
-    let id = sqlx::query_scalar(insert)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12) RETURNING id, EXISTS (SELECT 1 FROM \
+        callbacks e WHERE e.call_uuid = $2 AND e.next_us IS NOT NULL AND e.url = $8 AND e.id < callbacks.id)";
+    let (id, behind): (i64, bool) = sqlx::query_as(insert)
         .bind(new.event_id.to_string())
         .bind(new.call.to_string())
         .bind(new.account.as_str())
@@ -137,7 +136,7 @@ pub(super) async fn insert(to: &mut SqliteConnection, new: &NewCallback) -> Resu
         .fetch_one(to)
         .await?;
     let callback = Callback { id, new: new.clone(), since: new.created, attempts: 0, retries: 0 };
-    Ok(Written { callback, first: before.is_none() })
+    Ok(Written { callback, first: !behind })
 }
 
 /// Writes down what became of one; tells whether others of its call wait. One that was done meanwhile stays so.
@@ -148,8 +147,10 @@ pub(super) async fn settle(to: &mut SqliteConnection, s: &Settlement) -> Result<
         Settled::Failed => (None, Some(s.at), false),
     };
     let update = "UPDATE callbacks SET attempts = $2, next_us = $3, done_us = $4, delivered = $5, last = $6, \
-        retries = retries + $7, secret_params = CASE WHEN $5 THEN NULL ELSE secret_params END WHERE id = $1 AND next_us IS NOT NULL RETURNING call_uuid";
-    let call: Option<(String,)> = sqlx::query_as(update)
+        retries = retries + $7, secret_params = CASE WHEN $5 THEN NULL ELSE secret_params END WHERE id = $1 AND next_us IS NOT NULL RETURNING \
+        EXISTS (SELECT 1 FROM callbacks e WHERE e.call_uuid = callbacks.call_uuid AND e.next_us IS NOT NULL \
+        AND e.id <> callbacks.id)";
+    let others: Option<(bool,)> = sqlx::query_as(update)
         .bind(s.id)
         .bind(i64::from(s.attempts))
         .bind(due.map(Timestamp::micros))
@@ -157,12 +158,9 @@ pub(super) async fn settle(to: &mut SqliteConnection, s: &Settlement) -> Result<
         .bind(delivered)
         .bind(&s.last)
         .bind(i64::from(due.is_some()))
-        .fetch_optional(&mut *to)
+        .fetch_optional(to)
         .await?;
-    let Some((call,)) = call.filter(|_| due.is_none()) else { return Ok(false) };
-    let more = "SELECT 1 FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL LIMIT 1";
-    let more: Option<(i64,)> = sqlx::query_as(more).bind(call).fetch_optional(to).await?;
-    Ok(more.is_some())
+    Ok(due.is_none() && others.is_some_and(|(others,)| others))
 }
 
 /// Forgets done ones.
@@ -265,4 +263,92 @@ fn parts(params: &Params) -> (BTreeMap<&str, &str>, BTreeMap<&str, &str>) {
         part.insert(name.as_str(), value.reveal());
     }
     (plain, secret)
+}
+
+/// Which callbacks to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callbacks {
+    All,
+    Waiting,
+    Failed,
+}
+
+/// Which callbacks are to be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rearm<'a> {
+    /// By event id, or by the row's number: one that waits or was given up.
+    One(&'a str),
+    AllFailed,
+}
+
+/// The latest, newest first.
+pub(super) async fn latest(pool: &SqlitePool, which: Callbacks, limit: u32) -> Result<Vec<CallbackView>, StoreError> {
+    const WHAT: &str = "list callbacks";
+    let which = match which {
+        Callbacks::All => "",
+        Callbacks::Waiting => "WHERE next_us IS NOT NULL",
+        Callbacks::Failed => "WHERE done_us IS NOT NULL AND NOT delivered",
+    };
+    let select = format!(
+        "SELECT id, event_id, call_uuid, auth_id, kind, method, url, created_us, attempts, next_us, done_us, delivered, \
+        last FROM callbacks {which} ORDER BY id DESC LIMIT $1"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(select)).bind(limit).fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| view(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })).collect()
+}
+
+fn view(row: &SqliteRow) -> Result<CallbackView, Unread> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let time = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros));
+    let done = time("done_us")?.unwrap_or_default();
+    let state = match (time("next_us")?, row.try_get::<bool, _>("delivered")?) {
+        (Some(due), _) => CallbackState::Waiting { due },
+        (None, true) => CallbackState::Delivered { at: done },
+        (None, false) => CallbackState::Failed { at: done },
+    };
+    Ok(CallbackView {
+        id: row.try_get("id")?,
+        event_id: text("event_id")?,
+        call: text("call_uuid")?,
+        account: text("auth_id")?,
+        kind: text("kind")?,
+        method: text("method")?,
+        url: text("url")?,
+        created: time("created_us")?.unwrap_or_default(),
+        attempts: row.try_get::<u32, _>("attempts")?,
+        state,
+        last: text("last")?,
+    })
+}
+
+/// Makes callbacks of a store's file due, with a new day to be delivered in; tells how many. A node that works with
+/// the file finds them within a second.
+///
+/// # Errors
+/// No store there, or the store's.
+pub async fn rearm(file: &Path, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
+    std::fs::File::open(file).map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
+    let options = SqliteConnectOptions::new().filename(file).busy_timeout(super::BUSY).disable_statement_logging();
+    let connected = options.connect().await;
+    let mut store = connected.map_err(|source| StoreError::Connect { file: file.to_owned(), source })?;
+    // What waits keeps its place in the schedule and is only due earlier.
+    let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, \
+        since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
+        retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE NOT delivered AND ";
+    let done = match which {
+        Rearm::One(id) => {
+            let update = format!("{update} (event_id = $2 OR id = $3)");
+            let number = id.parse::<i64>().ok();
+            let event_id = id.parse::<Uuid>().map(|id| id.to_string()).unwrap_or_default();
+            let update = sqlx::query(sqlx::AssertSqlSafe(update)).bind(now.micros()).bind(event_id).bind(number);
+            update.execute(&mut store).await
+        }
+        Rearm::AllFailed => {
+            let update = format!("{update} done_us IS NOT NULL");
+            sqlx::query(sqlx::AssertSqlSafe(update)).bind(now.micros()).execute(&mut store).await
+        }
+    };
+    let done = done.map_err(failed("make callbacks due"))?.rows_affected();
+    store.close().await.map_err(failed("close the store"))?;
+    Ok(done)
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 
+use super::births::Beginning;
 use super::{Scope, StoreError, Unread, failed, word};
 use crate::call::machine::{CallSetup, CallTime, GraphAction, Summary};
 use crate::model::{AuthId, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
@@ -393,28 +393,6 @@ pub(super) struct Beginnings<'a> {
     pub(super) born: Timestamp,
 }
 
-/// Meta's names of the calls that began since then, the latest first. Rows are written in the order in which calls
-/// begin, give or take what waits for the writer: a minute further back there is none.
-pub(super) async fn begun_since(
-    pool: &SqlitePool,
-    since: Timestamp,
-) -> Result<Vec<(PhoneNumberId, Wacid)>, StoreError> {
-    const WHAT: &str = "look for the latest calls";
-    const OUT_OF_ORDER: i64 = 60_000_000;
-    let query = "SELECT phone_number_id, wacid, started_us FROM calls ORDER BY rowid DESC";
-    let mut rows = sqlx::query_as::<_, (String, Option<String>, i64)>(query).fetch(pool);
-    let mut begun = Vec::new();
-    while let Some((phone_number_id, wacid, started_us)) = rows.try_next().await.map_err(failed(WHAT))? {
-        if started_us < since.micros() - OUT_OF_ORDER {
-            break;
-        }
-        if let Some(wacid) = wacid.filter(|_| started_us >= since.micros()) {
-            begun.push((phone_number_id.into(), wacid.into()));
-        }
-    }
-    Ok(begun)
-}
-
 /// Writes the row of a call that began, unless there is one.
 pub(super) async fn insert(
     to: &mut SqliteConnection,
@@ -443,6 +421,17 @@ pub(super) async fn insert(
         .execute(to)
         .await
         .map(drop)
+}
+
+/// Writes the rows of calls that an earlier process began, where they are missing.
+pub(super) async fn insert_left(pool: &SqlitePool, left: &[Beginning]) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    for Beginning { node_id, born, setup } in left {
+        let json = serde_json::to_string(setup).unwrap_or_default();
+        let beginnings = Beginnings { setup: &json, born: *born };
+        insert(&mut transaction, &CallStart::of(setup, node_id), Some(beginnings)).await?;
+    }
+    transaction.commit().await
 }
 
 /// Closes the row, once: a closed one stays as it is. What else reports the end (the outbox) belongs into the same

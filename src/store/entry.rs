@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::callbacks::NewCallback;
 use super::calls::{CallEnd, CallStart, Farewell};
+use super::keys::{KeyKind, SeenKey};
 use super::writer::{Birth, Conclusion, Write};
 use crate::call::machine::{Notice, NoticeKind, Param};
 use crate::model::{AuthId, CallUuid, Method, Timestamp};
@@ -26,6 +27,7 @@ pub(super) enum Entry {
     Concluded { start: CallStart, end: CallEnd, callbacks: Vec<Kept>, farewell: Option<Farewell> },
     Callback { callback: Kept },
     Farewell { call: CallUuid, again: Option<Timestamp> },
+    Key { key: String, tombstone: bool, seen: Timestamp },
 }
 
 /// A callback, its secret parameters included: the journal is as private as the store.
@@ -107,7 +109,17 @@ impl Entry {
             },
             Write::Callback(new, _) => Self::Callback { callback: Kept::of(new) },
             Write::Farewell(call, again) => Self::Farewell { call: *call, again: *again },
-            Write::Settle(..) | Write::FarewellsDue(_) | Write::Forget(_) | Write::Settled(_) => return None,
+            Write::Key(key) => Self::Key {
+                key: format!("{:032x}", key.key),
+                tombstone: key.kind == KeyKind::Tombstone,
+                seen: key.seen,
+            },
+            Write::Settle(..)
+            | Write::FarewellsDue(_)
+            | Write::Unkey(_)
+            | Write::Forget(_)
+            | Write::ForgetKeys(_)
+            | Write::Settled(_) => return None,
         })
     }
 
@@ -126,6 +138,10 @@ impl Entry {
             }
             Self::Callback { callback } => Write::Callback(Box::new(callback.into_new()), oneshot::channel().0),
             Self::Farewell { call, again } => Write::Farewell(call, again),
+            Self::Key { key, tombstone, seen } => {
+                let kind = if tombstone { KeyKind::Tombstone } else { KeyKind::Event };
+                Write::Key(SeenKey { kind, key: u128::from_str_radix(&key, 16).unwrap_or_default(), seen })
+            }
         }
     }
 }

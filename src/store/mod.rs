@@ -8,11 +8,13 @@
 mod archive;
 mod backup;
 mod batch;
+mod births;
 mod callbacks;
 mod calls;
 mod entry;
 mod file;
 mod journal;
+mod keys;
 mod version;
 mod writer;
 
@@ -27,15 +29,19 @@ use sqlx::{ConnectOptions as _, SqlitePool};
 
 pub use archive::Archive;
 pub use backup::{Backup, BackupError, backup};
-pub use callbacks::{Callback, CallbackState, CallbackView, NewCallback, Settled, Settlement, Written};
+pub use callbacks::{
+    Callback, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, Settled, Settlement, Written, rearm,
+};
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan};
+pub use keys::{KeyKind, SeenKey};
 pub use version::By;
 pub use writer::{Concluded, Conclusion, EventLog};
 
+use self::births::{Births, Taken};
 use self::file::StoreFile;
 use self::writer::Begin;
 use crate::call::machine::CallSetup;
-use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp, Wacid};
+use crate::model::{AuthId, CallUuid, Timestamp};
 use crate::observe::{Health, names};
 
 /// Why the store could not do something. The texts read well after "could not …".
@@ -53,6 +59,8 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    #[error("open the store {}: another process works with it; stop that one, or give this one its own store.url", file.display())]
+    InUse { file: PathBuf },
     /// R11: a binary older than its store refuses to start.
     #[error(
         "open the store {}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
@@ -183,6 +191,10 @@ impl Store {
     /// The file can't be opened, or was written by a newer version; the journal can't be taken in.
     pub async fn open_with(file: &Path, with: StoreOptions, health: Health) -> Result<Self, StoreError> {
         prepare(file).map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
+        let (births, left) = Births::open(&beside(file, ".births")).map_err(|taken| match taken {
+            Taken::InUse => StoreError::InUse { file: file.to_owned() },
+            Taken::Failed(source) => StoreError::Open { file: file.to_owned(), source },
+        })?;
         let connect = |source| StoreError::Connect { file: file.to_owned(), source };
         let options = SqliteConnectOptions::from_str("sqlite:")
             .map_err(connect)?
@@ -194,6 +206,10 @@ impl Store {
             .disable_statement_logging();
         let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(connect)?;
         version::migrate(file, &write, &version::MIGRATIONS).await?;
+        if !left.is_empty() {
+            calls::insert_left(&write, &left).await.map_err(failed("write the calls that an earlier process began"))?;
+        }
+        births.empty().map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
         let read = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY)
@@ -203,7 +219,8 @@ impl Store {
         let opened = StoreFile::opened(file.to_owned());
         let opened = opened.map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
         let StoreOptions { journal, busy, fail } = with;
-        let log = EventLog::start(Begin { pool: write, file: opened, health, journal, busy, fail }).await?;
+        let births = Arc::new(births);
+        let log = EventLog::start(Begin { pool: write, file: opened, health, births, journal, busy, fail }).await?;
         Ok(Self { read, log })
     }
 
@@ -373,12 +390,27 @@ impl Store {
         calls::orphans(&self.read, node_id).await
     }
 
-    /// Meta's names of the calls that began since then, ended or not, of whatever node.
+    /// Keys of Meta's events seen since `from` and before `to`, the newest first.
     ///
     /// # Errors
     /// The store's.
-    pub async fn begun_since(&self, since: Timestamp) -> Result<Vec<(PhoneNumberId, Wacid)>, StoreError> {
-        calls::begun_since(&self.read, since).await
+    pub async fn keys(&self, from: Timestamp, to: Timestamp, limit: u32) -> Result<Vec<SeenKey>, StoreError> {
+        keys::between(&self.read, from, to, limit).await
+    }
+
+    /// Notes a key. Returns at once; a full queue loses it, and counts that.
+    pub fn key(&self, key: SeenKey) {
+        self.log.key(key);
+    }
+
+    /// Takes a key back. Returns at once.
+    pub fn unkey(&self, key: u128) {
+        self.log.unkey(key);
+    }
+
+    /// Forgets the oldest keys seen before then: some at a time, so that nothing waits for it.
+    pub fn forget_keys(&self, seen_before: Timestamp) {
+        self.log.forget_keys(seen_before);
     }
 
     /// Forgets the event logs of calls that ended before then, and callbacks done before then (`[retention]`).
@@ -392,6 +424,13 @@ impl Store {
         self.read.close().await;
         self.log.close().await;
     }
+}
+
+/// A file beside another one.
+fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 /// The folder 0700 and the file 0600 (R21); SQLite gives its side files the file's mode.

@@ -3,10 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::{
-    CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, NewCallback, Scope, Settled, Settlement,
-    Store, StoreError,
+    CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, KeyKind, NewCallback, Orphan, Scope,
+    SeenKey, Settled, Settlement, Store, StoreError,
 };
-use crate::call::machine::{GraphAction, Notice, NoticeKind, Param};
+use crate::call::machine::{CallSetup, CallUrls, GraphAction, MachineLimits, Notice, NoticeKind, Param};
 use crate::model::{CallType, CallUuid, Direction, HangupCause, Method, Timestamp};
 use crate::observe::Health;
 use crate::xml::ast::{DocUrl, Finding, Position, Severity};
@@ -126,21 +126,6 @@ async fn a_lost_beginning_is_made_good_by_the_end() {
     let record = store.call(&Scope::of(MAIN.into()), uuid(3)).await.unwrap().unwrap();
     assert!(record.end.is_some(), "a late beginning does not open it again");
     store.close().await;
-}
-
-#[tokio::test]
-async fn r05_the_latest_calls_are_known_after_a_restart() {
-    let room = Room::new();
-    let store = room.open().await;
-    for n in [1, 100, 95, 200] {
-        store.call_started(CallStart { wacid: Some(format!("wacid.{n}").into()), ..start(n, MAIN, MAIN) });
-    }
-    let last = start(200, MAIN, MAIN);
-    assert!(store.call_concluded(last, end(200, 1)).await.unwrap());
-    store.close().await;
-    let begun = room.open().await.begun_since(secs(95)).await.unwrap();
-    let ids: Vec<_> = begun.iter().map(|(number, wacid)| (number.as_str(), wacid.as_str())).collect();
-    assert_eq!(ids, [("7", "wacid.200"), ("7", "wacid.95"), ("7", "wacid.100")]);
 }
 
 #[tokio::test]
@@ -443,5 +428,132 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     let left: Vec<i64> = sqlx::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
     assert_eq!(left, [ids[1]], "done ones go with the event logs, waiting ones never");
     pool.close().await;
+    store.close().await;
+}
+
+fn setup(n: u128) -> CallSetup {
+    let url = DocUrl("https://app.example.com/answer".into());
+    CallSetup {
+        call: uuid(n),
+        direction: Direction::Inbound,
+        call_type: CallType::Whatsapp,
+        wacid: Some("wacid.x".into()),
+        phone_number_id: "7".into(),
+        from: "919812345678".to_owned(),
+        to: "918035737458".to_owned(),
+        caller_name: "Zoë \"Z\"".to_owned(),
+        cta_payload: None,
+        deeplink_payload: None,
+        account: MAIN.into(),
+        parent_account: MAIN.into(),
+        urls: CallUrls { answer: url.clone(), answer_method: Method::Post, fallback: None, hangup: (url, Method::Get) },
+        started: secs(1),
+        limits: MachineLimits::default(),
+        headers: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
+    let room = Room::new();
+    let store = room.open().await;
+    for n in 1..=2 {
+        assert!(store.call_born(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
+    }
+    store.call_answered(uuid(1), secs(3));
+    store.alive("node", secs(104));
+    store.alive("node", secs(107));
+    store.alive("another", secs(200));
+    assert!(store.call_concluded(CallStart::of(&setup(2), "node"), end(2, 5)).await.unwrap());
+    store.close().await;
+    let store = room.open().await;
+    let orphan = Orphan {
+        start: CallStart::of(&setup(1), "node"),
+        setup: Some(setup(1)),
+        answered: Some(secs(3)),
+        lived: std::time::Duration::from_secs(7),
+    };
+    assert_eq!(store.orphans("node").await.unwrap(), [orphan]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
+    let room = Room::new();
+    let store = room.open().await;
+    // The database takes nothing: all that the next process can know of is the file of beginnings.
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(room.file());
+    let other = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
+    assert!(store.call_born(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
+    assert!(store.call_born(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
+    let births = super::beside(&room.file(), ".births");
+    let mut left = std::fs::read(&births).unwrap();
+    store.close().await;
+    sqlx::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
+    other.close().await;
+    // A kill would have left the other journal without them.
+    std::fs::remove_file(room.file().with_file_name("store.journal")).unwrap();
+    // A line cut short by the kill does not cost the one after it, nor does one that is there twice.
+    let whole = left.clone();
+    left.truncate(left.len() - 10);
+    std::fs::write(&births, [left, whole].concat()).unwrap();
+
+    let store = room.open().await;
+    let orphans = store.orphans("node").await.unwrap();
+    assert_eq!(orphans.iter().map(|o| o.setup.clone().unwrap()).collect::<Vec<_>>(), [setup(1), setup(2)]);
+    assert_eq!(std::fs::metadata(&births).unwrap().len(), 0, "all of it is in the database");
+    assert!(store.call_concluded(CallStart::of(&setup(1), "node"), end(1, 5)).await.unwrap());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn the_file_of_beginnings_does_not_grow() {
+    let room = Room::new();
+    let store = room.open().await;
+    let births = super::beside(&room.file(), ".births");
+    let mut largest = 0;
+    for round in 0..20 {
+        for n in 0..100 {
+            let n = round * 100 + n;
+            assert!(store.call_born(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
+        }
+        store.settled().await;
+        largest = largest.max(std::fs::metadata(&births).unwrap().len());
+    }
+    assert!(largest < 512 * 1024, "{largest}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_store_belongs_to_one_node_at_a_time() {
+    let room = Room::new();
+    let store = room.open().await;
+    let refused = Store::open(&room.file(), Health::new()).await.unwrap_err();
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    store.close().await;
+    drop(store);
+    room.open().await.close().await;
+}
+
+#[tokio::test]
+async fn r05_keys_come_back_the_newest_first_and_go_when_they_are_old() {
+    let room = Room::new();
+    let store = room.open().await;
+    let key = |n: i64| SeenKey {
+        kind: if n == 3 { KeyKind::Tombstone } else { KeyKind::Event },
+        key: u128::MAX - n as u128,
+        seen: secs(n),
+    };
+    (1..=5).for_each(|n| store.key(key(n)));
+    store.unkey(key(4).key);
+    store.key(key(1));
+    store.close().await;
+    let store = room.open().await;
+    assert_eq!(store.keys(secs(2), secs(9), 9).await.unwrap(), [key(5), key(3), key(2)]);
+    assert_eq!(store.keys(secs(0), secs(5), 2).await.unwrap(), [key(3), key(2)]);
+    store.forget_keys(secs(3));
+    store.settled().await;
+    assert_eq!(store.keys(secs(0), secs(9), 9).await.unwrap(), [key(5), key(3)]);
     store.close().await;
 }

@@ -5,6 +5,7 @@
 //! waits, the queue behind it holds what it can and refuses the rest, and `health` says so. A batch with a call's end is
 //! synced to the disk before anybody is told. SQLite's side of it: one connection, so nobody else holds the write lock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -15,11 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::{take_in, write_batch};
+use super::births::Births;
 use super::callbacks::{NewCallback, Settlement, Written};
 use super::calls::{CallEnd, CallStart, Farewell};
 use super::entry::Entry;
 use super::file::StoreFile;
 use super::journal::Journal;
+use super::keys::SeenKey;
 use super::{Fail, Part, StoreError, failed};
 use crate::call::machine::CallSetup;
 use crate::model::{CallUuid, Timestamp};
@@ -90,7 +93,10 @@ pub(super) enum Write {
     Settle(Box<Settlement>, oneshot::Sender<bool>),
     Farewell(CallUuid, Option<Timestamp>),
     FarewellsDue(String),
+    Key(SeenKey),
+    Unkey(u128),
     Forget(Timestamp),
+    ForgetKeys(Timestamp),
     /// Told when all before it is written.
     Settled(oneshot::Sender<()>),
 }
@@ -113,6 +119,7 @@ impl Write {
 #[derive(Clone, Debug)]
 pub struct EventLog {
     queue: mpsc::Sender<Write>,
+    births: Arc<Births>,
     closing: CancellationToken,
     task: TaskTracker,
 }
@@ -122,11 +129,12 @@ impl EventLog {
     pub(super) async fn start(begin: Begin) -> Result<Self, StoreError> {
         let (queue, writes) = mpsc::channel(QUEUE);
         let (closing, task) = (CancellationToken::new(), TaskTracker::new());
+        let births = begin.births.clone();
         let mut writer = Writer::new(begin, closing.clone());
         writer.take_in_what_was_left().await?;
         task.spawn(run(writer, writes));
         task.close();
-        Ok(Self { queue, closing, task })
+        Ok(Self { queue, births, closing, task })
     }
 
     /// Adds a line (JSON, without its end) to a call's log. Returns at once; if the queue is full, the line is refused
@@ -163,7 +171,29 @@ impl EventLog {
     pub(super) fn call_born(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
         // Words and numbers: there is nothing in it that JSON could not say.
         let setup = serde_json::to_string(setup).unwrap_or_default();
-        self.note(Write::Born(Box::new(Birth { start, setup, born })))
+        let Ok(room) = self.queue.try_reserve() else {
+            metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+            return false;
+        };
+        if let Err(error) = self.births.append(&start.node_id, born, &setup) {
+            metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+            tracing::warn!(%error, "a call's beginning is not in its file: a kill within a moment would lose it");
+        }
+        room.send(Write::Born(Box::new(Birth { start, setup, born })));
+        true
+    }
+
+    /// Returns at once; a key that finds the queue full is lost, and counted.
+    pub(super) fn key(&self, key: SeenKey) {
+        self.note(Write::Key(key));
+    }
+
+    pub(super) fn unkey(&self, key: u128) {
+        self.note(Write::Unkey(key));
+    }
+
+    pub(super) fn forget_keys(&self, seen_before: Timestamp) {
+        let _ = self.queue.try_send(Write::ForgetKeys(seen_before));
     }
 
     pub(super) fn call_answered(&self, call: CallUuid, at: Timestamp) {
@@ -243,6 +273,7 @@ impl EventLog {
     pub(super) async fn close(&self) {
         self.closing.cancel();
         self.task.wait().await;
+        let _ = self.births.release();
     }
 }
 
@@ -251,6 +282,7 @@ pub(super) struct Begin {
     pub(super) pool: SqlitePool,
     pub(super) file: StoreFile,
     pub(super) health: Health,
+    pub(super) births: Arc<Births>,
     /// The journal's folder.
     pub(super) journal: std::path::PathBuf,
     /// The pool's own busy timeout.
@@ -300,7 +332,14 @@ async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
             }
         };
         let _ = tokio::time::timeout(GATHER, writer.closing.run_until_cancelled(gather)).await;
+        let births = batch.iter().filter(|write| matches!(write, Write::Born(_))).count();
         writer.write(&mut batch).await;
+        // Otherwise it was given up, and the next process finds them in their file.
+        if batch.is_empty()
+            && let Err(error) = writer.begin.births.done(births)
+        {
+            tracing::warn!(%error, "the file of calls that begin can't be emptied");
+        }
         batch.clear();
     }
     writer.close().await;
@@ -408,6 +447,8 @@ impl Writer {
                     let _ = tell.send(());
                 }
                 Write::Settle(..) | Write::FarewellsDue(_) => self.deferred.push(write),
+                // Rare; past the bound a copy of that event may be taken for one that was acted upon.
+                Write::Unkey(_) if self.deferred.len() < QUEUE => self.deferred.push(write),
                 Write::Started(_)
                 | Write::Born(_)
                 | Write::Answered(..)
@@ -415,7 +456,10 @@ impl Writer {
                 | Write::Line { .. }
                 | Write::Late { .. }
                 | Write::Farewell(..)
-                | Write::Forget(_) => {}
+                | Write::Key(_)
+                | Write::Unkey(_)
+                | Write::Forget(_)
+                | Write::ForgetKeys(_) => {}
             }
         }
         Ok(())
@@ -606,7 +650,10 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             | Write::Late { .. }
             | Write::Farewell(..)
             | Write::FarewellsDue(_)
-            | Write::Forget(_) => {}
+            | Write::Key(_)
+            | Write::Unkey(_)
+            | Write::Forget(_)
+            | Write::ForgetKeys(_) => {}
         }
     }
 }

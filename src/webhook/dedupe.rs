@@ -1,14 +1,26 @@
 //! Keys seen before (`meta-calling.md` §2.7), bounded in time and in memory.
 //!
-//! A key is 128 bits of a hash keyed at start. All keys of one table live equally long, so they leave in the order
+//! A key is 128 bits of a SHA-256, the same in every process. All keys of one table live equally long, so they leave in the order
 //! they came and no clean-up task is needed; full, a table forgets its oldest. Not `moka`: its time is its own, and
 //! this one must be stepped, asked synchronously, and say who was first.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, Hash};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+/// The key of what these words name together.
+pub(super) fn key_of(words: &[&[u8]]) -> u128 {
+    let mut digest = Context::new(&SHA256);
+    for word in words {
+        // Its length first, so that no two rows of words run together the same way.
+        digest.update(&u32::try_from(word.len()).unwrap_or(u32::MAX).to_be_bytes());
+        digest.update(word);
+    }
+    let digest = digest.finish();
+    digest.as_ref().iter().take(16).fold(0, |key, byte| key << 8 | u128::from(*byte))
+}
 
 /// Tables are split by key, so that two webhooks rarely meet at one lock.
 const SHARDS: usize = 16;
@@ -16,7 +28,6 @@ const SHARDS: usize = 16;
 /// A table of keys that are remembered for a while.
 pub(super) struct Seen {
     shards: [Mutex<Shard>; SHARDS],
-    hashers: (RandomState, RandomState),
     ttl: Duration,
     /// Keys of one shard.
     capacity: usize,
@@ -31,17 +42,12 @@ struct Shard {
 impl Seen {
     /// Remembers each key for `ttl`, and no more than about `capacity` of them.
     pub(super) fn new(ttl: Duration, capacity: usize) -> Self {
-        Self {
-            shards: Default::default(),
-            hashers: Default::default(),
-            ttl,
-            capacity: capacity.div_ceil(SHARDS).max(1),
-        }
+        Self { shards: Default::default(), ttl, capacity: capacity.div_ceil(SHARDS).max(1) }
     }
 
     /// Notes the key; true for the first to do so within its time, whoever else asks at the same moment.
-    pub(super) fn claim(&self, key: &impl Hash, now: Instant) -> bool {
-        let (mut shard, key) = self.shard(key);
+    pub(super) fn claim(&self, key: u128, now: Instant) -> bool {
+        let mut shard = self.shard(key);
         shard.expire(now);
         if shard.until.contains_key(&key) {
             return false;
@@ -56,24 +62,38 @@ impl Seen {
     }
 
     /// Whether the key is remembered.
-    pub(super) fn contains(&self, key: &impl Hash, now: Instant) -> bool {
-        let (mut shard, key) = self.shard(key);
+    pub(super) fn contains(&self, key: u128, now: Instant) -> bool {
+        let mut shard = self.shard(key);
         shard.expire(now);
         shard.until.contains_key(&key)
     }
 
     /// Takes a claim back: what it stood for could not be done, and will come again.
-    pub(super) fn forget(&self, key: &impl Hash) {
-        let (mut shard, key) = self.shard(key);
+    pub(super) fn forget(&self, key: u128) {
+        let mut shard = self.shard(key);
         shard.until.remove(&key);
     }
 
+    /// Remembers a key that an earlier process noted, `age` ago. They come the newest first; `false`: there is no room
+    /// for this one, nor for older ones.
+    pub(super) fn remember(&self, key: u128, age: Duration, now: Instant) -> bool {
+        let mut shard = self.shard(key);
+        if shard.order.len() >= self.capacity {
+            return false;
+        }
+        if let Some(left) = self.ttl.checked_sub(age)
+            && let std::collections::hash_map::Entry::Vacant(free) = shard.until.entry(key)
+        {
+            free.insert(now + left);
+            shard.order.push_front((key, now + left));
+        }
+        true
+    }
+
     #[allow(clippy::indexing_slicing, reason = "the remainder is below the number of places")]
-    fn shard(&self, key: &impl Hash) -> (MutexGuard<'_, Shard>, u128) {
-        let (low, high) = (self.hashers.0.hash_one(key), self.hashers.1.hash_one(key));
-        let place = usize::from(low.to_le_bytes()[0]) % SHARDS;
-        let shard = self.shards[place].lock().unwrap_or_else(PoisonError::into_inner);
-        (shard, u128::from(high) << 64 | u128::from(low))
+    fn shard(&self, key: u128) -> MutexGuard<'_, Shard> {
+        let place = usize::from(key.to_le_bytes()[0]) % SHARDS;
+        self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,43 +120,69 @@ mod tests {
     use crate::clock::Clock;
     use crate::model::Timestamp;
 
+    fn spread(n: u32) -> u128 {
+        key_of(&[&n.to_be_bytes()])
+    }
+
+    #[test]
+    fn keys_tell_words_apart_and_are_the_same_in_every_process() {
+        assert_ne!(key_of(&[b"ab", b"c"]), key_of(&[b"a", b"bc"]));
+        assert_ne!(key_of(&[b"a"]), key_of(&[b"a", b""]));
+        assert_eq!(key_of(&[b"connect", b"1", b"wacid.x"]), 0x15de64dc_df2dffcc_aefe950d_c8e082ed);
+    }
+
+    #[test]
+    fn r05_what_an_earlier_process_noted_is_remembered_for_the_rest_of_its_time() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let seen = Seen::new(Duration::from_secs(600), 1_600);
+        assert!(seen.claim(1, clock.now()));
+        for (key, age) in [(2, 100), (3, 599), (4, 601)] {
+            assert!(seen.remember(key, Duration::from_secs(age), clock.now()));
+        }
+        assert_eq!([1, 2, 3, 4].map(|key| seen.contains(key, clock.now())), [true, true, true, false]);
+        clock.step(Duration::from_secs(1));
+        assert_eq!([1, 2, 3].map(|key| seen.contains(key, clock.now())), [true, true, false]);
+        clock.step(Duration::from_secs(499));
+        assert_eq!([1, 2].map(|key| seen.contains(key, clock.now())), [true, false]);
+    }
+
     #[test]
     fn keys_live_as_long_as_they_should() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let seen = Seen::new(Duration::from_secs(600), 100);
-        assert!(seen.claim(&("a", 1), clock.now()));
-        assert!(!seen.claim(&("a", 1), clock.now()));
-        assert!(seen.claim(&("a", 2), clock.now()));
+        assert!(seen.claim(1, clock.now()));
+        assert!(!seen.claim(1, clock.now()));
+        assert!(seen.claim(2, clock.now()));
         clock.step(Duration::from_millis(599_999));
-        assert!(seen.contains(&("a", 1), clock.now()));
+        assert!(seen.contains(1, clock.now()));
         clock.step(Duration::from_millis(1));
-        assert!(!seen.contains(&("a", 1), clock.now()));
-        assert!(seen.claim(&("a", 1), clock.now()));
+        assert!(!seen.contains(1, clock.now()));
+        assert!(seen.claim(1, clock.now()));
     }
 
     #[test]
     fn a_claim_taken_back_can_be_made_again_and_lives_its_own_time() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let seen = Seen::new(Duration::from_secs(10), 100);
-        assert!(seen.claim(&1, clock.now()));
-        seen.forget(&1);
+        assert!(seen.claim(1, clock.now()));
+        seen.forget(1);
         clock.step(Duration::from_secs(5));
-        assert!(seen.claim(&1, clock.now()));
+        assert!(seen.claim(1, clock.now()));
         clock.step(Duration::from_secs(6));
-        assert!(!seen.claim(&1, clock.now()), "the first claim's end is not the second's");
+        assert!(!seen.claim(1, clock.now()), "the first claim's end is not the second's");
     }
 
     #[test]
     fn r05_memory_is_bounded_and_the_oldest_go_first() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let seen = Seen::new(Duration::from_secs(600), 1_600);
-        for n in 0..100_000 {
-            assert!(seen.claim(&n, clock.now()));
+        for n in 0..100_000_u32 {
+            assert!(seen.claim(spread(n), clock.now()));
         }
         let held: usize = seen.shards.iter().map(|s| s.lock().unwrap().order.len()).sum();
         assert!(held <= 1_600, "{held}");
-        assert!(!seen.claim(&99_999, clock.now()));
-        assert!(seen.claim(&0, clock.now()));
+        assert!(!seen.claim(spread(99_999), clock.now()));
+        assert!(seen.claim(spread(0), clock.now()));
     }
 
     #[test]
@@ -145,7 +191,7 @@ mod tests {
         let seen = Seen::new(Duration::from_secs(600), 1_000);
         for key in 0..200 {
             let first = std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..10).map(|_| scope.spawn(|| seen.claim(&key, now))).collect();
+                let threads: Vec<_> = (0..10).map(|_| scope.spawn(|| seen.claim(key, now))).collect();
                 threads.into_iter().map(|t| t.join().unwrap()).filter(|first| *first).count()
             });
             assert_eq!(first, 1);

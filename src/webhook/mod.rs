@@ -18,5 +18,5 @@ mod tests;
 pub use decode::{BadJson, CallKey, Connect, Item, Sdp, What, decode};
 pub use http::handle;
 pub use kind::Kind;
-pub use route::{Busy, CONNECT_AGAIN, Calls, Door, DoorConfig, Effect, Full, Handled, Incoming, Known};
+pub use route::{Busy, CONNECT_AGAIN, Calls, Door, DoorConfig, Effect, Full, Handled, Incoming, Known, Ledger};
 pub use verify::Secrets;

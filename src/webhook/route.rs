@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::decode::{self, BadJson, CallKey, Connect, Item, Sdp, What};
-use super::dedupe::Seen;
+use super::dedupe::{Seen, key_of};
 use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::{Admitted, Gate, NumberEntry, Reason, Refused};
@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::Secret;
 use crate::model::{Direction, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::names;
+use crate::store::{KeyKind, SeenKey};
 
 /// Who runs the calls. Nothing here may block or wait: the 200 comes after it.
 pub trait Calls: Send + Sync {
@@ -131,6 +132,15 @@ pub struct DoorConfig {
     pub verify_token: Secret,
 }
 
+/// What keeps the keys of events for the process after this one. Nothing here may block or wait.
+pub trait Ledger: Send + Sync {
+    /// A key was seen for the first time.
+    fn note(&self, key: u128, kind: KeyKind, seen: Timestamp);
+
+    /// It is taken back: the event could not be acted upon, and will come again.
+    fn forget(&self, key: u128);
+}
+
 /// The webhook's door: one per node.
 pub struct Door<C> {
     calls: C,
@@ -142,6 +152,7 @@ pub struct Door<C> {
     events: Seen,
     changes: Seen,
     tombstones: Seen,
+    ledger: Option<Arc<dyn Ledger>>,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -173,6 +184,7 @@ impl<C: Calls> Door<C> {
             events: seen(EVENTS_KEPT),
             changes: seen(CHANGES_KEPT),
             tombstones: seen(TOMBSTONES_KEPT),
+            ledger: None,
         }
     }
 
@@ -189,7 +201,24 @@ impl<C: Calls> Door<C> {
     /// Takes the connect of a call as seen: the process before this one began the call, and Meta may say it once more
     /// (R5). Calls older than [`CONNECT_AGAIN`] need not be remembered.
     pub fn remember(&self, key: CallKey) {
-        self.events.claim(&("connect", key), self.clock.now());
+        self.events.claim(call_event("connect", &key), self.clock.now());
+    }
+
+    /// Notes keys for the process after this one.
+    #[must_use]
+    pub fn with_ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
+    /// Remembers what an earlier process noted. The newest come first; `false`: there is no room for older ones.
+    pub fn remember_key(&self, noted: &SeenKey) -> bool {
+        let now = self.clock.now();
+        let age = self.clock.wall().since(noted.seen);
+        match noted.kind {
+            KeyKind::Event => self.events.remember(noted.key, age, now),
+            KeyKind::Tombstone => self.tombstones.remember(noted.key, age, now) || age < TOMBSTONES_KEPT.0,
+        }
     }
 
     /// Who runs the calls.
@@ -235,17 +264,21 @@ impl<C: Calls> Door<C> {
             What::Connect(connect) => self.connect(*connect, now, received),
             What::Terminate { key, termination } => self.terminate(&key, termination, now),
             What::Status { key, word } => {
-                self.once(&key.phone_number_id, &("status", &key, &word), now, Effect::Parked)
+                let id = key_of(&[b"status", of(&key.phone_number_id), of(&key.wacid), word.as_bytes()]);
+                self.once(&key.phone_number_id, id, now, Effect::Parked)
             }
             // Accepted and counted; kept by the conversations, once there are any.
             What::Message { phone_number_id, id } => {
-                self.once(&phone_number_id, &("message", &phone_number_id, &id), now, Effect::Ignored)
+                let id = key_of(&[b"message", of(&phone_number_id), id.as_bytes()]);
+                self.once(&phone_number_id, id, now, Effect::Ignored)
             }
             What::MessageStatus { phone_number_id, id, word, error_code } => {
-                let key = ("message status", &phone_number_id, &id, &word, error_code);
-                self.once(&phone_number_id, &key, now, Effect::Ignored)
+                let error_code = error_code.map(|code| code.to_string()).unwrap_or_default();
+                let words = [of(&phone_number_id), id.as_bytes(), word.as_bytes(), error_code.as_bytes()];
+                let id = key_of(&[&[b"message status".as_slice()], words.as_slice()].concat());
+                self.once(&phone_number_id, id, now, Effect::Ignored)
             }
-            What::Change { digest } if self.changes.claim(&digest, now) => {
+            What::Change { digest } if self.changes.claim(key_of(&[&digest]), now) => {
                 tracing::info!(kind = kind.label(), "Meta reports a change of the account; it is not kept yet");
                 Effect::Ignored
             }
@@ -255,9 +288,25 @@ impl<C: Calls> Door<C> {
         }
     }
 
+    /// Whether an event is the first of its key; if so, the key is noted.
+    fn claim(&self, key: u128, now: Instant) -> bool {
+        let first = self.events.claim(key, now);
+        if first && let Some(ledger) = &self.ledger {
+            ledger.note(key, KeyKind::Event, self.clock.wall());
+        }
+        first
+    }
+
+    fn unclaim(&self, key: u128) {
+        self.events.forget(key);
+        if let Some(ledger) = &self.ledger {
+            ledger.forget(key);
+        }
+    }
+
     /// An event that nothing here acts upon yet: what it is, if it is new and the number ours.
-    fn once(&self, number: &PhoneNumberId, key: &impl std::hash::Hash, now: Instant, effect: Effect) -> Effect {
-        if !self.events.claim(key, now) {
+    fn once(&self, number: &PhoneNumberId, key: u128, now: Instant, effect: Effect) -> Effect {
+        if !self.claim(key, now) {
             Effect::Duplicate
         } else if self.gate.directory().number(number).is_none() {
             Effect::UnknownNumber
@@ -267,14 +316,14 @@ impl<C: Calls> Door<C> {
     }
 
     fn connect(&self, connect: Connect, now: Instant, received: Instant) -> Effect {
-        let key = ("connect", connect.key.clone());
-        if !self.events.claim(&key, now) {
+        let key = call_event("connect", &connect.key);
+        if !self.claim(key, now) {
             if connect.direction == Direction::Inbound {
                 self.gate.count(Direction::Inbound, Reason::Duplicate.as_str());
             }
             return Effect::Duplicate;
         }
-        if self.tombstones.contains(&connect.key, now) {
+        if self.tombstones.contains(tombstone(&connect.key), now) {
             return Effect::Late;
         }
         let wall = self.clock.wall();
@@ -290,7 +339,7 @@ impl<C: Calls> Door<C> {
             Direction::Outbound => Effect::Parked,
         };
         if effect == Effect::Busy {
-            self.events.forget(&key);
+            self.unclaim(key);
         }
         effect
     }
@@ -313,7 +362,7 @@ impl<C: Calls> Door<C> {
                 }
                 self.gate.count(Direction::Inbound, names::admission::ADMITTED);
                 // Its terminate may have come while it was being started, and found nothing to end.
-                if self.tombstones.contains(&key, now) {
+                if self.tombstones.contains(tombstone(&key), now) {
                     self.calls.terminated(&key, Termination::default());
                 }
                 Effect::Admitted
@@ -331,14 +380,18 @@ impl<C: Calls> Door<C> {
     }
 
     fn terminate(&self, key: &CallKey, termination: Termination, now: Instant) -> Effect {
-        let event = ("terminate", key);
-        if !self.events.claim(&event, now) {
+        let event = call_event("terminate", key);
+        if !self.claim(event, now) {
             return Effect::Duplicate;
         }
         let mut known = self.calls.terminated(key, termination.clone());
         if known == Known::Unknown {
             // Asked again behind the tombstone: a call that is being started meanwhile sees one or the other.
-            self.tombstones.claim(key, now);
+            if self.tombstones.claim(tombstone(key), now)
+                && let Some(ledger) = &self.ledger
+            {
+                ledger.note(tombstone(key), KeyKind::Tombstone, self.clock.wall());
+            }
             known = self.calls.terminated(key, termination);
         }
         match known {
@@ -346,7 +399,7 @@ impl<C: Calls> Door<C> {
             Known::Unknown if self.gate.directory().number(&key.phone_number_id).is_none() => Effect::UnknownNumber,
             Known::Unknown => Effect::Late,
             Known::Busy => {
-                self.events.forget(&event);
+                self.unclaim(event);
                 Effect::Busy
             }
         }
@@ -355,6 +408,19 @@ impl<C: Calls> Door<C> {
 
 fn secrets(config: &DoorConfig) -> Secrets {
     Secrets::new(&config.app_secret, config.app_secret_previous.as_ref(), config.verify_token.clone())
+}
+
+/// The key of an event of a call (`meta-calling.md` §2.7).
+fn call_event(event: &str, key: &CallKey) -> u128 {
+    key_of(&[event.as_bytes(), of(&key.phone_number_id), of(&key.wacid)])
+}
+
+fn tombstone(key: &CallKey) -> u128 {
+    call_event("tombstone", key)
+}
+
+fn of(id: &impl AsRef<str>) -> &[u8] {
+    id.as_ref().as_bytes()
 }
 
 /// Says once a call that Meta names another number than the one it is for (`meta-calling.md` §3.2.2).

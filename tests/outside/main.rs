@@ -4,6 +4,7 @@
 
 mod answer;
 mod cli;
+mod crash;
 mod doors;
 mod faults;
 mod first_call;

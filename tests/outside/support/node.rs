@@ -137,6 +137,7 @@ pub struct Node {
     child: Child,
     pub public: String,
     pub admin: String,
+    config: std::path::PathBuf,
     log: Arc<Mutex<Vec<String>>>,
     pub dir: tempfile::TempDir,
 }
@@ -160,36 +161,37 @@ fn free(bound: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
 
 impl Node {
     pub async fn start(wanted: &Wanted) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        Self::start_in(tempfile::tempdir().expect("a directory"), wanted).await
+    }
+
+    /// A node whose data are in `dir`, `offhook.db` among them, where something may be already.
+    pub async fn start_in(dir: tempfile::TempDir, wanted: &Wanted) -> Self {
         let (public, admin, media) = (free_port(), free_port(), free_udp_port());
         let config = dir.path().join("offhook.toml");
         std::fs::write(&config, wanted.toml(public, admin, media, dir.path())).expect("write the configuration");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_offhook"))
-            .args(["--log-format", "json", "--log-level", "debug", "serve", "--config"])
-            .arg(&config)
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the node");
         let log = Arc::new(Mutex::new(Vec::new()));
-        let stderr = child.stderr.take().expect("its standard error");
-        let sink = log.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                sink.lock().expect("log").push(line);
-            }
-        });
         let node = Self {
-            child,
+            child: spawn(&config, &log),
             public: format!("http://127.0.0.1:{public}"),
             admin: format!("http://127.0.0.1:{admin}"),
+            config,
             log,
             dir,
         };
         node.until_ready().await;
         node
+    }
+
+    /// `kill -9`, and nothing else.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again after its end, with the same configuration, data and ports.
+    pub async fn start_again(&mut self) {
+        self.child = spawn(&self.config, &self.log);
+        self.until_ready().await;
     }
 
     async fn until_ready(&self) {
@@ -258,6 +260,13 @@ impl Node {
         panic!("no record of {call_uuid} after 10 s; log:\n{}", self.log());
     }
 
+    /// A webhook that may find the node dead.
+    pub async fn try_webhook(&self, body: &str) -> Option<http::Answer> {
+        let signature = super::sign(APP_SECRET, body.as_bytes());
+        let url = format!("{}/webhooks/meta", self.public);
+        http::try_send("POST", &url, &[("x-hub-signature-256", &signature)], body.to_owned()).await.ok()
+    }
+
     pub async fn post_webhook(&self, body: &str) -> http::Answer {
         let signature = super::sign(APP_SECRET, body.as_bytes());
         let url = format!("{}/webhooks/meta", self.public);
@@ -298,7 +307,7 @@ impl Node {
     }
 
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.pid().to_string();
         Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
     }
 
@@ -306,6 +315,26 @@ impl Node {
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("its end").code()
     }
+}
+
+fn spawn(config: &std::path::Path, log: &Arc<Mutex<Vec<String>>>) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_offhook"))
+        .args(["--log-format", "json", "--log-level", "debug", "serve", "--config"])
+        .arg(config)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start the node");
+    let stderr = child.stderr.take().expect("its standard error");
+    let sink = log.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            sink.lock().expect("log").push(line);
+        }
+    });
+    child
 }
 
 impl Drop for Node {

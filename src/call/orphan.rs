@@ -1,0 +1,88 @@
+//! Calls whose process died in their middle: the next one ends them (R3), and leaves a sign of life in its own turn,
+//! from which the one after it can tell how long its calls lasted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::machine::{CallTime, GraphAction, abandoned};
+use super::record;
+use super::registry::{CallKey, Registry};
+use super::services::Services;
+use crate::model::HangupCause;
+use crate::observe::names;
+use crate::store::{CallEnd, Conclusion, Farewell, Orphan, StoreError};
+
+/// How often a node with live calls says that it lives. With the time a write takes, a record loses less than a second.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(400);
+/// Ended at once: well below what the store's queue takes.
+const AT_ONCE: usize = 2_000;
+
+const REMARK: &str = "the node stopped in the middle of this call (killed, crashed or without power); the call ends where \
+    the node last showed a sign of life";
+
+/// Ends the calls that an earlier process of this node left open: closes their records, puts their hangup callbacks
+/// into the outbox, and notes that Graph has to be told. All of it is on the disk when this returns; gives the calls.
+///
+/// # Errors
+/// The store's.
+pub async fn end_all(services: &Services) -> Result<Vec<CallKey>, StoreError> {
+    let orphans = services.store.orphans(&services.node_id).await?;
+    if orphans.is_empty() {
+        return Ok(Vec::new());
+    }
+    let begun = services.clock.now();
+    let mut ended = Vec::with_capacity(orphans.len());
+    for some in orphans.chunks(AT_ONCE) {
+        let concluding = some.iter().map(|orphan| services.store.conclude(end(services, orphan)));
+        for concluded in join_all(concluding).await {
+            concluded?;
+        }
+        let key = |orphan: &Orphan| Some((orphan.start.phone_number_id.clone(), orphan.start.wacid.clone()?));
+        ended.extend(some.iter().filter_map(key));
+    }
+    let took = services.clock.now().saturating_duration_since(begun);
+    tracing::warn!(
+        calls = orphans.len(),
+        took_ms = took.as_millis(),
+        "ended the calls that this node left open when it died"
+    );
+    Ok(ended)
+}
+
+fn end(services: &Services, orphan: &Orphan) -> Conclusion {
+    let Orphan { start, setup, answered, lived } = orphan;
+    let cause = HangupCause::NodeFailure;
+    let due = services.clock.steady();
+    let farewell = start.wacid.is_some().then_some(Farewell { action: GraphAction::Terminate, due });
+    let remarks = vec![REMARK.to_owned()];
+    let Some(setup) = setup else {
+        tracing::error!(call_uuid = %start.call, "what this call began with can't be read: it gets no hangup callback");
+        let end = CallEnd { remarks, ..CallEnd::unanswered(cause, start.direction, start.started.plus(*lived)) };
+        return Conclusion { start: start.clone(), end, callbacks: Vec::new(), farewell };
+    };
+    let answered = answered.map(|at| CallTime(0).after(at.since(start.started)));
+    let summary = abandoned(setup.clone(), answered, CallTime(0).after(*lived), cause);
+    let direction = summary.direction.as_str();
+    metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+        .increment(1);
+    Conclusion {
+        start: start.clone(),
+        end: CallEnd::of(&summary, start.started, remarks, Vec::new()),
+        callbacks: vec![services.callback(setup, summary.hangup)],
+        farewell,
+    }
+}
+
+/// Leaves a sign of life while calls are up, until `stop`.
+pub async fn keep_alive(services: Arc<Services>, registry: Registry, stop: CancellationToken) {
+    let mut every = tokio::time::interval(SIGN_OF_LIFE);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        if !registry.is_empty() {
+            services.store.alive(&services.node_id, services.clock.steady());
+        }
+    }
+}

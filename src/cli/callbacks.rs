@@ -1,0 +1,231 @@
+//! `offhook callbacks`: what became of callbacks, and once more for those that were given up.
+//!
+//! Works on the store's file, beside a running node or without one; a node looks once a second for what is due.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{Exit, print};
+use crate::clock::Clock;
+use crate::model::Timestamp;
+use crate::store::{Archive, CallbackState, CallbackView, Callbacks, Rearm};
+
+/// `offhook callbacks …`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do with callbacks.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Command {
+    /// The latest callbacks, newest first: waiting, delivered or failed
+    List(ListArgs),
+    /// Send again what was given up, with the same event id; what waits goes out at once
+    Retry(RetryArgs),
+}
+
+/// Which store.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Where {
+    /// The configuration that names the store
+    #[arg(long, value_name = "FILE", default_value = "offhook.toml", conflicts_with = "data_dir")]
+    pub config: PathBuf,
+    /// The store's folder, instead of a configuration: no secret is read
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Options of `offhook callbacks list`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ListArgs {
+    /// Only those that were given up
+    #[arg(long, conflicts_with = "waiting")]
+    pub failed: bool,
+    /// Only those that wait, for their first attempt or another one
+    #[arg(long)]
+    pub waiting: bool,
+    /// How many
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+    #[command(flatten)]
+    pub store: Where,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `offhook callbacks retry`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RetryArgs {
+    /// A callback, by its event id (`X-Offhook-Event-Id`) or the number that `list` shows
+    #[arg(value_name = "ID", required_unless_present = "all_failed")]
+    pub id: Option<String>,
+    /// All that were given up
+    #[arg(long, conflicts_with = "id")]
+    pub all_failed: bool,
+    #[command(flatten)]
+    pub store: Where,
+}
+
+/// Runs it: 0 done, 1 no such callback or a store that can't be read, 2 wrong usage.
+pub fn run(args: Args) -> Exit {
+    super::run_async(async {
+        match args.command {
+            Command::List(args) => list(args).await,
+            Command::Retry(args) => retry(args).await,
+        }
+    })
+}
+
+impl Where {
+    fn file(&self) -> Result<PathBuf, Exit> {
+        match &self.data_dir {
+            Some(folder) => Ok(folder.join(crate::config::Store::FILE_NAME)),
+            None => super::config::load(&self.config).map(|config| config.store.file),
+        }
+    }
+}
+
+async fn list(args: ListArgs) -> Exit {
+    let file = match args.store.file() {
+        Ok(file) => file,
+        Err(exit) => return exit,
+    };
+    let which = match (args.failed, args.waiting) {
+        (true, _) => Callbacks::Failed,
+        (_, true) => Callbacks::Waiting,
+        _ => Callbacks::All,
+    };
+    let read = async { Archive::open(&file).await?.callbacks(which, args.limit).await };
+    let callbacks = match read.await {
+        Ok(callbacks) => callbacks,
+        Err(e) => return Exit::failed(format_args!("could not {e}")),
+    };
+    if args.json {
+        callbacks.iter().for_each(|callback| print::json(&object(callback)));
+    } else if callbacks.is_empty() {
+        print::line(format_args!("no such callbacks in {}", file.display()));
+    } else {
+        print::text(&table(&callbacks));
+    }
+    Exit::Done
+}
+
+async fn retry(args: RetryArgs) -> Exit {
+    let file = match args.store.file() {
+        Ok(file) => file,
+        Err(exit) => return exit,
+    };
+    let which = args.id.as_deref().map_or(Rearm::AllFailed, Rearm::One);
+    match crate::store::rearm(&file, which, Clock::real().steady()).await {
+        Ok(0) => match args.id {
+            Some(id) => Exit::failed(format_args!(
+                "no callback {} waits or was given up in {}; `offhook callbacks list` shows them",
+                plain(&id),
+                file.display()
+            )),
+            None => {
+                print::line("none was given up");
+                Exit::Done
+            }
+        },
+        Ok(n) => {
+            let them = if n == 1 { "callback is" } else { "callbacks are" };
+            print::line(format_args!("{n} {them} due now; a running node sends within a second"));
+            Exit::Done
+        }
+        Err(e) => Exit::failed(format_args!("could not {e}")),
+    }
+}
+
+fn object(c: &CallbackView) -> Value {
+    let (due, done) = match c.state {
+        CallbackState::Waiting { due } => (Some(due), None),
+        CallbackState::Delivered { at } | CallbackState::Failed { at } => (None, Some(at)),
+    };
+    json!({
+        "id": c.id,
+        "event_id": c.event_id,
+        "call_uuid": c.call,
+        "auth_id": c.account,
+        "kind": c.kind,
+        "method": c.method,
+        "url": c.url,
+        "state": c.state.as_str(),
+        "attempts": c.attempts,
+        "created": c.created.rfc3339(),
+        "due": due.map(Timestamp::rfc3339),
+        "done": done.map(Timestamp::rfc3339),
+        "last": c.last,
+    })
+}
+
+fn table(callbacks: &[CallbackView]) -> String {
+    let head = ["id", "state", "kind", "attempts", "created", "call", "last", "url"].map(str::to_owned);
+    let mut rows = vec![head];
+    rows.extend(callbacks.iter().map(|c| {
+        let cells = [
+            c.id.to_string(),
+            c.state.as_str().to_owned(),
+            c.kind.clone(),
+            c.attempts.to_string(),
+            c.created.rfc3339(),
+            c.call.clone(),
+            c.last.clone(),
+            format!("{} {}", c.method, c.url),
+        ];
+        cells.map(|cell| plain(&cell))
+    }));
+    let mut text = String::new();
+    let widths: [usize; 8] =
+        std::array::from_fn(|n| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0));
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// What customers and their servers wrote reaches the terminal without control characters (R22), and bounded.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(state: CallbackState) -> CallbackView {
+        CallbackView {
+            id: 7,
+            event_id: "0191".to_owned(),
+            call: "3f0c2f1a".to_owned(),
+            account: "MA".to_owned(),
+            kind: "hangup".to_owned(),
+            method: "POST".to_owned(),
+            url: "https://app.example.com/h\u{1b}[2J".to_owned(),
+            created: Timestamp::from_secs(1_795_154_591),
+            attempts: 3,
+            state,
+            last: "the answer was 503".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_callback_as_a_line_and_as_an_object() {
+        let at = Timestamp::from_secs(1_795_154_600);
+        assert_eq!(
+            table(&[view(CallbackState::Failed { at })]),
+            "id  state   kind    attempts  created                   call      last                url\n\
+             7   failed  hangup  3         2026-11-20T06:03:11.000Z  3f0c2f1a  the answer was 503  \
+             POST https://app.example.com/h [2J\n"
+        );
+        let waiting = object(&view(CallbackState::Waiting { due: at }));
+        assert_eq!((&waiting["state"], &waiting["due"]), (&json!("waiting"), &json!("2026-11-20T06:03:20.000Z")));
+        assert_eq!(object(&view(CallbackState::Delivered { at }))["done"], waiting["due"]);
+    }
+}

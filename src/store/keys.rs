@@ -1,0 +1,78 @@
+//! Keys of Meta's events that were taken in (R5): what makes a copy that comes after a restart a copy.
+
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
+
+use super::{StoreError, failed};
+use crate::model::Timestamp;
+
+/// What a key stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// An event that was taken in.
+    Event,
+    /// A call that was over before it came.
+    Tombstone,
+}
+
+/// A key and when it was first seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenKey {
+    pub kind: KeyKind,
+    pub key: u128,
+    pub seen: Timestamp,
+}
+
+/// Keys forgotten in one transaction: an hour's worth of them at once would make calls wait.
+const FORGET_MAX: u32 = 20_000;
+
+pub(super) async fn insert(to: &mut SqliteConnection, keys: &[SeenKey]) -> Result<(), sqlx::Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO webhook_keys (key, kind, seen_us) ");
+    insert.push_values(keys, |mut row, key| {
+        let kind = match key.kind {
+            KeyKind::Event => 0,
+            KeyKind::Tombstone => 1,
+        };
+        row.push_bind(key.key.to_be_bytes().to_vec()).push_bind(kind).push_bind(key.seen.micros());
+    });
+    insert.push(" ON CONFLICT (key) DO NOTHING");
+    insert.build().persistent(false).execute(to).await.map(drop)
+}
+
+pub(super) async fn delete(to: &mut SqliteConnection, key: u128) -> Result<(), sqlx::Error> {
+    let delete = sqlx::query("DELETE FROM webhook_keys WHERE key = $1").bind(key.to_be_bytes().to_vec());
+    delete.execute(to).await.map(drop)
+}
+
+/// Forgets the oldest of those seen before then.
+pub(super) async fn forget(to: &mut SqliteConnection, before: Timestamp) -> Result<(), sqlx::Error> {
+    let delete = "DELETE FROM webhook_keys WHERE key IN \
+        (SELECT key FROM webhook_keys WHERE seen_us < $1 ORDER BY seen_us LIMIT $2)";
+    sqlx::query(delete).bind(before.micros()).bind(FORGET_MAX).execute(to).await.map(drop)
+}
+
+/// Keys seen since `from` and before `to`, the newest first.
+pub(super) async fn between(
+    pool: &SqlitePool,
+    from: Timestamp,
+    to: Timestamp,
+    limit: u32,
+) -> Result<Vec<SeenKey>, StoreError> {
+    let select = "SELECT key, kind, seen_us FROM webhook_keys WHERE seen_us >= $1 AND seen_us < $2 \
+        ORDER BY seen_us DESC LIMIT $3";
+    let rows: Vec<(Vec<u8>, i64, i64)> = sqlx::query_as(select)
+        .bind(from.micros())
+        .bind(to.micros())
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+        .map_err(failed("read the keys of Meta's events"))?;
+    let key = |(key, kind, seen): (Vec<u8>, i64, i64)| {
+        let key = u128::from_be_bytes(key.try_into().ok()?);
+        let kind = if kind == 0 { KeyKind::Event } else { KeyKind::Tombstone };
+        Some(SeenKey { kind, key, seen: Timestamp::from_micros(seen) })
+    };
+    Ok(rows.into_iter().filter_map(key).collect())
+}

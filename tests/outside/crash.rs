@@ -1,0 +1,269 @@
+//! `kill -9` and what comes after: no call, record or callback is lost or doubled (R3, R4, R5).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use offhook::call::machine::{CallSetup, CallUrls, MachineLimits};
+use offhook::clock::Clock;
+use offhook::model::{CallType, CallUuid, Direction, Method};
+use offhook::observe::Health;
+use offhook::store::{CallFilter, CallStart, Scope, Store};
+use offhook::xml::ast::DocUrl;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::support::app::{App, Seen};
+use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
+use super::support::node::{AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted};
+
+/// Picked up at once, and held.
+const HELD: &str = "<Response><Speak>Please hold.</Speak><Wait length=\"60\"/></Response>";
+/// Never picked up, or picked up and hung up.
+const SHORT: [&str; 2] =
+    ["<Response><Wait length=\"1\"/><Hangup/></Response>", "<Response><Speak>Bye.</Speak><Hangup/></Response>"];
+const NODE_ID: &str = "[cluster]\nnode_id = \"crash\"\n";
+
+fn wanted(graph: &Graph, app: &App) -> Wanted {
+    Wanted {
+        hangup_url: app.url("/hangup"),
+        extra: NODE_ID.to_owned(),
+        accept_wait_ms: 0,
+        cps: 10_000,
+        limits: "calls_per_number = 10000".to_owned(),
+        ..Wanted::new(&graph.url, &app.url("/answer"))
+    }
+}
+
+fn event_id(seen: &Seen) -> String {
+    seen.headers.get("x-offhook-event-id").expect("an event id").to_str().expect("text").to_owned()
+}
+
+fn say(what: std::fmt::Arguments<'_>) {
+    #[allow(clippy::print_stderr, reason = "figures are told")]
+    {
+        eprintln!("{what}");
+    }
+}
+
+#[tokio::test]
+async fn r03_a_kill_in_the_middle_of_a_call_ends_it_once() {
+    let (graph, app) = (Graph::start().await, App::start().await);
+    app.xml("/answer", HELD).route("/hangup", |_| (200, String::new()));
+    let mut node = Node::start(&wanted(&graph, &app)).await;
+    let wacid = meta::wacid();
+    let body = connect_body(&wacid, &silent_offer()).to_string();
+    assert_eq!(node.post_webhook(&body).await.status, 200);
+    graph.wait(&wacid, "accept").await;
+    let call = app.wait("/answer").await.param("CallUUID").to_owned();
+    // Long enough for a sign of life.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    node.kill();
+    let killed = graph.asked().len();
+    node.start_again().await;
+
+    graph.wait(&wacid, "terminate").await;
+    let hangup = app.wait("/hangup").await;
+    assert_eq!(hangup.param("CallUUID"), call);
+    assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("5010", "Error"));
+    let secs = |name: &str| hangup.param(name).parse::<u32>().expect("seconds");
+    assert!((2..=3).contains(&secs("Duration")) && (2..=3).contains(&secs("BillDuration")), "{:?}", hangup.params);
+    let record = node.record(&call).await;
+    assert_eq!(
+        (record["hangup_cause_code"].as_i64(), record["call_duration"].as_i64()),
+        (Some(5010), Some(3)),
+        "{record}"
+    );
+    assert_eq!(node.metric("offhook_calls_active", &[]).await, 0.0);
+    assert_eq!(node.metric("offhook_number_slots_in_use", &[]).await, 0.0);
+
+    // Meta sends the connect again, as it does for a week: it is known.
+    assert_eq!(node.post_webhook(&body).await.status, 200);
+    assert_eq!(node.metric("offhook_webhook_events_total", &[("result", "duplicate")]).await, 1.0);
+    let since: Vec<_> = graph.asked().split_off(killed);
+    assert!(since.iter().all(|asked| asked["action"] == "terminate"), "{since:?}");
+
+    // And once more, when the delivery had time to be written down: nothing is left to be done.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    node.kill();
+    node.start_again().await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(app.count("/hangup"), 1);
+}
+
+fn seed(n: u128, hangup: &str) -> CallSetup {
+    let url = DocUrl(hangup.into());
+    CallSetup {
+        call: CallUuid(uuid::Uuid::from_u128(n)),
+        direction: Direction::Inbound,
+        call_type: CallType::Whatsapp,
+        wacid: Some(format!("wacid.{n}").as_str().into()),
+        phone_number_id: PHONE_NUMBER_ID.into(),
+        from: "919412341234".to_owned(),
+        to: NUMBER.to_owned(),
+        caller_name: "Asha".to_owned(),
+        cta_payload: None,
+        deeplink_payload: None,
+        account: AUTH_ID.into(),
+        parent_account: AUTH_ID.into(),
+        urls: CallUrls {
+            answer: url.clone(),
+            answer_method: Method::Post,
+            fallback: None,
+            hangup: (url, Method::Post),
+        },
+        started: Clock::real().wall(),
+        limits: MachineLimits::default(),
+        headers: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
+    const ORPHANS: usize = 1_000;
+    let (graph, app) = (Graph::start().await, App::start().await);
+    app.route("/hangup", |_| (200, String::new()));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("offhook.db");
+    let store = Store::open(&file, Health::new()).await.unwrap();
+    for n in 0..ORPHANS {
+        let setup = seed(n as u128, &app.url("/hangup"));
+        assert!(store.call_born(CallStart::of(&setup, "crash"), &setup, Clock::real().steady()));
+    }
+    store.close().await;
+
+    let begun = Clock::real().now();
+    let node = Node::start_in(dir, &wanted(&graph, &app)).await;
+    let took = Clock::real().now().duration_since(begun);
+    // Ready: then all of them are closed.
+    let list = node.api("Call/?limit=1").await.json();
+    assert_eq!(list["meta"]["total_count"], ORPHANS, "{list}");
+    let own =
+        node.log().lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(find_took);
+    say(format_args!("{ORPHANS} orphans: ready {took:?} after the start, of which {own:?} ms were theirs"));
+
+    let mut count = 0;
+    while count < ORPHANS {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        count = app.seen().iter().map(event_id).collect::<BTreeSet<_>>().len();
+    }
+    for n in 0..ORPHANS {
+        graph.wait(&format!("wacid.{n}"), "terminate").await;
+    }
+    assert_eq!(app.count("/hangup"), ORPHANS, "one each");
+}
+
+fn find_took(line: serde_json::Value) -> Option<u64> {
+    line["took_ms"].as_str()?.parse().ok()
+}
+
+/// What one round of load does to a call.
+async fn one_call(node: &Node, wacid: String, hang_up: Option<Duration>) -> (String, bool) {
+    let body = connect_body(&wacid, &silent_offer()).to_string();
+    let taken = node.try_webhook(&body).await.is_some_and(|answer| answer.status == 200);
+    if let (true, Some(after)) = (taken, hang_up) {
+        tokio::time::sleep(after).await;
+        // Lost with the node now and then, as it may be.
+        let _ = node.try_webhook(&terminate_body(&wacid).to_string()).await;
+    }
+    (body, taken)
+}
+
+#[tokio::test]
+async fn r03_kill_rounds() {
+    let number =
+        |name: &str, otherwise: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise);
+    let (rounds, seed) = (number("OFFHOOK_KILL_ROUNDS", 10), number("OFFHOOK_KILL_SEED", 7));
+    let mut dice = StdRng::seed_from_u64(seed);
+    let (graph, app) = (Graph::start().await, App::start().await);
+    app.route("/answer", |seen| {
+        let last = seen.param("WhatsAppCallID").bytes().last().unwrap_or_default();
+        let document = if last.is_multiple_of(2) { HELD } else { SHORT[usize::from(last / 2) % 2] };
+        (200, document.to_owned())
+    });
+    // Now and then a first attempt fails: the identity stays.
+    app.route("/hangup", |seen| {
+        let unlucky = event_id(seen).starts_with('0') && seen.headers["x-offhook-attempt"] == "1";
+        (if unlucky { 503 } else { 200 }, String::new())
+    });
+    let mut node = Node::start(&wanted(&graph, &app)).await;
+    let mut admitted = BTreeSet::new();
+    let mut unanswered = 0;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..rounds {
+        let kill_after = dice.random_range(1..600);
+        let calls: Vec<_> = (0..dice.random_range(5..25))
+            .map(|_| {
+                let hang_up = dice.random_bool(0.4).then(|| dice.random_range(0..300));
+                (meta::wacid(), dice.random_range(0..kill_after + 20), hang_up)
+            })
+            .collect();
+        let load = calls.iter().map(|(wacid, after, hang_up)| {
+            let node = &node;
+            async move {
+                tokio::time::sleep(Duration::from_millis(*after)).await;
+                one_call(node, wacid.clone(), hang_up.map(Duration::from_millis)).await
+            }
+        });
+        let pid = node.pid().to_string();
+        let kill = async {
+            tokio::time::sleep(Duration::from_millis(kill_after)).await;
+            std::process::Command::new("kill").args(["-9", &pid]).status().expect("kill");
+        };
+        let (bodies, ()) = tokio::join!(futures_util::future::join_all(load), kill);
+        node.kill();
+        let begun = Clock::real().now();
+        node.start_again().await;
+        slowest = slowest.max(Clock::real().now().duration_since(begun));
+        // What got no 200 comes again, as Meta does it; so does some of the rest.
+        for ((wacid, ..), (body, taken)) in calls.iter().zip(bodies) {
+            unanswered += usize::from(!taken);
+            if !taken || dice.random_bool(0.2) {
+                assert_eq!(node.post_webhook(&body).await.status, 200);
+            }
+            admitted.insert(wacid.clone());
+        }
+    }
+    // The last ones are ended by their user, and all callbacks arrive.
+    for wacid in &admitted {
+        assert_eq!(node.post_webhook(&terminate_body(wacid).to_string()).await.status, 200);
+    }
+    node.until_metric("offhook_calls_active", &[], 0.0).await;
+    let hangups = || {
+        let mut of: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
+        for seen in app.seen().iter().filter(|s| s.path == "/hangup") {
+            let identity = (event_id(seen), seen.param("CallUUID").to_owned());
+            of.entry(seen.param("WhatsAppCallID").to_owned()).or_default().insert(identity);
+        }
+        of
+    };
+    for _ in 0..600 {
+        if hangups().len() >= admitted.len() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let hangups = hangups();
+    assert_eq!(node.metric("offhook_number_slots_in_use", &[]).await, 0.0, "seed {seed}");
+    node.signal("TERM");
+    assert_eq!(node.wait(), Some(0));
+    let store = Store::open(&node.dir.path().join("offhook.db"), Health::new()).await.unwrap();
+    let records = store.calls(&Scope::of(AUTH_ID.into()), &CallFilter::default(), 1, 0).await.unwrap().1;
+    let open = store.orphans("crash").await.unwrap().len();
+    let waiting = store.origins_due("crash", Clock::real().steady()).await.unwrap();
+    store.close().await;
+    say(format_args!(
+        "{rounds} rounds, seed {seed}: admitted {}, records {records}, hangup identities {}, left open {open}, \
+         webhooks cut off {unanswered}, slowest start {slowest:?}",
+        admitted.len(),
+        hangups.values().map(BTreeSet::len).sum::<usize>(),
+    ));
+    assert_eq!(records, admitted.len() as u64, "seed {seed}");
+    assert_eq!(hangups.keys().cloned().collect::<BTreeSet<_>>(), admitted, "seed {seed}");
+    assert!(hangups.values().all(|of| of.len() == 1), "one identity and one CallUUID a call; seed {seed}");
+    assert_eq!((open, waiting.0.len()), (0, 0), "seed {seed}");
+    for wacid in &admitted {
+        let actions = graph.actions(wacid);
+        let accepted = actions.iter().any(|a| a == "accept");
+        assert!(!(accepted && actions.iter().any(|a| a == "reject")), "{wacid}: {actions:?}; seed {seed}");
+    }
+}
