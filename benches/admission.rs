@@ -3,11 +3,16 @@
 //! `cargo bench --bench admission`. The directory look-up, the slot's guard and the two rings of a subaccount are
 //! what `admit` has beyond the bare pair.
 
+#![allow(clippy::print_stdout, reason = "a bench prints its figures")]
+
+#[path = "common/paired.rs"]
+mod paired;
+
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
 use offhook::admission::{AccountSpec, Directory, Gate, NumberSpec, Ring, Slots};
 use offhook::clock::Clock;
 use offhook::model::{Direction, E164, PhoneNumberId};
@@ -42,47 +47,101 @@ fn gate(clock: &Clock) -> Result<Gate, Box<dyn std::error::Error>> {
     Ok(Gate::new(Arc::new(directory), clock.now()))
 }
 
-fn admission(c: &mut Criterion) {
+/// A number of the main account, one of its subaccount, and one whose account has no permit left.
+const MAIN: &str = "106540352200007";
+const SUB: &str = "106540352200200";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let clock = Clock::stepped(Default::default());
-    let Ok(gate) = gate(&clock) else { return };
-    let mut group = c.benchmark_group("admission");
-
-    let count = AtomicU64::new(0);
-    let ring = Ring::new(100);
+    let (begun, step) = (clock.now(), Duration::from_millis(20));
+    let (count, ring) = (AtomicU64::new(0), Ring::new(100));
     let mut now = 0;
-    group.bench_function("bare pair and ring", |b| {
-        b.iter(|| {
-            now += 20_000_000;
-            let up = count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < 1_000).then_some(n + 1));
-            let room = ring.take(now);
-            let down = count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
-            (up, room, down)
-        });
-    });
-
+    let mut bare = || {
+        now += 20_000_000;
+        let up = count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < 1_000).then_some(n + 1));
+        let room = ring.take(now);
+        let down = count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
+        black_box((up.is_ok(), room, down.is_ok()));
+    };
     let slots = Slots::new(1_000);
-    group.bench_function("slot", |b| b.iter(|| drop(slots.acquire())));
-
-    let begun = clock.now();
-    for (name, number) in [("admit", "106540352200007"), ("admit, subaccount", "106540352200200")] {
-        let id = PhoneNumberId::from(number);
-        let mut at: Instant = begun;
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                at += Duration::from_millis(20);
-                gate.admit(at, &id, Direction::Inbound, || Some(())).map(|(admitted, ())| drop(admitted)).is_ok()
-            });
-        });
+    let mut slot = || drop(black_box(slots.acquire()));
+    let main_gate = gate(&clock)?;
+    let mut admit = admission(&main_gate, MAIN, begun, step);
+    let sub_gate = gate(&clock)?;
+    let mut admit_sub = admission(&sub_gate, SUB, begun, step);
+    let full_gate = gate(&clock)?;
+    let mut refuse = admission(&full_gate, MAIN, begun, Duration::ZERO);
+    for _ in 0..200 {
+        refuse();
     }
-
-    let id = PhoneNumberId::from("106540352200007");
-    let full = begun + Duration::from_secs(1 << 20);
-    while gate.admit(full, &id, Direction::Inbound, || Some(())).is_ok() {}
-    group.bench_function("refused, 100 a second used up", |b| {
-        b.iter(|| gate.admit(full, &id, Direction::Inbound, || Some(())).is_err());
-    });
-    group.finish();
+    let all: [&mut dyn FnMut(); 5] = [&mut bare, &mut slot, &mut admit, &mut admit_sub, &mut refuse];
+    let [bare, slot, admit, admit_sub, refuse] = paired::best(all);
+    paired::ratio("admit and give back, over a bare pair and a ring", admit, bare, 2.0);
+    paired::ratio("the same in a subaccount, which has two rings", admit_sub, bare, 2.0);
+    println!("a slot alone: {slot:.0} ns; refused, no permit left: {refuse:.0} ns");
+    on_two_threads(begun)
 }
 
-criterion_group!(benches, admission);
-criterion_main!(benches);
+/// Admits a call each time it is called, `step` after the one before, and gives its slot back.
+fn admission<'g>(gate: &'g Gate, number: &str, begun: Instant, step: Duration) -> impl FnMut() + use<'g> {
+    let (id, mut at) = (PhoneNumberId::from(number), begun);
+    move || {
+        at += step;
+        black_box(gate.admit(at, &id, Direction::Inbound, || Some(())).map(|(admitted, ())| drop(admitted)).is_ok());
+    }
+}
+
+/// What an admission costs when two threads admit at once, over what it costs one alone: of processor time, so that
+/// what else runs on the machine does not count. 1 is perfect.
+fn on_two_threads(begun: Instant) -> Result<(), Box<dyn std::error::Error>> {
+    let gate = gate(&Clock::stepped(Default::default()))?;
+    let floor = (AtomicU64::new(0), Ring::new(100));
+    // Both threads' admissions fall into one order of time, as they do in a node.
+    let time = AtomicU64::new(0);
+    let bare = |_: u32| {
+        let now = time.fetch_add(20_000_000, Ordering::Relaxed);
+        let up = floor.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < 1_000).then_some(n + 1));
+        let room = floor.1.take(now);
+        black_box((up.is_ok(), room, floor.0.fetch_sub(1, Ordering::AcqRel)));
+    };
+    let ids: Vec<PhoneNumberId> = [MAIN, SUB].map(PhoneNumberId::from).into();
+    let number = |thread: u32| ids.get(thread as usize % 2).unwrap_or(&ids[0]);
+    let one_number = |_: u32| {
+        let at = begun + Duration::from_nanos(time.fetch_add(20_000_000, Ordering::Relaxed));
+        black_box(gate.admit(at, number(0), Direction::Inbound, || Some(())).is_ok());
+    };
+    let two_numbers = |thread: u32| {
+        let at = begun + Duration::from_nanos(time.fetch_add(20_000_000, Ordering::Relaxed));
+        black_box(gate.admit(at, number(thread), Direction::Inbound, || Some(())).is_ok());
+    };
+    for (what, work) in [
+        ("the bare pair and ring", &bare as &(dyn Fn(u32) + Sync)),
+        ("one number", &one_number),
+        ("two numbers of one account", &two_numbers),
+    ] {
+        let (one, two) = (spent_each(1, work), spent_each(2, work));
+        println!("two threads at once, {what}: {two:.0} ns over {one:.0} ns of one alone, ratio {:.2}", two / one);
+    }
+    Ok(())
+}
+
+/// Processor time of one run of `work`, in nanoseconds, at the best of a few tries.
+fn spent_each(threads: u32, work: &(dyn Fn(u32) + Sync)) -> f64 {
+    const RUNS: u32 = 200_000;
+    let spent = || -> u64 {
+        let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        stat.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+    };
+    let thread = |nr: u32| {
+        let before = spent();
+        (0..RUNS).for_each(|_| work(nr));
+        spent() - before
+    };
+    let tries = (0..10).map(|_| {
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..threads).map(|nr| scope.spawn(move || thread(nr))).collect();
+            all.into_iter().map(|thread| thread.join().unwrap_or(u64::MAX)).sum::<u64>()
+        })
+    });
+    tries.min().unwrap_or(0) as f64 / f64::from(RUNS * threads)
+}

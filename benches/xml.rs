@@ -1,26 +1,35 @@
 //! A menu of 2 KiB, parsed and validated, beside what quick-xml needs to split the same bytes into events.
+//!
+//! `cargo bench --bench xml`.
+
+#![allow(clippy::print_stdout, reason = "a bench prints its figures")]
+
+#[path = "common/paired.rs"]
+mod paired;
 
 use std::hint::black_box;
 
-use criterion::{Criterion, criterion_group, criterion_main};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const MENU: &str = include_str!("menu.xml");
 
-fn documents(c: &mut Criterion) {
-    assert!(offhook::xml::parse(MENU.as_bytes(), None).findings.is_empty(), "the menu is clean");
-    let mut group = c.benchmark_group("xml");
-    group.throughput(criterion::Throughput::Bytes(MENU.len() as u64));
-    group.bench_function("parse and validate", |b| {
-        b.iter(|| offhook::xml::parse(black_box(MENU.as_bytes()), None));
-    });
-    group.bench_function("quick-xml events alone", |b| b.iter(|| events(black_box(MENU))));
-    group.bench_function("write", |b| {
-        let document = offhook::xml::parse(MENU.as_bytes(), None).document.expect("the menu is clean");
-        b.iter(|| offhook::xml::write::document(black_box(&document.elements)));
-    });
-    group.finish();
+fn main() {
+    let parsed = offhook::xml::parse(MENU.as_bytes(), None);
+    assert!(parsed.findings.is_empty(), "the menu is clean");
+    let Some(document) = parsed.document else { return };
+    let mut parse = || drop(black_box(offhook::xml::parse(black_box(MENU.as_bytes()), None)));
+    let mut split = || {
+        black_box(events(black_box(MENU)));
+    };
+    let mut write = || drop(black_box(offhook::xml::write::document(black_box(&document.elements))));
+    let [parse, split, write] = paired::best([&mut parse, &mut split, &mut write]);
+    println!("a menu of {} bytes, {} events", MENU.len(), events(MENU));
+    paired::ratio("parse and validate, over quick-xml's events alone", parse, split, 2.0);
+    println!("write: {write:.0} ns");
 }
 
 fn events(text: &str) -> usize {
@@ -31,6 +40,3 @@ fn events(text: &str) -> usize {
     }
     count
 }
-
-criterion_group!(benches, documents);
-criterion_main!(benches);

@@ -1,0 +1,48 @@
+//! Load on whoever speaks Meta's API: orders it from the simulated Meta of this process and reads its summary.
+
+use bytes::Bytes;
+use http::Request;
+use offhook::sim::client::{Client, Lines, send};
+use offhook::sim::control::CallOrder;
+use offhook::sim::load::{LoadEvent, LoadOrder, Summary};
+use offhook::sim::world;
+
+/// What a load is to be.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    /// Calls a second.
+    pub(crate) rate: f64,
+    pub(crate) calls: u64,
+    pub(crate) hold_s: f64,
+    pub(crate) media: bool,
+}
+
+/// Runs a load against `target` (a base URL) to its end.
+pub(crate) async fn run(client: &Client, sim: &str, target: &str, wanted: Wanted) -> Result<Summary, String> {
+    let order = LoadOrder {
+        id: uuid::Uuid::new_v4().to_string(),
+        rate: wanted.rate,
+        calls: wanted.calls,
+        media: wanted.media,
+        call: CallOrder {
+            to: Some(world::NUMBER.to_owned()),
+            phone_number_id: Some(world::PHONE_NUMBER_ID.to_owned()),
+            waba: Some(world::WABA.to_owned()),
+            node: Some(target.to_owned()),
+            hold_s: Some(wanted.hold_s),
+            ..CallOrder::default()
+        },
+    };
+    let body = serde_json::to_vec(&order).map_err(|e| e.to_string())?;
+    let request = Request::post(format!("{sim}/_sim/load")).body(Bytes::from(body)).map_err(|e| e.to_string())?;
+    let mut lines = Lines::of(send(client, request).await?.into_body(), 1 << 20);
+    while let Some(line) = lines.next().await {
+        match serde_json::from_slice(&line) {
+            Ok(LoadEvent::Summary(summary)) if summary.answered == wanted.calls => return Ok(summary),
+            Ok(LoadEvent::Summary(summary)) => return Err(format!("not every call was answered: {summary:?}")),
+            Ok(LoadEvent::Progress(_)) => {}
+            Err(e) => return Err(format!("{e}: {}", String::from_utf8_lossy(&line))),
+        }
+    }
+    Err("the load broke off".to_owned())
+}

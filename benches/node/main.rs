@@ -1,0 +1,85 @@
+//! The whole program against its floors: what a call costs, how long it waits, what it leaves behind.
+//!
+//! `cargo bench --bench node -- setup` (or `media`, `memory`, `start`; none: all of them). Offhook and floor run as processes of
+//! their own and by turns; processor time is theirs alone, as the scheduler counts it, so that other work on the machine
+//! moves it little. The simulated Meta and the customer's application live in this process and are not measured.
+
+#![allow(clippy::print_stdout, reason = "a bench prints its figures")]
+
+mod customer;
+mod floor;
+mod load;
+mod media;
+mod memory;
+mod process;
+mod setup;
+mod start;
+mod subject;
+
+use offhook::sim::{Sim, SimOptions, client};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// One line on standard output.
+fn say(line: std::fmt::Arguments<'_>) {
+    println!("{line}");
+}
+
+/// What all of them need: a simulated Meta, an application, a client.
+pub(crate) struct World {
+    pub(crate) sim: Sim,
+    pub(crate) customer: customer::Customer,
+    pub(crate) client: client::Client,
+}
+
+impl World {
+    async fn new() -> Result<Self, Box<dyn std::error::Error>> {
+        let sim = Sim::start(SimOptions { relays: 4, ..SimOptions::default() }).await?;
+        Ok(Self { sim, customer: customer::Customer::start().await?, client: client::client() })
+    }
+
+    fn places(&self) -> floor::Places {
+        floor::Places {
+            graph: self.sim.graph_url(),
+            answer: format!("http://{}/answer", self.customer.at),
+            hangup: format!("http://{}/hangup", self.customer.at),
+        }
+    }
+}
+
+/// An environment variable as a number, for runs that are shorter or longer than the usual.
+pub(crate) fn asked(name: &str, usual: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let outcome: Result<(), Box<dyn std::error::Error>> = runtime.block_on(async {
+        match words.as_slice() {
+            ["floor", graph, answer, hangup] => {
+                let own = |text: &&str| (*text).to_owned();
+                floor::serve(floor::Places { graph: own(graph), answer: own(answer), hangup: own(hangup) }).await
+            }
+            chosen => {
+                let wants = |name: &str| chosen.is_empty() || chosen.contains(&name);
+                if wants("setup") {
+                    setup::run().await?;
+                }
+                if wants("media") {
+                    media::run().await?;
+                }
+                if wants("memory") {
+                    memory::run().await?;
+                }
+                if wants("start") {
+                    start::run().await?;
+                }
+                Ok(())
+            }
+        }
+    });
+    outcome
+}

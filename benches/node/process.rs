@@ -1,0 +1,57 @@
+//! A program that is measured: started, asked what processor time and memory it took, ended.
+
+use std::collections::HashMap;
+use std::io::BufRead as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A child process; killed when dropped.
+pub(crate) struct Process(pub(crate) Child);
+
+/// Processor time by thread, in nanoseconds.
+pub(crate) type Cpu = HashMap<String, u64>;
+
+impl Process {
+    /// Starts it; with `tells`, waits for its first line on standard output.
+    pub(crate) fn start(command: &mut Command, tells: bool) -> std::io::Result<(Self, String)> {
+        let out = if tells { Stdio::piped() } else { Stdio::null() };
+        let mut child = Self(command.stdin(Stdio::null()).stdout(out).spawn()?);
+        let mut line = String::new();
+        if let Some(out) = child.0.stdout.take() {
+            std::io::BufReader::new(out).read_line(&mut line)?;
+        }
+        Ok((child, line.trim().to_owned()))
+    }
+
+    /// User and system time of all threads so far, as the scheduler counts it.
+    pub(crate) fn cpu(&self) -> Cpu {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.0.id())) else { return Cpu::new() };
+        let of = |thread: std::fs::DirEntry| {
+            let spent = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            let nanos = spent.split_whitespace().next()?.parse().ok()?;
+            Some((thread.file_name().to_string_lossy().into_owned(), nanos))
+        };
+        threads.filter_map(Result::ok).filter_map(of).collect()
+    }
+
+    /// What was spent since `before` (a thread that ended meanwhile is not in it).
+    pub(crate) fn cpu_since(&self, before: &Cpu) -> Duration {
+        let spent = |(thread, nanos): (&String, &u64)| nanos.saturating_sub(before.get(thread).copied().unwrap_or(0));
+        Duration::from_nanos(self.cpu().iter().map(spent).sum())
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
