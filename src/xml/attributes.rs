@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::model::{Digit, Method};
 
-use super::ast::{DocUrl, Position, Target};
+use super::ast::{DocUrl, Target};
 use super::findings::{Findings, FirstFault, Note, quoted, shortened};
-use super::grammar::is_space;
+use super::grammar::trim;
 use super::rules;
-use super::tree::Node;
+use super::tree::{Attribute, Node};
 use super::value::{self, Kind, Value};
 
 /// Name and type of an element's attributes.
@@ -23,25 +23,24 @@ const MAY_BE_EMPTY: [&str; 3] = ["finishOnKey", "enterSound", "exitSound"];
 /// An element's attributes that are known and not empty.
 #[derive(Debug)]
 pub(super) struct Attributes<'n> {
-    node: &'n Node<'n>,
+    node: Node<'n>,
     given: Vec<Given<'n>>,
 }
 
 #[derive(Debug)]
 struct Given<'n> {
-    name: &'n str,
-    at: Position,
+    attribute: &'n Attribute<'n>,
     /// Trimmed.
     text: &'n str,
     /// `None`: the value is an error.
-    value: Option<Value>,
+    value: Option<Value<'n>>,
 }
 
-impl Node<'_> {
+impl<'n> Node<'n> {
     /// An attribute's trimmed value, unchecked; `None` where it is absent or empty.
-    pub(super) fn raw(&self, name: &str) -> Option<&str> {
-        let attribute = self.attributes.iter().find(|a| a.name == name)?;
-        Some(attribute.value.trim_matches(is_space)).filter(|v| !v.is_empty())
+    pub(super) fn raw(&self, name: &str) -> Option<&'n str> {
+        let attribute = self.attributes.iter().find(|a| is_same(a.name, name))?;
+        Some(trim(&attribute.value)).filter(|v| !v.is_empty())
     }
 
     /// Whether a boolean attribute says true, unchecked.
@@ -52,31 +51,31 @@ impl Node<'_> {
 
 /// Checks a node's attributes. `instead` changes the type of single ones, where another attribute decides.
 pub(super) fn check<'n>(
-    node: &'n Node<'n>,
+    node: &Node<'n>,
     table: Table,
     instead: &[(&str, Kind)],
     findings: &mut Findings,
 ) -> Attributes<'n> {
     let mut given = Vec::with_capacity(node.attributes.len());
-    for attribute in &node.attributes {
-        let (name, at) = (attribute.name, attribute.at);
+    for attribute in node.attributes {
+        let name = attribute.name;
         if attribute.value.len() > MAX_VALUE {
             let message = format!("the value of {} has {} bytes", shortened(name), attribute.value.len());
-            findings.add(rules::E301, at, message, format!("at most {MAX_VALUE} bytes"));
-            given.push(Given { name, at, text: "", value: None });
+            findings.add(rules::E301, node.place(attribute), message, format!("at most {MAX_VALUE} bytes"));
+            given.push(Given { attribute, text: "", value: None });
             continue;
         }
-        let Some(&(_, kind)) = instead.iter().chain(table).find(|(known, _)| *known == name) else {
+        let Some(&(_, kind)) = instead.iter().chain(table).find(|(known, _)| is_same(known, name)) else {
             if !is_xml_own(name) {
-                unknown(node, name, at, table, findings);
+                unknown(node, attribute, table, findings);
             }
             continue;
         };
-        let text = attribute.value.trim_matches(is_space);
+        let text = trim(&attribute.value);
         if text.is_empty() && !MAY_BE_EMPTY.contains(&name) {
             findings.add(
                 rules::W303,
-                at,
+                node.place(attribute),
                 format!("{name} is empty: treated as absent"),
                 "give it a value or leave it out",
             );
@@ -86,7 +85,8 @@ pub(super) fn check<'n>(
             Ok((value, note)) => (Some(value), note),
             Err(note) => (None, Some(note)),
         };
-        if let Some(Note { rule, what, hint }) = note {
+        if let Some(note) = note {
+            let Note { rule, what, hint } = *note;
             let shown = match kind {
                 Kind::Secret(..) => name.to_owned(),
                 // A user name in a URL comes with a password.
@@ -99,11 +99,16 @@ pub(super) fn check<'n>(
                 ("E312", "method") if node.raw("action").is_some() => FirstFault::ActionMethod,
                 _ => FirstFault::Other,
             };
-            findings.add_fault(rule, at, format!("{shown} {what}"), hint, fault);
+            findings.add_fault(rule, node.place(attribute), format!("{shown} {what}"), hint, fault);
         }
-        given.push(Given { name, at, text, value });
+        given.push(Given { attribute, text, value });
     }
-    Attributes { node, given }
+    Attributes { node: *node, given }
+}
+
+/// Whether two names are the same: nearly all that are not differ in length or first letter.
+fn is_same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.as_bytes().first() == b.as_bytes().first() && a == b
 }
 
 /// Names every element accepts (§1 rule 7).
@@ -111,7 +116,8 @@ fn is_xml_own(name: &str) -> bool {
     matches!(name, "xmlns" | "xml:lang" | "xml:space") || name.starts_with("xmlns:")
 }
 
-fn unknown(node: &Node<'_>, name: &str, at: Position, table: Table, findings: &mut Findings) {
+fn unknown(node: &Node<'_>, attribute: &Attribute<'_>, table: Table, findings: &mut Findings) {
+    let (name, at) = (attribute.name, node.place(attribute));
     if findings.full() {
         findings.add(rules::W301, at, "", "");
         return;
@@ -128,12 +134,12 @@ fn unknown(node: &Node<'_>, name: &str, at: Position, table: Table, findings: &m
     findings.add(rules::W301, at, message, hint);
 }
 
-impl Attributes<'_> {
-    fn find(&self, name: &str) -> Option<&Given<'_>> {
-        self.given.iter().find(|g| g.name == name)
+impl<'n> Attributes<'n> {
+    fn find(&self, name: &str) -> Option<&Given<'n>> {
+        self.given.iter().find(|g| is_same(g.attribute.name, name))
     }
 
-    fn value(&self, name: &str) -> Option<&Value> {
+    fn value(&self, name: &str) -> Option<&Value<'n>> {
         self.find(name)?.value.as_ref()
     }
 
@@ -144,7 +150,7 @@ impl Attributes<'_> {
 
     /// Name and trimmed text of all that are there, in document order.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.given.iter().map(|g| (g.name, g.text))
+        self.given.iter().map(|g| (g.attribute.name, g.text))
     }
 
     pub(super) fn flag(&self, name: &str, default: bool) -> bool {
@@ -173,25 +179,37 @@ impl Attributes<'_> {
         if let Some(Value::Word(word)) = self.value(name) { Some(word) } else { None }
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<String> {
-        if let Some(Value::Text(text)) = self.value(name) { Some(text.clone()) } else { None }
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        if let Some(Value::Text(text)) = self.value(name) { Some(text) } else { None }
+    }
+
+    pub(super) fn owned(&self, name: &str) -> Option<String> {
+        self.text(name).map(str::to_owned)
     }
 
     pub(super) fn list(&self, name: &str) -> Vec<String> {
-        if let Some(Value::List(list)) = self.value(name) { list.clone() } else { Vec::new() }
+        if let Some(Value::List(list)) = self.value(name) {
+            list.iter().map(|item| item.clone().into_owned()).collect()
+        } else {
+            Vec::new()
+        }
     }
 
     pub(super) fn pairs(&self, name: &str) -> Vec<(String, String)> {
-        if let Some(Value::Pairs(pairs)) = self.value(name) { pairs.clone() } else { Vec::new() }
+        if let Some(Value::Pairs(pairs)) = self.value(name) {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// `None` where the attribute is absent; keys it does not name are none.
-    pub(super) fn keys(&self, name: &str) -> Option<Vec<Digit>> {
-        if let Some(Value::Keys(keys)) = self.value(name) { Some(keys.clone()) } else { None }
+    pub(super) fn keys(&self, name: &str) -> Option<impl Iterator<Item = Digit> + use<'n>> {
+        if let Some(Value::Keys(keys)) = self.value(name) { Some(keys.chars().filter_map(value::key)) } else { None }
     }
 
     pub(super) fn url(&self, name: &str) -> Option<DocUrl> {
-        if let Some(Value::Text(text)) = self.value(name) { Some(DocUrl(text.as_str().into())) } else { None }
+        self.text(name).map(|text| DocUrl(text.into()))
     }
 
     pub(super) fn method(&self, name: &str) -> Method {
@@ -214,14 +232,19 @@ impl Attributes<'_> {
     /// W312 where it is there: it does nothing `because`.
     pub(super) fn without_effect(&self, name: &str, because: &str, findings: &mut Findings) {
         if let Some(given) = self.find(name) {
-            findings.add(rules::W312, given.at, format!("{name} has no effect {because}"), format!("remove {name}"));
+            findings.add(
+                rules::W312,
+                self.node.place(given.attribute),
+                format!("{name} has no effect {because}"),
+                format!("remove {name}"),
+            );
         }
     }
 
     /// E303 at an attribute.
     pub(super) fn contradiction(&self, name: &str, message: &str, hint: &'static str, findings: &mut Findings) {
         if let Some(given) = self.find(name) {
-            findings.add(rules::E303, given.at, message, hint);
+            findings.add(rules::E303, self.node.place(given.attribute), message, hint);
         }
     }
 }

@@ -104,12 +104,13 @@ pub(super) struct Note {
 }
 
 impl Note {
-    pub(super) fn new(rule: Rule, what: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Self {
-        Self { rule, what: what.into(), hint: hint.into() }
+    /// Boxed, since hardly any value has one: a value without is handed on cheaply.
+    pub(super) fn new(rule: Rule, what: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Box<Self> {
+        Box::new(Self { rule, what: what.into(), hint: hint.into() })
     }
 
     /// E301.
-    pub(super) fn bad(what: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn bad(what: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Box<Self> {
         Self::new(rules::E301, what, hint)
     }
 }

@@ -29,12 +29,17 @@ pub(super) fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
+/// Without white space at both ends. Form feeds, which `trim_ascii` takes too, are no characters of XML.
+pub(super) fn trim(text: &str) -> &str {
+    text.trim_ascii()
+}
+
 /// The first character XML does not allow anywhere.
 pub(super) fn first_illegal(text: &str) -> Option<(usize, char)> {
     // Only control characters and U+FFFE, U+FFFF (EF BF BE, EF BF BF) are left out: nearly every text has no such
     // byte at all, which is told in one pass without a branch.
     let suspect = |b: u8| (b < b' ') & (b != b'\t') & (b != b'\n') & (b != b'\r') | (b == 0xEF);
-    if !text.bytes().fold(false, |found, b| found | suspect(b)) {
+    if !super::any_byte(text, suspect) {
         return None;
     }
     text.char_indices().find(|&(_, c)| !is_char(c))
@@ -50,6 +55,15 @@ fn is_name_start(c: char) -> bool {
 
 fn is_name_char(c: char) -> bool {
     is_name_start(c) || matches!(c, '-' | '.' | '0'..='9' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
+}
+
+/// Splits a `Name` of ASCII letters, digits and signs off the front; `None` where it begins otherwise or goes on.
+pub(super) fn split_ascii_name(text: &str) -> Option<(&str, &str)> {
+    let is_name_byte = |b: &u8| matches!(b, b':' | b'A'..=b'Z' | b'_' | b'a'..=b'z' | b'-' | b'.' | b'0'..=b'9');
+    let bytes = text.as_bytes();
+    let end = bytes.iter().position(|b| !is_name_byte(b)).unwrap_or(bytes.len());
+    let begins = matches!(bytes.first()?, b':' | b'A'..=b'Z' | b'_' | b'a'..=b'z');
+    if begins && bytes.get(end).is_none_or(u8::is_ascii) { text.split_at_checked(end) } else { None }
 }
 
 /// Splits a `Name` off the front; empty where none begins.
@@ -99,7 +113,11 @@ pub(super) fn bare_ampersand(offset: usize) -> Fault {
 
 /// Line ends as XML 1.0 §2.11 has them: CRLF and lone CR become LF.
 pub(super) fn line_ends(text: &str) -> Cow<'_, str> {
-    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n").into() } else { text.into() }
+    if super::any_byte(text, |b| b == b'\r') {
+        text.replace("\r\n", "\n").replace('\r', "\n").into()
+    } else {
+        text.into()
+    }
 }
 
 /// An attribute as it stands in a tag, its value normalised (XML 1.0 §3.3.3).
@@ -167,8 +185,9 @@ fn attribute<'t>(text: &'t str, at: &'t str, spaced: bool) -> Result<(RawAttribu
     Ok((RawAttribute { offset: offset_of(at), name, value }, after))
 }
 
-fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
-    if !raw.contains(['&', '<', '\t', '\n', '\r']) {
+/// An attribute's value, normalised (XML 1.0 §3.3.3).
+pub(super) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
+    if !super::any_byte(raw, |b| matches!(b, b'&' | b'<' | b'\t' | b'\n' | b'\r')) {
         return Ok(raw.into());
     }
     let mut value = String::with_capacity(raw.len());

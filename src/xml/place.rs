@@ -15,7 +15,12 @@ pub(super) struct Locator<'t> {
 
 impl<'t> Locator<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, offset: 0, at: START }
+        Self::from(text, 0, START)
+    }
+
+    /// One that begins where `offset` is known to be `at`; what stands before it is not to be asked for.
+    pub(super) fn from(text: &'t str, offset: usize, at: Position) -> Self {
+        Self { text, offset, at }
     }
 
     /// The position of a byte offset (a character boundary). One before the last asked for starts over.
@@ -25,9 +30,15 @@ impl<'t> Locator<'t> {
         }
         let passed = self.text.get(self.offset..offset).unwrap_or("");
         self.offset += passed.len();
-        if !passed.bytes().any(|b| matches!(b, b'\n' | b'\r')) {
-            // Continuation bytes of UTF-8 are no characters of their own.
-            self.at.column += passed.bytes().map(|b| u32::from(b & 0xC0 != 0x80)).sum::<u32>();
+        let count = |text: &str| u32::try_from(text.chars().count()).unwrap_or(0);
+        // Whole runs at once; a CR, which hardly any document has, goes byte by byte.
+        if memchr::memchr(b'\r', passed.as_bytes()).is_none() {
+            let mut line = passed;
+            for feed in memchr::memchr_iter(b'\n', passed.as_bytes()) {
+                self.at = Position { line: self.at.line + 1, column: 1 };
+                line = passed.get(feed + 1..).unwrap_or("");
+            }
+            self.at.column += count(line);
             return self.at;
         }
         let mut rest = passed.as_bytes();

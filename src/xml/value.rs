@@ -1,5 +1,7 @@
 //! The value types of `plivo-xml.md` §3: trimmed text in, a typed value or a note on what is wrong with it out.
 
+use std::borrow::Cow;
+
 use crate::model::{Digit, Method};
 
 use super::findings::Note;
@@ -93,19 +95,20 @@ impl Kind {
 
 /// A checked value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(super) enum Value<'v> {
     Flag(bool),
     Number(u32),
     /// A word of a table, in its own case.
     Word(&'static str),
-    Text(String),
+    Text(Cow<'v, str>),
     Method(Method),
-    Keys(Vec<Digit>),
-    List(Vec<String>),
-    Pairs(Vec<(String, String)>),
+    /// All of them keys.
+    Keys(&'v str),
+    List(Vec<Cow<'v, str>>),
+    Pairs(Vec<(&'v str, &'v str)>),
 }
 
-type Checked = Result<(Value, Option<Note>), Note>;
+type Checked<'v> = Result<(Value<'v>, Option<Box<Note>>), Box<Note>>;
 
 /// Languages Plivo lists for `WOMAN` and `MAN` (§5.2).
 const CLASSIC_LANGUAGES: &[&str] = &[
@@ -117,14 +120,14 @@ const CLASSIC_LANGUAGES: &[&str] = &[
 const MAX_URL: usize = 2_048;
 
 /// Looks at a trimmed value. `Ok` may carry a warning.
-pub(super) fn check(kind: Kind, value: &str) -> Checked {
+pub(super) fn check(kind: Kind, value: &str) -> Checked<'_> {
     match kind {
-        Kind::Any => plain(Value::Text(value.to_owned())),
-        Kind::Text(max) if value.chars().count() <= max => plain(Value::Text(value.to_owned())),
+        Kind::Any => plain(Value::Text(value.into())),
+        Kind::Text(max) if value.chars().count() <= max => plain(Value::Text(value.into())),
         Kind::Text(max) => {
             Err(Note::bad(format!("has {} characters", value.chars().count()), format!("at most {max} characters")))
         }
-        Kind::Secret(min, max) if (min..=max).contains(&value.chars().count()) => plain(Value::Text(value.to_owned())),
+        Kind::Secret(min, max) if (min..=max).contains(&value.chars().count()) => plain(Value::Text(value.into())),
         Kind::Secret(min, max) => Err(Note::bad("has the wrong length", format!("write {min} to {max} characters"))),
         Kind::Bool => boolean(value),
         Kind::Int(min, max) => int(value, min, max, ""),
@@ -139,14 +142,15 @@ pub(super) fn check(kind: Kind, value: &str) -> Checked {
         Kind::WsUrl => url(value, ["ws", "wss"]),
         Kind::UrlOr(words) => match words.iter().find(|word| value.eq_ignore_ascii_case(word)) {
             Some(word) => Ok((Value::Word(word), other_case(value, word))),
-            None => url(value, ["http", "https"]).map_err(|n| Note {
-                hint: format!("write {} or an absolute URL, https://…", words.join(" ").trim()).into(),
-                ..n
+            None => url(value, ["http", "https"]).map_err(|mut note| {
+                note.hint = format!("write {} or an absolute URL, https://…", words.join(" ").trim()).into();
+                note
             }),
         },
-        Kind::Phone => phone(value).map(|digits| (Value::Text(digits), None)),
+        Kind::Phone => phone(value).map(|digits| (Value::Text(digits.into()), None)),
         Kind::Phones => {
-            let all: Result<Vec<_>, _> = value.split('<').map(|p| phone(p.trim_matches(is_space))).collect();
+            let phones = value.split('<').map(|p| phone(p.trim_matches(is_space)).map(Cow::from));
+            let all: Result<Vec<_>, _> = phones.collect();
             all.map(|list| (Value::List(list), None))
         }
         Kind::Key => keys(value, 1).ok_or_else(|| Note::bad("is not one key", ONE_KEY)).map(clean),
@@ -156,19 +160,19 @@ pub(super) fn check(kind: Kind, value: &str) -> Checked {
             .map(clean),
         Kind::KeysOrNone => none_or(value, || keys(value, usize::MAX), "write keys of 0-9 * #, or none"),
         Kind::DigitsList => digits_list(value),
-        Kind::SendDigits if is_send_digits(value) => plain(Value::Text(value.to_owned())),
+        Kind::SendDigits if is_send_digits(value) => plain(Value::Text(value.into())),
         Kind::SendDigits => Err(Note::bad(
             "cannot be sent as digits",
             "write 1 to 64 of 0-9 * # w W, and @ with a tone length of 40 to 2000 ms behind them if you like",
         )),
         Kind::Pairs(max_bytes) => pairs(value, max_bytes),
-        Kind::Lang if is_language(value) => plain(Value::Text(value.to_owned())),
+        Kind::Lang if is_language(value) => plain(Value::Text(value.into())),
         Kind::ClassicLang if is_language(value) => {
             let note = (!CLASSIC_LANGUAGES.contains(&value)).then(|| {
                 let hint = format!("Plivo's voices WOMAN and MAN speak {}", CLASSIC_LANGUAGES.join(", "));
                 Note::new(rules::W310, "is a language Plivo does not list for this voice", hint)
             });
-            Ok((Value::Text(value.to_owned()), note))
+            Ok((Value::Text(value.into()), note))
         }
         Kind::Lang | Kind::ClassicLang => {
             Err(Note::bad("is not a language code", "write one such as en-US, hi-IN or es"))
@@ -206,20 +210,20 @@ pub(super) fn check(kind: Kind, value: &str) -> Checked {
 const ONE_KEY: &str = "write one of 0-9 * #";
 const ONE_KEY_OR_NONE: &str = "write one of 0-9 * #, or none";
 
-fn plain(value: Value) -> Checked {
+fn plain(value: Value<'_>) -> Checked<'_> {
     Ok(clean(value))
 }
 
-fn clean(value: Value) -> (Value, Option<Note>) {
+fn clean(value: Value<'_>) -> (Value<'_>, Option<Box<Note>>) {
     (value, None)
 }
 
 /// W302 where a word is not written as in the table.
-fn other_case(value: &str, word: &str) -> Option<Note> {
+fn other_case(value: &str, word: &str) -> Option<Box<Note>> {
     (value != word).then(|| Note::new(rules::W302, "is in unusual letter case", format!("write {word}")))
 }
 
-fn boolean(value: &str) -> Checked {
+fn boolean(value: &str) -> Checked<'_> {
     for (word, flag) in [("true", true), ("false", false)] {
         if value.eq_ignore_ascii_case(word) {
             return Ok((Value::Flag(flag), other_case(value, word)));
@@ -228,7 +232,7 @@ fn boolean(value: &str) -> Checked {
     Err(Note::bad("is neither true nor false", "write true or false"))
 }
 
-fn int(value: &str, min: u32, max: u32, or: &str) -> Checked {
+fn int(value: &str, min: u32, max: u32, or: &str) -> Checked<'static> {
     let hint = || {
         let or = if or.is_empty() { String::new() } else { format!(", or {or}") };
         format!("write a whole number from {min} to {max}{or}")
@@ -256,7 +260,7 @@ fn is_decimal(value: &str) -> bool {
     value.split_once('.').map_or_else(|| digits(value), |(whole, fraction)| digits(whole) && digits(fraction))
 }
 
-fn one_of(value: &str, Words { words, tolerated, case }: Words) -> Checked {
+fn one_of(value: &str, Words { words, tolerated, case }: Words) -> Checked<'static> {
     let fits = |word: &&&str| if case == Case::Exact { value == **word } else { value.eq_ignore_ascii_case(word) };
     let documented = || words.join(", ");
     if let Some(word) = words.iter().find(fits) {
@@ -273,18 +277,18 @@ fn one_of(value: &str, Words { words, tolerated, case }: Words) -> Checked {
     }
 }
 
-fn open_enum(value: &str, words: &[&'static str]) -> Checked {
+fn open_enum<'v>(value: &'v str, words: &[&'static str]) -> Checked<'v> {
     if let Some(word) = words.iter().find(|word| value.eq_ignore_ascii_case(word)) {
-        return Ok((Value::Text((*word).to_owned()), other_case(value, word)));
+        return Ok((Value::Text((*word).into()), other_case(value, word)));
     }
     let hint = format!("documented: {}", words.join(", "));
     if value.contains(is_space) {
         return Err(Note::bad("is not one word", hint));
     }
-    Ok((Value::Text(value.to_owned()), Some(Note::new(rules::W310, "is not in Plivo's documented list", hint))))
+    Ok((Value::Text(value.into()), Some(Note::new(rules::W310, "is not in Plivo's documented list", hint))))
 }
 
-fn method(value: &str) -> Checked {
+fn method(value: &str) -> Checked<'_> {
     for method in [Method::Get, Method::Post] {
         if value.eq_ignore_ascii_case(method.as_str()) {
             return Ok((Value::Method(method), other_case(value, method.as_str())));
@@ -294,11 +298,11 @@ fn method(value: &str) -> Checked {
 }
 
 /// §3 `url`: absolute, one of the two schemes (plain, encrypted), a host, no user info, no spaces.
-fn url(value: &str, [plain, encrypted]: [&str; 2]) -> Checked {
+fn url<'v>(value: &'v str, [plain, encrypted]: [&str; 2]) -> Checked<'v> {
     let bad = |what: &'static str| {
         Err(Note::new(rules::E311, what, format!("write an absolute URL, {encrypted}://host/path")))
     };
-    if value.chars().nth(MAX_URL).is_some() {
+    if value.len() > MAX_URL && value.chars().nth(MAX_URL).is_some() {
         return Err(Note::new(
             rules::E311,
             "is longer than 2048 characters",
@@ -311,7 +315,8 @@ fn url(value: &str, [plain, encrypted]: [&str; 2]) -> Checked {
     if ![plain, encrypted].iter().any(|s| scheme.eq_ignore_ascii_case(s)) {
         return bad("has another scheme than is allowed here");
     }
-    if value.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    let graphic = !super::any_byte(value, |b| !matches!(b, b'!'..=b'~'));
+    if !graphic && value.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(Note::new(rules::E311, "has a space or control character in it", "write %20 for a space"));
     }
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or("");
@@ -322,17 +327,41 @@ fn url(value: &str, [plain, encrypted]: [&str; 2]) -> Checked {
             "leave out what stands before the @: requests are signed, see X-Plivo-Signature-V3",
         ));
     }
-    if authority.is_empty() || !url::Url::parse(value).is_ok_and(|url| url.host_str().is_some_and(|h| !h.is_empty())) {
+    let reads = || url::Url::parse(value).is_ok_and(|url| url.host_str().is_some_and(|h| !h.is_empty()));
+    if authority.is_empty() || !((graphic && is_plain_authority(authority)) || reads()) {
         return bad("has no valid host");
     }
     let note = scheme.eq_ignore_ascii_case(plain).then(|| {
         Note::new(rules::W311, "is not encrypted", format!("use {encrypted}: (a node refuses {plain}: by default)"))
     });
-    Ok((Value::Text(value.to_owned()), note))
+    Ok((Value::Text(value.into()), note))
+}
+
+/// A name of ordinary labels, and perhaps a port: nearly every URL has one, and any parser reads it. Others are
+/// left to one.
+fn is_plain_authority(authority: &str) -> bool {
+    let (name, port) = authority.split_once(':').unwrap_or((authority, "80"));
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        (1..=63).contains(&bytes.len())
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+            && bytes.last() != Some(&b'-')
+            // Neither `xn--` nor what else is said by hyphens there.
+            && bytes.get(2..4) != Some(b"--")
+    };
+    // A last label that begins with a letter makes it no IPv4 address.
+    let last = name.rsplit('.').next().unwrap_or("");
+    name.len() <= 253
+        && name.split('.').all(label)
+        && last.starts_with(|c: char| c.is_ascii_alphabetic())
+        && (1..=5).contains(&port.len())
+        && port.bytes().all(|b| b.is_ascii_digit())
+        && port.parse::<u16>().is_ok()
 }
 
 /// §3 `phone`, to its digits.
-pub(super) fn phone(value: &str) -> Result<String, Note> {
+pub(super) fn phone(value: &str) -> Result<String, Box<Note>> {
     let digits: String = value
         .strip_prefix('+')
         .unwrap_or(value)
@@ -345,29 +374,30 @@ pub(super) fn phone(value: &str) -> Result<String, Note> {
     Err(Note::bad("is not a phone number", "write country code and number, 5 to 15 digits, such as 918035737458"))
 }
 
-fn key(c: char) -> Option<Digit> {
+pub(super) fn key(c: char) -> Option<Digit> {
     Digit::try_from(c).ok().filter(|d| !d.is_letter())
 }
 
-fn keys(value: &str, max: usize) -> Option<Value> {
-    let keys: Option<Vec<_>> = value.chars().map(key).collect();
-    keys.filter(|k| (1..=max).contains(&k.len())).map(Value::Keys)
+fn keys(value: &str, max: usize) -> Option<Value<'_>> {
+    // A key is one byte.
+    let keys = (1..=max).contains(&value.len()) && value.chars().all(|c| key(c).is_some());
+    keys.then_some(Value::Keys(value))
 }
 
-fn none_or(value: &str, keys: impl Fn() -> Option<Value>, hint: &'static str) -> Checked {
+fn none_or<'v>(value: &'v str, keys: impl Fn() -> Option<Value<'v>>, hint: &'static str) -> Checked<'v> {
     if value.is_empty() {
-        return plain(Value::Keys(Vec::new()));
+        return plain(Value::Keys(""));
     }
     if value.eq_ignore_ascii_case("none") {
-        return Ok((Value::Keys(Vec::new()), other_case(value, "none")));
+        return Ok((Value::Keys(""), other_case(value, "none")));
     }
     keys().map(clean).ok_or_else(|| Note::bad("is not a key", hint))
 }
 
-fn digits_list(value: &str) -> Checked {
+fn digits_list(value: &str) -> Checked<'_> {
     let pattern = |p: &str| (1..=16).contains(&p.len()) && p.chars().all(|c| key(c).is_some());
     if value.split(',').all(pattern) {
-        return plain(Value::List(value.split(',').map(str::to_owned).collect()));
+        return plain(Value::List(value.split(',').map(Cow::from).collect()));
     }
     Err(Note::bad(
         "is not a list of digit patterns",
@@ -387,15 +417,15 @@ fn is_send_digits(value: &str) -> bool {
     }
 }
 
-fn pairs(value: &str, max_bytes: usize) -> Checked {
+fn pairs(value: &str, max_bytes: usize) -> Checked<'_> {
     if value.len() > max_bytes {
         return Err(Note::bad(format!("has {} bytes", value.len()), format!("at most {max_bytes} bytes")));
     }
-    let pair = |item: &str| {
+    fn pair(item: &str) -> Option<(&str, &str)> {
         let (key, value) = item.split_once('=')?;
         let well = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
-        well.then(|| (key.to_owned(), value.to_owned()))
-    };
+        well.then_some((key, value))
+    }
     let all: Option<Vec<_>> = value.split(',').map(pair).collect();
     all.map(|pairs| (Value::Pairs(pairs), None)).ok_or_else(|| {
         Note::bad(
@@ -423,33 +453,37 @@ fn is_language(value: &str) -> bool {
     }
 }
 
-fn voice(value: &str) -> Checked {
+fn voice(value: &str) -> Checked<'_> {
     for word in ["WOMAN", "MAN"] {
         if value.eq_ignore_ascii_case(word) {
-            return Ok((Value::Text(word.to_owned()), other_case(value, word)));
+            return Ok((Value::Text(word.into()), other_case(value, word)));
         }
     }
     let name = value.strip_prefix("Polly.").map(|name| name.strip_suffix("-Neural").unwrap_or(name));
     if name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphabetic())) {
-        return plain(Value::Text(value.to_owned()));
+        return plain(Value::Text(value.into()));
     }
     Err(Note::bad("is not a voice", "write WOMAN, MAN or a Polly voice such as Polly.Joanna"))
 }
 
-fn input(value: &str) -> Checked {
-    let words: Vec<String> = value.split(is_space).filter(|w| !w.is_empty()).map(str::to_ascii_lowercase).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let word = match words.as_slice() {
-        ["dtmf"] => "dtmf",
-        ["speech"] => "speech",
-        ["dtmf", "speech"] | ["speech", "dtmf"] => "dtmf speech",
+fn input(value: &str) -> Checked<'_> {
+    const WORDS: [&str; 2] = ["dtmf", "speech"];
+    let mut given = value.split(is_space).filter(|w| !w.is_empty());
+    let mut next = || given.next().map(|w| WORDS.iter().position(|word| w.eq_ignore_ascii_case(word)));
+    let word = match (next(), next(), next()) {
+        (Some(Some(0)), None, None) => "dtmf",
+        (Some(Some(1)), None, None) => "speech",
+        (Some(Some(first)), Some(Some(second)), None) if first != second => "dtmf speech",
         _ => return Err(Note::bad("is not a kind of input", "write dtmf, speech or dtmf speech")),
     };
+    if value == word {
+        return plain(Value::Word(word));
+    }
     let written = value.split(is_space).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ");
     Ok((Value::Word(word), other_case(&written, word)))
 }
 
-fn hints(value: &str) -> Checked {
+fn hints(value: &str) -> Checked<'_> {
     let phrases: Vec<&str> = value.split(',').map(|p| p.trim_matches(is_space)).filter(|p| !p.is_empty()).collect();
     let limits = "at most 500 phrases, 100 characters each, 10000 in all";
     if phrases.len() > 500 {
@@ -461,16 +495,16 @@ fn hints(value: &str) -> Checked {
     if phrases.iter().any(|p| p.chars().nth(100).is_some()) {
         return Err(Note::bad("has a phrase of more than 100 characters", limits));
     }
-    plain(Value::List(phrases.into_iter().map(str::to_owned).collect()))
+    plain(Value::List(phrases.into_iter().map(Cow::from).collect()))
 }
 
-fn beep(value: &str) -> Checked {
+fn beep(value: &str) -> Checked<'_> {
     if let Ok(flag) = boolean(value) {
         return Ok(flag);
     }
     const KEYS: &[&str] = &["duration", "inter_silence", "intra_silence", "threshold"];
     match pairs(value, usize::MAX) {
-        Ok((Value::Pairs(items), _)) if items.iter().all(|(k, v)| KEYS.contains(&k.as_str()) && is_number(v)) => {
+        Ok((Value::Pairs(items), _)) if items.iter().all(|(k, v)| KEYS.contains(k) && is_number(v)) => {
             plain(Value::Flag(true))
         }
         _ => Err(Note::bad(
@@ -480,9 +514,9 @@ fn beep(value: &str) -> Checked {
     }
 }
 
-fn word_list(value: &str, words: &[&'static str]) -> Checked {
+fn word_list(value: &str, words: &[&'static str]) -> Checked<'static> {
     let known = |item: &str| words.iter().find(|word| item.trim_matches(is_space).eq_ignore_ascii_case(word));
-    let all: Option<Vec<String>> = value.split(',').map(|item| known(item).map(|w| (*w).to_owned())).collect();
+    let all: Option<Vec<_>> = value.split(',').map(|item| known(item).map(|w| Cow::from(*w))).collect();
     all.map(|list| (Value::List(list), None))
         .ok_or_else(|| Note::bad("has a word that is not known here", format!("write some of: {}", words.join(", "))))
 }
@@ -497,9 +531,38 @@ pub(super) fn break_millis(value: &str) -> Option<u32> {
     is_decimal(number).then(|| number.parse::<f64>().ok()).flatten().map(|n| (n * unit).round() as u32)
 }
 
-fn sound(value: &str, words: &[&'static str], number: impl Fn(&str) -> bool, form: &str) -> Checked {
+fn sound<'v>(value: &'v str, words: &[&'static str], number: impl Fn(&str) -> bool, form: &str) -> Checked<'v> {
     if words.contains(&value) || number(value) {
-        return plain(Value::Text(value.to_owned()));
+        return plain(Value::Text(value.into()));
     }
     Err(Note::bad("is not a setting of prosody", format!("write one of: {}, or {form}", words.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::is_plain_authority;
+
+    proptest! {
+        /// What is taken without a parser is what a parser takes.
+        #[test]
+        fn a_plain_authority_is_read_by_any_parser(authority in "[aZ0x.-]{1,12}(\\.[a-z0-9-]{1,4})?(:[0-9]{0,6})?") {
+            let read = url::Url::parse(&format!("https://{authority}/x"));
+            let has_host = read.as_ref().is_ok_and(|url| url.host_str().is_some_and(|host| !host.is_empty()));
+            prop_assert!(!is_plain_authority(&authority) || has_host, "{authority}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn ordinary_names_need_no_parser() {
+        for plain in ["app.example.com", "App.Example.com:8443", "localhost", "a-b.c0"] {
+            assert!(is_plain_authority(plain), "{plain}");
+        }
+        for other in
+            ["", "1.2.3.4", "[::1]", "xn--bcher-kva.example", "a..b", "-a.b", "a.b:", "a.b:70000", "a_b.c", "a.0x1"]
+        {
+            assert!(!is_plain_authority(other), "{other}");
+        }
+    }
 }

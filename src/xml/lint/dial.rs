@@ -2,7 +2,7 @@
 
 use crate::xml::ast::{Dial, DialAddress, DialMusic, DialTarget};
 use crate::xml::attributes::{self, Table};
-use crate::xml::findings::{Findings, Note, quoted};
+use crate::xml::findings::{Findings, quoted};
 use crate::xml::rules;
 use crate::xml::tree::Node;
 use crate::xml::value::{self, Kind};
@@ -83,15 +83,15 @@ pub(super) fn dial(node: &Node<'_>, findings: &mut Findings) -> Dial {
     let targets = children(node, TARGETS, findings, |child, findings| target(child, whatsapp, findings));
     Dial {
         whatsapp,
-        caller_id: a.text("callerId"),
-        caller_name: a.text("callerName"),
+        caller_id: a.owned("callerId"),
+        caller_name: a.owned("callerName"),
         action: a.target("action", "method"),
         redirect: a.flag("redirect", true),
         timeout: a.seconds("timeout", 120),
         time_limit: a.seconds("timeLimit", 14_400),
         hangup_on_star: a.flag("hangupOnStar", false),
         confirm_sound: a.url("confirmSound"),
-        confirm_key: a.keys("confirmKey").and_then(|keys| keys.first().copied()),
+        confirm_key: a.keys("confirmKey").and_then(|mut keys| keys.next()),
         confirm_timeout: a.seconds("confirmTimeout", 120),
         dial_music: match a.word("dialMusic") {
             Some("none") => DialMusic::None,
@@ -113,11 +113,11 @@ fn target(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<Di
     Some(DialTarget {
         at: node.at,
         address: address?,
-        send_digits: a.text("sendDigits"),
+        send_digits: a.owned("sendDigits"),
         send_on_preanswer: a.flag("sendOnPreanswer", false),
         sip_headers: a.pairs("sipHeaders"),
-        caller_id: a.text("callerId"),
-        caller_name: a.text("callerName"),
+        caller_id: a.owned("callerId"),
+        caller_name: a.owned("callerName"),
     })
 }
 
@@ -140,7 +140,8 @@ fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<D
     if whatsapp || is_number {
         let digits = match value::phone(&body) {
             Ok(digits) => digits,
-            Err(Note { what, .. }) => {
+            Err(note) => {
+                let what = note.what;
                 let hint = "write country code and number, 5 to 15 digits, such as 919412341234";
                 return wrong(format!("{} {} {what}", node.name, quoted(&body)), hint);
             }

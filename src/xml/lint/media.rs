@@ -167,7 +167,10 @@ pub(super) fn record(node: &Node<'_>, findings: &mut Findings) -> Record {
         timeout: a.seconds("timeout", 15),
         max_length: a.maybe_seconds("maxLength"),
         play_beep: a.flag("playBeep", true),
-        finish_on_key: a.keys("finishOnKey").unwrap_or_else(|| Digit::try_from('#').into_iter().collect()),
+        finish_on_key: match a.keys("finishOnKey") {
+            Some(keys) => keys.collect(),
+            None => Digit::try_from('#').into_iter().collect(),
+        },
         record_session,
         start_on_dial_answer,
         stereo: a.word("recordChannelType") != Some("mono"),
@@ -220,7 +223,7 @@ pub(super) fn conference(node: &Node<'_>, findings: &mut Findings) -> Conference
         action: a.target("action", "method"),
         callback: a.target("callbackUrl", "callbackMethod"),
         digits_match: a.list("digitsMatch"),
-        send_digits: a.text("sendDigits"),
+        send_digits: a.owned("sendDigits"),
         transcription: transcription(&a),
     }
 }

@@ -14,9 +14,9 @@ use std::borrow::Cow;
 use super::ast::{Element, ElementKind, Prompt};
 use super::attributes;
 use super::findings::{Findings, quoted, shortened};
-use super::grammar::is_space;
+use super::grammar::trim;
 use super::rules;
-use super::tree::{Content, Node};
+use super::tree::Node;
 use super::value;
 
 const RESPONSE: &[&str] = &[
@@ -107,7 +107,7 @@ fn children<T>(
     let mut out = Vec::new();
     for child in parent.elements() {
         if allowed.contains(&child.name) {
-            out.extend(each(child, findings));
+            out.extend(each(&child, findings));
         } else if is_known(child.name) {
             let message = format!("{} cannot stand inside {}", child.name, parent.name);
             findings.add(rules::E203, child.at, message, where_it_belongs(child.name, parent.name, allowed));
@@ -161,17 +161,17 @@ fn what_is_meant(name: &str, allowed: &[&str]) -> Cow<'static, str> {
 
 /// W304 for text in an element that takes none.
 fn stray_text(node: &Node<'_>, findings: &mut Findings) {
+    let mut places = node.places();
     for text in node.texts() {
-        if let Some(at) = text.at {
-            let message =
-                format!("text inside {}: {} is ignored", node.name, quoted(text.value.trim_matches(is_space)));
+        if let Some(at) = text.offset.map(|offset| places.locate(offset)) {
+            let message = format!("text inside {}: {} is ignored", node.name, quoted(trim(&text.value)));
             findings.add(rules::W304, at, message, "put what shall be said into <Speak>");
         }
     }
 }
 
 /// An element's own text, trimmed.
-fn body<'n>(node: &'n Node<'_>) -> Cow<'n, str> {
+fn body<'n>(node: &Node<'n>) -> Cow<'n, str> {
     let mut texts = node.texts();
     let Some(first) = texts.next() else { return "".into() };
     let mut whole = Cow::Borrowed(first.value.as_ref());
@@ -179,13 +179,13 @@ fn body<'n>(node: &'n Node<'_>) -> Cow<'n, str> {
         whole.to_mut().push_str(&text.value);
     }
     match whole {
-        Cow::Borrowed(text) => text.trim_matches(is_space).into(),
-        Cow::Owned(text) => text.trim_matches(is_space).to_owned().into(),
+        Cow::Borrowed(text) => trim(text).into(),
+        Cow::Owned(text) => trim(&text).to_owned().into(),
     }
 }
 
 /// The body that an element must have; E205 without.
-fn required_body<'n>(node: &'n Node<'_>, what: &str, findings: &mut Findings) -> Option<Cow<'n, str>> {
+fn required_body<'n>(node: &Node<'n>, what: &str, findings: &mut Findings) -> Option<Cow<'n, str>> {
     let body = body(node);
     if body.is_empty() {
         let message = format!("{} is empty", node.name);
@@ -225,14 +225,14 @@ fn siblings(parent: &Node<'_>, allowed: &[&str], findings: &mut Findings) {
             let message = format!("PreAnswer has no effect: {by} before it has answered the call");
             findings.add(rules::W309, node.at, message, "move it to the beginning");
         }
-        if ends_document(node) {
+        if ends_document(&node) {
             if let Some(next) = elements.peek() {
                 let message = format!("{} never runs: nothing behind {} is reached", shortened(next.name), node.name);
                 findings.add(rules::W307, next.at, message, format!("remove it, or move it before {}", node.name));
             }
             return;
         }
-        if answers(node) {
+        if answers(&node) {
             answered_by = answered_by.or(Some(node.name));
         }
     }
@@ -252,15 +252,5 @@ fn answers(node: &Node<'_>) -> bool {
         "Speak" | "Play" | "GetInput" | "GetDigits" | "Conference" | "MultiPartyCall" | "Stream" | "DTMF" => true,
         "Record" => !node.says_true("recordSession") && !node.says_true("startOnDialAnswer"),
         _ => false,
-    }
-}
-
-impl<'t> Node<'t> {
-    fn elements(&self) -> impl Iterator<Item = &Node<'t>> {
-        self.content.iter().filter_map(|c| if let Content::Element(node) = c { Some(node) } else { None })
-    }
-
-    fn texts(&self) -> impl Iterator<Item = &super::tree::Text<'t>> {
-        self.content.iter().filter_map(|c| if let Content::Text(text) = c { Some(text) } else { None })
     }
 }

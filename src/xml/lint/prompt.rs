@@ -93,9 +93,9 @@ pub(super) fn wait(node: &Node<'_>, findings: &mut Findings) -> Wait {
 }
 
 /// The key that ends a collection: `#` unless another, or none, is asked for.
-fn finish_key(keys: Option<Vec<Digit>>) -> Option<Digit> {
+fn finish_key(keys: Option<impl Iterator<Item = Digit>>) -> Option<Digit> {
     match keys {
-        Some(keys) => keys.first().copied(),
+        Some(mut keys) => keys.next(),
         None => Digit::try_from('#').ok(),
     }
 }
@@ -127,9 +127,9 @@ pub(super) fn get_input(node: &Node<'_>, findings: &mut Findings) -> Option<GetI
         finish_on_key: finish_key(a.keys("finishOnKey")),
         num_digits: a.small("numDigits", 32),
         retries: a.small("retries", 1),
-        speech_model: a.text("speechModel").unwrap_or_else(|| "default".to_owned()),
+        speech_model: a.owned("speechModel").unwrap_or_else(|| "default".to_owned()),
         hints: a.list("hints"),
-        language: a.text("language").unwrap_or_else(|| "en-US".to_owned()),
+        language: a.owned("language").unwrap_or_else(|| "en-US".to_owned()),
         interim: a.target("interimSpeechResultsCallback", "interimSpeechResultsCallbackMethod"),
         profanity_filter: a.flag("profanityFilter", false),
         log: a.flag("log", true),
@@ -149,9 +149,10 @@ pub(super) fn get_digits(node: &Node<'_>, findings: &mut Findings) -> GetDigits 
         num_digits: a.small("numDigits", 99),
         retries: a.small("retries", 1),
         play_beep: a.flag("playBeep", false),
-        valid_digits: a
-            .keys("validDigits")
-            .unwrap_or_else(|| "1234567890*#".chars().filter_map(|c| Digit::try_from(c).ok()).collect()),
+        valid_digits: match a.keys("validDigits") {
+            Some(keys) => keys.collect(),
+            None => "1234567890*#".chars().filter_map(|c| Digit::try_from(c).ok()).collect(),
+        },
         invalid_digits_sound: a.url("invalidDigitsSound"),
         log: a.flag("log", true),
         prompts,

@@ -27,7 +27,8 @@ pub(super) fn url_body(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> 
         Ok((value, note)) => (Some(value), note),
         Err(note) => (None, Some(note)),
     };
-    if let Some(Note { rule, what, hint }) = note {
+    if let Some(note) = note {
+        let Note { rule, what, hint } = *note;
         let fault =
             if node.name == "Redirect" && rule == rules::E311 { FirstFault::RedirectUrl } else { FirstFault::Other };
         // A user name in a URL comes with a password.
@@ -95,7 +96,7 @@ pub(super) fn message(node: &Node<'_>, findings: &mut Findings) -> Message {
     no_children(node, findings);
     Message {
         text,
-        src: attributes.text("src").unwrap_or_default(),
+        src: attributes.owned("src").unwrap_or_default(),
         dst: attributes.list("dst"),
         kind: attributes.word("type").unwrap_or("sms").to_owned(),
         callback: attributes.target("callbackUrl", "callbackMethod"),

@@ -135,12 +135,12 @@ pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
         );
     }
     children(node, IN_LANG, findings, ssml);
-    let voice = match attributes.text("voice").as_deref() {
+    let voice = match attributes.text("voice") {
         Some("MAN") => Voice::Man,
         Some(name) => name.strip_prefix("Polly.").map_or(Voice::Woman, |name| Voice::Polly(name.to_owned())),
         None => Voice::Woman,
     };
-    Speak { speech, voice, language: attributes.text("language"), repeat: repeat(attributes.number("loop")) }
+    Speak { speech, voice, language: attributes.owned("language"), repeat: repeat(attributes.number("loop")) }
 }
 
 /// `loop` as `Speak` and `Play` have it.
@@ -187,7 +187,7 @@ fn speech(node: &Node<'_>) -> Speech {
 /// `spaced`: the last character was white space, or nothing has been said yet.
 fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
     let mut out = Vec::new();
-    for content in &node.content {
+    for content in node.content() {
         match content {
             Content::Text(text) => collapse(&text.value, spaced, &mut out),
             Content::Element(child) => match SsmlTag::named(child.name) {
@@ -196,9 +196,9 @@ fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
                     let meant = child.attributes.iter().filter(|a| known.iter().any(|(name, _)| *name == a.name));
                     let attributes =
                         meant.filter_map(|a| Some((a.name.to_owned(), child.raw(a.name)?.to_owned()))).collect();
-                    out.push(SpeechNode::Tag { name, attributes, content: collect(child, spaced) });
+                    out.push(SpeechNode::Tag { name, attributes, content: collect(&child, spaced) });
                 }
-                None if child.name == "break" => out.push(SpeechNode::Break { millis: pause(child) }),
+                None if child.name == "break" => out.push(SpeechNode::Break { millis: pause(&child) }),
                 // Not SSML: refused, its text counts for nothing.
                 None => {}
             },
@@ -207,17 +207,32 @@ fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
     Speech(out)
 }
 
+/// Whether there is nothing to collapse but perhaps a space at the beginning.
+fn is_collapsed(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let breaks = bytes.iter().fold(false, |any, b| any | matches!(b, b'\t' | b'\n' | b'\r'));
+    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    !breaks && !pairs.fold(false, |any, (a, b)| any | ((*a == b' ') & (*b == b' ')))
+}
+
 fn collapse(text: &str, spaced: &mut bool, out: &mut Vec<SpeechNode>) {
-    let mut said = String::with_capacity(text.len());
-    for c in text.chars() {
-        if !is_space(c) {
-            said.push(c);
-            *spaced = false;
-        } else if !*spaced {
-            said.push(' ');
-            *spaced = true;
+    let said = if is_collapsed(text) {
+        let text = if *spaced { text.strip_prefix(' ').unwrap_or(text) } else { text };
+        *spaced = if text.is_empty() { *spaced } else { text.ends_with(' ') };
+        text.to_owned()
+    } else {
+        let mut said = String::with_capacity(text.len());
+        for c in text.chars() {
+            if !is_space(c) {
+                said.push(c);
+                *spaced = false;
+            } else if !*spaced {
+                said.push(' ');
+                *spaced = true;
+            }
         }
-    }
+        said
+    };
     if said.is_empty() {
         return;
     }
