@@ -118,7 +118,8 @@ impl AccountEntry {
 /// One state of the tables.
 #[derive(Debug, Default)]
 pub struct Tables {
-    by_id: HashMap<PhoneNumberId, Arc<NumberEntry>>,
+    /// Asked for every webhook. The ids in it are our own configuration's: no stranger can make them collide.
+    by_id: HashMap<PhoneNumberId, Arc<NumberEntry>, foldhash::fast::RandomState>,
     by_number: BTreeMap<E164, Arc<NumberEntry>>,
     accounts: BTreeMap<AuthId, Arc<AccountEntry>>,
 }

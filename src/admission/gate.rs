@@ -125,23 +125,23 @@ impl Gate {
         direction: Direction,
         offer: impl FnOnce() -> Option<O>,
     ) -> Result<(Admitted, O), Refused> {
-        let number = self.directory.number(id);
-        let outcome = match &number {
-            Some(number) => self.ask(now, number, offer),
-            None => Err(Reason::UnknownNumber),
-        };
-        outcome.map_err(|reason| {
+        let refused = |reason: Reason, number| {
             self.count(direction, reason.as_str());
             Refused { reason, number }
-        })
+        };
+        let Some(number) = self.directory.number(id) else { return Err(refused(Reason::UnknownNumber, None)) };
+        match self.ask(now, &number, offer) {
+            Ok((slot, permits, offer)) => Ok((Admitted { number, slot, permits }, offer)),
+            Err(reason) => Err(refused(reason, Some(number))),
+        }
     }
 
     fn ask<O>(
         &self,
         now: Instant,
-        number: &Arc<NumberEntry>,
+        number: &NumberEntry,
         offer: impl FnOnce() -> Option<O>,
-    ) -> Result<(Admitted, O), Reason> {
+    ) -> Result<(Slot, Permits, O), Reason> {
         if !number.spec.calling_enabled {
             return Err(Reason::CallingDisabled);
         }
@@ -160,7 +160,7 @@ impl Gate {
         let offer = offer().ok_or(Reason::BadOffer)?;
         let slot = number.slots.acquire().ok_or(Reason::NumberFull)?;
         let permits = number.account.take(now).ok_or(Reason::CpsExceeded)?;
-        Ok((Admitted { number: number.clone(), slot, permits }, offer))
+        Ok((slot, permits, offer))
     }
 
     /// Counts a decision in `offhook_admission_total`; `result` is a word of `observe::names::admission`.
