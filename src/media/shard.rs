@@ -165,21 +165,22 @@ impl Shard {
         loop {
             let now = self.clock.now();
             let idle = self.legs.is_empty();
-            let wait = if idle { Some(IDLE) } else { pace.wait(now) };
-            if let Some(wait) = wait {
-                match self.orders.recv_timeout(wait) {
+            if idle {
+                match self.orders.recv_timeout(IDLE) {
                     Ok(order) => {
                         if !self.obey(order) {
                             return;
                         }
-                        if idle {
-                            pace = Pace::starting(self.clock.now());
-                        }
+                        pace = Pace::starting(self.clock.now());
                         continue;
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
+            } else if let Some(wait) = pace.wait(now) {
+                // Orders wait for the tick, 5 ms at most: an order that woke this thread would cost both sides more
+                // than it says, and nothing goes out before the tick.
+                std::thread::sleep(wait);
             }
             let now = self.clock.now();
             if idle {
