@@ -10,6 +10,9 @@ use crate::model::Digit;
 
 /// An event without an end packet counts this long after its last packet.
 const LOST_END: Duration = Duration::from_millis(200);
+/// A key that has not ended goes on if its timestamp comes under another SSRC and its last packet is no older: the stream
+/// changed its SSRC in the middle of it (H6).
+const CARRIED_OVER: Duration = Duration::from_secs(1);
 /// Events that are remembered, so that a late or doubled packet does not count again.
 const REMEMBERED: usize = 32;
 
@@ -24,8 +27,21 @@ struct Name {
 #[derive(Clone, Copy, Debug)]
 struct Event {
     name: Name,
+    /// The SSRC under which it began, if it went on under another.
+    began_as: Option<u32>,
     last_packet: Instant,
+    /// An end packet has come.
+    ended: bool,
     reported: bool,
+}
+
+impl Event {
+    /// Whether a packet of that name is of this event.
+    fn holds(&self, name: Name, now: Instant) -> bool {
+        let carried_over = !self.ended && now.saturating_duration_since(self.last_packet) < CARRIED_OVER;
+        (self.name.timestamp, self.name.digit) == (name.timestamp, name.digit)
+            && (self.name.ssrc == name.ssrc || self.began_as == Some(name.ssrc) || carried_over)
+    }
 }
 
 /// Makes digits of event packets.
@@ -44,8 +60,14 @@ impl Receiver {
         let Some(digit) = Digit::from_event(*event) else { return };
         let ended = flags & 0x80 != 0;
         let name = Name { ssrc, timestamp, digit };
-        match self.events.iter_mut().find(|e| e.name == name) {
-            Some(known) => known.last_packet = now,
+        match self.events.iter_mut().find(|e| e.holds(name, now)) {
+            Some(known) => {
+                if known.name.ssrc != ssrc && known.began_as != Some(ssrc) {
+                    known.began_as = Some(std::mem::replace(&mut known.name.ssrc, ssrc));
+                }
+                known.last_packet = now;
+                known.ended |= ended;
+            }
             None => {
                 if self.events.len() == REMEMBERED
                     && let Some(oldest) = self.events.pop_front()
@@ -53,13 +75,13 @@ impl Receiver {
                 {
                     digits.push(oldest.name.digit);
                 }
-                self.events.push_back(Event { name, last_packet: now, reported: false });
+                self.events.push_back(Event { name, began_as: None, last_packet: now, ended, reported: false });
             }
         }
         if ended {
             // A key that was pressed before this one and whose end is lost was pressed before it.
             self.report(digits, |e| {
-                e.name == name || (e.name.ssrc == ssrc && e.name.timestamp.wrapping_sub(timestamp) > u32::MAX / 2)
+                e.holds(name, now) || (e.name.ssrc == ssrc && e.name.timestamp.wrapping_sub(timestamp) > u32::MAX / 2)
             });
         }
     }
@@ -192,6 +214,32 @@ mod tests {
             heard.extend(digits.drain(..).map(|d| (ms, d.as_char())));
         }
         heard
+    }
+
+    #[test]
+    fn r12_a_key_that_goes_on_under_another_ssrc_is_one_key() {
+        let start = Clock::real().now();
+        let mut receiver = Receiver::default();
+        let mut digits = Vec::new();
+        let mut packet = |ms: u64, ssrc: u32, timestamp: u32, flags: u8| {
+            let now = start + Duration::from_millis(ms);
+            receiver.tick(now, &mut digits);
+            receiver.packet(now, ssrc, timestamp, &[4, flags, 0, 160], &mut digits);
+            digits.len()
+        };
+        assert_eq!(packet(0, 1, 480, 0x0A), 0);
+        assert_eq!(packet(20, 2, 480, 0x0A), 0);
+        assert_eq!(packet(40, 1, 480, 0x0A), 0, "overtaken on its way");
+        assert_eq!(packet(60, 2, 480, 0x8A), 1);
+        assert_eq!(packet(80, 2, 480, 0x8A), 1);
+        assert_eq!(packet(90, 1, 480, 0x0A), 1, "overtaken by the end");
+        // Silent for a while, counted, and gone on with under a third.
+        assert_eq!(packet(600, 2, 30_000, 0x0A), 1);
+        assert_eq!(packet(900, 3, 30_000, 0x0A), 2);
+        assert_eq!(packet(920, 3, 30_000, 0x8A), 2);
+        // The same timestamp by chance, long after.
+        assert_eq!(packet(5_000, 4, 30_000, 0x8A), 3);
+        assert_eq!(packet(5_020, 5, 30_000, 0x8A), 4, "that key had ended: by its name, another");
     }
 
     #[test]
