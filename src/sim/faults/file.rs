@@ -192,6 +192,7 @@ fn graph(row: &mut Row<'_>, deed: &str) -> Result<Act, Fault> {
 fn media(row: &mut Row<'_>) -> Result<Act, Fault> {
     let after = row.millis("after_ms")?.unwrap_or_default();
     let fault = MediaFault {
+        weather_after: None,
         loss: row.percent("loss")?.unwrap_or(0.0),
         reorder: row.percent("reorder")?.unwrap_or(0.0),
         duplicate: row.percent("duplicate")?.unwrap_or(0.0),
@@ -206,7 +207,7 @@ fn media(row: &mut Row<'_>) -> Result<Act, Fault> {
             "nothing to do to the media: loss, reorder, duplicate, corrupt, jitter_ms, gap_ms or how",
         );
     }
-    Ok(Act::Media(fault))
+    Ok(Act::Media(MediaFault { weather_after: row.millis("weather_after_ms")?, ..fault }))
 }
 
 fn storm(row: &mut Row<'_>) -> Result<Act, Fault> {

@@ -21,6 +21,8 @@ const JUMP_SAMPLES: u32 = 100 * 48_000;
 /// What a rule does to the media of a call. Shares are percentages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct MediaFault {
+    /// Loss to jitter begin so long after the answer; none: with the first datagram.
+    pub(crate) weather_after: Option<Duration>,
     /// Of all datagrams, both ways.
     pub(crate) loss: f64,
     /// Those that follow come first; towards the node, as all below.
@@ -129,20 +131,26 @@ impl Net {
         gaps.any(|(from, to)| (from..to).contains(&now)) || self.is(now, MediaHow::Vanish)
     }
 
-    fn happens(&mut self, share: impl Fn(&MediaFault) -> f64) -> bool {
-        let percent = self.faults.iter().map(share).fold(0.0, f64::max);
+    /// Whose weather it is now.
+    fn weather(&self, now: Instant) -> impl Iterator<Item = &MediaFault> {
+        self.faults.iter().filter(move |f| f.weather_after.is_none_or(|after| self.since(now, after)))
+    }
+
+    fn happens(&mut self, now: Instant, share: impl Fn(&MediaFault) -> f64) -> bool {
+        let percent = self.weather(now).map(share).fold(0.0, f64::max);
         percent > 0.0 && self.dice.random_range(0.0..100.0) < percent
     }
 
     /// Whether a datagram from the node arrives.
     pub(crate) fn lets_in(&mut self, now: Instant) -> bool {
-        !self.is_shut(now) && !self.happens(|f| f.loss)
+        !self.is_shut(now) && !self.happens(now, |f| f.loss)
     }
 
     /// A datagram sets out for the node. It, and what it brings about, comes out of [`Net::due`].
     pub(crate) fn send(&mut self, now: Instant, mut datagram: Datagram) {
         let kind = Kind::of(&datagram.bytes);
-        if self.is_shut(now) || (kind == Kind::Dtls && self.is(now, MediaHow::NoDtls)) || self.happens(|f| f.loss) {
+        if self.is_shut(now) || (kind == Kind::Dtls && self.is(now, MediaHow::NoDtls)) || self.happens(now, |f| f.loss)
+        {
             return;
         }
         if kind == Kind::Srtp && self.is(now, MediaHow::Replay) {
@@ -157,11 +165,11 @@ impl Net {
             let bytes = self.bad_rtcp();
             self.set_out(now, Datagram { to: datagram.to, bytes });
         }
-        if self.happens(|f| f.duplicate) {
+        if self.happens(now, |f| f.duplicate) {
             let copy = Datagram { to: datagram.to, bytes: datagram.bytes.clone() };
             self.set_out(now, copy);
         }
-        if matches!(kind, Kind::Srtp | Kind::Srtcp) && self.happens(|f| f.corrupt) {
+        if matches!(kind, Kind::Srtp | Kind::Srtcp) && self.happens(now, |f| f.corrupt) {
             let at = self.dice.random_range(0..datagram.bytes.len().max(1));
             if let Some(byte) = datagram.bytes.get_mut(at) {
                 *byte ^= 1 << self.dice.random_range(0..8);
@@ -171,12 +179,12 @@ impl Net {
     }
 
     fn set_out(&mut self, now: Instant, datagram: Datagram) {
-        let jitter = self.faults.iter().map(|f| f.jitter).max().unwrap_or_default();
+        let jitter = self.weather(now).map(|f| f.jitter).max().unwrap_or_default();
         let mut late = match u64::try_from(jitter.as_micros()).unwrap_or(u64::MAX) {
             0 => Duration::ZERO,
             most => Duration::from_micros(self.dice.random_range(0..=most)),
         };
-        if self.happens(|f| f.reorder) {
+        if self.happens(now, |f| f.reorder) {
             late += OVERTAKEN_BY;
         }
         if self.under_way.len() < UNDER_WAY_MAX {

@@ -185,7 +185,12 @@ impl Life {
             cta_payload: script.cta_payload.clone(),
             deeplink_payload: script.deeplink_payload.clone(),
         };
-        let offer = faults.offer().into_iter().fold(offer(&spec), |offer, fault| fault.apply(&offer));
+        let wrong = faults.offer();
+        for fault in &wrong {
+            let details = format!("offer: {fault:?}");
+            world.log.add(Logged::Fault { call_id: facts.call_id.clone(), details });
+        }
+        let offer = wrong.into_iter().fold(offer(&spec), |offer, fault| fault.apply(&offer));
         Self {
             world,
             script,
@@ -330,6 +335,8 @@ impl Life {
             remote_fingerprint: checked.fingerprint,
         };
         let own = self.own.clone();
+        let media = self.faults.media();
+        media.iter().for_each(|fault| self.log_fault(format!("media: {fault:?}")));
         let plan = LegPlan {
             side,
             call_id: self.facts.call_id.clone(),
@@ -338,7 +345,7 @@ impl Life {
                 PhoneKind::Whole => Hearing::Decoding { record: self.script.record },
                 PhoneKind::Counting | PhoneKind::Deaf => Hearing::Counting,
             },
-            net: faults::net::Net::of(self.faults.media(), || self.faults.seed()),
+            net: faults::net::Net::of(media, || self.faults.seed()),
             stats: self.stats.clone(),
             started: self.started,
             sink: Box::new(move |told| {
@@ -403,6 +410,10 @@ impl Life {
                 self.tell(Happened::DigitSent { digit });
             }
         }
+    }
+
+    fn log_fault(&self, details: String) {
+        self.world.log.add(Logged::Fault { call_id: self.facts.call_id.clone(), details });
     }
 
     fn log_media(&self, details: String) {
@@ -600,7 +611,7 @@ impl Life {
         let (kind, call_id) = (hook.as_str(), self.facts.call_id.clone());
         let (mut copies, mut sign, mut swapped) = (Vec::new(), None, false);
         for deed in self.faults.webhook(hook) {
-            self.world.log.add(Logged::Fault { call_id: call_id.clone(), details: format!("{kind}: {}", deed.name()) });
+            self.log_fault(format!("{kind}: {}", deed.name()));
             match deed {
                 HookDeed::Lose => {
                     self.mute_end |= hook == Hook::Terminate;
