@@ -62,7 +62,7 @@ async fn h05_bad_offers_are_rejected_and_odd_ones_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h06_r12_digits_counted_once_under_loss() {
-    let weather = "do = \"media\"\nloss = 30\nreorder = 20\nduplicate = 5\njitter_ms = 200";
+    let weather = "do = \"media\"\nloss = 30\nreorder = 20\nduplicate = 5\njitter_ms = 200\nweather_after_ms = 300";
     let of_users: Vec<(u32, &str)> = (1..=4).map(|nr| (nr, weather)).collect();
     let world = World::start(&rules(&of_users), |w, _| w.accept_wait_ms = 3_000).await;
     world.menu(6);
@@ -84,10 +84,16 @@ async fn h06_r12_what_is_wrong_with_the_media_disturbs_no_call() {
     let mut of_users: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
     of_users.push((7, "do = \"media\"\ncorrupt = 20"));
     of_users.push((8, "do = \"media\"\ngap_ms = 5000\nafter_ms = 800"));
-    let world = World::start(&rules(&of_users), |w, _| w.accept_wait_ms = 3_000).await;
+    // In the middle of the first key.
+    of_users.push((9, "do = \"media\"\nhow = \"new_ssrc\"\nafter_ms = 2400"));
+    let world = World::start(&rules(&of_users), |w, _| {
+        w.accept_wait_ms = 3_000;
+        w.media_ports = 16;
+    })
+    .await;
     world.menu(3);
     let keys = |nr| if nr == 8 { "WWWWWWW4w4w2" } else { "WW4w4w2" };
-    let calls = world.calls((1..=8).map(|nr| types(nr, keys(nr)))).await;
+    let calls = world.calls((1..=9).map(|nr| types(nr, keys(nr)))).await;
     for (nr, call) in (1..).zip(&calls) {
         assert_eq!(world.digits(nr).await, "442", "user {nr}");
         assert!(call.end().ok, "user {nr}: {:#?}", call.events);

@@ -126,7 +126,13 @@ async fn r12_r03_media_webhooks_and_graph_at_once_leave_nothing_behind() {
     };
     let calls = world.calls((1..=16).map(script)).await;
     for seen in world.app.seen().iter().filter(|seen| seen.path == "/menu") {
-        assert!(["42", "4", ""].contains(&seen.param("Digits")), "{:?}: no digit twice", seen.params);
+        let wacid = seen.param("WhatsAppCallID");
+        assert!(
+            ["42", "4", ""].contains(&seen.param("Digits")),
+            "no digit twice: {:?} {:#?}",
+            seen.params,
+            world.sim.log().iter().filter(|line| format!("{:?}", line.what).contains(wacid)).collect::<Vec<_>>()
+        );
     }
     assert!(calls.iter().any(super::Call::was_answered));
     world.is_well().await;
