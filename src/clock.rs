@@ -28,6 +28,8 @@ struct Stepped {
     start: Instant,
     wall_start: Timestamp,
     passed_micros: AtomicU64,
+    /// By how many microseconds the wall time is off.
+    off: AtomicI64,
 }
 
 impl Clock {
@@ -41,11 +43,15 @@ impl Clock {
         Self(Source::Jumping(Arc::default()))
     }
 
-    /// Moves the wall time of a jumping clock by so many seconds, and no other.
+    /// Moves the wall time of a jumping or a stepped clock by so many seconds, and nothing else; a real one takes no
+    /// notice.
     pub fn jump(&self, seconds: i64) {
-        if let Source::Jumping(off) = &self.0 {
-            off.fetch_add(seconds.saturating_mul(1_000_000), Ordering::SeqCst);
-        }
+        let off = match &self.0 {
+            Source::Real => return,
+            Source::Jumping(off) => off.as_ref(),
+            Source::Stepped(s) => &s.off,
+        };
+        off.fetch_add(seconds.saturating_mul(1_000_000), Ordering::SeqCst);
     }
 
     /// A clock that stands still at `wall` until [`Clock::step`] moves it.
@@ -55,6 +61,7 @@ impl Clock {
             start: Instant::now(),
             wall_start: wall,
             passed_micros: AtomicU64::new(0),
+            off: AtomicI64::new(0),
         })))
     }
 
@@ -83,7 +90,7 @@ impl Clock {
                 let (wall, begun) = BEGINNING.get_or_init(|| (Timestamp::from_micros(system_micros()), self.now()));
                 wall.plus(self.now().saturating_duration_since(*begun))
             }
-            Source::Stepped(_) => self.wall(),
+            Source::Stepped(s) => s.steady(),
         }
     }
 
@@ -94,10 +101,15 @@ impl Clock {
             Source::Real => Timestamp::from_micros(system_micros()),
             Source::Jumping(off) => Timestamp::from_micros(system_micros().saturating_add(off.load(Ordering::SeqCst))),
             Source::Stepped(s) => {
-                let passed = i64::try_from(s.passed_micros.load(Ordering::SeqCst)).unwrap_or(i64::MAX);
-                Timestamp::from_micros(s.wall_start.micros().saturating_add(passed))
+                Timestamp::from_micros(s.steady().micros().saturating_add(s.off.load(Ordering::SeqCst)))
             }
         }
+    }
+}
+
+impl Stepped {
+    fn steady(&self) -> Timestamp {
+        self.wall_start.plus(Duration::from_micros(self.passed_micros.load(Ordering::SeqCst)))
     }
 }
 

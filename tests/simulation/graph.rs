@@ -265,7 +265,7 @@ impl World {
         self.note(format_args!("Graph: {} of call {ix} came to {outcome:?}", action.as_str()));
         match of {
             Of::Call(call) => {
-                self.watch.answered(call, action.into(), &outcome);
+                self.watch.answered(call, now, action.into(), &outcome);
                 let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
                 if ends && is_settled(&outcome) {
                     self.write(Write::Farewell(call, None));

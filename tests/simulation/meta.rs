@@ -101,18 +101,22 @@ fn offer() -> &'static str {
 impl World {
     pub fn user_calls(&mut self, index: usize) -> Go {
         let arrival = self.plan.arrivals[index].clone();
+        let key = |wacid: &str| CallKey {
+            phone_number_id: phone_number_id(arrival.number).as_str().into(),
+            wacid: wacid.into(),
+        };
         // One id, two numbers: two calls.
-        let twin = self.meta.calls.last().filter(|last| arrival.same_id && last.number != arrival.number);
-        let wacid = twin.map_or_else(|| format!("wacid.{index:04}"), |twin| twin.key.wacid.to_string());
-        let key =
-            CallKey { phone_number_id: phone_number_id(arrival.number).as_str().into(), wacid: wacid.as_str().into() };
+        let twin = self.meta.calls.last().filter(|_| arrival.same_id).map(|last| key(last.key.wacid.as_str()));
+        let twin = twin.filter(|twin| self.meta.calls.iter().all(|call| call.key != *twin));
+        let key = twin.unwrap_or_else(|| key(&format!("wacid.{index:04}")));
+        let wacid = &key.wacid;
         let ix = self.meta.calls.len();
-        self.note(format_args!("user {ix} calls number {} ({wacid})", arrival.number));
+        self.trace.step(self.now, format_args!("user {ix} calls number {} ({wacid})", arrival.number));
         self.meta.calls.push(MetaCall {
             number: arrival.number,
             key,
             phase: Phase::Ringing,
-            told: self.clock.wall().secs() + arrival.skew_secs,
+            told: self.clock.steady().secs() + arrival.skew_secs,
             bad_offer: arrival.bad_offer,
             sdp: false,
             accepted_us: None,
@@ -219,7 +223,7 @@ impl World {
             self.note(format_args!("Meta loses the {} of call {ix}", if connect { "connect" } else { "terminate" }));
             return;
         }
-        let mut items = self.item(ix, connect, self.clock.wall().secs());
+        let mut items = self.item(ix, connect, self.clock.steady().secs());
         // Bad company: an item that nobody can read, on either side (R5).
         if self.dice.chance(self.faults.batch) {
             items = format!(r#"{{"event":"connect","id":7.5}},{items},{{"id":[],"event":"terminate"}}"#);

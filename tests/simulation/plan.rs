@@ -94,6 +94,8 @@ pub struct Plan {
     pub kills_us: Vec<u64>,
     pub drain_at_us: Option<u64>,
     pub drain_us: u64,
+    /// Seconds by which the wall clock is set, and when.
+    pub jumps: Vec<(u64, i64)>,
     /// When the limits of the numbers change.
     pub reload_at_us: Option<u64>,
     /// From then on nothing goes wrong any more.
@@ -116,8 +118,13 @@ impl Plan {
             .collect();
         let arrivals = arrivals(dice, numbers.len());
         let last = arrivals.last().map_or(0, |a| a.at_us);
-        let crashes = (0..dice.pick(&[0, 0, 0, 0, 1, 1, 2])).map(|_| dice.between(1, 120) as u32).collect();
-        let kills_us = (0..dice.pick(&[0, 0, 0, 0, 0, 1])).map(|_| dice.between(0, last + 30 * SECOND)).collect();
+        // After a jump and a crash a node can't tell how long ago a call began: it is one or the other.
+        let jumps = (0..dice.pick(&[0, 0, 0, 0, 1, 3]))
+            .map(|_| (dice.between(0, last + 30 * SECOND), dice.pick(&[-3_600, -40, 40, 3_600])))
+            .collect::<Vec<_>>();
+        let crashes: Vec<_> = (0..dice.pick(&[0, 0, 0, 0, 1, 1, 2])).map(|_| dice.between(1, 120) as u32).collect();
+        let kills_us: Vec<_> =
+            (0..dice.pick(&[0, 0, 0, 0, 0, 1])).map(|_| dice.between(0, last + 30 * SECOND)).collect();
         let limits = MachineLimits {
             accept_wait_ms: dice.pick(&[0, 500, 3_000]),
             max_call_ms: dice.pick(&[8_000, 60_000, 200_000]),
@@ -133,8 +140,9 @@ impl Plan {
             limits,
             arrivals,
             faults: Faults::of(dice),
-            crashes,
-            kills_us,
+            crashes: if jumps.is_empty() { crashes } else { Vec::new() },
+            kills_us: if jumps.is_empty() { kills_us } else { Vec::new() },
+            jumps,
             drain_at_us: dice.chance(120).then(|| dice.between(0, last + 20 * SECOND)),
             drain_us: dice.pick(&[0, 5, 60]) * SECOND,
             reload_at_us: dice.chance(150).then(|| dice.between(0, last + 5 * SECOND)),

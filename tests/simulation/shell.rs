@@ -10,7 +10,7 @@ use offhook::call::farewell::is_settled;
 use offhook::call::log;
 use offhook::call::machine::{
     CallSetup, CallState, CallTime, FetchFailure, FetchId, Fetched, GraphAction, GraphOutcome, Input, MediaOrder,
-    Output, PlayId,
+    Output, PlayId, Voice,
 };
 use offhook::call::replay::replay;
 use offhook::call::step::{Step, Stepper};
@@ -54,6 +54,7 @@ pub struct Call {
 struct FakeLeg {
     open: bool,
     connected: bool,
+    listens: bool,
     /// Ordered, not begun.
     waiting: Option<(PlayId, Option<u64>)>,
     playing: Option<PlayId>,
@@ -260,7 +261,7 @@ impl World {
             Output::Concluded { summary } => {
                 let hangup = self.callback_of(call.uuid, &summary.hangup);
                 let end = CallEnd::of(&summary, call.setup.started, std::mem::take(&mut call.remarks), Vec::new());
-                self.watch.concluded(call.uuid, at, &summary);
+                self.watch.concluded(call.uuid, self.now, at, &summary);
                 let farewell = call.farewell.map(|action| self.farewell_later(action, last));
                 let setup = call.setup.clone();
                 let conclusion = Conclusion { setup, end, hangup, farewell, mourned: None };
@@ -313,10 +314,12 @@ impl World {
     // --- media ---
 
     fn media(&mut self, call: &mut Call, order: MediaOrder) {
+        let is_listening = order == MediaOrder::Listen { on: true };
         let Some(leg) = &mut call.leg else { return };
         match order {
             // Nobody speaks in here.
-            MediaOrder::Begin | MediaOrder::Listen { .. } => {}
+            MediaOrder::Begin => {}
+            MediaOrder::Listen { on } => leg.listens = on,
             MediaOrder::Open => leg.open = true,
             MediaOrder::Play { play, items } => {
                 let endless = items.iter().any(|item| item.repeat == Repeat::Endless);
@@ -334,7 +337,22 @@ impl World {
             }
             MediaOrder::Close => call.leg = None,
         }
+        if is_listening {
+            self.speaks(call.uuid);
+        }
         self.play(call);
+    }
+
+    /// The user says something, or not.
+    fn speaks(&mut self, call: CallUuid) {
+        let (life, mut us) = (self.life, 0);
+        while self.dice.chance(600) {
+            us += self.dice.between(20, 3_000) * MS;
+            self.after(us, Event::Leg { life, call, fact: Input::Voice { leg: Leg::A, what: Voice::Began } });
+            us += self.dice.between(200, 4_000) * MS;
+            let what = Voice::Ended { ago_ms: self.dice.between(200, 900) };
+            self.after(us, Event::Leg { life, call, fact: Input::Voice { leg: Leg::A, what } });
+        }
     }
 
     /// Begins what was ordered, once it can be heard.
@@ -360,6 +378,9 @@ impl World {
     /// A leg's own event; what it plays no more it says nothing about.
     pub fn leg_tells(&mut self, uuid: CallUuid, fact: Input) -> Go {
         let Some(leg) = self.node().calls.get_mut(&uuid).and_then(|call| call.leg.as_mut()) else { return Ok(()) };
+        if matches!(fact, Input::Voice { .. }) && !leg.listens {
+            return Ok(());
+        }
         if let Input::Played { play, .. } = &fact
             && leg.playing.take_if(|playing| playing == play).is_none()
         {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use offhook::admission::Reason;
+use offhook::call::farewell::is_settled;
 use offhook::call::machine::{
     CallState, CallTime, FetchId, GraphAction, GraphOutcome, MediaOrder, NoticeKind, Output, Summary,
 };
@@ -74,6 +75,7 @@ tally!(
 struct Seen {
     ix: CallIx,
     life: u32,
+    began: u64,
     state: Option<CallState>,
     since: u64,
     accepted: bool,
@@ -84,6 +86,8 @@ struct Seen {
     panicked: bool,
     told_of_its_end: Option<u64>,
     gone: bool,
+    /// Graph did not hear that it is to end, when last told.
+    unheard: Option<u64>,
     asked_to_end: bool,
     /// Its beginning was not in the store when its node was killed: nobody knows of it.
     lost: bool,
@@ -125,6 +129,7 @@ impl Watch {
             Seen {
                 ix,
                 life,
+                began: now,
                 state: None,
                 since: now,
                 accepted: false,
@@ -135,6 +140,7 @@ impl Watch {
                 panicked: false,
                 told_of_its_end: None,
                 gone: false,
+                unheard: None,
                 asked_to_end: false,
                 lost: false,
             },
@@ -161,7 +167,9 @@ impl Watch {
     }
 
     pub fn told_of_its_end(&mut self, call: CallUuid, now: u64) {
-        self.call(call).told_of_its_end.get_or_insert(now);
+        let seen = self.call(call);
+        seen.told_of_its_end.get_or_insert(now);
+        seen.unheard = None;
     }
 
     pub fn panicked(&mut self, call: CallUuid) {
@@ -169,14 +177,20 @@ impl Watch {
         self.call(call).panicked = true;
     }
 
-    pub fn answered(&mut self, call: CallUuid, action: Action, outcome: &GraphOutcome) {
+    pub fn answered(&mut self, call: CallUuid, now: u64, action: Action, outcome: &GraphOutcome) {
+        let seen = self.call(call);
+        let closing = seen.state == Some(CallState::Closing) && seen.told_of_its_end.is_none();
+        if action == Action::Terminate && closing && !is_settled(outcome) && now - seen.since < 60 * SECOND {
+            seen.unheard = Some(now);
+        }
         if action == Action::Accept && *outcome == GraphOutcome::Gone {
             self.call(call).gone = true;
         }
     }
 
-    pub fn concluded(&mut self, call: CallUuid, at: CallTime, summary: &Summary) {
+    pub fn concluded(&mut self, call: CallUuid, now: u64, at: CallTime, summary: &Summary) {
         let seen = self.call(call);
+        let lasted = (now - seen.began) / MS;
         seen.concluded += 1;
         let (ix, concluded) = (seen.ix, seen.concluded);
         if concluded > 1 {
@@ -185,6 +199,10 @@ impl Watch {
         let answered = summary.answered.map(|answered| at.0.saturating_sub(answered.0).div_ceil(1_000));
         if summary.bill_secs != answered.unwrap_or(0) || summary.bill_secs > summary.duration_secs {
             self.fail(format!("R3, R8: call {ix} is billed {} s of {answered:?}", summary.bill_secs));
+        }
+        // What led to it was stamped when it came in, a moment ago.
+        if at.0.abs_diff(lasted) > 10 || summary.duration_secs.abs_diff(lasted.div_ceil(1_000)) > 1 {
+            self.fail(format!("R8: call {ix} lasted {lasted} ms, and says {} ms", at.0));
         }
         if summary.cause == HangupCause::NodeFailure {
             self.fail(format!("call {ix} calls its own end a failure of the node"));
@@ -224,6 +242,9 @@ impl Watch {
     // --- Graph ---
 
     pub fn asked(&mut self, life: u32, request: usize, ix: CallIx, action: Action, of: Option<CallUuid>) {
+        if let Some(call) = of {
+            self.call(call).unheard = None;
+        }
         self.requests.insert((life, request), Asked { ix, action, of, refused: false });
     }
 
@@ -476,6 +497,9 @@ impl World {
                     Some(CallState::Closing) => limits.reap_ms,
                     Some(CallState::Over) => 0,
                 };
+            if seen.unheard.is_some_and(|at| self.now - at > 16 * SECOND) {
+                wrong = Some(format!("R6: Graph is not asked again to end call {}", seen.ix));
+            }
             let told = seen.told_of_its_end.map_or(0, |at| (self.now - at) / MS);
             if here > most {
                 wrong = Some(format!("call {} stays {:?} for {here} ms", seen.ix, seen.state));

@@ -36,6 +36,7 @@ pub type Go<T = ()> = Result<T, Stop>;
 #[derive(Debug)]
 pub enum Event {
     // Outside
+    WallJumps(i64),
     Rings(usize),
     HangsUp(CallIx),
     WindowOver(CallIx),
@@ -178,6 +179,9 @@ impl World {
         for (index, arrival) in self.plan.arrivals.clone().into_iter().enumerate() {
             self.after(first + arrival.at_us, Event::Rings(index));
         }
+        for (at, seconds) in self.plan.jumps.clone() {
+            self.after(at, Event::WallJumps(seconds));
+        }
         for at in self.plan.kills_us.clone() {
             self.after(at, Event::Kill);
         }
@@ -281,6 +285,11 @@ impl World {
             return;
         }
         let went = match event {
+            Event::WallJumps(seconds) => {
+                self.note(format_args!("the wall clock is set by {seconds} s"));
+                self.clock.jump(seconds);
+                Ok(())
+            }
             Event::Rings(arrival) => self.user_calls(arrival),
             Event::HangsUp(call) => self.user_hangs_up(call),
             Event::WindowOver(call) => self.window_over(call),
