@@ -523,6 +523,7 @@ async fn the_file_of_beginnings_does_not_grow() {
     }
     assert!(largest < 512 * 1024, "{largest}");
     store.close().await;
+    assert_eq!(std::fs::metadata(&births).unwrap().len(), 0, "an orderly end leaves nothing in it");
 }
 
 #[tokio::test]
