@@ -17,6 +17,8 @@ pub enum Reload {
     Refused(Vec<Finding>),
     /// This node was started without a configuration file.
     NoFile,
+    /// The file is about several main accounts: no one of them is told what stands in it (R16).
+    Shared,
 }
 
 /// What is in force now.

@@ -274,6 +274,7 @@ async fn an_owner_of_a_main_account_reloads() {
     assert_eq!((refused.status, &refused.json()["error"]["findings"]), (400, &findings));
     assert_eq!(refused.json()["error"]["code"], "bad_configuration");
     assert_eq!(reload(MAIN, None).await.status, 409);
+    assert_eq!(reload(MAIN, Some(Reload::Shared)).await.status, 403);
     for who in [SUB.to_owned(), format!("admin-{MAIN}")] {
         let answer = reload(&who, None).await;
         assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (403, Some("forbidden")), "{who}");

@@ -156,7 +156,7 @@ const IDLE_MAX: Duration = Duration::from_secs(55);
 
 /// Requests of one number waiting past which no further call is taken (R10). All calls that a number may have (1,000 by
 /// default) may come at one instant, with a request each; what those that were let in ask for later still has room.
-const BEHIND: usize = 2_048;
+const BEHIND: usize = 1_024;
 
 impl Graph {
     /// Loads the certificate authorities and makes an empty pool. Blocks while reading the system's store.

@@ -4,7 +4,7 @@
 //! next call, webhook or request, and nothing is dropped: live calls keep what they began with, a lower limit ends
 //! none of them (R1). The rest is named: it needs a restart.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -73,12 +73,15 @@ struct Inner {
     parts: Parts,
     /// The configuration that the node was started with.
     started: Config,
+    /// Several main accounts share the configuration in force.
+    shared: AtomicBool,
     one_at_a_time: Mutex<()>,
 }
 
 impl Reloader {
     pub(super) fn new(loader: Option<Loader>, parts: Parts, started: Config) -> Self {
-        Self(Arc::new(Inner { loader, parts, started, one_at_a_time: Mutex::new(()) }))
+        let shared = AtomicBool::new(is_shared(&started));
+        Self(Arc::new(Inner { loader, parts, started, shared, one_at_a_time: Mutex::new(()) }))
     }
 
     /// Reloads at each SIGHUP.
@@ -110,6 +113,11 @@ impl Reloader {
     }
 }
 
+/// Whether several main accounts stand in it; subaccounts are their parent's own.
+fn is_shared(config: &Config) -> bool {
+    config.accounts.iter().filter(|account| account.parent.is_none()).count() > 1
+}
+
 fn refused(findings: Vec<Finding>) -> Reload {
     Reload::Refused(findings)
 }
@@ -118,6 +126,9 @@ impl crate::api::Operator for Reloader {
     fn reload(&self) -> BoxFuture<'static, Reload> {
         let this = self.clone();
         Box::pin(async move {
+            if this.0.shared.load(Ordering::Relaxed) {
+                return Reload::Shared;
+            }
             let run = tokio::task::spawn_blocking(move || this.run());
             run.await.unwrap_or_else(|_| refused(vec![Finding::new(None, "a fault of ours; see the log", "")]))
         })
@@ -138,6 +149,7 @@ impl Inner {
         parts.services.settings.store(Arc::new(build::call_settings(config)));
         (parts.door)(&build::door_config(config));
         parts.knobs.set(config);
+        self.shared.store(is_shared(config), Ordering::Relaxed);
         let needs_restart = fixed(&self.started, config);
         let reloaded = Reloaded {
             accounts: config.accounts.len(),

@@ -75,6 +75,17 @@ impl Room {
     }
 }
 
+/// What SQLite says of itself stands in `deploy/NATIVE.md`.
+#[tokio::test]
+async fn r27_sqlite_is_the_version_that_native_md_names() {
+    let room = Room::new();
+    let store = room.open().await;
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&store.read).await.unwrap();
+    let native = include_str!("../../deploy/NATIVE.md");
+    assert!(native.contains(&format!("| SQLite | {version} |")), "SQLite is {version}: say so in deploy/NATIVE.md");
+    store.close().await;
+}
+
 #[tokio::test]
 async fn records_and_lines_survive_a_restart_and_end_once() {
     let room = Room::new();

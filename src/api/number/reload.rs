@@ -35,6 +35,10 @@ pub(super) async fn reload(api: &Api, member: &Member) -> Response {
         Reload::NoFile => {
             error::json(StatusCode::CONFLICT, "no_file", "this node was started without a configuration file", None)
         }
+        Reload::Shared => {
+            let message = "this node serves several main accounts: its operator reloads it by SIGHUP";
+            error::json(StatusCode::FORBIDDEN, "forbidden", message, None)
+        }
         Reload::Refused(findings) => {
             let message = "the configuration is wrong: nothing has changed";
             let request_id = uuid::Uuid::new_v4();
