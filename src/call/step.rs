@@ -1,6 +1,6 @@
 //! A machine and the time it is told: what a shell does with a fact before anything is carried out.
 //!
-//! No IO: [`super::shell`] runs it under tokio, `tests/simulation` in simulated time. Facts come stamped; the machine is
+//! No IO: `shell` runs it under tokio, `tests/simulation` in simulated time. Facts come stamped; the machine is
 //! given times that never run backwards.
 
 use std::time::{Duration, Instant};

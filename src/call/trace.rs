@@ -1,6 +1,6 @@
 //! Where a call's time went, as far as its machine does not see it: lines of the event log that a replay passes over.
 //!
-//! Written by `shell` through [`Journal`] as things come to their end, so not in the order of their beginning; read by
+//! Written by `shell` through `Journal` as things come to their end, so not in the order of their beginning; read by
 //! `waterfall`. All times are microseconds since the call's zero, the moment its webhook had been read; what lies
 //! before it is negative. Callbacks may come long after the call, out of another process: they carry wall-clock time.
 
