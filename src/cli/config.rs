@@ -35,6 +35,9 @@ pub fn run(args: Args) -> Exit {
         Ok(config) => {
             print::line(format_args!("{}: ok", args.config.display()));
             print::text(&summary(&config));
+            for warning in config.warnings() {
+                print::error_text(&format!("warning: {warning}\n"));
+            }
             Exit::Done
         }
         Err(exit) => exit,

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
 pub use secret::Secret;
@@ -22,6 +23,36 @@ pub use types::{
     Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Number, Permissions, Public, Retention,
     Role, Store, User, Waba,
 };
+
+impl Config {
+    /// What is not wrong, but hardly meant: URLs of numbers that the node would refuse to ask, whatever a name resolves
+    /// to (R17). A line each, for whoever starts or checks the node; calls meet the refusal at the fetch.
+    pub fn warnings(&self) -> Vec<String> {
+        let insecure = self.answer.allow_insecure;
+        let guard = Guard::new(insecure, Vec::new());
+        let mut warnings = Vec::new();
+        for number in &self.numbers {
+            let urls = [
+                ("answer_url", &number.answer_url),
+                ("fallback_url", &number.fallback_url),
+                ("hangup_url", &number.hangup_url),
+                ("webhook_url", &number.webhook_url),
+            ];
+            for (key, url) in urls {
+                let Some(Err(refusal)) = url.as_ref().map(|url| CustomerUrl::parse(&url.0, &guard)) else { continue };
+                let hint = match refusal {
+                    Refusal::Address(_) if !insecure => {
+                        "name a public address; [answer] allow_insecure = true opens private ones for development"
+                    }
+                    _ => "name another host or port",
+                };
+                let number = &number.number;
+                warnings.push(format!("`{key}` of {number} would never be asked: could not {refusal}; {hint}"));
+            }
+        }
+        warnings
+    }
+}
 
 /// A configuration is a page of text.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -348,9 +348,6 @@ fn numbers_are_held_against_the_rest() {
         ("calling_enabled = true\nanswer_url = \"\"", "`calling_enabled` needs an `answer_url`"),
         ("answer_url = \"http://app.example.com/\"", "`answer_url` is http"),
         ("answer_url = \"https://u:p@app.example.com/\"", "has a user or a password"),
-        ("answer_url = \"https://10.0.0.1/a\"", "`answer_url` would never be asked: could not go to 10.0.0.1"),
-        ("fallback_url = \"https://app.example.com:22/a\"", "could not go to port 22"),
-        ("hangup_url = \"https://[::1]/a\"", "could not go to ::1"),
         ("hangup_url = \"ftp://app.example.com/\"", "neither http nor https"),
         ("answer_method = \"PUT\"", "`answer_method` is \"PUT\""),
         ("permissions = { calls_per_dai = 1 }", "unknown key `calls_per_dai` in [permissions]"),
@@ -375,6 +372,26 @@ fn numbers_are_held_against_the_rest() {
     }
     let ok = good(&number("answer_url = \"http://app.example.com/\""), &[("OFFHOOK_ANSWER__ALLOW_INSECURE", "true")]);
     assert!(!ok.numbers[0].calling_enabled, "off unless said");
+}
+
+#[test]
+fn r17_urls_that_would_never_be_asked_are_warned_of() {
+    let warnings = |url: &str, insecure: &str| {
+        let head = "[[number]]\nnumber = \"918035737458\"\nphone_number_id = \"7\"\nwaba = \"102\"\n";
+        let text = format!("{SECRETS}{ACCOUNT}{WABA}{head}fallback_url = \"{url}\"");
+        good(&text, &[("OFFHOOK_ANSWER__ALLOW_INSECURE", insecure)]).warnings().join("\n")
+    };
+    for (url, insecure, said) in [
+        ("https://10.0.0.1/a", "false", "could not go to 10.0.0.1"),
+        ("https://[::1]/a", "false", "could not go to ::1"),
+        ("https://app.example.com:22/a", "false", "could not go to port 22"),
+        ("http://127.0.0.1:1/a", "true", "could not go to port 1"),
+    ] {
+        let warned = warnings(url, insecure);
+        assert!(warned.contains("`fallback_url` of ") && warned.contains(said), "{url}: {warned}");
+    }
+    assert_eq!(warnings("https://app.example.com/a", "false"), "");
+    assert_eq!(warnings("http://127.0.0.1:8000/a", "true"), "");
 }
 
 #[test]

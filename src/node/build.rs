@@ -157,6 +157,7 @@ impl Node {
         if let Some(hangup) = hangup {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
         }
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         health.ready();
         Ok(Self { public, admin, registry, gate, health, media, outbox, store, tasks, stop_public, stop_all, knobs })
     }
