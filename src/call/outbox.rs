@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::log;
-use super::trace::{Request, Trace, since as us_since};
+use super::trace::{Request, Sink, Trace, Traced, since as us_since};
 use crate::admission::Directory;
 use crate::answer::{Delivery, Hops, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
 use crate::clock::Clock;
@@ -60,6 +60,7 @@ struct Inner {
     tasks: TaskTracker,
     stopping: CancellationToken,
     aborted: CancellationToken,
+    traces: OnceLock<Sink>,
 }
 
 /// What is in memory.
@@ -123,7 +124,13 @@ impl Outbox {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             aborted: CancellationToken::new(),
+            traces: OnceLock::new(),
         }))
+    }
+
+    /// From now on each stage is also told to whoever exports traces.
+    pub fn export_traces(&self, sink: Sink) {
+        let _ = self.0.traces.set(sink);
     }
 
     /// Begins to read what waits in the store.
@@ -238,16 +245,19 @@ impl Inner {
             }
         };
         let now = self.clock.now();
-        let line = log::trace_line(&Trace::Callback {
+        let trace = Trace::Callback {
             kind: kind.as_str().to_owned(),
             began,
             took_us: us_since(begun, now),
             attempts: delivery.attempts,
             outcome: delivery.outcome.as_str().to_owned(),
             tries: hops.so_far().iter().map(|hop| Request::of(hop, begun, now)).collect(),
-        });
-        if let Ok(line) = line {
+        };
+        if let Ok(line) = log::trace_line(&trace) {
             self.store.event_log().append_late(call, line.trim_end().to_owned());
+        }
+        if let Some(sink) = self.traces.get() {
+            sink(Traced::Callback { call, trace });
         }
         let at = self.clock.steady();
         let (outcome, last) = match delivery.outcome {

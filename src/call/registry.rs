@@ -269,7 +269,7 @@ impl Registry {
         // `trace_id` is what requests to the customer's server carry in `traceparent`.
         let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), to = %number.spec.number);
         let Incoming { offer, received, arrived, .. } = incoming;
-        let journal = Journal::new(call, arrived, log, services.store.event_log());
+        let journal = Journal::new(call, arrived, log, services.store.event_log(), services.traces.clone());
         let admitted = services.clock.now();
         let begin =
             Begin { setup, offer, number, slot, starting, received, arrived, admitted, mailbox, inbox, journal, view };

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::machine::{CallSetup, MachineLimits, Notice};
 use super::outbox::Outbox;
+use super::trace::Sink;
 use crate::admission::{NumberEntry, Pressure};
 use crate::answer::{Dice, Fetcher, SigningKeys};
 use crate::clock::Clock;
@@ -33,6 +34,8 @@ pub struct Services {
     pub fetcher: Fetcher,
     pub outbox: Outbox,
     pub store: Store,
+    /// Where traces are exported to, if they are.
+    pub traces: Option<Sink>,
     /// What may change while calls go on.
     pub settings: ArcSwap<CallSettings>,
     /// Where calls and their errands run; the node waits for it when it stops.

@@ -117,6 +117,20 @@ impl From<Result<u16, &str>> for Ended {
     }
 }
 
+/// What is left for whoever exports traces.
+#[derive(Clone, Debug)]
+pub enum Traced {
+    /// The lines of a call that is over; all but its callbacks' are there.
+    Call(Vec<Arc<str>>),
+    Callback {
+        call: CallUuid,
+        trace: Trace,
+    },
+}
+
+/// Where that goes. Called on a worker: must not block.
+pub type Sink = Arc<dyn Fn(Traced) + Send + Sync>;
+
 /// Where a call's lines go, from whatever task has one; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Journal(Arc<Inner>);
@@ -126,12 +140,28 @@ struct Inner {
     zero: Instant,
     live: Arc<LiveLog>,
     written: EventLog,
+    sink: Option<Sink>,
+}
+
+impl Drop for Inner {
+    /// The call and all its errands are over.
+    fn drop(&mut self) {
+        if let Some(sink) = &self.sink {
+            sink(Traced::Call(self.live.snapshot()));
+        }
+    }
 }
 
 impl Journal {
-    /// Of a call whose time begins at `zero`.
-    pub(super) fn new(call: CallUuid, zero: Instant, live: Arc<LiveLog>, written: EventLog) -> Self {
-        Self(Arc::new(Inner { call, zero, live, written }))
+    /// Of a call whose time begins at `zero`; `sink` gets the lines when the last clone is gone.
+    pub(super) fn new(
+        call: CallUuid,
+        zero: Instant,
+        live: Arc<LiveLog>,
+        written: EventLog,
+        sink: Option<Sink>,
+    ) -> Self {
+        Self(Arc::new(Inner { call, zero, live, written, sink }))
     }
 
     /// Keeps a line in memory and in the store, while the log has room.

@@ -11,7 +11,7 @@ use super::machine::{
     PlayId,
 };
 use super::trace::{Ended, GraphTry, Request, Trace};
-use crate::model::{CallUuid, Direction, Timestamp, TraceId};
+use crate::model::{CallUuid, Direction, SpanId, Timestamp, TraceId};
 
 /// Bars kept of one call: a menu of an hour stays below, and a log from outside can't have more.
 const BARS_MAX: usize = 2_000;
@@ -51,6 +51,8 @@ pub struct Bar {
     pub note: String,
     /// It did not go well.
     pub failed: bool,
+    /// The span that a request to a customer named in its `traceparent`.
+    pub span: Option<SpanId>,
     /// Parts of it, in order.
     pub parts: Vec<Bar>,
 }
@@ -89,7 +91,7 @@ impl What {
 impl Bar {
     fn new(what: What, name: impl Into<String>, from_us: i64, to_us: Option<i64>) -> Self {
         let name = name.into();
-        Self { what, name, from_us, to_us, note: String::new(), failed: false, parts: Vec::new() }
+        Self { what, name, from_us, to_us, note: String::new(), failed: false, span: None, parts: Vec::new() }
     }
 
     fn moment(what: What, name: impl Into<String>, at_us: i64) -> Self {
@@ -111,12 +113,16 @@ impl Bar {
     /// Requests to a customer's URL as its parts; their times count from `zero`.
     fn requests(&mut self, tries: &[Request], zero: i64) {
         let at = |us: i64| us.saturating_add(zero);
+        if let [only] = tries {
+            self.span = Some(only.span);
+        }
         for (number, t) in tries.iter().enumerate() {
             let (from, to) = (at(t.from_us), at(t.to_us));
             if tries.len() > 1 {
                 let (note, failed) = verdict(Some(&t.end), 1, "");
                 let name = format!("request {}", number + 1);
-                self.parts.push(Self::new(self.what, name, from, Some(to)).noted(note, failed));
+                let part = Self::new(self.what, name, from, Some(to)).noted(note, failed);
+                self.parts.push(Self { span: Some(t.span), ..part });
             }
             let (looked_up, connected) = (t.looked_up_us.map(at), t.connected_us.map(at));
             if let Some(looked_up) = looked_up {
@@ -165,6 +171,22 @@ impl Waterfall {
             }
         }
         Ok(drawing.done())
+    }
+
+    /// The bar of a callback's line, its times counted from `zero`; none of any other line.
+    pub fn callback(trace: &Trace, zero: Timestamp) -> Option<Bar> {
+        let Trace::Callback { kind, began, took_us, attempts, outcome, tries } = trace else { return None };
+        let from = began.micros().saturating_sub(zero.micros());
+        let status = tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
+        let again = if *attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
+        let to = from.saturating_add(*took_us);
+        let mut bar = Bar::new(What::Customer, format!("callback {kind}"), from, Some(to))
+            .noted(format!("{status}{outcome}{again}"), outcome != "delivered");
+        if let Some(first) = tries.first() {
+            bar.part("waits for its host", from, from.saturating_add(first.from_us));
+        }
+        bar.requests(tries, from);
+        Some(bar)
     }
 
     /// When the call's beginning was over: the first sound of ours went out, or else it was answered; none: neither.
@@ -437,20 +459,12 @@ impl Drawing {
             Trace::FirstSent { at_us } => {
                 self.add(Bar::moment(What::Media, "first packet out", at_us));
             }
-            Trace::Callback { kind, began, took_us, attempts, outcome, tries } => {
+            Trace::Callback { began, .. } => {
                 // Wall-clock time against the call's own: good enough for what may come hours later.
-                let zero = self.fall.started.map_or(began.micros(), Timestamp::micros);
-                let from = began.micros().saturating_sub(zero);
-                let status = tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
-                let again = if attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
-                let to = from.saturating_add(took_us);
-                let mut bar = Bar::new(What::Customer, format!("callback {kind}"), from, Some(to))
-                    .noted(format!("{status}{outcome}{again}"), outcome != "delivered");
-                if let Some(first) = tries.first() {
-                    bar.part("waits for its host", from, from.saturating_add(first.from_us));
+                let zero = self.fall.started.unwrap_or(began);
+                if let Some(bar) = Waterfall::callback(&trace, zero) {
+                    self.add(bar);
                 }
-                bar.requests(&tries, from);
-                self.add(bar);
             }
             Trace::Unknown => {}
         }

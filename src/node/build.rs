@@ -86,6 +86,15 @@ impl Node {
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let graph = Arc::new(Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone())?);
         let sounds = library(&config, &clock, &egress)?;
+        #[cfg(feature = "otel")]
+        let otel = super::otel::Export::start(&clock, &node_id).map_err(StartError::Otel)?;
+        #[cfg(feature = "otel")]
+        let traces = otel.as_ref().map(super::otel::Export::sink);
+        #[cfg(not(feature = "otel"))]
+        let traces: Option<crate::call::trace::Sink> = None;
+        if let Some(sink) = &traces {
+            outbox.export_traces(sink.clone());
+        }
         let pressure = Pressure::new(health.clone());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
         let services = Arc::new(Services {
@@ -99,6 +108,7 @@ impl Node {
             fetcher: Fetcher::new(egress, clock.clone(), dice),
             outbox: outbox.clone(),
             store: store.clone(),
+            traces,
             settings: ArcSwap::from_pointee(call_settings(&config)),
             tasks: tasks.clone(),
         });
@@ -159,7 +169,22 @@ impl Node {
         }
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         health.ready();
-        Ok(Self { public, admin, registry, gate, health, media, outbox, store, tasks, stop_public, stop_all, knobs })
+        Ok(Self {
+            public,
+            admin,
+            registry,
+            gate,
+            health,
+            media,
+            outbox,
+            store,
+            tasks,
+            stop_public,
+            stop_all,
+            knobs,
+            #[cfg(feature = "otel")]
+            otel,
+        })
     }
 }
 

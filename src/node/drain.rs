@@ -112,6 +112,10 @@ impl Node {
         }
         self.media.stop();
         self.store.close().await;
+        #[cfg(feature = "otel")]
+        if let Some(otel) = &self.otel {
+            otel.flush(times.work).await;
+        }
         self.stop_all.cancel();
     }
 }

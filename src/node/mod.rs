@@ -1,7 +1,7 @@
 //! Assembly: config to running node to clean stop; the one room that knows everybody.
 //!
 //! `build` makes the rooms and hands each what it needs; `routes` lays out the public listener; `reload` reads the
-//! configuration again; `drain` ends a node;
+//! configuration again; `otel` exports traces; `drain` ends a node;
 //! `dev` adds a simulated Meta and a demo application around one. No room below reads the configuration.
 
 mod build;
@@ -10,6 +10,8 @@ mod door;
 mod drain;
 mod ledger;
 mod live;
+#[cfg(feature = "otel")]
+mod otel;
 mod reload;
 mod routes;
 mod watch;
@@ -52,6 +54,9 @@ pub enum StartError {
     Directory(#[from] crate::admission::DirectoryError),
     #[error("take signals: {0}")]
     Signals(std::io::Error),
+    #[cfg(feature = "otel")]
+    #[error("set up the export of traces: {0}")]
+    Otel(String),
     #[error("set up the metrics: {0}")]
     Metrics(String),
 }
@@ -72,6 +77,8 @@ pub struct Node {
     stop_public: CancellationToken,
     stop_all: CancellationToken,
     knobs: Arc<reload::Knobs>,
+    #[cfg(feature = "otel")]
+    otel: Option<otel::Export>,
 }
 
 impl Node {

@@ -12,6 +12,8 @@ mod interop;
 mod leaks;
 mod load;
 mod ops;
+#[cfg(feature = "otel")]
+mod otel;
 mod overload;
 mod phone;
 mod reload;

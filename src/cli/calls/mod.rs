@@ -144,6 +144,6 @@ fn objects(fall: &Waterfall) {
 fn object(bar: &Bar, within: Option<&str>) {
     print::json(&json!({
         "event": "bar", "name": bar.name, "of": within, "who": bar.what.as_str(), "from_us": bar.from_us,
-        "to_us": bar.to_us, "note": bar.note, "failed": bar.failed,
+        "to_us": bar.to_us, "note": bar.note, "failed": bar.failed, "span": bar.span,
     }));
 }

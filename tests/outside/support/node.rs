@@ -38,6 +38,8 @@ pub struct Wanted {
     /// More lines for `[meta]`.
     pub meta: String,
     pub media_ports: u16,
+    /// More of the environment.
+    pub envs: Vec<(&'static str, String)>,
 }
 
 impl Wanted {
@@ -58,6 +60,7 @@ impl Wanted {
             answer: String::new(),
             meta: String::new(),
             media_ports: 8,
+            envs: Vec::new(),
         }
     }
 
@@ -171,7 +174,7 @@ impl Node {
         std::fs::write(&config, wanted.toml(public, admin, media, dir.path())).expect("write the configuration");
         let log = Arc::new(Mutex::new(Vec::new()));
         let node = Self {
-            child: spawn(&config, &log),
+            child: spawn(&config, &log, &wanted.envs),
             public: format!("http://127.0.0.1:{public}"),
             admin: format!("http://127.0.0.1:{admin}"),
             config,
@@ -190,7 +193,7 @@ impl Node {
 
     /// Starts it again after its end, with the same configuration, data and ports.
     pub async fn start_again(&mut self) {
-        self.child = spawn(&self.config, &self.log);
+        self.child = spawn(&self.config, &self.log, &[]);
         self.until_ready().await;
     }
 
@@ -317,11 +320,12 @@ impl Node {
     }
 }
 
-fn spawn(config: &std::path::Path, log: &Arc<Mutex<Vec<String>>>) -> Child {
+fn spawn(config: &std::path::Path, log: &Arc<Mutex<Vec<String>>>, envs: &[(&'static str, String)]) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_offhook"))
         .args(["--log-format", "json", "--log-level", "debug", "serve", "--config"])
         .arg(config)
         .env_remove("RUST_LOG")
+        .envs(envs.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

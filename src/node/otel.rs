@@ -1,0 +1,341 @@
+//! Calls as traces for an OpenTelemetry collector (feature `otel`, not in the default build).
+//!
+//! A call's spans are made when it is over, from its event log, as `offhook calls show` draws them: the log is the one
+//! place where time is kept. So nothing on a call's way knows of OpenTelemetry. Where to is the standard environment's
+//! business (`OTEL_EXPORTER_OTLP_ENDPOINT`, `…_HEADERS`, `…_PROTOCOL`, `OTEL_SERVICE_NAME`, `OTEL_BSP_…`); without an
+//! endpoint nothing is exported. Behind bounded queues: what they refuse is dropped, and no call waits.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor as _};
+
+use crate::call::trace::{Sink, Traced};
+use crate::call::waterfall::{Bar, Waterfall, What};
+use crate::clock::Clock;
+use crate::model::{self, CallUuid, Timestamp};
+
+/// Calls that wait for their spans to be made.
+const QUEUE: usize = 1_024;
+/// Longest answer of a collector that is read.
+const ANSWER_MAX: usize = 64 << 10;
+/// A collector that takes longer has failed.
+const EXCHANGE_MAX: Duration = Duration::from_secs(10);
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+
+/// A running export.
+pub(super) struct Export {
+    calls: SyncSender<Order>,
+}
+
+enum Order {
+    Spans(Traced),
+    /// Out with what is there; told when it is.
+    Flush(SyncSender<()>),
+}
+
+impl Export {
+    /// Begins to export, where the environment names a collector.
+    ///
+    /// # Errors
+    /// The environment's settings don't fit together, or TLS can't be set up; in words.
+    pub(super) fn start(clock: &Clock, node_id: &str) -> Result<Option<Self>, String> {
+        let named = |name: &&str| std::env::var(name).is_ok_and(|value| !value.is_empty());
+        if !ENDPOINTS.iter().any(named) {
+            return Ok(None);
+        }
+        let exporter = SpanExporter::builder().with_http().with_http_client(Https::new()?).build();
+        let mut processor = BatchSpanProcessor::builder(exporter.map_err(|e| e.to_string())?).build();
+        let mut resource = Resource::builder();
+        if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+            resource = resource.with_service_name("offhook");
+        }
+        let ours = [
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", node_id.to_owned()),
+        ];
+        processor.set_resource(&resource.with_attributes(ours).build());
+        let (calls, orders) = sync_channel(QUEUE);
+        let clock = clock.clone();
+        std::thread::Builder::new()
+            .name("offhook-otel".to_owned())
+            .spawn(move || run(&orders, &processor, &clock))
+            .map_err(|e| e.to_string())?;
+        Ok(Some(Self { calls }))
+    }
+
+    /// Where calls put what they leave.
+    pub(super) fn sink(&self) -> Sink {
+        let calls = self.calls.clone();
+        Arc::new(move |traced| {
+            if calls.try_send(Order::Spans(traced)).is_err() {
+                tracing::debug!("a trace was not exported: the queue is full");
+            }
+        })
+    }
+
+    /// Sends what is there, for at most so long.
+    pub(super) async fn flush(&self, at_most: Duration) {
+        let (tell, told) = sync_channel(1);
+        if self.calls.try_send(Order::Flush(tell)).is_ok() {
+            let _ = tokio::task::spawn_blocking(move || told.recv_timeout(at_most)).await;
+        }
+    }
+}
+
+fn run(orders: &Receiver<Order>, processor: &BatchSpanProcessor, clock: &Clock) {
+    loop {
+        match orders.recv_timeout(Duration::from_secs(3_600)) {
+            Ok(Order::Spans(traced)) => {
+                for span in spans(traced, clock.wall()) {
+                    processor.on_end(span);
+                }
+            }
+            Ok(Order::Flush(tell)) => {
+                if let Err(error) = processor.force_flush() {
+                    tracing::warn!(%error, "traces could not be exported");
+                }
+                let _ = tell.try_send(());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                let _ = processor.shutdown();
+                return;
+            }
+        }
+    }
+}
+
+/// The spans of a call that is over, or of a callback. `now` ends what never came to its end.
+fn spans(traced: Traced, now: Timestamp) -> Vec<SpanData> {
+    match traced {
+        Traced::Call(lines) => {
+            let log: Vec<u8> = lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect();
+            match Waterfall::of(log.as_slice()) {
+                Ok(fall) => of_call(&fall, now),
+                Err(error) => {
+                    tracing::warn!(%error, "a call's event log can't be read for its trace");
+                    Vec::new()
+                }
+            }
+        }
+        Traced::Callback { call, trace } => {
+            // Times since the epoch.
+            let zero = Timestamp::default();
+            let mut made = Making { call, zero, end_us: now.micros(), spans: Vec::new() };
+            if let Some(bar) = Waterfall::callback(&trace, zero) {
+                made.bar(&bar, root(call));
+            }
+            made.spans
+        }
+    }
+}
+
+/// The call's own span, of which all others are children, also those of callbacks hours later.
+fn root(call: CallUuid) -> SpanId {
+    let [.., a, b, c, d, e, f, g, h] = call.0.into_bytes();
+    SpanId::from_bytes(model::SpanId::of(u64::from_be_bytes([a, b, c, d, e, f, g, h])).bytes())
+}
+
+fn of_call(fall: &Waterfall, now: Timestamp) -> Vec<SpanData> {
+    let Some(zero) = fall.started else { return Vec::new() };
+    let end_us = fall.ended_us.unwrap_or_else(|| now.micros().saturating_sub(zero.micros()));
+    let begin_us = fall.bars.iter().map(|b| b.from_us).min().unwrap_or_default().min(0);
+    let mut made = Making { call: fall.call, zero, end_us, spans: Vec::new() };
+    let mut attributes = vec![
+        KeyValue::new("offhook.call_uuid", fall.call.to_string()),
+        // The caller's last four digits only.
+        KeyValue::new("offhook.from", fall.from.clone()),
+        KeyValue::new("offhook.to", fall.to.clone()),
+    ];
+    attributes.extend(fall.direction.map(|d| KeyValue::new("offhook.direction", d.as_str())));
+    attributes.extend(fall.cause.map(|cause| KeyValue::new("offhook.cause", cause)));
+    attributes.extend(fall.answered_us.map(|us| KeyValue::new("offhook.answered_us", us)));
+    attributes.extend(fall.set_up_us().map(|us| KeyValue::new("offhook.set_up_us", us)));
+    let span = Span { id: root(fall.call), parent: SpanId::INVALID, kind: SpanKind::Server, status: Status::Unset };
+    made.push(span, "call".to_owned(), begin_us, end_us, attributes);
+    for bar in &fall.bars {
+        made.bar(bar, root(fall.call));
+    }
+    made.spans
+}
+
+/// Spans of one call being made.
+struct Making {
+    call: CallUuid,
+    /// What times count from.
+    zero: Timestamp,
+    end_us: i64,
+    spans: Vec<SpanData>,
+}
+
+struct Span {
+    id: SpanId,
+    parent: SpanId,
+    kind: SpanKind,
+    status: Status,
+}
+
+impl Making {
+    fn bar(&mut self, bar: &Bar, parent: SpanId) {
+        let id = bar.span.map_or_else(
+            || SpanId::from_bytes(rand::random::<u64>().max(1).to_be_bytes()),
+            |span| SpanId::from_bytes(span.bytes()),
+        );
+        let kind = match bar.what {
+            // Requests that leave this node; their parts do not.
+            What::Graph | What::Customer if bar.parts.is_empty() || bar.span.is_some() => SpanKind::Client,
+            _ => SpanKind::Internal,
+        };
+        let status = if bar.failed { Status::error(bar.note.clone()) } else { Status::Unset };
+        let mut attributes = vec![KeyValue::new("offhook.who", bar.what.as_str())];
+        if !bar.note.is_empty() {
+            attributes.push(KeyValue::new("offhook.note", bar.note.clone()));
+        }
+        let to = bar.to_us.unwrap_or(self.end_us).max(bar.from_us);
+        self.push(Span { id, parent, kind, status }, bar.name.clone(), bar.from_us, to, attributes);
+        for part in &bar.parts {
+            self.bar(part, id);
+        }
+    }
+
+    fn push(&mut self, span: Span, name: String, from_us: i64, to_us: i64, attributes: Vec<KeyValue>) {
+        let at = |us: i64| {
+            let micros = u64::try_from(self.zero.micros().saturating_add(us)).unwrap_or_default();
+            SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
+        };
+        let trace = TraceId::from_bytes(model::TraceId::from(self.call).bytes());
+        self.spans.push(SpanData {
+            span_context: SpanContext::new(trace, span.id, TraceFlags::SAMPLED, false, TraceState::NONE),
+            parent_span_id: span.parent,
+            parent_span_is_remote: false,
+            span_kind: span.kind,
+            name: name.into(),
+            start_time: at(from_us),
+            end_time: at(to_us),
+            attributes,
+            dropped_attributes_count: 0,
+            events: Default::default(),
+            links: Default::default(),
+            status: span.status,
+            instrumentation_scope: InstrumentationScope::builder("offhook")
+                .with_version(env!("CARGO_PKG_VERSION"))
+                .build(),
+        });
+    }
+}
+
+/// The exporter's way out: our HTTP client and TLS, on this process's runtime. The collector is the operator's own, so
+/// `egress`'s rules for customers' URLs are not for it.
+#[derive(Debug)]
+struct Https {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Https {
+    fn new() -> Result<Self, String> {
+        let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| e.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { client, runtime: tokio::runtime::Handle::current() })
+    }
+}
+
+type Exchange<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
+
+impl HttpClient for Https {
+    fn send_bytes<'a, 'f>(&'a self, request: Request<Bytes>) -> Exchange<'f>
+    where
+        'a: 'f,
+        Self: 'f,
+    {
+        let client = self.client.clone();
+        // The exporter's thread has no runtime of its own.
+        let exchange = self.runtime.spawn(async move {
+            let asked = async {
+                let (head, body) = client.request(request.map(Full::new)).await?.into_parts();
+                let body = Limited::new(body, ANSWER_MAX).collect().await?.to_bytes();
+                Ok::<_, HttpError>(Response::from_parts(head, body))
+            };
+            tokio::time::timeout(EXCHANGE_MAX, asked).await?
+        });
+        Box::pin(async move { exchange.await? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::{SpanId, SpanKind, Status, Timestamp, Traced, spans};
+    use crate::call::log::{Line, Reader};
+
+    const LOG: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/slow_server.jsonl"));
+
+    #[test]
+    fn a_call_is_one_trace_with_a_span_for_each_bar() {
+        let lines = LOG.lines().map(std::sync::Arc::from).collect();
+        let made = spans(Traced::Call(lines), Timestamp::from_secs(2_000_000_000));
+        let root = &made[0];
+        assert_eq!((root.name.as_ref(), root.parent_span_id), ("call", SpanId::INVALID));
+        assert_eq!(root.span_context.trace_id().to_string(), "4736b1de5e4d476da061e75ab30368ca");
+        let by_id: HashMap<_, _> = made.iter().map(|s| (s.span_context.span_id(), s)).collect();
+        assert_eq!(by_id.len(), made.len(), "each has an id of its own");
+        for span in &made[1..] {
+            assert!(by_id.contains_key(&span.parent_span_id), "{}", span.name);
+            assert!(span.start_time <= span.end_time && span.start_time >= root.start_time, "{}", span.name);
+        }
+        let named = |name: &str| made.iter().find(|s| s.name == name).expect("a span");
+        let fetch = named("fetch answer");
+        assert_eq!(
+            (fetch.span_context.span_id().to_string(), &fetch.span_kind),
+            ("69d2e31c73b03a75".into(), &SpanKind::Client)
+        );
+        assert_eq!(named("first byte").parent_span_id, fetch.span_context.span_id());
+        assert!(matches!(named("try 1").status, Status::Error { .. }));
+        assert_eq!(fetch.end_time.duration_since(fetch.start_time).expect("forward").as_micros(), 2_407_593);
+    }
+
+    #[test]
+    fn a_callback_joins_its_calls_trace() {
+        let (_, mut reader) = Reader::open(LOG.as_bytes()).expect("a log");
+        let mut callback = None;
+        while let Some(line) = reader.next_line().expect("readable") {
+            if let Line::Trace(trace) = line {
+                callback = Some(trace);
+            }
+        }
+        let call = "4736b1de-5e4d-476d-a061-e75ab30368ca".parse().expect("a UUID");
+        let trace = callback.expect("its last line");
+        let made = spans(Traced::Callback { call, trace }, Timestamp::from_secs(2_000_000_000));
+        assert_eq!(made[0].name, "callback hangup");
+        assert_eq!(made[0].parent_span_id.to_string(), "a061e75ab30368ca");
+        assert_eq!(made[0].span_context.span_id().to_string(), "00f067aa0ba902b8");
+    }
+}
