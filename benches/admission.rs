@@ -38,6 +38,7 @@ fn gate(clock: &Clock) -> Result<Gate, Box<dyn std::error::Error>> {
             hangup: None,
             messages: None,
             calls_per_number: 1_000,
+            permissions: Default::default(),
             access_token: None,
         })
     };

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::cps::{Permit, Ring};
 use super::slots::Slots;
-use crate::config::Secret;
+use crate::config::{Permissions, Secret};
 use crate::model::{AuthId, E164, Method, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
 
@@ -32,6 +32,8 @@ pub struct NumberSpec {
     pub messages: Option<DocUrl>,
     /// Simultaneous calls (L4).
     pub calls_per_number: u32,
+    /// The rules for calls that go out.
+    pub permissions: Permissions,
     /// The token of its WABA; none: the node's default.
     pub access_token: Option<Secret>,
 }

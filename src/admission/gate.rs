@@ -1,12 +1,15 @@
-//! The gate: every call, of either direction, comes through [`Gate::admit`].
+//! The gate: a user's call comes in through [`Gate::admit`], one of the business goes out through
+//! [`Gate::admit_business`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::directory::{Directory, NumberEntry, Permits};
+use super::geo::{self, Barred};
+use super::permission::{Consents, Engaged, PairKey, Refusal};
 use super::slots::Slot;
-use crate::model::{Direction, PhoneNumberId};
+use crate::model::{Direction, PhoneNumberId, Timestamp};
 use crate::observe::names;
 
 /// Why a call may not start: `result` of `offhook_admission_total`.
@@ -52,6 +55,48 @@ pub struct Refused {
     /// The number it was for, unless that is what is not known.
     pub number: Option<Arc<NumberEntry>>,
 }
+
+/// A business-initiated call that may not start: the rule, and when it will not forbid it any more.
+#[derive(Clone, Debug)]
+pub struct Denied {
+    pub reason: Reason,
+    pub because: Because,
+    /// The number it was to go out from, unless that is what is not known.
+    pub number: Option<Arc<NumberEntry>>,
+}
+
+/// What there is to say of a [`Denied`] beside its reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// The reason says it all.
+    Reason,
+    Country(Barred),
+    Permission(Refusal),
+}
+
+impl Denied {
+    /// When it is allowed again, as far as a time can tell.
+    pub fn again(&self) -> Option<Timestamp> {
+        match self.because {
+            Because::Permission(refusal) => refusal.again,
+            Because::Reason | Because::Country(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Denied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.reason.as_str())?;
+        match &self.because {
+            Because::Reason => Ok(()),
+            Because::Country(barred) => write!(f, ": {barred}"),
+            Because::Permission(refusal) => write!(f, ": {refusal}"),
+        }
+    }
+}
+
+/// A business-initiated call that may start, and that its user is on the line from now on; both as long as the call.
+pub type Outgoing = (Admitted, Engaged);
 
 /// A call that may start. Only the gate makes one; dropping it gives the slot back.
 #[derive(Debug)]
@@ -133,6 +178,69 @@ impl Gate {
         match self.ask(now, &number, offer) {
             Ok((slot, permits, offer)) => Ok((Admitted { number, slot, permits }, offer)),
             Err(reason) => Err(refused(reason, Some(number))),
+        }
+    }
+
+    /// May a call of the business to this user start? Asks, in this order (`meta-calling.md` §6.3): number known, its
+    /// country not barred, calling enabled, the user's permission, no call with the user up, slot, calls per second,
+    /// draining. A call that is denied has taken nothing; one that waits for its turn is asked about again then.
+    ///
+    /// `now` is for the calls per second, `wall` for what is kept of the pair. Counts denials; whoever starts the call
+    /// counts `admitted` by [`Gate::count`].
+    ///
+    /// # Errors
+    /// The first reason that holds.
+    pub fn admit_business(
+        &self,
+        now: Instant,
+        wall: Timestamp,
+        id: &PhoneNumberId,
+        user: &str,
+        consents: &Consents,
+    ) -> Result<Outgoing, Denied> {
+        let asked = match self.directory.number(id) {
+            None => Err((Reason::UnknownNumber, Because::Reason, None)),
+            Some(number) => match self.ask_business(now, wall, &number, user, consents) {
+                Ok((slot, permits, engaged)) => Ok((Admitted { number, slot, permits }, engaged)),
+                Err((reason, because)) => Err((reason, because, Some(number))),
+            },
+        };
+        asked.map_err(|(reason, because, number)| {
+            self.count(Direction::Outbound, reason.as_str());
+            Denied { reason, because, number }
+        })
+    }
+
+    fn ask_business(
+        &self,
+        now: Instant,
+        wall: Timestamp,
+        number: &NumberEntry,
+        user: &str,
+        consents: &Consents,
+    ) -> Result<(Slot, Permits, Engaged), (Reason, Because)> {
+        let plain = |reason| (reason, Because::Reason);
+        let rules = &number.spec.permissions;
+        if let Some(barred) = geo::barred(&number.spec.number, &rules.barred_countries) {
+            return Err((Reason::GeoBlocked, Because::Country(barred)));
+        }
+        if !number.spec.calling_enabled {
+            return Err(plain(Reason::CallingDisabled));
+        }
+        let key = PairKey::new(&number.spec.phone_number_id, user);
+        let permission = consents.may_call(&key, rules, wall);
+        permission.map_err(|refusal| (Reason::NoPermission, Because::Permission(refusal)))?;
+        if consents.is_engaged(&key) {
+            return Err(plain(Reason::UserBusy));
+        }
+        let (slot, permits, ()) = self.ask(now, number, || Some(())).map_err(plain)?;
+        match consents.engage_alone(key) {
+            Some(engaged) => Ok((slot, permits, engaged)),
+            // Another call to the user was faster.
+            None => {
+                number.account.give_back(permits);
+                Err(plain(Reason::UserBusy))
+            }
         }
     }
 

@@ -2,11 +2,14 @@
 //!
 //! [`Directory`] holds the routing tables with their live counters: [`Slots`] of a number, [`Ring`] of an
 //! account's calls per second. [`Gate::admit`] asks them and gives an [`Admitted`], which can be had in no other
-//! way, or a [`Refused`]. Nothing here waits, reads a clock or knows a call.
+//! way, or a [`Refused`]; for a call that goes out, [`Gate::admit_business`] asks [`geo`] and [`permission`] too. Nothing
+//! here waits, reads a clock or knows a call.
 
 mod cps;
 mod directory;
 mod gate;
+pub mod geo;
+pub mod permission;
 mod pressure;
 mod slots;
 
@@ -22,6 +25,6 @@ mod sync {
 
 pub use cps::{Permit, Ring};
 pub use directory::{AccountEntry, AccountSpec, Directory, DirectoryError, NumberEntry, NumberSpec, Tables};
-pub use gate::{Admitted, Gate, Reason, Refused};
+pub use gate::{Admitted, Because, Denied, Gate, Outgoing, Reason, Refused};
 pub use pressure::{Lag, Pressure, Starting, Strain};
 pub use slots::{Slot, Slots};

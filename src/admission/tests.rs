@@ -200,6 +200,7 @@ fn number(digits: &str, id: &str, account: &str, calls: u32) -> NumberSpec {
         hangup: None,
         messages: None,
         calls_per_number: calls,
+        permissions: Default::default(),
         access_token: None,
     }
 }
@@ -364,4 +365,140 @@ fn a_real_instant_before_the_origin_is_harmless() {
     let admit = |now: Instant| world.gate.admit(now, &PhoneNumberId::from("1"), Direction::Outbound, || Some(()));
     assert!(admit(early.unwrap_or(world.clock.now())).is_ok());
     assert_eq!(admit(world.clock.now()).unwrap_err().reason, Reason::CpsExceeded);
+}
+
+/// The business's calls: one number for each way to be refused.
+struct Outside {
+    world: World,
+    consents: permission::Consents,
+}
+
+const USER: &str = "919412341234";
+
+impl Outside {
+    fn new() -> Self {
+        let mut disabled = number("447700900123", "off", "MA1", 1);
+        disabled.calling_enabled = false;
+        let mut barred_and_off = number("12125550123", "us", "MA1", 1);
+        barred_and_off.calling_enabled = false;
+        let numbers = vec![
+            number("918035737458", "1", "MA1", 1),
+            number("18765550123", "jm", "MA2", 9),
+            number("905321234567", "tr", "MA1", 1),
+            disabled,
+            barred_and_off,
+        ];
+        let world = World::new(vec![account("MA1", None, Some(9)), account("MA2", None, Some(1))], numbers);
+        Self { world, consents: permission::Consents::new() }
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.world.clock.steady()
+    }
+
+    fn event(&self, id: &str, event: permission::Event) {
+        let key = permission::PairKey::new(&id.into(), USER);
+        self.consents.apply(&key, &permission::Rules::default(), self.wall(), event);
+    }
+
+    fn grant(&self, id: &str) {
+        let reply = permission::Reply::Accept { permanent: false, expiration: None };
+        self.event(id, permission::Event::Replied { at: Some(self.wall()), reply });
+    }
+
+    fn call(&self, id: &str) -> Result<Outgoing, Denied> {
+        self.world.gate.admit_business(self.world.clock.now(), self.wall(), &id.into(), USER, &self.consents)
+    }
+
+    fn refused(&self, id: &str) -> Reason {
+        self.call(id).unwrap_err().reason
+    }
+}
+
+#[test]
+fn a_call_out_is_refused_by_the_first_rule_of_the_specs_order() {
+    let desk = Outside::new();
+    assert_eq!(desk.refused("9"), Reason::UnknownNumber);
+    // Barred before disabled, both before permission.
+    assert_eq!(desk.refused("us"), Reason::GeoBlocked);
+    assert_eq!(desk.refused("tr"), Reason::GeoBlocked);
+    assert_eq!(desk.refused("off"), Reason::CallingDisabled);
+    let denied = desk.call("1").unwrap_err();
+    assert_eq!(denied.to_string(), "no_permission: the user has not been asked for permission to be called");
+    desk.grant("1");
+    let held = desk.call("1").unwrap();
+    // The pair before the number's slots.
+    assert_eq!(desk.refused("1"), Reason::UserBusy);
+    let other = permission::PairKey::new(&"1".into(), "16315553601");
+    let forever =
+        permission::Event::Replied { at: None, reply: permission::Reply::Accept { permanent: true, expiration: None } };
+    desk.consents.apply(&other, &permission::Rules::default(), desk.wall(), forever);
+    let second =
+        desk.world.gate.admit_business(desk.world.clock.now(), desk.wall(), &"1".into(), &other.user, &desk.consents);
+    assert_eq!(second.unwrap_err().reason, Reason::NumberFull, "the number before the rate");
+    drop(held);
+    desk.grant("jm");
+    drop(desk.call("jm").unwrap());
+    assert_eq!(desk.refused("jm"), Reason::CpsExceeded);
+    desk.world.clock.step(Duration::from_secs(1));
+    desk.world.gate.drain();
+    assert_eq!(desk.refused("jm"), Reason::Draining);
+}
+
+#[test]
+fn a_call_that_waited_for_its_turn_is_asked_about_again() {
+    let desk = Outside::new();
+    desk.grant("jm");
+    drop(desk.call("jm").unwrap());
+    assert_eq!(desk.refused("jm"), Reason::CpsExceeded);
+    desk.world.clock.step(Duration::from_secs(1));
+    (0..4).for_each(|_| desk.event("jm", permission::Event::Unanswered));
+    assert_eq!(desk.refused("jm"), Reason::NoPermission);
+    desk.world.clock.step(Duration::from_secs(200));
+    desk.grant("jm");
+    (0..5).for_each(|_| desk.event("jm", permission::Event::Connected));
+    let denied = desk.call("jm").unwrap_err();
+    assert_eq!(
+        (denied.reason, denied.again()),
+        (Reason::NoPermission, Some(desk.wall().plus(Duration::from_secs(86_400))))
+    );
+    assert!(denied.to_string().contains("daily_limit"), "{denied}");
+}
+
+#[test]
+fn l09_a_user_is_on_one_line_with_a_number_and_the_pair_is_free_when_the_last_call_ends() {
+    let desk = Outside::new();
+    desk.grant("1");
+    let key = permission::PairKey::new(&"1".into(), USER);
+    // The user's own calls count too, and there may be two of them (`meta-calling.md` §7.3).
+    let theirs = [desk.consents.engage(key.clone()), desk.consents.engage(key.clone())];
+    assert_eq!(desk.refused("1"), Reason::UserBusy);
+    let [first, second] = theirs;
+    drop(first);
+    assert_eq!(desk.refused("1"), Reason::UserBusy);
+    drop(second);
+    let (admitted, engaged) = desk.call("1").unwrap();
+    admitted.withdraw();
+    drop(engaged);
+    drop(desk.call("1").unwrap());
+    assert!(!desk.consents.is_engaged(&key));
+}
+
+#[test]
+fn graph_is_asked_about_a_pair_once_a_minute_and_only_where_it_must() {
+    let desk = Outside::new();
+    let key = permission::PairKey::new(&"1".into(), USER);
+    assert!(desk.consents.ask(&key, desk.wall(), false), "nothing is known");
+    assert!(!desk.consents.ask(&key, desk.wall(), true));
+    desk.world.clock.step(Duration::from_secs(59));
+    assert!(!desk.consents.ask(&key, desk.wall(), false));
+    desk.world.clock.step(Duration::from_secs(1));
+    assert!(desk.consents.ask(&key, desk.wall(), false));
+    desk.world.clock.step(Duration::from_secs(60));
+    desk.grant("1");
+    assert!(!desk.consents.ask(&key, desk.wall(), false), "a row is there");
+    assert!(desk.consents.ask(&key, desk.wall(), true), "somebody wants to know");
+    desk.world.clock.step(Duration::from_secs(60));
+    desk.event("1", permission::Event::NoPermission);
+    assert!(desk.consents.ask(&key, desk.wall(), false), "138006");
 }

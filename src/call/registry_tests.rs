@@ -61,6 +61,7 @@ impl World {
             hangup: url("/hangup"),
             messages: None,
             calls_per_number: 2,
+            permissions: Default::default(),
             access_token: None,
         };
         let tokens = vec![Secret::new("token")];

@@ -15,7 +15,7 @@ use super::types::{
     Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Number, Permissions, Public, Retention,
     Role, Store, User, Waba,
 };
-use crate::model::{AuthId, Method, PhoneNumberId, WabaId};
+use crate::model::{AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
 
 const ROLES: &[(&str, Role)] = &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];
@@ -226,13 +226,16 @@ fn permissions(mut s: Section<'_>, d: &Permissions) -> Permissions {
     permissions
 }
 
-fn country(node: &Node) -> Result<String, Complaint> {
+fn country(node: &Node) -> Result<Country, Complaint> {
     let code = text(node)?;
-    if code.len() == 2 && code.bytes().all(|b| b.is_ascii_uppercase()) {
-        Ok(code)
-    } else {
-        Err(Complaint::new(format!("has \"{code}\""), "two capital letters of ISO 3166, like \"US\""))
-    }
+    Country::parse(&code).map_err(|why| {
+        let hint = match why {
+            NoCountry::NoCode => "two capital letters of ISO 3166, like \"US\"".to_owned(),
+            NoCountry::Unknown => "ISO 3166's code of a country, like \"US\"; Britain's is \"GB\"".to_owned(),
+            NoCountry::SharesCode(with) => format!("name \"{with}\", which bars both"),
+        };
+        Complaint::new(format!("has \"{code}\", which {why}"), hint)
+    })
 }
 
 fn retention(mut s: Section<'_>) -> Retention {

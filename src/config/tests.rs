@@ -239,7 +239,7 @@ fn every_key_reaches_its_own_field() {
     for (key, value) in SCALARS {
         let shown = format!("{:?}", good(SECRETS, &[(&format!("OFFHOOK_{key}"), value)]));
         let field = key.split("__").last().unwrap().to_lowercase();
-        let forms = ["", "\"", "Some(\"", "[\""].map(|open| format!("{field}: {open}{value}"));
+        let forms = ["", "\"", "Some(\"", "[\"", "["].map(|open| format!("{field}: {open}{value}"));
         assert!(forms.iter().any(|form| shown.contains(form.as_str())), "{key}: {shown}");
     }
 }
@@ -292,6 +292,8 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
     ("[answer]\nallow_insecure = \"yes\"", (2, 18), "`allow_insecure` is text", "true or false"),
     ("[answer]\ntimeout_ms = 1e3", (2, 14), "`timeout_ms` is a fraction", "whole number"),
     ("[permissions]\nbarred_countries = [\"us\"]", (2, 21), "has \"us\"", "two capital letters"),
+    ("[permissions]\nbarred_countries = [\"TR\", \"UK\"]", (2, 27), "has \"UK\", which is no country", "\"GB\""),
+    ("[permissions]\nbarred_countries = [\"JE\"]", (2, 21), "same calling code as GB", "which bars both"),
     ("answer = 3", (1, 10), "`answer` is a number, not a table", "[answer]"),
     ("[account]\nauth_id = 1", (1, 1), "`account` is a table, not a list", "[[account]]"),
     // URLs

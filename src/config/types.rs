@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::Secret;
-use crate::model::{AuthId, E164, Method, PhoneNumberId, WabaId};
+use crate::model::{AuthId, Country, E164, Method, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
 
 /// Everything a node is told.
@@ -213,8 +213,8 @@ pub struct Permissions {
     pub request_seconds: u64,
     pub prompt_after: u32,
     pub revoke_after: u32,
-    /// ISO 3166 alpha-2.
-    pub barred_countries: Vec<String>,
+    /// Of the business number.
+    pub barred_countries: Vec<Country>,
 }
 
 impl Default for Permissions {
@@ -228,7 +228,7 @@ impl Default for Permissions {
             request_seconds: 604_800,
             prompt_after: 2,
             revoke_after: 4,
-            barred_countries: ["US", "CA", "TR", "EG", "NG", "VN"].map(str::to_owned).to_vec(),
+            barred_countries: ["US", "CA", "TR", "EG", "NG", "VN"].into_iter().flat_map(Country::parse).collect(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Newtypes, so that two strings cannot change places. No IO, no clock, no policy.
 
 mod cause;
+mod country;
 mod digit;
 mod ids;
 mod number;
@@ -10,6 +11,7 @@ mod time;
 mod trace;
 
 pub use cause::{DocumentKind, HangupCause, HangupSource, WireCause};
+pub use country::{Country, NoCountry, Origin};
 pub use digit::Digit;
 pub use ids::{AuthId, CallUuid, PhoneNumberId, WabaId, Wacid};
 pub use number::{E164, digits_of};

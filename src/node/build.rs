@@ -240,6 +240,7 @@ pub(super) fn tables(config: &Config) -> (Vec<AccountSpec>, Vec<NumberSpec>) {
             hangup: n.hangup_url.clone().map(|u| (u, n.hangup_method)),
             messages: n.webhook_url.clone(),
             calls_per_number: n.calls_per_number.unwrap_or(config.limits.calls_per_number),
+            permissions: n.permissions.clone(),
             // The node's default is the call's too: a call keeps the token it began with.
             access_token: config.access_token(&waba.id).cloned(),
         });

@@ -118,6 +118,7 @@ impl World {
             hangup: None,
             messages: None,
             calls_per_number,
+            permissions: Default::default(),
             access_token: None,
         });
         let directory = Directory::new(10);

@@ -179,6 +179,7 @@ impl World {
             hangup: plan.hangup.then(|| url("hangup")),
             messages: None,
             calls_per_number: plan.limit,
+            permissions: Default::default(),
             access_token: None,
         });
         directory.replace(accounts, numbers.collect()).expect("sound tables");
