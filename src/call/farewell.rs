@@ -8,7 +8,6 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio_util::sync::CancellationToken;
 
-use super::machine::GraphOutcome;
 use super::services::Services;
 use crate::admission::Directory;
 use crate::answer::next_pause;
@@ -25,17 +24,6 @@ const POLL: Duration = Duration::from_secs(2);
 /// Read from the store at once, and asked at once.
 const BATCH: u32 = 256;
 const AT_ONCE: usize = 32;
-
-/// Whether Graph needs to hear of the call again after this.
-pub fn is_settled(outcome: &GraphOutcome) -> bool {
-    match outcome {
-        GraphOutcome::Done | GraphOutcome::Gone | GraphOutcome::Refused { .. } => true,
-        GraphOutcome::RateLimited { .. }
-        | GraphOutcome::ServerError { .. }
-        | GraphOutcome::Timeout
-        | GraphOutcome::Unreachable => false,
-    }
-}
 
 /// Keeps telling until `stop`. Tokens are those that the numbers have now.
 pub async fn keep_telling(services: Arc<Services>, directory: Arc<Directory>, stop: CancellationToken) {
@@ -77,7 +65,7 @@ async fn tell(services: &Services, directory: &Directory, due: FarewellDue) {
     let now = services.clock.steady();
     let age = services.clock.wall().since(ended);
     let pause =
-        if is_settled(&outcome) { None } else { next_pause(tries.saturating_add(1), age, None, &services.dice) };
+        if outcome.is_settled() { None } else { next_pause(tries.saturating_add(1), age, None, &services.dice) };
     tracing::info!(call_uuid = %call, action = action.as_str(), ?outcome, again_in = ?pause, "Graph is told of an ended call");
     services.store.farewell(call, pause.map(|pause| now.plus(pause)));
 }

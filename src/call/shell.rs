@@ -274,7 +274,7 @@ impl Shell {
                     self.services.store.farewell(self.call, None);
                 }
             }
-            Input::Graph { action, outcome } if self.farewell == Some(*action) && farewell::is_settled(outcome) => {
+            Input::Graph { action, outcome } if self.farewell == Some(*action) && outcome.is_settled() => {
                 self.farewell = None;
             }
             _ => {}
@@ -369,7 +369,7 @@ impl Shell {
                 failed => warn!(action = action.as_str(), outcome = ?failed, "Graph refused or failed"),
             }
             // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
-            if ends && farewell::is_settled(&outcome) {
+            if ends && outcome.is_settled() {
                 store.farewell(call, None);
             }
             mailbox.tell(Input::Graph { action, outcome });

@@ -249,7 +249,7 @@ impl Graph {
         loop {
             let outcome = self.call_action(request.clone()).await;
             let asked_for = self.clock.now().saturating_duration_since(begun);
-            if is_settled(&outcome) || request.overtaken.is_cancelled() || asked_for >= self.config.ending_max {
+            if outcome.is_settled() || request.overtaken.is_cancelled() || asked_for >= self.config.ending_max {
                 return outcome;
             }
             tokio::time::sleep(self.config.ending_again).await;
@@ -345,17 +345,6 @@ impl Graph {
             }
         }
         told
-    }
-}
-
-/// Whether asking again can change nothing.
-fn is_settled(outcome: &GraphOutcome) -> bool {
-    match outcome {
-        GraphOutcome::Done | GraphOutcome::Gone | GraphOutcome::Refused { .. } => true,
-        GraphOutcome::RateLimited { .. }
-        | GraphOutcome::ServerError { .. }
-        | GraphOutcome::Timeout
-        | GraphOutcome::Unreachable => false,
     }
 }
 

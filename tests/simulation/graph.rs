@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use offhook::call::farewell::is_settled;
 use offhook::call::machine::{GraphAction, GraphOutcome, Input};
 use offhook::meta::{Action, Asking, Fault, Next};
 use offhook::model::CallUuid;
@@ -254,7 +253,7 @@ impl World {
     fn request_ends(&mut self, id: usize, outcome: GraphOutcome) {
         let now = self.now;
         let request = &mut self.node().requests[id];
-        if request.of == Of::Reject && !is_settled(&outcome) && now - request.made < ENDING_MAX {
+        if request.of == Of::Reject && !outcome.is_settled() && now - request.made < ENDING_MAX {
             // Nothing is left here of the call: it is asked for anew (`meta::Graph::call_action_to_the_end`).
             request.phase = Phase::InOrder;
             let life = self.life;
@@ -267,7 +266,7 @@ impl World {
             Of::Call(call) => {
                 self.watch.answered(call, now, action.into(), &outcome);
                 let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
-                if ends && is_settled(&outcome) {
+                if ends && outcome.is_settled() {
                     self.write(Write::Farewell(call, None));
                 }
                 self.tell(call, Input::Graph { action, outcome });

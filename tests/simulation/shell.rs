@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use offhook::admission::Slot;
-use offhook::call::farewell::is_settled;
 use offhook::call::log;
 use offhook::call::machine::{
     CallSetup, CallState, CallTime, FetchFailure, FetchId, Fetched, GraphAction, GraphOutcome, Input, MediaOrder,
@@ -190,7 +189,7 @@ impl World {
         }
         if let Input::Graph { action, outcome } = &input
             && call.farewell == Some(*action)
-            && is_settled(outcome)
+            && outcome.is_settled()
         {
             call.farewell = None;
         }

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use offhook::answer::next_pause;
-use offhook::call::farewell::is_settled;
 use offhook::call::machine::{CallSetup, CallTime, GraphAction, GraphOutcome, Notice, NoticeKind, abandoned};
 use offhook::model::{CallUuid, HangupCause, Timestamp};
 use offhook::store::{CallEnd, CallStart};
@@ -321,7 +320,7 @@ impl World {
         let tries = row.farewell.map_or(0, |farewell| farewell.tries);
         let ended = row.end.as_ref().map_or(row.start.started, |end| end.ended);
         let age = self.clock.wall().since(ended);
-        let again = if is_settled(outcome) {
+        let again = if outcome.is_settled() {
             None
         } else {
             let pauses = self.node().pauses.clone();

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use offhook::admission::Reason;
-use offhook::call::farewell::is_settled;
 use offhook::call::machine::{
     CallState, CallTime, FetchId, GraphAction, GraphOutcome, MediaOrder, NoticeKind, Output, Summary,
 };
@@ -180,7 +179,7 @@ impl Watch {
     pub fn answered(&mut self, call: CallUuid, now: u64, action: Action, outcome: &GraphOutcome) {
         let seen = self.call(call);
         let closing = seen.state == Some(CallState::Closing) && seen.told_of_its_end.is_none();
-        if action == Action::Terminate && closing && !is_settled(outcome) && now - seen.since < 60 * SECOND {
+        if action == Action::Terminate && closing && !outcome.is_settled() && now - seen.since < 60 * SECOND {
             seen.unheard = Some(now);
         }
         if action == Action::Accept && *outcome == GraphOutcome::Gone {

@@ -143,6 +143,16 @@ pub enum GraphOutcome {
     Unreachable,
 }
 
+impl GraphOutcome {
+    /// Whether Graph has decided, so that asking again can change nothing.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::Done | Self::Gone | Self::Refused { .. } => true,
+            Self::RateLimited { .. } | Self::ServerError { .. } | Self::Timeout | Self::Unreachable => false,
+        }
+    }
+}
+
 /// A fetched answer. The body of one that expects no document is not kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "body", rename_all = "snake_case")]
