@@ -16,7 +16,6 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
@@ -25,6 +24,7 @@ use super::body::Reader;
 use super::connect::{Dial, Dialled, InTime};
 use super::guard::{Guard, Refusal};
 use super::resolve::{Resolve, Resolver, SystemResolver};
+use super::tls::client_tls_with;
 use super::url::CustomerUrl;
 use crate::clock::Clock;
 
@@ -129,16 +129,13 @@ impl EgressResponse {
 }
 
 impl Egress {
-    /// Loads the certificate authorities and makes an empty pool. Blocks while reading the system's store.
+    /// Makes an empty pool. The first of a process blocks while the system's certificate authorities are read.
     ///
     /// # Errors
     /// The TLS library refuses its own defaults.
     pub fn new(config: EgressConfig) -> Result<Self, rustls::Error> {
         let dial = Dial { guard: config.guard, resolver: Resolver::new(config.resolver), clock: config.clock.clone() };
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots(config.system_roots, config.extra_roots))
-            .with_no_client_auth();
+        let tls = client_tls_with(config.system_roots, config.extra_roots)?;
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -304,18 +301,4 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         last = next;
     }
     last.to_string()
-}
-
-fn roots(system: bool, extra: Vec<CertificateDer<'static>>) -> RootCertStore {
-    let mut store = RootCertStore::empty();
-    if system {
-        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        let native = rustls_native_certs::load_native_certs();
-        for error in &native.errors {
-            tracing::debug!(%error, "a certificate store of the system could not be read");
-        }
-        store.add_parsable_certificates(native.certs);
-    }
-    store.add_parsable_certificates(extra);
-    store
 }

@@ -1,8 +1,9 @@
 //! The only way out to a URL that a customer chose (R17): refuse private addresses, connect to the checked one.
 //!
 //! `url` judges the text, `guard` the addresses, `resolve` looks names up, `connect` dials what was checked and
-//! nothing else, `client` asks and reads an answer within bounds, `file` fetches a sound. Knows nothing of calls,
-//! documents or signatures, follows no redirect by itself (`file` apart) and takes no proxy from the environment.
+//! nothing else, `client` asks and reads an answer within bounds, `file` fetches a sound; `tls`
+//! is also for those who ask servers of the operator's choice. Knows nothing of calls, documents or signatures, follows
+//! no redirect by itself (`file` apart) and takes no proxy from the environment.
 
 mod body;
 mod client;
@@ -14,12 +15,14 @@ mod resolve;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod url;
 
 pub use client::{Egress, EgressConfig, EgressRequest, EgressResponse, Stage, Want};
 pub use file::{FetchedFile, FileAnswer};
 pub use guard::{Guard, Refusal, is_public};
 pub use resolve::{Lookup, Resolve, SystemResolver};
+pub use tls::client_tls;
 pub use url::{CustomerUrl, URL_BYTES_MAX};
 
 use std::time::Duration;

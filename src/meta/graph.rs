@@ -27,6 +27,7 @@ use super::types::{Action, CallRequest, SdpType, Session};
 use crate::call::machine::{GraphAction, GraphOutcome};
 use crate::clock::Clock;
 use crate::config::Secret;
+use crate::egress::client_tls;
 use crate::model::{PhoneNumberId, Wacid};
 use crate::observe::names;
 
@@ -159,7 +160,7 @@ const IDLE_MAX: Duration = Duration::from_secs(55);
 const BEHIND: usize = 1_024;
 
 impl Graph {
-    /// Loads the certificate authorities and makes an empty pool. Blocks while reading the system's store.
+    /// Makes an empty pool. The first client of a process blocks while the system's certificate authorities are read.
     ///
     /// # Errors
     /// The base URL is none, or the TLS library refuses its own defaults.
@@ -169,10 +170,7 @@ impl Graph {
         if !base.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()) {
             return Err(SetupError::BaseUrl(config.base_url));
         }
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots())
-            .with_no_client_auth();
+        let tls = client_tls()?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -423,13 +421,6 @@ const OURS_FULL: Fault = Fault::Answered(Again { trouble: Trouble::Rate { code: 
 /// `Retry-After` in seconds; a date is not read (Graph sends none).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// The system's certificate authorities and Mozilla's: either may be missing one.
-fn roots() -> rustls::RootCertStore {
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
 }
 
 #[cfg(test)]

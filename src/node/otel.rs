@@ -28,6 +28,7 @@ use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor as _}
 use crate::call::trace::{Sink, Traced};
 use crate::call::waterfall::{Bar, Waterfall, What};
 use crate::clock::Clock;
+use crate::egress::client_tls;
 use crate::model::{self, CallUuid, Timestamp};
 
 /// Calls that wait for their spans to be made.
@@ -250,14 +251,7 @@ struct Https {
 
 impl Https {
     fn new() -> Result<Self, String> {
-        let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = client_tls().map_err(|e| e.to_string())?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         let connector =

@@ -1,8 +1,7 @@
 //! An OpenAI-compatible `POST /v1/audio/speech`: text out, WAV or PCM streaming in.
 //!
-//! The operator chose the address, so it is asked directly, local ones included, and not through `egress`.
+//! The operator chose the address, so it is asked directly, local ones included, and not by `egress`'s rules.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +11,6 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::RootCertStore;
 use serde::Serialize;
 
 use super::config::{OpenAiConfig, ResponseFormat};
@@ -21,6 +19,7 @@ use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Say;
 use super::wav::WavReader;
 use crate::config::Secret;
+use crate::egress::client_tls;
 
 /// The address must be reached at once: a caller is listening.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -60,13 +59,7 @@ impl OpenAi {
     /// The URL, or the system's certificates.
     pub fn new(config: OpenAiConfig) -> Result<Self, EndpointError> {
         let endpoint = endpoint(&config.url).ok_or_else(|| EndpointError::Url(config.url.clone()))?;
-        let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        // A company's own authority is in the system's store.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = client_tls()?;
         let mut http = HttpConnector::new();
         http.set_connect_timeout(Some(CONNECT));
         http.enforce_http(false);

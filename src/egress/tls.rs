@@ -1,0 +1,63 @@
+//! The client side of TLS, the same for every server that we ask: one crypto library, and whom to believe.
+//!
+//! Also for those whose address the operator chose (Graph, a speech service, a collector), who go there without this
+//! room's rules for customers' URLs. Reading the system's certificate authorities takes milliseconds of a start, so
+//! they are read once a process: a changed store is seen at the next start.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+
+/// The system's certificate authorities (a company's own is among them) and Mozilla's: either may be missing one.
+static AUTHORITIES: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
+    let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::debug!(%error, "a certificate store of the system could not be read");
+    }
+    store.add_parsable_certificates(native.certs);
+    Arc::new(store)
+});
+
+/// TLS to servers that the system's or the built-in certificate authorities vouch for. Blocks the first time, while
+/// the system's are read.
+///
+/// # Errors
+/// The TLS library refuses its own defaults.
+pub fn client_tls() -> Result<ClientConfig, rustls::Error> {
+    trusting(AUTHORITIES.clone())
+}
+
+/// The same with further authorities, and without the usual ones where `system` is false.
+pub(super) fn client_tls_with(
+    system: bool,
+    further: Vec<CertificateDer<'static>>,
+) -> Result<ClientConfig, rustls::Error> {
+    if system && further.is_empty() {
+        return client_tls();
+    }
+    let mut store = if system { RootCertStore::clone(&AUTHORITIES) } else { RootCertStore::empty() };
+    store.add_parsable_certificates(further);
+    trusting(Arc::new(store))
+}
+
+fn trusting(authorities: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(authorities)
+        .with_no_client_auth();
+    Ok(tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_authorities_are_read_once_and_shared() {
+        let _held = [client_tls(), client_tls_with(true, Vec::new())].map(|tls| tls.expect("TLS"));
+        assert!(Arc::strong_count(&AUTHORITIES) >= 3, "they hold the store itself");
+        assert!(AUTHORITIES.len() >= webpki_roots::TLS_SERVER_ROOTS.len());
+    }
+}
