@@ -11,7 +11,7 @@ use super::machine::{
     PlayId,
 };
 use super::trace::{Ended, GraphTry, Request, Trace};
-use crate::model::{CallUuid, Direction, SpanId, Timestamp, TraceId};
+use crate::model::{CallUuid, Direction, SpanId, Timestamp, TraceId, last_four};
 
 /// Bars kept of one call: a menu of an hour stays below, and a log from outside can't have more.
 const BARS_MAX: usize = 2_000;
@@ -267,7 +267,7 @@ impl Drawing {
     fn fact(&mut self, at: i64, input: &Input) {
         match input {
             Input::Offered { setup } => {
-                self.fall.from = tail(&setup.from);
+                self.fall.from = format!("…{}", last_four(&setup.from));
                 self.fall.to.clone_from(&setup.to);
                 self.fall.direction = Some(setup.direction);
                 self.fall.started = Some(setup.started);
@@ -522,12 +522,6 @@ fn verdict(last: Option<&Ended>, tries: usize, otherwise: &str) -> (String, bool
 fn said(input: &Input, without: &str) -> String {
     let text = input.to_string();
     text.strip_prefix(without).map_or(text.clone(), str::to_owned)
-}
-
-/// The last four characters of a number or id.
-fn tail(text: &str) -> String {
-    let keep = text.chars().count().saturating_sub(4);
-    format!("…{}", text.chars().skip(keep).collect::<String>())
 }
 
 fn us(at: CallTime) -> i64 {

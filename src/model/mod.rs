@@ -14,7 +14,7 @@ pub use cause::{DocumentKind, HangupCause, HangupSource, WireCause};
 pub use country::{Country, NoCountry, Origin};
 pub use digit::Digit;
 pub use ids::{AuthId, CallUuid, PhoneNumberId, WabaId, Wacid};
-pub use number::{E164, digits_of};
+pub use number::{E164, digits_of, last_four};
 pub use time::Timestamp;
 pub use trace::{SpanId, TraceId, traceparent};
 

@@ -18,6 +18,12 @@ pub fn digits_of(text: &str) -> String {
     text.chars().filter(char::is_ascii_digit).collect()
 }
 
+/// The last four characters of a number or id: as much of it as people are shown and logs may hold (R22).
+pub fn last_four(text: &str) -> &str {
+    let from = text.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
+    text.get(from..).unwrap_or_default()
+}
+
 impl E164 {
     /// Reads a number with or without a plus; spaces, `-`, `.`, `(`, `)` are dropped.
     ///
@@ -68,7 +74,20 @@ impl fmt::Display for E164 {
 
 impl fmt::Debug for E164 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tail = self.0.len().saturating_sub(4);
-        write!(f, "…{}", self.0.get(tail..).unwrap_or_default())
+        write!(f, "…{}", last_four(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{E164, last_four};
+
+    #[test]
+    fn four_characters_are_shown() {
+        for (text, shown) in [("919812345678", "5678"), ("5678", "5678"), ("78", "78"), ("", ""), ("Zoë-äöü", "-äöü")]
+        {
+            assert_eq!(last_four(text), shown, "{text}");
+        }
+        assert_eq!(format!("{:?}", E164::parse("+91 98123 45678").expect("a number")), "…5678");
     }
 }

@@ -9,7 +9,7 @@ use super::{
     CallState, Command, Fetched, GraphOutcome, Input, InstructionOutcome, MediaFact, MediaFault, MediaOrder, Notice,
     Output, Params, Sound, SoundItem, Summary, Voice,
 };
-use crate::model::Leg;
+use crate::model::{Leg, last_four};
 use crate::xml::ast::{Repeat, Speech, SpeechNode};
 
 /// Parameters that say the same on every request of a call, or the same as another.
@@ -39,7 +39,7 @@ impl Display for Input {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Offered { setup } => {
-                write!(f, "offered from {} to {}", tail(&setup.from), tail(&setup.to))
+                write!(f, "offered from …{} to …{}", last_four(&setup.from), last_four(&setup.to))
             }
             Self::Graph { action, outcome } => write!(f, "graph {} {outcome}", action.as_str()),
             Self::Fetched { fetch, result } => match result {
@@ -240,10 +240,4 @@ fn said(speech: &Speech, into: &mut String) {
             SpeechNode::Tag { content, .. } => said(content, into),
         }
     }
-}
-
-/// The last four characters of a number or id.
-fn tail(text: &str) -> String {
-    let keep = text.chars().count().saturating_sub(4);
-    format!("…{}", text.chars().skip(keep).collect::<String>())
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{Exit, config};
 use crate::config::Secret;
 use crate::egress::{Egress, EgressConfig, EgressRequest, Guard, Want};
-use crate::model::CallUuid;
+use crate::model::{CallUuid, last_four};
 use crate::sim::world;
 use crate::store::{Archive, CallRecord, StoreError};
 
@@ -123,7 +123,11 @@ impl Source {
                     body.ok_or_else(|| Exit::failed(format_args!("{base} has no list of calls: is it older?")))?;
                 let page: Page = serde_json::from_slice(&body)
                     .map_err(|e| Exit::failed(format_args!("{base} gave a list that can't be read: {e}")))?;
-                Ok(page.items.into_iter().map(|call| Listed { from: tail(&call.from), ..call }).collect())
+                Ok(page
+                    .items
+                    .into_iter()
+                    .map(|call| Listed { from: last_four(&call.from).to_owned(), ..call })
+                    .collect())
             }
         }
     }
@@ -183,7 +187,7 @@ impl Listed {
         Self {
             call_uuid: start.call,
             direction: start.direction.as_str().to_owned(),
-            from: tail(&start.from),
+            from: last_four(&start.from).to_owned(),
             to: start.to.clone(),
             started_at: start.started.rfc3339(),
             ended_at: end.map(|e| e.ended.rfc3339()),
@@ -191,12 +195,6 @@ impl Listed {
             cause: end.map(|e| e.cause.clone()),
         }
     }
-}
-
-/// The last four characters of a number or id.
-fn tail(text: &str) -> String {
-    let keep = text.chars().count().saturating_sub(4);
-    text.chars().skip(keep).collect()
 }
 
 /// A production node's store where its configuration or its data is here; else that of the `offhook dev` that was
