@@ -7,16 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
-use bytes::Bytes;
-use http::Request;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::simulated::NodeFacts;
+use super::simulated::{self, NodeFacts, Stop};
 use super::{Exit, print};
 use crate::config::Secret;
 use crate::model::{E164, digits_of};
 use crate::node::dev::{Dev, DevOptions};
-use crate::sim::client::{self, Client, Lines};
+use crate::sim::client::{self, Client};
 use crate::sim::control::{CallOrder, HangupOrder};
 use crate::sim::{CallEvent, Ended, Faults, Happened, HungUpBy, caller, sound};
 
@@ -24,8 +21,6 @@ use crate::sim::{CallEvent, Ended, Faults, Happened, HungUpBy, caller, sound};
 const LINE_BYTES_MAX: usize = 128 << 20;
 /// Largest file that is spoken.
 const SAY_BYTES_MAX: u64 = 100 << 20;
-/// A node or simulator on this machine answers at once.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Options of `offhook call`.
 #[derive(clap::Args, Clone, Debug)]
@@ -163,41 +158,28 @@ async fn booted(client: &Client, args: &Args, order: CallOrder) -> Exit {
 
 /// Places the call at the simulated Meta and prints it to its end.
 async fn place(client: &Client, sim_url: &str, order: &CallOrder, args: &Args) -> Exit {
-    let body = match serde_json::to_vec(order) {
-        Ok(body) => Bytes::from(body),
-        Err(e) => return Exit::failed(e),
+    let mut lines = match simulated::order(client, sim_url, "/_sim/calls", order, LINE_BYTES_MAX).await {
+        Ok(lines) => lines,
+        Err(exit) => return exit,
     };
-    let request = match Request::post(format!("{sim_url}/_sim/calls")).body(body) {
-        Ok(request) => request,
-        Err(e) => return Exit::usage(format!("{sim_url}: {e}")),
+    let mut stop = match Stop::new() {
+        Ok(stop) => stop,
+        Err(exit) => return exit,
     };
-    let response = match client::send(client, request).await {
-        Ok(response) => response,
-        Err(why) => return Exit::failed(format!("the simulated Meta: {why}")),
-    };
-    let status = response.status();
-    let mut lines = Lines::of(response.into_body(), LINE_BYTES_MAX);
-    if status != 200 {
-        return Exit::failed(refusal(lines.next().await.as_deref()));
-    }
-    let mut stop = match signal(SignalKind::interrupt()).and_then(|i| Ok((i, signal(SignalKind::terminate())?))) {
-        Ok(signals) => signals,
-        Err(e) => return Exit::failed(format!("could not listen for signals: {e}")),
-    };
-    let mut call = None;
+    let mut call: Option<HangupOrder> = None;
     let mut hanging_up = false;
     loop {
         let line = tokio::select! {
-            line = lines.next() => Some(line),
-            _ = stop.0.recv() => None,
-            _ = stop.1.recv() => None,
-        };
-        let Some(line) = line else {
-            if std::mem::replace(&mut hanging_up, true) {
-                return Exit::Failed; // asked twice: the connection's end hangs up
+            line = lines.next() => line,
+            () = stop.asked() => {
+                if std::mem::replace(&mut hanging_up, true) {
+                    return Exit::Failed; // asked twice: the connection's end hangs up
+                }
+                if let Some(call) = &call {
+                    simulated::end_early(client, sim_url, "/_sim/hangup", call).await;
+                }
+                continue;
             }
-            hang_up(client, sim_url, call.as_ref()).await;
-            continue;
         };
         let event = line.as_deref().map(serde_json::from_slice::<CallEvent>);
         let event = match event {
@@ -216,19 +198,6 @@ async fn place(client: &Client, sim_url: &str, order: &CallOrder, args: &Args) -
             Happened::Ended(ended) => return if ended.ok { Exit::Done } else { Exit::Failed },
             _ => {}
         }
-    }
-}
-
-pub(super) fn refusal(body: Option<&[u8]>) -> String {
-    let body: serde_json::Value = body.and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
-    body["error"].as_str().unwrap_or("the simulated Meta refused the call").to_owned()
-}
-
-async fn hang_up(client: &Client, sim_url: &str, call: Option<&HangupOrder>) {
-    let Some(body) = call.and_then(|c| serde_json::to_vec(c).ok()) else { return };
-    if let Ok(request) = Request::post(format!("{sim_url}/_sim/hangup")).body(Bytes::from(body)) {
-        // Where this fails the call is over, or the second Ctrl-C ends it.
-        let _ = client::ask(client, request, ANSWER_WITHIN, 1 << 16).await;
     }
 }
 

@@ -7,17 +7,12 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
-use http::Request;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
-use super::call::{ANSWER_WITHIN, refusal};
-use super::simulated::NodeFacts;
+use super::simulated::{self, NodeFacts, Stop};
 use super::{Exit, print};
 use crate::config::Secret;
 use crate::model::{E164, digits_of};
 use crate::node::dev::{Dev, DevOptions, LoadOptions};
-use crate::sim::client::{self, Client, Lines};
+use crate::sim::client::{self, Client};
 use crate::sim::control::{CallOrder, HOLD_MAX, StopOrder};
 use crate::sim::load::{LoadEvent, LoadOrder, Percentiles, Progress, Summary};
 use crate::sim::{Sim, SimNumber, SimOptions, world};
@@ -173,23 +168,12 @@ async fn beside(client: &Client, listen: SocketAddr, node: &str, args: &Args, mu
 async fn report(client: &Client, sim_url: &str, order: &LoadOrder, args: &Args) -> Exit {
     let mut stop = match Stop::new() {
         Ok(stop) => stop,
-        Err(e) => return Exit::failed(format!("could not listen for signals: {e}")),
+        Err(exit) => return exit,
     };
-    let body = serde_json::to_vec(order).map(Bytes::from);
-    let request = match body.map(|body| Request::post(format!("{sim_url}/_sim/load")).body(body)) {
-        Ok(Ok(request)) => request,
-        Ok(Err(e)) => return Exit::usage(format!("{sim_url}: {e}")),
-        Err(e) => return Exit::failed(e),
+    let mut lines = match simulated::order(client, sim_url, "/_sim/load", order, LINE_BYTES_MAX).await {
+        Ok(lines) => lines,
+        Err(exit) => return exit,
     };
-    let response = match client::send(client, request).await {
-        Ok(response) => response,
-        Err(why) => return Exit::failed(format!("the simulated Meta: {why}")),
-    };
-    let status = response.status();
-    let mut lines = Lines::of(response.into_body(), LINE_BYTES_MAX);
-    if status != 200 {
-        return Exit::failed(refusal(lines.next().await.as_deref()));
-    }
     let mut screen = Screen { json: args.json, live: std::io::stderr().is_terminal(), calls: order.calls };
     let mut stopping = false;
     loop {
@@ -199,7 +183,8 @@ async fn report(client: &Client, sim_url: &str, order: &LoadOrder, args: &Args) 
                 if std::mem::replace(&mut stopping, true) {
                     return Exit::failed("broken off");
                 }
-                end_early(client, sim_url, &order.id).await;
+                let this = StopOrder { id: order.id.clone() };
+                simulated::end_early(client, sim_url, "/_sim/load/stop", &this).await;
                 continue;
             }
         };
@@ -212,30 +197,6 @@ async fn report(client: &Client, sim_url: &str, order: &LoadOrder, args: &Args) 
             Some(Err(e)) => return Exit::failed(format!("the simulated Meta told what can't be read: {e}")),
             None => return Exit::failed("the simulated Meta went away before the load was over"),
         }
-    }
-}
-
-/// SIGINT and SIGTERM: the first ends the load in good order, with its summary.
-struct Stop(Signal, Signal);
-
-impl Stop {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
-        }
-    }
-}
-
-async fn end_early(client: &Client, sim_url: &str, id: &str) {
-    let Ok(body) = serde_json::to_vec(&StopOrder { id: id.to_owned() }) else { return };
-    if let Ok(request) = Request::post(format!("{sim_url}/_sim/load/stop")).body(Bytes::from(body)) {
-        // Where this fails the load is over, or the second Ctrl-C ends it.
-        let _ = client::ask(client, request, ANSWER_WITHIN, 1 << 16).await;
     }
 }
 

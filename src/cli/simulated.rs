@@ -1,15 +1,21 @@
-//! Finding the simulated Meta that a node works with: what `call --node` and `load --node` share.
+//! A simulated Meta and how it is spoken to: what `call` and `load` share. Finding the one that a node works with
+//! (`--node`), giving it an order over its `/_sim/` doors and reading what it tells, and ending that early.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
-use super::call::ANSWER_WITHIN;
 use crate::model::digits_of;
 use crate::sim::SimNumber;
-use crate::sim::client::{self, Client};
+use crate::sim::client::{self, Client, Lines};
 use crate::sim::control::CallOrder;
+
+/// A node or simulator on this machine answers at once.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a node tells about itself where its Meta is a simulated one: `/.well-known/offhook.json`.
 #[derive(Debug, Deserialize)]
@@ -76,6 +82,64 @@ impl NodeFacts {
             order.waba = Some(number.waba.clone());
         }
         Ok(())
+    }
+}
+
+/// Gives an order at one of the simulated Meta's doors (`/_sim/…`): the lines that it tells from then on, each of so many
+/// bytes at most.
+///
+/// # Errors
+/// It can't be reached, or refuses; said already.
+pub(super) async fn order(
+    client: &Client,
+    sim_url: &str,
+    door: &str,
+    order: &impl Serialize,
+    line_bytes_max: usize,
+) -> Result<Lines, Exit> {
+    let body = serde_json::to_vec(order).map_err(Exit::failed)?;
+    let request = Request::post(format!("{sim_url}{door}")).body(Bytes::from(body));
+    let request = request.map_err(|e| Exit::usage(format_args!("{sim_url}: {e}")))?;
+    let response = client::send(client, request).await;
+    let response = response.map_err(|why| Exit::failed(format_args!("the simulated Meta: {why}")))?;
+    let status = response.status();
+    let mut lines = Lines::of(response.into_body(), line_bytes_max);
+    if status != 200 {
+        return Err(Exit::failed(refusal(lines.next().await.as_deref())));
+    }
+    Ok(lines)
+}
+
+fn refusal(body: Option<&[u8]>) -> String {
+    let body: serde_json::Value = body.and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
+    body["error"].as_str().unwrap_or("the simulated Meta refused the call").to_owned()
+}
+
+/// Asks, at a door, for an early end of what was ordered. Where this fails it is over, or the second Ctrl-C ends it.
+pub(super) async fn end_early(client: &Client, sim_url: &str, door: &str, what: &impl Serialize) {
+    let Ok(body) = serde_json::to_vec(what) else { return };
+    if let Ok(request) = Request::post(format!("{sim_url}{door}")).body(Bytes::from(body)) {
+        let _ = client::ask(client, request, ANSWER_WITHIN, 1 << 16).await;
+    }
+}
+
+/// SIGINT and SIGTERM: the first ends what was ordered in good order, the second breaks it off.
+pub(super) struct Stop(Signal, Signal);
+
+impl Stop {
+    /// # Errors
+    /// The system's; said already.
+    pub(super) fn new() -> Result<Self, Exit> {
+        let signals = signal(SignalKind::interrupt()).and_then(|i| Ok(Self(i, signal(SignalKind::terminate())?)));
+        signals.map_err(|e| Exit::failed(format_args!("could not listen for signals: {e}")))
+    }
+
+    /// Waits for the next of them.
+    pub(super) async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
     }
 }
 
