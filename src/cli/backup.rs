@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::config::StoreArgs;
 use super::{Exit, print};
 use crate::store::{self, BackupError};
 
@@ -11,22 +12,15 @@ pub struct Args {
     /// The file to make; it must not be there yet
     #[arg(value_name = "OUT.db")]
     pub out: PathBuf,
-    /// The configuration that names the store
-    #[arg(long, value_name = "FILE", default_value = "offhook.toml", conflicts_with = "data_dir")]
-    pub config: PathBuf,
-    /// The store's folder, instead of a configuration: no secret is read
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// Copies and checks: 0 a copy that is whole, 1 none, 2 nothing to copy or a file in the way.
 pub fn run(args: Args) -> Exit {
-    let file = match args.data_dir {
-        Some(folder) => folder.join(crate::config::Store::FILE_NAME),
-        None => match super::config::load(&args.config) {
-            Ok(config) => config.store.file,
-            Err(exit) => return exit,
-        },
+    let file = match args.store.file() {
+        Ok(file) => file,
+        Err(exit) => return exit,
     };
     super::run_async(async {
         match store::backup(&file, &args.out).await {

@@ -2,10 +2,9 @@
 //!
 //! Works on the store's file, beside a running node or without one; a node looks once a second for what is due.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
+use super::config::StoreArgs;
 use super::{Exit, print};
 use crate::clock::Clock;
 use crate::model::Timestamp;
@@ -27,17 +26,6 @@ pub enum Command {
     Retry(RetryArgs),
 }
 
-/// Which store.
-#[derive(clap::Args, Clone, Debug)]
-pub struct Where {
-    /// The configuration that names the store
-    #[arg(long, value_name = "FILE", default_value = "offhook.toml", conflicts_with = "data_dir")]
-    pub config: PathBuf,
-    /// The store's folder, instead of a configuration: no secret is read
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-}
-
 /// Options of `offhook callbacks list`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ListArgs {
@@ -51,7 +39,7 @@ pub struct ListArgs {
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
     #[command(flatten)]
-    pub store: Where,
+    pub store: StoreArgs,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -67,7 +55,7 @@ pub struct RetryArgs {
     #[arg(long, conflicts_with = "id")]
     pub all_failed: bool,
     #[command(flatten)]
-    pub store: Where,
+    pub store: StoreArgs,
 }
 
 /// Runs it: 0 done, 1 no such callback or a store that can't be read, 2 wrong usage.
@@ -78,15 +66,6 @@ pub fn run(args: Args) -> Exit {
             Command::Retry(args) => retry(args).await,
         }
     })
-}
-
-impl Where {
-    fn file(&self) -> Result<PathBuf, Exit> {
-        match &self.data_dir {
-            Some(folder) => Ok(folder.join(crate::config::Store::FILE_NAME)),
-            None => super::config::load(&self.config).map(|config| config.store.file),
-        }
-    }
 }
 
 async fn list(args: ListArgs) -> Exit {
@@ -124,7 +103,7 @@ async fn retry(args: RetryArgs) -> Exit {
         Ok(0) => match args.id {
             Some(id) => Exit::failed(format_args!(
                 "no callback {} waits or was given up in {}; `offhook callbacks list` shows them",
-                plain(&id),
+                print::plain(&id),
                 file.display()
             )),
             None => {
@@ -177,7 +156,7 @@ fn table(callbacks: &[CallbackView]) -> String {
             c.last.clone(),
             format!("{} {}", c.method, c.url),
         ];
-        cells.map(|cell| plain(&cell))
+        cells.map(|cell| print::plain(&cell))
     }));
     let mut text = String::new();
     let widths: [usize; 8] =
@@ -188,11 +167,6 @@ fn table(callbacks: &[CallbackView]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// What customers and their servers wrote reaches the terminal without control characters (R22), and bounded.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! `offhook config check`: validates a configuration and points at the offending line.
+//! `offhook config check`: validates a configuration and points at the offending line. And what other commands share of
+//! it: reading one, and finding the store that it names.
 
 use std::path::{Path, PathBuf};
 
 use super::{Exit, print};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Store};
 use crate::speech::config::SpeechConfig;
 
 /// `offhook config …`.
@@ -26,6 +27,30 @@ pub struct CheckArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "offhook.toml")]
     pub config: PathBuf,
+}
+
+/// Which store, for commands that work on its file.
+#[derive(clap::Args, Clone, Debug)]
+pub struct StoreArgs {
+    /// The configuration that names the store
+    #[arg(long, value_name = "FILE", default_value = "offhook.toml", conflicts_with = "data_dir")]
+    pub config: PathBuf,
+    /// The store's folder, instead of a configuration: no secret is read
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// The store's file, whether it is there or not.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn file(&self) -> Result<PathBuf, Exit> {
+        match &self.data_dir {
+            Some(folder) => Ok(folder.join(Store::FILE_NAME)),
+            None => load(&self.config).map(|config| config.store.file),
+        }
+    }
 }
 
 /// Checks: 0 good, 2 not.

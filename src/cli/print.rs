@@ -27,6 +27,14 @@ pub fn text(what: &str) {
     bytes(what.as_bytes());
 }
 
+/// The longest [`plain`] text, in characters.
+const PLAIN_MAX: usize = 300;
+
+/// What customers, their servers or a node wrote, for a line on a terminal: without control characters (R22), and bounded.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PLAIN_MAX).collect()
+}
+
 /// Bytes on standard output as they are.
 pub fn bytes(what: &[u8]) {
     let mut out = std::io::stdout().lock();

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::list::plain;
+use super::super::print::plain;
 use crate::call::waterfall::{Bar, Waterfall, What};
 
 /// How to colour.

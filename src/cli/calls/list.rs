@@ -1,5 +1,6 @@
 //! The latest calls as a table.
 
+use super::super::print::plain;
 use super::source::Listed;
 
 /// A line a call, under a line of headings.
@@ -20,11 +21,6 @@ pub(super) fn table(calls: &[Listed]) -> String {
         );
     }
     text
-}
-
-/// A node's answer is text from outside: no control character of it reaches the terminal (R22).
-pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

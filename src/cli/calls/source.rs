@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
 use super::super::{Exit, config};
-use crate::config::Secret;
+use crate::config::{Secret, Store};
 use crate::egress::{Egress, EgressConfig, EgressRequest, Guard, Want};
 use crate::model::{CallUuid, last_four};
 use crate::sim::world;
@@ -67,7 +67,6 @@ impl fmt::Display for Source {
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A call's log at most, as the node keeps it, with room for what came after the call.
 const LOG_BYTES_MAX: usize = 16 << 20;
-const STORE: &str = "offhook.db";
 
 impl Source {
     pub(super) async fn open(at: &Where) -> Result<Self, Exit> {
@@ -76,7 +75,7 @@ impl Source {
         }
         let file = match (&at.config, &at.data_dir) {
             (Some(config), _) => config::load(config)?.store.file,
-            (None, Some(folder)) => folder.join(STORE),
+            (None, Some(folder)) => folder.join(Store::FILE_NAME),
             (None, None) => by_default()?,
         };
         let archive = Archive::open(&file).await.map_err(|e| match e {
@@ -204,7 +203,7 @@ fn by_default() -> Result<PathBuf, Exit> {
     if configured.exists() {
         return Ok(config::load(configured)?.store.file);
     }
-    let data = Path::new("offhook-data").join(STORE);
+    let data = Path::new("offhook-data").join(Store::FILE_NAME);
     if data.exists() {
         return Ok(data);
     }
@@ -220,7 +219,7 @@ fn running_dev() -> Option<PathBuf> {
     let folders = std::fs::read_dir(std::env::temp_dir()).ok()?;
     let stores = folders.flatten().filter_map(|folder| {
         let pid = crate::node::dev::process_of(&folder.file_name().to_string_lossy())?;
-        let store = folder.path().join(STORE);
+        let store = folder.path().join(Store::FILE_NAME);
         let made = folder.metadata().and_then(|m| m.created().or_else(|_| m.modified()));
         let runs = Path::new("/proc").join(pid.to_string()).exists();
         (runs && store.exists()).then(|| (made.unwrap_or(SystemTime::UNIX_EPOCH), store))
