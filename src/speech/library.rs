@@ -25,7 +25,7 @@ use crate::call::machine::Sound;
 use crate::clock::Clock;
 use crate::egress::{Egress, FetchedFile, FileAnswer};
 use crate::media::prompt::{Prompt, Slot, Writer};
-use crate::xml::ast::{DocUrl, Speech, SpeechNode, Voice};
+use crate::xml::ast::{DocUrl, Voice};
 
 /// A file's bytes (`plivo-xml.md` §5.3).
 const FILE_BYTES_MAX: usize = 10 << 20;
@@ -158,12 +158,6 @@ impl Library {
         let making = Making { inner: Arc::clone(&self.inner), sound: sound.clone(), prompt: Arc::clone(&prompt) };
         self.inner.runtime.spawn(making.run(writer, stale));
         prompt
-    }
-
-    /// Starts the voice ahead of the first call, which then need not wait for it.
-    pub fn warm_up(&self) {
-        let speech = Speech(vec![SpeechNode::Text("Hello.".to_owned())]);
-        self.prompt(&Sound::Speak { speech, voice: Voice::Woman, language: None });
     }
 }
 

@@ -31,11 +31,6 @@ fn cut_to_i16(sample: f32) -> i16 {
     sample as i16
 }
 
-/// The languages that speak with nothing installed (BCP 47).
-pub fn embedded_languages() -> impl Iterator<Item = &'static str> {
-    language::Embedded::ALL.into_iter().map(language::Embedded::tag)
-}
-
 /// Decodes a file as `<Play>` would: how many frames of 20 ms there are in it, and how that ended. For fuzzing (R25).
 #[doc(hidden)]
 pub fn decode_file(bytes: &[u8]) -> (usize, Result<(), String>) {
