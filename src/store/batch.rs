@@ -51,7 +51,6 @@ async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Fou
     let (mut lines, mut late, mut seen) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
     for write in batch {
         match write {
-            Write::Started(start) => calls::insert(to, start, None).await?,
             Write::Born(birth) => {
                 let beginnings = Beginnings { setup: &birth.setup, born: birth.born };
                 calls::insert(to, &birth.start, Some(beginnings)).await?;

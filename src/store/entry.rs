@@ -18,7 +18,6 @@ use crate::xml::ast::DocUrl;
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "write", rename_all = "snake_case")]
 pub(super) enum Entry {
-    Started { start: CallStart },
     Born { start: CallStart, setup: String, born: Timestamp },
     Answered { call: CallUuid, at: Timestamp },
     Alive { node_id: String, at: Timestamp },
@@ -93,7 +92,6 @@ impl Entry {
     /// delivers it remembers that it did; the rest is of no use later.
     pub(super) fn of(write: &Write) -> Option<Self> {
         Some(match write {
-            Write::Started(start) => Self::Started { start: (**start).clone() },
             Write::Born(birth) => {
                 Self::Born { start: birth.start.clone(), setup: birth.setup.clone(), born: birth.born }
             }
@@ -126,7 +124,6 @@ impl Entry {
     /// The write, for which nobody waits any more.
     pub(super) fn into_write(self) -> Write {
         match self {
-            Self::Started { start } => Write::Started(Box::new(start)),
             Self::Born { start, setup, born } => Write::Born(Box::new(Birth { start, setup, born })),
             Self::Answered { call, at } => Write::Answered(call, at),
             Self::Alive { node_id, at } => Write::Alive(node_id, at),

@@ -6,14 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use sqlx::{ConnectOptions as _, Connection as _};
-use uuid::Uuid;
 
-use super::tests::{MAIN, end, start, uuid};
-use super::{Conclusion, NewCallback, Part, Scope, Settled, Settlement, Store, StoreError, StoreOptions};
-use crate::call::machine::{Notice, NoticeKind, Param};
-use crate::model::{Method, Timestamp};
+use super::tests::{MAIN, begin, callback, end, secs, start, uuid};
+use super::{Conclusion, Part, Scope, Settled, Settlement, Store, StoreError, StoreOptions};
 use crate::observe::Health;
-use crate::xml::ast::DocUrl;
 
 /// What fails just now, and how often was tried.
 #[derive(Default)]
@@ -70,28 +66,6 @@ impl Room {
     }
 }
 
-fn callback(call: u128, event: u128) -> NewCallback {
-    NewCallback {
-        event_id: Uuid::from_u128(event),
-        call: uuid(call),
-        account: MAIN.into(),
-        main_account: MAIN.into(),
-        node_id: "node".to_owned(),
-        origin: "https://app.example.com".to_owned(),
-        created: Timestamp::from_secs(1),
-        notice: Notice {
-            kind: NoticeKind::Hangup,
-            url: DocUrl("https://app.example.com/hangup".into()),
-            method: Method::Post,
-            params: [
-                ("Digits".to_owned(), Param::Secret("4711".to_owned())),
-                ("Event".to_owned(), Param::Plain("Hangup".to_owned())),
-            ]
-            .into(),
-        },
-    }
-}
-
 fn conclusion(call: u128) -> Conclusion {
     let callbacks = vec![callback(call, call)];
     Conclusion { start: start(call, MAIN, MAIN), end: end(call as i64, 7), callbacks, farewell: None }
@@ -115,7 +89,7 @@ async fn has_ended(store: &Store, call: u128) -> bool {
 
 /// Callbacks that wait, by event.
 async fn waiting(store: &Store) -> Vec<u128> {
-    let due = store.callbacks_due("node", "https://app.example.com", Timestamp::from_secs(9), 1_000).await.unwrap();
+    let due = store.callbacks_due("node", "https://app.example.com", secs(9), 1_000).await.unwrap();
     due.iter().map(|callback| callback.new.event_id.as_u128()).collect()
 }
 
@@ -126,7 +100,7 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
     let written = store.notify(callback(9, 900)).await.unwrap();
     room.switch.set(true, false);
 
-    store.call_started(start(1, MAIN, MAIN));
+    begin(&store, 1);
     let concluded = store.conclude(conclusion(1)).await.unwrap();
     assert!(concluded.changed && concluded.callbacks.is_empty(), "promised; its callback goes out later");
     assert!(matches!(store.notify(callback(2, 200)).await, Err(StoreError::Journalled)));
@@ -136,7 +110,7 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
     let settlement = Settlement {
         id: written.callback.id,
         attempts: 1,
-        at: Timestamp::from_secs(2),
+        at: secs(2),
         outcome: Settled::Delivered,
         last: "200".to_owned(),
     };
@@ -156,7 +130,7 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
     let mut events = waiting(&store).await;
     events.sort_unstable();
     assert_eq!(events, [1, 200], "once each, and the delivered one is done");
-    let due = store.callbacks_due("node", "https://app.example.com", Timestamp::from_secs(9), 9).await.unwrap();
+    let due = store.callbacks_due("node", "https://app.example.com", secs(9), 9).await.unwrap();
     assert_eq!(due[0].new.notice, callback(1, 1).notice, "secret parameters included");
     assert!(!store.conclude(conclusion(1)).await.unwrap().changed);
     store.close().await;

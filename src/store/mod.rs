@@ -224,14 +224,9 @@ impl Store {
         Ok(Self { read, log })
     }
 
-    /// Notes an admitted call without what its end could be told from. Returns at once; [`Store::conclude`] makes good
-    /// for it if it gets lost.
-    pub fn call_started(&self, start: CallStart) {
-        self.log.call_started(start);
-    }
-
     /// Notes an admitted call, and what its end can be told from if this process does not live to see it. `born` is
-    /// on the steady clock. Returns at once; `false`: the queue is full, and the call must not be begun.
+    /// on the steady clock. Returns at once; `false`: the queue is full, and the call must not be begun. A beginning that
+    /// is lost all the same [`Store::conclude`] makes good for.
     #[must_use]
     pub fn call_born(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
         self.log.call_born(start, setup, born)
@@ -261,10 +256,8 @@ impl Store {
     }
 
     /// [`Store::conclude`] with nothing to report: whether it closed the record.
-    ///
-    /// # Errors
-    /// The store was closed meanwhile.
-    pub async fn call_concluded(&self, start: CallStart, end: CallEnd) -> Result<bool, StoreError> {
+    #[cfg(test)]
+    pub(crate) async fn call_concluded(&self, start: CallStart, end: CallEnd) -> Result<bool, StoreError> {
         let conclusion = Conclusion { start, end, callbacks: Vec::new(), farewell: None };
         Ok(self.conclude(conclusion).await?.changed)
     }

@@ -19,7 +19,7 @@ pub(super) fn uuid(n: u128) -> CallUuid {
     CallUuid(uuid::Uuid::from_u128(n))
 }
 
-fn secs(n: i64) -> Timestamp {
+pub(super) fn secs(n: i64) -> Timestamp {
     Timestamp::from_secs(1_795_000_000 + n)
 }
 
@@ -39,6 +39,11 @@ pub(super) fn start(n: u128, account: &str, main: &str) -> CallStart {
         node_id: "node".to_owned(),
         started: secs(n as i64),
     }
+}
+
+/// The call of [`start`] begins.
+pub(super) fn begin(store: &Store, n: u128) {
+    assert!(store.call_born(start(n, MAIN, MAIN), &setup(n), secs(0)));
 }
 
 pub(super) fn end(n: i64, bill_secs: u64) -> CallEnd {
@@ -92,8 +97,8 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
     let store = room.open().await;
     let scope = Scope::of(MAIN.into());
     let (begun, ended) = (start(1, MAIN, MAIN), end(1, 49));
-    store.call_started(begun.clone());
-    store.call_started(start(2, MAIN, MAIN));
+    begin(&store, 1);
+    begin(&store, 2);
     for seq in 0..1_200 {
         assert!(store.event_log().append(uuid(1), seq, format!("{{\"seq\":{seq}}}")));
     }
@@ -132,7 +137,7 @@ async fn a_lost_beginning_is_made_good_by_the_end() {
     let room = Room::new();
     let store = room.open().await;
     assert!(store.call_concluded(start(3, MAIN, MAIN), end(3, 1)).await.unwrap());
-    store.call_started(start(3, MAIN, MAIN));
+    begin(&store, 3);
     assert!(!store.call_concluded(start(3, MAIN, MAIN), end(3, 1)).await.unwrap());
     let record = store.call(&Scope::of(MAIN.into()), uuid(3)).await.unwrap().unwrap();
     assert!(record.end.is_some(), "a late beginning does not open it again");
@@ -148,7 +153,7 @@ async fn lists_filter_page_and_keep_tenants_apart() {
         assert!(store.call_concluded(start(n, account, MAIN), end(n as i64, n as u64)).await.unwrap());
     }
     assert!(store.call_concluded(start(99, OTHER, OTHER), end(99, 1)).await.unwrap());
-    store.call_started(start(50, MAIN, MAIN));
+    begin(&store, 50);
     let main = Scope::of(MAIN.into());
 
     let (page, total) = store.calls(&main, &CallFilter::default(), 20, 0).await.unwrap();
@@ -236,7 +241,7 @@ async fn r11_a_copy_made_under_load_is_whole() {
     let calls = async {
         for n in 0.. {
             let call = u128::from(n);
-            store.call_started(start(call, MAIN, MAIN));
+            begin(&store, call);
             for seq in 0..20 {
                 store.event_log().append(uuid(call), seq, format!("{{\"at\":{seq}}}"));
             }
@@ -329,7 +334,7 @@ async fn a_file_that_is_no_store_is_refused() {
     assert!(refused.starts_with("open the store") && refused.contains("offhook.db"), "{refused}");
 }
 
-fn callback(call: u128, event: u128) -> NewCallback {
+pub(super) fn callback(call: u128, event: u128) -> NewCallback {
     NewCallback {
         event_id: uuid::Uuid::from_u128(event),
         call: uuid(call),
@@ -355,7 +360,7 @@ fn callback(call: u128, event: u128) -> NewCallback {
 async fn r03_the_end_and_its_callback_are_one_transaction() {
     let room = Room::new();
     let store = room.open().await;
-    store.call_started(start(2, MAIN, MAIN));
+    begin(&store, 2);
     let farewell = Some(Farewell { action: GraphAction::Terminate, due: secs(90) });
     let conclusion =
         Conclusion { start: start(2, MAIN, MAIN), end: end(2, 7), callbacks: vec![callback(2, 1)], farewell };

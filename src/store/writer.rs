@@ -74,7 +74,6 @@ pub(super) struct Birth {
 
 /// What is to be written. Who waits for a callback's row is told `None` where the journal has it.
 pub(super) enum Write {
-    Started(Box<CallStart>),
     Born(Box<Birth>),
     Answered(CallUuid, Timestamp),
     Alive(String, Timestamp),
@@ -155,17 +154,11 @@ impl EventLog {
         }
     }
 
-    /// Queues what nobody waits for; a full queue refuses it and counts that: `false`.
-    fn note(&self, write: Write) -> bool {
-        let taken = self.queue.try_send(write).is_ok();
-        if !taken {
+    /// Queues what nobody waits for; a full queue refuses it and counts that.
+    fn note(&self, write: Write) {
+        if self.queue.try_send(write).is_err() {
             metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
         }
-        taken
-    }
-
-    pub(super) fn call_started(&self, start: CallStart) -> bool {
-        self.note(Write::Started(Box::new(start)))
     }
 
     pub(super) fn call_born(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
@@ -453,8 +446,7 @@ impl Writer {
                 Write::Settle(..) | Write::FarewellsDue(_) => self.deferred.push(write),
                 // Rare; past the bound a copy of that event may be taken for one that was acted upon.
                 Write::Unkey(_) if self.deferred.len() < QUEUE => self.deferred.push(write),
-                Write::Started(_)
-                | Write::Born(_)
+                Write::Born(_)
                 | Write::Answered(..)
                 | Write::Alive(..)
                 | Write::Line { .. }
@@ -646,8 +638,7 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             Write::Settled(tell) => {
                 let _ = tell.send(());
             }
-            Write::Started(_)
-            | Write::Born(_)
+            Write::Born(_)
             | Write::Answered(..)
             | Write::Alive(..)
             | Write::Line { .. }
