@@ -1,10 +1,10 @@
 //! The first call through the whole binary with real media: the simulated Meta calls, hears the menu, presses
 //! keys, hears the reaction, hangs up.
 
-use offhook::sim::{CallEvent, CallScript, HangupRule, Happened, HungUpBy, Sim, SimOptions, caller};
+use offhook::sim::{CallEvent, CallScript, HangupRule, Happened, HungUpBy, Sim, caller};
 
 use crate::support::app::App;
-use crate::support::node::{ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted};
+use crate::support::node::{ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted, sim_options};
 
 struct World {
     node: Node,
@@ -15,14 +15,7 @@ struct World {
 async fn world(change: impl FnOnce(&mut Wanted)) -> World {
     let app = App::start().await;
     app.xml("/hangup", "");
-    let options = SimOptions {
-        app_secret: APP_SECRET.to_owned(),
-        verify_token: VERIFY_TOKEN.to_owned(),
-        access_token: ACCESS_TOKEN.to_owned(),
-        api_key: API_KEY.to_owned(),
-        ..SimOptions::default()
-    };
-    let sim = Sim::start(options).await.expect("the simulated Meta");
+    let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
     let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
     wanted.hangup_url = app.url("/hangup");
     change(&mut wanted);

@@ -69,16 +69,6 @@ async fn world(answer: &str) -> (Node, Graph, App) {
     (Node::start(&wanted).await, graph, app)
 }
 
-/// Resident memory of the node: now and at its highest, in KiB.
-fn memory_kib(node: &Node) -> (u64, u64) {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let figure = |name: &str| {
-        let line = status.lines().find_map(|l| l.strip_prefix(name)).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    };
-    (figure("VmRSS:"), figure("VmHWM:"))
-}
-
 /// A storm for five seconds, as fast as this machine can make it: each call is either taken or rejected at Graph, none
 /// both, none neither; memory stays in its bound; afterwards a call goes through as before.
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +92,7 @@ async fn r10_a_storm_is_refused_and_passes() {
     let warm = sender.post(&connect_body(&wacid(), &offer).to_string()).await.unwrap();
     assert_eq!(warm.0, 200);
     node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
-    let (idle, _) = memory_kib(&node);
+    let (idle, _) = node.memory_kib();
 
     let until = now() + Duration::from_secs(5);
     let storm = (0..48).map(|_| {
@@ -161,7 +151,7 @@ async fn r10_a_storm_is_refused_and_passes() {
             other => panic!("{id} was answered {status} and came to {other:?}"),
         }
     }
-    let (_, highest) = memory_kib(&node);
+    let (_, highest) = node.memory_kib();
     let bound = idle + 256 * live_max as u64 + 128 * 1024;
     let told = format!(
         "{} calls: {} taken (p50 {:?}, p99 {:?} to pre_accept), {} rejected (p99 {:?}), {come_again} told to come again; \

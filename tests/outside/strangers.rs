@@ -3,34 +3,21 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use offhook::sim::{CallScript, HangupRule, Happened, Sim, SimOptions};
+use offhook::sim::{CallScript, HangupRule, Happened, Sim};
 
 use crate::support::app::App;
-use crate::support::node::{ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted};
+use crate::support::node::{Node, Wanted, sim_options};
 
 /// Datagrams a second; R19's figure is 50,000 for 10 s, on a machine with nothing else to do: `OFFHOOK_R19_RATE`.
 fn rate() -> Option<u64> {
     std::env::var("OFFHOOK_R19_RATE").ok().and_then(|n| n.parse().ok())
 }
 
-fn rss_bytes(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Speak loop=\"0\">This goes on and on.</Speak></Response>").xml("/hangup", "");
-    let options = SimOptions {
-        app_secret: APP_SECRET.to_owned(),
-        verify_token: VERIFY_TOKEN.to_owned(),
-        access_token: ACCESS_TOKEN.to_owned(),
-        api_key: API_KEY.to_owned(),
-        ..SimOptions::default()
-    };
-    let sim = Sim::start(options).await.expect("the simulated Meta");
+    let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
     let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
     wanted.hangup_url = app.url("/hangup");
     let node = Node::start(&wanted).await;
@@ -45,7 +32,7 @@ async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
     while !happened.contains(&Happened::FirstAudio) {
         happened.push(events.next().await.expect("the call goes on").what);
     }
-    let before = rss_bytes(&node);
+    let (before, _) = node.memory_kib();
     let per_second = rate().unwrap_or(4_000);
     let flood = tokio::task::spawn_blocking(move || {
         let sockets: Vec<UdpSocket> = (0..40).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
@@ -80,8 +67,8 @@ async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
         }
     });
     flood.await.unwrap();
-    let grown = rss_bytes(&node).saturating_sub(before);
-    assert!(grown <= 16 << 20, "{grown} bytes more");
+    let grown = node.memory_kib().0.saturating_sub(before);
+    assert!(grown <= 16 << 10, "{grown} KiB more");
     let late = node.metric("offhook_media_late_ticks_total", &[]).await;
     while let Some(event) = events.next().await {
         happened.push(event.what);

@@ -1,3 +1,6 @@
+//! Offers of the fixtures read as their index says or refused for their reason, any text and mangled ones besides; our
+//! answers, line by line beside models and before a strict reader.
+
 use std::net::SocketAddr;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! The demo application over HTTP: signatures beside their vectors, where each key leads, what it plays.
+
 use super::{Params, chime, signed_string, start};
 use base64::Engine as _;
 use bytes::Bytes;

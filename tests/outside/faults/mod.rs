@@ -19,7 +19,7 @@ use offhook::sim::{
 };
 
 use crate::support::app::{App, Seen};
-use crate::support::node::{ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted};
+use crate::support::node::{Node, Wanted, sim_options};
 
 /// A document that makes the node pick up, and says something.
 const HELLO: &str = "<Response><Speak>Hello</Speak></Response>";
@@ -72,16 +72,8 @@ impl World {
     async fn start_with(rules: &str, times: SimTimes, change: impl FnOnce(&mut Wanted, &App)) -> Self {
         let app = App::start().await;
         app.xml("/hangup", "").xml("/answer", HELLO);
-        let options = SimOptions {
-            app_secret: APP_SECRET.to_owned(),
-            verify_token: VERIFY_TOKEN.to_owned(),
-            access_token: ACCESS_TOKEN.to_owned(),
-            api_key: API_KEY.to_owned(),
-            faults: Faults::parse(rules).expect("rules"),
-            seed: Some(seed()),
-            times,
-            ..SimOptions::default()
-        };
+        let options =
+            SimOptions { faults: Faults::parse(rules).expect("rules"), seed: Some(seed()), times, ..sim_options() };
         let sim = Sim::start(options).await.expect("the simulated Meta");
         let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
         wanted.hangup_url = app.url("/hangup");

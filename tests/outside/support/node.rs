@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use offhook::sim::SimOptions;
+
 use super::http;
 
 pub const APP_SECRET: &str = "test-app-secret";
@@ -15,6 +17,17 @@ pub const AUTH_TOKEN: &str = "test-auth-token";
 pub const API_KEY: &str = "test-api-key";
 pub const NUMBER: &str = "918035737458";
 pub const PHONE_NUMBER_ID: &str = "106540352242922";
+
+/// A simulated Meta that knows the usual node's secrets.
+pub fn sim_options() -> SimOptions {
+    SimOptions {
+        app_secret: APP_SECRET.to_owned(),
+        verify_token: VERIFY_TOKEN.to_owned(),
+        access_token: ACCESS_TOKEN.to_owned(),
+        api_key: API_KEY.to_owned(),
+        ..SimOptions::default()
+    }
+}
 
 /// What a test wants other than the usual.
 #[derive(Clone, Debug)]
@@ -295,6 +308,16 @@ impl Node {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its resident memory, now and at its highest, in KiB.
+    pub fn memory_kib(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let figure = |name: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        (figure("VmRSS:"), figure("VmHWM:"))
     }
 
     /// Waits until its log has a line with this text.
