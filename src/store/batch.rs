@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::calls::Beginnings;
 use super::keys::{self, SeenKey};
-use super::writer::{Concluded, Conclusion, Found, Write};
+use super::queue::{Concluded, Conclusion, Found, Write};
 use super::{callbacks, calls};
 
 /// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.

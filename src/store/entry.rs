@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::callbacks::NewCallback;
 use super::calls::{CallEnd, CallStart, Farewell};
 use super::keys::{KeyKind, SeenKey};
-use super::writer::{Birth, Conclusion, Write};
+use super::queue::{Birth, Conclusion, Write};
 use crate::call::machine::{Notice, NoticeKind, Param};
 use crate::model::{AuthId, CallUuid, Method, Timestamp};
 use crate::xml::ast::DocUrl;

@@ -1,7 +1,7 @@
 //! What outlives the process: call records and event logs, in SQLite. Each query is a named function that gives
 //! `model` types; the tenant is a typed argument of every one that an API can reach (R16).
 //!
-//! Everything is written by one task (`writer`) from a bounded queue, in batches, so that nothing on a call's way
+//! Everything is written by one task (`writer`) from a bounded `queue`, in batches, so that nothing on a call's way
 //! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
 //! its own. Calls that are up live in `call::registry`, not here.
 
@@ -15,6 +15,7 @@ mod entry;
 mod file;
 mod journal;
 mod keys;
+mod queue;
 mod version;
 mod writer;
 
@@ -34,8 +35,8 @@ pub use callbacks::{
 };
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan};
 pub use keys::{KeyKind, SeenKey};
+pub use queue::{Concluded, Conclusion, EventLog};
 pub use version::By;
-pub use writer::{Concluded, Conclusion, EventLog};
 
 use self::births::{Births, Taken};
 use self::file::StoreFile;

@@ -1,0 +1,255 @@
+//! The way to the task that writes (`writer`): what can be written, and a bounded queue of it.
+//!
+//! Nobody who queues waits for the disk. What nobody waits for is refused and counted where the queue is full; what
+//! somebody waits for waits for room behind it. A call's beginning is noted in its file besides (`births`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::StoreError;
+use super::births::Births;
+use super::callbacks::{NewCallback, Settlement, Written};
+use super::calls::{CallEnd, CallStart, Farewell};
+use super::keys::SeenKey;
+use super::writer::{self, Begin, Writer};
+use crate::call::machine::CallSetup;
+use crate::model::{CallUuid, Timestamp};
+use crate::observe::names;
+
+/// Writes waiting at most.
+pub(super) const QUEUE: usize = 16_384;
+/// Longest wait of a reader for what is being written.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The end of a call with all that reports it: one transaction (R3).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conclusion {
+    pub start: CallStart,
+    pub end: CallEnd,
+    pub callbacks: Vec<NewCallback>,
+    /// What Graph has still to be told.
+    pub farewell: Option<Farewell>,
+}
+
+/// What became of a [`Conclusion`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Concluded {
+    /// `false`: the call had its end before, and nothing was written.
+    pub changed: bool,
+    pub callbacks: Vec<Written>,
+}
+
+/// A call that began: what its row holds from now on.
+#[derive(Clone, Debug)]
+pub(super) struct Birth {
+    pub(super) start: CallStart,
+    /// JSON.
+    pub(super) setup: String,
+    pub(super) born: Timestamp,
+}
+
+/// What is to be written. Who waits for a callback's row is told `None` where the journal has it.
+pub(super) enum Write {
+    Born(Box<Birth>),
+    Answered(CallUuid, Timestamp),
+    Alive(String, Timestamp),
+    /// A line behind all that the call's own task writes.
+    Late {
+        call: CallUuid,
+        line: String,
+    },
+    Line {
+        call: CallUuid,
+        seq: u64,
+        line: String,
+    },
+    Concluded(Box<Conclusion>, oneshot::Sender<Concluded>),
+    Callback(Box<NewCallback>, oneshot::Sender<Option<Written>>),
+    Settle(Box<Settlement>, oneshot::Sender<bool>),
+    Farewell(CallUuid, Option<Timestamp>),
+    FarewellsDue(String),
+    Key(SeenKey),
+    Unkey(u128),
+    Forget(Timestamp),
+    ForgetKeys(Timestamp),
+    /// Told when all before it is written.
+    Settled(oneshot::Sender<()>),
+}
+
+/// What a write found, for those who wait for it.
+pub(super) enum Found {
+    Concluded(Concluded),
+    Callback(Written),
+    Settle(bool),
+}
+
+impl Write {
+    /// What must be on the disk before anybody hears of it (R11); the rest may be lost with the power.
+    pub(super) fn is_synced(&self) -> bool {
+        matches!(self, Self::Concluded(..) | Self::Callback(..))
+    }
+}
+
+/// Where calls' event logs are written; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct EventLog {
+    queue: mpsc::Sender<Write>,
+    births: Arc<Births>,
+    closing: CancellationToken,
+    task: TaskTracker,
+}
+
+impl EventLog {
+    /// Takes in what an earlier process left in the journal, then starts the task that writes.
+    pub(super) async fn start(begin: Begin) -> Result<Self, StoreError> {
+        let (queue, writes) = mpsc::channel(QUEUE);
+        let (closing, task) = (CancellationToken::new(), TaskTracker::new());
+        let births = begin.births.clone();
+        let mut writer = Writer::new(begin, closing.clone());
+        writer.take_in_what_was_left().await?;
+        task.spawn(writer::run(writer, writes));
+        task.close();
+        Ok(Self { queue, births, closing, task })
+    }
+
+    /// Adds a line (JSON, without its end) to a call's log. Returns at once; if the queue is full, the line is refused
+    /// and counted: `false`.
+    pub fn append(&self, call: CallUuid, seq: u64, line: String) -> bool {
+        let taken = self.queue.try_send(Write::Line { call, seq, line }).is_ok();
+        if !taken {
+            metrics::counter!(names::EVENT_LOG_REFUSED_TOTAL).increment(1);
+        }
+        taken
+    }
+
+    /// Adds a line to the log of a call that may be over, behind all that its own task writes. Returns at once; if the
+    /// queue is full, the line is refused and counted.
+    pub fn append_late(&self, call: CallUuid, line: String) {
+        if self.queue.try_send(Write::Late { call, line }).is_err() {
+            metrics::counter!(names::EVENT_LOG_REFUSED_TOTAL).increment(1);
+        }
+    }
+
+    /// Queues what nobody waits for; a full queue refuses it and counts that.
+    fn note(&self, write: Write) {
+        if self.queue.try_send(write).is_err() {
+            metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+        }
+    }
+
+    pub(super) fn call_born(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
+        // Words and numbers: there is nothing in it that JSON could not say.
+        let setup = serde_json::to_string(setup).unwrap_or_default();
+        let Ok(room) = self.queue.try_reserve() else {
+            metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+            return false;
+        };
+        if let Err(error) = self.births.append(&start.node_id, born, &setup) {
+            metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+            tracing::warn!(%error, "a call's beginning is not in its file: a kill within a moment would lose it");
+        }
+        room.send(Write::Born(Box::new(Birth { start, setup, born })));
+        true
+    }
+
+    /// Returns at once; a key that finds the queue full is lost, and counted.
+    pub(super) fn key(&self, key: SeenKey) {
+        self.note(Write::Key(key));
+    }
+
+    pub(super) fn unkey(&self, key: u128) {
+        self.note(Write::Unkey(key));
+    }
+
+    pub(super) fn forget_keys(&self, seen_before: Timestamp) {
+        let _ = self.queue.try_send(Write::ForgetKeys(seen_before));
+    }
+
+    pub(super) fn call_answered(&self, call: CallUuid, at: Timestamp) {
+        self.note(Write::Answered(call, at));
+    }
+
+    pub(super) fn alive(&self, node_id: &str, at: Timestamp) {
+        self.note(Write::Alive(node_id.to_owned(), at));
+    }
+
+    pub(super) fn farewell(&self, call: CallUuid, again: Option<Timestamp>) {
+        self.note(Write::Farewell(call, again));
+    }
+
+    pub(super) fn farewells_due(&self, node_id: &str) {
+        self.note(Write::FarewellsDue(node_id.to_owned()));
+    }
+
+    /// Queues it now, and gives what to wait for: what was found, once it is on the disk.
+    fn ask<T: Send + 'static>(
+        &self,
+        write: Write,
+        told: oneshot::Receiver<T>,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static + use<T> {
+        // What finds the queue full waits for room behind it.
+        let late = match self.queue.try_send(write) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+            Err(mpsc::error::TrySendError::Full(write)) => Some((self.queue.clone(), write)),
+        };
+        async move {
+            if let Some((queue, write)) = late {
+                queue.send(write).await.map_err(|_| StoreError::Closed)?;
+            }
+            told.await.map_err(|_| StoreError::Closed)
+        }
+    }
+
+    pub(super) fn conclude(
+        &self,
+        conclusion: Conclusion,
+    ) -> impl Future<Output = Result<Concluded, StoreError>> + Send + 'static + use<> {
+        let (tell, told) = oneshot::channel();
+        self.ask(Write::Concluded(Box::new(conclusion), tell), told)
+    }
+
+    pub(super) fn notify(
+        &self,
+        callback: NewCallback,
+    ) -> impl Future<Output = Result<Written, StoreError>> + Send + 'static + use<> {
+        let (tell, told) = oneshot::channel();
+        let asked = self.ask(Write::Callback(Box::new(callback), tell), told);
+        async move { asked.await?.ok_or(StoreError::Journalled) }
+    }
+
+    pub(super) fn settle(
+        &self,
+        settlement: Settlement,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
+        let (tell, told) = oneshot::channel();
+        self.ask(Write::Settle(Box::new(settlement), tell), told)
+    }
+
+    pub(super) async fn settled(&self) {
+        let (tell, told) = oneshot::channel();
+        let asked = async {
+            let _ = self.queue.send(Write::Settled(tell)).await;
+            let _ = told.await;
+        };
+        let _ = tokio::time::timeout(SETTLE, asked).await;
+    }
+
+    pub(super) fn forget_events(&self, ended_before: Timestamp) {
+        // Full of better things to do: the next day's will do as well.
+        let _ = self.queue.try_send(Write::Forget(ended_before));
+    }
+
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        self.task.wait().await;
+        // After an orderly end nothing is left in it for a store that may be put back from a copy meanwhile.
+        let tidied = self.births.empty().and_then(|()| self.births.release());
+        if let Err(error) = tidied {
+            tracing::warn!(%error, "the file of calls that begin can't be emptied");
+        }
+    }
+}
