@@ -182,23 +182,7 @@ pub mod instruction {
 
     pub const ALL: &[&str] = &[DONE, SKIPPED, FAILED, CUT];
     /// `element`: what may stand in a document (`plivo-xml.md` §5).
-    pub const ELEMENTS: &[&str] = &[
-        "Speak",
-        "Play",
-        "Wait",
-        "GetInput",
-        "GetDigits",
-        "Record",
-        "Dial",
-        "Conference",
-        "MultiPartyCall",
-        "Stream",
-        "DTMF",
-        "Redirect",
-        "Hangup",
-        "PreAnswer",
-        "Message",
-    ];
+    pub const ELEMENTS: &[&str] = crate::xml::ast::ElementKind::NAMES;
 }
 
 /// `direction` of [`MEDIA_PACKETS_TOTAL`].

@@ -76,6 +76,25 @@ pub enum ElementKind {
 }
 
 impl ElementKind {
+    /// Every name that [`ElementKind::name`] gives: what may stand in a document (`plivo-xml.md` §5).
+    pub const NAMES: &[&str] = &[
+        "Speak",
+        "Play",
+        "Wait",
+        "GetInput",
+        "GetDigits",
+        "Record",
+        "Dial",
+        "Conference",
+        "MultiPartyCall",
+        "Stream",
+        "DTMF",
+        "Redirect",
+        "Hangup",
+        "PreAnswer",
+        "Message",
+    ];
+
     /// The element's name, also its metric label.
     pub fn name(&self) -> &'static str {
         match self {

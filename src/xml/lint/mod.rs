@@ -19,23 +19,7 @@ use super::rules;
 use super::tree::Node;
 use super::value;
 
-const RESPONSE: &[&str] = &[
-    "Speak",
-    "Play",
-    "Wait",
-    "GetInput",
-    "GetDigits",
-    "Record",
-    "Dial",
-    "Conference",
-    "MultiPartyCall",
-    "Stream",
-    "DTMF",
-    "Redirect",
-    "Hangup",
-    "PreAnswer",
-    "Message",
-];
+const RESPONSE: &[&str] = ElementKind::NAMES;
 const PRE_ANSWER: &[&str] = &["Speak", "Play", "Wait", "GetDigits", "Redirect", "Message", "DTMF"];
 const PROMPTS: &[&str] = &["Speak", "Play", "Wait"];
 const NO_CHILDREN: &[&str] = &[];
