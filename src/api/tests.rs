@@ -316,6 +316,28 @@ async fn our_own_list_has_what_is_up_then_what_ended_page_by_page() {
 }
 
 #[tokio::test]
+async fn one_call_is_shown_with_its_remarks_and_findings() {
+    let node = run().await;
+    let of = |call: CallUuid| format!("calls/{call}/");
+    let end = CallEnd {
+        remarks: vec!["the answer URL failed".to_owned()],
+        findings: crate::xml::parse(b"<Response/>", None).findings,
+        ..CallEnd::unanswered(HangupCause::EndOfInstructions, Direction::Inbound, at(99))
+    };
+    assert!(node.store.call_concluded(start(47, MAIN), end).await.unwrap());
+    let ended = node.ours(MAIN, "GET", &of(uuid(47)), "").await.json();
+    assert_eq!((&ended["callUuid"], &ended["status"]), (&json!(uuid(47).to_string()), &json!("ended")));
+    assert_eq!(ended["remarks"], json!(["the answer URL failed"]));
+    assert_eq!((&ended["findings"][0]["rule"], &ended["findings"][0]["line"]), (&json!("W308"), &json!(1)));
+    let live = node.ours(MAIN, "GET", &of(uuid(101)), "").await.json();
+    assert_eq!((&live["callUuid"], &live["findings"]), (&json!(uuid(101).to_string()), &json!([])));
+    assert_eq!(node.ours(SUB, "GET", &of(uuid(47)), "").await.status, 404, "another account's is as good as none");
+    assert_eq!(node.ours(MAIN, "GET", "calls/x/", "").await.status, 404);
+    assert_eq!(node.ours(MAIN, "POST", &of(uuid(47)), "").await.status, 405);
+    node.cancel.cancel();
+}
+
+#[tokio::test]
 async fn live_calls_are_listed_shown_and_hung_up() {
     let node = run().await;
     let list = node.plivo(MAIN, "GET", "Call/?status=live").await.json();

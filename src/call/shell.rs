@@ -15,8 +15,8 @@ use tracing::{Instrument, debug, info, warn};
 
 use super::log;
 use super::machine::{
-    CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, FirstFault, GraphAction, GraphOutcome, Input,
-    InstructionOutcome, MediaOrder, Output, Params, Refusal, Sound, Summary, abandoned,
+    CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, InstructionOutcome,
+    MediaOrder, Output, Params, Sound, Summary, abandoned,
 };
 use super::services::Services;
 use super::step::{Step, Stepper};
@@ -147,7 +147,7 @@ struct Shell {
     /// What Graph was last asked to end the call with, while its answer is out.
     farewell: Option<GraphAction>,
     remarks: Vec<String>,
-    findings: Vec<crate::xml::ast::Finding>,
+    findings: record::Findings,
     over: bool,
 }
 
@@ -181,7 +181,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
         prepared: HashMap::new(),
         farewell: None,
         remarks: Vec::new(),
-        findings: Vec::new(),
+        findings: record::Findings::default(),
         over: false,
         services,
     };
@@ -314,12 +314,7 @@ impl Shell {
                 info!(remark = %text, "call");
                 self.remarks.push(text);
             }
-            Output::Findings { findings } => {
-                for f in &findings {
-                    debug!(rule = %f.rule, line = f.at.line, column = f.at.column, message = %f.message, "finding");
-                }
-                self.findings.extend(findings);
-            }
+            Output::Findings { findings } => self.findings.add(findings),
             Output::Concluded { summary } => self.conclude(at, *summary, last),
             Output::Over => self.end(),
         }
@@ -416,14 +411,8 @@ impl Shell {
                 let begun = clock.now();
                 let parsed = crate::xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
                 traced.parse = Some(clock.now().saturating_duration_since(begun));
-                match parsed.document {
-                    Some(document) => (Fetched::Document { document }, Validity::Valid),
-                    None => {
-                        let first = parsed.first_fault.unwrap_or(FirstFault::Other);
-                        let refusal = Refusal { first, findings: parsed.findings };
-                        (Fetched::Refused { refusal }, Validity::Invalid)
-                    }
-                }
+                let validity = if parsed.ok() { Validity::Valid } else { Validity::Invalid };
+                (Fetched::from(parsed), validity)
             };
             let result = fetcher.document(&job, read).await;
             if let Err(failure) = &result {
@@ -521,7 +510,7 @@ impl Shell {
         let direction = self.setup.direction.as_str();
         metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
             .increment(1);
-        let (remarks, findings) = (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings));
+        let (remarks, findings) = (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings).kept());
         let ours = if last { farewell::OURS_AT_ONCE } else { farewell::OURS };
         let due = self.services.clock.steady().plus(ours);
         let conclusion = Conclusion {

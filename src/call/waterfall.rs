@@ -12,9 +12,13 @@ use super::machine::{
 };
 use super::trace::{Ended, GraphTry, Request, Trace};
 use crate::model::{CallUuid, Direction, SpanId, Timestamp, TraceId, last_four};
+use crate::xml::ast::Finding;
 
 /// Bars kept of one call: a menu of an hour stays below, and a log from outside can't have more.
 const BARS_MAX: usize = 2_000;
+
+/// Findings and remarks kept of one call.
+const NOTES_MAX: usize = 200;
 
 /// Shorter parts are nobody's delay.
 const PART_MIN_US: i64 = 50;
@@ -37,6 +41,10 @@ pub struct Waterfall {
     pub bars: Vec<Bar>,
     /// Bars that were too many.
     pub left_out: usize,
+    /// What the linter found in the call's documents, and when; each once.
+    pub findings: Vec<(i64, Finding)>,
+    /// What happened and what to do about it, and when.
+    pub remarks: Vec<(i64, String)>,
 }
 
 /// Something that took time, or a moment (`to_us` = `from_us`).
@@ -231,6 +239,8 @@ impl Drawing {
             cause: None,
             bars: Vec::new(),
             left_out: 0,
+            findings: Vec::new(),
+            remarks: Vec::new(),
         };
         Self { fall, ice: None, dtls: None, play: None, instruction: None, untraced: Vec::new() }
     }
@@ -388,12 +398,23 @@ impl Drawing {
                 self.fall.ended_us = Some(at);
                 self.fall.cause = Some(summary.cause.as_str());
             }
+            Output::Remark { text } => {
+                if self.fall.remarks.len() < NOTES_MAX {
+                    self.fall.remarks.push((at, text.clone()));
+                }
+            }
+            Output::Findings { findings } => {
+                for finding in findings {
+                    let known = self.fall.findings.iter().any(|(_, known)| known == finding);
+                    if !known && self.fall.findings.len() < NOTES_MAX {
+                        self.fall.findings.push((at, finding.clone()));
+                    }
+                }
+            }
             Output::State { .. }
             | Output::Prepare { .. }
             | Output::Media { .. }
             | Output::Notify { .. }
-            | Output::Remark { .. }
-            | Output::Findings { .. }
             | Output::Over => {}
         }
     }

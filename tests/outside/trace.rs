@@ -96,6 +96,7 @@ async fn a_slow_call_shows_what_was_slow() {
         assert!(out.contains("went into first byte of fetch answer"), "{out}");
         assert!(out.contains("✗ 503") && out.contains("caller_hangup"), "{out}");
         assert!(out.contains("callback hangup") && out.contains("200 delivered"), "{out}");
+        assert!(out.contains("findings in its documents\n") && out.contains("warning W311 at line 1"), "{out}");
         assert!(!out.contains('\u{1b}') && !out.contains("919412341234"), "{out}");
 
         let listed = offhook(&[&["calls", "list", "--json"], way.as_slice()].concat()).await;
@@ -113,6 +114,15 @@ async fn a_slow_call_shows_what_was_slow() {
     let first_byte = objects.iter().find(|o| o["name"] == "first byte" && o["of"] == "fetch answer").expect("a bar");
     let took = first_byte["to_us"].as_i64().expect("us") - first_byte["from_us"].as_i64().expect("us");
     assert!((400_000..5_000_000).contains(&took), "{took}");
+
+    // What the linter says of its document: here, in the record, in the log.
+    let finding = objects.iter().find(|o| o["event"] == "finding").expect("a finding");
+    assert_eq!((&finding["rule"], &finding["line"]), (&"W311".into(), &1.into()), "http");
+    let record = format!("{}/api/v1/calls/{uuid}/", node.public);
+    let record: Value = serde_json::from_str(&http::send("GET", &record, &[("x-api-key", API_KEY)], "").await.text())
+        .expect("a record");
+    assert_eq!((&record["findings"][0]["rule"], &record["cause"]), (&"W311".into(), &"caller_hangup".into()));
+    assert!(node.log().contains("a document has findings") && node.log().contains("W311:1"), "{}", node.log());
 
     // What can't be shown is said.
     let unknown = "00000000-0000-4000-8000-000000000000";

@@ -1,13 +1,15 @@
 //! `GET /api/v1/calls/`: the scope's calls, newest first: on the first page those that are up, then those that ended.
+//! `GET /api/v1/calls/{call_uuid}/`: one of them, with what was found in its documents.
 
 use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
 
 use super::super::{Api, LiveCall, error};
-use super::internal;
+use super::{internal, not_found};
 use crate::model::{CallUuid, Timestamp};
 use crate::store::{CallFilter, CallRecord, Scope};
+use crate::xml::ast::Finding;
 
 /// `number-api.md` §1.
 const LIMIT: u32 = 50;
@@ -35,6 +37,17 @@ struct Shown {
     duration_seconds: Option<u64>,
     bill_seconds: Option<u64>,
     cause: Option<String>,
+}
+
+/// A call with what is only of interest of one.
+#[derive(Serialize)]
+struct Detailed<'a> {
+    #[serde(flatten)]
+    call: Shown,
+    /// What happened and what to do about it; when the call has ended.
+    remarks: &'a [String],
+    /// The linter's findings about the call's documents; when the call has ended.
+    findings: &'a [Finding],
 }
 
 /// A time as `interface.md` §5 has it.
@@ -81,6 +94,30 @@ pub(super) async fn list(api: &Api, scope: &Scope, pairs: &[(String, String)]) -
         ended.last().map_or((i64::MAX, CallUuid(uuid::Uuid::nil())), |c| (c.start.started.micros(), c.start.call));
     items.extend(ended.iter().map(Shown::ended));
     error::body(StatusCode::OK, &Page { items, next: more.then(|| format!("{}.{}", next.0, next.1)) })
+}
+
+/// One call: a live one as far as it is known, an ended one with its record's remarks and findings.
+pub(super) async fn get(api: &Api, scope: &Scope, uuid: &str) -> Response {
+    const NONE: &str = "there is no such call";
+    let Ok(call) = uuid.parse::<CallUuid>() else { return not_found(NONE) };
+    if let Some(live) = api.live.get(scope, call) {
+        let detailed = Detailed { call: Shown::live(&live), remarks: &[], findings: &[] };
+        return error::body(StatusCode::OK, &detailed);
+    }
+    // A call that just ended: its record may still be on its way.
+    api.store.settled().await;
+    match api.store.call(scope, call).await {
+        Ok(Some(record)) => {
+            let (remarks, findings): (&[String], &[Finding]) =
+                record.end.as_ref().map_or((&[], &[]), |end| (&end.remarks, &end.findings));
+            error::body(StatusCode::OK, &Detailed { call: Shown::ended(&record), remarks, findings })
+        }
+        Ok(None) => not_found(NONE),
+        Err(e) => {
+            tracing::warn!(error = %e, "a call could not be read");
+            internal()
+        }
+    }
 }
 
 /// Where the page before ended: its last call's beginning and UUID.

@@ -1,5 +1,5 @@
-//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, the list of calls,
-//! calls' event logs and the reload of the configuration.
+//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, calls, calls' event
+//! logs and the reload of the configuration.
 
 mod calls;
 mod events;
@@ -28,6 +28,8 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
         ["xml", "check"] => wrong_method("POST"),
         ["calls"] if get => calls::list(&shared.api, &member.scope, &pairs).await,
         ["calls"] => wrong_method("GET"),
+        ["calls", uuid] if get => calls::get(&shared.api, &member.scope, uuid).await,
+        ["calls", _] => wrong_method("GET"),
         ["calls", uuid, "events"] if get => events::log(&shared.api, &member.scope, uuid, &pairs).await,
         ["calls", _, "events"] => wrong_method("GET"),
         ["reload"] if post => reload::reload(&shared.api, &member).await,

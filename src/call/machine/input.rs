@@ -168,6 +168,19 @@ pub enum Fetched {
     Ignored,
 }
 
+impl From<crate::xml::Parsed> for Fetched {
+    /// What the validator made of a body.
+    fn from(parsed: crate::xml::Parsed) -> Self {
+        match parsed.document {
+            Some(document) => Self::Document { document },
+            None => {
+                let first = parsed.first_fault.unwrap_or(FirstFault::Other);
+                Self::Refused { refusal: Refusal { findings: parsed.findings, first } }
+            }
+        }
+    }
+}
+
 /// Why a document was refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::super::print::plain;
 use crate::call::waterfall::{Bar, Waterfall, What};
+use crate::xml::ast::Severity;
 
 /// How to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +69,32 @@ pub(super) fn waterfall(fall: &Waterfall, width: usize, paint: Paint) -> String 
     if fall.left_out > 0 {
         let _ = writeln!(text, "\n{} more are not shown", fall.left_out);
     }
+    notes(&mut text, fall, paint);
     text.push('\n');
     text += &verdict(fall, slowest);
     text
+}
+
+/// What the linter found in the call's documents, and the call's remarks.
+fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
+    if !fall.findings.is_empty() {
+        let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "findings in its documents"));
+    }
+    for (at, f) in &fall.findings {
+        let (severity, code) = match f.severity {
+            Severity::Error => ("error", RED),
+            Severity::Warning => ("warning", YELLOW),
+        };
+        let rule = paint.wrap(code, &format!("{severity} {}", plain(&f.rule)));
+        let said = format!("line {}, column {}: {}", f.at.line, f.at.column, plain(&f.message));
+        let _ = writeln!(text, "{:>TIME$}  {rule} at {said}\n{:TIME$}  {}", time(*at), "", plain(&f.hint));
+    }
+    if !fall.remarks.is_empty() {
+        let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "remarks"));
+    }
+    for (at, remark) in &fall.remarks {
+        let _ = writeln!(text, "{:>TIME$}  {}", time(*at), plain(remark));
+    }
 }
 
 fn head(fall: &Waterfall, paint: Paint) -> String {

@@ -54,7 +54,7 @@ pub struct ShowArgs {
     pub call: CallUuid,
     #[command(flatten)]
     pub from: Where,
-    /// One JSON object a line: the call, then each bar
+    /// One JSON object a line: the call, then each bar, each finding and each remark
     #[arg(long)]
     pub json: bool,
 }
@@ -138,6 +138,16 @@ fn objects(fall: &Waterfall) {
     for bar in &fall.bars {
         object(bar, None);
         bar.parts.iter().for_each(|part| object(part, Some(&bar.name)));
+    }
+    for (at_us, finding) in &fall.findings {
+        let (line, column) = (finding.at.line, finding.at.column);
+        print::json(&json!({
+            "event": "finding", "at_us": at_us, "rule": finding.rule, "severity": finding.severity, "line": line,
+            "column": column, "message": finding.message, "hint": finding.hint,
+        }));
+    }
+    for (at_us, text) in &fall.remarks {
+        print::json(&json!({"event": "remark", "at_us": at_us, "text": text}));
     }
 }
 
