@@ -26,7 +26,7 @@ pub enum Severity {
 /// One thing the validator has to say; the rules are `plivo-xml.md` §2.1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// `E101` … `W404`.
+    /// `E101` … `W405`.
     pub rule: String,
     pub severity: Severity,
     #[serde(flatten)]
@@ -174,6 +174,25 @@ impl Speech {
                 SpeechNode::Tag { content, .. } => content.characters(),
             })
             .sum()
+    }
+}
+
+impl Speech {
+    /// The text alone, a pause as ` … `.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        self.text_into(&mut text);
+        text.trim().to_owned()
+    }
+
+    fn text_into(&self, into: &mut String) {
+        for node in &self.0 {
+            match node {
+                SpeechNode::Text(text) => into.push_str(text),
+                SpeechNode::Break { .. } => into.push_str(" … "),
+                SpeechNode::Tag { content, .. } => content.text_into(into),
+            }
+        }
     }
 }
 

@@ -9,7 +9,9 @@
 
 pub mod ast;
 mod attributes;
+mod callers;
 mod decode;
+pub mod explain;
 mod findings;
 mod grammar;
 mod lint;
@@ -22,6 +24,7 @@ mod value;
 pub mod write;
 
 pub use ast::Document;
+pub use callers::own_callers;
 pub use findings::FirstFault;
 pub use place::line_at;
 

@@ -5,7 +5,7 @@ use super::ast::Severity;
 /// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// `E101` … `W404`.
+    /// `E101` … `W405`.
     pub id: &'static str,
     /// What it is about, in one line.
     pub meaning: &'static str,
@@ -68,4 +68,5 @@ rules! {
     W402 "PreAnswer media cannot be heard on WhatsApp"
     W403 "SIP address: reaches only this platform's own endpoints"
     W404 "Message: no SMS"
+    W405 "callerId is no business number with calling enabled"
 }

@@ -1,0 +1,175 @@
+//! `offhook xml check`: the linter of answer documents, for people, for programs (JSON) and for code hosts (SARIF).
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::super::{Exit, config, print};
+use super::draw::told;
+use super::explain;
+use super::sarif::Sarif;
+use super::source::{self, STDIN};
+use crate::xml::{self, Parsed};
+
+/// Options of `offhook xml check`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Files, http(s) URLs, or `-` for standard input
+    #[arg(required_unless_present = "explain", value_name = "FILE|URL|-")]
+    pub sources: Vec<String>,
+    /// Explain a rule, such as E311, with an example of what is wrong and what is right; `all`: each of them
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["sources", "config", "allow_insecure"])]
+    pub explain: Vec<String>,
+    /// How to print findings
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+    /// One JSON object a file: --format json
+    #[arg(long, conflicts_with_all = ["format", "sarif"])]
+    pub json: bool,
+    /// One SARIF 2.1.0 document for all files: --format sarif
+    #[arg(long, conflicts_with_all = ["format", "explain"])]
+    pub sarif: bool,
+    /// Also hold the callerId of each WhatsApp Dial against the business numbers of this configuration (W405)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Whether to ask plain http and private addresses, as [answer].allow_insecure does [default: true, or --config's]
+    #[arg(long, value_name = "BOOL")]
+    pub allow_insecure: Option<bool>,
+}
+
+/// How findings are printed.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people, with the line and a caret
+    Text,
+    /// One object a file
+    Json,
+    /// SARIF 2.1.0, one document
+    Sarif,
+}
+
+impl Args {
+    fn format(&self) -> Format {
+        match (self.json, self.sarif) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Sarif,
+            (false, false) => self.format,
+        }
+    }
+}
+
+/// Lints, or explains.
+pub(super) fn run(args: &Args) -> Exit {
+    if !args.explain.is_empty() {
+        return explain::run(&args.explain, args.format());
+    }
+    if args.sources.iter().filter(|source| *source == STDIN).count() > 1 {
+        return Exit::usage("standard input can be read once: name - once");
+    }
+    let known = match args.config.as_deref().map(config::load).transpose() {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let insecure = args.allow_insecure.or(known.as_ref().map(|c| c.answer.allow_insecure)).unwrap_or(true);
+    let own: Option<BTreeSet<String>> =
+        known.map(|c| c.numbers.iter().filter(|n| n.calling_enabled).map(|n| n.number.as_str().to_owned()).collect());
+    let mut report = Report::new(args.format());
+    for source in &args.sources {
+        let parsed = source::read(source, insecure).map(|mut parsed| {
+            if let Some(own) = &own {
+                xml::own_callers(&mut parsed, own);
+            }
+            parsed
+        });
+        report.add(source, parsed);
+    }
+    report.end()
+}
+
+/// What is printed, and how it all ends.
+struct Report {
+    format: Format,
+    sarif: Sarif,
+    clean: bool,
+    readable: bool,
+}
+
+impl Report {
+    fn new(format: Format) -> Self {
+        Self { format, sarif: Sarif::default(), clean: true, readable: true }
+    }
+
+    fn add(&mut self, source: &str, parsed: Result<Parsed, String>) {
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(why) => {
+                self.readable = false;
+                self.sarif.unreadable(&why);
+                print::error(why);
+                return;
+            }
+        };
+        self.clean &= parsed.findings.is_empty();
+        match self.format {
+            Format::Text => print::text(&told(source, &parsed, print::colour(false))),
+            Format::Json => print::json(&xml::report(source, &parsed)),
+            Format::Sarif => self.sarif.add(source, &parsed),
+        }
+    }
+
+    fn end(self) -> Exit {
+        if self.format == Format::Sarif {
+            print::json(&self.sarif.document());
+        }
+        match (self.readable, self.clean) {
+            (false, _) => Exit::Usage,
+            (true, false) => Exit::Failed,
+            (true, true) => Exit::Done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn checked(arguments: &[&str]) -> Exit {
+        let line = Line::try_parse_from(std::iter::once(&"check").chain(arguments)).expect("arguments");
+        run(&line.args)
+    }
+
+    #[test]
+    fn the_exit_code_is_the_worst_of_all() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/plivo-xml");
+        let [good, warned, gone] =
+            ["ok-01-greeting.xml", "warn-08-empty-response.xml", "no such file"].map(|name| format!("{folder}/{name}"));
+        for format in ["text", "json", "sarif"] {
+            let checked = |sources: &[&str]| checked(&[&["--format", format], sources].concat());
+            assert_eq!(checked(&[&good]), Exit::Done);
+            assert_eq!(checked(&[&good, &warned]), Exit::Failed);
+            assert_eq!(checked(&[&warned, &gone, &good]), Exit::Usage);
+        }
+        assert_eq!(checked(&["-", "-"]), Exit::Usage);
+        assert_eq!(checked(&["--explain", "e311", "--explain", "W402"]), Exit::Done);
+        assert_eq!(checked(&["--explain", "E999"]), Exit::Usage);
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_wrong_usage() {
+        for wrong in [
+            &[][..],
+            &["--json", "--sarif", "a"],
+            &["--explain", "E311", "a.xml"],
+            &["--json", "--format", "text", "a"],
+        ] {
+            assert!(Line::try_parse_from(std::iter::once(&"check").chain(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! `offhook xml`: documents, before a caller meets them.
+//!
+//! Reads, prints and picks the exit code; what is right and wrong is `crate::xml`'s business.
+
+mod check;
+mod draw;
+mod explain;
+mod sarif;
+mod source;
+
+use super::Exit;
+
+/// `offhook xml …`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do with documents.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Lint documents: each finding with line, column, rule and a hint (exit 0 clean, 1 findings, 2 unreadable)
+    Check(check::Args),
+}
+
+/// Runs it.
+pub fn run(args: Args) -> Exit {
+    match args.command {
+        Command::Check(args) => check::run(&args),
+    }
+}

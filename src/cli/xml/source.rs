@@ -1,0 +1,173 @@
+//! Where documents come from: a file, standard input, a URL.
+//!
+//! A URL is asked as a node would ask it, by the same rules (R17). Whether plain http and this machine's own addresses
+//! are open is said by an option: whoever runs the command is no stranger, so they are unless it says otherwise.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::super::runtime;
+use crate::answer::charset;
+use crate::egress::{self, Egress, EgressConfig, EgressError, EgressRequest, Guard, Want};
+use crate::xml::{self, MAX_BODY, Parsed};
+
+/// Standard input, as an argument.
+pub(super) const STDIN: &str = "-";
+
+/// Reads one source and judges it; `Err` says what to do.
+pub(super) fn read(source: &str, allow_insecure: bool) -> Result<Parsed, String> {
+    if !is_url(source) {
+        return bytes(source).map(|body| xml::parse(&body, None));
+    }
+    runtime()?.block_on(fetch(source, allow_insecure)).map_err(|why| {
+        format!(
+            "could not fetch {source}: {why}; see that it answers 200 to a GET, or save the document and name the file \
+             (`offhook xml run` asks as a call does)"
+        )
+    })
+}
+
+/// The bytes of a file or of standard input, one more than a document may have at most.
+pub(super) fn bytes(source: &str) -> Result<Vec<u8>, String> {
+    if source == STDIN {
+        return bounded(std::io::stdin().lock())
+            .map_err(|e| format!("could not read standard input: {e}; pipe a document into it, or name a file"));
+    }
+    std::fs::File::open(Path::new(source))
+        .and_then(bounded)
+        .map_err(|e| format!("could not read {source}: {e}; name a file, an http(s) URL, or - for standard input"))
+}
+
+pub(super) fn is_url(source: &str) -> bool {
+    source
+        .split_once("://")
+        .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http"))
+}
+
+/// One byte more than a document may have is enough to refuse it.
+fn bounded(from: impl std::io::Read) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    from.take(MAX_BODY as u64 + 1).read_to_end(&mut body)?;
+    Ok(body)
+}
+
+/// The way out to customers' URLs.
+pub(super) fn egress(allow_insecure: bool) -> Result<Egress, String> {
+    let config = EgressConfig::new(Guard::new(allow_insecure, Vec::new()));
+    Egress::new(config).map_err(|e| format!("could not set up TLS: {e}"))
+}
+
+async fn fetch(url: &str, allow_insecure: bool) -> Result<Parsed, String> {
+    let egress = egress(allow_insecure)?;
+    let mut url = egress.url(url).map_err(|refusal| format!("could not {refusal}"))?;
+    for _ in 0..=egress::REDIRECTS_MAX {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/xml, text/xml, */*"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(egress::USER_AGENT));
+        let ask = EgressRequest {
+            method: Method::GET,
+            url: &url,
+            headers,
+            body: Bytes::new(),
+            // As long as a call would wait (L22).
+            connect: Duration::from_secs(2),
+            read: Duration::from_secs(10),
+            want: Want::Body { max: MAX_BODY },
+        };
+        let answer = match egress.request(ask).await {
+            Ok(answer) => answer,
+            Err(EgressError::TooLarge { .. }) => return Ok(Parsed::too_large(MAX_BODY)),
+            Err(e) => return Err(format!("could not {e}")),
+        };
+        if let Some(next) = answer.redirect(&url, egress.guard()) {
+            url = next.map_err(|refusal| format!("could not {refusal}"))?;
+            continue;
+        }
+        if !answer.status.is_success() {
+            return Err(format!("the answer was {}", answer.status));
+        }
+        let content_type = answer.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        return Ok(xml::parse(&answer.body, content_type.and_then(charset)));
+    }
+    Err(format!("could not {}", EgressError::Redirects))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn fixture(name: &str) -> String {
+        format!("{}/fixtures/plivo-xml/{name}", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    #[test]
+    fn files_are_read_or_said_why_not() {
+        assert!(read(&fixture("ok-01-greeting.xml"), true).unwrap().ok());
+        assert_eq!(read(&fixture("bad-44-too-large.xml"), true).unwrap().findings[0].rule, "E101");
+        for source in [fixture("no such file"), fixture(""), "ftp://x.example.com/".to_owned()] {
+            let why = read(&source, true).unwrap_err();
+            assert!(why.starts_with("could not read ") && why.contains("; name a file"), "{why}");
+        }
+    }
+
+    /// A server that gives these answers, one a connection.
+    fn serve(answers: Vec<String>) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/answer", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
+                    asked.push(byte[0]);
+                }
+                // The reader may have had enough before the end.
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        url
+    }
+
+    fn answer(status: &str, headers: &str, body: &str) -> String {
+        let length = body.len();
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+    }
+
+    #[test]
+    fn urls_are_asked() {
+        let clean = "<Response><Speak>caf\u{e9}</Speak></Response>";
+        let url = serve(vec![
+            answer("302 Found", "Location: /other\r\n", ""),
+            answer("200 OK", "Content-Type: text/html\r\n", clean),
+            answer("200 OK", "Content-Type: text/xml; charset=ISO-8859-1\r\n", clean),
+            answer("200 OK", "", &" ".repeat(MAX_BODY + 1)),
+            answer("404 Not Found", "", "<Response/>"),
+        ]);
+        assert!(read(&url, true).unwrap().findings.is_empty(), "through a redirect");
+        assert_eq!(read(&url, true).unwrap().findings[0].rule, "E102", "the charset counts");
+        assert_eq!(read(&url, true).unwrap().findings[0].rule, "E101");
+        let why = read(&url, true).unwrap_err();
+        assert!(why.contains("the answer was 404") && why.contains("name the file"), "{why}");
+    }
+
+    #[test]
+    fn a_closed_guard_goes_by_the_rules_of_a_node() {
+        for (url, part) in [
+            ("http://127.0.0.1:9/answer", "https is needed"),
+            ("https://127.0.0.1:9443/answer", "not a public address"),
+            ("https://user@app.example.com/", "user name or password"),
+        ] {
+            let why = read(url, false).unwrap_err();
+            assert!(why.contains(part) && why.contains("name the file"), "{why}");
+        }
+    }
+}
