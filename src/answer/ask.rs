@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::dice::Dice;
 use super::fragment::Settings;
-use super::hops::Hops;
+use super::hops::{Hops, Sent};
 use super::sign::{SigningKeys, sign};
 use super::{params, params::GetUrl};
 use crate::clock::Clock;
@@ -92,6 +92,7 @@ impl Question<'_> {
             if let Ok(value) = HeaderValue::try_from(traceparent(self.trace, span)) {
                 headers.insert(TRACEPARENT, value);
             }
+            self.hops.sent(&Sent { attempt: number, method, url: url.text(), headers: &headers });
             let ask = EgressRequest {
                 method: match method {
                     Method::Get => http::Method::GET,

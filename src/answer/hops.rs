@@ -2,11 +2,14 @@
 //!
 //! Filled in as it goes, so that a question that is broken off tells how far it came.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use http::HeaderMap;
+
 use crate::egress::Stage;
-use crate::model::SpanId;
+use crate::model::{Method, SpanId};
 
 /// One request to one URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +29,33 @@ pub struct Hop {
     pub ended: Option<(Instant, Result<u16, &'static str>)>,
 }
 
+/// A request as it goes out.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'a> {
+    pub attempt: u32,
+    pub method: Method,
+    /// Without the parameters of a GET.
+    pub url: &'a str,
+    /// Signatures among them.
+    pub headers: &'a HeaderMap,
+}
+
+/// Who looks at the requests themselves: a debugger, never a call.
+pub type Watch = Arc<dyn Fn(&Sent<'_>) + Send + Sync>;
+
 /// The requests of one question so far; clones share them. A question makes 36 at most (six attempts, five redirects
 /// each).
-#[derive(Clone, Debug, Default)]
-pub struct Hops(Arc<Mutex<Vec<Hop>>>);
+#[derive(Clone, Default)]
+pub struct Hops {
+    hops: Arc<Mutex<Vec<Hop>>>,
+    watch: Option<Watch>,
+}
+
+impl fmt::Debug for Hops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hops").field(&self.lock()).finish()
+    }
+}
 
 impl Hops {
     /// None yet.
@@ -37,9 +63,20 @@ impl Hops {
         Self::default()
     }
 
+    /// None yet; `watch` sees each before it goes out.
+    pub fn watched(watch: Watch) -> Self {
+        Self { watch: Some(watch), ..Self::default() }
+    }
+
     /// Those so far, in order.
     pub fn so_far(&self) -> Vec<Hop> {
         self.lock().clone()
+    }
+
+    pub(super) fn sent(&self, sent: &Sent<'_>) {
+        if let Some(watch) = &self.watch {
+            watch(sent);
+        }
     }
 
     pub(super) fn begin(&self, attempt: u32, span: SpanId, begun: Instant) {
@@ -65,6 +102,6 @@ impl Hops {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Hop>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,7 +19,7 @@ mod tests;
 pub use dice::Dice;
 pub use fetch::{DocumentBody, FetchJob, Fetcher, Validity, charset};
 pub use fragment::{RetryOn, Settings};
-pub use hops::{Hop, Hops};
+pub use hops::{Hop, Hops, Sent, Watch};
 pub use notify::{AT_ONCE_PER_HOST, Delivery, NoticeJob, NoticeOutcome, Notifier};
 pub use schedule::{GIVE_UP_AFTER, next_pause, retry_after};
 pub use sign::{SigningKeys, sign};

@@ -3,8 +3,8 @@
 //! `shell` carries the machine's outputs out and facts in, `step` tells the machine the time, `registry` knows the
 //! live calls, `log` writes the event log down, `trace` the lines in it that tell where the time went, `waterfall` reads
 //! both, `replay` runs one again. `outbox` delivers the callbacks that the store holds, `farewell` tells Graph of the
-//! calls that it may still hold, `orphan` ends those of a process that died. Media, Graph, fetching and the store are
-//! services below.
+//! calls that it may still hold, `orphan` ends those of a process that died. `walk` runs a machine without a call. Media,
+//! Graph, fetching and the store are services below.
 
 pub mod farewell;
 pub mod live;
@@ -19,6 +19,7 @@ pub mod services;
 mod shell;
 pub mod step;
 pub mod trace;
+pub mod walk;
 pub mod waterfall;
 
 pub use outbox::{Outbox, OutboxLimits};

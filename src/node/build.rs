@@ -213,7 +213,7 @@ fn directory(config: &Config) -> Result<Arc<Directory>, StartError> {
 }
 
 /// The routing tables that a configuration describes.
-pub(super) fn tables(config: &Config) -> (Vec<AccountSpec>, Vec<NumberSpec>) {
+pub fn tables(config: &Config) -> (Vec<AccountSpec>, Vec<NumberSpec>) {
     let accounts = config
         .accounts
         .iter()
@@ -269,7 +269,7 @@ fn library(config: &Config, clock: &Clock, egress: &Egress) -> Result<Library, S
 }
 
 /// What a configuration says of calls.
-pub(super) fn call_settings(config: &Config) -> CallSettings {
+pub fn call_settings(config: &Config) -> CallSettings {
     let limits = MachineLimits {
         accept_wait_ms: config.media.accept_wait_ms,
         max_call_ms: config.limits.max_call_seconds.saturating_mul(1000),

@@ -28,6 +28,7 @@ use crate::media::Media;
 use crate::observe::Health;
 use crate::store::Store;
 
+pub use build::{call_settings, tables};
 pub use drain::until_stopped;
 pub use reload::Loader;
 

@@ -67,6 +67,8 @@ fn exit_codes_and_streams() {
         (&["serve", "--config", "/nowhere/offhook.toml"], 2, "could not read /nowhere/offhook.toml"),
         (&["replay", "/nowhere/events.jsonl"], 2, "/nowhere/events.jsonl"),
         (&["xml", "check", "/nowhere/a.xml"], 2, "/nowhere/a.xml"),
+        (&["xml", "check"], 2, "FILE|URL|-"),
+        (&["xml", "check", "--explain", "E999"], 2, "there is no rule"),
     ];
     for (args, code, part) in wrong {
         let out = run(args);
@@ -88,6 +90,7 @@ fn every_command_is_in_the_manual_and_hidden_ones_are_not() {
         "CALLS SHOW",
         "LOAD",
         "XML CHECK",
+        "XML RUN",
         "REPLAY",
         "CONFIG CHECK",
         "OPENAPI",

@@ -22,3 +22,4 @@ mod speech;
 mod strangers;
 mod support;
 mod trace;
+mod walk;

@@ -208,7 +208,7 @@ impl Script {
                     | FetchFailure::UrlRefused { .. }
                     | FetchFailure::Invalid { .. } => HangupCause::Unreachable(document_kind(kind)),
                 };
-                self.fetch_failed(desk, kind, cause, &failure_text(&failure))
+                self.fetch_failed(desk, kind, cause, &failure.to_string())
             }
         }
     }
@@ -561,16 +561,5 @@ fn refused_cause(first: FirstFault, kind: FetchKind) -> HangupCause {
         FirstFault::ActionMethod => HangupCause::InvalidMethod(DocumentKind::Action),
         FirstFault::RedirectMethod => HangupCause::InvalidMethod(DocumentKind::Redirect),
         FirstFault::Other => HangupCause::InvalidXml(document_kind(kind)),
-    }
-}
-
-fn failure_text(failure: &FetchFailure) -> String {
-    match failure {
-        FetchFailure::Timeout => "no answer in time".to_owned(),
-        FetchFailure::Unreachable { what } => format!("it could not be reached: {}", foreign(what)),
-        FetchFailure::Status { status } => format!("it answered {status}"),
-        FetchFailure::UrlRefused { what } => format!("we do not go there: {}", foreign(what)),
-        FetchFailure::TooLarge => "its answer is larger than a document may be".to_owned(),
-        FetchFailure::Invalid { what } => format!("its answer is unusable: {}", foreign(what)),
     }
 }

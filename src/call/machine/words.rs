@@ -5,12 +5,13 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use super::desk::foreign;
 use super::{
-    CallState, Command, Fetched, GraphOutcome, Input, InstructionOutcome, MediaFact, MediaFault, MediaOrder, Notice,
-    Output, Params, Sound, SoundItem, Summary, Voice,
+    CallState, Command, FetchFailure, Fetched, GraphOutcome, Input, InstructionOutcome, MediaFact, MediaFault,
+    MediaOrder, Notice, Output, Params, Sound, SoundItem, Summary, Voice,
 };
 use crate::model::{Leg, last_four};
-use crate::xml::ast::{Repeat, Speech, SpeechNode};
+use crate::xml::ast::Repeat;
 
 /// Parameters that say the same on every request of a call, or the same as another.
 const CONSTANT: [&str; 17] = [
@@ -84,6 +85,20 @@ impl Display for GraphOutcome {
             Self::ServerError { status } => write!(f, "server_error {status}"),
             Self::Timeout => f.write_str("timeout"),
             Self::Unreachable => f.write_str("unreachable"),
+        }
+    }
+}
+
+/// Reads on after the URL's name: "the answer URL failed: …".
+impl Display for FetchFailure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Unreachable { what } => write!(f, "it could not be reached: {}", foreign(what)),
+            Self::Status { status } => write!(f, "it answered {status}"),
+            Self::UrlRefused { what } => write!(f, "we do not go there: {}", foreign(what)),
+            Self::TooLarge => f.write_str("its answer is larger than a document may be"),
+            Self::Invalid { what } => write!(f, "its answer is unusable: {}", foreign(what)),
         }
     }
 }
@@ -183,9 +198,7 @@ impl Display for Sound {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Speak { speech, .. } => {
-                let mut text = String::new();
-                said(speech, &mut text);
-                let short: String = text.trim().chars().take(TEXT_MAX).collect();
+                let short: String = speech.text().chars().take(TEXT_MAX).collect();
                 write!(f, "{short:?}")
             }
             Self::File { url } => f.write_str(&url.0),
@@ -229,15 +242,5 @@ impl Display for Shown<&Params> {
             if bare.contains([' ', '"']) { write!(f, " {name}={shown}")? } else { write!(f, " {name}={bare}")? }
         }
         Ok(())
-    }
-}
-
-fn said(speech: &Speech, into: &mut String) {
-    for node in &speech.0 {
-        match node {
-            SpeechNode::Text(text) => into.push_str(text),
-            SpeechNode::Break { .. } => into.push_str(" … "),
-            SpeechNode::Tag { content, .. } => said(content, into),
-        }
     }
 }

@@ -141,5 +141,10 @@ async fn handle(State(app): State<Arc<Inner>>, method: Method, uri: Uri, headers
     if let Some(by) = slow {
         tokio::time::sleep(by).await;
     }
-    (StatusCode::from_u16(status).expect("a status"), [("content-type", "application/xml")], answer).into_response()
+    let status = StatusCode::from_u16(status).expect("a status");
+    // A redirect's answer is where it leads.
+    if status.is_redirection() {
+        return (status, [("location", answer)]).into_response();
+    }
+    (status, [("content-type", "application/xml")], answer).into_response()
 }

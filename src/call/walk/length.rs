@@ -1,0 +1,102 @@
+//! How long a prompt is to somebody who reads it: an estimate where only a voice or a file would know. Pure.
+
+use super::event::Heard;
+use crate::call::machine::{Sound, SoundItem};
+use crate::xml::ast::{Repeat, Speech, SpeechNode, Voice};
+
+/// A voice says about 15 characters a second.
+const CHARACTER_MS: u64 = 65;
+/// A file that nobody fetched.
+const FILE_MS: u64 = 5_000;
+/// DTMF: 160 ms on, 80 ms off (`meta-calling.md` §5.4).
+const TONE_MS: u64 = 240;
+
+/// The length of a playlist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Length {
+    /// Up to the first end of what has none.
+    pub(super) once_ms: u64,
+    pub(super) endless: bool,
+}
+
+/// What is heard, and how long it takes. What stands behind something without end is never heard.
+pub(super) fn of(items: &[SoundItem]) -> (Vec<Heard>, Length) {
+    let mut heard = Vec::new();
+    let mut once_ms: u64 = 0;
+    for SoundItem { sound, repeat } in items {
+        let times = match repeat {
+            Repeat::Times(times) => *times,
+            Repeat::Endless => 0,
+        };
+        let (piece, ms) = one(sound, times);
+        heard.push(piece);
+        once_ms = once_ms.saturating_add(ms.saturating_mul(u64::from(times.max(1))));
+        if times == 0 {
+            return (heard, Length { once_ms, endless: true });
+        }
+    }
+    (heard, Length { once_ms, endless: false })
+}
+
+fn one(sound: &Sound, times: u16) -> (Heard, u64) {
+    match sound {
+        Sound::Speak { speech, voice, language } => {
+            let voice = match voice {
+                Voice::Woman => "WOMAN".to_owned(),
+                Voice::Man => "MAN".to_owned(),
+                Voice::Polly(name) => format!("Polly.{name}"),
+            };
+            let heard = Heard::Speak { text: speech.text(), voice, language: language.clone(), times };
+            (heard, spoken_ms(speech))
+        }
+        Sound::File { url } => (Heard::Play { url: url.0.to_string(), times }, FILE_MS),
+        Sound::Silence { ms } => {
+            let ms = u64::from(*ms);
+            (Heard::Silence { ms: ms.saturating_mul(u64::from(times.max(1))) }, ms)
+        }
+        Sound::Tone { ms, .. } => {
+            let ms = u64::from(*ms);
+            (Heard::Tone { ms }, ms)
+        }
+    }
+}
+
+fn spoken_ms(speech: &Speech) -> u64 {
+    speech.0.iter().fold(0, |sum: u64, node| {
+        sum.saturating_add(match node {
+            SpeechNode::Text(text) => u64::try_from(text.chars().count()).unwrap_or(0) * CHARACTER_MS,
+            SpeechNode::Break { millis } => u64::from(*millis),
+            SpeechNode::Tag { content, .. } => spoken_ms(content),
+        })
+    })
+}
+
+/// Digits as `DTMF` sends them: `w` waits 0.5 s, `W` 1 s.
+pub(super) fn of_tones(digits: &str) -> u64 {
+    digits
+        .chars()
+        .map(|c| match c {
+            'w' => 500,
+            'W' => 1_000,
+            _ => TONE_MS,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Length, of, of_tones};
+    use crate::call::machine::{Sound, SoundItem};
+    use crate::xml::ast::{DocUrl, Repeat};
+
+    #[test]
+    fn lengths_add_up() {
+        let silence = |times| SoundItem { sound: Sound::Silence { ms: 1_000 }, repeat: Repeat::Times(times) };
+        let file = |repeat| SoundItem { sound: Sound::File { url: DocUrl("https://a.example/".into()) }, repeat };
+        assert_eq!(of(&[]).1, Length { once_ms: 0, endless: false });
+        assert_eq!(of(&[silence(3), file(Repeat::Times(2))]).1, Length { once_ms: 13_000, endless: false });
+        let (heard, length) = of(&[silence(1), file(Repeat::Endless), silence(9)]);
+        assert_eq!((heard.len(), length), (2, Length { once_ms: 6_000, endless: true }));
+        assert_eq!(of_tones("1w2W#"), 3 * 240 + 500 + 1_000);
+    }
+}

@@ -1,0 +1,434 @@
+//! Walks an application without a call: the real machine, the real requests with real signatures, and a caller who is a
+//! list of keys. For `offhook xml run`, and for whoever else wants to see what an answer URL leads to.
+//!
+//! Nothing is heard and nobody waits: the machine's time is stepped from one fact to the next. Graph says yes, the media
+//! path is up, a prompt is over when its text would have been said (`length`); only requests take the time they take.
+//! What happens is told as [`Event`]s; how it ended, and whether as a call should, is a [`Walked`].
+
+mod event;
+mod length;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub use event::{Event, Heard, Step, Walked};
+
+use super::machine::{
+    CallSetup, CallState, CallTime, CallUrls, GraphAction, GraphOutcome, Input, InstructionOutcome, Machine,
+    MachineLimits, MediaFact, MediaOrder, NoticeKind, Output, PlayId, Summary, Termination,
+};
+use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
+use crate::clock::Clock;
+use crate::model::{AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, PhoneNumberId, Wacid};
+use crate::xml::ast::Severity;
+
+/// From the end of a prompt to the first key, and from key to key: well within every clock of a collection.
+const FIRST_KEY_MS: u64 = 300;
+const NEXT_KEY_MS: u64 = 150;
+/// Findings that are told; further ones are counted.
+const FINDINGS_TOLD: usize = 500;
+
+/// What a walk needs of the world.
+#[derive(Clone)]
+pub struct Walker {
+    pub fetcher: Fetcher,
+    pub notifier: Notifier,
+    pub clock: Clock,
+    pub dice: Dice,
+}
+
+/// Who calls whom, and which application that is.
+#[derive(Clone, Debug)]
+pub struct Calling {
+    /// Digits, both.
+    pub from: String,
+    pub to: String,
+    pub caller_name: String,
+    pub phone_number_id: PhoneNumberId,
+    pub account: AuthId,
+    pub parent_account: AuthId,
+    pub urls: CallUrls,
+    pub limits: MachineLimits,
+}
+
+/// One walk.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub calling: Calling,
+    pub keys: SigningKeys,
+    /// Decoded bytes of a document at most (`[answer].max_body_bytes`).
+    pub max_body: usize,
+    /// The answer document itself; its URL is then not asked for it, nor for callbacks.
+    pub document: Option<Bytes>,
+    pub caller: Caller,
+    /// Whether callbacks go out, or are only shown.
+    pub callbacks: bool,
+    pub bounds: Bounds,
+}
+
+/// What the caller does.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// What is typed into each collection, in their order; none for the further ones.
+    pub keys: VecDeque<Vec<Key>>,
+    /// Hangs up so long after the answer.
+    pub hangs_up_after: Option<Duration>,
+}
+
+/// A key, and how long nothing is pressed before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub after: Duration,
+    pub digit: Digit,
+}
+
+/// What a walk may take at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub documents: u32,
+    /// Of real time, callbacks included.
+    pub time: Duration,
+}
+
+impl Walker {
+    /// Walks; `told` sees each step as it happens.
+    pub async fn walk(&self, job: Job, mut told: impl FnMut(Step) + Send) -> Walked {
+        let begun = self.clock.now();
+        let setup = self.setup(job.calling.clone());
+        let mut walk = Walk {
+            walker: self,
+            setup: setup.clone(),
+            machine: Machine::new(),
+            now: CallTime(0),
+            coming: BTreeMap::new(),
+            order: 0,
+            playing: None,
+            heard_until: CallTime(0),
+            typing: None,
+            begun,
+            told: &mut told,
+            walked: Walked::default(),
+            why_hung_up: "as it was told to",
+            gave_up: false,
+            over: false,
+            job,
+        };
+        walk.run(setup).await;
+        walk.walked.took_ms = event::millis(self.clock.now().saturating_duration_since(begun));
+        walk.walked
+    }
+
+    fn setup(&self, calling: Calling) -> CallSetup {
+        let Calling { from, to, caller_name, phone_number_id, account, parent_account, urls, limits } = calling;
+        let call = CallUuid(self.uuid());
+        CallSetup {
+            call,
+            direction: Direction::Inbound,
+            call_type: CallType::Whatsapp,
+            wacid: Some(Wacid::new(format!("wacid.{}", call.0.simple()))),
+            phone_number_id,
+            from,
+            to,
+            caller_name,
+            cta_payload: None,
+            deeplink_payload: None,
+            account,
+            parent_account,
+            urls,
+            started: self.clock.wall(),
+            limits,
+            headers: Vec::new(),
+        }
+    }
+
+    fn uuid(&self) -> uuid::Uuid {
+        let (high, low) = (self.dice.roll(), self.dice.roll());
+        uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()).into_uuid()
+    }
+}
+
+/// A walk under way.
+struct Walk<'a> {
+    walker: &'a Walker,
+    job: Job,
+    setup: CallSetup,
+    machine: Machine,
+    now: CallTime,
+    /// Facts to come, by their time and the order they were thought of.
+    coming: BTreeMap<(CallTime, u64), Input>,
+    order: u64,
+    playing: Option<PlayId>,
+    /// When the prompt ordered last has been heard once.
+    heard_until: CallTime,
+    /// Keys of the collection that has just begun.
+    typing: Option<Vec<Key>>,
+    begun: Instant,
+    told: &'a mut (dyn FnMut(Step) + Send),
+    walked: Walked,
+    why_hung_up: &'static str,
+    /// A bound was reached.
+    gave_up: bool,
+    over: bool,
+}
+
+impl Walk<'_> {
+    async fn run(&mut self, setup: CallSetup) {
+        self.take(Input::Offered { setup: Box::new(setup) }).await;
+        while !self.over {
+            let fact = self.next_fact();
+            self.tell_of(&fact);
+            self.take(fact).await;
+            self.bound();
+        }
+    }
+
+    /// What the caller does.
+    fn tell_of(&mut self, fact: &Input) {
+        match fact {
+            Input::Digit { digit, .. } => {
+                let key = if self.machine.hides_input() { 'x' } else { digit.as_char() };
+                self.tell(Event::Key { key });
+            }
+            // In `closing` it is Meta's answer to our own end.
+            Input::Terminated { .. } if !self.is_closing() => {
+                self.tell(Event::CallerHangsUp { why: self.why_hung_up });
+            }
+            _ => {}
+        }
+    }
+
+    /// What happens next, its time being now.
+    fn next_fact(&mut self) -> Input {
+        let timer = self.machine.poll_timeout();
+        if let Some((&(at, order), _)) = self.coming.first_key_value()
+            && timer.is_none_or(|timer| at <= timer)
+            && let Some(fact) = self.coming.remove(&(at, order))
+        {
+            self.now = self.now.max(at);
+            return fact;
+        }
+        match timer {
+            // Nothing but the limit of a call's time: music without end. The caller has heard it once.
+            Some(timer) if self.coming.is_empty() && Some(timer) == self.longest() => {
+                self.now = self.now.max(self.heard_until);
+                self.hang_up("nothing follows any more")
+            }
+            Some(timer) => {
+                self.now = self.now.max(timer);
+                Input::Timer
+            }
+            // A machine that waits for nothing is a fault of ours.
+            None => Input::Cut { cause: HangupCause::InternalError },
+        }
+    }
+
+    /// When the call's time would be up.
+    fn longest(&self) -> Option<CallTime> {
+        self.machine.answered().map(|answered| answered.plus(self.setup.limits.max_call_ms))
+    }
+
+    fn hang_up(&mut self, why: &'static str) -> Input {
+        self.why_hung_up = why;
+        terminated()
+    }
+
+    /// The walk has gone on for long enough: the caller hangs up, and it is no good end.
+    fn bound(&mut self) {
+        if self.over || self.gave_up {
+            return;
+        }
+        let Bounds { documents, time } = self.job.bounds;
+        let why = if self.walked.documents > documents && self.is_fetching() {
+            format!("the application went on past {documents} documents: it may go in circles")
+        } else if self.left().is_zero() {
+            format!("the walk took longer than {} s", time.as_secs())
+        } else {
+            return;
+        };
+        self.gave_up = true;
+        self.fault(why);
+        let fact = self.hang_up("the walk's bound");
+        self.coming.clear();
+        self.comes(0, fact);
+    }
+
+    fn is_closing(&self) -> bool {
+        matches!(self.machine.state(), Some(CallState::Closing | CallState::Over))
+    }
+
+    /// Whether a document is on its way.
+    fn is_fetching(&self) -> bool {
+        self.coming.values().any(|fact| matches!(fact, Input::Fetched { .. }))
+    }
+
+    /// Real time that is left.
+    fn left(&self) -> Duration {
+        let taken = self.walker.clock.now().saturating_duration_since(self.begun);
+        self.job.bounds.time.saturating_sub(taken)
+    }
+
+    fn comes(&mut self, in_ms: u64, fact: Input) {
+        self.order += 1;
+        self.coming.insert((self.now.plus(in_ms), self.order), fact);
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.tell_in(0, event);
+    }
+
+    fn tell_in(&mut self, ms: u64, event: Event) {
+        (self.told)(Step { at_ms: self.now.plus(ms).0, event });
+    }
+
+    fn fault(&mut self, what: String) {
+        self.walked.faults.push(what);
+    }
+
+    /// One fact through the machine; what it wishes for is done at once.
+    async fn take(&mut self, fact: Input) {
+        self.machine.handle(self.now, fact);
+        while let Some(wish) = self.machine.poll() {
+            self.carry_out(wish).await;
+        }
+        self.type_keys();
+    }
+
+    async fn carry_out(&mut self, wish: Output) {
+        match wish {
+            Output::Graph { action } => self.graph(action),
+            Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
+                self.fetch(requests::Wanted { fetch, kind, url, method, params, deadline_ms }).await;
+            }
+            Output::CancelFetch { fetch: unwanted } => {
+                self.coming.retain(|_, fact| !matches!(fact, Input::Fetched { fetch, .. } if *fetch == unwanted));
+            }
+            Output::Media { leg: Leg::A, order } => self.media(order),
+            // Nobody else is in this call, and prompts are read, not spoken.
+            Output::Media { leg: Leg::B(_), .. } | Output::Prepare { .. } => {}
+            Output::Notify { notice } => self.callback(notice).await,
+            Output::Instruction { element, line, outcome, note } => {
+                if outcome == InstructionOutcome::Started && matches!(element.as_str(), "GetInput" | "GetDigits") {
+                    self.typing = self.job.caller.keys.pop_front();
+                }
+                self.tell(Event::Instruction { element, line, outcome, note });
+            }
+            Output::State { state } => self.state(state),
+            Output::Remark { text } => self.tell(Event::Remark { text }),
+            Output::Findings { findings } => {
+                for finding in findings {
+                    match finding.severity {
+                        Severity::Error => self.walked.errors += 1,
+                        Severity::Warning => self.walked.warnings += 1,
+                    }
+                    if self.walked.errors + self.walked.warnings <= FINDINGS_TOLD {
+                        self.tell(Event::Finding { finding });
+                    }
+                }
+            }
+            Output::Concluded { summary } => self.conclude(*summary).await,
+            Output::Over => self.over = true,
+        }
+    }
+
+    fn graph(&mut self, action: GraphAction) {
+        self.comes(0, Input::Graph { action, outcome: GraphOutcome::Done });
+        if action == GraphAction::Terminate {
+            // Meta's webhook follows.
+            self.comes(0, terminated());
+        }
+    }
+
+    fn media(&mut self, order: MediaOrder) {
+        let leg = Leg::A;
+        match order {
+            MediaOrder::Begin => self.comes(0, Input::Media { leg, what: MediaFact::Connected }),
+            MediaOrder::Open | MediaOrder::Listen { .. } => {}
+            MediaOrder::Play { play, items } => {
+                self.stop_playing();
+                let (heard, length) = length::of(&items);
+                self.playing = Some(play);
+                self.heard_until = self.now.plus(length.once_ms);
+                self.tell(Event::Prompt { heard, ms: length.once_ms, endless: length.endless });
+                self.comes(0, Input::PlayStarted { leg, play });
+                if !length.endless {
+                    self.comes(length.once_ms, Input::Played { leg, play });
+                }
+            }
+            MediaOrder::Stop { play } => {
+                if self.playing == Some(play) {
+                    self.stop_playing();
+                }
+            }
+            MediaOrder::SendDigits { play, digits } => {
+                let ms = length::of_tones(&digits);
+                self.tell(Event::Tones { digits, ms });
+                self.comes(ms, Input::DigitsSent { leg, play });
+            }
+            MediaOrder::Close => self.stop_playing(),
+        }
+    }
+
+    /// What plays no more says nothing about its end.
+    fn stop_playing(&mut self) {
+        if let Some(stopped) = self.playing.take() {
+            self.coming.retain(|_, fact| match fact {
+                Input::Played { play, .. } | Input::PlayStarted { play, .. } => *play != stopped,
+                _ => true,
+            });
+        }
+    }
+
+    /// The caller lets the prompt end (one without end is heard once) and types.
+    fn type_keys(&mut self) {
+        let Some(keys) = self.typing.take() else { return };
+        let mut at = self.heard_until.0.saturating_sub(self.now.0) + FIRST_KEY_MS;
+        for Key { after, digit } in keys {
+            at += event::millis(after);
+            self.comes(at, Input::Digit { leg: Leg::A, digit });
+            at += NEXT_KEY_MS;
+        }
+    }
+
+    fn state(&mut self, state: CallState) {
+        if state == CallState::Live {
+            self.tell(Event::Answered);
+            if let Some(after) = self.job.caller.hangs_up_after {
+                self.comes(event::millis(after), terminated());
+            }
+        }
+    }
+
+    async fn conclude(&mut self, summary: Summary) {
+        let wire = summary.cause.wire(summary.direction);
+        self.coming.retain(|_, fact| !matches!(fact, Input::Digit { .. }));
+        self.tell(Event::Hangup {
+            cause: summary.cause.as_str(),
+            code: wire.code,
+            name: wire.name,
+            source: wire.source.as_str(),
+            answered: summary.answered.is_some(),
+            duration_s: summary.duration_secs,
+        });
+        if !event::is_good_end(summary.cause) {
+            self.fault(format!("the call ended with {} {} ({})", wire.code, wire.name, summary.cause.as_str()));
+        }
+        self.walked.cause = Some(summary.cause);
+        self.callback(summary.hangup).await;
+    }
+
+    /// Whether the callback has nowhere to go: the answer document was a file.
+    fn is_nowhere(&self, notice: &super::machine::Notice) -> bool {
+        self.job.document.is_some() && notice.kind == NoticeKind::Hangup && notice.url == self.job.calling.urls.answer
+    }
+}
+
+/// Meta's webhook of a call's end.
+fn terminated() -> Input {
+    let status = Some("completed".to_owned());
+    Input::Terminated { termination: Termination { status, ..Termination::default() } }
+}

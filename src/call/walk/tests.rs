@@ -1,0 +1,159 @@
+//! Walks of documents that ask for nothing; those over HTTP are in `tests/outside/walk.rs`.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{Bounds, Caller, Calling, Event, Heard, Job, Key, Step, Walked, Walker};
+use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
+use crate::call::machine::{CallUrls, InstructionOutcome, MachineLimits};
+use crate::clock::Clock;
+use crate::config::Secret;
+use crate::egress::testing::{egress, open_guard};
+use crate::model::{AuthId, Digit, HangupCause, Method, PhoneNumberId};
+use crate::xml::ast::DocUrl;
+
+fn keys(text: &str) -> Vec<Key> {
+    text.chars().map(|c| Key { after: Duration::ZERO, digit: Digit::try_from(c).expect("a key") }).collect()
+}
+
+fn job(document: &str, caller: Caller) -> Job {
+    let answer = DocUrl("file:///menu.xml".into());
+    let account = AuthId::from("MAXXXXXXXXXXXXXXXXXX");
+    Job {
+        calling: Calling {
+            from: "919812345678".to_owned(),
+            to: "918035737458".to_owned(),
+            caller_name: String::new(),
+            phone_number_id: PhoneNumberId::from("106540352242922"),
+            account: account.clone(),
+            parent_account: account,
+            urls: CallUrls {
+                hangup: (answer.clone(), Method::Post),
+                answer,
+                answer_method: Method::Post,
+                fallback: None,
+            },
+            limits: MachineLimits::default(),
+        },
+        keys: SigningKeys::of_main([Secret::new("token")]),
+        max_body: 102_400,
+        document: Some(document.to_owned().into()),
+        caller,
+        callbacks: true,
+        bounds: Bounds { documents: 10, time: Duration::from_secs(20) },
+    }
+}
+
+async fn walked(inner: &str, caller: Caller) -> (Vec<Step>, Walked) {
+    let egress = egress(open_guard(), Vec::new());
+    let (clock, dice) = (Clock::real(), Dice::system());
+    let walker = Walker {
+        fetcher: Fetcher::new(egress.clone(), clock.clone(), dice.clone()),
+        notifier: Notifier::new(egress, clock.clone(), dice.clone(), AT_ONCE_PER_HOST),
+        clock,
+        dice,
+    };
+    let mut steps = Vec::new();
+    let document = format!("<Response>\n{inner}\n</Response>");
+    let walked = walker.walk(job(&document, caller), |step| steps.push(step)).await;
+    (steps, walked)
+}
+
+fn typing(entries: &[&str]) -> Caller {
+    Caller { keys: entries.iter().map(|entry| keys(entry)).collect::<VecDeque<_>>(), hangs_up_after: None }
+}
+
+/// The keys as they are shown, with their times.
+fn pressed(steps: &[Step]) -> Vec<(u64, char)> {
+    steps.iter().filter_map(|s| if let Event::Key { key } = s.event { Some((s.at_ms, key)) } else { None }).collect()
+}
+
+#[tokio::test]
+async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
+    let (steps, walked) = walked("<Speak loop=\"2\">Ten chars.</Speak><Wait length=\"3\"/>", Caller::default()).await;
+    assert_eq!((walked.cause, walked.ok(true)), (Some(HangupCause::EndOfInstructions), true), "{:?}", walked.faults);
+    assert_eq!((walked.documents, walked.errors, walked.warnings), (1, 0, 0));
+    let prompts: Vec<_> = steps
+        .iter()
+        .filter_map(|s| match &s.event {
+            Event::Prompt { heard, ms, endless } => Some((s.at_ms, heard.clone(), *ms, *endless)),
+            _ => None,
+        })
+        .collect();
+    let said = Heard::Speak { text: "Ten chars.".to_owned(), voice: "WOMAN".to_owned(), language: None, times: 2 };
+    assert_eq!(prompts, [(0, vec![said], 1_300, false)]);
+    let ends: Vec<_> = steps
+        .iter()
+        .filter_map(|s| match &s.event {
+            Event::Instruction { element, line, outcome: InstructionOutcome::Done, .. } => {
+                Some((s.at_ms, element.as_str(), *line))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends, [(1_300, "Speak", 2), (4_300, "Wait", 2)]);
+    // Each step is one JSON object with its time and name.
+    for step in &steps {
+        let json = serde_json::to_value(step).expect("JSON");
+        assert!(json["at_ms"].is_u64() && json["event"].is_string(), "{json}");
+    }
+    let callback = steps.iter().find_map(|s| match &s.event {
+        Event::Callback { sent, params, .. } => Some((*sent, params["HangupCauseCode"].reveal().to_owned())),
+        _ => None,
+    });
+    assert_eq!(callback, Some((false, "4010".to_owned())), "a file takes none");
+}
+
+#[tokio::test]
+async fn music_without_end_is_heard_once_unless_something_ends_it() {
+    let music = "<Play loop=\"0\">https://app.example.com/a.mp3</Play>";
+    let (steps, alone) = walked(music, Caller::default()).await;
+    assert_eq!((alone.cause, alone.ok(true)), (Some(HangupCause::CallerHangup), true));
+    assert_eq!(steps.iter().map(|s| s.at_ms).max(), Some(5_000));
+    let (_, scheduled) = walked(&format!("<Hangup schedule=\"60\"/>{music}"), Caller::default()).await;
+    assert_eq!((scheduled.cause, scheduled.ok(true)), (Some(HangupCause::ScheduledHangup), true));
+    let impatient = Caller { hangs_up_after: Some(Duration::from_secs(2)), ..Caller::default() };
+    let (steps, impatient) = walked(music, impatient).await;
+    assert_eq!(impatient.cause, Some(HangupCause::CallerHangup));
+    assert_eq!(steps.iter().map(|s| s.at_ms).max(), Some(2_000));
+}
+
+#[tokio::test]
+async fn each_collection_takes_its_keys_when_its_prompt_is_over() {
+    let inner = "<GetDigits numDigits=\"2\"><Speak>Ten chars.</Speak></GetDigits>\n\
+                 <GetDigits timeout=\"4\"/>\n\
+                 <GetDigits numDigits=\"1\" log=\"false\"/>";
+    let (steps, walked) = walked(inner, typing(&["12", "", "7"])).await;
+    assert!(walked.ok(true), "{:?}", walked.faults);
+    // 650 ms of prompt, 300 ms to think; the second collection waits for 4 s in vain.
+    assert_eq!(pressed(&steps), [(950, '1'), (1_100, '2'), (5_400, 'x')]);
+    let notes: Vec<_> = steps
+        .iter()
+        .filter_map(|s| match &s.event {
+            Event::Instruction { outcome: InstructionOutcome::Done, line, note, .. } => Some((*line, note.as_str())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(notes, [(2, "input"), (3, "no input"), (4, "input")]);
+}
+
+#[tokio::test]
+async fn a_document_that_is_refused_is_a_fault_with_its_line() {
+    let (steps, walked) = walked("<Speak>Hi</Speak>\n<Play/>\n<Bogus/>", Caller::default()).await;
+    assert!(!walked.ok(false));
+    assert_eq!(walked.errors, 2);
+    let faults = ["the answer document is refused: E205 at line 3, Play is empty", "the call ended with 8011"];
+    for (fault, part) in walked.faults.iter().zip(faults) {
+        assert!(fault.starts_with(part), "{fault}");
+    }
+    assert!(
+        !steps.iter().any(|s| matches!(s.event, Event::Instruction { .. } | Event::Answered)),
+        "nothing of it runs"
+    );
+    let (_, warned) = walked_with_a_warning().await;
+    assert_eq!((warned.ok(false), warned.ok(true)), (true, false), "{:?}", warned.faults);
+}
+
+async fn walked_with_a_warning() -> (Vec<Step>, Walked) {
+    walked("<Speak bogus=\"1\">Hi</Speak>", Caller::default()).await
+}

@@ -1,0 +1,274 @@
+//! `offhook xml run`: walks an application without a call, for a developer to see and for a customer's CI to judge.
+//!
+//! The walk itself is `call::walk`'s; here stand the options, where the account and its tokens come from, and the exit
+//! code. `walked` prints.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::{Exit, config, run_async};
+use super::source;
+use super::walked::Printer;
+use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
+use crate::call::CallSettings;
+use crate::call::machine::{CallUrls, MachineLimits};
+use crate::call::walk::{Bounds, Caller, Calling, Job, Key, Walker};
+use crate::clock::Clock;
+use crate::config::{Config, Secret};
+use crate::model::{AuthId, Method, PhoneNumberId, digits_of};
+use crate::node;
+use crate::sim::caller::{KeyStep, parse_keys};
+use crate::sim::world;
+use crate::xml::MAX_BODY;
+use crate::xml::ast::DocUrl;
+
+/// Options of `offhook xml run`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// The answer URL; or a file, or `-` for standard input, with the answer document
+    #[arg(value_name = "URL|FILE|-")]
+    pub source: String,
+    /// The calling user's WhatsApp number
+    #[arg(long, value_name = "WA_ID", default_value = world::USER)]
+    pub from: String,
+    /// The business number that is called [default: the demo's, or the first of --config with calling enabled]
+    #[arg(long, value_name = "NUMBER")]
+    pub to: Option<String>,
+    /// The user's profile name
+    #[arg(long, value_name = "NAME", default_value = world::USER_NAME)]
+    pub name: String,
+    /// What is typed into each GetInput and GetDigits in turn, separated by commas: `1,,42#` types 1, then nothing, then
+    /// 42#; `w` waits 0.5 s, `W` 1 s
+    #[arg(long, value_name = "KEYS,…", default_value = "")]
+    pub digits: String,
+    /// The caller hangs up so long after the answer [default: never, but where nothing follows any more]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub hangup_after: Option<u32>,
+    /// How the answer URL is asked [default: POST, or the number's in --config]
+    #[arg(long, value_name = "METHOD", value_parser = method)]
+    pub method: Option<Method>,
+    /// The fallback URL, asked by POST [default: the number's in --config, or none]
+    #[arg(long, value_name = "URL", value_parser = super::super::http_url)]
+    pub fallback_url: Option<url::Url>,
+    /// The hangup URL, asked by POST [default: the number's in --config, or the answer URL]
+    #[arg(long, value_name = "URL", value_parser = super::super::http_url)]
+    pub hangup_url: Option<url::Url>,
+    /// Show callbacks, don't send them
+    #[arg(long)]
+    pub no_callbacks: bool,
+    /// Warnings of the linter are failures
+    #[arg(long)]
+    pub strict: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Take the number's account, tokens, URLs and the answer settings from this configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The account that requests name; --config names its own [default: that of `offhook dev`]
+    #[arg(long, value_name = "AUTH_ID", env = "OFFHOOK_AUTH_ID")]
+    pub auth_id: Option<String>,
+    /// Signs requests; --config has its own [default: that of `offhook dev`]
+    #[arg(long, value_name = "TOKEN", env = "OFFHOOK_AUTH_TOKEN", hide_env_values = true)]
+    pub auth_token: Option<Secret>,
+    /// Whether to ask plain http and private addresses, as [answer].allow_insecure does [default: true, or --config's]
+    #[arg(long, value_name = "BOOL")]
+    pub allow_insecure: Option<bool>,
+    /// Documents at most; an application that goes on past them has failed
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    pub max_documents: u32,
+    /// Real time at most, callbacks included
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub max_seconds: u32,
+}
+
+/// Walks: 0 it went as a call should, 1 the application failed, 2 wrong usage.
+pub(super) fn run(args: Args) -> Exit {
+    let (job, insecure) = match prepare(&args) {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit,
+    };
+    let egress = match source::egress(insecure) {
+        Ok(egress) => egress,
+        Err(why) => return Exit::failed(why),
+    };
+    let (clock, dice) = (Clock::real(), Dice::system());
+    let walker = Walker {
+        fetcher: Fetcher::new(egress.clone(), clock.clone(), dice.clone()),
+        notifier: Notifier::new(egress, clock.clone(), dice.clone(), AT_ONCE_PER_HOST),
+        clock,
+        dice,
+    };
+    let (json, strict) = (args.json, args.strict);
+    run_async(async move {
+        let mut printer = Printer::new(json);
+        let walked = walker.walk(job, |step| printer.step(&step)).await;
+        printer.end(&walked, strict);
+        if walked.ok(strict) { Exit::Done } else { Exit::Failed }
+    })
+}
+
+/// The walk that the options ask for, and whether private addresses are open.
+fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
+    let account = match &args.config {
+        Some(file) => Side::of_config(&config::load(file)?, args.to.as_deref())?,
+        None => Side::of_options(args)?,
+    };
+    let from = number("--from", &args.from)?;
+    let (answer, document) = if source::is_url(&args.source) {
+        (DocUrl(args.source.as_str().into()), None)
+    } else {
+        let bytes = source::bytes(&args.source).map_err(Exit::usage)?;
+        (DocUrl(format!("file:{}", args.source).into()), Some(bytes.into()))
+    };
+    let posted = |url: &url::Url| (DocUrl(url.as_str().into()), Method::Post);
+    let method = args.method.unwrap_or(account.method);
+    let hangup = args.hangup_url.as_ref().map(posted).or(account.hangup).unwrap_or_else(|| (answer.clone(), method));
+    let fallback = args.fallback_url.as_ref().map(posted).or(account.fallback);
+    let keys = typed(&args.digits).map_err(|e| Exit::usage(format_args!("--digits {}: {e}", args.digits)))?;
+    let job = Job {
+        calling: Calling {
+            from,
+            to: account.number,
+            caller_name: args.name.clone(),
+            phone_number_id: account.phone_number_id,
+            account: account.auth_id,
+            parent_account: account.parent,
+            urls: CallUrls { answer, answer_method: method, fallback, hangup },
+            limits: account.settings.limits,
+        },
+        keys: account.keys,
+        max_body: account.settings.max_body,
+        document,
+        caller: Caller { keys, hangs_up_after: args.hangup_after.map(|s| Duration::from_secs(s.into())) },
+        callbacks: !args.no_callbacks,
+        bounds: Bounds { documents: args.max_documents, time: Duration::from_secs(args.max_seconds.into()) },
+    };
+    Ok((job, args.allow_insecure.unwrap_or(account.insecure)))
+}
+
+/// The business's side of the call.
+struct Side {
+    number: String,
+    phone_number_id: PhoneNumberId,
+    auth_id: AuthId,
+    parent: AuthId,
+    keys: SigningKeys,
+    settings: CallSettings,
+    insecure: bool,
+    method: Method,
+    fallback: Option<(DocUrl, Method)>,
+    hangup: Option<(DocUrl, Method)>,
+}
+
+impl Side {
+    /// As `offhook dev` has it, but for what the options say.
+    fn of_options(args: &Args) -> Result<Self, Exit> {
+        let auth_id = AuthId::from(args.auth_id.as_deref().unwrap_or(world::ACCOUNT));
+        let token = args.auth_token.clone().unwrap_or_else(|| Secret::new(world::AUTH_TOKEN));
+        Ok(Self {
+            number: number("--to", args.to.as_deref().unwrap_or(world::NUMBER))?,
+            phone_number_id: PhoneNumberId::from(world::PHONE_NUMBER_ID),
+            parent: auth_id.clone(),
+            auth_id,
+            keys: SigningKeys::of_main([token]),
+            settings: CallSettings { limits: MachineLimits::default(), max_body: MAX_BODY },
+            insecure: true,
+            method: Method::Post,
+            fallback: None,
+            hangup: None,
+        })
+    }
+
+    /// As a node with this configuration has it.
+    fn of_config(config: &Config, to: Option<&str>) -> Result<Self, Exit> {
+        let (accounts, numbers) = node::tables(config);
+        let wanted = to.map(|to| number("--to", to)).transpose()?;
+        let found = numbers.into_iter().find(|n| match &wanted {
+            Some(wanted) => n.number.as_str() == wanted,
+            None => n.calling_enabled,
+        });
+        let Some(spec) = found else {
+            return Err(match wanted {
+                Some(wanted) => Exit::usage(format_args!("--to {wanted}: the configuration has no such number")),
+                None => Exit::usage("the configuration has no number with calling enabled: name one with --to"),
+            });
+        };
+        // The configuration's reader has seen that accounts and their parents are there.
+        let account = |id: &AuthId| accounts.iter().find(|a| a.auth_id == *id);
+        let Some(own) = account(&spec.account) else {
+            return Err(Exit::usage(format_args!("the configuration has no account {}", spec.account.as_str())));
+        };
+        let main = own.parent.as_ref().and_then(account).unwrap_or(own);
+        Ok(Self {
+            number: spec.number.as_str().to_owned(),
+            phone_number_id: spec.phone_number_id,
+            auth_id: own.auth_id.clone(),
+            parent: main.auth_id.clone(),
+            keys: SigningKeys::new(own.tokens.clone(), main.tokens.clone()),
+            settings: node::call_settings(config),
+            insecure: config.answer.allow_insecure,
+            method: spec.answer.map_or(Method::Post, |(_, method)| method),
+            fallback: spec.fallback,
+            hangup: spec.hangup,
+        })
+    }
+}
+
+fn number(option: &str, text: &str) -> Result<String, Exit> {
+    let digits = digits_of(text);
+    if digits.is_empty() {
+        return Err(Exit::usage(format_args!("{option} needs a phone number: digits, with or without a plus")));
+    }
+    Ok(digits)
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    [Method::Get, Method::Post]
+        .into_iter()
+        .find(|method| method.as_str().eq_ignore_ascii_case(text))
+        .ok_or_else(|| "a URL is asked with GET or POST".to_owned())
+}
+
+/// `--digits`: an entry a collection, each a row of keys with their pauses.
+fn typed(digits: &str) -> Result<VecDeque<Vec<Key>>, String> {
+    if digits.is_empty() {
+        return Ok(VecDeque::new());
+    }
+    digits.split(',').map(|entry| entry_of(entry.trim())).collect()
+}
+
+fn entry_of(entry: &str) -> Result<Vec<Key>, String> {
+    let mut keys = Vec::new();
+    let mut after = Duration::ZERO;
+    for step in parse_keys(entry)? {
+        match step {
+            KeyStep::Pause(pause) => after += pause,
+            KeyStep::Press(digit) => keys.push(Key { after: std::mem::take(&mut after), digit }),
+        }
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::typed;
+
+    #[test]
+    fn entries_of_digits() {
+        let rows = |text: &str| {
+            let typed = typed(text).expect("digits");
+            typed.iter().map(|keys| keys.iter().map(|k| k.digit.as_char()).collect::<String>()).collect::<Vec<_>>()
+        };
+        assert!(rows("").is_empty());
+        assert_eq!(rows("1"), ["1"]);
+        assert_eq!(rows("1,,42#, *"), ["1", "", "42#", "*"]);
+        assert_eq!(rows(","), ["", ""]);
+        let pauses: Vec<_> = typed("1wW2").expect("digits")[0].iter().map(|k| k.after).collect();
+        assert_eq!(pauses, [Duration::ZERO, Duration::from_millis(1_500)]);
+        assert!(typed("1,x").is_err_and(|e| e.contains("'x'")));
+    }
+}
