@@ -195,14 +195,17 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
         let events = format!("{}/api/v1/calls/{uuid}/events", dev.node_url);
         let log = http::send("GET", &events, &[("x-api-key", &dev.api_key)], "").await.text();
         let (began, ended) = (wait(&log, "started"), wait(&log, "done"));
-        assert!((2_000..2_250).contains(&(ended - began)), "hours {hours}: {began} to {ended} ms\n{log}");
+        // A timer on the wall would be hours off; the rest is what a busy machine may take to wake up.
+        assert!((2_000..20_000).contains(&(ended - began)), "hours {hours}: {began} to {ended} ms\n{log}");
         let seconds: u64 = hangup.param("Duration").parse().expect("seconds");
-        assert!((2..=5).contains(&seconds), "hours {hours}: {seconds} s");
+        assert!((2..=60).contains(&seconds), "hours {hours}: {seconds} s");
         // From the answer to the end as the monotonic clock has it, whatever the wall says.
         let record = record(&dev, uuid).await;
-        let at = |name: &str| record[name].as_str().expect("a time").replace(' ', "T");
-        assert!(at("answer_time") <= at("end_time"), "{record}");
-        assert_eq!(at("answer_time")[..13], at("end_time")[..13], "the same hour: {record}");
+        let at = |name: &str| {
+            let time = record[name].as_str().expect("a time").replace(' ', "T");
+            time.parse::<jiff::Timestamp>().expect("RFC 3339").as_second()
+        };
+        assert!((0..=60).contains(&(at("end_time") - at("answer_time"))), "hours {hours}: {record}");
     }
     dev.stop().await;
 }
