@@ -8,12 +8,41 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::model::Timestamp;
+
 /// An answer in our own shape: `{"error":{"code","message","field","requestId","meta"}}`.
 pub fn json(status: StatusCode, code: &str, message: &str, field: Option<&str>) -> Response {
     let request_id = Uuid::new_v4();
     tracing::debug!(%request_id, status = status.as_u16(), code, "an API request was answered with an error");
-    let error = OurError { code, message, field, request_id, meta: None };
+    let error = OurError { code, message, field, request_id, meta: None, next_request_at: None };
     body(status, &OurBody { error })
+}
+
+/// What Meta said, where it was Meta who refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct MetaWord {
+    pub(super) code: i64,
+    pub(super) message: String,
+}
+
+/// An error with more to it than its word and sentence.
+pub(super) struct Trouble {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) meta: Option<MetaWord>,
+    /// When the next permission request is allowed; the inner none: it is not known, or never.
+    pub(super) next_request: Option<Option<Timestamp>>,
+}
+
+/// [`json`] with all of it.
+pub(super) fn trouble(trouble: &Trouble) -> Response {
+    let request_id = Uuid::new_v4();
+    let Trouble { status, code, message, meta, next_request } = trouble;
+    tracing::debug!(%request_id, status = status.as_u16(), code, "an API request was answered with an error");
+    let next_request_at = next_request.map(|at| at.map(Timestamp::rfc3339));
+    let error = OurError { code, message, field: None, request_id, meta: meta.as_ref(), next_request_at };
+    body(*status, &OurBody { error })
 }
 
 /// An answer in Plivo's shape: `{"api_id","error"}`.
@@ -74,7 +103,9 @@ struct OurError<'a> {
     field: Option<&'a str>,
     request_id: Uuid,
     /// Meta's own code and text, where it was Meta who refused.
-    meta: Option<()>,
+    meta: Option<&'a MetaWord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_request_at: Option<Option<String>>,
 }
 
 #[derive(Serialize)]

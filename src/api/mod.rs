@@ -26,6 +26,8 @@ use http::StatusCode;
 pub use live::{LiveCall, LiveCalls, LiveStatus};
 pub use operator::{Finding, Operator, Reload, Reloaded};
 
+use crate::admission::Gate;
+use crate::call::PermissionDesk;
 use crate::store::Store;
 use auth::{Accounts, Guard};
 
@@ -35,12 +37,15 @@ pub struct Api {
     pub store: Store,
     pub live: Arc<dyn LiveCalls>,
     pub operator: Arc<dyn Operator>,
+    pub gate: Arc<Gate>,
+    pub permissions: PermissionDesk,
 }
 
 /// What each handler gets.
 struct Shared {
     api: Api,
     guard: Guard,
+    once: number::Once,
 }
 
 /// The APIs' paths (`/v1`, `/api/v1`), and 404 in our shape for every path that nobody else has.
@@ -49,7 +54,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/{*path}", any(plivo::handle))
         .route("/api/v1/{*path}", any(number::handle))
         .fallback(async || error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None))
-        .with_state(Arc::new(Shared { api, guard: Guard::default() }))
+        .with_state(Arc::new(Shared { api, guard: Guard::default(), once: number::Once::default() }))
 }
 
 type App = State<Arc<Shared>>;

@@ -15,11 +15,20 @@ use super::auth::Accounts;
 use super::server::tests::exchange;
 use super::server::{HttpLimits, Public, bind, serve};
 use super::{Api, Finding, LiveCall, LiveCalls, LiveStatus, Operator, Reload, Reloaded, router};
+use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
+use crate::admission::{AccountSpec, Directory, Gate, NumberSpec};
+use crate::call::PermissionDesk;
 use crate::clock::Clock;
 use crate::config::{Account, ApiKey, Role, Secret};
-use crate::model::{CallType, CallUuid, Direction, HangupCause, Timestamp};
+use crate::egress::testing::{Reply, Server};
+use crate::meta::{Graph, GraphConfig, Policy};
+use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, Timestamp};
 use crate::observe::Health;
 use crate::store::{CallEnd, CallStart, Scope, Store};
+
+mod permissions;
+
+use permissions::{directory, graph_answers};
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
 const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
@@ -106,6 +115,9 @@ struct Running {
     calls: Arc<Calls>,
     store: Store,
     cancel: CancellationToken,
+    clock: Clock,
+    graph: Server,
+    consents: Arc<Consents>,
     _folder: tempfile::TempDir,
 }
 
@@ -154,17 +166,34 @@ async fn run() -> Running {
         parent: parent.map(Into::into),
     };
     let accounts = Accounts::new(&[account(MAIN, None), account(SUB, Some(MAIN)), account(OTHER, None)]);
+    let clock = Clock::stepped(at(0));
+    let graph = Server::start(graph_answers).await;
+    let gate = Arc::new(Gate::new(directory(), clock.now()));
+    let config = GraphConfig {
+        policy: Policy { answering: Vec::new(), ..Policy::default() },
+        ..GraphConfig::new(graph.url(""), Secret::new("t"))
+    };
+    let desk = Arc::new(Graph::new(config, clock.clone()).unwrap());
+    let consents = Arc::new(Consents::load(store.clone()).await.unwrap());
+    let permissions = PermissionDesk::new(desk, consents.clone(), clock.clone());
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let public = Public {
         webhook: Arc::new(|_| Box::pin(async { http::Response::new(axum::body::Body::empty()) })),
-        router: router(Api { accounts, store: store.clone(), live: calls.clone(), operator: calls.clone() }),
+        router: router(Api {
+            accounts,
+            store: store.clone(),
+            live: calls.clone(),
+            operator: calls.clone(),
+            gate,
+            permissions,
+        }),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         limits: HttpLimits::default(),
         clock: Clock::real(),
     };
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, public, cancel.clone()));
-    Running { at: address, calls, store, cancel, _folder: folder }
+    Running { at: address, calls, store, cancel, clock, graph, consents, _folder: folder }
 }
 
 struct Answer {

@@ -3,9 +3,10 @@
 //! `shell` carries the machine's outputs out and facts in, `step` tells the machine the time, `registry` knows the
 //! live calls, `log` writes the event log down, `trace` the lines in it that tell where the time went, `waterfall` reads
 //! both, `replay` runs one again. `outbox` delivers the callbacks that the store holds, `farewell` tells Graph of the
-//! calls that it may still hold, `orphan` ends those of a process that died. `walk` runs a machine without a call. Media,
-//! Graph, fetching and the store are services below.
+//! calls that it may still hold, `orphan` ends those of a process that died, `consent` keeps what users allow in step with
+//! Meta. `walk` runs a machine without a call. Media, Graph, fetching and the store are services below.
 
+pub mod consent;
 pub mod farewell;
 pub mod live;
 pub mod log;
@@ -22,6 +23,7 @@ pub mod trace;
 pub mod walk;
 pub mod waterfall;
 
+pub use consent::PermissionDesk;
 pub use outbox::{Outbox, OutboxLimits};
 pub use registry::{LiveCall, Registry};
 pub use services::{CallSettings, Services};

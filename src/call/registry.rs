@@ -18,6 +18,7 @@ use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAct
 use super::services::Services;
 use super::shell::{self, Begin, Mailbox};
 use super::trace::Journal;
+use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, NumberEntry, Reason, Starting, Strain};
 use crate::answer::SigningKeys;
 use crate::media::sdp::Offer;
@@ -212,6 +213,8 @@ struct Leaving {
     registry: Registry,
     call: CallUuid,
     key: CallKey,
+    /// The user is on the line until then.
+    _engaged: Engaged,
 }
 
 impl Drop for Leaving {
@@ -265,7 +268,9 @@ impl Registry {
         self.0.live.insert(call, view.clone());
         self.0.by_key.insert(key.clone(), call);
         self.gauge().increment(1);
-        let leaving = Leaving { registry: self.clone(), call, key };
+        let pair = PairKey::new(&setup.phone_number_id, &setup.from);
+        let _engaged = services.permissions.consents().engage(pair);
+        let leaving = Leaving { registry: self.clone(), call, key, _engaged };
         // `trace_id` is what requests to the customer's server carry in `traceparent`.
         let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), to = %number.spec.number);
         let Incoming { offer, received, arrived, .. } = incoming;

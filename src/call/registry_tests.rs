@@ -6,10 +6,11 @@ use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::call::machine::MachineLimits;
-use crate::call::{CallSettings, Outbox, OutboxLimits, farewell};
+use crate::call::{CallSettings, Outbox, OutboxLimits, PermissionDesk, farewell};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::egress::testing::{Reply, Server, egress, open_guard};
@@ -80,6 +81,8 @@ impl World {
         let notifier = Notifier::new(out.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
         let outbox = OutboxLimits::default();
         let outbox = Outbox::new(store.clone(), notifier, directory.clone(), clock.clone(), node_id.clone(), outbox);
+        let graph_client =
+            Arc::new(Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap());
         let services = Arc::new(Services {
             clock: clock.clone(),
             dice: dice.clone(),
@@ -87,7 +90,8 @@ impl World {
             pressure: Pressure::new(Health::new()),
             media: Media::start(media, clock.clone()).unwrap(),
             sounds: Library::new(SpeechConfig::default(), clock.clone(), runtime, Arc::new(out.clone())).unwrap(),
-            graph: Arc::new(Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap()),
+            permissions: PermissionDesk::new(graph_client.clone(), Arc::new(Consents::new()), clock.clone()),
+            graph: graph_client,
             fetcher: Fetcher::new(out, clock.clone(), dice),
             outbox,
             store,

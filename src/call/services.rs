@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::consent::PermissionDesk;
 use super::machine::{CallSetup, MachineLimits, Notice};
 use super::outbox::Outbox;
 use super::trace::Sink;
@@ -31,6 +32,7 @@ pub struct Services {
     pub media: Arc<Media>,
     pub sounds: Library,
     pub graph: Arc<Graph>,
+    pub permissions: PermissionDesk,
     pub fetcher: Fetcher,
     pub outbox: Outbox,
     pub store: Store,

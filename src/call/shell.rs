@@ -22,12 +22,13 @@ use super::services::Services;
 use super::step::{Step, Stepper};
 use super::trace::{Journal, Request, Trace};
 use super::{farewell, record};
+use crate::admission::permission::Event;
 use crate::admission::{NumberEntry, Slot, Starting};
 use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
 use crate::media::{LegEvent, LegHandle, PlayItem};
 use crate::meta::ActionRequest;
-use crate::model::{CallUuid, HangupCause, Leg, Method, Wacid};
+use crate::model::{CallUuid, Direction, HangupCause, Leg, Method, Wacid};
 use crate::observe::names;
 use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback, StoreError};
 use crate::xml::ast::DocUrl;
@@ -500,6 +501,11 @@ impl Shell {
         if state == CallState::Live {
             self.view.set_answered(at);
             self.services.store.call_answered(self.call, self.setup.started.plus(Duration::from_millis(at.0)));
+            let (user, event) = match self.setup.direction {
+                Direction::Inbound => (&self.setup.from, Event::UserConnected),
+                Direction::Outbound => (&self.setup.to, Event::Connected),
+            };
+            self.services.permissions.note(&self.number, user, event);
         }
     }
 

@@ -109,7 +109,7 @@ impl Asking {
 }
 
 /// What the call's machine is told of a request that stays at this fault.
-fn outcome(fault: Fault) -> GraphOutcome {
+pub(super) fn outcome(fault: Fault) -> GraphOutcome {
     match fault {
         Fault::Unreachable => GraphOutcome::Unreachable,
         Fault::Timeout => GraphOutcome::Timeout,

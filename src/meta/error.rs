@@ -5,6 +5,20 @@ use std::time::Duration;
 
 use super::types::{Action, CallAnswer, ErrorBody, ErrorDetail};
 
+/// Codes of errors that somebody does more about than to give up (§4.6).
+pub mod code {
+    /// The user can't be reached.
+    pub const UNDELIVERABLE: i64 = 131_026;
+    /// The user has not written or called for 24 hours.
+    pub const WINDOW_CLOSED: i64 = 131_047;
+    /// No permission from this user.
+    pub const NO_PERMISSION: i64 = 138_006;
+    /// As many permission requests were sent as may be.
+    pub const REQUESTS_USED_UP: i64 = 138_009;
+    /// As many calls were connected in 24 hours as may be.
+    pub const CALLS_USED_UP: i64 = 138_012;
+}
+
 /// What an answer means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -121,6 +135,27 @@ pub fn classify(action: Action, status: u16, after: Option<Duration>, body: &[u8
         Class::TransientOnce => again(Trouble::Server { status }, !ending),
         Class::Rate => again(Trouble::Rate { code }, false),
         Class::RateOnce => again(Trouble::Rate { code }, !ending),
+    }
+}
+
+/// Reads the answer to a request about no call; the body goes along with success.
+pub(super) fn classify_question(status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
+    let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
+    let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
+    if error.is_none() && status == 200 && object.is_ok_and(|object| !object.contains_key("error")) {
+        return Verdict::Done;
+    }
+    let code = error.as_ref().map_or(0, |error| error.code);
+    let again = |trouble, once| Verdict::Again(Again { trouble, once, after });
+    match error.as_ref().map_or_else(|| by_status(status), |error| by_code(error, status)) {
+        Class::No | Class::AsSaid => {
+            let details = error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
+            Verdict::Refused { status, code, details }
+        }
+        Class::Transient => again(Trouble::Server { status }, false),
+        Class::TransientOnce => again(Trouble::Server { status }, true),
+        Class::Rate => again(Trouble::Rate { code }, false),
+        Class::RateOnce => again(Trouble::Rate { code }, true),
     }
 }
 

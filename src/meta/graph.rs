@@ -135,9 +135,9 @@ type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The client; one per node.
 pub struct Graph {
-    http: Http,
-    config: GraphConfig,
-    clock: Clock,
+    pub(super) http: Http,
+    pub(super) config: GraphConfig,
+    pub(super) clock: Clock,
     lanes: DashMap<PhoneNumberId, Arc<Lane>>,
     budget: Mutex<Budget>,
 }
@@ -149,7 +149,7 @@ impl std::fmt::Debug for Graph {
 }
 
 /// Longest answer that is read, in bytes; real ones have a few hundred.
-const ANSWER_MAX: usize = 64 * 1024;
+pub(super) const ANSWER_MAX: usize = 64 * 1024;
 /// A token that is shorter is none, and would be found in any text.
 const TOKEN_MIN: usize = 8;
 /// Connections kept without use: a little under what load balancers allow.
@@ -254,35 +254,42 @@ impl Graph {
         }
     }
 
-    fn with_budget<R>(&self, ask: impl FnOnce(&mut Budget, Instant) -> R) -> R {
+    pub(super) fn with_budget<R>(&self, ask: impl FnOnce(&mut Budget, Instant) -> R) -> R {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         ask(&mut budget, self.clock.now())
     }
 
     fn sending(&self, request: &ActionRequest) -> Option<Sending> {
-        let uri = format!("{}/{}/calls", self.config.base_url, request.phone_number_id).parse();
-        let token = request.token.as_ref().unwrap_or(&self.config.token);
-        let bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()));
-        let agent = HeaderValue::try_from(&self.config.user_agent);
-        let (Ok(uri), Ok(mut bearer), Ok(agent)) = (uri, bearer, agent) else {
-            tracing::error!(phone_number_id = %request.phone_number_id, "Graph: id or token can't stand in a request");
-            return None;
-        };
-        bearer.set_sensitive(true);
-        let lane = self.lanes.entry(request.phone_number_id.clone()).or_insert_with(|| Lane::new(&self.config));
+        let (uri, headers) = self.head(&request.phone_number_id, "calls", request.token.as_ref())?;
         Some(Sending {
             action: request.action.into(),
             // One that was let in has a name of ours to give.
             refused: request.action == GraphAction::Reject && request.opaque.is_none(),
             uri,
-            headers: HeaderMap::from_iter([
-                (AUTHORIZATION, bearer),
-                (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-                (USER_AGENT, agent),
-            ]),
+            headers,
             body: request.body(),
-            lane: lane.clone(),
+            lane: self.lane(&request.phone_number_id),
         })
+    }
+
+    /// Where a request about a number goes, and its headers; none, and logged, where they can't be written.
+    pub(super) fn head(&self, number: &PhoneNumberId, path: &str, token: Option<&Secret>) -> Option<(Uri, HeaderMap)> {
+        let uri = format!("{}/{number}/{path}", self.config.base_url).parse();
+        let token = token.unwrap_or(&self.config.token);
+        let bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()));
+        let agent = HeaderValue::try_from(&self.config.user_agent);
+        let (Ok(uri), Ok(mut bearer), Ok(agent)) = (uri, bearer, agent) else {
+            tracing::error!(phone_number_id = %number, "Graph: id or token can't stand in a request");
+            return None;
+        };
+        bearer.set_sensitive(true);
+        let json = HeaderValue::from_static("application/json");
+        Some((uri, HeaderMap::from_iter([(AUTHORIZATION, bearer), (CONTENT_TYPE, json), (USER_AGENT, agent)])))
+    }
+
+    /// The queue of a number's requests.
+    pub(super) fn lane(&self, number: &PhoneNumberId) -> Arc<Lane> {
+        self.lanes.entry(number.clone()).or_insert_with(|| Lane::new(&self.config)).clone()
     }
 
     /// One try: its place in the lane, its time, its metric.
@@ -328,13 +335,13 @@ impl Graph {
         let after = retry_after(answer.headers());
         let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|_| Fault::Broken)?;
         let body = body.to_bytes();
-        let told = self.without_tokens(&body, sending);
+        let told = self.without_tokens(&body, &sending.headers);
         Ok((status, classify(sending.action, status, after, &told)))
     }
 
     /// What Graph said, our tokens left out of it: it quotes a malformed one, and what it says is logged (R22).
-    fn without_tokens<'a>(&self, body: &'a [u8], sending: &Sending) -> Cow<'a, [u8]> {
-        let sent = sending.headers.get(AUTHORIZATION).and_then(|h| std::str::from_utf8(h.as_bytes()).ok());
+    pub(super) fn without_tokens<'a>(&self, body: &'a [u8], headers: &HeaderMap) -> Cow<'a, [u8]> {
+        let sent = headers.get(AUTHORIZATION).and_then(|h| std::str::from_utf8(h.as_bytes()).ok());
         let sent = sent.and_then(|h| h.strip_prefix("Bearer ")).unwrap_or_default();
         let mut told = Cow::Borrowed(body);
         for token in [sent, self.config.token.reveal()].into_iter().filter(|token| token.len() >= TOKEN_MIN) {
@@ -359,7 +366,7 @@ struct Sending {
 
 /// Requests of one phone number: so many under way, so many waiting. Rejects get half of the places and wait in a
 /// queue of their own, so that a storm of them delays no request about a call that was let in (R10).
-struct Lane {
+pub(super) struct Lane {
     places: Semaphore,
     rejects: Semaphore,
     waiting: AtomicUsize,
@@ -368,7 +375,7 @@ struct Lane {
 }
 
 /// A place among the requests under way.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     _turn: Option<SemaphorePermit<'a>>,
     _place: SemaphorePermit<'a>,
 }
@@ -384,7 +391,7 @@ impl Lane {
         })
     }
 
-    async fn enter(&self, reject: bool) -> Result<Place<'_>, Fault> {
+    pub(super) async fn enter(&self, reject: bool) -> Result<Place<'_>, Fault> {
         let (mut turn, waiting) = match reject {
             true => (self.rejects.try_acquire().ok(), &self.rejects_waiting),
             false => (None, &self.waiting),
@@ -419,7 +426,7 @@ impl Lane {
 const OURS_FULL: Fault = Fault::Answered(Again { trouble: Trouble::Rate { code: 0 }, once: false, after: None });
 
 /// `Retry-After` in seconds; a date is not read (Graph sends none).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 

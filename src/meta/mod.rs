@@ -6,11 +6,13 @@
 mod asking;
 mod error;
 pub mod graph;
+pub mod permissions;
+mod question;
 mod retry;
 mod types;
 
 pub use asking::{Asking, Next};
-pub use error::{Again, Trouble, Verdict, classify, is_alarm};
+pub use error::{Again, Trouble, Verdict, classify, code, is_alarm};
 pub use graph::{ActionRequest, Graph, GraphConfig, SetupError, Try};
 pub use retry::{Budget, Fault, Policy};
 pub use types::{

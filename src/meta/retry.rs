@@ -57,6 +57,19 @@ impl Policy {
             Action::Connect if !may_connect_again(fault) => return None,
             Action::Connect => &self.connecting,
         };
+        self.pause_of(pauses, tries, fault, roll)
+    }
+
+    /// The same of a request about no call (§4.7): one that asks is tried again wherever that may help; one that does
+    /// something, `deed`, only where it was not done for sure.
+    pub fn pause_of_question(&self, deed: bool, tries: usize, fault: Fault, roll: f64) -> Option<Duration> {
+        if deed && matches!(fault, Fault::Timeout | Fault::Broken) {
+            return None;
+        }
+        self.pause_of(&self.answering, tries, fault, roll)
+    }
+
+    fn pause_of(&self, pauses: &[Duration], tries: usize, fault: Fault, roll: f64) -> Option<Duration> {
         let pause = pauses.get(tries.checked_sub(1)?)?.mul_f64(0.8 + 0.4 * roll.clamp(0.0, 1.0));
         let Fault::Answered(again) = fault else { return Some(pause) };
         if again.once && tries > 1 {
@@ -179,6 +192,23 @@ mod tests {
         assert_eq!(all(Action::Connect, answered(Trouble::Server { status: 500 }, true, None), 0.5), [500]);
         for never in [Fault::Timeout, Fault::Broken, answered(Trouble::Server { status: 500 }, false, None)] {
             assert_eq!(all(Action::Connect, never, 0.5), [0; 0], "{never:?}: the call may exist");
+        }
+    }
+
+    #[test]
+    fn r06_questions_are_asked_again_and_deeds_only_where_nothing_was_done() {
+        let policy = Policy::default();
+        let tries = |deed, fault| millis(&[1, 2, 3].map(|tries| policy.pause_of_question(deed, tries, fault, 0.5)));
+        let busy = answered(Trouble::Server { status: 503 }, false, None);
+        let rate = answered(Trouble::Rate { code: 613 }, false, None);
+        for deed in [false, true] {
+            assert_eq!(tries(deed, Fault::Unreachable), [200, 600]);
+            assert_eq!(tries(deed, busy), [200, 600]);
+            assert_eq!(tries(deed, rate), [1_000, 1_000]);
+        }
+        for fault in [Fault::Timeout, Fault::Broken] {
+            assert_eq!(tries(false, fault), [200, 600]);
+            assert_eq!(tries(true, fault), [0; 0]);
         }
     }
 

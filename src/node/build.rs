@@ -14,12 +14,13 @@ use super::ledger::{self, Kept};
 use super::live::Live;
 use super::reload::{Knobs, Loader, Parts, Reloader};
 use super::{Node, StartError, routes};
+use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
-use crate::call::{CallSettings, Outbox, OutboxLimits, Registry, Services, farewell, orphan};
+use crate::call::{CallSettings, Outbox, OutboxLimits, PermissionDesk, Registry, Services, farewell, orphan};
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
@@ -85,6 +86,8 @@ impl Node {
         );
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let graph = Arc::new(Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone())?);
+        let consents = Arc::new(Consents::load(store.clone()).await?);
+        let permissions = PermissionDesk::new(graph.clone(), consents.clone(), clock.clone());
         let sounds = library(&config, &clock, &egress)?;
         #[cfg(feature = "otel")]
         let otel = super::otel::Export::start(&clock, &node_id).map_err(StartError::Otel)?;
@@ -105,6 +108,7 @@ impl Node {
             media: media.clone(),
             sounds,
             graph,
+            permissions: permissions.clone(),
             fetcher: Fetcher::new(egress, clock.clone(), dice),
             outbox: outbox.clone(),
             store: store.clone(),
@@ -121,7 +125,8 @@ impl Node {
         tokio::spawn(orphan::keep_alive(services.clone(), registry.clone(), stop_all.clone()));
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
-            .with_ledger(Arc::new(Kept(store.clone())));
+            .with_ledger(Arc::new(Kept(store.clone())))
+            .with_consents(consents.clone());
         for (phone_number_id, wacid) in orphans {
             door.remember(CallKey { phone_number_id, wacid });
         }
@@ -150,6 +155,8 @@ impl Node {
             store: store.clone(),
             live: Arc::new(Live(registry.clone())),
             operator: Arc::new(reloader.clone()),
+            gate: gate.clone(),
+            permissions,
         };
         let router = api::router(apis).merge(routes::router(facts));
         let doors = api::server::Public {
@@ -162,6 +169,7 @@ impl Node {
         tokio::spawn(api::server::serve(public_listener, doors, stop_public.clone()));
         let counted = gate.clone();
         metrics.refresh_with(move || counted.publish_gauges());
+        tokio::spawn(forget_blank(consents, gate.clone(), clock.clone(), stop_all.clone()));
         tokio::spawn(forget(store.clone(), clock, knobs.clone(), stop_all.clone()));
         outbox.start();
         if let Some(hangup) = hangup {
@@ -304,6 +312,17 @@ async fn forget(store: Store, clock: Clock, knobs: Arc<Knobs>, stop: Cancellatio
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let kept = i64::try_from(knobs.event_log_days()).unwrap_or(i64::MAX).saturating_mul(86_400);
         store.forget_events(Timestamp::from_secs(clock.wall().secs().saturating_sub(kept)));
+    }
+}
+
+/// Users of whom nothing is in force any more.
+async fn forget_blank(consents: Arc<Consents>, gate: Arc<Gate>, clock: Clock, stop: CancellationToken) {
+    let mut every = tokio::time::interval(HOUR);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        let (now, tables) = (clock.steady(), gate.directory().tables().clone());
+        consents.forget_blank(now, |number, pair| {
+            tables.number(number).is_some_and(|number| pair.is_blank(&number.spec.permissions, now))
+        });
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::calls::Beginnings;
 use super::keys::{self, SeenKey};
 use super::queue::{Concluded, Conclusion, Found, Write};
-use super::{callbacks, calls};
+use super::{callbacks, calls, permissions};
 
 /// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
 const LATE_SEQ: i64 = 1_000_000;
@@ -69,12 +69,15 @@ async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Fou
                 seen.retain(|other| other.key != *key);
                 keys::delete(to, *key).await?;
             }
+            Write::Permission(write, _) => permissions::put(to, &write.row, write.reply.as_ref()).await?,
+            Write::ForgetPermission(number, user, before) => permissions::delete(to, number, user, *before).await?,
             Write::ForgetKeys(before) => keys::forget(to, *before).await?,
             Write::Forget(ended_before) => {
                 let delete = "DELETE FROM call_events WHERE call_uuid IN \
                     (SELECT call_uuid FROM calls WHERE ended_us < $1)";
                 sqlx::query(delete).bind(ended_before.micros()).execute(&mut *to).await?;
                 callbacks::forget(to, *ended_before).await?;
+                permissions::forget_replies(to, *ended_before).await?;
             }
             Write::Settled(_) => {}
         }

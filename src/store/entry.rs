@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::callbacks::NewCallback;
 use super::calls::{CallEnd, CallStart, Farewell};
 use super::keys::{KeyKind, SeenKey};
-use super::queue::{Birth, Conclusion, Write};
+use super::permissions::{PermissionReply, PermissionRow};
+use super::queue::{Birth, Conclusion, PermissionWrite, Write};
 use crate::call::machine::{Notice, NoticeKind, Param};
 use crate::model::{AuthId, CallUuid, Method, Timestamp};
 use crate::xml::ast::DocUrl;
@@ -26,6 +27,7 @@ pub(super) enum Entry {
     Concluded { start: CallStart, end: CallEnd, callbacks: Vec<Kept>, farewell: Option<Farewell> },
     Callback { callback: Kept },
     Farewell { call: CallUuid, again: Option<Timestamp> },
+    Permission { row: PermissionRow, reply: Option<PermissionReply> },
     Key { key: String, tombstone: bool, seen: Timestamp },
 }
 
@@ -112,9 +114,11 @@ impl Entry {
                 tombstone: key.kind == KeyKind::Tombstone,
                 seen: key.seen,
             },
+            Write::Permission(write, _) => Self::Permission { row: write.row.clone(), reply: write.reply.clone() },
             Write::Settle(..)
             | Write::FarewellsDue(_)
             | Write::Unkey(_)
+            | Write::ForgetPermission(..)
             | Write::Forget(_)
             | Write::ForgetKeys(_)
             | Write::Settled(_) => return None,
@@ -134,6 +138,9 @@ impl Entry {
                 Write::Concluded(Box::new(Conclusion { start, end, callbacks, farewell }), oneshot::channel().0)
             }
             Self::Callback { callback } => Write::Callback(Box::new(callback.into_new()), oneshot::channel().0),
+            Self::Permission { row, reply } => {
+                Write::Permission(Box::new(PermissionWrite { row, reply }), oneshot::channel().0)
+            }
             Self::Farewell { call, again } => Write::Farewell(call, again),
             Self::Key { key, tombstone, seen } => {
                 let kind = if tombstone { KeyKind::Tombstone } else { KeyKind::Event };

@@ -15,6 +15,7 @@ mod entry;
 mod file;
 mod journal;
 mod keys;
+mod permissions;
 mod queue;
 mod version;
 mod writer;
@@ -35,14 +36,15 @@ pub use callbacks::{
 };
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan};
 pub use keys::{KeyKind, SeenKey};
-pub use queue::{Concluded, Conclusion, EventLog};
+pub use permissions::{PermissionReply, PermissionRow};
+pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
 pub use version::By;
 
 use self::births::{Births, Taken};
 use self::file::StoreFile;
 use self::writer::Begin;
 use crate::call::machine::CallSetup;
-use crate::model::{AuthId, CallUuid, Timestamp};
+use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 use crate::observe::{Health, names};
 
 /// Why the store could not do something. The texts read well after "could not …".
@@ -400,6 +402,28 @@ impl Store {
     /// Takes a key back. Returns at once.
     pub fn unkey(&self, key: u128) {
         self.log.unkey(key);
+    }
+
+    /// Rows of what users allow behind `after` (none: from the first), in the order of number and user.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn permissions(&self, after: Option<(&str, &str)>, limit: u32) -> Result<Vec<PermissionRow>, StoreError> {
+        permissions::page(&self.read, after, limit).await
+    }
+
+    /// Notes what a user allows. Queued when this returns, unless the queue is full (`None`); the future tells when it
+    /// is on the disk, and need not be waited for.
+    pub fn permission(
+        &self,
+        write: PermissionWrite,
+    ) -> Option<impl Future<Output = Result<(), StoreError>> + Send + 'static + use<>> {
+        self.log.permission(write)
+    }
+
+    /// Forgets a user of whom nothing has been written since `before`. Returns at once.
+    pub fn forget_permission(&self, number: &PhoneNumberId, user: &str, before: Timestamp) {
+        self.log.forget_permission(number, user, before);
     }
 
     /// Forgets the oldest keys seen before then: some at a time, so that nothing waits for it.

@@ -15,9 +15,10 @@ use super::births::Births;
 use super::callbacks::{NewCallback, Settlement, Written};
 use super::calls::{CallEnd, CallStart, Farewell};
 use super::keys::SeenKey;
+use super::permissions::{PermissionReply, PermissionRow};
 use super::writer::{self, Begin, Writer};
 use crate::call::machine::CallSetup;
-use crate::model::{CallUuid, Timestamp};
+use crate::model::{CallUuid, PhoneNumberId, Timestamp};
 use crate::observe::names;
 
 /// Writes waiting at most.
@@ -41,6 +42,14 @@ pub struct Concluded {
     /// `false`: the call had its end before, and nothing was written.
     pub changed: bool,
     pub callbacks: Vec<Written>,
+}
+
+/// What a user allows, and the reply that it comes from, if one does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermissionWrite {
+    pub row: PermissionRow,
+    /// With one, somebody waits until it is on the disk.
+    pub reply: Option<PermissionReply>,
 }
 
 /// A call that began: what its row holds from now on.
@@ -74,6 +83,8 @@ pub(super) enum Write {
     FarewellsDue(String),
     Key(SeenKey),
     Unkey(u128),
+    Permission(Box<PermissionWrite>, oneshot::Sender<()>),
+    ForgetPermission(PhoneNumberId, String, Timestamp),
     Forget(Timestamp),
     ForgetKeys(Timestamp),
     /// Told when all before it is written.
@@ -90,7 +101,25 @@ pub(super) enum Found {
 impl Write {
     /// What must be on the disk before anybody hears of it (R11); the rest may be lost with the power.
     pub(super) fn is_synced(&self) -> bool {
-        matches!(self, Self::Concluded(..) | Self::Callback(..))
+        match self {
+            Self::Concluded(..) | Self::Callback(..) => true,
+            // Meta was told that it came.
+            Self::Permission(write, _) => write.reply.is_some(),
+            Self::Born(_)
+            | Self::Answered(..)
+            | Self::Alive(..)
+            | Self::Late { .. }
+            | Self::Line { .. }
+            | Self::Settle(..)
+            | Self::Farewell(..)
+            | Self::FarewellsDue(_)
+            | Self::Key(_)
+            | Self::Unkey(_)
+            | Self::ForgetPermission(..)
+            | Self::Forget(_)
+            | Self::ForgetKeys(_)
+            | Self::Settled(_) => false,
+        }
     }
 }
 
@@ -163,6 +192,23 @@ impl EventLog {
 
     pub(super) fn unkey(&self, key: u128) {
         self.note(Write::Unkey(key));
+    }
+
+    pub(super) fn permission(
+        &self,
+        write: PermissionWrite,
+    ) -> Option<impl Future<Output = Result<(), StoreError>> + Send + 'static + use<>> {
+        let (tell, told) = oneshot::channel();
+        if self.queue.try_send(Write::Permission(Box::new(write), tell)).is_err() {
+            metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+            return None;
+        }
+        Some(async move { told.await.map_err(|_| StoreError::Closed) })
+    }
+
+    pub(super) fn forget_permission(&self, number: &PhoneNumberId, user: &str, before: Timestamp) {
+        // Full of better things to do: the next sweep will do as well.
+        let _ = self.queue.try_send(Write::ForgetPermission(number.clone(), user.to_owned(), before));
     }
 
     pub(super) fn forget_keys(&self, seen_before: Timestamp) {

@@ -204,7 +204,7 @@ impl Writer {
                 Write::Callback(_, tell) => {
                     let _ = tell.send(None);
                 }
-                Write::Settled(tell) => {
+                Write::Settled(tell) | Write::Permission(_, tell) => {
                     let _ = tell.send(());
                 }
                 Write::Settle(..) | Write::FarewellsDue(_) => self.deferred.push(write),
@@ -218,6 +218,7 @@ impl Writer {
                 | Write::Farewell(..)
                 | Write::Key(_)
                 | Write::Unkey(_)
+                | Write::ForgetPermission(..)
                 | Write::Forget(_)
                 | Write::ForgetKeys(_) => {}
             }
@@ -399,7 +400,7 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
                     let _ = tell.send(more);
                 }
             }
-            Write::Settled(tell) => {
+            Write::Settled(tell) | Write::Permission(_, tell) => {
                 let _ = tell.send(());
             }
             Write::Born(_)
@@ -411,6 +412,7 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             | Write::FarewellsDue(_)
             | Write::Key(_)
             | Write::Unkey(_)
+            | Write::ForgetPermission(..)
             | Write::Forget(_)
             | Write::ForgetKeys(_) => {}
         }

@@ -7,8 +7,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::kind::Kind;
 use super::read::{self, Value};
+use crate::admission::permission::Reply;
 use crate::call::machine::Termination;
-use crate::model::{Direction, E164, PhoneNumberId, Wacid, digits_of};
+use crate::model::{Direction, E164, PhoneNumberId, Timestamp, Wacid, digits_of};
 
 /// The body is not JSON as `meta-calling.md` §2.2 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +58,8 @@ pub enum What {
         phone_number_id: PhoneNumberId,
         id: String,
     },
+    /// A user's answer to a permission request.
+    Permission(Box<PermissionReply>),
     MessageStatus {
         phone_number_id: PhoneNumberId,
         id: String,
@@ -71,6 +74,25 @@ pub enum What {
     Ignored,
     /// Of a kind that we know, and unusable.
     Malformed,
+}
+
+/// A `call_permission_reply` (`meta-calling.md` §6.2).
+#[derive(Clone)]
+pub struct PermissionReply {
+    pub phone_number_id: PhoneNumberId,
+    pub id: String,
+    /// Digits, else the business-scoped id.
+    pub user: String,
+    /// By Meta's clock, in seconds; none: take the time of arrival.
+    pub timestamp: Option<i64>,
+    pub reply: Reply,
+}
+
+/// Without the user's number (R22).
+impl std::fmt::Debug for PermissionReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PermissionReply({} {:?})", self.id, self.reply)
+    }
 }
 
 /// A call begins, or is answered if the business began it.
@@ -470,15 +492,14 @@ fn call_status(item: Value<'_>, around: &Around) -> Item {
 }
 
 fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
-    let names = ["metadata", "messages", "statuses", "errors"];
-    let Some([metadata, messages, statuses, errors]) = value.and_then(|value| value.members(names)) else {
+    let names = ["metadata", "contacts", "messages", "statuses", "errors"];
+    let Some([metadata, contacts, messages, statuses, errors]) = value.and_then(|value| value.members(names)) else {
         return take(Item::malformed(Kind::MESSAGES));
     };
-    let [number] = metadata.and_then(|metadata| metadata.members(["phone_number_id"])).unwrap_or_default();
-    let number = usable_id(number).map(PhoneNumberId::from);
-    let arrays: Arrays<'_, PhoneNumberId> =
+    let around = around(metadata, contacts, errors);
+    let arrays: Arrays<'_, Around> =
         [(messages, Kind::MESSAGES, message), (statuses, Kind::MESSAGE_STATUS, message_status)];
-    each_item(arrays, number.as_ref(), errors.map(|_| Kind::of("messages.errors")), take);
+    each_item(arrays, around.as_ref(), errors.map(|_| Kind::of("messages.errors")), take);
 }
 
 /// Types of `meta-calling.md` §3.5, `interactive` aside; anything else is stored as `unknown`.
@@ -499,26 +520,19 @@ const MESSAGE_TYPES: &[&str] = &[
     "unsupported",
 ];
 
-fn message(item: Value<'_>, number: &PhoneNumberId) -> Item {
+fn message(item: Value<'_>, around: &Around) -> Item {
     let [id, kind, interactive] = item.members(["id", "type", "interactive"]).unwrap_or_default();
     let id = usable_id(id);
     let kind = kind.and_then(Value::string).map(|kind| kind.to_ascii_lowercase());
-    let mut usable = true;
     let kind = match kind.as_deref() {
         None => Kind::MESSAGES,
         Some("interactive") => {
             let [reply, permission] =
                 interactive.and_then(|i| i.members(["type", "call_permission_reply"])).unwrap_or_default();
             let reply = reply.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
-            if reply == "call_permission_reply" {
-                let [response] = permission.and_then(|p| p.members(["response"])).unwrap_or_default();
-                let response = response.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
-                usable = response == "accept" || response == "reject";
-            }
             match reply.as_str() {
-                "button_reply" | "list_reply" | "nfm_reply" | "call_permission_reply" => {
-                    Kind::within("messages", &reply)
-                }
+                "call_permission_reply" => return permission_reply(item, id, permission, around),
+                "button_reply" | "list_reply" | "nfm_reply" => Kind::within("messages", &reply),
                 _ => Kind::of("messages.unknown"),
             }
         }
@@ -526,22 +540,57 @@ fn message(item: Value<'_>, number: &PhoneNumberId) -> Item {
         Some(_) => Kind::of("messages.unknown"),
     };
     let what = match &id {
-        Some(id) if usable && kind != Kind::MESSAGES => {
-            What::Message { phone_number_id: number.clone(), id: id.clone() }
+        Some(id) if kind != Kind::MESSAGES => {
+            What::Message { phone_number_id: around.phone_number_id.clone(), id: id.clone() }
         }
         _ => What::Malformed,
     };
     Item { kind, id, what }
 }
 
-fn message_status(item: Value<'_>, number: &PhoneNumberId) -> Item {
+/// A user's answer to a permission request: usable where its word is known and its user can be told.
+fn permission_reply(item: Value<'_>, id: Option<String>, said: Option<Value<'_>>, around: &Around) -> Item {
+    let names = ["response", "is_permanent", "expiration_timestamp"];
+    let [response, permanent, expiration] = said.and_then(|said| said.members(names)).unwrap_or_default();
+    let is_true = |value: Value<'_>| value.raw() == "true" || value.string().is_some_and(|text| text == "true");
+    let reply = match response.and_then(Value::string).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "accept" => Some(Reply::Accept {
+            permanent: permanent.is_some_and(is_true),
+            expiration: expiration.and_then(Value::integer).map(Timestamp::from_secs),
+        }),
+        "reject" => Some(Reply::Reject),
+        _ => None,
+    };
+    let names = ["from", "from_user_id", "from_parent_user_id", "timestamp"];
+    let [from, user_id, parent, timestamp] = item.members(names).unwrap_or_default();
+    let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
+    let contact = around.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
+    let user = from
+        .or_else(|| contact.and_then(|contact| contact.wa_id.clone()))
+        .or(user_id)
+        .or_else(|| contact.and_then(|contact| contact.bsuid.clone()))
+        .or(parent);
+    let what = match (&id, reply, user) {
+        (Some(id), Some(reply), Some(user)) => What::Permission(Box::new(PermissionReply {
+            phone_number_id: around.phone_number_id.clone(),
+            id: id.clone(),
+            user,
+            timestamp: timestamp.and_then(Value::integer),
+            reply,
+        })),
+        _ => What::Malformed,
+    };
+    Item { kind: Kind::of("messages.call_permission_reply"), id, what }
+}
+
+fn message_status(item: Value<'_>, around: &Around) -> Item {
     let [id, status, errors] = item.members(["id", "status", "errors"]).unwrap_or_default();
     let id = usable_id(id);
     let what = match (&id, status.and_then(Value::string)) {
         (Some(id), Some(word)) => match word.to_ascii_lowercase() {
             word if ["sent", "delivered", "read", "played", "failed", "deleted"].contains(&word.as_str()) => {
                 What::MessageStatus {
-                    phone_number_id: number.clone(),
+                    phone_number_id: around.phone_number_id.clone(),
                     id: id.clone(),
                     word,
                     error_code: first_code(errors),

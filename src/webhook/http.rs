@@ -22,6 +22,8 @@ const BODIES_MAX: usize = 96 * 1024 * 1024;
 const SMALL_MAX: usize = 64 * 1024;
 /// A body that takes longer is given up (R10).
 const BODY_TIME: Duration = Duration::from_secs(15);
+/// What is not on the disk by then is to come again; Meta waits some seconds for an answer.
+const STORE_TIME: Duration = Duration::from_secs(3);
 /// What is still taken of a body that is too large, and for how long, before the answer is given.
 const REST_MAX: usize = 16 * 1024 * 1024;
 const REST_TIME: Duration = Duration::from_secs(2);
@@ -102,8 +104,10 @@ async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time
     let mut busy = false;
     match door.deliver_received(received, &body, |handled| busy |= handled.effect == Effect::Busy) {
         Err(_) => refused(Effect::BadJson, StatusCode::BAD_REQUEST),
-        Ok(()) if busy => refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE),
-        Ok(()) => empty(StatusCode::OK),
+        Ok(waiting) => {
+            busy |= !door.settle(waiting, STORE_TIME).await;
+            if busy { refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE) } else { empty(StatusCode::OK) }
+        }
     }
 }
 

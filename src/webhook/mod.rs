@@ -15,8 +15,10 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{BadJson, CallKey, Connect, Item, Sdp, What, decode};
+pub use decode::{BadJson, CallKey, Connect, Item, PermissionReply, Sdp, What, decode};
 pub use http::handle;
 pub use kind::Kind;
-pub use route::{Busy, CONNECT_AGAIN, Calls, Door, DoorConfig, Effect, Full, Handled, Incoming, Known, Ledger};
+pub use route::{
+    Busy, CONNECT_AGAIN, Calls, Door, DoorConfig, Effect, Full, Handled, Incoming, Known, Ledger, Waiting,
+};
 pub use verify::Secrets;

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::decode::{self, BadJson, CallKey, Connect, Item, Sdp, What};
+use super::decode::{self, BadJson, CallKey, Connect, Item, PermissionReply, Sdp, What};
 use super::dedupe::{Seen, key_of};
 use super::kind::Kind;
 use super::verify::Secrets;
+use crate::admission::permission::{Consents, PairKey, Stored};
 use crate::admission::{Admitted, Gate, NumberEntry, Reason, Refused};
 use crate::call::machine::Termination;
 use crate::clock::Clock;
@@ -83,6 +84,8 @@ pub enum Effect {
     Ended,
     Late,
     Parked,
+    PermissionUpdated,
+    MessageStored,
     UnknownNumber,
     Ignored,
     Malformed,
@@ -105,6 +108,8 @@ impl Effect {
             Self::Ended => "ended",
             Self::Late => "late",
             Self::Parked => "parked",
+            Self::PermissionUpdated => "permission_updated",
+            Self::MessageStored => "message_stored",
             Self::UnknownNumber => "unknown_number",
             Self::Ignored => "ignored",
             Self::Malformed => "malformed",
@@ -153,6 +158,13 @@ pub struct Door<C> {
     changes: Seen,
     tombstones: Seen,
     ledger: Option<Arc<dyn Ledger>>,
+    consents: Option<Arc<Consents>>,
+}
+
+/// Something of a body that the 200 has to wait for: its key, and when it is on the disk (`meta-calling.md` §2.5).
+pub struct Waiting {
+    key: u128,
+    stored: Stored,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -185,6 +197,7 @@ impl<C: Calls> Door<C> {
             changes: seen(CHANGES_KEPT),
             tombstones: seen(TOMBSTONES_KEPT),
             ledger: None,
+            consents: None,
         }
     }
 
@@ -211,6 +224,13 @@ impl<C: Calls> Door<C> {
         self
     }
 
+    /// Takes users' answers to permission requests in.
+    #[must_use]
+    pub fn with_consents(mut self, consents: Arc<Consents>) -> Self {
+        self.consents = Some(consents);
+        self
+    }
+
     /// Remembers what an earlier process noted. The newest come first; `false`: there is no room for older ones.
     pub fn remember_key(&self, noted: &SeenKey) -> bool {
         let now = self.clock.now();
@@ -231,10 +251,11 @@ impl<C: Calls> Door<C> {
     /// # Errors
     /// The same.
     pub fn deliver(&self, body: &[u8], each: impl FnMut(Handled)) -> Result<(), BadJson> {
-        self.deliver_received(self.clock.now(), body, each)
+        self.deliver_received(self.clock.now(), body, each).map(drop)
     }
 
-    /// Carries out a signed body, item by item, and tells what became of each. Its request came at `received`.
+    /// Carries out a signed body, item by item, and tells what became of each. Its request came at `received`. What
+    /// comes back is to be waited for before the answer.
     ///
     /// # Errors
     /// The body is not JSON; nothing has happened.
@@ -243,13 +264,54 @@ impl<C: Calls> Door<C> {
         received: Instant,
         body: &[u8],
         mut each: impl FnMut(Handled),
-    ) -> Result<(), BadJson> {
+    ) -> Result<Vec<Waiting>, BadJson> {
+        let mut waiting = Vec::new();
         decode::decode(body, |item| {
             let Item { kind, id, what } = item;
-            let effect = self.item(&kind, what, received);
+            let effect = match what {
+                What::Permission(reply) => self.permission(&reply, &mut waiting),
+                what => self.item(&kind, what, received),
+            };
             self.count(&kind, effect);
             each(Handled { kind, id, effect });
-        })
+        })?;
+        Ok(waiting)
+    }
+
+    /// Waits until all of a body is on the disk, at most so long. `false`: something is not, and is to come again.
+    pub(super) async fn settle(&self, waiting: Vec<Waiting>, at_most: Duration) -> bool {
+        let all = waiting.into_iter().map(|one| async move {
+            let stored = tokio::time::timeout(at_most, one.stored).await.unwrap_or(false);
+            if !stored {
+                self.unclaim(one.key);
+            }
+            stored
+        });
+        futures_util::future::join_all(all).await.into_iter().all(|stored| stored)
+    }
+
+    fn permission(&self, said: &PermissionReply, waiting: &mut Vec<Waiting>) -> Effect {
+        let now = self.clock.now();
+        let key = key_of(&[b"message", of(&said.phone_number_id), said.id.as_bytes()]);
+        let (Some(number), Some(consents)) = (self.gate.directory().number(&said.phone_number_id), &self.consents)
+        else {
+            return self.once(&said.phone_number_id, key, now, Effect::Ignored);
+        };
+        if !self.events.claim(key, now) {
+            return Effect::Duplicate;
+        }
+        let pair = PairKey::new(&said.phone_number_id, &said.user);
+        let (rules, at) = (&number.spec.permissions, said.timestamp.map(Timestamp::from_secs));
+        let Ok(taken) = consents.reply(&pair, rules, self.clock.steady(), at, said.reply, &said.id) else {
+            self.events.forget(key);
+            return Effect::Busy;
+        };
+        // Behind the reply in the store's queue: a key that is kept stands for a reply that is.
+        if let Some(ledger) = &self.ledger {
+            ledger.note(key, KeyKind::Event, self.clock.wall());
+        }
+        waiting.extend(taken.stored.map(|stored| Waiting { key, stored }));
+        if taken.changed { Effect::PermissionUpdated } else { Effect::MessageStored }
     }
 
     /// Counts an effect of an item, or of a whole body as kind `body`.
@@ -283,7 +345,8 @@ impl<C: Calls> Door<C> {
                 Effect::Ignored
             }
             What::Change { .. } => Effect::Duplicate,
-            What::Ignored => Effect::Ignored,
+            // Taken in by the one who asks, which has something to wait for.
+            What::Permission(_) | What::Ignored => Effect::Ignored,
             What::Malformed => Effect::Malformed,
         }
     }

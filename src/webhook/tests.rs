@@ -13,12 +13,15 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::admission::permission::{Consents, PairKey, Rules, State};
 use crate::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot};
 use crate::call::machine::Termination;
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::media::sdp::Offer;
 use crate::model::{E164, Timestamp, WabaId, Wacid};
+use crate::observe::Health;
+use crate::store::Store;
 
 pub(super) fn fixture(file: &str) -> Vec<u8> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/meta").join(file);
@@ -93,6 +96,7 @@ struct World {
     door: Door<Phones>,
     gate: Arc<Gate>,
     clock: Clock,
+    consents: Arc<Consents>,
 }
 
 impl World {
@@ -129,7 +133,9 @@ impl World {
             app_secret_previous: None,
             verify_token: Secret::new(text(&world["verify_token"])),
         };
-        Self { door: Door::new(Phones::default(), gate.clone(), clock.clone(), &config), gate, clock }
+        let consents = Arc::new(Consents::new());
+        let door = Door::new(Phones::default(), gate.clone(), clock.clone(), &config).with_consents(consents.clone());
+        Self { door, gate, clock, consents }
     }
 
     fn phones(&self) -> &Phones {
@@ -176,7 +182,8 @@ fn terminate(id: &str) -> Vec<u8> {
 /// What this version makes of an effect that the index promises: conversations and outbound calls are to come.
 fn for_now(kind: &str, promised: &str, outbound: bool) -> String {
     match promised {
-        "message_stored" | "permission_updated" | "message_status_applied" => "ignored",
+        _ if kind == "messages.call_permission_reply" => promised,
+        "message_stored" | "message_status_applied" => "ignored",
         "account_noted" | "settings_noted" => "ignored",
         "ignored" | "malformed" => promised,
         _ if outbound && kind == "calls.terminate" => "late",
@@ -219,8 +226,147 @@ async fn every_webhook_of_the_fixtures_does_what_its_row_says() {
             if !outbound {
                 graph_and_call(&world, file, item);
             }
+            if item["row"].is_object() {
+                permission(&world, &body, &item["row"], file);
+            }
         }
     }
+}
+
+/// What the table holds of the pair that a body's first message is from.
+fn permission(world: &World, body: &[u8], expected: &Value, file: &str) {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    let value = &body["entry"][0]["changes"][0]["value"];
+    let number = value["metadata"]["phone_number_id"].as_str().unwrap().into();
+    let key = PairKey::new(&number, value["messages"][0]["from"].as_str().unwrap());
+    let state = world.consents.view(&key, &Rules::default(), world.clock.steady()).state;
+    let shown = match state {
+        State::Temporary { until } => json!({"state": "temporary", "until": until.secs()}),
+        other => json!({"state": other.as_str()}),
+    };
+    assert_eq!(&shown, expected, "{file}");
+}
+
+/// `permission_accept_temporary.json` with its one message, and what is around it, changed.
+fn reply(change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let mut body: Value = serde_json::from_slice(&fixture("webhooks/permission_accept_temporary.json")).unwrap();
+    change(&mut body["entry"][0]["changes"][0]["value"]);
+    serde_json::to_vec(&body).unwrap()
+}
+
+#[test]
+fn permission_replies_are_read_tolerantly() {
+    type Change = fn(&mut Value);
+    let said = |value: &mut Value, name: &str, to: Value| {
+        value["messages"][0]["interactive"]["call_permission_reply"][name] = to;
+    };
+    let until = |user: &str, world: &World| {
+        let key = PairKey::new(&"106540352242922".into(), user);
+        world.consents.view(&key, &Rules::default(), world.clock.steady()).state
+    };
+    let soon = State::Temporary { until: Timestamp::from_secs(NOW + 60) };
+    let usual = State::Temporary { until: Timestamp::from_secs(NOW + 604_800) };
+    let rows: [(Value, Value, State); 8] = [
+        (json!((NOW + 60).to_string()), json!(false), soon),
+        (json!(NOW + 60), Value::Null, soon),
+        (json!(NOW + 60), json!("true"), State::Permanent),
+        (json!(NOW + 60), json!("yes"), soon),
+        (json!("soon"), json!(false), usual),
+        (json!(-5), json!(false), usual),
+        (json!((NOW + 60) * 1_000), json!(0), usual),
+        (json!({}), json!(true), State::Permanent),
+    ];
+    for (expiration, permanent, state) in rows {
+        let world = World::at(NOW);
+        let body = reply(|value| {
+            said(value, "expiration_timestamp", expiration.clone());
+            said(value, "is_permanent", permanent.clone());
+            said(value, "response", json!("ACCEPT"));
+        });
+        assert_eq!(world.effects(&body), [Effect::PermissionUpdated]);
+        assert_eq!(until("919412341234", &world), state, "{expiration} {permanent}");
+    }
+    let users: [(Change, &str); 4] = [
+        (|value| value["messages"][0]["from"] = json!("+91 94123-41234"), "919412341234"),
+        (|value| value["messages"][0]["from"] = Value::Null, "919412341234"),
+        (
+            |value| {
+                value["messages"][0]["from"] = Value::Null;
+                value["contacts"] = json!([{"user_id": "IN.30155408211934477"}]);
+            },
+            "IN.30155408211934477",
+        ),
+        (
+            |value| {
+                value["messages"][0]["from"] = Value::Null;
+                value["messages"][0]["from_user_id"] = json!("IN.7");
+                value["contacts"] = Value::Null;
+            },
+            "IN.7",
+        ),
+    ];
+    for (change, user) in users {
+        let world = World::at(NOW);
+        assert_eq!(world.effects(&reply(change)), [Effect::PermissionUpdated], "{user}");
+        assert_ne!(until(user, &world), State::None, "{user}");
+    }
+    let world = World::at(NOW);
+    let unusable: [Change; 4] = [
+        |value| value["messages"][0]["interactive"]["call_permission_reply"] = Value::Null,
+        |value| value["messages"][0]["interactive"]["call_permission_reply"]["response"] = json!(true),
+        |value| value["messages"][0]["id"] = json!(""),
+        |value| {
+            value["messages"][0]["from"] = json!("");
+            value["contacts"] = json!([]);
+        },
+    ];
+    for change in unusable {
+        assert_eq!(world.effects(&reply(change)), [Effect::Malformed]);
+    }
+    let foreign = reply(|value| value["metadata"]["phone_number_id"] = json!("1"));
+    assert_eq!(world.effects(&foreign), [Effect::UnknownNumber]);
+}
+
+#[test]
+fn r05_a_permission_reply_counts_once_and_in_its_order() {
+    let world = World::at(NOW);
+    let accept = reply(|_| ());
+    assert_eq!(world.effects(&accept), [Effect::PermissionUpdated]);
+    assert_eq!(world.effects(&accept), [Effect::Duplicate]);
+    let reject = |id: &str, at: i64| {
+        reply(|value| {
+            value["messages"][0]["id"] = json!(id);
+            value["messages"][0]["timestamp"] = json!(at.to_string());
+            value["messages"][0]["interactive"]["call_permission_reply"] = json!({"response": "reject"});
+        })
+    };
+    assert_eq!(world.effects(&reject("wamid.1", NOW - 1)), [Effect::MessageStored], "older than the row");
+    assert_eq!(world.effects(&reject("wamid.2", NOW)), [Effect::PermissionUpdated], "the same second, later");
+}
+
+#[tokio::test]
+async fn r05_the_200_for_a_permission_reply_comes_when_it_is_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("o.db");
+    let mut world = World::at(NOW);
+    let store = Store::open(&file, Health::new()).await.unwrap();
+    world.consents = Arc::new(Consents::load(store.clone()).await.unwrap());
+    world.door = world.door.with_consents(world.consents.clone());
+    assert_eq!(world.post(reply(|_| ())).await, StatusCode::OK);
+    // No word to the store that it is to come to an end: what was answered 200 is there all the same.
+    let rows = store.permissions(None, 10).await.unwrap();
+    assert_eq!((rows.len(), rows[0].state.as_str(), rows[0].user.as_str()), (1, "temporary", "919412341234"));
+    store.close().await;
+    let refused = reply(|value| value["messages"][0]["id"] = json!("wamid.later"));
+    assert_eq!(world.post(refused.clone()).await, StatusCode::SERVICE_UNAVAILABLE, "Meta comes again");
+    let again = Store::open(&file, Health::new()).await.unwrap();
+    world.consents = Arc::new(Consents::load(again.clone()).await.unwrap());
+    world.door = world.door.with_consents(world.consents.clone());
+    let key = PairKey::new(&"106540352242922".into(), "919412341234");
+    let granted = State::Temporary { until: Timestamp::from_secs(NOW + 604_800) };
+    assert_eq!(world.consents.view(&key, &Rules::default(), world.clock.steady()).state, granted, "over a restart");
+    assert_eq!(world.post(refused).await, StatusCode::OK, "it was not taken for a copy");
+    again.close().await;
 }
 
 /// Of one item: the actions at Graph, the reason, and what the call is told.

@@ -9,7 +9,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt as _;
+use offhook::admission::permission::Consents;
+use offhook::admission::{Directory, Gate};
 use offhook::api::{self, Api, LiveCall, LiveCalls, Operator, Reload};
+use offhook::call::PermissionDesk;
 use offhook::clock::Clock;
 use offhook::config::{Config, Secret};
 use offhook::egress::{CustomerUrl, Guard, is_public};
@@ -18,6 +21,7 @@ use offhook::media::dtmf::Receiver;
 use offhook::media::probe::Probe;
 use offhook::media::sdp::{Offer, Ours};
 use offhook::media::stun;
+use offhook::meta::{Graph, GraphConfig};
 use offhook::model::{CallUuid, E164};
 use offhook::observe::Health;
 use offhook::store::{Scope, Store};
@@ -422,7 +426,14 @@ fn rest_api() -> &'static Rest {
         let store = runtime.block_on(Store::open(&dir.path().join("fuzz.db"), Health::new())).expect("a store");
         let config = Config::from_parts("offhook.toml", CONFIGURATION, &BTreeMap::new(), &|_| Ok(())).expect("good");
         let accounts = api::auth::Accounts::new(&config.accounts);
-        let router = api::router(Api { accounts, store, live: Arc::new(NoCalls), operator: Arc::new(NoCalls) });
+        let clock = Clock::real();
+        // No number is anybody's: nothing goes out to Graph.
+        let gate = Arc::new(Gate::new(Arc::new(Directory::new(10)), clock.now()));
+        let graph = GraphConfig::new("http://127.0.0.1:9/v23.0", Secret::new("CANARY-6"));
+        let graph = Arc::new(Graph::new(graph, clock.clone()).expect("a client"));
+        let permissions = PermissionDesk::new(graph, Arc::new(Consents::new()), clock);
+        let (live, operator) = (Arc::new(NoCalls), Arc::new(NoCalls));
+        let router = api::router(Api { accounts, store, live, operator, gate, permissions });
         Rest { runtime, router, _dir: dir }
     })
 }

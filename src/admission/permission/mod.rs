@@ -10,4 +10,4 @@ mod tests;
 mod window;
 
 pub use pair::{Counter, Event, Pair, Refusal, Reply, Rules, State, Status, Told, View, Why};
-pub use table::{Consents, Engaged, PairKey};
+pub use table::{Consents, Engaged, Full, PairKey, Stored, Taken};

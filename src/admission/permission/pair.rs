@@ -72,14 +72,15 @@ pub enum Event {
     NoPermission,
     /// Graph refused a call: as many were connected as may be (138012), until then.
     CallsUsedUp { until: Option<Timestamp> },
-    /// Graph refused a request: as many were sent as may be (138009).
-    RequestsUsedUp,
+    /// Graph knows more than this row: it refused a request (138009), or may have sent one.
+    Doubted,
     /// Graph's `call_permissions`.
     Told(Told),
 }
 
 /// A `call_permission_reply` (§6.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "lowercase")]
 pub enum Reply {
     /// `expiration` as it came; none: not given, or unreadable.
     Accept {
@@ -308,7 +309,7 @@ impl Pair {
             Event::CallsUsedUp { until } => {
                 self.no_call_before = until.filter(|until| *until > now).map(|until| until.min(now.plus(DAY)));
             }
-            Event::RequestsUsedUp => self.doubtful = true,
+            Event::Doubted => self.doubtful = true,
             Event::Told(told) => self.told(rules, now, &told),
         }
         true

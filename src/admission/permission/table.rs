@@ -1,16 +1,18 @@
 //! The pairs of a node: what each user allows each business number, and who is on the line with whom.
 //!
-//! Everything is in memory and answered at once, so that the gate can ask it. A user is named by their digits, or by
-//! their business-scoped id where they hide the number.
+//! Everything is in memory and answered at once, so that the gate can ask it; what changes goes to the store behind it.
+//! A user is named by their digits, or by their business-scoped id where they hide the number.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::pair::{Event, Pair, Refusal, Rules, View, Why};
+use super::pair::{Event, Pair, Refusal, Reply, Rules, View};
 use crate::model::{PhoneNumberId, Timestamp};
+use crate::store::{PermissionReply, PermissionRow, PermissionWrite, Store, StoreError};
 
 /// Between two questions to Graph about one pair (`meta-calling.md` §4.2), in microseconds.
 const ASK_AGAIN: i64 = 60_000_000;
@@ -46,7 +48,27 @@ pub struct Consents {
     live: Arc<DashMap<PairKey, u32>>,
     /// When Graph was asked last.
     asked: DashMap<PairKey, Timestamp>,
+    /// Where pairs outlive the process.
+    store: Option<Store>,
 }
+
+/// Read from the store in one go.
+const PAGE: u32 = 5_000;
+
+/// Something that was taken in.
+pub struct Taken {
+    /// `false`: it is older than what was known, and changed nothing.
+    pub changed: bool,
+    /// When it is in the store; none: nothing is kept.
+    pub stored: Option<Stored>,
+}
+
+/// Ends when something is in the store: `false` if it can't come there.
+pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// A reply that could not be kept: Meta is asked to come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
 
 /// A call that is up between a number and a user; ends with its drop.
 #[derive(Debug)]
@@ -67,19 +89,36 @@ impl Drop for Engaged {
 }
 
 impl Consents {
-    /// An empty table.
+    /// An empty table, kept nowhere.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The table that this store holds, kept there.
+    ///
+    /// # Errors
+    /// The store's. A row that can't be read is left out: Graph is asked about its pair.
+    pub async fn load(store: Store) -> Result<Self, StoreError> {
+        let table = Self { store: None, ..Self::default() };
+        let mut last: Option<(String, String)> = None;
+        loop {
+            let after = last.as_ref().map(|(number, user)| (number.as_str(), user.as_str()));
+            let rows = store.permissions(after, PAGE).await?;
+            let Some(end) = rows.last() else { break };
+            last = Some((end.number.to_string(), end.user.clone()));
+            for row in &rows {
+                match serde_json::from_str(&row.pair) {
+                    Ok(pair) => drop(table.pairs.insert(PairKey::new(&row.number, &row.user), pair)),
+                    Err(error) => tracing::warn!(number = %row.number, %error, "a user's permission can't be read"),
+                }
+            }
+        }
+        Ok(Self { store: Some(store), ..table })
     }
 
     /// What is known of a pair.
     pub fn pair(&self, key: &PairKey) -> Option<Pair> {
         self.pairs.get(key).map(|pair| pair.clone())
-    }
-
-    /// Takes a pair as it was kept.
-    pub fn restore(&self, key: PairKey, pair: Pair) {
-        self.pairs.insert(key, pair);
     }
 
     /// May a call go out to the user, as far as their permission goes?
@@ -108,11 +147,64 @@ impl Consents {
 
     /// Takes in what happened to a pair. `false`: a reply older than what is known.
     pub fn apply(&self, key: &PairKey, rules: &Rules, now: Timestamp, event: Event) -> bool {
+        self.take(key, rules, now, event).changed
+    }
+
+    /// [`Consents::apply`], and when it is in the store.
+    pub fn take(&self, key: &PairKey, rules: &Rules, now: Timestamp, event: Event) -> Taken {
         // A user's call says nothing of a pair that nothing is known of.
         if event == Event::UserConnected && !self.pairs.contains_key(key) {
-            return true;
+            return Taken { changed: true, stored: None };
         }
-        self.pairs.entry(key.clone()).or_default().apply(rules, now, event)
+        let mut pair = self.pairs.entry(key.clone()).or_default();
+        let changed = pair.apply(rules, now, event);
+        // Under the entry's lock: rows come to the store in the order in which they changed. What finds no room there
+        // goes with the next change.
+        let stored = self.keep(key, &pair, rules, now, None).unwrap_or_default();
+        Taken { changed, stored }
+    }
+
+    /// Takes in a user's reply, message `id` of Meta's, sent at `at` by Meta's clock. It is stored when it is on the
+    /// disk.
+    ///
+    /// # Errors
+    /// The store's queue is full. It may be taken in again.
+    pub fn reply(
+        &self,
+        key: &PairKey,
+        rules: &Rules,
+        now: Timestamp,
+        at: Option<Timestamp>,
+        reply: Reply,
+        id: &str,
+    ) -> Result<Taken, Full> {
+        let mut pair = self.pairs.entry(key.clone()).or_default();
+        let changed = pair.apply(rules, now, Event::Replied { at, reply });
+        // Words and numbers: there is nothing in it that JSON could not say.
+        let text = serde_json::to_string(&reply).unwrap_or_default();
+        let reply = PermissionReply { message: id.to_owned(), reply: text, applied: changed };
+        let stored = self.keep(key, &pair, rules, now, Some(reply))?;
+        Ok(Taken { changed, stored })
+    }
+
+    fn keep(
+        &self,
+        key: &PairKey,
+        pair: &Pair,
+        rules: &Rules,
+        now: Timestamp,
+        reply: Option<PermissionReply>,
+    ) -> Result<Option<Stored>, Full> {
+        let Some(store) = &self.store else { return Ok(None) };
+        let row = PermissionRow {
+            number: key.number.clone(),
+            user: key.user.to_string(),
+            state: pair.state(rules, now).as_str().to_owned(),
+            pair: serde_json::to_string(pair).unwrap_or_default(),
+            updated: now,
+        };
+        let queued = store.permission(PermissionWrite { row, reply }).ok_or(Full)?;
+        Ok(Some(Box::pin(async move { queued.await.is_ok() })))
     }
 
     /// Whether Graph is to be asked about a pair now, and that it will be: nothing is known of it, or what is known
@@ -159,23 +251,14 @@ impl Consents {
         self.live.contains_key(key)
     }
 
-    /// Forgets pairs of which nothing is in force any more.
-    pub fn forget_blank(&self, now: Timestamp, rules: impl Fn(&PhoneNumberId) -> Option<Rules>) -> Vec<PairKey> {
-        let mut blank = Vec::new();
+    /// Forgets pairs of which nothing is in force any more, by the rules of their numbers.
+    pub fn forget_blank(&self, now: Timestamp, is_blank: impl Fn(&PhoneNumberId, &Pair) -> bool) {
         self.pairs.retain(|key, pair| {
-            let keep = !rules(&key.number).is_some_and(|rules| pair.is_blank(&rules, now));
-            if !keep {
-                blank.push(key.clone());
+            let blank = is_blank(&key.number, pair);
+            if blank && let Some(store) = &self.store {
+                store.forget_permission(&key.number, &key.user, now);
             }
-            keep
+            !blank
         });
-        blank
-    }
-}
-
-impl Refusal {
-    /// Whether it is the limit of the day, and no lack of permission.
-    pub fn is_limit(&self) -> bool {
-        self.why == Why::DailyLimit
     }
 }

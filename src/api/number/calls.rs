@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::super::{Api, LiveCall, error};
-use super::{internal, not_found};
+use super::{Timestamp3339, internal, not_found};
 use crate::model::{CallUuid, Timestamp};
 use crate::store::{CallFilter, CallRecord, Scope};
 use crate::xml::ast::Finding;
@@ -48,15 +48,6 @@ struct Detailed<'a> {
     remarks: &'a [String],
     /// The linter's findings about the call's documents; when the call has ended.
     findings: &'a [Finding],
-}
-
-/// A time as `interface.md` §5 has it.
-struct Timestamp3339(Timestamp);
-
-impl Serialize for Timestamp3339 {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&self.0)
-    }
 }
 
 pub(super) async fn list(api: &Api, scope: &Scope, pairs: &[(String, String)]) -> Response {

@@ -1,17 +1,23 @@
 //! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, calls, calls' event
-//! logs and the reload of the configuration.
+//! logs, users' permissions and the reload of the configuration.
 
 mod calls;
 mod events;
+mod once;
+mod permissions;
 mod reload;
 mod xml;
+
+pub(super) use once::Once;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{Method, StatusCode, header};
+use serde::Serialize;
 
 use super::auth::{Denied, Member};
 use super::{App, Shared, error, peer, segments, with_header};
+use crate::model::Timestamp;
 
 /// Anything under `/api/v1/`.
 pub(super) async fn handle(State(shared): App, request: Request) -> Response {
@@ -32,6 +38,13 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
         ["calls", _] => wrong_method("GET"),
         ["calls", uuid, "events"] if get => events::log(&shared.api, &member.scope, uuid, &pairs).await,
         ["calls", _, "events"] => wrong_method("GET"),
+        ["permissions", path @ ..] => {
+            let method = request.method().clone();
+            let (head, body) = request.into_parts();
+            let key = once::Key::of(&member.scope, &head);
+            let work = permissions::handle(&shared, &member.scope, path, &method, &pairs, (head.headers, body));
+            shared.once.run(key.filter(|_| method == Method::POST), work).await
+        }
         ["reload"] if post => reload::reload(&shared.api, &member).await,
         ["reload"] => wrong_method("POST"),
         _ => not_found("there is nothing at this path"),
@@ -61,6 +74,15 @@ fn wrong_method(allow: &str) -> Response {
 
 fn internal() -> Response {
     error::json(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something is wrong on this server", None)
+}
+
+/// A time as `interface.md` §5 has it.
+struct Timestamp3339(Timestamp);
+
+impl Serialize for Timestamp3339 {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&self.0)
+    }
 }
 
 fn not_found(message: &str) -> Response {

@@ -131,7 +131,7 @@ fn refusals_of_graph_are_learnt_from() {
     let mut desk = Desk::granted();
     desk.event(Event::CallsUsedUp { until: Some(at(NOW - 1)) });
     assert_eq!(desk.call(), None);
-    desk.event(Event::RequestsUsedUp);
+    desk.event(Event::Doubted);
     assert!(desk.pair.is_doubtful());
 }
 

@@ -1,0 +1,241 @@
+//! `/api/v1/permissions/{number}/{waId}/`: what a user allows a number, and asking them (`number-api.md` §4).
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, Method, StatusCode};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::super::error::{self, MetaWord, Trouble};
+use super::super::{Shared, body};
+use super::{Timestamp3339, not_found, wrong_method};
+use crate::admission::NumberEntry;
+use crate::admission::permission::{State, View};
+use crate::call::consent::{NotSent, Sent};
+use crate::call::machine::GraphOutcome;
+use crate::meta::code;
+use crate::meta::permissions::Request;
+use crate::model::{E164, Timestamp};
+use crate::store::Scope;
+
+/// Longest text of a request, in characters: Meta's bound of an interactive message's body.
+const TEXT_MAX: usize = 1_024;
+/// Longest business-scoped id.
+const USER_MAX: usize = 128;
+/// Largest template, in bytes.
+const TEMPLATE_MAX: usize = 16 * 1024;
+
+/// A pair as our API shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    status: &'static str,
+    expires_at: Option<Timestamp3339>,
+    missed: u32,
+    warned: bool,
+    calls_left: u32,
+    next_call_at: Option<Timestamp3339>,
+    requests_left: u32,
+    next_request_at: Option<Timestamp3339>,
+    source: &'static str,
+    checked_at: Option<Timestamp3339>,
+}
+
+/// A request that was sent.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Asked {
+    message_id: String,
+    #[serde(flatten)]
+    permission: Shown,
+}
+
+impl From<&View> for Shown {
+    fn from(view: &View) -> Self {
+        let time = |at: Option<Timestamp>| at.map(Timestamp3339);
+        Self {
+            status: view.state.as_str(),
+            expires_at: match view.state {
+                State::Temporary { until } => Some(Timestamp3339(until)),
+                State::None | State::Requested | State::Permanent => None,
+            },
+            missed: view.missed,
+            warned: view.warned,
+            calls_left: view.calls_left,
+            next_call_at: time(view.next_call),
+            requests_left: view.requests_left,
+            next_request_at: time(view.next_request),
+            source: if view.by_meta { "meta" } else { "local" },
+            checked_at: time(view.checked),
+        }
+    }
+}
+
+/// One request under `/permissions/`; `path` is what follows.
+pub(super) async fn handle(
+    shared: &Shared,
+    scope: &Scope,
+    path: &[&str],
+    method: &Method,
+    pairs: &[(String, String)],
+    rest: (HeaderMap, Body),
+) -> Response {
+    let (number, user, asks) = match path {
+        [number, user] => (number, user, false),
+        [number, user, "request"] => (number, user, true),
+        _ => return not_found("there is nothing at this path"),
+    };
+    let Some(number) = number_of(shared, scope, number) else { return not_found("there is no such number") };
+    let Some(user) = user_of(user) else {
+        let message = "this is no user: digits with country code, or a business-scoped id like IN.123";
+        return error::json(StatusCode::BAD_REQUEST, "bad_value", message, Some("waId"));
+    };
+    match (asks, method) {
+        (false, &Method::GET) => {
+            let refresh = pairs.iter().rev().find(|(name, _)| name == "refresh").is_some_and(|(_, v)| v == "true");
+            let view = shared.api.permissions.view(&number, &user, refresh).await;
+            error::body(StatusCode::OK, &Shown::from(&view))
+        }
+        (false, _) => wrong_method("GET"),
+        (true, &Method::POST) => match read(rest).await {
+            Ok(request) => answer(shared.api.permissions.request(&number, &user, &request).await),
+            Err(refused) => refused,
+        },
+        (true, _) => wrong_method("POST"),
+    }
+}
+
+/// A number of the scope's; another account's is none (R16).
+fn number_of(shared: &Shared, scope: &Scope, text: &str) -> Option<Arc<NumberEntry>> {
+    let number =
+        digits(&decoded(text)).and_then(|number| shared.api.gate.directory().tables().by_number(&number).cloned());
+    number.filter(|number| scope.holds(&number.account.auth_id, &number.account.main().auth_id))
+}
+
+/// A user: digits, however they are written, or a business-scoped id.
+fn user_of(text: &str) -> Option<String> {
+    let text = decoded(text);
+    let scoped = text.split_once('.').is_some_and(|(country, digits)| {
+        country.len() == 2
+            && country.bytes().all(|b| b.is_ascii_uppercase())
+            && (1..=USER_MAX).contains(&digits.len())
+            && digits.bytes().all(|b| b.is_ascii_digit())
+    });
+    if scoped { Some(text) } else { digits(&text).map(String::from) }
+}
+
+/// A number with or without a plus, spaces or `whatsapp:` (`number-api.md` §1).
+fn digits(text: &str) -> Option<E164> {
+    let text = text.trim();
+    let bare = text.get(..9).filter(|scheme| scheme.eq_ignore_ascii_case("whatsapp:")).and_then(|_| text.get(9..));
+    E164::parse(bare.unwrap_or(text)).ok()
+}
+
+/// A part of the path without its percent signs.
+fn decoded(part: &str) -> String {
+    // A plus stands for itself in a path.
+    let form = format!("={}", part.replace('+', "%2B"));
+    url::form_urlencoded::parse(form.as_bytes()).map(|(_, value)| value.into_owned()).next().unwrap_or_default()
+}
+
+async fn read((headers, body_bytes): (HeaderMap, Body)) -> Result<Request, Response> {
+    let bytes = body::read(&headers, body_bytes)
+        .await
+        .map_err(|(status, code, message)| error::json(status, code, message, None))?;
+    let bad = |field, message: &str| error::json(StatusCode::BAD_REQUEST, "bad_value", message, field);
+    let body: Value = match bytes.as_ref() {
+        [] => Value::Object(serde_json::Map::new()),
+        bytes => serde_json::from_slice(bytes).map_err(|_| bad(None, "the body must be JSON"))?,
+    };
+    let Value::Object(body) = body else { return Err(bad(None, "the body must be an object")) };
+    let given = |name: &str| body.get(name).filter(|value| !value.is_null());
+    let text = match given("text") {
+        None => None,
+        Some(Value::String(text)) if (1..=TEXT_MAX).contains(&text.chars().count()) => Some(text.clone()),
+        Some(_) => return Err(bad(Some("text"), "text must have 1 to 1,024 characters")),
+    };
+    match given("template") {
+        None => Ok(Request::Text(text)),
+        Some(_) if text.is_some() => Err(bad(Some("template"), "give text or template, not both")),
+        Some(template) => {
+            let named = template.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+            let spoken = template.get("language").is_some_and(Value::is_object);
+            if named && spoken && template.to_string().len() <= TEMPLATE_MAX {
+                Ok(Request::Template(template.clone()))
+            } else {
+                let message = "template must be an object with name, language {\"code\"} and perhaps components";
+                Err(bad(Some("template"), message))
+            }
+        }
+    }
+}
+
+fn answer(sent: Result<Sent, NotSent>) -> Response {
+    let refused = match sent {
+        Ok(sent) => {
+            let asked = Asked { message_id: sent.message, permission: Shown::from(&sent.view) };
+            return error::body(StatusCode::ACCEPTED, &asked);
+        }
+        Err(refused) => refused,
+    };
+    let trouble = |status, code, message: String| Trouble { status, code, message, meta: None, next_request: None };
+    error::trouble(&match refused {
+        NotSent::TooSoon(refusal) => Trouble {
+            next_request: Some(refusal.again),
+            ..trouble(StatusCode::UNPROCESSABLE_ENTITY, "permission_request_too_soon", refusal.to_string())
+        },
+        NotSent::UnderWay => {
+            trouble(StatusCode::CONFLICT, "request_under_way", "a request to this user is being sent".to_owned())
+        }
+        NotSent::Graph(GraphOutcome::Refused { code, details, .. }) => {
+            let (status, word, message) = match code {
+                code::WINDOW_CLOSED => (
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "window_closed",
+                    "the user has not written or called for 24 hours: send a template",
+                ),
+                code::UNDELIVERABLE => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "undeliverable", "the user can't be reached on WhatsApp")
+                }
+                _ => (StatusCode::BAD_GATEWAY, "meta_refused", "Meta refused the request"),
+            };
+            let meta = Some(MetaWord { code, message: details });
+            Trouble { meta, ..trouble(status, word, message.to_owned()) }
+        }
+        NotSent::Graph(GraphOutcome::RateLimited { code }) => {
+            let meta = Some(MetaWord { code, message: "asked too often".to_owned() });
+            let message = "Meta is asked too often; try again later".to_owned();
+            Trouble { meta, ..trouble(StatusCode::BAD_GATEWAY, "meta_busy", message) }
+        }
+        NotSent::Graph(
+            GraphOutcome::Done
+            | GraphOutcome::Gone
+            | GraphOutcome::ServerError { .. }
+            | GraphOutcome::Timeout
+            | GraphOutcome::Unreachable,
+        ) => {
+            let message = "Meta did not answer as it should; whether the user was asked is not known".to_owned();
+            trouble(StatusCode::BAD_GATEWAY, "meta_failed", message)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decoded, digits, user_of};
+
+    #[test]
+    fn users_and_numbers_however_they_are_written() {
+        for text in ["919412341234", "+919412341234", "%2B91%2094123%2041234", "whatsapp:+919412341234"] {
+            assert_eq!(user_of(text).as_deref(), Some("919412341234"), "{text}");
+        }
+        assert_eq!(user_of("IN.30155408211934477").as_deref(), Some("IN.30155408211934477"));
+        for text in ["", "me", "in.301", "IN.", "I.3", "IN.3x", "123"] {
+            assert_eq!(user_of(text), None, "{text}");
+        }
+        assert_eq!(digits("WhatsApp:918035737458").unwrap().as_str(), "918035737458");
+        assert_eq!(decoded("a%2Fb"), "a/b");
+    }
+}

@@ -1,0 +1,119 @@
+//! Requests to Graph that are about no call: read something, send a message. They stand in their number's queue like
+//! the others, with their own rule of further tries (`meta-calling.md` §4.7).
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+
+use super::asking::outcome;
+use super::error::{Verdict, classify_question, is_alarm};
+use super::graph::{ANSWER_MAX, Graph, retry_after};
+use super::retry::Fault;
+use crate::call::machine::GraphOutcome;
+use crate::config::Secret;
+use crate::model::PhoneNumberId;
+use crate::observe::names;
+
+/// A request; the same at each try.
+pub(super) struct Question<'a> {
+    number: &'a PhoneNumberId,
+    /// None: the node's default.
+    token: Option<&'a Secret>,
+    /// Behind the number, query included.
+    path: String,
+    /// The word in metrics.
+    word: &'static str,
+    /// With one it is a POST, which does something.
+    body: Option<Bytes>,
+}
+
+impl<'a> Question<'a> {
+    pub(super) fn get(number: &'a PhoneNumberId, token: Option<&'a Secret>, path: String, word: &'static str) -> Self {
+        Self { number, token, path, word, body: None }
+    }
+
+    pub(super) fn post(
+        number: &'a PhoneNumberId,
+        token: Option<&'a Secret>,
+        path: String,
+        word: &'static str,
+        body: Vec<u8>,
+    ) -> Self {
+        Self { number, token, path, word, body: Some(body.into()) }
+    }
+}
+
+impl Graph {
+    /// Asks, further tries included, and gives the answer of a success. Dropping the future gives it up.
+    pub(super) async fn question(&self, question: &Question<'_>) -> Result<Bytes, GraphOutcome> {
+        let Some(head) = self.head(question.number, &question.path, question.token) else {
+            return Err(GraphOutcome::Unreachable);
+        };
+        self.with_budget(|budget, now| budget.request(now));
+        for tries in 1.. {
+            let fault = match self.try_question(question, &head).await {
+                Ok((Verdict::Done, body)) => return Ok(body),
+                Ok((Verdict::Again(again), _)) => Fault::Answered(again),
+                Ok((Verdict::Refused { status, code, details }, _)) => {
+                    if is_alarm(status, code) {
+                        let number = question.number;
+                        tracing::error!(phone_number_id = %number, code, details, "Graph refuses: check token, account, payment");
+                    }
+                    return Err(GraphOutcome::Refused { status, code, details });
+                }
+                // Said of calls only.
+                Ok((_, _)) => return Err(GraphOutcome::Gone),
+                Err(fault) => fault,
+            };
+            let pause =
+                self.config.policy.pause_of_question(question.body.is_some(), tries, fault, (self.config.roll)());
+            let Some(pause) = pause.filter(|_| self.with_budget(|budget, now| budget.retry(now))) else {
+                return Err(outcome(fault));
+            };
+            tracing::debug!(action = question.word, tries, ?pause, "Graph: once more");
+            tokio::time::sleep(pause).await;
+        }
+        Err(GraphOutcome::Timeout)
+    }
+
+    /// One try: its place in the queue, its time, its metric.
+    async fn try_question(&self, question: &Question<'_>, head: &(Uri, HeaderMap)) -> Result<(Verdict, Bytes), Fault> {
+        let begun = self.clock.now();
+        let lane = self.lane(question.number);
+        let exchange = async {
+            let _place = lane.enter(false).await?;
+            self.exchange_question(question, head).await
+        };
+        let answered = tokio::time::timeout(self.config.request_timeout, exchange).await.unwrap_or(Err(Fault::Timeout));
+        let status = match &answered {
+            Ok((status, ..)) => status.to_string(),
+            Err(Fault::Timeout) => names::graph::TIMEOUT.to_owned(),
+            Err(_) => names::graph::ERROR.to_owned(),
+        };
+        let took = self.clock.now().saturating_duration_since(begun).as_secs_f64();
+        metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => question.word, "status" => status).record(took);
+        answered.map(|(_, verdict, body)| (verdict, body))
+    }
+
+    async fn exchange_question(
+        &self,
+        question: &Question<'_>,
+        (uri, headers): &(Uri, HeaderMap),
+    ) -> Result<(u16, Verdict, Bytes), Fault> {
+        let mut request = Request::new(Full::new(question.body.clone().unwrap_or_default()));
+        *request.method_mut() = if question.body.is_some() { Method::POST } else { Method::GET };
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers.clone();
+        let answer = self.http.request(request).await.map_err(|error| {
+            tracing::debug!(%error, "Graph: no answer");
+            if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
+        })?;
+        let status = answer.status().as_u16();
+        let after = retry_after(answer.headers());
+        let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|_| Fault::Broken)?;
+        let body = body.to_bytes();
+        let told = self.without_tokens(&body, headers);
+        let verdict = classify_question(status, after, &told);
+        Ok((status, verdict, Bytes::from(told.into_owned())))
+    }
+}
