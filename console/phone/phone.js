@@ -1,7 +1,7 @@
 // @ts-check
 // The browser phone: one call at a time, its sound, its keys, its steps.
 
-import { causeWords, microphoneWords, stepWords } from "./words.js";
+import { allowedWords, causeWords, microphoneWords, stepWords } from "./words.js";
 
 /** @template {HTMLElement} T @param {string} id @returns {T} */
 const at = (id) => /** @type {T} */ (document.getElementById(id));
@@ -219,8 +219,41 @@ setInterval(() => {
   if (seconds !== undefined) at("clock").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }, 250);
 
+/** Requests that were turned down: Meta still takes another answer, the page does not ask again. @type {Set<string>} */
+const turnedDown = new Set();
+let askedId = "";
+
+/** Shows the newest request to be called that waits for an answer, and what was allowed. */
+async function lookForRequests() {
+  const { pairs } = await (await fetch("/_sim/permissions")).json();
+  const mine = pairs.find((/** @type {any} */ pair) => pair.phone_number_id === world.phone_number_id && pair.user === world.from);
+  const asked = mine?.requests.at(-1);
+  askedId = asked?.id ?? "";
+  at("request").hidden = !asked || turnedDown.has(askedId);
+  at("request-text").textContent = asked?.text ?? "";
+  at("allowed").textContent = allowedWords(mine?.permission ?? {});
+}
+
+/** @param {string} answer */
+async function answerRequest(answer) {
+  try {
+    if (answer === "reject") turnedDown.add(askedId);
+    await post("/_sim/permissions/answer", { phone_number_id: world.phone_number_id, user: world.from, answer });
+  } catch (error) {
+    say(`The answer could not be given: ${error instanceof Error ? error.message : error}`);
+  }
+  await lookForRequests();
+}
+
+document.querySelectorAll("[data-answer]").forEach((button) => {
+  button.addEventListener("click", () => answerRequest(/** @type {HTMLElement} */ (button).dataset.answer ?? ""));
+});
+
 setButtons(false);
 const world = await (await fetch("/_sim/phone/world")).json();
 at("business").textContent = world.business || "The business";
 at("number").textContent = `+${world.number}`;
 say(`${world.user} can call now`, "ready");
+const look = () => lookForRequests().catch(() => undefined);
+await look();
+setInterval(look, 2000);

@@ -105,6 +105,16 @@ export function stepWords(event) {
   }
 }
 
+/**
+ * What the user has allowed, in words.
+ * @param {{status?: string, expiration_time?: number}} permission
+ */
+export function allowedWords(permission) {
+  if (permission.status === "permanent") return "The business may call you.";
+  if (permission.status !== "temporary" || !permission.expiration_time) return "";
+  return `The business may call you until ${new Date(permission.expiration_time * 1000).toLocaleString()}.`;
+}
+
 /** Why there is no microphone, and what to do. @param {unknown} error */
 export function microphoneWords(error) {
   const name = error instanceof DOMException ? error.name : "";

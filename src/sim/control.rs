@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use super::caller::{CallEvents, CallScript, HangupRule, KeysStart, parse_keys};
 use super::load::{Load, LoadOrder};
 use super::meta::life::CallMsg;
+use super::meta::permissions::AnswerOrder;
 use super::world::SimNumber;
 use super::{World, sound};
 
@@ -64,6 +65,8 @@ pub(crate) fn router() -> Router<Arc<World>> {
         .route("/_sim/load", post(load))
         .route("/_sim/load/stop", post(stop_load))
         .route("/_sim/log", get(log))
+        .route("/_sim/permissions", get(permissions))
+        .route("/_sim/permissions/answer", post(answer_request))
         .layer(from_fn(only_from_here))
 }
 
@@ -219,6 +222,22 @@ struct LogQuery {
 
 async fn log(State(world): State<Arc<World>>, Query(query): Query<LogQuery>) -> Response {
     axum::Json(world.log.since(query.since)).into_response()
+}
+
+async fn permissions(State(world): State<Arc<World>>) -> Response {
+    axum::Json(world.permissions_shown()).into_response()
+}
+
+/// `POST /_sim/permissions/answer`: the simulated user accepts or rejects a request to be called.
+async fn answer_request(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order: AnswerOrder = match serde_json::from_slice(&body) {
+        Ok(order) => order,
+        Err(e) => return refuse(format!("the body is no answer: {e}")),
+    };
+    match world.answer_request(&order).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(why) => (StatusCode::CONFLICT, axum::Json(serde_json::json!({ "error": why }))).into_response(),
+    }
 }
 
 /// 400 with the reason as `error`.

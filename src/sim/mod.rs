@@ -46,6 +46,7 @@ use self::media::peer::Identity;
 use self::media::{LegId, Relay};
 use self::meta::body::CallFacts;
 use self::meta::life::{self, CallMsg, Wiring};
+use self::meta::permissions::Permissions;
 use self::meta::settings::Settings;
 use self::meta::webhook::{Door, Webhooks};
 use self::wire::{Cut, Wires};
@@ -163,6 +164,7 @@ pub(crate) struct World {
     calls: Mutex<HashMap<(String, String), KnownCall>>,
     faults: Board,
     settings: Settings,
+    permissions: Permissions,
     phones: phone::Phones,
     /// Loads under way, by the name their owner gave them, and what stops them.
     loads: Mutex<HashMap<String, CancellationToken>>,
@@ -224,6 +226,7 @@ impl Sim {
             calls: Mutex::default(),
             faults,
             settings: Settings::default(),
+            permissions: Permissions::default(),
             phones: phone::Phones::default(),
             loads: Mutex::default(),
             stop: stop.clone(),

@@ -80,7 +80,7 @@ async fn who(State(world): State<Arc<World>>) -> Response {
     let script = CallScript::default();
     let number = world.number(&script.to.number).unwrap_or(script.to);
     let node = locked(&world.node_url).clone();
-    axum::Json(json!({"number": number.number, "business": number.name, "user": script.name, "from": script.from, "node": node}))
+    axum::Json(json!({"number": number.number, "business": number.name, "user": script.name, "from": script.from, "phone_number_id": number.phone_number_id, "node": node}))
         .into_response()
 }
 

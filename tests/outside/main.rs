@@ -15,6 +15,7 @@ mod ops;
 #[cfg(feature = "otel")]
 mod otel;
 mod overload;
+mod permissions;
 mod phone;
 mod reload;
 mod requests;

@@ -98,25 +98,44 @@ fn of_field(number: &SimNumber, field: &str, value: Value) -> Value {
 
 /// The permission to call back that a user's call brings with it (§6.2, M17).
 pub(crate) fn callback_permission(facts: &CallFacts, message_id: &str, at_secs: i64, until_secs: i64) -> Value {
-    let number = &facts.number;
     let reply = json!({
         "response": "accept",
         "response_source": "automatic",
         "is_permanent": false,
         "expiration_timestamp": until_secs,
     });
+    let said =
+        Message { number: &facts.number, user: &facts.user, user_name: &facts.user_name, id: message_id, at_secs };
+    permission_reply(&said, Some(&facts.call_id), reply)
+}
+
+/// Who writes to whom, and when.
+pub(crate) struct Message<'a> {
+    pub(crate) number: &'a SimNumber,
+    pub(crate) user: &'a str,
+    pub(crate) user_name: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) at_secs: i64,
+}
+
+/// `call_permission_reply` (§6.2); `context` is the request's id, or the user's call's.
+pub(crate) fn permission_reply(said: &Message<'_>, context: Option<&str>, reply: Value) -> Value {
+    let number = said.number;
+    let mut message = json!({
+        "from": said.user,
+        "id": said.id,
+        "timestamp": said.at_secs.to_string(),
+        "type": "interactive",
+        "interactive": {"type": "call_permission_reply", "call_permission_reply": reply},
+    });
+    if let Some(context) = context {
+        set(&mut message, "context", json!({"from": number.number, "id": context}));
+    }
     let value = json!({
         "messaging_product": "whatsapp",
         "metadata": {"display_phone_number": number.number, "phone_number_id": number.phone_number_id},
-        "contacts": [{"profile": {"name": facts.user_name}, "wa_id": facts.user}],
-        "messages": [{
-            "context": {"from": number.number, "id": facts.call_id},
-            "from": facts.user,
-            "id": message_id,
-            "timestamp": at_secs.to_string(),
-            "type": "interactive",
-            "interactive": {"type": "call_permission_reply", "call_permission_reply": reply},
-        }],
+        "contacts": [{"profile": {"name": said.user_name}, "wa_id": said.user}],
+        "messages": [message],
     });
     of_field(number, "messages", value)
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::life::{CallMsg, GraphAsk};
-use super::settings;
+use super::{messages, settings};
 use crate::sim::World;
 use crate::sim::faults::{GraphBody, GraphDeed, GraphHow};
 use crate::sim::log::Logged;
@@ -42,6 +42,11 @@ impl GraphFault {
         Self { status: 400, code: 100, subcode: None, details: details.into() }
     }
 
+    /// A limit that is used up.
+    pub(super) fn limit(code: i64, details: &str) -> Self {
+        Self { status: 429, code, subcode: None, details: details.into() }
+    }
+
     /// Code 100 for a call that is not there (M8).
     pub(crate) fn no_call() -> Self {
         Self::parameter("Call not found or ended")
@@ -50,6 +55,11 @@ impl GraphFault {
     fn message(&self) -> String {
         let what = match (self.code, self.subcode) {
             (190, _) => "Invalid OAuth access token",
+            (613, _) => "Calls to this api have exceeded the rate limit",
+            (131_009, _) => "Parameter value is not valid",
+            (138_006, _) => "Call permission not found",
+            (138_009, _) => "Call permission request limit hit",
+            (138_012, _) => "Business initiated calls limit hit",
             (_, Some(33)) => return "Unsupported post request. Object does not exist".into(),
             _ => "Invalid parameter",
         };
@@ -103,6 +113,8 @@ impl Action {
 pub(crate) fn router() -> Router<Arc<World>> {
     Router::new()
         .route(&format!("{BASE}/{{phone_number_id}}/calls"), post(calls))
+        .route(&format!("{BASE}/{{phone_number_id}}/call_permissions"), get(messages::permissions))
+        .route(&format!("{BASE}/{{phone_number_id}}/messages"), post(messages::post))
         .route(&format!("{BASE}/{{phone_number_id}}/settings"), get(settings::get).post(settings::post))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }

@@ -1,10 +1,12 @@
-//! The simulated Meta: Graph on loopback, signed webhooks, and each call's life (`meta-calling.md` §8, M1–M13, M17, M20, M21).
+//! The simulated Meta: Graph on loopback, signed webhooks, and each call's life (`meta-calling.md` §8, M1–M14, M16–M21).
 
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod graph;
 pub(crate) mod life;
+pub(crate) mod messages;
 pub(crate) mod offer;
+pub(crate) mod permissions;
 pub(crate) mod settings;
 pub(crate) mod storm;
 pub(crate) mod webhook;

@@ -169,7 +169,7 @@ async fn m17_m20_settings_are_kept_told_and_obeyed() {
     assert_eq!(told["calling"]["srtp_key_exchange_protocol"], "DTLS", "{told}");
     world.until_webhooks("account_settings_update", "ignored", 2).await;
     world.call(deaf(1)).await;
-    world.until_webhooks("messages.call_permission_reply", "ignored", 1).await;
+    world.until_webhooks("messages.call_permission_reply", "permission_updated", 1).await;
     assert_eq!(world.admission("admitted").await, 1.0);
 }
 

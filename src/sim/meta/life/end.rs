@@ -52,7 +52,11 @@ impl Life {
         };
         let terminate = body::terminate(&self.facts, wall, ending, self.opaque.as_deref());
         self.deliver(Hook::Terminate, terminate, delay);
-        if self.world.settings.calls_back(&self.facts.number.phone_number_id) {
+        let id = &self.facts.number.phone_number_id;
+        let calls_back = self.world.settings.calls_back(id);
+        let until = calls_back.then_some(wall + CALLBACK_SECS);
+        self.world.permissions.user_called(id, &self.facts.user, self.accepted.is_some(), until);
+        if calls_back {
             let message_id = format!("wamid.{}", self.world.dice.text(40));
             let reply = body::callback_permission(&self.facts, &message_id, wall, wall + CALLBACK_SECS);
             let parcel =

@@ -1,0 +1,162 @@
+//! Asking a user for permission to be called, as a customer does it: over the API, through the simulated Meta, to the
+//! user's phone and back; and over a crash.
+
+use std::time::Duration;
+
+use offhook::sim::log::{LogLine, Logged};
+use offhook::sim::{CallScript, Happened, Sim};
+use serde_json::{Value, json};
+
+use crate::support::app::App;
+use crate::support::http;
+use crate::support::node::{ACCESS_TOKEN, API_KEY, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options};
+
+const USER: &str = "919412341234";
+
+struct World {
+    sim: Sim,
+    node: Node,
+    _app: App,
+}
+
+impl World {
+    async fn start(number_extra: &str) -> Self {
+        let app = App::start().await;
+        app.xml("/answer", "<Response><Speak>We will call you back.</Speak></Response>");
+        let sim = Sim::start(sim_options()).await.expect("sim");
+        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
+        wanted.number_extra = number_extra.to_owned();
+        let node = Node::start(&wanted).await;
+        sim.set_node_url(&node.public);
+        Self { sim, node, _app: app }
+    }
+
+    async fn permission(&self, query: &str) -> Value {
+        let url = format!("{}/api/v1/permissions/{NUMBER}/{USER}/{query}", self.node.public);
+        let answer = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    async fn request(&self) -> http::Answer {
+        let url = format!("{}/api/v1/permissions/{NUMBER}/{USER}/request/", self.node.public);
+        http::send("POST", &url, &[("x-api-key", API_KEY)], r#"{"text":"May we call you back?"}"#).await
+    }
+
+    async fn until(&self, status: &str) -> Value {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..500 {
+            every.tick().await;
+            let shown = self.permission("").await;
+            if shown["status"] == status {
+                return shown;
+            }
+        }
+        panic!("not {status} after 10 s; log:\n{}", self.node.log());
+    }
+
+    /// What the user's phone shows, and what the user does about it.
+    async fn phone(&self) -> Value {
+        http::get(&format!("{}/_sim/permissions", self.sim.url())).await.json()["pairs"][0].clone()
+    }
+
+    async fn answers(&self, answer: &str) -> u16 {
+        let url = format!("{}/_sim/permissions/answer", self.sim.url());
+        http::send("POST", &url, &[], json!({ "answer": answer }).to_string()).await.status
+    }
+
+    /// Until the user's answer got its 200.
+    async fn until_answered(&self) {
+        let taken = |line: &LogLine| matches!(&line.what, Logged::Webhook { event, status: 200, .. } if event == "call_permission_reply");
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..500 {
+            every.tick().await;
+            if self.sim.log().iter().any(taken) {
+                return;
+            }
+        }
+        panic!("no 200 after 10 s; log:\n{}", self.node.log());
+    }
+
+    async fn calls(&self) {
+        let mut events = self.sim.place_call(CallScript::default());
+        while let Some(event) = events.next().await {
+            if let Happened::Ended(ended) = event.what {
+                assert!(ended.ok, "{ended:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m18_a_user_is_asked_answers_and_the_node_knows_also_after_a_crash() {
+    let mut world = World::start("").await;
+    assert_eq!(world.permission("").await["status"], "none");
+    let sent = world.request().await;
+    assert_eq!((sent.status, &sent.json()["status"]), (202, &json!("requested")), "{}", sent.text());
+    let shown = world.phone().await;
+    assert_eq!((&shown["user"], &shown["requests"][0]["text"]), (&json!(USER), &json!("May we call you back?")));
+    assert_eq!(shown["requests"][0]["id"], sent.json()["messageId"]);
+    // L13: the second is refused before it reaches Meta, with the time.
+    let again = world.request().await;
+    let error = again.json()["error"].clone();
+    assert_eq!((again.status, &error["code"]), (422, &json!("permission_request_too_soon")), "{}", again.text());
+    assert_eq!(error["nextRequestAt"], world.permission("").await["nextRequestAt"]);
+
+    assert_eq!(world.answers("accept").await, 204);
+    let granted = world.until("temporary").await;
+    assert_eq!((&granted["callsLeft"], &granted["source"], &granted["missed"]), (&json!(5), &json!("meta"), &json!(0)));
+    assert_eq!(world.answers("accept").await, 409, "nothing is open any more");
+    world.until_answered().await;
+    // Answered 200 is kept, whatever becomes of the process.
+    world.node.kill();
+    world.node.start_again().await;
+    assert_eq!(world.permission("").await, granted);
+    assert_eq!(world.request().await.status, 422, "what was sent still counts");
+
+    assert_eq!(world.answers("reject").await, 204);
+    world.until("none").await;
+    // Meta has the last word.
+    let told = world.permission("?refresh=true").await;
+    assert_eq!((&told["status"], &told["source"]), (&json!("none"), &json!("meta")));
+    assert!(told["checkedAt"].is_string(), "{told}");
+    let metric = [("kind", "messages.call_permission_reply"), ("result", "permission_updated")];
+    assert!(
+        (world.node.metric("offhook_webhook_events_total", &metric).await - 1.0).abs() < f64::EPSILON,
+        "since the crash"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m17_l20_a_users_call_allows_a_call_back_where_the_number_says_so_and_clears_the_requests() {
+    let world = World::start("").await;
+    assert_eq!(world.request().await.status, 202);
+    world.calls().await;
+    let cleared = world.permission("").await;
+    assert_eq!((&cleared["status"], &cleared["requestsLeft"]), (&json!("requested"), &json!(1)), "a call, and no more");
+    let settings = format!("{}/{PHONE_NUMBER_ID}/settings", world.sim.graph_url());
+    let on = json!({"calling": {"callback_permission_status": "ENABLED"}}).to_string();
+    let bearer = format!("Bearer {ACCESS_TOKEN}");
+    assert_eq!(http::send("POST", &settings, &[("authorization", &bearer)], on).await.status, 200);
+    world.calls().await;
+    let granted = world.until("temporary").await;
+    assert!(granted["expiresAt"].is_string());
+    // The node and the stand-in are of one mind.
+    let told = world.permission("?refresh=true").await;
+    assert_eq!((&told["status"], &told["expiresAt"]), (&granted["status"], &granted["expiresAt"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m19_graph_is_asked_once_a_minute_and_numbers_have_rules_of_their_own() {
+    let world = World::start("permissions = { requests_per_day = 25, requests_per_week = 100 }").await;
+    for _ in 0..3 {
+        world.permission("?refresh=true").await;
+    }
+    let reads = world.sim.log().iter().filter(|line| format!("{line:?}").contains("call_permissions")).count();
+    assert_eq!(reads, 1);
+    assert_eq!(world.permission("").await["requestsLeft"], 25);
+    // Ours would let a second pass; Meta does not.
+    assert_eq!(world.request().await.status, 202);
+    let refused = world.request().await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (422, &json!("permission_request_too_soon")));
+}
