@@ -1,6 +1,6 @@
 //! The whole program against its floors: what a call costs, how long it waits, what it leaves behind.
 //!
-//! `cargo bench --bench node -- setup` (or `media`, `memory`, `start`; none: all of them). Offhook and floor run as processes of
+//! `cargo bench --bench node -- setup` (or `media`, `memory`, `start`, `overload`; none: all of them). Offhook and floor run as processes of
 //! their own and by turns; processor time is theirs alone, as the scheduler counts it, so that other work on the machine
 //! moves it little. The simulated Meta and the customer's application live in this process and are not measured.
 
@@ -11,6 +11,7 @@ mod floor;
 mod load;
 mod media;
 mod memory;
+mod overload;
 mod process;
 mod setup;
 mod start;
@@ -73,6 +74,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 if wants("memory") {
                     memory::run().await?;
+                }
+                if wants("overload") {
+                    overload::run().await?;
                 }
                 if wants("start") {
                     start::run().await?;

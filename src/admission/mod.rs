@@ -5,10 +5,12 @@
 //! way, or a [`Refused`]; for a call that goes out, [`Gate::admit_business`] asks [`geo`] and [`permission`] too. Nothing
 //! here waits, reads a clock or knows a call.
 
+mod backlog;
 mod cps;
 mod directory;
 mod gate;
 pub mod geo;
+mod lag;
 pub mod permission;
 mod pressure;
 mod slots;
@@ -26,5 +28,6 @@ mod sync {
 pub use cps::{Permit, Ring};
 pub use directory::{AccountEntry, AccountSpec, Directory, DirectoryError, NumberEntry, NumberSpec, Tables};
 pub use gate::{Admitted, Because, Denied, Gate, Outgoing, Reason, Refused};
-pub use pressure::{Lag, Pressure, Starting, Strain};
+pub use lag::Lag;
+pub use pressure::{Pressure, Starting, Strain};
 pub use slots::{Slot, Slots};

@@ -1,31 +1,27 @@
-//! Whether the node as a whole can take another call (R10), whatever the customers' limits say. Past any bound here a
-//! call is refused as `overloaded`, so that those that are up, and their sound, go on as if nothing were.
+//! Whether the node as a whole can take another call, or another webhook (R10), whatever the customers' limits say. Past
+//! any bound here a call is refused as `overloaded`, so that those that are up, and their sound, go on as if nothing were.
 //!
-//! Nothing here measures: `node` feeds it with how late a waker came and how much memory is left; `call` holds a
-//! [`Starting`] while a set-up uses the processor.
+//! What there is too much of is told by how long it waits: set-ups stand in a line (`backlog`) and begin by turns, which
+//! `call` gives; what is left of the processor goes to webhooks, and where those come late as well, the door sheds
+//! (`lag`). Nothing here measures: `node` feeds it with how late a waker came and how much memory is left, and `now` is
+//! an argument. Lock-free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
+use super::backlog::Backlog;
+use crate::model::Place;
 use crate::observe::{Health, names};
-
-/// Calls whose set-up has not got as far as Graph. Each takes a millisecond or two of processor: all calls that a number
-/// may have (1,000 by default) may come at one instant, a backlog of many seconds does not build up.
-const STARTING_MAX: usize = 2_048;
-
-/// Set-ups under way that a backlog of work does not forbid: a machine that others keep busy makes every waking late,
-/// and a few calls more or less change nothing about that.
-const STARTING_FREE: usize = 128;
 
 /// What a node has too much of: `why` of `offhook_overloaded_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strain {
     /// Live calls.
     Calls,
-    /// Calls that are being set up.
+    /// Calls that wait to be set up: more than came at any one instant.
     SetUps,
-    /// Work: what is due begins late.
+    /// Work: calls wait for too long to be set up.
     Lag,
     Memory,
     /// Calls can be neither stored nor journalled (R11).
@@ -64,21 +60,23 @@ impl Strain {
 #[derive(Debug)]
 pub struct Pressure {
     health: Health,
-    starting: AtomicUsize,
-    lagging: AtomicBool,
+    backlog: Backlog,
     out_of_memory: AtomicBool,
+    shedding: AtomicBool,
+    /// Webhooks that are let in while the door sheds, until the next word.
+    let_in: AtomicUsize,
 }
 
 impl Pressure {
-    /// No strain yet.
-    pub fn new(health: Health) -> Arc<Self> {
-        let (starting, lagging, out_of_memory) = <(AtomicUsize, AtomicBool, AtomicBool)>::default();
-        Arc::new(Self { health, starting, lagging, out_of_memory })
-    }
-
-    /// Work that is due begins late, or in time again.
-    pub fn lagging(&self, lagging: bool) {
-        self.lagging.store(lagging, Ordering::Relaxed);
+    /// No strain yet; `origin` is any instant before the first call.
+    pub fn new(health: Health, origin: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            health,
+            backlog: Backlog::new(origin),
+            out_of_memory: AtomicBool::new(false),
+            shedding: AtomicBool::new(false),
+            let_in: AtomicUsize::new(0),
+        })
     }
 
     /// Memory is nearly used up, or not any more.
@@ -86,71 +84,66 @@ impl Pressure {
         self.out_of_memory.store(nearly, Ordering::Relaxed);
     }
 
-    /// A place among the set-ups under way.
+    /// Of the webhooks to come so many are taken and the others shed; none: all are taken.
+    pub fn shed(&self, but: Option<usize>) {
+        self.let_in.store(but.unwrap_or(0), Ordering::Relaxed);
+        self.shedding.store(but.is_some(), Ordering::Relaxed);
+    }
+
+    /// Whether a webhook is taken, before anything of it is read; if not, Meta is asked to come again.
+    pub fn takes_webhook(&self) -> bool {
+        let one_less = |left: usize| left.checked_sub(1);
+        !self.shedding.load(Ordering::Relaxed)
+            || self.let_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    }
+
+    /// A place in the line of set-ups, taken at `now`.
     ///
     /// # Errors
     /// What forbids a further call.
-    pub fn begin(self: &Arc<Self>) -> Result<Starting, Strain> {
+    pub fn begin(self: &Arc<Self>, now: Instant) -> Result<Starting, Strain> {
         if self.health.is_store_broken() {
             return Err(Strain::Store);
         }
         if self.out_of_memory.load(Ordering::Relaxed) {
             return Err(Strain::Memory);
         }
-        let begun = Starting(self.clone());
-        match self.starting.fetch_add(1, Ordering::Relaxed) {
-            ahead if ahead >= STARTING_MAX => Err(Strain::SetUps),
-            ahead if ahead >= STARTING_FREE && self.lagging.load(Ordering::Relaxed) => Err(Strain::Lag),
-            _ => Ok(begun),
+        let place = Some(self.backlog.join(now)?);
+        Ok(Starting { place, pressure: self.clone() })
+    }
+}
+
+/// A call that waits for its turn to be set up; its place is given back on drop.
+#[derive(Debug)]
+#[must_use]
+pub struct Starting {
+    place: Option<Place>,
+    pressure: Arc<Pressure>,
+}
+
+impl Starting {
+    /// Its turn has come.
+    pub fn begun(mut self) {
+        if let Some(place) = self.place.take() {
+            self.pressure.backlog.line().served(place);
         }
     }
 }
 
-/// A call that is being set up; its place is given back on drop.
-#[derive(Debug)]
-#[must_use]
-pub struct Starting(Arc<Pressure>);
-
 impl Drop for Starting {
     fn drop(&mut self) {
-        self.0.starting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Tells a lasting backlog from a burst: work is late when *every* waking of a while was (the idea of CoDel,
-/// RFC 8289 §3.1: the least of the delays, not their mean).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Lag {
-    /// How long every waking has been late.
-    late_for: Duration,
-}
-
-impl Lag {
-    /// Between two wakings.
-    pub const EVERY: Duration = Duration::from_millis(10);
-    /// Later than that is late.
-    const MAX: Duration = Duration::from_millis(10);
-    /// Late for that long is a backlog: a number's thousand calls at one instant are set up in less.
-    const BACKLOG: Duration = Duration::from_secs(2);
-    /// What one waking counts for at most: a machine that stood still for a while is no backlog.
-    const ONE_MAX: Duration = Duration::from_millis(250);
-
-    /// Notes how late a waking came; whether there is a backlog. One in time ends it.
-    pub fn woken(&mut self, late_by: Duration) -> bool {
-        self.late_for = if late_by > Self::MAX {
-            self.late_for.saturating_add((Self::EVERY + late_by).min(Self::ONE_MAX))
-        } else {
-            Duration::ZERO
-        };
-        self.late_for >= Self::BACKLOG
+        if self.place.take().is_some() {
+            self.pressure.backlog.line().left();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::{Health, Lag, Pressure, STARTING_FREE, STARTING_MAX, Strain};
+    use super::super::backlog::BURST;
+    use super::{Health, Pressure, Strain};
+    use crate::clock::Clock;
+    use crate::model::Timestamp;
 
     #[test]
     fn every_strain_has_its_series_from_the_start() {
@@ -160,36 +153,34 @@ mod tests {
     #[test]
     fn r10_each_strain_refuses_and_lets_go() {
         let health = Health::new();
-        let pressure = Pressure::new(health.clone());
-        assert!(pressure.begin().is_ok());
-        pressure.lagging(true);
-        let few: Vec<_> = (0..STARTING_FREE).map(|_| pressure.begin().expect("a few")).collect();
-        assert_eq!(pressure.begin().err(), Some(Strain::Lag));
-        drop(few);
-        assert!(pressure.begin().is_ok());
+        let now = Clock::stepped(Timestamp::default()).now();
+        let pressure = Pressure::new(health.clone(), now);
+        assert!(pressure.begin(now).is_ok());
         pressure.out_of_memory(true);
-        assert_eq!(pressure.begin().err(), Some(Strain::Memory));
+        assert_eq!(pressure.begin(now).err(), Some(Strain::Memory));
         health.store_broken(true);
-        assert_eq!(pressure.begin().err(), Some(Strain::Store));
+        assert_eq!(pressure.begin(now).err(), Some(Strain::Store));
         health.store_broken(false);
-        pressure.lagging(false);
         pressure.out_of_memory(false);
-        let mut begun: Vec<_> = (0..STARTING_MAX).map(|_| pressure.begin().expect("room")).collect();
-        assert_eq!(pressure.begin().err(), Some(Strain::SetUps));
-        begun.pop();
-        assert!(pressure.begin().is_ok(), "a refusal takes no place");
+        let mut begun: Vec<_> = (0..BURST).map(|_| pressure.begin(now).expect("room")).collect();
+        assert_eq!(pressure.begin(now).err(), Some(Strain::SetUps));
+        begun.pop().expect("one").begun();
+        assert_eq!(pressure.backlog.line().waiting(), BURST - 1, "a refusal takes no place");
+        drop(begun);
+        assert_eq!(pressure.backlog.line().waiting(), 0);
+        assert!(pressure.begin(now).is_ok());
     }
 
     #[test]
-    fn r10_a_burst_is_no_backlog_and_one_waking_in_time_ends_one() {
-        let mut lag = Lag::default();
-        let ms = Duration::from_millis;
-        for late in [200, 5_000, 30, 1_000, 0, 30, 30, 240, 240, 9] {
-            assert!(!lag.woken(ms(late)), "{late}");
-        }
-        let backlog = (0..).take_while(|_| !lag.woken(ms(90))).count();
-        assert_eq!(backlog, 19, "two seconds of wakings, each 100 ms apart");
-        assert!(lag.woken(ms(11)));
-        assert!(!lag.woken(ms(10)));
+    fn r10_a_door_that_sheds_takes_as_many_as_it_was_told() {
+        let pressure = Pressure::new(Health::new(), Clock::stepped(Timestamp::default()).now());
+        let taken = |of: usize| (0..of).filter(|_| pressure.takes_webhook()).count();
+        assert_eq!(taken(1_000), 1_000);
+        pressure.shed(Some(7));
+        assert_eq!(taken(1_000), 7);
+        pressure.shed(Some(0));
+        assert_eq!(taken(10), 0);
+        pressure.shed(None);
+        assert_eq!(taken(10), 10);
     }
 }

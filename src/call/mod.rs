@@ -20,6 +20,7 @@ pub mod services;
 mod shell;
 pub mod step;
 pub mod trace;
+mod turns;
 pub mod walk;
 pub mod waterfall;
 

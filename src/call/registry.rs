@@ -18,6 +18,7 @@ use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAct
 use super::services::Services;
 use super::shell::{self, Begin, Mailbox};
 use super::trace::Journal;
+use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, NumberEntry, Reason, Starting, Strain};
 use crate::answer::SigningKeys;
@@ -119,6 +120,7 @@ struct Inner {
     live: DashMap<CallUuid, Arc<LiveCall>>,
     by_key: DashMap<CallKey, CallUuid>,
     rejects: Arc<Semaphore>,
+    turns: Turns,
     /// Woken each time a call is over.
     one_over: Notify,
     gauge: OnceLock<metrics::Gauge>,
@@ -132,6 +134,7 @@ impl Registry {
             live: DashMap::new(),
             by_key: DashMap::new(),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
+            turns: Turns::for_this_machine(),
             one_over: Notify::new(),
             gauge: OnceLock::new(),
         }))
@@ -276,9 +279,11 @@ impl Registry {
         let Incoming { offer, received, arrived, .. } = incoming;
         let journal = Journal::new(call, arrived, log, services.store.event_log(), services.traces.clone());
         let admitted = services.clock.now();
-        let begin =
-            Begin { setup, offer, number, slot, starting, received, arrived, admitted, mailbox, inbox, journal, view };
+        let turns = self.0.turns.clone();
         let task = async move {
+            let turn = turns.wait(starting).await;
+            let begin =
+                Begin { setup, offer, number, slot, turn, received, arrived, admitted, mailbox, inbox, journal, view };
             // A fault inside one call ends that call only; the slot went back with the call's future (R3).
             let ran = std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
             if ran.is_err() {
@@ -302,7 +307,8 @@ impl Registry {
         if self.0.services.graph.is_behind(number) {
             return Err(Strain::Graph);
         }
-        self.0.services.pressure.begin()
+        let services = &self.0.services;
+        services.pressure.begin(services.clock.now())
     }
 
     /// Meta says that a call is over.
@@ -324,10 +330,14 @@ impl Registry {
     /// # Errors
     /// Too many are under way.
     pub fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), RejectsFull> {
-        let room = self.0.rejects.clone().try_acquire_owned().map_err(|_| {
+        let full = || {
             names::queue::refused(names::queue::REJECTS);
             RejectsFull
-        })?;
+        };
+        let room = self.0.rejects.clone().try_acquire_owned().map_err(|_| full())?;
+        if self.0.services.graph.is_behind_with_rejects(&number.spec.phone_number_id) {
+            return Err(full());
+        }
         info!(number = %number.spec.number, reason = reason.as_str(), "a call is refused");
         let request = ActionRequest {
             phone_number_id: number.spec.phone_number_id.clone(),

@@ -87,7 +87,7 @@ impl World {
             clock: clock.clone(),
             dice: dice.clone(),
             node_id,
-            pressure: Pressure::new(Health::new()),
+            pressure: Pressure::new(Health::new(), clock.now()),
             media: Media::start(media, clock.clone()).unwrap(),
             sounds: Library::new(SpeechConfig::default(), clock.clone(), runtime, Arc::new(out.clone())).unwrap(),
             permissions: PermissionDesk::new(graph_client.clone(), Arc::new(Consents::new()), clock.clone()),

@@ -21,9 +21,10 @@ use super::machine::{
 use super::services::Services;
 use super::step::{Step, Stepper};
 use super::trace::{Journal, Request, Trace};
+use super::turns::Turn;
 use super::{farewell, record};
 use crate::admission::permission::Event;
-use crate::admission::{NumberEntry, Slot, Starting};
+use crate::admission::{NumberEntry, Slot};
 use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
 use crate::media::{LegEvent, LegHandle, PlayItem};
@@ -109,7 +110,7 @@ pub(super) struct Begin {
     pub(super) number: Arc<NumberEntry>,
     pub(super) slot: Slot,
     /// Held until Graph and the application have been asked.
-    pub(super) starting: Starting,
+    pub(super) turn: Turn,
     /// When the webhook's request came, when it had been read, when the call was let in.
     pub(super) received: Instant,
     pub(super) arrived: Instant,
@@ -154,7 +155,7 @@ struct Shell {
 
 /// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
 pub(super) async fn run(services: Arc<Services>, begin: Begin) {
-    let Begin { setup, offer, number, slot, starting, received, arrived, admitted, mailbox, mut inbox, journal, view } =
+    let Begin { setup, offer, number, slot, turn, received, arrived, admitted, mailbox, mut inbox, journal, view } =
         begin;
     let running = services.clock.now();
     let media = services.media.answer(&offer, leg_events(&mailbox));
@@ -198,7 +199,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
     if !has_media {
         shell.step(arrived, Input::Cut { cause: HangupCause::InternalError });
     }
-    drop(starting);
+    drop(turn);
     while !shell.over {
         let fact = shell.next_fact(&mut inbox).await;
         match fact.what {

@@ -254,6 +254,7 @@ fn table(s: &Summary) -> String {
         ("set-up: due → accept", &s.setup_ms),
         ("first audio: can hear → hears", &s.first_audio_ms),
         ("webhook: sent → 200", &s.webhook_ms),
+        ("reject: webhook → reject", &s.reject_ms),
         ("generator late: due → sent", &s.late_ms),
     ] {
         let Percentiles { p50, p90, p99, max } = figures;
@@ -264,6 +265,9 @@ fn table(s: &Summary) -> String {
         text.push('\n');
     }
     text += &format!("\naudio gaps of more than 100 ms: {}\n", s.audio_gaps);
+    if s.come_again > 0 {
+        text += &format!("webhooks answered 503 and brought again: {}\n", s.come_again);
+    }
     for (why, count) in &s.causes {
         text += &format!("failed: {count} × {why}\n");
     }
@@ -296,6 +300,7 @@ milliseconds                             p50       p90       p99       max
 set-up: due → accept                   12.35     12.35     12.35    123.45
 first audio: can hear → hears              –         –         –         –
 webhook: sent → 200                     0.50      0.50      0.50      5.00
+reject: webhook → reject                   –         –         –         –
 generator late: due → sent              0.25      0.25      0.25      2.50
 
 audio gaps of more than 100 ms: 0

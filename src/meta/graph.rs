@@ -4,7 +4,6 @@
 //! try ends within its time (R6). Tokens travel in one header, marked sensitive, and stand in no log.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,7 @@ use crate::call::machine::{GraphAction, GraphOutcome};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::egress::client_tls;
-use crate::model::{PhoneNumberId, Wacid};
+use crate::model::{Line, PhoneNumberId, Place, Wacid};
 use crate::observe::names;
 
 /// Where Graph is and how it is asked; the defaults are those of `meta-calling.md` §4.
@@ -158,6 +157,11 @@ const IDLE_MAX: Duration = Duration::from_secs(55);
 /// Requests of one number waiting past which no further call is taken (R10). All calls that a number may have (1,000 by
 /// default) may come at one instant, with a request each; what those that were let in ask for later still has room.
 const BEHIND: usize = 1_024;
+/// Waiting for that long forbids a further call too, however few wait: its caller would hear it.
+const BEHIND_FOR: Duration = Duration::from_millis(250);
+/// Rejects are to be at Graph within half a second (R10). Past this they come no sooner than Meta would bring the webhook
+/// again, and the line would only grow.
+const REJECTS_BEHIND_FOR: Duration = Duration::from_secs(1);
 
 impl Graph {
     /// Makes an empty pool. The first client of a process blocks while the system's certificate authorities are read.
@@ -189,7 +193,14 @@ impl Graph {
 
     /// Whether requests about a number's calls wait for so many before them that a further call had better not begin.
     pub fn is_behind(&self, number: &PhoneNumberId) -> bool {
-        self.lanes.get(number).is_some_and(|lane| lane.waiting.load(Ordering::Relaxed) >= BEHIND)
+        self.lanes
+            .get(number)
+            .is_some_and(|lane| lane.calls.waiting() >= BEHIND || lane.calls.age(self.clock.now()) > BEHIND_FOR)
+    }
+
+    /// Whether rejects of a number's calls wait for so long that a further one would come too late.
+    pub fn is_behind_with_rejects(&self, number: &PhoneNumberId) -> bool {
+        self.lanes.get(number).is_some_and(|lane| lane.rejects.age(self.clock.now()) > REJECTS_BEHIND_FOR)
     }
 
     /// Carries out an action on a call, further tries included. Dropping the future gives it up.
@@ -289,7 +300,7 @@ impl Graph {
 
     /// The queue of a number's requests.
     pub(super) fn lane(&self, number: &PhoneNumberId) -> Arc<Lane> {
-        self.lanes.entry(number.clone()).or_insert_with(|| Lane::new(&self.config)).clone()
+        self.lanes.entry(number.clone()).or_insert_with(|| Lane::new(&self.config, self.clock.now())).clone()
     }
 
     /// One try: its place in the lane, its time, its metric.
@@ -303,7 +314,7 @@ impl Graph {
         let time = asking.time(begun, self.config.request_timeout);
         let mut sent = None;
         let exchange = async {
-            let _place = sending.lane.enter(sending.refused).await?;
+            let _place = sending.lane.enter(sending.refused, begun).await?;
             sent = Some(self.clock.now());
             self.exchange(sending).await
         };
@@ -365,60 +376,67 @@ struct Sending {
 }
 
 /// Requests of one phone number: so many under way, so many waiting. Rejects get half of the places and wait in a
-/// queue of their own, so that a storm of them delays no request about a call that was let in (R10).
+/// line of their own, so that a storm of them delays no request about a call that was let in (R10).
 pub(super) struct Lane {
     places: Semaphore,
-    rejects: Semaphore,
-    waiting: AtomicUsize,
-    rejects_waiting: AtomicUsize,
+    reject_places: Semaphore,
+    calls: Line,
+    rejects: Line,
     waiting_max: usize,
 }
 
 /// A place among the requests under way.
-pub(super) struct Place<'a> {
+pub(super) struct UnderWay<'a> {
     _turn: Option<SemaphorePermit<'a>>,
     _place: SemaphorePermit<'a>,
 }
 
+/// One that waits; leaves its line however that ends.
+struct Waiting<'a> {
+    line: &'a Line,
+    place: Place,
+    served: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.served { self.line.served(self.place) } else { self.line.left() }
+    }
+}
+
 impl Lane {
-    fn new(config: &GraphConfig) -> Arc<Self> {
+    fn new(config: &GraphConfig, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             places: Semaphore::new(config.under_way_max),
-            rejects: Semaphore::new(config.under_way_max.div_ceil(2)),
-            waiting: AtomicUsize::new(0),
-            rejects_waiting: AtomicUsize::new(0),
+            reject_places: Semaphore::new(config.under_way_max.div_ceil(2)),
+            calls: Line::new(now),
+            rejects: Line::new(now),
             waiting_max: config.waiting_max,
         })
     }
 
-    pub(super) async fn enter(&self, reject: bool) -> Result<Place<'_>, Fault> {
-        let (mut turn, waiting) = match reject {
-            true => (self.rejects.try_acquire().ok(), &self.rejects_waiting),
-            false => (None, &self.waiting),
+    pub(super) async fn enter(&self, reject: bool, now: Instant) -> Result<UnderWay<'_>, Fault> {
+        let (mut turn, line) = match reject {
+            true => (self.reject_places.try_acquire().ok(), &self.rejects),
+            false => (None, &self.calls),
         };
         if turn.is_some() == reject
             && let Ok(place) = self.places.try_acquire()
         {
-            return Ok(Place { _turn: turn, _place: place });
+            return Ok(UnderWay { _turn: turn, _place: place });
         }
-        /// Leaves the queue however its wait ends.
-        struct Queued<'a>(&'a AtomicUsize);
-        impl Drop for Queued<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        let ahead = waiting.fetch_add(1, Ordering::Relaxed);
-        let _queued = Queued(waiting);
+        let (place, ahead) = line.join(now);
+        let mut waiting = Waiting { line, place, served: false };
         if ahead >= self.waiting_max {
             names::queue::refused(names::queue::GRAPH);
             return Err(OURS_FULL);
         }
         if reject && turn.is_none() {
-            turn = Some(self.rejects.acquire().await.map_err(|_| OURS_FULL)?);
+            turn = Some(self.reject_places.acquire().await.map_err(|_| OURS_FULL)?);
         }
         let place = self.places.acquire().await.map_err(|_| OURS_FULL)?;
-        Ok(Place { _turn: turn, _place: place })
+        waiting.served = true;
+        Ok(UnderWay { _turn: turn, _place: place })
     }
 }
 

@@ -324,6 +324,43 @@ async fn r06_requests_under_way_and_waiting_are_bounded_per_number() {
     assert_eq!(graph.call_action(other).await, GraphOutcome::Done, "another number has its own lane");
 }
 
+/// By the time that waiting takes, not by how many wait.
+#[tokio::test]
+async fn r10_a_line_that_stands_still_forbids_further_calls_and_rejects() {
+    let server = Server::start(vec![Reply::Silence; 8]).await;
+    let clock = Clock::stepped(crate::model::Timestamp::default());
+    let mut config = config(&server.url);
+    config.under_way_max = 4;
+    let graph = Arc::new(Graph::new(config, clock.clone()).unwrap());
+    let number = request(GraphAction::Accept).phone_number_id;
+    let mut asking = tokio::task::JoinSet::new();
+    let until = async |lined_up: fn(&Lane) -> usize, count| {
+        while graph.lanes.get(&number).is_none_or(|lane| lined_up(&lane) < count) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let ask = |request: ActionRequest| {
+        let graph = graph.clone();
+        async move { graph.call_action(request).await }
+    };
+    for _ in 0..6 {
+        asking.spawn(ask(request(GraphAction::Accept)));
+    }
+    until(|lane| lane.calls.waiting(), 2).await;
+    asking.spawn(ask(ActionRequest { opaque: None, ..request(GraphAction::Reject) }));
+    until(|lane| lane.rejects.waiting(), 1).await;
+    let ms = Duration::from_millis;
+    let behind = || (graph.is_behind(&number), graph.is_behind_with_rejects(&number));
+    assert_eq!(behind(), (false, false));
+    for (step, expected) in [(250, (false, false)), (1, (true, false)), (749, (true, false)), (1, (true, true))] {
+        clock.step(ms(step));
+        assert_eq!(behind(), expected, "after {step} ms more");
+    }
+    asking.shutdown().await;
+    assert_eq!(behind(), (false, false), "nobody waits any more");
+    assert!(!graph.is_behind(&"another".into()));
+}
+
 #[tokio::test]
 async fn r22_no_token_in_any_debug() {
     let server = Server::start([]).await;

@@ -81,7 +81,7 @@ impl Graph {
         let begun = self.clock.now();
         let lane = self.lane(question.number);
         let exchange = async {
-            let _place = lane.enter(false).await?;
+            let _place = lane.enter(false, begun).await?;
             self.exchange_question(question, head).await
         };
         let answered = tokio::time::timeout(self.config.request_timeout, exchange).await.unwrap_or(Err(Fault::Timeout));

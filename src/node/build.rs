@@ -98,10 +98,10 @@ impl Node {
         if let Some(sink) = &traces {
             outbox.export_traces(sink.clone());
         }
-        let pressure = Pressure::new(health.clone());
+        let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
         let services = Arc::new(Services {
-            pressure,
+            pressure: pressure.clone(),
             clock: clock.clone(),
             dice: dice.clone(),
             node_id,
@@ -126,7 +126,8 @@ impl Node {
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
             .with_ledger(Arc::new(Kept(store.clone())))
-            .with_consents(consents.clone());
+            .with_consents(consents.clone())
+            .with_pressure(pressure);
         for (phone_number_id, wacid) in orphans {
             door.remember(CallKey { phone_number_id, wacid });
         }

@@ -19,7 +19,7 @@ const MEMORY_EVERY: Duration = Duration::from_secs(1);
 pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: CancellationToken) {
     let memory = Memory::of_this_process();
     let mut lag = Lag::default();
-    let (mut looked, mut short) = (clock.now(), false);
+    let (mut looked, mut short, mut shedding) = (clock.now(), false, false);
     loop {
         let before = clock.now();
         if stop.run_until_cancelled(tokio::time::sleep(Lag::EVERY)).await.is_none() {
@@ -27,7 +27,12 @@ pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: Cancellat
         }
         let now = clock.now();
         let slept = now.saturating_duration_since(before);
-        pressure.lagging(lag.woken(slept.saturating_sub(Lag::EVERY)));
+        let but = lag.woken(slept);
+        if but.is_some() && !shedding {
+            warn!(?slept, "work begins late: Meta is asked to bring some webhooks again (503)");
+        }
+        shedding = but.is_some();
+        pressure.shed(but);
         if now.saturating_duration_since(looked) >= MEMORY_EVERY {
             looked = now;
             let left = memory.left();

@@ -142,8 +142,10 @@ pub mod queue {
     pub const GRAPH: &str = "graph";
     /// Webhook bodies being read.
     pub const BODIES: &str = "bodies";
+    /// Webhooks that came while work began late: answered 503, unread.
+    pub const WEBHOOKS: &str = "webhooks";
     /// All of them.
-    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, BODIES];
+    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, BODIES, WEBHOOKS];
 
     /// Counts a refusal.
     pub fn refused(queue: &'static str) {

@@ -110,6 +110,12 @@ pub struct Summary {
     pub webhook_ms: Percentiles,
     /// How late this generator itself was: from the moment a call was due to its webhook.
     pub late_ms: Percentiles,
+    /// From the connect webhook to the reject at Graph, of the calls that were rejected.
+    #[serde(default)]
+    pub reject_ms: Percentiles,
+    /// Connect webhooks answered 503, and brought again.
+    #[serde(default)]
+    pub come_again: u64,
     /// Why calls failed, in words.
     pub causes: BTreeMap<String, u64>,
 }
@@ -158,6 +164,9 @@ fn millis(micros: u64) -> f64 {
 struct Seen {
     placed: Option<Duration>,
     webhook: Option<Duration>,
+    /// Tries of it that were answered 503.
+    come_again: u64,
+    rejected: Option<Duration>,
     /// Taken, or too late.
     pre_accepted: bool,
     answered: Option<Duration>,
@@ -186,6 +195,7 @@ impl Seen {
                 let taken = (200..300).contains(&status);
                 match kind.as_str() {
                     "connect" if taken => self.webhook = Some(at),
+                    "connect" if status == 503 => self.come_again += 1,
                     "terminate" => self.terminate_taken |= taken,
                     _ => {}
                 }
@@ -196,7 +206,10 @@ impl Seen {
             Happened::MediaUp => self.media_up = Some(at),
             Happened::MediaFailed { .. } => self.media_failed = true,
             Happened::FirstAudio => self.first_audio = Some(at),
-            Happened::Hangup { by } => self.hung_up = Some(by),
+            Happened::Hangup { by } => {
+                self.rejected = (by == HungUpBy::Rejected).then_some(at);
+                self.hung_up = Some(by);
+            }
             Happened::Ended(ended) => {
                 self.audio_gaps = ended.audio_gaps;
                 self.cause = ended.cause;
@@ -236,6 +249,8 @@ struct Tally {
     first_audio: Latencies,
     webhook: Latencies,
     late: Latencies,
+    reject: Latencies,
+    come_again: u64,
     causes: BTreeMap<String, u64>,
 }
 
@@ -252,6 +267,8 @@ impl Tally {
             first_audio: Latencies::new(),
             webhook: Latencies::new(),
             late: Latencies::new(),
+            reject: Latencies::new(),
+            come_again: 0,
             causes: BTreeMap::new(),
         }
     }
@@ -270,6 +287,8 @@ impl Tally {
         self.late.add(seen.placed);
         self.webhook.add(seen.webhook.zip(seen.placed).map(|(taken, placed)| taken.saturating_sub(placed)));
         self.setup.add(seen.answered);
+        self.reject.add(seen.rejected.zip(seen.placed).map(|(rejected, placed)| rejected.saturating_sub(placed)));
+        self.come_again += seen.come_again;
         // Both, or nobody could hear.
         let could_hear = seen.answered.zip(seen.media_up).map(|(answered, up)| answered.max(up));
         self.first_audio.add(seen.first_audio.zip(could_hear).map(|(heard, could)| heard.saturating_sub(could)));
@@ -299,6 +318,8 @@ impl Tally {
             wall_s: seconds(wall),
             webhook_ms: self.webhook.percentiles(),
             late_ms: self.late.percentiles(),
+            reject_ms: self.reject.percentiles(),
+            come_again: self.come_again,
             causes: self.causes.clone(),
         }
     }
@@ -467,6 +488,17 @@ mod tests {
         assert!(near(summary.setup_ms.p50, 10.0) && near(summary.setup_ms.max, 10.0), "{:?}", summary.setup_ms);
         assert!(near(summary.first_audio_ms.p99, 15.0), "from the moment the path was up");
         assert!(near(summary.webhook_ms.p50, 2.0) && near(summary.late_ms.max, 3.0));
+        assert!(near(summary.reject_ms.p50, 6.0) && summary.come_again == 0);
+        let again = [
+            (3, placed()),
+            (4, webhook("connect", 503)),
+            (9, webhook("connect", 200)),
+            (12, hangup(HungUpBy::Rejected)),
+        ];
+        tally.add(&seen(true, &again).0);
+        let summary = tally.summary(Duration::ZERO);
+        assert_eq!((summary.come_again, summary.rejected), (1, 2));
+        assert!(near(summary.webhook_ms.max, 6.0) && near(summary.reject_ms.max, 9.0), "the pause counts");
     }
 
     #[test]

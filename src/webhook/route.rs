@@ -11,7 +11,7 @@ use super::dedupe::{Seen, key_of};
 use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
-use crate::admission::{Admitted, Gate, NumberEntry, Reason, Refused};
+use crate::admission::{Admitted, Gate, NumberEntry, Pressure, Reason, Refused};
 use crate::call::machine::Termination;
 use crate::clock::Clock;
 use crate::config::Secret;
@@ -159,6 +159,7 @@ pub struct Door<C> {
     tombstones: Seen,
     ledger: Option<Arc<dyn Ledger>>,
     consents: Option<Arc<Consents>>,
+    pressure: Option<Arc<Pressure>>,
 }
 
 /// Something of a body that the 200 has to wait for: its key, and when it is on the disk (`meta-calling.md` §2.5).
@@ -198,6 +199,7 @@ impl<C: Calls> Door<C> {
             tombstones: seen(TOMBSTONES_KEPT),
             ledger: None,
             consents: None,
+            pressure: None,
         }
     }
 
@@ -229,6 +231,18 @@ impl<C: Calls> Door<C> {
     pub fn with_consents(mut self, consents: Arc<Consents>) -> Self {
         self.consents = Some(consents);
         self
+    }
+
+    /// Sheds webhooks where that says so.
+    #[must_use]
+    pub fn with_pressure(mut self, pressure: Arc<Pressure>) -> Self {
+        self.pressure = Some(pressure);
+        self
+    }
+
+    /// Whether a further webhook is looked at, or Meta is asked to come again.
+    pub(super) fn takes_webhook(&self) -> bool {
+        self.pressure.as_ref().is_none_or(|pressure| pressure.takes_webhook())
     }
 
     /// Remembers what an earlier process noted. The newest come first; `false`: there is no room for older ones.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::admission::permission::{Consents, PairKey, Rules, State};
-use crate::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot};
+use crate::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Pressure, Reason, Slot};
 use crate::call::machine::Termination;
 use crate::clock::Clock;
 use crate::config::Secret;
@@ -518,6 +518,31 @@ async fn r10_many_large_bodies_at_once_take_a_bounded_room() {
     assert_eq!((refused, given_up), (60 - 24, 24), "48 MiB are for large ones");
     let large = handle(&world.door, signed(vec![b' '; 3 << 20])).await;
     assert_eq!(large.status(), StatusCode::BAD_REQUEST, "the room is given back");
+}
+
+/// Not even a body is asked for, and what was put off comes again as if for the first time.
+#[tokio::test]
+async fn r10_a_door_that_sheds_puts_webhooks_off_unread() {
+    let mut world = World::at(NOW);
+    let pressure = Pressure::new(Health::new(), world.clock.now());
+    world.door = world.door.with_pressure(pressure.clone());
+    let body = connect("wacid.A", |_| {});
+    pressure.shed(Some(0));
+    let unread = futures_util::stream::poll_fn(
+        |_| -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, std::convert::Infallible>>> {
+            panic!("it was read")
+        },
+    );
+    let request = Request::post("/webhooks/meta").body(http_body_util::StreamBody::new(unread)).unwrap();
+    assert_eq!(handle(&world.door, request).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.post(body.clone()).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(world.phones().started.lock().unwrap().is_empty());
+    pressure.shed(Some(1));
+    assert_eq!(world.post(body.clone()).await, StatusCode::OK, "one is let in");
+    assert_eq!(world.phones().started.lock().unwrap().len(), 1);
+    assert_eq!(world.post(body.clone()).await, StatusCode::SERVICE_UNAVAILABLE);
+    pressure.shed(None);
+    assert_eq!(world.effects(&body), [Effect::Duplicate]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::support::app::App;
-use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, wacid};
+use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid};
 use crate::support::node::{APP_SECRET, Node, Wanted};
 use crate::support::{figures, has_peer, http, sign};
 
@@ -49,6 +49,21 @@ impl Sender {
             Ok((status, begun.elapsed()))
         };
         tokio::time::timeout(Duration::from_secs(20), asked).await.map_err(|_| "no answer in 20 s".to_owned())?
+    }
+}
+
+impl Sender {
+    /// Posts it until it is taken, each second again, as Meta does: how often it was put off, and what the last answer took.
+    async fn deliver(&self, body: &str) -> (u32, Duration) {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        for put_off in 0.. {
+            every.tick().await;
+            match self.post(body).await.expect("an answer") {
+                (200, took) => return (put_off, took),
+                (status, _) => assert_eq!(status, 503),
+            }
+        }
+        unreachable!("it is tried without end")
     }
 }
 
@@ -171,6 +186,51 @@ async fn r10_a_storm_is_refused_and_passes() {
     if figures() && !rejected.is_empty() {
         assert!(percentile(&mut rejected, 99) < Duration::from_millis(500), "{told}");
     }
+}
+
+/// All calls that a number may have, at one instant: each is taken, and what is put off comes again as Meta brings it.
+/// A machine that is busy with other things gets fewer, and may refuse some.
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_a_thousand_calls_at_one_instant_are_taken() {
+    let calls = if figures() { 1_000 } else { 250 };
+    let (node, graph, _app) = world(r#"<Response><Wait length="60"/></Response>"#).await;
+    let offer = silent_offer();
+    let sender = Sender::to(&node);
+    let warm = connect(&node, &offer).await;
+    terminate(&node, &warm).await;
+    let bodies: Vec<_> = (0..calls).map(|_| wacid()).map(|id| (connect_body(&id, &offer).to_string(), id)).collect();
+    let begun = now();
+    let at_once = bodies.iter().map(async |(body, id)| (id, sender.deliver(body).await));
+    let posted = futures_util::future::join_all(at_once).await;
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    let all = async {
+        loop {
+            every.tick().await;
+            let asked = graph.asked();
+            let first: BTreeMap<_, _> =
+                asked.iter().rev().filter_map(|a| Some((a["call_id"].as_str()?, a["action"].as_str()?))).collect();
+            if posted.iter().all(|(id, _)| first.contains_key(id.as_str())) {
+                return posted.iter().filter(|(id, _)| first.get(id.as_str()) == Some(&"reject")).count();
+            }
+        }
+    };
+    let rejected = tokio::time::timeout(Duration::from_secs(60), all).await.expect("each call is at Graph");
+    let whole = begun.elapsed();
+    let put_off: u32 = posted.iter().map(|(_, (put_off, _))| put_off).sum();
+    let slowest = posted.iter().map(|(_, (_, took))| *took).max().unwrap_or_default();
+    let told = format!(
+        "{calls} calls at once: {rejected} rejected, {put_off} put off, webhook → 200 {slowest:?} at most, \
+         all at Graph after {whole:?}"
+    );
+    #[allow(clippy::print_stderr, reason = "figures are told")]
+    {
+        eprintln!("{told}");
+    }
+    assert!(!figures() || (rejected == 0 && put_off == 0), "{told}");
+    let over = bodies.iter().map(async |(_, id)| sender.deliver(&terminate_body(id).to_string()).await);
+    futures_util::future::join_all(over).await;
+    node.until_metric("offhook_calls_active", &[], 0.0).await;
+    node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 }
 
 /// 1,000 heads and 1,000 bodies that never end, beside webhooks that do.
