@@ -334,6 +334,10 @@ async fn r13_a_flood_of_bad_signatures_leaves_good_ones_quick() {
         let p99 = took[took.len() * 99 / 100];
         told.push(format!("{} bad ones a second, p99 of {} good ones {p99:?}", sent / seconds, took.len()));
         if p99 < std::time::Duration::from_millis(100) {
+            #[allow(clippy::print_stderr, reason = "figures are told")]
+            {
+                eprintln!("{told:?}");
+            }
             return;
         }
     }
