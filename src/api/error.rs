@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::model::Timestamp;
@@ -19,7 +20,8 @@ pub fn json(status: StatusCode, code: &str, message: &str, field: Option<&str>) 
 }
 
 /// What Meta said, where it was Meta who refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ErrorOfMeta)]
 pub(super) struct MetaWord {
     pub(super) code: i64,
     pub(super) message: String,
@@ -90,25 +92,34 @@ pub(super) fn body<T: Serialize>(status: StatusCode, object: &T) -> Response {
     response
 }
 
-#[derive(Serialize)]
-struct OurBody<'a> {
+/// An error of the number API.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct OurBody<'a> {
     error: OurError<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ErrorDetail)]
 struct OurError<'a> {
+    /// A word for programs.
     code: &'a str,
     message: &'a str,
+    /// The path of the field that is wrong.
     field: Option<&'a str>,
+    #[schema(value_type = String, format = Uuid)]
     request_id: Uuid,
     /// Meta's own code and text, where it was Meta who refused.
     meta: Option<&'a MetaWord>,
+    /// When the next permission request is allowed, where that is what the error is about.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     next_request_at: Option<Option<String>>,
 }
 
-#[derive(Serialize)]
-struct PlivoError<'a> {
+/// An error of the Plivo-compatible API: one plain sentence.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PlivoError<'a> {
     error: &'a str,
 }

@@ -1,6 +1,7 @@
 //! HTTP in, one typed command or query, HTTP out; a file a resource. Status codes are decided in `error`.
 //!
-//! `server` is the public listener; `auth` says who asks; `plivo` and `number` are the two APIs. They ask the store
+//! `server` is the public listener; `auth` says who asks; `plivo` and `number` are the two APIs,
+//! `routes` says what they serve, `openapi` makes a document of it. They ask the store
 //! for ended calls and [`LiveCalls`] for those that are up; they never reach into a call. Tenants meet nowhere: each
 //! query takes the caller's [`crate::store::Scope`] (R16).
 
@@ -10,8 +11,10 @@ mod connection;
 pub mod error;
 mod live;
 mod number;
+pub mod openapi;
 mod operator;
 mod plivo;
+mod routes;
 pub mod server;
 
 use std::net::IpAddr;
@@ -20,7 +23,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::any;
+use axum::routing::{any, get};
 use http::StatusCode;
 
 pub use live::{LiveCall, LiveCalls, LiveStatus};
@@ -53,6 +56,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/{*path}", any(plivo::handle))
         .route("/api/v1/{*path}", any(number::handle))
+        .route("/openapi.json", get(openapi::serve))
         .fallback(async || error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None))
         .with_state(Arc::new(Shared { api, guard: Guard::default(), once: number::Once::default() }))
 }

@@ -2,6 +2,7 @@
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The node, as its owner commands it.
 pub trait Operator: Send + Sync + 'static {
@@ -22,7 +23,7 @@ pub enum Reload {
 }
 
 /// What is in force now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reloaded {
     pub accounts: usize,

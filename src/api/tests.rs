@@ -1,5 +1,7 @@
 //! Both APIs over real HTTP on loopback, with a real store and made-up live calls.
 
+mod openapi;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 

@@ -1,8 +1,15 @@
-//! `offhook openapi`: the OpenAPI 3.1 document. Comes with a later version.
+//! `offhook openapi`: the OpenAPI 3.1 document of what a node serves.
 
-use super::Exit;
+use super::{Exit, print};
+use crate::api::openapi;
 
-/// Says that this version has no OpenAPI document.
+/// Prints it, indented.
 pub(super) fn run() -> Exit {
-    Exit::failed("`openapi` comes with a later version")
+    match serde_json::to_string_pretty(&openapi::document()) {
+        Ok(text) => {
+            print::line(text);
+            Exit::Done
+        }
+        Err(e) => Exit::failed(format_args!("could not write the document: {e}")),
+    }
 }

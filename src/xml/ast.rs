@@ -5,26 +5,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::model::{Digit, Method};
 
 /// 1-based line and column; columns count Unicode scalar values (`plivo-xml.md` §2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[schema(as = XmlPosition)]
 pub struct Position {
     pub line: u32,
     pub column: u32,
 }
 
 /// Whether a finding refuses the document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = XmlSeverity)]
 pub enum Severity {
     Error,
     Warning,
 }
 
 /// One thing the validator has to say; the rules are `plivo-xml.md` §2.1.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = XmlFinding)]
 pub struct Finding {
     /// `E101` … `W405`.
     pub rule: String,

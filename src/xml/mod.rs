@@ -117,11 +117,13 @@ fn any_byte(text: &str, fits: impl Fn(u8) -> bool) -> bool {
 }
 
 /// The object of `xml check --json` and of `POST /api/v1/xml/check` (`interface.md` §1).
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = XmlReport)]
 pub struct Report<'p> {
     pub file: &'p str,
     /// No error.
     pub ok: bool,
+    #[schema(value_type = Vec<Finding>)]
     pub findings: &'p [Finding],
 }
 

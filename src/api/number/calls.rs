@@ -4,6 +4,7 @@
 use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::{Api, LiveCall, error};
 use super::{Timestamp3339, internal, not_found};
@@ -15,24 +16,31 @@ use crate::xml::ast::Finding;
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
 
-#[derive(Serialize)]
-struct Page {
+/// A page of calls.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Calls)]
+pub(super) struct Page {
     items: Vec<Shown>,
     next: Option<String>,
 }
 
 /// A call as our API shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Call)]
 struct Shown {
+    #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
     direction: &'static str,
     from: String,
     to: String,
     caller_name: String,
     status: &'static str,
+    #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp3339,
+    #[schema(value_type = Option<String>, format = DateTime)]
     answered_at: Option<Timestamp3339>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     ended_at: Option<Timestamp3339>,
     duration_seconds: Option<u64>,
     bill_seconds: Option<u64>,
@@ -40,13 +48,16 @@ struct Shown {
 }
 
 /// A call with what is only of interest of one.
-#[derive(Serialize)]
-struct Detailed<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallDetail)]
+pub(super) struct Detailed<'a> {
     #[serde(flatten)]
     call: Shown,
     /// What happened and what to do about it; when the call has ended.
+    #[schema(value_type = Vec<String>)]
     remarks: &'a [String],
     /// The linter's findings about the call's documents; when the call has ended.
+    #[schema(value_type = Vec<Finding>)]
     findings: &'a [Finding],
 }
 

@@ -16,8 +16,120 @@ use http::{Method, StatusCode, header};
 use serde::Serialize;
 
 use super::auth::{Denied, Member};
-use super::{App, Shared, error, peer, segments, with_header};
+use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
+use super::{App, Reloaded, Shared, error, peer, segments, with_header};
 use crate::model::Timestamp;
+
+/// What is served.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: "POST",
+        path: "/api/v1/xml/check/",
+        id: "checkXml",
+        summary: "Lints a document, as `offhook xml check --json` does",
+        query: &[],
+        body: Some(Body { content_type: "application/xml", what: "The document" }),
+        answers: &[
+            Answer {
+                status: 200,
+                what: "What is wrong with it",
+                content: Content::Json(of::<crate::xml::Report<'static>>),
+            },
+            Answer { status: 413, what: "Larger than 256 KiB", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer { status: 415, what: "Compressed", content: Content::Json(of::<error::OurBody<'static>>) },
+        ],
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/calls/",
+        id: "calls",
+        summary: "Calls, newest first: those that are up, then those that ended",
+        query: &[
+            Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
+            Query { name: "cursor", what: "Where the page before ended: its `next`", kind: Kind::Text },
+        ],
+        body: None,
+        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<calls::Page>) }],
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/calls/{call_uuid}/",
+        id: "call",
+        summary: "One call, with its remarks and what the linter found in its documents",
+        query: &[],
+        body: None,
+        answers: &[Answer { status: 200, what: "The call", content: Content::Json(of::<calls::Detailed<'static>>) }],
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/calls/{call_uuid}/events/",
+        id: "callEvents",
+        summary: "A call's event log, as `offhook replay` reads it",
+        query: &[Query {
+            name: "follow",
+            what: "1: goes on until the call is over",
+            kind: Kind::Words(&["0", "1", "true", "false"]),
+        }],
+        body: None,
+        answers: &[Answer {
+            status: 200,
+            what: "JSON, an object a line",
+            content: Content::Text("application/x-ndjson; charset=utf-8"),
+        }],
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/permissions/{number}/{wa_id}/",
+        id: "permission",
+        summary: "What a user allows a number, and what remains of Meta's limits",
+        query: &[Query { name: "refresh", what: "true: asks Meta", kind: Kind::Words(&["true", "false"]) }],
+        body: None,
+        answers: &[Answer { status: 200, what: "As it is known", content: Content::Json(of::<permissions::Shown>) }],
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/permissions/{number}/{wa_id}/request/",
+        id: "requestPermission",
+        summary: "Asks a user to allow calls, with a text, a template, or words of Meta's",
+        query: &[],
+        body: Some(Body {
+            content_type: "application/json",
+            what: "Nothing, {\"text\"} of 1 to 1,024 characters, or {\"template\"}",
+        }),
+        answers: &[
+            Answer { status: 202, what: "Sent", content: Content::Json(of::<permissions::Asked>) },
+            Answer { status: 409, what: "One is being sent", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer { status: 413, what: "Larger than 256 KiB", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer { status: 415, what: "Compressed", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer {
+                status: 422,
+                what: "A rule of WhatsApp forbids it; nextRequestAt says when it is allowed again",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+            Answer {
+                status: 502,
+                what: "Meta refused or failed",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+        ],
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/reload/",
+        id: "reload",
+        summary: "Reads the configuration again; for an owner of the node's only main account",
+        query: &[],
+        body: None,
+        answers: &[
+            Answer { status: 200, what: "What is in force now", content: Content::Json(of::<Reloaded>) },
+            Answer {
+                status: 409,
+                what: "The node was started without a file",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+        ],
+    },
+];
 
 /// Anything under `/api/v1/`.
 pub(super) async fn handle(State(shared): App, request: Request) -> Response {
@@ -27,17 +139,18 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
         Ok(member) => member,
         Err(why) => return denied(why),
     };
+    match routes::find(ROUTES, request.method(), &segments) {
+        Found::Served => {}
+        Found::Method(allow) => return wrong_method(&allow),
+        Found::Nothing => return not_found("there is nothing at this path"),
+    }
     let pairs = super::pairs(&request);
     let (get, post) = (request.method() == Method::GET, request.method() == Method::POST);
     match segments.get(2..).unwrap_or_default() {
         ["xml", "check"] if post => xml::check(request).await,
-        ["xml", "check"] => wrong_method("POST"),
         ["calls"] if get => calls::list(&shared.api, &member.scope, &pairs).await,
-        ["calls"] => wrong_method("GET"),
         ["calls", uuid] if get => calls::get(&shared.api, &member.scope, uuid).await,
-        ["calls", _] => wrong_method("GET"),
         ["calls", uuid, "events"] if get => events::log(&shared.api, &member.scope, uuid, &pairs).await,
-        ["calls", _, "events"] => wrong_method("GET"),
         ["permissions", path @ ..] => {
             let method = request.method().clone();
             let (head, body) = request.into_parts();
@@ -46,7 +159,6 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
             shared.once.run(key.filter(|_| method == Method::POST), work).await
         }
         ["reload"] if post => reload::reload(&shared.api, &member).await,
-        ["reload"] => wrong_method("POST"),
         _ => not_found("there is nothing at this path"),
     }
 }

@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::super::error::{self, MetaWord, Trouble};
 use super::super::{Shared, body};
@@ -28,25 +29,31 @@ const USER_MAX: usize = 128;
 const TEMPLATE_MAX: usize = 16 * 1024;
 
 /// A pair as our API shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+#[schema(as = Permission)]
+pub(super) struct Shown {
     status: &'static str,
+    #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp3339>,
     missed: u32,
     warned: bool,
     calls_left: u32,
+    #[schema(value_type = Option<String>, format = DateTime)]
     next_call_at: Option<Timestamp3339>,
     requests_left: u32,
+    #[schema(value_type = Option<String>, format = DateTime)]
     next_request_at: Option<Timestamp3339>,
     source: &'static str,
+    #[schema(value_type = Option<String>, format = DateTime)]
     checked_at: Option<Timestamp3339>,
 }
 
 /// A request that was sent.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Asked {
+#[schema(as = PermissionRequest)]
+pub(super) struct Asked {
     message_id: String,
     #[serde(flatten)]
     permission: Shown,

@@ -3,6 +3,7 @@
 use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::{Api, LiveCall, LiveStatus, error};
 use super::No;
@@ -13,15 +14,18 @@ use crate::store::{CallEnd, CallRecord, CallStart, Scope};
 const NOT_FOUND: &str = "call not found";
 
 /// An ended call, as Plivo describes one; the last two fields are ours.
-#[derive(Serialize)]
-struct Cdr<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoCall)]
+pub(super) struct Cdr<'a> {
     answer_time: Option<String>,
     bill_duration: u64,
     billed_duration: u64,
     call_direction: &'static str,
     call_duration: u64,
     call_state: &'static str,
+    #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
+    #[schema(value_type = Option<String>)]
     conference_uuid: Option<()>,
     end_time: String,
     from_number: &'a str,
@@ -29,6 +33,7 @@ struct Cdr<'a> {
     hangup_cause_name: &'a str,
     hangup_source: &'a str,
     initiation_time: String,
+    #[schema(value_type = Option<String>, format = Uuid)]
     parent_call_uuid: Option<CallUuid>,
     resource_uri: String,
     to_number: &'a str,
@@ -89,15 +94,19 @@ fn state(end: &CallEnd) -> &'static str {
 }
 
 /// A call that is up (§2.4).
-#[derive(Serialize)]
-struct Live<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoLiveCall)]
+pub(super) struct Live<'a> {
     call_status: &'static str,
+    #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
     caller_name: &'a str,
     direction: &'static str,
     from: &'a str,
     to: &'a str,
+    #[schema(value_type = String, format = Uuid)]
     request_uuid: CallUuid,
+    #[schema(value_type = Option<String>, format = Uuid)]
     parent_call_uuid: Option<CallUuid>,
     session_start: String,
     stir_verification: &'static str,
@@ -164,13 +173,24 @@ pub(super) async fn retrieve(api: &Api, scope: &Scope, uuid: &str, pairs: &Pairs
     }
 }
 
-#[derive(Serialize)]
-struct List<'a> {
+/// A page of ended calls, newest first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoCalls)]
+pub(super) struct List<'a> {
     meta: Meta,
     objects: Vec<Cdr<'a>>,
 }
 
-#[derive(Serialize)]
+/// The calls that are up, or wait.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoLiveCalls)]
+pub(super) struct Uuids {
+    #[schema(value_type = Vec<String>)]
+    calls: Vec<CallUuid>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoPage)]
 struct Meta {
     limit: u32,
     offset: u64,
@@ -191,10 +211,6 @@ pub(super) async fn list(api: &Api, scope: &Scope, pairs: &Pairs) -> Result<Resp
                 && filter.from.as_ref().is_none_or(|n| *n == call.from)
                 && filter.to.as_ref().is_none_or(|n| *n == call.to)
         });
-        #[derive(Serialize)]
-        struct Uuids {
-            calls: Vec<CallUuid>,
-        }
         let skipped = usize::try_from(page.offset).unwrap_or(usize::MAX);
         let calls = calls.iter().map(|call| call.call).skip(skipped).take(page.limit as usize).collect();
         return Ok(error::plivo_body(StatusCode::OK, &Uuids { calls }));

@@ -199,8 +199,7 @@ fn placed(at_ms: u64, said: &str) -> String {
     let mut text = String::new();
     for (n, line) in said.lines().filter(|line| !line.is_empty()).enumerate() {
         let when = if n == 0 { format!("{:>8}", time(at_ms)) } else { String::new() };
-        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let _ = writeln!(text, "{when:<MARGIN$}{}", line.trim_end());
+        let _ = writeln!(text, "{when:<MARGIN$}{}", print::plain(line).trim_end());
     }
     text
 }

@@ -1,0 +1,239 @@
+//! The OpenAPI 3.1 document, made from the tables of what is served (`routes`): `/openapi.json`, `offhook openapi`.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, header};
+use serde_json::{Map, Value, json};
+
+use super::error::{OurBody, PlivoError};
+use super::routes::{Answer, Content, Kind, Query, Route, Schemas, of};
+use super::{number, plivo};
+
+/// The paths of the public listener that belong to no API.
+const OTHERS: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/openapi.json",
+        id: "openapi",
+        summary: "This document",
+        query: &[],
+        body: None,
+        answers: &[Answer { status: 200, what: "OpenAPI 3.1", content: Content::Text("application/json") }],
+    },
+    Route {
+        method: "GET",
+        path: "/webhooks/meta",
+        id: "verifyWebhook",
+        summary: "Meta's verification of the webhook",
+        query: &[
+            Query { name: "hub.mode", what: "How the webhook is subscribed to", kind: Kind::Words(&["subscribe"]) },
+            Query { name: "hub.verify_token", what: "The verify token of the configuration", kind: Kind::Text },
+            Query { name: "hub.challenge", what: "Comes back as the body", kind: Kind::Text },
+        ],
+        body: None,
+        answers: &[
+            Answer { status: 200, what: "The challenge", content: Content::Text("text/plain") },
+            Answer { status: 403, what: "Another mode or token", content: Content::Nothing },
+        ],
+    },
+    Route {
+        method: "POST",
+        path: "/webhooks/meta",
+        id: "webhook",
+        summary: "Meta's events, signed by X-Hub-Signature-256 over the raw bytes",
+        query: &[],
+        body: Some(super::routes::Body {
+            content_type: "application/json",
+            what: "A webhook of the Cloud API, 3 MiB at most",
+        }),
+        answers: &[
+            Answer { status: 200, what: "Taken, also where nothing is known of it", content: Content::Nothing },
+            Answer { status: 400, what: "Signed, but no JSON", content: Content::Nothing },
+            Answer { status: 401, what: "The signature is missing or wrong", content: Content::Nothing },
+            Answer { status: 413, what: "Larger than 3 MiB", content: Content::Nothing },
+            Answer {
+                status: 503,
+                what: "Could be neither stored nor acted upon: to be sent again",
+                content: Content::Nothing,
+            },
+        ],
+    },
+];
+
+/// One of the APIs, or neither.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Plivo,
+    Number,
+    Other,
+}
+
+impl Family {
+    const ALL: [(Self, &'static [Route]); 3] =
+        [(Self::Plivo, plivo::ROUTES), (Self::Number, number::ROUTES), (Self::Other, OTHERS)];
+
+    fn tag(self) -> &'static str {
+        match self {
+            Self::Plivo => "Plivo-compatible REST API",
+            Self::Number => "Number API",
+            Self::Other => "Public listener",
+        }
+    }
+
+    /// Answers that every operation of the API may have.
+    fn common(self) -> &'static [(u16, &'static str)] {
+        match self {
+            Self::Plivo => &[
+                (400, "A value is missing, malformed or out of range; the first bad field is named"),
+                (401, "No or wrong credentials"),
+                (404, "Not there, or another account's"),
+                (405, "Not by this method; Allow names those that are"),
+                (429, "Too many; Retry-After says when"),
+                (500, "Our fault"),
+            ],
+            Self::Number => &[
+                (400, "A value is bad; field names it"),
+                (401, "No or a wrong X-API-Key"),
+                (403, "Not with this role"),
+                (404, "Not there, or another account's"),
+                (405, "Not by this method; Allow names those that are"),
+                (429, "Too many; Retry-After says when"),
+                (500, "Our fault"),
+            ],
+            Self::Other => &[],
+        }
+    }
+
+    fn security(self) -> Value {
+        match self {
+            Self::Plivo => json!([{"basic": []}]),
+            Self::Number => json!([{"apiKey": []}]),
+            Self::Other => json!([]),
+        }
+    }
+}
+
+/// The document.
+pub fn document() -> Value {
+    let mut schemas = Schemas::new();
+    let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    for (family, table) in Family::ALL {
+        for route in table {
+            let operation = operation(family, route, &mut schemas);
+            paths.entry(route.path).or_default().insert(route.method.to_lowercase(), operation);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Offhook",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Call control for WhatsApp calls. A missing last slash of a path makes no difference.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": Family::ALL.map(|(family, _)| json!({"name": family.tag()})),
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "basic": {"type": "http", "scheme": "basic", "description": "auth_id:auth_token"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    })
+}
+
+/// `GET /openapi.json`.
+pub(super) async fn serve() -> Response {
+    static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
+    let mut response = Response::new(Body::from(TEXT.as_str()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn operation(family: Family, route: &Route, schemas: &mut Schemas) -> Value {
+    let named = route.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    let mut parameters: Vec<Value> = named.map(path_parameter).collect();
+    parameters.extend(route.query.iter().map(query_parameter));
+    let mut answers = Map::new();
+    for (status, what) in family.common() {
+        let schema = if family == Family::Plivo {
+            in_plivos_shape(of::<PlivoError<'_>>, schemas)
+        } else {
+            of::<OurBody<'_>>(schemas)
+        };
+        answers.insert(status.to_string(), answer(what, Some(("application/json", Some(schema)))));
+    }
+    for Answer { status, what, content } in route.answers {
+        answers.insert(status.to_string(), answer(what, media(content, schemas)));
+    }
+    let mut operation = Map::from_iter([
+        ("tags".to_owned(), json!([family.tag()])),
+        ("operationId".to_owned(), route.id.into()),
+        ("summary".to_owned(), route.summary.into()),
+        ("parameters".to_owned(), parameters.into()),
+        ("security".to_owned(), family.security()),
+        ("responses".to_owned(), answers.into()),
+    ]);
+    if let Some(body) = &route.body {
+        let content = json!({body.content_type: {}});
+        let body = json!({"description": body.what, "required": true, "content": content});
+        operation.insert("requestBody".to_owned(), body);
+    }
+    operation.into()
+}
+
+fn path_parameter(name: &str) -> Value {
+    let schema = match name {
+        "call_uuid" => json!({"type": "string", "format": "uuid"}),
+        _ => json!({"type": "string"}),
+    };
+    json!({"name": name, "in": "path", "required": true, "schema": schema})
+}
+
+fn query_parameter(query: &Query) -> Value {
+    let schema = match query.kind {
+        Kind::Text => json!({"type": "string"}),
+        Kind::Uuid => json!({"type": "string", "format": "uuid"}),
+        Kind::Integer(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
+        Kind::Words(words) => json!({"type": "string", "enum": words}),
+    };
+    json!({"name": query.name, "in": "query", "required": false, "description": query.what, "schema": schema})
+}
+
+fn answer(what: &str, media: Option<(&'static str, Option<Value>)>) -> Value {
+    match media {
+        None => json!({"description": what}),
+        Some((content_type, None)) => json!({"description": what, "content": {content_type: {}}}),
+        Some((content_type, Some(schema))) => {
+            json!({"description": what, "content": {content_type: {"schema": schema}}})
+        }
+    }
+}
+
+fn media(content: &Content, schemas: &mut Schemas) -> Option<(&'static str, Option<Value>)> {
+    const JSON: &str = "application/json";
+    match content {
+        Content::Nothing => None,
+        Content::Json(schema) => Some((JSON, Some(schema(schemas)))),
+        Content::Plivo([only]) => Some((JSON, Some(in_plivos_shape(*only, schemas)))),
+        Content::Plivo(several) => {
+            let several: Vec<Value> = several.iter().map(|schema| in_plivos_shape(*schema, schemas)).collect();
+            Some((JSON, Some(json!({"anyOf": several}))))
+        }
+        Content::Text(content_type) => Some((content_type, None)),
+    }
+}
+
+/// The object's fields beside `api_id` (`plivo-call-api.md` §1.5).
+fn in_plivos_shape(schema: super::routes::Schema, schemas: &mut Schemas) -> Value {
+    let id = json!({
+        "type": "object", "required": ["api_id"], "properties": {"api_id": {"type": "string", "format": "uuid"}},
+    });
+    json!({"allOf": [id, schema(schemas)]})
+}

@@ -1,0 +1,201 @@
+//! The OpenAPI document against what is really served and answered.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{MAIN, run, uuid};
+use crate::api::openapi::document;
+use crate::api::{number, plivo};
+
+/// Holds a value against a schema. Knows the keywords that our schemas have, and no other: one that is new fails here
+/// until it is checked.
+fn hold(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+    let wrong = |what: String| Err(format!("{at}: {what}"));
+    for (keyword, rule) in schema.as_object().ok_or_else(|| format!("{at}: no schema: {schema}"))? {
+        match keyword.as_str() {
+            "$ref" => hold(document, resolved(document, rule), value, at)?,
+            "type" => {
+                let types: Vec<&Value> = rule.as_array().map_or_else(|| vec![rule], |many| many.iter().collect());
+                if !types.iter().any(|t| is_of(value, t.as_str().unwrap_or_default())) {
+                    return wrong(format!("{value} is no {rule}"));
+                }
+            }
+            "properties" => {
+                for (name, schema) in rule.as_object().into_iter().flatten() {
+                    if let Some(value) = value.get(name) {
+                        hold(document, schema, value, &format!("{at}.{name}"))?;
+                    }
+                }
+            }
+            "required" => {
+                for name in rule.as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    if value.get(name).is_none() {
+                        return wrong(format!("{name} is missing"));
+                    }
+                }
+            }
+            "items" => {
+                for (n, item) in value.as_array().into_iter().flatten().enumerate() {
+                    hold(document, rule, item, &format!("{at}[{n}]"))?;
+                }
+            }
+            "enum" => {
+                if !rule.as_array().is_some_and(|words| words.contains(value)) {
+                    return wrong(format!("{value} is none of {rule}"));
+                }
+            }
+            "allOf" => rule.as_array().into_iter().flatten().try_for_each(|s| hold(document, s, value, at))?,
+            "anyOf" | "oneOf" => {
+                let tried: Vec<_> =
+                    rule.as_array().into_iter().flatten().map(|s| hold(document, s, value, at)).collect();
+                if !tried.iter().any(Result::is_ok) {
+                    return wrong(format!("{value} is none of several: {tried:?}"));
+                }
+            }
+            "format" => {
+                let text = value.as_str();
+                let fits = match rule.as_str().unwrap_or_default() {
+                    "uuid" => text.is_none_or(|t| t.parse::<uuid::Uuid>().is_ok()),
+                    "date-time" => text.is_none_or(|t| t.parse::<jiff::Timestamp>().is_ok()),
+                    "int32" | "int64" => true,
+                    other => panic!("{at}: format {other} is not checked"),
+                };
+                if !fits {
+                    return wrong(format!("{value} is no {rule}"));
+                }
+            }
+            "minimum" => {
+                if value.as_f64().zip(rule.as_f64()).is_some_and(|(v, min)| v < min) {
+                    return wrong(format!("{value} is less than {rule}"));
+                }
+            }
+            "description" => {}
+            other => panic!("{at}: the keyword {other} is not checked"),
+        }
+    }
+    Ok(())
+}
+
+fn is_of(value: &Value, kind: &str) -> bool {
+    match kind {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        _ => false,
+    }
+}
+
+fn resolved<'d>(document: &'d Value, reference: &Value) -> &'d Value {
+    let pointer = reference.as_str().and_then(|r| r.strip_prefix('#')).unwrap_or_else(|| panic!("{reference}"));
+    document.pointer(pointer).unwrap_or_else(|| panic!("{reference} leads nowhere"))
+}
+
+/// The names of the properties that a schema has anywhere on this level.
+fn named(document: &Value, schema: &Value) -> BTreeSet<String> {
+    let mut names: BTreeSet<String> =
+        schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    if schema.get("$ref").is_some() {
+        names.extend(named(document, resolved(document, &schema["$ref"])));
+    }
+    for several in ["allOf", "anyOf", "oneOf"] {
+        names.extend(schema[several].as_array().into_iter().flatten().flat_map(|s| named(document, s)));
+    }
+    names
+}
+
+#[test]
+fn the_document_is_whole() {
+    let document = document();
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut ids = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id.to_owned()), "{id} twice");
+            let declared: BTreeSet<_> = operation["parameters"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|p| p["in"] == "path")
+                .map(|p| format!("{{{}}}", p["name"].as_str().unwrap()))
+                .collect();
+            let used: BTreeSet<_> = path.split('/').filter(|s| s.starts_with('{')).map(str::to_owned).collect();
+            assert_eq!(declared, used, "{method} {path}");
+            assert!(operation["responses"].as_object().unwrap().keys().any(|s| s.starts_with('2')), "{method} {path}");
+            assert!(!operation["summary"].as_str().unwrap().is_empty());
+        }
+    }
+    // Every reference leads somewhere.
+    let text = document.to_string();
+    for reference in text.split("\"$ref\":\"").skip(1) {
+        let reference = reference.split('"').next().unwrap();
+        resolved(&document, &reference.into());
+    }
+}
+
+#[test]
+fn no_path_of_the_listener_is_left_out() {
+    let document = document();
+    // Pages for people, and what stands for all paths of an API.
+    let others = ["/", "/console", "/console/", "/.well-known/offhook.json", "/v1/{*path}", "/api/v1/{*path}"];
+    let mut seen = 0;
+    for source in [include_str!("../mod.rs"), include_str!("../../node/routes.rs")] {
+        for route in source.split(".route(\"").skip(1) {
+            let path = route.split('"').next().unwrap();
+            seen += 1;
+            assert!(others.contains(&path) || document["paths"].get(path).is_some(), "{path}");
+        }
+    }
+    assert!(seen >= 6, "{seen} paths");
+}
+
+#[tokio::test]
+async fn every_operation_is_served_and_answers_as_documented() {
+    let document = document();
+    let node = run().await;
+    // (method, path as asked, path of the document, body)
+    let mut asked = Vec::new();
+    for route in plivo::ROUTES.iter().chain(number::ROUTES) {
+        // Those of `uuid(101)` are live, of `uuid(3)` over, and there is no `uuid(99)`.
+        for call in [3, 101, 99] {
+            let call = uuid(call).to_string();
+            let named =
+                [("auth_id", MAIN), ("call_uuid", &*call), ("number", "918035737458"), ("wa_id", "919412341234")];
+            let path = named
+                .iter()
+                .fold(route.path.to_owned(), |path, (name, value)| path.replace(&format!("{{{name}}}"), value));
+            assert!(!path.contains('{'), "{path}: what is this parameter?");
+            for query in ["", "?status=live", "?status=nonsense", "?limit=0"] {
+                asked.push((route.method, format!("{path}{query}"), route.path));
+            }
+        }
+    }
+    for (method, path, template) in asked {
+        let body = if path.contains("xml/check") { "<Response><Speek/></Response>" } else { "" };
+        let answer = match path.strip_prefix("/api/v1/") {
+            Some(rest) => node.ours(MAIN, method, rest, body).await,
+            None => node.plivo(MAIN, method, path.split_once(MAIN).unwrap().1.trim_start_matches('/')).await,
+        };
+        let operation = &document["paths"][template][method.to_lowercase()];
+        let documented = &operation["responses"][answer.status.to_string()];
+        assert!(documented.is_object(), "{method} {path}: {} is not documented", answer.status);
+        assert_ne!(answer.status, 405, "{method} {path}");
+        assert!(!answer.body.contains("nothing at this path") && !answer.body.contains("not available"), "{path}");
+        let schema = &documented["content"]["application/json"]["schema"];
+        if schema.is_object() {
+            let value = answer.json();
+            hold(&document, schema, &value, &format!("{method} {path}")).unwrap();
+            let known = named(&document, schema);
+            for name in value.as_object().unwrap().keys() {
+                assert!(known.contains(name), "{method} {path}: {name} is not documented");
+            }
+        }
+    }
+    let served = node.ask("GET", "/openapi.json", "", "").await;
+    assert_eq!((served.status, served.json()), (200, document));
+    node.cancel.cancel();
+}
