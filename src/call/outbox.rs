@@ -228,6 +228,9 @@ impl Inner {
         let failed = |why: &str| Delivery { attempts, outcome: NoticeOutcome::Failed { why: why.to_owned() } };
         let delivery = match keys.or_else(|| self.keys(&new.account, &new.main_account)) {
             None => failed("its account is not there any more: nothing to sign it with"),
+            Some(_) if new.shut.is_some() => {
+                failed("another store.secret_key sealed its parameters: put that one back")
+            }
             Some(keys) => {
                 let age = self.clock.steady().since(since);
                 let job = NoticeJob {

@@ -58,6 +58,7 @@ impl Node {
             node_id: "node".to_owned(),
             origin: self.outbox.origin(url),
             notice: Notice { kind, url: DocUrl(url.into()), method: Method::Post, params },
+            shut: None,
             created: Clock::real().steady(),
         }
     }
@@ -233,6 +234,41 @@ async fn r04_an_operator_sends_what_was_given_up_once_more() {
         tokio::task::yield_now().await;
     }
     assert_eq!(rearm(&file, Rearm::One(&event.to_string()), now).await.unwrap(), 0, "what was delivered stays so");
+    assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
+    node.store.close().await;
+}
+
+#[tokio::test]
+async fn r22_what_another_key_sealed_is_not_sent_without_its_digits() {
+    let server = Server::start(|_| Reply::status(200)).await;
+    let room = Room::new();
+    let (file, key) = (room.folder.path().join("o.db"), room.folder.path().join("store.key"));
+    let node = room.node(OutboxLimits::default()).await;
+    node.store.notify(node.new_callback(1, 1, NoticeKind::Hangup, &server.url("/hangup"))).await.unwrap();
+    node.kill().await;
+    let ours = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+
+    let node = room.node(OutboxLimits::default()).await;
+    node.outbox.start();
+    let archive = Archive::open(&file).await.unwrap();
+    let failed = loop {
+        let failed = archive.callbacks(Callbacks::Failed, 9).await.unwrap();
+        match failed.first() {
+            Some(failed) => break failed.clone(),
+            None => tokio::task::yield_now().await,
+        }
+    };
+    assert!(failed.last.contains("store.secret_key"), "{}", failed.last);
+    node.kill().await;
+    assert!(server.seen().is_empty());
+
+    std::fs::write(&key, ours).unwrap();
+    let node = room.node(OutboxLimits::default()).await;
+    node.outbox.start();
+    assert_eq!(rearm(&file, Rearm::AllFailed, Clock::real().steady()).await.unwrap(), 1);
+    server.until_seen(1).await;
+    assert_eq!(server.seen()[0].body, "Digits=4711");
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
     node.store.close().await;
 }

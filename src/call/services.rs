@@ -69,6 +69,7 @@ impl Services {
             node_id: self.node_id.clone(),
             origin: self.outbox.origin(&notice.url.0),
             notice,
+            shut: None,
             created: self.clock.steady(),
         }
     }

@@ -67,9 +67,9 @@ impl Node {
 
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let dice = Dice::system();
-        let store =
-            Store::open_with(&config.store.file, StoreOptions::with_journal_in(&config.store.data_dir), health.clone())
-                .await?;
+        let kept = StoreOptions::with_journal_in(&config.store.data_dir);
+        let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
+        let store = Store::open_with(&config.store.file, kept, health.clone()).await?;
         let directory = directory(&config)?;
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
         let media = media(&config, &clock)?;

@@ -7,13 +7,18 @@ use uuid::Uuid;
 use super::calls::Beginnings;
 use super::keys::{self, SeenKey};
 use super::queue::{Concluded, Conclusion, Found, Write};
+use super::seal::Seal;
 use super::{callbacks, calls, permissions};
 
 /// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
 const LATE_SEQ: i64 = 1_000_000;
 
 /// One transaction; what each write found that somebody waits for, in order.
-pub(super) async fn write_batch(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+pub(super) async fn write_batch(
+    to: &mut SqliteConnection,
+    seal: &Seal,
+    batch: &[Write],
+) -> Result<Vec<Found>, sqlx::Error> {
     // Terminal records and the outbox are synced (R11). It can't be changed inside a transaction; left on after a
     // failure, it does no harm.
     let sync = batch.iter().any(Write::is_synced);
@@ -21,7 +26,7 @@ pub(super) async fn write_batch(to: &mut SqliteConnection, batch: &[Write]) -> R
         sqlx::query("PRAGMA synchronous = FULL").execute(&mut *to).await?;
     }
     let mut transaction = to.begin_with("BEGIN IMMEDIATE").await?;
-    let found = write_all(&mut transaction, batch).await?;
+    let found = write_all(&mut transaction, seal, batch).await?;
     transaction.commit().await?;
     if sync {
         sqlx::query("PRAGMA synchronous = NORMAL").execute(to).await?;
@@ -32,13 +37,14 @@ pub(super) async fn write_batch(to: &mut SqliteConnection, batch: &[Write]) -> R
 /// One transaction: these of the journal's entries, and that so many of it have been seen now.
 pub(super) async fn take_in(
     to: &mut SqliteConnection,
+    seal: &Seal,
     journal: Uuid,
     writes: &[Write],
     seen: u64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("PRAGMA synchronous = FULL").execute(&mut *to).await?;
     let mut transaction = to.begin_with("BEGIN IMMEDIATE").await?;
-    write_all(&mut transaction, writes).await?;
+    write_all(&mut transaction, seal, writes).await?;
     let note = "INSERT INTO store_journals (journal, replayed) VALUES ($1, $2) \
         ON CONFLICT (journal) DO UPDATE SET replayed = excluded.replayed";
     let note = sqlx::query(note).bind(journal.to_string()).bind(i64::try_from(seen).unwrap_or(i64::MAX));
@@ -46,7 +52,7 @@ pub(super) async fn take_in(
     transaction.commit().await
 }
 
-async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+async fn write_all(to: &mut SqliteConnection, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
     let mut found = Vec::new();
     let (mut lines, mut late, mut seen) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
     for write in batch {
@@ -59,8 +65,8 @@ async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Fou
             Write::Alive(node_id, at) => calls::alive(to, node_id, *at).await?,
             Write::Line { call, seq, line } => lines.push((call, seq, line)),
             Write::Late { call, line } => late.push((call, line)),
-            Write::Concluded(conclusion, _) => found.push(Found::Concluded(conclude(to, conclusion).await?)),
-            Write::Callback(new, _) => found.push(Found::Callback(callbacks::insert(to, new).await?)),
+            Write::Concluded(conclusion, _) => found.push(Found::Concluded(conclude(to, seal, conclusion).await?)),
+            Write::Callback(new, _) => found.push(Found::Callback(callbacks::insert(to, seal, new).await?)),
             Write::Settle(settlement, _) => found.push(Found::Settle(callbacks::settle(to, settlement).await?)),
             Write::Farewell(call, again) => calls::farewell(to, *call, *again).await?,
             Write::FarewellsDue(node_id) => calls::farewells_due(to, node_id).await?,
@@ -102,11 +108,11 @@ async fn write_all(to: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Fou
 }
 
 /// Closes the record and puts what reports it into the outbox; neither, where the call had its end before.
-async fn conclude(to: &mut SqliteConnection, c: &Conclusion) -> Result<Concluded, sqlx::Error> {
+async fn conclude(to: &mut SqliteConnection, seal: &Seal, c: &Conclusion) -> Result<Concluded, sqlx::Error> {
     let mut concluded = Concluded { changed: close(to, c).await?, ..Default::default() };
     if concluded.changed {
         for callback in &c.callbacks {
-            concluded.callbacks.push(callbacks::insert(to, callback).await?);
+            concluded.callbacks.push(callbacks::insert(to, seal, callback).await?);
         }
     }
     Ok(concluded)

@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
+use super::seal::Seal;
 use super::{StoreError, Unread, failed, word};
 use crate::call::machine::{Notice, NoticeKind, Param, Params};
 use crate::model::{AuthId, CallUuid, Timestamp};
@@ -29,7 +30,33 @@ pub struct NewCallback {
     /// Scheme, host and port of the URL: whose queue it stands in.
     pub origin: String,
     pub notice: Notice,
+    /// Secret parameters that this node's key does not open; without them it can't be sent. The row keeps them for the
+    /// right key.
+    pub shut: Option<Vec<u8>>,
     pub created: Timestamp,
+}
+
+impl NewCallback {
+    /// Its secret parameters, sealed for its event id; `None`: it has none.
+    pub(super) fn sealed(&self, seal: &Seal) -> Option<Vec<u8>> {
+        let secret: BTreeMap<&str, &str> =
+            self.notice.params.iter().filter(|(_, v)| is_secret(v)).map(|(n, v)| (n.as_str(), v.reveal())).collect();
+        let sealed = || seal.seal(self.event_id.as_bytes(), serde_json::to_vec(&secret).unwrap_or_default());
+        self.shut.clone().or_else(|| (!secret.is_empty()).then(sealed))
+    }
+
+    /// Puts its sealed parameters back in their place.
+    pub(super) fn unseal(&mut self, seal: &Seal, sealed: Vec<u8>) {
+        let plain = seal.open(self.event_id.as_bytes(), &sealed);
+        match plain.and_then(|plain| serde_json::from_slice::<BTreeMap<String, String>>(&plain).ok()) {
+            Some(secret) => self.notice.params.extend(secret.into_iter().map(|(n, v)| (n, Param::Secret(v)))),
+            None => self.shut = Some(sealed),
+        }
+    }
+}
+
+fn is_secret(value: &Param) -> bool {
+    matches!(value, Param::Secret(_))
 }
 
 /// A callback that waits.
@@ -111,13 +138,13 @@ pub struct CallbackView {
 }
 
 const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, method, params, \
-    secret_params, created_us, since_us, attempts, retries";
+    secret_params, sealed_params, created_us, since_us, attempts, retries";
 
 /// Puts a callback in; due at once.
-pub(super) async fn insert(to: &mut SqliteConnection, new: &NewCallback) -> Result<Written, sqlx::Error> {
-    let (plain, secret) = parts(&new.notice.params);
+pub(super) async fn insert(to: &mut SqliteConnection, seal: &Seal, new: &NewCallback) -> Result<Written, sqlx::Error> {
+    let plain = shown(&new.notice.params);
     let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
-        method, params, secret_params, created_us, since_us, next_us) \
+        method, params, sealed_params, created_us, since_us, next_us) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12) RETURNING id, EXISTS (SELECT 1 FROM \
         callbacks e WHERE e.call_uuid = $2 AND e.next_us IS NOT NULL AND e.url = $8 AND e.id < callbacks.id)";
     let (id, behind): (i64, bool) = sqlx::query_as(insert)
@@ -131,7 +158,7 @@ pub(super) async fn insert(to: &mut SqliteConnection, new: &NewCallback) -> Resu
         .bind(&*new.notice.url.0)
         .bind(new.notice.method.as_str())
         .bind(sqlx::types::Json(&plain))
-        .bind((!secret.is_empty()).then_some(sqlx::types::Json(&secret)))
+        .bind(new.sealed(seal))
         .bind(new.created.micros())
         .fetch_one(to)
         .await?;
@@ -147,7 +174,8 @@ pub(super) async fn settle(to: &mut SqliteConnection, s: &Settlement) -> Result<
         Settled::Failed => (None, Some(s.at), false),
     };
     let update = "UPDATE callbacks SET attempts = $2, next_us = $3, done_us = $4, delivered = $5, last = $6, \
-        retries = retries + $7, secret_params = CASE WHEN $5 THEN NULL ELSE secret_params END WHERE id = $1 AND next_us IS NOT NULL RETURNING \
+        retries = retries + $7, secret_params = CASE WHEN $5 THEN NULL ELSE secret_params END, \
+        sealed_params = CASE WHEN $5 THEN NULL ELSE sealed_params END WHERE id = $1 AND next_us IS NOT NULL RETURNING \
         EXISTS (SELECT 1 FROM callbacks e WHERE e.call_uuid = callbacks.call_uuid AND e.next_us IS NOT NULL \
         AND e.id <> callbacks.id)";
     let others: Option<(bool,)> = sqlx::query_as(update)
@@ -198,6 +226,7 @@ pub(super) async fn origins_due(
 /// Rows of an origin that are due, the longest due first; of each call and URL the oldest only.
 pub(super) async fn due(
     pool: &SqlitePool,
+    seal: &Seal,
     node_id: &str,
     origin: &str,
     now: Timestamp,
@@ -217,10 +246,12 @@ pub(super) async fn due(
         .fetch_all(pool)
         .await
         .map_err(failed(WHAT))?;
-    rows.iter().map(|row| read(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })).collect()
+    rows.iter()
+        .map(|row| read(row, seal).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() }))
+        .collect()
 }
 
-fn read(row: &SqliteRow) -> Result<Callback, Unread> {
+fn read(row: &SqliteRow, seal: &Seal) -> Result<Callback, Unread> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let count = |column: &str| row.try_get::<i64, _>(column).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let time = |column: &str| row.try_get(column).map(Timestamp::from_micros);
@@ -229,40 +260,37 @@ fn read(row: &SqliteRow) -> Result<Callback, Unread> {
     let plain = plain.into_iter().map(|(name, value)| (name, Param::Plain(value)));
     let secret = secret.map(|json| json.0).unwrap_or_default();
     let secret = secret.into_iter().map(|(name, value)| (name, Param::Secret(value)));
+    let mut new = NewCallback {
+        event_id: text("event_id")?.parse()?,
+        call: text("call_uuid")?.parse()?,
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        node_id: text("node_id")?,
+        origin: text("origin")?,
+        notice: Notice {
+            kind: word::<NoticeKind>(&text("kind")?)?,
+            url: DocUrl(text("url")?.into()),
+            method: word(&text("method")?)?,
+            params: plain.chain(secret).collect(),
+        },
+        shut: None,
+        created: time("created_us")?,
+    };
+    if let Some(sealed) = row.try_get("sealed_params")? {
+        new.unseal(seal, sealed);
+    }
     Ok(Callback {
         id: row.try_get("id")?,
-        new: NewCallback {
-            event_id: text("event_id")?.parse()?,
-            call: text("call_uuid")?.parse()?,
-            account: text("auth_id")?.into(),
-            main_account: text("main_auth_id")?.into(),
-            node_id: text("node_id")?,
-            origin: text("origin")?,
-            notice: Notice {
-                kind: word::<NoticeKind>(&text("kind")?)?,
-                url: DocUrl(text("url")?.into()),
-                method: word(&text("method")?)?,
-                params: plain.chain(secret).collect(),
-            },
-            created: time("created_us")?,
-        },
+        new,
         since: time("since_us")?,
         attempts: count("attempts")?,
         retries: count("retries")?,
     })
 }
 
-/// Parameters by whether their values may be shown.
-fn parts(params: &Params) -> (BTreeMap<&str, &str>, BTreeMap<&str, &str>) {
-    let (mut plain, mut secret) = (BTreeMap::new(), BTreeMap::new());
-    for (name, value) in params {
-        let part = match value {
-            Param::Plain(_) => &mut plain,
-            Param::Secret(_) => &mut secret,
-        };
-        part.insert(name.as_str(), value.reveal());
-    }
-    (plain, secret)
+/// The parameters whose values may be shown.
+fn shown(params: &Params) -> BTreeMap<&str, &str> {
+    params.iter().filter(|(_, v)| !is_secret(v)).map(|(name, value)| (name.as_str(), value.reveal())).collect()
 }
 
 /// Which callbacks to list.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use super::calls::{CallEnd, CallStart, Farewell};
 use super::keys::{KeyKind, SeenKey};
 use super::permissions::{PermissionReply, PermissionRow};
 use super::queue::{Birth, Conclusion, PermissionWrite, Write};
+use super::seal::Seal;
 use crate::call::machine::{Notice, NoticeKind, Param};
 use crate::model::{AuthId, CallUuid, Method, Timestamp};
 use crate::xml::ast::DocUrl;
@@ -31,7 +33,7 @@ pub(super) enum Entry {
     Key { key: String, tombstone: bool, seen: Timestamp },
 }
 
-/// A callback, its secret parameters included: the journal is as private as the store.
+/// A callback, its secret parameters sealed as in the store.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Kept {
     event_id: Uuid,
@@ -44,14 +46,18 @@ pub(super) struct Kept {
     kind: NoticeKind,
     url: String,
     method: Method,
-    /// Name, value, whether it is secret; in order.
+    /// Name, value, whether it is secret; in order. Secret ones stand in the entries of before only.
     params: Vec<(String, String, bool)>,
+    /// Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
 }
 
 impl Kept {
-    fn of(new: &NewCallback) -> Self {
-        let param = |(name, value): (&String, &Param)| {
-            (name.clone(), value.reveal().to_owned(), matches!(value, Param::Secret(_)))
+    fn of(new: &NewCallback, seal: &Seal) -> Self {
+        let shown = |(name, value): (&String, &Param)| match value {
+            Param::Plain(value) => Some((name.clone(), value.clone(), false)),
+            Param::Secret(_) => None,
         };
         Self {
             event_id: new.event_id,
@@ -64,14 +70,15 @@ impl Kept {
             kind: new.notice.kind,
             url: new.notice.url.0.to_string(),
             method: new.notice.method,
-            params: new.notice.params.iter().map(param).collect(),
+            params: new.notice.params.iter().filter_map(shown).collect(),
+            sealed: new.sealed(seal).map(|sealed| BASE64_STANDARD.encode(sealed)),
         }
     }
 
-    fn into_new(self) -> NewCallback {
+    fn into_new(self, seal: &Seal) -> NewCallback {
         let param = |(name, value, secret)| (name, if secret { Param::Secret(value) } else { Param::Plain(value) });
         let params: BTreeMap<_, _> = self.params.into_iter().map(param).collect();
-        NewCallback {
+        let mut new = NewCallback {
             event_id: self.event_id,
             call: self.call,
             account: self.account,
@@ -85,14 +92,20 @@ impl Kept {
                 method: self.method,
                 params: params.into_iter().collect(),
             },
+            shut: None,
+        };
+        if let Some(sealed) = self.sealed {
+            // What is no base64 does not open either.
+            new.unseal(seal, BASE64_STANDARD.decode(sealed).unwrap_or_default());
         }
+        new
     }
 }
 
 impl Entry {
     /// What of a write belongs into the journal; `None`: nothing. What became of a callback waits in memory, where who
     /// delivers it remembers that it did; the rest is of no use later.
-    pub(super) fn of(write: &Write) -> Option<Self> {
+    pub(super) fn of(write: &Write, seal: &Seal) -> Option<Self> {
         Some(match write {
             Write::Born(birth) => {
                 Self::Born { start: birth.start.clone(), setup: birth.setup.clone(), born: birth.born }
@@ -104,10 +117,10 @@ impl Entry {
             Write::Concluded(c, _) => Self::Concluded {
                 start: c.start.clone(),
                 end: c.end.clone(),
-                callbacks: c.callbacks.iter().map(Kept::of).collect(),
+                callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
                 farewell: c.farewell,
             },
-            Write::Callback(new, _) => Self::Callback { callback: Kept::of(new) },
+            Write::Callback(new, _) => Self::Callback { callback: Kept::of(new, seal) },
             Write::Farewell(call, again) => Self::Farewell { call: *call, again: *again },
             Write::Key(key) => Self::Key {
                 key: format!("{:032x}", key.key),
@@ -126,7 +139,7 @@ impl Entry {
     }
 
     /// The write, for which nobody waits any more.
-    pub(super) fn into_write(self) -> Write {
+    pub(super) fn into_write(self, seal: &Seal) -> Write {
         match self {
             Self::Born { start, setup, born } => Write::Born(Box::new(Birth { start, setup, born })),
             Self::Answered { call, at } => Write::Answered(call, at),
@@ -134,10 +147,10 @@ impl Entry {
             Self::Late { call, line } => Write::Late { call, line },
             Self::Line { call, seq, line } => Write::Line { call, seq, line },
             Self::Concluded { start, end, callbacks, farewell } => {
-                let callbacks = callbacks.into_iter().map(Kept::into_new).collect();
+                let callbacks = callbacks.into_iter().map(|kept| kept.into_new(seal)).collect();
                 Write::Concluded(Box::new(Conclusion { start, end, callbacks, farewell }), oneshot::channel().0)
             }
-            Self::Callback { callback } => Write::Callback(Box::new(callback.into_new()), oneshot::channel().0),
+            Self::Callback { callback } => Write::Callback(Box::new(callback.into_new(seal)), oneshot::channel().0),
             Self::Permission { row, reply } => {
                 Write::Permission(Box::new(PermissionWrite { row, reply }), oneshot::channel().0)
             }

@@ -57,7 +57,11 @@ impl Room {
             switch.tries.fetch_add(u32::from(fails), Ordering::SeqCst);
             fails
         };
-        let options = StoreOptions { busy: Duration::from_millis(50), fail: Some(Arc::new(fail)), journal };
+        let options = StoreOptions {
+            busy: Duration::from_millis(50),
+            fail: Some(Arc::new(fail)),
+            ..StoreOptions::with_journal_in(journal)
+        };
         Store::open_with(&file, options, self.health.clone()).await.unwrap()
     }
     /// Bytes of entries in the journal.

@@ -17,6 +17,7 @@ mod journal;
 mod keys;
 mod permissions;
 mod queue;
+mod seal;
 mod version;
 mod writer;
 
@@ -42,8 +43,10 @@ pub use version::By;
 
 use self::births::{Births, Taken};
 use self::file::StoreFile;
+use self::seal::Seal;
 use self::writer::Begin;
 use crate::call::machine::CallSetup;
+use crate::config::Secret;
 use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 use crate::observe::{Health, names};
 
@@ -53,6 +56,12 @@ pub enum StoreError {
     #[error("open the store {}: {source}", file.display())]
     Open {
         file: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("have the key that seals what the store holds ({}): {source}", folder.display())]
+    Key {
+        folder: PathBuf,
         #[source]
         source: std::io::Error,
     },
@@ -151,8 +160,10 @@ pub type Fail = Arc<dyn Fn(Part) -> bool + Send + Sync>;
 /// How a store is opened.
 #[derive(Clone)]
 pub struct StoreOptions {
-    /// The folder of the journal (`store.data_dir`).
+    /// The folder of the journal, and of the key file (`store.data_dir`).
     pub journal: PathBuf,
+    /// What the key that seals is made of; `None`: of the key file.
+    pub secret_key: Option<Secret>,
     /// How long a statement waits for another process's lock.
     pub busy: Duration,
     pub fail: Option<Fail>,
@@ -161,7 +172,7 @@ pub struct StoreOptions {
 impl StoreOptions {
     /// The usual ones, with the journal in this folder.
     pub fn with_journal_in(folder: impl Into<PathBuf>) -> Self {
-        Self { journal: folder.into(), busy: BUSY, fail: None }
+        Self { journal: folder.into(), secret_key: None, busy: BUSY, fail: None }
     }
 }
 
@@ -170,6 +181,7 @@ impl StoreOptions {
 pub struct Store {
     read: SqlitePool,
     log: EventLog,
+    seal: Arc<Seal>,
 }
 
 /// How long a statement waits for another process's lock.
@@ -221,10 +233,13 @@ impl Store {
             .map_err(connect)?;
         let opened = StoreFile::opened(file.to_owned());
         let opened = opened.map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
-        let StoreOptions { journal, busy, fail } = with;
-        let births = Arc::new(births);
-        let log = EventLog::start(Begin { pool: write, file: opened, health, births, journal, busy, fail }).await?;
-        Ok(Self { read, log })
+        let StoreOptions { journal, secret_key, busy, fail } = with;
+        let seal = Seal::of(secret_key.as_ref(), &journal);
+        let seal = Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
+        let (births, sealing) = (Arc::new(births), seal.clone());
+        let begin = Begin { pool: write, file: opened, health, births, seal: sealing, journal, busy, fail };
+        let log = EventLog::start(begin).await?;
+        Ok(Self { read, log, seal })
     }
 
     /// Notes an admitted call, and what its end can be told from if this process does not live to see it. `born` is
@@ -310,7 +325,7 @@ impl Store {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Callback>, StoreError> {
-        callbacks::due(&self.read, node_id, origin, now, limit).await
+        callbacks::due(&self.read, &self.seal, node_id, origin, now, limit).await
     }
 
     /// Ended calls of which Graph has still to be told, now.
@@ -462,5 +477,7 @@ fn prepare(file: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod sealed_tests;
 #[cfg(test)]
 mod tests;

@@ -352,6 +352,7 @@ pub(super) fn callback(call: u128, event: u128) -> NewCallback {
             ]
             .into(),
         },
+        shut: None,
         created: secs(1),
     }
 }
@@ -433,7 +434,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(room.file());
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
     let secrets: Vec<(i64, bool, i64)> =
-        sqlx::query_as("SELECT id, secret_params IS NOT NULL, delivered FROM callbacks ORDER BY id")
+        sqlx::query_as("SELECT id, sealed_params IS NOT NULL, delivered FROM callbacks ORDER BY id")
             .fetch_all(&pool)
             .await
             .unwrap();

@@ -20,6 +20,7 @@ use super::entry::Entry;
 use super::file::StoreFile;
 use super::journal::Journal;
 use super::queue::{Concluded, Found, QUEUE, Write};
+use super::seal::Seal;
 use super::{Fail, Part, StoreError, failed};
 use crate::observe::{Health, names};
 
@@ -42,6 +43,7 @@ pub(super) struct Begin {
     pub(super) file: StoreFile,
     pub(super) health: Health,
     pub(super) births: Arc<Births>,
+    pub(super) seal: Arc<Seal>,
     /// The journal's folder.
     pub(super) journal: std::path::PathBuf,
     /// The pool's own busy timeout.
@@ -188,7 +190,7 @@ impl Writer {
         for write in batch.iter() {
             if matches!(write, Write::Line { .. } | Write::Late { .. }) && !room_for_lines {
                 left_out += 1;
-            } else if let Some(entry) = Entry::of(write) {
+            } else if let Some(entry) = Entry::of(write, &self.begin.seal) {
                 // Words and numbers: there is nothing in it that JSON could not say.
                 entries.push(serde_json::to_string(&entry).unwrap_or_default());
             }
@@ -287,7 +289,7 @@ impl Writer {
                     continue;
                 }
                 match entry.and_then(|text| serde_json::from_str::<Entry>(&text).ok()) {
-                    Some(entry) => writes.push(entry.into_write()),
+                    Some(entry) => writes.push(entry.into_write(&self.begin.seal)),
                     None => {
                         metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
                         tracing::error!(entry = seen, "an entry of the journal can't be read; it is passed over");
@@ -296,7 +298,8 @@ impl Writer {
             }
             replayed += u64::try_from(writes.len()).unwrap_or_default();
             let connection = self.connection().await?;
-            self.kept(connection, async |to| take_in(to, id, &writes, seen).await).await?;
+            let seal = self.begin.seal.clone();
+            self.kept(connection, async |to| take_in(to, &seal, id, &writes, seen).await).await?;
         }
         self.with_journal(Journal::clear).await.map_err(sqlx::Error::Io)?;
         let connection = self.connection().await?;
@@ -347,7 +350,8 @@ impl Writer {
             return Ok(Vec::new());
         }
         let connection = self.connection().await?;
-        self.kept(connection, async |to| write_batch(to, batch).await).await
+        let seal = self.begin.seal.clone();
+        self.kept(connection, async |to| write_batch(to, &seal, batch).await).await
     }
 
     /// Gives the connection back to the pool if all went well, and up if not: SQLite ends a transaction that finds the

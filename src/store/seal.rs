@@ -1,0 +1,165 @@
+//! Seals what must be read again and is nobody else's to read (R15, R22): a copy of the store's files shows nothing of it.
+//!
+//! AES-256-GCM under a key that HKDF makes of `store.secret_key`, or else of a key file of the store's own. What is
+//! sealed opens only for what it was sealed for. One key at a time: what another one sealed stays shut.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::{hkdf, rand};
+use zeroize::Zeroizing;
+
+use crate::config::Secret;
+
+/// The key file's name, in `store.data_dir`.
+const FILE: &str = "store.key";
+/// Random bytes in it; it holds them in hexadecimal.
+const FILE_BYTES: usize = 32;
+/// More than a key file has.
+const READ_MAX: u64 = 200;
+/// First byte of whatever is sealed this way.
+const FORM: u8 = 1;
+/// What the key is for: another use of the same secret has another key.
+const PURPOSE: &[u8] = b"offhook store AES-256-GCM 1";
+
+/// The store's key.
+pub(super) struct Seal(RandomizedNonceKey);
+
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seal(…)")
+    }
+}
+
+impl Seal {
+    /// The key of this secret; with none, that of the key file in `folder`, which is made where it is not there.
+    ///
+    /// # Errors
+    /// The system's, or the file is no key file.
+    pub(super) fn of(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
+        match secret {
+            Some(secret) => Self::derive(secret.reveal().as_bytes()),
+            None => Self::derive(key_file(folder)?.as_bytes()),
+        }
+    }
+
+    fn derive(secret: &[u8]) -> io::Result<Self> {
+        let failed = |_| io::Error::other("no key can be made of the secret");
+        let mut key = Zeroizing::new([0; 32]);
+        let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
+        let expanded = extracted.expand(&[PURPOSE], &AES_256_GCM).map_err(failed)?;
+        expanded.fill(key.as_mut()).map_err(failed)?;
+        RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map(Self).map_err(failed)
+    }
+
+    /// Seals `plain`; `what_for` must be said again to open it.
+    pub(super) fn seal(&self, what_for: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
+        // Fails past 64 GiB only; nothing opens then, and nothing is shown either.
+        let Ok(nonce) = self.0.seal_in_place_append_tag(Aad::from(what_for), &mut plain) else { return Vec::new() };
+        let mut sealed = Vec::with_capacity(1 + NONCE_LEN + plain.len());
+        sealed.push(FORM);
+        sealed.extend_from_slice(nonce.as_ref());
+        sealed.append(&mut plain);
+        sealed
+    }
+
+    /// What was sealed; `None`: with another key, for something else, or it was changed.
+    pub(super) fn open(&self, what_for: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, sealed) = sealed.strip_prefix(&[FORM])?.split_at_checked(NONCE_LEN)?;
+        let mut text = Zeroizing::new(sealed.to_vec());
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let plain = self.0.open_in_place(nonce, Aad::from(what_for), &mut text).ok()?.len();
+        text.truncate(plain);
+        Some(text)
+    }
+}
+
+/// The text of a folder's key file; makes the file where there is none.
+fn key_file(folder: &Path) -> io::Result<Zeroizing<String>> {
+    let path = folder.join(FILE);
+    match File::open(&path) {
+        Ok(file) => read(file, &path),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            make(folder, &path)?;
+            read(File::open(&path)?, &path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn read(file: File, path: &Path) -> io::Result<Zeroizing<String>> {
+    // With room for it all, so that no half of it is left behind in memory that was too small.
+    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES * 4));
+    file.take(READ_MAX).read_to_string(&mut text)?;
+    let key = text.trim_end().len();
+    text.truncate(key);
+    if text.len() == FILE_BYTES * 2 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(text);
+    }
+    let detail =
+        format!("{} does not hold a key: put the right one back, or move it away for a new one", path.display());
+    Err(io::Error::new(ErrorKind::InvalidData, detail))
+}
+
+/// Makes a key file: whole or not at all, on the disk before anything is sealed with it.
+fn make(folder: &Path, path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut key = Zeroizing::new([0; FILE_BYTES]);
+    rand::fill(key.as_mut()).map_err(|_| io::Error::other("the system has no random bytes"))?;
+    let mut text = Zeroizing::new(hex::encode(key.as_ref()));
+    text.push('\n');
+    let unfinished = folder.join(format!("{FILE}.new"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::{FILE, Seal};
+    use crate::config::Secret;
+
+    fn of(secret: &str) -> Seal {
+        Seal::of(Some(&Secret::new(secret)), std::path::Path::new("/nowhere")).unwrap()
+    }
+
+    #[test]
+    fn r22_what_is_sealed_opens_for_its_key_and_purpose_only() {
+        let (ours, theirs) = (of("a"), of("b"));
+        let sealed = ours.seal(b"row 1", b"4711".to_vec());
+        assert_eq!(sealed.len(), 1 + 12 + 4 + 16);
+        assert!(!sealed.windows(4).any(|w| w == b"4711"));
+        assert_ne!(sealed, ours.seal(b"row 1", b"4711".to_vec()), "no two are alike");
+        assert_eq!(**of("a").open(b"row 1", &sealed).unwrap(), *b"4711");
+        assert!(ours.open(b"row 2", &sealed).is_none() && theirs.open(b"row 1", &sealed).is_none());
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(ours.open(b"row 1", &changed).is_none() && ours.open(b"row 1", &sealed[..at]).is_none());
+        }
+        assert_eq!(format!("{ours:?}"), "Seal(…)");
+    }
+
+    #[test]
+    fn r22_without_a_secret_there_is_a_key_file_for_the_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let sealed = Seal::of(None, &data).unwrap().seal(b"", b"4711".to_vec());
+        assert_eq!(**Seal::of(None, &data).unwrap().open(b"", &sealed).unwrap(), *b"4711", "made once");
+        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(data.clone()), mode(data.join(FILE))), (0o700, 0o600));
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1);
+        for bad in ["", "xyz", &"f".repeat(63), &"g".repeat(64), &"f".repeat(65)] {
+            std::fs::write(data.join(FILE), bad).unwrap();
+            let refused = Seal::of(None, &data).unwrap_err().to_string();
+            assert!(refused.contains("does not hold a key") && (bad.is_empty() || !refused.contains(bad)), "{refused}");
+        }
+    }
+}
