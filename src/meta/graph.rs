@@ -328,7 +328,7 @@ impl Graph {
         on_try(Try { begun, sent, ended, how });
         let took = ended.saturating_duration_since(begun).as_secs_f64();
         let action = sending.action.as_str();
-        let status = how.map_or_else(str::to_owned, |status| status.to_string());
+        let status = how.map_or_else(str::to_owned, names::graph::status);
         metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => action, "status" => status).record(took);
         answered.map(|(_, verdict)| verdict)
     }

@@ -15,7 +15,7 @@ pub const NUMBER_SLOTS_IN_USE: &str = "offhook_number_slots_in_use";
 pub const SETUP_SECONDS: &str = "offhook_setup_seconds";
 /// Histogram `{kind,outcome}`, seconds: one fetch of a customer's URL, retries included.
 pub const ANSWER_FETCH_SECONDS: &str = "offhook_answer_fetch_seconds";
-/// Histogram `{action,status}`, seconds: one HTTP exchange with Graph; `status` a number, `timeout` or `error`.
+/// Histogram `{action,status}`, seconds: one HTTP exchange with Graph; `status` as [`graph`] says.
 pub const GRAPH_REQUEST_SECONDS: &str = "offhook_graph_request_seconds";
 /// Counter `{kind,outcome}`: attempts to deliver a callback; `outcome` is a word of [`delivery`].
 pub const CALLBACK_TOTAL: &str = "offhook_callback_total";
@@ -193,8 +193,32 @@ pub mod packets {
     pub const OUT: &str = "out";
 }
 
-/// `status` of [`GRAPH_REQUEST_SECONDS`] where there is none.
+/// `status` of [`GRAPH_REQUEST_SECONDS`]: the answer's where HTTP knows it, else one of these.
 pub mod graph {
     pub const TIMEOUT: &str = "timeout";
     pub const ERROR: &str = "error";
+    /// A number that is none of HTTP's: who sends it may think of hundreds.
+    pub const OTHER: &str = "other";
+
+    /// The word for a status, whatever number it is.
+    pub fn status(status: u16) -> String {
+        let known = http::StatusCode::from_u16(status).ok().filter(|status| status.canonical_reason().is_some());
+        known.map_or_else(|| OTHER.to_owned(), |status| status.as_str().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::graph;
+
+    #[test]
+    fn r23_whatever_number_graph_sends_its_words_are_few() {
+        let words: BTreeSet<String> = (0..=u16::MAX).map(graph::status).collect();
+        assert!((40..80).contains(&words.len()), "{}", words.len());
+        let kept = [200, 301, 400, 401, 403, 429, 500, 502, 503, 504].map(|status: u16| (status, status.to_string()));
+        assert!(kept.iter().all(|(status, word)| graph::status(*status) == *word));
+        assert!([0, 99, 299, 599, 777, 999, u16::MAX].iter().all(|status| graph::status(*status) == graph::OTHER));
+    }
 }
