@@ -16,6 +16,10 @@ pub struct Asking {
     action: Action,
     deadline: Option<Instant>,
     tries: usize,
+    /// Something of it went out.
+    sent: bool,
+    /// What it stands at if nothing more goes out.
+    stands_at: GraphOutcome,
     /// An earlier try may have done it without our hearing of it.
     unsure: bool,
 }
@@ -42,17 +46,31 @@ impl Asking {
         deadline: Option<Instant>,
         overtaken: bool,
         now: Instant,
-        budget: &mut Budget,
     ) -> Result<Self, GraphOutcome> {
-        let asking = Self { action, deadline, tries: 0, unsure: false };
+        let stands_at = GraphOutcome::Gone;
+        let asking = Self { action, deadline, tries: 0, sent: false, stands_at, unsure: false };
         if !asking.may_wait(Duration::ZERO, now) {
             return Err(GraphOutcome::Timeout);
         }
         if overtaken {
             return Err(GraphOutcome::Gone);
         }
-        budget.request(now);
         Ok(asking)
+    }
+
+    /// A try is about to go out: here it counts, since it may have waited for its turn. `Some`: it must not go out, and
+    /// what follows instead.
+    pub fn sends(&mut self, overtaken: bool, now: Instant, budget: &mut Budget) -> Option<Next> {
+        if overtaken {
+            return Some(Next::Done(self.stands_at.clone()));
+        }
+        if !self.sent {
+            budget.request(now);
+            self.sent = true;
+        } else if !budget.retry(now) {
+            return Some(Next::OutOfBudget(self.stands_at.clone()));
+        }
+        None
     }
 
     /// How long a try that begins now may take, `request_timeout` at most.
@@ -66,7 +84,7 @@ impl Asking {
         self.tries
     }
 
-    /// A try came to its end. `roll` in 0 … 1 spreads the pause.
+    /// A try came to its end, or never went out for want of a turn. `roll` in 0 … 1 spreads the pause.
     pub fn tried(
         &mut self,
         came: Result<Verdict, Fault>,
@@ -97,8 +115,12 @@ impl Asking {
         match pause.filter(|pause| self.may_wait(*pause, now)) {
             None => Next::Done(outcome(fault)),
             Some(_) if overtaken => Next::Done(outcome(fault)),
-            Some(_) if !budget.retry(now) => Next::OutOfBudget(outcome(fault)),
-            Some(pause) => Next::Again { pause, or_else: outcome(fault) },
+            // Not waited for in vain: whoever is told does without.
+            Some(pause) if self.sent && !budget.has_room(now + pause) => Next::OutOfBudget(outcome(fault)),
+            Some(pause) => {
+                self.stands_at = outcome(fault);
+                Next::Again { pause, or_else: outcome(fault) }
+            }
         }
     }
 
@@ -117,5 +139,59 @@ pub(super) fn outcome(fault: Fault) -> GraphOutcome {
         Fault::Broken => GraphOutcome::ServerError { status: 0 },
         Fault::Answered(Again { trouble: Trouble::Server { status }, .. }) => GraphOutcome::ServerError { status },
         Fault::Answered(Again { trouble: Trouble::Rate { code }, .. }) => GraphOutcome::RateLimited { code },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::model::Timestamp;
+
+    const BUSY: Result<Verdict, Fault> =
+        Ok(Verdict::Again(Again { trouble: Trouble::Server { status: 503 }, once: false, after: None }));
+    const FAILED: GraphOutcome = GraphOutcome::ServerError { status: 503 };
+
+    /// A request whose first try went out and came to nothing, and what follows.
+    fn asked(pause: Duration, now: Instant, budget: &mut Budget) -> (Asking, Next) {
+        let policy = Policy { ending: vec![pause; 9], ..Policy::default() };
+        let mut asking = Asking::begin(Action::Terminate, None, false, now).unwrap();
+        assert_eq!(asking.sends(false, now, budget), None);
+        let next = asking.tried(BUSY, &policy, 0.5, false, now, budget);
+        (asking, next)
+    }
+
+    #[test]
+    fn r06_a_retry_counts_when_it_goes_out() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let mut budget = Budget::new(clock.now());
+        let (late, soon) = (Duration::from_secs(10), Duration::from_millis(200));
+        // Twelve that pause for ten seconds, and then twelve that pause for a fifth: all would go out at one time.
+        let mut paused: Vec<_> = (0..12).map(|_| asked(late, clock.now(), &mut budget)).collect();
+        clock.step(late - soon);
+        paused.extend((0..12).map(|_| asked(soon, clock.now(), &mut budget)));
+        assert!(paused.iter().all(|(_, next)| matches!(next, Next::Again { .. })), "nobody has sent yet");
+        clock.step(soon);
+        let sent: Vec<_> = paused.iter_mut().map(|(asking, _)| asking.sends(false, clock.now(), &mut budget)).collect();
+        assert_eq!(sent.iter().filter(|held_back| held_back.is_none()).count(), 10);
+        assert!(sent[10..].iter().all(|held_back| *held_back == Some(Next::OutOfBudget(FAILED))), "{sent:?}");
+        // Who would find no room after the pause either hears of it at once.
+        assert_eq!(asked(soon, clock.now(), &mut budget).1, Next::OutOfBudget(FAILED));
+        assert!(matches!(asked(late, clock.now(), &mut budget).1, Next::Again { .. }));
+    }
+
+    #[test]
+    fn r06_what_waited_for_its_turn_in_vain_was_no_request() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let mut budget = Budget::new(clock.now());
+        let now = clock.now();
+        let mut unsent = Asking::begin(Action::Accept, None, false, now).unwrap();
+        (0..10).for_each(|_| assert!(budget.retry(now)));
+        let full = Err(Fault::Answered(Again { trouble: Trouble::Rate { code: 0 }, once: false, after: None }));
+        let next = unsent.tried(full, &Policy::default(), 0.5, false, now, &mut budget);
+        assert!(matches!(next, Next::Again { .. }), "{next:?}");
+        assert_eq!(unsent.sends(false, now, &mut budget), None, "the first that goes out is no retry");
+        let mut gone = Asking::begin(Action::Accept, None, false, now).unwrap();
+        assert_eq!(gone.sends(true, now, &mut budget), Some(Next::Done(GraphOutcome::Gone)), "overtaken in its queue");
     }
 }

@@ -215,19 +215,21 @@ impl Graph {
         };
         let action = Action::from(request.action);
         let overtaken = &request.overtaken;
-        let begun = self
-            .with_budget(|budget, now| Asking::begin(action, request.deadline, overtaken.is_cancelled(), now, budget));
+        let begun = Asking::begin(action, request.deadline, overtaken.is_cancelled(), self.clock.now());
         let mut asking = match begun {
             Ok(asking) => asking,
             Err(too_late) => return too_late,
         };
         loop {
-            let came = self.attempt(&sending, &asking, &mut on_try).await;
+            let came = self.attempt(&sending, &mut asking, overtaken, &mut on_try).await;
             let (policy, roll) = (&self.config.policy, (self.config.roll)());
             let action = action.as_str();
-            let tried =
-                |budget: &mut Budget, now| asking.tried(came, policy, roll, overtaken.is_cancelled(), now, budget);
-            match self.with_budget(tried) {
+            let next = match came {
+                Ok(came) => self
+                    .with_budget(|budget, now| asking.tried(came, policy, roll, overtaken.is_cancelled(), now, budget)),
+                Err(held_back) => held_back,
+            };
+            match next {
                 Next::Again { pause, or_else } => {
                     tracing::debug!(action, tries = asking.tries(), ?pause, "Graph: once more");
                     if overtaken.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
@@ -303,22 +305,33 @@ impl Graph {
         self.lanes.entry(number.clone()).or_insert_with(|| Lane::new(&self.config, self.clock.now())).clone()
     }
 
-    /// One try: its place in the lane, its time, its metric.
+    /// One try: its place in the lane, its time, its metric; or what follows where it may not go out after all.
     async fn attempt(
         &self,
         sending: &Sending,
-        asking: &Asking,
+        asking: &mut Asking,
+        overtaken: &CancellationToken,
         on_try: &mut impl FnMut(Try),
-    ) -> Result<Verdict, Fault> {
+    ) -> Result<Result<Verdict, Fault>, Next> {
         let begun = self.clock.now();
         let time = asking.time(begun, self.config.request_timeout);
         let mut sent = None;
+        let mut held_back = None;
         let exchange = async {
             let _place = sending.lane.enter(sending.refused, begun).await?;
-            sent = Some(self.clock.now());
-            self.exchange(sending).await
+            held_back = self.with_budget(|budget, now| {
+                sent = Some(now);
+                asking.sends(overtaken.is_cancelled(), now, budget)
+            });
+            match held_back {
+                Some(_) => Err(Fault::Unreachable),
+                None => self.exchange(sending).await,
+            }
         };
         let answered = tokio::time::timeout(time, exchange).await.unwrap_or(Err(Fault::Timeout));
+        if let Some(held_back) = held_back {
+            return Err(held_back);
+        }
         let how = match &answered {
             Ok((status, _)) => Ok(*status),
             Err(Fault::Timeout) => Err(names::graph::TIMEOUT),
@@ -330,7 +343,7 @@ impl Graph {
         let action = sending.action.as_str();
         let status = how.map_or_else(str::to_owned, names::graph::status);
         metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => action, "status" => status).record(took);
-        answered.map(|(_, verdict)| verdict)
+        Ok(answered.map(|(_, verdict)| verdict))
     }
 
     async fn exchange(&self, sending: &Sending) -> Result<(u16, Verdict), Fault> {

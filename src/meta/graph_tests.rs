@@ -269,6 +269,32 @@ async fn r06_a_request_that_is_overtaken_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn r06_who_has_gone_while_a_request_waited_for_its_turn_is_not_answered() {
+    let server = Server::start([Reply::Silence]).await;
+    let mut config = config(&server.url);
+    (config.under_way_max, config.request_timeout) = (1, Duration::from_secs(5));
+    let graph = Graph::new(config, Clock::real()).unwrap();
+    let before = request(GraphAction::PreAccept);
+    let accept = request(GraphAction::Accept);
+    let gone = accept.overtaken.clone();
+    let hangs_up = async {
+        while server.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        gone.cancel();
+    };
+    let under_way = async {
+        tokio::select! {
+            outcome = graph.call_action(before) => panic!("{outcome:?}"),
+            () = hangs_up => {}
+        }
+    };
+    let ((), outcome) = tokio::join!(under_way, graph.call_action(accept));
+    assert_eq!(outcome, GraphOutcome::Gone);
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn r06_the_end_of_an_orphaned_call_is_asked_for_again_for_a_while() {
     let orphan = async |replies: Vec<Reply>| {
         let server = Server::start(replies).await;

@@ -67,11 +67,16 @@ impl Graph {
             };
             let pause =
                 self.config.policy.pause_of_question(question.body.is_some(), tries, fault, (self.config.roll)());
-            let Some(pause) = pause.filter(|_| self.with_budget(|budget, now| budget.retry(now))) else {
+            let Some(pause) = pause.filter(|pause| self.with_budget(|budget, now| budget.has_room(now + *pause)))
+            else {
                 return Err(outcome(fault));
             };
             tracing::debug!(action = question.word, tries, ?pause, "Graph: once more");
             tokio::time::sleep(pause).await;
+            // It counts when it goes out.
+            if !self.with_budget(|budget, now| budget.retry(now)) {
+                return Err(outcome(fault));
+            }
         }
         Err(GraphOutcome::Timeout)
     }
@@ -86,7 +91,7 @@ impl Graph {
         };
         let answered = tokio::time::timeout(self.config.request_timeout, exchange).await.unwrap_or(Err(Fault::Timeout));
         let status = match &answered {
-            Ok((status, ..)) => status.to_string(),
+            Ok((status, ..)) => names::graph::status(*status),
             Err(Fault::Timeout) => names::graph::TIMEOUT.to_owned(),
             Err(_) => names::graph::ERROR.to_owned(),
         };

@@ -98,6 +98,10 @@ fn may_connect_again(fault: Fault) -> bool {
 }
 
 /// Retries over the last ten seconds: at most a tenth of the requests, but ten always pass (R6).
+///
+/// Both count when they go out, so that it holds as Graph sees it, and for the whole node: Graph is one service, and
+/// what it is spared is what all numbers together would ask. A call's end that is asked for anew (§4.7's reaper) is a
+/// request of its own.
 #[derive(Debug)]
 pub struct Budget {
     origin: Instant,
@@ -126,7 +130,7 @@ impl Budget {
         Self { origin, tenths: [Tenth::default(); WINDOW_TENTHS as usize], retries: VecDeque::new() }
     }
 
-    /// Notes a first try.
+    /// Notes a first try, as it goes out.
     pub fn request(&mut self, now: Instant) {
         let number = self.number(now);
         let place = usize::try_from(number % WINDOW_TENTHS).unwrap_or_default();
@@ -138,20 +142,26 @@ impl Budget {
         }
     }
 
-    /// Whether a retry may be made at `now`; notes it if so.
+    /// Whether a retry may go out at `now`; notes it if so.
     pub fn retry(&mut self, now: Instant) -> bool {
         while self.retries.front().is_some_and(|made| now.saturating_duration_since(*made) >= WINDOW) {
             self.retries.pop_front();
         }
-        let number = self.number(now);
-        // Those that lie in the window whole: never more than there were.
-        let recent = self.tenths.iter().filter(|tenth| number - tenth.number.min(number) < WINDOW_TENTHS);
-        let requests: usize = recent.map(|tenth| tenth.requests).sum();
-        let allowed = self.retries.len() < Self::FREE.max(requests / 10);
+        let allowed = self.has_room(now);
         if allowed {
             self.retries.push_back(now);
         }
         allowed
+    }
+
+    /// Whether a retry could go out at `then`, now or later, as things stand.
+    pub fn has_room(&self, then: Instant) -> bool {
+        let number = self.number(then);
+        // Those that lie in the window whole: never more than there were.
+        let recent = self.tenths.iter().filter(|tenth| number - tenth.number.min(number) < WINDOW_TENTHS);
+        let requests: usize = recent.map(|tenth| tenth.requests).sum();
+        let retries = self.retries.iter().rev().take_while(|made| then.saturating_duration_since(**made) < WINDOW);
+        retries.count() < Self::FREE.max(requests / 10)
     }
 
     fn number(&self, now: Instant) -> u128 {

@@ -149,14 +149,10 @@ impl World {
         if let Some(before) = request.before.take() {
             self.overtake(before);
         }
-        let life = self.life;
-        let node = self.node();
-        let request = &mut node.requests[id];
-        let begun = Asking::begin(request.action.into(), request.deadline, request.overtaken, now, &mut node.budget);
-        match begun {
+        let request = &mut self.node().requests[id];
+        match Asking::begin(request.action.into(), request.deadline, request.overtaken, now) {
             Ok(asking) => {
                 request.asking = Some(asking);
-                self.watch.graph_begun(life, self.now);
                 self.graph_sends(id)
             }
             Err(too_late) => {
@@ -175,7 +171,17 @@ impl World {
     fn graph_sends(&mut self, id: usize) -> Go {
         self.effect()?;
         let (life, now) = (self.life, self.instant());
-        let request = &mut self.node().requests[id];
+        let node = self.node();
+        let request = &mut node.requests[id];
+        let asking = request.asking.as_mut().expect("it has begun");
+        match asking.sends(request.overtaken, now, &mut node.budget) {
+            None => {}
+            Some(Next::Done(outcome) | Next::OutOfBudget(outcome)) => {
+                self.request_ends(id, outcome);
+                return Ok(());
+            }
+            Some(next) => unreachable!("{next:?} before anything went out"),
+        }
         request.phase = Phase::Trying;
         request.attempt += 1;
         let (ix, action, attempt) = (request.ix, Action::from(request.action), request.attempt);
@@ -187,6 +193,11 @@ impl World {
             self.fail(format!("R6: {} of call {ix} is tried when nobody can be ringing any more", action.as_str()));
         }
         self.check_try(life, id, ix, action, tries);
+        if tries == 1 {
+            self.watch.graph_begun(life, self.now);
+        } else if !self.watch.graph_tried_again(life, self.now) {
+            self.fail("R6: more than a tenth of the requests to Graph are retries".to_owned());
+        }
         let us = u64::try_from(time.as_micros()).expect("seconds");
         self.after(us, Event::GraphCame { life, request: id, attempt, came: Came::Fault(Fault::Timeout) });
         let faults = self.faults.clone();
@@ -239,9 +250,6 @@ impl World {
                 request.phase = Phase::Pausing(or_else);
                 request.turn += 1;
                 let turn = request.turn;
-                if !self.watch.graph_tried_again(life, self.now) {
-                    self.fail("R6: more than a tenth of the requests to Graph are retries".to_owned());
-                }
                 let us = u64::try_from(pause.as_micros()).expect("seconds");
                 self.after(us, Event::GraphTry { life, request: id, turn });
             }
