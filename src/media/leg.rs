@@ -173,6 +173,26 @@ impl Leg {
         self.path.filter(|_| self.connected)
     }
 
+    /// Its path is coming up: checks or a handshake are under way.
+    pub(super) fn is_coming_up(&self) -> bool {
+        self.begun && !self.connected && !self.lost
+    }
+
+    /// A DTLS handshake is under way.
+    pub(super) fn is_shaking_hands(&self) -> bool {
+        self.ice_up && !self.connected && !self.lost
+    }
+
+    /// Whether its peer is known to send with this SSRC.
+    pub(super) fn knows(&self, ssrc: u32) -> bool {
+        self.ssrcs.contains(&ssrc)
+    }
+
+    /// RTP packets that authenticated, so far.
+    pub(super) fn heard_so_far(&self) -> u64 {
+        self.counters.rtp_in.load(Ordering::Relaxed)
+    }
+
     /// Whether a STUN request was made with our password.
     pub(super) fn authenticates_request(&self, request: &[u8]) -> bool {
         stun::is_authentic(request, &self.pwd)

@@ -6,6 +6,7 @@
 //! `dtmf` are its parts as pure values, `prompt` holds ready Opus frames that calls share.
 
 mod agent;
+mod crowd;
 mod dtls;
 pub mod dtmf;
 mod ear;
@@ -202,7 +203,10 @@ impl Media {
     pub fn answer(&self, offer: &Offer, sink: EventSink) -> Result<(LegHandle, String), MediaError> {
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
         let peers = offer.candidates.iter().map(|c| c.addr).collect();
-        let port = self.ports.lock().unwrap_or_else(PoisonError::into_inner).take(id, peers);
+        let (port, rivals) = {
+            let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+            (ports.take(id, peers), ports.rivals(id))
+        };
         let orders = match self.shards.get(port.shard) {
             Some(shard) => shard.orders.clone(),
             None => return Err(MediaError::Stopped),
@@ -219,7 +223,7 @@ impl Media {
             .take(PUBLIC_MAX)
             .collect();
         let Made { leg, ufrag, answer } = self.make(offer, &reachable, sink.clone(), counters)?;
-        let new = NewLeg { id, port, ufrag, leg, sink };
+        let new = NewLeg { id, port, rivals, ufrag, leg, sink };
         if !handle.orders.send(Order::Add(Box::new(new))) {
             return Err(MediaError::Stopped);
         }

@@ -16,6 +16,9 @@ use crate::ffi::sockets;
 /// What we ask the kernel for, each way, in bytes: half a second of a thousand legs.
 const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
 
+/// Legs that a further one on their path knows of.
+const RIVALS_MAX: usize = 8;
+
 /// One of our UDP ports. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Port {
@@ -111,6 +114,22 @@ impl Ports {
         self.occupy(id, &peers);
         self.legs.insert(leg, LegPlace { port: id, peers });
         port
+    }
+
+    /// The latest legs that share this one's port and a peer address with it; empty unless there was no further port.
+    pub(super) fn rivals(&self, leg: LegId) -> Vec<LegId> {
+        let Some(place) = self.legs.get(&leg) else { return Vec::new() };
+        let here = |peer: &SocketAddr| {
+            self.taken.get(peer).is_some_and(|ids| ids.iter().filter(|id| **id == place.port).count() > 1)
+        };
+        if !place.peers.iter().any(here) {
+            return Vec::new();
+        }
+        let shares = |other: &LegPlace| other.port == place.port && other.peers.iter().any(|p| place.peers.contains(p));
+        let mut rivals: Vec<LegId> =
+            self.legs.iter().filter(|(id, other)| **id != leg && shares(other)).map(|(id, _)| *id).collect();
+        rivals.sort_unstable();
+        rivals.split_off(rivals.len().saturating_sub(RIVALS_MAX))
     }
 
     /// The leg's path is up: of its peer's addresses, only this one is in use from now on.
@@ -238,7 +257,9 @@ mod tests {
         ports.settle(LegId(3), peer(3));
         assert_eq!(ports.take(LegId(5), vec![peer(1)]).id, PortId(1), "leg 3 came up elsewhere");
         assert_eq!(ports.take(LegId(6), vec![peer(1)]).id, PortId(3));
+        assert!([1, 2, 3, 6].map(LegId).iter().all(|leg| ports.rivals(*leg).is_empty()));
         assert_eq!(ports.take(LegId(7), vec![peer(1)]).id, PortId(0), "none free: the first all the same");
+        assert_eq!(ports.rivals(LegId(7)), [LegId(1)]);
         assert_eq!(ports.take(LegId(8), vec![]).id, PortId(0), "a browser hides its addresses: any port");
     }
 

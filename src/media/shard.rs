@@ -5,7 +5,8 @@
 //! (`media-notes` §5). No lock, no allocation per leg, no system call per packet on this path.
 //!
 //! Whose datagram is it? STUN tells by ufrag or by the check it answers; anything else by the address it comes
-//! from, which counts only after STUN from there passed its check (R19). Strangers are counted and get nothing.
+//! from, which counts only after STUN from there passed its check (R19); where several legs share it, `crowd` tells.
+//! Strangers are counted and get nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::crowd::{self, Crowd};
 use super::leg::{Leg, LegOrder, Outbox};
 use super::pace::{Pace, SLOTS};
 use super::ports::{Port, PortId, Ports};
@@ -50,6 +52,8 @@ pub(super) enum Order {
 pub(super) struct NewLeg {
     pub(super) id: LegId,
     pub(super) port: Port,
+    /// Legs that its port has with the same peer address.
+    pub(super) rivals: Vec<LegId>,
     pub(super) ufrag: String,
     pub(super) leg: Leg,
     pub(super) sink: EventSink,
@@ -71,6 +75,7 @@ struct Resident {
     leg: Leg,
     port: PortId,
     slot: usize,
+    rivals: Vec<LegId>,
     ufrag: String,
     sink: EventSink,
     addresses: VecDeque<SocketAddr>,
@@ -96,6 +101,8 @@ pub(super) struct Shard {
     slots: [Vec<LegId>; SLOTS],
     by_ufrag: HashMap<String, LegId>,
     by_address: HashMap<(PortId, SocketAddr), LegId>,
+    /// Whom an address does not tell.
+    crowd: Crowd,
     /// Checks under way, with where they went.
     by_check: HashMap<TransactionId, (LegId, SocketAddr)>,
     /// Legs whose agent panicked: dropped at the end of the tick.
@@ -141,6 +148,7 @@ impl Shard {
             slots: Default::default(),
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
+            crowd: Crowd::default(),
             by_check: HashMap::new(),
             broken: HashSet::new(),
             packets: (0, 0),
@@ -210,6 +218,9 @@ impl Shard {
             }
         }
         self.drain(now, intake);
+        if slot == 0 {
+            self.take_turns(now);
+        }
         let due = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default();
         for id in &due {
             self.with_leg(*id, |leg, out| leg.tick(now, out));
@@ -225,6 +236,14 @@ impl Shard {
         true
     }
 
+    /// Begins the legs that waited for others with their peer's address and port.
+    fn take_turns(&mut self, now: Instant) {
+        let legs = &self.legs;
+        for id in self.crowd.turns(now, |id| legs.get(&id).is_some_and(|r| r.leg.is_coming_up())) {
+            self.with_leg(id, |leg, out| leg.order(now, LegOrder::Begin, out));
+        }
+    }
+
     /// Carries out one order; false: stop.
     fn obey(&mut self, order: Order) -> bool {
         self.tally.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -235,6 +254,10 @@ impl Shard {
                 self.with_leg(id, |leg, out| leg.order(now, LegOrder::Close, out));
                 self.flush();
                 self.remove(id);
+            }
+            Order::Leg(id, LegOrder::Begin) if self.has_rivals(id) => {
+                let behind = self.legs.get_mut(&id).map(|r| std::mem::take(&mut r.rivals));
+                self.crowd.wait(id, behind.unwrap_or_default(), now);
             }
             Order::Leg(id, order) => self.with_leg(id, |leg, out| leg.order(now, order, out)),
             Order::Stop => {
@@ -247,6 +270,10 @@ impl Shard {
             }
         }
         true
+    }
+
+    fn has_rivals(&self, id: LegId) -> bool {
+        self.legs.get(&id).is_some_and(|r| !r.rivals.is_empty())
     }
 
     fn add(&mut self, new: NewLeg) {
@@ -268,6 +295,7 @@ impl Shard {
                 leg: new.leg,
                 port,
                 slot,
+                rivals: new.rivals,
                 ufrag: new.ufrag,
                 sink: new.sink,
                 addresses: VecDeque::new(),
@@ -285,11 +313,9 @@ impl Shard {
         }
         self.by_ufrag.remove(&gone.ufrag);
         for address in gone.addresses {
-            let key = (gone.port, address);
-            if self.by_address.get(&key) == Some(&id) {
-                self.by_address.remove(&key);
-            }
+            self.unlearn((gone.port, address), id);
         }
+        self.crowd.forget(id);
         for check in gone.checks {
             self.by_check.remove(&check);
         }
@@ -359,7 +385,13 @@ impl Shard {
     /// Gives a datagram to its leg; false: nobody's.
     fn route(&mut self, now: Instant, port: PortId, from: SocketAddr, datagram: &[u8]) -> bool {
         let id = match stun::kind(datagram) {
-            Kind::Else => self.by_address.get(&(port, from)).copied(),
+            Kind::Else => match self.crowd.of((port, from)) {
+                Some(legs) => {
+                    let legs = legs.to_vec();
+                    return self.route_in_crowd(now, from, datagram, legs);
+                }
+                None => self.by_address.get(&(port, from)).copied(),
+            },
             Kind::Request { ufrag } => self
                 .by_ufrag
                 .get(ufrag)
@@ -390,6 +422,31 @@ impl Shard {
         }
     }
 
+    /// Gives what is no STUN to whom it may be for, of the legs that have this path; false: to nobody. What a leg gets
+    /// of another's does not authenticate and changes nothing (R19).
+    fn route_in_crowd(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], mut legs: Vec<LegId>) -> bool {
+        let sender = crowd::sender(datagram);
+        let wanted = |shard: &Self, id: LegId| {
+            shard.legs.get(&id).is_some_and(|r| match sender {
+                Some(ssrc) => r.leg.knows(ssrc),
+                None => r.leg.is_shaking_hands(),
+            })
+        };
+        // Those first; of DTLS only those, unless it is the end of a leg that is up.
+        legs.sort_by_key(|id| !wanted(self, *id));
+        let told = legs.first().is_some_and(|id| wanted(self, *id));
+        let most = if told && sender.is_none() { 1 } else { crowd::TRIED_MAX };
+        for id in legs.iter().take(most) {
+            let heard = |shard: &Self| shard.legs.get(id).map_or(0, |r| r.leg.heard_so_far());
+            let before = heard(self);
+            self.with_leg(*id, |leg, out| leg.receive(now, from, datagram, out));
+            if heard(self) > before {
+                break;
+            }
+        }
+        !legs.is_empty()
+    }
+
     /// A leg, if it lives on this port.
     fn resident(&self, id: LegId, port: PortId) -> Option<&Leg> {
         self.legs.get(&id).filter(|r| r.port == port).map(|r| &r.leg)
@@ -398,8 +455,10 @@ impl Shard {
     /// STUN from there passed its check: what else comes from there is this leg's, from now on.
     fn learn(&mut self, id: LegId, port: PortId, from: SocketAddr) {
         let key = (port, from);
-        if self.by_address.insert(key, id) == Some(id) {
-            return;
+        match self.by_address.insert(key, id) {
+            Some(before) if before == id => return,
+            Some(before) => self.crowd.join(key, before, id),
+            None => {}
         }
         let Some(resident) = self.legs.get_mut(&id) else { return };
         if !resident.addresses.contains(&from) {
@@ -407,9 +466,19 @@ impl Shard {
         }
         if resident.addresses.len() > ADDRESSES_MAX
             && let Some(oldest) = resident.addresses.pop_front()
-            && self.by_address.get(&(port, oldest)) == Some(&id)
         {
-            self.by_address.remove(&(port, oldest));
+            self.unlearn((port, oldest), id);
+        }
+    }
+
+    /// A leg is not known by this path any more.
+    fn unlearn(&mut self, path: crowd::Path, id: LegId) {
+        let left = self.crowd.leave(path, id);
+        if self.by_address.get(&path) == Some(&id) {
+            match left {
+                Some(other) => self.by_address.insert(path, other),
+                None => self.by_address.remove(&path),
+            };
         }
     }
 

@@ -16,7 +16,9 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionMap, RtpWrite};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
+use super::crowd;
 use super::sdp::{Offer, Setup};
+use super::stun::{self, Kind};
 use crate::clock::Clock;
 
 /// Long enough for a machine that builds eight other things.
@@ -65,6 +67,8 @@ pub(super) struct Peer {
     pub(super) heard: Vec<Heard>,
     pub(super) connected: bool,
     pub(super) closed: bool,
+    /// When a check of ours came last.
+    checked: Option<Instant>,
     pub(super) ssrc: u32,
     pub(super) sequence: u64,
     pub(super) timestamp: u32,
@@ -146,6 +150,7 @@ impl Peer {
             heard: Vec::new(),
             connected: false,
             closed: false,
+            checked: None,
             ssrc,
             sequence: 1,
             timestamp: 7_000,
@@ -287,10 +292,9 @@ fn step(peers: &mut [Peer]) {
         }
         match socket.recv_from(&mut room) {
             Ok((length, from)) => {
-                let its = |p: &&mut Peer| {
-                    p.remote == Some(from) && p.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket))
-                };
-                if let Some(peer) = peers.iter_mut().find(its) {
+                let here =
+                    |p: &Peer| p.remote == Some(from) && p.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket));
+                if let Some(peer) = whose(peers.iter_mut().filter(|p| here(p)).collect(), &room[..length]) {
                     peer.receive(from, &room[..length]);
                 }
             }
@@ -298,5 +302,21 @@ fn step(peers: &mut [Peer]) {
             Err(e) => panic!("receive: {e}"),
         }
         peers[n].wake_up();
+    }
+}
+
+/// Of the peers that have our address too in common: by ufrag, by our SSRC, and a handshake is whose check came last.
+fn whose<'a>(mut peers: Vec<&'a mut Peer>, datagram: &[u8]) -> Option<&'a mut Peer> {
+    if peers.len() < 2 {
+        return peers.pop();
+    }
+    if let Kind::Request { ufrag } = stun::kind(datagram) {
+        let peer = peers.into_iter().find(|p| p.offer().ufrag == ufrag)?;
+        peer.checked = Some(now());
+        return Some(peer);
+    }
+    match crowd::sender(datagram) {
+        Some(ssrc) => peers.into_iter().find(|p| p.answer.as_ref().is_some_and(|a| a.ssrc == Some(ssrc))),
+        None => peers.into_iter().filter(|p| !p.connected).max_by_key(|p| p.checked),
     }
 }

@@ -311,14 +311,49 @@ fn two_calls_through_one_relay_port_get_two_ports_of_ours() {
     }
     pump(&mut peers, "a key each", |_| legs.iter().all(|(_, log)| !log.digits().is_empty()));
     assert_eq!(legs.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2"]);
+}
 
-    // With one port only, it has to do.
+/// With one port only, it serves all the same (`interface.md` §2).
+#[test]
+fn calls_with_one_peer_address_on_one_port_come_up_and_hear_each_its_own() {
     let narrow = start(MediaConfig { max_ports: 1, ..config() });
-    let sink = || Log::default().sink();
-    let (_a, first) = narrow.answer(&peers[0].offer(), sink()).expect("answer");
-    let (_b, second) = narrow.answer(&peers[1].offer(), sink()).expect("answer");
-    let port = |text: &str| Offer::parse(text, true).expect("answer").candidates[0].addr;
-    assert_eq!(port(&first), port(&second));
+    let relay = socket("127.0.0.1:0");
+    let mut peers = Vec::new();
+    let mut legs = Vec::new();
+    for n in 1..=3u8 {
+        let mut peer = Peer::at(&Manner::default(), relay.clone());
+        let log = Log::default();
+        let (leg, answer) = narrow.answer(&peer.offer(), log.sink()).expect("answer");
+        peer.accept(&answer);
+        leg.begin();
+        leg.open();
+        leg.play(PLAY, once(&prompt(n, 10).0));
+        peers.push(peer);
+        legs.push((leg, log));
+    }
+    assert!(peers.iter().all(|p| p.remote == peers[0].remote));
+    pump(&mut peers, "all up", |_| legs.iter().all(|(_, log)| log.fact(MediaFact::Connected)));
+    pump(&mut peers, "all heard", |_| legs.iter().all(|(_, log)| log.has(&LegEvent::Played(PLAY))));
+    for (n, peer) in (1u8..).zip(&peers) {
+        assert_eq!(sound(&peer.heard, n), prompt(n, 10).1, "each its own");
+    }
+    // All send under the same SSRC, and one goes on under another; the keys come to whom they were meant for.
+    peers[2].change_ssrc(77);
+    for (peer, key) in peers.iter_mut().zip(["1", "2", "3"]) {
+        let mut sender = dtmf::Sender::new(key, 8_000);
+        while let dtmf::Step::Event { payload, timestamp, marker } = sender.step(77) {
+            peer.send(126, timestamp, marker, &payload);
+        }
+    }
+    pump(&mut peers, "a key each", |_| legs.iter().all(|(_, log)| !log.digits().is_empty()));
+    assert_eq!(legs.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2", "3"]);
+    // One hangs up: that one is over, the others go on.
+    peers[1].hang_up();
+    let closed = MediaFact::Lost { fault: MediaFault::DtlsClosed };
+    pump(&mut peers, "the end of one", |_| legs[1].1.fact(closed.clone()));
+    let heard = peers[2].heard.len();
+    pump(&mut peers, "the others go on", |peers| peers[2].heard.len() > heard + 20);
+    assert!(!legs[0].1.fact(closed.clone()) && !legs[2].1.fact(closed));
 }
 
 #[test]
