@@ -3,6 +3,7 @@
 //! Bounded: past `LINES_MAX` lines or `BYTES_MAX` bytes the log says so once and keeps no more; the store
 //! gets the same lines. What a line holds is the business of `call::log`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::{self, Stream};
@@ -19,6 +20,7 @@ pub struct LiveLog {
     lines: Mutex<Lines>,
     /// Number of lines, and whether no more will come.
     progress: watch::Sender<(usize, bool)>,
+    exported: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +33,11 @@ struct Lines {
 impl LiveLog {
     /// An empty log.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { lines: Mutex::default(), progress: watch::Sender::new((0, false)) })
+        Arc::new(Self {
+            lines: Mutex::default(),
+            progress: watch::Sender::new((0, false)),
+            exported: AtomicBool::new(false),
+        })
     }
 
     /// Adds a line and gives its number, from 0; none once the log is full.
@@ -59,6 +65,11 @@ impl LiveLog {
     /// The lines so far.
     pub fn snapshot(&self) -> Vec<Arc<str>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).kept.clone()
+    }
+
+    /// The lines so far, for whoever exports them: once.
+    pub fn export(&self) -> Option<Vec<Arc<str>>> {
+        (!self.exported.swap(true, Ordering::Relaxed)).then(|| self.snapshot())
     }
 
     fn from(&self, at: usize) -> Vec<Arc<str>> {

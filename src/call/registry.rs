@@ -17,7 +17,7 @@ use super::live::LiveLog;
 use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, Termination};
 use super::services::Services;
 use super::shell::{self, Begin, Mailbox};
-use super::trace::Journal;
+use super::trace::{Journal, Traced};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, NumberEntry, Reason, Starting, Strain};
@@ -148,6 +148,12 @@ impl Registry {
     /// Live calls, in no order.
     pub fn list(&self) -> Vec<Arc<LiveCall>> {
         self.0.live.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// Gives what calls have in their logs to whoever exports traces, where their end will not be waited for.
+    pub fn export_live(&self) {
+        let Some(sink) = &self.0.services.traces else { return };
+        self.list().iter().filter_map(|call| call.log.export()).for_each(|lines| sink(Traced::Call(lines)));
     }
 
     /// How many there are.

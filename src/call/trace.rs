@@ -120,7 +120,7 @@ impl From<Result<u16, &str>> for Ended {
 /// What is left for whoever exports traces.
 #[derive(Clone, Debug)]
 pub enum Traced {
-    /// The lines of a call that is over; all but its callbacks' are there.
+    /// The lines of a call that is over, or of which this process sees no more; all but its callbacks' are there.
     Call(Vec<Arc<str>>),
     Callback {
         call: CallUuid,
@@ -146,8 +146,10 @@ struct Inner {
 impl Drop for Inner {
     /// The call and all its errands are over.
     fn drop(&mut self) {
-        if let Some(sink) = &self.sink {
-            sink(Traced::Call(self.live.snapshot()));
+        if let Some(sink) = &self.sink
+            && let Some(lines) = self.live.export()
+        {
+            sink(Traced::Call(lines));
         }
     }
 }

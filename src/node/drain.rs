@@ -110,6 +110,8 @@ impl Node {
         if cut_off > 0 {
             warn!(callbacks = cut_off, "callbacks under way were cut off; they go out at the next start");
         }
+        // Those of which Meta has not said that they are over: nobody waits for that any more.
+        self.registry.export_live();
         self.media.stop();
         self.store.close().await;
         #[cfg(feature = "otel")]
