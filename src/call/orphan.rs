@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::machine::{CallTime, GraphAction, abandoned};
+use super::machine::{CallSetup, CallTime, GraphAction, Summary, abandoned};
 use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
@@ -52,28 +52,50 @@ pub async fn end_all(services: &Services) -> Result<Vec<CallKey>, StoreError> {
     Ok(ended)
 }
 
-fn end(services: &Services, orphan: &Orphan) -> Conclusion {
+/// What an orphan's row says of its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Closing {
+    pub end: CallEnd,
+    /// What it began with, and what its hangup callback says; none where the row can't be read (any more).
+    pub hangup: Option<(CallSetup, Summary)>,
+    /// What Graph is to be told.
+    pub farewell: Option<GraphAction>,
+}
+
+/// How an orphan ends: as a node failure, where its node last showed a sign of life. Pure.
+pub fn closing(orphan: &Orphan) -> Closing {
     let Orphan { start, setup, answered, lived } = orphan;
     let cause = HangupCause::NodeFailure;
-    let due = services.clock.steady();
-    let farewell = start.wacid.is_some().then_some(Farewell { action: GraphAction::Terminate, due });
+    let farewell = start.wacid.is_some().then_some(GraphAction::Terminate);
     let remarks = vec![REMARK.to_owned()];
     let Some(setup) = setup else {
-        tracing::error!(call_uuid = %start.call, "what this call began with can't be read: it gets no hangup callback");
         let end = CallEnd { remarks, ..CallEnd::unanswered(cause, start.direction, start.started.plus(*lived)) };
-        return Conclusion { start: start.clone(), end, callbacks: Vec::new(), farewell };
+        return Closing { end, hangup: None, farewell };
     };
     let answered = answered.map(|at| CallTime(0).after(at.since(start.started)));
     let summary = abandoned(setup.clone(), answered, CallTime(0).after(*lived), cause);
-    let direction = summary.direction.as_str();
-    metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
-        .increment(1);
-    Conclusion {
-        start: start.clone(),
-        end: CallEnd::of(&summary, start.started, remarks, Vec::new()),
-        callbacks: vec![services.callback(setup, summary.hangup)],
-        farewell,
+    let end = CallEnd::of(&summary, start.started, remarks, Vec::new());
+    Closing { end, hangup: Some((setup.clone(), summary)), farewell }
+}
+
+fn end(services: &Services, orphan: &Orphan) -> Conclusion {
+    let start = orphan.start.clone();
+    let Closing { end, hangup, farewell } = closing(orphan);
+    let due = services.clock.steady();
+    let farewell = farewell.map(|action| Farewell { action, due });
+    let mut callbacks = Vec::new();
+    match hangup {
+        Some((setup, summary)) => {
+            let direction = summary.direction.as_str();
+            metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+                .increment(1);
+            callbacks.push(services.callback(&setup, summary.hangup));
+        }
+        None => {
+            tracing::error!(call_uuid = %start.call, "what this call began with can't be read: it gets no hangup callback");
+        }
     }
+    Conclusion { start, end, callbacks, farewell }
 }
 
 /// Leaves a sign of life while calls are up, until `stop`.

@@ -187,11 +187,7 @@ impl World {
         let (ix, action, attempt) = (request.ix, Action::from(request.action), request.attempt);
         let asking = request.asking.as_ref().expect("it has begun");
         let (time, tries) = (asking.time(now, REQUEST_TIMEOUT), asking.tries() + 1);
-        let late = request.deadline.is_some_and(|deadline| now >= deadline);
         self.note(format_args!("to Graph: {} of call {ix}, try {attempt}", action.as_str()));
-        if late {
-            self.fail(format!("R6: {} of call {ix} is tried when nobody can be ringing any more", action.as_str()));
-        }
         self.check_try(life, id, ix, action, tries);
         if tries == 1 {
             self.watch.graph_begun(life, self.now);

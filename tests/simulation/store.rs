@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use offhook::answer::next_pause;
 use offhook::call::machine::{CallSetup, CallTime, GraphAction, GraphOutcome, Notice, NoticeKind, abandoned};
+use offhook::call::orphan::closing;
 use offhook::model::{CallUuid, HangupCause, Timestamp};
-use offhook::store::{CallEnd, CallStart};
+use offhook::store::{CallEnd, CallStart, Orphan};
 use offhook::webhook::{CONNECT_AGAIN, CallKey};
 use uuid::Uuid;
 
@@ -242,7 +243,7 @@ impl World {
     /// After a panic in a call's task: its record is closed, its callback goes out, and Graph is told.
     pub fn mourn(&mut self, key: CallKey, setup: CallSetup, arrived: std::time::Instant, answered: Option<CallTime>) {
         let lived = CallTime(0).after(self.instant().saturating_duration_since(arrived));
-        let conclusion = self.end_of(setup, answered, lived, HangupCause::InternalError, Some(key));
+        let conclusion = self.end_of(setup, answered, lived, Some(key));
         self.write(Write::Concluded(Box::new(conclusion)));
     }
 
@@ -251,10 +252,9 @@ impl World {
         setup: CallSetup,
         answered: Option<CallTime>,
         lived: CallTime,
-        cause: HangupCause,
         mourned: Option<CallKey>,
     ) -> Conclusion {
-        let summary = abandoned(setup.clone(), answered, lived, cause);
+        let summary = abandoned(setup.clone(), answered, lived, HangupCause::InternalError);
         let end = CallEnd::of(&summary, setup.started, Vec::new(), Vec::new());
         let hangup = self.callback_of(setup.call, &summary.hangup);
         let farewell = Some(Farewell { action: GraphAction::Terminate, due: self.now, tries: 0 });
@@ -266,12 +266,19 @@ impl World {
         let orphans: Vec<_> = self.store.open().collect();
         for call in orphans {
             let row = &self.store.calls[&call];
-            let (setup, started) = (row.setup.clone(), row.start.started);
-            let answered = row.answered.map(|at| CallTime(0).after(at.since(started)));
+            // No signs of life are kept here: it lived until it was answered.
+            let lived = row.answered.map_or(Duration::ZERO, |at| at.since(row.start.started));
+            let (start, setup) = (row.start.clone(), Some(row.setup.clone()));
+            let closing = closing(&Orphan { start, setup, answered: row.answered, lived });
             self.note(format_args!("store: {call} was left open"));
             self.watch.tally.orphans += 1;
-            let lived = answered.unwrap_or_default();
-            let conclusion = self.end_of(setup, answered, lived, HangupCause::NodeFailure, None);
+            let farewell = closing.farewell.map(|action| Farewell { action, due: self.now, tries: 0 });
+            if farewell.is_none() || closing.end.cause != HangupCause::NodeFailure.as_str() {
+                self.fail(format!("R3: {call} was left open and ends as {}, {farewell:?}", closing.end.cause));
+            }
+            let Some((setup, summary)) = closing.hangup else { continue };
+            let hangup = self.callback_of(call, &summary.hangup);
+            let conclusion = Conclusion { setup, end: closing.end, hangup, farewell, mourned: None };
             self.write(Write::Concluded(Box::new(conclusion)));
         }
         while !self.node().writer.queue.is_empty() {

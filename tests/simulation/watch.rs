@@ -67,8 +67,12 @@ tally!(
     drains,
     panics,
     graph_retries,
+    window_edges,
     callback_retries
 );
+
+/// How long a phone rings at least (`meta-calling.md` §7).
+const RINGS: u64 = 30 * SECOND;
 
 /// A call that was admitted.
 struct Seen {
@@ -431,8 +435,14 @@ impl World {
     pub fn check_try(&mut self, life: u32, request: usize, ix: CallIx, action: Action, attempt: usize) {
         let asked = &self.watch.requests[&(life, request)];
         let gone = asked.of.is_some_and(|call| self.watch.calls[&call].told_of_its_end.is_some());
+        // Whatever the program takes for the window: Meta lets a phone ring for 30 s at least, and no user is sure to be
+        // there after that (`meta-calling.md` §7).
+        let began = asked.of.map(|call| self.watch.calls[&call].began);
+        let since = began.map_or(0, |began| self.now - began);
+        let late = since >= RINGS;
         let refused = asked.refused;
         let answering = matches!(action, Action::PreAccept | Action::Accept);
+        self.watch.tally.window_edges += u64::from(answering && since + 6 * SECOND >= RINGS);
         let call = &mut self.meta.calls[ix];
         match action {
             Action::Accept => call.accept_sent = Some(life),
@@ -454,6 +464,8 @@ impl World {
             "both an accept and a reject"
         } else if answering && gone {
             "a try when the user has gone"
+        } else if answering && late {
+            "a try when nobody can be sure to ring any more"
         } else if refused {
             "once more what Graph has refused for good"
         } else if attempt > if answering { 3 } else { 5 } {
