@@ -28,3 +28,5 @@ pub use consent::PermissionDesk;
 pub use outbox::{Outbox, OutboxLimits};
 pub use registry::{LiveCall, Registry};
 pub use services::{CallSettings, Services};
+#[cfg(test)]
+pub(crate) use shell::PANICS;

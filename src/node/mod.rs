@@ -8,6 +8,8 @@ mod build;
 pub mod dev;
 mod door;
 mod drain;
+#[cfg(test)]
+mod fault_tests;
 mod ledger;
 mod live;
 #[cfg(feature = "otel")]

@@ -45,8 +45,8 @@ pub enum Input {
     Timer,
 }
 
-/// What is fixed when a call begins.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What is fixed when a call begins. Its `Debug` names the call and nobody's number (R22).
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct CallSetup {
     pub call: CallUuid,
     pub direction: Direction,
@@ -72,6 +72,15 @@ pub struct CallSetup {
     /// `X-PH-*` parameters of outbound calls, without the prefix.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for CallSetup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallSetup")
+            .field("call", &self.call)
+            .field("direction", &self.direction)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The number's URLs, as they stood when the call began (S0.25: a call keeps what it began with).
