@@ -35,7 +35,7 @@ pub const CLUSTER_DEGRADED: &str = "offhook_cluster_degraded";
 pub const BUILD_INFO: &str = "offhook_build_info";
 /// Gauge: connections of the public listener.
 pub const HTTP_CONNECTIONS: &str = "offhook_http_connections";
-/// Counter `{reason}`: connections closed for want of room (`idle`), or for slowness (`slow`).
+/// Counter `{reason}`: connections closed for want of room or for slowness; words of [`CONNECTION_ENDS`].
 pub const HTTP_CONNECTIONS_CLOSED_TOTAL: &str = "offhook_http_connections_closed_total";
 /// Counter: event-log lines not written because the queue was full (R10).
 pub const EVENT_LOG_REFUSED_TOTAL: &str = "offhook_event_log_refused_total";
@@ -131,6 +131,9 @@ pub mod admission {
 
 /// `why` of [`OVERLOADED_TOTAL`]: the words of `admission::Strain`.
 pub const STRAINS: &[&str] = &["calls", "set_ups", "lag", "memory", "store", "media", "graph"];
+
+/// `reason` of [`HTTP_CONNECTIONS_CLOSED_TOTAL`].
+pub const CONNECTION_ENDS: &[&str] = &["full", "slow", "idle"];
 
 /// `queue` of [`QUEUE_REFUSED_TOTAL`].
 pub mod queue {

@@ -11,6 +11,7 @@ mod first_call;
 mod interop;
 mod leaks;
 mod load;
+mod metrics;
 mod ops;
 #[cfg(feature = "otel")]
 mod otel;
