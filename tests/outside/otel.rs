@@ -110,3 +110,32 @@ async fn a_call_is_a_trace_at_the_collector() {
     let text = collector.bodies.lock().expect("bodies").iter().map(Value::to_string).collect::<String>();
     assert!(text.contains("\"offhook\"") && !text.contains("919412341234"), "the caller's last digits only");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r09_a_call_that_is_still_closing_at_a_second_signal_is_exported() {
+    let app = App::start().await;
+    app.xml("/answer", "<Response><Wait length=\"60\"/></Response>").xml("/hangup", "");
+    let (graph, collector) = (Graph::start().await, Collector::start().await);
+    let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
+    wanted.hangup_url = app.url("/hangup");
+    wanted.accept_wait_ms = 0;
+    wanted.drain_seconds = 60;
+    wanted.envs = vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.clone()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json".to_owned()),
+    ];
+    let mut node = Node::start(&wanted).await;
+    let wacid = connect(&node, &silent_offer()).await;
+    graph.wait(&wacid, "accept").await;
+    node.signal("TERM");
+    node.until_metric("offhook_draining", &[], 1.0).await;
+    let signalled = offhook::clock::Clock::real().now();
+    node.signal("TERM");
+    // Meta takes the end and never says that the call is over.
+    graph.wait(&wacid, "terminate").await;
+    assert_eq!(node.wait(), Some(0));
+    assert!(signalled.elapsed() < Duration::from_millis(2_500), "{:?}", signalled.elapsed());
+    let spans = collector.until(&["call", "graph accept", "fetch answer"]).await;
+    let cause = spans["call"]["attributes"].as_array().expect("attributes").iter().find(|a| a["key"] == "offhook.cause");
+    assert!(cause.is_some_and(|cause| cause.to_string().contains("drained")), "{spans:#?}");
+}
