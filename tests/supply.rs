@@ -95,6 +95,29 @@ fn r27_everything_comes_from_the_registry_with_a_checksum() {
     }
 }
 
+/// All Rust of the program.
+fn sources(folder: &Path, to: &mut String) {
+    for file in std::fs::read_dir(folder).expect("a folder").flatten().map(|file| file.path()) {
+        if file.is_dir() {
+            sources(&file, to);
+        } else if file.extension().is_some_and(|ext| ext == "rs") {
+            to.push_str(&std::fs::read_to_string(&file).expect("text"));
+        }
+    }
+}
+
+#[test]
+fn r27_every_dependency_is_used() {
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("TOML");
+    let mut program = String::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut program);
+    for name in manifest["dependencies"].as_table().expect("dependencies").keys() {
+        let name = name.replace('-', "_");
+        let used = [format!("{name}::"), format!("use {name} as ")].iter().any(|use_of| program.contains(use_of));
+        assert!(used, "{name} is used nowhere: remove it");
+    }
+}
+
 #[test]
 fn r27_one_tls_stack_and_no_tool_but_a_c_compiler() {
     let built = built();

@@ -93,7 +93,10 @@ fn all(text: &str) -> impl Iterator<Item = (&str, Vec<(&str, &str)>)> {
 async fn r23_every_metric_is_there_from_the_start_and_every_word_is_of_its_list() {
     let app = App::start().await;
     let menu = app.url("/menu");
-    app.xml("/answer", format!("<Response><Wait length=\"1\"/><GetDigits action=\"{menu}\" timeout=\"2\"/></Response>"));
+    app.xml(
+        "/answer",
+        format!("<Response><Wait length=\"1\"/><GetDigits action=\"{menu}\" timeout=\"2\"/></Response>"),
+    );
     app.route("/hangup", |_| (503, String::new()));
     let graph = Graph::start().await;
     let wanted = Wanted { hangup_url: app.url("/hangup"), ..Wanted::new(&graph.url, &app.url("/answer")) };
@@ -119,7 +122,8 @@ async fn r23_every_metric_is_there_from_the_start_and_every_word_is_of_its_list(
     for _ in 0..2 {
         node.post_webhook(&twice).await;
     }
-    for (field, value) in [("calls", json!({"calls": [{"event": "new"}]})), ("odd", json!({})), ("messages", json!([]))] {
+    for (field, value) in [("calls", json!({"calls": [{"event": "new"}]})), ("odd", json!({})), ("messages", json!([]))]
+    {
         let change = json!({"field": field, "value": value});
         let body = json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [change]}]});
         node.post_webhook(&body.to_string()).await;

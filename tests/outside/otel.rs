@@ -136,6 +136,7 @@ async fn r09_a_call_that_is_still_closing_at_a_second_signal_is_exported() {
     assert_eq!(node.wait(), Some(0));
     assert!(signalled.elapsed() < Duration::from_millis(2_500), "{:?}", signalled.elapsed());
     let spans = collector.until(&["call", "graph accept", "fetch answer"]).await;
-    let cause = spans["call"]["attributes"].as_array().expect("attributes").iter().find(|a| a["key"] == "offhook.cause");
+    let cause =
+        spans["call"]["attributes"].as_array().expect("attributes").iter().find(|a| a["key"] == "offhook.cause");
     assert!(cause.is_some_and(|cause| cause.to_string().contains("drained")), "{spans:#?}");
 }
