@@ -99,14 +99,14 @@ pub(super) enum Found {
 }
 
 impl Write {
-    /// What must be on the disk before anybody hears of it (R11); the rest may be lost with the power.
+    /// What must be on the disk when its batch is done (R11); the rest may be lost with the power.
     pub(super) fn is_synced(&self) -> bool {
         match self {
-            Self::Concluded(..) | Self::Callback(..) => true,
+            // Beginnings, so that the power takes no more of them than a batch's time; nobody waits for it.
+            Self::Concluded(..) | Self::Callback(..) | Self::Born(_) => true,
             // Meta was told that it came.
             Self::Permission(write, _) => write.reply.is_some(),
-            Self::Born(_)
-            | Self::Answered(..)
+            Self::Answered(..)
             | Self::Alive(..)
             | Self::Late { .. }
             | Self::Line { .. }

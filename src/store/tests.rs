@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use super::queue::{Birth, Write};
 use super::{
     CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, KeyKind, NewCallback, Orphan, Scope,
     SeenKey, Settled, Settlement, Store, StoreError,
@@ -492,6 +493,17 @@ async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
     };
     assert_eq!(store.orphans("node").await.unwrap(), [orphan]);
     store.close().await;
+}
+
+/// So that the power takes no more than a batch's time; `docs/operations.md` says so.
+#[test]
+fn r03_beginnings_are_synced_as_ends_are() {
+    let birth = Birth { start: start(1, MAIN, MAIN), setup: String::new(), born: secs(0) };
+    assert!(Write::Born(Box::new(birth)).is_synced());
+    let ending = Conclusion { start: start(1, MAIN, MAIN), end: end(1, 7), callbacks: Vec::new(), farewell: None };
+    assert!(Write::Concluded(Box::new(ending), tokio::sync::oneshot::channel().0).is_synced());
+    let line = Write::Line { call: uuid(1), seq: 0, line: String::new() };
+    assert!(!line.is_synced() && !Write::Answered(uuid(1), secs(0)).is_synced(), "the rest goes with the next of them");
 }
 
 #[tokio::test]
