@@ -242,6 +242,9 @@ async fn proxy() -> (Arc<AtomicUsize>, String) {
     (came, url)
 }
 
+/// What the caller types where the document says `log="false"`.
+const PIN: &str = "4711081593";
+
 /// What stands in Meta's contact and wants to be several lines, colours, and another order.
 const HOSTILE_NAME: &str = "Asha\r\n{\"level\":\"ERROR\"}\u{1b}[31m\u{9b}31m\u{202e}amreV\u{2028}";
 
@@ -255,7 +258,8 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
     let canaries = Canaries::new();
     let of = |name| canaries.of(name).to_owned();
     let app = App::start().await;
-    let answer = "<Response><GetInput action=\"ACTION\" numDigits=\"2\"><Speak>Hello</Speak></GetInput></Response>";
+    let answer = "<Response><GetInput action=\"ACTION\" numDigits=\"10\" log=\"false\" digitEndTimeout=\"5\"><Speak>Hello</Speak>\
+        </GetInput></Response>";
     app.xml("/answer", answer.replace("ACTION", &app.url("/menu")));
     app.xml("/menu", "<Response><Speak>Bye</Speak></Response>").xml("/hangup", "");
     let options = SimOptions {
@@ -272,13 +276,14 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
     sim.set_node_url(node.public.clone());
     let script = CallScript {
         name: HOSTILE_NAME.to_owned(),
-        keys: caller::parse_keys("12").expect("keys"),
+        keys: caller::parse_keys(PIN).expect("keys"),
         hangup: HangupRule::Never,
         ..CallScript::default()
     };
     let events = sim.place_call(script).all().await;
     assert!(matches!(events.last().map(|e| &e.what), Some(Happened::Ended(end)) if end.ok), "{events:#?}");
     let uuid = app.wait("/hangup").await.param("CallUUID").to_owned();
+    assert_eq!(app.wait("/menu").await.param("Digits"), PIN, "the application alone hears what was typed");
 
     let (good, bad) = (basic(AUTH_ID, &of("auth_token")), basic(AUTH_ID, &of("password")));
     let own = format!("/v1/Account/{AUTH_ID}/Call/");
@@ -293,12 +298,18 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         ("GET", log.clone(), vec![("x-api-key", of("api_key"))]),
         ("GET", log, vec![("x-api-key", of("auth_token")), ("cookie", format!("session={}", of("password")))]),
         ("POST", "/api/v1/xml/check".to_owned(), vec![("x-api-key", of("agent_key"))]),
+        ("GET", "/api/v1/calls/".to_owned(), vec![("x-api-key", of("agent_key"))]),
+        ("GET", format!("/api/v1/calls/?limit={}", of("api_key")), vec![("x-api-key", of("api_key"))]),
+        ("DELETE", format!("/api/v1/calls/{uuid}"), vec![("x-api-key", of("api_key"))]),
+        ("GET", "/openapi.json".to_owned(), vec![("x-api-key", of("speech_key"))]),
         ("GET", verify, vec![]),
         ("GET", format!("/webhooks/meta?hub.verify_token={}", of("app_secret")), vec![]),
         ("POST", "/webhooks/meta".to_owned(), vec![("x-hub-signature-256", of("app_secret"))]),
         ("GET", format!("/{}", of("api_key")), vec![("user-agent", of("api_key"))]),
     ];
-    canaries.none_in("an answer", &node.answers(&requests).await);
+    let answers = node.answers(&requests).await;
+    canaries.none_in("an answer", &answers);
+    assert!(!String::from_utf8_lossy(&answers).contains(PIN), "nor is it in the call's event log");
     let nonsense = format!("GET /{} HTTP/9.9\r\nAuthorization: {good}\r\n\r\n", of("api_key"));
     canaries.none_in("an answer", raw(&node.public, nonsense.as_bytes()).await.as_bytes());
     // Read again while it runs, broken where a secret stands: neither the answer nor the log quotes the line.
@@ -326,12 +337,18 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
     }
     assert!(said.contains("not reloaded") && said.contains("configuration reloaded"), "{said}");
-    for hidden in ["919412341234", "9412341234", "ice-pwd", "Authorization: ", "a=fingerprint"] {
+    for hidden in ["919412341234", "9412341234", PIN, "ice-pwd", "Authorization: ", "a=fingerprint"] {
         let found = said.find(hidden);
         assert!(found.is_none(), "{hidden} stands in the log: {}", around(&said, found.unwrap_or_default()));
     }
     for file in std::fs::read_dir(node.dir.path()).unwrap().flatten().filter(|f| f.file_name() != "offhook.toml") {
-        canaries.none_in(&format!("{:?}", file.file_name()), &std::fs::read(file.path()).unwrap_or_default());
+        let held = std::fs::read(file.path()).unwrap_or_default();
+        canaries.none_in(&format!("{:?}", file.file_name()), &held);
+        assert!(
+            !held.windows(PIN.len()).any(|w| w == PIN.as_bytes()),
+            "what was typed stands in {:?}",
+            file.file_name()
+        );
     }
     assert_eq!(node.proxied.load(Ordering::Relaxed), 0, "R17: the environment's proxies are nothing to us");
 }
