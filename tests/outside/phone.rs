@@ -80,6 +80,41 @@ async fn a_person_calls_from_the_page_hears_the_menu_presses_a_key_and_hangs_up(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn m18_a_person_is_asked_on_the_page_whether_the_business_may_call_and_allows_it() {
+    if !has_chromium() {
+        return;
+    }
+    let dev = Dev::start(&[]);
+    let node = dev.address("console").replace("/console/", "");
+    let mut page = Browser::open(&dev.address("browser phone")).await;
+    page.until("document.getElementById('request').hidden").await;
+    let permission = format!("{node}/api/v1/permissions/918035737458/919412341234/");
+    let key = [("x-api-key", offhook::sim::world::API_KEY)];
+    let text = r#"{"text":"May we call you about your order <b>17</b>?"}"#;
+    assert_eq!(http::send("POST", &format!("{permission}request/"), &key, text).await.status, 202);
+    // As text: what a business writes is no page.
+    page.until("document.getElementById('request-text').innerText.includes('<b>17</b>')").await;
+    page.until("!document.getElementById('request').hidden").await;
+    if let Ok(folder) = std::env::var("OFFHOOK_TEST_PICTURES") {
+        page.screenshot(&std::path::Path::new(&folder).join("phone-request.png")).await;
+    }
+    page.eval("document.querySelector('[data-answer=\"accept\"]').click()").await;
+    page.until("document.getElementById('request').hidden").await;
+    page.until("document.getElementById('allowed').innerText.includes('may call you until')").await;
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    let mut status = serde_json::Value::Null;
+    for _ in 0..200 {
+        every.tick().await;
+        status = http::send("GET", &permission, &key, "").await.json()["status"].take();
+        if status == "temporary" {
+            break;
+        }
+    }
+    assert_eq!(status, "temporary", "the node heard of it");
+    assert!(page.errors.is_empty(), "the page's console: {:#?}", page.errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_calls_through_a_running_dev_and_by_itself() {
     let dev = Dev::start(&[]);
     let node = dev.address("console").replace("/console/", "");
