@@ -89,8 +89,9 @@ impl PermissionDesk {
         if !spec.permissions.enforce && !always || !self.consents.ask(&key, self.now(), always) {
             return;
         }
+        let asked = self.now();
         match self.graph.call_permissions(&spec.phone_number_id, spec.access_token.as_ref(), user).await {
-            Ok(said) => self.note(number, user, Event::Told(told(&said))),
+            Ok(said) => self.note(number, user, Event::Told(told(&said, asked))),
             // What was known stays (`meta-calling.md` §4.6, code 613).
             Err(outcome) => tracing::info!(number = %spec.number, ?outcome, "Graph does not say what a user allows"),
         }
@@ -148,11 +149,12 @@ fn scopeguard<T>(act: impl FnMut() -> T) -> impl Drop {
 }
 
 /// Graph's word, as the table takes it.
-fn told(said: &CallPermissions) -> Told {
+fn told(said: &CallPermissions, asked: Timestamp) -> Told {
     let counter = |limits: &[Limit], period| {
         CallPermissions::of_period(limits, period).map(|limit| Counter { used: limit.used, room_at: limit.expires })
     };
     Told {
+        asked: Some(asked),
         status: match said.status {
             Status::NoPermission => permission::Status::NoPermission,
             Status::Temporary { until } => permission::Status::Temporary { until },

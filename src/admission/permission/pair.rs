@@ -95,6 +95,8 @@ pub enum Reply {
 pub struct Told {
     /// [`State::Requested`] never comes from there; a temporary one may come without its end.
     pub status: Status,
+    /// When Graph was asked: a reply of the user's that came since is newer. None: just now.
+    pub asked: Option<Timestamp>,
     /// Connected calls in 24 hours.
     pub calls: Option<Counter>,
     /// Requests in 24 hours.
@@ -216,6 +218,8 @@ pub struct Pair {
     misses: u32,
     /// The last change, by Meta's clock: older replies change nothing.
     changed: Option<Timestamp>,
+    /// When the last reply that changed it came, by our clock.
+    heard: Option<Timestamp>,
     checked: Option<Timestamp>,
     /// Graph contradicted this row: it may be asked once.
     doubtful: bool,
@@ -337,6 +341,7 @@ impl Pair {
             return false;
         }
         self.changed = Some(at);
+        self.heard = Some(now);
         match reply {
             Reply::Reject => self.set(State::None, Some(Why::Rejected), true),
             Reply::Accept { permanent: true, .. } => self.granted(State::Permanent),
@@ -359,7 +364,10 @@ impl Pair {
 
     fn told(&mut self, rules: &Rules, now: Timestamp, told: &Told) {
         let before = self.state(rules, now);
+        let overtaken = told.asked.is_some_and(|asked| self.heard.is_some_and(|heard| heard > asked));
         match told.status {
+            // What Graph said before the user did.
+            _ if overtaken => {}
             // Graph has no word for a request that is open.
             Status::NoPermission if before == State::Requested => self.by_meta = true,
             Status::NoPermission => {

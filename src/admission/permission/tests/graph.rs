@@ -8,7 +8,7 @@ fn told(status: Status) -> Event {
 
 fn counters(calls: Option<Counter>, day: Option<Counter>, week: Option<Counter>) -> Event {
     let status = Status::Temporary { until: Some(at(NOW + DAY)) };
-    Event::Told(Told { status, calls, requests_of_day: day, requests_of_week: week })
+    Event::Told(Told { status, asked: None, calls, requests_of_day: day, requests_of_week: week })
 }
 
 fn used(used: u32) -> Option<Counter> {
@@ -133,6 +133,20 @@ fn refusals_of_graph_are_learnt_from() {
     assert_eq!(desk.call(), None);
     desk.event(Event::Doubted);
     assert!(desk.pair.is_doubtful());
+}
+
+#[test]
+fn a_reply_that_came_while_graph_was_asked_is_newer_than_its_answer() {
+    let mut desk = Desk::new();
+    let asked = Some(desk.time());
+    desk.step(1);
+    desk.reply(accept(None));
+    desk.event(Event::Told(Told { asked, calls: used(1), ..Told::default() }));
+    assert_eq!((desk.call(), desk.view().calls_left), (None, 4), "the counters are taken over all the same");
+    let asked = Some(at(NOW + 2));
+    desk.step(2);
+    desk.event(Event::Told(Told { asked, ..Told::default() }));
+    assert_eq!(desk.call(), Some((Why::ToldByMeta, None)));
 }
 
 #[test]
