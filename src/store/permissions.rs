@@ -103,3 +103,99 @@ pub(super) async fn page(
     };
     Ok(rows.into_iter().map(row).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use sqlx::ConnectOptions as _;
+
+    use super::*;
+    use crate::observe::Health;
+    use crate::store::{Part, PermissionWrite, Store, StoreOptions};
+
+    fn row(number: &str, user: &str, state: &str, at: i64) -> PermissionRow {
+        PermissionRow {
+            number: number.into(),
+            user: user.to_owned(),
+            state: state.to_owned(),
+            pair: format!("{{\"state\":\"{state}\"}}"),
+            updated: Timestamp::from_secs(at),
+        }
+    }
+
+    async fn put(store: &Store, row: PermissionRow, reply: Option<&str>) {
+        let reply = reply.map(|id| PermissionReply { message: id.to_owned(), reply: "{}".to_owned(), applied: true });
+        store.permission(PermissionWrite { row, reply }).expect("room").await.unwrap();
+    }
+
+    async fn replies(file: &Path) -> i64 {
+        let mut store = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+        sqlx::query_scalar("SELECT count(*) FROM permission_replies").fetch_one(&mut store).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn rows_are_replaced_paged_and_forgotten_unless_they_changed_since() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("o.db");
+        let store = Store::open(&file, Health::new()).await.unwrap();
+        for (number, user) in [("2", "91"), ("1", "92"), ("1", "91"), ("10", "9")] {
+            put(&store, row(number, user, "none", 10), None).await;
+        }
+        put(&store, row("1", "92", "temporary", 20), Some("wamid.1")).await;
+        put(&store, row("1", "92", "temporary", 20), Some("wamid.1")).await;
+        let mut seen = Vec::new();
+        loop {
+            let last: Option<PermissionRow> = seen.last().cloned();
+            let after = last.as_ref().map(|row| (row.number.as_str(), row.user.as_str()));
+            let page = store.permissions(after, 3).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        let keys: Vec<_> = seen.iter().map(|row| (row.number.as_str(), row.user.as_str())).collect();
+        assert_eq!(keys, [("1", "91"), ("1", "92"), ("10", "9"), ("2", "91")]);
+        assert_eq!((&seen[1], replies(&file).await), (&row("1", "92", "temporary", 20), 1));
+        for user in ["91", "92"] {
+            store.forget_permission(&"1".into(), user, Timestamp::from_secs(20));
+        }
+        store.forget_events(Timestamp::from_secs(21));
+        store.settled().await;
+        let left = store.permissions(None, 9).await.unwrap();
+        assert_eq!((left.len(), left[0].user.as_str()), (3, "92"), "written since");
+        assert_eq!(replies(&file).await, 0);
+        assert!(!format!("{left:?}").contains("92"), "no user in a log");
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn r11_a_reply_that_the_store_refuses_is_in_the_journal_and_taken_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("o.db");
+        let fails = Arc::new(AtomicBool::new(true));
+        let switch = fails.clone();
+        let fail = move |part| part == Part::Store && switch.load(Ordering::SeqCst);
+        let journal = folder.path().join("data");
+        let options = StoreOptions { journal, busy: Duration::from_millis(50), fail: Some(Arc::new(fail)) };
+        fails.store(false, Ordering::SeqCst);
+        let store = Store::open_with(&file, options, Health::new()).await.unwrap();
+        fails.store(true, Ordering::SeqCst);
+        put(&store, row("1", "91", "temporary", 10), Some("wamid.1")).await;
+        assert!(store.permissions(None, 9).await.unwrap().is_empty());
+        fails.store(false, Ordering::SeqCst);
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..500 {
+            every.tick().await;
+            if !store.permissions(None, 9).await.unwrap().is_empty() {
+                break;
+            }
+        }
+        assert_eq!(store.permissions(None, 9).await.unwrap(), [row("1", "91", "temporary", 10)]);
+        assert_eq!(replies(&file).await, 1);
+        store.close().await;
+    }
+}
