@@ -2,7 +2,8 @@
 //! makes audible (`meta-calling.md` §5.3 wants 100 ms).
 //!
 //! A thin dress around `dimpl`, the DTLS that str0m brings. What it adds: a fatal alert of an established peer
-//! ends the connection like its close_notify, for str0m passes such errors over.
+//! ends the connection like its close_notify, for str0m passes such errors over; and nothing is made, the private key
+//! not read, before the first packet comes or goes, for many a call ends without any.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -42,12 +43,8 @@ impl DtlsProvider for Provider {
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let config = config(mtu.unwrap_or(str0m::DATAGRAM_MTU_TARGET))?;
-        let dtls = match version {
-            DtlsVersion::Dtls13 => dimpl::Dtls::new_13(config, cert.clone(), now),
-            DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert.clone(), now),
-            _ => dimpl::Dtls::new_12(config, cert.clone(), now),
-        };
-        Ok(Box::new(Instance { dtls, established: false, alerted: false }))
+        let cert = cert.clone();
+        Ok(Box::new(Instance { config, cert, version, now, made: None, established: false, alerted: false }))
     }
 }
 
@@ -70,10 +67,30 @@ fn config(mtu: usize) -> Result<Arc<dimpl::Config>, CryptoError> {
 }
 
 struct Instance {
-    dtls: dimpl::Dtls,
+    config: Arc<dimpl::Config>,
+    cert: DtlsCert,
+    version: DtlsVersion,
+    /// As it was told last.
+    now: Instant,
+    /// None until a packet comes or goes. Of some thousand bytes.
+    made: Option<Box<dimpl::Dtls>>,
     established: bool,
     /// A fatal alert came over the established connection; told once.
     alerted: bool,
+}
+
+impl Instance {
+    fn dtls(&mut self) -> &mut dimpl::Dtls {
+        let Self { config, cert, version, now, made, .. } = self;
+        made.get_or_insert_with(|| {
+            let (config, cert, now) = (config.clone(), cert.clone(), *now);
+            Box::new(match version {
+                DtlsVersion::Dtls13 => dimpl::Dtls::new_13(config, cert, now),
+                DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert, now),
+                _ => dimpl::Dtls::new_12(config, cert, now),
+            })
+        })
+    }
 }
 
 impl fmt::Debug for Instance {
@@ -84,11 +101,18 @@ impl fmt::Debug for Instance {
 
 impl DtlsInstance for Instance {
     fn set_active(&mut self, active: bool) {
-        self.dtls.set_active(active);
+        // It begins as a server, which has nothing to do before it is spoken to.
+        if active || self.made.is_some() {
+            self.dtls().set_active(active);
+        }
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        let result = self.dtls.handle_packet(packet);
+        if self.made.is_none() {
+            let now = self.now;
+            self.dtls().handle_timeout(now)?;
+        }
+        let result = self.dtls().handle_packet(packet);
         // Before that, alerts are not authenticated: anybody could have written one (R19).
         let fatal = matches!(&result, Err(DtlsImplError::SecurityError(dimpl::SecurityError::FatalAlert { .. })));
         self.alerted |= fatal && self.established;
@@ -99,37 +123,39 @@ impl DtlsInstance for Instance {
         if std::mem::take(&mut self.alerted) {
             return DtlsOutput::CloseNotify;
         }
-        let output = self.dtls.poll_output(buf);
+        let Some(dtls) = &mut self.made else { return DtlsOutput::Timeout(self.now + HANDSHAKE_MAX) };
+        let output = dtls.poll_output(buf);
         self.established |= matches!(output, DtlsOutput::Connected);
         output
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
-        self.dtls.handle_timeout(now)
+        self.now = now;
+        self.made.as_mut().map_or(Ok(()), |dtls| dtls.handle_timeout(now))
     }
 
     fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
-        self.dtls.send_application_data(data)
+        self.dtls().send_application_data(data)
     }
 
     fn is_active(&self) -> bool {
-        self.dtls.is_active()
+        self.made.as_ref().is_some_and(|dtls| dtls.is_active())
     }
 
     fn protocol_version(&self) -> Option<ProtocolVersion> {
-        self.dtls.protocol_version()
+        self.made.as_ref().and_then(|dtls| dtls.protocol_version())
     }
 
     fn is_closing(&self) -> bool {
-        self.dtls.is_closing()
+        self.made.as_ref().is_some_and(|dtls| dtls.is_closing())
     }
 
     fn is_closed(&self) -> bool {
-        self.dtls.is_closed()
+        self.made.as_ref().is_some_and(|dtls| dtls.is_closed())
     }
 
     fn close(&mut self) -> Result<(), DtlsImplError> {
-        self.dtls.close()
+        self.dtls().close()
     }
 }
 
