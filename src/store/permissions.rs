@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
     use crate::observe::Health;
-    use crate::store::{Part, PermissionWrite, Store, StoreOptions};
+    use crate::store::{Fail, Part, PermissionWrite, Store, StoreOptions};
 
     fn row(number: &str, user: &str, state: &str, at: i64) -> PermissionRow {
         PermissionRow {
@@ -180,7 +180,8 @@ mod tests {
         let switch = fails.clone();
         let fail = move |part| part == Part::Store && switch.load(Ordering::SeqCst);
         let journal = folder.path().join("data");
-        let options = StoreOptions { journal, busy: Duration::from_millis(50), fail: Some(Arc::new(fail)) };
+        let (busy, fail) = (Duration::from_millis(50), Some(Arc::new(fail) as Fail));
+        let options = StoreOptions { busy, fail, ..StoreOptions::with_journal_in(journal) };
         fails.store(false, Ordering::SeqCst);
         let store = Store::open_with(&file, options, Health::new()).await.unwrap();
         fails.store(true, Ordering::SeqCst);
