@@ -9,7 +9,7 @@ use crate::egress::URL_BYTES_MAX;
 
 /// Parameters as they go out: in byte order, decoded.
 pub(super) fn pairs(params: &Params) -> Vec<(&str, &str)> {
-    params.iter().map(|(name, value): (_, &Param)| (name.as_str(), value.reveal())).collect()
+    params.iter().map(|(name, value): (_, &Param)| (&**name, value.reveal())).collect()
 }
 
 /// A form (WHATWG: `+` for a space).

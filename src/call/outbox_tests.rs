@@ -49,7 +49,7 @@ impl Room {
 
 impl Node {
     fn new_callback(&self, call: u128, event: u128, kind: NoticeKind, url: &str) -> NewCallback {
-        let params = [("Digits".to_owned(), Param::Secret("4711".to_owned()))].into();
+        let params = [("Digits".into(), Param::Secret("4711".to_owned()))].into();
         NewCallback {
             event_id: Uuid::from_u128(event),
             call: CallUuid(Uuid::from_u128(call)),

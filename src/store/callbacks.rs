@@ -40,7 +40,7 @@ impl NewCallback {
     /// Its secret parameters, sealed for its event id; `None`: it has none.
     pub(super) fn sealed(&self, seal: &Seal) -> Option<Vec<u8>> {
         let secret: BTreeMap<&str, &str> =
-            self.notice.params.iter().filter(|(_, v)| is_secret(v)).map(|(n, v)| (n.as_str(), v.reveal())).collect();
+            self.notice.params.iter().filter(|(_, v)| is_secret(v)).map(|(n, v)| (&**n, v.reveal())).collect();
         let sealed = || seal.seal(self.event_id.as_bytes(), serde_json::to_vec(&secret).unwrap_or_default());
         self.shut.clone().or_else(|| (!secret.is_empty()).then(sealed))
     }
@@ -49,7 +49,7 @@ impl NewCallback {
     pub(super) fn unseal(&mut self, seal: &Seal, sealed: Vec<u8>) {
         let plain = seal.open(self.event_id.as_bytes(), &sealed);
         match plain.and_then(|plain| serde_json::from_slice::<BTreeMap<String, String>>(&plain).ok()) {
-            Some(secret) => self.notice.params.extend(secret.into_iter().map(|(n, v)| (n, Param::Secret(v)))),
+            Some(secret) => self.notice.params.extend(secret.into_iter().map(|(n, v)| (n.into(), Param::Secret(v)))),
             None => self.shut = Some(sealed),
         }
     }
@@ -257,9 +257,9 @@ fn read(row: &SqliteRow, seal: &Seal) -> Result<Callback, Unread> {
     let time = |column: &str| row.try_get(column).map(Timestamp::from_micros);
     let plain: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
     let secret: Option<sqlx::types::Json<BTreeMap<String, String>>> = row.try_get("secret_params")?;
-    let plain = plain.into_iter().map(|(name, value)| (name, Param::Plain(value)));
+    let plain = plain.into_iter().map(|(name, value)| (name.into(), Param::Plain(value)));
     let secret = secret.map(|json| json.0).unwrap_or_default();
-    let secret = secret.into_iter().map(|(name, value)| (name, Param::Secret(value)));
+    let secret = secret.into_iter().map(|(name, value)| (name.into(), Param::Secret(value)));
     let mut new = NewCallback {
         event_id: text("event_id")?.parse()?,
         call: text("call_uuid")?.parse()?,

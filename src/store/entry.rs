@@ -1,6 +1,6 @@
 //! What a write is in the journal (R11): everything about it, as JSON; and back.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
@@ -55,8 +55,8 @@ pub(super) struct Kept {
 
 impl Kept {
     fn of(new: &NewCallback, seal: &Seal) -> Self {
-        let shown = |(name, value): (&String, &Param)| match value {
-            Param::Plain(value) => Some((name.clone(), value.clone(), false)),
+        let shown = |(name, value): (&Cow<'static, str>, &Param)| match value {
+            Param::Plain(value) => Some((name.to_string(), value.clone(), false)),
             Param::Secret(_) => None,
         };
         Self {
@@ -76,8 +76,9 @@ impl Kept {
     }
 
     fn into_new(self, seal: &Seal) -> NewCallback {
-        let param = |(name, value, secret)| (name, if secret { Param::Secret(value) } else { Param::Plain(value) });
-        let params: BTreeMap<_, _> = self.params.into_iter().map(param).collect();
+        let param = |(name, value, secret): (String, String, bool)| {
+            (name.into(), if secret { Param::Secret(value) } else { Param::Plain(value) })
+        };
         let mut new = NewCallback {
             event_id: self.event_id,
             call: self.call,
@@ -90,7 +91,7 @@ impl Kept {
                 kind: self.kind,
                 url: DocUrl(self.url.into()),
                 method: self.method,
-                params: params.into_iter().collect(),
+                params: self.params.into_iter().map(param).collect(),
             },
             shut: None,
         };

@@ -17,7 +17,7 @@ const DIGITS: &str = "47110815471108154711";
 
 fn sensitive(call: u128) -> NewCallback {
     let mut new = callback(call, call);
-    new.notice.params.insert("Digits".to_owned(), Param::Secret(DIGITS.to_owned()));
+    new.notice.params.insert("Digits".into(), Param::Secret(DIGITS.to_owned()));
     new
 }
 

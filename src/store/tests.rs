@@ -348,8 +348,8 @@ pub(super) fn callback(call: u128, event: u128) -> NewCallback {
             url: DocUrl("https://app.example.com/hangup".into()),
             method: Method::Post,
             params: [
-                ("Digits".to_owned(), Param::Secret("4711".to_owned())),
-                ("From".to_owned(), Param::Plain("919812345678".to_owned())),
+                ("Digits".into(), Param::Secret("4711".to_owned())),
+                ("From".into(), Param::Plain("919812345678".to_owned())),
             ]
             .into(),
         },

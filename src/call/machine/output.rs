@@ -1,5 +1,6 @@
 //! Wishes of a call's machine, which `call::shell` carries out.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -169,7 +170,9 @@ impl<'de> Deserialize<'de> for Param {
 }
 
 /// Parameters of a request to a customer, in the byte order the wire has (`plivo-callbacks.md` §1).
-pub type Params = BTreeMap<String, Param>;
+///
+/// Names are ours but for a caller's own headers: none is copied for that.
+pub type Params = BTreeMap<Cow<'static, str>, Param>;
 
 /// Something to be heard. Also the key of the prompt cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -32,8 +32,8 @@ const NO_COST: &str = "0.00000";
 pub(super) fn common(desk: &Desk, event: Event) -> Params {
     let setup = &desk.setup;
     let mut params = Params::new();
-    let mut put = |name: &str, value: &str| {
-        params.insert(name.to_owned(), Param::Plain(value.to_owned()));
+    let mut put = |name: &'static str, value: &str| {
+        params.insert(name.into(), Param::Plain(value.to_owned()));
     };
     put("BillRate", NO_COST);
     put("CallStatus", if desk.answered.is_some() { "in-progress" } else { "ringing" });
@@ -75,7 +75,7 @@ pub(super) fn common(desk: &Desk, event: Event) -> Params {
         put("AnswerTime", &desk.wall(answered).plivo_secs());
     }
     for (name, value) in &setup.headers {
-        put(&format!("X-PH-{name}"), value);
+        params.insert(format!("X-PH-{name}").into(), Param::Plain(value.clone()));
     }
     params
 }
@@ -98,7 +98,7 @@ pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
         ("StartTime", desk.setup.started.plivo_secs()),
         ("TotalCost", NO_COST.to_owned()),
     ] {
-        params.insert(name.to_owned(), Param::Plain(value));
+        params.insert(name.into(), Param::Plain(value));
     }
     params
 }
@@ -107,15 +107,15 @@ pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
 pub(super) fn keys_of_get_input(digits: Param) -> Params {
     let plain = |text: &str| Param::Plain(text.to_owned());
     Params::from([
-        ("BilledAmount".to_owned(), plain(NO_COST)),
-        ("Digits".to_owned(), digits),
-        ("InputType".to_owned(), plain("dtmf")),
-        ("Speech".to_owned(), plain("")),
-        ("SpeechConfidenceScore".to_owned(), plain("")),
+        ("BilledAmount".into(), plain(NO_COST)),
+        ("Digits".into(), digits),
+        ("InputType".into(), plain("dtmf")),
+        ("Speech".into(), plain("")),
+        ("SpeechConfidenceScore".into(), plain("")),
     ])
 }
 
 /// What a `GetDigits` action adds (§3.2).
 pub(super) fn keys_of_get_digits(digits: Param) -> Params {
-    Params::from([("Digits".to_owned(), digits)])
+    Params::from([("Digits".into(), digits)])
 }

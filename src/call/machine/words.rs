@@ -235,7 +235,7 @@ impl Display for Shown<Leg> {
 
 impl Display for Shown<&Params> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (name, value) in self.0.iter().filter(|(name, _)| !CONSTANT.contains(&name.as_str())) {
+        for (name, value) in self.0.iter().filter(|(name, _)| !CONSTANT.contains(&name.as_ref())) {
             // `Debug` keeps a secret value to itself.
             let shown = format!("{value:?}");
             let bare = shown.trim_matches('"');
