@@ -290,6 +290,8 @@ impl Registry {
             let turn = turns.wait(starting).await;
             let begin =
                 Begin { setup, offer, number, slot, turn, received, arrived, admitted, mailbox, inbox, journal, view };
+            // A future has room for all that it is ever given, as long as it lives.
+            let begin = Box::new(begin);
             // A fault inside one call ends that call only; the slot went back with the call's future (R3).
             let ran = std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
             if ran.is_err() {

@@ -67,7 +67,8 @@ pub(super) enum What {
 #[derive(Clone, Debug)]
 pub(super) struct Mailbox {
     call: CallUuid,
-    facts: mpsc::Sender<Fact>,
+    /// Boxed: the channel keeps room for 32 at a time, for each call.
+    facts: mpsc::Sender<Box<Fact>>,
     clock: crate::clock::Clock,
 }
 
@@ -84,7 +85,7 @@ impl Mailbox {
 
     fn put(&self, what: What) -> bool {
         let fact = Fact { at: self.clock.now(), what };
-        match self.facts.try_send(fact) {
+        match self.facts.try_send(Box::new(fact)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(fact)) => {
@@ -97,7 +98,7 @@ impl Mailbox {
 }
 
 /// A mailbox and the end the shell reads.
-pub(super) fn mailbox(call: CallUuid, clock: &crate::clock::Clock) -> (Mailbox, mpsc::Receiver<Fact>) {
+pub(super) fn mailbox(call: CallUuid, clock: &crate::clock::Clock) -> (Mailbox, mpsc::Receiver<Box<Fact>>) {
     let (facts, inbox) = mpsc::channel(MAILBOX);
     (Mailbox { call, facts, clock: clock.clone() }, inbox)
 }
@@ -116,7 +117,7 @@ pub(super) struct Begin {
     pub(super) arrived: Instant,
     pub(super) admitted: Instant,
     pub(super) mailbox: Mailbox,
-    pub(super) inbox: mpsc::Receiver<Fact>,
+    pub(super) inbox: mpsc::Receiver<Box<Fact>>,
     pub(super) journal: Journal,
     pub(super) view: Arc<super::registry::LiveCall>,
 }
@@ -139,7 +140,6 @@ struct Shell {
     mailbox: Mailbox,
     journal: Journal,
     view: Arc<super::registry::LiveCall>,
-    setup: CallSetup,
     leg: Option<LegHandle>,
     sdp: Arc<str>,
     fetches: BTreeMap<FetchId, AbortHandle>,
@@ -154,11 +154,12 @@ struct Shell {
 }
 
 /// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
-pub(super) async fn run(services: Arc<Services>, begin: Begin) {
+pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
     let Begin { setup, offer, number, slot, turn, received, arrived, admitted, mailbox, mut inbox, journal, view } =
-        begin;
+        *begin;
     let running = services.clock.now();
     let media = services.media.answer(&offer, leg_events(&mailbox));
+    drop(offer);
     let (leg, sdp) = match media {
         Ok((leg, sdp)) => (Some(leg), Arc::from(sdp)),
         Err(e) => {
@@ -175,7 +176,6 @@ pub(super) async fn run(services: Arc<Services>, begin: Begin) {
         mailbox,
         journal,
         view,
-        setup: setup.clone(),
         leg,
         sdp,
         fetches: BTreeMap::new(),
@@ -235,7 +235,7 @@ fn leg_events(mailbox: &Mailbox) -> crate::media::EventSink {
 
 impl Shell {
     /// The next fact, or the machine's own deadline.
-    async fn next_fact(&self, inbox: &mut mpsc::Receiver<Fact>) -> Fact {
+    async fn next_fact(&self, inbox: &mut mpsc::Receiver<Box<Fact>>) -> Fact {
         let timer = async {
             match self.stepper.deadline() {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -244,19 +244,22 @@ impl Shell {
         };
         tokio::select! {
             biased;
-            fact = inbox.recv() => fact.unwrap_or_else(|| Fact {
-                at: self.services.clock.now(),
-                what: What::Fact(Input::Cut { cause: HangupCause::InternalError }),
-            }),
+            fact = inbox.recv() => match fact {
+                Some(fact) => *fact,
+                None => Fact {
+                    at: self.services.clock.now(),
+                    what: What::Fact(Input::Cut { cause: HangupCause::InternalError }),
+                },
+            },
             () = timer => Fact { at: self.services.clock.now(), what: What::Fact(Input::Timer) },
         }
     }
 
     #[cfg(test)]
     fn fault(&self, input: &Input) {
-        let wanted = self.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
+        let wanted = self.view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
         // With all that a panic's words could have in them.
-        let held = (&self.setup, &self.number, &self.services.graph, &self.keys);
+        let held = (&self.view.setup, &self.number, &self.services.graph, &self.keys);
         assert!(!wanted, "as a test wants it: {held:?}");
     }
 
@@ -467,7 +470,7 @@ impl Shell {
     }
 
     fn callback(&self, notice: super::machine::Notice) -> NewCallback {
-        self.services.callback(&self.setup, notice)
+        self.services.callback(&self.view.setup, notice)
     }
 
     /// A callback goes out once it is in the outbox.
@@ -504,10 +507,10 @@ impl Shell {
         self.view.set_state(state);
         if state == CallState::Live {
             self.view.set_answered(at);
-            self.services.store.call_answered(self.call, self.setup.started.plus(Duration::from_millis(at.0)));
-            let (user, event) = match self.setup.direction {
-                Direction::Inbound => (&self.setup.from, Event::UserConnected),
-                Direction::Outbound => (&self.setup.to, Event::Connected),
+            self.services.store.call_answered(self.call, self.view.setup.started.plus(Duration::from_millis(at.0)));
+            let (user, event) = match self.view.setup.direction {
+                Direction::Inbound => (&self.view.setup.from, Event::UserConnected),
+                Direction::Outbound => (&self.view.setup.to, Event::Connected),
             };
             self.services.permissions.note(&self.number, user, event);
         }
@@ -517,15 +520,15 @@ impl Shell {
     fn conclude(&mut self, at: CallTime, summary: Summary, last: bool) {
         let cause = summary.cause;
         info!(cause = cause.as_str(), duration_s = summary.duration_secs, at_ms = at.0, "call ended");
-        let direction = self.setup.direction.as_str();
+        let direction = self.view.setup.direction.as_str();
         metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
             .increment(1);
         let (remarks, findings) = (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings).kept());
         let ours = if last { farewell::OURS_AT_ONCE } else { farewell::OURS };
         let due = self.services.clock.steady().plus(ours);
         let conclusion = Conclusion {
-            start: CallStart::of(&self.setup, &self.services.node_id),
-            end: CallEnd::of(&summary, self.setup.started, remarks, findings),
+            start: CallStart::of(&self.view.setup, &self.services.node_id),
+            end: CallEnd::of(&summary, self.view.setup.started, remarks, findings),
             callbacks: vec![self.callback(summary.hangup)],
             farewell: self.farewell.map(|action| Farewell { action, due }),
         };

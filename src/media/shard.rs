@@ -97,7 +97,8 @@ pub(super) struct Shard {
     tally: Arc<Tally>,
     poll: PollSet,
     ports: BTreeMap<PortId, OpenPort>,
-    legs: HashMap<LegId, Resident>,
+    /// Boxed: an agent is thousands of bytes, and a table has room to spare.
+    legs: HashMap<LegId, Box<Resident>>,
     slots: [Vec<LegId>; SLOTS],
     by_ufrag: HashMap<String, LegId>,
     by_address: HashMap<(PortId, SocketAddr), LegId>,
@@ -291,7 +292,7 @@ impl Shard {
         self.by_ufrag.insert(new.ufrag.clone(), new.id);
         self.legs.insert(
             new.id,
-            Resident {
+            Box::new(Resident {
                 leg: new.leg,
                 port,
                 slot,
@@ -301,7 +302,7 @@ impl Shard {
                 addresses: VecDeque::new(),
                 checks: VecDeque::new(),
                 settled: None,
-            },
+            }),
         );
     }
 

@@ -290,7 +290,7 @@ fn read(row: &SqliteRow, seal: &Seal) -> Result<Callback, Unread> {
 
 /// The parameters whose values may be shown.
 fn shown(params: &Params) -> BTreeMap<&str, &str> {
-    params.iter().filter(|(_, v)| !is_secret(v)).map(|(name, value)| (name.as_str(), value.reveal())).collect()
+    params.iter().filter(|(_, v)| !is_secret(v)).map(|(name, value)| (&**name, value.reveal())).collect()
 }
 
 /// Which callbacks to list.
