@@ -19,18 +19,15 @@ pub(super) async fn write_batch(
     seal: &Seal,
     batch: &[Write],
 ) -> Result<Vec<Found>, sqlx::Error> {
-    // Terminal records and the outbox are synced (R11). It can't be changed inside a transaction; left on after a
-    // failure, it does no harm.
-    let sync = batch.iter().any(Write::is_synced);
-    if sync {
-        sqlx::query("PRAGMA synchronous = FULL").execute(&mut *to).await?;
-    }
-    let mut transaction = to.begin_with("BEGIN IMMEDIATE").await?;
-    let found = write_all(&mut transaction, seal, batch).await?;
-    transaction.commit().await?;
-    if sync {
-        sqlx::query("PRAGMA synchronous = NORMAL").execute(to).await?;
-    }
+    // Terminal records and the outbox are synced (R11). It can't be changed inside a transaction. Each line is one
+    // message to the connection's thread; whoever called gives the connection up when one of them fails.
+    let (begin, end) = match batch.iter().any(Write::is_synced) {
+        true => ("PRAGMA synchronous = FULL; BEGIN IMMEDIATE", "COMMIT; PRAGMA synchronous = NORMAL"),
+        false => ("BEGIN IMMEDIATE", "COMMIT"),
+    };
+    sqlx::query(begin).execute(&mut *to).await?;
+    let found = write_all(to, seal, batch).await?;
+    sqlx::query(end).execute(to).await?;
     Ok(found)
 }
 

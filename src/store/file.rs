@@ -4,7 +4,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use sqlx::SqlitePool;
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqlitePool};
 
 use super::version;
 
@@ -29,18 +30,26 @@ impl StoreFile {
         std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
     }
 
-    /// Sees to it that the pool's connection is one to the file that is there now. One that was put back is brought up
-    /// to date like any that is opened.
+    /// Sees to it that the pool's one connection, `held` or not, is one to the file that is there now. A file that was put
+    /// back is brought up to date like any that is opened.
     ///
     /// # Errors
     /// There is none, or it is no store.
-    pub(super) async fn check(&mut self, pool: &SqlitePool) -> Result<(), sqlx::Error> {
+    pub(super) async fn check(
+        &mut self,
+        pool: &SqlitePool,
+        held: &mut Option<PoolConnection<Sqlite>>,
+    ) -> Result<(), sqlx::Error> {
         let there = Self::at(&self.path).map_err(sqlx::Error::Io)?;
         if there == self.opened {
             return Ok(());
         }
-        // The pool has one: it is closed, and the next one is to what is there now.
-        let _ = pool.acquire().await?.close().await;
+        // It is closed, and the next one is to what is there now.
+        let old = match held.take() {
+            Some(held) => held,
+            None => pool.acquire().await?,
+        };
+        let _ = old.close().await;
         let migrated = version::migrate(&self.path, pool, &version::MIGRATIONS).await;
         migrated.map_err(|e| sqlx::Error::Io(std::io::Error::other(e.to_string())))?;
         self.opened = there;

@@ -186,6 +186,10 @@ pub struct Store {
 
 /// How long a statement waits for another process's lock.
 const BUSY: Duration = Duration::from_secs(5);
+/// Pages of the write-ahead log past which they are copied into the file: 16 MiB.
+const WAL_PAGES: &str = "4000";
+/// What the writer keeps of the file in memory at most: 8 MiB (SQLite counts KiB below zero).
+const CACHE_KIB: &str = "-8192";
 /// Connections that only read.
 const READERS: u32 = 4;
 
@@ -219,7 +223,9 @@ impl Store {
             .busy_timeout(with.busy)
             // A batch is a long statement; what fails is logged by who asked for it.
             .disable_statement_logging();
-        let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(connect)?;
+        // Pages that many calls touch are copied into the file once for many of them.
+        let writing = options.clone().pragma("wal_autocheckpoint", WAL_PAGES).pragma("cache_size", CACHE_KIB);
+        let write = SqlitePoolOptions::new().max_connections(1).connect_with(writing).await.map_err(connect)?;
         version::migrate(file, &write, &version::MIGRATIONS).await?;
         if !left.is_empty() {
             calls::insert_left(&write, &left).await.map_err(failed("write the calls that an earlier process began"))?;

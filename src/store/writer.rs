@@ -1,4 +1,5 @@
-//! The one task that writes what is queued (`queue`): batches of at most 500 or 20 ms, one transaction each.
+//! The one task that writes what is queued (`queue`): batches of at most 500 or 20 ms, one transaction each; lines of
+//! event logs, which nobody waits for, have batches of their own, of 250 ms.
 //!
 //! What the store does not take goes to the journal, and the store is tried five times a second until it does again:
 //! then the journal is taken in, in order, each entry once (R11). Where the journal can't be written either, the batch
@@ -28,6 +29,9 @@ use crate::observe::{Health, names};
 const BATCH: usize = 500;
 /// How long a write waits for company.
 const GATHER: Duration = Duration::from_millis(20);
+/// How long lines of event logs do, where nobody asks for them: a call's lines together take a fraction of the pages that
+/// they take by twos and threes.
+const GATHER_LINES: Duration = Duration::from_millis(250);
 /// Between two tries of a batch.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long a statement waits for another process's lock while the journal takes what comes, or the store is closed.
@@ -59,7 +63,9 @@ pub(super) struct Writer {
     journal: Option<Journal>,
     /// The store does not take what is written: the journal does.
     broken: bool,
-    /// The busy timeout of the pool's connection.
+    /// The pool's connection, between two batches: to give it back and get it again is two messages to its thread.
+    held: Option<PoolConnection<Sqlite>>,
+    /// Its busy timeout.
     patience: Duration,
     /// What is of use to the store only, and to this process: it waits for it in memory. At most one for each callback
     /// that is being delivered.
@@ -70,13 +76,20 @@ pub(super) struct Writer {
 /// Writes until `writes` is closed, or what is left of them once the store is being closed.
 pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
     let mut batch = Vec::with_capacity(BATCH);
-    let mut again = tokio::time::interval(PAUSE);
+    let mut lines = Vec::new();
+    let [mut again, mut lines_due] = [PAUSE, GATHER_LINES].map(tokio::time::interval);
     again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    lines_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let first = tokio::select! {
             biased;
             _ = again.tick(), if writer.broken => {
                 writer.recover().await;
+                continue;
+            }
+            _ = lines_due.tick(), if !lines.is_empty() => {
+                writer.write(&mut lines).await;
+                lines.clear();
                 continue;
             }
             first = writes.recv() => first,
@@ -87,14 +100,23 @@ pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
         };
         let Some(first) = first else { break };
         batch.push(first);
-        let gather = async {
-            while let Some(room) = BATCH.checked_sub(batch.len()).filter(|room| *room > 0) {
-                if writes.recv_many(&mut batch, room).await == 0 {
-                    break;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(GATHER, writer.closing.run_until_cancelled(gather)).await;
+        if writes.len() < BATCH {
+            // Not woken by each that comes.
+            let _ = writer.closing.run_until_cancelled(tokio::time::sleep(GATHER)).await;
+        }
+        while batch.len() < BATCH
+            && let Ok(write) = writes.try_recv()
+        {
+            batch.push(write);
+        }
+        lines.extend(batch.extract_if(.., |write| matches!(write, Write::Line { .. } | Write::Late { .. })));
+        if lines.len() >= BATCH || batch.iter().any(|write| matches!(write, Write::Settled(_) | Write::Forget(_))) {
+            writer.write(&mut lines).await;
+            lines.clear();
+        }
+        if batch.is_empty() {
+            continue;
+        }
         let births = batch.iter().filter(|write| matches!(write, Write::Born(_))).count();
         writer.write(&mut batch).await;
         // Otherwise it was given up, and the next process finds them in their file.
@@ -105,13 +127,16 @@ pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
         }
         batch.clear();
     }
+    if !lines.is_empty() {
+        writer.write(&mut lines).await;
+    }
     writer.close().await;
 }
 
 impl Writer {
     pub(super) fn new(begin: Begin, closing: CancellationToken) -> Self {
         let patience = begin.busy;
-        Self { begin, closing, journal: None, broken: false, patience, deferred: Vec::new(), since_sync: 0 }
+        Self { begin, closing, journal: None, broken: false, held: None, patience, deferred: Vec::new(), since_sync: 0 }
     }
 
     /// At the start. Without a journal it goes on: there may be one when it is needed.
@@ -332,8 +357,11 @@ impl Writer {
         if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Store)) {
             return Err(sqlx::Error::Io(std::io::Error::other("made to fail")));
         }
-        self.begin.file.check(&self.begin.pool).await?;
-        let mut connection = self.begin.pool.acquire().await?;
+        self.begin.file.check(&self.begin.pool, &mut self.held).await?;
+        let mut connection = match self.held.take() {
+            Some(held) => held,
+            None => self.begin.pool.acquire().await?,
+        };
         let wanted =
             if self.broken || self.closing.is_cancelled() { IMPATIENT.min(self.begin.busy) } else { self.begin.busy };
         if self.patience != wanted {
@@ -354,15 +382,17 @@ impl Writer {
         self.kept(connection, async |to| write_batch(to, &seal, batch).await).await
     }
 
-    /// Gives the connection back to the pool if all went well, and up if not: SQLite ends a transaction that finds the
-    /// disk full by itself, and the connection does not know; and the file may be another one by the next time.
+    /// Keeps the connection if all went well, and gives it up if not: SQLite ends a transaction that finds the disk full
+    /// by itself, and the connection does not know; and the file may be another one by the next time.
     async fn kept<T>(
         &mut self,
         mut connection: PoolConnection<Sqlite>,
         act: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         let done = act(&mut connection).await;
-        if done.is_err() {
+        if done.is_ok() {
+            self.held = Some(connection);
+        } else {
             let _ = connection.close().await;
             self.patience = self.begin.busy;
         }
@@ -380,6 +410,7 @@ impl Writer {
                 Err(e) => tracing::error!(error = %e, "could not sync the journal"),
             }
         }
+        self.held = None;
         self.begin.pool.close().await;
     }
 }
