@@ -1,0 +1,98 @@
+//! A call that has ended here, and that Meta still holds: its record is written, its slot still held.
+
+use super::super::desk::Desk;
+use super::super::input::{GraphOutcome, Input};
+use super::super::timers::Timer;
+use super::super::{CallState, CallTime, GraphAction, MediaOrder};
+use super::{State, note};
+use crate::model::HangupCause;
+
+/// The reaper asks again so often, and no more than a minute in all (`meta-calling.md` §4.7, §7.3).
+const TERMINATE_AGAIN_MS: u64 = 15_000;
+const TERMINATE_ASKING_MS: u64 = 60_000;
+
+/// `terminate` was sent; the record is written, the slot still held.
+pub(in crate::call::machine) struct Closing {
+    /// Until when a failed `terminate` is sent again.
+    asking_until: CallTime,
+}
+
+impl Closing {
+    pub(super) fn take(self, desk: &mut Desk, fact: Input) -> State {
+        match fact {
+            Input::Terminated { termination } => {
+                note(desk, termination);
+                desk.over();
+                State::Over
+            }
+            Input::Graph { action: GraphAction::Terminate, outcome } => {
+                match outcome {
+                    GraphOutcome::Done | GraphOutcome::Gone => {
+                        let close_ms = desk.setup.limits.close_ms;
+                        desk.set(Timer::Close, close_ms);
+                    }
+                    GraphOutcome::Refused { .. }
+                    | GraphOutcome::RateLimited { .. }
+                    | GraphOutcome::ServerError { .. }
+                    | GraphOutcome::Timeout
+                    | GraphOutcome::Unreachable => {
+                        if desk.now < self.asking_until {
+                            desk.set(Timer::TerminateAgain, TERMINATE_AGAIN_MS);
+                        }
+                    }
+                }
+                State::Closing(self)
+            }
+            Input::Offered { .. }
+            | Input::Graph { .. }
+            | Input::Fetched { .. }
+            | Input::Media { .. }
+            | Input::PlayStarted { .. }
+            | Input::Played { .. }
+            | Input::PlayFailed { .. }
+            | Input::Digit { .. }
+            | Input::Voice { .. }
+            | Input::DigitsSent { .. }
+            | Input::Command { .. }
+            | Input::Cut { .. }
+            | Input::Timer => State::Closing(self),
+        }
+    }
+
+    pub(super) fn fired(self, desk: &mut Desk, timer: Timer) -> State {
+        match timer {
+            Timer::TerminateAgain => {
+                desk.graph(GraphAction::Terminate);
+                State::Closing(self)
+            }
+            Timer::Close | Timer::Reap => {
+                desk.over();
+                State::Over
+            }
+            Timer::AcceptWait
+            | Timer::Accept
+            | Timer::AcceptOutcome
+            | Timer::MediaSetup
+            | Timer::PathClosed
+            | Timer::MaxCall
+            | Timer::ScheduledHangup
+            | Timer::Fetch
+            | Timer::Wait
+            | Timer::Silence
+            | Timer::InterDigit
+            | Timer::Execution
+            | Timer::StartInput => State::Closing(self),
+        }
+    }
+}
+
+/// We end a call that Meta still holds: the record is written now, the slot goes when Meta's side is done.
+pub(super) fn close(desk: &mut Desk, cause: HangupCause) -> State {
+    desk.graph(GraphAction::Terminate);
+    desk.media(MediaOrder::Close);
+    desk.state(CallState::Closing);
+    desk.conclude(cause);
+    let reap_ms = desk.setup.limits.reap_ms;
+    desk.set(Timer::Reap, reap_ms);
+    State::Closing(Closing { asking_until: desk.now.plus(TERMINATE_ASKING_MS) })
+}

@@ -1,0 +1,114 @@
+//! The states of a call and what each makes of every fact: the table of `meta-calling.md` §7.
+//!
+//! A state takes a fact and gives the state after it. What only one state knows lives in its variant, in a file of its
+//! own; what a document does meanwhile is the [`Script`]'s business.
+
+mod closing;
+mod inbound;
+mod live;
+
+use super::CallState;
+use super::desk::Desk;
+use super::document::Script;
+use super::input::{GraphOutcome, Input, Termination};
+use super::timers::Timer;
+use crate::model::HangupCause;
+use closing::{Closing, close};
+use inbound::{Accepting, Preparing};
+use live::Live;
+
+/// Where a call is.
+pub(super) enum State {
+    Preparing(Preparing),
+    Accepting(Accepting),
+    Live(Live),
+    Closing(Closing),
+    Over,
+}
+
+impl State {
+    /// A user-initiated call begins.
+    pub(super) fn offered(desk: &mut Desk) -> Self {
+        Self::Preparing(Preparing::begin(desk))
+    }
+
+    /// Takes in a fact. Timers come one by one through [`State::fired`].
+    pub(super) fn take(self, desk: &mut Desk, fact: Input) -> Self {
+        match self {
+            Self::Preparing(state) => state.take(desk, fact),
+            Self::Accepting(state) => state.take(desk, fact),
+            Self::Live(state) => state.take(desk, fact),
+            Self::Closing(state) => state.take(desk, fact),
+            // Late facts are normal, and mean nothing any more.
+            Self::Over => Self::Over,
+        }
+    }
+
+    /// A timer fired.
+    pub(super) fn fired(self, desk: &mut Desk, timer: Timer) -> Self {
+        match self {
+            Self::Preparing(state) => state.fired(desk, timer),
+            Self::Accepting(state) => state.fired(desk, timer),
+            Self::Live(state) => state.fired(desk, timer),
+            Self::Closing(state) => state.fired(desk, timer),
+            Self::Over => Self::Over,
+        }
+    }
+
+    pub(super) fn name(&self) -> CallState {
+        match self {
+            Self::Preparing(_) => CallState::Preparing,
+            Self::Accepting(_) => CallState::Accepting,
+            Self::Live(_) => CallState::Live,
+            Self::Closing(_) => CallState::Closing,
+            Self::Over => CallState::Over,
+        }
+    }
+
+    /// The script, while there is one.
+    pub(super) fn script(&self) -> Option<&Script> {
+        match self {
+            Self::Preparing(state) => Some(state.script()),
+            Self::Accepting(state) => Some(state.script()),
+            Self::Live(state) => Some(state.script()),
+            Self::Closing(_) | Self::Over => None,
+        }
+    }
+}
+
+/// Keeps what the terminate webhook said: Meta's duration stands beside ours.
+fn note(desk: &mut Desk, termination: Termination) {
+    desk.termination = Some(termination);
+}
+
+/// The call is over on both sides.
+fn over(desk: &mut Desk, cause: HangupCause) -> State {
+    desk.conclude(cause);
+    desk.over();
+    State::Over
+}
+
+/// `plivo-callbacks.md` §6.3: what Graph's refusal to pick up is called.
+fn graph_cause(outcome: &GraphOutcome) -> HangupCause {
+    match outcome {
+        GraphOutcome::RateLimited { .. } => HangupCause::GraphRateLimited,
+        GraphOutcome::Timeout | GraphOutcome::Unreachable => HangupCause::GraphTimeout,
+        GraphOutcome::Done | GraphOutcome::Gone | GraphOutcome::Refused { .. } | GraphOutcome::ServerError { .. } => {
+            HangupCause::GraphError
+        }
+    }
+}
+
+fn describe(outcome: &GraphOutcome) -> String {
+    match outcome {
+        GraphOutcome::Done => "done".to_owned(),
+        GraphOutcome::Gone => "Meta knows no such call".to_owned(),
+        GraphOutcome::Refused { status, code, details } => {
+            format!("Graph refused it: {status}, code {code}, {}", super::desk::foreign(details))
+        }
+        GraphOutcome::RateLimited { code } => format!("Graph's rate limit, code {code}"),
+        GraphOutcome::ServerError { status } => format!("Graph answered {status}"),
+        GraphOutcome::Timeout => "Graph did not answer in time".to_owned(),
+        GraphOutcome::Unreachable => "Graph could not be reached".to_owned(),
+    }
+}
