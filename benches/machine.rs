@@ -47,6 +47,7 @@ fn setup() -> CallSetup {
         started: Timestamp::from_micros(1_795_154_591_120_394),
         limits: MachineLimits::default(),
         headers: Vec::new(),
+        outbound: None,
     }
 }
 

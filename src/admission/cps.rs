@@ -80,6 +80,13 @@ impl Ring {
         self.free_places(now).next().is_some()
     }
 
+    /// When an admission would be allowed, as the places stand: `now` or later; never, where the limit is 0.
+    pub fn room_at(&self, now: u64) -> u64 {
+        let places = (0..self.limit()).filter_map(|place| Some(self.cell(place)?.load(Ordering::Acquire)));
+        let free = places.map(|was| if was == 0 { now } else { was.saturating_add(WINDOW).saturating_sub(1) });
+        free.min().unwrap_or(u64::MAX).max(now)
+    }
+
     /// Spends a permit at `now`; none if `limit` admissions lie within the second before.
     pub fn take(&self, now: u64) -> Option<Permit> {
         let is = now.saturating_add(1);

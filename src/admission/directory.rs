@@ -87,6 +87,12 @@ impl AccountEntry {
         room(self) && self.parent.as_deref().is_none_or(room)
     }
 
+    /// When both limits have room, as they stand at `now`.
+    pub(super) fn room_at(&self, now: u64) -> u64 {
+        let room = |account: &AccountEntry| account.ring.as_ref().map_or(now, |ring| ring.room_at(now));
+        room(self).max(self.parent.as_deref().map_or(now, room))
+    }
+
     /// Spends one permit of this account and of its main account, or neither.
     pub(super) fn take(&self, now: u64) -> Option<Permits> {
         let own = match &self.ring {

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::directory::{Directory, NumberEntry, Permits};
+use super::directory::{AccountEntry, Directory, NumberEntry, Permits};
 use super::geo::{self, Barred};
 use super::permission::{Consents, Engaged, PairKey, Refusal};
 use super::slots::Slot;
@@ -211,14 +211,45 @@ impl Gate {
         })
     }
 
-    fn ask_business(
+    /// Would [`Gate::admit_business`] let the call in, had the account calls per second to spend? Asked when a call is
+    /// ordered, which waits for those; takes nothing. Counts denials.
+    ///
+    /// # Errors
+    /// The first reason that holds.
+    pub fn may_be_placed(
         &self,
-        now: Instant,
+        wall: Timestamp,
+        number: &Arc<NumberEntry>,
+        user: &str,
+        consents: &Consents,
+    ) -> Result<(), Denied> {
+        let room = || number.slots.has_room().then_some(()).ok_or((Reason::NumberFull, Because::Reason));
+        self.forbidden(wall, number, user, consents).and_then(|_| room()).map_err(|(reason, because)| {
+            self.count(Direction::Outbound, reason.as_str());
+            Denied { reason, because, number: Some(number.clone()) }
+        })
+    }
+
+    /// That a call to the user waits for its turn already: as if it were up (L9).
+    pub fn user_busy(&self, number: &Arc<NumberEntry>) -> Denied {
+        self.count(Direction::Outbound, Reason::UserBusy.as_str());
+        Denied { reason: Reason::UserBusy, because: Because::Reason, number: Some(number.clone()) }
+    }
+
+    /// When the account can spend the next of its calls per second, as far as is known: `now`, or later.
+    pub fn next_permit(&self, now: Instant, account: &AccountEntry) -> Instant {
+        let since = u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX);
+        now + Duration::from_nanos(account.room_at(since).saturating_sub(since))
+    }
+
+    /// The rules that forbid a call whatever room there is.
+    fn forbidden(
+        &self,
         wall: Timestamp,
         number: &NumberEntry,
         user: &str,
         consents: &Consents,
-    ) -> Result<(Slot, Permits, Engaged), (Reason, Because)> {
+    ) -> Result<PairKey, (Reason, Because)> {
         let plain = |reason| (reason, Because::Reason);
         let rules = &number.spec.permissions;
         if let Some(barred) = geo::barred(&number.spec.number, &rules.barred_countries) {
@@ -233,6 +264,19 @@ impl Gate {
         if consents.is_engaged(&key) {
             return Err(plain(Reason::UserBusy));
         }
+        Ok(key)
+    }
+
+    fn ask_business(
+        &self,
+        now: Instant,
+        wall: Timestamp,
+        number: &NumberEntry,
+        user: &str,
+        consents: &Consents,
+    ) -> Result<(Slot, Permits, Engaged), (Reason, Because)> {
+        let plain = |reason| (reason, Because::Reason);
+        let key = self.forbidden(wall, number, user, consents)?;
         let (slot, permits, ()) = self.ask(now, number, || Some(())).map_err(plain)?;
         match consents.engage_alone(key) {
             Some(engaged) => Ok((slot, permits, engaged)),

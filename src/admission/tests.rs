@@ -502,3 +502,19 @@ fn graph_is_asked_about_a_pair_once_a_minute_and_only_where_it_must() {
     desk.event("1", permission::Event::NoPermission);
     assert!(desk.consents.ask(&key, desk.wall(), false), "138006");
 }
+
+#[test]
+fn r01_the_next_permit_is_told_to_the_nanosecond() {
+    const SECOND: u64 = 1_000_000_000;
+    let ring = Ring::new(2);
+    assert_eq!(ring.room_at(5), 5);
+    for at in [10, 700] {
+        assert!(ring.take(at).is_some());
+    }
+    let next = ring.room_at(800);
+    assert_eq!(next, 10 + SECOND);
+    assert!(!ring.has_room(next - 1) && ring.has_room(next));
+    assert!(ring.take(next).is_some());
+    assert_eq!(ring.room_at(next), 700 + SECOND);
+    assert_eq!(Ring::new(0).room_at(7), u64::MAX, "never");
+}

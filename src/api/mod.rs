@@ -2,17 +2,19 @@
 //!
 //! `server` is the public listener; `auth` says who asks; `plivo` and `number` are the two APIs,
 //! `routes` says what they serve, `openapi` makes a document of it. They ask the store
-//! for ended calls and [`LiveCalls`] for those that are up; they never reach into a call. Tenants meet nowhere: each
+//! for ended calls and [`LiveCalls`] for those that are up, and have calls placed by [`Placing`]; they never reach into a call. Tenants meet nowhere: each
 //! query takes the caller's [`crate::store::Scope`] (R16).
 
 pub mod auth;
 mod body;
 mod connection;
 pub mod error;
+mod fields;
 mod live;
 mod number;
 pub mod openapi;
 mod operator;
+mod placing;
 mod plivo;
 mod routes;
 pub mod server;
@@ -28,17 +30,21 @@ use http::StatusCode;
 
 pub use live::{LiveCall, LiveCalls, LiveStatus};
 pub use operator::{Finding, Operator, Reload, Reloaded};
+pub use placing::Placing;
 
 use crate::admission::Gate;
 use crate::call::PermissionDesk;
+use crate::clock::Clock;
 use crate::store::Store;
 use auth::{Accounts, Guard};
 
 /// What the APIs answer from.
 pub struct Api {
+    pub clock: Clock,
     pub accounts: Accounts,
     pub store: Store,
     pub live: Arc<dyn LiveCalls>,
+    pub placing: Arc<dyn Placing>,
     pub operator: Arc<dyn Operator>,
     pub gate: Arc<Gate>,
     pub permissions: PermissionDesk,
@@ -49,6 +55,7 @@ struct Shared {
     api: Api,
     guard: Guard,
     once: number::Once,
+    repeated: plivo::Repeated,
 }
 
 /// The APIs' paths (`/v1`, `/api/v1`), and 404 in our shape for every path that nobody else has.
@@ -58,7 +65,12 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/{*path}", any(number::handle))
         .route("/openapi.json", get(openapi::serve))
         .fallback(async || error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None))
-        .with_state(Arc::new(Shared { api, guard: Guard::default(), once: number::Once::default() }))
+        .with_state(Arc::new(Shared {
+            api,
+            guard: Guard::default(),
+            once: number::Once::default(),
+            repeated: plivo::Repeated::default(),
+        }))
 }
 
 type App = State<Arc<Shared>>;

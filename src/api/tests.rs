@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::auth::Accounts;
 use super::server::tests::exchange;
 use super::server::{HttpLimits, Public, bind, serve};
-use super::{Api, Finding, LiveCall, LiveCalls, LiveStatus, Operator, Reload, Reloaded, router};
+use super::{Api, Finding, LiveCall, LiveCalls, LiveStatus, Operator, Placing, Reload, Reloaded, router};
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
-use crate::admission::{AccountSpec, Directory, Gate, NumberSpec};
+use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
 use crate::call::PermissionDesk;
+use crate::call::dialer::{CallOrder, NotPlaced};
 use crate::clock::Clock;
 use crate::config::{Account, ApiKey, Role, Secret};
 use crate::egress::testing::{Reply, Server};
@@ -27,6 +28,7 @@ use crate::meta::{Graph, GraphConfig, Policy};
 use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, Timestamp};
 use crate::observe::Health;
 use crate::store::{CallEnd, CallStart, Scope, Store};
+use crate::xml::ast::DocUrl;
 
 mod permissions;
 
@@ -36,17 +38,40 @@ const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
 const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
 const OTHER: &str = "MABBBBBBBBBBBBBBBBBB";
 
-#[derive(Default)]
 struct Calls {
     live: Vec<LiveCall>,
     hung_up: Mutex<Vec<CallUuid>>,
     reload: Mutex<Option<Reload>>,
+    /// Numbers: 918035737458 of `SUB`, 442071838750 of `OTHER`.
+    directory: Directory,
+    orders: Mutex<Vec<CallOrder>>,
+    not_placed: Mutex<Option<NotPlaced>>,
 }
 
 impl Operator for Calls {
     fn reload(&self) -> BoxFuture<'static, Reload> {
         let reload = self.reload.lock().unwrap().take().unwrap_or(Reload::NoFile);
         Box::pin(async move { reload })
+    }
+}
+
+impl Placing for Calls {
+    fn number(&self, scope: &Scope, number: &E164) -> Option<Arc<NumberEntry>> {
+        let entry = self.directory.tables().by_number(number)?.clone();
+        scope.holds(&entry.account.auth_id, &entry.account.main().auth_id).then_some(entry)
+    }
+    fn url(&self, text: &str) -> Result<DocUrl, String> {
+        let guard = crate::egress::Guard::new(false, Vec::new());
+        crate::egress::CustomerUrl::parse(text, &guard).map_err(|refusal| refusal.to_string())?;
+        Ok(DocUrl(text.into()))
+    }
+    fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
+        if let Some(why) = self.not_placed.lock().unwrap().take() {
+            return Err(why);
+        }
+        let mut orders = self.orders.lock().unwrap();
+        orders.push(order.clone());
+        Ok((1..=order.to.len()).map(|n| uuid((orders.len() * 1_000 + n) as u128)).collect())
     }
 }
 
@@ -112,6 +137,34 @@ fn start(n: u128, account: &str) -> CallStart {
     }
 }
 
+fn numbers() -> Directory {
+    let directory = Directory::new(10);
+    let account = |id: &str, parent: Option<&str>| AccountSpec {
+        auth_id: id.into(),
+        parent: parent.map(Into::into),
+        cps: None,
+        tokens: Vec::new(),
+    };
+    let number = |number: &str, id: &str, account: &str| NumberSpec {
+        number: E164::parse(number).unwrap(),
+        phone_number_id: id.into(),
+        waba: "1".to_owned().into(),
+        account: account.into(),
+        alias: String::new(),
+        calling_enabled: true,
+        answer: None,
+        fallback: None,
+        hangup: None,
+        messages: None,
+        calls_per_number: 1_000,
+        access_token: None,
+        permissions: crate::config::Permissions::default(),
+    };
+    let numbers = vec![number("918035737458", "7", SUB), number("442071838750", "8", OTHER)];
+    directory.replace(vec![account(MAIN, None), account(SUB, Some(MAIN)), account(OTHER, None)], numbers).unwrap();
+    directory
+}
+
 struct Running {
     at: SocketAddr,
     calls: Arc<Calls>,
@@ -154,7 +207,11 @@ async fn run() -> Running {
             live(103, OTHER, LiveStatus::InProgress),
             live(104, MAIN, LiveStatus::Queued),
         ],
-        ..Calls::default()
+        hung_up: Mutex::default(),
+        reload: Mutex::default(),
+        directory: numbers(),
+        orders: Mutex::default(),
+        not_placed: Mutex::default(),
     });
     let account = |id: &str, parent: Option<&str>| Account {
         auth_id: id.into(),
@@ -182,9 +239,11 @@ async fn run() -> Running {
     let public = Public {
         webhook: Arc::new(|_| Box::pin(async { http::Response::new(axum::body::Body::empty()) })),
         router: router(Api {
+            clock: Clock::real(),
             accounts,
             store: store.clone(),
             live: calls.clone(),
+            placing: calls.clone(),
             operator: calls.clone(),
             gate,
             permissions,
@@ -474,6 +533,166 @@ async fn r15_who_may_ask() {
     node.cancel.cancel();
 }
 
+impl Running {
+    async fn post(&self, who: &str, kind: &str, more: &str, body: &str) -> Answer {
+        let basic = STANDARD.encode(format!("{who}:token"));
+        let head = format!("authorization: Basic {basic}\r\ncontent-type: {kind}\r\n{more}");
+        self.ask("POST", &format!("/v1/Account/{who}/Call/"), &head, body).await
+    }
+}
+
+fn order() -> Value {
+    json!({"from": "918035737458", "to": "+91 94123 41234", "answer_url": "https://app.example.com/answer"})
+}
+
+#[tokio::test]
+async fn a_call_is_ordered_with_every_field() {
+    let node = run().await;
+    let mut body = order();
+    let fields = json!({
+        "answer_method": "GET", "ring_url": "https://app.example.com/ring", "ring_method": "get",
+        "hangup_url": "https://app.example.com/hangup", "fallback_url": "https://app.example.com/fallback",
+        "fallback_method": "GET", "call_type": "whatsapp", "caller_name": "Asha", "send_digits": "1w2#@200",
+        "send_on_preanswer": false, "time_limit": "30", "hangup_on_ring": 0, "ring_timeout": 600,
+        "sip_headers": "A=1,x-ph-b=2,PH-c=3,Plivo-d=4", "parent_call_uuid": uuid(9).to_string(),
+        "machine_detection": false, "machine_detection_time": 5000, "nobody knows": {"this": []},
+    });
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let answer = node.post(MAIN, "application/json", "", &body.to_string()).await;
+    assert_eq!((answer.status, answer.json()["message"].as_str()), (201, Some("call fired")), "{}", answer.body);
+    assert_eq!(answer.json()["request_uuid"], uuid(1_001).to_string());
+    let order = node.calls.orders.lock().unwrap()[0].clone();
+    assert_eq!(order.to, [E164::parse("919412341234").unwrap()]);
+    assert_eq!((order.answer.1, order.hangup.1), (crate::model::Method::Get, crate::model::Method::Post));
+    assert_eq!(order.fallback.map(|(url, method)| (url.0.to_string(), method)).unwrap().1, crate::model::Method::Get);
+    assert_eq!(order.time_limit.as_secs(), 30);
+    assert_eq!(order.headers, [("A".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
+    let outbound = order.outbound;
+    assert_eq!(outbound.ring.unwrap().1, crate::model::Method::Get);
+    assert_eq!((outbound.ring_timeout_ms, outbound.hangup_on_ring_ms), (600_000, Some(0)));
+    assert_eq!((outbound.send_digits.as_deref(), outbound.parent_call), (Some("1w2#"), Some(uuid(9))));
+
+    // A form, and several: the same, and a list in their order.
+    let form =
+        "from=918035737458&to=919412341234%3C919412341235&answer_url=https%3A%2F%2Fapp.example.com%2F&ring_timeout=0";
+    let answer = node.post(SUB, "application/x-www-form-urlencoded", "", form).await;
+    assert_eq!((answer.status, answer.json()["message"].as_str()), (201, Some("calls fired")), "{}", answer.body);
+    assert_eq!(answer.json()["request_uuid"], json!([uuid(2_001).to_string(), uuid(2_002).to_string()]));
+    let order = node.calls.orders.lock().unwrap()[1].clone();
+    assert_eq!(order.outbound.ring_timeout_ms, 120_000, "0 is the usual");
+    assert_eq!(order.hangup.0.0.as_ref(), "https://app.example.com/", "the answer URL where there is none");
+    assert_eq!(order.time_limit.as_secs(), 14_400);
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn the_first_bad_field_is_named() {
+    let node = run().await;
+    let with = |name: &str, value: Value| {
+        let mut body = order();
+        body[name] = value;
+        body.to_string()
+    };
+    let many = |n: u64| (0..n).map(|n| (919_400_000_000 + n).to_string()).collect::<Vec<_>>().join("<");
+    for (status, body, said) in [
+        (400, "{}".to_owned(), "from parameter is missing"),
+        (400, with("to", Value::Null), "to parameter is missing"),
+        (400, with("answer_url", json!("")), "answer_url parameter is missing"),
+        (400, with("from", json!("abc")), "from parameter is invalid"),
+        (400, with("to", json!("sip:a@example.com")), "to parameter is invalid"),
+        (400, with("to", json!("919412341234<+919412341234")), "twice"),
+        (400, with("to", json!("918035737458")), "it is the number that calls"),
+        (400, with("to", json!(many(1_001))), "more than 1000"),
+        (201, with("to", json!(many(1_000))), "calls fired"),
+        (400, with("answer_url", json!("ftp://app.example.com/")), "answer_url is invalid"),
+        (400, with("ring_url", json!("https://10.0.0.1/")), "ring_url is invalid"),
+        (400, with("hangup_url", json!(format!("https://app.example.com/{}", "x".repeat(2_048)))), "2048 bytes"),
+        (400, with("answer_method", json!("PUT")), "answer_method must be GET or POST"),
+        (400, with("call_type", json!("voice")), "call_type voice is not available"),
+        (400, with("caller_name", json!("x".repeat(51))), "caller_name must be at most 50"),
+        (201, with("caller_name", json!("x".repeat(50))), "call fired"),
+        (400, with("send_digits", json!("12a")), "send_digits must be"),
+        (400, with("time_limit", json!(0)), "time_limit must be an integer between 1 and 86400"),
+        (400, with("time_limit", json!(86_401)), "time_limit must be an integer between 1 and 86400"),
+        (201, with("time_limit", json!(86_400)), "call fired"),
+        (400, with("ring_timeout", json!(601)), "ring_timeout must be an integer between 1 and 600"),
+        (400, with("hangup_on_ring", json!(-1)), "hangup_on_ring must be an integer between 0 and 600"),
+        (201, with("hangup_on_ring", json!("600")), "call fired"),
+        (400, with("machine_detection", json!("true")), "machine_detection is not available on WhatsApp"),
+        (400, with("machine_detection", json!("hangup")), "machine_detection is not available on WhatsApp"),
+        (400, with("parent_call_uuid", json!("x")), "parent_call_uuid must be a UUID"),
+        (400, "[]".to_owned(), "object"),
+        (400, r#"{"from":"1","from":"2"}"#.to_owned(), "from is given twice"),
+        (422, with("from", json!("442071838750")), "is not a calling-enabled WhatsApp number of your account"),
+        (422, with("from", json!("919999999999")), "is not a calling-enabled WhatsApp number of your account"),
+    ] {
+        let answer = node.post(MAIN, "application/json", "", &body).await;
+        let shown: String = body.chars().take(120).collect();
+        assert_eq!(answer.status, status, "{shown}: {}", answer.body);
+        assert!(answer.body.contains(said), "{shown}: {}", answer.body);
+    }
+    let mut body = order();
+    body["parent_call_uuid"] = json!(uuid(999).to_string());
+    assert_eq!(node.post(MAIN, "application/json", "", &body.to_string()).await.status, 201, "stored, no more");
+    body["error_if_parent_not_found"] = json!(true);
+    assert_eq!(node.post(MAIN, "application/json", "", &body.to_string()).await.status, 404);
+    body["parent_call_uuid"] = json!(uuid(3).to_string());
+    assert_eq!(node.post(MAIN, "application/json", "", &body.to_string()).await.status, 201, "an ended call");
+    let coded = node.post(MAIN, "application/json", "content-encoding: gzip\r\n", "{}").await;
+    assert_eq!(coded.status, 415);
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn what_forbids_an_order_is_said_with_its_status() {
+    use crate::admission::{Because, Denied, Reason};
+    let node = run().await;
+    let denied = |reason| {
+        let denied = Denied { reason, because: Because::Reason, number: None };
+        NotPlaced::Denied { to: E164::parse("919412341234").unwrap(), denied }
+    };
+    let full = NotPlaced::QueueFull { after: std::time::Duration::from_millis(2_300) };
+    for (why, status, retry) in [
+        (denied(Reason::GeoBlocked), 403, false),
+        (denied(Reason::CallingDisabled), 422, false),
+        (denied(Reason::NoPermission), 422, false),
+        (denied(Reason::UserBusy), 409, false),
+        (denied(Reason::NumberFull), 429, true),
+        (full, 429, true),
+        (NotPlaced::Draining, 503, false),
+    ] {
+        let shown = format!("{why:?}");
+        *node.calls.not_placed.lock().unwrap() = Some(why);
+        let answer = node.post(MAIN, "application/json", "", &order().to_string()).await;
+        assert_eq!((answer.status, answer.head.contains("retry-after: ")), (status, retry), "{shown}: {}", answer.head);
+        assert!(answer.json()["error"].is_string(), "{shown}");
+    }
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn a_repeated_order_with_its_key_places_nothing_more() {
+    let node = run().await;
+    let key = "idempotency-key: abc\r\n";
+    let first = node.post(MAIN, "application/json", key, &order().to_string()).await;
+    let again = node.post(MAIN, "application/json", key, &order().to_string()).await;
+    assert_eq!((first.status, again.status), (201, 201));
+    assert_eq!(first.body, again.body, "the same answer, its id included");
+    assert_eq!(node.calls.orders.lock().unwrap().len(), 1);
+    let body = order().to_string();
+    let (one, two) = tokio::join!(
+        node.post(MAIN, "application/json", "idempotency-key: x\r\n", &body),
+        node.post(MAIN, "application/json", "idempotency-key: x\r\n", &body),
+    );
+    assert_eq!(one.body, two.body, "at the same moment");
+    node.post(SUB, "application/json", key, &order().to_string()).await;
+    node.post(MAIN, "application/json", "", &order().to_string()).await;
+    assert_eq!(node.calls.orders.lock().unwrap().len(), 4, "another account's key, and none");
+    let long = format!("idempotency-key: {}\r\n", "k".repeat(65));
+    assert_eq!(node.post(MAIN, "application/json", &long, &order().to_string()).await.status, 400);
+    node.cancel.cancel();
+}
+
 #[tokio::test]
 async fn paths_and_methods_that_are_not_there() {
     let node = run().await;
@@ -489,7 +708,7 @@ async fn paths_and_methods_that_are_not_there() {
     for method in ["PUT", "PATCH", "HEAD", "OPTIONS"] {
         let answer = node.plivo(MAIN, method, "Call/").await;
         assert_eq!(answer.status, 405, "{method}");
-        assert!(answer.head.contains("allow: get, delete"), "{}", answer.head);
+        assert!(answer.head.contains("allow: get, post, delete"), "{}", answer.head);
         assert!(!answer.head.contains("access-control"), "no CORS");
     }
     assert_eq!(node.ask("GET", "/v1/", "", "").await.status, 404);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::services::Services;
 use crate::admission::Directory;
 use crate::answer::next_pause;
-use crate::meta::ActionRequest;
+use crate::meta::{About, ActionRequest};
 use crate::store::{FarewellDue, StoreError};
 
 /// How long the process that ended a call asks Graph itself: longer than a call closes at most.
@@ -54,7 +54,7 @@ async fn tell(services: &Services, directory: &Directory, due: FarewellDue) {
     let request = ActionRequest {
         phone_number_id,
         token,
-        wacid,
+        about: About::Call(wacid),
         action,
         sdp: None,
         opaque: None,

@@ -1,12 +1,15 @@
 //! A call: the pure [`machine`] that decides, and the thin rooms that run it.
 //!
-//! `shell` carries the machine's outputs out and facts in, `step` tells the machine the time, `registry` knows the
-//! live calls, `log` writes the event log down, `trace` the lines in it that tell where the time went, `waterfall` reads
-//! both, `replay` runs one again. `outbox` delivers the callbacks that the store holds, `farewell` tells Graph of the
-//! calls that it may still hold, `orphan` ends those of a process that died, `consent` keeps what users allow in step with
-//! Meta. `walk` runs a machine without a call. Media, Graph, fetching and the store are services below.
+//! `shell` carries the machine's outputs out and facts in, `step` tells the machine the time, `dialer` has the calls that
+//! are to be placed, `registry` knows the live calls and `binding` what Meta calls them, `log` writes the event log down,
+//! `trace` the lines in it that tell where the time went, `waterfall` reads both, `replay` runs one again. `outbox` delivers
+//! the callbacks that the store holds, `farewell` tells Graph of the calls that it may still hold, `orphan` ends those of a
+//! process that died, `consent` keeps what users allow in step with Meta. `walk` runs a machine without a call. Media,
+//! Graph, fetching and the store are services below.
 
+mod binding;
 pub mod consent;
+pub mod dialer;
 pub mod farewell;
 pub mod live;
 pub mod log;
@@ -24,7 +27,9 @@ mod turns;
 pub mod walk;
 pub mod waterfall;
 
+pub use binding::CallEvent;
 pub use consent::PermissionDesk;
+pub use dialer::Dialer;
 pub use outbox::{Outbox, OutboxLimits};
 pub use registry::{LiveCall, Registry};
 pub use services::{CallSettings, Services};

@@ -11,7 +11,7 @@ use super::machine::{CallSetup, CallTime, GraphAction, Summary, abandoned};
 use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
-use crate::model::HangupCause;
+use crate::model::{CallUuid, Direction, HangupCause, PhoneNumberId};
 use crate::observe::names;
 use crate::store::{CallEnd, Conclusion, Farewell, Orphan, StoreError};
 
@@ -23,25 +23,40 @@ const AT_ONCE: usize = 2_000;
 const REMARK: &str = "the node stopped in the middle of this call (killed, crashed or without power); the call ends where \
     the node last showed a sign of life";
 
+/// The calls that an earlier process left open, ended now.
+#[derive(Debug, Default)]
+pub struct Orphans {
+    /// Meta's names of them.
+    pub named: Vec<CallKey>,
+    /// Those that we placed and whose name at Meta had not come yet; with their numbers.
+    pub unnamed: Vec<(CallUuid, PhoneNumberId)>,
+}
+
 /// Ends the calls that an earlier process of this node left open: closes their records, puts their hangup callbacks
 /// into the outbox, and notes that Graph has to be told. All of it is on the disk when this returns; gives the calls.
 ///
 /// # Errors
 /// The store's.
-pub async fn end_all(services: &Services) -> Result<Vec<CallKey>, StoreError> {
+pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
     let orphans = services.store.orphans(&services.node_id).await?;
     if orphans.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Orphans::default());
     }
     let begun = services.clock.now();
-    let mut ended = Vec::with_capacity(orphans.len());
+    let mut ended = Orphans::default();
     for some in orphans.chunks(AT_ONCE) {
         let concluding = some.iter().map(|orphan| services.store.conclude(end(services, orphan)));
         for concluded in join_all(concluding).await {
             concluded?;
         }
-        let key = |orphan: &Orphan| Some((orphan.start.phone_number_id.clone(), orphan.start.wacid.clone()?));
-        ended.extend(some.iter().filter_map(key));
+        for Orphan { start, .. } in some {
+            let number = start.phone_number_id.clone();
+            match start.wacid.clone() {
+                Some(wacid) => ended.named.push((number, wacid)),
+                None if start.direction == Direction::Outbound => ended.unnamed.push((start.call, number)),
+                None => {}
+            }
+        }
     }
     let took = services.clock.now().saturating_duration_since(begun);
     tracing::warn!(

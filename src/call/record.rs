@@ -46,7 +46,7 @@ pub(super) fn outcome(summary: &Summary) -> &'static str {
     }
     match summary.cause {
         C::XmlBusy | C::UserBusy | C::NumberFull | C::CpsExceeded => word::BUSY,
-        C::RingTimeout | C::NoAnswer => word::NO_ANSWER,
+        C::RingTimeout | C::NoAnswer | C::UserUnreachable => word::NO_ANSWER,
         C::XmlRejected | C::Rejected => word::REJECTED,
         C::CallerCancelled | C::CancelledByApi => word::CANCELLED,
         C::GraphTimeout => word::TIMEOUT,
@@ -57,6 +57,7 @@ pub(super) fn outcome(summary: &Summary) -> &'static str {
         | C::ScheduledHangup
         | C::TimeLimit
         | C::NoPermission
+        | C::PermissionRefused
         | C::GeoBlocked
         | C::CallingDisabled
         | C::InvalidDestination

@@ -13,17 +13,19 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
+use super::binding::{Bindings, CallEvent};
 use super::live::LiveLog;
-use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, Termination};
+use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, PhoneStatus, Termination};
 use super::services::Services;
-use super::shell::{self, Begin, Mailbox};
+use super::shell::{self, Begin, Mailbox, Way, What};
 use super::trace::{Journal, Traced};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, NumberEntry, Reason, Starting, Strain};
 use crate::answer::SigningKeys;
+use crate::config::Secret;
 use crate::media::sdp::Offer;
-use crate::meta::ActionRequest;
+use crate::meta::{About, ActionRequest};
 use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
 use crate::observe::names;
 use crate::store::CallStart;
@@ -33,6 +35,19 @@ const LIVE_MAX: usize = 20_000;
 /// Rejects on their way to Graph; past it the webhook is answered 503, and Meta comes again. Not more than wait for
 /// Graph in one number's queue (`meta::GraphConfig`), so that one that was taken on is sent.
 const REJECTS_MAX: usize = 1_000;
+
+/// What a call holds while it is up: its slot, and that its user is on the line.
+pub type LetIn = (Admitted, Engaged);
+
+/// A call that an earlier process placed and whose name at Meta never came.
+struct Lost {
+    since: Instant,
+    number: PhoneNumberId,
+    token: Option<Secret>,
+}
+
+/// How long such a call may turn up (`meta-calling.md` §7.2).
+const LOST_MAX: Duration = Duration::from_secs(60);
 
 /// Meta's name of a call: its id, at one number.
 pub type CallKey = (PhoneNumberId, Wacid);
@@ -54,6 +69,16 @@ pub struct Incoming {
     pub arrived_wall: Timestamp,
 }
 
+/// A business-initiated call with all that it begins with.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// As it is to be from the moment at which the call may start.
+    pub setup: CallSetup,
+    /// When its request came, and when it could start: the zero of the call's time.
+    pub received: Instant,
+    pub placed: Instant,
+}
+
 /// Whether a call could be told something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
@@ -62,6 +87,18 @@ pub enum Told {
     Full,
     /// No such call, or one that is over.
     Unknown,
+}
+
+/// What became of an event of a call that we placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventTold {
+    Yes,
+    /// The call is past that, or over.
+    Late,
+    /// Its call is not known; it may be yet.
+    Parked,
+    /// Its mailbox is full.
+    Full,
 }
 
 /// No room for a further reject just now.
@@ -75,11 +112,16 @@ pub struct LiveCall {
     pub log: Arc<LiveLog>,
     /// When its webhook came in.
     pub(super) arrived: Instant,
-    /// The number's signing keys, as they stood when the call began.
+    /// The number's signing keys and token, as they stood when the call began.
     pub(super) keys: SigningKeys,
+    token: Option<Secret>,
     mailbox: Mailbox,
     state: AtomicU8,
     answered: OnceLock<CallTime>,
+    /// Meta's id.
+    wacid: OnceLock<Wacid>,
+    /// How far its phone was by the last status that moved it: the status' place, from 1.
+    phone: AtomicU8,
 }
 
 impl LiveCall {
@@ -93,6 +135,36 @@ impl LiveCall {
 
     pub(super) fn answered(&self) -> Option<CallTime> {
         self.answered.get().copied()
+    }
+
+    /// Meta's id of the call, once there is one.
+    pub fn wacid(&self) -> Option<&Wacid> {
+        self.wacid.get()
+    }
+
+    /// Tells a call that we placed what Meta says of it.
+    fn event(&self, event: CallEvent) -> EventTold {
+        let what = match event {
+            CallEvent::Answer(_) | CallEvent::Status(_) if self.is_closing() => return EventTold::Late,
+            CallEvent::Answer(Some(answer)) => What::Answer(answer),
+            CallEvent::Answer(None) => What::Fact(Input::SdpAnswer { usable: false }),
+            CallEvent::Status(status) => {
+                let rank = match status {
+                    PhoneStatus::Ringing => 1,
+                    PhoneStatus::Accepted | PhoneStatus::Rejected => 2,
+                };
+                if self.phone.fetch_max(rank, Ordering::AcqRel) >= rank {
+                    return EventTold::Late;
+                }
+                What::Fact(Input::Status { status })
+            }
+            CallEvent::Terminated(termination) => What::Fact(Input::Terminated { termination }),
+        };
+        match self.mailbox.put(what) {
+            true => EventTold::Yes,
+            false if self.mailbox.is_open() => EventTold::Full,
+            false => EventTold::Late,
+        }
     }
 
     /// Whether it was answered and goes on.
@@ -118,12 +190,14 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     services: Arc<Services>,
     live: DashMap<CallUuid, Arc<LiveCall>>,
-    by_key: DashMap<CallKey, CallUuid>,
+    bindings: Bindings,
+    lost: DashMap<CallUuid, Lost>,
     rejects: Arc<Semaphore>,
     turns: Turns,
     /// Woken each time a call is over.
     one_over: Notify,
-    gauge: OnceLock<metrics::Gauge>,
+    /// Of inbound calls, and of outbound ones.
+    gauges: [OnceLock<metrics::Gauge>; 2],
 }
 
 impl Registry {
@@ -132,11 +206,12 @@ impl Registry {
         Self(Arc::new(Inner {
             services,
             live: DashMap::new(),
-            by_key: DashMap::new(),
+            bindings: Bindings::default(),
+            lost: DashMap::new(),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
             turns: Turns::for_this_machine(),
             one_over: Notify::new(),
-            gauge: OnceLock::new(),
+            gauges: Default::default(),
         }))
     }
 
@@ -209,29 +284,36 @@ impl Registry {
             started: incoming.arrived_wall,
             limits: self.0.services.settings.load().limits.clone(),
             headers: Vec::new(),
+            outbound: None,
         })
     }
 
-    fn gauge(&self) -> &metrics::Gauge {
-        self.0.gauge.get_or_init(|| metrics::gauge!(names::CALLS_ACTIVE, "direction" => Direction::Inbound.as_str()))
+    fn gauge(&self, direction: Direction) -> &metrics::Gauge {
+        let [inbound, outbound] = &self.0.gauges;
+        let gauge = match direction {
+            Direction::Inbound => inbound,
+            Direction::Outbound => outbound,
+        };
+        gauge.get_or_init(|| metrics::gauge!(names::CALLS_ACTIVE, "direction" => direction.as_str()))
     }
 }
 
 /// Takes a call out of the tables, whatever way its task ends.
 struct Leaving {
     registry: Registry,
-    call: CallUuid,
-    key: CallKey,
-    /// The user is on the line until then.
-    _engaged: Engaged,
+    view: Arc<LiveCall>,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
         let inner = &self.registry.0;
-        inner.live.remove(&self.call);
-        inner.by_key.remove_if(&self.key, |_, call| *call == self.call);
-        self.registry.gauge().decrement(1);
+        let setup = &self.view.setup;
+        inner.live.remove(&setup.call);
+        match self.view.wacid.get() {
+            Some(wacid) => inner.bindings.forget(&(setup.phone_number_id.clone(), wacid.clone()), setup.call),
+            None => inner.bindings.expect_no_more(),
+        }
+        self.registry.gauge(setup.direction).decrement(1);
         inner.one_over.notify_waiters();
     }
 }
@@ -253,6 +335,37 @@ impl Registry {
             error!(number = %admitted.number().spec.number, "calling is enabled without an answer URL; set one");
             return Err(Box::new(admitted));
         };
+        let Incoming { offer, received, arrived, .. } = incoming;
+        let way = Way::Offered(Box::new(offer));
+        let engaged = self.0.services.permissions.consents().engage(PairKey::new(&setup.phone_number_id, &setup.from));
+        self.begin((admitted, engaged), starting, setup, way, [received, arrived])
+    }
+
+    /// Starts a call that we place; what follows happens behind it.
+    ///
+    /// # Errors
+    /// No room, or a store that takes no more: the admission comes back, to be withdrawn.
+    pub fn place(&self, (admitted, engaged): LetIn, outgoing: Outgoing) -> Result<(), Box<Admitted>> {
+        let starting = match self.room(&outgoing.setup.phone_number_id) {
+            Ok(starting) => starting,
+            Err(strain) => {
+                strain.count();
+                return Err(Box::new(admitted));
+            }
+        };
+        let Outgoing { setup, received, placed } = outgoing;
+        self.begin((admitted, engaged), starting, setup, Way::Placed(self.clone()), [received, placed])
+    }
+
+    /// `times`: when its request came, and the zero of its time.
+    fn begin(
+        &self,
+        (admitted, engaged): LetIn,
+        starting: Starting,
+        setup: CallSetup,
+        way: Way,
+        [received, arrived]: [Instant; 2],
+    ) -> Result<(), Box<Admitted>> {
         let services = self.0.services.clone();
         // Before anybody hears of the call: from here on it has a record, whatever becomes of this process (R3).
         let start = CallStart::of(&setup, &services.node_id);
@@ -261,47 +374,156 @@ impl Registry {
             return Err(Box::new(admitted));
         }
         let call = setup.call;
-        let key = incoming.key.clone();
         let (mailbox, inbox) = shell::mailbox(call, &self.0.services.clock);
         let log = LiveLog::new();
         let view = Arc::new(LiveCall {
             setup: setup.clone(),
             log: log.clone(),
-            arrived: incoming.arrived,
+            arrived,
             keys: self.0.services.keys(admitted.number()),
+            token: admitted.number().spec.access_token.clone(),
             mailbox: mailbox.clone(),
-            state: AtomicU8::new(CallState::Preparing as u8),
+            state: AtomicU8::new(CallState::Dialing as u8),
             answered: OnceLock::new(),
+            wacid: setup.wacid.clone().map(OnceLock::from).unwrap_or_default(),
+            phone: AtomicU8::new(0),
         });
+        match setup.wacid.clone() {
+            Some(wacid) => drop(self.0.bindings.claim((setup.phone_number_id.clone(), wacid), call, arrived)),
+            None => self.0.bindings.expect(),
+        }
         let (number, slot) = admitted.begin();
         self.0.live.insert(call, view.clone());
-        self.0.by_key.insert(key.clone(), call);
-        self.gauge().increment(1);
-        let pair = PairKey::new(&setup.phone_number_id, &setup.from);
-        let _engaged = services.permissions.consents().engage(pair);
-        let leaving = Leaving { registry: self.clone(), call, key, _engaged };
+        self.gauge(setup.direction).increment(1);
+        let leaving = Leaving { registry: self.clone(), view: view.clone() };
         // `trace_id` is what requests to the customer's server carry in `traceparent`.
-        let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), to = %number.spec.number);
-        let Incoming { offer, received, arrived, .. } = incoming;
+        let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), number = %number.spec.number);
         let journal = Journal::new(call, arrived, log, services.store.event_log(), services.traces.clone());
         let admitted = services.clock.now();
         let turns = self.0.turns.clone();
         let task = async move {
             let turn = turns.wait(starting).await;
-            let begin =
-                Begin { setup, offer, number, slot, turn, received, arrived, admitted, mailbox, inbox, journal, view };
+            let begin = Begin {
+                setup,
+                way,
+                number,
+                slot,
+                engaged,
+                turn,
+                received,
+                arrived,
+                admitted,
+                mailbox,
+                inbox,
+                journal,
+                view,
+            };
             // A future has room for all that it is ever given, as long as it lives.
             let begin = Box::new(begin);
             // A fault inside one call ends that call only; the slot went back with the call's future (R3).
             let ran = std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
             if ran.is_err() {
                 error!("a fault of ours ended the call");
-                leaving.registry.mourn(&leaving.call).await;
+                leaving.registry.mourn(&leaving.view).await;
             }
             drop(leaving);
         };
         self.0.services.tasks.spawn(task.instrument(span));
         Ok(())
+    }
+
+    /// Meta's id of a call that we placed is known: from Graph's answer, or from a webhook that names our call.
+    pub(super) fn bind(&self, call: &LiveCall, wacid: Wacid) {
+        let mut first = false;
+        let known = call.wacid.get_or_init(|| {
+            first = true;
+            wacid.clone()
+        });
+        if *known != wacid {
+            self.end_stray(call, wacid);
+        } else if first {
+            // Before anybody finds the call by it.
+            call.mailbox.tell(Input::Bound { wacid: wacid.clone() });
+            let key = (call.setup.phone_number_id.clone(), wacid);
+            let waited = self.0.bindings.claim(key.clone(), call.setup.call, self.0.services.clock.now());
+            self.0.bindings.expect_no_more();
+            for event in waited {
+                call.event(event);
+            }
+            if !call.mailbox.is_open() {
+                self.0.bindings.forget(&key, call.setup.call);
+            }
+        }
+    }
+
+    /// A second call at Meta for one of ours: Graph made one without telling us, and we asked again. It is ended.
+    fn end_stray(&self, call: &LiveCall, wacid: Wacid) {
+        let number = call.setup.phone_number_id.clone();
+        error!(call_uuid = %call.setup.call, "Meta made a second call of this one; it is ended");
+        self.end_unknown(number, call.token.clone(), wacid);
+    }
+
+    fn end_unknown(&self, phone_number_id: PhoneNumberId, token: Option<Secret>, wacid: Wacid) {
+        let request = ActionRequest {
+            phone_number_id,
+            token,
+            about: About::Call(wacid),
+            action: GraphAction::Terminate,
+            sdp: None,
+            opaque: None,
+            deadline: None,
+            overtaken: CancellationToken::new(),
+        };
+        let graph = self.0.services.graph.clone();
+        self.0.services.tasks.spawn(async move {
+            graph.call_action_to_the_end(request).await;
+        });
+    }
+
+    /// Meta says something about a call that we placed. `named`: the call that its opaque data name.
+    pub fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventTold {
+        match self
+            .find(key, named)
+            .or_else(|| self.get(self.0.bindings.park(key, &event, self.0.services.clock.now())?))
+        {
+            Some(call) => call.event(event),
+            None => {
+                if !matches!(event, CallEvent::Terminated(_)) {
+                    self.end_lost(key, named);
+                }
+                EventTold::Parked
+            }
+        }
+    }
+
+    /// An earlier process placed this call and died before it knew Meta's name of it: should a webhook tell it within a
+    /// minute, the call is ended at Meta.
+    pub fn lost(&self, call: CallUuid, number: PhoneNumberId, token: Option<Secret>) {
+        self.0.lost.insert(call, Lost { since: self.0.services.clock.now(), number, token });
+    }
+
+    /// Ends a call at Meta that an earlier process had lost, if it is one.
+    fn end_lost(&self, key: &CallKey, named: Option<CallUuid>) {
+        let now = self.0.services.clock.now();
+        let young = |lost: &Lost| lost.number == key.0 && now.saturating_duration_since(lost.since) < LOST_MAX;
+        let found = named.and_then(|call| self.0.lost.remove_if(&call, |_, lost| young(lost)));
+        if let Some((call, lost)) = found {
+            info!(call_uuid = %call, "a call that was lost with its process turns up at Meta: it is ended");
+            self.end_unknown(lost.number, lost.token, key.1.clone());
+        }
+    }
+
+    /// The call of this key, or the one that is named, whose id this is then.
+    fn find(&self, key: &CallKey, named: Option<CallUuid>) -> Option<Arc<LiveCall>> {
+        if let Some(call) = self.0.bindings.find(key) {
+            return self.get(call);
+        }
+        let call = self.get(named?)?;
+        if call.setup.direction != Direction::Outbound || call.setup.phone_number_id != key.0 {
+            return None;
+        }
+        self.bind(&call, key.1.clone());
+        Some(call)
     }
 
     /// A place for a further call, or what there is too much of.
@@ -320,16 +542,11 @@ impl Registry {
     }
 
     /// Meta says that a call is over.
-    pub fn terminated(&self, key: &CallKey, termination: Termination) -> Told {
-        let Some(call) = self.0.by_key.get(key).map(|c| *c.value()).and_then(|c| self.get(c)) else {
-            return Told::Unknown;
-        };
-        if call.mailbox.tell(Input::Terminated { termination }) {
-            Told::Yes
-        } else if call.mailbox.is_open() {
-            Told::Full
-        } else {
-            Told::Unknown
+    pub fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination) -> Told {
+        match self.event(key, named, CallEvent::Terminated(termination)) {
+            EventTold::Yes => Told::Yes,
+            EventTold::Full => Told::Full,
+            EventTold::Parked | EventTold::Late => Told::Unknown,
         }
     }
 
@@ -350,7 +567,7 @@ impl Registry {
         let request = ActionRequest {
             phone_number_id: number.spec.phone_number_id.clone(),
             token: number.spec.access_token.clone(),
-            wacid,
+            about: About::Call(wacid),
             action: GraphAction::Reject,
             sdp: None,
             opaque: None,
@@ -368,9 +585,8 @@ impl Registry {
 
 impl Registry {
     /// After a panic in a call's task: the user must not be left hanging, and the record must have an end.
-    async fn mourn(&self, call: &CallUuid) {
-        let Some(view) = self.get(*call) else { return };
-        shell::end_after_fault(&self.0.services, &view).await;
+    async fn mourn(&self, view: &LiveCall) {
+        shell::end_after_fault(&self.0.services, view).await;
     }
 }
 

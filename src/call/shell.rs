@@ -13,22 +13,25 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
+use super::consent::refusal_of;
 use super::log;
 use super::machine::{
     CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, InstructionOutcome,
-    MediaOrder, Output, Params, Sound, Summary, abandoned,
+    MediaFact, MediaFault, MediaOrder, Output, Params, Sound, Summary, abandoned,
 };
+use super::registry::Registry;
 use super::services::Services;
 use super::step::{Step, Stepper};
 use super::trace::{Journal, Request, Trace};
 use super::turns::Turn;
 use super::{farewell, record};
-use crate::admission::permission::Event;
+use crate::admission::permission::{Engaged, Event};
 use crate::admission::{NumberEntry, Slot};
 use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
-use crate::media::{LegEvent, LegHandle, PlayItem};
-use crate::meta::ActionRequest;
+use crate::media::sdp::Offer;
+use crate::media::{LegEvent, LegHandle, OfferedLeg, PlayItem};
+use crate::meta::{About, ActionRequest};
 use crate::model::{CallUuid, Direction, HangupCause, Leg, Method, Wacid};
 use crate::observe::names;
 use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback, StoreError};
@@ -59,6 +62,8 @@ pub(super) struct Fact {
 pub(super) enum What {
     /// What its machine decides by.
     Fact(Input),
+    /// Meta's answer to our offer: the machine is told that it is there.
+    Answer(Box<Offer>),
     /// What only its trace is about: the first packet of ours went out.
     FirstSent,
 }
@@ -83,7 +88,7 @@ impl Mailbox {
         self.put(What::Fact(input))
     }
 
-    fn put(&self, what: What) -> bool {
+    pub(super) fn put(&self, what: What) -> bool {
         let fact = Fact { at: self.clock.now(), what };
         match self.facts.try_send(Box::new(fact)) {
             Ok(()) => true,
@@ -106,10 +111,12 @@ pub(super) fn mailbox(call: CallUuid, clock: &crate::clock::Clock) -> (Mailbox, 
 /// What a call is begun with.
 pub(super) struct Begin {
     pub(super) setup: CallSetup,
-    pub(super) offer: crate::media::sdp::Offer,
+    pub(super) way: Way,
     /// The number as it stood when the call began: its token and signing keys stay the call's (S0.25).
     pub(super) number: Arc<NumberEntry>,
     pub(super) slot: Slot,
+    /// That the user is on the line.
+    pub(super) engaged: Engaged,
     /// Held until Graph and the application have been asked.
     pub(super) turn: Turn,
     /// When the webhook's request came, when it had been read, when the call was let in.
@@ -120,6 +127,23 @@ pub(super) struct Begin {
     pub(super) inbox: mpsc::Receiver<Box<Fact>>,
     pub(super) journal: Journal,
     pub(super) view: Arc<super::registry::LiveCall>,
+}
+
+/// How a call begins.
+pub(super) enum Way {
+    /// With the user's offer.
+    Offered(Box<Offer>),
+    /// With an offer of ours: Meta's id of the call is to come.
+    Placed(Registry),
+}
+
+/// The A-leg's media.
+enum Media {
+    /// It could not be had, or is over.
+    None,
+    /// We have offered, and wait for the answer.
+    Offered(Box<OfferedLeg>),
+    Leg(LegHandle),
 }
 
 /// A request to Graph.
@@ -140,7 +164,15 @@ struct Shell {
     mailbox: Mailbox,
     journal: Journal,
     view: Arc<super::registry::LiveCall>,
-    leg: Option<LegHandle>,
+    /// Held until the call is over: its slot, and that its user is on the line.
+    held: Option<(Slot, Engaged)>,
+    /// Where Meta's id of a call that we place is told.
+    registry: Option<Registry>,
+    media: Media,
+    /// The user's phone has rung.
+    rung: bool,
+    /// Meta's answer to our offer, until it is put to use.
+    answer: Option<Box<Offer>>,
     sdp: Arc<str>,
     fetches: BTreeMap<FetchId, AbortHandle>,
     /// The last request to Graph.
@@ -155,18 +187,36 @@ struct Shell {
 
 /// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
 pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
-    let Begin { setup, offer, number, slot, turn, received, arrived, admitted, mailbox, mut inbox, journal, view } =
-        *begin;
+    let Begin {
+        setup,
+        way,
+        number,
+        slot,
+        engaged,
+        turn,
+        received,
+        arrived,
+        admitted,
+        mailbox,
+        mut inbox,
+        journal,
+        view,
+    } = *begin;
     let running = services.clock.now();
-    let media = services.media.answer(&offer, leg_events(&mailbox));
-    drop(offer);
-    let (leg, sdp) = match media {
-        Ok((leg, sdp)) => (Some(leg), Arc::from(sdp)),
-        Err(e) => {
-            warn!(error = %e, "could not set up media");
-            (None, Arc::from(""))
+    let (made, registry) = match way {
+        Way::Offered(offer) => {
+            let answered = services.media.answer(&offer, leg_events(&mailbox));
+            (answered.map(|(leg, sdp)| (Media::Leg(leg), sdp)), None)
+        }
+        Way::Placed(registry) => {
+            let offered = services.media.offer();
+            (offered.map(|(leg, sdp)| (Media::Offered(Box::new(leg)), sdp)), Some(registry))
         }
     };
+    let (media, sdp) = made.unwrap_or_else(|e| {
+        warn!(error = %e, "could not set up media");
+        (Media::None, String::new())
+    });
     let mut shell = Shell {
         call: setup.call,
         wacid: setup.wacid.clone(),
@@ -176,8 +226,12 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         mailbox,
         journal,
         view,
-        leg,
-        sdp,
+        held: Some((slot, engaged)),
+        registry,
+        media,
+        rung: false,
+        answer: None,
+        sdp: Arc::from(sdp),
         fetches: BTreeMap::new(),
         asked: None,
         prepared: HashMap::new(),
@@ -194,8 +248,10 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         running_us: shell.journal.us(running),
         media_us: shell.journal.us(shell.services.clock.now()),
     });
-    let has_media = shell.leg.is_some();
-    shell.step(arrived, Input::Offered { setup: Box::new(setup) });
+    let has_media = !matches!(shell.media, Media::None);
+    let setup = Box::new(setup);
+    let first = if shell.registry.is_some() { Input::Placed { setup } } else { Input::Offered { setup } };
+    shell.step(arrived, first);
     if !has_media {
         shell.step(arrived, Input::Cut { cause: HangupCause::InternalError });
     }
@@ -204,11 +260,14 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         let fact = shell.next_fact(&mut inbox).await;
         match fact.what {
             What::Fact(input) => shell.step(fact.at, input),
+            What::Answer(answer) => {
+                shell.answer = Some(answer);
+                shell.step(fact.at, Input::SdpAnswer { usable: true });
+            }
             What::FirstSent => shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) }),
         }
     }
     shell.journal.close();
-    drop(slot);
 }
 
 /// Where a leg's events go: the call's mailbox, as facts.
@@ -273,6 +332,10 @@ impl Shell {
             Input::Fetched { fetch, .. } => {
                 self.fetches.remove(fetch);
             }
+            Input::Bound { wacid } => {
+                self.wacid = Some(wacid.clone());
+                self.services.store.call_bound(self.call, wacid.clone());
+            }
             // The user has gone: Graph is asked no further time for what was to be done about the call (R6).
             Input::Terminated { .. } => {
                 if let Some(asked) = &self.asked {
@@ -324,19 +387,28 @@ impl Shell {
             }
             Output::Findings { findings } => self.findings.add(findings),
             Output::Concluded { summary } => self.conclude(at, *summary, last),
+            Output::FreeSlot => self.held = None,
             Output::Over => self.end(),
         }
     }
 
     fn ask_graph(&mut self, action: GraphAction) {
-        let Some(wacid) = self.wacid.clone() else { return };
+        let about = match (action, self.wacid.clone()) {
+            (GraphAction::Connect, _) if self.sdp.is_empty() => {
+                self.mailbox.tell(Input::Graph { action, outcome: GraphOutcome::Unreachable });
+                return;
+            }
+            (GraphAction::Connect, _) => About::User(self.view.setup.to.clone()),
+            (_, Some(wacid)) => About::Call(wacid),
+            (_, None) => return,
+        };
         if self.sdp.is_empty() && matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
             return;
         }
         let request = ActionRequest {
             phone_number_id: self.number.spec.phone_number_id.clone(),
             token: self.number.spec.access_token.clone(),
-            wacid,
+            about,
             action,
             sdp: Some(self.sdp.clone()),
             opaque: Some(crate::meta::callback_data(self.call, &self.services.node_id)),
@@ -351,6 +423,9 @@ impl Shell {
         let (store, call) = (self.services.store.clone(), self.call);
         let (graph, mailbox, journal) = (self.services.graph.clone(), self.mailbox.clone(), self.journal.clone());
         let (clock, arrived, before) = (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
+        let (permissions, number) = (self.services.permissions.clone(), self.number.clone());
+        let user = self.view.setup.to.clone();
+        let placed = self.registry.clone().filter(|_| action == GraphAction::Connect).zip(Some(self.view.clone()));
         let from = clock.now();
         let gone = overtaken.clone();
         let ask = async move {
@@ -364,7 +439,8 @@ impl Shell {
                 metrics::histogram!(names::SETUP_SECONDS).record(took.as_secs_f64());
             }
             let mut tries = Vec::new();
-            let outcome = graph.call_action_watched(request, |t| tries.push(journal.graph_try(&t))).await;
+            let answered = graph.call_action_watched(request, |t| tries.push(journal.graph_try(&t))).await;
+            let outcome = answered.outcome;
             let (from_us, to_us) = (journal.us(from), journal.us(clock.now()));
             journal.trace(&Trace::Graph { action, from_us, to_us, tries });
             match &outcome {
@@ -374,6 +450,14 @@ impl Shell {
             // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
             if ends && outcome.is_settled() {
                 store.farewell(call, None);
+            }
+            if let (GraphAction::Connect, GraphOutcome::Refused { code, details, .. }) = (action, &outcome)
+                && let Some(event) = refusal_of(*code, details)
+            {
+                permissions.note(&number, &user, event);
+            }
+            if let (Some((registry, view)), Some(wacid)) = (placed, answered.made) {
+                registry.bind(&view, wacid);
             }
             mailbox.tell(Input::Graph { action, outcome });
         };
@@ -454,7 +538,15 @@ impl Shell {
             }
             _ => Vec::new(),
         };
-        let Some(leg) = &self.leg else { return };
+        if order == MediaOrder::Begin {
+            self.take_answer();
+        }
+        let Media::Leg(leg) = &self.media else {
+            if order == MediaOrder::Close {
+                self.media = Media::None;
+            }
+            return;
+        };
         match order {
             MediaOrder::Begin => leg.begin(),
             MediaOrder::Open => leg.open(),
@@ -464,7 +556,21 @@ impl Shell {
             MediaOrder::Listen { on } => leg.listen(on),
             MediaOrder::Close => {
                 leg.close();
-                self.leg = None;
+                self.media = Media::None;
+            }
+        }
+    }
+
+    /// Puts Meta's answer to our offer to use.
+    fn take_answer(&mut self) {
+        let Some(answer) = self.answer.take() else { return };
+        let Media::Offered(leg) = std::mem::replace(&mut self.media, Media::None) else { return };
+        match self.services.media.answered(*leg, &answer, leg_events(&self.mailbox)) {
+            Ok(leg) => self.media = Media::Leg(leg),
+            Err(error) => {
+                warn!(%error, "could not set up media");
+                self.mailbox
+                    .tell(Input::Media { leg: Leg::A, what: MediaFact::Lost { fault: MediaFault::DtlsFailed } });
             }
         }
     }
@@ -502,9 +608,10 @@ impl Shell {
         metrics::counter!(names::INSTRUCTIONS_TOTAL, "element" => element.to_owned(), "outcome" => word).increment(1);
     }
 
-    fn state(&self, at: CallTime, state: CallState) {
+    fn state(&mut self, at: CallTime, state: CallState) {
         info!(?state, "call");
         self.view.set_state(state);
+        self.rung |= state == CallState::Ringing;
         if state == CallState::Live {
             self.view.set_answered(at);
             self.services.store.call_answered(self.call, self.view.setup.started.plus(Duration::from_millis(at.0)));
@@ -520,6 +627,10 @@ impl Shell {
     fn conclude(&mut self, at: CallTime, summary: Summary, last: bool) {
         let cause = summary.cause;
         info!(cause = cause.as_str(), duration_s = summary.duration_secs, at_ms = at.0, "call ended");
+        let missed = summary.answered.is_none() && (self.rung || cause == HangupCause::Rejected);
+        if missed && self.view.setup.direction == Direction::Outbound {
+            self.services.permissions.note(&self.number, &self.view.setup.to, Event::Unanswered);
+        }
         let direction = self.view.setup.direction.as_str();
         metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
             .increment(1);
@@ -548,7 +659,7 @@ impl Shell {
         for task in self.fetches.values() {
             task.abort();
         }
-        self.leg = None;
+        self.media = Media::None;
     }
 }
 
@@ -594,7 +705,7 @@ pub(super) async fn end_after_fault(services: &Services, view: &super::registry:
         end: CallEnd::of(&summary, view.setup.started, vec![remark], Vec::new()),
         callbacks: vec![services.callback(&view.setup, summary.hangup)],
         // `call::farewell` sees to it, and keeps at it where Graph does not hear.
-        farewell: view.setup.wacid.is_some().then_some(farewell),
+        farewell: view.wacid().is_some().then_some(farewell),
     };
     match services.store.conclude(conclusion).await {
         Ok(concluded) => {

@@ -276,7 +276,7 @@ impl Drawing {
 
     fn fact(&mut self, at: i64, input: &Input) {
         match input {
-            Input::Offered { setup } => {
+            Input::Offered { setup } | Input::Placed { setup } => {
                 self.fall.from = format!("…{}", last_four(&setup.from));
                 self.fall.to.clone_from(&setup.to);
                 self.fall.direction = Some(setup.direction);
@@ -332,7 +332,19 @@ impl Drawing {
             Input::Cut { cause } => {
                 self.add(Bar::moment(What::Node, "cut", at).noted(cause.as_str(), true));
             }
-            Input::Played { .. } | Input::DigitsSent { .. } | Input::Timer => {}
+            Input::SdpAnswer { usable } => {
+                self.add(
+                    Bar::moment(What::Node, "SDP answer", at).noted(if *usable { "" } else { "unusable" }, !usable),
+                );
+            }
+            Input::Status { status } => {
+                self.add(Bar::moment(What::Person, status.as_str(), at));
+            }
+            Input::Media { what: MediaFact::Flowing, .. }
+            | Input::Bound { .. }
+            | Input::Played { .. }
+            | Input::DigitsSent { .. }
+            | Input::Timer => {}
         }
     }
 
@@ -415,6 +427,7 @@ impl Drawing {
             | Output::Prepare { .. }
             | Output::Media { .. }
             | Output::Notify { .. }
+            | Output::FreeSlot
             | Output::Over => {}
         }
     }

@@ -261,6 +261,7 @@ fn words(what: &Happened) -> Option<(&'static str, String)> {
                 HungUpBy::Caller => "the caller hung up",
                 HungUpBy::Business => "the business hung up",
                 HungUpBy::Rejected => "the business rejected the call",
+                HungUpBy::Declined => "the user declined",
                 HungUpBy::Meta => "nobody accepted in time",
             };
             ("hangup", who.into())

@@ -69,8 +69,10 @@ fn tell(dev: &Dev) {
          \x20 metrics         {admin}/metrics\n\n\
          From another terminal:\n\n\
          \x20 offhook call --node {node} --dtmf 1\n\
-         \x20 {curl}\n\n\
-         Ctrl-C ends it.",
+         \x20 {curl}\n\
+         \x20 {curl} -d from={number} -d to={user} -d answer_url={answer}\n\n\
+         The last one calls a simulated user, who picks up. Ctrl-C ends it.",
+        user = world::USER,
         number = dev.number,
         phone = dev.sim.phone_url(),
         answer = dev.answer_url,

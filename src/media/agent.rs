@@ -76,20 +76,23 @@ pub(super) struct Credentials {
     pub(super) ssrc: u32,
 }
 
-/// Makes the agent that answers `offer`. About a millisecond of CPU.
-pub(super) fn answering(
+/// Makes the agent that talks to the peer of this offer, or of this answer to our own. About a millisecond of CPU.
+///
+/// `controlling`: we send the checks and nominate, which a lite peer never does (A2).
+pub(super) fn towards(
     identity: &Identity,
     offer: &Offer,
     homes: Homes,
     ours: &Credentials,
+    controlling: bool,
     now: Instant,
 ) -> Result<Agent, MediaError> {
     let mut config = RtcConfig::new()
         .set_crypto_provider(identity.crypto.clone())
         .set_dtls_cert(identity.cert.clone())
         .set_local_ice_credentials(IceCreds { ufrag: ours.ufrag.clone(), pass: ours.pwd.clone() })
-        // The role follows the offer (A2): a lite side is checked by us; a full one checks us, which saves packets.
-        .set_ice_lite(!offer.ice_lite)
+        // Where we do not check, we may be lite ourselves, which saves packets.
+        .set_ice_lite(!controlling)
         .set_rtp_mode(true)
         .clear_codecs()
         // None: with transport-cc str0m would send 17 feedback packets a second.
@@ -113,7 +116,7 @@ pub(super) fn answering(
     // Before the remote candidates: pair priorities depend on the role.
     let mid = Mid::from("0");
     let mut api = rtc.direct_api();
-    api.set_ice_controlling(offer.ice_lite);
+    api.set_ice_controlling(controlling);
     api.set_remote_ice_credentials(IceCreds { ufrag: offer.ufrag.clone(), pass: offer.pwd.clone() });
     api.set_remote_fingerprint(Fingerprint { hash_func: "sha-256".to_owned(), bytes: offer.fingerprint.to_vec() });
     let cname = api.declare_media(mid, MediaKind::Audio).cname().to_owned();

@@ -27,6 +27,8 @@ use crate::model::Digit;
 
 /// RTP ticks of one 20 ms packet (48 kHz clock, RFC 7587).
 const PACKET_TICKS: u32 = 960;
+/// So much of the peer's sound says that somebody has picked up (`meta-calling.md` §7.2).
+const FLOWING_MS: u32 = 500;
 /// SSRCs of the peer that are known at a time; more than one comes of a change on its side.
 const SSRCS_MAX: usize = 4;
 
@@ -64,12 +66,16 @@ pub(super) struct Making {
     pub(super) remote_pwd: String,
     /// We send the checks: the offer was ICE-lite.
     pub(super) controlling: bool,
+    /// We made the offer: whether the peer is heard is told.
+    pub(super) offered: bool,
     /// We open DTLS.
     pub(super) dtls_client: bool,
     pub(super) opus_pt: u8,
     pub(super) telephone_events: Vec<TelephoneEvent>,
     pub(super) digits_out: Option<TelephoneEvent>,
     pub(super) remote_ssrc: Option<u32>,
+    /// Milliseconds that a packet of the peer's holds.
+    pub(super) packet_ms: u32,
     /// Where our sequence numbers (below 2^16: no rollover yet) and timestamps begin.
     pub(super) sequence: u16,
     pub(super) timestamp: u32,
@@ -100,6 +106,8 @@ pub(super) struct Leg {
     ice_up: bool,
     connected: bool,
     heard: bool,
+    /// Packets of the peer's still to come until it counts as heard for half a second; none: nobody asks.
+    flowing_in: Option<u32>,
     /// A fault has been told; nothing more will be.
     lost: bool,
     /// When the agent wants to be driven next.
@@ -149,6 +157,7 @@ impl Leg {
             ice_up: false,
             connected: false,
             heard: false,
+            flowing_in: m.offered.then(|| FLOWING_MS.div_ceil(m.packet_ms.max(1))),
             lost: false,
             wake: m.now,
             last_valid: m.now,
@@ -428,6 +437,10 @@ impl Leg {
         }
         if !std::mem::replace(&mut self.heard, true) {
             self.tell(LegEvent::Fact(MediaFact::FirstPacket));
+        }
+        self.flowing_in = self.flowing_in.map(|left| left.saturating_sub(1));
+        if self.flowing_in.take_if(|left| *left == 0).is_some() {
+            self.tell(LegEvent::Fact(MediaFact::Flowing));
         }
         if self.telephone_events.contains(&packet.header.payload_type) {
             let mut digits = std::mem::take(&mut self.digits);

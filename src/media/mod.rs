@@ -11,6 +11,7 @@ mod dtls;
 pub mod dtmf;
 mod ear;
 mod leg;
+mod offering;
 mod pace;
 mod player;
 mod ports;
@@ -22,6 +23,7 @@ mod shard;
 #[doc(hidden)]
 pub mod stun;
 
+pub use offering::OfferedLeg;
 pub use player::PlayItem;
 
 use std::fmt;
@@ -31,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
@@ -40,7 +42,7 @@ use crate::clock::Clock;
 use crate::ffi::opus;
 use crate::ffi::sockets::interface_addresses;
 use crate::model::Digit;
-use agent::{Credentials, Homes, Identity};
+use agent::{Agent, Credentials, Homes, Identity};
 use leg::{Counters, Leg, LegOrder, Making};
 use ports::Ports;
 use prompt::Frame;
@@ -136,6 +138,15 @@ struct Made {
     answer: String,
 }
 
+/// Our side of a leg.
+struct Side {
+    homes: Homes,
+    pwd: String,
+    controlling: bool,
+    /// We made the offer.
+    offered: bool,
+}
+
 struct ShardHandle {
     orders: Orders,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -215,13 +226,7 @@ impl Media {
         let counters = Arc::new(Counters::default());
         let mut handle = LegHandle { id, orders, counters: counters.clone(), unborn: Some(self.ports.clone()) };
 
-        let reachable: Vec<SocketAddr> = self
-            .public_ips
-            .iter()
-            .filter(|ip| serves(port.bound, **ip))
-            .map(|ip| SocketAddr::new(*ip, port.bound.port()))
-            .take(PUBLIC_MAX)
-            .collect();
+        let reachable = self.reachable(port.bound);
         let Made { leg, ufrag, answer } = self.make(offer, &reachable, sink.clone(), counters)?;
         let new = NewLeg { id, port, rivals, ufrag, leg, sink };
         if !handle.orders.send(Order::Add(Box::new(new))) {
@@ -245,15 +250,11 @@ impl Media {
         if !offer.candidates.is_empty() && offer.candidates.iter().all(|c| homes.towards(c.addr.ip()).is_none()) {
             return Err(MediaError::NoFamily);
         }
-        let ours = Credentials {
-            ufrag: self.ice_text::<UFRAG_CHARS>()?,
-            pwd: self.ice_text::<PWD_CHARS>()?,
-            // 0 means no SSRC to some.
-            ssrc: u32::from_be_bytes(self.bytes()?).max(1),
-        };
-        let agent = agent::answering(&self.identity, offer, homes, &ours, now)?;
-        let stream = uuid::Builder::from_random_bytes(self.bytes()?).into_uuid().to_string();
-        let track = uuid::Builder::from_random_bytes(self.bytes()?).into_uuid().to_string();
+        let ours = self.credentials()?;
+        // The role follows the offer: a lite side is checked by us; a full one checks us.
+        let controlling = offer.ice_lite;
+        let agent = agent::towards(&self.identity, offer, homes, &ours, controlling, now)?;
+        let (stream, track) = (self.uuid()?, self.uuid()?);
         let answer = offer.answer(&Ours {
             candidates: reachable,
             ufrag: &ours.ufrag,
@@ -264,30 +265,67 @@ impl Media {
             stream: &stream,
             track: &track,
             session: u64::from_be_bytes(self.bytes()?) >> 2,
-            ice_lite: !offer.ice_lite,
+            ice_lite: !controlling,
         });
-        let leg = Leg::new(Making {
+        let ufrag = ours.ufrag.clone();
+        let side = Side { homes, pwd: ours.pwd, controlling, offered: false };
+        let leg = self.leg(offer, agent, side, sink, counters, now)?;
+        Ok(Made { leg, ufrag, answer })
+    }
+
+    /// A leg towards the peer of `offer`, which may be an answer to ours.
+    fn leg(
+        &self,
+        offer: &Offer,
+        agent: Agent,
+        side: Side,
+        sink: EventSink,
+        counters: Arc<Counters>,
+        now: Instant,
+    ) -> Result<Leg, MediaError> {
+        Ok(Leg::new(Making {
             rtc: agent.rtc,
             mid: agent.mid,
             sink,
             counters,
-            homes,
-            pwd: ours.pwd,
+            homes: side.homes,
+            pwd: side.pwd,
             remote_pwd: offer.pwd.clone(),
-            controlling: offer.ice_lite,
+            controlling: side.controlling,
+            offered: side.offered,
             dtls_client: offer.setup.answered() == sdp::Setup::Active,
             opus_pt: offer.opus_pt,
             telephone_events: offer.telephone_events.clone(),
             digits_out: offer.digits_out(),
             remote_ssrc: offer.ssrc,
+            packet_ms: offer.ptime,
             // Half the range: no rollover within the first minutes (RFC 3711 §3.3.1).
             sequence: u16::from_be_bytes(self.bytes()?) >> 1,
             timestamp: u32::from_be_bytes(self.bytes()?),
             silence: self.silence.clone(),
             media_dead: self.media_dead,
             now,
-        });
-        Ok(Made { leg, ufrag: ours.ufrag, answer })
+        }))
+    }
+
+    /// The addresses under which a port is reached.
+    fn reachable(&self, bound: SocketAddr) -> Vec<SocketAddr> {
+        let serving = self.public_ips.iter().filter(|ip| serves(bound, **ip));
+        serving.map(|ip| SocketAddr::new(*ip, bound.port())).take(PUBLIC_MAX).collect()
+    }
+
+    /// Fresh ones, from the system's generator (A4, R19).
+    fn credentials(&self) -> Result<Credentials, MediaError> {
+        Ok(Credentials {
+            ufrag: self.ice_text::<UFRAG_CHARS>()?,
+            pwd: self.ice_text::<PWD_CHARS>()?,
+            // 0 means no SSRC to some.
+            ssrc: u32::from_be_bytes(self.bytes()?).max(1),
+        })
+    }
+
+    fn uuid(&self) -> Result<String, MediaError> {
+        Ok(uuid::Builder::from_random_bytes(self.bytes()?).into_uuid().to_string())
     }
 
     /// Says goodbye on all legs and ends the threads. Later answers are refused.

@@ -37,10 +37,14 @@ pub(super) struct PortId(pub(super) u16);
 struct Place {
     port: Port,
     legs: usize,
+    /// Those of them whose peers are not known yet: any could be theirs.
+    open_legs: usize,
 }
 
 struct LegPlace {
     port: PortId,
+    /// Its peers are not known yet.
+    open: bool,
     /// Where its packets come from: the offer's candidates, then the one that became the path.
     peers: Vec<SocketAddr>,
 }
@@ -77,7 +81,7 @@ impl Ports {
         for shard in 0..shards {
             let id = PortId(u16::try_from(shard).unwrap_or(u16::MAX));
             let port = ports.bind(id, shard)?;
-            ports.places.push(Some(Place { port, legs: 0 }));
+            ports.places.push(Some(Place { port, legs: 0, open_legs: 0 }));
         }
         Ok(ports)
     }
@@ -94,25 +98,50 @@ impl Ports {
 
     /// A port for a leg whose peer offered these addresses: of the least loaded shard that has one on which none of
     /// them is in use, else a new one, else the first all the same.
-    #[allow(clippy::expect_used, reason = "an id is of an open port; when a call begins, never for a packet")]
     pub(super) fn take(&mut self, leg: LegId, peers: Vec<SocketAddr>) -> Port {
-        let collides = |id: PortId| peers.iter().any(|p| self.taken.get(p).is_some_and(|ids| ids.contains(&id)));
-        let free = self
-            .places
-            .iter()
-            .flatten()
-            .filter(|p| !collides(p.port.id))
-            .min_by_key(|p| (self.shard_legs.get(p.port.shard), p.port.id))
-            .map(|p| p.port.id);
+        let taken = |id: PortId| peers.iter().any(|p| self.taken.get(p).is_some_and(|ids| ids.contains(&id)));
+        let collides = |p: &&Place| (p.open_legs > 0 && !peers.is_empty()) || taken(p.port.id);
+        let free = self.best(|p| !collides(p));
+        self.seat(leg, free, peers, false)
+    }
+
+    /// A port for a leg whose peer is not known yet, since the offer is ours: one that serves nobody, and nobody else
+    /// until [`Ports::learn`], for its peer may be anybody's; else a new one, else the first all the same.
+    pub(super) fn take_unknown(&mut self, leg: LegId) -> Port {
+        let free = self.best(|p| p.legs == 0);
+        self.seat(leg, free, Vec::new(), true)
+    }
+
+    /// The peer's addresses of a leg that had a port before they were known.
+    pub(super) fn learn(&mut self, leg: LegId, peers: Vec<SocketAddr>) {
+        let Some(seat) = self.legs.get_mut(&leg).filter(|seat| seat.open) else { return };
+        seat.open = false;
+        seat.peers.clone_from(&peers);
+        let port = seat.port;
+        if let Some(place) = self.places.get_mut(usize::from(port.0)).and_then(Option::as_mut) {
+            place.open_legs = place.open_legs.saturating_sub(1);
+        }
+        self.occupy(port, &peers);
+    }
+
+    /// Of the ports that will do, one of the least loaded shard.
+    fn best(&self, will_do: impl Fn(&&Place) -> bool) -> Option<PortId> {
+        let places = self.places.iter().flatten().filter(will_do);
+        places.min_by_key(|p| (self.shard_legs.get(p.port.shard), p.port.id)).map(|p| p.port.id)
+    }
+
+    #[allow(clippy::expect_used, reason = "an id is of an open port; when a call begins, never for a packet")]
+    fn seat(&mut self, leg: LegId, free: Option<PortId>, peers: Vec<SocketAddr>, open: bool) -> Port {
         let id = free.or_else(|| self.open_another()).unwrap_or_else(|| self.least_loaded_first());
         let place = self.places.get_mut(usize::from(id.0)).and_then(Option::as_mut).expect("the id is of an open port");
         place.legs += 1;
+        place.open_legs += usize::from(open);
         let port = place.port.clone();
         if let Some(load) = self.shard_legs.get_mut(port.shard) {
             *load += 1;
         }
         self.occupy(id, &peers);
-        self.legs.insert(leg, LegPlace { port: id, peers });
+        self.legs.insert(leg, LegPlace { port: id, open, peers });
         port
     }
 
@@ -146,6 +175,7 @@ impl Ports {
         self.vacate(place.port, &place.peers);
         if let Some(Some(p)) = self.places.get_mut(usize::from(place.port.0)) {
             p.legs = p.legs.saturating_sub(1);
+            p.open_legs = p.open_legs.saturating_sub(usize::from(place.open));
             if let Some(load) = self.shard_legs.get_mut(p.port.shard) {
                 *load = load.saturating_sub(1);
             }
@@ -178,7 +208,7 @@ impl Ports {
                 self.places.resize_with(place + 1, || None);
             }
             if let Some(free) = self.places.get_mut(place) {
-                *free = Some(Place { port, legs: 0 });
+                *free = Some(Place { port, legs: 0, open_legs: 0 });
             }
             return Some(PortId(n));
         }

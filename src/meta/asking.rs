@@ -96,7 +96,7 @@ impl Asking {
     ) -> Next {
         self.tries += 1;
         let fault = match came {
-            Ok(Verdict::Done) => return Next::Done(GraphOutcome::Done),
+            Ok(Verdict::Done | Verdict::Connected { .. }) => return Next::Done(GraphOutcome::Done),
             Ok(Verdict::Gone) => return Next::Done(GraphOutcome::Gone),
             // Ours, in all likelihood.
             Ok(Verdict::AlreadyAccepted { .. }) if self.unsure => return Next::Done(GraphOutcome::Done),

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::types::{Action, CallAnswer, ErrorBody, ErrorDetail};
+use crate::model::Wacid;
 
 /// Codes of errors that somebody does more about than to give up (§4.6).
 pub mod code {
@@ -24,6 +25,8 @@ pub mod code {
 pub enum Verdict {
     /// Success as §4.1.6 has it.
     Done,
+    /// The same of `connect`: the call that Meta has made.
+    Connected { wacid: Wacid },
     /// Code 100: the call is unknown or over. To a terminate or reject as good as done.
     Gone,
     /// Code 100: it was accepted before. Success where an earlier try's outcome is not known.
@@ -107,13 +110,18 @@ pub fn is_alarm(status: u16, code: i64) -> bool {
 /// Longest text of Graph's that is kept, in characters.
 const DETAILS_MAX: usize = 500;
 
+/// Longest call id (§1.3).
+const ID_BYTES_MAX: usize = 512;
+
 /// Reads the answer to a request about a call. `after` is its `Retry-After`.
 pub fn classify(action: Action, status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
     let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
     let class = match &error {
         Some(error) => by_code(error, status),
-        None if succeeded(action, status, body) => return Verdict::Done,
-        None => by_status(status),
+        None => match succeeded(action, status, body) {
+            Some(done) => return done,
+            None => by_status(status),
+        },
     };
     let code = error.as_ref().map_or(0, |error| error.code);
     if let Some(special) = error.as_ref().and_then(special) {
@@ -160,14 +168,16 @@ pub(super) fn classify_question(status: u16, after: Option<Duration>, body: &[u8
 }
 
 /// Status 200 and a JSON object with no `error`; to `connect` one with a call id.
-fn succeeded(action: Action, status: u16, body: &[u8]) -> bool {
+fn succeeded(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
     let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
     let clean = status == 200 && object.is_ok_and(|object| !object.contains_key("error"));
-    let named = || {
-        let answer = serde_json::from_slice::<CallAnswer>(body).unwrap_or_default();
-        answer.calls.first().is_some_and(|call| !call.id.as_str().is_empty())
-    };
-    clean && (action != Action::Connect || named())
+    if !clean || action != Action::Connect {
+        return clean.then_some(Verdict::Done);
+    }
+    let answer = serde_json::from_slice::<CallAnswer>(body).unwrap_or_default();
+    let wacid = answer.calls.into_iter().next().map(|call| call.id);
+    let usable = |id: &Wacid| (1..=ID_BYTES_MAX).contains(&id.as_str().len()) && id.as_str().is_ascii();
+    wacid.filter(usable).map(|wacid| Verdict::Connected { wacid })
 }
 
 fn by_code(error: &ErrorDetail, status: u16) -> Class {
@@ -220,7 +230,7 @@ mod tests {
 
     fn kind_of(verdict: &Verdict) -> Want {
         match verdict {
-            Verdict::Done => Want::Done,
+            Verdict::Done | Verdict::Connected { .. } => Want::Done,
             Verdict::Gone => Want::Gone,
             Verdict::AlreadyAccepted { .. } => panic!("no fixture says so"),
             Verdict::Refused { code, .. } => Want::No(*code),
@@ -279,7 +289,11 @@ mod tests {
         let none = br#"{"messaging_product":"whatsapp","calls":[]}"#;
         let one = br#"{"messaging_product":"whatsapp","calls":[{"id":"wacid.A"}]}"#;
         assert_eq!(kind_of(&classify(Action::Connect, 200, None, none)), Want::Server { once: false });
-        assert_eq!(classify(Action::Connect, 200, None, one), Verdict::Done);
+        assert_eq!(classify(Action::Connect, 200, None, one), Verdict::Connected { wacid: "wacid.A".into() });
+        for bad in ["", "wacid.\u{e9}", &"w".repeat(513)] {
+            let body = serde_json::json!({"calls": [{"id": bad}]}).to_string();
+            assert_eq!(kind_of(&classify(Action::Connect, 200, None, body.as_bytes())), Want::Server { once: false });
+        }
         assert_eq!(classify(Action::Accept, 200, None, none), Verdict::Done);
     }
 

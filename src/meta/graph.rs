@@ -89,11 +89,11 @@ pub struct ActionRequest {
     pub phone_number_id: PhoneNumberId,
     /// None: the node's default.
     pub token: Option<Secret>,
-    pub wacid: Wacid,
+    pub about: About,
     pub action: GraphAction,
-    /// Our answer, of `pre_accept` and `accept`: byte for byte the same in both.
+    /// Our offer, of `connect`; our answer, of `pre_accept` and `accept`: byte for byte the same in both.
     pub sdp: Option<Arc<str>>,
-    /// `biz_opaque_callback_data`, of `accept`.
+    /// `biz_opaque_callback_data`, of `connect` and `accept`.
     pub opaque: Option<String>,
     /// No try begins or lasts past this instant: the end of the answer window (`meta-calling.md` §7).
     pub deadline: Option<Instant>,
@@ -102,16 +102,28 @@ pub struct ActionRequest {
     pub overtaken: CancellationToken,
 }
 
+/// Which call a request is about.
+#[derive(Clone)]
+pub enum About {
+    /// Meta's id of it.
+    Call(Wacid),
+    /// One to be made, to the user with these digits (`connect`).
+    User(String),
+}
+
 impl ActionRequest {
     fn body(&self) -> Bytes {
-        let mut body = CallRequest::about(self.wacid.clone(), self.action.into());
-        let answers = matches!(self.action, GraphAction::PreAccept | GraphAction::Accept);
-        body.session = self
-            .sdp
-            .as_ref()
-            .filter(|_| answers)
-            .map(|sdp| Session { sdp_type: SdpType::Answer, sdp: sdp.as_ref().to_owned() });
-        if self.action == GraphAction::Accept {
+        let sdp = || self.sdp.as_ref().map(|sdp| sdp.as_ref().to_owned());
+        let mut body = match &self.about {
+            About::User(user) => CallRequest::connect(user, sdp().unwrap_or_default()),
+            About::Call(wacid) => {
+                let mut body = CallRequest::about(wacid.clone(), self.action.into());
+                let answers = matches!(self.action, GraphAction::PreAccept | GraphAction::Accept);
+                body.session = sdp().filter(|_| answers).map(|sdp| Session { sdp_type: SdpType::Answer, sdp });
+                body
+            }
+        };
+        if matches!(self.action, GraphAction::Connect | GraphAction::Accept) {
             body.biz_opaque_callback_data.clone_from(&self.opaque);
         }
         // Strings and words only: there is nothing in it that JSON could not say.
@@ -128,6 +140,14 @@ pub struct Try {
     pub ended: Instant,
     /// Status, or a word of `observe::names::graph`.
     pub how: Result<u16, &'static str>,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    pub outcome: GraphOutcome,
+    /// The call that a `connect` made.
+    pub made: Option<Wacid>,
 }
 
 type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -205,11 +225,22 @@ impl Graph {
 
     /// Carries out an action on a call, further tries included. Dropping the future gives it up.
     pub async fn call_action(&self, request: ActionRequest) -> GraphOutcome {
-        self.call_action_watched(request, |_| {}).await
+        self.call_action_watched(request, |_| {}).await.outcome
     }
 
     /// [`Graph::call_action`], and `on_try` is told of each try at its end.
-    pub async fn call_action_watched(&self, request: ActionRequest, mut on_try: impl FnMut(Try)) -> GraphOutcome {
+    pub async fn call_action_watched(&self, request: ActionRequest, on_try: impl FnMut(Try)) -> Answered {
+        let mut made = None;
+        let outcome = self.carry_out(request, on_try, &mut made).await;
+        Answered { outcome, made }
+    }
+
+    async fn carry_out(
+        &self,
+        request: ActionRequest,
+        mut on_try: impl FnMut(Try),
+        made: &mut Option<Wacid>,
+    ) -> GraphOutcome {
         let Some(sending) = self.sending(&request) else {
             return GraphOutcome::Unreachable;
         };
@@ -222,6 +253,9 @@ impl Graph {
         };
         loop {
             let came = self.attempt(&sending, &mut asking, overtaken, &mut on_try).await;
+            if let Ok(Ok(Verdict::Connected { wacid })) = &came {
+                *made = Some(wacid.clone());
+            }
             let (policy, roll) = (&self.config.policy, (self.config.roll)());
             let action = action.as_str();
             let next = match came {

@@ -136,7 +136,7 @@ fn request(action: GraphAction) -> ActionRequest {
     ActionRequest {
         phone_number_id: "106540352242922".into(),
         token: None,
-        wacid: "wacid.A".into(),
+        about: About::Call("wacid.A".into()),
         action,
         sdp: Some(Arc::from("v=0\r\n")),
         opaque: Some(crate::meta::callback_data(CallUuid(uuid::Uuid::nil()), "node-a")),

@@ -13,8 +13,9 @@ mod types;
 
 pub use asking::{Asking, Next};
 pub use error::{Again, Trouble, Verdict, classify, code, is_alarm};
-pub use graph::{ActionRequest, Graph, GraphConfig, SetupError, Try};
+pub use graph::{About, ActionRequest, Answered, Graph, GraphConfig, SetupError, Try};
 pub use retry::{Budget, Fault, Policy};
 pub use types::{
-    Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session, callback_data,
+    Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session, call_named,
+    callback_data,
 };

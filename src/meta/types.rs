@@ -33,6 +33,7 @@ impl Action {
 impl From<GraphAction> for Action {
     fn from(action: GraphAction) -> Self {
         match action {
+            GraphAction::Connect => Self::Connect,
             GraphAction::PreAccept => Self::PreAccept,
             GraphAction::Accept => Self::Accept,
             GraphAction::Reject => Self::Reject,
@@ -72,6 +73,21 @@ impl CallRequest {
             call_id: Some(call_id),
             action,
             session: None,
+            biz_opaque_callback_data: None,
+        }
+    }
+}
+
+impl CallRequest {
+    /// A call of ours to the user with these digits.
+    pub fn connect(user: &str, sdp_offer: String) -> Self {
+        Self {
+            messaging_product: "whatsapp".to_owned(),
+            to: Some(user.to_owned()),
+            recipient: None,
+            call_id: None,
+            action: Action::Connect,
+            session: Some(Session { sdp_type: SdpType::Offer, sdp: sdp_offer }),
             biz_opaque_callback_data: None,
         }
     }
@@ -171,4 +187,9 @@ impl ErrorDetail {
 /// `biz_opaque_callback_data` of a call's connect or accept: ties an event to its call and node (§4.1.5).
 pub fn callback_data(call: CallUuid, node_id: &str) -> String {
     format!("oh1.{call}.{node_id}")
+}
+
+/// The call that [`callback_data`] names; none where it is not ours.
+pub fn call_named(opaque: &str) -> Option<CallUuid> {
+    opaque.strip_prefix("oh1.")?.split('.').next()?.parse().ok()
 }

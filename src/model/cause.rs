@@ -77,9 +77,13 @@ pub enum HangupCause {
     NumberFull,
     CpsExceeded,
     NoPermission,
+    /// The same, by Graph's word.
+    PermissionRefused,
     GeoBlocked,
     CallingDisabled,
     InvalidDestination,
+    /// By Graph's word: not on WhatsApp, terms not taken, client too old.
+    UserUnreachable,
     /// Graph answered 5xx, or refused for good.
     GraphError,
     /// Graph answered 429 to the end.
@@ -117,6 +121,19 @@ pub struct WireCause {
     pub word: &'static str,
 }
 
+impl WireCause {
+    /// `CallStatus` of an outbound call that was never answered (`plivo-callbacks.md` §1.3).
+    pub fn unanswered_status(&self) -> &'static str {
+        match self.code {
+            1000..=1999 => "cancel",
+            3010 | 3020 => "busy",
+            3000 | 6010 => "no-answer",
+            3070 => "timeout",
+            _ => "failed",
+        }
+    }
+}
+
 impl HangupCause {
     /// The row of `plivo-callbacks.md` §6.2 for this cause on a leg of that direction.
     pub fn wire(self, direction: Direction) -> WireCause {
@@ -136,7 +153,7 @@ impl HangupCause {
             Self::ScheduledHangup => (6000, "Scheduled Hangup", S::AnswerXml, "ALLOTTED_TIMEOUT"),
             Self::TimeLimit => (6000, "Scheduled Hangup", S::Plivo, "ALLOTTED_TIMEOUT"),
             Self::RingTimeout => (6010, "Ring Timeout Reached", S::Plivo, "NO_ANSWER"),
-            Self::NoAnswer => (3000, "No Answer", S::Carrier, "NO_USER_RESPONSE"),
+            Self::NoAnswer | Self::UserUnreachable => (3000, "No Answer", S::Carrier, "NO_USER_RESPONSE"),
             Self::Rejected => (3020, "Rejected", S::Callee, "CALL_REJECTED"),
             Self::UserBusy => (3010, "Busy Line", S::Carrier, "USER_BUSY"),
             Self::NumberFull | Self::CpsExceeded => match direction {
@@ -144,6 +161,7 @@ impl HangupCause {
                 Direction::Outbound => (5030, "Concurrency Limit Breached", S::Plivo, "SWITCH_CONGESTION"),
             },
             Self::NoPermission => (3040, "Forbidden", S::Plivo, "CALL_REJECTED"),
+            Self::PermissionRefused => (3040, "Forbidden", S::Carrier, "CALL_REJECTED"),
             Self::GeoBlocked => (2030, "Destination Country Barred", S::Plivo, "OUTGOING_CALL_BARRED"),
             Self::CallingDisabled => (3030, "Unknown Caller ID", S::Plivo, "CALL_REJECTED"),
             Self::InvalidDestination => (2000, "Invalid Destination Address", S::Carrier, "UNALLOCATED_NUMBER"),
@@ -214,10 +232,11 @@ impl HangupCause {
             Self::UserBusy => "user_busy",
             Self::NumberFull => "number_full",
             Self::CpsExceeded => "cps_exceeded",
-            Self::NoPermission => "no_permission",
+            Self::NoPermission | Self::PermissionRefused => "no_permission",
             Self::GeoBlocked => "geo_blocked",
             Self::CallingDisabled => "calling_disabled",
             Self::InvalidDestination => "invalid_destination",
+            Self::UserUnreachable => "user_unreachable",
             Self::GraphError => "graph_error",
             Self::GraphRateLimited => "graph_rate_limited",
             Self::GraphTimeout => "graph_timeout",

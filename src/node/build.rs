@@ -20,7 +20,7 @@ use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
-use crate::call::{CallSettings, Outbox, OutboxLimits, PermissionDesk, Registry, Services, farewell, orphan};
+use crate::call::{CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Registry, Services, farewell, orphan};
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
@@ -74,7 +74,7 @@ impl Node {
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
         let media = media(&config, &clock)?;
         let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
-        let egress = Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard) })?;
+        let egress = Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard.clone()) })?;
         let notifier = Notifier::new(egress.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
         let outbox = Outbox::new(
             store.clone(),
@@ -120,7 +120,7 @@ impl Node {
         // What an earlier process left behind comes first; until then no call is taken, and `/readyz` says 503.
         let orphans = orphan::end_all(&services).await?;
         store.farewells_due(&services.node_id);
-        tokio::spawn(farewell::keep_telling(services.clone(), directory, stop_all.clone()));
+        tokio::spawn(farewell::keep_telling(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone());
         tokio::spawn(orphan::keep_alive(services.clone(), registry.clone(), stop_all.clone()));
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
@@ -128,7 +128,11 @@ impl Node {
             .with_ledger(Arc::new(Kept(store.clone())))
             .with_consents(consents.clone())
             .with_pressure(pressure);
-        for (phone_number_id, wacid) in orphans {
+        for (call, number) in orphans.unnamed {
+            let token = directory.number(&number).and_then(|number| number.spec.access_token.clone());
+            registry.lost(call, number, token);
+        }
+        for (phone_number_id, wacid) in orphans.named {
             door.remember(CallKey { phone_number_id, wacid });
         }
         let older = ledger::remember_late(&store, &door, &clock).await?;
@@ -137,6 +141,7 @@ impl Node {
         let accounts = api::auth::Accounts::new(&config.accounts);
         let knobs = Arc::new(Knobs::of(&config));
         let secrets_of = door.clone();
+        let placing_with = services.clone();
         let parts = Parts {
             gate: gate.clone(),
             accounts: accounts.clone(),
@@ -151,10 +156,15 @@ impl Node {
         });
         let facts =
             routes::Facts { gate: gate.clone(), simulated_graph: simulated.then(|| config.meta.graph_url.to_string()) };
+        let dialer = Dialer::new(placing_with, registry.clone(), gate.clone());
+        tokio::spawn(dialer.clone().run(stop_all.clone()));
+        let live = Arc::new(Live { registry: registry.clone(), dialer: dialer.clone(), gate: gate.clone(), guard });
         let apis = api::Api {
+            clock: clock.clone(),
             accounts,
             store: store.clone(),
-            live: Arc::new(Live(registry.clone())),
+            live: live.clone(),
+            placing: live,
             operator: Arc::new(reloader.clone()),
             gate: gate.clone(),
             permissions,
@@ -182,6 +192,7 @@ impl Node {
             public,
             admin,
             registry,
+            dialer,
             gate,
             health,
             media,

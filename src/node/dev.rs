@@ -230,6 +230,8 @@ fn configuration(
     config.store = config::Store::at(folder.join(config::Store::FILE_NAME));
     config.answer.allow_insecure = true;
     config.limits.drain_seconds = 2;
+    // The simulated users permit calls.
+    config.permissions.enforce = false;
     config.accounts.push(config::Account {
         auth_id: world::ACCOUNT.into(),
         auth_token: secret(world::AUTH_TOKEN),

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::admission::{Admitted, NumberEntry, Reason};
+use crate::call::CallEvent;
 use crate::call::machine::Termination;
-use crate::call::registry::{self, Registry, Told};
+use crate::call::registry::{self, EventTold, Registry, Told};
 use crate::media::Media;
 use crate::media::sdp::Offer;
-use crate::model::Wacid;
-use crate::webhook::{Busy, CallKey, Calls, Full, Incoming, Known};
+use crate::model::{CallUuid, Wacid};
+use crate::webhook::{Busy, CallKey, Calls, Full, Heard, Incoming, Known, Said};
 
 /// The registry, seen by the webhook's door.
 pub(super) struct Doorway {
@@ -53,9 +54,23 @@ impl Calls for Doorway {
         self.registry.start(admitted, call).map_err(|admitted| Busy(*admitted))
     }
 
-    fn terminated(&self, key: &CallKey, termination: Termination) -> Known {
+    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Offer>) -> Heard {
         let key = (key.phone_number_id.clone(), key.wacid.clone());
-        match self.registry.terminated(&key, termination) {
+        let event = match said {
+            Said::Answer(answer) => CallEvent::Answer(answer.map(Box::new)),
+            Said::Status(status) => CallEvent::Status(status),
+        };
+        match self.registry.event(&key, named, event) {
+            EventTold::Yes => Heard::Yes,
+            EventTold::Late => Heard::Late,
+            EventTold::Parked => Heard::Parked,
+            EventTold::Full => Heard::Busy,
+        }
+    }
+
+    fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination) -> Known {
+        let key = (key.phone_number_id.clone(), key.wacid.clone());
+        match self.registry.terminated(&key, named, termination) {
             Told::Yes => Known::Ended,
             Told::Full => Known::Busy,
             Told::Unknown => Known::Unknown,

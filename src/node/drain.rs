@@ -93,6 +93,8 @@ impl Node {
         self.health.draining();
         metrics::gauge!(names::DRAINING).set(1.0);
         self.gate.drain();
+        // They would be refused when their turn comes: their customers hear it now.
+        self.dialer.drain();
     }
 
     /// Ends the calls that are left, then everything else.

@@ -5,40 +5,57 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
-use crate::api::{LiveCall, LiveCalls, LiveStatus};
-use crate::call::machine::Command;
+use crate::admission::{Gate, NumberEntry};
+use crate::api::{LiveCall, LiveCalls, LiveStatus, Placing};
+use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
+use crate::call::machine::{CallSetup, Command};
 use crate::call::{self, Registry};
-use crate::model::CallUuid;
+use crate::egress::{CustomerUrl, Guard};
+use crate::model::{CallUuid, E164};
 use crate::store::Scope;
+use crate::xml::ast::DocUrl;
 
 /// The registry, seen by the APIs: each question within the asker's scope.
-pub(super) struct Live(pub(super) Registry);
+pub(super) struct Live {
+    pub(super) registry: Registry,
+    pub(super) dialer: Dialer,
+    pub(super) gate: Arc<Gate>,
+    /// What shuts a customer's URL.
+    pub(super) guard: Guard,
+}
 
 impl Live {
     fn find(&self, scope: &Scope, id: CallUuid) -> Option<Arc<call::LiveCall>> {
-        self.0.get(id).filter(|c| scope.holds(&c.setup.account, &c.setup.parent_account))
+        self.registry.get(id).filter(|c| scope.holds(&c.setup.account, &c.setup.parent_account))
     }
 }
 
 impl LiveCalls for Live {
     fn list(&self, scope: &Scope) -> Vec<LiveCall> {
         let mut calls: Vec<LiveCall> = self
-            .0
+            .registry
             .list()
             .iter()
             .filter(|c| !c.is_closing() && scope.holds(&c.setup.account, &c.setup.parent_account))
             .map(|c| shown(c))
             .collect();
+        let waiting = self.dialer.queued();
+        calls.extend(
+            waiting.iter().filter(|setup| holds(scope, setup)).map(|setup| described(setup, LiveStatus::Queued)),
+        );
         calls.sort_by_key(|c| std::cmp::Reverse((c.started, c.call)));
         calls
     }
 
     fn get(&self, scope: &Scope, id: CallUuid) -> Option<LiveCall> {
-        self.find(scope, id).filter(|c| !c.is_closing()).map(|c| shown(&c))
+        let up = self.find(scope, id).filter(|c| !c.is_closing()).map(|c| shown(&c));
+        let waiting = || self.dialer.find(id).filter(|setup| holds(scope, setup));
+        up.or_else(|| waiting().map(|setup| described(&setup, LiveStatus::Queued)))
     }
 
     fn hang_up(&self, scope: &Scope, id: CallUuid) -> bool {
-        self.find(scope, id).is_some_and(|c| c.command(Command::Hangup))
+        let waits = self.dialer.find(id).is_some_and(|setup| holds(scope, &setup));
+        (waits && self.dialer.cancel(id)) || self.find(scope, id).is_some_and(|c| c.command(Command::Hangup))
     }
 
     fn events(&self, scope: &Scope, id: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {
@@ -47,8 +64,32 @@ impl LiveCalls for Live {
     }
 }
 
+impl Placing for Live {
+    fn number(&self, scope: &Scope, number: &E164) -> Option<Arc<NumberEntry>> {
+        let tables = self.gate.directory().tables();
+        let entry = tables.by_number(number)?;
+        scope.holds(&entry.account.auth_id, &entry.account.main().auth_id).then(|| entry.clone())
+    }
+
+    fn url(&self, text: &str) -> Result<DocUrl, String> {
+        CustomerUrl::parse(text, &self.guard).map_err(|refusal| refusal.to_string())?;
+        Ok(DocUrl(text.into()))
+    }
+
+    fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
+        self.dialer.place(order)
+    }
+}
+
 fn shown(call: &call::LiveCall) -> LiveCall {
-    let setup = &call.setup;
+    described(&call.setup, if call.is_answered() { LiveStatus::InProgress } else { LiveStatus::Ringing })
+}
+
+fn holds(scope: &Scope, setup: &CallSetup) -> bool {
+    scope.holds(&setup.account, &setup.parent_account)
+}
+
+fn described(setup: &CallSetup, status: LiveStatus) -> LiveCall {
     LiveCall {
         call: setup.call,
         account: setup.account.clone(),
@@ -57,8 +98,8 @@ fn shown(call: &call::LiveCall) -> LiveCall {
         from: setup.from.clone(),
         to: setup.to.clone(),
         caller_name: setup.caller_name.clone(),
-        status: if call.is_answered() { LiveStatus::InProgress } else { LiveStatus::Ringing },
+        status,
         started: setup.started,
-        parent_call: None,
+        parent_call: setup.outbound.as_ref().and_then(|placed| placed.parent_call),
     }
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
-use crate::call::{Outbox, Registry};
+use crate::call::{Dialer, Outbox, Registry};
 use crate::media::Media;
 use crate::observe::Health;
 use crate::store::Store;
@@ -70,6 +70,7 @@ pub struct Node {
     pub public: SocketAddr,
     pub admin: SocketAddr,
     registry: Registry,
+    dialer: Dialer,
     gate: Arc<Gate>,
     health: Health,
     media: Arc<Media>,

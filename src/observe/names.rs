@@ -143,12 +143,16 @@ pub mod queue {
     pub const REJECTS: &str = "rejects";
     /// Requests to Graph of one number.
     pub const GRAPH: &str = "graph";
+    /// Webhooks about calls whose id is still to come.
+    pub const PARKED: &str = "parked";
+    /// Calls that wait for their account's calls per second.
+    pub const DIALER: &str = "dialer";
     /// Webhook bodies being read.
     pub const BODIES: &str = "bodies";
     /// Webhooks that came while work began late: answered 503, unread.
     pub const WEBHOOKS: &str = "webhooks";
     /// All of them.
-    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, BODIES, WEBHOOKS];
+    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS];
 
     /// Counts a refusal.
     pub fn refused(queue: &'static str) {

@@ -83,6 +83,54 @@ impl Default for HangupRule {
     }
 }
 
+/// What a user does whose phone rings because the business calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answers {
+    #[default]
+    Accept,
+    Reject,
+    /// Lets it ring until Meta gives up (M16).
+    Ignore,
+}
+
+/// In which order Meta tells of a call that the business placed (M15).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// connect, RINGING, ACCEPTED.
+    #[default]
+    ConnectFirst,
+    /// RINGING, and connect and ACCEPTED when it is picked up.
+    RingFirst,
+    /// RINGING, ACCEPTED, then connect.
+    AcceptedFirst,
+    /// connect before the POST that placed it is answered.
+    BeforeReply,
+}
+
+/// How a user takes a call of the business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answering {
+    pub how: Answers,
+    pub order: Order,
+    /// The phone rings so long after the call was placed.
+    pub rings_after: Duration,
+    /// From then on: until it is accepted or rejected.
+    pub acts_after: Duration,
+}
+
+impl Default for Answering {
+    fn default() -> Self {
+        Self {
+            how: Answers::default(),
+            order: Order::default(),
+            rings_after: Duration::from_millis(300),
+            acts_after: Duration::from_millis(1_200),
+        }
+    }
+}
+
 /// How much of a phone a simulated user has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PhoneKind {
@@ -113,6 +161,8 @@ pub struct CallScript {
     /// Of the verification request; none: the simulator's own.
     pub verify_token: Option<String>,
     pub phone: PhoneKind,
+    /// Of a call that the business places.
+    pub answering: Answering,
     /// When the call was due: the zero of its events' times. None: when it is placed.
     pub due: Option<Instant>,
     pub keys: Vec<KeyStep>,
@@ -148,6 +198,7 @@ impl Default for CallScript {
             app_secret: None,
             verify_token: None,
             phone: PhoneKind::default(),
+            answering: Answering::default(),
             due: None,
             keys: Vec::new(),
             keys_start: KeysStart::default(),
@@ -246,6 +297,8 @@ pub enum HungUpBy {
     Rejected,
     /// Meta: nobody accepted in time.
     Meta,
+    /// The user declined a call of the business.
+    Declined,
 }
 
 /// How a call ended.

@@ -32,8 +32,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use caller::{
-    CallControl, CallEvent, CallEvents, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep, KeysStart,
-    PhoneKind,
+    Answering, Answers, CallControl, CallEvent, CallEvents, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep,
+    KeysStart, Order, PhoneKind,
 };
 pub use faults::{Faults, FaultsError};
 pub use meta::webhook::WebhookTimes;
@@ -45,6 +45,7 @@ use self::log::{LogLine, SimLog};
 use self::media::peer::Identity;
 use self::media::{LegId, Relay};
 use self::meta::body::CallFacts;
+use self::meta::life::outgoing::{self, Connect};
 use self::meta::life::{self, CallMsg, Wiring};
 use self::meta::permissions::Permissions;
 use self::meta::settings::Settings;
@@ -78,6 +79,10 @@ pub struct SimOptions {
     pub times: SimTimes,
     /// Makes ids, credentials and delays the same in every run.
     pub seed: Option<u64>,
+    /// What users do when the business calls them.
+    pub callee: CallScript,
+    /// Users take calls of the business without having permitted them.
+    pub users_permit: bool,
     /// What goes wrong on purpose.
     pub faults: Faults,
     pub clock: Clock,
@@ -88,12 +93,18 @@ pub struct SimOptions {
 pub struct SimTimes {
     /// T_window: from the connect webhook to `accept` (M10).
     pub accept_window: Duration,
+    /// How long a user's phone rings when the business calls (M16).
+    pub unanswered: Duration,
     pub webhook: WebhookTimes,
 }
 
 impl Default for SimTimes {
     fn default() -> Self {
-        Self { accept_window: Duration::from_secs(45), webhook: WebhookTimes::default() }
+        Self {
+            accept_window: Duration::from_secs(45),
+            unanswered: Duration::from_secs(30),
+            webhook: WebhookTimes::default(),
+        }
     }
 }
 
@@ -113,6 +124,8 @@ impl Default for SimOptions {
             numbers: vec![SimNumber::default()],
             times: SimTimes::default(),
             seed: None,
+            callee: CallScript::default(),
+            users_permit: true,
             faults: Faults::default(),
             clock: Clock::real(),
         }
@@ -135,8 +148,20 @@ pub struct Sim {
     url: String,
 }
 
-/// A call's mailbox, and what goes wrong in it.
-type KnownCall = (mpsc::Sender<CallMsg>, Arc<CallFaults>);
+/// A call as Graph finds it.
+#[derive(Clone)]
+struct KnownCall {
+    mailbox: mpsc::Sender<CallMsg>,
+    /// What goes wrong in it.
+    faults: Arc<CallFaults>,
+    user: String,
+}
+
+/// A user who waits for a call of the business.
+struct Awaiting {
+    script: CallScript,
+    wiring: Wiring,
+}
 
 /// What all parts of the simulator share.
 pub(crate) struct World {
@@ -166,6 +191,11 @@ pub(crate) struct World {
     settings: Settings,
     permissions: Permissions,
     phones: phone::Phones,
+    /// Users who know what they will do when the business calls, by their numbers; for one call each.
+    awaiting: Mutex<HashMap<String, std::collections::VecDeque<Awaiting>>>,
+    /// What users do of whom nothing else is known.
+    callee: CallScript,
+    users_permit: bool,
     /// Loads under way, by the name their owner gave them, and what stops them.
     loads: Mutex<HashMap<String, CancellationToken>>,
     stop: CancellationToken,
@@ -228,6 +258,9 @@ impl Sim {
             settings: Settings::default(),
             permissions: Permissions::default(),
             phones: phone::Phones::default(),
+            awaiting: Mutex::default(),
+            callee: options.callee,
+            users_permit: options.users_permit,
             loads: Mutex::default(),
             stop: stop.clone(),
         });
@@ -275,6 +308,12 @@ impl Sim {
     /// Places a call. Its events end with [`Happened::Ended`]; dropping them hangs up.
     pub fn place_call(&self, script: CallScript) -> CallEvents {
         self.world.place(script, None)
+    }
+
+    /// What the user of this script does when the business calls next. The call's events end with
+    /// [`Happened::Ended`]; dropping them hangs up.
+    pub fn expect_call(&self, script: CallScript) -> CallEvents {
+        self.world.expect_call(script)
     }
 
     /// What happened at Meta, oldest first; bounded.
@@ -330,6 +369,27 @@ impl World {
         let control = CallControl(own.clone());
         tokio::spawn(life::run(self.clone(), script, browser, Wiring { own, mailbox, events, of_storm }));
         CallEvents { control, events: reader }
+    }
+
+    fn expect_call(&self, script: CallScript) -> CallEvents {
+        let (own, mailbox) = mpsc::channel(life::MAILBOX);
+        let (events, reader) = mpsc::channel(caller::EVENTS_MAX);
+        let control = CallControl(own.clone());
+        let wiring = Wiring { own, mailbox, events, of_storm: false };
+        locked(&self.awaiting).entry(script.from.clone()).or_default().push_back(Awaiting { script, wiring });
+        CallEvents { control, events: reader }
+    }
+
+    /// The business calls a user.
+    fn call_user(self: &Arc<Self>, number: SimNumber, user: &str, connect: Connect, faults: Arc<CallFaults>) {
+        let awaiting = locked(&self.awaiting).get_mut(user).and_then(std::collections::VecDeque::pop_front);
+        let Awaiting { script, wiring } = awaiting.unwrap_or_else(|| {
+            let (own, mailbox) = mpsc::channel(life::MAILBOX);
+            let (events, _nobody) = mpsc::channel(1);
+            Awaiting { script: self.callee.clone(), wiring: Wiring { own, mailbox, events, of_storm: false } }
+        });
+        let script = CallScript { from: user.to_owned(), to: number, ..script };
+        tokio::spawn(outgoing::run(self.clone(), script, connect, faults, wiring));
     }
 
     fn door(&self, script: &CallScript) -> Option<Door> {
@@ -403,7 +463,8 @@ impl World {
     }
 
     fn add_call(&self, facts: &CallFacts, call: mpsc::Sender<CallMsg>, faults: Arc<CallFaults>) {
-        locked(&self.calls).insert(call_key(facts), (call, faults));
+        let user = facts.user.clone();
+        locked(&self.calls).insert(call_key(facts), KnownCall { mailbox: call, faults, user });
     }
 
     fn drop_call(&self, facts: &CallFacts) {
@@ -411,10 +472,23 @@ impl World {
     }
 
     fn call(&self, phone_number_id: &str, call_id: &str) -> Option<mpsc::Sender<CallMsg>> {
-        self.call_and_faults(phone_number_id, call_id).map(|(call, _)| call)
+        self.known(phone_number_id, call_id).map(|call| call.mailbox)
     }
 
-    fn call_and_faults(&self, phone_number_id: &str, call_id: &str) -> Option<KnownCall> {
+    fn faults_of(&self, phone_number_id: &str, call_id: &str) -> Option<Arc<CallFaults>> {
+        self.known(phone_number_id, call_id).map(|call| call.faults)
+    }
+
+    /// Whether a call between the number and the user is up.
+    fn is_engaged(&self, phone_number_id: &str, user: &str) -> bool {
+        locked(&self.calls).iter().any(|((number, _), call)| number == phone_number_id && call.user == user)
+    }
+
+    fn calls_of(&self, phone_number_id: &str) -> usize {
+        locked(&self.calls).keys().filter(|(number, _)| number == phone_number_id).count()
+    }
+
+    fn known(&self, phone_number_id: &str, call_id: &str) -> Option<KnownCall> {
         locked(&self.calls).get(&(phone_number_id.to_owned(), call_id.to_owned())).cloned()
     }
 }

@@ -45,7 +45,7 @@ impl CallStart {
             caller_name: setup.caller_name.clone(),
             wacid: setup.wacid.clone(),
             phone_number_id: setup.phone_number_id.clone(),
-            parent_call: None,
+            parent_call: setup.outbound.as_ref().and_then(|placed| placed.parent_call),
             node_id: node_id.to_owned(),
             started: setup.started,
         }
@@ -382,6 +382,12 @@ pub(super) async fn alive(to: &mut SqliteConnection, node_id: &str, at: Timestam
 pub(super) async fn answered(to: &mut SqliteConnection, call: CallUuid, at: Timestamp) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET answered_us = $2 WHERE call_uuid = $1 AND ended_us IS NULL";
     sqlx::query(update).bind(call.to_string()).bind(at.micros()).execute(to).await.map(drop)
+}
+
+/// Meta's id of a call that we placed is known.
+pub(super) async fn bound(to: &mut SqliteConnection, call: CallUuid, wacid: &Wacid) -> Result<(), sqlx::Error> {
+    let update = "UPDATE calls SET wacid = $2 WHERE call_uuid = $1";
+    sqlx::query(update).bind(call.to_string()).bind(wacid.as_str()).execute(to).await.map(drop)
 }
 
 /// An open row's beginnings: what its end can be told from.

@@ -47,7 +47,7 @@ use self::seal::Seal;
 use self::writer::Begin;
 use crate::call::machine::CallSetup;
 use crate::config::Secret;
-use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
+use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::{Health, names};
 
 /// Why the store could not do something. The texts read well after "could not …".
@@ -254,6 +254,11 @@ impl Store {
     #[must_use]
     pub fn call_born(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
         self.log.call_born(start, setup, born)
+    }
+
+    /// Notes Meta's id of a call that we placed. Returns at once.
+    pub fn call_bound(&self, call: CallUuid, wacid: Wacid) {
+        self.log.call_bound(call, wacid);
     }
 
     /// Notes that an open call was answered. Returns at once.

@@ -18,7 +18,7 @@ use super::keys::SeenKey;
 use super::permissions::{PermissionReply, PermissionRow};
 use super::writer::{self, Begin, Writer};
 use crate::call::machine::CallSetup;
-use crate::model::{CallUuid, PhoneNumberId, Timestamp};
+use crate::model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::names;
 
 /// Writes waiting at most.
@@ -64,6 +64,7 @@ pub(super) struct Birth {
 /// What is to be written. Who waits for a callback's row is told `None` where the journal has it.
 pub(super) enum Write {
     Born(Box<Birth>),
+    Bound(CallUuid, Wacid),
     Answered(CallUuid, Timestamp),
     Alive(String, Timestamp),
     /// A line behind all that the call's own task writes.
@@ -106,7 +107,8 @@ impl Write {
             Self::Concluded(..) | Self::Callback(..) | Self::Born(_) => true,
             // Meta was told that it came.
             Self::Permission(write, _) => write.reply.is_some(),
-            Self::Answered(..)
+            Self::Bound(..)
+            | Self::Answered(..)
             | Self::Alive(..)
             | Self::Late { .. }
             | Self::Line { .. }
@@ -213,6 +215,10 @@ impl EventLog {
 
     pub(super) fn forget_keys(&self, seen_before: Timestamp) {
         let _ = self.queue.try_send(Write::ForgetKeys(seen_before));
+    }
+
+    pub(super) fn call_bound(&self, call: CallUuid, wacid: Wacid) {
+        self.note(Write::Bound(call, wacid));
     }
 
     pub(super) fn call_answered(&self, call: CallUuid, at: Timestamp) {

@@ -468,6 +468,7 @@ fn setup(n: u128) -> CallSetup {
         started: secs(1),
         limits: MachineLimits::default(),
         headers: Vec::new(),
+        outbound: None,
     }
 }
 

@@ -238,6 +238,7 @@ impl Writer {
                 // Rare; past the bound a copy of that event may be taken for one that was acted upon.
                 Write::Unkey(_) if self.deferred.len() < QUEUE => self.deferred.push(write),
                 Write::Born(_)
+                | Write::Bound(..)
                 | Write::Answered(..)
                 | Write::Alive(..)
                 | Write::Line { .. }
@@ -439,6 +440,7 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
                 let _ = tell.send(());
             }
             Write::Born(_)
+            | Write::Bound(..)
             | Write::Answered(..)
             | Write::Alive(..)
             | Write::Line { .. }

@@ -8,8 +8,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::kind::Kind;
 use super::read::{self, Value};
 use crate::admission::permission::Reply;
-use crate::call::machine::Termination;
-use crate::model::{Direction, E164, PhoneNumberId, Timestamp, Wacid, digits_of};
+use crate::call::machine::{PhoneStatus, Termination};
+use crate::meta::call_named;
+use crate::model::{CallUuid, Direction, E164, PhoneNumberId, Timestamp, Wacid, digits_of};
 
 /// The body is not JSON as `meta-calling.md` §2.2 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,12 +48,15 @@ pub enum What {
     Connect(Box<Connect>),
     Terminate {
         key: CallKey,
+        /// The call of ours that its opaque data name.
+        named: Option<CallUuid>,
         termination: Termination,
     },
-    /// RINGING, ACCEPTED or REJECTED of a business-initiated call, in lower case.
+    /// How far a business-initiated call is.
     Status {
         key: CallKey,
-        word: String,
+        named: Option<CallUuid>,
+        status: PhoneStatus,
     },
     Message {
         phone_number_id: PhoneNumberId,
@@ -113,7 +117,8 @@ pub struct Connect {
     pub name: String,
     pub cta_payload: Option<String>,
     pub deeplink_payload: Option<String>,
-    pub biz_opaque_callback_data: Option<String>,
+    /// The call of ours that its opaque data name.
+    pub named: Option<CallUuid>,
     pub sdp: Sdp,
 }
 
@@ -416,9 +421,14 @@ fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
         to,
         cta_payload: text(cta),
         deeplink_payload: text(deeplink),
-        biz_opaque_callback_data: text(opaque),
+        named: named(opaque),
         sdp: if right_kind { session.sdp } else { Sdp::Bad },
     }))
+}
+
+/// Our call that `biz_opaque_callback_data` names, if it is ours (§4.1.5).
+fn named(opaque: Option<Value<'_>>) -> Option<CallUuid> {
+    call_named(&text(opaque)?)
 }
 
 /// `session`, or the older `connection.webrtc` where that is absent.
@@ -455,8 +465,8 @@ impl Session {
 }
 
 fn terminate(item: Value<'_>, key: CallKey, around: &Around) -> What {
-    let names = ["status", "start_time", "end_time", "duration", "errors"];
-    let [status, start, end, duration, errors] = item.members(names).unwrap_or_default();
+    let names = ["status", "start_time", "end_time", "duration", "errors", "biz_opaque_callback_data"];
+    let [status, start, end, duration, errors, opaque] = item.members(names).unwrap_or_default();
     // Meta's own samples have arrays and mixed case: of an array the first word (§3.3).
     let status = status.and_then(|status| text(Some(status)).or_else(|| text(status.first())));
     let status = status.map(|word| match word.to_ascii_lowercase() {
@@ -470,20 +480,20 @@ fn terminate(item: Value<'_>, key: CallKey, around: &Around) -> What {
         duration_secs: duration.and_then(Value::integer).and_then(|secs| u64::try_from(secs).ok()),
         error_code: first_code(errors).or(around.error_code),
     };
-    What::Terminate { key, termination }
+    What::Terminate { key, named: named(opaque), termination }
 }
 
 /// One element of `statuses` under `calls`.
 fn call_status(item: Value<'_>, around: &Around) -> Item {
-    let [id, status] = item.members(["id", "status"]).unwrap_or_default();
+    let [id, status, opaque] = item.members(["id", "status", "biz_opaque_callback_data"]).unwrap_or_default();
     let id = usable_id(id);
     let what = match (&id, status.and_then(Value::string)) {
         (Some(id), Some(word)) => {
-            let word = word.to_ascii_lowercase();
             let key = CallKey { phone_number_id: around.phone_number_id.clone(), wacid: id.as_str().into() };
-            match word.as_str() {
-                "ringing" | "accepted" | "rejected" => What::Status { key, word },
-                _ => What::Ignored,
+            let all = [PhoneStatus::Ringing, PhoneStatus::Accepted, PhoneStatus::Rejected];
+            match all.into_iter().find(|status| word.eq_ignore_ascii_case(status.as_str())) {
+                Some(status) => What::Status { key, named: named(opaque), status },
+                None => What::Ignored,
             }
         }
         _ => What::Malformed,

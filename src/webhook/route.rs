@@ -12,10 +12,10 @@ use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
 use crate::admission::{Admitted, Gate, NumberEntry, Pressure, Reason, Refused};
-use crate::call::machine::Termination;
+use crate::call::machine::{PhoneStatus, Termination};
 use crate::clock::Clock;
 use crate::config::Secret;
-use crate::model::{Direction, PhoneNumberId, Timestamp, Wacid};
+use crate::model::{CallUuid, Direction, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::names;
 use crate::store::{KeyKind, SeenKey};
 
@@ -24,7 +24,7 @@ pub trait Calls: Send + Sync {
     /// A usable SDP offer, ready to be answered.
     type Offer;
 
-    /// Reads an offer as `meta-calling.md` §5.2 does; none if it is unusable (`bad_offer`).
+    /// Reads an offer as `meta-calling.md` §5.2 does, or an answer to ours; none if it is unusable (`bad_offer`).
     fn read_offer(&self, sdp: &str) -> Option<Self::Offer>;
 
     /// Starts a call, or has no room for it (R10); then the call is rejected as `overloaded`.
@@ -33,14 +33,38 @@ pub trait Calls: Send + Sync {
     /// Gives the admission back, to be withdrawn.
     fn start(&self, admitted: Admitted, incoming: Incoming<Self::Offer>) -> Result<(), Busy>;
 
-    /// Meta says that a call is over.
-    fn terminated(&self, key: &CallKey, termination: Termination) -> Known;
+    /// Meta says that a call is over; `named`: the call of ours that it names itself, if it does.
+    fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination) -> Known;
+
+    /// Meta says something about a call that we placed.
+    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Self::Offer>) -> Heard;
 
     /// Sends Graph `reject` for a call that was not admitted.
     ///
     /// # Errors
     /// The list of rejects under way is full: Meta is asked to come again (503).
     fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), Full>;
+}
+
+/// What Meta says about a call that we placed, but for its end.
+#[derive(Clone, Debug)]
+pub enum Said<O> {
+    /// The SDP answer to our offer; none: it is unusable.
+    Answer(Option<O>),
+    Status(PhoneStatus),
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Its call has been told.
+    Yes,
+    /// Its call is past that, or over.
+    Late,
+    /// Its call is not known, and may be within a moment.
+    Parked,
+    /// Its call could not be told: Meta is asked to come again.
+    Busy,
 }
 
 /// A user-initiated call with all that it begins with.
@@ -83,6 +107,9 @@ pub enum Effect {
     Stale,
     Ended,
     Late,
+    AnswerApplied,
+    AnswerBad,
+    StatusApplied,
     Parked,
     PermissionUpdated,
     MessageStored,
@@ -107,6 +134,9 @@ impl Effect {
             Self::Stale => "stale",
             Self::Ended => "ended",
             Self::Late => "late",
+            Self::AnswerApplied => "answer_applied",
+            Self::AnswerBad => "answer_bad",
+            Self::StatusApplied => "status_applied",
             Self::Parked => "parked",
             Self::PermissionUpdated => "permission_updated",
             Self::MessageStored => "message_stored",
@@ -338,10 +368,13 @@ impl<C: Calls> Door<C> {
         let now = self.clock.now();
         match what {
             What::Connect(connect) => self.connect(*connect, now, received),
-            What::Terminate { key, termination } => self.terminate(&key, termination, now),
-            What::Status { key, word } => {
-                let id = key_of(&[b"status", of(&key.phone_number_id), of(&key.wacid), word.as_bytes()]);
-                self.once(&key.phone_number_id, id, now, Effect::Parked)
+            What::Terminate { key, named, termination } => self.terminate(&key, named, termination, now),
+            What::Status { key, named, status } => {
+                let id = key_of(&[b"status", of(&key.phone_number_id), of(&key.wacid), status.as_str().as_bytes()]);
+                match self.once(&key.phone_number_id, id, now, Effect::StatusApplied) {
+                    Effect::StatusApplied => self.placed(&key, named, Said::Status(status), id, now),
+                    other => other,
+                }
             }
             // Accepted and counted; kept by the conversations, once there are any.
             What::Message { phone_number_id, id } => {
@@ -381,7 +414,28 @@ impl<C: Calls> Door<C> {
         }
     }
 
-    /// An event that nothing here acts upon yet: what it is, if it is new and the number ours.
+    /// Tells a call that we placed; `id` is the event's key.
+    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<C::Offer>, id: u128, now: Instant) -> Effect {
+        if self.tombstones.contains(tombstone(key), now) {
+            return Effect::Late;
+        }
+        let applied = match &said {
+            Said::Answer(Some(_)) => Effect::AnswerApplied,
+            Said::Answer(None) => Effect::AnswerBad,
+            Said::Status(_) => Effect::StatusApplied,
+        };
+        match self.calls.placed(key, named, said) {
+            Heard::Yes => applied,
+            Heard::Late => Effect::Late,
+            Heard::Parked => Effect::Parked,
+            Heard::Busy => {
+                self.unclaim(id);
+                Effect::Busy
+            }
+        }
+    }
+
+    /// An event of this key: what it is, if it is new and the number ours.
     fn once(&self, number: &PhoneNumberId, key: u128, now: Instant, effect: Effect) -> Effect {
         if !self.claim(key, now) {
             Effect::Duplicate
@@ -413,7 +467,10 @@ impl<C: Calls> Door<C> {
             Direction::Outbound if self.gate.directory().number(&connect.key.phone_number_id).is_none() => {
                 Effect::UnknownNumber
             }
-            Direction::Outbound => Effect::Parked,
+            Direction::Outbound => {
+                let answer = self.read(&connect.sdp);
+                self.placed(&connect.key, connect.named, Said::Answer(answer), key, now)
+            }
         };
         if effect == Effect::Busy {
             self.unclaim(key);
@@ -421,12 +478,16 @@ impl<C: Calls> Door<C> {
         effect
     }
 
-    fn admit(&self, connect: Connect, received: Instant, now: Instant, wall: Timestamp) -> Effect {
-        let key = connect.key.clone();
-        let offer = || match &connect.sdp {
+    fn read(&self, sdp: &Sdp) -> Option<C::Offer> {
+        match sdp {
             Sdp::Given(sdp) => self.calls.read_offer(sdp),
             Sdp::Bad => None,
-        };
+        }
+    }
+
+    fn admit(&self, connect: Connect, received: Instant, now: Instant, wall: Timestamp) -> Effect {
+        let key = connect.key.clone();
+        let offer = || self.read(&connect.sdp);
         match self.gate.admit(now, &key.phone_number_id, Direction::Inbound, offer) {
             Ok((admitted, offer)) => {
                 let number = admitted.number().clone();
@@ -440,7 +501,7 @@ impl<C: Calls> Door<C> {
                 self.gate.count(Direction::Inbound, names::admission::ADMITTED);
                 // Its terminate may have come while it was being started, and found nothing to end.
                 if self.tombstones.contains(tombstone(&key), now) {
-                    self.calls.terminated(&key, Termination::default());
+                    self.calls.terminated(&key, None, Termination::default());
                 }
                 Effect::Admitted
             }
@@ -456,12 +517,12 @@ impl<C: Calls> Door<C> {
         }
     }
 
-    fn terminate(&self, key: &CallKey, termination: Termination, now: Instant) -> Effect {
+    fn terminate(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination, now: Instant) -> Effect {
         let event = call_event("terminate", key);
         if !self.claim(event, now) {
             return Effect::Duplicate;
         }
-        let mut known = self.calls.terminated(key, termination.clone());
+        let mut known = self.calls.terminated(key, named, termination.clone());
         if known == Known::Unknown {
             // Asked again behind the tombstone: a call that is being started meanwhile sees one or the other.
             if self.tombstones.claim(tombstone(key), now)
@@ -469,7 +530,7 @@ impl<C: Calls> Door<C> {
             {
                 ledger.note(tombstone(key), KeyKind::Tombstone, self.clock.wall());
             }
-            known = self.calls.terminated(key, termination);
+            known = self.calls.terminated(key, named, termination);
         }
         match known {
             Known::Ended => Effect::Ended,

@@ -10,9 +10,10 @@ use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt as _;
 use offhook::admission::permission::Consents;
-use offhook::admission::{Directory, Gate};
-use offhook::api::{self, Api, LiveCall, LiveCalls, Operator, Reload};
+use offhook::admission::{Directory, Gate, NumberEntry};
+use offhook::api::{self, Api, LiveCall, LiveCalls, Operator, Placing, Reload};
 use offhook::call::PermissionDesk;
+use offhook::call::dialer::{CallOrder, NotPlaced};
 use offhook::clock::Clock;
 use offhook::config::{Config, Secret};
 use offhook::egress::{CustomerUrl, Guard, is_public};
@@ -26,6 +27,7 @@ use offhook::model::{CallUuid, E164};
 use offhook::observe::Health;
 use offhook::store::{Scope, Store};
 use offhook::webhook::{Secrets, What};
+use offhook::xml::ast::DocUrl;
 use offhook::{answer, call, speech, webhook, xml};
 use tower::ServiceExt as _;
 use url::Host;
@@ -396,6 +398,18 @@ impl Operator for NoCalls {
     }
 }
 
+impl Placing for NoCalls {
+    fn number(&self, _: &Scope, _: &E164) -> Option<Arc<NumberEntry>> {
+        None
+    }
+    fn url(&self, text: &str) -> Result<DocUrl, String> {
+        Ok(DocUrl(text.into()))
+    }
+    fn place(&self, _: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
+        Err(NotPlaced::Draining)
+    }
+}
+
 impl LiveCalls for NoCalls {
     fn list(&self, _: &Scope) -> Vec<LiveCall> {
         Vec::new()
@@ -431,9 +445,9 @@ fn rest_api() -> &'static Rest {
         let gate = Arc::new(Gate::new(Arc::new(Directory::new(10)), clock.now()));
         let graph = GraphConfig::new("http://127.0.0.1:9/v23.0", Secret::new("CANARY-6"));
         let graph = Arc::new(Graph::new(graph, clock.clone()).expect("a client"));
-        let permissions = PermissionDesk::new(graph, Arc::new(Consents::new()), clock);
-        let (live, operator) = (Arc::new(NoCalls), Arc::new(NoCalls));
-        let router = api::router(Api { accounts, store, live, operator, gate, permissions });
+        let permissions = PermissionDesk::new(graph, Arc::new(Consents::new()), clock.clone());
+        let (live, placing, operator) = (Arc::new(NoCalls), Arc::new(NoCalls), Arc::new(NoCalls));
+        let router = api::router(Api { clock, accounts, store, live, placing, operator, gate, permissions });
         Rest { runtime, router, _dir: dir }
     })
 }

@@ -114,6 +114,7 @@ fn seed(n: u128, hangup: &str) -> CallSetup {
         started: Clock::real().wall(),
         limits: MachineLimits::default(),
         headers: Vec::new(),
+        outbound: None,
     }
 }
 

@@ -15,6 +15,7 @@ mod metrics;
 mod ops;
 #[cfg(feature = "otel")]
 mod otel;
+mod outbound;
 mod overload;
 mod permissions;
 mod phone;

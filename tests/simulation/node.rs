@@ -13,7 +13,7 @@ use offhook::media::sdp::Offer;
 use offhook::meta::{Budget, Policy};
 use offhook::model::{AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, Wacid};
 use offhook::store::CallStart;
-use offhook::webhook::{Busy, CallKey, Calls, Door, DoorConfig, Effect, Full, Incoming, Known};
+use offhook::webhook::{Busy, CallKey, Calls, Door, DoorConfig, Effect, Full, Heard, Incoming, Known, Said};
 use offhook::xml::ast::DocUrl;
 
 use crate::dice::Dice;
@@ -116,7 +116,11 @@ impl Calls for Phones {
         Ok(())
     }
 
-    fn terminated(&self, key: &CallKey, termination: Termination) -> Known {
+    fn placed(&self, _: &CallKey, _: Option<CallUuid>, _: Said<()>) -> Heard {
+        Heard::Parked
+    }
+
+    fn terminated(&self, key: &CallKey, _: Option<CallUuid>, termination: Termination) -> Known {
         let mut book = self.0.lock().expect("one thread");
         let Some(call) = book.by_key.get(key).copied() else { return Known::Unknown };
         if book.tell(call, Input::Terminated { termination }) {
@@ -311,6 +315,7 @@ impl World {
             started: incoming.arrived_wall,
             limits: self.plan.limits.clone(),
             headers: Vec::new(),
+            outbound: None,
         }
     }
 

@@ -267,6 +267,7 @@ impl World {
                 self.write(Write::Concluded(Box::new(conclusion)));
             }
             Output::Remark { text } => call.remarks.push(text),
+            Output::FreeSlot => {}
             Output::Over => call.over = true,
             Output::Notify { notice } => {
                 let (id, callback) = self.callback_of(call.uuid, &notice);

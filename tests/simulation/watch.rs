@@ -505,6 +505,7 @@ impl World {
                     Some(CallState::Preparing) | None => limits.accept_deadline_ms,
                     Some(CallState::Accepting) => limits.reap_ms,
                     Some(CallState::Live) => limits.max_call_ms,
+                    Some(CallState::Dialing | CallState::Proceeding | CallState::Ringing) => limits.reap_ms,
                     Some(CallState::Closing) => limits.reap_ms,
                     Some(CallState::Over) => 0,
                 };

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::super::{Api, LiveCall, LiveStatus, error};
 use super::No;
 use super::query::{self, Page, Pairs};
-use crate::model::{CallUuid, Timestamp};
+use crate::model::{CallUuid, Direction, Timestamp};
 use crate::store::{CallEnd, CallRecord, CallStart, Scope};
 
 const NOT_FOUND: &str = "call not found";
@@ -246,6 +246,15 @@ fn list_uri(scope: &Scope) -> String {
 pub(super) fn hang_up(api: &Api, scope: &Scope, uuid: &str) -> Result<Response, No> {
     let uuid: CallUuid = uuid.parse().map_err(|_| No::NotFound(NOT_FOUND))?;
     if api.live.hang_up(scope, uuid) { Ok(error::plivo_no_content()) } else { Err(No::NotFound(NOT_FOUND)) }
+}
+
+/// `DELETE Request/{uuid}/`: cancels a call that waits or rings (§2.7).
+pub(super) fn cancel(api: &Api, scope: &Scope, uuid: &str) -> Result<Response, No> {
+    const WHAT: &str = "request not found, or its call is answered or over";
+    let uuid: CallUuid = uuid.parse().map_err(|_| No::NotFound(WHAT))?;
+    let call = api.live.get(scope, uuid).filter(|call| call.direction == Direction::Outbound);
+    let call = call.filter(|call| call.status != LiveStatus::InProgress).ok_or(No::NotFound(WHAT))?;
+    if api.live.hang_up(scope, call.call) { Ok(error::plivo_no_content()) } else { Err(No::NotFound(WHAT)) }
 }
 
 /// `DELETE Call/`: all of the account's.

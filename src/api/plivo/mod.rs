@@ -1,15 +1,19 @@
 //! The Plivo-compatible REST API, `/v1/Account/{auth_id}/…` (`plivo-call-api.md`). This version serves calls:
-//! retrieve, list, live, hang up. What is not there answers 404, as Plivo does.
+//! place, retrieve, list, live and queued, hang up, cancel. What is not there answers 404, as Plivo does.
 
 mod call;
+mod idempotency;
+mod place;
 mod query;
+
+pub(super) use idempotency::Repeated;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{Method, StatusCode, header};
 
 use super::auth::Denied;
-use super::routes::{self, Answer, Content, Found, Kind, Query, Route, of};
+use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
 use super::{Api, App, Shared, error, peer, segments, with_header};
 use crate::store::Scope;
 
@@ -65,6 +69,31 @@ pub(super) const ROUTES: &[Route] = &[
         }],
     },
     Route {
+        method: "POST",
+        path: "/v1/Account/{auth_id}/Call/",
+        id: "makeCalls",
+        summary: "Calls one WhatsApp user or many; with the header Idempotency-Key once, however often it is sent",
+        query: &[],
+        body: Some(Body {
+            content_type: "application/json",
+            what: "from, to (numbers between <) and answer_url; the other fields are Plivo's. A form is taken too",
+        }),
+        answers: &[Answer {
+            status: 201,
+            what: "They ring, or wait for the account's calls per second",
+            content: Content::Plivo(&[of::<place::Fired>]),
+        }],
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/Account/{auth_id}/Request/{request_uuid}/",
+        id: "cancelCall",
+        summary: "Cancels a call that waits or rings",
+        query: &[],
+        body: None,
+        answers: &[Answer { status: 204, what: "It is told", content: Content::Nothing }],
+    },
+    Route {
         method: "DELETE",
         path: "/v1/Account/{auth_id}/Call/",
         id: "hangUpCalls",
@@ -104,6 +133,18 @@ pub(super) enum No {
     Denied(Denied),
     /// 400: the sentence names the first bad field.
     Bad(String),
+    /// 403: the business number's country may not call out.
+    Barred(String),
+    /// 422: understood, and not allowed.
+    NotAllowed(String),
+    /// 409.
+    Conflict(String),
+    /// 429.
+    TooMany { why: String, seconds: u64 },
+    /// 503: starting or draining.
+    Unavailable,
+    /// A body that is not taken: 413, 415, ….
+    Body(StatusCode, &'static str),
     /// 404.
     NotFound(&'static str),
     /// 405.
@@ -124,6 +165,15 @@ impl No {
                 with_header(answer, header::RETRY_AFTER, &seconds.to_string())
             }
             Self::Bad(what) => error::plivo(StatusCode::BAD_REQUEST, &what),
+            Self::Barred(what) => error::plivo(StatusCode::FORBIDDEN, &what),
+            Self::NotAllowed(what) => error::plivo(StatusCode::UNPROCESSABLE_ENTITY, &what),
+            Self::Conflict(what) => error::plivo(StatusCode::CONFLICT, &what),
+            Self::TooMany { why, seconds } => {
+                let answer = error::plivo(StatusCode::TOO_MANY_REQUESTS, &why);
+                with_header(answer, header::RETRY_AFTER, &seconds.to_string())
+            }
+            Self::Unavailable => error::plivo(StatusCode::SERVICE_UNAVAILABLE, "this server is stopping; try again"),
+            Self::Body(status, what) => error::plivo(status, what),
             Self::NotFound(what) => error::plivo(StatusCode::NOT_FOUND, what),
             Self::Method(allow) => {
                 let answer = error::plivo(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource");
@@ -148,7 +198,8 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
     let ["v1", "Account", auth_id, rest @ ..] = segments.as_slice() else {
         return No::NotFound(NOT_HERE).answer();
     };
-    let scope = match authenticate(&shared, &request, auth_id) {
+    let placing = *rest == ["Call"] && request.method() == Method::POST;
+    let scope = match authenticate(&shared, &request, auth_id, !placing) {
         Ok(scope) => scope,
         Err(denied) => return No::Denied(denied).answer(),
     };
@@ -160,17 +211,36 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
         }
         Found::Nothing => return No::NotFound(NOT_HERE).answer(),
     }
+    if placing {
+        return placed(&shared, &scope, request).await.unwrap_or_else(No::answer);
+    }
     // Bodies of these methods are ignored (1.4).
     let (method, pairs) = (request.method().clone(), super::pairs(&request));
     drop(request);
     route(&shared.api, &scope, &method, rest, &pairs).await.unwrap_or_else(No::answer)
 }
 
+/// `POST Call/`, once for each `Idempotency-Key` (§1.9).
+async fn placed(shared: &Shared, scope: &Scope, request: Request) -> Result<Response, No> {
+    let (head, body) = request.into_parts();
+    let body = super::body::read(&head.headers, body).await.map_err(|(status, _, what)| No::Body(status, what))?;
+    let turn = match shared.repeated.turn(scope, &head.headers, shared.api.clock.now()).await? {
+        idempotency::Turn::Known(answer) => return Ok(answer),
+        idempotency::Turn::Ours(turn) => turn,
+    };
+    let answer = place::place(&shared.api, scope, &head.headers, &body).await?;
+    Ok(turn.keep(answer).await)
+}
+
 /// 1.1: the path's id is the caller's own; wrong, missing and unknown are one answer.
-fn authenticate(shared: &Shared, request: &Request, auth_id: &str) -> Result<Scope, Denied> {
+///
+/// `counted`: the request counts towards L21. Placing calls has its own limits (L5, L6).
+fn authenticate(shared: &Shared, request: &Request, auth_id: &str, counted: bool) -> Result<Scope, Denied> {
     let caller = shared.api.accounts.basic(request.headers()).filter(|id| id.as_str() == auth_id);
     let caller = caller.ok_or_else(|| shared.guard.failed(peer(request)))?;
-    shared.guard.asked(&caller)?;
+    if counted {
+        shared.guard.asked(&caller)?;
+    }
     Ok(Scope::of(caller))
 }
 
@@ -181,6 +251,7 @@ async fn route(api: &Api, scope: &Scope, method: &Method, rest: &[&str], pairs: 
         ["Call"] if delete => Ok(call::hang_up_all(api, scope)),
         ["Call", uuid] if get => call::retrieve(api, scope, uuid, pairs).await,
         ["Call", uuid] if delete => call::hang_up(api, scope, uuid),
+        ["Request", uuid] if delete => call::cancel(api, scope, uuid),
         _ => Err(No::NotFound(NOT_HERE)),
     }
 }

@@ -163,8 +163,13 @@ async fn every_operation_is_served_and_answers_as_documented() {
         // Those of `uuid(101)` are live, of `uuid(3)` over, and there is no `uuid(99)`.
         for call in [3, 101, 99] {
             let call = uuid(call).to_string();
-            let named =
-                [("auth_id", MAIN), ("call_uuid", &*call), ("number", "918035737458"), ("wa_id", "919412341234")];
+            let named = [
+                ("auth_id", MAIN),
+                ("call_uuid", &*call),
+                ("request_uuid", &*call),
+                ("number", "918035737458"),
+                ("wa_id", "919412341234"),
+            ];
             let path = named
                 .iter()
                 .fold(route.path.to_owned(), |path, (name, value)| path.replace(&format!("{{{name}}}"), value));

@@ -12,7 +12,7 @@ use super::{
     CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaFact, MediaFault,
     MediaOrder, Notice, NoticeKind, Output, Params, PlayId, SoundItem, Summary, Termination,
 };
-use crate::model::{HangupCause, Leg, Timestamp};
+use crate::model::{Direction, HangupCause, Leg, Timestamp};
 use crate::xml::ast::{Finding, Severity, Target};
 
 /// How long a terminate webhook may take to explain a DTLS close: Meta's comes 50–500 ms after (§8 M11).
@@ -95,9 +95,16 @@ impl Desk {
         self.setup.started.plus(Duration::from_millis(at.0.saturating_sub(self.began.0)))
     }
 
-    /// Milliseconds since the offer.
-    pub(super) fn elapsed_ms(&self) -> u64 {
-        self.now.0.saturating_sub(self.began.0)
+    /// What is left for answer and fallback together: a caller whose phone rings waits no longer. Whoever was called
+    /// and picked up has each fetch's own deadline.
+    pub(super) fn answer_budget_ms(&self) -> u64 {
+        match self.setup.direction {
+            Direction::Inbound => {
+                let elapsed_ms = self.now.0.saturating_sub(self.began.0);
+                self.setup.limits.answer_budget_ms.saturating_sub(elapsed_ms)
+            }
+            Direction::Outbound => u64::MAX,
+        }
     }
 
     /// Sets a timer `millis` from now.
@@ -143,7 +150,7 @@ impl Desk {
         match action {
             GraphAction::Accept => self.accept_sent = true,
             GraphAction::Reject => self.reject_sent = true,
-            GraphAction::PreAccept | GraphAction::Terminate => {}
+            GraphAction::Connect | GraphAction::PreAccept | GraphAction::Terminate => {}
         }
         self.wish(Output::Graph { action });
     }
@@ -188,7 +195,7 @@ impl Desk {
     /// Takes in a change of the media path. Gives the cause if the call must end at once.
     pub(super) fn path_changed(&mut self, what: &MediaFact) -> Option<HangupCause> {
         match what {
-            MediaFact::IceUp | MediaFact::FirstPacket => None,
+            MediaFact::IceUp | MediaFact::FirstPacket | MediaFact::Flowing => None,
             MediaFact::Connected => {
                 self.connected = true;
                 self.timers.clear(Timer::MediaSetup);

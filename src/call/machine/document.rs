@@ -92,7 +92,7 @@ impl Script {
         };
         let urls = &desk.setup.urls;
         let target = Target { url: urls.answer.clone(), method: urls.answer_method };
-        let deadline_ms = desk.setup.limits.fetch_ms.min(desk.setup.limits.answer_budget_ms);
+        let deadline_ms = desk.setup.limits.fetch_ms.min(desk.answer_budget_ms());
         let params = params::common(desk, Event::StartApp);
         let fetch = desk.fetch(FetchKind::Answer, target, params, deadline_ms);
         script.running = Running::Fetching { fetch, kind: FetchKind::Answer };
@@ -125,6 +125,10 @@ impl Script {
             | Input::DigitsSent { leg: Leg::B(_), .. }
             | Input::PlayStarted { .. }
             | Input::Offered { .. }
+            | Input::Placed { .. }
+            | Input::Bound { .. }
+            | Input::SdpAnswer { .. }
+            | Input::Status { .. }
             | Input::Graph { .. }
             | Input::Media { .. }
             | Input::Terminated { .. }
@@ -216,7 +220,7 @@ impl Script {
     /// The answer URL has a second chance, everything else ends the call (`plivo-callbacks.md` §4.3).
     fn fetch_failed(&mut self, desk: &mut Desk, kind: FetchKind, cause: HangupCause, why: &str) -> Step {
         self.end_place(desk, InstructionOutcome::Failed, why);
-        let left_ms = desk.setup.limits.answer_budget_ms.saturating_sub(desk.elapsed_ms());
+        let left_ms = desk.answer_budget_ms();
         match (kind, desk.setup.urls.fallback.clone()) {
             (FetchKind::Answer, Some((url, method))) if left_ms > 0 => {
                 desk.remark(format!("the answer URL failed: {why}; the fallback URL is asked"));

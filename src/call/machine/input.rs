@@ -11,12 +11,21 @@ use crate::model::{
 pub use crate::xml::FirstFault;
 use crate::xml::ast::{DocUrl, Finding};
 
-/// A fact. The first one a machine is given is [`Input::Offered`].
+/// A fact. The first one a machine is given is [`Input::Offered`] or [`Input::Placed`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Input {
     /// An admitted, user-initiated call: the user's phone rings. Our SDP answer is ready to be sent.
     Offered { setup: Box<CallSetup> },
+    /// A business-initiated call that may start: our SDP offer is ready to be sent.
+    Placed { setup: Box<CallSetup> },
+    /// Meta's id of the call that was placed: from Graph's answer, or from a webhook that came before it and names our
+    /// call (`meta-calling.md` §7.3). Comes before every other fact of Meta's about the call; once.
+    Bound { wacid: Wacid },
+    /// Meta's SDP answer to our offer came by webhook; unusable ones are told too.
+    SdpAnswer { usable: bool },
+    /// How far the user's phone is, by webhook. In any order.
+    Status { status: PhoneStatus },
     /// The Graph request wished for by [`super::Output::Graph`] came to its end, retries included.
     Graph { action: GraphAction, outcome: GraphOutcome },
     /// The fetch wished for by [`super::Output::Fetch`] came to its end.
@@ -72,6 +81,43 @@ pub struct CallSetup {
     /// `X-PH-*` parameters of outbound calls, without the prefix.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+    /// What an outbound call has besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<Box<Outbound>>,
+}
+
+/// What only a business-initiated call begins with (`plivo-call-api.md` §2.1). Its request's UUID is the call's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outbound {
+    pub ring: Option<(DocUrl, Method)>,
+    /// `ring_timeout`, cut to T_ring (L26).
+    pub ring_timeout_ms: u64,
+    /// `hangup_on_ring`, from RINGING on.
+    pub hangup_on_ring_ms: Option<u64>,
+    /// Keys sent once the call is answered: `0-9 * #`, `w` and `W` wait.
+    pub send_digits: Option<String>,
+    /// `parent_call_uuid`: stored, and nothing more.
+    pub parent_call: Option<CallUuid>,
+}
+
+/// Statuses of a business-initiated call (`meta-calling.md` §3.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhoneStatus {
+    Ringing,
+    Accepted,
+    Rejected,
+}
+
+impl PhoneStatus {
+    /// The word in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ringing => "ringing",
+            Self::Accepted => "accepted",
+            Self::Rejected => "rejected",
+        }
+    }
 }
 
 impl std::fmt::Debug for CallSetup {
@@ -258,6 +304,8 @@ pub enum MediaFact {
     Connected,
     /// The first valid SRTP packet of the peer.
     FirstPacket,
+    /// Half a second of the peer's sound has come: told once, of a leg that offered (`meta-calling.md` §7.2).
+    Flowing,
     /// The path is gone for good.
     Lost { fault: MediaFault },
 }

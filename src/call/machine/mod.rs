@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use input::{
     CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, MachineLimits, MediaFact,
-    MediaFault, Refusal, Termination, Voice,
+    MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,
 };
 pub use output::{
     CallState, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaOrder, Notice, NoticeKind, Output, Param,
@@ -75,27 +75,30 @@ struct Call {
 }
 
 impl Machine {
-    /// A machine that waits for its [`Input::Offered`].
+    /// A machine that waits for its [`Input::Offered`] or [`Input::Placed`].
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Takes in one fact. Afterwards call [`Machine::poll`] until it is empty.
     ///
-    /// A time before the last one counts as the last one. Facts before `Offered` and after `Over` are allowed
+    /// A time before the last one counts as the last one. Facts before the first and after `Over` are allowed
     /// and do nothing, as do facts about a fetch, play or request that nothing waits for any more.
     pub fn handle(&mut self, at: CallTime, input: Input) {
         match (&mut self.call, input) {
             (Some(call), input) => call.take(at, input),
-            (None, Input::Offered { setup }) => {
-                let mut desk = Desk::new(at, setup);
-                let state = State::offered(&mut desk);
-                self.call = Some(Call { desk, state: Some(state) });
-            }
+            (None, Input::Offered { setup }) => self.begin(at, setup, State::offered),
+            (None, Input::Placed { setup }) => self.begin(at, setup, State::placed),
             (None, _) => {}
         }
         #[cfg(debug_assertions)]
         self.check_invariants();
+    }
+
+    fn begin(&mut self, at: CallTime, setup: Box<CallSetup>, first: fn(&mut Desk) -> State) {
+        let mut desk = Desk::new(at, setup);
+        let state = first(&mut desk);
+        self.call = Some(Call { desk, state: Some(state) });
     }
 
     /// The next wish, oldest first.

@@ -44,7 +44,9 @@ pub enum Output {
     /// The call is terminal: write its record and put its hangup notice into the outbox, in one transaction.
     /// Exactly once.
     Concluded { summary: Box<Summary> },
-    /// The machine is over: give the slot back. The last output, exactly once, after `Concluded`.
+    /// Give the slot back now: the call has ended, and whether Meta holds anything of it is not known.
+    FreeSlot,
+    /// The machine is over: give the slot back, if it is still held. The last output, exactly once, after `Concluded`.
     Over,
 }
 
@@ -60,10 +62,16 @@ pub enum InstructionOutcome {
     Cut,
 }
 
-/// States of `meta-calling.md` §7.1.
+/// States of `meta-calling.md` §7, in the order in which a call comes by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallState {
+    /// Graph's `connect` is under way.
+    Dialing,
+    /// Meta has the call; the user's phone does not ring yet.
+    Proceeding,
+    /// The user's phone rings.
+    Ringing,
     Preparing,
     Accepting,
     Live,
@@ -75,6 +83,7 @@ pub enum CallState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GraphAction {
+    Connect,
     PreAccept,
     Accept,
     Reject,
@@ -85,6 +94,7 @@ impl GraphAction {
     /// The word on the wire and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Connect => "connect",
             Self::PreAccept => "pre_accept",
             Self::Accept => "accept",
             Self::Reject => "reject",
@@ -207,7 +217,7 @@ pub struct SoundItem {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum MediaOrder {
-    /// ICE checks begin: `pre_accept` is being sent.
+    /// ICE checks begin: `pre_accept` is being sent, or the SDP answer to our offer has come.
     Begin,
     /// `accept` got its 200: from now on a packet goes out every 20 ms, silence included.
     Open,
@@ -238,6 +248,7 @@ pub struct Notice {
 #[serde(rename_all = "snake_case")]
 pub enum NoticeKind {
     Hangup,
+    Ring,
     /// An action with `redirect="false"`.
     Action,
     Dial,
@@ -248,6 +259,7 @@ impl NoticeKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hangup => "hangup",
+            Self::Ring => "ring",
             Self::Action => "action",
             Self::Dial => "dial",
         }

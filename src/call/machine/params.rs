@@ -13,6 +13,8 @@ pub(super) enum Event {
     StartApp,
     /// Action, redirect and transfer URLs.
     Redirect,
+    /// The ring URL.
+    Ring,
     /// The hangup URL.
     Hangup,
 }
@@ -51,13 +53,17 @@ pub(super) fn common(desk: &Desk, event: Event) -> Params {
             put("STIRVerification", "Not Applicable");
         }
         Event::Redirect => put("Event", "Redirect"),
+        Event::Ring => put("Event", "Ring"),
         Event::Hangup => {
             put("Event", "Hangup");
             put("STIRVerification", "Not Applicable");
         }
     }
     if setup.direction == Direction::Outbound {
-        put("ALegUUID", &setup.call.to_string());
+        // The request's UUID is the call's (`plivo-call-api.md` §2.1).
+        for name in ["ALegUUID", "ALegRequestUUID", "RequestUUID"] {
+            put(name, &setup.call.to_string());
+        }
     }
     if let Some(wacid) = &setup.wacid {
         put("WhatsAppCallID", wacid.as_str());
@@ -84,11 +90,15 @@ pub(super) fn common(desk: &Desk, event: Event) -> Params {
 pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
     let mut params = common(desk, Event::Hangup);
     let wire = ending.cause.wire(desk.setup.direction);
+    let status = match (desk.setup.direction, desk.answered) {
+        (Direction::Outbound, None) => wire.unanswered_status(),
+        (Direction::Outbound, Some(_)) | (Direction::Inbound, _) => "completed",
+    };
     let answered = desk.answered.map(|at| desk.wall(at).plivo_secs()).unwrap_or_default();
     for (name, value) in [
         ("AnswerTime", answered),
         ("BillDuration", ending.bill_secs.to_string()),
-        ("CallStatus", "completed".to_owned()),
+        ("CallStatus", status.to_owned()),
         ("Duration", ending.duration_secs.to_string()),
         ("EndTime", desk.wall(ending.at).plivo_secs()),
         ("HangupCause", wire.word.to_owned()),

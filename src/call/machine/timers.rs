@@ -12,6 +12,12 @@ pub(super) enum Timer {
     AcceptWait,
     /// T_accept: pick up now if a document is in, else reject (`meta-calling.md` §7.1).
     Accept,
+    /// `ring_timeout`, or T_ring: the user has not picked up.
+    Ring,
+    /// `hangup_on_ring` after RINGING.
+    RingLimit,
+    /// The user is heard and ACCEPTED has not come: its webhook was lost (`meta-calling.md` §7.2).
+    Heard,
     /// The wait for `accept`'s outcome, once the call is known to be over, is itself over.
     AcceptOutcome,
     /// T_media: ICE and DTLS are not up in time after `accept`'s 200.
@@ -38,6 +44,8 @@ pub(super) enum Timer {
     Close,
     /// `terminate` failed for good: ask once more, as the reaper does.
     TerminateAgain,
+    /// A minute after `connect` ended without an outcome: no webhook has named the call.
+    Doubt,
     /// T_reap: whatever we were still waiting for from Meta, we are not any more.
     Reap,
 }

@@ -14,7 +14,10 @@ use crate::model::{Leg, last_four};
 use crate::xml::ast::Repeat;
 
 /// Parameters that say the same on every request of a call, or the same as another.
-const CONSTANT: [&str; 17] = [
+const CONSTANT: [&str; 20] = [
+    "ALegRequestUUID",
+    "ALegUUID",
+    "RequestUUID",
     "BillRate",
     "BilledAmount",
     "CallType",
@@ -42,6 +45,13 @@ impl Display for Input {
             Self::Offered { setup } => {
                 write!(f, "offered from …{} to …{}", last_four(&setup.from), last_four(&setup.to))
             }
+            Self::Placed { setup } => {
+                write!(f, "placed from …{} to …{}", last_four(&setup.from), last_four(&setup.to))
+            }
+            Self::Bound { wacid } => write!(f, "bound to …{}", last_four(wacid.as_str())),
+            Self::SdpAnswer { usable: true } => f.write_str("sdp-answer"),
+            Self::SdpAnswer { usable: false } => f.write_str("sdp-answer unusable"),
+            Self::Status { status } => write!(f, "status {}", status.as_str()),
             Self::Graph { action, outcome } => write!(f, "graph {} {outcome}", action.as_str()),
             Self::Fetched { fetch, result } => match result {
                 Ok(Fetched::Document { document }) => {
@@ -109,6 +119,7 @@ impl Display for MediaFact {
             Self::IceUp => "ice-up",
             Self::Connected => "connected",
             Self::FirstPacket => "first-packet",
+            Self::Flowing => "flowing",
             Self::Lost { fault: MediaFault::Silent } => "lost silent",
             Self::Lost { fault: MediaFault::Fingerprint } => "lost fingerprint",
             Self::Lost { fault: MediaFault::DtlsClosed } => "lost dtls-closed",
@@ -150,6 +161,7 @@ impl Display for Output {
                 findings.iter().try_for_each(|finding| write!(f, " {}:{}", finding.rule, finding.at.line))
             }
             Self::Concluded { summary } => write!(f, "concluded {summary}"),
+            Self::FreeSlot => f.write_str("free the slot"),
             Self::Over => f.write_str("over"),
         }
     }
@@ -158,6 +170,9 @@ impl Display for Output {
 impl Display for CallState {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Dialing => "dialing",
+            Self::Proceeding => "proceeding",
+            Self::Ringing => "ringing",
             Self::Preparing => "preparing",
             Self::Accepting => "accepting",
             Self::Live => "live",

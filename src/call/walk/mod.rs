@@ -143,6 +143,7 @@ impl Walker {
             started: self.clock.wall(),
             limits,
             headers: Vec::new(),
+            outbound: None,
         }
     }
 
@@ -331,6 +332,8 @@ impl Walk<'_> {
                 }
             }
             Output::Concluded { summary } => self.conclude(*summary).await,
+            // There is none: a walked call has no limits to keep.
+            Output::FreeSlot => {}
             Output::Over => self.over = true,
         }
     }

@@ -1,9 +1,9 @@
-//! Writing our answer (`meta-calling.md` §5.2, A1–A8), line by line.
+//! Writing our side (`meta-calling.md` §5.2, A1–A8), line by line: the answer to an offer, or an offer of ours.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use super::Offer;
+use super::{Direction, Offer, Setup, TelephoneEvent};
 
 /// Our side of one leg.
 #[derive(Clone, Copy)]
@@ -38,20 +38,8 @@ impl Lines {
 }
 
 pub(super) fn text(offer: &Offer, ours: &Ours<'_>) -> String {
-    let unknown = SocketAddr::from(([0, 0, 0, 0], 9));
-    let home = ours.candidates.first().copied().unwrap_or(unknown);
     let mut out = Lines(String::with_capacity(1_024));
-    out.put(format_args!("v=0"));
-    out.put(format_args!("o=- {} 1 {}", ours.session, net(home.ip())));
-    out.put(format_args!("s=offhook"));
-    out.put(format_args!("t=0 0"));
-    if let Some(mid) = &offer.mid {
-        out.put(format_args!("a=group:BUNDLE {mid}"));
-    }
-    out.put(format_args!("a=msid-semantic: WMS {}", ours.stream));
-    if ours.ice_lite {
-        out.put(format_args!("a=ice-lite"));
-    }
+    let home = session(&mut out, ours, offer.mid.as_deref());
     for (index, section) in offer.sections.iter().enumerate() {
         if index == offer.audio {
             audio(&mut out, offer, ours, home);
@@ -68,40 +56,110 @@ pub(super) fn text(offer: &Offer, ours: &Ours<'_>) -> String {
     out.0
 }
 
+/// What Meta's own offers have, so that nothing in ours is new to it.
+const OPUS_PT: u8 = 111;
+const DIGITS: TelephoneEvent = TelephoneEvent { pt: 126, clock: 8_000 };
+
+/// Our offer: Meta answers it by webhook, and is ICE-lite then as ever; we never are (A2).
+pub(super) fn offer(ours: &Ours<'_>) -> String {
+    let mut out = Lines(String::with_capacity(1_024));
+    let home = session(&mut out, ours, Some(MID));
+    let audio = Audio {
+        proto: "UDP/TLS/RTP/SAVPF",
+        formats: &format!("{OPUS_PT} {}", DIGITS.pt),
+        setup: Setup::Actpass,
+        mid: Some(MID),
+        direction: Direction::SendRecv,
+        opus_pt: OPUS_PT,
+        digits: &[DIGITS],
+    };
+    audio.put(&mut out, ours, home);
+    out.0
+}
+
+/// The mid of our offers: Meta's word for it.
+const MID: &str = "audio";
+
+/// The lines before the first section; gives our first address.
+fn session(out: &mut Lines, ours: &Ours<'_>, mid: Option<&str>) -> SocketAddr {
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 9));
+    let home = ours.candidates.first().copied().unwrap_or(unknown);
+    out.put(format_args!("v=0"));
+    out.put(format_args!("o=- {} 1 {}", ours.session, net(home.ip())));
+    out.put(format_args!("s=offhook"));
+    out.put(format_args!("t=0 0"));
+    if let Some(mid) = mid {
+        out.put(format_args!("a=group:BUNDLE {mid}"));
+    }
+    out.put(format_args!("a=msid-semantic: WMS {}", ours.stream));
+    if ours.ice_lite {
+        out.put(format_args!("a=ice-lite"));
+    }
+    home
+}
+
+/// The audio section of ours.
+struct Audio<'a> {
+    proto: &'a str,
+    /// Payload types, as they stand in `m=`.
+    formats: &'a str,
+    setup: Setup,
+    mid: Option<&'a str>,
+    direction: Direction,
+    opus_pt: u8,
+    digits: &'a [TelephoneEvent],
+}
+
 fn audio(out: &mut Lines, offer: &Offer, ours: &Ours<'_>, home: SocketAddr) {
     let Some(section) = offer.sections.get(offer.audio) else { return };
     let ours_too = |format: &&String| {
         format.parse().is_ok_and(|pt: u8| pt == offer.opus_pt || offer.telephone_events.iter().any(|t| t.pt == pt))
     };
     let formats: Vec<&str> = section.formats.iter().filter(ours_too).map(String::as_str).collect();
-    out.put(format_args!("m=audio {} {} {}", home.port(), section.proto, formats.join(" ")));
-    out.put(format_args!("c={}", net(home.ip())));
-    out.put(format_args!("a=rtcp:{} {}", home.port(), net(home.ip())));
-    for (n, addr) in (1u32..).zip(ours.candidates.iter().take(CANDIDATES_OUT_MAX)) {
-        // RFC 8445 §5.1.2.1: type preference of hosts, local preference falling with the place, component 1.
-        let priority = (126 << 24) + ((65_536 - n) << 8) + 255;
-        out.put(format_args!("a=candidate:{n} 1 udp {priority} {} {} typ host", addr.ip(), addr.port()));
+    let audio = Audio {
+        proto: &section.proto,
+        formats: &formats.join(" "),
+        setup: offer.setup.answered(),
+        mid: offer.mid.as_deref(),
+        direction: offer.direction.mirrored(),
+        opus_pt: offer.opus_pt,
+        digits: &offer.telephone_events,
+    };
+    audio.put(out, ours, home);
+}
+
+impl Audio<'_> {
+    fn put(&self, out: &mut Lines, ours: &Ours<'_>, home: SocketAddr) {
+        let Self { proto, formats, setup, mid, direction, opus_pt, digits } = self;
+        out.put(format_args!("m=audio {} {proto} {formats}", home.port()));
+        out.put(format_args!("c={}", net(home.ip())));
+        out.put(format_args!("a=rtcp:{} {}", home.port(), net(home.ip())));
+        for (n, addr) in (1u32..).zip(ours.candidates.iter().take(CANDIDATES_OUT_MAX)) {
+            // RFC 8445 §5.1.2.1: type preference of hosts, local preference falling with the place, component 1.
+            let priority = (126 << 24) + ((65_536 - n) << 8) + 255;
+            out.put(format_args!("a=candidate:{n} 1 udp {priority} {} {} typ host", addr.ip(), addr.port()));
+        }
+        out.put(format_args!("a=end-of-candidates"));
+        out.put(format_args!("a=ice-ufrag:{}", ours.ufrag));
+        out.put(format_args!("a=ice-pwd:{}", ours.pwd));
+        let hex: Vec<String> = ours.fingerprint.iter().map(|b| format!("{b:02X}")).collect();
+        out.put(format_args!("a=fingerprint:sha-256 {}", hex.join(":")));
+        out.put(format_args!("a=setup:{}", setup.as_str()));
+        if let Some(mid) = mid {
+            out.put(format_args!("a=mid:{mid}"));
+        }
+        out.put(format_args!("a={}", direction.as_str()));
+        out.put(format_args!("a=rtcp-mux"));
+        out.put(format_args!("a=rtpmap:{opus_pt} opus/48000/2"));
+        out.put(format_args!("a=fmtp:{opus_pt} {OPUS_FORMAT}"));
+        for digits in *digits {
+            out.put(format_args!("a=rtpmap:{} telephone-event/{}", digits.pt, digits.clock));
+            out.put(format_args!("a=fmtp:{} 0-15", digits.pt));
+        }
+        out.put(format_args!("a=ptime:20"));
+        out.put(format_args!("a=ssrc:{} cname:{}", ours.ssrc, ours.cname));
+        out.put(format_args!("a=ssrc:{} msid:{} {}", ours.ssrc, ours.stream, ours.track));
     }
-    out.put(format_args!("a=end-of-candidates"));
-    out.put(format_args!("a=ice-ufrag:{}", ours.ufrag));
-    out.put(format_args!("a=ice-pwd:{}", ours.pwd));
-    let hex: Vec<String> = ours.fingerprint.iter().map(|b| format!("{b:02X}")).collect();
-    out.put(format_args!("a=fingerprint:sha-256 {}", hex.join(":")));
-    out.put(format_args!("a=setup:{}", offer.setup.answered().as_str()));
-    if let Some(mid) = &offer.mid {
-        out.put(format_args!("a=mid:{mid}"));
-    }
-    out.put(format_args!("a={}", offer.direction.mirrored().as_str()));
-    out.put(format_args!("a=rtcp-mux"));
-    out.put(format_args!("a=rtpmap:{} opus/48000/2", offer.opus_pt));
-    out.put(format_args!("a=fmtp:{} {OPUS_FORMAT}", offer.opus_pt));
-    for digits in &offer.telephone_events {
-        out.put(format_args!("a=rtpmap:{} telephone-event/{}", digits.pt, digits.clock));
-        out.put(format_args!("a=fmtp:{} 0-15", digits.pt));
-    }
-    out.put(format_args!("a=ptime:20"));
-    out.put(format_args!("a=ssrc:{} cname:{}", ours.ssrc, ours.cname));
-    out.put(format_args!("a=ssrc:{} msid:{} {}", ours.ssrc, ours.stream, ours.track));
 }
 
 fn net(ip: IpAddr) -> String {

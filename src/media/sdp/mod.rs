@@ -153,6 +153,11 @@ impl Offer {
     }
 }
 
+/// Our own offer of one audio section, for a call that we place (`meta-calling.md` §5.2): actpass, never lite.
+pub fn offer(ours: &Ours<'_>) -> String {
+    answer::offer(ours)
+}
+
 /// Credentials and addresses stay out.
 impl fmt::Debug for Offer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -36,8 +36,15 @@ const DEEDS: &[&str] = &[
     "media",
     "storm",
 ];
-const HOOKS: &[(&str, Hook)] = &[("connect", Hook::Connect), ("terminate", Hook::Terminate)];
+const HOOKS: &[(&str, Hook)] = &[
+    ("connect", Hook::Connect),
+    ("ringing", Hook::Ringing),
+    ("accepted", Hook::Accepted),
+    ("rejected", Hook::Rejected),
+    ("terminate", Hook::Terminate),
+];
 const ACTIONS: &[(&str, Action)] = &[
+    ("connect", Action::Connect),
     ("pre_accept", Action::PreAccept),
     ("accept", Action::Accept),
     ("reject", Action::Reject),

@@ -96,10 +96,13 @@ enum Act {
     Storm(Storm),
 }
 
-/// The webhooks of a user-initiated call.
+/// The webhooks of a call; statuses are of one that the business placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
     Connect,
+    Ringing,
+    Accepted,
+    Rejected,
     Terminate,
 }
 
@@ -107,6 +110,9 @@ impl Hook {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Ringing => "ringing",
+            Self::Accepted => "accepted",
+            Self::Rejected => "rejected",
             Self::Terminate => "terminate",
         }
     }

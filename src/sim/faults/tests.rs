@@ -27,7 +27,7 @@ fn a_bad_rule_file_is_told_with_its_line() {
         (
             "seed = 1\n[[fault]]\ndo = \"lose\"\non = \"conect\"\n",
             4,
-            "`on` can't be \"conect\": one of connect, terminate",
+            "`on` can't be \"conect\": one of connect, ringing, accepted, rejected, terminate",
         ),
         ("[[fault]]\ndo = \"lose\"\nms = 5\n", 3, "`ms` does not belong to do = \"lose\""),
         ("[[fault]]\ndo = \"delay\"\n", 1, "`ms` is missing"),
@@ -35,9 +35,9 @@ fn a_bad_rule_file_is_told_with_its_line() {
         ("[[fault]]\ndo = \"media\"\nloss = 130\n", 3, "`loss` must be a percentage"),
         ("[[fault]]\ndo = \"media\"\n", 1, "nothing to do to the media"),
         (
-            "[[fault]]\ndo = \"answer\"\nstatus = 503\non = \"connect\"\n",
+            "[[fault]]\ndo = \"answer\"\nstatus = 503\non = \"ringing\"\n",
             4,
-            "one of pre_accept, accept, reject, terminate",
+            "one of connect, pre_accept, accept, reject, terminate",
         ),
         ("[[fault]]\ndo = \"offer\"\nhow = \"empty\"\nnth = 2\n", 4, "`nth` does not belong to do = \"offer\""),
         ("[[fault]]\ndo = \"storm\"\ncalls = 0\n", 3, "`calls` must be a whole number of 1 to 10000"),

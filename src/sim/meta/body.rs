@@ -9,6 +9,8 @@ use crate::sim::world::SimNumber;
 pub(crate) struct CallFacts {
     pub(crate) call_id: String,
     pub(crate) number: SimNumber,
+    /// The business placed it.
+    pub(crate) by_business: bool,
     /// The user's digits and profile name.
     pub(crate) user: String,
     pub(crate) user_name: String,
@@ -28,11 +30,27 @@ pub(crate) enum Ending {
     },
 }
 
-/// `calls[]` with event `connect` (§3.2).
-pub(crate) fn connect(facts: &CallFacts, at_secs: i64, offer: &str) -> Value {
+/// `calls[]` with event `connect` (§3.2): with Meta's offer, or its answer to the business's.
+pub(crate) fn connect(facts: &CallFacts, at_secs: i64, sdp: &str) -> Value {
     let mut call = call(facts, "connect", at_secs, None);
-    set(&mut call, "session", json!({"sdp_type": "offer", "sdp": offer}));
-    envelope(facts, call)
+    let kind = if facts.by_business { "answer" } else { "offer" };
+    set(&mut call, "session", json!({"sdp_type": kind, "sdp": sdp}));
+    envelope(facts, "calls", call)
+}
+
+/// `statuses[]` of a call that the business placed (§3.4).
+pub(crate) fn status(facts: &CallFacts, at_secs: i64, word: &str, opaque: Option<&str>) -> Value {
+    let mut status = json!({
+        "id": facts.call_id,
+        "timestamp": at_secs.to_string(),
+        "type": "call",
+        "status": word,
+        "recipient_id": facts.user,
+    });
+    if let Some(opaque) = opaque {
+        set(&mut status, "biz_opaque_callback_data", json!(opaque));
+    }
+    envelope(facts, "statuses", status)
 }
 
 /// `calls[]` with event `terminate` (§3.3).
@@ -47,17 +65,22 @@ pub(crate) fn terminate(facts: &CallFacts, at_secs: i64, ending: Ending, opaque:
             set(&mut call, "duration", json!(duration_secs));
         }
     }
-    envelope(facts, call)
+    envelope(facts, "calls", call)
 }
 
 fn call(facts: &CallFacts, event: &str, at_secs: i64, opaque: Option<&str>) -> Value {
+    let (user, number) = (&facts.user, &facts.number.number);
+    let (from, to, direction) = match facts.by_business {
+        true => (number, user, "BUSINESS_INITIATED"),
+        false => (user, number, "USER_INITIATED"),
+    };
     let mut call = json!({
         "id": facts.call_id,
-        "from": facts.user,
-        "to": facts.number.number,
+        "from": from,
+        "to": to,
         "event": event,
         "timestamp": at_secs.to_string(),
-        "direction": "USER_INITIATED",
+        "direction": direction,
     });
     let echoes = [
         ("biz_opaque_callback_data", opaque),
@@ -78,14 +101,14 @@ fn set(object: &mut Value, name: &str, value: Value) {
     }
 }
 
-fn envelope(facts: &CallFacts, call: Value) -> Value {
+fn envelope(facts: &CallFacts, member: &str, item: Value) -> Value {
     let number = &facts.number;
-    let value = json!({
+    let mut value = json!({
         "messaging_product": "whatsapp",
         "metadata": {"display_phone_number": number.number, "phone_number_id": number.phone_number_id},
         "contacts": [{"profile": {"name": facts.user_name}, "wa_id": facts.user}],
-        "calls": [call],
     });
+    set(&mut value, member, json!([item]));
     of_field(number, "calls", value)
 }
 
@@ -193,6 +216,7 @@ mod tests {
                 "wacid.HBgMOTE5NDEyMzQxMjM0FQIAEhggREJFOUIxNUJBMjdEN0QxRTExODA1RUMzMDExNjEzNzAcGAw5MTgwMzU3Mzc0NTgVAgAA"
                     .into(),
             number: SimNumber::default(),
+            by_business: false,
             user: "919412341234".into(),
             user_name: "Asha Verma".into(),
             cta_payload: None,

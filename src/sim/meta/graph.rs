@@ -13,10 +13,11 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::life::outgoing::Connect;
 use super::life::{CallMsg, GraphAsk};
 use super::{messages, settings};
 use crate::sim::World;
-use crate::sim::faults::{GraphBody, GraphDeed, GraphHow};
+use crate::sim::faults::{CallFaults, GraphBody, GraphDeed, GraphHow};
 use crate::sim::log::Logged;
 use crate::sim::wire::Cut;
 
@@ -24,6 +25,8 @@ use crate::sim::wire::Cut;
 pub(crate) const BASE: &str = "/v23.0";
 /// Largest request.
 const BODY_BYTES_MAX: usize = 262_144;
+/// Simultaneous calls of a number (§6.1).
+const CALLS_MAX: usize = 1_000;
 /// §4.1.5.
 const OPAQUE_CHARS_MAX: usize = 512;
 
@@ -88,6 +91,7 @@ impl GraphFault {
 /// What `/calls` can be asked for a call that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
+    Connect,
     PreAccept,
     Accept,
     Reject,
@@ -97,6 +101,7 @@ pub(crate) enum Action {
 impl Action {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
+            Self::Connect => "connect",
             Self::PreAccept => "pre_accept",
             Self::Accept => "accept",
             Self::Reject => "reject",
@@ -105,7 +110,9 @@ impl Action {
     }
 
     fn of(word: &str) -> Option<Self> {
-        [Self::PreAccept, Self::Accept, Self::Reject, Self::Terminate].into_iter().find(|a| a.as_str() == word)
+        [Self::Connect, Self::PreAccept, Self::Accept, Self::Reject, Self::Terminate]
+            .into_iter()
+            .find(|a| a.as_str() == word)
     }
 }
 
@@ -137,11 +144,18 @@ async fn calls(
     let read = authorised(&world, &headers).and_then(|()| read(&world, &phone_number_id, &body));
     let (action, call_id, outcome) = match read {
         Ok(asked) => {
-            let faults = world.call_and_faults(&phone_number_id, &asked.call_id).map(|(_, faults)| faults);
-            if let Some(deed) = faults.and_then(|faults| faults.graph(asked.action)) {
-                return fail(&world, &cut, &phone_number_id, &asked, deed).await;
+            let faults = match asked.action {
+                // A call begins: what goes wrong in it is drawn now.
+                Action::Connect => {
+                    let number = world.number_of_id(&phone_number_id).unwrap_or_default().number;
+                    Some(Arc::new(world.faults.call(&number, &asked.to)))
+                }
+                _ => world.faults_of(&phone_number_id, &asked.call_id),
+            };
+            if let Some(deed) = faults.as_ref().and_then(|faults| faults.graph(asked.action)) {
+                return fail(&world, &cut, &phone_number_id, &asked, faults, deed).await;
             }
-            let outcome = carry_out(&world, &phone_number_id, &asked).await;
+            let outcome = carry_out(&world, &phone_number_id, &asked, faults).await;
             (asked.action.as_str(), asked.call_id, outcome)
         }
         Err(fault) => ("", String::new(), Err(fault)),
@@ -150,9 +164,17 @@ async fn calls(
 }
 
 /// Goes wrong as a rule has it (H4).
-async fn fail(world: &World, cut: &Cut, phone_number_id: &str, asked: &Asked, deed: GraphDeed) -> Response {
+async fn fail(
+    world: &Arc<World>,
+    cut: &Cut,
+    phone_number_id: &str,
+    asked: &Asked,
+    faults: Option<Arc<CallFaults>>,
+    deed: GraphDeed,
+) -> Response {
     let path = format!("/{phone_number_id}/calls");
-    let outcome = if deed.done { Some(carry_out(world, phone_number_id, asked).await) } else { None };
+    let done = |faults| carry_out(world, phone_number_id, asked, faults);
+    let outcome = if deed.done { Some(done(faults.clone()).await) } else { None };
     let action = asked.action.as_str();
     let details = format!("{action}: {:?}{}", deed.how, if deed.done { ", after it was done" } else { "" });
     world.log.add(Logged::Fault { call_id: asked.call_id.clone(), details });
@@ -162,13 +184,13 @@ async fn fail(world: &World, cut: &Cut, phone_number_id: &str, asked: &Asked, de
             tokio::time::sleep(length).await;
             let outcome = match outcome {
                 Some(outcome) => outcome,
-                None => carry_out(world, phone_number_id, asked).await,
+                None => done(faults).await,
             };
             answer(world, &Method::POST, &path, action, &asked.call_id, outcome)
         }
         GraphHow::Reset { after_bytes } => {
             cut.after(after_bytes);
-            answer(world, &Method::POST, &path, action, &asked.call_id, outcome.unwrap_or(Ok(())))
+            answer(world, &Method::POST, &path, action, &asked.call_id, outcome.unwrap_or(Ok(None)))
         }
     }
 }
@@ -205,7 +227,10 @@ pub(super) fn authorised(world: &World, headers: &HeaderMap) -> Result<(), Graph
 /// A request to `/calls`, read.
 struct Asked {
     action: Action,
+    /// Empty where a call is to be made.
     call_id: String,
+    /// The user who is called.
+    to: String,
     sdp: Option<String>,
     opaque: Option<String>,
 }
@@ -221,37 +246,82 @@ fn read(world: &World, phone_number_id: &str, body: &[u8]) -> Result<Asked, Grap
     }
     let word = body["action"].as_str().ok_or_else(|| GraphFault::parameter("action is missing"))?;
     let action = Action::of(word).ok_or_else(|| {
-        GraphFault::parameter(format!("action {word:?} is not one of pre_accept, accept, reject, terminate"))
+        GraphFault::parameter(format!("action {word:?} is not one of connect, pre_accept, accept, reject, terminate"))
     })?;
-    let call_id = body["call_id"].as_str().ok_or_else(|| GraphFault::parameter("call_id is missing"))?;
+    let call_id = match body["call_id"].as_str() {
+        Some(call_id) => call_id,
+        None if action == Action::Connect => "",
+        None => return Err(GraphFault::parameter("call_id is missing")),
+    };
+    let to: String = body["to"].as_str().unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
+    if action == Action::Connect && to.is_empty() {
+        return Err(GraphFault::parameter("to is missing"));
+    }
     let opaque = body["biz_opaque_callback_data"].as_str();
     if opaque.is_some_and(|o| o.chars().count() > OPAQUE_CHARS_MAX) {
         return Err(GraphFault::parameter("biz_opaque_callback_data is longer than 512 characters"));
     }
     let sdp = match action {
-        Action::PreAccept | Action::Accept => Some(sdp_answer(&body)?),
+        Action::Connect => Some(sdp(&body, "offer")?),
+        Action::PreAccept | Action::Accept => Some(sdp(&body, "answer")?),
         Action::Reject | Action::Terminate => None,
     };
-    Ok(Asked { action, call_id: call_id.to_owned(), sdp, opaque: opaque.map(str::to_owned) })
+    Ok(Asked { action, call_id: call_id.to_owned(), to, sdp, opaque: opaque.map(str::to_owned) })
 }
 
-fn sdp_answer(body: &Value) -> Result<String, GraphFault> {
+fn sdp(body: &Value, kind: &str) -> Result<String, GraphFault> {
     let session = &body["session"];
     match session["sdp_type"].as_str() {
-        Some("answer") => {}
-        Some(other) => return Err(GraphFault::parameter(format!("session.sdp_type {other:?} must be answer"))),
+        Some(is) if is == kind => {}
+        Some(other) => return Err(GraphFault::parameter(format!("session.sdp_type {other:?} must be {kind}"))),
         None => return Err(GraphFault::parameter("session.sdp_type is missing")),
     }
     session["sdp"].as_str().map(str::to_owned).ok_or_else(|| GraphFault::parameter("session.sdp is missing"))
 }
 
-async fn carry_out(world: &World, phone_number_id: &str, asked: &Asked) -> Result<(), GraphFault> {
+/// Gives the id of the call that was made, where one was to be.
+async fn carry_out(
+    world: &Arc<World>,
+    phone_number_id: &str,
+    asked: &Asked,
+    faults: Option<Arc<CallFaults>>,
+) -> Result<Option<String>, GraphFault> {
+    if let (Action::Connect, Some(faults)) = (asked.action, faults) {
+        return connect(world, phone_number_id, asked, faults).await.map(Some);
+    }
     let call = world.call(phone_number_id, &asked.call_id).ok_or_else(GraphFault::no_call)?;
     let (reply, outcome) = oneshot::channel();
     let ask = GraphAsk { action: asked.action, sdp: asked.sdp.clone(), opaque: asked.opaque.clone(), reply };
     call.send(CallMsg::Graph(ask)).await.map_err(|_| GraphFault::no_call())?;
     // A call that ended meanwhile drops the reply.
-    outcome.await.unwrap_or_else(|_| Err(GraphFault::no_call()))
+    outcome.await.unwrap_or_else(|_| Err(GraphFault::no_call())).map(|()| None)
+}
+
+/// The business calls a user (M14).
+async fn connect(
+    world: &Arc<World>,
+    phone_number_id: &str,
+    asked: &Asked,
+    faults: Arc<CallFaults>,
+) -> Result<String, GraphFault> {
+    let refuse = |status, code, details: &str| GraphFault { status, code, subcode: None, details: details.to_owned() };
+    let number = world.number_of_id(phone_number_id).ok_or_else(GraphFault::no_call)?;
+    if !world.settings.can_be_called(phone_number_id) {
+        return Err(refuse(401, 138_000, "Calling is not enabled for this phone number"));
+    }
+    if !world.users_permit {
+        world.permissions.may_call(&number, &asked.to, world.clock.wall().secs())?;
+    }
+    if world.is_engaged(phone_number_id, &asked.to) {
+        return Err(refuse(400, 138_003, "A call with this user is under way"));
+    }
+    if world.calls_of(phone_number_id) >= CALLS_MAX {
+        return Err(refuse(429, 138_002, "The number has as many calls as it may"));
+    }
+    let (reply, made) = oneshot::channel();
+    let connect = Connect { sdp: asked.sdp.clone().unwrap_or_default(), opaque: asked.opaque.clone(), reply };
+    world.call_user(number, &asked.to, connect, faults);
+    made.await.unwrap_or_else(|_| Err(GraphFault::no_call()))
 }
 
 fn answer(
@@ -260,10 +330,14 @@ fn answer(
     path: &str,
     action: &str,
     call_id: &str,
-    outcome: Result<(), GraphFault>,
+    outcome: Result<Option<String>, GraphFault>,
 ) -> Response {
     let (status, body, details) = match outcome {
-        Ok(()) => (200, json!({"messaging_product": "whatsapp", "success": true}), String::new()),
+        Ok(None) => (200, json!({"messaging_product": "whatsapp", "success": true}), String::new()),
+        Ok(Some(made)) => {
+            let body = json!({"messaging_product": "whatsapp", "calls": [{"id": made}], "success": true});
+            (200, body, String::new())
+        }
         Err(fault) => (fault.status, fault.body(&world.dice.text(22)), fault.details),
     };
     log(world, method, path, action, call_id, status, details);

@@ -4,6 +4,8 @@
 
 mod end;
 
+pub(crate) mod outgoing;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -83,6 +85,8 @@ pub(crate) struct Life {
     held: Option<Parcel>,
     /// Meta's side falls silent without a word: its terminate was lost (H3).
     mute_end: bool,
+    /// What is still to happen before a call of the business is answered.
+    schedule: Option<outgoing::Schedule>,
     /// A browser's end that speaks and hears instead of the script.
     browser: Option<LegId>,
     facts: CallFacts,
@@ -132,7 +136,8 @@ pub(crate) async fn run(world: Arc<World>, script: CallScript, browser: Option<L
             return;
         }
     };
-    let life = Life::new(world, script, door, browser, relay, own, events, started);
+    let faults = Arc::new(world.faults.call(&script.to.number, &script.from));
+    let life = Life::new(world, script, door, browser, relay, own, events, started, faults);
     if let Some(storm) = life.faults.storm().filter(|_| !of_storm) {
         super::storm::begin(&life.world, &life.script, storm, life.faults.clone(), life.facts.call_id.clone());
     }
@@ -140,7 +145,7 @@ pub(crate) async fn run(world: Arc<World>, script: CallScript, browser: Option<L
 }
 
 impl Life {
-    #[allow(clippy::too_many_arguments, reason = "one caller, right above")]
+    #[allow(clippy::too_many_arguments, reason = "two callers, each with all of them at hand")]
     fn new(
         world: Arc<World>,
         script: CallScript,
@@ -150,9 +155,9 @@ impl Life {
         own: mpsc::Sender<CallMsg>,
         events: mpsc::Sender<CallEvent>,
         started: Instant,
+        faults: Arc<CallFaults>,
     ) -> Self {
         let dice = &world.dice;
-        let faults = Arc::new(world.faults.call(&script.to.number, &script.from));
         let spec = OfferSpec {
             session: dice.number() >> 2,
             ufrag: dice.text(16),
@@ -169,6 +174,7 @@ impl Life {
         let facts = CallFacts {
             call_id: faults.call_id().unwrap_or_else(|| wacid(&script.from, &script.to.number, &dice.bytes::<16>())),
             number: script.to.clone(),
+            by_business: false,
             user: script.from.clone(),
             user_name: script.name.clone(),
             cta_payload: script.cta_payload.clone(),
@@ -187,6 +193,7 @@ impl Life {
             faults,
             held: None,
             mute_end: false,
+            schedule: None,
             browser,
             facts,
             spec,
@@ -220,6 +227,11 @@ impl Life {
         });
         let connect = body::connect(&self.facts, self.world.clock.wall().secs(), &self.offer);
         self.deliver(Hook::Connect, connect, Duration::ZERO);
+        self.go_on(mailbox).await;
+    }
+
+    /// Lives the call to its end.
+    async fn go_on(mut self, mailbox: &mut mpsc::Receiver<CallMsg>) {
         let by = loop {
             let pause = self.next_look().saturating_duration_since(self.world.clock.now());
             let over = tokio::select! {
@@ -227,7 +239,10 @@ impl Life {
                     Some(message) => self.take(message).await,
                     None => Some(HungUpBy::Caller),
                 },
-                () = tokio::time::sleep(pause) => self.look(),
+                () = tokio::time::sleep(pause) => match self.keep_schedule().await {
+                    None => self.look(),
+                    over => over,
+                },
                 () = self.world.stop.cancelled() => Some(HungUpBy::Caller),
             };
             if let Some(by) = over {
@@ -252,6 +267,11 @@ impl Life {
 
     async fn asked(&mut self, ask: GraphAsk) -> Option<HungUpBy> {
         let GraphAsk { action, sdp, opaque, reply } = ask;
+        if self.facts.by_business && action != Action::Terminate {
+            let why = format!("{} is not for a call that the business placed", action.as_str());
+            let _ = reply.send(Err(GraphFault::parameter(why)));
+            return None;
+        }
         if action == Action::Accept && self.script.hangup == HangupRule::BeforeAcceptAnswer {
             let _ = reply.send(Err(GraphFault::no_call()));
             return Some(HungUpBy::Caller);
@@ -269,6 +289,7 @@ impl Life {
             }
             Action::Reject => Ok(Some(HungUpBy::Rejected)),
             Action::Terminate => Ok(Some(HungUpBy::Business)),
+            Action::Connect => Err(GraphFault::parameter("connect names no call")),
         };
         let (answer, over) = match outcome {
             Ok(over) => (Ok(()), over),
@@ -308,10 +329,6 @@ impl Life {
         }
         let checked = answer::check(&self.offer, &sdp)
             .map_err(|f| GraphFault { subcode: f.subcode, ..GraphFault::parameter(f.details) })?;
-        if self.script.phone == PhoneKind::Deaf {
-            self.taken = Some((sdp, None));
-            return Ok(true);
-        }
         let side = MetaSide {
             ufrag: self.spec.ufrag.clone(),
             pwd: self.spec.pwd.clone(),
@@ -323,6 +340,16 @@ impl Life {
             remote_pwd: checked.pwd,
             remote_fingerprint: checked.fingerprint,
         };
+        let leg = self.open_leg(side).await?;
+        self.taken = Some((sdp, leg));
+        Ok(true)
+    }
+
+    /// Makes Meta's side of the media; a deaf phone has none.
+    async fn open_leg(&mut self, side: MetaSide) -> Result<Option<LegId>, GraphFault> {
+        if self.script.phone == PhoneKind::Deaf {
+            return Ok(None);
+        }
         let own = self.own.clone();
         let media = self.faults.media();
         media.iter().for_each(|fault| self.log_fault(format!("media: {fault:?}")));
@@ -345,8 +372,7 @@ impl Life {
         if let Some(browser) = self.browser {
             self.relay.bridge(leg, browser).await;
         }
-        self.taken = Some((sdp, Some(leg)));
-        Ok(true)
+        Ok(Some(leg))
     }
 
     fn leg(&self) -> Option<LegId> {
@@ -449,19 +475,24 @@ impl Life {
 
     /// When to look at the clock again.
     fn next_look(&self) -> Instant {
+        let planned = self.schedule.as_ref().and_then(outgoing::Schedule::next);
         let Some(accepted) = self.accepted else {
+            if let Some(planned) = planned {
+                return planned;
+            }
             let window = self.started + self.world.times.accept_window;
             return match self.script.hangup {
                 HangupRule::WhileRinging(after) | HangupRule::AfterPlaced(after) => window.min(self.started + after),
                 _ => window,
             };
         };
-        match self.script.hangup {
+        let look = match self.script.hangup {
             HangupRule::AfterAnswer(after) => accepted.at + after,
             HangupRule::AfterPlaced(after) => self.started + after,
             HangupRule::WhenQuiet { .. } => self.world.clock.now() + LOOK,
             _ => accepted.at + Duration::from_secs(86_400),
-        }
+        };
+        planned.map_or(look, |planned| look.min(planned))
     }
 
     /// The time of [`Life::next_look`] has come.
@@ -473,7 +504,8 @@ impl Life {
             {
                 return Some(HungUpBy::Caller);
             }
-            return (now >= self.started + self.world.times.accept_window).then_some(HungUpBy::Meta);
+            let window = self.schedule.is_none() && now >= self.started + self.world.times.accept_window;
+            return window.then_some(HungUpBy::Meta);
         };
         let over = match self.script.hangup {
             HangupRule::AfterAnswer(after) => now >= accepted.at + after,

@@ -75,6 +75,12 @@ pub(crate) fn offer(spec: &OfferSpec) -> String {
     })
 }
 
+/// The answer to an offer of the business's: the same lines, but for who opens DTLS.
+pub(crate) fn answer(spec: &OfferSpec, dtls_active: bool) -> String {
+    let setup = if dtls_active { "a=setup:active" } else { "a=setup:passive" };
+    offer(&OfferSpec { dtls_active: false, ..spec.clone() }).replacen("a=setup:actpass", setup, 1)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{OfferSpec, offer};

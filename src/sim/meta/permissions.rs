@@ -174,10 +174,6 @@ impl Permissions {
     }
 
     /// May the business call (M14)? Country, permission and the day's limit, with Meta's codes.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "asked when the business calls, which the stand-in does not take yet")
-    )]
     pub(crate) fn may_call(&self, number: &SimNumber, user: &str, now: i64) -> Result<(), GraphFault> {
         let barred = E164::parse(&number.number).is_ok_and(|digits| match Origin::of(&digits) {
             Origin::Country(country) => BARRED.iter().any(|code| Country::parse(code) == Ok(country)),
@@ -200,10 +196,6 @@ impl Permissions {
     }
 
     /// The user took a call of the business.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "asked when the business calls, which the stand-in does not take yet")
-    )]
     pub(crate) fn connected(&self, number: &str, user: &str, now: i64) {
         let _ = self.with(number, user, |pair| {
             pair.connected.retain(|at| now - at < DAY);
@@ -214,10 +206,6 @@ impl Permissions {
     }
 
     /// The user did not take it (M16). True: that was one too many, and the permission is gone.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "asked when the business calls, which the stand-in does not take yet")
-    )]
     pub(crate) fn missed(&self, number: &str, user: &str, now: i64) -> bool {
         let revoked = self.with(number, user, |pair| {
             pair.missed += 1;

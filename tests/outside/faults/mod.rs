@@ -205,5 +205,5 @@ impl Call {
 /// A stand-in whose patience is short.
 fn impatient(accept_window: Duration) -> SimTimes {
     let webhook = WebhookTimes { first_retry: Duration::from_millis(100), ..WebhookTimes::default() };
-    SimTimes { accept_window, webhook }
+    SimTimes { accept_window, webhook, ..SimTimes::default() }
 }

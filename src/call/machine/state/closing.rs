@@ -44,6 +44,10 @@ impl Closing {
                 State::Closing(self)
             }
             Input::Offered { .. }
+            | Input::Placed { .. }
+            | Input::Bound { .. }
+            | Input::SdpAnswer { .. }
+            | Input::Status { .. }
             | Input::Graph { .. }
             | Input::Fetched { .. }
             | Input::Media { .. }
@@ -71,6 +75,10 @@ impl Closing {
             }
             Timer::AcceptWait
             | Timer::Accept
+            | Timer::Ring
+            | Timer::RingLimit
+            | Timer::Heard
+            | Timer::Doubt
             | Timer::AcceptOutcome
             | Timer::MediaSetup
             | Timer::PathClosed
@@ -89,9 +97,30 @@ impl Closing {
 /// We end a call that Meta still holds: the record is written now, the slot goes when Meta's side is done.
 pub(super) fn close(desk: &mut Desk, cause: HangupCause) -> State {
     desk.graph(GraphAction::Terminate);
+    conclude(desk, cause)
+}
+
+/// The user ended it, and Meta's terminate webhook will say so; where it does not, Graph is asked.
+pub(super) fn close_ended(desk: &mut Desk, cause: HangupCause) -> State {
+    let closing = conclude(desk, cause);
+    desk.set(Timer::TerminateAgain, TERMINATE_AGAIN_MS);
+    closing
+}
+
+/// A call whose record is closed already turns out to be there at Meta.
+pub(super) fn close_late(desk: &mut Desk) -> State {
+    desk.graph(GraphAction::Terminate);
+    wait(desk)
+}
+
+fn conclude(desk: &mut Desk, cause: HangupCause) -> State {
     desk.media(MediaOrder::Close);
     desk.state(CallState::Closing);
     desk.conclude(cause);
+    wait(desk)
+}
+
+fn wait(desk: &mut Desk) -> State {
     let reap_ms = desk.setup.limits.reap_ms;
     desk.set(Timer::Reap, reap_ms);
     State::Closing(Closing { asking_until: desk.now.plus(TERMINATE_ASKING_MS) })

@@ -83,7 +83,13 @@ impl Preparing {
                 let step = self.script.take(desk, Gate::Ringing, fact);
                 self.after(desk, step)
             }
-            Input::Offered { .. } | Input::Graph { .. } | Input::Timer => State::Preparing(self),
+            Input::Offered { .. }
+            | Input::Placed { .. }
+            | Input::Bound { .. }
+            | Input::SdpAnswer { .. }
+            | Input::Status { .. }
+            | Input::Graph { .. }
+            | Input::Timer => State::Preparing(self),
         }
     }
 
@@ -108,6 +114,10 @@ impl Preparing {
                 self.after(desk, step)
             }
             Timer::AcceptOutcome
+            | Timer::Ring
+            | Timer::RingLimit
+            | Timer::Heard
+            | Timer::Doubt
             | Timer::MediaSetup
             | Timer::MaxCall
             | Timer::Close
@@ -181,7 +191,13 @@ impl Accepting {
                 let step = self.script.take(desk, Gate::Answering, fact);
                 self.after(desk, step)
             }
-            Input::Offered { .. } | Input::Graph { .. } | Input::Timer => State::Accepting(self),
+            Input::Offered { .. }
+            | Input::Placed { .. }
+            | Input::Bound { .. }
+            | Input::SdpAnswer { .. }
+            | Input::Status { .. }
+            | Input::Graph { .. }
+            | Input::Timer => State::Accepting(self),
         }
     }
 
@@ -203,6 +219,10 @@ impl Accepting {
             }
             Timer::AcceptWait
             | Timer::Accept
+            | Timer::Ring
+            | Timer::RingLimit
+            | Timer::Heard
+            | Timer::Doubt
             | Timer::MediaSetup
             | Timer::MaxCall
             | Timer::Close

@@ -5,17 +5,36 @@ use super::super::document::{Gate, Script, Step};
 use super::super::input::{Command, Input};
 use super::super::timers::Timer;
 use super::super::{CallState, MediaOrder};
+use super::outbound::UNUSABLE_ANSWER;
 use super::{State, close, note, over};
 use crate::model::HangupCause;
 
 /// Answered.
 pub(in crate::call::machine) struct Live {
     script: Box<Script>,
+    /// Keys that a call we placed sends once it is heard.
+    digits: Option<String>,
 }
 
 impl Live {
     /// Picked up: `script` goes on where it waited for that.
     pub(super) fn begin(mut script: Box<Script>, desk: &mut Desk) -> State {
+        Self::answered(desk);
+        let step = script.resume(desk, open_gate(desk));
+        Self { script, digits: None }.after(desk, step)
+    }
+
+    /// The user picked up a call of ours: the answer URL is asked now.
+    pub(super) fn begin_placed(desk: &mut Desk) -> State {
+        Self::answered(desk);
+        let script = Box::new(Script::begin(desk));
+        let digits = desk.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
+        let mut live = Self { script, digits };
+        live.send_digits(desk);
+        State::Live(live)
+    }
+
+    fn answered(desk: &mut Desk) {
         desk.answered = Some(desk.now);
         let limits = &desk.setup.limits;
         let (media_setup_ms, max_call_ms) = (limits.media_setup_ms, limits.max_call_ms);
@@ -25,8 +44,16 @@ impl Live {
         }
         desk.state(CallState::Live);
         desk.media(MediaOrder::Open);
-        let step = script.resume(desk, open_gate(desk));
-        Self { script }.after(desk, step)
+    }
+
+    /// Sends the keys that a call was placed with, once it is heard.
+    fn send_digits(&mut self, desk: &mut Desk) {
+        if desk.connected
+            && let Some(digits) = self.digits.take()
+        {
+            let play = desk.next_play();
+            desk.media(MediaOrder::SendDigits { play, digits });
+        }
     }
 
     pub(super) fn script(&self) -> &Script {
@@ -38,6 +65,7 @@ impl Live {
             Input::Media { what, .. } => match desk.path_changed(&what) {
                 Some(cause) => self.hang_up(desk, cause),
                 None => {
+                    self.send_digits(desk);
                     let step = self.script.resume(desk, open_gate(desk));
                     self.after(desk, step)
                 }
@@ -59,8 +87,23 @@ impl Live {
                 let step = self.script.take(desk, open_gate(desk), fact);
                 self.after(desk, step)
             }
-            // Outcomes of `pre_accept` that accept overtook.
-            Input::Offered { .. } | Input::Graph { .. } | Input::Timer => State::Live(self),
+            // The answer to our offer, overtaken by ACCEPTED (`meta-calling.md` §7.2).
+            Input::SdpAnswer { usable: true } => {
+                desk.media(MediaOrder::Begin);
+                desk.media(MediaOrder::Open);
+                State::Live(self)
+            }
+            Input::SdpAnswer { usable: false } => {
+                desk.remark(UNUSABLE_ANSWER.to_owned());
+                self.hang_up(desk, HangupCause::GraphError)
+            }
+            // Outcomes of `pre_accept` that accept overtook, RINGING after ACCEPTED.
+            Input::Offered { .. }
+            | Input::Placed { .. }
+            | Input::Bound { .. }
+            | Input::Status { .. }
+            | Input::Graph { .. }
+            | Input::Timer => State::Live(self),
         }
     }
 
@@ -79,6 +122,10 @@ impl Live {
             }
             Timer::AcceptWait
             | Timer::Accept
+            | Timer::Ring
+            | Timer::RingLimit
+            | Timer::Heard
+            | Timer::Doubt
             | Timer::AcceptOutcome
             | Timer::Close
             | Timer::TerminateAgain

@@ -6,6 +6,7 @@
 mod closing;
 mod inbound;
 mod live;
+mod outbound;
 
 use super::CallState;
 use super::desk::Desk;
@@ -16,9 +17,12 @@ use crate::model::HangupCause;
 use closing::{Closing, close};
 use inbound::{Accepting, Preparing};
 use live::Live;
+use outbound::{Calling, Unbound};
 
 /// Where a call is.
 pub(super) enum State {
+    Calling(Calling),
+    Unbound(Unbound),
     Preparing(Preparing),
     Accepting(Accepting),
     Live(Live),
@@ -32,9 +36,16 @@ impl State {
         Self::Preparing(Preparing::begin(desk))
     }
 
+    /// A business-initiated call begins.
+    pub(super) fn placed(desk: &mut Desk) -> Self {
+        Self::Calling(Calling::begin(desk))
+    }
+
     /// Takes in a fact. Timers come one by one through [`State::fired`].
     pub(super) fn take(self, desk: &mut Desk, fact: Input) -> Self {
         match self {
+            Self::Calling(state) => state.take(desk, fact),
+            Self::Unbound(state) => state.take(desk, fact),
             Self::Preparing(state) => state.take(desk, fact),
             Self::Accepting(state) => state.take(desk, fact),
             Self::Live(state) => state.take(desk, fact),
@@ -47,6 +58,8 @@ impl State {
     /// A timer fired.
     pub(super) fn fired(self, desk: &mut Desk, timer: Timer) -> Self {
         match self {
+            Self::Calling(state) => state.fired(desk, timer),
+            Self::Unbound(state) => state.fired(desk, timer),
             Self::Preparing(state) => state.fired(desk, timer),
             Self::Accepting(state) => state.fired(desk, timer),
             Self::Live(state) => state.fired(desk, timer),
@@ -57,10 +70,11 @@ impl State {
 
     pub(super) fn name(&self) -> CallState {
         match self {
+            Self::Calling(state) => state.name(),
             Self::Preparing(_) => CallState::Preparing,
             Self::Accepting(_) => CallState::Accepting,
             Self::Live(_) => CallState::Live,
-            Self::Closing(_) => CallState::Closing,
+            Self::Unbound(_) | Self::Closing(_) => CallState::Closing,
             Self::Over => CallState::Over,
         }
     }
@@ -71,7 +85,7 @@ impl State {
             Self::Preparing(state) => Some(state.script()),
             Self::Accepting(state) => Some(state.script()),
             Self::Live(state) => Some(state.script()),
-            Self::Closing(_) | Self::Over => None,
+            Self::Calling(_) | Self::Unbound(_) | Self::Closing(_) | Self::Over => None,
         }
     }
 }
@@ -88,7 +102,7 @@ fn over(desk: &mut Desk, cause: HangupCause) -> State {
     State::Over
 }
 
-/// `plivo-callbacks.md` §6.3: what Graph's refusal to pick up is called.
+/// `plivo-callbacks.md` §6.3: what it is called that Graph refused or failed.
 fn graph_cause(outcome: &GraphOutcome) -> HangupCause {
     match outcome {
         GraphOutcome::RateLimited { .. } => HangupCause::GraphRateLimited,

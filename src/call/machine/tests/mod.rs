@@ -3,6 +3,7 @@
 
 mod log_false;
 mod parameters;
+mod placed;
 mod properties;
 mod scenarios;
 mod traces;
@@ -42,6 +43,7 @@ fn setup() -> CallSetup {
         started: Timestamp::from_micros(1_795_154_591_120_394),
         limits: MachineLimits::default(),
         headers: Vec::new(),
+        outbound: None,
     }
 }
 

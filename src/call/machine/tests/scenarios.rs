@@ -15,9 +15,12 @@
 //! | fact | words |
 //! |---|---|
 //! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= ` and any `*_ms` of the limits |
-//! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable` |
+//! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=` |
+//! | `bound`, `sdp-answer`, `sdp-answer unusable` | |
+//! | `status` | `ringing accepted rejected` |
+//! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable`, `code=` of Graph's |
 //! | `fetched DOC`, `refused WHAT`, `fetch-failed HOW`, `fetched-nothing` | of the fetch wished for last, or `fetch=N` |
-//! | `media A` | `ice-up connected first-packet lost silent|fingerprint|dtls-closed|dtls-failed` |
+//! | `media A` | `ice-up connected first-packet flowing lost silent|fingerprint|dtls-closed|dtls-failed` |
 //! | `play-started A`, `played A`, `play-failed A item=0 WHY` | of the play ordered last, or `play=N` |
 //! | `digit A 5`, `digits-sent A` | |
 //! | `terminated STATUS`, `duration=5` | |
@@ -33,10 +36,10 @@ use super::{digit, setup, url};
 use crate::call::log;
 use crate::call::machine::{
     CallSetup, CallTime, Command, FetchFailure, FetchId, Fetched, FirstFault, GraphAction, GraphOutcome, Input,
-    Machine, MediaFact, MediaFault, MediaOrder, Output, PlayId, Refusal, Termination, Voice,
+    Machine, MediaFact, MediaFault, MediaOrder, Outbound, Output, PhoneStatus, PlayId, Refusal, Termination, Voice,
 };
 use crate::call::replay;
-use crate::model::{HangupCause, Leg, Method};
+use crate::model::{Direction, HangupCause, Leg, Method};
 use crate::xml::Document;
 use crate::xml::ast::{Finding, Position, Severity};
 
@@ -222,7 +225,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn give(&mut self, at: u64, words: &str, input: Input) {
         let _ = writeln!(self.text, "{:<8}{words}", format!("@{at}"));
-        if let (true, Input::Offered { setup }) = (self.log.is_empty(), &input) {
+        if let (true, Input::Offered { setup } | Input::Placed { setup }) = (self.log.is_empty(), &input) {
             self.log = log::header_line(&log::Header { offhook: "0.1.0".to_owned(), call: setup.call, trace_id: None })
                 .expect("JSON");
         }
@@ -254,7 +257,17 @@ impl Run<'_> {
         Some(match plain.as_slice() {
             ["wait"] => return None,
             ["offered"] => Input::Offered { setup: Box::new(offer(&options)) },
-            ["graph", action, outcome] => Input::Graph { action: graph_action(action), outcome: outcome_of(outcome) },
+            ["placed"] => Input::Placed { setup: Box::new(order(&options)) },
+            ["bound"] => Input::Bound { wacid: "wacid.bound".into() },
+            ["sdp-answer"] => Input::SdpAnswer { usable: true },
+            ["sdp-answer", "unusable"] => Input::SdpAnswer { usable: false },
+            ["status", "ringing"] => Input::Status { status: PhoneStatus::Ringing },
+            ["status", "accepted"] => Input::Status { status: PhoneStatus::Accepted },
+            ["status", "rejected"] => Input::Status { status: PhoneStatus::Rejected },
+            ["graph", action, outcome] => {
+                let outcome = with_code(outcome_of(outcome), number("code"));
+                Input::Graph { action: graph_action(action), outcome }
+            }
             ["fetched", doc] => {
                 let document = self.scenario.documents.get(*doc).cloned();
                 let document = document.unwrap_or_else(|| panic!("{}: no doc {doc}", self.scenario.name));
@@ -316,9 +329,39 @@ fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
     setup
 }
 
+/// A call that we place, with what a scenario says of it.
+fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
+    let ours = ["ring", "ring_timeout_ms", "hangup_on_ring_ms", "send_digits"];
+    let (placed, others): (BTreeMap<_, _>, BTreeMap<_, _>) = options.iter().partition(|(name, _)| ours.contains(name));
+    let mut setup = offer(&others);
+    let ms = |name: &str| placed.get(name).map(|value| value.parse().expect("milliseconds"));
+    setup.direction = Direction::Outbound;
+    setup.wacid = None;
+    std::mem::swap(&mut setup.from, &mut setup.to);
+    setup.outbound = Some(Box::new(Outbound {
+        ring: placed.get("ring").map(|_| (url("https://app.example.com/ring"), Method::Post)),
+        ring_timeout_ms: ms("ring_timeout_ms").unwrap_or(60_000),
+        hangup_on_ring_ms: ms("hangup_on_ring_ms"),
+        send_digits: placed.get("send_digits").map(|digits| (*digits).to_owned()),
+        parent_call: None,
+    }));
+    setup
+}
+
+/// The same outcome with another code of Graph's.
+fn with_code(outcome: GraphOutcome, code: Option<u32>) -> GraphOutcome {
+    match (outcome, code) {
+        (GraphOutcome::Refused { status, details, .. }, Some(code)) => {
+            GraphOutcome::Refused { status, code: code.into(), details }
+        }
+        (GraphOutcome::RateLimited { .. }, Some(code)) => GraphOutcome::RateLimited { code: code.into() },
+        (other, _) => other,
+    }
+}
+
 fn graph_action(word: &str) -> GraphAction {
     use GraphAction as G;
-    let all = [G::PreAccept, G::Accept, G::Reject, G::Terminate];
+    let all = [G::Connect, G::PreAccept, G::Accept, G::Reject, G::Terminate];
     all.into_iter().find(|action| action.as_str() == word).unwrap_or_else(|| panic!("no such action: {word}"))
 }
 
@@ -373,6 +416,7 @@ fn media_fact(words: &[&str]) -> MediaFact {
         ["ice-up"] => MediaFact::IceUp,
         ["connected"] => MediaFact::Connected,
         ["first-packet"] => MediaFact::FirstPacket,
+        ["flowing"] => MediaFact::Flowing,
         ["lost", "silent"] => lost(MediaFault::Silent),
         ["lost", "fingerprint"] => lost(MediaFault::Fingerprint),
         ["lost", "dtls-closed"] => lost(MediaFault::DtlsClosed),

@@ -47,15 +47,21 @@ impl Life {
         };
         // M11: an answer to what the business did takes Meta its time.
         let delay = match by {
-            HungUpBy::Business | HungUpBy::Rejected => Duration::from_millis(self.world.dice.between(50, 450)),
+            HungUpBy::Business | HungUpBy::Rejected | HungUpBy::Declined => {
+                Duration::from_millis(self.world.dice.between(50, 450))
+            }
             HungUpBy::Caller | HungUpBy::Meta => Duration::ZERO,
         };
         let terminate = body::terminate(&self.facts, wall, ending, self.opaque.as_deref());
         self.deliver(Hook::Terminate, terminate, delay);
         let id = &self.facts.number.phone_number_id;
-        let calls_back = self.world.settings.calls_back(id);
-        let until = calls_back.then_some(wall + CALLBACK_SECS);
-        self.world.permissions.user_called(id, &self.facts.user, self.accepted.is_some(), until);
+        let calls_back = !self.facts.by_business && self.world.settings.calls_back(id);
+        if self.facts.by_business {
+            self.missed(by).await;
+        } else {
+            let until = calls_back.then_some(wall + CALLBACK_SECS);
+            self.world.permissions.user_called(id, &self.facts.user, self.accepted.is_some(), until);
+        }
         if calls_back {
             let message_id = format!("wamid.{}", self.world.dice.text(40));
             let reply = body::callback_permission(&self.facts, &message_id, wall, wall + CALLBACK_SECS);
@@ -117,7 +123,8 @@ impl Life {
             (HungUpBy::Caller, true) => "caller_hangup",
             (HungUpBy::Caller, false) => "caller_cancelled",
             (HungUpBy::Business, true) => "business_hangup",
-            (HungUpBy::Business | HungUpBy::Rejected, _) => "rejected",
+            (HungUpBy::Business, false) if self.facts.by_business => "cancelled",
+            (HungUpBy::Business | HungUpBy::Rejected | HungUpBy::Declined, _) => "rejected",
             (HungUpBy::Meta, _) => "not_answered",
         };
         let cause = self.node_cause.clone().unwrap_or_else(|| own.to_owned());

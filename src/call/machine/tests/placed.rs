@@ -1,0 +1,116 @@
+//! Calls that we place, under whatever order of facts: concluded once, over once, and nothing said after it.
+
+use proptest::prelude::*;
+
+use super::{document, fetched, setup};
+use crate::call::machine::{
+    CallSetup, CallState, CallTime, Command, FetchFailure, FetchId, GraphAction, GraphOutcome, Input, Machine,
+    MediaFact, MediaFault, MediaOrder, Outbound, Output, PhoneStatus, PlayId, Termination,
+};
+use crate::model::{Direction, HangupCause, Leg};
+
+fn placed() -> CallSetup {
+    let outbound = Outbound {
+        ring_timeout_ms: 20_000,
+        hangup_on_ring_ms: Some(15_000),
+        send_digits: Some("1w2".to_owned()),
+        ..Outbound::default()
+    };
+    CallSetup { direction: Direction::Outbound, wacid: None, outbound: Some(Box::new(outbound)), ..setup() }
+}
+
+fn facts() -> impl Strategy<Value = Input> {
+    let status = |status| Just(Input::Status { status });
+    let graph = |action, outcome| Just(Input::Graph { action, outcome });
+    let media = |what| Just(Input::Media { leg: Leg::A, what });
+    prop_oneof![
+        6 => Just(Input::Bound { wacid: "wacid.a".into() }),
+        3 => graph(GraphAction::Connect, GraphOutcome::Done),
+        1 => graph(GraphAction::Connect, GraphOutcome::Timeout),
+        1 => graph(GraphAction::Connect, GraphOutcome::ServerError { status: 500 }),
+        1 => graph(GraphAction::Connect, GraphOutcome::Unreachable),
+        2 => graph(GraphAction::Terminate, GraphOutcome::Done),
+        1 => graph(GraphAction::Terminate, GraphOutcome::Timeout),
+        4 => Just(Input::SdpAnswer { usable: true }),
+        1 => Just(Input::SdpAnswer { usable: false }),
+        4 => status(PhoneStatus::Ringing),
+        6 => status(PhoneStatus::Accepted),
+        1 => status(PhoneStatus::Rejected),
+        4 => media(MediaFact::Connected),
+        1 => media(MediaFact::Flowing),
+        1 => media(MediaFact::Lost { fault: MediaFault::DtlsClosed }),
+        4 => Just(fetched(FetchId(1), document("<Response><Speak>Hello</Speak><Wait length=\"3\"/></Response>"))),
+        1 => Just(Input::Fetched { fetch: FetchId(1), result: Err(FetchFailure::Timeout) }),
+        3 => Just(Input::Played { leg: Leg::A, play: PlayId(2) }),
+        2 => Just(Input::DigitsSent { leg: Leg::A, play: PlayId(1) }),
+        1 => Just(Input::Terminated { termination: Termination::default() }),
+        1 => Just(Input::Command { command: Command::Hangup }),
+        1 => Just(Input::Cut { cause: HangupCause::Drained }),
+        6 => Just(Input::Timer),
+    ]
+}
+
+#[derive(Default)]
+struct Watch {
+    connects: u32,
+    concluded: u32,
+    freed: u32,
+    rang: u32,
+    begun: bool,
+    open: bool,
+    over: bool,
+}
+
+impl Watch {
+    fn see(&mut self, output: &Output, answered: bool) {
+        assert!(!self.over, "after Over: {output}");
+        match output {
+            Output::Graph { action: GraphAction::Connect } => self.connects += 1,
+            Output::Graph { action } => assert_eq!(*action, GraphAction::Terminate, "of a call that we placed"),
+            Output::Fetch { .. } => assert!(answered, "a document before the user has picked up"),
+            Output::Media { order: MediaOrder::Begin, .. } => self.begun = true,
+            Output::Media { order: MediaOrder::Open, .. } => self.open = true,
+            Output::Media { order: MediaOrder::Play { .. } | MediaOrder::SendDigits { .. }, .. } => {
+                assert!(answered && self.open, "sound before the user has picked up");
+            }
+            Output::Notify { .. } => self.rang += 1,
+            Output::FreeSlot => self.freed += 1,
+            Output::Concluded { summary } => {
+                self.concluded += 1;
+                assert_eq!(summary.answered.is_some(), answered);
+            }
+            Output::Over => self.over = true,
+            _ => {}
+        }
+        assert!(self.connects == 1 && self.concluded <= 1 && self.freed <= 1);
+        assert!(self.freed == 0 || self.concluded == 1, "the slot of a call that goes on");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_placed_call_ends_once_whatever_comes_in_whatever_order(
+        facts in proptest::collection::vec((facts(), 0u64..6_000), 0..40),
+    ) {
+        let (mut machine, mut watch, mut at) = (Machine::new(), Watch::default(), 0);
+        let mut give = |machine: &mut Machine, at: u64, input: Input| {
+            machine.handle(CallTime(at), input);
+            while let Some(output) = machine.poll() {
+                watch.see(&output, machine.answered().is_some());
+            }
+        };
+        give(&mut machine, 0, Input::Placed { setup: Box::new(placed()) });
+        for (fact, pause) in facts {
+            at += pause;
+            give(&mut machine, at, fact);
+        }
+        // Left alone, it comes to its end by its own timers.
+        while let Some(due) = machine.poll_timeout() {
+            at = at.max(due.0);
+            prop_assert!(at < 24 * 3_600_000, "it never ends");
+            give(&mut machine, at, Input::Timer);
+        }
+        prop_assert_eq!(machine.state(), Some(CallState::Over));
+        prop_assert!(watch.over && watch.concluded == 1);
+    }
+}

@@ -1,0 +1,444 @@
+//! Calls that the business places, through the whole binary with real media: the REST API places one, the simulated
+//! Meta rings its user, who hears the document and answers it with keys.
+
+use offhook::sim::{Answering, Answers, CallScript, HangupRule, Happened, Order, Sim, SimOptions, SimTimes, caller};
+
+use crate::support::app::App;
+use crate::support::http::{self, Answer};
+use crate::support::node::{
+    ACCESS_TOKEN, API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, VERIFY_TOKEN, Wanted,
+};
+
+const USER: &str = "919412341234";
+
+pub struct World {
+    pub node: Node,
+    pub sim: Sim,
+    pub app: App,
+}
+
+pub async fn world(change: impl FnOnce(&mut Wanted, &mut SimOptions)) -> World {
+    let app = App::start().await;
+    for path in ["/hangup", "/ring", "/unused"] {
+        app.xml(path, "");
+    }
+    let mut options = SimOptions {
+        app_secret: APP_SECRET.to_owned(),
+        verify_token: VERIFY_TOKEN.to_owned(),
+        access_token: ACCESS_TOKEN.to_owned(),
+        api_key: API_KEY.to_owned(),
+        ..SimOptions::default()
+    };
+    let mut wanted = Wanted::new("", &app.url("/unused"));
+    wanted.extra = "[permissions]\nenforce = false\n".to_owned();
+    change(&mut wanted, &mut options);
+    let sim = Sim::start(options).await.expect("the simulated Meta");
+    wanted.graph_url = sim.graph_url();
+    let node = Node::start(&wanted).await;
+    sim.set_node_url(node.public.clone());
+    World { node, sim, app }
+}
+
+impl World {
+    /// `POST Call/` with a JSON body.
+    pub async fn place(&self, body: &serde_json::Value) -> Answer {
+        self.rest("POST", "Call/", &[("content-type", "application/json")], body.to_string()).await
+    }
+
+    pub async fn rest(&self, method: &str, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
+        use base64::Engine as _;
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"));
+        let basic = format!("Basic {basic}");
+        let headers: Vec<_> = headers.iter().copied().chain([("authorization", basic.as_str())]).collect();
+        http::send(method, &format!("{}/v1/Account/{AUTH_ID}/{path}", self.node.public), &headers, body).await
+    }
+
+    /// An order of one call to the user, with every callback.
+    pub fn order(&self) -> serde_json::Value {
+        serde_json::json!({
+            "from": NUMBER, "to": format!("+{USER}"), "answer_url": self.app.url("/answer"),
+            "ring_url": self.app.url("/ring"), "hangup_url": self.app.url("/hangup"),
+        })
+    }
+
+    /// Places it; gives the call's UUID.
+    pub async fn placed(&self, body: &serde_json::Value) -> String {
+        let answer = self.place(body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let answer = answer.json();
+        assert_eq!(answer["message"], "call fired");
+        answer["request_uuid"].as_str().expect("a UUID").to_owned()
+    }
+}
+
+/// A user whose phone rings a moment, and who then does that.
+pub fn user(how: Answers, order: Order) -> CallScript {
+    let millis = std::time::Duration::from_millis;
+    CallScript {
+        answering: Answering { how, order, rings_after: millis(50), acts_after: millis(200) },
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    }
+}
+
+const MENU: &str = r#"<Response>
+  <GetInput action="ACTION" numDigits="1"><Speak>Your order is on its way. Press one to confirm.</Speak></GetInput>
+</Response>"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_called_hears_the_document_and_presses_a_key() {
+    for order in [Order::ConnectFirst, Order::RingFirst, Order::AcceptedFirst, Order::BeforeReply] {
+        let world = world(|_, _| ()).await;
+        world.app.xml("/answer", MENU.replace("ACTION", &world.app.url("/menu")));
+        world.app.xml("/menu", "<Response><Speak>Thank you.</Speak></Response>");
+        let script = CallScript { keys: caller::parse_keys("1").expect("keys"), ..user(Answers::Accept, order) };
+        let user = world.sim.expect_call(script);
+        let mut body = world.order();
+        body["caller_name"] = "Offhook".into();
+        body["sip_headers"] = "Order=42,PH-x=1".into();
+        let uuid = world.placed(&body).await;
+        let events = user.all().await;
+        let Some(Happened::Ended(end)) = events.last().map(|e| &e.what) else { panic!("{order:?}: {events:#?}") };
+        assert!(end.ok && end.cause == "end_of_instructions", "{order:?}: {events:#?}");
+        assert!(end.heard_ms > 1_000, "{order:?}: {end:?}");
+        assert_eq!(end.clipped_packets, 0, "{order:?}: nothing is sent before the user picks up");
+
+        let ring = world.app.wait("/ring").await;
+        let answer = world.app.wait("/answer").await;
+        let menu = world.app.wait("/menu").await;
+        let hangup = world.app.wait("/hangup").await;
+        for (seen, event, status) in [
+            (&ring, "Ring", "ringing"),
+            (&answer, "StartApp", "in-progress"),
+            (&menu, "Redirect", "in-progress"),
+            (&hangup, "Hangup", "completed"),
+        ] {
+            for (name, value) in [
+                ("From", NUMBER),
+                ("To", USER),
+                ("Direction", "outbound"),
+                ("CallUUID", &uuid),
+                ("ALegUUID", &uuid),
+                ("RequestUUID", &uuid),
+                ("ALegRequestUUID", &uuid),
+                ("CallerName", "Offhook"),
+                ("X-PH-Order", "42"),
+                ("X-PH-PH-x", "(absent)"),
+                ("CallStatus", status),
+                ("Event", event),
+            ] {
+                assert_eq!(seen.param(name), value, "{order:?} {event} {name}");
+            }
+        }
+        assert_eq!(menu.param("Digits"), "1");
+        assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("4010", "Plivo"));
+        assert_eq!((world.app.count("/ring"), world.app.count("/hangup")), (1, 1), "{order:?}");
+
+        let record = world.node.record(&uuid).await;
+        assert_eq!((&record["call_state"], &record["call_direction"]), (&"ANSWER".into(), &"outbound".into()));
+        assert!(record["whatsapp_call_id"].as_str().is_some_and(|id| id.starts_with("wacid.")), "{record}");
+        world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+        let outbound = ("direction", "outbound");
+        assert_eq!(world.node.metric("offhook_calls_total", &[outbound, ("outcome", "completed")]).await, 1.0);
+        assert_eq!(world.node.metric("offhook_admission_total", &[outbound, ("result", "admitted")]).await, 1.0);
+        assert_eq!(world.node.metric("offhook_calls_active", &[outbound]).await, 0.0);
+        assert_eq!(world.node.metric("offhook_graph_request_seconds_count", &[("action", "connect")]).await, 1.0);
+    }
+}
+
+/// Code, source and status that an unanswered call ends with.
+async fn ends(world: &World, uuid: &str) -> [String; 3] {
+    let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
+    ["HangupCauseCode", "HangupSource", "CallStatus"].map(|name| hangup.param(name).to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_declines_or_does_not_answer() {
+    let unanswered = std::time::Duration::from_millis(900);
+    let world = world(|_, sim| sim.times = SimTimes { unanswered, ..SimTimes::default() }).await;
+    let declines = world.sim.expect_call(user(Answers::Reject, Order::ConnectFirst));
+    let uuid = world.placed(&world.order()).await;
+    assert_eq!(ends(&world, &uuid).await, ["3020", "Callee", "busy"]);
+    declines.all().await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+
+    let absent = world.sim.expect_call(user(Answers::Ignore, Order::ConnectFirst));
+    let uuid = world.placed(&world.order()).await;
+    assert_eq!(ends(&world, &uuid).await, ["3000", "Carrier", "no-answer"], "Meta gives up");
+    absent.all().await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    let record = world.node.record(&uuid).await;
+    assert_eq!((&record["call_state"], &record["bill_duration"]), (&"NOANSWER".into(), &0.into()));
+    assert_eq!(world.app.count("/answer"), 0, "nobody answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_limits_end_the_ringing_and_the_call() {
+    let world = world(|_, _| ()).await;
+    world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
+    for (field, value) in [("ring_timeout", 1), ("hangup_on_ring", 1)] {
+        let absent = world.sim.expect_call(user(Answers::Ignore, Order::ConnectFirst));
+        let mut body = world.order();
+        body[field] = value.into();
+        let uuid = world.placed(&body).await;
+        assert_eq!(ends(&world, &uuid).await, ["6010", "Plivo", "no-answer"], "{field}");
+        absent.all().await;
+    }
+    let answers = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+    let mut body = world.order();
+    body["time_limit"] = "1".into();
+    let uuid = world.placed(&body).await;
+    assert_eq!(ends(&world, &uuid).await, ["6000", "Plivo", "completed"]);
+    answers.all().await;
+
+    let absent = world.sim.expect_call(user(Answers::Ignore, Order::ConnectFirst));
+    let uuid = world.placed(&world.order()).await;
+    world.app.wait_where("/ring", |seen| seen.param("CallUUID") == uuid).await;
+    let busy = world.place(&world.order()).await;
+    assert_eq!(
+        (busy.status, world.rest("DELETE", &format!("Request/{uuid}/"), &[], String::new()).await.status),
+        (409, 204)
+    );
+    assert_eq!(ends(&world, &uuid).await, ["1000", "API Request", "cancel"]);
+    absent.all().await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    world.node.until_metric("offhook_calls_active", &[("direction", "outbound")], 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_graph_refuses_has_its_cause() {
+    let codes = [
+        (400, 138_001, ["3000", "Carrier", "no-answer"]),
+        (429, 138_002, ["5030", "Plivo", "failed"]),
+        (400, 138_003, ["3010", "Carrier", "busy"]),
+        (401, 138_006, ["3040", "Carrier", "failed"]),
+        (429, 138_012, ["3040", "Carrier", "failed"]),
+        (500, 138_007, ["3000", "Carrier", "no-answer"]),
+        (401, 138_000, ["3030", "Plivo", "failed"]),
+        (401, 190, ["3080", "Carrier", "failed"]),
+    ];
+    let user = |n: usize| format!("9194000000{n:02}");
+    let rules: String = codes
+        .iter()
+        .enumerate()
+        .map(|(n, (status, code, _))| {
+            let user = user(n);
+            format!(
+                "[[fault]]\nuser = \"{user}\"\ndo = \"answer\"\non = \"connect\"\nstatus = {status}\ncode = {code}\n"
+            )
+        })
+        .collect();
+    let world = world(|_, sim| sim.faults = offhook::sim::Faults::parse(&rules).expect("rules")).await;
+    for (n, (_, code, wanted)) in codes.iter().enumerate() {
+        let mut body = world.order();
+        body["to"] = user(n).into();
+        let uuid = world.placed(&body).await;
+        assert_eq!(ends(&world, &uuid).await, *wanted, "{code}");
+        assert_eq!(world.app.count("/ring"), 0);
+    }
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_connect_had_no_outcome_is_ended_when_it_turns_up() {
+    // Graph does it and breaks the connection; the phone rings a second later.
+    let rules = "[[fault]]\ndo = \"reset\"\non = \"connect\"\ndone = true\nafter_bytes = 0\n";
+    let world = world(|_, sim| sim.faults = offhook::sim::Faults::parse(rules).expect("rules")).await;
+    let mut script = user(Answers::Ignore, Order::RingFirst);
+    script.answering.rings_after = std::time::Duration::from_secs(1);
+    let user = world.sim.expect_call(script);
+    let uuid = world.placed(&world.order()).await;
+    assert_eq!(ends(&world, &uuid).await, ["3080", "Carrier", "failed"]);
+    let events = user.all().await;
+    let by_us = |e: &offhook::sim::CallEvent| e.what == Happened::Hangup { by: offhook::sim::HungUpBy::Business };
+    assert!(events.iter().any(by_us), "{events:#?}");
+    let record = world.node.record(&uuid).await;
+    assert!(record["whatsapp_call_id"].is_string(), "the record has its name: {record}");
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    assert_eq!(world.app.count("/hangup"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
+    const CPS: usize = 2;
+    let callee = user(Answers::Ignore, Order::ConnectFirst);
+    let world = world(|node, sim| {
+        node.cps = u32::try_from(CPS).expect("small");
+        sim.callee = callee;
+    })
+    .await;
+    let users: Vec<String> = (0..9).map(|n| format!("9194000001{n:02}")).collect();
+    let mut body = world.order();
+    body["to"] = users.join("<").into();
+    let answer = world.place(&body).await;
+    assert_eq!((answer.status, &answer.json()["message"]), (201, &"calls fired".into()), "{}", answer.text());
+    let uuids: Vec<String> = serde_json::from_value(answer.json()["request_uuid"].clone()).expect("a list");
+    assert_eq!(uuids.len(), 9);
+
+    let queued = world.rest("GET", "Call/?status=queued", &[], String::new()).await.json();
+    let queued: Vec<String> = serde_json::from_value(queued["calls"].clone()).expect("uuids");
+    assert!(queued.contains(&uuids[8]) && queued.len() <= 9 - CPS, "{queued:?}");
+    let last = world.rest("GET", &format!("Call/{}/?status=queued", uuids[8]), &[], String::new()).await.json();
+    assert_eq!((&last["call_status"], &last["request_uuid"]), (&"queued".into(), &uuids[8].as_str().into()));
+    for (uuid, path) in [(&uuids[8], format!("Request/{}/", uuids[8])), (&uuids[7], format!("Call/{}/", uuids[7]))] {
+        assert_eq!(world.rest("DELETE", &path, &[], String::new()).await.status, 204);
+        assert_eq!(ends(&world, uuid).await, ["1000", "API Request", "cancel"]);
+        let gone = world.app.seen().into_iter().find(|s| s.param("CallUUID") == uuid).expect("its hangup");
+        assert_eq!(gone.param("StartTime"), gone.param("EndTime"));
+        assert_eq!(world.node.record(uuid).await["call_state"], "CANCEL");
+    }
+    let mut again = world.order();
+    again["to"] = users[6].as_str().into();
+    assert_eq!(world.place(&again).await.status, 409, "it waits, or rings");
+
+    for uuid in &uuids[..7] {
+        world.app.wait_where("/ring", |seen| seen.param("CallUUID") == uuid).await;
+    }
+    let connects: Vec<i64> = world
+        .sim
+        .log()
+        .into_iter()
+        .filter(|line| matches!(&line.what, offhook::sim::log::Logged::Graph { action, .. } if action == "connect"))
+        .map(|line| line.at.parse::<jiff::Timestamp>().expect("a time").as_millisecond())
+        .collect();
+    assert_eq!(connects.len(), 7);
+    for window in connects.windows(CPS + 1) {
+        // The log has the answers' times: a busy machine spreads them.
+        assert!(window[CPS] - window[0] > 700, "{connects:?}");
+    }
+    let order: Vec<String> =
+        world.app.seen().iter().filter(|s| s.path == "/ring").map(|s| s.param("To").to_owned()).collect();
+    assert_eq!(order.len(), 7);
+    assert_eq!(world.rest("DELETE", "Call/", &[], String::new()).await.status, 204);
+    for uuid in &uuids[..7] {
+        assert_eq!(ends(&world, uuid).await, ["1000", "API Request", "cancel"]);
+    }
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_says_when_to_come_again() {
+    let world = world(|node, sim| {
+        node.cps = 1;
+        sim.callee = user(Answers::Ignore, Order::ConnectFirst);
+    })
+    .await;
+    let users = |from: u32, n: u32| (from..from + n).map(|n| format!("9194{n:08}")).collect::<Vec<_>>().join("<");
+    let mut body = world.order();
+    body["to"] = users(0, 1_000).into();
+    assert_eq!(world.place(&body).await.status, 201);
+    body["to"] = users(5_000, 100).into();
+    let full = world.place(&body).await;
+    assert_eq!(full.status, 429, "{}", full.text());
+    assert!(full.headers.contains_key("retry-after"));
+    assert_eq!(world.node.metric("offhook_queue_refused_total", &[("queue", "dialer")]).await, 1.0);
+    assert_eq!(world.rest("DELETE", "Call/", &[], String::new()).await.status, 204);
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    assert_eq!(
+        world.rest("GET", "Call/?status=queued", &[], String::new()).await.json()["calls"],
+        serde_json::json!([])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
+    let mut world = world(|node, sim| {
+        node.cps = 1;
+        node.extra += "[cluster]\nnode_id = \"outbound\"\n";
+        sim.callee = user(Answers::Ignore, Order::ConnectFirst);
+    })
+    .await;
+    let mut body = world.order();
+    body["to"] = "919412341234<919412341235<919412341236<919412341237".into();
+    let uuids: Vec<String> =
+        serde_json::from_value(world.place(&body).await.json()["request_uuid"].clone()).expect("a list");
+    world.app.wait_where("/ring", |seen| seen.param("CallUUID") == uuids[0]).await;
+    world.node.kill();
+    world.node.start_again().await;
+    world.sim.set_node_url(world.node.public.clone());
+    for uuid in &uuids {
+        assert_eq!(ends(&world, uuid).await, ["5010", "Error", "failed"]);
+        assert_eq!(world.node.record(uuid).await["hangup_cause_code"], 5010);
+    }
+    // The one that rang is ended at Meta.
+    let ended = async {
+        let is = |line: &offhook::sim::log::LogLine| matches!(&line.what, offhook::sim::log::Logged::Graph { action, .. } if action == "terminate");
+        while !world.sim.log().iter().any(is) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.expect("a terminate");
+    assert_eq!(world.node.metric("offhook_number_slots_in_use", &[]).await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r09_a_drain_tells_those_who_wait() {
+    let mut world = world(|node, sim| {
+        node.cps = 1;
+        node.drain_seconds = 1;
+        sim.callee = user(Answers::Ignore, Order::ConnectFirst);
+    })
+    .await;
+    let mut body = world.order();
+    body["to"] = "919412341234<919412341235<919412341236".into();
+    let uuids: Vec<String> =
+        serde_json::from_value(world.place(&body).await.json()["request_uuid"].clone()).expect("a list");
+    world.app.wait_where("/ring", |seen| seen.param("CallUUID") == uuids[0]).await;
+    world.node.signal("TERM");
+    for uuid in &uuids {
+        assert_eq!(ends(&world, uuid).await[..2], ["5010".to_owned(), "Error".to_owned()]);
+    }
+    assert_eq!(world.node.wait(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_python_sdk_places_and_ends_calls() {
+    use std::io::{BufRead as _, Write as _};
+    let python = crate::support::python_with("plivo");
+    let how = "pip install plivo, or set OFFHOOK_TEST_PYTHON to a Python that has it";
+    if !crate::support::has_peer("plivo", python.is_some(), how) {
+        return;
+    }
+    let world = world(|_, _| ()).await;
+    world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/outside/peers/plivo_calls.py");
+    let mut child = std::process::Command::new(python.expect("asked above"))
+        .args([script, &world.node.public, AUTH_ID, AUTH_TOKEN])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("start the SDK");
+    let mut to = child.stdin.take().expect("its input");
+    let mut from = std::io::BufReader::new(child.stdout.take().expect("its output"));
+    let mut ask = move |what: &str, argument: serde_json::Value| -> serde_json::Value {
+        writeln!(to, "{}", serde_json::json!([what, argument])).expect("ask");
+        let mut line = String::new();
+        from.read_line(&mut line).expect("an answer");
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
+    };
+    let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+    let order = serde_json::json!({
+        "from_": NUMBER, "to_": USER, "answer_url": world.app.url("/answer"), "answer_method": "POST",
+        "ring_url": world.app.url("/ring"), "hangup_url": world.app.url("/hangup"), "time_limit": 60,
+    });
+    let made = ask("create", order.clone());
+    let uuid = made["ok"]["request_uuid"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+    world.app.wait("/answer").await;
+    let live = ask("live", serde_json::Value::Null);
+    assert!(live.get("ok").is_some_and(|live| live.to_string().contains(&uuid)), "{live}");
+    assert_eq!(ask("live_get", uuid.as_str().into())["ok"]["call_status"], "in-progress");
+    assert!(ask("hangup", uuid.as_str().into()).get("error").is_none());
+    assert_eq!(ends(&world, &uuid).await, ["4000", "API Request", "completed"]);
+    user.all().await;
+    world.node.record(&uuid).await;
+    assert_eq!(ask("get", uuid.as_str().into())["ok"]["call_direction"], "outbound");
+    let mut bad = order.clone();
+    bad["ring_timeout"] = 601.into();
+    assert_eq!(ask("create", bad)["error"], "ValidationError");
+    let mut elsewhere = order;
+    elsewhere["from_"] = "919999999999".into();
+    assert_eq!(ask("create", elsewhere)["error"], "InvalidRequestError");
+    assert_eq!(ask("cancel", uuid.as_str().into())["error"], "ResourceNotFoundError");
+    drop(ask);
+    let _ = child.wait();
+}
