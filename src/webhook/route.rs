@@ -351,9 +351,7 @@ impl<C: Calls> Door<C> {
             return Effect::Busy;
         };
         // Behind the reply in the store's queue: a key that is kept stands for a reply that is.
-        if let Some(ledger) = &self.ledger {
-            ledger.note(key, KeyKind::Event, self.clock.wall());
-        }
+        self.note(key);
         waiting.extend(taken.stored.map(|stored| Waiting { key, stored }));
         if taken.changed { Effect::PermissionUpdated } else { Effect::MessageStored }
     }
@@ -401,10 +399,17 @@ impl<C: Calls> Door<C> {
     /// Whether an event is the first of its key; if so, the key is noted.
     fn claim(&self, key: u128, now: Instant) -> bool {
         let first = self.events.claim(key, now);
-        if first && let Some(ledger) = &self.ledger {
-            ledger.note(key, KeyKind::Event, self.clock.wall());
+        if first {
+            self.note(key);
         }
         first
+    }
+
+    /// Notes an event's key for the process after this one.
+    fn note(&self, key: u128) {
+        if let Some(ledger) = &self.ledger {
+            ledger.note(key, KeyKind::Event, self.clock.wall());
+        }
     }
 
     fn unclaim(&self, key: u128) {
@@ -448,12 +453,24 @@ impl<C: Calls> Door<C> {
 
     fn connect(&self, connect: Connect, now: Instant, received: Instant) -> Effect {
         let key = call_event("connect", &connect.key);
-        if !self.claim(key, now) {
+        if !self.events.claim(key, now) {
             if connect.direction == Direction::Inbound {
                 self.gate.count(Direction::Inbound, Reason::Duplicate.as_str());
             }
             return Effect::Duplicate;
         }
+        let effect = self.connected(connect, key, now, received);
+        // Noted when its effect is known: what is put off in overload comes again and again, and costs the store nothing.
+        // A call that began is remembered by its beginning, should the process end just here.
+        match effect {
+            Effect::Busy => self.events.forget(key),
+            _ => self.note(key),
+        }
+        effect
+    }
+
+    /// A connect that was not seen before; `id` is its key.
+    fn connected(&self, connect: Connect, id: u128, now: Instant, received: Instant) -> Effect {
         if self.tombstones.contains(tombstone(&connect.key), now) {
             return Effect::Late;
         }
@@ -462,20 +479,16 @@ impl<C: Calls> Door<C> {
         if !(-CONNECT_AHEAD_MAX..=CONNECT_AGE_MAX).contains(&age) {
             return Effect::Stale;
         }
-        let effect = match connect.direction {
+        match connect.direction {
             Direction::Inbound => self.admit(connect, received, now, wall),
             Direction::Outbound if self.gate.directory().number(&connect.key.phone_number_id).is_none() => {
                 Effect::UnknownNumber
             }
             Direction::Outbound => {
                 let answer = self.read(&connect.sdp);
-                self.placed(&connect.key, connect.named, Said::Answer(answer), key, now)
+                self.placed(&connect.key, connect.named, Said::Answer(answer), id, now)
             }
-        };
-        if effect == Effect::Busy {
-            self.unclaim(key);
         }
-        effect
     }
 
     fn read(&self, sdp: &Sdp) -> Option<C::Offer> {
