@@ -9,9 +9,9 @@ use dashmap::DashSet;
 
 use super::machine::GraphOutcome;
 use crate::admission::NumberEntry;
-use crate::admission::permission::{self, Consents, Counter, Event, PairKey, Refusal, Told, View, Why};
+use crate::admission::permission::{Consents, Counter, Event, PairKey, Refusal, Told, View, Why};
 use crate::clock::Clock;
-use crate::meta::permissions::{CallPermissions, Limit, Request, Status};
+use crate::meta::permissions::{CallPermissions, Limit, Request};
 use crate::meta::{Graph, code};
 use crate::model::Timestamp;
 
@@ -155,11 +155,7 @@ fn told(said: &CallPermissions, asked: Timestamp) -> Told {
     };
     Told {
         asked: Some(asked),
-        status: match said.status {
-            Status::NoPermission => permission::Status::NoPermission,
-            Status::Temporary { until } => permission::Status::Temporary { until },
-            Status::Permanent => permission::Status::Permanent,
-        },
+        status: said.status,
         calls: counter(&said.start_call, DAY_SECS),
         requests_of_day: counter(&said.send_request, DAY_SECS),
         requests_of_week: counter(&said.send_request, WEEK_SECS),

@@ -7,7 +7,7 @@ use super::graph::Graph;
 use super::question::Question;
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
-use crate::model::{PhoneNumberId, Timestamp};
+use crate::model::{PermissionStatus, PhoneNumberId, Timestamp};
 
 /// How a user is asked.
 #[derive(Clone, PartialEq)]
@@ -21,20 +21,9 @@ pub enum Request {
 /// Graph's word on a (business number, user).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallPermissions {
-    pub status: Status,
+    pub status: PermissionStatus,
     pub start_call: Vec<Limit>,
     pub send_request: Vec<Limit>,
-}
-
-/// `permission`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Status {
-    #[default]
-    NoPermission,
-    Temporary {
-        until: Option<Timestamp>,
-    },
-    Permanent,
 }
 
 /// One of `limits[]`.
@@ -128,9 +117,9 @@ impl CallPermissions {
         let body: Value = serde_json::from_slice(body).ok()?;
         let permission = body.get("permission")?;
         let status = match permission.get("status")?.as_str()?.to_ascii_lowercase().as_str() {
-            "no_permission" => Status::NoPermission,
-            "temporary" => Status::Temporary { until: permission.get("expiration_time").and_then(time) },
-            "permanent" => Status::Permanent,
+            "no_permission" => PermissionStatus::NoPermission,
+            "temporary" => PermissionStatus::Temporary { until: permission.get("expiration_time").and_then(time) },
+            "permanent" => PermissionStatus::Permanent,
             _ => return None,
         };
         let actions = body.get("actions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -211,7 +200,7 @@ mod tests {
         let none = read(&fixture("call_permissions_none")["response"]).unwrap();
         assert_eq!(none, CallPermissions::default());
         let some = read(&fixture("call_permissions_temporary")["response"]).unwrap();
-        assert_eq!(some.status, Status::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) });
+        assert_eq!(some.status, PermissionStatus::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) });
         let calls = CallPermissions::of_period(&some.start_call, 86_400).unwrap();
         assert_eq!((calls.used, calls.expires), (5, Some(Timestamp::from_secs(1_790_003_600))));
         assert_eq!(CallPermissions::of_period(&some.send_request, 86_400).unwrap().used, 0);
@@ -230,16 +219,17 @@ mod tests {
         };
         let temporary = json!({"status": "TEMPORARY", "expiration_time": "1790604800"});
         let said = answer(temporary, json!({"time_period": "P1D", "current_usage": "3"})).unwrap();
-        assert_eq!(said.status, Status::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) });
+        assert_eq!(said.status, PermissionStatus::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) });
         assert_eq!(said.start_call, [Limit { period_secs: 86_400, used: 3, expires: None }]);
         let said = answer(json!({"status": "temporary", "expiration_time": -4}), json!({"time_period": "a day"}));
-        let nothing_said = CallPermissions { status: Status::Temporary { until: None }, ..Default::default() };
+        let nothing_said =
+            CallPermissions { status: PermissionStatus::Temporary { until: None }, ..Default::default() };
         assert_eq!(said, Some(nothing_said));
         for unreadable in ["", "[]", "{}", "{\"permission\":7}", "{\"permission\":{\"status\":\"maybe\"}}"] {
             assert_eq!(CallPermissions::read(unreadable.as_bytes()), None, "{unreadable}");
         }
         let bare = json!({"permission": {"status": "permanent"}});
-        assert_eq!(read(&bare).unwrap().status, Status::Permanent);
+        assert_eq!(read(&bare).unwrap().status, PermissionStatus::Permanent);
     }
 
     #[test]

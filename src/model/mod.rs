@@ -8,6 +8,7 @@ mod digit;
 mod ids;
 mod line;
 mod number;
+mod permission;
 mod time;
 mod trace;
 
@@ -17,6 +18,7 @@ pub use digit::Digit;
 pub use ids::{AuthId, CallUuid, PhoneNumberId, WabaId, Wacid};
 pub use line::{Line, Place};
 pub use number::{E164, digits_of, last_four};
+pub use permission::PermissionStatus;
 pub use time::Timestamp;
 pub use trace::{SpanId, TraceId, traceparent};
 

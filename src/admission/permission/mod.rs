@@ -9,5 +9,5 @@ mod table;
 mod tests;
 mod window;
 
-pub use pair::{Counter, Event, Pair, Refusal, Reply, Rules, State, Status, Told, View, Why};
+pub use pair::{Counter, Event, Pair, Refusal, Reply, Rules, State, Told, View, Why};
 pub use table::{Consents, Engaged, Full, PairKey, Stored, Taken};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::window::{Never, Times};
 use crate::config::Permissions;
-use crate::model::Timestamp;
+use crate::model::{PermissionStatus, Timestamp};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
@@ -94,7 +94,7 @@ pub enum Reply {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// [`State::Requested`] never comes from there; a temporary one may come without its end.
-    pub status: Status,
+    pub status: PermissionStatus,
     /// When Graph was asked: a reply of the user's that came since is newer. None: just now.
     pub asked: Option<Timestamp>,
     /// Connected calls in 24 hours.
@@ -103,17 +103,6 @@ pub struct Told {
     pub requests_of_day: Option<Counter>,
     /// Requests in seven days.
     pub requests_of_week: Option<Counter>,
-}
-
-/// `permission.status` of Graph's answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Status {
-    #[default]
-    NoPermission,
-    Temporary {
-        until: Option<Timestamp>,
-    },
-    Permanent,
 }
 
 /// One of `limits[]`.
@@ -369,13 +358,13 @@ impl Pair {
             // What Graph said before the user did.
             _ if overtaken => {}
             // Graph has no word for a request that is open.
-            Status::NoPermission if before == State::Requested => self.by_meta = true,
-            Status::NoPermission => {
+            PermissionStatus::NoPermission if before == State::Requested => self.by_meta = true,
+            PermissionStatus::NoPermission => {
                 let why = self.lost.filter(|_| before == self.state).unwrap_or(Why::ToldByMeta);
                 self.set(State::None, Some(why), true);
             }
-            Status::Permanent => self.told_granted(before, State::Permanent),
-            Status::Temporary { until } => {
+            PermissionStatus::Permanent => self.told_granted(before, State::Permanent),
+            PermissionStatus::Temporary { until } => {
                 let known = if let State::Temporary { until } = before { Some(until) } else { None };
                 let usual = || now.plus(Duration::from_secs(rules.temporary_seconds));
                 let until = until.or(known).unwrap_or_else(usual);

@@ -1,13 +1,14 @@
 //! What Graph says, in answers and in refusals.
 
 use super::*;
+use crate::model::PermissionStatus;
 
-fn told(status: Status) -> Event {
+fn told(status: PermissionStatus) -> Event {
     Event::Told(Told { status, ..Told::default() })
 }
 
 fn counters(calls: Option<Counter>, day: Option<Counter>, week: Option<Counter>) -> Event {
-    let status = Status::Temporary { until: Some(at(NOW + DAY)) };
+    let status = PermissionStatus::Temporary { until: Some(at(NOW + DAY)) };
     Event::Told(Told { status, asked: None, calls, requests_of_day: day, requests_of_week: week })
 }
 
@@ -22,10 +23,10 @@ fn used_up(used: u32, room_at: i64) -> Option<Counter> {
 #[test]
 fn a_state_is_taken_as_told() {
     let rows = [
-        (Status::NoPermission, State::None),
-        (Status::Permanent, State::Permanent),
-        (Status::Temporary { until: Some(at(NOW + 60)) }, State::Temporary { until: at(NOW + 60) }),
-        (Status::Temporary { until: None }, State::Temporary { until: at(NOW + WEEK) }),
+        (PermissionStatus::NoPermission, State::None),
+        (PermissionStatus::Permanent, State::Permanent),
+        (PermissionStatus::Temporary { until: Some(at(NOW + 60)) }, State::Temporary { until: at(NOW + 60) }),
+        (PermissionStatus::Temporary { until: None }, State::Temporary { until: at(NOW + WEEK) }),
     ];
     for (status, state) in rows {
         let mut desk = Desk::new();
@@ -36,11 +37,11 @@ fn a_state_is_taken_as_told() {
     }
     let mut desk = Desk::granted();
     desk.step(1);
-    desk.event(told(Status::NoPermission));
+    desk.event(told(PermissionStatus::NoPermission));
     assert_eq!(desk.call(), Some((Why::ToldByMeta, None)));
     let mut desk = Desk::new();
     desk.event(Event::Requested);
-    desk.event(told(Status::NoPermission));
+    desk.event(told(PermissionStatus::NoPermission));
     assert_eq!(desk.state(), State::Requested, "Graph has no word for that");
 }
 
@@ -48,10 +49,10 @@ fn a_state_is_taken_as_told() {
 fn l17_meta_knows_better_what_was_missed() {
     let mut desk = Desk::granted();
     desk.times(4, &Event::Unanswered);
-    desk.event(told(Status::Temporary { until: Some(at(NOW + WEEK)) }));
+    desk.event(told(PermissionStatus::Temporary { until: Some(at(NOW + WEEK)) }));
     assert_eq!((desk.call(), desk.view().missed), (None, 0), "another permission than the one that was revoked");
     desk.times(2, &Event::Unanswered);
-    desk.event(told(Status::Temporary { until: Some(at(NOW + WEEK)) }));
+    desk.event(told(PermissionStatus::Temporary { until: Some(at(NOW + WEEK)) }));
     assert_eq!(desk.view().missed, 2, "the same one");
 }
 
@@ -119,7 +120,7 @@ fn refusals_of_graph_are_learnt_from() {
     desk.event(Event::NoPermission);
     assert_eq!(desk.call(), Some((Why::ToldByMeta, None)));
     assert!(desk.pair.is_doubtful());
-    desk.event(told(Status::Permanent));
+    desk.event(told(PermissionStatus::Permanent));
     assert!(!desk.pair.is_doubtful());
     assert_eq!(desk.call(), None);
     desk.event(Event::CallsUsedUp { until: Some(at(NOW + HOUR)) });
@@ -152,7 +153,7 @@ fn a_reply_that_came_while_graph_was_asked_is_newer_than_its_answer() {
 #[test]
 fn a_reply_from_before_graph_was_asked_is_older() {
     let mut desk = Desk::new();
-    desk.event(told(Status::Permanent));
+    desk.event(told(PermissionStatus::Permanent));
     let reject = |seconds| Event::Replied { at: Some(at(NOW + seconds)), reply: Reply::Reject };
     assert!(!desk.event(reject(-121)));
     assert_eq!(desk.call(), None);
