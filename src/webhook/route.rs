@@ -370,7 +370,13 @@ impl<C: Calls> Door<C> {
             What::Status { key, named, status } => {
                 let id = key_of(&[b"status", of(&key.phone_number_id), of(&key.wacid), status.as_str().as_bytes()]);
                 match self.once(&key.phone_number_id, id, now, Effect::StatusApplied) {
-                    Effect::StatusApplied => self.placed(&key, named, Said::Status(status), id, now),
+                    Effect::StatusApplied => {
+                        let effect = self.placed(&key, named, Said::Status(status), now);
+                        if effect == Effect::Busy {
+                            self.unclaim(id);
+                        }
+                        effect
+                    }
                     other => other,
                 }
             }
@@ -419,8 +425,8 @@ impl<C: Calls> Door<C> {
         }
     }
 
-    /// Tells a call that we placed; `id` is the event's key.
-    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<C::Offer>, id: u128, now: Instant) -> Effect {
+    /// Tells a call that we placed.
+    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<C::Offer>, now: Instant) -> Effect {
         if self.tombstones.contains(tombstone(key), now) {
             return Effect::Late;
         }
@@ -433,10 +439,7 @@ impl<C: Calls> Door<C> {
             Heard::Yes => applied,
             Heard::Late => Effect::Late,
             Heard::Parked => Effect::Parked,
-            Heard::Busy => {
-                self.unclaim(id);
-                Effect::Busy
-            }
+            Heard::Busy => Effect::Busy,
         }
     }
 
@@ -459,7 +462,7 @@ impl<C: Calls> Door<C> {
             }
             return Effect::Duplicate;
         }
-        let effect = self.connected(connect, key, now, received);
+        let effect = self.connected(connect, now, received);
         // Noted when its effect is known: what is put off in overload comes again and again, and costs the store nothing.
         // A call that began is remembered by its beginning, should the process end just here.
         match effect {
@@ -469,8 +472,8 @@ impl<C: Calls> Door<C> {
         effect
     }
 
-    /// A connect that was not seen before; `id` is its key.
-    fn connected(&self, connect: Connect, id: u128, now: Instant, received: Instant) -> Effect {
+    /// A connect that was not seen before.
+    fn connected(&self, connect: Connect, now: Instant, received: Instant) -> Effect {
         if self.tombstones.contains(tombstone(&connect.key), now) {
             return Effect::Late;
         }
@@ -486,7 +489,7 @@ impl<C: Calls> Door<C> {
             }
             Direction::Outbound => {
                 let answer = self.read(&connect.sdp);
-                self.placed(&connect.key, connect.named, Said::Answer(answer), id, now)
+                self.placed(&connect.key, connect.named, Said::Answer(answer), now)
             }
         }
     }
