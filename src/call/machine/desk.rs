@@ -111,6 +111,10 @@ impl Desk {
     pub(super) fn set(&mut self, timer: Timer, millis: u64) {
         self.timers.set(timer, self.now.plus(millis));
     }
+    /// From now on the call ends after T_reap, whatever comes.
+    pub(super) fn reap(&mut self) {
+        self.set(Timer::Reap, self.setup.limits.reap_ms);
+    }
 
     pub(super) fn wish(&mut self, wish: Output) {
         self.wishes.push_back(wish);

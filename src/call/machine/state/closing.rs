@@ -4,7 +4,7 @@ use super::super::desk::Desk;
 use super::super::input::{GraphOutcome, Input};
 use super::super::timers::Timer;
 use super::super::{CallState, CallTime, GraphAction, MediaOrder};
-use super::{State, note};
+use super::{State, gone, note};
 use crate::model::HangupCause;
 
 /// The reaper asks again so often, and no more than a minute in all (`meta-calling.md` §4.7, §7.3).
@@ -22,8 +22,7 @@ impl Closing {
         match fact {
             Input::Terminated { termination } => {
                 note(desk, termination);
-                desk.over();
-                State::Over
+                gone(desk)
             }
             Input::Graph { action: GraphAction::Terminate, outcome } => {
                 match outcome {
@@ -69,10 +68,7 @@ impl Closing {
                 desk.graph(GraphAction::Terminate);
                 State::Closing(self)
             }
-            Timer::Close | Timer::Reap => {
-                desk.over();
-                State::Over
-            }
+            Timer::Close | Timer::Reap => gone(desk),
             Timer::AcceptWait
             | Timer::Accept
             | Timer::Ring
@@ -114,14 +110,18 @@ pub(super) fn close_late(desk: &mut Desk) -> State {
 }
 
 fn conclude(desk: &mut Desk, cause: HangupCause) -> State {
-    desk.media(MediaOrder::Close);
-    desk.state(CallState::Closing);
-    desk.conclude(cause);
+    end_here(desk, cause);
     wait(desk)
 }
 
+/// The call has ended on our side, whatever there still is at Meta: no media from now on, and its record is written.
+pub(super) fn end_here(desk: &mut Desk, cause: HangupCause) {
+    desk.media(MediaOrder::Close);
+    desk.state(CallState::Closing);
+    desk.conclude(cause);
+}
+
 fn wait(desk: &mut Desk) -> State {
-    let reap_ms = desk.setup.limits.reap_ms;
-    desk.set(Timer::Reap, reap_ms);
+    desk.reap();
     State::Closing(Closing { asking_until: desk.now.plus(TERMINATE_ASKING_MS) })
 }

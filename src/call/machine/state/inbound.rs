@@ -146,8 +146,7 @@ impl Preparing {
         desk.timers.clear(Timer::AcceptWait);
         desk.timers.clear(Timer::Accept);
         // No outcome at all would be a fault of ours; a call must not hang on it.
-        let reap_ms = desk.setup.limits.reap_ms;
-        desk.set(Timer::Reap, reap_ms);
+        desk.reap();
         desk.graph(GraphAction::Accept);
         desk.state(CallState::Accepting);
         State::Accepting(Accepting { script: self.script, ending: None })

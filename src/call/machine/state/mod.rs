@@ -98,6 +98,11 @@ fn note(desk: &mut Desk, termination: Termination) {
 /// The call is over on both sides.
 fn over(desk: &mut Desk, cause: HangupCause) -> State {
     desk.conclude(cause);
+    gone(desk)
+}
+
+/// The same of a call whose record is closed already.
+fn gone(desk: &mut Desk) -> State {
     desk.over();
     State::Over
 }

@@ -8,9 +8,9 @@ use super::super::input::{Command, GraphOutcome, Input, MediaFact, PhoneStatus};
 use super::super::params::{self, Event};
 use super::super::timers::Timer;
 use super::super::{CallState, GraphAction, MediaOrder, Notice, NoticeKind, Output};
-use super::closing::{close_ended, close_late};
+use super::closing::{close_ended, close_late, end_here};
 use super::live::Live;
-use super::{State, close, describe, graph_cause, note, over};
+use super::{State, close, describe, gone, graph_cause, note, over};
 use crate::model::HangupCause;
 
 /// A user who is heard has picked up; ACCEPTED may come so much later (`meta-calling.md` §7.2).
@@ -40,8 +40,7 @@ impl Calling {
         desk.graph(GraphAction::Connect);
         desk.state(CallState::Dialing);
         // No outcome at all would be a fault of ours; a call must not hang on it.
-        let reap_ms = desk.setup.limits.reap_ms;
-        desk.set(Timer::Reap, reap_ms);
+        desk.reap();
         Self { bound: false, rung: false }
     }
 
@@ -144,9 +143,7 @@ impl Calling {
         let cause = connect_cause(outcome);
         desk.remark(format!("connect failed ({}): {}", describe(outcome), advice(cause)));
         if is_unknown(outcome) {
-            desk.media(MediaOrder::Close);
-            desk.state(CallState::Closing);
-            desk.conclude(cause);
+            end_here(desk, cause);
             return Unbound::doubt(desk);
         }
         over(desk, cause)
@@ -174,11 +171,8 @@ impl Calling {
         if self.bound {
             return close(desk, cause);
         }
-        desk.media(MediaOrder::Close);
-        desk.state(CallState::Closing);
-        desk.conclude(cause);
-        let reap_ms = desk.setup.limits.reap_ms;
-        desk.set(Timer::Reap, reap_ms);
+        end_here(desk, cause);
+        desk.reap();
         State::Unbound(Unbound { asked: true })
     }
 }
@@ -211,14 +205,8 @@ impl Unbound {
                 Self::doubt(desk)
             }
             // With `Done` came `Bound`, before this.
-            Input::Graph { action: GraphAction::Connect, .. } if self.asked => {
-                desk.over();
-                State::Over
-            }
-            Input::Terminated { .. } => {
-                desk.over();
-                State::Over
-            }
+            Input::Graph { action: GraphAction::Connect, .. } if self.asked => gone(desk),
+            Input::Terminated { .. } => gone(desk),
             Input::Offered { .. }
             | Input::Placed { .. }
             | Input::SdpAnswer { .. }
@@ -240,10 +228,7 @@ impl Unbound {
 
     pub(super) fn fired(self, desk: &mut Desk, timer: Timer) -> State {
         match timer {
-            Timer::Doubt | Timer::Reap => {
-                desk.over();
-                State::Over
-            }
+            Timer::Doubt | Timer::Reap => gone(desk),
             Timer::AcceptWait
             | Timer::Accept
             | Timer::Ring
