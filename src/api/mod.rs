@@ -12,6 +12,7 @@ pub mod error;
 mod fields;
 mod live;
 mod number;
+mod once;
 pub mod openapi;
 mod operator;
 mod placing;
@@ -37,6 +38,7 @@ use crate::call::PermissionDesk;
 use crate::clock::Clock;
 use crate::store::Store;
 use auth::{Accounts, Guard};
+use once::Once;
 
 /// What the APIs answer from.
 pub struct Api {
@@ -54,8 +56,9 @@ pub struct Api {
 struct Shared {
     api: Api,
     guard: Guard,
-    once: number::Once,
-    repeated: plivo::Repeated,
+    /// What was answered before, of each API.
+    once_number: Once,
+    once_plivo: Once,
 }
 
 /// The APIs' paths (`/v1`, `/api/v1`), and 404 in our shape for every path that nobody else has.
@@ -64,16 +67,25 @@ pub fn router(api: Api) -> Router {
         .route("/v1/{*path}", any(plivo::handle))
         .route("/api/v1/{*path}", any(number::handle))
         .route("/openapi.json", get(openapi::serve))
-        .fallback(async || error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None))
+        .fallback(elsewhere)
         .with_state(Arc::new(Shared {
             api,
             guard: Guard::default(),
-            once: number::Once::default(),
-            repeated: plivo::Repeated::default(),
+            once_number: Once::new(number::ONCE),
+            once_plivo: Once::new(plivo::ONCE),
         }))
 }
 
 type App = State<Arc<Shared>>;
+
+/// A path that begins with doubled slashes is the one without them (1.3); others are nobody's.
+async fn elsewhere(state: App, request: Request) -> Response {
+    match segments(request.uri().path()).as_slice() {
+        ["v1", ..] => plivo::handle(state, request).await,
+        ["api", "v1", ..] => number::handle(state, request).await,
+        _ => error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None),
+    }
+}
 
 /// The parts of a path between its slashes; a missing last slash and doubled ones make no difference (1.3).
 fn segments(path: &str) -> Vec<&str> {

@@ -87,9 +87,9 @@ pub(super) enum Found {
 }
 
 /// Looks a request up. A missing last slash and doubled ones make no difference.
-pub(super) fn find(table: &[Route], method: &Method, segments: &[&str]) -> Found {
+pub(super) fn find(tables: &[&[Route]], method: &Method, segments: &[&str]) -> Found {
     let mut allowed = Vec::new();
-    for route in table.iter().filter(|route| is_at(route.path, segments)) {
+    for route in tables.iter().copied().flatten().filter(|route| is_at(route.path, segments)) {
         if route.method == method.as_str() {
             return Found::Served;
         }
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_row_is_found_by_method_and_path() {
         let table = [at("GET", "/a/{id}/"), at("DELETE", "/a/{id}/"), at("GET", "/a/")];
-        let find = |method: Method, segments: &[&str]| find(&table, &method, segments);
+        let find = |method: Method, segments: &[&str]| find(&[&table], &method, segments);
         assert_eq!(find(Method::GET, &["a"]), Found::Served);
         assert_eq!(find(Method::GET, &["a", "7"]), Found::Served);
         assert_eq!(find(Method::POST, &["a", "7"]), Found::Method("GET, DELETE".to_owned()));

@@ -3,12 +3,12 @@
 
 mod calls;
 mod events;
-mod once;
 mod permissions;
 mod reload;
 mod xml;
 
-pub(super) use once::Once;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -16,9 +16,14 @@ use http::{Method, StatusCode, header};
 use serde::Serialize;
 
 use super::auth::{Denied, Member};
+use super::once::Rules;
 use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
 use super::{App, Reloaded, Shared, error, peer, segments, with_header};
 use crate::model::Timestamp;
+use crate::store::Scope;
+
+/// Answers to POSTs are given again for a day (§1).
+pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(86_400), key_max: 255, fault: internal };
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -139,7 +144,7 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
         Ok(member) => member,
         Err(why) => return denied(why),
     };
-    match routes::find(ROUTES, request.method(), &segments) {
+    match routes::find(&[ROUTES], request.method(), &segments) {
         Found::Served => {}
         Found::Method(allow) => return wrong_method(&allow),
         Found::Nothing => return not_found("there is nothing at this path"),
@@ -151,16 +156,32 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
         ["calls"] if get => calls::list(&shared.api, &member.scope, &pairs).await,
         ["calls", uuid] if get => calls::get(&shared.api, &member.scope, uuid).await,
         ["calls", uuid, "events"] if get => events::log(&shared.api, &member.scope, uuid, &pairs).await,
-        ["permissions", path @ ..] => {
-            let method = request.method().clone();
-            let (head, body) = request.into_parts();
-            let key = once::Key::of(&member.scope, &head);
-            let work = permissions::handle(&shared, &member.scope, path, &method, &pairs, (head.headers, body));
-            shared.once.run(key.filter(|_| method == Method::POST), work).await
+        ["permissions", number, user] if get => {
+            permissions::view(&shared.api, &member.scope, [*number, *user], &pairs).await
+        }
+        ["permissions", number, user, "request"] if post => {
+            let pair = [(*number).to_owned(), (*user).to_owned()];
+            asked(shared.clone(), member.scope, pair, request).await
         }
         ["reload"] if post => reload::reload(&shared.api, &member).await,
         _ => not_found("there is nothing at this path"),
     }
+}
+
+/// `POST permissions/…/request/`, once for each `Idempotency-Key`.
+async fn asked(shared: Arc<Shared>, scope: Scope, pair: [String; 2], request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let key = match shared.once_number.key(&scope, &head) {
+        Ok(key) => key,
+        Err(why) => return error::json(StatusCode::BAD_REQUEST, "bad_value", &why, Some("Idempotency-Key")),
+    };
+    let body = match super::body::read(&head.headers, body).await {
+        Ok(body) => body,
+        Err((status, code, message)) => return error::json(status, code, message, None),
+    };
+    let with = shared.clone();
+    let work = async move { permissions::request(&with.api, &scope, pair, &body).await };
+    shared.once_number.run(key, work).await
 }
 
 fn authenticate(shared: &Shared, request: &Request) -> Result<Member, Denied> {

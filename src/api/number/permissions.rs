@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderMap, Method, StatusCode};
+use http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::super::Api;
 use super::super::error::{self, MetaWord, Trouble};
-use super::super::{Shared, body};
-use super::{Timestamp3339, not_found, wrong_method};
+use super::{Timestamp3339, not_found};
 use crate::admission::NumberEntry;
 use crate::admission::permission::{State, View};
 use crate::call::consent::{NotSent, Sent};
@@ -80,44 +79,39 @@ impl From<&View> for Shown {
     }
 }
 
-/// One request under `/permissions/`; `path` is what follows.
-pub(super) async fn handle(
-    shared: &Shared,
-    scope: &Scope,
-    path: &[&str],
-    method: &Method,
-    pairs: &[(String, String)],
-    rest: (HeaderMap, Body),
-) -> Response {
-    let (number, user, asks) = match path {
-        [number, user] => (number, user, false),
-        [number, user, "request"] => (number, user, true),
-        _ => return not_found("there is nothing at this path"),
+/// `GET …/permissions/{number}/{wa_id}/`.
+pub(super) async fn view(api: &Api, scope: &Scope, [number, user]: [&str; 2], pairs: &[(String, String)]) -> Response {
+    let (number, user) = match found(api, scope, number, user) {
+        Ok(found) => found,
+        Err(refused) => return refused,
     };
-    let Some(number) = number_of(shared, scope, number) else { return not_found("there is no such number") };
-    let Some(user) = user_of(user) else {
-        let message = "this is no user: digits with country code, or a business-scoped id like IN.123";
-        return error::json(StatusCode::BAD_REQUEST, "bad_value", message, Some("waId"));
-    };
-    match (asks, method) {
-        (false, &Method::GET) => {
-            let refresh = pairs.iter().rev().find(|(name, _)| name == "refresh").is_some_and(|(_, v)| v == "true");
-            let view = shared.api.permissions.view(&number, &user, refresh).await;
-            error::body(StatusCode::OK, &Shown::from(&view))
-        }
-        (false, _) => wrong_method("GET"),
-        (true, &Method::POST) => match read(rest).await {
-            Ok(request) => answer(shared.api.permissions.request(&number, &user, &request).await),
-            Err(refused) => refused,
-        },
-        (true, _) => wrong_method("POST"),
+    let refresh = pairs.iter().rev().find(|(name, _)| name == "refresh").is_some_and(|(_, v)| v == "true");
+    let view = api.permissions.view(&number, &user, refresh).await;
+    error::body(StatusCode::OK, &Shown::from(&view))
+}
+
+/// `POST …/permissions/{number}/{wa_id}/request/`.
+pub(super) async fn request(api: &Api, scope: &Scope, [number, user]: [String; 2], body: &[u8]) -> Response {
+    let found = found(api, scope, &number, &user).and_then(|found| Ok((found, read(body)?)));
+    match found {
+        Ok(((number, user), request)) => answer(api.permissions.request(&number, &user, &request).await),
+        Err(refused) => refused,
     }
 }
 
+/// The pair that a path names.
+fn found(api: &Api, scope: &Scope, number: &str, user: &str) -> Result<(Arc<NumberEntry>, String), Response> {
+    let number = number_of(api, scope, number).ok_or_else(|| not_found("there is no such number"))?;
+    let user = user_of(user).ok_or_else(|| {
+        let message = "this is no user: digits with country code, or a business-scoped id like IN.123";
+        error::json(StatusCode::BAD_REQUEST, "bad_value", message, Some("waId"))
+    })?;
+    Ok((number, user))
+}
+
 /// A number of the scope's; another account's is none (R16).
-fn number_of(shared: &Shared, scope: &Scope, text: &str) -> Option<Arc<NumberEntry>> {
-    let number =
-        digits(&decoded(text)).and_then(|number| shared.api.gate.directory().tables().by_number(&number).cloned());
+fn number_of(api: &Api, scope: &Scope, text: &str) -> Option<Arc<NumberEntry>> {
+    let number = digits(&decoded(text)).and_then(|number| api.gate.directory().tables().by_number(&number).cloned());
     number.filter(|number| scope.holds(&number.account.auth_id, &number.account.main().auth_id))
 }
 
@@ -147,12 +141,9 @@ fn decoded(part: &str) -> String {
     url::form_urlencoded::parse(form.as_bytes()).map(|(_, value)| value.into_owned()).next().unwrap_or_default()
 }
 
-async fn read((headers, body_bytes): (HeaderMap, Body)) -> Result<Request, Response> {
-    let bytes = body::read(&headers, body_bytes)
-        .await
-        .map_err(|(status, code, message)| error::json(status, code, message, None))?;
+fn read(bytes: &[u8]) -> Result<Request, Response> {
     let bad = |field, message: &str| error::json(StatusCode::BAD_REQUEST, "bad_value", message, field);
-    let body: Value = match bytes.as_ref() {
+    let body: Value = match bytes {
         [] => Value::Object(serde_json::Map::new()),
         bytes => serde_json::from_slice(bytes).map_err(|_| bad(None, "the body must be JSON"))?,
     };

@@ -2,17 +2,20 @@
 //! place, retrieve, list, live and queued, hang up, cancel. What is not there answers 404, as Plivo does.
 
 mod call;
-mod idempotency;
 mod place;
 mod query;
 
-pub(super) use idempotency::Repeated;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{Method, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
 
 use super::auth::Denied;
+use super::fields::Fields;
+use super::once::Rules;
 use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
 use super::{Api, App, Shared, error, peer, segments, with_header};
 use crate::store::Scope;
@@ -28,8 +31,13 @@ const STATUS: Query = Query {
 const LIMIT: Query = Query { name: "limit", what: "Objects of a page (20)", kind: Kind::Integer(1, 20) };
 const OFFSET: Query = Query { name: "offset", what: "Objects passed over (0)", kind: Kind::Integer(0, u32::MAX) };
 
-/// What is served.
-pub(super) const ROUTES: &[Route] = &[
+/// Answers to POSTs are given again for ten minutes (§1.9).
+pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(600), key_max: 64, fault: || No::Ours.answer() };
+
+/// What is served: a table a resource.
+pub(super) const ROUTES: &[&[Route]] = &[CALLS];
+
+const CALLS: &[Route] = &[
     Route {
         method: "GET",
         path: "/v1/Account/{auth_id}/Call/",
@@ -191,45 +199,56 @@ impl From<crate::store::StoreError> for No {
     }
 }
 
-/// Anything under `/v1/`.
-pub(super) async fn handle(State(shared): App, request: Request) -> Response {
-    let path = request.uri().path().to_owned();
-    let segments = segments(&path);
-    let ["v1", "Account", auth_id, rest @ ..] = segments.as_slice() else {
-        return No::NotFound(NOT_HERE).answer();
-    };
-    let placing = *rest == ["Call"] && request.method() == Method::POST;
-    let scope = match authenticate(&shared, &request, auth_id, !placing) {
-        Ok(scope) => scope,
-        Err(denied) => return No::Denied(denied).answer(),
-    };
-    match routes::find(ROUTES, request.method(), &segments) {
-        Found::Served => {}
-        Found::Method(allow) => return No::Method(allow).answer(),
-        Found::Nothing if matches!(*request.method(), Method::HEAD | Method::OPTIONS) => {
-            return No::Method("GET".to_owned()).answer();
-        }
-        Found::Nothing => return No::NotFound(NOT_HERE).answer(),
-    }
-    if placing {
-        return placed(&shared, &scope, request).await.unwrap_or_else(No::answer);
-    }
-    // Bodies of these methods are ignored (1.4).
-    let (method, pairs) = (request.method().clone(), super::pairs(&request));
-    drop(request);
-    route(&shared.api, &scope, &method, rest, &pairs).await.unwrap_or_else(No::answer)
+/// A request that is served, read whole.
+pub(super) struct Ask {
+    scope: Scope,
+    method: Method,
+    /// What follows the account.
+    path: Vec<String>,
+    pairs: Vec<(String, String)>,
+    headers: HeaderMap,
+    /// Of a POST; with the other methods it is ignored (1.4), and empty here.
+    body: Bytes,
 }
 
-/// `POST Call/`, once for each `Idempotency-Key` (§1.9).
-async fn placed(shared: &Shared, scope: &Scope, request: Request) -> Result<Response, No> {
+impl Ask {
+    /// The body's fields.
+    fn fields(&self) -> Result<Fields, No> {
+        Fields::read(&self.headers, &self.body).map_err(No::Bad)
+    }
+}
+
+/// Anything under `/v1/`.
+pub(super) async fn handle(State(shared): App, request: Request) -> Response {
+    answered(&shared, request).await.unwrap_or_else(No::answer)
+}
+
+async fn answered(shared: &Arc<Shared>, request: Request) -> Result<Response, No> {
+    let path = request.uri().path().to_owned();
+    let segments = segments(&path);
+    let ["v1", "Account", auth_id, rest @ ..] = segments.as_slice() else { return Err(No::NotFound(NOT_HERE)) };
+    let placing = *rest == ["Call"] && request.method() == Method::POST;
+    let scope = authenticate(shared, &request, auth_id, !placing).map_err(No::Denied)?;
+    match routes::find(ROUTES, request.method(), &segments) {
+        Found::Served => {}
+        Found::Method(allow) => return Err(No::Method(allow)),
+        Found::Nothing if matches!(*request.method(), Method::HEAD | Method::OPTIONS) => {
+            return Err(No::Method("GET".to_owned()));
+        }
+        Found::Nothing => return Err(No::NotFound(NOT_HERE)),
+    }
+    let (path, pairs) = (rest.iter().map(|part| (*part).to_owned()).collect(), super::pairs(&request));
     let (head, body) = request.into_parts();
+    if head.method != Method::POST {
+        let (method, headers) = (head.method, head.headers);
+        return route(&shared.api, &Ask { scope, method, path, pairs, headers, body: Bytes::new() }).await;
+    }
     let body = super::body::read(&head.headers, body).await.map_err(|(status, _, what)| No::Body(status, what))?;
-    let turn = match shared.repeated.turn(scope, &head.headers, shared.api.clock.now()).await? {
-        idempotency::Turn::Known(answer) => return Ok(answer),
-        idempotency::Turn::Ours(turn) => turn,
-    };
-    let answer = place::place(&shared.api, scope, &head.headers, &body).await?;
-    Ok(turn.keep(answer).await)
+    let key = shared.once_plivo.key(&scope, &head).map_err(No::Bad)?;
+    let ask = Ask { scope, method: head.method, path, pairs, headers: head.headers, body };
+    let with = shared.clone();
+    let work = async move { route(&with.api, &ask).await.unwrap_or_else(No::answer) };
+    Ok(shared.once_plivo.run(key, work).await)
 }
 
 /// 1.1: the path's id is the caller's own; wrong, missing and unknown are one answer.
@@ -244,14 +263,17 @@ fn authenticate(shared: &Shared, request: &Request, auth_id: &str, counted: bool
     Ok(Scope::of(caller))
 }
 
-async fn route(api: &Api, scope: &Scope, method: &Method, rest: &[&str], pairs: &query::Pairs) -> Result<Response, No> {
-    let (get, delete) = (method == Method::GET, method == Method::DELETE);
-    match rest {
-        ["Call"] if get => call::list(api, scope, pairs).await,
-        ["Call"] if delete => Ok(call::hang_up_all(api, scope)),
-        ["Call", uuid] if get => call::retrieve(api, scope, uuid, pairs).await,
-        ["Call", uuid] if delete => call::hang_up(api, scope, uuid),
-        ["Request", uuid] if delete => call::cancel(api, scope, uuid),
+/// Each request to its resource, by method and path.
+async fn route(api: &Api, ask: &Ask) -> Result<Response, No> {
+    let Ask { scope, pairs, .. } = ask;
+    let path: Vec<&str> = ask.path.iter().map(String::as_str).collect();
+    match (ask.method.as_str(), path.as_slice()) {
+        ("GET", ["Call"]) => call::list(api, scope, pairs).await,
+        ("POST", ["Call"]) => place::place(api, scope, &ask.fields()?).await,
+        ("DELETE", ["Call"]) => Ok(call::hang_up_all(api, scope)),
+        ("GET", ["Call", uuid]) => call::retrieve(api, scope, uuid, pairs).await,
+        ("DELETE", ["Call", uuid]) => call::hang_up(api, scope, uuid),
+        ("DELETE", ["Request", uuid]) => call::cancel(api, scope, uuid),
         _ => Err(No::NotFound(NOT_HERE)),
     }
 }

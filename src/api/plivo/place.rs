@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -55,9 +55,8 @@ enum Requests {
 }
 
 /// Places the call, or the calls.
-pub(super) async fn place(api: &Api, scope: &Scope, headers: &HeaderMap, body: &[u8]) -> Result<Response, No> {
-    let fields = Fields::read(headers, body).map_err(No::Bad)?;
-    let wanted = Wanted::read(api, &fields).map_err(No::Bad)?;
+pub(super) async fn place(api: &Api, scope: &Scope, fields: &Fields) -> Result<Response, No> {
+    let wanted = Wanted::read(api, fields).map_err(No::Bad)?;
     if let Some(parent) = wanted.parent_wanted {
         let known = api.live.get(scope, parent).is_some() || api.store.call(scope, parent).await?.is_some();
         if !known {
