@@ -48,7 +48,7 @@ pub(super) fn outcome(summary: &Summary) -> &'static str {
         C::XmlBusy | C::UserBusy | C::NumberFull | C::CpsExceeded => word::BUSY,
         C::RingTimeout | C::NoAnswer | C::UserUnreachable => word::NO_ANSWER,
         C::XmlRejected | C::Rejected => word::REJECTED,
-        C::CallerCancelled | C::CancelledByApi => word::CANCELLED,
+        C::CallerCancelled | C::CancelledByApi | C::LostRace => word::CANCELLED,
         C::GraphTimeout => word::TIMEOUT,
         C::EndOfInstructions
         | C::XmlHangup
@@ -61,6 +61,11 @@ pub(super) fn outcome(summary: &Summary) -> &'static str {
         | C::GeoBlocked
         | C::CallingDisabled
         | C::InvalidDestination
+        | C::DestinationBarred
+        | C::EndpointNotRegistered
+        | C::LoopDetected
+        | C::ConfirmFailed
+        | C::DialEnded
         | C::GraphError
         | C::GraphRateLimited
         | C::MediaSetupTimeout

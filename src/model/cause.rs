@@ -82,6 +82,18 @@ pub enum HangupCause {
     GeoBlocked,
     CallingDisabled,
     InvalidDestination,
+    /// A `Dial` to the phone network, or from one WhatsApp user to another.
+    DestinationBarred,
+    /// A `Dial` to an endpoint that nobody has registered, or to a SIP address elsewhere.
+    EndpointNotRegistered,
+    /// A `Dial` that would ring whoever dials.
+    LoopDetected,
+    /// Another target of the same `Dial` answered first.
+    LostRace,
+    /// A B-leg did not press the key it was asked for.
+    ConfirmFailed,
+    /// An answered B-leg that ended because its A-leg did, or wanted it to.
+    DialEnded,
     /// By Graph's word: not on WhatsApp, terms not taken, client too old.
     UserUnreachable,
     /// Graph answered 5xx, or refused for good.
@@ -125,7 +137,7 @@ impl WireCause {
     /// `CallStatus` of an outbound call that was never answered (`plivo-callbacks.md` §1.3).
     pub fn unanswered_status(&self) -> &'static str {
         match self.code {
-            1000..=1999 => "cancel",
+            1000..=1999 | 9000 => "cancel",
             3010 | 3020 => "busy",
             3000 | 6010 => "no-answer",
             3070 => "timeout",
@@ -165,6 +177,12 @@ impl HangupCause {
             Self::GeoBlocked => (2030, "Destination Country Barred", S::Plivo, "OUTGOING_CALL_BARRED"),
             Self::CallingDisabled => (3030, "Unknown Caller ID", S::Plivo, "CALL_REJECTED"),
             Self::InvalidDestination => (2000, "Invalid Destination Address", S::Carrier, "UNALLOCATED_NUMBER"),
+            Self::DestinationBarred => (2040, "Destination Number Barred", S::Plivo, "OUTGOING_CALL_BARRED"),
+            Self::EndpointNotRegistered => (2020, "Endpoint Not Registered", S::Plivo, "USER_NOT_REGISTERED"),
+            Self::LoopDetected => (2060, "Loop Detected", S::Plivo, "LOOP_DETECTED"),
+            Self::LostRace => (9000, "Lost Race", S::Plivo, "LOSE_RACE"),
+            Self::ConfirmFailed => (9110, "Confirm Key Challenge Failed", S::Plivo, "NO_ANSWER"),
+            Self::DialEnded => (4000, "Normal Hangup", S::Caller, "NORMAL_CLEARING"),
             Self::GraphError => (3080, "Internal server error from carrier", S::Carrier, "NORMAL_TEMPORARY_FAILURE"),
             Self::GraphRateLimited => (3090, "Network congestion from carrier", S::Carrier, "SWITCH_CONGESTION"),
             Self::GraphTimeout => (3070, "Request timeout", S::Carrier, "RECOVERY_ON_TIMER_EXPIRE"),
@@ -237,6 +255,12 @@ impl HangupCause {
             Self::CallingDisabled => "calling_disabled",
             Self::InvalidDestination => "invalid_destination",
             Self::UserUnreachable => "user_unreachable",
+            Self::DestinationBarred => "destination_barred",
+            Self::EndpointNotRegistered => "endpoint_not_registered",
+            Self::LoopDetected => "loop_detected",
+            Self::LostRace => "lost_race",
+            Self::ConfirmFailed => "confirm_failed",
+            Self::DialEnded => "dial_ended",
             Self::GraphError => "graph_error",
             Self::GraphRateLimited => "graph_rate_limited",
             Self::GraphTimeout => "graph_timeout",

@@ -294,6 +294,8 @@ pub fn call_settings(config: &Config) -> CallSettings {
         accept_wait_ms: config.media.accept_wait_ms,
         max_call_ms: config.limits.max_call_seconds.saturating_mul(1000),
         fetch_ms: config.answer.timeout_ms,
+        allow_wa_bridge: config.limits.allow_wa_bridge,
+        sip_host: config.public.base_url.as_ref().and_then(url::Url::host_str).unwrap_or_default().to_owned(),
         ..MachineLimits::default()
     };
     CallSettings { limits, max_body: config.answer.max_body_bytes }

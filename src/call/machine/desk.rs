@@ -12,7 +12,7 @@ use super::{
     CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaFact, MediaFault,
     MediaOrder, Notice, NoticeKind, Output, Params, PlayId, SoundItem, Summary, Termination,
 };
-use crate::model::{Direction, HangupCause, Leg, Timestamp};
+use crate::model::{CallUuid, Direction, HangupCause, Leg, Timestamp};
 use crate::xml::ast::{Finding, Severity, Target};
 
 /// How long a terminate webhook may take to explain a DTLS close: Meta's comes 50–500 ms after (§8 M11).
@@ -55,6 +55,7 @@ pub(super) struct Desk {
     wishes: VecDeque<Output>,
     fetches: u32,
     plays: u32,
+    legs: u32,
     accept_sent: bool,
     reject_sent: bool,
     closed: bool,
@@ -77,6 +78,7 @@ impl Desk {
             wishes: VecDeque::with_capacity(16),
             fetches: 0,
             plays: 0,
+            legs: 0,
             accept_sent: false,
             reject_sent: false,
             closed: false,
@@ -181,6 +183,20 @@ impl Desk {
         PlayId(self.plays)
     }
 
+    /// A fresh name for a B-leg: as random as the call's own, and the same in every run of its log.
+    pub(super) fn next_leg(&mut self) -> CallUuid {
+        self.legs = self.legs.saturating_add(1);
+        let (high, low) = self.setup.call.0.as_u64_pair();
+        let mixed = |of: u64, with: u64| scramble(of ^ scramble(with ^ u64::from(self.legs)));
+        let bits = (u128::from(mixed(high, low)) << 64) | u128::from(mixed(low, !high));
+        CallUuid(uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid())
+    }
+
+    /// Whole seconds since then, rounded up.
+    pub(super) fn seconds_since(&self, from: CallTime) -> u64 {
+        self.now.0.saturating_sub(from.0).div_ceil(1_000)
+    }
+
     /// Asks for a document.
     pub(super) fn fetch(&mut self, kind: FetchKind, target: Target, params: Params, deadline_ms: u64) -> FetchId {
         self.fetches = self.fetches.saturating_add(1);
@@ -237,9 +253,8 @@ impl Desk {
 
     /// What there is to say of a call that ends now.
     pub(super) fn summary(&self, cause: HangupCause) -> Summary {
-        let seconds_since = |from: CallTime| self.now.0.saturating_sub(from.0).div_ceil(1_000);
-        let duration_secs = seconds_since(self.began);
-        let bill_secs = self.answered.map(seconds_since).unwrap_or(0);
+        let duration_secs = self.seconds_since(self.began);
+        let bill_secs = self.answered.map(|at| self.seconds_since(at)).unwrap_or(0);
         let params = params::hangup(self, &Ending { cause, at: self.now, duration_secs, bill_secs });
         let (url, method) = self.setup.urls.hangup.clone();
         Summary {
@@ -269,6 +284,14 @@ impl Desk {
         assert!(!self.over || self.timers.next().is_none(), "a timer outlives the call");
         assert!(self.timers.next().is_none_or(|at| at >= self.now), "a timer was left behind: {:?}", self.timers);
     }
+}
+
+/// The finisher of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+fn scramble(bits: u64) -> u64 {
+    let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 /// The findings that are passed on and logged: the first hundred, the first error among them in any case.

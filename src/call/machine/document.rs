@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::desk::{Desk, Place, foreign};
-use super::element::{self, Collected, Flow, Running};
+use super::element::{self, Collected, Dialled, Flow, Running};
 use super::input::{FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
@@ -331,6 +331,18 @@ impl Script {
                         }
                     }
                 }
+                Flow::Dial(mut dialing) => {
+                    let dialled = dialing.begin();
+                    self.running = Running::Dialing(dialing);
+                    match dialled {
+                        Dialled::More => return Step::Busy,
+                        Dialled::Over => {
+                            if let Some(step) = self.end_dial(desk) {
+                                return step;
+                            }
+                        }
+                    }
+                }
                 Flow::Transfer { kind, target } => return self.transfer(desk, kind, target, Params::new()),
                 Flow::End { cause, outcome, note } => {
                     self.end_place(desk, outcome, note);
@@ -516,6 +528,21 @@ impl Script {
         let mut params = params::common(desk, Event::Redirect);
         params.extend(extra);
         desk.notify_action(action.target, params);
+        None
+    }
+
+    /// A `Dial` is over: `None` where the next element follows.
+    fn end_dial(&mut self, desk: &mut Desk) -> Option<Step> {
+        let Running::Dialing(dialing) = std::mem::replace(&mut self.running, Running::Nothing) else { return None };
+        let (outcome, note) = dialing.went();
+        self.end_place(desk, outcome, note);
+        let (target, redirect, extra) = dialing.action(desk)?;
+        if redirect {
+            return Some(self.transfer(desk, FetchKind::Action, target, extra));
+        }
+        let mut params = params::common(desk, Event::Redirect);
+        params.extend(extra);
+        desk.notify_action(target, params);
         None
     }
 

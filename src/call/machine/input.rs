@@ -139,7 +139,7 @@ pub struct CallUrls {
     pub hangup: (DocUrl, Method),
 }
 
-/// Times that bound a call, in milliseconds (`meta-calling.md` §7); the defaults are the spec's.
+/// Times that bound a call, in milliseconds (`meta-calling.md` §7), and whom it may dial; the defaults are the spec's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MachineLimits {
     /// `[media].accept_wait_ms`.
@@ -160,6 +160,12 @@ pub struct MachineLimits {
     pub fetch_ms: u64,
     /// Answer and fallback together on an inbound call.
     pub answer_budget_ms: u64,
+    /// `[limits].allow_wa_bridge`: a WhatsApp leg may dial a WhatsApp user.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_wa_bridge: bool,
+    /// The host of this platform's SIP addresses: that of `[public].base_url`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sip_host: String,
 }
 
 impl Default for MachineLimits {
@@ -174,6 +180,8 @@ impl Default for MachineLimits {
             max_call_ms: 14_400_000,
             fetch_ms: 10_000,
             answer_budget_ms: 20_000,
+            allow_wa_bridge: false,
+            sip_host: String::new(),
         }
     }
 }

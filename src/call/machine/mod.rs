@@ -7,6 +7,7 @@
 //! is waited for, `params` what requests carry, and `desk` what all of them share.
 
 mod desk;
+mod dial;
 mod document;
 mod element;
 mod input;
@@ -23,6 +24,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+pub use dial::DialError;
 pub use input::{
     CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, MachineLimits, MediaFact,
     MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,

@@ -17,6 +17,11 @@ pub(super) enum Event {
     Ring,
     /// The hangup URL.
     Hangup,
+    /// `callbackUrl` of `Dial`.
+    DialAnswer,
+    DialConnected,
+    DialDigitsMatch,
+    DialHangup,
 }
 
 /// How a call ended, as far as parameters tell it.
@@ -54,6 +59,10 @@ pub(super) fn common(desk: &Desk, event: Event) -> Params {
         }
         Event::Redirect => put("Event", "Redirect"),
         Event::Ring => put("Event", "Ring"),
+        Event::DialAnswer => put("Event", "DialAnswer"),
+        Event::DialConnected => put("Event", "DialConnected"),
+        Event::DialDigitsMatch => put("Event", "DialDigitsMatch"),
+        Event::DialHangup => put("Event", "DialHangup"),
         Event::Hangup => {
             put("Event", "Hangup");
             put("STIRVerification", "Not Applicable");

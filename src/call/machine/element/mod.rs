@@ -4,6 +4,7 @@
 //! elements share one engine, [`collect`].
 
 mod collect;
+mod dial;
 mod dtmf;
 mod get_digits;
 mod get_input;
@@ -16,6 +17,7 @@ mod speak;
 mod wait;
 
 pub(super) use collect::{Collected, Collection, Rules};
+pub(super) use dial::{Dialing, Dialled};
 pub(super) use wait::{heard, stop_listening};
 
 use super::desk::{Desk, Place};
@@ -38,6 +40,8 @@ pub(super) enum Running {
     Waiting { quiet_ms: Option<u64> },
     /// Keys.
     Collecting(Box<Collection>),
+    /// Other legs.
+    Dialing(Box<Dialing>),
     /// Tones going out.
     SendingDigits { play: PlayId },
 }
@@ -52,6 +56,8 @@ pub(super) enum Flow {
     Run(Running),
     /// It collects keys.
     Collect(Box<Collection>),
+    /// It calls people.
+    Dial(Box<Dialing>),
     /// Tones go out; does the next element wait for them?
     Tones { play: PlayId, wait: bool },
     /// Another document takes over.
@@ -72,8 +78,8 @@ pub(super) fn start(element: &Element, desk: &mut Desk, place: Place, gate: Gate
         ElementKind::Hangup(hangup) => hangup::start(hangup, desk, gate, is_last),
         ElementKind::PreAnswer(_) => Flow::Inside,
         ElementKind::Dtmf(dtmf) => dtmf::start(dtmf, desk),
+        ElementKind::Dial(dial) => dial::start(dial, desk, place),
         ElementKind::Record(_)
-        | ElementKind::Dial(_)
         | ElementKind::Conference(_)
         | ElementKind::MultiPartyCall(_)
         | ElementKind::Stream(_)
@@ -112,9 +118,10 @@ pub(super) fn needs_media(kind: &ElementKind) -> bool {
         | ElementKind::Hangup(_)
         | ElementKind::PreAnswer(_)
         | ElementKind::Message(_)
+        // It asks for itself, once a target is called.
+        | ElementKind::Dial(_)
         // Not built: they end the call without answering it.
         | ElementKind::Record(_)
-        | ElementKind::Dial(_)
         | ElementKind::Conference(_)
         | ElementKind::MultiPartyCall(_)
         | ElementKind::Stream(_) => false,

@@ -41,7 +41,7 @@ fn setup() -> CallSetup {
         },
         // 2026-11-20 06:03:11.120394
         started: Timestamp::from_micros(1_795_154_591_120_394),
-        limits: MachineLimits::default(),
+        limits: MachineLimits { sip_host: "calls.example.com".to_owned(), ..MachineLimits::default() },
         headers: Vec::new(),
         outbound: None,
     }

@@ -14,7 +14,7 @@
 //!
 //! | fact | words |
 //! |---|---|
-//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= ` and any `*_ms` of the limits |
+//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1` and any `*_ms` of the limits |
 //! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=` |
 //! | `bound`, `sdp-answer`, `sdp-answer unusable` | |
 //! | `status` | `ringing accepted rejected` |
@@ -323,6 +323,7 @@ fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
             "max_call_ms" => setup.limits.max_call_ms = ms(),
             "fetch_ms" => setup.limits.fetch_ms = ms(),
             "answer_budget_ms" => setup.limits.answer_budget_ms = ms(),
+            "wa_bridge" => setup.limits.allow_wa_bridge = *value == "1",
             other => panic!("no such option: {other}"),
         }
     }
