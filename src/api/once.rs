@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::{BoxFuture, Shared, lazy};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
@@ -83,7 +83,7 @@ impl Once {
         work: impl Future<Output = Response> + Send + 'static,
     ) -> Response {
         let Some(key) = key else { return work.await };
-        let answer = self.answers.get_with(key.clone(), async { self.begin(key, work) }).await;
+        let answer = self.answers.get_with(key.clone(), lazy(|_| self.begin(key, work))).await;
         let kept = answer.await;
         let mut response = Response::new(Body::from(kept.body));
         *response.status_mut() = kept.status;

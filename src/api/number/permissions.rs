@@ -83,7 +83,7 @@ impl From<&View> for Shown {
 pub(super) async fn view(api: &Api, scope: &Scope, [number, user]: [&str; 2], pairs: &[(String, String)]) -> Response {
     let (number, user) = match found(api, scope, number, user) {
         Ok(found) => found,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let refresh = pairs.iter().rev().find(|(name, _)| name == "refresh").is_some_and(|(_, v)| v == "true");
     let view = api.permissions.view(&number, &user, refresh).await;
@@ -95,16 +95,16 @@ pub(super) async fn request(api: &Api, scope: &Scope, [number, user]: [String; 2
     let found = found(api, scope, &number, &user).and_then(|found| Ok((found, read(body)?)));
     match found {
         Ok(((number, user), request)) => answer(api.permissions.request(&number, &user, &request).await),
-        Err(refused) => refused,
+        Err(refused) => *refused,
     }
 }
 
 /// The pair that a path names.
-fn found(api: &Api, scope: &Scope, number: &str, user: &str) -> Result<(Arc<NumberEntry>, String), Response> {
-    let number = number_of(api, scope, number).ok_or_else(|| not_found("there is no such number"))?;
+fn found(api: &Api, scope: &Scope, number: &str, user: &str) -> Result<(Arc<NumberEntry>, String), Box<Response>> {
+    let number = number_of(api, scope, number).ok_or_else(|| Box::new(not_found("there is no such number")))?;
     let user = user_of(user).ok_or_else(|| {
         let message = "this is no user: digits with country code, or a business-scoped id like IN.123";
-        error::json(StatusCode::BAD_REQUEST, "bad_value", message, Some("waId"))
+        Box::new(error::json(StatusCode::BAD_REQUEST, "bad_value", message, Some("waId")))
     })?;
     Ok((number, user))
 }
@@ -141,8 +141,8 @@ fn decoded(part: &str) -> String {
     url::form_urlencoded::parse(form.as_bytes()).map(|(_, value)| value.into_owned()).next().unwrap_or_default()
 }
 
-fn read(bytes: &[u8]) -> Result<Request, Response> {
-    let bad = |field, message: &str| error::json(StatusCode::BAD_REQUEST, "bad_value", message, field);
+fn read(bytes: &[u8]) -> Result<Request, Box<Response>> {
+    let bad = |field, message: &str| Box::new(error::json(StatusCode::BAD_REQUEST, "bad_value", message, field));
     let body: Value = match bytes {
         [] => Value::Object(serde_json::Map::new()),
         bytes => serde_json::from_slice(bytes).map_err(|_| bad(None, "the body must be JSON"))?,
