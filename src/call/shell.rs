@@ -16,8 +16,8 @@ use tracing::{Instrument, debug, info, warn};
 use super::consent::refusal_of;
 use super::log;
 use super::machine::{
-    CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, InstructionOutcome,
-    MediaFact, MediaFault, MediaOrder, Output, Params, Sound, Summary, abandoned,
+    Aside, CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input,
+    InstructionOutcome, MediaFact, MediaFault, MediaOrder, Output, Params, Sound, Summary, abandoned,
 };
 use super::registry::Registry;
 use super::services::Services;
@@ -533,7 +533,7 @@ impl Shell {
     fn media(&mut self, order: MediaOrder) {
         // Prompts are looked up before the leg is borrowed.
         let items = match &order {
-            MediaOrder::Play { items, .. } => {
+            MediaOrder::Play { items, .. } | MediaOrder::Aside { aside: Aside { items, .. }, .. } => {
                 items.iter().map(|i| PlayItem { prompt: self.prompt(&i.sound), repeat: i.repeat }).collect()
             }
             _ => Vec::new(),
@@ -551,6 +551,7 @@ impl Shell {
             MediaOrder::Begin => leg.begin(),
             MediaOrder::Open => leg.open(),
             MediaOrder::Play { play, .. } => leg.play(play, items),
+            MediaOrder::Aside { play, aside } => leg.play_aside(play, aside, items),
             MediaOrder::Stop { play } => leg.stop(play),
             MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
             MediaOrder::Listen { on } => leg.listen(on),

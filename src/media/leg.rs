@@ -17,18 +17,21 @@ use str0m::{Event, Input, Output, Rtc, RtcError};
 use super::agent::Homes;
 use super::dtmf;
 use super::ear::Ear;
+use super::layers::Layers;
 use super::player::{PlayItem, Player, Step};
 use super::prompt::Frame;
 use super::sdp::TelephoneEvent;
 use super::stun;
 use super::{EventSink, LegEvent};
-use crate::call::machine::{MediaFact, MediaFault, PlayId};
+use crate::call::machine::{Aside, MediaFact, MediaFault, PlayId};
 use crate::model::Digit;
 
 /// RTP ticks of one 20 ms packet (48 kHz clock, RFC 7587).
 const PACKET_TICKS: u32 = 960;
 /// So much of the peer's sound says that somebody has picked up (`meta-calling.md` §7.2).
 const FLOWING_MS: u32 = 500;
+/// Orders of digits that wait for each other; one has 64 at most.
+const DIGIT_ORDERS_MAX: usize = 32;
 /// SSRCs of the peer that are known at a time; more than one comes of a change on its side.
 const SSRCS_MAX: usize = 4;
 
@@ -41,6 +44,8 @@ pub(super) enum LegOrder {
     Begin,
     Open,
     Play(PlayId, Vec<PlayItem>),
+    /// Beside what `Play` plays.
+    Aside(PlayId, Aside, Vec<PlayItem>),
     Stop(PlayId),
     SendDigits(PlayId, String),
     Listen(bool),
@@ -128,7 +133,10 @@ pub(super) struct Leg {
     player: Option<Player>,
     /// Sound went out with the last packet: the next one needs no marker.
     talking: bool,
-    sending: Option<(PlayId, dtmf::Sender)>,
+    /// Sounds over the player's, while there are any.
+    layers: Option<Box<Layers>>,
+    /// Digits that go out, the first ones now.
+    sending: VecDeque<(PlayId, dtmf::Sender)>,
     receiver: dtmf::Receiver,
     digits: Vec<Digit>,
     /// Somebody listens.
@@ -170,7 +178,8 @@ impl Leg {
             timestamp: m.timestamp,
             player: None,
             talking: false,
-            sending: None,
+            layers: None,
+            sending: VecDeque::new(),
             receiver: dtmf::Receiver::default(),
             digits: Vec::new(),
             ear: None,
@@ -225,12 +234,18 @@ impl Leg {
             LegOrder::Play(play, items) => self.player = Some(Player::new(play, items)),
             LegOrder::Stop(play) => {
                 self.player.take_if(|p| p.play() == play);
-                self.sending.take_if(|(digits, _)| *digits == play);
+                self.sending.retain(|(digits, _)| *digits != play);
+                if let Some(layers) = &mut self.layers {
+                    layers.stop(play);
+                }
             }
+            LegOrder::Aside(play, aside, items) => self.layers.get_or_insert_default().play(play, &aside, items),
             LegOrder::SendDigits(play, digits) => match self.digits_out {
-                Some(t) => self.sending = Some((play, dtmf::Sender::new(&digits, t.clock))),
-                // Nothing to send them with: whoever ordered this goes on.
-                None => self.tell(LegEvent::DigitsSent(play)),
+                Some(t) if self.sending.len() < DIGIT_ORDERS_MAX => {
+                    self.sending.push_back((play, dtmf::Sender::new(&digits, t.clock)));
+                }
+                // Nothing to send them with, or far too many: whoever ordered this goes on.
+                Some(_) | None => self.tell(LegEvent::DigitsSent(play)),
             },
             LegOrder::Listen(false) => self.ear = None,
             LegOrder::Listen(true) => {
@@ -323,7 +338,7 @@ impl Leg {
 
     /// What the running digits send at this tick; none: a prompt or silence has the tick.
     fn digit_packet(&mut self, timestamp: u32) -> Option<(Pt, Frame, u32, bool)> {
-        let (play, sender) = self.sending.as_mut()?;
+        let (play, sender) = self.sending.front_mut()?;
         let pt = self.digits_out?.pt;
         match sender.step(timestamp) {
             dtmf::Step::Event { payload, timestamp, marker } => {
@@ -332,7 +347,7 @@ impl Leg {
             dtmf::Step::Pause => None,
             dtmf::Step::Done => {
                 let play = *play;
-                self.sending = None;
+                self.sending.pop_front();
                 self.tell(LegEvent::DigitsSent(play));
                 None
             }
@@ -341,9 +356,21 @@ impl Leg {
 
     /// The next frame of what plays. A running order of digits holds the prompt up.
     fn frame(&mut self) -> Option<Frame> {
-        if self.sending.is_some() {
+        if !self.sending.is_empty() {
             return None;
         }
+        let own = self.own_frame();
+        let Some(layers) = &mut self.layers else { return own };
+        let sink = &self.sink;
+        let frame = layers.frame(own, |event| sink(event));
+        if layers.is_empty() {
+            self.layers = None;
+        }
+        frame
+    }
+
+    /// The next frame of what the call's document plays. It goes on also while something is heard instead of it.
+    fn own_frame(&mut self) -> Option<Frame> {
         let sink = &self.sink;
         match self.player.as_mut()?.step(|event| sink(event)) {
             Step::Frame(frame) => Some(frame),

@@ -10,6 +10,7 @@ mod crowd;
 mod dtls;
 pub mod dtmf;
 mod ear;
+mod layers;
 mod leg;
 mod offering;
 mod pace;
@@ -37,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
-use crate::call::machine::{MediaFact, PlayId, Voice};
+use crate::call::machine::{Aside, MediaFact, PlayId, Voice};
 use crate::clock::Clock;
 use crate::ffi::opus;
 use crate::ffi::sockets::interface_addresses;
@@ -420,12 +421,18 @@ impl LegHandle {
         self.order(LegOrder::Play(play, items));
     }
 
+    /// Plays these beside what [`LegHandle::play`] plays, over it or instead of it; `items` are `aside`'s. Replaces what
+    /// plays of the same kind. The same events come of it.
+    pub fn play_aside(&self, play: PlayId, aside: Aside, items: Vec<PlayItem>) {
+        self.order(LegOrder::Aside(play, aside, items));
+    }
+
     /// Stops that play, or those digits, with the next packet; no event follows.
     pub fn stop(&self, play: PlayId) {
         self.order(LegOrder::Stop(play));
     }
 
-    /// Sends keys (RFC 4733): `0-9 * # A-D`, `w` waits half a second, `W` a second. [`LegEvent::DigitsSent`] comes at
+    /// Sends keys (RFC 4733): `0-9 * # A-D`, `w` waits half a second, `W` a second, after those already ordered. [`LegEvent::DigitsSent`] comes at
     /// the end; at once where the offer had no telephone-event.
     pub fn send_digits(&self, play: PlayId, digits: &str) {
         self.order(LegOrder::SendDigits(play, digits.to_owned()));

@@ -38,11 +38,31 @@ pub(super) struct Player {
     /// The running round had a frame: a prompt without any must not turn round for ever.
     heard: bool,
     started: bool,
+    /// The list begins anew when it has come to its end.
+    again: bool,
+    /// It had a frame since it began anew.
+    list_heard: bool,
 }
 
 impl Player {
     pub(super) fn new(play: PlayId, items: Vec<PlayItem>) -> Self {
-        Self { play, items, at: 0, cursor: None, rounds_done: 0, heard: false, started: false }
+        Self {
+            play,
+            items,
+            at: 0,
+            cursor: None,
+            rounds_done: 0,
+            heard: false,
+            started: false,
+            again: false,
+            list_heard: false,
+        }
+    }
+
+    /// Whether the whole list is played until it is stopped.
+    pub(super) fn again_and_again(mut self, again: bool) -> Self {
+        self.again = again;
+        self
     }
 
     pub(super) fn play(&self) -> PlayId {
@@ -54,6 +74,11 @@ impl Player {
     pub(super) fn step(&mut self, mut report: impl FnMut(LegEvent)) -> Step {
         loop {
             let Some(item) = self.items.get(self.at) else {
+                // One without any sound must not turn round for ever.
+                if self.again && std::mem::take(&mut self.list_heard) {
+                    self.at = 0;
+                    continue;
+                }
                 report(LegEvent::Played(self.play));
                 return Step::Over;
             };
@@ -62,6 +87,7 @@ impl Player {
                 _ if item.repeat == Repeat::Times(0) => self.next_item(),
                 Slot::Ready(frame) => {
                     self.heard = true;
+                    self.list_heard = true;
                     if !std::mem::replace(&mut self.started, true) {
                         report(LegEvent::PlayStarted(self.play));
                     }

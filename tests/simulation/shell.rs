@@ -318,7 +318,7 @@ impl World {
         let Some(leg) = &mut call.leg else { return };
         match order {
             // Nobody speaks in here.
-            MediaOrder::Begin => {}
+            MediaOrder::Begin | MediaOrder::Aside { .. } => {}
             MediaOrder::Listen { on } => leg.listens = on,
             MediaOrder::Open => leg.open = true,
             MediaOrder::Play { play, items } => {

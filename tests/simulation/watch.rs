@@ -416,7 +416,10 @@ impl World {
                 must(!seen.closed, "orders media after it was closed");
                 match order {
                     MediaOrder::Close => seen.closed = true,
-                    MediaOrder::Play { .. } | MediaOrder::SendDigits { .. } | MediaOrder::Open => {
+                    MediaOrder::Play { .. }
+                    | MediaOrder::SendDigits { .. }
+                    | MediaOrder::Aside { .. }
+                    | MediaOrder::Open => {
                         must(seen.accepted, "makes a sound before it is answered");
                     }
                     MediaOrder::Begin | MediaOrder::Stop { .. } | MediaOrder::Listen { .. } => {}

@@ -12,7 +12,7 @@ use super::input::{FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
 use super::timers::Timer;
-use super::{FetchId, FetchKind, InstructionOutcome, Output, Params, PlayId, Voice};
+use super::{FetchId, FetchKind, InstructionOutcome, MediaOrder, Output, Params, PlayId, Voice};
 use crate::model::{Digit, DocumentKind, HangupCause, Leg};
 use crate::xml::Document;
 use crate::xml::ast::{Element, ElementKind, Target};
@@ -249,6 +249,29 @@ impl Script {
         self.after_hidden = false;
         self.took_time = false;
         self.walk(desk, gate)
+    }
+
+    /// Another document takes over by REST: what is being carried out ends at once (§4 rule 4).
+    pub(super) fn transferred(&mut self, desk: &mut Desk, target: Target) -> Step {
+        match std::mem::replace(&mut self.running, Running::Nothing) {
+            Running::Nothing | Running::AtGate => {}
+            Running::Fetching { fetch, .. } => {
+                desk.timers.clear(Timer::Fetch);
+                desk.wish(Output::CancelFetch { fetch });
+            }
+            Running::Playing { play, .. } => desk.media(MediaOrder::Stop { play }),
+            Running::Waiting { quiet_ms: None } => desk.timers.clear(Timer::Wait),
+            Running::Waiting { quiet_ms: Some(_) } => element::stop_listening(desk),
+            Running::Collecting(mut collection) => {
+                self.after_hidden = collection.hides_keys();
+                collection.cut(desk);
+            }
+            // In the background they go on.
+            Running::SendingDigits { play } if self.tones == Some(play) => {}
+            Running::SendingDigits { play } => desk.media(MediaOrder::Stop { play }),
+        }
+        self.end_place(desk, InstructionOutcome::Cut, "transferred");
+        self.transfer(desk, FetchKind::Transfer, target, Params::new())
     }
 
     /// Drops this document and asks for the next (§4 rule 4).

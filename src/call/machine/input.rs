@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::output::{FetchId, GraphAction, PlayId};
+use super::output::{Aside, AsideKind, FetchId, GraphAction, PlayId};
 use crate::model::{
     AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, PhoneNumberId, Timestamp, Wacid,
 };
 pub use crate::xml::FirstFault;
-use crate::xml::ast::{DocUrl, Finding};
+use crate::xml::ast::{DocUrl, Finding, Target};
 
 /// A fact. The first one a machine is given is [`Input::Offered`] or [`Input::Placed`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -351,4 +351,37 @@ pub struct Termination {
 pub enum Command {
     /// `DELETE Call/{uuid}/`.
     Hangup,
+    /// Another document takes over on these legs; one that is not named is hung up (`plivo-call-api.md` §2.8).
+    Transfer {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        aleg: Option<Target>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bleg: Option<Target>,
+    },
+    /// Sounds beside the document's, in place of those that this kind of request had played (§2.10, §2.11).
+    Play { legs: Legs, aside: Aside },
+    /// No longer.
+    StopPlay { what: AsideKind },
+    /// Keys towards these legs, after those that go out already: `0-9 * #`, `w` 0.5 s, `W` 1 s (§2.12).
+    SendDigits { legs: Legs, digits: String },
+}
+
+/// Which legs a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Legs {
+    A,
+    B,
+    Both,
+}
+
+impl Legs {
+    /// Whether the first leg is among them.
+    pub fn has_a(self) -> bool {
+        self != Self::B
+    }
+    /// Whether a leg that a `Dial` made is among them.
+    pub fn has_b(self) -> bool {
+        self != Self::A
+    }
 }

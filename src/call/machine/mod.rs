@@ -6,6 +6,7 @@
 //! `state` has the call's states, `document` walks a document, `element` has a file an element, `timers` what
 //! is waited for, `params` what requests carry, and `desk` what all of them share.
 
+mod aside;
 mod desk;
 mod dial;
 mod document;
@@ -26,12 +27,12 @@ use serde::{Deserialize, Serialize};
 
 pub use dial::DialError;
 pub use input::{
-    CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, MachineLimits, MediaFact,
-    MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,
+    CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, Legs, MachineLimits,
+    MediaFact, MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,
 };
 pub use output::{
-    CallState, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaOrder, Notice, NoticeKind, Output, Param,
-    Params, PlayId, Sound, SoundItem, Summary,
+    Aside, AsideKind, CallState, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaOrder, Notice, NoticeKind,
+    Output, Param, Params, PlayId, Sound, SoundItem, Summary,
 };
 
 use crate::model::{Digit, HangupCause};

@@ -213,6 +213,30 @@ pub struct SoundItem {
     pub repeat: Repeat,
 }
 
+/// What REST plays beside the document (`plivo-call-api.md` §2.10, §2.11): each kind has one at a time on a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AsideKind {
+    Play,
+    Speak,
+}
+
+/// Sounds beside those of the document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Aside {
+    pub kind: AsideKind,
+    /// One after another without a gap.
+    pub items: Vec<SoundItem>,
+    /// All of them again and again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
+    /// Over what is heard; else instead of that, which goes on unheard.
+    pub mix: bool,
+    /// At most so long, from the first sound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length_ms: Option<u64>,
+}
+
 /// Orders to a leg's media.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
@@ -224,9 +248,11 @@ pub enum MediaOrder {
     /// Play these one after another without a gap; replaces whatever plays. Starts with its first packet once
     /// the path is connected and open.
     Play { play: PlayId, items: Vec<SoundItem> },
+    /// Play this beside what `Play` plays; replaces what plays of its kind.
+    Aside { play: PlayId, aside: Aside },
     /// Stop within 60 ms; no `Played` follows.
     Stop { play: PlayId },
-    /// RFC 4733 towards the peer: `0-9 * #`, `w` 0.5 s, `W` 1 s. Ends in `Input::DigitsSent`.
+    /// RFC 4733 towards the peer, after what was ordered before: `0-9 * #`, `w` 0.5 s, `W` 1 s. Ends in `Input::DigitsSent`.
     SendDigits { play: PlayId, digits: String },
     /// Tell the peer's voice by `Input::Voice`, or no longer.
     Listen { on: bool },

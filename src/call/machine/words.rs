@@ -7,8 +7,8 @@ use std::fmt::{self, Display, Formatter};
 
 use super::desk::foreign;
 use super::{
-    CallState, Command, FetchFailure, Fetched, GraphOutcome, Input, InstructionOutcome, MediaFact, MediaFault,
-    MediaOrder, Notice, Output, Params, Sound, SoundItem, Summary, Voice,
+    Aside, AsideKind, CallState, Command, FetchFailure, Fetched, GraphOutcome, Input, InstructionOutcome, Legs,
+    MediaFact, MediaFault, MediaOrder, Notice, Output, Params, Sound, SoundItem, Summary, Voice,
 };
 use crate::model::{Leg, last_four};
 use crate::xml::ast::Repeat;
@@ -78,10 +78,41 @@ impl Display for Input {
             Self::Terminated { termination } => {
                 write!(f, "terminated {}", termination.status.as_deref().unwrap_or("without a status"))
             }
-            Self::Command { command: Command::Hangup } => f.write_str("command hangup"),
+            Self::Command { command } => write!(f, "command {command}"),
             Self::Cut { cause } => write!(f, "cut {}", cause.as_str()),
             Self::Timer => f.write_str("timer"),
         }
+    }
+}
+
+impl Display for Command {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hangup => f.write_str("hangup"),
+            Self::Transfer { aleg, bleg } => {
+                f.write_str("transfer")?;
+                for (leg, target) in [("A", aleg), ("B", bleg)] {
+                    if let Some(target) = target {
+                        write!(f, " {leg} {} {}", target.method.as_str(), target.url.0)?;
+                    }
+                }
+                Ok(())
+            }
+            Self::Play { legs, aside } => write!(f, "{aside} to {}", Shown(*legs)),
+            Self::StopPlay { what } => write!(f, "stop {}", Shown(*what)),
+            Self::SendDigits { legs, digits } => write!(f, "send-digits {digits} to {}", Shown(*legs)),
+        }
+    }
+}
+
+impl Display for Aside {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", Shown(self.kind), if self.mix { "over" } else { "instead" })?;
+        self.items.iter().try_for_each(|item| write!(f, " {item}"))?;
+        if self.again {
+            f.write_str(" again and again")?;
+        }
+        self.length_ms.map_or(Ok(()), |ms| write!(f, " for {ms} ms"))
     }
 }
 
@@ -191,6 +222,7 @@ impl Display for MediaOrder {
                 write!(f, "play {}", play.0)?;
                 items.iter().try_for_each(|item| write!(f, " {item}"))
             }
+            Self::Aside { play, aside } => write!(f, "aside {} {aside}", play.0),
             Self::Stop { play } => write!(f, "stop {}", play.0),
             Self::SendDigits { play, digits } => write!(f, "send-digits {} {digits}", play.0),
             Self::Listen { on } => f.write_str(if *on { "listen" } else { "listen-no-more" }),
@@ -245,6 +277,25 @@ impl Display for Shown<Leg> {
             Leg::A => f.write_str("A"),
             Leg::B(position) => write!(f, "B{position}"),
         }
+    }
+}
+
+impl Display for Shown<Legs> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Legs::A => "A",
+            Legs::B => "B",
+            Legs::Both => "both",
+        })
+    }
+}
+
+impl Display for Shown<AsideKind> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            AsideKind::Play => "play",
+            AsideKind::Speak => "speak",
+        })
     }
 }
 

@@ -350,7 +350,8 @@ impl Walk<'_> {
         let leg = Leg::A;
         match order {
             MediaOrder::Begin => self.comes(0, Input::Media { leg, what: MediaFact::Connected }),
-            MediaOrder::Open | MediaOrder::Listen { .. } => {}
+            // Nobody asks for it over REST.
+            MediaOrder::Open | MediaOrder::Listen { .. } | MediaOrder::Aside { .. } => {}
             MediaOrder::Play { play, items } => {
                 self.stop_playing();
                 let (heard, length) = length::of(&items);

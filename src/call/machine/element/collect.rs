@@ -227,6 +227,15 @@ impl Collection {
         }
     }
 
+    /// It is ended from outside: no sound and no clock of it is left.
+    pub(in crate::call::machine) fn cut(&mut self, desk: &mut Desk) {
+        Self::stop_clocks(desk);
+        match self.phase {
+            Phase::Prompt(play) | Phase::Invalid(play) => desk.media(MediaOrder::Stop { play }),
+            Phase::Listening => {}
+        }
+    }
+
     /// D, X or S ran out: what was typed counts, nothing typed is an attempt used up.
     pub(in crate::call::machine) fn timed_out(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
         if self.digits.is_empty() { self.next_attempt(desk, keys) } else { self.complete(desk) }

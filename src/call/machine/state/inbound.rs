@@ -89,6 +89,8 @@ impl Preparing {
             | Input::SdpAnswer { .. }
             | Input::Status { .. }
             | Input::Graph { .. }
+            // What else is asked for is for answered calls.
+            | Input::Command { .. }
             | Input::Timer => State::Preparing(self),
         }
     }
@@ -196,6 +198,7 @@ impl Accepting {
             | Input::SdpAnswer { .. }
             | Input::Status { .. }
             | Input::Graph { .. }
+            | Input::Command { .. }
             | Input::Timer => State::Accepting(self),
         }
     }

@@ -1,5 +1,6 @@
 //! An answered call, whoever began it: its document runs (`meta-calling.md` §7.1).
 
+use super::super::aside::Asides;
 use super::super::desk::Desk;
 use super::super::document::{Gate, Script, Step};
 use super::super::input::{Command, Input};
@@ -14,6 +15,8 @@ pub(in crate::call::machine) struct Live {
     script: Box<Script>,
     /// Keys that a call we placed sends once it is heard.
     digits: Option<String>,
+    /// What REST plays beside the document.
+    asides: Asides,
 }
 
 impl Live {
@@ -21,7 +24,7 @@ impl Live {
     pub(super) fn begin(mut script: Box<Script>, desk: &mut Desk) -> State {
         Self::answered(desk);
         let step = script.resume(desk, open_gate(desk));
-        Self { script, digits: None }.after(desk, step)
+        Self { script, digits: None, asides: Asides::default() }.after(desk, step)
     }
 
     /// The user picked up a call of ours: the answer URL is asked now.
@@ -29,7 +32,7 @@ impl Live {
         Self::answered(desk);
         let script = Box::new(Script::begin(desk));
         let digits = desk.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
-        let mut live = Self { script, digits };
+        let mut live = Self { script, digits, asides: Asides::default() };
         live.send_digits(desk);
         State::Live(live)
     }
@@ -75,7 +78,10 @@ impl Live {
                 note(desk, termination);
                 over(desk, HangupCause::CallerHangup)
             }
-            Input::Command { command: Command::Hangup } => self.hang_up(desk, HangupCause::ApiHangup),
+            Input::Command { command } => self.command(desk, command),
+            Input::PlayFailed { play, item, reason, .. } if self.asides.failed(desk, play, item, &reason) => {
+                State::Live(self)
+            }
             Input::Cut { cause } => self.hang_up(desk, cause),
             fact @ (Input::Fetched { .. }
             | Input::Digit { .. }
@@ -84,6 +90,9 @@ impl Live {
             | Input::PlayFailed { .. }
             | Input::Voice { .. }
             | Input::DigitsSent { .. }) => {
+                if let Input::Played { play, .. } = &fact {
+                    self.asides.played(*play);
+                }
                 let step = self.script.take(desk, open_gate(desk), fact);
                 self.after(desk, step)
             }
@@ -105,6 +114,22 @@ impl Live {
             | Input::Graph { .. }
             | Input::Timer => State::Live(self),
         }
+    }
+
+    fn command(mut self, desk: &mut Desk, command: Command) -> State {
+        match command {
+            Command::Hangup => return self.hang_up(desk, HangupCause::ApiHangup),
+            Command::Transfer { aleg: Some(target), .. } => {
+                let step = self.script.transferred(desk, target);
+                return self.after(desk, step);
+            }
+            // There is no other leg.
+            Command::Transfer { aleg: None, .. } => {}
+            Command::Play { legs, aside } => self.asides.play(desk, legs, aside),
+            Command::StopPlay { what } => self.asides.stop(desk, what),
+            Command::SendDigits { legs, digits } => Asides::send_digits(desk, legs, digits),
+        }
+        State::Live(self)
     }
 
     pub(super) fn fired(mut self, desk: &mut Desk, timer: Timer) -> State {

@@ -100,6 +100,8 @@ impl Calling {
             | Input::Digit { .. }
             | Input::Voice { .. }
             | Input::DigitsSent { .. }
+            // What else is asked for is for answered calls.
+            | Input::Command { .. }
             | Input::Timer => State::Calling(self),
         }
     }

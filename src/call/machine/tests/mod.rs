@@ -11,12 +11,12 @@ mod traces;
 use std::sync::Arc;
 
 use super::{
-    CallSetup, CallTime, CallUrls, FetchId, Fetched, GraphAction, GraphOutcome, Input, Machine, MachineLimits,
-    MediaFact, MediaOrder, Output, PlayId,
+    Aside, AsideKind, CallSetup, CallTime, CallUrls, Command, FetchId, Fetched, GraphAction, GraphOutcome, Input, Legs,
+    Machine, MachineLimits, MediaFact, MediaOrder, Output, PlayId, Sound, SoundItem,
 };
 use crate::model::{AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, Timestamp, Wacid};
 use crate::xml::Document;
-use crate::xml::ast::DocUrl;
+use crate::xml::ast::{DocUrl, Repeat, Target};
 
 /// What most calls begin with.
 fn setup() -> CallSetup {
@@ -107,5 +107,22 @@ impl Bench {
             _ => None,
         });
         last.flatten().filter(|(_, play)| play.0 > self.played)
+    }
+}
+
+/// One of the things that REST asks of a call.
+fn asked_over_rest(what: u8) -> Command {
+    let url = || DocUrl("https://a.example.com/rest".into());
+    let target = || Some(Target { url: url(), method: Method::Post });
+    let item = SoundItem { sound: Sound::File { url: url() }, repeat: Repeat::Times(1) };
+    let aside = |kind| Aside { kind, items: vec![item.clone()], again: false, mix: true, length_ms: None };
+    match what {
+        0 => Command::Play { legs: Legs::A, aside: aside(AsideKind::Play) },
+        1 => Command::Play { legs: Legs::Both, aside: aside(AsideKind::Speak) },
+        2 => Command::StopPlay { what: AsideKind::Play },
+        3 => Command::SendDigits { legs: Legs::A, digits: "1w2".to_owned() },
+        4 => Command::Transfer { aleg: None, bleg: target() },
+        5 => Command::Transfer { aleg: target(), bleg: target() },
+        _ => Command::Transfer { aleg: target(), bleg: None },
     }
 }

@@ -45,6 +45,7 @@ fn facts() -> impl Strategy<Value = Input> {
         2 => Just(Input::DigitsSent { leg: Leg::A, play: PlayId(1) }),
         1 => Just(Input::Terminated { termination: Termination::default() }),
         1 => Just(Input::Command { command: Command::Hangup }),
+        2 => (0..7u8).prop_map(|what| Input::Command { command: super::asked_over_rest(what) }),
         1 => Just(Input::Cut { cause: HangupCause::Drained }),
         6 => Just(Input::Timer),
     ]
@@ -70,7 +71,10 @@ impl Watch {
             Output::Fetch { .. } => assert!(answered, "a document before the user has picked up"),
             Output::Media { order: MediaOrder::Begin, .. } => self.begun = true,
             Output::Media { order: MediaOrder::Open, .. } => self.open = true,
-            Output::Media { order: MediaOrder::Play { .. } | MediaOrder::SendDigits { .. }, .. } => {
+            Output::Media {
+                order: MediaOrder::Play { .. } | MediaOrder::SendDigits { .. } | MediaOrder::Aside { .. },
+                ..
+            } => {
                 assert!(answered && self.open, "sound before the user has picked up");
             }
             Output::Notify { .. } => self.rang += 1,

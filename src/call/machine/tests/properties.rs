@@ -45,6 +45,7 @@ enum Pick {
     Voice(Option<u8>),
     Terminated,
     Hangup,
+    Command(u8),
     Cut,
     Timer,
     Offered,
@@ -64,6 +65,7 @@ fn pick() -> impl Strategy<Value = Pick> {
         2 => prop::option::of(0..9u8).prop_map(Pick::Voice),
         1 => Just(Pick::Terminated),
         1 => Just(Pick::Hangup),
+        4 => (0..7u8).prop_map(Pick::Command),
         1 => Just(Pick::Cut),
         6 => Just(Pick::Timer),
         1 => Just(Pick::Offered),
@@ -188,6 +190,7 @@ impl Watch {
             }
             Pick::Terminated => Input::Terminated { termination: Termination::default() },
             Pick::Hangup => Input::Command { command: Command::Hangup },
+            Pick::Command(what) => Input::Command { command: super::asked_over_rest(*what) },
             Pick::Cut => Input::Cut { cause: HangupCause::Drained },
             Pick::Timer => Input::Timer,
             Pick::Offered => Input::Offered { setup: Box::new(setup()) },
@@ -235,8 +238,12 @@ impl Watch {
             Output::Media { order, .. } => {
                 assert!(!self.closed, "ordered after Close: {order}");
                 match order {
-                    MediaOrder::Play { play, .. } | MediaOrder::SendDigits { play, .. } => {
-                        assert!(self.accept_sent && self.accepted && self.connected, "sound before the call is up");
+                    MediaOrder::Play { play, .. }
+                    | MediaOrder::SendDigits { play, .. }
+                    | MediaOrder::Aside { play, .. } => {
+                        assert!(self.accept_sent && self.accepted, "sound before the call is up");
+                        // What REST asks for waits at the leg for the path.
+                        assert!(self.connected || !matches!(order, MediaOrder::Play { .. }), "a prompt without a path");
                         assert!(play.0 > self.play);
                         self.play = play.0;
                     }

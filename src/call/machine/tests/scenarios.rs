@@ -25,6 +25,9 @@
 //! | `digit A 5`, `digits-sent A` | |
 //! | `terminated STATUS`, `duration=5` | |
 //! | `command hangup`, `cut CAUSE` | |
+//! | `command transfer A URL` | with `B URL` behind it, or that alone |
+//! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
+//! | `command send-digits 12` | `legs=` |
 //! | `wait` | nothing: time passes |
 
 use std::collections::BTreeMap;
@@ -35,13 +38,14 @@ use std::sync::Arc;
 use super::{digit, setup, url};
 use crate::call::log;
 use crate::call::machine::{
-    CallSetup, CallTime, Command, FetchFailure, FetchId, Fetched, FirstFault, GraphAction, GraphOutcome, Input,
-    Machine, MediaFact, MediaFault, MediaOrder, Outbound, Output, PhoneStatus, PlayId, Refusal, Termination, Voice,
+    Aside, AsideKind, CallSetup, CallTime, Command, FetchFailure, FetchId, Fetched, FirstFault, GraphAction,
+    GraphOutcome, Input, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound, Output, PhoneStatus, PlayId,
+    Refusal, Sound, SoundItem, Termination, Voice,
 };
 use crate::call::replay;
 use crate::model::{Direction, HangupCause, Leg, Method};
-use crate::xml::Document;
-use crate::xml::ast::{Finding, Position, Severity};
+use crate::xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
+use crate::xml::{self, Document};
 
 /// Scenarios whose event log is kept as a golden one in `fixtures/calls`.
 const GOLDEN: [&str; 6] = [
@@ -237,7 +241,9 @@ impl Run<'_> {
             match output {
                 Output::Fetch { fetch, .. } => self.fetch = *fetch,
                 Output::Media {
-                    order: MediaOrder::Play { play, .. } | MediaOrder::SendDigits { play, .. }, ..
+                    order:
+                        MediaOrder::Play { play, .. } | MediaOrder::SendDigits { play, .. } | MediaOrder::Aside { play, .. },
+                    ..
                 } => {
                     self.play = *play;
                 }
@@ -296,11 +302,49 @@ impl Run<'_> {
                     ..Termination::default()
                 },
             },
-            ["command", "hangup"] => Input::Command { command: Command::Hangup },
+            ["command", words @ ..] => Input::Command { command: command(words, &options) },
             ["cut", "drained"] => Input::Cut { cause: HangupCause::Drained },
             ["cut", "internal_error"] => Input::Cut { cause: HangupCause::InternalError },
             other => panic!("{}: no such fact: {other:?}", self.scenario.name),
         })
+    }
+}
+
+/// What somebody asks for over REST: `transfer A URL`, `play over URL…`, `speak instead TEXT`, with `length_ms=`, `again=`
+/// and `legs=` as they are wanted.
+fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
+    let legs = match options.get("legs") {
+        None | Some(&"aleg") => Legs::A,
+        Some(&"bleg") => Legs::B,
+        Some(_) => Legs::Both,
+    };
+    let item = |sound| SoundItem { sound, repeat: Repeat::Times(1) };
+    let aside = |kind, how: &str, items| Aside {
+        kind,
+        items,
+        again: options.contains_key("again"),
+        mix: how == "over",
+        length_ms: options.get("length_ms").map(|ms| ms.parse().expect("milliseconds")),
+    };
+    let target = |at: &str| Target { url: url(at), method: Method::Post };
+    match words {
+        ["hangup"] => Command::Hangup,
+        ["transfer", "A", at] => Command::Transfer { aleg: Some(target(at)), bleg: None },
+        ["transfer", "B", at] => Command::Transfer { aleg: None, bleg: Some(target(at)) },
+        ["transfer", "A", a, "B", b] => Command::Transfer { aleg: Some(target(a)), bleg: Some(target(b)) },
+        ["play", how, urls @ ..] => {
+            let items = urls.iter().map(|at| item(Sound::File { url: url(at) })).collect();
+            Command::Play { legs, aside: aside(AsideKind::Play, how, items) }
+        }
+        ["speak", how, text @ ..] => {
+            let speech = Speech(vec![SpeechNode::Text(text.join(" "))]);
+            let sound = Sound::Speak { speech, voice: xml::ast::Voice::Woman, language: None };
+            Command::Play { legs, aside: aside(AsideKind::Speak, how, vec![item(sound)]) }
+        }
+        ["stop", "play"] => Command::StopPlay { what: AsideKind::Play },
+        ["stop", "speak"] => Command::StopPlay { what: AsideKind::Speak },
+        ["send-digits", digits] => Command::SendDigits { legs, digits: (*digits).to_owned() },
+        other => panic!("no such command: {other:?}"),
     }
 }
 
