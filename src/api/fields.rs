@@ -66,7 +66,29 @@ impl Fields {
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
-    /// The same of a field that must be there.
+    /// Whether a field is there and says something.
+    pub(super) fn has(&self, name: &str) -> bool {
+        !matches!(self.text(name), Ok(None))
+    }
+
+    /// A list of texts, or one text with commas between them; blank ones are left out.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, String> {
+        let wrong = || format!("{name} must be a list of strings, or a string with commas between them");
+        let texts: Vec<&str> = match self.0.get(name) {
+            Some(Value::Array(items)) => {
+                items.iter().map(|item| item.as_str().ok_or_else(wrong)).collect::<Result<_, _>>()?
+            }
+            Some(Value::String(text)) => text.split(',').collect(),
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Bool(_) | Value::Number(_) | Value::Object(_)) => return Err(wrong()),
+        };
+        Ok(texts.into_iter().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// [`Fields::text`] of a field that must be there.
     ///
     /// # Errors
     /// It is not, or is no text.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 
+use crate::call::machine::Command;
 use crate::model::{AuthId, CallUuid, Direction, Timestamp};
 use crate::store::Scope;
 
@@ -21,6 +22,18 @@ pub struct LiveCall {
     pub status: LiveStatus,
     pub started: Timestamp,
     pub parent_call: Option<CallUuid>,
+    /// A leg that a `Dial` made, while it is connected.
+    pub b_leg: Option<CallUuid>,
+}
+
+/// Whether a call could be told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Yes,
+    /// It is behind with what it was told.
+    Full,
+    /// It is not up, or nobody's of the scope.
+    NotUp,
 }
 
 /// How far a live call is (`plivo-call-api.md` §2.4, §2.5).
@@ -53,6 +66,9 @@ pub trait LiveCalls: Send + Sync + 'static {
 
     /// Asks it to hang up; `false` if it is not up.
     fn hang_up(&self, scope: &Scope, call: CallUuid) -> bool;
+
+    /// Asks it for something.
+    fn command(&self, scope: &Scope, call: CallUuid, command: Command) -> Told;
 
     /// Its event log: the lines so far (without their ends), and with `follow` those to come, until it is over.
     fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>>;

@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use super::auth::Accounts;
 use super::server::tests::exchange;
 use super::server::{HttpLimits, Public, bind, serve};
-use super::{Api, Finding, LiveCall, LiveCalls, LiveStatus, Operator, Placing, Reload, Reloaded, router};
+use super::{Api, Finding, LiveCall, LiveCalls, LiveStatus, Operator, Placing, Reload, Reloaded, Told, router};
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
 use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
 use crate::call::PermissionDesk;
 use crate::call::dialer::{CallOrder, NotPlaced};
+use crate::call::machine::Command;
 use crate::clock::Clock;
 use crate::config::{Account, ApiKey, Role, Secret};
 use crate::egress::testing::{Reply, Server};
@@ -30,6 +31,7 @@ use crate::observe::Health;
 use crate::store::{CallEnd, CallStart, Scope, Store};
 use crate::xml::ast::DocUrl;
 
+mod control;
 mod permissions;
 
 use permissions::{directory, graph_answers};
@@ -41,6 +43,7 @@ const OTHER: &str = "MABBBBBBBBBBBBBBBBBB";
 struct Calls {
     live: Vec<LiveCall>,
     hung_up: Mutex<Vec<CallUuid>>,
+    told: Mutex<Vec<(CallUuid, Command)>>,
     reload: Mutex<Option<Reload>>,
     /// Numbers: 918035737458 of `SUB`, 442071838750 of `OTHER`.
     directory: Directory,
@@ -89,6 +92,13 @@ impl LiveCalls for Calls {
         }
         up
     }
+    fn command(&self, scope: &Scope, call: CallUuid, command: Command) -> Told {
+        if self.get(scope, call).is_none() {
+            return Told::NotUp;
+        }
+        self.told.lock().unwrap().push((call, command));
+        Told::Yes
+    }
     fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {
         self.get(scope, call)?;
         let lines: &[&str] = if follow { &["{\"n\":1}", "{\"n\":2}"] } else { &["{\"n\":1}"] };
@@ -116,6 +126,7 @@ fn live(n: u128, account: &str, status: LiveStatus) -> LiveCall {
         status,
         started: at(0),
         parent_call: None,
+        b_leg: None,
     }
 }
 
@@ -208,6 +219,7 @@ async fn run() -> Running {
             live(104, MAIN, LiveStatus::Queued),
         ],
         hung_up: Mutex::default(),
+        told: Mutex::default(),
         reload: Mutex::default(),
         directory: numbers(),
         orders: Mutex::default(),

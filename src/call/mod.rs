@@ -31,7 +31,7 @@ pub use binding::CallEvent;
 pub use consent::PermissionDesk;
 pub use dialer::Dialer;
 pub use outbox::{Outbox, OutboxLimits};
-pub use registry::{LiveCall, Registry};
+pub use registry::{LiveCall, Registry, Told};
 pub use services::{CallSettings, Services};
 #[cfg(test)]
 pub(crate) use shell::PANICS;

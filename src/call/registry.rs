@@ -177,9 +177,16 @@ impl LiveCall {
         self.state.load(Ordering::Acquire) >= CallState::Closing as u8
     }
 
-    /// Asks the call for something; `false`: it is over.
-    pub fn command(&self, command: Command) -> bool {
-        !self.is_closing() && self.mailbox.tell(Input::Command { command })
+    /// Asks the call for something.
+    pub fn command(&self, command: Command) -> Told {
+        if self.is_closing() {
+            return Told::Unknown;
+        }
+        match self.mailbox.tell(Input::Command { command }) {
+            true => Told::Yes,
+            false if self.mailbox.is_open() => Told::Full,
+            false => Told::Unknown,
+        }
     }
 }
 

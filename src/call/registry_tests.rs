@@ -162,7 +162,7 @@ async fn r03_a_panic_inside_one_call_ends_that_call_only() {
     }
     assert_eq!(world.slots(), 1, "its slot is free, the other's is not");
     assert!(!other.is_closing() && world.registry.get(other.setup.call).is_some(), "the other goes on");
-    assert!(other.command(Command::Hangup));
+    assert_eq!(other.command(Command::Hangup), super::Told::Yes);
     assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
     assert_eq!(world.slots(), 0);
     world.app.until_seen(4).await;

@@ -256,6 +256,7 @@ fn words(what: &Happened) -> Option<(&'static str, String)> {
             ("instruction", format!("{element} {outcome} (line {line}){note}"))
         }
         Happened::DigitSent { digit } => ("digit", digit.to_string()),
+        Happened::DigitHeard { digit } => ("digit heard", digit.to_string()),
         Happened::Hangup { by } => {
             let who = match by {
                 HungUpBy::Caller => "the caller hung up",

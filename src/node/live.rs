@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
 use crate::admission::{Gate, NumberEntry};
-use crate::api::{LiveCall, LiveCalls, LiveStatus, Placing};
+use crate::api::{LiveCall, LiveCalls, LiveStatus, Placing, Told};
 use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
 use crate::call::machine::{CallSetup, Command};
 use crate::call::{self, Registry};
@@ -55,7 +55,15 @@ impl LiveCalls for Live {
 
     fn hang_up(&self, scope: &Scope, id: CallUuid) -> bool {
         let waits = self.dialer.find(id).is_some_and(|setup| holds(scope, &setup));
-        (waits && self.dialer.cancel(id)) || self.find(scope, id).is_some_and(|c| c.command(Command::Hangup))
+        (waits && self.dialer.cancel(id)) || self.command(scope, id, Command::Hangup) == Told::Yes
+    }
+
+    fn command(&self, scope: &Scope, id: CallUuid, command: Command) -> Told {
+        match self.find(scope, id).map(|call| call.command(command)) {
+            Some(call::Told::Yes) => Told::Yes,
+            Some(call::Told::Full) => Told::Full,
+            Some(call::Told::Unknown) | None => Told::NotUp,
+        }
     }
 
     fn events(&self, scope: &Scope, id: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {
@@ -100,6 +108,7 @@ fn described(setup: &CallSetup, status: LiveStatus) -> LiveCall {
         caller_name: setup.caller_name.clone(),
         status,
         started: setup.started,
+        b_leg: None,
         parent_call: setup.outbound.as_ref().and_then(|placed| placed.parent_call),
     }
 }

@@ -275,6 +275,10 @@ pub enum Happened {
     DigitSent {
         digit: char,
     },
+    /// The business sent a digit, which nobody hears (RFC 4733).
+    DigitHeard {
+        digit: char,
+    },
     Hangup {
         by: HungUpBy,
     },

@@ -217,6 +217,7 @@ impl Seen {
             Happened::Verified
             | Happened::Instruction { .. }
             | Happened::DigitSent { .. }
+            | Happened::DigitHeard { .. }
             | Happened::Recording { .. } => {}
         }
     }

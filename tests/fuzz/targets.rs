@@ -11,9 +11,10 @@ use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt as _;
 use offhook::admission::permission::Consents;
 use offhook::admission::{Directory, Gate, NumberEntry};
-use offhook::api::{self, Api, LiveCall, LiveCalls, Operator, Placing, Reload};
+use offhook::api::{self, Api, LiveCall, LiveCalls, Operator, Placing, Reload, Told};
 use offhook::call::PermissionDesk;
 use offhook::call::dialer::{CallOrder, NotPlaced};
+use offhook::call::machine::Command;
 use offhook::clock::Clock;
 use offhook::config::{Config, Secret};
 use offhook::egress::{CustomerUrl, Guard, is_public};
@@ -419,6 +420,9 @@ impl LiveCalls for NoCalls {
     }
     fn hang_up(&self, _: &Scope, _: CallUuid) -> bool {
         false
+    }
+    fn command(&self, _: &Scope, _: CallUuid, _: Command) -> Told {
+        Told::NotUp
     }
     fn events(&self, _: &Scope, _: CallUuid, _: bool) -> Option<BoxStream<'static, Arc<str>>> {
         None

@@ -4,6 +4,7 @@
 
 mod answer;
 mod cli;
+mod control;
 mod crash;
 mod doors;
 mod faults;

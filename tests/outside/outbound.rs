@@ -183,6 +183,7 @@ async fn our_own_limits_end_the_ringing_and_the_call() {
         let uuid = world.placed(&body).await;
         assert_eq!(ends(&world, &uuid).await, ["6010", "Plivo", "no-answer"], "{field}");
         absent.all().await;
+        world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
     }
     let answers = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
     let mut body = world.order();
@@ -190,6 +191,7 @@ async fn our_own_limits_end_the_ringing_and_the_call() {
     let uuid = world.placed(&body).await;
     assert_eq!(ends(&world, &uuid).await, ["6000", "Plivo", "completed"]);
     answers.all().await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
     let absent = world.sim.expect_call(user(Answers::Ignore, Order::ConnectFirst));
     let uuid = world.placed(&world.order()).await;
@@ -393,29 +395,13 @@ async fn r09_a_drain_tells_those_who_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_python_sdk_places_and_ends_calls() {
-    use std::io::{BufRead as _, Write as _};
-    let python = crate::support::python_with("plivo");
-    let how = "pip install plivo, or set OFFHOOK_TEST_PYTHON to a Python that has it";
-    if !crate::support::has_peer("plivo", python.is_some(), how) {
+    if !crate::support::sdk::is_there() {
         return;
     }
     let world = world(|_, _| ()).await;
     world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/outside/peers/plivo_calls.py");
-    let mut child = std::process::Command::new(python.expect("asked above"))
-        .args([script, &world.node.public, AUTH_ID, AUTH_TOKEN])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("start the SDK");
-    let mut to = child.stdin.take().expect("its input");
-    let mut from = std::io::BufReader::new(child.stdout.take().expect("its output"));
-    let mut ask = move |what: &str, argument: serde_json::Value| -> serde_json::Value {
-        writeln!(to, "{}", serde_json::json!([what, argument])).expect("ask");
-        let mut line = String::new();
-        from.read_line(&mut line).expect("an answer");
-        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
-    };
+    let mut sdk = crate::support::sdk::Sdk::start(&world.node.public);
+    let mut ask = |what: &str, argument| sdk.ask(what, argument);
     let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
     let order = serde_json::json!({
         "from_": NUMBER, "to_": USER, "answer_url": world.app.url("/answer"), "answer_method": "POST",
@@ -439,6 +425,4 @@ async fn the_official_python_sdk_places_and_ends_calls() {
     elsewhere["from_"] = "919999999999".into();
     assert_eq!(ask("create", elsewhere)["error"], "InvalidRequestError");
     assert_eq!(ask("cancel", uuid.as_str().into())["error"], "ResourceNotFoundError");
-    drop(ask);
-    let _ = child.wait();
 }

@@ -1,7 +1,9 @@
 //! The Plivo-compatible REST API, `/v1/Account/{auth_id}/…` (`plivo-call-api.md`). This version serves calls:
-//! place, retrieve, list, live and queued, hang up, cancel. What is not there answers 404, as Plivo does.
+//! place, retrieve, list, live and queued, hang up, cancel, and what is done with one that is up (`control`). What is
+//! not there answers 404, as Plivo does.
 
 mod call;
+mod control;
 mod place;
 mod query;
 
@@ -18,6 +20,7 @@ use super::fields::Fields;
 use super::once::Rules;
 use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
 use super::{Api, App, Shared, error, peer, segments, with_header};
+use crate::call::machine::AsideKind;
 use crate::store::Scope;
 
 /// What Plivo has and we have not.
@@ -35,7 +38,7 @@ const OFFSET: Query = Query { name: "offset", what: "Objects passed over (0)", k
 pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(600), key_max: 64, fault: || No::Ours.answer() };
 
 /// What is served: a table a resource.
-pub(super) const ROUTES: &[&[Route]] = &[CALLS];
+pub(super) const ROUTES: &[&[Route]] = &[CALLS, control::ROUTES];
 
 const CALLS: &[Route] = &[
     Route {
@@ -272,6 +275,12 @@ async fn route(api: &Api, ask: &Ask) -> Result<Response, No> {
         ("POST", ["Call"]) => place::place(api, scope, &ask.fields()?).await,
         ("DELETE", ["Call"]) => Ok(call::hang_up_all(api, scope)),
         ("GET", ["Call", uuid]) => call::retrieve(api, scope, uuid, pairs).await,
+        ("POST", ["Call", uuid]) => control::transfer(api, scope, uuid, &ask.fields()?),
+        ("POST", ["Call", uuid, "Play"]) => control::play(api, scope, uuid, &ask.fields()?),
+        ("DELETE", ["Call", uuid, "Play"]) => control::stop(api, scope, uuid, AsideKind::Play),
+        ("POST", ["Call", uuid, "Speak"]) => control::speak(api, scope, uuid, &ask.fields()?),
+        ("DELETE", ["Call", uuid, "Speak"]) => control::stop(api, scope, uuid, AsideKind::Speak),
+        ("POST", ["Call", uuid, "DTMF"]) => control::send_digits(api, scope, uuid, &ask.fields()?),
         ("DELETE", ["Call", uuid]) => call::hang_up(api, scope, uuid),
         ("DELETE", ["Request", uuid]) => call::cancel(api, scope, uuid),
         _ => Err(No::NotFound(NOT_HERE)),

@@ -205,7 +205,7 @@ fn targets(to: &str) -> Result<Vec<E164>, String> {
 }
 
 /// `{name}_url` with `{name}_method`.
-fn url(api: &Api, fields: &Fields, name: &str) -> Result<Option<(DocUrl, Method)>, String> {
+pub(super) fn url(api: &Api, fields: &Fields, name: &str) -> Result<Option<(DocUrl, Method)>, String> {
     let method_name = format!("{name}_method");
     let method = match fields.text(&method_name)?.map(|word| word.to_ascii_uppercase()).as_deref() {
         None | Some("POST") => Method::Post,

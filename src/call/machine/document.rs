@@ -266,6 +266,8 @@ impl Script {
                 self.after_hidden = collection.hides_keys();
                 collection.cut(desk);
             }
+            // None of its targets is placed yet: it is never carried out for long.
+            Running::Dialing(_) => {}
             // In the background they go on.
             Running::SendingDigits { play } if self.tones == Some(play) => {}
             Running::SendingDigits { play } => desk.media(MediaOrder::Stop { play }),

@@ -26,6 +26,7 @@ use super::caller::KeyStep;
 use super::faults::net::{MediaHow, Net};
 use super::log::{Logged, SimLog};
 use crate::clock::Clock;
+use crate::media::dtmf;
 
 /// Pace of sending.
 const TICK: Duration = Duration::from_millis(20);
@@ -51,6 +52,7 @@ pub(crate) enum LegTold {
     Gone(String),
     FirstAudio,
     KeySent(char),
+    KeyHeard(char),
 }
 
 /// Where a leg's news go: must not block.
@@ -207,6 +209,7 @@ struct MetaLeg {
     call_id: String,
     mouth: Mouth,
     ear: Ear,
+    keys: dtmf::Receiver,
     stats: Arc<LegStats>,
     started: Instant,
     accepted: bool,
@@ -337,7 +340,18 @@ impl Task {
         let ufrag = side.ufrag.clone();
         self.by_ufrag.insert(ufrag.clone(), id);
         let ear = Ear::new(hearing, stats.clone());
-        let meta = MetaLeg { side, call_id, mouth, ear, stats, started, accepted: false, over: false, refusals: 0 };
+        let meta = MetaLeg {
+            side,
+            call_id,
+            mouth,
+            ear,
+            keys: dtmf::Receiver::default(),
+            stats,
+            started,
+            accepted: false,
+            over: false,
+            refusals: 0,
+        };
         self.legs.insert(id, Leg { peer, net, meta: Some(meta), bridge: None, ufrag, sink });
     }
 
@@ -471,6 +485,11 @@ fn heard(leg: &mut Leg, log: &SimLog, pt: u8, time: u32, payload: &[u8], now: In
         return false;
     }
     let at_ms = meta.at_ms(now);
+    if leg.peer.digit_pt() == Some(pt) {
+        let mut digits = Vec::new();
+        meta.keys.packet(now, 0, time, payload, &mut digits);
+        digits.iter().for_each(|digit| (leg.sink)(LegTold::KeyHeard(digit.as_char())));
+    }
     if is_opus && meta.ear.hear(time, payload, at_ms) {
         (leg.sink)(LegTold::FirstAudio);
     }

@@ -424,6 +424,7 @@ impl Life {
                 self.last_key = Some(self.world.clock.now());
                 self.tell(Happened::DigitSent { digit });
             }
+            LegTold::KeyHeard(digit) => self.tell(Happened::DigitHeard { digit }),
         }
     }
 

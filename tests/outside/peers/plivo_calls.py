@@ -36,6 +36,12 @@ DO = {
     "list": lambda a: calls.list(**a),
     "hangup": lambda a: calls.delete(a),
     "cancel": lambda a: calls.cancel(a),
+    "play": lambda a: calls.play(**a),
+    "stop_playing": lambda a: calls.stop_playing(a),
+    "speak": lambda a: calls.speak(**a),
+    "stop_speaking": lambda a: calls.stop_speaking(a),
+    "send_digits": lambda a: calls.send_digits(**a),
+    "transfer": lambda a: calls.transfer(**a),
 }
 for line in sys.stdin:
     what, argument = json.loads(line)

@@ -1,0 +1,174 @@
+//! What REST does with calls that are up: what is answered, and what the calls are told.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::{Answer, MAIN, OTHER, Running, SUB, run, uuid};
+use crate::call::machine::{AsideKind, Command, Legs, Sound};
+use crate::model::Method;
+
+impl Running {
+    /// A POST with a JSON body.
+    async fn asks(&self, who: &str, path: &str, body: &Value) -> Answer {
+        self.asks_as(who, path, "application/json", &body.to_string()).await
+    }
+
+    async fn asks_as(&self, who: &str, path: &str, kind: &str, body: &str) -> Answer {
+        let basic = STANDARD.encode(format!("{who}:token"));
+        let head = format!("authorization: Basic {basic}\r\ncontent-type: {kind}\r\n");
+        self.ask("POST", &format!("/v1/Account/{who}/{path}"), &head, body).await
+    }
+
+    fn told(&self) -> Vec<Command> {
+        std::mem::take(&mut *self.calls.told.lock().unwrap()).into_iter().map(|(_, command)| command).collect()
+    }
+}
+
+const URL: &str = "https://app.example.com/next";
+
+fn at(call: u128, what: &str) -> String {
+    format!("Call/{}/{what}", uuid(call))
+}
+
+fn files(command: &Command) -> Vec<String> {
+    let Command::Play { aside, .. } = command else { panic!("{command:?}") };
+    aside
+        .items
+        .iter()
+        .map(|item| match &item.sound {
+            Sound::File { url } => url.0.to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_call_that_is_up_is_told_what_is_asked() {
+    let node = run().await;
+    let play = json!({"urls": ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"], "length": "30",
+        "legs": "aleg", "loop": true, "mix": "false", "callback_url": "https://a.example.com/ignored"});
+    let answer = node.asks(MAIN, &at(101, "Play/"), &play).await;
+    assert_eq!((answer.status, &answer.json()["message"]), (202, &json!("play started")), "{}", answer.body);
+    assert!(answer.json()["api_id"].is_string());
+    let told = node.told();
+    assert_eq!(files(&told[0]), ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"]);
+    let Command::Play { legs: Legs::A, aside } = &told[0] else { panic!("{told:?}") };
+    assert_eq!((aside.kind, aside.again, aside.mix, aside.length_ms), (AsideKind::Play, true, false, Some(30_000)));
+
+    // A form, as old clients send it; and the usual: over what is heard, once.
+    let answer = node
+        .asks_as(
+            MAIN,
+            &at(101, "Play"),
+            "application/x-www-form-urlencoded",
+            "urls=https://a.example.com/1.mp3&legs=both",
+        )
+        .await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let told = node.told();
+    let Command::Play { legs: Legs::Both, aside } = &told[0] else { panic!("{told:?}") };
+    assert_eq!((aside.again, aside.mix, aside.length_ms), (false, true, None));
+
+    let speak = json!({"text": "Hello", "voice": "MAN", "language": "en-GB"});
+    let answer = node.asks(MAIN, &at(101, "Speak/"), &speak).await;
+    assert_eq!((answer.status, &answer.json()["message"]), (202, &json!("speak started")));
+    let told = node.told();
+    assert!(matches!(&told[0], Command::Play { aside, .. } if aside.kind == AsideKind::Speak), "{told:?}");
+    let digits = node.asks(MAIN, &at(101, "DTMF/"), &json!({"digits": "1w2#", "leg": "aleg"})).await;
+    assert_eq!((digits.status, &digits.json()["message"]), (202, &json!("digits sent")));
+    assert_eq!(node.told(), [Command::SendDigits { legs: Legs::A, digits: "1w2#".to_owned() }]);
+    for (what, kind) in [("Play/", AsideKind::Play), ("Speak/", AsideKind::Speak)] {
+        let stopped = node.plivo(MAIN, "DELETE", &at(101, what)).await;
+        assert_eq!((stopped.status, stopped.body.as_str()), (204, ""));
+        assert_eq!(node.told(), [Command::StopPlay { what: kind }]);
+    }
+
+    let transfer = json!({"legs": "aleg", "aleg_url": URL, "aleg_method": "get", "bleg_url": ""});
+    let mut answer = node.asks(MAIN, &at(101, ""), &transfer).await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let mut body = answer.json();
+    body["api_id"].take();
+    let expected = json!({"api_id": null, "message": "call transfered", "call_uuids": [uuid(101).to_string()]});
+    assert_eq!(body, expected);
+    let told = node.told();
+    let Command::Transfer { aleg: Some(target), bleg: None } = &told[0] else { panic!("{told:?}") };
+    assert_eq!((&*target.url.0, target.method), (URL, Method::Get));
+    answer = node.asks(MAIN, &at(101, ""), &json!({"aleg_url": URL})).await;
+    assert_eq!(answer.status, 202, "the first leg, unless it is said");
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_named() {
+    let node = run().await;
+    let many: Vec<String> = (0..21).map(|n| format!("https://a.example.com/{n}.mp3")).collect();
+    for (what, body, error) in [
+        ("Play/", json!({}), "urls parameter is missing"),
+        ("Play/", json!({"urls": many}), "urls must be at most 20 URLs"),
+        ("Play/", json!({"urls": "ftp://a.example.com/x"}), "urls is invalid"),
+        ("Play/", json!({"urls": "http://a.example.com/x"}), "urls is invalid"),
+        ("Play/", json!({"urls": "https://127.0.0.1/x"}), "urls is invalid"),
+        ("Play/", json!({"urls": URL, "length": 0}), "length must be an integer between 1 and 3600"),
+        ("Play/", json!({"urls": URL, "length": 3601}), "length must be an integer between 1 and 3600"),
+        ("Play/", json!({"urls": URL, "legs": "cleg"}), "legs must be aleg, bleg or both"),
+        ("Play/", json!({"urls": URL, "loop": "often"}), "loop must be true or false"),
+        ("Play/", json!({"urls": URL, "mix": 3}), "mix must be true or false"),
+        ("Speak/", json!({}), "text parameter is missing"),
+        ("Speak/", json!({"text": "a", "voice": "ROBOT"}), "voice must be WOMAN, MAN or Polly and a name"),
+        ("DTMF/", json!({}), "digits parameter is missing"),
+        ("DTMF/", json!({"digits": "1,2"}), "digits must be 1 to 64 of 0-9, *, #, w and W"),
+        ("DTMF/", json!({"digits": "1", "leg": "both"}), "leg must be aleg or bleg"),
+        ("", json!({}), "aleg_url parameter is missing"),
+        ("", json!({"legs": "bleg", "aleg_url": URL}), "bleg_url parameter is missing"),
+        ("", json!({"legs": "both", "aleg_url": URL}), "bleg_url parameter is missing"),
+        ("", json!({"aleg_url": "not a url"}), "aleg_url is invalid"),
+        ("", json!({"aleg_url": URL, "aleg_method": "PUT"}), "aleg_method must be GET or POST"),
+    ] {
+        let answer = node.asks(MAIN, &at(101, what), &body).await;
+        assert_eq!(answer.status, 400, "{what} {body}: {}", answer.body);
+        assert!(answer.json()["error"].as_str().unwrap().starts_with(error), "{what} {body}: {}", answer.body);
+    }
+    // There is no other leg, and a request for both legs' sound is about the one there is.
+    for (what, body) in [
+        ("Play/", json!({"urls": URL, "legs": "bleg"})),
+        ("Speak/", json!({"text": "a", "legs": "bleg"})),
+        ("DTMF/", json!({"digits": "1", "legs": "bleg"})),
+        ("", json!({"legs": "bleg", "bleg_url": URL})),
+        ("", json!({"legs": "both", "aleg_url": URL, "bleg_url": URL})),
+    ] {
+        let answer = node.asks(MAIN, &at(101, what), &body).await;
+        assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("the call has no B leg")), "{what} {body}");
+    }
+    assert_eq!(node.told(), []);
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn only_answered_calls_of_the_account_are_told_anything() {
+    let node = run().await;
+    // 102 rings and is the subaccount's, 103 is another account's, 104 waits, 3 is over, 999 never was.
+    for (who, call) in [(MAIN, 102), (MAIN, 103), (MAIN, 104), (MAIN, 3), (MAIN, 999), (SUB, 101), (OTHER, 101)] {
+        for (what, body) in [
+            ("Play/", json!({"urls": URL})),
+            ("Speak/", json!({"text": "a"})),
+            ("DTMF/", json!({"digits": "1"})),
+            ("", json!({"aleg_url": URL})),
+        ] {
+            let answer = node.asks(who, &at(call, what), &body).await;
+            assert_eq!(
+                (answer.status, &answer.json()["error"]),
+                (404, &json!("call not found")),
+                "{who} {call} {what}"
+            );
+        }
+        for what in ["Play/", "Speak/"] {
+            assert_eq!(node.plivo(who, "DELETE", &at(call, what)).await.status, 404, "{who} {call} {what}");
+        }
+    }
+    assert_eq!(node.asks(MAIN, "Call/nonsense/Play/", &json!({"urls": URL})).await.status, 404);
+    let get = node.plivo(MAIN, "GET", &at(101, "Play/")).await;
+    assert_eq!((get.status, get.head.contains("allow: post, delete")), (405, true));
+    assert_eq!(node.told(), []);
+    node.cancel.cancel();
+}

@@ -1,0 +1,282 @@
+//! A live call under REST: what it plays, says and types is heard at the phone, and a transfer takes it to another
+//! document.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::header;
+use axum::routing::get;
+use base64::Engine as _;
+use offhook::sim::{Answers, CallEvent, CallEvents, CallScript, Happened, Order};
+use serde_json::{Value, json};
+
+use crate::outbound::{World, user, world};
+use crate::support::http;
+use crate::support::node::API_KEY;
+use crate::support::sdk::{self, Sdk};
+
+/// A server of tones: `/tone/{hertz}/{milliseconds}`.
+async fn tones() -> String {
+    let tone = |Path((hz, ms)): Path<(f64, u32)>| async move {
+        let wave = |n: u32| ((f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16;
+        let pcm: Vec<u8> = (0..ms * 16).flat_map(|n| wave(n).to_le_bytes()).collect();
+        let bytes = u32::try_from(pcm.len()).expect("short");
+        let mut wav = Vec::from(*b"RIFF");
+        wav.extend((bytes + 36).to_le_bytes());
+        wav.extend(*b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+        wav.extend([16_000_u32, 32_000].iter().flat_map(|n| n.to_le_bytes()));
+        wav.extend(*b"\x02\0\x10\0data");
+        wav.extend(bytes.to_le_bytes());
+        wav.extend(pcm);
+        ([(header::CONTENT_TYPE, "audio/wav")], wav)
+    };
+    let router = Router::new().route("/tone/{hz}/{ms}", get(tone));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}", listener.local_addr().expect("its address"));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    base
+}
+
+/// What is heard in a tenth of a second.
+#[derive(Clone, Debug, PartialEq)]
+enum Heard {
+    Nothing,
+    /// These tones, in hertz.
+    Tones(Vec<u32>),
+    /// Speech, as a rule.
+    Other,
+}
+
+const TONES: [u32; 5] = [300, 440, 600, 1_000, 1_500];
+
+/// How loud a tone is in there, full scale being 1 (Goertzel).
+fn level(pcm: &[i16], hz: u32) -> f64 {
+    let (mut re, mut im) = (0.0, 0.0);
+    for (n, sample) in pcm.iter().enumerate() {
+        let phase = n as f64 * f64::from(hz) * std::f64::consts::TAU / 16_000.0;
+        re += f64::from(*sample) * phase.cos();
+        im += f64::from(*sample) * phase.sin();
+    }
+    (re * re + im * im).sqrt() * 2.0 / pcm.len() as f64 / 32_768.0
+}
+
+/// What the phone heard, one after the other: what lasted three tenths of a second at least.
+fn heard(events: &[CallEvent]) -> Vec<Heard> {
+    let wav = events.iter().find_map(|e| match &e.what {
+        Happened::Recording { wav } => Some(wav),
+        _ => None,
+    });
+    let wav = base64::engine::general_purpose::STANDARD.decode(wav.expect("a recording")).expect("Base64");
+    let pcm: Vec<i16> = wav[44..].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
+    let tenths = pcm.chunks_exact(1_600).map(|tenth| {
+        let power: f64 = tenth.iter().map(|s| (f64::from(*s) / 32_768.0).powi(2)).sum::<f64>() / 1_600.0;
+        let tones: Vec<u32> = TONES.into_iter().filter(|hz| level(tenth, *hz) > 0.08).collect();
+        // What the tones leave.
+        let rest = power - tones.iter().map(|hz| level(tenth, *hz).powi(2) / 2.0).sum::<f64>();
+        match tones.as_slice() {
+            [] if power < 0.000_02 => Heard::Nothing,
+            [] => Heard::Other,
+            _ if rest > power / 2.0 => Heard::Other,
+            _ => Heard::Tones(tones),
+        }
+    });
+    let mut runs: Vec<(Heard, u32)> = Vec::new();
+    for tenth in tenths {
+        match runs.last_mut() {
+            Some((last, count)) if *last == tenth => *count += 1,
+            _ => runs.push((tenth, 1)),
+        }
+    }
+    let mut lasting: Vec<Heard> = Vec::new();
+    for (what, _) in runs.into_iter().filter(|(_, count)| *count >= 3) {
+        if lasting.last() != Some(&what) {
+            lasting.push(what);
+        }
+    }
+    lasting
+}
+
+/// Whether these were heard in this order, whatever was in between.
+fn in_order(heard: &[Heard], wanted: &[Heard]) -> bool {
+    let mut rest = heard.iter();
+    wanted.iter().all(|want| rest.any(|have| have == want))
+}
+
+fn only(hz: u32) -> Heard {
+    Heard::Tones(vec![hz])
+}
+
+fn both(low: u32, high: u32) -> Heard {
+    Heard::Tones(vec![low, high])
+}
+
+/// A user who picks up and listens.
+fn listener(world: &World) -> CallEvents {
+    world.sim.expect_call(CallScript { record: true, ..user(Answers::Accept, Order::ConnectFirst) })
+}
+
+impl World {
+    async fn ask(&self, uuid: &str, what: &str, body: Value) -> http::Answer {
+        let head = [("content-type", "application/json")];
+        self.rest("POST", &format!("Call/{uuid}/{what}"), &head, body.to_string()).await
+    }
+
+    async fn asked(&self, uuid: &str, what: &str, body: Value) {
+        let answer = self.ask(uuid, what, body).await;
+        assert_eq!(answer.status, 202, "{what}: {}", answer.text());
+    }
+
+    /// Waits until the call has been told of so many of these facts.
+    async fn until(&self, uuid: &str, fact: &str, count: usize) {
+        let url = format!("{}/api/v1/calls/{uuid}/events", self.node.public);
+        let needle = format!("\"fact\":\"{fact}\"");
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        let mut text = String::new();
+        for _ in 0..400 {
+            every.tick().await;
+            text = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.text();
+            if text.matches(&needle).count() >= count {
+                return;
+            }
+        }
+        panic!("no {count} {fact} after 20 s:\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_hears_what_rest_plays_says_and_types() {
+    let (world, tones) = (world(|_, _| ()).await, tones().await);
+    let tone = |hz: u32, ms: u32| format!("{tones}/tone/{hz}/{ms}");
+    world.app.xml("/answer", format!("<Response><Play loop=\"0\">{}</Play></Response>", tone(1_000, 5_000)));
+    world.app.xml("/other", format!("<Response><Play>{}</Play></Response>", tone(300, 1_000)));
+    let user = listener(&world);
+    let uuid = world.placed(&world.order()).await;
+    world.until(&uuid, "play_started", 1).await;
+
+    // Over the document's music; two files, one after the other.
+    let urls = json!([tone(440, 800), tone(1_500, 800)]);
+    world.asked(&uuid, "Play/", json!({ "urls": urls })).await;
+    world.until(&uuid, "played", 1).await;
+    // Instead of it.
+    world.asked(&uuid, "Play/", json!({"urls": tone(440, 1_000), "mix": false})).await;
+    world.until(&uuid, "played", 2).await;
+    world
+        .asked(&uuid, "Speak/", json!({"text": "One moment please, we are looking for your order.", "mix": false}))
+        .await;
+    world.until(&uuid, "played", 3).await;
+    // Again and again, for two seconds.
+    world.asked(&uuid, "Play/", json!({"urls": tone(600, 500), "loop": true, "length": 2})).await;
+    world.until(&uuid, "played", 4).await;
+    world.asked(&uuid, "DTMF/", json!({"digits": "1w2#"})).await;
+    world.asked(&uuid, "DTMF/", json!({"digits": "9"})).await;
+    world.until(&uuid, "digits_sent", 2).await;
+    // One that replaces another, and is stopped.
+    world.asked(&uuid, "Play/", json!({"urls": tone(440, 500), "loop": true, "mix": false})).await;
+    world.until(&uuid, "play_started", 6).await;
+    world.asked(&uuid, "Play/", json!({"urls": tone(600, 500), "loop": true, "mix": false})).await;
+    world.until(&uuid, "play_started", 7).await;
+    for _ in 0..2 {
+        let stopped = world.rest("DELETE", &format!("Call/{uuid}/Play/"), &[], String::new()).await;
+        assert_eq!(stopped.status, 204);
+    }
+
+    world.asked(&uuid, "", json!({"aleg_url": world.app.url("/other")})).await;
+    let transfer = world.app.wait("/other").await;
+    for (name, value) in [("Event", "Redirect"), ("CallStatus", "in-progress"), ("CallUUID", &*uuid)] {
+        assert_eq!(transfer.param(name), value, "{name}");
+    }
+    let hangup = world.app.wait("/hangup").await;
+    assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("4010", "Plivo"));
+    let events = user.all().await;
+    let heard = heard(&events);
+    // The document's tone goes on under what is mixed with it; digits are no sound.
+    let wanted =
+        [both(440, 1_000), both(1_000, 1_500), only(440), Heard::Other, both(600, 1_000), Heard::Nothing, only(300)];
+    assert!(in_order(&heard, &wanted), "{heard:#?}");
+    let digits: String = events
+        .iter()
+        .filter_map(|e| match e.what {
+            Happened::DigitHeard { digit } => Some(digit),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(digits, "12#9", "one after the other");
+    let over = world.ask(&uuid, "Play/", json!({"urls": tone(600, 500)})).await;
+    assert_eq!((over.status, &over.json()["error"]), (404, &json!("call not found")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_fails_ends_the_call_with_its_cause() {
+    let world = world(|_, _| ()).await;
+    world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
+    world.app.xml("/bad", "<Response><Speek/></Response>");
+    for (path, code) in [("/nothing", "7013"), ("/bad", "8013")] {
+        let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+        let uuid = world.placed(&world.order()).await;
+        world.app.wait_where("/answer", |seen| seen.param("CallUUID") == uuid).await;
+        let incomplete = world.ask(&uuid, "", json!({"legs": "both", "aleg_url": world.app.url(path)})).await;
+        assert_eq!(incomplete.status, 400, "{}", incomplete.text());
+        world.asked(&uuid, "", json!({"aleg_url": world.app.url(path), "aleg_method": "GET"})).await;
+        let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
+        assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), (code, "Error"), "{path}");
+        assert_eq!(world.app.wait(path).await.method, "GET");
+        user.all().await;
+        world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_python_sdk_controls_a_live_call() {
+    if !sdk::is_there() {
+        return;
+    }
+    let (world, tones) = (world(|_, _| ()).await, tones().await);
+    let tone = |hz: u32| format!("{tones}/tone/{hz}/800");
+    world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
+    world.app.xml("/other", "<Response><Speak>Good bye.</Speak></Response>");
+    let user = listener(&world);
+    let uuid = world.placed(&world.order()).await;
+    world.app.wait("/answer").await;
+    let mut sdk = Sdk::start(&world.node.public);
+    let mut done = |what: &str, argument: Value, message: &str| {
+        let told = sdk.ask(what, argument);
+        let said = &told["ok"]["message"];
+        assert!(told.get("error").is_none() && (message.is_empty() || said == message), "{what}: {told}");
+    };
+    done(
+        "play",
+        json!({"call_uuid": uuid, "urls": tone(440), "length": 5, "legs": "aleg", "mix": true}),
+        "play started",
+    );
+    world.until(&uuid, "played", 1).await;
+    done("play", json!({"call_uuid": uuid, "urls": tone(600), "loop": true, "mix": false}), "play started");
+    world.until(&uuid, "play_started", 2).await;
+    done("stop_playing", json!(uuid), "");
+    done(
+        "speak",
+        json!({"call_uuid": uuid, "text": "Hello", "voice": "MAN", "language": "en-GB", "type": "text"}),
+        "speak started",
+    );
+    world.until(&uuid, "played", 2).await;
+    done("stop_speaking", json!(uuid), "");
+    done("send_digits", json!({"call_uuid": uuid, "digits": "42", "leg": "aleg"}), "digits sent");
+    world.until(&uuid, "digits_sent", 1).await;
+    let transfer =
+        json!({"call_uuid": uuid, "legs": "aleg", "aleg_url": world.app.url("/other"), "aleg_method": "GET"});
+    done("transfer", transfer, "call transfered");
+    world.app.wait("/other").await;
+    let events = user.all().await;
+    assert!(in_order(&heard(&events), &[only(440), Heard::Other]), "{:#?}", heard(&events));
+    let digits = events.iter().filter(|e| matches!(e.what, Happened::DigitHeard { .. })).count();
+    assert_eq!(digits, 2);
+    for what in ["play", "speak", "send_digits", "transfer"] {
+        let argument = match what {
+            "play" => json!({"call_uuid": uuid, "urls": tone(440)}),
+            "speak" => json!({"call_uuid": uuid, "text": "Hello"}),
+            "send_digits" => json!({"call_uuid": uuid, "digits": "1"}),
+            _ => json!({"call_uuid": uuid, "legs": "aleg", "aleg_url": world.app.url("/other")}),
+        };
+        assert_eq!(sdk.ask(what, argument)["error"], "ResourceNotFoundError", "{what}: it is over");
+    }
+}
