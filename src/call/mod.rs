@@ -1,7 +1,7 @@
 //! A call: the pure [`machine`] that decides, and the thin rooms that run it.
 //!
 //! `shell` carries the machine's outputs out and facts in, `step` tells the machine the time, `dialer` has the calls that
-//! are to be placed, `registry` knows the live calls and `binding` what Meta calls them, `log` writes the event log down,
+//! are to be placed (`queues` decides which goes when), `registry` knows the live calls and `binding` what Meta calls them, `log` writes the event log down,
 //! `trace` the lines in it that tell where the time went, `waterfall` reads both, `replay` runs one again. `outbox` delivers
 //! the callbacks that the store holds, `farewell` tells Graph of the calls that it may still hold, `orphan` ends those of a
 //! process that died, `consent` keeps what users allow in step with Meta. `walk` runs a machine without a call. Media,
@@ -16,6 +16,7 @@ pub mod log;
 pub mod machine;
 pub mod orphan;
 pub mod outbox;
+pub mod queues;
 mod record;
 pub mod registry;
 pub mod replay;
