@@ -1,25 +1,32 @@
 //! Which of our calls a webhook of Meta's is about, where the call is one that we placed (`meta-calling.md` §7.3).
 //!
 //! Meta's id is known once Graph has answered `connect`; webhooks may come before. One that names our call ties the two
-//! together at once; any other waits here for the id, a moment, and is forgotten then.
+//! together at once; any other waits here for the id, a moment, and is forgotten then. What turns up at Meta and is no
+//! call of ours any more is ended there. Decided without tokio: `registry` has the calls, `tests/simulation` others.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+use tracing::{error, info};
 
-use super::machine::{PhoneStatus, Termination};
-use super::registry::CallKey;
+use super::machine::{CallSetup, Input, PhoneStatus, Termination};
+use crate::config::Secret;
 use crate::media::sdp::Offer;
-use crate::model::CallUuid;
+use crate::model::{CallUuid, Direction, PhoneNumberId, Wacid};
 use crate::observe::names;
+
+/// Meta's name of a call: its id, at one number.
+pub type CallKey = (PhoneNumberId, Wacid);
 
 /// T_park (`meta-calling.md` §7).
 const PARK: Duration = Duration::from_secs(10);
 /// Events that may wait; a call has four.
 const PARKED_MAX: usize = 4_096;
+/// How long a call may turn up that an earlier process had placed (`meta-calling.md` §7.2).
+const LOST_MAX: Duration = Duration::from_secs(60);
 
 /// What Meta says about a call that we placed.
 #[derive(Clone, Debug)]
@@ -30,22 +37,214 @@ pub enum CallEvent {
     Terminated(Termination),
 }
 
+/// What became of an event of a call that we placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventTold {
+    Yes,
+    /// The call is past that, or over.
+    Late,
+    /// Its call is not known; it may be yet.
+    Parked,
+    /// Its mailbox is full.
+    Full,
+}
+
+/// What is known of a call from Meta: its id there, and how far its phone is.
+#[derive(Debug, Default)]
+pub struct AtMeta {
+    wacid: OnceLock<Wacid>,
+    /// The id is waited for.
+    awaited: AtomicBool,
+    /// How far its phone was by the last status that moved it: the status' place, from 1.
+    phone: AtomicU8,
+}
+
+impl AtMeta {
+    /// Of a call whose id is known, or is to come.
+    pub fn new(wacid: Option<Wacid>) -> Self {
+        Self { wacid: wacid.map(OnceLock::from).unwrap_or_default(), ..Self::default() }
+    }
+
+    /// Meta's id of the call, once there is one.
+    pub fn wacid(&self) -> Option<&Wacid> {
+        self.wacid.get()
+    }
+
+    /// Whether a status says more than those before it.
+    fn moves_to(&self, status: PhoneStatus) -> bool {
+        let rank = match status {
+            PhoneStatus::Ringing => 1,
+            PhoneStatus::Accepted | PhoneStatus::Rejected => 2,
+        };
+        self.phone.fetch_max(rank, Ordering::AcqRel) < rank
+    }
+}
+
+/// A live call, as it is told what Meta says of it.
+pub trait Party {
+    /// What it began with.
+    fn setup(&self) -> &CallSetup;
+
+    /// What Meta has said.
+    fn at_meta(&self) -> &AtMeta;
+
+    /// With which token Graph is asked about it.
+    fn token(&self) -> Option<Secret>;
+
+    /// Whether it has come to its end, and only Meta's word for it is missing.
+    fn is_closing(&self) -> bool;
+
+    /// Whether it still reads its mailbox.
+    fn is_open(&self) -> bool;
+
+    /// Puts a fact into its mailbox; `false`: the mailbox is closed or full.
+    fn tell(&self, fact: Input) -> bool;
+
+    /// Puts Meta's answer to our offer there.
+    fn answer(&self, answer: Box<Offer>) -> bool;
+}
+
+/// The live calls, and Graph. Nothing here may block or wait.
+pub trait Parties {
+    type Party: Party;
+
+    /// A live call.
+    fn get(&self, call: CallUuid) -> Option<Arc<Self::Party>>;
+
+    /// Graph is to end a call that is none of ours, or not any more; asked until it hears.
+    fn end_at_meta(&self, key: CallKey, token: Option<Secret>);
+}
+
+/// A call that an earlier process placed and whose name at Meta never came.
+struct Lost {
+    since: Instant,
+    number: PhoneNumberId,
+    token: Option<Secret>,
+}
+
 /// Meta's names of the calls of a node, and the events whose call is not known yet.
 #[derive(Default)]
-pub(super) struct Bindings {
+pub struct Bindings {
     by_key: DashMap<CallKey, CallUuid>,
     /// Calls whose id is still to come.
     unnamed: AtomicUsize,
     parked: Mutex<VecDeque<(Instant, CallKey, CallEvent)>>,
+    lost: DashMap<CallUuid, Lost>,
 }
 
 impl Bindings {
-    pub(super) fn find(&self, key: &CallKey) -> Option<CallUuid> {
+    /// A call enters the tables.
+    pub fn enter(&self, call: &impl Party, now: Instant) {
+        match call.at_meta().wacid() {
+            Some(wacid) => drop(self.claim(key_of(call, wacid), call.setup().call, now)),
+            None => {
+                call.at_meta().awaited.store(true, Ordering::Release);
+                self.unnamed.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// It leaves them, whatever way it ended.
+    pub fn leave(&self, call: &impl Party) {
+        self.expect_no_more(call);
+        if let Some(wacid) = call.at_meta().wacid() {
+            self.forget(&key_of(call, wacid), call.setup().call);
+        }
+    }
+
+    /// Whether no call is known here, or waited for.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty() && self.unnamed.load(Ordering::Acquire) == 0
+    }
+
+    /// Meta's id of a call that we placed is known: from Graph's answer, or from a webhook that names our call.
+    pub fn bind<C: Parties>(&self, calls: &C, call: &C::Party, wacid: Wacid, now: Instant) {
+        let mut first = false;
+        let known = call.at_meta().wacid.get_or_init(|| {
+            first = true;
+            wacid.clone()
+        });
+        if *known != wacid {
+            error!(call_uuid = %call.setup().call, "Meta made a second call of this one; it is ended");
+            calls.end_at_meta(key_of(call, &wacid), call.token());
+        } else if first {
+            // Before anybody finds the call by it.
+            call.tell(Input::Bound { wacid: wacid.clone() });
+            let key = key_of(call, &wacid);
+            let waited = self.claim(key.clone(), call.setup().call, now);
+            self.expect_no_more(call);
+            for event in waited {
+                tell(call, event);
+            }
+            if !call.is_open() {
+                self.forget(&key, call.setup().call);
+            }
+        }
+    }
+
+    /// Meta says something about a call that we placed. `named`: the call that its opaque data name.
+    pub fn event<C: Parties>(
+        &self,
+        calls: &C,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        event: CallEvent,
+        now: Instant,
+    ) -> EventTold {
+        let found = self.find_call(calls, key, named, now);
+        match found.or_else(|| calls.get(self.park(key, &event, now)?)) {
+            Some(call) => tell(&*call, event),
+            None => {
+                if !matches!(event, CallEvent::Terminated(_)) {
+                    self.end_lost(calls, key, named, now);
+                }
+                EventTold::Parked
+            }
+        }
+    }
+
+    /// The call of this key, or the one that is named, whose id this is then.
+    fn find_call<C: Parties>(
+        &self,
+        calls: &C,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        now: Instant,
+    ) -> Option<Arc<C::Party>> {
+        if let Some(call) = self.find(key) {
+            return calls.get(call);
+        }
+        let call = calls.get(named?)?;
+        let setup = call.setup();
+        if setup.direction != Direction::Outbound || setup.phone_number_id != key.0 {
+            return None;
+        }
+        self.bind(calls, &call, key.1.clone(), now);
+        Some(call)
+    }
+
+    /// An earlier process placed this call and died before it knew Meta's name of it: should a webhook tell it within a
+    /// minute, the call is ended at Meta.
+    pub fn lost(&self, call: CallUuid, number: PhoneNumberId, token: Option<Secret>, now: Instant) {
+        self.lost.insert(call, Lost { since: now, number, token });
+    }
+
+    /// Ends a call at Meta that an earlier process had lost, if it is one.
+    fn end_lost(&self, calls: &impl Parties, key: &CallKey, named: Option<CallUuid>, now: Instant) {
+        let young = |lost: &Lost| lost.number == key.0 && now.saturating_duration_since(lost.since) < LOST_MAX;
+        let found = named.and_then(|call| self.lost.remove_if(&call, |_, lost| young(lost)));
+        if let Some((call, lost)) = found {
+            info!(call_uuid = %call, "a call that was lost with its process turns up at Meta: it is ended");
+            calls.end_at_meta(key.clone(), lost.token);
+        }
+    }
+
+    fn find(&self, key: &CallKey) -> Option<CallUuid> {
         self.by_key.get(key).map(|call| *call.value())
     }
 
     /// From now on the call is found by its key; gives what has waited for that, in order.
-    pub(super) fn claim(&self, key: CallKey, call: CallUuid, now: Instant) -> Vec<CallEvent> {
+    fn claim(&self, key: CallKey, call: CallUuid, now: Instant) -> Vec<CallEvent> {
         self.by_key.insert(key.clone(), call);
         if self.unnamed.load(Ordering::Acquire) == 0 {
             return Vec::new();
@@ -58,12 +257,12 @@ impl Bindings {
         mine.into_iter().map(|(_, _, event)| event).collect()
     }
 
-    pub(super) fn forget(&self, key: &CallKey, call: CallUuid) {
+    fn forget(&self, key: &CallKey, call: CallUuid) {
         self.by_key.remove_if(key, |_, of| *of == call);
     }
 
     /// Keeps an event until its call is known, if there is one that may be it. Gives the call if it is known by now.
-    pub(super) fn park(&self, key: &CallKey, event: &CallEvent, now: Instant) -> Option<CallUuid> {
+    fn park(&self, key: &CallKey, event: &CallEvent, now: Instant) -> Option<CallUuid> {
         if self.unnamed.load(Ordering::Acquire) == 0 {
             return self.find(key);
         }
@@ -81,14 +280,32 @@ impl Bindings {
         None
     }
 
-    /// A call was placed, and Meta's id of it is to come.
-    pub(super) fn expect(&self) {
-        self.unnamed.fetch_add(1, Ordering::AcqRel);
+    /// A call's id has come, or never will.
+    fn expect_no_more(&self, call: &impl Party) {
+        if call.at_meta().awaited.swap(false, Ordering::AcqRel) {
+            self.unnamed.fetch_sub(1, Ordering::AcqRel);
+        }
     }
+}
 
-    /// It has come, or never will.
-    pub(super) fn expect_no_more(&self) {
-        self.unnamed.fetch_sub(1, Ordering::AcqRel);
+fn key_of(call: &impl Party, wacid: &Wacid) -> CallKey {
+    (call.setup().phone_number_id.clone(), wacid.clone())
+}
+
+/// Tells a call that we placed what Meta says of it.
+fn tell(call: &impl Party, event: CallEvent) -> EventTold {
+    let told = match event {
+        CallEvent::Answer(_) | CallEvent::Status(_) if call.is_closing() => return EventTold::Late,
+        CallEvent::Answer(Some(answer)) => call.answer(answer),
+        CallEvent::Answer(None) => call.tell(Input::SdpAnswer { usable: false }),
+        CallEvent::Status(status) if !call.at_meta().moves_to(status) => return EventTold::Late,
+        CallEvent::Status(status) => call.tell(Input::Status { status }),
+        CallEvent::Terminated(termination) => call.tell(Input::Terminated { termination }),
+    };
+    match told {
+        true => EventTold::Yes,
+        false if call.is_open() => EventTold::Full,
+        false => EventTold::Late,
     }
 }
 
@@ -103,6 +320,8 @@ fn forget(parked: &mut VecDeque<(Instant, CallKey, CallEvent)>, now: Instant) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::{Bindings, CallEvent, PARK, PARKED_MAX};
     use crate::call::machine::{PhoneStatus, Termination};
     use crate::clock::Clock;
@@ -118,7 +337,7 @@ mod tests {
         let (bindings, call) = (Bindings::default(), CallUuid(uuid::Uuid::from_u128(1)));
         let ringing = CallEvent::Status(PhoneStatus::Ringing);
         assert_eq!(bindings.park(&key("a"), &ringing, clock.now()), None);
-        bindings.expect();
+        bindings.unnamed.fetch_add(1, Ordering::AcqRel);
         assert!(bindings.claim(key("a"), call, clock.now()).is_empty(), "no call was expected then");
         bindings.forget(&key("a"), call);
 
@@ -137,7 +356,7 @@ mod tests {
     fn what_waits_is_bounded() {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let bindings = Bindings::default();
-        bindings.expect();
+        bindings.unnamed.fetch_add(1, Ordering::AcqRel);
         for n in 0..PARKED_MAX + 10 {
             bindings.park(&key(&n.to_string()), &CallEvent::Answer(None), clock.now());
         }

@@ -7,7 +7,7 @@
 //! process that died, `consent` keeps what users allow in step with Meta. `walk` runs a machine without a call. Media,
 //! Graph, fetching and the store are services below.
 
-mod binding;
+pub mod binding;
 pub mod consent;
 pub mod dialer;
 pub mod farewell;

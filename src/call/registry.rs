@@ -13,9 +13,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
-use super::binding::{Bindings, CallEvent};
+use super::binding::{AtMeta, Bindings, CallEvent, Parties, Party};
+pub use super::binding::{CallKey, EventTold};
 use super::live::LiveLog;
-use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, PhoneStatus, Termination};
+use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, Termination};
 use super::services::Services;
 use super::shell::{self, Begin, Mailbox, Way, What};
 use super::trace::{Journal, Traced};
@@ -38,19 +39,6 @@ const REJECTS_MAX: usize = 1_000;
 
 /// What a call holds while it is up: its slot, and that its user is on the line.
 pub type LetIn = (Admitted, Engaged);
-
-/// A call that an earlier process placed and whose name at Meta never came.
-struct Lost {
-    since: Instant,
-    number: PhoneNumberId,
-    token: Option<Secret>,
-}
-
-/// How long such a call may turn up (`meta-calling.md` §7.2).
-const LOST_MAX: Duration = Duration::from_secs(60);
-
-/// Meta's name of a call: its id, at one number.
-pub type CallKey = (PhoneNumberId, Wacid);
 
 /// A user-initiated call with all that it begins with.
 #[derive(Clone, Debug)]
@@ -89,18 +77,6 @@ pub enum Told {
     Unknown,
 }
 
-/// What became of an event of a call that we placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventTold {
-    Yes,
-    /// The call is past that, or over.
-    Late,
-    /// Its call is not known; it may be yet.
-    Parked,
-    /// Its mailbox is full.
-    Full,
-}
-
 /// No room for a further reject just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RejectsFull;
@@ -118,10 +94,7 @@ pub struct LiveCall {
     mailbox: Mailbox,
     state: AtomicU8,
     answered: OnceLock<CallTime>,
-    /// Meta's id.
-    wacid: OnceLock<Wacid>,
-    /// How far its phone was by the last status that moved it: the status' place, from 1.
-    phone: AtomicU8,
+    at_meta: AtMeta,
 }
 
 impl LiveCall {
@@ -139,32 +112,7 @@ impl LiveCall {
 
     /// Meta's id of the call, once there is one.
     pub fn wacid(&self) -> Option<&Wacid> {
-        self.wacid.get()
-    }
-
-    /// Tells a call that we placed what Meta says of it.
-    fn event(&self, event: CallEvent) -> EventTold {
-        let what = match event {
-            CallEvent::Answer(_) | CallEvent::Status(_) if self.is_closing() => return EventTold::Late,
-            CallEvent::Answer(Some(answer)) => What::Answer(answer),
-            CallEvent::Answer(None) => What::Fact(Input::SdpAnswer { usable: false }),
-            CallEvent::Status(status) => {
-                let rank = match status {
-                    PhoneStatus::Ringing => 1,
-                    PhoneStatus::Accepted | PhoneStatus::Rejected => 2,
-                };
-                if self.phone.fetch_max(rank, Ordering::AcqRel) >= rank {
-                    return EventTold::Late;
-                }
-                What::Fact(Input::Status { status })
-            }
-            CallEvent::Terminated(termination) => What::Fact(Input::Terminated { termination }),
-        };
-        match self.mailbox.put(what) {
-            true => EventTold::Yes,
-            false if self.mailbox.is_open() => EventTold::Full,
-            false => EventTold::Late,
-        }
+        self.at_meta.wacid()
     }
 
     /// Whether it was answered and goes on.
@@ -190,6 +138,36 @@ impl LiveCall {
     }
 }
 
+impl Party for LiveCall {
+    fn setup(&self) -> &CallSetup {
+        &self.setup
+    }
+
+    fn at_meta(&self) -> &AtMeta {
+        &self.at_meta
+    }
+
+    fn token(&self) -> Option<Secret> {
+        self.token.clone()
+    }
+
+    fn is_closing(&self) -> bool {
+        Self::is_closing(self)
+    }
+
+    fn is_open(&self) -> bool {
+        self.mailbox.is_open()
+    }
+
+    fn tell(&self, fact: Input) -> bool {
+        self.mailbox.tell(fact)
+    }
+
+    fn answer(&self, answer: Box<Offer>) -> bool {
+        self.mailbox.put(What::Answer(answer))
+    }
+}
+
 /// The live calls of a node; cheap to clone.
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
@@ -198,7 +176,6 @@ struct Inner {
     services: Arc<Services>,
     live: DashMap<CallUuid, Arc<LiveCall>>,
     bindings: Bindings,
-    lost: DashMap<CallUuid, Lost>,
     rejects: Arc<Semaphore>,
     turns: Turns,
     /// Woken each time a call is over.
@@ -214,7 +191,6 @@ impl Registry {
             services,
             live: DashMap::new(),
             bindings: Bindings::default(),
-            lost: DashMap::new(),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
             turns: Turns::for_this_machine(),
             one_over: Notify::new(),
@@ -316,10 +292,7 @@ impl Drop for Leaving {
         let inner = &self.registry.0;
         let setup = &self.view.setup;
         inner.live.remove(&setup.call);
-        match self.view.wacid.get() {
-            Some(wacid) => inner.bindings.forget(&(setup.phone_number_id.clone(), wacid.clone()), setup.call),
-            None => inner.bindings.expect_no_more(),
-        }
+        inner.bindings.leave(&*self.view);
         self.registry.gauge(setup.direction).decrement(1);
         inner.one_over.notify_waiters();
     }
@@ -392,13 +365,9 @@ impl Registry {
             mailbox: mailbox.clone(),
             state: AtomicU8::new(CallState::Dialing as u8),
             answered: OnceLock::new(),
-            wacid: setup.wacid.clone().map(OnceLock::from).unwrap_or_default(),
-            phone: AtomicU8::new(0),
+            at_meta: AtMeta::new(setup.wacid.clone()),
         });
-        match setup.wacid.clone() {
-            Some(wacid) => drop(self.0.bindings.claim((setup.phone_number_id.clone(), wacid), call, arrived)),
-            None => self.0.bindings.expect(),
-        }
+        self.0.bindings.enter(&*view, arrived);
         let (number, slot) = admitted.begin();
         self.0.live.insert(call, view.clone());
         self.gauge(setup.direction).increment(1);
@@ -439,98 +408,19 @@ impl Registry {
         Ok(())
     }
 
-    /// Meta's id of a call that we placed is known: from Graph's answer, or from a webhook that names our call.
+    /// Meta's id of a call that we placed is known from Graph's answer.
     pub(super) fn bind(&self, call: &LiveCall, wacid: Wacid) {
-        let mut first = false;
-        let known = call.wacid.get_or_init(|| {
-            first = true;
-            wacid.clone()
-        });
-        if *known != wacid {
-            self.end_stray(call, wacid);
-        } else if first {
-            // Before anybody finds the call by it.
-            call.mailbox.tell(Input::Bound { wacid: wacid.clone() });
-            let key = (call.setup.phone_number_id.clone(), wacid);
-            let waited = self.0.bindings.claim(key.clone(), call.setup.call, self.0.services.clock.now());
-            self.0.bindings.expect_no_more();
-            for event in waited {
-                call.event(event);
-            }
-            if !call.mailbox.is_open() {
-                self.0.bindings.forget(&key, call.setup.call);
-            }
-        }
-    }
-
-    /// A second call at Meta for one of ours: Graph made one without telling us, and we asked again. It is ended.
-    fn end_stray(&self, call: &LiveCall, wacid: Wacid) {
-        let number = call.setup.phone_number_id.clone();
-        error!(call_uuid = %call.setup.call, "Meta made a second call of this one; it is ended");
-        self.end_unknown(number, call.token.clone(), wacid);
-    }
-
-    fn end_unknown(&self, phone_number_id: PhoneNumberId, token: Option<Secret>, wacid: Wacid) {
-        let request = ActionRequest {
-            phone_number_id,
-            token,
-            about: About::Call(wacid),
-            action: GraphAction::Terminate,
-            sdp: None,
-            opaque: None,
-            deadline: None,
-            overtaken: CancellationToken::new(),
-        };
-        let graph = self.0.services.graph.clone();
-        self.0.services.tasks.spawn(async move {
-            graph.call_action_to_the_end(request).await;
-        });
+        self.0.bindings.bind(self, call, wacid, self.0.services.clock.now());
     }
 
     /// Meta says something about a call that we placed. `named`: the call that its opaque data name.
     pub fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventTold {
-        match self
-            .find(key, named)
-            .or_else(|| self.get(self.0.bindings.park(key, &event, self.0.services.clock.now())?))
-        {
-            Some(call) => call.event(event),
-            None => {
-                if !matches!(event, CallEvent::Terminated(_)) {
-                    self.end_lost(key, named);
-                }
-                EventTold::Parked
-            }
-        }
+        self.0.bindings.event(self, key, named, event, self.0.services.clock.now())
     }
 
-    /// An earlier process placed this call and died before it knew Meta's name of it: should a webhook tell it within a
-    /// minute, the call is ended at Meta.
+    /// An earlier process placed this call and died before it knew Meta's name of it.
     pub fn lost(&self, call: CallUuid, number: PhoneNumberId, token: Option<Secret>) {
-        self.0.lost.insert(call, Lost { since: self.0.services.clock.now(), number, token });
-    }
-
-    /// Ends a call at Meta that an earlier process had lost, if it is one.
-    fn end_lost(&self, key: &CallKey, named: Option<CallUuid>) {
-        let now = self.0.services.clock.now();
-        let young = |lost: &Lost| lost.number == key.0 && now.saturating_duration_since(lost.since) < LOST_MAX;
-        let found = named.and_then(|call| self.0.lost.remove_if(&call, |_, lost| young(lost)));
-        if let Some((call, lost)) = found {
-            info!(call_uuid = %call, "a call that was lost with its process turns up at Meta: it is ended");
-            self.end_unknown(lost.number, lost.token, key.1.clone());
-        }
-    }
-
-    /// The call of this key, or the one that is named, whose id this is then.
-    fn find(&self, key: &CallKey, named: Option<CallUuid>) -> Option<Arc<LiveCall>> {
-        if let Some(call) = self.0.bindings.find(key) {
-            return self.get(call);
-        }
-        let call = self.get(named?)?;
-        if call.setup.direction != Direction::Outbound || call.setup.phone_number_id != key.0 {
-            return None;
-        }
-        self.bind(&call, key.1.clone());
-        Some(call)
+        self.0.bindings.lost(call, number, token, self.0.services.clock.now());
     }
 
     /// A place for a further call, or what there is too much of.
@@ -587,6 +477,31 @@ impl Registry {
             drop(room);
         });
         Ok(())
+    }
+}
+
+impl Parties for Registry {
+    type Party = LiveCall;
+
+    fn get(&self, call: CallUuid) -> Option<Arc<LiveCall>> {
+        Self::get(self, call)
+    }
+
+    fn end_at_meta(&self, (phone_number_id, wacid): CallKey, token: Option<Secret>) {
+        let request = ActionRequest {
+            phone_number_id,
+            token,
+            about: About::Call(wacid),
+            action: GraphAction::Terminate,
+            sdp: None,
+            opaque: None,
+            deadline: None,
+            overtaken: CancellationToken::new(),
+        };
+        let graph = self.0.services.graph.clone();
+        self.0.services.tasks.spawn(async move {
+            graph.call_action_to_the_end(request).await;
+        });
     }
 }
 
