@@ -80,6 +80,11 @@ impl Ring {
         self.free_places(now).next().is_some()
     }
 
+    /// Admissions in the second before `now`.
+    pub fn spent(&self, now: u64) -> usize {
+        self.limit().saturating_sub(self.free_places(now).count())
+    }
+
     /// When an admission would be allowed, as the places stand: `now` or later; never, where the limit is 0.
     pub fn room_at(&self, now: u64) -> u64 {
         let places = (0..self.limit()).filter_map(|place| Some(self.cell(place)?.load(Ordering::Acquire)));

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use super::cps::{Permit, Ring};
 use super::slots::Slots;
 use crate::config::{Permissions, Secret};
-use crate::model::{AuthId, E164, Method, PhoneNumberId, WabaId};
+use crate::model::{AppId, AuthId, E164, Method, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
 
 /// A number as the configuration and the store describe it.
@@ -50,6 +50,30 @@ pub struct AccountSpec {
     pub tokens: Vec<Secret>,
 }
 
+/// An application: URLs under a name, for what names it. It may have none yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApplicationSpec {
+    pub id: AppId,
+    /// Who has it: for [`crate::store::Scope::holds`] with its account's main one.
+    pub account: AuthId,
+    pub answer: Option<(DocUrl, Method)>,
+    pub fallback: Option<(DocUrl, Method)>,
+    /// Where the hangup callback goes; none: the answer URL.
+    pub hangup: Option<(DocUrl, Method)>,
+    /// For the account's endpoints that name none.
+    pub default_for_endpoints: bool,
+}
+
+/// Everything that the tables are made of.
+#[derive(Clone, Debug, Default)]
+pub struct Specs {
+    /// `[limits].default_cps`.
+    pub default_cps: u32,
+    pub accounts: Vec<AccountSpec>,
+    pub numbers: Vec<NumberSpec>,
+    pub applications: Vec<ApplicationSpec>,
+}
+
 /// A number that calls come to, and its live counter.
 #[derive(Debug)]
 pub struct NumberEntry {
@@ -79,6 +103,13 @@ impl AccountEntry {
     /// The main account: itself, or its parent.
     pub fn main(&self) -> &AccountEntry {
         self.parent.as_deref().unwrap_or(self)
+    }
+
+    /// Its calls per second, and how many of the last second are spent: its own, or its main account's where it has
+    /// no limit of its own.
+    pub(super) fn spent(&self, now: u64) -> (usize, usize) {
+        let ring = self.ring.as_ref().or_else(|| self.parent.as_ref()?.ring.as_ref());
+        ring.map_or((0, 0), |ring| (ring.limit(), ring.spent(now)))
     }
 
     /// Whether both limits have room at `now`; spends nothing.
@@ -130,9 +161,19 @@ pub struct Tables {
     by_id: HashMap<PhoneNumberId, Arc<NumberEntry>, foldhash::fast::RandomState>,
     by_number: BTreeMap<E164, Arc<NumberEntry>>,
     accounts: BTreeMap<AuthId, Arc<AccountEntry>>,
+    applications: BTreeMap<AppId, Arc<ApplicationSpec>>,
 }
 
 impl Tables {
+    /// An application's URLs.
+    pub fn application(&self, id: &AppId) -> Option<&Arc<ApplicationSpec>> {
+        self.applications.get(id)
+    }
+    /// The application of an account's endpoints that name none: its own default, else its main account's.
+    pub fn endpoints_application(&self, account: &AuthId) -> Option<&Arc<ApplicationSpec>> {
+        let default_of = |id: &AuthId| self.applications.values().find(|a| a.default_for_endpoints && a.account == *id);
+        default_of(account).or_else(|| default_of(&self.account(account)?.main().auth_id))
+    }
     /// The number of Meta's id.
     pub fn number(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
         self.by_id.get(id)
@@ -210,34 +251,21 @@ impl Directory {
     /// # Errors
     /// A name that is nowhere, or twice; then nothing has changed.
     pub fn replace(&self, accounts: Vec<AccountSpec>, numbers: Vec<NumberSpec>) -> Result<(), DirectoryError> {
-        self.put(None, accounts, numbers)
+        let default_cps = self.default_cps.load(Ordering::Relaxed);
+        self.replace_all(Specs { default_cps, accounts, numbers, applications: Vec::new() })
     }
 
-    /// [`Directory::replace`], and another `[limits].default_cps` with it.
+    /// [`Directory::replace`] with everything there is.
     ///
     /// # Errors
     /// The same.
-    pub fn replace_all(
-        &self,
-        default_cps: u32,
-        accounts: Vec<AccountSpec>,
-        numbers: Vec<NumberSpec>,
-    ) -> Result<(), DirectoryError> {
-        self.put(Some(default_cps), accounts, numbers)
-    }
-
-    fn put(
-        &self,
-        default_cps: Option<u32>,
-        accounts: Vec<AccountSpec>,
-        numbers: Vec<NumberSpec>,
-    ) -> Result<(), DirectoryError> {
+    pub fn replace_all(&self, specs: Specs) -> Result<(), DirectoryError> {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let Specs { default_cps, accounts, numbers, applications } = specs;
         let plan = Plan::check(accounts, numbers)?;
-        if let Some(cps) = default_cps {
-            self.default_cps.store(cps, Ordering::Relaxed);
-        }
-        let tables = plan.build(&mut counters, self.default_cps.load(Ordering::Relaxed));
+        self.default_cps.store(default_cps, Ordering::Relaxed);
+        let mut tables = plan.build(&mut counters, default_cps);
+        tables.applications = applications.into_iter().map(|a| (a.id.clone(), Arc::new(a))).collect();
         self.tables.store(Arc::new(tables));
         Ok(())
     }

@@ -242,6 +242,12 @@ impl Gate {
         now + Duration::from_nanos(account.room_at(since).saturating_sub(since))
     }
 
+    /// An account's calls per second, and how many of the last second are spent.
+    pub fn cps(&self, now: Instant, account: &AccountEntry) -> (usize, usize) {
+        let since = now.saturating_duration_since(self.origin).as_nanos();
+        account.spent(u64::try_from(since).unwrap_or(u64::MAX))
+    }
+
     /// The rules that forbid a call whatever room there is.
     fn forbidden(
         &self,

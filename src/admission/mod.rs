@@ -6,6 +6,7 @@
 //! here waits, reads a clock or knows a call.
 
 mod backlog;
+pub mod book;
 mod cps;
 mod directory;
 mod gate;
@@ -26,7 +27,9 @@ mod sync {
 }
 
 pub use cps::{Permit, Ring};
-pub use directory::{AccountEntry, AccountSpec, Directory, DirectoryError, NumberEntry, NumberSpec, Tables};
+pub use directory::{
+    AccountEntry, AccountSpec, ApplicationSpec, Directory, DirectoryError, NumberEntry, NumberSpec, Specs, Tables,
+};
 pub use gate::{Admitted, Because, Denied, Gate, Outgoing, Reason, Refused};
 pub use lag::Lag;
 pub use pressure::{Pressure, Starting, Strain};

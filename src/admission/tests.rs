@@ -327,10 +327,10 @@ fn another_default_comes_with_tables_that_are_sound_or_not_at_all() {
         held.len()
     };
     let before = limit();
-    directory.replace_all(1, vec![], tables().1).unwrap_err();
+    let specs = |(accounts, numbers)| Specs { default_cps: 1, accounts, numbers, applications: vec![] };
+    directory.replace_all(specs((vec![], tables().1))).unwrap_err();
     assert_eq!(limit(), before);
-    let (accounts, numbers) = tables();
-    directory.replace_all(1, accounts, numbers).unwrap();
+    directory.replace_all(specs(tables())).unwrap();
     assert_eq!(limit(), 1);
 }
 

@@ -3,19 +3,18 @@
 //! Values keep what they were; numbers and booleans may have come as strings, and `null` is absent. A name that stands
 //! twice is refused, since the two readers of a request must not disagree about it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use http::{HeaderMap, header};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 /// R14.
 const DEPTH_MAX: usize = 64;
 
 /// A body's fields.
 #[derive(Debug, Default)]
-pub(super) struct Fields(BTreeMap<String, Value>);
+pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
     /// Reads a body; an empty one has no fields.
@@ -31,18 +30,11 @@ impl Fields {
         if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Self::form(body);
         }
-        let Object(object) = serde_json::from_slice(body).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => error.to_string(),
-            _ => "the request body is not a JSON object".to_owned(),
-        })?;
-        if object.values().any(|value| depth(value) >= DEPTH_MAX) {
-            return Err(format!("the request body is nested more than {DEPTH_MAX} levels"));
-        }
-        Ok(Self(object))
+        object(body).map(Self)
     }
 
     fn form(body: &[u8]) -> Result<Self, String> {
-        let mut fields = BTreeMap::new();
+        let mut fields = Map::new();
         for (name, value) in url::form_urlencoded::parse(body) {
             if fields.insert(name.clone().into_owned(), Value::String(value.into_owned())).is_some() {
                 return Err(twice(&name));
@@ -88,6 +80,30 @@ impl Fields {
         Ok(texts.into_iter().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect())
     }
 
+    /// A field as text where it is given, be it empty: what takes away what was set.
+    ///
+    /// # Errors
+    /// It is an object or a list.
+    pub(super) fn given(&self, name: &str) -> Result<Option<String>, String> {
+        match self.0.get(name) {
+            Some(Value::String(text)) if text.trim().is_empty() => Ok(Some(String::new())),
+            _ => self.text(name),
+        }
+    }
+
+    /// [`Fields::given`] of a line of text of at most so many characters.
+    ///
+    /// # Errors
+    /// It is longer, or has control characters in it.
+    pub(super) fn bounded(&self, name: &str, chars_max: usize) -> Result<Option<String>, String> {
+        let text = self.given(name)?;
+        let fits = |text: &String| text.chars().count() <= chars_max && !text.chars().any(char::is_control);
+        match text.as_ref().is_none_or(fits) {
+            true => Ok(text),
+            false => Err(format!("{name} must be at most {chars_max} characters on one line")),
+        }
+    }
+
     /// [`Fields::text`] of a field that must be there.
     ///
     /// # Errors
@@ -125,37 +141,88 @@ fn twice(name: &str) -> String {
     format!("{name} is given twice")
 }
 
-fn depth(value: &Value) -> usize {
-    // serde_json itself stops at 128 levels.
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+/// Reads a JSON object: no name stands twice in an object of it, and it is not nested too deep (R14).
+///
+/// # Errors
+/// What is wrong with it, as a sentence.
+pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let read = Strict { depth: 0 }.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    match read {
+        Ok(Value::Object(object)) => Ok(object),
+        Err(error) if error.classify() == serde_json::error::Category::Data => Err(error.to_string()),
+        Ok(_) | Err(_) => Err("the request body is not a JSON object".to_owned()),
     }
 }
 
-/// A JSON object in which no name stands twice.
-struct Object(BTreeMap<String, Value>);
+/// Reads any value, `depth` levels inside another.
+#[derive(Clone, Copy)]
+struct Strict {
+    depth: usize,
+}
 
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Object;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut members = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if members.insert(name.clone(), value).is_some() {
-                        return Err(serde::de::Error::custom(twice(&name)));
-                    }
-                }
-                Ok(Object(members))
-            }
+impl Strict {
+    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
+        match self.depth {
+            DEPTH_MAX.. => Err(E::custom(format_args!("the request body is nested more than {DEPTH_MAX} levels"))),
+            depth => Ok(Self { depth: depth + 1 }),
         }
-        from.deserialize_map(Members)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_bool<E>(self, is: bool) -> Result<Value, E> {
+        Ok(is.into())
+    }
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(text.into())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let inner = self.deeper()?;
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element_seed(inner)? {
+            items.push(item);
+        }
+        Ok(items.into())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let inner = self.deeper()?;
+        let mut members = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = map.next_value_seed(inner)?;
+            if members.contains_key(&name) {
+                return Err(serde::de::Error::custom(twice(&name)));
+            }
+            members.insert(name, value);
+        }
+        Ok(members.into())
     }
 }
 
@@ -181,13 +248,17 @@ mod tests {
             assert_eq!(fields.integer("n", 1, 4), Err("n must be an integer between 1 and 4".to_owned()));
             assert_eq!(fields.flag("flag"), Ok(Some(true)));
             assert_eq!(fields.text("none"), Ok(None));
+            assert_eq!(fields.given("blank"), Ok(Some(String::new())));
+            assert_eq!(fields.given("nothing"), Ok(None));
+            assert_eq!(fields.bounded("from", 9), Ok(Some("+91 80357".to_owned())));
+            assert!(fields.bounded("from", 8).is_err_and(|why| why.contains("at most 8 characters")));
             assert_eq!(fields.required("blank"), Err("blank parameter is missing".to_owned()));
         }
     }
 
     #[test]
     fn r14_what_is_no_object_or_says_something_twice_is_refused() {
-        for bad in ["[1]", "{", "\"x\"", "nonsense", "{\"a\":1} x", r#"{"a":1,"a":2}"#] {
+        for bad in ["[1]", "{", "\"x\"", "nonsense", "{\"a\":1} x", r#"{"a":1,"a":2}"#, r#"{"a":[{"b":1,"b":1}]}"#] {
             assert!(read("application/json", bad).is_err(), "{bad}");
         }
         assert!(read("application/json", r#"{"a":1,"a":2}"#).is_err_and(|why| why.contains("a is given twice")));

@@ -34,6 +34,7 @@ pub use operator::{Finding, Operator, Reload, Reloaded};
 pub use placing::Placing;
 
 use crate::admission::Gate;
+use crate::admission::book::Keeper;
 use crate::call::PermissionDesk;
 use crate::clock::Clock;
 use crate::store::Store;
@@ -49,6 +50,10 @@ pub struct Api {
     pub placing: Arc<dyn Placing>,
     pub operator: Arc<dyn Operator>,
     pub gate: Arc<Gate>,
+    /// The host of `public.base_url`: of SIP addresses.
+    pub host: String,
+    /// What is set while the node runs.
+    pub keeper: Keeper,
     pub permissions: PermissionDesk,
 }
 
@@ -90,6 +95,13 @@ async fn elsewhere(state: App, request: Request) -> Response {
 /// The parts of a path between its slashes; a missing last slash and doubled ones make no difference (1.3).
 fn segments(path: &str) -> Vec<&str> {
     path.split('/').filter(|segment| !segment.is_empty()).collect()
+}
+
+/// A part of the path without its percent signs.
+fn decoded(part: &str) -> String {
+    // A plus stands for itself in a path.
+    let form = format!("={}", part.replace('+', "%2B"));
+    url::form_urlencoded::parse(form.as_bytes()).map(|(_, value)| value.into_owned()).next().unwrap_or_default()
 }
 
 /// The query's pairs, decoded.

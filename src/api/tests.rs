@@ -17,6 +17,7 @@ use super::auth::Accounts;
 use super::server::tests::exchange;
 use super::server::{HttpLimits, Public, bind, serve};
 use super::{Api, Finding, LiveCall, LiveCalls, LiveStatus, Operator, Placing, Reload, Reloaded, Told, router};
+use crate::admission::book::Keeper;
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
 use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
 use crate::call::PermissionDesk;
@@ -33,8 +34,9 @@ use crate::xml::ast::DocUrl;
 
 mod control;
 mod permissions;
+mod settings;
 
-use permissions::{directory, graph_answers};
+use permissions::graph_answers;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
 const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
@@ -184,6 +186,9 @@ struct Running {
     clock: Clock,
     graph: Server,
     consents: Arc<Consents>,
+    gate: Arc<Gate>,
+    /// Its configuration.
+    file: crate::config::Config,
     _folder: tempfile::TempDir,
 }
 
@@ -236,10 +241,16 @@ async fn run() -> Running {
         ],
         parent: parent.map(Into::into),
     };
-    let accounts = Accounts::new(&[account(MAIN, None), account(SUB, Some(MAIN)), account(OTHER, None)]);
+    let all = vec![account(MAIN, None), account(SUB, Some(MAIN)), account(OTHER, None)];
+    let accounts = Accounts::new(&[]);
+    let credentials = accounts.clone();
+    let tables = Arc::new(Directory::new(10));
+    let file = settings::file(all);
+    let keeper = Keeper::open(store.clone(), tables.clone(), &file, at(0)).await.unwrap();
+    keeper.tell(move |book| credentials.replace(&book.credentials()));
     let clock = Clock::stepped(at(0));
     let graph = Server::start(graph_answers).await;
-    let gate = Arc::new(Gate::new(directory(), clock.now()));
+    let gate = Arc::new(Gate::new(tables, clock.now()));
     let config = GraphConfig {
         policy: Policy { answering: Vec::new(), ..Policy::default() },
         ..GraphConfig::new(graph.url(""), Secret::new("t"))
@@ -257,7 +268,9 @@ async fn run() -> Running {
             live: calls.clone(),
             placing: calls.clone(),
             operator: calls.clone(),
-            gate,
+            gate: gate.clone(),
+            host: "calls.example.com".to_owned(),
+            keeper: keeper.clone(),
             permissions,
         }),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
@@ -266,7 +279,7 @@ async fn run() -> Running {
     };
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, public, cancel.clone()));
-    Running { at: address, calls, store, cancel, clock, graph, consents, _folder: folder }
+    Running { at: address, calls, store, cancel, clock, graph, consents, gate, file, _folder: folder }
 }
 
 struct Answer {
@@ -708,7 +721,7 @@ async fn a_repeated_order_with_its_key_places_nothing_more() {
 #[tokio::test]
 async fn paths_and_methods_that_are_not_there() {
     let node = run().await;
-    for path in ["Message/", "Call/x/Play/y/", "Powerpack/", ""] {
+    for path in ["Message/", "Call/x/Play/y/", "Powerpack/", "PhoneNumber/", "Pricing/"] {
         let answer = node.plivo(MAIN, "GET", path).await;
         assert_eq!(
             (answer.status, answer.json()["error"].as_str()),

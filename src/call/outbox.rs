@@ -216,7 +216,9 @@ impl Inner {
 
     fn keys(&self, account: &AuthId, main: &AuthId) -> Option<SigningKeys> {
         let tables = self.directory.tables();
-        let (account, main) = (tables.account(account)?, tables.account(main)?);
+        let main = tables.account(main)?;
+        // A subaccount that was taken away meanwhile: its main account has what is left of it.
+        let account = tables.account(account).unwrap_or(main);
         Some(SigningKeys::new(account.tokens.clone(), main.tokens.clone()))
     }
 

@@ -15,7 +15,7 @@ use super::types::{
     Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Number, Permissions, Public, Retention,
     Role, Store, User, Waba,
 };
-use crate::model::{AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId};
+use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
 
 const ROLES: &[(&str, Role)] = &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];
@@ -362,6 +362,8 @@ fn business_number(
     let waba = s.need("waba", "the id of a [[waba]]", meta_id);
     let alias = s.text("alias").unwrap_or_default();
     let calling_enabled = s.placed("calling_enabled", flag);
+    let app_id = s.get("app_id", digits_of("an application", "the app_id that the API gave, digits in quotes"));
+    let app_id = app_id.map(AppId::from);
     let answer_url_given = s.has("answer_url");
     let answer_url = s.get("answer_url", url);
     let lacks_answer_url = matches!(answer_url, Some(None)) || (answer_url.is_none() && !answer_url_given);
@@ -376,8 +378,13 @@ fn business_number(
     s.finish();
     if let Some((true, at)) = &calling_enabled
         && lacks_answer_url
+        && app_id.is_none()
     {
-        cx.fault(at.clone(), "`calling_enabled` needs an `answer_url`", "answer_url = \"https://…\"");
+        cx.fault(
+            at.clone(),
+            "`calling_enabled` needs an `answer_url`",
+            "answer_url = \"https://…\", or the `app_id` of an application",
+        );
     }
     let waba = waba.map(|(id, at)| {
         let id = WabaId::from(id);
@@ -396,6 +403,7 @@ fn business_number(
         waba: waba?,
         alias,
         calling_enabled: calling_enabled.is_some_and(|(on, _)| on),
+        app_id,
         answer_url: answer_url.flatten(),
         answer_method,
         fallback_url,
@@ -464,11 +472,15 @@ fn auth_id(node: &Node) -> Result<AuthId, Complaint> {
 
 /// An id of Meta's.
 fn meta_id(node: &Node) -> Result<String, Complaint> {
-    let id = text(node)?;
-    if (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit()) {
-        Ok(id)
-    } else {
-        Err(Complaint::new("is not an id of Meta's", "digits in quotes"))
+    digits_of("Meta", "digits in quotes")(node)
+}
+
+/// An id of somebody's that is all digits.
+fn digits_of(whose: &'static str, hint: &'static str) -> impl Fn(&Node) -> Result<String, Complaint> {
+    move |node| {
+        let id = text(node)?;
+        let fits = (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit());
+        if fits { Ok(id) } else { Err(Complaint::new(format!("is not an id of {whose}'s"), hint)) }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::Secret;
-use crate::model::{AuthId, Country, E164, Method, PhoneNumberId, WabaId};
+use crate::model::{AppId, AuthId, Country, E164, Method, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
 
 /// Everything a node is told.
@@ -300,7 +300,9 @@ pub struct Number {
     pub waba: WabaId,
     pub alias: String,
     pub calling_enabled: bool,
-    /// URLs are text as written: signatures cover them. There where `calling_enabled`.
+    /// An application (`plivo-call-api.md` §5), whose URLs serve where there is no `answer_url`.
+    pub app_id: Option<AppId>,
+    /// URLs are text as written: signatures cover them. This or `app_id` is there where `calling_enabled`.
     pub answer_url: Option<DocUrl>,
     pub answer_method: Method,
     pub fallback_url: Option<DocUrl>,

@@ -96,3 +96,7 @@ text_id!(
     /// An account (`MA…`) or subaccount (`SA…`).
     AuthId
 );
+text_id!(
+    /// An application: URLs under a name, for numbers and endpoints. Digits, made by us.
+    AppId
+);

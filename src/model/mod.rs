@@ -15,7 +15,7 @@ mod trace;
 pub use cause::{DocumentKind, HangupCause, HangupSource, WireCause};
 pub use country::{Country, NoCountry, Origin};
 pub use digit::Digit;
-pub use ids::{AuthId, CallUuid, PhoneNumberId, WabaId, Wacid};
+pub use ids::{AppId, AuthId, CallUuid, PhoneNumberId, WabaId, Wacid};
 pub use line::{Line, Place};
 pub use number::{E164, digits_of, last_four};
 pub use permission::PermissionStatus;

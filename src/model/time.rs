@@ -49,6 +49,12 @@ impl Timestamp {
     pub fn plivo_cdr(self) -> String {
         self.text(' ', 0) + "+00:00"
     }
+    /// `2026-11-20`: days in objects of the Plivo-compatible API.
+    pub fn plivo_day(self) -> String {
+        let mut text = self.plivo_secs();
+        text.truncate(10);
+        text
+    }
     /// RFC 3339 UTC with milliseconds: our own APIs (`interface.md` §5).
     pub fn rfc3339(self) -> String {
         self.text('T', 3) + "Z"
@@ -102,6 +108,7 @@ mod tests {
         assert_eq!(t.plivo_micros(), "2026-11-20 06:03:11.120394");
         assert_eq!(t.plivo_secs(), "2026-11-20 06:03:11");
         assert_eq!(t.plivo_cdr(), "2026-11-20 06:03:11+00:00");
+        assert_eq!(t.plivo_day(), "2026-11-20");
         assert_eq!(t.rfc3339(), "2026-11-20T06:03:11.120Z");
         assert_eq!(Timestamp::from_micros(-1).rfc3339(), "1969-12-31T23:59:59.999Z");
     }

@@ -14,8 +14,9 @@ use super::ledger::{self, Kept};
 use super::live::Live;
 use super::reload::{Knobs, Loader, Parts, Reloader};
 use super::{Node, StartError, routes};
+use crate::admission::book::Keeper;
 use crate::admission::permission::Consents;
-use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
+use crate::admission::{Directory, Gate, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
@@ -70,7 +71,8 @@ impl Node {
         let kept = StoreOptions::with_journal_in(&config.store.data_dir);
         let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
         let store = Store::open_with(&config.store.file, kept, health.clone()).await?;
-        let directory = directory(&config)?;
+        let directory = Arc::new(Directory::new(config.limits.default_cps));
+        let keeper = Keeper::open(store.clone(), directory.clone(), &config, clock.wall()).await?;
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
         let media = media(&config, &clock)?;
         let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
@@ -138,13 +140,15 @@ impl Node {
         let older = ledger::remember_late(&store, &door, &clock).await?;
         let door = Arc::new(door);
         tokio::spawn(ledger::keep(store.clone(), door.clone(), clock.clone(), older, stop_all.clone()));
-        let accounts = api::auth::Accounts::new(&config.accounts);
+        let accounts = api::auth::Accounts::new(&[]);
+        let credentials = accounts.clone();
+        keeper.tell(move |book| credentials.replace(&book.credentials()));
         let knobs = Arc::new(Knobs::of(&config));
         let secrets_of = door.clone();
         let placing_with = services.clone();
         let parts = Parts {
-            gate: gate.clone(),
-            accounts: accounts.clone(),
+            keeper: keeper.clone(),
+            clock: clock.clone(),
             services,
             knobs: knobs.clone(),
             door: Box::new(move |config| secrets_of.replace_secrets(config)),
@@ -167,6 +171,8 @@ impl Node {
             placing: live,
             operator: Arc::new(reloader.clone()),
             gate: gate.clone(),
+            host: host(&config, public),
+            keeper,
             permissions,
         };
         let router = api::router(apis).merge(routes::router(facts));
@@ -223,49 +229,6 @@ fn connection_limits() -> HttpLimits {
             usual
         }
     }
-}
-
-fn directory(config: &Config) -> Result<Arc<Directory>, StartError> {
-    let (accounts, numbers) = tables(config);
-    let directory = Directory::new(config.limits.default_cps);
-    directory.replace(accounts, numbers)?;
-    Ok(Arc::new(directory))
-}
-
-/// The routing tables that a configuration describes.
-pub fn tables(config: &Config) -> (Vec<AccountSpec>, Vec<NumberSpec>) {
-    let accounts = config
-        .accounts
-        .iter()
-        .map(|a| AccountSpec {
-            auth_id: a.auth_id.clone(),
-            parent: a.parent.clone(),
-            cps: a.cps,
-            tokens: std::iter::once(&a.auth_token).chain(&a.auth_token_previous).cloned().collect(),
-        })
-        .collect();
-    let mut numbers = Vec::with_capacity(config.numbers.len());
-    for n in &config.numbers {
-        // The configuration's reader has seen that every number's WABA is there.
-        let Some(waba) = config.wabas.iter().find(|w| w.id == n.waba) else { continue };
-        numbers.push(NumberSpec {
-            number: n.number.clone(),
-            phone_number_id: n.phone_number_id.clone(),
-            waba: n.waba.clone(),
-            account: waba.account.clone(),
-            alias: n.alias.clone(),
-            calling_enabled: n.calling_enabled,
-            answer: n.answer_url.clone().map(|u| (u, n.answer_method)),
-            fallback: n.fallback_url.clone().map(|u| (u, n.fallback_method)),
-            hangup: n.hangup_url.clone().map(|u| (u, n.hangup_method)),
-            messages: n.webhook_url.clone(),
-            calls_per_number: n.calls_per_number.unwrap_or(config.limits.calls_per_number),
-            permissions: n.permissions.clone(),
-            // The node's default is the call's too: a call keeps the token it began with.
-            access_token: config.access_token(&waba.id).cloned(),
-        });
-    }
-    (accounts, numbers)
 }
 
 fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
@@ -338,6 +301,12 @@ async fn forget_blank(consents: Arc<Consents>, gate: Arc<Gate>, clock: Clock, st
             tables.number(number).is_some_and(|number| pair.is_blank(&number.spec.permissions, now))
         });
     }
+}
+
+/// As the outside names this node.
+fn host(config: &Config, bound: std::net::SocketAddr) -> String {
+    let named = config.public.base_url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
+    named.unwrap_or_else(|| bound.ip().to_string())
 }
 
 /// This machine's name, for `biz_opaque_callback_data`.

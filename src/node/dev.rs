@@ -247,6 +247,7 @@ fn configuration(
             phone_number_id: world::PHONE_NUMBER_ID.into(),
             waba: world::WABA.into(),
             alias: "Demo".to_owned(),
+            app_id: None,
             calling_enabled: true,
             answer_url: Some(url(answer_url)),
             answer_method: Method::Post,

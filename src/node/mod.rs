@@ -25,12 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
+use crate::admission::book::OpenError;
 use crate::call::{Dialer, Outbox, Registry};
 use crate::media::Media;
 use crate::observe::Health;
 use crate::store::Store;
 
-pub use build::{call_settings, tables};
+pub use build::call_settings;
 pub use drain::until_stopped;
 pub use reload::Loader;
 
@@ -62,6 +63,15 @@ pub enum StartError {
     Otel(String),
     #[error("set up the metrics: {0}")]
     Metrics(String),
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Store(error) => error.into(),
+            OpenError::Tables(error) => error.into(),
+        }
+    }
 }
 
 /// A running node.

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::build;
-use crate::admission::Gate;
-use crate::api::auth::Accounts;
+use crate::admission::book::Keeper;
 use crate::api::{Finding, Reload, Reloaded};
 use crate::call::Services;
+use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::webhook::DoorConfig;
 
@@ -56,8 +56,8 @@ impl Knobs {
 
 /// What a reload changes.
 pub(super) struct Parts {
-    pub(super) gate: Arc<Gate>,
-    pub(super) accounts: Accounts,
+    pub(super) keeper: Keeper,
+    pub(super) clock: Clock,
     pub(super) services: Arc<Services>,
     pub(super) knobs: Arc<Knobs>,
     /// The webhook's secrets.
@@ -139,13 +139,10 @@ impl Inner {
     /// The only step that can fail comes first.
     fn apply(&self, config: &Config) -> Reload {
         let parts = &self.parts;
-        let (accounts, numbers) = build::tables(config);
-        let directory = parts.gate.directory();
-        if let Err(e) = directory.replace_all(config.limits.default_cps, accounts, numbers) {
+        if let Err(e) = parts.keeper.reload(config, parts.clock.wall()) {
             warn!(error = %e, "configuration not reloaded: nothing has changed");
             return refused(vec![Finding::new(None, format!("could not {e}"), "")]);
         }
-        parts.accounts.replace(&config.accounts);
         parts.services.settings.store(Arc::new(build::call_settings(config)));
         (parts.door)(&build::door_config(config));
         parts.knobs.set(config);

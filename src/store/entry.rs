@@ -132,6 +132,7 @@ impl Entry {
             },
             Write::Permission(write, _) => Self::Permission { row: write.row.clone(), reply: write.reply.clone() },
             Write::Settle(..)
+            | Write::Settings(..)
             | Write::FarewellsDue(_)
             | Write::Unkey(_)
             | Write::ForgetPermission(..)

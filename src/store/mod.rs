@@ -18,6 +18,7 @@ mod keys;
 mod permissions;
 mod queue;
 mod seal;
+mod settings;
 mod version;
 mod writer;
 
@@ -39,6 +40,7 @@ pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, F
 pub use keys::{KeyKind, SeenKey};
 pub use permissions::{PermissionReply, PermissionRow};
 pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
+pub use settings::{Setting, SettingKind, SettingWrite};
 pub use version::By;
 
 use self::births::{Births, Taken};
@@ -96,6 +98,8 @@ pub enum StoreError {
     Unreadable { what: &'static str, detail: String },
     #[error("write: the store is closed")]
     Closed,
+    #[error("write now: the store takes nothing; nothing has changed")]
+    NotTaken,
     /// Not lost: it goes on once the store has it.
     #[error("hand it on now: it waits in the journal until the store takes what is written again")]
     Journalled,
@@ -445,6 +449,26 @@ impl Store {
         write: PermissionWrite,
     ) -> Option<impl Future<Output = Result<(), StoreError>> + Send + 'static + use<>> {
         self.log.permission(write)
+    }
+
+    /// What was set while nodes ran.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
+        settings::all(&self.read, &self.seal).await
+    }
+
+    /// Writes settings, all of them or none, synced to the disk. Queued when this returns.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub fn set(
+        &self,
+        writes: Vec<SettingWrite>,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static + use<> {
+        self.log.set(writes, at)
     }
 
     /// Forgets a user of whom nothing has been written since `before`. Returns at once.

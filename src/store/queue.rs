@@ -16,6 +16,7 @@ use super::callbacks::{NewCallback, Settlement, Written};
 use super::calls::{CallEnd, CallStart, Farewell};
 use super::keys::SeenKey;
 use super::permissions::{PermissionReply, PermissionRow};
+use super::settings::SettingWrite;
 use super::writer::{self, Begin, Writer};
 use crate::call::machine::CallSetup;
 use crate::model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
@@ -85,6 +86,8 @@ pub(super) enum Write {
     Key(SeenKey),
     Unkey(u128),
     Permission(Box<PermissionWrite>, oneshot::Sender<()>),
+    /// The journal takes none: where the store doesn't, nothing has changed.
+    Settings(Vec<SettingWrite>, Timestamp, oneshot::Sender<()>),
     ForgetPermission(PhoneNumberId, String, Timestamp),
     Forget(Timestamp),
     ForgetKeys(Timestamp),
@@ -104,7 +107,7 @@ impl Write {
     pub(super) fn is_synced(&self) -> bool {
         match self {
             // Beginnings, so that the power takes no more of them than a batch's time; nobody waits for it.
-            Self::Concluded(..) | Self::Callback(..) | Self::Born(_) => true,
+            Self::Concluded(..) | Self::Callback(..) | Self::Settings(..) | Self::Born(_) => true,
             // Meta was told that it came.
             Self::Permission(write, _) => write.reply.is_some(),
             Self::Bound(..)
@@ -279,6 +282,16 @@ impl EventLog {
     ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
         let (tell, told) = oneshot::channel();
         self.ask(Write::Settle(Box::new(settlement), tell), told)
+    }
+
+    pub(super) fn set(
+        &self,
+        writes: Vec<SettingWrite>,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static + use<> {
+        let (tell, told) = oneshot::channel();
+        let asked = self.ask(Write::Settings(writes, at, tell), told);
+        async move { asked.await.map_err(|_| StoreError::NotTaken) }
     }
 
     pub(super) async fn settled(&self) {

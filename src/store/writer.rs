@@ -234,6 +234,8 @@ impl Writer {
                 Write::Settled(tell) | Write::Permission(_, tell) => {
                     let _ = tell.send(());
                 }
+                // Who asked hears that nothing has changed.
+                Write::Settings(..) => {}
                 Write::Settle(..) | Write::FarewellsDue(_) => self.deferred.push(write),
                 // Rare; past the bound a copy of that event may be taken for one that was acted upon.
                 Write::Unkey(_) if self.deferred.len() < QUEUE => self.deferred.push(write),
@@ -436,7 +438,7 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
                     let _ = tell.send(more);
                 }
             }
-            Write::Settled(tell) | Write::Permission(_, tell) => {
+            Write::Settled(tell) | Write::Permission(_, tell) | Write::Settings(_, _, tell) => {
                 let _ = tell.send(());
             }
             Write::Born(_)

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt as _;
+use offhook::admission::book::Keeper;
 use offhook::admission::permission::Consents;
 use offhook::admission::{Directory, Gate, NumberEntry};
 use offhook::api::{self, Api, LiveCall, LiveCalls, Operator, Placing, Reload, Told};
@@ -451,7 +452,11 @@ fn rest_api() -> &'static Rest {
         let graph = Arc::new(Graph::new(graph, clock.clone()).expect("a client"));
         let permissions = PermissionDesk::new(graph, Arc::new(Consents::new()), clock.clone());
         let (live, placing, operator) = (Arc::new(NoCalls), Arc::new(NoCalls), Arc::new(NoCalls));
-        let router = api::router(Api { clock, accounts, store, live, placing, operator, gate, permissions });
+        let host = "localhost".to_owned();
+        let keeper = Keeper::open(store.clone(), Arc::new(Directory::new(10)), &config, clock.wall());
+        let keeper = runtime.block_on(keeper).expect("a book");
+        let router =
+            api::router(Api { clock, accounts, store, live, placing, operator, gate, host, keeper, permissions });
         Rest { runtime, router, _dir: dir }
     })
 }

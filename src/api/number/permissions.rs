@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::super::Api;
 use super::super::error::{self, MetaWord, Trouble};
+use super::super::{Api, decoded, fields};
 use super::{Timestamp3339, not_found};
 use crate::admission::NumberEntry;
 use crate::admission::permission::{State, View};
@@ -134,20 +134,12 @@ fn digits(text: &str) -> Option<E164> {
     E164::parse(bare.unwrap_or(text)).ok()
 }
 
-/// A part of the path without its percent signs.
-fn decoded(part: &str) -> String {
-    // A plus stands for itself in a path.
-    let form = format!("={}", part.replace('+', "%2B"));
-    url::form_urlencoded::parse(form.as_bytes()).map(|(_, value)| value.into_owned()).next().unwrap_or_default()
-}
-
 fn read(bytes: &[u8]) -> Result<Request, Box<Response>> {
     let bad = |field, message: &str| Box::new(error::json(StatusCode::BAD_REQUEST, "bad_value", message, field));
-    let body: Value = match bytes {
-        [] => Value::Object(serde_json::Map::new()),
-        bytes => serde_json::from_slice(bytes).map_err(|_| bad(None, "the body must be JSON"))?,
+    let body = match bytes {
+        [] => serde_json::Map::new(),
+        bytes => fields::object(bytes).map_err(|why| bad(None, &why))?,
     };
-    let Value::Object(body) = body else { return Err(bad(None, "the body must be an object")) };
     let given = |name: &str| body.get(name).filter(|value| !value.is_null());
     let text = match given("text") {
         None => None,

@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 
 use super::super::{Api, LiveCall, LiveStatus, error};
 use super::No;
-use super::query::{self, Page, Pairs};
+use super::paging::{self, Meta};
+use super::query::{self, Pairs};
 use crate::model::{CallUuid, Direction, Timestamp};
 use crate::store::{CallEnd, CallRecord, CallStart, Scope};
 
@@ -189,19 +190,9 @@ pub(super) struct Uuids {
     calls: Vec<CallUuid>,
 }
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = PlivoPage)]
-struct Meta {
-    limit: u32,
-    offset: u64,
-    next: Option<String>,
-    previous: Option<String>,
-    total_count: u64,
-}
-
 /// `GET Call/`.
 pub(super) async fn list(api: &Api, scope: &Scope, pairs: &Pairs) -> Result<Response, No> {
-    let page = query::page(pairs)?;
+    let page = paging::page(pairs)?;
     let filter = query::filter(pairs)?;
     if let Some(status) = Status::asked(pairs)? {
         let mut calls = api.live.list(scope);
@@ -217,29 +208,12 @@ pub(super) async fn list(api: &Api, scope: &Scope, pairs: &Pairs) -> Result<Resp
     }
     let (records, total_count) = api.store.calls(scope, &filter, page.limit, page.offset).await?;
     let objects = records.iter().filter_map(|r| Some(Cdr::of(scope, &r.start, r.end.as_ref()?))).collect();
-    let meta = meta(scope, pairs, page, total_count);
+    let meta = Meta::of(&list_uri(scope), pairs, page, total_count);
     Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
 }
 
-fn meta(scope: &Scope, pairs: &Pairs, Page { limit, offset }: Page, total_count: u64) -> Meta {
-    let at = |offset: u64| {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("limit", &limit.to_string()).append_pair("offset", &offset.to_string());
-        query.extend_pairs(pairs.iter().filter(|(name, _)| name != "limit" && name != "offset"));
-        format!("{}?{}", list_uri(scope), query.finish())
-    };
-    let after = offset.saturating_add(limit.into());
-    Meta {
-        limit,
-        offset,
-        next: (after < total_count).then(|| at(after)),
-        previous: (offset > 0).then(|| at(offset.saturating_sub(limit.into()))),
-        total_count,
-    }
-}
-
 fn list_uri(scope: &Scope) -> String {
-    format!("/v1/Account/{}/Call/", scope.auth_id())
+    super::uri(scope, "Call/")
 }
 
 /// `DELETE Call/{uuid}/`.

@@ -1,11 +1,16 @@
-//! The Plivo-compatible REST API, `/v1/Account/{auth_id}/…` (`plivo-call-api.md`). This version serves calls:
-//! place, retrieve, list, live and queued, hang up, cancel, and what is done with one that is up (`control`). What is
-//! not there answers 404, as Plivo does.
+//! The Plivo-compatible REST API, `/v1/Account/{auth_id}/…` (`plivo-call-api.md`): a file a resource. What is not there
+//! answers 404, as Plivo does.
 
+mod account;
+mod application;
 mod call;
 mod control;
+mod number;
+mod paging;
 mod place;
 mod query;
+mod recording;
+mod subaccount;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +19,17 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::auth::Denied;
 use super::fields::Fields;
 use super::once::Rules;
 use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
-use super::{Api, App, Shared, error, peer, segments, with_header};
+use super::{Api, App, Shared, decoded, error, peer, segments, with_header};
+use crate::admission::book::NotChanged;
 use crate::call::machine::AsideKind;
+use crate::model::AuthId;
 use crate::store::Scope;
 
 /// What Plivo has and we have not.
@@ -32,13 +41,33 @@ const STATUS: Query = Query {
     kind: Kind::Words(&["live", "queued"]),
 };
 const LIMIT: Query = Query { name: "limit", what: "Objects of a page (20)", kind: Kind::Integer(1, 20) };
+/// L3.
+const URL_BYTES_MAX: usize = 2_048;
+const CASCADE: Query = Query {
+    name: "cascade",
+    what: "true: its applications go with it; also taken from a JSON body",
+    kind: Kind::Words(&["true", "false"]),
+};
+const CONFLICT: Answer = Answer {
+    status: 409,
+    what: "Something stands in the way; the error says what",
+    content: Content::Plivo(&[of::<error::PlivoError<'static>>]),
+};
 const OFFSET: Query = Query { name: "offset", what: "Objects passed over (0)", kind: Kind::Integer(0, u32::MAX) };
 
 /// Answers to POSTs are given again for ten minutes (§1.9).
 pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(600), key_max: 64, fault: || No::Ours.answer() };
 
 /// What is served: a table a resource.
-pub(super) const ROUTES: &[&[Route]] = &[CALLS, control::ROUTES];
+pub(super) const ROUTES: &[&[Route]] = &[
+    CALLS,
+    control::ROUTES,
+    account::ROUTES,
+    subaccount::ROUTES,
+    number::ROUTES,
+    application::ROUTES,
+    recording::ROUTES,
+];
 
 const CALLS: &[Route] = &[
     Route {
@@ -156,6 +185,8 @@ pub(super) enum No {
     Unavailable,
     /// A body that is not taken: 413, 415, ….
     Body(StatusCode, &'static str),
+    /// 503: the store takes nothing now; nothing has changed.
+    NotStored,
     /// 404.
     NotFound(&'static str),
     /// 405.
@@ -184,6 +215,10 @@ impl No {
                 with_header(answer, header::RETRY_AFTER, &seconds.to_string())
             }
             Self::Unavailable => error::plivo(StatusCode::SERVICE_UNAVAILABLE, "this server is stopping; try again"),
+            Self::NotStored => {
+                let what = "this can't be stored now; nothing has changed, try again";
+                error::plivo(StatusCode::SERVICE_UNAVAILABLE, what)
+            }
             Self::Body(status, what) => error::plivo(status, what),
             Self::NotFound(what) => error::plivo(StatusCode::NOT_FOUND, what),
             Self::Method(allow) => {
@@ -210,7 +245,7 @@ pub(super) struct Ask {
     path: Vec<String>,
     pairs: Vec<(String, String)>,
     headers: HeaderMap,
-    /// Of a POST; with the other methods it is ignored (1.4), and empty here.
+    /// Of a POST; with the other methods it is ignored (1.4), but for [`Ask::flag_of_delete`].
     body: Bytes,
 }
 
@@ -218,6 +253,55 @@ impl Ask {
     /// The body's fields.
     fn fields(&self) -> Result<Fields, No> {
         Fields::read(&self.headers, &self.body).map_err(No::Bad)
+    }
+
+    /// A flag beside a DELETE: in the query, or in the body as python and node send it. What is no flag is none.
+    fn flag_of_delete(&self, name: &str) -> bool {
+        let in_query = query::value(&self.pairs, name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let in_body = || Fields::read(&self.headers, &self.body).ok()?.flag(name).ok()?;
+        in_query || in_body().unwrap_or(false)
+    }
+}
+
+/// That something was changed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoChanged)]
+struct Changed {
+    message: &'static str,
+}
+
+fn changed() -> Response {
+    error::plivo_body(StatusCode::ACCEPTED, &Changed { message: "changed" })
+}
+
+/// What came of a change.
+fn settle<T>(changed: Result<T, NotChanged<No>>) -> Result<T, No> {
+    changed.map_err(|why| match why {
+        NotChanged::Refused(no) => no,
+        NotChanged::Store(error) => {
+            tracing::warn!(%error, "what an API request set could not be stored");
+            No::NotStored
+        }
+    })
+}
+
+/// An account's own `resource_uri`.
+fn own_uri(account: &AuthId) -> String {
+    format!("/v1/Account/{account}/")
+}
+
+/// The `resource_uri` of something of the caller's.
+fn uri(scope: &Scope, rest: &str) -> String {
+    own_uri(scope.auth_id()) + rest
+}
+
+/// How a URL is to be asked.
+fn method(fields: &Fields, name: &str) -> Result<Option<crate::model::Method>, String> {
+    match fields.text(name)?.map(|word| word.to_ascii_uppercase()).as_deref() {
+        None => Ok(None),
+        Some("POST") => Ok(Some(crate::model::Method::Post)),
+        Some("GET") => Ok(Some(crate::model::Method::Get)),
+        Some(_) => Err(format!("{name} must be GET or POST")),
     }
 }
 
@@ -243,8 +327,14 @@ async fn answered(shared: &Arc<Shared>, request: Request) -> Result<Response, No
     let (path, pairs) = (rest.iter().map(|part| (*part).to_owned()).collect(), super::pairs(&request));
     let (head, body) = request.into_parts();
     if head.method != Method::POST {
+        let flagged = head.method == Method::DELETE && matches!(rest, ["Subaccount" | "Application", _]);
+        // What can't be read is ignored too.
+        let body = match flagged {
+            true => super::body::read(&head.headers, body).await.unwrap_or_default(),
+            false => Bytes::new(),
+        };
         let (method, headers) = (head.method, head.headers);
-        return route(&shared.api, &Ask { scope, method, path, pairs, headers, body: Bytes::new() }).await;
+        return route(&shared.api, &Ask { scope, method, path, pairs, headers, body }).await;
     }
     let body = super::body::read(&head.headers, body).await.map_err(|(status, _, what)| No::Body(status, what))?;
     let key = shared.once_plivo.key(&scope, &head).map_err(No::Bad)?;
@@ -283,6 +373,26 @@ async fn route(api: &Api, ask: &Ask) -> Result<Response, No> {
         ("POST", ["Call", uuid, "DTMF"]) => control::send_digits(api, scope, uuid, &ask.fields()?),
         ("DELETE", ["Call", uuid]) => call::hang_up(api, scope, uuid),
         ("DELETE", ["Request", uuid]) => call::cancel(api, scope, uuid),
+        ("GET", []) => account::get(api, ask),
+        ("POST", []) => account::edit(api, ask).await,
+        ("GET", ["Subaccount"]) => subaccount::list(api, ask),
+        ("POST", ["Subaccount"]) => subaccount::make(api, ask).await,
+        ("GET", ["Subaccount", id]) => subaccount::get(api, ask, id),
+        ("POST", ["Subaccount", id]) => subaccount::edit(api, ask, id).await,
+        ("DELETE", ["Subaccount", id]) => subaccount::remove(api, ask, id).await,
+        ("GET", ["Number"]) => number::list(api, ask),
+        ("GET", ["Number", number]) => number::get(api, ask, number),
+        ("POST", ["Number", number]) => number::edit(api, ask, number).await,
+        ("GET", ["Application"]) => application::list(api, ask),
+        ("POST", ["Application"]) => application::make(api, ask).await,
+        ("GET", ["Application", id]) => application::get(api, ask, id),
+        ("POST", ["Application", id]) => application::edit(api, ask, id).await,
+        ("DELETE", ["Application", id]) => application::remove(api, ask, id).await,
+        ("GET", ["Recording"]) => recording::list(ask),
+        ("GET" | "DELETE", ["Recording", _]) => Err(No::NotFound("recording not found")),
+        ("GET", ["Conference"]) => Ok(recording::conferences()),
+        ("DELETE", ["Conference"]) => Ok(error::plivo_no_content()),
+        ("GET" | "DELETE", ["Conference", _]) => Err(No::NotFound("conference not found")),
         _ => Err(No::NotFound(NOT_HERE)),
     }
 }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::super::fields::Fields;
 use super::super::{Api, error};
-use super::No;
+use super::{No, URL_BYTES_MAX, method};
 use crate::admission::{Denied, Reason};
 use crate::call::dialer::{CallOrder, NotPlaced};
 use crate::call::machine::Outbound;
@@ -26,8 +26,6 @@ const ASKING_MAX: Duration = Duration::from_millis(1_500);
 const TARGETS_MAX: usize = 1_000;
 const CALLER_NAME_CHARS_MAX: usize = 50;
 const SEND_DIGITS_MAX: usize = 64;
-/// L3.
-const URL_BYTES_MAX: usize = 2_048;
 const SIP_HEADERS_MAX: usize = 32;
 /// Seconds of a call where nothing is said, and at most.
 const TIME_LIMIT: u64 = 14_400;
@@ -207,11 +205,7 @@ fn targets(to: &str) -> Result<Vec<E164>, String> {
 /// `{name}_url` with `{name}_method`.
 pub(super) fn url(api: &Api, fields: &Fields, name: &str) -> Result<Option<(DocUrl, Method)>, String> {
     let method_name = format!("{name}_method");
-    let method = match fields.text(&method_name)?.map(|word| word.to_ascii_uppercase()).as_deref() {
-        None | Some("POST") => Method::Post,
-        Some("GET") => Method::Get,
-        Some(_) => return Err(format!("{method_name} must be GET or POST")),
-    };
+    let method = method(fields, &method_name)?.unwrap_or_default();
     let url_name = format!("{name}_url");
     let Some(text) = fields.text(&url_name)? else { return Ok(None) };
     if text.len() > URL_BYTES_MAX {

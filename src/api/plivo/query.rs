@@ -1,4 +1,4 @@
-//! Query strings of lists (1.10, §2.3): paging, filters and times. A bad value is 400 and names its field; an unknown
+//! Query strings of lists (§2.3): filters and times. A bad value is 400 and names its field; an unknown
 //! filter is nothing.
 
 use jiff::civil::DateTime;
@@ -7,35 +7,11 @@ use super::No;
 use crate::model::{Direction, Timestamp, digits_of};
 use crate::store::{CallFilter, Compare};
 
-/// Longest list (L38).
-const LIMIT_MAX: u32 = 20;
-
-/// Which part of a list is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Page {
-    pub(super) limit: u32,
-    pub(super) offset: u64,
-}
-
 /// A query's pairs.
 pub(super) type Pairs = [(String, String)];
 
 pub(super) fn value<'q>(pairs: &'q Pairs, name: &str) -> Option<&'q str> {
     pairs.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
-}
-
-pub(super) fn page(pairs: &Pairs) -> Result<Page, No> {
-    let limit = match value(pairs, "limit").map(str::parse) {
-        None => LIMIT_MAX,
-        Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
-        Some(_) => return Err(No::Bad("limit must be an integer between 1 and 20".to_owned())),
-    };
-    let offset = match value(pairs, "offset").map(str::parse) {
-        None => 0,
-        Some(Ok(offset)) => offset,
-        Some(Err(_)) => return Err(No::Bad("offset must be an integer of 0 or more".to_owned())),
-    };
-    Ok(Page { limit, offset })
 }
 
 pub(super) fn filter(pairs: &Pairs) -> Result<CallFilter, No> {
@@ -116,20 +92,10 @@ fn time(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Compare, No, compared, filter, number, page, time};
+    use super::{Compare, No, compared, filter, number, time};
 
     fn pairs(query: &str) -> Vec<(String, String)> {
         url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
-    }
-
-    #[test]
-    fn pages_have_bounds() {
-        let of = |query: &str| page(&pairs(query)).ok().map(|p| (p.limit, p.offset));
-        assert_eq!(of(""), Some((20, 0)));
-        assert_eq!(of("limit=1&offset=40"), Some((1, 40)));
-        for query in ["limit=0", "limit=21", "limit=x", "limit=", "offset=-1", "offset=1.5"] {
-            assert_eq!(of(query), None, "{query}");
-        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{MAIN, run, uuid};
+use super::{MAIN, SUB, run, uuid};
 use crate::api::openapi::document;
 use crate::api::{number, plivo};
 
@@ -125,7 +125,10 @@ fn the_document_is_whole() {
                 .collect();
             let used: BTreeSet<_> = path.split('/').filter(|s| s.starts_with('{')).map(str::to_owned).collect();
             assert_eq!(declared, used, "{method} {path}");
-            assert!(operation["responses"].as_object().unwrap().keys().any(|s| s.starts_with('2')), "{method} {path}");
+            // What there is none of yet has no other answer than that.
+            let none_yet = operation["summary"].as_str().unwrap().contains("there is none yet");
+            let answers = operation["responses"].as_object().unwrap();
+            assert!(none_yet || answers.keys().any(|s| s.starts_with('2')), "{method} {path}");
             assert!(!operation["summary"].as_str().unwrap().is_empty());
         }
     }
@@ -169,6 +172,10 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("request_uuid", &*call),
                 ("number", "918035737458"),
                 ("wa_id", "919412341234"),
+                ("subauth_id", SUB),
+                ("app_id", "1"),
+                ("recording_id", "1"),
+                ("name", "room"),
             ];
             let path = named
                 .iter()

@@ -3,37 +3,9 @@
 use super::*;
 
 /// Of `MAIN`, of `SUB`, of `OTHER`.
-const NUMBERS: [(&str, &str, &str); 3] =
+pub(super) const NUMBERS: [(&str, &str, &str); 3] =
     [("918035737458", "1001", MAIN), ("918035737459", "1002", SUB), ("5511951230001", "1003", OTHER)];
 const USER: &str = "919412341234";
-
-pub(super) fn directory() -> Arc<Directory> {
-    let account = |id: &str, parent: Option<&str>| AccountSpec {
-        auth_id: id.into(),
-        parent: parent.map(Into::into),
-        cps: None,
-        tokens: Vec::new(),
-    };
-    let number = |(digits, id, account): (&str, &str, &str)| NumberSpec {
-        number: E164::parse(digits).unwrap(),
-        phone_number_id: id.into(),
-        waba: "7".into(),
-        account: account.into(),
-        alias: String::new(),
-        calling_enabled: true,
-        answer: None,
-        fallback: None,
-        hangup: None,
-        messages: None,
-        calls_per_number: 9,
-        permissions: Default::default(),
-        access_token: None,
-    };
-    let directory = Directory::new(10);
-    let accounts = vec![account(MAIN, None), account(SUB, Some(MAIN)), account(OTHER, None)];
-    directory.replace(accounts, NUMBERS.map(number).to_vec()).unwrap();
-    Arc::new(directory)
-}
 
 /// A Graph that does what a message's text says.
 pub(super) fn graph_answers(seen: &crate::egress::testing::Seen) -> Reply {

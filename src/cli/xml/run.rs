@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::super::{Exit, config, run_async};
 use super::source;
 use super::walked::Printer;
+use crate::admission::Specs;
+use crate::admission::book::Book;
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
 use crate::call::CallSettings;
 use crate::call::machine::{CallUrls, MachineLimits};
@@ -183,7 +185,7 @@ impl Side {
 
     /// As a node with this configuration has it.
     fn of_config(config: &Config, to: Option<&str>) -> Result<Self, Exit> {
-        let (accounts, numbers) = node::tables(config);
+        let Specs { accounts, numbers, .. } = Book::of_file(config).specs();
         let wanted = to.map(|to| number("--to", to)).transpose()?;
         let found = numbers.into_iter().find(|n| match &wanted {
             Some(wanted) => n.number.as_str() == wanted,

@@ -1,0 +1,161 @@
+//! What stands in the book, and how each entry is kept in the store.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, ApiKey, Secret};
+use crate::model::{AppId, AuthId, Method, Timestamp, WabaId};
+use crate::store::{SettingKind, SettingWrite};
+use crate::xml::ast::DocUrl;
+
+/// An account or a subaccount.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub auth_id: AuthId,
+    /// The main account of a subaccount.
+    pub parent: Option<AuthId>,
+    /// The auth token, then the previous one while it is being changed.
+    pub tokens: Vec<Secret>,
+    pub cps: Option<u32>,
+    pub api_keys: Vec<ApiKey>,
+    /// It stands in the configuration, and goes when it goes there.
+    pub in_file: bool,
+    pub details: Details,
+}
+
+/// What an account says of itself; none of it is in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Details {
+    pub name: String,
+    pub city: String,
+    pub address: String,
+    pub timezone: String,
+    /// `false`: its token and keys are refused. Calls of its numbers go on.
+    pub enabled: bool,
+    pub created: Timestamp,
+    pub modified: Option<Timestamp>,
+}
+
+impl Details {
+    /// Of an account that is first seen at `now`.
+    pub fn new(name: String, enabled: bool, now: Timestamp) -> Self {
+        let (city, address, timezone) = (String::new(), String::new(), "UTC".to_owned());
+        Self { name, city, address, timezone, enabled, created: now, modified: None }
+    }
+}
+
+/// An application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    pub id: AppId,
+    pub account: AuthId,
+    pub name: String,
+    pub answer: Link,
+    pub fallback: Link,
+    pub hangup: Link,
+    pub message: Link,
+    /// For numbers that come later.
+    pub default_for_numbers: bool,
+    /// For endpoints that name none.
+    pub default_for_endpoints: bool,
+    pub public_uri: bool,
+    pub log_incoming_messages: bool,
+    pub created: Timestamp,
+}
+
+/// A URL and how it is asked; the method is kept where there is no URL yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub url: Option<DocUrl>,
+    pub method: Method,
+}
+
+impl Link {
+    /// Where there is a URL.
+    pub fn get(&self) -> Option<(DocUrl, Method)> {
+        self.url.clone().map(|url| (url, self.method))
+    }
+}
+
+/// A WhatsApp Business Account, and whose calls its numbers' are.
+#[derive(Clone, Debug)]
+pub struct Waba {
+    pub id: WabaId,
+    /// As the configuration has it.
+    pub of: AuthId,
+    /// The subaccount it was given to; the configuration, naming a subaccount itself, takes its place.
+    pub given_to: Option<AuthId>,
+    /// None: the node's default.
+    pub access_token: Option<Secret>,
+}
+
+impl Waba {
+    /// The account or subaccount that has its numbers.
+    pub fn account(&self) -> &AuthId {
+        self.given_to.as_ref().unwrap_or(&self.of)
+    }
+}
+
+/// A business number.
+#[derive(Clone, Debug)]
+pub struct Number {
+    /// What the configuration says of it; alias and application are below.
+    pub file: config::Number,
+    pub set: NumberSet,
+}
+
+/// What can be set of a number while the node runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumberSet {
+    pub alias: String,
+    pub app: Option<AppId>,
+    pub added: Timestamp,
+}
+
+/// An account's row.
+#[derive(Serialize, Deserialize)]
+pub(super) struct AccountRow {
+    pub(super) parent: Option<AuthId>,
+    pub(super) details: Details,
+}
+
+/// A WABA's row.
+#[derive(Serialize, Deserialize)]
+pub(super) struct WabaRow {
+    pub(super) given_to: AuthId,
+}
+
+/// Words and numbers: there is nothing in an entry that JSON could not say.
+fn json<T: Serialize>(entry: &T) -> String {
+    serde_json::to_string(entry).unwrap_or_default()
+}
+
+impl Account {
+    pub(super) fn row(&self) -> SettingWrite {
+        let row = AccountRow { parent: self.parent.clone(), details: self.details.clone() };
+        let secret = self.tokens.first().filter(|_| !self.in_file).cloned();
+        write(SettingKind::Account, self.auth_id.as_str(), Some((json(&row), secret)))
+    }
+}
+
+impl Application {
+    pub(super) fn row(&self) -> SettingWrite {
+        write(SettingKind::Application, self.id.as_str(), Some((json(self), None)))
+    }
+}
+
+impl Waba {
+    pub(super) fn row(&self) -> SettingWrite {
+        let row = self.given_to.clone().map(|given_to| (json(&WabaRow { given_to }), None));
+        write(SettingKind::Waba, self.id.as_str(), row)
+    }
+}
+
+impl Number {
+    pub(super) fn row(&self) -> SettingWrite {
+        write(SettingKind::Number, self.file.number.as_str(), Some((json(&self.set), None)))
+    }
+}
+
+pub(super) fn write(kind: SettingKind, id: &str, body: Option<(String, Option<Secret>)>) -> SettingWrite {
+    SettingWrite { kind, id: id.to_owned(), body }
+}

@@ -1,0 +1,102 @@
+//! Recordings and conferences (`plivo-call-api.md` §3, §5), as far as there are any: none yet, so that lists are empty and
+//! no id is known. Clients that look for them find that out, and not an error.
+
+use axum::response::Response;
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::error;
+use super::super::routes::{Answer, Content, Route, of};
+use super::paging::{Meta, paged};
+use super::{Ask, LIMIT, No, OFFSET, uri};
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/v1/Account/{auth_id}/Recording/",
+        id: "listRecordings",
+        summary: "The account's recordings",
+        query: &[LIMIT, OFFSET],
+        body: None,
+        answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<Recordings>]) }],
+    },
+    Route {
+        method: "GET",
+        path: "/v1/Account/{auth_id}/Recording/{recording_id}/",
+        id: "recording",
+        summary: "One recording: there is none yet",
+        query: &[],
+        body: None,
+        answers: &[],
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/Account/{auth_id}/Recording/{recording_id}/",
+        id: "removeRecording",
+        summary: "Takes a recording away: there is none yet",
+        query: &[],
+        body: None,
+        answers: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/v1/Account/{auth_id}/Conference/",
+        id: "listConferences",
+        summary: "The names of the account's conferences",
+        query: &[],
+        body: None,
+        answers: &[Answer { status: 200, what: "The names", content: Content::Plivo(&[of::<Conferences>]) }],
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/Account/{auth_id}/Conference/",
+        id: "endConferences",
+        summary: "Ends all conferences of the account",
+        query: &[],
+        body: None,
+        answers: &[Answer { status: 204, what: "None is left", content: Content::Nothing }],
+    },
+    Route {
+        method: "GET",
+        path: "/v1/Account/{auth_id}/Conference/{name}/",
+        id: "conference",
+        summary: "One conference: there is none yet",
+        query: &[],
+        body: None,
+        answers: &[],
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/Account/{auth_id}/Conference/{name}/",
+        id: "endConference",
+        summary: "Ends a conference: there is none yet",
+        query: &[],
+        body: None,
+        answers: &[],
+    },
+];
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoRecordings)]
+pub(super) struct Recordings {
+    meta: Meta,
+    #[schema(value_type = Vec<Object>)]
+    objects: Vec<()>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoConferences)]
+pub(super) struct Conferences {
+    #[schema(value_type = Vec<String>)]
+    conferences: [&'static str; 0],
+}
+
+pub(super) fn list(ask: &Ask) -> Result<Response, No> {
+    let (meta, objects) = paged(Vec::new(), &uri(&ask.scope, "Recording/"), &ask.pairs)?;
+    Ok(error::plivo_body(StatusCode::OK, &Recordings { meta, objects }))
+}
+
+pub(super) fn conferences() -> Response {
+    error::plivo_body(StatusCode::OK, &Conferences { conferences: [] })
+}
