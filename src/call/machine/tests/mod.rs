@@ -1,6 +1,7 @@
 //! The machine from outside: scenarios, timed traces, properties. Cases are in the files beside this one; here
 //! is what they share.
 
+mod callback_rows;
 mod log_false;
 mod parameters;
 mod placed;

@@ -1,0 +1,72 @@
+//! Every row of the callback tables (`plivo-callbacks.md` §2–§4, §6.2) that a call of this version can make has a
+//! scenario that shows it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Row, scenario, and what the scenario must say.
+const ROWS: [(&str, &str, &str); 26] = [
+    ("2 answer, inbound", "caller_details", "fetch 1 answer POST"),
+    (
+        "2 answer, outbound",
+        "placed_answered",
+        "fetch 1 answer POST https://app.example.com/answer in 10000 ms AnswerTime=",
+    ),
+    ("2 fallback", "fallback_after_a_refused_answer", "fetch 2 fallback POST"),
+    ("2 ring", "placed_answered", "notify ring POST https://app.example.com/ring CallStatus=ringing"),
+    ("2 ring, once", "placed_rings_after_the_answer", "status ringing"),
+    ("2 hangup", "caller_hangs_up", "hangup POST https://app.example.com/hangup"),
+    ("2 hangup, never answered", "placed_declined", "CallStatus=busy"),
+    ("2 redirect", "redirect", "fetch 2 redirect GET"),
+    ("3.1 action", "menu_by_keys", "InputType=dtmf"),
+    ("3.1 action without redirect", "get_input_redirect_false", "notify action GET"),
+    ("3.2 action", "retries_of_get_digits", "Digits="),
+    ("3.2 action without redirect", "get_digits_redirect_false", "notify action GET"),
+    ("4.3 answer unreachable", "answer_timeout", "HangupCauseCode=7011"),
+    ("4.3 answer not 2xx", "answer_status", "HangupCauseCode=7011"),
+    ("4.3 answer refused", "answer_refused", "HangupCauseCode=8011"),
+    ("4.3 URL refused", "answer_url_refused", "HangupCauseCode=7011"),
+    ("4.3 fallback fails too", "fallback_fails_too", "HangupCauseCode=8011"),
+    ("4.3 answer budget", "fallback_within_the_budget", "HangupCauseCode=7011"),
+    ("4.3 action unreachable", "action_unreachable", "HangupCauseCode=7012"),
+    ("4.3 action refused", "action_refused", "HangupCauseCode=8012"),
+    ("4.3 redirect unreachable", "redirect_unreachable", "HangupCauseCode=7014"),
+    ("4.3 redirect refused", "redirect_refused", "HangupCauseCode=8014"),
+    ("1.3 no-answer", "placed_not_answered", "CallStatus=no-answer"),
+    ("1.3 timeout", "placed_unreachable", "CallStatus=timeout"),
+    ("1.3 cancel", "placed_cancelled_while_it_rings", "CallStatus=cancel"),
+    ("1.3 failed", "placed_refused_138006", "CallStatus=failed"),
+];
+
+/// Codes of §6.2 that a call's own machine can end with today.
+const CODES: [u16; 27] = [
+    1000, 3000, 3010, 3020, 3030, 3040, 3070, 3080, 3090, 4000, 4010, 5000, 5010, 5030, 6000, 6010, 6020, 7011, 7012,
+    7014, 7022, 7024, 7032, 7034, 8011, 8012, 8014,
+];
+
+fn scenario(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scenarios").join(format!("{name}.scn"));
+    std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+}
+
+#[test]
+fn every_row_has_its_scenario() {
+    for (row, name, says) in ROWS {
+        assert!(scenario(name).contains(says), "{row}: {name}.scn does not say {says:?}");
+    }
+    let once = scenario("placed_rings_after_the_answer");
+    assert!(once.matches("notify ring").count() <= 1);
+}
+
+#[test]
+fn every_code_has_its_scenario() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scenarios");
+    let mut said = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let codes = text.split("HangupCauseCode=").skip(1);
+        said.extend(codes.filter_map(|rest| rest.split_whitespace().next()?.parse::<u16>().ok()));
+    }
+    let missing: Vec<_> = CODES.iter().filter(|code| !said.contains(*code)).collect();
+    assert!(missing.is_empty(), "no scenario ends with {missing:?}");
+}
