@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::outbound::{World, user, world};
 use crate::support::http;
-use crate::support::node::API_KEY;
-use crate::support::sdk::{self, Sdk};
+use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
+use crate::support::sdk;
 
 /// A server of tones: `/tone/{hertz}/{milliseconds}`.
 async fn tones() -> String {
@@ -228,19 +228,16 @@ async fn a_transfer_that_fails_ends_the_call_with_its_cause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_python_sdk_controls_a_live_call() {
-    if !sdk::is_there() {
-        return;
-    }
     let (world, tones) = (world(|_, _| ()).await, tones().await);
+    let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
     let tone = |hz: u32| format!("{tones}/tone/{hz}/800");
     world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
     world.app.xml("/other", "<Response><Speak>Good bye.</Speak></Response>");
     let user = listener(&world);
     let uuid = world.placed(&world.order()).await;
     world.app.wait("/answer").await;
-    let mut sdk = Sdk::start(&world.node.public);
     let mut done = |what: &str, argument: Value, message: &str| {
-        let told = sdk.ask(what, argument);
+        let told = sdk.ask(&format!("calls.{what}"), argument);
         let said = &told["ok"]["message"];
         assert!(told.get("error").is_none() && (message.is_empty() || said == message), "{what}: {told}");
     };
@@ -252,14 +249,14 @@ async fn the_official_python_sdk_controls_a_live_call() {
     world.until(&uuid, "played", 1).await;
     done("play", json!({"call_uuid": uuid, "urls": tone(600), "loop": true, "mix": false}), "play started");
     world.until(&uuid, "play_started", 2).await;
-    done("stop_playing", json!(uuid), "");
+    done("stop_playing", json!([uuid]), "");
     done(
         "speak",
         json!({"call_uuid": uuid, "text": "Hello", "voice": "MAN", "language": "en-GB", "type": "text"}),
         "speak started",
     );
     world.until(&uuid, "played", 2).await;
-    done("stop_speaking", json!(uuid), "");
+    done("stop_speaking", json!([uuid]), "");
     done("send_digits", json!({"call_uuid": uuid, "digits": "42", "leg": "aleg"}), "digits sent");
     world.until(&uuid, "digits_sent", 1).await;
     let transfer =
@@ -277,6 +274,6 @@ async fn the_official_python_sdk_controls_a_live_call() {
             "send_digits" => json!({"call_uuid": uuid, "digits": "1"}),
             _ => json!({"call_uuid": uuid, "legs": "aleg", "aleg_url": world.app.url("/other")}),
         };
-        assert_eq!(sdk.ask(what, argument)["error"], "ResourceNotFoundError", "{what}: it is over");
+        sdk.raises("ResourceNotFoundError", &format!("calls.{what}"), argument);
     }
 }

@@ -22,6 +22,8 @@ mod permissions;
 mod phone;
 mod reload;
 mod requests;
+mod rest;
+mod sdk;
 mod speech;
 mod strangers;
 mod support;

@@ -9,7 +9,7 @@ use crate::support::node::{
     ACCESS_TOKEN, API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, VERIFY_TOKEN, Wanted,
 };
 
-const USER: &str = "919412341234";
+pub const USER: &str = "919412341234";
 
 pub struct World {
     pub node: Node,
@@ -147,7 +147,7 @@ async fn a_user_is_called_hears_the_document_and_presses_a_key() {
 }
 
 /// Code, source and status that an unanswered call ends with.
-async fn ends(world: &World, uuid: &str) -> [String; 3] {
+pub async fn ends(world: &World, uuid: &str) -> [String; 3] {
     let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
     ["HangupCauseCode", "HangupSource", "CallStatus"].map(|name| hangup.param(name).to_owned())
 }
@@ -391,38 +391,4 @@ async fn r09_a_drain_tells_those_who_wait() {
         assert_eq!(ends(&world, uuid).await[..2], ["5010".to_owned(), "Error".to_owned()]);
     }
     assert_eq!(world.node.wait(), Some(0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_official_python_sdk_places_and_ends_calls() {
-    if !crate::support::sdk::is_there() {
-        return;
-    }
-    let world = world(|_, _| ()).await;
-    world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
-    let mut sdk = crate::support::sdk::Sdk::start(&world.node.public);
-    let mut ask = |what: &str, argument| sdk.ask(what, argument);
-    let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
-    let order = serde_json::json!({
-        "from_": NUMBER, "to_": USER, "answer_url": world.app.url("/answer"), "answer_method": "POST",
-        "ring_url": world.app.url("/ring"), "hangup_url": world.app.url("/hangup"), "time_limit": 60,
-    });
-    let made = ask("create", order.clone());
-    let uuid = made["ok"]["request_uuid"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
-    world.app.wait("/answer").await;
-    let live = ask("live", serde_json::Value::Null);
-    assert!(live.get("ok").is_some_and(|live| live.to_string().contains(&uuid)), "{live}");
-    assert_eq!(ask("live_get", uuid.as_str().into())["ok"]["call_status"], "in-progress");
-    assert!(ask("hangup", uuid.as_str().into()).get("error").is_none());
-    assert_eq!(ends(&world, &uuid).await, ["4000", "API Request", "completed"]);
-    user.all().await;
-    world.node.record(&uuid).await;
-    assert_eq!(ask("get", uuid.as_str().into())["ok"]["call_direction"], "outbound");
-    let mut bad = order.clone();
-    bad["ring_timeout"] = 601.into();
-    assert_eq!(ask("create", bad)["error"], "ValidationError");
-    let mut elsewhere = order;
-    elsewhere["from_"] = "919999999999".into();
-    assert_eq!(ask("create", elsewhere)["error"], "InvalidRequestError");
-    assert_eq!(ask("cancel", uuid.as_str().into())["error"], "ResourceNotFoundError");
 }

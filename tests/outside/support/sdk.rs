@@ -1,52 +1,90 @@
-//! Plivo's own Python SDK, driven line by line (`peers/plivo_calls.py`).
+//! An official SDK as a child process: one call of it a line (`tests/outside/peers/plivo_sdk.*`).
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use super::node::{AUTH_ID, AUTH_TOKEN};
-
-/// Whether this machine has it; says so where it has not.
-pub fn is_there() -> bool {
-    let how = "pip install plivo, or set OFFHOOK_TEST_PYTHON to a Python that has it";
-    super::has_peer("plivo", super::python_with("plivo").is_some(), how)
-}
-
+/// A running SDK; ended when dropped.
 pub struct Sdk {
     child: Child,
-    to: Option<ChildStdin>,
+    to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
 
+/// Python's, if it is installed.
+pub fn python(base: &str, auth_id: &str, token: &str) -> Option<Sdk> {
+    let python = super::python_with("plivo");
+    let how = "pip install plivo, or set OFFHOOK_TEST_PYTHON to a Python that has it";
+    if !super::has_peer("plivo", python.is_some(), how) {
+        return None;
+    }
+    Some(Sdk::start(Command::new(python?), "plivo_sdk.py", [base, auth_id, token]))
+}
+
+/// Node's, if it is installed: `OFFHOOK_TEST_NODE_MODULES` names the folder that has it.
+pub fn node(base: &str, auth_id: &str, token: &str) -> Option<Sdk> {
+    let modules = std::env::var("OFFHOOK_TEST_NODE_MODULES").unwrap_or_default();
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", &modules).args(["--no-deprecation", "-e", "require.resolve('plivo')"]);
+    let found = node.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    let how = "npm install plivo, and set OFFHOOK_TEST_NODE_MODULES to the node_modules that has it";
+    if !super::has_peer("plivo-node", found, how) {
+        return None;
+    }
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", modules).arg("--no-deprecation");
+    Some(Sdk::start(node, "plivo_sdk.js", [base, auth_id, token]))
+}
+
 impl Sdk {
-    /// One that speaks to this node, as the test account.
-    pub fn start(node: &str) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/outside/peers/plivo_calls.py");
-        let mut child = Command::new(super::python_with("plivo").expect("asked before"))
-            .args([script, node, AUTH_ID, AUTH_TOKEN])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("start the SDK");
-        let to = child.stdin.take();
+    fn start(mut command: Command, script: &str, arguments: [&str; 3]) -> Self {
+        let script = format!("{}/tests/outside/peers/{script}", env!("CARGO_MANIFEST_DIR"));
+        let command = command.arg(script).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("start the SDK");
+        let to = child.stdin.take().expect("its input");
         let from = BufReader::new(child.stdout.take().expect("its output"));
         Self { child, to, from }
     }
 
-    /// Has the SDK do that: what it gave as `ok`, or what it raised as `error`.
-    pub fn ask(&mut self, what: &str, argument: impl Into<Value>) -> Value {
-        let to = self.to.as_mut().expect("its input");
-        writeln!(to, "{}", serde_json::json!([what, argument.into()])).expect("ask");
-        let mut line = String::new();
-        self.from.read_line(&mut line).expect("an answer");
-        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
+    /// Calls a method; what it gave stands under `ok`, what it raised under `error` and `text`.
+    pub fn ask(&mut self, method: &str, arguments: Value) -> Value {
+        writeln!(self.to, "{}", serde_json::json!([method, arguments])).expect("ask");
+        loop {
+            let mut line = String::new();
+            assert!(self.from.read_line(&mut line).expect("an answer") > 0, "{method}: the SDK has ended");
+            // An SDK may print of itself that it tries again.
+            if let Some(answer) = serde_json::from_str(&line).ok().filter(Value::is_object) {
+                return answer;
+            }
+        }
+    }
+
+    /// The same where nothing may go wrong.
+    pub fn ok(&mut self, method: &str, arguments: Value) -> Value {
+        let mut answer = self.ask(method, arguments.clone());
+        assert!(answer.get("error").is_none(), "{method} {arguments}: {answer}");
+        answer["ok"].take()
+    }
+
+    /// The same where the SDK is to raise that.
+    pub fn raises(&mut self, error: &str, method: &str, arguments: Value) -> String {
+        let answer = self.ask(method, arguments.clone());
+        assert_eq!(answer["error"], error, "{method} {arguments}: {answer}");
+        answer["text"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The same by what the error says: Node's kinds don't tell themselves apart.
+    pub fn refuses(&mut self, says: &str, method: &str, arguments: Value) {
+        let answer = self.ask(method, arguments.clone());
+        let text = answer["text"].as_str().unwrap_or_else(|| panic!("{method} {arguments}: {answer}"));
+        assert!(text.contains(says), "{method} {arguments}: {answer}");
     }
 }
 
 impl Drop for Sdk {
     fn drop(&mut self) {
-        drop(self.to.take());
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

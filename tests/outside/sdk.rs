@@ -1,0 +1,259 @@
+//! The official SDKs against a running node, unmodified but for the base URL: every resource, and the validators over
+//! every kind of request that a call makes. `docs/sdk.md` is the table of what works.
+
+use offhook::sim::{Answers, CallScript, Order, caller};
+use serde_json::{Value, json};
+
+use crate::outbound::{USER, ends, user, world};
+use crate::support::app::Seen;
+use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER};
+use crate::support::sdk::{self, Sdk};
+
+/// Holds a request's signatures against the SDK's own validators: with the token of the account that has the number,
+/// and of its main account.
+fn validate(sdk: &mut Sdk, seen: &Seen, own: &str, main: &str) {
+    let header = |name: &str| seen.headers.get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+    // A GET's parameters stand in its URL.
+    let params = if seen.method == "GET" { json!({}) } else { json!(seen.params) };
+    for (header_name, token) in [("x-plivo-signature-v3", own), ("x-plivo-signature-ma-v3", main)] {
+        let nonce = header("x-plivo-signature-v3-nonce");
+        let arguments = json!([seen.method, seen.url, nonce, token, header(header_name), params]);
+        assert_eq!(sdk.ok("utils.validate_v3_signature", arguments), true, "{header_name} of {seen:#?}");
+        let wrong = json!([seen.method, seen.url, nonce, "another token", header(header_name), params]);
+        assert_eq!(sdk.ok("utils.validate_v3_signature", wrong), false);
+    }
+    for (header_name, token) in [("x-plivo-signature-v2", own), ("x-plivo-signature-ma-v2", main)] {
+        let nonce = header("x-plivo-signature-v2-nonce");
+        let arguments = json!([seen.url, nonce, header(header_name), token]);
+        assert_eq!(sdk.ok("utils.validate_signature", arguments), true, "{header_name} of {seen:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_places_and_ends_calls() {
+    let world = world(|_, _| ()).await;
+    let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
+    world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
+    let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+    let order = json!({
+        "from_": NUMBER, "to_": USER, "answer_url": world.app.url("/answer"), "answer_method": "POST",
+        "ring_url": world.app.url("/ring"), "hangup_url": world.app.url("/hangup"), "time_limit": 60,
+    });
+    let made = sdk.ok("calls.create", order.clone());
+    let uuid = made["request_uuid"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+    world.app.wait("/answer").await;
+    for list in ["calls.live_call_list_ids", "live_calls.list_ids"] {
+        let live = sdk.ok(list, Value::Null);
+        assert!(live.to_string().contains(&uuid), "{list}: {live}");
+    }
+    assert_eq!(sdk.ok("calls.queued_call_list_ids", Value::Null).to_string().matches(&uuid).count(), 0);
+    assert_eq!(sdk.ok("calls.live_call_get", json!([uuid]))["call_status"], "in-progress");
+    sdk.ok("calls.delete", json!([uuid]));
+    assert_eq!(ends(&world, &uuid).await, ["4000", "API Request", "completed"]);
+    user.all().await;
+    world.node.record(&uuid).await;
+    assert_eq!(sdk.ok("calls.get", json!([uuid]))["call_direction"], "outbound");
+    let listed = sdk.ok("calls.list", json!({"call_direction": "outbound", "limit": 5}));
+    assert_eq!(listed["objects"][0]["call_uuid"], *uuid, "{listed}");
+    assert_eq!(sdk.ok("walk", json!("calls")).as_array().map(Vec::len), Some(1));
+    let with = |name: &str, value: Value| {
+        let mut order = order.clone();
+        order[name] = value;
+        order
+    };
+    sdk.raises("ValidationError", "calls.create", with("ring_timeout", json!(601)));
+    sdk.raises("InvalidRequestError", "calls.create", with("from_", json!("919999999999")));
+    sdk.raises("ResourceNotFoundError", "calls.cancel", json!([uuid]));
+    sdk.raises("ResourceNotFoundError", "calls.delete", json!([uuid]));
+}
+
+/// Every kind of request that a call makes, POST and GET, is taken by the SDK's validators: answer and fallback, ring,
+/// redirect, actions with `redirect` true and false, hangup; with a query and a fragment in the URL, and without.
+#[tokio::test(flavor = "multi_thread")]
+async fn pythons_validators_take_every_request() {
+    let world = world(|_, _| ()).await;
+    let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
+    let url = |path: &str| world.app.url(path);
+    world.app.route("/answer", |_| (500, String::new()));
+    let (over, menu, notice, digits) = (url("/over?b=2&amp;a=1"), url("/menu"), url("/notice?x=%20y"), url("/digits"));
+    world.app.xml("/fallback", format!("<Response><Redirect method=\"GET\">{over}</Redirect></Response>"));
+    let asks = format!(
+        "<Response><GetInput action=\"{menu}\" method=\"GET\" numDigits=\"1\"><Speak>One.</Speak></GetInput></Response>"
+    );
+    world.app.xml("/over", asks);
+    let tells = format!(
+        "<Response><GetInput action=\"{notice}\" redirect=\"false\" numDigits=\"1\"><Speak>Two.</Speak></GetInput>\
+         <GetDigits action=\"{digits}#rc=2&amp;rp=5xx\" numDigits=\"1\"><Speak>Three.</Speak></GetDigits></Response>"
+    );
+    world.app.xml("/menu", tells);
+    world.app.xml("/notice", "");
+    world.app.xml("/digits", "<Response><Hangup/></Response>");
+    let keys = caller::parse_keys("1w2w3").expect("keys");
+    let script = CallScript { keys, ..user(Answers::Accept, Order::ConnectFirst) };
+    let user = world.sim.expect_call(script);
+    let mut order = world.order();
+    order["answer_url"] = format!("{}?tenant=acme&lang=hi#ct=1500", url("/answer")).into();
+    order["fallback_url"] = url("/fallback").into();
+    order["fallback_method"] = "GET".into();
+    order["hangup_url"] = url("/hangup").into();
+    order["hangup_method"] = "GET".into();
+    order["sip_headers"] = "Plan=gold".into();
+    let uuid = world.placed(&order).await;
+    world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
+    user.all().await;
+    for (path, method) in [
+        ("/ring", "POST"),
+        ("/answer", "POST"),
+        ("/fallback", "GET"),
+        ("/over", "GET"),
+        ("/menu", "GET"),
+        ("/notice", "POST"),
+        ("/digits", "POST"),
+        ("/hangup", "GET"),
+    ] {
+        let seen = world.app.wait(path).await;
+        assert_eq!(seen.method, method, "{path}");
+        assert_eq!((seen.param("CallUUID"), seen.param("X-PH-Plan")), (&*uuid, "gold"), "{path}");
+        validate(&mut sdk, &seen, AUTH_TOKEN, AUTH_TOKEN);
+    }
+}
+
+/// A subaccount that was made a moment ago has a number, places a call from it, and has its callbacks signed with its own
+/// token; its main account sees the call, and has its own signature on them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_subaccount_places_calls_of_its_own() {
+    let world = world(|_, _| ()).await;
+    let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
+    let sub = sdk.ok("subaccounts.create", json!({"name": "One", "enabled": true}));
+    let (id, token) = (sub["auth_id"].as_str().unwrap(), sub["auth_token"].as_str().unwrap());
+    let mut own = sdk::python(&world.node.public, id, token).expect("as above");
+    let order = json!({
+        "from_": NUMBER, "to_": USER, "answer_url": world.app.url("/answer"), "answer_method": "POST",
+        "hangup_url": world.app.url("/hangup"),
+    });
+    let refused = own.raises("InvalidRequestError", "calls.create", order.clone());
+    assert!(refused.contains("is not a calling-enabled WhatsApp number of your account"), "{refused}");
+    sdk.ok("numbers.update", json!({"number": NUMBER, "subaccount": id}));
+    world.app.xml("/answer", "<Response><Hangup/></Response>");
+    let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+    let uuid = own.ok("calls.create", order)["request_uuid"].as_str().unwrap().to_owned();
+    let hangup = world.app.wait("/hangup").await;
+    assert_eq!((hangup.param("CallUUID"), hangup.param("ParentAuthID")), (&*uuid, AUTH_ID));
+    validate(&mut sdk, &world.app.wait("/answer").await, token, AUTH_TOKEN);
+    validate(&mut sdk, &hangup, token, AUTH_TOKEN);
+    user.all().await;
+    world.node.record(&uuid).await;
+    for sdk in [&mut sdk, &mut own] {
+        assert_eq!(sdk.ok("calls.list", json!({"subaccount": id}))["objects"][0]["call_uuid"], *uuid);
+    }
+    // With the subaccount gone, the number and the record are the main account's.
+    sdk.ok("subaccounts.delete", json!([id]));
+    own.raises("AuthenticationError", "calls.get", json!([uuid]));
+    assert_eq!(sdk.ok("calls.get", json!([uuid]))["call_uuid"], *uuid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_manages_the_account() {
+    let world = world(|_, _| ()).await;
+    let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
+    let account = sdk.ok("account.get", Value::Null);
+    assert_eq!(
+        (&account["auth_id"], &account["cps"], &account["calls_live"]),
+        (&json!(AUTH_ID), &json!(100), &json!(0))
+    );
+    assert_eq!(sdk.ok("account.update", json!({"name": "Asha", "city": "Pune"}))["message"], "changed");
+    assert_eq!(sdk.ok("account.get", Value::Null)["name"], "Asha");
+
+    let sub = sdk.ok("subaccounts.create", json!({"name": "One", "enabled": true}));
+    let (id, token) = (sub["auth_id"].as_str().unwrap(), sub["auth_token"].as_str().unwrap());
+    assert_eq!(sdk.ok("subaccounts.get", json!([id]))["auth_token"], token);
+    let mut of_sub = sdk::python(&world.node.public, id, token).expect("as above");
+    assert_eq!(of_sub.ok("account.get", Value::Null)["auth_id"], id);
+    of_sub.raises("ResourceNotFoundError", "subaccounts.get", json!([id]));
+    assert_eq!(sdk.ok("subaccounts.update", json!({"auth_id": id, "name": "Two"}))["message"], "changed");
+    of_sub.raises("AuthenticationError", "account.get", Value::Null);
+    assert_eq!(sdk.ok("subaccounts.list", json!({"limit": 1}))["objects"][0]["name"], "Two");
+
+    let app = json!({"app_name": "menu", "answer_url": world.app.url("/answer"), "default_endpoint_app": true});
+    let app = sdk.ok("applications.create", app)["app_id"].as_str().unwrap().to_owned();
+    assert_eq!(sdk.ok("applications.get", json!([app]))["answer_url"], world.app.url("/answer"));
+    let update = json!({"app_id": app, "answer_url": world.app.url("/other"), "subaccount": id});
+    assert_eq!(sdk.ok("applications.update", update)["message"], "changed");
+    let listed = sdk.ok("applications.list", json!({"subaccount": id}));
+    assert_eq!(listed["objects"][0]["answer_url"], world.app.url("/other"), "{listed}");
+    assert_eq!(sdk.ok("walk", json!("applications")).as_array().map(Vec::len), Some(1));
+
+    assert_eq!(sdk.ok("numbers.list", Value::Null)["objects"][0]["number"], NUMBER);
+    let update = json!({"number": NUMBER, "alias": "Support", "app_id": app, "subaccount": id});
+    assert_eq!(sdk.ok("numbers.update", update)["message"], "changed");
+    let number = sdk.ok("numbers.get", json!([NUMBER]));
+    assert_eq!(
+        (&number["alias"], number["sub_account"].as_str().is_some_and(|s| s.contains(id))),
+        (&json!("Support"), true)
+    );
+    sdk.raises("ValidationError", "numbers.update", json!({"number": NUMBER, "app_id": "1"}));
+    sdk.raises("InvalidRequestError", "numbers.delete", json!([NUMBER]));
+    sdk.ok("applications.delete", json!({"app_id": app, "cascade": false}));
+    sdk.raises("ResourceNotFoundError", "applications.get", json!([app]));
+    sdk.ok("subaccounts.delete", json!({"auth_id": id, "cascade": true}));
+    sdk.raises("ResourceNotFoundError", "subaccounts.get", json!([id]));
+
+    assert_eq!(sdk.ok("recordings.list", Value::Null)["objects"], json!([]));
+    sdk.raises("ResourceNotFoundError", "recordings.get", json!(["x"]));
+    sdk.raises("ResourceNotFoundError", "recordings.delete", json!(["x"]));
+    assert_eq!(sdk.ok("conferences.list", Value::Null)["conferences"], json!([]));
+    sdk.raises("ResourceNotFoundError", "conferences.get", json!(["room"]));
+    sdk.raises("ResourceNotFoundError", "conferences.delete", json!(["room"]));
+    sdk.ok("conferences.delete_all", Value::Null);
+    let said = sdk.raises("ResourceNotFoundError", "messages.get", json!(["x"]));
+    assert_eq!(said, "not available on this server");
+    sdk.raises("ResourceNotFoundError", "pricing.get", json!(["IN"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_places_calls_and_manages_the_account() {
+    let world = world(|_, _| ()).await;
+    let Some(mut sdk) = sdk::node(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
+    world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
+    let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+    let optional = json!({"ringUrl": world.app.url("/ring"), "hangupUrl": world.app.url("/hangup"), "timeLimit": 60});
+    let made = sdk.ok("calls.create", json!([NUMBER, USER, world.app.url("/answer"), optional]));
+    let uuid = made["requestUuid"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+    world.app.wait("/answer").await;
+    let live = sdk.ok("calls.listLiveCalls", json!([{}]));
+    assert!(live.to_string().contains(&uuid), "{live}");
+    assert_eq!(sdk.ok("calls.getLiveCall", json!([uuid]))["callStatus"], "in-progress");
+    sdk.ok("calls.hangup", json!([uuid]));
+    assert_eq!(ends(&world, &uuid).await, ["4000", "API Request", "completed"]);
+    user.all().await;
+    world.node.record(&uuid).await;
+    assert_eq!(sdk.ok("calls.get", json!([uuid]))["callDirection"], "outbound");
+    let listed = sdk.ok("calls.list", json!([{"callDirection": "outbound"}]));
+    assert!(listed.to_string().contains(&uuid), "{listed}");
+    sdk.refuses("not found", "calls.cancel", json!([uuid]));
+
+    let account = sdk.ok("accounts.get", Value::Null);
+    assert_eq!(account["resourceUri"], format!("/v1/Account/{AUTH_ID}/"));
+    sdk.ok("accounts.update", json!([{"name": "Asha"}]));
+    let sub = sdk.ok("subaccounts.create", json!(["One", true]));
+    let id = sub["authId"].as_str().unwrap_or_else(|| panic!("{sub}")).to_owned();
+    assert_eq!(sdk.ok("subaccounts.get", json!([id]))["name"], "One");
+    sdk.ok("subaccounts.update", json!([id, "Two", true]));
+    assert!(sdk.ok("subaccounts.list", json!([{}])).to_string().contains("Two"));
+    let app = sdk.ok("applications.create", json!(["menu", {"answerUrl": world.app.url("/answer")}]));
+    let app = app["appId"].as_str().unwrap_or_else(|| panic!("{app}")).to_owned();
+    assert_eq!(sdk.ok("applications.get", json!([app]))["answerUrl"], world.app.url("/answer"));
+    sdk.ok("applications.update", json!([app, {"answerUrl": world.app.url("/other")}]));
+    assert!(sdk.ok("applications.list", json!([{}])).to_string().contains("/other"));
+    assert!(sdk.ok("numbers.list", json!([{}])).to_string().contains(NUMBER));
+    sdk.ok("numbers.update", json!([NUMBER, {"alias": "Support", "appId": app}]));
+    assert_eq!(sdk.ok("numbers.get", json!([NUMBER]))["alias"], "Support");
+    sdk.ok("applications.delete", json!([app, {}]));
+    sdk.refuses("not found", "applications.get", json!([app]));
+    sdk.ok("subaccounts.delete", json!([id, true]));
+    sdk.refuses("not found", "subaccounts.get", json!([id]));
+    sdk.ok("recordings.list", json!([{}]));
+    sdk.refuses("not found", "recordings.get", json!(["x"]));
+    sdk.ok("conferences.list", json!([{}]));
+    sdk.refuses("not found", "conferences.get", json!(["room"]));
+}
