@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::machine::{CallSetup, CallTime, CallUrls, Outbound, abandoned};
+use super::machine::{CallSetup, CallTime, CallUrls, Outbound, RING_MAX_MS, abandoned};
 use super::queues::{Exit, Queues, Rules, Waiting};
 use super::registry::{LetIn, Outgoing, Registry};
 use super::services::Services;
@@ -20,9 +20,6 @@ use crate::answer::SigningKeys;
 use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
 use crate::store::{CallEnd, CallStart, Conclusion};
 use crate::xml::ast::DocUrl;
-
-/// T_ring: Meta ends an unanswered call itself (L26).
-const RING_MAX_MS: u64 = 60_000;
 
 /// Calls to be placed: one to each of `to`, alike but for that.
 #[derive(Clone, Debug)]
@@ -200,7 +197,7 @@ impl Exit for Inner {
         let conclusion = Conclusion {
             start: CallStart::of(&setup, &services.node_id),
             end,
-            callbacks: vec![services.callback(&setup, summary.hangup)],
+            callbacks: services.hangup_callback(&setup, summary.hangup),
             farewell: None,
         };
         let keys: SigningKeys = services.keys(&number);

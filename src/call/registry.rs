@@ -3,8 +3,10 @@
 //! The doors start calls here and tell of their end, ask and command (`node` brings them together). Nobody reaches
 //! into a call: what they get is a [`LiveCall`], a view with a mailbox.
 
+mod legs;
+
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -22,7 +24,7 @@ use super::shell::{self, Begin, Mailbox, Way, What};
 use super::trace::{Journal, Traced};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
-use crate::admission::{Admitted, NumberEntry, Reason, Starting, Strain};
+use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
 use crate::answer::SigningKeys;
 use crate::config::Secret;
 use crate::media::sdp::Offer;
@@ -95,6 +97,8 @@ pub struct LiveCall {
     state: AtomicU8,
     answered: OnceLock<CallTime>,
     at_meta: AtMeta,
+    /// The legs that it has dialled.
+    legs: Mutex<Vec<CallUuid>>,
 }
 
 impl LiveCall {
@@ -113,6 +117,11 @@ impl LiveCall {
     /// Meta's id of the call, once there is one.
     pub fn wacid(&self) -> Option<&Wacid> {
         self.at_meta.wacid()
+    }
+
+    /// Puts something into its mailbox; `false`: it is over, or full.
+    pub(super) fn put(&self, what: What) -> bool {
+        self.mailbox.put(what)
     }
 
     /// Whether it was answered and goes on.
@@ -174,6 +183,8 @@ pub struct Registry(Arc<Inner>);
 
 struct Inner {
     services: Arc<Services>,
+    /// Lets in the legs that calls dial.
+    gate: Arc<Gate>,
     live: DashMap<CallUuid, Arc<LiveCall>>,
     bindings: Bindings,
     rejects: Arc<Semaphore>,
@@ -186,9 +197,10 @@ struct Inner {
 
 impl Registry {
     /// An empty registry.
-    pub fn new(services: Arc<Services>) -> Self {
+    pub fn new(services: Arc<Services>, gate: Arc<Gate>) -> Self {
         Self(Arc::new(Inner {
             services,
+            gate,
             live: DashMap::new(),
             bindings: Bindings::default(),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
@@ -295,6 +307,7 @@ impl Drop for Leaving {
         inner.bindings.leave(&*self.view);
         self.registry.gauge(setup.direction).decrement(1);
         inner.one_over.notify_waiters();
+        self.registry.leave_legs(&self.view);
     }
 }
 
@@ -334,7 +347,7 @@ impl Registry {
             }
         };
         let Outgoing { setup, received, placed } = outgoing;
-        self.begin((admitted, engaged), starting, setup, Way::Placed(self.clone()), [received, placed])
+        self.begin((admitted, engaged), starting, setup, Way::Placed, [received, placed])
     }
 
     /// `times`: when its request came, and the zero of its time.
@@ -366,6 +379,7 @@ impl Registry {
             state: AtomicU8::new(CallState::Dialing as u8),
             answered: OnceLock::new(),
             at_meta: AtMeta::new(setup.wacid.clone()),
+            legs: Mutex::default(),
         });
         self.0.bindings.enter(&*view, arrived);
         let (number, slot) = admitted.begin();
@@ -376,10 +390,11 @@ impl Registry {
         let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), number = %number.spec.number);
         let journal = Journal::new(call, arrived, log, services.store.event_log(), services.traces.clone());
         let admitted = services.clock.now();
-        let turns = self.0.turns.clone();
+        let (turns, registry) = (self.0.turns.clone(), self.clone());
         let task = async move {
             let turn = turns.wait(starting).await;
             let begin = Begin {
+                registry,
                 setup,
                 way,
                 number,
@@ -508,6 +523,7 @@ impl Parties for Registry {
 impl Registry {
     /// After a panic in a call's task: the user must not be left hanging, and the record must have an end.
     async fn mourn(&self, view: &LiveCall) {
+        self.lost_leg(view);
         shell::end_after_fault(&self.0.services, view).await;
     }
 }

@@ -29,7 +29,7 @@ const PHONE_NUMBER_ID: &str = "106540352242922";
 struct World {
     registry: Registry,
     services: Arc<Services>,
-    gate: Gate,
+    gate: Arc<Gate>,
     graph: Server,
     app: Server,
     _folder: tempfile::TempDir,
@@ -100,8 +100,8 @@ impl World {
             tasks: TaskTracker::new(),
         });
         tokio::spawn(farewell::keep_telling(services.clone(), directory.clone(), CancellationToken::new()));
-        let gate = Gate::new(directory, clock.now());
-        Self { registry: Registry::new(services.clone()), services, gate, graph, app, _folder: folder }
+        let gate = Arc::new(Gate::new(directory, clock.now()));
+        Self { registry: Registry::new(services.clone(), gate.clone()), services, gate, graph, app, _folder: folder }
     }
 
     fn call(&self, wacid: &str, caller_name: &str) -> Arc<LiveCall> {

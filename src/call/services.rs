@@ -74,6 +74,12 @@ impl Services {
         }
     }
 
+    /// A call's hangup callback. A B-leg has none: what there is to say of it, its A-leg says to `Dial`'s callbackUrl.
+    pub(super) fn hangup_callback(&self, setup: &CallSetup, notice: Notice) -> Vec<NewCallback> {
+        let own = setup.dialled().is_none();
+        own.then(|| self.callback(setup, notice)).into_iter().collect()
+    }
+
     /// A fresh id for a call or an event.
     pub(super) fn uuid(&self) -> Uuid {
         let (high, low) = (self.dice.roll(), self.dice.roll());

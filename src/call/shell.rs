@@ -4,8 +4,10 @@
 //! that never run backwards. Nothing is decided here: what to do when a fetch fails or a user hangs up is the
 //! machine's business. Long work (a fetch, a Graph request) runs in tasks of its own and comes back as a fact.
 
+mod legs;
+
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -17,7 +19,7 @@ use super::consent::refusal_of;
 use super::log;
 use super::machine::{
     Aside, CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input,
-    InstructionOutcome, MediaFact, MediaFault, MediaOrder, Output, Params, Sound, Summary, abandoned,
+    InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, Output, Params, Sound, Summary, abandoned,
 };
 use super::registry::Registry;
 use super::services::Services;
@@ -30,7 +32,7 @@ use crate::admission::{NumberEntry, Slot};
 use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
 use crate::media::sdp::Offer;
-use crate::media::{LegEvent, LegHandle, OfferedLeg, PlayItem};
+use crate::media::{BridgeEnd, LegEvent, LegHandle, OfferedLeg, PlayItem};
 use crate::meta::{About, ActionRequest};
 use crate::model::{CallUuid, Direction, HangupCause, Leg, Method, Wacid};
 use crate::observe::names;
@@ -64,6 +66,8 @@ pub(super) enum What {
     Fact(Input),
     /// Meta's answer to our offer: the machine is told that it is there.
     Answer(Box<Offer>),
+    /// The leg that dialled this one has brought the two together: this end of the bridge is its.
+    Joined(Box<BridgeEnd>),
     /// What only its trace is about: the first packet of ours went out.
     FirstSent,
 }
@@ -110,6 +114,7 @@ pub(super) fn mailbox(call: CallUuid, clock: &crate::clock::Clock) -> (Mailbox, 
 
 /// What a call is begun with.
 pub(super) struct Begin {
+    pub(super) registry: Registry,
     pub(super) setup: CallSetup,
     pub(super) way: Way,
     /// The number as it stood when the call began: its token and signing keys stay the call's (S0.25).
@@ -134,7 +139,7 @@ pub(super) enum Way {
     /// With the user's offer.
     Offered(Box<Offer>),
     /// With an offer of ours: Meta's id of the call is to come.
-    Placed(Registry),
+    Placed,
 }
 
 /// The A-leg's media.
@@ -166,13 +171,15 @@ struct Shell {
     view: Arc<super::registry::LiveCall>,
     /// Held until the call is over: its slot, and that its user is on the line.
     held: Option<(Slot, Engaged)>,
-    /// Where Meta's id of a call that we place is told.
-    registry: Option<Registry>,
+    /// Where Meta's id of a call that we place is told, and other legs are found.
+    registry: Registry,
     media: Media,
     /// The user's phone has rung.
     rung: bool,
     /// Meta's answer to our offer, until it is put to use.
     answer: Option<Box<Offer>>,
+    /// An end of a bridge, likewise. Nobody else looks in there: a bridge's end can't be shared, and a shell must.
+    bridge: Mutex<Option<Box<BridgeEnd>>>,
     sdp: Arc<str>,
     fetches: BTreeMap<FetchId, AbortHandle>,
     /// The last request to Graph.
@@ -188,6 +195,7 @@ struct Shell {
 /// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
 pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
     let Begin {
+        registry,
         setup,
         way,
         number,
@@ -203,14 +211,14 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         view,
     } = *begin;
     let running = services.clock.now();
-    let (made, registry) = match way {
+    let made = match way {
         Way::Offered(offer) => {
             let answered = services.media.answer(&offer, leg_events(&mailbox));
-            (answered.map(|(leg, sdp)| (Media::Leg(leg), sdp)), None)
+            answered.map(|(leg, sdp)| (Media::Leg(leg), sdp))
         }
-        Way::Placed(registry) => {
+        Way::Placed => {
             let offered = services.media.offer();
-            (offered.map(|(leg, sdp)| (Media::Offered(Box::new(leg)), sdp)), Some(registry))
+            offered.map(|(leg, sdp)| (Media::Offered(Box::new(leg)), sdp))
         }
     };
     let (media, sdp) = made.unwrap_or_else(|e| {
@@ -231,6 +239,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         media,
         rung: false,
         answer: None,
+        bridge: Mutex::default(),
         sdp: Arc::from(sdp),
         fetches: BTreeMap::new(),
         asked: None,
@@ -250,7 +259,10 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
     });
     let has_media = !matches!(shell.media, Media::None);
     let setup = Box::new(setup);
-    let first = if shell.registry.is_some() { Input::Placed { setup } } else { Input::Offered { setup } };
+    let first = match setup.direction {
+        Direction::Outbound => Input::Placed { setup },
+        Direction::Inbound => Input::Offered { setup },
+    };
     shell.step(arrived, first);
     if !has_media {
         shell.step(arrived, Input::Cut { cause: HangupCause::InternalError });
@@ -263,6 +275,12 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
             What::Answer(answer) => {
                 shell.answer = Some(answer);
                 shell.step(fact.at, Input::SdpAnswer { usable: true });
+            }
+            What::Joined(end) => {
+                *shell.bridge() = Some(end);
+                shell.step(fact.at, Input::Ordered { leg: LegWish::Join });
+                // Where it came too late, it is of no use.
+                *shell.bridge() = None;
             }
             What::FirstSent => shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) }),
         }
@@ -293,6 +311,10 @@ fn leg_events(mailbox: &Mailbox) -> crate::media::EventSink {
 }
 
 impl Shell {
+    fn bridge(&mut self) -> &mut Option<Box<BridgeEnd>> {
+        self.bridge.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The next fact, or the machine's own deadline.
     async fn next_fact(&self, inbox: &mut mpsc::Receiver<Box<Fact>>) -> Fact {
         let timer = async {
@@ -378,6 +400,9 @@ impl Shell {
                 }
             }
             Output::Media { leg: _, order } => self.media(order),
+            Output::Dial { order } => self.dial(*order),
+            Output::Order { call, leg } => self.order_leg(call, leg),
+            Output::News { news } => self.tell_a_leg(news),
             Output::Notify { notice } => self.notify(notice),
             Output::Instruction { element, line, outcome, note } => self.instruction(&element, line, outcome, &note),
             Output::State { state } => self.state(at, state),
@@ -425,7 +450,7 @@ impl Shell {
         let (clock, arrived, before) = (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
         let (permissions, number) = (self.services.permissions.clone(), self.number.clone());
         let user = self.view.setup.to.clone();
-        let placed = self.registry.clone().filter(|_| action == GraphAction::Connect).zip(Some(self.view.clone()));
+        let placed = (action == GraphAction::Connect).then(|| (self.registry.clone(), self.view.clone()));
         let from = clock.now();
         let gone = overtaken.clone();
         let ask = async move {
@@ -541,6 +566,10 @@ impl Shell {
         if order == MediaOrder::Begin {
             self.take_answer();
         }
+        if matches!(order, MediaOrder::Join | MediaOrder::Part) {
+            let end = self.bridge().take();
+            return self.bridge_media(&order, end);
+        }
         let Media::Leg(leg) = &self.media else {
             if order == MediaOrder::Close {
                 self.media = Media::None;
@@ -555,6 +584,7 @@ impl Shell {
             MediaOrder::Stop { play } => leg.stop(play),
             MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
             MediaOrder::Listen { on } => leg.listen(on),
+            MediaOrder::Join | MediaOrder::Part => {}
             MediaOrder::Close => {
                 leg.close();
                 self.media = Media::None;
@@ -641,7 +671,7 @@ impl Shell {
         let conclusion = Conclusion {
             start: CallStart::of(&self.view.setup, &self.services.node_id),
             end: CallEnd::of(&summary, self.view.setup.started, remarks, findings),
-            callbacks: vec![self.callback(summary.hangup)],
+            callbacks: self.services.hangup_callback(&self.view.setup, summary.hangup),
             farewell: self.farewell.map(|action| Farewell { action, due }),
         };
         let concluded = self.services.store.conclude(conclusion);
@@ -704,7 +734,7 @@ pub(super) async fn end_after_fault(services: &Services, view: &super::registry:
     let conclusion = Conclusion {
         start: CallStart::of(&view.setup, &services.node_id),
         end: CallEnd::of(&summary, view.setup.started, vec![remark], Vec::new()),
-        callbacks: vec![services.callback(&view.setup, summary.hangup)],
+        callbacks: services.hangup_callback(&view.setup, summary.hangup),
         // `call::farewell` sees to it, and keeps at it where Graph does not hear.
         farewell: view.wacid().is_some().then_some(farewell),
     };

@@ -340,6 +340,12 @@ impl Drawing {
             Input::Status { status } => {
                 self.add(Bar::moment(What::Person, status.as_str(), at));
             }
+            Input::Dialled { .. } => {
+                self.add(Bar::moment(What::Person, "B-leg", at).noted(said(input, "leg "), false));
+            }
+            Input::Ordered { .. } => {
+                self.add(Bar::moment(What::Person, "by the A-leg", at).noted(said(input, "ordered "), false));
+            }
             Input::Media { what: MediaFact::Flowing, .. }
             | Input::Bound { .. }
             | Input::Played { .. }
@@ -426,6 +432,9 @@ impl Drawing {
             Output::State { .. }
             | Output::Prepare { .. }
             | Output::Media { .. }
+            | Output::Dial { .. }
+            | Output::Order { .. }
+            | Output::News { .. }
             | Output::Notify { .. }
             | Output::FreeSlot
             | Output::Over => {}

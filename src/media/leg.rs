@@ -15,6 +15,7 @@ use str0m::rtp::{RtpPacket, RtpWrite};
 use str0m::{Event, Input, Output, Rtc, RtcError};
 
 use super::agent::Homes;
+use super::bridge::{BridgeEnd, Heard};
 use super::dtmf;
 use super::ear::Ear;
 use super::layers::Layers;
@@ -49,6 +50,8 @@ pub(super) enum LegOrder {
     Stop(PlayId),
     SendDigits(PlayId, String),
     Listen(bool),
+    Bridge(Box<BridgeEnd>),
+    Part,
     Close,
 }
 
@@ -141,6 +144,10 @@ pub(super) struct Leg {
     digits: Vec<Digit>,
     /// Somebody listens.
     ear: Option<Box<Ear>>,
+    /// Another leg's peer is heard, and hears this one's.
+    bridge: Option<Box<BridgeEnd>>,
+    /// RTP ticks that have passed and that nothing was sent for yet; less than none where a packet was a long one.
+    owed: i64,
 }
 
 impl Leg {
@@ -183,6 +190,8 @@ impl Leg {
             receiver: dtmf::Receiver::default(),
             digits: Vec::new(),
             ear: None,
+            bridge: None,
+            owed: 0,
         }
     }
 
@@ -251,6 +260,11 @@ impl Leg {
             LegOrder::Listen(true) => {
                 self.ear.get_or_insert_with(|| Box::new(Ear::new()));
             }
+            LegOrder::Bridge(end) => {
+                self.bridge = Some(end);
+                self.owed = 0;
+            }
+            LegOrder::Part => self.bridge = None,
             LegOrder::Close => {
                 self.lost = true;
                 if self.connected && self.rtc.close().is_ok() {
@@ -298,7 +312,9 @@ impl Leg {
             self.lose(MediaFault::Silent);
         }
         if self.connected && self.open {
-            self.write_packet(now);
+            if !self.write_bridged(now) {
+                self.write_packet(now);
+            }
             self.drive(now, out);
         } else if now >= self.wake && (self.begun || !self.controlling) {
             self.drive(now, out);
@@ -324,6 +340,45 @@ impl Leg {
         // An event's timestamp is that of its begin: so is its time, or sender reports would tell nonsense.
         let behind = Duration::from_micros(u64::from(now_timestamp.wrapping_sub(timestamp)) * 1_000 / 48);
         let at = now.checked_sub(behind).unwrap_or(now);
+        self.write(at, pt, timestamp, payload, marker);
+    }
+
+    /// What the bridge has for this tick, silence where it has nothing; `false`: there is none, or keys and prompts go
+    /// before it. A peer's packet may last longer or shorter than a tick, and goes out when its time has come.
+    fn write_bridged(&mut self, now: Instant) -> bool {
+        let Some(bridge) = &mut self.bridge else { return false };
+        bridge.take_in();
+        if self.player.is_some() || self.layers.is_some() || !self.sending.is_empty() {
+            self.owed = 0;
+            return false;
+        }
+        self.owed += i64::from(PACKET_TICKS);
+        while self.owed > 0 {
+            let passed = self.bridge.as_mut().and_then(|bridge| bridge.next());
+            let (payload, ticks) = match passed {
+                Some(passed) => {
+                    // A loss stays one: whoever decodes makes up for it.
+                    let (ticks_lost, packets_lost) = passed.lost;
+                    self.sequence += packets_lost;
+                    self.timestamp = self.timestamp.wrapping_add(ticks_lost);
+                    self.owed -= i64::from(ticks_lost);
+                    (Some(passed.payload), passed.ticks)
+                }
+                None if self.owed >= i64::from(PACKET_TICKS) => (None, PACKET_TICKS),
+                None => break,
+            };
+            let marker = payload.is_some() && !self.talking;
+            self.talking = payload.is_some();
+            let timestamp = self.timestamp;
+            self.timestamp = timestamp.wrapping_add(ticks);
+            self.owed -= i64::from(ticks);
+            let payload = payload.unwrap_or_else(|| self.silence.clone());
+            self.write(now, self.opus_pt, timestamp, payload, marker);
+        }
+        true
+    }
+
+    fn write(&mut self, at: Instant, pt: Pt, timestamp: u32, payload: Frame, marker: bool) {
         let write = RtpWrite::new(pt, self.sequence.into(), timestamp, at, payload).marker(marker);
         if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(self.mid, None) {
             stream.write_rtp(write);
@@ -369,8 +424,17 @@ impl Leg {
         frame
     }
 
-    /// The next frame of what the call's document plays. It goes on also while something is heard instead of it.
+    /// The next frame of what the call's document plays, or of what its other leg says. It goes on also while something
+    /// is heard instead of it.
     fn own_frame(&mut self) -> Option<Frame> {
+        if self.player.is_none() {
+            return self
+                .bridge
+                .as_mut()?
+                .next()
+                .filter(|passed| passed.ticks == PACKET_TICKS)
+                .map(|passed| passed.payload);
+        }
         let sink = &self.sink;
         match self.player.as_mut()?.step(|event| sink(event)) {
             Step::Frame(frame) => Some(frame),
@@ -473,10 +537,14 @@ impl Leg {
             let mut digits = std::mem::take(&mut self.digits);
             self.receiver.packet(now, ssrc, packet.header.timestamp, &packet.payload, &mut digits);
             self.tell_digits(digits);
-        } else if packet.header.payload_type == self.opus_pt
-            && let Some(voice) = self.ear.as_mut().and_then(|ear| ear.packet(now, &packet.payload))
-        {
-            self.tell(LegEvent::Voice(voice));
+        } else if packet.header.payload_type == self.opus_pt {
+            if let Some(bridge) = &self.bridge {
+                let (sequence, timestamp) = (*packet.seq_no, packet.header.timestamp);
+                bridge.pass(Heard { ssrc, sequence, timestamp, payload: packet.payload.clone() });
+            }
+            if let Some(voice) = self.ear.as_mut().and_then(|ear| ear.packet(now, &packet.payload)) {
+                self.tell(LegEvent::Voice(voice));
+            }
         }
     }
 

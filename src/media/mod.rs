@@ -6,6 +6,7 @@
 //! `dtmf` are its parts as pure values, `prompt` holds ready Opus frames that calls share.
 
 mod agent;
+mod bridge;
 mod crowd;
 mod dtls;
 pub mod dtmf;
@@ -24,6 +25,7 @@ mod shard;
 #[doc(hidden)]
 pub mod stun;
 
+pub use bridge::{BridgeEnd, bridge};
 pub use offering::OfferedLeg;
 pub use player::PlayItem;
 
@@ -441,6 +443,17 @@ impl LegHandle {
     /// Tells where the peer's voice begins and ends, or no longer. Its sound is decoded meanwhile.
     pub fn listen(&self, on: bool) {
         self.order(LegOrder::Listen(on));
+    }
+
+    /// From now on its peer hears the peer of the leg that has the other end, and is heard there. What is played goes
+    /// before that.
+    pub fn bridge(&self, end: BridgeEnd) {
+        self.order(LegOrder::Bridge(Box::new(end)));
+    }
+
+    /// No longer.
+    pub fn part(&self) {
+        self.order(LegOrder::Part);
     }
 
     /// RTCP BYE, DTLS close, gone. No event follows.

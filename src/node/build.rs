@@ -123,7 +123,7 @@ impl Node {
         let orphans = orphan::end_all(&services).await?;
         store.farewells_due(&services.node_id);
         tokio::spawn(farewell::keep_telling(services.clone(), directory.clone(), stop_all.clone()));
-        let registry = Registry::new(services.clone());
+        let registry = Registry::new(services.clone(), gate.clone());
         tokio::spawn(orphan::keep_alive(services.clone(), registry.clone(), stop_all.clone()));
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))

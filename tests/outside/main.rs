@@ -6,6 +6,7 @@ mod answer;
 mod cli;
 mod control;
 mod crash;
+mod dial;
 mod doors;
 mod faults;
 mod first_call;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use offhook::admission::Slot;
 use offhook::call::log;
 use offhook::call::machine::{
-    CallSetup, CallState, CallTime, FetchFailure, FetchId, Fetched, GraphAction, GraphOutcome, Input, MediaOrder,
-    Output, PlayId, Voice,
+    CallSetup, CallState, CallTime, DialError, FetchFailure, FetchId, Fetched, GraphAction, GraphOutcome, Input,
+    LegNews, MediaOrder, Output, PlayId, Voice,
 };
 use offhook::call::replay::replay;
 use offhook::call::step::{Step, Stepper};
@@ -257,6 +257,12 @@ impl World {
                 }
             }
             Output::Media { order, .. } => self.media(call, order),
+            // No document here dials: `tests/outside/dial.rs` does.
+            Output::Dial { order } => {
+                let news = LegNews::Refused { error: DialError::Overloaded, detail: String::new() };
+                self.tell(call.uuid, Input::Dialled { call: order.call, news });
+            }
+            Output::Order { .. } | Output::News { .. } => {}
             Output::Concluded { summary } => {
                 let hangup = self.callback_of(call.uuid, &summary.hangup);
                 let end = CallEnd::of(&summary, call.setup.started, std::mem::take(&mut call.remarks), Vec::new());
@@ -318,7 +324,7 @@ impl World {
         let Some(leg) = &mut call.leg else { return };
         match order {
             // Nobody speaks in here.
-            MediaOrder::Begin | MediaOrder::Aside { .. } => {}
+            MediaOrder::Begin | MediaOrder::Aside { .. } | MediaOrder::Join | MediaOrder::Part => {}
             MediaOrder::Listen { on } => leg.listens = on,
             MediaOrder::Open => leg.open = true,
             MediaOrder::Play { play, items } => {

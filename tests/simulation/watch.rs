@@ -422,7 +422,11 @@ impl World {
                     | MediaOrder::Open => {
                         must(seen.accepted, "makes a sound before it is answered");
                     }
-                    MediaOrder::Begin | MediaOrder::Stop { .. } | MediaOrder::Listen { .. } => {}
+                    MediaOrder::Begin
+                    | MediaOrder::Stop { .. }
+                    | MediaOrder::Listen { .. }
+                    | MediaOrder::Join
+                    | MediaOrder::Part => {}
                 }
             }
             Output::Notify { .. } => must(seen.concluded == 0, "sends an action's callback after its end"),

@@ -14,7 +14,7 @@ use super::super::{Api, error};
 use super::{No, URL_BYTES_MAX, method};
 use crate::admission::{Denied, Reason};
 use crate::call::dialer::{CallOrder, NotPlaced};
-use crate::call::machine::Outbound;
+use crate::call::machine::{Outbound, header_name};
 use crate::model::{CallUuid, E164, Method};
 use crate::store::Scope;
 use crate::xml::ast::DocUrl;
@@ -33,10 +33,6 @@ const TIME_LIMIT_MAX: u64 = 86_400;
 /// Seconds of ringing where nothing is said.
 const RING_TIMEOUT: u64 = 120;
 const RING_MAX: u64 = 600;
-/// What a header's parameter begins with; it may be written already.
-const PREFIX: &str = "X-PH-";
-/// Names of headers that Plivo keeps for itself: dropped (`plivo-callbacks.md` §1.1).
-const RESERVED: [&str; 7] = ["ph-", "plivo", "fs-", "sipauth", "zt-", "twilio", "clientregion"];
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Fired {
@@ -175,6 +171,7 @@ impl Wanted {
                 hangup_on_ring_ms: self.hangup_on_ring_s.map(millis),
                 send_digits: self.send_digits,
                 parent_call: self.parent,
+                dialled: None,
             },
         })
     }
@@ -247,13 +244,7 @@ fn sip_headers(fields: &Fields) -> Result<Vec<(String, String)>, String> {
         if !fits || value.len() > 120 || value.chars().any(char::is_control) || headers.len() == SIP_HEADERS_MAX {
             return Err(WHAT.to_owned());
         }
-        // Either spelling: `X-PH-` is what it gets anyway.
-        let bare = match name.split_at_checked(PREFIX.len()) {
-            Some((prefix, rest)) if !rest.is_empty() && prefix.eq_ignore_ascii_case(PREFIX) => rest,
-            _ => name,
-        };
-        let lower = bare.to_ascii_lowercase();
-        if !RESERVED.iter().any(|reserved| lower.starts_with(reserved)) {
+        if let Some(bare) = header_name(name) {
             headers.push((bare.to_owned(), value.to_owned()));
         }
     }

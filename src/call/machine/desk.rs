@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::dial::LegNews;
 use super::params::{self, Ending};
 use super::timers::{Timer, Timers};
 use super::{
@@ -212,6 +213,13 @@ impl Desk {
         self.wish(Output::Notify { notice });
     }
 
+    /// Tells the leg that dialled this one, if one did.
+    pub(super) fn news(&mut self, news: LegNews) {
+        if self.setup.dialled().is_some() {
+            self.wish(Output::News { news });
+        }
+    }
+
     /// Takes in a change of the media path. Gives the cause if the call must end at once.
     pub(super) fn path_changed(&mut self, what: &MediaFact) -> Option<HangupCause> {
         match what {
@@ -247,6 +255,7 @@ impl Desk {
         if std::mem::replace(&mut self.concluded, true) {
             return;
         }
+        self.news(LegNews::Ended { cause });
         let summary = Box::new(self.summary(cause));
         self.wish(Output::Concluded { summary });
     }

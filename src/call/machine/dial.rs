@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::HangupCause;
+use crate::model::{CallUuid, Digit, HangupCause};
+use crate::xml::ast::DocUrl;
 
 /// Why a target is not placed: `DialError`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,4 +103,121 @@ impl DialError {
             Self::InvalidDestination => "it is not the number of a WhatsApp user who can be called",
         }
     }
+}
+
+/// T_ring: Meta ends an unanswered call itself (`meta-calling.md` §7, L26).
+pub const RING_MAX_MS: u64 = 60_000;
+
+/// Where a B-leg goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "to", rename_all = "snake_case")]
+pub enum Destination {
+    /// In the name of this business number, to this user: digits.
+    Whatsapp { caller: String, user: String },
+    /// An endpoint of the account; `caller` is what it is shown.
+    Endpoint { caller: String, name: String },
+}
+
+/// A B-leg to be begun, with all that the A-leg knows of it.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct DialOrder {
+    /// Its name, which is the call's that it becomes.
+    pub call: CallUuid,
+    /// From 1.
+    pub position: u8,
+    pub destination: Destination,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub caller_name: String,
+    /// `X-PH-*` parameters, without the prefix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// It rings no longer than this, whatever becomes of the A-leg.
+    pub ring_timeout_ms: u64,
+    /// Keys sent before it is brought together with the A-leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_digits: Option<String>,
+    pub dialled: DialledBy,
+}
+
+/// Its `Debug` names the call and nobody's number (R22).
+impl std::fmt::Debug for DialOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DialOrder").field("call", &self.call).finish_non_exhaustive()
+    }
+}
+
+/// What makes a call a B-leg.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DialledBy {
+    /// The call that dialled it.
+    pub a_leg: CallUuid,
+    /// That one's request, where it was ordered over the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub a_request: Option<CallUuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<Confirm>,
+    /// Its keys are told while it is connected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tells_keys: bool,
+}
+
+/// `confirmSound`, `confirmKey`, `confirmTimeout`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Confirm {
+    pub sound: DocUrl,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Digit>,
+    /// From the end of the sound.
+    pub timeout_ms: u64,
+}
+
+/// What a B-leg tells its A-leg.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "news", rename_all = "snake_case")]
+pub enum LegNews {
+    /// It never began.
+    Refused { error: DialError, detail: String },
+    /// It is on its way: Meta has the call, or the endpoint's phones ring.
+    Placed,
+    /// The user's phone rings.
+    Ringing,
+    /// It was picked up, and waits for [`LegWish::Proceed`].
+    Answered,
+    /// Confirmed, and its media is up.
+    Ready,
+    /// A key was pressed while it was connected.
+    Key { digit: Digit },
+    /// The last.
+    Ended { cause: HangupCause },
+}
+
+/// What an A-leg wants of a B-leg.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "leg", rename_all = "snake_case")]
+pub enum LegWish {
+    /// It answered first: on to the confirmation.
+    Proceed,
+    /// From now on the two hear each other.
+    Join,
+    HangUp {
+        cause: HangupCause,
+    },
+}
+
+/// `X-PH-` parameters of `sipHeaders` pairs: names that Plivo keeps for itself are dropped, and a prefix that stands there
+/// already is not doubled (`plivo-callbacks.md` §1.1).
+pub(super) fn headers(pairs: &[(String, String)]) -> Vec<(String, String)> {
+    pairs.iter().filter_map(|(name, value)| Some((header_name(name)?.to_owned(), value.clone()))).collect()
+}
+
+/// A header's name behind `X-PH-`; none where it is one that Plivo keeps for itself.
+pub fn header_name(name: &str) -> Option<&str> {
+    const PREFIX: &str = "X-PH-";
+    const RESERVED: [&str; 7] = ["ph-", "plivo", "fs-", "sipauth", "zt-", "twilio", "clientregion"];
+    let bare = match name.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if !rest.is_empty() && prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        _ => name,
+    };
+    let lower = bare.to_ascii_lowercase();
+    (!RESERVED.iter().any(|reserved| lower.starts_with(reserved))).then_some(bare)
 }

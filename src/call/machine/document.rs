@@ -6,14 +6,16 @@
 
 use std::sync::Arc;
 
+use super::callee::Callee;
 use super::desk::{Desk, Place, foreign};
+use super::dial::{LegNews, LegWish};
 use super::element::{self, Collected, Dialled, Flow, Running};
 use super::input::{FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
 use super::timers::Timer;
 use super::{FetchId, FetchKind, InstructionOutcome, MediaOrder, Output, Params, PlayId, Voice};
-use crate::model::{Digit, DocumentKind, HangupCause, Leg};
+use crate::model::{CallUuid, Digit, DocumentKind, HangupCause, Leg};
 use crate::xml::Document;
 use crate::xml::ast::{Element, ElementKind, Target};
 
@@ -76,7 +78,18 @@ pub(super) struct Script {
 impl Script {
     /// A script that has asked for the answer document.
     pub(super) fn begin(desk: &mut Desk) -> Self {
-        let mut script = Self {
+        let mut script = Self::empty();
+        let urls = &desk.setup.urls;
+        let target = Target { url: urls.answer.clone(), method: urls.answer_method };
+        let deadline_ms = desk.setup.limits.fetch_ms.min(desk.answer_budget_ms());
+        let params = params::common(desk, Event::StartApp);
+        let fetch = desk.fetch(FetchKind::Answer, target, params, deadline_ms);
+        script.running = Running::Fetching { fetch, kind: FetchKind::Answer };
+        script
+    }
+
+    fn empty() -> Self {
+        Self {
             document: None,
             next: 0,
             inner: None,
@@ -89,19 +102,22 @@ impl Script {
             documents: 0,
             idle_documents: 0,
             took_time: false,
-        };
-        let urls = &desk.setup.urls;
-        let target = Target { url: urls.answer.clone(), method: urls.answer_method };
-        let deadline_ms = desk.setup.limits.fetch_ms.min(desk.answer_budget_ms());
-        let params = params::common(desk, Event::StartApp);
-        let fetch = desk.fetch(FetchKind::Answer, target, params, deadline_ms);
-        script.running = Running::Fetching { fetch, kind: FetchKind::Answer };
-        script
+        }
     }
 
-    /// Whether it stands before an element that needs the call answered and its media up.
+    /// A script of a B-leg that was picked up: it has no document, and waits for its A-leg.
+    pub(super) fn called(desk: &mut Desk) -> Self {
+        let callee = Box::new(Callee::begin(desk));
+        Self { running: Running::Called(callee), ..Self::empty() }
+    }
+
+    /// Whether it stands before an element that needs the call answered and its media up, or dials already.
     pub(super) fn wants_media(&self) -> bool {
-        matches!(self.running, Running::AtGate)
+        match &self.running {
+            Running::AtGate => true,
+            Running::Dialing(dialing) => dialing.wants_media(),
+            _ => false,
+        }
     }
 
     /// The instruction being carried out.
@@ -118,6 +134,8 @@ impl Script {
             Input::Digit { leg: Leg::A, digit } => self.digit(desk, gate, digit),
             Input::DigitsSent { leg: Leg::A, play } => self.digits_sent(desk, gate, play),
             Input::Voice { leg: Leg::A, what } => self.voice(desk, what),
+            Input::Dialled { call, news } => self.told(desk, gate, call, news),
+            Input::Ordered { leg } => self.ordered(desk, gate, &leg),
             Input::Voice { leg: Leg::B(_), .. }
             | Input::Played { leg: Leg::B(_), .. }
             | Input::PlayFailed { leg: Leg::B(_), .. }
@@ -141,6 +159,15 @@ impl Script {
     /// One of an instruction's own timers fired.
     pub(super) fn fired(&mut self, desk: &mut Desk, gate: Gate, timer: Timer) -> Step {
         match (timer, &mut self.running) {
+            (Timer::DialRing | Timer::DialLimit | Timer::Fetch, Running::Dialing(dialing)) => {
+                let dialled = dialing.fired(desk, gate, timer);
+                self.dialled(desk, gate, dialled)
+            }
+            (Timer::Fetch, Running::Called(callee)) => {
+                callee.fetch_timed_out(desk, gate);
+                Step::Busy
+            }
+            (Timer::Confirm, Running::Called(callee)) => callee.unconfirmed(desk),
             (Timer::Fetch, Running::Fetching { fetch, .. }) => {
                 let fetch = *fetch;
                 desk.wish(Output::CancelFetch { fetch });
@@ -163,23 +190,39 @@ impl Script {
 
     /// The gate has changed: what stood before it may go on.
     pub(super) fn resume(&mut self, desk: &mut Desk, gate: Gate) -> Step {
-        if matches!(self.running, Running::AtGate) { self.walk(desk, gate) } else { Step::Busy }
+        match &mut self.running {
+            Running::AtGate => return self.walk(desk, gate),
+            Running::Dialing(dialing) => dialing.resume(desk, gate),
+            Running::Called(callee) => callee.resume(desk, gate),
+            _ => {}
+        }
+        Step::Busy
     }
 
     /// The call ends: whatever runs is cut (§4 rule 9).
     pub(super) fn cut(&mut self, desk: &mut Desk) {
-        if let Running::Fetching { fetch, .. } = self.running {
-            desk.wish(Output::CancelFetch { fetch });
+        match std::mem::replace(&mut self.running, Running::Nothing) {
+            Running::Fetching { fetch, .. } => desk.wish(Output::CancelFetch { fetch }),
+            Running::Dialing(mut dialing) => dialing.cut(desk),
+            Running::Called(mut callee) => callee.cut(desk),
+            _ => {}
         }
-        self.running = Running::Nothing;
         self.end_place(desk, InstructionOutcome::Cut, "");
     }
 
     // --- documents ---
 
     fn fetched(&mut self, desk: &mut Desk, gate: Gate, fetch: FetchId, result: Result<Fetched, FetchFailure>) -> Step {
-        let kind = match self.running {
-            Running::Fetching { fetch: open, kind } if open == fetch => kind,
+        let kind = match &mut self.running {
+            Running::Fetching { fetch: open, kind } if *open == fetch => *kind,
+            Running::Dialing(dialing) => {
+                dialing.fetched(desk, gate, fetch, result);
+                return Step::Busy;
+            }
+            Running::Called(callee) => {
+                callee.fetched(desk, gate, fetch, result);
+                return Step::Busy;
+            }
             // Of a fetch that was cancelled or timed out here.
             _ => return Step::Busy,
         };
@@ -266,8 +309,9 @@ impl Script {
                 self.after_hidden = collection.hides_keys();
                 collection.cut(desk);
             }
-            // None of its targets is placed yet: it is never carried out for long.
-            Running::Dialing(_) => {}
+            // A leg that is not transferred is hung up.
+            Running::Dialing(mut dialing) => dialing.transferred(desk),
+            Running::Called(mut callee) => callee.cut(desk),
             // In the background they go on.
             Running::SendingDigits { play } if self.tones == Some(play) => {}
             Running::SendingDigits { play } => desk.media(MediaOrder::Stop { play }),
@@ -357,7 +401,7 @@ impl Script {
                     }
                 }
                 Flow::Dial(mut dialing) => {
-                    let dialled = dialing.begin();
+                    let dialled = dialing.begin(desk);
                     self.running = Running::Dialing(dialing);
                     match dialled {
                         Dialled::More => return Step::Busy,
@@ -465,14 +509,30 @@ impl Script {
                 let flow = collection.played(desk, &mut self.keys, ended);
                 self.collected(desk, gate, flow)
             }
+            Running::Dialing(dialing) => {
+                dialing.played(desk, gate, ended);
+                Step::Busy
+            }
+            Running::Called(callee) => {
+                callee.played(desk, gate, ended);
+                Step::Busy
+            }
             _ => Step::Busy,
         }
     }
 
     fn play_failed(&mut self, desk: &mut Desk, which: PlayId, item: u16, reason: &str) -> Step {
         let reason = foreign(reason);
+        if let Running::Called(callee) = &self.running
+            && callee.is_playing(which)
+        {
+            desk.remark(format!("item {} of confirmSound could not be played: {reason}; it is skipped", item + 1));
+        }
         let Some(place) = self.place else { return Step::Busy };
         match &mut self.running {
+            Running::Dialing(dialing) if dialing.is_playing(which) => {
+                desk.remark(format!("item {} of dialMusic could not be played: {reason}; it is skipped", item + 1));
+            }
             Running::Playing { play, failed } if *play == which => {
                 desk.remark(format!("{place} could not be played: {reason}; it is skipped"));
                 *failed = Some(reason);
@@ -496,6 +556,17 @@ impl Script {
                 let flow = collection.pressed(desk, &mut self.keys, digit, hidden);
                 self.collected(desk, gate, flow)
             }
+            Running::Dialing(dialing) => {
+                let (taken, dialled) = dialing.pressed(desk, digit);
+                if !taken {
+                    self.keys.push(digit, hidden);
+                }
+                self.dialled(desk, gate, dialled)
+            }
+            Running::Called(callee) => {
+                callee.pressed(desk, gate, digit);
+                Step::Busy
+            }
             _ => {
                 self.keys.push(digit, hidden);
                 Step::Busy
@@ -514,8 +585,12 @@ impl Script {
         if self.tones == Some(sent) {
             self.tones = None;
         }
-        match self.running {
-            Running::SendingDigits { play } if play == sent => self.done(desk, gate),
+        match &mut self.running {
+            Running::SendingDigits { play } if *play == sent => self.done(desk, gate),
+            Running::Called(callee) => {
+                callee.digits_sent(desk, gate, sent);
+                Step::Busy
+            }
             _ => Step::Busy,
         }
     }
@@ -554,6 +629,36 @@ impl Script {
         params.extend(extra);
         desk.notify_action(action.target, params);
         None
+    }
+
+    // --- other legs ---
+
+    /// A B-leg tells something.
+    fn told(&mut self, desk: &mut Desk, gate: Gate, call: CallUuid, news: LegNews) -> Step {
+        let Running::Dialing(dialing) = &mut self.running else { return Step::Busy };
+        let dialled = dialing.told(desk, gate, call, news);
+        self.took_time |= dialing.wants_media();
+        self.dialled(desk, gate, dialled)
+    }
+
+    /// The A-leg wants something.
+    fn ordered(&mut self, desk: &mut Desk, gate: Gate, wish: &LegWish) -> Step {
+        match (wish, &mut self.running) {
+            (LegWish::HangUp { cause }, _) => return Step::End(*cause),
+            (wish, Running::Called(callee)) => callee.ordered(desk, gate, wish),
+            _ => {}
+        }
+        Step::Busy
+    }
+
+    fn dialled(&mut self, desk: &mut Desk, gate: Gate, dialled: Dialled) -> Step {
+        match dialled {
+            Dialled::More => Step::Busy,
+            Dialled::Over => match self.end_dial(desk) {
+                Some(step) => step,
+                None => self.walk(desk, gate),
+            },
+        }
     }
 
     /// A `Dial` is over: `None` where the next element follows.
@@ -606,6 +711,8 @@ fn document_kind(kind: FetchKind) -> DocumentKind {
         FetchKind::Action => DocumentKind::Action,
         FetchKind::Redirect => DocumentKind::Redirect,
         FetchKind::Transfer => DocumentKind::Transfer,
+        // Never a document that runs.
+        FetchKind::Sound => DocumentKind::Answer,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::dial::{DialledBy, LegNews, LegWish};
 use super::output::{Aside, AsideKind, FetchId, GraphAction, PlayId};
 use crate::model::{
     AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, PhoneNumberId, Timestamp, Wacid,
@@ -46,6 +47,10 @@ pub enum Input {
     DigitsSent { leg: Leg, play: PlayId },
     /// Meta's terminate webhook.
     Terminated { termination: Termination },
+    /// A leg that this call dialled tells something; `call` is that leg's.
+    Dialled { call: CallUuid, news: LegNews },
+    /// The leg that dialled this one wants something of it.
+    Ordered { leg: LegWish },
     /// Somebody asked over an API.
     Command { command: Command },
     /// The node ends the call: drained, or a fault of ours.
@@ -96,8 +101,11 @@ pub struct Outbound {
     pub hangup_on_ring_ms: Option<u64>,
     /// Keys sent once the call is answered: `0-9 * #`, `w` and `W` wait.
     pub send_digits: Option<String>,
-    /// `parent_call_uuid`: stored, and nothing more.
+    /// `parent_call_uuid`: stored, and nothing more. On a B-leg the A-leg.
     pub parent_call: Option<CallUuid>,
+    /// Of a B-leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialled: Option<Box<DialledBy>>,
 }
 
 /// Statuses of a business-initiated call (`meta-calling.md` §3.4).
@@ -117,6 +125,13 @@ impl PhoneStatus {
             Self::Accepted => "accepted",
             Self::Rejected => "rejected",
         }
+    }
+}
+
+impl CallSetup {
+    /// Who dialled it, if it is a B-leg.
+    pub fn dialled(&self) -> Option<&DialledBy> {
+        self.outbound.as_ref()?.dialled.as_deref()
     }
 }
 

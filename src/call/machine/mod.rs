@@ -7,6 +7,7 @@
 //! is waited for, `params` what requests carry, and `desk` what all of them share.
 
 mod aside;
+mod callee;
 mod desk;
 mod dial;
 mod document;
@@ -25,7 +26,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-pub use dial::DialError;
+pub use dial::{Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS, header_name};
 pub use input::{
     CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, Legs, MachineLimits,
     MediaFact, MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::CallTime;
-use crate::model::{Direction, HangupCause, Leg, Method};
+use super::dial::{DialOrder, LegNews, LegWish};
+use crate::model::{CallUuid, Direction, HangupCause, Leg, Method};
 use crate::xml::ast::{DocUrl, Finding, Repeat, Speech, Voice};
 
 /// A wish. None asks for an answer by return: what comes of it is a later [`super::Input`].
@@ -31,6 +32,12 @@ pub enum Output {
     Prepare { sounds: Vec<Sound> },
     /// Tell a leg's media what to do.
     Media { leg: Leg, order: MediaOrder },
+    /// Begin this leg, or say by `Input::Dialled` why not.
+    Dial { order: Box<DialOrder> },
+    /// Tell a leg that this call dialled; with `LegWish::Join` the two hear each other from now on.
+    Order { call: CallUuid, leg: LegWish },
+    /// Tell the leg that dialled this one.
+    News { news: LegNews },
     /// Send a callback that nothing waits for.
     Notify { notice: Notice },
     /// An instruction began or ended: for the log, the metrics and whoever watches.
@@ -123,6 +130,8 @@ pub enum FetchKind {
     Action,
     Redirect,
     Transfer,
+    /// A document of sounds: `confirmSound`, `dialMusic`.
+    Sound,
 }
 
 impl FetchKind {
@@ -134,6 +143,7 @@ impl FetchKind {
             Self::Action => "action",
             Self::Redirect => "redirect",
             Self::Transfer => "transfer",
+            Self::Sound => "sound",
         }
     }
 }
@@ -256,6 +266,10 @@ pub enum MediaOrder {
     SendDigits { play: PlayId, digits: String },
     /// Tell the peer's voice by `Input::Voice`, or no longer.
     Listen { on: bool },
+    /// From now on this leg's peer hears the leg that dialled this one, and is heard there.
+    Join,
+    /// No longer: silence, or what is played.
+    Part,
     /// RTCP BYE, DTLS close, gone.
     Close,
 }

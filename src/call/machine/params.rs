@@ -22,6 +22,9 @@ pub(super) enum Event {
     DialConnected,
     DialDigitsMatch,
     DialHangup,
+    /// `confirmSound` and `dialMusic` of `Dial`.
+    DialConfirm,
+    DialMusic,
 }
 
 /// How a call ended, as far as parameters tell it.
@@ -63,12 +66,19 @@ pub(super) fn common(desk: &Desk, event: Event) -> Params {
         Event::DialConnected => put("Event", "DialConnected"),
         Event::DialDigitsMatch => put("Event", "DialDigitsMatch"),
         Event::DialHangup => put("Event", "DialHangup"),
+        Event::DialConfirm => put("Event", "DialConfirm"),
+        Event::DialMusic => put("Event", "DialMusic"),
         Event::Hangup => {
             put("Event", "Hangup");
             put("STIRVerification", "Not Applicable");
         }
     }
-    if setup.direction == Direction::Outbound {
+    if let Some(dialled) = setup.dialled() {
+        put("ALegUUID", &dialled.a_leg.to_string());
+        if let Some(request) = dialled.a_request {
+            put("ALegRequestUUID", &request.to_string());
+        }
+    } else if setup.direction == Direction::Outbound {
         // The request's UUID is the call's (`plivo-call-api.md` §2.1).
         for name in ["ALegUUID", "ALegRequestUUID", "RequestUUID"] {
             put(name, &setup.call.to_string());

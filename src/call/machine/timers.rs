@@ -40,6 +40,12 @@ pub(super) enum Timer {
     Execution,
     /// Clock S: no input has begun.
     StartInput,
+    /// `timeout` of a `Dial`: nobody has answered.
+    DialRing,
+    /// `timeLimit` of a `Dial`.
+    DialLimit,
+    /// `confirmTimeout`: the key has not been pressed.
+    Confirm,
     /// Five seconds after `terminate` succeeded, no webhook having come.
     Close,
     /// `terminate` failed for good: ask once more, as the reaper does.

@@ -7,10 +7,11 @@ use std::fmt::{self, Display, Formatter};
 
 use super::desk::foreign;
 use super::{
-    Aside, AsideKind, CallState, Command, FetchFailure, Fetched, GraphOutcome, Input, InstructionOutcome, Legs,
-    MediaFact, MediaFault, MediaOrder, Notice, Output, Params, Sound, SoundItem, Summary, Voice,
+    Aside, AsideKind, CallState, Command, Destination, DialOrder, FetchFailure, Fetched, GraphOutcome, Input,
+    InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault, MediaOrder, Notice, Output, Params, Sound,
+    SoundItem, Summary, Voice,
 };
-use crate::model::{Leg, last_four};
+use crate::model::{CallUuid, Leg, last_four};
 use crate::xml::ast::Repeat;
 
 /// Parameters that say the same on every request of a call, or the same as another.
@@ -78,6 +79,8 @@ impl Display for Input {
             Self::Terminated { termination } => {
                 write!(f, "terminated {}", termination.status.as_deref().unwrap_or("without a status"))
             }
+            Self::Dialled { call, news } => write!(f, "leg {} {news}", short(*call)),
+            Self::Ordered { leg } => write!(f, "ordered {leg}"),
             Self::Command { command } => write!(f, "command {command}"),
             Self::Cut { cause } => write!(f, "cut {}", cause.as_str()),
             Self::Timer => f.write_str("timer"),
@@ -173,6 +176,9 @@ impl Display for Output {
                 sounds.iter().try_for_each(|sound| write!(f, " {sound}"))
             }
             Self::Media { leg, order } => write!(f, "media {} {order}", Shown(*leg)),
+            Self::Dial { order } => write!(f, "dial {order}"),
+            Self::Order { call, leg } => write!(f, "order {} {leg}", short(*call)),
+            Self::News { news } => write!(f, "news {news}"),
             Self::Notify { notice } => write!(f, "notify {notice}"),
             Self::Instruction { element, line, outcome, note } => {
                 let outcome = match outcome {
@@ -226,6 +232,8 @@ impl Display for MediaOrder {
             Self::Stop { play } => write!(f, "stop {}", play.0),
             Self::SendDigits { play, digits } => write!(f, "send-digits {} {digits}", play.0),
             Self::Listen { on } => f.write_str(if *on { "listen" } else { "listen-no-more" }),
+            Self::Join => f.write_str("join"),
+            Self::Part => f.write_str("part"),
             Self::Close => f.write_str("close"),
         }
     }
@@ -265,6 +273,54 @@ impl Display for Summary {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {}", self.cause.as_str(), self.hangup)?;
         self.meta_duration_secs.map_or(Ok(()), |secs| write!(f, "; Meta says {secs} s"))
+    }
+}
+
+/// The beginning of a call's UUID: enough to tell the legs of a call apart.
+fn short(call: CallUuid) -> String {
+    call.to_string().chars().take(8).collect()
+}
+
+impl Display for DialOrder {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", short(self.call))?;
+        match &self.destination {
+            Destination::Whatsapp { caller, user } => {
+                write!(f, "whatsapp …{} to …{}", last_four(caller), last_four(user))?;
+            }
+            Destination::Endpoint { name, .. } => write!(f, "endpoint {}", foreign(name))?,
+        }
+        write!(f, " ringing {} ms", self.ring_timeout_ms)?;
+        self.send_digits.as_ref().map_or(Ok(()), |digits| write!(f, " digits {digits}"))?;
+        self.headers.iter().try_for_each(|(name, value)| write!(f, " X-PH-{name}={value}"))?;
+        let Some(confirm) = &self.dialled.confirm else { return Ok(()) };
+        write!(f, " confirm {}", confirm.sound.0)?;
+        let Some(key) = confirm.key else { return Ok(()) };
+        write!(f, " key {} in {} ms", key.as_char(), confirm.timeout_ms)
+    }
+}
+
+impl Display for LegNews {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { error, .. } => write!(f, "refused {}", error.as_str()),
+            Self::Placed => f.write_str("placed"),
+            Self::Ringing => f.write_str("ringing"),
+            Self::Answered => f.write_str("answered"),
+            Self::Ready => f.write_str("ready"),
+            Self::Key { digit } => write!(f, "key {}", digit.as_char()),
+            Self::Ended { cause } => write!(f, "ended {}", cause.as_str()),
+        }
+    }
+}
+
+impl Display for LegWish {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proceed => f.write_str("proceed"),
+            Self::Join => f.write_str("join"),
+            Self::HangUp { cause } => write!(f, "hang-up {}", cause.as_str()),
+        }
     }
 }
 

@@ -81,6 +81,12 @@ pub enum Event {
         digits: String,
         ms: u64,
     },
+    /// Somebody is dialled.
+    Calls {
+        to: String,
+        /// Among the targets of its `Dial`, from 1.
+        position: u8,
+    },
     /// The caller presses a key; `x` where the document wants it out of logs.
     Key {
         key: char,

@@ -19,8 +19,9 @@ use bytes::Bytes;
 pub use event::{Event, Heard, Step, Walked};
 
 use super::machine::{
-    CallSetup, CallState, CallTime, CallUrls, GraphAction, GraphOutcome, Input, InstructionOutcome, Machine,
-    MachineLimits, MediaFact, MediaOrder, NoticeKind, Output, PlayId, Summary, Termination,
+    CallSetup, CallState, CallTime, CallUrls, Destination, DialOrder, GraphAction, GraphOutcome, Input,
+    InstructionOutcome, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaOrder, NoticeKind, Output, PlayId,
+    Summary, Termination,
 };
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use crate::clock::Clock;
@@ -30,6 +31,9 @@ use crate::xml::ast::Severity;
 /// From the end of a prompt to the first key, and from key to key: well within every clock of a collection.
 const FIRST_KEY_MS: u64 = 300;
 const NEXT_KEY_MS: u64 = 150;
+/// How long whoever is dialled lets it ring, and talks.
+const CALLEE_RINGS_MS: u64 = 2_000;
+const CALLEE_TALKS_MS: u64 = 10_000;
 /// Findings that are told; further ones are counted.
 const FINDINGS_TOLD: usize = 500;
 
@@ -78,6 +82,20 @@ pub struct Caller {
     pub keys: VecDeque<Vec<Key>>,
     /// Hangs up so long after the answer.
     pub hangs_up_after: Option<Duration>,
+    /// What those do whom the application dials.
+    pub callee: Callee,
+}
+
+/// What somebody does who is dialled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Callee {
+    /// Picks up, confirms where that is asked for, and hangs up after a while.
+    #[default]
+    Answers,
+    Declines,
+    Busy,
+    /// Lets it ring.
+    Absent,
 }
 
 /// A key, and how long nothing is pressed before it.
@@ -311,6 +329,10 @@ impl Walk<'_> {
             Output::Media { leg: Leg::A, order } => self.media(order),
             // Nobody else is in this call, and prompts are read, not spoken.
             Output::Media { leg: Leg::B(_), .. } | Output::Prepare { .. } => {}
+            Output::Dial { order } => self.dial(&order),
+            Output::Order { call, leg } => self.order_leg(call, &leg),
+            // The walked call is nobody's B-leg.
+            Output::News { .. } => {}
             Output::Notify { notice } => self.callback(notice).await,
             Output::Instruction { element, line, outcome, note } => {
                 if outcome == InstructionOutcome::Started && matches!(element.as_str(), "GetInput" | "GetDigits") {
@@ -338,6 +360,39 @@ impl Walk<'_> {
         }
     }
 
+    /// Whoever is called picks up, unless it was said otherwise.
+    fn dial(&mut self, order: &DialOrder) {
+        let call = order.call;
+        let to = match &order.destination {
+            Destination::Whatsapp { user, .. } => user.clone(),
+            Destination::Endpoint { name, .. } => name.clone(),
+        };
+        self.tell(Event::Calls { to, position: order.position });
+        let callee = self.job.caller.callee;
+        let mut comes = |ms, news| self.comes(ms, Input::Dialled { call, news });
+        comes(0, LegNews::Placed);
+        comes(0, LegNews::Ringing);
+        match callee {
+            Callee::Answers => comes(CALLEE_RINGS_MS, LegNews::Answered),
+            Callee::Declines => comes(CALLEE_RINGS_MS, LegNews::Ended { cause: HangupCause::Rejected }),
+            Callee::Busy => comes(0, LegNews::Ended { cause: HangupCause::UserBusy }),
+            Callee::Absent => {}
+        }
+    }
+
+    fn order_leg(&mut self, of: CallUuid, wish: &LegWish) {
+        match wish {
+            LegWish::Proceed => self.comes(0, Input::Dialled { call: of, news: LegNews::Ready }),
+            LegWish::Join => {
+                let news = LegNews::Ended { cause: HangupCause::CallerHangup };
+                self.comes(CALLEE_TALKS_MS, Input::Dialled { call: of, news });
+            }
+            LegWish::HangUp { .. } => {
+                self.coming.retain(|_, fact| !matches!(fact, Input::Dialled { call, .. } if *call == of));
+            }
+        }
+    }
+
     fn graph(&mut self, action: GraphAction) {
         self.comes(0, Input::Graph { action, outcome: GraphOutcome::Done });
         if action == GraphAction::Terminate {
@@ -350,8 +405,12 @@ impl Walk<'_> {
         let leg = Leg::A;
         match order {
             MediaOrder::Begin => self.comes(0, Input::Media { leg, what: MediaFact::Connected }),
-            // Nobody asks for it over REST.
-            MediaOrder::Open | MediaOrder::Listen { .. } | MediaOrder::Aside { .. } => {}
+            // Nobody asks for it over REST, and a walked call is nobody's leg.
+            MediaOrder::Open
+            | MediaOrder::Listen { .. }
+            | MediaOrder::Aside { .. }
+            | MediaOrder::Join
+            | MediaOrder::Part => {}
             MediaOrder::Play { play, items } => {
                 self.stop_playing();
                 let (heard, length) = length::of(&items);

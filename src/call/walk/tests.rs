@@ -60,7 +60,7 @@ async fn walked(inner: &str, caller: Caller) -> (Vec<Step>, Walked) {
 }
 
 fn typing(entries: &[&str]) -> Caller {
-    Caller { keys: entries.iter().map(|entry| keys(entry)).collect::<VecDeque<_>>(), hangs_up_after: None }
+    Caller { keys: entries.iter().map(|entry| keys(entry)).collect::<VecDeque<_>>(), ..Caller::default() }
 }
 
 /// The keys as they are shown, with their times.

@@ -15,7 +15,7 @@ use crate::admission::book::Book;
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
 use crate::call::CallSettings;
 use crate::call::machine::{CallUrls, MachineLimits};
-use crate::call::walk::{Bounds, Caller, Calling, Job, Key, Walker};
+use crate::call::walk::{Bounds, Callee, Caller, Calling, Job, Key, Walker};
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::model::{AuthId, Method, PhoneNumberId, digits_of};
@@ -47,6 +47,9 @@ pub struct Args {
     /// The caller hangs up so long after the answer [default: never, but where nothing follows any more]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub hangup_after: Option<u32>,
+    /// What those do whom a Dial calls: `answers` (and hangs up after ten seconds), `declines`, `busy`, `absent`
+    #[arg(long, value_name = "WHAT", default_value = "answers", value_parser = callee)]
+    pub callee: Callee,
     /// How the answer URL is asked [default: POST, or the number's in --config]
     #[arg(long, value_name = "METHOD", value_parser = method)]
     pub method: Option<Method>,
@@ -143,7 +146,11 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
         keys: account.keys,
         max_body: account.settings.max_body,
         document,
-        caller: Caller { keys, hangs_up_after: args.hangup_after.map(|s| Duration::from_secs(s.into())) },
+        caller: Caller {
+            keys,
+            hangs_up_after: args.hangup_after.map(|s| Duration::from_secs(s.into())),
+            callee: args.callee,
+        },
         callbacks: !args.no_callbacks,
         bounds: Bounds { documents: args.max_documents, time: Duration::from_secs(args.max_seconds.into()) },
     };
@@ -224,6 +231,16 @@ fn number(option: &str, text: &str) -> Result<String, Exit> {
         return Err(Exit::usage(format_args!("{option} needs a phone number: digits, with or without a plus")));
     }
     Ok(digits)
+}
+
+fn callee(text: &str) -> Result<Callee, String> {
+    match text {
+        "answers" => Ok(Callee::Answers),
+        "declines" => Ok(Callee::Declines),
+        "busy" => Ok(Callee::Busy),
+        "absent" => Ok(Callee::Absent),
+        _ => Err("say answers, declines, busy or absent".to_owned()),
+    }
 }
 
 fn method(text: &str) -> Result<Method, String> {

@@ -78,6 +78,7 @@ impl Printer {
             Event::Instruction { element, line, outcome, note } => instruction(element, *line, *outcome, note),
             Event::Prompt { heard, ms, endless } => prompt(heard, *ms, *endless),
             Event::Tones { digits, .. } => format!("  tones {digits}"),
+            Event::Calls { to, position } => format!("  target {position} is called: {to}"),
             Event::Key { key } => format!("  the caller presses {key}"),
             Event::Remark { text } => format!("note: {text}"),
             Event::CallerHangsUp { why } => format!("the caller hangs up: {why}"),

@@ -20,9 +20,10 @@ pub(super) use collect::{Collected, Collection, Rules};
 pub(super) use dial::{Dialing, Dialled};
 pub(super) use wait::{heard, stop_listening};
 
+use super::callee::Callee;
 use super::desk::{Desk, Place};
 use super::document::Gate;
-use super::{FetchId, FetchKind, InstructionOutcome, PlayId, Sound, SoundItem};
+use super::{FetchFailure, FetchId, FetchKind, Fetched, InstructionOutcome, PlayId, Sound, SoundItem};
 use crate::model::HangupCause;
 use crate::xml::ast::{Element, ElementKind, Prompt, Repeat, Target};
 
@@ -42,6 +43,8 @@ pub(super) enum Running {
     Collecting(Box<Collection>),
     /// Other legs.
     Dialing(Box<Dialing>),
+    /// Nothing of its own: this is a leg that another call dialled.
+    Called(Box<Callee>),
     /// Tones going out.
     SendingDigits { play: PlayId },
 }
@@ -78,7 +81,7 @@ pub(super) fn start(element: &Element, desk: &mut Desk, place: Place, gate: Gate
         ElementKind::Hangup(hangup) => hangup::start(hangup, desk, gate, is_last),
         ElementKind::PreAnswer(_) => Flow::Inside,
         ElementKind::Dtmf(dtmf) => dtmf::start(dtmf, desk),
-        ElementKind::Dial(dial) => dial::start(dial, desk, place),
+        ElementKind::Dial(dial) => dial::start(dial, desk),
         ElementKind::Record(_)
         | ElementKind::Conference(_)
         | ElementKind::MultiPartyCall(_)
@@ -218,6 +221,40 @@ fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
             Prompt::Wait(wait) => Some(silence(wait.length)),
         })
         .collect()
+}
+
+/// The sounds of a document that is only to be heard: `Speak`, `Play` and `Wait`, and nothing else. None where it did not
+/// come, or has none; `what` asked for it.
+pub(super) fn sounds_fetched(desk: &mut Desk, what: &str, result: Result<Fetched, FetchFailure>) -> Vec<SoundItem> {
+    let document = match result {
+        Ok(Fetched::Document { document }) => document,
+        Ok(Fetched::Refused { refusal }) => {
+            desk.findings(&refusal.findings);
+            desk.remark(format!("{what}: its document was refused; it is left out"));
+            return Vec::new();
+        }
+        Ok(Fetched::Ignored) => return Vec::new(),
+        Err(failure) => {
+            desk.remark(format!("{what}: {failure}; it is left out"));
+            return Vec::new();
+        }
+    };
+    let mut items = Vec::new();
+    for element in &document.elements {
+        match &element.kind {
+            ElementKind::Speak(speak) if speak::is_heard(speak) => items.push(speak::item(speak)),
+            ElementKind::Speak(_) => {}
+            ElementKind::Play(play) => items.push(play::item(play)),
+            ElementKind::Wait(wait) => items.push(silence(wait.length)),
+            other => {
+                let (name, line) = (other.name(), element.at.line);
+                desk.remark(format!(
+                    "{what}: {name} at line {line} is skipped: only Speak, Play and Wait are heard there"
+                ));
+            }
+        }
+    }
+    items
 }
 
 fn once(sound: Sound) -> SoundItem {

@@ -56,6 +56,8 @@ impl Closing {
             | Input::Digit { .. }
             | Input::Voice { .. }
             | Input::DigitsSent { .. }
+            | Input::Dialled { .. }
+            | Input::Ordered { .. }
             | Input::Command { .. }
             | Input::Cut { .. }
             | Input::Timer => State::Closing(self),
@@ -85,7 +87,10 @@ impl Closing {
             | Timer::Silence
             | Timer::InterDigit
             | Timer::Execution
-            | Timer::StartInput => State::Closing(self),
+            | Timer::StartInput
+            | Timer::DialRing
+            | Timer::DialLimit
+            | Timer::Confirm => State::Closing(self),
         }
     }
 }

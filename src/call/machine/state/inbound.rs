@@ -74,6 +74,8 @@ impl Preparing {
             Input::Command { command: Command::Hangup } => self.reject(desk, HangupCause::CancelledByApi),
             Input::Cut { cause } => self.reject(desk, cause),
             fact @ (Input::Fetched { .. }
+            | Input::Dialled { .. }
+            | Input::Ordered { .. }
             | Input::Digit { .. }
             | Input::PlayStarted { .. }
             | Input::Played { .. }
@@ -111,7 +113,15 @@ impl Preparing {
                 self.reject(desk, cause)
             }
             Timer::ScheduledHangup => self.reject(desk, HangupCause::ScheduledHangup),
-            Timer::Fetch | Timer::Wait | Timer::Silence | Timer::InterDigit | Timer::Execution | Timer::StartInput => {
+            Timer::Fetch
+            | Timer::Wait
+            | Timer::Silence
+            | Timer::InterDigit
+            | Timer::Execution
+            | Timer::StartInput
+            | Timer::DialRing
+            | Timer::DialLimit
+            | Timer::Confirm => {
                 let step = self.script.fired(desk, Gate::Ringing, timer);
                 self.after(desk, step)
             }
@@ -180,6 +190,8 @@ impl Accepting {
             Input::Command { command: Command::Hangup } => self.end(desk, Ending::Ours(HangupCause::CancelledByApi)),
             Input::Cut { cause } => self.end(desk, Ending::Ours(cause)),
             fact @ (Input::Fetched { .. }
+            | Input::Dialled { .. }
+            | Input::Ordered { .. }
             | Input::Digit { .. }
             | Input::PlayStarted { .. }
             | Input::Played { .. }
@@ -215,7 +227,15 @@ impl Accepting {
                 self.end(desk, Ending::Ours(cause))
             }
             Timer::ScheduledHangup => self.end(desk, Ending::Ours(HangupCause::ScheduledHangup)),
-            Timer::Fetch | Timer::Wait | Timer::Silence | Timer::InterDigit | Timer::Execution | Timer::StartInput => {
+            Timer::Fetch
+            | Timer::Wait
+            | Timer::Silence
+            | Timer::InterDigit
+            | Timer::Execution
+            | Timer::StartInput
+            | Timer::DialRing
+            | Timer::DialLimit
+            | Timer::Confirm => {
                 let step = self.script.fired(desk, Gate::Answering, timer);
                 self.after(desk, step)
             }

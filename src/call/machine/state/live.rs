@@ -27,9 +27,13 @@ impl Live {
         Self { script, digits: None, asides: Asides::default() }.after(desk, step)
     }
 
-    /// The user picked up a call of ours: the answer URL is asked now.
+    /// The user picked up a call of ours: the answer URL is asked now, or the leg that dialled.
     pub(super) fn begin_placed(desk: &mut Desk) -> State {
         Self::answered(desk);
+        if desk.setup.dialled().is_some() {
+            let script = Box::new(Script::called(desk));
+            return State::Live(Self { script, digits: None, asides: Asides::default() });
+        }
         let script = Box::new(Script::begin(desk));
         let digits = desk.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
         let mut live = Self { script, digits, asides: Asides::default() };
@@ -84,6 +88,8 @@ impl Live {
             }
             Input::Cut { cause } => self.hang_up(desk, cause),
             fact @ (Input::Fetched { .. }
+            | Input::Dialled { .. }
+            | Input::Ordered { .. }
             | Input::Digit { .. }
             | Input::PlayStarted { .. }
             | Input::Played { .. }
@@ -141,7 +147,15 @@ impl Live {
             }
             Timer::MaxCall => self.hang_up(desk, HangupCause::TimeLimit),
             Timer::ScheduledHangup => self.hang_up(desk, HangupCause::ScheduledHangup),
-            Timer::Fetch | Timer::Wait | Timer::Silence | Timer::InterDigit | Timer::Execution | Timer::StartInput => {
+            Timer::Fetch
+            | Timer::Wait
+            | Timer::Silence
+            | Timer::InterDigit
+            | Timer::Execution
+            | Timer::StartInput
+            | Timer::DialRing
+            | Timer::DialLimit
+            | Timer::Confirm => {
                 let step = self.script.fired(desk, open_gate(desk), timer);
                 self.after(desk, step)
             }

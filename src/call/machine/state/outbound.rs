@@ -4,6 +4,7 @@
 //! call's id. The shell sees to it that [`Input::Bound`] comes before all of them.
 
 use super::super::desk::Desk;
+use super::super::dial::{LegNews, LegWish};
 use super::super::input::{Command, GraphOutcome, Input, MediaFact, PhoneStatus};
 use super::super::params::{self, Event};
 use super::super::timers::Timer;
@@ -61,6 +62,7 @@ impl Calling {
                 let ring_ms = desk.setup.outbound.as_ref().map_or(0, |placed| placed.ring_timeout_ms);
                 desk.set(Timer::Ring, ring_ms);
                 desk.state(CallState::Proceeding);
+                desk.news(LegNews::Placed);
                 State::Calling(Self { bound: true, ..self })
             }
             Input::SdpAnswer { usable: true } => {
@@ -88,7 +90,7 @@ impl Calling {
                 over(desk, HangupCause::NoAnswer)
             }
             Input::Command { command: Command::Hangup } => self.end(desk, HangupCause::CancelledByApi),
-            Input::Cut { cause } => self.end(desk, cause),
+            Input::Cut { cause } | Input::Ordered { leg: LegWish::HangUp { cause } } => self.end(desk, cause),
             Input::Offered { .. }
             | Input::Placed { .. }
             | Input::Bound { .. }
@@ -102,6 +104,8 @@ impl Calling {
             | Input::DigitsSent { .. }
             // What else is asked for is for answered calls.
             | Input::Command { .. }
+            | Input::Dialled { .. }
+            | Input::Ordered { leg: LegWish::Proceed | LegWish::Join }
             | Input::Timer => State::Calling(self),
         }
     }
@@ -130,6 +134,9 @@ impl Calling {
             | Timer::InterDigit
             | Timer::Execution
             | Timer::StartInput
+            | Timer::DialRing
+            | Timer::DialLimit
+            | Timer::Confirm
             | Timer::Close
             | Timer::TerminateAgain
             | Timer::Doubt => State::Calling(self),
@@ -157,6 +164,7 @@ impl Calling {
             return State::Calling(self);
         }
         desk.state(CallState::Ringing);
+        desk.news(LegNews::Ringing);
         let placed = desk.setup.outbound.clone().unwrap_or_default();
         if let Some((url, method)) = placed.ring {
             let params = params::common(desk, Event::Ring);
@@ -222,6 +230,8 @@ impl Unbound {
             | Input::Digit { .. }
             | Input::Voice { .. }
             | Input::DigitsSent { .. }
+            | Input::Dialled { .. }
+            | Input::Ordered { .. }
             | Input::Command { .. }
             | Input::Cut { .. }
             | Input::Timer => State::Unbound(self),
@@ -247,6 +257,9 @@ impl Unbound {
             | Timer::InterDigit
             | Timer::Execution
             | Timer::StartInput
+            | Timer::DialRing
+            | Timer::DialLimit
+            | Timer::Confirm
             | Timer::Close
             | Timer::TerminateAgain => State::Unbound(self),
         }

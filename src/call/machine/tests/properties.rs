@@ -1,5 +1,6 @@
 //! Whatever happens in whatever order: one end, said once, and nothing after it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -7,15 +8,15 @@ use proptest::prelude::*;
 use super::{Bench, digit, document, fetched, setup};
 use crate::call::log;
 use crate::call::machine::{
-    CallSetup, CallState, CallTime, Command, FetchFailure, FetchId, FetchKind, Fetched, FirstFault, GraphAction,
-    GraphOutcome, Input, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder, Output, PlayId, Refusal,
-    Termination, Voice,
+    CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched, FirstFault,
+    GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder,
+    Output, PlayId, Refusal, Termination, Voice,
 };
 use crate::call::replay::replay;
-use crate::model::{HangupCause, Leg};
+use crate::model::{CallUuid, Digit, HangupCause, Leg};
 use crate::xml::Document;
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "<Response><Speak>Hello</Speak></Response>",
     "<Response/>",
     "<Response><Wait length='3' silence='true' minSilence='1000'/><Speak loop='0'>Hello</Speak></Response>",
@@ -28,6 +29,9 @@ const DOCUMENTS: [&str; 10] = [
     "<Response><DTMF>12</DTMF><DTMF async='false'>3</DTMF><Hangup/></Response>",
     "<Response><Hangup reason='busy'/></Response>",
     "<Response><Speak>Hello</Speak><Record/></Response>",
+    "<Response><Dial callType='whatsapp' callerId='918035737458' dialMusic='https://a.example.com/music' hangupOnStar='true' \
+     timeout='5' timeLimit='7' digitsMatch='1,2#' digitsMatchBLeg='9' action='https://a.example.com/x' \
+     callbackUrl='https://a.example.com/events'><User>919412341234</User><User>919412341235</User></Dial><Wait/></Response>",
 ];
 
 /// A fact as the generator picks it; ids count from what the machine wished for last.
@@ -49,12 +53,15 @@ enum Pick {
     Cut,
     Timer,
     Offered,
+    /// What one of the legs dialled last tells.
+    Leg(u8, u8),
 }
 
 fn pick() -> impl Strategy<Value = Pick> {
     prop_oneof![
         6 => (0..4u8, 0..7u8).prop_map(|(action, outcome)| Pick::Graph(action, outcome)),
-        6 => (0..10u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
+        6 => (0..11u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
+        12 => (0..4u8, 0..9u8).prop_map(|(leg, news)| Pick::Leg(leg, news)),
         2 => (0..6u8).prop_map(Pick::FetchFailed),
         1 => (0..5u8).prop_map(Pick::Refused),
         4 => (0..7u8).prop_map(Pick::Media),
@@ -91,6 +98,12 @@ struct Watch {
     closed: bool,
     concluded: u32,
     over: bool,
+    /// Legs dialled, in order, and those that have not ended yet.
+    legs: Vec<CallUuid>,
+    up: BTreeSet<CallUuid>,
+    /// The one that is telling its end; an overdue timer may still come before it.
+    ended: Option<CallUuid>,
+    joined: bool,
 }
 
 impl Watch {
@@ -114,6 +127,10 @@ impl Watch {
             closed: false,
             concluded: 0,
             over: false,
+            legs: Vec::new(),
+            up: BTreeSet::new(),
+            ended: None,
+            joined: false,
         };
         watch.give(Input::Offered { setup: Box::new(setup) });
         watch
@@ -193,6 +210,20 @@ impl Watch {
             Pick::Command(what) => Input::Command { command: super::asked_over_rest(*what) },
             Pick::Cut => Input::Cut { cause: HangupCause::Drained },
             Pick::Timer => Input::Timer,
+            Pick::Leg(which, news) => {
+                // Now and then one of an earlier Dial.
+                let call = self.legs.iter().rev().nth(usize::from(*which));
+                let news = match news {
+                    0 => LegNews::Refused { error: DialError::NoPermission, detail: String::new() },
+                    1 => LegNews::Placed,
+                    2 => LegNews::Ringing,
+                    3 | 4 => LegNews::Answered,
+                    5 | 6 => LegNews::Ready,
+                    7 => LegNews::Key { digit: Digit::try_from('9').expect("a key") },
+                    _ => LegNews::Ended { cause: HangupCause::Rejected },
+                };
+                Input::Dialled { call: call.copied().unwrap_or(CallUuid(uuid::Uuid::nil())), news }
+            }
             Pick::Offered => Input::Offered { setup: Box::new(setup()) },
         }
     }
@@ -206,6 +237,7 @@ impl Watch {
             // Before it was asked for, too: an overdue timer may send it in the same step.
             Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done } => self.accepted = true,
             Input::Media { what: MediaFact::Connected, .. } => self.connected = true,
+            Input::Dialled { call, news: LegNews::Refused { .. } | LegNews::Ended { .. } } => self.ended = Some(*call),
             _ => {}
         }
         let logged = self.machine.loggable(CallTime(self.at), &input).into_owned();
@@ -213,6 +245,9 @@ impl Watch {
         let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll()).collect();
         self.log.push_str(&log::entry_line(CallTime(self.at), &logged, &outputs).expect("JSON"));
         outputs.iter().for_each(|output| self.check(output));
+        if let Some(ended) = self.ended.take() {
+            self.up.remove(&ended);
+        }
         self.open_fetch = self.open_fetch.filter(|open| self.answered_fetch != Some(*open));
         assert!(self.machine.poll_timeout().is_none_or(|due| due.0 >= self.at), "a timer stays behind");
         assert_eq!(self.over, self.machine.state() == Some(CallState::Over));
@@ -250,14 +285,38 @@ impl Watch {
                     MediaOrder::Close => self.closed = true,
                     MediaOrder::Open => assert!(self.accept_sent && self.accepted),
                     MediaOrder::Begin | MediaOrder::Stop { .. } | MediaOrder::Listen { .. } => {}
+                    MediaOrder::Part => {
+                        assert!(std::mem::take(&mut self.joined), "parted from nobody");
+                    }
+                    MediaOrder::Join => panic!("only a B-leg is joined"),
                 }
             }
             Output::Concluded { summary } => {
                 self.concluded += 1;
+                let left = self.up.iter().filter(|leg| self.ended != Some(**leg)).count();
+                assert_eq!(left, 0, "a leg outlives the call that dialled it");
                 assert!(self.closed && (self.open_fetch.is_none() || self.open_fetch == self.answered_fetch));
                 assert!(summary.bill_secs <= summary.duration_secs && summary.ended.0 <= self.at);
                 assert_eq!(summary.answered.is_some(), self.machine.answered().is_some());
             }
+            Output::Dial { order } => {
+                assert!(self.up.insert(order.call), "dialled twice");
+                self.legs.push(order.call);
+            }
+            Output::Order { call, leg } => {
+                assert!(self.up.contains(call), "ordered a leg that is gone: {output}");
+                match leg {
+                    LegWish::Proceed => {}
+                    LegWish::Join => {
+                        assert!(self.connected && !self.joined);
+                        self.joined = true;
+                    }
+                    LegWish::HangUp { .. } => {
+                        self.up.remove(call);
+                    }
+                }
+            }
+            Output::News { .. } => panic!("this is no B-leg"),
             Output::Over => self.over = true,
             _ => {}
         }
@@ -268,7 +327,12 @@ impl Watch {
 
 fn limits() -> impl Strategy<Value = MachineLimits> {
     (prop::sample::select(vec![0u64, 500, 3_000]), prop::sample::select(vec![2_000u64, 20_000, 60_000])).prop_map(
-        |(accept_wait_ms, max_call_ms)| MachineLimits { accept_wait_ms, max_call_ms, ..MachineLimits::default() },
+        |(accept_wait_ms, max_call_ms)| MachineLimits {
+            accept_wait_ms,
+            max_call_ms,
+            allow_wa_bridge: true,
+            ..MachineLimits::default()
+        },
     )
 }
 

@@ -15,7 +15,7 @@
 //! | fact | words |
 //! |---|---|
 //! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1` and any `*_ms` of the limits |
-//! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=` |
+//! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; a B-leg by `dialled=1 confirm=1 key= tells_keys=1` |
 //! | `bound`, `sdp-answer`, `sdp-answer unusable` | |
 //! | `status` | `ringing accepted rejected` |
 //! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable`, `code=` of Graph's |
@@ -24,6 +24,8 @@
 //! | `play-started A`, `played A`, `play-failed A item=0 WHY` | of the play ordered last, or `play=N` |
 //! | `digit A 5`, `digits-sent A` | |
 //! | `terminated STATUS`, `duration=5` | |
+//! | `leg 1` | of the B-leg dialled last at that place: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
+//! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE` |
 //! | `command hangup`, `cut CAUSE` | |
 //! | `command transfer A URL` | with `B URL` behind it, or that alone |
 //! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
@@ -38,12 +40,12 @@ use std::sync::Arc;
 use super::{digit, setup, url};
 use crate::call::log;
 use crate::call::machine::{
-    Aside, AsideKind, CallSetup, CallTime, Command, FetchFailure, FetchId, Fetched, FirstFault, GraphAction,
-    GraphOutcome, Input, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound, Output, PhoneStatus, PlayId,
-    Refusal, Sound, SoundItem, Termination, Voice,
+    Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId, Fetched, FirstFault,
+    GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound,
+    Output, PhoneStatus, PlayId, Refusal, Sound, SoundItem, Termination, Voice,
 };
 use crate::call::replay;
-use crate::model::{Direction, HangupCause, Leg, Method};
+use crate::model::{CallUuid, Digit, Direction, HangupCause, Leg, Method};
 use crate::xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
 use crate::xml::{self, Document};
 
@@ -197,6 +199,7 @@ impl Scenario {
             log: String::new(),
             fetch: FetchId(0),
             play: PlayId(0),
+            legs: BTreeMap::new(),
         };
         for fact in &self.facts {
             while let Some(due) = run.machine.poll_timeout().filter(|due| due.0 < fact.at) {
@@ -224,6 +227,8 @@ struct Run<'a> {
     /// The fetch wished for last, and the play or digits ordered last.
     fetch: FetchId,
     play: PlayId,
+    /// The B-legs dialled last, by their places.
+    legs: BTreeMap<u8, CallUuid>,
 }
 
 impl Run<'_> {
@@ -240,6 +245,9 @@ impl Run<'_> {
             let _ = writeln!(self.text, "          {output}");
             match output {
                 Output::Fetch { fetch, .. } => self.fetch = *fetch,
+                Output::Dial { order } => {
+                    self.legs.insert(order.position, order.call);
+                }
                 Output::Media {
                     order:
                         MediaOrder::Play { play, .. } | MediaOrder::SendDigits { play, .. } | MediaOrder::Aside { play, .. },
@@ -302,6 +310,13 @@ impl Run<'_> {
                     ..Termination::default()
                 },
             },
+            ["leg", place, news @ ..] => {
+                let call = self.legs.get(&place.parse().expect("a place")).copied().expect("it was dialled");
+                Input::Dialled { call, news: leg_news(news) }
+            }
+            ["ordered", "proceed"] => Input::Ordered { leg: LegWish::Proceed },
+            ["ordered", "join"] => Input::Ordered { leg: LegWish::Join },
+            ["ordered", "hang-up", why] => Input::Ordered { leg: LegWish::HangUp { cause: cause(why) } },
             ["command", words @ ..] => Input::Command { command: command(words, &options) },
             ["cut", "drained"] => Input::Cut { cause: HangupCause::Drained },
             ["cut", "internal_error"] => Input::Cut { cause: HangupCause::InternalError },
@@ -376,7 +391,8 @@ fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
 
 /// A call that we place, with what a scenario says of it.
 fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
-    let ours = ["ring", "ring_timeout_ms", "hangup_on_ring_ms", "send_digits"];
+    let ours =
+        ["ring", "ring_timeout_ms", "hangup_on_ring_ms", "send_digits", "dialled", "confirm", "key", "tells_keys"];
     let (placed, others): (BTreeMap<_, _>, BTreeMap<_, _>) = options.iter().partition(|(name, _)| ours.contains(name));
     let mut setup = offer(&others);
     let ms = |name: &str| placed.get(name).map(|value| value.parse().expect("milliseconds"));
@@ -389,8 +405,43 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
         hangup_on_ring_ms: ms("hangup_on_ring_ms"),
         send_digits: placed.get("send_digits").map(|digits| (*digits).to_owned()),
         parent_call: None,
+        dialled: placed.get("dialled").map(|_| {
+            Box::new(DialledBy {
+                a_leg: CallUuid(uuid::Uuid::from_u128(0xa)),
+                a_request: None,
+                confirm: placed.get("confirm").map(|_| Confirm {
+                    sound: url("https://app.example.com/confirm"),
+                    key: placed
+                        .get("key")
+                        .map(|key| Digit::try_from(key.chars().next().expect("a key")).expect("a key")),
+                    timeout_ms: 5_000,
+                }),
+                tells_keys: placed.contains_key("tells_keys"),
+            })
+        }),
     }));
     setup
+}
+
+fn leg_news(words: &[&str]) -> LegNews {
+    match words {
+        ["placed"] => LegNews::Placed,
+        ["ringing"] => LegNews::Ringing,
+        ["answered"] => LegNews::Answered,
+        ["ready"] => LegNews::Ready,
+        ["key", key] => LegNews::Key { digit: Digit::try_from(key.chars().next().expect("a key")).expect("a key") },
+        ["ended", why] => LegNews::Ended { cause: cause(why) },
+        ["refused", error] => LegNews::Refused {
+            error: serde_json::from_value(serde_json::Value::from(*error)).expect("an error"),
+            detail: String::new(),
+        },
+        other => panic!("no such news: {other:?}"),
+    }
+}
+
+/// A cause that is one word.
+fn cause(word: &str) -> HangupCause {
+    serde_json::from_value(serde_json::Value::from(word)).unwrap_or_else(|_| panic!("no such cause: {word}"))
 }
 
 /// The same outcome with another code of Graph's.

@@ -1,6 +1,6 @@
 //! What a `Dial` tells the application: its callbacks for each target, and its action (`plivo-callbacks.md` §3.3).
 
-use super::{BLeg, Dialing};
+use super::Dialing;
 use crate::call::machine::desk::Desk;
 use crate::call::machine::dial::DialError;
 use crate::call::machine::params::{self, Event};
@@ -11,19 +11,22 @@ use crate::model::{Direction, HangupCause};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Happened<'a> {
     /// It never was placed where there is an error.
-    Hangup { cause: HangupCause, error: Option<DialError> },
-    #[allow(dead_code, reason = "no target is placed yet")]
+    Hangup {
+        cause: HangupCause,
+        error: Option<DialError>,
+    },
     Answer,
-    #[allow(dead_code, reason = "no target is placed yet")]
     Connected,
-    #[allow(dead_code, reason = "no target is placed yet")]
-    Digits { pattern: &'a str, by_a: bool },
+    Digits {
+        pattern: &'a str,
+        by_a: bool,
+    },
 }
 
 impl Dialing {
     /// Tells `callbackUrl`, if there is one.
-    pub(super) fn tell(&self, desk: &mut Desk, leg: &BLeg, what: Happened<'_>) {
-        let Some(target) = &self.dial.callback else { return };
+    pub(super) fn tell(&self, desk: &mut Desk, at: usize, what: Happened<'_>) {
+        let (Some(target), Some(leg)) = (&self.dial.callback, self.legs.get(at)) else { return };
         let (event, action, status) = match what {
             Happened::Hangup { .. } => (Event::DialHangup, "hangup", "hangup"),
             Happened::Answer => (Event::DialAnswer, "answer", "answer"),

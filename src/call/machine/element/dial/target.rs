@@ -1,21 +1,12 @@
 //! Who a target of a `Dial` is, and which rule forbids it whatever the world says (`plivo-xml.md` §6).
 
 use crate::call::machine::desk::Desk;
-use crate::call::machine::dial::DialError;
+use crate::call::machine::dial::{Destination, DialError};
 use crate::model::{CallType, Direction};
 use crate::xml::ast::{Dial, DialAddress, DialTarget};
 
 /// The host that Plivo's own documents name (`plivo-xml.md` §6).
 const PLIVO_HOST: &str = "phone.plivo.com";
-
-/// Where a B-leg would go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
-    /// In the name of this business number, to this user: digits.
-    Whatsapp { caller: String, user: String },
-    /// An endpoint of the account.
-    Endpoint { name: String },
-}
 
 /// `DialBLegFrom` and `DialBLegTo`.
 pub(super) fn parties(dial: &Dial, target: &DialTarget, desk: &Desk) -> (String, String) {
@@ -58,7 +49,7 @@ pub(super) fn destination(desk: &Desk, target: &DialTarget, from: &str) -> Resul
             if name_and_host(caller).is_some_and(|(own, _)| own == name) {
                 return Err(DialError::Loop);
             }
-            Ok(Destination::Endpoint { name: name.to_owned() })
+            Ok(Destination::Endpoint { caller: from.to_owned(), name: name.to_owned() })
         }
     }
 }

@@ -1,0 +1,194 @@
+//! A B-leg once it was picked up: it has no document of its own. It waits for its A-leg's word, confirms that somebody is
+//! there, sends its keys, and is brought together with the A-leg (`plivo-xml.md` §5.7).
+
+use super::desk::Desk;
+use super::dial::{Confirm, LegNews, LegWish};
+use super::document::{Gate, Step};
+use super::element;
+use super::input::{FetchFailure, Fetched};
+use super::params::{self, Event};
+use super::timers::Timer;
+use super::{FetchId, FetchKind, MediaOrder, Output, PlayId, SoundItem};
+use crate::model::{Digit, HangupCause, Method};
+use crate::xml::ast::Target;
+
+/// See the module's note.
+pub(super) struct Callee {
+    confirm: Option<Confirm>,
+    digits: Option<String>,
+    tells_keys: bool,
+    phase: Phase,
+}
+
+enum Phase {
+    /// The A-leg knows, and has not said yet that this leg was the first.
+    Told,
+    /// The confirm sound's document.
+    Fetching(FetchId),
+    /// To be played as soon as it can be heard.
+    Sound(Vec<SoundItem>),
+    Sounding(PlayId),
+    /// The sound is over, the key is waited for.
+    Key,
+    /// To be sent as soon as they can be heard.
+    Digits(String),
+    Sending(PlayId),
+    /// Nothing is missing but the path.
+    Confirmed,
+    /// The A-leg knows.
+    Ready,
+    Joined,
+}
+
+impl Callee {
+    /// Of a B-leg that has just been picked up.
+    pub(super) fn begin(desk: &mut Desk) -> Self {
+        let placed = desk.setup.outbound.clone().unwrap_or_default();
+        let dialled = placed.dialled;
+        desk.news(LegNews::Answered);
+        Self {
+            confirm: dialled.as_ref().and_then(|dialled| dialled.confirm.clone()),
+            digits: placed.send_digits.clone(),
+            tells_keys: dialled.is_some_and(|dialled| dialled.tells_keys),
+            phase: Phase::Told,
+        }
+    }
+
+    /// The A-leg wants something.
+    pub(super) fn ordered(&mut self, desk: &mut Desk, gate: Gate, wish: &LegWish) {
+        match (wish, &self.phase) {
+            (LegWish::Proceed, Phase::Told) => match &self.confirm {
+                Some(confirm) => {
+                    let target = Target { url: confirm.sound.clone(), method: Method::Post };
+                    let params = params::common(desk, Event::DialConfirm);
+                    let deadline_ms = desk.setup.limits.fetch_ms;
+                    self.phase = Phase::Fetching(desk.fetch(FetchKind::Sound, target, params, deadline_ms));
+                }
+                None => self.send_digits(desk, gate),
+            },
+            (LegWish::Join, Phase::Ready) => {
+                desk.media(MediaOrder::Join);
+                self.phase = Phase::Joined;
+            }
+            // Said twice, or too late.
+            (LegWish::Proceed | LegWish::Join, _) | (LegWish::HangUp { .. }, _) => {}
+        }
+    }
+
+    /// The path may have come up.
+    pub(super) fn resume(&mut self, desk: &mut Desk, gate: Gate) {
+        if gate != Gate::Open {
+            return;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Confirmed) {
+            Phase::Sound(items) => self.phase = Phase::Sounding(desk.play(items)),
+            Phase::Digits(digits) => {
+                let play = desk.next_play();
+                desk.media(MediaOrder::SendDigits { play, digits });
+                self.phase = Phase::Sending(play);
+            }
+            Phase::Confirmed => {
+                self.phase = Phase::Ready;
+                desk.news(LegNews::Ready);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// The confirm sound's document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
+    pub(super) fn fetched(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        fetch: FetchId,
+        result: Result<Fetched, FetchFailure>,
+    ) {
+        if !matches!(self.phase, Phase::Fetching(open) if open == fetch) {
+            return;
+        }
+        desk.timers.clear(Timer::Fetch);
+        let items = element::sounds_fetched(desk, "confirmSound", result);
+        if items.is_empty() {
+            self.confirm = None;
+            return self.send_digits(desk, gate);
+        }
+        self.phase = Phase::Sound(items);
+        self.resume(desk, gate);
+    }
+
+    /// Whoever fetches has forgotten us.
+    pub(super) fn fetch_timed_out(&mut self, desk: &mut Desk, gate: Gate) {
+        if let Phase::Fetching(fetch) = self.phase {
+            desk.wish(Output::CancelFetch { fetch });
+            self.fetched(desk, gate, fetch, Err(FetchFailure::Timeout));
+        }
+    }
+
+    pub(super) fn played(&mut self, desk: &mut Desk, gate: Gate, ended: PlayId) {
+        if !matches!(self.phase, Phase::Sounding(play) if play == ended) {
+            return;
+        }
+        match self.confirm.as_ref().filter(|confirm| confirm.key.is_some()) {
+            Some(confirm) => {
+                desk.set(Timer::Confirm, confirm.timeout_ms);
+                self.phase = Phase::Key;
+            }
+            None => self.send_digits(desk, gate),
+        }
+    }
+
+    pub(super) fn is_playing(&self, which: PlayId) -> bool {
+        matches!(self.phase, Phase::Sounding(play) if play == which)
+    }
+
+    pub(super) fn pressed(&mut self, desk: &mut Desk, gate: Gate, digit: Digit) {
+        let wanted = self.confirm.as_ref().and_then(|confirm| confirm.key) == Some(digit);
+        match self.phase {
+            Phase::Sounding(play) if wanted => {
+                desk.media(MediaOrder::Stop { play });
+                self.send_digits(desk, gate);
+            }
+            Phase::Key if wanted => {
+                desk.timers.clear(Timer::Confirm);
+                self.send_digits(desk, gate);
+            }
+            Phase::Joined if self.tells_keys => desk.news(LegNews::Key { digit }),
+            _ => {}
+        }
+    }
+
+    pub(super) fn digits_sent(&mut self, desk: &mut Desk, gate: Gate, sent: PlayId) {
+        if matches!(self.phase, Phase::Sending(play) if play == sent) {
+            self.phase = Phase::Confirmed;
+            self.resume(desk, gate);
+        }
+    }
+
+    /// The key did not come.
+    pub(super) fn unconfirmed(&mut self, desk: &mut Desk) -> Step {
+        desk.remark("nobody pressed confirmKey in time: the leg is hung up".to_owned());
+        Step::End(HangupCause::ConfirmFailed)
+    }
+
+    /// The leg ends, or gets a document of its own: what it waited for is not wanted any more.
+    pub(super) fn cut(&mut self, desk: &mut Desk) {
+        desk.timers.clear(Timer::Confirm);
+        match self.phase {
+            Phase::Fetching(fetch) => {
+                desk.timers.clear(Timer::Fetch);
+                desk.wish(Output::CancelFetch { fetch });
+            }
+            Phase::Sounding(play) | Phase::Sending(play) => desk.media(MediaOrder::Stop { play }),
+            Phase::Joined => desk.media(MediaOrder::Part),
+            Phase::Told | Phase::Sound(_) | Phase::Key | Phase::Digits(_) | Phase::Confirmed | Phase::Ready => {}
+        }
+    }
+
+    fn send_digits(&mut self, desk: &mut Desk, gate: Gate) {
+        self.phase = match self.digits.take() {
+            Some(digits) => Phase::Digits(digits),
+            None => Phase::Confirmed,
+        };
+        self.resume(desk, gate);
+    }
+}

@@ -1,0 +1,130 @@
+//! The legs that live calls dial: each is admitted and begun as a call of its own (`plivo-xml.md` §5.7, §6).
+
+use std::sync::{Arc, PoisonError};
+
+use super::{LiveCall, Outgoing, Registry};
+use crate::admission::{Denied, NumberEntry, Reason};
+use crate::call::machine::{CallSetup, CallUrls, Destination, DialError, DialOrder, Input, LegNews, LegWish, Outbound};
+use crate::model::{CallType, Direction, E164, HangupCause};
+use crate::observe::names;
+
+impl Registry {
+    /// Begins a leg that `a_leg` dials.
+    ///
+    /// # Errors
+    /// What its machine is told instead.
+    pub(in crate::call) fn dial(&self, a_leg: &LiveCall, order: DialOrder) -> Result<(), LegNews> {
+        let call = order.call;
+        match order.destination.clone() {
+            Destination::Whatsapp { caller, user } => self.dial_user(a_leg, order, &caller, &user)?,
+            Destination::Endpoint { .. } => return Err(refused(DialError::EndpointNotRegistered, String::new())),
+        }
+        a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        Ok(())
+    }
+
+    /// The same admission as that of a call over the API, but for its queue (L6).
+    fn dial_user(&self, a_leg: &LiveCall, order: DialOrder, caller: &str, user: &str) -> Result<(), LegNews> {
+        let (gate, services) = (&self.0.gate, &self.0.services);
+        let Some(number) = self.caller(a_leg, caller) else {
+            gate.count(Direction::Outbound, Reason::UnknownNumber.as_str());
+            return Err(refused(DialError::CallerIdNotEnabled, String::new()));
+        };
+        let id = number.spec.phone_number_id.clone();
+        let (now, wall) = (services.clock.now(), services.clock.wall());
+        let let_in = gate
+            .admit_business(now, wall, &id, user, services.permissions.consents())
+            .map_err(|denied| not_admitted(&denied))?;
+        let setup = self.b_leg(a_leg, &number, order, user);
+        match self.place(let_in, Outgoing { setup, received: now, placed: now }) {
+            Ok(()) => {
+                gate.count(Direction::Outbound, names::admission::ADMITTED);
+                Ok(())
+            }
+            Err(admitted) => {
+                admitted.withdraw();
+                gate.count(Direction::Outbound, Reason::Overloaded.as_str());
+                Err(refused(DialError::Overloaded, String::new()))
+            }
+        }
+    }
+
+    /// The business number of the call's own account that is to call.
+    fn caller(&self, a_leg: &LiveCall, caller: &str) -> Option<Arc<NumberEntry>> {
+        let number = E164::parse(caller).ok()?;
+        let tables = self.0.gate.directory().tables();
+        let entry = tables.by_number(&number)?;
+        let own = &a_leg.setup.account;
+        (entry.account.auth_id == *own || entry.account.main().auth_id == *own).then(|| entry.clone())
+    }
+
+    fn b_leg(&self, a_leg: &LiveCall, number: &NumberEntry, order: DialOrder, user: &str) -> CallSetup {
+        let services = &self.0.services;
+        // Never asked: a B-leg has no document, and its callbacks are its A-leg's.
+        let urls = CallUrls { fallback: None, ..a_leg.setup.urls.clone() };
+        CallSetup {
+            call: order.call,
+            direction: Direction::Outbound,
+            call_type: CallType::Whatsapp,
+            wacid: None,
+            phone_number_id: number.spec.phone_number_id.clone(),
+            from: number.spec.number.to_string(),
+            to: user.to_owned(),
+            caller_name: order.caller_name,
+            cta_payload: None,
+            deeplink_payload: None,
+            account: number.account.auth_id.clone(),
+            parent_account: number.account.main().auth_id.clone(),
+            urls,
+            started: services.clock.wall(),
+            limits: services.settings.load().limits.clone(),
+            headers: order.headers,
+            outbound: Some(Box::new(Outbound {
+                ring: None,
+                ring_timeout_ms: order.ring_timeout_ms,
+                hangup_on_ring_ms: None,
+                send_digits: order.send_digits,
+                parent_call: Some(a_leg.setup.call),
+                dialled: Some(Box::new(order.dialled)),
+            })),
+        }
+    }
+
+    /// A call has left: none of its legs outlives it, whatever way it left.
+    pub(super) fn leave_legs(&self, a_leg: &LiveCall) {
+        let legs = std::mem::take(&mut *a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner));
+        for leg in legs.into_iter().filter_map(|call| self.get(call)) {
+            leg.mailbox.tell(Input::Ordered { leg: LegWish::HangUp { cause: HangupCause::DialEnded } });
+        }
+    }
+
+    /// A leg's task is gone by a fault of ours: whoever dialled it is told.
+    pub(super) fn lost_leg(&self, leg: &LiveCall) {
+        let Some(a_leg) = leg.setup.dialled().and_then(|dialled| self.get(dialled.a_leg)) else { return };
+        let news = LegNews::Ended { cause: HangupCause::InternalError };
+        a_leg.mailbox.tell(Input::Dialled { call: leg.setup.call, news });
+    }
+}
+
+fn refused(error: DialError, detail: String) -> LegNews {
+    LegNews::Refused { error, detail }
+}
+
+/// What a denied admission is to whoever dialled.
+fn not_admitted(denied: &Denied) -> LegNews {
+    let error = match denied.reason {
+        Reason::UnknownNumber | Reason::CallingDisabled => DialError::CallerIdNotEnabled,
+        Reason::NoPermission => DialError::NoPermission,
+        Reason::GeoBlocked => DialError::GeoBlocked,
+        Reason::NumberFull => DialError::NumberFull,
+        Reason::CpsExceeded => DialError::CpsExceeded,
+        Reason::Draining => DialError::Draining,
+        Reason::Overloaded | Reason::BadOffer | Reason::Duplicate => DialError::Overloaded,
+        // As Meta would say it (138003): the line is busy, which is no fault.
+        Reason::UserBusy => return LegNews::Ended { cause: HangupCause::UserBusy },
+    };
+    let detail = denied.to_string();
+    // The bare word says less than our own advice.
+    let detail = if detail == denied.reason.as_str() { String::new() } else { detail };
+    refused(error, detail)
+}

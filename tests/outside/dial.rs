@@ -1,0 +1,300 @@
+//! `Dial` through the whole binary with real media: a WhatsApp user calls, another one is called, and the two hear each
+//! other. The switch `allow_wa_bridge` is on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use offhook::sim::sound::frames_of_wav;
+use offhook::sim::{Answering, Answers, CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, caller};
+
+use super::outbound::{World, world};
+use crate::support::app::Seen;
+use crate::support::node::NUMBER;
+
+const CALLER: &str = "919812345678";
+const CALLEE: &str = "919412341234";
+/// What the two say, far from the ring-back tone's 425 Hz.
+const CALLER_HZ: f64 = 700.0;
+const CALLEE_HZ: f64 = 1_100.0;
+
+async fn bridging(dial: &str) -> World {
+    let world = world(|wanted, _| {
+        wanted.limits = "allow_wa_bridge = true".to_owned();
+        wanted.accept_wait_ms = 0;
+        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+    })
+    .await;
+    for path in ["/events", "/music", "/confirm"] {
+        world.app.xml(path, "<Response/>");
+    }
+    let (action, events) = (world.app.url("/dialled"), world.app.url("/events"));
+    world.app.xml(
+        "/unused",
+        format!(
+            "<Response><Dial callType=\"whatsapp\" callerId=\"{NUMBER}\" action=\"{action}\" callbackUrl=\"{events}\" {}</Dial>\
+             <Speak>Nobody could be reached.</Speak></Response>",
+            dial.replace("APP", &world.app.base)
+        ),
+    );
+    world.app.xml("/dialled", "<Response><Speak>Goodbye.</Speak></Response>");
+    world
+}
+
+fn wav(samples: impl Iterator<Item = i16>) -> Vec<u8> {
+    let data: Vec<u8> = samples.flat_map(i16::to_le_bytes).collect();
+    let size = u32::try_from(data.len()).expect("short");
+    let mut wav = b"RIFF".to_vec();
+    wav.extend((36 + size).to_le_bytes());
+    wav.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    wav.extend(16_000_u32.to_le_bytes());
+    wav.extend(32_000_u32.to_le_bytes());
+    wav.extend(b"\x02\0\x10\0data");
+    wav.extend(size.to_le_bytes());
+    wav.extend(data);
+    wav
+}
+
+/// A tone of so many seconds, as a phone says it.
+fn tone(hz: f64, seconds: u32) -> Vec<Arc<[u8]>> {
+    let step = hz * std::f64::consts::TAU / 16_000.0;
+    frames_of_wav(&wav((0..16_000 * seconds).map(|n| ((f64::from(n) * step).sin() * 8_000.0) as i16)))
+        .expect("a WAV file")
+}
+
+/// Milliseconds of a recording in which this tone is most of what is heard.
+fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
+    use base64::Engine as _;
+    let wav = events.iter().find_map(|event| match &event.what {
+        Happened::Recording { wav } => Some(wav.clone()),
+        _ => None,
+    });
+    let wav = base64::engine::general_purpose::STANDARD.decode(wav.expect("a recording")).expect("Base64");
+    let pcm: Vec<f64> = wav[44..].chunks_exact(2).map(|s| f64::from(i16::from_le_bytes([s[0], s[1]]))).collect();
+    let step = hz * std::f64::consts::TAU / 16_000.0;
+    let is_it = |frame: &&[f64]| {
+        let energy: f64 = frame.iter().map(|s| s * s).sum();
+        let (mut re, mut im) = (0.0, 0.0);
+        for (n, s) in frame.iter().enumerate() {
+            let at = step * n as f64;
+            (re, im) = (re + s * at.cos(), im + s * at.sin());
+        }
+        // All of a pure tone's energy is in its own line.
+        let line = (re * re + im * im) * 2.0 / frame.len() as f64;
+        energy > 1e8 && line > energy * 0.8
+    };
+    pcm.chunks_exact(320).filter(is_it).count() as u64 * 20
+}
+
+fn caller(say: Vec<Arc<[u8]>>) -> CallScript {
+    CallScript { from: CALLER.to_owned(), say, record: true, hangup: HangupRule::Never, ..CallScript::default() }
+}
+
+fn callee(how: Answers, acts_after_ms: u64, hangup: HangupRule) -> CallScript {
+    let answering = Answering {
+        how,
+        rings_after: Duration::from_millis(50),
+        acts_after: Duration::from_millis(acts_after_ms),
+        ..Answering::default()
+    };
+    CallScript { answering, hangup, record: true, ..CallScript::default() }
+}
+
+fn end(events: &[CallEvent]) -> &Ended {
+    match events.last().map(|e| &e.what) {
+        Some(Happened::Ended(end)) => end,
+        other => panic!("no end: {other:?}"),
+    }
+}
+
+fn by(events: &[CallEvent]) -> Option<HungUpBy> {
+    events.iter().find_map(|event| match &event.what {
+        Happened::Hangup { by } => Some(*by),
+        _ => None,
+    })
+}
+
+/// The callbacks so far, in the order they came.
+fn told(world: &World) -> Vec<Seen> {
+    world.app.seen().into_iter().filter(|seen| seen.path == "/events").collect()
+}
+
+async fn all_is_free(world: &World) {
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    for direction in ["inbound", "outbound"] {
+        world.node.until_metric("offhook_calls_active", &[("direction", direction)], 0.0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_users_hear_each_other_and_the_call_goes_on() {
+    let dial = format!("callerName=\"Asha\" sipHeaders=\"Order=42\"><User>+{CALLEE}</User>");
+    let world = bridging(&dial).await;
+    let mut script = callee(Answers::Accept, 1_500, HangupRule::AfterAnswer(Duration::from_secs(5)));
+    script.say = tone(CALLEE_HZ, 6);
+    let callee = world.sim.expect_call(script);
+    let caller = world.sim.place_call(caller(tone(CALLER_HZ, 10)));
+    let (there, here) = tokio::join!(callee.all(), caller.all());
+
+    assert!(heard_ms(&there, CALLER_HZ) > 3_500, "the callee hears the caller: {} ms", heard_ms(&there, CALLER_HZ));
+    assert!(heard_ms(&here, CALLEE_HZ) > 3_500, "the caller hears the callee: {} ms", heard_ms(&here, CALLEE_HZ));
+    assert!(heard_ms(&there, CALLEE_HZ) == 0 && heard_ms(&here, CALLER_HZ) == 0, "nobody hears himself");
+    assert!(heard_ms(&here, 425.0) >= 900, "a ring-back tone before");
+    assert_eq!((end(&here).audio_gaps, end(&there).audio_gaps), (0, 0));
+    assert_eq!((by(&here), by(&there)), (Some(HungUpBy::Business), Some(HungUpBy::Caller)));
+
+    let action = world.app.wait("/dialled").await;
+    let hangup = world.app.wait("/hangup").await;
+    let a_leg = hangup.param("CallUUID").to_owned();
+    let b_leg = action.param("DialBLegUUID").to_owned();
+    for (name, value) in [
+        ("CallUUID", a_leg.as_str()),
+        ("DialALegUUID", &a_leg),
+        ("DialStatus", "completed"),
+        ("DialRingStatus", "true"),
+        ("DialHangupCause", "NORMAL_CLEARING"),
+        ("DialError", "(absent)"),
+        ("CallStatus", "in-progress"),
+        ("Event", "Redirect"),
+    ] {
+        assert_eq!(action.param(name), value, "{name}");
+    }
+    let events = told(&world);
+    let shown: Vec<_> =
+        events.iter().map(|e| (e.param("Event"), e.param("DialAction"), e.param("DialBLegStatus"))).collect();
+    assert_eq!(
+        shown,
+        [
+            ("DialAnswer", "answer", "answer"),
+            ("DialConnected", "connected", "connected"),
+            ("DialHangup", "hangup", "hangup")
+        ]
+    );
+    for event in &events {
+        for (name, value) in [
+            ("DialALegUUID", a_leg.as_str()),
+            ("DialBLegUUID", &b_leg),
+            ("DialBLegFrom", NUMBER),
+            ("DialBLegTo", CALLEE),
+            ("DialBLegPosition", "1"),
+            ("CallUUID", &a_leg),
+            ("From", CALLER),
+        ] {
+            assert_eq!(event.param(name), value, "{name}");
+        }
+    }
+    let last = &events[2];
+    assert_eq!((last.param("DialBLegHangupCauseCode"), last.param("DialBLegHangupSource")), ("4000", "Callee"));
+    assert_eq!(world.app.count("/hangup"), 1, "a B-leg has no hangup callback of its own");
+
+    let record = world.node.record(&b_leg).await;
+    assert_eq!(record["parent_call_uuid"], a_leg.as_str(), "{record}");
+    assert_eq!((&record["call_direction"], &record["call_state"]), (&"outbound".into(), &"ANSWER".into()));
+    assert_eq!((&record["from_number"], &record["to_number"]), (&NUMBER.into(), &CALLEE.into()));
+    assert_eq!(world.node.record(&a_leg).await["hangup_cause_code"], 4010);
+    all_is_free(&world).await;
+    assert_eq!(
+        world.node.metric("offhook_answer_fetch_seconds_count", &[("kind", "action"), ("outcome", "ok")]).await,
+        1.0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_to_answer_wins_and_is_confirmed() {
+    let dial = format!(
+        "confirmSound=\"APP/confirm\" confirmKey=\"1\" confirmTimeout=\"10\" dialMusic=\"APP/music\" hangupOnStar=\"true\" \
+         digitsMatch=\"5\"><User>{CALLEE}</User><User>919412341235</User>"
+    );
+    let world = bridging(&dial).await;
+    world.app.xml("/confirm", "<Response><Speak>Press one.</Speak></Response>");
+    world.app.xml("/music", "<Response><Wait/></Response>");
+    let other = CallScript { from: "919412341235".to_owned(), ..callee(Answers::Accept, 30_000, HangupRule::Never) };
+    let late = world.sim.expect_call(other);
+    let mut script = callee(Answers::Accept, 300, HangupRule::Never);
+    script.keys = caller::parse_keys("1").expect("keys");
+    script.say = tone(CALLEE_HZ, 60);
+    let early = world.sim.expect_call(script);
+    let caller = world.sim.place_call(caller(Vec::new()));
+    let connected = world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
+    let control = caller.control();
+    control.press(caller::parse_keys("5w*").expect("keys")).await;
+    let (late, early, here) = tokio::join!(late.all(), early.all(), caller.all());
+    assert_eq!(
+        (by(&late), by(&early), by(&here)),
+        (Some(HungUpBy::Business), Some(HungUpBy::Business), Some(HungUpBy::Business))
+    );
+    assert!(heard_ms(&here, CALLEE_HZ) > 300, "{}", heard_ms(&here, CALLEE_HZ));
+
+    let action = world.app.wait("/dialled").await;
+    assert_eq!(action.param("DialStatus"), "completed");
+    assert_eq!(action.param("DialBLegUUID"), connected.param("DialBLegUUID"));
+    let confirm = world.app.wait("/confirm").await;
+    assert_eq!((confirm.param("Event"), confirm.param("CallUUID")), ("DialConfirm", connected.param("DialBLegUUID")));
+    assert_eq!(confirm.param("ALegUUID"), connected.param("CallUUID"));
+    assert_eq!(world.app.wait("/music").await.param("Event"), "DialMusic");
+    let hangups: Vec<_> = told(&world).into_iter().filter(|seen| seen.param("Event") == "DialHangup").collect();
+    let codes: Vec<_> = hangups.iter().map(|seen| seen.param("DialBLegHangupCauseCode")).collect();
+    assert_eq!(codes, ["9000", "4000"]);
+    let digits = world.app.wait_where("/events", |seen| seen.param("Event") == "DialDigitsMatch").await;
+    assert_eq!((digits.param("DialDigitsMatch"), digits.param("DialDigitsPressedBy")), ("5", "ALeg"));
+    all_is_free(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callee_who_declines_and_a_caller_who_gives_up() {
+    let world = bridging(&format!("><User>{CALLEE}</User>")).await;
+    let declines = world.sim.expect_call(callee(Answers::Reject, 200, HangupRule::Never));
+    let caller_ = world.sim.place_call(caller(Vec::new()));
+    let (_, here) = tokio::join!(declines.all(), caller_.all());
+    assert!(end(&here).ok, "the call goes on: {here:?}");
+    let action = world.app.wait("/dialled").await;
+    assert_eq!((action.param("DialStatus"), action.param("DialHangupCause")), ("busy", "CALL_REJECTED"));
+    assert_eq!(action.param("DialBLegUUID"), "");
+    all_is_free(&world).await;
+
+    let rings = world.sim.expect_call(callee(Answers::Ignore, 200, HangupRule::Never));
+    let gives_up = CallScript { hangup: HangupRule::AfterAnswer(Duration::from_secs(1)), ..caller(Vec::new()) };
+    let caller_ = world.sim.place_call(gives_up);
+    let (there, here) = tokio::join!(rings.all(), caller_.all());
+    assert_eq!((by(&there), by(&here)), (Some(HungUpBy::Business), Some(HungUpBy::Caller)), "{there:?}");
+    let cancelled = world.app.wait_where("/events", |seen| seen.param("DialBLegHangupCauseCode") == "1000").await;
+    assert_eq!(cancelled.param("DialBLegHangupSource"), "Caller");
+    all_is_free(&world).await;
+    assert_eq!(world.app.count("/dialled"), 1, "no action where the caller hangs up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_called_whom_the_rules_forbid() {
+    // A number that is not ours.
+    let world = bridging(&format!("><User>{CALLEE}</User>")).await;
+    let document = "<Response><Dial callType=\"whatsapp\" callerId=\"919999999999\" action=\"ACTION\">\
+        <User>919412341234</User></Dial></Response>";
+    world.app.xml("/unused", document.replace("ACTION", &world.app.url("/dialled")));
+    world.app.xml("/dialled", "<Response><Hangup reason=\"busy\"/></Response>");
+    let events = world.sim.place_call(caller(Vec::new())).all().await;
+    assert_eq!(by(&events), Some(HungUpBy::Rejected), "not answered for it: {events:?}");
+    let action = world.app.wait("/dialled").await;
+    assert_eq!((action.param("DialStatus"), action.param("DialError")), ("failed", "caller_id_not_enabled"));
+    assert_eq!(action.param("CallStatus"), "ringing");
+    all_is_free(&world).await;
+    assert_eq!(world.node.metric("offhook_graph_request_seconds_count", &[("action", "connect")]).await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_neither_leg_outlives_a_kill() {
+    let mut world = bridging(&format!("><User>{CALLEE}</User>")).await;
+    let callee = world.sim.expect_call(callee(Answers::Accept, 200, HangupRule::Never));
+    let caller = world.sim.place_call(caller(Vec::new()));
+    let connected = world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
+    let (a_leg, b_leg) = (connected.param("CallUUID").to_owned(), connected.param("DialBLegUUID").to_owned());
+    world.node.kill();
+    world.node.start_again().await;
+    let (there, here) = tokio::join!(callee.all(), caller.all());
+    assert_eq!((by(&there), by(&here)), (Some(HungUpBy::Business), Some(HungUpBy::Business)), "both are told");
+    for leg in [&a_leg, &b_leg] {
+        assert_eq!(world.node.record(leg).await["hangup_cause_code"], 5010);
+    }
+    let hangup = world.app.wait("/hangup").await;
+    assert_eq!(hangup.param("CallUUID"), a_leg);
+    all_is_free(&world).await;
+    assert_eq!(world.app.count("/hangup"), 1);
+}
