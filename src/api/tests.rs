@@ -187,6 +187,7 @@ struct Running {
     graph: Server,
     consents: Arc<Consents>,
     gate: Arc<Gate>,
+    keeper: Keeper,
     /// Its configuration.
     file: crate::config::Config,
     _folder: tempfile::TempDir,
@@ -279,7 +280,7 @@ async fn run() -> Running {
     };
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, public, cancel.clone()));
-    Running { at: address, calls, store, cancel, clock, graph, consents, gate, file, _folder: folder }
+    Running { at: address, calls, store, cancel, clock, graph, consents, gate, keeper, file, _folder: folder }
 }
 
 struct Answer {

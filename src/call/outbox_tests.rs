@@ -103,6 +103,23 @@ async fn callbacks_of_a_call_and_url_go_out_in_order_one_after_another() {
 }
 
 #[tokio::test]
+async fn what_a_subaccount_leaves_behind_goes_out_with_its_main_accounts_signature() {
+    let server = Server::start(|_| Reply::status(204)).await;
+    let room = Room::new();
+    let node = room.node(OutboxLimits::default()).await;
+    let mut callback = node.new_callback(1, 1, NoticeKind::Hangup, &server.url("/hangup"));
+    callback.account = "SAGONEGONEGONEGONE00".into();
+    node.store.notify(callback).await.unwrap();
+    node.outbox.start();
+    server.until_seen(1).await;
+    let seen = server.seen();
+    let (own, main) = (seen[0].header("x-plivo-signature-v3"), seen[0].header("x-plivo-signature-ma-v3"));
+    assert!(!own.is_empty() && own == main, "{own} {main}");
+    assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
+    node.store.close().await;
+}
+
+#[tokio::test]
 async fn r04_outbox_survives_kill() {
     let tries = Arc::new(AtomicU32::new(0));
     let counted = tries.clone();

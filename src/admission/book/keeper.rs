@@ -25,7 +25,7 @@ struct Inner {
     book: ArcSwap<Book>,
     told: OnceLock<Told>,
     /// One change at a time.
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
 }
 
 /// Why there is no book.
@@ -68,7 +68,7 @@ impl Keeper {
         }
         directory.replace_all(book.specs())?;
         let book = ArcSwap::from_pointee(book);
-        Ok(Self(Arc::new(Inner { store, directory, book, told: OnceLock::new(), turn: Mutex::new(()) })))
+        Ok(Self(Arc::new(Inner { store, directory, book, told: OnceLock::new(), turn: Arc::default() })))
     }
 
     /// The book in force; hold it no longer than one question takes.
@@ -83,6 +83,7 @@ impl Keeper {
     }
 
     /// Changes the book, writes the rows of the entries that the change names, and puts it in force for the next call.
+    /// Once something is being written it is put in force too, also where nobody waits for it any more.
     ///
     /// # Errors
     /// The change refused, or the store takes nothing; then nothing has changed.
@@ -91,15 +92,22 @@ impl Keeper {
         now: Timestamp,
         change: impl FnOnce(&mut Book) -> Result<(T, Vec<Key>), E>,
     ) -> Result<T, NotChanged<E>> {
-        let _turn = self.0.turn.lock().await;
+        let turn = self.0.turn.clone().lock_owned().await;
         let mut book = Book::clone(&self.book());
         let (value, keys) = change(&mut book).map_err(NotChanged::Refused)?;
         let writes = keys.iter().map(|key| book.row(key)).collect();
-        self.0.store.set(writes, now).await.map_err(NotChanged::Store)?;
-        if let Err(error) = self.put(book) {
-            // A change names only what is there.
-            tracing::error!(%error, "what was set is stored, and in force after the next start");
-        }
+        let (written, this) = (self.0.store.set(writes, now), self.clone());
+        let put = tokio::spawn(async move {
+            let _turn = turn;
+            written.await?;
+            if let Err(error) = this.put(book) {
+                // A change names only what is there.
+                tracing::error!(%error, "what was set is stored, and in force after the next start");
+            }
+            Ok(())
+        });
+        // It ends early only where the runtime does.
+        put.await.unwrap_or(Err(StoreError::Closed)).map_err(NotChanged::Store)?;
         Ok(value)
     }
 
