@@ -63,6 +63,9 @@ const OTHERS: &[Route] = &[
     },
 ];
 
+/// What the Plivo-compatible API takes as well.
+const FORM: &str = "application/x-www-form-urlencoded";
+
 /// One of the APIs, or neither.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Family {
@@ -181,7 +184,10 @@ fn operation(family: Family, route: &Route, schemas: &mut Schemas) -> Value {
         ("responses".to_owned(), answers.into()),
     ]);
     if let Some(body) = &route.body {
-        let content = json!({body.content_type: {}});
+        let content = match plivo::bodies::schema(route.id) {
+            Some(schema) => json!({body.content_type: {"schema": schema}, FORM: {"schema": schema}}),
+            None => json!({body.content_type: {}}),
+        };
         let body = json!({"description": body.what, "required": true, "content": content});
         operation.insert("requestBody".to_owned(), body);
     }

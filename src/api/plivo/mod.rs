@@ -3,6 +3,7 @@
 
 mod account;
 mod application;
+pub(super) mod bodies;
 mod call;
 mod control;
 mod number;
