@@ -223,6 +223,16 @@ async fn node_places_calls_and_manages_the_account() {
     let live = sdk.ok("calls.listLiveCalls", json!([{}]));
     assert!(live.to_string().contains(&uuid), "{live}");
     assert_eq!(sdk.ok("calls.getLiveCall", json!([uuid]))["callStatus"], "in-progress");
+    assert!(!sdk.ok("calls.listQueuedCalls", Value::Null).to_string().contains(&uuid));
+    sdk.refuses("not found", "calls.getQueuedCall", json!([uuid]));
+    sdk.ok("calls.playMusic", json!([uuid, world.app.url("/tone.wav"), {"legs": "aleg", "mix": true}]));
+    sdk.ok("calls.stopPlayingMusic", json!([uuid]));
+    sdk.ok("calls.speakText", json!([uuid, "Hello", {"voice": "MAN", "language": "en-GB"}]));
+    sdk.ok("calls.stopSpeakingText", json!([uuid]));
+    sdk.ok("calls.sendDigits", json!([uuid, "42", {"leg": "aleg"}]));
+    world.app.xml("/other", "<Response><Wait length=\"60\"/></Response>");
+    sdk.ok("calls.transfer", json!([uuid, {"legs": "aleg", "alegUrl": world.app.url("/other"), "alegMethod": "POST"}]));
+    assert_eq!(world.app.wait("/other").await.param("Event"), "Redirect");
     sdk.ok("calls.hangup", json!([uuid]));
     assert_eq!(ends(&world, &uuid).await, ["4000", "API Request", "completed"]);
     user.all().await;
