@@ -6,7 +6,7 @@
 mod legs;
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -97,8 +97,9 @@ pub struct LiveCall {
     state: AtomicU8,
     answered: OnceLock<CallTime>,
     at_meta: AtMeta,
-    /// The legs that it has dialled.
+    /// The legs that it has dialled, and the one of them that has answered.
     legs: Mutex<Vec<CallUuid>>,
+    b_leg: Mutex<Option<CallUuid>>,
 }
 
 impl LiveCall {
@@ -117,6 +118,20 @@ impl LiveCall {
     /// Meta's id of the call, once there is one.
     pub fn wacid(&self) -> Option<&Wacid> {
         self.at_meta.wacid()
+    }
+
+    /// The leg that it dialled and that has answered.
+    pub fn b_leg(&self) -> Option<CallUuid> {
+        *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_b_leg(&self, leg: Option<CallUuid>) {
+        *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner) = leg;
+    }
+
+    /// A leg that it dialled has ended, or goes on without it.
+    pub(super) fn forget_leg(&self, leg: CallUuid) {
+        self.legs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != leg);
     }
 
     /// Puts something into its mailbox; `false`: it is over, or full.
@@ -380,6 +395,7 @@ impl Registry {
             answered: OnceLock::new(),
             at_meta: AtMeta::new(setup.wacid.clone()),
             legs: Mutex::default(),
+            b_leg: Mutex::default(),
         });
         self.0.bindings.enter(&*view, arrived);
         let (number, slot) = admitted.begin();

@@ -18,7 +18,7 @@ use tracing::{Instrument, debug, info, warn};
 use super::consent::refusal_of;
 use super::log;
 use super::machine::{
-    Aside, CallSetup, CallState, CallTime, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input,
+    Aside, CallSetup, CallState, CallTime, Command, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input,
     InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, Output, Params, Sound, Summary, abandoned,
 };
 use super::registry::Registry;
@@ -180,6 +180,10 @@ struct Shell {
     answer: Option<Box<Offer>>,
     /// An end of a bridge, likewise. Nobody else looks in there: a bridge's end can't be shared, and a shell must.
     bridge: Mutex<Option<Box<BridgeEnd>>>,
+    /// As its view has it.
+    b_leg: Option<CallUuid>,
+    /// It has got a document over REST: from then on it tells its own end, also if another call had dialled it.
+    transferred: bool,
     sdp: Arc<str>,
     fetches: BTreeMap<FetchId, AbortHandle>,
     /// The last request to Graph.
@@ -240,6 +244,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         rung: false,
         answer: None,
         bridge: Mutex::default(),
+        b_leg: None,
+        transferred: false,
         sdp: Arc::from(sdp),
         fetches: BTreeMap::new(),
         asked: None,
@@ -367,6 +373,10 @@ impl Shell {
                     self.services.store.farewell(self.call, None);
                 }
             }
+            Input::Command { command: Command::Transfer { aleg: Some(_), .. } } => self.transferred = true,
+            Input::Ordered { leg: LegWish::Ask { command } } => {
+                self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
+            }
             Input::Graph { action, outcome } if self.farewell == Some(*action) && outcome.is_settled() => {
                 self.farewell = None;
             }
@@ -375,6 +385,10 @@ impl Shell {
         let Step { at, logged, outputs, worth_a_line } = self.stepper.step(at, input);
         if worth_a_line {
             self.journal.keep(log::entry_line(at, &logged, &outputs));
+        }
+        let b_leg = self.stepper.machine().b_leg();
+        if b_leg != std::mem::replace(&mut self.b_leg, b_leg) {
+            self.view.set_b_leg(b_leg);
         }
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
         for output in outputs {
@@ -671,7 +685,10 @@ impl Shell {
         let conclusion = Conclusion {
             start: CallStart::of(&self.view.setup, &self.services.node_id),
             end: CallEnd::of(&summary, self.view.setup.started, remarks, findings),
-            callbacks: self.services.hangup_callback(&self.view.setup, summary.hangup),
+            callbacks: match self.transferred {
+                true => vec![self.callback(summary.hangup)],
+                false => self.services.hangup_callback(&self.view.setup, summary.hangup),
+            },
             farewell: self.farewell.map(|action| Farewell { action, due }),
         };
         let concluded = self.services.store.conclude(conclusion);

@@ -90,7 +90,8 @@ impl Placing for Live {
 }
 
 fn shown(call: &call::LiveCall) -> LiveCall {
-    described(&call.setup, if call.is_answered() { LiveStatus::InProgress } else { LiveStatus::Ringing })
+    let status = if call.is_answered() { LiveStatus::InProgress } else { LiveStatus::Ringing };
+    LiveCall { b_leg: call.b_leg(), ..described(&call.setup, status) }
 }
 
 fn holds(scope: &Scope, setup: &CallSetup) -> bool {

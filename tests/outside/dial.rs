@@ -298,3 +298,33 @@ async fn r03_neither_leg_outlives_a_kill() {
     all_is_free(&world).await;
     assert_eq!(world.app.count("/hangup"), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_reaches_the_other_leg_and_parts_the_two() {
+    let world = bridging(&format!("><User>{CALLEE}</User>")).await;
+    world.app.xml("/a", "<Response><Wait length=\"1\"/><Hangup/></Response>");
+    world.app.xml("/b", "<Response><Speak>You are on your own now, and this is what you hear.</Speak></Response>");
+    let callee = world.sim.expect_call(callee(Answers::Accept, 200, HangupRule::Never));
+    let caller = world.sim.place_call(caller(Vec::new()));
+    let connected = world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
+    let (a_leg, b_leg) = (connected.param("CallUUID").to_owned(), connected.param("DialBLegUUID").to_owned());
+    let json = [("content-type", "application/json")];
+    let spoken =
+        world.rest("POST", &format!("Call/{a_leg}/Speak/"), &json, r#"{"text":"Hello","legs":"bleg"}"#.into()).await;
+    assert_eq!(spoken.status, 202, "{}", spoken.text());
+    let body = serde_json::json!({"legs": "both", "aleg_url": world.app.url("/a"), "bleg_url": world.app.url("/b")});
+    let moved = world.rest("POST", &format!("Call/{a_leg}/"), &json, body.to_string()).await;
+    assert_eq!((moved.status, moved.json()["call_uuids"].clone()), (202, serde_json::json!([a_leg, b_leg])));
+    let (there, here) = tokio::join!(callee.all(), caller.all());
+    assert_eq!((by(&there), by(&here)), (Some(HungUpBy::Business), Some(HungUpBy::Business)));
+    assert!(end(&there).heard_ms > 1_000, "its own document outlives the other leg: {there:?}");
+    assert_eq!(world.app.wait("/b").await.param("CallUUID"), b_leg);
+    assert_eq!(world.app.wait("/a").await.param("CallUUID"), a_leg);
+    let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == b_leg).await;
+    assert_eq!((hangup.param("HangupCauseCode"), hangup.param("ALegUUID")), ("4010", a_leg.as_str()));
+    let gone =
+        world.rest("POST", &format!("Call/{a_leg}/Speak/"), &json, r#"{"text":"Hello","legs":"bleg"}"#.into()).await;
+    assert_eq!(gone.status, 404);
+    all_is_free(&world).await;
+    assert_eq!(world.app.count("/dialled"), 0, "no action where another document takes over");
+}

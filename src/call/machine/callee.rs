@@ -71,7 +71,7 @@ impl Callee {
                 self.phase = Phase::Joined;
             }
             // Said twice, or too late.
-            (LegWish::Proceed | LegWish::Join, _) | (LegWish::HangUp { .. }, _) => {}
+            (LegWish::Proceed | LegWish::Join | LegWish::HangUp { .. } | LegWish::Ask { .. }, _) => {}
         }
     }
 

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::input::Command;
 use crate::model::{CallUuid, Digit, HangupCause};
 use crate::xml::ast::DocUrl;
 
@@ -201,6 +202,10 @@ pub enum LegWish {
     Join,
     HangUp {
         cause: HangupCause,
+    },
+    /// What REST wants of it, as if it was asked itself.
+    Ask {
+        command: Box<Command>,
     },
 }
 

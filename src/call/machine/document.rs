@@ -10,7 +10,7 @@ use super::callee::Callee;
 use super::desk::{Desk, Place, foreign};
 use super::dial::{LegNews, LegWish};
 use super::element::{self, Collected, Dialled, Flow, Running};
-use super::input::{FetchFailure, Fetched, FirstFault, Input};
+use super::input::{Command, FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
 use super::timers::Timer;
@@ -311,7 +311,11 @@ impl Script {
             }
             // A leg that is not transferred is hung up.
             Running::Dialing(mut dialing) => dialing.transferred(desk),
-            Running::Called(mut callee) => callee.cut(desk),
+            Running::Called(mut callee) => {
+                callee.cut(desk);
+                // It goes on as a call of its own.
+                desk.news(LegNews::Ended { cause: HangupCause::ApiHangup });
+            }
             // In the background they go on.
             Running::SendingDigits { play } if self.tones == Some(play) => {}
             Running::SendingDigits { play } => desk.media(MediaOrder::Stop { play }),
@@ -632,6 +636,33 @@ impl Script {
     }
 
     // --- other legs ---
+
+    /// The leg that this call dialled, once it has answered.
+    pub(super) fn b_leg(&self) -> Option<CallUuid> {
+        match &self.running {
+            Running::Dialing(dialing) => dialing.b_leg(),
+            _ => None,
+        }
+    }
+
+    /// Asks that leg for something, if there is one.
+    pub(super) fn ask_leg(&self, desk: &mut Desk, command: Command) {
+        if let Some(call) = self.b_leg() {
+            desk.wish(Output::Order { call, leg: LegWish::Ask { command: Box::new(command) } });
+        }
+    }
+
+    /// That leg gets a document of its own and is no longer this call's. `false`: there is none.
+    pub(super) fn transfer_leg(&mut self, desk: &mut Desk, target: Target) -> bool {
+        if self.b_leg().is_none() {
+            return false;
+        }
+        self.ask_leg(desk, Command::Transfer { aleg: Some(target), bleg: None });
+        if let Running::Dialing(dialing) = &mut self.running {
+            dialing.leave(desk);
+        }
+        true
+    }
 
     /// A B-leg tells something.
     fn told(&mut self, desk: &mut Desk, gate: Gate, call: CallUuid, news: LegNews) -> Step {

@@ -36,7 +36,7 @@ pub use output::{
     Output, Param, Params, PlayId, Sound, SoundItem, Summary,
 };
 
-use crate::model::{Digit, HangupCause};
+use crate::model::{CallUuid, Digit, HangupCause};
 use desk::Desk;
 use state::State;
 
@@ -136,6 +136,11 @@ impl Machine {
     pub fn current_element(&self) -> Option<(&'static str, u32)> {
         let place = self.call.as_ref()?.state.as_ref()?.script()?.place()?;
         Some((place.element, place.line))
+    }
+
+    /// The leg that the call has dialled, once it has answered.
+    pub fn b_leg(&self) -> Option<CallUuid> {
+        self.script()?.b_leg()
     }
 
     /// When the call was answered, if it was.

@@ -320,6 +320,7 @@ impl Display for LegWish {
             Self::Proceed => f.write_str("proceed"),
             Self::Join => f.write_str("join"),
             Self::HangUp { cause } => write!(f, "hang-up {}", cause.as_str()),
+            Self::Ask { command } => write!(f, "ask {command}"),
         }
     }
 }

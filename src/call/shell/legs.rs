@@ -1,7 +1,7 @@
 //! A call and the legs that it dialled, or the leg that dialled it: what they want and tell goes from mailbox to mailbox.
 
 use super::{Media, Shell};
-use crate::call::machine::{DialOrder, Input, LegNews, LegWish, MediaOrder};
+use crate::call::machine::{Command, DialOrder, Input, LegNews, LegWish, MediaOrder};
 use crate::media::{BridgeEnd, bridge};
 use crate::model::{CallUuid, HangupCause};
 
@@ -27,6 +27,10 @@ impl Shell {
                 leg.put(What::Joined(Box::new(theirs)));
             }
             (wish, _) => {
+                // It goes on without this call, also past its end.
+                if matches!(&wish, LegWish::Ask { command } if matches!(**command, Command::Transfer { .. })) {
+                    self.view.forget_leg(call);
+                }
                 leg.put(What::Fact(Input::Ordered { leg: wish }));
             }
         }
@@ -36,10 +40,12 @@ impl Shell {
     pub(super) fn tell_a_leg(&self, news: LegNews) {
         let Some(dialled) = self.view.setup.dialled() else { return };
         let last = matches!(news, LegNews::Ended { .. });
-        let told = self
-            .registry
-            .get(dialled.a_leg)
-            .is_some_and(|a_leg| a_leg.put(What::Fact(Input::Dialled { call: self.call, news })));
+        let told = self.registry.get(dialled.a_leg).is_some_and(|a_leg| {
+            if last {
+                a_leg.forget_leg(self.call);
+            }
+            a_leg.put(What::Fact(Input::Dialled { call: self.call, news }))
+        });
         if !told && !last {
             let leg = LegWish::HangUp { cause: HangupCause::DialEnded };
             self.mailbox.tell(Input::Ordered { leg });

@@ -387,6 +387,7 @@ impl Walk<'_> {
                 let news = LegNews::Ended { cause: HangupCause::CallerHangup };
                 self.comes(CALLEE_TALKS_MS, Input::Dialled { call: of, news });
             }
+            LegWish::Ask { .. } => {}
             LegWish::HangUp { .. } => {
                 self.coming.retain(|_, fact| !matches!(fact, Input::Dialled { call, .. } if *call == of));
             }

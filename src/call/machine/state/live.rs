@@ -2,8 +2,9 @@
 
 use super::super::aside::Asides;
 use super::super::desk::Desk;
+use super::super::dial::LegWish;
 use super::super::document::{Gate, Script, Step};
-use super::super::input::{Command, Input};
+use super::super::input::{Command, Input, Legs};
 use super::super::timers::Timer;
 use super::super::{CallState, MediaOrder};
 use super::outbound::UNUSABLE_ANSWER;
@@ -83,6 +84,7 @@ impl Live {
                 over(desk, HangupCause::CallerHangup)
             }
             Input::Command { command } => self.command(desk, command),
+            Input::Ordered { leg: LegWish::Ask { command } } => self.command(desk, *command),
             Input::PlayFailed { play, item, reason, .. } if self.asides.failed(desk, play, item, &reason) => {
                 State::Live(self)
             }
@@ -122,18 +124,38 @@ impl Live {
         }
     }
 
+    /// What REST wants. What is meant for the leg that this call dialled is asked of that one.
     fn command(mut self, desk: &mut Desk, command: Command) -> State {
         match command {
             Command::Hangup => return self.hang_up(desk, HangupCause::ApiHangup),
-            Command::Transfer { aleg: Some(target), .. } => {
-                let step = self.script.transferred(desk, target);
-                return self.after(desk, step);
+            Command::Transfer { aleg, bleg } => {
+                let left = bleg.is_some_and(|target| self.script.transfer_leg(desk, target));
+                match aleg {
+                    Some(target) => {
+                        let step = self.script.transferred(desk, target);
+                        return self.after(desk, step);
+                    }
+                    // A leg that is not transferred is hung up (`plivo-call-api.md` §2.8).
+                    None if left => return self.hang_up(desk, HangupCause::ApiHangup),
+                    None => {}
+                }
             }
-            // There is no other leg.
-            Command::Transfer { aleg: None, .. } => {}
-            Command::Play { legs, aside } => self.asides.play(desk, legs, aside),
-            Command::StopPlay { what } => self.asides.stop(desk, what),
-            Command::SendDigits { legs, digits } => Asides::send_digits(desk, legs, digits),
+            Command::Play { legs, aside } => {
+                if legs.has_b() {
+                    self.script.ask_leg(desk, Command::Play { legs: Legs::A, aside: aside.clone() });
+                }
+                self.asides.play(desk, legs, aside);
+            }
+            Command::StopPlay { what } => {
+                self.script.ask_leg(desk, Command::StopPlay { what });
+                self.asides.stop(desk, what);
+            }
+            Command::SendDigits { legs, digits } => {
+                if legs.has_b() {
+                    self.script.ask_leg(desk, Command::SendDigits { legs: Legs::A, digits: digits.clone() });
+                }
+                Asides::send_digits(desk, legs, digits);
+            }
         }
         State::Live(self)
     }

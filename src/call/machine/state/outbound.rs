@@ -105,7 +105,7 @@ impl Calling {
             // What else is asked for is for answered calls.
             | Input::Command { .. }
             | Input::Dialled { .. }
-            | Input::Ordered { leg: LegWish::Proceed | LegWish::Join }
+            | Input::Ordered { leg: LegWish::Proceed | LegWish::Join | LegWish::Ask { .. } }
             | Input::Timer => State::Calling(self),
         }
     }

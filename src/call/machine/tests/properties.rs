@@ -314,6 +314,11 @@ impl Watch {
                     LegWish::HangUp { .. } => {
                         self.up.remove(call);
                     }
+                    LegWish::Ask { command } => {
+                        if matches!(**command, Command::Transfer { .. }) {
+                            self.up.remove(call);
+                        }
+                    }
                 }
             }
             Output::News { .. } => panic!("this is no B-leg"),

@@ -25,7 +25,7 @@
 //! | `digit A 5`, `digits-sent A` | |
 //! | `terminated STATUS`, `duration=5` | |
 //! | `leg 1` | of the B-leg dialled last at that place: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
-//! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE` |
+//! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE`, `ask` with a command |
 //! | `command hangup`, `cut CAUSE` | |
 //! | `command transfer A URL` | with `B URL` behind it, or that alone |
 //! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
@@ -317,6 +317,9 @@ impl Run<'_> {
             ["ordered", "proceed"] => Input::Ordered { leg: LegWish::Proceed },
             ["ordered", "join"] => Input::Ordered { leg: LegWish::Join },
             ["ordered", "hang-up", why] => Input::Ordered { leg: LegWish::HangUp { cause: cause(why) } },
+            ["ordered", "ask", words @ ..] => {
+                Input::Ordered { leg: LegWish::Ask { command: Box::new(command(words, &options)) } }
+            }
             ["command", words @ ..] => Input::Command { command: command(words, &options) },
             ["cut", "drained"] => Input::Cut { cause: HangupCause::Drained },
             ["cut", "internal_error"] => Input::Cut { cause: HangupCause::InternalError },

@@ -263,6 +263,20 @@ impl Dialing {
         self.clean_up(desk);
     }
 
+    /// Who answered, and has not ended.
+    pub(in crate::call::machine) fn b_leg(&self) -> Option<CallUuid> {
+        let leg = self.legs.get(self.winner?)?;
+        (leg.phase != Phase::Over).then_some(leg.call)
+    }
+
+    /// The leg that answered has got a document of its own: it goes on, and this is over for it.
+    pub(in crate::call::machine) fn leave(&mut self, desk: &mut Desk) {
+        if let Some(winner) = self.winner {
+            self.ended(desk, winner, HangupCause::ApiHangup);
+        }
+        self.clean_up(desk);
+    }
+
     /// The call is transferred over REST, and its legs are not.
     pub(in crate::call::machine) fn transferred(&mut self, desk: &mut Desk) {
         self.end_all(desk, |leg| match leg.answered {
