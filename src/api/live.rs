@@ -56,10 +56,58 @@ impl LiveStatus {
     }
 }
 
+/// Which of the calls that are up, or wait, are asked for (`plivo-call-api.md` §2.4, §2.5).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LiveFilter {
+    /// Those that wait; else those that are up.
+    pub queued: bool,
+    pub direction: Option<Direction>,
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub subaccount: Option<AuthId>,
+}
+
+/// What a [`LiveFilter`] looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance<'a> {
+    pub call: CallUuid,
+    pub account: &'a AuthId,
+    pub direction: Direction,
+    pub from: &'a str,
+    pub to: &'a str,
+    pub started: Timestamp,
+}
+
+impl LiveFilter {
+    /// Whether it lets a call through; that it waits or is up is another question.
+    pub fn holds(&self, call: &Glance<'_>) -> bool {
+        self.direction.is_none_or(|direction| direction == call.direction)
+            && self.from.as_ref().is_none_or(|from| from == call.from)
+            && self.to.as_ref().is_none_or(|to| to == call.to)
+            && self.subaccount.as_ref().is_none_or(|sub| sub == call.account)
+    }
+}
+
+/// A page of calls that were let through, newest first.
+pub fn newest(mut calls: Vec<(Timestamp, CallUuid)>, skip: usize, take: usize) -> Vec<CallUuid> {
+    let newest = |(started, call): &(Timestamp, CallUuid)| std::cmp::Reverse((*started, *call));
+    // The page alone is put in order: what stands before it need not be.
+    let until = skip.saturating_add(take);
+    if let Some(last) = until.checked_sub(1).filter(|last| *last < calls.len()) {
+        calls.select_nth_unstable_by_key(last, newest);
+        calls.truncate(until);
+    }
+    calls.sort_unstable_by_key(newest);
+    calls.into_iter().map(|(_, call)| call).skip(skip).take(take).collect()
+}
+
 /// The calls that are up. A call outside the scope is as good as none.
 pub trait LiveCalls: Send + Sync + 'static {
     /// All of a scope's, newest first.
     fn list(&self, scope: &Scope) -> Vec<LiveCall>;
+
+    /// Some of a scope's by their names, newest first.
+    fn some(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid>;
 
     /// One of them.
     fn get(&self, scope: &Scope, call: CallUuid) -> Option<LiveCall>;

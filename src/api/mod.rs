@@ -29,7 +29,7 @@ use axum::response::Response;
 use axum::routing::{any, get};
 use http::StatusCode;
 
-pub use live::{LiveCall, LiveCalls, LiveStatus, Told};
+pub use live::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Told, newest};
 pub use operator::{Finding, Operator, Reload, Reloaded};
 pub use placing::Placing;
 

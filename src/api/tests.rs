@@ -16,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::auth::Accounts;
 use super::server::tests::exchange;
 use super::server::{HttpLimits, Public, bind, serve};
-use super::{Api, Finding, LiveCall, LiveCalls, LiveStatus, Operator, Placing, Reload, Reloaded, Told, router};
+use super::{
+    Api, Finding, Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Operator, Placing, Reload, Reloaded, Told,
+    newest, router,
+};
 use crate::admission::book::Keeper;
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
 use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
@@ -83,6 +86,20 @@ impl Placing for Calls {
 impl LiveCalls for Calls {
     fn list(&self, scope: &Scope) -> Vec<LiveCall> {
         self.live.iter().filter(|c| scope.holds(&c.account, &c.main_account)).cloned().collect()
+    }
+    fn some(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid> {
+        let all = self.list(scope);
+        let wanted = all.iter().filter(|c| (c.status == LiveStatus::Queued) == filter.queued).filter(|c| {
+            filter.holds(&Glance {
+                call: c.call,
+                account: &c.account,
+                direction: c.direction,
+                from: &c.from,
+                to: &c.to,
+                started: c.started,
+            })
+        });
+        newest(wanted.map(|c| (c.started, c.call)).collect(), skip, take)
     }
     fn get(&self, scope: &Scope, call: CallUuid) -> Option<LiveCall> {
         self.list(scope).into_iter().find(|c| c.call == call)
@@ -457,12 +474,12 @@ async fn one_call_is_shown_with_its_remarks_and_findings() {
 async fn live_calls_are_listed_shown_and_hung_up() {
     let node = run().await;
     let list = node.plivo(MAIN, "GET", "Call/?status=live").await.json();
-    assert_eq!(list["calls"], json!([uuid(101).to_string(), uuid(102).to_string()]));
+    assert_eq!(list["calls"], json!([uuid(102).to_string(), uuid(101).to_string()]));
     assert!(list["api_id"].is_string() && list.get("meta").is_none());
     let queued = node.plivo(MAIN, "GET", "Call/?status=queued").await.json();
     assert_eq!(queued["calls"], json!([uuid(104).to_string()]));
     let second = node.plivo(MAIN, "GET", "Call/?status=live&limit=1&offset=1").await.json();
-    assert_eq!(second["calls"], json!([uuid(102).to_string()]));
+    assert_eq!(second["calls"], json!([uuid(101).to_string()]));
 
     let mut one = node.plivo(MAIN, "GET", &format!("Call/{}/?status=live", uuid(101))).await.json();
     one["api_id"].take();

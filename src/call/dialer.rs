@@ -129,6 +129,11 @@ impl Dialer {
         }
     }
 
+    /// Shows each call that waits, as it will begin.
+    pub fn each(&self, mut look: impl FnMut(&CallSetup)) {
+        self.queues().iter().for_each(|waiting| look(&waiting.setup));
+    }
+
     /// The calls that wait, as they will begin.
     pub fn queued(&self) -> Vec<CallSetup> {
         self.queues().iter().map(|waiting| waiting.setup.clone()).collect()

@@ -235,6 +235,11 @@ impl Registry {
         self.0.live.iter().map(|entry| entry.value().clone()).collect()
     }
 
+    /// Shows each live call, in no order. `look` must not come back to the registry.
+    pub fn each(&self, mut look: impl FnMut(&LiveCall)) {
+        self.0.live.iter().for_each(|entry| look(entry.value()));
+    }
+
     /// Gives what calls have in their logs to whoever exports traces, where their end will not be waited for.
     pub fn export_live(&self) {
         let Some(sink) = &self.0.services.traces else { return };

@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
 use crate::admission::{Gate, NumberEntry};
-use crate::api::{LiveCall, LiveCalls, LiveStatus, Placing, Told};
+use crate::api::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Placing, Told, newest};
 use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
 use crate::call::machine::{CallSetup, Command};
 use crate::call::{self, Registry};
@@ -45,6 +45,26 @@ impl LiveCalls for Live {
         );
         calls.sort_by_key(|c| std::cmp::Reverse((c.started, c.call)));
         calls
+    }
+
+    fn some(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid> {
+        let mut found = Vec::new();
+        let mut look = |setup: &CallSetup| {
+            let call = glance(setup);
+            if holds(scope, setup) && filter.holds(&call) {
+                found.push((call.started, call.call));
+            }
+        };
+        if filter.queued {
+            self.dialer.each(look);
+        } else {
+            self.registry.each(|call| {
+                if !call.is_closing() {
+                    look(&call.setup);
+                }
+            });
+        }
+        newest(found, skip, take)
     }
 
     fn get(&self, scope: &Scope, id: CallUuid) -> Option<LiveCall> {
@@ -86,6 +106,17 @@ impl Placing for Live {
 
     fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
         self.dialer.place(order)
+    }
+}
+
+fn glance(setup: &CallSetup) -> Glance<'_> {
+    Glance {
+        call: setup.call,
+        account: &setup.account,
+        direction: setup.direction,
+        from: &setup.from,
+        to: &setup.to,
+        started: setup.started,
     }
 }
 

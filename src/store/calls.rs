@@ -129,7 +129,8 @@ pub enum Compare {
 }
 
 impl Compare {
-    fn sql(self) -> &'static str {
+    /// The operator, with its spaces.
+    pub(super) fn sql(self) -> &'static str {
         match self {
             Self::Equal => " = ",
             Self::Greater => " > ",
@@ -188,7 +189,7 @@ pub struct CallFilter {
     pub before: Option<(Timestamp, CallUuid)>,
 }
 
-const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
+pub(super) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
     wacid, phone_number_id, parent_call_uuid, node_id, started_us, ended_us, answered_us, duration_secs, bill_secs, \
     meta_duration_secs, hangup_code, hangup_name, hangup_source, hangup_word, cause, remarks, findings";
 
@@ -206,64 +207,12 @@ fn within(query: &mut QueryBuilder<Sqlite>, scope: &Scope) {
     query.push_bind(scope.auth_id().as_str().to_owned());
 }
 
-fn and_filter(query: &mut QueryBuilder<Sqlite>, f: &CallFilter) {
-    query.push(" AND ended_us IS NOT NULL");
-    let text = [
-        ("from_number", f.from.clone()),
-        ("to_number", f.to.clone()),
-        ("direction", f.direction.map(|d| d.as_str().to_owned())),
-        ("auth_id", f.subaccount.as_ref().map(ToString::to_string)),
-        ("parent_call_uuid", f.parent_call.map(|c| c.to_string())),
-        ("hangup_source", f.hangup_source.clone()),
-    ];
-    for (column, value) in text {
-        if let Some(value) = value {
-            query.push(format_args!(" AND {column} = ")).push_bind(value);
-        }
-    }
-    if let Some(code) = f.hangup_code {
-        query.push(" AND hangup_code = ").push_bind(i64::from(code));
-    }
-    if let Some((started, call)) = &f.before {
-        query.push(" AND (started_us < ").push_bind(started.micros());
-        query.push(" OR (started_us = ").push_bind(started.micros());
-        query.push(" AND call_uuid > ").push_bind(call.to_string()).push("))");
-    }
-    for (compare, secs) in &f.bill_secs {
-        query.push(" AND bill_secs").push(compare.sql()).push_bind(*secs);
-    }
-    for (compare, at) in &f.ended {
-        query.push(" AND ended_us").push(compare.sql()).push_bind(at.micros());
-    }
-}
-
 pub(super) async fn one(pool: &SqlitePool, scope: &Scope, call: CallUuid) -> Result<Option<CallRecord>, StoreError> {
     const WHAT: &str = "read a call";
     let mut query = select(COLUMNS, scope);
     query.push(" AND call_uuid = ").push_bind(call.to_string());
     let row = query.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
     row.map(|row| record(WHAT, &row)).transpose()
-}
-
-pub(super) async fn list(
-    pool: &SqlitePool,
-    scope: &Scope,
-    filter: &CallFilter,
-    limit: u32,
-    offset: u64,
-) -> Result<(Vec<CallRecord>, u64), StoreError> {
-    const WHAT: &str = "list calls";
-    let mut count = select("count(*)", scope);
-    and_filter(&mut count, filter);
-    let total: i64 = count.build_query_scalar().fetch_one(pool).await.map_err(failed(WHAT))?;
-
-    let mut query = select(COLUMNS, scope);
-    and_filter(&mut query, filter);
-    query.push(" ORDER BY started_us DESC, call_uuid LIMIT ").push_bind(i64::from(limit));
-    query.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
-    let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
-    let records = rows.iter().map(|row| record(WHAT, row)).collect::<Result<_, _>>()?;
-    Ok((records, u64::try_from(total).unwrap_or_default()))
 }
 
 pub(super) async fn events(
@@ -477,7 +426,7 @@ fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn record(what: &'static str, row: &SqliteRow) -> Result<CallRecord, StoreError> {
+pub(super) fn record(what: &'static str, row: &SqliteRow) -> Result<CallRecord, StoreError> {
     read(row).map_err(|e| StoreError::Unreadable { what, detail: e.to_string() })
 }
 

@@ -15,6 +15,7 @@ mod entry;
 mod file;
 mod journal;
 mod keys;
+mod lists;
 mod permissions;
 mod queue;
 mod seal;
@@ -385,7 +386,20 @@ impl Store {
         limit: u32,
         offset: u64,
     ) -> Result<(Vec<CallRecord>, u64), StoreError> {
-        calls::list(&self.read, scope, filter, limit, offset).await
+        lists::List { pool: &self.read, scope, filter }.page(limit, offset).await
+    }
+
+    /// The first of them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn first_calls(
+        &self,
+        scope: &Scope,
+        filter: &CallFilter,
+        limit: u32,
+    ) -> Result<Vec<CallRecord>, StoreError> {
+        lists::List { pool: &self.read, scope, filter }.first(limit).await
     }
 
     /// Lines of a call's event log with their numbers, from `after` (exclusive; `None`: the first) on. No call of the

@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use offhook::admission::book::Keeper;
 use offhook::admission::permission::Consents;
 use offhook::admission::{Directory, Gate, NumberEntry};
-use offhook::api::{self, Api, LiveCall, LiveCalls, Operator, Placing, Reload, Told};
+use offhook::api::{self, Api, LiveCall, LiveCalls, LiveFilter, Operator, Placing, Reload, Told};
 use offhook::call::PermissionDesk;
 use offhook::call::dialer::{CallOrder, NotPlaced};
 use offhook::call::machine::Command;
@@ -414,6 +414,9 @@ impl Placing for NoCalls {
 
 impl LiveCalls for NoCalls {
     fn list(&self, _: &Scope) -> Vec<LiveCall> {
+        Vec::new()
+    }
+    fn some(&self, _: &Scope, _: &LiveFilter, _: usize, _: usize) -> Vec<CallUuid> {
         Vec::new()
     }
     fn get(&self, _: &Scope, _: CallUuid) -> Option<LiveCall> {

@@ -82,8 +82,8 @@ pub(super) async fn list(api: &Api, scope: &Scope, pairs: &[(String, String)]) -
     let filter = CallFilter { before, ..CallFilter::default() };
     // One more than is shown tells whether there are more.
     let wanted = limit - u32::try_from(items.len()).unwrap_or(limit);
-    let mut ended = match api.store.calls(scope, &filter, wanted + 1, 0).await {
-        Ok((ended, _)) => ended,
+    let mut ended = match api.store.first_calls(scope, &filter, wanted + 1).await {
+        Ok(ended) => ended,
         Err(e) => {
             tracing::warn!(error = %e, "calls could not be listed");
             return internal();

@@ -5,12 +5,12 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::{Api, LiveCall, LiveStatus, error};
+use super::super::{Api, LiveCall, LiveFilter, LiveStatus, error};
 use super::No;
 use super::paging::{self, Meta};
 use super::query::{self, Pairs};
 use crate::model::{CallUuid, Direction, Timestamp};
-use crate::store::{CallEnd, CallRecord, CallStart, Scope};
+use crate::store::{CallEnd, CallFilter, CallRecord, CallStart, Scope};
 
 const NOT_FOUND: &str = "call not found";
 
@@ -165,6 +165,9 @@ pub(super) async fn retrieve(api: &Api, scope: &Scope, uuid: &str, pairs: &Pairs
         let call = live.filter(|call| status.holds(call)).ok_or(No::NotFound(NOT_FOUND))?;
         return Ok(error::plivo_body(StatusCode::OK, &Live::of(&call)));
     }
+    if live.is_none() {
+        api.store.settled().await;
+    }
     match api.store.call(scope, uuid).await? {
         Some(CallRecord { start, end: Some(end) }) => {
             Ok(error::plivo_body(StatusCode::OK, &Cdr::of(scope, &start, &end)))
@@ -195,17 +198,15 @@ pub(super) async fn list(api: &Api, scope: &Scope, pairs: &Pairs) -> Result<Resp
     let page = paging::page(pairs)?;
     let filter = query::filter(pairs)?;
     if let Some(status) = Status::asked(pairs)? {
-        let mut calls = api.live.list(scope);
-        calls.retain(|call| {
-            status.holds(call)
-                && filter.direction.is_none_or(|d| d == call.direction)
-                && filter.from.as_ref().is_none_or(|n| *n == call.from)
-                && filter.to.as_ref().is_none_or(|n| *n == call.to)
-        });
+        let CallFilter { direction, from, to, subaccount, .. } = filter;
+        let queued = matches!(status, Status::Queued);
+        let filter = LiveFilter { queued, direction, from, to, subaccount };
         let skipped = usize::try_from(page.offset).unwrap_or(usize::MAX);
-        let calls = calls.iter().map(|call| call.call).skip(skipped).take(page.limit as usize).collect();
+        let calls = api.live.some(scope, &filter, skipped, page.limit as usize);
         return Ok(error::plivo_body(StatusCode::OK, &Uuids { calls }));
     }
+    // A call that just ended: its record may still be on its way.
+    api.store.settled().await;
     let (records, total_count) = api.store.calls(scope, &filter, page.limit, page.offset).await?;
     let objects = records.iter().filter_map(|r| Some(Cdr::of(scope, &r.start, r.end.as_ref()?))).collect();
     let meta = Meta::of(&list_uri(scope), pairs, page, total_count);

@@ -172,3 +172,34 @@ async fn only_answered_calls_of_the_account_are_told_anything() {
     assert_eq!(node.told(), []);
     node.cancel.cancel();
 }
+
+#[tokio::test]
+async fn live_lists_are_filtered_and_paged() {
+    let node = run().await;
+    let list = async |who: &str, query: &str| -> Value {
+        node.plivo(who, "GET", &format!("Call/?{query}")).await.json()["calls"].clone()
+    };
+    let of = |calls: &[u128]| json!(calls.iter().map(|n| uuid(*n).to_string()).collect::<Vec<_>>());
+    for (who, query, calls) in [
+        (MAIN, "status=live", &[102, 101][..]),
+        (MAIN, "status=live&call_direction=inbound&from_number=%2B919812345678&to_number=918035737458", &[102, 101]),
+        (MAIN, "status=live&call_direction=outbound", &[]),
+        (MAIN, "status=live&from_number=911", &[]),
+        (MAIN, "status=live&limit=1", &[102]),
+        (MAIN, "status=live&limit=1&offset=1", &[101]),
+        (MAIN, "status=live&offset=2", &[]),
+        (MAIN, &format!("status=live&subaccount={SUB}"), &[102]),
+        (MAIN, &format!("status=live&subaccount={OTHER}"), &[]),
+        (MAIN, "status=queued", &[104]),
+        (MAIN, "status=queued&to_number=911", &[]),
+        (SUB, "status=live", &[102]),
+        (SUB, "status=queued", &[]),
+        (OTHER, "status=live", &[103]),
+    ] {
+        assert_eq!(list(who, query).await, of(calls), "{who} {query}");
+    }
+    for query in ["status=live&call_direction=up", "status=live&limit=21", "status=live&offset=-1", "status=over"] {
+        assert_eq!(node.plivo(MAIN, "GET", &format!("Call/?{query}")).await.status, 400, "{query}");
+    }
+    node.cancel.cancel();
+}
