@@ -714,6 +714,7 @@ impl Script {
     pub(super) fn hides_keys(&self) -> bool {
         match &self.running {
             Running::Collecting(collection) => collection.hides_keys(),
+            Running::Dialing(dialing) if dialing.takes_keys() => false,
             Running::Fetching { .. } => self.after_hidden,
             _ => self.after_hidden || self.next_collector().is_some_and(|rules| rules.hidden),
         }

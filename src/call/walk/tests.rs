@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Bounds, Caller, Calling, Event, Heard, Job, Key, Step, Walked, Walker};
+use super::{Bounds, Callee, Caller, Calling, Event, Heard, Job, Key, Step, Walked, Walker};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
 use crate::call::machine::{CallUrls, InstructionOutcome, MachineLimits};
 use crate::clock::Clock;
@@ -156,4 +156,25 @@ async fn a_document_that_is_refused_is_a_fault_with_its_line() {
 
 async fn walked_with_a_warning() -> (Vec<Step>, Walked) {
     walked("<Speak bogus=\"1\">Hi</Speak>", Caller::default()).await
+}
+
+#[tokio::test]
+async fn whoever_is_dialled_does_what_was_said() {
+    let dial = "<Dial><User>sip:asha@phone.plivo.com</User></Dial><Hangup/>";
+    for (callee, lasts_ms) in
+        [(Callee::Answers, 12_000), (Callee::Declines, 2_000), (Callee::Busy, 0), (Callee::Absent, 60_000)]
+    {
+        let (steps, walked) = walked(dial, Caller { callee, ..Caller::default() }).await;
+        let called = steps.iter().find_map(|s| match &s.event {
+            Event::Calls { to, position } => Some((to.as_str(), *position)),
+            _ => None,
+        });
+        assert_eq!(called, Some(("asha", 1)));
+        let ended = steps.iter().find_map(|s| match &s.event {
+            Event::Instruction { element, outcome: InstructionOutcome::Done, .. } if element == "Dial" => Some(s.at_ms),
+            _ => None,
+        });
+        assert_eq!(ended, Some(lasts_ms), "{callee:?}");
+        assert_eq!(walked.cause, Some(HangupCause::XmlHangup), "{callee:?}: {:?}", walked.faults);
+    }
 }

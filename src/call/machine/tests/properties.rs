@@ -31,7 +31,8 @@ const DOCUMENTS: [&str; 11] = [
     "<Response><Speak>Hello</Speak><Record/></Response>",
     "<Response><Dial callType='whatsapp' callerId='918035737458' dialMusic='https://a.example.com/music' hangupOnStar='true' \
      timeout='5' timeLimit='7' digitsMatch='1,2#' digitsMatchBLeg='9' action='https://a.example.com/x' \
-     callbackUrl='https://a.example.com/events'><User>919412341234</User><User>919412341235</User></Dial><Wait/></Response>",
+     callbackUrl='https://a.example.com/events'><User>919412341234</User><User>919412341235</User></Dial>\
+     <GetDigits action='https://a.example.com/y' validDigits='19' log='false'/></Response>",
 ];
 
 /// A fact as the generator picks it; ids count from what the machine wished for last.

@@ -204,17 +204,24 @@ impl Dialing {
         self.so_far(desk)
     }
 
+    /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
+    pub(in crate::call::machine) fn takes_keys(&self) -> bool {
+        self.joined && (self.dial.hangup_on_star || !self.dial.digits_match.is_empty())
+    }
+
     /// The caller pressed a key; `true`: it was meant for this, and nobody else shall have it.
     pub(in crate::call::machine) fn pressed(&mut self, desk: &mut Desk, digit: Digit) -> (bool, Dialled) {
-        if !self.joined {
+        if !self.takes_keys() {
             return (false, Dialled::More);
         }
         self.match_patterns(desk, digit, true);
-        let star = self.dial.hangup_on_star && digit.as_char() == '*';
-        if star && let Some(winner) = self.winner {
+        if self.dial.hangup_on_star
+            && digit.as_char() == '*'
+            && let Some(winner) = self.winner
+        {
             self.end(desk, winner, HangupCause::DialEnded);
         }
-        (star, self.so_far(desk))
+        (true, self.so_far(desk))
     }
 
     /// The call's own path or answer has changed.
