@@ -17,6 +17,7 @@ use crate::config::Secret;
 use crate::media::sdp::Offer;
 use crate::model::{CallUuid, Direction, PhoneNumberId, Wacid};
 use crate::observe::names;
+use crate::store::PlacedCall;
 
 /// Meta's name of a call: its id, at one number.
 pub type CallKey = (PhoneNumberId, Wacid);
@@ -25,8 +26,8 @@ pub type CallKey = (PhoneNumberId, Wacid);
 const PARK: Duration = Duration::from_secs(10);
 /// Events that may wait; a call has four.
 const PARKED_MAX: usize = 4_096;
-/// How long a call may turn up that an earlier process had placed (`meta-calling.md` §7.2).
-const LOST_MAX: Duration = Duration::from_secs(60);
+/// How long a call may turn up of which nothing was known when it left (`meta-calling.md` §7.2).
+const LEFT_MAX: Duration = Duration::from_secs(60);
 
 /// What Meta says about a call that we placed.
 #[derive(Clone, Debug)]
@@ -111,15 +112,18 @@ pub trait Parties {
     /// A live call.
     fn get(&self, call: CallUuid) -> Option<Arc<Self::Party>>;
 
-    /// Graph is to end a call that is none of ours, or not any more; asked until it hears.
-    fn end_at_meta(&self, key: CallKey, token: Option<Secret>);
+    /// Graph is to end a call that is none of ours, or not any more; asked until it hears. `late`: the one of ours whose
+    /// name this turns out to be, so that it can be written down.
+    fn end_at_meta(&self, key: CallKey, token: Option<Secret>, late: Option<CallUuid>);
 }
 
-/// A call that an earlier process placed and whose name at Meta never came.
-struct Lost {
+/// A call that we placed and that is no more.
+struct Left {
     since: Instant,
     number: PhoneNumberId,
     token: Option<Secret>,
+    /// Meta's id of it, which is over. None: it never came.
+    wacid: Option<Wacid>,
 }
 
 /// Meta's names of the calls of a node, and the events whose call is not known yet.
@@ -129,7 +133,9 @@ pub struct Bindings {
     /// Calls whose id is still to come.
     unnamed: AtomicUsize,
     parked: Mutex<VecDeque<(Instant, CallKey, CallEvent)>>,
-    lost: DashMap<CallUuid, Lost>,
+    left: DashMap<CallUuid, Left>,
+    /// Those, the oldest first.
+    leaving: Mutex<VecDeque<(Instant, CallUuid)>>,
 }
 
 impl Bindings {
@@ -145,10 +151,15 @@ impl Bindings {
     }
 
     /// It leaves them, whatever way it ended.
-    pub fn leave(&self, call: &impl Party) {
+    pub fn leave(&self, call: &impl Party, now: Instant) {
+        let (setup, wacid) = (call.setup(), call.at_meta().wacid());
+        if setup.direction == Direction::Outbound {
+            let (phone_number_id, wacid) = (setup.phone_number_id.clone(), wacid.cloned());
+            self.remember(PlacedCall { call: setup.call, phone_number_id, wacid }, call.token(), now);
+        }
         self.expect_no_more(call);
-        if let Some(wacid) = call.at_meta().wacid() {
-            self.forget(&key_of(call, wacid), call.setup().call);
+        if let Some(wacid) = wacid {
+            self.forget(&key_of(call, wacid), setup.call);
         }
     }
 
@@ -157,20 +168,31 @@ impl Bindings {
         self.by_key.is_empty() && self.unnamed.load(Ordering::Acquire) == 0
     }
 
-    /// Meta's id of a call that we placed is known: from Graph's answer, or from a webhook that names our call.
+    /// Graph has told Meta's id of a call that we placed. One that is not the call's, since it has another by now or has
+    /// left, is ended.
     pub fn bind<C: Parties>(&self, calls: &C, call: &C::Party, wacid: Wacid, now: Instant) {
+        if !self.takes(call, &wacid, now) {
+            end_stray(calls, call, &wacid);
+        }
+    }
+
+    /// Whether a call at Meta is this one of ours, which will see to it.
+    fn takes(&self, call: &impl Party, wacid: &Wacid, now: Instant) -> bool {
+        let is_news = call.at_meta().wacid().is_none();
+        self.name(call, wacid, now) && (call.is_open() || !is_news)
+    }
+
+    /// This is the call's id, unless it has one; whether it is now.
+    fn name(&self, call: &impl Party, wacid: &Wacid, now: Instant) -> bool {
         let mut first = false;
         let known = call.at_meta().wacid.get_or_init(|| {
             first = true;
             wacid.clone()
         });
-        if *known != wacid {
-            error!(call_uuid = %call.setup().call, "Meta made a second call of this one; it is ended");
-            calls.end_at_meta(key_of(call, &wacid), call.token());
-        } else if first {
+        if first {
             // Before anybody finds the call by it.
             call.tell(Input::Bound { wacid: wacid.clone() });
-            let key = key_of(call, &wacid);
+            let key = key_of(call, wacid);
             let waited = self.claim(key.clone(), call.setup().call, now);
             self.expect_no_more(call);
             for event in waited {
@@ -180,6 +202,7 @@ impl Bindings {
                 self.forget(&key, call.setup().call);
             }
         }
+        known == wacid
     }
 
     /// Meta says something about a call that we placed. `named`: the call that its opaque data name.
@@ -191,52 +214,60 @@ impl Bindings {
         event: CallEvent,
         now: Instant,
     ) -> EventTold {
-        let found = self.find_call(calls, key, named, now);
+        let ends = matches!(event, CallEvent::Terminated(_));
+        let found = match self.find(key) {
+            Some(call) => calls.get(call),
+            None => named.and_then(|call| calls.get(call)).filter(|call| {
+                let setup = call.setup();
+                setup.direction == Direction::Outbound && setup.phone_number_id == key.0
+            }),
+        };
+        if let Some(call) = &found
+            && !self.takes(&**call, &key.1, now)
+        {
+            // Of another call that Meta made of this one, or of one whose task is no more: not for its ears.
+            if !ends {
+                end_stray(calls, &**call, &key.1);
+            }
+            return EventTold::Late;
+        }
         match found.or_else(|| calls.get(self.park(key, &event, now)?)) {
             Some(call) => tell(&*call, event),
             None => {
-                if !matches!(event, CallEvent::Terminated(_)) {
-                    self.end_lost(calls, key, named, now);
+                if !ends {
+                    self.end_left(calls, key, named, now);
                 }
                 EventTold::Parked
             }
         }
     }
 
-    /// The call of this key, or the one that is named, whose id this is then.
-    fn find_call<C: Parties>(
-        &self,
-        calls: &C,
-        key: &CallKey,
-        named: Option<CallUuid>,
-        now: Instant,
-    ) -> Option<Arc<C::Party>> {
-        if let Some(call) = self.find(key) {
-            return calls.get(call);
+    /// A call that we placed is no more, in this process or in an earlier one: should it, or another of its name, turn up
+    /// at Meta within a minute, that is ended.
+    pub fn remember(&self, placed: PlacedCall, token: Option<Secret>, now: Instant) {
+        let PlacedCall { call, phone_number_id: number, wacid } = placed;
+        self.left.insert(call, Left { since: now, number, token, wacid });
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.push_back((now, call));
+        while let Some((_, old)) = leaving.pop_front_if(|(at, _)| now.saturating_duration_since(*at) >= LEFT_MAX) {
+            self.left.remove(&old);
         }
-        let call = calls.get(named?)?;
-        let setup = call.setup();
-        if setup.direction != Direction::Outbound || setup.phone_number_id != key.0 {
-            return None;
-        }
-        self.bind(calls, &call, key.1.clone(), now);
-        Some(call)
     }
 
-    /// An earlier process placed this call and died before it knew Meta's name of it: should a webhook tell it within a
-    /// minute, the call is ended at Meta.
-    pub fn lost(&self, call: CallUuid, number: PhoneNumberId, token: Option<Secret>, now: Instant) {
-        self.lost.insert(call, Lost { since: now, number, token });
-    }
-
-    /// Ends a call at Meta that an earlier process had lost, if it is one.
-    fn end_lost(&self, calls: &impl Parties, key: &CallKey, named: Option<CallUuid>, now: Instant) {
-        let young = |lost: &Lost| lost.number == key.0 && now.saturating_duration_since(lost.since) < LOST_MAX;
-        let found = named.and_then(|call| self.lost.remove_if(&call, |_, lost| young(lost)));
-        if let Some((call, lost)) = found {
-            info!(call_uuid = %call, "a call that was lost with its process turns up at Meta: it is ended");
-            calls.end_at_meta(key.clone(), lost.token);
-        }
+    /// Ends a call at Meta that is none of ours any more, if it is one.
+    fn end_left(&self, calls: &impl Parties, key: &CallKey, named: Option<CallUuid>, now: Instant) {
+        let young = |left: &Left| left.number == key.0 && now.saturating_duration_since(left.since) < LEFT_MAX;
+        let Some(call) = named else { return };
+        let (token, late) = match self.left.get_mut(&call) {
+            Some(mut left) if young(&left) && left.wacid.as_ref() != Some(&key.1) => {
+                let late = left.wacid.is_none();
+                left.wacid.get_or_insert_with(|| key.1.clone());
+                (left.token.clone(), late.then_some(call))
+            }
+            _ => return,
+        };
+        info!(call_uuid = %call, "a call that was given up turns up at Meta: it is ended");
+        calls.end_at_meta(key.clone(), token, late);
     }
 
     fn find(&self, key: &CallKey) -> Option<CallUuid> {
@@ -290,6 +321,13 @@ impl Bindings {
 
 fn key_of(call: &impl Party, wacid: &Wacid) -> CallKey {
     (call.setup().phone_number_id.clone(), wacid.clone())
+}
+
+/// A call at Meta that is not, or not any more, the one that is named: Graph made one without telling us, and we asked
+/// again; or it told us when the call had left.
+fn end_stray<C: Parties>(calls: &C, call: &C::Party, wacid: &Wacid) {
+    error!(call_uuid = %call.setup().call, "Meta holds a call of this name that is none of ours; it is ended");
+    calls.end_at_meta(key_of(call, wacid), call.token(), None);
 }
 
 /// Tells a call that we placed what Meta says of it.

@@ -11,12 +11,14 @@ use super::machine::{CallSetup, CallTime, GraphAction, Summary, abandoned};
 use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
-use crate::model::{CallUuid, Direction, HangupCause, PhoneNumberId};
+use crate::model::{Direction, HangupCause};
 use crate::observe::names;
-use crate::store::{CallEnd, Conclusion, Farewell, Orphan, StoreError};
+use crate::store::{CallEnd, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
 
 /// How often a node with live calls says that it lives. With the time a write takes, a record loses less than a second.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(400);
+/// Calls that ended so recently may turn up at Meta yet: a minute, and the time that a node is away.
+pub const PLACED_SINCE: Duration = Duration::from_secs(120);
 /// Ended at once: well below what the store's queue takes.
 const AT_ONCE: usize = 2_000;
 
@@ -28,8 +30,8 @@ const REMARK: &str = "the node stopped in the middle of this call (killed, crash
 pub struct Orphans {
     /// Meta's names of them.
     pub named: Vec<CallKey>,
-    /// Those that we placed and whose name at Meta had not come yet; with their numbers.
-    pub unnamed: Vec<(CallUuid, PhoneNumberId)>,
+    /// Those that we placed, and others of a moment ago: they may turn up at Meta yet.
+    pub placed: Vec<PlacedCall>,
 }
 
 /// Ends the calls that an earlier process of this node left open: closes their records, puts their hangup callbacks
@@ -39,23 +41,26 @@ pub struct Orphans {
 /// The store's.
 pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
     let orphans = services.store.orphans(&services.node_id).await?;
+    let since = services.clock.wall().minus(PLACED_SINCE);
+    let placed = services.store.placed(&services.node_id, since).await?;
     if orphans.is_empty() {
-        return Ok(Orphans::default());
+        return Ok(Orphans { placed, ..Orphans::default() });
     }
     let begun = services.clock.now();
-    let mut ended = Orphans::default();
+    let mut ended = Orphans { placed, ..Orphans::default() };
     for some in orphans.chunks(AT_ONCE) {
         let concluding = some.iter().map(|orphan| services.store.conclude(end(services, orphan)));
         for concluded in join_all(concluding).await {
             concluded?;
         }
-        for Orphan { start, .. } in some {
-            let number = start.phone_number_id.clone();
-            match start.wacid.clone() {
-                Some(wacid) => ended.named.push((number, wacid)),
-                None if start.direction == Direction::Outbound => ended.unnamed.push((start.call, number)),
-                None => {}
+        for orphan in some {
+            let Orphan { start, .. } = orphan;
+            let phone_number_id = start.phone_number_id.clone();
+            if start.direction == Direction::Outbound {
+                let (call, wacid) = (start.call, start.wacid.clone());
+                ended.placed.push(PlacedCall { call, phone_number_id: phone_number_id.clone(), wacid });
             }
+            ended.named.extend(start.wacid.clone().map(|wacid| (phone_number_id, wacid)));
         }
     }
     let took = services.clock.now().saturating_duration_since(begun);

@@ -17,6 +17,7 @@ use tracing::{Instrument, error, info, info_span};
 
 use super::binding::{AtMeta, Bindings, CallEvent, Parties, Party};
 pub use super::binding::{CallKey, EventTold};
+use super::farewell;
 use super::live::LiveLog;
 use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, Termination};
 use super::services::Services;
@@ -31,7 +32,7 @@ use crate::media::sdp::Offer;
 use crate::meta::{About, ActionRequest};
 use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
 use crate::observe::names;
-use crate::store::CallStart;
+use crate::store::{CallStart, PlacedCall};
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
@@ -324,7 +325,7 @@ impl Drop for Leaving {
         let inner = &self.registry.0;
         let setup = &self.view.setup;
         inner.live.remove(&setup.call);
-        inner.bindings.leave(&*self.view);
+        inner.bindings.leave(&*self.view, inner.services.clock.now());
         self.registry.gauge(setup.direction).decrement(1);
         inner.one_over.notify_waiters();
         self.registry.leave_legs(&self.view);
@@ -454,9 +455,9 @@ impl Registry {
         self.0.bindings.event(self, key, named, event, self.0.services.clock.now())
     }
 
-    /// An earlier process placed this call and died before it knew Meta's name of it.
-    pub fn lost(&self, call: CallUuid, number: PhoneNumberId, token: Option<Secret>) {
-        self.0.bindings.lost(call, number, token, self.0.services.clock.now());
+    /// An earlier process placed this call: what turns up of it at Meta is ended.
+    pub fn remember(&self, placed: PlacedCall, token: Option<Secret>) {
+        self.0.bindings.remember(placed, token, self.0.services.clock.now());
     }
 
     /// A place for a further call, or what there is too much of.
@@ -523,7 +524,13 @@ impl Parties for Registry {
         Self::get(self, call)
     }
 
-    fn end_at_meta(&self, (phone_number_id, wacid): CallKey, token: Option<Secret>) {
+    fn end_at_meta(&self, (phone_number_id, wacid): CallKey, token: Option<Secret>, late: Option<CallUuid>) {
+        let services = &self.0.services;
+        let (graph, store) = (services.graph.clone(), services.store.clone());
+        if let Some(call) = late {
+            // Should this process not come to it.
+            store.call_bound(call, wacid.clone(), services.clock.steady().plus(farewell::OURS));
+        }
         let request = ActionRequest {
             phone_number_id,
             token,
@@ -534,9 +541,11 @@ impl Parties for Registry {
             deadline: None,
             overtaken: CancellationToken::new(),
         };
-        let graph = self.0.services.graph.clone();
-        self.0.services.tasks.spawn(async move {
-            graph.call_action_to_the_end(request).await;
+        services.tasks.spawn(async move {
+            let outcome = graph.call_action_to_the_end(request).await;
+            if let Some(call) = late.filter(|_| outcome.is_settled()) {
+                store.farewell(call, None);
+            }
         });
     }
 }

@@ -153,6 +153,7 @@ enum Media {
 
 /// A request to Graph.
 struct Asked {
+    action: GraphAction,
     answered: JoinHandle<()>,
     /// Ends its tries.
     overtaken: CancellationToken,
@@ -362,16 +363,11 @@ impl Shell {
             }
             Input::Bound { wacid } => {
                 self.wacid = Some(wacid.clone());
-                self.services.store.call_bound(self.call, wacid.clone());
+                let due = self.services.clock.steady().plus(farewell::OURS);
+                self.services.store.call_bound(self.call, wacid.clone(), due);
             }
-            // The user has gone: Graph is asked no further time for what was to be done about the call (R6).
-            Input::Terminated { .. } => {
-                if let Some(asked) = &self.asked {
-                    asked.overtaken.cancel();
-                }
-                if self.farewell.take().is_some() {
-                    self.services.store.farewell(self.call, None);
-                }
+            Input::Terminated { .. } if self.farewell.take().is_some() => {
+                self.services.store.farewell(self.call, None);
             }
             Input::Command { command: Command::Transfer { aleg: Some(_), .. } } => self.transferred = true,
             Input::Ordered { leg: LegWish::Ask { command } } => {
@@ -382,7 +378,11 @@ impl Shell {
             }
             _ => {}
         }
-        let Step { at, logged, outputs, worth_a_line } = self.stepper.step(at, input);
+        let step = self.stepper.step(at, input);
+        if let Some(asked) = self.asked.as_ref().filter(|asked| step.overtakes(asked.action)) {
+            asked.overtaken.cancel();
+        }
+        let Step { at, logged, outputs, worth_a_line } = step;
         if worth_a_line {
             self.journal.keep(log::entry_line(at, &logged, &outputs));
         }
@@ -500,7 +500,7 @@ impl Shell {
             }
             mailbox.tell(Input::Graph { action, outcome });
         };
-        self.asked = Some(Asked { answered: self.services.tasks.spawn(ask.in_current_span()), overtaken });
+        self.asked = Some(Asked { action, answered: self.services.tasks.spawn(ask.in_current_span()), overtaken });
     }
 
     fn fetch(

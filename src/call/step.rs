@@ -29,6 +29,21 @@ pub struct Step {
     pub worth_a_line: bool,
 }
 
+impl Step {
+    /// Whether no further try of this request begins from here on: the user has gone (R6), or a call that was to be made
+    /// is known to be there, or wanted no more. Asked before what was wished for is carried out.
+    pub fn overtakes(&self, asked: GraphAction) -> bool {
+        match self.logged {
+            Input::Terminated { .. } => true,
+            Input::Bound { .. } => asked == GraphAction::Connect,
+            _ => {
+                let ended = || self.outputs.iter().any(|output| matches!(output, Output::Concluded { .. }));
+                asked == GraphAction::Connect && ended()
+            }
+        }
+    }
+}
+
 impl Stepper {
     /// A machine that waits for its `Offered`; `arrived` is the zero of its time.
     pub fn new(arrived: Instant) -> Self {

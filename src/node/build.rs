@@ -130,9 +130,9 @@ impl Node {
             .with_ledger(Arc::new(Kept(store.clone())))
             .with_consents(consents.clone())
             .with_pressure(pressure);
-        for (call, number) in orphans.unnamed {
-            let token = directory.number(&number).and_then(|number| number.spec.access_token.clone());
-            registry.lost(call, number, token);
+        for placed in orphans.placed {
+            let number = directory.number(&placed.phone_number_id);
+            registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
         }
         for (phone_number_id, wacid) in orphans.named {
             door.remember(CallKey { phone_number_id, wacid });

@@ -58,7 +58,7 @@ async fn write_all(to: &mut SqliteConnection, seal: &Seal, batch: &[Write]) -> R
                 let beginnings = Beginnings { setup: &birth.setup, born: birth.born };
                 calls::insert(to, &birth.start, Some(beginnings)).await?;
             }
-            Write::Bound(call, wacid) => calls::bound(to, *call, wacid).await?,
+            Write::Bound(call, wacid, farewell) => calls::bound(to, *call, wacid, *farewell).await?,
             Write::Answered(call, at) => calls::answered(to, *call, *at).await?,
             Write::Alive(node_id, at) => calls::alive(to, node_id, *at).await?,
             Write::Line { call, seq, line } => lines.push((call, seq, line)),

@@ -160,6 +160,14 @@ pub struct Farewell {
     pub due: Timestamp,
 }
 
+/// A call that was placed, and Meta's name of it, if that ever came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedCall {
+    pub call: CallUuid,
+    pub phone_number_id: PhoneNumberId,
+    pub wacid: Option<Wacid>,
+}
+
 /// A farewell that is due.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FarewellDue {
@@ -264,6 +272,22 @@ pub(super) async fn orphans(pool: &SqlitePool, node_id: &str) -> Result<Vec<Orph
     rows.iter().map(|row| orphan(WHAT, row)).collect()
 }
 
+/// Calls that this node placed and that have ended since `since`.
+pub(super) async fn placed(pool: &SqlitePool, node_id: &str, since: Timestamp) -> Result<Vec<PlacedCall>, StoreError> {
+    const WHAT: &str = "look for calls that were placed of late";
+    let select = "SELECT call_uuid, phone_number_id, wacid FROM calls \
+        WHERE ended_us >= $2 AND node_id = $1 AND direction = 'outbound'";
+    let rows = sqlx::query(select).bind(node_id).bind(since.micros()).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let read = |row: &SqliteRow| -> Result<_, Unread> {
+        Ok(PlacedCall {
+            call: row.try_get::<String, _>("call_uuid")?.parse()?,
+            phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
+            wacid: row.try_get::<Option<String>, _>("wacid")?.map(Wacid::from),
+        })
+    };
+    rows.iter().map(|row| read(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })).collect()
+}
+
 fn orphan(what: &'static str, row: &SqliteRow) -> Result<Orphan, StoreError> {
     let record = record(what, row)?;
     let number = |column: &str| row.try_get::<Option<i64>, _>(column).ok().flatten();
@@ -334,9 +358,18 @@ pub(super) async fn answered(to: &mut SqliteConnection, call: CallUuid, at: Time
 }
 
 /// Meta's id of a call that we placed is known.
-pub(super) async fn bound(to: &mut SqliteConnection, call: CallUuid, wacid: &Wacid) -> Result<(), sqlx::Error> {
-    let update = "UPDATE calls SET wacid = $2 WHERE call_uuid = $1";
-    sqlx::query(update).bind(call.to_string()).bind(wacid.as_str()).execute(to).await.map(drop)
+pub(super) async fn bound(
+    to: &mut SqliteConnection,
+    call: CallUuid,
+    wacid: &Wacid,
+    farewell: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let update = "UPDATE calls SET wacid = $2, \
+        farewell = CASE WHEN ended_us IS NULL THEN farewell ELSE $3 END, \
+        farewell_us = CASE WHEN ended_us IS NULL THEN farewell_us ELSE $4 END WHERE call_uuid = $1";
+    let update = sqlx::query(update).bind(call.to_string()).bind(wacid.as_str());
+    let update = update.bind(GraphAction::Terminate.as_str()).bind(farewell.micros());
+    update.execute(to).await.map(drop)
 }
 
 /// An open row's beginnings: what its end can be told from.

@@ -22,7 +22,7 @@ use crate::xml::ast::DocUrl;
 #[serde(tag = "write", rename_all = "snake_case")]
 pub(super) enum Entry {
     Born { start: CallStart, setup: String, born: Timestamp },
-    Bound { call: CallUuid, wacid: Wacid },
+    Bound { call: CallUuid, wacid: Wacid, farewell: Option<Timestamp> },
     Answered { call: CallUuid, at: Timestamp },
     Alive { node_id: String, at: Timestamp },
     Late { call: CallUuid, line: String },
@@ -112,7 +112,9 @@ impl Entry {
             Write::Born(birth) => {
                 Self::Born { start: birth.start.clone(), setup: birth.setup.clone(), born: birth.born }
             }
-            Write::Bound(call, wacid) => Self::Bound { call: *call, wacid: wacid.clone() },
+            Write::Bound(call, wacid, farewell) => {
+                Self::Bound { call: *call, wacid: wacid.clone(), farewell: Some(*farewell) }
+            }
             Write::Answered(call, at) => Self::Answered { call: *call, at: *at },
             Write::Alive(node_id, at) => Self::Alive { node_id: node_id.clone(), at: *at },
             Write::Late { call, line } => Self::Late { call: *call, line: line.clone() },
@@ -146,7 +148,9 @@ impl Entry {
     pub(super) fn into_write(self, seal: &Seal) -> Write {
         match self {
             Self::Born { start, setup, born } => Write::Born(Box::new(Birth { start, setup, born })),
-            Self::Bound { call, wacid } => Write::Bound(call, wacid),
+            Self::Bound { call, wacid, farewell } => {
+                Write::Bound(call, wacid, farewell.unwrap_or(Timestamp::from_secs(0)))
+            }
             Self::Answered { call, at } => Write::Answered(call, at),
             Self::Alive { node_id, at } => Write::Alive(node_id, at),
             Self::Late { call, line } => Write::Late { call, line },

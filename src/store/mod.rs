@@ -37,7 +37,7 @@ pub use backup::{Backup, BackupError, backup};
 pub use callbacks::{
     Callback, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, Settled, Settlement, Written, rearm,
 };
-pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan};
+pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan, PlacedCall};
 pub use keys::{KeyKind, SeenKey};
 pub use permissions::{PermissionReply, PermissionRow};
 pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
@@ -262,8 +262,9 @@ impl Store {
     }
 
     /// Notes Meta's id of a call that we placed. Returns at once.
-    pub fn call_bound(&self, call: CallUuid, wacid: Wacid) {
-        self.log.call_bound(call, wacid);
+    /// One that has ended already is to be ended there too: Graph is told at `farewell`, unless that is settled before.
+    pub fn call_bound(&self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
+        self.log.call_bound(call, wacid, farewell);
     }
 
     /// Notes that an open call was answered. Returns at once.
@@ -428,6 +429,14 @@ impl Store {
     /// The store's.
     pub async fn orphans(&self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
         calls::orphans(&self.read, node_id).await
+    }
+
+    /// Calls that this node placed and that have ended since `since`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn placed(&self, node_id: &str, since: Timestamp) -> Result<Vec<PlacedCall>, StoreError> {
+        calls::placed(&self.read, node_id, since).await
     }
 
     /// Keys of Meta's events seen since `from` and before `to`, the newest first.

@@ -65,7 +65,7 @@ pub(super) struct Birth {
 /// What is to be written. Who waits for a callback's row is told `None` where the journal has it.
 pub(super) enum Write {
     Born(Box<Birth>),
-    Bound(CallUuid, Wacid),
+    Bound(CallUuid, Wacid, Timestamp),
     Answered(CallUuid, Timestamp),
     Alive(String, Timestamp),
     /// A line behind all that the call's own task writes.
@@ -220,8 +220,8 @@ impl EventLog {
         let _ = self.queue.try_send(Write::ForgetKeys(seen_before));
     }
 
-    pub(super) fn call_bound(&self, call: CallUuid, wacid: Wacid) {
-        self.note(Write::Bound(call, wacid));
+    pub(super) fn call_bound(&self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
+        self.note(Write::Bound(call, wacid, farewell));
     }
 
     pub(super) fn call_answered(&self, call: CallUuid, at: Timestamp) {
