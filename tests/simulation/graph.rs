@@ -1,14 +1,18 @@
 //! Requests to Graph: what `call::shell` and `meta::Graph` do with them, in simulated time. Whether there is a further
 //! try, and what stands at the end, is decided by the real `meta::Asking`, `Policy`, `Budget` and `classify`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use offhook::admission::permission;
+use offhook::call::consent::refusal_of;
 use offhook::call::machine::{GraphAction, GraphOutcome, Input};
-use offhook::meta::{Action, Asking, Fault, Next};
-use offhook::model::CallUuid;
+use offhook::meta::{Action, Asking, Fault, Next, Verdict};
+use offhook::model::{CallUuid, Wacid};
 use offhook::webhook::CallKey;
 
 use crate::meta::{CallIx, Reply};
+use crate::node::View;
 use crate::plan::{MS, SECOND};
 use crate::shell::Call;
 use crate::store::Write;
@@ -38,6 +42,10 @@ pub struct Request {
     made: u64,
     turn: u32,
     attempt: u32,
+    /// The call that a `connect` made.
+    connected: Option<Wacid>,
+    /// The call's, which outlives its table.
+    view: Option<Arc<View>>,
 }
 
 /// Who wants to know.
@@ -45,6 +53,8 @@ pub struct Request {
 enum Of {
     Call(CallUuid),
     Reject,
+    /// A call at Meta that is none of ours, or not any more.
+    Stray(Option<CallUuid>),
     /// A call that has its end already.
     Farewell(CallUuid),
 }
@@ -59,21 +69,43 @@ enum Phase {
 
 impl World {
     pub fn ask_graph(&mut self, call: &mut Call, action: GraphAction) {
-        if !call.has_sdp && matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
-            return;
+        match action {
+            GraphAction::Connect if !call.has_sdp => {
+                self.tell(call.uuid, Input::Graph { action, outcome: GraphOutcome::Unreachable });
+                return;
+            }
+            GraphAction::PreAccept | GraphAction::Accept if !call.has_sdp => return,
+            GraphAction::PreAccept | GraphAction::Accept | GraphAction::Reject | GraphAction::Terminate
+                if call.wacid.is_none() =>
+            {
+                return;
+            }
+            _ => {}
         }
         if matches!(action, GraphAction::Reject | GraphAction::Terminate) {
             call.farewell = Some(action);
         }
-        let before = call.asked.take();
+        let before = call.asked.take().map(|(before, _)| before);
         let deadline = call.stepper.answer_window(action);
         let request = self.request(call.ix, action, Of::Call(call.uuid), deadline, before);
-        call.asked = Some(request);
+        call.asked = Some((request, action));
     }
 
     pub fn reject_at_graph(&mut self, key: CallKey) {
         let ix = self.call_of(&key);
         self.request(ix, GraphAction::Reject, Of::Reject, None, None);
+    }
+
+    /// Graph is to end a call that is none of ours.
+    pub fn end_stray(&mut self, key: &CallKey, late: Option<CallUuid>) {
+        let ix = self.call_of(key);
+        self.note(format_args!("node: call {ix} is none of ours"));
+        self.watch.tally.strays += 1;
+        if let Some(call) = late {
+            let farewell = self.farewell_later(GraphAction::Terminate, false);
+            self.write(Write::Bound(call, key.wacid.clone(), farewell));
+        }
+        self.request(ix, GraphAction::Terminate, Of::Stray(late), None, None);
     }
 
     /// Graph is told of a call that has its end already.
@@ -91,6 +123,10 @@ impl World {
     ) -> usize {
         let (life, made) = (self.life, self.now);
         let node = self.node();
+        let view = match of {
+            Of::Call(call) => node.tables.view(call),
+            Of::Reject | Of::Stray(_) | Of::Farewell(_) => None,
+        };
         let id = node.requests.len();
         node.requests.push(Request {
             ix,
@@ -105,6 +141,8 @@ impl World {
             made,
             turn: 0,
             attempt: 0,
+            connected: None,
+            view,
         });
         let waits = before.is_some_and(|before| {
             let before = &mut node.requests[before];
@@ -113,7 +151,7 @@ impl World {
         });
         let of = match of {
             Of::Call(call) => Some(call),
-            Of::Reject | Of::Farewell(_) => None,
+            Of::Reject | Of::Stray(_) | Of::Farewell(_) => None,
         };
         self.watch.asked(life, id, ix, action.into(), of);
         self.in_order(if waits { IN_ORDER } else { 0 }, Event::GraphInOrder { life, request: id });
@@ -220,6 +258,8 @@ impl World {
             Trouble::ResetAfter
         } else if self.dice.chance(faults.graph_silent) {
             Trouble::Silent { done: self.dice.chance(500) }
+        } else if action == Action::Connect && self.dice.chance(faults.connect_done_and_503) {
+            Trouble::DoneAnd503
         } else {
             Trouble::None
         };
@@ -239,6 +279,9 @@ impl World {
             self.watch.refused(life, id);
         }
         let verdict = came.verdict(request.action.into());
+        if let Ok(Verdict::Connected { wacid }) = &verdict {
+            request.connected = Some(wacid.clone());
+        }
         let asking = request.asking.as_mut().expect("it has begun");
         let next = asking.tried(verdict, &node.policy, roll, request.overtaken, now, &mut node.budget);
         match next {
@@ -257,14 +300,16 @@ impl World {
     fn request_ends(&mut self, id: usize, outcome: GraphOutcome) {
         let now = self.now;
         let request = &mut self.node().requests[id];
-        if request.of == Of::Reject && !outcome.is_settled() && now - request.made < ENDING_MAX {
+        if matches!(request.of, Of::Reject | Of::Stray(_)) && !outcome.is_settled() && now - request.made < ENDING_MAX {
             // Nothing is left here of the call: it is asked for anew (`meta::Graph::call_action_to_the_end`).
             request.phase = Phase::InOrder;
             let life = self.life;
             return self.after(ENDING_AGAIN, Event::GraphInOrder { life, request: id });
         }
         request.phase = Phase::Done;
+        let view = request.view.take();
         let (of, action, next, ix) = (request.of, request.action, request.next, request.ix);
+        let connected = request.connected.take();
         self.note(format_args!("Graph: {} of call {ix} came to {outcome:?}", action.as_str()));
         match of {
             Of::Call(call) => {
@@ -273,7 +318,25 @@ impl World {
                 if ends && outcome.is_settled() {
                     self.write(Write::Farewell(call, None));
                 }
+                if let (GraphAction::Connect, GraphOutcome::Refused { code, details, .. }) = (&action, &outcome)
+                    && let Some(event) = refusal_of(*code, details)
+                {
+                    if event == permission::Event::NoPermission
+                        && let Some((number, user)) = self.pair_of(ix)
+                    {
+                        self.watch.told_no(number, user);
+                    }
+                    self.permission(call, event);
+                }
+                if let (Some(wacid), Some(view)) = (connected, view) {
+                    self.bind(&view, wacid);
+                }
                 self.tell(call, Input::Graph { action, outcome });
+            }
+            Of::Stray(late) => {
+                if let Some(call) = late.filter(|_| outcome.is_settled()) {
+                    self.write(Write::Farewell(call, None));
+                }
             }
             Of::Reject => self.node().book().rejects -= 1,
             Of::Farewell(call) => self.farewell_told(call, &outcome),
@@ -286,6 +349,11 @@ impl World {
 }
 
 impl Request {
+    /// The call at Meta that it is about, and of which no store tells.
+    pub fn is_of_none(&self) -> Option<CallIx> {
+        (self.of == Of::Stray(None) && self.phase != Phase::Done).then_some(self.ix)
+    }
+
     pub fn is_done(&self) -> bool {
         self.phase == Phase::Done
     }

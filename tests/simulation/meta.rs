@@ -1,10 +1,11 @@
 //! Meta as it is met: users who call, webhooks that come twice, late or never, and Graph.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use offhook::call::machine::{Command, Input, MediaFact, MediaFault};
 use offhook::meta::Action;
-use offhook::model::{Digit, Leg};
+use offhook::model::{CallUuid, Digit, Leg};
 use offhook::webhook::{CallKey, Effect};
 
 use crate::plan::{MS, SECOND};
@@ -19,17 +20,21 @@ const PATIENCE: u64 = 10 * SECOND;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// The business has not placed it, or Graph has not heard.
+    Unmade,
     Ringing,
     Accepted,
     Ended,
 }
 
-/// A user's call, as Meta knows it.
+/// A call, as Meta knows it.
 #[derive(Debug)]
 pub struct MetaCall {
     pub number: usize,
     pub key: CallKey,
     pub phase: Phase,
+    /// Of one that the business places: which of ours, and with whom.
+    pub placed: Option<Placed>,
     /// Seconds since the epoch, as its connect says.
     pub told: i64,
     pub bad_offer: bool,
@@ -44,11 +49,33 @@ pub struct MetaCall {
     pub reject_sent: Option<u32>,
 }
 
+/// What there is of a call that the business places.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub call: CallUuid,
+    pub user: usize,
+    /// From being answered until the user hangs up.
+    pub patience_us: Option<u64>,
+}
+
+/// What a webhook says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Said {
+    /// A user's offer, or the answer to ours.
+    Connect,
+    Ringing,
+    Accepted,
+    Rejected,
+    Terminate,
+}
+
 /// A webhook's body and what it says.
 #[derive(Debug)]
 pub struct Post {
     body: String,
-    connect: bool,
+    said: Said,
+    /// It names the call of ours.
+    named: bool,
     call: CallIx,
 }
 
@@ -65,19 +92,24 @@ pub struct Meta {
 pub struct Reply {
     pub status: u16,
     pub after: Option<u64>,
-    pub body: &'static str,
+    pub body: Cow<'static, str>,
 }
 
-const DONE: Reply = Reply { status: 200, after: None, body: r#"{"messaging_product":"whatsapp","success":true}"# };
+const DONE: Reply =
+    Reply { status: 200, after: None, body: Cow::Borrowed(r#"{"messaging_product":"whatsapp","success":true}"#) };
 const GONE: Reply = Reply {
     status: 400,
     after: None,
-    body: r#"{"error":{"message":"(#100) Invalid parameter","code":100,"error_data":{"details":"Call not found or ended"}}}"#,
+    body: Cow::Borrowed(
+        r#"{"error":{"message":"(#100) Invalid parameter","code":100,"error_data":{"details":"Call not found or ended"}}}"#,
+    ),
 };
 const ACCEPTED: Reply = Reply {
     status: 400,
     after: None,
-    body: r#"{"error":{"message":"(#100) Invalid parameter","code":100,"error_data":{"details":"Call already accepted"}}}"#,
+    body: Cow::Borrowed(
+        r#"{"error":{"message":"(#100) Invalid parameter","code":100,"error_data":{"details":"Call already accepted"}}}"#,
+    ),
 };
 
 pub fn phone_number_id(number: usize) -> String {
@@ -88,14 +120,26 @@ pub fn number(number: usize) -> String {
     format!("91803573745{number}")
 }
 
-/// The SDP of a user's offer, as a JSON string.
+pub fn user(user: usize) -> String {
+    format!("9194123{user:05}")
+}
+
+/// The SDP of a connect, as a JSON string.
+fn sdp(body: &str) -> String {
+    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    body["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"].to_string()
+}
+
+/// Of a user's offer.
 fn offer() -> &'static str {
     static OFFER: OnceLock<String> = OnceLock::new();
-    OFFER.get_or_init(|| {
-        let body = include_str!("../../fixtures/meta/webhooks/connect_user.json");
-        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        body["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"].to_string()
-    })
+    OFFER.get_or_init(|| sdp(include_str!("../../fixtures/meta/webhooks/connect_user.json")))
+}
+
+/// Of the answer to an offer of ours.
+fn answer() -> &'static str {
+    static ANSWER: OnceLock<String> = OnceLock::new();
+    ANSWER.get_or_init(|| sdp(include_str!("../../fixtures/meta/webhooks/connect_business_answer.json")))
 }
 
 impl World {
@@ -116,6 +160,7 @@ impl World {
             number: arrival.number,
             key,
             phase: Phase::Ringing,
+            placed: None,
             told: self.clock.steady().secs() + arrival.skew_secs,
             bad_offer: arrival.bad_offer,
             sdp: false,
@@ -129,12 +174,12 @@ impl World {
             self.after(us, Event::HangsUp(ix));
         }
         self.after(WINDOW, Event::WindowOver(ix));
-        self.post(ix, true);
+        self.post(ix, Said::Connect);
         Ok(())
     }
 
     pub fn user_hangs_up(&mut self, ix: CallIx) -> Go {
-        if self.meta.calls[ix].phase != Phase::Ended {
+        if !matches!(self.meta.calls[ix].phase, Phase::Unmade | Phase::Ended) {
             self.note(format_args!("user {ix} hangs up"));
             self.ends(ix, true);
         }
@@ -157,11 +202,11 @@ impl World {
     }
 
     /// The call is over on Meta's side; the node hears of it by webhook, and by what becomes of the media.
-    fn ends(&mut self, ix: CallIx, by_them: bool) {
+    pub fn ends(&mut self, ix: CallIx, by_them: bool) {
         let call = &mut self.meta.calls[ix];
         call.phase = Phase::Ended;
         call.ended_by_them = by_them;
-        self.post(ix, false);
+        self.post(ix, Said::Terminate);
         if !self.dice.chance(self.faults.no_dtls_close) {
             let us = self.dice.between(0, 300) * MS;
             self.after(us, Event::MediaLost(ix));
@@ -173,6 +218,9 @@ impl World {
     pub fn media_up(&mut self, ix: CallIx) -> Go {
         if self.meta.calls[ix].phase != Phase::Ended {
             self.leg_fact(ix, Input::Media { leg: Leg::A, what: MediaFact::Connected });
+            if self.meta.calls[ix].phase == Phase::Accepted {
+                self.after(500 * MS, Event::IsHeard(ix));
+            }
         }
         Ok(())
     }
@@ -184,8 +232,8 @@ impl World {
         Ok(())
     }
 
-    /// Our SDP has come to Meta: the path comes up, or doesn't.
-    fn has_sdp(&mut self, ix: CallIx) {
+    /// Both know the other's SDP: the path comes up, or doesn't.
+    pub fn has_sdp(&mut self, ix: CallIx) {
         if std::mem::replace(&mut self.meta.calls[ix].sdp, true) || self.dice.chance(self.faults.media_never) {
             return;
         }
@@ -200,46 +248,73 @@ impl World {
 
     // --- webhooks ---
 
-    fn item(&self, ix: CallIx, connect: bool, wall: i64) -> String {
+    fn item(&self, ix: CallIx, said: Said, named: bool, bad: bool) -> String {
         let call = &self.meta.calls[ix];
-        let (from, to, wacid) = (919_412_340_000 + ix, number(call.number), &call.key.wacid);
-        if connect {
-            let sdp = if call.bad_offer { "\"v=0\"" } else { offer() };
-            let told = call.told;
-            format!(
-                r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"connect","timestamp":"{told}","direction":"USER_INITIATED","session":{{"sdp_type":"offer","sdp":{sdp}}}}}"#
-            )
-        } else {
-            let status = if call.accepted_us.is_some() { "COMPLETED" } else { "FAILED" };
-            let duration = call.accepted_us.map_or(0, |at| (self.now - at) / SECOND);
-            format!(
-                r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"terminate","direction":"USER_INITIATED","timestamp":"{wall}","status":"{status}","duration":{duration}}}"#
-            )
+        let (number, wacid, wall) = (number(call.number), &call.key.wacid, self.clock.steady().secs());
+        let (from, to, direction, opaque) = match &call.placed {
+            None => ((919_412_340_000 + ix).to_string(), number, "USER_INITIATED", String::new()),
+            Some(placed) => {
+                let opaque = format!(r#","biz_opaque_callback_data":"oh1.{}.node""#, placed.call);
+                let opaque = if named { opaque } else { String::new() };
+                (number, user(placed.user), "BUSINESS_INITIATED", opaque)
+            }
+        };
+        match said {
+            Said::Connect => {
+                let (sdp_type, sdp) = if call.placed.is_some() { ("answer", answer()) } else { ("offer", offer()) };
+                let (sdp, told) = (if bad { "\"v=0\"" } else { sdp }, call.told);
+                format!(
+                    r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"connect","timestamp":"{told}","direction":"{direction}","session":{{"sdp_type":"{sdp_type}","sdp":{sdp}}}{opaque}}}"#
+                )
+            }
+            Said::Terminate => {
+                let status = if call.accepted_us.is_some() { "COMPLETED" } else { "FAILED" };
+                let duration = call.accepted_us.map_or(0, |at| (self.now - at) / SECOND);
+                format!(
+                    r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"terminate","direction":"{direction}","timestamp":"{wall}","status":"{status}","duration":{duration}{opaque}}}"#
+                )
+            }
+            Said::Ringing | Said::Accepted | Said::Rejected => {
+                let word = said.word();
+                format!(
+                    r#"{{"id":"{wacid}","timestamp":"{wall}","type":"call","status":"{word}","recipient_id":"{to}"{opaque}}}"#
+                )
+            }
         }
     }
 
-    fn post(&mut self, ix: CallIx, connect: bool) {
+    pub fn post(&mut self, ix: CallIx, said: Said) {
         if self.dice.chance(self.faults.loss) {
-            self.note(format_args!("Meta loses the {} of call {ix}", if connect { "connect" } else { "terminate" }));
+            self.note(format_args!("Meta loses the {} of call {ix}", said.word()));
             return;
         }
-        let mut items = self.item(ix, connect, self.clock.steady().secs());
+        let placed = self.meta.calls[ix].placed.is_some();
+        let named = placed && !self.dice.chance(self.faults.unnamed);
+        let bad = match placed {
+            false => self.meta.calls[ix].bad_offer,
+            true => said == Said::Connect && self.dice.chance(self.faults.bad_answer),
+        };
+        let mut items = self.item(ix, said, named, bad);
         // Bad company: an item that nobody can read, on either side (R5).
         if self.dice.chance(self.faults.batch) {
             items = format!(r#"{{"event":"connect","id":7.5}},{items},{{"id":[],"event":"terminate"}}"#);
         }
         let (id, display) = (&self.meta.calls[ix].key.phone_number_id, number(self.meta.calls[ix].number));
+        let list = if matches!(said, Said::Connect | Said::Terminate) { "calls" } else { "statuses" };
         let body = format!(
-            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1029384756","changes":[{{"field":"calls","value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"{display}","phone_number_id":"{id}"}},"calls":[{items}]}}}}]}}]}}"#
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1029384756","changes":[{{"field":"calls","value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"{display}","phone_number_id":"{id}"}},"{list}":[{items}]}}}}]}}]}}"#
         );
         let post = self.meta.posts.len();
-        self.meta.posts.push(Post { body, connect, call: ix });
+        self.meta.posts.push(Post { body, said, named, call: ix });
         let mut copies = 1;
         while copies < 5 && self.dice.chance(self.faults.copies) {
             copies += 1;
         }
         for copy in 0..copies {
-            let base = if connect { 5 * MS } else { self.dice.between(50, 500) * MS };
+            let base = match said {
+                Said::Connect if !placed => 5 * MS,
+                _ => self.dice.between(if placed { 5 } else { 50 }, 500) * MS,
+            };
             let us = match copy {
                 0 if self.dice.chance(self.faults.delay) => self.dice.between(0, 30_000) * MS,
                 0 => base,
@@ -252,10 +327,10 @@ impl World {
     }
 
     pub fn webhook_arrives(&mut self, post: usize, tries: u32) -> Go {
-        let Post { body, connect, call } = &self.meta.posts[post];
-        let (body, connect, call) = (body.clone(), *connect, *call);
+        let Post { body, said, named, call } = &self.meta.posts[post];
+        let (body, said, named, call) = (body.clone(), *said, *named, *call);
         let answered = match &self.node {
-            Some(node) if node.is_ready => self.webhook(&body, connect, call),
+            Some(node) if node.is_ready => self.webhook(&body, said, named, call),
             _ => Ok(false),
         };
         let taken = answered.unwrap_or(false) && !self.dice.chance(self.faults.answer_lost);
@@ -270,9 +345,9 @@ impl World {
     }
 
     /// What became of an item, as Meta may judge it.
-    pub fn item_done(&mut self, ix: CallIx, connect: bool, effect: Effect) {
-        let what = if connect { "connect" } else { "terminate" };
-        self.note(format_args!("webhook: {what} of call {ix}: {effect:?}"));
+    pub fn item_done(&mut self, ix: CallIx, said: Said, named: bool, effect: Effect) {
+        let (what, named) = (said.word(), if named { ", named" } else { "" });
+        self.note(format_args!("webhook: {what} of call {ix}{named}: {effect:?}"));
     }
 
     // --- Graph ---
@@ -281,16 +356,20 @@ impl World {
     pub fn graph_arrives(&mut self, life: u32, request: usize, attempt: u32, trouble: Trouble) -> Go {
         let Some((ix, action)) = self.watch.request(life, request) else { return Ok(()) };
         let reply = match trouble {
-            Trouble::Status(status) => Reply { status, after: None, body: "<html>no</html>" },
+            Trouble::Status(status) => Reply { status, after: None, body: "<html>no</html>".into() },
             Trouble::Refused => {
                 let body = r#"{"error":{"message":"(#138000) Calling not enabled","code":138000}}"#;
-                Reply { status: 401, after: None, body }
+                Reply { status: 401, after: None, body: body.into() }
             }
             Trouble::Rate { after } => {
                 let body = r#"{"error":{"message":"(#80007) Rate limit issues","code":80007,"is_transient":true}}"#;
-                Reply { status: 429, after, body }
+                Reply { status: 429, after, body: body.into() }
             }
             Trouble::Silent { done: false } => return Ok(()),
+            Trouble::DoneAnd503 => {
+                self.deed(ix, action);
+                Reply { status: 503, after: None, body: "".into() }
+            }
             Trouble::None | Trouble::Nonsense | Trouble::ResetAfter | Trouble::Silent { done: true } => {
                 let reply = self.deed(ix, action);
                 if trouble == Trouble::Nonsense {
@@ -300,7 +379,7 @@ impl World {
                         "[]",
                         "{\"error\":{\"code\":131000,\"message\":\"\"}}",
                     ]);
-                    Reply { status: 200, after: None, body }
+                    Reply { status: 200, after: None, body: body.into() }
                 } else {
                     reply
                 }
@@ -320,7 +399,8 @@ impl World {
     fn deed(&mut self, ix: CallIx, action: Action) -> Reply {
         let phase = self.meta.calls[ix].phase;
         let reply = match (action, phase) {
-            (_, Phase::Ended) => GONE,
+            (Action::Connect, _) => self.makes_a_call(ix),
+            (_, Phase::Unmade | Phase::Ended) => GONE,
             (Action::PreAccept, Phase::Ringing) => {
                 self.has_sdp(ix);
                 DONE
@@ -339,13 +419,12 @@ impl World {
                 self.ends(ix, false);
                 DONE
             }
-            (Action::Connect, _) => GONE,
         };
         self.note(format_args!("Graph: {} of call {ix}, which is {phase:?}: {}", action.as_str(), reply.status));
         reply
     }
 
-    fn presses_keys(&mut self, ix: CallIx) {
+    pub fn presses_keys(&mut self, ix: CallIx) {
         let mut us = self.dice.between(0, 3_000) * MS;
         for _ in 0..10 {
             if !self.dice.chance(self.faults.keys) {
@@ -362,5 +441,17 @@ impl World {
             self.tell(call, Input::Command { command: Command::Hangup });
         }
         Ok(())
+    }
+}
+
+impl Said {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Ringing => "RINGING",
+            Self::Accepted => "ACCEPTED",
+            Self::Rejected => "REJECTED",
+            Self::Terminate => "terminate",
+        }
     }
 }

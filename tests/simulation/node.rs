@@ -2,11 +2,16 @@
 //! simulated time what the real ones do under tokio.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
+use offhook::admission::permission::{Engaged, PairKey};
 use offhook::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot, Slots};
-use offhook::call::machine::{CallSetup, CallUrls, Input, MediaFact, Termination};
+use offhook::call::CallEvent;
+use offhook::call::binding::{self, AtMeta, Bindings, EventTold, Parties, Party};
+use offhook::call::machine::{CallSetup, CallUrls, Input, MachineLimits, MediaFact, Termination};
+use offhook::call::queues::Queues;
 use offhook::clock::Clock;
 use offhook::config::Secret;
 use offhook::media::sdp::Offer;
@@ -18,7 +23,7 @@ use offhook::xml::ast::DocUrl;
 
 use crate::dice::Dice;
 use crate::graph::Request;
-use crate::meta::{CallIx, number, phone_number_id};
+use crate::meta::{CallIx, Said as What, number, phone_number_id};
 use crate::plan::{MS, SECOND};
 use crate::shell::Call;
 use crate::store::{Write, Writer};
@@ -36,7 +41,11 @@ pub struct Node {
     pub draining: bool,
     pub ending: bool,
     pub directory: Arc<Directory>,
-    gate: Arc<Gate>,
+    pub gate: Arc<Gate>,
+    pub queues: Queues,
+    /// Looks at the queues so far: a look that is ordered again comes once.
+    pub look: u64,
+    pub tables: Arc<Tables>,
     pub slots: Vec<Arc<Slots>>,
     pub door: Door<Phones>,
     book: Arc<Mutex<Book>>,
@@ -49,11 +58,12 @@ pub struct Node {
     pub pauses: offhook::answer::Dice,
 }
 
-/// A call that the door has started and whose task has not run yet.
+/// A call that has been started and whose task has not run yet.
 pub struct Begin {
     pub ix: CallIx,
-    pub key: CallKey,
+    pub view: Arc<View>,
     pub slot: Slot,
+    pub engaged: Option<Engaged>,
     pub setup: CallSetup,
     pub arrived: Instant,
 }
@@ -67,15 +77,16 @@ pub struct Fact {
 pub struct Book {
     clock: Clock,
     ids: Dice,
-    pub by_key: BTreeMap<CallKey, CallUuid>,
     pub mailboxes: BTreeMap<CallUuid, VecDeque<Fact>>,
     pub live: usize,
     live_max: usize,
     pub rejects: usize,
     rejects_max: usize,
-    started: Vec<(CallUuid, Admitted, Incoming<()>)>,
+    started: Vec<(Arc<View>, Admitted, Incoming<Offer>)>,
     told: Vec<CallUuid>,
     rejected: Vec<(Arc<NumberEntry>, Wacid)>,
+    /// Calls at Meta that are to be ended, and are none of ours.
+    strays: Vec<(CallKey, Option<CallUuid>)>,
 }
 
 impl Book {
@@ -93,47 +104,138 @@ impl Book {
     }
 }
 
-pub struct Phones(Arc<Mutex<Book>>);
+/// A live call, seen from outside.
+pub struct View {
+    pub setup: CallSetup,
+    pub at_meta: AtMeta,
+    pub closing: AtomicBool,
+    book: Arc<Mutex<Book>>,
+}
 
-impl Calls for Phones {
-    type Offer = ();
-
-    fn read_offer(&self, sdp: &str) -> Option<()> {
-        Offer::parse(sdp, false).ok().map(|_| ())
+impl Party for View {
+    fn setup(&self) -> &CallSetup {
+        &self.setup
     }
 
-    fn start(&self, admitted: Admitted, incoming: Incoming<()>) -> Result<(), Busy> {
-        let mut book = self.0.lock().expect("one thread");
+    fn at_meta(&self) -> &AtMeta {
+        &self.at_meta
+    }
+
+    fn token(&self) -> Option<Secret> {
+        None
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    fn is_open(&self) -> bool {
+        self.book.lock().expect("one thread").mailboxes.contains_key(&self.setup.call)
+    }
+
+    fn tell(&self, fact: Input) -> bool {
+        self.book.lock().expect("one thread").tell(self.setup.call, fact)
+    }
+
+    fn answer(&self, _: Box<Offer>) -> bool {
+        self.tell(Input::SdpAnswer { usable: true })
+    }
+}
+
+/// The live calls, by our name of them and by Meta's.
+pub struct Tables {
+    views: Mutex<BTreeMap<CallUuid, Arc<View>>>,
+    pub bindings: Bindings,
+    book: Arc<Mutex<Book>>,
+}
+
+impl Parties for Tables {
+    type Party = View;
+
+    fn get(&self, call: CallUuid) -> Option<Arc<View>> {
+        self.view(call)
+    }
+
+    fn end_at_meta(&self, (phone_number_id, wacid): binding::CallKey, _: Option<Secret>, late: Option<CallUuid>) {
+        self.book.lock().expect("one thread").strays.push((CallKey { phone_number_id, wacid }, late));
+    }
+}
+
+impl Tables {
+    pub fn view(&self, call: CallUuid) -> Option<Arc<View>> {
+        self.views.lock().expect("one thread").get(&call).cloned()
+    }
+
+    pub fn enter(&self, setup: &CallSetup, now: Instant) -> Arc<View> {
+        let call = setup.call;
+        let at_meta = AtMeta::new(setup.wacid.clone());
+        let view = View { setup: setup.clone(), at_meta, closing: AtomicBool::new(false), book: self.book.clone() };
+        let view = Arc::new(view);
+        self.book.lock().expect("one thread").mailboxes.insert(call, VecDeque::new());
+        self.bindings.enter(&*view, now);
+        self.views.lock().expect("one thread").insert(call, view.clone());
+        view
+    }
+
+    fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventTold {
+        let now = self.book.lock().expect("one thread").clock.now();
+        let key = (key.phone_number_id.clone(), key.wacid.clone());
+        self.bindings.event(self, &key, named, event, now)
+    }
+}
+
+/// The calls, seen by the webhook's door.
+pub struct Phones {
+    book: Arc<Mutex<Book>>,
+    tables: Arc<Tables>,
+    limits: MachineLimits,
+}
+
+impl Calls for Phones {
+    type Offer = Offer;
+
+    fn read_offer(&self, sdp: &str) -> Option<Offer> {
+        Offer::parse(sdp, false).ok()
+    }
+
+    fn start(&self, admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+        let mut book = self.book.lock().expect("one thread");
         if book.live >= book.live_max {
             return Err(Busy(admitted));
         }
         let id = (u128::from(book.ids.number()) << 64) | u128::from(book.ids.number());
         let call = CallUuid(uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid());
         book.live += 1;
-        book.by_key.insert(incoming.connect.key.clone(), call);
-        book.mailboxes.insert(call, VecDeque::new());
-        book.started.push((call, admitted, incoming));
+        drop(book);
+        let setup = setup(call, admitted.number(), &incoming, self.limits.clone());
+        let view = self.tables.enter(&setup, incoming.arrived);
+        self.book.lock().expect("one thread").started.push((view, admitted, incoming));
         Ok(())
     }
 
-    fn placed(&self, _: &CallKey, _: Option<CallUuid>, _: Said<()>) -> Heard {
-        Heard::Parked
+    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Offer>) -> Heard {
+        let event = match said {
+            Said::Answer(answer) => CallEvent::Answer(answer.map(Box::new)),
+            Said::Status(status) => CallEvent::Status(status),
+        };
+        match self.tables.event(key, named, event) {
+            EventTold::Yes => Heard::Yes,
+            EventTold::Late => Heard::Late,
+            EventTold::Parked => Heard::Parked,
+            EventTold::Full => Heard::Busy,
+        }
     }
 
-    fn terminated(&self, key: &CallKey, _: Option<CallUuid>, termination: Termination) -> Known {
-        let mut book = self.0.lock().expect("one thread");
-        let Some(call) = book.by_key.get(key).copied() else { return Known::Unknown };
-        if book.tell(call, Input::Terminated { termination }) {
-            Known::Ended
-        } else if book.mailboxes.contains_key(&call) {
-            Known::Busy
-        } else {
-            Known::Unknown
+    fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination) -> Known {
+        match self.tables.event(key, named, CallEvent::Terminated(termination)) {
+            EventTold::Yes => Known::Ended,
+            EventTold::Full => Known::Busy,
+            EventTold::Parked | EventTold::Late => Known::Unknown,
         }
     }
 
     fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, _reason: Reason) -> Result<(), Full> {
-        let mut book = self.0.lock().expect("one thread");
+        let mut book = self.book.lock().expect("one thread");
         if book.rejects >= book.rejects_max {
             return Err(Full);
         }
@@ -151,9 +253,9 @@ impl Node {
     /// Live calls of a number, those included whose task has not run yet.
     pub fn live(&self, number: usize) -> usize {
         let id = phone_number_id(number);
-        let of = |key: &CallKey| key.phone_number_id.as_str() == id;
-        self.calls.values().filter(|call| of(&call.key)).count()
-            + self.beginning.values().filter(|begin| of(&begin.key)).count()
+        let of = |view: &View| view.setup.phone_number_id.as_str() == id;
+        self.calls.values().filter(|call| of(&call.view) && call.holds_a_slot()).count()
+            + self.beginning.values().filter(|begin| of(&begin.view)).count()
     }
 }
 
@@ -183,6 +285,7 @@ impl World {
             hangup: plan.hangup.then(|| url("hangup")),
             messages: None,
             calls_per_number: plan.limit,
+            // The unwilling ones have permitted nothing.
             permissions: Default::default(),
             access_token: None,
         });
@@ -203,7 +306,6 @@ impl World {
         let book = Arc::new(Mutex::new(Book {
             clock: self.clock.clone(),
             ids: self.dice.fork(),
-            by_key: BTreeMap::new(),
             mailboxes: BTreeMap::new(),
             live: 0,
             live_max: self.plan.live_max,
@@ -212,7 +314,11 @@ impl World {
             started: Vec::new(),
             told: Vec::new(),
             rejected: Vec::new(),
+            strays: Vec::new(),
         }));
+        let (views, bindings) = (Mutex::default(), Bindings::default());
+        let tables = Arc::new(Tables { views, bindings, book: book.clone() });
+        let phones = Phones { book: book.clone(), tables: tables.clone(), limits: self.plan.limits.clone() };
         let config = DoorConfig {
             app_secret: Secret::new("app secret"),
             app_secret_previous: None,
@@ -226,8 +332,11 @@ impl World {
             ending: false,
             directory,
             slots,
-            door: Door::new(Phones(book.clone()), gate.clone(), self.clock.clone(), &config),
+            door: Door::new(phones, gate.clone(), self.clock.clone(), &config),
             gate,
+            queues: Queues::default(),
+            look: 0,
+            tables,
             book,
             beginning: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -247,9 +356,10 @@ impl World {
     }
 
     /// A webhook's body is read; whether it is answered 200.
-    pub fn webhook(&mut self, body: &str, connect: bool, ix: CallIx) -> Go<bool> {
+    pub fn webhook(&mut self, body: &str, said: What, named: bool, ix: CallIx) -> Go<bool> {
         self.effect()?;
         let before = self.before(ix);
+        let known = named && self.is_known(ix);
         let mut ours = Vec::new();
         let mut busy = false;
         let read = self.node().door.deliver(body.as_bytes(), |handled| {
@@ -263,20 +373,26 @@ impl World {
             self.fail(format!("R5: of one good item came {ours:?}"));
             return Ok(true);
         }
-        self.item_done(ix, connect, ours[0]);
-        self.judge(ix, connect, ours[0], before);
+        self.item_done(ix, said, named, ours[0]);
+        if self.meta.calls[ix].placed.is_some() {
+            self.judge_placed(ix, said, ours[0], known);
+        } else {
+            self.judge(ix, said == What::Connect, ours[0], before);
+        }
         let (started, rejected) = {
             let mut book = self.node().book();
             (std::mem::take(&mut book.started), std::mem::take(&mut book.rejected))
         };
         let life = self.life;
-        for (call, admitted, incoming) in started {
-            let setup = self.setup(call, admitted.number(), &incoming);
+        for (view, admitted, incoming) in started {
+            let (call, setup) = (view.setup.call, view.setup.clone());
             // Before anybody hears of the call it has a row, or is in the queue for one.
             self.write(Write::Born(Box::new((CallStart::of(&setup, "node"), setup.clone()))));
             let (_, slot) = admitted.begin();
-            let begin = Begin { ix, key: incoming.connect.key, slot, setup, arrived: incoming.arrived };
-            self.watch.admitted(call, begin.key.clone(), ix, life, self.now);
+            let pair = PairKey::new(&setup.phone_number_id, &setup.from);
+            let engaged = Some(self.store.consents.engage(pair));
+            let begin = Begin { ix, view, slot, engaged, setup, arrived: incoming.arrived };
+            self.watch.admitted(call, incoming.connect.key, ix, life, self.now);
             self.node().beginning.insert(call, begin);
             self.in_order(0, Event::Run { life, call });
         }
@@ -285,38 +401,28 @@ impl World {
             self.reject_at_graph(key);
         }
         self.wake();
+        self.end_strays();
         // Killed before the 200 is out.
         self.effect()?;
         Ok(!busy)
     }
 
-    fn setup(&self, call: CallUuid, number: &NumberEntry, incoming: &Incoming<()>) -> CallSetup {
-        let (spec, connect) = (&number.spec, &incoming.connect);
-        let (answer, answer_method) = spec.answer.clone().expect("numbers have an answer URL");
-        CallSetup {
-            call,
-            direction: Direction::Inbound,
-            call_type: CallType::Whatsapp,
-            wacid: Some(connect.key.wacid.clone()),
-            phone_number_id: connect.key.phone_number_id.clone(),
-            from: connect.user(&spec.number),
-            to: spec.number.to_string(),
-            caller_name: String::new(),
-            cta_payload: None,
-            deeplink_payload: None,
-            account: number.account.auth_id.clone(),
-            parent_account: number.account.main().auth_id.clone(),
-            urls: CallUrls {
-                hangup: spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method)),
-                answer,
-                answer_method,
-                fallback: spec.fallback.clone(),
-            },
-            started: incoming.arrived_wall,
-            limits: self.plan.limits.clone(),
-            headers: Vec::new(),
-            outbound: None,
-        }
+    /// What turned up at Meta and is none of ours is ended there.
+    fn end_strays(&mut self) {
+        let strays = std::mem::take(&mut self.node().book().strays);
+        strays.iter().for_each(|(key, late)| self.end_stray(key, *late));
+    }
+
+    /// Graph has told Meta's id of a call that we placed.
+    pub fn bind(&mut self, call: &View, wacid: Wacid) {
+        let now = self.instant();
+        let tables = self.node().tables.clone();
+        let key = CallKey { phone_number_id: call.setup.phone_number_id.clone(), wacid: wacid.clone() };
+        let ix = self.call_of(&key);
+        self.watch.is_to_end(ix);
+        tables.bindings.bind(&*tables, call, wacid, now);
+        self.wake();
+        self.end_strays();
     }
 
     /// Calls with something in their mailbox come to it soon.
@@ -337,16 +443,16 @@ impl World {
     }
 
     /// A call has left the tables.
-    pub fn leave(&mut self, call: CallUuid, key: &CallKey) {
+    pub fn leave(&mut self, call: CallUuid) {
+        let now = self.instant();
         let node = self.node();
         let mut book = node.book();
         book.live -= 1;
         book.mailboxes.remove(&call);
-        if book.by_key.get(key) == Some(&call) {
-            book.by_key.remove(key);
-        }
         let empty = book.live == 0;
         drop(book);
+        let view = node.tables.views.lock().expect("one thread").remove(&call);
+        node.tables.bindings.leave(&*view.expect("it was in the tables"), now);
         let life = node.life;
         if node.draining && empty {
             self.after(0, Event::DrainOver { life });
@@ -362,6 +468,8 @@ impl World {
         let node = self.node();
         node.draining = true;
         node.gate.drain();
+        self.drain_queues();
+        let node = self.node();
         let us = if node.book().live == 0 { 0 } else { us };
         self.after(us, Event::DrainOver { life });
         Ok(())
@@ -417,18 +525,45 @@ impl World {
 
     /// Something of a leg's, if a call of ours has one: Meta's call `ix`.
     pub fn leg_fact(&mut self, ix: CallIx, fact: Input) {
-        let key = self.meta.calls[ix].key.clone();
         let Some(node) = &self.node else { return };
-        let Some(call) = node.book().by_key.get(&key).copied() else { return };
-        if node.calls.get(&call).is_some_and(Call::has_leg) {
-            if matches!(fact, Input::Media { what: MediaFact::Connected, .. }) {
-                self.leg_connects(call);
-            }
-            self.tell(call, fact);
+        let Some(call) = node.calls.values().find(|call| call.ix == ix && call.has_leg()) else { return };
+        let call = call.uuid;
+        if matches!(fact, Input::Media { what: MediaFact::Connected, .. }) {
+            self.leg_connects(call);
         }
+        self.tell(call, fact);
     }
 
     pub fn call_of(&self, key: &CallKey) -> CallIx {
         self.meta.calls.iter().position(|call| call.key == *key).expect("Meta knows its calls")
+    }
+}
+
+fn setup(call: CallUuid, number: &NumberEntry, incoming: &Incoming<Offer>, limits: MachineLimits) -> CallSetup {
+    let (spec, connect) = (&number.spec, &incoming.connect);
+    let (answer, answer_method) = spec.answer.clone().expect("numbers have an answer URL");
+    CallSetup {
+        call,
+        direction: Direction::Inbound,
+        call_type: CallType::Whatsapp,
+        wacid: Some(connect.key.wacid.clone()),
+        phone_number_id: connect.key.phone_number_id.clone(),
+        from: connect.user(&spec.number),
+        to: spec.number.to_string(),
+        caller_name: String::new(),
+        cta_payload: None,
+        deeplink_payload: None,
+        account: number.account.auth_id.clone(),
+        parent_account: number.account.main().auth_id.clone(),
+        urls: CallUrls {
+            hangup: spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method)),
+            answer,
+            answer_method,
+            fallback: spec.fallback.clone(),
+        },
+        started: incoming.arrived_wall,
+        limits,
+        headers: Vec::new(),
+        outbound: None,
     }
 }

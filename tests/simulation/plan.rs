@@ -75,7 +75,35 @@ pub struct Faults {
     // The node
     pub panic: u32,
     pub store_stuck: u32,
+    // Calls that the business places: Graph and the phones
+    pub connect_refused: u32,
+    pub connect_done_and_503: u32,
+    pub unnamed: u32,
+    pub bad_answer: u32,
+    pub never_rings: u32,
+    pub declines: u32,
+    pub ignores: u32,
+    pub answered_at_once: u32,
 }
+
+/// A call that the business wants placed.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub at_us: u64,
+    pub number: usize,
+    pub user: usize,
+    pub ring_timeout_ms: u64,
+    pub hangup_on_ring_ms: Option<u64>,
+    pub ring_url: bool,
+    pub digits: bool,
+    /// When somebody thinks better of it.
+    pub cancel_us: Option<u64>,
+    /// From being answered until the user hangs up; none: stays on the line.
+    pub patience_us: Option<u64>,
+}
+
+/// The users with these numbers permit no calls.
+pub const UNWILLING: usize = 100;
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -87,6 +115,7 @@ pub struct Plan {
     pub rejects_max: usize,
     pub limits: MachineLimits,
     pub arrivals: Vec<Arrival>,
+    pub orders: Vec<Order>,
     pub faults: Faults,
     /// Effects from one crash to the next, one entry a crash.
     pub crashes: Vec<u32>,
@@ -107,7 +136,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn of(dice: &mut Dice) -> Self {
+    /// `business`: with calls that the business places.
+    pub fn of(dice: &mut Dice, business: bool) -> Self {
         let mut aside = dice.clone().fork();
         let mut plan = Self::drawn(dice);
         // Some runs reach for the end of the answer window, as good as no other does: the path never comes up, it is
@@ -119,7 +149,41 @@ impl Plan {
             let often = [&mut plan.faults.media_never, &mut plan.faults.graph_silent, &mut plan.faults.graph_slow];
             often.into_iter().for_each(|fault| *fault = 700);
         }
+        if business {
+            plan.place_calls(&mut aside);
+        }
         plan
+    }
+
+    fn place_calls(&mut self, dice: &mut Dice) {
+        // Now and then so many at once that the last of them wait longer than they may.
+        let crowd = dice.chance(6);
+        if crowd {
+            (self.cps, self.sub_cps, self.live_max) = (1, Some(1), 1_000);
+            self.numbers.iter_mut().for_each(|number| number.limit = 200);
+            (self.crashes, self.kills_us, self.drain_at_us, self.reload_at_us) = (Vec::new(), Vec::new(), None, None);
+        } else if dice.chance(500) {
+            // Fewer of the others, so that there is room.
+            self.arrivals.truncate(1);
+        }
+        self.orders = orders(dice, self.numbers.len(), crowd);
+        let last = self.orders.last().map_or(0, |order| order.at_us);
+        self.healed_at_us = self.healed_at_us.max(last + if crowd { 200 } else { 60 } * SECOND);
+        let sometimes = |dice: &mut Dice, levels: &[u32]| if dice.chance(650) { 0 } else { dice.pick(levels) };
+        const SOME: &[u32] = &[50, 200, 600];
+        self.faults.connect_refused = sometimes(dice, &[50, 300]);
+        self.faults.connect_done_and_503 = sometimes(dice, &[50, 300]);
+        self.faults.unnamed = sometimes(dice, SOME);
+        self.faults.bad_answer = sometimes(dice, &[50, 300]);
+        self.faults.never_rings = sometimes(dice, SOME);
+        self.faults.declines = sometimes(dice, SOME);
+        self.faults.ignores = sometimes(dice, SOME);
+        self.faults.answered_at_once = sometimes(dice, SOME);
+        self.faults.hang_up_by_api = sometimes(dice, &[100, 400]);
+        if !crowd && self.jumps.is_empty() && dice.chance(300) {
+            // While the first of them are placed.
+            self.crashes.push(u32::try_from(dice.between(1, 40)).expect("few"));
+        }
     }
 
     fn drawn(dice: &mut Dice) -> Self {
@@ -154,6 +218,7 @@ impl Plan {
             rejects_max: dice.pick(&[1, 100, 100]),
             limits,
             arrivals,
+            orders: Vec::new(),
             faults: Faults::of(dice),
             crashes: if jumps.is_empty() { crashes } else { Vec::new() },
             kills_us: if jumps.is_empty() { kills_us } else { Vec::new() },
@@ -206,6 +271,7 @@ impl Faults {
             hang_up_by_api: often(dice, &[100, 400]),
             panic: often(dice, &[3, 15]),
             store_stuck: often(dice, &[20, 100]),
+            ..Self::default()
         }
     }
 }
@@ -241,6 +307,38 @@ fn arrivals(dice: &mut Dice, numbers: usize) -> Vec<Arrival> {
                 same_id: dice.chance(60),
                 bad_offer: dice.chance(30),
                 skew_secs: if dice.chance(80) { dice.pick(&[-120, -61, -60, -59, 120, 299, 301]) } else { 0 },
+            }
+        })
+        .collect()
+}
+
+fn orders(dice: &mut Dice, numbers: usize, crowd: bool) -> Vec<Order> {
+    let calls = if crowd { dice.between(123, 135) } else { dice.between(1, 9) };
+    let users = dice.pick(&[1, 2, 5, 9]);
+    let mut at_us = 0;
+    (0..usize::try_from(calls).expect("few"))
+        .map(|index| {
+            at_us += match dice.between(0, 9) {
+                _ if crowd => 0,
+                0..=3 => 0,
+                4 => SECOND,
+                5 => SECOND - 1,
+                6 | 7 => dice.between(0, 300) * MS,
+                8 => dice.between(0, 5 * SECOND),
+                _ => dice.between(0, 40 * SECOND),
+            };
+            let user = if crowd { index % UNWILLING } else { dice.place(users) };
+            let unwilling = !crowd && dice.chance(40);
+            Order {
+                at_us,
+                number: if crowd { index / UNWILLING % numbers } else { dice.place(numbers) },
+                user: if unwilling { UNWILLING + user } else { user },
+                ring_timeout_ms: dice.pick(&[5_000, 30_000, 60_000]),
+                hangup_on_ring_ms: dice.chance(150).then(|| dice.between(0, 10_000)),
+                ring_url: dice.chance(600),
+                digits: dice.chance(200),
+                cancel_us: (!crowd && dice.chance(150)).then(|| dice.between(0, 20 * SECOND)),
+                patience_us: dice.chance(600).then(|| dice.between(0, 30 * SECOND)),
             }
         })
         .collect()

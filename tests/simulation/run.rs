@@ -13,6 +13,15 @@ use crate::world::{Outcome, World};
 const FOUND: &[(u64, &str)] = &[
     (2, "a copy of a connect that came after a crash began a second call (R5)"),
     (136, "a waiting accept kept pre_accept being tried when the user had gone (R6)"),
+    (
+        2_003,
+        "a connect was tried again when its call was named or had ended; a second call's end was told to the first",
+    ),
+    (2_268, "a call that the process before last had placed turned up at Meta and went on"),
+    (3_406, "a call that was named after its end went on when its node died before Graph was told"),
+    (5_370, "the first of two calls that Meta had made of one went on after a restart"),
+    (5_695, "a call that turned up after its process went on when the next one stopped too"),
+    (5_959, "a call whose task had panicked was named by a webhook and went on"),
 ];
 
 /// A run; a panic in it is as bad as anything else that is not as it must be.

@@ -3,9 +3,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use offhook::admission::Slot;
+use offhook::admission::permission::{self, Engaged};
 use offhook::call::log;
 use offhook::call::machine::{
     CallSetup, CallState, CallTime, DialError, FetchFailure, FetchId, Fetched, GraphAction, GraphOutcome, Input,
@@ -13,13 +16,13 @@ use offhook::call::machine::{
 };
 use offhook::call::replay::replay;
 use offhook::call::step::{Step, Stepper};
-use offhook::model::{CallUuid, HangupCause, Leg};
+use offhook::model::{CallUuid, Direction, HangupCause, Leg, Wacid};
 use offhook::store::CallEnd;
 use offhook::webhook::CallKey;
 use offhook::xml::ast::Repeat;
 
 use crate::meta::CallIx;
-use crate::node::{Begin, Fact, Node};
+use crate::node::{Begin, Fact, Node, View};
 use crate::plan::MS;
 use crate::store::{Conclusion, Write};
 use crate::world::{Event, Go, Stop, World};
@@ -28,14 +31,15 @@ use crate::world::{Event, Go, Stop, World};
 pub struct Call {
     pub uuid: CallUuid,
     pub ix: CallIx,
-    pub key: CallKey,
+    pub view: Arc<View>,
+    pub wacid: Option<Wacid>,
     pub setup: CallSetup,
     pub stepper: Stepper,
     leg: Option<FakeLeg>,
     /// We have an answer to send.
     pub has_sdp: bool,
     /// The last request to Graph.
-    pub asked: Option<usize>,
+    pub asked: Option<(usize, GraphAction)>,
     /// What Graph was last asked to end the call with, while its answer is out.
     pub farewell: Option<GraphAction>,
     answered: Option<CallTime>,
@@ -44,13 +48,16 @@ pub struct Call {
     remarks: Vec<String>,
     turn: u64,
     over: bool,
-    /// Held as long as the call, and by nothing else.
-    _slot: Slot,
+    rung: bool,
+    /// Until the call is over: its slot, and that its user is on the line.
+    held: Option<(Slot, Option<Engaged>)>,
 }
 
 /// A leg's media: what is played, and whether it can be heard.
 #[derive(Default)]
 struct FakeLeg {
+    /// Both know the other's SDP.
+    begun: bool,
     open: bool,
     connected: bool,
     listens: bool,
@@ -62,6 +69,15 @@ struct FakeLeg {
 impl Call {
     pub fn has_leg(&self) -> bool {
         self.leg.is_some()
+    }
+
+    pub fn holds_a_slot(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// The user can be heard.
+    pub fn hears(&self) -> bool {
+        self.leg.as_ref().is_some_and(|leg| leg.connected)
     }
 
     pub fn state(&self) -> Option<CallState> {
@@ -116,7 +132,7 @@ impl World {
                 Ok(())
             }
             Err(Stop::Panic) => {
-                let (uuid, key, setup) = (call.uuid, call.key.clone(), call.setup.clone());
+                let (uuid, view, setup) = (call.uuid, call.view.clone(), call.setup.clone());
                 let (arrived, answered) = (call.stepper.arrived(), call.answered);
                 self.note(format_args!("call {uuid}: PANIC"));
                 self.watch.panicked(uuid);
@@ -127,7 +143,7 @@ impl World {
                 }));
                 assert!(unwound.is_err());
                 self.node().book().mailboxes.remove(&uuid);
-                self.mourn(key, setup, arrived, answered);
+                self.mourn(&view, setup, arrived, answered);
                 Ok(())
             }
             Err(Stop::Crash) => Err(Stop::Crash),
@@ -135,13 +151,14 @@ impl World {
     }
 
     fn begin(&mut self, uuid: CallUuid, begin: Begin) -> Call {
-        let Begin { ix, key, slot, setup, arrived } = begin;
+        let Begin { ix, view, slot, engaged, setup, arrived } = begin;
         let has_media = !self.dice.chance(self.faults.no_media);
         let replayed = self.plan.replayed;
         Call {
             uuid,
             ix,
-            key,
+            view,
+            wacid: setup.wacid.clone(),
             stepper: Stepper::new(arrived),
             leg: has_media.then(FakeLeg::default),
             has_sdp: has_media,
@@ -153,7 +170,8 @@ impl World {
             remarks: Vec::new(),
             turn: 0,
             over: false,
-            _slot: slot,
+            rung: false,
+            held: Some((slot, engaged)),
             setup,
         }
     }
@@ -165,7 +183,12 @@ impl World {
             self.after(us, Event::HungUpByApi { life, call });
         }
         let at = call.stepper.arrived();
-        self.step(call, at, Input::Offered { setup: Box::new(call.setup.clone()) })?;
+        let setup = Box::new(call.setup.clone());
+        let first = match call.setup.direction {
+            Direction::Inbound => Input::Offered { setup },
+            Direction::Outbound => Input::Placed { setup },
+        };
+        self.step(call, at, first)?;
         if call.leg.is_none() && !call.over {
             self.step(call, at, Input::Cut { cause: HangupCause::InternalError })?;
         }
@@ -178,11 +201,16 @@ impl World {
             Input::Fetched { fetch, .. } => !call.fetches.remove(fetch),
             _ => false,
         };
+        if let Input::Bound { wacid } = &input {
+            call.wacid = Some(wacid.clone());
+            let key = CallKey { phone_number_id: call.setup.phone_number_id.clone(), wacid: wacid.clone() };
+            call.ix = self.call_of(&key);
+            self.watch.bound(call.uuid, call.ix);
+            let farewell = self.farewell_later(GraphAction::Terminate, false);
+            self.write(Write::Bound(call.uuid, wacid.clone(), farewell));
+        }
         if let Input::Terminated { .. } = &input {
             self.watch.told_of_its_end(call.uuid, self.now);
-            if let Some(asked) = call.asked {
-                self.overtake(asked);
-            }
             if call.farewell.take().is_some() {
                 self.write(Write::Farewell(call.uuid, None));
             }
@@ -200,7 +228,11 @@ impl World {
             Input::Graph { action: GraphAction::Accept, outcome }
                 if *outcome == GraphOutcome::Done
         );
-        let Step { at, logged, outputs, worth_a_line } = call.stepper.step(at, input);
+        let step = call.stepper.step(at, input);
+        if let Some((asked, _)) = call.asked.filter(|(_, action)| step.overtakes(*action)) {
+            self.overtake(asked);
+        }
+        let Step { at, logged, outputs, worth_a_line } = step;
         self.note(format_args!("call {}: {logged} ({was:?} to {:?})", call.ix, call.state()));
         if worth_a_line && let Some(log) = &mut call.log {
             log.push_str(&log::entry_line(at, &logged, &outputs).expect("JSON"));
@@ -208,7 +240,9 @@ impl World {
         if stale && !overdue && !outputs.is_empty() {
             self.fail(format!("call {}: a fetch that nothing waits for led to {outputs:?}", call.ix));
         }
-        self.watch.stepped(call.uuid, self.now, was, call.state(), accepted);
+        // Who picks up a call of ours has answered it.
+        let picked_up = call.setup.direction == Direction::Outbound && call.state() == Some(CallState::Live);
+        self.watch.stepped(call.uuid, self.now, was, call.state(), accepted || picked_up);
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
         for output in outputs {
             self.note(format_args!("  {output}"));
@@ -267,24 +301,45 @@ impl World {
                 let hangup = self.callback_of(call.uuid, &summary.hangup);
                 let end = CallEnd::of(&summary, call.setup.started, std::mem::take(&mut call.remarks), Vec::new());
                 self.watch.concluded(call.uuid, self.now, at, &summary);
+                let missed = summary.answered.is_none() && (call.rung || summary.cause == HangupCause::Rejected);
+                if missed && call.setup.direction == Direction::Outbound {
+                    self.permission(call.uuid, permission::Event::Unanswered);
+                    if let Some((number, user)) = self.pair_of(call.ix) {
+                        self.watch.missed(number, user);
+                    }
+                }
                 let farewell = call.farewell.map(|action| self.farewell_later(action, last));
                 let setup = call.setup.clone();
-                let conclusion = Conclusion { setup, end, hangup, farewell, mourned: None };
+                let conclusion = Conclusion { setup, end, hangup, farewell, mourned: false };
                 self.write(Write::Concluded(Box::new(conclusion)));
             }
             Output::Remark { text } => call.remarks.push(text),
-            Output::FreeSlot => {}
+            Output::FreeSlot => {
+                call.held = None;
+                self.watch.wishes_to_free_its_slot(call.uuid, self.now);
+            }
             Output::Over => call.over = true,
             Output::Notify { notice } => {
                 let (id, callback) = self.callback_of(call.uuid, &notice);
                 self.write(Write::Callback(id, callback));
             }
-            Output::State { state: CallState::Live } => {
+            Output::State { state } => {
+                call.rung |= state == CallState::Ringing;
+                call.view.closing.store(matches!(state, CallState::Closing | CallState::Over), Ordering::Relaxed);
+                if state != CallState::Live {
+                    return Ok(());
+                }
+                if call.setup.direction == Direction::Outbound {
+                    self.permission(call.uuid, permission::Event::Connected);
+                    if let Some((number, user)) = self.pair_of(call.ix) {
+                        self.watch.connected(number, user);
+                    }
+                }
                 call.answered = Some(at);
                 let wall = call.setup.started.plus(Duration::from_millis(at.0));
                 self.write(Write::Answered(call.uuid, wall));
             }
-            Output::Prepare { .. } | Output::Instruction { .. } | Output::State { .. } | Output::Findings { .. } => {}
+            Output::Prepare { .. } | Output::Instruction { .. } | Output::Findings { .. } => {}
         }
         Ok(())
     }
@@ -292,7 +347,7 @@ impl World {
     /// A call is over: it leaves, and its slot goes back.
     fn finish(&mut self, call: Call) {
         self.watch.over(call.uuid);
-        self.leave(call.uuid, &call.key);
+        self.leave(call.uuid);
         if let Some(log) = &call.log {
             match replay(log.as_bytes(), |_| {}) {
                 Ok(replayed) if replayed.difference.is_none() => {}
@@ -324,7 +379,15 @@ impl World {
         let Some(leg) = &mut call.leg else { return };
         match order {
             // Nobody speaks in here.
-            MediaOrder::Begin | MediaOrder::Aside { .. } | MediaOrder::Join | MediaOrder::Part => {}
+            MediaOrder::Aside { .. } | MediaOrder::Join | MediaOrder::Part => {}
+            // A user's offer was answered when the call began.
+            MediaOrder::Begin if call.setup.direction == Direction::Inbound => {}
+            MediaOrder::Begin => {
+                let first = !std::mem::replace(&mut leg.begun, true);
+                if first {
+                    self.has_sdp(call.ix);
+                }
+            }
             MediaOrder::Listen { on } => leg.listens = on,
             MediaOrder::Open => leg.open = true,
             MediaOrder::Play { play, items } => {

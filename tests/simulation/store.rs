@@ -2,18 +2,22 @@
 //! memory gathers writes and puts them in, some at a time, in one transaction; a call's end, its hangup callback and
 //! its farewell are one write. What the statements do is done here by hand, as `store::{calls, callbacks}` do it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
+use offhook::admission::permission::Consents;
 use offhook::answer::next_pause;
 use offhook::call::machine::{CallSetup, CallTime, GraphAction, GraphOutcome, Notice, NoticeKind, abandoned};
-use offhook::call::orphan::closing;
-use offhook::model::{CallUuid, HangupCause, Timestamp};
-use offhook::store::{CallEnd, CallStart, Orphan};
+use offhook::call::orphan::{PLACED_SINCE, closing};
+use offhook::model::{CallUuid, Direction, HangupCause, Timestamp, Wacid};
+use offhook::store::{CallEnd, CallStart, Orphan, PlacedCall};
 use offhook::webhook::{CONNECT_AGAIN, CallKey};
 use uuid::Uuid;
 
 use crate::customer::Answered;
+use crate::node::View;
 use crate::plan::{MS, SECOND};
 use crate::world::{Event, Go, World};
 
@@ -28,6 +32,8 @@ const OURS_AT_ONCE: u64 = 15 * SECOND;
 
 #[derive(Debug, Default)]
 pub struct Store {
+    /// What users permit; it is kept here, and asked from memory.
+    pub consents: Arc<Consents>,
     pub calls: BTreeMap<CallUuid, Row>,
     pub outbox: BTreeMap<Uuid, Callback>,
     /// Nothing can be written before.
@@ -82,6 +88,8 @@ pub struct Writer {
 pub enum Write {
     Born(Box<(CallStart, CallSetup)>),
     Answered(CallUuid, Timestamp),
+    /// And when Graph is to be told, should the call have ended.
+    Bound(CallUuid, Wacid, Farewell),
     Concluded(Box<Conclusion>),
     Callback(Uuid, Callback),
     Settled(Uuid, Callback),
@@ -96,14 +104,21 @@ pub struct Conclusion {
     pub hangup: (Uuid, Callback),
     pub farewell: Option<Farewell>,
     /// Its task panicked: it leaves the tables once this is written.
-    pub mourned: Option<CallKey>,
+    pub mourned: bool,
 }
 
 /// What somebody waited for.
 enum Told {
     Callback(Uuid),
     Farewell(u64),
-    Mourned(CallUuid, CallKey),
+    Mourned(CallUuid),
+}
+
+impl Row {
+    /// Meta's id of the call.
+    pub fn name(&self) -> Option<&Wacid> {
+        self.start.wacid.as_ref()
+    }
 }
 
 impl Store {
@@ -113,7 +128,16 @@ impl Store {
 
     fn born(&mut self, start: CallStart, setup: CallSetup) -> &mut Row {
         let row = Row { start, setup, answered: None, end: None, farewell: None };
-        self.calls.entry(row.start.call).or_insert(row)
+        match self.calls.entry(row.start.call) {
+            // A call that has waited goes out: its time begins now.
+            Entry::Occupied(mut entry) if entry.get().end.is_none() => {
+                entry.get_mut().start.started = row.start.started;
+                entry.get_mut().setup.started = row.setup.started;
+                entry.into_mut()
+            }
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(row),
+        }
     }
 
     fn write(&mut self, write: Write, told: &mut Vec<Told>) {
@@ -126,18 +150,29 @@ impl Store {
                     row.answered = Some(at);
                 }
             }
+            Write::Bound(call, wacid, farewell) => {
+                if let Some(row) = self.calls.get_mut(&call) {
+                    row.start.wacid = Some(wacid);
+                    if row.end.is_some() {
+                        row.farewell = Some(farewell);
+                        told.push(Told::Farewell(farewell.due));
+                    }
+                }
+            }
             Write::Concluded(conclusion) => {
                 let Conclusion { setup, end, hangup, farewell, mourned } = *conclusion;
                 let call = setup.call;
-                let row = self.born(CallStart::of(&setup, "node"), setup);
+                let start = CallStart::of(&setup, "node");
+                let row = self.born(start.clone(), setup);
                 if row.end.is_none() {
+                    row.start.started = start.started;
                     row.end = Some(end);
                     row.farewell = farewell;
                     told.extend(farewell.map(|farewell| Told::Farewell(farewell.due)));
                     told.push(Told::Callback(hangup.0));
                     self.outbox.insert(hangup.0, hangup.1);
                 }
-                told.extend(mourned.map(|key| Told::Mourned(call, key)));
+                told.extend(mourned.then_some(Told::Mourned(call)));
             }
             Write::Callback(id, callback) => {
                 self.outbox.insert(id, callback);
@@ -236,49 +271,45 @@ impl World {
                 let us = due.saturating_sub(self.now) + self.dice.between(0, 2_000) * MS;
                 self.after(us, Event::Farewells { life });
             }
-            Told::Mourned(call, key) => self.leave(call, &key),
+            Told::Mourned(call) => self.leave(call),
         }
     }
 
     /// After a panic in a call's task: its record is closed, its callback goes out, and Graph is told.
-    pub fn mourn(&mut self, key: CallKey, setup: CallSetup, arrived: std::time::Instant, answered: Option<CallTime>) {
+    pub fn mourn(&mut self, view: &View, setup: CallSetup, arrived: std::time::Instant, answered: Option<CallTime>) {
         let lived = CallTime(0).after(self.instant().saturating_duration_since(arrived));
-        let conclusion = self.end_of(setup, answered, lived, Some(key));
-        self.write(Write::Concluded(Box::new(conclusion)));
-    }
-
-    fn end_of(
-        &mut self,
-        setup: CallSetup,
-        answered: Option<CallTime>,
-        lived: CallTime,
-        mourned: Option<CallKey>,
-    ) -> Conclusion {
         let summary = abandoned(setup.clone(), answered, lived, HangupCause::InternalError);
         let end = CallEnd::of(&summary, setup.started, Vec::new(), Vec::new());
         let hangup = self.callback_of(setup.call, &summary.hangup);
-        let farewell = Some(Farewell { action: GraphAction::Terminate, due: self.now, tries: 0 });
-        Conclusion { setup, end, hangup, farewell, mourned }
+        let farewell = Farewell { action: GraphAction::Terminate, due: self.now, tries: 0 };
+        let farewell = view.at_meta.wacid().is_some().then_some(farewell);
+        let conclusion = Conclusion { setup, end, hangup, farewell, mourned: true };
+        self.write(Write::Concluded(Box::new(conclusion)));
     }
 
     /// What a node that is no more left open is closed and reported; what was to be told and sent is due.
     pub fn recover(&mut self) -> Go {
         let orphans: Vec<_> = self.store.open().collect();
+        self.remember_placed(&orphans);
         for call in orphans {
             let row = &self.store.calls[&call];
             // No signs of life are kept here: it lived until it was answered.
             let lived = row.answered.map_or(Duration::ZERO, |at| at.since(row.start.started));
             let (start, setup) = (row.start.clone(), Some(row.setup.clone()));
+            let unnamed = start.wacid.is_none();
             let closing = closing(&Orphan { start, setup, answered: row.answered, lived });
             self.note(format_args!("store: {call} was left open"));
             self.watch.tally.orphans += 1;
             let farewell = closing.farewell.map(|action| Farewell { action, due: self.now, tries: 0 });
-            if farewell.is_none() || closing.end.cause != HangupCause::NodeFailure.as_str() {
+            if farewell.is_none() != unnamed || closing.end.cause != HangupCause::NodeFailure.as_str() {
                 self.fail(format!("R3: {call} was left open and ends as {}, {farewell:?}", closing.end.cause));
+            }
+            if unnamed {
+                self.watch.unnamed_orphan(call, self.now);
             }
             let Some((setup, summary)) = closing.hangup else { continue };
             let hangup = self.callback_of(call, &summary.hangup);
-            let conclusion = Conclusion { setup, end: closing.end, hangup, farewell, mourned: None };
+            let conclusion = Conclusion { setup, end: closing.end, hangup, farewell, mourned: false };
             self.write(Write::Concluded(Box::new(conclusion)));
         }
         while !self.node().writer.queue.is_empty() {
@@ -292,8 +323,10 @@ impl World {
         let life = self.life;
         self.after(0, Event::Farewells { life });
         for row in self.store.calls.values() {
-            if row.start.started.plus(CONNECT_AGAIN) >= self.clock.wall() {
-                self.node.as_ref().expect("it starts").door.remember(key_of(&row.start));
+            if row.start.started.plus(CONNECT_AGAIN) >= self.clock.wall()
+                && let Some(key) = key_of(&row.start)
+            {
+                self.node.as_ref().expect("it starts").door.remember(key);
             }
         }
         let waiting = self.store.outbox.iter().filter(|(_, callback)| callback.state == Delivery::Waiting);
@@ -304,6 +337,19 @@ impl World {
         Ok(())
     }
 
+    /// Calls that were placed may turn up yet under another name: orphans, and those that ended a moment ago.
+    fn remember_placed(&mut self, orphans: &[CallUuid]) {
+        let (now, since) = (self.clock.now(), self.clock.wall().minus(PLACED_SINCE));
+        let node = self.node.as_ref().expect("it starts");
+        for (call, row) in &self.store.calls {
+            let recent = row.end.as_ref().is_some_and(|end| end.ended >= since);
+            if row.start.direction == Direction::Outbound && (recent || orphans.contains(call)) {
+                let (phone_number_id, wacid) = (row.start.phone_number_id.clone(), row.start.wacid.clone());
+                node.tables.bindings.remember(PlacedCall { call: *call, phone_number_id, wacid }, None, now);
+            }
+        }
+    }
+
     // --- farewells ---
 
     /// Graph is told what is due.
@@ -312,7 +358,7 @@ impl World {
         let due: Vec<_> = self.store.calls.iter().filter_map(|(call, row)| Some((*call, due(row)?))).collect();
         for (call, farewell) in due {
             if self.node().writer.telling.insert(call) {
-                let key = key_of(&self.store.calls[&call].start);
+                let key = key_of(&self.store.calls[&call].start).expect("what is to be ended has a name");
                 let ix = self.call_of(&key);
                 self.farewell(ix, call, farewell.action);
             }
@@ -381,7 +427,7 @@ impl World {
     }
 }
 
-fn key_of(start: &CallStart) -> CallKey {
-    let wacid = start.wacid.clone().expect("a user's call");
-    CallKey { phone_number_id: start.phone_number_id.clone(), wacid }
+/// Meta's name of a call, if it is known.
+fn key_of(start: &CallStart) -> Option<CallKey> {
+    Some(CallKey { phone_number_id: start.phone_number_id.clone(), wacid: start.wacid.clone()? })
 }

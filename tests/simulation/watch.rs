@@ -11,8 +11,9 @@ use offhook::meta::Action;
 use offhook::model::{CallUuid, HangupCause};
 use offhook::webhook::{CallKey, Effect};
 
-use crate::meta::{CallIx, Phase};
+use crate::meta::{CallIx, Phase, Said};
 use crate::node::MAILBOX;
+use crate::placed::{Ordered, Pair};
 use crate::plan::{MS, SECOND};
 use crate::store::{Delivery, Store};
 use crate::world::World;
@@ -21,17 +22,29 @@ use crate::world::World;
 pub struct Watch {
     /// The first thing that was not as it must be.
     pub broken: Option<String>,
-    calls: BTreeMap<CallUuid, Seen>,
+    pub calls: BTreeMap<CallUuid, Seen>,
     keys: BTreeMap<CallKey, Key>,
     requests: BTreeMap<(u32, usize), Asked>,
     /// Requests to Graph that a node has begun, and retries that it decided on: when.
     begun: (u32, Vec<u64>),
     retried: Vec<u64>,
     /// Admissions: when, and whether on the subaccount.
-    admissions: Vec<(u64, bool)>,
+    pub admissions: Vec<(u64, bool)>,
     pub tally: Tally,
     /// Calls that nobody can end at Meta: Graph has refused to, or no store knows of them.
-    hopeless: BTreeSet<CallIx>,
+    pub hopeless: BTreeSet<CallIx>,
+    // --- of calls that were placed ---
+    /// Calls that Meta has made for us, and when.
+    pub made: BTreeMap<CallIx, u64>,
+    /// Those that somebody here has heard of.
+    pub to_end: BTreeSet<CallIx>,
+    /// Orphans without a name, and until when they may turn up.
+    pub lost_until: BTreeMap<CallUuid, u64>,
+    /// The life in which an event was taken.
+    pub heard: BTreeMap<(CallIx, Said), u32>,
+    pub pairs: BTreeMap<(usize, usize), Pair>,
+    /// How many waited when last counted, and in which life.
+    pub waiting: (u32, usize),
 }
 
 macro_rules! tally {
@@ -68,24 +81,35 @@ tally!(
     panics,
     graph_retries,
     window_edges,
-    callback_retries
+    callback_retries,
+    orders,
+    denied,
+    placed,
+    placed_answered,
+    given_up,
+    expired,
+    cancelled_in_the_queue,
+    parked,
+    doubled,
+    strays,
+    unnamed_orphans
 );
 
 /// How long a phone rings at least (`meta-calling.md` §7).
 const RINGS: u64 = 30 * SECOND;
 
 /// A call that was admitted.
-struct Seen {
-    ix: CallIx,
-    life: u32,
-    began: u64,
+pub struct Seen {
+    pub ix: CallIx,
+    pub life: u32,
+    pub began: u64,
     state: Option<CallState>,
-    since: u64,
+    pub since: u64,
     accepted: bool,
     open_fetch: Option<FetchId>,
     closed: bool,
-    concluded: u32,
-    over: bool,
+    pub concluded: u32,
+    pub over: bool,
     panicked: bool,
     told_of_its_end: Option<u64>,
     gone: bool,
@@ -94,6 +118,32 @@ struct Seen {
     asked_to_end: bool,
     /// Its beginning was not in the store when its node was killed: nobody knows of it.
     lost: bool,
+    /// Of one that the business placed.
+    pub ordered: Option<Ordered>,
+}
+
+impl Seen {
+    pub fn new(ix: CallIx, life: u32, now: u64, ordered: Option<Ordered>) -> Self {
+        Self {
+            ix,
+            life,
+            began: now,
+            state: None,
+            since: now,
+            accepted: false,
+            open_fetch: None,
+            closed: false,
+            concluded: 0,
+            over: false,
+            panicked: false,
+            told_of_its_end: None,
+            gone: false,
+            unheard: None,
+            asked_to_end: false,
+            lost: false,
+            ordered,
+        }
+    }
 }
 
 /// What the node knows of a call id at a number.
@@ -127,30 +177,10 @@ impl Watch {
     pub fn admitted(&mut self, call: CallUuid, key: CallKey, ix: CallIx, life: u32, now: u64) {
         self.tally.calls += 1;
         self.keys.entry(key).or_default().admitted.push(call);
-        self.calls.insert(
-            call,
-            Seen {
-                ix,
-                life,
-                began: now,
-                state: None,
-                since: now,
-                accepted: false,
-                open_fetch: None,
-                closed: false,
-                concluded: 0,
-                over: false,
-                panicked: false,
-                told_of_its_end: None,
-                gone: false,
-                unheard: None,
-                asked_to_end: false,
-                lost: false,
-            },
-        );
+        self.calls.insert(call, Seen::new(ix, life, now, None));
     }
 
-    fn call(&mut self, call: CallUuid) -> &mut Seen {
+    pub fn call(&mut self, call: CallUuid) -> &mut Seen {
         self.calls.get_mut(&call).expect("it was admitted")
     }
 
@@ -213,9 +243,12 @@ impl Watch {
     }
 
     pub fn over(&mut self, call: CallUuid) {
-        let seen = self.call(call);
+        let seen = &self.calls[&call];
         let ix = seen.ix;
-        let unsaid = seen.told_of_its_end.is_none() && !seen.gone && !seen.asked_to_end;
+        // One that was placed and has no name at Meta is told by nobody.
+        let named = seen.ordered.as_ref().is_none_or(|ordered| ordered.bound);
+        let seen = self.call(call);
+        let unsaid = named && seen.told_of_its_end.is_none() && !seen.gone && !seen.asked_to_end;
         let broken = if std::mem::replace(&mut seen.over, true) {
             Some("is over twice")
         } else if seen.concluded != 1 {
@@ -319,16 +352,11 @@ impl World {
         let (limit, of_sub) = (plan.limit as usize, plan.of_sub);
         let usable = !call.bad_offer;
         let fresh = (-300..=60).contains(&age);
+        let (main_full, sub_full) = self.rate_is_full(of_sub);
         let known = self.watch.keys.entry(key.clone()).or_default();
         let recorded = known.admitted.iter().any(|call| !self.watch.calls[call].lost);
         let seen = known.connect == Some(life) || recorded;
         let over = known.terminate == Some(life);
-        let window = |sub_only: bool| {
-            let of = self.watch.admissions.iter().filter(|(at, sub)| self.now - at < SECOND && (*sub || !sub_only));
-            of.count()
-        };
-        let main_full = window(false) >= self.plan.cps as usize;
-        let sub_full = of_sub && self.plan.sub_cps.is_some_and(|cps| window(true) >= cps as usize);
         let wrong = match effect {
             Effect::Admitted if recorded => Some("R5: a second call of one id"),
             Effect::Admitted if seen => Some("R5: its connect was taken before"),
@@ -404,6 +432,11 @@ impl World {
                 } else {
                     must(seen.concluded == 0, "is to be answered after its end");
                 }
+                if let Some(ordered) = &mut seen.ordered {
+                    ordered.connects += u32::from(*action == GraphAction::Connect);
+                    let suits = matches!(action, GraphAction::Connect | GraphAction::Terminate);
+                    must(suits && ordered.connects == 1, "was placed, and Graph is asked for that twice or for more");
+                }
             }
             Output::Fetch { fetch, .. } => {
                 must(seen.concluded == 0, "asks for a document after its end (R7)");
@@ -429,7 +462,13 @@ impl World {
                     | MediaOrder::Part => {}
                 }
             }
-            Output::Notify { .. } => must(seen.concluded == 0, "sends an action's callback after its end"),
+            Output::Notify { notice } => {
+                must(seen.concluded == 0, "sends a callback after its end");
+                if let (NoticeKind::Ring, Some(ordered)) = (notice.kind, &mut seen.ordered) {
+                    ordered.rings += 1;
+                    must(ordered.rings == 1, "rings twice");
+                }
+            }
             _ => {}
         }
         let ix = seen.ix;
@@ -448,6 +487,11 @@ impl World {
         let since = began.map_or(0, |began| self.now - began);
         let late = since >= RINGS;
         let refused = asked.refused;
+        let of = asked.of;
+        if action == Action::Connect {
+            self.check_connect(ix, of, attempt);
+            return;
+        }
         let answering = matches!(action, Action::PreAccept | Action::Accept);
         self.watch.tally.window_edges += u64::from(answering && since + 6 * SECOND >= RINGS);
         let call = &mut self.meta.calls[ix];
@@ -486,6 +530,7 @@ impl World {
     // --- after each step ---
 
     pub fn check_now(&mut self) {
+        self.check_queues();
         let Some(node) = &self.node else { return };
         let mut wrong = None;
         for (number, slots) in node.slots.iter().enumerate() {
@@ -513,6 +558,8 @@ impl World {
                     Some(CallState::Accepting) => limits.reap_ms,
                     Some(CallState::Live) => limits.max_call_ms,
                     Some(CallState::Dialing | CallState::Proceeding | CallState::Ringing) => limits.reap_ms,
+                    // One that may exist is waited for a minute, and closed only then.
+                    Some(CallState::Closing) if seen.ordered.is_some() => 2 * limits.reap_ms,
                     Some(CallState::Closing) => limits.reap_ms,
                     Some(CallState::Over) => 0,
                 };
@@ -543,8 +590,8 @@ impl World {
                 if used > 0 || book.live > 0 || !node.calls.is_empty() || !node.beginning.is_empty() {
                     wrong.push(format!("R1, R3: {used} slots, {} calls at the end", book.live));
                 }
-                if !book.by_key.is_empty() || book.rejects > 0 || node.requests.iter().any(|asked| !asked.is_done()) {
-                    wrong.push("a call id, a reject or a request is left over".to_owned());
+                if book.rejects > 0 || node.requests.iter().any(|asked| !asked.is_done()) {
+                    wrong.push("a reject or a request is left over".to_owned());
                 }
                 if !node.writer.queue.is_empty() {
                     wrong.push("writes are left over".to_owned());
@@ -596,10 +643,11 @@ impl World {
         for (ix, call) in self.meta.calls.iter().enumerate() {
             let known = self.watch.keys.get(&call.key);
             let admitted = known.is_some_and(|known| !known.admitted.is_empty());
-            if call.phase != Phase::Ended && !self.watch.hopeless.contains(&ix) {
+            if call.placed.is_none() && call.phase != Phase::Ended && !self.watch.hopeless.contains(&ix) {
                 wrong.push(format!("R6: the user of call {ix} is left hanging ({admitted})"));
             }
         }
+        self.check_placed(&mut wrong);
         if let Some(first) = wrong.into_iter().next() {
             self.fail(first);
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use offhook::admission::permission::{self, PairKey, Reply};
 use offhook::call::machine::{FetchFailure, FetchId, Fetched, Input};
 use offhook::clock::Clock;
 use offhook::meta::{Fault, Verdict};
@@ -14,9 +15,10 @@ use uuid::Uuid;
 
 use crate::customer::Customer;
 use crate::dice::Dice;
-use crate::meta::{CallIx, Meta, Reply};
+use crate::graph::Request;
+use crate::meta::{CallIx, Meta, Reply as GraphReply, phone_number_id, user};
 use crate::node::Node;
-use crate::plan::{Faults, MS, Plan, SECOND};
+use crate::plan::{Faults, MS, Plan, SECOND, UNWILLING};
 use crate::store::Store;
 use crate::trace::{Show, Trace};
 use crate::watch::Watch;
@@ -41,6 +43,12 @@ pub enum Event {
     HangsUp(CallIx),
     WindowOver(CallIx),
     Presses(CallIx),
+    Orders(usize),
+    Cancels(usize),
+    PhoneRings(CallIx),
+    PicksUp(CallIx),
+    Declines(CallIx),
+    IsHeard(CallIx),
     MediaUp(CallIx),
     MediaLost(CallIx),
     Posted { post: usize, tries: u32 },
@@ -58,6 +66,7 @@ pub enum Event {
     Leg { life: u32, call: CallUuid, fact: Input },
     Fetched { life: u32, call: CallUuid, fetch: FetchId, result: Result<Fetched, FetchFailure>, late: bool },
     HungUpByApi { life: u32, call: CallUuid },
+    LetOut { life: u32, turn: u64 },
     // Graph
     GraphInOrder { life: u32, request: usize },
     GraphTry { life: u32, request: usize, turn: u32 },
@@ -82,6 +91,8 @@ pub enum Trouble {
     },
     /// A 200 that is none.
     Nonsense,
+    /// The deed is done, and a 503 says that it was not.
+    DoneAnd503,
     /// The connection breaks after the deed.
     ResetAfter,
     /// No answer, the deed done or not.
@@ -93,14 +104,14 @@ pub enum Trouble {
 /// How a try at Graph came back.
 #[derive(Clone, Debug)]
 pub enum Came {
-    Answer(Reply),
+    Answer(GraphReply),
     Fault(Fault),
 }
 
 impl Came {
     pub fn verdict(self, action: offhook::meta::Action) -> Result<Verdict, Fault> {
         match self {
-            Self::Answer(Reply { status, after, body }) => {
+            Self::Answer(GraphReply { status, after, body }) => {
                 Ok(offhook::meta::classify(action, status, after.map(Duration::from_secs), body.as_bytes()))
             }
             Self::Fault(fault) => Err(fault),
@@ -125,6 +136,8 @@ pub struct World {
     pub store: Store,
     pub node: Option<Node>,
     pub life: u32,
+    /// What the orders became.
+    pub placed_by_order: BTreeMap<usize, CallUuid>,
     /// Effects left until the node goes down.
     fuse: Option<u32>,
     pub watch: Watch,
@@ -140,13 +153,16 @@ pub struct Outcome {
     pub tally: crate::watch::Tally,
 }
 
+/// From this seed on the business places calls too. The runs before it stay those of which the head note tells.
+const BUSINESS_FROM: u64 = 2_000;
+
 /// 2026-11-20 06:03:11, a moment like any other.
 const BEGIN_SECS: i64 = 1_795_154_591;
 
 impl World {
     pub fn new(seed: u64, show: Show) -> Self {
         let mut dice = Dice::new(seed);
-        let plan = Plan::of(&mut dice);
+        let plan = Plan::of(&mut dice, seed >= BUSINESS_FROM);
         let clock = Clock::stepped(Timestamp::from_secs(BEGIN_SECS));
         let mut world = Self {
             faults: plan.faults.clone(),
@@ -159,6 +175,7 @@ impl World {
             store: Store::default(),
             node: None,
             life: 0,
+            placed_by_order: BTreeMap::new(),
             fuse: None,
             watch: Watch::default(),
             trace: Trace::new(show),
@@ -168,8 +185,19 @@ impl World {
         if show == Show::All {
             println!("{:#?}", world.plan);
         }
+        world.grant();
         world.lay_out();
         world
+    }
+
+    /// All but the unwilling permit calls for good.
+    fn grant(&mut self) {
+        let now = self.clock.steady();
+        for order in self.plan.orders.iter().filter(|order| order.user < UNWILLING) {
+            let key = PairKey::new(&phone_number_id(order.number).as_str().into(), &user(order.user));
+            let reply = Reply::Accept { permanent: true, expiration: None };
+            self.store.consents.apply(&key, &Default::default(), now, permission::Event::Replied { at: None, reply });
+        }
     }
 
     fn lay_out(&mut self) {
@@ -178,6 +206,12 @@ impl World {
         let first = self.dice.pick(&[20 * MS, 20 * MS, 0]);
         for (index, arrival) in self.plan.arrivals.clone().into_iter().enumerate() {
             self.after(first + arrival.at_us, Event::Rings(index));
+        }
+        for (index, order) in self.plan.orders.clone().into_iter().enumerate() {
+            self.after(first + order.at_us, Event::Orders(index));
+            if let Some(us) = order.cancel_us {
+                self.after(first + order.at_us + us, Event::Cancels(index));
+            }
         }
         for (at, seconds) in self.plan.jumps.clone() {
             self.after(at, Event::WallJumps(seconds));
@@ -270,6 +304,7 @@ impl World {
             | Event::Leg { life, .. }
             | Event::Fetched { life, .. }
             | Event::HungUpByApi { life, .. }
+            | Event::LetOut { life, .. }
             | Event::GraphInOrder { life, .. }
             | Event::GraphTry { life, .. }
             | Event::GraphCame { life, .. }
@@ -294,6 +329,13 @@ impl World {
             Event::HangsUp(call) => self.user_hangs_up(call),
             Event::WindowOver(call) => self.window_over(call),
             Event::Presses(call) => self.user_presses(call),
+            Event::Orders(order) => self.order(order),
+            Event::Cancels(order) => self.cancels(order),
+            Event::PhoneRings(call) => self.phone_rings(call),
+            Event::PicksUp(call) => self.picks_up(call),
+            Event::Declines(call) => self.declines(call),
+            Event::IsHeard(call) => self.is_heard(call),
+            Event::LetOut { turn, .. } => self.let_out_again(turn),
             Event::MediaUp(call) => self.media_up(call),
             Event::MediaLost(call) => self.media_lost(call),
             Event::Posted { post, tries } => self.webhook_arrives(post, tries),
@@ -341,6 +383,9 @@ impl World {
 
     /// The process is no more.
     pub fn down(&mut self) {
+        // A second call that Meta made of one of ours is nowhere written down.
+        let strays = self.node.iter().flat_map(|node| node.requests.iter().filter_map(Request::is_of_none));
+        self.watch.hopeless.extend(strays);
         self.node = None;
         self.fuse = None;
         self.watch.lost_with_the_node(self.life, &self.store);

@@ -1,0 +1,124 @@
+//! Users who are called: Graph's `connect`, and what their phones do. Meta tells of it by webhook, in any order.
+
+use offhook::call::machine::{Input, MediaFact};
+use offhook::model::Leg;
+
+use crate::meta::{CallIx, MetaCall, Phase, Reply, Said, phone_number_id};
+use crate::plan::{MS, SECOND};
+use crate::world::{Event, Go, World};
+
+/// How long Meta lets a phone ring (`meta-calling.md` §8 M16).
+const RINGS: u64 = 60 * SECOND;
+
+impl World {
+    /// Graph takes a `connect`: of one that it has taken before it makes another call.
+    pub fn makes_a_call(&mut self, ix: CallIx) -> Reply {
+        if self.dice.chance(self.faults.connect_refused) {
+            let code = self.dice.pick(&[138_000, 138_001, 138_003, 138_006, 138_012]);
+            let body = format!(r#"{{"error":{{"message":"(#{code}) No","code":{code}}}}}"#);
+            return Reply { status: 400, after: None, body: body.into() };
+        }
+        let made = if self.meta.calls[ix].phase == Phase::Unmade { ix } else { self.doubled(ix) };
+        let call = &mut self.meta.calls[made];
+        call.phase = Phase::Ringing;
+        call.told = self.clock.steady().secs();
+        let wacid = call.key.wacid.clone();
+        self.note(format_args!("Meta makes call {made} ({wacid})"));
+        self.watch.made(made, self.now);
+        self.what_the_phone_does(made);
+        let body = format!(r#"{{"messaging_product":"whatsapp","calls":[{{"id":"{wacid}"}}]}}"#);
+        Reply { status: 200, after: None, body: body.into() }
+    }
+
+    fn doubled(&mut self, ix: CallIx) -> CallIx {
+        let made = self.meta.calls.len();
+        let first = &self.meta.calls[ix];
+        let (number, placed) = (first.number, first.placed.clone());
+        self.meta.calls.push(MetaCall::unmade(number, &format!("wacid.out.{made:04}"), placed));
+        self.watch.tally.doubled += 1;
+        made
+    }
+
+    fn what_the_phone_does(&mut self, ix: CallIx) {
+        let faults = self.faults.clone();
+        // The answer to our offer, RINGING and what the user does have no order.
+        let us = self.dice.between(0, 3_000) * MS;
+        self.after(us, Event::PhoneRings(ix));
+        self.post(ix, Said::Connect);
+        let at_once = self.dice.chance(faults.answered_at_once);
+        let (us, long) =
+            (self.dice.between(0, if at_once { 500 } else { 30_000 }) * MS, self.dice.between(0, 50) * SECOND);
+        if self.dice.chance(faults.declines) {
+            self.after(us, Event::Declines(ix));
+        } else if !self.dice.chance(faults.ignores) {
+            let us = if self.dice.chance(100) { long } else { us };
+            self.after(us, Event::PicksUp(ix));
+        }
+        self.after(RINGS, Event::WindowOver(ix));
+    }
+
+    pub fn phone_rings(&mut self, ix: CallIx) -> Go {
+        if self.meta.calls[ix].phase != Phase::Ended && !self.dice.chance(self.faults.never_rings) {
+            self.post(ix, Said::Ringing);
+        }
+        Ok(())
+    }
+
+    pub fn picks_up(&mut self, ix: CallIx) -> Go {
+        if self.meta.calls[ix].phase != Phase::Ringing {
+            return Ok(());
+        }
+        self.note(format_args!("the user of call {ix} picks up"));
+        let patience = self.meta.calls[ix].placed.as_ref().and_then(|placed| placed.patience_us);
+        self.meta.calls[ix].phase = Phase::Accepted;
+        self.meta.calls[ix].accepted_us = Some(self.now);
+        self.post(ix, Said::Accepted);
+        self.presses_keys(ix);
+        self.after(500 * MS, Event::IsHeard(ix));
+        if let Some(us) = patience {
+            self.after(us, Event::HangsUp(ix));
+        }
+        Ok(())
+    }
+
+    pub fn declines(&mut self, ix: CallIx) -> Go {
+        if self.meta.calls[ix].phase == Phase::Ringing {
+            self.note(format_args!("the user of call {ix} declines"));
+            self.post(ix, Said::Rejected);
+            self.ends(ix, true);
+        }
+        Ok(())
+    }
+
+    /// Half a second of the user's sound has come, where there is a path for it.
+    pub fn is_heard(&mut self, ix: CallIx) -> Go {
+        let is_up =
+            self.node.as_ref().is_some_and(|node| node.calls.values().any(|call| call.ix == ix && call.hears()));
+        if self.meta.calls[ix].phase == Phase::Accepted && is_up {
+            self.leg_fact(ix, Input::Media { leg: Leg::A, what: MediaFact::Flowing });
+        }
+        Ok(())
+    }
+}
+
+impl MetaCall {
+    /// A call that the business wants, before Graph has heard of it.
+    pub fn unmade(number: usize, wacid: &str, placed: Option<crate::meta::Placed>) -> Self {
+        let key =
+            offhook::webhook::CallKey { phone_number_id: phone_number_id(number).as_str().into(), wacid: wacid.into() };
+        Self {
+            number,
+            key,
+            phase: Phase::Unmade,
+            placed,
+            told: 0,
+            bad_offer: false,
+            sdp: false,
+            accepted_us: None,
+            ended_by_them: false,
+            tries_to_end: 0,
+            accept_sent: None,
+            reject_sent: None,
+        }
+    }
+}
