@@ -55,6 +55,9 @@ pub mod node;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod observe;
 #[forbid(unsafe_code)]
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod phone;
+#[forbid(unsafe_code)]
 #[allow(
     clippy::indexing_slicing,
     clippy::expect_used,

@@ -14,7 +14,7 @@ const ROWS: &[&[&str]] = &[
     &["config", "observe", "clock", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "speech", "store"],
     &["call"],
-    &["webhook", "api", "console"],
+    &["webhook", "api", "phone", "console"],
     &["node", "sim"],
     &["cli"],
 ];

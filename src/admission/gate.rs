@@ -124,6 +124,32 @@ impl Admitted {
     }
 }
 
+/// A web leg that may start: it has spent its account's permit, and takes no number's slot (`plivo-xml.md` §6). Only the
+/// gate makes one.
+#[derive(Debug)]
+#[must_use]
+pub struct WebAdmitted {
+    account: Arc<AccountEntry>,
+    permits: Permits,
+}
+
+impl WebAdmitted {
+    /// Whose leg it is.
+    pub fn account(&self) -> &Arc<AccountEntry> {
+        &self.account
+    }
+
+    /// The leg starts.
+    pub fn begin(self) -> Arc<AccountEntry> {
+        self.account
+    }
+
+    /// The leg does not start after all, for a reason that is ours: the permit goes back as if never taken.
+    pub fn withdraw(self) {
+        self.account.give_back(self.permits);
+    }
+}
+
 /// The one place where calls are let in.
 #[derive(Debug)]
 pub struct Gate {
@@ -178,6 +204,32 @@ impl Gate {
         match self.ask(now, &number, offer) {
             Ok((slot, permits, offer)) => Ok((Admitted { number, slot, permits }, offer)),
             Err(reason) => Err(refused(reason, Some(number))),
+        }
+    }
+
+    /// May a web leg of this account start at `now`? Asks for calls per second, then whether the node drains. Counts
+    /// refusals; whoever starts the leg counts `admitted` by [`Gate::count`].
+    ///
+    /// # Errors
+    /// The first reason that holds; nothing is spent then.
+    pub fn admit_web(
+        &self,
+        now: Instant,
+        account: &Arc<AccountEntry>,
+        direction: Direction,
+    ) -> Result<WebAdmitted, Reason> {
+        let since = u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX);
+        let asked = match account.has_room(since) {
+            false => Err(Reason::CpsExceeded),
+            true if self.is_draining() => Err(Reason::Draining),
+            true => account.take(since).ok_or(Reason::CpsExceeded),
+        };
+        match asked {
+            Ok(permits) => Ok(WebAdmitted { account: account.clone(), permits }),
+            Err(reason) => {
+                self.count(direction, reason.as_str());
+                Err(reason)
+            }
         }
     }
 

@@ -30,7 +30,7 @@ pub use cps::{Permit, Ring};
 pub use directory::{
     AccountEntry, AccountSpec, ApplicationSpec, Directory, DirectoryError, NumberEntry, NumberSpec, Specs, Tables,
 };
-pub use gate::{Admitted, Because, Denied, Gate, Outgoing, Reason, Refused};
+pub use gate::{Admitted, Because, Denied, Gate, Outgoing, Reason, Refused, WebAdmitted};
 pub use lag::Lag;
 pub use pressure::{Pressure, Starting, Strain};
 pub use slots::{Slot, Slots};

@@ -91,6 +91,17 @@ impl Fields {
         }
     }
 
+    /// A field as it was sent, blanks and all: a password.
+    ///
+    /// # Errors
+    /// It is an object or a list.
+    pub(super) fn verbatim(&self, name: &str) -> Result<Option<String>, String> {
+        match self.0.get(name) {
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            _ => self.text(name),
+        }
+    }
+
     /// [`Fields::given`] of a line of text of at most so many characters.
     ///
     /// # Errors

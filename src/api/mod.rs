@@ -36,8 +36,9 @@ pub use placing::Placing;
 use crate::admission::Gate;
 use crate::admission::book::Keeper;
 use crate::call::PermissionDesk;
+use crate::call::phones::Phones;
 use crate::clock::Clock;
-use crate::store::Store;
+use crate::store::{Passwords, Store};
 use auth::{Accounts, Guard};
 use once::Once;
 
@@ -55,6 +56,9 @@ pub struct Api {
     /// What is set while the node runs.
     pub keeper: Keeper,
     pub permissions: PermissionDesk,
+    pub passwords: Passwords,
+    /// Where endpoints are registered.
+    pub phones: Phones,
 }
 
 /// What each handler gets.

@@ -25,6 +25,19 @@ const OTHERS: &[Route] = &[
     },
     Route {
         method: "GET",
+        path: "/phone",
+        id: "phone",
+        summary: "The WebSocket of an endpoint's phone: JSON messages, see docs/phone.md",
+        query: &[],
+        body: None,
+        answers: &[
+            Answer { status: 101, what: "From here on it is a WebSocket", content: Content::Nothing },
+            Answer { status: 426, what: "No WebSocket was asked for", content: Content::Text("text/plain") },
+            Answer { status: 503, what: "As many phones are there as may be", content: Content::Text("text/plain") },
+        ],
+    },
+    Route {
+        method: "GET",
         path: "/webhooks/meta",
         id: "verifyWebhook",
         summary: "Meta's verification of the webhook",

@@ -1,5 +1,6 @@
 //! Both APIs over real HTTP on loopback, with a real store and made-up live calls.
 
+mod endpoints;
 mod openapi;
 
 use std::net::SocketAddr;
@@ -26,13 +27,14 @@ use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
 use crate::call::PermissionDesk;
 use crate::call::dialer::{CallOrder, NotPlaced};
 use crate::call::machine::Command;
+use crate::call::phones::Phones;
 use crate::clock::Clock;
 use crate::config::{Account, ApiKey, Role, Secret};
 use crate::egress::testing::{Reply, Server};
 use crate::meta::{Graph, GraphConfig, Policy};
 use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, Timestamp};
 use crate::observe::Health;
-use crate::store::{CallEnd, CallStart, Scope, Store};
+use crate::store::{CallEnd, CallStart, Passwords, Scope, Store};
 use crate::xml::ast::DocUrl;
 
 mod control;
@@ -290,6 +292,8 @@ async fn run() -> Running {
             host: "calls.example.com".to_owned(),
             keeper: keeper.clone(),
             permissions,
+            passwords: Passwords::default(),
+            phones: Phones::default(),
         }),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         limits: HttpLimits::default(),

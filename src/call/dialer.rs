@@ -205,7 +205,7 @@ impl Exit for Inner {
             callbacks: services.hangup_callback(&setup, summary.hangup),
             farewell: None,
         };
-        let keys: SigningKeys = services.keys(&number);
+        let keys: SigningKeys = services.keys(&number.account);
         // Queued in the store before this returns.
         let concluded = services.store.conclude(conclusion);
         let outbox = services.outbox.clone();

@@ -4,7 +4,8 @@
 //! are to be placed (`queues` decides which goes when), `registry` knows the live calls and `binding` what Meta calls them, `log` writes the event log down,
 //! `trace` the lines in it that tell where the time went, `waterfall` reads both, `replay` runs one again. `outbox` delivers
 //! the callbacks that the store holds, `farewell` tells Graph of the calls that it may still hold, `orphan` ends those of a
-//! process that died, `consent` keeps what users allow in step with Meta. `walk` runs a machine without a call. Media,
+//! process that died, `consent` keeps what users allow in step with Meta. `phones` knows where endpoints are registered,
+//! `web` has their calls. `walk` runs a machine without a call. Media,
 //! Graph, fetching and the store are services below.
 
 pub mod binding;
@@ -16,6 +17,7 @@ pub mod log;
 pub mod machine;
 pub mod orphan;
 pub mod outbox;
+pub mod phones;
 pub mod queues;
 mod record;
 pub mod registry;
@@ -27,6 +29,7 @@ pub mod trace;
 mod turns;
 pub mod walk;
 pub mod waterfall;
+pub mod web;
 
 pub use binding::CallEvent;
 pub use consent::PermissionDesk;

@@ -11,7 +11,7 @@ use super::machine::{CallSetup, CallTime, GraphAction, Summary, abandoned};
 use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
-use crate::model::{Direction, HangupCause};
+use crate::model::{CallType, Direction, HangupCause};
 use crate::observe::names;
 use crate::store::{CallEnd, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
 
@@ -56,7 +56,8 @@ pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
         for orphan in some {
             let Orphan { start, .. } = orphan;
             let phone_number_id = start.phone_number_id.clone();
-            if start.direction == Direction::Outbound {
+            // A web leg has nobody at Meta who holds it.
+            if start.direction == Direction::Outbound && start.call_type == CallType::Whatsapp {
                 let (call, wacid) = (start.call, start.wacid.clone());
                 ended.placed.push(PlacedCall { call, phone_number_id: phone_number_id.clone(), wacid });
             }

@@ -20,8 +20,9 @@ pub use super::binding::{CallKey, EventTold};
 use super::farewell;
 use super::live::LiveLog;
 use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, Termination};
+use super::phones::Line;
 use super::services::Services;
-use super::shell::{self, Begin, Mailbox, Way, What};
+use super::shell::{self, Begin, Mailbox, Peer, Way, What};
 use super::trace::{Journal, Traced};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
@@ -94,13 +95,15 @@ pub struct LiveCall {
     /// The number's signing keys and token, as they stood when the call began.
     pub(super) keys: SigningKeys,
     token: Option<Secret>,
-    mailbox: Mailbox,
+    pub(super) mailbox: Mailbox,
     state: AtomicU8,
     answered: OnceLock<CallTime>,
     at_meta: AtMeta,
     /// The legs that it has dialled, and the one of them that has answered.
     legs: Mutex<Vec<CallUuid>>,
     b_leg: Mutex<Option<CallUuid>>,
+    /// Of a web leg: the way to its phone.
+    pub(super) line: Option<Arc<Line>>,
 }
 
 impl LiveCall {
@@ -247,6 +250,11 @@ impl Registry {
         self.list().iter().filter_map(|call| call.log.export()).for_each(|lines| sink(Traced::Call(lines)));
     }
 
+    /// What calls are run with.
+    pub(super) fn services(&self) -> &Arc<Services> {
+        &self.0.services
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.live.len()
@@ -325,7 +333,10 @@ impl Drop for Leaving {
         let inner = &self.registry.0;
         let setup = &self.view.setup;
         inner.live.remove(&setup.call);
-        inner.bindings.leave(&*self.view, inner.services.clock.now());
+        // A web leg has no name at Meta.
+        if self.view.line.is_none() {
+            inner.bindings.leave(&*self.view, inner.services.clock.now());
+        }
         self.registry.gauge(setup.direction).decrement(1);
         inner.one_over.notify_waiters();
         self.registry.leave_legs(&self.view);
@@ -350,9 +361,13 @@ impl Registry {
             return Err(Box::new(admitted));
         };
         let Incoming { offer, received, arrived, .. } = incoming;
-        let way = Way::Offered(Box::new(offer));
+        if !self.born(&setup) {
+            return Err(Box::new(admitted));
+        }
         let engaged = self.0.services.permissions.consents().engage(PairKey::new(&setup.phone_number_id, &setup.from));
-        self.begin((admitted, engaged), starting, setup, way, [received, arrived])
+        let way = Way::Offered(Box::new(offer));
+        self.begin(Peer::user((admitted, engaged)), starting, setup, way, [received, arrived]);
+        Ok(())
     }
 
     /// Starts a call that we place; what follows happens behind it.
@@ -368,25 +383,36 @@ impl Registry {
             }
         };
         let Outgoing { setup, received, placed } = outgoing;
-        self.begin((admitted, engaged), starting, setup, Way::Placed, [received, placed])
+        if !self.born(&setup) {
+            return Err(Box::new(admitted));
+        }
+        let peer = Peer::user((admitted, engaged));
+        self.begin(peer, starting, setup, Way::Placed, [received, placed]);
+        Ok(())
     }
 
-    /// `times`: when its request came, and the zero of its time.
-    fn begin(
+    /// Before anybody hears of the call: from here on it has a record, whatever becomes of this process (R3). `false`: the
+    /// store takes no more.
+    pub(super) fn born(&self, setup: &CallSetup) -> bool {
+        let services = &self.0.services;
+        let start = CallStart::of(setup, &services.node_id);
+        let born = services.store.call_born(start, setup, services.clock.steady());
+        if !born {
+            Strain::Store.count();
+        }
+        born
+    }
+
+    /// A call that is [`Registry::born`] begins. `times`: when its request came, and the zero of its time.
+    pub(super) fn begin(
         &self,
-        (admitted, engaged): LetIn,
+        peer: Peer,
         starting: Starting,
         setup: CallSetup,
         way: Way,
         [received, arrived]: [Instant; 2],
-    ) -> Result<(), Box<Admitted>> {
+    ) {
         let services = self.0.services.clone();
-        // Before anybody hears of the call: from here on it has a record, whatever becomes of this process (R3).
-        let start = CallStart::of(&setup, &services.node_id);
-        if !services.store.call_born(start, &setup, services.clock.steady()) {
-            Strain::Store.count();
-            return Err(Box::new(admitted));
-        }
         let call = setup.call;
         let (mailbox, inbox) = shell::mailbox(call, &self.0.services.clock);
         let log = LiveLog::new();
@@ -394,43 +420,32 @@ impl Registry {
             setup: setup.clone(),
             log: log.clone(),
             arrived,
-            keys: self.0.services.keys(admitted.number()),
-            token: admitted.number().spec.access_token.clone(),
+            keys: self.0.services.keys(peer.account()),
+            token: peer.number().and_then(|number| number.spec.access_token.clone()),
             mailbox: mailbox.clone(),
             state: AtomicU8::new(CallState::Dialing as u8),
             answered: OnceLock::new(),
             at_meta: AtMeta::new(setup.wacid.clone()),
             legs: Mutex::default(),
             b_leg: Mutex::default(),
+            line: peer.line().cloned(),
         });
-        self.0.bindings.enter(&*view, arrived);
-        let (number, slot) = admitted.begin();
+        if view.line.is_none() {
+            self.0.bindings.enter(&*view, arrived);
+        }
         self.0.live.insert(call, view.clone());
         self.gauge(setup.direction).increment(1);
         let leaving = Leaving { registry: self.clone(), view: view.clone() };
         // `trace_id` is what requests to the customer's server carry in `traceparent`.
-        let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), number = %number.spec.number);
+        let number = peer.number().map(|number| tracing::field::display(number.spec.number.clone()));
+        let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), number);
         let journal = Journal::new(call, arrived, log, services.store.event_log(), services.traces.clone());
         let admitted = services.clock.now();
         let (turns, registry) = (self.0.turns.clone(), self.clone());
         let task = async move {
             let turn = turns.wait(starting).await;
-            let begin = Begin {
-                registry,
-                setup,
-                way,
-                number,
-                slot,
-                engaged,
-                turn,
-                received,
-                arrived,
-                admitted,
-                mailbox,
-                inbox,
-                journal,
-                view,
-            };
+            let begin =
+                Begin { registry, setup, way, peer, turn, received, arrived, admitted, mailbox, inbox, journal, view };
             // A future has room for all that it is ever given, as long as it lives.
             let begin = Box::new(begin);
             // A fault inside one call ends that call only; the slot went back with the call's future (R3).
@@ -442,7 +457,6 @@ impl Registry {
             drop(leaving);
         };
         self.0.services.tasks.spawn(task.instrument(span));
-        Ok(())
     }
 
     /// Meta's id of a call that we placed is known from Graph's answer.
@@ -462,14 +476,19 @@ impl Registry {
 
     /// A place for a further call, or what there is too much of.
     fn room(&self, number: &PhoneNumberId) -> Result<Starting, Strain> {
+        if self.0.services.graph.is_behind(number) {
+            return Err(Strain::Graph);
+        }
+        self.room_here()
+    }
+
+    /// The same, whatever Graph does.
+    pub(super) fn room_here(&self) -> Result<Starting, Strain> {
         if self.len() >= LIVE_MAX {
             return Err(Strain::Calls);
         }
         if self.0.services.media.is_behind() {
             return Err(Strain::Media);
-        }
-        if self.0.services.graph.is_behind(number) {
-            return Err(Strain::Graph);
         }
         let services = &self.0.services;
         services.pressure.begin(services.clock.now())

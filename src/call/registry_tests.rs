@@ -95,6 +95,7 @@ impl World {
             fetcher: Fetcher::new(out, clock.clone(), dice),
             outbox,
             store,
+            phones: crate::call::phones::Phones::default(),
             traces: None,
             settings: ArcSwap::from_pointee(CallSettings { limits: MachineLimits::default(), max_body: 102_400 }),
             tasks: TaskTracker::new(),

@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::consent::PermissionDesk;
 use super::machine::{CallSetup, MachineLimits, Notice};
 use super::outbox::Outbox;
+use super::phones::Phones;
 use super::trace::Sink;
-use crate::admission::{NumberEntry, Pressure};
+use crate::admission::{AccountEntry, Pressure};
 use crate::answer::{Dice, Fetcher, SigningKeys};
 use crate::clock::Clock;
 use crate::media::Media;
@@ -36,6 +37,8 @@ pub struct Services {
     pub fetcher: Fetcher,
     pub outbox: Outbox,
     pub store: Store,
+    /// The phones of endpoints.
+    pub phones: Phones,
     /// Where traces are exported to, if they are.
     pub traces: Option<Sink>,
     /// What may change while calls go on.
@@ -53,10 +56,10 @@ pub struct CallSettings {
 }
 
 impl Services {
-    /// What requests about a number's calls are signed with: its account's tokens, and the main account's
+    /// What requests about an account's calls are signed with: its tokens, and the main account's
     /// (`plivo-callbacks.md` §5).
-    pub(super) fn keys(&self, number: &NumberEntry) -> SigningKeys {
-        SigningKeys::new(number.account.tokens.clone(), number.account.main().tokens.clone())
+    pub(super) fn keys(&self, account: &AccountEntry) -> SigningKeys {
+        SigningKeys::new(account.tokens.clone(), account.main().tokens.clone())
     }
 
     /// A callback of a call, as the outbox takes it: a fresh identity, due now.

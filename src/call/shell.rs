@@ -2,7 +2,7 @@
 //!
 //! One task a call, one bounded mailbox. Every input is stamped where it came in; the machine is given times
 //! that never run backwards. Nothing is decided here: what to do when a fetch fails or a user hangs up is the
-//! machine's business. Long work (a fetch, a Graph request) runs in tasks of its own and comes back as a fact.
+//! machine's business. What it wishes of the other side goes to Graph, or over a line to an endpoint's phone (`phone`). Long work (a fetch, a Graph request) runs in tasks of its own and comes back as a fact.
 
 mod legs;
 
@@ -21,14 +21,16 @@ use super::machine::{
     Aside, CallSetup, CallState, CallTime, Command, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input,
     InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, Output, Params, Sound, Summary, abandoned,
 };
-use super::registry::Registry;
+use super::phones::{KeyWay, Line};
+use super::registry::{LetIn, Registry};
 use super::services::Services;
 use super::step::{Step, Stepper};
 use super::trace::{Journal, Request, Trace};
 use super::turns::Turn;
+use super::web::Silence;
 use super::{farewell, record};
 use crate::admission::permission::{Engaged, Event};
-use crate::admission::{NumberEntry, Slot};
+use crate::admission::{AccountEntry, NumberEntry, Slot};
 use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
 use crate::media::sdp::Offer;
@@ -38,6 +40,8 @@ use crate::model::{CallUuid, Direction, HangupCause, Leg, Method, Wacid};
 use crate::observe::names;
 use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback, StoreError};
 use crate::xml::ast::DocUrl;
+
+mod phone;
 
 /// A caller of this name brings a call's task down when its document comes.
 #[cfg(test)]
@@ -68,6 +72,10 @@ pub(super) enum What {
     Answer(Box<Offer>),
     /// The leg that dialled this one has brought the two together: this end of the bridge is its.
     Joined(Box<BridgeEnd>),
+    /// An endpoint's phone takes the call, by an offer of its own.
+    Taken(Box<Offer>),
+    /// An endpoint's phone is to be heard by nobody, or by all again.
+    Silence(Silence, bool),
     /// What only its trace is about: the first packet of ours went out.
     FirstSent,
 }
@@ -117,11 +125,7 @@ pub(super) struct Begin {
     pub(super) registry: Registry,
     pub(super) setup: CallSetup,
     pub(super) way: Way,
-    /// The number as it stood when the call began: its token and signing keys stay the call's (S0.25).
-    pub(super) number: Arc<NumberEntry>,
-    pub(super) slot: Slot,
-    /// That the user is on the line.
-    pub(super) engaged: Engaged,
+    pub(super) peer: Peer,
     /// Held until Graph and the application have been asked.
     pub(super) turn: Turn,
     /// When the webhook's request came, when it had been read, when the call was let in.
@@ -134,12 +138,50 @@ pub(super) struct Begin {
     pub(super) view: Arc<super::registry::LiveCall>,
 }
 
+/// Who is at the other end, and what the call holds of it as long as it is up.
+pub(super) enum Peer {
+    /// A WhatsApp user. The number as it stood when the call began: its token and signing keys stay the call's (S0.25).
+    User { number: Arc<NumberEntry>, slot: Slot, engaged: Engaged },
+    /// An endpoint's phone.
+    Phone { account: Arc<AccountEntry>, line: Arc<Line> },
+}
+
+impl Peer {
+    pub(super) fn user((admitted, engaged): LetIn) -> Self {
+        let (number, slot) = admitted.begin();
+        Self::User { number, slot, engaged }
+    }
+
+    pub(super) fn account(&self) -> &AccountEntry {
+        match self {
+            Self::User { number, .. } => &number.account,
+            Self::Phone { account, .. } => account,
+        }
+    }
+
+    pub(super) fn number(&self) -> Option<&Arc<NumberEntry>> {
+        match self {
+            Self::User { number, .. } => Some(number),
+            Self::Phone { .. } => None,
+        }
+    }
+
+    pub(super) fn line(&self) -> Option<&Arc<Line>> {
+        match self {
+            Self::User { .. } => None,
+            Self::Phone { line, .. } => Some(line),
+        }
+    }
+}
+
 /// How a call begins.
 pub(super) enum Way {
     /// With the user's offer.
     Offered(Box<Offer>),
     /// With an offer of ours: Meta's id of the call is to come.
     Placed,
+    /// An endpoint is rung: whichever phone takes the call makes the offer.
+    Rung,
 }
 
 /// The A-leg's media.
@@ -148,6 +190,8 @@ enum Media {
     None,
     /// We have offered, and wait for the answer.
     Offered(Box<OfferedLeg>),
+    /// It comes with the offer of whoever takes the call.
+    Awaited,
     Leg(LegHandle),
 }
 
@@ -164,7 +208,10 @@ struct Shell {
     services: Arc<Services>,
     call: CallUuid,
     wacid: Option<Wacid>,
-    number: Arc<NumberEntry>,
+    /// The business number; none of a web leg.
+    number: Option<Arc<NumberEntry>>,
+    /// The way to an endpoint's phone; of a web leg only.
+    line: Option<Arc<Line>>,
     keys: SigningKeys,
     stepper: Stepper,
     mailbox: Mailbox,
@@ -186,6 +233,8 @@ struct Shell {
     /// It has got a document over REST: from then on it tells its own end, also if another call had dialled it.
     transferred: bool,
     sdp: Arc<str>,
+    /// Why its phone is not heard.
+    silences: Vec<Silence>,
     fetches: BTreeMap<FetchId, AbortHandle>,
     /// The last request to Graph.
     asked: Option<Asked>,
@@ -199,32 +248,20 @@ struct Shell {
 
 /// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
 pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
-    let Begin {
-        registry,
-        setup,
-        way,
-        number,
-        slot,
-        engaged,
-        turn,
-        received,
-        arrived,
-        admitted,
-        mailbox,
-        mut inbox,
-        journal,
-        view,
-    } = *begin;
+    let Begin { registry, setup, way, peer, turn, received, arrived, admitted, mailbox, mut inbox, journal, view } =
+        *begin;
     let running = services.clock.now();
+    let events = leg_events(&mailbox, peer.line());
     let made = match way {
         Way::Offered(offer) => {
-            let answered = services.media.answer(&offer, leg_events(&mailbox));
+            let answered = services.media.answer(&offer, events);
             answered.map(|(leg, sdp)| (Media::Leg(leg), sdp))
         }
         Way::Placed => {
             let offered = services.media.offer();
             offered.map(|(leg, sdp)| (Media::Offered(Box::new(leg)), sdp))
         }
+        Way::Rung => Ok((Media::Awaited, String::new())),
     };
     let (media, sdp) = made.unwrap_or_else(|e| {
         warn!(error = %e, "could not set up media");
@@ -233,13 +270,17 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
     let mut shell = Shell {
         call: setup.call,
         wacid: setup.wacid.clone(),
-        keys: services.keys(&number),
-        number,
+        keys: services.keys(peer.account()),
+        number: peer.number().cloned(),
+        line: peer.line().cloned(),
         stepper: Stepper::new(arrived),
         mailbox,
         journal,
         view,
-        held: Some((slot, engaged)),
+        held: match peer {
+            Peer::User { slot, engaged, .. } => Some((slot, engaged)),
+            Peer::Phone { .. } => None,
+        },
         registry,
         media,
         rung: false,
@@ -248,6 +289,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         b_leg: None,
         transferred: false,
         sdp: Arc::from(sdp),
+        silences: Vec::new(),
         fetches: BTreeMap::new(),
         asked: None,
         prepared: HashMap::new(),
@@ -289,6 +331,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
                 // Where it came too late, it is of no use.
                 *shell.bridge() = None;
             }
+            What::Taken(offer) => shell.taken(fact.at, &offer),
+            What::Silence(silence, on) => shell.silence(silence, on),
             What::FirstSent => shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) }),
         }
     }
@@ -296,8 +340,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
 }
 
 /// Where a leg's events go: the call's mailbox, as facts.
-fn leg_events(mailbox: &Mailbox) -> crate::media::EventSink {
-    let mailbox = mailbox.clone();
+fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> crate::media::EventSink {
+    let (mailbox, line) = (mailbox.clone(), line.cloned());
     Arc::new(move |event| {
         let leg = Leg::A;
         let input = match event {
@@ -309,6 +353,8 @@ fn leg_events(mailbox: &Mailbox) -> crate::media::EventSink {
             LegEvent::PlayStarted(play) => Input::PlayStarted { leg, play },
             LegEvent::Played(play) => Input::Played { leg, play },
             LegEvent::PlayFailed { play, item, reason } => Input::PlayFailed { leg, play, item, reason },
+            // A phone may have told it over its socket.
+            LegEvent::Digit(_) if line.as_ref().is_some_and(|line| !line.takes_key(KeyWay::Stream)) => return,
             LegEvent::Digit(digit) => Input::Digit { leg, digit },
             LegEvent::Voice(what) => Input::Voice { leg, what },
             LegEvent::DigitsSent(play) => Input::DigitsSent { leg, play },
@@ -432,6 +478,7 @@ impl Shell {
     }
 
     fn ask_graph(&mut self, action: GraphAction) {
+        let Some(number) = self.number.clone() else { return self.ask_phone(action) };
         let about = match (action, self.wacid.clone()) {
             (GraphAction::Connect, _) if self.sdp.is_empty() => {
                 self.mailbox.tell(Input::Graph { action, outcome: GraphOutcome::Unreachable });
@@ -445,8 +492,8 @@ impl Shell {
             return;
         }
         let request = ActionRequest {
-            phone_number_id: self.number.spec.phone_number_id.clone(),
-            token: self.number.spec.access_token.clone(),
+            phone_number_id: number.spec.phone_number_id.clone(),
+            token: number.spec.access_token.clone(),
             about,
             action,
             sdp: Some(self.sdp.clone()),
@@ -462,7 +509,7 @@ impl Shell {
         let (store, call) = (self.services.store.clone(), self.call);
         let (graph, mailbox, journal) = (self.services.graph.clone(), self.mailbox.clone(), self.journal.clone());
         let (clock, arrived, before) = (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
-        let (permissions, number) = (self.services.permissions.clone(), self.number.clone());
+        let permissions = self.services.permissions.clone();
         let user = self.view.setup.to.clone();
         let placed = (action == GraphAction::Connect).then(|| (self.registry.clone(), self.view.clone()));
         let from = clock.now();
@@ -610,7 +657,7 @@ impl Shell {
     fn take_answer(&mut self) {
         let Some(answer) = self.answer.take() else { return };
         let Media::Offered(leg) = std::mem::replace(&mut self.media, Media::None) else { return };
-        match self.services.media.answered(*leg, &answer, leg_events(&self.mailbox)) {
+        match self.services.media.answered(*leg, &answer, leg_events(&self.mailbox, None)) {
             Ok(leg) => self.media = Media::Leg(leg),
             Err(error) => {
                 warn!(%error, "could not set up media");
@@ -660,11 +707,12 @@ impl Shell {
         if state == CallState::Live {
             self.view.set_answered(at);
             self.services.store.call_answered(self.call, self.view.setup.started.plus(Duration::from_millis(at.0)));
+            let Some(number) = &self.number else { return };
             let (user, event) = match self.view.setup.direction {
                 Direction::Inbound => (&self.view.setup.from, Event::UserConnected),
                 Direction::Outbound => (&self.view.setup.to, Event::Connected),
             };
-            self.services.permissions.note(&self.number, user, event);
+            self.services.permissions.note(number, user, event);
         }
     }
 
@@ -673,8 +721,13 @@ impl Shell {
         let cause = summary.cause;
         info!(cause = cause.as_str(), duration_s = summary.duration_secs, at_ms = at.0, "call ended");
         let missed = summary.answered.is_none() && (self.rung || cause == HangupCause::Rejected);
-        if missed && self.view.setup.direction == Direction::Outbound {
-            self.services.permissions.note(&self.number, &self.view.setup.to, Event::Unanswered);
+        if let Some(number) =
+            self.number.as_ref().filter(|_| missed && self.view.setup.direction == Direction::Outbound)
+        {
+            self.services.permissions.note(number, &self.view.setup.to, Event::Unanswered);
+        }
+        if let Some(line) = &self.line {
+            line.end(cause, phone::ended(&summary));
         }
         let direction = self.view.setup.direction.as_str();
         metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
@@ -747,6 +800,9 @@ pub(super) async fn end_after_fault(services: &Services, view: &super::registry:
     metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
         .increment(1);
     let remark = "a fault of ours ended the call; the node's log says which: please report it".to_owned();
+    if let Some(line) = &view.line {
+        line.end(summary.cause, phone::ended(&summary));
+    }
     let farewell = Farewell { action: GraphAction::Terminate, due: services.clock.steady() };
     let conclusion = Conclusion {
         start: CallStart::of(&view.setup, &services.node_id),

@@ -52,6 +52,8 @@ pub(super) enum LegOrder {
     Listen(bool),
     Bridge(Box<BridgeEnd>),
     Part,
+    /// Nobody hears the peer's sound; its keys count all the same.
+    Mute(bool),
     Close,
 }
 
@@ -148,6 +150,8 @@ pub(super) struct Leg {
     bridge: Option<Box<BridgeEnd>>,
     /// RTP ticks that have passed and that nothing was sent for yet; less than none where a packet was a long one.
     owed: i64,
+    /// Nobody is to hear the peer.
+    muted: bool,
 }
 
 impl Leg {
@@ -192,6 +196,7 @@ impl Leg {
             ear: None,
             bridge: None,
             owed: 0,
+            muted: false,
         }
     }
 
@@ -265,6 +270,7 @@ impl Leg {
                 self.owed = 0;
             }
             LegOrder::Part => self.bridge = None,
+            LegOrder::Mute(on) => self.muted = on,
             LegOrder::Close => {
                 self.lost = true;
                 if self.connected && self.rtc.close().is_ok() {
@@ -537,7 +543,7 @@ impl Leg {
             let mut digits = std::mem::take(&mut self.digits);
             self.receiver.packet(now, ssrc, packet.header.timestamp, &packet.payload, &mut digits);
             self.tell_digits(digits);
-        } else if packet.header.payload_type == self.opus_pt {
+        } else if packet.header.payload_type == self.opus_pt && !self.muted {
             if let Some(bridge) = &self.bridge {
                 let (sequence, timestamp) = (*packet.seq_no, packet.header.timestamp);
                 bridge.pass(Heard { ssrc, sequence, timestamp, payload: packet.payload.clone() });

@@ -456,6 +456,11 @@ impl LegHandle {
         self.order(LegOrder::Part);
     }
 
+    /// Nobody hears the peer's sound, or all do again. Its keys count all the same, and that it is there.
+    pub fn mute(&self, on: bool) {
+        self.order(LegOrder::Mute(on));
+    }
+
     /// RTCP BYE, DTLS close, gone. No event follows.
     pub fn close(&self) {
         self.order(LegOrder::Close);

@@ -100,3 +100,7 @@ text_id!(
     /// An application: URLs under a name, for numbers and endpoints. Digits, made by us.
     AppId
 );
+text_id!(
+    /// An endpoint: 14 digits, as Plivo's are.
+    EndpointId
+);

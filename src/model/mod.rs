@@ -5,6 +5,7 @@
 mod cause;
 mod country;
 mod digit;
+mod endpoint;
 mod ids;
 mod line;
 mod number;
@@ -15,7 +16,8 @@ mod trace;
 pub use cause::{DocumentKind, HangupCause, HangupSource, WireCause};
 pub use country::{Country, NoCountry, Origin};
 pub use digit::Digit;
-pub use ids::{AppId, AuthId, CallUuid, PhoneNumberId, WabaId, Wacid};
+pub use endpoint::EndpointName;
+pub use ids::{AppId, AuthId, CallUuid, EndpointId, PhoneNumberId, WabaId, Wacid};
 pub use line::{Line, Place};
 pub use number::{E164, digits_of, last_four};
 pub use permission::PermissionStatus;

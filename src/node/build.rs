@@ -21,6 +21,7 @@ use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
+use crate::call::phones::Phones;
 use crate::call::{CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Registry, Services, farewell, orphan};
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
@@ -30,9 +31,10 @@ use crate::media::{Media, MediaConfig};
 use crate::meta::{Graph, GraphConfig};
 use crate::model::Timestamp;
 use crate::observe::{self, Health, Metrics};
+use crate::phone::PhoneDoor;
 use crate::speech::config::SpeechConfig;
 use crate::speech::library::Library;
-use crate::store::{Store, StoreOptions};
+use crate::store::{Passwords, Store, StoreOptions};
 use crate::webhook::{self, CallKey, Door, DoorConfig};
 
 /// T_media_dead (`meta-calling.md` §7).
@@ -100,6 +102,7 @@ impl Node {
         if let Some(sink) = &traces {
             outbox.export_traces(sink.clone());
         }
+        let phones = Phones::default();
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
         let services = Arc::new(Services {
@@ -114,10 +117,12 @@ impl Node {
             fetcher: Fetcher::new(egress, clock.clone(), dice),
             outbox: outbox.clone(),
             store: store.clone(),
+            phones: phones.clone(),
             traces,
             settings: ArcSwap::from_pointee(call_settings(&config)),
             tasks: tasks.clone(),
         });
+        let phone_dice = services.dice.clone();
         let simulated = is_loopback(&config.meta.graph_url);
         // What an earlier process left behind comes first; until then no call is taken, and `/readyz` says 503.
         let orphans = orphan::end_all(&services).await?;
@@ -163,6 +168,7 @@ impl Node {
         let dialer = Dialer::new(placing_with, registry.clone(), gate.clone());
         tokio::spawn(dialer.clone().run(stop_all.clone()));
         let live = Arc::new(Live { registry: registry.clone(), dialer: dialer.clone(), gate: gate.clone(), guard });
+        let passwords = Passwords::default();
         let apis = api::Api {
             clock: clock.clone(),
             accounts,
@@ -174,8 +180,21 @@ impl Node {
             host: host(&config, public),
             keeper,
             permissions,
+            passwords: passwords.clone(),
+            phones: phones.clone(),
         };
-        let router = api::router(apis).merge(routes::router(facts));
+        let phone_door = PhoneDoor {
+            clock: clock.clone(),
+            dice: phone_dice,
+            store: store.clone(),
+            passwords,
+            gate: gate.clone(),
+            registry: registry.clone(),
+            phones: phones.clone(),
+            sip_host: host(&config, public),
+            stop: stop_public.clone(),
+        };
+        let router = api::router(apis).merge(routes::router(facts)).merge(routes::phones(phone_door));
         let doors = api::server::Public {
             webhook,
             router,
@@ -207,6 +226,7 @@ impl Node {
             tasks,
             stop_public,
             stop_all,
+            phones,
             knobs,
             #[cfg(feature = "otel")]
             otel,
@@ -258,7 +278,7 @@ pub fn call_settings(config: &Config) -> CallSettings {
         max_call_ms: config.limits.max_call_seconds.saturating_mul(1000),
         fetch_ms: config.answer.timeout_ms,
         allow_wa_bridge: config.limits.allow_wa_bridge,
-        sip_host: config.public.base_url.as_ref().and_then(url::Url::host_str).unwrap_or_default().to_owned(),
+        sip_host: host(config, config.listen.public),
         ..MachineLimits::default()
     };
     CallSettings { limits, max_body: config.answer.max_body_bytes }

@@ -95,6 +95,7 @@ impl Node {
         self.gate.drain();
         // They would be refused when their turn comes: their customers hear it now.
         self.dialer.drain();
+        self.phones.drain();
     }
 
     /// Ends the calls that are left, then everything else.

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
 use crate::admission::book::OpenError;
+use crate::call::phones::Phones;
 use crate::call::{Dialer, Outbox, Registry};
 use crate::media::Media;
 use crate::observe::Health;
@@ -90,6 +91,7 @@ pub struct Node {
     /// Ends the public listener, then the rest.
     stop_public: CancellationToken,
     stop_all: CancellationToken,
+    phones: Phones,
     knobs: Arc<reload::Knobs>,
     #[cfg(feature = "otel")]
     otel: Option<otel::Export>,

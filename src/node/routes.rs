@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header;
+use axum::middleware::map_request;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::admission::Gate;
+use crate::api::server::Peer;
+use crate::phone::{self, PhoneDoor};
 
 /// What the pages and the discovery document tell.
 pub(super) struct Facts {
@@ -18,7 +21,7 @@ pub(super) struct Facts {
     pub(super) simulated_graph: Option<String>,
 }
 
-/// `/`, `/console/` and, on a node whose Meta is simulated, what `offhook call --node` asks.
+/// `/`, `/console/` and, on a node whose Meta is simulated, what `offhook call --node` asks and the example of a phone.
 pub(super) fn router(facts: Facts) -> Router {
     let discovery = facts.simulated_graph.is_some();
     let mut router = Router::new()
@@ -26,9 +29,42 @@ pub(super) fn router(facts: Facts) -> Router {
         .route("/console", get(|| async { Redirect::permanent("/console/") }))
         .route("/console/", get(console));
     if discovery {
-        router = router.route("/.well-known/offhook.json", get(discover));
+        let script = "text/javascript; charset=utf-8";
+        router = router
+            .route("/.well-known/offhook.json", get(discover))
+            .route("/examples/phone.html", get(|| async { example(PHONE_PAGE, "text/html; charset=utf-8") }))
+            .route("/examples/phone.js", get(move || async move { example(PHONE_SCRIPT, script) }));
     }
     router.with_state(Arc::new(facts))
+}
+
+/// An endpoint's phone in a page, to be tried with a simulated Meta.
+const PHONE_PAGE: &str = include_str!("../../examples/phone.html");
+const PHONE_SCRIPT: &str = include_str!("../../examples/phone.js");
+
+fn example(text: &'static str, kind: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; \
+             form-action 'none'",
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, text).into_response()
+}
+
+/// `/phone`, told who asks as the listener found out.
+pub(super) fn phones(door: PhoneDoor) -> Router {
+    phone::router(door).layer(map_request(|mut request: Request| async {
+        if let Some(Peer(address)) = request.extensions().get::<Peer>().copied() {
+            request.extensions_mut().insert(phone::From(address));
+        }
+        request
+    }))
 }
 
 /// Only on a node whose Graph is at loopback: names its numbers and its simulated Meta, so that a call can be

@@ -276,7 +276,7 @@ pub(super) async fn orphans(pool: &SqlitePool, node_id: &str) -> Result<Vec<Orph
 pub(super) async fn placed(pool: &SqlitePool, node_id: &str, since: Timestamp) -> Result<Vec<PlacedCall>, StoreError> {
     const WHAT: &str = "look for calls that were placed of late";
     let select = "SELECT call_uuid, phone_number_id, wacid FROM calls \
-        WHERE ended_us >= $2 AND node_id = $1 AND direction = 'outbound'";
+        WHERE ended_us >= $2 AND node_id = $1 AND direction = 'outbound' AND call_type = 'whatsapp'";
     let rows = sqlx::query(select).bind(node_id).bind(since.micros()).fetch_all(pool).await.map_err(failed(WHAT))?;
     let read = |row: &SqliteRow| -> Result<_, Unread> {
         Ok(PlacedCall {

@@ -137,6 +137,8 @@ impl Entry {
             | Write::Settings(..)
             | Write::FarewellsDue(_)
             | Write::Unkey(_)
+            // Whoever asked is told that it was not done.
+            | Write::Endpoint(..)
             | Write::ForgetPermission(..)
             | Write::Forget(_)
             | Write::ForgetKeys(_)

@@ -11,11 +11,13 @@ mod batch;
 mod births;
 mod callbacks;
 mod calls;
+mod endpoints;
 mod entry;
 mod file;
 mod journal;
 mod keys;
 mod lists;
+mod password;
 mod permissions;
 mod queue;
 mod seal;
@@ -38,19 +40,22 @@ pub use callbacks::{
     Callback, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, Settled, Settlement, Written, rearm,
 };
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan, PlacedCall};
+pub use endpoints::{Endpoint, EndpointChange};
 pub use keys::{KeyKind, SeenKey};
+pub use password::{PasswordError, Passwords};
 pub use permissions::{PermissionReply, PermissionRow};
 pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use version::By;
 
 use self::births::{Births, Taken};
+use self::endpoints::EndpointWrite;
 use self::file::StoreFile;
 use self::seal::Seal;
 use self::writer::Begin;
 use crate::call::machine::CallSetup;
 use crate::config::Secret;
-use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp, Wacid};
+use crate::model::{AuthId, CallUuid, EndpointId, EndpointName, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::{Health, names};
 
 /// Why the store could not do something. The texts read well after "could not …".
@@ -497,6 +502,59 @@ impl Store {
     /// Forgets a user of whom nothing has been written since `before`. Returns at once.
     pub fn forget_permission(&self, number: &PhoneNumberId, user: &str, before: Timestamp) {
         self.log.forget_permission(number, user, before);
+    }
+
+    /// One of a scope's endpoints.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn endpoint(&self, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
+        endpoints::one(&self.read, scope, id).await
+    }
+
+    /// The endpoint of that name, whosever it is: for its phone's log-in.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn endpoint_named(&self, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
+        endpoints::named(&self.read, name).await
+    }
+
+    /// A scope's endpoints, newest first, and how many there are in all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn endpoints(&self, scope: &Scope, limit: u32, offset: u64) -> Result<(Vec<Endpoint>, u64), StoreError> {
+        endpoints::list(&self.read, scope, limit, offset).await
+    }
+
+    /// Writes a new endpoint to the disk; `false`: its name or its id is taken.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn create_endpoint(&self, endpoint: Endpoint) -> Result<bool, StoreError> {
+        self.log.endpoint(EndpointWrite::Create(endpoint)).await
+    }
+
+    /// Changes an endpoint; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn change_endpoint(
+        &self,
+        scope: &Scope,
+        id: &EndpointId,
+        change: EndpointChange,
+    ) -> Result<bool, StoreError> {
+        self.log.endpoint(EndpointWrite::Change(scope.clone(), id.clone(), change)).await
+    }
+
+    /// Removes an endpoint; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete_endpoint(&self, scope: &Scope, id: &EndpointId) -> Result<bool, StoreError> {
+        self.log.endpoint(EndpointWrite::Delete(scope.clone(), id.clone())).await
     }
 
     /// Forgets the oldest keys seen before then: some at a time, so that nothing waits for it.

@@ -14,6 +14,7 @@ use super::StoreError;
 use super::births::Births;
 use super::callbacks::{NewCallback, Settlement, Written};
 use super::calls::{CallEnd, CallStart, Farewell};
+use super::endpoints::EndpointWrite;
 use super::keys::SeenKey;
 use super::permissions::{PermissionReply, PermissionRow};
 use super::settings::SettingWrite;
@@ -89,6 +90,8 @@ pub(super) enum Write {
     /// The journal takes none: where the store doesn't, nothing has changed.
     Settings(Vec<SettingWrite>, Timestamp, oneshot::Sender<()>),
     ForgetPermission(PhoneNumberId, String, Timestamp),
+    /// Whoever waits is told whether anything changed; nothing, where the store does not take it.
+    Endpoint(Box<EndpointWrite>, oneshot::Sender<bool>),
     Forget(Timestamp),
     ForgetKeys(Timestamp),
     /// Told when all before it is written.
@@ -100,6 +103,7 @@ pub(super) enum Found {
     Concluded(Concluded),
     Callback(Written),
     Settle(bool),
+    Endpoint(bool),
 }
 
 impl Write {
@@ -107,7 +111,7 @@ impl Write {
     pub(super) fn is_synced(&self) -> bool {
         match self {
             // Beginnings, so that the power takes no more of them than a batch's time; nobody waits for it.
-            Self::Concluded(..) | Self::Callback(..) | Self::Settings(..) | Self::Born(_) => true,
+            Self::Concluded(..) | Self::Callback(..) | Self::Settings(..) | Self::Endpoint(..) | Self::Born(_) => true,
             // Meta was told that it came.
             Self::Permission(write, _) => write.reply.is_some(),
             Self::Bound(..)
@@ -292,6 +296,11 @@ impl EventLog {
         let (tell, told) = oneshot::channel();
         let asked = self.ask(Write::Settings(writes, at, tell), told);
         async move { asked.await.map_err(|_| StoreError::NotTaken) }
+    }
+
+    pub(super) async fn endpoint(&self, write: EndpointWrite) -> Result<bool, StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.ask(Write::Endpoint(Box::new(write), tell), told).await.map_err(|_| StoreError::NotTaken)
     }
 
     pub(super) async fn settled(&self) {

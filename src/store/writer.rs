@@ -248,6 +248,7 @@ impl Writer {
                 | Write::Farewell(..)
                 | Write::Key(_)
                 | Write::Unkey(_)
+                | Write::Endpoint(..)
                 | Write::ForgetPermission(..)
                 | Write::Forget(_)
                 | Write::ForgetKeys(_) => {}
@@ -436,6 +437,11 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             Write::Settle(_, tell) => {
                 if let Some(Found::Settle(more)) = found.next() {
                     let _ = tell.send(more);
+                }
+            }
+            Write::Endpoint(_, tell) => {
+                if let Some(Found::Endpoint(changed)) = found.next() {
+                    let _ = tell.send(changed);
                 }
             }
             Write::Settled(tell) | Write::Permission(_, tell) | Write::Settings(_, _, tell) => {

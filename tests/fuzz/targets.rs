@@ -458,8 +458,20 @@ fn rest_api() -> &'static Rest {
         let host = "localhost".to_owned();
         let keeper = Keeper::open(store.clone(), Arc::new(Directory::new(10)), &config, clock.wall());
         let keeper = runtime.block_on(keeper).expect("a book");
-        let router =
-            api::router(Api { clock, accounts, store, live, placing, operator, gate, host, keeper, permissions });
+        let router = api::router(Api {
+            clock,
+            accounts,
+            store,
+            live,
+            placing,
+            operator,
+            gate,
+            host,
+            keeper,
+            permissions,
+            passwords: Default::default(),
+            phones: Default::default(),
+        });
         Rest { runtime, router, _dir: dir }
     })
 }

@@ -55,21 +55,14 @@ fn wav(samples: impl Iterator<Item = i16>) -> Vec<u8> {
 }
 
 /// A tone of so many seconds, as a phone says it.
-fn tone(hz: f64, seconds: u32) -> Vec<Arc<[u8]>> {
+pub fn tone(hz: f64, seconds: u32) -> Vec<Arc<[u8]>> {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     frames_of_wav(&wav((0..16_000 * seconds).map(|n| ((f64::from(n) * step).sin() * 8_000.0) as i16)))
         .expect("a WAV file")
 }
 
 /// Milliseconds of a recording in which this tone is most of what is heard.
-fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
-    use base64::Engine as _;
-    let wav = events.iter().find_map(|event| match &event.what {
-        Happened::Recording { wav } => Some(wav.clone()),
-        _ => None,
-    });
-    let wav = base64::engine::general_purpose::STANDARD.decode(wav.expect("a recording")).expect("Base64");
-    let pcm: Vec<f64> = wav[44..].chunks_exact(2).map(|s| f64::from(i16::from_le_bytes([s[0], s[1]]))).collect();
+pub fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     let is_it = |frame: &&[f64]| {
         let energy: f64 = frame.iter().map(|s| s * s).sum();
@@ -82,7 +75,18 @@ fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
         let line = (re * re + im * im) * 2.0 / frame.len() as f64;
         energy > 1e8 && line > energy * 0.8
     };
-    pcm.chunks_exact(320).filter(is_it).count() as u64 * 20
+    recorded(events).chunks_exact(320).filter(is_it).count() as u64 * 20
+}
+
+/// A recording's samples.
+fn recorded(events: &[CallEvent]) -> Vec<f64> {
+    use base64::Engine as _;
+    let wav = events.iter().find_map(|event| match &event.what {
+        Happened::Recording { wav } => Some(wav.clone()),
+        _ => None,
+    });
+    let wav = base64::engine::general_purpose::STANDARD.decode(wav.expect("a recording")).expect("Base64");
+    wav[44..].chunks_exact(2).map(|s| f64::from(i16::from_le_bytes([s[0], s[1]]))).collect()
 }
 
 fn caller(say: Vec<Arc<[u8]>>) -> CallScript {

@@ -30,3 +30,4 @@ mod strangers;
 mod support;
 mod trace;
 mod walk;
+mod web;

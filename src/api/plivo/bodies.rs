@@ -117,6 +117,23 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
             may("subaccount", Is::Text(20), "Has the whole WABA from then on; empty: the main account"),
         ],
     ),
+    (
+        "makeEndpoint",
+        &[
+            must("username", Is::Text(64), "Letters, digits, dots, dashes and underscores"),
+            must("password", Is::Text(128), "5 characters at least"),
+            may("alias", Is::Text(100), "The username"),
+            may("app_id", Is::Text(64), "What its calls run by; empty: the account's default for endpoints"),
+        ],
+    ),
+    (
+        "changeEndpoint",
+        &[
+            may("password", Is::Text(128), "Its phones have to register again"),
+            may("alias", Is::Text(100), ""),
+            may("app_id", Is::Text(64), "Empty: the account's default for endpoints"),
+        ],
+    ),
     ("makeApplication", &[must("app_name", Is::Text(100), ""), answer(), answer_method()]),
     ("changeApplication", &[may("app_name", Is::Text(100), ""), answer(), answer_method()]),
 ];

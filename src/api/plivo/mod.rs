@@ -6,6 +6,7 @@ mod application;
 pub(super) mod bodies;
 mod call;
 mod control;
+mod endpoint;
 mod number;
 mod paging;
 mod place;
@@ -67,6 +68,7 @@ pub(super) const ROUTES: &[&[Route]] = &[
     subaccount::ROUTES,
     number::ROUTES,
     application::ROUTES,
+    endpoint::ROUTES,
     recording::ROUTES,
 ];
 
@@ -388,6 +390,11 @@ async fn route(api: &Api, ask: &Ask) -> Result<Response, No> {
         ("POST", ["Application"]) => application::make(api, ask).await,
         ("GET", ["Application", id]) => application::get(api, ask, id),
         ("POST", ["Application", id]) => application::edit(api, ask, id).await,
+        ("GET", ["Endpoint"]) => endpoint::list(api, ask).await,
+        ("POST", ["Endpoint"]) => endpoint::make(api, ask).await,
+        ("GET", ["Endpoint", id]) => endpoint::get(api, ask, id).await,
+        ("POST", ["Endpoint", id]) => endpoint::edit(api, ask, id).await,
+        ("DELETE", ["Endpoint", id]) => endpoint::remove(api, ask, id).await,
         ("DELETE", ["Application", id]) => application::remove(api, ask, id).await,
         ("GET", ["Recording"]) => recording::list(ask),
         ("GET" | "DELETE", ["Recording", _]) => Err(No::NotFound("recording not found")),

@@ -357,6 +357,7 @@ async fn documented_fields_are_the_ones_that_are_read() {
         ("changeSubaccount", format!("Subaccount/{SUB}/"), json!({"name": "x"})),
         ("changeNumber", format!("Number/{BARE}/"), json!({"alias": "x"})),
         ("makeApplication", "Application/".to_owned(), json!({"app_name": "x"})),
+        ("makeEndpoint", "Endpoint/".to_owned(), json!({"username": "x", "password": "12345"})),
         ("changeApplication", format!("Application/{app}/"), json!({"app_name": "x"})),
     ] {
         let (status, answer) = node.main("POST", &path, body.clone()).await;

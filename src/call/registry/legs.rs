@@ -3,10 +3,11 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{LiveCall, Outgoing, Registry};
-use crate::admission::{Denied, NumberEntry, Reason};
+use crate::admission::{AccountEntry, Because, Denied, NumberEntry, Reason};
 use crate::call::machine::{CallSetup, CallUrls, Destination, DialError, DialOrder, Input, LegNews, LegWish, Outbound};
-use crate::model::{CallType, Direction, E164, HangupCause};
+use crate::model::{CallType, Direction, E164, EndpointName, HangupCause};
 use crate::observe::names;
+use crate::store::Scope;
 
 impl Registry {
     /// Begins a leg that `a_leg` dials.
@@ -17,7 +18,7 @@ impl Registry {
         let call = order.call;
         match order.destination.clone() {
             Destination::Whatsapp { caller, user } => self.dial_user(a_leg, order, &caller, &user)?,
-            Destination::Endpoint { .. } => return Err(refused(DialError::EndpointNotRegistered, String::new())),
+            Destination::Endpoint { caller, name } => self.dial_endpoint(a_leg, order, caller, &name)?,
         }
         a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner).push(call);
         Ok(())
@@ -35,8 +36,38 @@ impl Registry {
         let let_in = gate
             .admit_business(now, wall, &id, user, services.permissions.consents())
             .map_err(|denied| not_admitted(&denied))?;
-        let setup = self.b_leg(a_leg, &number, order, user);
+        let parties = [number.spec.number.to_string(), user.to_owned()];
+        let setup = self.b_leg(a_leg, &number.account, order, parties);
+        let setup = CallSetup { phone_number_id: id, ..setup };
         match self.place(let_in, Outgoing { setup, received: now, placed: now }) {
+            Ok(()) => {
+                gate.count(Direction::Outbound, names::admission::ADMITTED);
+                Ok(())
+            }
+            Err(admitted) => {
+                admitted.withdraw();
+                gate.count(Direction::Outbound, Reason::Overloaded.as_str());
+                Err(refused(DialError::Overloaded, String::new()))
+            }
+        }
+    }
+
+    /// An endpoint of the call's own account, wherever it is registered: no slot, and one permit (`plivo-xml.md` §6).
+    fn dial_endpoint(&self, a_leg: &LiveCall, order: DialOrder, caller: String, name: &str) -> Result<(), LegNews> {
+        let (gate, services) = (&self.0.gate, &self.0.services);
+        let nobody = || refused(DialError::EndpointNotRegistered, String::new());
+        let name = EndpointName::parse(name).map_err(|_| nobody())?;
+        let scope = Scope::of(a_leg.setup.account.clone());
+        let owner = services.phones.owner(&name).filter(|owner| scope.holds(&owner.account, &owner.main_account));
+        let owner = owner.ok_or_else(nobody)?;
+        let account = gate.directory().tables().account(&owner.account).cloned().ok_or_else(nobody)?;
+        let now = services.clock.now();
+        let denied = |reason| not_admitted(&Denied { reason, because: Because::Reason, number: None });
+        let admitted = gate.admit_web(now, &account, Direction::Outbound).map_err(denied)?;
+        let to = name.sip_address(&a_leg.setup.limits.sip_host);
+        let setup = self.b_leg(a_leg, &account, order, [caller, to]);
+        let setup = CallSetup { call_type: CallType::Web, ..setup };
+        match self.ring_endpoint(admitted, Outgoing { setup, received: now, placed: now }, name) {
             Ok(()) => {
                 gate.count(Direction::Outbound, names::admission::ADMITTED);
                 Ok(())
@@ -58,7 +89,8 @@ impl Registry {
         (entry.account.auth_id == *own || entry.account.main().auth_id == *own).then(|| entry.clone())
     }
 
-    fn b_leg(&self, a_leg: &LiveCall, number: &NumberEntry, order: DialOrder, user: &str) -> CallSetup {
+    /// A leg from the one to the other, a WhatsApp user's as yet.
+    fn b_leg(&self, a_leg: &LiveCall, account: &AccountEntry, order: DialOrder, [from, to]: [String; 2]) -> CallSetup {
         let services = &self.0.services;
         // Never asked: a B-leg has no document, and its callbacks are its A-leg's.
         let urls = CallUrls { fallback: None, ..a_leg.setup.urls.clone() };
@@ -67,14 +99,14 @@ impl Registry {
             direction: Direction::Outbound,
             call_type: CallType::Whatsapp,
             wacid: None,
-            phone_number_id: number.spec.phone_number_id.clone(),
-            from: number.spec.number.to_string(),
-            to: user.to_owned(),
+            phone_number_id: "".into(),
+            from,
+            to,
             caller_name: order.caller_name,
             cta_payload: None,
             deeplink_payload: None,
-            account: number.account.auth_id.clone(),
-            parent_account: number.account.main().auth_id.clone(),
+            account: account.auth_id.clone(),
+            parent_account: account.main().auth_id.clone(),
             urls,
             started: services.clock.wall(),
             limits: services.settings.load().limits.clone(),

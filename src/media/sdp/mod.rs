@@ -139,7 +139,16 @@ impl Offer {
     /// # Errors
     /// Why it is not usable (`meta-calling.md` §5.2): the call is rejected as `bad_offer`.
     pub fn parse(text: &str, allow_loopback: bool) -> Result<Self, OfferFault> {
-        parse::offer(text, allow_loopback)
+        parse::offer(text, parse::From::Meta { allow_loopback })
+    }
+
+    /// Reads the offer of an endpoint's phone: a browser, which sends the checks itself and may offer before it knows its
+    /// own addresses.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn of_phone(text: &str) -> Result<Self, OfferFault> {
+        parse::offer(text, parse::From::Phone)
     }
 
     /// The payload type that our own digits go out with: Meta knows 8000 alone.

@@ -30,7 +30,17 @@ impl<'a> Level<'a> {
     }
 }
 
-pub(super) fn offer(text: &str, allow_loopback: bool) -> Result<Offer, OfferFault> {
+/// Whose offer it is.
+#[derive(Clone, Copy)]
+pub(super) enum From {
+    Meta {
+        allow_loopback: bool,
+    },
+    /// An endpoint's phone: as long as it is no lite agent itself, it comes to us, and where it is does not matter.
+    Phone,
+}
+
+pub(super) fn offer(text: &str, from: From) -> Result<Offer, OfferFault> {
     if text.len() > OFFER_BYTES_MAX {
         return Err(OfferFault::TooLong);
     }
@@ -60,7 +70,7 @@ pub(super) fn offer(text: &str, allow_loopback: bool) -> Result<Offer, OfferFaul
         if head.media != "audio" {
             continue;
         }
-        match audio(*level, session, head, ice_lite, allow_loopback) {
+        match audio(*level, session, head, ice_lite, from) {
             Ok(audio) => {
                 for (other, refused) in sections.iter_mut().enumerate() {
                     if other != index {
@@ -98,7 +108,7 @@ fn audio(
     session: Level<'_>,
     head: &Section,
     ice_lite: bool,
-    allow_loopback: bool,
+    from: From,
 ) -> Result<Offer, OfferFault> {
     let either = |name: &'static str| level.attribute(name).or_else(|| session.attribute(name));
 
@@ -151,9 +161,14 @@ fn audio(
         }
     }
 
+    // We send checks to nobody who sends them himself.
+    let (allow_loopback, unnamed) = match from {
+        From::Meta { allow_loopback } => (allow_loopback, false),
+        From::Phone => (!ice_lite, true),
+    };
     let (candidates, named) = candidates(level.attributes("candidate"), allow_loopback);
     // A browser hides its addresses behind mDNS names until the microphone is allowed; it is the one who checks.
-    if candidates.is_empty() && (ice_lite || !named) {
+    if candidates.is_empty() && (ice_lite || !(named || unnamed)) {
         return Err(OfferFault::NoCandidate);
     }
 

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod http;
 pub mod meta;
 pub mod node;
+pub mod phone;
 pub mod sdk;
 
 /// `X-Hub-Signature-256` over a body.

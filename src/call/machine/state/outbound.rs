@@ -12,7 +12,7 @@ use super::super::{CallState, GraphAction, MediaOrder, Notice, NoticeKind, Outpu
 use super::closing::{close_ended, close_late, end_here};
 use super::live::Live;
 use super::{State, close, describe, gone, graph_cause, note, over};
-use crate::model::HangupCause;
+use crate::model::{CallType, HangupCause};
 
 /// A user who is heard has picked up; ACCEPTED may come so much later (`meta-calling.md` §7.2).
 const HEARD_MS: u64 = 2_000;
@@ -58,12 +58,7 @@ impl Calling {
             Input::Graph { action: GraphAction::Connect, outcome } => self.outcome(desk, &outcome),
             Input::Bound { wacid } if !self.bound => {
                 desk.setup.wacid = Some(wacid);
-                desk.timers.clear(Timer::Reap);
-                let ring_ms = desk.setup.outbound.as_ref().map_or(0, |placed| placed.ring_timeout_ms);
-                desk.set(Timer::Ring, ring_ms);
-                desk.state(CallState::Proceeding);
-                desk.news(LegNews::Placed);
-                State::Calling(Self { bound: true, ..self })
+                self.proceed(desk)
             }
             Input::SdpAnswer { usable: true } => {
                 desk.media(MediaOrder::Begin);
@@ -143,11 +138,31 @@ impl Calling {
         }
     }
 
+    /// The call is on its way: from now on the other side has its time to pick up.
+    fn proceed(self, desk: &mut Desk) -> State {
+        desk.timers.clear(Timer::Reap);
+        let ring_ms = desk.setup.outbound.as_ref().map_or(0, |placed| placed.ring_timeout_ms);
+        desk.set(Timer::Ring, ring_ms);
+        desk.state(CallState::Proceeding);
+        desk.news(LegNews::Placed);
+        State::Calling(Self { bound: true, ..self })
+    }
+
     /// `connect` came to its end.
     fn outcome(self, desk: &mut Desk, outcome: &GraphOutcome) -> State {
         // A webhook has named the call: it is there, whatever became of the request.
-        if self.bound || *outcome == GraphOutcome::Done {
+        if self.bound {
             return State::Calling(self);
+        }
+        match (desk.setup.call_type, outcome) {
+            // A web leg has no name at Meta to wait for: its phones ring, or there are none.
+            (CallType::Web, GraphOutcome::Done) => return self.proceed(desk),
+            (CallType::Web, _) => {
+                desk.remark("no phone has registered as this endpoint".to_owned());
+                return over(desk, HangupCause::EndpointNotRegistered);
+            }
+            (CallType::Whatsapp, GraphOutcome::Done) => return State::Calling(self),
+            (CallType::Whatsapp, _) => {}
         }
         let cause = connect_cause(outcome);
         desk.remark(format!("connect failed ({}): {}", describe(outcome), advice(cause)));

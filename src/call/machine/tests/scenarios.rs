@@ -14,7 +14,7 @@
 //!
 //! | fact | words |
 //! |---|---|
-//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1` and any `*_ms` of the limits |
+//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 web=1` and any `*_ms` of the limits |
 //! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; a B-leg by `dialled=1 confirm=1 key= tells_keys=1` |
 //! | `bound`, `sdp-answer`, `sdp-answer unusable` | |
 //! | `status` | `ringing accepted rejected` |
@@ -45,7 +45,7 @@ use crate::call::machine::{
     Output, PhoneStatus, PlayId, Refusal, Sound, SoundItem, Termination, Voice,
 };
 use crate::call::replay;
-use crate::model::{CallUuid, Digit, Direction, HangupCause, Leg, Method};
+use crate::model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method};
 use crate::xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
 use crate::xml::{self, Document};
 
@@ -386,6 +386,11 @@ fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
             "fetch_ms" => setup.limits.fetch_ms = ms(),
             "answer_budget_ms" => setup.limits.answer_budget_ms = ms(),
             "wa_bridge" => setup.limits.allow_wa_bridge = *value == "1",
+            "web" => {
+                setup.call_type = CallType::Web;
+                setup.wacid = None;
+                setup.phone_number_id = "".into();
+            }
             other => panic!("no such option: {other}"),
         }
     }

@@ -1,0 +1,544 @@
+//! The phones of endpoints: where each is registered, which of them ring, and where a web leg's words go.
+//!
+//! A *place* is one registration: a browser's socket, kept by the door `phone`, which hears of a call by [`ToPhone`]. A
+//! *line* is a web leg's side of it: the places that ring, then the one that took the call. Neither decides anything about
+//! the call; that is its machine's business, whose wishes `shell` carries out over the line.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::mpsc;
+
+use crate::model::{AuthId, CallUuid, EndpointId, EndpointName, HangupCause};
+
+/// Places of one endpoint at a time.
+pub const PLACES_MAX: usize = 10;
+/// Places of all endpoints.
+const ALL_PLACES_MAX: usize = 5_000;
+/// Calls of one place at a time, ringing ones included.
+pub const CALLS_MAX: usize = 8;
+/// Words that a place may be behind with; one that is further behind is given up.
+const BEHIND: usize = 64;
+
+/// Names a place, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlaceId(u64);
+
+/// Whose phone it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub endpoint: EndpointId,
+    pub name: EndpointName,
+    pub account: AuthId,
+    pub main_account: AuthId,
+}
+
+/// What a phone is told. Its `Debug` names the call and nobody's number or SDP (R22).
+#[derive(Clone, PartialEq)]
+pub enum ToPhone {
+    /// Somebody calls.
+    Ring { call: CallUuid, from: String, to: String, caller_name: String, headers: Vec<(String, String)> },
+    /// It rings no longer: `why` is a word of the protocol.
+    Cancelled { call: CallUuid, why: &'static str },
+    /// Our SDP answer to the phone's offer.
+    Answer { call: CallUuid, sdp: Arc<str> },
+    /// A call of the phone's own was picked up.
+    Answered { call: CallUuid },
+    /// The call is over.
+    Ended { call: CallUuid, ended: Ended },
+    /// The node takes no further calls.
+    Draining,
+    /// The registration is over, and the socket with it: `why` is a word of the protocol.
+    Unregistered { why: &'static str },
+}
+
+impl std::fmt::Debug for ToPhone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ring { call, .. } => write!(f, "Ring({call})"),
+            Self::Cancelled { call, why } => write!(f, "Cancelled({call}, {why})"),
+            Self::Answer { call, .. } => write!(f, "Answer({call})"),
+            Self::Answered { call } => write!(f, "Answered({call})"),
+            Self::Ended { call, ended } => write!(f, "Ended({call}, {})", ended.cause),
+            Self::Draining => f.write_str("Draining"),
+            Self::Unregistered { why } => write!(f, "Unregistered({why})"),
+        }
+    }
+}
+
+/// How a call ended, as its phone is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub code: u16,
+    pub name: &'static str,
+    pub source: &'static str,
+    /// Our own word.
+    pub cause: &'static str,
+    pub bill_secs: u64,
+}
+
+/// Why a phone could not be registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("register a phone: too many are registered")]
+pub struct NoRoom;
+
+/// See the module's note; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Phones(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    last: u64,
+    places: BTreeMap<PlaceId, Place>,
+    /// Lines that ring, by who is rung.
+    ringing: HashMap<EndpointName, Vec<Weak<Line>>>,
+    /// All have been told that no further calls are taken, and each that comes is told.
+    draining: bool,
+}
+
+struct Place {
+    owner: Owner,
+    to: mpsc::Sender<ToPhone>,
+    calls: BTreeSet<CallUuid>,
+}
+
+/// A phone's registration; dropping it ends it.
+pub struct Registration {
+    phones: Phones,
+    place: PlaceId,
+}
+
+impl Registration {
+    /// Its place.
+    pub fn place(&self) -> PlaceId {
+        self.place
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.phones.table().places.remove(&self.place);
+    }
+}
+
+impl Phones {
+    /// A phone registers: it rings from now on, also for calls that ring already.
+    ///
+    /// # Errors
+    /// As many are registered as may be.
+    pub fn register(&self, owner: Owner) -> Result<(Registration, mpsc::Receiver<ToPhone>), NoRoom> {
+        let (to, told) = mpsc::channel(BEHIND);
+        let mut table = self.table();
+        let own = table.places.values().filter(|place| place.owner.endpoint == owner.endpoint).count();
+        if own >= PLACES_MAX || table.places.len() >= ALL_PLACES_MAX {
+            return Err(NoRoom);
+        }
+        table.last += 1;
+        let place = PlaceId(table.last);
+        let name = owner.name.clone();
+        if table.draining {
+            let _ = to.try_send(ToPhone::Draining);
+        }
+        table.places.insert(place, Place { owner, to, calls: BTreeSet::new() });
+        let lines: Vec<_> = table.ringing.get(&name).into_iter().flatten().filter_map(Weak::upgrade).collect();
+        drop(table);
+        lines.iter().for_each(|line| line.ring_also(place));
+        Ok((Registration { phones: self.clone(), place }, told))
+    }
+
+    /// Whether an endpoint is registered anywhere.
+    pub fn is_registered(&self, name: &EndpointName) -> bool {
+        self.table().places.values().any(|place| place.owner.name == *name)
+    }
+
+    /// Whose phones these are, if the endpoint is registered.
+    pub fn owner(&self, name: &EndpointName) -> Option<Owner> {
+        self.table().places.values().find(|place| place.owner.name == *name).map(|place| place.owner.clone())
+    }
+
+    /// How many places there are.
+    pub fn len(&self) -> usize {
+        self.table().places.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends an endpoint's registrations: it was removed, or its password is another now.
+    pub fn unregister(&self, endpoint: &EndpointId, why: &'static str) {
+        let table = self.table();
+        for place in table.places.values().filter(|place| place.owner.endpoint == *endpoint) {
+            let _ = place.to.try_send(ToPhone::Unregistered { why });
+        }
+    }
+
+    /// Tells all phones that no further calls are taken; once.
+    pub fn drain(&self) {
+        let mut table = self.table();
+        if !std::mem::replace(&mut table.draining, true) {
+            for place in table.places.values() {
+                let _ = place.to.try_send(ToPhone::Draining);
+            }
+        }
+    }
+
+    /// The calls of a place.
+    pub fn calls(&self, place: PlaceId) -> Vec<CallUuid> {
+        self.table().places.get(&place).map(|place| place.calls.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// A line for a call of a phone's own.
+    pub fn line_from(&self, call: CallUuid, place: PlaceId, name: EndpointName) -> Arc<Line> {
+        self.note(place, call);
+        Arc::new(Line::new(self.clone(), call, name, At::Place(place)))
+    }
+
+    /// A line for a call to an endpoint: it rings nowhere until [`Line::ring`].
+    pub fn line_to(&self, call: CallUuid, name: EndpointName) -> Arc<Line> {
+        Arc::new(Line::new(self.clone(), call, name, At::Ringing(BTreeSet::new())))
+    }
+
+    /// Tells a place something; one that is gone, or does not take what it is told, hears nothing.
+    fn tell(&self, place: PlaceId, what: ToPhone) {
+        let mut table = self.table();
+        let behind = table.places.get(&place).is_some_and(|place| place.to.try_send(what).is_err());
+        if behind {
+            // Its socket takes nothing any more. With its sender gone, the door ends it.
+            tracing::info!("a phone takes nothing that it is told: it is given up");
+            table.places.remove(&place);
+        }
+    }
+
+    fn note(&self, place: PlaceId, call: CallUuid) -> bool {
+        let mut table = self.table();
+        let Some(place) = table.places.get_mut(&place).filter(|place| place.calls.len() < CALLS_MAX) else {
+            return false;
+        };
+        place.calls.insert(call)
+    }
+
+    fn forget(&self, place: PlaceId, call: CallUuid) {
+        if let Some(place) = self.table().places.get_mut(&place) {
+            place.calls.remove(&call);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a line is.
+enum At {
+    /// It rings at these places.
+    Ringing(BTreeSet<PlaceId>),
+    /// The phone that has the call.
+    Place(PlaceId),
+    /// That one's socket was lost; it may come back.
+    Away,
+    Over,
+}
+
+/// A web leg's line to its phone.
+pub struct Line {
+    phones: Phones,
+    call: CallUuid,
+    name: EndpointName,
+    at: Mutex<At>,
+    ring: Mutex<Option<ToPhone>>,
+    /// How keys come: the first one says it, so that a phone that sends each both ways counts once.
+    keys: AtomicU8,
+}
+
+/// How a key came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyWay {
+    /// In the sound's stream (RFC 4733).
+    Stream = 1,
+    /// As a message over the socket.
+    Socket = 2,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("call", &self.call).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Line {
+    fn new(phones: Phones, call: CallUuid, name: EndpointName, at: At) -> Self {
+        Self { phones, call, name, at: Mutex::new(at), ring: Mutex::new(None), keys: AtomicU8::new(0) }
+    }
+
+    /// The endpoint.
+    pub fn name(&self) -> &EndpointName {
+        &self.name
+    }
+
+    /// Rings wherever the endpoint is registered, and wherever it registers from now on; at how many places now.
+    pub(super) fn ring(self: &Arc<Self>, ring: ToPhone) -> usize {
+        *self.ring.lock().unwrap_or_else(PoisonError::into_inner) = Some(ring);
+        let places: Vec<_> = {
+            let mut table = self.phones.table();
+            let lines = table.ringing.entry(self.name.clone()).or_default();
+            lines.retain(|line| line.strong_count() > 0);
+            lines.push(Arc::downgrade(self));
+            table.places.iter().filter(|(_, place)| place.owner.name == self.name).map(|(id, _)| *id).collect()
+        };
+        places.iter().for_each(|place| self.ring_also(*place));
+        match &*self.at() {
+            At::Ringing(places) => places.len(),
+            At::Place(_) | At::Away | At::Over => 0,
+        }
+    }
+
+    fn ring_also(&self, place: PlaceId) {
+        let Some(ring) = self.ring.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+        {
+            let mut at = self.at();
+            let At::Ringing(places) = &mut *at else { return };
+            if !self.phones.note(place, self.call) {
+                return;
+            }
+            places.insert(place);
+        }
+        self.phones.tell(place, ring);
+    }
+
+    /// A place takes the call: the first one does, and the others ring no longer. `false`: it does not ring there.
+    pub(super) fn accept(&self, place: PlaceId) -> bool {
+        let others = {
+            let mut at = self.at();
+            let At::Ringing(places) = &mut *at else { return false };
+            if !places.remove(&place) {
+                return false;
+            }
+            let others = std::mem::take(places);
+            *at = At::Place(place);
+            others
+        };
+        self.stop_ringing(others, "answered_elsewhere");
+        true
+    }
+
+    /// A place does not want the call; none: it does not ring there, else whether it rings nowhere now.
+    pub(super) fn decline(&self, place: PlaceId) -> Option<bool> {
+        let last = {
+            let mut at = self.at();
+            let At::Ringing(places) = &mut *at else { return None };
+            if !places.remove(&place) {
+                return None;
+            }
+            places.is_empty()
+        };
+        self.stop_ringing(BTreeSet::from([place]), "declined");
+        Some(last)
+    }
+
+    /// Whether this is the phone that has the call.
+    pub fn is_at(&self, place: PlaceId) -> bool {
+        matches!(&*self.at(), At::Place(at) if *at == place)
+    }
+
+    /// A place's socket is gone. `true`: it had the call.
+    pub(super) fn lost(&self, place: PlaceId) -> bool {
+        let mut at = self.at();
+        match &mut *at {
+            At::Ringing(places) => {
+                places.remove(&place);
+                false
+            }
+            At::Place(had) if *had == place => {
+                *at = At::Away;
+                true
+            }
+            At::Place(_) | At::Away | At::Over => false,
+        }
+    }
+
+    /// The phone is back, at another place. `false`: the line is not away any more.
+    pub(super) fn back(&self, place: PlaceId) -> bool {
+        let mut at = self.at();
+        let away = matches!(*at, At::Away) && self.phones.note(place, self.call);
+        if away {
+            *at = At::Place(place);
+        }
+        away
+    }
+
+    /// Whether its phone's socket was lost, and has not come back.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(*self.at(), At::Away)
+    }
+
+    /// Tells the phone that has the call.
+    pub(super) fn tell(&self, what: ToPhone) {
+        let place = match &*self.at() {
+            At::Place(place) => *place,
+            At::Ringing(_) | At::Away | At::Over => return,
+        };
+        self.phones.tell(place, what);
+    }
+
+    /// The call is over: whoever rings or has it is told.
+    pub(super) fn end(&self, cause: HangupCause, ended: Ended) {
+        let was = std::mem::replace(&mut *self.at(), At::Over);
+        match was {
+            At::Ringing(places) => self.stop_ringing(places, why_cancelled(cause)),
+            At::Place(place) => {
+                self.phones.tell(place, ToPhone::Ended { call: self.call, ended });
+                self.phones.forget(place, self.call);
+            }
+            At::Away | At::Over => {}
+        }
+        let mut table = self.phones.table();
+        if let Some(lines) = table.ringing.get_mut(&self.name) {
+            lines.retain(|line| line.upgrade().is_some_and(|line| line.call != self.call));
+            if lines.is_empty() {
+                table.ringing.remove(&self.name);
+            }
+        }
+    }
+
+    /// Whether a key that came this way counts.
+    pub(super) fn takes_key(&self, way: KeyWay) -> bool {
+        let word = match way {
+            KeyWay::Stream => 1,
+            KeyWay::Socket => 2,
+        };
+        match self.keys.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(first) => first == word,
+        }
+    }
+
+    fn stop_ringing(&self, places: BTreeSet<PlaceId>, why: &'static str) {
+        for place in places {
+            self.phones.tell(place, ToPhone::Cancelled { call: self.call, why });
+            self.phones.forget(place, self.call);
+        }
+    }
+
+    fn at(&self) -> MutexGuard<'_, At> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a call that rang rings no longer, for whoever looks at the phone.
+fn why_cancelled(cause: HangupCause) -> &'static str {
+    match cause {
+        HangupCause::RingTimeout | HangupCause::NoAnswer => "timeout",
+        HangupCause::Rejected => "declined",
+        HangupCause::Drained => "draining",
+        _ => "cancelled",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call() -> CallUuid {
+        CallUuid(uuid::Uuid::new_v4())
+    }
+
+    fn name() -> EndpointName {
+        EndpointName::parse("asha").unwrap()
+    }
+
+    fn owner() -> Owner {
+        Owner { endpoint: "1".into(), name: name(), account: "MA1".into(), main_account: "MA1".into() }
+    }
+
+    fn ring(call: CallUuid) -> ToPhone {
+        let (from, to, caller_name) = ("919812345678".to_owned(), "sip:asha@h".to_owned(), String::new());
+        ToPhone::Ring { call, from, to, caller_name, headers: Vec::new() }
+    }
+
+    fn ended() -> Ended {
+        Ended { code: 4000, name: "Normal Hangup", source: "Caller", cause: "caller_hangup", bill_secs: 1 }
+    }
+
+    #[test]
+    fn the_first_to_accept_has_the_call_and_the_others_ring_no_longer() {
+        let (phones, call) = (Phones::default(), call());
+        let [mut a, mut b] = [(); 2].map(|()| phones.register(owner()).unwrap());
+        let line = phones.line_to(call, name());
+        assert_eq!(line.ring(ring(call)), 2);
+        let mut late = phones.register(owner()).unwrap();
+        for (_, told) in [&mut a, &mut b, &mut late] {
+            assert_eq!(told.try_recv(), Ok(ring(call)), "also who registers while it rings");
+        }
+        assert_eq!(line.decline(late.0.place()), Some(false));
+        assert!(line.accept(b.0.place()) && !line.accept(a.0.place()), "the first one");
+        assert_eq!(a.1.try_recv(), Ok(ToPhone::Cancelled { call, why: "answered_elsewhere" }));
+        assert_eq!(late.1.try_recv(), Ok(ToPhone::Cancelled { call, why: "declined" }));
+        assert_eq!((phones.calls(a.0.place()), phones.calls(b.0.place())), (vec![], vec![call]));
+        line.end(HangupCause::CallerHangup, ended());
+        assert_eq!(b.1.try_recv(), Ok(ToPhone::Ended { call, ended: ended() }));
+        assert!(phones.calls(b.0.place()).is_empty() && phones.table().ringing.is_empty());
+    }
+
+    #[test]
+    fn who_rings_hears_when_it_stops_and_a_last_decline_is_told() {
+        let (phones, first, second) = (Phones::default(), call(), call());
+        let (place, mut told) = phones.register(owner()).unwrap();
+        let line = phones.line_to(first, name());
+        assert_eq!(line.ring(ring(first)), 1);
+        assert_eq!((line.decline(place.place()), line.decline(place.place())), (Some(true), None));
+        let line = phones.line_to(second, name());
+        line.ring(ring(second));
+        line.end(HangupCause::RingTimeout, ended());
+        let whys: Vec<_> = std::iter::from_fn(|| told.try_recv().ok())
+            .filter_map(|told| match told {
+                ToPhone::Cancelled { call, why } => Some((call, why)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(whys, [(first, "declined"), (second, "timeout")]);
+        assert!(!line.accept(place.place()), "over");
+    }
+
+    #[test]
+    fn a_lost_phone_may_come_back_and_nobody_else() {
+        let (phones, call) = (Phones::default(), call());
+        let (first, _told) = phones.register(owner()).unwrap();
+        let line = phones.line_from(call, first.place(), name());
+        let (second, mut told) = phones.register(owner()).unwrap();
+        assert!(!line.back(second.place()), "it is not away");
+        assert!(!line.lost(second.place()) && line.lost(first.place()) && line.is_away());
+        assert!(line.back(second.place()) && line.is_at(second.place()) && !line.is_away());
+        line.tell(ToPhone::Answered { call });
+        assert_eq!(told.try_recv(), Ok(ToPhone::Answered { call }));
+    }
+
+    #[test]
+    fn keys_come_one_way() {
+        let phones = Phones::default();
+        for (first, other) in [(KeyWay::Stream, KeyWay::Socket), (KeyWay::Socket, KeyWay::Stream)] {
+            let line = phones.line_to(call(), name());
+            assert!(line.takes_key(first) && !line.takes_key(other) && line.takes_key(first));
+        }
+    }
+
+    #[test]
+    fn r10_places_calls_and_words_are_bounded() {
+        let phones = Phones::default();
+        let mut all: Vec<_> = (0..PLACES_MAX).map(|_| phones.register(owner()).unwrap()).collect();
+        assert_eq!(phones.register(owner()).err(), Some(NoRoom));
+        all.truncate(1);
+        let (place, told) = all.remove(0);
+        assert_eq!(phones.len(), 1);
+        let lines: Vec<_> = (0..CALLS_MAX + 1).map(|_| phones.line_to(call(), name())).collect();
+        let rung: usize = lines.iter().map(|line| line.ring(ring(line.call))).sum();
+        assert_eq!(rung, CALLS_MAX, "one place has so many calls at most");
+        for _ in 0..BEHIND + 1 {
+            phones.tell(place.place(), ToPhone::Draining);
+        }
+        assert!(phones.is_empty() && !phones.is_registered(&name()), "a phone that takes nothing is given up");
+        drop((place, told));
+    }
+}

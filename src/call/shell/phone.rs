@@ -1,0 +1,101 @@
+//! A web leg's other side: what its machine wishes of Graph goes over the line to an endpoint's phone.
+//!
+//! The machine is the one of every call. Where Meta would say later how a request went, a phone's socket has taken it or
+//! not: the outcome is a fact at once. What Meta tells by webhook, the phone tells through [`LiveCall`](crate::call::LiveCall).
+
+use std::time::Instant;
+
+use tracing::warn;
+
+use super::{Media, Shell, leg_events};
+use crate::call::machine::{GraphAction, GraphOutcome, Input, PhoneStatus, Summary, Termination};
+use crate::call::phones::{Ended, ToPhone};
+use crate::call::web::Silence;
+use crate::media::sdp::Offer;
+use crate::model::HangupCause;
+
+/// How a call ended, as its phone is told.
+pub(super) fn ended(summary: &Summary) -> Ended {
+    let wire = summary.cause.wire(summary.direction);
+    Ended {
+        code: wire.code,
+        name: wire.name,
+        source: wire.source.as_str(),
+        cause: summary.cause.as_str(),
+        bill_secs: summary.bill_secs,
+    }
+}
+
+impl Shell {
+    /// What a machine wishes of Graph, of a web leg's phone.
+    pub(super) fn ask_phone(&mut self, action: GraphAction) {
+        let Some(line) = self.line.clone() else { return };
+        let call = self.call;
+        match action {
+            GraphAction::Connect => return self.ring(),
+            GraphAction::PreAccept => line.tell(ToPhone::Answer { call, sdp: self.sdp.clone() }),
+            GraphAction::Accept => line.tell(ToPhone::Answered { call }),
+            // The phone hears of it with the cause, when the call is concluded.
+            GraphAction::Reject | GraphAction::Terminate => {}
+        }
+        self.mailbox.tell(Input::Graph { action, outcome: GraphOutcome::Done });
+        if action == GraphAction::Terminate {
+            // There is nobody whose word for it could still come.
+            self.mailbox.tell(Input::Terminated { termination: Termination::default() });
+        }
+    }
+
+    /// Rings the endpoint wherever it is registered.
+    fn ring(&self) {
+        let Some(line) = &self.line else { return };
+        let setup = &self.view.setup;
+        let ring = ToPhone::Ring {
+            call: self.call,
+            from: setup.from.clone(),
+            to: setup.to.clone(),
+            caller_name: setup.caller_name.clone(),
+            headers: setup.headers.clone(),
+        };
+        let outcome = match line.ring(ring) {
+            0 => GraphOutcome::Gone,
+            _ => GraphOutcome::Done,
+        };
+        let rings = outcome == GraphOutcome::Done;
+        self.mailbox.tell(Input::Graph { action: GraphAction::Connect, outcome });
+        if rings {
+            self.mailbox.tell(Input::Status { status: PhoneStatus::Ringing });
+        }
+    }
+
+    /// The phone is muted or has put the call aside, or no longer: while there is a reason, nobody hears it.
+    pub(super) fn silence(&mut self, silence: Silence, on: bool) {
+        self.silences.retain(|other| *other != silence);
+        if on {
+            self.silences.push(silence);
+        }
+        if let Media::Leg(leg) = &self.media {
+            leg.mute(!self.silences.is_empty());
+        }
+    }
+
+    /// A phone has taken the call: its offer is answered, and the call is answered.
+    pub(super) fn taken(&mut self, at: Instant, offer: &Offer) {
+        if !matches!(self.media, Media::Awaited) {
+            return;
+        }
+        let Some(line) = self.line.clone() else { return };
+        match self.services.media.answer(offer, leg_events(&self.mailbox, Some(&line))) {
+            Ok((leg, sdp)) => {
+                self.media = Media::Leg(leg);
+                self.sdp = sdp.into();
+                line.tell(ToPhone::Answer { call: self.call, sdp: self.sdp.clone() });
+                self.step(at, Input::SdpAnswer { usable: true });
+                self.step(at, Input::Status { status: PhoneStatus::Accepted });
+            }
+            Err(error) => {
+                warn!(%error, "could not set up media");
+                self.step(at, Input::Cut { cause: HangupCause::InternalError });
+            }
+        }
+    }
+}

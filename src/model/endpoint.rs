@@ -1,0 +1,85 @@
+//! Endpoints' names (`plivo-xml.md` §6).
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest name, in characters.
+const NAME_MAX: usize = 64;
+
+/// An endpoint's name: 1–64 letters, digits, `.`, `_` and `-`; a node has each once. Its letters' case counts.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EndpointName(Arc<str>);
+
+impl EndpointName {
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// What a name is.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if fits && (1..=NAME_MAX).contains(&text.len()) {
+            Ok(Self(text.into()))
+        } else {
+            Err(format!("must be 1 to {NAME_MAX} letters, digits, dots, dashes and underscores"))
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for EndpointName {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<EndpointName> for String {
+    fn from(name: EndpointName) -> String {
+        name.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for EndpointName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EndpointName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl EndpointName {
+    /// `sip:NAME@HOST`; the host is this platform's.
+    pub fn sip_address(&self, host: &str) -> String {
+        format!("sip:{self}@{host}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EndpointName;
+
+    #[test]
+    fn names_have_letters_digits_and_little_else() {
+        let longest = "n".repeat(64);
+        for good in ["a", "asha", "Asha.K_2-x", longest.as_str()] {
+            assert_eq!(EndpointName::parse(good).expect(good).as_str(), good);
+        }
+        let too_long = "n".repeat(65);
+        for bad in ["", "a b", "a@b", "zoë", "a:b", "a/b", "<a>", too_long.as_str()] {
+            assert!(EndpointName::parse(bad).is_err(), "{bad}");
+        }
+        let asha = EndpointName::parse("asha").expect("a name");
+        assert_eq!(asha.sip_address("calls.example.com"), "sip:asha@calls.example.com");
+    }
+}

@@ -1,0 +1,489 @@
+//! One phone's socket, from its upgrade to its end.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::message::{FromPhone, Password, Said, Trouble};
+use super::sessions::Found;
+use super::{Inner, Seat, login};
+use crate::admission::{ApplicationSpec, Reason};
+use crate::call::machine::CallUrls;
+use crate::call::phones::{Owner, PlaceId, Registration, ToPhone};
+use crate::call::web::{BACK_WITHIN, NotDone, Silence, WebCall};
+use crate::media::sdp::Offer;
+use crate::model::{CallUuid, Digit, Direction, E164};
+use crate::observe::names;
+use crate::store::Endpoint;
+
+/// Until somebody says who they are.
+const LOGIN_WITHIN: Duration = Duration::from_secs(10);
+/// Wrong log-ins of one socket.
+const LOGINS_MAX: u32 = 3;
+/// A phone is asked so often whether it is there; one that has said nothing for twice as long is lost.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// A socket that takes nothing for so long is lost.
+const SEND_WITHIN: Duration = Duration::from_secs(10);
+/// Messages at once, and a second.
+const BURST: u32 = 40;
+const PER_SECOND: u32 = 10;
+/// Keys of one message.
+const DIGITS_MAX: usize = 64;
+/// What may be dialled, in characters.
+const TO_MAX: usize = 128;
+/// A phone's own name of a call, in characters.
+const REFERENCE_MAX: usize = 64;
+
+/// Close codes; those from 4000 on are ours.
+const NORMAL: u16 = 1000;
+const GOING_AWAY: u16 = 1001;
+const POLICY: u16 = 1008;
+const UNAUTHORIZED: u16 = 4401;
+const REPLACED: u16 = 4409;
+
+/// How a socket ends.
+enum Exit {
+    /// The phone closed it, or said that it goes: its calls end.
+    Left,
+    /// It broke off: its calls wait for it.
+    Lost,
+    /// We close it; the calls wait where the phone may come back.
+    Close { code: u16, why: &'static str, left: bool },
+}
+
+type Next = Result<(), Exit>;
+
+/// Runs a socket to its end.
+pub(super) async fn run(socket: WebSocket, inner: Arc<Inner>, from: IpAddr, seat: Seat) {
+    let now = inner.clock.now();
+    let mut session = Session {
+        socket,
+        from,
+        phone: None,
+        logins: 0,
+        room: BURST,
+        counted: now,
+        heard: now,
+        over: CancellationToken::new(),
+        inner,
+    };
+    let exit = match session.go().await {
+        Ok(()) => Exit::Left,
+        Err(exit) => exit,
+    };
+    session.end(exit).await;
+    drop(seat);
+}
+
+/// A socket whose phone may be known.
+struct Session {
+    inner: Arc<Inner>,
+    socket: WebSocket,
+    from: IpAddr,
+    phone: Option<Phone>,
+    /// Wrong ones.
+    logins: u32,
+    /// Messages that may come now, as of then.
+    room: u32,
+    counted: Instant,
+    /// When the phone said anything last.
+    heard: Instant,
+    /// Another socket has taken the phone's place.
+    over: CancellationToken,
+}
+
+/// A phone that has registered.
+struct Phone {
+    endpoint: Endpoint,
+    owner: Owner,
+    secret: String,
+    registration: Registration,
+    told: mpsc::Receiver<ToPhone>,
+}
+
+/// What woke a socket.
+enum Woken {
+    Said(Option<Result<Message, axum::Error>>),
+    Told(Option<ToPhone>),
+    Tick,
+    Late,
+    Replaced,
+    Stopped,
+}
+
+impl Session {
+    async fn go(&mut self) -> Next {
+        let mut ping = tokio::time::interval(PING_EVERY);
+        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ping.tick().await;
+        let login = tokio::time::sleep(LOGIN_WITHIN);
+        tokio::pin!(login);
+        loop {
+            let (over, stop) = (self.over.clone(), self.inner.stop.clone());
+            let is_known = self.phone.is_some();
+            let told = async {
+                match &mut self.phone {
+                    Some(phone) => phone.told.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let woken = tokio::select! {
+                biased;
+                () = stop.cancelled() => Woken::Stopped,
+                () = over.cancelled() => Woken::Replaced,
+                told = told => Woken::Told(told),
+                said = self.socket.recv() => Woken::Said(said),
+                _ = ping.tick() => Woken::Tick,
+                () = &mut login, if !is_known => Woken::Late,
+            };
+            match woken {
+                Woken::Stopped => return Err(Exit::Close { code: GOING_AWAY, why: "this server stops", left: true }),
+                Woken::Replaced => return Err(Exit::Close { code: REPLACED, why: "resumed elsewhere", left: false }),
+                Woken::Late => return Err(Exit::Close { code: UNAUTHORIZED, why: "nobody registered", left: true }),
+                Woken::Tick => self.tick().await?,
+                // Too far behind: given up by the table of phones.
+                Woken::Told(None) => return Err(Exit::Lost),
+                Woken::Told(Some(told)) => self.hear(&told).await?,
+                Woken::Said(said) => self.said(said).await?,
+            }
+        }
+    }
+
+    async fn tick(&mut self) -> Next {
+        if self.inner.clock.now().saturating_duration_since(self.heard) > PING_EVERY * 2 {
+            debug!("a phone has said nothing for too long");
+            return Err(Exit::Lost);
+        }
+        self.put(Message::Ping(bytes::Bytes::new())).await
+    }
+
+    async fn hear(&mut self, told: &ToPhone) -> Next {
+        self.say(&Said::from(told)).await?;
+        match told {
+            ToPhone::Unregistered { why } => Err(Exit::Close { code: NORMAL, why, left: true }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn said(&mut self, said: Option<Result<Message, axum::Error>>) -> Next {
+        let message = match said {
+            Some(Ok(message)) => message,
+            None => return Err(Exit::Lost),
+            Some(Err(error)) => {
+                debug!(%error, "a phone's socket ended");
+                return Err(Exit::Lost);
+            }
+        };
+        self.heard = self.inner.clock.now();
+        self.count()?;
+        match message {
+            Message::Text(text) => {
+                let done = match FromPhone::read(&text) {
+                    Ok(said) => self.take(said).await?,
+                    Err(trouble) => Err(trouble),
+                };
+                match done {
+                    Ok(()) => Ok(()),
+                    Err(trouble) => self.refuse(&trouble).await,
+                }
+            }
+            Message::Binary(_) => self.refuse(&Trouble::new("bad_message", "messages are text")).await,
+            // Pings are answered below us.
+            Message::Ping(_) | Message::Pong(_) => Ok(()),
+            Message::Close(_) => Err(Exit::Left),
+        }
+    }
+
+    /// Whether the phone may say something more.
+    fn count(&mut self) -> Next {
+        let seconds = self.heard.saturating_duration_since(self.counted).as_secs();
+        if seconds > 0 {
+            let more = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(PER_SECOND);
+            self.room = self.room.saturating_add(more).min(BURST);
+            self.counted = self.heard;
+        }
+        self.room =
+            self.room.checked_sub(1).ok_or(Exit::Close { code: POLICY, why: "too many messages", left: true })?;
+        Ok(())
+    }
+
+    /// Carries out what a phone says. The outer error ends the socket, the inner one is told.
+    async fn take(&mut self, said: FromPhone) -> Result<Result<(), Trouble>, Exit> {
+        let said = match said {
+            FromPhone::Ping => return self.say(&Said::Pong).await.map(Ok),
+            FromPhone::Register { endpoint, password, resume } => {
+                return self.register(&endpoint, password, resume).await;
+            }
+            said => said,
+        };
+        let Some(phone) = &self.phone else {
+            return Ok(Err(Trouble::new("not_registered", "register first")));
+        };
+        let (place, inner) = (phone.registration.place(), self.inner.clone());
+        let on = |call: CallUuid, act: &dyn Fn(&crate::call::LiveCall) -> Result<(), NotDone>| {
+            let done = inner.registry.get(call).ok_or(NotDone::NoCall).and_then(|call| act(&call));
+            done.map_err(|why| refusal(why).about(call))
+        };
+        let silence = |call, silence, is_on| on(call, &|live| live.mute(place, silence, is_on));
+        match said {
+            FromPhone::Register { .. } | FromPhone::Ping => Ok(Ok(())),
+            FromPhone::Unregister => {
+                self.say(&Said::Unregistered { why: "asked" }).await?;
+                Err(Exit::Close { code: NORMAL, why: "unregistered", left: true })
+            }
+            FromPhone::Call { to, sdp, reference } => match self.call(&to, &sdp, reference.as_deref()) {
+                Ok(call) => self.say(&Said::Calling { call, reference: reference.as_deref() }).await.map(Ok),
+                Err(trouble) => Ok(Err(trouble.named(reference.map(|r| r.chars().take(REFERENCE_MAX).collect())))),
+            },
+            FromPhone::Accept { call, sdp } => Ok(offer(&sdp)
+                .map_err(|trouble| trouble.about(call))
+                .and_then(|offer| on(call, &|live| live.take(place, offer.clone())))),
+            FromPhone::Reject { call } => Ok(on(call, &|live| live.decline(place))),
+            FromPhone::Hangup { call } => Ok(on(call, &|live| live.hang_up(place))),
+            FromPhone::Digits { call, digits } => Ok(keys(&digits)
+                .map_err(|trouble| trouble.about(call))
+                .and_then(|keys| on(call, &|live| live.press(place, keys.iter().copied())))),
+            FromPhone::Mute { call } => self.done(silence(call, Silence::Mute, true), &Said::Muted { call }).await,
+            FromPhone::Unmute { call } => self.done(silence(call, Silence::Mute, false), &Said::Unmuted { call }).await,
+            FromPhone::Hold { call } => self.done(silence(call, Silence::Hold, true), &Said::Held { call }).await,
+            FromPhone::Unhold { call } => self.done(silence(call, Silence::Hold, false), &Said::Unheld { call }).await,
+        }
+    }
+
+    /// Says so, if it was done.
+    async fn done(&mut self, done: Result<(), Trouble>, say: &Said<'_>) -> Result<Result<(), Trouble>, Exit> {
+        match done {
+            Ok(()) => self.say(say).await.map(Ok),
+            Err(trouble) => Ok(Err(trouble)),
+        }
+    }
+
+    async fn register(
+        &mut self,
+        name: &str,
+        Password(password): Password,
+        resume: Option<String>,
+    ) -> Result<Result<(), Trouble>, Exit> {
+        if self.phone.is_some() {
+            return Ok(Err(Trouble::new("already_registered", "this socket has registered; open another for another")));
+        }
+        let inner = self.inner.clone();
+        let endpoint = match login::endpoint(&inner, name, password, self.from).await {
+            Ok(endpoint) => endpoint,
+            Err(trouble) => {
+                self.logins += 1;
+                let enough = self.logins >= LOGINS_MAX || trouble.code == "too_many_failures";
+                if !enough {
+                    return Ok(Err(trouble));
+                }
+                self.refuse(&trouble).await?;
+                return Err(Exit::Close { code: UNAUTHORIZED, why: "not logged in", left: true });
+            }
+        };
+        let owner = Owner {
+            endpoint: endpoint.id.clone(),
+            name: endpoint.name.clone(),
+            account: endpoint.account.clone(),
+            main_account: endpoint.main_account.clone(),
+        };
+        let Ok((registration, told)) = inner.phones.register(owner.clone()) else {
+            return Ok(Err(Trouble::new("too_many_places", "this endpoint is registered at as many places as may be")));
+        };
+        let place = registration.place();
+        let calls = resume.map(|secret| self.resume(&secret, &endpoint, place)).unwrap_or_default();
+        let secret = format!("{:016x}{:016x}", inner.dice.roll(), inner.dice.roll());
+        inner.sessions.begin(&secret, endpoint.id.clone(), place, self.over.clone());
+        info!(endpoint = %endpoint.name, calls = calls.len(), "a phone has registered");
+        let said = Said::Registered {
+            endpoint: endpoint.name.as_str(),
+            sip_uri: endpoint.name.sip_address(&inner.sip_host),
+            session: &secret,
+            calls: &calls,
+            resume_within_seconds: BACK_WITHIN.as_secs(),
+        }
+        .text();
+        self.phone = Some(Phone { endpoint, owner, secret, registration, told });
+        self.put(Message::Text(said.into())).await.map(Ok)
+    }
+
+    /// The calls of a session that was lost, which this place has from now on.
+    fn resume(&self, secret: &str, endpoint: &Endpoint, place: PlaceId) -> Vec<CallUuid> {
+        let inner = &self.inner;
+        let calls = match inner.sessions.take(secret, &endpoint.id) {
+            None => return Vec::new(),
+            Some(Found::Gone(calls)) => calls,
+            Some(Found::Here { place: old, over }) => {
+                let calls = inner.phones.calls(old);
+                inner.registry.phone_gone(old, &calls, false);
+                over.cancel();
+                calls
+            }
+        };
+        inner.registry.phone_back(place, &calls)
+    }
+
+    /// A call of the phone's own.
+    fn call(&self, to: &str, sdp: &str, reference: Option<&str>) -> Result<CallUuid, Trouble> {
+        let Some(phone) = &self.phone else { return Err(Trouble::new("not_registered", "register first")) };
+        if reference.is_some_and(|reference| reference.chars().count() > REFERENCE_MAX) {
+            return Err(Trouble::new("bad_message", "ref is at most 64 characters"));
+        }
+        let (inner, owner, place) = (&self.inner, &phone.owner, phone.registration.place());
+        let to = dialled(to)?;
+        let offer = offer(sdp)?;
+        if inner.phones.calls(place).len() >= crate::call::phones::CALLS_MAX {
+            return Err(Trouble::new("too_many_calls", "this phone has as many calls as it may"));
+        }
+        let account = inner.gate.directory().tables().account(&owner.account).cloned();
+        let account = account.ok_or(Trouble::new("no_account", "the endpoint's account is not served any more"))?;
+        let urls = self.urls(&phone.endpoint)?;
+        let admitted = inner.gate.admit_web(inner.clock.now(), &account, Direction::Inbound).map_err(denied)?;
+        let web = WebCall {
+            place,
+            owner: owner.clone(),
+            from: owner.name.sip_address(&inner.sip_host),
+            to,
+            caller_name: phone.endpoint.alias.clone(),
+            headers: Vec::new(),
+            urls,
+            offer,
+            arrived: inner.clock.now(),
+            arrived_wall: inner.clock.wall(),
+        };
+        match inner.registry.start_web(admitted, web) {
+            Ok(call) => {
+                inner.gate.count(Direction::Inbound, names::admission::ADMITTED);
+                Ok(call)
+            }
+            Err(admitted) => {
+                admitted.withdraw();
+                inner.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
+                Err(denied(Reason::Overloaded))
+            }
+        }
+    }
+
+    /// Its application's URLs.
+    fn urls(&self, endpoint: &Endpoint) -> Result<CallUrls, Trouble> {
+        const NONE: &str = "this endpoint has no application to call with: give it one by its app_id, or make one the \
+            default of endpoints (default_endpoint_app)";
+        let tables = self.inner.gate.directory().tables();
+        let application = match &endpoint.app_id {
+            Some(id) => tables.application(id),
+            None => tables.endpoints_application(&endpoint.account),
+        };
+        let application = application.ok_or(Trouble::new("no_application", NONE))?;
+        urls(application).ok_or(Trouble::new("no_application", "this endpoint's application has no answer_url"))
+    }
+
+    async fn say(&mut self, said: &Said<'_>) -> Next {
+        self.put(Message::Text(said.text().into())).await
+    }
+
+    async fn refuse(&mut self, trouble: &Trouble) -> Next {
+        self.say(&Said::from(trouble)).await
+    }
+
+    async fn put(&mut self, message: Message) -> Next {
+        match tokio::time::timeout(SEND_WITHIN, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Exit::Lost),
+        }
+    }
+
+    async fn end(mut self, exit: Exit) {
+        let left = match &exit {
+            Exit::Left => true,
+            Exit::Lost => false,
+            Exit::Close { left, .. } => *left,
+        };
+        if let Some(phone) = self.phone.take() {
+            let place = phone.registration.place();
+            let calls = self.inner.phones.calls(place);
+            // From here on it rings no longer; what it has is asked for above.
+            drop(phone.registration);
+            self.inner.registry.phone_gone(place, &calls, left);
+            match left {
+                true => self.inner.sessions.end(&phone.secret),
+                false => self.inner.sessions.lost(&phone.secret, calls, self.inner.clock.now()),
+            }
+            info!(endpoint = %phone.endpoint.name, left, "a phone is gone");
+        }
+        let close = match exit {
+            Exit::Close { code, why, .. } => Some(CloseFrame { code, reason: why.into() }),
+            Exit::Left => None,
+            Exit::Lost => return,
+        };
+        let _ = tokio::time::timeout(SEND_WITHIN, self.socket.send(Message::Close(close))).await;
+    }
+}
+
+fn urls(application: &ApplicationSpec) -> Option<CallUrls> {
+    let (answer, answer_method) = application.answer.clone()?;
+    let hangup = application.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method));
+    Some(CallUrls { answer, answer_method, fallback: application.fallback.clone(), hangup })
+}
+
+/// What was dialled, as callbacks give it: a number's digits, or the text as it is.
+fn dialled(to: &str) -> Result<String, Trouble> {
+    let to = to.trim();
+    if to.is_empty() || to.chars().count() > TO_MAX || to.chars().any(char::is_control) {
+        return Err(Trouble::new(
+            "bad_number",
+            "to is 1 to 128 characters: a number, or any word that your application knows",
+        ));
+    }
+    Ok(E164::parse(to).map_or_else(|_| to.to_owned(), |number| number.to_string()))
+}
+
+fn offer(sdp: &str) -> Result<Offer, Trouble> {
+    Offer::of_phone(sdp).map_err(|why| Trouble::told("bad_offer", format!("the offer is not usable: {why}")))
+}
+
+fn keys(digits: &str) -> Result<Vec<Digit>, Trouble> {
+    let keys: Option<Vec<Digit>> =
+        digits.chars().map(|c| Digit::try_from(c).ok().filter(|key| !key.is_letter())).collect();
+    keys.filter(|keys| (1..=DIGITS_MAX).contains(&keys.len()))
+        .ok_or(Trouble::new("bad_digits", "digits is 1 to 64 of 0-9, * and #"))
+}
+
+fn refusal(why: NotDone) -> Trouble {
+    match why {
+        NotDone::NoCall => Trouble::new("no_call", "this phone has no such call"),
+        NotDone::NotRinging => Trouble::new("not_ringing", "it does not ring here any more"),
+    }
+}
+
+fn denied(reason: Reason) -> Trouble {
+    match reason {
+        Reason::CpsExceeded => Trouble::new("cps_exceeded", "the account's calls per second are used up; try again"),
+        Reason::Draining => Trouble::new("draining", "this server is stopping: no further calls"),
+        _ => Trouble::new("overloaded", "this server has no room for a further call; try again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{dialled, keys};
+
+    #[test]
+    fn what_was_dialled_is_digits_or_as_it_is() {
+        let to = |text: &str| dialled(text).ok();
+        assert_eq!(to(" +91 98123-45678 ").as_deref(), Some("919812345678"));
+        assert_eq!(to("support").as_deref(), Some("support"));
+        assert_eq!(to("sip:ravi@h").as_deref(), Some("sip:ravi@h"));
+        assert_eq!(to("7").as_deref(), Some("7"));
+        for bad in ["", "  ", "a\nb", "x".repeat(129).as_str()] {
+            assert!(to(bad).is_none(), "{bad}");
+        }
+        assert_eq!(keys("12*#").map(|keys| keys.len()), Ok(4));
+        for bad in ["", "x", "1 2", "1".repeat(65).as_str()] {
+            assert!(keys(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Passwords of people and their phones: kept as Argon2id hashes (R15), made and checked away from the runtime's threads,
+//! a few at a time.
+
+use std::sync::Arc;
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use subtle::ConstantTimeEq as _;
+use tokio::sync::Semaphore;
+
+use crate::config::Secret;
+
+/// R15: 19 MiB, twice over.
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const SALT_BYTES: usize = 16;
+const HASH_BYTES: usize = 32;
+/// Hashes in the making: 19 MiB each.
+const AT_ONCE: usize = 2;
+/// Those that wait for their turn; past it nobody is let in.
+const WAITING: usize = 64;
+
+/// Hashes and checks passwords; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Passwords {
+    at_once: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+/// Why a password was neither hashed nor checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    #[error("check a password: too many are being checked")]
+    Busy,
+    #[error("hash a password")]
+    Hash,
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self { at_once: Arc::new(Semaphore::new(AT_ONCE)), waiting: Arc::new(Semaphore::new(WAITING)) }
+    }
+}
+
+impl Passwords {
+    /// The hash of a password under a fresh salt: `argon2id$MEMORY$PASSES$SALT$HASH`.
+    ///
+    /// # Errors
+    /// Too many wait, or the system gives no random numbers.
+    pub async fn hash(&self, password: Secret) -> Result<String, PasswordError> {
+        let mut salt = [0; SALT_BYTES];
+        SystemRandom::new().fill(&mut salt).map_err(|_| PasswordError::Hash)?;
+        let made = self.run(move || derive(&password, &salt, MEMORY_KIB, PASSES)).await??;
+        let (salt, made) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(made));
+        Ok(format!("argon2id${MEMORY_KIB}${PASSES}${salt}${made}"))
+    }
+
+    /// Whether a password is the one of `hash`. Without a hash it takes as long and is not: nobody sees from outside
+    /// which names there are.
+    ///
+    /// # Errors
+    /// Too many wait.
+    pub async fn is(&self, password: Secret, hash: Option<&str>) -> Result<bool, PasswordError> {
+        let known = hash.and_then(Kept::read);
+        let kept = known.clone().unwrap_or_else(Kept::nobodys);
+        let same = move || {
+            let made = derive(&password, &kept.salt, kept.memory_kib, kept.passes)?;
+            Ok(bool::from(made.as_slice().ct_eq(&kept.hash)))
+        };
+        Ok(self.run(same).await?? && known.is_some())
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
+        let _waits = self.waiting.try_acquire().map_err(|_| PasswordError::Busy)?;
+        let turn = self.at_once.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        done.await.map_err(|_| PasswordError::Hash)
+    }
+}
+
+/// A kept hash, read.
+#[derive(Clone)]
+struct Kept {
+    memory_kib: u32,
+    passes: u32,
+    salt: Vec<u8>,
+    hash: Vec<u8>,
+}
+
+impl Kept {
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.split('$');
+        let (kind, memory, passes) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let (salt, hash) = (STANDARD_NO_PAD.decode(parts.next()?).ok()?, STANDARD_NO_PAD.decode(parts.next()?).ok()?);
+        let sound = kind == "argon2id" && parts.next().is_none() && hash.len() == HASH_BYTES;
+        sound.then_some(Self { memory_kib: memory, passes, salt, hash })
+    }
+
+    fn nobodys() -> Self {
+        Self { memory_kib: MEMORY_KIB, passes: PASSES, salt: vec![0; SALT_BYTES], hash: vec![0; HASH_BYTES] }
+    }
+}
+
+fn derive(password: &Secret, salt: &[u8], memory_kib: u32, passes: u32) -> Result<[u8; HASH_BYTES], PasswordError> {
+    let params = Params::new(memory_kib, passes, 1, Some(HASH_BYTES)).map_err(|_| PasswordError::Hash)?;
+    let mut made = [0; HASH_BYTES];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(password.reveal().as_bytes(), salt, &mut made)
+        .map_err(|_| PasswordError::Hash)?;
+    Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PasswordError, Passwords, Secret};
+
+    #[tokio::test]
+    async fn r15_a_password_is_known_again_and_no_other_is() {
+        let passwords = Passwords::default();
+        let secret = |text: &str| Secret::new(text);
+        let hash = passwords.hash(secret("correct horse")).await.unwrap();
+        assert!(hash.starts_with("argon2id$19456$2$") && !hash.contains("horse"), "{hash}");
+        assert_ne!(hash, passwords.hash(secret("correct horse")).await.unwrap(), "each has a salt of its own");
+        let cases = [("correct horse", Some(hash.as_str()), true), ("correct hors", Some(&hash), false)];
+        let others = [("", Some(hash.as_str()), false), ("correct horse", None, false), ("x", Some("x$1"), false)];
+        for (password, hash, same) in cases.into_iter().chain(others) {
+            assert_eq!(passwords.is(secret(password), hash).await, Ok(same), "{password} {hash:?}");
+        }
+        let _all = passwords.waiting.clone().acquire_many_owned(64).await.unwrap();
+        assert_eq!(passwords.is(secret("x"), Some(&hash)).await, Err(PasswordError::Busy));
+    }
+}

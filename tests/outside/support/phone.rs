@@ -1,0 +1,100 @@
+//! An endpoint's phone without sound: it speaks the protocol of `docs/phone.md`, and its offers lead nowhere.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+/// A browser's offer, with nobody behind it.
+pub const OFFER: &str = "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+    a=extmap-allow-mixed\r\na=msid-semantic: WMS\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126\r\nc=IN IP4 0.0.0.0\r\n\
+    a=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=ice-options:trickle\r\n\
+    a=fingerprint:sha-256 D2:FA:0E:C3:22:59:5E:14:95:69:92:3D:13:B4:84:24:2C:C2:A2:C0:3E:FD:34:8E:5E:EA:6F:AF:52:CE:E6:0F\r\n\
+    a=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n\
+    a=rtpmap:63 red/48000/2\r\na=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 telephone-event/8000\r\n\
+    a=ssrc:2439645138 cname:LP9mJPPKgJIJEBnJ\r\n";
+
+/// A socket to `/phone`.
+pub struct Phone {
+    socket: WebSocketStream<TcpStream>,
+    /// What came while something else was waited for.
+    early: Vec<Value>,
+}
+
+impl Phone {
+    /// Opens the socket of the node at `public`.
+    pub async fn open(public: &str) -> Self {
+        let host = public.trim_start_matches("http://");
+        #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
+        let stream = TcpStream::connect(host).await.expect("connect to the node");
+        let (socket, _) = tokio_tungstenite::client_async(format!("ws://{host}/phone"), stream).await.expect("upgrade");
+        Self { socket, early: Vec::new() }
+    }
+
+    /// Opens it and registers; gives the session's secret too.
+    pub async fn registered(public: &str, endpoint: &str, password: &str) -> (Self, String) {
+        let mut phone = Self::open(public).await;
+        phone.say(json!({"type": "register", "endpoint": endpoint, "password": password})).await;
+        let told = phone.hear("registered").await;
+        (phone, told["session"].as_str().expect("a session").to_owned())
+    }
+
+    pub async fn say(&mut self, message: Value) {
+        self.send(&message.to_string()).await;
+    }
+
+    pub async fn send(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.expect("the socket takes it");
+    }
+
+    /// The next message of this type; others that come before are kept.
+    pub async fn hear(&mut self, kind: &str) -> Value {
+        if let Some(at) = self.early.iter().position(|told| told["type"] == kind) {
+            return self.early.remove(at);
+        }
+        loop {
+            match self.next().await {
+                Ok(told) if told["type"] == kind => return told,
+                Ok(told) => self.early.push(told),
+                Err(close) => panic!("closed by {close:?} while {kind} was waited for; there was {:#?}", self.early),
+            }
+        }
+    }
+
+    /// The code that the socket is closed with.
+    pub async fn closed(&mut self) -> Option<u16> {
+        loop {
+            match self.next().await {
+                Ok(told) => self.early.push(told),
+                Err(code) => return code,
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Value, Option<u16>> {
+        let next = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("JSON")),
+                    Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code.into())),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Err(None),
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(40), next).await.expect("a message within 40 s")
+    }
+
+    /// Breaks the connection off without a word.
+    pub fn cut(self) {
+        drop(self.socket.into_inner());
+    }
+
+    /// Closes the socket as a page that is left does.
+    pub async fn leave(mut self) {
+        let _ = self.socket.close(None).await;
+    }
+}

@@ -1,0 +1,423 @@
+//! Endpoints: made by REST, registered at `/phone`, calling by their application; and the example page in a real Chromium.
+
+use serde_json::{Value, json};
+
+use crate::outbound::{World, world};
+use crate::support::browser::{Browser, has_chromium};
+use crate::support::http;
+use crate::support::phone::{OFFER, Phone};
+
+const PASSWORD: &str = "correct horse";
+/// What the page says instead of a microphone's sound, which Chromium takes for noise where it is a fake device's.
+const PAGE_HZ: f64 = 900.0;
+const MICROPHONE: &str = "navigator.mediaDevices.getUserMedia = async () => { const context = new AudioContext(); const tone = \
+    new OscillatorNode(context, { frequency: 900 }); const to = context.createMediaStreamDestination(); tone.connect(to); \
+    tone.start(); return to.stream; }; 0";
+/// The two hear each other for a while.
+const LISTEN: &str = "new Promise((done) => setTimeout(done, 4000))";
+
+impl World {
+    async fn post(&self, path: &str, body: Value) -> Value {
+        let answer = self.rest("POST", path, &[("content-type", "application/json")], body.to_string()).await;
+        assert!(matches!(answer.status, 201 | 202), "{path}: {}", answer.text());
+        answer.json()
+    }
+
+    /// An application that answers from `/answer`, and an endpoint of that name with it; gives the endpoint's id.
+    async fn endpoint(&self, name: &str) -> String {
+        let application = json!({
+            "app_name": name, "answer_url": self.app.url("/answer"), "hangup_url": self.app.url("/hangup"),
+        });
+        let app_id = self.post("Application/", application).await["app_id"].take();
+        let endpoint = json!({"username": name, "password": PASSWORD, "alias": "Asha's phone", "app_id": app_id});
+        let made = self.post("Endpoint/", endpoint).await;
+        assert_eq!((&made["username"], &made["message"]), (&name.into(), &"created".into()), "{made}");
+        made["endpoint_id"].as_str().expect("an id").to_owned()
+    }
+
+    async fn one(&self, endpoint: &str) -> Value {
+        self.rest("GET", &format!("Endpoint/{endpoint}/"), &[], String::new()).await.json()
+    }
+
+    async fn phone(&self, name: &str) -> Phone {
+        Phone::registered(&self.node.public, name, PASSWORD).await.0
+    }
+}
+
+async fn endpoints() -> World {
+    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+    world.app.xml("/answer", "<Response><Wait length=\"1\"/><Speak>Welcome.</Speak><Wait length=\"60\"/></Response>");
+    world
+}
+
+fn call(to: &str) -> Value {
+    json!({"type": "call", "ref": "mine", "to": to, "sdp": OFFER})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_calls_by_its_application_and_is_hung_up_over_the_api() {
+    let world = endpoints().await;
+    let endpoint = world.endpoint("asha").await;
+    let shown = world.one(&endpoint).await;
+    assert_eq!(
+        (&shown["sip_uri"], &shown["sip_registered"]),
+        (&"sip:asha@127.0.0.1".into(), &"false".into()),
+        "{shown}"
+    );
+    assert_eq!((&shown["password"], &shown["alias"]), (&"".into(), &"Asha's phone".into()));
+    let mut phone = world.phone("asha").await;
+    assert_eq!(world.one(&endpoint).await["sip_registered"], "true");
+    phone.say(call("+91 98123-45678")).await;
+    let calling = phone.hear("calling").await;
+    assert_eq!(calling["ref"], "mine");
+    let uuid = calling["call"].as_str().expect("a UUID").to_owned();
+    let answer = phone.hear("answer").await;
+    let sdp = answer["sdp"].as_str().expect("an SDP");
+    for line in [
+        "a=ice-lite\r\n",
+        "a=setup:active\r\n",
+        "a=rtpmap:111 opus/48000/2\r\n",
+        "a=rtpmap:126 telephone-event/8000\r\n",
+    ] {
+        assert!(sdp.contains(line), "{line} in {sdp}");
+    }
+    let asked = world.app.wait("/answer").await;
+    for (name, value) in [
+        ("From", "sip:asha@127.0.0.1"),
+        ("To", "919812345678"),
+        ("Direction", "inbound"),
+        ("CallType", "web"),
+        ("CallStatus", "ringing"),
+        ("Event", "StartApp"),
+        ("CallerName", "Asha's phone"),
+        ("WhatsAppCallID", "(absent)"),
+        ("CallUUID", &*uuid),
+    ] {
+        assert_eq!(asked.param(name), value, "{name}");
+    }
+    assert!(asked.headers.contains_key("x-plivo-signature-v3"));
+    phone.hear("answered").await;
+    let live = world.rest("GET", "Call/?status=live", &[], String::new()).await.json();
+    assert_eq!(live["calls"], json!([uuid]));
+    let one = world.rest("GET", &format!("Call/{uuid}/?status=live"), &[], String::new()).await.json();
+    assert_eq!((&one["from"], &one["call_status"]), (&"sip:asha@127.0.0.1".into(), &"in-progress".into()), "{one}");
+    assert_eq!(world.rest("DELETE", &format!("Call/{uuid}/"), &[], String::new()).await.status, 204);
+    let ended = phone.hear("ended").await;
+    assert_eq!((&ended["code"], &ended["source"]), (&4000.into(), &"API Request".into()), "{ended}");
+    let hangup = world.app.wait("/hangup").await;
+    for (name, value) in [("CallType", "web"), ("CallStatus", "completed"), ("HangupSource", "API Request")] {
+        assert_eq!(hangup.param(name), value, "{name}");
+    }
+    let record = world.node.record(&uuid).await;
+    assert_eq!((&record["call_type"], &record["whatsapp_call_id"]), (&"web".into(), &Value::Null), "{record}");
+    assert_eq!((&record["call_state"], &record["from_number"]), (&"ANSWER".into(), &"sip:asha@127.0.0.1".into()));
+    let key = [("x-api-key", crate::support::node::API_KEY)];
+    let log = http::send("GET", &format!("{}/api/v1/calls/{uuid}/events", world.node.public), &key, "").await.text();
+    assert!(log.contains("\"call_type\":\"web\"") && !log.contains("ice-pwd") && !log.contains(PASSWORD), "{log}");
+    let replayed = offhook::call::replay::replay(log.as_bytes(), |_| {}).expect("the log reads");
+    assert_eq!(replayed.difference, None);
+    assert!(!world.node.log().contains(PASSWORD), "no password in a log");
+    assert_eq!(world.node.metric("offhook_calls_active", &[]).await, 0.0);
+    assert_eq!(world.node.metric("offhook_number_slots_in_use", &[]).await, 0.0, "a web leg takes no slot");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
+    let world = endpoints().await;
+    let endpoint = world.endpoint("asha").await;
+    let public = &world.node.public;
+    let mut phone = Phone::open(public).await;
+    phone.say(json!({"type": "call", "to": "1", "sdp": OFFER})).await;
+    assert_eq!(phone.hear("error").await["code"], "not_registered");
+    phone.send("nonsense").await;
+    assert_eq!(phone.hear("error").await["code"], "bad_message");
+    phone.say(json!({"type": "dance"})).await;
+    assert_eq!(phone.hear("error").await["code"], "unknown_type");
+    for name in ["asha", "nobody", "no such name"] {
+        phone.say(json!({"type": "register", "endpoint": name, "password": "wrong one"})).await;
+        assert_eq!(phone.hear("error").await["code"], "unauthorized");
+    }
+    assert_eq!(phone.closed().await, Some(4401), "three tries");
+    let (mut phone, _) = Phone::registered(public, "sip:asha@127.0.0.1", PASSWORD).await;
+    for (message, code) in [
+        (json!({"type": "register", "endpoint": "asha", "password": PASSWORD}), "already_registered"),
+        (json!({"type": "call", "to": "", "sdp": OFFER}), "bad_number"),
+        (json!({"type": "call", "to": "1", "sdp": "v=0"}), "bad_offer"),
+        (json!({"type": "hangup", "call": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11"}), "no_call"),
+        (json!({"type": "accept", "call": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "sdp": OFFER}), "no_call"),
+        (json!({"type": "digits", "call": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "digits": "x"}), "bad_digits"),
+    ] {
+        phone.say(message).await;
+        assert_eq!(phone.hear("error").await["code"], code);
+    }
+    phone.say(json!({"type": "ping"})).await;
+    phone.hear("pong").await;
+    // Another's call is none of this phone's.
+    let mut other = world.phone("asha").await;
+    phone.say(call("support")).await;
+    let uuid = phone.hear("calling").await["call"].clone();
+    other.say(json!({"type": "hangup", "call": uuid})).await;
+    assert_eq!(other.hear("error").await["code"], "no_call");
+    phone.say(json!({"type": "hangup", "call": uuid})).await;
+    assert_eq!(phone.hear("ended").await["source"], "Caller");
+    other.say(json!({"type": "unregister"})).await;
+    other.hear("unregistered").await;
+    assert_eq!(other.closed().await, Some(1000));
+    // Without an application there is nothing to call with.
+    world.post(&format!("Endpoint/{endpoint}/"), json!({"app_id": ""})).await;
+    let mut lonely = world.phone("asha").await;
+    lonely.say(call("support")).await;
+    assert_eq!(lonely.hear("error").await["code"], "no_application");
+    // Another password, and the end.
+    world.post(&format!("Endpoint/{endpoint}/"), json!({"password": "battery staple"})).await;
+    assert_eq!(phone.hear("unregistered").await["why"], "password_changed");
+    let (mut phone, _) = Phone::registered(public, "asha", "battery staple").await;
+    assert_eq!(world.rest("DELETE", &format!("Endpoint/{endpoint}/"), &[], String::new()).await.status, 204);
+    assert_eq!(phone.hear("unregistered").await["why"], "endpoint_removed");
+    // R14, R10: too much at once.
+    world.endpoint("ravi").await;
+    let mut chatty = world.phone("ravi").await;
+    for _ in 0..60 {
+        chatty.send("{\"type\":\"ping\"}").await;
+    }
+    assert_eq!(chatty.closed().await, Some(1008));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_was_cut_off_comes_back_to_its_call_and_one_that_leaves_hangs_up() {
+    let world = endpoints().await;
+    world.endpoint("asha").await;
+    let (mut phone, session) = Phone::registered(&world.node.public, "asha", PASSWORD).await;
+    phone.say(call("support")).await;
+    let uuid = phone.hear("calling").await["call"].clone();
+    phone.hear("answered").await;
+    phone.cut();
+    let back = |session: &str| json!({"type": "register", "endpoint": "asha", "password": PASSWORD, "resume": session});
+    let mut phone = Phone::open(&world.node.public).await;
+    phone.say(back(&session)).await;
+    let registered = phone.hear("registered").await;
+    assert_eq!(registered["calls"], json!([uuid]), "it has its call again");
+    // The same while the old socket looks alive: it is given up.
+    let mut third = Phone::open(&world.node.public).await;
+    third.say(back(registered["session"].as_str().expect("a session"))).await;
+    assert_eq!(third.hear("registered").await["calls"], json!([uuid]));
+    assert_eq!(phone.closed().await, Some(4409));
+    third.say(json!({"type": "mute", "call": uuid})).await;
+    third.hear("muted").await;
+    third.leave().await;
+    let hangup = world.app.wait("/hangup").await;
+    assert_eq!((hangup.param("HangupSource"), hangup.param("HangupCauseCode")), ("Caller", "4000"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r09_phones_hear_of_a_drain_and_their_calls_end_with_it() {
+    let mut world = world(|wanted, _| (wanted.accept_wait_ms, wanted.drain_seconds) = (0, 1)).await;
+    world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
+    world.endpoint("asha").await;
+    let mut phone = world.phone("asha").await;
+    phone.say(call("support")).await;
+    phone.hear("answer").await;
+    world.app.wait("/answer").await;
+    world.node.signal("TERM");
+    phone.hear("draining").await;
+    phone.say(call("support")).await;
+    assert_eq!(phone.hear("error").await["code"], "draining");
+    assert_eq!(phone.hear("ended").await["code"], 5010);
+    assert_eq!(phone.closed().await, Some(1001));
+    assert_eq!(world.node.wait(), Some(0));
+    assert_eq!(world.app.wait("/hangup").await.param("CallType"), "web");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_a_web_leg_of_a_killed_node_is_ended_at_the_next_start() {
+    let mut world = endpoints().await;
+    world.endpoint("asha").await;
+    let mut phone = world.phone("asha").await;
+    phone.say(call("support")).await;
+    let uuid = phone.hear("calling").await["call"].as_str().expect("a UUID").to_owned();
+    phone.hear("answered").await;
+    world.node.kill();
+    world.node.start_again().await;
+    let hangup = world.app.wait("/hangup").await;
+    assert_eq!((hangup.param("CallUUID"), hangup.param("HangupCauseCode")), (&*uuid, "5010"));
+    assert_eq!(world.node.record(&uuid).await["call_type"], "web");
+    world.phone("asha").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_calls_from_the_example_page_hears_a_prompt_and_presses_a_key() {
+    if !has_chromium() {
+        return;
+    }
+    let world = endpoints().await;
+    let menu = format!(
+        "<Response><GetInput action=\"{}\" numDigits=\"1\"><Speak loop=\"3\">Welcome. Please press a key, whichever you \
+         like.</Speak></GetInput></Response>",
+        world.app.url("/key")
+    );
+    world.app.xml("/answer", menu).xml("/key", "<Response><Speak>Thank you.</Speak></Response>");
+    world.endpoint("asha").await;
+    let mut page = registered_page(&world, "asha").await;
+    page.eval("document.querySelector('#dial button').click()").await;
+    page.until("document.getElementById('log').innerText.includes('answered')").await;
+    page.until("document.getElementById('level').value > 0.01").await;
+    page.eval("document.querySelector('#keys button').click()").await;
+    assert_eq!(world.app.wait("/key").await.param("Digits"), "1");
+    page.until("document.getElementById('log').innerText.includes('ended: End Of XML Instructions (4010, Plivo)')")
+        .await;
+    assert!(page.errors.is_empty(), "the page's console: {:#?}", page.errors);
+}
+
+/// The example page of the node's own, registered.
+async fn registered_page(world: &World, endpoint: &str) -> Browser {
+    let mut page = Browser::open(&format!("{}/examples/phone.html", world.node.public)).await;
+    page.eval(MICROPHONE).await;
+    let fill = format!(
+        "for (const [id, value] of [['endpoint', '{endpoint}'], ['password', '{PASSWORD}']]) \
+         document.getElementById(id).value = value; document.querySelector('#login button').click()"
+    );
+    page.eval(&fill).await;
+    page.until(&format!("document.getElementById('state').innerText.includes('registered as sip:{endpoint}@')")).await;
+    page
+}
+
+/// A WhatsApp user who says a tone and hangs up some time after the answer.
+fn user(hangs_up_after_s: u64) -> offhook::sim::CallScript {
+    offhook::sim::CallScript {
+        say: crate::dial::tone(700.0, 30),
+        record: true,
+        hangup: offhook::sim::HangupRule::AfterAnswer(std::time::Duration::from_secs(hangs_up_after_s)),
+        ..offhook::sim::CallScript::default()
+    }
+}
+
+fn dial_asha(world: &World) -> String {
+    format!(
+        "<Response><Dial action=\"{}\" callbackUrl=\"{}\" sipHeaders=\"Order=42\"><User>sip:asha@127.0.0.1</User></Dial>\
+         <Speak>Nobody is here.</Speak></Response>",
+        world.app.url("/dialled"),
+        world.app.url("/events")
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
+    let world = endpoints().await;
+    for path in ["/events", "/dialled"] {
+        world.app.xml(path, "<Response/>");
+    }
+    world.app.xml("/unused", dial_asha(&world));
+    world.endpoint("asha").await;
+    let (mut desk, mut home) = (world.phone("asha").await, world.phone("asha").await);
+    let caller = world.sim.place_call(user(60));
+    let rung = desk.hear("ring").await;
+    assert_eq!((&rung["to"], &rung["headers"]["X-PH-Order"]), (&"sip:asha@127.0.0.1".into(), &"42".into()), "{rung}");
+    let call = rung["call"].clone();
+    assert_eq!(home.hear("ring").await["call"], call);
+    home.say(json!({"type": "accept", "call": call, "sdp": "v=0"})).await;
+    assert_eq!(home.hear("error").await["code"], "bad_offer", "and it rings on");
+    home.say(json!({"type": "accept", "call": call, "sdp": OFFER})).await;
+    assert_eq!(desk.hear("cancelled").await["why"], "answered_elsewhere");
+    home.hear("answer").await;
+    desk.say(json!({"type": "accept", "call": call, "sdp": OFFER})).await;
+    assert_eq!(desk.hear("error").await["code"], "not_ringing");
+    let answered = world.app.wait_where("/events", |seen| seen.param("Event") == "DialAnswer").await;
+    assert_eq!(answered.param("DialBLegUUID"), call.as_str().unwrap());
+    home.say(json!({"type": "hangup", "call": call})).await;
+    assert_eq!(home.hear("ended").await["source"], "Callee");
+    let action = world.app.wait("/dialled").await;
+    assert_eq!((action.param("DialStatus"), action.param("DialRingStatus")), ("completed", "true"));
+    assert_eq!(world.node.record(call.as_str().unwrap()).await["call_type"], "web");
+    drop(caller.all().await);
+
+    // Declined everywhere.
+    let caller = world.sim.place_call(user(60));
+    for phone in [&mut desk, &mut home] {
+        let call = phone.hear("ring").await["call"].clone();
+        phone.say(json!({"type": "reject", "call": call})).await;
+        assert_eq!(phone.hear("cancelled").await["why"], "declined");
+    }
+    world.app.wait_where("/dialled", |seen| seen.param("DialStatus") == "busy").await;
+    drop(caller.all().await);
+
+    // The caller gives up while it rings.
+    let caller = world.sim.place_call(user(2));
+    desk.hear("ring").await;
+    assert_eq!(desk.hear("cancelled").await["why"], "cancelled");
+    drop(caller.all().await);
+
+    // Nobody is there any more.
+    desk.leave().await;
+    home.leave().await;
+    let caller = world.sim.place_call(user(60));
+    let failed = world.app.wait_where("/dialled", |seen| seen.param("DialStatus") == "failed").await;
+    assert_eq!(failed.param("DialError"), "endpoint_not_registered");
+    drop(caller.all().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whatsapp_caller_and_a_person_at_the_example_page_hear_each_other() {
+    if !has_chromium() {
+        return;
+    }
+    let world = endpoints().await;
+    for path in ["/events", "/dialled"] {
+        world.app.xml(path, "<Response/>");
+    }
+    world.app.xml("/unused", dial_asha(&world));
+    world.endpoint("asha").await;
+    let mut page = registered_page(&world, "asha").await;
+    let caller = world.sim.place_call(user(60));
+    page.until("!document.getElementById('accept').disabled").await;
+    page.eval("document.getElementById('accept').click()").await;
+    page.until("document.getElementById('level').value > 0.05").await;
+    world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
+    // Put aside, and taken back.
+    page.eval("document.getElementById('hold').click()").await;
+    page.until("document.getElementById('log').innerText.includes('held')").await;
+    page.eval("document.getElementById('hold').click()").await;
+    page.until("document.getElementById('log').innerText.includes('unheld')").await;
+    page.eval(LISTEN).await;
+    page.eval("document.getElementById('hangup').click()").await;
+    page.until("document.getElementById('log').innerText.includes('ended: Normal Hangup (4000, Callee)')").await;
+    let action = world.app.wait("/dialled").await;
+    assert_eq!(action.param("DialStatus"), "completed");
+    let events = caller.all().await;
+    let heard = crate::dial::heard_ms(&events, PAGE_HZ);
+    assert!(heard > 1_500, "the caller heard the page: {heard} ms");
+    assert!(page.errors.is_empty(), "the page's console: {:#?}", page.errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_at_the_example_page_calls_a_whatsapp_user() {
+    if !has_chromium() {
+        return;
+    }
+    let world = endpoints().await;
+    world.app.xml("/dialled", "<Response/>").route("/answer", {
+        let (number, action) = (crate::support::node::NUMBER, world.app.url("/dialled"));
+        move |seen| {
+            let to = seen.param("To").to_owned();
+            let dial = format!(
+                "<Dial callType=\"whatsapp\" callerId=\"{number}\" action=\"{action}\"><User>{to}</User></Dial>"
+            );
+            (200, format!("<Response>{dial}</Response>"))
+        }
+    });
+    world.endpoint("asha").await;
+    let mut script = crate::outbound::user(offhook::sim::Answers::Accept, offhook::sim::Order::ConnectFirst);
+    (script.say, script.record) = (crate::dial::tone(1_100.0, 30), true);
+    let callee = world.sim.expect_call(script);
+    let mut page = registered_page(&world, "asha").await;
+    page.eval(
+        "document.getElementById('to').value = '+91 94123 41234'; document.querySelector('#dial button').click()",
+    )
+    .await;
+    page.until("document.getElementById('level').value > 0.05").await;
+    page.eval(LISTEN).await;
+    page.eval("document.getElementById('hangup').click()").await;
+    page.until("document.getElementById('log').innerText.includes('ended: Normal Hangup (4000, Caller)')").await;
+    let events = callee.all().await;
+    let heard = crate::dial::heard_ms(&events, PAGE_HZ);
+    assert!(heard > 1_500, "the user heard the page: {heard} ms");
+}
