@@ -496,6 +496,33 @@ async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
     store.close().await;
 }
 
+#[tokio::test]
+async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_told() {
+    let room = Room::new();
+    let store = room.open().await;
+    let placed = |n| CallSetup { direction: Direction::Outbound, wacid: None, ..setup(n) };
+    for n in 1..=3 {
+        assert!(store.call_born(CallStart::of(&placed(n), "node"), &placed(n), secs(1)));
+    }
+    store.call_bound(uuid(1), "wacid.before".into(), secs(9));
+    for (n, secs) in [(1, 5), (2, 6)] {
+        assert!(store.call_concluded(CallStart::of(&placed(n), "node"), end(secs, 5)).await.unwrap());
+    }
+    store.call_bound(uuid(2), "wacid.late".into(), secs(9));
+    store.settled().await;
+    assert!(store.farewells("node", secs(8), 9).await.unwrap().is_empty(), "not yet");
+    let due = store.farewells("node", secs(9), 9).await.unwrap();
+    let due: Vec<_> = due.iter().map(|due| (due.call, due.wacid.as_str(), due.action)).collect();
+    assert_eq!(due, [(uuid(2), "wacid.late", GraphAction::Terminate)]);
+    let mut of_late = store.placed("node", secs(0)).await.unwrap();
+    of_late.sort_by_key(|placed| placed.call);
+    let of_late: Vec<_> = of_late.iter().map(|p| (p.call, p.wacid.as_ref().map(|w| w.as_str()))).collect();
+    assert_eq!(of_late, [(uuid(1), Some("wacid.before")), (uuid(2), Some("wacid.late"))], "one is not over");
+    assert!(store.placed("node", secs(1_000_000)).await.unwrap().is_empty());
+    assert!(store.placed("another", secs(0)).await.unwrap().is_empty());
+    store.close().await;
+}
+
 /// So that the power takes no more than a batch's time; `docs/operations.md` says so.
 #[test]
 fn r03_beginnings_are_synced_as_ends_are() {
