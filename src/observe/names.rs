@@ -23,7 +23,7 @@ pub const CALLBACK_TOTAL: &str = "offhook_callback_total";
 pub const WEBHOOK_EVENTS_TOTAL: &str = "offhook_webhook_events_total";
 /// Counter `{direction}`, `in` or `out`: RTP packets.
 pub const MEDIA_PACKETS_TOTAL: &str = "offhook_media_packets_total";
-/// Counter: media ticks that began more than 5 ms late.
+/// Counter: media ticks that began more than 20 ms late.
 pub const MEDIA_LATE_TICKS_TOTAL: &str = "offhook_media_late_ticks_total";
 /// Counter `{element,outcome}`: instructions of documents; `outcome` is a word of [`instruction`].
 pub const INSTRUCTIONS_TOTAL: &str = "offhook_instructions_total";
@@ -70,7 +70,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (CALLBACK_TOTAL, Kind::Counter, "Attempts to deliver callbacks, by outcome."),
     (WEBHOOK_EVENTS_TOTAL, Kind::Counter, "Items of Meta's webhooks, by what became of them."),
     (MEDIA_PACKETS_TOTAL, Kind::Counter, "RTP packets, in and out."),
-    (MEDIA_LATE_TICKS_TOTAL, Kind::Counter, "Media ticks that began late."),
+    (MEDIA_LATE_TICKS_TOTAL, Kind::Counter, "Media ticks that began more than 20 ms late."),
     (INSTRUCTIONS_TOTAL, Kind::Counter, "Instructions of documents, by outcome."),
     (STORE_ERRORS_TOTAL, Kind::Counter, "Statements that the store could not carry out."),
     (CLUSTER_DEGRADED, Kind::Gauge, "1 while cut off from the cluster's Redis."),
