@@ -12,10 +12,12 @@ use dashmap::DashMap;
 use tracing::callsite::Identifier;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
+use super::json_line::JsonLine;
 use super::names;
 use crate::clock::Clock;
 
@@ -103,7 +105,7 @@ where
     let base = tracing_subscriber::registry().with(filter).with(Bound::new(clock));
     let layer = fmt::layer().with_ansi(false).with_writer(Escaping(writer));
     match format {
-        LogFormat::Json => Box::new(base.with(layer.json().flatten_event(true).with_span_list(false))),
+        LogFormat::Json => Box::new(base.with(layer.fmt_fields(JsonFields::new()).event_format(JsonLine))),
         LogFormat::Pretty => Box::new(base.with(layer)),
     }
 }
@@ -197,6 +199,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use tracing_subscriber::layer::SubscriberExt as _;
+
     use super::{Clock, EnvFilter, LogFormat, LogLevel, LogSettings, filter, subscriber};
     use crate::model::{E164, Timestamp};
 
@@ -239,6 +243,42 @@ mod tests {
                 assert_eq!(line["span"]["call_uuid"], "0");
             }
         }
+    }
+
+    #[test]
+    fn a_line_of_ours_holds_what_the_subscribers_own_would() {
+        let events = || {
+            tracing::warn!("outside of any span: {HOSTILE}");
+            let span = tracing::info_span!("call", call_uuid = "0", alias = HOSTILE, late = tracing::field::Empty);
+            span.in_scope(|| {
+                tracing::info!(n = -3, m = u64::MAX, x = 0.5, big = 1e300, nan = f64::NAN, yes = true, "said");
+                tracing::info!(text = HOSTILE, shown = %HOSTILE, debugged = ?Some(HOSTILE), none = None::<u32>);
+                span.record("late", 7);
+                tracing::info_span!("empty").in_scope(|| tracing::error!(error = %std::fmt::Error, "within"));
+                tracing::info!(log.target = "a library", r#type = "raw", "of a library");
+            });
+        };
+        let theirs = Sink::default();
+        let writer = theirs.clone();
+        let layer = super::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let layer = layer.json().flatten_event(true).with_span_list(false);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), events);
+        let theirs = String::from_utf8(theirs.0.lock().unwrap().clone()).unwrap();
+        let ours = logged(LogFormat::Json, Clock::real(), events);
+        let read = |text: &str| -> Vec<serde_json::Value> {
+            let line = |line| {
+                let mut line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                let time = line.as_object_mut().and_then(|line| line.remove("timestamp")).expect("a time");
+                assert!(time.as_str().is_some_and(|time| time.ends_with('Z') && time.len() == 27), "{time}");
+                line
+            };
+            text.lines().map(line).collect()
+        };
+        let (mut theirs, ours) = (read(&theirs), read(&ours));
+        // They know such targets only of events that came by way of the `log` crate.
+        theirs.last_mut().expect("a line")["target"] = "a library".into();
+        assert_eq!(ours, theirs);
+        assert_eq!(ours.len(), 5);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod exporter;
 pub mod health;
+mod json_line;
 pub mod logs;
 pub mod names;
 
