@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -136,6 +136,8 @@ impl Write {
 #[derive(Clone, Debug)]
 pub struct EventLog {
     queue: mpsc::Sender<Write>,
+    /// Told of writes that an answer waits for.
+    hurry: Arc<Notify>,
     births: Arc<Births>,
     closing: CancellationToken,
     task: TaskTracker,
@@ -149,9 +151,10 @@ impl EventLog {
         let births = begin.births.clone();
         let mut writer = Writer::new(begin, closing.clone());
         writer.take_in_what_was_left().await?;
-        task.spawn(writer::run(writer, writes));
+        let hurry = Arc::new(Notify::new());
+        task.spawn(writer::run(writer, writes, hurry.clone()));
         task.close();
-        Ok(Self { queue, births, closing, task })
+        Ok(Self { queue, hurry, births, closing, task })
     }
 
     /// Adds a line (JSON, without its end) to a call's log. Returns at once; if the queue is full, the line is refused
@@ -208,9 +211,13 @@ impl EventLog {
         write: PermissionWrite,
     ) -> Option<impl Future<Output = Result<(), StoreError>> + Send + 'static + use<>> {
         let (tell, told) = oneshot::channel();
+        let waited_for = write.reply.is_some();
         if self.queue.try_send(Write::Permission(Box::new(write), tell)).is_err() {
             metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
             return None;
+        }
+        if waited_for {
+            self.hurry.notify_one();
         }
         Some(async move { told.await.map_err(|_| StoreError::Closed) })
     }
@@ -307,6 +314,7 @@ impl EventLog {
         let (tell, told) = oneshot::channel();
         let asked = async {
             let _ = self.queue.send(Write::Settled(tell)).await;
+            self.hurry.notify_one();
             let _ = told.await;
         };
         let _ = tokio::time::timeout(SETTLE, asked).await;

@@ -1,5 +1,5 @@
-//! The one task that writes what is queued (`queue`): batches of at most 500 or 20 ms, one transaction each; lines of
-//! event logs, which nobody waits for, have batches of their own, of 250 ms.
+//! The one task that writes what is queued (`queue`): batches of at most 500 or 50 ms (20 where a webhook or a reader waits),
+//! one transaction each; lines of event logs, which nobody waits for, have batches of their own, of 250 ms.
 //!
 //! What the store does not take goes to the journal, and the store is tried five times a second until it does again:
 //! then the journal is taken in, in order, each entry once (R11). Where the journal can't be written either, the batch
@@ -12,7 +12,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Sqlite, SqlitePool};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{take_in, write_batch};
@@ -27,8 +27,10 @@ use crate::observe::{Health, names};
 
 /// Writes in one transaction.
 const BATCH: usize = 500;
-/// How long a write waits for company.
-const GATHER: Duration = Duration::from_millis(20);
+/// How long a write waits for company. A transaction writes a page of each index anew, however few rows it has there.
+const GATHER: Duration = Duration::from_millis(50);
+/// And where an answer waits for it: R5 has a webhook's within 50 ms.
+const GATHER_IN_HURRY: Duration = Duration::from_millis(20);
 /// How long lines of event logs do, where nobody asks for them: a call's lines together take a fraction of the pages that
 /// they take by twos and threes.
 const GATHER_LINES: Duration = Duration::from_millis(250);
@@ -74,7 +76,8 @@ pub(super) struct Writer {
 }
 
 /// Writes until `writes` is closed, or what is left of them once the store is being closed.
-pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
+/// `hurry`: somebody waits for an answer.
+pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, hurry: Arc<Notify>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut lines = Vec::new();
     let [mut again, mut lines_due] = [PAUSE, GATHER_LINES].map(tokio::time::interval);
@@ -102,7 +105,12 @@ pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
         batch.push(first);
         if writes.len() < BATCH {
             // Not woken by each that comes.
-            let _ = writer.closing.run_until_cancelled(tokio::time::sleep(GATHER)).await;
+            let company = async {
+                if tokio::time::timeout(GATHER, hurry.notified()).await.is_ok() {
+                    tokio::time::sleep(GATHER_IN_HURRY).await;
+                }
+            };
+            let _ = writer.closing.run_until_cancelled(company).await;
         }
         while batch.len() < BATCH
             && let Ok(write) = writes.try_recv()
