@@ -168,7 +168,7 @@ impl std::fmt::Debug for Sdp {
 /// # Errors
 /// The body is not JSON; then nothing was handed over.
 pub fn decode(body: &[u8], mut take: impl FnMut(Item)) -> Result<(), BadJson> {
-    let document = Value::new(read::document(body).ok_or(BadJson)?);
+    let document = read::document(body).ok_or(BadJson)?;
     let Some([object, entries]) = document.members(["object", "entry"]) else {
         take(Item::malformed(Kind::OBJECT));
         return Ok(());

@@ -1,12 +1,15 @@
 //! Reading JSON of which nothing is sure: one level at a time, by reference, nothing kept that was not asked for.
 //!
-//! serde_json checks the whole text once; after that a value is a slice of it ([`RawValue`]), and each level
-//! picks the members it knows. So a wrong type spoils its own member only, unknown members cost a scan, and
-//! nothing here recurses on what a stranger sends.
+//! serde_json checks the whole text once; after that a value is a slice of it, and each level picks the members it
+//! knows. So a wrong type spoils its own member only, unknown members cost a scan, and nothing here recurses on what a
+//! stranger sends. A body has ten levels around its longest text, the SDP: what was checked once is passed over from
+//! quote to quote ([`Scan`]).
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use memchr::memchr2;
+use serde::Deserializer as _;
+use serde::de::Visitor;
 use serde_json::value::RawValue;
 
 /// Levels of nesting that are still read (`meta-calling.md` §2.2).
@@ -15,24 +18,25 @@ const DEPTH_MAX: usize = 128;
 pub(super) const TEXT_MAX: usize = 4_096;
 
 /// Checks that the bytes are one JSON value (§2.2) and gives it.
-pub(super) fn document(body: &[u8]) -> Option<&RawValue> {
-    if depth(body) > DEPTH_MAX {
+pub(super) fn document(body: &[u8]) -> Option<Value<'_>> {
+    let text = std::str::from_utf8(body).ok()?;
+    if depth(text) > DEPTH_MAX {
         return None;
     }
-    // Invalid UTF-8, a BOM, trailing text, `NaN`, bare control characters and cut text all end here.
-    serde_json::from_str(std::str::from_utf8(body).ok()?).ok()
+    // A BOM, trailing text, `NaN`, bare control characters and cut text all end here.
+    serde_json::from_str::<&RawValue>(text).ok().map(|raw| Value(raw.get()))
 }
 
 /// The deepest nesting of brackets outside strings; right for valid JSON, harmless for anything else.
-fn depth(body: &[u8]) -> usize {
+fn depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0usize, 0usize);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in body {
+    let mut scan = Scan { text, at: 0 };
+    while let Some(byte) = scan.byte() {
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
+            b'"' => {
+                scan.pass_string();
+                continue;
+            }
             b'[' | b'{' => {
                 depth += 1;
                 deepest = deepest.max(depth);
@@ -40,68 +44,121 @@ fn depth(body: &[u8]) -> usize {
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
+        scan.at += 1;
     }
     deepest
 }
 
-/// A value of the document. `null` is no value.
-#[derive(Clone, Copy)]
-pub(super) struct Value<'a>(&'a RawValue);
+/// A place in JSON that was checked before; over anything else it says nonsense, and comes to its end all the same.
+struct Scan<'a> {
+    text: &'a str,
+    at: usize,
+}
 
-impl<'a> Value<'a> {
-    pub(super) fn new(raw: &'a RawValue) -> Self {
-        Self(raw)
+impl<'a> Scan<'a> {
+    /// Behind the bracket that an object or an array begins with.
+    fn inside(text: &'a str, bracket: u8) -> Option<Self> {
+        (text.as_bytes().first() == Some(&bracket)).then_some(Self { text, at: 1 })
     }
 
-    fn given(raw: &'a RawValue) -> Option<Self> {
-        (raw.get() != "null").then_some(Self(raw))
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Passes over white space and these.
+    fn pass(&mut self, mark: u8) {
+        while self.byte().is_some_and(|byte| byte == mark || matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    /// Passes over a string, from its first quote on.
+    fn pass_string(&mut self) {
+        self.at += 1;
+        let rest = |at: usize| self.text.as_bytes().get(at..).unwrap_or_default();
+        while let Some(found) = memchr2(b'"', b'\\', rest(self.at)) {
+            self.at += found + 1;
+            if self.text.as_bytes().get(self.at - 1) == Some(&b'"') {
+                return;
+            }
+            // Whatever was escaped: of `\u` the digits that follow are neither.
+            self.at += 1;
+        }
+        self.at = self.text.len();
+    }
+
+    /// Passes over a value, and gives it; none where there is no further one.
+    fn value(&mut self) -> Option<&'a str> {
+        let (from, mut depth) = (self.at, 0usize);
+        while let Some(byte) = self.byte() {
+            match byte {
+                b'"' => self.pass_string(),
+                b'[' | b'{' => {
+                    depth += 1;
+                    self.at += 1;
+                }
+                b']' | b'}' if depth > 0 => {
+                    depth -= 1;
+                    self.at += 1;
+                }
+                b']' | b'}' => break,
+                _ if depth > 0 => {
+                    self.at += 1;
+                    continue;
+                }
+                // A number or a word: up to what ends it.
+                b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => break,
+                _ => {
+                    self.at += 1;
+                    continue;
+                }
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+        self.text.get(from..self.at).filter(|value| !value.is_empty())
+    }
+}
+
+/// A value of the document. `null` is no value.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'a>(&'a str);
+
+impl<'a> Value<'a> {
+    fn given(raw: &'a str) -> Option<Self> {
+        (raw != "null").then_some(Self(raw))
     }
 
     /// Its text as it came.
     pub(super) fn raw(self) -> &'a str {
-        self.0.get()
+        self.0
     }
 
     /// The members of these names of an object: the last of each name, none where `null`. None if it is no object.
     pub(super) fn members<const N: usize>(self, names: [&str; N]) -> Option<[Option<Value<'a>>; N]> {
-        struct Pick<'n, const N: usize>([&'n str; N]);
-        impl<'de, const N: usize> Visitor<'de> for Pick<'_, N> {
-            type Value = [Option<Value<'de>>; N];
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut picked = [None; N];
-                while let Some(name) = map.next_key_seed(Name(&self.0))? {
-                    match name.and_then(|index| picked.get_mut(index)) {
-                        Some(place) => *place = Value::given(map.next_value()?),
-                        None => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(picked)
+        let mut scan = Scan::inside(self.0, b'{')?;
+        let mut picked = [None; N];
+        loop {
+            scan.pass(b',');
+            let Some(name) = scan.value() else { return Some(picked) };
+            scan.pass(b':');
+            let Some(value) = scan.value() else { return Some(picked) };
+            let place = names.iter().position(|wanted| is_name(name, wanted));
+            if let Some(place) = place.and_then(|place| picked.get_mut(place)) {
+                *place = Value::given(value);
             }
         }
-        serde_json::Deserializer::from_str(self.0.get()).deserialize_map(Pick(names)).ok()
     }
 
     /// Hands over each element of an array, `null` ones included. False if it is no array.
-    pub(super) fn each(self, take: impl FnMut(Value<'a>)) -> bool {
-        struct Each<F>(F);
-        impl<'de, F: FnMut(Value<'de>)> Visitor<'de> for Each<F> {
-            type Value = ();
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-                while let Some(raw) = seq.next_element::<&RawValue>()? {
-                    (self.0)(Value(raw));
-                }
-                Ok(())
-            }
+    pub(super) fn each(self, mut take: impl FnMut(Value<'a>)) -> bool {
+        let Some(mut scan) = Scan::inside(self.0, b'[') else { return false };
+        loop {
+            scan.pass(b',');
+            let Some(value) = scan.value() else { return true };
+            take(Value(value));
         }
-        serde_json::Deserializer::from_str(self.0.get()).deserialize_seq(Each(take)).is_ok()
     }
 
     /// The first element of an array, if there is one and it is not `null`.
@@ -118,6 +175,10 @@ impl<'a> Value<'a> {
 
     /// A string, decoded; a lone surrogate becomes U+FFFD, one for each of its bytes.
     pub(super) fn string(self) -> Option<String> {
+        let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+            return Some(inner.to_owned());
+        }
         struct Text;
         impl Visitor<'_> for Text {
             type Value = String;
@@ -128,8 +189,8 @@ impl<'a> Value<'a> {
                 Ok(String::from_utf8_lossy(bytes).into_owned())
             }
         }
-        self.0.get().starts_with('"').then_some(())?;
-        serde_json::Deserializer::from_str(self.0.get()).deserialize_bytes(Text).ok()
+        // As bytes: a lone surrogate is no reason to give it up.
+        serde_json::Deserializer::from_str(self.0).deserialize_bytes(Text).ok()
     }
 
     /// A string cut at [`TEXT_MAX`] bytes on a character boundary.
@@ -146,7 +207,7 @@ impl<'a> Value<'a> {
     /// A string, or a non-negative integer as its digits (§1.1).
     pub(super) fn id(self) -> Option<String> {
         self.string().or_else(|| {
-            let digits = self.0.get();
+            let digits = self.0;
             digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.to_owned())
         })
     }
@@ -159,33 +220,88 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Reads a member's name and says which of the wanted ones it is.
-struct Name<'n>(&'n [&'n str]);
-
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = Option<usize>;
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        // As bytes: a name with a lone surrogate is some unknown name, and no reason to give up its object.
-        deserializer.deserialize_bytes(self)
-    }
-}
-
-impl Visitor<'_> for Name<'_> {
-    type Value = Option<usize>;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-    fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|wanted| wanted.as_bytes() == name))
+/// Whether a member's name, with its quotes, says that; an escaped one is decoded for it.
+fn is_name(name: &str, wanted: &str) -> bool {
+    match memchr::memchr(b'\\', name.as_bytes()) {
+        None => name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) == Some(wanted),
+        Some(_) => Value(name).string().is_some_and(|name| name == wanted),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::{Value, document};
 
     fn value(text: &str) -> Value<'_> {
-        Value::new(document(text.as_bytes()).unwrap())
+        document(text.as_bytes()).unwrap()
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let text = || prop_oneof!["[a-c\"\\\\{}\\[\\],: \n]{0,12}", any::<String>()];
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<i32>().prop_map(|n| (f64::from(n) / 8.0).into()),
+            text().prop_map(Into::into),
+        ];
+        leaf.prop_recursive(5, 64, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::vec((text(), inner), 0..6)
+                    .prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
+            ]
+        })
+    }
+
+    /// Every value of the document, found level by level, is what serde_json finds there.
+    fn same(found: Value<'_>, expected: &serde_json::Value) {
+        let read: serde_json::Value = serde_json::from_str(found.raw()).expect("a whole value");
+        assert_eq!(&read, expected);
+        match expected {
+            serde_json::Value::Object(members) => {
+                for (name, expected) in members {
+                    let [found] = found.members([name]).expect("an object");
+                    assert_eq!(found.is_none(), expected.is_null(), "{name:?}");
+                    found.into_iter().for_each(|found| same(found, expected));
+                }
+                assert!(!found.each(|_| ()));
+            }
+            serde_json::Value::Array(elements) => {
+                let mut all = Vec::new();
+                assert!(found.each(|one| all.push(one)));
+                assert_eq!(all.len(), elements.len());
+                all.into_iter().zip(elements).for_each(|(found, expected)| same(found, expected));
+                assert!(found.members(["a"]).is_none());
+            }
+            serde_json::Value::String(text) => assert_eq!(found.string().as_ref(), Some(text)),
+            _ => assert!(found.string().is_none() && found.members(["a"]).is_none()),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_scan_finds_what_serde_json_finds(json in json(), pretty: bool) {
+            let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) };
+            same(value(&text.expect("JSON")), &json);
+        }
+
+        /// Whatever the bytes: nothing panics, and what is no JSON is none.
+        #[test]
+        fn any_bytes_are_json_or_not(body in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..64),
+            "[a\"\\\\{}\\[\\],:0 ]{0,64}".prop_map(String::into_bytes),
+        ]) {
+            let read = document(&body);
+            let text = std::str::from_utf8(&body);
+            let is_json = text.is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
+            prop_assert_eq!(read.is_some(), is_json);
+            if let Some(read) = read {
+                let _ = (read.members(["a"]), read.each(|_| ()), read.string(), read.first(), read.integer());
+            }
+        }
     }
 
     #[test]
