@@ -183,9 +183,9 @@ impl Gate {
     /// May a call of that number start at `now`? Asks, in this order (`meta-calling.md` §7.1): number known, calling
     /// enabled, slot, calls per second, draining, offer. A refused call has taken nothing.
     ///
-    /// `offer` gives what the call is to be set up with, or nothing if that is unusable (`bad_offer`); it is not
-    /// asked where the call is refused before. Counts refusals; whoever starts the call counts `admitted` by
-    /// [`Gate::count`].
+    /// `offer` gives what the call is to be set up with, or why there is none (`bad_offer`, or `overloaded` before it is
+    /// read at all); it is not asked where the call is refused before. Counts refusals; whoever starts the call counts
+    /// `admitted` by [`Gate::count`].
     ///
     /// # Errors
     /// The first reason that holds.
@@ -194,7 +194,7 @@ impl Gate {
         now: Instant,
         id: &PhoneNumberId,
         direction: Direction,
-        offer: impl FnOnce() -> Option<O>,
+        offer: impl FnOnce() -> Result<O, Reason>,
     ) -> Result<(Admitted, O), Refused> {
         let refused = |reason: Reason, number| {
             self.count(direction, reason.as_str());
@@ -335,7 +335,7 @@ impl Gate {
     ) -> Result<(Slot, Permits, Engaged), (Reason, Because)> {
         let plain = |reason| (reason, Because::Reason);
         let key = self.forbidden(wall, number, user, consents)?;
-        let (slot, permits, ()) = self.ask(now, number, || Some(())).map_err(plain)?;
+        let (slot, permits, ()) = self.ask(now, number, || Ok(())).map_err(plain)?;
         match consents.engage_alone(key) {
             Some(engaged) => Ok((slot, permits, engaged)),
             // Another call to the user was faster.
@@ -350,7 +350,7 @@ impl Gate {
         &self,
         now: Instant,
         number: &NumberEntry,
-        offer: impl FnOnce() -> Option<O>,
+        offer: impl FnOnce() -> Result<O, Reason>,
     ) -> Result<(Slot, Permits, O), Reason> {
         if !number.spec.calling_enabled {
             return Err(Reason::CallingDisabled);
@@ -367,7 +367,7 @@ impl Gate {
         if self.is_draining() {
             return Err(Reason::Draining);
         }
-        let offer = offer().ok_or(Reason::BadOffer)?;
+        let offer = offer()?;
         let slot = number.slots.acquire().ok_or(Reason::NumberFull)?;
         let permits = number.account.take(now).ok_or(Reason::CpsExceeded)?;
         Ok((slot, permits, offer))

@@ -224,7 +224,9 @@ impl World {
 
     fn admit_offer(&self, id: &str, usable: bool) -> Result<Admitted, Reason> {
         self.gate
-            .admit(self.clock.now(), &PhoneNumberId::from(id), Direction::Inbound, || usable.then_some(()))
+            .admit(self.clock.now(), &PhoneNumberId::from(id), Direction::Inbound, || {
+                usable.then_some(()).ok_or(Reason::BadOffer)
+            })
             .map(|(admitted, ())| admitted)
             .map_err(|refused| refused.reason)
     }
@@ -362,7 +364,7 @@ fn tables_that_name_the_unknown_change_nothing() {
 fn a_real_instant_before_the_origin_is_harmless() {
     let world = World::new(vec![account("MA1", None, Some(1))], vec![number("918035737458", "1", "MA1", 9)]);
     let early = world.clock.now().checked_sub(Duration::from_secs(5));
-    let admit = |now: Instant| world.gate.admit(now, &PhoneNumberId::from("1"), Direction::Outbound, || Some(()));
+    let admit = |now: Instant| world.gate.admit(now, &PhoneNumberId::from("1"), Direction::Outbound, || Ok(()));
     assert!(admit(early.unwrap_or(world.clock.now())).is_ok());
     assert_eq!(admit(world.clock.now()).unwrap_err().reason, Reason::CpsExceeded);
 }

@@ -347,15 +347,8 @@ impl Registry {
     /// Starts a call; what follows happens behind it.
     ///
     /// # Errors
-    /// No room, a store that takes no more, or no answer URL: the admission comes back, to be withdrawn.
-    pub fn start(&self, admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {
-        let starting = match self.room(&incoming.key.0) {
-            Ok(starting) => starting,
-            Err(strain) => {
-                strain.count();
-                return Err(Box::new(admitted));
-            }
-        };
+    /// A store that takes no more, or no answer URL: the admission comes back, to be withdrawn.
+    pub fn start(&self, starting: Starting, admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {
         let Some(setup) = self.setup(admitted.number(), &incoming) else {
             error!(number = %admitted.number().spec.number, "calling is enabled without an answer URL; set one");
             return Err(Box::new(admitted));
@@ -375,13 +368,7 @@ impl Registry {
     /// # Errors
     /// No room, or a store that takes no more: the admission comes back, to be withdrawn.
     pub fn place(&self, (admitted, engaged): LetIn, outgoing: Outgoing) -> Result<(), Box<Admitted>> {
-        let starting = match self.room(&outgoing.setup.phone_number_id) {
-            Ok(starting) => starting,
-            Err(strain) => {
-                strain.count();
-                return Err(Box::new(admitted));
-            }
-        };
+        let Some(starting) = self.room(&outgoing.setup.phone_number_id) else { return Err(Box::new(admitted)) };
         let Outgoing { setup, received, placed } = outgoing;
         if !self.born(&setup) {
             return Err(Box::new(admitted));
@@ -474,15 +461,16 @@ impl Registry {
         self.0.bindings.remember(placed, token, self.0.services.clock.now());
     }
 
-    /// A place for a further call, or what there is too much of.
-    fn room(&self, number: &PhoneNumberId) -> Result<Starting, Strain> {
-        if self.0.services.graph.is_behind(number) {
-            return Err(Strain::Graph);
-        }
-        self.room_here()
+    /// A place for a further call; none where there is too much of something, which is counted.
+    pub fn room(&self, number: &PhoneNumberId) -> Option<Starting> {
+        let room = match self.0.services.graph.is_behind(number) {
+            true => Err(Strain::Graph),
+            false => self.room_here(),
+        };
+        room.inspect_err(|strain| strain.count()).ok()
     }
 
-    /// The same, whatever Graph does.
+    /// A place, whatever Graph does, or what there is too much of.
     pub(super) fn room_here(&self) -> Result<Starting, Strain> {
         if self.len() >= LIVE_MAX {
             return Err(Strain::Calls);

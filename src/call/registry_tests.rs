@@ -108,7 +108,7 @@ impl World {
     fn call(&self, wacid: &str, caller_name: &str) -> Arc<LiveCall> {
         let clock = &self.services.clock;
         let sdp = include_str!("../../fixtures/meta/sdp/offer_relay_full.sdp").replace("198.51.100.62", "127.0.0.1");
-        let offer = || Offer::parse(&sdp, true).ok();
+        let offer = || Offer::parse(&sdp, true).map_err(|_| Reason::BadOffer);
         let id: PhoneNumberId = PHONE_NUMBER_ID.into();
         let (admitted, offer) = self.gate.admit(clock.now(), &id, Direction::Inbound, offer).unwrap();
         let incoming = Incoming {
@@ -122,7 +122,8 @@ impl World {
             arrived: clock.now(),
             arrived_wall: clock.wall(),
         };
-        self.registry.start(admitted, incoming).unwrap();
+        let room = self.registry.room(&incoming.key.0).unwrap();
+        self.registry.start(room, admitted, incoming).unwrap();
         self.registry.list().into_iter().find(|c| c.setup.wacid == Some(wacid.into())).unwrap()
     }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::admission::{Admitted, NumberEntry, Reason};
+use crate::admission::{Admitted, NumberEntry, Reason, Starting};
 use crate::call::CallEvent;
 use crate::call::machine::Termination;
 use crate::call::registry::{self, EventTold, Registry, Told};
 use crate::media::Media;
 use crate::media::sdp::Offer;
-use crate::model::{CallUuid, Wacid};
+use crate::model::{CallUuid, PhoneNumberId, Wacid};
 use crate::webhook::{Busy, CallKey, Calls, Full, Heard, Incoming, Known, Said};
 
 /// The registry, seen by the webhook's door.
@@ -21,6 +21,11 @@ pub(super) struct Doorway {
 
 impl Calls for Doorway {
     type Offer = Offer;
+    type Room = Starting;
+
+    fn room(&self, number: &PhoneNumberId) -> Option<Starting> {
+        self.registry.room(number)
+    }
 
     fn read_offer(&self, sdp: &str) -> Option<Offer> {
         let offer = match Offer::parse(sdp, self.loopback_offers) {
@@ -37,7 +42,7 @@ impl Calls for Doorway {
         Some(offer)
     }
 
-    fn start(&self, admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+    fn start(&self, room: Starting, admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
         let connect = incoming.connect;
         let from = connect.user(&admitted.number().spec.number);
         let call = registry::Incoming {
@@ -51,7 +56,7 @@ impl Calls for Doorway {
             arrived: incoming.arrived,
             arrived_wall: incoming.arrived_wall,
         };
-        self.registry.start(admitted, call).map_err(|admitted| Busy(*admitted))
+        self.registry.start(room, admitted, call).map_err(|admitted| Busy(*admitted))
     }
 
     fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Offer>) -> Heard {

@@ -23,6 +23,11 @@ use crate::store::{KeyKind, SeenKey};
 pub trait Calls: Send + Sync {
     /// A usable SDP offer, ready to be answered.
     type Offer;
+    /// A place for one further call; given back on drop.
+    type Room;
+
+    /// Room for a further call to this number (R10): asked before its offer is read, so that a refusal costs little.
+    fn room(&self, number: &PhoneNumberId) -> Option<Self::Room>;
 
     /// Reads an offer as `meta-calling.md` §5.2 does, or an answer to ours; none if it is unusable (`bad_offer`).
     fn read_offer(&self, sdp: &str) -> Option<Self::Offer>;
@@ -31,7 +36,7 @@ pub trait Calls: Send + Sync {
     ///
     /// # Errors
     /// Gives the admission back, to be withdrawn.
-    fn start(&self, admitted: Admitted, incoming: Incoming<Self::Offer>) -> Result<(), Busy>;
+    fn start(&self, room: Self::Room, admitted: Admitted, incoming: Incoming<Self::Offer>) -> Result<(), Busy>;
 
     /// Meta says that a call is over; `named`: the call of ours that it names itself, if it does.
     fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination) -> Known;
@@ -503,13 +508,16 @@ impl<C: Calls> Door<C> {
 
     fn admit(&self, connect: Connect, received: Instant, now: Instant, wall: Timestamp) -> Effect {
         let key = connect.key.clone();
-        let offer = || self.read(&connect.sdp);
+        let offer = || {
+            let room = self.calls.room(&key.phone_number_id).ok_or(Reason::Overloaded)?;
+            self.read(&connect.sdp).map(|offer| (room, offer)).ok_or(Reason::BadOffer)
+        };
         match self.gate.admit(now, &key.phone_number_id, Direction::Inbound, offer) {
-            Ok((admitted, offer)) => {
+            Ok((admitted, (room, offer))) => {
                 let number = admitted.number().clone();
                 log_difference(&connect, &number);
                 let incoming = Incoming { connect, offer, received, arrived: now, arrived_wall: wall };
-                if let Err(Busy(admitted)) = self.calls.start(admitted, incoming) {
+                if let Err(Busy(admitted)) = self.calls.start(room, admitted, incoming) {
                     admitted.withdraw();
                     self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
                     return self.reject(&number, key.wacid, Reason::Overloaded);

@@ -19,7 +19,7 @@ use crate::call::machine::{PhoneStatus, Termination};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::media::sdp::Offer;
-use crate::model::{CallUuid, E164, Timestamp, WabaId, Wacid};
+use crate::model::{CallUuid, E164, PhoneNumberId, Timestamp, WabaId, Wacid};
 use crate::observe::Health;
 use crate::store::Store;
 
@@ -40,6 +40,7 @@ struct Phones {
     rejected: Mutex<Vec<(CallKey, Reason)>>,
     ended: Mutex<Vec<(CallKey, Termination)>>,
     placed: Mutex<Vec<Placed>>,
+    no_room: AtomicBool,
     no_room_to_start: AtomicBool,
     no_room_to_reject: AtomicBool,
     no_room_to_tell: AtomicBool,
@@ -75,12 +76,17 @@ impl Placed {
 
 impl Calls for Phones {
     type Offer = Offer;
+    type Room = ();
+
+    fn room(&self, _: &PhoneNumberId) -> Option<()> {
+        (!self.no_room.load(Ordering::SeqCst)).then_some(())
+    }
 
     fn read_offer(&self, sdp: &str) -> Option<Offer> {
         Offer::parse(sdp, false).ok()
     }
 
-    fn start(&self, admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+    fn start(&self, (): (), admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
         if self.no_room_to_start.load(Ordering::SeqCst) {
             return Err(Busy(admitted));
         }
@@ -830,6 +836,10 @@ fn r05_a_connect_and_its_terminate_at_the_same_moment_leave_no_call_behind() {
 async fn r10_no_room_means_reject_and_no_room_for_that_means_come_again() {
     let world = World::with(NOW, 1, 1_000);
     let phones = world.phones();
+    phones.no_room.store(true, Ordering::SeqCst);
+    let unread = connect("wacid.0", |call| call["session"]["sdp"] = json!("no offer"));
+    assert_eq!(world.effects(&unread), [Effect::Rejected(Reason::Overloaded)]);
+    phones.no_room.store(false, Ordering::SeqCst);
     phones.no_room_to_start.store(true, Ordering::SeqCst);
     assert_eq!(world.effects(&connect("wacid.A", |_| {})), [Effect::Rejected(Reason::Overloaded)]);
     phones.no_room_to_reject.store(true, Ordering::SeqCst);

@@ -16,7 +16,7 @@ use offhook::clock::Clock;
 use offhook::config::Secret;
 use offhook::media::sdp::Offer;
 use offhook::meta::{Budget, Policy};
-use offhook::model::{AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, Wacid};
+use offhook::model::{AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, PhoneNumberId, Wacid};
 use offhook::store::CallStart;
 use offhook::webhook::{Busy, CallKey, Calls, Door, DoorConfig, Effect, Full, Heard, Incoming, Known, Said};
 use offhook::xml::ast::DocUrl;
@@ -193,12 +193,17 @@ pub struct Phones {
 
 impl Calls for Phones {
     type Offer = Offer;
+    type Room = ();
+
+    fn room(&self, _: &PhoneNumberId) -> Option<()> {
+        Some(())
+    }
 
     fn read_offer(&self, sdp: &str) -> Option<Offer> {
         Offer::parse(sdp, false).ok()
     }
 
-    fn start(&self, admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+    fn start(&self, (): (), admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
         let mut book = self.book.lock().expect("one thread");
         if book.live >= book.live_max {
             return Err(Busy(admitted));
