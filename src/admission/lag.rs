@@ -1,6 +1,9 @@
-//! Whether work as such begins late, so that webhooks are answered late whatever is in them; then the door sheds.
+//! Whether work as such begins late: then no further call is begun, and where that does not help, so that webhooks are
+//! answered late whatever is in them, the door sheds.
 //!
 //! Told from how late a waker comes: it stands in the same line as everything else that the processor is wanted for.
+//! Calls give way first: what a call asks for is ten times what its rejection takes, and a reject that waits for longer
+//! than Meta does is brought again, which is more work for nothing.
 
 use std::time::Duration;
 
@@ -8,48 +11,59 @@ use std::time::Duration;
 /// RFC 8289 §3.1: the least of the delays, not their mean).
 #[derive(Clone, Copy, Debug)]
 pub struct Lag {
+    /// Later than that is late.
+    max: Duration,
+    /// Late for that long is a backlog.
+    backlog: Duration,
     /// How long every waking has been late.
     late_for: Duration,
-    /// How long ago the door shed.
-    shed: Duration,
-}
-
-impl Default for Lag {
-    fn default() -> Self {
-        Self { late_for: Duration::ZERO, shed: Self::CALM }
-    }
+    /// How long ago there was a backlog.
+    since: Duration,
 }
 
 impl Lag {
     /// Between two wakings.
     pub const EVERY: Duration = Duration::from_millis(10);
-    /// Later than that is late: R5 wants webhooks answered within it.
-    const MAX: Duration = Duration::from_millis(50);
-    /// Late for that long is a backlog: the webhooks of a number's thousand calls at one instant take less.
-    const BACKLOG: Duration = Duration::from_secs(1);
-    /// After shedding there is no such patience, until none was needed for so long.
+    /// After a backlog there is no patience with the next one, until there was none for so long.
     const CALM: Duration = Duration::from_secs(1);
     /// What one waking counts for at most: a machine that stood still for a while is no backlog.
     const ONE_MAX: Duration = Duration::from_millis(200);
-    /// Webhooks a second that are taken all the same; R5 rates a node at 200.
+    /// Webhooks a second that are taken while the others are shed; R5 rates a node at 200.
     const LET_IN_PER_SECOND: u128 = 500;
 
-    /// Notes a waking that came after `slept`; how many webhooks to take until the next one, where the others are to be
-    /// shed.
-    pub fn woken(&mut self, slept: Duration) -> Option<usize> {
-        if slept > Self::EVERY + Self::MAX {
+    fn new(max: Duration, backlog: Duration) -> Self {
+        Self { max, backlog, late_for: Duration::ZERO, since: Self::CALM }
+    }
+
+    /// Too much for the webhooks: R5 wants them answered within 50 ms, and those of a number's thousand calls at one
+    /// instant take less than a second.
+    pub fn of_webhooks() -> Self {
+        Self::new(Duration::from_millis(50), Duration::from_secs(1))
+    }
+
+    /// Too much for a further call: a set-up waits for its turn of the processor half a dozen times. A thousand calls at
+    /// one instant are there before it is told.
+    pub fn of_calls() -> Self {
+        Self::new(Duration::from_millis(10), Duration::from_millis(400))
+    }
+
+    /// Notes a waking that came after `slept`; whether there is a backlog.
+    pub fn woken(&mut self, slept: Duration) -> bool {
+        if slept > Self::EVERY + self.max {
             self.late_for = self.late_for.saturating_add(slept.min(Self::ONE_MAX));
         } else {
             self.late_for = Duration::ZERO;
         }
-        let patience = if self.shed < Self::CALM { Duration::from_nanos(1) } else { Self::BACKLOG };
-        if self.late_for < patience {
-            self.shed = self.shed.saturating_add(slept);
-            return None;
-        }
-        self.shed = Duration::ZERO;
+        let patience = if self.since < Self::CALM { Duration::from_nanos(1) } else { self.backlog };
+        let is_backlog = self.late_for >= patience;
+        self.since = if is_backlog { Duration::ZERO } else { self.since.saturating_add(slept) };
+        is_backlog
+    }
+
+    /// How many webhooks are taken until the next waking where the others are shed.
+    pub fn let_in(slept: Duration) -> usize {
         let let_in = slept.as_millis() * Self::LET_IN_PER_SECOND / 1_000;
-        Some(usize::try_from(let_in).unwrap_or(usize::MAX))
+        usize::try_from(let_in).unwrap_or(usize::MAX)
     }
 }
 
@@ -61,8 +75,11 @@ mod tests {
 
     #[test]
     fn r10_a_burst_is_no_backlog_and_one_waking_in_time_ends_one() {
-        let mut lag = Lag::default();
-        let mut slept = |ms| lag.woken(Duration::from_millis(ms));
+        let mut lag = Lag::of_webhooks();
+        let mut slept = |ms| {
+            let slept = Duration::from_millis(ms);
+            lag.woken(slept).then(|| Lag::let_in(slept))
+        };
         for ms in [200, 5_000, 61, 1_000, 10, 61, 61, 200, 240, 60] {
             assert_eq!(slept(ms), None, "{ms}");
         }
@@ -77,5 +94,17 @@ mod tests {
             assert_eq!(slept(50), None);
         }
         assert_eq!(slept(61), None, "a second in time, and there is patience again");
+    }
+
+    #[test]
+    fn r10_calls_give_way_before_webhooks_do() {
+        let (mut calls, mut webhooks) = (Lag::of_calls(), Lag::of_webhooks());
+        let mut slept = |ms| [calls.woken(Duration::from_millis(ms)), webhooks.woken(Duration::from_millis(ms))];
+        for _ in 0..19 {
+            assert_eq!(slept(21), [false, false], "a burst");
+        }
+        assert_eq!(slept(21), [true, false]);
+        assert_eq!(slept(20), [false, false], "in time");
+        assert_eq!(slept(21), [true, false], "again, and at once");
     }
 }

@@ -21,7 +21,7 @@ pub enum Strain {
     Calls,
     /// Calls that wait to be set up: more than came at any one instant.
     SetUps,
-    /// Work: calls wait for too long to be set up.
+    /// Work: it begins late, or calls wait for too long to be set up.
     Lag,
     Memory,
     /// Calls can be neither stored nor journalled (R11).
@@ -62,6 +62,7 @@ pub struct Pressure {
     health: Health,
     backlog: Backlog,
     out_of_memory: AtomicBool,
+    late: AtomicBool,
     shedding: AtomicBool,
     /// Webhooks that are let in while the door sheds, until the next word.
     let_in: AtomicUsize,
@@ -74,6 +75,7 @@ impl Pressure {
             health,
             backlog: Backlog::new(origin),
             out_of_memory: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             shedding: AtomicBool::new(false),
             let_in: AtomicUsize::new(0),
         })
@@ -82,6 +84,11 @@ impl Pressure {
     /// Memory is nearly used up, or not any more.
     pub fn out_of_memory(&self, nearly: bool) {
         self.out_of_memory.store(nearly, Ordering::Relaxed);
+    }
+
+    /// Work as such begins late, or not any more: what is under way goes before any further call.
+    pub fn late(&self, late: bool) {
+        self.late.store(late, Ordering::Relaxed);
     }
 
     /// Of the webhooks to come so many are taken and the others shed; none: all are taken.
@@ -107,6 +114,9 @@ impl Pressure {
         }
         if self.out_of_memory.load(Ordering::Relaxed) {
             return Err(Strain::Memory);
+        }
+        if self.late.load(Ordering::Relaxed) {
+            return Err(Strain::Lag);
         }
         let place = Some(self.backlog.join(now)?);
         Ok(Starting { place, pressure: self.clone() })
@@ -162,6 +172,9 @@ mod tests {
         assert_eq!(pressure.begin(now).err(), Some(Strain::Store));
         health.store_broken(false);
         pressure.out_of_memory(false);
+        pressure.late(true);
+        assert_eq!(pressure.begin(now).err(), Some(Strain::Lag));
+        pressure.late(false);
         let mut begun: Vec<_> = (0..BURST).map(|_| pressure.begin(now).expect("room")).collect();
         assert_eq!(pressure.begin(now).err(), Some(Strain::SetUps));
         begun.pop().expect("one").begun();

@@ -18,7 +18,7 @@ const MEMORY_EVERY: Duration = Duration::from_secs(1);
 /// Watches until stopped.
 pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: CancellationToken) {
     let memory = Memory::of_this_process();
-    let mut lag = Lag::default();
+    let (mut of_calls, mut of_webhooks) = (Lag::of_calls(), Lag::of_webhooks());
     let (mut looked, mut short, mut shedding) = (clock.now(), false, false);
     loop {
         let before = clock.now();
@@ -27,7 +27,8 @@ pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: Cancellat
         }
         let now = clock.now();
         let slept = now.saturating_duration_since(before);
-        let but = lag.woken(slept);
+        pressure.late(of_calls.woken(slept));
+        let but = of_webhooks.woken(slept).then(|| Lag::let_in(slept));
         if but.is_some() && !shedding {
             warn!(?slept, "work begins late: Meta is asked to bring some webhooks again (503)");
         }
