@@ -548,8 +548,10 @@ impl<C: Calls> Door<C> {
         }
         let mut known = self.calls.terminated(key, named, termination.clone());
         if known == Known::Unknown {
-            // Asked again behind the tombstone: a call that is being started meanwhile sees one or the other.
+            // Asked again behind the tombstone: a call that is being started meanwhile sees one or the other. Where its
+            // connect was seen, the next process needs none: the connect that could come then is a copy.
             if self.tombstones.claim(tombstone(key), now)
+                && !self.events.contains(call_event("connect", key), now)
                 && let Some(ledger) = &self.ledger
             {
                 ledger.note(tombstone(key), KeyKind::Tombstone, self.clock.wall());
