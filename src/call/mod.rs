@@ -21,6 +21,7 @@ pub mod phones;
 pub mod queues;
 mod record;
 pub mod registry;
+mod rejects;
 pub mod replay;
 pub mod services;
 mod shell;
@@ -36,6 +37,7 @@ pub use consent::PermissionDesk;
 pub use dialer::Dialer;
 pub use outbox::{Outbox, OutboxLimits};
 pub use registry::{LiveCall, Registry, Told};
+pub use rejects::RejectThread;
 pub use services::{CallSettings, Services};
 #[cfg(test)]
 pub(crate) use shell::PANICS;

@@ -37,9 +37,9 @@ use crate::store::{CallStart, PlacedCall};
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
-/// Rejects on their way to Graph; past it the webhook is answered 503, and Meta comes again. Not more than wait for
-/// Graph in one number's queue (`meta::GraphConfig`), so that one that was taken on is sent.
-const REJECTS_MAX: usize = 1_000;
+/// Rejects on their way to Graph; past it the webhook is answered 503, and Meta comes again: more work than to let one
+/// wait. Not more than wait for Graph in one number's queue (`meta::GraphConfig`), so that one that was taken on is sent.
+const REJECTS_MAX: usize = 4_000;
 
 /// What a call holds while it is up: its slot, and that its user is on the line.
 pub type LetIn = (Admitted, Engaged);
@@ -516,7 +516,7 @@ impl Registry {
             overtaken: CancellationToken::new(),
         };
         let graph = self.0.services.graph.clone();
-        self.0.services.tasks.spawn(async move {
+        self.0.services.rejects.spawn(&self.0.services.tasks, async move {
             graph.call_action_to_the_end(request).await;
             drop(room);
         });

@@ -10,7 +10,7 @@ use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::call::machine::MachineLimits;
-use crate::call::{CallSettings, Outbox, OutboxLimits, PermissionDesk, farewell};
+use crate::call::{CallSettings, Outbox, OutboxLimits, PermissionDesk, RejectThread, farewell};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::egress::testing::{Reply, Server, egress, open_guard};
@@ -92,6 +92,7 @@ impl World {
             sounds: Library::new(SpeechConfig::default(), clock.clone(), runtime, Arc::new(out.clone())).unwrap(),
             permissions: PermissionDesk::new(graph_client.clone(), Arc::new(Consents::new()), clock.clone()),
             graph: graph_client,
+            rejects: RejectThread::start().unwrap(),
             fetcher: Fetcher::new(out, clock.clone(), dice),
             outbox,
             store,

@@ -10,6 +10,7 @@ use super::consent::PermissionDesk;
 use super::machine::{CallSetup, MachineLimits, Notice};
 use super::outbox::Outbox;
 use super::phones::Phones;
+use super::rejects::RejectThread;
 use super::trace::Sink;
 use crate::admission::{AccountEntry, Pressure};
 use crate::answer::{Dice, Fetcher, SigningKeys};
@@ -33,6 +34,8 @@ pub struct Services {
     pub media: Arc<Media>,
     pub sounds: Library,
     pub graph: Arc<Graph>,
+    /// Where calls that are not let in are rejected.
+    pub rejects: RejectThread,
     pub permissions: PermissionDesk,
     pub fetcher: Fetcher,
     pub outbox: Outbox,

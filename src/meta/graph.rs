@@ -155,6 +155,9 @@ type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 /// The client; one per node.
 pub struct Graph {
     pub(super) http: Http,
+    /// For the rejects of calls that were not let in: whoever asks for one may do so on another runtime, and a
+    /// connection lives on the one that made it.
+    http_of_rejects: Http,
     pub(super) config: GraphConfig,
     pub(super) clock: Clock,
     lanes: DashMap<PhoneNumberId, Arc<Lane>>,
@@ -179,9 +182,9 @@ const IDLE_MAX: Duration = Duration::from_secs(55);
 const BEHIND: usize = 1_024;
 /// Waiting for that long forbids a further call too, however few wait: its caller would hear it.
 const BEHIND_FOR: Duration = Duration::from_millis(250);
-/// Rejects are to be at Graph within half a second (R10). Past this they come no sooner than Meta would bring the webhook
-/// again, and the line would only grow.
-const REJECTS_BEHIND_FOR: Duration = Duration::from_secs(1);
+/// Rejects are to be at Graph within half a second (R10). Late is better than a webhook that comes again, which is more
+/// work; past this Graph takes fewer than come, and the line would only grow until nobody's phone rings any more.
+const REJECTS_BEHIND_FOR: Duration = Duration::from_secs(10);
 
 impl Graph {
     /// Makes an empty pool. The first client of a process blocks while the system's certificate authorities are read.
@@ -195,20 +198,10 @@ impl Graph {
             return Err(SetupError::BaseUrl(config.base_url));
         }
         let tls = client_tls()?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(config.connect_timeout));
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
-        let http = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(config.under_way_max)
-            .build(connector);
+        let http = client(&config, tls.clone());
+        let http_of_rejects = client(&config, tls);
         let budget = Mutex::new(Budget::new(clock.now()));
-        Ok(Self { http, config, clock, lanes: DashMap::new(), budget })
+        Ok(Self { http, http_of_rejects, config, clock, lanes: DashMap::new(), budget })
     }
 
     /// Whether requests about a number's calls wait for so many before them that a further call had better not begin.
@@ -385,7 +378,8 @@ impl Graph {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = sending.uri.clone();
         *request.headers_mut() = sending.headers.clone();
-        let answer = self.http.request(request).await.map_err(|error| {
+        let http = if sending.refused { &self.http_of_rejects } else { &self.http };
+        let answer = http.request(request).await.map_err(|error| {
             tracing::debug!(%error, "Graph: no answer");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
         })?;
@@ -411,6 +405,21 @@ impl Graph {
     }
 }
 
+fn client(config: &GraphConfig, tls: rustls::ClientConfig) -> Http {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(config.connect_timeout));
+    let connector =
+        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_MAX)
+        .pool_max_idle_per_host(config.under_way_max)
+        .build(connector)
+}
+
 /// A request that is the same at each try.
 struct Sending {
     action: Action,
@@ -422,8 +431,8 @@ struct Sending {
     lane: Arc<Lane>,
 }
 
-/// Requests of one phone number: so many under way, so many waiting. Rejects get half of the places and wait in a
-/// line of their own, so that a storm of them delays no request about a call that was let in (R10).
+/// Requests of one phone number: so many under way, so many waiting. Rejects get three quarters of the places at most and
+/// wait in a line of their own, so that a storm of them delays no request about a call that was let in (R10).
 pub(super) struct Lane {
     places: Semaphore,
     reject_places: Semaphore,
@@ -455,7 +464,7 @@ impl Lane {
     fn new(config: &GraphConfig, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             places: Semaphore::new(config.under_way_max),
-            reject_places: Semaphore::new(config.under_way_max.div_ceil(2)),
+            reject_places: Semaphore::new((config.under_way_max * 3).div_ceil(4)),
             calls: Line::new(now),
             rejects: Line::new(now),
             waiting_max: config.waiting_max,

@@ -22,7 +22,9 @@ use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
 use crate::call::phones::Phones;
-use crate::call::{CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Registry, Services, farewell, orphan};
+use crate::call::{
+    CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Registry, RejectThread, Services, farewell, orphan,
+};
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
@@ -113,6 +115,7 @@ impl Node {
             media: media.clone(),
             sounds,
             graph,
+            rejects: RejectThread::start().map_err(StartError::Rejects)?,
             permissions: permissions.clone(),
             fetcher: Fetcher::new(egress, clock.clone(), dice),
             outbox: outbox.clone(),

@@ -62,6 +62,8 @@ pub enum StartError {
     #[cfg(feature = "otel")]
     #[error("set up the export of traces: {0}")]
     Otel(String),
+    #[error("start a thread for rejects: {0}")]
+    Rejects(std::io::Error),
     #[error("set up the metrics: {0}")]
     Metrics(String),
 }

@@ -32,7 +32,7 @@ pub trait Calls: Send + Sync {
     /// Reads an offer as `meta-calling.md` §5.2 does, or an answer to ours; none if it is unusable (`bad_offer`).
     fn read_offer(&self, sdp: &str) -> Option<Self::Offer>;
 
-    /// Starts a call, or has no room for it (R10); then the call is rejected as `overloaded`.
+    /// Starts a call, or can't after all; then it is rejected as `overloaded`.
     ///
     /// # Errors
     /// Gives the admission back, to be withdrawn.
