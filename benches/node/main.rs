@@ -1,6 +1,6 @@
 //! The whole program against its floors: what a call costs, how long it waits, what it leaves behind.
 //!
-//! `cargo bench --bench node -- setup` (or `media`, `memory`, `start`, `overload`; none: all of them). Offhook and floor run as processes of
+//! `cargo bench --bench node -- setup` (or `outbound`, `media`, `memory`, `start`, `overload`; none: all of them). Offhook and floor run as processes of
 //! their own and by turns; processor time is theirs alone, as the scheduler counts it, so that other work on the machine
 //! moves it little. The simulated Meta and the customer's application live in this process and are not measured.
 
@@ -11,6 +11,7 @@ mod floor;
 mod load;
 mod media;
 mod memory;
+mod outbound;
 mod overload;
 mod process;
 mod setup;
@@ -68,6 +69,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let wants = |name: &str| chosen.is_empty() || chosen.contains(&name);
                 if wants("setup") {
                     setup::run().await?;
+                }
+                if wants("outbound") {
+                    outbound::run().await?;
                 }
                 if wants("media") {
                     media::run().await?;

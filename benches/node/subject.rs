@@ -89,6 +89,8 @@ allow_insecure = true
 [limits]
 calls_per_number = 100000
 default_cps = 10000
+[permissions]
+enforce = false
 [[account]]
 auth_id = "{account}"
 auth_token = "{auth_token}"

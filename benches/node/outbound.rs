@@ -1,0 +1,113 @@
+//! A call that the business places against one that a user places: processor time of each, by turns, media off.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::Request;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use offhook::clock::Clock;
+use offhook::sim::client::ask;
+use offhook::sim::{Answering, CallScript, HangupRule, PhoneKind, world};
+
+use super::load::{self, Wanted};
+use super::subject::Offhook;
+use super::{World, asked, memory, say};
+
+/// How long a call lasts once it is answered.
+const HELD: Duration = Duration::from_millis(100);
+/// The first user's number; the others' count up from it.
+const FIRST_USER: u64 = 919_500_000_000;
+
+pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let calls = asked("OFFHOOK_BENCH_CALLS", 1_000);
+    let rounds = asked("OFFHOOK_BENCH_ROUNDS", 5);
+    let rate = asked("OFFHOOK_BENCH_RATE", 100) as f64;
+    let mut world = World::new().await?;
+    let folder = tempfile::tempdir()?;
+    let node = memory::start(&world, folder.path(), 0).await?;
+    world.sim.set_node_url(node.url.clone());
+    let wanted = Wanted { rate, calls, hold_s: HELD.as_secs_f64(), media: false };
+    let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
+    for number in 0..=rounds {
+        let warm = number == 0;
+        let wanted = if warm { Wanted { calls: 200, ..wanted } } else { wanted };
+        let one = users_place(&mut world, &node, wanted).await?;
+        let other = business_places(&mut world, &node, wanted).await?;
+        if !warm {
+            say(format_args!("  round {number}: inbound {one:.0} µs, outbound {other:.0} µs a call"));
+            inbound.push(one);
+            outbound.push(other);
+        }
+    }
+    let [inbound, outbound] = [inbound, outbound].map(median);
+    say(format_args!(
+        "outbound CPU per call: {outbound:.0} µs, inbound {inbound:.0} µs, ratio {:.2} (target 1.5)",
+        outbound / inbound
+    ));
+    Ok(())
+}
+
+async fn users_place(world: &mut World, node: &Offhook, wanted: Wanted) -> Result<f64, Box<dyn std::error::Error>> {
+    let (hangups, before) = (world.customer.hangups(), node.process.cpu());
+    load::run(&world.client, world.sim.url(), &node.url, wanted).await?;
+    told(world, node, &before, hangups, wanted.calls).await
+}
+
+/// As `POST Call/` has it. The users' phones ring and are answered at once, and hang up.
+async fn business_places(world: &mut World, node: &Offhook, wanted: Wanted) -> Result<f64, Box<dyn std::error::Error>> {
+    let user = |nr: u64| (FIRST_USER + nr).to_string();
+    let script = |nr| CallScript {
+        from: user(nr),
+        phone: PhoneKind::Deaf,
+        hangup: HangupRule::AfterAnswer(HELD),
+        answering: Answering { rings_after: Duration::ZERO, acts_after: Duration::ZERO, ..Answering::default() },
+        ..CallScript::default()
+    };
+    let phones: Vec<_> = (0..wanted.calls).map(|nr| world.sim.expect_call(script(nr))).collect();
+    let (hangups, before) = (world.customer.hangups(), node.process.cpu());
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", world::ACCOUNT, world::AUTH_TOKEN));
+    let url = format!("{}/v1/Account/{}/Call/", node.url, world::ACCOUNT);
+    let places = world.places();
+    let clock = Clock::real();
+    let begun = clock.now();
+    let mut orders = tokio::task::JoinSet::new();
+    for nr in 0..wanted.calls {
+        tokio::time::sleep_until((begun + Duration::from_secs_f64(nr as f64 / wanted.rate)).into()).await;
+        let order = serde_json::json!({
+            "from": world::NUMBER, "to": user(nr), "answer_url": places.answer, "hangup_url": places.hangup,
+        });
+        let request = Request::post(&url)
+            .header(AUTHORIZATION, format!("Basic {basic}"))
+            .header(CONTENT_TYPE, "application/json")
+            .body(Bytes::from(order.to_string()))?;
+        let client = world.client.clone();
+        orders.spawn(async move { ask(&client, request, Duration::from_secs(10), 1 << 20).await });
+    }
+    for answer in orders.join_all().await {
+        let answer = answer?;
+        if answer.status != 201 {
+            return Err(format!("a call was not placed: {} {:?}", answer.status, answer.body).into());
+        }
+    }
+    let used = told(world, node, &before, hangups, wanted.calls).await?;
+    drop(phones);
+    Ok(used)
+}
+
+/// Processor time of a call once all have been reported as over.
+async fn told(
+    world: &mut World,
+    node: &Offhook,
+    before: &super::process::Cpu,
+    hangups: u64,
+    calls: u64,
+) -> Result<f64, Box<dyn std::error::Error>> {
+    tokio::time::timeout(Duration::from_secs(20), world.customer.until_hangups(hangups + calls)).await?;
+    Ok(node.process.cpu_since(before).as_secs_f64() * 1e6 / calls as f64)
+}
+
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
+}
