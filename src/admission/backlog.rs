@@ -17,6 +17,8 @@ pub(super) const BURST: usize = 1_024;
 const TARGET: Duration = Duration::from_millis(10);
 /// So few may wait at any time: they take the processor for a moment only, and they are what keeps it at work.
 const FEW: usize = 16;
+/// And after a refusal: in an overload there are always as many, so that each is a set-up's time that every call is late.
+const FEWER: usize = 4;
 /// A line that was not in time for so long is a backlog, however few made it: the webhooks of a burst are read in less.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// After a refusal no more than a few may wait, until nothing had to be refused for so long.
@@ -45,6 +47,8 @@ struct Found {
     late: usize,
     /// How long ago a call was refused.
     refused: Option<Duration>,
+    /// Whatever is due begins late, whoever made it so.
+    work_is_late: bool,
 }
 
 impl Found {
@@ -54,10 +58,15 @@ impl Found {
 
     /// What forbids a further call.
     fn strain(&self) -> Option<Strain> {
-        if self.waiting < FEW {
+        let in_calm = self.refused.is_none_or(|ago| ago >= CALM);
+        if self.work_is_late && !in_calm {
+            // What is under way goes first, rejects above all: a further call asks for ten times what its reject does.
+            return Some(Strain::Lag);
+        }
+        if self.waiting < if in_calm { FEW } else { FEWER } {
             return None;
         }
-        if self.refused.is_some_and(|ago| ago < CALM) {
+        if !in_calm {
             // Not by the age of the first: it is young for a moment in which many times more come than can be set up.
             return Some(Strain::Lag);
         }
@@ -78,8 +87,9 @@ impl Backlog {
         &self.line
     }
 
-    /// A place at the end of the line.
-    pub(super) fn join(&self, now: Instant) -> Result<Place, Strain> {
+    /// A place at the end of the line. `work_is_late`: whatever is due begins late; in an overload that forbids any call, and
+    /// outside of one it is a slow machine's or a neighbour's doing.
+    pub(super) fn join(&self, now: Instant, work_is_late: bool) -> Result<Place, Strain> {
         let nanos = u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX).max(1);
         let since = |at: u64| Duration::from_nanos(nanos.saturating_sub(at));
         let refused = self.refused.load(Ordering::Relaxed);
@@ -89,6 +99,7 @@ impl Backlog {
             late_for: since(self.in_time.load(Ordering::Relaxed)),
             late: self.late.load(Ordering::Relaxed),
             refused: (refused > 0).then(|| since(refused)),
+            work_is_late,
         };
         if let Some(strain) = found.strain() {
             self.refused.fetch_max(nanos, Ordering::Relaxed);
@@ -111,14 +122,14 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{BURST, Backlog, CALM, FEW, Found, PATIENCE, Strain, TARGET};
+    use super::{BURST, Backlog, CALM, FEW, FEWER, Found, PATIENCE, Strain, TARGET};
     use crate::clock::Clock;
     use crate::model::{Place, Timestamp};
 
     #[test]
     fn r10_a_burst_waits_and_a_backlog_is_refused() {
         let ms = Duration::from_millis;
-        let idle = Found { waiting: 0, age: ms(0), late_for: ms(0), late: 0, refused: None };
+        let idle = Found { waiting: 0, age: ms(0), late_for: ms(0), late: 0, refused: None, work_is_late: false };
         let busy = Found { waiting: FEW, age: TARGET, ..idle };
         let late = Found { age: TARGET + ms(1), ..busy };
         let cases = [
@@ -126,7 +137,8 @@ mod tests {
             (Found { late_for: ms(86_400_000), ..idle }, None),
             (busy, None),
             (Found { late_for: PATIENCE, late: BURST, ..busy }, None),
-            (Found { waiting: FEW - 1, age: ms(5_000), late_for: PATIENCE, refused: Some(ms(0)), ..idle }, None),
+            (Found { waiting: FEW - 1, age: ms(5_000), late_for: PATIENCE, ..idle }, None),
+            (Found { waiting: FEWER - 1, age: ms(5_000), late_for: PATIENCE, refused: Some(ms(0)), ..idle }, None),
             // In a calm, a line may be late for a while, and by a number's calls.
             (late, None),
             (Found { waiting: BURST - 1, late: BURST - 1, late_for: PATIENCE - ms(1), ..late }, None),
@@ -136,9 +148,14 @@ mod tests {
             // After a refusal it may not.
             (Found { refused: Some(ms(0)), ..late }, Some(Strain::Lag)),
             (Found { refused: Some(ms(0)), ..busy }, Some(Strain::Lag)),
-            (Found { refused: Some(ms(0)), waiting: FEW - 1, ..late }, None),
+            (Found { refused: Some(ms(0)), waiting: FEWER, ..late }, Some(Strain::Lag)),
+            (Found { refused: Some(ms(0)), waiting: FEWER - 1, ..late }, None),
             (Found { refused: Some(CALM - ms(1)), ..late }, Some(Strain::Lag)),
             (Found { refused: Some(CALM), ..late }, None),
+            // Work that is late forbids any then, and none before.
+            (Found { work_is_late: true, ..late }, None),
+            (Found { work_is_late: true, refused: Some(CALM), ..idle }, None),
+            (Found { work_is_late: true, refused: Some(CALM - ms(1)), ..idle }, Some(Strain::Lag)),
         ];
         for (found, expected) in cases {
             assert_eq!(found.strain(), expected, "{found:?}");
@@ -193,7 +210,7 @@ mod tests {
 
         fn comes(&mut self, at: Duration, takes: Duration) {
             self.until(at, takes);
-            match self.backlog.join(self.clock.now()) {
+            match self.backlog.join(self.clock.now(), false) {
                 Ok(place) => self.line.push_back((at, place)),
                 Err(_) => self.refused.push(at),
             }

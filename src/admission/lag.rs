@@ -1,5 +1,5 @@
-//! Whether work as such begins late: then no further call is begun, and where that does not help, so that webhooks are
-//! answered late whatever is in them, the door sheds.
+//! Whether work as such begins late: once calls are refused, then no further one is begun; and where that does not help, so
+//! that webhooks are answered late whatever is in them, the door sheds.
 //!
 //! Told from how late a waker comes: it stands in the same line as everything else that the processor is wanted for.
 //! Calls give way first: what a call asks for is ten times what its rejection takes, and a reject that waits for longer

@@ -86,7 +86,7 @@ impl Pressure {
         self.out_of_memory.store(nearly, Ordering::Relaxed);
     }
 
-    /// Work as such begins late, or not any more: what is under way goes before any further call.
+    /// Work as such begins late, or not any more: once calls are refused, what is under way goes before any further one.
     pub fn late(&self, late: bool) {
         self.late.store(late, Ordering::Relaxed);
     }
@@ -115,10 +115,7 @@ impl Pressure {
         if self.out_of_memory.load(Ordering::Relaxed) {
             return Err(Strain::Memory);
         }
-        if self.late.load(Ordering::Relaxed) {
-            return Err(Strain::Lag);
-        }
-        let place = Some(self.backlog.join(now)?);
+        let place = Some(self.backlog.join(now, self.late.load(Ordering::Relaxed))?);
         Ok(Starting { place, pressure: self.clone() })
     }
 }
@@ -173,10 +170,11 @@ mod tests {
         health.store_broken(false);
         pressure.out_of_memory(false);
         pressure.late(true);
-        assert_eq!(pressure.begin(now).err(), Some(Strain::Lag));
-        pressure.late(false);
+        assert!(pressure.begin(now).is_ok(), "no call was refused for want of time");
         let mut begun: Vec<_> = (0..BURST).map(|_| pressure.begin(now).expect("room")).collect();
         assert_eq!(pressure.begin(now).err(), Some(Strain::SetUps));
+        assert_eq!(pressure.begin(now).err(), Some(Strain::Lag));
+        pressure.late(false);
         begun.pop().expect("one").begun();
         assert_eq!(pressure.backlog.line().waiting(), BURST - 1, "a refusal takes no place");
         drop(begun);
