@@ -205,7 +205,7 @@ pub struct Waiting {
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// How long a key of calls and messages is kept, and how many: Meta redelivers for a week (§2.7). 500,000 keys are
-/// about 50 MB and six hours of a node under rated load; an older connect is `stale` anyway.
+/// under 30 MB and six hours of a node under rated load; an older connect is `stale` anyway.
 const EVENTS_KEPT: (Duration, usize) = (Duration::from_secs(7 * 86_400), 500_000);
 /// The same of account events, which are rare.
 const CHANGES_KEPT: (Duration, usize) = (DAY, 20_000);
