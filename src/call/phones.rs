@@ -196,7 +196,7 @@ impl Phones {
         Arc::new(Line::new(self.clone(), call, name, At::Place(place)))
     }
 
-    /// A line for a call to an endpoint: it rings nowhere until [`Line::ring`].
+    /// A line for a call to an endpoint: it rings nowhere until `Line::ring`.
     pub fn line_to(&self, call: CallUuid, name: EndpointName) -> Arc<Line> {
         Arc::new(Line::new(self.clone(), call, name, At::Ringing(BTreeSet::new())))
     }
