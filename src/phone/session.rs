@@ -142,7 +142,10 @@ impl Session {
                 () = &mut login, if !is_known => Woken::Late,
             };
             match woken {
-                Woken::Stopped => return Err(Exit::Close { code: GOING_AWAY, why: "this server stops", left: true }),
+                Woken::Stopped => {
+                    self.hear_the_rest().await?;
+                    return Err(Exit::Close { code: GOING_AWAY, why: "this server stops", left: true });
+                }
                 Woken::Replaced => return Err(Exit::Close { code: REPLACED, why: "resumed elsewhere", left: false }),
                 Woken::Late => return Err(Exit::Close { code: UNAUTHORIZED, why: "nobody registered", left: true }),
                 Woken::Tick => self.tick().await?,
@@ -168,6 +171,14 @@ impl Session {
             ToPhone::Unregistered { why } => Err(Exit::Close { code: NORMAL, why, left: true }),
             _ => Ok(()),
         }
+    }
+
+    /// What was told before the node stops: how its calls ended.
+    async fn hear_the_rest(&mut self) -> Next {
+        while let Some(told) = self.phone.as_mut().and_then(|phone| phone.told.try_recv().ok()) {
+            self.hear(&told).await?;
+        }
+        Ok(())
     }
 
     async fn said(&mut self, said: Option<Result<Message, axum::Error>>) -> Next {
