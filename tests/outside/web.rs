@@ -177,10 +177,7 @@ async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
     // R14, R10: too much at once.
     world.endpoint("ravi").await;
     let mut chatty = world.phone("ravi").await;
-    for _ in 0..60 {
-        chatty.send("{\"type\":\"ping\"}").await;
-    }
-    assert_eq!(chatty.closed().await, Some(1008));
+    assert_eq!(chatty.say_until_closed("{\"type\":\"ping\"}").await, Some(1008));
 }
 
 #[tokio::test(flavor = "multi_thread")]

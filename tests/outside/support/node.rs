@@ -169,9 +169,18 @@ pub fn free_udp_port() -> u16 {
 }
 
 /// Below the range that the system takes ports from: no connection of a test beside this one gets it in the moment
-/// before the node binds it.
+/// before the node binds it. None is given twice before all were, nor one of those that a node opens above its first.
 fn free(bound: impl Fn((std::net::Ipv4Addr, u16)) -> bool) -> u16 {
-    let mut tries = (0..100).map(|_| rand::random_range(20_000..32_000));
+    const PORTS: std::ops::Range<u16> = 20_000..32_000;
+    /// Not a divisor of all the ports: the next time round it is others.
+    const NODES_PORTS: usize = 17;
+    static NEXT: std::sync::OnceLock<std::sync::atomic::AtomicUsize> = std::sync::OnceLock::new();
+    // Another run of the tests beside this one begins elsewhere.
+    let next = NEXT.get_or_init(|| rand::random_range(0..PORTS.len()).into());
+    let mut tries = (0..100).map(|_| {
+        let at = next.fetch_add(NODES_PORTS, std::sync::atomic::Ordering::Relaxed) % PORTS.len();
+        PORTS.start + u16::try_from(at).expect("fewer than 65,536")
+    });
     tries.find(|port| bound((std::net::Ipv4Addr::LOCALHOST, *port))).expect("a free port")
 }
 

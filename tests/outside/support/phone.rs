@@ -74,6 +74,17 @@ impl Phone {
         }
     }
 
+    /// Says this again and again, each time when the last was answered, until the socket is closed; gives the code.
+    pub async fn say_until_closed(&mut self, text: &str) -> Option<u16> {
+        loop {
+            // What is under way as the node closes would cost its last word.
+            self.send(text).await;
+            if let Err(code) = self.next().await {
+                return code;
+            }
+        }
+    }
+
     async fn next(&mut self) -> Result<Value, Option<u16>> {
         let next = async {
             loop {
