@@ -4,7 +4,7 @@
 //! as long as a wrong secret and gets the same answer. Failures are limited by address, successes by account (L21).
 
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,7 @@ use http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::config::{self, Role, Secret};
-use crate::model::AuthId;
+use crate::model::{AuthId, network_of};
 use crate::store::Scope;
 
 type Digest = [u8; 32];
@@ -164,7 +164,7 @@ pub(super) enum Denied {
 impl Guard {
     /// Notes a failed authentication, and what to answer.
     pub(super) fn failed(&self, from: IpAddr) -> Denied {
-        let wait = self.failures.spend(network(from));
+        let wait = self.failures.spend(network_of(from));
         wait.map_or(Denied::Unknown, |wait| Denied::wait("too many failed authentications", wait))
     }
 
@@ -204,19 +204,11 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
     }
 }
 
-/// An IPv4 address, or the /64 of an IPv6 one: what one attacker has.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, HeaderValue};
 
-    use super::{Accounts, Denied, Guard, Role, STANDARD, config, network};
+    use super::{Accounts, Denied, Guard, Role, STANDARD, config, network_of};
     use crate::config::Secret;
     use base64::Engine as _;
 
@@ -294,8 +286,8 @@ mod tests {
         }
         assert!(guard.failures.limiter.len() <= super::KEYS_MAX + 1, "{}", guard.failures.limiter.len());
         assert!(begun.now() - at < std::time::Duration::from_secs(20));
-        assert_eq!(network(ip("2001:db8::1:2")), network(ip("2001:db8::ffff:1")));
-        assert_ne!(network(ip("2001:db8:0:1::1")), network(ip("2001:db8::1")));
-        assert_eq!(network(ip("::ffff:203.0.113.1")), ip("203.0.113.1"));
+        assert_eq!(network_of(ip("2001:db8::1:2")), network_of(ip("2001:db8::ffff:1")));
+        assert_ne!(network_of(ip("2001:db8:0:1::1")), network_of(ip("2001:db8::1")));
+        assert_eq!(network_of(ip("::ffff:203.0.113.1")), ip("203.0.113.1"));
     }
 }

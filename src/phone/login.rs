@@ -1,14 +1,14 @@
 //! Who a phone is: its endpoint's name and password, and how often somebody may be wrong about them (R15).
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Inner;
 use super::message::Trouble;
 use crate::config::Secret;
-use crate::model::EndpointName;
+use crate::model::{EndpointName, network_of};
 use crate::store::Endpoint;
 
 /// Wrong tries of one address at one name: past it none is taken for the rest of the time.
@@ -25,7 +25,7 @@ impl Failures {
     /// How long an address is to wait before it tries that name again, if it is.
     fn wait(&self, name: &EndpointName, from: IpAddr, now: Instant) -> Option<Duration> {
         let tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, count) = tries.get(&(name.clone(), network(from)))?;
+        let (since, count) = tries.get(&(name.clone(), network_of(from)))?;
         let left = WITHIN.checked_sub(now.saturating_duration_since(*since))?;
         (*count >= TRIES_MAX).then_some(left)
     }
@@ -40,7 +40,7 @@ impl Failures {
         {
             tries.remove(&oldest);
         }
-        let try_of = tries.entry((name.clone(), network(from))).or_insert((now, 0));
+        let try_of = tries.entry((name.clone(), network_of(from))).or_insert((now, 0));
         if now.saturating_duration_since(try_of.0) >= WITHIN {
             *try_of = (now, 0);
         }
@@ -48,15 +48,7 @@ impl Failures {
     }
 
     fn forget(&self, name: &EndpointName, from: IpAddr) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(name.clone(), network(from)));
-    }
-}
-
-/// An IPv4 address, or the /64 of an IPv6 one: what one person has.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-        v4 @ IpAddr::V4(_) => v4,
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(name.clone(), network_of(from)));
     }
 }
 
