@@ -1,6 +1,5 @@
 //! Applications (`plivo-call-api.md` §5): URLs under a name, for numbers that have none of their own, and for endpoints.
 
-use aws_lc_rs::rand;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
@@ -12,7 +11,7 @@ use super::super::{Api, error};
 use super::number::owner_of;
 use super::paging::{Meta, paged};
 use super::query;
-use super::{Ask, LIMIT, No, OFFSET, URL_BYTES_MAX, changed, method, own_uri, settle, uri};
+use super::{Ask, LIMIT, No, OFFSET, changed, customer_url, method, own_uri, random_digits, settle, uri};
 use crate::admission::book::{Application, Book, Link, TooMany, Used};
 use crate::model::{AppId, Method};
 use crate::store::Scope;
@@ -21,6 +20,8 @@ use crate::xml::ast::DocUrl;
 const NOT_FOUND: &str = "application not found";
 /// Longest name, in characters.
 const NAME_CHARS_MAX: usize = 100;
+/// Digits of an id, as Plivo's have.
+const ID_DIGITS: u32 = 17;
 /// The links, by what their parameters begin with: `answer_url` and `answer_method`; the fallback's URL has a name of
 /// its own.
 const LINKS: [(&str, &str); 4] = [
@@ -173,7 +174,7 @@ pub(super) fn get(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
 pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
     let edit = Edit::read(api, &ask.fields()?).map_err(No::Bad)?;
     let name = edit.name.clone().ok_or_else(|| No::Bad("app_name parameter is missing".to_owned()))?;
-    let id = AppId::from(fresh().ok_or(No::Ours)?);
+    let id = AppId::from(random_digits(ID_DIGITS).ok_or(No::Ours)?);
     let now = api.clock.wall();
     let made = Made { app_id: id.to_string(), message: "created" };
     let change = api.keeper.change(now, |book| {
@@ -263,11 +264,9 @@ impl Edit {
             return Err("app_name parameter is missing".to_owned());
         }
         let link = |(url, how): (&str, &str)| -> Result<LinkEdit, String> {
-            let text = fields.given(url)?;
-            Ok(LinkEdit {
-                url: text.map(|text| customer_url(api, url, &text)).transpose()?,
-                method: method(fields, how)?,
-            })
+            // An empty text: none.
+            let read = |text: String| if text.is_empty() { Ok(None) } else { customer_url(api, url, &text).map(Some) };
+            Ok(LinkEdit { url: fields.given(url)?.map(read).transpose()?, method: method(fields, how)? })
         };
         let [answer, fallback, hangup, message] = LINKS.map(link);
         Ok(Self {
@@ -297,22 +296,4 @@ impl Edit {
         app.log_incoming_messages = self.log_incoming_messages.unwrap_or(app.log_incoming_messages);
         Ok(app)
     }
-}
-
-/// A URL that we might go to; an empty text: none.
-fn customer_url(api: &Api, name: &str, text: &str) -> Result<Option<DocUrl>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    if text.len() > URL_BYTES_MAX {
-        return Err(format!("{name} must be a URL of at most {URL_BYTES_MAX} bytes"));
-    }
-    api.placing.url(text).map(Some).map_err(|why| format!("{name} is invalid: could not {why}"))
-}
-
-/// An id that nobody had: 17 digits, as Plivo's have; none: the system has no random bytes.
-fn fresh() -> Option<String> {
-    let mut bytes = [0; 8];
-    rand::fill(&mut bytes).ok()?;
-    Some((10_000_000_000_000_000 + u64::from_be_bytes(bytes) % 90_000_000_000_000_000).to_string())
 }

@@ -10,23 +10,20 @@ use utoipa::ToSchema;
 use super::super::fields::Fields;
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, LiveCall, LiveStatus, Told, error};
-use super::No;
 use super::place::url;
+use super::{KEYS_MAX, No, URL_BYTES_MAX, are_keys};
 use crate::call::machine::{Aside, AsideKind, Command, Legs, Sound, SoundItem};
 use crate::model::CallUuid;
 use crate::store::Scope;
-use crate::xml::ast::{DocUrl, ElementKind, Repeat, Speak, Speech, SpeechNode, Target};
+use crate::xml::ast::{DocUrl, ElementKind, Speak, Speech, SpeechNode, Target};
 
 const NOT_FOUND: No = No::NotFound("call not found");
 const NO_B_LEG: No = No::NotFound("the call has no B leg");
 /// §2.10.
 const URLS_MAX: usize = 20;
 const LENGTH_MAX: u64 = 3_600;
-/// L3.
-const URL_BYTES_MAX: usize = 2_048;
 /// L2.
 const TEXT_CHARS_MAX: usize = 3_000;
-const DIGITS_MAX: usize = 64;
 
 const fn body(what: &'static str) -> Option<Body> {
     Some(Body { content_type: "application/json", what })
@@ -138,7 +135,8 @@ pub(super) fn transfer(api: &Api, scope: &Scope, uuid: &str, fields: &Fields) ->
 /// `POST Call/{uuid}/Play/`.
 pub(super) fn play(api: &Api, scope: &Scope, uuid: &str, fields: &Fields) -> Result<Response, No> {
     let call = answered(api, scope, uuid)?;
-    let items = urls(api, fields).map_err(No::Bad)?.into_iter().map(|url| once(Sound::File { url })).collect();
+    let items =
+        urls(api, fields).map_err(No::Bad)?.into_iter().map(|url| SoundItem::once(Sound::File { url })).collect();
     let length = fields.integer("length", 1, LENGTH_MAX).map_err(No::Bad)?;
     let length_ms = length.map(|seconds| seconds.saturating_mul(1_000));
     aside(api, scope, &call, fields, AsideKind::Play, items, length_ms)?;
@@ -149,13 +147,9 @@ pub(super) fn play(api: &Api, scope: &Scope, uuid: &str, fields: &Fields) -> Res
 pub(super) fn speak(api: &Api, scope: &Scope, uuid: &str, fields: &Fields) -> Result<Response, No> {
     let call = answered(api, scope, uuid)?;
     let Speak { speech, voice, language, .. } = said(fields).map_err(No::Bad)?;
-    let items = vec![once(Sound::Speak { speech, voice, language })];
+    let items = vec![SoundItem::once(Sound::Speak { speech, voice, language })];
     aside(api, scope, &call, fields, AsideKind::Speak, items, None)?;
     Ok(done("speak started"))
-}
-
-fn once(sound: Sound) -> SoundItem {
-    SoundItem { sound, repeat: Repeat::Times(1) }
 }
 
 /// Has these sounds played on the legs that are meant.
@@ -196,8 +190,8 @@ pub(super) fn send_digits(api: &Api, scope: &Scope, uuid: &str, fields: &Fields)
 
 fn digits(fields: &Fields) -> Result<String, String> {
     let digits = fields.required("digits")?;
-    let fine = digits.len() <= DIGITS_MAX && digits.chars().all(|c| "0123456789*#wW".contains(c));
-    fine.then_some(digits).ok_or_else(|| format!("digits must be 1 to {DIGITS_MAX} of 0-9, *, #, w and W"))
+    let fine = are_keys(&digits);
+    fine.then_some(digits).ok_or_else(|| format!("digits must be 1 to {KEYS_MAX} of 0-9, *, #, w and W"))
 }
 
 fn legs(fields: &Fields, name: &str, both: bool) -> Result<Legs, String> {

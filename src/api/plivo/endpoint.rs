@@ -9,7 +9,7 @@ use super::super::fields::Fields;
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, error};
 use super::paging::{Meta, page};
-use super::{Ask, LIMIT, No, OFFSET};
+use super::{Ask, LIMIT, No, OFFSET, not_stored, random_digits};
 use crate::config::Secret;
 use crate::model::{AppId, EndpointId, EndpointName};
 use crate::store::{Endpoint, EndpointChange, PasswordError, Scope};
@@ -166,7 +166,7 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
     let mut name = wished.clone();
     // The names of others are not told: who wishes for one of them gets digits behind it, as everybody does at Plivo.
     for _ in 0..4 {
-        let id = EndpointId::from(digits(14).ok_or(No::Ours)?);
+        let id = EndpointId::from(random_digits(14).ok_or(No::Ours)?);
         let endpoint = Endpoint {
             id: id.clone(),
             account: account.clone(),
@@ -183,7 +183,7 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
         }
         let room = 64 - APPENDED as usize;
         let kept: String = wished.as_str().chars().take(room).collect();
-        let longer = format!("{kept}{}", digits(APPENDED).ok_or(No::Ours)?);
+        let longer = format!("{kept}{}", random_digits(APPENDED).ok_or(No::Ours)?);
         name = EndpointName::parse(&longer).map_err(|_| No::Ours)?;
     }
     Err(No::Ours)
@@ -224,11 +224,6 @@ pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, N
     Ok(error::plivo_no_content())
 }
 
-fn not_stored(error: crate::store::StoreError) -> No {
-    tracing::warn!(%error, "an endpoint could not be stored");
-    No::NotStored
-}
-
 async fn hash(api: &Api, password: Secret) -> Result<String, No> {
     api.passwords.hash(password).await.map_err(|why| match why {
         PasswordError::Busy => {
@@ -249,11 +244,9 @@ fn password(fields: &Fields) -> Result<Option<Secret>, No> {
 }
 
 fn alias(fields: &Fields) -> Result<Option<String>, No> {
-    let alias = fields.text("alias").map_err(No::Bad)?;
-    match alias.as_ref().is_none_or(|a| a.chars().count() <= ALIAS_CHARS_MAX && !a.chars().any(char::is_control)) {
-        true => Ok(alias),
-        false => Err(No::Bad(format!("alias must be at most {ALIAS_CHARS_MAX} characters on one line"))),
-    }
+    // An empty one says nothing.
+    let alias = fields.bounded("alias", ALIAS_CHARS_MAX).map_err(No::Bad)?;
+    Ok(alias.filter(|alias| !alias.is_empty()))
 }
 
 /// The application that is named; the inner none: an empty name takes it away.
@@ -270,27 +263,9 @@ fn application(api: &Api, scope: &Scope, fields: &Fields) -> Result<Option<Optio
     }
 }
 
-/// Random decimal digits, the first of them no zero.
-fn digits(count: u32) -> Option<String> {
-    use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-    let mut bytes = [0; 8];
-    SystemRandom::new().fill(&mut bytes).ok()?;
-    let least = 10_u64.checked_pow(count.checked_sub(1)?)?;
-    Some((least + u64::from_be_bytes(bytes) % (least * 9)).to_string())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Fields, digits, password};
-
-    #[test]
-    fn random_digits_are_as_many_as_asked_for() {
-        for count in [1, 12, 14] {
-            let made = digits(count).unwrap();
-            assert_eq!((made.len(), made.parse::<u64>().is_ok()), (count as usize, true), "{made}");
-        }
-        assert_ne!(digits(14), digits(14));
-    }
+    use super::{Fields, password};
 
     #[test]
     fn passwords_are_taken_as_they_are_within_bounds() {

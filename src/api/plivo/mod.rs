@@ -17,6 +17,7 @@ mod subaccount;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::rand;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
@@ -33,6 +34,7 @@ use crate::admission::book::NotChanged;
 use crate::call::machine::AsideKind;
 use crate::model::AuthId;
 use crate::store::Scope;
+use crate::xml::ast::DocUrl;
 
 /// What Plivo has and we have not.
 const NOT_HERE: &str = "not available on this server";
@@ -45,6 +47,8 @@ const STATUS: Query = Query {
 const LIMIT: Query = Query { name: "limit", what: "Objects of a page (20)", kind: Kind::Integer(1, 20) };
 /// L3.
 const URL_BYTES_MAX: usize = 2_048;
+/// Keys and pauses of one order.
+const KEYS_MAX: usize = 64;
 const CASCADE: Query = Query {
     name: "cascade",
     what: "true: its applications go with it; also taken from a JSON body",
@@ -281,11 +285,14 @@ fn changed() -> Response {
 fn settle<T>(changed: Result<T, NotChanged<No>>) -> Result<T, No> {
     changed.map_err(|why| match why {
         NotChanged::Refused(no) => no,
-        NotChanged::Store(error) => {
-            tracing::warn!(%error, "what an API request set could not be stored");
-            No::NotStored
-        }
+        NotChanged::Store(error) => not_stored(error),
     })
+}
+
+/// The store did not take what was set.
+fn not_stored(error: crate::store::StoreError) -> No {
+    tracing::warn!(%error, "what an API request set could not be stored");
+    No::NotStored
 }
 
 /// An account's own `resource_uri`.
@@ -306,6 +313,27 @@ fn method(fields: &Fields, name: &str) -> Result<Option<crate::model::Method>, S
         Some("GET") => Ok(Some(crate::model::Method::Get)),
         Some(_) => Err(format!("{name} must be GET or POST")),
     }
+}
+
+/// `{name}` is a URL of at most [`URL_BYTES_MAX`] bytes that we might go to.
+fn customer_url(api: &Api, name: &str, text: &str) -> Result<DocUrl, String> {
+    if text.len() > URL_BYTES_MAX {
+        return Err(format!("{name} must be a URL of at most {URL_BYTES_MAX} bytes"));
+    }
+    api.placing.url(text).map_err(|why| format!("{name} is invalid: could not {why}"))
+}
+
+/// Whether these are keys and pauses to be sent, and no more of them than [`KEYS_MAX`].
+fn are_keys(text: &str) -> bool {
+    (1..=KEYS_MAX).contains(&text.len()) && text.chars().all(|c| "0123456789*#wW".contains(c))
+}
+
+/// Random decimal digits, 19 at most, the first of them no zero; none: the system has no random bytes.
+fn random_digits(count: u32) -> Option<String> {
+    let mut bytes = [0; 8];
+    rand::fill(&mut bytes).ok()?;
+    let least = 10_u64.checked_pow(count.checked_sub(1)?)?;
+    Some((least + u64::from_be_bytes(bytes) % (least * 9)).to_string())
 }
 
 /// Anything under `/v1/`.
@@ -402,5 +430,19 @@ async fn route(api: &Api, ask: &Ask) -> Result<Response, No> {
         ("DELETE", ["Conference"]) => Ok(error::plivo_no_content()),
         ("GET" | "DELETE", ["Conference", _]) => Err(No::NotFound("conference not found")),
         _ => Err(No::NotFound(NOT_HERE)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::random_digits;
+
+    #[test]
+    fn random_digits_are_as_many_as_asked_for() {
+        for count in [1, 12, 14, 17] {
+            let made = random_digits(count).unwrap();
+            assert_eq!((made.len(), made.parse::<u64>().is_ok()), (count as usize, true), "{made}");
+        }
+        assert_ne!(random_digits(14), random_digits(14));
     }
 }

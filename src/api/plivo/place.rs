@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::super::fields::Fields;
 use super::super::{Api, error};
-use super::{No, URL_BYTES_MAX, method};
+use super::{KEYS_MAX, No, are_keys, customer_url, method};
 use crate::admission::{Denied, Reason};
 use crate::call::dialer::{CallOrder, NotPlaced};
 use crate::call::machine::{Outbound, header_name};
@@ -25,7 +25,6 @@ const ASKING_MAX: Duration = Duration::from_millis(1_500);
 /// L7.
 const TARGETS_MAX: usize = 1_000;
 const CALLER_NAME_CHARS_MAX: usize = 50;
-const SEND_DIGITS_MAX: usize = 64;
 const SIP_HEADERS_MAX: usize = 32;
 /// Seconds of a call where nothing is said, and at most.
 const TIME_LIMIT: u64 = 14_400;
@@ -205,11 +204,7 @@ pub(super) fn url(api: &Api, fields: &Fields, name: &str) -> Result<Option<(DocU
     let method = method(fields, &method_name)?.unwrap_or_default();
     let url_name = format!("{name}_url");
     let Some(text) = fields.text(&url_name)? else { return Ok(None) };
-    if text.len() > URL_BYTES_MAX {
-        return Err(format!("{url_name} must be a URL of at most {URL_BYTES_MAX} bytes"));
-    }
-    let url = api.placing.url(&text).map_err(|why| format!("{url_name} is invalid: could not {why}"))?;
-    Ok(Some((url, method)))
+    Ok(Some((customer_url(api, &url_name, &text)?, method)))
 }
 
 fn call_type(fields: &Fields) -> Result<(), String> {
@@ -224,11 +219,10 @@ fn call_type(fields: &Fields) -> Result<(), String> {
 fn digits(fields: &Fields) -> Result<Option<String>, String> {
     let Some(text) = fields.text("send_digits")? else { return Ok(None) };
     let (keys, millis) = text.split_once('@').unwrap_or((&text, "40"));
-    let fine = (1..=SEND_DIGITS_MAX).contains(&keys.len()) && keys.chars().all(|c| "0123456789*#wW".contains(c));
-    if fine && millis.parse().is_ok_and(|millis: u32| (40..=2_000).contains(&millis)) {
+    if are_keys(keys) && millis.parse().is_ok_and(|millis: u32| (40..=2_000).contains(&millis)) {
         Ok(Some(keys.to_owned()))
     } else {
-        Err(format!("send_digits must be at most {SEND_DIGITS_MAX} of 0-9, *, #, w and W"))
+        Err(format!("send_digits must be at most {KEYS_MAX} of 0-9, *, #, w and W"))
     }
 }
 
