@@ -405,10 +405,7 @@ impl Line {
 
     /// Whether a key that came this way counts.
     pub(super) fn takes_key(&self, way: KeyWay) -> bool {
-        let word = match way {
-            KeyWay::Stream => 1,
-            KeyWay::Socket => 2,
-        };
+        let word = way as u8;
         match self.keys.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => true,
             Err(first) => first == word,

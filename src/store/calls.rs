@@ -207,7 +207,8 @@ fn select(columns: &str, scope: &Scope) -> QueryBuilder<Sqlite> {
     query
 }
 
-fn within(query: &mut QueryBuilder<Sqlite>, scope: &Scope) {
+/// Only what the scope may see, in a table that names owner and main account.
+pub(super) fn within(query: &mut QueryBuilder<Sqlite>, scope: &Scope) {
     query.push(match scope {
         Scope::Main(_) => "main_auth_id = ",
         Scope::Sub(_) => "auth_id = ",

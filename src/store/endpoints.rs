@@ -3,6 +3,7 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 
+use super::calls::within;
 use super::{Scope, StoreError, failed};
 use crate::model::{AppId, AuthId, EndpointId, EndpointName, Timestamp};
 
@@ -85,15 +86,8 @@ pub(super) async fn write(to: &mut SqliteConnection, write: &EndpointWrite) -> R
     Ok(done.rows_affected() > 0)
 }
 
-fn within(query: &mut QueryBuilder<Sqlite>, scope: &Scope) {
-    query.push(match scope {
-        Scope::Main(_) => " WHERE main_auth_id = ",
-        Scope::Sub(_) => " WHERE auth_id = ",
-    });
-    query.push_bind(scope.auth_id().as_str().to_owned());
-}
-
 fn of(query: &mut QueryBuilder<Sqlite>, scope: &Scope, id: &EndpointId) {
+    query.push(" WHERE ");
     within(query, scope);
     query.push(" AND endpoint_id = ").push_bind(id.as_str().to_owned());
 }
@@ -121,10 +115,10 @@ pub(super) async fn list(
     limit: u32,
     offset: u64,
 ) -> Result<(Vec<Endpoint>, u64), StoreError> {
-    let mut count = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM endpoints");
+    let mut count = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM endpoints WHERE ");
     within(&mut count, scope);
     let total: i64 = count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the endpoints"))?;
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {COLUMNS} FROM endpoints"));
+    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {COLUMNS} FROM endpoints WHERE "));
     within(&mut select, scope);
     select.push(" ORDER BY created_us DESC, endpoint_id LIMIT ").push_bind(limit);
     select.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
