@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::services::Services;
 use crate::admission::Directory;
 use crate::answer::next_pause;
-use crate::meta::{About, ActionRequest};
+use crate::meta::ActionRequest;
 use crate::store::{FarewellDue, StoreError};
 
 /// How long the process that ended a call asks Graph itself: longer than a call closes at most.
@@ -51,16 +51,7 @@ async fn tell_all(services: &Services, directory: &Directory) -> Result<(), Stor
 async fn tell(services: &Services, directory: &Directory, due: FarewellDue) {
     let FarewellDue { call, wacid, phone_number_id, action, ended, tries } = due;
     let token = directory.number(&phone_number_id).and_then(|number| number.spec.access_token.clone());
-    let request = ActionRequest {
-        phone_number_id,
-        token,
-        about: About::Call(wacid),
-        action,
-        sdp: None,
-        opaque: None,
-        deadline: None,
-        overtaken: CancellationToken::new(),
-    };
+    let request = ActionRequest::ending(phone_number_id, token, wacid, action);
     let outcome = services.graph.call_action(request).await;
     let now = services.clock.steady();
     let age = services.clock.wall().since(ended);

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
 use super::binding::{AtMeta, Bindings, CallEvent, Parties, Party};
@@ -30,7 +29,7 @@ use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
 use crate::answer::SigningKeys;
 use crate::config::Secret;
 use crate::media::sdp::Offer;
-use crate::meta::{About, ActionRequest};
+use crate::meta::ActionRequest;
 use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
 use crate::observe::names;
 use crate::store::{CallStart, PlacedCall};
@@ -463,23 +462,22 @@ impl Registry {
 
     /// A place for a further call; none where there is too much of something, which is counted.
     pub fn room(&self, number: &PhoneNumberId) -> Option<Starting> {
-        let room = match self.0.services.graph.is_behind(number) {
-            true => Err(Strain::Graph),
-            false => self.room_here(),
-        };
-        room.inspect_err(|strain| strain.count()).ok()
+        if self.0.services.graph.is_behind(number) {
+            Strain::Graph.count();
+            return None;
+        }
+        self.room_here()
     }
 
-    /// A place, whatever Graph does, or what there is too much of.
-    pub(super) fn room_here(&self) -> Result<Starting, Strain> {
-        if self.len() >= LIVE_MAX {
-            return Err(Strain::Calls);
-        }
-        if self.0.services.media.is_behind() {
-            return Err(Strain::Media);
-        }
+    /// The same, whatever Graph does: for a call that Meta has no part in.
+    pub(super) fn room_here(&self) -> Option<Starting> {
         let services = &self.0.services;
-        services.pressure.begin(services.clock.now())
+        let room = match services.media.is_behind() {
+            _ if self.len() >= LIVE_MAX => Err(Strain::Calls),
+            true => Err(Strain::Media),
+            false => services.pressure.begin(services.clock.now()),
+        };
+        room.inspect_err(|strain| strain.count()).ok()
     }
 
     /// Meta says that a call is over.
@@ -505,16 +503,8 @@ impl Registry {
             return Err(full());
         }
         info!(number = %number.spec.number, reason = reason.as_str(), "a call is refused");
-        let request = ActionRequest {
-            phone_number_id: number.spec.phone_number_id.clone(),
-            token: number.spec.access_token.clone(),
-            about: About::Call(wacid),
-            action: GraphAction::Reject,
-            sdp: None,
-            opaque: None,
-            deadline: None,
-            overtaken: CancellationToken::new(),
-        };
+        let (id, token) = (number.spec.phone_number_id.clone(), number.spec.access_token.clone());
+        let request = ActionRequest::ending(id, token, wacid, GraphAction::Reject);
         let graph = self.0.services.graph.clone();
         self.0.services.rejects.spawn(&self.0.services.tasks, async move {
             graph.call_action_to_the_end(request).await;
@@ -538,16 +528,7 @@ impl Parties for Registry {
             // Should this process not come to it.
             store.call_bound(call, wacid.clone(), services.clock.steady().plus(farewell::OURS));
         }
-        let request = ActionRequest {
-            phone_number_id,
-            token,
-            about: About::Call(wacid),
-            action: GraphAction::Terminate,
-            sdp: None,
-            opaque: None,
-            deadline: None,
-            overtaken: CancellationToken::new(),
-        };
+        let request = ActionRequest::ending(phone_number_id, token, wacid, GraphAction::Terminate);
         services.tasks.spawn(async move {
             let outcome = graph.call_action_to_the_end(request).await;
             if let Some(call) = late.filter(|_| outcome.is_settled()) {

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;

@@ -51,13 +51,7 @@ impl Registry {
     /// No room, or a store that takes no more: the admission comes back, to be withdrawn.
     pub fn start_web(&self, admitted: WebAdmitted, web: WebCall) -> Result<CallUuid, Box<WebAdmitted>> {
         let services = self.services();
-        let starting = match self.room_here() {
-            Ok(starting) => starting,
-            Err(strain) => {
-                strain.count();
-                return Err(Box::new(admitted));
-            }
-        };
+        let Some(starting) = self.room_here() else { return Err(Box::new(admitted)) };
         let setup = CallSetup {
             call: CallUuid(services.uuid()),
             direction: Direction::Inbound,
@@ -98,13 +92,7 @@ impl Registry {
         outgoing: Outgoing,
         endpoint: EndpointName,
     ) -> Result<(), Box<WebAdmitted>> {
-        let starting = match self.room_here() {
-            Ok(starting) => starting,
-            Err(strain) => {
-                strain.count();
-                return Err(Box::new(admitted));
-            }
-        };
+        let Some(starting) = self.room_here() else { return Err(Box::new(admitted)) };
         let Outgoing { setup, received, placed } = outgoing;
         if !self.born(&setup) {
             return Err(Box::new(admitted));

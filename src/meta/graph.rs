@@ -112,6 +112,20 @@ pub enum About {
 }
 
 impl ActionRequest {
+    /// That a call is to end: `reject` or `terminate`.
+    pub fn ending(phone_number_id: PhoneNumberId, token: Option<Secret>, wacid: Wacid, action: GraphAction) -> Self {
+        Self {
+            phone_number_id,
+            token,
+            about: About::Call(wacid),
+            action,
+            sdp: None,
+            opaque: None,
+            deadline: None,
+            overtaken: CancellationToken::new(),
+        }
+    }
+
     fn body(&self) -> Bytes {
         let sdp = || self.sdp.as_ref().map(|sdp| sdp.as_ref().to_owned());
         let mut body = match &self.about {

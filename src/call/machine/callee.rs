@@ -6,11 +6,10 @@ use super::dial::{Confirm, LegNews, LegWish};
 use super::document::{Gate, Step};
 use super::element;
 use super::input::{FetchFailure, Fetched};
-use super::params::{self, Event};
+use super::params::Event;
 use super::timers::Timer;
-use super::{FetchId, FetchKind, MediaOrder, Output, PlayId, SoundItem};
-use crate::model::{Digit, HangupCause, Method};
-use crate::xml::ast::Target;
+use super::{FetchId, MediaOrder, Output, PlayId, SoundItem};
+use crate::model::{Digit, HangupCause};
 
 /// See the module's note.
 pub(super) struct Callee {
@@ -59,10 +58,7 @@ impl Callee {
         match (wish, &self.phase) {
             (LegWish::Proceed, Phase::Told) => match &self.confirm {
                 Some(confirm) => {
-                    let target = Target { url: confirm.sound.clone(), method: Method::Post };
-                    let params = params::common(desk, Event::DialConfirm);
-                    let deadline_ms = desk.setup.limits.fetch_ms;
-                    self.phase = Phase::Fetching(desk.fetch(FetchKind::Sound, target, params, deadline_ms));
+                    self.phase = Phase::Fetching(element::fetch_sounds(desk, &confirm.sound, Event::DialConfirm));
                 }
                 None => self.send_digits(desk, gate),
             },
@@ -174,10 +170,7 @@ impl Callee {
     pub(super) fn cut(&mut self, desk: &mut Desk) {
         desk.timers.clear(Timer::Confirm);
         match self.phase {
-            Phase::Fetching(fetch) => {
-                desk.timers.clear(Timer::Fetch);
-                desk.wish(Output::CancelFetch { fetch });
-            }
+            Phase::Fetching(fetch) => desk.cancel_fetch(fetch),
             Phase::Sounding(play) | Phase::Sending(play) => desk.media(MediaOrder::Stop { play }),
             Phase::Joined => desk.media(MediaOrder::Part),
             Phase::Told | Phase::Sound(_) | Phase::Key | Phase::Digits(_) | Phase::Confirmed | Phase::Ready => {}

@@ -207,6 +207,12 @@ impl Desk {
         fetch
     }
 
+    /// A document is not wanted any more.
+    pub(super) fn cancel_fetch(&mut self, fetch: FetchId) {
+        self.timers.clear(Timer::Fetch);
+        self.wish(Output::CancelFetch { fetch });
+    }
+
     /// Sends an action whose answer nobody waits for.
     pub(super) fn notify_action(&mut self, target: Target, params: Params) {
         let notice = Notice { kind: NoticeKind::Action, url: target.url, method: target.method, params };

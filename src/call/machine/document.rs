@@ -298,10 +298,7 @@ impl Script {
     pub(super) fn transferred(&mut self, desk: &mut Desk, target: Target) -> Step {
         match std::mem::replace(&mut self.running, Running::Nothing) {
             Running::Nothing | Running::AtGate => {}
-            Running::Fetching { fetch, .. } => {
-                desk.timers.clear(Timer::Fetch);
-                desk.wish(Output::CancelFetch { fetch });
-            }
+            Running::Fetching { fetch, .. } => desk.cancel_fetch(fetch),
             Running::Playing { play, .. } => desk.media(MediaOrder::Stop { play }),
             Running::Waiting { quiet_ms: None } => desk.timers.clear(Timer::Wait),
             Running::Waiting { quiet_ms: Some(_) } => element::stop_listening(desk),

@@ -223,6 +223,13 @@ pub struct SoundItem {
     pub repeat: Repeat,
 }
 
+impl SoundItem {
+    /// A sound that is heard once.
+    pub fn once(sound: Sound) -> Self {
+        Self { sound, repeat: Repeat::Times(1) }
+    }
+}
+
 /// What REST plays beside the document (`plivo-call-api.md` §2.10, §2.11): each kind has one at a time on a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

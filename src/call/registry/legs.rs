@@ -39,17 +39,8 @@ impl Registry {
         let parties = [number.spec.number.to_string(), user.to_owned()];
         let setup = self.b_leg(a_leg, &number.account, order, parties);
         let setup = CallSetup { phone_number_id: id, ..setup };
-        match self.place(let_in, Outgoing { setup, received: now, placed: now }) {
-            Ok(()) => {
-                gate.count(Direction::Outbound, names::admission::ADMITTED);
-                Ok(())
-            }
-            Err(admitted) => {
-                admitted.withdraw();
-                gate.count(Direction::Outbound, Reason::Overloaded.as_str());
-                Err(refused(DialError::Overloaded, String::new()))
-            }
-        }
+        let begun = self.place(let_in, Outgoing { setup, received: now, placed: now });
+        self.count_leg(begun.map_err(|admitted| admitted.withdraw()).is_ok())
     }
 
     /// An endpoint of the call's own account, wherever it is registered: no slot, and one permit (`plivo-xml.md` §6).
@@ -67,17 +58,15 @@ impl Registry {
         let to = name.sip_address(&a_leg.setup.limits.sip_host);
         let setup = self.b_leg(a_leg, &account, order, [caller, to]);
         let setup = CallSetup { call_type: CallType::Web, ..setup };
-        match self.ring_endpoint(admitted, Outgoing { setup, received: now, placed: now }, name) {
-            Ok(()) => {
-                gate.count(Direction::Outbound, names::admission::ADMITTED);
-                Ok(())
-            }
-            Err(admitted) => {
-                admitted.withdraw();
-                gate.count(Direction::Outbound, Reason::Overloaded.as_str());
-                Err(refused(DialError::Overloaded, String::new()))
-            }
-        }
+        let begun = self.ring_endpoint(admitted, Outgoing { setup, received: now, placed: now }, name);
+        self.count_leg(begun.map_err(|admitted| admitted.withdraw()).is_ok())
+    }
+
+    /// An admitted leg has begun, or there was no room for it.
+    fn count_leg(&self, begun: bool) -> Result<(), LegNews> {
+        let result = if begun { names::admission::ADMITTED } else { Reason::Overloaded.as_str() };
+        self.0.gate.count(Direction::Outbound, result);
+        if begun { Ok(()) } else { Err(refused(DialError::Overloaded, String::new())) }
     }
 
     /// The business number of the call's own account that is to call.

@@ -1,8 +1,8 @@
 //! `GetDigits`: keys, the older form (`plivo-xml.md` §5.6).
 
 use super::collect::{Action, Clocks, Collection, KeySet, Rules};
-use super::{Flow, millis, once, play, playlist};
-use crate::call::machine::{Sound, params};
+use super::{Flow, millis, play, playlist};
+use crate::call::machine::{Sound, SoundItem, params};
 use crate::xml::ast::GetDigits;
 
 /// `playBeep`.
@@ -11,7 +11,7 @@ const BEEP: Sound = Sound::Tone { hz: 800, ms: 400 };
 pub(super) fn start(get: &GetDigits) -> Flow {
     let mut prompt = playlist(&get.prompts);
     if get.play_beep {
-        prompt.push(once(BEEP));
+        prompt.push(SoundItem::once(BEEP));
     }
     Flow::Collect(Box::new(Collection::new(
         rules(get),
@@ -22,7 +22,7 @@ pub(super) fn start(get: &GetDigits) -> Flow {
         },
         get.retries,
         prompt,
-        get.invalid_digits_sound.as_ref().map(|url| once(play::sound(url))),
+        get.invalid_digits_sound.as_ref().map(|url| SoundItem::once(play::sound(url))),
         get.action.clone().map(|target| Action { target, redirect: get.redirect, params: params::keys_of_get_digits }),
     )))
 }

@@ -23,9 +23,10 @@ pub(super) use wait::{heard, stop_listening};
 use super::callee::Callee;
 use super::desk::{Desk, Place};
 use super::document::Gate;
+use super::params::{self, Event};
 use super::{FetchFailure, FetchId, FetchKind, Fetched, InstructionOutcome, PlayId, Sound, SoundItem};
-use crate::model::HangupCause;
-use crate::xml::ast::{Element, ElementKind, Prompt, Repeat, Target};
+use crate::model::{HangupCause, Method};
+use crate::xml::ast::{DocUrl, Element, ElementKind, Prompt, Repeat, Target};
 
 /// What the foreground waits for.
 pub(super) enum Running {
@@ -223,6 +224,13 @@ fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
         .collect()
 }
 
+/// Asks for a document that is only to be heard: what comes is [`sounds_fetched`].
+pub(super) fn fetch_sounds(desk: &mut Desk, url: &DocUrl, event: Event) -> FetchId {
+    let target = Target { url: url.clone(), method: Method::Post };
+    let (params, deadline_ms) = (params::common(desk, event), desk.setup.limits.fetch_ms);
+    desk.fetch(FetchKind::Sound, target, params, deadline_ms)
+}
+
 /// The sounds of a document that is only to be heard: `Speak`, `Play` and `Wait`, and nothing else. None where it did not
 /// come, or has none; `what` asked for it.
 pub(super) fn sounds_fetched(desk: &mut Desk, what: &str, result: Result<Fetched, FetchFailure>) -> Vec<SoundItem> {
@@ -255,10 +263,6 @@ pub(super) fn sounds_fetched(desk: &mut Desk, what: &str, result: Result<Fetched
         }
     }
     items
-}
-
-fn once(sound: Sound) -> SoundItem {
-    SoundItem { sound, repeat: Repeat::Times(1) }
 }
 
 /// Plays one item in the foreground.

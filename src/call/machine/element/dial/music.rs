@@ -3,14 +3,11 @@
 
 use crate::call::machine::desk::Desk;
 use crate::call::machine::document::Gate;
-use crate::call::machine::element::sounds_fetched;
-use crate::call::machine::params::{self, Event};
+use crate::call::machine::element::{fetch_sounds, sounds_fetched};
+use crate::call::machine::params::Event;
 use crate::call::machine::timers::Timer;
-use crate::call::machine::{
-    CallTime, FetchFailure, FetchId, FetchKind, Fetched, MediaOrder, Output, PlayId, Sound, SoundItem,
-};
-use crate::model::Method;
-use crate::xml::ast::{DialMusic, DocUrl, Repeat, Target};
+use crate::call::machine::{CallTime, FetchFailure, FetchId, Fetched, MediaOrder, Output, PlayId, Sound, SoundItem};
+use crate::xml::ast::{DialMusic, DocUrl, Repeat};
 
 /// 425 Hz, a second on and four off: ITU-T E.180, and what most of the world hears.
 const TONE_HZ: u16 = 425;
@@ -46,10 +43,7 @@ impl Music {
     pub(super) fn begin(&mut self, desk: &mut Desk) {
         match self {
             Self::Document(url) => {
-                let target = Target { url: url.clone(), method: Method::Post };
-                let params = params::common(desk, Event::DialMusic);
-                let deadline_ms = desk.setup.limits.fetch_ms;
-                *self = Self::Fetching(desk.fetch(FetchKind::Sound, target, params, deadline_ms));
+                *self = Self::Fetching(fetch_sounds(desk, url, Event::DialMusic));
             }
             Self::Ready(items) => prepare(desk, items),
             Self::None | Self::Fetching(_) | Self::Playing { .. } => {}
@@ -119,17 +113,14 @@ impl Music {
     pub(super) fn stop(&mut self, desk: &mut Desk) {
         match std::mem::replace(self, Self::None) {
             Self::Playing { play, .. } => desk.media(MediaOrder::Stop { play }),
-            Self::Fetching(fetch) => {
-                desk.timers.clear(Timer::Fetch);
-                desk.wish(Output::CancelFetch { fetch });
-            }
+            Self::Fetching(fetch) => desk.cancel_fetch(fetch),
             Self::None | Self::Document(_) | Self::Ready(_) => {}
         }
     }
 }
 
 fn ring_back() -> Vec<SoundItem> {
-    let tone = SoundItem { sound: Sound::Tone { hz: TONE_HZ, ms: TONE_MS }, repeat: Repeat::Times(1) };
+    let tone = SoundItem::once(Sound::Tone { hz: TONE_HZ, ms: TONE_MS });
     let pause = SoundItem { sound: Sound::Silence { ms: 1_000 }, repeat: Repeat::Times(PAUSE_SECS) };
     vec![tone, pause]
 }
