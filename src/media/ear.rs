@@ -1,26 +1,14 @@
 //! Whether the peer is speaking: a leg's ear, there only while somebody listens.
 //!
-//! Energy against a floor that follows the quietest of late, over 20 ms frames of the decoded sound; told as two events,
-//! so that a call logs a sentence and not its frames. Not a recogniser: it tells voice from a quiet line, and takes a
-//! steady hum or hiss for quiet after some seconds.
+//! What is voice `voice` judges, over 20 ms frames of the decoded sound; told as two events, so that a call logs a
+//! sentence and not its frames.
 
 use std::time::{Duration, Instant};
 
+use super::voice::Judge;
 use crate::call::machine::Voice;
 use crate::ffi::opus::{Decoder, Rate};
 
-/// Quieter than this is never voice: 45 dB under full scale.
-const VOICE_MIN: f32 = 0.005_6;
-/// How far voice stands out of the floor: 10 dB.
-const ABOVE_FLOOR: f32 = 3.2;
-/// By how much the floor rises a frame: twofold in two and a half seconds; any pause takes it down again.
-const FLOOR_RISE: f32 = 1.005_6;
-/// Where the floor begins and never sinks below: 65 dB under full scale.
-const FLOOR_MIN: f32 = 0.000_56;
-/// Loud frames within [`WINDOW`] that make voice: a click is one or two.
-const FRAMES_MIN: u32 = 4;
-/// The latest frames looked at, a bit each.
-const WINDOW: u32 = 0xff;
 /// Pauses shorter than this are part of speech.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -28,31 +16,25 @@ const PAUSE: Duration = Duration::from_millis(300);
 pub(super) struct Ear {
     decoder: Decoder,
     pcm: Vec<i16>,
-    floor: f32,
-    /// Whether each of the latest frames was loud, the last one lowest.
-    loud: u32,
+    judge: Judge,
     /// When voice was heard last, while there is some.
     voice: Option<Instant>,
 }
 
 impl Ear {
     pub(super) fn new() -> Self {
-        Self { decoder: Decoder::new(Rate::Hz16000), pcm: Vec::new(), floor: FLOOR_MIN, loud: 0, voice: None }
+        Self { decoder: Decoder::new(Rate::Hz16000), pcm: Vec::new(), judge: Judge::default(), voice: None }
     }
 
     /// Takes in an Opus packet; a broken one is as if it had not come.
     pub(super) fn packet(&mut self, now: Instant, packet: &[u8]) -> Option<Voice> {
         self.pcm.clear();
         self.decoder.decode(Some(packet), false, &mut self.pcm).ok()?;
+        let mut speaks = false;
         for frame in self.pcm.chunks(Rate::Hz16000.frame()) {
-            let power: f32 = frame.iter().map(|s| f32::from(*s) / 32_768.0).map(|s| s * s).sum();
-            let samples = u16::try_from(frame.len()).unwrap_or(u16::MAX).max(1);
-            let level = (power / f32::from(samples)).sqrt();
-            let loud = level > VOICE_MIN.max(self.floor * ABOVE_FLOOR);
-            self.floor = (self.floor * FLOOR_RISE).min(level.max(FLOOR_MIN));
-            self.loud = (self.loud << 1 | u32::from(loud)) & WINDOW;
+            speaks = self.judge.hear(frame);
         }
-        if self.loud & 1 == 0 || self.loud.count_ones() < FRAMES_MIN {
+        if !speaks {
             return None;
         }
         self.voice.replace(now).is_none().then_some(Voice::Began)
@@ -65,7 +47,7 @@ impl Ear {
             return None;
         }
         self.voice = None;
-        self.loud = 0;
+        self.judge.rest();
         Some(Voice::Ended { ago_ms: u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX) })
     }
 }

@@ -24,6 +24,7 @@ pub mod sdp;
 mod shard;
 #[doc(hidden)]
 pub mod stun;
+pub mod voice;
 
 pub use bridge::{BridgeEnd, bridge};
 pub use offering::OfferedLeg;
