@@ -15,14 +15,17 @@ use str0m::rtp::{RtpPacket, RtpWrite};
 use str0m::{Event, Input, Output, Rtc, RtcError};
 
 use super::agent::Homes;
-use super::bridge::{BridgeEnd, Heard};
+use super::bridge::BridgeEnd;
 use super::dtmf;
 use super::ear::Ear;
+use super::feed::FeedEnd;
+use super::inlet::Heard;
 use super::layers::Layers;
 use super::player::{PlayItem, Player, Step};
 use super::prompt::Frame;
 use super::sdp::TelephoneEvent;
 use super::stun;
+use super::tap::{TapEnd, Tapped};
 use super::{EventSink, LegEvent};
 use crate::call::machine::{Aside, MediaFact, MediaFault, PlayId};
 use crate::model::Digit;
@@ -33,6 +36,8 @@ const PACKET_TICKS: u32 = 960;
 const FLOWING_MS: u32 = 500;
 /// Orders of digits that wait for each other; one has 64 at most.
 const DIGIT_ORDERS_MAX: usize = 32;
+/// Taps at a time: a recording or two, a stream, a recogniser, a room.
+const TAPS_MAX: usize = 8;
 /// SSRCs of the peer that are known at a time; more than one comes of a change on its side.
 const SSRCS_MAX: usize = 4;
 
@@ -52,6 +57,8 @@ pub(super) enum LegOrder {
     Listen(bool),
     Bridge(Box<BridgeEnd>),
     Part,
+    Tap(TapEnd),
+    Feed(Box<FeedEnd>),
     /// Nobody hears the peer's sound; its keys count all the same.
     Mute(bool),
     Close,
@@ -148,6 +155,10 @@ pub(super) struct Leg {
     ear: Option<Box<Ear>>,
     /// Another leg's peer is heard, and hears this one's.
     bridge: Option<Box<BridgeEnd>>,
+    /// Live sound for the peer.
+    feed: Option<Box<FeedEnd>>,
+    /// Copies of what passes.
+    taps: Vec<TapEnd>,
     /// RTP ticks that have passed and that nothing was sent for yet; less than none where a packet was a long one.
     owed: i64,
     /// Nobody is to hear the peer.
@@ -195,6 +206,8 @@ impl Leg {
             digits: Vec::new(),
             ear: None,
             bridge: None,
+            feed: None,
+            taps: Vec::new(),
             owed: 0,
             muted: false,
         }
@@ -270,6 +283,10 @@ impl Leg {
                 self.owed = 0;
             }
             LegOrder::Part => self.bridge = None,
+            LegOrder::Feed(end) => self.feed = Some(end),
+            LegOrder::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap),
+            // Far too many: this one is over at once.
+            LegOrder::Tap(_) => {}
             LegOrder::Mute(on) => self.muted = on,
             LegOrder::Close => {
                 self.lost = true;
@@ -321,6 +338,7 @@ impl Leg {
             if !self.write_bridged(now) {
                 self.write_packet(now);
             }
+            self.copy(&Tapped::Tick);
             self.drive(now, out);
         } else if now >= self.wake && (self.begun || !self.controlling) {
             self.drive(now, out);
@@ -338,6 +356,9 @@ impl Leg {
             }
             None => {
                 let frame = self.frame();
+                if let Some(frame) = &frame {
+                    self.copy_sent(frame);
+                }
                 let marker = frame.is_some() && !self.talking;
                 self.talking = frame.is_some();
                 (self.opus_pt, now_timestamp, frame.unwrap_or_else(|| self.silence.clone()), marker)
@@ -373,6 +394,9 @@ impl Leg {
                 None if self.owed >= i64::from(PACKET_TICKS) => (None, PACKET_TICKS),
                 None => break,
             };
+            if let Some(payload) = &payload {
+                self.copy_sent(payload);
+            }
             let marker = payload.is_some() && !self.talking;
             self.talking = payload.is_some();
             let timestamp = self.timestamp;
@@ -434,12 +458,10 @@ impl Leg {
     /// is heard instead of it.
     fn own_frame(&mut self) -> Option<Frame> {
         if self.player.is_none() {
-            return self
-                .bridge
-                .as_mut()?
-                .next()
-                .filter(|passed| passed.ticks == PACKET_TICKS)
-                .map(|passed| passed.payload);
+            if let Some(bridge) = &mut self.bridge {
+                return bridge.next().filter(|passed| passed.ticks == PACKET_TICKS).map(|passed| passed.payload);
+            }
+            return self.fed_frame();
         }
         let sink = &self.sink;
         match self.player.as_mut()?.step(|event| sink(event)) {
@@ -449,6 +471,28 @@ impl Leg {
                 self.player = None;
                 None
             }
+        }
+    }
+
+    /// The next frame of live sound.
+    fn fed_frame(&mut self) -> Option<Frame> {
+        let (frame, goes_on) = self.feed.as_mut()?.next();
+        if !goes_on {
+            self.feed = None;
+        }
+        frame
+    }
+
+    /// For whoever taps.
+    fn copy(&mut self, entry: &Tapped) {
+        if !self.taps.is_empty() {
+            self.taps.retain(|tap| tap.pass(entry));
+        }
+    }
+
+    fn copy_sent(&mut self, frame: &Frame) {
+        if !self.taps.is_empty() {
+            self.copy(&Tapped::Sent(frame.clone()));
         }
     }
 
@@ -544,9 +588,15 @@ impl Leg {
             self.receiver.packet(now, ssrc, packet.header.timestamp, &packet.payload, &mut digits);
             self.tell_digits(digits);
         } else if packet.header.payload_type == self.opus_pt && !self.muted {
-            if let Some(bridge) = &self.bridge {
+            if self.bridge.is_some() || !self.taps.is_empty() {
                 let (sequence, timestamp) = (*packet.seq_no, packet.header.timestamp);
-                bridge.pass(Heard { ssrc, sequence, timestamp, payload: packet.payload.clone() });
+                let heard = Heard { ssrc, sequence, timestamp, payload: packet.payload.clone() };
+                if !self.taps.is_empty() {
+                    self.copy(&Tapped::Heard(heard.clone()));
+                }
+                if let Some(bridge) = &self.bridge {
+                    bridge.pass(heard);
+                }
             }
             if let Some(voice) = self.ear.as_mut().and_then(|ear| ear.packet(now, &packet.payload)) {
                 self.tell(LegEvent::Voice(voice));

@@ -3,7 +3,8 @@
 //! A call holds a [`LegHandle`]; its leg lives in one shard thread, which posts [`LegEvent`]s and never calls
 //! back. Nothing here knows a call, a document or Meta. `sdp` reads offers and writes answers, `agent` is str0m as we
 //! want it, `ports` says which port a leg gets, `shard` is the thread, `pace` its beat, `leg` what happens every 20 ms, `player` and
-//! `dtmf` are its parts as pure values, `prompt` holds ready Opus frames that calls share.
+//! `dtmf` are its parts as pure values, `prompt` holds ready Opus frames that calls share. Who records, streams, mixes or
+//! recognises reads a `tap` as a `line` of PCM and speaks through a `feed`, on `workers` beside the shards.
 
 mod agent;
 mod bridge;
@@ -11,8 +12,11 @@ mod crowd;
 mod dtls;
 pub mod dtmf;
 mod ear;
+mod feed;
+mod inlet;
 mod layers;
 mod leg;
+mod line;
 mod offering;
 mod pace;
 mod player;
@@ -24,11 +28,16 @@ pub mod sdp;
 mod shard;
 #[doc(hidden)]
 pub mod stun;
+mod tap;
 pub mod voice;
+pub mod workers;
 
 pub use bridge::{BridgeEnd, bridge};
+pub use feed::{FEED_MAX, Feed};
+pub use line::{Line, Patience, Twenty};
 pub use offering::OfferedLeg;
 pub use player::PlayItem;
+pub use tap::{Sides, Tap};
 
 use std::fmt;
 use std::io;
@@ -52,6 +61,7 @@ use ports::Ports;
 use prompt::Frame;
 use sdp::{Offer, Ours};
 use shard::{NewLeg, Order, Shard, Tally};
+use workers::Workers;
 
 /// What a leg reports, to the [`EventSink`] it was made with.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +85,8 @@ pub enum LegEvent {
 /// Where a leg's events go. Called on a shard thread: must not block.
 pub type EventSink = Arc<dyn Fn(LegEvent) + Send + Sync>;
 
+/// How often what is made of live sound is gone on with.
+const WORK_BEAT: Duration = Duration::from_millis(5);
 /// Orders that a shard may be behind with. It takes a thousand every 5 ms.
 const ORDERS_MAX: usize = 8_192;
 /// The most addresses that we offer a peer (A3).
@@ -133,6 +145,7 @@ pub struct Media {
     next_leg: AtomicU64,
     ports: Arc<Mutex<Ports>>,
     shards: Vec<ShardHandle>,
+    workers: Workers,
 }
 
 /// A leg on its way into a shard.
@@ -190,6 +203,7 @@ impl Media {
             let thread = std::thread::Builder::new().name(format!("media-{n}")).spawn(move || shard.run())?;
             shards.push(ShardHandle { orders, thread: Mutex::new(Some(thread)) });
         }
+        let workers = Workers::start("sound", shards.len(), WORK_BEAT, &clock)?;
         Ok(Arc::new(Self {
             clock,
             public_ips,
@@ -200,6 +214,7 @@ impl Media {
             next_leg: AtomicU64::new(1),
             ports,
             shards,
+            workers,
         }))
     }
 
@@ -332,6 +347,11 @@ impl Media {
         Ok(uuid::Builder::from_random_bytes(self.bytes()?).into_uuid().to_string())
     }
 
+    /// Where live sound is worked on, beside the shards: streams, mixes, recognition. Beats every 5 ms.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
     /// Says goodbye on all legs and ends the threads. Later answers are refused.
     pub fn stop(&self) {
         for shard in &self.shards {
@@ -345,6 +365,7 @@ impl Media {
                 let _ = thread.join();
             }
         }
+        self.workers.stop();
     }
 
     /// Whether a shard is behind with its orders: no time for a further call.
@@ -455,6 +476,22 @@ impl LegHandle {
     /// No longer.
     pub fn part(&self) {
         self.order(LegOrder::Part);
+    }
+
+    /// A copy of what passes here, to be read elsewhere ([`Line`]). It begins with the next tick and is over when the leg
+    /// is. The sound is not decoded here.
+    pub fn tap(&self, sides: Sides) -> Tap {
+        let (end, tap) = tap::tap(sides);
+        self.order(LegOrder::Tap(end));
+        tap
+    }
+
+    /// Live sound to the peer, in place of an earlier feed, once `lead` frames are there, and again after it ran dry. What
+    /// is played goes before it; a bridge too.
+    pub fn feed(&self, lead: usize) -> Feed {
+        let (feed, end) = feed::feed(lead);
+        self.order(LegOrder::Feed(Box::new(end)));
+        feed
     }
 
     /// Nobody hears the peer's sound, or all do again. Its keys count all the same, and that it is there.

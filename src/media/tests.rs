@@ -10,9 +10,10 @@ use super::dtmf;
 use super::prompt::{Frame, Prompt};
 use super::sdp::{Offer, Setup, check_answer};
 use super::test_peer::{Heard, Manner, Peer, pump, pump_for, socket};
-use super::{EventSink, LegEvent, LegHandle, Media, MediaConfig, MediaError, PlayItem};
+use super::{EventSink, LegEvent, LegHandle, Line, Media, MediaConfig, MediaError, Patience, PlayItem, Sides};
 use crate::call::machine::{MediaFact, MediaFault, PlayId};
 use crate::clock::Clock;
+use crate::ffi::opus::{Encoder, Rate};
 use crate::xml::ast::Repeat;
 
 const PLAY: PlayId = PlayId(1);
@@ -482,4 +483,41 @@ fn silence_is_small_and_quiet() {
         decoder.decode(Some(&frame), false, &mut pcm).expect("decodes");
         assert!(pcm.iter().all(|s| s.unsigned_abs() <= 4), "{:?}", pcm.iter().map(|s| s.unsigned_abs()).max());
     }
+}
+
+#[test]
+fn what_passes_can_be_tapped_and_live_sound_be_fed() {
+    let media = start(config());
+    let mut call = Call::live(&media, Peer::new(&Manner::default()));
+    let mut line = Line::new(call.leg.tap(Sides::Both), Rate::Hz16000, Patience::Network);
+    let feed = call.leg.feed(2);
+    let mut encoder = Encoder::for_prompts();
+    let loud: Vec<i16> = (0..320).map(|n| if n % 40 < 20 { 9_000 } else { -9_000 }).collect();
+    let said: Vec<Frame> = (0..12).map(|_| encoder.encode(&loud)).collect();
+    said.iter().for_each(|frame| assert!(feed.push(frame.clone())));
+    let (prompt, _) = prompt(7, 3);
+    call.until("fed", |peer, _| said.iter().all(|frame| peer.heard.iter().any(|h| h.payload[..] == frame[..])));
+    assert_eq!((feed.taken(), feed.waiting()), (12, 0));
+
+    said.iter().enumerate().for_each(|(n, frame)| call.peer[0].send(111, n as u32 * 960, n == 0, frame));
+    let is_loud = |pcm: &[i16]| pcm.iter().filter(|s| s.abs() > 3_000).count() > 100;
+    let (mut heard, mut sent) = (0, 0);
+    call.until("tapped", |_, _| {
+        while let Some(twenty) = line.next() {
+            heard += usize::from(is_loud(twenty.heard));
+            sent += usize::from(is_loud(twenty.sent));
+        }
+        heard >= 8 && sent >= 8
+    });
+
+    // A prompt goes before what is fed, and a feed that nobody holds is over.
+    (0..10).for_each(|_| assert!(feed.push(said[0].clone())));
+    call.leg.play(PLAY, once(&prompt));
+    call.until("played", |_, log| log.has(&LegEvent::Played(PLAY)));
+    drop(feed);
+    drop(call.leg);
+    pump(&mut call.peer, "over", |_| {
+        while line.next().is_some() {}
+        line.is_over()
+    });
 }

@@ -1,0 +1,293 @@
+//! A line: a tapped leg as PCM, 20 ms at a time, both sides by the leg's own clock.
+//!
+//! Packets are put into order (`inlet`), decoded, and what was lost is made up for: from the redundancy of the packet after
+//! it where that has some (RFC 6716 §2.1.7), else by the decoder's guess, and after 60 ms of nothing by silence. For readers on
+//! threads of their own: nothing here runs on a shard.
+
+use super::inlet::{Inlet, Passed};
+use super::tap::{Tap, Tapped};
+use crate::ffi::opus::{Decoder, Rate};
+use crate::media::prompt::Frame;
+
+/// RTP ticks of 20 ms.
+const PACKET_TICKS: u32 = 960;
+/// Frames that are guessed in a row where packets stay away.
+const GUESSED_MAX: u32 = 3;
+/// Seconds of sound that may wait in a side, in 20 ms: a peer that sends more than its time is cut.
+const BEHIND_MAX: usize = 12;
+
+/// How long a line waits for the peer's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// What comes is given at once, in pieces as they came, and not by the tick: the least delay.
+    None,
+    /// Packets are put into order and given by the tick, 20 ms each: two packets of delay.
+    Network,
+}
+
+/// The next piece of a line, mono at the line's rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Twenty<'a> {
+    /// What the peer said: 20 ms, silence where nothing came. With [`Patience::None`] a packet's sound (20 ms as a rule),
+    /// or nothing.
+    pub heard: &'a [i16],
+    /// What the peer was sent: 20 ms; nothing where only the peer's packet is told.
+    pub sent: &'a [i16],
+    /// Whether `heard` was said, and is no silence put in for want of packets.
+    pub voiced: bool,
+}
+
+/// Reads a tap.
+#[derive(Debug)]
+pub struct Line {
+    tap: Tap,
+    rate: Rate,
+    patience: Patience,
+    inlet: Inlet,
+    heard: Side,
+    sent: Side,
+    /// Frames guessed since the last packet.
+    guessed: u32,
+    /// The piece that was given last.
+    piece: (Vec<i16>, Vec<i16>),
+}
+
+/// One side's decoder, made when it is needed, and sound that is not given yet.
+#[derive(Debug, Default)]
+struct Side {
+    decoder: Option<Decoder>,
+    pcm: Vec<i16>,
+}
+
+impl Line {
+    pub fn new(tap: Tap, rate: Rate, patience: Patience) -> Self {
+        Self {
+            tap,
+            rate,
+            patience,
+            inlet: Inlet::default(),
+            heard: Side::default(),
+            sent: Side::default(),
+            guessed: GUESSED_MAX,
+            piece: (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// The next piece; none: not yet, or never again ([`Line::is_over`]).
+    pub fn next(&mut self) -> Option<Twenty<'_>> {
+        loop {
+            match self.tap.next()? {
+                Tapped::Heard(heard) => {
+                    self.inlet.add(heard);
+                    if self.patience == Patience::None {
+                        self.take_at_once();
+                        if !self.heard.pcm.is_empty() {
+                            self.piece.0.clear();
+                            self.piece.0.append(&mut self.heard.pcm);
+                            self.piece.1.clear();
+                            return Some(Twenty { heard: &self.piece.0, sent: &[], voiced: true });
+                        }
+                    }
+                }
+                Tapped::Sent(frame) => self.sent.decode(self.rate, &frame),
+                Tapped::Tick => {
+                    let voiced = match self.patience {
+                        Patience::None => {
+                            self.piece.0.clear();
+                            false
+                        }
+                        Patience::Network => self.tick(),
+                    };
+                    self.sent.give(self.rate.frame(), &mut self.piece.1);
+                    return Some(Twenty { heard: &self.piece.0, sent: &self.piece.1, voiced });
+                }
+            }
+        }
+    }
+
+    /// The leg is gone and everything has been given.
+    pub fn is_over(&self) -> bool {
+        self.tap.is_over()
+    }
+
+    /// Packets and ticks that were lost because this was not read in time.
+    pub fn missed(&self) -> u64 {
+        self.tap.missed()
+    }
+
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Everything that has come, in its order.
+    fn take_at_once(&mut self) {
+        self.inlet.begin();
+        while let Some(passed) = self.inlet.next() {
+            self.take(&passed);
+        }
+    }
+
+    /// 20 ms of the peer's; whether it said anything.
+    fn tick(&mut self) -> bool {
+        let frame = self.rate.frame();
+        self.inlet.step();
+        let mut voiced = !self.heard.pcm.is_empty();
+        while self.heard.pcm.len() < frame {
+            let Some(passed) = self.inlet.next() else { break };
+            self.take(&passed);
+            voiced = true;
+        }
+        if self.heard.pcm.len() < frame && self.guessed < GUESSED_MAX {
+            self.guessed += 1;
+            self.heard.guess(self.rate);
+        }
+        self.heard.give(frame, &mut self.piece.0);
+        voiced
+    }
+
+    /// Decodes a packet, and makes up for those before it that are lost.
+    fn take(&mut self, passed: &Passed) {
+        // What was guessed in time is not made up for again.
+        let lost = (passed.lost.0 / PACKET_TICKS).saturating_sub(self.guessed);
+        for n in (0..lost).rev() {
+            if n == 0 {
+                self.heard.recover(self.rate, &passed.payload);
+            } else {
+                self.heard.guess(self.rate);
+            }
+        }
+        self.guessed = 0;
+        self.heard.decode(self.rate, &passed.payload);
+    }
+}
+
+impl Side {
+    fn decoder(&mut self, rate: Rate) -> (&mut Decoder, &mut Vec<i16>) {
+        let newest = BEHIND_MAX * rate.frame();
+        if self.pcm.len() > newest {
+            self.pcm.drain(..self.pcm.len() - newest);
+        }
+        (self.decoder.get_or_insert_with(|| Decoder::new(rate)), &mut self.pcm)
+    }
+
+    /// A broken packet is as good as none.
+    fn decode(&mut self, rate: Rate, packet: &Frame) {
+        let (decoder, pcm) = self.decoder(rate);
+        if decoder.decode(Some(packet), false, pcm).is_err() {
+            self.guess(rate);
+        }
+    }
+
+    /// 20 ms that were lost, out of what the packet after them tells.
+    fn recover(&mut self, rate: Rate, after: &Frame) {
+        let (decoder, pcm) = self.decoder(rate);
+        if decoder.decode(Some(after), true, pcm).is_err() {
+            self.guess(rate);
+        }
+    }
+
+    /// 20 ms as the decoder thinks they went on.
+    fn guess(&mut self, rate: Rate) {
+        let (decoder, pcm) = self.decoder(rate);
+        // Without a guess there is silence.
+        let _ = decoder.decode(None, false, pcm);
+    }
+
+    /// Moves `samples` into `piece`, silence where fewer are there.
+    fn give(&mut self, samples: usize, piece: &mut Vec<i16>) {
+        piece.clear();
+        piece.extend(self.pcm.drain(..samples.min(self.pcm.len())));
+        piece.resize(samples, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::inlet::Heard;
+    use super::super::tap::{Sides, TapEnd, Tapped, tap};
+    use super::{Line, Patience};
+    use crate::ffi::opus::{Encoder, Rate};
+    use crate::media::prompt::Frame;
+
+    const FRAME: usize = Rate::Hz16000.frame();
+
+    /// A tone's packets, 20 ms each.
+    fn tone(hz: f32, packets: usize) -> Vec<Frame> {
+        let mut encoder = Encoder::for_prompts();
+        let sample = |at: usize| ((at as f32 * hz * std::f32::consts::TAU / 16_000.0).sin() * 8_000.0) as i16;
+        (0..packets).map(|n| encoder.encode(&std::array::from_fn::<i16, FRAME, _>(|i| sample(n * FRAME + i)))).collect()
+    }
+
+    fn heard(end: &TapEnd, n: usize, payload: &Frame) {
+        let sequence = 1_000 + n as u64;
+        let heard = Heard { ssrc: 7, sequence, timestamp: n as u32 * 960, payload: payload.clone() };
+        assert!(end.pass(&Tapped::Heard(heard)));
+    }
+
+    /// Root mean square of the last 20 ms.
+    fn level(pcm: &[i16]) -> f32 {
+        let last = &pcm[pcm.len().saturating_sub(FRAME)..];
+        (last.iter().map(|s| f32::from(*s).powi(2)).sum::<f32>() / last.len().max(1) as f32).sqrt()
+    }
+
+    #[test]
+    fn both_sides_are_given_by_the_tick_and_a_loss_is_made_up_for() {
+        let (end, tap) = tap(Sides::Both);
+        let mut line = Line::new(tap, Rate::Hz16000, Patience::Network);
+        let packets = tone(400.0, 50);
+        let mut quiet = 0;
+        for (n, packet) in packets.iter().enumerate() {
+            if n % 7 != 6 {
+                heard(&end, n, packet);
+            }
+            if n >= 25 {
+                assert!(end.pass(&Tapped::Sent(packet.clone())));
+            }
+            assert!(end.pass(&Tapped::Tick));
+            let twenty = line.next().expect("a tick is a piece");
+            assert_eq!((twenty.heard.len(), twenty.sent.len()), (FRAME, FRAME));
+            quiet += usize::from(n > 5 && level(twenty.heard) < 2_000.0);
+            if n != 25 {
+                assert_eq!(level(twenty.sent) > 1_000.0, n > 25, "packet {n}");
+            }
+            assert!(line.next().is_none());
+        }
+        assert!(quiet <= 2, "{quiet} frames of a tone with losses were quiet");
+        assert!(!line.is_over());
+        drop(end);
+        assert!(line.next().is_none());
+        assert!(line.is_over());
+    }
+
+    #[test]
+    fn without_patience_a_packet_is_given_as_it_comes() {
+        let (end, tap) = tap(Sides::Heard);
+        let mut line = Line::new(tap, Rate::Hz8000, Patience::None);
+        for (n, packet) in tone(400.0, 10).iter().enumerate() {
+            heard(&end, n, packet);
+            let twenty = line.next().expect("at once");
+            assert_eq!((twenty.heard.len(), twenty.sent.len(), twenty.voiced), (160, 0, true));
+        }
+        end.pass(&Tapped::Tick);
+        let twenty = line.next().expect("the tick");
+        assert_eq!((twenty.heard.len(), twenty.voiced), (0, false));
+    }
+
+    #[test]
+    fn silence_and_garbage_are_silence_and_a_slow_reader_loses_the_newest() {
+        let (end, tap) = tap(Sides::Heard);
+        let mut line = Line::new(tap, Rate::Hz16000, Patience::Network);
+        for n in 0..20 {
+            heard(&end, n, &Frame::from([0xff, 0xff, 0xff].as_slice()));
+            heard(&end, n, &Frame::from([].as_slice()));
+            assert!(end.pass(&Tapped::Tick));
+            let twenty = line.next().expect("a tick");
+            assert!(twenty.heard.len() == FRAME && level(twenty.heard) < 1.0);
+        }
+        (0..1_000).for_each(|_| assert!(end.pass(&Tapped::Tick)));
+        assert_eq!(std::iter::from_fn(|| line.next().map(|_| ())).count(), 320);
+        assert_eq!(line.missed(), 680);
+        drop(line);
+        assert!(!end.pass(&Tapped::Tick), "nobody reads");
+    }
+}
