@@ -74,6 +74,7 @@ impl Line {
     }
 
     /// The next piece; none: not yet, or never again ([`Line::is_over`]).
+    #[expect(clippy::should_implement_trait, reason = "a piece is lent until the next one")]
     pub fn next(&mut self) -> Option<Twenty<'_>> {
         loop {
             match self.tap.next()? {

@@ -158,19 +158,19 @@ fn run(new: &Receiver<Box<dyn Job>>, counted: &AtomicUsize, beat: Duration, cloc
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::mpsc::{SyncSender, sync_channel};
     use std::time::{Duration, Instant};
 
     use super::{Going, Job, Workers};
     use crate::clock::Clock;
 
     /// Tells each of its beats, and what it does after so many.
-    struct Counting(Sender<u32>, u32, fn() -> Going);
+    struct Counting(SyncSender<u32>, u32, fn() -> Going);
 
     impl Job for Counting {
         fn beat(&mut self, _: Instant) -> Going {
             self.1 += 1;
-            let _ = self.0.send(self.1);
+            let _ = self.0.try_send(self.1);
             if self.1 < 3 { Going::On } else { (self.2)() }
         }
     }
@@ -179,7 +179,7 @@ mod tests {
     fn jobs_end_by_themselves_and_a_panic_ends_one_alone() {
         let workers = Workers::start("test", 1, Duration::from_millis(1), &Clock::real()).expect("threads");
         let add = |then| {
-            let (to, from) = channel();
+            let (to, from) = sync_channel(10_000);
             assert!(workers.add(Box::new(Counting(to, 0, then))));
             from
         };
@@ -191,7 +191,7 @@ mod tests {
         workers.stop();
         // It comes to an end: the job was dropped.
         goes_on.iter().for_each(drop);
-        let (to, _from) = channel();
+        let (to, _from) = sync_channel(10_000);
         assert!(!workers.add(Box::new(Counting(to, 0, || Going::On))), "nobody takes it");
     }
 }
