@@ -26,12 +26,15 @@ use super::prompt::Frame;
 use super::sdp::TelephoneEvent;
 use super::stun;
 use super::tap::{TapEnd, Tapped};
+use super::tones::InBand;
 use super::{EventSink, LegEvent};
 use crate::call::machine::{Aside, MediaFact, MediaFault, PlayId};
 use crate::model::Digit;
 
 /// RTP ticks of one 20 ms packet (48 kHz clock, RFC 7587).
 const PACKET_TICKS: u32 = 960;
+/// Opus's RTP clock.
+const RTP_CLOCK: u32 = 48_000;
 /// So much of the peer's sound says that somebody has picked up (`meta-calling.md` §7.2).
 const FLOWING_MS: u32 = 500;
 /// Orders of digits that wait for each other; one has 64 at most.
@@ -151,6 +154,8 @@ pub(super) struct Leg {
     sending: VecDeque<(PlayId, dtmf::Sender)>,
     receiver: dtmf::Receiver,
     digits: Vec<Digit>,
+    /// Keys as sound: there where no telephone-event was agreed.
+    in_band: Option<Box<InBand>>,
     /// Somebody listens.
     ear: Option<Box<Ear>>,
     /// Another leg's peer is heard, and hears this one's.
@@ -204,6 +209,7 @@ impl Leg {
             sending: VecDeque::new(),
             receiver: dtmf::Receiver::default(),
             digits: Vec::new(),
+            in_band: m.digits_out.is_none().then(|| Box::new(InBand::new())),
             ear: None,
             bridge: None,
             feed: None,
@@ -267,13 +273,12 @@ impl Leg {
                 }
             }
             LegOrder::Aside(play, aside, items) => self.layers.get_or_insert_default().play(play, &aside, items),
-            LegOrder::SendDigits(play, digits) => match self.digits_out {
-                Some(t) if self.sending.len() < DIGIT_ORDERS_MAX => {
-                    self.sending.push_back((play, dtmf::Sender::new(&digits, t.clock)));
-                }
-                // Nothing to send them with, or far too many: whoever ordered this goes on.
-                Some(_) | None => self.tell(LegEvent::DigitsSent(play)),
-            },
+            LegOrder::SendDigits(play, digits) if self.sending.len() < DIGIT_ORDERS_MAX => {
+                let clock = self.digits_out.map_or(RTP_CLOCK, |t| t.clock);
+                self.sending.push_back((play, dtmf::Sender::new(&digits, clock)));
+            }
+            // Far too many: whoever ordered this goes on.
+            LegOrder::SendDigits(play, _) => self.tell(LegEvent::DigitsSent(play)),
             LegOrder::Listen(false) => self.ear = None,
             LegOrder::Listen(true) => {
                 self.ear.get_or_insert_with(|| Box::new(Ear::new()));
@@ -424,14 +429,18 @@ impl Leg {
     /// What the running digits send at this tick; none: a prompt or silence has the tick.
     fn digit_packet(&mut self, timestamp: u32) -> Option<(Pt, Frame, u32, bool)> {
         let (play, sender) = self.sending.front_mut()?;
-        let pt = self.digits_out?.pt;
-        match sender.step(timestamp) {
+        let (play, step) = (*play, sender.step(timestamp));
+        if let Some(sounds) = &mut self.in_band
+            && step != dtmf::Step::Done
+        {
+            return sounds.frame(step).map(|frame| (self.opus_pt, frame, timestamp, false));
+        }
+        match step {
             dtmf::Step::Event { payload, timestamp, marker } => {
-                Some((pt.into(), Frame::from(payload), timestamp, marker))
+                Some((self.digits_out?.pt.into(), Frame::from(payload), timestamp, marker))
             }
             dtmf::Step::Pause => None,
             dtmf::Step::Done => {
-                let play = *play;
                 self.sending.pop_front();
                 self.tell(LegEvent::DigitsSent(play));
                 None
@@ -587,7 +596,20 @@ impl Leg {
             let mut digits = std::mem::take(&mut self.digits);
             self.receiver.packet(now, ssrc, packet.header.timestamp, &packet.payload, &mut digits);
             self.tell_digits(digits);
-        } else if packet.header.payload_type == self.opus_pt && !self.muted {
+        } else if packet.header.payload_type == self.opus_pt {
+            if let Some(sounds) = &mut self.in_band {
+                let mut digits = std::mem::take(&mut self.digits);
+                sounds.packet(&packet.payload, &mut digits);
+                self.tell_digits(digits);
+            }
+            self.sound(now, packet);
+        }
+    }
+
+    /// A packet of the peer's sound, for whoever hears it.
+    fn sound(&mut self, now: Instant, packet: &RtpPacket) {
+        if !self.muted {
+            let ssrc = *packet.header.ssrc;
             if self.bridge.is_some() || !self.taps.is_empty() {
                 let (sequence, timestamp) = (*packet.seq_no, packet.header.timestamp);
                 let heard = Heard { ssrc, sequence, timestamp, payload: packet.payload.clone() };

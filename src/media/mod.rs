@@ -29,6 +29,7 @@ mod shard;
 #[doc(hidden)]
 pub mod stun;
 mod tap;
+mod tones;
 pub mod voice;
 pub mod workers;
 
@@ -457,7 +458,7 @@ impl LegHandle {
     }
 
     /// Sends keys (RFC 4733): `0-9 * # A-D`, `w` waits half a second, `W` a second, after those already ordered. [`LegEvent::DigitsSent`] comes at
-    /// the end; at once where the offer had no telephone-event.
+    /// the end. Where the offer had no telephone-event they are sent as tones.
     pub fn send_digits(&self, play: PlayId, digits: &str) {
         self.order(LegOrder::SendDigits(play, digits.to_owned()));
     }

@@ -230,11 +230,17 @@ fn digits_go_out_and_the_prompt_waits_for_them() {
         assert_eq!(heard.iter().filter(|h| h.pt == pt).count(), 30, "ten packets a digit");
     }
 
-    // Not negotiated: told at once, so that nobody waits.
+    // Not negotiated: they are tones, and tones are keys.
     let manner = Manner { telephone_events: vec![], ..Manner::default() };
     let mut call = Call::live(&media, Peer::new(&manner));
-    call.leg.send_digits(PLAY, "1");
+    call.leg.send_digits(PLAY, "15#w0");
     call.until("told", |_, log| log.has(&LegEvent::DigitsSent(PLAY)));
+    let sounds: Vec<_> = call.peer[0].heard.iter().map(|h| h.payload.clone()).collect();
+    assert!(call.peer[0].heard.iter().all(|h| h.pt == 111));
+    for (n, payload) in sounds.iter().enumerate() {
+        call.peer[0].send(111, n as u32 * 960, n == 0, payload);
+    }
+    call.until("keys", |_, log| log.digits() == "15#0");
 }
 
 #[test]
