@@ -18,6 +18,9 @@ const KEYS: [[char; 4]; 4] = [['1', '2', '3', 'A'], ['4', '5', '6', 'B'], ['7', 
 const RATE: f32 = 16_000.0;
 /// Samples of 20 ms.
 const FRAME: usize = Rate::Hz16000.frame();
+const FRAME_SAMPLES: f32 = 320.0;
+/// 5 ms.
+const FADE_SAMPLES: f32 = 80.0;
 /// Of a frame's energy, so much lies in the two tones.
 const SHARE_MIN: f32 = 0.7;
 /// A tone stands out of its group by so much in power (8 dB), and the two differ by no more.
@@ -141,15 +144,21 @@ fn sound(digit: Digit, at: u16, is_last: bool) -> [i16; FRAME] {
         Some((ROWS.get(row)?, COLUMNS.get(column)?))
     });
     let (row, column) = place.map_or((0.0, 0.0), |(row, column)| (*row, *column));
-    let begin = usize::from(at) * FRAME;
-    let fade = FRAME as f32 / 4.0;
-    std::array::from_fn(|n| {
-        let seconds = (begin + n) as f32 / RATE;
-        let from_begin = if at == 0 { n as f32 / fade } else { 1.0 };
-        let from_end = if is_last { (FRAME - 1 - n) as f32 / fade } else { 1.0 };
+    let begin = f32::from(at) * FRAME_SAMPLES;
+    let mut n = 0.0_f32;
+    std::array::from_fn(|_| {
+        let seconds = (begin + n) / RATE;
+        let from_begin = if at == 0 { n / FADE_SAMPLES } else { 1.0 };
+        let from_end = if is_last { (FRAME_SAMPLES - 1.0 - n) / FADE_SAMPLES } else { 1.0 };
+        n += 1.0;
         let level = PEAK * 32_767.0 * from_begin.min(from_end).min(1.0);
-        (((seconds * row * TAU).sin() + (seconds * column * TAU).sin()) * level) as i16
+        whole(((seconds * row * TAU).sin() + (seconds * column * TAU).sin()) * level)
     })
+}
+
+#[allow(clippy::as_conversions, reason = "it saturates, as sound does")]
+fn whole(sample: f32) -> i16 {
+    sample as i16
 }
 
 #[cfg(test)]
