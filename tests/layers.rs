@@ -38,9 +38,10 @@ const NEIGHBOURS: &[(&str, &str)] = &[
 /// The simulator is outside the node: it meets it over HTTP and UDP, and shares only words and tools with it.
 const SIM_MAY: &[&str] = &["model", "meta", "media", "media::prompt", "ffi", "clock", "observe"];
 
-/// Who has a client for HTTP or connects: customers' servers, Graph, the operator's own speech endpoint and trace
+/// Who has a client for HTTP or connects: customers' servers, Graph, the operator's own speech endpoints and trace
 /// collector, the stand-in.
-const CLIENTS: &[&str] = &["egress/", "meta/graph.rs", "speech/openai.rs", "node/otel.rs", "sim/"];
+const CLIENTS: &[&str] =
+    &["egress/", "meta/graph.rs", "speech/http.rs", "speech/recognise/websocket.rs", "node/otel.rs", "sim/"];
 
 #[test]
 fn r17_nobody_else_goes_out() {

@@ -12,6 +12,7 @@ pub mod binding;
 pub mod consent;
 pub mod dialer;
 pub mod farewell;
+mod hearing;
 pub mod live;
 pub mod log;
 pub mod machine;

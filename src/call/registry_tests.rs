@@ -21,6 +21,7 @@ use crate::model::{E164, Method};
 use crate::observe::Health;
 use crate::speech::config::SpeechConfig;
 use crate::speech::library::Library;
+use crate::speech::recognise::Recognisers;
 use crate::store::{Scope, Store};
 use crate::xml::ast::DocUrl;
 
@@ -81,7 +82,8 @@ impl World {
         let runtime = tokio::runtime::Handle::current();
         let notifier = Notifier::new(out.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
         let outbox = OutboxLimits::default();
-        let outbox = Outbox::new(store.clone(), notifier, directory.clone(), clock.clone(), node_id.clone(), outbox);
+        let outbox =
+            Outbox::new(store.clone(), notifier.clone(), directory.clone(), clock.clone(), node_id.clone(), outbox);
         let graph_client =
             Arc::new(Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap());
         let services = Arc::new(Services {
@@ -91,10 +93,12 @@ impl World {
             pressure: Pressure::new(Health::new(), clock.now()),
             media: Media::start(media, clock.clone()).unwrap(),
             sounds: Library::new(SpeechConfig::default(), clock.clone(), runtime, Arc::new(out.clone())).unwrap(),
+            recognisers: Recognisers::new(&SpeechConfig::default()).unwrap(),
             permissions: PermissionDesk::new(graph_client.clone(), Arc::new(Consents::new()), clock.clone()),
             graph: graph_client,
             rejects: RejectThread::start().unwrap(),
             fetcher: Fetcher::new(out, clock.clone(), dice),
+            notifier,
             outbox,
             store,
             phones: crate::call::phones::Phones::default(),

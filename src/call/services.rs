@@ -13,11 +13,12 @@ use super::phones::Phones;
 use super::rejects::RejectThread;
 use super::trace::Sink;
 use crate::admission::{AccountEntry, Pressure};
-use crate::answer::{Dice, Fetcher, SigningKeys};
+use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use crate::clock::Clock;
 use crate::media::Media;
 use crate::meta::Graph;
 use crate::speech::library::Library;
+use crate::speech::recognise::Recognisers;
 use crate::store::{NewCallback, Store};
 
 /// The services below a call.
@@ -33,11 +34,15 @@ pub struct Services {
     pub pressure: Arc<Pressure>,
     pub media: Arc<Media>,
     pub sounds: Library,
+    /// Who understands what callers say.
+    pub recognisers: Recognisers,
     pub graph: Arc<Graph>,
     /// Where calls that are not let in are rejected.
     pub rejects: RejectThread,
     pub permissions: PermissionDesk,
     pub fetcher: Fetcher,
+    /// For callbacks that are worth nothing later; all others go by the outbox.
+    pub notifier: Notifier,
     pub outbox: Outbox,
     pub store: Store,
     /// The phones of endpoints.

@@ -5,6 +5,7 @@
 //! machine's business. What it wishes of the other side goes to Graph, or over a line to an endpoint's phone (`phone`). Long work (a fetch, a Graph request) runs in tasks of its own and comes back as a fact.
 
 mod legs;
+mod speech;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use super::consent::refusal_of;
+use super::hearing::Hearing;
 use super::log;
 use super::machine::{
     Aside, CallSetup, CallState, CallTime, Command, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input,
-    InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, Output, Params, Sound, Summary, abandoned,
+    InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, NoticeKind, Output, Params, Sound, Summary,
+    abandoned,
 };
 use super::phones::{KeyWay, Line};
 use super::registry::{LetIn, Registry};
@@ -40,6 +43,7 @@ use crate::model::{CallUuid, Direction, HangupCause, Leg, Method, Wacid};
 use crate::observe::names;
 use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback, StoreError};
 use crate::xml::ast::DocUrl;
+use speech::Interims;
 
 mod phone;
 
@@ -239,6 +243,9 @@ struct Shell {
     /// The last request to Graph.
     asked: Option<Asked>,
     prepared: HashMap<Sound, Arc<Prompt>>,
+    /// Whoever listens for a recogniser now, and interim results on their way.
+    hearing: Option<Hearing>,
+    interims: Option<Interims>,
     /// What Graph was last asked to end the call with, while its answer is out.
     farewell: Option<GraphAction>,
     remarks: Vec<String>,
@@ -293,6 +300,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         fetches: BTreeMap::new(),
         asked: None,
         prepared: HashMap::new(),
+        hearing: None,
+        interims: None,
         farewell: None,
         remarks: Vec::new(),
         findings: record::Findings::default(),
@@ -447,6 +456,8 @@ impl Shell {
         match output {
             Output::Graph { action } => self.ask_graph(action),
             Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
+                // No interim result goes out once the application knows what was said.
+                self.interims = None;
                 self.fetch(fetch, kind, url, method, params, Duration::from_millis(deadline_ms));
             }
             Output::CancelFetch { fetch } => {
@@ -460,9 +471,11 @@ impl Shell {
                 }
             }
             Output::Media { leg: _, order } => self.media(order),
+            Output::Speech { recognition, order } => self.recognise(recognition, order),
             Output::Dial { order } => self.dial(*order),
             Output::Order { call, leg } => self.order_leg(call, leg),
             Output::News { news } => self.tell_a_leg(news),
+            Output::Notify { notice } if notice.kind == NoticeKind::Interim => self.interim(notice),
             Output::Notify { notice } => self.notify(notice),
             Output::Instruction { element, line, outcome, note } => self.instruction(&element, line, outcome, &note),
             Output::State { state } => self.state(at, state),
@@ -672,7 +685,10 @@ impl Shell {
     }
 
     /// A callback goes out once it is in the outbox.
-    fn notify(&self, notice: super::machine::Notice) {
+    fn notify(&mut self, notice: super::machine::Notice) {
+        if notice.kind == NoticeKind::Action {
+            self.interims = None;
+        }
         let written = self.services.store.notify(self.callback(notice));
         let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
         let work = async move {
@@ -760,6 +776,8 @@ impl Shell {
         for task in self.fetches.values() {
             task.abort();
         }
+        self.hearing = None;
+        self.interims = None;
         self.media = Media::None;
     }
 }

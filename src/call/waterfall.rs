@@ -8,7 +8,7 @@ use std::io::BufRead;
 use super::log::{Header, Line, LogError, Reader};
 use super::machine::{
     CallState, CallTime, FetchKind, Fetched, GraphAction, Input, InstructionOutcome, MediaFact, MediaOrder, Output,
-    PlayId,
+    PlayId, SpeechFact,
 };
 use super::trace::{Ended, GraphTry, Request, Trace};
 use crate::model::{CallUuid, Direction, SpanId, Timestamp, TraceId, last_four};
@@ -323,6 +323,17 @@ impl Drawing {
             Input::Voice { .. } => {
                 self.add(Bar::moment(What::Person, "voice", at).noted(said(input, "voice A "), false));
             }
+            // Words are the caller's: that some came is enough here.
+            Input::Speech { what, .. } => {
+                let note = match what {
+                    SpeechFact::Interim { .. } => "words so far".to_owned(),
+                    SpeechFact::Understood { .. } => "understood".to_owned(),
+                    other => other.to_string(),
+                };
+                self.add(
+                    Bar::moment(What::Person, "speech", at).noted(note, matches!(what, SpeechFact::Failed { .. })),
+                );
+            }
             Input::Terminated { .. } => {
                 self.add(Bar::moment(What::Person, "terminate webhook", at).noted(said(input, "terminated "), false));
             }
@@ -435,6 +446,7 @@ impl Drawing {
             | Output::Dial { .. }
             | Output::Order { .. }
             | Output::News { .. }
+            | Output::Speech { .. }
             | Output::Notify { .. }
             | Output::FreeSlot
             | Output::Over => {}

@@ -35,7 +35,9 @@ use crate::model::Timestamp;
 use crate::observe::{self, Health, Metrics};
 use crate::phone::PhoneDoor;
 use crate::speech::config::SpeechConfig;
+use crate::speech::http::EndpointError;
 use crate::speech::library::Library;
+use crate::speech::recognise::Recognisers;
 use crate::store::{Passwords, Store, StoreOptions};
 use crate::webhook::{self, CallKey, Door, DoorConfig};
 
@@ -84,7 +86,7 @@ impl Node {
         let notifier = Notifier::new(egress.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
         let outbox = Outbox::new(
             store.clone(),
-            notifier,
+            notifier.clone(),
             directory.clone(),
             clock.clone(),
             node_id.clone(),
@@ -94,7 +96,7 @@ impl Node {
         let graph = Arc::new(Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone())?);
         let consents = Arc::new(Consents::load(store.clone()).await?);
         let permissions = PermissionDesk::new(graph.clone(), consents.clone(), clock.clone());
-        let sounds = library(&config, &clock, &egress)?;
+        let (sounds, recognisers) = speech(&config, &clock, &egress)?;
         #[cfg(feature = "otel")]
         let otel = super::otel::Export::start(&clock, &node_id).map_err(StartError::Otel)?;
         #[cfg(feature = "otel")]
@@ -114,6 +116,8 @@ impl Node {
             node_id,
             media: media.clone(),
             sounds,
+            recognisers,
+            notifier,
             graph,
             rejects: RejectThread::start().map_err(StartError::Rejects)?,
             permissions: permissions.clone(),
@@ -266,12 +270,15 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
 }
 
-fn library(config: &Config, clock: &Clock, egress: &Egress) -> Result<Library, StartError> {
+/// Who speaks, and who understands.
+fn speech(config: &Config, clock: &Clock, egress: &Egress) -> Result<(Library, Recognisers), StartError> {
     let mut speech = SpeechConfig::from_table(config.speech.clone()).map_err(|e| StartError::Speech(e.to_string()))?;
     speech.data_dir.clone_from(&config.store.data_dir);
+    let unusable = |e: EndpointError| StartError::Speech(e.to_string());
+    let recognisers = Recognisers::new(&speech).map_err(unusable)?;
     let runtime = tokio::runtime::Handle::current();
-    Library::new(speech, clock.clone(), runtime, Arc::new(egress.clone()))
-        .map_err(|e| StartError::Speech(e.to_string()))
+    let library = Library::new(speech, clock.clone(), runtime, Arc::new(egress.clone())).map_err(unusable)?;
+    Ok((library, recognisers))
 }
 
 /// What a configuration says of calls.

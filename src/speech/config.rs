@@ -19,6 +19,16 @@ pub struct SpeechConfig {
     pub openai: Option<OpenAiConfig>,
     /// The `espeak-ng` program; absent: the one on `PATH`, if any.
     pub espeak: Option<PathBuf>,
+    /// Who is asked what a caller said; absent: the first of those below that is set, then `pocketsphinx`.
+    pub recogniser: Option<RecogniserName>,
+    /// An HTTP endpoint for sound; absent: none.
+    pub transcribe: Option<TranscribeConfig>,
+    /// A recogniser that hears as the caller speaks; absent: none.
+    pub websocket: Option<WebSocketConfig>,
+    /// The `pocketsphinx_continuous` program; absent: the one on `PATH`, if any.
+    pub pocketsphinx: Option<PathBuf>,
+    /// Recognitions under way at a time; further ones wait for their turn as long as a result may take.
+    pub recognitions_at_once: u16,
     /// `store.data_dir`: voices are unpacked below it.
     #[serde(skip)]
     pub data_dir: PathBuf,
@@ -34,6 +44,11 @@ impl Default for SpeechConfig {
             cache_mb: 64,
             openai: None,
             espeak: None,
+            recogniser: None,
+            transcribe: None,
+            websocket: None,
+            pocketsphinx: None,
+            recognitions_at_once: 64,
             data_dir: PathBuf::from("offhook-data"),
             helper: None,
         }
@@ -51,6 +66,71 @@ pub enum ProviderName {
     OpenAi,
     /// The `espeak-ng` program.
     Espeak,
+}
+
+/// Who understands speech.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecogniserName {
+    /// An OpenAI-compatible HTTP endpoint.
+    Transcribe,
+    /// A server that speaks Vosk's WebSocket protocol.
+    WebSocket,
+    /// The `pocketsphinx_continuous` program.
+    Pocketsphinx,
+    /// Nobody: speech counts as no input.
+    None,
+}
+
+/// An OpenAI-compatible `/v1/audio/transcriptions`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TranscribeConfig {
+    /// The base (`https://api.openai.com/v1`) or the endpoint itself (`…/audio/transcriptions`).
+    pub url: String,
+    /// Sent as a bearer token, if set.
+    #[serde(default, deserialize_with = "secret")]
+    pub api_key: Option<Secret>,
+    #[serde(default = "transcribe_model")]
+    pub model: String,
+    /// By `speechModel` of the document (`default`, `command_and_search`, `phone_call`): the endpoint's model.
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
+    /// `verbose_json` tells how sure the model is; some models have only `json`.
+    #[serde(default)]
+    pub format: TranscriptFormat,
+    /// Where interim results are wanted: what was said so far is sent again after so long; 0: never.
+    #[serde(default = "interim_ms")]
+    pub interim_ms: u64,
+    /// One request.
+    #[serde(default = "recognise_timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+/// What the endpoint is asked to answer with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TranscriptFormat {
+    #[default]
+    VerboseJson,
+    Json,
+}
+
+/// A server that speaks Vosk's WebSocket protocol.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebSocketConfig {
+    /// `ws://` or `wss://`: for every language that `languages` has no entry for. Absent: those alone.
+    pub url: Option<String>,
+    /// By language (`hi-IN`, `hi`): its server.
+    #[serde(default)]
+    pub languages: BTreeMap<String, String>,
+    /// Sent as a bearer token, if set.
+    #[serde(default, deserialize_with = "secret")]
+    pub api_key: Option<Secret>,
+    /// From the end of the speech to the last result.
+    #[serde(default = "recognise_timeout_ms")]
+    pub timeout_ms: u64,
 }
 
 /// An OpenAI-compatible `/v1/audio/speech`.
@@ -106,6 +186,18 @@ fn timeout_ms() -> u64 {
     30_000
 }
 
+fn transcribe_model() -> String {
+    "whisper-1".to_owned()
+}
+
+fn interim_ms() -> u64 {
+    1_000
+}
+
+fn recognise_timeout_ms() -> u64 {
+    10_000
+}
+
 impl SpeechConfig {
     /// `[speech]` as the configuration's reader hands it over.
     ///
@@ -113,11 +205,22 @@ impl SpeechConfig {
     /// Unknown keys and wrong values, in words that name the key.
     pub fn from_table(table: toml::Table) -> Result<Self, toml::de::Error> {
         let config: Self = table.try_into()?;
-        match config.provider {
-            ProviderName::OpenAi if config.openai.is_none() => {
-                Err(serde::de::Error::custom("provider = \"openai\" needs [speech.openai] with its url"))
+        let wrong = |what: &str| Err(serde::de::Error::custom(what));
+        if config.provider == ProviderName::OpenAi && config.openai.is_none() {
+            return wrong("provider = \"openai\" needs [speech.openai] with its url");
+        }
+        match config.recogniser {
+            Some(RecogniserName::Transcribe) if config.transcribe.is_none() => {
+                wrong("recogniser = \"transcribe\" needs [speech.transcribe] with its url")
             }
-            _ => Ok(config),
+            Some(RecogniserName::WebSocket) if config.websocket.is_none() => {
+                wrong("recogniser = \"websocket\" needs [speech.websocket] with its url")
+            }
+            _ if config.websocket.as_ref().is_some_and(|w| w.url.is_none() && w.languages.is_empty()) => {
+                wrong("[speech.websocket] needs a url, or languages with theirs")
+            }
+            _ if config.recognitions_at_once == 0 => wrong("recognitions_at_once = 0: nobody would ever be understood"),
+            Some(_) | None => Ok(config),
         }
     }
 }
@@ -181,6 +284,12 @@ mod tests {
             ("[openai]\nurl = \"x\"\nsecret = \"y\"", "secret"),
             ("[openai]\nurl = \"x\"\napi_key = 5", "env"),
             ("[openai]\nmodel = \"x\"", "url"),
+            ("recogniser = \"whisper\"", "whisper"),
+            ("recogniser = \"transcribe\"", "[speech.transcribe]"),
+            ("recogniser = \"websocket\"", "[speech.websocket]"),
+            ("[websocket]\ntimeout_ms = 1", "[speech.websocket]"),
+            ("[transcribe]\nmodel = \"x\"", "url"),
+            ("recognitions_at_once = 0", "recognitions_at_once"),
         ] {
             let error = SpeechConfig::from_table(text.parse().unwrap()).unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");

@@ -1,8 +1,8 @@
-//! Text and files to frames: providers behind one small trait, and the library of ready prompts.
+//! Text and files to frames, and sound to text: providers behind two small traits, and the library of ready prompts.
 //!
 //! The way of a prompt: [`library`] is asked for a sound and gives a prompt at once; behind it a document's text
 //! becomes a [`script`], a provider ([`builtin`], [`openai`], [`espeak`]) or a decoder (`file`) makes PCM of
-//! it, and `frames` makes that into Opus. Knows nothing of calls; what it fetches comes through
+//! it, and `frames` makes that into Opus. The way back is [`recognise`]. Knows nothing of calls; what it fetches comes through
 //! [`library::FileFetch`].
 
 pub mod builtin;
@@ -13,11 +13,13 @@ pub mod espeak;
 mod file;
 mod frames;
 pub mod helper;
+pub mod http;
 pub mod language;
 pub mod library;
 mod markup;
 pub mod openai;
 pub mod provider;
+pub mod recognise;
 mod resample;
 mod say_as;
 pub mod script;

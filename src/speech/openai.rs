@@ -1,45 +1,27 @@
 //! An OpenAI-compatible `POST /v1/audio/speech`: text out, WAV or PCM streaming in.
-//!
-//! The operator chose the address, so it is asked directly, local ones included, and not by `egress`'s rules.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Uri, header};
 use http_body_util::{BodyExt as _, Full};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 
 use super::config::{OpenAiConfig, ResponseFormat};
+use super::http::{self as client, EndpointError, HttpClient, KEY_UNUSABLE, chain};
 use super::language::primary;
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Say;
 use super::wav::WavReader;
 use crate::config::Secret;
-use crate::egress::client_tls;
 
-/// The address must be reached at once: a caller is listening.
-const CONNECT: Duration = Duration::from_secs(3);
 /// No answer to 3,000 characters is longer (half an hour at 48 kHz).
 const BODY_BYTES_MAX: usize = 176 << 20;
 
 /// The provider.
 pub struct OpenAi {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     endpoint: Uri,
     config: OpenAiConfig,
-}
-
-/// Why the endpoint can't be used at all.
-#[derive(Debug, thiserror::Error)]
-pub enum EndpointError {
-    #[error("use [speech.openai] url {0:?}: it is no http or https URL")]
-    Url(String),
-    #[error("set up TLS for [speech.openai]: {0}")]
-    Tls(#[from] rustls::Error),
 }
 
 #[derive(Serialize)]
@@ -58,21 +40,8 @@ impl OpenAi {
     /// # Errors
     /// The URL, or the system's certificates.
     pub fn new(config: OpenAiConfig) -> Result<Self, EndpointError> {
-        let endpoint = endpoint(&config.url).ok_or_else(|| EndpointError::Url(config.url.clone()))?;
-        let tls = client_tls()?;
-        let mut http = HttpConnector::new();
-        http.set_connect_timeout(Some(CONNECT));
-        http.enforce_http(false);
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(60))
-            .build(connector);
+        let endpoint = client::endpoint("openai", &config.url, "/audio/speech")?;
+        let client = client::client("openai")?;
         Ok(Self { client, endpoint, config })
     }
 
@@ -194,33 +163,8 @@ impl Decoder {
     }
 }
 
-/// The endpoint of a base URL, or the URL itself where it is one.
-fn endpoint(url: &str) -> Option<Uri> {
-    let url = url.trim_end_matches('/');
-    let uri: Uri = match url.ends_with("/audio/speech") {
-        true => url.parse().ok()?,
-        false => format!("{url}/audio/speech").parse().ok()?,
-    };
-    (matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()).then_some(uri)
-}
-
 fn bearer(key: &Secret) -> Result<http::HeaderValue, SpeechError> {
-    let mut value = http::HeaderValue::try_from(format!("Bearer {}", key.reveal()))
-        .map_err(|_| SpeechError::Http("the API key has a character that no header may have".to_owned()))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// An error with its causes: hyper's own texts say little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+    client::bearer(key).ok_or_else(|| SpeechError::Http(KEY_UNUSABLE.to_owned()))
 }
 
 #[cfg(test)]

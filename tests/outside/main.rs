@@ -21,6 +21,7 @@ mod outbound;
 mod overload;
 mod permissions;
 mod phone;
+mod recognise;
 mod reload;
 mod requests;
 mod rest;

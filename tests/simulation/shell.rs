@@ -269,6 +269,7 @@ impl World {
             | Output::State { .. }
             | Output::Fetch { .. }
             | Output::Media { .. }
+            | Output::Speech { .. }
             | Output::Notify { .. }
             | Output::Concluded { .. } => {
                 self.effect()?;
@@ -296,7 +297,7 @@ impl World {
                 let news = LegNews::Refused { error: DialError::Overloaded, detail: String::new() };
                 self.tell(call.uuid, Input::Dialled { call: order.call, news });
             }
-            Output::Order { .. } | Output::News { .. } => {}
+            Output::Order { .. } | Output::News { .. } | Output::Speech { .. } => {}
             Output::Concluded { summary } => {
                 let hangup = self.callback_of(call.uuid, &summary.hangup);
                 let end = CallEnd::of(&summary, call.setup.started, std::mem::take(&mut call.remarks), Vec::new());

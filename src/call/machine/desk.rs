@@ -11,7 +11,7 @@ use super::params::{self, Ending};
 use super::timers::{Timer, Timers};
 use super::{
     CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaFact, MediaFault,
-    MediaOrder, Notice, NoticeKind, Output, Params, PlayId, SoundItem, Summary, Termination,
+    MediaOrder, Notice, NoticeKind, Output, Params, PlayId, RecognitionId, SoundItem, Summary, Termination,
 };
 use crate::model::{CallUuid, Direction, HangupCause, Leg, Timestamp};
 use crate::xml::ast::{Finding, Severity, Target};
@@ -56,6 +56,7 @@ pub(super) struct Desk {
     wishes: VecDeque<Output>,
     fetches: u32,
     plays: u32,
+    recognitions: u32,
     legs: u32,
     accept_sent: bool,
     reject_sent: bool,
@@ -79,6 +80,7 @@ impl Desk {
             wishes: VecDeque::with_capacity(16),
             fetches: 0,
             plays: 0,
+            recognitions: 0,
             legs: 0,
             accept_sent: false,
             reject_sent: false,
@@ -182,6 +184,12 @@ impl Desk {
     pub(super) fn next_play(&mut self) -> PlayId {
         self.plays = self.plays.saturating_add(1);
         PlayId(self.plays)
+    }
+
+    /// A fresh name for a recognition.
+    pub(super) fn next_recognition(&mut self) -> RecognitionId {
+        self.recognitions = self.recognitions.saturating_add(1);
+        RecognitionId(self.recognitions)
     }
 
     /// A fresh name for a B-leg: as random as the call's own, and the same in every run of its log.

@@ -14,7 +14,7 @@ use super::input::{Command, FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
 use super::timers::Timer;
-use super::{FetchId, FetchKind, InstructionOutcome, MediaOrder, Output, Params, PlayId, Voice};
+use super::{FetchId, FetchKind, InstructionOutcome, MediaOrder, Output, Params, PlayId, RecognitionId, Voice};
 use crate::model::{CallUuid, Digit, DocumentKind, HangupCause, Leg};
 use crate::xml::Document;
 use crate::xml::ast::{Element, ElementKind, Target};
@@ -134,6 +134,13 @@ impl Script {
             Input::Digit { leg: Leg::A, digit } => self.digit(desk, gate, digit),
             Input::DigitsSent { leg: Leg::A, play } => self.digits_sent(desk, gate, play),
             Input::Voice { leg: Leg::A, what } => self.voice(desk, what),
+            Input::Speech { recognition, what } => match &mut self.running {
+                Running::Collecting(collection) => {
+                    let flow = collection.heard(desk, &mut self.keys, recognition, what);
+                    self.collected(desk, gate, flow)
+                }
+                _ => Step::Busy,
+            },
             Input::Dialled { call, news } => self.told(desk, gate, call, news),
             Input::Ordered { leg } => self.ordered(desk, gate, &leg),
             Input::Voice { leg: Leg::B(_), .. }
@@ -180,8 +187,16 @@ impl Script {
                 self.end_place(desk, InstructionOutcome::Done, note);
                 self.walk(desk, gate)
             }
-            (Timer::InterDigit | Timer::Execution | Timer::StartInput, Running::Collecting(collection)) => {
-                let flow = collection.timed_out(desk, &mut self.keys);
+            (
+                Timer::InterDigit
+                | Timer::Execution
+                | Timer::StartInput
+                | Timer::SpeechEnd
+                | Timer::Transcript
+                | Timer::Interim,
+                Running::Collecting(collection),
+            ) => {
+                let flow = collection.timed_out(desk, &mut self.keys, timer);
                 self.collected(desk, gate, flow)
             }
             _ => Step::Busy,
@@ -205,6 +220,7 @@ impl Script {
             Running::Fetching { fetch, .. } => desk.wish(Output::CancelFetch { fetch }),
             Running::Dialing(mut dialing) => dialing.cut(desk),
             Running::Called(mut callee) => callee.cut(desk),
+            Running::Collecting(mut collection) => collection.hear_no_more(desk),
             _ => {}
         }
         self.end_place(desk, InstructionOutcome::Cut, "");
@@ -613,16 +629,16 @@ impl Script {
         };
         self.keys.clear();
         self.after_hidden = collection.hides_keys();
-        let digits = match collected {
+        let entered = match collected {
             Collected::More => return None,
             Collected::NoInput => {
                 self.end_place(desk, InstructionOutcome::Done, "no input");
                 return None;
             }
-            Collected::Digits(digits) => digits,
+            Collected::Input(entered) => entered,
         };
         self.end_place(desk, InstructionOutcome::Done, "input");
-        let (action, extra) = collection.action(digits)?;
+        let (action, extra) = collection.action(entered)?;
         if action.redirect {
             return Some(self.transfer(desk, FetchKind::Action, action.target, extra));
         }
@@ -714,6 +730,14 @@ impl Script {
             Running::Dialing(dialing) if dialing.takes_keys() => false,
             Running::Fetching { .. } => self.after_hidden,
             _ => self.after_hidden || self.next_collector().is_some_and(|rules| rules.hidden),
+        }
+    }
+
+    /// Whether what that recognition hears must not be written down; `None`: nobody waits for it.
+    pub(super) fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
+        match &self.running {
+            Running::Collecting(collection) if collection.recognises(recognition) => Some(collection.hides_keys()),
+            _ => None,
         }
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dial::{DialledBy, LegNews, LegWish};
 use super::output::{Aside, AsideKind, FetchId, GraphAction, PlayId};
+use super::recognition::{RecognitionId, SpeechFact};
 use crate::model::{
     AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, PhoneNumberId, Timestamp, Wacid,
 };
@@ -43,6 +44,8 @@ pub enum Input {
     Digit { leg: Leg, digit: Digit },
     /// The peer's voice, told while [`super::MediaOrder::Listen`] has somebody listen.
     Voice { leg: Leg, what: Voice },
+    /// What the caller says, told while [`super::Output::Speech`] has somebody recognise it.
+    Speech { recognition: RecognitionId, what: SpeechFact },
     /// Digits ordered by [`super::MediaOrder::SendDigits`] have gone out.
     DigitsSent { leg: Leg, play: PlayId },
     /// Meta's terminate webhook.

@@ -16,6 +16,7 @@ mod input;
 mod keys;
 mod output;
 mod params;
+mod recognition;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,8 @@ pub use output::{
     Aside, AsideKind, CallState, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaOrder, Notice, NoticeKind,
     Output, Param, Params, PlayId, Sound, SoundItem, Summary,
 };
+
+pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
 
 use crate::model::{CallUuid, Digit, HangupCause};
 use desk::Desk;
@@ -176,12 +179,23 @@ impl Machine {
             Input::Digit { leg, digit } if self.hides_input() => {
                 Cow::Owned(Input::Digit { leg: *leg, digit: self.redact(*digit) })
             }
+            // Words that nobody waits for any more are nobody's to keep.
+            Input::Speech { recognition, what } => match self.hides_speech(*recognition) {
+                Some(false) => Cow::Borrowed(input),
+                Some(true) => Cow::Owned(Input::Speech { recognition: *recognition, what: what.masked() }),
+                None => Cow::Owned(Input::Speech { recognition: *recognition, what: what.blank() }),
+            },
             Input::Fetched { fetch, result: Ok(Fetched::Refused { refusal }) } => {
                 let refusal = Refusal { findings: desk::shown(&refusal.findings), first: refusal.first };
                 Cow::Owned(Input::Fetched { fetch: *fetch, result: Ok(Fetched::Refused { refusal }) })
             }
             other => Cow::Borrowed(other),
         }
+    }
+
+    /// Whether what that recognition hears must stay out of logs; `None`: nobody waits for it.
+    fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
+        self.script()?.hides_speech(recognition)
     }
 
     fn script(&self) -> Option<&document::Script> {

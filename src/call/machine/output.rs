@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CallTime;
 use super::dial::{DialOrder, LegNews, LegWish};
+use super::recognition::{RecognitionId, SpeechOrder};
 use crate::model::{CallUuid, Direction, HangupCause, Leg, Method};
 use crate::xml::ast::{DocUrl, Finding, Repeat, Speech, Voice};
 
@@ -32,6 +33,8 @@ pub enum Output {
     Prepare { sounds: Vec<Sound> },
     /// Tell a leg's media what to do.
     Media { leg: Leg, order: MediaOrder },
+    /// Tell a recogniser of speech what to do. What it hears comes back as `Input::Speech`.
+    Speech { recognition: RecognitionId, order: SpeechOrder },
     /// Begin this leg, or say by `Input::Dialled` why not.
     Dial { order: Box<DialOrder> },
     /// Tell a leg that this call dialled; with `LegWish::Join` the two hear each other from now on.
@@ -299,6 +302,8 @@ pub enum NoticeKind {
     /// An action with `redirect="false"`.
     Action,
     Dial,
+    /// What a caller's speech sounds like so far: stale the moment that the action is asked for.
+    Interim,
 }
 
 impl NoticeKind {
@@ -309,6 +314,7 @@ impl NoticeKind {
             Self::Ring => "ring",
             Self::Action => "action",
             Self::Dial => "dial",
+            Self::Interim => "interim",
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) enum Event {
     /// `confirmSound` and `dialMusic` of `Dial`.
     DialConfirm,
     DialMusic,
+    /// `interimSpeechResultsCallback` of `GetInput`.
+    InterimSpeech,
 }
 
 /// How a call ended, as far as parameters tell it.
@@ -68,6 +70,7 @@ pub(super) fn common(desk: &Desk, event: Event) -> Params {
         Event::DialHangup => put("Event", "DialHangup"),
         Event::DialConfirm => put("Event", "DialConfirm"),
         Event::DialMusic => put("Event", "DialMusic"),
+        Event::InterimSpeech => put("Event", "InterimSpeech"),
         Event::Hangup => {
             put("Event", "Hangup");
             put("STIRVerification", "Not Applicable");
@@ -132,16 +135,44 @@ pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
     params
 }
 
-/// What a `GetInput` action adds (§3.1).
+/// What a `GetInput` action adds to keys (§3.1).
 pub(super) fn keys_of_get_input(digits: Param) -> Params {
-    let plain = |text: &str| Param::Plain(text.to_owned());
+    of_get_input("dtmf", digits, plain(""), plain(""))
+}
+
+/// What a `GetInput` action adds to speech (§3.1); `confidence` in per cent.
+pub(super) fn speech_of_get_input(text: Param, confidence: u8) -> Params {
+    of_get_input("speech", plain(""), text, plain(&share(confidence)))
+}
+
+fn of_get_input(kind: &str, digits: Param, speech: Param, confidence: Param) -> Params {
     Params::from([
         ("BilledAmount".into(), plain(NO_COST)),
         ("Digits".into(), digits),
-        ("InputType".into(), plain("dtmf")),
-        ("Speech".into(), plain("")),
-        ("SpeechConfidenceScore".into(), plain("")),
+        ("InputType".into(), plain(kind)),
+        ("Speech".into(), speech),
+        ("SpeechConfidenceScore".into(), confidence),
     ])
+}
+
+/// What an interim result adds (§3.1); `stability` in per cent, `sequence` from 1.
+pub(super) fn interim(stable: Param, unstable: Param, stability: u8, sequence: u32) -> Params {
+    Params::from([
+        ("SequenceNumber".into(), plain(&sequence.to_string())),
+        ("Stability".into(), plain(&share(stability))),
+        ("StableSpeech".into(), stable),
+        ("UnstableSpeech".into(), unstable),
+    ])
+}
+
+fn plain(text: &str) -> Param {
+    Param::Plain(text.to_owned())
+}
+
+/// Per cent as `0.00` to `1.00`.
+fn share(percent: u8) -> String {
+    let percent = percent.min(100);
+    format!("{}.{:02}", percent / 100, percent % 100)
 }
 
 /// What a `GetDigits` action adds (§3.2).

@@ -40,6 +40,12 @@ pub(super) enum Timer {
     Execution,
     /// Clock S: no input has begun.
     StartInput,
+    /// `speechEndTimeout`: it has been quiet for long enough since somebody spoke.
+    SpeechEnd,
+    /// A recogniser was asked what was said, and has not answered.
+    Transcript,
+    /// The next interim result may be sent: five a second (L36).
+    Interim,
     /// `timeout` of a `Dial`: nobody has answered.
     DialRing,
     /// `timeLimit` of a `Dial`.

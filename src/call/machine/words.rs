@@ -9,7 +9,7 @@ use super::desk::foreign;
 use super::{
     Aside, AsideKind, CallState, Command, Destination, DialOrder, FetchFailure, Fetched, GraphOutcome, Input,
     InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault, MediaOrder, Notice, Output, Params, Sound,
-    SoundItem, Summary, Voice,
+    SoundItem, SpeechFact, SpeechOrder, Summary, Voice,
 };
 use crate::model::{CallUuid, Leg, last_four};
 use crate::xml::ast::Repeat;
@@ -76,6 +76,7 @@ impl Display for Input {
             Self::Voice { leg, what: Voice::Ended { ago_ms } } => {
                 write!(f, "voice {} ended {ago_ms} ms ago", Shown(*leg))
             }
+            Self::Speech { recognition, what } => write!(f, "speech {} {what}", recognition.0),
             Self::Terminated { termination } => {
                 write!(f, "terminated {}", termination.status.as_deref().unwrap_or("without a status"))
             }
@@ -176,6 +177,7 @@ impl Display for Output {
                 sounds.iter().try_for_each(|sound| write!(f, " {sound}"))
             }
             Self::Media { leg, order } => write!(f, "media {} {order}", Shown(*leg)),
+            Self::Speech { recognition, order } => write!(f, "speech {} {order}", recognition.0),
             Self::Dial { order } => write!(f, "dial {order}"),
             Self::Order { call, leg } => write!(f, "order {} {leg}", short(*call)),
             Self::News { news } => write!(f, "news {news}"),
@@ -235,6 +237,40 @@ impl Display for MediaOrder {
             Self::Join => f.write_str("join"),
             Self::Part => f.write_str("part"),
             Self::Close => f.write_str("close"),
+        }
+    }
+}
+
+impl Display for SpeechOrder {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begin { how } => {
+                write!(f, "begin {} {}", how.language, how.model)?;
+                for (flag, word) in
+                    [(how.interim, "interim"), (how.profanity_filter, "profanity-filter"), (how.hidden, "hidden")]
+                {
+                    if flag {
+                        write!(f, " {word}")?;
+                    }
+                }
+                if how.hints.is_empty() { Ok(()) } else { write!(f, " hints={:?}", how.hints.join(",")) }
+            }
+            Self::Finish => f.write_str("finish"),
+            Self::Stop => f.write_str("stop"),
+        }
+    }
+}
+
+impl Display for SpeechFact {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Began => f.write_str("began"),
+            Self::Lasting => f.write_str("lasting"),
+            Self::Ended { ago_ms } => write!(f, "ended {ago_ms} ms ago"),
+            Self::Interim { stable, unstable, stability } => write!(f, "interim {stable:?} {unstable:?} {stability} %"),
+            Self::Understood { text, confidence } => write!(f, "understood {text:?} {confidence} %"),
+            Self::Failed { reason } => write!(f, "failed: {}", foreign(reason)),
+            Self::Unavailable => f.write_str("unavailable"),
         }
     }
 }

@@ -329,6 +329,8 @@ impl Walk<'_> {
             Output::Media { leg: Leg::A, order } => self.media(order),
             // Nobody else is in this call, and prompts are read, not spoken.
             Output::Media { leg: Leg::B(_), .. } | Output::Prepare { .. } => {}
+            // The caller types and does not speak.
+            Output::Speech { .. } => {}
             Output::Dial { order } => self.dial(&order),
             Output::Order { call, leg } => self.order_leg(call, &leg),
             // The walked call is nobody's B-leg.

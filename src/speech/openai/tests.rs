@@ -11,10 +11,9 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rstest::rstest;
 use tokio::net::TcpListener;
 
-use super::{OpenAi, endpoint};
+use super::OpenAi;
 use crate::config::Secret;
 use crate::speech::config::SpeechConfig;
 use crate::speech::language::Speaker;
@@ -141,17 +140,6 @@ async fn a_silent_server_is_given_up() {
     let provider = provider(&format!("http://{}", listener.local_addr().unwrap()), "timeout_ms = 50");
     let error = spoken(&provider, &say(false, 100.0)).await.2.unwrap_err();
     assert!(matches!(error, SpeechError::Deadline(d) if d == Duration::from_millis(50)), "{error}");
-}
-
-#[rstest]
-#[case("https://api.example.com/v1", Some("https://api.example.com/v1/audio/speech"))]
-#[case("https://api.example.com/v1/", Some("https://api.example.com/v1/audio/speech"))]
-#[case("http://127.0.0.1:8880/v1/audio/speech", Some("http://127.0.0.1:8880/v1/audio/speech"))]
-#[case("api.example.com", None)]
-#[case("ftp://api.example.com", None)]
-#[case("", None)]
-fn the_endpoint_of_a_url(#[case] url: &str, #[case] found: Option<&str>) {
-    assert_eq!(endpoint(url).map(|u| u.to_string()).as_deref(), found);
 }
 
 #[test]

@@ -1,14 +1,21 @@
-//! Collecting keys: the engine behind `GetInput` and `GetDigits` (`plivo-xml.md` §5.5, §5.6).
+//! Collecting keys and speech: the engine behind `GetInput` and `GetDigits` (`plivo-xml.md` §5.5, §5.6).
 //!
-//! One attempt is: prompt (stopped by the first key) → listening, under up to three clocks → keys, or nothing.
-//! Type-ahead is taken first, as if pressed the moment the attempt began.
+//! One attempt is: prompt (stopped by the first key, or by a voice) → listening, under up to three clocks → keys, what was
+//! said, or nothing. Type-ahead is taken first, as if pressed the moment the attempt began. Whichever starts first wins:
+//! a key stops the recognition, and once words are heard keys mean nothing.
 
-use crate::call::machine::desk::Desk;
+use super::hear::Hearing;
+use crate::call::machine::desk::{Desk, foreign};
 use crate::call::machine::keys::KeyBuffer;
+use crate::call::machine::recognition::{RecognitionId, SpeechFact};
 use crate::call::machine::timers::Timer;
-use crate::call::machine::{MediaOrder, Param, Params, PlayId, SoundItem};
+use crate::call::machine::{MediaOrder, Param, Params, PlayId, SoundItem, params};
 use crate::model::Digit;
 use crate::xml::ast::Target;
+
+/// Said where speech is asked for and nobody can tell what was said.
+const NO_RECOGNISER: &str = "speech is asked for, and no recogniser knows its language: it counts as no input; set \
+                             [speech.transcribe] or [speech.websocket]";
 
 /// A set of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +92,25 @@ pub(in crate::call::machine) enum Collected {
     More,
     /// All attempts are used up.
     NoInput,
+    Input(Entered),
+}
+
+/// What the caller entered.
+pub(in crate::call::machine) enum Entered {
     Digits(Param),
+    /// `confidence` in per cent.
+    Speech {
+        text: Param,
+        confidence: u8,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Prompt(PlayId),
     Listening,
+    /// The caller has spoken: what was said is being found out.
+    Transcribing,
     /// The sound that an invalid key brings; the attempt is used up.
     Invalid(PlayId),
 }
@@ -117,6 +136,7 @@ pub(in crate::call::machine) struct Collection {
     digits: String,
     /// One of `digits` must stay out of logs.
     secret: bool,
+    hearing: Option<Hearing>,
     phase: Phase,
 }
 
@@ -139,8 +159,15 @@ impl Collection {
             action,
             digits,
             secret: rules.hidden,
+            hearing: None,
             phase,
         }
+    }
+
+    /// Speech is listened for as well.
+    pub(super) fn hearing(mut self, hearing: Hearing) -> Self {
+        self.hearing = Some(hearing);
+        self
     }
 
     /// Whether its keys must stay out of logs.
@@ -157,11 +184,19 @@ impl Collection {
         matches!(self.phase, Phase::Prompt(play) | Phase::Invalid(play) if play == which)
     }
 
-    /// Where `digits` are to go, and the parameters that carry them.
-    pub(in crate::call::machine) fn action(self, digits: Param) -> Option<(Action, Params)> {
+    /// Where that is to go, and the parameters that carry it.
+    pub(in crate::call::machine) fn action(self, entered: Entered) -> Option<(Action, Params)> {
         let action = self.action?;
-        let params = (action.params)(digits);
+        let params = match entered {
+            Entered::Digits(digits) => (action.params)(digits),
+            Entered::Speech { text, confidence } => params::speech_of_get_input(text, confidence),
+        };
         Some((action, params))
+    }
+
+    /// Whether it waits for that recognition.
+    pub(in crate::call::machine) fn recognises(&self, recognition: RecognitionId) -> bool {
+        self.hearing.as_ref().is_some_and(|hearing| hearing.is(recognition))
     }
 
     /// Begins the first attempt.
@@ -183,7 +218,7 @@ impl Collection {
             }
             Phase::Invalid(play) if play == which => self.next_attempt(desk, keys),
             // One that was stopped in the moment it ended.
-            Phase::Prompt(_) | Phase::Invalid(_) | Phase::Listening => Collected::More,
+            Phase::Prompt(_) | Phase::Invalid(_) | Phase::Listening | Phase::Transcribing => Collected::More,
         }
     }
 
@@ -195,11 +230,16 @@ impl Collection {
         digit: Digit,
         hidden: bool,
     ) -> Collected {
-        if !self.rules.hears_keys {
+        if !self.rules.hears_keys || self.hearing.as_ref().is_some_and(Hearing::has_won) {
             return Collected::More;
         }
         match self.phase {
             Phase::Listening => {}
+            // The speech came first. Should it turn out to have no words, the next attempt begins with this key.
+            Phase::Transcribing => {
+                keys.push(digit, hidden);
+                return Collected::More;
+            }
             // Barge-in: the rest of the prompt is skipped, the clocks start now.
             Phase::Prompt(play) => {
                 desk.media(MediaOrder::Stop { play });
@@ -215,6 +255,7 @@ impl Collection {
             }
         }
         self.phase = Phase::Listening;
+        self.hear_no_more(desk);
         match self.press(digit, hidden) {
             Pressed::Unheard => Collected::More,
             Pressed::More => {
@@ -227,27 +268,139 @@ impl Collection {
         }
     }
 
+    /// Something about what the caller says.
+    pub(in crate::call::machine) fn heard(
+        &mut self,
+        desk: &mut Desk,
+        keys: &mut KeyBuffer,
+        recognition: RecognitionId,
+        fact: SpeechFact,
+    ) -> Collected {
+        let phase = self.phase;
+        let Some(hearing) = self.hearing.as_mut().filter(|hearing| hearing.is(recognition)) else {
+            return Collected::More;
+        };
+        match fact {
+            SpeechFact::Began => {
+                hearing.voice(desk, phase == Phase::Listening);
+                if phase == Phase::Listening {
+                    desk.timers.clear(Timer::StartInput);
+                }
+            }
+            SpeechFact::Lasting => {
+                hearing.voice(desk, true);
+                self.spoken_to(desk);
+            }
+            SpeechFact::Ended { ago_ms } => match phase {
+                // Too short to be speech, over a prompt: a cough, or an echo. What follows is heard afresh.
+                Phase::Prompt(_) if !hearing.has_begun() => hearing.begin(desk),
+                Phase::Prompt(_) | Phase::Listening | Phase::Invalid(_) => hearing.quiet(desk, ago_ms),
+                Phase::Transcribing => {}
+            },
+            SpeechFact::Interim { stable, unstable, stability } => {
+                hearing.interim(desk, stable, unstable, stability);
+                self.spoken_to(desk);
+            }
+            SpeechFact::Understood { text, confidence } => {
+                hearing.closed(desk);
+                if text.is_empty() {
+                    return self.no_words(desk, keys);
+                }
+                let text = hearing.words(text);
+                self.spoken_to(desk);
+                Self::stop_clocks(desk);
+                return Collected::Input(Entered::Speech { text, confidence });
+            }
+            SpeechFact::Failed { reason } => {
+                hearing.closed(desk);
+                let reason = foreign(&reason);
+                desk.remark(format!("speech could not be recognised: {reason}; it counts as no input"));
+                return self.no_words(desk, keys);
+            }
+            SpeechFact::Unavailable => {
+                if hearing.unavailable(desk) {
+                    desk.remark(NO_RECOGNISER.to_owned());
+                }
+            }
+        }
+        Collected::More
+    }
+
     /// It is ended from outside: no sound and no clock of it is left.
     pub(in crate::call::machine) fn cut(&mut self, desk: &mut Desk) {
         Self::stop_clocks(desk);
+        self.hear_no_more(desk);
         match self.phase {
             Phase::Prompt(play) | Phase::Invalid(play) => desk.media(MediaOrder::Stop { play }),
-            Phase::Listening => {}
+            Phase::Listening | Phase::Transcribing => {}
         }
     }
 
-    /// D, X or S ran out: what was typed counts, nothing typed is an attempt used up.
-    pub(in crate::call::machine) fn timed_out(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
-        if self.digits.is_empty() { self.next_attempt(desk, keys) } else { self.complete(desk) }
+    /// The call ends, and its media with it: nobody listens any more.
+    pub(in crate::call::machine) fn hear_no_more(&mut self, desk: &mut Desk) {
+        if let Some(hearing) = &mut self.hearing {
+            hearing.stop(desk);
+        }
+    }
+
+    /// One of its clocks ran out. What was typed or said counts; nothing is an attempt used up.
+    pub(in crate::call::machine) fn timed_out(
+        &mut self,
+        desk: &mut Desk,
+        keys: &mut KeyBuffer,
+        timer: Timer,
+    ) -> Collected {
+        match (timer, &mut self.hearing) {
+            (Timer::Interim, Some(hearing)) => {
+                hearing.tell(desk);
+                Collected::More
+            }
+            (Timer::Transcript, Some(hearing)) => {
+                hearing.stop(desk);
+                desk.remark("speech could not be recognised: no result came in time; it counts as no input".to_owned());
+                self.next_attempt(desk, keys)
+            }
+            // Also where X runs out while somebody speaks: the result so far is used.
+            (_, Some(hearing)) if hearing.has_begun() => {
+                Self::stop_clocks(desk);
+                hearing.finish(desk);
+                self.phase = Phase::Transcribing;
+                Collected::More
+            }
+            _ if self.digits.is_empty() => self.next_attempt(desk, keys),
+            _ => self.complete(desk),
+        }
+    }
+
+    /// A voice counts: it stops the prompt, and the clocks start.
+    fn spoken_to(&mut self, desk: &mut Desk) {
+        desk.timers.clear(Timer::StartInput);
+        if let Phase::Prompt(play) = self.phase {
+            desk.media(MediaOrder::Stop { play });
+            self.phase = Phase::Listening;
+            self.start_execution(desk);
+        }
+    }
+
+    /// There was speech, and no words in it: no input. What is heard over a prompt costs no attempt.
+    fn no_words(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
+        match self.phase {
+            Phase::Prompt(_) | Phase::Invalid(_) => Collected::More,
+            Phase::Listening | Phase::Transcribing => self.next_attempt(desk, keys),
+        }
     }
 
     /// Begins the next attempt: type-ahead first, then the prompt.
     fn next_attempt(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
         Self::stop_clocks(desk);
+        self.hear_no_more(desk);
         while self.take_attempt() {
             match self.take_type_ahead(keys) {
                 // Nothing was typed ahead (or nothing is listened for).
                 Pressed::Unheard => {
+                    if let Some(hearing) = &mut self.hearing {
+                        hearing.begin(desk);
+                    }
                     if self.prompt.is_empty() {
                         self.listen(desk);
                     } else {
@@ -321,7 +474,8 @@ impl Collection {
     fn complete(&mut self, desk: &mut Desk) -> Collected {
         Self::stop_clocks(desk);
         let digits = std::mem::take(&mut self.digits);
-        Collected::Digits(if self.secret { Param::Secret(digits) } else { Param::Plain(digits) })
+        let digits = if self.secret { Param::Secret(digits) } else { Param::Plain(digits) };
+        Collected::Input(Entered::Digits(digits))
     }
 
     /// An invalid key: the attempt is used up, its sound plays if there is one.
@@ -337,7 +491,9 @@ impl Collection {
     fn listen(&mut self, desk: &mut Desk) {
         self.phase = Phase::Listening;
         self.start_execution(desk);
-        if let Some(ms) = self.clocks.start_input_ms {
+        if let Some(hearing) = self.hearing.as_mut().filter(|hearing| hearing.is_speaking()) {
+            hearing.voice(desk, true);
+        } else if let Some(ms) = self.clocks.start_input_ms {
             desk.set(Timer::StartInput, ms);
         }
     }

@@ -1,22 +1,14 @@
-//! `GetInput`: keys or speech (`plivo-xml.md` §5.5). Speech is not recognised in this version.
+//! `GetInput`: keys, speech, or whichever comes first (`plivo-xml.md` §5.5).
 
 use super::collect::{Action, Clocks, Collection, KeySet, Rules};
+use super::hear::Hearing;
 use super::{Flow, millis, playlist};
-use crate::call::machine::desk::{Desk, Place};
+use crate::call::machine::Listening;
 use crate::call::machine::params;
 use crate::xml::ast::{GetInput, InputType};
 
-pub(super) fn start(get: &GetInput, desk: &mut Desk, place: Place) -> Flow {
-    match get.input_type {
-        InputType::Dtmf => {}
-        InputType::Speech => {
-            desk.remark(format!("{place}: speech is not recognised in this version; it ends without input"));
-        }
-        InputType::DtmfSpeech => {
-            desk.remark(format!("{place}: speech is not recognised in this version; keys are"));
-        }
-    }
-    Flow::Collect(Box::new(Collection::new(
+pub(super) fn start(get: &GetInput) -> Flow {
+    let collection = Collection::new(
         rules(get),
         Clocks {
             inter_digit_ms: millis(get.digit_end_timeout),
@@ -27,7 +19,23 @@ pub(super) fn start(get: &GetInput, desk: &mut Desk, place: Place) -> Flow {
         playlist(&get.prompts),
         None,
         Some(Action { target: get.action.clone(), redirect: get.redirect, params: params::keys_of_get_input }),
-    )))
+    );
+    Flow::Collect(Box::new(match get.input_type {
+        InputType::Dtmf => collection,
+        InputType::Speech | InputType::DtmfSpeech => collection.hearing(hearing(get)),
+    }))
+}
+
+fn hearing(get: &GetInput) -> Hearing {
+    let how = Listening {
+        language: get.language.clone(),
+        hints: get.hints.clone(),
+        model: get.speech_model.clone(),
+        interim: get.interim.is_some(),
+        profanity_filter: get.profanity_filter,
+        hidden: !get.log,
+    };
+    Hearing::new(how, millis(get.speech_end_timeout), get.interim.clone())
 }
 
 pub(super) fn rules(get: &GetInput) -> Rules {

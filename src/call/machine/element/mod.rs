@@ -9,6 +9,7 @@ mod dtmf;
 mod get_digits;
 mod get_input;
 mod hangup;
+mod hear;
 mod message;
 mod play;
 mod pre_answer;
@@ -76,7 +77,7 @@ pub(super) fn start(element: &Element, desk: &mut Desk, place: Place, gate: Gate
         ElementKind::Speak(speak) => speak::start(speak, desk),
         ElementKind::Play(play) => play::start(play, desk),
         ElementKind::Wait(wait) => wait::start(wait, desk, place),
-        ElementKind::GetInput(get) => get_input::start(get, desk, place),
+        ElementKind::GetInput(get) => get_input::start(get),
         ElementKind::GetDigits(get) => get_digits::start(get),
         ElementKind::Redirect(redirect) => redirect::start(redirect),
         ElementKind::Hangup(hangup) => hangup::start(hangup, desk, gate, is_last),

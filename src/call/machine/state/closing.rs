@@ -55,6 +55,7 @@ impl Closing {
             | Input::PlayFailed { .. }
             | Input::Digit { .. }
             | Input::Voice { .. }
+            | Input::Speech { .. }
             | Input::DigitsSent { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
@@ -88,6 +89,9 @@ impl Closing {
             | Timer::InterDigit
             | Timer::Execution
             | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::Confirm => State::Closing(self),

@@ -81,6 +81,7 @@ impl Preparing {
             | Input::Played { .. }
             | Input::PlayFailed { .. }
             | Input::Voice { .. }
+            | Input::Speech { .. }
             | Input::DigitsSent { .. }) => {
                 let step = self.script.take(desk, Gate::Ringing, fact);
                 self.after(desk, step)
@@ -119,6 +120,9 @@ impl Preparing {
             | Timer::InterDigit
             | Timer::Execution
             | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::Confirm => {
@@ -197,6 +201,7 @@ impl Accepting {
             | Input::Played { .. }
             | Input::PlayFailed { .. }
             | Input::Voice { .. }
+            | Input::Speech { .. }
             | Input::DigitsSent { .. }) => {
                 if self.ending.is_some() {
                     return State::Accepting(self);
@@ -233,6 +238,9 @@ impl Accepting {
             | Timer::InterDigit
             | Timer::Execution
             | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::Confirm => {

@@ -97,6 +97,7 @@ impl Live {
             | Input::Played { .. }
             | Input::PlayFailed { .. }
             | Input::Voice { .. }
+            | Input::Speech { .. }
             | Input::DigitsSent { .. }) => {
                 if let Input::Played { play, .. } = &fact {
                     self.asides.played(*play);
@@ -175,6 +176,9 @@ impl Live {
             | Timer::InterDigit
             | Timer::Execution
             | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::Confirm => {

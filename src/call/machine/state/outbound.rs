@@ -96,6 +96,7 @@ impl Calling {
             | Input::PlayFailed { .. }
             | Input::Digit { .. }
             | Input::Voice { .. }
+            | Input::Speech { .. }
             | Input::DigitsSent { .. }
             // What else is asked for is for answered calls.
             | Input::Command { .. }
@@ -129,6 +130,9 @@ impl Calling {
             | Timer::InterDigit
             | Timer::Execution
             | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::Confirm
@@ -244,6 +248,7 @@ impl Unbound {
             | Input::PlayFailed { .. }
             | Input::Digit { .. }
             | Input::Voice { .. }
+            | Input::Speech { .. }
             | Input::DigitsSent { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
@@ -272,6 +277,9 @@ impl Unbound {
             | Timer::InterDigit
             | Timer::Execution
             | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::Confirm

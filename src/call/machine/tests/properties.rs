@@ -10,13 +10,16 @@ use crate::call::log;
 use crate::call::machine::{
     CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder,
-    Output, PlayId, Refusal, Termination, Voice,
+    Output, PlayId, RecognitionId, Refusal, SpeechFact, SpeechOrder, Termination, Voice,
 };
 use crate::call::replay::replay;
 use crate::model::{CallUuid, Digit, HangupCause, Leg};
 use crate::xml::Document;
 
-const DOCUMENTS: [&str; 11] = [
+/// What a caller says, now and then.
+const SAID: &str = "book a table";
+
+const DOCUMENTS: [&str; 12] = [
     "<Response><Speak>Hello</Speak></Response>",
     "<Response/>",
     "<Response><Wait length='3' silence='true' minSilence='1000'/><Speak loop='0'>Hello</Speak></Response>",
@@ -33,6 +36,9 @@ const DOCUMENTS: [&str; 11] = [
      timeout='5' timeLimit='7' digitsMatch='1,2#' digitsMatchBLeg='9' action='https://a.example.com/x' \
      callbackUrl='https://a.example.com/events'><User>919412341234</User><User>919412341235</User></Dial>\
      <GetDigits action='https://a.example.com/y' validDigits='19' log='false'/></Response>",
+    "<Response><GetInput action='https://a.example.com/x' inputType='dtmf speech' retries='3' startInputTimeout='4' \
+     interimSpeechResultsCallback='https://a.example.com/so-far'><Speak>Say it</Speak></GetInput>\
+     <GetInput action='https://a.example.com/y' inputType='speech' redirect='false' log='false'/></Response>",
 ];
 
 /// A fact as the generator picks it; ids count from what the machine wished for last.
@@ -48,6 +54,7 @@ enum Pick {
     Digit(char),
     DigitsSent(u8),
     Voice(Option<u8>),
+    Speech(u8, u8),
     Terminated,
     Hangup,
     Command(u8),
@@ -61,7 +68,7 @@ enum Pick {
 fn pick() -> impl Strategy<Value = Pick> {
     prop_oneof![
         6 => (0..4u8, 0..7u8).prop_map(|(action, outcome)| Pick::Graph(action, outcome)),
-        6 => (0..11u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
+        6 => (0..12u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
         12 => (0..4u8, 0..9u8).prop_map(|(leg, news)| Pick::Leg(leg, news)),
         2 => (0..6u8).prop_map(Pick::FetchFailed),
         1 => (0..5u8).prop_map(Pick::Refused),
@@ -71,6 +78,7 @@ fn pick() -> impl Strategy<Value = Pick> {
         10 => prop::sample::select(vec!['0', '1', '2', '9', '#', '*', 'A']).prop_map(Pick::Digit),
         2 => (0..2u8).prop_map(Pick::DigitsSent),
         2 => prop::option::of(0..9u8).prop_map(Pick::Voice),
+        8 => (0..8u8, 0..2u8).prop_map(|(what, back)| Pick::Speech(what, back)),
         1 => Just(Pick::Terminated),
         1 => Just(Pick::Hangup),
         4 => (0..7u8).prop_map(Pick::Command),
@@ -88,6 +96,11 @@ struct Watch {
     log: String,
     fetch: u32,
     play: u32,
+    recognition: u32,
+    /// The recognition that has begun and not ended.
+    hearing: Option<u32>,
+    /// The one that is telling its result; an overdue timer may still come before it.
+    told: Option<u32>,
     open_fetch: Option<FetchId>,
     /// The open one whose answer is being given; an overdue timer may still come before it.
     answered_fetch: Option<FetchId>,
@@ -118,6 +131,9 @@ impl Watch {
             log: header,
             fetch: 0,
             play: 0,
+            recognition: 0,
+            hearing: None,
+            told: None,
             open_fetch: None,
             answered_fetch: None,
             document_given: false,
@@ -206,6 +222,21 @@ impl Watch {
             Pick::Voice(Some(ago)) => {
                 Input::Voice { leg: Leg::A, what: Voice::Ended { ago_ms: 300 * u64::from(*ago) } }
             }
+            Pick::Speech(what, by) => Input::Speech {
+                recognition: RecognitionId(back(self.recognition, *by)),
+                what: match what {
+                    0 => SpeechFact::Began,
+                    1 => SpeechFact::Lasting,
+                    2 => SpeechFact::Ended { ago_ms: 300 },
+                    3 => {
+                        SpeechFact::Interim { stable: "one".to_owned(), unstable: "two more".to_owned(), stability: 33 }
+                    }
+                    4 => SpeechFact::Understood { text: String::new(), confidence: 100 },
+                    5 => SpeechFact::Understood { text: SAID.to_owned(), confidence: 87 },
+                    6 => SpeechFact::Failed { reason: "gone".to_owned() },
+                    _ => SpeechFact::Unavailable,
+                },
+            },
             Pick::Terminated => Input::Terminated { termination: Termination::default() },
             Pick::Hangup => Input::Command { command: Command::Hangup },
             Pick::Command(what) => Input::Command { command: super::asked_over_rest(*what) },
@@ -238,6 +269,10 @@ impl Watch {
             // Before it was asked for, too: an overdue timer may send it in the same step.
             Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done } => self.accepted = true,
             Input::Media { what: MediaFact::Connected, .. } => self.connected = true,
+            Input::Speech {
+                recognition,
+                what: SpeechFact::Understood { .. } | SpeechFact::Failed { .. } | SpeechFact::Unavailable,
+            } => self.told = Some(recognition.0),
             Input::Dialled { call, news: LegNews::Refused { .. } | LegNews::Ended { .. } } => self.ended = Some(*call),
             _ => {}
         }
@@ -248,6 +283,9 @@ impl Watch {
         outputs.iter().for_each(|output| self.check(output));
         if let Some(ended) = self.ended.take() {
             self.up.remove(&ended);
+        }
+        if self.hearing == self.told.take() {
+            self.hearing = None;
         }
         self.open_fetch = self.open_fetch.filter(|open| self.answered_fetch != Some(*open));
         assert!(self.machine.poll_timeout().is_none_or(|due| due.0 >= self.at), "a timer stays behind");
@@ -292,6 +330,17 @@ impl Watch {
                     MediaOrder::Join => panic!("only a B-leg is joined"),
                 }
             }
+            Output::Speech { recognition, order } => match order {
+                SpeechOrder::Begin { .. } => {
+                    assert!(recognition.0 > self.recognition && !self.closed);
+                    // One that has told its result is over by itself.
+                    (self.recognition, self.hearing) = (recognition.0, Some(recognition.0));
+                }
+                SpeechOrder::Finish => assert_eq!(self.hearing, Some(recognition.0), "finished what does not hear"),
+                SpeechOrder::Stop => {
+                    assert_eq!(self.hearing.take(), Some(recognition.0), "stopped what does not hear");
+                }
+            },
             Output::Concluded { summary } => {
                 self.concluded += 1;
                 let left = self.up.iter().filter(|leg| self.ended != Some(**leg)).count();

@@ -23,6 +23,7 @@
 //! | `media A` | `ice-up connected first-packet flowing lost silent|fingerprint|dtls-closed|dtls-failed` |
 //! | `play-started A`, `played A`, `play-failed A item=0 WHY` | of the play ordered last, or `play=N` |
 //! | `digit A 5`, `digits-sent A` | |
+//! | `speech` | `began`, `lasting`, `ended 300 ms ago`, `interim 50 STABLE / UNSTABLE`, `understood 87 WORDS`, `failed WHY`, `unavailable`; of the recognition begun last, or `recognition=N` |
 //! | `terminated STATUS`, `duration=5` | |
 //! | `leg 1` | of the B-leg dialled last at that place: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
 //! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE`, `ask` with a command |
@@ -42,7 +43,7 @@ use crate::call::log;
 use crate::call::machine::{
     Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound,
-    Output, PhoneStatus, PlayId, Refusal, Sound, SoundItem, Termination, Voice,
+    Output, PhoneStatus, PlayId, RecognitionId, Refusal, Sound, SoundItem, SpeechFact, Termination, Voice,
 };
 use crate::call::replay;
 use crate::model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method};
@@ -199,6 +200,7 @@ impl Scenario {
             log: String::new(),
             fetch: FetchId(0),
             play: PlayId(0),
+            recognition: RecognitionId(0),
             legs: BTreeMap::new(),
         };
         for fact in &self.facts {
@@ -227,6 +229,7 @@ struct Run<'a> {
     /// The fetch wished for last, and the play or digits ordered last.
     fetch: FetchId,
     play: PlayId,
+    recognition: RecognitionId,
     /// The B-legs dialled last, by their places.
     legs: BTreeMap<u8, CallUuid>,
 }
@@ -245,6 +248,7 @@ impl Run<'_> {
             let _ = writeln!(self.text, "          {output}");
             match output {
                 Output::Fetch { fetch, .. } => self.fetch = *fetch,
+                Output::Speech { recognition, .. } => self.recognition = *recognition,
                 Output::Dial { order } => {
                     self.legs.insert(order.position, order.call);
                 }
@@ -302,6 +306,10 @@ impl Run<'_> {
             ["voice", "A", "ended", ago_ms, "ms", "ago"] => {
                 Input::Voice { leg, what: Voice::Ended { ago_ms: ago_ms.parse().expect("milliseconds") } }
             }
+            ["speech", what @ ..] => {
+                let recognition = number("recognition").map_or(self.recognition, RecognitionId);
+                Input::Speech { recognition, what: speech_fact(what) }
+            }
             ["digits-sent", "A"] => Input::DigitsSent { leg, play },
             ["terminated", status] => Input::Terminated {
                 termination: Termination {
@@ -325,6 +333,28 @@ impl Run<'_> {
             ["cut", "internal_error"] => Input::Cut { cause: HangupCause::InternalError },
             other => panic!("{}: no such fact: {other:?}", self.scenario.name),
         })
+    }
+}
+
+/// What a recogniser tells.
+fn speech_fact(words: &[&str]) -> SpeechFact {
+    let per_cent = |word: &str| word.parse().expect("per cent");
+    match words {
+        ["began"] => SpeechFact::Began,
+        ["lasting"] => SpeechFact::Lasting,
+        ["ended", ago_ms, "ms", "ago"] => SpeechFact::Ended { ago_ms: ago_ms.parse().expect("milliseconds") },
+        ["interim", stability, text @ ..] => {
+            let text = text.join(" ");
+            let (stable, unstable) = text.split_once('/').expect("a / between");
+            let (stable, unstable) = (stable.trim().to_owned(), unstable.trim().to_owned());
+            SpeechFact::Interim { stable, unstable, stability: per_cent(stability) }
+        }
+        ["understood", confidence, text @ ..] => {
+            SpeechFact::Understood { text: text.join(" "), confidence: per_cent(confidence) }
+        }
+        ["failed", why @ ..] => SpeechFact::Failed { reason: why.join(" ") },
+        ["unavailable"] => SpeechFact::Unavailable,
+        other => panic!("no such speech: {other:?}"),
     }
 }
 

@@ -1,0 +1,258 @@
+//! Hearing a caller for a recogniser: who speaks when, and the sound of it.
+//!
+//! An [`Utterance`] is a job beside the shards: it reads the leg as PCM, judges where a voice begins and ends and tells the
+//! call's machine, and hands the sound from the first voice on to a task that has the recogniser. What it makes of it comes
+//! back as facts, too. Nothing is decided here: when speech has ended is the machine's business.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, warn};
+
+use super::machine::{Input, Listening, RecognitionId, SpeechFact};
+use super::shell::Mailbox;
+use crate::ffi::opus::Rate;
+use crate::media::voice::Judge;
+use crate::media::workers::{Going, Job, Workers};
+use crate::media::{LegHandle, Line, Patience, Sides};
+use crate::speech::recognise::{Ask, Interim, Recognisers, Sound};
+
+/// Milliseconds of a frame.
+const FRAME_MS: u64 = 20;
+/// Frames before the first voice that are part of it: a soft onset, and the four that the judge waits for.
+const ONSET: usize = 20;
+/// Frames that the judge waits for before it calls a sound a voice.
+const JUDGED: u64 = 4;
+/// A voice that has lasted so long is somebody who speaks (`plivo-xml.md` §5.5 step 2).
+const LASTING_MS: u64 = 250;
+/// Pauses shorter than this are part of speech.
+const PAUSE_MS: u64 = 300;
+/// Frames of a longer pause that are kept until the voice goes on: more than `speechEndTimeout` lets pass.
+const PAUSED_MAX: usize = 600;
+
+const HEARING: u8 = 0;
+const FINISHED: u8 = 1;
+const STOPPED: u8 = 2;
+
+/// A call's hold on a recognition. Dropping it stops it: nothing more is told.
+pub(super) struct Hearing {
+    recognition: RecognitionId,
+    state: Arc<AtomicU8>,
+    task: AbortHandle,
+}
+
+/// What a recognition is run with.
+pub(super) struct Listener<'a> {
+    pub(super) workers: &'a Workers,
+    pub(super) recognisers: &'a Recognisers,
+    pub(super) mailbox: &'a Mailbox,
+    pub(super) tasks: &'a TaskTracker,
+}
+
+impl Hearing {
+    /// Hears `leg` from now on.
+    pub(super) fn begin(recognition: RecognitionId, how: Listening, leg: &LegHandle, with: &Listener<'_>) -> Self {
+        let state = Arc::new(AtomicU8::new(HEARING));
+        let (to, sound) = Sound::new();
+        let told = Told { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
+        let line = Line::new(leg.tap(Sides::Heard), Rate::Hz16000, Patience::Network);
+        with.workers.add(Box::new(Utterance { line, ear: Ear::new(to), told: told.clone() }));
+        let task = with.tasks.spawn(understand(with.recognisers.clone(), how, sound, told).in_current_span());
+        Self { recognition, state, task: task.abort_handle() }
+    }
+
+    pub(super) fn is(&self, recognition: RecognitionId) -> bool {
+        self.recognition == recognition
+    }
+
+    /// That was all: what was said is to be told.
+    pub(super) fn finish(&self) {
+        self.state.store(FINISHED, Ordering::Release);
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        self.state.store(STOPPED, Ordering::Release);
+        self.task.abort();
+    }
+}
+
+/// Where a recognition's facts go.
+#[derive(Clone)]
+struct Told {
+    recognition: RecognitionId,
+    mailbox: Mailbox,
+    state: Arc<AtomicU8>,
+}
+
+impl Told {
+    fn tell(&self, what: SpeechFact) {
+        if self.state.load(Ordering::Acquire) != STOPPED {
+            self.mailbox.tell(Input::Speech { recognition: self.recognition, what });
+        }
+    }
+}
+
+/// Has the recogniser hear the sound to its end, and tells what it understood.
+async fn understand(recognisers: Recognisers, how: Listening, mut sound: Sound, told: Told) {
+    let Listening { language, hints, model, interim, profanity_filter, hidden: _ } = how;
+    let ask = Ask { language, hints, model, interim, profanity_filter };
+    // Nobody is asked before somebody speaks, and nobody at all where nobody does.
+    if !sound.begun().await {
+        return;
+    }
+    let so_far = told.clone();
+    let interims = move |Interim { stable, unstable, stability }| {
+        so_far.tell(SpeechFact::Interim { stable, unstable, stability });
+    };
+    match recognisers.recognise(&ask, &mut sound, interims).await {
+        Ok(said) => told.tell(SpeechFact::Understood { text: said.text, confidence: said.confidence }),
+        Err(error) => {
+            warn!(%error, "could not recognise speech");
+            told.tell(SpeechFact::Failed { reason: format!("could not {error}") });
+        }
+    }
+}
+
+/// The job.
+struct Utterance {
+    line: Line,
+    ear: Ear,
+    told: Told,
+}
+
+impl Job for Utterance {
+    fn beat(&mut self, _now: Instant) -> Going {
+        while let Some(twenty) = self.line.next() {
+            if let Some(fact) = self.ear.hear(twenty.heard) {
+                self.told.tell(fact);
+            }
+        }
+        // Its end of the sound goes with it: that is the end of the utterance.
+        let hears = self.told.state.load(Ordering::Acquire) == HEARING && !self.line.is_over();
+        if hears && self.told.mailbox.is_open() { Going::On } else { Going::Over }
+    }
+}
+
+/// Judges the sound frame by frame, in media time, and passes on what belongs to the utterance.
+struct Ear {
+    judge: Judge,
+    to: mpsc::Sender<Vec<i16>>,
+    /// Frames so far.
+    at: u64,
+    /// The voice that is heard: its first frame, the latest that had voice in it, and whether it was told to last.
+    voice: Option<(u64, u64, bool)>,
+    /// A voice has begun: from here on everything is part of the utterance.
+    begun: bool,
+    /// Frames that are not passed on yet: before the first voice, or of a pause.
+    kept: VecDeque<Vec<i16>>,
+}
+
+impl Ear {
+    fn new(to: mpsc::Sender<Vec<i16>>) -> Self {
+        Self { judge: Judge::default(), to, at: 0, voice: None, begun: false, kept: VecDeque::new() }
+    }
+
+    /// Takes in the next 20 ms, mono 16 kHz; tells what has changed.
+    fn hear(&mut self, pcm: &[i16]) -> Option<SpeechFact> {
+        let voiced = self.judge.hear(pcm);
+        self.at += 1;
+        let fact = match (&mut self.voice, voiced) {
+            (voice @ None, true) => {
+                *voice = Some((self.at, self.at, false));
+                Some(SpeechFact::Began)
+            }
+            (Some((first, last, lasting)), true) => {
+                *last = self.at;
+                let lasts = (self.at - *first + JUDGED) * FRAME_MS >= LASTING_MS;
+                (lasts && !std::mem::replace(lasting, true)).then_some(SpeechFact::Lasting)
+            }
+            (Some((_, last, _)), false) => {
+                let ago_ms = (self.at - *last) * FRAME_MS;
+                (ago_ms >= PAUSE_MS).then(|| {
+                    self.voice = None;
+                    self.judge.rest();
+                    SpeechFact::Ended { ago_ms }
+                })
+            }
+            (None, false) => None,
+        };
+        self.pass_on(pcm);
+        fact
+    }
+
+    fn pass_on(&mut self, pcm: &[i16]) {
+        self.begun |= self.voice.is_some();
+        self.kept.push_back(pcm.to_vec());
+        if self.voice.is_some() {
+            for frame in self.kept.drain(..) {
+                // A recogniser that is a minute behind hears no more.
+                let _ = self.to.try_send(frame);
+            }
+        }
+        let most = if self.begun { PAUSED_MAX } else { ONSET };
+        if self.kept.len() > most {
+            self.kept.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ear, ONSET, SpeechFact};
+    use tokio::sync::mpsc;
+
+    const FRAME: usize = 320;
+
+    /// So many frames of a buzz, or of silence.
+    fn sound(frames: usize, loud: bool) -> Vec<[i16; FRAME]> {
+        let sample = |i: usize| if loud { ((i % 114) as i16 - 57) * 60 } else { 0 };
+        (0..frames).map(|n| std::array::from_fn(|i| sample(n * FRAME + i))).collect()
+    }
+
+    /// What is told of these stretches, with the frame of each fact, and how many frames were passed on.
+    fn told(stretches: &[(usize, bool)]) -> (Vec<(usize, SpeechFact)>, usize) {
+        let (to, mut from) = mpsc::channel(10_000);
+        let mut ear = Ear::new(to);
+        let frames = stretches.iter().flat_map(|(frames, loud)| sound(*frames, *loud));
+        let told = frames.enumerate().filter_map(|(n, frame)| Some((n, ear.hear(&frame)?))).collect();
+        let passed = std::iter::from_fn(|| from.try_recv().ok()).count();
+        (told, passed)
+    }
+
+    #[test]
+    fn a_sentence_begins_lasts_and_ends_and_its_onset_is_part_of_it() {
+        let (told, passed) = told(&[(50, false), (60, true), (50, false)]);
+        assert_eq!(
+            told,
+            [
+                (53, SpeechFact::Began),
+                // 250 ms after the voice set in.
+                (62, SpeechFact::Lasting),
+                (124, SpeechFact::Ended { ago_ms: 300 }),
+            ]
+        );
+        // The frames before the voice, the voice, and the pause up to its end.
+        assert_eq!(passed, ONSET - 3 + 60 + 14, "{passed}");
+    }
+
+    #[test]
+    fn a_cough_does_not_last_and_a_pause_is_passed_on_when_the_voice_goes_on() {
+        let (cough, _) = told(&[(50, false), (8, true), (30, false)]);
+        assert_eq!(cough, [(53, SpeechFact::Began), (72, SpeechFact::Ended { ago_ms: 300 })]);
+        let (sentence, passed) = told(&[(50, false), (30, true), (40, false), (30, true), (30, false)]);
+        assert_eq!(sentence.len(), 6, "{sentence:?}");
+        assert_eq!(passed, ONSET - 3 + 30 + 40 + 30 + 14);
+    }
+
+    #[test]
+    fn a_quiet_line_tells_and_passes_nothing() {
+        assert_eq!(told(&[(500, false)]), (Vec::new(), 0));
+    }
+}
