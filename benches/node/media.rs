@@ -127,7 +127,7 @@ fn floor(calls: usize) -> Result<Duration, Fault> {
                     break;
                 }
             }
-            send_all(&ours, false, &burst(&key, calls, slot, sequence, there));
+            send_all(&ours, false, lent(&burst(&key, calls, slot, sequence, there)));
         });
         Ok(())
     });
@@ -136,7 +136,7 @@ fn floor(calls: usize) -> Result<Duration, Fault> {
         let (key, mut inbox) = (key()?, Inbox::default());
         beat(&ended, |slot, sequence| {
             while inbox.receive(&peers).is_ok_and(|taken| taken > 0) {}
-            send_all(&peers, false, &burst(&key, calls, slot, sequence, here));
+            send_all(&peers, false, lent(&burst(&key, calls, slot, sequence, here)));
         });
         Ok(())
     });
@@ -163,6 +163,10 @@ fn floor(calls: usize) -> Result<Duration, Fault> {
 /// The packets of the calls whose slot it is.
 fn burst(key: &LessSafeKey, calls: usize, slot: usize, sequence: u16, to: SocketAddr) -> Vec<(SocketAddr, Vec<u8>)> {
     (slot..calls).step_by(SLOTS).map(|call| (to, sealed(key, call as u32, sequence))).collect()
+}
+
+fn lent(burst: &[(SocketAddr, Vec<u8>)]) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    burst.iter().map(|(to, bytes)| (*to, bytes.as_slice()))
 }
 
 /// Calls `tick` every 5 ms with its slot and packet number.

@@ -5,7 +5,6 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use socket2::{SockAddr, SockAddrStorage};
@@ -109,24 +108,37 @@ fn address(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<Soc
 
 /// Sends datagrams, [`BATCH`] in a system call; returns how many went out. One that cannot be sent is skipped; when
 /// the socket's buffer is full, the rest is dropped (late sound is worth nothing).
-pub fn send_all<T: Deref<Target = [u8]>>(socket: &UdpSocket, to_v6: bool, datagrams: &[(SocketAddr, T)]) -> usize {
+pub fn send_all<'a>(
+    socket: &UdpSocket,
+    to_v6: bool,
+    datagrams: impl IntoIterator<Item = (SocketAddr, &'a [u8])>,
+) -> usize {
+    let mut datagrams = datagrams.into_iter();
+    let mut names: Vec<SockAddr> = Vec::with_capacity(BATCH);
+    // SAFETY: plain C structs for which all zeroes is a value.
+    let mut pieces: [libc::iovec; BATCH] = unsafe { zeroed() };
+    // SAFETY: as above.
+    let mut heads: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
     let mut sent = 0;
-    for batch in datagrams.chunks(BATCH) {
-        let names: Vec<SockAddr> = batch.iter().map(|(to, _)| SockAddr::from(family(*to, to_v6))).collect();
-        // SAFETY: plain C structs for which all zeroes is a value.
-        let mut pieces: [libc::iovec; BATCH] = unsafe { zeroed() };
-        // SAFETY: as above.
-        let mut heads: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
-        for (((head, piece), name), (_, bytes)) in heads.iter_mut().zip(&mut pieces).zip(&names).zip(batch) {
-            // The kernel only reads through these.
+    loop {
+        names.clear();
+        for (piece, (to, bytes)) in pieces.iter_mut().zip(datagrams.by_ref()) {
+            // The kernel only reads through these; the bytes outlive this call (`'a`).
             piece.iov_base = bytes.as_ptr().cast_mut().cast();
             piece.iov_len = bytes.len();
+            names.push(SockAddr::from(family(to, to_v6)));
+        }
+        // Only now: `names` does not move any more.
+        for ((head, piece), name) in heads.iter_mut().zip(&mut pieces).zip(&names) {
             head.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
             head.msg_hdr.msg_namelen = name.len();
             head.msg_hdr.msg_iov = piece;
             head.msg_hdr.msg_iovlen = 1;
         }
-        let mut rest = heads.get_mut(..batch.len()).unwrap_or_default();
+        let mut rest = heads.get_mut(..names.len()).unwrap_or_default();
+        if rest.is_empty() {
+            return sent;
+        }
         while !rest.is_empty() {
             // SAFETY: `rest` has that many entries, whose names, iovecs and buffers live until the call is back.
             let n = unsafe {
@@ -153,7 +165,6 @@ pub fn send_all<T: Deref<Target = [u8]>>(socket: &UdpSocket, to_v6: bool, datagr
             rest = rest.get_mut(skip..).unwrap_or_default();
         }
     }
-    sent
 }
 
 /// A dual-stack socket writes IPv4 addresses as mapped ones.
@@ -286,6 +297,10 @@ mod tests {
     }
 
     /// Waits for one datagram, at most five seconds.
+    fn lent(datagrams: &[(SocketAddr, Vec<u8>)]) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+        datagrams.iter().map(|(to, bytes)| (*to, bytes.as_slice()))
+    }
+
     fn wait(socket: &UdpSocket) {
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
         socket.peek_from(&mut [0; 1]).expect("a datagram within five seconds");
@@ -296,7 +311,7 @@ mod tests {
         let (a, b) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
         let to = b.local_addr().expect("address");
         let sent: Vec<(SocketAddr, Vec<u8>)> = (0..150u8).map(|n| (to, vec![n; usize::from(n) + 1])).collect();
-        assert_eq!(send_all(&a, false, &sent), 150);
+        assert_eq!(send_all(&a, false, lent(&sent)), 150);
         let mut inbox = Inbox::default();
         let mut got = Vec::new();
         while got.len() < 150 {
@@ -317,7 +332,7 @@ mod tests {
         let to = b.local_addr().expect("address");
         let nowhere: SocketAddr = "255.255.255.255:9".parse().expect("address");
         let sent = vec![(to, vec![1]), (nowhere, vec![2]), (to, vec![3; 4_000]), (to, vec![4])];
-        assert_eq!(send_all(&a, false, &sent), 3);
+        assert_eq!(send_all(&a, false, lent(&sent)), 3);
         wait(&b);
         let mut inbox = Inbox::default();
         let mut got = Vec::new();
@@ -349,7 +364,7 @@ mod tests {
         let Ok(six) = UdpSocket::bind("[::]:0") else { return };
         let four = bound("127.0.0.1:0");
         let to = four.local_addr().expect("address");
-        assert_eq!(send_all(&six, true, &[(to, vec![1])]), 1);
+        assert_eq!(send_all(&six, true, [(to, &[1][..])]), 1);
         wait(&four);
         let (_, from) = four.recv_from(&mut [0; 8]).expect("receive");
         four.send_to(&[2], from).expect("send");

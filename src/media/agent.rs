@@ -14,6 +14,7 @@ use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 use super::MediaError;
+use super::dtls::{Keyring, with_keyring};
 use super::sdp::{Offer, Setup};
 
 /// Checks begin 50 ms apart and double to 5 s (`meta-calling.md` §5.3), where consent checks stay (RFC 7675).
@@ -22,6 +23,9 @@ const CHECK_LAST: Duration = Duration::from_secs(5);
 /// Twelve unanswered checks take 31 s: consent is then lost for the 30 s that end a call (R12), and a candidate
 /// that never answers has cost 12 packets (R19 allows 30).
 const CHECKS_UNANSWERED_MAX: usize = 12;
+
+/// How soon a leg knows that ICE has found its peer somewhere else.
+const STATS: Duration = Duration::from_secs(1);
 
 /// The certificate that all legs of the process share, and the crypto it is used with.
 pub(super) struct Identity {
@@ -67,6 +71,8 @@ pub(super) struct Agent {
     pub(super) mid: Mid,
     /// Also the CNAME of our RTCP.
     pub(super) cname: String,
+    /// Where the keys will be that DTLS agrees on.
+    pub(super) keys: Keyring,
 }
 
 /// Our credentials of one leg.
@@ -97,7 +103,9 @@ pub(super) fn towards(
         .clear_codecs()
         // None: with transport-cc str0m would send 17 feedback packets a second.
         .set_extension_map(ExtensionMap::empty())
-        .set_send_buffer_audio(4);
+        .set_send_buffer_audio(4)
+        // For where ICE has the peer (`leg/path.rs`): it tells in no other way.
+        .set_stats_interval(controlling.then_some(STATS));
     config.set_initial_stun_rto(CHECK_FIRST);
     config.set_max_stun_rto(CHECK_LAST);
     config.set_max_stun_retransmits(CHECKS_UNANSWERED_MAX);
@@ -109,7 +117,7 @@ pub(super) fn towards(
         codecs.add_config(digits.pt.into(), None, Codec::Tele, clock, None, FormatParams::parse_line("0-15"));
     }
 
-    let mut rtc = config.build(now);
+    let (mut rtc, keys) = with_keyring(|| config.build(now));
     for home in [homes.v4, homes.v6].into_iter().flatten() {
         rtc.add_local_candidate(Candidate::host(home, "udp").map_err(|_| MediaError::NoAddress)?);
     }
@@ -135,5 +143,5 @@ pub(super) fn towards(
             rtc.add_remote_candidate(candidate);
         }
     }
-    Ok(Agent { rtc, mid, cname })
+    Ok(Agent { rtc, mid, cname, keys })
 }

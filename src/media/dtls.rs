@@ -3,16 +3,49 @@
 //!
 //! A thin dress around `dimpl`, the DTLS that str0m brings. What it adds: a fatal alert of an established peer
 //! ends the connection like its close_notify, for str0m passes such errors over; and nothing is made, the private key
-//! not read, before the first packet comes or goes, for many a call ends without any.
+//! not read, before the first packet comes or goes, for many a call ends without any; and the keys that it agrees on are
+//! left on a [`Keyring`], for the leg's own RTP.
 
+use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use str0m::crypto::dtls::{
     DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion,
 };
 use str0m::crypto::{CryptoError, CryptoProvider};
+
+use super::srtp::{Keys, Profile};
+
+/// Where a handshake leaves its keys.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Keyring(Arc<Mutex<Option<Keys>>>);
+
+impl Keyring {
+    /// The keys, once they are there; once.
+    pub(super) fn take(&self) -> Option<Keys> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, keys: Option<Keys>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+}
+
+thread_local! {
+    /// For the connection that is made next on this thread: str0m makes it where we can hand in nothing.
+    static NEXT: RefCell<Option<Keyring>> = const { RefCell::new(None) };
+}
+
+/// What `make` makes, and where the DTLS in it will leave its keys.
+pub(super) fn with_keyring<T>(make: impl FnOnce() -> T) -> (T, Keyring) {
+    let keys = Keyring::default();
+    NEXT.set(Some(keys.clone()));
+    let made = make();
+    NEXT.take();
+    (made, keys)
+}
 
 /// The first flight is sent again after this long, then after twice as long, and so on.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -44,7 +77,8 @@ impl DtlsProvider for Provider {
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let config = config(mtu.unwrap_or(str0m::DATAGRAM_MTU_TARGET))?;
         let cert = cert.clone();
-        Ok(Box::new(Instance { config, cert, version, now, made: None, established: false, alerted: false }))
+        let keys = NEXT.take();
+        Ok(Box::new(Instance { config, cert, version, now, made: None, established: false, alerted: false, keys }))
     }
 }
 
@@ -77,6 +111,8 @@ struct Instance {
     established: bool,
     /// A fatal alert came over the established connection; told once.
     alerted: bool,
+    /// Whoever asked for its keys.
+    keys: Option<Keyring>,
 }
 
 impl Instance {
@@ -126,6 +162,10 @@ impl DtlsInstance for Instance {
         let Some(dtls) = &mut self.made else { return DtlsOutput::Timeout(self.now + HANDSHAKE_MAX) };
         let output = dtls.poll_output(buf);
         self.established |= matches!(output, DtlsOutput::Connected);
+        if let (DtlsOutput::KeyingMaterial(material, profile), Some(keys)) = (&output, &self.keys) {
+            let client = self.made.as_ref().is_some_and(|dtls| dtls.is_active());
+            keys.put(Profile::of(*profile).and_then(|profile| Keys::new(profile, material, client)));
+        }
         output
     }
 

@@ -1,7 +1,10 @@
 //! One leg in its shard: its agent, what it plays, the digits it hears and sends, whether it is still there.
 //!
 //! Driven from outside: [`Leg::receive`] for each datagram that is its own, [`Leg::tick`] every 20 ms, orders in
-//! between. Datagrams to be sent are put into the given list. Sockets and routing are `shard`'s.
+//! between. Datagrams to be sent are put into the given list; what comes and goes by the network is `leg/path.rs`.
+//! Sockets and routing are `shard`'s.
+
+mod path;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -9,27 +12,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use str0m::media::{Mid, Pt};
-use str0m::net::{DatagramSend, Protocol, Receive};
-use str0m::rtp::{RtpPacket, RtpWrite};
-use str0m::{Event, Input, Output, Rtc, RtcError};
+use str0m::Rtc;
+use str0m::media::Mid;
 
 use super::agent::Homes;
 use super::bridge::BridgeEnd;
+use super::dtls::Keyring;
 use super::dtmf;
 use super::ear::Ear;
 use super::feed::FeedEnd;
-use super::inlet::Heard;
 use super::layers::Layers;
+use super::outbox::Outbox;
 use super::player::{PlayItem, Player, Step};
 use super::prompt::Frame;
+use super::quality::Account;
 use super::sdp::TelephoneEvent;
 use super::stun;
 use super::tap::{TapEnd, Tapped};
 use super::tones::InBand;
+use super::transport::Transport;
 use super::{EventSink, LegEvent};
 use crate::call::machine::{Aside, MediaFact, MediaFault, PlayId};
-use crate::model::Digit;
+use crate::model::{Digit, Timestamp};
 
 /// RTP ticks of one 20 ms packet (48 kHz clock, RFC 7587).
 const PACKET_TICKS: u32 = 960;
@@ -41,11 +45,6 @@ const FLOWING_MS: u32 = 500;
 const DIGIT_ORDERS_MAX: usize = 32;
 /// Taps at a time: a recording or two, a stream, a recogniser, a room.
 const TAPS_MAX: usize = 8;
-/// SSRCs of the peer that are known at a time; more than one comes of a change on its side.
-const SSRCS_MAX: usize = 4;
-
-/// Datagrams to be sent, with their destinations.
-pub(super) type Outbox = Vec<(SocketAddr, DatagramSend)>;
 
 /// What a call orders.
 #[derive(Debug)]
@@ -72,12 +71,18 @@ pub(super) enum LegOrder {
 pub(super) struct Counters {
     pub(super) rtp_in: AtomicU64,
     pub(super) rtp_out: AtomicU64,
+    /// Brought up to date every second.
+    pub(super) quality: Account,
 }
 
 /// What a leg is made of.
 pub(super) struct Making {
     pub(super) rtc: Rtc,
     pub(super) mid: Mid,
+    /// Where the keys appear that DTLS agrees on.
+    pub(super) keys: Keyring,
+    pub(super) cname: String,
+    pub(super) ssrc: u32,
     pub(super) sink: EventSink,
     pub(super) counters: Arc<Counters>,
     pub(super) homes: Homes,
@@ -102,12 +107,21 @@ pub(super) struct Making {
     pub(super) silence: Frame,
     pub(super) media_dead: Duration,
     pub(super) now: Instant,
+    /// The wall clock's time then.
+    pub(super) wall: Timestamp,
 }
 
 /// A leg.
 pub(super) struct Leg {
     rtc: Rtc,
     mid: Mid,
+    keys: Keyring,
+    /// Its own RTP, once connected; none: the agent's serves.
+    transport: Option<Box<Transport>>,
+    cname: String,
+    ssrc: u32,
+    /// A moment, and the wall clock's time then.
+    epoch: (Instant, Timestamp),
     sink: EventSink,
     counters: Arc<Counters>,
     homes: Homes,
@@ -116,8 +130,8 @@ pub(super) struct Leg {
     controlling: bool,
     dtls_client: bool,
     media_dead: Duration,
-    opus_pt: Pt,
-    telephone_events: Vec<Pt>,
+    opus_pt: u8,
+    telephone_events: Vec<u8>,
     digits_out: Option<TelephoneEvent>,
     silence: Frame,
 
@@ -137,6 +151,8 @@ pub(super) struct Leg {
     last_report: Option<SystemTime>,
     /// Where DTLS and RTP go; none before the first went.
     path: Option<SocketAddr>,
+    /// When something authentic came from there last.
+    path_heard: Instant,
     ssrcs: VecDeque<u32>,
     /// An SSRC not known before, whose first packet is being tried.
     trial: Option<u32>,
@@ -175,6 +191,11 @@ impl Leg {
         Self {
             rtc: m.rtc,
             mid: m.mid,
+            keys: m.keys,
+            transport: None,
+            cname: m.cname,
+            ssrc: m.ssrc,
+            epoch: (m.now, m.wall),
             sink: m.sink,
             counters: m.counters,
             homes: m.homes,
@@ -183,8 +204,8 @@ impl Leg {
             controlling: m.controlling,
             dtls_client: m.dtls_client,
             media_dead: m.media_dead,
-            opus_pt: m.opus_pt.into(),
-            telephone_events: m.telephone_events.iter().map(|t| t.pt.into()).collect(),
+            opus_pt: m.opus_pt,
+            telephone_events: m.telephone_events.iter().map(|t| t.pt).collect(),
             digits_out: m.digits_out,
             silence: m.silence,
             begun: false,
@@ -198,6 +219,7 @@ impl Leg {
             last_valid: m.now,
             last_report: None,
             path: None,
+            path_heard: m.now,
             ssrcs: m.remote_ssrc.into_iter().collect(),
             trial: None,
             uncounted: (0, 0),
@@ -236,7 +258,7 @@ impl Leg {
 
     /// Whether its peer is known to send with this SSRC.
     pub(super) fn knows(&self, ssrc: u32) -> bool {
-        self.ssrcs.contains(&ssrc)
+        self.ssrcs.contains(&ssrc) || self.transport.as_ref().is_some_and(|transport| transport.knows(ssrc))
     }
 
     /// RTP packets that authenticated, so far.
@@ -295,36 +317,8 @@ impl Leg {
             LegOrder::Mute(on) => self.muted = on,
             LegOrder::Close => {
                 self.lost = true;
-                if self.connected && self.rtc.close().is_ok() {
-                    // RTCP BYE and DTLS close_notify.
-                    self.drive(now, out);
-                }
+                self.say_goodbye(now, out);
             }
-        }
-    }
-
-    /// Takes in a datagram that is this leg's: STUN that passed its check, anything else from an address that did.
-    pub(super) fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], out: &mut Outbox) {
-        let Some(home) = self.homes.towards(from.ip()) else { return };
-        let Ok(received) = Receive::new(Protocol::Udp, from, home, datagram) else { return };
-        if stun::kind(datagram) != stun::Kind::Else {
-            self.last_valid = now;
-        }
-        self.trial = None;
-        if let Some(ssrc) = rtp_ssrc(datagram).filter(|s| !self.ssrcs.contains(s)) {
-            if !self.connected {
-                return;
-            }
-            // Without the peer's word for it, an SSRC is only known by a packet that authenticates (R19): the
-            // stream is taken back below if this one does not.
-            self.rtc.direct_api().expect_stream_rx(ssrc.into(), None, self.mid, None);
-            self.trial = Some(ssrc);
-        }
-        // Bad DTLS and the like: nothing to be told; if it cost the agent its life, the poll says so.
-        let _ = self.rtc.handle_input(Input::Receive(now, received));
-        self.poll(now, out);
-        if let Some(stranger) = self.trial.take() {
-            self.rtc.direct_api().remove_stream_rx(stranger.into());
         }
     }
 
@@ -340,18 +334,18 @@ impl Leg {
             self.lose(MediaFault::Silent);
         }
         if self.connected && self.open {
-            if !self.write_bridged(now) {
-                self.write_packet(now);
+            if !self.write_bridged(now, out) {
+                self.write_packet(now, out);
             }
             self.copy(&Tapped::Tick);
-            self.drive(now, out);
+            self.look_after(now, out);
         } else if now >= self.wake && (self.begun || !self.controlling) {
             self.drive(now, out);
         }
     }
 
     /// One packet: a digit's, a prompt's, or silence.
-    fn write_packet(&mut self, now: Instant) {
+    fn write_packet(&mut self, now: Instant, out: &mut Outbox) {
         let now_timestamp = self.timestamp;
         self.timestamp = self.timestamp.wrapping_add(PACKET_TICKS);
         let (pt, timestamp, payload, marker) = match self.digit_packet(now_timestamp) {
@@ -372,12 +366,12 @@ impl Leg {
         // An event's timestamp is that of its begin: so is its time, or sender reports would tell nonsense.
         let behind = Duration::from_micros(u64::from(now_timestamp.wrapping_sub(timestamp)) * 1_000 / 48);
         let at = now.checked_sub(behind).unwrap_or(now);
-        self.write(at, pt, timestamp, payload, marker);
+        self.write(at, (pt, marker), timestamp, payload, out);
     }
 
     /// What the bridge has for this tick, silence where it has nothing; `false`: there is none, or keys and prompts go
     /// before it. A peer's packet may last longer or shorter than a tick, and goes out when its time has come.
-    fn write_bridged(&mut self, now: Instant) -> bool {
+    fn write_bridged(&mut self, now: Instant, out: &mut Outbox) -> bool {
         let Some(bridge) = &mut self.bridge else { return false };
         bridge.take_in();
         if self.player.is_some() || self.layers.is_some() || !self.sending.is_empty() {
@@ -408,26 +402,13 @@ impl Leg {
             self.timestamp = timestamp.wrapping_add(ticks);
             self.owed -= i64::from(ticks);
             let payload = payload.unwrap_or_else(|| self.silence.clone());
-            self.write(now, self.opus_pt, timestamp, payload, marker);
+            self.write(now, (self.opus_pt, marker), timestamp, payload, out);
         }
         true
     }
 
-    fn write(&mut self, at: Instant, pt: Pt, timestamp: u32, payload: Frame, marker: bool) {
-        let write = RtpWrite::new(pt, self.sequence.into(), timestamp, at, payload).marker(marker);
-        if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(self.mid, None) {
-            stream.write_rtp(write);
-            self.sequence += 1;
-            if self.counters.rtp_out.load(Ordering::Relaxed) == 0 {
-                self.tell(LegEvent::FirstSent);
-            }
-            count(&self.counters.rtp_out);
-            self.uncounted.1 += 1;
-        }
-    }
-
     /// What the running digits send at this tick; none: a prompt or silence has the tick.
-    fn digit_packet(&mut self, timestamp: u32) -> Option<(Pt, Frame, u32, bool)> {
+    fn digit_packet(&mut self, timestamp: u32) -> Option<(u8, Frame, u32, bool)> {
         let (play, sender) = self.sending.front_mut()?;
         let (play, step) = (*play, sender.step(timestamp));
         if let Some(sounds) = &mut self.in_band
@@ -437,7 +418,7 @@ impl Leg {
         }
         match step {
             dtmf::Step::Event { payload, timestamp, marker } => {
-                Some((self.digits_out?.pt.into(), Frame::from(payload), timestamp, marker))
+                Some((self.digits_out?.pt, Frame::from(payload), timestamp, marker))
             }
             dtmf::Step::Pause => None,
             dtmf::Step::Done => {
@@ -505,127 +486,6 @@ impl Leg {
         }
     }
 
-    /// Moves the agent's time on and takes what comes of it.
-    fn drive(&mut self, now: Instant, out: &mut Outbox) {
-        let _ = self.rtc.handle_input(Input::Timeout(now));
-        self.poll(now, out);
-    }
-
-    fn poll(&mut self, now: Instant, out: &mut Outbox) {
-        loop {
-            match self.rtc.poll_output() {
-                Ok(Output::Timeout(wake)) => {
-                    self.wake = wake;
-                    return;
-                }
-                Ok(Output::Transmit(t)) => {
-                    if stun::kind(&t.contents) == stun::Kind::Else {
-                        self.path = Some(t.destination);
-                    }
-                    out.push((t.destination, t.contents));
-                }
-                Ok(Output::Event(event)) => self.agent_event(now, event),
-                Err(error) => {
-                    if !self.rtc.is_alive() {
-                        self.lose(match error {
-                            RtcError::RemoteSdp(_) => MediaFault::Fingerprint,
-                            _ => MediaFault::DtlsFailed,
-                        });
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    fn agent_event(&mut self, now: Instant, event: Event) {
-        match event {
-            Event::IceConnectionStateChange(state) if state.is_connected() && !self.ice_up => {
-                self.ice_up = true;
-                self.tell(LegEvent::Fact(MediaFact::IceUp));
-                if self.dtls_client && self.rtc.direct_api().start_dtls(true).is_err() {
-                    self.lose(MediaFault::DtlsFailed);
-                }
-            }
-            // All our checks were in vain for 30 s. A browser checks us: there the silence tells.
-            Event::IceConnectionStateChange(state) if state.is_disconnected() && self.connected && self.controlling => {
-                self.lose(MediaFault::Silent);
-            }
-            Event::Connected => {
-                self.connected = true;
-                self.last_valid = now;
-                self.tell(LegEvent::Fact(MediaFact::Connected));
-            }
-            Event::RtpPacket(packet) => self.rtp(now, &packet),
-            // A sender report that authenticated. str0m keeps no window for SRTCP as it does for SRTP: one that was
-            // sent before, or the same again, is no sign of life (R19).
-            Event::SenderFeedback(report) => {
-                let sent = Some(report.sender_info.ntp_time);
-                if sent > self.last_report {
-                    self.last_report = sent;
-                    self.last_valid = now;
-                }
-            }
-            Event::Closed => self.lose(MediaFault::DtlsClosed),
-            _ => {}
-        }
-    }
-
-    /// A packet that authenticated and is no replay.
-    fn rtp(&mut self, now: Instant, packet: &RtpPacket) {
-        self.last_valid = now;
-        count(&self.counters.rtp_in);
-        self.uncounted.0 += 1;
-        let ssrc = *packet.header.ssrc;
-        if self.trial.take_if(|trial| *trial == ssrc).is_some() {
-            if self.ssrcs.len() == SSRCS_MAX
-                && let Some(oldest) = self.ssrcs.pop_front()
-            {
-                self.rtc.direct_api().remove_stream_rx(oldest.into());
-            }
-            self.ssrcs.push_back(ssrc);
-        }
-        if !std::mem::replace(&mut self.heard, true) {
-            self.tell(LegEvent::Fact(MediaFact::FirstPacket));
-        }
-        self.flowing_in = self.flowing_in.map(|left| left.saturating_sub(1));
-        if self.flowing_in.take_if(|left| *left == 0).is_some() {
-            self.tell(LegEvent::Fact(MediaFact::Flowing));
-        }
-        if self.telephone_events.contains(&packet.header.payload_type) {
-            let mut digits = std::mem::take(&mut self.digits);
-            self.receiver.packet(now, ssrc, packet.header.timestamp, &packet.payload, &mut digits);
-            self.tell_digits(digits);
-        } else if packet.header.payload_type == self.opus_pt {
-            if let Some(sounds) = &mut self.in_band {
-                let mut digits = std::mem::take(&mut self.digits);
-                sounds.packet(&packet.payload, &mut digits);
-                self.tell_digits(digits);
-            }
-            self.sound(now, packet);
-        }
-    }
-
-    /// A packet of the peer's sound, for whoever hears it.
-    fn sound(&mut self, now: Instant, packet: &RtpPacket) {
-        if !self.muted {
-            let ssrc = *packet.header.ssrc;
-            if self.bridge.is_some() || !self.taps.is_empty() {
-                let (sequence, timestamp) = (*packet.seq_no, packet.header.timestamp);
-                let heard = Heard { ssrc, sequence, timestamp, payload: packet.payload.clone() };
-                if !self.taps.is_empty() {
-                    self.copy(&Tapped::Heard(heard.clone()));
-                }
-                if let Some(bridge) = &self.bridge {
-                    bridge.pass(heard);
-                }
-            }
-            if let Some(voice) = self.ear.as_mut().and_then(|ear| ear.packet(now, &packet.payload)) {
-                self.tell(LegEvent::Voice(voice));
-            }
-        }
-    }
-
     fn tell_digits(&mut self, mut digits: Vec<Digit>) {
         for digit in digits.drain(..) {
             self.tell(LegEvent::Digit(digit));
@@ -650,12 +510,4 @@ impl Leg {
 /// Only the shard writes; no read-modify-write is needed.
 fn count(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-}
-
-/// The SSRC of what looks like RTP (RFC 7983, RFC 5761: RTCP has types 192 to 223).
-fn rtp_ssrc(datagram: &[u8]) -> Option<u32> {
-    let [first, second, ..] = datagram else { return None };
-    let rtp = (128..192).contains(first) && !(192..224).contains(second);
-    let ssrc = datagram.get(8..12)?.try_into().ok()?;
-    rtp.then(|| u32::from_be_bytes(ssrc))
 }

@@ -2,9 +2,10 @@
 //!
 //! A call holds a [`LegHandle`]; its leg lives in one shard thread, which posts [`LegEvent`]s and never calls
 //! back. Nothing here knows a call, a document or Meta. `sdp` reads offers and writes answers, `agent` is str0m as we
-//! want it, `ports` says which port a leg gets, `shard` is the thread, `pace` its beat, `leg` what happens every 20 ms, `player` and
-//! `dtmf` are its parts as pure values, `prompt` holds ready Opus frames that calls share. Who records, streams, mixes or
-//! recognises reads a `tap` as a `line` of PCM and speaks through a `feed`, on `workers` beside the shards.
+//! want it, `transport` a leg's own RTP (over `srtp`, `rtp`, `rtcp`), `ports` says which port a leg gets, `shard` is the
+//! thread, `pace` its beat, `leg` what happens every 20 ms, `player` and `dtmf` are its parts as pure values, `prompt` holds
+//! ready Opus frames that calls share. Who records, streams, mixes or recognises reads a `tap` as a `line` of PCM and speaks
+//! through a `feed`, on `workers` beside the shards.
 
 mod agent;
 mod bridge;
@@ -18,18 +19,24 @@ mod layers;
 mod leg;
 mod line;
 mod offering;
+mod outbox;
 mod pace;
 mod player;
 mod ports;
 #[doc(hidden)]
 pub mod probe;
 pub mod prompt;
+mod quality;
+mod rtcp;
+mod rtp;
 pub mod sdp;
 mod shard;
+mod srtp;
 #[doc(hidden)]
 pub mod stun;
 mod tap;
 mod tones;
+mod transport;
 pub mod voice;
 pub mod workers;
 
@@ -38,6 +45,7 @@ pub use feed::{FEED_MAX, Feed};
 pub use line::{Line, Patience, Twenty};
 pub use offering::OfferedLeg;
 pub use player::PlayItem;
+pub use quality::{Quality, Way};
 pub use tap::{Sides, Tap};
 
 use std::fmt;
@@ -160,6 +168,7 @@ struct Made {
 struct Side {
     homes: Homes,
     pwd: String,
+    ssrc: u32,
     controlling: bool,
     /// We made the offer.
     offered: bool,
@@ -288,7 +297,7 @@ impl Media {
             ice_lite: !controlling,
         });
         let ufrag = ours.ufrag.clone();
-        let side = Side { homes, pwd: ours.pwd, controlling, offered: false };
+        let side = Side { homes, pwd: ours.pwd, ssrc: ours.ssrc, controlling, offered: false };
         let leg = self.leg(offer, agent, side, sink, counters, now)?;
         Ok(Made { leg, ufrag, answer })
     }
@@ -306,6 +315,9 @@ impl Media {
         Ok(Leg::new(Making {
             rtc: agent.rtc,
             mid: agent.mid,
+            keys: agent.keys,
+            cname: agent.cname,
+            ssrc: side.ssrc,
             sink,
             counters,
             homes: side.homes,
@@ -325,6 +337,7 @@ impl Media {
             silence: self.silence.clone(),
             media_dead: self.media_dead,
             now,
+            wall: self.clock.wall(),
         }))
     }
 
@@ -422,11 +435,13 @@ pub struct LegHandle {
 }
 
 /// What a leg has counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LegStats {
     /// RTP packets that authenticated, digits included.
     pub rtp_in: u64,
     pub rtp_out: u64,
+    /// At most a second old; all zeroes where the leg was never up, or its RTP is the WebRTC library's.
+    pub quality: Quality,
 }
 
 impl LegHandle {
@@ -510,6 +525,7 @@ impl LegHandle {
         LegStats {
             rtp_in: self.counters.rtp_in.load(Ordering::Relaxed),
             rtp_out: self.counters.rtp_out.load(Ordering::Relaxed),
+            quality: self.counters.quality.read(),
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::dtmf;
 use super::leg::{Counters, Leg, LegOrder};
+use super::outbox::Outbox;
 use super::sdp::Offer;
 use super::stun::{self, Kind};
 use super::test_peer::{Manner, Peer};
@@ -35,6 +36,7 @@ struct Weather {
 struct World {
     clock: Clock,
     leg: Leg,
+    counters: Arc<Counters>,
     peer: Peer,
     told: Arc<Mutex<Vec<LegEvent>>>,
     weather: Weather,
@@ -45,16 +47,19 @@ struct World {
     caught: Vec<Vec<u8>>,
     seed: u64,
     steps: u32,
+    /// Where the peer is, as the network shows it.
+    theirs: SocketAddr,
     /// Everything the leg sent.
     sent: Vec<(Instant, SocketAddr, Vec<u8>)>,
     _media: Arc<Media>,
 }
 
-fn make(media: &Media, offer: &Offer, told: &Arc<Mutex<Vec<LegEvent>>>) -> (Leg, String) {
+fn make(media: &Media, offer: &Offer, told: &Arc<Mutex<Vec<LegEvent>>>) -> (Leg, String, Arc<Counters>) {
     let log = told.clone();
+    let counters = Arc::new(Counters::default());
     let sink = Arc::new(move |event| log.lock().expect("log").push(event));
-    let made = media.make(offer, &[SocketAddr::from(OURS)], sink, Arc::new(Counters::default())).expect("a leg");
-    (made.leg, made.answer)
+    let made = media.make(offer, &[SocketAddr::from(OURS)], sink, counters.clone()).expect("a leg");
+    (made.leg, made.answer, counters)
 }
 
 fn media(clock: &Clock) -> Arc<Media> {
@@ -70,15 +75,20 @@ fn media(clock: &Clock) -> Arc<Media> {
 
 impl World {
     fn new(seed: u64, weather: Weather) -> Self {
+        Self::with(&Manner::default(), seed, weather)
+    }
+
+    fn with(manner: &Manner, seed: u64, weather: Weather) -> Self {
         let clock = Clock::stepped(Timestamp::from_micros(1_790_000_000_000_000));
         let media = media(&clock);
-        let mut peer = Peer::simulated(&Manner::default(), SocketAddr::from(THEIRS), clock.clone());
+        let mut peer = Peer::simulated(manner, SocketAddr::from(THEIRS), clock.clone());
         let told = Arc::default();
-        let (leg, answer) = make(&media, &peer.offer(), &told);
+        let (leg, answer, counters) = make(&media, &peer.offer(), &told);
         peer.accept(&answer);
         let mut world = Self {
             clock,
             leg,
+            counters,
             peer,
             told,
             weather,
@@ -87,6 +97,7 @@ impl World {
             caught: Vec::new(),
             seed,
             steps: 0,
+            theirs: SocketAddr::from(THEIRS),
             sent: Vec::new(),
             _media: media,
         };
@@ -96,7 +107,7 @@ impl World {
     }
 
     fn order(&mut self, order: LegOrder) {
-        let mut out = Vec::new();
+        let mut out = Outbox::default();
         self.leg.order(self.clock.now(), order, &mut out);
         self.post(out);
     }
@@ -124,10 +135,12 @@ impl World {
     }
 
     /// What the leg sent goes on its way.
-    fn post(&mut self, out: super::leg::Outbox) {
-        for (to, datagram) in out {
+    fn post(&mut self, out: Outbox) {
+        for (to, datagram) in out.iter() {
             self.sent.push((self.clock.now(), to, datagram.to_vec()));
-            self.carry(false, datagram.to_vec());
+            if to == self.theirs {
+                self.carry(false, datagram.to_vec());
+            }
         }
     }
 
@@ -149,13 +162,13 @@ impl World {
                 Kind::Else => true,
             };
             if trusted {
-                let mut out = Vec::new();
-                self.leg.receive(now, SocketAddr::from(THEIRS), &datagram, &mut out);
+                let mut out = Outbox::default();
+                self.leg.receive(now, self.theirs, &datagram, &mut out);
                 self.post(out);
             }
         }
         if self.steps.is_multiple_of(4) {
-            let mut out = Vec::new();
+            let mut out = Outbox::default();
             self.leg.tick(now, &mut out);
             self.post(out);
         }
@@ -232,6 +245,56 @@ fn in_fair_weather_it_connects_at_once_and_a_packet_goes_every_twenty_millisecon
 }
 
 #[test]
+fn rtp_is_the_legs_own_and_its_quality_is_told() {
+    let mut world = World::new(11, Weather::default());
+    world.connect();
+    assert!(world.leg.has_own_path());
+    world.weather = Weather { lost: 10, jitter_ms: 30, ..Weather::default() };
+    for _ in 0..1_500 {
+        world.peer.say(&[0x48, 1, 2]);
+        world.pass(Duration::from_millis(20));
+    }
+    let quality = world.counters.quality.read();
+    let loss = quality.inbound.loss();
+    assert!((0.06..0.14).contains(&loss), "{quality:?}");
+    assert!((5..25).contains(&quality.inbound.jitter.as_millis()), "{quality:?}");
+    assert!(quality.outbound.packets > 1_000, "{quality:?}");
+    assert!((0.06..0.14).contains(&quality.outbound.loss()), "{quality:?}");
+    let trip = quality.round_trip.expect("reports went both ways");
+    assert!(trip <= Duration::from_millis(100), "{trip:?}");
+    let mos = quality.mos(&quality.inbound).expect("a figure");
+    assert!((2.5..4.2).contains(&mos), "{mos}");
+}
+
+#[test]
+fn without_keys_that_we_can_use_rtp_is_the_agents() {
+    let mut world = World::new(12, Weather::default());
+    world.leg.without_own_path();
+    world.connect();
+    assert!(!world.leg.has_own_path());
+    world.peer.heard.clear();
+    world.pass(Duration::from_secs(10));
+    assert!((499..=501).contains(&world.peer.heard.len()), "{}", world.peer.heard.len());
+    world.type_keys("17");
+    assert_eq!(world.digits(), "17");
+}
+
+#[test]
+fn a_peer_whose_address_changes_is_followed() {
+    let manner = Manner { lite: false, ..Manner::default() };
+    let mut world = World::with(&manner, 13, Weather::default());
+    world.connect();
+    world.pass(Duration::from_secs(1));
+    world.theirs = SocketAddr::from(([10, 9, 9, 9], 5_555));
+    world.peer.heard.clear();
+    let took = world.until(Duration::from_secs(20), |w| w.peer.heard.len() > 50).expect("heard again");
+    assert!(took <= Duration::from_secs(8), "{took:?}");
+    world.type_keys("3");
+    assert_eq!(world.digits(), "3");
+    assert!(!world.is_lost());
+}
+
+#[test]
 fn in_rough_weather_it_still_connects_soon() {
     let mut slowest = Duration::ZERO;
     for seed in 0..10 {
@@ -300,24 +363,25 @@ fn r19_candidates_that_never_answer_cost_a_dozen_paced_checks() {
     let peer = Peer::simulated(&Manner::default(), SocketAddr::from(THEIRS), clock.clone());
     let more: String = (1..=30).map(|n| format!("a=candidate:{n} 1 udp 1 10.1.0.{n} 9 typ host\r\n")).collect();
     let offer = Offer::parse(&(peer.offer_text() + &more), true).expect("offer");
-    let (mut leg, _) = make(&media, &offer, &Arc::default());
+    let (mut leg, ..) = make(&media, &offer, &Arc::default());
     let mut sent: HashMap<SocketAddr, usize> = HashMap::new();
-    let mut out = Vec::new();
+    let mut out = Outbox::default();
     let mut run = |leg: &mut Leg, seconds: u32| {
         for _ in 0..seconds * 50 {
             clock.step(Duration::from_millis(20));
             leg.tick(clock.now(), &mut out);
             assert!(out.len() <= 1, "paced: {} at once", out.len());
-            for (to, datagram) in out.drain(..) {
-                assert!(stun::check_sent(&datagram).is_some(), "nothing but checks");
+            for (to, datagram) in out.iter() {
+                assert!(stun::check_sent(datagram).is_some(), "nothing but checks");
                 *sent.entry(to).or_default() += 1;
             }
+            out.clear();
         }
         sent.clone()
     };
     assert!(run(&mut leg, 5).is_empty(), "nothing before it begins");
-    leg.order(clock.now(), LegOrder::Begin, &mut Vec::new());
-    leg.order(clock.now(), LegOrder::Open, &mut Vec::new());
+    leg.order(clock.now(), LegOrder::Begin, &mut Outbox::default());
+    leg.order(clock.now(), LegOrder::Open, &mut Outbox::default());
     let sent = run(&mut leg, 120);
     assert_eq!(sent.len(), 16, "the first sixteen candidates");
     assert!(sent.values().all(|n| (3..=30).contains(n)), "{sent:?}");
@@ -378,7 +442,7 @@ fn r19_replayed_and_forged_packets_change_nothing_and_keep_nobody_alive() {
     while !world.is_lost() && took < Duration::from_secs(60) {
         for _ in 0..4 {
             let datagram = bent(&caught[tries % caught.len()], tries / caught.len());
-            let mut out = Vec::new();
+            let mut out = Outbox::default();
             world.leg.receive(world.clock.now(), SocketAddr::from(THEIRS), &datagram, &mut out);
             world.post(out);
             tries += 1;

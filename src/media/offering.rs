@@ -65,7 +65,7 @@ impl Media {
         }
         // Whoever offers has the controlling role, also towards a full agent (RFC 8445 §6.1.1).
         let agent = agent::towards(&self.identity, answer, homes, &ours, true, now)?;
-        let side = Side { homes, pwd: ours.pwd.clone(), controlling: true, offered: true };
+        let side = Side { homes, pwd: ours.pwd.clone(), ssrc: ours.ssrc, controlling: true, offered: true };
         let leg = self.leg(answer, agent, side, sink.clone(), handle.counters.clone(), now)?;
         let peers = answer.candidates.iter().map(|c| c.addr).collect();
         let rivals = {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use str0m::crypto::dtls::{DtlsOutput, DtlsVersion};
 
 use super::leg::{Counters, LegOrder};
+use super::outbox::Outbox;
 use super::sdp::Offer;
 use super::{LegEvent, Media, MediaConfig};
 use crate::call::machine::MediaFact;
@@ -79,7 +80,7 @@ impl Probe {
         let offer = if peer_begins { theirs } else { ours };
         let made = self.media.make(offer, &[SocketAddr::from(OURS)], sink, Arc::new(Counters::default()));
         let Ok(mut made) = made else { return Outcome::default() };
-        let (mut out, mut answered) = (Vec::new(), 0);
+        let (mut out, mut answered) = (Outbox::default(), 0);
         made.leg.order(clock.now(), LegOrder::Begin, &mut out);
         made.leg.order(clock.now(), LegOrder::Open, &mut out);
         for datagram in datagrams {

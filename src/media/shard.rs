@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::crowd::{self, Crowd};
-use super::leg::{Leg, LegOrder, Outbox};
+use super::leg::{Leg, LegOrder};
+use super::outbox::Outbox;
 use super::pace::{Pace, SLOTS};
 use super::ports::{Port, PortId, Ports};
 use super::stun::{self, Kind, TransactionId};
@@ -335,7 +336,7 @@ impl Shard {
             self.broken.insert(id);
             return;
         }
-        for (to, datagram) in open.out.iter().skip(before) {
+        for (to, datagram) in open.out.iter_from(before) {
             if let Some(check) = stun::check_sent(datagram) {
                 if resident.checks.len() == CHECKS_MAX
                     && let Some(oldest) = resident.checks.pop_front()
@@ -343,7 +344,7 @@ impl Shard {
                     self.by_check.remove(&oldest);
                 }
                 resident.checks.push_back(check);
-                self.by_check.insert(check, (id, *to));
+                self.by_check.insert(check, (id, to));
             }
         }
         let (packets_in, packets_out) = resident.leg.counted();
@@ -485,13 +486,13 @@ impl Shard {
 
     fn open(&mut self, port: Port) -> std::io::Result<()> {
         self.poll.add(&*port.socket, u64::from(port.id.0))?;
-        self.ports.insert(port.id, OpenPort { port, out: Outbox::new() });
+        self.ports.insert(port.id, OpenPort { port, out: Outbox::default() });
         Ok(())
     }
 
     fn flush(&mut self) {
         for open in self.ports.values_mut().filter(|p| !p.out.is_empty()) {
-            send_all(&open.port.socket, open.port.bound.is_ipv6(), &open.out);
+            send_all(&open.port.socket, open.port.bound.is_ipv6(), open.out.iter());
             open.out.clear();
         }
     }

@@ -11,6 +11,8 @@ use str0m::ice::StunMessage;
 const MAGIC: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 const HEADER: usize = 20;
 const USERNAME: u16 = 0x0006;
+const MESSAGE_INTEGRITY: u16 = 0x0008;
+const USE_CANDIDATE: u16 = 0x0025;
 /// A message of ours or of a peer has six or seven attributes.
 const ATTRIBUTES_MAX: usize = 16;
 
@@ -62,6 +64,23 @@ pub fn kind(datagram: &[u8]) -> Kind<'_> {
     }
 }
 
+/// Whether a request, authentic already, nominates the path that it came on (RFC 8445 §7.3.2).
+pub fn nominates(request: &[u8]) -> bool {
+    let mut rest = request.get(HEADER..).filter(|_| request.starts_with(&[0, 1])).unwrap_or_default();
+    for _ in 0..ATTRIBUTES_MAX {
+        let [t0, t1, l0, l1, value @ ..] = rest else { break };
+        match u16::from_be_bytes([*t0, *t1]) {
+            USE_CANDIDATE => return true,
+            // What follows is not covered by it.
+            MESSAGE_INTEGRITY => return false,
+            _ => {}
+        }
+        let length = usize::from(u16::from_be_bytes([*l0, *l1]));
+        rest = value.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    false
+}
+
 /// Whether the message carries a MESSAGE-INTEGRITY made with `pwd` (R19). Strangers' bytes reach foreign code here:
 /// should that panic, the message is no better than a wrong one, and the shard lives on.
 pub fn is_authentic(datagram: &[u8], pwd: &str) -> bool {
@@ -105,6 +124,19 @@ mod tests {
         let n = message.to_bytes(Some(pwd.as_bytes()), &mut room, hmac).expect("fits");
         room.truncate(n);
         room
+    }
+
+    #[test]
+    fn a_nomination_counts_before_the_integrity_only() {
+        let request = |attributes: &[u8]| [&[0, 1, 0, 0][..], &[0; 16], attributes].concat();
+        let integrity = [&[0, 8, 0, 20][..], &[0; 20]].concat();
+        let nomination = [0, 0x25, 0, 0];
+        let other = [0, 6, 0, 3, b'a', b':', b'b', 0];
+        assert!(super::nominates(&request(&[&other[..], &nomination, &integrity].concat())));
+        assert!(!super::nominates(&request(&[&other[..], &integrity, &nomination].concat())));
+        assert!(!super::nominates(&request(&other)));
+        assert!(!super::nominates(&[&[1, 1][..], &[0; 18], &nomination].concat()), "a response");
+        assert!(!super::nominates(&[0, 1, 0]));
     }
 
     #[test]
