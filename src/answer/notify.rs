@@ -197,6 +197,10 @@ fn report(job: &NoticeJob, delivery: &Delivery) {
 fn is_lasting(kind: NoticeKind) -> bool {
     match kind {
         NoticeKind::Hangup | NoticeKind::Ring => true,
-        NoticeKind::Action | NoticeKind::Dial | NoticeKind::Interim => false,
+        NoticeKind::Action
+        | NoticeKind::Dial
+        | NoticeKind::Conference
+        | NoticeKind::MultiParty
+        | NoticeKind::Interim => false,
     }
 }

@@ -37,6 +37,7 @@ use crate::admission::Gate;
 use crate::admission::book::Keeper;
 use crate::call::PermissionDesk;
 use crate::call::phones::Phones;
+use crate::call::rooms::Rooms;
 use crate::clock::Clock;
 use crate::store::{Passwords, Store};
 use auth::{Accounts, Guard};
@@ -59,6 +60,7 @@ pub struct Api {
     pub passwords: Passwords,
     /// Where endpoints are registered.
     pub phones: Phones,
+    pub rooms: Rooms,
 }
 
 /// What each handler gets.

@@ -294,6 +294,7 @@ async fn run() -> Running {
             permissions,
             passwords: Passwords::default(),
             phones: Phones::default(),
+            rooms: crate::call::rooms::Rooms::silent(Clock::real()),
         }),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         limits: HttpLimits::default(),

@@ -5,7 +5,7 @@
 //! `trace` the lines in it that tell where the time went, `waterfall` reads both, `replay` runs one again. `outbox` delivers
 //! the callbacks that the store holds, `farewell` tells Graph of the calls that it may still hold, `orphan` ends those of a
 //! process that died, `consent` keeps what users allow in step with Meta. `phones` knows where endpoints are registered,
-//! `web` has their calls. `walk` runs a machine without a call. Media,
+//! `web` has their calls, `rooms` the calls that hear each other. `walk` runs a machine without a call. Media,
 //! Graph, fetching and the store are services below.
 
 pub mod binding;
@@ -24,6 +24,7 @@ mod record;
 pub mod registry;
 mod rejects;
 pub mod replay;
+pub mod rooms;
 pub mod services;
 mod shell;
 pub mod step;

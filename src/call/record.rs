@@ -65,6 +65,9 @@ pub(super) fn outcome(summary: &Summary) -> &'static str {
         | C::EndpointNotRegistered
         | C::LoopDetected
         | C::ConfirmFailed
+        | C::MpcKicked
+        | C::MpcEnded
+        | C::MpcStopped
         | C::DialEnded
         | C::GraphError
         | C::GraphRateLimited

@@ -339,6 +339,8 @@ impl Drop for Leaving {
         self.registry.gauge(setup.direction).decrement(1);
         inner.one_over.notify_waiters();
         self.registry.leave_legs(&self.view);
+        // A machine that came to its end has left already.
+        inner.services.rooms.leave(setup.call, &[]);
     }
 }
 

@@ -86,12 +86,14 @@ impl World {
             Outbox::new(store.clone(), notifier.clone(), directory.clone(), clock.clone(), node_id.clone(), outbox);
         let graph_client =
             Arc::new(Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap());
+        let media = Media::start(media, clock.clone()).unwrap();
         let services = Arc::new(Services {
             clock: clock.clone(),
             dice: dice.clone(),
             node_id,
             pressure: Pressure::new(Health::new(), clock.now()),
-            media: Media::start(media, clock.clone()).unwrap(),
+            rooms: crate::call::rooms::Rooms::silent(clock.clone()),
+            media,
             sounds: Library::new(SpeechConfig::default(), clock.clone(), runtime, Arc::new(out.clone())).unwrap(),
             recognisers: Recognisers::new(&SpeechConfig::default()).unwrap(),
             permissions: PermissionDesk::new(graph_client.clone(), Arc::new(Consents::new()), clock.clone()),

@@ -11,6 +11,7 @@ use super::machine::{CallSetup, MachineLimits, Notice};
 use super::outbox::Outbox;
 use super::phones::Phones;
 use super::rejects::RejectThread;
+use super::rooms::Rooms;
 use super::trace::Sink;
 use crate::admission::{AccountEntry, Pressure};
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
@@ -47,6 +48,8 @@ pub struct Services {
     pub store: Store,
     /// The phones of endpoints.
     pub phones: Phones,
+    /// Conferences and multi-party calls.
+    pub rooms: Rooms,
     /// Where traces are exported to, if they are.
     pub traces: Option<Sink>,
     /// What may change while calls go on.

@@ -5,6 +5,7 @@
 //! machine's business. What it wishes of the other side goes to Graph, or over a line to an endpoint's phone (`phone`). Long work (a fetch, a Graph request) runs in tasks of its own and comes back as a fact.
 
 mod legs;
+mod rooms;
 mod speech;
 
 use std::collections::{BTreeMap, HashMap};
@@ -476,6 +477,7 @@ impl Shell {
             Output::Order { call, leg } => self.order_leg(call, leg),
             Output::News { news } => self.tell_a_leg(news),
             Output::Notify { notice } if notice.kind == NoticeKind::Interim => self.interim(notice),
+            Output::Room { room } => self.room(room),
             Output::Notify { notice } => self.notify(notice),
             Output::Instruction { element, line, outcome, note } => self.instruction(&element, line, outcome, &note),
             Output::State { state } => self.state(at, state),

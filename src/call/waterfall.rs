@@ -357,6 +357,9 @@ impl Drawing {
             Input::Ordered { .. } => {
                 self.add(Bar::moment(What::Person, "by the A-leg", at).noted(said(input, "ordered "), false));
             }
+            Input::Room { .. } => {
+                self.add(Bar::moment(What::Person, "in a room", at).noted(said(input, "room "), false));
+            }
             Input::Media { what: MediaFact::Flowing, .. }
             | Input::Bound { .. }
             | Input::Played { .. }
@@ -447,6 +450,7 @@ impl Drawing {
             | Output::Order { .. }
             | Output::News { .. }
             | Output::Speech { .. }
+            | Output::Room { .. }
             | Output::Notify { .. }
             | Output::FreeSlot
             | Output::Over => {}

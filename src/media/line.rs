@@ -106,6 +106,19 @@ impl Line {
         }
     }
 
+    /// Nothing of what has come is wanted: it is not decoded, and what comes next is a new beginning.
+    pub fn pass_over(&mut self) {
+        let mut came = false;
+        while self.tap.next().is_some() {
+            came = true;
+        }
+        if came {
+            self.inlet = Inlet::default();
+            (self.heard, self.sent) = (Side::default(), Side::default());
+            self.guessed = GUESSED_MAX;
+        }
+    }
+
     /// The leg is gone and everything has been given.
     pub fn is_over(&self) -> bool {
         self.tap.is_over()

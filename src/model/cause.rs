@@ -92,6 +92,12 @@ pub enum HangupCause {
     LostRace,
     /// A B-leg did not press the key it was asked for.
     ConfirmFailed,
+    /// A participant was put out of a multi-party call over the API, and its document had nothing more to say.
+    MpcKicked,
+    /// A multi-party call ended of itself, likewise.
+    MpcEnded,
+    /// A multi-party call was ended over the API, likewise.
+    MpcStopped,
     /// An answered B-leg that ended because its A-leg did, or wanted it to.
     DialEnded,
     /// By Graph's word: not on WhatsApp, terms not taken, client too old.
@@ -182,6 +188,9 @@ impl HangupCause {
             Self::LoopDetected => (2060, "Loop Detected", S::Plivo, "LOOP_DETECTED"),
             Self::LostRace => (9000, "Lost Race", S::Plivo, "LOSE_RACE"),
             Self::ConfirmFailed => (9110, "Confirm Key Challenge Failed", S::Plivo, "NO_ANSWER"),
+            Self::MpcKicked => (4030, "Kicked Out Of Multiparty Call", S::ApiRequest, "NORMAL_CLEARING"),
+            Self::MpcEnded => (4020, "Multiparty Call Ended", S::Plivo, "NORMAL_CLEARING"),
+            Self::MpcStopped => (4020, "Multiparty Call Ended", S::ApiRequest, "NORMAL_CLEARING"),
             Self::DialEnded => (4000, "Normal Hangup", S::Caller, "NORMAL_CLEARING"),
             Self::GraphError => (3080, "Internal server error from carrier", S::Carrier, "NORMAL_TEMPORARY_FAILURE"),
             Self::GraphRateLimited => (3090, "Network congestion from carrier", S::Carrier, "SWITCH_CONGESTION"),
@@ -260,6 +269,9 @@ impl HangupCause {
             Self::LoopDetected => "loop_detected",
             Self::LostRace => "lost_race",
             Self::ConfirmFailed => "confirm_failed",
+            Self::MpcKicked => "mpc_kicked",
+            Self::MpcEnded => "mpc_ended",
+            Self::MpcStopped => "mpc_stopped",
             Self::DialEnded => "dial_ended",
             Self::GraphError => "graph_error",
             Self::GraphRateLimited => "graph_rate_limited",

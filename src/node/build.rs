@@ -22,6 +22,7 @@ use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
 use crate::call::phones::Phones;
+use crate::call::rooms::Rooms;
 use crate::call::{
     CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Registry, RejectThread, Services, farewell, orphan,
 };
@@ -29,7 +30,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
 use crate::ffi::process::raise_descriptor_limit;
-use crate::media::{Media, MediaConfig};
+use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
 use crate::model::Timestamp;
 use crate::observe::{self, Health, Metrics};
@@ -107,6 +108,7 @@ impl Node {
             outbox.export_traces(sink.clone());
         }
         let phones = Phones::default();
+        let rooms = rooms(&clock, &media, &sounds);
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
         let services = Arc::new(Services {
@@ -125,6 +127,7 @@ impl Node {
             outbox: outbox.clone(),
             store: store.clone(),
             phones: phones.clone(),
+            rooms: rooms.clone(),
             traces,
             settings: ArcSwap::from_pointee(call_settings(&config)),
             tasks: tasks.clone(),
@@ -189,6 +192,7 @@ impl Node {
             permissions,
             passwords: passwords.clone(),
             phones: phones.clone(),
+            rooms,
         };
         let phone_door = PhoneDoor {
             clock: clock.clone(),
@@ -268,6 +272,11 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
         media_dead: MEDIA_DEAD,
     };
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
+}
+
+fn rooms(clock: &Clock, media: &Arc<Media>, sounds: &Library) -> Rooms {
+    let (media, sounds) = (media.clone(), sounds.clone());
+    Rooms::new(clock.clone(), move |sink| Mixer::start(media.workers(), sink), move |sound| sounds.prompt(sound))
 }
 
 /// Who speaks, and who understands.

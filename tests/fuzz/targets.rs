@@ -458,6 +458,7 @@ fn rest_api() -> &'static Rest {
         let host = "localhost".to_owned();
         let keeper = Keeper::open(store.clone(), Arc::new(Directory::new(10)), &config, clock.wall());
         let keeper = runtime.block_on(keeper).expect("a book");
+        let rooms = offhook::call::rooms::Rooms::silent(clock.clone());
         let router = api::router(Api {
             clock,
             accounts,
@@ -471,6 +472,7 @@ fn rest_api() -> &'static Rest {
             permissions,
             passwords: Default::default(),
             phones: Default::default(),
+            rooms,
         });
         Rest { runtime, router, _dir: dir }
     })

@@ -4,6 +4,7 @@
 
 mod answer;
 mod cli;
+mod conference;
 mod control;
 mod crash;
 mod dial;

@@ -145,7 +145,12 @@ impl World {
         self.note(format_args!("customer: takes the {} callback of {call}", kind.as_str()));
         let told = match kind {
             NoticeKind::Hangup => &mut self.customer.told,
-            NoticeKind::Ring | NoticeKind::Action | NoticeKind::Dial | NoticeKind::Interim => &mut self.customer.others,
+            NoticeKind::Ring
+            | NoticeKind::Action
+            | NoticeKind::Dial
+            | NoticeKind::Conference
+            | NoticeKind::MultiParty
+            | NoticeKind::Interim => &mut self.customer.others,
         };
         told.entry(call).or_default().insert(identity);
     }

@@ -297,7 +297,8 @@ impl World {
                 let news = LegNews::Refused { error: DialError::Overloaded, detail: String::new() };
                 self.tell(call.uuid, Input::Dialled { call: order.call, news });
             }
-            Output::Order { .. } | Output::News { .. } | Output::Speech { .. } => {}
+            // Nor is any in a room: `tests/outside/conference.rs` is.
+            Output::Order { .. } | Output::News { .. } | Output::Room { .. } | Output::Speech { .. } => {}
             Output::Concluded { summary } => {
                 let hangup = self.callback_of(call.uuid, &summary.hangup);
                 let end = CallEnd::of(&summary, call.setup.started, std::mem::take(&mut call.remarks), Vec::new());

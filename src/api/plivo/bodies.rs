@@ -98,6 +98,16 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
         ],
     ),
     ("sendDigits", &[must("digits", Is::Text(64), "0-9, *, #, w and W"), may("leg", LEG, "aleg; also legs")]),
+    ("playToMembers", &[must("url", Is::Url, "A sound")]),
+    (
+        "speakToMembers",
+        &[
+            must("text", Is::Text(3_000), "What is said"),
+            may("voice", Is::Text(64), "WOMAN, MAN, or a voice's name"),
+            may("language", Is::Text(64), "en-US"),
+            may("type", Is::Words(&["text", "ssml"]), "text"),
+        ],
+    ),
     (
         "changeAccount",
         &[

@@ -229,7 +229,7 @@ fn urls(api: &Api, fields: &Fields) -> Result<Vec<DocUrl>, String> {
 }
 
 /// What is to be said, by the rules of `<Speak>` (`plivo-xml.md` §5.2).
-fn said(fields: &Fields) -> Result<Speak, String> {
+pub(super) fn said(fields: &Fields) -> Result<Speak, String> {
     let text = fields.required("text")?;
     // plivo-go sends the voice as `length` (§2.11).
     let length = fields.text("length")?.filter(|length| length.parse::<f64>().is_err());

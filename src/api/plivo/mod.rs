@@ -5,6 +5,7 @@ mod account;
 mod application;
 pub(super) mod bodies;
 mod call;
+mod conference;
 mod control;
 mod endpoint;
 mod number;
@@ -74,6 +75,7 @@ pub(super) const ROUTES: &[&[Route]] = &[
     application::ROUTES,
     endpoint::ROUTES,
     recording::ROUTES,
+    conference::ROUTES,
 ];
 
 const CALLS: &[Route] = &[
@@ -426,9 +428,7 @@ async fn route(api: &Api, ask: &Ask) -> Result<Response, No> {
         ("DELETE", ["Application", id]) => application::remove(api, ask, id).await,
         ("GET", ["Recording"]) => recording::list(ask),
         ("GET" | "DELETE", ["Recording", _]) => Err(No::NotFound("recording not found")),
-        ("GET", ["Conference"]) => Ok(recording::conferences()),
-        ("DELETE", ["Conference"]) => Ok(error::plivo_no_content()),
-        ("GET" | "DELETE", ["Conference", _]) => Err(No::NotFound("conference not found")),
+        (_, ["Conference", rest @ ..]) => conference::route_of(api, ask, rest),
         _ => Err(No::NotFound(NOT_HERE)),
     }
 }

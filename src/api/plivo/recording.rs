@@ -1,4 +1,4 @@
-//! Recordings and conferences (`plivo-call-api.md` §3, §5), as far as there are any: none yet, so that lists are empty and
+//! Recordings (`plivo-call-api.md` §5), as far as there are any: none yet, so that lists are empty and
 //! no id is known. Clients that look for them find that out, and not an error.
 
 use axum::response::Response;
@@ -39,42 +39,6 @@ pub(super) const ROUTES: &[Route] = &[
         body: None,
         answers: &[],
     },
-    Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Conference/",
-        id: "listConferences",
-        summary: "The names of the account's conferences",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 200, what: "The names", content: Content::Plivo(&[of::<Conferences>]) }],
-    },
-    Route {
-        method: "DELETE",
-        path: "/v1/Account/{auth_id}/Conference/",
-        id: "endConferences",
-        summary: "Ends all conferences of the account",
-        query: &[],
-        body: None,
-        answers: &[Answer { status: 204, what: "None is left", content: Content::Nothing }],
-    },
-    Route {
-        method: "GET",
-        path: "/v1/Account/{auth_id}/Conference/{name}/",
-        id: "conference",
-        summary: "One conference: there is none yet",
-        query: &[],
-        body: None,
-        answers: &[],
-    },
-    Route {
-        method: "DELETE",
-        path: "/v1/Account/{auth_id}/Conference/{name}/",
-        id: "endConference",
-        summary: "Ends a conference: there is none yet",
-        query: &[],
-        body: None,
-        answers: &[],
-    },
 ];
 
 #[derive(Serialize, ToSchema)]
@@ -85,18 +49,7 @@ pub(super) struct Recordings {
     objects: Vec<()>,
 }
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = PlivoConferences)]
-pub(super) struct Conferences {
-    #[schema(value_type = Vec<String>)]
-    conferences: [&'static str; 0],
-}
-
 pub(super) fn list(ask: &Ask) -> Result<Response, No> {
     let (meta, objects) = paged(Vec::new(), &uri(&ask.scope, "Recording/"), &ask.pairs)?;
     Ok(error::plivo_body(StatusCode::OK, &Recordings { meta, objects }))
-}
-
-pub(super) fn conferences() -> Response {
-    error::plivo_body(StatusCode::OK, &Conferences { conferences: [] })
 }

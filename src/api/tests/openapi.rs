@@ -187,6 +187,7 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("app_id", "1"),
                 ("recording_id", "1"),
                 ("name", "room"),
+                ("member_ids", "1"),
             ];
             let path = named
                 .iter()

@@ -4,6 +4,8 @@
 //! control transfer drops one and takes in the next. What a single element does is in [`super::element`].
 //! It knows nothing of Meta: whether the call is answered reaches it as a [`Gate`].
 
+mod rooms;
+
 use std::sync::Arc;
 
 use super::callee::Callee;
@@ -73,6 +75,8 @@ pub(super) struct Script {
     documents: u32,
     idle_documents: u32,
     took_time: bool,
+    /// What the call ends with where nothing follows the room that it was in.
+    left_by: Option<HangupCause>,
 }
 
 impl Script {
@@ -102,6 +106,7 @@ impl Script {
             documents: 0,
             idle_documents: 0,
             took_time: false,
+            left_by: None,
         }
     }
 
@@ -143,6 +148,7 @@ impl Script {
             },
             Input::Dialled { call, news } => self.told(desk, gate, call, news),
             Input::Ordered { leg } => self.ordered(desk, gate, &leg),
+            Input::Room { news } => self.room_told(desk, gate, &news),
             Input::Voice { leg: Leg::B(_), .. }
             | Input::Played { leg: Leg::B(_), .. }
             | Input::PlayFailed { leg: Leg::B(_), .. }
@@ -169,6 +175,10 @@ impl Script {
             (Timer::DialRing | Timer::DialLimit | Timer::Fetch, Running::Dialing(dialing)) => {
                 let dialled = dialing.fired(desk, gate, timer);
                 self.dialled(desk, gate, dialled)
+            }
+            (Timer::RoomLimit | Timer::RoomWait | Timer::Fetch, Running::Attending(attending)) => {
+                let attended = attending.fired(desk, gate, timer);
+                self.attended(desk, gate, attended)
             }
             (Timer::Fetch, Running::Called(callee)) => {
                 callee.fetch_timed_out(desk, gate);
@@ -208,6 +218,7 @@ impl Script {
         match &mut self.running {
             Running::AtGate => return self.walk(desk, gate),
             Running::Dialing(dialing) => dialing.resume(desk, gate),
+            Running::Attending(attending) => attending.resume(desk, gate),
             Running::Called(callee) => callee.resume(desk, gate),
             _ => {}
         }
@@ -219,6 +230,7 @@ impl Script {
         match std::mem::replace(&mut self.running, Running::Nothing) {
             Running::Fetching { fetch, .. } => desk.wish(Output::CancelFetch { fetch }),
             Running::Dialing(mut dialing) => dialing.cut(desk),
+            Running::Attending(mut attending) => attending.cut(desk),
             Running::Called(mut callee) => callee.cut(desk),
             Running::Collecting(mut collection) => collection.hear_no_more(desk),
             _ => {}
@@ -233,6 +245,10 @@ impl Script {
             Running::Fetching { fetch: open, kind } if *open == fetch => *kind,
             Running::Dialing(dialing) => {
                 dialing.fetched(desk, gate, fetch, result);
+                return Step::Busy;
+            }
+            Running::Attending(attending) => {
+                attending.fetched(desk, gate, fetch, result);
                 return Step::Busy;
             }
             Running::Called(callee) => {
@@ -307,6 +323,7 @@ impl Script {
         self.keys.clear();
         self.after_hidden = false;
         self.took_time = false;
+        self.left_by = None;
         self.walk(desk, gate)
     }
 
@@ -324,6 +341,7 @@ impl Script {
             }
             // A leg that is not transferred is hung up.
             Running::Dialing(mut dialing) => dialing.transferred(desk),
+            Running::Attending(mut attending) => attending.cut(desk),
             Running::Called(mut callee) => {
                 callee.cut(desk);
                 // It goes on as a call of its own.
@@ -377,6 +395,7 @@ impl Script {
                 return Step::Busy;
             }
             self.pass();
+            self.left_by = None;
             let place = Place { element: element.kind.name(), line: element.at.line };
             if let Some(why) = element::skipped(&element.kind, gate, within_pre_answer) {
                 desk.skip(place, why);
@@ -446,7 +465,7 @@ impl Script {
                 self.running = Running::SendingDigits { play };
                 Step::Busy
             }
-            None => Step::End(HangupCause::EndOfInstructions),
+            None => Step::End(self.left_by.take().unwrap_or(HangupCause::EndOfInstructions)),
         }
     }
 
@@ -530,6 +549,10 @@ impl Script {
                 dialing.played(desk, gate, ended);
                 Step::Busy
             }
+            Running::Attending(attending) => {
+                attending.played(desk, gate, ended);
+                Step::Busy
+            }
             Running::Called(callee) => {
                 callee.played(desk, gate, ended);
                 Step::Busy
@@ -549,6 +572,12 @@ impl Script {
         match &mut self.running {
             Running::Dialing(dialing) if dialing.is_playing(which) => {
                 desk.remark(format!("item {} of dialMusic could not be played: {reason}; it is skipped", item + 1));
+            }
+            Running::Attending(attending) if attending.is_playing(which) => {
+                desk.remark(format!(
+                    "item {} of the music of {place} could not be played: {reason}; it is skipped",
+                    item + 1
+                ));
             }
             Running::Playing { play, failed } if *play == which => {
                 desk.remark(format!("{place} could not be played: {reason}; it is skipped"));
@@ -579,6 +608,13 @@ impl Script {
                     self.keys.push(digit, hidden);
                 }
                 self.dialled(desk, gate, dialled)
+            }
+            Running::Attending(attending) => {
+                let (taken, attended) = attending.pressed(desk, digit);
+                if !taken {
+                    self.keys.push(digit, hidden);
+                }
+                self.attended(desk, gate, attended)
             }
             Running::Called(callee) => {
                 callee.pressed(desk, gate, digit);
@@ -728,6 +764,7 @@ impl Script {
         match &self.running {
             Running::Collecting(collection) => collection.hides_keys(),
             Running::Dialing(dialing) if dialing.takes_keys() => false,
+            Running::Attending(attending) if attending.takes_keys() => false,
             Running::Fetching { .. } => self.after_hidden,
             _ => self.after_hidden || self.next_collector().is_some_and(|rules| rules.hidden),
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::dial::{DialledBy, LegNews, LegWish};
 use super::output::{Aside, AsideKind, FetchId, GraphAction, PlayId};
 use super::recognition::{RecognitionId, SpeechFact};
+use super::room::RoomNews;
 use crate::model::{
     AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, PhoneNumberId, Timestamp, Wacid,
 };
@@ -54,6 +55,8 @@ pub enum Input {
     Dialled { call: CallUuid, news: LegNews },
     /// The leg that dialled this one wants something of it.
     Ordered { leg: LegWish },
+    /// The room that the call is in tells something.
+    Room { news: RoomNews },
     /// Somebody asked over an API.
     Command { command: Command },
     /// The node ends the call: drained, or a fault of ours.

@@ -17,6 +17,7 @@ mod keys;
 mod output;
 mod params;
 mod recognition;
+mod room;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use output::{
     Aside, AsideKind, CallState, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaOrder, Notice, NoticeKind,
     Output, Param, Params, PlayId, Sound, SoundItem, Summary,
 };
+pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish};
 
 pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::CallTime;
 use super::dial::{DialOrder, LegNews, LegWish};
 use super::recognition::{RecognitionId, SpeechOrder};
+use super::room::RoomWish;
 use crate::model::{CallUuid, Direction, HangupCause, Leg, Method};
 use crate::xml::ast::{DocUrl, Finding, Repeat, Speech, Voice};
 
@@ -41,6 +42,8 @@ pub enum Output {
     Order { call: CallUuid, leg: LegWish },
     /// Tell the leg that dialled this one.
     News { news: LegNews },
+    /// Something of the room that the call is in, or enters.
+    Room { room: RoomWish },
     /// Send a callback that nothing waits for.
     Notify { notice: Notice },
     /// An instruction began or ended: for the log, the metrics and whoever watches.
@@ -304,6 +307,8 @@ pub enum NoticeKind {
     Dial,
     /// What a caller's speech sounds like so far: stale the moment that the action is asked for.
     Interim,
+    Conference,
+    MultiParty,
 }
 
 impl NoticeKind {
@@ -315,6 +320,8 @@ impl NoticeKind {
             Self::Action => "action",
             Self::Dial => "dial",
             Self::Interim => "interim",
+            Self::Conference => "conference",
+            Self::MultiParty => "mpc",
         }
     }
 }

@@ -27,6 +27,22 @@ pub(super) enum Event {
     DialMusic,
     /// `interimSpeechResultsCallback` of `GetInput`.
     InterimSpeech,
+    /// `callbackUrl` of `Conference`.
+    ConferenceEnter,
+    ConferenceExit,
+    ConferenceDigitsMatch,
+    ConferenceFloor,
+    /// `waitSound`, `enterSound` and `exitSound` of it.
+    ConferenceWait,
+    ConferenceEnterSound,
+    ConferenceExitSound,
+    /// `statusCallbackUrl` of `MultiPartyCall`: `EventName` says what happened.
+    MultiPartyCall,
+    /// Its music and sounds.
+    MpcWait,
+    MpcHold,
+    MpcEnterSound,
+    MpcExitSound,
 }
 
 /// How a call ended, as far as parameters tell it.
@@ -71,6 +87,18 @@ pub(super) fn common(desk: &Desk, event: Event) -> Params {
         Event::DialConfirm => put("Event", "DialConfirm"),
         Event::DialMusic => put("Event", "DialMusic"),
         Event::InterimSpeech => put("Event", "InterimSpeech"),
+        Event::ConferenceEnter => put("Event", "ConferenceEnter"),
+        Event::ConferenceExit => put("Event", "ConferenceExit"),
+        Event::ConferenceDigitsMatch => put("Event", "ConferenceDigitsMatch"),
+        Event::ConferenceFloor => put("Event", "ConferenceFloor"),
+        Event::ConferenceWait => put("Event", "ConferenceWait"),
+        Event::ConferenceEnterSound => put("Event", "ConferenceEnterSound"),
+        Event::ConferenceExitSound => put("Event", "ConferenceExitSound"),
+        Event::MultiPartyCall => put("Event", "MultiPartyCall"),
+        Event::MpcWait => put("Event", "MPCWait"),
+        Event::MpcHold => put("Event", "MPCHold"),
+        Event::MpcEnterSound => put("Event", "MPCEnterSound"),
+        Event::MpcExitSound => put("Event", "MPCExitSound"),
         Event::Hangup => {
             put("Event", "Hangup");
             put("STIRVerification", "Not Applicable");

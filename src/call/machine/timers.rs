@@ -50,6 +50,10 @@ pub(super) enum Timer {
     DialRing,
     /// `timeLimit` of a `Dial`.
     DialLimit,
+    /// `timeLimit` of a `Conference`.
+    RoomLimit,
+    /// `waitTime` of a `MultiPartyCall`: it has not begun.
+    RoomWait,
     /// `confirmTimeout`: the key has not been pressed.
     Confirm,
     /// Five seconds after `terminate` succeeded, no webhook having come.

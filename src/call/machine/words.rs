@@ -8,8 +8,8 @@ use std::fmt::{self, Display, Formatter};
 use super::desk::foreign;
 use super::{
     Aside, AsideKind, CallState, Command, Destination, DialOrder, FetchFailure, Fetched, GraphOutcome, Input,
-    InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault, MediaOrder, Notice, Output, Params, Sound,
-    SoundItem, SpeechFact, SpeechOrder, Summary, Voice,
+    InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault, MediaOrder, Notice, Output, Params, RoomEntry,
+    RoomKind, RoomNews, RoomWish, Sound, SoundItem, SpeechFact, SpeechOrder, Summary, Voice,
 };
 use crate::model::{CallUuid, Leg, last_four};
 use crate::xml::ast::Repeat;
@@ -82,6 +82,7 @@ impl Display for Input {
             }
             Self::Dialled { call, news } => write!(f, "leg {} {news}", short(*call)),
             Self::Ordered { leg } => write!(f, "ordered {leg}"),
+            Self::Room { news } => write!(f, "room {news}"),
             Self::Command { command } => write!(f, "command {command}"),
             Self::Cut { cause } => write!(f, "cut {}", cause.as_str()),
             Self::Timer => f.write_str("timer"),
@@ -181,6 +182,7 @@ impl Display for Output {
             Self::Dial { order } => write!(f, "dial {order}"),
             Self::Order { call, leg } => write!(f, "order {} {leg}", short(*call)),
             Self::News { news } => write!(f, "news {news}"),
+            Self::Room { room } => write!(f, "room {room}"),
             Self::Notify { notice } => write!(f, "notify {notice}"),
             Self::Instruction { element, line, outcome, note } => {
                 let outcome = match outcome {
@@ -333,6 +335,76 @@ impl Display for DialOrder {
         write!(f, " confirm {}", confirm.sound.0)?;
         let Some(key) = confirm.key else { return Ok(()) };
         write!(f, " key {} in {} ms", key.as_char(), confirm.timeout_ms)
+    }
+}
+
+impl Display for RoomWish {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enter { entry } => write!(f, "enter {entry}"),
+            Self::Leave { sounds, others_stay, was_last } => {
+                f.write_str("leave")?;
+                sounds.iter().try_for_each(|item| write!(f, " {item}"))?;
+                others_stay.iter().try_for_each(|notice| write!(f, "; notify {notice}"))?;
+                // The same, as a rule, but for what says that it was the last.
+                let more = was_last.len().saturating_sub(others_stay.len());
+                if more > 0 { write!(f, "; and {more} more where it was the last") } else { Ok(()) }
+            }
+            Self::Sound { items } => {
+                f.write_str("sound")?;
+                items.iter().try_for_each(|item| write!(f, " {item}"))
+            }
+            Self::Key { digit } => write!(f, "key {}", digit.as_char()),
+        }
+    }
+}
+
+impl Display for RoomEntry {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            RoomKind::Conference => "conference",
+            RoomKind::MultiParty => "mpc",
+        };
+        write!(f, "{kind} {:?}", foreign(&self.name))?;
+        if let Some(role) = self.role {
+            write!(f, " as {}", role.as_str())?;
+        }
+        let words = [
+            (self.muted, "muted"),
+            (self.held, "held"),
+            (self.starts, "starts"),
+            (self.ends, "ends"),
+            (!self.stays_alone, "not-alone"),
+            (self.waits_for_agent, "waits-for-agent"),
+            (self.tells_floor, "tells-floor"),
+            (self.tells_speech, "tells-speech"),
+            (self.coaches, "coaches"),
+        ];
+        words.iter().filter(|(is, _)| *is).try_for_each(|(_, word)| write!(f, " {word}"))?;
+        write!(f, " of {}", self.members_max)?;
+        self.lasts_ms.map_or(Ok(()), |ms| write!(f, " for {ms} ms"))
+    }
+}
+
+impl Display for RoomNews {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let on = |on: bool| if on { "on" } else { "off" };
+        match self {
+            Self::Entered { member, first, begins, starts, .. } => {
+                write!(f, "entered {member}")?;
+                let words = [(*first, "first"), (*starts, "starts"), (!*begins, "waits")];
+                words.iter().filter(|(is, _)| *is).try_for_each(|(_, word)| write!(f, " {word}"))
+            }
+            Self::Full { .. } => f.write_str("full"),
+            Self::Begins { starts } => f.write_str(if *starts { "begins starts" } else { "begins" }),
+            Self::Waits => f.write_str("waits"),
+            Self::Floor { has } => write!(f, "floor {}", on(*has)),
+            Self::Speech { on: is } => write!(f, "speech {}", on(*is)),
+            Self::Muted { on: is } => write!(f, "muted {}", on(*is)),
+            Self::Held { on: is } => write!(f, "held {}", on(*is)),
+            Self::Coaches { on: is } => write!(f, "coaches {}", on(*is)),
+            Self::Out { why } => write!(f, "out {}", why.as_str()),
+        }
     }
 }
 

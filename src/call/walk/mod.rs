@@ -21,7 +21,7 @@ pub use event::{Event, Heard, Step, Walked};
 use super::machine::{
     CallSetup, CallState, CallTime, CallUrls, Destination, DialOrder, GraphAction, GraphOutcome, Input,
     InstructionOutcome, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaOrder, NoticeKind, Output, PlayId,
-    Summary, Termination,
+    RoomNews, RoomOut, RoomWish, Summary, Termination,
 };
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use crate::clock::Clock;
@@ -333,6 +333,7 @@ impl Walk<'_> {
             Output::Speech { .. } => {}
             Output::Dial { order } => self.dial(&order),
             Output::Order { call, leg } => self.order_leg(call, &leg),
+            Output::Room { room } => self.room(&room),
             // The walked call is nobody's B-leg.
             Output::News { .. } => {}
             Output::Notify { notice } => self.callback(notice).await,
@@ -379,6 +380,27 @@ impl Walk<'_> {
             Callee::Declines => comes(CALLEE_RINGS_MS, LegNews::Ended { cause: HangupCause::Rejected }),
             Callee::Busy => comes(0, LegNews::Ended { cause: HangupCause::UserBusy }),
             Callee::Absent => {}
+        }
+    }
+
+    /// A room of its own: nobody else comes, and after a while it ends.
+    fn room(&mut self, wish: &RoomWish) {
+        match wish {
+            RoomWish::Enter { .. } => {
+                let entered = RoomNews::Entered {
+                    room: uuid::Uuid::nil(),
+                    member: 1,
+                    first: true,
+                    begins: true,
+                    starts: true,
+                    room_age_ms: 0,
+                    room_left_ms: None,
+                };
+                self.comes(0, Input::Room { news: entered });
+                self.comes(CALLEE_TALKS_MS, Input::Room { news: RoomNews::Out { why: RoomOut::Ended } });
+            }
+            RoomWish::Leave { .. } => self.coming.retain(|_, fact| !matches!(fact, Input::Room { .. })),
+            RoomWish::Sound { .. } | RoomWish::Key { .. } => {}
         }
     }
 

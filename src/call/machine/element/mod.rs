@@ -11,14 +11,18 @@ mod get_input;
 mod hangup;
 mod hear;
 mod message;
+mod patterns;
 mod play;
 mod pre_answer;
 mod redirect;
+mod room;
+mod round;
 mod speak;
 mod wait;
 
 pub(super) use collect::{Collected, Collection, Rules};
 pub(super) use dial::{Dialing, Dialled};
+pub(super) use room::{Attended, Attending};
 pub(super) use wait::{heard, stop_listening};
 
 use super::callee::Callee;
@@ -47,6 +51,8 @@ pub(super) enum Running {
     Dialing(Box<Dialing>),
     /// Nothing of its own: this is a leg that another call dialled.
     Called(Box<Callee>),
+    /// A room, or the way into it.
+    Attending(Box<Attending>),
     /// Tones going out.
     SendingDigits { play: PlayId },
 }
@@ -84,9 +90,9 @@ pub(super) fn start(element: &Element, desk: &mut Desk, place: Place, gate: Gate
         ElementKind::PreAnswer(_) => Flow::Inside,
         ElementKind::Dtmf(dtmf) => dtmf::start(dtmf, desk),
         ElementKind::Dial(dial) => dial::start(dial, desk),
+        ElementKind::Conference(conference) => room::conference(conference, desk),
+        ElementKind::MultiPartyCall(call) => room::multi_party(call, desk),
         ElementKind::Record(_)
-        | ElementKind::Conference(_)
-        | ElementKind::MultiPartyCall(_)
         | ElementKind::Stream(_)
         // Always skipped; named here so that a new element asks for its arm.
         | ElementKind::Message(_) => not_built(desk, place),
@@ -117,7 +123,12 @@ pub(super) fn skipped(kind: &ElementKind, gate: Gate, within_pre_answer: bool) -
 pub(super) fn needs_media(kind: &ElementKind) -> bool {
     match kind {
         ElementKind::Speak(speak) => speak::is_heard(speak),
-        ElementKind::Play(_) | ElementKind::GetInput(_) | ElementKind::GetDigits(_) | ElementKind::Dtmf(_) => true,
+        ElementKind::Play(_)
+        | ElementKind::GetInput(_)
+        | ElementKind::GetDigits(_)
+        | ElementKind::Dtmf(_)
+        | ElementKind::Conference(_)
+        | ElementKind::MultiPartyCall(_) => true,
         ElementKind::Wait(_)
         | ElementKind::Redirect(_)
         | ElementKind::Hangup(_)
@@ -127,8 +138,6 @@ pub(super) fn needs_media(kind: &ElementKind) -> bool {
         | ElementKind::Dial(_)
         // Not built: they end the call without answering it.
         | ElementKind::Record(_)
-        | ElementKind::Conference(_)
-        | ElementKind::MultiPartyCall(_)
         | ElementKind::Stream(_) => false,
     }
 }
@@ -138,15 +147,18 @@ pub(super) fn takes_time(kind: &ElementKind) -> bool {
     match kind {
         ElementKind::Speak(speak) => speak::takes_time(speak),
         ElementKind::Dtmf(dtmf) => !dtmf.asynchronous,
-        ElementKind::Play(_) | ElementKind::Wait(_) | ElementKind::GetInput(_) | ElementKind::GetDigits(_) => true,
+        ElementKind::Play(_)
+        | ElementKind::Wait(_)
+        | ElementKind::GetInput(_)
+        | ElementKind::GetDigits(_)
+        | ElementKind::Conference(_)
+        | ElementKind::MultiPartyCall(_) => true,
         ElementKind::Redirect(_)
         | ElementKind::Hangup(_)
         | ElementKind::PreAnswer(_)
         | ElementKind::Message(_)
         | ElementKind::Record(_)
         | ElementKind::Dial(_)
-        | ElementKind::Conference(_)
-        | ElementKind::MultiPartyCall(_)
         | ElementKind::Stream(_) => false,
     }
 }
@@ -227,7 +239,11 @@ fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
 
 /// Asks for a document that is only to be heard: what comes is [`sounds_fetched`].
 pub(super) fn fetch_sounds(desk: &mut Desk, url: &DocUrl, event: Event) -> FetchId {
-    let target = Target { url: url.clone(), method: Method::Post };
+    fetch_sounds_at(desk, Target { url: url.clone(), method: Method::Post }, event)
+}
+
+/// The same, however its URL is to be asked.
+fn fetch_sounds_at(desk: &mut Desk, target: Target, event: Event) -> FetchId {
     let (params, deadline_ms) = (params::common(desk, event), desk.setup.limits.fetch_ms);
     desk.fetch(FetchKind::Sound, target, params, deadline_ms)
 }

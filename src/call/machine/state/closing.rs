@@ -59,6 +59,7 @@ impl Closing {
             | Input::DigitsSent { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
+            | Input::Room { .. }
             | Input::Command { .. }
             | Input::Cut { .. }
             | Input::Timer => State::Closing(self),
@@ -94,6 +95,8 @@ impl Closing {
             | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
+            | Timer::RoomLimit
+            | Timer::RoomWait
             | Timer::Confirm => State::Closing(self),
         }
     }

@@ -76,6 +76,7 @@ impl Preparing {
             fact @ (Input::Fetched { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
+            | Input::Room { .. }
             | Input::Digit { .. }
             | Input::PlayStarted { .. }
             | Input::Played { .. }
@@ -125,6 +126,8 @@ impl Preparing {
             | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
+            | Timer::RoomLimit
+            | Timer::RoomWait
             | Timer::Confirm => {
                 let step = self.script.fired(desk, Gate::Ringing, timer);
                 self.after(desk, step)
@@ -196,6 +199,7 @@ impl Accepting {
             fact @ (Input::Fetched { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
+            | Input::Room { .. }
             | Input::Digit { .. }
             | Input::PlayStarted { .. }
             | Input::Played { .. }
@@ -243,6 +247,8 @@ impl Accepting {
             | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
+            | Timer::RoomLimit
+            | Timer::RoomWait
             | Timer::Confirm => {
                 let step = self.script.fired(desk, Gate::Answering, timer);
                 self.after(desk, step)

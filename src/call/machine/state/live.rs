@@ -92,6 +92,7 @@ impl Live {
             fact @ (Input::Fetched { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
+            | Input::Room { .. }
             | Input::Digit { .. }
             | Input::PlayStarted { .. }
             | Input::Played { .. }
@@ -181,6 +182,8 @@ impl Live {
             | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
+            | Timer::RoomLimit
+            | Timer::RoomWait
             | Timer::Confirm => {
                 let step = self.script.fired(desk, open_gate(desk), timer);
                 self.after(desk, step)

@@ -101,6 +101,7 @@ impl Calling {
             // What else is asked for is for answered calls.
             | Input::Command { .. }
             | Input::Dialled { .. }
+            | Input::Room { .. }
             | Input::Ordered { leg: LegWish::Proceed | LegWish::Join | LegWish::Ask { .. } }
             | Input::Timer => State::Calling(self),
         }
@@ -135,6 +136,8 @@ impl Calling {
             | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
+            | Timer::RoomLimit
+            | Timer::RoomWait
             | Timer::Confirm
             | Timer::Close
             | Timer::TerminateAgain
@@ -252,6 +255,7 @@ impl Unbound {
             | Input::DigitsSent { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
+            | Input::Room { .. }
             | Input::Command { .. }
             | Input::Cut { .. }
             | Input::Timer => State::Unbound(self),
@@ -282,6 +286,8 @@ impl Unbound {
             | Timer::Interim
             | Timer::DialRing
             | Timer::DialLimit
+            | Timer::RoomLimit
+            | Timer::RoomWait
             | Timer::Confirm
             | Timer::Close
             | Timer::TerminateAgain => State::Unbound(self),

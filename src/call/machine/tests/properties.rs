@@ -10,7 +10,7 @@ use crate::call::log;
 use crate::call::machine::{
     CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder,
-    Output, PlayId, RecognitionId, Refusal, SpeechFact, SpeechOrder, Termination, Voice,
+    Output, PlayId, RecognitionId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact, SpeechOrder, Termination, Voice,
 };
 use crate::call::replay::replay;
 use crate::model::{CallUuid, Digit, HangupCause, Leg};
@@ -19,7 +19,7 @@ use crate::xml::Document;
 /// What a caller says, now and then.
 const SAID: &str = "book a table";
 
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 14] = [
     "<Response><Speak>Hello</Speak></Response>",
     "<Response/>",
     "<Response><Wait length='3' silence='true' minSilence='1000'/><Speak loop='0'>Hello</Speak></Response>",
@@ -39,6 +39,12 @@ const DOCUMENTS: [&str; 12] = [
     "<Response><GetInput action='https://a.example.com/x' inputType='dtmf speech' retries='3' startInputTimeout='4' \
      interimSpeechResultsCallback='https://a.example.com/so-far'><Speak>Say it</Speak></GetInput>\
      <GetInput action='https://a.example.com/y' inputType='speech' redirect='false' log='false'/></Response>",
+    "<Response><Conference digitsMatch='1,2#' hangupOnStar='true' waitSound='https://a.example.com/music' enterSound='beep:1' \
+     exitSound='https://a.example.com/out' callbackUrl='https://a.example.com/events' timeLimit='5' \
+     action='https://a.example.com/x'>room</Conference></Response>",
+    "<Response><MultiPartyCall role='customer' waitTime='3' waitMusicUrl='https://a.example.com/music' \
+     customerHoldMusicUrl='https://a.example.com/hold' statusCallbackUrl='https://a.example.com/events'>room</MultiPartyCall>\
+     <Speak>Hello</Speak></Response>",
 ];
 
 /// A fact as the generator picks it; ids count from what the machine wished for last.
@@ -63,13 +69,16 @@ enum Pick {
     Offered,
     /// What one of the legs dialled last tells.
     Leg(u8, u8),
+    /// What the room tells.
+    Room(u8),
 }
 
 fn pick() -> impl Strategy<Value = Pick> {
     prop_oneof![
         6 => (0..4u8, 0..7u8).prop_map(|(action, outcome)| Pick::Graph(action, outcome)),
-        6 => (0..12u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
+        6 => (0..14u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
         12 => (0..4u8, 0..9u8).prop_map(|(leg, news)| Pick::Leg(leg, news)),
+        8 => (0..12u8).prop_map(Pick::Room),
         2 => (0..6u8).prop_map(Pick::FetchFailed),
         1 => (0..5u8).prop_map(Pick::Refused),
         4 => (0..7u8).prop_map(Pick::Media),
@@ -118,6 +127,8 @@ struct Watch {
     /// The one that is telling its end; an overdue timer may still come before it.
     ended: Option<CallUuid>,
     joined: bool,
+    /// It has asked to be let into a room, and has not left it.
+    in_room: bool,
 }
 
 impl Watch {
@@ -148,6 +159,7 @@ impl Watch {
             up: BTreeSet::new(),
             ended: None,
             joined: false,
+            in_room: false,
         };
         watch.give(Input::Offered { setup: Box::new(setup) });
         watch
@@ -256,6 +268,32 @@ impl Watch {
                 };
                 Input::Dialled { call: call.copied().unwrap_or(CallUuid(uuid::Uuid::nil())), news }
             }
+            Pick::Room(news) => {
+                let room = uuid::Uuid::nil();
+                let entered = |begins| RoomNews::Entered {
+                    room,
+                    member: 1,
+                    first: begins,
+                    begins,
+                    starts: begins,
+                    room_age_ms: 0,
+                    room_left_ms: Some(4_000),
+                };
+                let news = match news {
+                    0 => entered(true),
+                    1 | 2 => entered(false),
+                    3 => RoomNews::Full { room },
+                    4 => RoomNews::Begins { starts: false },
+                    5 => RoomNews::Waits,
+                    6 => RoomNews::Held { on: true },
+                    7 => RoomNews::Held { on: false },
+                    8 => RoomNews::Floor { has: true },
+                    9 => RoomNews::Out { why: RoomOut::Kicked },
+                    10 => RoomNews::Out { why: RoomOut::Ended },
+                    _ => RoomNews::Muted { on: true },
+                };
+                Input::Room { news }
+            }
             Pick::Offered => Input::Offered { setup: Box::new(setup()) },
         }
     }
@@ -344,6 +382,7 @@ impl Watch {
             Output::Concluded { summary } => {
                 self.concluded += 1;
                 let left = self.up.iter().filter(|leg| self.ended != Some(**leg)).count();
+                assert!(!self.in_room, "it is over and still in a room");
                 assert_eq!(left, 0, "a leg outlives the call that dialled it");
                 assert!(self.closed && (self.open_fetch.is_none() || self.open_fetch == self.answered_fetch));
                 assert!(summary.bill_secs <= summary.duration_secs && summary.ended.0 <= self.at);
@@ -371,6 +410,13 @@ impl Watch {
                     }
                 }
             }
+            Output::Room { room } => match room {
+                RoomWish::Enter { .. } => {
+                    assert!(self.connected && !std::mem::replace(&mut self.in_room, true), "in two rooms");
+                }
+                RoomWish::Leave { .. } => assert!(std::mem::take(&mut self.in_room), "left what it was not in"),
+                RoomWish::Sound { .. } | RoomWish::Key { .. } => assert!(self.in_room),
+            },
             Output::News { .. } => panic!("this is no B-leg"),
             Output::Over => self.over = true,
             _ => {}

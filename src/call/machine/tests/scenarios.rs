@@ -27,6 +27,8 @@
 //! | `terminated STATUS`, `duration=5` | |
 //! | `leg 1` | of the B-leg dialled last at that place: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
 //! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE`, `ask` with a command |
+//! | `room entered 7` | of a member: `first starts waits`, `age_ms= left_ms=` |
+//! | `room` | `full begins waits`, `floor speech muted held coaches` `on off`, `out kicked ended stopped alone` |
 //! | `command hangup`, `cut CAUSE` | |
 //! | `command transfer A URL` | with `B URL` behind it, or that alone |
 //! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
@@ -43,7 +45,7 @@ use crate::call::log;
 use crate::call::machine::{
     Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound,
-    Output, PhoneStatus, PlayId, RecognitionId, Refusal, Sound, SoundItem, SpeechFact, Termination, Voice,
+    Output, PhoneStatus, PlayId, RecognitionId, Refusal, RoomNews, Sound, SoundItem, SpeechFact, Termination, Voice,
 };
 use crate::call::replay;
 use crate::model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method};
@@ -328,6 +330,7 @@ impl Run<'_> {
             ["ordered", "ask", words @ ..] => {
                 Input::Ordered { leg: LegWish::Ask { command: Box::new(command(words, &options)) } }
             }
+            ["room", words @ ..] => Input::Room { news: room_news(words, &options) },
             ["command", words @ ..] => Input::Command { command: command(words, &options) },
             ["cut", "drained"] => Input::Cut { cause: HangupCause::Drained },
             ["cut", "internal_error"] => Input::Cut { cause: HangupCause::InternalError },
@@ -473,6 +476,33 @@ fn leg_news(words: &[&str]) -> LegNews {
             error: serde_json::from_value(serde_json::Value::from(*error)).expect("an error"),
             detail: String::new(),
         },
+        other => panic!("no such news: {other:?}"),
+    }
+}
+
+/// What a room tells.
+fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomNews {
+    let room = uuid::Uuid::from_u128(0x700);
+    let ms = |name: &str| options.get(name).map(|ms| ms.parse().expect("milliseconds"));
+    match words {
+        ["entered", member, how @ ..] => RoomNews::Entered {
+            room,
+            member: member.parse().expect("a member"),
+            first: how.contains(&"first"),
+            begins: !how.contains(&"waits"),
+            starts: how.contains(&"starts"),
+            room_age_ms: ms("age_ms").unwrap_or(0),
+            room_left_ms: ms("left_ms"),
+        },
+        ["full"] => RoomNews::Full { room },
+        ["begins", how @ ..] => RoomNews::Begins { starts: how.contains(&"starts") },
+        ["waits"] => RoomNews::Waits,
+        ["floor", on] => RoomNews::Floor { has: *on == "on" },
+        ["speech", on] => RoomNews::Speech { on: *on == "on" },
+        ["muted", on] => RoomNews::Muted { on: *on == "on" },
+        ["held", on] => RoomNews::Held { on: *on == "on" },
+        ["coaches", on] => RoomNews::Coaches { on: *on == "on" },
+        ["out", why] => RoomNews::Out { why: serde_json::from_value(serde_json::Value::from(*why)).expect("a reason") },
         other => panic!("no such news: {other:?}"),
     }
 }

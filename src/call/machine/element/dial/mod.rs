@@ -7,9 +7,9 @@
 
 mod events;
 mod music;
-mod patterns;
 mod target;
 
+use super::patterns::Patterns;
 use super::{Flow, millis};
 use crate::call::machine::desk::{Desk, foreign};
 use crate::call::machine::dial::{
@@ -24,7 +24,6 @@ use crate::model::{CallUuid, Digit, Direction, HangupCause, last_four};
 use crate::xml::ast::{Dial, DialTarget, Target};
 use events::Happened;
 use music::Music;
-use patterns::Patterns;
 
 /// A `Dial` being carried out.
 pub(in crate::call::machine) struct Dialing {

@@ -3,37 +3,32 @@
 
 use crate::call::machine::desk::Desk;
 use crate::call::machine::document::Gate;
+use crate::call::machine::element::round::Round;
 use crate::call::machine::element::{fetch_sounds, sounds_fetched};
 use crate::call::machine::params::Event;
 use crate::call::machine::timers::Timer;
-use crate::call::machine::{CallTime, FetchFailure, FetchId, Fetched, MediaOrder, Output, PlayId, Sound, SoundItem};
+use crate::call::machine::{FetchFailure, FetchId, Fetched, Output, PlayId, Sound, SoundItem};
 use crate::xml::ast::{DialMusic, DocUrl, Repeat};
 
 /// 425 Hz, a second on and four off: ITU-T E.180, and what most of the world hears.
 const TONE_HZ: u16 = 425;
 const TONE_MS: u16 = 1_000;
 const PAUSE_SECS: u16 = 4;
-/// A round of music that is over sooner could not be had: again and again would be a loop without sound.
-const ROUND_MIN_MS: u64 = 200;
 
 /// See the module's note.
 pub(super) enum Music {
     None,
+    RingBack,
     /// Not asked for yet.
     Document(DocUrl),
     Fetching(FetchId),
-    Ready(Vec<SoundItem>),
-    Playing {
-        play: PlayId,
-        since: CallTime,
-        items: Vec<SoundItem>,
-    },
+    Ready(Round),
 }
 
 impl Music {
     pub(super) fn of(what: &DialMusic) -> Self {
         match what {
-            DialMusic::RingBack => Self::Ready(ring_back()),
+            DialMusic::RingBack => Self::RingBack,
             DialMusic::None => Self::None,
             DialMusic::Document(url) => Self::Document(url.clone()),
         }
@@ -45,19 +40,15 @@ impl Music {
             Self::Document(url) => {
                 *self = Self::Fetching(fetch_sounds(desk, url, Event::DialMusic));
             }
-            Self::Ready(items) => prepare(desk, items),
-            Self::None | Self::Fetching(_) | Self::Playing { .. } => {}
+            Self::RingBack => *self = Self::Ready(Round::of(desk, ring_back(), Vec::new())),
+            Self::None | Self::Fetching(_) | Self::Ready(_) => {}
         }
     }
 
     /// Plays, if it is there and can be heard.
     pub(super) fn play(&mut self, desk: &mut Desk, gate: Gate) {
-        if gate == Gate::Open
-            && let Self::Ready(items) = self
-        {
-            let items = std::mem::take(items);
-            let play = desk.play(items.clone());
-            *self = Self::Playing { play, since: desk.now, items };
+        if let Self::Ready(round) = self {
+            round.play(desk, gate);
         }
     }
 
@@ -74,9 +65,10 @@ impl Music {
         }
         desk.timers.clear(Timer::Fetch);
         let items = sounds_fetched(desk, "dialMusic", result);
-        let items = if items.is_empty() { ring_back() } else { items };
-        prepare(desk, &items);
-        *self = Self::Ready(items);
+        *self = Self::Ready(match items.is_empty() {
+            true => Round::of(desk, ring_back(), Vec::new()),
+            false => Round::of(desk, items, ring_back()),
+        });
         self.play(desk, gate);
     }
 
@@ -90,31 +82,21 @@ impl Music {
 
     /// A round is over: the next one.
     pub(super) fn played(&mut self, desk: &mut Desk, gate: Gate, ended: PlayId) {
-        let Self::Playing { play, since, items } = self else { return };
-        if *play != ended {
-            return;
+        if let Self::Ready(round) = self {
+            round.played(desk, gate, ended);
         }
-        let lasted_ms = desk.now.0.saturating_sub(since.0);
-        *self = if lasted_ms >= ROUND_MIN_MS {
-            Self::Ready(std::mem::take(items))
-        } else if *items == ring_back() {
-            Self::None
-        } else {
-            Self::Ready(ring_back())
-        };
-        self.play(desk, gate);
     }
 
     pub(super) fn is_playing(&self, which: PlayId) -> bool {
-        matches!(self, Self::Playing { play, .. } if *play == which)
+        matches!(self, Self::Ready(round) if round.is_playing(which))
     }
 
     /// No more of it.
     pub(super) fn stop(&mut self, desk: &mut Desk) {
         match std::mem::replace(self, Self::None) {
-            Self::Playing { play, .. } => desk.media(MediaOrder::Stop { play }),
+            Self::Ready(mut round) => round.stop(desk),
             Self::Fetching(fetch) => desk.cancel_fetch(fetch),
-            Self::None | Self::Document(_) | Self::Ready(_) => {}
+            Self::None | Self::RingBack | Self::Document(_) => {}
         }
     }
 }
@@ -123,12 +105,4 @@ fn ring_back() -> Vec<SoundItem> {
     let tone = SoundItem::once(Sound::Tone { hz: TONE_HZ, ms: TONE_MS });
     let pause = SoundItem { sound: Sound::Silence { ms: 1_000 }, repeat: Repeat::Times(PAUSE_SECS) };
     vec![tone, pause]
-}
-
-fn prepare(desk: &mut Desk, items: &[SoundItem]) {
-    let fetched = |item: &&SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
-    let sounds: Vec<Sound> = items.iter().filter(fetched).map(|item| item.sound.clone()).collect();
-    if !sounds.is_empty() {
-        desk.wish(Output::Prepare { sounds });
-    }
 }

@@ -1,0 +1,43 @@
+//! A document's `Conference` or `MultiPartyCall`: what the room tells, and what follows once it is left.
+
+use super::super::FetchKind;
+use super::super::desk::Desk;
+use super::super::element::{Attended, Running};
+use super::super::params::{self, Event};
+use super::super::room::RoomNews;
+use super::{Gate, Script, Step};
+
+impl Script {
+    /// The room tells something. One that has been left already has nothing to say.
+    pub(super) fn room_told(&mut self, desk: &mut Desk, gate: Gate, news: &RoomNews) -> Step {
+        let Running::Attending(attending) = &mut self.running else { return Step::Busy };
+        let attended = attending.told(desk, gate, news);
+        self.attended(desk, gate, attended)
+    }
+
+    pub(super) fn attended(&mut self, desk: &mut Desk, gate: Gate, attended: Attended) -> Step {
+        match attended {
+            Attended::More => Step::Busy,
+            Attended::Over => match self.end_attending(desk) {
+                Some(step) => step,
+                None => self.walk(desk, gate),
+            },
+        }
+    }
+
+    /// It is out of the room: `None` where the next element follows.
+    fn end_attending(&mut self, desk: &mut Desk) -> Option<Step> {
+        let Running::Attending(attending) = std::mem::replace(&mut self.running, Running::Nothing) else { return None };
+        let (outcome, note) = attending.went();
+        self.end_place(desk, outcome, note);
+        self.left_by = attending.cause();
+        let (target, redirect, extra) = attending.action(desk)?;
+        if redirect {
+            return Some(self.transfer(desk, FetchKind::Action, target, extra));
+        }
+        let mut params = params::common(desk, Event::Redirect);
+        params.extend(extra);
+        desk.notify_action(target, params);
+        None
+    }
+}

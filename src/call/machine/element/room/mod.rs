@@ -1,0 +1,369 @@
+//! Being in a room, as `Conference` and `MultiPartyCall` have it: entering, waiting with music, the sounds of coming and
+//! going, keys, and leaving, for whatever reason (`plivo-xml.md` §5.9, §5.10).
+//!
+//! Who else is in, and what that means for this call, the room decides (`call::rooms`); it tells by [`RoomNews`]. What the
+//! two elements call things, and what they tell the application, is `conference`'s and `multi_party`'s.
+
+mod conference;
+mod multi_party;
+mod sounds;
+
+use super::super::desk::Desk;
+use super::super::document::Gate;
+use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish};
+use super::super::timers::Timer;
+use super::super::{
+    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Notice, Output, Params, PlayId,
+};
+use super::patterns::Patterns;
+use super::{Flow, Running};
+use crate::model::{Digit, HangupCause};
+use crate::xml::ast::{Conference, MultiPartyCall, Target};
+use conference::OfConference;
+use multi_party::OfMultiParty;
+use sounds::Sounds;
+use uuid::Uuid;
+
+/// A call in a room, or on its way in.
+pub(in crate::call::machine) struct Attending {
+    element: Element,
+    rules: Rules,
+    /// The room, also where it is full.
+    room: Option<Uuid>,
+    inside: Option<Inside>,
+    /// It does not take part yet, or again not.
+    waits: bool,
+    held: bool,
+    muted: bool,
+    sounds: Sounds,
+    typed: Patterns,
+    /// Why it is over.
+    ended: Option<Ended>,
+}
+
+/// Which element it is.
+enum Element {
+    Conference(Box<OfConference>),
+    MultiParty(Box<OfMultiParty>),
+}
+
+/// What both elements have.
+struct Rules {
+    hangup_on_star: bool,
+    digits_match: Vec<String>,
+    /// It is over after so long, in milliseconds from entering.
+    limit_ms: Option<u64>,
+    /// So long it waits to take part.
+    wait_ms: Option<u64>,
+    /// Keys for the caller, once in.
+    send_digits: Option<String>,
+    relays_keys: bool,
+}
+
+/// What it is in the room.
+#[derive(Clone, Copy, Debug)]
+struct Inside {
+    room: Uuid,
+    member: MemberId,
+    first: bool,
+    since: CallTime,
+    /// How long the room had been there before.
+    room_age_ms: u64,
+}
+
+/// Why it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Full,
+    Out(RoomOut),
+    /// The caller pressed `*`.
+    Star,
+    /// `timeLimit` or `waitTime`.
+    TimeLimit,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::call::machine) enum Attended {
+    /// It goes on.
+    More,
+    /// It has left.
+    Over,
+}
+
+/// Something that the application is told.
+#[derive(Clone, Copy, Debug)]
+enum Told<'a> {
+    Entered { starts: bool },
+    Started,
+    Digits(&'a str),
+    Key(Digit),
+    Floor { has: bool },
+    Speech { on: bool },
+    Muted { on: bool },
+    Held { on: bool },
+}
+
+/// `Conference` begins.
+pub(super) fn conference(conference: &Conference, desk: &mut Desk) -> Flow {
+    let (element, rules, entry, sounds) = OfConference::read(conference);
+    start(Element::Conference(Box::new(element)), rules, entry, sounds, desk)
+}
+
+/// `MultiPartyCall` begins.
+pub(super) fn multi_party(call: &MultiPartyCall, desk: &mut Desk) -> Flow {
+    let (element, rules, entry, sounds) = OfMultiParty::read(call);
+    start(Element::MultiParty(Box::new(element)), rules, entry, sounds, desk)
+}
+
+fn start(element: Element, rules: Rules, entry: RoomEntry, sounds: Sounds, desk: &mut Desk) -> Flow {
+    let attending = Attending {
+        element,
+        typed: Patterns::new(&rules.digits_match),
+        rules,
+        room: None,
+        inside: None,
+        waits: true,
+        held: entry.held,
+        muted: entry.muted,
+        sounds,
+        ended: None,
+    };
+    desk.wish(Output::Room { room: RoomWish::Enter { entry: Box::new(entry) } });
+    Flow::Run(Running::Attending(Box::new(attending)))
+}
+
+impl Attending {
+    /// The room tells something.
+    pub(in crate::call::machine) fn told(&mut self, desk: &mut Desk, gate: Gate, news: &RoomNews) -> Attended {
+        match *news {
+            RoomNews::Entered { room, member, first, begins, starts, room_age_ms, room_left_ms } => {
+                if self.inside.is_none() {
+                    self.room = Some(room);
+                    self.inside = Some(Inside { room, member, first, since: desk.now, room_age_ms });
+                    self.waits = !begins;
+                    self.entered(desk, starts, room_left_ms);
+                }
+            }
+            RoomNews::Full { room } => {
+                if self.inside.is_none() {
+                    self.room = Some(room);
+                    return self.leave(desk, Ended::Full);
+                }
+            }
+            RoomNews::Out { why } => return self.leave(desk, Ended::Out(why)),
+            RoomNews::Begins { starts } => {
+                self.waits = false;
+                desk.timers.clear(Timer::RoomWait);
+                if starts {
+                    self.tell(desk, Told::Started);
+                }
+            }
+            RoomNews::Waits => {
+                self.waits = true;
+                self.wait(desk);
+            }
+            RoomNews::Floor { has } => self.tell(desk, Told::Floor { has }),
+            RoomNews::Speech { on } => self.tell(desk, Told::Speech { on }),
+            RoomNews::Muted { on } => {
+                self.muted = on;
+                self.tell(desk, Told::Muted { on });
+            }
+            RoomNews::Held { on } => {
+                self.held = on;
+                self.tell(desk, Told::Held { on });
+            }
+            RoomNews::Coaches { on } => self.element.coaches(on),
+        }
+        self.tune(desk, gate);
+        Attended::More
+    }
+
+    fn entered(&mut self, desk: &mut Desk, starts: bool, room_left_ms: Option<u64>) {
+        self.tell(desk, Told::Entered { starts });
+        if let Some(ms) = self.rules.limit_ms.or(room_left_ms) {
+            desk.set(Timer::RoomLimit, ms);
+        }
+        if self.waits {
+            self.wait(desk);
+        }
+        if let Some(digits) = self.rules.send_digits.clone() {
+            let play = desk.next_play();
+            desk.media(MediaOrder::SendDigits { play, digits });
+        }
+        self.sounds.entered(desk, self.waits, self.held);
+    }
+
+    fn wait(&self, desk: &mut Desk) {
+        if let Some(ms) = self.rules.wait_ms {
+            desk.set(Timer::RoomWait, ms);
+        }
+    }
+
+    /// What is heard instead of the room: music while it waits or is on hold.
+    fn tune(&mut self, desk: &mut Desk, gate: Gate) {
+        if self.inside.is_some() {
+            self.sounds.tune(desk, gate, self.waits, self.held);
+        }
+    }
+
+    /// The call's own path has changed.
+    pub(in crate::call::machine) fn resume(&mut self, desk: &mut Desk, gate: Gate) {
+        self.tune(desk, gate);
+    }
+
+    /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
+    pub(in crate::call::machine) fn takes_keys(&self) -> bool {
+        self.inside.is_some()
+            && (self.rules.hangup_on_star || !self.rules.digits_match.is_empty() || self.element.tells_keys())
+    }
+
+    /// The caller pressed a key; `true`: it was meant for this, and nobody else shall have it.
+    pub(in crate::call::machine) fn pressed(&mut self, desk: &mut Desk, digit: Digit) -> (bool, Attended) {
+        if self.inside.is_none() {
+            return (false, Attended::More);
+        }
+        for pattern in self.typed.pressed(digit) {
+            self.tell(desk, Told::Digits(&pattern));
+        }
+        self.tell(desk, Told::Key(digit));
+        if self.rules.hangup_on_star && digit.as_char() == '*' {
+            return (true, self.leave(desk, Ended::Star));
+        }
+        if self.rules.relays_keys {
+            desk.wish(Output::Room { room: RoomWish::Key { digit } });
+        }
+        (self.takes_keys(), Attended::More)
+    }
+
+    /// One of its timers fired.
+    pub(in crate::call::machine) fn fired(&mut self, desk: &mut Desk, gate: Gate, timer: Timer) -> Attended {
+        match timer {
+            // The call that they are in is over for all of them at this moment.
+            Timer::RoomLimit if self.rules.limit_ms.is_none() => self.leave(desk, Ended::Out(RoomOut::TimeUp)),
+            Timer::RoomLimit | Timer::RoomWait => self.leave(desk, Ended::TimeLimit),
+            Timer::Fetch => {
+                self.sounds.timed_out(desk);
+                self.tune(desk, gate);
+                Attended::More
+            }
+            _ => Attended::More,
+        }
+    }
+
+    pub(in crate::call::machine) fn fetched(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        fetch: FetchId,
+        result: Result<Fetched, FetchFailure>,
+    ) {
+        self.sounds.fetched(desk, fetch, result);
+        self.tune(desk, gate);
+    }
+
+    pub(in crate::call::machine) fn played(&mut self, desk: &mut Desk, gate: Gate, play: PlayId) {
+        self.sounds.played(desk, gate, play);
+    }
+
+    pub(in crate::call::machine) fn is_playing(&self, play: PlayId) -> bool {
+        self.sounds.is_playing(play)
+    }
+
+    /// The call ends, or another document takes over: no action follows.
+    pub(in crate::call::machine) fn cut(&mut self, desk: &mut Desk) {
+        if self.ended.is_none() {
+            self.out(desk);
+        }
+    }
+
+    fn leave(&mut self, desk: &mut Desk, why: Ended) -> Attended {
+        self.out(desk);
+        self.ended = Some(why);
+        Attended::Over
+    }
+
+    /// Out of the room, with all that is told of it.
+    fn out(&mut self, desk: &mut Desk) {
+        for timer in [Timer::RoomLimit, Timer::RoomWait] {
+            desk.timers.clear(timer);
+        }
+        self.sounds.stop(desk);
+        let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
+        let [others_stay, was_last] = match &self.inside {
+            Some(inside) => [false, true].map(|last| self.element.left(desk, inside, last)),
+            None => Default::default(),
+        };
+        desk.wish(Output::Room { room: RoomWish::Leave { sounds, others_stay, was_last } });
+    }
+
+    fn tell(&self, desk: &mut Desk, what: Told<'_>) {
+        let Some(inside) = &self.inside else { return };
+        for notice in self.element.told(desk, inside, what) {
+            desk.wish(Output::Notify { notice });
+        }
+    }
+
+    /// How the instruction went.
+    pub(in crate::call::machine) fn went(&self) -> (InstructionOutcome, &'static str) {
+        match self.ended {
+            Some(Ended::Full) => (InstructionOutcome::Failed, "full"),
+            Some(Ended::Out(why)) => (InstructionOutcome::Done, why.as_str()),
+            Some(Ended::Star) => (InstructionOutcome::Done, "star"),
+            Some(Ended::TimeLimit) => (InstructionOutcome::Done, "time limit"),
+            None => (InstructionOutcome::Done, ""),
+        }
+    }
+
+    /// What the call ends with where nothing follows in its document; the usual, where there is none.
+    pub(in crate::call::machine) fn cause(&self) -> Option<HangupCause> {
+        match (&self.element, self.ended?) {
+            (Element::Conference(_), _) => None,
+            (Element::MultiParty(_), Ended::Out(why)) => match why {
+                RoomOut::Kicked => Some(HangupCause::MpcKicked),
+                RoomOut::Ended | RoomOut::TimeUp => Some(HangupCause::MpcEnded),
+                RoomOut::Stopped => Some(HangupCause::MpcStopped),
+                RoomOut::Alone => None,
+            },
+            (Element::MultiParty(_), Ended::Full | Ended::Star | Ended::TimeLimit) => None,
+        }
+    }
+
+    /// Where the outcome goes: the URL, whether its document runs next, and what is told.
+    pub(in crate::call::machine) fn action(&self, desk: &Desk) -> Option<(Target, bool, Params)> {
+        match &self.element {
+            Element::Conference(of) => of.action(self.room, self.inside.as_ref()),
+            Element::MultiParty(of) => of.action(desk, self.room, self.inside.as_ref()),
+        }
+    }
+}
+
+impl Element {
+    fn told(&self, desk: &Desk, inside: &Inside, what: Told<'_>) -> Vec<Notice> {
+        match self {
+            Self::Conference(of) => of.told(desk, inside, what).into_iter().collect(),
+            Self::MultiParty(of) => of.told(desk, inside, what),
+        }
+    }
+
+    fn left(&self, desk: &Desk, inside: &Inside, last: bool) -> Vec<Notice> {
+        match self {
+            Self::Conference(of) => of.left(desk, inside, last).into_iter().collect(),
+            Self::MultiParty(of) => of.left(desk, inside, last),
+        }
+    }
+
+    fn coaches(&mut self, on: bool) {
+        match self {
+            Self::Conference(_) => {}
+            Self::MultiParty(of) => of.coaches = on,
+        }
+    }
+
+    fn tells_keys(&self) -> bool {
+        match self {
+            Self::Conference(_) => false,
+            Self::MultiParty(of) => of.tells_keys(),
+        }
+    }
+}

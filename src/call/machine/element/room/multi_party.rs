@@ -1,0 +1,242 @@
+//! `MultiPartyCall`: its attributes, and what it tells the application (`plivo-xml.md` §5.10, `plivo-callbacks.md` §3.6).
+
+use super::super::super::desk::Desk;
+use super::super::super::params::{self, Event};
+use super::super::super::room::{Role, RoomEntry, RoomKind};
+use super::super::super::{Notice, NoticeKind, Param, Params};
+use super::sounds::{Events, Sounds};
+use super::{Inside, Rules, Told};
+use crate::model::Method;
+use crate::xml::ast::{DocUrl, MemberSound, MultiPartyCall, Target};
+
+/// Where nothing else is said (§5.10).
+const LASTS_SECS: u64 = 14_400;
+const PARTICIPANTS_MAX: u8 = 10;
+
+/// What it knows of itself.
+pub(super) struct OfMultiParty {
+    name: String,
+    role: Role,
+    pub(super) coaches: bool,
+    status: Option<Target>,
+    events: Vec<Group>,
+    on_exit: Option<Target>,
+}
+
+/// What `statusCallbackEvents` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Group {
+    Mpc,
+    Participant,
+    Speech,
+    Digits,
+    AddParticipant,
+    Audio,
+}
+
+/// In the order of the names; the first two where the attribute is not there.
+const GROUPS: [(&str, Group); 6] = [
+    ("mpc-state-changes", Group::Mpc),
+    ("participant-state-changes", Group::Participant),
+    ("participant-speak-events", Group::Speech),
+    ("participant-digit-input-events", Group::Digits),
+    ("add-participant-api-events", Group::AddParticipant),
+    ("participant-audio-events", Group::Audio),
+];
+
+/// The attributes, which are text that was checked.
+struct Attributes<'a>(&'a [(String, String)]);
+
+impl Attributes<'_> {
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str())
+    }
+
+    fn flag(&self, name: &str, otherwise: bool) -> bool {
+        self.text(name).map_or(otherwise, |text| text.eq_ignore_ascii_case("true"))
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// `nameUrl` with `nameMethod`, or `name` with `nameMethod`.
+    fn target(&self, url: &str, method: &str, otherwise: Method) -> Option<Target> {
+        let url = DocUrl(self.text(url)?.into());
+        Some(Target { url, method: self.method(method, otherwise) })
+    }
+
+    fn method(&self, name: &str, otherwise: Method) -> Method {
+        match self.text(name) {
+            Some(text) if text.eq_ignore_ascii_case("GET") => Method::Get,
+            Some(_) => Method::Post,
+            None => otherwise,
+        }
+    }
+
+    fn sound(&self, name: &str, method: &str, beeps: u8) -> MemberSound {
+        match self.text(name).map(str::to_ascii_lowercase).as_deref() {
+            None => MemberSound::Beep(beeps),
+            Some("beep:1") => MemberSound::Beep(1),
+            Some("beep:2") => MemberSound::Beep(2),
+            Some("none" | "") => MemberSound::None,
+            Some(_) => self.target(name, method, Method::Get).map_or(MemberSound::None, MemberSound::Document),
+        }
+    }
+}
+
+impl OfMultiParty {
+    pub(super) fn read(call: &MultiPartyCall) -> (Self, Rules, RoomEntry, Sounds) {
+        let a = Attributes(&call.attributes);
+        let role = Role::parse(&call.role).unwrap_or(Role::Customer);
+        let coaches = role == Role::Supervisor && a.flag("coachMode", true);
+        let events = match a.text("statusCallbackEvents") {
+            None => vec![Group::Mpc, Group::Participant],
+            Some(words) => {
+                let named = |word: &str| GROUPS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(word.trim()));
+                words.split(',').filter_map(named).map(|(_, group)| group).collect()
+            }
+        };
+        let element = Self {
+            name: call.name.clone(),
+            role,
+            coaches,
+            status: a.target("statusCallbackUrl", "statusCallbackMethod", Method::Post),
+            events,
+            on_exit: a.target("onExitActionUrl", "onExitActionMethod", Method::Post),
+        };
+        let rules = Rules {
+            hangup_on_star: false,
+            digits_match: Vec::new(),
+            limit_ms: None,
+            wait_ms: a.number("waitTime").filter(|secs| *secs > 0).map(|secs| secs.saturating_mul(1_000)),
+            send_digits: None,
+            relays_keys: a.flag("relayDTMFInputs", false),
+        };
+        let entry = RoomEntry {
+            kind: RoomKind::MultiParty,
+            name: call.name.clone(),
+            muted: a.flag("mute", false),
+            held: a.flag("hold", false),
+            starts: a.flag("startMpcOnEnter", true),
+            ends: a.flag("endMpcOnExit", false),
+            stays_alone: a.flag("stayAlone", false),
+            members_max: a.number("maxParticipants").and_then(|n| u8::try_from(n).ok()).unwrap_or(PARTICIPANTS_MAX),
+            waits_for_agent: role == Role::Customer && a.flag("waitForAgent", false),
+            tells_floor: false,
+            tells_speech: element.tells(Group::Speech),
+            role: Some(role),
+            coaches,
+            lasts_ms: Some(a.number("maxDuration").unwrap_or(LASTS_SECS).saturating_mul(1_000)),
+        };
+        let sounds_events = Events {
+            wait: Event::MpcWait,
+            hold: Event::MpcHold,
+            enter: Event::MpcEnterSound,
+            exit: Event::MpcExitSound,
+        };
+        let hold = match role {
+            Role::Agent | Role::Supervisor | Role::AiAgent => ("agentHoldMusicUrl", "agentHoldMusicMethod"),
+            Role::Customer => ("customerHoldMusicUrl", "customerHoldMusicMethod"),
+        };
+        let sounds = Sounds::new(
+            a.target("waitMusicUrl", "waitMusicMethod", Method::Get),
+            a.target(hold.0, hold.1, Method::Get),
+            a.sound("enterSound", "enterSoundMethod", 1),
+            a.sound("exitSound", "exitSoundMethod", 2),
+            sounds_events,
+        );
+        (element, rules, entry, sounds)
+    }
+
+    fn tells(&self, group: Group) -> bool {
+        self.status.is_some() && self.events.contains(&group)
+    }
+
+    /// Whether its keys are somebody's business.
+    pub(super) fn tells_keys(&self) -> bool {
+        self.tells(Group::Digits)
+    }
+
+    /// The callbacks about it, in order.
+    pub(super) fn told(&self, desk: &Desk, inside: &Inside, what: Told<'_>) -> Vec<Notice> {
+        let one = |group, name| self.notice(desk, inside, group, name).into_iter().collect();
+        let on = |on: bool, began, ended| if on { began } else { ended };
+        match what {
+            Told::Entered { starts } => {
+                let made = inside.first.then(|| self.notice(desk, inside, Group::Mpc, "MPCInitialized")).flatten();
+                let started = starts.then(|| self.notice(desk, inside, Group::Mpc, "MPCStart")).flatten();
+                let joined = self.notice(desk, inside, Group::Participant, "ParticipantJoin");
+                made.into_iter().chain(joined).chain(started).collect()
+            }
+            Told::Started => one(Group::Mpc, "MPCStart"),
+            Told::Key(digit) => {
+                let mut notice = self.notice(desk, inside, Group::Digits, "ParticipantDigitInput");
+                if let Some(notice) = &mut notice {
+                    notice.params.insert("Digits".into(), Param::Plain(digit.as_char().to_string()));
+                }
+                notice.into_iter().collect()
+            }
+            Told::Speech { on: is } => one(Group::Speech, on(is, "ParticipantSpeakStart", "ParticipantSpeakStop")),
+            Told::Muted { on: is } => one(Group::Participant, on(is, "ParticipantMute", "ParticipantUnmute")),
+            Told::Held { on: is } => one(Group::Participant, on(is, "ParticipantHold", "ParticipantUnhold")),
+            Told::Digits(_) | Told::Floor { .. } => Vec::new(),
+        }
+    }
+
+    /// It has left; `last`: nobody else is in, and the call is over.
+    pub(super) fn left(&self, desk: &Desk, inside: &Inside, last: bool) -> Vec<Notice> {
+        let mut end = last.then(|| self.notice(desk, inside, Group::Mpc, "MPCEnd")).flatten();
+        if let Some(end) = &mut end {
+            let ms = desk.now.0.saturating_sub(inside.since.0).saturating_add(inside.room_age_ms);
+            let secs = ms.div_ceil(1_000).to_string();
+            for (name, value) in
+                [("MPCDuration", secs.clone()), ("MPCBilledDuration", secs), ("MPCBilledAmount", "0.00000".to_owned())]
+            {
+                end.params.insert(name.into(), Param::Plain(value));
+            }
+        }
+        let exit = self.notice(desk, inside, Group::Participant, "ParticipantExit");
+        exit.into_iter().chain(end).collect()
+    }
+
+    fn notice(&self, desk: &Desk, inside: &Inside, group: Group, name: &str) -> Option<Notice> {
+        let Target { url, method } = self.status.clone().filter(|_| self.events.contains(&group))?;
+        let mut params = params::common(desk, Event::MultiPartyCall);
+        let mut put = |name: &'static str, value: String| {
+            params.insert(name.into(), Param::Plain(value));
+        };
+        put("EventName", name.to_owned());
+        put("EventTimestamp", desk.wall(desk.now).plivo_micros());
+        put("MPCUUID", inside.room.to_string());
+        put("MPCName", self.name.clone());
+        if group != Group::Mpc {
+            put("MemberID", inside.member.to_string());
+            put("ParticipantRole", self.role.as_str().to_owned());
+            put("ParticipantCallUUID", desk.setup.call.to_string());
+            put("ParticipantCoachMode", if self.coaches { "true" } else { "false" }.to_owned());
+        }
+        Some(Notice { kind: NoticeKind::MultiParty, url, method, params })
+    }
+
+    /// A participant that never was in has no id and no times.
+    pub(super) fn action(
+        &self,
+        desk: &Desk,
+        room: Option<uuid::Uuid>,
+        inside: Option<&Inside>,
+    ) -> Option<(Target, bool, Params)> {
+        let plain = Param::Plain;
+        let of = |what: &dyn Fn(&Inside) -> String| plain(inside.map(what).unwrap_or_default());
+        let params = Params::from([
+            ("MPCUUID".into(), plain(room.map(|room| room.to_string()).unwrap_or_default())),
+            ("MPCFriendlyName".into(), plain(self.name.clone())),
+            ("MemberID".into(), of(&|inside| inside.member.to_string())),
+            ("ParticipantCallUUID".into(), plain(desk.setup.call.to_string())),
+            ("ParticipantJoinTime".into(), of(&|inside| desk.wall(inside.since).plivo_secs())),
+            ("ParticipantEndTime".into(), of(&|_| desk.wall(desk.now).plivo_secs())),
+            ("ParticipantRole".into(), plain(self.role.as_str().to_owned())),
+        ]);
+        Some((self.on_exit.clone()?, true, params))
+    }
+}

@@ -1,0 +1,224 @@
+//! What REST sees of rooms and asks of them (`plivo-call-api.md` §3, §4): each question within the asker's scope.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::super::machine::{Command, Input, MemberId, Role, RoomKind, RoomOut, SoundItem};
+use super::{Caller, Cell, Inside, Rooms, locked};
+use crate::media::{Audience, Played};
+use crate::model::{CallUuid, Direction, Timestamp};
+use crate::store::Scope;
+
+/// A room as it is.
+#[derive(Clone, Debug)]
+pub struct RoomView {
+    pub id: Uuid,
+    pub name: String,
+    pub age: Duration,
+    pub made: Timestamp,
+    pub started: bool,
+    /// In the order in which they came.
+    pub members: Vec<MemberView>,
+}
+
+/// A member as it is.
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    pub member: MemberId,
+    pub muted: bool,
+    pub deaf: bool,
+    pub held: bool,
+    pub role: Option<Role>,
+    pub coaches: bool,
+    pub stays_alone: bool,
+    pub ends: bool,
+    pub call: CallUuid,
+    pub direction: Direction,
+    pub from: String,
+    pub to: String,
+    pub caller_name: String,
+    /// How long it has been in.
+    pub since: Duration,
+    pub joined: Timestamp,
+}
+
+/// Of whom something is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Members {
+    All,
+    These(Vec<MemberId>),
+}
+
+/// What is asked of members.
+#[derive(Clone, Debug)]
+pub enum MemberAsk {
+    Mute(bool),
+    Deaf(bool),
+    Hold(bool),
+    Coach(bool),
+    /// Out of the room; its document goes on.
+    Kick,
+    HangUp,
+    Play(Played, Vec<SoundItem>),
+    Stop(Played),
+}
+
+/// How asking went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// These were asked.
+    Done(Vec<MemberId>),
+    NoRoom,
+    /// One that was named is not in; nobody was asked.
+    NoMember,
+}
+
+impl Rooms {
+    /// Rooms of a kind that a scope may see, in the order of their names.
+    pub fn list(&self, scope: &Scope, kind: RoomKind) -> Vec<RoomView> {
+        self.cells(scope, kind).iter().map(|cell| self.view(cell)).collect()
+    }
+
+    /// The one of this name; the asker's own rather than a subaccount's.
+    pub fn find(&self, scope: &Scope, kind: RoomKind, name: &str) -> Option<RoomView> {
+        self.cell(scope, kind, name).map(|cell| self.view(&cell))
+    }
+
+    /// Asks something of members.
+    pub fn ask(&self, scope: &Scope, kind: RoomKind, name: &str, whom: &Members, what: &MemberAsk) -> Asked {
+        let Some(cell) = self.cell(scope, kind, name) else { return Asked::NoRoom };
+        let items = if let MemberAsk::Play(_, items) = what { self.items(items) } else { Vec::new() };
+        let mut inside = locked(&cell.state);
+        let present: Vec<MemberId> = inside.room.present().map(|(member, _)| member).collect();
+        let asked = match whom {
+            Members::All => present,
+            Members::These(these) if these.iter().all(|member| present.contains(member)) => these.clone(),
+            Members::These(_) => return Asked::NoMember,
+        };
+        // What is for all of them is one sound.
+        let audiences: Vec<Audience> = match whom {
+            Members::All => vec![Audience::All],
+            Members::These(these) => these.iter().copied().map(Audience::Member).collect(),
+        };
+        match what {
+            MemberAsk::Play(played, _) => {
+                for to in audiences {
+                    inside.mixer.play(to, *played, items.clone());
+                }
+            }
+            MemberAsk::Stop(played) => {
+                let each = asked.iter().copied().map(Audience::Member);
+                audiences.into_iter().chain(each).for_each(|to| inside.mixer.stop(to, *played));
+            }
+            MemberAsk::Mute(_)
+            | MemberAsk::Deaf(_)
+            | MemberAsk::Hold(_)
+            | MemberAsk::Coach(_)
+            | MemberAsk::Kick
+            | MemberAsk::HangUp => asked.iter().for_each(|member| inside.ask(*member, what)),
+        }
+        Asked::Done(asked)
+    }
+
+    /// Ends a room: whoever is in is to leave, and its document goes on. `false`: there is none.
+    pub fn stop(&self, scope: &Scope, kind: RoomKind, name: &str) -> bool {
+        let Some(cell) = self.cell(scope, kind, name) else { return false };
+        let mut inside = locked(&cell.state);
+        let effects = inside.room.end(RoomOut::Stopped);
+        inside.carry_out(effects);
+        true
+    }
+
+    /// A room starts that waited for somebody. `false`: there is none.
+    pub fn begin(&self, scope: &Scope, kind: RoomKind, name: &str) -> bool {
+        let Some(cell) = self.cell(scope, kind, name) else { return false };
+        let mut inside = locked(&cell.state);
+        let effects = inside.room.start();
+        inside.carry_out(effects);
+        true
+    }
+
+    fn cells(&self, scope: &Scope, kind: RoomKind) -> Vec<Arc<Cell>> {
+        let tables = locked(&self.0.tables);
+        let seen = |cell: &&Arc<Cell>| cell.key.kind == kind && scope.holds(&cell.key.account, &cell.main_account);
+        tables.rooms.values().filter(seen).filter(|cell| !locked(&cell.state).room.ending).cloned().collect()
+    }
+
+    fn cell(&self, scope: &Scope, kind: RoomKind, name: &str) -> Option<Arc<Cell>> {
+        let mut named: Vec<_> = self.cells(scope, kind).into_iter().filter(|cell| cell.is_named(name)).collect();
+        let own = named.iter().position(|cell| cell.key.account == *scope.auth_id()).unwrap_or(0);
+        (!named.is_empty()).then(|| named.swap_remove(own))
+    }
+
+    fn view(&self, cell: &Cell) -> RoomView {
+        let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
+        let ago = |age: Duration| wall.minus(age);
+        let inside = locked(&cell.state);
+        let members = inside.room.present().filter_map(|(id, member)| {
+            let Caller { setup, since, .. } = inside.calls.get(&id)?;
+            let since = now.saturating_duration_since(*since);
+            Some(MemberView {
+                member: id,
+                muted: member.muted,
+                deaf: member.deaf,
+                held: member.held,
+                role: member.entry.role,
+                coaches: member.coaches,
+                stays_alone: member.entry.stays_alone,
+                ends: member.entry.ends,
+                call: setup.call,
+                direction: setup.direction,
+                from: setup.from.clone(),
+                to: setup.to.clone(),
+                caller_name: setup.caller_name.clone(),
+                since,
+                joined: ago(since),
+            })
+        });
+        RoomView {
+            id: inside.room.id,
+            name: cell.key.name.clone(),
+            age: cell.age(now),
+            made: ago(cell.age(now)),
+            started: inside.room.started,
+            members: members.collect(),
+        }
+    }
+}
+
+impl Cell {
+    /// By its name; a multi-party call also by `name_` or `uuid_` and what follows.
+    fn is_named(&self, name: &str) -> bool {
+        match self.key.kind {
+            super::RoomKind::Conference => self.key.name == name,
+            super::RoomKind::MultiParty => match (name.strip_prefix("name_"), name.strip_prefix("uuid_")) {
+                (Some(name), _) => self.key.name == name,
+                (None, Some(id)) => locked(&self.state).room.id.to_string() == id,
+                (None, None) => false,
+            },
+        }
+    }
+}
+
+impl Inside {
+    fn ask(&mut self, member: MemberId, what: &MemberAsk) {
+        let effects = match what {
+            MemberAsk::Mute(on) => self.room.mute(member, *on),
+            MemberAsk::Deaf(on) => self.room.deafen(member, *on),
+            MemberAsk::Hold(on) => self.room.hold(member, *on),
+            MemberAsk::Coach(on) => self.room.coach(member, *on),
+            MemberAsk::Kick => self.room.kick(member),
+            MemberAsk::HangUp => {
+                if let Some(caller) = self.calls.get(&member) {
+                    caller.mailbox.tell(Input::Command { command: Command::Hangup });
+                }
+                return;
+            }
+            // They are the mixer's.
+            MemberAsk::Play(..) | MemberAsk::Stop(_) => return,
+        };
+        self.carry_out(effects);
+    }
+}

@@ -1,0 +1,241 @@
+//! The rooms of this node: conferences and multi-party calls, each of one account (`plivo-xml.md` §5.9, §5.10).
+//!
+//! Calls enter and leave by their shells; what a room decides (`state`) goes to its members' machines as facts and to its
+//! mixer as orders. REST asks here too. A room is there as long as somebody is in; its name is free again as soon as all were
+//! told to leave.
+
+mod ask;
+mod state;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+pub use ask::{Asked, MemberAsk, MemberView, Members, RoomView};
+
+use super::machine::{CallSetup, Command, Input, Legs, MemberId, RoomEntry, RoomKind, RoomNews, Sound, SoundItem};
+use super::shell::Mailbox;
+use crate::clock::Clock;
+use crate::media::prompt::Prompt;
+use crate::media::{Audience, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played};
+use crate::model::{AuthId, CallType, CallUuid, Digit};
+use state::{Effect, Room};
+
+/// A room's name: unlike ones never meet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    account: AuthId,
+    kind: RoomKind,
+    name: String,
+}
+
+/// Makes sounds ready.
+type Prompts = Box<dyn Fn(&Sound) -> Arc<Prompt> + Send + Sync>;
+
+/// The rooms of a node; cheap to clone.
+#[derive(Clone)]
+pub struct Rooms(Arc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    /// Begins a room's sound.
+    mixers: Box<dyn Fn(MixSink) -> Mixer + Send + Sync>,
+    prompts: Prompts,
+    next_member: AtomicU64,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    rooms: BTreeMap<Key, Arc<Cell>>,
+    /// Where each call is.
+    calls: BTreeMap<CallUuid, (Arc<Cell>, MemberId)>,
+}
+
+/// One room. Its lock may be taken while the tables' is held, never the other way round.
+struct Cell {
+    key: Key,
+    main_account: AuthId,
+    born: Instant,
+    state: Mutex<Inside>,
+}
+
+struct Inside {
+    room: Room,
+    mixer: Mixer,
+    calls: BTreeMap<MemberId, Caller>,
+}
+
+/// A member's call.
+struct Caller {
+    setup: Box<CallSetup>,
+    mailbox: Mailbox,
+    since: Instant,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Rooms {
+    /// No rooms as yet.
+    pub fn new(
+        clock: Clock,
+        mixers: impl Fn(MixSink) -> Mixer + Send + Sync + 'static,
+        prompts: impl Fn(&Sound) -> Arc<Prompt> + Send + Sync + 'static,
+    ) -> Self {
+        let (mixers, prompts) = (Box::new(mixers), Box::new(prompts));
+        Self(Arc::new(Inner { clock, mixers, prompts, next_member: AtomicU64::new(1), tables: Mutex::default() }))
+    }
+
+    /// Rooms in which nothing is heard, for what only asks about them.
+    pub fn silent(clock: Clock) -> Self {
+        Self::new(clock, |_| Mixer::silent(), |_| Prompt::of([]))
+    }
+
+    /// Sounds, as they are played.
+    fn items(&self, items: &[SoundItem]) -> Vec<PlayItem> {
+        items.iter().map(|item| PlayItem { prompt: (self.0.prompts)(&item.sound), repeat: item.repeat }).collect()
+    }
+
+    /// A call enters; how that went, its machine is told. `id` is the room's, should there be none of that name.
+    pub(super) fn enter(
+        &self,
+        setup: &CallSetup,
+        entry: RoomEntry,
+        mailbox: &Mailbox,
+        leg: &LegHandle,
+        id: uuid::Uuid,
+    ) {
+        let key = Key { account: setup.account.clone(), kind: entry.kind, name: entry.name.clone() };
+        let now = self.0.clock.now();
+        let member = self.0.next_member.fetch_add(1, Ordering::Relaxed);
+        let mut tables = locked(&self.0.tables);
+        let there = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned();
+        let cell = there.unwrap_or_else(|| self.open(&key, setup, id, now));
+        let mut inside = locked(&cell.state);
+        let entered = inside.room.enter(member, entry, now.saturating_duration_since(cell.born));
+        if entered.is_in {
+            inside.mixer.add(member, leg);
+            let caller = Caller { setup: Box::new(setup.clone()), mailbox: mailbox.clone(), since: now };
+            inside.calls.insert(member, caller);
+            inside.carry_out(entered.effects);
+            drop(inside);
+            tables.rooms.insert(key, cell.clone());
+            tables.calls.insert(setup.call, (cell, member));
+            return;
+        }
+        for effect in entered.effects {
+            if let Effect::Tell(_, news) = effect {
+                mailbox.tell(Input::Room { news });
+            }
+        }
+    }
+
+    fn open(&self, key: &Key, setup: &CallSetup, id: uuid::Uuid, now: Instant) -> Arc<Cell> {
+        Arc::new_cyclic(|cell: &Weak<Cell>| {
+            let cell = cell.clone();
+            let sink = move |event| {
+                if let Some(cell) = cell.upgrade() {
+                    locked(&cell.state).heard(event);
+                }
+            };
+            let mixer = (self.0.mixers)(Arc::new(sink));
+            Cell {
+                key: key.clone(),
+                main_account: setup.parent_account.clone(),
+                born: now,
+                state: Mutex::new(Inside { room: Room::new(id), mixer, calls: BTreeMap::new() }),
+            }
+        })
+    }
+
+    /// A call is out of its room, if it was in one; `sounds` are for those who stay. Gives whether it was the last.
+    pub(super) fn leave(&self, call: CallUuid, sounds: &[SoundItem]) -> bool {
+        let sounds = self.items(sounds);
+        let mut tables = locked(&self.0.tables);
+        let Some((cell, member)) = tables.calls.remove(&call) else { return true };
+        let mut inside = locked(&cell.state);
+        inside.calls.remove(&member);
+        inside.mixer.remove(member);
+        let Some((effects, last)) = inside.room.leave(member) else { return true };
+        if !sounds.is_empty() {
+            inside.mixer.play(Audience::All, Played::Cue, sounds);
+        }
+        inside.carry_out(effects);
+        drop(inside);
+        if last && tables.rooms.get(&cell.key).is_some_and(|named| Arc::ptr_eq(named, &cell)) {
+            tables.rooms.remove(&cell.key);
+        }
+        last
+    }
+
+    /// All in the call's room hear this.
+    pub(super) fn sound(&self, call: CallUuid, items: &[SoundItem]) {
+        let items = self.items(items);
+        let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
+        if let Some(cell) = cell {
+            locked(&cell.state).mixer.play(Audience::All, Played::Cue, items);
+        }
+    }
+
+    /// A member's key, for those of the others whose phones can do something with it: they get it as a key.
+    pub(super) fn key(&self, call: CallUuid, digit: Digit) {
+        let found = locked(&self.0.tables).calls.get(&call).cloned();
+        let Some((cell, member)) = found else { return };
+        let inside = locked(&cell.state);
+        // WhatsApp plays no keys (§6).
+        let phones =
+            inside.calls.iter().filter(|(other, caller)| **other != member && caller.setup.call_type == CallType::Web);
+        for (_, caller) in phones {
+            let digits = digit.as_char().to_string();
+            let command = Command::SendDigits { legs: Legs::A, digits };
+            caller.mailbox.tell(Input::Command { command });
+        }
+    }
+}
+
+impl Inside {
+    fn carry_out(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Tell(member, news) => self.tell(member, news),
+                Effect::Part(member, part) => self.mixer.part(member, part),
+            }
+        }
+    }
+
+    fn tell(&self, member: MemberId, news: RoomNews) {
+        if let Some(caller) = self.calls.get(&member) {
+            caller.mailbox.tell(Input::Room { news });
+        }
+    }
+
+    /// Something of the sound, for those whose applications want to know.
+    fn heard(&self, event: MixEvent) {
+        let wants = |member: MemberId, what: fn(&RoomEntry) -> bool| {
+            self.room.member(member).is_some_and(|member| what(&member.entry))
+        };
+        match event {
+            MixEvent::Floor { from, to } => {
+                for (member, has) in from.map(|from| (from, false)).into_iter().chain(to.map(|to| (to, true))) {
+                    if wants(member, |entry| entry.tells_floor) {
+                        self.tell(member, RoomNews::Floor { has });
+                    }
+                }
+            }
+            MixEvent::Speech { member, on } => {
+                if wants(member, |entry| entry.tells_speech) {
+                    self.tell(member, RoomNews::Speech { on });
+                }
+            }
+        }
+    }
+}
+
+impl Cell {
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born)
+    }
+}

@@ -1,0 +1,281 @@
+//! A room's rules as tables, and what holds whatever happens in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::{Effect, Room};
+use crate::call::machine::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut};
+use crate::media::{MixPart, Says};
+
+fn entry() -> RoomEntry {
+    RoomEntry {
+        kind: RoomKind::Conference,
+        name: "room".to_owned(),
+        muted: false,
+        held: false,
+        starts: true,
+        ends: false,
+        stays_alone: true,
+        members_max: 20,
+        waits_for_agent: false,
+        tells_floor: false,
+        tells_speech: false,
+        role: None,
+        coaches: false,
+        lasts_ms: None,
+    }
+}
+
+impl Room {
+    fn comes(&mut self, member: MemberId, entry: RoomEntry) -> super::Entered {
+        self.enter(member, entry, Duration::ZERO)
+    }
+}
+
+fn room() -> Room {
+    Room::new(Uuid::from_u128(7))
+}
+
+/// What members are told, and who says and hears after that.
+fn told(effects: &[Effect]) -> Vec<(MemberId, RoomNews)> {
+    let tell = |effect: &Effect| match effect {
+        Effect::Tell(member, news) => Some((*member, news.clone())),
+        Effect::Part(..) => None,
+    };
+    effects.iter().filter_map(tell).collect()
+}
+
+fn parts(effects: &[Effect]) -> Vec<(MemberId, Says, bool)> {
+    let part = |effect: &Effect| match effect {
+        Effect::Part(member, part) => Some((*member, part.says, part.hears)),
+        Effect::Tell(..) => None,
+    };
+    effects.iter().filter_map(part).collect()
+}
+
+fn entered(member: MemberId, first: bool, begins: bool, starts: bool) -> (MemberId, RoomNews) {
+    (
+        member,
+        RoomNews::Entered {
+            room: Uuid::from_u128(7),
+            member,
+            first,
+            begins,
+            starts,
+            room_age_ms: 0,
+            room_left_ms: None,
+        },
+    )
+}
+
+#[test]
+fn who_comes_first_starts_the_room_and_all_hear_each_other() {
+    let mut room = room();
+    let first = room.comes(1, entry());
+    assert_eq!(told(&first.effects), [entered(1, true, true, true)]);
+    assert_eq!(parts(&first.effects), [(1, Says::ToAll, true)]);
+    let second = room.comes(2, RoomEntry { muted: true, ..entry() });
+    assert_eq!(told(&second.effects), [entered(2, false, true, false)]);
+    assert_eq!(parts(&second.effects), [(2, Says::Nobody, true)]);
+    let (effects, last) = room.leave(1).expect("it was in");
+    assert!(effects.is_empty() && !last);
+    assert_eq!(room.leave(2).map(|(_, last)| last), Some(true));
+    assert!(room.leave(2).is_none() && room.is_empty());
+}
+
+#[test]
+fn members_wait_until_one_comes_with_whom_it_starts() {
+    let mut room = room();
+    let waiting = RoomEntry { starts: false, ..entry() };
+    assert_eq!(told(&room.comes(1, waiting.clone()).effects), [entered(1, true, false, false)]);
+    assert!(parts(&room.comes(2, waiting).effects).is_empty(), "they neither say nor hear anything");
+    let third = room.comes(3, entry());
+    assert_eq!(
+        told(&third.effects),
+        [
+            entered(3, false, true, true),
+            (1, RoomNews::Begins { starts: false }),
+            (2, RoomNews::Begins { starts: false })
+        ]
+    );
+    assert_eq!(parts(&third.effects).len(), 3);
+    // By REST: one of them tells of it.
+    let mut other = super::Room::new(Uuid::from_u128(7));
+    other.comes(1, RoomEntry { starts: false, ..entry() });
+    other.comes(2, RoomEntry { starts: false, ..entry() });
+    let started = told(&other.start());
+    assert_eq!(started, [(1, RoomNews::Begins { starts: true }), (2, RoomNews::Begins { starts: false })]);
+    assert!(other.start().is_empty());
+}
+
+#[test]
+fn a_full_room_takes_nobody_in_and_who_leaves_makes_room() {
+    let mut room = room();
+    let small = RoomEntry { members_max: 1, ..entry() };
+    assert!(room.comes(1, small.clone()).is_in);
+    let refused = room.comes(2, small.clone());
+    assert!(!refused.is_in);
+    assert_eq!(told(&refused.effects), [(2, RoomNews::Full { room: Uuid::from_u128(7) })]);
+    assert!(room.comes(3, RoomEntry { members_max: 2, ..entry() }).is_in, "each by its own word");
+    room.kick(1);
+    room.kick(3);
+    assert!(room.comes(4, small).is_in, "those on their way out count no longer");
+}
+
+#[test]
+fn the_room_ends_with_a_moderator_and_who_is_left_alone_leaves() {
+    let mut room = room();
+    room.comes(1, RoomEntry { ends: true, ..entry() });
+    room.comes(2, entry());
+    room.comes(3, entry());
+    let (effects, last) = room.leave(1).expect("it was in");
+    assert!(!last && room.ending);
+    assert_eq!(told(&effects), [2, 3].map(|member| (member, RoomNews::Out { why: RoomOut::Ended })));
+    assert_eq!(parts(&effects), [(2, Says::Nobody, false), (3, Says::Nobody, false)]);
+    assert_eq!(room.leave(2).map(|(effects, last)| (effects.len(), last)), Some((0, false)));
+    assert_eq!(room.leave(3).map(|(_, last)| last), Some(true));
+
+    let mut room = super::Room::new(Uuid::from_u128(7));
+    room.comes(1, RoomEntry { stays_alone: false, ..entry() });
+    assert!(told(&room.kick(9)).is_empty(), "the first to come is alone by its own will");
+    room.comes(2, entry());
+    let (effects, _) = room.leave(2).expect("it was in");
+    assert_eq!(told(&effects), [(1, RoomNews::Out { why: RoomOut::Alone })]);
+}
+
+#[test]
+fn mute_deaf_hold_and_coaching_change_who_says_what_to_whom() {
+    let mut room = room();
+    let role = |role, coaches| RoomEntry { role: Some(role), coaches, ..entry() };
+    room.comes(1, role(Role::Agent, false));
+    room.comes(2, role(Role::Customer, false));
+    let supervisor = room.comes(3, role(Role::Supervisor, true));
+    assert_eq!(parts(&supervisor.effects), [(3, Says::ToAgents, true)]);
+    let muted = room.mute(1, true);
+    assert_eq!((told(&muted), parts(&muted)), (vec![(1, RoomNews::Muted { on: true })], vec![(1, Says::Nobody, true)]));
+    assert!(room.mute(1, true).is_empty(), "it is");
+    assert_eq!(parts(&room.deafen(1, true)), [(1, Says::Nobody, false)]);
+    let held = room.hold(2, true);
+    assert_eq!((told(&held), parts(&held)), (vec![(2, RoomNews::Held { on: true })], vec![(2, Says::Nobody, false)]));
+    assert_eq!(parts(&room.hold(2, false)), [(2, Says::ToAll, true)]);
+    assert_eq!(parts(&room.coach(3, false)), [(3, Says::ToAll, true)]);
+    room.kick(2);
+    for effects in [room.mute(2, true), room.deafen(2, true), room.hold(2, true), room.kick(2), room.mute(99, true)] {
+        assert!(effects.is_empty(), "{effects:?}");
+    }
+}
+
+#[test]
+fn a_customer_waits_for_an_agent_and_again_when_the_last_has_gone() {
+    let mut room = room();
+    let customer = RoomEntry { role: Some(Role::Customer), waits_for_agent: true, ..entry() };
+    assert_eq!(told(&room.comes(1, customer).effects), [entered(1, true, false, true)]);
+    let agent = room.comes(2, RoomEntry { role: Some(Role::Agent), ..entry() });
+    assert_eq!(told(&agent.effects), [entered(2, false, true, false), (1, RoomNews::Begins { starts: false })]);
+    let (effects, _) = room.leave(2).expect("it was in");
+    assert_eq!(told(&effects), [(1, RoomNews::Waits)]);
+    assert_eq!(parts(&effects), [(1, Says::Nobody, false)]);
+}
+
+#[derive(Clone, Debug)]
+enum Pick {
+    Enter { starts: bool, ends: bool, stays_alone: bool, max: u8 },
+    Leave(u8),
+    Kick(u8),
+    Mute(u8, bool),
+    Deaf(u8, bool),
+    Hold(u8, bool),
+    End,
+    Start,
+}
+
+fn pick() -> impl Strategy<Value = Pick> {
+    let who = || 0..6_u8;
+    prop_oneof![
+        6 => (any::<bool>(), prop::bool::weighted(0.2), any::<bool>(), 1..5_u8)
+            .prop_map(|(starts, ends, stays_alone, max)| Pick::Enter { starts, ends, stays_alone, max }),
+        4 => who().prop_map(Pick::Leave),
+        1 => who().prop_map(Pick::Kick),
+        2 => (who(), any::<bool>()).prop_map(|(who, on)| Pick::Mute(who, on)),
+        2 => (who(), any::<bool>()).prop_map(|(who, on)| Pick::Deaf(who, on)),
+        2 => (who(), any::<bool>()).prop_map(|(who, on)| Pick::Hold(who, on)),
+        1 => Just(Pick::End),
+        1 => Just(Pick::Start),
+    ]
+}
+
+proptest! {
+    /// Nobody is heard or hears who is muted, held, deaf, waiting or on the way out; each is told to leave at most once; the
+    /// last to leave is told from the others.
+    #[test]
+    fn whatever_happens_in_a_room(picks in prop::collection::vec(pick(), 1..60)) {
+        let mut room = room();
+        let mut parts: BTreeMap<MemberId, MixPart> = BTreeMap::new();
+        let (mut out, mut begun) = (BTreeSet::new(), BTreeSet::new());
+        let (mut muted, mut deaf, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut members: Vec<MemberId> = Vec::new();
+        let mut next = 1;
+        for pick in picks {
+            let at = |who: u8, members: &[MemberId]| members.get(usize::from(who)).copied().unwrap_or(999);
+            let mark = |set: &mut BTreeSet<MemberId>, who: MemberId, on: bool| { if on { set.insert(who); } else { set.remove(&who); } };
+            let effects = match pick {
+                Pick::Enter { starts, ends, stays_alone, max } => {
+                    let entered = room.comes(next, RoomEntry { starts, ends, stays_alone, members_max: max, ..entry() });
+                    if entered.is_in {
+                        members.push(next);
+                    }
+                    next += 1;
+                    entered.effects
+                }
+                Pick::Leave(who) => {
+                    let who = at(who, &members);
+                    let left = room.leave(who);
+                    prop_assert_eq!(left.is_some(), members.contains(&who));
+                    members.retain(|member| *member != who);
+                    if let Some((_, last)) = &left {
+                        prop_assert_eq!(*last, members.is_empty());
+                    }
+                    parts.remove(&who);
+                    left.map(|(effects, _)| effects).unwrap_or_default()
+                }
+                Pick::Kick(who) => room.kick(at(who, &members)),
+                Pick::Mute(who, on) => {
+                    let who = at(who, &members);
+                    let counts = room.member(who).is_some();
+                    if counts { mark(&mut muted, who, on); }
+                    room.mute(who, on)
+                }
+                Pick::Deaf(who, on) => {
+                    let who = at(who, &members);
+                    if room.member(who).is_some() { mark(&mut deaf, who, on); }
+                    room.deafen(who, on)
+                }
+                Pick::Hold(who, on) => {
+                    let who = at(who, &members);
+                    if room.member(who).is_some() { mark(&mut held, who, on); }
+                    room.hold(who, on)
+                }
+                Pick::End => room.end(RoomOut::Stopped),
+                Pick::Start => room.start(),
+            };
+            for effect in effects {
+                match effect {
+                    Effect::Tell(who, RoomNews::Out { .. }) => prop_assert!(out.insert(who), "told twice"),
+                    Effect::Tell(who, RoomNews::Entered { begins: true, .. } | RoomNews::Begins { .. }) => {
+                        prop_assert!(begun.insert(who), "begun twice");
+                    }
+                    Effect::Tell(..) => {}
+                    Effect::Part(who, part) => { parts.insert(who, part); }
+                }
+            }
+            for (who, part) in &parts {
+                let takes_part = begun.contains(who) && !out.contains(who) && !held.contains(who);
+                prop_assert_eq!(part.says == Says::ToAll, takes_part && !muted.contains(who), "{} {:?}", who, part);
+                prop_assert_eq!(part.hears, takes_part && !deaf.contains(who));
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Adding sounds: the sum of several voices, kept within the range of a sample without the crackle of cut peaks.
+//!
+//! Up to three quarters of full scale nothing is changed; what is louder is bent towards full scale and never reaches past
+//! it. The curve has no corner, so a sum that is a little too loud sounds a little softer, not broken. It knows nothing of
+//! the samples before: what it gives depends on the sample alone.
+
+/// Samples up to here pass as they are.
+const KNEE: i32 = 24_576;
+/// What is above the knee has so much room.
+const ROOM: i32 = 32_767 - KNEE;
+
+/// A sum of samples as one sample.
+pub(super) fn limited(sum: i32) -> i16 {
+    let size = sum.unsigned_abs().min(i32::MAX.unsigned_abs()).cast_signed();
+    let size = match size - KNEE {
+        ..=0 => size,
+        // x / (1 + x), in units of the room: its slope at the knee is 1.
+        over => {
+            KNEE + i32::try_from(i64::from(ROOM) * i64::from(over) / (i64::from(ROOM) + i64::from(over)))
+                .unwrap_or(ROOM)
+        }
+    };
+    i16::try_from(if sum < 0 { -size } else { size }).unwrap_or(if sum < 0 { i16::MIN } else { i16::MAX })
+}
+
+/// Adds one voice's samples to a sum; what either has more than the other is left alone.
+pub(super) fn add(sum: &mut [i32], voice: &[i16]) {
+    sum.iter_mut().zip(voice).for_each(|(sum, sample)| *sum = sum.saturating_add(i32::from(*sample)));
+}
+
+/// The sum as samples.
+pub(super) fn finish(sum: &[i32], out: &mut Vec<i16>) {
+    out.clear();
+    out.extend(sum.iter().map(|sum| limited(*sum)));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{KNEE, add, finish, limited};
+
+    #[test]
+    fn what_has_room_is_not_changed() {
+        for sample in [0, 1, -1, 1_000, -24_576, KNEE] {
+            assert_eq!(i32::from(limited(sample)), sample);
+        }
+        assert_eq!((limited(KNEE + 1), limited(-KNEE - 1)), (24_576, -24_576));
+        assert_eq!((limited(40_000), limited(i32::MAX), limited(i32::MIN)), (29_925, 32_766, -32_766));
+    }
+
+    #[test]
+    fn voices_are_added_sample_by_sample() {
+        let mut sum = [0; 4];
+        add(&mut sum, &[1, 2, 3]);
+        add(&mut sum, &[10, -20, 30_000, 7, 9]);
+        let mut out = vec![5; 9];
+        finish(&sum, &mut out);
+        assert_eq!(out[..2], [11, -18]);
+        assert!((24_577..30_003).contains(&out[2]), "{out:?}");
+        assert_eq!(out[3..], [7]);
+    }
+
+    proptest! {
+        /// No step: louder in is louder out, and two that are near stay near.
+        #[test]
+        fn the_curve_has_no_corner(sum in -700_000..700_000_i32, more in 0..2_000_i32) {
+            let (a, b) = (i32::from(limited(sum)), i32::from(limited(sum + more)));
+            prop_assert!(b >= a && b - a <= more + 1, "{a} {b}");
+            prop_assert_eq!(limited(-sum), -limited(sum));
+        }
+    }
+}

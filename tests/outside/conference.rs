@@ -1,0 +1,175 @@
+//! Conferences through the whole binary with real media: WhatsApp users call, hear each other and not themselves, and REST
+//! looks in.
+
+use std::time::Duration;
+
+use offhook::sim::{CallEvent, CallScript, Ended, HangupRule, Happened};
+use serde_json::Value;
+
+use super::dial::{heard_ms, tone};
+use super::outbound::{World, world};
+use crate::support::app::Seen;
+use crate::support::http::Answer;
+
+const ASHA: &str = "919812345678";
+const RAVI: &str = "919412341234";
+const MEERA: &str = "919512341235";
+const ASHA_HZ: f64 = 700.0;
+const RAVI_HZ: f64 = 1_100.0;
+const MEERA_HZ: f64 = 1_700.0;
+
+/// A number whose callers come into a conference; what the document says may depend on who calls.
+async fn conference(document: impl Fn(&Seen, &str) -> String + Send + Sync + 'static) -> World {
+    let world = world(|wanted, _| {
+        wanted.accept_wait_ms = 0;
+        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+    })
+    .await;
+    for path in ["/events", "/left"] {
+        world.app.xml(path, "<Response/>");
+    }
+    let base = world.app.base.clone();
+    world.app.route("/unused", move |seen| (200, document(seen, &base)));
+    world
+}
+
+fn says(from: &str, hz: f64, hangup: HangupRule) -> CallScript {
+    let say = if hz > 0.0 { tone(hz, 12) } else { Vec::new() };
+    CallScript { from: from.to_owned(), say, record: true, hangup, ..CallScript::default() }
+}
+
+fn after(seconds: u64) -> HangupRule {
+    HangupRule::AfterAnswer(Duration::from_secs(seconds))
+}
+
+fn end(events: &[CallEvent]) -> &Ended {
+    match events.last().map(|e| &e.what) {
+        Some(Happened::Ended(end)) => end,
+        other => panic!("no end: {other:?}"),
+    }
+}
+
+impl World {
+    async fn conference(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let json = [("content-type", "application/json")];
+        self.rest(method, &format!("Conference/{path}"), &json, body.to_string()).await
+    }
+
+    async fn event(&self, action: &str, from: &str) -> Seen {
+        self.app.wait_where("/events", |e| e.param("ConferenceAction") == action && e.param("From") == from).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_users_meet_in_a_room_and_rest_shows_mutes_and_kicks_them() {
+    let world = conference(|_, app| {
+        format!(
+            "<Response><Conference callbackUrl=\"{app}/events\" action=\"{app}/left\" digitsMatch=\"5\">Team room</Conference>\
+             </Response>"
+        )
+    })
+    .await;
+    let asha = world.sim.place_call(says(ASHA, ASHA_HZ, HangupRule::Never));
+    let entered = world.event("enter", ASHA).await;
+    let ravi = world.sim.place_call(says(RAVI, RAVI_HZ, after(6)));
+    let other = world.event("enter", RAVI).await;
+    for (seen, first) in [(&entered, "true"), (&other, "false")] {
+        for (name, value) in [
+            ("Event", "ConferenceEnter"),
+            ("ConferenceName", "Team room"),
+            ("ConferenceFirstMember", first),
+            ("ConferenceLastMember", "false"),
+            ("ConferenceUUID", entered.param("ConferenceUUID")),
+            ("CallStatus", "in-progress"),
+        ] {
+            assert_eq!(seen.param(name), value, "{name}");
+        }
+    }
+    let (first, second) = (entered.param("ConferenceMemberID"), other.param("ConferenceMemberID"));
+    assert!(first != second && first.parse::<u64>().is_ok(), "{first} {second}");
+
+    let null = Value::Null;
+    assert_eq!(world.conference("GET", "", &null).await.json()["conferences"], serde_json::json!(["Team room"]));
+    let room = world.conference("GET", "Team%20room/", &null).await.json();
+    assert_eq!((&room["conference_name"], &room["conference_member_count"]), (&"Team room".into(), &"2".into()));
+    let member = &room["members"][0];
+    for (name, value) in [
+        ("member_id", first.into()),
+        ("muted", false.into()),
+        ("deaf", false.into()),
+        ("from", ASHA.into()),
+        ("call_uuid", entered.param("CallUUID").into()),
+        ("direction", Value::from("inbound")),
+    ] {
+        assert_eq!(member[name], value, "{name}: {room}");
+    }
+    assert!(member["join_time"].as_str().is_some_and(|secs| secs.parse::<u64>().is_ok()), "{room}");
+    for (path, status) in [("Other/", 404), ("Team%20room/Member/99/Mute/", 404), ("team%20room/", 404)] {
+        let method = if path.contains("Mute") { "POST" } else { "GET" };
+        assert_eq!(world.conference(method, path, &null).await.status, status, "{path}");
+    }
+
+    let there = ravi.all().await;
+    assert!(heard_ms(&there, ASHA_HZ) > 3_500, "the second hears the first: {} ms", heard_ms(&there, ASHA_HZ));
+    assert_eq!((heard_ms(&there, RAVI_HZ), end(&there).audio_gaps), (0, 0), "and not itself");
+    let exit = world.event("exit", RAVI).await;
+    assert_eq!((exit.param("Event"), exit.param("ConferenceLastMember")), ("ConferenceExit", "false"));
+
+    let muted = world.conference("POST", &format!("Team%20room/Member/{first}/Mute/"), &null).await;
+    assert_eq!((muted.status, muted.json()["message"].clone()), (202, "muted".into()));
+    assert_eq!(muted.json()["member_id"], first);
+    let room = world.conference("GET", "Team%20room/", &null).await.json();
+    assert_eq!((&room["members"][0]["muted"], &room["conference_member_count"]), (&true.into(), &"1".into()));
+    let unmuted = world.conference("DELETE", "Team%20room/Member/all/Mute/", &null).await;
+    assert_eq!((unmuted.status, unmuted.text()), (204, String::new()));
+    let kicked = world.conference("POST", "Team%20room/Member/all/Kick/", &null).await;
+    assert_eq!(kicked.json()["member_id"], serde_json::json!([first]));
+    let action = world.app.wait_where("/left", |seen| seen.param("From") == ASHA).await;
+    assert_eq!((action.param("ConferenceMemberID"), action.param("ConferenceName")), (first, "Team room"));
+    assert_eq!(action.param("Event"), "Redirect");
+    assert_eq!(world.event("exit", ASHA).await.param("ConferenceLastMember"), "true");
+    assert_eq!(world.conference("GET", "", &null).await.json()["conferences"], serde_json::json!([]));
+
+    let here = asha.all().await;
+    assert!(heard_ms(&here, RAVI_HZ) > 3_500, "the first hears the second: {} ms", heard_ms(&here, RAVI_HZ));
+    assert_eq!((heard_ms(&here, ASHA_HZ), end(&here).audio_gaps), (0, 0));
+    assert_eq!(end(&here).cause, "end_of_instructions");
+    assert_eq!(world.app.count("/left"), 1, "who hung up is asked for nothing more");
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_muted_member_is_not_heard_and_the_room_ends_with_its_moderator() {
+    let world = conference(|seen, app| {
+        let how = match seen.param("From") {
+            ASHA => "startConferenceOnEnter=\"false\"",
+            RAVI => "startConferenceOnEnter=\"false\" muted=\"true\"",
+            _ => "endConferenceOnExit=\"true\" hangupOnStar=\"true\"",
+        };
+        format!(
+            "<Response><Conference callbackUrl=\"{app}/events\" floorEvent=\"true\" {how}>room</Conference><Speak>It is over.</Speak></Response>"
+        )
+    })
+    .await;
+    let asha = world.sim.place_call(says(ASHA, ASHA_HZ, HangupRule::Never));
+    world.event("enter", ASHA).await;
+    let ravi = world.sim.place_call(says(RAVI, RAVI_HZ, HangupRule::Never));
+    world.event("enter", RAVI).await;
+    // They wait for the third, and hear nobody until then.
+    let meera = world.sim.place_call(says(MEERA, MEERA_HZ, after(5)));
+    world.event("enter", MEERA).await;
+    let floor = world.app.wait_where("/events", |e| e.param("ConferenceAction") == "floor").await;
+    assert!(floor.param("From") != RAVI && floor.param("Event") == "ConferenceFloor", "{floor:?}");
+    let there = meera.all().await;
+    let (asha, ravi) = tokio::join!(asha.all(), ravi.all());
+    assert!(heard_ms(&there, ASHA_HZ) > 2_500, "{} ms", heard_ms(&there, ASHA_HZ));
+    for (name, events, own) in [("asha", &asha, ASHA_HZ), ("ravi", &ravi, RAVI_HZ), ("meera", &there, MEERA_HZ)] {
+        assert_eq!((heard_ms(events, RAVI_HZ), heard_ms(events, own)), (0, 0), "{name} hears nobody who is muted");
+        assert_eq!(end(events).audio_gaps, 0, "{name}");
+    }
+    assert!(heard_ms(&asha, MEERA_HZ) > 2_500, "{} ms", heard_ms(&asha, MEERA_HZ));
+    for (name, events) in [("asha", &asha), ("ravi", &ravi)] {
+        assert_eq!(end(events).cause, "end_of_instructions", "{name}: the document goes on");
+    }
+    assert_eq!(world.app.seen().iter().filter(|seen| seen.param("ConferenceLastMember") == "true").count(), 1);
+}
