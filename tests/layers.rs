@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Rooms by row, lowest first. The longest name that a path begins with is its room.
 const ROWS: &[&[&str]] = &[
     // Pure: no IO, no clock, no lock.
-    &["model", "xml", "call::machine", "media::prompt"],
+    &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "speech", "store"],
     &["call"],

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use unsafe_libopus as unsafe_opus;
 
+use crate::media::conceal::Concealer;
 use crate::media::prompt::Frame;
 
 /// Bytes of the largest frame (RFC 6716 §3.2.1).
@@ -180,6 +181,7 @@ fn new_encoder(rate: Rate, complexity: u8, bitrate: u32) -> NonNull<unsafe_opus:
 pub struct Decoder {
     state: NonNull<unsafe_opus::OpusDecoder>,
     rate: Rate,
+    concealer: Concealer,
 }
 
 // SAFETY: as for `Encoder`.
@@ -188,7 +190,7 @@ unsafe impl Send for Decoder {}
 impl Decoder {
     /// A decoder that gives PCM at `rate`.
     pub fn new(rate: Rate) -> Self {
-        Self { state: new_decoder(rate), rate }
+        Self { state: new_decoder(rate), rate, concealer: Concealer::new(rate.hz()) }
     }
 
     /// The rate of the PCM it gives.
@@ -199,25 +201,50 @@ impl Decoder {
     /// Appends one packet's sound to `out` and says how many samples (20 ms, or up to 120 ms where the sender
     /// packs more). `None` is a lost packet: 20 ms are concealed. With `fec`, `packet` is the *successor* of a
     /// lost one, and 20 ms of the lost one come out of its redundancy (concealed where it has none); decode
-    /// it again without `fec` afterwards.
+    /// it again without `fec` afterwards. A packet without sound in it (DTX) is a pause.
     ///
     /// # Errors
     /// The packet is malformed or the codec failed on it: `out` is as before, and the next packet may be decoded.
     pub fn decode(&mut self, packet: Option<&[u8]>, fec: bool, out: &mut Vec<i16>) -> Result<usize, OpusError> {
-        let (data, len) = match packet {
+        let lost = match packet {
             Some([]) => return Err(OpusError::Malformed),
-            Some(bytes) => (bytes.as_ptr(), i32::try_from(bytes.len()).map_err(|_| OpusError::Malformed)?),
-            None => (std::ptr::null(), 0),
+            // One frame of at most a byte: none (RFC 6716 §3.2.1), and the codec would conceal one.
+            Some(packet @ [toc] | packet @ [toc, _]) if toc & 3 == 0 => Some(self.length(packet)?),
+            Some(packet) if fec && !has_redundancy(packet) => Some(self.rate.frame()),
+            Some(_) => None,
+            None => Some(self.rate.frame()),
         };
-        let fec = fec && packet.is_some();
-        let frames = if packet.is_none() || fec { 1 } else { PACKET_FRAMES_MAX };
+        let before = out.len();
+        if let Some(samples) = lost {
+            self.concealer.lost(samples, out);
+            return Ok(samples);
+        }
+        let samples = self.decode_sound(packet.unwrap_or_default(), fec, out)?;
+        self.concealer.heard(out.get_mut(before..).unwrap_or_default());
+        Ok(samples)
+    }
+
+    /// How many samples a packet lasts.
+    fn length(&self, packet: &[u8]) -> Result<usize, OpusError> {
+        let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
+        // SAFETY: `packet` has `len` bytes, one at least; only its first two are read.
+        let samples = unsafe { unsafe_opus::opus_packet_get_nb_samples(packet.as_ptr(), len, self.rate.hz() as i32) };
+        usize::try_from(samples).map_err(|_| OpusError::Malformed)
+    }
+
+    /// Asks the codec, which is given no packet that it would have to conceal.
+    fn decode_sound(&mut self, packet: &[u8], fec: bool, out: &mut Vec<i16>) -> Result<usize, OpusError> {
+        let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
+        let frames = if fec { 1 } else { PACKET_FRAMES_MAX };
         let mut pcm = [0i16; Rate::Hz48000.frame() * PACKET_FRAMES_MAX];
         let room = self.rate.frame() * frames;
         let state = self.state.as_ptr();
         let decoded = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: `state` is live and ours alone; `data` is null with length 0 or a slice of `len` bytes;
-            // `pcm` has room for `room` mono samples.
-            unsafe { unsafe_opus::opus_decode(state, data, len, pcm.as_mut_ptr(), room as i32, i32::from(fec)) }
+            // SAFETY: `state` is live and ours alone; `packet` is a slice of `len` bytes; `pcm` has room for `room` mono
+            // samples.
+            unsafe {
+                unsafe_opus::opus_decode(state, packet.as_ptr(), len, pcm.as_mut_ptr(), room as i32, i32::from(fec))
+            }
         }));
         let Ok(decoded) = decoded else {
             self.renew();
@@ -249,6 +276,18 @@ impl std::fmt::Debug for Decoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Decoder").field("rate", &self.rate).finish_non_exhaustive()
     }
+}
+
+/// Whether a packet of one 20 ms frame carries the one before it again (LBRR, RFC 6716 §4.2.4): a flag of SILK's, after the
+/// voice activity of its one frame.
+fn has_redundancy(packet: &[u8]) -> bool {
+    let [toc, first, _, ..] = packet else { return false };
+    let silk_of_20_ms = match toc >> 3 {
+        config @ 0..=11 => config & 3 == 1,
+        config @ 12..=15 => config & 1 == 1,
+        _ => false,
+    };
+    toc & 3 == 0 && silk_of_20_ms && first & 0x40 != 0
 }
 
 fn new_decoder(rate: Rate) -> NonNull<unsafe_opus::OpusDecoder> {
@@ -337,6 +376,31 @@ mod tests {
         assert_eq!(decoder.decode(Some(&frames[11]), true, &mut lost), Ok(320));
         assert!(loudness(&lost) > 4_000.0, "{}", loudness(&lost));
         assert_eq!(decoder.decode(None, false, &mut lost), Ok(320));
+    }
+
+    #[test]
+    fn a_loss_or_a_pause_is_no_burst() {
+        for rate in RATES {
+            for hz in [200.0, 440.0, 1_000.0] {
+                let frames = encoded(Rate::Hz16000, &tone(Rate::Hz16000, hz, 60));
+                let mut decoder = Decoder::new(rate);
+                let mut pcm = Vec::new();
+                for (n, frame) in frames.iter().enumerate() {
+                    let given = match n % 12 {
+                        5 | 6 => decoder.decode(None, false, &mut pcm),
+                        // Lost, and a successor that may or may not have it.
+                        8 => decoder.decode(frames.get(n + 1).map(|f| &f[..]), n < 59, &mut pcm),
+                        // A pause as DTX has them, with its one byte.
+                        10 => decoder.decode(Some(&frame[..1]), false, &mut pcm),
+                        _ => decoder.decode(Some(frame), false, &mut pcm),
+                    };
+                    assert_eq!(given, Ok(rate.frame()), "frame {n}");
+                }
+                let settled = &pcm[rate.frame() * 3..];
+                let loudest = settled.iter().map(|s| s.unsigned_abs()).max();
+                assert!(loudest < Some(16_000), "{hz} Hz at {rate:?}: {loudest:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,17 +1,24 @@
 //! What comes over a network, put into order: a few packets of patience, late ones left out, losses told.
 //!
-//! Pure: packets in, packets out, a step every 20 ms. Decoding is `line`'s, sending on is `bridge`'s.
+//! The patience follows the network: a packet that comes too late makes it longer, some quiet seconds make it shorter
+//! again, and what waits beyond it (the peer's clock is faster than ours, a burst came after a stall) is shed, a quiet
+//! packet if there is one. Pure: packets in, packets out, a step every 20 ms. Decoding is `line`'s, sending on is `bridge`'s.
 
 use std::collections::VecDeque;
 
 use super::prompt::Frame;
 
-/// Packets that wait before the first is sent, and again after a pause: 40 ms.
+/// Packets that wait before the first is sent, and again after a pause: 40 ms on a good network, 160 ms on the worst.
 const PATIENCE: usize = 2;
-/// Steps after which one is sent though it is alone.
-const ALONE: u8 = 2;
+const PATIENCE_MAX: usize = 8;
+/// Steps after which packets are sent though there are fewer, beyond the patience.
+const ALONE: usize = 1;
 /// Packets that may wait; past it the oldest are left out, for what waits is delay.
-const WAITING_MAX: usize = 10;
+const WAITING_MAX: usize = 12;
+/// Steps without a late packet after which the patience is shortened, and over which something waited for nothing: 4 s.
+const WINDOW: u16 = 200;
+/// A packet of no more bytes is quiet.
+const QUIET_BYTES: usize = 16;
 /// The longest loss that is passed on as one, in RTP ticks (48 kHz): 100 ms. Anything longer was a pause.
 const LOSS_MAX: u32 = 4_800;
 /// RTP ticks of the longest packet that Opus knows (RFC 6716 §3.2.5): 120 ms.
@@ -38,14 +45,50 @@ pub(super) struct Passed {
 }
 
 /// Puts packets into their order, and waits a little for them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inlet {
     waiting: VecDeque<(Heard, u32)>,
     /// Packets are being sent; else the next ones are waited for.
     flowing: bool,
     /// Steps for which something has waited.
-    waited: u8,
+    waited: usize,
     last: Option<Last>,
+    /// Packets to wait for.
+    patience: usize,
+    /// It ran dry, or was longer patient already, since sound began last.
+    dry: bool,
+    grown: bool,
+    window: Window,
+}
+
+/// The latest steps.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    steps: u16,
+    /// The fewest packets that waited at a step.
+    fewest: usize,
+    late: bool,
+    /// A packet is too many: steps for which a quiet one is looked for.
+    shed: Option<u16>,
+}
+
+impl Window {
+    const NEW: Self = Self { steps: 0, fewest: usize::MAX, late: false, shed: None };
+}
+
+impl Default for Inlet {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            flowing: false,
+            waited: 0,
+            last: None,
+            patience: PATIENCE,
+            dry: false,
+            grown: false,
+            window: Window::NEW,
+        }
+    }
 }
 
 /// The packet sent last.
@@ -61,9 +104,16 @@ struct Last {
 impl Inlet {
     pub(super) fn add(&mut self, heard: Heard) {
         let Some(ticks) = ticks_of(&heard.payload) else { return };
-        let late = self.last.is_some_and(|last| last.ssrc == heard.ssrc && heard.sequence <= last.sequence);
-        if late {
-            return;
+        if let Some(last) = self.last.filter(|last| last.ssrc == heard.ssrc) {
+            let passed_over = heard.sequence <= last.sequence;
+            // What follows the last one without a break, when that had long been sent.
+            let awaited = heard.sequence == last.sequence + 1 && heard.timestamp == last.end;
+            if passed_over || (self.dry && awaited) {
+                self.was_late();
+            }
+            if passed_over {
+                return;
+            }
         }
         // From the back: packets come in order, as a rule.
         let behind = |other: &Heard| other.ssrc == heard.ssrc && other.sequence > heard.sequence;
@@ -74,19 +124,57 @@ impl Inlet {
         }
     }
 
+    /// A packet came when its time was over.
+    fn was_late(&mut self) {
+        self.window.late = true;
+        if !std::mem::replace(&mut self.grown, true) {
+            self.patience = (self.patience + 1).min(PATIENCE_MAX);
+        }
+    }
+
     /// A step of whoever takes from it begins.
     pub(super) fn step(&mut self) {
-        if self.flowing || self.waiting.is_empty() {
+        if self.flowing {
+            self.look_back();
+        } else if self.waiting.is_empty() {
             self.waited = 0;
-            return;
+        } else {
+            self.waited += 1;
+            self.flowing = self.waiting.len() >= self.patience || self.waited > self.patience + ALONE;
+            if self.flowing {
+                (self.waited, self.dry, self.grown) = (0, false, false);
+                self.window = Window::NEW;
+            }
         }
-        self.waited = self.waited.saturating_add(1);
-        self.flowing = self.waiting.len() >= PATIENCE || self.waited > ALONE;
+    }
+
+    /// Whether what waits is what has to.
+    fn look_back(&mut self) {
+        self.window.fewest = self.window.fewest.min(self.waiting.len());
+        self.window.steps += 1;
+        if let Some(left) = self.window.shed {
+            let quiet = self.waiting.front().is_some_and(|(heard, _)| heard.payload.len() <= QUIET_BYTES);
+            self.window.shed = Some(left.saturating_sub(1));
+            if quiet || left == 0 {
+                // Left out as if it had been sent: it is no loss.
+                let _ = self.take();
+                self.window.shed = None;
+            }
+        }
+        if self.window.steps == WINDOW {
+            if !self.window.late && self.patience > PATIENCE {
+                self.patience -= 1;
+            }
+            let shed = (self.window.fewest > self.patience).then_some(WINDOW / 2);
+            self.window = Window { shed, ..Window::NEW };
+            self.grown = false;
+        }
     }
 
     /// Nothing more is waited for: what is there can be taken.
     pub(super) fn begin(&mut self) {
         self.flowing = !self.waiting.is_empty();
+        self.dry = false;
     }
 
     /// The next packet; none: nothing is there, or not enough to begin with.
@@ -94,10 +182,16 @@ impl Inlet {
         if !self.flowing {
             return None;
         }
-        let Some((heard, ticks)) = self.waiting.pop_front() else {
+        let next = self.take();
+        if next.is_none() {
             self.flowing = false;
-            return None;
-        };
+            self.dry = true;
+        }
+        next
+    }
+
+    fn take(&mut self) -> Option<Passed> {
+        let (heard, ticks) = self.waiting.pop_front()?;
         let lost = self.last.filter(|last| last.ssrc == heard.ssrc).map_or((0, 0), |last| {
             let gap = heard.timestamp.wrapping_sub(last.end);
             let packets = heard.sequence.saturating_sub(last.sequence).saturating_sub(1);
@@ -154,9 +248,70 @@ mod tests {
         assert_eq!(step(&mut inlet, &[13, 12]), Some((12, 0)), "in their order");
         assert_eq!(step(&mut inlet, &[12, 11]), Some((13, 0)), "those were sent already");
         assert_eq!(step(&mut inlet, &[]), None);
-        assert_eq!(step(&mut inlet, &[14]), None, "patience again");
-        assert_eq!(step(&mut inlet, &[]), None);
-        assert_eq!(step(&mut inlet, &[]), Some((14, 0)), "a single one is not kept for ever");
+        assert_eq!(step(&mut inlet, &[14]), None, "patience again, and more of it");
+        assert_eq!(
+            [(); 4].map(|()| step(&mut inlet, &[])),
+            [None, None, None, Some((14, 0))],
+            "it is not kept for ever"
+        );
+    }
+
+    /// Runs a network: packet n is sent at n × `every` ms and comes so much later; none: it is lost. Gives what each 20 ms
+    /// step passed on, with how many then waited.
+    fn run(packets: u64, every: f64, delay: impl Fn(u64) -> Option<u64>) -> Vec<(Option<u64>, usize)> {
+        let mut inlet = Inlet::default();
+        let mut coming: Vec<(u64, u64)> =
+            (0..packets).filter_map(|n| Some(((n as f64 * every) as u64 + delay(n)?, n))).collect();
+        coming.sort_unstable();
+        let mut coming = coming.into_iter().peekable();
+        let mut passed = Vec::new();
+        for now in (0..(packets as f64 * every) as u64).step_by(20) {
+            while let Some((_, n)) = coming.next_if(|(at, _)| *at <= now) {
+                inlet.add(packet(n));
+            }
+            inlet.step();
+            let last = inlet.next().and_then(|_| inlet.last).map(|last| last.sequence);
+            passed.push((last, inlet.waiting.len()));
+        }
+        passed
+    }
+
+    /// Delays that vary: a fixed pattern that looks like none.
+    fn varied(n: u64, most: u64) -> u64 {
+        (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % (most + 1)
+    }
+
+    fn dry(passed: &[(Option<u64>, usize)]) -> usize {
+        passed.iter().filter(|(sequence, _)| sequence.is_none()).count()
+    }
+
+    #[test]
+    fn patience_grows_with_a_restless_network_and_goes_again() {
+        let restless = run(1_500, 20.0, |n| Some(varied(n, 90)));
+        assert!(dry(&restless[500..]) <= 10, "{} of 1,000 steps without a packet", dry(&restless[500..]));
+        let calm = run(4_000, 20.0, |n| Some(if n < 500 { varied(n, 90) } else { 5 }));
+        assert_eq!(dry(&calm[600..]), 0);
+        assert!(calm[3_900..].iter().all(|(_, waiting)| *waiting <= 2), "the delay has gone: {:?}", calm.last());
+        let steady = run(1_000, 20.0, |n| Some(varied(n, 15)));
+        assert!(dry(&steady) <= 4 && steady.iter().all(|(_, waiting)| *waiting <= 3));
+    }
+
+    #[test]
+    fn a_faster_clock_and_a_stall_leave_no_lasting_delay() {
+        let faster = run(10_000, 19.98, |_| Some(5));
+        assert!(faster.iter().all(|(_, waiting)| *waiting <= 4), "{:?}", faster.iter().map(|p| p.1).max());
+        assert!(dry(&faster) <= 2);
+        let slower = run(10_000, 20.02, |_| Some(5));
+        assert!(dry(&slower) <= 40, "{}", dry(&slower));
+        let stalled = run(3_000, 20.0, |n| Some(if (100..110).contains(&n) { (110 - n) * 20 } else { 5 }));
+        assert!(stalled[2_900..].iter().all(|(_, waiting)| *waiting <= 2), "{:?}", stalled.last());
+    }
+
+    #[test]
+    fn a_third_lost_is_passed_on_in_order_and_told() {
+        let passed = run(1_000, 20.0, |n| (varied(n, 9) > 2).then_some(varied(n + 7, 30)));
+        let sequences: Vec<u64> = passed.iter().filter_map(|(sequence, _)| *sequence).collect();
+        assert!(sequences.is_sorted() && sequences.len() > 600, "{}", sequences.len());
     }
 
     #[test]

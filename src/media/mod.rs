@@ -9,6 +9,7 @@
 
 mod agent;
 mod bridge;
+pub mod conceal;
 mod crowd;
 mod dtls;
 pub mod dtmf;

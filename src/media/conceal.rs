@@ -1,0 +1,238 @@
+//! Lost sound, made up for: the last pitch period goes on, softer and softer, and joins what comes after without a click.
+//!
+//! Our own, over PCM, because the codec's concealment cannot be used: the crate's SILK part saturates every sample of a lost
+//! frame (a bound of its 16-bit range has the wrong sign, in 0.2.0), and so it is never asked for one (`ffi::opus`). Pure.
+
+/// Milliseconds of the shortest and longest period that is looked for: 400 and 66 Hz.
+const PERIOD_MS: (f32, f32) = (2.5, 15.0);
+/// Milliseconds over which periods are compared.
+const COMPARED_MS: f32 = 16.0;
+/// Milliseconds in which guessed sound and real sound are faded into each other.
+const JOIN_MS: f32 = 4.0;
+/// How loud a guess is at the end of its first, second … frame. Afterwards there is silence.
+const LOUDNESS: [f32; 4] = [0.85, 0.55, 0.25, 0.0];
+
+/// What was heard last, and how it would go on.
+#[derive(Clone, Debug)]
+pub struct Concealer {
+    /// Samples a millisecond.
+    per_ms: f32,
+    /// The latest samples, as many as are compared.
+    history: Vec<f32>,
+    /// Frames guessed in a row.
+    guessed: usize,
+    /// One period, made when the first frame is lost, and where in it the guess is.
+    cycle: Vec<f32>,
+    phase: usize,
+    /// What lies between the last sample and the period's begin: it fades away.
+    step: f32,
+}
+
+impl Concealer {
+    /// For sound of `hz` samples a second (8,000 to 48,000).
+    pub fn new(hz: u32) -> Self {
+        let per_ms = f32::from(u16::try_from(hz / 1_000).unwrap_or(48));
+        Self { per_ms, history: Vec::new(), guessed: 0, cycle: Vec::new(), phase: 0, step: 0.0 }
+    }
+
+    fn samples(&self, ms: f32) -> usize {
+        whole(self.per_ms * ms)
+    }
+
+    /// Real sound, which is to be heard next: after a guess it is faded into, in place.
+    pub fn heard(&mut self, pcm: &mut [i16]) {
+        if self.guessed > 0 {
+            let join = self.samples(JOIN_MS).min(pcm.len());
+            let loud = self.loudness(self.guessed);
+            for (n, sample) in pcm.iter_mut().take(join).enumerate() {
+                let real = share(n, join);
+                let guess = self.next() * loud;
+                *sample = sound(f32::from(*sample) * real + guess * (1.0 - real));
+            }
+            self.guessed = 0;
+        }
+        self.remember(pcm);
+    }
+
+    /// `samples` that were lost, 20 ms as a rule, added to `pcm`.
+    pub fn lost(&mut self, samples: usize, pcm: &mut Vec<i16>) {
+        if self.guessed == 0 {
+            self.make_cycle();
+        }
+        let (from, to) = (self.loudness(self.guessed), self.loudness(self.guessed + 1));
+        self.guessed += 1;
+        let fade = self.samples(JOIN_MS);
+        for n in 0..samples {
+            let step = if self.guessed == 1 && n < fade { self.step * (1.0 - share(n, fade)) } else { 0.0 };
+            let loud = from + (to - from) * share(n, samples);
+            let next = self.next();
+            pcm.push(sound((next + step) * loud));
+        }
+    }
+
+    /// Sound went away of itself, or the line is new: nothing is guessed from what was heard before.
+    pub fn forget(&mut self) {
+        self.history.clear();
+        self.cycle.clear();
+    }
+
+    /// How loud a guess is after so many frames.
+    fn loudness(&self, frames: usize) -> f32 {
+        match frames.checked_sub(1) {
+            None => 1.0,
+            Some(before) => LOUDNESS.get(before).copied().unwrap_or_default(),
+        }
+    }
+
+    fn next(&mut self) -> f32 {
+        let sample = self.cycle.get(self.phase).copied().unwrap_or_default();
+        self.phase = if self.phase + 1 < self.cycle.len() { self.phase + 1 } else { 0 };
+        sample
+    }
+
+    fn remember(&mut self, pcm: &[i16]) {
+        let kept = self.samples(PERIOD_MS.1 + COMPARED_MS) + 1;
+        let new = pcm.get(pcm.len().saturating_sub(kept)..).unwrap_or_default();
+        self.history.extend(new.iter().map(|sample| f32::from(*sample)));
+        let over = self.history.len().saturating_sub(kept);
+        self.history.drain(..over);
+    }
+
+    /// The last period of what was heard, with an end that leads into its begin.
+    fn make_cycle(&mut self) {
+        self.cycle.clear();
+        (self.phase, self.step) = (0, 0.0);
+        let Some(period) = self.period() else { return };
+        let end = self.history.len();
+        let (Some(last), Some(before)) =
+            (self.history.get(end - period..), self.history.get(end - 2 * period..end - period))
+        else {
+            return;
+        };
+        let join = period / 4;
+        self.cycle.extend(last.iter().zip(before).enumerate().map(|(n, (last, before))| {
+            let into = n.checked_sub(period - join).map_or(0.0, |n| share(n, join));
+            last * (1.0 - into) + before * into
+        }));
+        self.step = self.history.last().zip(before.last()).map_or(0.0, |(last, before)| last - before);
+    }
+
+    /// The period at which the latest sound is most like what was before it, in samples.
+    fn period(&self) -> Option<usize> {
+        let (shortest, longest) = (self.samples(PERIOD_MS.0), self.samples(PERIOD_MS.1));
+        let compared = self.samples(COMPARED_MS);
+        if self.history.len() < longest + compared {
+            return None;
+        }
+        // Coarsely first: every so many samples, as if it were 8 kHz.
+        let stride = whole(self.per_ms / 8.0).max(1);
+        let likeness = |period: &usize, stride: usize| {
+            let end = self.history.len();
+            let (now, then) =
+                (self.history.get(end - compared..), self.history.get(end - compared - period..end - period));
+            let pairs = now.unwrap_or_default().iter().zip(then.unwrap_or_default()).step_by(stride);
+            let (product, power) =
+                pairs.fold((0.0_f32, 1.0_f32), |(product, power), (a, b)| (product + a * b, power + b * b));
+            product / power.sqrt()
+        };
+        let most = |periods: &mut dyn Iterator<Item = usize>, stride| {
+            periods.max_by(|a, b| likeness(a, stride).total_cmp(&likeness(b, stride)))
+        };
+        let about = most(&mut (shortest..=longest).step_by(stride), stride)?;
+        // Two periods must be in what is remembered.
+        let near = about.saturating_sub(stride).max(shortest)..=(about + stride).min(longest);
+        most(&mut near.filter(|period| 2 * period <= self.history.len()), 1)
+    }
+}
+
+/// `n` of `whole`, from 0 to 1.
+fn share(n: usize, whole: usize) -> f32 {
+    let small = |n: usize| f32::from(u16::try_from(n).unwrap_or(u16::MAX));
+    small(n) / small(whole).max(1.0)
+}
+
+#[allow(clippy::as_conversions, reason = "it saturates, as sound does")]
+fn sound(sample: f32) -> i16 {
+    sample as i16
+}
+
+#[allow(clippy::as_conversions, reason = "a length in samples, small and not negative")]
+fn whole(samples: f32) -> usize {
+    samples as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Concealer;
+
+    const FRAME: usize = 320;
+
+    fn voice(at: usize) -> f32 {
+        let t = at as f32 / 16_000.0 * std::f32::consts::TAU;
+        (1..9).map(|k| (t * 130.0 * k as f32).sin() / k as f32).sum::<f32>() * 4_000.0
+    }
+
+    /// So many frames of a sound, some of them lost.
+    fn through(sound: impl Fn(usize) -> f32, frames: usize, lost: impl Fn(usize) -> bool) -> Vec<i16> {
+        let mut concealer = Concealer::new(16_000);
+        let mut out = Vec::new();
+        for n in 0..frames {
+            let mut pcm: Vec<i16> = (n * FRAME..(n + 1) * FRAME).map(|at| sound(at) as i16).collect();
+            if lost(n) {
+                concealer.lost(FRAME, &mut out);
+            } else {
+                concealer.heard(&mut pcm);
+                out.extend(pcm);
+            }
+        }
+        out
+    }
+
+    fn largest_step(pcm: &[i16]) -> i32 {
+        pcm.windows(2).map(|w| (i32::from(w[1]) - i32::from(w[0])).abs()).max().unwrap_or_default()
+    }
+
+    fn level(pcm: &[i16]) -> f32 {
+        (pcm.iter().map(|s| f32::from(*s).powi(2)).sum::<f32>() / pcm.len().max(1) as f32).sqrt()
+    }
+
+    #[test]
+    fn a_gap_in_a_voice_is_filled_without_a_click_and_fades_away() {
+        let whole = through(voice, 60, |_| false);
+        let holed = through(voice, 60, |n| n % 6 == 5);
+        assert!(
+            largest_step(&holed) <= largest_step(&whole) * 5 / 4,
+            "{} {}",
+            largest_step(&holed),
+            largest_step(&whole)
+        );
+        let gap = &holed[35 * FRAME..36 * FRAME];
+        assert!(level(gap) > level(&whole) * 0.7 && level(gap) < level(&whole) * 1.1);
+        let gone = through(voice, 60, |n| n > 30);
+        assert!(gone[36 * FRAME..].iter().all(|s| *s == 0));
+        assert!(largest_step(&gone) <= largest_step(&whole) * 5 / 4);
+    }
+
+    #[test]
+    fn with_nothing_heard_there_is_silence() {
+        assert!(through(voice, 10, |_| true).iter().all(|s| *s == 0));
+        let (mut concealer, mut out) = (Concealer::new(8_000), Vec::new());
+        concealer.heard(&mut [9_000; 40]);
+        concealer.lost(160, &mut out);
+        assert!(out.iter().all(|s| *s == 0), "too little to tell a period");
+    }
+
+    proptest! {
+        #[test]
+        fn any_sound_goes_on_no_louder_than_it_was(
+            pcm in prop::collection::vec(any::<i16>(), 0..2_000), hz in prop::sample::select(vec![8_000_u32, 16_000, 24_000, 48_000])
+        ) {
+            let (mut concealer, mut out) = (Concealer::new(hz), Vec::new());
+            concealer.heard(&mut pcm.clone());
+            (0..6).for_each(|_| concealer.lost(usize::try_from(hz / 50).unwrap(), &mut out));
+            prop_assert_eq!(out.len(), usize::try_from(hz / 50 * 6).unwrap());
+        }
+    }
+}
