@@ -71,6 +71,8 @@ pub mod speech;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod store;
 #[forbid(unsafe_code)]
+pub mod stream;
+#[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod webhook;
 #[forbid(unsafe_code)]

@@ -156,7 +156,7 @@ fn failure(error: EgressError) -> FetchFailure {
         | EgressError::Broken { .. }
         | EgressError::Coding(_) => FetchFailure::Unreachable { what },
         EgressError::TooLarge { .. } => FetchFailure::TooLarge,
-        EgressError::Status(status) => FetchFailure::Status { status },
+        EgressError::Status(status) | EgressError::NotUpgraded(status) => FetchFailure::Status { status },
         EgressError::Undecodable(_) | EgressError::Redirects => FetchFailure::Invalid { what },
     }
 }

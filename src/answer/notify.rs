@@ -201,6 +201,7 @@ fn is_lasting(kind: NoticeKind) -> bool {
         | NoticeKind::Dial
         | NoticeKind::Conference
         | NoticeKind::MultiParty
-        | NoticeKind::Interim => false,
+        | NoticeKind::Interim
+        | NoticeKind::Stream => false,
     }
 }

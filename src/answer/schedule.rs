@@ -51,6 +51,7 @@ pub(super) fn is_network(error: &EgressError) -> bool {
         | EgressError::Coding(_)
         | EgressError::Undecodable(_)
         | EgressError::Status(_)
+        | EgressError::NotUpgraded(_)
         | EgressError::Redirects => false,
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 
-use crate::call::machine::Command;
-use crate::model::{AuthId, CallUuid, Direction, Timestamp};
+use crate::call::machine::{Command, StreamOrder};
+use crate::call::streams::StreamView;
+use crate::model::{AuthId, CallUuid, Direction, StreamId, Timestamp};
 use crate::store::Scope;
 
 /// A call that is up, as the APIs show it.
@@ -117,6 +118,15 @@ pub trait LiveCalls: Send + Sync + 'static {
 
     /// Asks it for something.
     fn command(&self, scope: &Scope, call: CallUuid, command: Command) -> Told;
+
+    /// Its streams, newest first.
+    fn streams(&self, scope: &Scope, call: CallUuid) -> Vec<StreamView>;
+
+    /// Asks it for a stream under this name; `Ok(false)`: it has one.
+    ///
+    /// # Errors
+    /// It could not be told.
+    fn begin_stream(&self, scope: &Scope, call: CallUuid, stream: StreamId, order: StreamOrder) -> Result<bool, Told>;
 
     /// Its event log: the lines so far (without their ends), and with `follow` those to come, until it is over.
     fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>>;

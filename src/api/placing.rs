@@ -19,6 +19,12 @@ pub trait Placing: Send + Sync + 'static {
     /// Why not; reads well after "could not …".
     fn url(&self, text: &str) -> Result<DocUrl, String>;
 
+    /// [`Placing::url`] of a WebSocket: `ws` or `wss`.
+    ///
+    /// # Errors
+    /// The same.
+    fn socket_url(&self, text: &str) -> Result<DocUrl, String>;
+
     /// Takes an order on, all of it or nothing; gives the calls in the order of `to`.
     ///
     /// # Errors

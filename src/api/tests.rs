@@ -26,13 +26,14 @@ use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, 
 use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
 use crate::call::PermissionDesk;
 use crate::call::dialer::{CallOrder, NotPlaced};
-use crate::call::machine::Command;
+use crate::call::machine::{Command, StreamOrder};
 use crate::call::phones::Phones;
+use crate::call::streams::{StreamStatus, StreamView};
 use crate::clock::Clock;
 use crate::config::{Account, ApiKey, Role, Secret};
 use crate::egress::testing::{Reply, Server};
 use crate::meta::{Graph, GraphConfig, Policy};
-use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, Timestamp};
+use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestamp};
 use crate::observe::Health;
 use crate::store::{CallEnd, CallStart, Passwords, Scope, Store};
 use crate::xml::ast::DocUrl;
@@ -55,6 +56,7 @@ struct Calls {
     /// Numbers: 918035737458 of `SUB`, 442071838750 of `OTHER`.
     directory: Directory,
     orders: Mutex<Vec<CallOrder>>,
+    streams: Mutex<Vec<StreamView>>,
     not_placed: Mutex<Option<NotPlaced>>,
 }
 
@@ -73,6 +75,11 @@ impl Placing for Calls {
     fn url(&self, text: &str) -> Result<DocUrl, String> {
         let guard = crate::egress::Guard::new(false, Vec::new());
         crate::egress::CustomerUrl::parse(text, &guard).map_err(|refusal| refusal.to_string())?;
+        Ok(DocUrl(text.into()))
+    }
+    fn socket_url(&self, text: &str) -> Result<DocUrl, String> {
+        let guard = crate::egress::Guard::new(false, Vec::new());
+        crate::egress::CustomerUrl::socket(text, &guard).map_err(|refusal| refusal.to_string())?;
         Ok(DocUrl(text.into()))
     }
     fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
@@ -119,6 +126,28 @@ impl LiveCalls for Calls {
         }
         self.told.lock().unwrap().push((call, command));
         Told::Yes
+    }
+    fn streams(&self, scope: &Scope, call: CallUuid) -> Vec<StreamView> {
+        if self.get(scope, call).is_some() { self.streams.lock().unwrap().clone() } else { Vec::new() }
+    }
+    fn begin_stream(&self, scope: &Scope, call: CallUuid, id: StreamId, order: StreamOrder) -> Result<bool, Told> {
+        self.get(scope, call).ok_or(Told::NotUp)?;
+        let mut streams = self.streams.lock().unwrap();
+        if streams.iter().any(|view| view.ended.is_none()) {
+            return Ok(false);
+        }
+        streams.insert(
+            0,
+            StreamView {
+                stream: id,
+                order,
+                created: at(0),
+                started: Some(at(1)),
+                ended: None,
+                status: StreamStatus::InProgress,
+            },
+        );
+        Ok(true)
     }
     fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {
         self.get(scope, call)?;
@@ -248,6 +277,7 @@ async fn run() -> Running {
         reload: Mutex::default(),
         directory: numbers(),
         orders: Mutex::default(),
+        streams: Mutex::default(),
         not_placed: Mutex::default(),
     });
     let account = |id: &str, parent: Option<&str>| Account {

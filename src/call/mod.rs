@@ -5,7 +5,8 @@
 //! `trace` the lines in it that tell where the time went, `waterfall` reads both, `replay` runs one again. `outbox` delivers
 //! the callbacks that the store holds, `farewell` tells Graph of the calls that it may still hold, `orphan` ends those of a
 //! process that died, `consent` keeps what users allow in step with Meta. `phones` knows where endpoints are registered,
-//! `web` has their calls, `rooms` the calls that hear each other. `walk` runs a machine without a call. Media,
+//! `web` has their calls, `rooms` the calls that hear each other, `streams` what is told of streams. `walk` runs a machine
+//! without a call. Media,
 //! Graph, fetching and the store are services below.
 
 pub mod binding;
@@ -28,6 +29,7 @@ pub mod rooms;
 pub mod services;
 mod shell;
 pub mod step;
+pub mod streams;
 pub mod trace;
 mod turns;
 pub mod walk;

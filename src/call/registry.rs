@@ -18,10 +18,11 @@ use super::binding::{AtMeta, Bindings, CallEvent, Parties, Party};
 pub use super::binding::{CallKey, EventTold};
 use super::farewell;
 use super::live::LiveLog;
-use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, Termination};
+use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, StreamOrder, Termination};
 use super::phones::Line;
 use super::services::Services;
 use super::shell::{self, Begin, Mailbox, Peer, Way, What};
+use super::streams::{StreamView, StreamViews};
 use super::trace::{Journal, Traced};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
@@ -30,7 +31,7 @@ use crate::answer::SigningKeys;
 use crate::config::Secret;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
-use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
+use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, StreamId, Timestamp, TraceId, Wacid};
 use crate::observe::names;
 use crate::store::{CallStart, PlacedCall};
 
@@ -101,6 +102,7 @@ pub struct LiveCall {
     /// The legs that it has dialled, and the one of them that has answered.
     legs: Mutex<Vec<CallUuid>>,
     b_leg: Mutex<Option<CallUuid>>,
+    pub(super) streams: StreamViews,
     /// Of a web leg: the way to its phone.
     pub(super) line: Option<Arc<Line>>,
 }
@@ -161,6 +163,30 @@ impl LiveCall {
             true => Told::Yes,
             false if self.mailbox.is_open() => Told::Full,
             false => Told::Unknown,
+        }
+    }
+}
+
+impl LiveCall {
+    /// Its streams, newest first.
+    pub fn streams(&self) -> Vec<StreamView> {
+        self.streams.list()
+    }
+
+    /// Asks it for a stream under this name; `Ok(false)`: it has one.
+    ///
+    /// # Errors
+    /// It could not be told.
+    pub fn begin_stream(&self, stream: StreamId, order: StreamOrder, now: Timestamp) -> Result<bool, Told> {
+        if !self.streams.claim(stream, &order, now) {
+            return Ok(false);
+        }
+        match self.command(Command::Stream { stream, order: Box::new(order) }) {
+            Told::Yes => Ok(true),
+            not => {
+                self.streams.withdraw(stream);
+                Err(not)
+            }
         }
     }
 }
@@ -416,6 +442,7 @@ impl Registry {
             at_meta: AtMeta::new(setup.wacid.clone()),
             legs: Mutex::default(),
             b_leg: Mutex::default(),
+            streams: StreamViews::default(),
             line: peer.line().cloned(),
         });
         if view.line.is_none() {

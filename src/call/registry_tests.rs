@@ -23,6 +23,7 @@ use crate::speech::config::SpeechConfig;
 use crate::speech::library::Library;
 use crate::speech::recognise::Recognisers;
 use crate::store::{Scope, Store};
+use crate::stream::Streams;
 use crate::xml::ast::DocUrl;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
@@ -99,6 +100,7 @@ impl World {
             permissions: PermissionDesk::new(graph_client.clone(), Arc::new(Consents::new()), clock.clone()),
             graph: graph_client,
             rejects: RejectThread::start().unwrap(),
+            streams: Streams::new(out.clone(), clock.clone(), dice.clone(), TaskTracker::new()),
             fetcher: Fetcher::new(out, clock.clone(), dice),
             notifier,
             outbox,

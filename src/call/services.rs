@@ -21,6 +21,7 @@ use crate::meta::Graph;
 use crate::speech::library::Library;
 use crate::speech::recognise::Recognisers;
 use crate::store::{NewCallback, Store};
+use crate::stream::Streams;
 
 /// The services below a call.
 ///
@@ -50,6 +51,8 @@ pub struct Services {
     pub phones: Phones,
     /// Conferences and multi-party calls.
     pub rooms: Rooms,
+    /// Calls' sound on customers' sockets.
+    pub streams: Streams,
     /// Where traces are exported to, if they are.
     pub traces: Option<Sink>,
     /// What may change while calls go on.

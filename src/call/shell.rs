@@ -43,10 +43,12 @@ use crate::meta::{About, ActionRequest};
 use crate::model::{CallUuid, Direction, HangupCause, Leg, Method, Wacid};
 use crate::observe::names;
 use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback, StoreError};
+use crate::stream::StreamHandle;
 use crate::xml::ast::DocUrl;
 use speech::Interims;
 
 mod phone;
+mod stream;
 
 /// A caller of this name brings a call's task down when its document comes.
 #[cfg(test)]
@@ -247,6 +249,8 @@ struct Shell {
     /// Whoever listens for a recogniser now, and interim results on their way.
     hearing: Option<Hearing>,
     interims: Option<Interims>,
+    /// The stream that is open, or being opened.
+    streaming: Option<StreamHandle>,
     /// What Graph was last asked to end the call with, while its answer is out.
     farewell: Option<GraphAction>,
     remarks: Vec<String>,
@@ -303,6 +307,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         prepared: HashMap::new(),
         hearing: None,
         interims: None,
+        streaming: None,
         farewell: None,
         remarks: Vec::new(),
         findings: record::Findings::default(),
@@ -429,6 +434,7 @@ impl Shell {
             Input::Ordered { leg: LegWish::Ask { command } } => {
                 self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }
+            Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
             Input::Graph { action, outcome } if self.farewell == Some(*action) && outcome.is_settled() => {
                 self.farewell = None;
             }
@@ -478,6 +484,7 @@ impl Shell {
             Output::News { news } => self.tell_a_leg(news),
             Output::Notify { notice } if notice.kind == NoticeKind::Interim => self.interim(notice),
             Output::Room { room } => self.room(room),
+            Output::Stream { stream, wish } => self.stream(at, stream, wish),
             Output::Notify { notice } => self.notify(notice),
             Output::Instruction { element, line, outcome, note } => self.instruction(&element, line, outcome, &note),
             Output::State { state } => self.state(at, state),
@@ -781,6 +788,7 @@ impl Shell {
         self.hearing = None;
         self.interims = None;
         self.media = Media::None;
+        self.streaming = None;
     }
 }
 

@@ -360,6 +360,9 @@ impl Drawing {
             Input::Room { .. } => {
                 self.add(Bar::moment(What::Person, "in a room", at).noted(said(input, "room "), false));
             }
+            Input::Stream { .. } => {
+                self.add(Bar::moment(What::Media, "stream", at).noted(said(input, "stream "), false));
+            }
             Input::Media { what: MediaFact::Flowing, .. }
             | Input::Bound { .. }
             | Input::Played { .. }
@@ -451,6 +454,7 @@ impl Drawing {
             | Output::News { .. }
             | Output::Speech { .. }
             | Output::Room { .. }
+            | Output::Stream { .. }
             | Output::Notify { .. }
             | Output::FreeSlot
             | Output::Over => {}

@@ -24,6 +24,7 @@ use super::body::Reader;
 use super::connect::{Dial, Dialled, InTime};
 use super::guard::{Guard, Refusal};
 use super::resolve::{Resolve, Resolver, SystemResolver};
+use super::socket::tls_for_sockets;
 use super::tls::client_tls_with;
 use super::url::CustomerUrl;
 use crate::clock::Clock;
@@ -66,8 +67,10 @@ impl EgressConfig {
 /// The way out. Cheap to clone; clones share connections and look-ups.
 #[derive(Clone)]
 pub struct Egress {
-    dial: Dial,
+    pub(super) dial: Dial,
     pub(super) clock: Clock,
+    /// For [`Egress::socket`].
+    pub(super) socket_tls: Arc<rustls::ClientConfig>,
     client: Client<InTime<HttpsConnector<Dial>>, Full<Bytes>>,
 }
 
@@ -136,6 +139,7 @@ impl Egress {
     pub fn new(config: EgressConfig) -> Result<Self, rustls::Error> {
         let dial = Dial { guard: config.guard, resolver: Resolver::new(config.resolver), clock: config.clock.clone() };
         let tls = client_tls_with(config.system_roots, config.extra_roots)?;
+        let socket_tls = tls_for_sockets(tls.clone());
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -150,7 +154,7 @@ impl Egress {
             .http1_max_headers(HEADERS_MAX)
             .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
             .build(InTime(connector));
-        Ok(Self { dial, clock: config.clock, client })
+        Ok(Self { dial, clock: config.clock, socket_tls, client })
     }
 
     /// The rules it goes by.
@@ -235,6 +239,18 @@ fn http_request(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, EgressError> {
+    let (uri, host) = request_uri(url)?;
+    let mut request = Request::new(Full::new(body));
+    *request.uri_mut() = uri;
+    *request.method_mut() = method;
+    *request.headers_mut() = headers;
+    // Set here, since the client would leave a written `:443` out.
+    request.headers_mut().insert(HOST, host);
+    Ok(request)
+}
+
+/// Where a request goes, and its `Host`.
+pub(super) fn request_uri(url: &CustomerUrl) -> Result<(Uri, HeaderValue), EgressError> {
     let unsendable = |e: &dyn std::fmt::Display| Refusal::Malformed(format!("it cannot be sent: {e}"));
     let (authority, parsed) = (url.authority(), url.parsed());
     let path_and_query = match parsed.query() {
@@ -243,13 +259,7 @@ fn http_request(
     };
     let host = HeaderValue::from_str(&authority).map_err(|e| unsendable(&e))?;
     let uri = Uri::builder().scheme(parsed.scheme()).authority(authority).path_and_query(path_and_query);
-    let mut request = Request::new(Full::new(body));
-    *request.uri_mut() = uri.build().map_err(|e| unsendable(&e))?;
-    *request.method_mut() = method;
-    *request.headers_mut() = headers;
-    // Set here, since the client would leave a written `:443` out.
-    request.headers_mut().insert(HOST, host);
-    Ok(request)
+    Ok((uri.build().map_err(|e| unsendable(&e))?, host))
 }
 
 async fn read_body(

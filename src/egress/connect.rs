@@ -73,8 +73,14 @@ impl Dial {
 
     async fn dial(&self, to: Uri) -> Result<Wire, EgressError> {
         let url = CustomerUrl::parse(&to.to_string(), &self.guard)?;
+        let (stream, dialled) = self.connect(&url).await?;
+        Ok(Wire(TokioIo::new(stream), dialled))
+    }
+
+    /// A connection to one of a target's addresses.
+    pub(super) async fn connect(&self, url: &CustomerUrl) -> Result<(TcpStream, Dialled), EgressError> {
         let begun = self.clock.now();
-        let targets = self.targets(&url).await?;
+        let targets = self.targets(url).await?;
         let looked_up = self.clock.now();
         let failed = |what: String| EgressError::Connect { host: url.origin(), what };
         let stream = first_connected(targets).await.map_err(|e| failed(e.to_string()))?;
@@ -82,7 +88,7 @@ impl Dial {
         let (local, peer) = ends.map_err(|e| failed(e.to_string()))?;
         self.guard.check_connected(local, peer)?;
         let dialled = Dialled { begun, looked_up, connected: self.clock.now() };
-        Ok(Wire(TokioIo::new(stream), dialled))
+        Ok((stream, dialled))
     }
 }
 

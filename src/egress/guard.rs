@@ -14,6 +14,8 @@ pub enum Refusal {
     Malformed(String),
     #[error("use the scheme {0}: https is needed")]
     Scheme(String),
+    #[error("use the scheme {0} for a socket: wss is needed")]
+    SocketScheme(String),
     #[error("use a URL with user name or password in it")]
     UserInfo,
     #[error("go to port {0}: 443 or one from 1024 up is needed")]

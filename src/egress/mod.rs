@@ -1,7 +1,7 @@
 //! The only way out to a URL that a customer chose (R17): refuse private addresses, connect to the checked one.
 //!
 //! `url` judges the text, `guard` the addresses, `resolve` looks names up, `connect` dials what was checked and
-//! nothing else, `client` asks and reads an answer within bounds, `file` fetches a sound; `tls`
+//! nothing else, `client` asks and reads an answer within bounds, `file` fetches a sound, `socket` opens a WebSocket; `tls`
 //! is also for those who ask servers of the operator's choice. Knows nothing of calls, documents or signatures, follows
 //! no redirect by itself (`file` apart) and takes no proxy from the environment.
 
@@ -11,6 +11,7 @@ mod connect;
 mod file;
 mod guard;
 mod resolve;
+mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use client::{Egress, EgressConfig, EgressRequest, EgressResponse, Stage, Wan
 pub use file::{FetchedFile, FileAnswer};
 pub use guard::{Guard, Refusal, is_public};
 pub use resolve::{Lookup, Resolve, SystemResolver};
+pub use socket::{Socket, SocketWire, is_too_large};
 pub use tls::client_tls;
 pub use url::{CustomerUrl, URL_BYTES_MAX};
 
@@ -56,6 +58,8 @@ pub enum EgressError {
     Undecodable(String),
     #[error("get the file: the answer was {0}")]
     Status(u16),
+    #[error("open the socket: the answer was {0}")]
+    NotUpgraded(u16),
     #[error("follow more than {REDIRECTS_MAX} redirects")]
     Redirects,
 }
@@ -69,7 +73,7 @@ impl EgressError {
             Self::ConnectTimeout { .. } | Self::ReadTimeout { .. } => "timeout",
             Self::Resolve { .. } | Self::Connect { .. } | Self::Broken { .. } | Self::Coding(_) => "unreachable",
             Self::TooLarge { .. } => "too_large",
-            Self::Status(_) => "status",
+            Self::Status(_) | Self::NotUpgraded(_) => "status",
             Self::Undecodable(_) | Self::Redirects => "invalid",
         }
     }

@@ -67,6 +67,25 @@ impl CustomerUrl {
         Ok(Self { written: written.into(), fragment_at, parsed })
     }
 
+    /// Reads an absolute `ws(s)` URL: judged as the `http(s)` one that it is asked like, and signed as it is written.
+    ///
+    /// # Errors
+    /// As [`CustomerUrl::parse`].
+    pub fn socket(text: &str, guard: &Guard) -> Result<Self, Refusal> {
+        let written = text.trim_matches([' ', '\t', '\r', '\n']);
+        let (scheme, rest) = written
+            .split_once("://")
+            .ok_or_else(|| Refusal::Malformed("it is not of the form wss://host/path".to_owned()))?;
+        let asked = match scheme.to_ascii_lowercase().as_str() {
+            "wss" => "https",
+            "ws" if guard.allows_insecure() => "http",
+            _ => return Err(Refusal::SocketScheme(scheme.chars().take(SCHEME_SHOWN).collect())),
+        };
+        let judged = Self::parse(&format!("{asked}://{rest}"), guard)?;
+        let fragment_at = written.find('#').unwrap_or(written.len());
+        Ok(Self { written: written.into(), fragment_at, parsed: judged.parsed })
+    }
+
     /// Where a redirect leads. An absolute one keeps its text, a relative one gets the joined form.
     ///
     /// # Errors
@@ -310,6 +329,29 @@ mod tests {
         ] {
             assert!(CustomerUrl::parse(bad, &guard).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn r17_sockets_go_by_the_same_rules() {
+        let (strict, open) = (Guard::default(), Guard::new(true, Vec::new()));
+        for bad in BAD.iter().filter_map(|text| text.strip_prefix("https://")) {
+            assert!(CustomerUrl::socket(&format!("wss://{bad}"), &strict).is_err(), "wss://{bad}");
+        }
+        for bad in
+            ["ws://app.example.com/", "https://app.example.com/", "wss:app.example.com", "wss//a", "", "file://x/"]
+        {
+            assert!(CustomerUrl::socket(bad, &strict).is_err(), "{bad}");
+        }
+        let url = CustomerUrl::socket("wss://Bot.Example.com:443/x?a=%2B#rt=1", &strict).unwrap();
+        assert_eq!((url.text(), url.is_https()), ("wss://Bot.Example.com:443/x?a=%2B", true));
+        assert_eq!(
+            (url.parsed().as_str(), &*url.authority()),
+            ("https://bot.example.com/x?a=%2B", "Bot.Example.com:443")
+        );
+        let url = CustomerUrl::socket("ws://127.0.0.1:9000/bot", &open).unwrap();
+        assert_eq!((url.text(), url.is_https()), ("ws://127.0.0.1:9000/bot", false));
+        assert!(CustomerUrl::socket("ws://169.254.169.254/", &open).is_err());
+        assert!(CustomerUrl::socket("http://127.0.0.1:9000/", &open).is_err());
     }
 
     #[test]

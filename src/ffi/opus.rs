@@ -24,6 +24,7 @@ const EXPECTED_LOSS_PERCENT: i32 = 10;
 pub enum Rate {
     Hz8000,
     Hz16000,
+    Hz24000,
     Hz48000,
 }
 
@@ -33,6 +34,7 @@ impl Rate {
         match self {
             Self::Hz8000 => 8_000,
             Self::Hz16000 => 16_000,
+            Self::Hz24000 => 24_000,
             Self::Hz48000 => 48_000,
         }
     }
@@ -42,6 +44,7 @@ impl Rate {
         match self {
             Self::Hz8000 => 160,
             Self::Hz16000 => 320,
+            Self::Hz24000 => 480,
             Self::Hz48000 => 960,
         }
     }
@@ -316,7 +319,7 @@ mod tests {
 
     use super::{Decoder, Encoder, Frame, OpusError, Rate, silence_frame};
 
-    const RATES: [Rate; 3] = [Rate::Hz8000, Rate::Hz16000, Rate::Hz48000];
+    const RATES: [Rate; 4] = [Rate::Hz8000, Rate::Hz16000, Rate::Hz24000, Rate::Hz48000];
 
     fn tone(rate: Rate, hz: f64, frames: usize) -> Vec<i16> {
         let step = std::f64::consts::TAU * hz / f64::from(rate.hz());

@@ -18,7 +18,7 @@ pub use cause::{DocumentKind, HangupCause, HangupSource, WireCause};
 pub use country::{Country, NoCountry, Origin};
 pub use digit::Digit;
 pub use endpoint::EndpointName;
-pub use ids::{AppId, AuthId, CallUuid, EndpointId, PhoneNumberId, WabaId, Wacid};
+pub use ids::{AppId, AuthId, CallUuid, EndpointId, PhoneNumberId, StreamId, WabaId, Wacid};
 pub use line::{Line, Place};
 pub use network::network_of;
 pub use number::{E164, digits_of, last_four};

@@ -40,6 +40,7 @@ use crate::speech::http::EndpointError;
 use crate::speech::library::Library;
 use crate::speech::recognise::Recognisers;
 use crate::store::{Passwords, Store, StoreOptions};
+use crate::stream::Streams;
 use crate::webhook::{self, CallKey, Door, DoorConfig};
 
 /// T_media_dead (`meta-calling.md` §7).
@@ -123,6 +124,7 @@ impl Node {
             graph,
             rejects: RejectThread::start().map_err(StartError::Rejects)?,
             permissions: permissions.clone(),
+            streams: Streams::new(egress.clone(), clock.clone(), dice.clone(), tasks.clone()),
             fetcher: Fetcher::new(egress, clock.clone(), dice),
             outbox: outbox.clone(),
             store: store.clone(),
@@ -177,7 +179,13 @@ impl Node {
             routes::Facts { gate: gate.clone(), simulated_graph: simulated.then(|| config.meta.graph_url.to_string()) };
         let dialer = Dialer::new(placing_with, registry.clone(), gate.clone());
         tokio::spawn(dialer.clone().run(stop_all.clone()));
-        let live = Arc::new(Live { registry: registry.clone(), dialer: dialer.clone(), gate: gate.clone(), guard });
+        let live = Arc::new(Live {
+            registry: registry.clone(),
+            dialer: dialer.clone(),
+            gate: gate.clone(),
+            guard,
+            clock: clock.clone(),
+        });
         let passwords = Passwords::default();
         let apis = api::Api {
             clock: clock.clone(),

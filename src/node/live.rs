@@ -8,10 +8,12 @@ use futures_util::stream::{self, BoxStream};
 use crate::admission::{Gate, NumberEntry};
 use crate::api::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Placing, Told, newest};
 use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
-use crate::call::machine::{CallSetup, Command};
+use crate::call::machine::{CallSetup, Command, StreamOrder};
+use crate::call::streams::StreamView;
 use crate::call::{self, Registry};
+use crate::clock::Clock;
 use crate::egress::{CustomerUrl, Guard};
-use crate::model::{CallUuid, E164};
+use crate::model::{CallUuid, E164, StreamId};
 use crate::store::Scope;
 use crate::xml::ast::DocUrl;
 
@@ -22,6 +24,7 @@ pub(super) struct Live {
     pub(super) gate: Arc<Gate>,
     /// What shuts a customer's URL.
     pub(super) guard: Guard,
+    pub(super) clock: Clock,
 }
 
 impl Live {
@@ -79,11 +82,16 @@ impl LiveCalls for Live {
     }
 
     fn command(&self, scope: &Scope, id: CallUuid, command: Command) -> Told {
-        match self.find(scope, id).map(|call| call.command(command)) {
-            Some(call::Told::Yes) => Told::Yes,
-            Some(call::Told::Full) => Told::Full,
-            Some(call::Told::Unknown) | None => Told::NotUp,
-        }
+        self.find(scope, id).map_or(Told::NotUp, |call| told(call.command(command)))
+    }
+
+    fn streams(&self, scope: &Scope, id: CallUuid) -> Vec<StreamView> {
+        self.find(scope, id).map(|call| call.streams()).unwrap_or_default()
+    }
+
+    fn begin_stream(&self, scope: &Scope, id: CallUuid, stream: StreamId, order: StreamOrder) -> Result<bool, Told> {
+        let call = self.find(scope, id).ok_or(Told::NotUp)?;
+        call.begin_stream(stream, order, self.clock.wall()).map_err(told)
     }
 
     fn events(&self, scope: &Scope, id: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {
@@ -104,8 +112,21 @@ impl Placing for Live {
         Ok(DocUrl(text.into()))
     }
 
+    fn socket_url(&self, text: &str) -> Result<DocUrl, String> {
+        CustomerUrl::socket(text, &self.guard).map_err(|refusal| refusal.to_string())?;
+        Ok(DocUrl(text.into()))
+    }
+
     fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
         self.dialer.place(order)
+    }
+}
+
+fn told(told: call::Told) -> Told {
+    match told {
+        call::Told::Yes => Told::Yes,
+        call::Told::Full => Told::Full,
+        call::Told::Unknown => Told::NotUp,
     }
 }
 

@@ -113,6 +113,11 @@ fn describe() {
     for why in names::STRAINS.iter().copied() {
         metrics::counter!(names::OVERLOADED_TOTAL, "why" => why).absolute(0);
     }
+    for outcome in names::STREAM_ENDS.iter().copied() {
+        metrics::counter!(names::STREAMS_TOTAL, "outcome" => outcome).absolute(0);
+    }
+    metrics::counter!(names::STREAM_MESSAGES_DROPPED_TOTAL).absolute(0);
+    metrics::gauge!(names::STREAMS_ACTIVE).set(0.0);
     for reason in names::CONNECTION_ENDS.iter().copied() {
         metrics::counter!(names::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason).absolute(0);
     }

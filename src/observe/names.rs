@@ -50,6 +50,13 @@ pub const STORE_JOURNAL_BYTES: &str = "offhook_store_journal_bytes";
 /// Counter: log lines left out past the bound of a kind (R22).
 pub const LOG_LINES_DROPPED_TOTAL: &str = "offhook_log_lines_dropped_total";
 
+/// Gauge: streams of calls' sound whose socket is open.
+pub const STREAMS_ACTIVE: &str = "offhook_streams_active";
+/// Counter `{outcome}`: streams that are over; words of [`STREAM_ENDS`].
+pub const STREAMS_TOTAL: &str = "offhook_streams_total";
+/// Counter: messages of sound left out because a stream's server read too slowly.
+pub const STREAM_MESSAGES_DROPPED_TOTAL: &str = "offhook_stream_messages_dropped_total";
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -83,6 +90,9 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (QUEUE_REFUSED_TOTAL, Kind::Counter, "What full queues refused."),
     (STORE_JOURNAL_BYTES, Kind::Gauge, "Bytes that wait in the journal for the store."),
     (LOG_LINES_DROPPED_TOTAL, Kind::Counter, "Log lines left out past the bound of a kind."),
+    (STREAMS_ACTIVE, Kind::Gauge, "Streams of calls' sound whose socket is open."),
+    (STREAMS_TOTAL, Kind::Counter, "Streams that are over, by how they ended."),
+    (STREAM_MESSAGES_DROPPED_TOTAL, Kind::Counter, "Messages of sound left out for slow servers of streams."),
 ];
 
 /// `outcome` of [`CALLS_TOTAL`].
@@ -131,6 +141,9 @@ pub mod admission {
 
 /// `why` of [`OVERLOADED_TOTAL`]: the words of `admission::Strain`.
 pub const STRAINS: &[&str] = &["calls", "set_ups", "lag", "memory", "store", "media", "graph"];
+
+/// `outcome` of [`STREAMS_TOTAL`]: at somebody's wish, never opened, broken off.
+pub const STREAM_ENDS: &[&str] = &["ended", "failed", "lost"];
 
 /// `reason` of [`HTTP_CONNECTIONS_CLOSED_TOTAL`].
 pub const CONNECTION_ENDS: &[&str] = &["full", "slow", "idle"];

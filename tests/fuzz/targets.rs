@@ -15,7 +15,8 @@ use offhook::admission::{Directory, Gate, NumberEntry};
 use offhook::api::{self, Api, LiveCall, LiveCalls, LiveFilter, Operator, Placing, Reload, Told};
 use offhook::call::PermissionDesk;
 use offhook::call::dialer::{CallOrder, NotPlaced};
-use offhook::call::machine::Command;
+use offhook::call::machine::{Command, StreamOrder};
+use offhook::call::streams::StreamView;
 use offhook::clock::Clock;
 use offhook::config::{Config, Secret};
 use offhook::egress::{CustomerUrl, Guard, is_public};
@@ -25,7 +26,7 @@ use offhook::media::probe::Probe;
 use offhook::media::sdp::{Offer, Ours};
 use offhook::media::stun;
 use offhook::meta::{Graph, GraphConfig};
-use offhook::model::{CallUuid, E164};
+use offhook::model::{CallUuid, E164, StreamId};
 use offhook::observe::Health;
 use offhook::store::{Scope, Store};
 use offhook::webhook::{Secrets, What};
@@ -407,6 +408,9 @@ impl Placing for NoCalls {
     fn url(&self, text: &str) -> Result<DocUrl, String> {
         Ok(DocUrl(text.into()))
     }
+    fn socket_url(&self, _: &str) -> Result<DocUrl, String> {
+        Err("go there".to_owned())
+    }
     fn place(&self, _: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
         Err(NotPlaced::Draining)
     }
@@ -427,6 +431,12 @@ impl LiveCalls for NoCalls {
     }
     fn command(&self, _: &Scope, _: CallUuid, _: Command) -> Told {
         Told::NotUp
+    }
+    fn streams(&self, _: &Scope, _: CallUuid) -> Vec<StreamView> {
+        Vec::new()
+    }
+    fn begin_stream(&self, _: &Scope, _: CallUuid, _: StreamId, _: StreamOrder) -> Result<bool, Told> {
+        Err(Told::NotUp)
     }
     fn events(&self, _: &Scope, _: CallUuid, _: bool) -> Option<BoxStream<'static, Arc<str>>> {
         None

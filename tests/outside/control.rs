@@ -40,7 +40,7 @@ async fn tones() -> String {
 
 /// What is heard in a tenth of a second.
 #[derive(Clone, Debug, PartialEq)]
-enum Heard {
+pub enum Heard {
     Nothing,
     /// These tones, in hertz.
     Tones(Vec<u32>),
@@ -51,7 +51,7 @@ enum Heard {
 const TONES: [u32; 5] = [300, 440, 600, 1_000, 1_500];
 
 /// How loud a tone is in there, full scale being 1 (Goertzel).
-fn level(pcm: &[i16], hz: u32) -> f64 {
+pub fn level(pcm: &[i16], hz: u32) -> f64 {
     let (mut re, mut im) = (0.0, 0.0);
     for (n, sample) in pcm.iter().enumerate() {
         let phase = n as f64 * f64::from(hz) * std::f64::consts::TAU / 16_000.0;
@@ -62,7 +62,7 @@ fn level(pcm: &[i16], hz: u32) -> f64 {
 }
 
 /// What the phone heard, one after the other: what lasted three tenths of a second at least.
-fn heard(events: &[CallEvent]) -> Vec<Heard> {
+pub fn heard(events: &[CallEvent]) -> Vec<Heard> {
     let wav = events.iter().find_map(|e| match &e.what {
         Happened::Recording { wav } => Some(wav),
         _ => None,
@@ -98,12 +98,12 @@ fn heard(events: &[CallEvent]) -> Vec<Heard> {
 }
 
 /// Whether these were heard in this order, whatever was in between.
-fn in_order(heard: &[Heard], wanted: &[Heard]) -> bool {
+pub fn in_order(heard: &[Heard], wanted: &[Heard]) -> bool {
     let mut rest = heard.iter();
     wanted.iter().all(|want| rest.any(|have| have == want))
 }
 
-fn only(hz: u32) -> Heard {
+pub fn only(hz: u32) -> Heard {
     Heard::Tones(vec![hz])
 }
 

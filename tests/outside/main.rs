@@ -29,6 +29,7 @@ mod rest;
 mod sdk;
 mod speech;
 mod strangers;
+mod stream;
 mod support;
 mod trace;
 mod walk;

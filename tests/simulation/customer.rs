@@ -150,7 +150,8 @@ impl World {
             | NoticeKind::Dial
             | NoticeKind::Conference
             | NoticeKind::MultiParty
-            | NoticeKind::Interim => &mut self.customer.others,
+            | NoticeKind::Interim
+            | NoticeKind::Stream => &mut self.customer.others,
         };
         told.entry(call).or_default().insert(identity);
     }

@@ -298,7 +298,12 @@ impl World {
                 self.tell(call.uuid, Input::Dialled { call: order.call, news });
             }
             // Nor is any in a room: `tests/outside/conference.rs` is.
-            Output::Order { .. } | Output::News { .. } | Output::Room { .. } | Output::Speech { .. } => {}
+            // Nor does one stream: `tests/outside/stream.rs`.
+            Output::Order { .. }
+            | Output::News { .. }
+            | Output::Room { .. }
+            | Output::Speech { .. }
+            | Output::Stream { .. } => {}
             Output::Concluded { summary } => {
                 let hangup = self.callback_of(call.uuid, &summary.hangup);
                 let end = CallEnd::of(&summary, call.setup.started, std::mem::take(&mut call.remarks), Vec::new());

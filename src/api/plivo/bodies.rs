@@ -109,6 +109,30 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
         ],
     ),
     (
+        "beginStream",
+        &[
+            must("service_url", Is::Text(2_048), "ws:// or wss://"),
+            may("bidirectional", Is::Flag, "false; true: what the server sends is played"),
+            may("audio_track", Is::Words(&["inbound", "outbound", "both"]), "inbound; with bidirectional nothing else"),
+            may("stream_timeout", Is::Integer(1, 86_400), "Seconds (86400)"),
+            may("status_callback_url", Is::Url, "Told of the stream"),
+            may("status_callback_method", Is::Method, "POST"),
+            may(
+                "content_type",
+                Is::Words(&[
+                    "audio/x-l16;rate=8000",
+                    "audio/x-l16;rate=16000",
+                    "audio/x-l16;rate=24000",
+                    "audio/x-mulaw;rate=8000",
+                ]),
+                "audio/x-l16;rate=8000",
+            ),
+            may("extra_headers", Is::Text(512), "name=value pairs with commas between them: in messages"),
+            may("noise_cancellation", Is::Flag, "Without effect"),
+            may("noise_cancellation_level", Is::Integer(60, 100), "Without effect"),
+        ],
+    ),
+    (
         "changeAccount",
         &[
             may("name", Is::Text(200), "One of the four must be there"),

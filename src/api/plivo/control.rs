@@ -98,12 +98,12 @@ pub(super) struct Transferred {
 }
 
 /// The call, if it is answered and the scope's.
-fn answered(api: &Api, scope: &Scope, uuid: &str) -> Result<LiveCall, No> {
+pub(super) fn answered(api: &Api, scope: &Scope, uuid: &str) -> Result<LiveCall, No> {
     let uuid: CallUuid = uuid.parse().map_err(|_| NOT_FOUND)?;
     api.live.get(scope, uuid).filter(|call| call.status == LiveStatus::InProgress).ok_or(NOT_FOUND)
 }
 
-fn tell(api: &Api, scope: &Scope, call: &LiveCall, command: Command) -> Result<(), No> {
+pub(super) fn tell(api: &Api, scope: &Scope, call: &LiveCall, command: Command) -> Result<(), No> {
     match api.live.command(scope, call.call, command) {
         Told::Yes => Ok(()),
         Told::Full => Err(No::TooMany { why: "too much is asked of this call at once".to_owned(), seconds: 1 }),

@@ -13,6 +13,7 @@ mod paging;
 mod place;
 mod query;
 mod recording;
+mod stream;
 mod subaccount;
 
 use std::sync::Arc;
@@ -69,6 +70,7 @@ pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(600), key_max: 
 pub(super) const ROUTES: &[&[Route]] = &[
     CALLS,
     control::ROUTES,
+    stream::ROUTES,
     account::ROUTES,
     subaccount::ROUTES,
     number::ROUTES,
@@ -404,6 +406,11 @@ async fn route(api: &Api, ask: &Ask) -> Result<Response, No> {
         ("POST", ["Call", uuid, "Speak"]) => control::speak(api, scope, uuid, &ask.fields()?),
         ("DELETE", ["Call", uuid, "Speak"]) => control::stop(api, scope, uuid, AsideKind::Speak),
         ("POST", ["Call", uuid, "DTMF"]) => control::send_digits(api, scope, uuid, &ask.fields()?),
+        ("POST", ["Call", uuid, "Stream"]) => stream::begin(api, ask, uuid),
+        ("GET", ["Call", uuid, "Stream"]) => stream::list(api, ask, uuid),
+        ("DELETE", ["Call", uuid, "Stream"]) => stream::end(api, ask, uuid, None),
+        ("GET", ["Call", uuid, "Stream", id]) => stream::get(api, ask, uuid, id),
+        ("DELETE", ["Call", uuid, "Stream", id]) => stream::end(api, ask, uuid, Some(id)),
         ("DELETE", ["Call", uuid]) => call::hang_up(api, scope, uuid),
         ("DELETE", ["Request", uuid]) => call::cancel(api, scope, uuid),
         ("GET", []) => account::get(api, ask),

@@ -203,3 +203,95 @@ async fn live_lists_are_filtered_and_paged() {
     }
     node.cancel.cancel();
 }
+
+#[tokio::test]
+async fn streams_are_begun_listed_and_ended() {
+    let node = run().await;
+    let body = json!({"service_url": "wss://bot.example.com/socket", "bidirectional": "true", "audio_track": "inbound",
+        "stream_timeout": 60, "content_type": "audio/x-mulaw;rate=8000", "extra_headers": "user=42,lang=hi",
+        "status_callback_url": URL, "status_callback_method": "get", "noise_cancellation": true});
+    let begun = node.asks(MAIN, &at(101, "Stream/"), &body).await;
+    assert_eq!((begun.status, &begun.json()["message"]), (202, &json!("audio streaming started")), "{}", begun.body);
+    let id = begun.json()["stream_id"].as_str().expect("an id").to_owned();
+    let again = node.asks(MAIN, &at(101, "Stream/"), &body).await;
+    assert_eq!(again.status, 409, "{}", again.body);
+
+    let order = node.calls.streams.lock().unwrap()[0].order.clone();
+    assert_eq!((order.format.as_str(), order.timeout_s), ("audio/x-mulaw;rate=8000", 60));
+    assert_eq!((order.bidirectional, order.extra_headers_text().as_str()), (true, "user=42,lang=hi"));
+    assert_eq!(order.status.map(|(url, method)| (url.0.to_string(), method)), Some((URL.to_owned(), Method::Get)));
+
+    let list = node.plivo(MAIN, "GET", &at(101, "Stream/")).await;
+    let list = list.json();
+    assert_eq!((&list["meta"]["count"], &list["meta"]["total_count"]), (&json!(1), &json!(1)), "{list}");
+    let one = node.plivo(MAIN, "GET", &at(101, &format!("Stream/{id}/"))).await.json();
+    for (name, value) in [
+        ("audio_track", json!("inbound")),
+        ("bidirectional", json!(true)),
+        ("call_uuid", json!(uuid(101).to_string())),
+        ("plivo_auth_id", json!(MAIN)),
+        ("resource_uri", json!(format!("/v1/Account/{MAIN}/Call/{}/Stream/{id}/", uuid(101)))),
+        ("service_url", json!("wss://bot.example.com/socket")),
+        ("start_time", json!("2026-11-20 06:03:12+00:00")),
+        ("end_time", json!(null)),
+        ("status", json!("in-progress")),
+        ("status_callback_url", json!(URL)),
+        ("stream_id", json!(id)),
+    ] {
+        assert_eq!((&one[name], &list["objects"][0][name]), (&value, &value), "{name}");
+    }
+    assert!(one["bill_duration"].is_u64() && one["rounded_bill_duration"].is_string(), "{one}");
+    for path in [format!("Stream/{id}/"), "Stream/".to_owned()] {
+        assert_eq!(node.plivo(MAIN, "DELETE", &at(101, &path)).await.status, 204);
+    }
+    let ended = node.told();
+    assert!(matches!(ended[0], Command::StopStream { stream: Some(stream) } if stream.to_string() == id), "{ended:?}");
+    assert!(matches!(ended[1], Command::StopStream { stream: None }), "{ended:?}");
+    for unknown in [uuid(7).to_string(), "x".to_owned()] {
+        for method in ["GET", "DELETE"] {
+            let answer = node.plivo(MAIN, method, &at(101, &format!("Stream/{unknown}/"))).await;
+            assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("stream not found")));
+        }
+    }
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn what_is_no_stream_is_refused() {
+    let node = run().await;
+    for (body, why) in [
+        (json!({}), "service_url parameter is missing"),
+        (json!({"service_url": "https://bot.example.com/"}), "service_url is invalid"),
+        (json!({"service_url": "ws://bot.example.com/"}), "service_url is invalid"),
+        (json!({"service_url": "wss://127.0.0.1/"}), "service_url is invalid"),
+        (json!({"service_url": format!("wss://bot.example.com/{}", "x".repeat(2_048))}), "service_url must"),
+        (json!({"service_url": "wss://b.example.com/", "audio_track": "left"}), "audio_track must"),
+        (
+            json!({"service_url": "wss://b.example.com/", "audio_track": "both", "bidirectional": true}),
+            "audio_track must",
+        ),
+        (json!({"service_url": "wss://b.example.com/", "stream_timeout": 0}), "stream_timeout must"),
+        (json!({"service_url": "wss://b.example.com/", "stream_timeout": 86_401}), "stream_timeout must"),
+        (json!({"service_url": "wss://b.example.com/", "content_type": "audio/wav"}), "content_type must"),
+        (json!({"service_url": "wss://b.example.com/", "extra_headers": "a"}), "extra_headers must"),
+        (
+            json!({"service_url": "wss://b.example.com/", "noise_cancellation_level": 5}),
+            "noise_cancellation_level must",
+        ),
+        (json!({"service_url": "wss://b.example.com/", "status_callback_url": "ftp://x/"}), "status_callback_url"),
+        (
+            json!({"service_url": "wss://b.example.com/", "status_callback_method": "PUT", "status_callback_url": URL}),
+            "status_callback_method",
+        ),
+    ] {
+        let answer = node.asks(MAIN, &at(101, "Stream/"), &body).await;
+        let said = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.status == 400 && said.starts_with(why), "{body}: {} {said}", answer.status);
+    }
+    let body = json!({"service_url": "wss://b.example.com/"});
+    for (who, call) in [(OTHER, 101), (MAIN, 9_999)] {
+        let answer = node.asks(who, &at(call, "Stream/"), &body).await;
+        assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("call not found")), "{who} {call}");
+    }
+    node.cancel.cancel();
+}

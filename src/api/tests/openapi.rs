@@ -186,6 +186,7 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("subauth_id", SUB),
                 ("app_id", "1"),
                 ("recording_id", "1"),
+                ("stream_id", "00000000-0000-0000-0000-000000000007"),
                 ("name", "room"),
                 ("member_ids", "1"),
             ];

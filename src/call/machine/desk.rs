@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use super::dial::LegNews;
 use super::params::{self, Ending};
+use super::stream::{self, Streaming};
 use super::timers::{Timer, Timers};
 use super::{
     CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaFact, MediaFault,
     MediaOrder, Notice, NoticeKind, Output, Params, PlayId, RecognitionId, SoundItem, Summary, Termination,
 };
-use crate::model::{CallUuid, Direction, HangupCause, Leg, Timestamp};
+use crate::model::{CallUuid, Direction, HangupCause, Leg, StreamId, Timestamp};
 use crate::xml::ast::{Finding, Severity, Target};
 
 /// How long a terminate webhook may take to explain a DTLS close: Meta's comes 50–500 ms after (§8 M11).
@@ -22,6 +23,8 @@ const PATH_CLOSED_MS: u64 = 1_500;
 const FETCH_GRACE_MS: u64 = 1_000;
 /// Findings of one document that are passed on.
 const FINDINGS_MAX: usize = 100;
+/// What tells the names of streams from those of legs.
+const STREAMS: u64 = 1 << 32;
 /// Characters of a remark's part that came from outside.
 const FOREIGN_TEXT_MAX: usize = 300;
 
@@ -52,12 +55,15 @@ pub(super) struct Desk {
     pub(super) path_lost: bool,
     /// What Meta's terminate webhook said, if it came.
     pub(super) termination: Option<Termination>,
+    /// The call's stream.
+    pub(super) stream: Option<Streaming>,
     began: CallTime,
     wishes: VecDeque<Output>,
     fetches: u32,
     plays: u32,
     recognitions: u32,
     legs: u32,
+    streams: u32,
     accept_sent: bool,
     reject_sent: bool,
     closed: bool,
@@ -76,12 +82,14 @@ impl Desk {
             connected: false,
             path_lost: false,
             termination: None,
+            stream: None,
             began: now,
             wishes: VecDeque::with_capacity(16),
             fetches: 0,
             plays: 0,
             recognitions: 0,
             legs: 0,
+            streams: 0,
             accept_sent: false,
             reject_sent: false,
             closed: false,
@@ -195,10 +203,21 @@ impl Desk {
     /// A fresh name for a B-leg: as random as the call's own, and the same in every run of its log.
     pub(super) fn next_leg(&mut self) -> CallUuid {
         self.legs = self.legs.saturating_add(1);
+        CallUuid(self.derived(u64::from(self.legs)))
+    }
+
+    /// A fresh name for a stream, likewise.
+    pub(super) fn next_stream(&mut self) -> StreamId {
+        self.streams = self.streams.saturating_add(1);
+        StreamId(self.derived(u64::from(self.streams) | STREAMS))
+    }
+
+    /// The `nth` name that the call's own leads to.
+    fn derived(&self, nth: u64) -> uuid::Uuid {
         let (high, low) = self.setup.call.0.as_u64_pair();
-        let mixed = |of: u64, with: u64| scramble(of ^ scramble(with ^ u64::from(self.legs)));
+        let mixed = |of: u64, with: u64| scramble(of ^ scramble(with ^ nth));
         let bits = (u128::from(mixed(high, low)) << 64) | u128::from(mixed(low, !high));
-        CallUuid(uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid())
+        uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
     }
 
     /// Whole seconds since then, rounded up.
@@ -266,6 +285,8 @@ impl Desk {
     pub(super) fn conclude(&mut self, cause: HangupCause) {
         self.media(MediaOrder::Close);
         self.timers.clear_all();
+        // Stopped and reported before the call's own end is (`plivo-xml.md` §4 rule 7).
+        stream::stop(self, None, stream::Stop::CallEnd);
         if std::mem::replace(&mut self.concluded, true) {
             return;
         }

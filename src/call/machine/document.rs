@@ -15,6 +15,7 @@ use super::element::{self, Collected, Dialled, Flow, Running};
 use super::input::{Command, FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
+use super::stream;
 use super::timers::Timer;
 use super::{FetchId, FetchKind, InstructionOutcome, MediaOrder, Output, Params, PlayId, RecognitionId, Voice};
 use crate::model::{CallUuid, Digit, DocumentKind, HangupCause, Leg};
@@ -162,6 +163,7 @@ impl Script {
             | Input::Status { .. }
             | Input::Graph { .. }
             | Input::Media { .. }
+            | Input::Stream { .. }
             | Input::Terminated { .. }
             | Input::Command { .. }
             | Input::Cut { .. }
@@ -236,6 +238,18 @@ impl Script {
             _ => {}
         }
         self.end_place(desk, InstructionOutcome::Cut, "");
+    }
+
+    /// The call's stream has ended: where it kept the call alive, the next element follows.
+    pub(super) fn stream_ended(&mut self, desk: &mut Desk, gate: Gate, ended: stream::Ended) -> Step {
+        if !matches!(self.running, Running::Streaming { stream } if stream == ended.stream) {
+            return Step::Busy;
+        }
+        match ended.dropped {
+            true => self.end_place(desk, InstructionOutcome::Failed, element::DROPPED),
+            false => self.end_place(desk, InstructionOutcome::Done, ""),
+        }
+        self.walk(desk, gate)
     }
 
     // --- documents ---
@@ -333,6 +347,10 @@ impl Script {
             Running::Nothing | Running::AtGate => {}
             Running::Fetching { fetch, .. } => desk.cancel_fetch(fetch),
             Running::Playing { play, .. } => desk.media(MediaOrder::Stop { play }),
+            // One that keeps the call alive ends with its element (§4 rule 4).
+            Running::Streaming { stream } => {
+                stream::stop(desk, Some(stream), stream::Stop::Api);
+            }
             Running::Waiting { quiet_ms: None } => desk.timers.clear(Timer::Wait),
             Running::Waiting { quiet_ms: Some(_) } => element::stop_listening(desk),
             Running::Collecting(mut collection) => {
@@ -448,6 +466,7 @@ impl Script {
                         }
                     }
                 }
+                Flow::Failed(why) => self.end_place(desk, InstructionOutcome::Failed, why),
                 Flow::Transfer { kind, target } => return self.transfer(desk, kind, target, Params::new()),
                 Flow::End { cause, outcome, note } => {
                     self.end_place(desk, outcome, note);

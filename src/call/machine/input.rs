@@ -8,8 +8,9 @@ use super::dial::{DialledBy, LegNews, LegWish};
 use super::output::{Aside, AsideKind, FetchId, GraphAction, PlayId};
 use super::recognition::{RecognitionId, SpeechFact};
 use super::room::RoomNews;
+use super::stream::{StreamFact, StreamOrder};
 use crate::model::{
-    AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, PhoneNumberId, Timestamp, Wacid,
+    AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, PhoneNumberId, StreamId, Timestamp, Wacid,
 };
 pub use crate::xml::FirstFault;
 use crate::xml::ast::{DocUrl, Finding, Target};
@@ -57,6 +58,8 @@ pub enum Input {
     Ordered { leg: LegWish },
     /// The room that the call is in tells something.
     Room { news: RoomNews },
+    /// Something about a stream that [`super::Output::Stream`] had opened.
+    Stream { stream: StreamId, what: StreamFact },
     /// Somebody asked over an API.
     Command { command: Command },
     /// The node ends the call: drained, or a fault of ours.
@@ -385,6 +388,13 @@ pub enum Command {
     StopPlay { what: AsideKind },
     /// Keys towards these legs, after those that go out already: `0-9 * #`, `w` 0.5 s, `W` 1 s (§2.12).
     SendDigits { legs: Legs, digits: String },
+    /// A stream of this call's sound, under this name (§2.13).
+    Stream { stream: StreamId, order: Box<StreamOrder> },
+    /// No longer; none named: whichever there is.
+    StopStream {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stream: Option<StreamId>,
+    },
 }
 
 /// Which legs a request is about.

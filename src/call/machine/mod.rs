@@ -19,6 +19,7 @@ mod params;
 mod recognition;
 mod room;
 mod state;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -38,6 +39,7 @@ pub use output::{
     Output, Param, Params, PlayId, Sound, SoundItem, Summary,
 };
 pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish};
+pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
 
 pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
 

@@ -9,7 +9,8 @@ use super::CallTime;
 use super::dial::{DialOrder, LegNews, LegWish};
 use super::recognition::{RecognitionId, SpeechOrder};
 use super::room::RoomWish;
-use crate::model::{CallUuid, Direction, HangupCause, Leg, Method};
+use super::stream::StreamWish;
+use crate::model::{CallUuid, Direction, HangupCause, Leg, Method, StreamId};
 use crate::xml::ast::{DocUrl, Finding, Repeat, Speech, Voice};
 
 /// A wish. None asks for an answer by return: what comes of it is a later [`super::Input`].
@@ -44,6 +45,12 @@ pub enum Output {
     News { news: LegNews },
     /// Something of the room that the call is in, or enters.
     Room { room: RoomWish },
+    /// Open a stream, let its sound flow, or close it. What becomes of it is `Input::Stream`.
+    Stream {
+        stream: StreamId,
+        #[serde(rename = "order")]
+        wish: StreamWish,
+    },
     /// Send a callback that nothing waits for.
     Notify { notice: Notice },
     /// An instruction began or ended: for the log, the metrics and whoever watches.
@@ -309,6 +316,7 @@ pub enum NoticeKind {
     Interim,
     Conference,
     MultiParty,
+    Stream,
 }
 
 impl NoticeKind {
@@ -322,6 +330,7 @@ impl NoticeKind {
             Self::Interim => "interim",
             Self::Conference => "conference",
             Self::MultiParty => "mpc",
+            Self::Stream => "stream",
         }
     }
 }

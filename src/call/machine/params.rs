@@ -43,6 +43,13 @@ pub(super) enum Event {
     MpcHold,
     MpcEnterSound,
     MpcExitSound,
+    /// `statusCallbackUrl` of `Stream`.
+    StartStream,
+    StopStream,
+    DroppedStream,
+    DegradedStream,
+    PlayedStream,
+    ClearedAudio,
 }
 
 /// How a call ended, as far as parameters tell it.
@@ -99,6 +106,12 @@ pub(super) fn common(desk: &Desk, event: Event) -> Params {
         Event::MpcHold => put("Event", "MPCHold"),
         Event::MpcEnterSound => put("Event", "MPCEnterSound"),
         Event::MpcExitSound => put("Event", "MPCExitSound"),
+        Event::StartStream => put("Event", "StartStream"),
+        Event::StopStream => put("Event", "StopStream"),
+        Event::DroppedStream => put("Event", "DroppedStream"),
+        Event::DegradedStream => put("Event", "DegradedStream"),
+        Event::PlayedStream => put("Event", "PlayedStream"),
+        Event::ClearedAudio => put("Event", "ClearedAudio"),
         Event::Hangup => {
             put("Event", "Hangup");
             put("STIRVerification", "Not Applicable");

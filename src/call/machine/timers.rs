@@ -54,6 +54,8 @@ pub(super) enum Timer {
     RoomLimit,
     /// `waitTime` of a `MultiPartyCall`: it has not begun.
     RoomWait,
+    /// `streamTimeout`, from the stream's beginning.
+    StreamLimit,
     /// `confirmTimeout`: the key has not been pressed.
     Confirm,
     /// Five seconds after `terminate` succeeded, no webhook having come.

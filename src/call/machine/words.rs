@@ -8,14 +8,15 @@ use std::fmt::{self, Display, Formatter};
 use super::desk::foreign;
 use super::{
     Aside, AsideKind, CallState, Command, Destination, DialOrder, FetchFailure, Fetched, GraphOutcome, Input,
-    InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault, MediaOrder, Notice, Output, Params, RoomEntry,
-    RoomKind, RoomNews, RoomWish, Sound, SoundItem, SpeechFact, SpeechOrder, Summary, Voice,
+    InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault, MediaOrder, Notice, NoticeKind, Output, Params,
+    RoomEntry, RoomKind, RoomNews, RoomWish, Sound, SoundItem, SpeechFact, SpeechOrder, StreamFact, StreamOrder,
+    StreamWish, Summary, Voice,
 };
 use crate::model::{CallUuid, Leg, last_four};
 use crate::xml::ast::Repeat;
 
 /// Parameters that say the same on every request of a call, or the same as another.
-const CONSTANT: [&str; 20] = [
+const CONSTANT: [&str; 21] = [
     "ALegRequestUUID",
     "ALegUUID",
     "RequestUUID",
@@ -36,6 +37,7 @@ const CONSTANT: [&str; 20] = [
     "TotalCost",
     "WhatsAppCallID",
     "Event",
+    "StreamID",
 ];
 /// Characters of a prompt that are shown.
 const TEXT_MAX: usize = 60;
@@ -83,6 +85,7 @@ impl Display for Input {
             Self::Dialled { call, news } => write!(f, "leg {} {news}", short(*call)),
             Self::Ordered { leg } => write!(f, "ordered {leg}"),
             Self::Room { news } => write!(f, "room {news}"),
+            Self::Stream { stream: _, what } => write!(f, "stream {what}"),
             Self::Command { command } => write!(f, "command {command}"),
             Self::Cut { cause } => write!(f, "cut {}", cause.as_str()),
             Self::Timer => f.write_str("timer"),
@@ -106,6 +109,8 @@ impl Display for Command {
             Self::Play { legs, aside } => write!(f, "{aside} to {}", Shown(*legs)),
             Self::StopPlay { what } => write!(f, "stop {}", Shown(*what)),
             Self::SendDigits { legs, digits } => write!(f, "send-digits {digits} to {}", Shown(*legs)),
+            Self::Stream { order, .. } => write!(f, "stream {order}"),
+            Self::StopStream { .. } => f.write_str("stop stream"),
         }
     }
 }
@@ -183,6 +188,7 @@ impl Display for Output {
             Self::Order { call, leg } => write!(f, "order {} {leg}", short(*call)),
             Self::News { news } => write!(f, "news {news}"),
             Self::Room { room } => write!(f, "room {room}"),
+            Self::Stream { stream: _, wish } => write!(f, "stream {wish}"),
             Self::Notify { notice } => write!(f, "notify {notice}"),
             Self::Instruction { element, line, outcome, note } => {
                 let outcome = match outcome {
@@ -303,7 +309,52 @@ impl Display for Sound {
 
 impl Display for Notice {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}{}", self.kind.as_str(), self.method.as_str(), self.url.0, Shown(&self.params))
+        write!(f, "{} {} {}", self.kind.as_str(), self.method.as_str(), self.url.0)?;
+        // Nothing else says what has become of a stream.
+        if let (NoticeKind::Stream, Some(event)) = (self.kind, self.params.get("Event")) {
+            write!(f, " {}", event.reveal())?;
+        }
+        write!(f, "{}", Shown(&self.params))
+    }
+}
+
+impl Display for StreamFact {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opened => f.write_str("opened"),
+            Self::Failed { why } => write!(f, "failed: {}", foreign(why)),
+            Self::Lost { why } => write!(f, "lost: {}", foreign(why)),
+            Self::Closed => f.write_str("closed"),
+            Self::Degraded { percent } => write!(f, "degraded {percent}"),
+            Self::Played { name } => write!(f, "played {}", foreign(name)),
+            Self::Cleared => f.write_str("cleared"),
+            Self::SendDigits { digits } => write!(f, "send-digits {digits}"),
+        }
+    }
+}
+
+impl Display for StreamWish {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(order) => write!(f, "open {order}"),
+            Self::Begin => f.write_str("begin"),
+            Self::Close { dropped: false } => f.write_str("close"),
+            Self::Close { dropped: true } => f.write_str("close, dropped"),
+        }
+    }
+}
+
+impl Display for StreamOrder {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.url.0, self.format.as_str(), self.track.as_str())?;
+        if self.bidirectional {
+            f.write_str(" bidirectional")?;
+        }
+        if self.keep_call_alive {
+            f.write_str(" keeps the call alive")?;
+        }
+        write!(f, " for {} s", self.timeout_s)?;
+        self.extra_headers.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
     }
 }
 

@@ -81,6 +81,11 @@ pub enum Event {
         digits: String,
         ms: u64,
     },
+    /// The sound goes to a server, and the document waits for its end or not.
+    Stream {
+        url: String,
+        keeps_call: bool,
+    },
     /// Somebody is dialled.
     Calls {
         to: String,

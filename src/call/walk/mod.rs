@@ -21,11 +21,11 @@ pub use event::{Event, Heard, Step, Walked};
 use super::machine::{
     CallSetup, CallState, CallTime, CallUrls, Destination, DialOrder, GraphAction, GraphOutcome, Input,
     InstructionOutcome, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaOrder, NoticeKind, Output, PlayId,
-    RoomNews, RoomOut, RoomWish, Summary, Termination,
+    RoomNews, RoomOut, RoomWish, StreamFact, StreamWish, Summary, Termination,
 };
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use crate::clock::Clock;
-use crate::model::{AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, PhoneNumberId, Wacid};
+use crate::model::{AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, PhoneNumberId, StreamId, Wacid};
 use crate::xml::ast::Severity;
 
 /// From the end of a prompt to the first key, and from key to key: well within every clock of a collection.
@@ -34,6 +34,8 @@ const NEXT_KEY_MS: u64 = 150;
 /// How long whoever is dialled lets it ring, and talks.
 const CALLEE_RINGS_MS: u64 = 2_000;
 const CALLEE_TALKS_MS: u64 = 10_000;
+/// How long a server keeps a stream that keeps the call alive.
+const STREAMS_MS: u64 = 10_000;
 /// Findings that are told; further ones are counted.
 const FINDINGS_TOLD: usize = 500;
 
@@ -336,6 +338,7 @@ impl Walk<'_> {
             Output::Room { room } => self.room(&room),
             // The walked call is nobody's B-leg.
             Output::News { .. } => {}
+            Output::Stream { stream, wish } => self.stream(stream, wish),
             Output::Notify { notice } => self.callback(notice).await,
             Output::Instruction { element, line, outcome, note } => {
                 if outcome == InstructionOutcome::Started && matches!(element.as_str(), "GetInput" | "GetDigits") {
@@ -414,6 +417,23 @@ impl Walk<'_> {
             LegWish::Ask { .. } => {}
             LegWish::HangUp { .. } => {
                 self.coming.retain(|_, fact| !matches!(fact, Input::Dialled { call, .. } if *call == of));
+            }
+        }
+    }
+
+    /// A stream's server takes it, and closes it after a while; no sound is sent.
+    fn stream(&mut self, stream: StreamId, wish: StreamWish) {
+        match wish {
+            StreamWish::Open(order) => {
+                self.tell(Event::Stream { url: order.url.0.to_string(), keeps_call: order.keep_call_alive });
+                self.comes(0, Input::Stream { stream, what: StreamFact::Opened });
+                if order.keep_call_alive {
+                    self.comes(STREAMS_MS, Input::Stream { stream, what: StreamFact::Closed });
+                }
+            }
+            StreamWish::Begin => {}
+            StreamWish::Close { .. } => {
+                self.coming.retain(|_, fact| !matches!(fact, Input::Stream { stream: of, .. } if *of == stream));
             }
         }
     }

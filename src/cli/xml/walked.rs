@@ -78,6 +78,10 @@ impl Printer {
             Event::Instruction { element, line, outcome, note } => instruction(element, *line, *outcome, note),
             Event::Prompt { heard, ms, endless } => prompt(heard, *ms, *endless),
             Event::Tones { digits, .. } => format!("  tones {digits}"),
+            Event::Stream { url, keeps_call } => {
+                let waits = if *keeps_call { "; the document waits for its end" } else { "" };
+                format!("  the sound goes to {url}{waits}")
+            }
             Event::Calls { to, position } => format!("  target {position} is called: {to}"),
             Event::Key { key } => format!("  the caller presses {key}"),
             Event::Remark { text } => format!("note: {text}"),

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 pub mod app;
+pub mod bot;
 pub mod browser;
 pub mod http;
 pub mod meta;

@@ -18,11 +18,13 @@ mod redirect;
 mod room;
 mod round;
 mod speak;
+mod stream;
 mod wait;
 
 pub(super) use collect::{Collected, Collection, Rules};
 pub(super) use dial::{Dialing, Dialled};
 pub(super) use room::{Attended, Attending};
+pub(super) use stream::DROPPED;
 pub(super) use wait::{heard, stop_listening};
 
 use super::callee::Callee;
@@ -30,7 +32,7 @@ use super::desk::{Desk, Place};
 use super::document::Gate;
 use super::params::{self, Event};
 use super::{FetchFailure, FetchId, FetchKind, Fetched, InstructionOutcome, PlayId, Sound, SoundItem};
-use crate::model::{HangupCause, Method};
+use crate::model::{HangupCause, Method, StreamId};
 use crate::xml::ast::{DocUrl, Element, ElementKind, Prompt, Repeat, Target};
 
 /// What the foreground waits for.
@@ -53,6 +55,8 @@ pub(super) enum Running {
     Called(Box<Callee>),
     /// A room, or the way into it.
     Attending(Box<Attending>),
+    /// A stream that keeps the call alive.
+    Streaming { stream: StreamId },
     /// Tones going out.
     SendingDigits { play: PlayId },
 }
@@ -71,6 +75,8 @@ pub(super) enum Flow {
     Dial(Box<Dialing>),
     /// Tones go out; does the next element wait for them?
     Tones { play: PlayId, wait: bool },
+    /// It came to nothing; why.
+    Failed(&'static str),
     /// Another document takes over.
     Transfer { kind: FetchKind, target: Target },
     /// The call ends.
@@ -92,8 +98,8 @@ pub(super) fn start(element: &Element, desk: &mut Desk, place: Place, gate: Gate
         ElementKind::Dial(dial) => dial::start(dial, desk),
         ElementKind::Conference(conference) => room::conference(conference, desk),
         ElementKind::MultiPartyCall(call) => room::multi_party(call, desk),
+        ElementKind::Stream(element) => stream::start(element, desk),
         ElementKind::Record(_)
-        | ElementKind::Stream(_)
         // Always skipped; named here so that a new element asks for its arm.
         | ElementKind::Message(_) => not_built(desk, place),
     }
@@ -128,7 +134,8 @@ pub(super) fn needs_media(kind: &ElementKind) -> bool {
         | ElementKind::GetDigits(_)
         | ElementKind::Dtmf(_)
         | ElementKind::Conference(_)
-        | ElementKind::MultiPartyCall(_) => true,
+        | ElementKind::MultiPartyCall(_)
+        | ElementKind::Stream(_) => true,
         ElementKind::Wait(_)
         | ElementKind::Redirect(_)
         | ElementKind::Hangup(_)
@@ -138,7 +145,7 @@ pub(super) fn needs_media(kind: &ElementKind) -> bool {
         | ElementKind::Dial(_)
         // Not built: they end the call without answering it.
         | ElementKind::Record(_)
-        | ElementKind::Stream(_) => false,
+        => false,
     }
 }
 
@@ -153,13 +160,13 @@ pub(super) fn takes_time(kind: &ElementKind) -> bool {
         | ElementKind::GetDigits(_)
         | ElementKind::Conference(_)
         | ElementKind::MultiPartyCall(_) => true,
+        ElementKind::Stream(stream) => stream.keep_call_alive,
         ElementKind::Redirect(_)
         | ElementKind::Hangup(_)
         | ElementKind::PreAnswer(_)
         | ElementKind::Message(_)
         | ElementKind::Record(_)
-        | ElementKind::Dial(_)
-        | ElementKind::Stream(_) => false,
+        | ElementKind::Dial(_) => false,
     }
 }
 

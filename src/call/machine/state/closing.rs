@@ -56,6 +56,7 @@ impl Closing {
             | Input::Digit { .. }
             | Input::Voice { .. }
             | Input::Speech { .. }
+            | Input::Stream { .. }
             | Input::DigitsSent { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
@@ -97,6 +98,7 @@ impl Closing {
             | Timer::DialLimit
             | Timer::RoomLimit
             | Timer::RoomWait
+            | Timer::StreamLimit
             | Timer::Confirm => State::Closing(self),
         }
     }

@@ -83,6 +83,7 @@ impl Preparing {
             | Input::PlayFailed { .. }
             | Input::Voice { .. }
             | Input::Speech { .. }
+            | Input::Stream { .. }
             | Input::DigitsSent { .. }) => {
                 let step = self.script.take(desk, Gate::Ringing, fact);
                 self.after(desk, step)
@@ -128,6 +129,7 @@ impl Preparing {
             | Timer::DialLimit
             | Timer::RoomLimit
             | Timer::RoomWait
+            | Timer::StreamLimit
             | Timer::Confirm => {
                 let step = self.script.fired(desk, Gate::Ringing, timer);
                 self.after(desk, step)
@@ -206,6 +208,7 @@ impl Accepting {
             | Input::PlayFailed { .. }
             | Input::Voice { .. }
             | Input::Speech { .. }
+            | Input::Stream { .. }
             | Input::DigitsSent { .. }) => {
                 if self.ending.is_some() {
                     return State::Accepting(self);
@@ -249,6 +252,7 @@ impl Accepting {
             | Timer::DialLimit
             | Timer::RoomLimit
             | Timer::RoomWait
+            | Timer::StreamLimit
             | Timer::Confirm => {
                 let step = self.script.fired(desk, Gate::Answering, timer);
                 self.after(desk, step)

@@ -5,6 +5,7 @@ use super::super::desk::Desk;
 use super::super::dial::LegWish;
 use super::super::document::{Gate, Script, Step};
 use super::super::input::{Command, Input, Legs};
+use super::super::stream::{self, Ended};
 use super::super::timers::Timer;
 use super::super::{CallState, MediaOrder};
 use super::outbound::UNUSABLE_ANSWER;
@@ -83,6 +84,10 @@ impl Live {
                 note(desk, termination);
                 over(desk, HangupCause::CallerHangup)
             }
+            Input::Stream { stream, what } => {
+                let ended = stream::told(desk, stream, what);
+                self.after_stream(desk, ended)
+            }
             Input::Command { command } => self.command(desk, command),
             Input::Ordered { leg: LegWish::Ask { command } } => self.command(desk, *command),
             Input::PlayFailed { play, item, reason, .. } if self.asides.failed(desk, play, item, &reason) => {
@@ -158,6 +163,13 @@ impl Live {
                 }
                 Asides::send_digits(desk, legs, digits);
             }
+            Command::Stream { stream, order } => {
+                stream::open(desk, stream, order);
+            }
+            Command::StopStream { stream } => {
+                let ended = stream::stop(desk, stream, stream::Stop::Api);
+                return self.after_stream(desk, ended);
+            }
         }
         State::Live(self)
     }
@@ -171,6 +183,10 @@ impl Live {
             }
             Timer::MaxCall => self.hang_up(desk, HangupCause::TimeLimit),
             Timer::ScheduledHangup => self.hang_up(desk, HangupCause::ScheduledHangup),
+            Timer::StreamLimit => {
+                let ended = stream::stop(desk, None, stream::Stop::Timeout);
+                self.after_stream(desk, ended)
+            }
             Timer::Fetch
             | Timer::Wait
             | Timer::Silence
@@ -199,6 +215,13 @@ impl Live {
             | Timer::TerminateAgain
             | Timer::Reap => State::Live(self),
         }
+    }
+
+    /// A stream that kept the call alive lets its document go on.
+    fn after_stream(mut self, desk: &mut Desk, ended: Option<Ended>) -> State {
+        let Some(ended) = ended else { return State::Live(self) };
+        let step = self.script.stream_ended(desk, open_gate(desk), ended);
+        self.after(desk, step)
     }
 
     fn after(self, desk: &mut Desk, step: Step) -> State {

@@ -97,6 +97,7 @@ impl Calling {
             | Input::Digit { .. }
             | Input::Voice { .. }
             | Input::Speech { .. }
+            | Input::Stream { .. }
             | Input::DigitsSent { .. }
             // What else is asked for is for answered calls.
             | Input::Command { .. }
@@ -138,6 +139,7 @@ impl Calling {
             | Timer::DialLimit
             | Timer::RoomLimit
             | Timer::RoomWait
+            | Timer::StreamLimit
             | Timer::Confirm
             | Timer::Close
             | Timer::TerminateAgain
@@ -252,6 +254,7 @@ impl Unbound {
             | Input::Digit { .. }
             | Input::Voice { .. }
             | Input::Speech { .. }
+            | Input::Stream { .. }
             | Input::DigitsSent { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
@@ -288,6 +291,7 @@ impl Unbound {
             | Timer::DialLimit
             | Timer::RoomLimit
             | Timer::RoomWait
+            | Timer::StreamLimit
             | Timer::Confirm
             | Timer::Close
             | Timer::TerminateAgain => State::Unbound(self),

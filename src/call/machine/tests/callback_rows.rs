@@ -107,6 +107,22 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("3.3 DialHangup, never placed", "dial_refused_geo_blocked", "DialBLegHangupCauseCode=2030"),
     ("3.3 action", "dial_answered", "DialStatus="),
     ("3.3 action, never placed", "dial_loop", "DialError="),
+    ("3.8 StartStream", "stream_of_a_bot", "stream StartStream AnswerTime="),
+    (
+        "3.8 PlayedStream",
+        "stream_of_a_bot",
+        "PlayedStream AnswerTime=\"2026-11-20 06:03:11\" CallStatus=in-progress Name=hello",
+    ),
+    ("3.8 ClearedAudio", "stream_of_a_bot", "ClearedAudio"),
+    ("3.8 DegradedStream", "stream_of_a_bot", "DegradedStream"),
+    ("3.8 StopStream, closed", "stream_of_a_bot", "StatusReason="),
+    ("3.8 StopStream, call end", "stream_in_the_background", "StatusReason=call_hangup"),
+    ("3.8 StopStream, API", "stream_over_rest", "StatusReason=api_request"),
+    ("3.8 StopStream, streamTimeout", "stream_timeout", "StatusReason=stream_timeout"),
+    ("3.8 DroppedStream, lost", "stream_lost", "DroppedStream"),
+    ("3.8 DroppedStream, connect failed", "stream_cannot_connect", "StatusReason=connection_error"),
+    ("xml 5.11 one at a time", "stream_over_rest", "DroppedStream"),
+    ("xml 4 rule 4, stream", "stream_transferred", "StatusReason=api_request"),
 ];
 
 /// Codes of §6.2 that a call, or a leg of it, can end with today.

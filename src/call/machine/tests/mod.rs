@@ -13,9 +13,12 @@ use std::sync::Arc;
 
 use super::{
     Aside, AsideKind, CallSetup, CallTime, CallUrls, Command, FetchId, Fetched, GraphAction, GraphOutcome, Input, Legs,
-    Machine, MachineLimits, MediaFact, MediaOrder, Output, PlayId, Sound, SoundItem,
+    Machine, MachineLimits, MediaFact, MediaOrder, Output, PlayId, Sound, SoundItem, StreamFormat, StreamOrder,
+    StreamTrack,
 };
-use crate::model::{AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, Timestamp, Wacid};
+use crate::model::{
+    AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, StreamId, Timestamp, Wacid,
+};
 use crate::xml::Document;
 use crate::xml::ast::{DocUrl, Repeat, Target};
 
@@ -121,6 +124,20 @@ fn asked_over_rest(what: u8) -> Command {
         0 => Command::Play { legs: Legs::A, aside: aside(AsideKind::Play) },
         1 => Command::Play { legs: Legs::Both, aside: aside(AsideKind::Speak) },
         2 => Command::StopPlay { what: AsideKind::Play },
+        7 => Command::Stream {
+            stream: StreamId(uuid::Uuid::from_u128(7)),
+            order: Box::new(StreamOrder {
+                url: DocUrl("wss://a.example.com/rest".into()),
+                bidirectional: true,
+                track: StreamTrack::Inbound,
+                timeout_s: 3,
+                status: Some((url(), Method::Post)),
+                format: StreamFormat::L16At16000,
+                extra_headers: Vec::new(),
+                keep_call_alive: false,
+            }),
+        },
+        8 => Command::StopStream { stream: None },
         3 => Command::SendDigits { legs: Legs::A, digits: "1w2".to_owned() },
         4 => Command::Transfer { aleg: None, bleg: target() },
         5 => Command::Transfer { aleg: target(), bleg: target() },

@@ -10,16 +10,17 @@ use crate::call::log;
 use crate::call::machine::{
     CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder,
-    Output, PlayId, RecognitionId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact, SpeechOrder, Termination, Voice,
+    Output, PlayId, RecognitionId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact, SpeechOrder, StreamFact,
+    StreamWish, Termination, Voice,
 };
 use crate::call::replay::replay;
-use crate::model::{CallUuid, Digit, HangupCause, Leg};
+use crate::model::{CallUuid, Digit, HangupCause, Leg, StreamId};
 use crate::xml::Document;
 
 /// What a caller says, now and then.
 const SAID: &str = "book a table";
 
-const DOCUMENTS: [&str; 14] = [
+const DOCUMENTS: [&str; 15] = [
     "<Response><Speak>Hello</Speak></Response>",
     "<Response/>",
     "<Response><Wait length='3' silence='true' minSilence='1000'/><Speak loop='0'>Hello</Speak></Response>",
@@ -45,6 +46,8 @@ const DOCUMENTS: [&str; 14] = [
     "<Response><MultiPartyCall role='customer' waitTime='3' waitMusicUrl='https://a.example.com/music' \
      customerHoldMusicUrl='https://a.example.com/hold' statusCallbackUrl='https://a.example.com/events'>room</MultiPartyCall>\
      <Speak>Hello</Speak></Response>",
+    "<Response><Stream statusCallbackUrl='https://a.example.com/s'>wss://a.example.com/one</Stream><Stream keepCallAlive='true' \
+     bidirectional='true' streamTimeout='3' statusCallbackUrl='https://a.example.com/s'>wss://a.example.com/two</Stream></Response>",
 ];
 
 /// A fact as the generator picks it; ids count from what the machine wished for last.
@@ -71,12 +74,14 @@ enum Pick {
     Leg(u8, u8),
     /// What the room tells.
     Room(u8),
+    /// What the stream opened last tells.
+    Stream(u8),
 }
 
 fn pick() -> impl Strategy<Value = Pick> {
     prop_oneof![
         6 => (0..4u8, 0..7u8).prop_map(|(action, outcome)| Pick::Graph(action, outcome)),
-        6 => (0..14u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
+        6 => (0..15u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
         12 => (0..4u8, 0..9u8).prop_map(|(leg, news)| Pick::Leg(leg, news)),
         8 => (0..12u8).prop_map(Pick::Room),
         2 => (0..6u8).prop_map(Pick::FetchFailed),
@@ -90,7 +95,8 @@ fn pick() -> impl Strategy<Value = Pick> {
         8 => (0..8u8, 0..2u8).prop_map(|(what, back)| Pick::Speech(what, back)),
         1 => Just(Pick::Terminated),
         1 => Just(Pick::Hangup),
-        4 => (0..7u8).prop_map(Pick::Command),
+        4 => (0..9u8).prop_map(Pick::Command),
+        4 => (0..8u8).prop_map(Pick::Stream),
         1 => Just(Pick::Cut),
         6 => Just(Pick::Timer),
         1 => Just(Pick::Offered),
@@ -129,6 +135,9 @@ struct Watch {
     joined: bool,
     /// It has asked to be let into a room, and has not left it.
     in_room: bool,
+    /// The stream opened last, and whether it is open.
+    stream: StreamId,
+    streaming: bool,
 }
 
 impl Watch {
@@ -160,6 +169,8 @@ impl Watch {
             ended: None,
             joined: false,
             in_room: false,
+            stream: StreamId(uuid::Uuid::nil()),
+            streaming: false,
         };
         watch.give(Input::Offered { setup: Box::new(setup) });
         watch
@@ -295,6 +306,17 @@ impl Watch {
                 Input::Room { news }
             }
             Pick::Offered => Input::Offered { setup: Box::new(setup()) },
+            Pick::Stream(what) => Input::Stream {
+                stream: self.stream,
+                what: match what {
+                    0..=2 => StreamFact::Opened,
+                    3 => StreamFact::Failed { why: "no route\n".to_owned() },
+                    4 => StreamFact::Closed,
+                    5 => StreamFact::Played { name: "x".to_owned() },
+                    6 => StreamFact::SendDigits { digits: "1".to_owned() },
+                    _ => StreamFact::Lost { why: "gone".to_owned() },
+                },
+            },
         }
     }
 
@@ -379,8 +401,18 @@ impl Watch {
                     assert_eq!(self.hearing.take(), Some(recognition.0), "stopped what does not hear");
                 }
             },
+            Output::Stream { stream, wish } => match wish {
+                StreamWish::Open(_) => {
+                    assert!(!self.streaming, "two streams at once");
+                    (self.stream, self.streaming) = (*stream, true);
+                }
+                StreamWish::Begin => assert!(self.streaming && self.stream == *stream && self.accepted),
+                // One that was refused is closed too.
+                StreamWish::Close { .. } => self.streaming &= self.stream != *stream,
+            },
             Output::Concluded { summary } => {
                 self.concluded += 1;
+                assert!(!self.streaming, "a stream outlives its call");
                 let left = self.up.iter().filter(|leg| self.ended != Some(**leg)).count();
                 assert!(!self.in_room, "it is over and still in a room");
                 assert_eq!(left, 0, "a leg outlives the call that dialled it");

@@ -26,6 +26,7 @@
 //! | `speech` | `began`, `lasting`, `ended 300 ms ago`, `interim 50 STABLE / UNSTABLE`, `understood 87 WORDS`, `failed WHY`, `unavailable`; of the recognition begun last, or `recognition=N` |
 //! | `terminated STATUS`, `duration=5` | |
 //! | `leg 1` | of the B-leg dialled last at that place: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
+//! | `stream` | of the stream opened last: `opened closed cleared`, `failed WHY`, `lost WHY`, `degraded 30`, `played NAME`, `send-digits 12` |
 //! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE`, `ask` with a command |
 //! | `room entered 7` | of a member: `first starts waits`, `age_ms= left_ms=` |
 //! | `room` | `full begins waits`, `floor speech muted held coaches` `on off`, `out kicked ended stopped alone` |
@@ -33,6 +34,7 @@
 //! | `command transfer A URL` | with `B URL` behind it, or that alone |
 //! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
 //! | `command send-digits 12` | `legs=` |
+//! | `command stream URL`, `command stop stream` | its status goes to `…/rest` |
 //! | `wait` | nothing: time passes |
 
 use std::collections::BTreeMap;
@@ -45,10 +47,11 @@ use crate::call::log;
 use crate::call::machine::{
     Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound,
-    Output, PhoneStatus, PlayId, RecognitionId, Refusal, RoomNews, Sound, SoundItem, SpeechFact, Termination, Voice,
+    Output, PhoneStatus, PlayId, RecognitionId, Refusal, RoomNews, Sound, SoundItem, SpeechFact, StreamFact,
+    StreamFormat, StreamOrder, StreamTrack, StreamWish, Termination, Voice,
 };
 use crate::call::replay;
-use crate::model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method};
+use crate::model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, StreamId};
 use crate::xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
 use crate::xml::{self, Document};
 
@@ -203,6 +206,7 @@ impl Scenario {
             fetch: FetchId(0),
             play: PlayId(0),
             recognition: RecognitionId(0),
+            stream: StreamId(uuid::Uuid::nil()),
             legs: BTreeMap::new(),
         };
         for fact in &self.facts {
@@ -232,6 +236,8 @@ struct Run<'a> {
     fetch: FetchId,
     play: PlayId,
     recognition: RecognitionId,
+    /// The stream opened last.
+    stream: StreamId,
     /// The B-legs dialled last, by their places.
     legs: BTreeMap<u8, CallUuid>,
 }
@@ -251,6 +257,7 @@ impl Run<'_> {
             match output {
                 Output::Fetch { fetch, .. } => self.fetch = *fetch,
                 Output::Speech { recognition, .. } => self.recognition = *recognition,
+                Output::Stream { stream, wish: StreamWish::Open(_) } => self.stream = *stream,
                 Output::Dial { order } => {
                     self.legs.insert(order.position, order.call);
                 }
@@ -324,6 +331,7 @@ impl Run<'_> {
                 let call = self.legs.get(&place.parse().expect("a place")).copied().expect("it was dialled");
                 Input::Dialled { call, news: leg_news(news) }
             }
+            ["stream", what @ ..] => Input::Stream { stream: self.stream, what: stream_fact(what) },
             ["ordered", "proceed"] => Input::Ordered { leg: LegWish::Proceed },
             ["ordered", "join"] => Input::Ordered { leg: LegWish::Join },
             ["ordered", "hang-up", why] => Input::Ordered { leg: LegWish::HangUp { cause: cause(why) } },
@@ -392,10 +400,38 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
             let sound = Sound::Speak { speech, voice: xml::ast::Voice::Woman, language: None };
             Command::Play { legs, aside: aside(AsideKind::Speak, how, vec![item(sound)]) }
         }
+        ["stream", at] => Command::Stream {
+            stream: StreamId(uuid::Uuid::from_u128(0x20)),
+            order: Box::new(StreamOrder {
+                url: url(at),
+                bidirectional: true,
+                track: StreamTrack::Inbound,
+                timeout_s: 60,
+                status: Some((url("https://app.example.com/rest"), Method::Post)),
+                format: StreamFormat::Mulaw8000,
+                extra_headers: Vec::new(),
+                keep_call_alive: false,
+            }),
+        },
+        ["stop", "stream"] => Command::StopStream { stream: None },
         ["stop", "play"] => Command::StopPlay { what: AsideKind::Play },
         ["stop", "speak"] => Command::StopPlay { what: AsideKind::Speak },
         ["send-digits", digits] => Command::SendDigits { legs, digits: (*digits).to_owned() },
         other => panic!("no such command: {other:?}"),
+    }
+}
+
+fn stream_fact(words: &[&str]) -> StreamFact {
+    match words {
+        ["opened"] => StreamFact::Opened,
+        ["failed", why @ ..] => StreamFact::Failed { why: why.join(" ") },
+        ["lost", why @ ..] => StreamFact::Lost { why: why.join(" ") },
+        ["closed"] => StreamFact::Closed,
+        ["degraded", percent] => StreamFact::Degraded { percent: percent.parse().expect("percent") },
+        ["played", name] => StreamFact::Played { name: (*name).to_owned() },
+        ["cleared"] => StreamFact::Cleared,
+        ["send-digits", digits] => StreamFact::SendDigits { digits: (*digits).to_owned() },
+        other => panic!("no such fact of a stream: {other:?}"),
     }
 }
 

@@ -1,0 +1,48 @@
+//! A call's stream: what the machine wishes of it is done here, and the rest is the `stream` room's.
+
+use std::sync::Arc;
+
+use super::{Media, Shell};
+use crate::call::machine::{CallTime, Input, StreamWish};
+use crate::model::{Digit, StreamId};
+use crate::stream::StreamJob;
+
+impl Shell {
+    pub(super) fn stream(&mut self, at: CallTime, id: StreamId, wish: StreamWish) {
+        let now = self.view.setup.started.plus(std::time::Duration::from_millis(at.0));
+        match wish {
+            StreamWish::Open(order) => {
+                self.view.streams.opening(id, &order, now);
+                let mailbox = self.mailbox.clone();
+                let job = StreamJob {
+                    call: self.call,
+                    stream: id,
+                    account: self.view.setup.account.clone(),
+                    order: *order,
+                    keys: self.keys.clone(),
+                    sink: Arc::new(move |what| {
+                        mailbox.tell(Input::Stream { stream: id, what });
+                    }),
+                };
+                self.streaming = Some(self.services.streams.open(job));
+            }
+            StreamWish::Begin => {
+                self.view.streams.began(id, now);
+                if let (Some(streaming), Media::Leg(leg)) = (&self.streaming, &self.media) {
+                    streaming.begin(leg, self.services.media.workers());
+                }
+            }
+            StreamWish::Close { dropped } => {
+                self.view.streams.ended(id, dropped, now);
+                self.streaming.take_if(|streaming| streaming.id() == id);
+            }
+        }
+    }
+
+    /// Whoever streams a call's sound is told its keys too.
+    pub(super) fn key_to_stream(&self, digit: Digit) {
+        if let Some(streaming) = &self.streaming {
+            streaming.key(digit);
+        }
+    }
+}

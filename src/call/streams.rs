@@ -1,0 +1,149 @@
+//! The streams of a live call, seen from outside: what REST lists (`plivo-call-api.md` §2.13), and the claim by which one
+//! of two requests gets the call's only stream. They are forgotten with the call.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::machine::StreamOrder;
+use crate::model::{StreamId, Timestamp};
+
+/// Streams of one call that are listed: the newest. A call has one at a time.
+const KEPT_MAX: usize = 100;
+
+/// One stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamView {
+    pub stream: StreamId,
+    pub order: StreamOrder,
+    pub created: Timestamp,
+    /// When its sound began to flow.
+    pub started: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    pub status: StreamStatus,
+}
+
+/// How far a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamStatus {
+    /// Its server is being connected to.
+    Initiated,
+    InProgress,
+    Stopped,
+    /// Never opened, or lost.
+    Failed,
+}
+
+impl StreamStatus {
+    /// `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Initiated => "initiated",
+            Self::InProgress => "in-progress",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Those of one call, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct StreamViews(Mutex<VecDeque<StreamView>>);
+
+impl StreamViews {
+    fn views(&self) -> MutexGuard<'_, VecDeque<StreamView>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of them, newest first.
+    pub(super) fn list(&self) -> Vec<StreamView> {
+        self.views().iter().rev().cloned().collect()
+    }
+
+    /// A stream that REST wants; `false`: the call has one.
+    pub(super) fn claim(&self, stream: StreamId, order: &StreamOrder, at: Timestamp) -> bool {
+        let mut views = self.views();
+        if views.iter().any(|view| view.ended.is_none()) {
+            return false;
+        }
+        add(&mut views, stream, order, at);
+        true
+    }
+
+    /// The call could not be told of it.
+    pub(super) fn withdraw(&self, stream: StreamId) {
+        self.views().retain(|view| view.stream != stream);
+    }
+
+    /// It is being opened.
+    pub(super) fn opening(&self, stream: StreamId, order: &StreamOrder, at: Timestamp) {
+        let mut views = self.views();
+        if !views.iter().any(|view| view.stream == stream) {
+            add(&mut views, stream, order, at);
+        }
+    }
+
+    /// Its sound flows.
+    pub(super) fn began(&self, stream: StreamId, at: Timestamp) {
+        if let Some(view) = self.views().iter_mut().find(|view| view.stream == stream) {
+            view.started = Some(at);
+            view.status = StreamStatus::InProgress;
+        }
+    }
+
+    /// It is over.
+    pub(super) fn ended(&self, stream: StreamId, dropped: bool, at: Timestamp) {
+        if let Some(view) = self.views().iter_mut().find(|view| view.stream == stream) {
+            view.ended = Some(at);
+            view.status = if dropped { StreamStatus::Failed } else { StreamStatus::Stopped };
+        }
+    }
+}
+
+fn add(views: &mut VecDeque<StreamView>, stream: StreamId, order: &StreamOrder, created: Timestamp) {
+    if views.len() >= KEPT_MAX {
+        views.pop_front();
+    }
+    let status = StreamStatus::Initiated;
+    views.push_back(StreamView { stream, order: order.clone(), created, started: None, ended: None, status });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::machine::{StreamFormat, StreamTrack};
+    use crate::xml::ast::DocUrl;
+
+    fn order() -> StreamOrder {
+        StreamOrder {
+            url: DocUrl("wss://bot.example.com/".into()),
+            bidirectional: false,
+            track: StreamTrack::Inbound,
+            timeout_s: 60,
+            status: None,
+            format: StreamFormat::L16At8000,
+            extra_headers: Vec::new(),
+            keep_call_alive: false,
+        }
+    }
+
+    #[test]
+    fn one_at_a_time_and_the_newest_are_kept() {
+        let views = StreamViews::default();
+        let (at, id) = (Timestamp::from_secs, |n: u128| StreamId(uuid::Uuid::from_u128(n)));
+        assert!(views.claim(id(1), &order(), at(1)));
+        assert!(!views.claim(id(2), &order(), at(1)));
+        views.withdraw(id(1));
+        assert!(views.claim(id(2), &order(), at(2)));
+        views.opening(id(2), &order(), at(3));
+        views.began(id(2), at(4));
+        assert_eq!((views.list().len(), views.list()[0].status), (1, StreamStatus::InProgress));
+        views.ended(id(2), false, at(9));
+        assert_eq!((views.list()[0].created, views.list()[0].ended), (at(2), Some(at(9))));
+        for n in 3..203 {
+            views.opening(id(n), &order(), at(10));
+            views.ended(id(n), true, at(11));
+        }
+        let list = views.list();
+        assert_eq!((list.len(), list[0].stream, list[0].status), (KEPT_MAX, id(202), StreamStatus::Failed));
+    }
+}

@@ -1,0 +1,278 @@
+//! What a stream's server has sent and what of it has been played: samples in a row, and checkpoints between them.
+//!
+//! Pure. The socket puts sound in as it comes, in pieces of any length; the leg's side takes frames of 20 ms out and
+//! says how many of them have been heard, which is when checkpoints are reached (`plivo-callbacks.md` §3.9).
+
+use std::collections::VecDeque;
+
+use super::message::{Fault, Sound};
+use super::rate::{Rates, Way};
+
+/// Seconds that may wait (L12).
+const SECONDS_MAX: usize = 40;
+/// Checkpoints that may wait.
+const CHECKPOINTS_MAX: usize = 1_000;
+/// Parts of the room, in percent, at which it is told that it fills.
+const LEVELS: [u8; 3] = [30, 60, 90];
+/// A level is told again only after the queue was so much below it.
+const BELOW: u8 = 10;
+
+/// See the module's note.
+pub(super) struct Queue {
+    hz: u32,
+    /// Of sound that comes at the other rate.
+    rates: Option<Rates>,
+    samples: VecDeque<i16>,
+    /// Samples that were given out so far: positions are counted by it.
+    given: u64,
+    /// Where each frame that was given out and not heard yet ends.
+    frames: VecDeque<u64>,
+    /// Frames heard so far, and where the last of them ended.
+    heard_frames: u64,
+    heard: u64,
+    checkpoints: VecDeque<(u64, String)>,
+    /// The level that was told last; 0: none.
+    level: u8,
+}
+
+impl Queue {
+    /// Of sound at so many samples a second.
+    pub(super) fn new(hz: u32) -> Self {
+        Self {
+            hz,
+            rates: None,
+            samples: VecDeque::new(),
+            given: 0,
+            frames: VecDeque::new(),
+            heard_frames: 0,
+            heard: 0,
+            checkpoints: VecDeque::new(),
+            level: 0,
+        }
+    }
+
+    /// Puts sound at the end. Gives the level that is reached by it, if one is.
+    ///
+    /// # Errors
+    /// No room, or a rate that is not played: nothing of it is put in.
+    pub(super) fn push(&mut self, sound: Sound) -> Result<Option<u8>, Fault> {
+        let way = match (sound.hz, self.hz) {
+            (from, to) if from == to => None,
+            (8_000, 16_000) => Some(Way::Double),
+            (16_000, 8_000) => Some(Way::Halve),
+            _ => return Err(Fault::InvalidFormat),
+        };
+        let length = match way {
+            None => sound.pcm.len(),
+            Some(Way::Double) => sound.pcm.len().saturating_mul(2),
+            Some(Way::Halve) => sound.pcm.len().div_ceil(2),
+        };
+        if self.samples.len().saturating_add(length) > self.room() {
+            return Err(Fault::BufferOverflow);
+        }
+        match way {
+            None => self.samples.extend(sound.pcm),
+            Some(way) => {
+                let rates = match self.rates.take().filter(|rates| rates.way() == way) {
+                    Some(rates) => self.rates.insert(rates),
+                    None => self.rates.insert(Rates::new(way)),
+                };
+                let mut pcm = Vec::with_capacity(length);
+                rates.push(&sound.pcm, &mut pcm);
+                self.samples.extend(pcm);
+            }
+        }
+        let percent = self.percent();
+        let reached = LEVELS.into_iter().rfind(|level| percent >= *level).filter(|level| *level > self.level);
+        self.level = reached.unwrap_or(self.level);
+        Ok(reached)
+    }
+
+    /// Samples that may wait.
+    fn room(&self) -> usize {
+        usize::try_from(self.hz).unwrap_or(usize::MAX).saturating_mul(SECONDS_MAX)
+    }
+
+    fn percent(&self) -> u8 {
+        u8::try_from(self.samples.len() * 100 / self.room().max(1)).unwrap_or(100)
+    }
+
+    /// Whether a whole frame of so many samples waits.
+    pub(super) fn has(&self, samples: usize) -> bool {
+        self.samples.len() >= samples
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// Takes the next frame out; what is missing of it is silence. The frame's fate is told by [`Queue::heard`].
+    pub(super) fn take(&mut self, frame: &mut [i16]) {
+        let taken = self.samples.len().min(frame.len());
+        for (into, sample) in frame.iter_mut().zip(self.samples.drain(..taken)) {
+            *into = sample;
+        }
+        if let Some(rest) = frame.get_mut(taken..) {
+            rest.fill(0);
+        }
+        self.given += u64::try_from(taken).unwrap_or_default();
+        self.frames.push_back(self.given);
+        let percent = self.percent();
+        while self.level > 0 && percent.saturating_add(BELOW) < self.level {
+            self.level = LEVELS.into_iter().rfind(|level| *level < self.level).unwrap_or(0);
+        }
+    }
+
+    /// A point to be told of when all that was queued before it has been heard.
+    ///
+    /// # Errors
+    /// Too many wait already.
+    pub(super) fn checkpoint(&mut self, name: String) -> Result<(), Fault> {
+        if self.checkpoints.len() >= CHECKPOINTS_MAX {
+            return Err(Fault::InvalidCheckpoint);
+        }
+        self.checkpoints.push_back((self.given + u64::try_from(self.samples.len()).unwrap_or_default(), name));
+        Ok(())
+    }
+
+    /// Whether somebody waits to be told that all before has been heard.
+    pub(super) fn has_checkpoint(&self) -> bool {
+        !self.checkpoints.is_empty()
+    }
+
+    /// So many frames have been heard, or thrown away, since the beginning: the next checkpoint that is reached by it.
+    /// To be asked until there is none.
+    pub(super) fn heard(&mut self, frames: u64) -> Option<String> {
+        while self.heard_frames < frames
+            && let Some(end) = self.frames.pop_front()
+        {
+            self.heard_frames += 1;
+            self.heard = end;
+        }
+        let (at, _) = self.checkpoints.front()?;
+        if *at > self.heard {
+            return None;
+        }
+        self.checkpoints.pop_front().map(|(_, name)| name)
+    }
+
+    /// Throws away what waits, and the checkpoints in it.
+    pub(super) fn clear(&mut self) {
+        self.samples.clear();
+        self.checkpoints.clear();
+        self.rates = None;
+        self.level = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sound(hz: u32, samples: usize) -> Sound {
+        Sound { hz, pcm: (0..samples).map(|n| n as i16).collect() }
+    }
+
+    fn take(queue: &mut Queue) -> Vec<i16> {
+        let mut frame = [7; 160];
+        queue.take(&mut frame);
+        frame.to_vec()
+    }
+
+    #[test]
+    fn sound_comes_out_in_frames_as_it_went_in() {
+        let mut queue = Queue::new(8_000);
+        for samples in [1, 99, 130] {
+            assert_eq!(queue.push(sound(8_000, samples)), Ok(None));
+        }
+        assert!(queue.has(160) && !queue.has(231));
+        let first = take(&mut queue);
+        assert_eq!((first[0], first[1], first[99], first[100], first[159]), (0, 0, 98, 0, 59));
+        let rest = take(&mut queue);
+        assert_eq!((rest[0], rest[69], rest[70], rest[159]), (60, 129, 0, 0), "silence at the end");
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_checkpoint_is_reached_when_what_was_before_it_is_heard() {
+        let mut queue = Queue::new(8_000);
+        queue.checkpoint("at once".to_owned()).unwrap();
+        assert_eq!(queue.heard(0).as_deref(), Some("at once"));
+        queue.push(sound(8_000, 200)).unwrap();
+        queue.checkpoint("first".to_owned()).unwrap();
+        queue.checkpoint("again".to_owned()).unwrap();
+        queue.push(sound(8_000, 280)).unwrap();
+        queue.checkpoint("second".to_owned()).unwrap();
+        assert_eq!(queue.heard(0), None);
+        for _ in 0..3 {
+            take(&mut queue);
+        }
+        assert_eq!(queue.heard(1), None, "40 samples of it are in the second frame");
+        assert_eq!(queue.heard(2).as_deref(), Some("first"));
+        assert_eq!(queue.heard(2).as_deref(), Some("again"));
+        assert_eq!(queue.heard(2), None);
+        assert_eq!(queue.heard(3).as_deref(), Some("second"));
+        assert_eq!(queue.heard(3), None);
+    }
+
+    #[test]
+    fn what_is_cleared_is_neither_heard_nor_told() {
+        let mut queue = Queue::new(8_000);
+        queue.push(sound(8_000, 1_600)).unwrap();
+        queue.checkpoint("lost".to_owned()).unwrap();
+        take(&mut queue);
+        queue.clear();
+        assert!(queue.is_empty());
+        assert_eq!(queue.heard(1), None);
+        queue.checkpoint("nothing before".to_owned()).unwrap();
+        assert_eq!(queue.heard(1).as_deref(), Some("nothing before"));
+        queue.push(sound(8_000, 160)).unwrap();
+        queue.checkpoint("after".to_owned()).unwrap();
+        take(&mut queue);
+        assert_eq!(queue.heard(1), None);
+        assert_eq!(queue.heard(2).as_deref(), Some("after"));
+    }
+
+    #[test]
+    fn forty_seconds_fit_and_their_levels_are_told_once_each() {
+        let mut queue = Queue::new(16_000);
+        let mut told = Vec::new();
+        for second in 1..=40 {
+            told.extend(queue.push(sound(16_000, 16_000)).unwrap().map(|level| (second, level)));
+        }
+        assert_eq!(told, [(12, 30), (24, 60), (36, 90)]);
+        assert_eq!(queue.push(sound(16_000, 1)), Err(Fault::BufferOverflow));
+        let mut frame = vec![0; 320];
+        let mut seconds = |queue: &mut Queue, n: usize| (0..n * 50).for_each(|_| queue.take(&mut frame));
+        seconds(&mut queue, 5);
+        assert_eq!(queue.push(sound(16_000, 16_000 * 2)), Ok(None), "hovering about it says nothing");
+        seconds(&mut queue, 10);
+        assert_eq!(queue.push(sound(16_000, 16_000 * 10)), Ok(Some(90)));
+        queue.clear();
+        assert_eq!(queue.push(sound(16_000, 16_000 * 25)), Ok(Some(60)));
+    }
+
+    #[test]
+    fn the_other_of_the_two_rates_is_changed_and_others_are_refused() {
+        let mut queue = Queue::new(16_000);
+        assert_eq!(queue.push(sound(8_000, 160)), Ok(None));
+        assert!(queue.has(320) && !queue.has(321));
+        assert_eq!(queue.push(sound(24_000, 160)), Err(Fault::InvalidFormat));
+        let mut queue = Queue::new(8_000);
+        assert_eq!(queue.push(sound(16_000, 320)), Ok(None));
+        assert!(queue.has(160) && !queue.has(161));
+        assert_eq!(Queue::new(24_000).push(sound(16_000, 320)), Err(Fault::InvalidFormat));
+        assert_eq!(Queue::new(24_000).push(sound(24_000, 480)), Ok(None));
+    }
+
+    #[test]
+    fn checkpoints_have_a_bound() {
+        let mut queue = Queue::new(8_000);
+        queue.push(sound(8_000, 160)).unwrap();
+        for _ in 0..CHECKPOINTS_MAX {
+            queue.checkpoint("x".to_owned()).unwrap();
+        }
+        assert_eq!(queue.checkpoint("x".to_owned()), Err(Fault::InvalidCheckpoint));
+    }
+}

@@ -1,0 +1,161 @@
+//! The server of a stream: takes sockets, keeps what is said on them, and says what a test wants.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use base64::Engine as _;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
+
+/// Waits for sockets.
+pub struct BotServer {
+    pub url: String,
+    sockets: mpsc::Receiver<Bot>,
+    tries: Arc<Mutex<u32>>,
+}
+
+/// One socket.
+pub struct Bot {
+    socket: WebSocketStream<TcpStream>,
+    pub path: String,
+    pub headers: HeaderMap,
+    /// What came while something else was waited for.
+    early: Vec<Value>,
+}
+
+impl BotServer {
+    pub async fn start() -> Self {
+        Self::refusing(0).await
+    }
+
+    /// One that answers the first so many tries with 503.
+    pub async fn refusing(first: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port for the bot");
+        let url = format!("ws://{}/bot?lang=hi", listener.local_addr().expect("its address"));
+        let (taken, sockets) = mpsc::channel(16);
+        let tries = Arc::new(Mutex::new(0));
+        let counted = tries.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let nr = {
+                    let mut tries = counted.lock().expect("tries");
+                    *tries += 1;
+                    *tries
+                };
+                let (mut path, mut headers) = (String::new(), HeaderMap::new());
+                #[allow(clippy::result_large_err, reason = "the library's own shape")]
+                let look = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+                    path = request.uri().to_string();
+                    headers = request.headers().clone();
+                    if nr > first {
+                        return Ok(response);
+                    }
+                    let mut no = ErrorResponse::new(None);
+                    *no.status_mut() = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+                    Err(no)
+                };
+                if let Ok(socket) = accept_hdr_async(stream, look).await {
+                    let _ = taken.send(Bot { socket, path, headers, early: Vec::new() }).await;
+                }
+            }
+        });
+        Self { url, sockets, tries }
+    }
+
+    /// The next socket.
+    pub async fn taken(&mut self) -> Bot {
+        let taken = tokio::time::timeout(Duration::from_secs(20), self.sockets.recv());
+        taken.await.expect("a socket within 20 s").expect("the server is there")
+    }
+
+    /// How often it was connected to.
+    pub fn tries(&self) -> u32 {
+        *self.tries.lock().expect("tries")
+    }
+}
+
+impl Bot {
+    pub async fn say(&mut self, message: Value) {
+        self.send(Message::text(message.to_string())).await;
+    }
+
+    pub async fn send(&mut self, message: Message) {
+        self.socket.send(message).await.expect("the socket takes it");
+    }
+
+    /// Has sound played: 16-bit samples.
+    pub async fn play(&mut self, hz: u32, pcm: &[i16]) {
+        for piece in pcm.chunks(4_000) {
+            let bytes: Vec<u8> = piece.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+            let payload = base64::engine::general_purpose::STANDARD.encode(bytes);
+            self.say(json!({"event": "playAudio", "media":
+                {"contentType": "audio/x-l16", "sampleRate": hz, "payload": payload}}))
+                .await;
+        }
+    }
+
+    /// The next message of this event; others that come before are kept.
+    pub async fn hear(&mut self, event: &str) -> Value {
+        if let Some(at) = self.early.iter().position(|said| said["event"] == event) {
+            return self.early.remove(at);
+        }
+        // Sound comes all the time.
+        for _ in 0..2_000 {
+            match self.next().await {
+                Ok(said) if said["event"] == event => return said,
+                Ok(said) => self.early.push(said),
+                Err(close) => panic!("closed by {close:?} while {event} was waited for"),
+            }
+        }
+        panic!("no {event} among 2,000 messages; the last: {:?}", self.early.last());
+    }
+
+    /// The next message of any kind, kept ones first; the code that the socket is closed with.
+    pub async fn any(&mut self) -> Result<Value, Option<u16>> {
+        if self.early.is_empty() { self.next().await } else { Ok(self.early.remove(0)) }
+    }
+
+    async fn next(&mut self) -> Result<Value, Option<u16>> {
+        let next = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("JSON")),
+                    Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code.into())),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Err(None),
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), next).await.expect("a message within 20 s")
+    }
+
+    /// The code that the socket is closed with, whatever comes before.
+    pub async fn closed(&mut self) -> Option<u16> {
+        loop {
+            match self.next().await {
+                Ok(said) => self.early.push(said),
+                Err(code) => return code,
+            }
+        }
+    }
+
+    pub async fn close(mut self) {
+        let _ = self.socket.close(None).await;
+    }
+
+    /// Breaks the connection off without a word.
+    pub fn cut(self) {
+        drop(self.socket.into_inner());
+    }
+
+    /// Reads nothing from now on; the connection stays as long as what is given back.
+    pub fn deaf(self) -> TcpStream {
+        self.socket.into_inner()
+    }
+}
