@@ -39,6 +39,7 @@ use crate::call::PermissionDesk;
 use crate::call::phones::Phones;
 use crate::call::rooms::Rooms;
 use crate::clock::Clock;
+use crate::speech::catalogue::Catalogue;
 use crate::store::{Passwords, Store};
 use auth::{Accounts, Guard};
 use once::Once;
@@ -61,6 +62,8 @@ pub struct Api {
     /// Where endpoints are registered.
     pub phones: Phones,
     pub rooms: Rooms,
+    /// What documents may have said, and by whom.
+    pub voices: Arc<Catalogue>,
 }
 
 /// What each handler gets.

@@ -35,6 +35,8 @@ use crate::egress::testing::{Reply, Server};
 use crate::meta::{Graph, GraphConfig, Policy};
 use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestamp};
 use crate::observe::Health;
+use crate::speech::catalogue::Catalogue;
+use crate::speech::config::SpeechConfig;
 use crate::store::{CallEnd, CallStart, Passwords, Scope, Store};
 use crate::xml::ast::DocUrl;
 
@@ -325,6 +327,7 @@ async fn run() -> Running {
             passwords: Passwords::default(),
             phones: Phones::default(),
             rooms: crate::call::rooms::Rooms::silent(Clock::real()),
+            voices: Arc::new(Catalogue::of(&SpeechConfig::default())),
         }),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         limits: HttpLimits::default(),
@@ -838,5 +841,21 @@ async fn event_logs_come_from_memory_or_the_store() {
     let closed = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(3)), "").await;
     assert_eq!(closed.status, 500);
     assert!(!closed.body.to_lowercase().contains("sql") && !closed.body.contains("pool"), "{}", closed.body);
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn voices_are_listed_with_who_says_them() {
+    let node = run().await;
+    let answer = node.ours(MAIN, "GET", "voices/?language=de", "").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let all = answer.json();
+    let hans = all["voices"].as_array().unwrap().iter().find(|v| v["voice"] == "Polly.Hans").expect("Polly.Hans");
+    let expected = json!({
+        "voice": "Polly.Hans", "language": "de-DE", "gender": "male", "engine": "builtin", "engine_voice": "de-DE", "exact": true,
+    });
+    assert_eq!(*hans, expected);
+    assert!(all["languages"].as_array().unwrap().iter().all(|l| l["language"].as_str().unwrap().starts_with("de")));
+    assert_eq!(node.ours("nobody", "GET", "voices/", "").await.status, 401);
     node.cancel.cancel();
 }

@@ -19,6 +19,7 @@ pub mod replay;
 pub mod serve;
 mod simulated;
 mod speech_helper;
+pub mod voices;
 pub mod xml;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -77,6 +78,8 @@ enum Command {
     Replay(replay::Args),
     /// The configuration
     Config(config::Args),
+    /// The languages and voices that documents may name, and who says them here
+    Voices(voices::Args),
     /// Print the OpenAPI 3.1 document
     Openapi,
     /// Print completions for a shell
@@ -146,6 +149,7 @@ fn run(command: Command) -> Exit {
         Command::Xml(args) => xml::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Config(args) => config::run(args),
+        Command::Voices(args) => voices::run(args),
         Command::Openapi => openapi::run(),
         Command::Completions(args) => completions::run(args, &mut Cli::command()),
         Command::Man => man::run(&Cli::command()),

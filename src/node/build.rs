@@ -35,6 +35,7 @@ use crate::meta::{Graph, GraphConfig};
 use crate::model::Timestamp;
 use crate::observe::{self, Health, Metrics};
 use crate::phone::PhoneDoor;
+use crate::speech::catalogue::Catalogue;
 use crate::speech::config::SpeechConfig;
 use crate::speech::http::EndpointError;
 use crate::speech::library::Library;
@@ -98,7 +99,7 @@ impl Node {
         let graph = Arc::new(Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone())?);
         let consents = Arc::new(Consents::load(store.clone()).await?);
         let permissions = PermissionDesk::new(graph.clone(), consents.clone(), clock.clone());
-        let (sounds, recognisers) = speech(&config, &clock, &egress)?;
+        let (sounds, recognisers, voices) = speech(&config, &clock, &egress)?;
         #[cfg(feature = "otel")]
         let otel = super::otel::Export::start(&clock, &node_id).map_err(StartError::Otel)?;
         #[cfg(feature = "otel")]
@@ -201,6 +202,7 @@ impl Node {
             passwords: passwords.clone(),
             phones: phones.clone(),
             rooms,
+            voices: Arc::new(voices),
         };
         let phone_door = PhoneDoor {
             clock: clock.clone(),
@@ -287,15 +289,16 @@ fn rooms(clock: &Clock, media: &Arc<Media>, sounds: &Library) -> Rooms {
     Rooms::new(clock.clone(), move |sink| Mixer::start(media.workers(), sink), move |sound| sounds.prompt(sound))
 }
 
-/// Who speaks, and who understands.
-fn speech(config: &Config, clock: &Clock, egress: &Egress) -> Result<(Library, Recognisers), StartError> {
+/// Who speaks, who understands, and what is said of those who speak.
+fn speech(config: &Config, clock: &Clock, egress: &Egress) -> Result<(Library, Recognisers, Catalogue), StartError> {
     let mut speech = SpeechConfig::from_table(config.speech.clone()).map_err(|e| StartError::Speech(e.to_string()))?;
     speech.data_dir.clone_from(&config.store.data_dir);
     let unusable = |e: EndpointError| StartError::Speech(e.to_string());
     let recognisers = Recognisers::new(&speech).map_err(unusable)?;
+    let voices = Catalogue::of(&speech);
     let runtime = tokio::runtime::Handle::current();
     let library = Library::new(speech, clock.clone(), runtime, Arc::new(egress.clone())).map_err(unusable)?;
-    Ok((library, recognisers))
+    Ok((library, recognisers, voices))
 }
 
 /// What a configuration says of calls.

@@ -15,6 +15,8 @@ pub struct SpeechConfig {
     pub provider: ProviderName,
     /// Megabytes of ready frames kept in memory.
     pub cache_mb: u32,
+    /// Megabytes of spoken prompts kept below `store.data_dir`, for the next start; 0: none.
+    pub disk_cache_mb: u32,
     /// An HTTP endpoint; absent: none.
     pub openai: Option<OpenAiConfig>,
     /// The `espeak-ng` program; absent: the one on `PATH`, if any.
@@ -42,6 +44,7 @@ impl Default for SpeechConfig {
         Self {
             provider: ProviderName::default(),
             cache_mb: 64,
+            disk_cache_mb: 256,
             openai: None,
             espeak: None,
             recogniser: None,

@@ -106,8 +106,13 @@ impl Provider for Espeak {
     }
 }
 
+/// The languages that it has voices for, as primary subtags.
+pub(super) fn languages() -> impl Iterator<Item = &'static str> {
+    LANGUAGES.split_ascii_whitespace()
+}
+
 /// Its name for a BCP 47 tag.
-fn voice(tag: &str) -> String {
+pub(super) fn voice(tag: &str) -> String {
     let tag = tag.to_ascii_lowercase();
     if REGIONS.split(' ').any(|known| known == tag) {
         return tag;

@@ -1,5 +1,6 @@
 //! Which language a prompt is spoken in: of Polly names, of BCP 47 tags, and which embedded voice is nearest.
 
+use crate::xml::CLASSIC_LANGUAGES;
 use crate::xml::ast::Voice;
 
 /// A voice inside the binary: one a language (`media-notes` §9).
@@ -99,6 +100,28 @@ impl Speaker {
 /// Whether a document's Polly name is one of the table's.
 pub fn knows_polly(name: &str) -> bool {
     name.split('-').next().and_then(polly).is_some()
+}
+
+/// The Polly voices of the table, by name.
+pub(super) fn polly_names() -> Vec<&'static str> {
+    let mut names: Vec<_> = POLLY_WOMEN.iter().chain(POLLY_MEN).flat_map(|(_, names)| names.split(' ')).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Languages that are listed: Plivo's for `WOMAN` and `MAN`, those of the Polly voices and of India, and with `espeak` all
+/// that it speaks. Others are taken as well, and said in the nearest voice.
+pub(super) fn known(espeak: bool) -> Vec<String> {
+    let polly = POLLY_WOMEN.iter().chain(POLLY_MEN).map(|(language, _)| *language);
+    let indian = ["bn-IN", "gu-IN", "hi-IN", "kn-IN", "ml-IN", "mr-IN", "pa-IN", "ta-IN", "te-IN", "ur-IN"];
+    let mut known: Vec<String> =
+        CLASSIC_LANGUAGES.iter().copied().chain(polly).chain(indian).map(str::to_owned).collect();
+    if espeak {
+        known.extend(super::espeak::languages().map(str::to_owned));
+    }
+    known.sort_unstable();
+    known.dedup();
+    known
 }
 
 /// Language of a Polly voice and whether it is a man's.

@@ -22,10 +22,11 @@ use super::openai::OpenAi;
 use super::provider::{BoxFuture, Piece, Provider, Sink, SpeechError};
 use super::resample::RATE;
 use super::script::{Part, Say, Script};
+use super::shelf::Shelf;
 use crate::call::machine::Sound;
 use crate::clock::Clock;
 use crate::egress::{Egress, FetchedFile, FileAnswer};
-use crate::media::prompt::{Prompt, Slot, Writer};
+use crate::media::prompt::{Frame, Prompt, Slot, Writer};
 use crate::xml::ast::{DocUrl, Voice};
 
 /// A file's bytes (`plivo-xml.md` §5.3).
@@ -81,6 +82,8 @@ struct Inner {
     /// Languages and voices that were already complained about.
     complained: Mutex<BTreeSet<String>>,
     cache: Mutex<Cache>,
+    /// What was said before, also by an earlier process.
+    shelf: Option<Arc<Shelf>>,
     clock: Clock,
     runtime: Handle,
     fetch: Arc<dyn FileFetch>,
@@ -102,6 +105,7 @@ impl Library {
         runtime: Handle,
         fetch: Arc<dyn FileFetch>,
     ) -> Result<Self, EndpointError> {
+        let shelf = Shelf::new(&config, clock.clone()).map(Arc::new);
         let builtin: Arc<dyn Provider> =
             Arc::new(Builtin::new(config.helper, config.data_dir.join("voices"), clock.clone()));
         let mut named = vec![(ProviderName::Builtin, Arc::clone(&builtin))];
@@ -115,13 +119,14 @@ impl Library {
         named.sort_by_key(|(name, _)| *name != config.provider);
         let providers = named.into_iter().map(|(_, provider)| provider).collect();
         let bytes_max = (config.cache_mb as usize) << 20;
-        Ok(Self::with(providers, builtin, bytes_max, clock, runtime, fetch))
+        Ok(Self::with(providers, builtin, bytes_max, shelf, clock, runtime, fetch))
     }
 
     fn with(
         providers: Vec<Arc<dyn Provider>>,
         builtin: Arc<dyn Provider>,
         bytes_max: usize,
+        shelf: Option<Arc<Shelf>>,
         clock: Clock,
         runtime: Handle,
         fetch: Arc<dyn FileFetch>,
@@ -132,6 +137,7 @@ impl Library {
             builtin,
             complained: Mutex::default(),
             cache: Mutex::new(Cache::new(bytes_max)),
+            shelf,
             clock,
             runtime,
             fetch,
@@ -171,12 +177,21 @@ struct Making {
 
 impl Making {
     async fn run(self, writer: Writer, stale: Option<(Arc<Prompt>, String)>) {
+        let mut shelved = false;
         let made = match &self.sound {
             Sound::Speak { speech, voice, language } => {
                 let _turn = self.inner.speaking.acquire().await;
                 self.complain_of_unknown(voice);
-                let script = Script::of(speech, &Speaker::of(voice, language.as_deref()));
-                self.speak(script, FrameMaker::new(writer)).await
+                match self.kept_frames().await {
+                    Some(frames) => {
+                        shelved = true;
+                        shared(frames, FrameMaker::new(writer)).map(|maker| (maker, Kept::Forever))
+                    }
+                    None => {
+                        let script = Script::of(speech, &Speaker::of(voice, language.as_deref()));
+                        self.speak(script, FrameMaker::new(writer)).await
+                    }
+                }
             }
             Sound::File { url } => {
                 let _turn = self.inner.fetching.acquire().await;
@@ -202,13 +217,33 @@ impl Making {
             }
         };
         match end {
-            Ok((bytes, kept)) => self.cache(|cache| cache.ready(&self.sound, &self.prompt, bytes, kept)),
+            Ok((bytes, kept)) => {
+                if kept == Kept::Forever && !shelved {
+                    self.keep_frames();
+                }
+                self.cache(|cache| cache.ready(&self.sound, &self.prompt, bytes, kept));
+            }
             Err(reason) => tracing::warn!(reason, "a prompt could not be made; it is left out"),
         }
     }
 
     fn cache(&self, f: impl FnOnce(&mut Cache)) {
         f(&mut self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The frames of the sound, where an earlier process left them on the disk.
+    async fn kept_frames(&self) -> Option<Vec<Frame>> {
+        let (shelf, sound) = (self.inner.shelf.clone()?, self.sound.clone());
+        self.inner.runtime.spawn_blocking(move || shelf.take(&sound)).await.ok()?
+    }
+
+    /// Leaves them there; nobody waits for that.
+    fn keep_frames(&self) {
+        let Some(shelf) = self.inner.shelf.clone().filter(|_| matches!(self.sound, Sound::Speak { .. })) else {
+            return;
+        };
+        let (sound, prompt) = (self.sound.clone(), self.prompt.clone());
+        self.inner.runtime.spawn_blocking(move || shelf.keep(&sound, &frames_of(&prompt)));
     }
 
     async fn silence(&self, ms: u32, maker: FrameMaker) -> Result<FrameMaker, Failure> {
@@ -374,9 +409,23 @@ impl Failure {
 }
 
 /// The frames of a prompt that is still right, in a new one: frames are shared, so this copies pointers.
-fn copied(old: &Arc<Prompt>, mut maker: FrameMaker) -> Result<FrameMaker, Failure> {
-    let mut cursor = old.cursor();
-    while let Slot::Ready(frame) = cursor.next() {
+fn copied(old: &Arc<Prompt>, maker: FrameMaker) -> Result<FrameMaker, Failure> {
+    shared(frames_of(old), maker)
+}
+
+/// The frames of a prompt that is ready.
+fn frames_of(prompt: &Arc<Prompt>) -> Vec<Frame> {
+    let mut cursor = prompt.cursor();
+    std::iter::from_fn(|| match cursor.next() {
+        Slot::Ready(frame) => Some(frame),
+        Slot::Pending | Slot::End | Slot::Failed => None,
+    })
+    .collect()
+}
+
+/// A prompt of frames that there are already.
+fn shared(frames: Vec<Frame>, mut maker: FrameMaker) -> Result<FrameMaker, Failure> {
+    for frame in frames {
         if let Err(e) = maker.share(frame) {
             return Err(Failure::of(maker, e));
         }

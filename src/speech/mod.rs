@@ -7,6 +7,7 @@
 
 pub mod builtin;
 mod cache;
+pub mod catalogue;
 pub mod config;
 pub mod espeak;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
@@ -23,6 +24,7 @@ pub mod recognise;
 mod resample;
 mod say_as;
 pub mod script;
+mod shelf;
 mod voices;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 mod wav;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::config::{OpenAiConfig, ResponseFormat};
 use super::http::{self as client, EndpointError, HttpClient, KEY_UNUSABLE, chain};
-use super::language::primary;
+use super::language::{Speaker, primary};
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Say;
 use super::wav::WavReader;
@@ -58,7 +58,7 @@ impl OpenAi {
         let ask = Ask {
             model: &self.config.model,
             input: &text,
-            voice: self.voice(say),
+            voice: voice_of(&self.config, &say.speaker),
             response_format: match self.config.format {
                 ResponseFormat::Wav => "wav",
                 ResponseFormat::Pcm => "pcm",
@@ -97,16 +97,15 @@ impl OpenAi {
             Decoder::Pcm { .. } | Decoder::Unknown(_) => Ok(()),
         }
     }
+}
 
-    /// By the voice's name, then the language, then the default.
-    fn voice(&self, say: &Say) -> &str {
-        let speaker = &say.speaker;
-        let (language, gender) = (primary(&speaker.language), if speaker.man { "MAN" } else { "WOMAN" });
-        [speaker.polly.as_deref().unwrap_or_default(), &speaker.language, &language, gender]
-            .iter()
-            .find_map(|name| self.config.voices.get(*name))
-            .unwrap_or(&self.config.voice)
-    }
+/// The endpoint's voice: by the voice's name, then the language, then the default.
+pub(super) fn voice_of<'a>(config: &'a OpenAiConfig, speaker: &Speaker) -> &'a str {
+    let (language, gender) = (primary(&speaker.language), if speaker.man { "MAN" } else { "WOMAN" });
+    [speaker.polly.as_deref().unwrap_or_default(), &speaker.language, &language, gender]
+        .iter()
+        .find_map(|name| config.voices.get(*name))
+        .unwrap_or(&config.voice)
 }
 
 impl Provider for OpenAi {

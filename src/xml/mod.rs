@@ -27,6 +27,7 @@ pub use ast::Document;
 pub use callers::own_callers;
 pub use findings::FirstFault;
 pub use place::line_at;
+pub use value::CLASSIC_LANGUAGES;
 
 use std::sync::Arc;
 

@@ -111,7 +111,7 @@ pub(super) enum Value<'v> {
 type Checked<'v> = Result<(Value<'v>, Option<Box<Note>>), Box<Note>>;
 
 /// Languages Plivo lists for `WOMAN` and `MAN` (§5.2).
-const CLASSIC_LANGUAGES: &[&str] = &[
+pub const CLASSIC_LANGUAGES: &[&str] = &[
     "da-DK", "nl-NL", "en-AU", "en-GB", "en-US", "fr-FR", "fr-CA", "de-DE", "it-IT", "pl-PL", "pt-PT", "pt-BR",
     "ru-RU", "es-ES", "es-US", "sv-SE",
 ];

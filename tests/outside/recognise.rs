@@ -181,7 +181,7 @@ fn understood(pcm: &[i16], text: &str) {
 }
 
 /// What pocketsphinx makes of it, where it is installed.
-fn sphinx(pcm: &[i16]) -> Option<String> {
+pub fn sphinx(pcm: &[i16]) -> Option<String> {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
     let program = "pocketsphinx_continuous";

@@ -1,4 +1,5 @@
-//! The embedded voice in its real helper process, killed while it speaks.
+//! The embedded voice in its real helper process: killed while it speaks, heard before it is done, understood by somebody
+//! else, and remembered after a restart.
 #![cfg(target_os = "linux")]
 
 use std::sync::Arc;
@@ -88,4 +89,111 @@ async fn a_helper_that_is_killed_ends_one_prompt_and_not_the_next() {
     assert_eq!(next.failure(), None);
     let restarted = helpers();
     assert!(restarted.len() == 1 && restarted[0] != helper, "{restarted:?}");
+}
+
+fn library(dir: &std::path::Path) -> Library {
+    let config = SpeechConfig {
+        data_dir: dir.to_owned(),
+        helper: Some(env!("CARGO_BIN_EXE_offhook").into()),
+        ..SpeechConfig::default()
+    };
+    Library::new(config, Clock::real(), tokio::runtime::Handle::current(), Arc::new(NoFiles)).unwrap()
+}
+
+/// All of a prompt's frames.
+async fn whole(prompt: &Arc<Prompt>) -> Vec<offhook::media::prompt::Frame> {
+    let mut cursor = prompt.cursor();
+    let mut all = Vec::new();
+    loop {
+        match cursor.next() {
+            Slot::Ready(frame) => all.push(frame),
+            Slot::Pending => tokio::task::yield_now().await,
+            Slot::End => return all,
+            Slot::Failed => panic!("{:?}", prompt.failure()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_text_is_heard_before_all_of_it_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(dir.path());
+    // The helper and its voice are there.
+    whole(&library.prompt(&speak("Hello."))).await;
+    let long = library.prompt(&speak(&"The quick brown fox jumps over the lazy dog. ".repeat(66)));
+    assert_eq!(frames(&long, 25).await, 25, "{:?}", long.failure());
+    assert!(!long.is_settled(), "half a second is there, three minutes are still being made");
+    assert!(whole(&long).await.len() > 5_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_is_on_the_disk_for_the_next_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let welcome = speak("Welcome back. Press one.");
+    let said = {
+        let library = library(dir.path());
+        let said = whole(&library.prompt(&welcome)).await;
+        // Kept beside the calls: when the next prompt has been made, the one before is there.
+        let folder = dir.path().join("prompts");
+        let kept = async {
+            while !std::fs::read_dir(&folder)
+                .is_ok_and(|mut d| d.any(|e| !e.unwrap().path().to_string_lossy().ends_with(".new")))
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), kept).await.expect("a file");
+        said
+    };
+    // A helper that can't be started: the embedded voice could not say it anew.
+    let config = SpeechConfig {
+        data_dir: dir.path().to_owned(),
+        helper: Some("/nowhere/offhook".into()),
+        ..SpeechConfig::default()
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let after = Library::new(config, Clock::real(), runtime, Arc::new(NoFiles)).unwrap();
+    assert_eq!(whole(&after.prompt(&welcome)).await, said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_voice_is_understood_by_an_independent_recogniser() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(dir.path());
+    let texts = [
+        "please hold the line and we will be with you in a moment",
+        "you can also send us a message at any time of the day",
+        "thank you for calling and have a nice evening",
+    ];
+    let (mut words, mut wrong) = (0, 0);
+    for text in texts {
+        let frames = whole(&library.prompt(&speak(text))).await;
+        let mut decoder = offhook::ffi::opus::Decoder::new(offhook::ffi::opus::Rate::Hz16000);
+        let mut pcm = Vec::new();
+        for frame in &frames {
+            decoder.decode(Some(frame), false, &mut pcm).unwrap();
+        }
+        let jumps = pcm.windows(2).filter(|w| w[0].abs_diff(w[1]) > 12_000).count();
+        assert_eq!(jumps, 0, "no clicks");
+        let Some(heard) = crate::recognise::sphinx(&pcm) else { return };
+        words += text.split(' ').count();
+        wrong += word_errors(text, &heard);
+    }
+    // Free speech, a small model: the figure of `benches` is for a reader; here a voice that nobody understands is found.
+    assert!(wrong * 2 < words, "{wrong} of {words} words were wrong");
+}
+
+/// Words to be put in, taken out or changed to get from one to the other.
+fn word_errors(said: &str, heard: &str) -> usize {
+    let (said, heard): (Vec<_>, Vec<_>) = (said.split(' ').collect(), heard.split_whitespace().collect());
+    let mut row: Vec<usize> = (0..=heard.len()).collect();
+    for (i, s) in said.iter().enumerate() {
+        let mut last = std::mem::replace(&mut row[0], i + 1);
+        for (j, h) in heard.iter().enumerate() {
+            let changed = last + usize::from(s != h);
+            last = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(last + 1);
+        }
+    }
+    row[heard.len()]
 }

@@ -1,10 +1,11 @@
 //! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, calls, calls' event
-//! logs, users' permissions and the reload of the configuration.
+//! logs, users' permissions, the voices and the reload of the configuration.
 
 mod calls;
 mod events;
 mod permissions;
 mod reload;
+mod voices;
 mod xml;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::once::Rules;
 use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
 use super::{App, Reloaded, Shared, error, peer, segments, with_header};
 use crate::model::Timestamp;
+use crate::speech::catalogue::Catalogue;
 use crate::store::Scope;
 
 /// Answers to POSTs are given again for a day (§1).
@@ -119,6 +121,15 @@ pub(super) const ROUTES: &[Route] = &[
         ],
     },
     Route {
+        method: "GET",
+        path: "/api/v1/voices/",
+        id: "voices",
+        summary: "The languages and voices that documents may name, and who says them on this node",
+        query: &[Query { name: "language", what: "Only this one: en, or en-GB", kind: Kind::Text }],
+        body: None,
+        answers: &[Answer { status: 200, what: "All of them", content: Content::Json(of::<Catalogue>) }],
+    },
+    Route {
         method: "POST",
         path: "/api/v1/reload/",
         id: "reload",
@@ -163,6 +174,7 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
             let pair = [(*number).to_owned(), (*user).to_owned()];
             asked(shared.clone(), member.scope, pair, request).await
         }
+        ["voices"] if get => voices::list(&shared.api, &request),
         ["reload"] if post => reload::reload(&shared.api, &member).await,
         _ => not_found("there is nothing at this path"),
     }

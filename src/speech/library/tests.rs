@@ -107,7 +107,7 @@ fn house(providers: &[&Arc<Parrot>]) -> House {
     let shelf = Arc::new(Shelf::default());
     let providers: Vec<Arc<dyn Provider>> = providers.iter().map(|&p| Arc::clone(p) as Arc<dyn Provider>).collect();
     let last = providers.last().cloned().unwrap_or_else(|| Arc::new(Parrot::new("none", "en")));
-    let library = Library::with(providers, last, 1 << 20, clock.clone(), Handle::current(), shelf.clone());
+    let library = Library::with(providers, last, 1 << 20, None, clock.clone(), Handle::current(), shelf.clone());
     House { library, clock, shelf }
 }
 
