@@ -9,7 +9,7 @@ use super::espeak::{self, Espeak};
 use super::language::{self, Embedded, Speaker, primary};
 use super::openai;
 use super::provider::Provider as _;
-use crate::xml::ast::Voice;
+use crate::xml::ast::{SsmlTag, Voice};
 
 /// Every voice in every language that it speaks.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -75,6 +75,30 @@ impl Engine<'_> {
     }
 }
 
+/// The engines in the order in which they are asked.
+fn engines<'a>(config: &'a SpeechConfig, espeak: Option<Espeak>) -> Vec<(ProviderName, Engine<'a>)> {
+    let mut engines = vec![(ProviderName::Builtin, Engine::Builtin)];
+    engines.extend(espeak.map(|espeak| (ProviderName::Espeak, Engine::Espeak(espeak))));
+    engines.extend(config.openai.iter().map(|openai| (ProviderName::OpenAi, Engine::OpenAi(openai))));
+    engines.sort_by_key(|(name, _)| *name != config.provider);
+    engines
+}
+
+/// Whether whoever says this voice in this language does what an SSML tag asks for (`plivo-xml.md` §5.2). What acts on
+/// words and pauses is made here, whoever speaks.
+pub fn says(config: &SpeechConfig, voice: &Voice, language: Option<&str>, tag: SsmlTag) -> bool {
+    let path = std::env::var_os("PATH");
+    let engines = engines(config, Espeak::find(config.espeak.as_deref(), path.as_deref()));
+    let speaker = Speaker::of(voice, language);
+    let engine = engines.iter().find(|(_, engine)| engine.voice(&speaker).is_some());
+    match tag {
+        SsmlTag::Phoneme | SsmlTag::W => false,
+        // It has a speed for the whole text, no pitch and no volume.
+        SsmlTag::Emphasis | SsmlTag::Prosody => !matches!(engine, Some((ProviderName::OpenAi, _))),
+        SsmlTag::Lang | SsmlTag::P | SsmlTag::S | SsmlTag::SayAs | SsmlTag::Sub => true,
+    }
+}
+
 impl Catalogue {
     /// What `config` says, with the engines found on this machine.
     pub fn of(config: &SpeechConfig) -> Self {
@@ -83,10 +107,7 @@ impl Catalogue {
     }
 
     fn with(config: &SpeechConfig, espeak: Option<Espeak>) -> Self {
-        let mut engines = vec![(ProviderName::Builtin, Engine::Builtin)];
-        engines.extend(espeak.map(|espeak| (ProviderName::Espeak, Engine::Espeak(espeak))));
-        engines.extend(config.openai.iter().map(|openai| (ProviderName::OpenAi, Engine::OpenAi(openai))));
-        engines.sort_by_key(|(name, _)| *name != config.provider);
+        let engines = engines(config, espeak);
         let said_by = |speaker: &Speaker| {
             let found = engines.iter().find_map(|(_, engine)| Some((engine.name(), engine.voice(speaker)?, true)));
             found.unwrap_or_else(|| ("builtin", Embedded::nearest(&speaker.language).tag().to_owned(), false))

@@ -2,7 +2,9 @@
 //! its configuration; a call meets the same when it gets there.
 
 use super::Parsed;
-use super::ast::{Element, ElementKind, Finding, GetInput, InputType, Position, Prompt, Speak, Speech, SpeechNode, SsmlTag, Voice};
+use super::ast::{
+    Element, ElementKind, Finding, GetInput, InputType, Position, Prompt, Speak, Speech, SpeechNode, SsmlTag, Voice,
+};
 use super::findings::quoted;
 use super::rules::{self, Rule};
 
@@ -63,7 +65,7 @@ fn look(element: &Element, abilities: &Abilities<'_>, found: &mut Vec<Finding>) 
         ElementKind::GetDigits(get) => prompts(&get.prompts),
         ElementKind::GetInput(get) => {
             prompts(&get.prompts);
-            let GetInput { input_type, language, .. } = get.as_ref();
+            let GetInput { input_type, language, .. } = get;
             if *input_type != InputType::Dtmf && !(abilities.understands)(language) {
                 found.push(unheard(element.at, language));
             }

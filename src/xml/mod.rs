@@ -7,6 +7,7 @@
 //! The way of a body: `decode` (bytes to text) → `tree` (well-formed XML, with `grammar`) → `lint` (elements, with
 //! `attributes` and `value`) → [`ast`]. [`mod@write`] goes back.
 
+mod abilities;
 pub mod ast;
 mod attributes;
 mod callers;
@@ -23,6 +24,7 @@ mod tree;
 mod value;
 pub mod write;
 
+pub use abilities::{Abilities, beyond, unheard};
 pub use ast::Document;
 pub use callers::own_callers;
 pub use findings::FirstFault;

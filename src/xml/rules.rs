@@ -5,7 +5,7 @@ use super::ast::Severity;
 /// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// `E101` … `W405`.
+    /// `E101` … `W407`.
     pub id: &'static str,
     /// What it is about, in one line.
     pub meaning: &'static str,
@@ -69,4 +69,6 @@ rules! {
     W403 "SIP address: reaches only this platform's own endpoints"
     W404 "Message: no SMS"
     W405 "callerId is no business number with calling enabled"
+    W406 "SSML without effect on the engine that says it"
+    W407 "speech input in a language that nobody understands"
 }

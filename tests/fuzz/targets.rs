@@ -482,11 +482,8 @@ fn rest_api() -> &'static Rest {
             permissions,
             passwords: Default::default(),
             phones: Default::default(),
-<<<<<<< HEAD
             rooms,
-=======
             voices: Arc::new(offhook::speech::catalogue::Catalogue::of(&Default::default())),
->>>>>>> 4bc1ede (speech: voices are listed, and what was said is there after a restart)
         });
         Rest { runtime, router, _dir: dir }
     })

@@ -250,7 +250,10 @@ async fn without_a_recogniser_the_document_goes_on_and_the_record_says_why() {
     assert_eq!(world.app.count("/said"), 0);
     world.app.wait("/hangup").await;
     let record = world.node.record(answer.param("CallUUID")).await.to_string();
-    assert!(record.contains("no recogniser") || world.node.log().contains("no recogniser"), "{record}");
+    let url = format!("{}/api/v1/calls/{}/", world.node.public, answer.param("CallUUID"));
+    let key = [("x-api-key", crate::support::node::API_KEY)];
+    let shown = crate::support::http::send("GET", &url, &key, "").await.text();
+    assert!(shown.contains("W407") && shown.contains("no recogniser understands en-US"), "{shown} {record}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,10 @@ use super::draw::told;
 use super::explain;
 use super::sarif::Sarif;
 use super::source::{self, STDIN};
-use crate::xml::{self, Parsed};
+use crate::speech::catalogue;
+use crate::speech::config::SpeechConfig;
+use crate::speech::recognise::Recognisers;
+use crate::xml::{self, Abilities, Parsed};
 
 /// Options of `offhook xml check`.
 #[derive(clap::Args, Clone, Debug)]
@@ -70,6 +73,8 @@ pub(super) fn run(args: &Args) -> Exit {
         Err(exit) => return exit,
     };
     let insecure = args.allow_insecure.or(known.as_ref().map(|c| c.answer.allow_insecure)).unwrap_or(true);
+    let speech = known.as_ref().and_then(|c| SpeechConfig::from_table(c.speech.clone()).ok());
+    let recognisers = speech.as_ref().and_then(|speech| Recognisers::new(speech).ok());
     let own: Option<BTreeSet<String>> =
         known.map(|c| c.numbers.iter().filter(|n| n.calling_enabled).map(|n| n.number.as_str().to_owned()).collect());
     let mut report = Report::new(args.format());
@@ -77,6 +82,13 @@ pub(super) fn run(args: &Args) -> Exit {
         let parsed = source::read(source, insecure).map(|mut parsed| {
             if let Some(own) = &own {
                 xml::own_callers(&mut parsed, own);
+            }
+            if let (Some(speech), Some(recognisers)) = (&speech, &recognisers) {
+                let abilities = Abilities {
+                    says: &|voice, language, tag| catalogue::says(speech, voice, language, tag),
+                    understands: &|language| recognisers.understand(language),
+                };
+                xml::beyond(&mut parsed, &abilities);
             }
             parsed
         });

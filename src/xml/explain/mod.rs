@@ -64,12 +64,18 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::{all, explanation};
-    use crate::xml::{ast::Finding, own_callers, parse, rules};
+    use crate::xml::ast::{Finding, SsmlTag};
+    use crate::xml::{Abilities, beyond, own_callers, parse, rules};
 
-    /// The findings of an example, with those that need to know the business numbers.
+    /// The findings of an example, with those that need to know the business numbers and the engines.
     fn judged(document: &str) -> Vec<Finding> {
         let mut parsed = parse(document.as_bytes(), None);
         own_callers(&mut parsed, &BTreeSet::from(["918035737458".to_owned()]));
+        let abilities = Abilities {
+            says: &|_, _, tag| !matches!(tag, SsmlTag::Phoneme | SsmlTag::W),
+            understands: &|language| language == "en-US",
+        };
+        beyond(&mut parsed, &abilities);
         parsed.findings
     }
 

@@ -179,4 +179,33 @@ pub(super) const ALL: &[Explanation] = &[
              </Response>",
         ),
     },
+    Explanation {
+        rule: rules::W406,
+        what: "SSML is what the engine behind the voice can do: the embedded one takes no phoneme and no w. Looked for only \
+               where the engines are known: `offhook xml check --config FILE`.",
+        why: "The text is said all the same, as it is written. Write it as it shall sound, or choose an engine that can.",
+        wrong: Example::whole(
+            "<Response>\n    <Speak voice=\"Polly.Joanna\">You say <phoneme alphabet=\"ipa\" \
+             ph=\"pɪˈkɑːn\">pecan</phoneme>.</Speak>\n</Response>",
+        ),
+        right: Example::whole(
+            "<Response>\n    <Speak voice=\"Polly.Joanna\">You say <sub alias=\"pih kahn\">pecan</sub>.</Speak>\n\
+             </Response>",
+        ),
+    },
+    Explanation {
+        rule: rules::W407,
+        what: "A GetInput that asks for speech does so in a language that a recogniser of this node understands. Looked for \
+               only where they are known: `offhook xml check --config FILE`; and in calls.",
+        why: "Nobody can tell what the caller says: it counts as no input, and the document goes on. Set \
+              [speech.transcribe] or [speech.websocket] in the configuration.",
+        wrong: Example::whole(
+            "<Response>\n    <GetInput action=\"https://app.example.com/said\" inputType=\"speech\" language=\"ta-IN\">\n        \
+             <Speak>How can we help?</Speak>\n    </GetInput>\n</Response>",
+        ),
+        right: Example::whole(
+            "<Response>\n    <GetInput action=\"https://app.example.com/said\" inputType=\"speech\">\n        \
+             <Speak>How can we help?</Speak>\n    </GetInput>\n</Response>",
+        ),
+    },
 ];

@@ -13,10 +13,6 @@ use crate::call::machine::{MediaOrder, Param, Params, PlayId, SoundItem, params}
 use crate::model::Digit;
 use crate::xml::ast::Target;
 
-/// Said where speech is asked for and nobody can tell what was said.
-const NO_RECOGNISER: &str = "speech is asked for, and no recogniser knows its language: it counts as no input; set \
-                             [speech.transcribe] or [speech.websocket]";
-
 /// A set of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::call::machine) struct KeySet(u16);
@@ -317,11 +313,7 @@ impl Collection {
                 desk.remark(format!("speech could not be recognised: {reason}; it counts as no input"));
                 return self.no_words(desk, keys);
             }
-            SpeechFact::Unavailable => {
-                if hearing.unavailable(desk) {
-                    desk.remark(NO_RECOGNISER.to_owned());
-                }
-            }
+            SpeechFact::Unavailable => hearing.unavailable(desk),
         }
         Collected::More
     }

@@ -5,9 +5,9 @@ use super::hear::Hearing;
 use super::{Flow, millis, playlist};
 use crate::call::machine::Listening;
 use crate::call::machine::params;
-use crate::xml::ast::{GetInput, InputType};
+use crate::xml::ast::{GetInput, InputType, Position};
 
-pub(super) fn start(get: &GetInput) -> Flow {
+pub(super) fn start(get: &GetInput, at: Position) -> Flow {
     let collection = Collection::new(
         rules(get),
         Clocks {
@@ -22,11 +22,11 @@ pub(super) fn start(get: &GetInput) -> Flow {
     );
     Flow::Collect(Box::new(match get.input_type {
         InputType::Dtmf => collection,
-        InputType::Speech | InputType::DtmfSpeech => collection.hearing(hearing(get)),
+        InputType::Speech | InputType::DtmfSpeech => collection.hearing(hearing(get, at)),
     }))
 }
 
-fn hearing(get: &GetInput) -> Hearing {
+fn hearing(get: &GetInput, at: Position) -> Hearing {
     let how = Listening {
         language: get.language.clone(),
         hints: get.hints.clone(),
@@ -35,7 +35,7 @@ fn hearing(get: &GetInput) -> Hearing {
         profanity_filter: get.profanity_filter,
         hidden: !get.log,
     };
-    Hearing::new(how, millis(get.speech_end_timeout), get.interim.clone())
+    Hearing::new(how, at, millis(get.speech_end_timeout), get.interim.clone())
 }
 
 pub(super) fn rules(get: &GetInput) -> Rules {

@@ -7,7 +7,8 @@ use crate::call::machine::params::{self, Event};
 use crate::call::machine::recognition::{Listening, RecognitionId, SpeechOrder};
 use crate::call::machine::timers::Timer;
 use crate::call::machine::{CallTime, Notice, NoticeKind, Output, Param};
-use crate::xml::ast::Target;
+use crate::xml;
+use crate::xml::ast::{Position, Target};
 
 /// Milliseconds between two interim requests: five a second (L36).
 const INTERIM_MS: u64 = 200;
@@ -24,6 +25,8 @@ struct Interim {
 /// Whoever listens.
 pub(super) struct Hearing {
     how: Listening,
+    /// Where its element stands.
+    at: Position,
     /// Silence that ends speech.
     end_ms: u64,
     interim_url: Option<Target>,
@@ -43,9 +46,10 @@ pub(super) struct Hearing {
 }
 
 impl Hearing {
-    pub(super) fn new(how: Listening, end_ms: u64, interim_url: Option<Target>) -> Self {
+    pub(super) fn new(how: Listening, at: Position, end_ms: u64, interim_url: Option<Target>) -> Self {
         Self {
             how,
+            at,
             end_ms,
             interim_url,
             open: None,
@@ -93,10 +97,17 @@ impl Hearing {
         self.open = None;
     }
 
-    /// There is no recogniser; `true` when that is news.
-    pub(super) fn unavailable(&mut self, desk: &mut Desk) -> bool {
+    /// There is no recogniser: that is said once.
+    pub(super) fn unavailable(&mut self, desk: &mut Desk) {
         self.closed(desk);
-        !std::mem::replace(&mut self.deaf, true)
+        if !std::mem::replace(&mut self.deaf, true) {
+            desk.findings(&[xml::unheard(self.at, &self.how.language)]);
+            desk.remark(format!(
+                "speech is asked for, and no recogniser understands {}: it counts as no input; set [speech.transcribe] or \
+                 [speech.websocket]",
+                self.how.language
+            ));
+        }
     }
 
     fn forget_clocks(&mut self, desk: &mut Desk) {

@@ -89,7 +89,7 @@ pub(super) fn start(element: &Element, desk: &mut Desk, place: Place, gate: Gate
         ElementKind::Speak(speak) => speak::start(speak, desk),
         ElementKind::Play(play) => play::start(play, desk),
         ElementKind::Wait(wait) => wait::start(wait, desk, place),
-        ElementKind::GetInput(get) => get_input::start(get),
+        ElementKind::GetInput(get) => get_input::start(get, element.at),
         ElementKind::GetDigits(get) => get_digits::start(get),
         ElementKind::Redirect(redirect) => redirect::start(redirect),
         ElementKind::Hangup(hangup) => hangup::start(hangup, desk, gate, is_last),
