@@ -61,6 +61,7 @@ pub struct Api {
     pub passwords: Passwords,
     /// Where endpoints are registered.
     pub phones: Phones,
+    /// Conferences and multi-party calls.
     pub rooms: Rooms,
     /// What documents may have said, and by whom.
     pub voices: Arc<Catalogue>,

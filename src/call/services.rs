@@ -93,7 +93,8 @@ impl Services {
 
     /// A call's hangup callback. A B-leg has none: what there is to say of it, its A-leg says to `Dial`'s callbackUrl.
     pub(super) fn hangup_callback(&self, setup: &CallSetup, notice: Notice) -> Vec<NewCallback> {
-        let own = setup.dialled().is_none();
+        // Nor has one that REST added to a multi-party call without naming any.
+        let own = setup.dialled().is_none() && !notice.url.0.is_empty();
         own.then(|| self.callback(setup, notice)).into_iter().collect()
     }
 

@@ -430,7 +430,9 @@ impl Shell {
             Input::Terminated { .. } if self.farewell.take().is_some() => {
                 self.services.store.farewell(self.call, None);
             }
-            Input::Command { command: Command::Transfer { aleg: Some(_), .. } } => self.transferred = true,
+            Input::Command { command: Command::Transfer { aleg: Some(_), .. } | Command::Run { .. } } => {
+                self.transferred = true;
+            }
             Input::Ordered { leg: LegWish::Ask { command } } => {
                 self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }

@@ -15,6 +15,7 @@ mod interop;
 mod leaks;
 mod load;
 mod metrics;
+mod mpc;
 mod ops;
 #[cfg(feature = "otel")]
 mod otel;

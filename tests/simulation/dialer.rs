@@ -117,6 +117,7 @@ impl World {
                 send_digits: order.digits.then(|| "12#".to_owned()),
                 parent_call: None,
                 dialled: None,
+                document: None,
             })),
         }
     }

@@ -98,6 +98,39 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
         ],
     ),
     ("sendDigits", &[must("digits", Is::Text(64), "0-9, *, #, w and W"), may("leg", LEG, "aleg; also legs")]),
+    ("startMultiPartyCall", &[must("status", Is::Words(&["active"]), "")]),
+    (
+        "addParticipant",
+        &[
+            must("role", Is::Words(&["agent", "supervisor", "customer", "ai-agent"]), ""),
+            may("call_uuid", Is::Uuid, "A call that is up; else from and to"),
+            may("from", Is::Text(32), "A number of the account's with calling enabled"),
+            may("to", Is::Text(u32::MAX), "Users' numbers with < between them"),
+            may("caller_name", Is::Text(50), "For callbacks"),
+            may("ring_timeout", Is::Integer(1, 600), "Seconds of ringing (120)"),
+            may("sip_headers", Is::Text(u32::MAX), "name=value pairs with commas between them: X-PH- parameters"),
+            may("call_status_callback_url", Is::Url, "Told that it rings, and of its end"),
+            may("call_status_callback_method", Is::Method, "POST"),
+        ],
+    ),
+    (
+        "changeParticipant",
+        &[
+            may("mute", Is::Flag, "One of the three must be there"),
+            may("hold", Is::Flag, ""),
+            may("coach_mode", Is::Flag, "Heard by agents only"),
+        ],
+    ),
+    ("playToParticipant", &[must("url", Is::Url, "A sound")]),
+    (
+        "speakToParticipant",
+        &[
+            must("text", Is::Text(3_000), "What is said"),
+            may("voice", Is::Text(64), "WOMAN, MAN, or a voice's name"),
+            may("language", Is::Text(64), "en-US"),
+            may("type", Is::Words(&["text", "ssml"]), "text"),
+        ],
+    ),
     ("playToMembers", &[must("url", Is::Url, "A sound")]),
     (
         "speakToMembers",

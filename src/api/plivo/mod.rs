@@ -8,6 +8,7 @@ mod call;
 mod conference;
 mod control;
 mod endpoint;
+mod multi_party;
 mod number;
 mod paging;
 mod place;
@@ -78,6 +79,7 @@ pub(super) const ROUTES: &[&[Route]] = &[
     endpoint::ROUTES,
     recording::ROUTES,
     conference::ROUTES,
+    multi_party::ROUTES,
 ];
 
 const CALLS: &[Route] = &[
@@ -435,6 +437,7 @@ async fn route(api: &Api, ask: &Ask) -> Result<Response, No> {
         ("DELETE", ["Application", id]) => application::remove(api, ask, id).await,
         ("GET", ["Recording"]) => recording::list(ask),
         ("GET" | "DELETE", ["Recording", _]) => Err(No::NotFound("recording not found")),
+        (_, ["MultiPartyCall", rest @ ..]) => multi_party::route_of(api, ask, rest).await,
         (_, ["Conference", rest @ ..]) => conference::route_of(api, ask, rest),
         _ => Err(No::NotFound(NOT_HERE)),
     }

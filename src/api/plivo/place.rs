@@ -24,14 +24,14 @@ const ASKED_AT_ONCE: usize = 4;
 const ASKING_MAX: Duration = Duration::from_millis(1_500);
 /// L7.
 const TARGETS_MAX: usize = 1_000;
-const CALLER_NAME_CHARS_MAX: usize = 50;
+pub(super) const CALLER_NAME_CHARS_MAX: usize = 50;
 const SIP_HEADERS_MAX: usize = 32;
 /// Seconds of a call where nothing is said, and at most.
-const TIME_LIMIT: u64 = 14_400;
+pub(super) const TIME_LIMIT: u64 = 14_400;
 const TIME_LIMIT_MAX: u64 = 86_400;
 /// Seconds of ringing where nothing is said.
-const RING_TIMEOUT: u64 = 120;
-const RING_MAX: u64 = 600;
+pub(super) const RING_TIMEOUT: u64 = 120;
+pub(super) const RING_MAX: u64 = 600;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Fired {
@@ -75,7 +75,7 @@ pub(super) async fn place(api: &Api, scope: &Scope, fields: &Fields) -> Result<R
 }
 
 /// Asks Graph what it knows of users of whom nothing is known here, as far as the time goes that an SDK waits.
-async fn settle(api: &Api, order: &CallOrder) {
+pub(super) async fn settle(api: &Api, order: &CallOrder) {
     let asked = stream::iter(&order.to).for_each_concurrent(ASKED_AT_ONCE, |user| async {
         api.permissions.settle(&order.number, user.as_str()).await;
     });
@@ -171,13 +171,14 @@ impl Wanted {
                 send_digits: self.send_digits,
                 parent_call: self.parent,
                 dialled: None,
+                document: None,
             },
         })
     }
 }
 
 /// Numbers between `<`.
-fn targets(to: &str) -> Result<Vec<E164>, String> {
+pub(super) fn targets(to: &str) -> Result<Vec<E164>, String> {
     let mut targets = Vec::new();
     for one in to.split('<') {
         if targets.len() == TARGETS_MAX {
@@ -227,7 +228,7 @@ fn digits(fields: &Fields) -> Result<Option<String>, String> {
 }
 
 /// `name=value` pairs between commas; reserved names are dropped.
-fn sip_headers(fields: &Fields) -> Result<Vec<(String, String)>, String> {
+pub(super) fn sip_headers(fields: &Fields) -> Result<Vec<(String, String)>, String> {
     const WHAT: &str = "sip_headers must be name=value pairs separated by commas, names of letters, digits and -";
     let mut headers = Vec::new();
     for pair in fields.text("sip_headers")?.unwrap_or_default().split(',').filter(|pair| !pair.trim().is_empty()) {
@@ -245,7 +246,7 @@ fn sip_headers(fields: &Fields) -> Result<Vec<(String, String)>, String> {
     Ok(headers)
 }
 
-fn refused(why: NotPlaced) -> No {
+pub(super) fn refused(why: NotPlaced) -> No {
     match why {
         NotPlaced::Denied { to, denied } => denied_to(&to, &denied),
         NotPlaced::QueueFull { after } => {

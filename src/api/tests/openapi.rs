@@ -189,6 +189,8 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("stream_id", "00000000-0000-0000-0000-000000000007"),
                 ("name", "room"),
                 ("member_ids", "1"),
+                ("member_id", "1"),
+                ("mpc", "name_room"),
             ];
             let path = named
                 .iter()

@@ -343,6 +343,25 @@ impl Script {
 
     /// Another document takes over by REST: what is being carried out ends at once (§4 rule 4).
     pub(super) fn transferred(&mut self, desk: &mut Desk, target: Target) -> Step {
+        self.dropped(desk);
+        self.transfer(desk, FetchKind::Transfer, target, Params::new())
+    }
+
+    /// The same, with a document that came with the request.
+    pub(super) fn given(&mut self, desk: &mut Desk, gate: Gate, document: Arc<Document>) -> Step {
+        self.dropped(desk);
+        self.load(desk, gate, document)
+    }
+
+    /// A script whose first document is there already.
+    pub(super) fn with(desk: &mut Desk, gate: Gate, document: Arc<Document>) -> (Self, Step) {
+        let mut script = Self::empty();
+        let step = script.load(desk, gate, document);
+        (script, step)
+    }
+
+    /// What is being carried out ends.
+    fn dropped(&mut self, desk: &mut Desk) {
         match std::mem::replace(&mut self.running, Running::Nothing) {
             Running::Nothing | Running::AtGate => {}
             Running::Fetching { fetch, .. } => desk.cancel_fetch(fetch),
@@ -370,7 +389,6 @@ impl Script {
             Running::SendingDigits { play } => desk.media(MediaOrder::Stop { play }),
         }
         self.end_place(desk, InstructionOutcome::Cut, "transferred");
-        self.transfer(desk, FetchKind::Transfer, target, Params::new())
     }
 
     /// Drops this document and asks for the next (§4 rule 4).

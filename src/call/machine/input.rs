@@ -115,6 +115,9 @@ pub struct Outbound {
     /// Of a B-leg.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialled: Option<Box<DialledBy>>,
+    /// What it runs once answered, in place of the answer URL's document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<Arc<crate::xml::Document>>,
 }
 
 /// Statuses of a business-initiated call (`meta-calling.md` §3.4).
@@ -382,6 +385,8 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bleg: Option<Target>,
     },
+    /// This document takes over; what is being carried out stops at once.
+    Run { document: Arc<crate::xml::Document> },
     /// Sounds beside the document's, in place of those that this kind of request had played (§2.10, §2.11).
     Play { legs: Legs, aside: Aside },
     /// No longer.

@@ -315,6 +315,7 @@ pub enum NoticeKind {
     /// What a caller's speech sounds like so far: stale the moment that the action is asked for.
     Interim,
     Conference,
+    #[serde(rename = "mpc")]
     MultiParty,
     Stream,
 }

@@ -106,6 +106,7 @@ impl Display for Command {
                 }
                 Ok(())
             }
+            Self::Run { document } => write!(f, "run a document of {} elements", document.elements.len()),
             Self::Play { legs, aside } => write!(f, "{aside} to {}", Shown(*legs)),
             Self::StopPlay { what } => write!(f, "stop {}", Shown(*what)),
             Self::SendDigits { legs, digits } => write!(f, "send-digits {digits} to {}", Shown(*legs)),

@@ -107,6 +107,7 @@ impl Registry {
                 send_digits: order.send_digits,
                 parent_call: Some(a_leg.setup.call),
                 dialled: Some(Box::new(order.dialled)),
+                document: None,
             })),
         }
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::machine::{Command, Input, MemberId, Role, RoomKind, RoomOut, SoundItem};
 use super::{Caller, Cell, Inside, Rooms, locked};
 use crate::media::{Audience, Played};
-use crate::model::{CallUuid, Direction, Timestamp};
+use crate::model::{AuthId, CallUuid, Direction, Timestamp};
 use crate::store::Scope;
 
 /// A room as it is.
@@ -18,7 +18,9 @@ pub struct RoomView {
     pub name: String,
     pub age: Duration,
     pub made: Timestamp,
-    pub started: bool,
+    pub started: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    pub account: AuthId,
     /// In the order in which they came.
     pub members: Vec<MemberView>,
 }
@@ -34,6 +36,7 @@ pub struct MemberView {
     pub coaches: bool,
     pub stays_alone: bool,
     pub ends: bool,
+    pub starts: bool,
     pub call: CallUuid,
     pub direction: Direction,
     pub from: String,
@@ -79,6 +82,13 @@ impl Rooms {
     /// Rooms of a kind that a scope may see, in the order of their names.
     pub fn list(&self, scope: &Scope, kind: RoomKind) -> Vec<RoomView> {
         self.cells(scope, kind).iter().map(|cell| self.view(cell)).collect()
+    }
+
+    /// Multi-party calls that are over, the latest first; as many as this node remembers.
+    pub fn ended(&self, scope: &Scope) -> Vec<RoomView> {
+        let tables = locked(&self.0.tables);
+        let seen = tables.ended.iter().filter(|room| scope.holds(&room.account, &room.main_account));
+        seen.map(|room| room.view.clone()).collect()
     }
 
     /// The one of this name; the asker's own rather than a subaccount's.
@@ -137,6 +147,7 @@ impl Rooms {
         let mut inside = locked(&cell.state);
         let effects = inside.room.start();
         inside.carry_out(effects);
+        inside.note_start(self.0.clock.now());
         true
     }
 
@@ -152,7 +163,7 @@ impl Rooms {
         (!named.is_empty()).then(|| named.swap_remove(own))
     }
 
-    fn view(&self, cell: &Cell) -> RoomView {
+    pub(super) fn view(&self, cell: &Cell) -> RoomView {
         let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
         let ago = |age: Duration| wall.minus(age);
         let inside = locked(&cell.state);
@@ -168,6 +179,7 @@ impl Rooms {
                 coaches: member.coaches,
                 stays_alone: member.entry.stays_alone,
                 ends: member.entry.ends,
+                starts: member.entry.starts,
                 call: setup.call,
                 direction: setup.direction,
                 from: setup.from.clone(),
@@ -182,7 +194,9 @@ impl Rooms {
             name: cell.key.name.clone(),
             age: cell.age(now),
             made: ago(cell.age(now)),
-            started: inside.room.started,
+            started: inside.started.map(|at| ago(now.saturating_duration_since(at))),
+            ended: None,
+            account: cell.key.account.clone(),
             members: members.collect(),
         }
     }

@@ -7,7 +7,7 @@
 mod ask;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ use crate::media::prompt::Prompt;
 use crate::media::{Audience, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played};
 use crate::model::{AuthId, CallType, CallUuid, Digit};
 use state::{Effect, Room};
+
+/// Multi-party calls that are over and still shown.
+const ENDED_MAX: usize = 1_000;
 
 /// A room's name: unlike ones never meet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +54,15 @@ struct Tables {
     rooms: BTreeMap<Key, Arc<Cell>>,
     /// Where each call is.
     calls: BTreeMap<CallUuid, (Arc<Cell>, MemberId)>,
+    /// Multi-party calls that are over, the latest first.
+    ended: VecDeque<EndedRoom>,
+}
+
+/// A room that is over, and whose it was.
+struct EndedRoom {
+    account: AuthId,
+    main_account: AuthId,
+    view: RoomView,
 }
 
 /// One room. Its lock may be taken while the tables' is held, never the other way round.
@@ -65,6 +77,8 @@ struct Inside {
     room: Room,
     mixer: Mixer,
     calls: BTreeMap<MemberId, Caller>,
+    /// When it started.
+    started: Option<Instant>,
 }
 
 /// A member's call.
@@ -121,6 +135,7 @@ impl Rooms {
             let caller = Caller { setup: Box::new(setup.clone()), mailbox: mailbox.clone(), since: now };
             inside.calls.insert(member, caller);
             inside.carry_out(entered.effects);
+            inside.note_start(now);
             drop(inside);
             tables.rooms.insert(key, cell.clone());
             tables.calls.insert(setup.call, (cell, member));
@@ -146,7 +161,7 @@ impl Rooms {
                 key: key.clone(),
                 main_account: setup.parent_account.clone(),
                 born: now,
-                state: Mutex::new(Inside { room: Room::new(id), mixer, calls: BTreeMap::new() }),
+                state: Mutex::new(Inside { room: Room::new(id), mixer, calls: BTreeMap::new(), started: None }),
             }
         })
     }
@@ -165,6 +180,12 @@ impl Rooms {
         }
         inside.carry_out(effects);
         drop(inside);
+        if last && cell.key.kind == RoomKind::MultiParty {
+            let view = RoomView { ended: Some(self.0.clock.wall()), ..self.view(&cell) };
+            let (account, main_account) = (cell.key.account.clone(), cell.main_account.clone());
+            tables.ended.push_front(EndedRoom { account, main_account, view });
+            tables.ended.truncate(ENDED_MAX);
+        }
         if last && tables.rooms.get(&cell.key).is_some_and(|named| Arc::ptr_eq(named, &cell)) {
             tables.rooms.remove(&cell.key);
         }
@@ -203,6 +224,12 @@ impl Inside {
                 Effect::Tell(member, news) => self.tell(member, news),
                 Effect::Part(member, part) => self.mixer.part(member, part),
             }
+        }
+    }
+
+    fn note_start(&mut self, now: Instant) {
+        if self.room.started {
+            self.started.get_or_insert(now);
         }
     }
 

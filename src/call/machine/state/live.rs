@@ -36,11 +36,15 @@ impl Live {
             let script = Box::new(Script::called(desk));
             return State::Live(Self { script, digits: None, asides: Asides::default() });
         }
-        let script = Box::new(Script::begin(desk));
+        let given = desk.setup.outbound.as_ref().and_then(|placed| placed.document.clone());
+        let (script, step) = match given {
+            Some(document) => Script::with(desk, open_gate(desk), document),
+            None => (Script::begin(desk), Step::Busy),
+        };
         let digits = desk.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
-        let mut live = Self { script, digits, asides: Asides::default() };
+        let mut live = Self { script: Box::new(script), digits, asides: Asides::default() };
         live.send_digits(desk);
-        State::Live(live)
+        live.after(desk, step)
     }
 
     fn answered(desk: &mut Desk) {
@@ -146,6 +150,10 @@ impl Live {
                     None if left => return self.hang_up(desk, HangupCause::ApiHangup),
                     None => {}
                 }
+            }
+            Command::Run { document } => {
+                let step = self.script.given(desk, open_gate(desk), document);
+                return self.after(desk, step);
             }
             Command::Play { legs, aside } => {
                 if legs.has_b() {

@@ -32,6 +32,7 @@
 //! | `room` | `full begins waits`, `floor speech muted held coaches` `on off`, `out kicked ended stopped alone` |
 //! | `command hangup`, `cut CAUSE` | |
 //! | `command transfer A URL` | with `B URL` behind it, or that alone |
+//! | `command run ROOM` | a document with that multi-party call; `placed room=ROOM` begins with it |
 //! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
 //! | `command send-digits 12` | `legs=` |
 //! | `command stream URL`, `command stop stream` | its status goes to `…/rest` |
@@ -390,6 +391,10 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
         ["hangup"] => Command::Hangup,
         ["transfer", "A", at] => Command::Transfer { aleg: Some(target(at)), bleg: None },
         ["transfer", "B", at] => Command::Transfer { aleg: None, bleg: Some(target(at)) },
+        ["run", name] => {
+            let xml = format!("<Response><MultiPartyCall role='customer'>{name}</MultiPartyCall></Response>");
+            Command::Run { document: super::document(&xml) }
+        }
         ["transfer", "A", a, "B", b] => Command::Transfer { aleg: Some(target(a)), bleg: Some(target(b)) },
         ["play", how, urls @ ..] => {
             let items = urls.iter().map(|at| item(Sound::File { url: url(at) })).collect();
@@ -468,8 +473,17 @@ fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
 
 /// A call that we place, with what a scenario says of it.
 fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
-    let ours =
-        ["ring", "ring_timeout_ms", "hangup_on_ring_ms", "send_digits", "dialled", "confirm", "key", "tells_keys"];
+    let ours = [
+        "ring",
+        "ring_timeout_ms",
+        "hangup_on_ring_ms",
+        "send_digits",
+        "dialled",
+        "confirm",
+        "key",
+        "tells_keys",
+        "room",
+    ];
     let (placed, others): (BTreeMap<_, _>, BTreeMap<_, _>) = options.iter().partition(|(name, _)| ours.contains(name));
     let mut setup = offer(&others);
     let ms = |name: &str| placed.get(name).map(|value| value.parse().expect("milliseconds"));
@@ -495,6 +509,10 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
                 }),
                 tells_keys: placed.contains_key("tells_keys"),
             })
+        }),
+        document: placed.get("room").map(|name| {
+            let xml = format!("<Response><MultiPartyCall role='customer'>{name}</MultiPartyCall></Response>");
+            super::document(&xml)
         }),
     }));
     setup

@@ -1,0 +1,517 @@
+//! Multi-party calls over REST (`plivo-call-api.md` §4): those that are there, those that are over, and what is asked of their
+//! participants. Who is added runs a document of the one element, which is made of the request's fields and checked as any.
+
+use std::time::Duration;
+
+use axum::response::Response;
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::fields::Fields;
+use super::super::routes::{Answer, Body, Content, Route, of};
+use super::super::{Api, LiveStatus, Told, decoded, error};
+use super::conference::{played, spoken, whom};
+use super::paging::{Meta, paged};
+use super::place::{
+    CALLER_NAME_CHARS_MAX, RING_MAX, RING_TIMEOUT, TIME_LIMIT, refused, settle, sip_headers, targets, url,
+};
+use super::query::{Pairs, value};
+use super::{Ask, LIMIT, No, OFFSET, uri};
+use crate::call::dialer::CallOrder;
+use crate::call::machine::{Command, Outbound, RoomKind};
+use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
+use crate::media::Played;
+use crate::model::{AuthId, CallUuid, E164, Timestamp};
+use crate::xml::Document;
+use crate::xml::ast::DocUrl;
+
+const NO_ROOM: No = No::NotFound("multiparty call not found");
+const NO_MEMBER: No = No::NotFound("participant not found");
+const KIND: RoomKind = RoomKind::MultiParty;
+const NO_COST: &str = "0.00000";
+/// What ends a multi-party call (`plivo-callbacks.md` §6.2).
+const ENDED: (&str, u16) = ("Multiparty Call Ended", 4_020);
+
+const GONE: &[Answer] = &[Answer { status: 204, what: "It is told", content: Content::Nothing }];
+const DONE: &[Answer] = &[Answer { status: 202, what: "Whom it concerns", content: Content::Plivo(&[of::<Done>]) }];
+const QUEUED: &[Answer] = &[Answer { status: 202, what: "Whom it concerns", content: Content::Plivo(&[of::<Queued>]) }];
+
+const fn route(method: &'static str, path: &'static str, id: &'static str, summary: &'static str) -> Route {
+    Route { method, path, id, summary, query: &[], body: None, answers: GONE }
+}
+
+const fn json(route: Route, what: &'static str, answers: &'static [Answer]) -> Route {
+    Route { body: Some(Body { content_type: "application/json", what }), answers, ..route }
+}
+
+const ALL: &str = "/v1/Account/{auth_id}/MultiPartyCall/";
+const ONE: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/";
+const PARTICIPANTS: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/";
+const PARTICIPANT: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/";
+const PLAY: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Member/{member_id}/Play/";
+const SPEAK: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Member/{member_id}/Speak/";
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        query: &[
+            LIMIT,
+            OFFSET,
+            super::Query { name: "friendly_name", what: "Only of this name", kind: super::Kind::Text },
+            super::Query {
+                name: "status",
+                what: "Only those",
+                kind: super::Kind::Words(&["initialized", "active", "ended"]),
+            },
+            super::Query { name: "sub_account", what: "Only of this subaccount", kind: super::Kind::Text },
+        ],
+        answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<List>]) }],
+        ..route(
+            "GET",
+            ALL,
+            "listMultiPartyCalls",
+            "Multi-party calls that somebody is in, and the latest that are over",
+        )
+    },
+    Route {
+        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<MultiParty>]) }],
+        ..route("GET", ONE, "multiPartyCall", "One multi-party call, by name_NAME or uuid_UUID")
+    },
+    json(route("POST", ONE, "startMultiPartyCall", "Starts one whose participants wait"), "status: active", GONE),
+    route("DELETE", ONE, "stopMultiPartyCall", "Ends it: its participants leave"),
+    Route {
+        answers: &[Answer { status: 200, what: "They", content: Content::Plivo(&[of::<Participants>]) }],
+        ..route("GET", PARTICIPANTS, "listParticipants", "Its participants")
+    },
+    json(
+        route("POST", PARTICIPANTS, "addParticipant", "Calls a user, or takes a call that is up, into it"),
+        "role, and from and to or call_uuid; the element's attributes in small letters with underscores. A form is taken too",
+        &[Answer { status: 201, what: "It is on its way", content: Content::Plivo(&[of::<Added>]) }],
+    ),
+    Route {
+        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Participant>]) }],
+        ..route("GET", PARTICIPANT, "participant", "One participant")
+    },
+    json(route("POST", PARTICIPANT, "changeParticipant", "Mutes, holds or coaches"), "mute, hold, coach_mode", DONE),
+    route("DELETE", PARTICIPANT, "kickParticipant", "It leaves, and its document goes on"),
+    json(route("POST", PLAY, "playToParticipant", "Plays a file to it, or to all"), "url. A form is taken too", QUEUED),
+    route("DELETE", PLAY, "stopPlayingToParticipant", "Plays it no longer"),
+    json(
+        route("POST", SPEAK, "speakToParticipant", "Says a text to it, or to all"),
+        "text, voice, language, type (text or ssml). A form is taken too",
+        QUEUED,
+    ),
+    route("DELETE", SPEAK, "stopSpeakingToParticipant", "Says it no longer"),
+];
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoMultiPartyCall)]
+pub(super) struct MultiParty {
+    billed_amount: &'static str,
+    billed_duration: u64,
+    creation_time: String,
+    duration: u64,
+    end_time: Option<String>,
+    friendly_name: String,
+    mpc_uuid: String,
+    participants: String,
+    recording: Option<String>,
+    resource_uri: String,
+    start_time: Option<String>,
+    status: &'static str,
+    stay_alone: bool,
+    #[schema(value_type = Option<String>)]
+    sub_account: Option<AuthId>,
+    termination_cause: Option<&'static str>,
+    termination_cause_code: Option<u16>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoMultiPartyCalls)]
+pub(super) struct List {
+    meta: Meta,
+    objects: Vec<MultiParty>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoParticipant)]
+pub(super) struct Participant {
+    billed_amount: &'static str,
+    billed_duration: u64,
+    call_uuid: String,
+    coach_mode: bool,
+    duration: u64,
+    end_mpc_on_exit: bool,
+    exit_cause: Option<String>,
+    exit_time: Option<String>,
+    hold: bool,
+    join_time: String,
+    member_id: String,
+    mpc_uuid: String,
+    mute: bool,
+    resource_uri: String,
+    role: &'static str,
+    start_mpc_on_enter: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoParticipants)]
+pub(super) struct Participants {
+    meta: Meta,
+    objects: Vec<Participant>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoParticipantAdded)]
+pub(super) struct Added {
+    calls: Vec<AddedCall>,
+    message: &'static str,
+    request_uuid: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoParticipantCall)]
+struct AddedCall {
+    to: String,
+    from: String,
+    call_uuid: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoParticipantChanged)]
+pub(super) struct Done {
+    message: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mute: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coach_mode: Option<bool>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoQueuedIntoMpc)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Queued {
+    message: &'static str,
+    mpc_member_id: Vec<String>,
+    mpc_name: String,
+}
+
+/// Anything below `MultiPartyCall/`.
+pub(super) async fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Response, No> {
+    let mpc = path.first().map(|mpc| decoded(mpc)).unwrap_or_default();
+    match (ask.method.as_str(), path.get(1..).unwrap_or_default()) {
+        ("GET", []) if path.is_empty() => list(api, ask),
+        ("GET", []) => one(api, ask, &mpc),
+        ("POST", []) => start(api, ask, &mpc),
+        ("DELETE", []) => match api.rooms.stop(&ask.scope, KIND, &mpc) {
+            true => Ok(error::plivo_no_content()),
+            false => Err(NO_ROOM),
+        },
+        ("GET", ["Participant"]) => participants(api, ask, &mpc),
+        ("POST", ["Participant"]) => add(api, ask, &mpc).await,
+        ("GET", ["Participant", id]) => participant(api, ask, &mpc, id),
+        ("POST", ["Participant", id]) => change(api, ask, &mpc, id),
+        ("DELETE", ["Participant", id]) => told(api, ask, &mpc, id, &MemberAsk::Kick),
+        ("POST", ["Member", id, "Play"]) => queued(api, ask, &mpc, id, &played(api, ask)?, "play queued into MPC"),
+        ("POST", ["Member", id, "Speak"]) => queued(api, ask, &mpc, id, &spoken(ask)?, "speak queued into MPC"),
+        ("DELETE", ["Member", id, "Play"]) => told(api, ask, &mpc, id, &MemberAsk::Stop(Played::Play)),
+        ("DELETE", ["Member", id, "Speak"]) => told(api, ask, &mpc, id, &MemberAsk::Stop(Played::Speak)),
+        _ => Err(No::NotFound(super::NOT_HERE)),
+    }
+}
+
+fn room(api: &Api, ask: &Ask, mpc: &str) -> Result<RoomView, No> {
+    api.rooms.find(&ask.scope, KIND, mpc).ok_or(NO_ROOM)
+}
+
+/// With those that are over, the latest of a name.
+fn any_room(api: &Api, ask: &Ask, mpc: &str) -> Result<RoomView, No> {
+    room(api, ask, mpc).or_else(|no| {
+        let is_it = |room: &RoomView| match (mpc.strip_prefix("name_"), mpc.strip_prefix("uuid_")) {
+            (Some(name), _) => room.name == name,
+            (None, Some(id)) => room.id.to_string() == id,
+            (None, None) => false,
+        };
+        api.rooms.ended(&ask.scope).into_iter().find(is_it).ok_or(no)
+    })
+}
+
+fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
+    let mut rooms = api.rooms.list(&ask.scope, KIND);
+    rooms.sort_by_key(|room| std::cmp::Reverse(room.made));
+    rooms.extend(api.rooms.ended(&ask.scope));
+    rooms.retain(|room| is_wanted(room, &ask.pairs));
+    let objects = rooms.into_iter().map(|room| shown(ask, room)).collect();
+    let (meta, objects) = paged(objects, &uri(&ask.scope, "MultiPartyCall/"), &ask.pairs)?;
+    Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
+}
+
+fn is_wanted(room: &RoomView, pairs: &Pairs) -> bool {
+    value(pairs, "friendly_name").is_none_or(|name| name == room.name)
+        && value(pairs, "status").is_none_or(|status| status.eq_ignore_ascii_case(status_of(room)))
+        && value(pairs, "sub_account").is_none_or(|account| account == room.account.as_str())
+        && value(pairs, "termination_cause_code").is_none_or(|code| room.ended.is_some() && code == ENDED.1.to_string())
+}
+
+fn status_of(room: &RoomView) -> &'static str {
+    match (room.ended, room.started) {
+        (Some(_), _) => "Ended",
+        (None, Some(_)) => "Active",
+        (None, None) => "Initialized",
+    }
+}
+
+fn shown(ask: &Ask, room: RoomView) -> MultiParty {
+    let at = uri(&ask.scope, &format!("MultiPartyCall/uuid_{}/", room.id));
+    MultiParty {
+        billed_amount: NO_COST,
+        billed_duration: room.age.as_secs(),
+        creation_time: room.made.plivo_cdr(),
+        duration: room.age.as_secs(),
+        end_time: room.ended.map(Timestamp::plivo_cdr),
+        status: status_of(&room),
+        mpc_uuid: room.id.to_string(),
+        participants: format!("{at}Participant/"),
+        recording: None,
+        resource_uri: at,
+        start_time: room.started.map(Timestamp::plivo_cdr),
+        stay_alone: room.members.iter().all(|member| member.stays_alone),
+        sub_account: Some(room.account).filter(|account| account.as_str().starts_with("SA")),
+        termination_cause: room.ended.map(|_| ENDED.0),
+        termination_cause_code: room.ended.map(|_| ENDED.1),
+        friendly_name: room.name,
+    }
+}
+
+fn one(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
+    let room = any_room(api, ask, mpc)?;
+    Ok(error::plivo_body(StatusCode::OK, &shown(ask, room)))
+}
+
+fn start(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
+    let status = ask.fields()?.text("status").map_err(No::Bad)?;
+    if status.is_none_or(|status| !status.eq_ignore_ascii_case("active")) {
+        return Err(No::Bad("status must be active".to_owned()));
+    }
+    match api.rooms.begin(&ask.scope, KIND, mpc) {
+        true => Ok(error::plivo_no_content()),
+        false => Err(NO_ROOM),
+    }
+}
+
+fn of_room(ask: &Ask, room: &RoomView, member: &MemberView) -> Participant {
+    Participant {
+        billed_amount: NO_COST,
+        billed_duration: member.since.as_secs(),
+        call_uuid: member.call.to_string(),
+        coach_mode: member.coaches,
+        duration: member.since.as_secs(),
+        end_mpc_on_exit: member.ends,
+        exit_cause: None,
+        exit_time: None,
+        hold: member.held,
+        join_time: member.joined.plivo_cdr(),
+        member_id: member.member.to_string(),
+        mpc_uuid: room.id.to_string(),
+        mute: member.muted,
+        resource_uri: uri(&ask.scope, &format!("MultiPartyCall/uuid_{}/Participant/{}/", room.id, member.member)),
+        role: member.role.map_or("", crate::call::machine::Role::as_str),
+        start_mpc_on_enter: member.starts,
+    }
+}
+
+fn participants(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
+    let room = any_room(api, ask, mpc)?;
+    let objects = room.members.iter().map(|member| of_room(ask, &room, member)).collect();
+    let at = uri(&ask.scope, &format!("MultiPartyCall/uuid_{}/Participant/", room.id));
+    let (meta, objects) = paged(objects, &at, &ask.pairs)?;
+    Ok(error::plivo_body(StatusCode::OK, &Participants { meta, objects }))
+}
+
+fn participant(api: &Api, ask: &Ask, mpc: &str, id: &str) -> Result<Response, No> {
+    let room = room(api, ask, mpc)?;
+    let member = room.members.iter().find(|member| member.member.to_string() == id).ok_or(NO_MEMBER)?;
+    Ok(error::plivo_body(StatusCode::OK, &of_room(ask, &room, member)))
+}
+
+fn change(api: &Api, ask: &Ask, mpc: &str, id: &str) -> Result<Response, No> {
+    let fields = ask.fields()?;
+    let flag = |name| fields.flag(name).map_err(No::Bad);
+    let (mute, hold, coach_mode) = (flag("mute")?, flag("hold")?, flag("coach_mode")?);
+    if mute.is_none() && hold.is_none() && coach_mode.is_none() {
+        return Err(No::Bad("mute parameter is missing".to_owned()));
+    }
+    let asks = [mute.map(MemberAsk::Mute), hold.map(MemberAsk::Hold), coach_mode.map(MemberAsk::Coach)];
+    for what in asks.into_iter().flatten() {
+        asked(api, ask, mpc, id, &what)?;
+    }
+    let message = "multiparty call participant updated";
+    Ok(error::plivo_body(StatusCode::ACCEPTED, &Done { message, mute, hold, coach_mode }))
+}
+
+fn asked(api: &Api, ask: &Ask, mpc: &str, id: &str, what: &MemberAsk) -> Result<Vec<u64>, No> {
+    let whom: Members = whom(&decoded(id)).ok_or(NO_MEMBER)?;
+    match api.rooms.ask(&ask.scope, KIND, mpc, &whom, what) {
+        Asked::Done(asked) => Ok(asked),
+        Asked::NoRoom => Err(NO_ROOM),
+        Asked::NoMember => Err(NO_MEMBER),
+    }
+}
+
+fn told(api: &Api, ask: &Ask, mpc: &str, id: &str, what: &MemberAsk) -> Result<Response, No> {
+    asked(api, ask, mpc, id, what)?;
+    Ok(error::plivo_no_content())
+}
+
+fn queued(api: &Api, ask: &Ask, mpc: &str, id: &str, what: &MemberAsk, message: &'static str) -> Result<Response, No> {
+    let mpc_member_id = asked(api, ask, mpc, id, what)?.iter().map(u64::to_string).collect();
+    let mpc_name = room(api, ask, mpc)?.name;
+    Ok(error::plivo_body(StatusCode::ACCEPTED, &Queued { message, mpc_member_id, mpc_name }))
+}
+
+// --- adding ---
+
+/// Attributes that a request may give, in the element's own spelling.
+const ATTRIBUTES: &[(&str, &str)] = &[
+    ("role", "role"),
+    ("max_duration", "maxDuration"),
+    ("max_participants", "maxParticipants"),
+    ("record_min_member_count", "recordMinMemberCount"),
+    ("wait_time", "waitTime"),
+    ("wait_music_url", "waitMusicUrl"),
+    ("wait_music_method", "waitMusicMethod"),
+    ("agent_hold_music_url", "agentHoldMusicUrl"),
+    ("agent_hold_music_method", "agentHoldMusicMethod"),
+    ("customer_hold_music_url", "customerHoldMusicUrl"),
+    ("customer_hold_music_method", "customerHoldMusicMethod"),
+    ("status_callback_url", "statusCallbackUrl"),
+    ("status_callback_method", "statusCallbackMethod"),
+    ("status_callback_events", "statusCallbackEvents"),
+    ("on_exit_action_url", "onExitActionUrl"),
+    ("on_exit_action_method", "onExitActionMethod"),
+    ("enter_sound", "enterSound"),
+    ("enter_sound_method", "enterSoundMethod"),
+    ("exit_sound", "exitSound"),
+    ("exit_sound_method", "exitSoundMethod"),
+    ("stay_alone", "stayAlone"),
+    ("coach_mode", "coachMode"),
+    ("mute", "mute"),
+    ("hold", "hold"),
+    ("start_mpc_on_enter", "startMpcOnEnter"),
+    ("end_mpc_on_exit", "endMpcOnExit"),
+    ("relay_dtmf_inputs", "relayDTMFInputs"),
+    ("record", "record"),
+    ("record_file_format", "recordFileFormat"),
+    ("recording_callback_url", "recordingCallbackUrl"),
+    ("recording_callback_method", "recordingCallbackMethod"),
+];
+
+/// The document of the one element.
+fn document(fields: &Fields, name: &str) -> Result<std::sync::Arc<Document>, String> {
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    fields.required("role")?;
+    let mut xml = "<Response><MultiPartyCall".to_owned();
+    for (field, attribute) in ATTRIBUTES {
+        if let Some(text) = fields.text(field)? {
+            xml += &format!(" {attribute}=\"{}\"", escaped(&text));
+        }
+    }
+    xml += &format!(">{}</MultiPartyCall></Response>", escaped(name));
+    let parsed = crate::xml::parse(xml.as_bytes(), None);
+    parsed.document.ok_or_else(|| {
+        let error = parsed.findings.iter().find(|f| f.severity == crate::xml::ast::Severity::Error);
+        let message = error.map_or("it is no multi-party call", |finding| finding.message.as_str());
+        // The field's own spelling.
+        let field =
+            ATTRIBUTES.iter().find(|(_, attribute)| message.starts_with(attribute)).map_or("role", |(field, _)| field);
+        format!("{field} is invalid: {message}")
+    })
+}
+
+async fn add(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
+    let fields = ask.fields()?;
+    let name = match mpc.strip_prefix("name_") {
+        Some(name) => name.to_owned(),
+        None => room(api, ask, mpc)?.name,
+    };
+    let document = document(&fields, &name).map_err(No::Bad)?;
+    let calls = match fields.text("call_uuid").map_err(No::Bad)? {
+        Some(uuid) => vec![taken(api, ask, &uuid, document)?],
+        None => called(api, ask, &fields, document).await?,
+    };
+    let request_uuid = calls.first().map(|call| call.call_uuid.clone()).unwrap_or_default();
+    let added = Added { calls, message: "add participant action initiated", request_uuid };
+    Ok(error::plivo_body(StatusCode::CREATED, &added))
+}
+
+/// A call that is up goes on in it.
+fn taken(api: &Api, ask: &Ask, uuid: &str, document: std::sync::Arc<Document>) -> Result<AddedCall, No> {
+    const NO_CALL: No = No::NotFound("call not found");
+    let uuid: CallUuid = uuid.parse().map_err(|_| No::Bad("call_uuid must be a UUID".to_owned()))?;
+    let call = api.live.get(&ask.scope, uuid).filter(|call| call.status == LiveStatus::InProgress).ok_or(NO_CALL)?;
+    match api.live.command(&ask.scope, uuid, Command::Run { document }) {
+        Told::Yes => Ok(AddedCall { to: call.to, from: call.from, call_uuid: uuid.to_string() }),
+        Told::Full => Err(No::TooMany { why: "too much is asked of this call at once".to_owned(), seconds: 1 }),
+        Told::NotUp => Err(NO_CALL),
+    }
+}
+
+/// Users are called, by the checks of any call (§2.1).
+async fn called(
+    api: &Api,
+    ask: &Ask,
+    fields: &Fields,
+    document: std::sync::Arc<Document>,
+) -> Result<Vec<AddedCall>, No> {
+    let order = order(api, ask, fields, document).map_err(No::Bad)??;
+    settle(api, &order).await;
+    let calls = api.placing.place(&order).map_err(refused)?;
+    let from = order.number.spec.number.to_string();
+    let added = calls.iter().zip(&order.to).map(|(call, to)| AddedCall {
+        to: to.to_string(),
+        from: from.clone(),
+        call_uuid: call.to_string(),
+    });
+    Ok(added.collect())
+}
+
+fn order(
+    api: &Api,
+    ask: &Ask,
+    fields: &Fields,
+    document: std::sync::Arc<Document>,
+) -> Result<Result<CallOrder, No>, String> {
+    let from = E164::parse(&fields.required("from")?).map_err(|why| format!("from parameter is invalid: {why}"))?;
+    let to = targets(&fields.required("to")?)?;
+    if to.contains(&from) {
+        return Err("to parameter is invalid: it is the number that calls".to_owned());
+    }
+    let caller_name = fields.bounded("caller_name", CALLER_NAME_CHARS_MAX)?.unwrap_or_default();
+    let ring_timeout_s = fields.integer("ring_timeout", 1, RING_MAX)?.unwrap_or(RING_TIMEOUT);
+    let headers = sip_headers(fields)?;
+    let told = url(api, fields, "call_status_callback")?;
+    let Some(number) = api.placing.number(&ask.scope, &from) else {
+        let why = "is not a calling-enabled WhatsApp number of your account";
+        return Ok(Err(No::NotAllowed(format!("from parameter is invalid. {from} {why}"))));
+    };
+    // It has no answer URL: its document is here. Without a URL for its status, nobody is told of it.
+    let nowhere = (DocUrl("".into()), crate::model::Method::Post);
+    Ok(Ok(CallOrder {
+        number,
+        to,
+        answer: nowhere.clone(),
+        fallback: None,
+        hangup: told.clone().unwrap_or(nowhere),
+        caller_name,
+        headers,
+        time_limit: Duration::from_secs(TIME_LIMIT),
+        outbound: Outbound {
+            ring: told,
+            ring_timeout_ms: ring_timeout_s.saturating_mul(1_000),
+            document: Some(document),
+            ..Outbound::default()
+        },
+    }))
+}
