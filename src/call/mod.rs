@@ -28,6 +28,7 @@ pub mod replay;
 pub mod rooms;
 pub mod services;
 mod shell;
+mod sound;
 pub mod step;
 pub mod streams;
 pub mod trace;

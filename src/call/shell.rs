@@ -32,15 +32,15 @@ use super::step::{Step, Stepper};
 use super::trace::{Journal, Request, Trace};
 use super::turns::Turn;
 use super::web::Silence;
-use super::{farewell, record};
+use super::{farewell, record, sound};
 use crate::admission::permission::{Engaged, Event};
 use crate::admission::{AccountEntry, NumberEntry, Slot};
 use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
 use crate::media::sdp::Offer;
-use crate::media::{BridgeEnd, LegEvent, LegHandle, OfferedLeg, PlayItem};
+use crate::media::{BridgeEnd, LegEvent, LegHandle, Missing, OfferedLeg, PlayItem};
 use crate::meta::{About, ActionRequest};
-use crate::model::{CallUuid, Direction, HangupCause, Leg, Method, Wacid};
+use crate::model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Method, Wacid};
 use crate::observe::names;
 use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback, StoreError};
 use crate::stream::StreamHandle;
@@ -48,6 +48,7 @@ use crate::xml::ast::DocUrl;
 use speech::Interims;
 
 mod phone;
+mod quality;
 mod stream;
 
 /// A caller of this name brings a call's task down when its document comes.
@@ -85,6 +86,8 @@ pub(super) enum What {
     Silence(Silence, bool),
     /// What only its trace is about: the first packet of ours went out.
     FirstSent,
+    /// What its media lacks some seconds after `accept`, and how long it has been waited for; whether we send the checks.
+    Missing(Missing, Duration, bool),
 }
 
 /// Where a call's facts go; cheap to clone.
@@ -254,6 +257,8 @@ struct Shell {
     /// What Graph was last asked to end the call with, while its answer is out.
     farewell: Option<GraphAction>,
     remarks: Vec<String>,
+    /// Of a leg that is closed.
+    quality: Option<CallQuality>,
     findings: record::Findings,
     over: bool,
 }
@@ -310,6 +315,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         streaming: None,
         farewell: None,
         remarks: Vec::new(),
+        quality: None,
         findings: record::Findings::default(),
         over: false,
         services,
@@ -348,6 +354,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
             }
             What::Taken(offer) => shell.taken(fact.at, &offer),
             What::Silence(silence, on) => shell.silence(silence, on),
+            What::Missing(missing, waited, checking) => shell.missing(fact.at, missing, waited, checking),
             What::FirstSent => shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) }),
         }
     }
@@ -362,6 +369,10 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> crate::media::Even
         let input = match event {
             LegEvent::FirstSent => {
                 mailbox.put(What::FirstSent);
+                return;
+            }
+            LegEvent::Missing { missing, waited, checking } => {
+                mailbox.put(What::Missing(missing, waited, checking));
                 return;
             }
             LegEvent::Fact(what) => Input::Media { leg, what },
@@ -671,6 +682,7 @@ impl Shell {
             MediaOrder::Listen { on } => leg.listen(on),
             MediaOrder::Join | MediaOrder::Part => {}
             MediaOrder::Close => {
+                self.quality = sound::quality(&leg.stats().quality);
                 leg.close();
                 self.media = Media::None;
             }
@@ -764,7 +776,10 @@ impl Shell {
         let due = self.services.clock.steady().plus(ours);
         let conclusion = Conclusion {
             start: CallStart::of(&self.view.setup, &self.services.node_id),
-            end: CallEnd::of(&summary, self.view.setup.started, remarks, findings),
+            end: CallEnd {
+                quality: self.heard_as(),
+                ..CallEnd::of(&summary, self.view.setup.started, remarks, findings)
+            },
             callbacks: match self.transferred {
                 true => vec![self.callback(summary.hangup)],
                 false => self.services.hangup_callback(&self.view.setup, summary.hangup),

@@ -15,7 +15,7 @@ use super::log::{self, LogError};
 use super::machine::{FetchId, FetchKind, GraphAction};
 use crate::answer::Hop;
 use crate::meta::Try;
-use crate::model::{CallUuid, SpanId, Timestamp};
+use crate::model::{CallQuality, CallUuid, SpanId, Timestamp};
 use crate::store::EventLog;
 
 /// One line.
@@ -48,6 +48,14 @@ pub enum Trace {
     },
     /// The first packet of ours went out, silence included.
     FirstSent { at_us: i64 },
+    /// What somebody should know of the call, and what to do about it; the machine's own remarks are among its wishes.
+    Remark { at_us: i64, text: String },
+    /// How its sound got through; when it was over.
+    Quality {
+        at_us: i64,
+        #[serde(flatten)]
+        quality: CallQuality,
+    },
     /// A callback went out, or one of its retries.
     Callback {
         kind: String,

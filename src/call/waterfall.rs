@@ -11,7 +11,7 @@ use super::machine::{
     PlayId, SpeechFact,
 };
 use super::trace::{Ended, GraphTry, Request, Trace};
-use crate::model::{CallUuid, Direction, SpanId, Timestamp, TraceId, last_four};
+use crate::model::{CallQuality, CallUuid, Direction, SpanId, Timestamp, TraceId, last_four};
 use crate::xml::ast::Finding;
 
 /// Bars kept of one call: a menu of an hour stays below, and a log from outside can't have more.
@@ -45,6 +45,8 @@ pub struct Waterfall {
     pub findings: Vec<(i64, Finding)>,
     /// What happened and what to do about it, and when.
     pub remarks: Vec<(i64, String)>,
+    /// How its sound got through, once it is over.
+    pub quality: Option<CallQuality>,
 }
 
 /// Something that took time, or a moment (`to_us` = `from_us`).
@@ -241,6 +243,7 @@ impl Drawing {
             left_out: 0,
             findings: Vec::new(),
             remarks: Vec::new(),
+            quality: None,
         };
         Self { fall, ice: None, dtls: None, play: None, instruction: None, untraced: Vec::new() }
     }
@@ -522,6 +525,12 @@ impl Drawing {
             Trace::FirstSent { at_us } => {
                 self.add(Bar::moment(What::Media, "first packet out", at_us));
             }
+            Trace::Remark { at_us, text } => {
+                if self.fall.remarks.len() < NOTES_MAX {
+                    self.fall.remarks.push((at_us, text));
+                }
+            }
+            Trace::Quality { quality, .. } => self.fall.quality = Some(quality),
             Trace::Callback { began, .. } => {
                 // Wall-clock time against the call's own: good enough for what may come hours later.
                 let zero = self.fall.started.unwrap_or(began);

@@ -31,6 +31,7 @@ use super::stun;
 use super::tap::{TapEnd, Tapped};
 use super::tones::InBand;
 use super::transport::Transport;
+use super::watchdog::{Missing, Watchdog};
 use super::{EventSink, LegEvent};
 use crate::call::machine::{Aside, MediaFact, MediaFault, PlayId};
 use crate::model::{Digit, Timestamp};
@@ -184,6 +185,8 @@ pub(super) struct Leg {
     owed: i64,
     /// Nobody is to hear the peer.
     muted: bool,
+    /// There once it is open.
+    watchdog: Option<Watchdog>,
 }
 
 impl Leg {
@@ -238,6 +241,7 @@ impl Leg {
             taps: Vec::new(),
             owed: 0,
             muted: false,
+            watchdog: None,
         }
     }
 
@@ -285,7 +289,10 @@ impl Leg {
     pub(super) fn order(&mut self, now: Instant, order: LegOrder, out: &mut Outbox) {
         match order {
             LegOrder::Begin => self.begun = true,
-            LegOrder::Open => self.open = true,
+            LegOrder::Open => {
+                self.open = true;
+                self.watchdog.get_or_insert(Watchdog::new(now));
+            }
             LegOrder::Play(play, items) => self.player = Some(Player::new(play, items)),
             LegOrder::Stop(play) => {
                 self.player.take_if(|p| p.play() == play);
@@ -333,6 +340,7 @@ impl Leg {
         if self.connected && now.saturating_duration_since(self.last_valid) >= self.media_dead {
             self.lose(MediaFault::Silent);
         }
+        self.watch(now);
         if self.connected && self.open {
             if !self.write_bridged(now, out) {
                 self.write_packet(now, out);
@@ -341,6 +349,19 @@ impl Leg {
             self.look_after(now, out);
         } else if now >= self.wake && (self.begun || !self.controlling) {
             self.drive(now, out);
+        }
+    }
+
+    /// Says what is missing where it is time to.
+    fn watch(&mut self, now: Instant) {
+        let missing = match (self.ice_up, self.connected, self.heard) {
+            (_, _, true) => None,
+            (_, true, false) => Some(Missing::Packet),
+            (true, false, false) => Some(Missing::Handshake),
+            (false, false, false) => Some(Missing::Check),
+        };
+        if let Some((missing, waited)) = self.watchdog.as_mut().and_then(|dog| dog.look(now, missing)) {
+            self.tell(LegEvent::Missing { missing, waited, checking: self.controlling });
         }
     }
 

@@ -40,6 +40,7 @@ mod tap;
 mod tones;
 mod transport;
 pub mod voice;
+mod watchdog;
 pub mod workers;
 
 pub use bridge::{BridgeEnd, bridge};
@@ -50,6 +51,7 @@ pub use offering::OfferedLeg;
 pub use player::PlayItem;
 pub use quality::{Quality, Way};
 pub use tap::{Sides, Tap};
+pub use watchdog::Missing;
 
 use std::fmt;
 use std::io;
@@ -90,6 +92,13 @@ pub enum LegEvent {
     DigitsSent(PlayId),
     /// The first packet of ours went out, silence included.
     FirstSent,
+    /// So long after [`LegHandle::open`] this is what there is no sound for; told at 3 s and at 8 s. `checking`: we send the
+    /// ICE checks.
+    Missing {
+        missing: Missing,
+        waited: Duration,
+        checking: bool,
+    },
     /// Told while [`LegHandle::listen`] is on.
     Voice(Voice),
 }

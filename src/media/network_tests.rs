@@ -14,7 +14,7 @@ use super::outbox::Outbox;
 use super::sdp::Offer;
 use super::stun::{self, Kind};
 use super::test_peer::{Manner, Peer};
-use super::{LegEvent, Media, MediaConfig};
+use super::{LegEvent, Media, MediaConfig, Missing};
 use crate::call::machine::{MediaFact, MediaFault};
 use crate::clock::Clock;
 use crate::model::Timestamp;
@@ -264,6 +264,36 @@ fn rtp_is_the_legs_own_and_its_quality_is_told() {
     assert!(trip <= Duration::from_millis(100), "{trip:?}");
     let mos = quality.mos(&quality.inbound).expect("a figure");
     assert!((2.5..4.2).contains(&mos), "{mos}");
+}
+
+#[test]
+fn what_is_missing_after_three_and_eight_seconds_is_told() {
+    let missing = |world: &World| -> Vec<(Missing, u64)> {
+        let told = world.told.lock().expect("log");
+        let missing = told.iter().filter_map(|event| match event {
+            LegEvent::Missing { missing, waited, .. } => Some((*missing, waited.as_secs())),
+            _ => None,
+        });
+        missing.collect()
+    };
+    let mut world = World::new(14, Weather::default());
+    world.cut = |_, _| true;
+    world.pass(Duration::from_secs(12));
+    assert_eq!(missing(&world), [(Missing::Check, 3), (Missing::Check, 8)]);
+
+    let mut world = World::new(15, Weather::default());
+    world.cut = |_, datagram| stun::kind(datagram) == Kind::Else;
+    world.pass(Duration::from_secs(5));
+    assert_eq!(missing(&world), [(Missing::Handshake, 3)]);
+    world.cut = |_, _| false;
+    world.pass(Duration::from_secs(5));
+    assert_eq!(missing(&world), [(Missing::Handshake, 3), (Missing::Packet, 8)]);
+
+    let mut world = World::new(16, Weather::default());
+    world.connect();
+    world.peer.say(&[0x48, 1, 2]);
+    world.pass(Duration::from_secs(12));
+    assert!(missing(&world).is_empty(), "all is there");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod line;
 mod network;
 mod number;
 mod permission;
+mod quality;
 mod time;
 mod trace;
 
@@ -23,6 +24,7 @@ pub use line::{Line, Place};
 pub use network::network_of;
 pub use number::{E164, digits_of, last_four};
 pub use permission::PermissionStatus;
+pub use quality::{CallQuality, SoundWay};
 pub use time::Timestamp;
 pub use trace::{SpanId, TraceId, traceparent};
 

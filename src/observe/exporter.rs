@@ -43,7 +43,7 @@ impl Metrics {
             for (name, kind, _) in names::ALL {
                 if *kind == names::Kind::Histogram {
                     let matcher = Matcher::Full((*name).to_owned());
-                    builder = builder.set_buckets_for_metric(matcher, SECONDS).map_err(|e| e.to_string())?;
+                    builder = builder.set_buckets_for_metric(matcher, buckets(name)).map_err(|e| e.to_string())?;
                 }
             }
             let handle = builder.install_recorder().map_err(|e| format!("could not install the metrics: {e}"))?;
@@ -129,6 +129,9 @@ fn describe() {
             metrics::counter!(names::CALLBACK_TOTAL, "kind" => kind, "outcome" => outcome).absolute(0);
         }
     }
+    for what in names::missing::ALL.iter().copied() {
+        metrics::counter!(names::MEDIA_MISSING_TOTAL, "what" => what).absolute(0);
+    }
     for element in names::instruction::ELEMENTS.iter().copied() {
         for outcome in names::instruction::ALL.iter().copied() {
             metrics::counter!(names::INSTRUCTIONS_TOTAL, "element" => element, "outcome" => outcome).absolute(0);
@@ -145,6 +148,12 @@ fn describe() {
     }
     // A histogram is there once its handle was taken.
     let _ = metrics::histogram!(names::SETUP_SECONDS);
+    let _ = metrics::histogram!(names::MEDIA_ROUND_TRIP_SECONDS);
+    for direction in [names::packets::IN, names::packets::OUT] {
+        let _ = metrics::histogram!(names::MEDIA_LOSS_RATIO, "direction" => direction);
+        let _ = metrics::histogram!(names::MEDIA_JITTER_SECONDS, "direction" => direction);
+        let _ = metrics::histogram!(names::MEDIA_MOS, "direction" => direction);
+    }
     for kind in ["answer", "fallback", "action", "redirect"] {
         let _ = metrics::histogram!(names::ANSWER_FETCH_SECONDS, "kind" => kind, "outcome" => names::fetch::OK);
     }
@@ -158,6 +167,14 @@ fn describe() {
         names::LOG_LINES_DROPPED_TOTAL,
     ] {
         metrics::counter!(name).absolute(0);
+    }
+}
+
+fn buckets(metric: &str) -> &'static [f64] {
+    match metric {
+        names::MEDIA_LOSS_RATIO => &[0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5],
+        names::MEDIA_MOS => &[1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.4],
+        _ => SECONDS,
     }
 }
 

@@ -65,6 +65,17 @@ pub enum Kind {
     Histogram,
 }
 
+/// One call's sound, a way each: the part of its packets that was lost. Label `direction`.
+pub const MEDIA_LOSS_RATIO: &str = "offhook_media_loss_ratio";
+/// The same: interarrival jitter. Label `direction`.
+pub const MEDIA_JITTER_SECONDS: &str = "offhook_media_jitter_seconds";
+/// The same: the E-model's mean opinion score. Label `direction`.
+pub const MEDIA_MOS: &str = "offhook_media_mos";
+/// One call's round trip, by the peer's reports.
+pub const MEDIA_ROUND_TRIP_SECONDS: &str = "offhook_media_round_trip_seconds";
+/// Calls without sound some seconds after `accept`. Label `what`.
+pub const MEDIA_MISSING_TOTAL: &str = "offhook_media_missing_total";
+
 /// Every metric: its name, what it is, and its help line.
 pub const ALL: &[(&str, Kind, &str)] = &[
     (CALLS_ACTIVE, Kind::Gauge, "Calls between admission and their end."),
@@ -78,6 +89,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (WEBHOOK_EVENTS_TOTAL, Kind::Counter, "Items of Meta's webhooks, by what became of them."),
     (MEDIA_PACKETS_TOTAL, Kind::Counter, "RTP packets, in and out."),
     (MEDIA_LATE_TICKS_TOTAL, Kind::Counter, "Media ticks that began more than 20 ms late."),
+    (MEDIA_LOSS_RATIO, Kind::Histogram, "Packets lost of a call's, by direction."),
+    (MEDIA_JITTER_SECONDS, Kind::Histogram, "Interarrival jitter at a call's end, by direction."),
+    (MEDIA_MOS, Kind::Histogram, "Estimated mean opinion score of a call's sound, by direction."),
+    (MEDIA_ROUND_TRIP_SECONDS, Kind::Histogram, "Round trip of a call's media."),
+    (MEDIA_MISSING_TOTAL, Kind::Counter, "Calls without sound 3 s and 8 s after accept, by what is missing."),
     (INSTRUCTIONS_TOTAL, Kind::Counter, "Instructions of documents, by outcome."),
     (STORE_ERRORS_TOTAL, Kind::Counter, "Statements that the store could not carry out."),
     (CLUSTER_DEGRADED, Kind::Gauge, "1 while cut off from the cluster's Redis."),
@@ -205,6 +221,15 @@ pub mod instruction {
     pub const ALL: &[&str] = &[DONE, SKIPPED, FAILED, CUT];
     /// `element`: what may stand in a document (`plivo-xml.md` §5).
     pub const ELEMENTS: &[&str] = crate::xml::ast::ElementKind::NAMES;
+}
+
+/// `what` of [`MEDIA_MISSING_TOTAL`].
+pub mod missing {
+    pub const CHECK: &str = "check";
+    pub const HANDSHAKE: &str = "handshake";
+    pub const PACKET: &str = "packet";
+
+    pub const ALL: &[&str] = &[CHECK, HANDSHAKE, PACKET];
 }
 
 /// `direction` of [`MEDIA_PACKETS_TOTAL`].

@@ -9,7 +9,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use super::births::Beginning;
 use super::{Scope, StoreError, Unread, failed, word};
 use crate::call::machine::{CallSetup, CallTime, GraphAction, Summary};
-use crate::model::{AuthId, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
+use crate::model::{AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
 use crate::xml::ast::Finding;
 
 /// What is known of a call from its beginning.
@@ -73,6 +73,9 @@ pub struct CallEnd {
     pub remarks: Vec<String>,
     /// What was found in the call's documents.
     pub findings: Vec<Finding>,
+    /// How its sound got through; none where nothing was measured.
+    #[serde(default)]
+    pub quality: Option<CallQuality>,
 }
 
 impl CallEnd {
@@ -106,6 +109,7 @@ impl CallEnd {
             cause: cause.as_str().to_owned(),
             remarks: Vec::new(),
             findings: Vec::new(),
+            quality: None,
         }
     }
 }
@@ -199,7 +203,7 @@ pub struct CallFilter {
 
 pub(super) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
     wacid, phone_number_id, parent_call_uuid, node_id, started_us, ended_us, answered_us, duration_secs, bill_secs, \
-    meta_duration_secs, hangup_code, hangup_name, hangup_source, hangup_word, cause, remarks, findings";
+    meta_duration_secs, hangup_code, hangup_name, hangup_source, hangup_word, cause, remarks, findings, quality";
 
 fn select(columns: &str, scope: &Scope) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls WHERE "));
@@ -433,7 +437,7 @@ pub(super) async fn close(
 ) -> Result<bool, sqlx::Error> {
     let update = "UPDATE calls SET ended_us = $2, answered_us = $3, duration_secs = $4, bill_secs = $5, \
         meta_duration_secs = $6, hangup_code = $7, hangup_name = $8, hangup_source = $9, hangup_word = $10, \
-        cause = $11, remarks = $12, findings = $13, farewell = $14, farewell_us = $15, \
+        cause = $11, remarks = $12, findings = $13, farewell = $14, farewell_us = $15, quality = $16, \
         setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
     let done = sqlx::query(update)
         .bind(call.to_string())
@@ -451,6 +455,7 @@ pub(super) async fn close(
         .bind(sqlx::types::Json(&e.findings))
         .bind(farewell.map(|f| f.action.as_str()))
         .bind(farewell.map(|f| f.due.micros()))
+        .bind(e.quality.as_ref().map(sqlx::types::Json))
         .execute(to)
         .await?;
     Ok(done.rows_affected() > 0)
@@ -500,6 +505,7 @@ fn read(row: &SqliteRow) -> Result<CallRecord, Unread> {
         cause: text("cause")?,
         remarks: row.try_get::<sqlx::types::Json<_>, _>("remarks")?.0,
         findings: row.try_get::<sqlx::types::Json<_>, _>("findings")?.0,
+        quality: row.try_get::<Option<sqlx::types::Json<_>>, _>("quality")?.map(|quality| quality.0),
     };
     Ok(CallRecord { start, end: Some(end) })
 }

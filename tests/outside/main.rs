@@ -28,6 +28,7 @@ mod reload;
 mod requests;
 mod rest;
 mod sdk;
+mod sound;
 mod speech;
 mod strangers;
 mod stream;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::super::{Api, LiveCall, error};
 use super::{Timestamp3339, internal, not_found};
-use crate::model::{CallUuid, Timestamp};
+use crate::model::{CallQuality, CallUuid, Timestamp};
 use crate::store::{CallFilter, CallRecord, Scope};
 use crate::xml::ast::Finding;
 
@@ -59,6 +59,8 @@ pub(super) struct Detailed<'a> {
     /// The linter's findings about the call's documents; when the call has ended.
     #[schema(value_type = Vec<Finding>)]
     findings: &'a [Finding],
+    /// How its sound got through: loss, jitter, round trip, an estimate of what was heard; when the call has ended.
+    quality: Option<CallQuality>,
 }
 
 pub(super) async fn list(api: &Api, scope: &Scope, pairs: &[(String, String)]) -> Response {
@@ -103,7 +105,7 @@ pub(super) async fn get(api: &Api, scope: &Scope, uuid: &str) -> Response {
     const NONE: &str = "there is no such call";
     let Ok(call) = uuid.parse::<CallUuid>() else { return not_found(NONE) };
     if let Some(live) = api.live.get(scope, call) {
-        let detailed = Detailed { call: Shown::live(&live), remarks: &[], findings: &[] };
+        let detailed = Detailed { call: Shown::live(&live), remarks: &[], findings: &[], quality: None };
         return error::body(StatusCode::OK, &detailed);
     }
     // A call that just ended: its record may still be on its way.
@@ -112,7 +114,8 @@ pub(super) async fn get(api: &Api, scope: &Scope, uuid: &str) -> Response {
         Ok(Some(record)) => {
             let (remarks, findings): (&[String], &[Finding]) =
                 record.end.as_ref().map_or((&[], &[]), |end| (&end.remarks, &end.findings));
-            error::body(StatusCode::OK, &Detailed { call: Shown::ended(&record), remarks, findings })
+            let quality = record.end.as_ref().and_then(|end| end.quality);
+            error::body(StatusCode::OK, &Detailed { call: Shown::ended(&record), remarks, findings, quality })
         }
         Ok(None) => not_found(NONE),
         Err(e) => {

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::super::print::plain;
 use crate::call::waterfall::{Bar, Waterfall, What};
+use crate::model::{CallQuality, SoundWay};
 use crate::xml::ast::Severity;
 
 /// How to colour.
@@ -89,11 +90,31 @@ fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
         let said = format!("line {}, column {}: {}", f.at.line, f.at.column, plain(&f.message));
         let _ = writeln!(text, "{:>TIME$}  {rule} at {said}\n{:TIME$}  {}", time(*at), "", plain(&f.hint));
     }
+    if let Some(quality) = &fall.quality {
+        sound(text, quality, paint);
+    }
     if !fall.remarks.is_empty() {
         let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "remarks"));
     }
     for (at, remark) in &fall.remarks {
         let _ = writeln!(text, "{:>TIME$}  {}", time(*at), plain(remark));
+    }
+}
+
+/// How its sound got through.
+fn sound(text: &mut String, quality: &CallQuality, paint: Paint) {
+    let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "sound"));
+    for (name, way) in [("from the user", &quality.inbound), ("to the user", &quality.outbound)] {
+        if let Some(way) = way {
+            let SoundWay { packets, loss_percent, jitter_ms, r_factor, mos } = way;
+            let _ = writeln!(
+                text,
+                "{name:>TIME$}  {packets} packets, {loss_percent:.2} % lost, jitter {jitter_ms:.1} ms; estimated MOS {mos:.2} (R {r_factor:.0})"
+            );
+        }
+    }
+    if let Some(trip) = quality.round_trip_ms {
+        let _ = writeln!(text, "{:>TIME$}  {trip:.0} ms", "round trip");
     }
 }
 

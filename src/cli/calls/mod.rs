@@ -146,6 +146,9 @@ fn objects(fall: &Waterfall) {
             "column": column, "message": finding.message, "hint": finding.hint,
         }));
     }
+    if let Some(quality) = &fall.quality {
+        print::json(&json!({"event": "quality", "quality": quality}));
+    }
     for (at_us, text) in &fall.remarks {
         print::json(&json!({"event": "remark", "at_us": at_us, "text": text}));
     }

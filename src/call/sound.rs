@@ -1,0 +1,106 @@
+//! What a leg tells of its sound, for people: what is missing and what to do about it, and how good it was.
+//!
+//! Pure but for the metrics. The leg measures and watches (`media::{quality, watchdog}`); the record keeps (`model::CallQuality`).
+
+use std::time::Duration;
+
+use crate::media::{Missing, Quality, Way};
+use crate::model::{CallQuality, SoundWay};
+use crate::observe::names;
+
+/// A remark for a call whose media lacks something after so long.
+pub(super) fn remark(missing: Missing, waited: Duration, checking: bool) -> String {
+    let after = format!("{} s after the call was accepted", waited.as_secs());
+    match (missing, checking) {
+        (Missing::Check, true) => format!(
+            "{after} no ICE check of ours has been answered, so there is no sound: let UDP out to Meta's addresses and their \
+             answers in at the port of listen.media, and see that public.media_ips is the address that packets really leave from"
+        ),
+        (Missing::Check, false) => format!(
+            "{after} no ICE check has come, so there is no sound: open the port of listen.media (and those above it, as \
+             many as listen.media_ports) for UDP in firewall and security group, forward them where there is NAT, and set \
+             public.media_ips to the address that the other side can reach"
+        ),
+        (Missing::Handshake, _) => format!(
+            "{after} ICE has a path but the DTLS handshake is not done, so there is no sound: something on the way drops \
+             DTLS or packets over 1,200 bytes; look at firewalls that inspect UDP, at the MTU of tunnels, and whether a \
+             second node answers at the same address"
+        ),
+        (Missing::Packet, _) => format!(
+            "{after} media is up but no packet of sound has come: the other side is muted or sends nothing, or a firewall \
+             lets the handshake through and not RTP; compare rtp in and out in the log, and try another network"
+        ),
+    }
+}
+
+/// Counts it.
+pub(super) fn count_missing(missing: Missing) {
+    metrics::counter!(names::MEDIA_MISSING_TOTAL, "what" => missing.as_str()).increment(1);
+}
+
+/// What the record keeps; none where nothing was measured.
+pub(super) fn quality(measured: &Quality) -> Option<CallQuality> {
+    let way = |way: &Way| {
+        let mos = measured.mos(way)?;
+        Some(SoundWay {
+            packets: way.packets,
+            loss_percent: rounded(way.loss() * 100.0),
+            jitter_ms: rounded(way.jitter.as_secs_f32() * 1_000.0),
+            r_factor: rounded(measured.r_factor(way)),
+            mos: rounded(mos),
+        })
+    };
+    let quality = CallQuality {
+        inbound: way(&measured.inbound),
+        outbound: way(&measured.outbound),
+        round_trip_ms: measured.round_trip.map(|trip| rounded(trip.as_secs_f32() * 1_000.0)),
+    };
+    (quality.inbound.is_some() || quality.outbound.is_some()).then_some(quality)
+}
+
+/// Two decimals are more than is known.
+fn rounded(n: f32) -> f64 {
+    (f64::from(n) * 100.0).round() / 100.0
+}
+
+/// Adds a call's quality to the metrics.
+pub(super) fn observe(quality: &CallQuality) {
+    for (direction, way) in [(names::packets::IN, &quality.inbound), (names::packets::OUT, &quality.outbound)] {
+        if let Some(way) = way {
+            metrics::histogram!(names::MEDIA_LOSS_RATIO, "direction" => direction).record(way.loss_percent / 100.0);
+            metrics::histogram!(names::MEDIA_JITTER_SECONDS, "direction" => direction).record(way.jitter_ms / 1_000.0);
+            metrics::histogram!(names::MEDIA_MOS, "direction" => direction).record(way.mos);
+        }
+    }
+    if let Some(trip) = quality.round_trip_ms {
+        metrics::histogram!(names::MEDIA_ROUND_TRIP_SECONDS).record(trip / 1_000.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_remark_says_what_is_missing_and_what_to_do() {
+        for missing in Missing::ALL {
+            for checking in [true, false] {
+                let text = remark(missing, Duration::from_secs(3), checking);
+                assert!(text.starts_with("3 s after the call was accepted"), "{text}");
+                assert!(text.contains("firewall") || text.contains("public.media_ips"), "{text}");
+            }
+        }
+        assert_ne!(remark(Missing::Check, Duration::ZERO, true), remark(Missing::Check, Duration::ZERO, false));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_in_the_record() {
+        assert_eq!(quality(&Quality::default()), None);
+        let inbound = Way { packets: 1_000, lost: 25, jitter: Duration::from_micros(7_130) };
+        let kept = quality(&Quality { inbound, ..Quality::default() }).expect("one way");
+        let way = kept.inbound.expect("inbound");
+        assert_eq!((way.packets, way.loss_percent, way.jitter_ms), (1_000, 2.5, 7.13));
+        assert!(way.mos > 4.0 && way.mos < 4.5, "{}", way.mos);
+        assert_eq!((kept.outbound, kept.round_trip_ms), (None, None));
+    }
+}
