@@ -17,6 +17,7 @@ pub mod openapi;
 mod operator;
 mod placing;
 mod plivo;
+mod recordings;
 mod routes;
 pub mod server;
 
@@ -35,9 +36,9 @@ pub use placing::Placing;
 
 use crate::admission::Gate;
 use crate::admission::book::Keeper;
-use crate::call::PermissionDesk;
 use crate::call::phones::Phones;
 use crate::call::rooms::Rooms;
+use crate::call::{PermissionDesk, Recordings};
 use crate::clock::Clock;
 use crate::speech::catalogue::Catalogue;
 use crate::store::{Passwords, Store};
@@ -65,6 +66,7 @@ pub struct Api {
     pub rooms: Rooms,
     /// What documents may have said, and by whom.
     pub voices: Arc<Catalogue>,
+    pub recordings: Recordings,
 }
 
 /// What each handler gets.
@@ -82,6 +84,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/{*path}", any(plivo::handle))
         .route("/api/v1/{*path}", any(number::handle))
         .route("/openapi.json", get(openapi::serve))
+        .route("/recordings/{file}", any(recordings::serve))
         .fallback(elsewhere)
         .with_state(Arc::new(Shared {
             api,

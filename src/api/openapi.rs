@@ -25,6 +25,21 @@ const OTHERS: &[Route] = &[
     },
     Route {
         method: "GET",
+        path: "/recordings/{file}",
+        id: "downloadRecording",
+        summary: "A recording's file, {id}.wav or {id}.mp3: its id is all that it takes; with Range a part of it",
+        query: &[],
+        body: None,
+        answers: &[
+            Answer { status: 200, what: "The file", content: Content::Text("audio/wav") },
+            Answer { status: 206, what: "The part that was asked for", content: Content::Text("audio/wav") },
+            Answer { status: 404, what: "There is none", content: Content::Nothing },
+            Answer { status: 405, what: "Not by this method; Allow names those that are", content: Content::Nothing },
+            Answer { status: 416, what: "The range is behind its end", content: Content::Nothing },
+        ],
+    },
+    Route {
+        method: "GET",
         path: "/phone",
         id: "phone",
         summary: "The WebSocket of an endpoint's phone: JSON messages, see docs/phone.md",

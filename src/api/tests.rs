@@ -24,11 +24,11 @@ use super::{
 use crate::admission::book::Keeper;
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
 use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
-use crate::call::PermissionDesk;
 use crate::call::dialer::{CallOrder, NotPlaced};
 use crate::call::machine::{Command, StreamOrder};
 use crate::call::phones::Phones;
 use crate::call::streams::{StreamStatus, StreamView};
+use crate::call::{PermissionDesk, Recordings};
 use crate::clock::Clock;
 use crate::config::{Account, ApiKey, Role, Secret};
 use crate::egress::testing::{Reply, Server};
@@ -302,7 +302,7 @@ async fn run() -> Running {
     keeper.tell(move |book| credentials.replace(&book.credentials()));
     let clock = Clock::stepped(at(0));
     let graph = Server::start(graph_answers).await;
-    let gate = Arc::new(Gate::new(tables, clock.now()));
+    let gate = Arc::new(Gate::new(tables.clone(), clock.now()));
     let config = GraphConfig {
         policy: Policy { answering: Vec::new(), ..Policy::default() },
         ..GraphConfig::new(graph.url(""), Secret::new("t"))
@@ -310,6 +310,7 @@ async fn run() -> Running {
     let desk = Arc::new(Graph::new(config, clock.clone()).unwrap());
     let consents = Arc::new(Consents::load(store.clone()).await.unwrap());
     let permissions = PermissionDesk::new(desk, consents.clone(), clock.clone());
+    let recordings = recordings_of(&store, folder.path(), &tables, &clock);
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let public = Public {
         webhook: Arc::new(|_| Box::pin(async { http::Response::new(axum::body::Body::empty()) })),
@@ -328,6 +329,7 @@ async fn run() -> Running {
             phones: Phones::default(),
             rooms: crate::call::rooms::Rooms::silent(Clock::real()),
             voices: Arc::new(Catalogue::of(&SpeechConfig::default())),
+            recordings: recordings.clone(),
         }),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         limits: HttpLimits::default(),
@@ -336,6 +338,25 @@ async fn run() -> Running {
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, public, cancel.clone()));
     Running { at: address, calls, store, cancel, clock, graph, consents, gate, keeper, file, _folder: folder }
+}
+
+/// Recordings in a folder, whose callbacks go nowhere.
+fn recordings_of(store: &Store, folder: &std::path::Path, tables: &Arc<Directory>, clock: &Clock) -> Recordings {
+    use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
+    use crate::call::{Outbox, OutboxLimits, RecordingsConfig};
+    use crate::egress::testing::{egress, open_guard};
+    let out = egress(open_guard(), Vec::new());
+    let notifier = Notifier::new(out, clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
+    let limits = OutboxLimits::default();
+    let outbox = Outbox::new(store.clone(), notifier, tables.clone(), clock.clone(), "node".to_owned(), limits);
+    let config = RecordingsConfig {
+        data_dir: folder.to_owned(),
+        base_url: "https://calls.example.com".to_owned(),
+        node_id: "node".to_owned(),
+        threads: 1,
+    };
+    let tasks = tokio_util::task::TaskTracker::new();
+    Recordings::start(config, store.clone(), outbox, clock.clone(), Dice::system(), tasks).unwrap()
 }
 
 struct Answer {

@@ -5,7 +5,7 @@
 //! `trace` the lines in it that tell where the time went, `waterfall` reads both, `replay` runs one again. `outbox` delivers
 //! the callbacks that the store holds, `farewell` tells Graph of the calls that it may still hold, `orphan` ends those of a
 //! process that died, `consent` keeps what users allow in step with Meta. `phones` knows where endpoints are registered,
-//! `web` has their calls, `rooms` the calls that hear each other, `streams` what is told of streams. `walk` runs a machine
+//! `web` has their calls, `rooms` the calls that hear each other, `streams` what is told of streams. `recordings` keeps what is recorded of calls. `walk` runs a machine
 //! without a call. Media,
 //! Graph, fetching and the store are services below.
 
@@ -22,6 +22,7 @@ pub mod outbox;
 pub mod phones;
 pub mod queues;
 mod record;
+pub mod recordings;
 pub mod registry;
 mod rejects;
 pub mod replay;
@@ -41,6 +42,7 @@ pub use binding::CallEvent;
 pub use consent::PermissionDesk;
 pub use dialer::Dialer;
 pub use outbox::{Outbox, OutboxLimits};
+pub use recordings::{Recordings, RecordingsConfig};
 pub use registry::{LiveCall, Registry, Told};
 pub use rejects::RejectThread;
 pub use services::{CallSettings, Services};

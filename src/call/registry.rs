@@ -5,7 +5,7 @@
 
 mod legs;
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,9 @@ use super::binding::{AtMeta, Bindings, CallEvent, Parties, Party};
 pub use super::binding::{CallKey, EventTold};
 use super::farewell;
 use super::live::LiveLog;
-use super::machine::{CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, StreamOrder, Termination};
+use super::machine::{
+    CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, RecordOrder, StreamOrder, Termination,
+};
 use super::phones::Line;
 use super::services::Services;
 use super::shell::{self, Begin, Mailbox, Peer, Way, What};
@@ -34,6 +36,7 @@ use crate::meta::ActionRequest;
 use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, StreamId, Timestamp, TraceId, Wacid};
 use crate::observe::names;
 use crate::store::{CallStart, PlacedCall};
+use crate::xml::ast::Target;
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
@@ -103,6 +106,9 @@ pub struct LiveCall {
     legs: Mutex<Vec<CallUuid>>,
     b_leg: Mutex<Option<CallUuid>>,
     pub(super) streams: StreamViews,
+    /// It is recorded in the background; and it was asked to be, and has not looked at that yet.
+    recorded: AtomicBool,
+    record_asked: AtomicBool,
     /// Of a web leg: the way to its phone.
     pub(super) line: Option<Arc<Line>>,
 }
@@ -132,6 +138,32 @@ impl LiveCall {
 
     pub(super) fn set_b_leg(&self, leg: Option<CallUuid>) {
         *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner) = leg;
+    }
+
+    /// Whether it is recorded in the background, or will be.
+    pub fn is_recorded(&self) -> bool {
+        self.recorded.load(Ordering::Acquire) || self.record_asked.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_recorded(&self, recorded: bool) {
+        self.recorded.store(recorded, Ordering::Release);
+    }
+
+    /// What was asked of it about recording has been looked at.
+    pub(super) fn looked_at_recording(&self) {
+        self.record_asked.store(false, Ordering::Release);
+    }
+
+    /// Has it recorded; `None`: it is already.
+    pub fn record(&self, order: RecordOrder, callback: Option<Target>) -> Option<Told> {
+        if self.recorded.load(Ordering::Acquire) || self.record_asked.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let told = self.command(Command::Record { order: Box::new(order), callback });
+        if told != Told::Yes {
+            self.looked_at_recording();
+        }
+        Some(told)
     }
 
     /// A leg that it dialled has ended, or goes on without it.
@@ -443,6 +475,8 @@ impl Registry {
             legs: Mutex::default(),
             b_leg: Mutex::default(),
             streams: StreamViews::default(),
+            recorded: AtomicBool::new(false),
+            record_asked: AtomicBool::new(false),
             line: peer.line().cloned(),
         });
         if view.line.is_none() {

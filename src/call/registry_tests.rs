@@ -11,7 +11,9 @@ use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::call::machine::MachineLimits;
-use crate::call::{CallSettings, Outbox, OutboxLimits, PermissionDesk, RejectThread, farewell};
+use crate::call::{
+    CallSettings, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, RejectThread, farewell,
+};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::egress::testing::{Reply, Server, egress, open_guard};
@@ -88,6 +90,13 @@ impl World {
         let graph_client =
             Arc::new(Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap());
         let media = Media::start(media, clock.clone()).unwrap();
+        let recordings = {
+            let data_dir = folder.path().to_owned();
+            let made =
+                RecordingsConfig { data_dir, base_url: "http://node".into(), node_id: node_id.clone(), threads: 1 };
+            let (store, outbox, clock) = (store.clone(), outbox.clone(), clock.clone());
+            Recordings::start(made, store, outbox, clock, dice.clone(), TaskTracker::new()).unwrap()
+        };
         let services = Arc::new(Services {
             clock: clock.clone(),
             dice: dice.clone(),
@@ -106,6 +115,7 @@ impl World {
             outbox,
             store,
             phones: crate::call::phones::Phones::default(),
+            recordings,
             traces: None,
             settings: ArcSwap::from_pointee(CallSettings { limits: MachineLimits::default(), max_body: 102_400 }),
             tasks: TaskTracker::new(),

@@ -10,6 +10,7 @@ use super::consent::PermissionDesk;
 use super::machine::{CallSetup, MachineLimits, Notice};
 use super::outbox::Outbox;
 use super::phones::Phones;
+use super::recordings::Recordings;
 use super::rejects::RejectThread;
 use super::rooms::Rooms;
 use super::trace::Sink;
@@ -53,6 +54,7 @@ pub struct Services {
     pub rooms: Rooms,
     /// Calls' sound on customers' sockets.
     pub streams: Streams,
+    pub recordings: Recordings,
     /// Where traces are exported to, if they are.
     pub traces: Option<Sink>,
     /// What may change while calls go on.

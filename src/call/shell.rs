@@ -7,6 +7,7 @@
 mod legs;
 mod rooms;
 mod speech;
+mod tapes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,8 +23,8 @@ use super::hearing::Hearing;
 use super::log;
 use super::machine::{
     Aside, CallSetup, CallState, CallTime, Command, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input,
-    InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, NoticeKind, Output, Params, Sound, Summary,
-    abandoned,
+    InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, NoticeKind, Output, Params, RecordFact, Sound,
+    Summary, abandoned,
 };
 use super::phones::{KeyWay, Line};
 use super::registry::{LetIn, Registry};
@@ -254,6 +255,7 @@ struct Shell {
     interims: Option<Interims>,
     /// The stream that is open, or being opened.
     streaming: Option<StreamHandle>,
+    tapes: tapes::Tapes,
     /// What Graph was last asked to end the call with, while its answer is out.
     farewell: Option<GraphAction>,
     remarks: Vec<String>,
@@ -313,6 +315,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         hearing: None,
         interims: None,
         streaming: None,
+        tapes: tapes::Tapes::default(),
         farewell: None,
         remarks: Vec::new(),
         quality: None,
@@ -448,11 +451,13 @@ impl Shell {
                 self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }
             Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
+            Input::Recorded { record, what: RecordFact::Ended { .. } } => self.tapes.ended(*record),
             Input::Graph { action, outcome } if self.farewell == Some(*action) && outcome.is_settled() => {
                 self.farewell = None;
             }
             _ => {}
         }
+        let asks_to_record = matches!(&input, Input::Command { command: Command::Record { .. } });
         let step = self.stepper.step(at, input);
         if let Some(asked) = self.asked.as_ref().filter(|asked| step.overtakes(asked.action)) {
             asked.overtaken.cancel();
@@ -460,6 +465,10 @@ impl Shell {
         let Step { at, logged, outputs, worth_a_line } = step;
         if worth_a_line {
             self.journal.keep(log::entry_line(at, &logged, &outputs));
+        }
+        self.view.set_recorded(self.stepper.machine().is_recorded());
+        if asks_to_record {
+            self.view.looked_at_recording();
         }
         let b_leg = self.stepper.machine().b_leg();
         if b_leg != std::mem::replace(&mut self.b_leg, b_leg) {
@@ -666,6 +675,12 @@ impl Shell {
             let end = self.bridge().take();
             return self.bridge_media(&order, end);
         }
+        if let MediaOrder::Record { .. } | MediaOrder::RecordGo { .. } | MediaOrder::RecordStop { .. } = &order {
+            return self.record(order);
+        }
+        if order == MediaOrder::Close {
+            self.tapes.clear();
+        }
         let Media::Leg(leg) = &self.media else {
             if order == MediaOrder::Close {
                 self.media = Media::None;
@@ -681,6 +696,7 @@ impl Shell {
             MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
             MediaOrder::Listen { on } => leg.listen(on),
             MediaOrder::Join | MediaOrder::Part => {}
+            MediaOrder::Record { .. } | MediaOrder::RecordGo { .. } | MediaOrder::RecordStop { .. } => {}
             MediaOrder::Close => {
                 self.quality = sound::quality(&leg.stats().quality);
                 leg.close();

@@ -337,6 +337,9 @@ impl Drawing {
                     Bar::moment(What::Person, "speech", at).noted(note, matches!(what, SpeechFact::Failed { .. })),
                 );
             }
+            Input::Recorded { .. } => {
+                self.add(Bar::moment(What::Media, "recording", at).noted(said(input, "recording "), false));
+            }
             Input::Terminated { .. } => {
                 self.add(Bar::moment(What::Person, "terminate webhook", at).noted(said(input, "terminated "), false));
             }

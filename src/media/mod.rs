@@ -29,6 +29,7 @@ mod ports;
 pub mod probe;
 pub mod prompt;
 mod quality;
+pub mod record;
 mod rtcp;
 mod rtp;
 pub mod sdp;

@@ -24,7 +24,8 @@ use crate::call::machine::MachineLimits;
 use crate::call::phones::Phones;
 use crate::call::rooms::Rooms;
 use crate::call::{
-    CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Registry, RejectThread, Services, farewell, orphan,
+    CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, Registry, RejectThread,
+    Services, farewell, orphan,
 };
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
@@ -113,6 +114,15 @@ impl Node {
         let rooms = rooms(&clock, &media, &sounds);
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
+        let making = RecordingsConfig {
+            data_dir: config.store.data_dir.clone(),
+            base_url: base_url(&config, public),
+            node_id: node_id.clone(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let (with, errands) = ((store.clone(), outbox.clone()), tasks.clone());
+        let recordings = Recordings::start(making, with.0, with.1, clock.clone(), dice.clone(), errands)
+            .map_err(StartError::Recordings)?;
         let services = Arc::new(Services {
             pressure: pressure.clone(),
             clock: clock.clone(),
@@ -131,6 +141,7 @@ impl Node {
             store: store.clone(),
             phones: phones.clone(),
             rooms: rooms.clone(),
+            recordings: recordings.clone(),
             traces,
             settings: ArcSwap::from_pointee(call_settings(&config)),
             tasks: tasks.clone(),
@@ -139,6 +150,7 @@ impl Node {
         let simulated = is_loopback(&config.meta.graph_url);
         // What an earlier process left behind comes first; until then no call is taken, and `/readyz` says 503.
         let orphans = orphan::end_all(&services).await?;
+        recordings.take_in_what_was_left().await?;
         store.farewells_due(&services.node_id);
         tokio::spawn(farewell::keep_telling(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone(), gate.clone());
@@ -203,6 +215,7 @@ impl Node {
             phones: phones.clone(),
             rooms,
             voices: Arc::new(voices),
+            recordings: recordings.clone(),
         };
         let phone_door = PhoneDoor {
             clock: clock.clone(),
@@ -227,7 +240,7 @@ impl Node {
         let counted = gate.clone();
         metrics.refresh_with(move || counted.publish_gauges());
         tokio::spawn(forget_blank(consents, gate.clone(), clock.clone(), stop_all.clone()));
-        tokio::spawn(forget(store.clone(), clock, knobs.clone(), stop_all.clone()));
+        tokio::spawn(forget(store.clone(), recordings.clone(), clock, knobs.clone(), stop_all.clone()));
         outbox.start();
         if let Some(hangup) = hangup {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
@@ -248,6 +261,7 @@ impl Node {
             stop_public,
             stop_all,
             phones,
+            recordings,
             knobs,
             #[cfg(feature = "otel")]
             otel,
@@ -333,12 +347,18 @@ fn is_loopback(url: &url::Url) -> bool {
     }
 }
 
-/// `[retention].event_log_days`.
-async fn forget(store: Store, clock: Clock, knobs: Arc<Knobs>, stop: CancellationToken) {
+/// `[retention]`.
+async fn forget(store: Store, recordings: Recordings, clock: Clock, knobs: Arc<Knobs>, stop: CancellationToken) {
     let mut every = tokio::time::interval(HOUR);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let kept = i64::try_from(knobs.event_log_days()).unwrap_or(i64::MAX).saturating_mul(86_400);
-        store.forget_events(Timestamp::from_secs(clock.wall().secs().saturating_sub(kept)));
+        let before = |days| {
+            let kept = i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(86_400);
+            Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
+        };
+        store.forget_events(before(knobs.event_log_days()));
+        if let Err(error) = recordings.expire(before(knobs.recording_days())).await {
+            warn!(%error, "recordings past their time could not be removed; trying again in an hour");
+        }
     }
 }
 
@@ -357,6 +377,12 @@ async fn forget_blank(consents: Arc<Consents>, gate: Arc<Gate>, clock: Clock, st
 fn host(config: &Config, bound: std::net::SocketAddr) -> String {
     let named = config.public.base_url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
     named.unwrap_or_else(|| bound.ip().to_string())
+}
+
+/// Where the outside reaches this node's paths, without a slash at its end.
+fn base_url(config: &Config, bound: std::net::SocketAddr) -> String {
+    let named = config.public.base_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
+    named.unwrap_or_else(|| format!("http://{bound}"))
 }
 
 /// This machine's name, for `biz_opaque_callback_data`.

@@ -104,6 +104,12 @@ impl Node {
         self.registry.cut_all(HangupCause::Drained);
         self.registry.until_empty(times.calls).await;
         self.stop_public.cancel();
+        // Their files are complete before their rows are.
+        let recordings = self.recordings.clone();
+        let completed = tokio::task::spawn_blocking(move || recordings.stop());
+        if tokio::time::timeout(times.work, completed).await.is_err() {
+            warn!("some recordings were not completed in time: the next start does it");
+        }
         self.tasks.close();
         // Terminates on their way to Graph, records on their way to the disk.
         if tokio::time::timeout(times.work, self.tasks.wait()).await.is_err() {

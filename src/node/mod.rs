@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Gate;
 use crate::admission::book::OpenError;
 use crate::call::phones::Phones;
-use crate::call::{Dialer, Outbox, Registry};
+use crate::call::{Dialer, Outbox, Recordings, Registry};
 use crate::media::Media;
 use crate::observe::Health;
 use crate::store::Store;
@@ -64,6 +64,8 @@ pub enum StartError {
     Otel(String),
     #[error("start a thread for rejects: {0}")]
     Rejects(std::io::Error),
+    #[error("make the folder and the threads for recordings: {0}; see store.data_dir")]
+    Recordings(std::io::Error),
     #[error("set up the metrics: {0}")]
     Metrics(String),
 }
@@ -94,6 +96,7 @@ pub struct Node {
     stop_public: CancellationToken,
     stop_all: CancellationToken,
     phones: Phones,
+    recordings: Recordings,
     knobs: Arc<reload::Knobs>,
     #[cfg(feature = "otel")]
     otel: Option<otel::Export>,

@@ -29,23 +29,34 @@ pub type Loader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 pub(super) struct Knobs {
     drain_seconds: AtomicU64,
     event_log_days: AtomicU64,
+    recording_days: AtomicU64,
 }
 
 impl Knobs {
     pub(super) fn of(config: &Config) -> Self {
-        let knobs = Self { drain_seconds: AtomicU64::new(0), event_log_days: AtomicU64::new(0) };
+        let knobs = Self {
+            drain_seconds: AtomicU64::new(0),
+            event_log_days: AtomicU64::new(0),
+            recording_days: AtomicU64::new(0),
+        };
         knobs.set(config);
         knobs
     }
 
     fn set(&self, config: &Config) {
         self.drain_seconds.store(config.limits.drain_seconds, Ordering::Relaxed);
+        self.recording_days.store(u64::from(config.retention.recording_days), Ordering::Relaxed);
         self.event_log_days.store(u64::from(config.retention.event_log_days), Ordering::Relaxed);
     }
 
     /// `[limits].drain_seconds`.
     pub(super) fn drain_at_most(&self) -> Duration {
         Duration::from_secs(self.drain_seconds.load(Ordering::Relaxed))
+    }
+
+    /// `[retention].recording_days`.
+    pub(super) fn recording_days(&self) -> u64 {
+        self.recording_days.load(Ordering::Relaxed)
     }
 
     /// `[retention].event_log_days`.

@@ -8,7 +8,7 @@ use super::calls::Beginnings;
 use super::keys::{self, SeenKey};
 use super::queue::{Concluded, Conclusion, Found, Write};
 use super::seal::Seal;
-use super::{callbacks, calls, endpoints, permissions, settings};
+use super::{callbacks, calls, endpoints, permissions, recordings, settings};
 
 /// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
 const LATE_SEQ: i64 = 1_000_000;
@@ -77,6 +77,14 @@ async fn write_all(to: &mut SqliteConnection, seal: &Seal, batch: &[Write]) -> R
             Write::Settings(writes, at, _) => settings::write(to, seal, writes, *at).await?,
             Write::ForgetPermission(number, user, before) => permissions::delete(to, number, user, *before).await?,
             Write::Endpoint(write, _) => found.push(Found::Endpoint(endpoints::write(to, write).await?)),
+            Write::RecordingBegun(start) => recordings::begin(to, start).await?,
+            Write::RecordingEnded(conclusion, _) => {
+                found.push(Found::RecordingEnded(recordings::conclude(to, seal, conclusion).await?));
+            }
+            Write::RecordingUploaded(id, object, again) => {
+                recordings::uploaded(to, *id, object.as_deref(), *again).await?;
+            }
+            Write::ForgetRecordings(ids, _) => recordings::forget(to, ids).await?,
             Write::ForgetKeys(before) => keys::forget(to, *before).await?,
             Write::Forget(ended_before) => {
                 let delete = "DELETE FROM call_events WHERE call_uuid IN \

@@ -12,6 +12,7 @@ use super::calls::{CallEnd, CallStart, Farewell};
 use super::keys::{KeyKind, SeenKey};
 use super::permissions::{PermissionReply, PermissionRow};
 use super::queue::{Birth, Conclusion, PermissionWrite, Write};
+use super::recordings::{RecordingConclusion, RecordingEnd, RecordingStart};
 use super::seal::Seal;
 use crate::call::machine::{Notice, NoticeKind, Param};
 use crate::model::{AuthId, CallUuid, Method, Timestamp, Wacid};
@@ -31,6 +32,8 @@ pub(super) enum Entry {
     Callback { callback: Kept },
     Farewell { call: CallUuid, again: Option<Timestamp> },
     Permission { row: PermissionRow, reply: Option<PermissionReply> },
+    RecordingBegun { start: RecordingStart },
+    RecordingEnded { start: RecordingStart, end: RecordingEnd, callbacks: Vec<Kept> },
     Key { key: String, tombstone: bool, seen: Timestamp },
 }
 
@@ -133,8 +136,17 @@ impl Entry {
                 seen: key.seen,
             },
             Write::Permission(write, _) => Self::Permission { row: write.row.clone(), reply: write.reply.clone() },
+            Write::RecordingBegun(start) => Self::RecordingBegun { start: (**start).clone() },
+            Write::RecordingEnded(c, _) => Self::RecordingEnded {
+                start: c.start.clone(),
+                end: c.end,
+                callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
+            },
             Write::Settle(..)
             | Write::Settings(..)
+            | Write::ForgetRecordings(..)
+            // It is copied once more.
+            | Write::RecordingUploaded(..)
             | Write::FarewellsDue(_)
             | Write::Unkey(_)
             // Whoever asked is told that it was not done.
@@ -164,6 +176,11 @@ impl Entry {
             Self::Callback { callback } => Write::Callback(Box::new(callback.into_new(seal)), oneshot::channel().0),
             Self::Permission { row, reply } => {
                 Write::Permission(Box::new(PermissionWrite { row, reply }), oneshot::channel().0)
+            }
+            Self::RecordingBegun { start } => Write::RecordingBegun(Box::new(start)),
+            Self::RecordingEnded { start, end, callbacks } => {
+                let callbacks = callbacks.into_iter().map(|kept| kept.into_new(seal)).collect();
+                Write::RecordingEnded(Box::new(RecordingConclusion { start, end, callbacks }), oneshot::channel().0)
             }
             Self::Farewell { call, again } => Write::Farewell(call, again),
             Self::Key { key, tombstone, seen } => {

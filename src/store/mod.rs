@@ -20,6 +20,7 @@ mod lists;
 mod password;
 mod permissions;
 mod queue;
+mod recordings;
 mod seal;
 mod settings;
 mod version;
@@ -45,6 +46,7 @@ pub use keys::{KeyKind, SeenKey};
 pub use password::{PasswordError, Passwords};
 pub use permissions::{PermissionReply, PermissionRow};
 pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
+pub use recordings::{Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart};
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use version::By;
 
@@ -57,6 +59,7 @@ use crate::call::machine::CallSetup;
 use crate::config::Secret;
 use crate::model::{AuthId, CallUuid, EndpointId, EndpointName, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::{Health, names};
+use uuid::Uuid;
 
 /// Why the store could not do something. The texts read well after "could not …".
 #[derive(Debug, thiserror::Error)]
@@ -555,6 +558,87 @@ impl Store {
     /// The store's.
     pub async fn delete_endpoint(&self, scope: &Scope, id: &EndpointId) -> Result<bool, StoreError> {
         self.log.endpoint(EndpointWrite::Delete(scope.clone(), id.clone())).await
+    }
+
+    /// Notes a recording that begins. Returns at once; a beginning that is lost [`Store::conclude_recording`] makes good for.
+    pub fn recording_begun(&self, start: RecordingStart) {
+        self.log.recording_begun(start);
+    }
+
+    /// The end of a recording: its row and what reports it, in one transaction, once, synced to the disk. Queued when this
+    /// returns. Where the journal takes it, the callbacks go out when the store has them, and none is given.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile.
+    pub fn conclude_recording(
+        &self,
+        conclusion: RecordingConclusion,
+    ) -> impl Future<Output = Result<Vec<Written>, StoreError>> + Send + 'static + use<> {
+        self.log.conclude_recording(conclusion)
+    }
+
+    /// Recordings of a node that were never ended: what a crash left behind.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recordings_open(&self, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
+        recordings::open(&self.read, node_id).await
+    }
+
+    /// One of a scope's recordings that is complete.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recording(&self, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
+        recordings::one(&self.read, scope, id).await
+    }
+
+    /// A scope's complete recordings, newest first, and how many there are in all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recordings(
+        &self,
+        scope: &Scope,
+        filter: &RecordingFilter,
+        limit: u32,
+        offset: u64,
+    ) -> Result<(Vec<Recording>, u64), StoreError> {
+        recordings::list(&self.read, scope, filter, limit, offset).await
+    }
+
+    /// Complete recordings that began before then, whosever they are, the oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recordings_older(&self, than: Timestamp, limit: u32) -> Result<Vec<Recording>, StoreError> {
+        recordings::older(&self.read, than, limit).await
+    }
+
+    /// A node's recordings that are to be copied to other storage by now.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recordings_to_upload(
+        &self,
+        node_id: &str,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Recording>, StoreError> {
+        recordings::to_upload(&self.read, node_id, now, limit).await
+    }
+
+    /// A recording was copied to other storage as this object; or it was not, and is to be `again` then. Returns at once.
+    pub fn recording_uploaded(&self, id: Uuid, object: Option<String>, again: Option<Timestamp>) {
+        self.log.recording_uploaded(id, object, again);
+    }
+
+    /// Forgets recordings' rows.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn forget_recordings(&self, ids: Vec<Uuid>) -> Result<(), StoreError> {
+        self.log.forget_recordings(ids).await
     }
 
     /// Forgets the oldest keys seen before then: some at a time, so that nothing waits for it.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::StoreError;
 use super::births::Births;
@@ -17,6 +18,7 @@ use super::calls::{CallEnd, CallStart, Farewell};
 use super::endpoints::EndpointWrite;
 use super::keys::SeenKey;
 use super::permissions::{PermissionReply, PermissionRow};
+use super::recordings::{RecordingConclusion, RecordingStart};
 use super::settings::SettingWrite;
 use super::writer::{self, Begin, Writer};
 use crate::call::machine::CallSetup;
@@ -92,6 +94,11 @@ pub(super) enum Write {
     ForgetPermission(PhoneNumberId, String, Timestamp),
     /// Whoever waits is told whether anything changed; nothing, where the store does not take it.
     Endpoint(Box<EndpointWrite>, oneshot::Sender<bool>),
+    RecordingBegun(Box<RecordingStart>),
+    RecordingEnded(Box<RecordingConclusion>, oneshot::Sender<Vec<Written>>),
+    RecordingUploaded(Uuid, Option<String>, Option<Timestamp>),
+    /// The journal takes none: where the store doesn't, nothing has changed.
+    ForgetRecordings(Vec<Uuid>, oneshot::Sender<()>),
     Forget(Timestamp),
     ForgetKeys(Timestamp),
     /// Told when all before it is written.
@@ -104,6 +111,7 @@ pub(super) enum Found {
     Callback(Written),
     Settle(bool),
     Endpoint(bool),
+    RecordingEnded(Vec<Written>),
 }
 
 impl Write {
@@ -111,7 +119,13 @@ impl Write {
     pub(super) fn is_synced(&self) -> bool {
         match self {
             // Beginnings, so that the power takes no more of them than a batch's time; nobody waits for it.
-            Self::Concluded(..) | Self::Callback(..) | Self::Settings(..) | Self::Endpoint(..) | Self::Born(_) => true,
+            Self::Concluded(..)
+            | Self::Callback(..)
+            | Self::Settings(..)
+            | Self::Endpoint(..)
+            | Self::Born(_)
+            | Self::RecordingEnded(..)
+            | Self::ForgetRecordings(..) => true,
             // Meta was told that it came.
             Self::Permission(write, _) => write.reply.is_some(),
             Self::Bound(..)
@@ -125,6 +139,8 @@ impl Write {
             | Self::Key(_)
             | Self::Unkey(_)
             | Self::ForgetPermission(..)
+            | Self::RecordingBegun(_)
+            | Self::RecordingUploaded(..)
             | Self::Forget(_)
             | Self::ForgetKeys(_)
             | Self::Settled(_) => false,
@@ -308,6 +324,29 @@ impl EventLog {
     pub(super) async fn endpoint(&self, write: EndpointWrite) -> Result<bool, StoreError> {
         let (tell, told) = oneshot::channel();
         self.ask(Write::Endpoint(Box::new(write), tell), told).await.map_err(|_| StoreError::NotTaken)
+    }
+
+    pub(super) fn recording_begun(&self, start: RecordingStart) {
+        self.note(Write::RecordingBegun(Box::new(start)));
+    }
+
+    pub(super) fn conclude_recording(
+        &self,
+        conclusion: RecordingConclusion,
+    ) -> impl Future<Output = Result<Vec<Written>, StoreError>> + Send + 'static + use<> {
+        let (tell, told) = oneshot::channel();
+        self.ask(Write::RecordingEnded(Box::new(conclusion), tell), told)
+    }
+
+    pub(super) fn recording_uploaded(&self, id: Uuid, object: Option<String>, again: Option<Timestamp>) {
+        self.note(Write::RecordingUploaded(id, object, again));
+    }
+
+    pub(super) async fn forget_recordings(&self, ids: Vec<Uuid>) -> Result<(), StoreError> {
+        let (tell, told) = oneshot::channel();
+        let asked = self.ask(Write::ForgetRecordings(ids, tell), told);
+        self.hurry.notify_one();
+        asked.await.map_err(|_| StoreError::NotTaken)
     }
 
     pub(super) async fn settled(&self) {

@@ -243,8 +243,11 @@ impl Writer {
                 Write::Settled(tell) | Write::Permission(_, tell) => {
                     let _ = tell.send(());
                 }
+                Write::RecordingEnded(_, tell) => {
+                    let _ = tell.send(Vec::new());
+                }
                 // Who asked hears that nothing has changed.
-                Write::Settings(..) => {}
+                Write::Settings(..) | Write::ForgetRecordings(..) => {}
                 Write::Settle(..) | Write::FarewellsDue(_) => self.deferred.push(write),
                 // Rare; past the bound a copy of that event may be taken for one that was acted upon.
                 Write::Unkey(_) if self.deferred.len() < QUEUE => self.deferred.push(write),
@@ -259,6 +262,8 @@ impl Writer {
                 | Write::Unkey(_)
                 | Write::Endpoint(..)
                 | Write::ForgetPermission(..)
+                | Write::RecordingBegun(_)
+                | Write::RecordingUploaded(..)
                 | Write::Forget(_)
                 | Write::ForgetKeys(_) => {}
             }
@@ -453,7 +458,15 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
                     let _ = tell.send(changed);
                 }
             }
-            Write::Settled(tell) | Write::Permission(_, tell) | Write::Settings(_, _, tell) => {
+            Write::RecordingEnded(_, tell) => {
+                if let Some(Found::RecordingEnded(written)) = found.next() {
+                    let _ = tell.send(written);
+                }
+            }
+            Write::Settled(tell)
+            | Write::Permission(_, tell)
+            | Write::Settings(_, _, tell)
+            | Write::ForgetRecordings(_, tell) => {
                 let _ = tell.send(());
             }
             Write::Born(_)
@@ -467,6 +480,8 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             | Write::Key(_)
             | Write::Unkey(_)
             | Write::ForgetPermission(..)
+            | Write::RecordingBegun(_)
+            | Write::RecordingUploaded(..)
             | Write::Forget(_)
             | Write::ForgetKeys(_) => {}
         }

@@ -381,8 +381,6 @@ pub struct Message {
     pub callback: Option<Target>,
 }
 
-// --- the elements below are parsed and checked in full; the machine does not run them yet ---
-
 /// `plivo-xml.md` §5.8.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
@@ -462,6 +460,8 @@ pub enum DialAddress {
     /// `<User>sip:…`.
     Sip(String),
 }
+
+// --- the elements below are parsed and checked in full; the machine does not run them yet ---
 
 /// `plivo-xml.md` §5.9.
 #[derive(Clone, Debug, PartialEq)]

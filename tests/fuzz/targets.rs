@@ -19,7 +19,7 @@ use offhook::call::machine::{Command, StreamOrder};
 use offhook::call::streams::StreamView;
 use offhook::clock::Clock;
 use offhook::config::{Config, Secret};
-use offhook::egress::{CustomerUrl, Guard, is_public};
+use offhook::egress::{CustomerUrl, Egress, EgressConfig, Guard, is_public};
 use offhook::ffi::opus::{Decoder, Encoder, Rate};
 use offhook::media::dtmf::Receiver;
 use offhook::media::probe::Probe;
@@ -469,6 +469,18 @@ fn rest_api() -> &'static Rest {
         let keeper = Keeper::open(store.clone(), Arc::new(Directory::new(10)), &config, clock.wall());
         let keeper = runtime.block_on(keeper).expect("a book");
         let rooms = offhook::call::rooms::Rooms::silent(clock.clone());
+        let out = Egress::new(EgressConfig::new(Guard::new(false, Vec::new()))).expect("a client");
+        let notifier = answer::Notifier::new(out, clock.clone(), answer::Dice::system(), 1);
+        let (node_id, nobody) = ("fuzz".to_owned(), Arc::new(Directory::new(10)));
+        let outbox =
+            call::Outbox::new(store.clone(), notifier, nobody, clock.clone(), node_id.clone(), Default::default());
+        let (data_dir, base_url) = (dir.path().to_owned(), "http://localhost".to_owned());
+        let kept = call::RecordingsConfig { data_dir, base_url, node_id, threads: 1 };
+        let (dice, tasks) = (answer::Dice::system(), Default::default());
+        let recordings = {
+            let _inside = runtime.enter();
+            call::Recordings::start(kept, store.clone(), outbox, clock.clone(), dice, tasks).expect("a folder")
+        };
         let router = api::router(Api {
             clock,
             accounts,
@@ -484,6 +496,7 @@ fn rest_api() -> &'static Rest {
             phones: Default::default(),
             rooms,
             voices: Arc::new(offhook::speech::catalogue::Catalogue::of(&Default::default())),
+            recordings,
         });
         Rest { runtime, router, _dir: dir }
     })

@@ -24,6 +24,7 @@ mod overload;
 mod permissions;
 mod phone;
 mod recognise;
+mod record;
 mod reload;
 mod requests;
 mod rest;

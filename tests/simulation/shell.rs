@@ -12,7 +12,7 @@ use offhook::admission::permission::{self, Engaged};
 use offhook::call::log;
 use offhook::call::machine::{
     CallSetup, CallState, CallTime, DialError, FetchFailure, FetchId, Fetched, GraphAction, GraphOutcome, Input,
-    LegNews, MediaOrder, Output, PlayId, Voice,
+    LegNews, MediaOrder, Output, PlayId, RecordEnd, RecordFact, Voice,
 };
 use offhook::call::replay::replay;
 use offhook::call::step::{Step, Stepper};
@@ -411,6 +411,20 @@ impl World {
                 let (life, call) = (self.life, call.uuid);
                 self.after(us, Event::Leg { life, call, fact: Input::DigitsSent { leg: Leg::A, play } });
             }
+            MediaOrder::Record { record, how } => {
+                let (life, call) = (self.life, call.uuid);
+                let ready = RecordFact::Ready { id: uuid::Uuid::nil(), url: "https://a.example.com/r.mp3".to_owned() };
+                self.after(MS, Event::Leg { life, call, fact: Input::Recorded { record, what: ready } });
+                let ms = self.dice.between(1, how.silence_ms.unwrap_or(how.max_ms).max(2));
+                let fact = Input::Recorded { record, what: recorded(RecordEnd::Silence, ms) };
+                self.after(ms * MS, Event::Leg { life, call, fact });
+            }
+            MediaOrder::RecordGo { .. } => {}
+            MediaOrder::RecordStop { record, end } => {
+                let (life, call) = (self.life, call.uuid);
+                let fact = Input::Recorded { record, what: recorded(end, 20) };
+                self.after(20 * MS, Event::Leg { life, call, fact });
+            }
             MediaOrder::Close => call.leg = None,
         }
         if is_listening {
@@ -475,4 +489,9 @@ impl World {
         self.play(&mut call);
         self.node().calls.insert(uuid, call);
     }
+}
+
+/// A recording that is over.
+fn recorded(end: RecordEnd, duration_ms: u64) -> RecordFact {
+    RecordFact::Ended { end, duration_ms, start_ms: 0, end_ms: 0, why: None }
 }

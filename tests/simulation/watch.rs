@@ -455,7 +455,12 @@ impl World {
                     | MediaOrder::Open => {
                         must(seen.accepted, "makes a sound before it is answered");
                     }
+                    MediaOrder::RecordGo { .. } => must(seen.accepted, "is recorded before it is answered"),
+                    MediaOrder::Record { how, .. } => {
+                        must(seen.accepted || how.held, "is recorded before it is answered")
+                    }
                     MediaOrder::Begin
+                    | MediaOrder::RecordStop { .. }
                     | MediaOrder::Stop { .. }
                     | MediaOrder::Listen { .. }
                     | MediaOrder::Join

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::dial::LegNews;
 use super::params::{self, Ending};
+use super::recording::{RecordId, RecordOrder};
 use super::stream::{self, Streaming};
 use super::timers::{Timer, Timers};
 use super::{
@@ -64,6 +65,7 @@ pub(super) struct Desk {
     recognitions: u32,
     legs: u32,
     streams: u32,
+    records: u32,
     accept_sent: bool,
     reject_sent: bool,
     closed: bool,
@@ -90,6 +92,7 @@ impl Desk {
             recognitions: 0,
             legs: 0,
             streams: 0,
+            records: 0,
             accept_sent: false,
             reject_sent: false,
             closed: false,
@@ -198,6 +201,14 @@ impl Desk {
     pub(super) fn next_recognition(&mut self) -> RecognitionId {
         self.recognitions = self.recognitions.saturating_add(1);
         RecognitionId(self.recognitions)
+    }
+
+    /// Has the A-leg recorded.
+    pub(super) fn record(&mut self, order: RecordOrder) -> RecordId {
+        self.records = self.records.saturating_add(1);
+        let record = RecordId(self.records);
+        self.media(MediaOrder::Record { record, how: Box::new(order) });
+        record
     }
 
     /// A fresh name for a B-leg: as random as the call's own, and the same in every run of its log.

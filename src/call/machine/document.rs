@@ -5,6 +5,7 @@
 //! It knows nothing of Meta: whether the call is answered reaches it as a [`Gate`].
 
 mod rooms;
+mod tape;
 
 use std::sync::Arc;
 
@@ -15,12 +16,14 @@ use super::element::{self, Collected, Dialled, Flow, Running};
 use super::input::{Command, FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
+use super::recording::RecordEnd;
 use super::stream;
 use super::timers::Timer;
 use super::{FetchId, FetchKind, InstructionOutcome, MediaOrder, Output, Params, PlayId, RecognitionId, Voice};
 use crate::model::{CallUuid, Digit, DocumentKind, HangupCause, Leg};
 use crate::xml::Document;
 use crate::xml::ast::{Element, ElementKind, Target};
+use tape::Tape;
 
 /// Consecutive documents without an instruction that takes time, and documents of a call (§4 rule 8).
 const IDLE_DOCUMENTS_MAX: u32 = 100;
@@ -70,6 +73,8 @@ pub(super) struct Script {
     place: Option<Place>,
     /// Tones that go out in the background.
     tones: Option<PlayId>,
+    /// The recording in the background.
+    tape: Option<Tape>,
     keys: KeyBuffer,
     /// Whether the last collection of this document was one with `log="false"`.
     after_hidden: bool,
@@ -102,6 +107,7 @@ impl Script {
             running: Running::Nothing,
             place: None,
             tones: None,
+            tape: None,
             keys: KeyBuffer::default(),
             after_hidden: false,
             documents: 0,
@@ -131,6 +137,11 @@ impl Script {
         self.place
     }
 
+    /// Whether the call is recorded in the background, or will be.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.tape.is_some()
+    }
+
     /// Takes in a fact about a fetch, a play or a key; what concerns the call is its state's business.
     pub(super) fn take(&mut self, desk: &mut Desk, gate: Gate, fact: Input) -> Step {
         match fact {
@@ -148,6 +159,7 @@ impl Script {
                 _ => Step::Busy,
             },
             Input::Dialled { call, news } => self.told(desk, gate, call, news),
+            Input::Recorded { record, what } => self.recorded(desk, gate, record, what),
             Input::Ordered { leg } => self.ordered(desk, gate, &leg),
             Input::Room { news } => self.room_told(desk, gate, &news),
             Input::Voice { leg: Leg::B(_), .. }
@@ -186,6 +198,7 @@ impl Script {
                 callee.fetch_timed_out(desk, gate);
                 Step::Busy
             }
+            (Timer::Record, Running::Recording(_)) => self.recorder_forgot(desk, gate),
             (Timer::Confirm, Running::Called(callee)) => callee.unconfirmed(desk),
             (Timer::Fetch, Running::Fetching { fetch, .. }) => {
                 let fetch = *fetch;
@@ -217,9 +230,13 @@ impl Script {
 
     /// The gate has changed: what stood before it may go on.
     pub(super) fn resume(&mut self, desk: &mut Desk, gate: Gate) -> Step {
+        self.tape_goes(desk, gate);
         match &mut self.running {
             Running::AtGate => return self.walk(desk, gate),
-            Running::Dialing(dialing) => dialing.resume(desk, gate),
+            Running::Dialing(dialing) => {
+                dialing.resume(desk, gate);
+                self.tape_goes(desk, gate);
+            }
             Running::Attending(attending) => attending.resume(desk, gate),
             Running::Called(callee) => callee.resume(desk, gate),
             _ => {}
@@ -235,8 +252,10 @@ impl Script {
             Running::Attending(mut attending) => attending.cut(desk),
             Running::Called(mut callee) => callee.cut(desk),
             Running::Collecting(mut collection) => collection.hear_no_more(desk),
+            Running::Recording(mut recording) => recording.cut(desk, RecordEnd::HungUp),
             _ => {}
         }
+        self.cut_tape(desk);
         self.end_place(desk, InstructionOutcome::Cut, "");
     }
 
@@ -384,6 +403,8 @@ impl Script {
                 // It goes on as a call of its own.
                 desk.news(LegNews::Ended { cause: HangupCause::ApiHangup });
             }
+            Running::Recording(mut recording) => recording.cut(desk, RecordEnd::Stopped),
+            Running::Naming { .. } => {}
             // In the background they go on.
             Running::SendingDigits { play } if self.tones == Some(play) => {}
             Running::SendingDigits { play } => desk.media(MediaOrder::Stop { play }),
@@ -485,6 +506,11 @@ impl Script {
                     }
                 }
                 Flow::Failed(why) => self.end_place(desk, InstructionOutcome::Failed, why),
+                Flow::Background(record) => {
+                    if let Some(step) = self.begin_tape(desk, gate, &record) {
+                        return step;
+                    }
+                }
                 Flow::Transfer { kind, target } => return self.transfer(desk, kind, target, Params::new()),
                 Flow::End { cause, outcome, note } => {
                     self.end_place(desk, outcome, note);
@@ -582,6 +608,10 @@ impl Script {
                 let flow = collection.played(desk, &mut self.keys, ended);
                 self.collected(desk, gate, flow)
             }
+            Running::Recording(recording) => {
+                recording.played(desk, ended);
+                Step::Busy
+            }
             Running::Dialing(dialing) => {
                 dialing.played(desk, gate, ended);
                 Step::Busy
@@ -652,6 +682,12 @@ impl Script {
                     self.keys.push(digit, hidden);
                 }
                 self.attended(desk, gate, attended)
+            }
+            Running::Recording(recording) => {
+                if !recording.pressed(desk, digit) {
+                    self.keys.push(digit, hidden);
+                }
+                Step::Busy
             }
             Running::Called(callee) => {
                 callee.pressed(desk, gate, digit);
@@ -755,6 +791,7 @@ impl Script {
         let Running::Dialing(dialing) = &mut self.running else { return Step::Busy };
         let dialled = dialing.told(desk, gate, call, news);
         self.took_time |= dialing.wants_media();
+        self.tape_goes(desk, gate);
         self.dialled(desk, gate, dialled)
     }
 
@@ -820,6 +857,14 @@ impl Script {
         match &self.running {
             Running::Collecting(collection) => collection.rules().stand_in(digit),
             Running::Fetching { .. } => element::Rules::taking_all().stand_in(digit),
+            // Which key ended it, the application is told.
+            Running::Recording(recording) if recording.ends_by(digit) => digit,
+            Running::Recording(recording) => {
+                let rules = self.next_collector().unwrap_or_else(element::Rules::taking_all);
+                let stands_for =
+                    |other: &Digit| !recording.ends_by(*other) && rules.stand_in(*other) == rules.stand_in(digit);
+                (0..12).filter_map(Digit::from_event).find(stands_for).unwrap_or(digit)
+            }
             _ => self.next_collector().unwrap_or_else(element::Rules::taking_all).stand_in(digit),
         }
     }

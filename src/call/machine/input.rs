@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::dial::{DialledBy, LegNews, LegWish};
 use super::output::{Aside, AsideKind, FetchId, GraphAction, PlayId};
 use super::recognition::{RecognitionId, SpeechFact};
+use super::recording::{RecordFact, RecordId, RecordOrder};
 use super::room::RoomNews;
 use super::stream::{StreamFact, StreamOrder};
 use crate::model::{
@@ -48,6 +49,8 @@ pub enum Input {
     Voice { leg: Leg, what: Voice },
     /// What the caller says, told while [`super::Output::Speech`] has somebody recognise it.
     Speech { recognition: RecognitionId, what: SpeechFact },
+    /// A recording of the A-leg has a name, or has come to its end.
+    Recorded { record: RecordId, what: RecordFact },
     /// Digits ordered by [`super::MediaOrder::SendDigits`] have gone out.
     DigitsSent { leg: Leg, play: PlayId },
     /// Meta's terminate webhook.
@@ -391,6 +394,14 @@ pub enum Command {
     Play { legs: Legs, aside: Aside },
     /// No longer.
     StopPlay { what: AsideKind },
+    /// Record the call in the background (§2.9). `callback`: told when the file is there.
+    Record {
+        order: Box<RecordOrder>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        callback: Option<Target>,
+    },
+    /// No longer.
+    StopRecord,
     /// Keys towards these legs, after those that go out already: `0-9 * #`, `w` 0.5 s, `W` 1 s (§2.12).
     SendDigits { legs: Legs, digits: String },
     /// A stream of this call's sound, under this name (§2.13).

@@ -17,6 +17,7 @@ mod keys;
 mod output;
 mod params;
 mod recognition;
+mod recording;
 mod room;
 mod state;
 mod stream;
@@ -42,6 +43,7 @@ pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish}
 pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
 
 pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
+pub use recording::{RecordEnd, RecordFact, RecordId, RecordOrder, recorded};
 
 use crate::model::{CallUuid, Digit, HangupCause};
 use desk::Desk;
@@ -148,6 +150,11 @@ impl Machine {
     /// The leg that the call has dialled, once it has answered.
     pub fn b_leg(&self) -> Option<CallUuid> {
         self.script()?.b_leg()
+    }
+
+    /// Whether the call is recorded in the background, or will be.
+    pub fn is_recorded(&self) -> bool {
+        self.script().is_some_and(document::Script::is_recorded)
     }
 
     /// When the call was answered, if it was.

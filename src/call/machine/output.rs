@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::CallTime;
 use super::dial::{DialOrder, LegNews, LegWish};
 use super::recognition::{RecognitionId, SpeechOrder};
+use super::recording::{RecordEnd, RecordId, RecordOrder};
 use super::room::RoomWish;
 use super::stream::StreamWish;
 use crate::model::{CallUuid, Direction, HangupCause, Leg, Method, StreamId};
@@ -286,6 +287,12 @@ pub enum MediaOrder {
     SendDigits { play: PlayId, digits: String },
     /// Tell the peer's voice by `Input::Voice`, or no longer.
     Listen { on: bool },
+    /// Record what is heard of the peer, and what it hears. Its name and its end come as `Input::Recorded`.
+    Record { record: RecordId, how: Box<RecordOrder> },
+    /// A recording that was held begins now.
+    RecordGo { record: RecordId },
+    /// A recording ends; one that never began is forgotten, and nothing comes of it.
+    RecordStop { record: RecordId, end: RecordEnd },
     /// From now on this leg's peer hears the leg that dialled this one, and is heard there.
     Join,
     /// No longer: silence, or what is played.
@@ -318,6 +325,8 @@ pub enum NoticeKind {
     #[serde(rename = "mpc")]
     MultiParty,
     Stream,
+    /// `callbackUrl` of a recording.
+    Recording,
 }
 
 impl NoticeKind {
@@ -332,6 +341,7 @@ impl NoticeKind {
             Self::Conference => "conference",
             Self::MultiParty => "mpc",
             Self::Stream => "stream",
+            Self::Recording => "recording",
         }
     }
 }

@@ -50,6 +50,8 @@ pub(super) enum Event {
     DegradedStream,
     PlayedStream,
     ClearedAudio,
+    /// `callbackUrl` of `Record`.
+    RecordStop,
 }
 
 /// How a call ended, as far as parameters tell it.
@@ -112,6 +114,7 @@ pub(super) fn common(desk: &Desk, event: Event) -> Params {
         Event::DegradedStream => put("Event", "DegradedStream"),
         Event::PlayedStream => put("Event", "PlayedStream"),
         Event::ClearedAudio => put("Event", "ClearedAudio"),
+        Event::RecordStop => put("Event", "RecordStop"),
         Event::Hangup => {
             put("Event", "Hangup");
             put("STIRVerification", "Not Applicable");

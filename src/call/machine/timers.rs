@@ -46,6 +46,8 @@ pub(super) enum Timer {
     Transcript,
     /// The next interim result may be sent: five a second (L36).
     Interim,
+    /// A recorder has said nothing long after a `Record` must have ended: it has forgotten us.
+    Record,
     /// `timeout` of a `Dial`: nobody has answered.
     DialRing,
     /// `timeLimit` of a `Dial`.

@@ -9,8 +9,8 @@ use super::desk::foreign;
 use super::{
     Aside, AsideKind, CallState, Command, Destination, DialOrder, FetchFailure, Fetched, GraphOutcome, Input,
     InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault, MediaOrder, Notice, NoticeKind, Output, Params,
-    RoomEntry, RoomKind, RoomNews, RoomWish, Sound, SoundItem, SpeechFact, SpeechOrder, StreamFact, StreamOrder,
-    StreamWish, Summary, Voice,
+    RecordFact, RecordOrder, RoomEntry, RoomKind, RoomNews, RoomWish, Sound, SoundItem, SpeechFact, SpeechOrder,
+    StreamFact, StreamOrder, StreamWish, Summary, Voice,
 };
 use crate::model::{CallUuid, Leg, last_four};
 use crate::xml::ast::Repeat;
@@ -73,6 +73,7 @@ impl Display for Input {
                 write!(f, "play-failed {} {} item {item}: {reason}", Shown(*leg), play.0)
             }
             Self::Digit { leg, digit } => write!(f, "digit {} {}", Shown(*leg), digit.as_char()),
+            Self::Recorded { record, what } => write!(f, "recording {} {what}", record.0),
             Self::DigitsSent { leg, play } => write!(f, "digits-sent {} {}", Shown(*leg), play.0),
             Self::Voice { leg, what: Voice::Began } => write!(f, "voice {} began", Shown(*leg)),
             Self::Voice { leg, what: Voice::Ended { ago_ms } } => {
@@ -112,6 +113,33 @@ impl Display for Command {
             Self::SendDigits { legs, digits } => write!(f, "send-digits {digits} to {}", Shown(*legs)),
             Self::Stream { order, .. } => write!(f, "stream {order}"),
             Self::StopStream { .. } => f.write_str("stop stream"),
+            Self::Record { order, .. } => write!(f, "record {order}"),
+            Self::StopRecord => f.write_str("stop record"),
+        }
+    }
+}
+
+impl Display for RecordOrder {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (format, channels) = (if self.mp3 { "mp3" } else { "wav" }, if self.stereo { "stereo" } else { "mono" });
+        write!(f, "{format} {channels} max {} ms", self.max_ms)?;
+        self.silence_ms.map_or(Ok(()), |ms| write!(f, " silence {ms} ms"))?;
+        if self.held {
+            f.write_str(" held")?;
+        }
+        self.callback.as_ref().map_or(Ok(()), |notice| write!(f, "; then {notice}"))?;
+        self.action.as_ref().map_or(Ok(()), |notice| write!(f, "; after a hang-up {notice}"))
+    }
+}
+
+impl Display for RecordFact {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready { .. } => f.write_str("ready"),
+            Self::Ended { end, duration_ms, why, .. } => {
+                write!(f, "ended {} after {duration_ms} ms", end.as_str())?;
+                why.as_ref().map_or(Ok(()), |why| write!(f, ": {}", foreign(why)))
+            }
         }
     }
 }
@@ -242,6 +270,9 @@ impl Display for MediaOrder {
             Self::Aside { play, aside } => write!(f, "aside {} {aside}", play.0),
             Self::Stop { play } => write!(f, "stop {}", play.0),
             Self::SendDigits { play, digits } => write!(f, "send-digits {} {digits}", play.0),
+            Self::Record { record, how } => write!(f, "record {} {how}", record.0),
+            Self::RecordGo { record } => write!(f, "record-go {}", record.0),
+            Self::RecordStop { record, end } => write!(f, "record-stop {} {}", record.0, end.as_str()),
             Self::Listen { on } => f.write_str(if *on { "listen" } else { "listen-no-more" }),
             Self::Join => f.write_str("join"),
             Self::Part => f.write_str("part"),

@@ -21,7 +21,7 @@ pub use event::{Event, Heard, Step, Walked};
 use super::machine::{
     CallSetup, CallState, CallTime, CallUrls, Destination, DialOrder, GraphAction, GraphOutcome, Input,
     InstructionOutcome, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaOrder, NoticeKind, Output, PlayId,
-    RoomNews, RoomOut, RoomWish, StreamFact, StreamWish, Summary, Termination,
+    RecordEnd, RecordFact, RoomNews, RoomOut, RoomWish, StreamFact, StreamWish, Summary, Termination,
 };
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use crate::clock::Clock;
@@ -454,6 +454,7 @@ impl Walk<'_> {
             MediaOrder::Open
             | MediaOrder::Listen { .. }
             | MediaOrder::Aside { .. }
+            | MediaOrder::RecordGo { .. }
             | MediaOrder::Join
             | MediaOrder::Part => {}
             MediaOrder::Play { play, items } => {
@@ -471,6 +472,23 @@ impl Walk<'_> {
                 if self.playing == Some(play) {
                     self.stop_playing();
                 }
+            }
+            // The caller says nothing.
+            MediaOrder::Record { record, how } => {
+                let (id, url) = (uuid::Uuid::nil(), String::new());
+                self.comes(0, Input::Recorded { record, what: RecordFact::Ready { id, url } });
+                if let Some(silence_ms) = how.silence_ms {
+                    let (end, ms) = match silence_ms < how.max_ms {
+                        true => (RecordEnd::Silence, silence_ms),
+                        false => (RecordEnd::MaxLength, how.max_ms),
+                    };
+                    self.comes(ms, Input::Recorded { record, what: heard_out(end, ms) });
+                }
+            }
+            MediaOrder::RecordStop { record: stopped, end } => {
+                let is_its = |fact: &Input| matches!(fact, Input::Recorded { record, what: RecordFact::Ended { .. } } if *record == stopped);
+                self.coming.retain(|_, fact| !is_its(fact));
+                self.comes(0, Input::Recorded { record: stopped, what: heard_out(end, 0) });
             }
             MediaOrder::SendDigits { play, digits } => {
                 let ms = length::of_tones(&digits);
@@ -533,6 +551,11 @@ impl Walk<'_> {
     fn is_nowhere(&self, notice: &super::machine::Notice) -> bool {
         self.job.document.is_some() && notice.kind == NoticeKind::Hangup && notice.url == self.job.calling.urls.answer
     }
+}
+
+/// A recording that nobody made.
+fn heard_out(end: RecordEnd, duration_ms: u64) -> RecordFact {
+    RecordFact::Ended { end, duration_ms, start_ms: 0, end_ms: 0, why: None }
 }
 
 /// Meta's webhook of a call's end.

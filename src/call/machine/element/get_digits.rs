@@ -6,7 +6,7 @@ use crate::call::machine::{Sound, SoundItem, params};
 use crate::xml::ast::GetDigits;
 
 /// `playBeep`.
-const BEEP: Sound = Sound::Tone { hz: 800, ms: 400 };
+pub(super) const BEEP: Sound = Sound::Tone { hz: 800, ms: 400 };
 
 pub(super) fn start(get: &GetDigits) -> Flow {
     let mut prompt = playlist(&get.prompts);

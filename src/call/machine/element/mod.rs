@@ -14,6 +14,7 @@ mod message;
 mod patterns;
 mod play;
 mod pre_answer;
+mod record;
 mod redirect;
 mod room;
 mod round;
@@ -23,6 +24,7 @@ mod wait;
 
 pub(super) use collect::{Collected, Collection, Rules};
 pub(super) use dial::{Dialing, Dialled};
+pub(super) use record::{NO_TRANSCRIPTION, Recording, background, callback as recording_callback};
 pub(super) use room::{Attended, Attending};
 pub(super) use stream::DROPPED;
 pub(super) use wait::{heard, stop_listening};
@@ -31,9 +33,10 @@ use super::callee::Callee;
 use super::desk::{Desk, Place};
 use super::document::Gate;
 use super::params::{self, Event};
+use super::recording::RecordId;
 use super::{FetchFailure, FetchId, FetchKind, Fetched, InstructionOutcome, PlayId, Sound, SoundItem};
 use crate::model::{HangupCause, Method, StreamId};
-use crate::xml::ast::{DocUrl, Element, ElementKind, Prompt, Repeat, Target};
+use crate::xml::ast::{DocUrl, Element, ElementKind, Prompt, Record, Repeat, Target};
 
 /// What the foreground waits for.
 pub(super) enum Running {
@@ -57,6 +60,10 @@ pub(super) enum Running {
     Attending(Box<Attending>),
     /// A stream that keeps the call alive.
     Streaming { stream: StreamId },
+    /// A `Record` in the foreground.
+    Recording(Box<Recording>),
+    /// The name of a recording in the background, for its action.
+    Naming { record: RecordId, target: Target, redirect: bool },
     /// Tones going out.
     SendingDigits { play: PlayId },
 }
@@ -77,6 +84,8 @@ pub(super) enum Flow {
     Tones { play: PlayId, wait: bool },
     /// It came to nothing; why.
     Failed(&'static str),
+    /// The call is recorded in the background.
+    Background(Box<Record>),
     /// Another document takes over.
     Transfer { kind: FetchKind, target: Target },
     /// The call ends.
@@ -96,12 +105,12 @@ pub(super) fn start(element: &Element, desk: &mut Desk, place: Place, gate: Gate
         ElementKind::PreAnswer(_) => Flow::Inside,
         ElementKind::Dtmf(dtmf) => dtmf::start(dtmf, desk),
         ElementKind::Dial(dial) => dial::start(dial, desk),
+        ElementKind::Record(record) => record::start(record, desk),
         ElementKind::Conference(conference) => room::conference(conference, desk),
         ElementKind::MultiPartyCall(call) => room::multi_party(call, desk),
         ElementKind::Stream(element) => stream::start(element, desk),
-        ElementKind::Record(_)
         // Always skipped; named here so that a new element asks for its arm.
-        | ElementKind::Message(_) => not_built(desk, place),
+        ElementKind::Message(_) => not_built(desk, place),
     }
 }
 
@@ -129,6 +138,7 @@ pub(super) fn skipped(kind: &ElementKind, gate: Gate, within_pre_answer: bool) -
 pub(super) fn needs_media(kind: &ElementKind) -> bool {
     match kind {
         ElementKind::Speak(speak) => speak::is_heard(speak),
+        ElementKind::Record(record) => !record::is_background(record),
         ElementKind::Play(_)
         | ElementKind::GetInput(_)
         | ElementKind::GetDigits(_)
@@ -144,7 +154,6 @@ pub(super) fn needs_media(kind: &ElementKind) -> bool {
         // It asks for itself, once a target is called.
         | ElementKind::Dial(_)
         // Not built: they end the call without answering it.
-        | ElementKind::Record(_)
         => false,
     }
 }
@@ -154,6 +163,7 @@ pub(super) fn takes_time(kind: &ElementKind) -> bool {
     match kind {
         ElementKind::Speak(speak) => speak::takes_time(speak),
         ElementKind::Dtmf(dtmf) => !dtmf.asynchronous,
+        ElementKind::Record(record) => !record::is_background(record),
         ElementKind::Play(_)
         | ElementKind::Wait(_)
         | ElementKind::GetInput(_)
@@ -165,7 +175,6 @@ pub(super) fn takes_time(kind: &ElementKind) -> bool {
         | ElementKind::Hangup(_)
         | ElementKind::PreAnswer(_)
         | ElementKind::Message(_)
-        | ElementKind::Record(_)
         | ElementKind::Dial(_) => false,
     }
 }

@@ -57,6 +57,7 @@ impl Closing {
             | Input::Voice { .. }
             | Input::Speech { .. }
             | Input::Stream { .. }
+            | Input::Recorded { .. }
             | Input::DigitsSent { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
@@ -94,6 +95,7 @@ impl Closing {
             | Timer::SpeechEnd
             | Timer::Transcript
             | Timer::Interim
+            | Timer::Record
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::RoomLimit

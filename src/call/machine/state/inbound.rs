@@ -84,6 +84,7 @@ impl Preparing {
             | Input::Voice { .. }
             | Input::Speech { .. }
             | Input::Stream { .. }
+            | Input::Recorded { .. }
             | Input::DigitsSent { .. }) => {
                 let step = self.script.take(desk, Gate::Ringing, fact);
                 self.after(desk, step)
@@ -125,6 +126,7 @@ impl Preparing {
             | Timer::SpeechEnd
             | Timer::Transcript
             | Timer::Interim
+            | Timer::Record
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::RoomLimit
@@ -209,6 +211,7 @@ impl Accepting {
             | Input::Voice { .. }
             | Input::Speech { .. }
             | Input::Stream { .. }
+            | Input::Recorded { .. }
             | Input::DigitsSent { .. }) => {
                 if self.ending.is_some() {
                     return State::Accepting(self);
@@ -248,6 +251,7 @@ impl Accepting {
             | Timer::SpeechEnd
             | Timer::Transcript
             | Timer::Interim
+            | Timer::Record
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::RoomLimit

@@ -108,6 +108,7 @@ impl Live {
             | Input::PlayFailed { .. }
             | Input::Voice { .. }
             | Input::Speech { .. }
+            | Input::Recorded { .. }
             | Input::DigitsSent { .. }) => {
                 if let Input::Played { play, .. } = &fact {
                     self.asides.played(*play);
@@ -165,6 +166,8 @@ impl Live {
                 self.script.ask_leg(desk, Command::StopPlay { what });
                 self.asides.stop(desk, what);
             }
+            Command::Record { order, callback } => self.script.record(desk, open_gate(desk), *order, callback),
+            Command::StopRecord => self.script.stop_recording(desk),
             Command::SendDigits { legs, digits } => {
                 if legs.has_b() {
                     self.script.ask_leg(desk, Command::SendDigits { legs: Legs::A, digits: digits.clone() });
@@ -204,6 +207,7 @@ impl Live {
             | Timer::SpeechEnd
             | Timer::Transcript
             | Timer::Interim
+            | Timer::Record
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::RoomLimit

@@ -98,6 +98,7 @@ impl Calling {
             | Input::Voice { .. }
             | Input::Speech { .. }
             | Input::Stream { .. }
+            | Input::Recorded { .. }
             | Input::DigitsSent { .. }
             // What else is asked for is for answered calls.
             | Input::Command { .. }
@@ -135,6 +136,7 @@ impl Calling {
             | Timer::SpeechEnd
             | Timer::Transcript
             | Timer::Interim
+            | Timer::Record
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::RoomLimit
@@ -255,6 +257,7 @@ impl Unbound {
             | Input::Voice { .. }
             | Input::Speech { .. }
             | Input::Stream { .. }
+            | Input::Recorded { .. }
             | Input::DigitsSent { .. }
             | Input::Dialled { .. }
             | Input::Ordered { .. }
@@ -287,6 +290,7 @@ impl Unbound {
             | Timer::SpeechEnd
             | Timer::Transcript
             | Timer::Interim
+            | Timer::Record
             | Timer::DialRing
             | Timer::DialLimit
             | Timer::RoomLimit

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::{
     Aside, AsideKind, CallSetup, CallTime, CallUrls, Command, FetchId, Fetched, GraphAction, GraphOutcome, Input, Legs,
-    Machine, MachineLimits, MediaFact, MediaOrder, Output, PlayId, Sound, SoundItem, StreamFormat, StreamOrder,
-    StreamTrack,
+    Machine, MachineLimits, MediaFact, MediaOrder, Output, PlayId, RecordOrder, Sound, SoundItem, StreamFormat,
+    StreamOrder, StreamTrack,
 };
 use crate::model::{
     AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, StreamId, Timestamp, Wacid,
@@ -114,6 +114,20 @@ impl Bench {
     }
 }
 
+/// What REST has recorded.
+fn recorded_over_rest() -> RecordOrder {
+    RecordOrder {
+        id: Some(uuid::Uuid::from_u128(0x7e57)),
+        held: false,
+        mp3: true,
+        stereo: true,
+        max_ms: 60_000,
+        silence_ms: None,
+        callback: None,
+        action: None,
+    }
+}
+
 /// One of the things that REST asks of a call.
 fn asked_over_rest(what: u8) -> Command {
     let url = || DocUrl("https://a.example.com/rest".into());
@@ -141,6 +155,8 @@ fn asked_over_rest(what: u8) -> Command {
         3 => Command::SendDigits { legs: Legs::A, digits: "1w2".to_owned() },
         4 => Command::Transfer { aleg: None, bleg: target() },
         5 => Command::Transfer { aleg: target(), bleg: target() },
+        9 => Command::Record { order: Box::new(recorded_over_rest()), callback: target() },
+        10 => Command::StopRecord,
         _ => Command::Transfer { aleg: target(), bleg: None },
     }
 }

@@ -10,8 +10,8 @@ use crate::call::log;
 use crate::call::machine::{
     CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder,
-    Output, PlayId, RecognitionId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact, SpeechOrder, StreamFact,
-    StreamWish, Termination, Voice,
+    Output, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact,
+    SpeechOrder, StreamFact, StreamWish, Termination, Voice,
 };
 use crate::call::replay::replay;
 use crate::model::{CallUuid, Digit, HangupCause, Leg, StreamId};
@@ -20,7 +20,7 @@ use crate::xml::Document;
 /// What a caller says, now and then.
 const SAID: &str = "book a table";
 
-const DOCUMENTS: [&str; 15] = [
+const DOCUMENTS: [&str; 16] = [
     "<Response><Speak>Hello</Speak></Response>",
     "<Response/>",
     "<Response><Wait length='3' silence='true' minSilence='1000'/><Speak loop='0'>Hello</Speak></Response>",
@@ -32,7 +32,11 @@ const DOCUMENTS: [&str; 15] = [
     "<Response><PreAnswer><Wait length='2'/><GetDigits/></PreAnswer><Hangup schedule='4'/><Play loop='0'>https://a.example.com/p.wav</Play></Response>",
     "<Response><DTMF>12</DTMF><DTMF async='false'>3</DTMF><Hangup/></Response>",
     "<Response><Hangup reason='busy'/></Response>",
-    "<Response><Speak>Hello</Speak><Record/></Response>",
+    "<Response><Speak>Hello</Speak><Record action='https://a.example.com/x' callbackUrl='https://a.example.com/r' \
+     timeout='2' maxLength='5'/></Response>",
+    "<Response><Record recordSession='true' action='https://a.example.com/x' redirect='false'/>\
+     <Record startOnDialAnswer='true' action='https://a.example.com/x'/><Record playBeep='false' finishOnKey='12'/>\
+     <GetDigits action='https://a.example.com/y' log='false'/></Response>",
     "<Response><Dial callType='whatsapp' callerId='918035737458' dialMusic='https://a.example.com/music' hangupOnStar='true' \
      timeout='5' timeLimit='7' digitsMatch='1,2#' digitsMatchBLeg='9' action='https://a.example.com/x' \
      callbackUrl='https://a.example.com/events'><User>919412341234</User><User>919412341235</User></Dial>\
@@ -64,6 +68,7 @@ enum Pick {
     DigitsSent(u8),
     Voice(Option<u8>),
     Speech(u8, u8),
+    Recorded(u8, bool),
     Terminated,
     Hangup,
     Command(u8),
@@ -81,7 +86,7 @@ enum Pick {
 fn pick() -> impl Strategy<Value = Pick> {
     prop_oneof![
         6 => (0..4u8, 0..7u8).prop_map(|(action, outcome)| Pick::Graph(action, outcome)),
-        6 => (0..15u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
+        6 => (0..16u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
         12 => (0..4u8, 0..9u8).prop_map(|(leg, news)| Pick::Leg(leg, news)),
         8 => (0..12u8).prop_map(Pick::Room),
         2 => (0..6u8).prop_map(Pick::FetchFailed),
@@ -93,9 +98,10 @@ fn pick() -> impl Strategy<Value = Pick> {
         2 => (0..2u8).prop_map(Pick::DigitsSent),
         2 => prop::option::of(0..9u8).prop_map(Pick::Voice),
         8 => (0..8u8, 0..2u8).prop_map(|(what, back)| Pick::Speech(what, back)),
+        6 => (0..2u8, any::<bool>()).prop_map(|(back, ended)| Pick::Recorded(back, ended)),
         1 => Just(Pick::Terminated),
         1 => Just(Pick::Hangup),
-        4 => (0..9u8).prop_map(Pick::Command),
+        4 => (0..11u8).prop_map(Pick::Command),
         4 => (0..8u8).prop_map(Pick::Stream),
         1 => Just(Pick::Cut),
         6 => Just(Pick::Timer),
@@ -138,6 +144,9 @@ struct Watch {
     /// The stream opened last, and whether it is open.
     stream: StreamId,
     streaming: bool,
+    /// The recording ordered last, and those that are on.
+    record: u32,
+    rolling: BTreeSet<RecordId>,
 }
 
 impl Watch {
@@ -171,6 +180,8 @@ impl Watch {
             in_room: false,
             stream: StreamId(uuid::Uuid::nil()),
             streaming: false,
+            record: 0,
+            rolling: BTreeSet::new(),
         };
         watch.give(Input::Offered { setup: Box::new(setup) });
         watch
@@ -259,6 +270,14 @@ impl Watch {
                     6 => SpeechFact::Failed { reason: "gone".to_owned() },
                     _ => SpeechFact::Unavailable,
                 },
+            },
+            Pick::Recorded(by, false) => Input::Recorded {
+                record: RecordId(back(self.record, *by)),
+                what: RecordFact::Ready { id: uuid::Uuid::nil(), url: "https://a.example.com/r.wav".to_owned() },
+            },
+            Pick::Recorded(by, true) => Input::Recorded {
+                record: RecordId(back(self.record, *by)),
+                what: RecordFact::Ended { end: RecordEnd::Silence, duration_ms: 1, start_ms: 1, end_ms: 2, why: None },
             },
             Pick::Terminated => Input::Terminated { termination: Termination::default() },
             Pick::Hangup => Input::Command { command: Command::Hangup },
@@ -384,6 +403,19 @@ impl Watch {
                     MediaOrder::Close => self.closed = true,
                     MediaOrder::Open => assert!(self.accept_sent && self.accepted),
                     MediaOrder::Begin | MediaOrder::Stop { .. } | MediaOrder::Listen { .. } => {}
+                    MediaOrder::Record { record, how } => {
+                        assert!(record.0 > self.record, "a name twice");
+                        self.record = record.0;
+                        if !how.held {
+                            assert!(self.accepted && self.connected, "recorded before it is heard");
+                            self.rolling.insert(*record);
+                        }
+                    }
+                    MediaOrder::RecordGo { record } => {
+                        assert!(self.accepted && self.connected, "recorded before it is heard");
+                        assert!(self.rolling.insert(*record), "began twice");
+                    }
+                    MediaOrder::RecordStop { record, .. } => assert!(record.0 <= self.record),
                     MediaOrder::Part => {
                         assert!(std::mem::take(&mut self.joined), "parted from nobody");
                     }

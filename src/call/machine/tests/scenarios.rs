@@ -36,6 +36,8 @@
 //! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
 //! | `command send-digits 12` | `legs=` |
 //! | `command stream URL`, `command stop stream` | its status goes to `…/rest` |
+//! | `recording` | of the recording ordered last, or `record=N`: `ready`, `ended REASON 3200` |
+//! | `command record`, `command stop record` | with `callback=1` |
 //! | `wait` | nothing: time passes |
 
 use std::collections::BTreeMap;
@@ -48,8 +50,8 @@ use crate::call::log;
 use crate::call::machine::{
     Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound,
-    Output, PhoneStatus, PlayId, RecognitionId, Refusal, RoomNews, Sound, SoundItem, SpeechFact, StreamFact,
-    StreamFormat, StreamOrder, StreamTrack, StreamWish, Termination, Voice,
+    Output, PhoneStatus, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, Refusal, RoomNews, Sound, SoundItem,
+    SpeechFact, StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish, Termination, Voice,
 };
 use crate::call::replay;
 use crate::model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, StreamId};
@@ -208,6 +210,7 @@ impl Scenario {
             play: PlayId(0),
             recognition: RecognitionId(0),
             stream: StreamId(uuid::Uuid::nil()),
+            record: RecordId(0),
             legs: BTreeMap::new(),
         };
         for fact in &self.facts {
@@ -239,6 +242,8 @@ struct Run<'a> {
     recognition: RecognitionId,
     /// The stream opened last.
     stream: StreamId,
+    /// The recording ordered last.
+    record: RecordId,
     /// The B-legs dialled last, by their places.
     legs: BTreeMap<u8, CallUuid>,
 }
@@ -259,6 +264,7 @@ impl Run<'_> {
                 Output::Fetch { fetch, .. } => self.fetch = *fetch,
                 Output::Speech { recognition, .. } => self.recognition = *recognition,
                 Output::Stream { stream, wish: StreamWish::Open(_) } => self.stream = *stream,
+                Output::Media { order: MediaOrder::Record { record, .. }, .. } => self.record = *record,
                 Output::Dial { order } => {
                     self.legs.insert(order.position, order.call);
                 }
@@ -284,6 +290,9 @@ impl Run<'_> {
         let leg = Leg::A;
         Some(match plain.as_slice() {
             ["wait"] => return None,
+            ["recording", words @ ..] => {
+                Input::Recorded { record: number("record").map_or(self.record, RecordId), what: recording(words) }
+            }
             ["offered"] => Input::Offered { setup: Box::new(offer(&options)) },
             ["placed"] => Input::Placed { setup: Box::new(order(&options)) },
             ["bound"] => Input::Bound { wacid: "wacid.bound".into() },
@@ -421,6 +430,11 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
         ["stop", "stream"] => Command::StopStream { stream: None },
         ["stop", "play"] => Command::StopPlay { what: AsideKind::Play },
         ["stop", "speak"] => Command::StopPlay { what: AsideKind::Speak },
+        ["record"] => Command::Record {
+            order: Box::new(super::recorded_over_rest()),
+            callback: options.get("callback").map(|_| target("https://app.example.com/recorded")),
+        },
+        ["stop", "record"] => Command::StopRecord,
         ["send-digits", digits] => Command::SendDigits { legs, digits: (*digits).to_owned() },
         other => panic!("no such command: {other:?}"),
     }
@@ -516,6 +530,24 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
         }),
     }));
     setup
+}
+
+/// Of recordings that begin when the call does.
+fn recording(words: &[&str]) -> RecordFact {
+    match words {
+        ["ready"] => RecordFact::Ready {
+            id: uuid::Uuid::from_u128(0x7e57),
+            url: "https://calls.example.com/recordings/7e57.mp3".to_owned(),
+        },
+        ["ended", end, duration_ms] => {
+            let duration_ms = duration_ms.parse().expect("milliseconds");
+            let end = RecordEnd::from_word(end).expect("an end");
+            let start_ms = setup().started.micros() / 1_000;
+            let why = (end == RecordEnd::Failed).then(|| "the disk is full".to_owned());
+            RecordFact::Ended { end, duration_ms, start_ms, end_ms: start_ms.saturating_add_unsigned(duration_ms), why }
+        }
+        other => panic!("no such news of a recording: {other:?}"),
+    }
 }
 
 fn leg_news(words: &[&str]) -> LegNews {

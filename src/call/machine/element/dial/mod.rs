@@ -203,6 +203,11 @@ impl Dialing {
         self.so_far(desk)
     }
 
+    /// Whether the caller and who answered hear each other, or have.
+    pub(in crate::call::machine) fn is_joined(&self) -> bool {
+        self.joined
+    }
+
     /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
     pub(in crate::call::machine) fn takes_keys(&self) -> bool {
         self.joined && (self.dial.hangup_on_star || !self.dial.digits_match.is_empty())

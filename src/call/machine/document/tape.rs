@@ -1,0 +1,189 @@
+//! The recording in the background (`plivo-xml.md` §5.8, `plivo-call-api.md` §2.9): one of a call at a time. It outlives the
+//! document that began it, and waits for what it is to begin with: the call's sound, or a `Dial` that connects.
+
+use super::super::element::{self, Running};
+use super::super::params::{self, Event};
+use super::super::recording::{self, RecordEnd, RecordFact, RecordId, RecordOrder};
+use super::super::{FetchKind, InstructionOutcome, MediaOrder};
+use super::{Desk, Gate, Script, Step};
+use crate::call::machine::desk::foreign;
+use crate::xml::ast::{Record, Target};
+
+/// See the module's note.
+pub(super) struct Tape {
+    record: RecordId,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Until the call is heard.
+    ForSound,
+    /// Until a `Dial` has connected.
+    ForDial,
+    On,
+}
+
+impl Script {
+    /// `Record` in the background; `None`: the next element follows. Its action is asked once its name is known.
+    pub(super) fn begin_tape(&mut self, desk: &mut Desk, gate: Gate, record: &Record) -> Option<Step> {
+        if self.tape.is_some() {
+            let why = "the call is being recorded in the background already";
+            if let Some(place) = self.place.take() {
+                desk.skip(place, why);
+            }
+            return None;
+        }
+        if record.transcription.is_some() {
+            desk.remark(element::NO_TRANSCRIPTION.to_owned());
+        }
+        let phase = match (record.start_on_dial_answer && !record.record_session, gate) {
+            (true, _) => Phase::ForDial,
+            (false, Gate::Open) => Phase::On,
+            (false, Gate::Ringing | Gate::Answering | Gate::Unconnected) => Phase::ForSound,
+        };
+        let order = RecordOrder { held: phase != Phase::On, ..element::background(record, desk) };
+        let record_id = desk.record(order);
+        self.tape = Some(Tape { record: record_id, phase });
+        let Some(target) = record.action.clone() else {
+            self.end_place(desk, InstructionOutcome::Done, "in the background");
+            return None;
+        };
+        self.running = Running::Naming { record: record_id, target, redirect: record.redirect };
+        Some(Step::Busy)
+    }
+
+    /// The call can be heard, or a `Dial` may have connected: what waited for that begins.
+    pub(super) fn tape_goes(&mut self, desk: &mut Desk, gate: Gate) {
+        let connected = matches!(&self.running, Running::Dialing(dialing) if dialing.is_joined());
+        let Some(tape) = &mut self.tape else { return };
+        let goes = match tape.phase {
+            Phase::ForSound => gate == Gate::Open,
+            Phase::ForDial => connected,
+            Phase::On => false,
+        };
+        if goes {
+            tape.phase = Phase::On;
+            desk.media(MediaOrder::RecordGo { record: tape.record });
+        }
+    }
+
+    /// REST has the call recorded; whether it may, whoever was asked has seen to.
+    pub(in crate::call::machine) fn record(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        order: RecordOrder,
+        callback: Option<Target>,
+    ) {
+        if self.tape.is_some() {
+            desk.remark("Record over REST: the call is being recorded already; it is not recorded twice".to_owned());
+            return;
+        }
+        let callback = callback.map(|target| element::recording_callback(desk, &target));
+        let phase = if gate == Gate::Open { Phase::On } else { Phase::ForSound };
+        let record = desk.record(RecordOrder { held: phase != Phase::On, callback, ..order });
+        self.tape = Some(Tape { record, phase });
+    }
+
+    /// REST ends the recording in the background.
+    pub(in crate::call::machine) fn stop_recording(&mut self, desk: &mut Desk) {
+        if let Some(tape) = self.tape.take() {
+            desk.media(MediaOrder::RecordStop { record: tape.record, end: RecordEnd::Stopped });
+        }
+    }
+
+    /// A recorder tells something.
+    pub(super) fn recorded(&mut self, desk: &mut Desk, gate: Gate, record: RecordId, what: RecordFact) -> Step {
+        match &mut self.running {
+            Running::Naming { record: named, target, redirect } if *named == record => {
+                let (target, redirect) = (target.clone(), *redirect);
+                let extra = match &what {
+                    RecordFact::Ready { id, url } => recording::begun(*id, url),
+                    RecordFact::Ended { .. } => recording::begun(uuid::Uuid::nil(), ""),
+                };
+                self.running = Running::Nothing;
+                self.end_place(desk, InstructionOutcome::Done, "in the background");
+                let step = self.ask_action(desk, gate, target, redirect, extra);
+                self.tape_ended(desk, record, &what);
+                return step;
+            }
+            Running::Recording(recording) => {
+                if let Some((extra, failure)) = recording.told(desk, record, what.clone()) {
+                    let action = recording.action();
+                    return self.end_recording(desk, gate, action, extra, failure);
+                }
+            }
+            _ => {}
+        }
+        self.tape_ended(desk, record, &what);
+        Step::Busy
+    }
+
+    /// The recorder of a `Record` in the foreground has forgotten us.
+    pub(super) fn recorder_forgot(&mut self, desk: &mut Desk, gate: Gate) -> Step {
+        let Running::Recording(recording) = &mut self.running else { return Step::Busy };
+        let (extra, failure) = recording.forgotten(desk);
+        let action = recording.action();
+        self.end_recording(desk, gate, action, extra, failure)
+    }
+
+    fn end_recording(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        action: Option<(Target, bool)>,
+        extra: super::Params,
+        failure: Option<String>,
+    ) -> Step {
+        self.running = Running::Nothing;
+        match failure {
+            Some(why) => {
+                let why = foreign(&why);
+                if let Some(place) = self.place {
+                    desk.remark(format!("{place} could not record: {why}; the call goes on"));
+                }
+                self.end_place(desk, InstructionOutcome::Failed, &why);
+            }
+            None => self.end_place(desk, InstructionOutcome::Done, "recorded"),
+        }
+        match action {
+            Some((target, redirect)) => self.ask_action(desk, gate, target, redirect, extra),
+            None => self.walk(desk, gate),
+        }
+    }
+
+    /// An action with what it is told: its document runs next, or the next element does.
+    fn ask_action(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        target: Target,
+        redirect: bool,
+        extra: super::Params,
+    ) -> Step {
+        if redirect {
+            return self.transfer(desk, FetchKind::Action, target, extra);
+        }
+        let mut params = params::common(desk, Event::Redirect);
+        params.extend(extra);
+        desk.notify_action(target, params);
+        self.walk(desk, gate)
+    }
+
+    fn tape_ended(&mut self, desk: &mut Desk, record: RecordId, what: &RecordFact) {
+        let RecordFact::Ended { why, .. } = what else { return };
+        if self.tape.take_if(|tape| tape.record == record).is_some()
+            && let Some(why) = why
+        {
+            desk.remark(format!("the recording in the background failed: {}; the call goes on", foreign(why)));
+        }
+    }
+
+    /// The call ends, and its recording with it.
+    pub(super) fn cut_tape(&mut self, desk: &mut Desk) {
+        if let Some(tape) = self.tape.take() {
+            desk.media(MediaOrder::RecordStop { record: tape.record, end: RecordEnd::HungUp });
+        }
+    }
+}

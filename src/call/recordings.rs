@@ -1,0 +1,326 @@
+//! Recordings of a node: what is recorded, what becomes of the files, and who is told (`plivo-xml.md` §5.8,
+//! `plivo-callbacks.md` §3.4, R21).
+//!
+//! `media::record` writes the sound; here are a recording's row, its callbacks, its deletion and its age. Whatever ends a
+//! recording (a key, a hang-up, a full disk, a node that is killed), its row gets its end once, together with the
+//! callbacks that tell it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::machine::{Notice, Param, RecordEnd, RecordFact, RecordOrder, recorded};
+use super::outbox::Outbox;
+use crate::answer::{Dice, SigningKeys};
+use crate::clock::Clock;
+use crate::media::record::{self, Format, Left, Order, Recorder, Source, Tape};
+use crate::model::{AuthId, CallUuid, Timestamp};
+use crate::store::{
+    NewCallback, Recording, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store, StoreError,
+};
+
+/// The folder's name in `store.data_dir`.
+const FOLDER: &str = "recordings";
+/// Rows looked at together.
+const AT_ONCE: u32 = 500;
+
+/// What recordings need to be told.
+pub struct RecordingsConfig {
+    /// `store.data_dir`.
+    pub data_dir: PathBuf,
+    /// `public.base_url`, without a slash at its end.
+    pub base_url: String,
+    pub node_id: String,
+    /// Threads that write files.
+    pub threads: usize,
+}
+
+/// Recordings; cheap to clone.
+#[derive(Clone)]
+pub struct Recordings(Arc<Inner>);
+
+struct Inner {
+    recorder: Recorder,
+    base_url: String,
+    node_id: String,
+    store: Store,
+    outbox: Outbox,
+    clock: Clock,
+    dice: Dice,
+    /// Where errands run; the node waits for it when it stops.
+    tasks: TaskTracker,
+    runtime: Handle,
+}
+
+/// A recording to be made.
+pub struct Taking {
+    pub id: Uuid,
+    /// The owner, and its main account.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub call: CallUuid,
+    /// Of a room's recording.
+    pub conference: Option<String>,
+    pub order: RecordOrder,
+    /// What its callbacks are signed with.
+    pub keys: SigningKeys,
+    /// When the call was answered, if it was by now: it may be recorded from before.
+    pub answered: Box<dyn Fn() -> Option<Timestamp> + Send>,
+}
+
+impl Recordings {
+    /// Starts the threads that record. Errands run where this is called, tracked by `tasks`.
+    ///
+    /// # Errors
+    /// No folder, no thread.
+    pub fn start(
+        config: RecordingsConfig,
+        store: Store,
+        outbox: Outbox,
+        clock: Clock,
+        dice: Dice,
+        tasks: TaskTracker,
+    ) -> std::io::Result<Self> {
+        let RecordingsConfig { data_dir, base_url, node_id, threads } = config;
+        let recorder = Recorder::start(&data_dir.join(FOLDER), threads)?;
+        let runtime = Handle::current();
+        Ok(Self(Arc::new(Inner { recorder, base_url, node_id, store, outbox, clock, dice, tasks, runtime })))
+    }
+
+    /// Where a recording is, or will be, downloaded.
+    pub fn url(&self, id: Uuid, format: &str) -> String {
+        format!("{}/recordings/{}.{format}", self.0.base_url, id.as_hyphenated())
+    }
+
+    /// The folder of the files.
+    pub fn folder(&self) -> &Path {
+        self.0.recorder.folder()
+    }
+
+    /// Recordings under way.
+    pub fn len(&self) -> usize {
+        self.0.recorder.len()
+    }
+
+    /// Whether nothing is being recorded.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Begins a recording of `source`; `told` how it ended, from a thread of the recorder's, when its file is complete.
+    ///
+    /// # Errors
+    /// There is no room for it: a sentence. Nothing is told.
+    pub fn begin(
+        &self,
+        taking: Taking,
+        source: Box<dyn Source>,
+        told: impl FnOnce(RecordFact) + Send + 'static,
+    ) -> Result<Tape, &'static str> {
+        let Taking { id, account, main_account, call, conference, order, keys, answered } = taking;
+        let format = Format::of(order.mp3);
+        let started = self.0.clock.wall();
+        let start = RecordingStart {
+            id,
+            account,
+            main_account,
+            call,
+            conference,
+            format: format.as_str().to_owned(),
+            stereo: order.stereo,
+            node_id: self.0.node_id.clone(),
+            started,
+            // The action after a hang-up first: it is what most applications wait for.
+            notices: order.action.into_iter().chain(order.callback).collect(),
+        };
+        let how = Order {
+            id,
+            format,
+            stereo: order.stereo,
+            max: Duration::from_millis(order.max_ms),
+            silence: order.silence_ms.map(Duration::from_millis),
+        };
+        let (inner, begun) = (self.0.clone(), start.clone());
+        let done = move |what: record::Recorded| {
+            if let Some(why) = &what.failure {
+                tracing::warn!(recording = %begun.id, call_uuid = %begun.call, %why, "a recording failed; its call goes on");
+            }
+            told(RecordFact::Ended {
+                end: what.end,
+                duration_ms: what.duration_ms,
+                start_ms: millis(begun.started),
+                end_ms: millis(begun.started).saturating_add_unsigned(what.duration_ms),
+                why: what.failure,
+            });
+            let runtime = inner.runtime.clone();
+            let (tasks, answered) = (inner.tasks.clone(), answered());
+            let work = async move { inner.conclude(begun, what.end, what.duration_ms, answered, Some(keys)).await };
+            tasks.spawn_on(work, &runtime);
+        };
+        let tape = self.0.recorder.begin(how, source, Box::new(done))?;
+        self.0.store.recording_begun(start);
+        Ok(tape)
+    }
+
+    /// Completes what an earlier process of this node left behind: its files are made whole, rows get their ends, and
+    /// callbacks go out. Files that no row knows are removed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn take_in_what_was_left(&self) -> Result<(), StoreError> {
+        let left = self.0.store.recordings_open(&self.0.node_id).await?;
+        let count = left.len();
+        for start in left {
+            let format = Format::from_word(&start.format).unwrap_or(Format::Wav);
+            let (end, duration_ms) = match record::repair(self.folder(), start.id, format, start.stereo) {
+                Ok(Left::Repaired { duration_ms }) => (RecordEnd::HungUp, duration_ms),
+                Ok(Left::Nothing) => (RecordEnd::Failed, 0),
+                Err(error) => {
+                    tracing::error!(recording = %start.id, %error, "a recording that was cut off could not be repaired");
+                    (RecordEnd::Failed, 0)
+                }
+            };
+            self.0.conclude(start, end, duration_ms, None, None).await;
+        }
+        if count > 0 {
+            tracing::warn!(recordings = count, "completed the recordings that this node left open when it died");
+        }
+        for (id, format) in record::left_behind(self.folder()).unwrap_or_default() {
+            self.0.unlink(id, format);
+        }
+        Ok(())
+    }
+
+    /// Takes a recording away: from then on there is none. `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store's; or the file can't be removed, and all is as it was.
+    pub async fn remove(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
+        let Some(recording) = self.0.store.recording(scope, id).await? else { return Ok(false) };
+        self.0.take_away(&[recording]).await?;
+        Ok(true)
+    }
+
+    /// Takes away what began before then (`retention.recording_days`).
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn expire(&self, before: Timestamp) -> Result<(), StoreError> {
+        loop {
+            let old = self.0.store.recordings_older(before, AT_ONCE).await?;
+            if old.is_empty() {
+                return Ok(());
+            }
+            self.0.take_away(&old).await?;
+            tracing::info!(recordings = old.len(), "recordings past their time were removed");
+        }
+    }
+
+    /// Ends what is being recorded; all files are complete when this returns. Blocks.
+    pub fn stop(&self) {
+        self.0.recorder.stop();
+    }
+}
+
+impl Inner {
+    /// A recording has its end: in its row, and on its way to whoever is told.
+    async fn conclude(
+        &self,
+        start: RecordingStart,
+        end: RecordEnd,
+        duration_ms: u64,
+        answered: Option<Timestamp>,
+        keys: Option<SigningKeys>,
+    ) {
+        let ended = start.started.plus(Duration::from_millis(duration_ms));
+        let url = format!("{}/recordings/{}.{}", self.base_url, start.id.as_hyphenated(), start.format);
+        let notices = start.notices.iter().filter(|notice| is_due(notice, end));
+        let said = recorded(start.id, &url, end, duration_ms, millis(start.started), millis(ended));
+        let callbacks = notices.map(|notice| {
+            let mut notice = notice.clone();
+            notice.params.extend(said.clone());
+            // It may have been ordered while the phone rang.
+            let status = if end == RecordEnd::HungUp { "completed" } else { "in-progress" };
+            notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned()));
+            if let Some(answered) = answered {
+                notice.params.entry("AnswerTime".into()).or_insert_with(|| Param::Plain(answered.plivo_secs()));
+            }
+            self.callback(&start, notice)
+        });
+        let callbacks = callbacks.collect();
+        let (id, nothing) = (start.id, end == RecordEnd::Failed && duration_ms == 0);
+        let end = RecordingEnd { ended, duration_ms, end, upload: None };
+        match self.store.conclude_recording(RecordingConclusion { start, end, callbacks }).await {
+            Ok(written) => {
+                if let Some(keys) = keys {
+                    written.into_iter().for_each(|written| self.outbox.send(written, keys.clone()));
+                }
+            }
+            Err(error) => tracing::error!(%error, recording = %id, "could not write a recording's end"),
+        }
+        if nothing && let Err(error) = self.store.forget_recordings(vec![id]).await {
+            tracing::warn!(%error, recording = %id, "could not forget a recording that came to nothing");
+        }
+    }
+
+    fn callback(&self, start: &RecordingStart, notice: Notice) -> NewCallback {
+        let (high, low) = (self.dice.roll(), self.dice.roll());
+        let event_id = ((u128::from(high) << 64) | u128::from(low)).to_be_bytes();
+        NewCallback {
+            event_id: uuid::Builder::from_random_bytes(event_id).into_uuid(),
+            call: start.call,
+            account: start.account.clone(),
+            main_account: start.main_account.clone(),
+            node_id: self.node_id.clone(),
+            origin: self.outbox.origin(&notice.url.0),
+            notice,
+            shut: None,
+            created: self.clock.steady(),
+        }
+    }
+
+    /// Files first: a row without one is found again, a file without a row never.
+    async fn take_away(&self, recordings: &[Recording]) -> Result<(), StoreError> {
+        let mut gone = Vec::with_capacity(recordings.len());
+        for recording in recordings {
+            let format = Format::from_word(&recording.format).unwrap_or(Format::Wav);
+            if self.unlink(recording.id, format) {
+                gone.push(recording.id);
+            }
+        }
+        if gone.is_empty() && !recordings.is_empty() {
+            return Err(StoreError::NotTaken);
+        }
+        self.store.forget_recordings(gone).await
+    }
+
+    fn unlink(&self, id: Uuid, format: Format) -> bool {
+        record::remove(self.recorder.folder(), id, format)
+            .inspect_err(|error| tracing::warn!(recording = %id, %error, "a recording's file could not be removed"))
+            .is_ok()
+    }
+}
+
+/// Whether a notice is to go out: an action is the machine's own, unless the call was over before.
+fn is_due(notice: &Notice, end: RecordEnd) -> bool {
+    use super::machine::NoticeKind;
+    match notice.kind {
+        NoticeKind::Action => end == RecordEnd::HungUp,
+        NoticeKind::Recording
+        | NoticeKind::Hangup
+        | NoticeKind::Ring
+        | NoticeKind::Dial
+        | NoticeKind::Interim
+        | NoticeKind::Conference
+        | NoticeKind::MultiParty
+        | NoticeKind::Stream => true,
+    }
+}
+
+fn millis(at: Timestamp) -> i64 {
+    at.micros().div_euclid(1_000)
+}

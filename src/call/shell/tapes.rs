@@ -1,0 +1,96 @@
+//! A call's recordings: their names, and what is to become of them. Dropping one ends it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::super::machine::{Input, MediaOrder, RecordEnd, RecordFact, RecordId, RecordOrder};
+use super::super::recordings::Taking;
+use super::{Media, Shell};
+use crate::media::record::{Format, RATE, Tape};
+use crate::media::{Line, Patience, Sides};
+
+/// The recordings of a call that are not over.
+#[derive(Default)]
+pub(super) struct Tapes(BTreeMap<RecordId, One>);
+
+struct One {
+    id: Uuid,
+    order: RecordOrder,
+    /// None before it begins.
+    tape: Option<Tape>,
+}
+
+impl Tapes {
+    pub(super) fn ended(&mut self, record: RecordId) {
+        self.0.remove(&record);
+    }
+
+    /// The call is over: so are they.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Shell {
+    /// An order about a recording.
+    pub(super) fn record(&mut self, order: MediaOrder) {
+        match order {
+            MediaOrder::Record { record, how } => {
+                let id = how.id.unwrap_or_else(|| self.services.uuid());
+                let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
+                self.mailbox.tell(Input::Recorded { record, what: RecordFact::Ready { id, url } });
+                let held = how.held;
+                self.tapes.0.insert(record, One { id, order: *how, tape: None });
+                if !held {
+                    self.roll(record);
+                }
+            }
+            MediaOrder::RecordGo { record } => self.roll(record),
+            MediaOrder::RecordStop { record, end } => match self.tapes.0.get(&record) {
+                Some(One { tape: Some(tape), .. }) => tape.stop(end),
+                Some(One { tape: None, .. }) | None => self.tapes.ended(record),
+            },
+            _ => {}
+        }
+    }
+
+    /// A recording begins.
+    fn roll(&mut self, record: RecordId) {
+        let Some(one) = self.tapes.0.get_mut(&record).filter(|one| one.tape.is_none()) else { return };
+        let begun = match &self.media {
+            Media::Leg(leg) => {
+                let setup = &self.view.setup;
+                let view = self.view.clone();
+                let taking = Taking {
+                    id: one.id,
+                    account: setup.account.clone(),
+                    main_account: setup.parent_account.clone(),
+                    call: setup.call,
+                    conference: None,
+                    order: one.order.clone(),
+                    keys: self.keys.clone(),
+                    answered: Box::new(move || {
+                        Some(view.setup.started.plus(Duration::from_millis(view.answered()?.0)))
+                    }),
+                };
+                let source = Box::new(Line::new(leg.tap(Sides::Both), RATE, Patience::Network));
+                let mailbox = self.mailbox.clone();
+                let told = move |what| {
+                    mailbox.tell(Input::Recorded { record, what });
+                };
+                self.services.recordings.begin(taking, source, told)
+            }
+            Media::None | Media::Offered(_) | Media::Awaited => Err("the call has no sound"),
+        };
+        match begun {
+            Ok(tape) => one.tape = Some(tape),
+            Err(why) => {
+                let (end, why) = (RecordEnd::Failed, Some(why.to_owned()));
+                let what = RecordFact::Ended { end, duration_ms: 0, start_ms: 0, end_ms: 0, why };
+                self.mailbox.tell(Input::Recorded { record, what });
+            }
+        }
+    }
+}

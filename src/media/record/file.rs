@@ -1,0 +1,339 @@
+//! Files of recordings: WAV (16 bit) and, with the feature `mp3`, MP3, both of 16 kHz, one channel or two.
+//!
+//! A file has another name while it is written, and its own once it is complete (R21). It can be played at any moment: a
+//! WAV's header says what has been written so far, an MP3 has no length in it. So a process that is killed leaves a file
+//! that [`repair`] has only to cut at its last whole sample or frame.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::RATE;
+
+/// What a file is called behind its own name while it is written.
+const PART: &str = ".part";
+/// Bytes of a WAV's header as we write it.
+const HEADER: usize = 44;
+/// Samples of a channel between two writes to the disk: a second. A killed process loses no more.
+const KEPT_EVERY: u64 = 16_000;
+/// Kilobits a second of an MP3's channel.
+#[cfg(feature = "mp3")]
+const MP3_KBITS: u32 = 32;
+
+/// How sound is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    Wav,
+    /// Only with the feature `mp3`: [`Format::of`] gives none without.
+    Mp3,
+}
+
+impl Format {
+    /// The one that is asked for, or WAV where this program writes no MP3.
+    pub fn of(mp3: bool) -> Self {
+        if mp3 && cfg!(feature = "mp3") { Self::Mp3 } else { Self::Wav }
+    }
+
+    /// `wav` or `mp3`: a file's ending, and Plivo's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wav => "wav",
+            Self::Mp3 => "mp3",
+        }
+    }
+
+    /// The one of a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "wav" => Some(Self::Wav),
+            "mp3" => Some(Self::Mp3),
+            _ => None,
+        }
+    }
+
+    /// Its MIME type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Wav => "audio/wav",
+            Self::Mp3 => "audio/mpeg",
+        }
+    }
+}
+
+/// The name of a recording's file.
+pub fn name(id: Uuid, format: Format) -> String {
+    format!("{}.{}", id.as_hyphenated(), format.as_str())
+}
+
+fn part(folder: &Path, id: Uuid, format: Format) -> PathBuf {
+    folder.join(name(id, format) + PART)
+}
+
+/// A file that is being written.
+pub(super) struct SoundFile {
+    file: File,
+    part: PathBuf,
+    whole: PathBuf,
+    coding: Coding,
+    channels: u16,
+    /// What has not been given to the disk yet, and samples of a channel in it.
+    pending: Vec<u8>,
+    pending_samples: u64,
+    /// Bytes of sound and samples of a channel on the disk.
+    bytes: u64,
+    samples: u64,
+}
+
+enum Coding {
+    Wav,
+    #[cfg(feature = "mp3")]
+    Mp3(Box<shine_rs::Mp3Encoder>),
+}
+
+impl Coding {
+    fn new(format: Format, channels: u16) -> io::Result<Self> {
+        match format {
+            Format::Wav => Ok(Self::Wav),
+            #[cfg(feature = "mp3")]
+            Format::Mp3 => {
+                use shine_rs::{Mp3Encoder, Mp3EncoderConfig, StereoMode};
+                let (count, mode) = if channels == 1 { (1, StereoMode::Mono) } else { (2, StereoMode::Stereo) };
+                let config = Mp3EncoderConfig::new().sample_rate(RATE.hz()).bitrate(MP3_KBITS * u32::from(count));
+                let encoder = Mp3Encoder::new(config.channels(count).stereo_mode(mode)).map_err(io::Error::other)?;
+                Ok(Self::Mp3(Box::new(encoder)))
+            }
+            #[cfg(not(feature = "mp3"))]
+            Format::Mp3 => Err(io::Error::new(io::ErrorKind::Unsupported, "this program writes no MP3")),
+        }
+    }
+}
+
+impl SoundFile {
+    /// Makes the file; nobody else may read it.
+    pub(super) fn create(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Result<Self> {
+        let channels = if stereo { 2 } else { 1 };
+        let (part, whole) = (part(folder, id, format), folder.join(name(id, format)));
+        let coding = Coding::new(format, channels)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        if matches!(coding, Coding::Wav) {
+            file.write_all(&header(channels, 0))?;
+        }
+        let pending = Vec::new();
+        Ok(Self { file, part, whole, coding, channels, pending, pending_samples: 0, bytes: 0, samples: 0 })
+    }
+
+    /// Adds sound, as much of the one side as of the other. In one channel both are heard, neither louder than it is.
+    pub(super) fn push(&mut self, left: &[i16], right: &[i16]) -> io::Result<()> {
+        self.pending_samples += u64::try_from(left.len()).unwrap_or_default();
+        let both = left.iter().zip(right.iter().chain(std::iter::repeat(&0)));
+        let pcm = both.flat_map(|(left, right)| match self.channels {
+            1 => [Some(left.saturating_add(*right)), None],
+            _ => [Some(*left), Some(*right)],
+        });
+        let pcm = pcm.flatten();
+        match &mut self.coding {
+            Coding::Wav => self.pending.extend(pcm.flat_map(i16::to_le_bytes)),
+            #[cfg(feature = "mp3")]
+            Coding::Mp3(encoder) => {
+                let pcm: Vec<i16> = pcm.collect();
+                if !pcm.is_empty() {
+                    let frames = encoder.encode_interleaved(&pcm).map_err(io::Error::other)?;
+                    self.pending.extend(frames.into_iter().flatten());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what has come to the disk, if it is worth it.
+    pub(super) fn keep(&mut self) -> io::Result<()> {
+        if self.pending_samples < KEPT_EVERY { Ok(()) } else { self.write() }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.pending)?;
+        self.bytes += u64::try_from(self.pending.len()).unwrap_or_default();
+        self.samples += self.pending_samples;
+        self.pending.clear();
+        self.pending_samples = 0;
+        self.write_header()
+    }
+
+    fn write_header(&self) -> io::Result<()> {
+        match self.coding {
+            Coding::Wav => self.file.write_all_at(&header(self.channels, self.bytes), 0),
+            #[cfg(feature = "mp3")]
+            Coding::Mp3(_) => Ok(()),
+        }
+    }
+
+    /// Milliseconds of sound on the disk.
+    pub(super) fn written_ms(&self) -> u64 {
+        self.samples * 1_000 / u64::from(RATE.hz())
+    }
+
+    /// Completes the file and gives it its name.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        #[cfg(feature = "mp3")]
+        if let Coding::Mp3(encoder) = &mut self.coding {
+            let last = encoder.finish().map_err(io::Error::other)?;
+            self.pending.extend(last);
+        }
+        if let Err(error) = self.write() {
+            self.give_up()?;
+            return Err(error);
+        }
+        std::fs::rename(&self.part, &self.whole)
+    }
+
+    /// It can't be written any further: what is on the disk becomes the file, nothing becomes none.
+    pub(super) fn give_up(self) -> io::Result<()> {
+        if self.samples == 0 {
+            return std::fs::remove_file(&self.part);
+        }
+        // A write may have been done in part. Neither takes room from a full disk.
+        let head = if matches!(self.coding, Coding::Wav) { HEADER } else { 0 };
+        self.file.set_len(self.bytes + u64::try_from(head).unwrap_or_default())?;
+        self.write_header()?;
+        std::fs::rename(&self.part, &self.whole)
+    }
+}
+
+/// A WAV's header (RIFF, one `fmt ` and one `data` chunk) with so many bytes of sound behind it. What is longer than the
+/// format can say (18 hours of two channels; a recording has four at most) is said to be as long as it can.
+fn header(channels: u16, bytes: u64) -> [u8; HEADER] {
+    let data = u32::try_from(bytes).unwrap_or(u32::MAX - 36);
+    let (rate, align) = (RATE.hz(), channels * 2);
+    let mut header = [0; HEADER];
+    let mut at = 0;
+    let mut put = |bytes: &[u8]| {
+        if let Some(place) = header.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+        at += bytes.len();
+    };
+    put(b"RIFF");
+    put(&data.saturating_add(36).to_le_bytes());
+    put(b"WAVEfmt ");
+    put(&16_u32.to_le_bytes());
+    put(&1_u16.to_le_bytes());
+    put(&channels.to_le_bytes());
+    put(&rate.to_le_bytes());
+    put(&(rate * u32::from(align)).to_le_bytes());
+    put(&align.to_le_bytes());
+    put(&16_u16.to_le_bytes());
+    put(b"data");
+    put(&data.to_le_bytes());
+    header
+}
+
+/// What a killed process left of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// A file that can be played, complete now.
+    Repaired { duration_ms: u64 },
+    /// Nothing that could be heard.
+    Nothing,
+}
+
+/// Makes what a killed process left of a recording a whole file; one that it had completed is whole already.
+///
+/// # Errors
+/// The system's.
+pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Result<Left> {
+    let (part, whole) = (part(folder, id, format), folder.join(name(id, format)));
+    let is_whole = whole.try_exists()?;
+    let path = if is_whole { &whole } else { &part };
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Left::Nothing),
+        Err(error) => return Err(error),
+    };
+    let channels: u16 = if stereo { 2 } else { 1 };
+    let len = file.metadata()?.len();
+    let (bytes, duration_ms) = match format {
+        Format::Wav => {
+            let (head, align) = (u64::try_from(HEADER).unwrap_or_default(), u64::from(channels) * 2);
+            let bytes = len.saturating_sub(head) / align * align;
+            if bytes > 0 {
+                file.set_len(head + bytes)?;
+                file.write_all_at(&header(channels, bytes), 0)?;
+            }
+            (bytes, bytes / align * 1_000 / u64::from(RATE.hz()))
+        }
+        Format::Mp3 => {
+            let (bytes, frames) = whole_frames(&file)?;
+            file.set_len(bytes)?;
+            // 576 samples a frame below 32 kHz (ISO 13818-3).
+            (bytes, frames * 576 * 1_000 / u64::from(RATE.hz()))
+        }
+    };
+    if bytes == 0 {
+        std::fs::remove_file(path)?;
+        return Ok(Left::Nothing);
+    }
+    if !is_whole {
+        std::fs::rename(&part, &whole)?;
+    }
+    Ok(Left::Repaired { duration_ms })
+}
+
+/// Bytes and number of an MP3's frames, up to the last whole one (ISO 13818-3: 16 kHz, layer III).
+fn whole_frames(mut file: &File) -> io::Result<(u64, u64)> {
+    const KBITS: [u64; 16] = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0];
+    file.seek(SeekFrom::Start(0))?;
+    let mut sound = Vec::new();
+    // Four hours of two channels are 115 MB.
+    file.take(256 << 20).read_to_end(&mut sound)?;
+    let (mut at, mut frames) = (0, 0);
+    while let Some(&[first, second, third, _]) = sound.get(at..at + 4) {
+        if first != 0xff || second & 0xfe != 0xf2 {
+            break;
+        }
+        let kbits = KBITS.get(usize::from(third >> 4)).copied().unwrap_or_default();
+        let padding = u64::from(third >> 1 & 1);
+        let length = usize::try_from(72_000 * kbits / u64::from(RATE.hz()) + padding).unwrap_or_default();
+        if kbits == 0 || at + length > sound.len() {
+            break;
+        }
+        at += length;
+        frames += 1;
+    }
+    Ok((u64::try_from(at).unwrap_or_default(), frames))
+}
+
+/// Names of recordings in a folder that were being written when their process died.
+///
+/// # Errors
+/// The system's; no folder has none.
+pub fn left_behind(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
+    let mut left = Vec::new();
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(left),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        let parts = name.to_str().and_then(|name| name.strip_suffix(PART)).and_then(|name| name.split_once('.'));
+        left.extend(parts.and_then(|(id, format)| Some((id.parse().ok()?, Format::from_word(format)?))));
+    }
+    Ok(left)
+}
+
+/// Takes a recording's file away, complete or not; one that is not there is no fault.
+///
+/// # Errors
+/// The system's.
+pub fn remove(folder: &Path, id: Uuid, format: Format) -> io::Result<()> {
+    for path in [folder.join(name(id, format)), part(folder, id, format)] {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}

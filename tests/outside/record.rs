@@ -1,0 +1,192 @@
+//! Recordings through the whole binary with real media: what was said is in the file, whatever ended it, and whoever is to
+//! know it is told.
+
+use std::time::Duration;
+
+use offhook::sim::{CallEvent, CallScript, HangupRule, caller};
+
+use super::dial::tone;
+use super::outbound::{World, world};
+use crate::support::app::Seen;
+use crate::support::http;
+
+const SAID_HZ: f64 = 700.0;
+
+/// A node whose callers get this document; `APP` is the application.
+async fn recording(document: &str) -> World {
+    let world = world(|wanted, _| {
+        wanted.accept_wait_ms = 0;
+        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+        wanted.extra = "[cluster]\nnode_id = \"recording\"\n".to_owned();
+    })
+    .await;
+    for path in ["/recorded", "/recording"] {
+        world.app.xml(path, "<Response/>");
+    }
+    world.app.xml("/unused", format!("<Response>{}</Response>", document.replace("APP", &world.app.base)));
+    world
+}
+
+/// Somebody who speaks for so long.
+fn speaker(seconds: u32, keys: &str) -> CallScript {
+    CallScript { say: tone(SAID_HZ, seconds), keys: caller::parse_keys(keys).expect("keys"), ..CallScript::default() }
+}
+
+async fn call(world: &World, script: CallScript) -> Vec<CallEvent> {
+    world.sim.place_call(script).all().await
+}
+
+/// A recording's samples, channel by channel.
+fn channels(wav: &[u8]) -> Vec<Vec<i16>> {
+    let mut reader = hound::WavReader::new(wav).expect("a WAV file");
+    let count = usize::from(reader.spec().channels);
+    assert_eq!((reader.spec().sample_rate, reader.spec().bits_per_sample), (16_000, 16));
+    let all: Vec<i16> = reader.samples::<i16>().map(|sample| sample.expect("whole")).collect();
+    (0..count).map(|n| all.iter().skip(n).step_by(count).copied().collect()).collect()
+}
+
+/// Milliseconds in which this tone is most of what is heard.
+fn tone_ms(pcm: &[i16], hz: f64) -> u64 {
+    let step = hz * std::f64::consts::TAU / 16_000.0;
+    let is_it = |frame: &&[i16]| {
+        let energy: f64 = frame.iter().map(|s| f64::from(*s).powi(2)).sum();
+        let (mut re, mut im) = (0.0, 0.0);
+        for (n, s) in frame.iter().enumerate() {
+            let at = step * n as f64;
+            (re, im) = (re + f64::from(*s) * at.cos(), im + f64::from(*s) * at.sin());
+        }
+        energy > 1e8 && (re * re + im * im) * 2.0 / frame.len() as f64 > energy * 0.8
+    };
+    pcm.chunks_exact(320).filter(is_it).count() as u64 * 20
+}
+
+fn number(seen: &Seen, name: &str) -> i64 {
+    seen.param(name).parse().unwrap_or_else(|_| panic!("{name} is {:?}", seen.param(name)))
+}
+
+/// What every message about a recording that is over says of it; gives its length.
+fn told_of(seen: &Seen, end: &str) -> u64 {
+    let ms = number(seen, "RecordingDurationMs");
+    assert_eq!(number(seen, "RecordingDuration"), (ms + 999) / 1_000);
+    assert_eq!(number(seen, "RecordingEndMs") - number(seen, "RecordingStartMs"), ms);
+    assert_eq!(seen.param("RecordingEndReason"), end);
+    assert_eq!(seen.param("RecordUrl"), seen.param("RecordFile"));
+    assert!(seen.param("RecordUrl").contains(&format!("/recordings/{}.", seen.param("RecordingID"))));
+    u64::try_from(ms).expect("no less than nothing")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_recorded_told_and_downloaded() {
+    let world = recording(
+        "<Record action=\"APP/recorded\" callbackUrl=\"APP/recording\" fileFormat=\"wav\" maxLength=\"20\"/>",
+    )
+    .await;
+    world.app.xml("/recorded", "<Response><Speak>Thank you.</Speak></Response>");
+    let events = call(&world, speaker(8, "wwwwww5w#")).await;
+
+    let action = world.app.wait("/recorded").await;
+    let ms = told_of(&action, "FinishedOnKey");
+    assert!((1_500..6_000).contains(&ms), "{ms} ms; {events:#?}");
+    for (name, value) in [("Digits", "#"), ("Event", "Redirect"), ("CallStatus", "in-progress")] {
+        assert_eq!(action.param(name), value, "{name}");
+    }
+    let callback = world.app.wait("/recording").await;
+    assert_eq!(told_of(&callback, "FinishedOnKey"), ms);
+    assert_eq!((callback.param("Event"), callback.param("CallStatus")), ("RecordStop", "in-progress"));
+    assert!(callback.params.iter().all(|(name, _)| name != "Digits"));
+    assert_eq!(callback.param("CallUUID"), action.param("CallUUID"));
+
+    // The caller left, what the caller heard right: nothing.
+    let url = callback.param("RecordUrl").to_owned();
+    let file = http::get(&url).await;
+    assert_eq!(file.status, 200);
+    for (name, value) in [
+        ("content-type", "audio/wav"),
+        ("cache-control", "private, no-store"),
+        ("x-content-type-options", "nosniff"),
+        ("accept-ranges", "bytes"),
+    ] {
+        assert_eq!(file.headers.get(name).expect(name), value, "{name}");
+    }
+    let both = channels(&file.body);
+    assert_eq!((both.len(), both[0].len() as u64), (2, ms * 16));
+    let heard = tone_ms(&both[0], SAID_HZ);
+    assert!(heard + 1_500 > ms, "{heard} ms of the tone in {ms}: two keys take half a second each");
+    assert!(both[1].iter().all(|sample| sample.unsigned_abs() < 200), "no beep, no prompt");
+
+    let part = http::send("GET", &url, &[("range", "bytes=44-143")], "").await;
+    assert_eq!((part.status, part.body.len()), (206, 100));
+    assert_eq!(part.body, file.body[44..144]);
+    assert_eq!(part.headers.get("content-range").expect("a range"), &format!("bytes 44-143/{}", file.body.len()));
+    let head = http::send("HEAD", &url, &[], "").await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.headers.get("content-length").expect("a length"), &file.body.len().to_string());
+    let behind = http::send("GET", &url, &[("range", "bytes=99999999-")], "").await;
+    assert_eq!(behind.status, 416);
+    for other in
+        [url.replace(".wav", ".mp3"), url.replace(".wav", ".wav.part"), url.replace("/recordings/", "/recordings/../")]
+    {
+        assert_eq!(http::get(&other).await.status, 404, "{other}");
+    }
+    world.app.wait("/hangup").await;
+    let delivered = [("kind", "recording"), ("outcome", "delivered")];
+    world.node.until_metric("offhook_callback_total", &delivered, 1.0).await;
+    let done = [("element", "Record"), ("outcome", "done")];
+    assert_eq!(world.node.metric("offhook_instructions_total", &done).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_ends_a_message_and_a_hang_up_leaves_it_all_the_same() {
+    let world = recording(
+        "<Record action=\"APP/recorded\" redirect=\"false\" timeout=\"2\" fileFormat=\"wav\" playBeep=\"false\" \
+         recordChannelType=\"mono\"/><Record action=\"APP/recorded\" callbackUrl=\"APP/recording\" timeout=\"30\"/>",
+    )
+    .await;
+    let hangup = HangupRule::AfterAnswer(Duration::from_millis(7_500));
+    call(&world, CallScript { hangup, ..speaker(2, "") }).await;
+    let first = world.app.wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "Silence").await;
+    let ms = told_of(&first, "Silence");
+    assert!((3_500..5_000).contains(&ms), "{ms} ms: two of voice, two of silence");
+    let mono = channels(&http::get(first.param("RecordUrl")).await.body);
+    assert_eq!((mono.len(), mono[0].len() as u64), (1, ms * 16));
+
+    // The second one: the action hears of it after the call, and its document runs nowhere.
+    let action = world.app.wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "HungUp").await;
+    assert!(told_of(&action, "HungUp") > 500);
+    assert_eq!((action.param("CallStatus"), action.param("Digits")), ("completed", ""));
+    let callback = world.app.wait("/recording").await;
+    assert_eq!(callback.param("CallStatus"), "completed");
+    assert!(callback.param("RecordUrl").ends_with(if cfg!(feature = "mp3") { ".mp3" } else { ".wav" }));
+    assert_eq!(http::get(callback.param("RecordUrl")).await.status, 200);
+    world.app.wait("/hangup").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_leaves_a_file_and_tells_of_it_when_it_is_back() {
+    let mut world = recording(
+        "<Record recordSession=\"true\" callbackUrl=\"APP/recording\" action=\"APP/recorded\" redirect=\"false\" \
+         fileFormat=\"wav\"/><Wait length=\"30\"/>",
+    )
+    .await;
+    let _phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(20, "") });
+    let began = world.app.wait("/recorded").await;
+    assert_eq!((began.param("RecordingDuration"), began.param("RecordingStartMs")), ("-1", "-1"));
+    let url = began.param("RecordUrl").to_owned();
+    let part = world.node.dir.path().join("recordings").join(format!("{}.wav.part", began.param("RecordingID")));
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    while std::fs::metadata(&part).map_or(0, |meta| meta.len()) < 3 * 64_000 {
+        every.tick().await;
+    }
+    assert_eq!(http::get(&url).await.status, 404, "it is not complete");
+    world.node.kill();
+    world.node.start_again().await;
+    let callback = world.app.wait("/recording").await;
+    let ms = told_of(&callback, "HungUp");
+    assert!(ms >= 3_000, "{ms} ms");
+    assert_eq!((callback.param("RecordUrl"), callback.param("CallStatus")), (url.as_str(), "completed"));
+    let both = channels(&http::get(&url).await.body);
+    assert_eq!(both[0].len() as u64, ms * 16);
+    let heard = tone_ms(&both[0], SAID_HZ);
+    assert!(heard + 1_000 > ms, "{heard} ms of the tone in {ms}");
+    assert_eq!(world.app.count("/recording"), 1);
+}
