@@ -628,6 +628,6 @@ fn silence() -> Frame {
 #[cfg(test)]
 mod network_tests;
 #[cfg(test)]
-mod test_peer;
+pub(crate) mod test_peer;
 #[cfg(test)]
 mod tests;

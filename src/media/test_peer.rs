@@ -28,12 +28,12 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// What a peer is like.
 #[derive(Clone, Debug)]
-pub(super) struct Manner {
-    pub(super) lite: bool,
-    pub(super) setup: Setup,
-    pub(super) telephone_events: Vec<(u8, u32)>,
+pub(crate) struct Manner {
+    pub(crate) lite: bool,
+    pub(crate) setup: Setup,
+    pub(crate) telephone_events: Vec<(u8, u32)>,
     /// Whether the offer announces the SSRC.
-    pub(super) announce_ssrc: bool,
+    pub(crate) announce_ssrc: bool,
 }
 
 impl Default for Manner {
@@ -44,34 +44,34 @@ impl Default for Manner {
 
 /// A packet that came.
 #[derive(Clone, Debug)]
-pub(super) struct Heard {
-    pub(super) pt: u8,
-    pub(super) ssrc: u32,
-    pub(super) sequence: u16,
-    pub(super) timestamp: u32,
-    pub(super) marker: bool,
-    pub(super) payload: Vec<u8>,
-    pub(super) at: Instant,
+pub(crate) struct Heard {
+    pub(crate) pt: u8,
+    pub(crate) ssrc: u32,
+    pub(crate) sequence: u16,
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) at: Instant,
 }
 
 /// The peer.
-pub(super) struct Peer {
-    pub(super) rtc: Rtc,
-    pub(super) socket: Option<Arc<UdpSocket>>,
+pub(crate) struct Peer {
+    pub(crate) rtc: Rtc,
+    pub(crate) socket: Option<Arc<UdpSocket>>,
     /// Datagrams to be sent.
-    pub(super) out: Vec<(SocketAddr, Vec<u8>)>,
-    pub(super) addr: SocketAddr,
+    pub(crate) out: Vec<(SocketAddr, Vec<u8>)>,
+    pub(crate) addr: SocketAddr,
     /// Where our answer said that we are.
-    pub(super) remote: Option<SocketAddr>,
-    pub(super) answer: Option<Offer>,
-    pub(super) heard: Vec<Heard>,
-    pub(super) connected: bool,
-    pub(super) closed: bool,
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) answer: Option<Offer>,
+    pub(crate) heard: Vec<Heard>,
+    pub(crate) connected: bool,
+    pub(crate) closed: bool,
     /// When a check of ours came last.
     checked: Option<Instant>,
-    pub(super) ssrc: u32,
-    pub(super) sequence: u64,
-    pub(super) timestamp: u32,
+    pub(crate) ssrc: u32,
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u32,
     clock: Clock,
     setup: Setup,
     offer: String,
@@ -79,28 +79,28 @@ pub(super) struct Peer {
     mid: Mid,
 }
 
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Clock::real().now()
 }
 
 /// A socket of the peer's own.
-pub(super) fn socket(at: &str) -> Arc<UdpSocket> {
+pub(crate) fn socket(at: &str) -> Arc<UdpSocket> {
     let socket = UdpSocket::bind(at).expect("bind");
     socket.set_read_timeout(Some(LOOK)).expect("timeout");
     Arc::new(socket)
 }
 
 impl Peer {
-    pub(super) fn new(manner: &Manner) -> Self {
+    pub(crate) fn new(manner: &Manner) -> Self {
         Self::at(manner, socket("127.0.0.1:0"))
     }
 
-    pub(super) fn at(manner: &Manner, socket: Arc<UdpSocket>) -> Self {
+    pub(crate) fn at(manner: &Manner, socket: Arc<UdpSocket>) -> Self {
         let addr = socket.local_addr().expect("address");
         Self { socket: Some(socket), ..Self::simulated(manner, addr, Clock::real()) }
     }
 
-    pub(super) fn simulated(manner: &Manner, addr: SocketAddr, clock: Clock) -> Self {
+    pub(crate) fn simulated(manner: &Manner, addr: SocketAddr, clock: Clock) -> Self {
         let now = clock.now();
         let mut config = RtcConfig::new()
             .set_crypto_provider(Arc::new(from_feature_flags()))
@@ -161,16 +161,16 @@ impl Peer {
         }
     }
 
-    pub(super) fn offer_text(&self) -> String {
+    pub(crate) fn offer_text(&self) -> String {
         self.offer.clone()
     }
 
-    pub(super) fn offer(&self) -> Offer {
+    pub(crate) fn offer(&self) -> Offer {
         Offer::parse(&self.offer, true).expect("a usable offer")
     }
 
     /// Takes our answer, as `pre_accept` brings it.
-    pub(super) fn accept(&mut self, answer: &str) {
+    pub(crate) fn accept(&mut self, answer: &str) {
         let answer = Offer::parse(answer, true).expect("a readable answer");
         let client = match (self.setup, answer.setup) {
             (Setup::Actpass | Setup::Passive, Setup::Active) => false,
@@ -189,12 +189,12 @@ impl Peer {
     }
 
     /// Sends one packet of 20 ms.
-    pub(super) fn say(&mut self, payload: &[u8]) {
+    pub(crate) fn say(&mut self, payload: &[u8]) {
         self.timestamp = self.timestamp.wrapping_add(960);
         self.send(111, self.timestamp, false, payload);
     }
 
-    pub(super) fn send(&mut self, pt: u8, timestamp: u32, marker: bool, payload: &[u8]) {
+    pub(crate) fn send(&mut self, pt: u8, timestamp: u32, marker: bool, payload: &[u8]) {
         let now = self.clock.now();
         let write = RtpWrite::new(pt.into(), self.sequence.into(), timestamp, now, payload.to_vec()).marker(marker);
         self.sequence += 1;
@@ -204,7 +204,7 @@ impl Peer {
     }
 
     /// Goes on under another SSRC, unannounced.
-    pub(super) fn change_ssrc(&mut self, ssrc: u32) {
+    pub(crate) fn change_ssrc(&mut self, ssrc: u32) {
         let mut api = self.rtc.direct_api();
         api.remove_stream_tx(self.ssrc.into());
         api.declare_stream_tx(ssrc.into(), None, self.mid, None);
@@ -212,7 +212,7 @@ impl Peer {
         self.sequence = 500;
     }
 
-    pub(super) fn hang_up(&mut self) {
+    pub(crate) fn hang_up(&mut self) {
         self.rtc.close().expect("close");
         self.drive();
     }
@@ -224,13 +224,13 @@ impl Peer {
     }
 
     /// Lets the agent's timers run.
-    pub(super) fn wake_up(&mut self) {
+    pub(crate) fn wake_up(&mut self) {
         if self.wake <= self.clock.now() {
             self.drive();
         }
     }
 
-    pub(super) fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
         let now = self.clock.now();
         if let Ok(received) = Receive::new(Protocol::Udp, from, self.addr, datagram) {
             let _ = self.rtc.handle_input(Input::Receive(now, received));
@@ -267,7 +267,7 @@ impl Peer {
 }
 
 /// Drives peers until `done`; peers that share a socket are told apart by our address, as a relay does.
-pub(super) fn pump(peers: &mut [Peer], what: &str, mut done: impl FnMut(&mut [Peer]) -> bool) {
+pub(crate) fn pump(peers: &mut [Peer], what: &str, mut done: impl FnMut(&mut [Peer]) -> bool) {
     let deadline = now() + PATIENCE;
     while !done(peers) {
         assert!(now() < deadline, "in vain: {what}");
@@ -276,7 +276,7 @@ pub(super) fn pump(peers: &mut [Peer], what: &str, mut done: impl FnMut(&mut [Pe
 }
 
 /// Drives peers for so long.
-pub(super) fn pump_for(peers: &mut [Peer], time: Duration) {
+pub(crate) fn pump_for(peers: &mut [Peer], time: Duration) {
     let end = now() + time;
     while now() < end {
         step(peers);

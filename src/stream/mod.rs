@@ -13,6 +13,8 @@ mod queue;
 mod rate;
 mod socket;
 mod sound;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -192,3 +192,181 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
     assert_eq!(stopped.param("StatusReason"), "call_hangup");
     user.all().await;
 }
+
+const TWO_WAYS: &str = "bidirectional=\"true\" keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\"";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
+    let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
+    let document = format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, &server.url));
+    let (user, _) = world.streamed(listens(), document).await;
+    let mut bot = server.taken().await;
+    bot.hear("start").await;
+    let checkpoint = |name: &str| json!({"event": "checkpoint", "name": name});
+    bot.say(checkpoint("at once")).await;
+    assert_eq!(bot.hear("playedStream").await["name"], "at once");
+
+    // In the stream's own rate, at the other one, and in pieces that are no whole frames.
+    bot.play(16_000, &tone(16_000, 440.0, 700)).await;
+    bot.say(checkpoint("first")).await;
+    bot.play(8_000, &tone(8_000, 1_000.0, 700)).await;
+    for piece in tone(16_000, 600.0, 700).chunks(333) {
+        bot.play(16_000, piece).await;
+    }
+    bot.say(checkpoint("second")).await;
+    assert_eq!(bot.hear("playedStream").await["name"], "first");
+    assert_eq!(bot.hear("playedStream").await["name"], "second");
+
+    // Ten seconds that nobody hears but for their beginning, and what comes after them.
+    bot.play(16_000, &tone(16_000, 1_500.0, 10_000)).await;
+    bot.say(checkpoint("never")).await;
+    bot.say(json!({"event": "clearAudio"})).await;
+    bot.hear("clearedAudio").await;
+    bot.play(16_000, &tone(16_000, 300.0, 700)).await;
+    bot.say(checkpoint("last")).await;
+    assert_eq!(bot.hear("playedStream").await["name"], "last");
+    for (media, code) in [
+        (json!({"contentType": "audio/wav", "sampleRate": 8_000, "payload": ""}), "invalid_format"),
+        (json!({"contentType": "audio/x-l16", "sampleRate": 24_000, "payload": ""}), "invalid_format"),
+        (json!({"contentType": "audio/x-l16", "sampleRate": "16000", "payload": "%"}), "invalid_payload"),
+    ] {
+        bot.say(json!({"event": "playAudio", "media": media})).await;
+        assert_eq!(bot.hear("error").await["code"], code, "{media}");
+    }
+
+    // 40 s fit.
+    let second = vec![0; 16_000];
+    for _ in 0..41 {
+        bot.play(16_000, &second).await;
+    }
+    assert_eq!(bot.hear("error").await["code"], "buffer_overflow");
+    for event in ["StartStream", "PlayedStream", "ClearedAudio", "DegradedStream"] {
+        world.status(event).await;
+    }
+    let cleared = world.app.seen().iter().filter(|seen| seen.param("Event") == "DegradedStream").count();
+    assert!((1..=3).contains(&cleared), "{cleared} levels");
+    bot.close().await;
+    assert_eq!(world.status("StopStream").await.param("StatusReason"), "");
+    let events = user.all().await;
+    let heard = heard_of(&events);
+    assert!(in_order(&heard, &[only(440), only(1_000), only(600), only(300)]), "{heard:#?}");
+    assert!(!heard.contains(&only(1_500)), "{heard:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
+    let world = world(|_, _| ()).await;
+    // Nobody there; one that says no three times.
+    let mut server = BotServer::refusing(3).await;
+    let document = |url: &str| format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, url));
+    let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
+    let of = |call: String, event: &'static str| {
+        move |seen: &crate::support::app::Seen| seen.param("Event") == event && seen.param("CallUUID") == call
+    };
+    let dropped = world.app.wait_where("/stream", of(uuid.clone(), "DroppedStream")).await;
+    assert_eq!((dropped.param("StatusReason"), server.tries()), ("connection_error", 3));
+    let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
+    assert_eq!(hangup.param("HangupCauseCode"), "4010");
+    user.all().await;
+    world.node.until_metric("offhook_streams_total", &[("outcome", "failed")], 1.0).await;
+
+    // A message of more than 64 KiB.
+    let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
+    let mut bot = server.taken().await;
+    bot.hear("start").await;
+    bot.send(Message::text(json!({"event": "x", "more": "x".repeat(65_536)}).to_string())).await;
+    assert_eq!(bot.closed().await, Some(1_009));
+    world.app.wait_where("/stream", of(uuid, "DroppedStream")).await;
+    user.all().await;
+
+    // A connection that is cut.
+    let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
+    let mut bot = server.taken().await;
+    bot.hear("start").await;
+    bot.cut();
+    world.app.wait_where("/stream", of(uuid, "DroppedStream")).await;
+    user.all().await;
+    world.node.until_metric("offhook_streams_total", &[("outcome", "lost")], 2.0).await;
+
+    // streamTimeout.
+    let attributes = format!("{TWO_WAYS} streamTimeout=\"1\"");
+    let timed = format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(&attributes, &server.url));
+    let (user, uuid) = world.streamed(listens(), timed).await;
+    let mut bot = server.taken().await;
+    bot.hear("stop").await;
+    assert_eq!(bot.closed().await, Some(1_000));
+    let stopped = world.app.wait_where("/stream", of(uuid, "StopStream")).await;
+    assert_eq!(stopped.param("StatusReason"), "stream_timeout");
+    user.all().await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    world.node.until_metric("offhook_streams_active", &[], 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_begins_looks_at_and_ends_a_stream() {
+    let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
+    let document = "<Response><Wait length=\"60\"/><Speak>x</Speak></Response>";
+    let (user, uuid) = world.streamed(listens(), document.to_owned()).await;
+    let path = format!("Call/{uuid}/Stream/");
+    let head = [("content-type", "application/json")];
+    let body = json!({"service_url": server.url, "audio_track": "both", "status_callback_url": world.app.url("/stream"),
+        "content_type": "audio/x-mulaw;rate=8000", "extra_headers": "a=1"});
+    world.app.wait("/answer").await;
+    let mut begun = world.rest("POST", &path, &head, body.to_string()).await;
+    // The document may not have run yet.
+    for _ in 0..100 {
+        if begun.status != 404 {
+            break;
+        }
+        begun = world.rest("POST", &path, &head, body.to_string()).await;
+    }
+    assert_eq!(begun.status, 202, "{}", begun.text());
+    let id = begun.json()["stream_id"].as_str().expect("an id").to_owned();
+    assert_eq!(world.rest("POST", &path, &head, body.to_string()).await.status, 409);
+    let mut bot = server.taken().await;
+    let start = bot.hear("start").await;
+    assert_eq!((&start["start"]["streamId"], &start["extra_headers"]), (&json!(id), &json!("a=1")));
+    assert_eq!(world.status("StartStream").await.param("StreamID"), id);
+    let media = bot.hear("media").await;
+    let bytes = STANDARD.decode(media["media"]["payload"].as_str().expect("a payload")).expect("Base64");
+    assert_eq!(bytes.len(), 160);
+
+    let one = world.rest("GET", &format!("{path}{id}/"), &[], String::new()).await.json();
+    assert_eq!(
+        (&one["status"], &one["audio_track"], &one["end_time"]),
+        (&json!("in-progress"), &json!("both"), &json!(null))
+    );
+    assert_eq!(world.rest("DELETE", &format!("{path}{id}/"), &[], String::new()).await.status, 204);
+    bot.hear("stop").await;
+    assert_eq!(bot.closed().await, Some(1_000));
+    assert_eq!(world.status("StopStream").await.param("StatusReason"), "api_request");
+    let list = world.rest("GET", &path, &[], String::new()).await.json();
+    assert_eq!((&list["meta"]["count"], &list["objects"][0]["status"]), (&json!(1), &json!("stopped")), "{list}");
+    assert!(list["objects"][0]["end_time"].is_string());
+
+    // A refused address is told at once.
+    let refused = json!({"service_url": "wss://169.254.169.254/"}).to_string();
+    assert_eq!(world.rest("POST", &path, &head, refused).await.status, 400);
+    user.control().hangup().await;
+    user.all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
+    let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
+    let attributes = "keepCallAlive=\"true\" audioTrack=\"both\" contentType=\"audio/x-l16;rate=24000\"";
+    let document = format!("<Response>{}</Response>", world.stream(attributes, &server.url));
+    let (user, uuid) = world.streamed(listens(), document).await;
+    let mut bot = server.taken().await;
+    bot.hear("start").await;
+    let held = bot.deaf();
+    // The system keeps some megabytes for it at both ends; the call hangs up before a ping is missed.
+    let url = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
+    let up = crate::support::http::send("GET", &url, &[("x-api-key", crate::support::node::API_KEY)], "").await;
+    assert_eq!(up.status, 200);
+    user.control().hangup().await;
+    user.all().await;
+    assert_eq!(world.status("StopStream").await.param("StatusReason"), "call_hangup");
+    world.node.until_metric("offhook_streams_active", &[], 0.0).await;
+    drop(held);
+}
