@@ -213,7 +213,9 @@ impl Script {
                 self.walk(desk, gate)
             }
             (
-                Timer::InterDigit
+                Timer::Wait
+                | Timer::Silence
+                | Timer::InterDigit
                 | Timer::Execution
                 | Timer::StartInput
                 | Timer::SpeechEnd
@@ -701,8 +703,10 @@ impl Script {
     }
 
     fn voice(&mut self, desk: &mut Desk, what: Voice) -> Step {
-        if let Running::Waiting { quiet_ms: Some(quiet_ms) } = self.running {
-            element::heard(desk, quiet_ms, what);
+        match &self.running {
+            Running::Waiting { quiet_ms: Some(quiet_ms) } => element::heard(desk, *quiet_ms, what),
+            Running::Collecting(collection) => collection.voice(desk, what),
+            _ => {}
         }
         Step::Busy
     }

@@ -5,11 +5,12 @@
 //! a key stops the recognition, and once words are heard keys mean nothing.
 
 use super::hear::Hearing;
+use super::{Stretch, wait};
 use crate::call::machine::desk::{Desk, foreign};
 use crate::call::machine::keys::KeyBuffer;
 use crate::call::machine::recognition::{RecognitionId, SpeechFact};
 use crate::call::machine::timers::Timer;
-use crate::call::machine::{MediaOrder, Param, Params, PlayId, SoundItem, params};
+use crate::call::machine::{MediaOrder, Param, Params, PlayId, SoundItem, Voice, params};
 use crate::model::Digit;
 use crate::xml::ast::Target;
 
@@ -104,6 +105,10 @@ pub(in crate::call::machine) enum Entered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Prompt(PlayId),
+    /// A wait within the prompt, that so much silence ends.
+    Quiet {
+        quiet_ms: u64,
+    },
     Listening,
     /// The caller has spoken: what was said is being found out.
     Transcribing,
@@ -126,7 +131,9 @@ pub(in crate::call::machine) struct Collection {
     rules: Rules,
     clocks: Clocks,
     attempts_left: u8,
-    prompt: Vec<SoundItem>,
+    prompt: Vec<Stretch>,
+    /// The next stretch of the prompt.
+    next: usize,
     invalid_sound: Option<SoundItem>,
     action: Option<Action>,
     digits: String,
@@ -141,7 +148,7 @@ impl Collection {
         rules: Rules,
         clocks: Clocks,
         attempts: u8,
-        prompt: Vec<SoundItem>,
+        prompt: Vec<Stretch>,
         invalid_sound: Option<SoundItem>,
         action: Option<Action>,
     ) -> Self {
@@ -151,6 +158,7 @@ impl Collection {
             clocks,
             attempts_left: attempts,
             prompt,
+            next: 0,
             invalid_sound,
             action,
             digits,
@@ -209,12 +217,14 @@ impl Collection {
     ) -> Collected {
         match self.phase {
             Phase::Prompt(play) if play == which => {
-                self.listen(desk);
+                self.go_on(desk);
                 Collected::More
             }
             Phase::Invalid(play) if play == which => self.next_attempt(desk, keys),
             // One that was stopped in the moment it ended.
-            Phase::Prompt(_) | Phase::Invalid(_) | Phase::Listening | Phase::Transcribing => Collected::More,
+            Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Invalid(_) | Phase::Listening | Phase::Transcribing => {
+                Collected::More
+            }
         }
     }
 
@@ -237,8 +247,8 @@ impl Collection {
                 return Collected::More;
             }
             // Barge-in: the rest of the prompt is skipped, the clocks start now.
-            Phase::Prompt(play) => {
-                desk.media(MediaOrder::Stop { play });
+            Phase::Prompt(_) | Phase::Quiet { .. } => {
+                self.stop_prompt(desk);
                 self.start_execution(desk);
             }
             // The key interrupts the sound and is the first of the next attempt.
@@ -289,8 +299,10 @@ impl Collection {
             }
             SpeechFact::Ended { ago_ms } => match phase {
                 // Too short to be speech, over a prompt: a cough, or an echo. What follows is heard afresh.
-                Phase::Prompt(_) if !hearing.has_begun() => hearing.begin(desk),
-                Phase::Prompt(_) | Phase::Listening | Phase::Invalid(_) => hearing.quiet(desk, ago_ms),
+                Phase::Prompt(_) | Phase::Quiet { .. } if !hearing.has_begun() => hearing.begin(desk),
+                Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Listening | Phase::Invalid(_) => {
+                    hearing.quiet(desk, ago_ms);
+                }
                 Phase::Transcribing => {}
             },
             SpeechFact::Interim { stable, unstable, stability } => {
@@ -322,8 +334,21 @@ impl Collection {
     pub(in crate::call::machine) fn cut(&mut self, desk: &mut Desk) {
         Self::stop_clocks(desk);
         self.hear_no_more(desk);
+        self.stop_prompt(desk);
+    }
+
+    /// The caller's voice, while a wait within the prompt listens for it.
+    pub(in crate::call::machine) fn voice(&self, desk: &mut Desk, what: Voice) {
+        if let Phase::Quiet { quiet_ms } = self.phase {
+            wait::heard(desk, quiet_ms, what);
+        }
+    }
+
+    /// What is heard of the prompt, or of the sound that an invalid key brings, ends now.
+    fn stop_prompt(&self, desk: &mut Desk) {
         match self.phase {
             Phase::Prompt(play) | Phase::Invalid(play) => desk.media(MediaOrder::Stop { play }),
+            Phase::Quiet { .. } => wait::stop_listening(desk),
             Phase::Listening | Phase::Transcribing => {}
         }
     }
@@ -342,6 +367,13 @@ impl Collection {
         keys: &mut KeyBuffer,
         timer: Timer,
     ) -> Collected {
+        if matches!(timer, Timer::Wait | Timer::Silence) {
+            if let Phase::Quiet { .. } = self.phase {
+                wait::stop_listening(desk);
+                self.go_on(desk);
+            }
+            return Collected::More;
+        }
         match (timer, &mut self.hearing) {
             (Timer::Interim, Some(hearing)) => {
                 hearing.tell(desk);
@@ -367,8 +399,8 @@ impl Collection {
     /// A voice counts: it stops the prompt, and the clocks start.
     fn spoken_to(&mut self, desk: &mut Desk) {
         desk.timers.clear(Timer::StartInput);
-        if let Phase::Prompt(play) = self.phase {
-            desk.media(MediaOrder::Stop { play });
+        if matches!(self.phase, Phase::Prompt(_) | Phase::Quiet { .. }) {
+            self.stop_prompt(desk);
             self.phase = Phase::Listening;
             self.start_execution(desk);
         }
@@ -377,7 +409,7 @@ impl Collection {
     /// There was speech, and no words in it: no input. What is heard over a prompt costs no attempt.
     fn no_words(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
         match self.phase {
-            Phase::Prompt(_) | Phase::Invalid(_) => Collected::More,
+            Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Invalid(_) => Collected::More,
             Phase::Listening | Phase::Transcribing => self.next_attempt(desk, keys),
         }
     }
@@ -393,11 +425,8 @@ impl Collection {
                     if let Some(hearing) = &mut self.hearing {
                         hearing.begin(desk);
                     }
-                    if self.prompt.is_empty() {
-                        self.listen(desk);
-                    } else {
-                        self.phase = Phase::Prompt(desk.play(self.prompt.clone()));
-                    }
+                    self.next = 0;
+                    self.go_on(desk);
                     return Collected::More;
                 }
                 // As a barge-in in the prompt's first moment.
@@ -477,6 +506,19 @@ impl Collection {
         let sound = self.invalid_sound.clone()?;
         self.phase = Phase::Invalid(desk.play(vec![sound]));
         Some(Collected::More)
+    }
+
+    /// The next stretch of the prompt, or its end.
+    fn go_on(&mut self, desk: &mut Desk) {
+        match self.prompt.get(self.next) {
+            None => self.listen(desk),
+            Some(Stretch::Sounds(items)) => self.phase = Phase::Prompt(desk.play(items.clone())),
+            Some(Stretch::Quiet { ms, quiet_ms }) => {
+                wait::listen(desk, *ms, *quiet_ms);
+                self.phase = Phase::Quiet { quiet_ms: *quiet_ms };
+            }
+        }
+        self.next = self.next.saturating_add(1);
     }
 
     /// The prompt is over and no key has come: X and S start.

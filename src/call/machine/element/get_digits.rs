@@ -1,7 +1,7 @@
 //! `GetDigits`: keys, the older form (`plivo-xml.md` §5.6).
 
 use super::collect::{Action, Clocks, Collection, KeySet, Rules};
-use super::{Flow, millis, play, playlist};
+use super::{Flow, Stretch, millis, play, stretches};
 use crate::call::machine::{Sound, SoundItem, params};
 use crate::xml::ast::GetDigits;
 
@@ -9,9 +9,12 @@ use crate::xml::ast::GetDigits;
 pub(super) const BEEP: Sound = Sound::Tone { hz: 800, ms: 400 };
 
 pub(super) fn start(get: &GetDigits) -> Flow {
-    let mut prompt = playlist(&get.prompts);
+    let mut prompt = stretches(&get.prompts);
     if get.play_beep {
-        prompt.push(SoundItem::once(BEEP));
+        match prompt.last_mut() {
+            Some(Stretch::Sounds(items)) => items.push(SoundItem::once(BEEP)),
+            Some(Stretch::Quiet { .. }) | None => prompt.push(Stretch::Sounds(vec![SoundItem::once(BEEP)])),
+        }
     }
     Flow::Collect(Box::new(Collection::new(
         rules(get),

@@ -2,7 +2,7 @@
 
 use super::collect::{Action, Clocks, Collection, KeySet, Rules};
 use super::hear::Hearing;
-use super::{Flow, millis, playlist};
+use super::{Flow, millis, stretches};
 use crate::call::machine::Listening;
 use crate::call::machine::params;
 use crate::xml::ast::{GetInput, InputType, Position};
@@ -16,7 +16,7 @@ pub(super) fn start(get: &GetInput, at: Position) -> Flow {
             start_input_ms: get.start_input_timeout.map(millis),
         },
         get.retries,
-        playlist(&get.prompts),
+        stretches(&get.prompts),
         None,
         Some(Action { target: get.action.clone(), redirect: get.redirect, params: params::keys_of_get_input }),
     );

@@ -241,6 +241,36 @@ pub(super) fn rules_of(kind: &ElementKind) -> Option<Rules> {
     }
 }
 
+/// A stretch of the prompt of a prompt-and-keys element.
+pub(super) enum Stretch {
+    /// Played without a gap.
+    Sounds(Vec<SoundItem>),
+    /// `Wait silence="true"`: silence for `ms`, or until nobody has said anything for `quiet_ms`.
+    Quiet { ms: u64, quiet_ms: u64 },
+}
+
+/// The children of a prompt-and-keys element: one playlist, but for a wait that ends by itself.
+fn stretches(prompts: &[Prompt]) -> Vec<Stretch> {
+    let mut stretches = Vec::new();
+    for prompts in prompts.chunk_by(|a, b| quiet(a).is_none() && quiet(b).is_none()) {
+        match prompts.first().and_then(quiet) {
+            Some(wait) => stretches.push(wait),
+            None => {
+                let items = playlist(prompts);
+                if !items.is_empty() {
+                    stretches.push(Stretch::Sounds(items));
+                }
+            }
+        }
+    }
+    stretches
+}
+
+fn quiet(prompt: &Prompt) -> Option<Stretch> {
+    let Prompt::Wait(wait) = prompt else { return None };
+    Some(Stretch::Quiet { ms: millis(wait.length), quiet_ms: millis(wait.min_silence?) })
+}
+
 /// The children of a prompt-and-keys element as one playlist.
 fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
     prompts

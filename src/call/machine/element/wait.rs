@@ -15,13 +15,19 @@ pub(super) fn start(wait: &Wait, desk: &mut Desk, place: Place) -> Flow {
             "{place}: listening for a voicemail beep is not built in this version; it runs its full length"
         ));
     }
-    desk.set(Timer::Wait, millis(wait.length));
     let quiet_ms = wait.min_silence.map(millis);
-    if let Some(quiet_ms) = quiet_ms {
-        desk.media(MediaOrder::Listen { on: true });
-        desk.set(Timer::Silence, quiet_ms);
+    match quiet_ms {
+        Some(quiet_ms) => listen(desk, millis(wait.length), quiet_ms),
+        None => desk.set(Timer::Wait, millis(wait.length)),
     }
     Flow::Run(Running::Waiting { quiet_ms })
+}
+
+/// Waits for `ms`, or until nobody has said anything for `quiet_ms`.
+pub(super) fn listen(desk: &mut Desk, ms: u64, quiet_ms: u64) {
+    desk.set(Timer::Wait, ms);
+    desk.media(MediaOrder::Listen { on: true });
+    desk.set(Timer::Silence, quiet_ms);
 }
 
 /// The caller's voice during a wait for `quiet_ms` of silence.

@@ -42,7 +42,7 @@ const DOCUMENTS: [&str; 16] = [
      callbackUrl='https://a.example.com/events'><User>919412341234</User><User>919412341235</User></Dial>\
      <GetDigits action='https://a.example.com/y' validDigits='19' log='false'/></Response>",
     "<Response><GetInput action='https://a.example.com/x' inputType='dtmf speech' retries='3' startInputTimeout='4' \
-     interimSpeechResultsCallback='https://a.example.com/so-far'><Speak>Say it</Speak></GetInput>\
+     interimSpeechResultsCallback='https://a.example.com/so-far'><Speak>Say it</Speak><Wait length='3' silence='true' minSilence='500'/><Wait/></GetInput>\
      <GetInput action='https://a.example.com/y' inputType='speech' redirect='false' log='false'/></Response>",
     "<Response><Conference digitsMatch='1,2#' hangupOnStar='true' waitSound='https://a.example.com/music' enterSound='beep:1' \
      exitSound='https://a.example.com/out' callbackUrl='https://a.example.com/events' timeLimit='5' \
