@@ -47,7 +47,7 @@ pub mod workers;
 pub use bridge::{BridgeEnd, bridge};
 pub use feed::{FEED_MAX, Feed};
 pub use line::{Line, Patience, Twenty};
-pub use mixer::{Audience, MixEvent, MixPart, MixSink, Mixer, Played, Says};
+pub use mixer::{Audience, MixEvent, MixPart, MixSink, Mixer, Played, RoomSound, Says};
 pub use offering::OfferedLeg;
 pub use player::PlayItem;
 pub use quality::{Quality, Way};

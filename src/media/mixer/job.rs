@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::table::Table;
+use super::table::{Table, Twenty};
 use super::{Audience, MixEvent, MixPart, Played};
 use crate::ffi::opus::Rate;
 use crate::media::player::PlayItem;
@@ -20,6 +20,8 @@ const LATE_MAX: Duration = Duration::from_millis(200);
 const LEAD: usize = 2;
 /// Frames that may wait at a leg: past it one is left out, for what waits is delay.
 const WAITING_MAX: usize = 6;
+/// Pieces that may wait for who listens to the room: two seconds.
+const HEARD_MAX: usize = 100;
 /// Orders that a room may be behind with.
 const ORDERS_MAX: usize = 512;
 
@@ -39,6 +41,38 @@ enum Order {
     Part(u64, MixPart),
     Play(Audience, Played, Vec<PlayItem>),
     Stop(Audience, Played),
+    Listen(SyncSender<Twenty>),
+}
+
+/// What a whole room hears, 20 ms at a time, mono at 16 kHz: for whoever records it. Dropping it ends it.
+#[derive(Debug)]
+pub struct RoomSound {
+    from: Receiver<Twenty>,
+    piece: Twenty,
+    over: bool,
+}
+
+impl RoomSound {
+    /// The next 20 ms; none: not yet, or never again ([`RoomSound::is_over`]).
+    #[expect(clippy::should_implement_trait, reason = "a piece is lent until the next one")]
+    pub fn next(&mut self) -> Option<&[i16]> {
+        match self.from.try_recv() {
+            Ok(piece) => {
+                self.piece = piece;
+                Some(&self.piece)
+            }
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                self.over = true;
+                None
+            }
+        }
+    }
+
+    /// The room is gone and everything has been given.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
 }
 
 impl Mixer {
@@ -51,6 +85,7 @@ impl Mixer {
             sink,
             table: Table::new(),
             seats: BTreeMap::new(),
+            ears: Vec::new(),
             due: None,
         }));
         Self { orders }
@@ -86,6 +121,13 @@ impl Mixer {
         self.order(Order::Stop(to, what));
     }
 
+    /// What the room hears from now on. A reader who is too slow loses the newest.
+    pub fn listen(&self) -> RoomSound {
+        let (to, from) = sync_channel(HEARD_MAX);
+        self.order(Order::Listen(to));
+        RoomSound { from, piece: [0; Rate::Hz16000.frame()], over: false }
+    }
+
     /// A room so far behind that it takes no order is not waited for: it has been logged by its thread.
     fn order(&self, order: Order) {
         let _ = self.orders.try_send(order);
@@ -97,6 +139,7 @@ struct Mixing {
     sink: MixSink,
     table: Table,
     seats: BTreeMap<u64, (Line, Feed)>,
+    ears: Vec<SyncSender<Twenty>>,
     /// The next step.
     due: Option<Instant>,
 }
@@ -146,6 +189,7 @@ impl Mixing {
             Order::Part(member, part) => self.table.part(member, part),
             Order::Play(to, what, items) => self.table.play(to, what, items),
             Order::Stop(to, what) => self.table.stop(to, what),
+            Order::Listen(ear) => self.ears.push(ear),
         }
     }
 
@@ -159,5 +203,43 @@ impl Mixing {
             }
         };
         self.table.tick(send, |event| (self.sink)(event));
+        if !self.ears.is_empty() {
+            let whole = self.table.whole();
+            self.ears.retain(|ear| !matches!(ear.try_send(whole), Err(TrySendError::Disconnected(_))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::mpsc::sync_channel;
+    use std::time::Duration;
+
+    use super::{Going, Job, Mixer, Mixing, Table};
+    use crate::media::test_peer::now;
+
+    #[test]
+    fn who_listens_gets_a_piece_every_step_until_the_room_is_gone() {
+        let (orders, queue) = sync_channel(8);
+        let mixer = Mixer { orders };
+        let (table, seats) = (Table::new(), BTreeMap::new());
+        let mut job = Mixing { orders: queue, sink: Arc::new(|_| ()), table, seats, ears: Vec::new(), due: None };
+        let mut ear = mixer.listen();
+        assert!(ear.next().is_none() && !ear.is_over());
+        let start = now();
+        for ms in (0..100).step_by(5) {
+            assert_eq!(job.beat(start + Duration::from_millis(ms)), Going::On);
+        }
+        let pieces = std::iter::from_fn(|| ear.next().map(<[i16]>::len)).collect::<Vec<_>>();
+        assert_eq!(pieces, [320; 5]);
+        // A thread that was held up for long does not make up for all of it.
+        job.beat(start + Duration::from_secs(10));
+        assert_eq!(std::iter::from_fn(|| ear.next().map(<[i16]>::len)).count(), 1);
+        drop(mixer);
+        assert_eq!(job.beat(start + Duration::from_secs(11)), Going::Over);
+        drop(job);
+        assert!(ear.next().is_none() && ear.is_over());
     }
 }

@@ -10,7 +10,7 @@ mod loudness;
 mod sum;
 mod table;
 
-pub use job::{MixSink, Mixer};
+pub use job::{MixSink, Mixer, RoomSound};
 
 /// What a member says and hears.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -147,6 +147,18 @@ impl Table {
         }
     }
 
+    /// What the whole room heard at the last tick: everybody who speaks to all, and what is played to all.
+    pub(super) fn whole(&mut self) -> Twenty {
+        let says = |seat: &Seat| seat.now.is_some() && seat.part.says == Says::ToAll;
+        let plays = |one: &Announcement| one.heard && one.to == Audience::All;
+        let all = self.seats.values().map(says).chain(self.played.iter().map(plays));
+        let sounds = all.take(SOUNDS_MAX).enumerate().filter(|(_, is)| *is).fold(0, |sounds, (at, _)| sounds | 1 << at);
+        self.add_up(sounds);
+        let mut twenty = [0; SAMPLES];
+        twenty.iter_mut().zip(&self.mixed).for_each(|(to, from)| *to = *from);
+        twenty
+    }
+
     /// Takes up what the members say, and who of them speaks.
     fn hear(&mut self, tell: &mut impl FnMut(MixEvent)) {
         for (member, seat) in &mut self.seats {
@@ -347,6 +359,19 @@ mod tests {
         room.run(50);
         assert_eq!(room.hears(1, TONES), [false, false, true]);
         assert_eq!(room.hears(3, TONES), [false; 3]);
+    }
+
+    #[test]
+    fn the_whole_room_is_everybody_who_speaks_to_all() {
+        let coach = MixPart { says: Says::ToAgents, ..ALL };
+        let mut room = Room::of(&[(1, 500.0, ALL), (2, 900.0, ALL), (3, 1_500.0, coach)]);
+        let mut whole = Vec::new();
+        for _ in 0..20 {
+            room.run(1);
+            whole.extend(room.table.whole());
+        }
+        assert_eq!(TONES.map(|hz| level(&whole, hz) > 0.08), [true, true, false]);
+        assert_eq!(Table::new().whole(), [0; SAMPLES]);
     }
 
     fn prompt(hz: f64, frames: usize) -> PlayItem {
