@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 
-use crate::call::machine::{Command, StreamOrder};
+use crate::call::machine::{Command, RecordOrder, StreamOrder};
 use crate::call::streams::StreamView;
 use crate::model::{AuthId, CallUuid, Direction, StreamId, Timestamp};
 use crate::store::Scope;
+use crate::xml::ast::Target;
 
 /// A call that is up, as the APIs show it.
 #[derive(Clone, Debug)]
@@ -127,6 +128,16 @@ pub trait LiveCalls: Send + Sync + 'static {
     /// # Errors
     /// It could not be told.
     fn begin_stream(&self, scope: &Scope, call: CallUuid, stream: StreamId, order: StreamOrder) -> Result<bool, Told>;
+
+    /// Has it recorded; `false`: it is already.
+    ///
+    /// # Errors
+    /// It can't be told.
+    fn record(&self, scope: &Scope, call: CallUuid, order: RecordOrder, callback: Option<Target>)
+    -> Result<bool, Told>;
+
+    /// Whether it is recorded in the background, or will be.
+    fn is_recorded(&self, scope: &Scope, call: CallUuid) -> bool;
 
     /// Its event log: the lines so far (without their ends), and with `follow` those to come, until it is over.
     fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>>;

@@ -25,7 +25,7 @@ use crate::admission::book::Keeper;
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
 use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
 use crate::call::dialer::{CallOrder, NotPlaced};
-use crate::call::machine::{Command, StreamOrder};
+use crate::call::machine::{Command, RecordOrder, StreamOrder};
 use crate::call::phones::Phones;
 use crate::call::streams::{StreamStatus, StreamView};
 use crate::call::{PermissionDesk, Recordings};
@@ -38,7 +38,7 @@ use crate::observe::Health;
 use crate::speech::catalogue::Catalogue;
 use crate::speech::config::SpeechConfig;
 use crate::store::{CallEnd, CallStart, Passwords, Scope, Store};
-use crate::xml::ast::DocUrl;
+use crate::xml::ast::{DocUrl, Target};
 
 mod control;
 mod permissions;
@@ -150,6 +150,12 @@ impl LiveCalls for Calls {
             },
         );
         Ok(true)
+    }
+    fn record(&self, scope: &Scope, id: CallUuid, _: RecordOrder, _: Option<Target>) -> Result<bool, Told> {
+        self.get(scope, id).map(|_| true).ok_or(Told::NotUp)
+    }
+    fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
+        false
     }
     fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {
         self.get(scope, call)?;

@@ -8,14 +8,14 @@ use futures_util::stream::{self, BoxStream};
 use crate::admission::{Gate, NumberEntry};
 use crate::api::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Placing, Told, newest};
 use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
-use crate::call::machine::{CallSetup, Command, StreamOrder};
+use crate::call::machine::{CallSetup, Command, RecordOrder, StreamOrder};
 use crate::call::streams::StreamView;
 use crate::call::{self, Registry};
 use crate::clock::Clock;
 use crate::egress::{CustomerUrl, Guard};
 use crate::model::{CallUuid, E164, StreamId};
 use crate::store::Scope;
-use crate::xml::ast::DocUrl;
+use crate::xml::ast::{DocUrl, Target};
 
 /// The registry, seen by the APIs: each question within the asker's scope.
 pub(super) struct Live {
@@ -92,6 +92,20 @@ impl LiveCalls for Live {
     fn begin_stream(&self, scope: &Scope, id: CallUuid, stream: StreamId, order: StreamOrder) -> Result<bool, Told> {
         let call = self.find(scope, id).ok_or(Told::NotUp)?;
         call.begin_stream(stream, order, self.clock.wall()).map_err(told)
+    }
+
+    fn record(&self, scope: &Scope, id: CallUuid, order: RecordOrder, callback: Option<Target>) -> Result<bool, Told> {
+        let call = self.find(scope, id).ok_or(Told::NotUp)?;
+        match call.record(order, callback) {
+            None => Ok(false),
+            Some(call::Told::Yes) => Ok(true),
+            Some(call::Told::Full) => Err(Told::Full),
+            Some(call::Told::Unknown) => Err(Told::NotUp),
+        }
+    }
+
+    fn is_recorded(&self, scope: &Scope, id: CallUuid) -> bool {
+        self.find(scope, id).is_some_and(|call| call.is_recorded())
     }
 
     fn events(&self, scope: &Scope, id: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {

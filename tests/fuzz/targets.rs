@@ -15,7 +15,7 @@ use offhook::admission::{Directory, Gate, NumberEntry};
 use offhook::api::{self, Api, LiveCall, LiveCalls, LiveFilter, Operator, Placing, Reload, Told};
 use offhook::call::PermissionDesk;
 use offhook::call::dialer::{CallOrder, NotPlaced};
-use offhook::call::machine::{Command, StreamOrder};
+use offhook::call::machine::{Command, RecordOrder, StreamOrder};
 use offhook::call::streams::StreamView;
 use offhook::clock::Clock;
 use offhook::config::{Config, Secret};
@@ -30,7 +30,7 @@ use offhook::model::{CallUuid, E164, StreamId};
 use offhook::observe::Health;
 use offhook::store::{Scope, Store};
 use offhook::webhook::{Secrets, What};
-use offhook::xml::ast::DocUrl;
+use offhook::xml::ast::{DocUrl, Target};
 use offhook::{answer, call, speech, webhook, xml};
 use tower::ServiceExt as _;
 use url::Host;
@@ -437,6 +437,12 @@ impl LiveCalls for NoCalls {
     }
     fn begin_stream(&self, _: &Scope, _: CallUuid, _: StreamId, _: StreamOrder) -> Result<bool, Told> {
         Err(Told::NotUp)
+    }
+    fn record(&self, _: &Scope, _: CallUuid, _: RecordOrder, _: Option<Target>) -> Result<bool, Told> {
+        Err(Told::NotUp)
+    }
+    fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
+        false
     }
     fn events(&self, _: &Scope, _: CallUuid, _: bool) -> Option<BoxStream<'static, Arc<str>>> {
         None

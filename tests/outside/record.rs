@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use offhook::sim::{CallEvent, CallScript, HangupRule, caller};
+use serde_json::{Value, json};
 
 use super::dial::tone;
 use super::outbound::{World, world};
@@ -189,4 +190,54 @@ async fn a_killed_node_leaves_a_file_and_tells_of_it_when_it_is_back() {
     let heard = tone_ms(&both[0], SAID_HZ);
     assert!(heard + 1_000 > ms, "{heard} ms of the tone in {ms}");
     assert_eq!(world.app.count("/recording"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
+    let world = recording("<Wait length=\"30\"/>").await;
+    // `Wait` alone answers nobody: something that is heard does.
+    world.app.xml("/unused", "<Response><Speak>Hello.</Speak><Wait length=\"30\"/></Response>");
+    let _phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(20, "") });
+    let call = world.app.wait("/unused").await.param("CallUUID").to_owned();
+    let ask = async |method: &str, path: &str, body: Value| {
+        let head = [("content-type", "application/json")];
+        let answer = world.rest(method, path, &head, body.to_string()).await;
+        (answer.status, if answer.body.is_empty() { Value::Null } else { answer.json() })
+    };
+    world.node.until_metric("offhook_instructions_total", &[("element", "Speak"), ("outcome", "done")], 1.0).await;
+    let (path, wanted) = (
+        format!("Call/{call}/Record/"),
+        json!({
+            "file_format": "wav", "record_channel_type": "mono", "time_limit": 30, "callback_url": world.app.url("/recording"),
+        }),
+    );
+    assert_eq!(ask("DELETE", &path, json!({})).await.0, 404, "nothing is recorded");
+    assert_eq!(ask("POST", &path, json!({"file_format": "ogg"})).await.0, 400);
+    let (status, started) = ask("POST", &path, wanted.clone()).await;
+    assert_eq!((status, &started["message"]), (202, &json!("call recording started")), "{started}");
+    assert_eq!(ask("POST", &path, wanted).await.0, 409, "once at a time");
+    let id = started["recording_id"].as_str().expect("an id").to_owned();
+    let part = world.node.dir.path().join("recordings").join(format!("{id}.wav.part"));
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    while std::fs::metadata(&part).map_or(0, |meta| meta.len()) < 64_000 {
+        every.tick().await;
+    }
+    assert_eq!(ask("DELETE", &path, json!({})).await.0, 204);
+    let callback = world.app.wait("/recording").await;
+    let ms = told_of(&callback, "Stopped");
+    assert_eq!((callback.param("RecordingID"), callback.param("CallStatus")), (id.as_str(), "in-progress"));
+    let url = started["url"].as_str().expect("a URL").to_owned();
+    assert_eq!(channels(&http::get(&url).await.body)[0].len() as u64, ms * 16);
+
+    let (_, list) = ask("GET", &format!("Recording/?call_uuid={call}"), json!({})).await;
+    assert_eq!((&list["meta"]["total_count"], &list["objects"][0]["recording_id"]), (&json!(1), &json!(id)), "{list}");
+    let (_, one) = ask("GET", &format!("Recording/{id}/"), json!({})).await;
+    assert_eq!((&one["recording_url"], &one["recording_type"]), (&json!(url), &json!("normal")), "{one}");
+    assert_eq!(one["recording_duration_ms"], json!(format!("{ms}.00000")));
+    let (_, none) = ask("GET", "Recording/?add_time__lt=2020-01-01", json!({})).await;
+    assert_eq!(none["meta"]["total_count"], json!(0));
+    assert_eq!(ask("DELETE", &format!("Recording/{id}/"), json!({})).await.0, 204);
+    assert_eq!(http::get(&url).await.status, 404);
+    assert_eq!(ask("GET", &format!("Recording/{id}/"), json!({})).await.0, 404);
+    assert_eq!(ask("DELETE", &format!("Call/{call}/"), json!({})).await.0, 204);
 }

@@ -45,7 +45,7 @@ pub(super) fn filter(pairs: &Pairs) -> Result<CallFilter, No> {
 }
 
 /// A filter's field and its comparison: `end_time__gte`.
-fn compared(name: &str) -> (&str, Compare) {
+pub(super) fn compared(name: &str) -> (&str, Compare) {
     let suffixes = [
         ("__gte", Compare::GreaterEqual),
         ("__gt", Compare::Greater),
@@ -53,14 +53,14 @@ fn compared(name: &str) -> (&str, Compare) {
         ("__lt", Compare::Less),
     ];
     for (suffix, compare) in suffixes {
-        if let Some(field @ ("bill_duration" | "end_time")) = name.strip_suffix(suffix) {
+        if let Some(field @ ("bill_duration" | "end_time" | "add_time")) = name.strip_suffix(suffix) {
             return (field, compare);
         }
     }
     (name, Compare::Equal)
 }
 
-fn bad(name: &str, wanted: &str) -> No {
+pub(super) fn bad(name: &str, wanted: &str) -> No {
     No::Bad(format!("{name} must be {wanted}"))
 }
 
@@ -79,7 +79,7 @@ pub(super) fn direction(text: &str) -> Result<Direction, No> {
     }
 }
 
-fn time(text: &str) -> Option<Timestamp> {
+pub(super) fn time(text: &str) -> Option<Timestamp> {
     let text = text.trim().trim_end_matches("+00:00");
     let formats = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"];
     let civil = formats

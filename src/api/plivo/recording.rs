@@ -1,23 +1,69 @@
-//! Recordings (`plivo-call-api.md` §5), as far as there are any: none yet, so that lists are empty and
-//! no id is known. Clients that look for them find that out, and not an error.
+//! Recordings: of a live call, begun and ended (`plivo-call-api.md` §2.9), and those that are there (§5).
 
 use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use super::super::error;
-use super::super::routes::{Answer, Content, Route, of};
-use super::paging::{Meta, paged};
-use super::{Ask, LIMIT, No, OFFSET, uri};
+use super::super::fields::Fields;
+use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
+use super::super::{Api, Told, error};
+use super::control::{answered, tell};
+use super::paging::{Meta, page};
+use super::place::url;
+use super::{Ask, CONFLICT, LIMIT, No, OFFSET, query, uri};
+use crate::call::machine::{Command, RecordOrder};
+use crate::media::record::Format;
+use crate::store::{Recording, RecordingFilter};
+use crate::xml::ast::Target;
 
+/// §2.9.
+const LIMIT_SECONDS_MAX: u64 = 14_400;
+const LIMIT_SECONDS: u64 = 60;
+const NOT_FOUND: No = No::NotFound("recording not found");
+
+/// What is served.
 pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: "POST",
+        path: "/v1/Account/{auth_id}/Call/{call_uuid}/Record/",
+        id: "recordCall",
+        summary: "Records a live call, beside its document; once at a time",
+        query: &[],
+        body: Some(Body {
+            content_type: "application/json",
+            what: "time_limit (seconds), file_format (mp3 or wav), record_channel_type (mono or stereo), callback_url, \
+                   callback_method. A form is taken too",
+        }),
+        answers: &[Answer { status: 202, what: "It is recorded", content: Content::Plivo(&[of::<Started>]) }, CONFLICT],
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/Account/{auth_id}/Call/{call_uuid}/Record/",
+        id: "stopRecordingCall",
+        summary: "Records it no longer",
+        query: &[],
+        body: None,
+        answers: &[Answer { status: 204, what: "It is told", content: Content::Nothing }],
+    },
     Route {
         method: "GET",
         path: "/v1/Account/{auth_id}/Recording/",
         id: "listRecordings",
-        summary: "The account's recordings",
-        query: &[LIMIT, OFFSET],
+        summary: "The account's recordings that are complete, newest first",
+        query: &[
+            LIMIT,
+            OFFSET,
+            Query { name: "call_uuid", what: "Only of this call", kind: Kind::Uuid },
+            Query { name: "conference_name", what: "Only of this conference", kind: Kind::Text },
+            Query { name: "subaccount", what: "Only of this subaccount", kind: Kind::Text },
+            Query {
+                name: "add_time",
+                what: "YYYY-MM-DD[ HH:MM[:SS[.ffffff]]], UTC; also __gt, __gte, __lt, __lte",
+                kind: Kind::Text,
+            },
+        ],
         body: None,
         answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<Recordings>]) }],
     },
@@ -25,31 +71,170 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/v1/Account/{auth_id}/Recording/{recording_id}/",
         id: "recording",
-        summary: "One recording: there is none yet",
+        summary: "One recording",
         query: &[],
         body: None,
-        answers: &[],
+        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Object>]) }],
     },
     Route {
         method: "DELETE",
         path: "/v1/Account/{auth_id}/Recording/{recording_id}/",
         id: "removeRecording",
-        summary: "Takes a recording away: there is none yet",
+        summary: "Takes a recording away, and its file",
         query: &[],
         body: None,
-        answers: &[],
+        answers: &[Answer { status: 204, what: "There is none any more", content: Content::Nothing }],
     },
 ];
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoRecordingStarted)]
+pub(super) struct Started {
+    message: &'static str,
+    recording_id: String,
+    url: String,
+}
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoRecordings)]
 pub(super) struct Recordings {
     meta: Meta,
-    #[schema(value_type = Vec<Object>)]
-    objects: Vec<()>,
+    objects: Vec<Object>,
 }
 
-pub(super) fn list(ask: &Ask) -> Result<Response, No> {
-    let (meta, objects) = paged(Vec::new(), &uri(&ask.scope, "Recording/"), &ask.pairs)?;
+/// A recording. Its times are texts, as Plivo has them.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlivoRecording)]
+pub(super) struct Object {
+    add_time: String,
+    call_uuid: String,
+    conference_name: Option<String>,
+    recording_duration_ms: String,
+    recording_end_ms: String,
+    recording_format: String,
+    recording_id: String,
+    recording_start_ms: String,
+    /// `normal` or `conference`.
+    #[schema(value_type = String)]
+    recording_type: &'static str,
+    recording_url: String,
+    resource_uri: String,
+}
+
+fn object(api: &Api, ask: &Ask, recording: Recording) -> Object {
+    let id = recording.id.as_hyphenated().to_string();
+    let millis = |number: i64| format!("{number}.00000");
+    Object {
+        add_time: recording.started.plivo_cdr(),
+        call_uuid: recording.call.to_string(),
+        recording_duration_ms: format!("{}.00000", recording.duration_ms),
+        recording_end_ms: millis(recording.ended.micros().div_euclid(1_000)),
+        recording_start_ms: millis(recording.started.micros().div_euclid(1_000)),
+        recording_type: if recording.conference.is_some() { "conference" } else { "normal" },
+        recording_url: api.recordings.url(recording.id, &recording.format),
+        resource_uri: uri(&ask.scope, &format!("Recording/{id}/")),
+        conference_name: recording.conference,
+        recording_format: recording.format,
+        recording_id: id,
+    }
+}
+
+/// `POST Call/{uuid}/Record/`.
+pub(super) fn begin(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
+    let call = answered(api, &ask.scope, uuid)?;
+    let (order, callback) = order(api, &ask.fields()?).map_err(No::Bad)?;
+    let (id, format) = (order.id.unwrap_or_default(), Format::of(order.mp3));
+    match api.live.record(&ask.scope, call.call, order, callback) {
+        Ok(true) => {}
+        Ok(false) => return Err(No::Conflict("the call is being recorded already".to_owned())),
+        Err(Told::Full) => {
+            return Err(No::TooMany { why: "too much is asked of this call at once".to_owned(), seconds: 1 });
+        }
+        Err(Told::NotUp | Told::Yes) => return Err(No::NotFound("call not found")),
+    }
+    let started = Started {
+        message: "call recording started",
+        recording_id: id.as_hyphenated().to_string(),
+        url: api.recordings.url(id, format.as_str()),
+    };
+    Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
+}
+
+fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), String> {
+    let seconds = fields.integer("time_limit", 1, LIMIT_SECONDS_MAX)?.unwrap_or(LIMIT_SECONDS);
+    let word = |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
+    let mp3 = match word("file_format")?.as_deref() {
+        None | Some("mp3") => true,
+        Some("wav") => false,
+        Some(_) => return Err("file_format must be mp3 or wav".to_owned()),
+    };
+    let stereo = match word("record_channel_type")?.as_deref() {
+        None | Some("stereo") => true,
+        Some("mono") => false,
+        Some(_) => return Err("record_channel_type must be mono or stereo".to_owned()),
+    };
+    let callback = url(api, fields, "callback")?.map(|(url, method)| Target { url, method });
+    let order = RecordOrder {
+        id: Some(Uuid::new_v4()),
+        held: false,
+        mp3,
+        stereo,
+        max_ms: seconds.saturating_mul(1_000),
+        silence_ms: None,
+        callback: None,
+        action: None,
+    };
+    Ok((order, callback))
+}
+
+/// `DELETE Call/{uuid}/Record/`.
+pub(super) fn stop(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
+    let call = answered(api, &ask.scope, uuid)?;
+    if !api.live.is_recorded(&ask.scope, call.call) {
+        return Err(No::NotFound("the call is not being recorded"));
+    }
+    tell(api, &ask.scope, &call, Command::StopRecord)?;
+    Ok(error::plivo_no_content())
+}
+
+/// `GET Recording/`.
+pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
+    let mut filter = RecordingFilter::default();
+    for (name, value) in ask.pairs.iter().filter(|(_, value)| !value.is_empty()) {
+        match query::compared(name) {
+            ("call_uuid", _) => {
+                filter.call = Some(value.parse().map_err(|_| query::bad("call_uuid", "a UUID"))?);
+            }
+            ("conference_name", _) => filter.conference = Some(value.clone()),
+            ("subaccount", _) => filter.subaccount = Some(value.as_str().into()),
+            ("add_time", compare) => {
+                let at = query::time(value);
+                let at = at.ok_or_else(|| query::bad(name, "YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS[.ffffff]]"))?;
+                filter.added.push((compare, at));
+            }
+            _ => {}
+        }
+    }
+    let page = page(&ask.pairs)?;
+    let (recordings, total) = api.store.recordings(&ask.scope, &filter, page.limit, page.offset).await?;
+    let meta = Meta::of(&uri(&ask.scope, "Recording/"), &ask.pairs, page, total);
+    let objects = recordings.into_iter().map(|recording| object(api, ask, recording)).collect();
     Ok(error::plivo_body(StatusCode::OK, &Recordings { meta, objects }))
+}
+
+/// `GET Recording/{id}/`.
+pub(super) async fn get(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
+    let id: Uuid = id.parse().map_err(|_| NOT_FOUND)?;
+    let recording = api.store.recording(&ask.scope, id).await?.ok_or(NOT_FOUND)?;
+    Ok(error::plivo_body(StatusCode::OK, &object(api, ask, recording)))
+}
+
+/// `DELETE Recording/{id}/`.
+pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
+    let id: Uuid = id.parse().map_err(|_| NOT_FOUND)?;
+    match api.recordings.remove(&ask.scope, id).await {
+        Ok(true) => Ok(error::plivo_no_content()),
+        Ok(false) => Err(NOT_FOUND),
+        Err(error) => Err(super::not_stored(error)),
+    }
 }
