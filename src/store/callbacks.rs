@@ -223,6 +223,12 @@ pub(super) async fn origins_due(
     Ok((rows.into_iter().filter(|(_, first, _)| due(*first)).map(|(origin, _, _)| origin).collect(), next))
 }
 
+/// A row that cannot be read: another version wrote it, or somebody else.
+pub(super) struct Illegible {
+    pub(super) id: i64,
+    pub(super) detail: String,
+}
+
 /// Rows of an origin that are due, the longest due first; of each call and URL the oldest only.
 pub(super) async fn due(
     pool: &SqlitePool,
@@ -231,7 +237,7 @@ pub(super) async fn due(
     origin: &str,
     now: Timestamp,
     limit: u32,
-) -> Result<Vec<Callback>, StoreError> {
+) -> Result<(Vec<Callback>, Vec<Illegible>), StoreError> {
     const WHAT: &str = "read callbacks that are due";
     let select = format!(
         "SELECT {COLUMNS} FROM callbacks c WHERE node_id = $1 AND origin = $2 AND next_us <= $3 AND NOT EXISTS \
@@ -246,9 +252,19 @@ pub(super) async fn due(
         .fetch_all(pool)
         .await
         .map_err(failed(WHAT))?;
-    rows.iter()
-        .map(|row| read(row, seal).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() }))
-        .collect()
+    let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+    let (mut due, mut illegible) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in &rows {
+        match read(row, seal) {
+            Ok(callback) => due.push(callback),
+            // Without its id there is nothing that could be done about it.
+            Err(e) => {
+                let id = row.try_get("id").map_err(|e| unreadable(e.into()))?;
+                illegible.push(Illegible { id, detail: e.to_string() });
+            }
+        }
+    }
+    Ok((due, illegible))
 }
 
 fn read(row: &SqliteRow, seal: &Seal) -> Result<Callback, Unread> {

@@ -326,3 +326,20 @@ async fn r11_a_full_disk_loses_nothing() {
     until("ready", async || room.health.not_ready().is_none()).await;
     store.close().await;
 }
+
+#[tokio::test]
+async fn r4_a_callback_that_cannot_be_read_holds_up_no_other() {
+    let room = Room::new();
+    let store = room.open().await;
+    for call in 1..=3 {
+        store.notify(callback(call, call)).await.unwrap();
+    }
+    let mut other = sqlite(&room.file()).await;
+    let bend = "UPDATE callbacks SET kind = 'of tomorrow' WHERE event_id = $1";
+    sqlx::query(bend).bind(uuid(2).to_string()).execute(&mut other).await.unwrap();
+    assert_eq!(waiting(&store).await, [1, 3]);
+    let row = "SELECT next_us, delivered, last FROM callbacks WHERE event_id = $1";
+    let (next, delivered, last): (Option<i64>, bool, String) =
+        sqlx::query_as(row).bind(uuid(2).to_string()).fetch_one(&mut other).await.unwrap();
+    assert!(next.is_none() && !delivered && last.starts_with("it cannot be read"), "{last}");
+}

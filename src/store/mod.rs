@@ -339,7 +339,8 @@ impl Store {
         callbacks::origins_due(&self.read, node_id, now).await
     }
 
-    /// Callbacks of an origin that are due, the longest due first; of each call and URL the oldest only.
+    /// Callbacks of an origin that are due, the longest due first; of each call and URL the oldest only. A row that cannot be
+    /// read is given up and logged: it must not hold up those behind it.
     ///
     /// # Errors
     /// The store's.
@@ -350,7 +351,13 @@ impl Store {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Callback>, StoreError> {
-        callbacks::due(&self.read, &self.seal, node_id, origin, now, limit).await
+        let (due, illegible) = callbacks::due(&self.read, &self.seal, node_id, origin, now, limit).await?;
+        for callbacks::Illegible { id, detail } in illegible {
+            tracing::error!(id, detail, "a callback in the outbox cannot be read and is given up");
+            let last = format!("it cannot be read: {detail}");
+            self.settle(Settlement { id, attempts: 0, at: now, outcome: Settled::Failed, last }).await?;
+        }
+        Ok(due)
     }
 
     /// Ended calls of which Graph has still to be told, now.

@@ -144,6 +144,8 @@ struct Watch {
     /// The stream opened last, and whether it is open.
     stream: StreamId,
     streaming: bool,
+    /// Streams that REST asked for.
+    asked: u128,
     /// The recording ordered last, and those that are on.
     record: u32,
     rolling: BTreeSet<RecordId>,
@@ -180,6 +182,7 @@ impl Watch {
             in_room: false,
             stream: StreamId(uuid::Uuid::nil()),
             streaming: false,
+            asked: 0,
             record: 0,
             rolling: BTreeSet::new(),
         };
@@ -187,7 +190,7 @@ impl Watch {
         watch
     }
 
-    fn input(&self, pick: &Pick) -> Input {
+    fn input(&mut self, pick: &Pick) -> Input {
         let fetch = FetchId(self.fetch);
         let back = |from: u32, by: u8| from.saturating_sub(u32::from(by));
         match pick {
@@ -281,7 +284,15 @@ impl Watch {
             },
             Pick::Terminated => Input::Terminated { termination: Termination::default() },
             Pick::Hangup => Input::Command { command: Command::Hangup },
-            Pick::Command(what) => Input::Command { command: super::asked_over_rest(*what) },
+            Pick::Command(what) => {
+                let mut command = super::asked_over_rest(*what);
+                if let Command::Stream { stream, .. } = &mut command {
+                    // Each has an id of its own.
+                    self.asked += 1;
+                    *stream = StreamId(uuid::Uuid::from_u128(self.asked));
+                }
+                Input::Command { command }
+            }
             Pick::Cut => Input::Cut { cause: HangupCause::Drained },
             Pick::Timer => Input::Timer,
             Pick::Leg(which, news) => {
@@ -540,7 +551,7 @@ proptest! {
 
     #[test]
     fn facts_before_the_offer_do_nothing(facts in prop::collection::vec(pick(), 0..10)) {
-        let watch = Watch::new(setup());
+        let mut watch = Watch::new(setup());
         let mut machine = Machine::new();
         for fact in facts.iter().filter(|fact| !matches!(fact, Pick::Offered)) {
             machine.handle(CallTime(1), watch.input(fact));
