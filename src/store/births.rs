@@ -2,7 +2,8 @@
 //!
 //! Rows are written in batches, and nothing on a call's way waits for them; so that a kill between the webhook's 200
 //! and the batch loses no call, each beginning is first appended to a file: one `write` without a sync, a few
-//! microseconds, which outlives the process though not the power. The file belongs to one process at a time.
+//! microseconds, which outlives the process though not the power. So is Meta's name of a call that we placed, without
+//! which nobody could end it there. The file belongs to one process at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -14,7 +15,7 @@ use std::sync::{PoisonError, RwLock};
 use serde::Deserialize;
 
 use crate::call::machine::CallSetup;
-use crate::model::Timestamp;
+use crate::model::{CallUuid, Timestamp, Wacid};
 
 /// Past this, the file is emptied as soon as all in it is in the database.
 const TIDY_BYTES: u64 = 256 * 1024;
@@ -28,6 +29,40 @@ pub(super) struct Beginning {
     /// On the steady clock.
     pub(super) born: Timestamp,
     pub(super) setup: CallSetup,
+}
+
+/// Meta's name of a call that we placed.
+#[derive(Deserialize)]
+pub(super) struct Naming {
+    pub(super) call: CallUuid,
+    pub(super) wacid: Wacid,
+    /// When Graph is to be told, should the call have ended.
+    pub(super) farewell: Timestamp,
+}
+
+/// What an earlier process left.
+#[derive(Default)]
+pub(super) struct Notes {
+    pub(super) beginnings: Vec<Beginning>,
+    pub(super) namings: Vec<Naming>,
+}
+
+impl Notes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.beginnings.is_empty() && self.namings.is_empty()
+    }
+
+    fn read(text: &[u8]) -> Self {
+        let mut notes = Self::default();
+        for line in text.split(|byte| *byte == b'\n') {
+            if let Ok(beginning) = serde_json::from_slice(line) {
+                notes.beginnings.push(beginning);
+            } else if let Ok(naming) = serde_json::from_slice(line) {
+                notes.namings.push(naming);
+            }
+        }
+        notes
+    }
 }
 
 /// The file, held by this process alone.
@@ -51,7 +86,7 @@ pub(super) enum Taken {
 
 impl Births {
     /// Opens the file and reads what an earlier process left in it. Call [`Births::empty`] once that is in the database.
-    pub(super) fn open(path: &Path) -> Result<(Self, Vec<Beginning>), Taken> {
+    pub(super) fn open(path: &Path) -> Result<(Self, Notes), Taken> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
         let file = file.map_err(Taken::Failed)?;
         file.try_lock().map_err(|error| match error {
@@ -62,7 +97,7 @@ impl Births {
         (&file).take(READ_MAX).read_to_end(&mut text).map_err(Taken::Failed)?;
         // A line that a kill or a full disk cut short belongs to a webhook that got no 200, or to a call that was noted
         // in the database's queue all the same.
-        let left = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let left = Notes::read(&text);
         let bytes = AtomicU64::new(count(text.len()));
         Ok((Self { file, emptying: RwLock::new(()), waiting: AtomicUsize::new(0), bytes }, left))
     }
@@ -70,8 +105,19 @@ impl Births {
     /// Notes a beginning, `setup` being JSON. Returns at once.
     pub(super) fn append(&self, node_id: &str, born: Timestamp, setup: &str) -> io::Result<()> {
         let (node_id, born) = (serde_json::to_string(node_id)?, born.micros());
+        self.note(&format!("{{\"node_id\":{node_id},\"born\":{born},\"setup\":{setup}}}"))
+    }
+
+    /// Notes a call's name. Returns at once.
+    pub(super) fn append_name(&self, call: CallUuid, wacid: &Wacid, farewell: Timestamp) -> io::Result<()> {
+        let (call, wacid) = (serde_json::to_string(&call)?, serde_json::to_string(wacid)?);
+        let farewell = farewell.micros();
+        self.note(&format!("{{\"call\":{call},\"wacid\":{wacid},\"farewell\":{farewell}}}"))
+    }
+
+    fn note(&self, json: &str) -> io::Result<()> {
         // A line of its own, whatever was cut short before it.
-        let line = format!("\n{{\"node_id\":{node_id},\"born\":{born},\"setup\":{setup}}}\n");
+        let line = format!("\n{json}\n");
         let _shared = self.emptying.read().unwrap_or_else(PoisonError::into_inner);
         self.waiting.fetch_add(1, Ordering::AcqRel);
         self.bytes.fetch_add(count(line.len()), Ordering::AcqRel);
@@ -79,9 +125,9 @@ impl Births {
     }
 
     /// So many of those appended are in the database now, or never will be.
-    pub(super) fn done(&self, beginnings: usize) -> io::Result<()> {
-        let before = self.waiting.fetch_sub(beginnings, Ordering::AcqRel);
-        if before > beginnings || self.bytes.load(Ordering::Acquire) < TIDY_BYTES {
+    pub(super) fn done(&self, notes: usize) -> io::Result<()> {
+        let before = self.waiting.fetch_sub(notes, Ordering::AcqRel);
+        if before > notes || self.bytes.load(Ordering::Acquire) < TIDY_BYTES {
             return Ok(());
         }
         self.empty()

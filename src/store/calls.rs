@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 
-use super::births::Beginning;
+use super::births::{Beginning, Naming, Notes};
 use super::{Scope, StoreError, Unread, failed, word};
 use crate::call::machine::{CallSetup, CallTime, GraphAction, Summary};
 use crate::model::{AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
@@ -416,13 +416,22 @@ pub(super) async fn insert(
         .map(drop)
 }
 
-/// Writes the rows of calls that an earlier process began, where they are missing.
-pub(super) async fn insert_left(pool: &SqlitePool, left: &[Beginning]) -> Result<(), sqlx::Error> {
+/// Writes the rows of calls that an earlier process began, where they are missing, and Meta's names of those that it placed.
+pub(super) async fn insert_left(pool: &SqlitePool, left: &Notes) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    for Beginning { node_id, born, setup } in left {
+    for Beginning { node_id, born, setup } in &left.beginnings {
         let json = serde_json::to_string(setup).unwrap_or_default();
         let beginnings = Beginnings { setup: &json, born: *born };
         insert(&mut transaction, &CallStart::of(setup, node_id), Some(beginnings)).await?;
+    }
+    for Naming { call, wacid, farewell } in &left.namings {
+        let unnamed = "SELECT 1 FROM calls WHERE call_uuid = $1 AND wacid IS NULL";
+        let unnamed: Option<(i64,)> =
+            sqlx::query_as(unnamed).bind(call.to_string()).fetch_optional(&mut *transaction).await?;
+        // One that has its name is done with, or in good hands.
+        if unnamed.is_some() {
+            bound(&mut transaction, *call, wacid, *farewell).await?;
+        }
     }
     transaction.commit().await
 }

@@ -248,7 +248,15 @@ impl EventLog {
     }
 
     pub(super) fn call_bound(&self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
-        self.note(Write::Bound(call, wacid, farewell));
+        let Ok(room) = self.queue.try_reserve() else {
+            metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+            return;
+        };
+        if let Err(error) = self.births.append_name(call, &wacid, farewell) {
+            metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+            tracing::warn!(%error, "a call's name is not in its file: a kill within a moment would lose it");
+        }
+        room.send(Write::Bound(call, wacid, farewell));
     }
 
     pub(super) fn call_answered(&self, call: CallUuid, at: Timestamp) {

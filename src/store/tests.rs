@@ -544,6 +544,10 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     sqlx::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
     assert!(store.call_born(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
     assert!(store.call_born(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
+    // One that we placed, and that Graph has just named.
+    let placed = CallSetup { direction: Direction::Outbound, wacid: None, ..setup(3) };
+    assert!(store.call_born(CallStart::of(&placed, "node"), &placed, secs(100)));
+    store.call_bound(uuid(3), "wacid.named".into(), secs(9));
     let births = super::beside(&room.file(), ".births");
     let mut left = std::fs::read(&births).unwrap();
     store.close().await;
@@ -558,7 +562,8 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
 
     let store = room.open().await;
     let orphans = store.orphans("node").await.unwrap();
-    assert_eq!(orphans.iter().map(|o| o.setup.clone().unwrap()).collect::<Vec<_>>(), [setup(1), setup(2)]);
+    assert_eq!(orphans.iter().map(|o| o.setup.clone().unwrap()).collect::<Vec<_>>(), [setup(1), setup(2), placed]);
+    assert_eq!(orphans[2].start.wacid.as_ref().map(|w| w.as_str()), Some("wacid.named"));
     assert_eq!(std::fs::metadata(&births).unwrap().len(), 0, "all of it is in the database");
     assert!(store.call_concluded(CallStart::of(&setup(1), "node"), end(1, 5)).await.unwrap());
     store.close().await;

@@ -126,11 +126,11 @@ pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         if batch.is_empty() {
             continue;
         }
-        let births = batch.iter().filter(|write| matches!(write, Write::Born(_))).count();
+        let noted = batch.iter().filter(|write| matches!(write, Write::Born(_) | Write::Bound(..))).count();
         writer.write(&mut batch).await;
         // Otherwise it was given up, and the next process finds them in their file.
         if batch.is_empty()
-            && let Err(error) = writer.begin.births.done(births)
+            && let Err(error) = writer.begin.births.done(noted)
         {
             tracing::warn!(%error, "the file of calls that begin can't be emptied");
         }

@@ -27,6 +27,8 @@ const DOCUMENTS: &[&str] = &[
     "<Response><DTMF>12</DTMF><DTMF async='false'>3</DTMF><Hangup/></Response>",
     "<Response><Hangup reason='busy'/></Response>",
     "<Response><Play loop='0'>https://app.example.com/p.wav</Play></Response>",
+    "<Response><Speak>Say something</Speak><Record action='https://app.example.com/x' timeout='3' maxLength='9'/></Response>",
+    "<Response><Record recordSession='true' action='https://app.example.com/y'/></Response>",
     "<Response><Wait length='9' silence='true' minSilence='700'/><Speak>Well</Speak></Response>",
     "<Response><GetInput action='https://app.example.com/y' redirect='false' numDigits='1'><Speak>Keys</Speak></GetInput>\
      <GetInput action='https://app.example.com/y' redirect='false' numDigits='1'/><Speak>Thanks</Speak></Response>",

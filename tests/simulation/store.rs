@@ -140,6 +140,18 @@ impl Store {
         }
     }
 
+    /// What waited to be written when the process died: the names of calls are in a file beside (`store::births`).
+    pub fn names_noted(&mut self, queue: VecDeque<Write>) {
+        for write in queue {
+            if let Write::Bound(call, wacid, farewell) = write
+                && let Some(row) = self.calls.get_mut(&call).filter(|row| row.start.wacid.is_none())
+            {
+                row.start.wacid = Some(wacid);
+                row.farewell = row.end.is_some().then_some(farewell).or(row.farewell);
+            }
+        }
+    }
+
     fn write(&mut self, write: Write, told: &mut Vec<Told>) {
         match write {
             Write::Born(born) => {

@@ -386,6 +386,9 @@ impl World {
         // A second call that Meta made of one of ours is nowhere written down.
         let strays = self.node.iter().flat_map(|node| node.requests.iter().filter_map(Request::is_of_none));
         self.watch.hopeless.extend(strays);
+        if let Some(node) = &mut self.node {
+            self.store.names_noted(std::mem::take(&mut node.writer.queue));
+        }
         self.node = None;
         self.fuse = None;
         self.watch.lost_with_the_node(self.life, &self.store);
