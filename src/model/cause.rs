@@ -111,7 +111,7 @@ pub enum HangupCause {
     MediaSetupTimeout,
     MediaTimeout,
     InternalError,
-    /// A document asked for an element that this version parses but does not run yet.
+    /// Of records that versions before 0.1 wrote: a document asked for an element that they did not run.
     ElementNotBuilt,
     NodeFailure,
     Drained,

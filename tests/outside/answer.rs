@@ -144,19 +144,6 @@ async fn the_user_gives_up_while_the_document_is_fetched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_element_that_is_not_built_ends_the_call_with_a_clear_cause() {
-    let world = World::start(|_, _| ()).await;
-    world.app.xml("/answer", "<Response><Stream>wss://app.example.com/s</Stream></Response>");
-    let wacid = world.call().await;
-    let hangup = world.hangup().await;
-    assert_cause(&hangup, "5010", "Internal Error", "Error");
-    assert!(world.node.log().contains("Stream"), "a log line names the element");
-    let record = world.node.record(hangup.param("CallUUID")).await;
-    assert_eq!(record["hangup_cause_code"], 5010);
-    assert_eq!(record["whatsapp_call_id"], wacid);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_document_loop_ends_the_call() {
     let world = World::start(|_, _| ()).await;
     let url = world.app.url("/answer");

@@ -110,7 +110,7 @@ pub(super) fn start(element: &Element, desk: &mut Desk, place: Place, gate: Gate
         ElementKind::MultiPartyCall(call) => room::multi_party(call, desk),
         ElementKind::Stream(element) => stream::start(element, desk),
         // Always skipped; named here so that a new element asks for its arm.
-        ElementKind::Message(_) => not_built(desk, place),
+        ElementKind::Message(_) => Flow::Failed(message::WHY),
     }
 }
 
@@ -332,16 +332,6 @@ pub(super) fn sounds_fetched(desk: &mut Desk, what: &str, result: Result<Fetched
 fn play_item(desk: &mut Desk, item: SoundItem) -> Flow {
     let play = desk.play(vec![item]);
     Flow::Run(Running::Playing { play, failed: None })
-}
-
-/// The element is parsed and checked, but this version does not run it: a clear end, never silence.
-fn not_built(desk: &mut Desk, place: Place) -> Flow {
-    desk.remark(format!("{place} is not built in this version: the call ends; take it out of the document"));
-    Flow::End {
-        cause: HangupCause::ElementNotBuilt,
-        outcome: InstructionOutcome::Failed,
-        note: "not built in this version",
-    }
 }
 
 fn millis(duration: std::time::Duration) -> u64 {
