@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::dial::{heard_ms, tone};
 use super::outbound::{World, world};
+use super::record::{channels, told_of, tone_ms};
 use crate::support::app::Seen;
-use crate::support::http::Answer;
+use crate::support::http::{self, Answer};
 
 const ASHA: &str = "919812345678";
 const RAVI: &str = "919412341234";
@@ -172,4 +173,43 @@ async fn a_muted_member_is_not_heard_and_the_room_ends_with_its_moderator() {
         assert_eq!(end(events).cause, "end_of_instructions", "{name}: the document goes on");
     }
     assert_eq!(world.app.seen().iter().filter(|seen| seen.param("ConferenceLastMember") == "true").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_is_recorded_while_two_are_in_and_each_action_says_where() {
+    let world = conference(|_, app| {
+        format!(
+            "<Response><Conference callbackUrl=\"{app}/events\" action=\"{app}/left\" record=\"true\" recordFileFormat=\"wav\" \
+             recordWhenAlone=\"false\" enterSound=\"\" exitSound=\"\">Minutes</Conference></Response>"
+        )
+    })
+    .await;
+    let asha = world.sim.place_call(says(ASHA, 0.0, HangupRule::Never));
+    world.event("enter", ASHA).await;
+    let ravi = world.sim.place_call(says(RAVI, RAVI_HZ, after(4)));
+    let there = ravi.all().await;
+    world.event("exit", RAVI).await;
+    let kicked = world.conference("POST", "Minutes/Member/all/Kick/", &Value::Null).await;
+    assert_eq!(kicked.status, 202, "{}", kicked.text());
+    let action = world.app.wait_where("/left", |seen| seen.param("From") == ASHA).await;
+    drop(asha);
+
+    let record = world.event("record", ASHA).await;
+    assert_eq!(world.app.seen().iter().filter(|e| e.param("ConferenceAction") == "record").count(), 1);
+    let ms = told_of(&record, "HungUp");
+    for (name, value) in [
+        ("Event", "ConferenceRecord"),
+        ("ConferenceName", "Minutes"),
+        ("ConferenceUUID", action.param("ConferenceUUID")),
+        ("RecordUrl", action.param("RecordUrl")),
+        ("RecordingID", action.param("RecordingID")),
+    ] {
+        assert_eq!(record.param(name), value, "{name}");
+    }
+    let file = http::get(record.param("RecordUrl")).await;
+    assert_eq!(file.status, 200);
+    let tracks = channels(&file.body);
+    assert_eq!((tracks.len(), tracks[0].len() as u64), (1, ms * 16));
+    let heard = tone_ms(&tracks[0], RAVI_HZ);
+    assert!((2_000..6_000).contains(&ms) && heard + 1_000 > ms, "{heard} ms of Ravi in {ms}; {there:#?}");
 }

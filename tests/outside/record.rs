@@ -38,7 +38,7 @@ async fn call(world: &World, script: CallScript) -> Vec<CallEvent> {
 }
 
 /// A recording's samples, channel by channel.
-fn channels(wav: &[u8]) -> Vec<Vec<i16>> {
+pub(super) fn channels(wav: &[u8]) -> Vec<Vec<i16>> {
     let mut reader = hound::WavReader::new(wav).expect("a WAV file");
     let count = usize::from(reader.spec().channels);
     assert_eq!((reader.spec().sample_rate, reader.spec().bits_per_sample), (16_000, 16));
@@ -47,7 +47,7 @@ fn channels(wav: &[u8]) -> Vec<Vec<i16>> {
 }
 
 /// Milliseconds in which this tone is most of what is heard.
-fn tone_ms(pcm: &[i16], hz: f64) -> u64 {
+pub(super) fn tone_ms(pcm: &[i16], hz: f64) -> u64 {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     let is_it = |frame: &&[i16]| {
         let energy: f64 = frame.iter().map(|s| f64::from(*s).powi(2)).sum();
@@ -66,7 +66,7 @@ fn number(seen: &Seen, name: &str) -> i64 {
 }
 
 /// What every message about a recording that is over says of it; gives its length.
-fn told_of(seen: &Seen, end: &str) -> u64 {
+pub(super) fn told_of(seen: &Seen, end: &str) -> u64 {
     let ms = number(seen, "RecordingDurationMs");
     assert_eq!(number(seen, "RecordingDuration"), (ms + 999) / 1_000);
     assert_eq!(number(seen, "RecordingEndMs") - number(seen, "RecordingStartMs"), ms);

@@ -32,6 +32,7 @@ pub(super) enum Event {
     ConferenceExit,
     ConferenceDigitsMatch,
     ConferenceFloor,
+    ConferenceRecord,
     /// `waitSound`, `enterSound` and `exitSound` of it.
     ConferenceWait,
     ConferenceEnterSound,
@@ -100,6 +101,7 @@ pub(super) fn common(desk: &Desk, event: Event) -> Params {
         Event::ConferenceExit => put("Event", "ConferenceExit"),
         Event::ConferenceDigitsMatch => put("Event", "ConferenceDigitsMatch"),
         Event::ConferenceFloor => put("Event", "ConferenceFloor"),
+        Event::ConferenceRecord => put("Event", "ConferenceRecord"),
         Event::ConferenceWait => put("Event", "ConferenceWait"),
         Event::ConferenceEnterSound => put("Event", "ConferenceEnterSound"),
         Event::ConferenceExitSound => put("Event", "ConferenceExitSound"),

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::recording::RecordOrder;
 use super::{Notice, SoundItem};
 use crate::model::Digit;
 
@@ -106,6 +107,12 @@ pub enum RoomWish {
     Sound { items: Vec<SoundItem> },
     /// A key of this one's, for the others' ears.
     Key { digit: Digit },
+    /// The whole room is recorded until it is over, unless it is already; comes back as [`RoomNews::Recorded`].
+    Record {
+        how: Box<RecordOrder>,
+        /// Also while only one is in.
+        when_alone: bool,
+    },
 }
 
 /// What a room tells a member.
@@ -155,6 +162,11 @@ pub enum RoomNews {
     },
     Coaches {
         on: bool,
+    },
+    /// The room is recorded.
+    Recorded {
+        id: Uuid,
+        url: String,
     },
     /// It is to leave.
     Out {

@@ -438,6 +438,9 @@ impl Display for RoomWish {
                 items.iter().try_for_each(|item| write!(f, " {item}"))
             }
             Self::Key { digit } => write!(f, "key {}", digit.as_char()),
+            Self::Record { how, when_alone } => {
+                write!(f, "record {how}{}", if *when_alone { "" } else { " not-alone" })
+            }
         }
     }
 }
@@ -486,6 +489,7 @@ impl Display for RoomNews {
             Self::Muted { on: is } => write!(f, "muted {}", on(*is)),
             Self::Held { on: is } => write!(f, "held {}", on(*is)),
             Self::Coaches { on: is } => write!(f, "coaches {}", on(*is)),
+            Self::Recorded { .. } => f.write_str("recorded"),
             Self::Out { why } => write!(f, "out {}", why.as_str()),
         }
     }

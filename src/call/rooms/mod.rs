@@ -8,7 +8,7 @@ mod ask;
 mod state;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ use super::machine::{CallSetup, Command, Input, Legs, MemberId, RoomEntry, RoomK
 use super::shell::Mailbox;
 use crate::clock::Clock;
 use crate::media::prompt::Prompt;
-use crate::media::{Audience, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played};
+use crate::media::record::{RATE, Source, Tape};
+use crate::media::{Audience, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, RoomSound};
 use crate::model::{AuthId, CallType, CallUuid, Digit};
 use state::{Effect, Room};
 
@@ -79,6 +80,37 @@ struct Inside {
     calls: BTreeMap<MemberId, Caller>,
     /// When it started.
     started: Option<Instant>,
+    recording: Option<Recording>,
+}
+
+/// A room's recording: what it is called, whether it pauses, and the tape, which runs as long as the room is there.
+struct Recording {
+    id: uuid::Uuid,
+    url: String,
+    when_alone: bool,
+    paused: Arc<AtomicBool>,
+    _tape: Tape,
+}
+
+/// What a recorder hears of a room.
+struct RoomSource {
+    sound: RoomSound,
+    paused: Arc<AtomicBool>,
+}
+
+/// The other track of it.
+const NOTHING: [i16; RATE.frame()] = [0; RATE.frame()];
+
+impl Source for RoomSource {
+    fn next(&mut self) -> Option<(&[i16], &[i16])> {
+        let paused = self.paused.load(Ordering::Relaxed);
+        let piece = self.sound.next()?;
+        (!paused).then_some((piece, &NOTHING))
+    }
+
+    fn is_over(&self) -> bool {
+        self.sound.is_over()
+    }
 }
 
 /// A member's call.
@@ -136,6 +168,7 @@ impl Rooms {
             inside.calls.insert(member, caller);
             inside.carry_out(entered.effects);
             inside.note_start(now);
+            inside.note_recording(Some(member));
             drop(inside);
             tables.rooms.insert(key, cell.clone());
             tables.calls.insert(setup.call, (cell, member));
@@ -161,7 +194,13 @@ impl Rooms {
                 key: key.clone(),
                 main_account: setup.parent_account.clone(),
                 born: now,
-                state: Mutex::new(Inside { room: Room::new(id), mixer, calls: BTreeMap::new(), started: None }),
+                state: Mutex::new(Inside {
+                    room: Room::new(id),
+                    mixer,
+                    calls: BTreeMap::new(),
+                    started: None,
+                    recording: None,
+                }),
             }
         })
     }
@@ -179,6 +218,7 @@ impl Rooms {
             inside.mixer.play(Audience::All, Played::Cue, sounds);
         }
         inside.carry_out(effects);
+        inside.note_recording(None);
         drop(inside);
         if last && cell.key.kind == RoomKind::MultiParty {
             let view = RoomView { ended: Some(self.0.clock.wall()), ..self.view(&cell) };
@@ -199,6 +239,29 @@ impl Rooms {
         if let Some(cell) = cell {
             locked(&cell.state).mixer.play(Audience::All, Played::Cue, items);
         }
+    }
+
+    /// The call's room is recorded until it is over, unless it is already: `begin` is given what is heard there.
+    pub(super) fn record(
+        &self,
+        call: CallUuid,
+        (id, url): (uuid::Uuid, String),
+        when_alone: bool,
+        begin: impl FnOnce(String, Box<dyn Source>) -> Result<Tape, &'static str>,
+    ) -> Result<(), &'static str> {
+        let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
+        let Some(cell) = cell else { return Ok(()) };
+        let mut inside = locked(&cell.state);
+        if inside.recording.is_some() {
+            return Ok(());
+        }
+        let paused = Arc::new(AtomicBool::new(!when_alone && inside.calls.len() < 2));
+        let source = RoomSource { sound: inside.mixer.listen(), paused: paused.clone() };
+        let tape = begin(cell.key.name.clone(), Box::new(source))?;
+        inside.recording = Some(Recording { id, url, when_alone, paused, _tape: tape });
+        let members: Vec<MemberId> = inside.calls.keys().copied().collect();
+        members.into_iter().for_each(|member| inside.note_recording(Some(member)));
+        Ok(())
     }
 
     /// A member's key, for those of the others whose phones can do something with it: they get it as a key.
@@ -224,6 +287,15 @@ impl Inside {
                 Effect::Tell(member, news) => self.tell(member, news),
                 Effect::Part(member, part) => self.mixer.part(member, part),
             }
+        }
+    }
+
+    /// Who is in has changed; `new` is to hear of the recording.
+    fn note_recording(&self, new: Option<MemberId>) {
+        let Some(recording) = &self.recording else { return };
+        recording.paused.store(!recording.when_alone && self.calls.len() < 2, Ordering::Relaxed);
+        if let Some(member) = new {
+            self.tell(member, RoomNews::Recorded { id: recording.id, url: recording.url.clone() });
         }
     }
 

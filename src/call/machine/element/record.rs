@@ -16,7 +16,7 @@ use crate::xml::ast::{Record, Target};
 
 /// Without `maxLength`: in the foreground and after a `Dial` connected, and of a whole call.
 const MAX_MS: u64 = 60_000;
-const SESSION_MAX_MS: u64 = 14_400_000;
+pub(super) const SESSION_MAX_MS: u64 = 14_400_000;
 /// A recorder that has said nothing so long after the recording must have ended has forgotten us.
 const GRACE_MS: u64 = 5_000;
 

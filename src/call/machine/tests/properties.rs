@@ -490,7 +490,7 @@ impl Watch {
                     assert!(self.connected && !std::mem::replace(&mut self.in_room, true), "in two rooms");
                 }
                 RoomWish::Leave { .. } => assert!(std::mem::take(&mut self.in_room), "left what it was not in"),
-                RoomWish::Sound { .. } | RoomWish::Key { .. } => assert!(self.in_room),
+                RoomWish::Sound { .. } | RoomWish::Key { .. } | RoomWish::Record { .. } => assert!(self.in_room),
             },
             Output::News { .. } => panic!("this is no B-leg"),
             Output::Over => self.over = true,

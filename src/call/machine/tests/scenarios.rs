@@ -587,6 +587,10 @@ fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomNews {
         ["speech", on] => RoomNews::Speech { on: *on == "on" },
         ["muted", on] => RoomNews::Muted { on: *on == "on" },
         ["held", on] => RoomNews::Held { on: *on == "on" },
+        ["recorded"] => RoomNews::Recorded {
+            id: uuid::Uuid::from_u128(5),
+            url: "https://calls.example.com/recordings/5.mp3".to_owned(),
+        },
         ["coaches", on] => RoomNews::Coaches { on: *on == "on" },
         ["out", why] => RoomNews::Out { why: serde_json::from_value(serde_json::Value::from(*why)).expect("a reason") },
         other => panic!("no such news: {other:?}"),

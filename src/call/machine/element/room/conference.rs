@@ -2,11 +2,11 @@
 
 use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
-use super::super::super::room::{RoomEntry, RoomKind};
+use super::super::super::room::{RoomEntry, RoomKind, RoomWish};
 use super::super::super::{Notice, NoticeKind, Param, Params};
 use super::super::millis;
 use super::sounds::{Events, Sounds};
-use super::{Inside, Rules, Told};
+use super::{Inside, Rules, Told, whole_room};
 use crate::model::Method;
 use crate::xml::ast::{Conference, Target};
 
@@ -17,6 +17,8 @@ pub(super) struct OfConference {
     action: Option<Target>,
     redirect: bool,
     floor: bool,
+    /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
+    record: Option<(bool, bool)>,
 }
 
 impl OfConference {
@@ -27,6 +29,7 @@ impl OfConference {
             action: conference.action.clone(),
             redirect: conference.redirect,
             floor: conference.floor_event,
+            record: conference.record.then_some((conference.record_mp3, conference.record_when_alone)),
         };
         let rules = Rules {
             hangup_on_star: conference.hangup_on_star,
@@ -83,6 +86,13 @@ impl OfConference {
         }
     }
 
+    /// How it wants the room recorded.
+    pub(super) fn record(&self, desk: &Desk, inside: &Inside) -> Option<RoomWish> {
+        let (mp3, when_alone) = self.record?;
+        let callback = self.notice(desk, inside, Event::ConferenceRecord, "record", false, None);
+        Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback)), when_alone })
+    }
+
     /// It has left; `last`: nobody else is in.
     pub(super) fn left(&self, desk: &Desk, inside: &Inside, last: bool) -> Option<Notice> {
         self.notice(desk, inside, Event::ConferenceExit, "exit", last, None)
@@ -116,13 +126,22 @@ impl OfConference {
     }
 
     /// A member that never was in has no id.
-    pub(super) fn action(&self, room: Option<uuid::Uuid>, inside: Option<&Inside>) -> Option<(Target, bool, Params)> {
+    pub(super) fn action(
+        &self,
+        room: Option<uuid::Uuid>,
+        inside: Option<&Inside>,
+        recorded: Option<&(uuid::Uuid, String)>,
+    ) -> Option<(Target, bool, Params)> {
         let plain = Param::Plain;
-        let params = Params::from([
+        let mut params = Params::from([
             ("ConferenceName".into(), plain(self.name.clone())),
             ("ConferenceUUID".into(), plain(room.map(|room| room.to_string()).unwrap_or_default())),
             ("ConferenceMemberID".into(), plain(inside.map(|in_it| in_it.member.to_string()).unwrap_or_default())),
         ]);
+        if let Some((id, url)) = recorded {
+            params.insert("RecordUrl".into(), plain(url.clone()));
+            params.insert("RecordingID".into(), plain(id.to_string()));
+        }
         Some((self.action.clone()?, self.redirect, params))
     }
 }

@@ -10,6 +10,7 @@ mod sounds;
 
 use super::super::desk::Desk;
 use super::super::document::Gate;
+use super::super::recording::RecordOrder;
 use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish};
 use super::super::timers::Timer;
 use super::super::{
@@ -37,6 +38,8 @@ pub(in crate::call::machine) struct Attending {
     muted: bool,
     sounds: Sounds,
     typed: Patterns,
+    /// The room's recording.
+    recorded: Option<(Uuid, String)>,
     /// Why it is over.
     ended: Option<Ended>,
 }
@@ -116,6 +119,20 @@ pub(super) fn multi_party(call: &MultiPartyCall, desk: &mut Desk) -> Flow {
     start(Element::MultiParty(Box::new(element)), rules, entry, sounds, desk)
 }
 
+/// What is ordered for a recording of all that is said in a room.
+fn whole_room(mp3: bool, callback: Option<Notice>) -> RecordOrder {
+    RecordOrder {
+        id: None,
+        held: false,
+        mp3,
+        stereo: false,
+        max_ms: super::record::SESSION_MAX_MS,
+        silence_ms: None,
+        callback,
+        action: None,
+    }
+}
+
 fn start(element: Element, rules: Rules, entry: RoomEntry, sounds: Sounds, desk: &mut Desk) -> Flow {
     let attending = Attending {
         element,
@@ -127,6 +144,7 @@ fn start(element: Element, rules: Rules, entry: RoomEntry, sounds: Sounds, desk:
         held: entry.held,
         muted: entry.muted,
         sounds,
+        recorded: None,
         ended: None,
     };
     desk.wish(Output::Room { room: RoomWish::Enter { entry: Box::new(entry) } });
@@ -174,6 +192,7 @@ impl Attending {
                 self.tell(desk, Told::Held { on });
             }
             RoomNews::Coaches { on } => self.element.coaches(on),
+            RoomNews::Recorded { id, ref url } => self.recorded = Some((id, url.clone())),
         }
         self.tune(desk, gate);
         Attended::More
@@ -181,6 +200,9 @@ impl Attending {
 
     fn entered(&mut self, desk: &mut Desk, starts: bool, room_left_ms: Option<u64>) {
         self.tell(desk, Told::Entered { starts });
+        if let Some(room) = self.inside.as_ref().and_then(|inside| self.element.record(desk, inside)) {
+            desk.wish(Output::Room { room });
+        }
         if let Some(ms) = self.rules.limit_ms.or(room_left_ms) {
             desk.set(Timer::RoomLimit, ms);
         }
@@ -332,7 +354,7 @@ impl Attending {
     /// Where the outcome goes: the URL, whether its document runs next, and what is told.
     pub(in crate::call::machine) fn action(&self, desk: &Desk) -> Option<(Target, bool, Params)> {
         match &self.element {
-            Element::Conference(of) => of.action(self.room, self.inside.as_ref()),
+            Element::Conference(of) => of.action(self.room, self.inside.as_ref(), self.recorded.as_ref()),
             Element::MultiParty(of) => of.action(desk, self.room, self.inside.as_ref()),
         }
     }
@@ -350,6 +372,13 @@ impl Element {
         match self {
             Self::Conference(of) => of.left(desk, inside, last).into_iter().collect(),
             Self::MultiParty(of) => of.left(desk, inside, last),
+        }
+    }
+
+    fn record(&self, desk: &Desk, inside: &Inside) -> Option<RoomWish> {
+        match self {
+            Self::Conference(of) => of.record(desk, inside),
+            Self::MultiParty(of) => of.record(desk, inside),
         }
     }
 

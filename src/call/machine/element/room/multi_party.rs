@@ -2,10 +2,10 @@
 
 use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
-use super::super::super::room::{Role, RoomEntry, RoomKind};
+use super::super::super::room::{Role, RoomEntry, RoomKind, RoomWish};
 use super::super::super::{Notice, NoticeKind, Param, Params};
 use super::sounds::{Events, Sounds};
-use super::{Inside, Rules, Told};
+use super::{Inside, Rules, Told, whole_room};
 use crate::model::Method;
 use crate::xml::ast::{DocUrl, MemberSound, MultiPartyCall, Target};
 
@@ -21,6 +21,9 @@ pub(super) struct OfMultiParty {
     status: Option<Target>,
     events: Vec<Group>,
     on_exit: Option<Target>,
+    /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
+    record: Option<(bool, bool)>,
+    recorded: Option<Target>,
 }
 
 /// What `statusCallbackEvents` names.
@@ -104,6 +107,11 @@ impl OfMultiParty {
             status: a.target("statusCallbackUrl", "statusCallbackMethod", Method::Post),
             events,
             on_exit: a.target("onExitActionUrl", "onExitActionMethod", Method::Post),
+            record: a.flag("record", false).then(|| {
+                let mp3 = a.text("recordFileFormat").is_none_or(|format| format.eq_ignore_ascii_case("mp3"));
+                (mp3, a.number("recordMinMemberCount").is_none_or(|members| members <= 1))
+            }),
+            recorded: a.target("recordingCallbackUrl", "recordingCallbackMethod", Method::Post),
         };
         let rules = Rules {
             hangup_on_star: false,
@@ -147,6 +155,18 @@ impl OfMultiParty {
             sounds_events,
         );
         (element, rules, entry, sounds)
+    }
+
+    /// How it wants the call recorded.
+    pub(super) fn record(&self, desk: &Desk, inside: &Inside) -> Option<RoomWish> {
+        let (mp3, when_alone) = self.record?;
+        let callback = self.recorded.as_ref().map(|target| {
+            let mut notice = super::super::record::callback(desk, target);
+            notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string()));
+            notice.params.insert("MPCName".into(), Param::Plain(self.name.clone()));
+            notice
+        });
+        Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback)), when_alone })
     }
 
     fn tells(&self, group: Group) -> bool {
