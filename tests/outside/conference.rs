@@ -213,3 +213,46 @@ async fn a_room_is_recorded_while_two_are_in_and_each_action_says_where() {
     let heard = tone_ms(&tracks[0], RAVI_HZ);
     assert!((2_000..6_000).contains(&ms) && heard + 1_000 > ms, "{heard} ms of Ravi in {ms}; {there:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_records_a_conference_once_at_a_time_and_stops() {
+    let world = conference(|_, app| {
+        format!(
+            "<Response><Conference callbackUrl=\"{app}/events\" action=\"{app}/left\">Board</Conference></Response>"
+        )
+    })
+    .await;
+    let order = serde_json::json!({"file_format": "wav", "callback_url": format!("{}/filed", world.app.base)});
+    world.app.xml("/filed", "<Response/>");
+    assert_eq!(world.conference("POST", "Board/Record/", &order).await.status, 404, "nobody is in");
+    let ravi = world.sim.place_call(says(RAVI, RAVI_HZ, HangupRule::Never));
+    world.event("enter", RAVI).await;
+    assert_eq!(world.conference("DELETE", "Board/Record/", &Value::Null).await.status, 404, "it is not recorded");
+    let wrong = serde_json::json!({"file_format": "ogg"});
+    assert_eq!(world.conference("POST", "Board/Record/", &wrong).await.status, 400);
+    let begun = world.conference("POST", "Board/Record/", &order).await;
+    assert_eq!((begun.status, &begun.json()["message"]), (202, &"conference recording started".into()));
+    assert_eq!(world.conference("POST", "Board/Record/", &order).await.status, 409);
+    // Something is said meanwhile.
+    let packets = || async { world.node.metric("offhook_media_packets_total", &[("direction", "in")]).await };
+    let before = packets().await;
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    let talks = async {
+        while packets().await < before + 100.0 {
+            every.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), talks).await.expect("two seconds of sound");
+    assert_eq!(world.conference("DELETE", "Board/Record/", &Value::Null).await.status, 204);
+    let filed = world.app.wait("/filed").await;
+    let ms = told_of(&filed, "Stopped");
+    assert_eq!((filed.param("ConferenceAction"), filed.param("ConferenceName")), ("record", "Board"));
+    assert_eq!(filed.param("RecordUrl"), begun.json()["url"]);
+    let file = http::get(filed.param("RecordUrl")).await;
+    let heard = tone_ms(&channels(&file.body)[0], RAVI_HZ);
+    assert!(ms > 1_000 && heard + 800 > ms, "{heard} ms in {ms}");
+    let listed = world.rest("GET", "Recording/?conference_name=Board", &[], String::new()).await.json();
+    assert_eq!(listed["objects"][0]["recording_type"], "conference");
+    world.conference("DELETE", "Board/", &Value::Null).await;
+    ravi.all().await;
+}

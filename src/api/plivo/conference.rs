@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, decoded, error};
+use super::recording::{self, Started};
 use super::{Ask, No, control, customer_url};
 use crate::call::machine::{RoomKind, Sound, SoundItem};
 use crate::call::rooms::{Asked, MemberAsk, Members};
@@ -32,6 +33,7 @@ const fn with_body(route: Route, what: &'static str) -> Route {
     Route { body: Some(Body { content_type: "application/json", what }), ..route }
 }
 
+const RECORD: &str = "/v1/Account/{auth_id}/Conference/{name}/Record/";
 const MUTE: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}/Mute/";
 const DEAF: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}/Deaf/";
 const KICK: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}/Kick/";
@@ -50,6 +52,18 @@ pub(super) const ROUTES: &[Route] = &[
         ..route("GET", "/v1/Account/{auth_id}/Conference/{name}/", "conference", "One conference that somebody is in")
     },
     route("DELETE", "/v1/Account/{auth_id}/Conference/{name}/", "endConference", "Hangs up all its members"),
+    Route {
+        answers: &[Answer {
+            status: 202,
+            what: "What the recording will be called",
+            content: Content::Plivo(&[of::<Started>]),
+        }],
+        ..with_body(
+            route("POST", RECORD, "recordConference", "Records all that is said there until it is over"),
+            "file_format (mp3 or wav), callback_url, callback_method. A form is taken too",
+        )
+    },
+    route("DELETE", RECORD, "stopRecordingConference", "Records it no longer"),
     route("POST", MUTE, "muteMembers", "They are heard no longer; ids with commas between them, or all"),
     route("DELETE", MUTE, "unmuteMembers", "They are heard again"),
     route("POST", DEAF, "deafenMembers", "They hear the others no longer"),
@@ -121,6 +135,12 @@ pub(super) fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Response, 
         ("DELETE", []) => Ok(hang_up_all(api, ask)),
         ("GET", [name]) => one(api, ask, name),
         ("DELETE", [name]) => hang_up(api, ask, name),
+        ("POST", [name, "Record"]) => {
+            let (recording_id, url) = recording::begin_room(api, ask, KIND, &decoded(name))?.ok_or(NO_ROOM)?;
+            let started = Started { message: "conference recording started", recording_id, url };
+            Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
+        }
+        ("DELETE", [name, "Record"]) => recording::end_room(api, ask, KIND, &decoded(name))?.ok_or(NO_ROOM),
         ("POST", [name, "Member", ids, "Mute"]) => members(api, ask, name, ids, &MemberAsk::Mute(true), Some("muted")),
         ("DELETE", [name, "Member", ids, "Mute"]) => members(api, ask, name, ids, &MemberAsk::Mute(false), None),
         ("POST", [name, "Member", ids, "Deaf"]) => members(api, ask, name, ids, &MemberAsk::Deaf(true), Some("deaf")),

@@ -13,12 +13,14 @@ use super::control::{answered, tell};
 use super::paging::{Meta, page};
 use super::place::url;
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, query, uri};
-use crate::call::machine::{Command, RecordOrder};
+use crate::call::machine::{Command, RecordOrder, RoomKind};
 use crate::media::record::Format;
 use crate::store::{Recording, RecordingFilter};
 use crate::xml::ast::Target;
 
 /// §2.9.
+/// Of a room, in milliseconds: as long as a recording may be.
+const ROOM_MAX_MS: u64 = 14_400_000;
 const LIMIT_SECONDS_MAX: u64 = 14_400;
 const LIMIT_SECONDS: u64 = 60;
 const NOT_FOUND: No = No::NotFound("recording not found");
@@ -90,9 +92,9 @@ pub(super) const ROUTES: &[Route] = &[
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoRecordingStarted)]
 pub(super) struct Started {
-    message: &'static str,
-    recording_id: String,
-    url: String,
+    pub(super) message: &'static str,
+    pub(super) recording_id: String,
+    pub(super) url: String,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -158,6 +160,27 @@ pub(super) fn begin(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
         url: api.recordings.url(id, format.as_str()),
     };
     Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
+}
+
+/// `POST …/Record/` of a room: its id and URL; none: there is no room.
+pub(super) fn begin_room(api: &Api, ask: &Ask, kind: RoomKind, name: &str) -> Result<Option<(String, String)>, No> {
+    let (order, callback) = order(api, &ask.fields()?).map_err(No::Bad)?;
+    let order = RecordOrder { stereo: false, max_ms: ROOM_MAX_MS, ..order };
+    let (id, format) = (order.id.unwrap_or_default(), Format::of(order.mp3));
+    match api.rooms.begin_recording(&ask.scope, kind, name, order, callback) {
+        Some(true) => Ok(Some((id.as_hyphenated().to_string(), api.recordings.url(id, format.as_str())))),
+        Some(false) => Err(No::Conflict("it is being recorded already".to_owned())),
+        None => Ok(None),
+    }
+}
+
+/// `DELETE …/Record/` of a room; none: there is no room.
+pub(super) fn end_room(api: &Api, ask: &Ask, kind: RoomKind, name: &str) -> Result<Option<Response>, No> {
+    match api.rooms.end_recording(&ask.scope, kind, name) {
+        Some(true) => Ok(Some(error::plivo_no_content())),
+        Some(false) => Err(No::NotFound("it is not being recorded")),
+        None => Ok(None),
+    }
 }
 
 fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), String> {

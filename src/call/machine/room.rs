@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::recording::RecordOrder;
 use super::{Notice, SoundItem};
 use crate::model::Digit;
+use crate::xml::ast::Target;
 
 /// Names a member; unique in the node, from 1.
 pub type MemberId = u64;
@@ -116,7 +117,7 @@ pub enum RoomWish {
 }
 
 /// What a room tells a member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
 pub enum RoomNews {
     /// It is in.
@@ -162,6 +163,12 @@ pub enum RoomNews {
     },
     Coaches {
         on: bool,
+    },
+    /// Over an API: it is to have the room recorded, and to say so there.
+    Record {
+        how: Box<RecordOrder>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        callback: Option<Target>,
     },
     /// The room is recorded.
     Recorded {

@@ -489,6 +489,7 @@ impl Display for RoomNews {
             Self::Muted { on: is } => write!(f, "muted {}", on(*is)),
             Self::Held { on: is } => write!(f, "held {}", on(*is)),
             Self::Coaches { on: is } => write!(f, "coaches {}", on(*is)),
+            Self::Record { how, .. } => write!(f, "record {how}"),
             Self::Recorded { .. } => f.write_str("recorded"),
             Self::Out { why } => write!(f, "out {}", why.as_str()),
         }

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::super::machine::{Command, Input, MemberId, Role, RoomKind, RoomOut, SoundItem};
+use super::super::machine::{
+    Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem,
+};
 use super::{Caller, Cell, Inside, Rooms, locked};
 use crate::media::{Audience, Played};
 use crate::model::{AuthId, CallUuid, Direction, Timestamp};
 use crate::store::Scope;
+use crate::xml::ast::Target;
 
 /// A room as it is.
 #[derive(Clone, Debug)]
@@ -130,6 +133,36 @@ impl Rooms {
             | MemberAsk::HangUp => asked.iter().for_each(|member| inside.ask(*member, what)),
         }
         Asked::Done(asked)
+    }
+
+    /// A room is to be recorded: one of its members sees to it. `None`: there is no room; `false`: it is recorded already.
+    pub fn begin_recording(
+        &self,
+        scope: &Scope,
+        kind: RoomKind,
+        name: &str,
+        how: RecordOrder,
+        callback: Option<Target>,
+    ) -> Option<bool> {
+        let cell = self.cell(scope, kind, name)?;
+        let mut inside = locked(&cell.state);
+        if inside.recording.is_some() || inside.record_asked {
+            return Some(false);
+        }
+        let news = RoomNews::Record { how: Box::new(how), callback };
+        let asked = inside.calls.values().next()?.mailbox.tell(Input::Room { news });
+        inside.record_asked = asked;
+        Some(asked)
+    }
+
+    /// Ends a room's recording. `None`: there is no room; `false`: it is not recorded.
+    pub fn end_recording(&self, scope: &Scope, kind: RoomKind, name: &str) -> Option<bool> {
+        let cell = self.cell(scope, kind, name)?;
+        let recording = locked(&cell.state).recording.take();
+        if let Some(recording) = &recording {
+            recording.tape.stop(RecordEnd::Stopped);
+        }
+        Some(recording.is_some())
     }
 
     /// Ends a room: whoever is in is to leave, and its document goes on. `false`: there is none.

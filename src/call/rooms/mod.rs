@@ -81,6 +81,8 @@ struct Inside {
     /// When it started.
     started: Option<Instant>,
     recording: Option<Recording>,
+    /// A recording was asked for over an API, and has not begun yet.
+    record_asked: bool,
 }
 
 /// A room's recording: what it is called, whether it pauses, and the tape, which runs as long as the room is there.
@@ -89,7 +91,7 @@ struct Recording {
     url: String,
     when_alone: bool,
     paused: Arc<AtomicBool>,
-    _tape: Tape,
+    tape: Tape,
 }
 
 /// What a recorder hears of a room.
@@ -200,6 +202,7 @@ impl Rooms {
                     calls: BTreeMap::new(),
                     started: None,
                     recording: None,
+                    record_asked: false,
                 }),
             }
         })
@@ -252,13 +255,14 @@ impl Rooms {
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         let Some(cell) = cell else { return Ok(()) };
         let mut inside = locked(&cell.state);
+        inside.record_asked = false;
         if inside.recording.is_some() {
             return Ok(());
         }
         let paused = Arc::new(AtomicBool::new(!when_alone && inside.calls.len() < 2));
         let source = RoomSource { sound: inside.mixer.listen(), paused: paused.clone() };
         let tape = begin(cell.key.name.clone(), Box::new(source))?;
-        inside.recording = Some(Recording { id, url, when_alone, paused, _tape: tape });
+        inside.recording = Some(Recording { id, url, when_alone, paused, tape });
         let members: Vec<MemberId> = inside.calls.keys().copied().collect();
         members.into_iter().for_each(|member| inside.note_recording(Some(member)));
         Ok(())

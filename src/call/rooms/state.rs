@@ -12,7 +12,7 @@ use crate::call::machine::{MemberId, Role, RoomEntry, RoomNews, RoomOut};
 use crate::media::{MixPart, Says};
 
 /// What follows from a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Effect {
     /// A member's machine is told.
     Tell(MemberId, RoomNews),

@@ -31,7 +31,7 @@ impl Shell {
     }
 
     fn record_room(&mut self, how: RecordOrder, when_alone: bool) {
-        let id = self.services.uuid();
+        let id = how.id.unwrap_or_else(|| self.services.uuid());
         let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
         let (setup, view) = (&self.view.setup, self.view.clone());
         let begin = |conference: String, source| {

@@ -107,7 +107,21 @@ impl OfConference {
         last: bool,
         pattern: Option<&str>,
     ) -> Option<Notice> {
-        let Target { url, method } = self.callback.clone()?;
+        let target = self.callback.as_ref()?;
+        Some(self.notice_to(target, desk, inside, (event, action), last, pattern))
+    }
+
+    /// `event`: its `Event` and `ConferenceAction`.
+    pub(super) fn notice_to(
+        &self,
+        target: &Target,
+        desk: &Desk,
+        inside: &Inside,
+        (event, action): (Event, &str),
+        last: bool,
+        pattern: Option<&str>,
+    ) -> Notice {
+        let Target { url, method } = target.clone();
         let mut params = params::common(desk, event);
         let word = |is: bool| if is { "true" } else { "false" }.to_owned();
         let mut put = |name: &'static str, value: String| {
@@ -122,7 +136,7 @@ impl OfConference {
         if let Some(pattern) = pattern {
             put("ConferenceDigitsMatch", pattern.to_owned());
         }
-        Some(Notice { kind: NoticeKind::Conference, url, method, params })
+        Notice { kind: NoticeKind::Conference, url, method, params }
     }
 
     /// A member that never was in has no id.

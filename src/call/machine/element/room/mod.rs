@@ -10,6 +10,7 @@ mod sounds;
 
 use super::super::desk::Desk;
 use super::super::document::Gate;
+use super::super::params::Event;
 use super::super::recording::RecordOrder;
 use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish};
 use super::super::timers::Timer;
@@ -192,6 +193,13 @@ impl Attending {
                 self.tell(desk, Told::Held { on });
             }
             RoomNews::Coaches { on } => self.element.coaches(on),
+            RoomNews::Record { ref how, ref callback } => {
+                if let Some(inside) = &self.inside {
+                    let callback = callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
+                    let how = Box::new(RecordOrder { callback, ..(**how).clone() });
+                    desk.wish(Output::Room { room: RoomWish::Record { how, when_alone: true } });
+                }
+            }
             RoomNews::Recorded { id, ref url } => self.recorded = Some((id, url.clone())),
         }
         self.tune(desk, gate);
@@ -372,6 +380,16 @@ impl Element {
         match self {
             Self::Conference(of) => of.left(desk, inside, last).into_iter().collect(),
             Self::MultiParty(of) => of.left(desk, inside, last),
+        }
+    }
+
+    /// What says that the room's recording is there.
+    fn recorded(&self, desk: &Desk, inside: &Inside, target: &Target) -> Notice {
+        match self {
+            Self::Conference(of) => {
+                of.notice_to(target, desk, inside, (Event::ConferenceRecord, "record"), false, None)
+            }
+            Self::MultiParty(of) => of.recorded_to(target, desk, inside),
         }
     }
 

@@ -160,13 +160,16 @@ impl OfMultiParty {
     /// How it wants the call recorded.
     pub(super) fn record(&self, desk: &Desk, inside: &Inside) -> Option<RoomWish> {
         let (mp3, when_alone) = self.record?;
-        let callback = self.recorded.as_ref().map(|target| {
-            let mut notice = super::super::record::callback(desk, target);
-            notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string()));
-            notice.params.insert("MPCName".into(), Param::Plain(self.name.clone()));
-            notice
-        });
+        let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
         Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback)), when_alone })
+    }
+
+    /// What says there that the recording is done.
+    pub(super) fn recorded_to(&self, target: &Target, desk: &Desk, inside: &Inside) -> Notice {
+        let mut notice = super::super::record::callback(desk, target);
+        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string()));
+        notice.params.insert("MPCName".into(), Param::Plain(self.name.clone()));
+        notice
     }
 
     fn tells(&self, group: Group) -> bool {
