@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, decoded, error};
 use super::recording::{self, Started};
-use super::{Ask, No, control, customer_url};
+use super::{Ask, CONFLICT, No, control, customer_url};
 use crate::call::machine::{RoomKind, Sound, SoundItem};
 use crate::call::rooms::{Asked, MemberAsk, Members};
 use crate::media::Played;
@@ -53,11 +53,14 @@ pub(super) const ROUTES: &[Route] = &[
     },
     route("DELETE", "/v1/Account/{auth_id}/Conference/{name}/", "endConference", "Hangs up all its members"),
     Route {
-        answers: &[Answer {
-            status: 202,
-            what: "What the recording will be called",
-            content: Content::Plivo(&[of::<Started>]),
-        }],
+        answers: &[
+            Answer {
+                status: 202,
+                what: "What the recording will be called",
+                content: Content::Plivo(&[of::<Started>]),
+            },
+            CONFLICT,
+        ],
         ..with_body(
             route("POST", RECORD, "recordConference", "Records all that is said there until it is over"),
             "file_format (mp3 or wav), callback_url, callback_method. A form is taken too",
