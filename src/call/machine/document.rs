@@ -4,6 +4,7 @@
 //! control transfer drops one and takes in the next. What a single element does is in [`super::element`].
 //! It knows nothing of Meta: whether the call is answered reaches it as a [`Gate`].
 
+mod legs;
 mod rooms;
 mod tape;
 
@@ -11,16 +12,16 @@ use std::sync::Arc;
 
 use super::callee::Callee;
 use super::desk::{Desk, Place, foreign};
-use super::dial::{LegNews, LegWish};
+use super::dial::LegNews;
 use super::element::{self, Collected, Dialled, Flow, Running};
-use super::input::{Command, FetchFailure, Fetched, FirstFault, Input};
+use super::input::{FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
 use super::recording::RecordEnd;
 use super::stream;
 use super::timers::Timer;
 use super::{FetchId, FetchKind, InstructionOutcome, MediaOrder, Output, Params, PlayId, RecognitionId, Voice};
-use crate::model::{CallUuid, Digit, DocumentKind, HangupCause, Leg};
+use crate::model::{Digit, DocumentKind, HangupCause, Leg};
 use crate::xml::Document;
 use crate::xml::ast::{Element, ElementKind, Target};
 use tape::Tape;
@@ -728,103 +729,34 @@ impl Script {
     fn collected(&mut self, desk: &mut Desk, gate: Gate, collected: Collected) -> Step {
         match collected {
             Collected::More => Step::Busy,
-            ended => match self.end_collection(desk, ended) {
-                Some(step) => step,
-                None => self.walk(desk, gate),
-            },
+            ended => {
+                let step = self.end_collection(desk, ended);
+                self.go_on(desk, gate, step)
+            }
         }
     }
 
     /// A collection has ended: `None` where the next element follows.
     fn end_collection(&mut self, desk: &mut Desk, collected: Collected) -> Option<Step> {
+        let entered = match collected {
+            Collected::More => return None,
+            Collected::NoInput => None,
+            Collected::Input(entered) => Some(entered),
+        };
         let Running::Collecting(collection) = std::mem::replace(&mut self.running, Running::Nothing) else {
             return None;
         };
         self.keys.clear();
         self.after_hidden = collection.hides_keys();
-        let entered = match collected {
-            Collected::More => return None,
-            Collected::NoInput => {
-                self.end_place(desk, InstructionOutcome::Done, "no input");
-                return None;
-            }
-            Collected::Input(entered) => entered,
-        };
-        self.end_place(desk, InstructionOutcome::Done, "input");
-        let (action, extra) = collection.action(entered)?;
-        if action.redirect {
-            return Some(self.transfer(desk, FetchKind::Action, action.target, extra));
-        }
-        let mut params = params::common(desk, Event::Redirect);
-        params.extend(extra);
-        desk.notify_action(action.target, params);
-        None
+        self.end_place(desk, InstructionOutcome::Done, if entered.is_some() { "input" } else { "no input" });
+        let (action, extra) = collection.action(entered?)?;
+        self.acted(desk, Some((action.target, action.redirect, extra)))
     }
 
-    // --- other legs ---
-
-    /// The leg that this call dialled, once it has answered.
-    pub(super) fn b_leg(&self) -> Option<CallUuid> {
-        match &self.running {
-            Running::Dialing(dialing) => dialing.b_leg(),
-            _ => None,
-        }
-    }
-
-    /// Asks that leg for something, if there is one.
-    pub(super) fn ask_leg(&self, desk: &mut Desk, command: Command) {
-        if let Some(call) = self.b_leg() {
-            desk.wish(Output::Order { call, leg: LegWish::Ask { command: Box::new(command) } });
-        }
-    }
-
-    /// That leg gets a document of its own and is no longer this call's. `false`: there is none.
-    pub(super) fn transfer_leg(&mut self, desk: &mut Desk, target: Target) -> bool {
-        if self.b_leg().is_none() {
-            return false;
-        }
-        self.ask_leg(desk, Command::Transfer { aleg: Some(target), bleg: None });
-        if let Running::Dialing(dialing) = &mut self.running {
-            dialing.leave(desk);
-        }
-        true
-    }
-
-    /// A B-leg tells something.
-    fn told(&mut self, desk: &mut Desk, gate: Gate, call: CallUuid, news: LegNews) -> Step {
-        let Running::Dialing(dialing) = &mut self.running else { return Step::Busy };
-        let dialled = dialing.told(desk, gate, call, news);
-        self.took_time |= dialing.wants_media();
-        self.tape_goes(desk, gate);
-        self.dialled(desk, gate, dialled)
-    }
-
-    /// The A-leg wants something.
-    fn ordered(&mut self, desk: &mut Desk, gate: Gate, wish: &LegWish) -> Step {
-        match (wish, &mut self.running) {
-            (LegWish::HangUp { cause }, _) => return Step::End(*cause),
-            (wish, Running::Called(callee)) => callee.ordered(desk, gate, wish),
-            _ => {}
-        }
-        Step::Busy
-    }
-
-    fn dialled(&mut self, desk: &mut Desk, gate: Gate, dialled: Dialled) -> Step {
-        match dialled {
-            Dialled::More => Step::Busy,
-            Dialled::Over => match self.end_dial(desk) {
-                Some(step) => step,
-                None => self.walk(desk, gate),
-            },
-        }
-    }
-
-    /// A `Dial` is over: `None` where the next element follows.
-    fn end_dial(&mut self, desk: &mut Desk) -> Option<Step> {
-        let Running::Dialing(dialing) = std::mem::replace(&mut self.running, Running::Nothing) else { return None };
-        let (outcome, note) = dialing.went();
-        self.end_place(desk, outcome, note);
-        let (target, redirect, extra) = dialing.action(desk)?;
+    /// An element is over that may have an action, which is told `extra`. With `redirect` its document runs next; `None`
+    /// where the next element does.
+    fn acted(&mut self, desk: &mut Desk, action: Option<(Target, bool, Params)>) -> Option<Step> {
+        let (target, redirect, extra) = action?;
         if redirect {
             return Some(self.transfer(desk, FetchKind::Action, target, extra));
         }
@@ -832,6 +764,14 @@ impl Script {
         params.extend(extra);
         desk.notify_action(target, params);
         None
+    }
+
+    /// What an element's end led to, or else the next element.
+    fn go_on(&mut self, desk: &mut Desk, gate: Gate, step: Option<Step>) -> Step {
+        match step {
+            Some(step) => step,
+            None => self.walk(desk, gate),
+        }
     }
 
     // --- what the event log may hold ---

@@ -1,9 +1,7 @@
 //! A document's `Conference` or `MultiPartyCall`: what the room tells, and what follows once it is left.
 
-use super::super::FetchKind;
 use super::super::desk::Desk;
 use super::super::element::{Attended, Running};
-use super::super::params::{self, Event};
 use super::super::room::RoomNews;
 use super::{Gate, Script, Step};
 
@@ -18,10 +16,10 @@ impl Script {
     pub(super) fn attended(&mut self, desk: &mut Desk, gate: Gate, attended: Attended) -> Step {
         match attended {
             Attended::More => Step::Busy,
-            Attended::Over => match self.end_attending(desk) {
-                Some(step) => step,
-                None => self.walk(desk, gate),
-            },
+            Attended::Over => {
+                let step = self.end_attending(desk);
+                self.go_on(desk, gate, step)
+            }
         }
     }
 
@@ -31,13 +29,7 @@ impl Script {
         let (outcome, note) = attending.went();
         self.end_place(desk, outcome, note);
         self.left_by = attending.cause();
-        let (target, redirect, extra) = attending.action(desk)?;
-        if redirect {
-            return Some(self.transfer(desk, FetchKind::Action, target, extra));
-        }
-        let mut params = params::common(desk, Event::Redirect);
-        params.extend(extra);
-        desk.notify_action(target, params);
-        None
+        let action = attending.action(desk);
+        self.acted(desk, action)
     }
 }

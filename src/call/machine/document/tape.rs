@@ -2,9 +2,8 @@
 //! document that began it, and waits for what it is to begin with: the call's sound, or a `Dial` that connects.
 
 use super::super::element::{self, Running};
-use super::super::params::{self, Event};
 use super::super::recording::{self, RecordEnd, RecordFact, RecordId, RecordOrder};
-use super::super::{FetchKind, InstructionOutcome, MediaOrder};
+use super::super::{InstructionOutcome, MediaOrder};
 use super::{Desk, Gate, Script, Step};
 use crate::call::machine::desk::foreign;
 use crate::xml::ast::{Record, Target};
@@ -104,7 +103,8 @@ impl Script {
                 };
                 self.running = Running::Nothing;
                 self.end_place(desk, InstructionOutcome::Done, "in the background");
-                let step = self.ask_action(desk, gate, target, redirect, extra);
+                let step = self.acted(desk, Some((target, redirect, extra)));
+                let step = self.go_on(desk, gate, step);
                 self.tape_ended(desk, record, &what);
                 return step;
             }
@@ -147,28 +147,8 @@ impl Script {
             }
             None => self.end_place(desk, InstructionOutcome::Done, "recorded"),
         }
-        match action {
-            Some((target, redirect)) => self.ask_action(desk, gate, target, redirect, extra),
-            None => self.walk(desk, gate),
-        }
-    }
-
-    /// An action with what it is told: its document runs next, or the next element does.
-    fn ask_action(
-        &mut self,
-        desk: &mut Desk,
-        gate: Gate,
-        target: Target,
-        redirect: bool,
-        extra: super::Params,
-    ) -> Step {
-        if redirect {
-            return self.transfer(desk, FetchKind::Action, target, extra);
-        }
-        let mut params = params::common(desk, Event::Redirect);
-        params.extend(extra);
-        desk.notify_action(target, params);
-        self.walk(desk, gate)
+        let step = self.acted(desk, action.map(|(target, redirect)| (target, redirect, extra)));
+        self.go_on(desk, gate, step)
     }
 
     fn tape_ended(&mut self, desk: &mut Desk, record: RecordId, what: &RecordFact) {
