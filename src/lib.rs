@@ -39,6 +39,9 @@ pub mod config;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod egress;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod feed;
 #[allow(clippy::indexing_slicing, clippy::expect_used, reason = "lengths that C gave, checked where they come in")]
 pub mod ffi;
 #[forbid(unsafe_code)]

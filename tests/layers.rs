@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const ROWS: &[&[&str]] = &[
     // Pure: no IO, no clock, no lock.
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
-    &["config", "observe", "clock", "ffi", "egress"],
+    &["config", "observe", "clock", "feed", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "speech", "store", "stream"],
     &["call"],
     &["webhook", "api", "phone", "console"],

@@ -40,6 +40,7 @@ use crate::call::phones::Phones;
 use crate::call::rooms::Rooms;
 use crate::call::{PermissionDesk, Recordings};
 use crate::clock::Clock;
+use crate::feed::Feed;
 use crate::speech::catalogue::Catalogue;
 use crate::store::{Passwords, Store};
 use auth::{Accounts, Guard};
@@ -48,6 +49,8 @@ use once::Once;
 /// What the APIs answer from.
 pub struct Api {
     pub clock: Clock,
+    /// What happens, for those who watch.
+    pub feed: Feed,
     pub accounts: Accounts,
     pub store: Store,
     pub live: Arc<dyn LiveCalls>,

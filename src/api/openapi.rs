@@ -104,7 +104,7 @@ enum Family {
 
 impl Family {
     const ALL: [(Self, &'static [&'static [Route]]); 3] =
-        [(Self::Plivo, plivo::ROUTES), (Self::Number, &[number::ROUTES]), (Self::Other, &[OTHERS])];
+        [(Self::Plivo, plivo::ROUTES), (Self::Number, number::TABLES), (Self::Other, &[OTHERS])];
 
     fn tag(self) -> &'static str {
         match self {

@@ -322,6 +322,7 @@ async fn run() -> Running {
         webhook: Arc::new(|_| Box::pin(async { http::Response::new(axum::body::Body::empty()) })),
         router: router(Api {
             clock: Clock::real(),
+            feed: crate::feed::Feed::new(),
             accounts,
             store: store.clone(),
             live: calls.clone(),

@@ -30,6 +30,7 @@ use crate::call::{
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
+use crate::feed::Feed;
 use crate::ffi::process::raise_descriptor_limit;
 use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
@@ -202,6 +203,7 @@ impl Node {
         let passwords = Passwords::default();
         let apis = api::Api {
             clock: clock.clone(),
+            feed: Feed::new(),
             accounts,
             store: store.clone(),
             live: live.clone(),

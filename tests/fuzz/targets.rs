@@ -489,6 +489,7 @@ fn rest_api() -> &'static Rest {
         };
         let router = api::router(Api {
             clock,
+            feed: offhook::feed::Feed::new(),
             accounts,
             store,
             live,

@@ -2,19 +2,41 @@
 //! `GET /api/v1/calls/{call_uuid}/`: one of them, with what was found in its documents.
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::{Api, LiveCall, error};
-use super::{Timestamp3339, internal, not_found};
+use super::super::LiveCall;
+use super::super::routes::{Answer, Content, Kind, Query, Route, of};
+use super::Timestamp3339;
+use super::ask::{self, Asked, Fault};
 use crate::model::{CallQuality, CallUuid, Timestamp};
-use crate::store::{CallFilter, CallRecord, Scope};
+use crate::store::{CallFilter, CallRecord};
 use crate::xml::ast::Finding;
 
-/// `number-api.md` §1.
-const LIMIT: u32 = 50;
-const LIMIT_MAX: u32 = 200;
+/// What is served.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/api/v1/calls/",
+        id: "calls",
+        summary: "Calls, newest first: those that are up, then those that ended",
+        query: &[
+            Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
+            Query { name: "cursor", what: "Where the page before ended: its `next`", kind: Kind::Text },
+        ],
+        body: None,
+        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<Page>) }],
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/calls/{call_uuid}/",
+        id: "call",
+        summary: "One call, with its remarks and what the linter found in its documents",
+        query: &[],
+        body: None,
+        answers: &[Answer { status: 200, what: "The call", content: Content::Json(of::<Detailed<'static>>) }],
+    },
+];
 
 /// A page of calls.
 #[derive(Serialize, ToSchema)]
@@ -63,19 +85,10 @@ pub(super) struct Detailed<'a> {
     quality: Option<CallQuality>,
 }
 
-pub(super) async fn list(api: &Api, scope: &Scope, pairs: &[(String, String)]) -> Response {
-    let value = |name: &str| pairs.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
-    let bad = |field, message| error::json(StatusCode::BAD_REQUEST, "bad_value", message, Some(field));
-    let limit = match value("limit").map(str::parse) {
-        None => LIMIT,
-        Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
-        Some(_) => return bad("limit", "limit must be an integer from 1 to 200"),
-    };
-    let before = match value("cursor").map(cursor) {
-        None => None,
-        Some(Some(at)) => Some(at),
-        Some(None) => return bad("cursor", "this is no cursor that a list gave"),
-    };
+pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
+    let (api, scope) = (asked.api(), asked.scope());
+    let limit = asked.limit()?;
+    let before = asked.cursor(cursor)?;
     let up = if before.is_none() { api.live.list(scope) } else { Vec::new() };
     let mut items: Vec<Shown> = up.iter().map(Shown::live).collect();
     items.truncate(limit as usize);
@@ -84,45 +97,34 @@ pub(super) async fn list(api: &Api, scope: &Scope, pairs: &[(String, String)]) -
     let filter = CallFilter { before, ..CallFilter::default() };
     // One more than is shown tells whether there are more.
     let wanted = limit - u32::try_from(items.len()).unwrap_or(limit);
-    let mut ended = match api.store.first_calls(scope, &filter, wanted + 1).await {
-        Ok(ended) => ended,
-        Err(e) => {
-            tracing::warn!(error = %e, "calls could not be listed");
-            return internal();
-        }
-    };
+    let ended = api.store.first_calls(scope, &filter, wanted + 1).await;
+    let mut ended = ended.map_err(ask::store("list calls"))?;
     let more = ended.len() > wanted as usize;
     ended.truncate(wanted as usize);
     // A page full of calls that are up leads to the first that ended.
     let next =
         ended.last().map_or((i64::MAX, CallUuid(uuid::Uuid::nil())), |c| (c.start.started.micros(), c.start.call));
     items.extend(ended.iter().map(Shown::ended));
-    error::body(StatusCode::OK, &Page { items, next: more.then(|| format!("{}.{}", next.0, next.1)) })
+    Ok(ask::ok(&Page { items, next: more.then(|| format!("{}.{}", next.0, next.1)) }))
 }
 
 /// One call: a live one as far as it is known, an ended one with its record's remarks and findings.
-pub(super) async fn get(api: &Api, scope: &Scope, uuid: &str) -> Response {
+pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
     const NONE: &str = "there is no such call";
-    let Ok(call) = uuid.parse::<CallUuid>() else { return not_found(NONE) };
+    let (api, scope) = (asked.api(), asked.scope());
+    let call = uuid.parse::<CallUuid>().map_err(|_| ask::missing(NONE))?;
     if let Some(live) = api.live.get(scope, call) {
         let detailed = Detailed { call: Shown::live(&live), remarks: &[], findings: &[], quality: None };
-        return error::body(StatusCode::OK, &detailed);
+        return Ok(ask::ok(&detailed));
     }
     // A call that just ended: its record may still be on its way.
     api.store.settled().await;
-    match api.store.call(scope, call).await {
-        Ok(Some(record)) => {
-            let (remarks, findings): (&[String], &[Finding]) =
-                record.end.as_ref().map_or((&[], &[]), |end| (&end.remarks, &end.findings));
-            let quality = record.end.as_ref().and_then(|end| end.quality);
-            error::body(StatusCode::OK, &Detailed { call: Shown::ended(&record), remarks, findings, quality })
-        }
-        Ok(None) => not_found(NONE),
-        Err(e) => {
-            tracing::warn!(error = %e, "a call could not be read");
-            internal()
-        }
-    }
+    let record = api.store.call(scope, call).await.map_err(ask::store("read a call"))?;
+    let record = record.ok_or_else(|| ask::missing(NONE))?;
+    let (remarks, findings): (&[String], &[Finding]) =
+        record.end.as_ref().map_or((&[], &[]), |end| (&end.remarks, &end.findings));
+    let quality = record.end.as_ref().and_then(|end| end.quality);
+    Ok(ask::ok(&Detailed { call: Shown::ended(&record), remarks, findings, quality }))
 }
 
 /// Where the page before ended: its last call's beginning and UUID.

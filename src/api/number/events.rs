@@ -8,31 +8,46 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, Stream};
 use http::{HeaderValue, header};
 
-use super::super::Api;
-use super::{internal, not_found};
+use super::super::routes::{Answer, Content, Kind, Query, Route};
+use super::ask::{self, Asked, Fault};
 use crate::model::CallUuid;
 use crate::store::{Scope, Store, StoreError};
+
+/// What is served.
+pub(super) const ROUTES: &[Route] = &[Route {
+    method: "GET",
+    path: "/api/v1/calls/{call_uuid}/events/",
+    id: "callEvents",
+    summary: "A call's event log, as `offhook replay` reads it",
+    query: &[Query {
+        name: "follow",
+        what: "1: goes on until the call is over",
+        kind: Kind::Words(&["0", "1", "true", "false"]),
+    }],
+    body: None,
+    answers: &[Answer {
+        status: 200,
+        what: "JSON, an object a line",
+        content: Content::Text("application/x-ndjson; charset=utf-8"),
+    }],
+}];
 
 /// Lines read from the store at once.
 const PAGE: u32 = 1_000;
 
-pub(super) async fn log(api: &Api, scope: &Scope, uuid: &str, pairs: &[(String, String)]) -> Response {
+pub(super) async fn log(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
     const NONE: &str = "there is no such call";
-    let Ok(call) = uuid.parse::<CallUuid>() else { return not_found(NONE) };
-    let follow = pairs.iter().any(|(name, value)| name == "follow" && matches!(value.as_str(), "1" | "true"));
+    let (api, scope) = (asked.api(), asked.scope());
+    let call = uuid.parse::<CallUuid>().map_err(|_| ask::missing(NONE))?;
+    let follow = asked.flag("follow")?.unwrap_or_default();
     if let Some(lines) = api.live.events(scope, call, follow) {
-        return answer(Body::from_stream(lines.map(|line| Ok::<_, StoreError>(whole(&line)))));
+        return Ok(answer(Body::from_stream(lines.map(|line| Ok::<_, StoreError>(whole(&line))))));
     }
     // A call that just ended: its last lines may still be on their way.
     api.store.settled().await;
-    match api.store.call(scope, call).await {
-        Ok(Some(_)) => answer(Body::from_stream(stored(api.store.clone(), scope.clone(), call))),
-        Ok(None) => not_found(NONE),
-        Err(e) => {
-            tracing::warn!(error = %e, "an event log could not be read");
-            internal()
-        }
-    }
+    let record = api.store.call(scope, call).await.map_err(ask::store("read an event log"))?;
+    record.ok_or_else(|| ask::missing(NONE))?;
+    Ok(answer(Body::from_stream(stored(api.store.clone(), scope.clone(), call))))
 }
 
 fn stored(store: Store, scope: Scope, call: CallUuid) -> impl Stream<Item = Result<Bytes, StoreError>> {

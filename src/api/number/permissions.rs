@@ -9,16 +9,57 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::super::error::{self, MetaWord, Trouble};
-use super::super::{Api, decoded, fields};
-use super::{Timestamp3339, not_found};
+use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
+use super::super::{decoded, fields};
+use super::Timestamp3339;
+use super::ask::{self, Asked, Fault, digits};
 use crate::admission::NumberEntry;
 use crate::admission::permission::{State, View};
 use crate::call::consent::{NotSent, Sent};
 use crate::call::machine::GraphOutcome;
 use crate::meta::code;
 use crate::meta::permissions::Request;
-use crate::model::{E164, Timestamp};
-use crate::store::Scope;
+use crate::model::Timestamp;
+
+/// What is served.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/api/v1/permissions/{number}/{wa_id}/",
+        id: "permission",
+        summary: "What a user allows a number, and what remains of Meta's limits",
+        query: &[Query { name: "refresh", what: "true: asks Meta", kind: Kind::Words(&["true", "false"]) }],
+        body: None,
+        answers: &[Answer { status: 200, what: "As it is known", content: Content::Json(of::<Shown>) }],
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/permissions/{number}/{wa_id}/request/",
+        id: "requestPermission",
+        summary: "Asks a user to allow calls, with a text, a template, or words of Meta's",
+        query: &[],
+        body: Some(Body {
+            content_type: "application/json",
+            what: "Nothing, {\"text\"} of 1 to 1,024 characters, or {\"template\"}",
+        }),
+        answers: &[
+            Answer { status: 202, what: "Sent", content: Content::Json(of::<Requested>) },
+            Answer { status: 409, what: "One is being sent", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer { status: 413, what: "Larger than 256 KiB", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer { status: 415, what: "Compressed", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer {
+                status: 422,
+                what: "A rule of WhatsApp forbids it; nextRequestAt says when it is allowed again",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+            Answer {
+                status: 502,
+                what: "Meta refused or failed",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+        ],
+    },
+];
 
 /// Longest text of a request, in characters: Meta's bound of an interactive message's body.
 const TEXT_MAX: usize = 1_024;
@@ -52,7 +93,7 @@ pub(super) struct Shown {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PermissionRequest)]
-pub(super) struct Asked {
+pub(super) struct Requested {
     message_id: String,
     #[serde(flatten)]
     permission: Shown,
@@ -80,39 +121,25 @@ impl From<&View> for Shown {
 }
 
 /// `GET …/permissions/{number}/{wa_id}/`.
-pub(super) async fn view(api: &Api, scope: &Scope, [number, user]: [&str; 2], pairs: &[(String, String)]) -> Response {
-    let (number, user) = match found(api, scope, number, user) {
-        Ok(found) => found,
-        Err(refused) => return *refused,
-    };
-    let refresh = pairs.iter().rev().find(|(name, _)| name == "refresh").is_some_and(|(_, v)| v == "true");
-    let view = api.permissions.view(&number, &user, refresh).await;
-    error::body(StatusCode::OK, &Shown::from(&view))
+pub(super) async fn view(asked: &Asked, [number, user]: [&str; 2]) -> Result<Response, Fault> {
+    let (number, user) = found(asked, number, user)?;
+    let view = asked.api().permissions.view(&number, &user, asked.flag("refresh")?.unwrap_or_default()).await;
+    Ok(ask::ok(&Shown::from(&view)))
 }
 
 /// `POST …/permissions/{number}/{wa_id}/request/`.
-pub(super) async fn request(api: &Api, scope: &Scope, [number, user]: [String; 2], body: &[u8]) -> Response {
-    let found = found(api, scope, &number, &user).and_then(|found| Ok((found, read(body)?)));
-    match found {
-        Ok(((number, user), request)) => answer(api.permissions.request(&number, &user, &request).await),
-        Err(refused) => *refused,
-    }
+pub(super) async fn request(asked: Asked, [number, user]: [&str; 2]) -> Result<Response, Fault> {
+    let (number, user) = found(&asked, number, user)?;
+    let shared = asked.shared.clone();
+    let request = read(&asked.bytes().await?)?;
+    Ok(answer(shared.api.permissions.request(&number, &user, &request).await))
 }
 
 /// The pair that a path names.
-fn found(api: &Api, scope: &Scope, number: &str, user: &str) -> Result<(Arc<NumberEntry>, String), Box<Response>> {
-    let number = number_of(api, scope, number).ok_or_else(|| Box::new(not_found("there is no such number")))?;
-    let user = user_of(user).ok_or_else(|| {
-        let message = "this is no user: digits with country code, or a business-scoped id like IN.123";
-        Box::new(error::json(StatusCode::BAD_REQUEST, "bad_value", message, Some("waId")))
-    })?;
-    Ok((number, user))
-}
-
-/// A number of the scope's; another account's is none (R16).
-fn number_of(api: &Api, scope: &Scope, text: &str) -> Option<Arc<NumberEntry>> {
-    let number = digits(&decoded(text)).and_then(|number| api.gate.directory().tables().by_number(&number).cloned());
-    number.filter(|number| scope.holds(&number.account.auth_id, &number.account.main().auth_id))
+fn found(asked: &Asked, number: &str, user: &str) -> Result<(Arc<NumberEntry>, String), Fault> {
+    let number = ask::number_of(asked, number)?;
+    let why = "this is no user: digits with country code, or a business-scoped id like IN.123";
+    Ok((number, user_of(user).ok_or_else(|| ask::bad("waId", why))?))
 }
 
 /// A user: digits, however they are written, or a business-scoped id.
@@ -127,14 +154,7 @@ fn user_of(text: &str) -> Option<String> {
     if scoped { Some(text) } else { digits(&text).map(String::from) }
 }
 
-/// A number with or without a plus, spaces or `whatsapp:` (`number-api.md` §1).
-fn digits(text: &str) -> Option<E164> {
-    let text = text.trim();
-    let bare = text.get(..9).filter(|scheme| scheme.eq_ignore_ascii_case("whatsapp:")).and_then(|_| text.get(9..));
-    E164::parse(bare.unwrap_or(text)).ok()
-}
-
-fn read(bytes: &[u8]) -> Result<Request, Box<Response>> {
+fn read(bytes: &[u8]) -> Result<Request, Fault> {
     let bad = |field, message: &str| Box::new(error::json(StatusCode::BAD_REQUEST, "bad_value", message, field));
     let body = match bytes {
         [] => serde_json::Map::new(),
@@ -165,7 +185,7 @@ fn read(bytes: &[u8]) -> Result<Request, Box<Response>> {
 fn answer(sent: Result<Sent, NotSent>) -> Response {
     let refused = match sent {
         Ok(sent) => {
-            let asked = Asked { message_id: sent.message, permission: Shown::from(&sent.view) };
+            let asked = Requested { message_id: sent.message, permission: Shown::from(&sent.view) };
             return error::body(StatusCode::ACCEPTED, &asked);
         }
         Err(refused) => refused,

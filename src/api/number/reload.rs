@@ -4,10 +4,28 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::super::auth::Member;
-use super::super::{Api, Finding, Reload, error};
-use crate::config::Role;
+use super::super::routes::{Answer, Content, Route, of};
+use super::super::{Finding, Reload, Reloaded, error};
+use super::ask::Asked;
 use crate::store::Scope;
+
+/// What is served.
+pub(super) const ROUTES: &[Route] = &[Route {
+    method: "POST",
+    path: "/api/v1/reload/",
+    id: "reload",
+    summary: "Reads the configuration again; for an owner of the node's only main account",
+    query: &[],
+    body: None,
+    answers: &[
+        Answer { status: 200, what: "What is in force now", content: Content::Json(of::<Reloaded>) },
+        Answer {
+            status: 409,
+            what: "The node was started without a file",
+            content: Content::Json(of::<error::OurBody<'static>>),
+        },
+    ],
+}];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,11 +44,11 @@ struct Why {
     findings: Vec<Finding>,
 }
 
-pub(super) async fn reload(api: &Api, member: &Member) -> Response {
-    if member.role != Role::Owner || !matches!(member.scope, Scope::Main(_)) {
+pub(super) async fn reload(asked: &Asked) -> Response {
+    if !matches!(asked.scope(), Scope::Main(_)) {
         return error::json(StatusCode::FORBIDDEN, "forbidden", "this is for an owner of a main account", None);
     }
-    match api.operator.reload().await {
+    match asked.api().operator.reload().await {
         Reload::Done(reloaded) => error::body(StatusCode::OK, &reloaded),
         Reload::NoFile => {
             error::json(StatusCode::CONFLICT, "no_file", "this node was started without a configuration file", None)

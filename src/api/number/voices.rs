@@ -1,19 +1,26 @@
 //! `GET /api/v1/voices/`: the languages and voices that documents may name, and who says them on this node.
 
-use axum::extract::Request;
 use axum::response::Response;
-use http::StatusCode;
 
-use super::super::{Api, error, pairs};
+use super::super::routes::{Answer, Content, Kind, Query, Route, of};
+use super::ask::{self, Asked};
+use crate::speech::catalogue::Catalogue;
 
-pub(super) fn list(api: &Api, request: &Request) -> Response {
-    let language = pairs(request).into_iter().find(|(name, _)| name == "language").map(|(_, value)| value);
-    let voices = (*api.voices).clone();
-    error::body(
-        StatusCode::OK,
-        &match language.filter(|language| !language.is_empty()) {
-            Some(language) => voices.of_language(&language),
-            None => voices,
-        },
-    )
+/// What is served.
+pub(super) const ROUTES: &[Route] = &[Route {
+    method: "GET",
+    path: "/api/v1/voices/",
+    id: "voices",
+    summary: "The languages and voices that documents may name, and who says them on this node",
+    query: &[Query { name: "language", what: "Only this one: en, or en-GB", kind: Kind::Text }],
+    body: None,
+    answers: &[Answer { status: 200, what: "All of them", content: Content::Json(of::<Catalogue>) }],
+}];
+
+pub(super) fn list(asked: &Asked) -> Response {
+    let voices = (*asked.api().voices).clone();
+    ask::ok(&match asked.value("language").filter(|language| !language.is_empty()) {
+        Some(language) => voices.of_language(language),
+        None => voices,
+    })
 }

@@ -172,7 +172,7 @@ async fn every_operation_is_served_and_answers_as_documented() {
     let node = run().await;
     // (method, path as asked, path of the document, body)
     let mut asked = Vec::new();
-    for route in plivo::ROUTES.iter().copied().flatten().chain(number::ROUTES) {
+    for route in plivo::ROUTES.iter().copied().flatten().chain(number::TABLES.iter().copied().flatten()) {
         // Those of `uuid(101)` are live, of `uuid(3)` over, and there is no `uuid(99)`.
         for call in [3, 101, 99] {
             let call = uuid(call).to_string();

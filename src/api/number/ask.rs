@@ -1,0 +1,264 @@
+//! A request of the number API as its resources see it, and the answers that say no: what all of them need.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::super::auth::Member;
+use super::super::{Api, Shared, body, decoded, error, fields};
+use crate::admission::NumberEntry;
+use crate::model::E164;
+use crate::store::{Scope, StoreError};
+
+/// `number-api.md` §1.
+const LIMIT: u32 = 50;
+const LIMIT_MAX: u32 = 200;
+
+/// An answer that says no.
+pub(super) type Fault = Box<Response>;
+
+/// A request whose row is known and whose sender may ask it.
+pub(super) struct Asked {
+    pub(super) shared: Arc<Shared>,
+    pub(super) member: Member,
+    /// The path behind `/api/v1/`, as it was written.
+    pub(super) path: Vec<String>,
+    pub(super) head: Parts,
+    /// The query, decoded.
+    pairs: Vec<(String, String)>,
+    /// Taken once and never locked: it makes a request something that can be lent across an await.
+    body: Mutex<Body>,
+}
+
+impl Asked {
+    pub(super) fn new(shared: Arc<Shared>, member: Member, path: Vec<String>, request: Request) -> Self {
+        let pairs = super::super::pairs(&request);
+        let (head, body) = request.into_parts();
+        Self { shared, member, path, head, pairs, body: Mutex::new(body) }
+    }
+
+    pub(super) fn api(&self) -> &Api {
+        &self.shared.api
+    }
+
+    pub(super) fn scope(&self) -> &Scope {
+        &self.member.scope
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// A parameter of the query; of several the last.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter that is true or false.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Fault> {
+        match self.value(name) {
+            None | Some("") => Ok(None),
+            Some("true" | "1") => Ok(Some(true)),
+            Some("false" | "0") => Ok(Some(false)),
+            Some(_) => Err(bad(name, &format!("{name} must be true or false"))),
+        }
+    }
+
+    /// How many items a page may have.
+    ///
+    /// # Errors
+    /// It is not from 1 to 200.
+    pub(super) fn limit(&self) -> Result<u32, Fault> {
+        match self.value("limit").map(str::parse) {
+            None => Ok(LIMIT),
+            Some(Ok(limit @ 1..=LIMIT_MAX)) => Ok(limit),
+            Some(_) => Err(bad("limit", "limit must be an integer from 1 to 200")),
+        }
+    }
+
+    /// Where the page before ended, as `read` understands what [`Page`] gave.
+    ///
+    /// # Errors
+    /// `read` does not.
+    pub(super) fn cursor<T>(&self, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Fault> {
+        match self.value("cursor").filter(|cursor| !cursor.is_empty()).map(read) {
+            None => Ok(None),
+            Some(Some(at)) => Ok(Some(at)),
+            Some(None) => Err(bad("cursor", "this is no cursor that a list gave")),
+        }
+    }
+
+    /// The body, whole and within its bounds.
+    ///
+    /// # Errors
+    /// It is too long, too slow or compressed.
+    pub(super) async fn bytes(self) -> Result<Bytes, Fault> {
+        Ok(self.take().await?.1)
+    }
+
+    async fn take(mut self) -> Result<(Self, Bytes), Fault> {
+        let body = std::mem::replace(&mut self.body, Mutex::new(Body::empty()));
+        let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let read = body::read(&self.head.headers, body).await;
+        let bytes = read.map_err(|(status, code, message)| Box::new(error::json(status, code, message, None)))?;
+        Ok((self, bytes))
+    }
+
+    /// The body as JSON; an empty one is an empty object. Gives back what else the request says.
+    ///
+    /// # Errors
+    /// [`Asked::bytes`]'s; or it is none, or not as `T` wants it: the field is named by its path.
+    pub(super) async fn json<T: DeserializeOwned>(self) -> Result<(Self, T), Fault> {
+        let (asked, bytes) = self.take().await?;
+        let object = match bytes.iter().all(u8::is_ascii_whitespace) {
+            true => serde_json::Map::new(),
+            false => fields::object(&bytes).map_err(|why| Box::new(bad_body(&why)))?,
+        };
+        let read = serde_path_to_error::deserialize(serde_json::Value::Object(object));
+        let read = read.map_err(|e| {
+            let path = e.path().to_string();
+            let why = e.into_inner().to_string();
+            // serde names a missing field in its words only.
+            let missing = why.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+            match (missing, path.as_str()) {
+                (Some(name), "." | "?") => bad(name, &format!("{name} is missing")),
+                (Some(name), path) => bad(&format!("{path}.{name}"), &format!("{path}.{name} is missing")),
+                (None, "." | "?") => Box::new(bad_body(&why)),
+                (None, path) => bad(path, &why),
+            }
+        })?;
+        Ok((asked, read))
+    }
+
+    /// Whether what `If-Match` names is what stands there now, where the request has one.
+    ///
+    /// # Errors
+    /// 412: somebody else changed it meanwhile.
+    pub(super) fn matches(&self, tag: &str) -> Result<(), Fault> {
+        let Some(wanted) = self.head.headers.get(header::IF_MATCH) else { return Ok(()) };
+        let wanted = wanted.to_str().unwrap_or_default();
+        if wanted.split(',').map(str::trim).any(|one| one == "*" || one == tag) {
+            return Ok(());
+        }
+        let message = "it was changed meanwhile: read it again, and send the ETag that comes with it as If-Match";
+        Err(Box::new(error::json(StatusCode::PRECONDITION_FAILED, "changed", message, None)))
+    }
+}
+
+/// The number that a path names; another account's is none (R16).
+///
+/// # Errors
+/// 404.
+pub(super) fn number_of(asked: &Asked, text: &str) -> Result<Arc<NumberEntry>, Fault> {
+    let number = digits(&decoded(text));
+    let number = number.and_then(|number| asked.api().gate.directory().tables().by_number(&number).cloned());
+    let number = number.filter(|n| asked.scope().holds(&n.account.auth_id, &n.account.main().auth_id));
+    number.ok_or_else(|| missing("there is no such number"))
+}
+
+/// A number with or without a plus, spaces or `whatsapp:` (`number-api.md` §1).
+pub(super) fn digits(text: &str) -> Option<E164> {
+    let text = text.trim();
+    let bare = text.get(..9).filter(|scheme| scheme.eq_ignore_ascii_case("whatsapp:")).and_then(|_| text.get(9..));
+    E164::parse(bare.unwrap_or(text)).ok()
+}
+
+/// A page of a list.
+#[derive(Serialize)]
+pub(super) struct Page<T> {
+    pub(super) items: Vec<T>,
+    /// The cursor of the next page.
+    pub(super) next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Of one more item than fits, which tells whether there are more; `cursor` names the last that is shown.
+    pub(super) fn of(mut items: Vec<T>, limit: u32, cursor: impl FnOnce(&T) -> String) -> Self {
+        let limit = limit as usize;
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(cursor);
+        Self { items, next }
+    }
+}
+
+/// 200 with an object.
+pub(super) fn ok<T: Serialize>(object: &T) -> Response {
+    error::body(StatusCode::OK, object)
+}
+
+/// 200 with what people edit, and its ETag.
+pub(super) fn tagged<T: Serialize>(object: &T) -> Response {
+    let mut response = ok(object);
+    if let Ok(tag) = HeaderValue::from_str(&tag_of(object)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// The ETag of what people edit: of what it looks like.
+pub(super) fn tag_of<T: Serialize>(object: &T) -> String {
+    let text = serde_json::to_vec(object).unwrap_or_default();
+    let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
+    format!("\"{}\"", hex::encode(sum.as_ref().get(..12).unwrap_or_default()))
+}
+
+/// 204.
+pub(super) fn gone() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// 400: a value of this field.
+pub(super) fn bad(field: &str, message: &str) -> Fault {
+    Box::new(error::json(StatusCode::BAD_REQUEST, "bad_value", message, Some(field)))
+}
+
+fn bad_body(message: &str) -> Response {
+    error::json(StatusCode::BAD_REQUEST, "bad_value", message, None)
+}
+
+/// 403.
+pub(super) fn forbidden(message: &str) -> Fault {
+    Box::new(error::json(StatusCode::FORBIDDEN, "forbidden", message, None))
+}
+
+/// 404: it is not there, or another account's.
+pub(super) fn missing(message: &str) -> Fault {
+    Box::new(error::json(StatusCode::NOT_FOUND, "not_found", message, None))
+}
+
+/// 409: not in the state that it is in.
+pub(super) fn conflict(code: &str, message: &str) -> Fault {
+    Box::new(error::json(StatusCode::CONFLICT, code, message, None))
+}
+
+/// 422: a rule of WhatsApp.
+pub(super) fn rule(code: &str, message: &str, field: Option<&str>) -> Fault {
+    Box::new(error::json(StatusCode::UNPROCESSABLE_ENTITY, code, message, field))
+}
+
+/// The store failed: what was being done reads well after "could not …".
+pub(super) fn store(what: &'static str) -> impl Fn(StoreError) -> Fault {
+    move |error| {
+        tracing::warn!(%error, "could not {what}");
+        Box::new(match error {
+            StoreError::NotTaken => {
+                let message = "nothing can be stored now, and nothing has changed: try again later";
+                error::json(StatusCode::SERVICE_UNAVAILABLE, "not_stored", message, None)
+            }
+            _ => super::internal(),
+        })
+    }
+}
