@@ -12,7 +12,7 @@ const ROWS: &[&[&str]] = &[
     // Pure: no IO, no clock, no lock.
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "feed", "ffi", "egress"],
-    &["admission", "answer", "media", "meta", "speech", "store", "stream"],
+    &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream"],
     &["call"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],
@@ -31,6 +31,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     // The pure rule by which a customer's URL is refused.
     ("config", "egress"),
     ("admission", "store"),
+    ("notices", "store"),
     // A stream taps and feeds a leg; its upgrade is signed as every request is.
     ("stream", "media"),
     ("stream", "answer"),

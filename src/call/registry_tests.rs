@@ -113,6 +113,7 @@ impl World {
             fetcher: Fetcher::new(out, clock.clone(), dice),
             notifier,
             outbox,
+            notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
             store,
             phones: crate::call::phones::Phones::default(),
             recordings,

@@ -19,6 +19,7 @@ use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use crate::clock::Clock;
 use crate::media::Media;
 use crate::meta::Graph;
+use crate::notices::Notices;
 use crate::speech::library::Library;
 use crate::speech::recognise::Recognisers;
 use crate::store::{NewCallback, Store};
@@ -55,6 +56,8 @@ pub struct Services {
     /// Calls' sound on customers' sockets.
     pub streams: Streams,
     pub recordings: Recordings,
+    /// What people should know of.
+    pub notices: Notices,
     /// Where traces are exported to, if they are.
     pub traces: Option<Sink>,
     /// What may change while calls go on.

@@ -41,7 +41,8 @@ use crate::media::prompt::Prompt;
 use crate::media::sdp::Offer;
 use crate::media::{BridgeEnd, LegEvent, LegHandle, Missing, OfferedLeg, PlayItem};
 use crate::meta::{About, ActionRequest};
-use crate::model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Method, Wacid};
+use crate::model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Method, NoticeTopic, Wacid};
+use crate::notices::Notice;
 use crate::observe::names;
 use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback, StoreError};
 use crate::stream::StreamHandle;
@@ -781,6 +782,7 @@ impl Shell {
         {
             self.services.permissions.note(number, &self.view.setup.to, Event::Unanswered);
         }
+        self.note_missed(&summary);
         if let Some(line) = &self.line {
             line.end(cause, phone::ended(&summary));
         }
@@ -811,6 +813,23 @@ impl Shell {
             }
         };
         self.services.tasks.spawn(work.in_current_span());
+    }
+
+    /// A user called, and nobody took it: people should know.
+    fn note_missed(&self, summary: &Summary) {
+        let setup = &self.view.setup;
+        if self.number.is_none() || setup.direction == Direction::Outbound || summary.answered.is_some() {
+            return;
+        }
+        let who = if setup.caller_name.is_empty() { format!("+{}", setup.from) } else { setup.caller_name.clone() };
+        let text = format!("Missed call from {who} to +{}", setup.to);
+        let (account, main) = (setup.account.clone(), setup.parent_account.clone());
+        self.services.notices.note(Notice {
+            number: Some(setup.to.clone()),
+            user: Some(setup.from.clone()),
+            call: Some(self.call),
+            ..Notice::new(account, main, NoticeTopic::MissedCall, text)
+        });
     }
 
     fn end(&mut self) {

@@ -35,6 +35,7 @@ use crate::ffi::process::raise_descriptor_limit;
 use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
 use crate::model::Timestamp;
+use crate::notices::Notices;
 use crate::observe::{self, Health, Metrics};
 use crate::phone::PhoneDoor;
 use crate::speech::catalogue::Catalogue;
@@ -112,6 +113,7 @@ impl Node {
             outbox.export_traces(sink.clone());
         }
         let phones = Phones::default();
+        let feed = Feed::new();
         let rooms = rooms(&clock, &media, &sounds);
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
@@ -143,6 +145,7 @@ impl Node {
             phones: phones.clone(),
             rooms: rooms.clone(),
             recordings: recordings.clone(),
+            notices: Notices::new(store.clone(), feed.clone(), clock.clone()),
             traces,
             settings: ArcSwap::from_pointee(call_settings(&config)),
             tasks: tasks.clone(),
@@ -203,7 +206,7 @@ impl Node {
         let passwords = Passwords::default();
         let apis = api::Api {
             clock: clock.clone(),
-            feed: Feed::new(),
+            feed,
             accounts,
             store: store.clone(),
             live: live.clone(),
@@ -358,6 +361,7 @@ async fn forget(store: Store, recordings: Recordings, clock: Clock, knobs: Arc<K
             Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
         };
         store.forget_events(before(knobs.event_log_days()));
+        store.forget_notices(before(knobs.event_log_days()));
         if let Err(error) = recordings.expire(before(knobs.recording_days())).await {
             warn!(%error, "recordings past their time could not be removed; trying again in an hour");
         }

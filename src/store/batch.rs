@@ -84,6 +84,7 @@ async fn write_all(to: &mut SqliteConnection, seal: &Seal, batch: &[Write]) -> R
             Write::RecordingUploaded(id, object, again) => {
                 recordings::uploaded(to, *id, object.as_deref(), *again).await?;
             }
+            Write::Deed(deed, _) => found.push(Found::Deed(deed.carry_out(to, seal).await?)),
             Write::ForgetRecordings(ids, _) => recordings::forget(to, ids).await?,
             Write::ForgetKeys(before) => keys::forget(to, *before).await?,
             Write::Forget(ended_before) => {

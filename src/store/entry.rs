@@ -151,6 +151,7 @@ impl Entry {
             | Write::Unkey(_)
             // Whoever asked is told that it was not done.
             | Write::Endpoint(..)
+            | Write::Deed(..)
             | Write::ForgetPermission(..)
             | Write::Forget(_)
             | Write::ForgetKeys(_)

@@ -15,6 +15,7 @@ use super::StoreError;
 use super::births::Births;
 use super::callbacks::{NewCallback, Settlement, Written};
 use super::calls::{CallEnd, CallStart, Farewell};
+use super::deed::Deed;
 use super::endpoints::EndpointWrite;
 use super::keys::SeenKey;
 use super::permissions::{PermissionReply, PermissionRow};
@@ -99,6 +100,8 @@ pub(super) enum Write {
     RecordingUploaded(Uuid, Option<String>, Option<Timestamp>),
     /// The journal takes none: where the store doesn't, nothing has changed.
     ForgetRecordings(Vec<Uuid>, oneshot::Sender<()>),
+    /// The journal takes none: where the store doesn't, nothing has changed.
+    Deed(Box<dyn Deed>, oneshot::Sender<u64>),
     Forget(Timestamp),
     ForgetKeys(Timestamp),
     /// Told when all before it is written.
@@ -112,6 +115,7 @@ pub(super) enum Found {
     Settle(bool),
     Endpoint(bool),
     RecordingEnded(Vec<Written>),
+    Deed(u64),
 }
 
 impl Write {
@@ -123,6 +127,7 @@ impl Write {
             | Self::Callback(..)
             | Self::Settings(..)
             | Self::Endpoint(..)
+            | Self::Deed(..)
             | Self::Born(_)
             | Self::RecordingEnded(..)
             | Self::ForgetRecordings(..) => true,
@@ -191,11 +196,18 @@ impl EventLog {
         }
     }
 
-    /// Queues what nobody waits for; a full queue refuses it and counts that.
-    fn note(&self, write: Write) {
-        if self.queue.try_send(write).is_err() {
+    /// Queues it, if there is room; a full queue refuses it and counts that.
+    pub(super) fn note(&self, write: Write) -> bool {
+        let queued = self.queue.try_send(write).is_ok();
+        if !queued {
             metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
         }
+        queued
+    }
+
+    /// An answer waits for what was queued last.
+    pub(super) fn in_a_hurry(&self) {
+        self.hurry.notify_one();
     }
 
     pub(super) fn call_born(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
@@ -276,7 +288,7 @@ impl EventLog {
     }
 
     /// Queues it now, and gives what to wait for: what was found, once it is on the disk.
-    fn ask<T: Send + 'static>(
+    pub(super) fn ask<T: Send + 'static>(
         &self,
         write: Write,
         told: oneshot::Receiver<T>,

@@ -247,7 +247,7 @@ impl Writer {
                     let _ = tell.send(Vec::new());
                 }
                 // Who asked hears that nothing has changed.
-                Write::Settings(..) | Write::ForgetRecordings(..) => {}
+                Write::Settings(..) | Write::ForgetRecordings(..) | Write::Deed(..) => {}
                 Write::Settle(..) | Write::FarewellsDue(_) => self.deferred.push(write),
                 // Rare; past the bound a copy of that event may be taken for one that was acted upon.
                 Write::Unkey(_) if self.deferred.len() < QUEUE => self.deferred.push(write),
@@ -461,6 +461,11 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             Write::RecordingEnded(_, tell) => {
                 if let Some(Found::RecordingEnded(written)) = found.next() {
                     let _ = tell.send(written);
+                }
+            }
+            Write::Deed(_, tell) => {
+                if let Some(Found::Deed(rows)) = found.next() {
+                    let _ = tell.send(rows);
                 }
             }
             Write::Settled(tell)

@@ -5,6 +5,7 @@
 mod ask;
 mod calls;
 mod events;
+mod notifications;
 mod permissions;
 mod reload;
 mod roles;
@@ -29,8 +30,15 @@ use ask::Asked;
 pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(86_400), key_max: 255, fault: internal };
 
 /// What is served, a table a resource.
-pub(super) const TABLES: &[&[Route]] =
-    &[xml::ROUTES, calls::ROUTES, events::ROUTES, permissions::ROUTES, voices::ROUTES, reload::ROUTES];
+pub(super) const TABLES: &[&[Route]] = &[
+    xml::ROUTES,
+    calls::ROUTES,
+    events::ROUTES,
+    permissions::ROUTES,
+    voices::ROUTES,
+    reload::ROUTES,
+    notifications::ROUTES,
+];
 
 /// Anything under `/api/v1/`.
 pub(super) async fn handle(State(shared): App, request: Request) -> Response {
@@ -76,6 +84,9 @@ async fn serve(asked: Asked) -> Response {
         ("GET", ["calls", uuid, "events"]) => events::log(&asked, uuid).await,
         ("GET", ["permissions", number, user]) => permissions::view(&asked, [number, user]).await,
         ("POST", ["permissions", number, user, "request"]) => permissions::request(asked, [number, user]).await,
+        ("GET", ["notifications"]) => notifications::list(&asked).await,
+        ("POST", ["notifications", "read-all"]) => notifications::read_all(&asked).await,
+        ("POST", ["notifications", id, "read"]) => notifications::read(&asked, id).await,
         ("GET", ["voices"]) => Ok(voices::list(&asked)),
         ("POST", ["reload"]) => Ok(reload::reload(&asked).await),
         _ => Err(ask::missing("there is nothing at this path")),

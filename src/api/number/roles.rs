@@ -9,6 +9,8 @@ use crate::config::Role;
 const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["xml", "check"], Role::Agent),
     ("POST", &["permissions", "*", "*", "request"], Role::Agent),
+    ("POST", &["notifications", "read-all"], Role::Agent),
+    ("POST", &["notifications", "*", "read"], Role::Agent),
     ("POST", &["reload"], Role::Owner),
 ];
 

@@ -191,6 +191,7 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("member_ids", "1"),
                 ("member_id", "1"),
                 ("mpc", "name_room"),
+                ("notification_id", "00000000-0000-0000-0000-000000000007"),
             ];
             let path = named
                 .iter()
