@@ -12,7 +12,7 @@ const ROWS: &[&[&str]] = &[
     // Pure: no IO, no clock, no lock.
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "feed", "ffi", "egress"],
-    &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream"],
+    &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects"],
     &["call"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],
@@ -42,10 +42,9 @@ const NEIGHBOURS: &[(&str, &str)] = &[
 /// The simulator is outside the node: it meets it over HTTP and UDP, and shares only words and tools with it.
 const SIM_MAY: &[&str] = &["model", "meta", "media", "media::prompt", "ffi", "clock", "observe"];
 
-/// Who has a client for HTTP or connects: customers' servers, Graph, the operator's own speech endpoints and trace
-/// collector, the stand-in.
-const CLIENTS: &[&str] =
-    &["egress/", "meta/graph.rs", "speech/http.rs", "speech/recognise/websocket.rs", "node/otel.rs", "sim/"];
+/// Who has a client for HTTP or connects: customers' servers and the operator's own speech endpoints and storage
+/// (`egress`), Graph, the recogniser's socket, the trace collector, the stand-in.
+const CLIENTS: &[&str] = &["egress/", "meta/graph.rs", "speech/recognise/websocket.rs", "node/otel.rs", "sim/"];
 
 #[test]
 fn r17_nobody_else_goes_out() {

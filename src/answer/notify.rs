@@ -196,7 +196,7 @@ fn report(job: &NoticeJob, delivery: &Delivery) {
 /// Whether a callback is still worth delivering later (`plivo-callbacks.md` §4.3).
 fn is_lasting(kind: NoticeKind) -> bool {
     match kind {
-        NoticeKind::Hangup | NoticeKind::Ring | NoticeKind::Recording => true,
+        NoticeKind::Hangup | NoticeKind::Ring | NoticeKind::Recording | NoticeKind::Transcription => true,
         NoticeKind::Action
         | NoticeKind::Dial
         | NoticeKind::Conference

@@ -352,6 +352,7 @@ fn recordings_of(store: &Store, folder: &std::path::Path, tables: &Arc<Directory
     use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
     use crate::call::{Outbox, OutboxLimits, RecordingsConfig};
     use crate::egress::testing::{egress, open_guard};
+    use crate::speech::recognise::Recognisers;
     let out = egress(open_guard(), Vec::new());
     let notifier = Notifier::new(out, clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
     let limits = OutboxLimits::default();
@@ -361,6 +362,8 @@ fn recordings_of(store: &Store, folder: &std::path::Path, tables: &Arc<Directory
         base_url: "https://calls.example.com".to_owned(),
         node_id: "node".to_owned(),
         threads: 1,
+        copies: None,
+        recognisers: Recognisers::new(&crate::speech::config::SpeechConfig::default()).unwrap(),
     };
     let tasks = tokio_util::task::TaskTracker::new();
     Recordings::start(config, store.clone(), outbox, clock.clone(), Dice::system(), tasks).unwrap()

@@ -148,13 +148,13 @@ impl Outbox {
     }
 
     /// Sends a callback that was just written, if there is room and no other of its call and URL goes before it; if
-    /// not, it is read again in time. `keys` are those that its call began with.
-    pub fn send(&self, written: Written, keys: SigningKeys) {
+    /// not, it is read again in time. `keys` are those that its call began with, if they are known.
+    pub fn send(&self, written: Written, keys: impl Into<Option<SigningKeys>>) {
         if !written.first {
             return;
         }
         if let Some(place) = self.0.place(&written.callback, true) {
-            self.0.spawn(written.callback, place, Some(keys));
+            self.0.spawn(written.callback, place, keys.into());
         }
     }
 

@@ -92,8 +92,9 @@ impl World {
         let media = Media::start(media, clock.clone()).unwrap();
         let recordings = {
             let data_dir = folder.path().to_owned();
-            let made =
-                RecordingsConfig { data_dir, base_url: "http://node".into(), node_id: node_id.clone(), threads: 1 };
+            let (base_url, node_id) = ("http://node".to_owned(), node_id.clone());
+            let recognisers = Recognisers::new(&SpeechConfig::default()).unwrap();
+            let made = RecordingsConfig { data_dir, base_url, node_id, threads: 1, copies: None, recognisers };
             let (store, outbox, clock) = (store.clone(), outbox.clone(), clock.clone());
             Recordings::start(made, store, outbox, clock, dice.clone(), TaskTracker::new()).unwrap()
         };

@@ -10,6 +10,7 @@ use super::fault::Place;
 use super::reader::{
     Complaint, Context, Section, address, flag, list, number, one_of, parsed, prefix, suggestion, text, whole,
 };
+use super::storage;
 use super::tree::{self, Node, Table, Value};
 use super::types::{
     Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Number, Permissions, Public, Retention,
@@ -54,6 +55,7 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
         cluster: cluster(root.section("cluster"), cx),
         limits: limits(root.section("limits")),
         retention: retention(root.section("retention")),
+        recordings: storage::recordings(root.section("recordings")),
         speech: speech(&mut root, cx),
         accounts: each(root.sections("account"), |s| account(s, cx, &mut names)),
         users: each(root.sections("user"), |s| user(s, cx, &mut names)),
@@ -501,7 +503,7 @@ fn absolute(node: &Node) -> Result<(String, Url), Complaint> {
 }
 
 /// `interface.md` §2: as the outside reaches `listen.public`.
-fn base_url(node: &Node) -> Result<Url, Complaint> {
+pub(super) fn base_url(node: &Node) -> Result<Url, Complaint> {
     let (_, url) = absolute(node)?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Complaint::new("has a query or a fragment", "only scheme, host, port and path"));

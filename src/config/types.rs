@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::Secret;
+use super::storage::Recordings;
 use crate::model::{AppId, AuthId, Country, E164, Method, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
 
@@ -24,6 +25,7 @@ pub struct Config {
     /// `[speech]`, as its room reads it.
     pub speech: toml::Table,
     pub retention: Retention,
+    pub recordings: Recordings,
     pub accounts: Vec<Account>,
     pub users: Vec<User>,
     pub wabas: Vec<Waba>,
@@ -45,6 +47,7 @@ impl Config {
             permissions: Permissions::default(),
             speech: toml::Table::default(),
             retention: Retention::default(),
+            recordings: Recordings::default(),
             accounts: Vec::new(),
             users: Vec::new(),
             wabas: Vec::new(),

@@ -22,6 +22,7 @@ use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
 use crate::call::phones::Phones;
+use crate::call::recordings::Copies;
 use crate::call::rooms::Rooms;
 use crate::call::{
     CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, Registry, RejectThread,
@@ -36,6 +37,7 @@ use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
 use crate::model::Timestamp;
 use crate::notices::Notices;
+use crate::objects::Bucket;
 use crate::observe::{self, Health, Metrics};
 use crate::phone::PhoneDoor;
 use crate::speech::catalogue::Catalogue;
@@ -122,6 +124,8 @@ impl Node {
             base_url: base_url(&config, public),
             node_id: node_id.clone(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            copies: copies(&config, &clock)?,
+            recognisers: recognisers.clone(),
         };
         let (with, errands) = ((store.clone(), outbox.clone()), tasks.clone());
         let recordings = Recordings::start(making, with.0, with.1, clock.clone(), dice.clone(), errands)
@@ -147,7 +151,7 @@ impl Node {
             recordings: recordings.clone(),
             notices: Notices::new(store.clone(), feed.clone(), clock.clone()),
             traces,
-            settings: ArcSwap::from_pointee(call_settings(&config)),
+            settings: ArcSwap::from_pointee(call_settings(&config, recordings.can_transcribe())),
             tasks: tasks.clone(),
         });
         let phone_dice = services.dice.clone();
@@ -246,6 +250,7 @@ impl Node {
         metrics.refresh_with(move || counted.publish_gauges());
         tokio::spawn(forget_blank(consents, gate.clone(), clock.clone(), stop_all.clone()));
         tokio::spawn(forget(store.clone(), recordings.clone(), clock, knobs.clone(), stop_all.clone()));
+        tokio::spawn(recordings.clone().run_errands(stop_all.clone()));
         outbox.start();
         if let Some(hangup) = hangup {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
@@ -303,6 +308,12 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
 }
 
+/// `[recordings]`.
+fn copies(config: &Config, clock: &Clock) -> Result<Option<Copies>, StartError> {
+    let Some(s3) = &config.recordings.s3 else { return Ok(None) };
+    Ok(Some(Copies::new(Bucket::new(s3, clock.clone())?, s3)))
+}
+
 fn rooms(clock: &Clock, media: &Arc<Media>, sounds: &Library) -> Rooms {
     let (media, sounds) = (media.clone(), sounds.clone());
     Rooms::new(clock.clone(), move |sink| Mixer::start(media.workers(), sink), move |sound| sounds.prompt(sound))
@@ -320,14 +331,15 @@ fn speech(config: &Config, clock: &Clock, egress: &Egress) -> Result<(Library, R
     Ok((library, recognisers, voices))
 }
 
-/// What a configuration says of calls.
-pub fn call_settings(config: &Config) -> CallSettings {
+/// What a configuration says of calls. `transcribes`: somebody writes down what is said in recordings.
+pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
     let limits = MachineLimits {
         accept_wait_ms: config.media.accept_wait_ms,
         max_call_ms: config.limits.max_call_seconds.saturating_mul(1000),
         fetch_ms: config.answer.timeout_ms,
         allow_wa_bridge: config.limits.allow_wa_bridge,
         sip_host: host(config, config.listen.public),
+        transcribes,
         ..MachineLimits::default()
     };
     CallSettings { limits, max_body: config.answer.max_body_bytes }

@@ -154,7 +154,8 @@ impl Inner {
             warn!(error = %e, "configuration not reloaded: nothing has changed");
             return refused(vec![Finding::new(None, format!("could not {e}"), "")]);
         }
-        parts.services.settings.store(Arc::new(build::call_settings(config)));
+        let transcribes = parts.services.recordings.can_transcribe();
+        parts.services.settings.store(Arc::new(build::call_settings(config, transcribes)));
         (parts.door)(&build::door_config(config));
         parts.knobs.set(config);
         self.shared.store(is_shared(config), Ordering::Relaxed);
@@ -193,6 +194,7 @@ fn fixed(was: &Config, is: &Config) -> Vec<&'static str> {
         ("store.data_dir", was.store.data_dir != is.store.data_dir),
         ("cluster", was.cluster != is.cluster),
         ("answer.allow_insecure", was.answer.allow_insecure != is.answer.allow_insecure),
+        ("recordings", was.recordings.s3 != is.recordings.s3),
         ("speech", was.speech != is.speech),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()

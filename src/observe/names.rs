@@ -57,6 +57,11 @@ pub const STREAMS_TOTAL: &str = "offhook_streams_total";
 /// Counter: messages of sound left out because a stream's server read too slowly.
 pub const STREAM_MESSAGES_DROPPED_TOTAL: &str = "offhook_stream_messages_dropped_total";
 
+/// Counter `{outcome}`: tries to write down what is said in a recording; words of [`transcript`].
+pub const TRANSCRIPTS_TOTAL: &str = "offhook_transcripts_total";
+/// Counter `{outcome}`: tries to copy a recording to other storage; words of [`copied`].
+pub const RECORDING_COPIES_TOTAL: &str = "offhook_recording_copies_total";
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -108,6 +113,8 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (LOG_LINES_DROPPED_TOTAL, Kind::Counter, "Log lines left out past the bound of a kind."),
     (STREAMS_ACTIVE, Kind::Gauge, "Streams of calls' sound whose socket is open."),
     (STREAMS_TOTAL, Kind::Counter, "Streams that are over, by how they ended."),
+    (TRANSCRIPTS_TOTAL, Kind::Counter, "Tries to write down what is said in recordings, by outcome."),
+    (RECORDING_COPIES_TOTAL, Kind::Counter, "Tries to copy recordings to other storage, by outcome."),
     (STREAM_MESSAGES_DROPPED_TOTAL, Kind::Counter, "Messages of sound left out for slow servers of streams."),
 ];
 
@@ -160,6 +167,26 @@ pub const STRAINS: &[&str] = &["calls", "set_ups", "lag", "memory", "store", "me
 
 /// `outcome` of [`STREAMS_TOTAL`]: at somebody's wish, never opened, broken off.
 pub const STREAM_ENDS: &[&str] = &["ended", "failed", "lost"];
+
+/// `outcome` of [`TRANSCRIPTS_TOTAL`].
+pub mod transcript {
+    pub const DONE: &str = "done";
+    pub const RETRY: &str = "retry";
+    /// Given up; what there is was told.
+    pub const FAILED: &str = "failed";
+
+    pub const ALL: &[&str] = &[DONE, RETRY, FAILED];
+}
+
+/// `outcome` of [`RECORDING_COPIES_TOTAL`].
+pub mod copied {
+    pub const STORED: &str = "stored";
+    pub const RETRY: &str = "retry";
+    /// There was no file any more.
+    pub const LOST: &str = "lost";
+
+    pub const ALL: &[&str] = &[STORED, RETRY, LOST];
+}
 
 /// `reason` of [`HTTP_CONNECTIONS_CLOSED_TOTAL`].
 pub const CONNECTION_ENDS: &[&str] = &["full", "slow", "idle"];

@@ -81,10 +81,11 @@ async fn write_all(to: &mut SqliteConnection, seal: &Seal, batch: &[Write]) -> R
             Write::RecordingEnded(conclusion, _) => {
                 found.push(Found::RecordingEnded(recordings::conclude(to, seal, conclusion).await?));
             }
-            Write::RecordingUploaded(id, object, again) => {
-                recordings::uploaded(to, *id, object.as_deref(), *again).await?;
-            }
             Write::Deed(deed, _) => found.push(Found::Deed(deed.carry_out(to, seal).await?)),
+            Write::Transcribed(write, _) => {
+                found.push(Found::RecordingEnded(recordings::transcribed(to, seal, write).await?));
+            }
+            Write::Copy(write, _) => recordings::copied(to, write).await?,
             Write::ForgetRecordings(ids, _) => recordings::forget(to, ids).await?,
             Write::ForgetKeys(before) => keys::forget(to, *before).await?,
             Write::Forget(ended_before) => {

@@ -145,8 +145,9 @@ impl Entry {
             Write::Settle(..)
             | Write::Settings(..)
             | Write::ForgetRecordings(..)
-            // It is copied once more.
-            | Write::RecordingUploaded(..)
+            // They are done once more.
+            | Write::Copy(..)
+            | Write::Transcribed(..)
             | Write::FarewellsDue(_)
             | Write::Unkey(_)
             // Whoever asked is told that it was not done.

@@ -49,7 +49,10 @@ pub use notices::{NoticeFilter, NoticeRow};
 pub use password::{PasswordError, Passwords};
 pub use permissions::{PermissionReply, PermissionRow};
 pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
-pub use recordings::{Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart};
+pub use recordings::{
+    CopyWrite, Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart, RecordingWork,
+    ToTranscribe, TranscriptWrite,
+};
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use version::By;
 
@@ -625,25 +628,39 @@ impl Store {
         recordings::older(&self.read, than, limit).await
     }
 
-    /// A node's recordings that are to be copied to other storage by now.
+    /// What a recording of this id and format is called in other storage, whosever it is; `None`: it is not there.
     ///
     /// # Errors
     /// The store's.
-    pub async fn recordings_to_upload(
-        &self,
-        node_id: &str,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<Recording>, StoreError> {
-        recordings::to_upload(&self.read, node_id, now, limit).await
+    pub async fn recording_object(&self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
+        recordings::object(&self.read, id, format).await
     }
 
-    /// A recording was copied to other storage as this object; or it was not, and is to be `again` then. Returns at once.
-    pub fn recording_uploaded(&self, id: Uuid, object: Option<String>, again: Option<Timestamp>) {
-        self.log.recording_uploaded(id, object, again);
+    /// What a node is to do about its complete recordings by now, at most so many of each kind.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recording_work(&self, node_id: &str, now: Timestamp, limit: u32) -> Result<RecordingWork, StoreError> {
+        recordings::work(&self.read, node_id, now, limit).await
     }
 
-    /// Forgets recordings' rows.
+    /// Writes what became of a try to write down what is said in a recording; with what tells of it, if that is new.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn transcribed(&self, write: TranscriptWrite) -> Result<Vec<Written>, StoreError> {
+        self.log.transcribed(write).await
+    }
+
+    /// Writes what became of a copy to the disk.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn copied(&self, write: CopyWrite) -> Result<(), StoreError> {
+        self.log.copied(write).await
+    }
+
+    /// Forgets recordings' rows; their copies in other storage are to be taken away.
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.

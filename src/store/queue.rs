@@ -19,7 +19,7 @@ use super::deed::Deed;
 use super::endpoints::EndpointWrite;
 use super::keys::SeenKey;
 use super::permissions::{PermissionReply, PermissionRow};
-use super::recordings::{RecordingConclusion, RecordingStart};
+use super::recordings::{CopyWrite, RecordingConclusion, RecordingStart, TranscriptWrite};
 use super::settings::SettingWrite;
 use super::writer::{self, Begin, Writer};
 use crate::call::machine::CallSetup;
@@ -97,7 +97,9 @@ pub(super) enum Write {
     Endpoint(Box<EndpointWrite>, oneshot::Sender<bool>),
     RecordingBegun(Box<RecordingStart>),
     RecordingEnded(Box<RecordingConclusion>, oneshot::Sender<Vec<Written>>),
-    RecordingUploaded(Uuid, Option<String>, Option<Timestamp>),
+    /// The journal takes none of these two: they are done once more.
+    Copy(Box<CopyWrite>, oneshot::Sender<()>),
+    Transcribed(Box<TranscriptWrite>, oneshot::Sender<Vec<Written>>),
     /// The journal takes none: where the store doesn't, nothing has changed.
     ForgetRecordings(Vec<Uuid>, oneshot::Sender<()>),
     /// The journal takes none: where the store doesn't, nothing has changed.
@@ -130,6 +132,9 @@ impl Write {
             | Self::Deed(..)
             | Self::Born(_)
             | Self::RecordingEnded(..)
+            // A file may be removed for it.
+            | Self::Copy(..)
+            | Self::Transcribed(..)
             | Self::ForgetRecordings(..) => true,
             // Meta was told that it came.
             Self::Permission(write, _) => write.reply.is_some(),
@@ -145,7 +150,6 @@ impl Write {
             | Self::Unkey(_)
             | Self::ForgetPermission(..)
             | Self::RecordingBegun(_)
-            | Self::RecordingUploaded(..)
             | Self::Forget(_)
             | Self::ForgetKeys(_)
             | Self::Settled(_) => false,
@@ -358,8 +362,14 @@ impl EventLog {
         self.ask(Write::RecordingEnded(Box::new(conclusion), tell), told)
     }
 
-    pub(super) fn recording_uploaded(&self, id: Uuid, object: Option<String>, again: Option<Timestamp>) {
-        self.note(Write::RecordingUploaded(id, object, again));
+    pub(super) async fn copied(&self, write: CopyWrite) -> Result<(), StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.ask(Write::Copy(Box::new(write), tell), told).await.map_err(|_| StoreError::NotTaken)
+    }
+
+    pub(super) async fn transcribed(&self, write: TranscriptWrite) -> Result<Vec<Written>, StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.ask(Write::Transcribed(Box::new(write), tell), told).await.map_err(|_| StoreError::NotTaken)
     }
 
     pub(super) async fn forget_recordings(&self, ids: Vec<Uuid>) -> Result<(), StoreError> {

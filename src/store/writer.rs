@@ -247,7 +247,11 @@ impl Writer {
                     let _ = tell.send(Vec::new());
                 }
                 // Who asked hears that nothing has changed.
-                Write::Settings(..) | Write::ForgetRecordings(..) | Write::Deed(..) => {}
+                Write::Settings(..)
+                | Write::ForgetRecordings(..)
+                | Write::Copy(..)
+                | Write::Transcribed(..)
+                | Write::Deed(..) => {}
                 Write::Settle(..) | Write::FarewellsDue(_) => self.deferred.push(write),
                 // Rare; past the bound a copy of that event may be taken for one that was acted upon.
                 Write::Unkey(_) if self.deferred.len() < QUEUE => self.deferred.push(write),
@@ -263,7 +267,6 @@ impl Writer {
                 | Write::Endpoint(..)
                 | Write::ForgetPermission(..)
                 | Write::RecordingBegun(_)
-                | Write::RecordingUploaded(..)
                 | Write::Forget(_)
                 | Write::ForgetKeys(_) => {}
             }
@@ -458,7 +461,7 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
                     let _ = tell.send(changed);
                 }
             }
-            Write::RecordingEnded(_, tell) => {
+            Write::RecordingEnded(_, tell) | Write::Transcribed(_, tell) => {
                 if let Some(Found::RecordingEnded(written)) = found.next() {
                     let _ = tell.send(written);
                 }
@@ -471,6 +474,7 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             Write::Settled(tell)
             | Write::Permission(_, tell)
             | Write::Settings(_, _, tell)
+            | Write::Copy(_, tell)
             | Write::ForgetRecordings(_, tell) => {
                 let _ = tell.send(());
             }
@@ -486,7 +490,6 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             | Write::Unkey(_)
             | Write::ForgetPermission(..)
             | Write::RecordingBegun(_)
-            | Write::RecordingUploaded(..)
             | Write::Forget(_)
             | Write::ForgetKeys(_) => {}
         }

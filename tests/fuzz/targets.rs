@@ -481,7 +481,8 @@ fn rest_api() -> &'static Rest {
         let outbox =
             call::Outbox::new(store.clone(), notifier, nobody, clock.clone(), node_id.clone(), Default::default());
         let (data_dir, base_url) = (dir.path().to_owned(), "http://localhost".to_owned());
-        let kept = call::RecordingsConfig { data_dir, base_url, node_id, threads: 1 };
+        let recognisers = offhook::speech::recognise::Recognisers::new(&Default::default()).expect("none is named");
+        let kept = call::RecordingsConfig { data_dir, base_url, node_id, threads: 1, copies: None, recognisers };
         let (dice, tasks) = (answer::Dice::system(), Default::default());
         let recordings = {
             let _inside = runtime.enter();

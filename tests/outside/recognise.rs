@@ -31,7 +31,7 @@ impl FileFetch for NoFiles {
 }
 
 /// What a caller says: text in the embedded voice, and silence around it.
-async fn say(before_ms: u64, text: &str) -> Vec<Frame> {
+pub(super) async fn say(before_ms: u64, text: &str) -> Vec<Frame> {
     let dir = tempfile::tempdir().unwrap();
     let config = SpeechConfig {
         data_dir: dir.path().to_owned(),

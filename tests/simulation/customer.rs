@@ -154,7 +154,8 @@ impl World {
             | NoticeKind::MultiParty
             | NoticeKind::Recording
             | NoticeKind::Interim
-            | NoticeKind::Stream => &mut self.customer.others,
+            | NoticeKind::Stream
+            | NoticeKind::Transcription => &mut self.customer.others,
         };
         told.entry(call).or_default().insert(identity);
     }

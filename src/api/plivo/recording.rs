@@ -13,7 +13,7 @@ use super::control::{answered, tell};
 use super::paging::{Meta, page};
 use super::place::url;
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, query, uri};
-use crate::call::machine::{Command, RecordOrder, RoomKind};
+use crate::call::machine::{Command, RecordOrder, RoomKind, TranscriptOrder};
 use crate::media::record::Format;
 use crate::store::{Recording, RecordingFilter};
 use crate::xml::ast::Target;
@@ -36,7 +36,8 @@ pub(super) const ROUTES: &[Route] = &[
         body: Some(Body {
             content_type: "application/json",
             what: "time_limit (seconds), file_format (mp3 or wav), record_channel_type (mono or stereo), callback_url, \
-                   callback_method. A form is taken too",
+                   callback_method, transcription_url, transcription_method, transcription_type (auto, hybrid or manual), \
+                   transcription_report_type (full or compact). A form is taken too",
         }),
         answers: &[Answer { status: 202, what: "It is recorded", content: Content::Plivo(&[of::<Started>]) }, CONFLICT],
     },
@@ -206,8 +207,24 @@ fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), St
         silence_ms: None,
         callback: None,
         action: None,
+        transcript: transcript(api, fields)?,
     };
     Ok((order, callback))
+}
+
+/// `transcription_*`, as the elements' attributes; whether somebody can do it, the call says.
+fn transcript(api: &Api, fields: &Fields) -> Result<Option<TranscriptOrder>, String> {
+    let word = |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
+    if !matches!(word("transcription_type")?.as_deref(), None | Some("auto" | "hybrid" | "manual")) {
+        return Err("transcription_type must be auto, hybrid or manual".to_owned());
+    }
+    let full = match word("transcription_report_type")?.as_deref() {
+        None | Some("compact") => false,
+        Some("full") => true,
+        Some(_) => return Err("transcription_report_type must be full or compact".to_owned()),
+    };
+    let to = url(api, fields, "transcription")?.map(|(url, method)| Target { url, method });
+    Ok(to.map(|to| TranscriptOrder { to, full }))
 }
 
 /// `DELETE Call/{uuid}/Record/`.

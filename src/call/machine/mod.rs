@@ -43,7 +43,7 @@ pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish}
 pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
 
 pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
-pub use recording::{RecordEnd, RecordFact, RecordId, RecordOrder, recorded};
+pub use recording::{RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder, recorded, transcribed};
 
 use crate::model::{CallUuid, Digit, HangupCause};
 use desk::Desk;

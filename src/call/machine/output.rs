@@ -327,6 +327,8 @@ pub enum NoticeKind {
     Stream,
     /// `callbackUrl` of a recording.
     Recording,
+    /// `transcriptionUrl` of a recording.
+    Transcription,
 }
 
 impl NoticeKind {
@@ -342,6 +344,7 @@ impl NoticeKind {
             Self::MultiParty => "mpc",
             Self::Stream => "stream",
             Self::Recording => "recording",
+            Self::Transcription => "transcription",
         }
     }
 }

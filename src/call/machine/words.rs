@@ -128,6 +128,10 @@ impl Display for RecordOrder {
             f.write_str(" held")?;
         }
         self.callback.as_ref().map_or(Ok(()), |notice| write!(f, "; then {notice}"))?;
+        if let Some(order) = &self.transcript {
+            let full = if order.full { "full " } else { "" };
+            write!(f, "; then {full}transcription {} {}", order.to.method.as_str(), order.to.url.0)?;
+        }
         self.action.as_ref().map_or(Ok(()), |notice| write!(f, "; after a hang-up {notice}"))
     }
 }

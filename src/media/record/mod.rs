@@ -2,9 +2,10 @@
 //!
 //! A recorder takes its sound from whatever is a [`Source`]: a leg, a room. It knows nothing of calls: what is to become
 //! of a recording its owner says by [`Tape::stop`], what has become of it is told once, from the recorder's thread.
-//! `file` writes the files, and repairs those that a killed process left behind.
+//! `file` writes the files, and repairs those that a killed process left behind; `read` reads them back.
 
 mod file;
+mod read;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +19,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub use file::{Format, Left, left_behind, name, remove, repair};
+pub use read::{Heard, read};
 
 use super::line::Line;
 use super::voice::Judge;

@@ -151,6 +151,7 @@ struct Inner {
     turns: Semaphore,
     /// How long one waits for its turn.
     turn: Duration,
+    transcript_language: String,
 }
 
 impl Recognisers {
@@ -182,11 +183,17 @@ impl Recognisers {
             None => {}
         }
         let all = named.into_iter().map(|(_, recogniser)| recogniser).collect();
-        Ok(Self::with(all, config.recognitions_at_once, TURN))
+        Ok(Self::with(all, config.recognitions_at_once, TURN, &config.transcript_language))
     }
 
-    fn with(all: Vec<Arc<dyn Recogniser>>, at_once: u16, turn: Duration) -> Self {
-        Self(Arc::new(Inner { all, turns: Semaphore::new(usize::from(at_once)), turn }))
+    fn with(all: Vec<Arc<dyn Recogniser>>, at_once: u16, turn: Duration, transcript_language: &str) -> Self {
+        let (turns, transcript_language) = (Semaphore::new(usize::from(at_once)), transcript_language.to_owned());
+        Self(Arc::new(Inner { all, turns, turn, transcript_language }))
+    }
+
+    /// What is spoken in recordings.
+    pub fn transcript_language(&self) -> &str {
+        &self.0.transcript_language
     }
 
     /// Whether one of them knows this language.

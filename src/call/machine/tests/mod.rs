@@ -125,6 +125,7 @@ fn recorded_over_rest() -> RecordOrder {
         silence_ms: None,
         callback: None,
         action: None,
+        transcript: None,
     }
 }
 

@@ -11,7 +11,7 @@ mod sounds;
 use super::super::desk::Desk;
 use super::super::document::Gate;
 use super::super::params::Event;
-use super::super::recording::RecordOrder;
+use super::super::recording::{RecordOrder, TranscriptOrder};
 use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish};
 use super::super::timers::Timer;
 use super::super::{
@@ -121,7 +121,7 @@ pub(super) fn multi_party(call: &MultiPartyCall, desk: &mut Desk) -> Flow {
 }
 
 /// What is ordered for a recording of all that is said in a room.
-fn whole_room(mp3: bool, callback: Option<Notice>) -> RecordOrder {
+fn whole_room(mp3: bool, callback: Option<Notice>, transcript: Option<TranscriptOrder>) -> RecordOrder {
     RecordOrder {
         id: None,
         held: false,
@@ -131,6 +131,7 @@ fn whole_room(mp3: bool, callback: Option<Notice>) -> RecordOrder {
         silence_ms: None,
         callback,
         action: None,
+        transcript,
     }
 }
 
@@ -196,7 +197,8 @@ impl Attending {
             RoomNews::Record { ref how, ref callback } => {
                 if let Some(inside) = &self.inside {
                     let callback = callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
-                    let how = Box::new(RecordOrder { callback, ..(**how).clone() });
+                    let transcript = super::record::able(desk, how.transcript.clone());
+                    let how = Box::new(RecordOrder { callback, transcript, ..(**how).clone() });
                     desk.wish(Output::Room { room: RoomWish::Record { how, when_alone: true } });
                 }
             }
@@ -393,7 +395,7 @@ impl Element {
         }
     }
 
-    fn record(&self, desk: &Desk, inside: &Inside) -> Option<RoomWish> {
+    fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<RoomWish> {
         match self {
             Self::Conference(of) => of.record(desk, inside),
             Self::MultiParty(of) => of.record(desk, inside),

@@ -2,8 +2,10 @@
 
 use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
+use super::super::super::recording::TranscriptOrder;
 use super::super::super::room::{Role, RoomEntry, RoomKind, RoomWish};
 use super::super::super::{Notice, NoticeKind, Param, Params};
+use super::super::record;
 use super::sounds::{Events, Sounds};
 use super::{Inside, Rules, Told, whole_room};
 use crate::model::Method;
@@ -24,6 +26,7 @@ pub(super) struct OfMultiParty {
     /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
     record: Option<(bool, bool)>,
     recorded: Option<Target>,
+    transcript: Option<TranscriptOrder>,
 }
 
 /// What `statusCallbackEvents` names.
@@ -112,6 +115,11 @@ impl OfMultiParty {
                 (mp3, a.number("recordMinMemberCount").is_none_or(|members| members <= 1))
             }),
             recorded: a.target("recordingCallbackUrl", "recordingCallbackMethod", Method::Post),
+            // `transcript="false"` beside it is somebody who does not want it.
+            transcript: a
+                .target("transcriptionUrl", "transcriptionMethod", Method::Post)
+                .filter(|_| a.flag("transcript", true))
+                .map(|to| TranscriptOrder { to, full: false }),
         };
         let rules = Rules {
             hangup_on_star: false,
@@ -158,10 +166,11 @@ impl OfMultiParty {
     }
 
     /// How it wants the call recorded.
-    pub(super) fn record(&self, desk: &Desk, inside: &Inside) -> Option<RoomWish> {
+    pub(super) fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<RoomWish> {
         let (mp3, when_alone) = self.record?;
         let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
-        Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback)), when_alone })
+        let transcript = record::able(desk, self.transcript.clone());
+        Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback, transcript)), when_alone })
     }
 
     /// What says there that the recording is done.
