@@ -59,6 +59,9 @@ pub mod node;
 pub mod notices;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod numbers;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod objects;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]

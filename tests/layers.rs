@@ -13,7 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "feed", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects"],
-    &["call"],
+    &["call", "numbers"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],
     &["cli"],

@@ -20,6 +20,7 @@ use crate::xml::ast::DocUrl;
 pub struct NumberSpec {
     pub number: E164,
     pub phone_number_id: PhoneNumberId,
+    /// Empty where it has none.
     pub waba: WabaId,
     pub account: AuthId,
     pub alias: String,

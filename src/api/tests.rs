@@ -315,6 +315,7 @@ async fn run() -> Running {
     };
     let desk = Arc::new(Graph::new(config, clock.clone()).unwrap());
     let consents = Arc::new(Consents::load(store.clone()).await.unwrap());
+    let desk_of_numbers = desk.clone();
     let permissions = PermissionDesk::new(desk, consents.clone(), clock.clone());
     let recordings = recordings_of(&store, folder.path(), &tables, &clock);
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -323,6 +324,7 @@ async fn run() -> Running {
         router: router(Api {
             clock: Clock::real(),
             feed: crate::feed::Feed::new(),
+            numbers: numbers_of(&store, &keeper, &desk_of_numbers, &clock),
             accounts,
             store: store.clone(),
             live: calls.clone(),
@@ -345,6 +347,22 @@ async fn run() -> Running {
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, public, cancel.clone()));
     Running { at: address, calls, store, cancel, clock, graph, consents, gate, keeper, file, _folder: folder }
+}
+
+/// Numbers whose URLs are asked by nobody.
+fn numbers_of(store: &Store, keeper: &Keeper, graph: &Arc<Graph>, clock: &Clock) -> crate::numbers::Numbers {
+    use crate::answer::{Dice, Fetcher};
+    use crate::egress::testing::{egress, open_guard};
+    crate::numbers::Numbers::new(crate::numbers::Parts {
+        keeper: keeper.clone(),
+        graph: graph.clone(),
+        clock: clock.clone(),
+        feed: crate::feed::Feed::new(),
+        notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
+        guard: crate::egress::Guard::new(false, Vec::new()),
+        fetcher: Fetcher::new(egress(open_guard(), Vec::new()), clock.clone(), Dice::system()),
+        tasks: tokio_util::task::TaskTracker::new(),
+    })
 }
 
 /// Recordings in a folder, whose callbacks go nowhere.

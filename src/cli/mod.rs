@@ -13,6 +13,8 @@ pub mod dev;
 pub mod exit;
 pub mod load;
 mod man;
+mod node_api;
+pub mod numbers;
 mod openapi;
 pub mod print;
 pub mod replay;
@@ -68,6 +70,8 @@ enum Command {
     Calls(calls::Args),
     /// What became of callbacks, and once more for those that were given up
     Callbacks(callbacks::Args),
+    /// A node's business numbers: listed, connected, registered, their settings exported and imported
+    Numbers(numbers::Args),
     /// Generate load through the same simulator
     Load(load::Args),
     /// Copy the store to a file, checked, while the node runs
@@ -144,6 +148,7 @@ fn run(command: Command) -> Exit {
         Command::Call(args) => call::run(args),
         Command::Calls(args) => calls::run(args),
         Command::Callbacks(args) => callbacks::run(args),
+        Command::Numbers(args) => numbers::run(args),
         Command::Load(args) => load::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Xml(args) => xml::run(args),

@@ -404,6 +404,7 @@ fn business_number(
         phone_number_id: phone_number_id?,
         waba: waba?,
         alias,
+        calling_named: calling_enabled.is_some(),
         calling_enabled: calling_enabled.is_some_and(|(on, _)| on),
         app_id,
         answer_url: answer_url.flatten(),

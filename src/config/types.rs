@@ -303,6 +303,8 @@ pub struct Number {
     pub waba: WabaId,
     pub alias: String,
     pub calling_enabled: bool,
+    /// Whether the file says so: else what is set while the node runs counts.
+    pub calling_named: bool,
     /// An application (`plivo-call-api.md` §5), whose URLs serve where there is no `answer_url`.
     pub app_id: Option<AppId>,
     /// URLs are text as written: signatures cover them. This or `app_id` is there where `calling_enabled`.

@@ -88,11 +88,13 @@ pub struct EgressRequest<'a> {
     pub want: Want,
 }
 
-/// What of a 2xx answer's body is wanted. Of any other answer only the head is.
+/// What of a 2xx answer's body is wanted. Of any other answer only the head is, but for [`Want::Any`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// All of it, decoded, up to so many bytes.
     Body { max: usize },
+    /// The same of an answer of any status: from a server of one's own, which says what was wrong.
+    Any { max: usize },
     /// Nothing: up to 64 KiB are read and dropped.
     Nothing,
 }
@@ -217,6 +219,7 @@ impl Egress {
         on_stage(Stage::Answered(self.clock.now()));
         let body = match want {
             Want::Body { max } if head.status.is_success() => read_body(&head, body, max, read).await?,
+            Want::Any { max } => read_body(&head, body, max, read).await?,
             _ => {
                 drop_body(body).await;
                 Bytes::new()

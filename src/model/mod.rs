@@ -4,6 +4,7 @@
 
 mod cause;
 mod country;
+mod country_names;
 mod digit;
 mod endpoint;
 mod ids;

@@ -37,6 +37,7 @@ use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
 use crate::model::Timestamp;
 use crate::notices::Notices;
+use crate::numbers::{self, Numbers};
 use crate::objects::Bucket;
 use crate::observe::{self, Health, Metrics};
 use crate::phone::PhoneDoor;
@@ -84,6 +85,7 @@ impl Node {
         let dice = Dice::system();
         let kept = StoreOptions::with_journal_in(&config.store.data_dir);
         let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
+        let feed = Feed::new();
         let store = Store::open_with(&config.store.file, kept, health.clone()).await?;
         let directory = Arc::new(Directory::new(config.limits.default_cps));
         let keeper = Keeper::open(store.clone(), directory.clone(), &config, clock.wall()).await?;
@@ -115,7 +117,6 @@ impl Node {
             outbox.export_traces(sink.clone());
         }
         let phones = Phones::default();
-        let feed = Feed::new();
         let rooms = rooms(&clock, &media, &sounds);
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
@@ -163,11 +164,23 @@ impl Node {
         tokio::spawn(farewell::keep_telling(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone(), gate.clone());
         tokio::spawn(orphan::keep_alive(services.clone(), registry.clone(), stop_all.clone()));
+        let numbers = Numbers::new(numbers::Parts {
+            keeper: keeper.clone(),
+            graph: services.graph.clone(),
+            clock: clock.clone(),
+            feed: feed.clone(),
+            notices: services.notices.clone(),
+            guard: guard.clone(),
+            fetcher: services.fetcher.clone(),
+            tasks: tasks.clone(),
+        });
+        let hearing = numbers.clone();
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
             .with_ledger(Arc::new(Kept(store.clone())))
             .with_consents(consents.clone())
-            .with_pressure(pressure);
+            .with_pressure(pressure)
+            .with_changes(Box::new(move |heard| hearing.hear(heard)));
         for placed in orphans.placed {
             let number = directory.number(&placed.phone_number_id);
             registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
@@ -211,6 +224,7 @@ impl Node {
         let apis = api::Api {
             clock: clock.clone(),
             feed,
+            numbers: numbers.clone(),
             accounts,
             store: store.clone(),
             live: live.clone(),
@@ -252,6 +266,7 @@ impl Node {
         tokio::spawn(forget(store.clone(), recordings.clone(), clock, knobs.clone(), stop_all.clone()));
         tokio::spawn(recordings.clone().run_errands(stop_all.clone()));
         outbox.start();
+        tokio::spawn(numbers.keep_in_step(stop_all.clone()));
         if let Some(hangup) = hangup {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
         }

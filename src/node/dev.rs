@@ -227,6 +227,7 @@ fn configuration(
         config.meta.graph_url = graph;
     }
     config.meta.access_token = Some(secret(world::ACCESS_TOKEN));
+    config.meta.app_id = Some(world::APP_ID.to_owned());
     config.store = config::Store::at(folder.join(config::Store::FILE_NAME));
     config.answer.allow_insecure = true;
     config.limits.drain_seconds = 2;
@@ -249,6 +250,7 @@ fn configuration(
             alias: "Demo".to_owned(),
             app_id: None,
             calling_enabled: true,
+            calling_named: true,
             answer_url: Some(url(answer_url)),
             answer_method: Method::Post,
             fallback_url: None,

@@ -65,6 +65,9 @@ pub(crate) fn router() -> Router<Arc<World>> {
         .route("/_sim/load", post(load))
         .route("/_sim/load/stop", post(stop_load))
         .route("/_sim/log", get(log))
+        .route("/_sim/numbers", post(order_number))
+        .route("/_sim/failures", post(order_failures))
+        .route("/_sim/app", post(order_app))
         .route("/_sim/permissions", get(permissions))
         .route("/_sim/permissions/answer", post(answer_request))
         .layer(from_fn(only_from_here))
@@ -126,6 +129,28 @@ fn script_of(world: &World, order: CallOrder) -> Result<CallScript, String> {
         hangup,
         ..usual
     })
+}
+
+async fn order_number(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order = serde_json::from_slice(&body).map_err(|e| format!("the body is no number: {e}"));
+    settled(order.and_then(|order| world.order_number(order)))
+}
+
+async fn order_failures(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order = serde_json::from_slice(&body).map_err(|e| format!("the body is no list of failures: {e}"));
+    settled(order.map(|order| world.order_failures(order)))
+}
+
+async fn order_app(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order = serde_json::from_slice(&body).map_err(|e| format!("the body says nothing of the app: {e}"));
+    settled(order.map(|order| world.order_app(order)))
+}
+
+fn settled(done: Result<(), String>) -> Response {
+    match done {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(why) => refuse(why),
+    }
 }
 
 /// A call's events. Whoever closes the connection hangs up.

@@ -12,6 +12,8 @@ pub const APP_SECRET: &str = "offhook-dev-app-secret";
 pub const VERIFY_TOKEN: &str = "offhook-dev-verify-token";
 /// The bearer token of Graph requests.
 pub const ACCESS_TOKEN: &str = "offhook-dev-access-token";
+/// Our app's id at the simulated Meta.
+pub const APP_ID: &str = "4080123456789";
 /// `X-API-Key` of the development node.
 pub const API_KEY: &str = "offhook-dev-api-key";
 /// Account of the development node: `MA` and 18 of A–Z, 0–9.
@@ -83,6 +85,10 @@ impl Numbers {
 
     pub(crate) fn ids(&self) -> Vec<String> {
         self.by_number.values().map(|n| n.phone_number_id.clone()).collect()
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &SimNumber> {
+        self.by_number.values()
     }
 
     pub(crate) fn by_number(&self, number: &str) -> Option<&SimNumber> {

@@ -11,6 +11,7 @@ use crate::admission::permission::Reply;
 use crate::call::machine::{PhoneStatus, Termination};
 use crate::meta::call_named;
 use crate::model::{CallUuid, Direction, E164, PhoneNumberId, Timestamp, Wacid, digits_of};
+use crate::numbers::{self, NewsOfMeta};
 
 /// The body is not JSON as `meta-calling.md` §2.2 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +74,8 @@ pub enum What {
     /// A change of another field; the digest is of its members in sorted order (§2.7).
     Change {
         digest: [u8; 32],
+        /// What it says of numbers, where it does.
+        heard: Option<Box<NewsOfMeta>>,
     },
     /// Of no kind that we know, or of one that wants nothing.
     Ignored,
@@ -179,8 +182,8 @@ pub fn decode(body: &[u8], mut take: impl FnMut(Item)) -> Result<(), BadJson> {
     }
     let is_array = entries.is_some_and(|entries| {
         entries.each(|entry| {
-            let changes = entry.members(["changes"]).and_then(|[changes]| changes);
-            if !changes.is_some_and(|changes| changes.each(|one| change(one, &mut take))) {
+            let [waba, changes] = entry.members(["id", "changes"]).unwrap_or_default();
+            if !changes.is_some_and(|changes| changes.each(|one| change(one, waba, &mut take))) {
                 take(Item::malformed(Kind::OBJECT));
             }
         })
@@ -192,14 +195,24 @@ pub fn decode(body: &[u8], mut take: impl FnMut(Item)) -> Result<(), BadJson> {
 }
 
 /// One element of `changes`.
-fn change(change: Value<'_>, take: &mut impl FnMut(Item)) {
+fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
     let [field, value] = change.members(["field", "value"]).unwrap_or_default();
     match field.and_then(Value::string) {
         None => take(Item::malformed(Kind::OBJECT)),
         Some(field) if field == "calls" => calls(value, take),
         Some(field) if field == "messages" => messages(value, take),
-        Some(field) => take(Item { kind: Kind::of(&field), id: None, what: What::Change { digest: sorted(change) } }),
+        Some(field) => {
+            let heard = value.and_then(|value| heard(waba, &field, value)).map(Box::new);
+            take(Item { kind: Kind::of(&field), id: None, what: What::Change { digest: sorted(change), heard } });
+        }
     }
+}
+
+/// What a change says of numbers; of one that is too large nothing is read.
+fn heard(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<NewsOfMeta> {
+    let raw = Some(value.raw()).filter(|raw| raw.len() <= SORTED_BYTES_MAX)?;
+    let waba = usable_id(waba).unwrap_or_default();
+    numbers::heard_in(&waba, field, &serde_json::from_str(raw).ok()?)
 }
 
 /// A change larger than this is not sorted: as a tree it takes up to eighty times its size.

@@ -16,6 +16,7 @@ use crate::call::machine::{PhoneStatus, Termination};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::model::{CallUuid, Direction, PhoneNumberId, Timestamp, Wacid};
+use crate::numbers::NewsOfMeta;
 use crate::observe::names;
 use crate::store::{KeyKind, SeenKey};
 
@@ -118,6 +119,8 @@ pub enum Effect {
     Parked,
     PermissionUpdated,
     MessageStored,
+    AccountNoted,
+    SettingsNoted,
     UnknownNumber,
     Ignored,
     Malformed,
@@ -145,6 +148,8 @@ impl Effect {
             Self::Parked => "parked",
             Self::PermissionUpdated => "permission_updated",
             Self::MessageStored => "message_stored",
+            Self::AccountNoted => "account_noted",
+            Self::SettingsNoted => "settings_noted",
             Self::UnknownNumber => "unknown_number",
             Self::Ignored => "ignored",
             Self::Malformed => "malformed",
@@ -195,7 +200,11 @@ pub struct Door<C> {
     ledger: Option<Arc<dyn Ledger>>,
     consents: Option<Arc<Consents>>,
     pressure: Option<Arc<Pressure>>,
+    changes_heard: Option<ChangesHeard>,
 }
+
+/// Told what Meta says of numbers and WABAs. It may neither block nor wait.
+pub type ChangesHeard = Box<dyn Fn(NewsOfMeta) + Send + Sync>;
 
 /// Something of a body that the 200 has to wait for: its key, and when it is on the disk (`meta-calling.md` §2.5).
 pub struct Waiting {
@@ -235,6 +244,7 @@ impl<C: Calls> Door<C> {
             ledger: None,
             consents: None,
             pressure: None,
+            changes_heard: None,
         }
     }
 
@@ -265,6 +275,13 @@ impl<C: Calls> Door<C> {
     #[must_use]
     pub fn with_consents(mut self, consents: Arc<Consents>) -> Self {
         self.consents = Some(consents);
+        self
+    }
+
+    /// Has somebody told what Meta says of numbers.
+    #[must_use]
+    pub fn with_changes(mut self, heard: ChangesHeard) -> Self {
+        self.changes_heard = Some(heard);
         self
     }
 
@@ -396,15 +413,26 @@ impl<C: Calls> Door<C> {
                 let id = key_of(&[&[b"message status".as_slice()], words.as_slice()].concat());
                 self.once(&phone_number_id, id, now, Effect::Ignored)
             }
-            What::Change { digest } if self.changes.claim(key_of(&[&digest]), now) => {
-                tracing::info!(kind = kind.label(), "Meta reports a change of the account; it is not kept yet");
-                Effect::Ignored
+            What::Change { digest, heard } if self.changes.claim(key_of(&[&digest]), now) => {
+                tracing::info!(kind = kind.label(), "Meta reports a change of the account");
+                self.changed(heard)
             }
             What::Change { .. } => Effect::Duplicate,
             // Taken in by the one who asks, which has something to wait for.
             What::Permission(_) | What::Ignored => Effect::Ignored,
             What::Malformed => Effect::Malformed,
         }
+    }
+
+    /// Meta says something about a number or a WABA.
+    fn changed(&self, heard: Option<Box<NewsOfMeta>>) -> Effect {
+        let (Some(heard), Some(hear)) = (heard, &self.changes_heard) else { return Effect::Ignored };
+        let effect = match *heard {
+            NewsOfMeta::Settings { .. } => Effect::SettingsNoted,
+            NewsOfMeta::Number { .. } | NewsOfMeta::Waba { .. } => Effect::AccountNoted,
+        };
+        hear(*heard);
+        effect
     }
 
     /// Whether an event is the first of its key; if so, the key is noted.

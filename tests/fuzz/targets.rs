@@ -469,6 +469,7 @@ fn rest_api() -> &'static Rest {
         let gate = Arc::new(Gate::new(Arc::new(Directory::new(10)), clock.now()));
         let graph = GraphConfig::new("http://127.0.0.1:9/v23.0", Secret::new("CANARY-6"));
         let graph = Arc::new(Graph::new(graph, clock.clone()).expect("a client"));
+        let of_numbers = graph.clone();
         let permissions = PermissionDesk::new(graph, Arc::new(Consents::new()), clock.clone());
         let (live, placing, operator) = (Arc::new(NoCalls), Arc::new(NoCalls), Arc::new(NoCalls));
         let host = "localhost".to_owned();
@@ -476,6 +477,20 @@ fn rest_api() -> &'static Rest {
         let keeper = runtime.block_on(keeper).expect("a book");
         let rooms = offhook::call::rooms::Rooms::silent(clock.clone());
         let out = Egress::new(EgressConfig::new(Guard::new(false, Vec::new()))).expect("a client");
+        let numbers = {
+            let _inside = runtime.enter();
+            let feed = offhook::feed::Feed::new();
+            offhook::numbers::Numbers::new(offhook::numbers::Parts {
+                keeper: keeper.clone(),
+                graph: of_numbers,
+                clock: clock.clone(),
+                notices: offhook::notices::Notices::new(store.clone(), feed.clone(), clock.clone()),
+                feed,
+                guard: Guard::new(false, Vec::new()),
+                fetcher: answer::Fetcher::new(out.clone(), clock.clone(), answer::Dice::system()),
+                tasks: Default::default(),
+            })
+        };
         let notifier = answer::Notifier::new(out, clock.clone(), answer::Dice::system(), 1);
         let (node_id, nobody) = ("fuzz".to_owned(), Arc::new(Directory::new(10)));
         let outbox =
@@ -491,6 +506,7 @@ fn rest_api() -> &'static Rest {
         let router = api::router(Api {
             clock,
             feed: offhook::feed::Feed::new(),
+            numbers,
             accounts,
             store,
             live,

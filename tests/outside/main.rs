@@ -17,6 +17,7 @@ mod leaks;
 mod load;
 mod metrics;
 mod mpc;
+mod numbers;
 mod ops;
 #[cfg(feature = "otel")]
 mod otel;

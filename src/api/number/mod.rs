@@ -6,10 +6,12 @@ mod ask;
 mod calls;
 mod events;
 mod notifications;
+mod numbers;
 mod permissions;
 mod reload;
 mod roles;
 mod voices;
+mod wabas;
 mod xml;
 
 use std::time::Duration;
@@ -38,6 +40,8 @@ pub(super) const TABLES: &[&[Route]] = &[
     voices::ROUTES,
     reload::ROUTES,
     notifications::ROUTES,
+    numbers::ROUTES,
+    wabas::ROUTES,
 ];
 
 /// Anything under `/api/v1/`.
@@ -50,7 +54,7 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
     };
     match routes::find(TABLES, request.method(), &segments) {
         Found::Served => {}
-        Found::Method(allow) => return wrong_method(&allow),
+        Found::Method(allow) => return wrong_method(&allow, request.method(), &segments),
         Found::Nothing => return not_found("there is nothing at this path"),
     }
     let path: Vec<String> = segments.iter().skip(2).map(|part| (*part).to_owned()).collect();
@@ -89,6 +93,8 @@ async fn serve(asked: Asked) -> Response {
         ("POST", ["notifications", id, "read"]) => notifications::read(&asked, id).await,
         ("GET", ["voices"]) => Ok(voices::list(&asked)),
         ("POST", ["reload"]) => Ok(reload::reload(&asked).await),
+        (_, ["phone-numbers", ..]) => numbers::serve(asked).await,
+        (_, ["wabas", ..]) => wabas::serve(asked).await,
         _ => Err(ask::missing("there is nothing at this path")),
     };
     answered.unwrap_or_else(|fault| *fault)
@@ -110,8 +116,11 @@ fn denied(denied: Denied) -> Response {
     }
 }
 
-fn wrong_method(allow: &str) -> Response {
-    let message = "this method is not for this resource";
+fn wrong_method(allow: &str, method: &Method, segments: &[&str]) -> Response {
+    let message = match segments {
+        ["api", "v1", "phone-numbers", _] if *method == Method::DELETE => numbers::NO_DELETE,
+        _ => "this method is not for this resource",
+    };
     with_header(error::json(StatusCode::METHOD_NOT_ALLOWED, "method", message, None), header::ALLOW, allow)
 }
 

@@ -12,6 +12,10 @@ const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["notifications", "read-all"], Role::Agent),
     ("POST", &["notifications", "*", "read"], Role::Agent),
     ("POST", &["reload"], Role::Owner),
+    // With a token, and whose calls they are.
+    ("POST", &["phone-numbers"], Role::Owner),
+    ("POST", &["phone-numbers", "signup"], Role::Owner),
+    ("PATCH", &["wabas", "*"], Role::Owner),
 ];
 
 /// The least role that may ask this.

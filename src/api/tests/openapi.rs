@@ -182,6 +182,7 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("request_uuid", &*call),
                 ("endpoint_id", "12345678901234"),
                 ("number", "918035737458"),
+                ("waba_id", "700"),
                 ("wa_id", "919412341234"),
                 ("subauth_id", SUB),
                 ("app_id", "1"),
