@@ -38,6 +38,9 @@ pub mod clock;
 pub mod config;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod doctor;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod egress;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]

@@ -13,7 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "feed", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects"],
-    &["call", "numbers"],
+    &["call", "doctor", "numbers"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],
     &["cli"],
@@ -35,6 +35,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     // A stream taps and feeds a leg; its upgrade is signed as every request is.
     ("stream", "media"),
     ("stream", "answer"),
+    // URLs are checked as the API checks them.
+    ("doctor", "numbers"),
     // `node::dev` puts a simulated Meta beside a node.
     ("node", "sim"),
 ];

@@ -10,6 +10,7 @@ pub mod calls;
 mod completions;
 pub mod config;
 pub mod dev;
+pub mod doctor;
 pub mod exit;
 pub mod load;
 mod man;
@@ -80,6 +81,8 @@ enum Command {
     Xml(xml::Args),
     /// Run a recorded call's event log through the call machine again and show the first difference
     Replay(replay::Args),
+    /// Tell whether this installation can take a real call, and what to do where it can't
+    Doctor(doctor::Args),
     /// The configuration
     Config(config::Args),
     /// The languages and voices that documents may name, and who says them here
@@ -153,6 +156,7 @@ fn run(command: Command) -> Exit {
         Command::Backup(args) => backup::run(args),
         Command::Xml(args) => xml::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
         Command::Voices(args) => voices::run(args),
         Command::Openapi => openapi::run(),

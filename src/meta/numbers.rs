@@ -2,6 +2,7 @@
 //! calling settings, registering it, our app's subscription. Payloads, written strictly and read tolerantly.
 
 use bytes::Bytes;
+use http_body_util::Full;
 use serde_json::{Map, Value, json};
 
 use super::graph::Graph;
@@ -216,6 +217,30 @@ impl Graph {
         read(&answer)?.get("data").map(TokenFacts::read).ok_or(UNREADABLE)
     }
 
+    /// Whether a number is used in the WhatsApp Business app too (coexistence); asked apart, since not every version of Graph
+    /// knows the field.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn is_on_phone(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Result<bool, GraphOutcome> {
+        let question = Question::get(number, token, "?fields=is_on_biz_app".to_owned(), "number");
+        let answer = read(&self.question(&question).await?)?;
+        Ok(answer.get("is_on_biz_app").and_then(Value::as_bool).unwrap_or_default())
+    }
+
+    /// What time it is at Graph: the `Date` of whatever it answers.
+    ///
+    /// # Errors
+    /// It can't be reached, or says no time.
+    pub async fn date(&self) -> Result<Timestamp, GraphOutcome> {
+        let request = http::Request::get(format!("{}/", self.config.base_url)).body(Full::default());
+        let request = request.map_err(|_| GraphOutcome::Unreachable)?;
+        let asked = tokio::time::timeout(self.config.request_timeout, self.http.request(request)).await;
+        let answer = asked.map_err(|_| GraphOutcome::Timeout)?.map_err(|_| GraphOutcome::Unreachable)?;
+        let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+        date.and_then(http_date).ok_or(UNREADABLE)
+    }
+
     async fn deed(
         &self,
         node: &PhoneNumberId,
@@ -244,6 +269,24 @@ const UNREADABLE: GraphOutcome = GraphOutcome::ServerError { status: 200 };
 
 fn read(answer: &Bytes) -> Result<Value, GraphOutcome> {
     serde_json::from_slice(answer).map_err(|_| UNREADABLE)
+}
+
+/// A date as HTTP writes it: `Sat, 21 Nov 2026 00:05:05 GMT` (RFC 9110 §5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
+    let mut parts = rest.split([' ', ':']);
+    let number = |parts: &mut std::str::Split<'_, [char; 2]>| parts.next()?.parse::<i64>().ok();
+    let day = number(&mut parts)?;
+    let name = parts.next()?;
+    let month = i64::try_from(MONTHS.iter().position(|month| *month == name)?).ok()? + 1;
+    let (year, hour) = (number(&mut parts)?, number(&mut parts)?);
+    let (minute, second) = (number(&mut parts)?, number(&mut parts)?);
+    let sound = (1970..=9999).contains(&year) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    // Days since 1970, a year beginning in March.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day - 719_469;
+    sound.then(|| Timestamp::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second))
 }
 
 /// How an app speaks for itself.
@@ -352,6 +395,21 @@ mod tests {
         let change = CallingChange { enabled: read.enabled, callback_permission: read.callback_permission };
         let ours = Value::Object(change.members());
         assert_eq!(ours["status"], enable["request"]["calling"]["status"]);
+    }
+
+    #[test]
+    fn dates_of_http() {
+        for (text, secs) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Tue, 29 Feb 2028 23:59:59 GMT", Some(1_835_481_599)),
+            ("Sat, 21 Nov 2026 00:05:05 GMT", Some(1_795_219_505)),
+            ("Sat, 21 Nov 2026 00:05 GMT", None),
+            ("21 Nov 2026", None),
+            ("", None),
+        ] {
+            assert_eq!(http_date(text), secs.map(Timestamp::from_secs), "{text}");
+        }
     }
 
     #[test]

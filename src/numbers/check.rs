@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{No, Numbers};
-use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
+use super::{No, Numbers, Parts};
+use crate::admission::book::{Book, Number};
+use crate::answer::{DocumentBody, FetchJob, Fetcher, Hops, SigningKeys, Validity};
 use crate::call::machine::{FetchFailure, FetchKind, Param, Params};
+use crate::clock::Clock;
 use crate::model::{CallUuid, E164, Method};
 use crate::store::Scope;
 use crate::xml::ast::{DocUrl, Finding};
@@ -42,6 +44,18 @@ impl Checked {
     }
 }
 
+/// A number's URLs in force by their fields, and what their requests are signed with.
+pub fn urls_of(book: &Book, entry: &Number) -> (Vec<(&'static str, (DocUrl, Method))>, SigningKeys) {
+    let set = &entry.set;
+    let answer = book.answer_of(entry);
+    let links = [("answerUrl", &answer), ("fallbackUrl", &set.fallback), ("hangupUrl", &set.hangup)];
+    let mut urls: Vec<_> = links.into_iter().filter_map(|(field, link)| Some((field, link.get()?))).collect();
+    urls.extend(set.webhook_url.clone().map(|url| ("webhookUrl", (url, Method::Post))));
+    let tokens = |id| book.account(id).map(|account| account.tokens.clone()).unwrap_or_default();
+    let owner = book.owner(entry);
+    (urls, SigningKeys::new(tokens(owner), tokens(book.main_of(owner))))
+}
+
 impl Numbers {
     /// Asks every URL that the number has in force.
     ///
@@ -50,56 +64,49 @@ impl Numbers {
     pub async fn check_urls(&self, scope: &Scope, number: &E164) -> Result<Vec<UrlCheck>, No> {
         let (urls, keys) = {
             let book = self.book();
-            let entry = book.number(scope, number).ok_or(No::Missing(super::NO_NUMBER))?;
-            let set = &entry.set;
-            let answer = book.answer_of(entry);
-            let links = [("answerUrl", &answer), ("fallbackUrl", &set.fallback), ("hangupUrl", &set.hangup)];
-            let mut urls: Vec<_> = links.into_iter().filter_map(|(field, link)| Some((field, link.get()?))).collect();
-            urls.extend(set.webhook_url.clone().map(|url| ("webhookUrl", (url, Method::Post))));
-            let tokens = |id| book.account(id).map(|account| account.tokens.clone()).unwrap_or_default();
-            let owner = book.owner(entry);
-            (urls, SigningKeys::new(tokens(owner), tokens(book.main_of(owner))))
+            urls_of(&book, book.number(scope, number).ok_or(No::Missing(super::NO_NUMBER))?)
         };
-        let asked =
-            urls.into_iter().map(|(field, (url, method))| self.check(number, field, (url, method), keys.clone()));
+        let Parts { fetcher, clock, .. } = self.parts();
+        let asked = urls.into_iter().map(|(field, url)| check_url(fetcher, clock, number, field, url, keys.clone()));
         Ok(futures_util::future::join_all(asked).await)
     }
+}
 
-    async fn check(
-        &self,
-        number: &E164,
-        field: &'static str,
-        (url, method): (DocUrl, Method),
-        keys: SigningKeys,
-    ) -> UrlCheck {
-        let call = CallUuid(Uuid::new_v4());
-        let kind = if field == "fallbackUrl" { FetchKind::Fallback } else { FetchKind::Answer };
-        let job = FetchJob {
-            call,
-            kind,
-            url: url.clone(),
-            method,
-            params: params(field, number, call),
-            keys,
-            event_id: Uuid::new_v4(),
-            deadline: DEADLINE,
-            max_body: MAX_BODY,
-            hops: Hops::new(),
-        };
-        let clock = &self.parts().clock;
-        let begun = clock.now();
-        let is_document = matches!(field, "answerUrl" | "fallbackUrl");
-        let read = |body: DocumentBody| {
-            let parsed = is_document.then(|| xml::parse(&body.bytes, body.charset.as_deref()));
-            let valid = parsed.as_ref().is_none_or(xml::Parsed::ok);
-            let findings = parsed.map(|parsed| parsed.findings).unwrap_or_default();
-            let validity = if valid { Validity::Valid } else { Validity::Invalid };
-            (Checked::Answered { status: body.status, findings, valid }, validity)
-        };
-        let checked = self.parts().fetcher.document(&job, read).await.unwrap_or_else(failed);
-        let latency = clock.now().saturating_duration_since(begun);
-        UrlCheck { field, url, method, checked, latency }
-    }
+/// Asks one URL.
+pub async fn check_url(
+    fetcher: &Fetcher,
+    clock: &Clock,
+    number: &E164,
+    field: &'static str,
+    (url, method): (DocUrl, Method),
+    keys: SigningKeys,
+) -> UrlCheck {
+    let call = CallUuid(Uuid::new_v4());
+    let kind = if field == "fallbackUrl" { FetchKind::Fallback } else { FetchKind::Answer };
+    let job = FetchJob {
+        call,
+        kind,
+        url: url.clone(),
+        method,
+        params: params(field, number, call),
+        keys,
+        event_id: Uuid::new_v4(),
+        deadline: DEADLINE,
+        max_body: MAX_BODY,
+        hops: Hops::new(),
+    };
+    let begun = clock.now();
+    let is_document = matches!(field, "answerUrl" | "fallbackUrl");
+    let read = |body: DocumentBody| {
+        let parsed = is_document.then(|| xml::parse(&body.bytes, body.charset.as_deref()));
+        let valid = parsed.as_ref().is_none_or(xml::Parsed::ok);
+        let findings = parsed.map(|parsed| parsed.findings).unwrap_or_default();
+        let validity = if valid { Validity::Valid } else { Validity::Invalid };
+        (Checked::Answered { status: body.status, findings, valid }, validity)
+    };
+    let checked = fetcher.document(&job, read).await.unwrap_or_else(failed);
+    let latency = clock.now().saturating_duration_since(begun);
+    UrlCheck { field, url, method, checked, latency }
 }
 
 fn failed(failure: FetchFailure) -> Checked {

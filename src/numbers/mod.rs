@@ -20,7 +20,7 @@ use dashmap::DashMap;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio_util::task::TaskTracker;
 
-pub use check::{Checked, UrlCheck};
+pub use check::{Checked, UrlCheck, check_url, urls_of};
 pub use connect::{Credentials, SignUp};
 pub use heard::{NewsOfMeta, heard_in};
 pub use panel::Change;

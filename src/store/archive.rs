@@ -9,7 +9,9 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, SqlitePool};
 
-use super::{CallRecord, CallbackView, Callbacks, StoreError, callbacks, calls};
+use super::seal::Seal;
+use super::{CallRecord, CallbackView, Callbacks, Setting, StoreError, callbacks, calls, settings};
+use crate::config::Secret;
 use crate::model::CallUuid;
 
 /// How long a read waits for a writer's lock.
@@ -49,6 +51,15 @@ impl Archive {
     /// The store's.
     pub async fn callbacks(&self, which: Callbacks, limit: u32) -> Result<Vec<CallbackView>, StoreError> {
         callbacks::latest(&self.pool, which, limit).await
+    }
+
+    /// What was set while a node ran; sealed with this key, or that of the folder's key file.
+    ///
+    /// # Errors
+    /// The store's, or the key file's.
+    pub async fn settings(&self, secret: Option<&Secret>, folder: &Path) -> Result<Vec<Setting>, StoreError> {
+        let key = Seal::of(secret, folder).map_err(|source| StoreError::Open { file: folder.to_owned(), source })?;
+        settings::all(&self.pool, &key).await
     }
 
     /// A call's event log, line by line; none where there is no such call.

@@ -9,6 +9,7 @@ mod control;
 mod copies;
 mod crash;
 mod dial;
+mod doctor;
 mod doors;
 mod faults;
 mod first_call;

@@ -48,6 +48,8 @@ struct Facts {
     status: String,
     account_mode: String,
     pin: String,
+    /// Used in the WhatsApp Business app too.
+    is_on_biz_app: bool,
 }
 
 impl Default for Facts {
@@ -58,6 +60,7 @@ impl Default for Facts {
             status: "CONNECTED".into(),
             account_mode: "LIVE".into(),
             pin: "123456".into(),
+            is_on_biz_app: false,
         }
     }
 }
@@ -172,6 +175,7 @@ impl World {
             "platform_type": facts.platform_type,
             "status": facts.status,
             "account_mode": facts.account_mode,
+            "is_on_biz_app": facts.is_on_biz_app,
             "code_verification_status": "VERIFIED",
             "name_status": "APPROVED",
             "messaging_limit_tier": "TIER_10K",
