@@ -14,11 +14,12 @@ mod reconcile;
 mod register;
 mod sync;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 pub use check::{Checked, UrlCheck, check_url, urls_of};
 pub use connect::{Credentials, SignUp};
@@ -63,7 +64,22 @@ struct Inner {
     /// One change at a time that is written at Meta too, per number.
     turns: DashMap<E164, Arc<Mutex<()>>>,
     heard: mpsc::Sender<NewsOfMeta>,
+    /// Who answers what comes to a number.
+    routing: OnceLock<RoutingOf>,
 }
+
+/// Who answers what comes to a number, as its resource shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// The agent that answers.
+    pub agent: Option<Uuid>,
+    /// `webhook`, `agent` or `none`; empty: nobody has said.
+    pub routing: &'static str,
+    pub webhook: Option<Uuid>,
+}
+
+/// Tells it of a number, from memory.
+pub type RoutingOf = Box<dyn Fn(&E164) -> Routed + Send + Sync>;
 
 /// Why something was not done.
 #[derive(Debug)]
@@ -134,7 +150,7 @@ impl Numbers {
     /// Starts the room; what it hears is looked into on `parts.tasks`.
     pub fn new(parts: Parts) -> Self {
         let (heard, waiting) = mpsc::channel(HEARD_MAX);
-        let this = Self(Arc::new(Inner { parts, turns: DashMap::new(), heard }));
+        let this = Self(Arc::new(Inner { parts, turns: DashMap::new(), heard, routing: OnceLock::new() }));
         let listening = this.clone();
         tokio::spawn(async move { listening.listen(waiting).await });
         this
@@ -147,6 +163,16 @@ impl Numbers {
     /// The book in force.
     pub fn book(&self) -> arc_swap::Guard<Arc<Book>> {
         self.parts().keeper.book()
+    }
+
+    /// From now on this tells who answers what comes to a number; the first who says so counts.
+    pub fn routing_from(&self, routing: RoutingOf) {
+        let _ = self.0.routing.set(routing);
+    }
+
+    /// Who answers what comes to a number.
+    pub fn routed(&self, number: &E164) -> Routed {
+        self.0.routing.get().map(|routing| routing(number)).unwrap_or_default()
     }
 
     /// Whoever holds this changes the number at Meta.

@@ -154,6 +154,9 @@ impl Numbers {
         change: &Change,
         seen: Option<&NumberSet>,
     ) -> Result<(), No> {
+        if change.active == Some(true) && self.routed(number).agent.is_none() {
+            return Err(No::bad("active", "a number is active with an agent: connect one first"));
+        }
         let _turn = self.turn(number).await;
         let (known, at_meta) = {
             let book = self.book();

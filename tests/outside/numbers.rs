@@ -202,6 +202,7 @@ async fn s0_04_s0_05_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_outliv
         (json!({"answerMethod": "PUT"}), "answerMethod"),
         (json!({"callsPerNumber": 0}), "callsPerNumber"),
         (json!({"callingEnabled": "yes"}), "callingEnabled"),
+        (json!({"active": true}), "active"),
     ] {
         let refused = world.patch(body.clone(), 400).await;
         assert_eq!(

@@ -106,6 +106,7 @@ impl Book {
             waba.given_to = None;
             keys.push(Key::Waba(waba.id.clone()));
         }
+        keys.extend(self.inherit(id, &main));
         let owned: Vec<AppId> = self.applications.values().filter(|a| a.account == *id).map(|a| a.id.clone()).collect();
         for app in owned {
             let needed = self.needing(&app).is_some();

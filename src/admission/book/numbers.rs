@@ -215,6 +215,25 @@ impl Book {
         vec![Key::Waba(id.clone())]
     }
 
+    /// What a subaccount connected is its main account's from now on.
+    pub(super) fn inherit(&mut self, from: &AuthId, main: &AuthId) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for waba in self.wabas.values_mut().filter(|waba| waba.of == *from) {
+            waba.of.clone_from(main);
+            // Given to the main account before: it is its own now.
+            waba.given_to = waba.given_to.take().filter(|to| to != main);
+            keys.push(Key::Waba(waba.id.clone()));
+        }
+        for number in self.numbers.values_mut().filter(|number| number.of == *from) {
+            number.of.clone_from(main);
+            if let Some(made) = &mut number.set.made {
+                made.of.clone_from(main);
+            }
+            keys.push(Key::Number(number.number.clone()));
+        }
+        keys
+    }
+
     /// Takes a number out of service. Its WABA is the main account's again, unless other numbers of it go on.
     pub fn disconnect(&mut self, number: &E164) -> Vec<Key> {
         let Some(entry) = self.numbers.get_mut(number) else { return Vec::new() };
@@ -350,5 +369,63 @@ fn interrupted(set: &mut NumberSet, now: Timestamp) {
     if set.registration == Registration::Running {
         let reason = "the node was restarted while it ran: try again".to_owned();
         set.registration = Registration::Failed { reason, again: now };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::book::Details;
+
+    fn book() -> Book {
+        let mut config = Config::with(Secret::new("a"), Secret::new("b"));
+        config.accounts.push(config::Account {
+            auth_id: "MA1".into(),
+            auth_token: Secret::new("t"),
+            auth_token_previous: None,
+            cps: None,
+            api_keys: Vec::new(),
+            parent: None,
+        });
+        let mut book = Book::of_file(&config);
+        let made = ("SA1".into(), Secret::new("t"));
+        book.make_subaccount(&"MA1".into(), made, Details::new("s".to_owned(), true, Timestamp::default())).unwrap();
+        book
+    }
+
+    #[test]
+    fn what_a_subaccount_connected_outlives_it_at_its_main_account() {
+        let mut book = book();
+        let (waba, number): (WabaId, E164) = ("7".into(), E164::parse("918035737458").unwrap());
+        let made = Made { phone_number_id: "77".into(), waba: Some(waba.clone()), of: "SA1".into() };
+        book.connect_waba(&waba, &"SA1".into(), Some(Secret::new("w"))).unwrap();
+        book.connect_number((&number, made.clone()), None, Timestamp::from_secs(1)).unwrap();
+        let sub = Scope::of("SA1".into());
+        assert!(book.number(&sub, &number).is_some());
+        let token = |book: &Book| book.token_of(book.any_number(&number).unwrap()).map(|t| t.reveal().to_owned());
+        assert_eq!(token(&book).as_deref(), Some("w"), "its WABA's");
+        let keys = book.remove_subaccount(&"SA1".into(), false).unwrap();
+        assert!(keys.contains(&Key::Waba(waba.clone())) && keys.contains(&Key::Number(number.clone())), "{keys:?}");
+        assert!(book.number(&Scope::of("MA1".into()), &number).is_some());
+        let specs = book.specs();
+        assert_eq!(specs.numbers[0].account, "MA1".into(), "the tables know its account");
+        // Another main account's they never are.
+        let theirs = Made { of: "MA2".into(), ..made };
+        assert_eq!(book.connect_number((&number, theirs), None, Timestamp::default()), Err(Elsewhere::Taken));
+        assert_eq!(book.connect_waba(&waba, &"MA2".into(), None), Err(Elsewhere::Taken));
+    }
+
+    #[test]
+    fn s0_27_s0_28_a_disconnected_number_is_in_no_table() {
+        let mut book = book();
+        let number = E164::parse("918035737458").unwrap();
+        let made = Made { phone_number_id: "77".into(), waba: Some("7".into()), of: "MA1".into() };
+        book.connect_waba(&"7".into(), &"MA1".into(), None).unwrap();
+        book.connect_number((&number, made), Some(Secret::new("n")), Timestamp::from_secs(1)).unwrap();
+        book.give_waba(&"7".into(), &"SA1".into());
+        assert_eq!((book.specs().numbers.len(), book.specs().numbers[0].account.as_str()), (1, "SA1"));
+        assert_eq!(book.disconnect(&number), [Key::Number(number.clone()), Key::Waba("7".into())]);
+        assert_eq!(book.specs().numbers.len(), 0);
+        assert_eq!(book.owner(book.any_number(&number).unwrap()).as_str(), "MA1", "its mapping is cleared");
     }
 }

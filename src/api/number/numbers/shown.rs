@@ -8,7 +8,7 @@ use super::super::super::Api;
 use super::super::Timestamp3339;
 use super::super::ask;
 use super::{time, word};
-use crate::admission::book::{Book, Configuration, Link, Number, NumberSet, Registration};
+use crate::admission::book::{Book, Link, Number, NumberSet, Registration};
 use crate::model::Origin;
 
 /// A number.
@@ -146,6 +146,7 @@ impl Shown {
             sip: drift.sip,
         });
         let live = api.gate.directory().tables().by_number(&number.number).map(|entry| entry.slots.in_use());
+        let routed = api.numbers.routed(&number.number);
         let told = &set.told;
         let at_meta = told.calling.callback_permission;
         Self {
@@ -180,12 +181,10 @@ impl Shown {
             hangup_method: word(set.hangup.method),
             calls_per_number: set.calls_per_number.unwrap_or_else(|| book.usual_slots()),
             callback_permission: set.callback_permission.or(at_meta).unwrap_or_default(),
-            active_agent: None,
-            default_routing: match set.configuration {
-                Configuration::Webhook | Configuration::Agent => "none",
-            },
-            default_webhook: None,
-            active: false,
+            active: routed.agent.is_some() && !set.inactive,
+            active_agent: routed.agent,
+            default_routing: if routed.routing.is_empty() { "none" } else { routed.routing },
+            default_webhook: routed.webhook,
             connected: !set.disconnected,
             live_calls: live.unwrap_or_default(),
             open_conversations: 0,
