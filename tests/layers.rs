@@ -13,7 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "feed", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects"],
-    &["call", "doctor", "numbers"],
+    &["call", "doctor", "inbox", "numbers"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],
     &["cli"],
@@ -37,6 +37,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("stream", "answer"),
     // URLs are checked as the API checks them.
     ("doctor", "numbers"),
+    // Messages go out by the calls' outbox, and calls into conversations.
+    ("inbox", "call"),
     // `node::dev` puts a simulated Meta beside a node.
     ("node", "sim"),
 ];

@@ -7,6 +7,7 @@ mod asking;
 mod error;
 pub mod graph;
 pub mod numbers;
+mod messages;
 pub mod permissions;
 mod question;
 mod retry;

@@ -9,8 +9,13 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, SqlitePool};
 
+use uuid::Uuid;
+
 use super::seal::Seal;
-use super::{CallRecord, CallbackView, Callbacks, Setting, StoreError, callbacks, calls, settings};
+use super::{
+    CallRecord, CallbackView, Callbacks, Conversation, Message, Scope, Setting, StoreError, callbacks, calls,
+    conversations, settings,
+};
 use crate::config::Secret;
 use crate::model::CallUuid;
 
@@ -60,6 +65,28 @@ impl Archive {
     pub async fn settings(&self, secret: Option<&Secret>, folder: &Path) -> Result<Vec<Setting>, StoreError> {
         let key = Seal::of(secret, folder).map_err(|source| StoreError::Open { file: folder.to_owned(), source })?;
         settings::all(&self.pool, &key).await
+    }
+
+    /// Conversations of all accounts behind that one, in the order of their ids.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn conversations(&self, after: Uuid, limit: u32) -> Result<Vec<Conversation>, StoreError> {
+        conversations::after(&self.pool, after, limit).await
+    }
+
+    /// A conversation's messages and calls behind `before`, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn messages(
+        &self,
+        scope: &Scope,
+        conversation: Uuid,
+        before: Option<(i64, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<Message>, StoreError> {
+        conversations::messages(&self.pool, scope, conversation, before, limit).await
     }
 
     /// A call's event log, line by line; none where there is no such call.
