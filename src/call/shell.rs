@@ -676,7 +676,11 @@ impl Shell {
             let end = self.bridge().take();
             return self.bridge_media(&order, end);
         }
-        if let MediaOrder::Record { .. } | MediaOrder::RecordGo { .. } | MediaOrder::RecordStop { .. } = &order {
+        if let MediaOrder::Record { .. }
+        | MediaOrder::RecordGo { .. }
+        | MediaOrder::RecordPause { .. }
+        | MediaOrder::RecordStop { .. } = &order
+        {
             return self.record(order);
         }
         if order == MediaOrder::Close {
@@ -697,7 +701,10 @@ impl Shell {
             MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
             MediaOrder::Listen { on } => leg.listen(on),
             MediaOrder::Join | MediaOrder::Part => {}
-            MediaOrder::Record { .. } | MediaOrder::RecordGo { .. } | MediaOrder::RecordStop { .. } => {}
+            MediaOrder::Record { .. }
+            | MediaOrder::RecordGo { .. }
+            | MediaOrder::RecordPause { .. }
+            | MediaOrder::RecordStop { .. } => {}
             MediaOrder::Close => {
                 self.quality = sound::quality(&leg.stats().quality);
                 leg.close();

@@ -116,6 +116,9 @@ fn describe() {
     for outcome in names::STREAM_ENDS.iter().copied() {
         metrics::counter!(names::STREAMS_TOTAL, "outcome" => outcome).absolute(0);
     }
+    for outcome in names::recognised::ALL.iter().copied() {
+        metrics::counter!(names::RECOGNITIONS_TOTAL, "outcome" => outcome).absolute(0);
+    }
     for outcome in names::transcript::ALL.iter().copied() {
         metrics::counter!(names::TRANSCRIPTS_TOTAL, "outcome" => outcome).absolute(0);
     }

@@ -140,3 +140,27 @@ async fn a_file_that_somebody_removed_is_given_up_and_one_that_is_kept_stays() {
     assert!(world.node.metric("offhook_recording_copies_total", &[("outcome", "retry")]).await >= 1.0);
     assert_eq!(bucket.objects().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_takes_a_recording_away_wherever_it_is() {
+    use sqlx::{ConnectOptions as _, Connection as _};
+    let bucket = Bucket::start().await;
+    let mut world = copying("keep_local = true\n[retention]\nrecording_days = 2", &bucket).await;
+    let (old, old_url) = message(&world).await;
+    let (young, young_url) = message(&world).await;
+    bucket.until(|objects| objects.len() == 2).await;
+    world.node.until_metric("offhook_recording_copies_total", &[("outcome", "stored")], 2.0).await;
+    world.node.kill();
+    // Three days ago.
+    let file = world.node.dir.path().join("offhook.db");
+    let mut store = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.expect("the store");
+    let earlier = "UPDATE recordings SET started_us = started_us - 259200000000 WHERE recording_id = $1";
+    sqlx::query(earlier).bind(&old).execute(&mut store).await.expect("an update");
+    store.close().await.expect("closed");
+    world.node.start_again().await;
+    let objects = bucket.until(|objects| objects.len() == 1).await;
+    assert!(objects.contains_key(&format!("offhook/{young}.wav")));
+    assert_eq!((http::get(&old_url).await.status, http::get(&young_url).await.status), (404, 200));
+    assert_eq!(world.rest("GET", &format!("Recording/{old}/"), &[], String::new()).await.status, 404);
+    assert!(!world.node.dir.path().join("recordings").join(format!("{old}.wav")).exists());
+}

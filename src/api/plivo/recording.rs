@@ -18,9 +18,9 @@ use crate::media::record::Format;
 use crate::store::{Recording, RecordingFilter};
 use crate::xml::ast::Target;
 
-/// §2.9.
 /// Of a room, in milliseconds: as long as a recording may be.
-const ROOM_MAX_MS: u64 = 14_400_000;
+pub(super) const ROOM_MAX_MS: u64 = 14_400_000;
+/// §2.9.
 const LIMIT_SECONDS_MAX: u64 = 14_400;
 const LIMIT_SECONDS: u64 = 60;
 const NOT_FOUND: No = No::NotFound("recording not found");
@@ -184,14 +184,19 @@ pub(super) fn end_room(api: &Api, ask: &Ask, kind: RoomKind, name: &str) -> Resu
     }
 }
 
+/// `file_format`.
+pub(super) fn is_mp3(fields: &Fields) -> Result<bool, String> {
+    match fields.text("file_format")?.map(|word| word.to_ascii_lowercase()).as_deref() {
+        None | Some("mp3") => Ok(true),
+        Some("wav") => Ok(false),
+        Some(_) => Err("file_format must be mp3 or wav".to_owned()),
+    }
+}
+
 fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), String> {
     let seconds = fields.integer("time_limit", 1, LIMIT_SECONDS_MAX)?.unwrap_or(LIMIT_SECONDS);
     let word = |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
-    let mp3 = match word("file_format")?.as_deref() {
-        None | Some("mp3") => true,
-        Some("wav") => false,
-        Some(_) => return Err("file_format must be mp3 or wav".to_owned()),
-    };
+    let mp3 = is_mp3(fields)?;
     let stereo = match word("record_channel_type")?.as_deref() {
         None | Some("stereo") => true,
         Some("mono") => false,
@@ -203,6 +208,7 @@ fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), St
         held: false,
         mp3,
         stereo,
+        own: false,
         max_ms: seconds.saturating_mul(1_000),
         silence_ms: None,
         callback: None,
@@ -248,9 +254,7 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
             ("conference_name", _) => filter.conference = Some(value.clone()),
             ("subaccount", _) => filter.subaccount = Some(value.as_str().into()),
             ("add_time", compare) => {
-                let at = query::time(value);
-                let at = at.ok_or_else(|| query::bad(name, "YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS[.ffffff]]"))?;
-                filter.added.push((compare, at));
+                filter.added.push((compare, query::time_of(name, value)?));
             }
             _ => {}
         }

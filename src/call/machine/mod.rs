@@ -39,7 +39,7 @@ pub use output::{
     Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction, InstructionOutcome,
     MediaOrder, Notice, NoticeKind, Output, Param, Params, PlayId, Sound, SoundItem, Summary,
 };
-pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish};
+pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish, TrackNews};
 pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
 
 pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};

@@ -296,6 +296,8 @@ pub enum MediaOrder {
     Record { record: RecordId, how: Box<RecordOrder> },
     /// A recording that was held begins now.
     RecordGo { record: RecordId },
+    /// A recording leaves out what is heard from now on, or no longer.
+    RecordPause { record: RecordId, on: bool },
     /// A recording ends; one that never began is forgotten, and nothing comes of it.
     RecordStop { record: RecordId, end: RecordEnd },
     /// From now on this leg's peer hears the leg that dialled this one, and is heard there.

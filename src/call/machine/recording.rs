@@ -30,6 +30,9 @@ pub struct RecordOrder {
     pub mp3: bool,
     /// Each side in a channel of its own.
     pub stereo: bool,
+    /// Only what is heard of the peer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
     pub max_ms: u64,
     /// The peer has said nothing for so long.
     #[serde(default, skip_serializing_if = "Option::is_none")]

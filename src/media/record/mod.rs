@@ -6,6 +6,7 @@
 
 mod file;
 mod read;
+mod source;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,8 +21,8 @@ use uuid::Uuid;
 
 pub use file::{Format, Left, left_behind, name, remove, repair};
 pub use read::{Heard, read};
+pub use source::{Part, Pause, Source};
 
-use super::line::Line;
 use super::voice::Judge;
 use crate::call::machine::RecordEnd;
 use crate::ffi::opus::Rate;
@@ -37,27 +38,6 @@ const BEAT: Duration = Duration::from_millis(STEP_MS);
 const STEPS_MAX: u32 = 100;
 /// Recordings that may wait to be taken on by a thread.
 const WAITING_MAX: usize = 4_096;
-
-/// Two tracks of sound, 20 ms at a time.
-pub trait Source: Send {
-    /// The next 20 ms at [`RATE`], [`Rate::frame`] samples each: what is heard of the peer (left) and what the peer hears
-    /// (right). `None`: nothing yet, or nothing for now; then nothing is written.
-    fn next(&mut self) -> Option<(&[i16], &[i16])>;
-
-    /// Nothing more will come.
-    fn is_over(&self) -> bool;
-}
-
-/// A leg, both sides.
-impl Source for Line {
-    fn next(&mut self) -> Option<(&[i16], &[i16])> {
-        Line::next(self).map(|twenty| (twenty.heard, twenty.sent))
-    }
-
-    fn is_over(&self) -> bool {
-        Line::is_over(self)
-    }
-}
 
 /// What is to be recorded, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

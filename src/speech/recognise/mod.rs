@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::config::{RecogniserName, SpeechConfig};
 use super::http::EndpointError;
 use super::provider::BoxFuture;
+use crate::observe::names::{self, recognised};
 use steady::Steady;
 
 /// Samples a second of what recognisers are given: 16 bit, mono.
@@ -206,6 +207,23 @@ impl Recognisers {
     /// # Errors
     /// It can't be found out what was said.
     pub async fn recognise(
+        &self,
+        ask: &Ask,
+        sound: &mut Sound,
+        interim: impl FnMut(Interim) + Send,
+    ) -> Result<Understood, RecogniseError> {
+        let heard = self.hear(ask, sound, interim).await;
+        let outcome = match &heard {
+            Ok(heard) if heard.text.is_empty() => recognised::NOTHING,
+            Ok(_) => recognised::WORDS,
+            Err(RecogniseError::Busy) => recognised::BUSY,
+            Err(_) => recognised::FAILED,
+        };
+        metrics::counter!(names::RECOGNITIONS_TOTAL, "outcome" => outcome).increment(1);
+        heard
+    }
+
+    async fn hear(
         &self,
         ask: &Ask,
         sound: &mut Sound,

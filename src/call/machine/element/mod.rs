@@ -27,7 +27,7 @@ pub(super) use dial::{Dialing, Dialled};
 pub(super) use record::{
     Recording, able as transcript_if_able, background, callback as recording_callback, transcript,
 };
-pub(super) use room::{Attended, Attending};
+pub(super) use room::{Attended, Attending, added};
 pub(super) use stream::DROPPED;
 pub(super) use wait::{heard, stop_listening};
 

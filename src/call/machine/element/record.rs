@@ -104,6 +104,7 @@ pub(in crate::call::machine) fn background(record: &Record, desk: &Desk) -> Reco
         held: false,
         mp3: record.mp3,
         stereo: record.stereo,
+        own: false,
         max_ms: max_ms(record),
         silence_ms: None,
         callback: record.callback.as_ref().map(|target| callback(desk, target)),

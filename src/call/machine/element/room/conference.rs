@@ -56,6 +56,7 @@ impl OfConference {
             tells_speech: false,
             role: None,
             coaches: false,
+            track: false,
             lasts_ms: None,
         };
         let events = Events {

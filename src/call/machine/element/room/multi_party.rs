@@ -2,7 +2,7 @@
 
 use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
-use super::super::super::recording::TranscriptOrder;
+use super::super::super::recording::{RecordOrder, TranscriptOrder};
 use super::super::super::room::{Role, RoomEntry, RoomKind, RoomWish};
 use super::super::super::{Notice, NoticeKind, Param, Params};
 use super::super::record;
@@ -23,6 +23,8 @@ pub(super) struct OfMultiParty {
     status: Option<Target>,
     events: Vec<Group>,
     on_exit: Option<Target>,
+    /// What this one says is recorded by itself, too.
+    track: bool,
     /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
     record: Option<(bool, bool)>,
     recorded: Option<Target>,
@@ -110,6 +112,7 @@ impl OfMultiParty {
             status: a.target("statusCallbackUrl", "statusCallbackMethod", Method::Post),
             events,
             on_exit: a.target("onExitActionUrl", "onExitActionMethod", Method::Post),
+            track: a.flag("record", false) && a.flag("recordParticipantTrack", false),
             record: a.flag("record", false).then(|| {
                 let mp3 = a.text("recordFileFormat").is_none_or(|format| format.eq_ignore_ascii_case("mp3"));
                 (mp3, a.number("recordMinMemberCount").is_none_or(|members| members <= 1))
@@ -143,6 +146,7 @@ impl OfMultiParty {
             tells_speech: element.tells(Group::Speech),
             role: Some(role),
             coaches,
+            track: element.track,
             lasts_ms: Some(a.number("maxDuration").unwrap_or(LASTS_SECS).saturating_mul(1_000)),
         };
         let sounds_events = Events {
@@ -171,6 +175,13 @@ impl OfMultiParty {
         let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
         let transcript = record::able(desk, self.transcript.clone());
         Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback, transcript)), when_alone })
+    }
+
+    /// How it wants what this one says recorded.
+    pub(super) fn track(&self, desk: &Desk, inside: &Inside) -> Option<RecordOrder> {
+        let (mp3, _) = self.record.filter(|_| self.track)?;
+        let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
+        Some(RecordOrder { own: true, ..whole_room(mp3, callback, None) })
     }
 
     /// What says there that the recording is done.
@@ -232,7 +243,32 @@ impl OfMultiParty {
         exit.into_iter().chain(end).collect()
     }
 
+    /// A call that is to enter one has come so far; there may be no room yet.
+    pub(super) fn added(&self, desk: &Desk, name: &str) -> Option<Notice> {
+        let mut notice = self.event(desk, Group::AddParticipant, name)?;
+        notice.params.extend(self.participant(desk));
+        Some(notice)
+    }
+
     fn notice(&self, desk: &Desk, inside: &Inside, group: Group, name: &str) -> Option<Notice> {
+        let mut notice = self.event(desk, group, name)?;
+        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string()));
+        if group != Group::Mpc {
+            notice.params.insert("MemberID".into(), Param::Plain(inside.member.to_string()));
+            notice.params.extend(self.participant(desk));
+        }
+        Some(notice)
+    }
+
+    fn participant(&self, desk: &Desk) -> Params {
+        Params::from([
+            ("ParticipantRole".into(), Param::Plain(self.role.as_str().to_owned())),
+            ("ParticipantCallUUID".into(), Param::Plain(desk.setup.call.to_string())),
+            ("ParticipantCoachMode".into(), Param::Plain(if self.coaches { "true" } else { "false" }.to_owned())),
+        ])
+    }
+
+    fn event(&self, desk: &Desk, group: Group, name: &str) -> Option<Notice> {
         let Target { url, method } = self.status.clone().filter(|_| self.events.contains(&group))?;
         let mut params = params::common(desk, Event::MultiPartyCall);
         let mut put = |name: &'static str, value: String| {
@@ -240,14 +276,7 @@ impl OfMultiParty {
         };
         put("EventName", name.to_owned());
         put("EventTimestamp", desk.wall(desk.now).plivo_micros());
-        put("MPCUUID", inside.room.to_string());
         put("MPCName", self.name.clone());
-        if group != Group::Mpc {
-            put("MemberID", inside.member.to_string());
-            put("ParticipantRole", self.role.as_str().to_owned());
-            put("ParticipantCallUUID", desk.setup.call.to_string());
-            put("ParticipantCoachMode", if self.coaches { "true" } else { "false" }.to_owned());
-        }
         Some(Notice { kind: NoticeKind::MultiParty, url, method, params })
     }
 
