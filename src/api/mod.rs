@@ -36,10 +36,12 @@ pub use placing::Placing;
 
 use crate::admission::Gate;
 use crate::admission::book::Keeper;
+use crate::agents::Agents;
 use crate::call::phones::Phones;
 use crate::call::rooms::Rooms;
 use crate::call::{PermissionDesk, Recordings};
 use crate::clock::Clock;
+use crate::erasure::Eraser;
 use crate::feed::Feed;
 use crate::speech::catalogue::Catalogue;
 use crate::store::{Passwords, Store};
@@ -70,6 +72,8 @@ pub struct Api {
     /// What documents may have said, and by whom.
     pub voices: Arc<Catalogue>,
     pub recordings: Recordings,
+    pub agents: Agents,
+    pub eraser: Eraser,
 }
 
 /// What each handler gets.

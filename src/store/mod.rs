@@ -5,6 +5,7 @@
 //! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
 //! its own. Calls that are up live in `call::registry`, not here.
 
+mod agents;
 mod archive;
 mod backup;
 mod batch;
@@ -14,6 +15,7 @@ mod calls;
 mod deed;
 mod endpoints;
 mod entry;
+mod erasures;
 mod file;
 mod journal;
 mod keys;
@@ -37,6 +39,7 @@ use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlitePool};
 
+pub use agents::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec};
 pub use archive::Archive;
 pub use backup::{Backup, BackupError, backup};
 pub use callbacks::{
@@ -44,6 +47,7 @@ pub use callbacks::{
 };
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan, PlacedCall};
 pub use endpoints::{Endpoint, EndpointChange};
+pub use erasures::Erasure;
 pub use keys::{KeyKind, SeenKey};
 pub use notices::{NoticeFilter, NoticeRow};
 pub use password::{PasswordError, Passwords};

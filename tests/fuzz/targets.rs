@@ -476,7 +476,7 @@ fn rest_api() -> &'static Rest {
         let keeper = runtime.block_on(keeper).expect("a book");
         let rooms = offhook::call::rooms::Rooms::silent(clock.clone());
         let out = Egress::new(EgressConfig::new(Guard::new(false, Vec::new()))).expect("a client");
-        let notifier = answer::Notifier::new(out, clock.clone(), answer::Dice::system(), 1);
+        let notifier = answer::Notifier::new(out.clone(), clock.clone(), answer::Dice::system(), 1);
         let (node_id, nobody) = ("fuzz".to_owned(), Arc::new(Directory::new(10)));
         let outbox =
             call::Outbox::new(store.clone(), notifier, nobody, clock.clone(), node_id.clone(), Default::default());
@@ -488,6 +488,22 @@ fn rest_api() -> &'static Rest {
             let _inside = runtime.enter();
             call::Recordings::start(kept, store.clone(), outbox, clock.clone(), dice, tasks).expect("a folder")
         };
+        let eraser = offhook::erasure::Eraser::new(offhook::erasure::ErasureParts {
+            store: store.clone(),
+            recordings: recordings.clone(),
+            consents: Arc::new(Consents::new()),
+            directory: Arc::new(Directory::new(10)),
+            clock: clock.clone(),
+        });
+        let agents = offhook::agents::Agents::new(offhook::agents::AgentsParts {
+            store: store.clone(),
+            directory: Arc::new(Directory::new(10)),
+            notices: offhook::notices::Notices::new(store.clone(), offhook::feed::Feed::new(), clock.clone()),
+            egress: out.clone(),
+            house: out.clone(),
+            model: None,
+            clock: clock.clone(),
+        });
         let router = api::router(Api {
             clock,
             feed: offhook::feed::Feed::new(),
@@ -505,6 +521,8 @@ fn rest_api() -> &'static Rest {
             rooms,
             voices: Arc::new(offhook::speech::catalogue::Catalogue::of(&Default::default())),
             recordings,
+            agents,
+            eraser,
         });
         Rest { runtime, router, _dir: dir }
     })

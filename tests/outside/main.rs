@@ -2,6 +2,7 @@
 //! (Chromium, aiortc) is skipped with a printed reason where it is absent.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
+mod agents;
 mod answer;
 mod cli;
 mod conference;
@@ -10,6 +11,7 @@ mod copies;
 mod crash;
 mod dial;
 mod doors;
+mod erasure;
 mod faults;
 mod first_call;
 mod interop;
@@ -17,6 +19,7 @@ mod leaks;
 mod load;
 mod metrics;
 mod mpc;
+mod notifications;
 mod ops;
 #[cfg(feature = "otel")]
 mod otel;

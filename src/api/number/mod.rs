@@ -1,9 +1,11 @@
 //! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, calls, calls' event
 //! logs, users' permissions, the voices and the reload of the configuration.
 
+mod agents;
 #[allow(dead_code, reason = "the resources that come next use all of it")]
 mod ask;
 mod calls;
+mod erasure;
 mod events;
 mod notifications;
 mod permissions;
@@ -38,6 +40,8 @@ pub(super) const TABLES: &[&[Route]] = &[
     voices::ROUTES,
     reload::ROUTES,
     notifications::ROUTES,
+    agents::ROUTES,
+    erasure::ROUTES,
 ];
 
 /// Anything under `/api/v1/`.
@@ -78,6 +82,8 @@ async fn serve(asked: Asked) -> Response {
     let path = asked.path.clone();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let answered = match (asked.method().as_str(), path.as_slice()) {
+        (_, ["agents", rest @ ..]) => agents::serve(asked, rest).await,
+        ("DELETE", ["users", user]) => erasure::forget(&asked, user).await,
         ("POST", ["xml", "check"]) => xml::check(asked).await,
         ("GET", ["calls"]) => calls::list(&asked).await,
         ("GET", ["calls", uuid]) => calls::get(&asked, uuid).await,
