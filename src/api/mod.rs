@@ -41,6 +41,7 @@ use crate::call::rooms::Rooms;
 use crate::call::{PermissionDesk, Recordings};
 use crate::clock::Clock;
 use crate::feed::Feed;
+use crate::inbox::Inbox;
 use crate::speech::catalogue::Catalogue;
 use crate::store::{Passwords, Store};
 use auth::{Accounts, Guard};
@@ -51,6 +52,8 @@ pub struct Api {
     pub clock: Clock,
     /// What happens, for those who watch.
     pub feed: Feed,
+    /// Conversations and messages.
+    pub inbox: Inbox,
     pub accounts: Accounts,
     pub store: Store,
     pub live: Arc<dyn LiveCalls>,

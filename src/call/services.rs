@@ -7,7 +7,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::consent::PermissionDesk;
-use super::machine::{CallSetup, MachineLimits, Notice};
+use super::machine::{CallSetup, MachineLimits, Notice, Summary};
+use super::news::CallNews;
 use super::outbox::Outbox;
 use super::phones::Phones;
 use super::recordings::Recordings;
@@ -58,6 +59,8 @@ pub struct Services {
     pub recordings: Recordings,
     /// What people should know of.
     pub notices: Notices,
+    /// Who hears of calls beside their own callbacks.
+    pub news: std::sync::OnceLock<Arc<dyn CallNews>>,
     /// Where traces are exported to, if they are.
     pub traces: Option<Sink>,
     /// What may change while calls go on.
@@ -101,6 +104,13 @@ impl Services {
         // Nor has one that REST added to a multi-party call without naming any.
         let own = setup.dialled().is_none() && !notice.url.0.is_empty();
         own.then(|| self.callback(setup, notice)).into_iter().collect()
+    }
+
+    /// What reports a call's end: its hangup callback, and what webhooks are told.
+    pub(super) fn reports(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
+        let mut reports = self.hangup_callback(setup, summary.hangup.clone());
+        reports.extend(self.news.get().map(|news| news.ended(setup, summary)).unwrap_or_default());
+        reports
     }
 
     /// A fresh id for a call or an event.

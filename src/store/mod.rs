@@ -11,13 +11,17 @@ mod batch;
 mod births;
 mod callbacks;
 mod calls;
+mod conversations;
 mod deed;
+mod deliveries;
 mod endpoints;
 mod entry;
 mod file;
+mod inbox;
 mod journal;
 mod keys;
 mod lists;
+mod mail;
 mod notices;
 mod password;
 mod permissions;
@@ -26,6 +30,7 @@ mod recordings;
 mod seal;
 mod settings;
 mod version;
+mod webhooks;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -43,7 +48,13 @@ pub use callbacks::{
     Callback, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, Settled, Settlement, Written, rearm,
 };
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan, PlacedCall};
+pub use conversations::{Conversation, ConversationFilter, Last, Message};
+pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
+pub use inbox::{
+    Came, ConversationChange, Draft, DraftForm, Going, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
+    StatusCame, UserName, WEBHOOK,
+};
 pub use keys::{KeyKind, SeenKey};
 pub use notices::{NoticeFilter, NoticeRow};
 pub use password::{PasswordError, Passwords};
@@ -55,6 +66,7 @@ pub use recordings::{
 };
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use version::By;
+pub use webhooks::{WebhookRow, WebhookWrite};
 
 use self::births::{Births, Taken};
 use self::endpoints::EndpointWrite;

@@ -227,11 +227,9 @@ fn terminate(id: &str) -> Vec<u8> {
     connect(id, |call| *call = json!({"id": id, "event": "terminate", "timestamp": "1790000000"}))
 }
 
-/// What this version makes of an effect that the index promises: conversations are to come.
+/// What this version makes of an effect that the index promises.
 fn for_now(kind: &str, promised: &str) -> String {
     match promised {
-        _ if kind == "messages.call_permission_reply" => promised,
-        "message_stored" | "message_status_applied" => "ignored",
         "account_noted" | "settings_noted" => "ignored",
         other => other,
     }

@@ -1,0 +1,1 @@
+//! The inbox with a store and no Meta.
