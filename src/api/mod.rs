@@ -11,6 +11,7 @@ mod connection;
 pub mod error;
 mod fields;
 mod live;
+mod media;
 mod number;
 mod once;
 pub mod openapi;
@@ -91,6 +92,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/{*path}", any(number::handle))
         .route("/openapi.json", get(openapi::serve))
         .route("/recordings/{file}", any(recordings::serve))
+        .route("/media/{id}", any(media::serve))
         .fallback(elsewhere)
         .with_state(Arc::new(Shared {
             api,

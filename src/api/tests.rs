@@ -324,6 +324,7 @@ async fn run() -> Running {
         outbox,
         directory: tables.clone(),
         graph: desk.clone(),
+        notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
         feed: crate::feed::Feed::new(),
         clock: clock.clone(),
         node_id: "node".to_owned(),

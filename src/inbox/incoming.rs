@@ -10,9 +10,10 @@ use uuid::Uuid;
 use super::{Inbox, Turn, words};
 use crate::admission::NumberEntry;
 use crate::feed::What;
-use crate::model::{Direction, MessageStatus, Timestamp, stable_id};
+use crate::model::{Direction, MessageStatus, NoticeTopic, Timestamp, stable_id};
+use crate::notices::Notice;
 use crate::observe::names;
-use crate::store::{Came, Draft, DraftForm, InboxFound, NewMessage, StatusCame, StoreError, UserName};
+use crate::store::{Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName};
 
 /// Ends when something is in the store or the journal: `false` if it can't come there.
 pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -136,12 +137,16 @@ impl Inbox {
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
             let taken = matches!(found, Ok(InboxFound::Came(..) | InboxFound::Journalled));
-            if let Ok(InboxFound::Came(Some(standing), written)) = found {
+            if let Ok(InboxFound::Came(Some((standing, unread)), written)) = found {
                 inbox.hand_on(written);
                 inbox.tell_message(&came.pair.main_account, came.pair.conversation, came.message.id);
                 let answers = came.message.direction == Direction::Inbound && came.draft.is_some();
                 if answers {
                     inbox.prefetch(&number, &came.message);
+                }
+                // Once, until somebody has read it.
+                if answers && came.counts && unread == 1 {
+                    inbox.note(&came);
                 }
                 if let (true, Some(agent)) = (answers && standing.ai_enabled && came.counts, standing.routing.agent()) {
                     inbox.turn(Turn { pair: came.pair, agent, epoch: standing.epoch, message: came.message });
@@ -150,6 +155,19 @@ impl Inbox {
             taken
         });
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
+    }
+
+    /// People should know that somebody wrote.
+    fn note(&self, came: &Came) {
+        let Pair { account, main_account, number, user, conversation, .. } = &came.pair;
+        let who = if user.name.is_empty() { &user.id } else { &user.name };
+        let text = format!("{who}: {}", came.message.text);
+        self.parts().notices.note(Notice {
+            number: Some(number.to_string()),
+            user: Some(user.id.clone()),
+            conversation: Some(*conversation),
+            ..Notice::new(account.clone(), main_account.clone(), NoticeTopic::Message, text)
+        });
     }
 
     fn turn(&self, turn: Turn) {
@@ -250,6 +268,33 @@ impl Inbox {
                 origin: parts.outbox.origin(&url.0),
                 params: form,
             }),
+        }
+    }
+
+    /// A user was asked to allow calls: a message of their conversation too.
+    pub fn permission_requested(&self, number: &Arc<NumberEntry>, user: &str, wamid: &str, text: Option<&str>) {
+        let content = json!({"interactive": {"type": "call_permission_request", "body": {"text": text}}});
+        let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() };
+        let came = Came {
+            pair: self.pair(number, user),
+            message: NewMessage {
+                id: stable_id("message", &[number.spec.phone_number_id.as_str(), wamid]),
+                wamid: Some(wamid.to_owned()),
+                direction: Direction::Outbound,
+                kind: "interactive".to_owned(),
+                text: words::short("interactive", &content),
+                content,
+                status: MessageStatus::Queued,
+                sender: None,
+                at: self.parts().clock.wall(),
+            },
+            heard: None,
+            counts: false,
+            routing: self.routing_of(number),
+            draft: None,
+        };
+        if self.take(number, came).is_err() {
+            tracing::warn!("there is no room for a permission request in its conversation");
         }
     }
 

@@ -31,12 +31,13 @@ use crate::clock::Clock;
 use crate::feed::{Feed, What};
 use crate::meta::Graph;
 use crate::model::{AuthId, E164, PhoneNumberId, Routing, stable_id};
+use crate::notices::Notices;
 use crate::store::{NewMessage, Pair, Store, UserName, Written};
 
 pub use incoming::{Full, Sender, StatusTold, Stored, UserMessage};
 pub use media::{MediaFile, Shelf};
 pub use routing::{NotRouted, WebhookOrder};
-pub use sending::{NotSent, Outgoing, WINDOW, is_open};
+pub use sending::{NotSent, Outgoing, WINDOW};
 
 /// Turns that wait for their agents at most; a further one is not answered.
 const TURNS: usize = 4_096;
@@ -57,6 +58,8 @@ pub struct InboxParts {
     pub outbox: Outbox,
     pub directory: Arc<Directory>,
     pub graph: Arc<Graph>,
+    /// What people should know of.
+    pub notices: Notices,
     pub feed: Feed,
     pub clock: Clock,
     pub node_id: String,

@@ -256,7 +256,7 @@ impl Inbox {
 }
 
 /// Whether a user may be written to freely.
-pub fn is_open(heard: Option<Timestamp>, now: Timestamp) -> bool {
+fn is_open(heard: Option<Timestamp>, now: Timestamp) -> bool {
     heard.is_some_and(|heard| now < heard.plus(WINDOW))
 }
 

@@ -275,8 +275,8 @@ pub(super) enum InboxWrite {
 /// What it found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum InboxFound {
-    /// `None`: it was there before.
-    Came(Option<Standing>, Vec<Written>),
+    /// The conversation, and how many of its messages are unread. `None`: it was there before.
+    Came(Option<(Standing, u64)>, Vec<Written>),
     /// The conversation and the message; `None`: no such message, or it is further already.
     Status(Option<(Uuid, Uuid)>, Vec<Written>),
     /// Whether anything has changed.
@@ -325,12 +325,12 @@ async fn came(to: &mut SqliteConnection, seal: &Seal, came: &Came) -> Result<Inb
     if !insert(to, &came.pair, &came.message).await? {
         return Ok(InboxFound::Came(None, Vec::new()));
     }
-    let standing = converse(to, came).await?;
+    let (standing, unread) = converse(to, came).await?;
     let mut written = Vec::new();
     if let (Routing::Webhook(webhook), Some(draft)) = (standing.routing, &came.draft) {
         written = tell(to, seal, draft, webhook, came.pair.conversation).await?;
     }
-    Ok(InboxFound::Came(Some(standing), written))
+    Ok(InboxFound::Came(Some((standing, unread)), written))
 }
 
 /// The event for the webhook, and the form for the number's URL.
@@ -369,7 +369,7 @@ async fn insert(to: &mut SqliteConnection, pair: &Pair, message: &NewMessage) ->
 }
 
 /// Makes the conversation or brings it up to date.
-async fn converse(to: &mut SqliteConnection, came: &Came) -> Result<Standing, sqlx::Error> {
+async fn converse(to: &mut SqliteConnection, came: &Came) -> Result<(Standing, u64), sqlx::Error> {
     // A number's stored routing is read here and now: memory may be a moment behind it.
     let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
         bsuid, name, status, routing, webhook, agent, unread, last_text, last_direction, last_us, heard_us, created_us) \
@@ -385,7 +385,7 @@ async fn converse(to: &mut SqliteConnection, came: &Came) -> Result<Standing, sq
         last_direction = excluded.last_direction, \
         last_us = CASE WHEN excluded.last_us > conversations.last_us THEN excluded.last_us ELSE conversations.last_us END, \
         heard_us = CASE WHEN excluded.heard_us > conversations.heard_us THEN excluded.heard_us ELSE conversations.heard_us END \
-        RETURNING routing, webhook, agent, epoch, ai_enabled";
+        RETURNING routing, webhook, agent, epoch, ai_enabled, unread";
     let Came { pair, message, heard, counts, routing, .. } = came;
     let row = sqlx::query(upsert)
         .bind(pair.conversation.to_string())
@@ -406,7 +406,7 @@ async fn converse(to: &mut SqliteConnection, came: &Came) -> Result<Standing, sq
         .bind(heard.map_or(0, Timestamp::micros))
         .fetch_one(to)
         .await?;
-    standing(&row)
+    Ok((standing(&row)?, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
 }
 
 pub(super) fn standing(row: &sqlx::sqlite::SqliteRow) -> Result<Standing, sqlx::Error> {

@@ -28,16 +28,10 @@ const fn refused(status: u16, what: &'static str) -> Answer {
     Answer { status, what, content: Content::Json(of::<error::OurBody<'static>>) }
 }
 
+const STATE: &[Answer] = &[changed(200, "As it is now"), refused(409, "It is not in a state for it")];
+
 const fn post(path: &'static str, id: &'static str, summary: &'static str) -> Route {
-    Route {
-        method: "POST",
-        path,
-        id,
-        summary,
-        query: &[],
-        body: None,
-        answers: &[changed(200, "As it is now"), refused(409, "It is not in a state for it")],
-    }
+    Route { method: "POST", path, id, summary, query: &[], body: None, answers: STATE }
 }
 
 /// What is served.
@@ -61,7 +55,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: "GET",
-        path: "/api/v1/conversations/{id}/",
+        path: "/api/v1/conversations/{conversation_id}/",
         id: "conversation",
         summary: "One conversation",
         query: &[],
@@ -70,7 +64,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: "PATCH",
-        path: "/api/v1/conversations/{id}/",
+        path: "/api/v1/conversations/{conversation_id}/",
         id: "changeConversation",
         summary: "Lets its agent answer, or people only",
         query: &[],
@@ -79,7 +73,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: "DELETE",
-        path: "/api/v1/conversations/{id}/",
+        path: "/api/v1/conversations/{conversation_id}/",
         id: "deleteConversation",
         summary: "Deletes a conversation with its messages and files; calls keep their records",
         query: &[],
@@ -88,7 +82,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: "GET",
-        path: "/api/v1/conversations/{id}/timeline/",
+        path: "/api/v1/conversations/{conversation_id}/timeline/",
         id: "conversationTimeline",
         summary: "Messages and calls: the latest page first, each page the oldest first",
         query: &[
@@ -98,23 +92,27 @@ pub(super) const ROUTES: &[Route] = &[
         body: None,
         answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<Timeline>) }],
     },
-    post("/api/v1/conversations/{id}/close/", "closeConversation", "open → closed"),
-    post("/api/v1/conversations/{id}/archive/", "archiveConversation", "closed → archived"),
-    post("/api/v1/conversations/{id}/reopen/", "reopenConversation", "closed or archived → open"),
-    post("/api/v1/conversations/{id}/read/", "readConversation", "All of it is read; the user sees it too"),
+    post("/api/v1/conversations/{conversation_id}/close/", "closeConversation", "open → closed"),
+    post("/api/v1/conversations/{conversation_id}/archive/", "archiveConversation", "closed → archived"),
+    post("/api/v1/conversations/{conversation_id}/reopen/", "reopenConversation", "closed or archived → open"),
+    post(
+        "/api/v1/conversations/{conversation_id}/read/",
+        "readConversation",
+        "All of it is read; the user sees it too",
+    ),
     Route {
         body: Some(Body {
             content_type: JSON,
             what: "{\"webhook\"}: an id; the account's only one where it is absent",
         }),
         ..post(
-            "/api/v1/conversations/{id}/subscribe/",
+            "/api/v1/conversations/{conversation_id}/subscribe/",
             "subscribeConversation",
             "This conversation alone goes to a webhook, which hears `subscription.activated`",
         )
     },
     post(
-        "/api/v1/conversations/{id}/unsubscribe/",
+        "/api/v1/conversations/{conversation_id}/unsubscribe/",
         "unsubscribeConversation",
         "It goes where its number's go; the webhook hears `subscription.revoked`",
     ),

@@ -1,4 +1,4 @@
-//! `POST /api/v1/conversations/{id}/messages/`: a message to a user, as Graph's `messages` has it (`number-api.md` §4).
+//! `POST /api/v1/conversations/{conversation_id}/messages/`: a message to a user, as Graph's `messages` has it (`number-api.md` §4).
 
 use axum::response::Response;
 use http::{StatusCode, header};
@@ -17,7 +17,7 @@ use crate::inbox::{NotSent, Outgoing, words};
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
     method: "POST",
-    path: "/api/v1/conversations/{id}/messages/",
+    path: "/api/v1/conversations/{conversation_id}/messages/",
     id: "sendMessage",
     summary: "Sends a message: text, image, audio, video, document, sticker, location, contacts, template, interactive, reaction",
     query: &[],

@@ -17,6 +17,11 @@ use crate::api::decoded;
 use crate::model::{Routing, stable_id};
 use crate::store::UserName;
 
+const ANSWERS: &[Answer] = &[
+    Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) },
+    Answer { status: 409, what: "It can't be so", content: Content::Json(of::<error::OurBody<'static>>) },
+];
+
 const fn route(path: &'static str, id: &'static str, summary: &'static str, what: &'static str) -> Route {
     Route {
         method: "POST",
@@ -25,10 +30,7 @@ const fn route(path: &'static str, id: &'static str, summary: &'static str, what
         summary,
         query: &[],
         body: Some(Body { content_type: "application/json", what }),
-        answers: &[
-            Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) },
-            Answer { status: 409, what: "It can't be so", content: Content::Json(of::<error::OurBody<'static>>) },
-        ],
+        answers: ANSWERS,
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: "GET",
-        path: "/api/v1/webhooks/{id}/deliveries/",
+        path: "/api/v1/webhooks/{webhook_id}/deliveries/",
         id: "listDeliveries",
         summary: "What was posted to a webhook, or waits for it, the latest first",
         query: &[
@@ -39,7 +39,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: "POST",
-        path: "/api/v1/webhooks/{id}/deliveries/{delivery}/redeliver/",
+        path: "/api/v1/webhooks/{webhook_id}/deliveries/{event_id}/redeliver/",
         id: "redeliver",
         summary: "Posts an event once more, with the same id",
         query: &[],

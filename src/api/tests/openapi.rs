@@ -192,6 +192,9 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("member_id", "1"),
                 ("mpc", "name_room"),
                 ("notification_id", "00000000-0000-0000-0000-000000000007"),
+                ("conversation_id", "00000000-0000-0000-0000-000000000007"),
+                ("webhook_id", "00000000-0000-0000-0000-000000000007"),
+                ("event_id", "00000000-0000-0000-0000-000000000007"),
             ];
             let path = named
                 .iter()
