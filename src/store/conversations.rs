@@ -71,7 +71,14 @@ pub(super) async fn list(
     limit: u32,
 ) -> Result<Vec<Conversation>, StoreError> {
     const WHAT: &str = "list conversations";
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {COLUMNS} FROM conversations WHERE "));
+    let mut select = listing("", scope, filter, limit);
+    let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
+}
+
+/// The query of a list, behind these words.
+fn listing(words: &str, scope: &Scope, filter: &ConversationFilter, limit: u32) -> QueryBuilder<Sqlite> {
+    let mut select = QueryBuilder::<Sqlite>::new(format!("{words}SELECT {COLUMNS} FROM conversations WHERE "));
     within(&mut select, scope);
     if let Some(number) = &filter.number {
         select.push(" AND number = ").push_bind(number.as_str());
@@ -114,8 +121,7 @@ pub(super) async fn list(
         select.push_bind(id.to_string()).push(")");
     }
     select.push(" ORDER BY last_us DESC, conversation_id DESC LIMIT ").push_bind(i64::from(limit));
-    let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
-    rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
+    select
 }
 
 /// What is looked for, anywhere in a text.
@@ -179,6 +185,16 @@ pub(super) async fn message_of(pool: &SqlitePool, id: Uuid) -> Result<Option<(Pa
     let message = message(&row).map_err(unreadable(WHAT))?;
     let pair = pair(message.conversation, &row).map_err(failed(WHAT))?;
     Ok(Some((pair, message)))
+}
+
+/// Everybody's conversations behind that one, in the order of their ids: for the owner of the machine.
+pub(super) async fn after(pool: &SqlitePool, after: Uuid, limit: u32) -> Result<Vec<Conversation>, StoreError> {
+    const WHAT: &str = "read the conversations";
+    let mut select =
+        QueryBuilder::<Sqlite>::new(format!("SELECT {COLUMNS} FROM conversations WHERE conversation_id > "));
+    select.push_bind(after.to_string()).push(" ORDER BY conversation_id LIMIT ").push_bind(i64::from(limit));
+    let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
 }
 
 /// Messages that were on their way to Meta when another process ended: ids, with their conversations.
@@ -256,4 +272,51 @@ fn message(row: &SqliteRow) -> Result<Message, Unread> {
         error,
         changed: time("changed_us")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Health;
+    use crate::store::Store;
+
+    /// An index has the order of every list: however many there are, a page costs what a page holds.
+    #[tokio::test]
+    async fn no_list_of_conversations_is_sorted() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let none = ConversationFilter::default;
+        let before = Some((7, Uuid::from_u128(7)));
+        let filters = [
+            none(),
+            ConversationFilter { before, ..none() },
+            ConversationFilter { status: Some(ConversationStatus::Open), before, ..none() },
+            ConversationFilter { status: Some(ConversationStatus::Archived), before, ..none() },
+            ConversationFilter { unread: Some(true), before, ..none() },
+            ConversationFilter { number: Some(E164::parse("918035737458").unwrap()), before, ..none() },
+            ConversationFilter { agent: Some(Uuid::from_u128(1)), before, ..none() },
+            ConversationFilter { search: "a word".to_owned(), ..none() },
+        ];
+        for scope in ["MA1", "SA1"].map(|id| Scope::of(id.into())) {
+            for filter in &filters {
+                let mut explain = listing("EXPLAIN QUERY PLAN ", &scope, filter, 50);
+                let plan: Vec<String> = explain
+                    .build()
+                    .fetch_all(&store.read)
+                    .await
+                    .unwrap()
+                    .iter()
+                    .map(|row| row.get::<String, _>("detail"))
+                    .collect();
+                let plan = plan.join("; ");
+                assert!(plan.contains("USING INDEX") && !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
+            }
+        }
+        store.close().await;
+    }
+
+    #[test]
+    fn what_is_looked_for_is_no_pattern() {
+        assert_eq!(like("50% O_K\\"), "%50\\% o\\_k\\\\%");
+    }
 }
