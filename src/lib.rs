@@ -52,6 +52,9 @@ pub mod feed;
 pub mod ffi;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod inbox;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod media;
 #[forbid(unsafe_code)]
 pub mod meta;

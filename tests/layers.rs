@@ -14,6 +14,7 @@ const ROWS: &[&[&str]] = &[
     &["config", "observe", "clock", "feed", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects"],
     &["agents", "call", "erasure"],
+    &["call", "inbox"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],
     &["cli"],
@@ -39,6 +40,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     // A stream taps and feeds a leg; its upgrade is signed as every request is.
     ("stream", "media"),
     ("stream", "answer"),
+    // Messages go out by the calls' outbox, and calls into conversations.
+    ("inbox", "call"),
     // `node::dev` puts a simulated Meta beside a node.
     ("node", "sim"),
 ];

@@ -392,6 +392,7 @@ fn notice(event: u128, kind: NoticeKind, url: impl Into<String>) -> NoticeJob {
         call: CallUuid(Uuid::from_u128(1)),
         notice: Notice { kind, url: DocUrl(url.into().into()), method: Method::Post, params: params() },
         keys: keys(),
+        secrets: std::sync::Arc::default(),
         event_id: Uuid::from_u128(event),
         attempts: 0,
         retries: 0,

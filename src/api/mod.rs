@@ -11,6 +11,7 @@ mod connection;
 pub mod error;
 mod fields;
 mod live;
+mod media;
 mod number;
 mod once;
 pub mod openapi;
@@ -43,6 +44,7 @@ use crate::call::{PermissionDesk, Recordings};
 use crate::clock::Clock;
 use crate::erasure::Eraser;
 use crate::feed::Feed;
+use crate::inbox::Inbox;
 use crate::speech::catalogue::Catalogue;
 use crate::store::{Passwords, Store};
 use auth::{Accounts, Guard};
@@ -53,6 +55,8 @@ pub struct Api {
     pub clock: Clock,
     /// What happens, for those who watch.
     pub feed: Feed,
+    /// Conversations and messages.
+    pub inbox: Inbox,
     pub accounts: Accounts,
     pub store: Store,
     pub live: Arc<dyn LiveCalls>,
@@ -92,6 +96,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/{*path}", any(number::handle))
         .route("/openapi.json", get(openapi::serve))
         .route("/recordings/{file}", any(recordings::serve))
+        .route("/media/{id}", any(media::serve))
         .fallback(elsewhere)
         .with_state(Arc::new(Shared {
             api,

@@ -32,6 +32,7 @@ use crate::call::{PermissionDesk, Recordings};
 use crate::clock::Clock;
 use crate::config::{Account, ApiKey, Role, Secret};
 use crate::egress::testing::{Reply, Server};
+use crate::inbox::{Inbox, InboxParts};
 use crate::meta::{Graph, GraphConfig, Policy};
 use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestamp};
 use crate::observe::Health;
@@ -315,14 +316,30 @@ async fn run() -> Running {
     };
     let desk = Arc::new(Graph::new(config, clock.clone()).unwrap());
     let consents = Arc::new(Consents::load(store.clone()).await.unwrap());
-    let permissions = PermissionDesk::new(desk, consents.clone(), clock.clone());
-    let recordings = recordings_of(&store, folder.path(), &tables, &clock);
+    let permissions = PermissionDesk::new(desk.clone(), consents.clone(), clock.clone());
+    let outbox = outbox_of(&store, &tables, &clock);
+    let recordings = recordings_of(&store, folder.path(), outbox.clone(), &clock);
+    let inbox = Inbox::new(InboxParts {
+        store: store.clone(),
+        outbox,
+        directory: tables.clone(),
+        graph: desk.clone(),
+        notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
+        feed: crate::feed::Feed::new(),
+        clock: clock.clone(),
+        node_id: "node".to_owned(),
+        base_url: "https://calls.example.com".to_owned(),
+        media: folder.path().join("messages"),
+        tasks: tokio_util::task::TaskTracker::new(),
+    });
+    inbox.open(&file.webhooks).await.unwrap();
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let public = Public {
         webhook: Arc::new(|_| Box::pin(async { http::Response::new(axum::body::Body::empty()) })),
         router: router(Api {
             clock: Clock::real(),
             feed: crate::feed::Feed::new(),
+            inbox,
             accounts,
             store: store.clone(),
             live: calls.clone(),
@@ -364,15 +381,20 @@ async fn run() -> Running {
 }
 
 /// Recordings in a folder, whose callbacks go nowhere.
-fn recordings_of(store: &Store, folder: &std::path::Path, tables: &Arc<Directory>, clock: &Clock) -> Recordings {
+fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> crate::call::Outbox {
     use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
-    use crate::call::{Outbox, OutboxLimits, RecordingsConfig};
+    use crate::call::{Outbox, OutboxLimits};
     use crate::egress::testing::{egress, open_guard};
     use crate::speech::recognise::Recognisers;
     let out = egress(open_guard(), Vec::new());
     let notifier = Notifier::new(out, clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
     let limits = OutboxLimits::default();
-    let outbox = Outbox::new(store.clone(), notifier, tables.clone(), clock.clone(), "node".to_owned(), limits);
+    Outbox::new(store.clone(), notifier, tables.clone(), clock.clone(), "node".to_owned(), limits)
+}
+
+fn recordings_of(store: &Store, folder: &std::path::Path, outbox: crate::call::Outbox, clock: &Clock) -> Recordings {
+    use crate::answer::Dice;
+    use crate::call::RecordingsConfig;
     let config = RecordingsConfig {
         data_dir: folder.to_owned(),
         base_url: "https://calls.example.com".to_owned(),

@@ -18,6 +18,7 @@ mod hearing;
 pub mod live;
 pub mod log;
 pub mod machine;
+pub mod news;
 pub mod orphan;
 pub mod outbox;
 pub mod phones;

@@ -483,6 +483,9 @@ impl Registry {
             self.0.bindings.enter(&*view, arrived);
         }
         self.0.live.insert(call, view.clone());
+        if let Some(news) = self.0.services.news.get() {
+            news.started(&view.setup);
+        }
         self.gauge(setup.direction).increment(1);
         let leaving = Leaving { registry: self.clone(), view: view.clone() };
         // `trace_id` is what requests to the customer's server carry in `traceparent`.

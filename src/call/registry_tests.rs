@@ -119,6 +119,7 @@ impl World {
             store,
             phones: crate::call::phones::Phones::default(),
             recordings,
+            news: std::sync::OnceLock::new(),
             traces: None,
             settings: ArcSwap::from_pointee(CallSettings { limits: MachineLimits::default(), max_body: 102_400 }),
             tasks: TaskTracker::new(),

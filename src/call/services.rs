@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::author::{self, Author};
 use super::consent::PermissionDesk;
-use super::machine::{CallSetup, MachineLimits, Notice};
+use super::machine::{CallSetup, MachineLimits, Notice, Summary};
+use super::news::CallNews;
 use super::outbox::Outbox;
 use super::phones::Phones;
 use super::recordings::Recordings;
@@ -61,6 +62,8 @@ pub struct Services {
     pub notices: Notices,
     /// Who writes the documents of calls that agents answer.
     pub author: Arc<dyn Author>,
+    /// Who hears of calls beside their own callbacks.
+    pub news: std::sync::OnceLock<Arc<dyn CallNews>>,
     /// Where traces are exported to, if they are.
     pub traces: Option<Sink>,
     /// What may change while calls go on.
@@ -106,6 +109,13 @@ impl Services {
         let url = &notice.url.0;
         let own = setup.dialled().is_none() && !url.is_empty() && author::path_of(url).is_none();
         own.then(|| self.callback(setup, notice)).into_iter().collect()
+    }
+
+    /// What reports a call's end: its hangup callback, and what webhooks are told.
+    pub(super) fn reports(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
+        let mut reports = self.hangup_callback(setup, summary.hangup.clone());
+        reports.extend(self.news.get().map(|news| news.ended(setup, summary)).unwrap_or_default());
+        reports
     }
 
     /// A fresh id for a call or an event.

@@ -788,7 +788,11 @@ impl Shell {
         self.rung |= state == CallState::Ringing;
         if state == CallState::Live {
             self.view.set_answered(at);
-            self.services.store.call_answered(self.call, self.view.setup.started.plus(Duration::from_millis(at.0)));
+            let answered = self.view.setup.started.plus(Duration::from_millis(at.0));
+            self.services.store.call_answered(self.call, answered);
+            if let Some(news) = self.services.news.get() {
+                news.answered(&self.view.setup, answered);
+            }
             let Some(number) = &self.number else { return };
             let (user, event) = match self.view.setup.direction {
                 Direction::Inbound => (&self.view.setup.from, Event::UserConnected),
@@ -825,8 +829,13 @@ impl Shell {
                 ..CallEnd::of(&summary, self.view.setup.started, remarks, findings)
             },
             callbacks: match self.transferred {
-                true => vec![self.callback(summary.hangup)],
-                false => self.services.hangup_callback(&self.view.setup, summary.hangup),
+                true => {
+                    let mut reports = vec![self.callback(summary.hangup.clone())];
+                    let news = self.services.news.get();
+                    reports.extend(news.map(|news| news.ended(&self.view.setup, &summary)).unwrap_or_default());
+                    reports
+                }
+                false => self.services.reports(&self.view.setup, &summary),
             },
             farewell: self.farewell.map(|action| Farewell { action, due }),
         };
@@ -914,7 +923,7 @@ pub(super) async fn end_after_fault(services: &Services, view: &super::registry:
     let conclusion = Conclusion {
         start: CallStart::of(&view.setup, &services.node_id),
         end: CallEnd::of(&summary, view.setup.started, vec![remark], Vec::new()),
-        callbacks: services.hangup_callback(&view.setup, summary.hangup),
+        callbacks: services.reports(&view.setup, &summary),
         // `call::farewell` sees to it, and keeps at it where Graph does not hear.
         farewell: view.wacid().is_some().then_some(farewell),
     };

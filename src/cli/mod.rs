@@ -9,6 +9,7 @@ pub mod callbacks;
 pub mod calls;
 mod completions;
 pub mod config;
+pub mod conversations;
 pub mod dev;
 pub mod exit;
 pub mod load;
@@ -66,6 +67,8 @@ enum Command {
     Call(call::Args),
     /// The latest calls, and where one's time went
     Calls(calls::Args),
+    /// What users and businesses wrote to each other, as JSON lines
+    Conversations(conversations::Args),
     /// What became of callbacks, and once more for those that were given up
     Callbacks(callbacks::Args),
     /// Generate load through the same simulator
@@ -143,6 +146,7 @@ fn run(command: Command) -> Exit {
         Command::Serve(args) => serve::run(args),
         Command::Call(args) => call::run(args),
         Command::Calls(args) => calls::run(args),
+        Command::Conversations(args) => conversations::run(args),
         Command::Callbacks(args) => callbacks::run(args),
         Command::Load(args) => load::run(args),
         Command::Backup(args) => backup::run(args),

@@ -15,6 +15,8 @@ use super::tree::{self, Node, Table, Value};
 use super::types::{
     Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number, Permissions, Public,
     Retention, Role, Store, User, Waba,
+    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Number, Permissions, Public, Retention,
+    Role, Store, User, Waba, Webhook,
 };
 use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
@@ -60,6 +62,7 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
         model: model(root.section("model")),
         accounts: each(root.sections("account"), |s| account(s, cx, &mut names)),
         users: each(root.sections("user"), |s| user(s, cx, &mut names)),
+        webhooks: each(root.sections("webhook"), |s| webhook(s, cx, &mut names, insecure)),
         wabas: each(root.sections("waba"), |s| waba(s, cx, &mut names, default_token)),
         numbers: each(root.sections("number"), |s| business_number(s, cx, &mut names, insecure, &permissions)),
         answer,
@@ -246,6 +249,7 @@ fn retention(mut s: Section<'_>) -> Retention {
     let retention = Retention {
         event_log_days: s.get("event_log_days", whole(1..=36_500)).unwrap_or(d.event_log_days),
         recording_days: s.get("recording_days", whole(1..=36_500)).unwrap_or(d.recording_days),
+        message_days: s.get("message_days", whole(1..=36_500)).unwrap_or(d.message_days),
     };
     s.finish();
     retention
@@ -340,6 +344,22 @@ fn user(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<User>
     }
     names.once(cx, "name", &name, at);
     Some(User { name, password: password?, account: account?, role: role?.0 })
+}
+
+fn webhook(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, insecure: bool) -> Option<Webhook> {
+    let name = s.need("name", "a name for people, of its own in the account", text);
+    let account = s.need("account", "the auth_id of an [[account]]", auth_id);
+    let url = s.need("url", "where events are posted", |node| customer_url(node, insecure));
+    let secret = s.need_secret("secret", "what X-Offhook-Signature is made with");
+    let secret_previous = s.secret("secret_previous");
+    s.finish();
+    let account = account.map(|(id, at)| names.account(id, at))?;
+    let (name, at) = name?;
+    if name.is_empty() || name.len() > 64 {
+        cx.fault(at.clone(), "`name` must have 1 to 64 characters", "");
+    }
+    names.once(cx, "webhook", &format!("{account} {name}"), at);
+    Some(Webhook { name, account, url: url?.0?, secret: secret?, secret_previous })
 }
 
 fn waba(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, default_token: bool) -> Option<Waba> {

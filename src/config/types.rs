@@ -30,6 +30,7 @@ pub struct Config {
     pub recordings: Recordings,
     pub accounts: Vec<Account>,
     pub users: Vec<User>,
+    pub webhooks: Vec<Webhook>,
     pub wabas: Vec<Waba>,
     pub numbers: Vec<Number>,
 }
@@ -71,6 +72,7 @@ impl Config {
             recordings: Recordings::default(),
             accounts: Vec::new(),
             users: Vec::new(),
+            webhooks: Vec::new(),
             wabas: Vec::new(),
             numbers: Vec::new(),
         }
@@ -262,12 +264,24 @@ impl Default for Permissions {
 pub struct Retention {
     pub event_log_days: u32,
     pub recording_days: u32,
+    /// Messages, with their files.
+    pub message_days: u32,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { event_log_days: 30, recording_days: 30 }
+        Self { event_log_days: 30, recording_days: 30, message_days: 3_650 }
     }
+}
+
+/// `[[webhook]]`: where an account's events are posted.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    pub name: String,
+    pub account: AuthId,
+    pub url: DocUrl,
+    pub secret: Secret,
+    pub secret_previous: Option<Secret>,
 }
 
 /// What a person or a key may do (`number-api.md` §1).

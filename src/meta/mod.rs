@@ -6,6 +6,7 @@
 mod asking;
 mod error;
 pub mod graph;
+mod messages;
 pub mod permissions;
 mod question;
 mod retry;

@@ -3,6 +3,7 @@
 //! Newtypes, so that two strings cannot change places. No IO, no clock, no policy.
 
 mod cause;
+mod conversation;
 mod country;
 mod digit;
 mod endpoint;
@@ -17,6 +18,7 @@ mod time;
 mod trace;
 
 pub use cause::{DocumentKind, HangupCause, HangupSource, WireCause};
+pub use conversation::{ConversationStatus, MessageStatus, Routing, stable_id};
 pub use country::{Country, NoCountry, Origin};
 pub use digit::Digit;
 pub use endpoint::EndpointName;

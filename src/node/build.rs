@@ -1,6 +1,6 @@
 //! Makes the rooms of a node in order, and hands each what it needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,6 +22,7 @@ use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
+use crate::call::news::CallNews;
 use crate::call::phones::Phones;
 use crate::call::recordings::Copies;
 use crate::call::rooms::Rooms;
@@ -35,6 +36,7 @@ use crate::egress::{Egress, EgressConfig, Guard};
 use crate::erasure::{Eraser, ErasureParts};
 use crate::feed::Feed;
 use crate::ffi::process::raise_descriptor_limit;
+use crate::inbox::{Inbox, InboxParts};
 use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
 use crate::model::Timestamp;
@@ -144,6 +146,20 @@ impl Node {
             model: config.model.clone(),
             clock: clock.clone(),
         });
+        let inbox = Inbox::new(InboxParts {
+            store: store.clone(),
+            outbox: outbox.clone(),
+            directory: directory.clone(),
+            graph: graph.clone(),
+            notices: Notices::new(store.clone(), feed.clone(), clock.clone()),
+            feed: feed.clone(),
+            clock: clock.clone(),
+            node_id: node_id.clone(),
+            base_url: base_url(&config, public),
+            media: config.store.data_dir.join("messages"),
+            tasks: tasks.clone(),
+        });
+        inbox.open(&config.webhooks).await?;
         let services = Arc::new(Services {
             author: Arc::new(VoiceAgents::new(agents.clone(), sounds.clone())),
             pressure: pressure.clone(),
@@ -165,6 +181,8 @@ impl Node {
             rooms: rooms.clone(),
             recordings: recordings.clone(),
             notices,
+            notices: Notices::new(store.clone(), feed.clone(), clock.clone()),
+            news: OnceLock::from(Arc::new(inbox.clone()) as Arc<dyn CallNews>),
             traces,
             settings: ArcSwap::from_pointee(call_settings(&config, recordings.can_transcribe())),
             tasks: tasks.clone(),
@@ -182,6 +200,7 @@ impl Node {
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
             .with_ledger(Arc::new(Kept(store.clone())))
             .with_consents(consents.clone())
+            .with_inbox(inbox.clone())
             .with_pressure(pressure);
         for placed in orphans.placed {
             let number = directory.number(&placed.phone_number_id);
@@ -205,6 +224,7 @@ impl Node {
             services,
             knobs: knobs.clone(),
             door: Box::new(move |config| secrets_of.replace_secrets(config)),
+            inbox: inbox.clone(),
         };
         let reloader = Reloader::new(loader, parts, config.clone());
         let webhook: api::server::WebhookDoor = Arc::new(move |request| {
@@ -234,6 +254,7 @@ impl Node {
         let apis = api::Api {
             clock: clock.clone(),
             feed,
+            inbox: inbox.clone(),
             accounts,
             store: store.clone(),
             live: live.clone(),
@@ -274,7 +295,7 @@ impl Node {
         let counted = gate.clone();
         metrics.refresh_with(move || counted.publish_gauges());
         tokio::spawn(forget_blank(consents, gate.clone(), clock.clone(), stop_all.clone()));
-        tokio::spawn(forget(store.clone(), recordings.clone(), clock, knobs.clone(), stop_all.clone()));
+        tokio::spawn(forget(store.clone(), recordings.clone(), inbox, clock, knobs.clone(), stop_all.clone()));
         tokio::spawn(recordings.clone().run_errands(stop_all.clone()));
         outbox.start();
         if let Some(hangup) = hangup {
@@ -390,7 +411,14 @@ fn is_loopback(url: &url::Url) -> bool {
 }
 
 /// `[retention]`.
-async fn forget(store: Store, recordings: Recordings, clock: Clock, knobs: Arc<Knobs>, stop: CancellationToken) {
+async fn forget(
+    store: Store,
+    recordings: Recordings,
+    inbox: Inbox,
+    clock: Clock,
+    knobs: Arc<Knobs>,
+    stop: CancellationToken,
+) {
     let mut every = tokio::time::interval(HOUR);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let before = |days| {
@@ -399,6 +427,9 @@ async fn forget(store: Store, recordings: Recordings, clock: Clock, knobs: Arc<K
         };
         store.forget_events(before(knobs.event_log_days()));
         store.forget_notices(before(knobs.event_log_days()));
+        if let Err(error) = inbox.forget(before(knobs.message_days())).await {
+            warn!(%error, "messages past their time could not be removed; trying again in an hour");
+        }
         if let Err(error) = recordings.expire(before(knobs.recording_days())).await {
             warn!(%error, "recordings past their time could not be removed; trying again in an hour");
         }

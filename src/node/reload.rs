@@ -19,6 +19,7 @@ use crate::api::{Finding, Reload, Reloaded};
 use crate::call::Services;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
+use crate::inbox::Inbox;
 use crate::webhook::DoorConfig;
 
 /// Reads the configuration anew; the command line knows from where.
@@ -30,6 +31,7 @@ pub(super) struct Knobs {
     drain_seconds: AtomicU64,
     event_log_days: AtomicU64,
     recording_days: AtomicU64,
+    message_days: AtomicU64,
 }
 
 impl Knobs {
@@ -38,6 +40,7 @@ impl Knobs {
             drain_seconds: AtomicU64::new(0),
             event_log_days: AtomicU64::new(0),
             recording_days: AtomicU64::new(0),
+            message_days: AtomicU64::new(0),
         };
         knobs.set(config);
         knobs
@@ -46,12 +49,18 @@ impl Knobs {
     fn set(&self, config: &Config) {
         self.drain_seconds.store(config.limits.drain_seconds, Ordering::Relaxed);
         self.recording_days.store(u64::from(config.retention.recording_days), Ordering::Relaxed);
+        self.message_days.store(u64::from(config.retention.message_days), Ordering::Relaxed);
         self.event_log_days.store(u64::from(config.retention.event_log_days), Ordering::Relaxed);
     }
 
     /// `[limits].drain_seconds`.
     pub(super) fn drain_at_most(&self) -> Duration {
         Duration::from_secs(self.drain_seconds.load(Ordering::Relaxed))
+    }
+
+    /// `[retention].message_days`.
+    pub(super) fn message_days(&self) -> u64 {
+        self.message_days.load(Ordering::Relaxed)
     }
 
     /// `[retention].recording_days`.
@@ -71,6 +80,7 @@ pub(super) struct Parts {
     pub(super) clock: Clock,
     pub(super) services: Arc<Services>,
     pub(super) knobs: Arc<Knobs>,
+    pub(super) inbox: Inbox,
     /// The webhook's secrets.
     pub(super) door: Box<dyn Fn(&DoorConfig) + Send + Sync>,
 }
@@ -157,6 +167,7 @@ impl Inner {
         let transcribes = parts.services.recordings.can_transcribe();
         parts.services.settings.store(Arc::new(build::call_settings(config, transcribes)));
         (parts.door)(&build::door_config(config));
+        parts.inbox.reload(&config.webhooks);
         parts.knobs.set(config);
         self.shared.store(is_shared(config), Ordering::Relaxed);
         let needs_restart = fixed(&self.started, config);

@@ -207,8 +207,10 @@ pub mod queue {
     pub const BODIES: &str = "bodies";
     /// Webhooks that came while work began late: answered 503, unread.
     pub const WEBHOOKS: &str = "webhooks";
+    /// Messages that wait for their agents.
+    pub const TURNS: &str = "turns";
     /// All of them.
-    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS];
+    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS, TURNS];
 
     /// Counts a refusal.
     pub fn refused(queue: &'static str) {

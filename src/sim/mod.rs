@@ -190,6 +190,7 @@ pub(crate) struct World {
     faults: Board,
     settings: Settings,
     permissions: Permissions,
+    chat: meta::chat::Chat,
     phones: phone::Phones,
     /// Users who know what they will do when the business calls, by their numbers; for one call each.
     awaiting: Mutex<HashMap<String, std::collections::VecDeque<Awaiting>>>,
@@ -257,6 +258,7 @@ impl Sim {
             faults,
             settings: Settings::default(),
             permissions: Permissions::default(),
+            chat: meta::chat::Chat::default(),
             phones: phone::Phones::default(),
             awaiting: Mutex::default(),
             callee: options.callee,

@@ -9,7 +9,11 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, SqlitePool};
 
-use super::{CallRecord, CallbackView, Callbacks, StoreError, callbacks, calls};
+use uuid::Uuid;
+
+use super::{
+    CallRecord, CallbackView, Callbacks, Conversation, Message, Scope, StoreError, callbacks, calls, conversations,
+};
 use crate::model::CallUuid;
 
 /// How long a read waits for a writer's lock.
@@ -49,6 +53,28 @@ impl Archive {
     /// The store's.
     pub async fn callbacks(&self, which: Callbacks, limit: u32) -> Result<Vec<CallbackView>, StoreError> {
         callbacks::latest(&self.pool, which, limit).await
+    }
+
+    /// Conversations of all accounts behind that one, in the order of their ids.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn conversations(&self, after: Uuid, limit: u32) -> Result<Vec<Conversation>, StoreError> {
+        conversations::after(&self.pool, after, limit).await
+    }
+
+    /// A conversation's messages and calls behind `before`, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn messages(
+        &self,
+        scope: &Scope,
+        conversation: Uuid,
+        before: Option<(i64, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<Message>, StoreError> {
+        conversations::messages(&self.pool, scope, conversation, before, limit).await
     }
 
     /// A call's event log, line by line; none where there is no such call.

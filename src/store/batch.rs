@@ -8,7 +8,7 @@ use super::calls::Beginnings;
 use super::keys::{self, SeenKey};
 use super::queue::{Concluded, Conclusion, Found, Write};
 use super::seal::Seal;
-use super::{callbacks, calls, endpoints, permissions, recordings, settings};
+use super::{callbacks, calls, endpoints, inbox, permissions, recordings, settings};
 
 /// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
 const LATE_SEQ: i64 = 1_000_000;
@@ -75,6 +75,7 @@ async fn write_all(to: &mut SqliteConnection, seal: &Seal, batch: &[Write]) -> R
             }
             Write::Permission(write, _) => permissions::put(to, &write.row, write.reply.as_ref()).await?,
             Write::Settings(writes, at, _) => settings::write(to, seal, writes, *at).await?,
+            Write::Inbox(write, _) => found.push(Found::Inbox(inbox::write(to, seal, write).await?)),
             Write::ForgetPermission(number, user, before) => permissions::delete(to, number, user, *before).await?,
             Write::Endpoint(write, _) => found.push(Found::Endpoint(endpoints::write(to, write).await?)),
             Write::RecordingBegun(start) => recordings::begin(to, start).await?,

@@ -12,14 +12,18 @@ mod batch;
 mod births;
 mod callbacks;
 mod calls;
+mod conversations;
 mod deed;
+mod deliveries;
 mod endpoints;
 mod entry;
 mod erasures;
 mod file;
+mod inbox;
 mod journal;
 mod keys;
 mod lists;
+mod mail;
 mod notices;
 mod password;
 mod permissions;
@@ -28,6 +32,7 @@ mod recordings;
 mod seal;
 mod settings;
 mod version;
+mod webhooks;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -46,8 +51,14 @@ pub use callbacks::{
     Callback, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, Settled, Settlement, Written, rearm,
 };
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan, PlacedCall};
+pub use conversations::{Conversation, ConversationFilter, Last, Message};
+pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
 pub use erasures::Erasure;
+pub use inbox::{
+    Came, ConversationChange, Draft, DraftForm, Going, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
+    StatusCame, UserName, WEBHOOK,
+};
 pub use keys::{KeyKind, SeenKey};
 pub use notices::{NoticeFilter, NoticeRow};
 pub use password::{PasswordError, Passwords};
@@ -59,6 +70,7 @@ pub use recordings::{
 };
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use version::By;
+pub use webhooks::{WebhookRow, WebhookWrite};
 
 use self::births::{Births, Taken};
 use self::endpoints::EndpointWrite;

@@ -17,6 +17,7 @@ use super::callbacks::{NewCallback, Settlement, Written};
 use super::calls::{CallEnd, CallStart, Farewell};
 use super::deed::Deed;
 use super::endpoints::EndpointWrite;
+use super::inbox::{InboxFound, InboxWrite};
 use super::keys::SeenKey;
 use super::permissions::{PermissionReply, PermissionRow};
 use super::recordings::{CopyWrite, RecordingConclusion, RecordingStart, TranscriptWrite};
@@ -92,6 +93,7 @@ pub(super) enum Write {
     Permission(Box<PermissionWrite>, oneshot::Sender<()>),
     /// The journal takes none: where the store doesn't, nothing has changed.
     Settings(Vec<SettingWrite>, Timestamp, oneshot::Sender<()>),
+    Inbox(Box<InboxWrite>, oneshot::Sender<InboxFound>),
     ForgetPermission(PhoneNumberId, String, Timestamp),
     /// Whoever waits is told whether anything changed; nothing, where the store does not take it.
     Endpoint(Box<EndpointWrite>, oneshot::Sender<bool>),
@@ -118,6 +120,7 @@ pub(super) enum Found {
     Endpoint(bool),
     RecordingEnded(Vec<Written>),
     Deed(u64),
+    Inbox(InboxFound),
 }
 
 impl Write {
@@ -138,6 +141,7 @@ impl Write {
             | Self::ForgetRecordings(..) => true,
             // Meta was told that it came.
             Self::Permission(write, _) => write.reply.is_some(),
+            Self::Inbox(write, _) => write.is_synced(),
             Self::Bound(..)
             | Self::Answered(..)
             | Self::Alive(..)
@@ -342,6 +346,30 @@ impl EventLog {
     ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static + use<> {
         let (tell, told) = oneshot::channel();
         let asked = self.ask(Write::Settings(writes, at, tell), told);
+        async move { asked.await.map_err(|_| StoreError::NotTaken) }
+    }
+
+    /// Queues it unless the queue is full (`None`): for what a webhook waits for.
+    pub(super) fn inbox_now(
+        &self,
+        write: InboxWrite,
+    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
+        let (tell, told) = oneshot::channel();
+        if self.queue.try_send(Write::Inbox(Box::new(write), tell)).is_err() {
+            metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+            return None;
+        }
+        self.hurry.notify_one();
+        Some(async move { told.await.map_err(|_| StoreError::NotTaken) })
+    }
+
+    pub(super) fn inbox(
+        &self,
+        write: InboxWrite,
+    ) -> impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<> {
+        let (tell, told) = oneshot::channel();
+        let asked = self.ask(Write::Inbox(Box::new(write), tell), told);
+        self.hurry.notify_one();
         async move { asked.await.map_err(|_| StoreError::NotTaken) }
     }
 

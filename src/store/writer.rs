@@ -19,6 +19,7 @@ use super::batch::{take_in, write_batch};
 use super::births::Births;
 use super::entry::Entry;
 use super::file::StoreFile;
+use super::inbox::{InboxFound, InboxWrite};
 use super::journal::Journal;
 use super::queue::{Concluded, Found, QUEUE, Write};
 use super::seal::Seal;
@@ -246,6 +247,21 @@ impl Writer {
                 Write::RecordingEnded(_, tell) => {
                     let _ = tell.send(Vec::new());
                 }
+                Write::Inbox(write, tell) => match *write {
+                    InboxWrite::Came(_) | InboxWrite::Status(_) => {
+                        let _ = tell.send(InboxFound::Journalled);
+                    }
+                    // Where it is known what became of it no more, a message would be sent twice.
+                    write @ InboxWrite::Posted { .. } => self.deferred.push(Write::Inbox(Box::new(write), tell)),
+                    InboxWrite::Going(_)
+                    | InboxWrite::Change { .. }
+                    | InboxWrite::Delete { .. }
+                    | InboxWrite::Reroute(_)
+                    | InboxWrite::Open { .. }
+                    | InboxWrite::Webhook(_)
+                    | InboxWrite::Redeliver { .. }
+                    | InboxWrite::Forget { .. } => {}
+                },
                 // Who asked hears that nothing has changed.
                 Write::Settings(..)
                 | Write::ForgetRecordings(..)
@@ -459,6 +475,11 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             Write::Endpoint(_, tell) => {
                 if let Some(Found::Endpoint(changed)) = found.next() {
                     let _ = tell.send(changed);
+                }
+            }
+            Write::Inbox(_, tell) => {
+                if let Some(Found::Inbox(found)) = found.next() {
+                    let _ = tell.send(found);
                 }
             }
             Write::RecordingEnded(_, tell) | Write::Transcribed(_, tell) => {

@@ -9,8 +9,9 @@ use super::kind::Kind;
 use super::read::{self, Value};
 use crate::admission::permission::Reply;
 use crate::call::machine::{PhoneStatus, Termination};
+use crate::inbox::{Sender, StatusTold, UserMessage, words};
 use crate::meta::call_named;
-use crate::model::{CallUuid, Direction, E164, PhoneNumberId, Timestamp, Wacid, digits_of};
+use crate::model::{CallUuid, Direction, E164, MessageStatus, PhoneNumberId, Timestamp, Wacid, digits_of};
 
 /// The body is not JSON as `meta-calling.md` §2.2 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,15 +61,13 @@ pub enum What {
     },
     Message {
         phone_number_id: PhoneNumberId,
-        id: String,
+        said: Box<UserMessage>,
     },
     /// A user's answer to a permission request.
     Permission(Box<PermissionReply>),
     MessageStatus {
         phone_number_id: PhoneNumberId,
-        id: String,
-        word: String,
-        error_code: Option<i64>,
+        told: Box<StatusTold>,
     },
     /// A change of another field; the digest is of its members in sorted order (§2.7).
     Change {
@@ -90,6 +89,8 @@ pub struct PermissionReply {
     /// By Meta's clock, in seconds; none: take the time of arrival.
     pub timestamp: Option<i64>,
     pub reply: Reply,
+    /// The reply as a message of the conversation.
+    pub said: UserMessage,
 }
 
 /// Without the user's number (R22).
@@ -343,6 +344,14 @@ fn first_code(errors: Option<Value<'_>>) -> Option<i64> {
     code?.integer()
 }
 
+/// What the first of `errors` says, for people.
+fn first_words(errors: Option<Value<'_>>) -> String {
+    let said = errors.and_then(Value::first).and_then(|first| first.members(["error_data", "message", "title"]));
+    let [data, message, title] = said.unwrap_or_default();
+    let [details] = data.and_then(|data| data.members(["details"])).unwrap_or_default();
+    text(details).or_else(|| text(message)).or_else(|| text(title)).unwrap_or_default()
+}
+
 /// One element of `calls`.
 fn call(item: Value<'_>, around: &Around) -> Item {
     let Some([event, id]) = item.members(["event", "id"]) else {
@@ -551,11 +560,48 @@ fn message(item: Value<'_>, around: &Around) -> Item {
     };
     let what = match &id {
         Some(id) if kind != Kind::MESSAGES => {
-            What::Message { phone_number_id: around.phone_number_id.clone(), id: id.clone() }
+            What::Message { phone_number_id: around.phone_number_id.clone(), said: Box::new(said(item, id, around)) }
         }
         _ => What::Malformed,
     };
     Item { kind, id, what }
+}
+
+/// A message larger than this is kept without what it holds.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// What a user wrote, with what its type holds.
+fn said(item: Value<'_>, id: &str, around: &Around) -> UserMessage {
+    let names = ["from", "from_user_id", "from_parent_user_id", "timestamp", "type"];
+    let [from, user_id, parent, timestamp, told] = item.members(names).unwrap_or_default();
+    let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
+    let contact = around.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
+    let told = told.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
+    let known = MESSAGE_TYPES.contains(&told.as_str()) || told == "interactive";
+    let mut content = serde_json::Map::new();
+    if item.raw().len() <= MESSAGE_BYTES_MAX
+        && let Ok(serde_json::Value::Object(mut whole)) = serde_json::from_str(item.raw())
+    {
+        if known {
+            for name in [told.as_str(), "context", "referral", "errors"] {
+                content
+                    .extend(whole.remove(name).filter(|v| !v.is_null()).map(|v| (name.to_owned(), words::bounded(v))));
+            }
+        } else {
+            content.insert("unknown".to_owned(), words::bounded(whole.into()));
+        }
+    }
+    UserMessage {
+        wamid: id.to_owned(),
+        sender: Sender {
+            wa_id: from.or_else(|| contact.and_then(|contact| contact.wa_id.clone())),
+            bsuid: user_id.or_else(|| contact.and_then(|contact| contact.bsuid.clone())).or(parent),
+            name: contact.map(|contact| contact.name.clone()).unwrap_or_default(),
+        },
+        timestamp: timestamp.and_then(Value::integer),
+        kind: if known { told } else { "unknown".to_owned() },
+        content: content.into(),
+    }
 }
 
 /// A user's answer to a permission request: usable where its word is known and its user can be told.
@@ -587,6 +633,7 @@ fn permission_reply(item: Value<'_>, id: Option<String>, said: Option<Value<'_>>
             user,
             timestamp: timestamp.and_then(Value::integer),
             reply,
+            said: self::said(item, id, around),
         })),
         _ => What::Malformed,
     };
@@ -594,19 +641,22 @@ fn permission_reply(item: Value<'_>, id: Option<String>, said: Option<Value<'_>>
 }
 
 fn message_status(item: Value<'_>, around: &Around) -> Item {
-    let [id, status, errors] = item.members(["id", "status", "errors"]).unwrap_or_default();
+    let names = ["id", "status", "errors", "timestamp", "biz_opaque_callback_data"];
+    let [id, status, errors, timestamp, opaque] = item.members(names).unwrap_or_default();
     let id = usable_id(id);
     let what = match (&id, status.and_then(Value::string)) {
-        (Some(id), Some(word)) => match word.to_ascii_lowercase() {
-            word if ["sent", "delivered", "read", "played", "failed", "deleted"].contains(&word.as_str()) => {
-                What::MessageStatus {
-                    phone_number_id: around.phone_number_id.clone(),
-                    id: id.clone(),
-                    word,
-                    error_code: first_code(errors),
-                }
-            }
-            _ => What::Ignored,
+        (Some(id), Some(word)) => match MessageStatus::parse(&word.to_ascii_lowercase()) {
+            None | Some(MessageStatus::Received | MessageStatus::Queued) => What::Ignored,
+            Some(status) => What::MessageStatus {
+                phone_number_id: around.phone_number_id.clone(),
+                told: Box::new(StatusTold {
+                    wamid: id.clone(),
+                    status,
+                    error: first_code(errors).map(|code| (code, first_words(errors))),
+                    opaque: text(opaque),
+                    timestamp: timestamp.and_then(Value::integer),
+                }),
+            },
         },
         _ => What::Malformed,
     };

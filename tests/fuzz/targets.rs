@@ -469,7 +469,7 @@ fn rest_api() -> &'static Rest {
         let gate = Arc::new(Gate::new(Arc::new(Directory::new(10)), clock.now()));
         let graph = GraphConfig::new("http://127.0.0.1:9/v23.0", Secret::new("CANARY-6"));
         let graph = Arc::new(Graph::new(graph, clock.clone()).expect("a client"));
-        let permissions = PermissionDesk::new(graph, Arc::new(Consents::new()), clock.clone());
+        let permissions = PermissionDesk::new(graph.clone(), Arc::new(Consents::new()), clock.clone());
         let (live, placing, operator) = (Arc::new(NoCalls), Arc::new(NoCalls), Arc::new(NoCalls));
         let host = "localhost".to_owned();
         let keeper = Keeper::open(store.clone(), Arc::new(Directory::new(10)), &config, clock.wall());
@@ -486,7 +486,7 @@ fn rest_api() -> &'static Rest {
         let (dice, tasks) = (answer::Dice::system(), Default::default());
         let recordings = {
             let _inside = runtime.enter();
-            call::Recordings::start(kept, store.clone(), outbox, clock.clone(), dice, tasks).expect("a folder")
+            call::Recordings::start(kept, store.clone(), outbox.clone(), clock.clone(), dice, tasks).expect("a folder")
         };
         let eraser = offhook::erasure::Eraser::new(offhook::erasure::ErasureParts {
             store: store.clone(),
@@ -503,10 +503,24 @@ fn rest_api() -> &'static Rest {
             house: out.clone(),
             model: None,
             clock: clock.clone(),
+        let feed = offhook::feed::Feed::new();
+        let inbox = offhook::inbox::Inbox::new(offhook::inbox::InboxParts {
+            store: store.clone(),
+            outbox,
+            directory: Arc::new(Directory::new(10)),
+            graph,
+            notices: offhook::notices::Notices::new(store.clone(), feed.clone(), clock.clone()),
+            feed: feed.clone(),
+            clock: clock.clone(),
+            node_id: "fuzz".to_owned(),
+            base_url: "http://localhost".to_owned(),
+            media: dir.path().join("messages"),
+            tasks: Default::default(),
         });
         let router = api::router(Api {
             clock,
-            feed: offhook::feed::Feed::new(),
+            feed,
+            inbox,
             accounts,
             store,
             live,

@@ -153,6 +153,8 @@ impl World {
             | NoticeKind::Conference
             | NoticeKind::MultiParty
             | NoticeKind::Recording
+            | NoticeKind::Message
+            | NoticeKind::Event
             | NoticeKind::Interim
             | NoticeKind::Stream
             | NoticeKind::Transcription => &mut self.customer.others,

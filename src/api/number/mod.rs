@@ -6,12 +6,16 @@ mod agents;
 mod ask;
 mod calls;
 mod erasure;
+mod conversations;
 mod events;
+mod messages;
 mod notifications;
 mod permissions;
 mod reload;
 mod roles;
+mod routing;
 mod voices;
+mod webhooks;
 mod xml;
 
 use std::time::Duration;
@@ -42,6 +46,10 @@ pub(super) const TABLES: &[&[Route]] = &[
     notifications::ROUTES,
     agents::ROUTES,
     erasure::ROUTES,
+    conversations::ROUTES,
+    messages::ROUTES,
+    routing::ROUTES,
+    webhooks::ROUTES,
 ];
 
 /// Anything under `/api/v1/`.
@@ -93,6 +101,11 @@ async fn serve(asked: Asked) -> Response {
         ("GET", ["notifications"]) => notifications::list(&asked).await,
         ("POST", ["notifications", "read-all"]) => notifications::read_all(&asked).await,
         ("POST", ["notifications", id, "read"]) => notifications::read(&asked, id).await,
+        (_, ["conversations", rest @ ..]) => conversations::serve(asked, rest).await,
+        (_, ["webhooks", rest @ ..]) => webhooks::serve(asked, rest).await,
+        ("POST", ["phone-numbers", number, "subscribe"]) => routing::subscribe(asked, number).await,
+        ("POST", ["phone-numbers", number, "connect-agent"]) => routing::connect_agent(asked, number).await,
+        ("POST", ["phone-numbers", number, "disconnect-agent"]) => routing::disconnect_agent(asked, number).await,
         ("GET", ["voices"]) => Ok(voices::list(&asked)),
         ("POST", ["reload"]) => Ok(reload::reload(&asked).await),
         _ => Err(ask::missing("there is nothing at this path")),

@@ -132,7 +132,15 @@ pub(super) async fn request(asked: Asked, [number, user]: [&str; 2]) -> Result<R
     let (number, user) = found(&asked, number, user)?;
     let shared = asked.shared.clone();
     let request = read(&asked.bytes().await?)?;
-    Ok(answer(shared.api.permissions.request(&number, &user, &request).await))
+    let sent = shared.api.permissions.request(&number, &user, &request).await;
+    if let Ok(sent) = &sent {
+        let text = match &request {
+            Request::Text(text) => text.as_deref(),
+            Request::Template(_) => None,
+        };
+        shared.api.inbox.permission_requested(&number, &user, &sent.message, text);
+    }
+    Ok(answer(sent))
 }
 
 /// The pair that a path names.

@@ -11,6 +11,12 @@ const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["permissions", "*", "*", "request"], Role::Agent),
     ("POST", &["notifications", "read-all"], Role::Agent),
     ("POST", &["notifications", "*", "read"], Role::Agent),
+    ("POST", &["conversations", "*", "messages"], Role::Agent),
+    ("POST", &["conversations", "*", "read"], Role::Agent),
+    ("POST", &["conversations", "*", "close"], Role::Agent),
+    ("POST", &["conversations", "*", "archive"], Role::Agent),
+    ("POST", &["conversations", "*", "reopen"], Role::Agent),
+    ("PATCH", &["conversations", "*"], Role::Agent),
     ("POST", &["reload"], Role::Owner),
 ];
 

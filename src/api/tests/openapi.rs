@@ -194,6 +194,9 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("user_id", "919412341234"),
                 ("agent_id", "00000000-0000-0000-0000-000000000007"),
                 ("notification_id", "00000000-0000-0000-0000-000000000007"),
+                ("conversation_id", "00000000-0000-0000-0000-000000000007"),
+                ("webhook_id", "00000000-0000-0000-0000-000000000007"),
+                ("event_id", "00000000-0000-0000-0000-000000000007"),
             ];
             let path = named
                 .iter()

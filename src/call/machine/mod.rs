@@ -36,8 +36,8 @@ pub use input::{
     MediaFact, MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,
 };
 pub use output::{
-    Aside, AsideKind, CallState, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaOrder, Notice, NoticeKind,
-    Output, Param, Params, PlayId, Sound, SoundItem, Summary,
+    Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction, InstructionOutcome,
+    MediaOrder, Notice, NoticeKind, Output, Param, Params, PlayId, Sound, SoundItem, Summary,
 };
 pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish};
 pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};

@@ -208,6 +208,11 @@ impl<'de> Deserialize<'de> for Param {
 /// Names are ours but for a caller's own headers: none is copied for that.
 pub type Params = BTreeMap<Cow<'static, str>, Param>;
 
+/// The parameter of an event's notice that is its JSON.
+pub const EVENT_BODY: &str = "body";
+/// And the one that is its type.
+pub const EVENT_TYPE: &str = "event";
+
 /// Something to be heard. Also the key of the prompt cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "sound", rename_all = "snake_case")]
@@ -329,6 +334,10 @@ pub enum NoticeKind {
     Recording,
     /// `transcriptionUrl` of a recording.
     Transcription,
+    /// A message or its status, to its number's webhook URL.
+    Message,
+    /// Anything, as JSON, to a webhook.
+    Event,
 }
 
 impl NoticeKind {
@@ -345,6 +354,8 @@ impl NoticeKind {
             Self::Stream => "stream",
             Self::Recording => "recording",
             Self::Transcription => "transcription",
+            Self::Message => "message",
+            Self::Event => "event",
         }
     }
 }

@@ -366,6 +366,8 @@ fn is_due(notice: &Notice, end: RecordEnd) -> bool {
         | NoticeKind::Conference
         | NoticeKind::MultiParty
         | NoticeKind::Stream
+        | NoticeKind::Message
+        | NoticeKind::Event
         | NoticeKind::Transcription => true,
     }
 }

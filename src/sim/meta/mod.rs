@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod body;
+pub(crate) mod chat;
 pub(crate) mod graph;
 pub(crate) mod life;
 pub(crate) mod messages;

@@ -6,6 +6,7 @@ pub mod app;
 pub mod bot;
 pub mod browser;
 pub mod bucket;
+pub mod chat;
 pub mod http;
 pub mod meta;
 pub mod node;
