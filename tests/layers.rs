@@ -13,8 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "feed", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects"],
-    &["agents", "call", "erasure"],
-    &["call", "inbox"],
+    &["agents", "call", "erasure", "inbox"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],
     &["cli"],
@@ -35,6 +34,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("notices", "store"),
     // An agent takes calls: it writes their documents.
     ("agents", "call"),
+    ("agents", "inbox"),
+    ("erasure", "inbox"),
     // What is forgotten of a person is in recordings too.
     ("erasure", "call"),
     // A stream taps and feeds a leg; its upgrade is signed as every request is.

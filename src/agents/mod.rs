@@ -1,19 +1,22 @@
 //! Agents: who answers without a person (`number-api.md` §3). A server of the customer's by our own contract
 //! (`contract`), or a model (`llm`); both are asked by `asking`, one turn at a time, and reply piece by piece.
 //!
-//! `voice` takes calls for them. What is stored of an agent is the store's, and what people edit of one is `api`'s.
+//! `desk` answers messages with them, `voice` takes calls for them. What is stored of an agent is the store's, and what people edit of one is `api`'s.
 
 mod asking;
 pub mod contract;
+mod desk;
 mod events;
 mod insights;
 mod llm;
+mod pace;
 mod sentences;
 mod voice;
 
 use std::sync::Arc;
 
 pub use asking::{AgentError, Asking};
+pub use desk::answer_messages;
 pub use insights::Insight;
 pub use voice::VoiceAgents;
 
@@ -61,6 +64,10 @@ impl Agents {
 
     fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    fn directory(&self) -> &Directory {
+        &self.0.directory
     }
 
     fn notices(&self) -> &Notices {

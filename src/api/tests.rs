@@ -339,7 +339,7 @@ async fn run() -> Running {
         router: router(Api {
             clock: Clock::real(),
             feed: crate::feed::Feed::new(),
-            inbox,
+            inbox: inbox.clone(),
             accounts,
             store: store.clone(),
             live: calls.clone(),
@@ -357,6 +357,7 @@ async fn run() -> Running {
             eraser: crate::erasure::Eraser::new(crate::erasure::ErasureParts {
                 store: store.clone(),
                 recordings: recordings.clone(),
+                inbox: inbox.clone(),
                 consents: consents.clone(),
                 directory: tables.clone(),
                 clock: clock.clone(),
@@ -385,7 +386,6 @@ fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> crate::ca
     use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
     use crate::call::{Outbox, OutboxLimits};
     use crate::egress::testing::{egress, open_guard};
-    use crate::speech::recognise::Recognisers;
     let out = egress(open_guard(), Vec::new());
     let notifier = Notifier::new(out, clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
     let limits = OutboxLimits::default();
@@ -395,6 +395,7 @@ fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> crate::ca
 fn recordings_of(store: &Store, folder: &std::path::Path, outbox: crate::call::Outbox, clock: &Clock) -> Recordings {
     use crate::answer::Dice;
     use crate::call::RecordingsConfig;
+    use crate::speech::recognise::Recognisers;
     let config = RecordingsConfig {
         data_dir: folder.to_owned(),
         base_url: "https://calls.example.com".to_owned(),

@@ -14,9 +14,7 @@ use super::storage;
 use super::tree::{self, Node, Table, Value};
 use super::types::{
     Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number, Permissions, Public,
-    Retention, Role, Store, User, Waba,
-    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Number, Permissions, Public, Retention,
-    Role, Store, User, Waba, Webhook,
+    Retention, Role, Store, User, Waba, Webhook,
 };
 use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;

@@ -13,8 +13,9 @@ use crate::admission::Directory;
 use crate::admission::permission::{Consents, PairKey};
 use crate::call::Recordings;
 use crate::clock::Clock;
+use crate::inbox::Inbox;
 use crate::model::{AuthId, PhoneNumberId};
-use crate::store::{Erasure, RecordingFilter, Store, StoreError};
+use crate::store::{ConversationFilter, Erasure, RecordingFilter, Store, StoreError};
 
 /// Calls, or recordings of one, looked at together.
 const AT_ONCE: u32 = 100;
@@ -25,6 +26,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub struct ErasureParts {
     pub store: Store,
     pub recordings: Recordings,
+    pub inbox: Inbox,
     pub consents: Arc<Consents>,
     pub directory: Arc<Directory>,
     pub clock: Clock,
@@ -113,6 +115,7 @@ impl Eraser {
                 parts.store.erase_call(call).await?;
             }
         }
+        self.conversations(erasure).await?;
         let numbers = self.numbers(erasure);
         for number in &numbers {
             parts.consents.forget(&PairKey::new(number, &erasure.wa_id));
@@ -123,6 +126,22 @@ impl Eraser {
         }
         parts.store.erasure_done(erasure.id).await?;
         Ok(true)
+    }
+
+    async fn conversations(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        let (parts, scope) = (&self.0.parts, erasure.scope());
+        let mut filter = ConversationFilter { search: erasure.wa_id.clone(), ..ConversationFilter::default() };
+        loop {
+            // By how their numbers begin; others' are passed over.
+            let some = parts.store.conversations(&scope, &filter, AT_ONCE).await?;
+            let Some(last) = some.last() else { return Ok(()) };
+            filter.before = Some((last.last.at.micros(), last.pair.conversation));
+            for conversation in &some {
+                if conversation.pair.user.id == erasure.wa_id {
+                    parts.inbox.delete(&scope, &conversation.pair).await?;
+                }
+            }
+        }
     }
 
     async fn recordings(&self, erasure: &Erasure, call: crate::model::CallUuid) -> Result<(), StoreError> {

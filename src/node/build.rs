@@ -17,7 +17,7 @@ use super::{Node, StartError, routes};
 use crate::admission::book::Keeper;
 use crate::admission::permission::Consents;
 use crate::admission::{Directory, Gate, Pressure};
-use crate::agents::{Agents, AgentsParts, VoiceAgents};
+use crate::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
@@ -181,7 +181,6 @@ impl Node {
             rooms: rooms.clone(),
             recordings: recordings.clone(),
             notices,
-            notices: Notices::new(store.clone(), feed.clone(), clock.clone()),
             news: OnceLock::from(Arc::new(inbox.clone()) as Arc<dyn CallNews>),
             traces,
             settings: ArcSwap::from_pointee(call_settings(&config, recordings.can_transcribe())),
@@ -245,11 +244,13 @@ impl Node {
         let eraser = Eraser::new(ErasureParts {
             store: store.clone(),
             recordings: recordings.clone(),
+            inbox: inbox.clone(),
             consents: consents.clone(),
             directory: directory.clone(),
             clock: clock.clone(),
         });
         tokio::spawn(eraser.clone().run(stop_all.clone()));
+        tokio::spawn(answer_messages(agents.clone(), inbox.clone(), stop_all.clone()));
         let passwords = Passwords::default();
         let apis = api::Api {
             clock: clock.clone(),

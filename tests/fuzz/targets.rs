@@ -488,13 +488,6 @@ fn rest_api() -> &'static Rest {
             let _inside = runtime.enter();
             call::Recordings::start(kept, store.clone(), outbox.clone(), clock.clone(), dice, tasks).expect("a folder")
         };
-        let eraser = offhook::erasure::Eraser::new(offhook::erasure::ErasureParts {
-            store: store.clone(),
-            recordings: recordings.clone(),
-            consents: Arc::new(Consents::new()),
-            directory: Arc::new(Directory::new(10)),
-            clock: clock.clone(),
-        });
         let agents = offhook::agents::Agents::new(offhook::agents::AgentsParts {
             store: store.clone(),
             directory: Arc::new(Directory::new(10)),
@@ -503,6 +496,7 @@ fn rest_api() -> &'static Rest {
             house: out.clone(),
             model: None,
             clock: clock.clone(),
+        });
         let feed = offhook::feed::Feed::new();
         let inbox = offhook::inbox::Inbox::new(offhook::inbox::InboxParts {
             store: store.clone(),
@@ -516,6 +510,14 @@ fn rest_api() -> &'static Rest {
             base_url: "http://localhost".to_owned(),
             media: dir.path().join("messages"),
             tasks: Default::default(),
+        });
+        let eraser = offhook::erasure::Eraser::new(offhook::erasure::ErasureParts {
+            store: store.clone(),
+            recordings: recordings.clone(),
+            inbox: inbox.clone(),
+            consents: Arc::new(Consents::new()),
+            directory: Arc::new(Directory::new(10)),
+            clock: clock.clone(),
         });
         let router = api::router(Api {
             clock,

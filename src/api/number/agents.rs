@@ -2,6 +2,8 @@
 
 use axum::response::Response;
 use http::StatusCode;
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -10,9 +12,10 @@ use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{Api, error, with_header};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
+use crate::admission::NumberEntry;
 use crate::config::Secret;
 use crate::feed::What;
-use crate::model::{E164, Timestamp};
+use crate::model::{E164, Routing, Timestamp};
 use crate::store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec};
 
 const MISSING: Answer =
@@ -332,7 +335,15 @@ fn outbound(asked: &Asked, text: &str) -> Result<E164, Fault> {
     Ok(number.spec.number.clone())
 }
 
-fn shown(agent: &Agent) -> Shown {
+/// Numbers whose messages an agent answers.
+fn inbound(api: &Api, agent: Uuid) -> Vec<Arc<NumberEntry>> {
+    let directory = api.gate.directory();
+    let routings = directory.mail().routings();
+    let its = |n: &&Arc<NumberEntry>| routings.get(&n.spec.phone_number_id).and_then(|r| r.agent()) == Some(agent);
+    directory.tables().numbers().filter(its).cloned().collect()
+}
+
+fn shown(api: &Api, agent: &Agent) -> Shown {
     let spec = agent.spec.clone();
     Shown {
         id: agent.id,
@@ -349,7 +360,7 @@ fn shown(agent: &Agent) -> Shown {
         max_reply_chars: spec.max_reply_chars,
         timeout_ms: spec.timeout_ms,
         outbound_number: spec.outbound_number.map(|number| number.as_str().to_owned()),
-        inbound_numbers: Vec::new(),
+        inbound_numbers: inbound(api, agent.id).iter().map(|n| n.spec.number.to_string()).collect(),
         enabled: spec.enabled,
         has_api_key: agent.secrets.api_key.is_some(),
         has_signing_secret: agent.secrets.signing_secret.is_some(),
@@ -370,7 +381,7 @@ pub(super) async fn serve(asked: Asked, path: &[&str]) -> Result<Response, Fault
     match (asked.method().as_str(), path) {
         ("GET", []) => list(&asked).await,
         ("POST", []) => create(asked).await,
-        ("GET", [id]) => Ok(ask::tagged(&shown(&agent_of(&asked, id).await?))),
+        ("GET", [id]) => Ok(ask::tagged(&shown(asked.api(), &agent_of(&asked, id).await?))),
         ("PATCH", [id]) => change(asked, id).await,
         ("DELETE", [id]) => delete(&asked, id).await,
         _ => Err(ask::missing("there is nothing at this path")),
@@ -383,7 +394,7 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
     let agents = asked.api().store.agents(asked.scope(), before, limit + 1).await;
     let agents = agents.map_err(ask::store("list agents"))?;
     let page = ask::Page::of(agents, limit, |agent| format!("{}.{}", agent.created.micros(), agent.id));
-    Ok(ask::ok(&List { items: page.items.iter().map(shown).collect(), next: page.next }))
+    Ok(ask::ok(&List { items: page.items.iter().map(|agent| shown(asked.api(), agent)).collect(), next: page.next }))
 }
 
 /// Where the page before ended: its last one's time and id.
@@ -414,14 +425,14 @@ async fn create(asked: Asked) -> Result<Response, Fault> {
         return Err(ask::conflict("too_many", &format!("an account has {AGENTS_MAX} agents at most")));
     }
     api.feed.tell(&main_account, What::Agent(agent.id));
-    let shown = shown(&agent);
+    let shown = shown(api, &agent);
     let tag = ask::tag_of(&shown);
     Ok(with_header(error::body(StatusCode::CREATED, &shown), http::header::ETAG, &tag))
 }
 
 async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     let mut agent = agent_of(&asked, id).await?;
-    asked.matches(&ask::tag_of(&shown(&agent)))?;
+    asked.matches(&ask::tag_of(&shown(asked.api(), &agent)))?;
     let (asked, given) = asked.json::<Given>().await?;
     let before = agent.spec.clone();
     given.over(&asked, &mut agent.spec, &mut agent.secrets)?;
@@ -431,14 +442,22 @@ async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
         return Err(ask::conflict("changed", "somebody changed it at the same moment: read it again"));
     }
     api.feed.tell(&agent.main_account, What::Agent(agent.id));
-    Ok(ask::tagged(&shown(&agent)))
+    Ok(ask::tagged(&shown(api, &agent)))
 }
 
 async fn delete(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let agent = agent_of(asked, id).await?;
-    asked.matches(&ask::tag_of(&shown(&agent)))?;
-    asked.flag("force")?;
     let api = asked.api();
+    asked.matches(&ask::tag_of(&shown(api, &agent)))?;
+    let numbers = inbound(api, agent.id);
+    if !numbers.is_empty() && !asked.flag("force")?.unwrap_or_default() {
+        let names: Vec<_> = numbers.iter().map(|number| number.spec.number.as_str()).collect();
+        let message = format!("it answers {}: connect another agent there, or add ?force=true", names.join(", "));
+        return Err(ask::conflict("in_use", &message));
+    }
+    for number in numbers {
+        api.inbox.route_number(&number, Routing::None, false).await.map_err(ask::store("change a number's routing"))?;
+    }
     if !api.store.delete_agent(asked.scope(), agent.id).await.map_err(ask::store("remove an agent"))? {
         return Err(ask::missing("there is no such agent"));
     }

@@ -5,9 +5,10 @@ mod agents;
 #[allow(dead_code, reason = "the resources that come next use all of it")]
 mod ask;
 mod calls;
-mod erasure;
 mod conversations;
+mod erasure;
 mod events;
+mod insights;
 mod messages;
 mod notifications;
 mod permissions;
@@ -46,6 +47,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     notifications::ROUTES,
     agents::ROUTES,
     erasure::ROUTES,
+    insights::ROUTES,
     conversations::ROUTES,
     messages::ROUTES,
     routing::ROUTES,
