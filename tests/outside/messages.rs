@@ -1,8 +1,6 @@
 //! Messages both ways, conversations and their timelines, webhooks and their deliveries (S3's rows that an API holds), over
 //! HTTP against the real binary and the simulated Meta.
 
-use std::time::Duration;
-
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use offhook::sim::{CallScript, Happened};
@@ -69,14 +67,7 @@ async fn r04_deliveries_are_listed_and_sent_again_and_one_dead_webhook_delays_no
     assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
     chat.writes(USER, "refused").await;
     let list = format!("webhooks/{crm}/deliveries/");
-    let mut every = tokio::time::interval(Duration::from_millis(20));
-    let failed = loop {
-        every.tick().await;
-        let found = chat.get(&list).await["items"][0].clone();
-        if found["state"] == "failed" {
-            break found;
-        }
-    };
+    let failed = chat.delivery(&crm, "failed").await;
     assert_eq!((&failed["type"], &failed["attempts"]), (&json!("message.received"), &json!(1)), "{failed}");
     assert!(failed["last"].as_str().unwrap().contains("404"), "{failed}");
     assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
@@ -88,14 +79,7 @@ async fn r04_deliveries_are_listed_and_sent_again_and_one_dead_webhook_delays_no
     assert_eq!((status, &again["id"]), (202, &json!(id)), "{again}");
     let (_, event) = chat.event("/hook", "message.received", |data| data["message"]["text"] == "refused").await;
     assert_eq!(event["id"], json!(id), "the same event");
-    loop {
-        every.tick().await;
-        let found = chat.get(&list).await["items"][0].clone();
-        if found["state"] == "delivered" {
-            assert_eq!(found["attempts"], 2);
-            break;
-        }
-    }
+    assert_eq!(chat.delivery(&crm, "delivered").await["attempts"], 2);
     let (status, _) = chat.ask("POST", &format!("webhooks/{desk}/deliveries/{id}/redeliver/"), Value::Null).await;
     assert_eq!(status, 404, "another webhook's");
 }

@@ -204,13 +204,13 @@ async fn s4_13_s4_14_webhooks_are_made_in_the_console_and_an_unknown_one_changes
     }
     let all = chat.get("webhooks/").await;
     assert_eq!(all["items"].as_array().unwrap().len(), 1, "nobody else's: {all}");
-    assert!(!all.to_string().contains("secret-"), "{all}");
+    assert!(!all.to_string().contains(crate::support::chat::SECRET), "{all}");
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     let before = routing(&chat).await;
     let (status, others) = chat.ask_as("other-key", "GET", "webhooks/", Value::Null).await;
     assert_eq!(status, 200);
     let foreign = others["items"][0]["id"].as_str().unwrap().to_owned();
-    for webhook in [foreign.as_str(), AGENT, "no id"] {
+    for webhook in [foreign.as_str(), AGENT, "no-id"] {
         let (status, refused) = chat.subscribe(Some(webhook), true).await;
         assert_eq!((status, &refused["error"]["field"]), (400, &json!("webhook")), "{webhook}: {refused}");
         let (status, _) = chat.ask("GET", &format!("webhooks/{webhook}/deliveries/"), Value::Null).await;

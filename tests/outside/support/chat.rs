@@ -108,10 +108,16 @@ impl Chat {
 
     /// The conversation with a user.
     pub async fn conversation(&self, user: &str) -> Value {
-        let found = self.get(&format!("conversations/?q={user}")).await;
-        let items = found["items"].as_array().expect("a list");
-        assert_eq!(items.len(), 1, "{found}");
-        items[0].clone()
+        // What nobody waited for (a call's line, a request for permission) is written a moment later.
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..250 {
+            every.tick().await;
+            let found = self.get(&format!("conversations/?q={user}")).await;
+            if let [one] = found["items"].as_array().expect("a list").as_slice() {
+                return one.clone();
+            }
+        }
+        panic!("no conversation with {user} after 5 s; log:\n{}", self.node.log());
     }
 
     pub async fn id_of(&self, user: &str) -> String {
@@ -147,6 +153,19 @@ impl Chat {
     /// The message event at a path with this text.
     pub async fn message_at(&self, path: &str, text: &str) -> Value {
         self.event(path, "message.received", |data| data["message"]["text"] == text).await.1
+    }
+
+    /// Until the latest delivery of a webhook is in that state.
+    pub async fn delivery(&self, webhook: &str, state: &str) -> Value {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..500 {
+            every.tick().await;
+            let found = self.get(&format!("webhooks/{webhook}/deliveries/")).await["items"][0].clone();
+            if found["state"] == state {
+                return found;
+            }
+        }
+        panic!("not {state} after 10 s; log:\n{}", self.node.log());
     }
 
     /// Types of the events that a path has seen.
