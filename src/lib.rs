@@ -23,6 +23,9 @@
 pub mod admission;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod agents;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod answer;
 #[forbid(unsafe_code)]
 pub mod api;
@@ -42,6 +45,9 @@ pub mod doctor;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod egress;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod erasure;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod feed;

@@ -13,7 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "feed", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects"],
-    &["call", "doctor", "inbox", "numbers"],
+    &["agents", "call", "doctor", "erasure", "inbox", "numbers"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],
     &["cli"],
@@ -32,6 +32,12 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("config", "egress"),
     ("admission", "store"),
     ("notices", "store"),
+    // An agent takes calls: it writes their documents.
+    ("agents", "call"),
+    ("agents", "inbox"),
+    ("erasure", "inbox"),
+    // What is forgotten of a person is in recordings too.
+    ("erasure", "call"),
     // A stream taps and feeds a leg; its upgrade is signed as every request is.
     ("stream", "media"),
     ("stream", "answer"),

@@ -37,10 +37,12 @@ pub use placing::Placing;
 
 use crate::admission::Gate;
 use crate::admission::book::Keeper;
+use crate::agents::Agents;
 use crate::call::phones::Phones;
 use crate::call::rooms::Rooms;
 use crate::call::{PermissionDesk, Recordings};
 use crate::clock::Clock;
+use crate::erasure::Eraser;
 use crate::feed::Feed;
 use crate::numbers::Numbers;
 use crate::inbox::Inbox;
@@ -77,6 +79,8 @@ pub struct Api {
     /// What documents may have said, and by whom.
     pub voices: Arc<Catalogue>,
     pub recordings: Recordings,
+    pub agents: Agents,
+    pub eraser: Eraser,
 }
 
 /// What each handler gets.

@@ -9,6 +9,7 @@
 //! without a call. Media,
 //! Graph, fetching and the store are services below.
 
+pub mod author;
 pub mod binding;
 pub mod consent;
 pub mod dialer;

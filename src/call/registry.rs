@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore};
 use tracing::{Instrument, error, info, info_span};
 
+use super::author;
 use super::binding::{AtMeta, Bindings, CallEvent, Parties, Party};
 pub use super::binding::{CallKey, EventTold};
 use super::farewell;
@@ -33,10 +34,12 @@ use crate::answer::SigningKeys;
 use crate::config::Secret;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
-use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, StreamId, Timestamp, TraceId, Wacid};
+use crate::model::{
+    CallType, CallUuid, Direction, HangupCause, Method, PhoneNumberId, StreamId, Timestamp, TraceId, Wacid,
+};
 use crate::observe::names;
 use crate::store::{CallStart, PlacedCall};
-use crate::xml::ast::Target;
+use crate::xml::ast::{DocUrl, Target};
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
@@ -346,7 +349,13 @@ impl Registry {
 
     fn setup(&self, number: &NumberEntry, incoming: &Incoming) -> Option<CallSetup> {
         let spec = &number.spec;
-        let (answer, answer_method) = spec.answer.clone()?;
+        // Without an application, the number's agent takes the call.
+        let routing = || self.0.gate.directory().mail().routing(&spec.phone_number_id);
+        let agents = || {
+            let url = author::url_of(&format!("{}/answer", routing()?.agent()?));
+            Some((DocUrl(url.into()), Method::Post))
+        };
+        let (answer, answer_method) = spec.answer.clone().or_else(agents)?;
         let hangup = spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method));
         Some(CallSetup {
             call: CallUuid(self.0.services.uuid()),

@@ -114,6 +114,7 @@ impl World {
             fetcher: Fetcher::new(out, clock.clone(), dice),
             notifier,
             outbox,
+            author: Arc::new(crate::call::author::NoAuthor),
             notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
             store,
             phones: crate::call::phones::Phones::default(),

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::author::{self, Author};
 use super::consent::PermissionDesk;
 use super::machine::{CallSetup, MachineLimits, Notice, Summary};
 use super::news::CallNews;
@@ -59,6 +60,8 @@ pub struct Services {
     pub recordings: Recordings,
     /// What people should know of.
     pub notices: Notices,
+    /// Who writes the documents of calls that agents answer.
+    pub author: Arc<dyn Author>,
     /// Who hears of calls beside their own callbacks.
     pub news: std::sync::OnceLock<Arc<dyn CallNews>>,
     /// Where traces are exported to, if they are.
@@ -102,7 +105,9 @@ impl Services {
     /// A call's hangup callback. A B-leg has none: what there is to say of it, its A-leg says to `Dial`'s callbackUrl.
     pub(super) fn hangup_callback(&self, setup: &CallSetup, notice: Notice) -> Vec<NewCallback> {
         // Nor has one that REST added to a multi-party call without naming any.
-        let own = setup.dialled().is_none() && !notice.url.0.is_empty();
+        // Nor an agent's: the node knows.
+        let url = &notice.url.0;
+        let own = setup.dialled().is_none() && !url.is_empty() && author::path_of(url).is_none();
         own.then(|| self.callback(setup, notice)).into_iter().collect()
     }
 

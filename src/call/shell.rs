@@ -18,13 +18,14 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
+use super::author::{self, Wish};
 use super::consent::refusal_of;
 use super::hearing::Hearing;
 use super::log;
 use super::machine::{
-    Aside, CallSetup, CallState, CallTime, Command, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input,
-    InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, NoticeKind, Output, Params, RecordFact, Sound,
-    Summary, abandoned,
+    Aside, CallSetup, CallState, CallTime, Command, FetchFailure, FetchId, FetchKind, Fetched, GraphAction,
+    GraphOutcome, Input, InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, NoticeKind, Output, Params,
+    RecordFact, Sound, Summary, abandoned,
 };
 use super::phones::{KeyWay, Line};
 use super::registry::{LetIn, Registry};
@@ -604,6 +605,9 @@ impl Shell {
         params: Params,
         deadline: Duration,
     ) {
+        if let Some(path) = author::path_of(&url.0) {
+            return self.have_written(fetch, path, params, deadline);
+        }
         let hops = Hops::new();
         let max_body = self.services.settings.load().max_body;
         let job = FetchJob {
@@ -648,8 +652,30 @@ impl Shell {
         self.fetches.insert(fetch, task.abort_handle());
     }
 
+    /// A document that this node writes itself.
+    fn have_written(&mut self, fetch: FetchId, path: &str, params: Params, within: Duration) {
+        let setup = &self.view.setup;
+        let (account, main_account) = (setup.account.clone(), setup.parent_account.clone());
+        let wish = Wish { call: self.call, account, main_account, path: path.to_owned(), params, within };
+        let written = self.services.author.document(wish);
+        let (mailbox, max_body) = (self.mailbox.clone(), self.services.settings.load().max_body);
+        let work = async move {
+            let late = |_| Err(FetchFailure::Timeout);
+            let written = tokio::time::timeout(within, written).await.unwrap_or_else(late);
+            let result = written.map(|xml| crate::xml::parse_with_limit(xml.as_bytes(), None, max_body).into());
+            mailbox.tell(Input::Fetched { fetch, result });
+        };
+        let task = self.services.tasks.spawn(work.in_current_span());
+        self.fetches.insert(fetch, task.abort_handle());
+    }
+
     /// The prompt of a sound, being made from now on if it isn't ready.
     fn prompt(&mut self, sound: &Sound) -> Arc<Prompt> {
+        if let Sound::File { url } = sound
+            && let Some(prompt) = author::path_of(&url.0).and_then(|path| self.services.author.sound(self.call, path))
+        {
+            return prompt;
+        }
         if let Some(prompt) = self.prepared.get(sound).filter(|prompt| prompt.failure().is_none()) {
             return prompt.clone();
         }
@@ -850,6 +876,7 @@ impl Shell {
 
     fn end(&mut self) {
         self.over = true;
+        self.services.author.over(self.call);
         for task in self.fetches.values() {
             task.abort();
         }

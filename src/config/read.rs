@@ -13,8 +13,8 @@ use super::reader::{
 use super::storage;
 use super::tree::{self, Node, Table, Value};
 use super::types::{
-    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Number, Permissions, Public, Retention,
-    Role, Store, User, Waba, Webhook,
+    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number, Permissions, Public,
+    Retention, Role, Store, User, Waba, Webhook,
 };
 use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
@@ -57,6 +57,7 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
         retention: retention(root.section("retention")),
         recordings: storage::recordings(root.section("recordings")),
         speech: speech(&mut root, cx),
+        model: model(root.section("model")),
         accounts: each(root.sections("account"), |s| account(s, cx, &mut names)),
         users: each(root.sections("user"), |s| user(s, cx, &mut names)),
         webhooks: each(root.sections("webhook"), |s| webhook(s, cx, &mut names, insecure)),
@@ -250,6 +251,13 @@ fn retention(mut s: Section<'_>) -> Retention {
     };
     s.finish();
     retention
+}
+
+/// None without a `url`. Its owner is the operator: any address will do.
+fn model(mut s: Section<'_>) -> Option<Model> {
+    let (url, api_key, name) = (s.get("url", base_url), s.secret("api_key"), s.text("name"));
+    s.finish();
+    Some(Model { url: url?, api_key, name: name.unwrap_or_else(|| "default".to_owned()) })
 }
 
 fn speech(root: &mut Section<'_>, cx: &Context<'_>) -> toml::Table {

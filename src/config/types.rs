@@ -24,6 +24,8 @@ pub struct Config {
     pub permissions: Permissions,
     /// `[speech]`, as its room reads it.
     pub speech: toml::Table,
+    /// `[model]`: the operator's own, for insights and for agents that name no endpoint.
+    pub model: Option<Model>,
     pub retention: Retention,
     pub recordings: Recordings,
     pub accounts: Vec<Account>,
@@ -31,6 +33,24 @@ pub struct Config {
     pub webhooks: Vec<Webhook>,
     pub wabas: Vec<Waba>,
     pub numbers: Vec<Number>,
+}
+
+/// `[model]`: an OpenAI-compatible server of the operator's.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// `chat/completions` is below it.
+    pub url: Url,
+    pub api_key: Option<Secret>,
+    /// The model's name there.
+    pub name: String,
+}
+
+impl PartialEq for Model {
+    /// Both stand in the same process's memory: nobody measures how long it takes.
+    fn eq(&self, other: &Self) -> bool {
+        let key = |model: &Self| model.api_key.as_ref().map(|key| key.reveal().to_owned());
+        self.url == other.url && self.name == other.name && key(self) == key(other)
+    }
 }
 
 impl Config {
@@ -47,6 +67,7 @@ impl Config {
             limits: Limits::default(),
             permissions: Permissions::default(),
             speech: toml::Table::default(),
+            model: None,
             retention: Retention::default(),
             recordings: Recordings::default(),
             accounts: Vec::new(),

@@ -17,6 +17,7 @@ use super::{Node, StartError, routes};
 use crate::admission::book::Keeper;
 use crate::admission::permission::Consents;
 use crate::admission::{Directory, Gate, Pressure};
+use crate::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
@@ -32,6 +33,7 @@ use crate::call::{
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
+use crate::erasure::{Eraser, ErasureParts};
 use crate::feed::Feed;
 use crate::ffi::process::raise_descriptor_limit;
 use crate::inbox::{Inbox, InboxParts};
@@ -133,6 +135,18 @@ impl Node {
         let (with, errands) = ((store.clone(), outbox.clone()), tasks.clone());
         let recordings = Recordings::start(making, with.0, with.1, clock.clone(), dice.clone(), errands)
             .map_err(StartError::Recordings)?;
+        let notices = Notices::new(store.clone(), feed.clone(), clock.clone());
+        // The operator's own model may be anywhere.
+        let house = EgressConfig { clock: clock.clone(), ..EgressConfig::new(Guard::new(true, Vec::new())) };
+        let agents = Agents::new(AgentsParts {
+            store: store.clone(),
+            directory: directory.clone(),
+            notices: notices.clone(),
+            egress: egress.clone(),
+            house: Egress::new(house)?,
+            model: config.model.clone(),
+            clock: clock.clone(),
+        });
         let inbox = Inbox::new(InboxParts {
             store: store.clone(),
             outbox: outbox.clone(),
@@ -148,6 +162,7 @@ impl Node {
         });
         inbox.open(&config.webhooks).await?;
         let services = Arc::new(Services {
+            author: Arc::new(VoiceAgents::new(agents.clone(), sounds.clone())),
             pressure: pressure.clone(),
             clock: clock.clone(),
             dice: dice.clone(),
@@ -166,7 +181,7 @@ impl Node {
             phones: phones.clone(),
             rooms: rooms.clone(),
             recordings: recordings.clone(),
-            notices: Notices::new(store.clone(), feed.clone(), clock.clone()),
+            notices,
             news: OnceLock::from(Arc::new(inbox.clone()) as Arc<dyn CallNews>),
             traces,
             settings: ArcSwap::from_pointee(call_settings(&config, recordings.can_transcribe())),
@@ -239,6 +254,16 @@ impl Node {
             guard,
             clock: clock.clone(),
         });
+        let eraser = Eraser::new(ErasureParts {
+            store: store.clone(),
+            recordings: recordings.clone(),
+            inbox: inbox.clone(),
+            consents: consents.clone(),
+            directory: directory.clone(),
+            clock: clock.clone(),
+        });
+        tokio::spawn(eraser.clone().run(stop_all.clone()));
+        tokio::spawn(answer_messages(agents.clone(), inbox.clone(), stop_all.clone()));
         let passwords = Passwords::default();
         let apis = api::Api {
             clock: clock.clone(),
@@ -259,6 +284,8 @@ impl Node {
             rooms,
             voices: Arc::new(voices),
             recordings: recordings.clone(),
+            agents,
+            eraser,
         };
         let phone_door = PhoneDoor {
             clock: clock.clone(),

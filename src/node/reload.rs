@@ -207,6 +207,7 @@ fn fixed(was: &Config, is: &Config) -> Vec<&'static str> {
         ("answer.allow_insecure", was.answer.allow_insecure != is.answer.allow_insecure),
         ("recordings", was.recordings.s3 != is.recordings.s3),
         ("speech", was.speech != is.speech),
+        ("model", was.model != is.model),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

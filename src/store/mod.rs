@@ -5,6 +5,7 @@
 //! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
 //! its own. Calls that are up live in `call::registry`, not here.
 
+mod agents;
 mod archive;
 mod backup;
 mod batch;
@@ -16,6 +17,7 @@ mod deed;
 mod deliveries;
 mod endpoints;
 mod entry;
+mod erasures;
 mod file;
 mod inbox;
 mod journal;
@@ -42,6 +44,7 @@ use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlitePool};
 
+pub use agents::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec};
 pub use archive::Archive;
 pub use backup::{Backup, BackupError, backup};
 pub use callbacks::{
@@ -51,6 +54,7 @@ pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, F
 pub use conversations::{Conversation, ConversationFilter, Last, Message};
 pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
+pub use erasures::Erasure;
 pub use inbox::{
     Came, ConversationChange, Draft, DraftForm, Going, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
     StatusCame, UserName, WEBHOOK,

@@ -490,7 +490,7 @@ fn rest_api() -> &'static Rest {
                 tasks: Default::default(),
             })
         };
-        let notifier = answer::Notifier::new(out, clock.clone(), answer::Dice::system(), 1);
+        let notifier = answer::Notifier::new(out.clone(), clock.clone(), answer::Dice::system(), 1);
         let (node_id, nobody) = ("fuzz".to_owned(), Arc::new(Directory::new(10)));
         let outbox =
             call::Outbox::new(store.clone(), notifier, nobody, clock.clone(), node_id.clone(), Default::default());
@@ -502,6 +502,15 @@ fn rest_api() -> &'static Rest {
             let _inside = runtime.enter();
             call::Recordings::start(kept, store.clone(), outbox.clone(), clock.clone(), dice, tasks).expect("a folder")
         };
+        let agents = offhook::agents::Agents::new(offhook::agents::AgentsParts {
+            store: store.clone(),
+            directory: Arc::new(Directory::new(10)),
+            notices: offhook::notices::Notices::new(store.clone(), offhook::feed::Feed::new(), clock.clone()),
+            egress: out.clone(),
+            house: out.clone(),
+            model: None,
+            clock: clock.clone(),
+        });
         let feed = offhook::feed::Feed::new();
         let inbox = offhook::inbox::Inbox::new(offhook::inbox::InboxParts {
             store: store.clone(),
@@ -515,6 +524,14 @@ fn rest_api() -> &'static Rest {
             base_url: "http://localhost".to_owned(),
             media: dir.path().join("messages"),
             tasks: Default::default(),
+        });
+        let eraser = offhook::erasure::Eraser::new(offhook::erasure::ErasureParts {
+            store: store.clone(),
+            recordings: recordings.clone(),
+            inbox: inbox.clone(),
+            consents: Arc::new(Consents::new()),
+            directory: Arc::new(Directory::new(10)),
+            clock: clock.clone(),
         });
         let router = api::router(Api {
             clock,
@@ -535,6 +552,8 @@ fn rest_api() -> &'static Rest {
             rooms,
             voices: Arc::new(offhook::speech::catalogue::Catalogue::of(&Default::default())),
             recordings,
+            agents,
+            eraser,
         });
         Rest { runtime, router, _dir: dir }
     })

@@ -2,6 +2,8 @@
 //! (Chromium, aiortc) is skipped with a printed reason where it is absent.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
+mod agents;
+mod agents_write;
 mod answer;
 mod cli;
 mod conference;
@@ -11,6 +13,7 @@ mod crash;
 mod dial;
 mod doctor;
 mod doors;
+mod erasure;
 mod faults;
 mod first_call;
 mod interop;
@@ -20,6 +23,7 @@ mod messages;
 mod metrics;
 mod mpc;
 mod numbers;
+mod notifications;
 mod ops;
 #[cfg(feature = "otel")]
 mod otel;

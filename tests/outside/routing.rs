@@ -78,15 +78,16 @@ async fn s4_04_s4_06_s4_07_s4_08_a_webhook_takes_the_agents_place_and_an_agent_t
     let chat = Chat::with_two().await;
     let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
     let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
-    let (status, shown) = chat.ask("POST", &connect, json!({"agent": AGENT})).await;
+    let agent = chat.agent("http://127.0.0.1:9009/").await;
+    let (status, shown) = chat.ask("POST", &connect, json!({ "agent": agent })).await;
     assert_eq!(status, 200, "{shown}");
     assert_eq!(
         (&shown["defaultRouting"], &shown["activeAgent"], &shown["defaultWebhook"]),
-        (&json!("agent"), &json!(AGENT), &Value::Null)
+        (&json!("agent"), &json!(agent), &Value::Null)
     );
     chat.writes(USER, "to the agent").await;
     let shown = chat.conversation(USER).await;
-    assert_eq!((&shown["routing"], &shown["activeAgent"]), (&json!("agent"), &json!(AGENT)));
+    assert_eq!((&shown["routing"], &shown["activeAgent"]), (&json!("agent"), &json!(agent)));
     // With two webhooks one has to be named.
     let (status, refused) = chat.subscribe(None, false).await;
     assert_eq!((status, &refused["error"]["field"]), (400, &json!("webhook")));
@@ -110,7 +111,8 @@ async fn s4_04_s4_06_s4_07_s4_08_a_webhook_takes_the_agents_place_and_an_agent_t
 async fn s4_09_apply_to_existing_takes_every_conversation_at_once() {
     let mut chat = Chat::start().await;
     let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
-    assert_eq!(chat.ask("POST", &connect, json!({"agent": AGENT})).await.0, 200);
+    let agent = chat.agent("http://127.0.0.1:9009/").await;
+    assert_eq!(chat.ask("POST", &connect, json!({ "agent": agent })).await.0, 200);
     let users: Vec<String> = (0..3).map(|n| format!("91941234000{n}")).collect();
     for user in &users {
         chat.writes(user, "before").await;
@@ -254,17 +256,18 @@ async fn s4_19_twice_is_once_and_of_two_that_race_one_wins_whole() {
     assert_eq!(first.0, 200);
     assert_eq!(chat.subscribe(None, true).await, first);
     let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
+    let id = chat.agent("http://127.0.0.1:9009/").await;
     for round in 0..10 {
         let user = format!("9194123450{round:02}");
         chat.writes(&user, "hello").await;
         let both = tokio::join!(
             chat.subscribe(None, true),
-            chat.ask("POST", &connect, json!({"agent": AGENT, "applyToExisting": true})),
+            chat.ask("POST", &connect, json!({"agent": id, "applyToExisting": true})),
         );
         assert_eq!((both.0.0, both.1.0), (200, 200));
         let shown = chat.conversation(&user).await;
         let webhook = (json!("webhook"), json!(crm), Value::Null);
-        let agent = (json!("agent"), Value::Null, json!(AGENT));
+        let agent = (json!("agent"), Value::Null, json!(id));
         let now = (shown["routing"].clone(), shown["webhook"].clone(), shown["activeAgent"].clone());
         assert!(now == webhook || now == agent, "{now:?}");
         // The number says the same as its conversations.

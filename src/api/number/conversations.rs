@@ -233,6 +233,7 @@ pub(super) async fn serve(asked: Asked, rest: &[&str]) -> Result<Response, Fault
         ("POST", [id, "archive"]) => put(&asked, id, ConversationStatus::Archived).await,
         ("POST", [id, "reopen"]) => put(&asked, id, ConversationStatus::Open).await,
         ("POST", [id, "read"]) => read(&asked, id).await,
+        ("POST", [id, "insights"]) => super::insights::make(&asked, id).await,
         ("POST", [id, "messages"]) => super::messages::send(asked, id).await,
         ("POST", [id, "subscribe"]) => subscribe(asked, id).await,
         ("POST", [id, "unsubscribe"]) => unsubscribe(&asked, id).await,

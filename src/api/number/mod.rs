@@ -1,11 +1,14 @@
 //! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, calls, calls' event
 //! logs, users' permissions, the voices and the reload of the configuration.
 
+mod agents;
 #[allow(dead_code, reason = "the resources that come next use all of it")]
 mod ask;
 mod calls;
 mod conversations;
+mod erasure;
 mod events;
+mod insights;
 mod messages;
 mod notifications;
 mod numbers;
@@ -46,6 +49,9 @@ pub(super) const TABLES: &[&[Route]] = &[
     notifications::ROUTES,
     numbers::ROUTES,
     wabas::ROUTES,
+    agents::ROUTES,
+    erasure::ROUTES,
+    insights::ROUTES,
     conversations::ROUTES,
     messages::ROUTES,
     routing::ROUTES,
@@ -90,6 +96,8 @@ async fn serve(asked: Asked) -> Response {
     let path = asked.path.clone();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let answered = match (asked.method().as_str(), path.as_slice()) {
+        (_, ["agents", rest @ ..]) => agents::serve(asked, rest).await,
+        ("DELETE", ["users", user]) => erasure::forget(&asked, user).await,
         ("POST", ["xml", "check"]) => xml::check(asked).await,
         ("GET", ["calls"]) => calls::list(&asked).await,
         ("GET", ["calls", uuid]) => calls::get(&asked, uuid).await,

@@ -151,7 +151,7 @@ fn found(asked: &Asked, number: &str, user: &str) -> Result<(Arc<NumberEntry>, S
 }
 
 /// A user: digits, however they are written, or a business-scoped id.
-fn user_of(text: &str) -> Option<String> {
+pub(super) fn user_of(text: &str) -> Option<String> {
     let text = decoded(text);
     let scoped = text.split_once('.').is_some_and(|(country, digits)| {
         country.len() == 2

@@ -13,6 +13,7 @@ const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["notifications", "*", "read"], Role::Agent),
     ("POST", &["conversations", "*", "messages"], Role::Agent),
     ("POST", &["conversations", "*", "read"], Role::Agent),
+    ("POST", &["conversations", "*", "insights"], Role::Agent),
     ("POST", &["conversations", "*", "close"], Role::Agent),
     ("POST", &["conversations", "*", "archive"], Role::Agent),
     ("POST", &["conversations", "*", "reopen"], Role::Agent),

@@ -15,7 +15,7 @@ use super::conversations::not_routed;
 use crate::admission::NumberEntry;
 use crate::api::decoded;
 use crate::model::{Routing, stable_id};
-use crate::store::UserName;
+use crate::store::{AgentChannel, UserName};
 
 const ANSWERS: &[Answer] = &[
     Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) },
@@ -164,6 +164,11 @@ struct Connect {
 pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, Fault> {
     let number = ask::number_of(&asked, path)?;
     let (asked, body) = asked.json::<Connect>().await?;
+    let agent = asked.api().store.agent(asked.scope(), body.agent).await.map_err(ask::store("read an agent"))?;
+    let agent = agent.ok_or_else(|| ask::bad("agent", "this account has no such agent"))?;
+    if !agent.spec.channels.contains(&AgentChannel::Whatsapp) {
+        return Err(ask::conflict("no_channel", "this agent has no channel whatsapp: add it to its channels"));
+    }
     put(&asked, &number, Routing::Agent(body.agent), body.apply_to_existing).await
 }
 

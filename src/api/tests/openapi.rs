@@ -192,6 +192,8 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("member_ids", "1"),
                 ("member_id", "1"),
                 ("mpc", "name_room"),
+                ("user_id", "919412341234"),
+                ("agent_id", "00000000-0000-0000-0000-000000000007"),
                 ("notification_id", "00000000-0000-0000-0000-000000000007"),
                 ("conversation_id", "00000000-0000-0000-0000-000000000007"),
                 ("webhook_id", "00000000-0000-0000-0000-000000000007"),

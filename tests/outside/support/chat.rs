@@ -182,6 +182,21 @@ impl Chat {
         found.unwrap_or_else(|| panic!("no {name} in {all}"))["id"].as_str().expect("an id").to_owned()
     }
 
+    /// An agent of kind http that messages may be answered by.
+    pub async fn agent(&self, endpoint: &str) -> String {
+        let agent = json!({"name": "Asha", "kind": "http", "endpoint": endpoint, "signingSecret": "agent-secret"});
+        let (status, made) = self.ask("POST", "agents/", agent).await;
+        assert_eq!(status, 201, "{made}");
+        made["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The number's messages are answered by an agent from now on.
+    pub async fn connect(&self, agent: &str) {
+        let path = format!("phone-numbers/{NUMBER}/connect-agent/");
+        let (status, shown) = self.ask("POST", &path, json!({ "agent": agent })).await;
+        assert_eq!(status, 200, "{shown}");
+    }
+
     /// Subscribes the number.
     pub async fn subscribe(&self, webhook: Option<&str>, all: bool) -> (u16, Value) {
         let mut body = json!({"number": NUMBER, "whatsappPhoneNumberId": PHONE_NUMBER_ID, "applyToExisting": all});

@@ -1,6 +1,7 @@
 //! What the tests of the whole binary stand on.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+pub mod agent;
 pub mod app;
 pub mod bot;
 pub mod browser;
