@@ -279,7 +279,7 @@ fn read(row: &SqliteRow, seal: &Seal) -> Result<Callback, Unread> {
     let time = |column: &str| row.try_get(column).map(Timestamp::from_micros);
     let plain: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
     let secret: Option<sqlx::types::Json<BTreeMap<String, String>>> = row.try_get("secret_params")?;
-    let plain = plain.into_iter().map(|(name, value)| (name.into(), Param::Plain(value)));
+    let plain = plain.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into())));
     let secret = secret.map(|json| json.0).unwrap_or_default();
     let secret = secret.into_iter().map(|(name, value)| (name.into(), Param::Secret(value)));
     let mut new = NewCallback {

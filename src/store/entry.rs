@@ -63,7 +63,7 @@ pub(super) struct Kept {
 impl Kept {
     fn of(new: &NewCallback, seal: &Seal) -> Self {
         let shown = |(name, value): (&Cow<'static, str>, &Param)| match value {
-            Param::Plain(value) => Some((name.to_string(), value.clone(), false)),
+            Param::Plain(value) => Some((name.to_string(), value.to_string(), false)),
             Param::Secret(_) => None,
         };
         Self {
@@ -84,7 +84,7 @@ impl Kept {
 
     fn into_new(self, seal: &Seal) -> NewCallback {
         let param = |(name, value, secret): (String, String, bool)| {
-            (name.into(), if secret { Param::Secret(value) } else { Param::Plain(value) })
+            (name.into(), if secret { Param::Secret(value) } else { Param::Plain(value.into()) })
         };
         let mut new = NewCallback {
             event_id: self.event_id,

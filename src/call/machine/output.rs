@@ -166,7 +166,8 @@ impl FetchKind {
 /// log nor replay holds it; the wire gets the text.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Param {
-    Plain(String),
+    /// Half of a request's are words of ours: those are not copied.
+    Plain(Cow<'static, str>),
     Secret(String),
 }
 
@@ -174,12 +175,13 @@ impl Param {
     /// The text for the wire.
     pub fn reveal(&self) -> &str {
         match self {
-            Self::Plain(s) | Self::Secret(s) => s,
+            Self::Plain(s) => s,
+            Self::Secret(s) => s,
         }
     }
-    fn shown(&self) -> String {
+    fn shown(&self) -> Cow<'_, str> {
         match self {
-            Self::Plain(s) => s.clone(),
+            Self::Plain(s) => Cow::Borrowed(s),
             Self::Secret(s) => s.chars().map(|_| 'x').collect(),
         }
     }
@@ -199,7 +201,7 @@ impl Serialize for Param {
 
 impl<'de> Deserialize<'de> for Param {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d).map(Self::Plain)
+        String::deserialize(d).map(|text| Self::Plain(text.into()))
     }
 }
 

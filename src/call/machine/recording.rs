@@ -133,7 +133,7 @@ pub fn recorded(id: Uuid, url: &str, end: RecordEnd, duration_ms: u64, start_ms:
         ("RecordingEndReason", end.as_str().to_owned()),
         ("RecordingStartMs", start_ms.to_string()),
     ] {
-        params.insert(name.into(), Param::Plain(value));
+        params.insert(name.into(), Param::Plain(value.into()));
     }
     params
 }
@@ -157,7 +157,7 @@ pub fn transcribed(
         ("recording_id", id.as_hyphenated().to_string()),
         ("error", error.to_owned()),
     ];
-    let params = params.map(|(name, value)| (name.into(), Param::Plain(value)));
+    let params = params.map(|(name, value)| (name.into(), Param::Plain(value.into())));
     let Target { url, method } = order.to.clone();
     Notice { kind: NoticeKind::Transcription, url, method, params: Params::from(params) }
 }
@@ -166,14 +166,14 @@ pub fn transcribed(
 pub(super) fn begun(id: Uuid, url: &str) -> Params {
     let mut params = named(id, url);
     for name in ["RecordingDuration", "RecordingDurationMs", "RecordingEndMs", "RecordingStartMs"] {
-        params.insert(name.into(), Param::Plain("-1".to_owned()));
+        params.insert(name.into(), Param::Plain("-1".into()));
     }
-    params.insert("Digits".into(), Param::Plain(String::new()));
+    params.insert("Digits".into(), Param::Plain("".into()));
     params
 }
 
 fn named(id: Uuid, url: &str) -> Params {
-    let plain = |text: &str| Param::Plain(text.to_owned());
+    let plain = |text: &str| Param::Plain(text.to_owned().into());
     Params::from([
         ("RecordFile".into(), plain(url)),
         ("RecordUrl".into(), plain(url)),

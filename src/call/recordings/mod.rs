@@ -288,9 +288,9 @@ impl Inner {
             notice.params.extend(said.clone());
             // It may have been ordered while the phone rang.
             let status = if end == RecordEnd::HungUp { "completed" } else { "in-progress" };
-            notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned()));
+            notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned().into()));
             if let Some(answered) = answered {
-                notice.params.entry("AnswerTime".into()).or_insert_with(|| Param::Plain(answered.plivo_secs()));
+                notice.params.entry("AnswerTime".into()).or_insert_with(|| Param::Plain(answered.plivo_secs().into()));
             }
             self.callback(&start, notice)
         });

@@ -126,8 +126,8 @@ pub(in crate::call::machine) fn callback(desk: &Desk, target: &Target) -> Notice
 /// The action of a call that ends while it is recorded: asked all the same, its answer is not read (§4 rule 9).
 fn after_hangup(desk: &Desk, target: &Target) -> Notice {
     let mut params = params::common(desk, Event::Redirect);
-    params.insert("CallStatus".into(), Param::Plain("completed".to_owned()));
-    params.insert("Digits".into(), Param::Plain(String::new()));
+    params.insert("CallStatus".into(), Param::Plain("completed".into()));
+    params.insert("Digits".into(), Param::Plain("".into()));
     Notice { kind: NoticeKind::Action, url: target.url.clone(), method: target.method, params }
 }
 
@@ -203,7 +203,7 @@ impl Recording {
         let (id, url) = self.known.clone().unwrap_or_default();
         let mut params = recording::recorded(id, &url, end, duration_ms, start_ms, end_ms);
         let digits = self.finished_by.map(|digit| digit.as_char().to_string()).unwrap_or_default();
-        params.insert("Digits".into(), Param::Plain(digits));
+        params.insert("Digits".into(), Param::Plain(digits.into()));
         params
     }
 

@@ -129,7 +129,7 @@ impl OfConference {
         let mut params = params::common(desk, event);
         let word = |is: bool| if is { "true" } else { "false" }.to_owned();
         let mut put = |name: &'static str, value: String| {
-            params.insert(name.into(), Param::Plain(value));
+            params.insert(name.into(), Param::Plain(value.into()));
         };
         put("ConferenceAction", action.to_owned());
         put("ConferenceName", self.name.clone());
@@ -150,7 +150,7 @@ impl OfConference {
         inside: Option<&Inside>,
         recorded: Option<&(uuid::Uuid, String)>,
     ) -> Option<(Target, bool, Params)> {
-        let plain = Param::Plain;
+        let plain = |text: String| Param::Plain(text.into());
         let mut params = Params::from([
             ("ConferenceName".into(), plain(self.name.clone())),
             ("ConferenceUUID".into(), plain(room.map(|room| room.to_string()).unwrap_or_default())),

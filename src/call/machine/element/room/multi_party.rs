@@ -187,8 +187,8 @@ impl OfMultiParty {
     /// What says there that the recording is done.
     pub(super) fn recorded_to(&self, target: &Target, desk: &Desk, inside: &Inside) -> Notice {
         let mut notice = super::super::record::callback(desk, target);
-        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string()));
-        notice.params.insert("MPCName".into(), Param::Plain(self.name.clone()));
+        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string().into()));
+        notice.params.insert("MPCName".into(), Param::Plain(self.name.clone().into()));
         notice
     }
 
@@ -216,7 +216,7 @@ impl OfMultiParty {
             Told::Key(digit) => {
                 let mut notice = self.notice(desk, inside, Group::Digits, "ParticipantDigitInput");
                 if let Some(notice) = &mut notice {
-                    notice.params.insert("Digits".into(), Param::Plain(digit.as_char().to_string()));
+                    notice.params.insert("Digits".into(), Param::Plain(digit.as_char().to_string().into()));
                 }
                 notice.into_iter().collect()
             }
@@ -236,7 +236,7 @@ impl OfMultiParty {
             for (name, value) in
                 [("MPCDuration", secs.clone()), ("MPCBilledDuration", secs), ("MPCBilledAmount", "0.00000".to_owned())]
             {
-                end.params.insert(name.into(), Param::Plain(value));
+                end.params.insert(name.into(), Param::Plain(value.into()));
             }
         }
         let exit = self.notice(desk, inside, Group::Participant, "ParticipantExit");
@@ -272,7 +272,7 @@ impl OfMultiParty {
         let Target { url, method } = self.status.clone().filter(|_| self.events.contains(&group))?;
         let mut params = params::common(desk, Event::MultiPartyCall);
         let mut put = |name: &'static str, value: String| {
-            params.insert(name.into(), Param::Plain(value));
+            params.insert(name.into(), Param::Plain(value.into()));
         };
         put("EventName", name.to_owned());
         put("EventTimestamp", desk.wall(desk.now).plivo_micros());
@@ -287,7 +287,7 @@ impl OfMultiParty {
         room: Option<uuid::Uuid>,
         inside: Option<&Inside>,
     ) -> Option<(Target, bool, Params)> {
-        let plain = Param::Plain;
+        let plain = |text: String| Param::Plain(text.into());
         let of = |what: &dyn Fn(&Inside) -> String| plain(inside.map(what).unwrap_or_default());
         let params = Params::from([
             ("MPCUUID".into(), plain(room.map(|room| room.to_string()).unwrap_or_default())),
