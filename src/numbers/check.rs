@@ -138,5 +138,5 @@ fn params(field: &str, number: &E164, call: CallUuid) -> Params {
         ("OffhookCheck", "true"),
         ("To", number.as_str()),
     ];
-    all.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.to_owned()))).collect()
+    all.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.to_owned().into()))).collect()
 }

@@ -141,14 +141,14 @@ impl Draft {
     pub fn event_for(&self, webhook: Uuid, order: Uuid) -> NewCallback {
         let to = format!("{WEBHOOK}{webhook}");
         let params = [(EVENT_BODY, self.body.to_string()), (EVENT_TYPE, self.event.clone())];
-        let params = params.into_iter().map(|(name, value)| (name.into(), Param::Plain(value))).collect();
+        let params = params.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into()))).collect();
         let notice = Notice { kind: NoticeKind::Event, url: DocUrl(to.as_str().into()), method: Method::Post, params };
         self.callback(self.event_id, to, notice, order)
     }
 
     fn form(&self, order: Uuid) -> Option<NewCallback> {
         let form = self.form.as_ref()?;
-        let params = form.params.iter().map(|(name, value)| (name.clone().into(), Param::Plain(value.clone())));
+        let params = form.params.iter().map(|(name, value)| (name.clone().into(), Param::Plain(value.clone().into())));
         let notice = Notice {
             kind: NoticeKind::Message,
             url: DocUrl(form.url.as_str().into()),

@@ -22,8 +22,8 @@ mod load;
 mod messages;
 mod metrics;
 mod mpc;
-mod numbers;
 mod notifications;
+mod numbers;
 mod ops;
 #[cfg(feature = "otel")]
 mod otel;

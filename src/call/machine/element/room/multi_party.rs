@@ -252,9 +252,9 @@ impl OfMultiParty {
 
     fn notice(&self, desk: &Desk, inside: &Inside, group: Group, name: &str) -> Option<Notice> {
         let mut notice = self.event(desk, group, name)?;
-        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string()));
+        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string().into()));
         if group != Group::Mpc {
-            notice.params.insert("MemberID".into(), Param::Plain(inside.member.to_string()));
+            notice.params.insert("MemberID".into(), Param::Plain(inside.member.to_string().into()));
             notice.params.extend(self.participant(desk));
         }
         Some(notice)
@@ -262,9 +262,9 @@ impl OfMultiParty {
 
     fn participant(&self, desk: &Desk) -> Params {
         Params::from([
-            ("ParticipantRole".into(), Param::Plain(self.role.as_str().to_owned())),
-            ("ParticipantCallUUID".into(), Param::Plain(desk.setup.call.to_string())),
-            ("ParticipantCoachMode".into(), Param::Plain(if self.coaches { "true" } else { "false" }.to_owned())),
+            ("ParticipantRole".into(), Param::Plain(self.role.as_str().into())),
+            ("ParticipantCallUUID".into(), Param::Plain(desk.setup.call.to_string().into())),
+            ("ParticipantCoachMode".into(), Param::Plain(if self.coaches { "true" } else { "false" }.into())),
         ])
     }
 
