@@ -18,6 +18,8 @@ const PAGE: usize = 100;
 const PAGES_MAX: usize = 20;
 /// Longest text of Meta's that is kept, in characters.
 const TEXT_MAX: usize = 200;
+/// The word in metrics of what is no call, message or setting (`interface.md` §4 has no other).
+const OTHER: &str = "other";
 /// Our app's fields without which something does not reach us.
 pub const FIELDS_NEEDED: &[&str] =
     &["calls", "messages", "account_update", "account_settings_update", "phone_number_quality_update"];
@@ -74,7 +76,7 @@ impl Graph {
         number: &PhoneNumberId,
         token: Option<&Secret>,
     ) -> Result<PhoneNumber, GraphOutcome> {
-        let question = Question::get(number, token, format!("?fields={FIELDS}"), "number");
+        let question = Question::get(number, token, format!("?fields={FIELDS}"), OTHER);
         let answer = read(&self.question(&question).await?)?;
         PhoneNumber::read(&answer).ok_or(UNREADABLE)
     }
@@ -92,7 +94,7 @@ impl Graph {
         let (mut found, mut after) = (Vec::new(), String::new());
         for _ in 0..PAGES_MAX {
             let path = page_after(&after);
-            let answer = read(&self.question(&Question::get(&node, token, path, "number")).await?)?;
+            let answer = read(&self.question(&Question::get(&node, token, path, OTHER)).await?)?;
             let page = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
             found.extend(page.iter().take(PAGE).filter_map(PhoneNumber::read));
             let next = answer.pointer("/paging/next").is_some();
@@ -141,7 +143,7 @@ impl Graph {
         pin: &Secret,
     ) -> Result<(), GraphOutcome> {
         let body = json!({"messaging_product": "whatsapp", "pin": pin.reveal()});
-        self.deed(number, token, "register", "register", &body).await
+        self.deed(number, token, "register", OTHER, &body).await
     }
 
     /// `POST /{waba_id}/subscribed_apps`: webhooks of the WABA come to our app from now on.
@@ -150,7 +152,7 @@ impl Graph {
     /// How it failed, further tries included.
     pub async fn subscribe_app(&self, waba: &WabaId, token: Option<&Secret>) -> Result<(), GraphOutcome> {
         let node = PhoneNumberId::from(waba.as_str());
-        self.deed(&node, token, "subscribed_apps", "subscribe", &json!({})).await
+        self.deed(&node, token, "subscribed_apps", OTHER, &json!({})).await
     }
 
     /// `GET /{waba_id}/subscribed_apps`: the ids of the apps that get its webhooks.
@@ -159,7 +161,7 @@ impl Graph {
     /// How it failed, further tries included.
     pub async fn subscribed_apps(&self, waba: &WabaId, token: Option<&Secret>) -> Result<Vec<String>, GraphOutcome> {
         let node = PhoneNumberId::from(waba.as_str());
-        let question = Question::get(&node, token, "subscribed_apps".to_owned(), "subscribe");
+        let question = Question::get(&node, token, "subscribed_apps".to_owned(), OTHER);
         let answer = read(&self.question(&question).await?)?;
         let apps = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
         Ok(apps.iter().filter_map(|app| text_at(app, "/whatsapp_business_api_data/id")).collect())
@@ -175,7 +177,7 @@ impl Graph {
         app_secret: &Secret,
     ) -> Result<(String, Vec<String>), GraphOutcome> {
         let (node, token) = (PhoneNumberId::from(app_id), app_token(app_id, app_secret));
-        let question = Question::get(&node, Some(&token), "subscriptions".to_owned(), "subscribe");
+        let question = Question::get(&node, Some(&token), "subscriptions".to_owned(), OTHER);
         let answer = read(&self.question(&question).await?)?;
         let all = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
         let ours = all.iter().find(|one| text_at(one, "/object").as_deref() == Some("whatsapp_business_account"));
@@ -196,7 +198,7 @@ impl Graph {
         let path = "access_token".to_owned();
         let body = body.to_string().into_bytes();
         let node = PhoneNumberId::from("oauth");
-        let answer = self.question(&Question::post(&node, Some(&token), path, "token", body)).await?;
+        let answer = self.question(&Question::post(&node, Some(&token), path, OTHER, body)).await?;
         text_at(&read(&answer)?, "/access_token").filter(|t| !t.is_empty()).map(Secret::new).ok_or(UNREADABLE)
     }
 
@@ -213,7 +215,7 @@ impl Graph {
         let asking = app_token(app_id, app_secret);
         let body = json!({"method": "get", "input_token": token.reveal()}).to_string().into_bytes();
         let node = PhoneNumberId::from("debug_token");
-        let answer = self.question(&Question::post(&node, Some(&asking), String::new(), "token", body)).await?;
+        let answer = self.question(&Question::post(&node, Some(&asking), String::new(), OTHER, body)).await?;
         read(&answer)?.get("data").map(TokenFacts::read).ok_or(UNREADABLE)
     }
 
@@ -223,7 +225,7 @@ impl Graph {
     /// # Errors
     /// How it failed, further tries included.
     pub async fn is_on_phone(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Result<bool, GraphOutcome> {
-        let question = Question::get(number, token, "?fields=is_on_biz_app".to_owned(), "number");
+        let question = Question::get(number, token, "?fields=is_on_biz_app".to_owned(), OTHER);
         let answer = read(&self.question(&question).await?)?;
         Ok(answer.get("is_on_biz_app").and_then(Value::as_bool).unwrap_or_default())
     }

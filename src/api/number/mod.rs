@@ -1,5 +1,6 @@
-//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, calls, calls' event
-//! logs, users' permissions, the voices and the reload of the configuration.
+//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves business numbers and their
+//! WABAs, the linter, calls, calls' event logs, users' permissions, notifications, the voices and the reload of the
+//! configuration.
 
 mod agents;
 #[allow(dead_code, reason = "the resources that come next use all of it")]

@@ -138,7 +138,11 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        answers: &[Answer { status: 200, what: "It is out of service", content: Content::Json(of::<Shown>) }, CONFLICT],
+        answers: &[
+            Answer { status: 200, what: "It is out of service", content: Content::Json(of::<Shown>) },
+            Answer { status: 204, what: "The same, and the main account's from now on", content: Content::Nothing },
+            CONFLICT,
+        ],
         ..row(
             "POST",
             "/api/v1/phone-numbers/{number}/disconnect/",
@@ -216,7 +220,7 @@ struct Breaks {
     open_conversations: u64,
     live_calls: u32,
     /// What has to be set anew afterwards.
-    cleared: [&'static str; 4],
+    cleared: Vec<&'static str>,
 }
 
 /// Hands a request to what it is about.
@@ -370,7 +374,7 @@ fn breaks(asked: &Asked, number: &E164) -> Result<Response, Fault> {
     let book = api.keeper.book();
     let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
     let shown = Shown::of(api, &book, entry);
-    let cleared = ["webhookUrl", "answerUrl", "callingEnabled", "account"];
+    let cleared = vec!["webhookUrl", "answerUrl", "callingEnabled", "account"];
     let (open_conversations, live_calls) = (shown.open_conversations, shown.live_calls);
     Ok(ask::ok(&Breaks { open_conversations, live_calls, cleared }))
 }

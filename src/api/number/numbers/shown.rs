@@ -22,7 +22,7 @@ pub(super) struct Shown {
     /// ISO 3166; empty where the digits don't tell it.
     country: String,
     country_name: &'static str,
-    capabilities: [&'static str; 1],
+    capabilities: Vec<&'static str>,
     alias: String,
     whatsapp_phone_number_id: String,
     /// None: nobody has told, as of a sandbox.
@@ -154,7 +154,7 @@ impl Shown {
             number: number.number.to_string(),
             country: country.map(|country| country.to_string()).unwrap_or_default(),
             country_name: country.map_or("", |country| country.name()),
-            capabilities: ["whatsapp"],
+            capabilities: vec!["whatsapp"],
             alias: set.alias.clone(),
             whatsapp_phone_number_id: number.phone_number_id.to_string(),
             whatsapp_business_account: number.waba.as_ref().map(ToString::to_string),
