@@ -6,8 +6,8 @@
 mod asking;
 mod error;
 pub mod graph;
-pub mod numbers;
 mod messages;
+pub mod numbers;
 pub mod permissions;
 mod question;
 mod retry;

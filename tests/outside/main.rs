@@ -7,6 +7,7 @@ mod agents_write;
 mod answer;
 mod cli;
 mod conference;
+mod console;
 mod control;
 mod copies;
 mod crash;
@@ -22,8 +23,8 @@ mod load;
 mod messages;
 mod metrics;
 mod mpc;
-mod numbers;
 mod notifications;
+mod numbers;
 mod ops;
 #[cfg(feature = "otel")]
 mod otel;
