@@ -41,6 +41,9 @@ pub mod clock;
 pub mod config;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod console;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod doctor;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
@@ -78,6 +81,9 @@ pub mod objects;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod observe;
+#[forbid(unsafe_code)]
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod people;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod phone;

@@ -13,7 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "feed", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects"],
-    &["agents", "call", "doctor", "erasure", "inbox", "numbers"],
+    &["agents", "call", "doctor", "erasure", "inbox", "numbers", "people"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],
     &["cli"],
@@ -47,6 +47,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("inbox", "call"),
     // `node::dev` puts a simulated Meta beside a node.
     ("node", "sim"),
+    // The console is a client of the APIs' own commands and questions.
+    ("console", "api"),
 ];
 
 /// The simulator is outside the node: it meets it over HTTP and UDP, and shares only words and tools with it.

@@ -36,6 +36,7 @@ use crate::inbox::{Inbox, InboxParts};
 use crate::meta::{Graph, GraphConfig, Policy};
 use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestamp};
 use crate::observe::Health;
+use crate::people::People;
 use crate::speech::catalogue::Catalogue;
 use crate::speech::config::SpeechConfig;
 use crate::store::{CallEnd, CallStart, Passwords, Scope, Store};
@@ -44,6 +45,7 @@ use crate::xml::ast::{DocUrl, Target};
 mod control;
 mod permissions;
 mod settings;
+mod tenants;
 
 use permissions::graph_answers;
 
@@ -236,6 +238,7 @@ fn numbers() -> Directory {
 }
 
 struct Running {
+    people: People,
     at: SocketAddr,
     calls: Arc<Calls>,
     store: Store,
@@ -297,6 +300,7 @@ async fn run() -> Running {
         api_keys: vec![
             ApiKey { key: Secret::new(format!("key-{id}")), role: Role::Owner },
             ApiKey { key: Secret::new(format!("key-admin-{id}")), role: Role::Admin },
+            ApiKey { key: Secret::new(format!("key-agent-{id}")), role: Role::Agent },
         ],
         parent: parent.map(Into::into),
     };
@@ -333,6 +337,7 @@ async fn run() -> Running {
         tasks: tokio_util::task::TaskTracker::new(),
     });
     inbox.open(&file.webhooks).await.unwrap();
+    let people = People::new(store.clone(), Passwords::default(), clock.clone(), crate::feed::Feed::new());
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let public = Public {
         webhook: Arc::new(|_| Box::pin(async { http::Response::new(axum::body::Body::empty()) })),
@@ -351,6 +356,8 @@ async fn run() -> Running {
             keeper: keeper.clone(),
             permissions,
             passwords: Passwords::default(),
+            people: people.clone(),
+            base_url: "https://calls.example.com".to_owned(),
             phones: Phones::default(),
             rooms: crate::call::rooms::Rooms::silent(Clock::real()),
             voices: Arc::new(Catalogue::of(&SpeechConfig::default())),
@@ -379,7 +386,7 @@ async fn run() -> Running {
     };
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, public, cancel.clone()));
-    Running { at: address, calls, store, cancel, clock, graph, consents, gate, keeper, file, _folder: folder }
+    Running { at: address, calls, people, store, cancel, clock, graph, consents, gate, keeper, file, _folder: folder }
 }
 
 /// Numbers whose URLs are asked by nobody.

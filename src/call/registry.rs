@@ -32,6 +32,7 @@ use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
 use crate::answer::SigningKeys;
 use crate::config::Secret;
+use crate::feed::Feed;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
 use crate::model::{
@@ -127,6 +128,11 @@ impl LiveCall {
 
     pub(super) fn answered(&self) -> Option<CallTime> {
         self.answered.get().copied()
+    }
+
+    /// That it began, was answered, or ended.
+    pub(super) fn tell_news(&self, feed: &Feed) {
+        feed.tell(&self.setup.parent_account, crate::feed::What::Call(self.setup.call));
     }
 
     /// Meta's id of the call, once there is one.
@@ -399,6 +405,7 @@ impl Drop for Leaving {
         let inner = &self.registry.0;
         let setup = &self.view.setup;
         inner.live.remove(&setup.call);
+        self.view.tell_news(&inner.services.feed);
         // A web leg has no name at Meta.
         if self.view.line.is_none() {
             inner.bindings.leave(&*self.view, inner.services.clock.now());
@@ -495,6 +502,7 @@ impl Registry {
         if let Some(news) = self.0.services.news.get() {
             news.started(&view.setup);
         }
+        view.tell_news(&self.0.services.feed);
         self.gauge(setup.direction).increment(1);
         let leaving = Leaving { registry: self.clone(), view: view.clone() };
         // `trace_id` is what requests to the customer's server carry in `traceparent`.

@@ -100,6 +100,7 @@ impl World {
         };
         let services = Arc::new(Services {
             clock: clock.clone(),
+            feed: crate::feed::Feed::new(),
             dice: dice.clone(),
             node_id,
             pressure: Pressure::new(Health::new(), clock.now()),

@@ -19,6 +19,7 @@ use super::trace::Sink;
 use crate::admission::{AccountEntry, Pressure};
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use crate::clock::Clock;
+use crate::feed::Feed;
 use crate::media::Media;
 use crate::meta::Graph;
 use crate::notices::Notices;
@@ -32,6 +33,8 @@ use crate::stream::Streams;
 /// Nothing here is owned by a call: dropping a call leaves all of it as it was.
 pub struct Services {
     pub clock: Clock,
+    /// What happens, for those who watch.
+    pub feed: Feed,
     /// Where ids come from.
     pub dice: Dice,
     /// This node's name, in `biz_opaque_callback_data`.

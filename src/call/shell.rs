@@ -795,6 +795,7 @@ impl Shell {
         self.rung |= state == CallState::Ringing;
         if state == CallState::Live {
             self.view.set_answered(at);
+            self.view.tell_news(&self.services.feed);
             let answered = self.view.setup.started.plus(Duration::from_millis(at.0));
             self.services.store.call_answered(self.call, answered);
             if let Some(news) = self.services.news.get() {

@@ -26,12 +26,14 @@ use crate::call::news::CallNews;
 use crate::call::phones::Phones;
 use crate::call::recordings::Copies;
 use crate::call::rooms::Rooms;
+use crate::call::walk::Walker;
 use crate::call::{
     CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, Registry, RejectThread,
     Services, farewell, orphan,
 };
 use crate::clock::Clock;
-use crate::config::{Config, Secret};
+use crate::config::{self, Config, Secret};
+use crate::console::{self, Console, Samples};
 use crate::egress::{Egress, EgressConfig, Guard};
 use crate::erasure::{Eraser, ErasureParts};
 use crate::feed::Feed;
@@ -44,7 +46,9 @@ use crate::notices::Notices;
 use crate::numbers::{self, Numbers};
 use crate::objects::Bucket;
 use crate::observe::{self, Health, Metrics};
+use crate::people::People;
 use crate::phone::PhoneDoor;
+use crate::sim::world;
 use crate::speech::catalogue::Catalogue;
 use crate::speech::config::SpeechConfig;
 use crate::speech::http::EndpointError;
@@ -161,8 +165,19 @@ impl Node {
             tasks: tasks.clone(),
         });
         inbox.open(&config.webhooks).await?;
+        let passwords = Passwords::default();
+        let people = People::new(store.clone(), passwords.clone(), clock.clone(), feed.clone());
+        people.load().await?;
+        // A store that takes nothing now keeps nobody from calling; who signed in before still can.
+        let taken = people.take_file(&config.users, |account| keeper.book().main_of(account).clone()).await;
+        if let Err(error) = taken {
+            warn!(%error, "the configuration's users are as they were at the last start: reload when the store writes again");
+        }
+        let fetcher = Fetcher::new(egress.clone(), clock.clone(), dice.clone());
+        let walker = Walker { fetcher, notifier: notifier.clone(), clock: clock.clone(), dice: dice.clone() };
         let services = Arc::new(Services {
             author: Arc::new(VoiceAgents::new(agents.clone(), sounds.clone())),
+            feed: feed.clone(),
             pressure: pressure.clone(),
             clock: clock.clone(),
             dice: dice.clone(),
@@ -232,6 +247,7 @@ impl Node {
         let placing_with = services.clone();
         let parts = Parts {
             keeper: keeper.clone(),
+            people: people.clone(),
             clock: clock.clone(),
             services,
             knobs: knobs.clone(),
@@ -264,7 +280,6 @@ impl Node {
         });
         tokio::spawn(eraser.clone().run(stop_all.clone()));
         tokio::spawn(answer_messages(agents.clone(), inbox.clone(), stop_all.clone()));
-        let passwords = Passwords::default();
         let apis = api::Api {
             clock: clock.clone(),
             feed,
@@ -280,6 +295,8 @@ impl Node {
             keeper,
             permissions,
             passwords: passwords.clone(),
+            people: people.clone(),
+            base_url: base_url(&config, public),
             phones: phones.clone(),
             rooms,
             voices: Arc::new(voices),
@@ -298,7 +315,19 @@ impl Node {
             sip_host: host(&config, public),
             stop: stop_public.clone(),
         };
-        let router = api::router(apis).merge(routes::router(facts)).merge(routes::phones(phone_door));
+        let desk = api::Desk::new(apis);
+        let samples = Samples::default();
+        tokio::spawn(samples.clone().run(gate.clone(), desk.api().live.clone(), stop_all.clone()));
+        let console = Console {
+            desk: desk.clone(),
+            samples,
+            simulated_phone: simulated.then(|| routes::browser_phone(&config.meta.graph_url)).flatten(),
+            guest: simulated.then(|| guest(&config)).flatten(),
+            walker: Some(walker),
+            stop: stop_public.clone(),
+        };
+        let router = desk.router().merge(console::router(console));
+        let router = router.merge(routes::router(facts)).merge(routes::phones(phone_door));
         let doors = api::server::Public {
             webhook,
             router,
@@ -309,6 +338,7 @@ impl Node {
         tokio::spawn(api::server::serve(public_listener, doors, stop_public.clone()));
         let counted = gate.clone();
         metrics.refresh_with(move || counted.publish_gauges());
+        tokio::spawn(forget_sessions(people, stop_all.clone()));
         tokio::spawn(forget_blank(consents, gate.clone(), clock.clone(), stop_all.clone()));
         tokio::spawn(forget(store.clone(), recordings.clone(), inbox, clock, knobs.clone(), stop_all.clone()));
         tokio::spawn(recordings.clone().run_errands(stop_all.clone()));
@@ -452,6 +482,14 @@ async fn forget(
     }
 }
 
+/// The console's sessions that are over.
+async fn forget_sessions(people: People, stop: CancellationToken) {
+    let mut every = tokio::time::interval(HOUR);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        people.tidy().await;
+    }
+}
+
 /// Users of whom nothing is in force any more.
 async fn forget_blank(consents: Arc<Consents>, gate: Arc<Gate>, clock: Clock, stop: CancellationToken) {
     let mut every = tokio::time::interval(HOUR);
@@ -461,6 +499,12 @@ async fn forget_blank(consents: Arc<Consents>, gate: Arc<Gate>, clock: Clock, st
             tables.number(number).is_some_and(|number| pair.is_blank(&number.spec.permissions, now))
         });
     }
+}
+
+/// The person of `offhook dev`, whose password everybody knows.
+fn guest(config: &Config) -> Option<(String, String)> {
+    let known = |user: &&config::User| user.name == world::PERSON && user.password.reveal() == world::PASSWORD;
+    config.users.iter().find(known).map(|user| (user.name.clone(), world::PASSWORD.to_owned()))
 }
 
 /// As the outside names this node.

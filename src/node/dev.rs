@@ -241,6 +241,12 @@ fn configuration(
         api_keys: vec![config::ApiKey { key: secret(world::API_KEY), role: config::Role::Owner }],
         parent: None,
     });
+    config.users.push(config::User {
+        name: world::PERSON.to_owned(),
+        password: secret(world::PASSWORD),
+        account: world::ACCOUNT.into(),
+        role: config::Role::Owner,
+    });
     config.wabas.push(config::Waba { id: world::WABA.into(), account: world::ACCOUNT.into(), access_token: None });
     if let Ok(number) = E164::parse(number) {
         config.numbers.push(config::Number {

@@ -20,6 +20,7 @@ use crate::call::Services;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::inbox::Inbox;
+use crate::people::People;
 use crate::webhook::DoorConfig;
 
 /// Reads the configuration anew; the command line knows from where.
@@ -77,6 +78,7 @@ impl Knobs {
 /// What a reload changes.
 pub(super) struct Parts {
     pub(super) keeper: Keeper,
+    pub(super) people: People,
     pub(super) clock: Clock,
     pub(super) services: Arc<Services>,
     pub(super) knobs: Arc<Knobs>,
@@ -157,6 +159,15 @@ impl crate::api::Operator for Reloader {
 }
 
 impl Inner {
+    /// `[[user]]`. Blocks, as the keeper does; where the store takes nothing now, they are as they were.
+    fn people(&self, config: &Config) {
+        let book = self.parts.keeper.book().clone();
+        let taken = self.parts.people.take_file(&config.users, |account| book.main_of(account).clone());
+        if let Err(error) = tokio::runtime::Handle::current().block_on(taken) {
+            warn!(%error, "the configuration's users are as they were; reload again");
+        }
+    }
+
     /// The only step that can fail comes first.
     fn apply(&self, config: &Config) -> Reload {
         let parts = &self.parts;
@@ -165,6 +176,7 @@ impl Inner {
             return refused(vec![Finding::new(None, format!("could not {e}"), "")]);
         }
         let transcribes = parts.services.recordings.can_transcribe();
+        self.people(config);
         parts.services.settings.store(Arc::new(build::call_settings(config, transcribes)));
         (parts.door)(&build::door_config(config));
         parts.inbox.reload(&config.webhooks);

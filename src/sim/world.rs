@@ -20,6 +20,9 @@ pub const API_KEY: &str = "offhook-dev-api-key";
 pub const ACCOUNT: &str = "MADEVOFFHOOK00000001";
 /// Auth token of [`ACCOUNT`]; signs callbacks.
 pub const AUTH_TOKEN: &str = "offhook-dev-auth-token";
+/// Who signs in to the console, and with what: everybody knows it.
+pub const PERSON: &str = "demo";
+pub const PASSWORD: &str = "offhook-dev-password";
 /// The business number that is there from the start, and its ids.
 pub const NUMBER: &str = "918035737458";
 pub const PHONE_NUMBER_ID: &str = "106540352242922";

@@ -533,6 +533,7 @@ fn rest_api() -> &'static Rest {
             directory: Arc::new(Directory::new(10)),
             clock: clock.clone(),
         });
+        let people = offhook::people::People::new(store.clone(), Default::default(), clock.clone(), feed.clone());
         let router = api::router(Api {
             clock,
             feed,
@@ -548,6 +549,8 @@ fn rest_api() -> &'static Rest {
             keeper,
             permissions,
             passwords: Default::default(),
+            people,
+            base_url: "http://localhost".to_owned(),
             phones: Default::default(),
             rooms,
             voices: Arc::new(offhook::speech::catalogue::Catalogue::of(&Default::default())),

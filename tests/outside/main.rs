@@ -7,6 +7,7 @@ mod agents_write;
 mod answer;
 mod cli;
 mod conference;
+mod console;
 mod control;
 mod copies;
 mod crash;

@@ -17,11 +17,21 @@ pub(super) const ROUTES: &[Route] = &[Route {
     method: "DELETE",
     path: "/api/v1/users/{user_id}/",
     id: "forgetUser",
-    summary: "Forgets everything about a WhatsApp user, within a minute",
+    summary: "By number: forgets everything about a WhatsApp user, within a minute. By id: removes one of the console's people",
     query: &[],
     body: None,
     answers: &[
         Answer { status: 202, what: "It will be done, whatever happens", content: Content::Json(of::<Shown>) },
+        Answer {
+            status: 204,
+            what: "One of the console's people is gone, with their sessions",
+            content: Content::Nothing,
+        },
+        Answer {
+            status: 409,
+            what: "It is oneself, or they stand in the configuration",
+            content: Content::Json(of::<error::OurBody<'static>>),
+        },
         Answer { status: 404, what: "That is nobody", content: Content::Json(of::<error::OurBody<'static>>) },
     ],
 }];
