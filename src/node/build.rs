@@ -41,7 +41,7 @@ use crate::ffi::process::raise_descriptor_limit;
 use crate::inbox::{Inbox, InboxParts};
 use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
-use crate::model::Timestamp;
+use crate::model::{E164, Timestamp};
 use crate::notices::Notices;
 use crate::numbers::{self, Numbers};
 use crate::objects::Bucket;
@@ -221,6 +221,8 @@ impl Node {
             fetcher: services.fetcher.clone(),
             tasks: tasks.clone(),
         });
+        let (messages, known) = (inbox.clone(), directory.clone());
+        numbers.routing_from(Box::new(move |number| routed(&messages, &known, number)));
         let hearing = numbers.clone();
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
@@ -454,6 +456,17 @@ fn is_loopback(url: &url::Url) -> bool {
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
     }
+}
+
+/// Who answers what comes to a number.
+fn routed(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
+    let entry = directory.tables().by_number(number).cloned();
+    let routing = entry.map(|entry| inbox.routing_of(&entry));
+    routing.map_or_else(numbers::Routed::default, |routing| numbers::Routed {
+        agent: routing.agent(),
+        routing: routing.as_str(),
+        webhook: routing.webhook(),
+    })
 }
 
 /// `[retention]`.

@@ -89,7 +89,8 @@ impl Change {
         }
         let of_calling = self.calling_enabled.is_some() || self.answer_url.is_some();
         let with = Number { set, ..number.clone() };
-        if of_calling && with.set.calling_enabled && book.answer_of(&with).url.is_none() {
+        let needs_answer = with.set.configuration == Configuration::Webhook;
+        if of_calling && needs_answer && with.set.calling_enabled && book.answer_of(&with).url.is_none() {
             return Err(No::bad("answerUrl", "answerUrl is needed while calling is enabled"));
         }
         Ok(with.set)

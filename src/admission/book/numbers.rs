@@ -120,7 +120,9 @@ impl Book {
         let set = &number.set;
         let app = self.app_in_force(number);
         let of_app = |link: fn(&Application) -> &Link| app.and_then(|app| link(app).get());
-        let answer = self.answer_of(number).get();
+        // An agent writes its documents itself.
+        let by_agent = set.configuration == super::Configuration::Agent;
+        let answer = self.answer_of(number).get().filter(|_| !by_agent);
         Some(NumberSpec {
             number: number.number.clone(),
             phone_number_id: number.phone_number_id.clone(),
@@ -128,7 +130,7 @@ impl Book {
             account: self.owner(number).clone(),
             alias: set.alias.clone(),
             // Without a document no call can be taken.
-            calling_enabled: set.calling_enabled && answer.is_some(),
+            calling_enabled: set.calling_enabled && (answer.is_some() || by_agent),
             answer,
             fallback: set.fallback.get().or_else(|| of_app(|app| &app.fallback)),
             hangup: set.hangup.get().or_else(|| of_app(|app| &app.hangup)),

@@ -16,7 +16,7 @@ use crate::admission::NumberEntry;
 use crate::config::Secret;
 use crate::feed::What;
 use crate::model::{E164, Routing, Timestamp};
-use crate::store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec};
+use crate::store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Scope};
 
 const MISSING: Answer =
     Answer { status: 404, what: "There is none", content: Content::Json(of::<error::OurBody<'static>>) };
@@ -327,11 +327,23 @@ fn secret(field: &'static str, secret: Option<String>) -> Result<Option<Secret>,
     }
 }
 
+/// Whether Meta has said that a number is not at its Cloud API; one that was not asked about yet counts as if it were.
+pub(super) fn is_elsewhere(api: &Api, scope: &Scope, number: &E164) -> bool {
+    let book = api.keeper.book();
+    book.number(scope, number).is_some_and(|n| !n.set.told.platform_type.is_empty() && !n.set.is_cloud())
+}
+
 /// One of the account's, by which it may write and call.
 fn outbound(asked: &Asked, text: &str) -> Result<E164, Fault> {
     let number = ask::digits(text).and_then(|n| asked.api().gate.directory().tables().by_number(&n).cloned());
     let number = number.filter(|n| asked.scope().holds(&n.account.auth_id, &n.account.main().auth_id));
     let number = number.ok_or_else(|| ask::bad("outboundNumber", "this account has no such number"))?;
+    if is_elsewhere(asked.api(), asked.scope(), &number.spec.number) {
+        return Err(ask::bad(
+            "outboundNumber",
+            "this number is not registered with Meta's Cloud API: register it first",
+        ));
+    }
     Ok(number.spec.number.clone())
 }
 

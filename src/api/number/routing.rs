@@ -169,6 +169,12 @@ pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, 
     if !agent.spec.channels.contains(&AgentChannel::Whatsapp) {
         return Err(ask::conflict("no_channel", "this agent has no channel whatsapp: add it to its channels"));
     }
+    if super::agents::is_elsewhere(asked.api(), asked.scope(), &number.spec.number) {
+        return Err(ask::conflict(
+            "not_cloud_api",
+            "only numbers registered with Meta's Cloud API can have an agent: register it",
+        ));
+    }
     put(&asked, &number, Routing::Agent(body.agent), body.apply_to_existing).await
 }
 

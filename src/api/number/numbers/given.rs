@@ -78,7 +78,7 @@ pub(super) struct Connect {
     whatsapp_business_account: Option<String>,
     access_token: String,
     active: Option<bool>,
-    assigned_agent: Option<Uuid>,
+    pub(super) assigned_agent: Option<Uuid>,
 }
 
 impl Connect {
@@ -105,8 +105,8 @@ impl Connect {
         let waba = optional_id("whatsappBusinessAccount", self.whatsapp_business_account.as_deref())?;
         match (self.active, self.assigned_agent) {
             (Some(true), None) => Err(ask::bad("assignedAgent", "assignedAgent is needed where active is true")),
-            (_, Some(_)) => Err(ask::bad("assignedAgent", "there is no such agent with the whatsapp channel")),
-            (active, None) => Ok(Credentials {
+            // Whether it is there is looked up by who connects.
+            (active, _) => Ok(Credentials {
                 display_name,
                 number,
                 id: PhoneNumberId::from(id),

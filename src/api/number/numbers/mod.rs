@@ -16,8 +16,9 @@ use super::ask::{self, Asked, Fault};
 use crate::admission::book::Number;
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
-use crate::model::{E164, Method, Timestamp};
+use crate::model::{E164, Method, Routing, Timestamp};
 use crate::numbers::{Checked, No, SignUp, Synced, UrlCheck};
+use crate::store::AgentChannel;
 use crate::xml::ast::Finding;
 use given::{Connect, Panel, Pin, Signed};
 use shown::Shown;
@@ -331,9 +332,21 @@ fn passes(asked: &Asked, number: &Number) -> bool {
 
 async fn connect(asked: Asked) -> Result<Response, Fault> {
     let (asked, given) = asked.json::<Connect>().await?;
+    let agent = given.assigned_agent;
     let credentials = given.read()?;
     let scope = asked.scope().clone();
+    if let Some(id) = agent {
+        let found = asked.api().store.agent(&scope, id).await.map_err(ask::store("read an agent"))?;
+        if !found.is_some_and(|agent| agent.spec.channels.contains(&AgentChannel::Whatsapp)) {
+            return Err(ask::bad("assignedAgent", "there is no such agent with the whatsapp channel"));
+        }
+    }
     let number = asked.api().numbers.connect(&scope, credentials).await.map_err(fault)?;
+    let entry = asked.api().gate.directory().tables().by_number(&number).cloned();
+    if let (Some(id), Some(entry)) = (agent, entry) {
+        let routed = asked.api().inbox.route_number(&entry, Routing::Agent(id), false).await;
+        routed.map_err(ask::store("connect an agent"))?;
+    }
     answer(&asked, &number, StatusCode::CREATED)
 }
 
