@@ -54,7 +54,6 @@ pub(super) struct Member {
     /// The person, where it is one.
     pub(super) user: Option<Uuid>,
     /// Their own WhatsApp number, where it is known: whose sandbox it is.
-    #[allow(dead_code, reason = "what a sandbox asks")]
     pub(super) wa_id: Option<String>,
 }
 

@@ -96,8 +96,8 @@ fn is_sandbox(number: &NumberEntry) -> bool {
 }
 
 /// The asking key's or person's own WhatsApp number.
-fn asking_user(_asked: &Asked) -> Option<&str> {
-    None
+fn asking_user(asked: &Asked) -> Option<&str> {
+    asked.member.wa_id.as_deref()
 }
 
 /// Longest number that a body may name (S4.3).
@@ -142,7 +142,7 @@ async fn put(asked: &Asked, number: &Arc<NumberEntry>, routing: Routing, all: bo
         return Ok(ask::ok(&Shown::of(number, routing)));
     }
     let Some(user) = asking_user(asked) else {
-        let why = "this is a sandbox number: only the asking user's own conversation can be changed, and this key has no waId";
+        let why = "this is a sandbox number: only the asking user's own conversation can be changed, and who asks has no waId";
         return Err(ask::conflict("no_user", why));
     };
     let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() };
