@@ -44,8 +44,11 @@ impl Checked {
     }
 }
 
+/// URLs by the fields that name them.
+pub(super) type FieldUrls = Vec<(&'static str, (DocUrl, Method))>;
+
 /// A number's URLs in force by their fields, and what their requests are signed with.
-pub fn urls_of(book: &Book, entry: &Number) -> (Vec<(&'static str, (DocUrl, Method))>, SigningKeys) {
+pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
     let set = &entry.set;
     let answer = book.answer_of(entry);
     let links = [("answerUrl", &answer), ("fallbackUrl", &set.fallback), ("hangupUrl", &set.hangup)];

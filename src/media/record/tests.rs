@@ -187,8 +187,11 @@ fn a_complete_file_is_read_back_channel_by_channel() {
                 file.push(left, right).unwrap();
             }
             file.finish().unwrap();
-            // How often the sign changes tells the pitch.
-            let pitch = |pcm: &[i16]| pcm.windows(2).filter(|w| (w[0] < 0) != (w[1] < 0)).count() / 2;
+            // How often the sign changes tells the pitch; an encoder's faint noise around the tone has none.
+            let pitch = |pcm: &[i16]| {
+                let loud: Vec<i16> = pcm.iter().copied().filter(|sample| sample.unsigned_abs() > 500).collect();
+                loud.windows(2).filter(|w| (w[0] < 0) != (w[1] < 0)).count() / 2
+            };
             let (mut first, mut second) = (Vec::new(), Vec::new());
             read(folder.path(), id, format, &mut |left, right| {
                 assert_eq!((left.len(), right.map(<[i16]>::len)), (FRAME, stereo.then_some(FRAME)));
