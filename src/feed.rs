@@ -1,7 +1,7 @@
 //! What happens on this node, for those who watch: the console's live feed, long polls, tests. News carry ids and no
 //! content: who hears of one reads what it may see.
 //!
-//! Telling never waits. The last [`KEPT`] are kept; a watcher that is slower learns how many it missed, and reads anew.
+//! Telling never waits. The last 4,096 are kept; a watcher that is slower learns how many it missed, and reads anew.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
