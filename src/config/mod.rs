@@ -20,8 +20,8 @@ use fault::Fault;
 pub use fault::Problem;
 pub use secret::Secret;
 pub use types::{
-    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Number, Permissions, Public, Retention,
-    Role, Store, User, Waba,
+    Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Number, Permissions, Public,
+    Retention, Role, Store, User, Waba,
 };
 
 impl Config {

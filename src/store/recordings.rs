@@ -2,13 +2,12 @@
 //! its end, and what tells of it, are one transaction.
 
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
 use super::callbacks::{self, NewCallback, Written};
 use super::calls::within;
 use super::seal::Seal;
+use super::sql::{self, Conn, Pool, QueryBuilder, Row};
 use super::{Compare, Scope, StoreError, failed};
 use crate::call::machine::{Notice, RecordEnd};
 use crate::model::{AuthId, CallUuid, Timestamp};
@@ -76,10 +75,10 @@ pub struct RecordingFilter {
 const COLUMNS: &str = "recording_id, call_uuid, conference_name, format, started_us, ended_us, duration_ms, object";
 
 /// Writes that a recording begins; once.
-pub(super) async fn begin(to: &mut SqliteConnection, start: &RecordingStart) -> Result<(), sqlx::Error> {
+pub(super) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, \
         node_id, started_us, notices) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
-    let insert = sqlx::query(insert)
+    let insert = sql::query(insert)
         .bind(start.id.to_string())
         .bind(start.account.as_str())
         .bind(start.main_account.as_str())
@@ -90,15 +89,11 @@ pub(super) async fn begin(to: &mut SqliteConnection, start: &RecordingStart) -> 
 }
 
 /// Closes a row, and puts what reports it into the outbox; neither, where it was closed before.
-pub(super) async fn conclude(
-    to: &mut SqliteConnection,
-    seal: &Seal,
-    c: &RecordingConclusion,
-) -> Result<Vec<Written>, sqlx::Error> {
+pub(super) async fn conclude(to: &mut Conn, seal: &Seal, c: &RecordingConclusion) -> Result<Vec<Written>, sqlx::Error> {
     begin(to, &c.start).await?;
     let update = "UPDATE recordings SET ended_us = $2, duration_ms = $3, end_reason = $4, upload_us = $5, notices = NULL \
         WHERE recording_id = $1 AND ended_us IS NULL";
-    let update = sqlx::query(update)
+    let update = sql::query(update)
         .bind(c.start.id.to_string())
         .bind(c.end.ended.micros())
         .bind(i64::try_from(c.end.duration_ms).unwrap_or(i64::MAX))
@@ -114,9 +109,9 @@ pub(super) async fn conclude(
 }
 
 /// Forgets recordings.
-pub(super) async fn forget(to: &mut SqliteConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+pub(super) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     for id in ids {
-        let delete = sqlx::query("DELETE FROM recordings WHERE recording_id = $1");
+        let delete = sql::query("DELETE FROM recordings WHERE recording_id = $1");
         delete.bind(id.to_string()).execute(&mut *to).await?;
     }
     Ok(())
@@ -124,18 +119,18 @@ pub(super) async fn forget(to: &mut SqliteConnection, ids: &[Uuid]) -> Result<()
 
 /// It has been copied to other storage as this object; or is to be, then.
 pub(super) async fn uploaded(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     id: Uuid,
     object: Option<&str>,
     again: Option<Timestamp>,
 ) -> Result<(), sqlx::Error> {
     let update = "UPDATE recordings SET object = coalesce($2, object), upload_us = $3 WHERE recording_id = $1";
-    let update = sqlx::query(update).bind(id.to_string()).bind(object);
+    let update = sql::query(update).bind(id.to_string()).bind(object);
     update.bind(again.map(Timestamp::micros)).execute(to).await.map(drop)
 }
 
 /// One of a scope's that is complete.
-pub(super) async fn one(pool: &SqlitePool, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
+pub(super) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
     let mut select = select(scope);
     select.push(" AND recording_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read a recording"))?;
@@ -144,13 +139,13 @@ pub(super) async fn one(pool: &SqlitePool, scope: &Scope, id: Uuid) -> Result<Op
 
 /// A scope's that are complete, newest first, and how many there are in all.
 pub(super) async fn list(
-    pool: &SqlitePool,
+    pool: &Pool,
     scope: &Scope,
     filter: &RecordingFilter,
     limit: u32,
     offset: u64,
 ) -> Result<(Vec<Recording>, u64), StoreError> {
-    let mut count = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM recordings WHERE ended_us IS NOT NULL AND ");
+    let mut count = QueryBuilder::new("SELECT count(*) FROM recordings WHERE ended_us IS NOT NULL AND ");
     within(&mut count, scope);
     filtered(&mut count, filter);
     let total: i64 = count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the recordings"))?;
@@ -163,13 +158,13 @@ pub(super) async fn list(
     Ok((recordings, u64::try_from(total).unwrap_or_default()))
 }
 
-fn select(scope: &Scope) -> QueryBuilder<Sqlite> {
+fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM recordings WHERE ended_us IS NOT NULL AND "));
     within(&mut select, scope);
     select
 }
 
-fn filtered(query: &mut QueryBuilder<Sqlite>, filter: &RecordingFilter) {
+fn filtered(query: &mut QueryBuilder, filter: &RecordingFilter) {
     if let Some(call) = filter.call {
         query.push(" AND call_uuid = ").push_bind(call.to_string());
     }
@@ -185,12 +180,12 @@ fn filtered(query: &mut QueryBuilder<Sqlite>, filter: &RecordingFilter) {
 }
 
 /// A node's that never ended: what a crash left behind.
-pub(super) async fn open(pool: &SqlitePool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
+pub(super) async fn open(pool: &Pool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
     const WHAT: &str = "read the recordings that were left open";
     let select = "SELECT recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, node_id, \
         started_us, notices FROM recordings WHERE node_id = $1 AND ended_us IS NULL";
-    let rows = sqlx::query(select).bind(node_id).fetch_all(pool).await.map_err(failed(WHAT))?;
-    let start = |row: &SqliteRow| {
+    let rows = sql::query(select).bind(node_id).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let start = |row: &Row| {
         let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
         let notices: Option<String> = row.try_get("notices").map_err(failed(WHAT))?;
         let notices = notices.map(|json| serde_json::from_str(&json)).transpose();
@@ -211,18 +206,18 @@ pub(super) async fn open(pool: &SqlitePool, node_id: &str) -> Result<Vec<Recordi
 }
 
 /// Some that began before then, ended ones, the oldest first.
-pub(super) async fn older(pool: &SqlitePool, before: Timestamp, limit: u32) -> Result<Vec<Recording>, StoreError> {
+pub(super) async fn older(pool: &Pool, before: Timestamp, limit: u32) -> Result<Vec<Recording>, StoreError> {
     let select = format!(
         "SELECT {COLUMNS} FROM recordings WHERE started_us < $1 AND ended_us IS NOT NULL ORDER BY started_us LIMIT $2"
     );
-    let select = sqlx::query(sqlx::AssertSqlSafe(select)).bind(before.micros()).bind(limit);
+    let select = sql::query(select).bind(before.micros()).bind(limit);
     let rows = select.fetch_all(pool).await.map_err(failed("read recordings that are kept no longer"))?;
     rows.iter().map(recording).collect()
 }
 
 /// Some of a node's that are to be copied to other storage now.
 pub(super) async fn to_upload(
-    pool: &SqlitePool,
+    pool: &Pool,
     node_id: &str,
     now: Timestamp,
     limit: u32,
@@ -231,12 +226,12 @@ pub(super) async fn to_upload(
         "SELECT {COLUMNS} FROM recordings WHERE upload_us <= $1 AND node_id = $2 AND ended_us IS NOT NULL \
          ORDER BY upload_us LIMIT $3"
     );
-    let select = sqlx::query(sqlx::AssertSqlSafe(select)).bind(now.micros()).bind(node_id).bind(limit);
+    let select = sql::query(select).bind(now.micros()).bind(node_id).bind(limit);
     let rows = select.fetch_all(pool).await.map_err(failed("read recordings that are to be copied"))?;
     rows.iter().map(recording).collect()
 }
 
-fn recording(row: &SqliteRow) -> Result<Recording, StoreError> {
+fn recording(row: &Row) -> Result<Recording, StoreError> {
     const WHAT: &str = "read a recording";
     let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
     let number = |column: &str| row.try_get::<i64, _>(column).map_err(failed(WHAT));
