@@ -302,7 +302,7 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
     ("[public]\nbase_url = \"/calls\"", (2, 12), "is not a URL", "https://"),
     ("[public]\nbase_url = \"https://a.example/?x=1\"", (2, 12), "has a query", ""),
     ("[public]\nmedia_ips = [\"calls.example.com\"]", (2, 14), "can't be read", "an IP address"),
-    ("[store]\nurl = \"postgres://db/offhook\"", (2, 7), "names PostgreSQL", "sqlite://"),
+    ("[store]\nurl = \"postgres://db/\"", (2, 7), "names no database", "host/database"),
     ("[store]\nurl = \"mysql://db/offhook\"", (2, 7), "is not a store's URL", "sqlite://"),
     ("[cluster]\nurl = \"redis://r:6379\"", (2, 7), "single node", "leave it empty"),
     // accounts

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::sql;
-use super::testing::{is_postgres, pool};
+use super::testing::{is_postgres, pool, skipped_on_postgres};
 
 use super::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use super::{Conclusion, Part, Scope, Settled, Settlement, Store, StoreError, StoreOptions};
@@ -222,6 +222,9 @@ async fn r11_a_store_that_another_has_locked_delays_no_call() {
 
 #[tokio::test]
 async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
+    if skipped_on_postgres() {
+        return;
+    }
     let room = Room::new();
     let store = room.open().await;
     assert!(store.conclude(conclusion(1)).await.unwrap().changed);
@@ -286,6 +289,9 @@ impl Drop for Small {
 
 #[tokio::test]
 async fn r11_a_full_disk_loses_nothing() {
+    if skipped_on_postgres() {
+        return;
+    }
     let Some(small) = Small::mount() else { return };
     let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::DEBUG).try_init();
     let room = Room::new();

@@ -237,7 +237,11 @@ impl Store {
             Taken::Failed(source) => failed_to_open(source),
         })?;
         let write = open::writer(&at, with.busy).await?;
-        version::migrate(&at, &write, &version::MIGRATIONS).await?;
+        let migrator = open::migrator(&at, &write).await?;
+        version::migrate(&at, &migrator, &version::MIGRATIONS).await?;
+        if matches!(migrator, Pool::Postgres(_)) {
+            migrator.close().await;
+        }
         if !left.is_empty() {
             calls::insert_left(&write, &left).await.map_err(failed("write the calls that an earlier process began"))?;
         }

@@ -15,6 +15,8 @@ use crate::config::Database;
 
 /// How long a statement waits for another process's lock.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// How long a migration waits for another node's.
+const MIGRATING: Duration = Duration::from_secs(60);
 /// Pages of the write-ahead log past which they are copied into the file: 16 MiB.
 const WAL_PAGES: &str = "4000";
 /// What the writer keeps of the file in memory at most: 8 MiB (SQLite counts KiB below zero).
@@ -41,6 +43,16 @@ pub(super) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
             Ok(Pool::Sqlite(pool))
         }
         Database::Postgres(_) => postgres(at, 1, busy).await.map_err(connect),
+    }
+}
+
+/// What brings the schema up to date. PostgreSQL's migrations wait for each other, longer than a batch may wait for a lock.
+pub(super) async fn migrator(at: &Database, write: &Pool) -> Result<Pool, StoreError> {
+    match at {
+        Database::File(_) => Ok(write.clone()),
+        Database::Postgres(_) => {
+            postgres(at, 1, MIGRATING).await.map_err(|source| StoreError::Connect { at: at.clone(), source })
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod app;
 pub mod bot;
 pub mod browser;
+pub mod database;
 pub mod http;
 pub mod meta;
 pub mod node;
