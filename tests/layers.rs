@@ -12,8 +12,8 @@ const ROWS: &[&[&str]] = &[
     // Pure: no IO, no clock, no lock.
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "feed", "ffi", "egress"],
-    &["admission", "answer", "media", "meta", "speech", "store", "stream"],
-    &["call"],
+    &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects"],
+    &["agents", "call", "doctor", "erasure", "inbox", "numbers", "people"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],
     &["cli"],
@@ -31,20 +31,32 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     // The pure rule by which a customer's URL is refused.
     ("config", "egress"),
     ("admission", "store"),
+    ("notices", "store"),
+    // An agent takes calls: it writes their documents.
+    ("agents", "call"),
+    ("agents", "inbox"),
+    ("erasure", "inbox"),
+    // What is forgotten of a person is in recordings too.
+    ("erasure", "call"),
     // A stream taps and feeds a leg; its upgrade is signed as every request is.
     ("stream", "media"),
     ("stream", "answer"),
+    // URLs are checked as the API checks them.
+    ("doctor", "numbers"),
+    // Messages go out by the calls' outbox, and calls into conversations.
+    ("inbox", "call"),
     // `node::dev` puts a simulated Meta beside a node.
     ("node", "sim"),
+    // The console is a client of the APIs' own commands and questions.
+    ("console", "api"),
 ];
 
 /// The simulator is outside the node: it meets it over HTTP and UDP, and shares only words and tools with it.
 const SIM_MAY: &[&str] = &["model", "meta", "media", "media::prompt", "ffi", "clock", "observe"];
 
-/// Who has a client for HTTP or connects: customers' servers, Graph, the operator's own speech endpoints and trace
-/// collector, the stand-in.
-const CLIENTS: &[&str] =
-    &["egress/", "meta/graph.rs", "speech/http.rs", "speech/recognise/websocket.rs", "node/otel.rs", "sim/"];
+/// Who has a client for HTTP or connects: customers' servers and the operator's own speech endpoints and storage
+/// (`egress`), Graph, the recogniser's socket, the trace collector, the stand-in.
+const CLIENTS: &[&str] = &["egress/", "meta/graph.rs", "speech/recognise/websocket.rs", "node/otel.rs", "sim/"];
 
 #[test]
 fn r17_nobody_else_goes_out() {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use arc_swap::ArcSwap;
 
 use super::cps::{Permit, Ring};
+use super::mail::MailRoutes;
 use super::slots::Slots;
 use crate::config::{Permissions, Secret};
 use crate::model::{AppId, AuthId, E164, Method, PhoneNumberId, WabaId};
@@ -20,6 +21,7 @@ use crate::xml::ast::DocUrl;
 pub struct NumberSpec {
     pub number: E164,
     pub phone_number_id: PhoneNumberId,
+    /// Empty where it has none.
     pub waba: WabaId,
     pub account: AuthId,
     pub alias: String,
@@ -214,6 +216,8 @@ pub struct Directory {
     counters: Mutex<Counters>,
     /// Changed only while the counters are held.
     default_cps: AtomicU32,
+    /// Where messages go.
+    mail: MailRoutes,
 }
 
 /// Every live counter by its owner, so that a number that leaves and comes back finds its live calls counted.
@@ -226,12 +230,22 @@ struct Counters {
 impl Directory {
     /// Empty tables; `default_cps` is `[limits].default_cps`.
     pub fn new(default_cps: u32) -> Self {
-        Self { tables: ArcSwap::default(), counters: Mutex::default(), default_cps: AtomicU32::new(default_cps) }
+        Self {
+            tables: ArcSwap::default(),
+            counters: Mutex::default(),
+            default_cps: AtomicU32::new(default_cps),
+            mail: MailRoutes::default(),
+        }
     }
 
     /// The tables as they stand; hold them no longer than one question takes.
     pub fn tables(&self) -> arc_swap::Guard<Arc<Tables>> {
         self.tables.load()
+    }
+
+    /// Where messages go.
+    pub fn mail(&self) -> &MailRoutes {
+        &self.mail
     }
 
     /// The number of Meta's id, to keep.

@@ -12,6 +12,7 @@ mod directory;
 mod gate;
 pub mod geo;
 mod lag;
+mod mail;
 pub mod permission;
 mod pressure;
 mod slots;
@@ -32,5 +33,6 @@ pub use directory::{
 };
 pub use gate::{Admitted, Because, Denied, Gate, Outgoing, Reason, Refused, WebAdmitted};
 pub use lag::Lag;
+pub use mail::{MailRoutes, Routings, Webhook, Webhooks};
 pub use pressure::{Pressure, Starting, Strain};
 pub use slots::{Slot, Slots};

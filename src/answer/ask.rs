@@ -11,9 +11,10 @@ use uuid::Uuid;
 use super::dice::Dice;
 use super::fragment::Settings;
 use super::hops::{Hops, Sent};
-use super::sign::{SigningKeys, sign};
+use super::sign::{EVENT_SIGNATURE, SigningKeys, sign, sign_event};
 use super::{params, params::GetUrl};
 use crate::clock::Clock;
+use crate::config::Secret;
 use crate::egress::{CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT, Want};
 use crate::model::{Method, SpanId, TraceId, traceparent};
 
@@ -30,6 +31,8 @@ pub(super) struct Question<'a> {
     pub(super) method: Method,
     pub(super) pairs: &'a [(&'a str, &'a str)],
     pub(super) keys: &'a SigningKeys,
+    /// JSON to be posted, in place of parameters.
+    pub(super) event: Option<Event<'a>>,
     pub(super) event_id: Uuid,
     pub(super) accept: &'static str,
     pub(super) want: Want,
@@ -37,6 +40,14 @@ pub(super) struct Question<'a> {
     pub(super) trace: TraceId,
     pub(super) hops: &'a Hops,
     pub(super) clock: &'a Clock,
+}
+
+/// An event for a webhook (`number-api.md` §5).
+#[derive(Clone, Copy)]
+pub(super) struct Event<'a> {
+    pub(super) json: &'a str,
+    /// The webhook's, newest first.
+    pub(super) secrets: &'a [Secret],
 }
 
 /// How the attempts ended.
@@ -81,7 +92,10 @@ impl Question<'_> {
         let mut pairs = self.pairs.to_vec();
         for _ in 0..=REDIRECTS_MAX {
             let (target, body, sent) = match method {
-                Method::Post => (url.clone(), Bytes::from(params::form(&pairs)), None),
+                Method::Post => {
+                    let json = self.event.map(|event| Bytes::copy_from_slice(event.json.as_bytes()));
+                    (url.clone(), json.unwrap_or_else(|| Bytes::from(params::form(&pairs))), None)
+                }
                 Method::Get => {
                     let sent = params::get_url(url.text(), &pairs);
                     (egress.url(&sent.text)?, Bytes::new(), Some(sent))
@@ -140,7 +154,18 @@ impl Question<'_> {
         headers.insert(ATTEMPT, HeaderValue::from(number));
         if method == Method::Post {
             let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
-            headers.insert(CONTENT_TYPE, form);
+            let json = HeaderValue::from_static("application/json; charset=utf-8");
+            headers.insert(CONTENT_TYPE, if self.event.is_some() { json } else { form });
+        }
+        if let Some(event) = &self.event {
+            let signed = sign_event(event.json.as_bytes(), event.secrets, self.clock.wall().secs());
+            for (name, value) in [(EVENT_SIGNATURE, signed), (EVENT_ID, self.event_id.to_string())] {
+                // Digits, hex, commas, hyphens: always a header's value.
+                if let Ok(value) = HeaderValue::try_from(value) {
+                    headers.insert(name, value);
+                }
+            }
+            return headers;
         }
         if sent.is_some_and(|sent| sent.truncated) {
             headers.insert(TRUNCATED, HeaderValue::from_static("1"));

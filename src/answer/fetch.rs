@@ -110,6 +110,7 @@ impl Fetcher {
             method: job.method,
             pairs: &params::pairs(&job.params),
             keys: &job.keys,
+            event: None,
             event_id: job.event_id,
             accept: "application/xml, text/xml, */*",
             want: Want::Body { max: job.max_body },

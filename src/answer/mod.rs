@@ -22,4 +22,4 @@ pub use fragment::{RetryOn, Settings};
 pub use hops::{Hop, Hops, Sent, Watch};
 pub use notify::{AT_ONCE_PER_HOST, Delivery, NoticeJob, NoticeOutcome, Notifier};
 pub use schedule::{GIVE_UP_AFTER, next_pause, retry_after};
-pub use sign::{SigningKeys, sign};
+pub use sign::{EVENT_SIGNATURE, SigningKeys, sign, sign_event};

@@ -11,14 +11,15 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::ask::{Question, Tried};
+use super::ask::{Event, Question, Tried};
 use super::dice::Dice;
 use super::fragment::Settings;
 use super::hops::Hops;
 use super::sign::SigningKeys;
 use super::{params, schedule};
-use crate::call::machine::{Notice, NoticeKind};
+use crate::call::machine::{EVENT_BODY, Notice, NoticeKind, Param};
 use crate::clock::Clock;
+use crate::config::Secret;
 use crate::egress::{CustomerUrl, Egress, Want};
 use crate::model::CallUuid;
 use crate::observe::names;
@@ -29,6 +30,8 @@ pub struct NoticeJob {
     pub call: CallUuid,
     pub notice: Notice,
     pub keys: SigningKeys,
+    /// The webhook's, newest first, where it is an event.
+    pub secrets: Arc<[Secret]>,
     /// The same on every attempt.
     pub event_id: Uuid,
     /// Attempts made before, in all stages.
@@ -139,11 +142,16 @@ impl Inner {
         } else if !passed_over.is_empty() {
             tracing::info!(?passed_over, call_uuid = %job.call, "settings in a URL's fragment are not as they should be");
         }
+        let json = match job.notice.kind {
+            NoticeKind::Event => job.notice.params.get(EVENT_BODY).map(Param::reveal),
+            _ => None,
+        };
         let question = Question {
             url,
             method: job.notice.method,
-            pairs: &params::pairs(&job.notice.params),
+            pairs: &if json.is_some() { Vec::new() } else { params::pairs(&job.notice.params) },
             keys: &job.keys,
+            event: json.map(|json| Event { json, secrets: &job.secrets }),
             event_id: job.event_id,
             accept: "*/*",
             want: Want::Nothing,
@@ -196,7 +204,12 @@ fn report(job: &NoticeJob, delivery: &Delivery) {
 /// Whether a callback is still worth delivering later (`plivo-callbacks.md` §4.3).
 fn is_lasting(kind: NoticeKind) -> bool {
     match kind {
-        NoticeKind::Hangup | NoticeKind::Ring | NoticeKind::Recording => true,
+        NoticeKind::Hangup
+        | NoticeKind::Ring
+        | NoticeKind::Recording
+        | NoticeKind::Transcription
+        | NoticeKind::Message
+        | NoticeKind::Event => true,
         NoticeKind::Action
         | NoticeKind::Dial
         | NoticeKind::Conference

@@ -14,6 +14,8 @@ use url::form_urlencoded;
 use crate::config::Secret;
 use crate::model::Method;
 
+/// The header of [`sign_event`].
+pub const EVENT_SIGNATURE: HeaderName = HeaderName::from_static("x-offhook-signature");
 const V3: HeaderName = HeaderName::from_static("x-plivo-signature-v3");
 const MA_V3: HeaderName = HeaderName::from_static("x-plivo-signature-ma-v3");
 const V3_NONCE: HeaderName = HeaderName::from_static("x-plivo-signature-v3-nonce");
@@ -67,6 +69,20 @@ pub fn sign(
         (MA_V2, signatures(&keys.main, &v2)),
         (V2_NONCE, nonce),
     ]
+}
+
+/// `X-Offhook-Signature` of an event at that time: `t=UNIX,v1=HEX`, HMAC-SHA-256 of `t.body`; one `v1` for each secret, of
+/// which there are two while one takes the other's place (`number-api.md` §5).
+pub fn sign_event(body: &[u8], secrets: &[Secret], unix: i64) -> String {
+    let mut text = format!("{unix}.").into_bytes();
+    text.extend_from_slice(body);
+    let mut header = format!("t={unix}");
+    for secret in secrets {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
+        header.push_str(",v1=");
+        header.push_str(&hex::encode(hmac::sign(&key, &text)));
+    }
+    header
 }
 
 /// One signature a token, joined as the SDKs split them.

@@ -31,7 +31,7 @@ fn keys() -> SigningKeys {
 
 fn params() -> Params {
     let plain = [("CallUUID", "3f0c2f1a"), ("Digits", ""), ("Speech", "naïve & co."), ("From", "919812345678")];
-    let mut params: Params = plain.map(|(n, v)| (n.into(), Param::Plain(v.to_owned()))).into();
+    let mut params: Params = plain.map(|(n, v)| (n.into(), Param::Plain(v.to_owned().into()))).into();
     params.insert("Pin".into(), Param::Secret("4711".to_owned()));
     params
 }
@@ -145,7 +145,7 @@ async fn a_get_has_its_parameters_behind_its_own_query_and_is_cut_where_too_long
     let get = FetchJob { method: Method::Get, ..job(server.url("/answer?z=1")) };
     document(get.clone()).await.unwrap();
     let mut long = get;
-    long.params.insert("Speech".into(), Param::Plain("long ".repeat(3_000)));
+    long.params.insert("Speech".into(), Param::Plain("long ".repeat(3_000).into()));
     document(long).await.unwrap();
     let seen = server.seen();
     assert_eq!(
@@ -392,6 +392,7 @@ fn notice(event: u128, kind: NoticeKind, url: impl Into<String>) -> NoticeJob {
         call: CallUuid(Uuid::from_u128(1)),
         notice: Notice { kind, url: DocUrl(url.into().into()), method: Method::Post, params: params() },
         keys: keys(),
+        secrets: std::sync::Arc::default(),
         event_id: Uuid::from_u128(event),
         attempts: 0,
         retries: 0,

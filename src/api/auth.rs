@@ -19,9 +19,11 @@ use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq as _};
+use uuid::Uuid;
 
 use crate::config::{self, Role, Secret};
 use crate::model::{AuthId, network_of};
+use crate::people::{KeyHolder, Person};
 use crate::store::Scope;
 
 type Digest = [u8; 32];
@@ -43,12 +45,29 @@ struct Credentials {
     keys: Vec<(Digest, AuthId, Role)>,
 }
 
-/// Somebody who proved who they are with an API key.
+/// Somebody who proved who they are, with an API key or a session.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) scope: Scope,
-    /// What the key may do.
+    /// What they may do.
     pub(super) role: Role,
+    /// The person, where it is one.
+    pub(super) user: Option<Uuid>,
+    /// Their own WhatsApp number, where it is known: whose sandbox it is.
+    pub(super) wa_id: Option<String>,
+}
+
+impl Member {
+    /// Somebody who is signed in.
+    pub(super) fn person(person: &Person) -> Self {
+        let user = &person.user;
+        Self { scope: person.scope(), role: user.role, user: Some(user.id), wa_id: user.wa_id.clone() }
+    }
+
+    /// Somebody with a key that was made here.
+    pub(super) fn holder(key: KeyHolder) -> Self {
+        Self { scope: Scope::of(key.account), role: key.role, user: None, wa_id: key.wa_id }
+    }
 }
 
 impl Accounts {
@@ -109,7 +128,7 @@ impl Credentials {
         let mut found = None;
         for (digest, account, role) in &self.keys {
             if bool::from(digest.ct_eq(&given)) {
-                found = Some(Member { scope: Scope::of(account.clone()), role: *role });
+                found = Some(Member { scope: Scope::of(account.clone()), role: *role, user: None, wa_id: None });
             }
         }
         found

@@ -32,6 +32,8 @@ pub(super) struct Trouble {
     pub(super) status: StatusCode,
     pub(super) code: &'static str,
     pub(super) message: String,
+    /// The field that it is about.
+    pub(super) field: Option<&'static str>,
     pub(super) meta: Option<MetaWord>,
     /// When the next permission request is allowed; the inner none: it is not known, or never.
     pub(super) next_request: Option<Option<Timestamp>>,
@@ -40,10 +42,10 @@ pub(super) struct Trouble {
 /// [`json`] with all of it.
 pub(super) fn trouble(trouble: &Trouble) -> Response {
     let request_id = Uuid::new_v4();
-    let Trouble { status, code, message, meta, next_request } = trouble;
+    let Trouble { status, code, message, field, meta, next_request } = trouble;
     tracing::debug!(%request_id, status = status.as_u16(), code, "an API request was answered with an error");
     let next_request_at = next_request.map(|at| at.map(Timestamp::rfc3339));
-    let error = OurError { code, message, field: None, request_id, meta: meta.as_ref(), next_request_at };
+    let error = OurError { code, message, field: *field, request_id, meta: meta.as_ref(), next_request_at };
     body(*status, &OurBody { error })
 }
 

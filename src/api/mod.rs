@@ -1,6 +1,6 @@
 //! HTTP in, one typed command or query, HTTP out; a file a resource. Status codes are decided in `error`.
 //!
-//! `server` is the public listener; `auth` says who asks; `plivo` and `number` are the two APIs,
+//! `server` is the public listener; `auth` and `session` say who asks; `plivo` and `number` are the two APIs,
 //! `routes` says what they serve, `openapi` makes a document of it. They ask the store
 //! for ended calls and [`LiveCalls`] for those that are up, and have calls placed by [`Placing`]; they never reach into a call. Tenants meet nowhere: each
 //! query takes the caller's [`crate::store::Scope`] (R16).
@@ -8,9 +8,11 @@
 pub mod auth;
 mod body;
 mod connection;
+mod desk;
 pub mod error;
 mod fields;
 mod live;
+mod media;
 mod number;
 mod once;
 pub mod openapi;
@@ -20,6 +22,7 @@ mod plivo;
 mod recordings;
 mod routes;
 pub mod server;
+pub mod session;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,17 +33,24 @@ use axum::response::Response;
 use axum::routing::{any, get};
 use http::StatusCode;
 
+pub use desk::{Answered, Desk};
 pub use live::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Told, newest};
 pub use operator::{Finding, Operator, Reload, Reloaded};
 pub use placing::Placing;
 
 use crate::admission::Gate;
 use crate::admission::book::Keeper;
+use crate::agents::Agents;
 use crate::call::phones::Phones;
 use crate::call::rooms::Rooms;
 use crate::call::{PermissionDesk, Recordings};
 use crate::clock::Clock;
+use crate::erasure::Eraser;
 use crate::feed::Feed;
+use crate::inbox::Inbox;
+use crate::model::AuthId;
+use crate::numbers::Numbers;
+use crate::people::People;
 use crate::speech::catalogue::Catalogue;
 use crate::store::{Passwords, Store};
 use auth::{Accounts, Guard};
@@ -51,6 +61,10 @@ pub struct Api {
     pub clock: Clock,
     /// What happens, for those who watch.
     pub feed: Feed,
+    /// What is done about business numbers.
+    pub numbers: Numbers,
+    /// Conversations and messages.
+    pub inbox: Inbox,
     pub accounts: Accounts,
     pub store: Store,
     pub live: Arc<dyn LiveCalls>,
@@ -59,10 +73,14 @@ pub struct Api {
     pub gate: Arc<Gate>,
     /// The host of `public.base_url`: of SIP addresses.
     pub host: String,
+    /// As the outside reaches this node.
+    pub base_url: String,
     /// What is set while the node runs.
     pub keeper: Keeper,
     pub permissions: PermissionDesk,
     pub passwords: Passwords,
+    /// Who signs in, and keys that were made here.
+    pub people: People,
     /// Where endpoints are registered.
     pub phones: Phones,
     /// Conferences and multi-party calls.
@@ -70,6 +88,8 @@ pub struct Api {
     /// What documents may have said, and by whom.
     pub voices: Arc<Catalogue>,
     pub recordings: Recordings,
+    pub agents: Agents,
+    pub eraser: Eraser,
 }
 
 /// What each handler gets.
@@ -81,20 +101,43 @@ struct Shared {
     once_plivo: Once,
 }
 
+/// Reads a request's body whole, within the APIs' bounds of size and time.
+///
+/// # Errors
+/// Status, word and sentence of what is wrong with it.
+pub async fn read_body(
+    headers: &http::HeaderMap,
+    body: axum::body::Body,
+) -> Result<bytes::Bytes, (StatusCode, &'static str, &'static str)> {
+    body::read(headers, body).await
+}
+
 /// The APIs' paths (`/v1`, `/api/v1`), and 404 in our shape for every path that nobody else has.
 pub fn router(api: Api) -> Router {
+    Desk::new(api).router()
+}
+
+fn served(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/{*path}", any(plivo::handle))
         .route("/api/v1/{*path}", any(number::handle))
         .route("/openapi.json", get(openapi::serve))
         .route("/recordings/{file}", any(recordings::serve))
+        .route("/media/{id}", any(media::serve))
         .fallback(elsewhere)
-        .with_state(Arc::new(Shared {
-            api,
-            guard: Guard::default(),
-            once_number: Once::new(number::ONCE),
-            once_plivo: Once::new(plivo::ONCE),
-        }))
+        .with_state(shared)
+}
+
+impl Shared {
+    fn new(api: Api) -> Self {
+        let (once_number, once_plivo) = (Once::new(number::ONCE), Once::new(plivo::ONCE));
+        Self { api, guard: Guard::default(), once_number, once_plivo }
+    }
+
+    /// Whether an account is there and enabled.
+    fn is_enabled(&self, account: &AuthId) -> bool {
+        self.api.keeper.book().account(account).is_some_and(|account| account.details.enabled)
+    }
 }
 
 type App = State<Arc<Shared>>;

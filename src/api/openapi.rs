@@ -25,6 +25,21 @@ const OTHERS: &[Route] = &[
     },
     Route {
         method: "GET",
+        path: "/media/{id}",
+        id: "messageFile",
+        summary: "A file that a user sent, by a signed link that is good for an hour",
+        query: &[
+            Query { name: "until", what: "The end of its hour", kind: Kind::Text },
+            Query { name: "tag", what: "The link's signature", kind: Kind::Text },
+        ],
+        body: None,
+        answers: &[
+            Answer { status: 200, what: "The file", content: Content::Text("application/octet-stream") },
+            Answer { status: 404, what: "The link is none, or over", content: Content::Nothing },
+        ],
+    },
+    Route {
+        method: "GET",
         path: "/recordings/{file}",
         id: "downloadRecording",
         summary: "A recording's file, {id}.wav or {id}.mp3: its id is all that it takes; with Range a part of it",

@@ -1,25 +1,27 @@
 //! `GET /recordings/{id}.{wav,mp3}`: a recording's file, for whoever knows its id (`interface.md` §3, R21).
 //!
 //! The id is the secret: 122 random bits, told only to the account. So whatever is asked for that is not there has one
-//! answer, and nothing is looked for on the disk whose name is not an id's.
+//! answer, and nothing is looked for on the disk whose name is not an id's. What the disk has no more comes from its copy in
+//! other storage, read for whoever asks, or they are sent there.
 
 use std::io::SeekFrom;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use bytes::Bytes;
-use futures_util::stream;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::response::Builder;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::io::AsyncSeekExt as _;
 use uuid::Uuid;
 
-use super::{App, error};
+use super::{Api, App, error};
 use crate::media::record::{Format, name};
+use crate::objects::{self, BucketError};
 
-/// Bytes read at once.
-const CHUNK: u64 = 64 << 10;
+/// How long whoever is sent to the bucket may read there.
+const LINK: Duration = Duration::from_secs(300);
 
 /// `GET` and `HEAD`.
 pub(super) async fn serve(State(shared): App, Path(file): Path<String>, request: Request) -> Response {
@@ -29,11 +31,16 @@ pub(super) async fn serve(State(shared): App, Path(file): Path<String>, request:
     }
     let missing = || error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None);
     let Some((id, format)) = parse(&file) else { return missing() };
+    let (head, headers) = (*request.method() == Method::HEAD, request.headers().clone());
+    // Its body could not be held across a wait.
+    drop(request);
     let path = shared.api.recordings.folder().join(name(id, format));
-    let Ok(file) = File::open(path).await else { return missing() };
-    let Ok(meta) = file.metadata().await else { return missing() };
     let etag = format!("\"{}\"", id.as_hyphenated());
-    let asked = asked(request.headers(), &etag, meta.len());
+    let Ok(file) = File::open(path).await else {
+        return copy(&shared.api, id, format, &etag, (head, &headers)).await.unwrap_or_else(missing);
+    };
+    let Ok(meta) = file.metadata().await else { return missing() };
+    let asked = asked(&headers, &etag, meta.len());
     match answer(file, id, format, &etag, meta.len(), asked).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -41,6 +48,58 @@ pub(super) async fn serve(State(shared): App, Path(file): Path<String>, request:
             missing()
         }
     }
+}
+
+/// A recording that the disk has no more, from where it was copied to; `None`: it was not.
+async fn copy(
+    api: &Api,
+    id: Uuid,
+    format: Format,
+    etag: &str,
+    (head, headers): (bool, &HeaderMap),
+) -> Option<Response> {
+    let (bucket, redirect) = api.recordings.copies()?.bucket();
+    let object = api.store.recording_object(id, format.as_str()).await;
+    let object =
+        object.inspect_err(|error| tracing::warn!(%error, "a recording's copy could not be looked for")).ok()??;
+    if redirect {
+        let link = bucket.link(&object, LINK).ok()?;
+        let answer = Response::builder().status(StatusCode::TEMPORARY_REDIRECT).header(header::LOCATION, link.as_str());
+        return answer.header(header::CACHE_CONTROL, "private, no-store").body(Body::empty()).ok();
+    }
+    match bucket.get(&object, head, range(headers, etag)).await {
+        Ok(copy) => {
+            let mut answer = described(copy.status(), id, format, etag);
+            for name in [header::CONTENT_LENGTH, header::CONTENT_RANGE] {
+                let of_error = copy.status() == StatusCode::RANGE_NOT_SATISFIABLE && name == header::CONTENT_LENGTH;
+                if let Some(value) = copy.headers().get(&name).filter(|_| !of_error) {
+                    answer = answer.header(name, value);
+                }
+            }
+            // What stands in the body of an error is the storage's business.
+            match copy.status() {
+                StatusCode::RANGE_NOT_SATISFIABLE => answer.body(Body::empty()).ok(),
+                _ => answer.body(Body::new(copy.into_body())).ok(),
+            }
+        }
+        Err(BucketError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
+            tracing::warn!(recording = %id, object, "a recording's copy is not where it was put");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(recording = %id, %error, "a recording's copy could not be read");
+            let what = "the storage that has it can't be read now; ask again later";
+            Some(error::json(StatusCode::BAD_GATEWAY, "storage_unreachable", what, None))
+        }
+    }
+}
+
+/// `Range`, if it is to be heeded: one of bytes, of this very file.
+fn range<'a>(headers: &'a HeaderMap, etag: &str) -> Option<&'a HeaderValue> {
+    let range = headers.get(header::RANGE)?;
+    let text = range.to_str().ok()?.trim();
+    let same = headers.get(header::IF_RANGE).is_none_or(|known| known.as_bytes() == etag.as_bytes());
+    (text.starts_with("bytes=") && !text.contains(',') && same).then_some(range)
 }
 
 /// `^[0-9a-f-]{32,36}\.(wav|mp3)$`, and a UUID.
@@ -62,13 +121,8 @@ enum Asked {
 
 /// RFC 9110 §14.2: one range is given, several are as good as none.
 fn asked(headers: &HeaderMap, etag: &str, len: u64) -> Asked {
-    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let Some(range) = text(header::RANGE).and_then(|range| range.trim().strip_prefix("bytes=")) else {
-        return Asked::All;
-    };
-    if text(header::IF_RANGE).is_some_and(|known| known != etag) || range.contains(',') {
-        return Asked::All;
-    }
+    let range = range(headers, etag).and_then(|range| range.to_str().ok());
+    let Some(range) = range.and_then(|range| range.trim().strip_prefix("bytes=")) else { return Asked::All };
     let Some((first, last)) = range.trim().split_once('-') else { return Asked::All };
     let (first, last) = (first.trim(), last.trim());
     let number = |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
@@ -112,34 +166,25 @@ async fn answer(
         Asked::Part(..) => Some(format!("bytes {from}-{}/{len}", from + count - 1)),
         Asked::Nothing => Some(format!("bytes */{len}")),
     };
-    let mut answer = Response::builder()
+    let mut answer = described(status, id, format, etag).header(header::CONTENT_LENGTH, count);
+    if let Some(range) = content_range {
+        answer = answer.header(header::CONTENT_RANGE, range);
+    }
+    answer.body(Body::from_stream(objects::pieces(file, count))).map_err(std::io::Error::other)
+}
+
+/// An answer with all that is said of every recording.
+fn described(status: StatusCode, id: Uuid, format: Format, etag: &str) -> Builder {
+    Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, format.content_type())
-        .header(header::CONTENT_LENGTH, count)
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::ETAG, etag)
         .header(header::CACHE_CONTROL, "private, no-store")
         .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
         .header(header::CONTENT_DISPOSITION, format!("inline; filename=\"{}\"", name(id, format)))
         .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")
-        .header(header::REFERRER_POLICY, "no-referrer");
-    if let Some(range) = content_range {
-        answer = answer.header(header::CONTENT_RANGE, range);
-    }
-    let body = stream::try_unfold((file, count), |(mut file, left)| async move {
-        if left == 0 {
-            return Ok(None);
-        }
-        let mut chunk = vec![0; usize::try_from(left.min(CHUNK)).unwrap_or_default()];
-        let read = file.read(&mut chunk).await?;
-        if read == 0 {
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
-        }
-        chunk.truncate(read);
-        let left = left.saturating_sub(u64::try_from(read).unwrap_or_default());
-        Ok(Some((Bytes::from(chunk), (file, left))))
-    });
-    answer.body(Body::from_stream(body)).map_err(std::io::Error::other)
+        .header(header::REFERRER_POLICY, "no-referrer")
 }
 
 #[cfg(test)]

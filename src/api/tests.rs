@@ -32,9 +32,11 @@ use crate::call::{PermissionDesk, Recordings};
 use crate::clock::Clock;
 use crate::config::{Account, ApiKey, Role, Secret};
 use crate::egress::testing::{Reply, Server};
+use crate::inbox::{Inbox, InboxParts};
 use crate::meta::{Graph, GraphConfig, Policy};
 use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestamp};
 use crate::observe::Health;
+use crate::people::People;
 use crate::speech::catalogue::Catalogue;
 use crate::speech::config::SpeechConfig;
 use crate::store::{CallEnd, CallStart, Passwords, Scope, Store};
@@ -43,6 +45,7 @@ use crate::xml::ast::{DocUrl, Target};
 mod control;
 mod permissions;
 mod settings;
+mod tenants;
 
 use permissions::graph_answers;
 
@@ -235,6 +238,7 @@ fn numbers() -> Directory {
 }
 
 struct Running {
+    people: People,
     at: SocketAddr,
     calls: Arc<Calls>,
     store: Store,
@@ -296,6 +300,7 @@ async fn run() -> Running {
         api_keys: vec![
             ApiKey { key: Secret::new(format!("key-{id}")), role: Role::Owner },
             ApiKey { key: Secret::new(format!("key-admin-{id}")), role: Role::Admin },
+            ApiKey { key: Secret::new(format!("key-agent-{id}")), role: Role::Agent },
         ],
         parent: parent.map(Into::into),
     };
@@ -315,14 +320,32 @@ async fn run() -> Running {
     };
     let desk = Arc::new(Graph::new(config, clock.clone()).unwrap());
     let consents = Arc::new(Consents::load(store.clone()).await.unwrap());
-    let permissions = PermissionDesk::new(desk, consents.clone(), clock.clone());
-    let recordings = recordings_of(&store, folder.path(), &tables, &clock);
+    let permissions = PermissionDesk::new(desk.clone(), consents.clone(), clock.clone());
+    let outbox = outbox_of(&store, &tables, &clock);
+    let recordings = recordings_of(&store, folder.path(), outbox.clone(), &clock);
+    let inbox = Inbox::new(InboxParts {
+        store: store.clone(),
+        outbox,
+        directory: tables.clone(),
+        graph: desk.clone(),
+        notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
+        feed: crate::feed::Feed::new(),
+        clock: clock.clone(),
+        node_id: "node".to_owned(),
+        base_url: "https://calls.example.com".to_owned(),
+        media: folder.path().join("messages"),
+        tasks: tokio_util::task::TaskTracker::new(),
+    });
+    inbox.open(&file.webhooks).await.unwrap();
+    let people = People::new(store.clone(), Passwords::default(), clock.clone(), crate::feed::Feed::new());
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let public = Public {
         webhook: Arc::new(|_| Box::pin(async { http::Response::new(axum::body::Body::empty()) })),
         router: router(Api {
             clock: Clock::real(),
             feed: crate::feed::Feed::new(),
+            numbers: numbers_of(&store, &keeper, &desk, &clock),
+            inbox: inbox.clone(),
             accounts,
             store: store.clone(),
             live: calls.clone(),
@@ -333,10 +356,29 @@ async fn run() -> Running {
             keeper: keeper.clone(),
             permissions,
             passwords: Passwords::default(),
+            people: people.clone(),
+            base_url: "https://calls.example.com".to_owned(),
             phones: Phones::default(),
             rooms: crate::call::rooms::Rooms::silent(Clock::real()),
             voices: Arc::new(Catalogue::of(&SpeechConfig::default())),
             recordings: recordings.clone(),
+            eraser: crate::erasure::Eraser::new(crate::erasure::ErasureParts {
+                store: store.clone(),
+                recordings: recordings.clone(),
+                inbox: inbox.clone(),
+                consents: consents.clone(),
+                directory: tables.clone(),
+                clock: clock.clone(),
+            }),
+            agents: crate::agents::Agents::new(crate::agents::AgentsParts {
+                store: store.clone(),
+                directory: tables.clone(),
+                notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
+                egress: crate::egress::testing::egress(crate::egress::testing::open_guard(), Vec::new()),
+                house: crate::egress::testing::egress(crate::egress::testing::open_guard(), Vec::new()),
+                model: None,
+                clock: clock.clone(),
+            }),
         }),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         limits: HttpLimits::default(),
@@ -344,23 +386,47 @@ async fn run() -> Running {
     };
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, public, cancel.clone()));
-    Running { at: address, calls, store, cancel, clock, graph, consents, gate, keeper, file, _folder: folder }
+    Running { at: address, calls, people, store, cancel, clock, graph, consents, gate, keeper, file, _folder: folder }
+}
+
+/// Numbers whose URLs are asked by nobody.
+fn numbers_of(store: &Store, keeper: &Keeper, graph: &Arc<Graph>, clock: &Clock) -> crate::numbers::Numbers {
+    use crate::answer::{Dice, Fetcher};
+    use crate::egress::testing::{egress, open_guard};
+    crate::numbers::Numbers::new(crate::numbers::Parts {
+        keeper: keeper.clone(),
+        graph: graph.clone(),
+        clock: clock.clone(),
+        feed: crate::feed::Feed::new(),
+        notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
+        guard: crate::egress::Guard::new(false, Vec::new()),
+        fetcher: Fetcher::new(egress(open_guard(), Vec::new()), clock.clone(), Dice::system()),
+        tasks: tokio_util::task::TaskTracker::new(),
+    })
 }
 
 /// Recordings in a folder, whose callbacks go nowhere.
-fn recordings_of(store: &Store, folder: &std::path::Path, tables: &Arc<Directory>, clock: &Clock) -> Recordings {
+fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> crate::call::Outbox {
     use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
-    use crate::call::{Outbox, OutboxLimits, RecordingsConfig};
+    use crate::call::{Outbox, OutboxLimits};
     use crate::egress::testing::{egress, open_guard};
     let out = egress(open_guard(), Vec::new());
     let notifier = Notifier::new(out, clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
     let limits = OutboxLimits::default();
-    let outbox = Outbox::new(store.clone(), notifier, tables.clone(), clock.clone(), "node".to_owned(), limits);
+    Outbox::new(store.clone(), notifier, tables.clone(), clock.clone(), "node".to_owned(), limits)
+}
+
+fn recordings_of(store: &Store, folder: &std::path::Path, outbox: crate::call::Outbox, clock: &Clock) -> Recordings {
+    use crate::answer::Dice;
+    use crate::call::RecordingsConfig;
+    use crate::speech::recognise::Recognisers;
     let config = RecordingsConfig {
         data_dir: folder.to_owned(),
         base_url: "https://calls.example.com".to_owned(),
         node_id: "node".to_owned(),
         threads: 1,
+        copies: None,
+        recognisers: Recognisers::new(&crate::speech::config::SpeechConfig::default()).unwrap(),
     };
     let tasks = tokio_util::task::TaskTracker::new();
     Recordings::start(config, store.clone(), outbox, clock.clone(), Dice::system(), tasks).unwrap()

@@ -9,6 +9,7 @@
 //! without a call. Media,
 //! Graph, fetching and the store are services below.
 
+pub mod author;
 pub mod binding;
 pub mod consent;
 pub mod dialer;
@@ -17,6 +18,7 @@ mod hearing;
 pub mod live;
 pub mod log;
 pub mod machine;
+pub mod news;
 pub mod orphan;
 pub mod outbox;
 pub mod phones;

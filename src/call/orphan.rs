@@ -110,7 +110,7 @@ fn end(services: &Services, orphan: &Orphan) -> Conclusion {
             let direction = summary.direction.as_str();
             metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
                 .increment(1);
-            callbacks = services.hangup_callback(&setup, summary.hangup);
+            callbacks = services.reports(&setup, &summary);
         }
         None => {
             tracing::error!(call_uuid = %start.call, "what this call began with can't be read: it gets no hangup callback");

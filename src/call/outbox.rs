@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::log;
+use super::machine::NoticeKind;
 use super::trace::{Request, Sink, Trace, Traced, since as us_since};
-use crate::admission::Directory;
+use crate::admission::{Directory, Webhook};
 use crate::answer::{Delivery, Hops, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
 use crate::clock::Clock;
 use crate::model::{AuthId, Timestamp};
-use crate::store::{Callback, Settled, Settlement, Store, StoreError, Written};
+use crate::store::{Callback, NewCallback, Settled, Settlement, Store, StoreError, WEBHOOK, Written};
 
 /// How often the store is asked for what is due, at least: an operator's "once more" comes by no other way.
 const POLL: Duration = Duration::from_secs(1);
@@ -148,13 +149,13 @@ impl Outbox {
     }
 
     /// Sends a callback that was just written, if there is room and no other of its call and URL goes before it; if
-    /// not, it is read again in time. `keys` are those that its call began with.
-    pub fn send(&self, written: Written, keys: SigningKeys) {
+    /// not, it is read again in time. `keys` are those that its call began with, if they are known.
+    pub fn send(&self, written: Written, keys: impl Into<Option<SigningKeys>>) {
         if !written.first {
             return;
         }
         if let Some(place) = self.0.place(&written.callback, true) {
-            self.0.spawn(written.callback, place, Some(keys));
+            self.0.spawn(written.callback, place, keys.into());
         }
     }
 
@@ -222,6 +223,12 @@ impl Inner {
         Some(SigningKeys::new(account.tokens.clone(), main.tokens.clone()))
     }
 
+    /// The webhook of an event.
+    fn webhook(&self, new: &NewCallback) -> Option<Arc<Webhook>> {
+        let id = new.notice.url.0.strip_prefix(WEBHOOK)?.parse().ok()?;
+        self.directory.mail().webhook(id)
+    }
+
     /// One stage of a callback, written down.
     async fn deliver(&self, callback: Callback, place: Place, keys: Option<SigningKeys>) {
         let Callback { id, new, since, attempts, retries } = callback;
@@ -233,12 +240,22 @@ impl Inner {
             Some(_) if new.shut.is_some() => {
                 failed("another store.secret_key sealed its parameters: put that one back")
             }
+            Some(_) if kind == NoticeKind::Event && self.webhook(&new).is_none() => {
+                failed("its webhook is not there any more")
+            }
             Some(keys) => {
                 let age = self.clock.steady().since(since);
+                let webhook = self.webhook(&new);
+                let mut notice = new.notice;
+                if let Some(webhook) = &webhook {
+                    // Where it is now, whatever it was when the event came up.
+                    notice.url.clone_from(&webhook.url);
+                }
                 let job = NoticeJob {
                     call: new.call,
-                    notice: new.notice,
+                    notice,
                     keys,
+                    secrets: webhook.map(|webhook| webhook.secrets.clone()).unwrap_or_default(),
                     event_id: new.event_id,
                     attempts,
                     retries,

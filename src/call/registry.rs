@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore};
 use tracing::{Instrument, error, info, info_span};
 
+use super::author;
 use super::binding::{AtMeta, Bindings, CallEvent, Parties, Party};
 pub use super::binding::{CallKey, EventTold};
 use super::farewell;
@@ -31,12 +32,15 @@ use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
 use crate::answer::SigningKeys;
 use crate::config::Secret;
+use crate::feed::Feed;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
-use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, StreamId, Timestamp, TraceId, Wacid};
+use crate::model::{
+    CallType, CallUuid, Direction, HangupCause, Method, PhoneNumberId, StreamId, Timestamp, TraceId, Wacid,
+};
 use crate::observe::names;
 use crate::store::{CallStart, PlacedCall};
-use crate::xml::ast::Target;
+use crate::xml::ast::{DocUrl, Target};
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
@@ -124,6 +128,11 @@ impl LiveCall {
 
     pub(super) fn answered(&self) -> Option<CallTime> {
         self.answered.get().copied()
+    }
+
+    /// That it began, was answered, or ended.
+    pub(super) fn tell_news(&self, feed: &Feed) {
+        feed.tell(&self.setup.parent_account, crate::feed::What::Call(self.setup.call));
     }
 
     /// Meta's id of the call, once there is one.
@@ -346,7 +355,13 @@ impl Registry {
 
     fn setup(&self, number: &NumberEntry, incoming: &Incoming) -> Option<CallSetup> {
         let spec = &number.spec;
-        let (answer, answer_method) = spec.answer.clone()?;
+        // Without an application, the number's agent takes the call.
+        let routing = || self.0.gate.directory().mail().routing(&spec.phone_number_id);
+        let agents = || {
+            let url = author::url_of(&format!("{}/answer", routing()?.agent()?));
+            Some((DocUrl(url.into()), Method::Post))
+        };
+        let (answer, answer_method) = spec.answer.clone().or_else(agents)?;
         let hangup = spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method));
         Some(CallSetup {
             call: CallUuid(self.0.services.uuid()),
@@ -390,6 +405,7 @@ impl Drop for Leaving {
         let inner = &self.registry.0;
         let setup = &self.view.setup;
         inner.live.remove(&setup.call);
+        self.view.tell_news(&inner.services.feed);
         // A web leg has no name at Meta.
         if self.view.line.is_none() {
             inner.bindings.leave(&*self.view, inner.services.clock.now());
@@ -483,6 +499,10 @@ impl Registry {
             self.0.bindings.enter(&*view, arrived);
         }
         self.0.live.insert(call, view.clone());
+        if let Some(news) = self.0.services.news.get() {
+            news.started(&view.setup);
+        }
+        view.tell_news(&self.0.services.feed);
         self.gauge(setup.direction).increment(1);
         let leaving = Leaving { registry: self.clone(), view: view.clone() };
         // `trace_id` is what requests to the customer's server carry in `traceparent`.

@@ -92,13 +92,15 @@ impl World {
         let media = Media::start(media, clock.clone()).unwrap();
         let recordings = {
             let data_dir = folder.path().to_owned();
-            let made =
-                RecordingsConfig { data_dir, base_url: "http://node".into(), node_id: node_id.clone(), threads: 1 };
+            let (base_url, node_id) = ("http://node".to_owned(), node_id.clone());
+            let recognisers = Recognisers::new(&SpeechConfig::default()).unwrap();
+            let made = RecordingsConfig { data_dir, base_url, node_id, threads: 1, copies: None, recognisers };
             let (store, outbox, clock) = (store.clone(), outbox.clone(), clock.clone());
             Recordings::start(made, store, outbox, clock, dice.clone(), TaskTracker::new()).unwrap()
         };
         let services = Arc::new(Services {
             clock: clock.clone(),
+            feed: crate::feed::Feed::new(),
             dice: dice.clone(),
             node_id,
             pressure: Pressure::new(Health::new(), clock.now()),
@@ -113,9 +115,12 @@ impl World {
             fetcher: Fetcher::new(out, clock.clone(), dice),
             notifier,
             outbox,
+            author: Arc::new(crate::call::author::NoAuthor),
+            notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
             store,
             phones: crate::call::phones::Phones::default(),
             recordings,
+            news: std::sync::OnceLock::new(),
             traces: None,
             settings: ArcSwap::from_pointee(CallSettings { limits: MachineLimits::default(), max_body: 102_400 }),
             tasks: TaskTracker::new(),

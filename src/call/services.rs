@@ -6,8 +6,10 @@ use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::author::{self, Author};
 use super::consent::PermissionDesk;
-use super::machine::{CallSetup, MachineLimits, Notice};
+use super::machine::{CallSetup, MachineLimits, Notice, Summary};
+use super::news::CallNews;
 use super::outbox::Outbox;
 use super::phones::Phones;
 use super::recordings::Recordings;
@@ -17,8 +19,10 @@ use super::trace::Sink;
 use crate::admission::{AccountEntry, Pressure};
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use crate::clock::Clock;
+use crate::feed::Feed;
 use crate::media::Media;
 use crate::meta::Graph;
+use crate::notices::Notices;
 use crate::speech::library::Library;
 use crate::speech::recognise::Recognisers;
 use crate::store::{NewCallback, Store};
@@ -29,6 +33,8 @@ use crate::stream::Streams;
 /// Nothing here is owned by a call: dropping a call leaves all of it as it was.
 pub struct Services {
     pub clock: Clock,
+    /// What happens, for those who watch.
+    pub feed: Feed,
     /// Where ids come from.
     pub dice: Dice,
     /// This node's name, in `biz_opaque_callback_data`.
@@ -55,6 +61,12 @@ pub struct Services {
     /// Calls' sound on customers' sockets.
     pub streams: Streams,
     pub recordings: Recordings,
+    /// What people should know of.
+    pub notices: Notices,
+    /// Who writes the documents of calls that agents answer.
+    pub author: Arc<dyn Author>,
+    /// Who hears of calls beside their own callbacks.
+    pub news: std::sync::OnceLock<Arc<dyn CallNews>>,
     /// Where traces are exported to, if they are.
     pub traces: Option<Sink>,
     /// What may change while calls go on.
@@ -96,8 +108,17 @@ impl Services {
     /// A call's hangup callback. A B-leg has none: what there is to say of it, its A-leg says to `Dial`'s callbackUrl.
     pub(super) fn hangup_callback(&self, setup: &CallSetup, notice: Notice) -> Vec<NewCallback> {
         // Nor has one that REST added to a multi-party call without naming any.
-        let own = setup.dialled().is_none() && !notice.url.0.is_empty();
+        // Nor an agent's: the node knows.
+        let url = &notice.url.0;
+        let own = setup.dialled().is_none() && !url.is_empty() && author::path_of(url).is_none();
         own.then(|| self.callback(setup, notice)).into_iter().collect()
+    }
+
+    /// What reports a call's end: its hangup callback, and what webhooks are told.
+    pub(super) fn reports(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
+        let mut reports = self.hangup_callback(setup, summary.hangup.clone());
+        reports.extend(self.news.get().map(|news| news.ended(setup, summary)).unwrap_or_default());
+        reports
     }
 
     /// A fresh id for a call or an event.

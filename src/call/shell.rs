@@ -18,13 +18,14 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
+use super::author::{self, Wish};
 use super::consent::refusal_of;
 use super::hearing::Hearing;
 use super::log;
 use super::machine::{
-    Aside, CallSetup, CallState, CallTime, Command, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input,
-    InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, NoticeKind, Output, Params, RecordFact, Sound,
-    Summary, abandoned,
+    Aside, CallSetup, CallState, CallTime, Command, FetchFailure, FetchId, FetchKind, Fetched, GraphAction,
+    GraphOutcome, Input, InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, NoticeKind, Output, Params,
+    RecordFact, Sound, Summary, abandoned,
 };
 use super::phones::{KeyWay, Line};
 use super::registry::{LetIn, Registry};
@@ -41,7 +42,8 @@ use crate::media::prompt::Prompt;
 use crate::media::sdp::Offer;
 use crate::media::{BridgeEnd, LegEvent, LegHandle, Missing, OfferedLeg, PlayItem};
 use crate::meta::{About, ActionRequest};
-use crate::model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Method, Wacid};
+use crate::model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Method, NoticeTopic, Wacid};
+use crate::notices::Notice;
 use crate::observe::names;
 use crate::store::{CallEnd, CallStart, Conclusion, Farewell, NewCallback, StoreError};
 use crate::stream::StreamHandle;
@@ -603,6 +605,9 @@ impl Shell {
         params: Params,
         deadline: Duration,
     ) {
+        if let Some(path) = author::path_of(&url.0) {
+            return self.have_written(fetch, path, params, deadline);
+        }
         let hops = Hops::new();
         let max_body = self.services.settings.load().max_body;
         let job = FetchJob {
@@ -647,8 +652,30 @@ impl Shell {
         self.fetches.insert(fetch, task.abort_handle());
     }
 
+    /// A document that this node writes itself.
+    fn have_written(&mut self, fetch: FetchId, path: &str, params: Params, within: Duration) {
+        let setup = &self.view.setup;
+        let (account, main_account) = (setup.account.clone(), setup.parent_account.clone());
+        let wish = Wish { call: self.call, account, main_account, path: path.to_owned(), params, within };
+        let written = self.services.author.document(wish);
+        let (mailbox, max_body) = (self.mailbox.clone(), self.services.settings.load().max_body);
+        let work = async move {
+            let late = |_| Err(FetchFailure::Timeout);
+            let written = tokio::time::timeout(within, written).await.unwrap_or_else(late);
+            let result = written.map(|xml| crate::xml::parse_with_limit(xml.as_bytes(), None, max_body).into());
+            mailbox.tell(Input::Fetched { fetch, result });
+        };
+        let task = self.services.tasks.spawn(work.in_current_span());
+        self.fetches.insert(fetch, task.abort_handle());
+    }
+
     /// The prompt of a sound, being made from now on if it isn't ready.
     fn prompt(&mut self, sound: &Sound) -> Arc<Prompt> {
+        if let Sound::File { url } = sound
+            && let Some(prompt) = author::path_of(&url.0).and_then(|path| self.services.author.sound(self.call, path))
+        {
+            return prompt;
+        }
         if let Some(prompt) = self.prepared.get(sound).filter(|prompt| prompt.failure().is_none()) {
             return prompt.clone();
         }
@@ -675,7 +702,11 @@ impl Shell {
             let end = self.bridge().take();
             return self.bridge_media(&order, end);
         }
-        if let MediaOrder::Record { .. } | MediaOrder::RecordGo { .. } | MediaOrder::RecordStop { .. } = &order {
+        if let MediaOrder::Record { .. }
+        | MediaOrder::RecordGo { .. }
+        | MediaOrder::RecordPause { .. }
+        | MediaOrder::RecordStop { .. } = &order
+        {
             return self.record(order);
         }
         if order == MediaOrder::Close {
@@ -696,7 +727,10 @@ impl Shell {
             MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
             MediaOrder::Listen { on } => leg.listen(on),
             MediaOrder::Join | MediaOrder::Part => {}
-            MediaOrder::Record { .. } | MediaOrder::RecordGo { .. } | MediaOrder::RecordStop { .. } => {}
+            MediaOrder::Record { .. }
+            | MediaOrder::RecordGo { .. }
+            | MediaOrder::RecordPause { .. }
+            | MediaOrder::RecordStop { .. } => {}
             MediaOrder::Close => {
                 self.quality = sound::quality(&leg.stats().quality);
                 leg.close();
@@ -761,7 +795,12 @@ impl Shell {
         self.rung |= state == CallState::Ringing;
         if state == CallState::Live {
             self.view.set_answered(at);
-            self.services.store.call_answered(self.call, self.view.setup.started.plus(Duration::from_millis(at.0)));
+            self.view.tell_news(&self.services.feed);
+            let answered = self.view.setup.started.plus(Duration::from_millis(at.0));
+            self.services.store.call_answered(self.call, answered);
+            if let Some(news) = self.services.news.get() {
+                news.answered(&self.view.setup, answered);
+            }
             let Some(number) = &self.number else { return };
             let (user, event) = match self.view.setup.direction {
                 Direction::Inbound => (&self.view.setup.from, Event::UserConnected),
@@ -781,6 +820,7 @@ impl Shell {
         {
             self.services.permissions.note(number, &self.view.setup.to, Event::Unanswered);
         }
+        self.note_missed(&summary);
         if let Some(line) = &self.line {
             line.end(cause, phone::ended(&summary));
         }
@@ -797,8 +837,13 @@ impl Shell {
                 ..CallEnd::of(&summary, self.view.setup.started, remarks, findings)
             },
             callbacks: match self.transferred {
-                true => vec![self.callback(summary.hangup)],
-                false => self.services.hangup_callback(&self.view.setup, summary.hangup),
+                true => {
+                    let mut reports = vec![self.callback(summary.hangup.clone())];
+                    let news = self.services.news.get();
+                    reports.extend(news.map(|news| news.ended(&self.view.setup, &summary)).unwrap_or_default());
+                    reports
+                }
+                false => self.services.reports(&self.view.setup, &summary),
             },
             farewell: self.farewell.map(|action| Farewell { action, due }),
         };
@@ -813,8 +858,26 @@ impl Shell {
         self.services.tasks.spawn(work.in_current_span());
     }
 
+    /// A user called, and nobody took it: people should know.
+    fn note_missed(&self, summary: &Summary) {
+        let setup = &self.view.setup;
+        if self.number.is_none() || setup.direction == Direction::Outbound || summary.answered.is_some() {
+            return;
+        }
+        let who = if setup.caller_name.is_empty() { format!("+{}", setup.from) } else { setup.caller_name.clone() };
+        let text = format!("Missed call from {who} to +{}", setup.to);
+        let (account, main) = (setup.account.clone(), setup.parent_account.clone());
+        self.services.notices.note(Notice {
+            number: Some(setup.to.clone()),
+            user: Some(setup.from.clone()),
+            call: Some(self.call),
+            ..Notice::new(account, main, NoticeTopic::MissedCall, text)
+        });
+    }
+
     fn end(&mut self) {
         self.over = true;
+        self.services.author.over(self.call);
         for task in self.fetches.values() {
             task.abort();
         }
@@ -868,7 +931,7 @@ pub(super) async fn end_after_fault(services: &Services, view: &super::registry:
     let conclusion = Conclusion {
         start: CallStart::of(&view.setup, &services.node_id),
         end: CallEnd::of(&summary, view.setup.started, vec![remark], Vec::new()),
-        callbacks: services.hangup_callback(&view.setup, summary.hangup),
+        callbacks: services.reports(&view.setup, &summary),
         // `call::farewell` sees to it, and keeps at it where Graph does not hear.
         farewell: view.wacid().is_some().then_some(farewell),
     };

@@ -176,13 +176,13 @@ impl Journal {
 
     /// Keeps a line in memory and in the store, while the log has room.
     pub(super) fn keep(&self, line: Result<String, LogError>) {
-        let line = match line {
+        let mut line = match line {
             Ok(line) => line,
             Err(e) => return warn!(error = %e, "could not write a line of the event log"),
         };
-        let line = line.trim_end();
-        if let Some(number) = self.0.live.push(line.into()) {
-            self.0.written.append(self.0.call, number, line.to_owned());
+        line.truncate(line.trim_end().len());
+        if let Some(number) = self.0.live.push(line.as_str().into()) {
+            self.0.written.append(self.0.call, number, line);
         }
     }
 

@@ -63,7 +63,7 @@ fn tell(dev: &Dev) {
     print::line(format_args!(
         "Offhook is ready, all on loopback. Call {number} from the browser phone:\n\n\
          \x20 browser phone   {phone}\n\
-         \x20 console         {node}/console/\n\
+         \x20 console         {node}/console/  (sign in: {person} / {password})\n\
          \x20 answer URL      {answer}\n\
          \x20 simulated Meta  {graph}\n\
          \x20 metrics         {admin}/metrics\n\n\
@@ -73,6 +73,8 @@ fn tell(dev: &Dev) {
          \x20 {curl} -d from={number} -d to={user} -d answer_url={answer}\n\n\
          The last one calls a simulated user, who picks up. Ctrl-C ends it.",
         user = world::USER,
+        person = world::PERSON,
+        password = world::PASSWORD,
         number = dev.number,
         phone = dev.sim.phone_url(),
         answer = dev.answer_url,

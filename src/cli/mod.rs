@@ -9,10 +9,14 @@ pub mod callbacks;
 pub mod calls;
 mod completions;
 pub mod config;
+pub mod conversations;
 pub mod dev;
+pub mod doctor;
 pub mod exit;
 pub mod load;
 mod man;
+mod node_api;
+pub mod numbers;
 mod openapi;
 pub mod print;
 pub mod replay;
@@ -66,8 +70,12 @@ enum Command {
     Call(call::Args),
     /// The latest calls, and where one's time went
     Calls(calls::Args),
+    /// What users and businesses wrote to each other, as JSON lines
+    Conversations(conversations::Args),
     /// What became of callbacks, and once more for those that were given up
     Callbacks(callbacks::Args),
+    /// A node's business numbers: listed, connected, registered, their settings exported and imported
+    Numbers(numbers::Args),
     /// Generate load through the same simulator
     Load(load::Args),
     /// Copy the store to a file, checked, while the node runs
@@ -76,6 +84,8 @@ enum Command {
     Xml(xml::Args),
     /// Run a recorded call's event log through the call machine again and show the first difference
     Replay(replay::Args),
+    /// Tell whether this installation can take a real call, and what to do where it can't
+    Doctor(doctor::Args),
     /// The configuration
     Config(config::Args),
     /// The languages and voices that documents may name, and who says them here
@@ -143,11 +153,14 @@ fn run(command: Command) -> Exit {
         Command::Serve(args) => serve::run(args),
         Command::Call(args) => call::run(args),
         Command::Calls(args) => calls::run(args),
+        Command::Conversations(args) => conversations::run(args),
         Command::Callbacks(args) => callbacks::run(args),
+        Command::Numbers(args) => numbers::run(args),
         Command::Load(args) => load::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Xml(args) => xml::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
         Command::Voices(args) => voices::run(args),
         Command::Openapi => openapi::run(),

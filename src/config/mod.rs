@@ -1,12 +1,13 @@
 //! TOML and environment to plain typed values ([`Config`]); every fault with its line and column.
 //!
-//! `tree` parses and overlays `OFFHOOK_A__B`, `reader` reads typed values, `read` knows the keys, `fault` shows
-//! what is wrong without showing secrets. Nothing below `node` reads the configuration: rooms get what they need.
+//! `tree` parses and overlays `OFFHOOK_A__B`, `reader` reads typed values, `read` knows the keys (`storage` those of
+//! `[recordings]`), `fault` shows what is wrong without showing secrets. Nothing below `node` reads the configuration: rooms get what they need.
 
 mod fault;
 mod read;
 mod reader;
 mod secret;
+mod storage;
 mod tree;
 mod types;
 
@@ -19,9 +20,10 @@ use crate::egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
 pub use secret::Secret;
+pub use storage::{Recordings, S3};
 pub use types::{
-    Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Number, Permissions, Public,
-    Retention, Role, Store, User, Waba,
+    Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Model, Number, Permissions,
+    Public, Retention, Role, Store, User, Waba, Webhook,
 };
 
 impl Config {

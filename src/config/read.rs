@@ -10,10 +10,11 @@ use super::fault::Place;
 use super::reader::{
     Complaint, Context, Section, address, flag, list, number, one_of, parsed, prefix, suggestion, text, whole,
 };
+use super::storage;
 use super::tree::{self, Node, Table, Value};
 use super::types::{
-    Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Number, Permissions, Public,
-    Retention, Role, Store, User, Waba,
+    Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Model, Number, Permissions,
+    Public, Retention, Role, Store, User, Waba, Webhook,
 };
 use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
@@ -54,9 +55,12 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
         cluster: cluster(root.section("cluster"), cx),
         limits: limits(root.section("limits")),
         retention: retention(root.section("retention")),
+        recordings: storage::recordings(root.section("recordings")),
         speech: speech(&mut root, cx),
+        model: model(root.section("model")),
         accounts: each(root.sections("account"), |s| account(s, cx, &mut names)),
         users: each(root.sections("user"), |s| user(s, cx, &mut names)),
+        webhooks: each(root.sections("webhook"), |s| webhook(s, cx, &mut names, insecure)),
         wabas: each(root.sections("waba"), |s| waba(s, cx, &mut names, default_token)),
         numbers: each(root.sections("number"), |s| business_number(s, cx, &mut names, insecure, &permissions)),
         answer,
@@ -250,9 +254,17 @@ fn retention(mut s: Section<'_>) -> Retention {
     let retention = Retention {
         event_log_days: s.get("event_log_days", whole(1..=36_500)).unwrap_or(d.event_log_days),
         recording_days: s.get("recording_days", whole(1..=36_500)).unwrap_or(d.recording_days),
+        message_days: s.get("message_days", whole(1..=36_500)).unwrap_or(d.message_days),
     };
     s.finish();
     retention
+}
+
+/// None without a `url`. Its owner is the operator: any address will do.
+fn model(mut s: Section<'_>) -> Option<Model> {
+    let (url, api_key, name) = (s.get("url", base_url), s.secret("api_key"), s.text("name"));
+    s.finish();
+    Some(Model { url: url?, api_key, name: name.unwrap_or_else(|| "default".to_owned()) })
 }
 
 fn speech(root: &mut Section<'_>, cx: &Context<'_>) -> toml::Table {
@@ -339,6 +351,22 @@ fn user(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<User>
     Some(User { name, password: password?, account: account?, role: role?.0 })
 }
 
+fn webhook(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, insecure: bool) -> Option<Webhook> {
+    let name = s.need("name", "a name for people, of its own in the account", text);
+    let account = s.need("account", "the auth_id of an [[account]]", auth_id);
+    let url = s.need("url", "where events are posted", |node| customer_url(node, insecure));
+    let secret = s.need_secret("secret", "what X-Offhook-Signature is made with");
+    let secret_previous = s.secret("secret_previous");
+    s.finish();
+    let account = account.map(|(id, at)| names.account(id, at))?;
+    let (name, at) = name?;
+    if name.is_empty() || name.len() > 64 {
+        cx.fault(at.clone(), "`name` must have 1 to 64 characters", "");
+    }
+    names.once(cx, "webhook", &format!("{account} {name}"), at);
+    Some(Webhook { name, account, url: url?.0?, secret: secret?, secret_previous })
+}
+
 fn waba(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, default_token: bool) -> Option<Waba> {
     let id = s.need("id", "the WhatsApp Business Account's id, digits in quotes", meta_id);
     let account = s.need("account", "the auth_id of an [[account]]", auth_id);
@@ -409,6 +437,7 @@ fn business_number(
         phone_number_id: phone_number_id?,
         waba: waba?,
         alias,
+        calling_named: calling_enabled.is_some(),
         calling_enabled: calling_enabled.is_some_and(|(on, _)| on),
         app_id,
         answer_url: answer_url.flatten(),
@@ -508,7 +537,7 @@ fn absolute(node: &Node) -> Result<(String, Url), Complaint> {
 }
 
 /// `interface.md` §2: as the outside reaches `listen.public`.
-fn base_url(node: &Node) -> Result<Url, Complaint> {
+pub(super) fn base_url(node: &Node) -> Result<Url, Complaint> {
     let (_, url) = absolute(node)?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Complaint::new("has a query or a fragment", "only scheme, host, port and path"));

@@ -69,9 +69,12 @@ impl<'a> Section<'a> {
     /// An inner table; an empty one where there is none.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let cx = self.cx;
+        // What stands in a list's table is named by itself.
+        let inside = !self.name.is_empty() && !self.name.starts_with('[');
+        let name = if inside { format!("{}.{key}", self.name) } else { key.to_owned() };
         self.raw(key)
-            .and_then(|node| Self::new(key.to_owned(), node, cx))
-            .unwrap_or_else(|| Section { name: key.to_owned(), ..Section::root(Table::new(), cx) })
+            .and_then(|node| Self::new(name.clone(), node, cx))
+            .unwrap_or_else(|| Section { name, ..Section::root(Table::new(), cx) })
     }
 
     /// The tables of `[[key]]`.

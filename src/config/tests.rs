@@ -513,3 +513,28 @@ fn r22_no_slip_of_the_pen_shows_a_secret() {
         }
     }
 }
+
+#[test]
+fn a_bucket_for_recordings_is_read_and_checked() {
+    let bucket = "[recordings.s3]\nendpoint = \"http://minio.internal:9000\"\nbucket = \"calls\"\naccess_key_id = \"id\"\n\
+                  secret_access_key = { env = \"S3_SECRET\" }\n";
+    let vars = [("S3_SECRET", "hush"), ("OFFHOOK_RECORDINGS__S3__KEEP_LOCAL", "false")];
+    let s3 = good(&format!("{SECRETS}{bucket}prefix = \"a/b-\"\n"), &vars).recordings.s3.expect("a bucket");
+    assert_eq!((s3.region.as_str(), s3.prefix.as_str(), s3.path_style), ("us-east-1", "a/b-", true));
+    assert_eq!((s3.keep_local, s3.redirect, s3.secret_access_key.reveal()), (false, false, "hush"));
+    assert!(!format!("{s3:?}").contains("hush"));
+    assert!(good(SECRETS, &[]).recordings.s3.is_none());
+
+    for (text, part) in [
+        (format!("{bucket}prefix = \"/a\"\n"), "`prefix`"),
+        (format!("{bucket}prefix = \"a/../b\"\n"), "`prefix`"),
+        (bucket.replace("calls", "c s"), "`bucket`"),
+        (bucket.replace("http:", "ftp:"), "`endpoint`"),
+        (format!("{bucket}acl = \"public\"\n"), "unknown key `acl`"),
+        (bucket.replace("access_key_id = \"id\"\n", ""), "`access_key_id` is missing"),
+    ] {
+        let problems = bad(&format!("{SECRETS}{text}"), &vars);
+        assert!(problems.iter().any(|p| p.message.contains(part)), "{text}: {problems:?}");
+    }
+    assert!(bad(&format!("{SECRETS}{bucket}"), &[])[0].message.contains("S3_SECRET"));
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::Secret;
+use super::storage::Recordings;
 use crate::model::{AppId, AuthId, Country, E164, Method, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
 
@@ -23,11 +24,33 @@ pub struct Config {
     pub permissions: Permissions,
     /// `[speech]`, as its room reads it.
     pub speech: toml::Table,
+    /// `[model]`: the operator's own, for insights and for agents that name no endpoint.
+    pub model: Option<Model>,
     pub retention: Retention,
+    pub recordings: Recordings,
     pub accounts: Vec<Account>,
     pub users: Vec<User>,
+    pub webhooks: Vec<Webhook>,
     pub wabas: Vec<Waba>,
     pub numbers: Vec<Number>,
+}
+
+/// `[model]`: an OpenAI-compatible server of the operator's.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// `chat/completions` is below it.
+    pub url: Url,
+    pub api_key: Option<Secret>,
+    /// The model's name there.
+    pub name: String,
+}
+
+impl PartialEq for Model {
+    /// Both stand in the same process's memory: nobody measures how long it takes.
+    fn eq(&self, other: &Self) -> bool {
+        let key = |model: &Self| model.api_key.as_ref().map(|key| key.reveal().to_owned());
+        self.url == other.url && self.name == other.name && key(self) == key(other)
+    }
 }
 
 impl Config {
@@ -44,9 +67,12 @@ impl Config {
             limits: Limits::default(),
             permissions: Permissions::default(),
             speech: toml::Table::default(),
+            model: None,
             retention: Retention::default(),
+            recordings: Recordings::default(),
             accounts: Vec::new(),
             users: Vec::new(),
+            webhooks: Vec::new(),
             wabas: Vec::new(),
             numbers: Vec::new(),
         }
@@ -285,12 +311,24 @@ impl Default for Permissions {
 pub struct Retention {
     pub event_log_days: u32,
     pub recording_days: u32,
+    /// Messages, with their files.
+    pub message_days: u32,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { event_log_days: 30, recording_days: 30 }
+        Self { event_log_days: 30, recording_days: 30, message_days: 3_650 }
     }
+}
+
+/// `[[webhook]]`: where an account's events are posted.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    pub name: String,
+    pub account: AuthId,
+    pub url: DocUrl,
+    pub secret: Secret,
+    pub secret_previous: Option<Secret>,
 }
 
 /// What a person or a key may do (`number-api.md` §1).
@@ -347,6 +385,8 @@ pub struct Number {
     pub waba: WabaId,
     pub alias: String,
     pub calling_enabled: bool,
+    /// Whether the file says so: else what is set while the node runs counts.
+    pub calling_named: bool,
     /// An application (`plivo-call-api.md` §5), whose URLs serve where there is no `answer_url`.
     pub app_id: Option<AppId>,
     /// URLs are text as written: signatures cover them. This or `app_id` is there where `calling_enabled`.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{HOST, LOCATION};
+use http::header::{CONTENT_ENCODING, HOST, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -88,11 +88,13 @@ pub struct EgressRequest<'a> {
     pub want: Want,
 }
 
-/// What of a 2xx answer's body is wanted. Of any other answer only the head is.
+/// What of a 2xx answer's body is wanted. Of any other answer only the head is, but for [`Want::Any`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// All of it, decoded, up to so many bytes.
     Body { max: usize },
+    /// The same of an answer of any status: from a server of one's own, which says what was wrong.
+    Any { max: usize },
     /// Nothing: up to 64 KiB are read and dropped.
     Nothing,
 }
@@ -187,8 +189,45 @@ impl Egress {
         ask: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
     ) -> Result<EgressResponse, EgressError> {
+        let (read, want) = (ask.read, ask.want);
+        let (head, body) = self.begin(ask, on_stage).await?;
+        let body = match want {
+            Want::Body { max } if head.status.is_success() => read_body(&head, body, max, read).await?,
+            Want::Any { max } => read_body(&head, body, max, read).await?,
+            _ => {
+                drop_body(body).await;
+                Bytes::new()
+            }
+        };
+        Ok(EgressResponse { status: head.status, headers: head.headers, body })
+    }
+
+    /// Asks, once, for an answer that is read as it comes. Redirects are an answer like any other.
+    ///
+    /// # Errors
+    /// Refused, not reached, not in time; or it is compressed, which nothing that is read as it comes may be.
+    pub async fn stream(&self, ask: EgressRequest<'_>) -> Result<EgressStream, EgressError> {
+        let (read, want) = (ask.read, ask.want);
+        let (head, body) = self.begin(ask, &|_| {}).await?;
+        let coding = head.headers.get(CONTENT_ENCODING).map(|coding| String::from_utf8_lossy(coding.as_bytes()));
+        if let Some(coding) = coding.filter(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
+            return Err(EgressError::Coding(coding.chars().take(40).collect()));
+        }
+        let max = match want {
+            Want::Body { max } if head.status.is_success() => max,
+            _ => 0,
+        };
+        Ok(EgressStream { status: head.status, headers: head.headers, body, read, left: max, max })
+    }
+
+    /// Asks, once, and waits for the answer's head.
+    async fn begin(
+        &self,
+        ask: EgressRequest<'_>,
+        on_stage: &(dyn Fn(Stage) + Sync),
+    ) -> Result<(http::response::Parts, Incoming), EgressError> {
         let asked = self.clock.now();
-        let (read, want, host) = (ask.read, ask.want, ask.url.origin());
+        let (read, host) = (ask.read, ask.url.origin());
         let mut request = http_request(ask.url, ask.method, ask.headers, ask.body)?;
         let mut connection = capture_connection(&mut request);
         let answer = self.client.request(request);
@@ -213,16 +252,41 @@ impl Egress {
                 timeout(read, answer).await.map_err(late)?
             }
         };
-        let (head, body) = answer.map_err(|e| fault(&e, &host))?.into_parts();
+        let answer = answer.map_err(|e| fault(&e, &host))?;
         on_stage(Stage::Answered(self.clock.now()));
-        let body = match want {
-            Want::Body { max } if head.status.is_success() => read_body(&head, body, max, read).await?,
-            _ => {
-                drop_body(body).await;
-                Bytes::new()
+        Ok(answer.into_parts())
+    }
+}
+
+/// An answer of any status whose body is read as it comes.
+#[derive(Debug)]
+pub struct EgressStream {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    body: Incoming,
+    read: Duration,
+    left: usize,
+    max: usize,
+}
+
+impl EgressStream {
+    /// The next piece of the body; `None`: it is over. Of an answer that is no 2xx, nothing is read.
+    ///
+    /// # Errors
+    /// Not in time, cut off, or more than was wanted.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, EgressError> {
+        if !self.status.is_success() {
+            return Ok(None);
+        }
+        let late = |_| EgressError::ReadTimeout { waited: self.read };
+        while let Some(frame) = timeout(self.read, self.body.frame()).await.map_err(late)? {
+            let frame = frame.map_err(|e| EgressError::Broken { what: root_cause(&e) })?;
+            if let Ok(piece) = frame.into_data() {
+                self.left = self.left.checked_sub(piece.len()).ok_or(EgressError::TooLarge { max: self.max })?;
+                return Ok(Some(piece));
             }
-        };
-        Ok(EgressResponse { status: head.status, headers: head.headers, body })
+        }
+        Ok(None)
     }
 }
 

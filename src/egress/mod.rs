@@ -2,12 +2,13 @@
 //!
 //! `url` judges the text, `guard` the addresses, `resolve` looks names up, `connect` dials what was checked and
 //! nothing else, `client` asks and reads an answer within bounds, `file` fetches a sound, `socket` opens a WebSocket; `tls`
-//! is also for those who ask servers of the operator's choice. Knows nothing of calls, documents or signatures, follows
+//! and `direct` are also for those who ask servers of the operator's choice. Knows nothing of calls, documents or signatures, follows
 //! no redirect by itself (`file` apart) and takes no proxy from the environment.
 
 mod body;
 mod client;
 mod connect;
+mod direct;
 mod file;
 mod guard;
 mod resolve;
@@ -19,7 +20,8 @@ mod tests;
 mod tls;
 mod url;
 
-pub use client::{Egress, EgressConfig, EgressRequest, EgressResponse, Stage, Want};
+pub use client::{Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, Stage, Want};
+pub use direct::{DirectClient, chain, direct_client};
 pub use file::{FetchedFile, FileAnswer};
 pub use guard::{Guard, Refusal, is_public};
 pub use resolve::{Lookup, Resolve, SystemResolver};

@@ -90,6 +90,10 @@ struct OpenPort {
     out: Outbox,
 }
 
+/// Asked for every packet. Each has a secret of its own, and what strangers send is only looked up: what is in it are names
+/// of ours, and addresses from which a password came.
+type Table<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// The thread's own state.
 pub(super) struct Shard {
     clock: Clock,
@@ -99,14 +103,14 @@ pub(super) struct Shard {
     poll: PollSet,
     ports: BTreeMap<PortId, OpenPort>,
     /// Boxed: an agent is thousands of bytes, and a table has room to spare.
-    legs: HashMap<LegId, Box<Resident>>,
+    legs: Table<LegId, Box<Resident>>,
     slots: [Vec<LegId>; SLOTS],
-    by_ufrag: HashMap<String, LegId>,
-    by_address: HashMap<(PortId, SocketAddr), LegId>,
+    by_ufrag: Table<String, LegId>,
+    by_address: Table<(PortId, SocketAddr), LegId>,
     /// Whom an address does not tell.
     crowd: Crowd,
     /// Checks under way, with where they went.
-    by_check: HashMap<TransactionId, (LegId, SocketAddr)>,
+    by_check: Table<TransactionId, (LegId, SocketAddr)>,
     /// Legs whose agent panicked: dropped at the end of the tick.
     broken: HashSet<LegId>,
     swept: Instant,
@@ -146,12 +150,12 @@ impl Shard {
             tally,
             poll: PollSet::new()?,
             ports: BTreeMap::new(),
-            legs: HashMap::new(),
+            legs: Table::default(),
             slots: Default::default(),
-            by_ufrag: HashMap::new(),
-            by_address: HashMap::new(),
+            by_ufrag: Table::default(),
+            by_address: Table::default(),
             crowd: Crowd::default(),
-            by_check: HashMap::new(),
+            by_check: Table::default(),
             broken: HashSet::new(),
             packets: (0, 0),
             metrics: Metrics {

@@ -326,9 +326,11 @@ impl Graph {
         })
     }
 
-    /// Where a request about a number goes, and its headers; none, and logged, where they can't be written.
+    /// Where a request about a number, or another node of Graph's, goes, and its headers; none, and logged, where they can't be written.
     pub(super) fn head(&self, number: &PhoneNumberId, path: &str, token: Option<&Secret>) -> Option<(Uri, HeaderMap)> {
-        let uri = format!("{}/{number}/{path}", self.config.base_url).parse();
+        // What is asked of a node itself stands in the query.
+        let slash = if path.is_empty() || path.starts_with('?') { "" } else { "/" };
+        let uri = format!("{}/{number}{slash}{path}", self.config.base_url).parse();
         let token = token.unwrap_or(&self.config.token);
         let bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()));
         let agent = HeaderValue::try_from(&self.config.user_agent);
@@ -411,7 +413,7 @@ impl Graph {
         let sent = sent.and_then(|h| h.strip_prefix("Bearer ")).unwrap_or_default();
         let mut told = Cow::Borrowed(body);
         for token in [sent, self.config.token.reveal()].into_iter().filter(|token| token.len() >= TOKEN_MIN) {
-            if told.windows(token.len()).any(|w| w == token.as_bytes()) {
+            if memchr::memmem::find(&told, token.as_bytes()).is_some() {
                 told = Cow::Owned(String::from_utf8_lossy(&told).replace(token, "(token)").into_bytes());
             }
         }

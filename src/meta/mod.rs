@@ -6,6 +6,8 @@
 mod asking;
 mod error;
 pub mod graph;
+mod messages;
+pub mod numbers;
 pub mod permissions;
 mod question;
 mod retry;

@@ -46,6 +46,13 @@ impl Country {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// Its name in English.
+    pub fn name(&self) -> &'static str {
+        let names = super::country_names::NAMES;
+        let at = names.binary_search_by_key(&self.as_str(), |(code, _)| *code).ok();
+        at.and_then(|at| names.get(at)).map_or("", |(_, name)| *name)
+    }
+
     fn of(code: &str) -> Option<Self> {
         code.as_bytes().try_into().ok().map(Self)
     }

@@ -3,12 +3,15 @@
 //! Newtypes, so that two strings cannot change places. No IO, no clock, no policy.
 
 mod cause;
+mod conversation;
 mod country;
+mod country_names;
 mod digit;
 mod endpoint;
 mod ids;
 mod line;
 mod network;
+mod notice;
 mod number;
 mod permission;
 mod quality;
@@ -16,12 +19,14 @@ mod time;
 mod trace;
 
 pub use cause::{DocumentKind, HangupCause, HangupSource, WireCause};
+pub use conversation::{ConversationStatus, MessageStatus, Routing, stable_id};
 pub use country::{Country, NoCountry, Origin};
 pub use digit::Digit;
 pub use endpoint::EndpointName;
 pub use ids::{AppId, AuthId, CallUuid, EndpointId, PhoneNumberId, StreamId, WabaId, Wacid};
 pub use line::{Line, Place};
 pub use network::network_of;
+pub use notice::NoticeTopic;
 pub use number::{E164, digits_of, last_four};
 pub use permission::PermissionStatus;
 pub use quality::{CallQuality, SoundWay};

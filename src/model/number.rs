@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// A phone number as Plivo gives it: E.164 digits, no plus, 5–15 of them.
 ///
@@ -51,7 +52,19 @@ impl E164 {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The id of a number as a resource: always the same (version 5 of RFC 9562, over its digits).
+    pub fn resource_id(&self) -> Uuid {
+        let mut named = NUMBERS.as_bytes().to_vec();
+        named.extend_from_slice(self.0.as_bytes());
+        let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &named);
+        let bytes = sum.as_ref().first_chunk().copied().unwrap_or_default();
+        uuid::Builder::from_sha1_bytes(bytes).into_uuid()
+    }
 }
+
+/// The name space of numbers' ids.
+const NUMBERS: Uuid = Uuid::from_u128(0x6f66_6668_6f6f_4b2e_8e75_6d62_6572_7301);
 
 impl TryFrom<String> for E164 {
     type Error = String;
@@ -81,6 +94,14 @@ impl fmt::Debug for E164 {
 #[cfg(test)]
 mod tests {
     use super::{E164, last_four};
+
+    #[test]
+    fn a_numbers_id_is_always_the_same() {
+        let id = |digits: &str| E164::parse(digits).expect("a number").resource_id();
+        assert_eq!(id("+91 80357 37458"), id("918035737458"));
+        assert_ne!(id("918035737459"), id("918035737458"));
+        assert_eq!(id("918035737458").get_version_num(), 5);
+    }
 
     #[test]
     fn four_characters_are_shown() {

@@ -91,8 +91,10 @@ impl Timestamp {
 
 /// A number's last `digits` digits.
 fn put(text: &mut String, number: u32, digits: u32) {
-    for place in (0..digits).rev() {
-        text.extend(char::from_digit(number / 10_u32.pow(place) % 10, 10));
+    let mut place = 10_u32.pow(digits.saturating_sub(1));
+    while place > 0 {
+        text.push(char::from_digit(number / place % 10, 10).unwrap_or('0'));
+        place /= 10;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Makes the rooms of a node in order, and hands each what it needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,26 +17,38 @@ use super::{Node, StartError, routes};
 use crate::admission::book::Keeper;
 use crate::admission::permission::Consents;
 use crate::admission::{Directory, Gate, Pressure};
+use crate::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
 use crate::call::machine::MachineLimits;
+use crate::call::news::CallNews;
 use crate::call::phones::Phones;
+use crate::call::recordings::Copies;
 use crate::call::rooms::Rooms;
+use crate::call::walk::Walker;
 use crate::call::{
     CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, Registry, RejectThread,
     Services, farewell, orphan,
 };
 use crate::clock::Clock;
-use crate::config::{Config, Secret};
+use crate::config::{self, Config, Secret};
+use crate::console::{self, Console, Samples};
 use crate::egress::{Egress, EgressConfig, Guard};
+use crate::erasure::{Eraser, ErasureParts};
 use crate::feed::Feed;
 use crate::ffi::process::raise_descriptor_limit;
+use crate::inbox::{Inbox, InboxParts};
 use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
-use crate::model::Timestamp;
+use crate::model::{E164, Timestamp};
+use crate::notices::Notices;
+use crate::numbers::{self, Numbers};
+use crate::objects::Bucket;
 use crate::observe::{self, Health, Metrics};
+use crate::people::People;
 use crate::phone::PhoneDoor;
+use crate::sim::world;
 use crate::speech::catalogue::Catalogue;
 use crate::speech::config::SpeechConfig;
 use crate::speech::http::EndpointError;
@@ -81,6 +93,7 @@ impl Node {
         let dice = Dice::system();
         let kept = StoreOptions::with_journal_in(&config.store.data_dir);
         let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
+        let feed = Feed::new();
         let store = Store::open_with(config.store.database.clone(), kept, health.clone()).await?;
         let directory = Arc::new(Directory::new(config.limits.default_cps));
         let keeper = Keeper::open(store.clone(), directory.clone(), &config, clock.wall()).await?;
@@ -120,11 +133,51 @@ impl Node {
             base_url: base_url(&config, public),
             node_id: node_id.clone(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            copies: copies(&config, &clock)?,
+            recognisers: recognisers.clone(),
         };
         let (with, errands) = ((store.clone(), outbox.clone()), tasks.clone());
         let recordings = Recordings::start(making, with.0, with.1, clock.clone(), dice.clone(), errands)
             .map_err(StartError::Recordings)?;
+        let notices = Notices::new(store.clone(), feed.clone(), clock.clone());
+        // The operator's own model may be anywhere.
+        let house = EgressConfig { clock: clock.clone(), ..EgressConfig::new(Guard::new(true, Vec::new())) };
+        let agents = Agents::new(AgentsParts {
+            store: store.clone(),
+            directory: directory.clone(),
+            notices: notices.clone(),
+            egress: egress.clone(),
+            house: Egress::new(house)?,
+            model: config.model.clone(),
+            clock: clock.clone(),
+        });
+        let inbox = Inbox::new(InboxParts {
+            store: store.clone(),
+            outbox: outbox.clone(),
+            directory: directory.clone(),
+            graph: graph.clone(),
+            notices: Notices::new(store.clone(), feed.clone(), clock.clone()),
+            feed: feed.clone(),
+            clock: clock.clone(),
+            node_id: node_id.clone(),
+            base_url: base_url(&config, public),
+            media: config.store.data_dir.join("messages"),
+            tasks: tasks.clone(),
+        });
+        inbox.open(&config.webhooks).await?;
+        let passwords = Passwords::default();
+        let people = People::new(store.clone(), passwords.clone(), clock.clone(), feed.clone());
+        people.load().await?;
+        // A store that takes nothing now keeps nobody from calling; who signed in before still can.
+        let taken = people.take_file(&config.users, |account| keeper.book().main_of(account).clone()).await;
+        if let Err(error) = taken {
+            warn!(%error, "the configuration's users are as they were at the last start: reload when the store writes again");
+        }
+        let fetcher = Fetcher::new(egress.clone(), clock.clone(), dice.clone());
+        let walker = Walker { fetcher, notifier: notifier.clone(), clock: clock.clone(), dice: dice.clone() };
         let services = Arc::new(Services {
+            author: Arc::new(VoiceAgents::new(agents.clone(), sounds.clone())),
+            feed: feed.clone(),
             pressure: pressure.clone(),
             clock: clock.clone(),
             dice: dice.clone(),
@@ -143,8 +196,10 @@ impl Node {
             phones: phones.clone(),
             rooms: rooms.clone(),
             recordings: recordings.clone(),
+            notices,
+            news: OnceLock::from(Arc::new(inbox.clone()) as Arc<dyn CallNews>),
             traces,
-            settings: ArcSwap::from_pointee(call_settings(&config)),
+            settings: ArcSwap::from_pointee(call_settings(&config, recordings.can_transcribe())),
             tasks: tasks.clone(),
         });
         let phone_dice = services.dice.clone();
@@ -156,11 +211,26 @@ impl Node {
         tokio::spawn(farewell::keep_telling(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone(), gate.clone());
         tokio::spawn(orphan::keep_alive(services.clone(), registry.clone(), stop_all.clone()));
+        let numbers = Numbers::new(numbers::Parts {
+            keeper: keeper.clone(),
+            graph: services.graph.clone(),
+            clock: clock.clone(),
+            feed: feed.clone(),
+            notices: services.notices.clone(),
+            guard: guard.clone(),
+            fetcher: services.fetcher.clone(),
+            tasks: tasks.clone(),
+        });
+        let (messages, known) = (inbox.clone(), directory.clone());
+        numbers.routing_from(Box::new(move |number| routed(&messages, &known, number)));
+        let hearing = numbers.clone();
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
             .with_ledger(Arc::new(Kept(store.clone())))
             .with_consents(consents.clone())
-            .with_pressure(pressure);
+            .with_inbox(inbox.clone())
+            .with_pressure(pressure)
+            .with_changes(Box::new(move |heard| hearing.hear(heard)));
         for placed in orphans.placed {
             let number = directory.number(&placed.phone_number_id);
             registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
@@ -179,10 +249,12 @@ impl Node {
         let placing_with = services.clone();
         let parts = Parts {
             keeper: keeper.clone(),
+            people: people.clone(),
             clock: clock.clone(),
             services,
             knobs: knobs.clone(),
             door: Box::new(move |config| secrets_of.replace_secrets(config)),
+            inbox: inbox.clone(),
         };
         let reloader = Reloader::new(loader, parts, config.clone());
         let webhook: api::server::WebhookDoor = Arc::new(move |request| {
@@ -200,10 +272,21 @@ impl Node {
             guard,
             clock: clock.clone(),
         });
-        let passwords = Passwords::default();
+        let eraser = Eraser::new(ErasureParts {
+            store: store.clone(),
+            recordings: recordings.clone(),
+            inbox: inbox.clone(),
+            consents: consents.clone(),
+            directory: directory.clone(),
+            clock: clock.clone(),
+        });
+        tokio::spawn(eraser.clone().run(stop_all.clone()));
+        tokio::spawn(answer_messages(agents.clone(), inbox.clone(), stop_all.clone()));
         let apis = api::Api {
             clock: clock.clone(),
-            feed: Feed::new(),
+            feed,
+            numbers: numbers.clone(),
+            inbox: inbox.clone(),
             accounts,
             store: store.clone(),
             live: live.clone(),
@@ -214,10 +297,14 @@ impl Node {
             keeper,
             permissions,
             passwords: passwords.clone(),
+            people: people.clone(),
+            base_url: base_url(&config, public),
             phones: phones.clone(),
             rooms,
             voices: Arc::new(voices),
             recordings: recordings.clone(),
+            agents,
+            eraser,
         };
         let phone_door = PhoneDoor {
             clock: clock.clone(),
@@ -230,7 +317,19 @@ impl Node {
             sip_host: host(&config, public),
             stop: stop_public.clone(),
         };
-        let router = api::router(apis).merge(routes::router(facts)).merge(routes::phones(phone_door));
+        let desk = api::Desk::new(apis);
+        let samples = Samples::default();
+        tokio::spawn(samples.clone().run(gate.clone(), desk.api().live.clone(), stop_all.clone()));
+        let console = Console {
+            desk: desk.clone(),
+            samples,
+            simulated_phone: simulated.then(|| routes::browser_phone(&config.meta.graph_url)).flatten(),
+            guest: simulated.then(|| guest(&config)).flatten(),
+            walker: Some(walker),
+            stop: stop_public.clone(),
+        };
+        let router = desk.router().merge(console::router(console));
+        let router = router.merge(routes::router(facts)).merge(routes::phones(phone_door));
         let doors = api::server::Public {
             webhook,
             router,
@@ -241,9 +340,12 @@ impl Node {
         tokio::spawn(api::server::serve(public_listener, doors, stop_public.clone()));
         let counted = gate.clone();
         metrics.refresh_with(move || counted.publish_gauges());
+        tokio::spawn(forget_sessions(people, stop_all.clone()));
         tokio::spawn(forget_blank(consents, gate.clone(), clock.clone(), stop_all.clone()));
-        tokio::spawn(forget(store.clone(), recordings.clone(), clock, knobs.clone(), stop_all.clone()));
+        tokio::spawn(forget(store.clone(), recordings.clone(), inbox, clock, knobs.clone(), stop_all.clone()));
+        tokio::spawn(recordings.clone().run_errands(stop_all.clone()));
         outbox.start();
+        tokio::spawn(numbers.keep_in_step(stop_all.clone()));
         if let Some(hangup) = hangup {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
         }
@@ -300,6 +402,12 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
 }
 
+/// `[recordings]`.
+fn copies(config: &Config, clock: &Clock) -> Result<Option<Copies>, StartError> {
+    let Some(s3) = &config.recordings.s3 else { return Ok(None) };
+    Ok(Some(Copies::new(Bucket::new(s3, clock.clone())?, s3)))
+}
+
 fn rooms(clock: &Clock, media: &Arc<Media>, sounds: &Library) -> Rooms {
     let (media, sounds) = (media.clone(), sounds.clone());
     Rooms::new(clock.clone(), move |sink| Mixer::start(media.workers(), sink), move |sound| sounds.prompt(sound))
@@ -317,14 +425,15 @@ fn speech(config: &Config, clock: &Clock, egress: &Egress) -> Result<(Library, R
     Ok((library, recognisers, voices))
 }
 
-/// What a configuration says of calls.
-pub fn call_settings(config: &Config) -> CallSettings {
+/// What a configuration says of calls. `transcribes`: somebody writes down what is said in recordings.
+pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
     let limits = MachineLimits {
         accept_wait_ms: config.media.accept_wait_ms,
         max_call_ms: config.limits.max_call_seconds.saturating_mul(1000),
         fetch_ms: config.answer.timeout_ms,
         allow_wa_bridge: config.limits.allow_wa_bridge,
         sip_host: host(config, config.listen.public),
+        transcribes,
         ..MachineLimits::default()
     };
     CallSettings { limits, max_body: config.answer.max_body_bytes }
@@ -349,8 +458,26 @@ fn is_loopback(url: &url::Url) -> bool {
     }
 }
 
+/// Who answers what comes to a number.
+fn routed(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
+    let entry = directory.tables().by_number(number).cloned();
+    let routing = entry.map(|entry| inbox.routing_of(&entry));
+    routing.map_or_else(numbers::Routed::default, |routing| numbers::Routed {
+        agent: routing.agent(),
+        routing: routing.as_str(),
+        webhook: routing.webhook(),
+    })
+}
+
 /// `[retention]`.
-async fn forget(store: Store, recordings: Recordings, clock: Clock, knobs: Arc<Knobs>, stop: CancellationToken) {
+async fn forget(
+    store: Store,
+    recordings: Recordings,
+    inbox: Inbox,
+    clock: Clock,
+    knobs: Arc<Knobs>,
+    stop: CancellationToken,
+) {
     let mut every = tokio::time::interval(HOUR);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let before = |days| {
@@ -358,9 +485,21 @@ async fn forget(store: Store, recordings: Recordings, clock: Clock, knobs: Arc<K
             Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
         };
         store.forget_events(before(knobs.event_log_days()));
+        store.forget_notices(before(knobs.event_log_days()));
+        if let Err(error) = inbox.forget(before(knobs.message_days())).await {
+            warn!(%error, "messages past their time could not be removed; trying again in an hour");
+        }
         if let Err(error) = recordings.expire(before(knobs.recording_days())).await {
             warn!(%error, "recordings past their time could not be removed; trying again in an hour");
         }
+    }
+}
+
+/// The console's sessions that are over.
+async fn forget_sessions(people: People, stop: CancellationToken) {
+    let mut every = tokio::time::interval(HOUR);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        people.tidy().await;
     }
 }
 
@@ -373,6 +512,12 @@ async fn forget_blank(consents: Arc<Consents>, gate: Arc<Gate>, clock: Clock, st
             tables.number(number).is_some_and(|number| pair.is_blank(&number.spec.permissions, now))
         });
     }
+}
+
+/// The person of `offhook dev`, whose password everybody knows.
+fn guest(config: &Config) -> Option<(String, String)> {
+    let known = |user: &&config::User| user.name == world::PERSON && user.password.reveal() == world::PASSWORD;
+    config.users.iter().find(known).map(|user| (user.name.clone(), world::PASSWORD.to_owned()))
 }
 
 /// As the outside names this node.

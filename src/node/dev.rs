@@ -227,6 +227,7 @@ fn configuration(
         config.meta.graph_url = graph;
     }
     config.meta.access_token = Some(secret(world::ACCESS_TOKEN));
+    config.meta.app_id = Some(world::APP_ID.to_owned());
     config.store = config::Store::at(folder.join(config::Store::FILE_NAME));
     config.answer.allow_insecure = true;
     config.limits.drain_seconds = 2;
@@ -240,6 +241,12 @@ fn configuration(
         api_keys: vec![config::ApiKey { key: secret(world::API_KEY), role: config::Role::Owner }],
         parent: None,
     });
+    config.users.push(config::User {
+        name: world::PERSON.to_owned(),
+        password: secret(world::PASSWORD),
+        account: world::ACCOUNT.into(),
+        role: config::Role::Owner,
+    });
     config.wabas.push(config::Waba { id: world::WABA.into(), account: world::ACCOUNT.into(), access_token: None });
     if let Ok(number) = E164::parse(number) {
         config.numbers.push(config::Number {
@@ -249,6 +256,7 @@ fn configuration(
             alias: "Demo".to_owned(),
             app_id: None,
             calling_enabled: true,
+            calling_named: true,
             answer_url: Some(url(answer_url)),
             answer_method: Method::Post,
             fallback_url: None,

@@ -66,6 +66,8 @@ pub enum StartError {
     Rejects(std::io::Error),
     #[error("make the folder and the threads for recordings: {0}; see store.data_dir")]
     Recordings(std::io::Error),
+    #[error(transparent)]
+    Bucket(#[from] crate::objects::BucketError),
     #[error("set up the metrics: {0}")]
     Metrics(String),
 }

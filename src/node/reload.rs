@@ -19,6 +19,8 @@ use crate::api::{Finding, Reload, Reloaded};
 use crate::call::Services;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
+use crate::inbox::Inbox;
+use crate::people::People;
 use crate::webhook::DoorConfig;
 
 /// Reads the configuration anew; the command line knows from where.
@@ -30,6 +32,7 @@ pub(super) struct Knobs {
     drain_seconds: AtomicU64,
     event_log_days: AtomicU64,
     recording_days: AtomicU64,
+    message_days: AtomicU64,
 }
 
 impl Knobs {
@@ -38,6 +41,7 @@ impl Knobs {
             drain_seconds: AtomicU64::new(0),
             event_log_days: AtomicU64::new(0),
             recording_days: AtomicU64::new(0),
+            message_days: AtomicU64::new(0),
         };
         knobs.set(config);
         knobs
@@ -46,12 +50,18 @@ impl Knobs {
     fn set(&self, config: &Config) {
         self.drain_seconds.store(config.limits.drain_seconds, Ordering::Relaxed);
         self.recording_days.store(u64::from(config.retention.recording_days), Ordering::Relaxed);
+        self.message_days.store(u64::from(config.retention.message_days), Ordering::Relaxed);
         self.event_log_days.store(u64::from(config.retention.event_log_days), Ordering::Relaxed);
     }
 
     /// `[limits].drain_seconds`.
     pub(super) fn drain_at_most(&self) -> Duration {
         Duration::from_secs(self.drain_seconds.load(Ordering::Relaxed))
+    }
+
+    /// `[retention].message_days`.
+    pub(super) fn message_days(&self) -> u64 {
+        self.message_days.load(Ordering::Relaxed)
     }
 
     /// `[retention].recording_days`.
@@ -68,9 +78,11 @@ impl Knobs {
 /// What a reload changes.
 pub(super) struct Parts {
     pub(super) keeper: Keeper,
+    pub(super) people: People,
     pub(super) clock: Clock,
     pub(super) services: Arc<Services>,
     pub(super) knobs: Arc<Knobs>,
+    pub(super) inbox: Inbox,
     /// The webhook's secrets.
     pub(super) door: Box<dyn Fn(&DoorConfig) + Send + Sync>,
 }
@@ -147,6 +159,15 @@ impl crate::api::Operator for Reloader {
 }
 
 impl Inner {
+    /// `[[user]]`. Blocks, as the keeper does; where the store takes nothing now, they are as they were.
+    fn people(&self, config: &Config) {
+        let book = self.parts.keeper.book().clone();
+        let taken = self.parts.people.take_file(&config.users, |account| book.main_of(account).clone());
+        if let Err(error) = tokio::runtime::Handle::current().block_on(taken) {
+            warn!(%error, "the configuration's users are as they were; reload again");
+        }
+    }
+
     /// The only step that can fail comes first.
     fn apply(&self, config: &Config) -> Reload {
         let parts = &self.parts;
@@ -154,8 +175,11 @@ impl Inner {
             warn!(error = %e, "configuration not reloaded: nothing has changed");
             return refused(vec![Finding::new(None, format!("could not {e}"), "")]);
         }
-        parts.services.settings.store(Arc::new(build::call_settings(config)));
+        let transcribes = parts.services.recordings.can_transcribe();
+        self.people(config);
+        parts.services.settings.store(Arc::new(build::call_settings(config, transcribes)));
         (parts.door)(&build::door_config(config));
+        parts.inbox.reload(&config.webhooks);
         parts.knobs.set(config);
         self.shared.store(is_shared(config), Ordering::Relaxed);
         let needs_restart = fixed(&self.started, config);
@@ -193,7 +217,9 @@ fn fixed(was: &Config, is: &Config) -> Vec<&'static str> {
         ("store.data_dir", was.store.data_dir != is.store.data_dir),
         ("cluster", was.cluster != is.cluster),
         ("answer.allow_insecure", was.answer.allow_insecure != is.answer.allow_insecure),
+        ("recordings", was.recordings.s3 != is.recordings.s3),
         ("speech", was.speech != is.speech),
+        ("model", was.model != is.model),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

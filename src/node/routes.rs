@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::map_request;
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -14,20 +14,17 @@ use crate::admission::Gate;
 use crate::api::server::Peer;
 use crate::phone::{self, PhoneDoor};
 
-/// What the pages and the discovery document tell.
+/// What the discovery document tells.
 pub(super) struct Facts {
     pub(super) gate: Arc<Gate>,
     /// Graph's address, where it is at loopback: a simulated Meta's.
     pub(super) simulated_graph: Option<String>,
 }
 
-/// `/`, `/console/` and, on a node whose Meta is simulated, what `offhook call --node` asks and the example of a phone.
+/// On a node whose Meta is simulated: what `offhook call --node` asks, and the example of a phone.
 pub(super) fn router(facts: Facts) -> Router {
     let discovery = facts.simulated_graph.is_some();
-    let mut router = Router::new()
-        .route("/", get(|| async { Redirect::to("/console/") }))
-        .route("/console", get(|| async { Redirect::permanent("/console/") }))
-        .route("/console/", get(console));
+    let mut router = Router::new();
     if discovery {
         let script = "text/javascript; charset=utf-8";
         router = router
@@ -84,26 +81,7 @@ async fn discover(State(facts): State<Arc<Facts>>) -> Json<Value> {
     Json(json!({"version": env!("CARGO_PKG_VERSION"), "graph_url": facts.simulated_graph, "numbers": numbers}))
 }
 
-/// Until the console is built: what this node is and where its doors are.
-async fn console(State(facts): State<Arc<Facts>>) -> Response {
-    let phone = facts
-        .simulated_graph
-        .as_ref()
-        .and_then(|graph| url::Url::parse(graph).ok())
-        .and_then(|graph| graph.join("/_sim/phone").ok())
-        .map(|phone| format!("<p>Meta is simulated here: <a href=\"{phone}\">open the browser phone</a>.</p>"))
-        .unwrap_or_default();
-    let page = include_str!("../../console/start.html")
-        .replace("{{version}}", env!("CARGO_PKG_VERSION"))
-        .replace("{{phone}}", &phone);
-    let headers = [
-        (header::CACHE_CONTROL, "no-store"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-        ),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, Html(page)).into_response()
+/// The simulated Meta's browser phone.
+pub(super) fn browser_phone(graph: &url::Url) -> Option<String> {
+    graph.join("/_sim/phone").ok().map(String::from)
 }

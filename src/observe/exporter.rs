@@ -116,6 +116,15 @@ fn describe() {
     for outcome in names::STREAM_ENDS.iter().copied() {
         metrics::counter!(names::STREAMS_TOTAL, "outcome" => outcome).absolute(0);
     }
+    for outcome in names::recognised::ALL.iter().copied() {
+        metrics::counter!(names::RECOGNITIONS_TOTAL, "outcome" => outcome).absolute(0);
+    }
+    for outcome in names::transcript::ALL.iter().copied() {
+        metrics::counter!(names::TRANSCRIPTS_TOTAL, "outcome" => outcome).absolute(0);
+    }
+    for outcome in names::copied::ALL.iter().copied() {
+        metrics::counter!(names::RECORDING_COPIES_TOTAL, "outcome" => outcome).absolute(0);
+    }
     metrics::counter!(names::STREAM_MESSAGES_DROPPED_TOTAL).absolute(0);
     metrics::gauge!(names::STREAMS_ACTIVE).set(0.0);
     for reason in names::CONNECTION_ENDS.iter().copied() {

@@ -57,6 +57,13 @@ pub const STREAMS_TOTAL: &str = "offhook_streams_total";
 /// Counter: messages of sound left out because a stream's server read too slowly.
 pub const STREAM_MESSAGES_DROPPED_TOTAL: &str = "offhook_stream_messages_dropped_total";
 
+/// Counter `{outcome}`: recognitions of what callers and recordings say; words of [`recognised`].
+pub const RECOGNITIONS_TOTAL: &str = "offhook_recognitions_total";
+/// Counter `{outcome}`: tries to write down what is said in a recording; words of [`transcript`].
+pub const TRANSCRIPTS_TOTAL: &str = "offhook_transcripts_total";
+/// Counter `{outcome}`: tries to copy a recording to other storage; words of [`copied`].
+pub const RECORDING_COPIES_TOTAL: &str = "offhook_recording_copies_total";
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -108,6 +115,9 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (LOG_LINES_DROPPED_TOTAL, Kind::Counter, "Log lines left out past the bound of a kind."),
     (STREAMS_ACTIVE, Kind::Gauge, "Streams of calls' sound whose socket is open."),
     (STREAMS_TOTAL, Kind::Counter, "Streams that are over, by how they ended."),
+    (RECOGNITIONS_TOTAL, Kind::Counter, "Recognitions of speech, by outcome."),
+    (TRANSCRIPTS_TOTAL, Kind::Counter, "Tries to write down what is said in recordings, by outcome."),
+    (RECORDING_COPIES_TOTAL, Kind::Counter, "Tries to copy recordings to other storage, by outcome."),
     (STREAM_MESSAGES_DROPPED_TOTAL, Kind::Counter, "Messages of sound left out for slow servers of streams."),
 ];
 
@@ -161,6 +171,38 @@ pub const STRAINS: &[&str] = &["calls", "set_ups", "lag", "memory", "store", "me
 /// `outcome` of [`STREAMS_TOTAL`]: at somebody's wish, never opened, broken off.
 pub const STREAM_ENDS: &[&str] = &["ended", "failed", "lost"];
 
+/// `outcome` of [`RECOGNITIONS_TOTAL`].
+pub mod recognised {
+    pub const WORDS: &str = "words";
+    /// It heard none.
+    pub const NOTHING: &str = "nothing";
+    pub const FAILED: &str = "failed";
+    /// Too many were under way.
+    pub const BUSY: &str = "busy";
+
+    pub const ALL: &[&str] = &[WORDS, NOTHING, FAILED, BUSY];
+}
+
+/// `outcome` of [`TRANSCRIPTS_TOTAL`].
+pub mod transcript {
+    pub const DONE: &str = "done";
+    pub const RETRY: &str = "retry";
+    /// Given up; what there is was told.
+    pub const FAILED: &str = "failed";
+
+    pub const ALL: &[&str] = &[DONE, RETRY, FAILED];
+}
+
+/// `outcome` of [`RECORDING_COPIES_TOTAL`].
+pub mod copied {
+    pub const STORED: &str = "stored";
+    pub const RETRY: &str = "retry";
+    /// There was no file any more.
+    pub const LOST: &str = "lost";
+
+    pub const ALL: &[&str] = &[STORED, RETRY, LOST];
+}
+
 /// `reason` of [`HTTP_CONNECTIONS_CLOSED_TOTAL`].
 pub const CONNECTION_ENDS: &[&str] = &["full", "slow", "idle"];
 
@@ -180,8 +222,10 @@ pub mod queue {
     pub const BODIES: &str = "bodies";
     /// Webhooks that came while work began late: answered 503, unread.
     pub const WEBHOOKS: &str = "webhooks";
+    /// Messages that wait for their agents.
+    pub const TURNS: &str = "turns";
     /// All of them.
-    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS];
+    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS, TURNS];
 
     /// Counts a refusal.
     pub fn refused(queue: &'static str) {

@@ -28,8 +28,8 @@ use crate::answer::Dice;
 use crate::call::Registry;
 use crate::call::phones::Phones;
 use crate::clock::Clock;
+use crate::people::Failures;
 use crate::store::{Passwords, Store};
-use login::Failures;
 use sessions::Sessions;
 
 /// The longest message, in bytes: an offer of 16 KiB as JSON has it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::caller::{CallEvents, CallScript, HangupRule, KeysStart, parse_keys};
 use super::load::{Load, LoadOrder};
+use super::meta::chat::MessageOrder;
 use super::meta::life::CallMsg;
 use super::meta::permissions::AnswerOrder;
 use super::world::SimNumber;
@@ -65,6 +66,12 @@ pub(crate) fn router() -> Router<Arc<World>> {
         .route("/_sim/load", post(load))
         .route("/_sim/load/stop", post(stop_load))
         .route("/_sim/log", get(log))
+        .route("/_sim/numbers", post(order_number))
+        .route("/_sim/failures", post(order_failures))
+        .route("/_sim/app", post(order_app))
+        .route("/_sim/messages", get(messages).post(write_message))
+        .route("/_sim/messages/failures", post(order_failure))
+        .route("/_sim/media/{id}", get(media))
         .route("/_sim/permissions", get(permissions))
         .route("/_sim/permissions/answer", post(answer_request))
         .layer(from_fn(only_from_here))
@@ -126,6 +133,28 @@ fn script_of(world: &World, order: CallOrder) -> Result<CallScript, String> {
         hangup,
         ..usual
     })
+}
+
+async fn order_number(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order = serde_json::from_slice(&body).map_err(|e| format!("the body is no number: {e}"));
+    settled(order.and_then(|order| world.order_number(order)))
+}
+
+async fn order_failures(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order = serde_json::from_slice(&body).map_err(|e| format!("the body is no list of failures: {e}"));
+    settled(order.map(|order| world.order_failures(order)))
+}
+
+async fn order_app(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order = serde_json::from_slice(&body).map_err(|e| format!("the body says nothing of the app: {e}"));
+    settled(order.map(|order| world.order_app(order)))
+}
+
+fn settled(done: Result<(), String>) -> Response {
+    match done {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(why) => refuse(why),
+    }
 }
 
 /// A call's events. Whoever closes the connection hangs up.
@@ -222,6 +251,42 @@ struct LogQuery {
 
 async fn log(State(world): State<Arc<World>>, Query(query): Query<LogQuery>) -> Response {
     axum::Json(world.log.since(query.since)).into_response()
+}
+
+/// What users and businesses wrote to each other.
+async fn messages(State(world): State<Arc<World>>) -> Response {
+    axum::Json(world.chat.shown()).into_response()
+}
+
+/// `POST /_sim/messages`: a user writes.
+async fn write_message(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let order: MessageOrder = match serde_json::from_slice(&body) {
+        Ok(order) => order,
+        Err(e) => return refuse(format!("the body is no message: {e}")),
+    };
+    match world.user_writes(order).await {
+        Ok(id) => axum::Json(serde_json::json!({ "id": id })).into_response(),
+        Err(why) => refuse(why),
+    }
+}
+
+/// `POST /_sim/messages/failures`: what becomes of the next messages.
+async fn order_failure(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let ordered = serde_json::from_slice(&body).map_err(|e| format!("the body is no order of a failure: {e}"));
+    match ordered.and_then(|order| world.chat.order_failure(order)) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(why) => refuse(why),
+    }
+}
+
+/// A user's file, for who has the token.
+async fn media(State(world): State<Arc<World>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    let token =
+        headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+    match world.chat.bytes(&id).filter(|_| token == Some(world.access_token.as_str())) {
+        Some((mime, bytes)) => ([(header::CONTENT_TYPE, mime)], bytes).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn permissions(State(world): State<Arc<World>>) -> Response {

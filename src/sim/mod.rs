@@ -47,6 +47,7 @@ use self::media::{LegId, Relay};
 use self::meta::body::CallFacts;
 use self::meta::life::outgoing::{self, Connect};
 use self::meta::life::{self, CallMsg, Wiring};
+use self::meta::numbers::Accounts;
 use self::meta::permissions::Permissions;
 use self::meta::settings::Settings;
 use self::meta::webhook::{Door, Webhooks};
@@ -71,6 +72,8 @@ pub struct SimOptions {
     pub app_secret: String,
     pub verify_token: String,
     pub access_token: String,
+    /// Our app's id at Meta.
+    pub app_id: String,
     /// `X-API-Key` for the node's event log.
     pub api_key: String,
     /// Base URL of the node that calls go to; can be given later with [`Sim::set_node_url`].
@@ -119,6 +122,7 @@ impl Default for SimOptions {
             app_secret: world::APP_SECRET.into(),
             verify_token: world::VERIFY_TOKEN.into(),
             access_token: world::ACCESS_TOKEN.into(),
+            app_id: world::APP_ID.into(),
             api_key: world::API_KEY.into(),
             node_url: None,
             numbers: vec![SimNumber::default()],
@@ -181,6 +185,8 @@ pub(crate) struct World {
     app_secret: String,
     verify_token: String,
     access_token: String,
+    app_id: String,
+    accounts: Accounts,
     api_key: String,
     times: SimTimes,
     node_url: Mutex<Option<String>>,
@@ -190,6 +196,7 @@ pub(crate) struct World {
     faults: Board,
     settings: Settings,
     permissions: Permissions,
+    chat: meta::chat::Chat,
     phones: phone::Phones,
     /// Users who know what they will do when the business calls, by their numbers; for one call each.
     awaiting: Mutex<HashMap<String, std::collections::VecDeque<Awaiting>>>,
@@ -249,6 +256,8 @@ impl Sim {
             app_secret: options.app_secret,
             verify_token: options.verify_token,
             access_token: options.access_token,
+            app_id: options.app_id,
+            accounts: Accounts::default(),
             api_key: options.api_key,
             times: options.times,
             node_url: Mutex::new(options.node_url.map(trimmed)),
@@ -257,6 +266,7 @@ impl Sim {
             faults,
             settings: Settings::default(),
             permissions: Permissions::default(),
+            chat: meta::chat::Chat::default(),
             phones: phone::Phones::default(),
             awaiting: Mutex::default(),
             callee: options.callee,
@@ -436,6 +446,16 @@ impl World {
 
     fn number_ids(&self) -> Vec<String> {
         locked(&self.numbers).ids()
+    }
+
+    /// A WABA's numbers.
+    fn numbers_of(&self, waba: &str) -> Vec<SimNumber> {
+        locked(&self.numbers).all().filter(|number| number.waba == waba).cloned().collect()
+    }
+
+    /// All WABAs that have numbers.
+    fn wabas(&self) -> std::collections::BTreeSet<String> {
+        locked(&self.numbers).all().map(|number| number.waba.clone()).collect()
     }
 
     fn learn_number(&self, number: &SimNumber) {

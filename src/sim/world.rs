@@ -12,12 +12,17 @@ pub const APP_SECRET: &str = "offhook-dev-app-secret";
 pub const VERIFY_TOKEN: &str = "offhook-dev-verify-token";
 /// The bearer token of Graph requests.
 pub const ACCESS_TOKEN: &str = "offhook-dev-access-token";
+/// Our app's id at the simulated Meta.
+pub const APP_ID: &str = "4080123456789";
 /// `X-API-Key` of the development node.
 pub const API_KEY: &str = "offhook-dev-api-key";
 /// Account of the development node: `MA` and 18 of A–Z, 0–9.
 pub const ACCOUNT: &str = "MADEVOFFHOOK00000001";
 /// Auth token of [`ACCOUNT`]; signs callbacks.
 pub const AUTH_TOKEN: &str = "offhook-dev-auth-token";
+/// Who signs in to the console, and with what: everybody knows it.
+pub const PERSON: &str = "demo";
+pub const PASSWORD: &str = "offhook-dev-password";
 /// The business number that is there from the start, and its ids.
 pub const NUMBER: &str = "918035737458";
 pub const PHONE_NUMBER_ID: &str = "106540352242922";
@@ -83,6 +88,10 @@ impl Numbers {
 
     pub(crate) fn ids(&self) -> Vec<String> {
         self.by_number.values().map(|n| n.phone_number_id.clone()).collect()
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &SimNumber> {
+        self.by_number.values()
     }
 
     pub(crate) fn by_number(&self, number: &str) -> Option<&SimNumber> {

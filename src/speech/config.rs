@@ -29,6 +29,8 @@ pub struct SpeechConfig {
     pub websocket: Option<WebSocketConfig>,
     /// The `pocketsphinx_continuous` program; absent: the one on `PATH`, if any.
     pub pocketsphinx: Option<PathBuf>,
+    /// What is spoken in recordings that are transcribed: documents have no word for it.
+    pub transcript_language: String,
     /// Recognitions under way at a time; further ones wait for their turn as long as a result may take.
     pub recognitions_at_once: u16,
     /// `store.data_dir`: voices are unpacked below it.
@@ -51,6 +53,7 @@ impl Default for SpeechConfig {
             transcribe: None,
             websocket: None,
             pocketsphinx: None,
+            transcript_language: "en-US".to_owned(),
             recognitions_at_once: 64,
             data_dir: PathBuf::from("offhook-data"),
             helper: None,

@@ -5,13 +5,13 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::language::primary;
+use super::program::{self, Program};
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Say;
 use super::wav::WavReader;
@@ -48,21 +48,13 @@ impl Espeak {
         let style = say.style();
         let level = |value: f32, least: f32, most: f32| (value.clamp(least, most).round() as u16).to_string();
         let pitch = if say.speaker.man { style.pitch * 0.6 } else { style.pitch };
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .args(["--stdin", "--stdout", "-b", "1", "-v", &voice(&say.speaker.language)])
             .args(["-s", &level(WORDS_A_MINUTE * style.rate / 100.0, 80.0, 450.0)])
             .args(["-p", &level(pitch / 2.0, 0.0, 99.0)])
-            .args(["-a", &level(style.volume, 0.0, 200.0)])
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed("start"))?;
-        let (Some(mut input), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(SpeechError::Espeak("start: no pipes".to_owned()));
-        };
+            .args(["-a", &level(style.volume, 0.0, 200.0)]);
+        let Program { mut child, mut input, mut output } = program::start(&mut command).map_err(failed("start"))?;
         // Double brackets would be read as phonemes.
         let text = say.plain().replace("[[", "[ [");
         let write = async move {

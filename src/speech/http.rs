@@ -7,19 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Uri};
 use http_body_util::Full;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::config::Secret;
-use crate::egress::client_tls;
+pub(super) use crate::egress::chain;
+use crate::egress::{DirectClient, direct_client};
 
 /// An address must be reached at once: a caller is waiting.
 pub(super) const CONNECT: Duration = Duration::from_secs(3);
 
 /// The client.
-pub(super) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(super) type HttpClient = DirectClient<Full<Bytes>>;
 
 /// Why an endpoint can't be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -34,20 +31,7 @@ pub enum EndpointError {
 
 /// A client of its own for the endpoint of `[speech.table]`; nothing is sent yet.
 pub(super) fn client(table: &'static str) -> Result<HttpClient, EndpointError> {
-    let tls = client_tls().map_err(|source| EndpointError::Tls { table, source })?;
-    let mut http = HttpConnector::new();
-    http.set_connect_timeout(Some(CONNECT));
-    http.enforce_http(false);
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .enable_http2()
-        .wrap_connector(http);
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_secs(60))
-        .build(connector))
+    direct_client(CONNECT).map_err(|source| EndpointError::Tls { table, source })
 }
 
 /// The endpoint of a base URL (`https://api.openai.com/v1`), or the URL itself where it ends in `path` already.
@@ -69,18 +53,6 @@ pub(super) fn bearer(key: &Secret) -> Option<HeaderValue> {
 
 /// What is said of such a key, without showing it.
 pub(super) const KEY_UNUSABLE: &str = "the API key has a character that no header may have";
-
-/// An error with its causes: hyper's own texts say little.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ pub mod language;
 pub mod library;
 mod markup;
 pub mod openai;
+mod program;
 pub mod provider;
 pub mod recognise;
 mod resample;

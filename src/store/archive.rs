@@ -3,10 +3,18 @@
 //! For the commands that look at a data folder, beside a running node or without one. No API reaches it: a tenant's
 //! questions go through [`super::Store`], with a [`super::Scope`].
 
+use std::path::Path;
+
+use uuid::Uuid;
+
 use super::open::beside_a_node;
+use super::seal::Seal;
 use super::sql::Pool;
-use super::{CallRecord, CallbackView, Callbacks, StoreError, callbacks, calls};
-use crate::config::Database;
+use super::{
+    CallRecord, CallbackView, Callbacks, Conversation, Message, Scope, Setting, StoreError, callbacks, calls,
+    conversations, settings,
+};
+use crate::config::{Database, Secret};
 use crate::model::CallUuid;
 
 /// A store, open for reading.
@@ -38,6 +46,37 @@ impl Archive {
     /// The store's.
     pub async fn callbacks(&self, which: Callbacks, limit: u32) -> Result<Vec<CallbackView>, StoreError> {
         callbacks::latest(&self.pool, which, limit).await
+    }
+
+    /// What was set while a node ran; sealed with this key, or that of the folder's key file.
+    ///
+    /// # Errors
+    /// The store's, or the key file's.
+    pub async fn settings(&self, secret: Option<&Secret>, folder: &Path) -> Result<Vec<Setting>, StoreError> {
+        let key = Seal::of(secret, folder).map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
+        settings::all(&self.pool, &key).await
+    }
+
+    /// Conversations of all accounts behind that one, in the order of their ids.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn conversations(&self, after: Uuid, limit: u32) -> Result<Vec<Conversation>, StoreError> {
+        conversations::after(&self.pool, after, limit).await
+    }
+
+    /// A conversation's messages and calls behind `before`, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn messages(
+        &self,
+        scope: &Scope,
+        conversation: Uuid,
+        before: Option<(i64, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<Message>, StoreError> {
+        conversations::messages(&self.pool, scope, conversation, before, limit).await
     }
 
     /// A call's event log, line by line; none where there is no such call.

@@ -7,7 +7,7 @@ use super::keys::{self, SeenKey};
 use super::queue::{Concluded, Conclusion, Found, Write};
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder};
-use super::{callbacks, calls, endpoints, permissions, recordings, settings};
+use super::{callbacks, calls, endpoints, inbox, permissions, recordings, settings};
 
 /// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
 const LATE_SEQ: i64 = 1_000_000;
@@ -65,15 +65,18 @@ async fn write_all(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fo
             }
             Write::Permission(write, _) => permissions::put(to, &write.row, write.reply.as_ref()).await?,
             Write::Settings(writes, at, _) => settings::write(to, seal, writes, *at).await?,
+            Write::Inbox(write, _) => found.push(Found::Inbox(inbox::write(to, seal, write).await?)),
             Write::ForgetPermission(number, user, before) => permissions::delete(to, number, user, *before).await?,
             Write::Endpoint(write, _) => found.push(Found::Endpoint(endpoints::write(to, write).await?)),
             Write::RecordingBegun(start) => recordings::begin(to, start).await?,
             Write::RecordingEnded(conclusion, _) => {
                 found.push(Found::RecordingEnded(recordings::conclude(to, seal, conclusion).await?));
             }
-            Write::RecordingUploaded(id, object, again) => {
-                recordings::uploaded(to, *id, object.as_deref(), *again).await?;
+            Write::Deed(deed, _) => found.push(Found::Deed(deed.carry_out(to, seal).await?)),
+            Write::Transcribed(write, _) => {
+                found.push(Found::RecordingEnded(recordings::transcribed(to, seal, write).await?));
             }
+            Write::Copy(write, _) => recordings::copied(to, write).await?,
             Write::ForgetRecordings(ids, _) => recordings::forget(to, ids).await?,
             Write::ForgetKeys(before) => keys::forget(to, *before).await?,
             Write::Forget(ended_before) => {

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::open::beside_a_node;
 use super::seal::Seal;
 use super::sql::{self, Conn, Pool, Row};
-use super::{StoreError, Unread, failed, word};
-use crate::call::machine::{Notice, NoticeKind, Param, Params};
+use super::{StoreError, Unread, failed, inbox, word};
+use crate::call::machine::{EVENT_TYPE, Notice, NoticeKind, Param, Params};
 use crate::config::Database;
 use crate::model::{AuthId, CallUuid, Timestamp};
 use crate::xml::ast::DocUrl;
@@ -144,8 +144,8 @@ const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, 
 pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: &NewCallback) -> Result<Written, sqlx::Error> {
     let plain = shown(&new.notice.params);
     let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
-        method, params, sealed_params, created_us, since_us, next_us) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12) RETURNING id, EXISTS (SELECT 1 FROM \
+        method, params, sealed_params, created_us, since_us, next_us, webhook, event) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13, $14) RETURNING id, EXISTS (SELECT 1 FROM \
         callbacks e WHERE e.call_uuid = $2 AND e.next_us IS NOT NULL AND e.url = $8 AND e.id < callbacks.id)";
     let (id, behind): (i64, bool) = sql::query_as(insert)
         .bind(new.event_id.to_string())
@@ -160,6 +160,12 @@ pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: &NewCallback) -> Res
         .bind(sqlx::types::Json(&plain))
         .bind(new.sealed(seal))
         .bind(new.created.micros())
+        .bind(new.notice.url.0.strip_prefix(inbox::WEBHOOK))
+        .bind(match new.notice.kind {
+            NoticeKind::Message => Some("form"),
+            NoticeKind::Event => new.notice.params.get(EVENT_TYPE).map(Param::reveal),
+            _ => None,
+        })
         .fetch_one(to)
         .await?;
     let callback = Callback { id, new: new.clone(), since: new.created, attempts: 0, retries: 0 };
@@ -273,7 +279,7 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
     let time = |column: &str| row.try_get(column).map(Timestamp::from_micros);
     let plain: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
     let secret: Option<sqlx::types::Json<BTreeMap<String, String>>> = row.try_get("secret_params")?;
-    let plain = plain.into_iter().map(|(name, value)| (name.into(), Param::Plain(value)));
+    let plain = plain.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into())));
     let secret = secret.map(|json| json.0).unwrap_or_default();
     let secret = secret.into_iter().map(|(name, value)| (name.into(), Param::Secret(value)));
     let mut new = NewCallback {

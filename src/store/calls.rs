@@ -132,6 +132,17 @@ pub enum Compare {
 }
 
 impl Compare {
+    /// Whether it holds of these two.
+    pub fn holds<T: PartialOrd>(self, one: &T, other: &T) -> bool {
+        match self {
+            Self::Equal => one == other,
+            Self::Greater => one > other,
+            Self::GreaterEqual => one >= other,
+            Self::Less => one < other,
+            Self::LessEqual => one <= other,
+        }
+    }
+
     /// The operator, with its spaces.
     pub(super) fn sql(self) -> &'static str {
         match self {

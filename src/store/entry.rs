@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::callbacks::NewCallback;
 use super::calls::{CallEnd, CallStart, Farewell};
+use super::inbox::{Came, InboxWrite, StatusCame};
 use super::keys::{KeyKind, SeenKey};
 use super::permissions::{PermissionReply, PermissionRow};
 use super::queue::{Birth, Conclusion, PermissionWrite, Write};
@@ -35,6 +36,8 @@ pub(super) enum Entry {
     RecordingBegun { start: RecordingStart },
     RecordingEnded { start: RecordingStart, end: RecordingEnd, callbacks: Vec<Kept> },
     Key { key: String, tombstone: bool, seen: Timestamp },
+    MessageCame { came: Box<Came> },
+    MessageStatus { status: Box<StatusCame> },
 }
 
 /// A callback, its secret parameters sealed as in the store.
@@ -60,7 +63,7 @@ pub(super) struct Kept {
 impl Kept {
     fn of(new: &NewCallback, seal: &Seal) -> Self {
         let shown = |(name, value): (&Cow<'static, str>, &Param)| match value {
-            Param::Plain(value) => Some((name.to_string(), value.clone(), false)),
+            Param::Plain(value) => Some((name.to_string(), value.to_string(), false)),
             Param::Secret(_) => None,
         };
         Self {
@@ -81,7 +84,7 @@ impl Kept {
 
     fn into_new(self, seal: &Seal) -> NewCallback {
         let param = |(name, value, secret): (String, String, bool)| {
-            (name.into(), if secret { Param::Secret(value) } else { Param::Plain(value) })
+            (name.into(), if secret { Param::Secret(value) } else { Param::Plain(value.into()) })
         };
         let mut new = NewCallback {
             event_id: self.event_id,
@@ -142,15 +145,31 @@ impl Entry {
                 end: c.end,
                 callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
             },
+            Write::Inbox(write, _) => match &**write {
+                InboxWrite::Came(came) => Self::MessageCame { came: Box::new(came.clone()) },
+                InboxWrite::Status(status) => Self::MessageStatus { status: Box::new(status.clone()) },
+                // Whoever asked is told that it was not done.
+                InboxWrite::Going(_)
+                | InboxWrite::Posted { .. }
+                | InboxWrite::Change { .. }
+                | InboxWrite::Delete { .. }
+                | InboxWrite::Reroute(_)
+                | InboxWrite::Open { .. }
+                | InboxWrite::Webhook(_)
+                | InboxWrite::Redeliver { .. }
+                | InboxWrite::Forget { .. } => return None,
+            },
             Write::Settle(..)
             | Write::Settings(..)
             | Write::ForgetRecordings(..)
-            // It is copied once more.
-            | Write::RecordingUploaded(..)
+            // They are done once more.
+            | Write::Copy(..)
+            | Write::Transcribed(..)
             | Write::FarewellsDue(_)
             | Write::Unkey(_)
             // Whoever asked is told that it was not done.
             | Write::Endpoint(..)
+            | Write::Deed(..)
             | Write::ForgetPermission(..)
             | Write::Forget(_)
             | Write::ForgetKeys(_)
@@ -183,6 +202,8 @@ impl Entry {
                 Write::RecordingEnded(Box::new(RecordingConclusion { start, end, callbacks }), oneshot::channel().0)
             }
             Self::Farewell { call, again } => Write::Farewell(call, again),
+            Self::MessageCame { came } => Write::Inbox(Box::new(InboxWrite::Came(*came)), oneshot::channel().0),
+            Self::MessageStatus { status } => Write::Inbox(Box::new(InboxWrite::Status(*status)), oneshot::channel().0),
             Self::Key { key, tombstone, seen } => {
                 let kind = if tombstone { KeyKind::Tombstone } else { KeyKind::Event };
                 Write::Key(SeenKey { kind, key: u128::from_str_radix(&key, 16).unwrap_or_default(), seen })

@@ -250,14 +250,14 @@ async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
     assert_eq!(sql::query_scalar::<i64>(ended).fetch_one(&there).await.unwrap(), 4);
 }
 
-/// A file system of a megabyte; gone when dropped.
+/// A file system of two megabytes; gone when dropped.
 struct Small(tempfile::TempDir);
 
 impl Small {
     fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
             .arg(folder.path())
             .stderr(std::process::Stdio::null())
             .status();

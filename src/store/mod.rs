@@ -5,20 +5,29 @@
 //! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
 //! its own. Calls that are up live in `call::registry`, not here.
 
+mod agents;
 mod archive;
 mod backup;
 mod batch;
 mod births;
 mod callbacks;
 mod calls;
+mod conversations;
+mod deed;
+mod deliveries;
 mod endpoints;
 mod entry;
+mod erasures;
 mod file;
+mod inbox;
 mod journal;
 mod keys;
 mod lists;
+mod mail;
+mod notices;
 mod open;
 mod password;
+mod people;
 mod permissions;
 mod queue;
 mod recordings;
@@ -26,6 +35,7 @@ mod seal;
 mod settings;
 mod sql;
 mod version;
+mod webhooks;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -34,29 +44,44 @@ use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
 
+pub use agents::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec};
 pub use archive::Archive;
 pub use backup::{Backup, BackupError, backup};
 pub use callbacks::{
     Callback, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, Settled, Settlement, Written, rearm,
 };
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan, PlacedCall};
+pub use conversations::{Conversation, ConversationFilter, Last, Message};
+pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
+pub use erasures::Erasure;
+pub use inbox::{
+    Came, ConversationChange, Draft, DraftForm, Going, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
+    StatusCame, UserName, WEBHOOK,
+};
 pub use keys::{KeyKind, SeenKey};
+pub use notices::{NoticeFilter, NoticeRow};
 pub use password::{PasswordError, Passwords};
+pub use people::{Invitation, MadeKey, Session, User, UserChange};
 pub use permissions::{PermissionReply, PermissionRow};
 pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
-pub use recordings::{Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart};
+pub use recordings::{
+    CopyWrite, Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart, RecordingWork,
+    ToTranscribe, TranscriptWrite,
+};
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use version::By;
+pub use webhooks::{WebhookRow, WebhookWrite};
 
 use self::births::{Births, Taken};
 use self::endpoints::EndpointWrite;
 use self::open::{BUSY, Opened};
+use self::people::PeopleWrite;
 use self::seal::Seal;
 use self::sql::Pool;
 use self::writer::Begin;
 use crate::call::machine::CallSetup;
-use crate::config::{Database, Secret};
+use crate::config::{Database, Role, Secret};
 use crate::model::{AuthId, CallUuid, EndpointId, EndpointName, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::{Health, names};
 use uuid::Uuid;
@@ -554,6 +579,208 @@ impl Store {
         self.log.endpoint(EndpointWrite::Change(scope.clone(), id.clone(), change)).await
     }
 
+    /// One of a scope's users.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn user(&self, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
+        people::one(&self.read, scope, id).await
+    }
+
+    /// The user who signs in by that name, whosever they are.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
+        people::named(&self.read, name).await
+    }
+
+    /// A scope's users, newest first; `before`: the last of the page before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn users(
+        &self,
+        scope: &Scope,
+        before: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<User>, StoreError> {
+        people::list(&self.read, scope, before, limit).await
+    }
+
+    /// Writes a new user to the disk; `false`: the name is taken.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn create_user(&self, user: User) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::Create(Box::new(user))).await
+    }
+
+    /// Changes a user; `false`: the scope has none of that id, or the configuration says otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn change_user(&self, scope: &Scope, id: Uuid, change: UserChange) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::Change(scope.clone(), id, change)).await
+    }
+
+    /// Removes a user with their sessions; `false`: the scope has none of that id, or it stands in the configuration.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn delete_user(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::Delete(scope.clone(), id)).await
+    }
+
+    /// The configuration's people as they are now.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn users_of_file(&self, users: Vec<User>) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::File(users)).await
+    }
+
+    /// A session and whose it is, by its token's digest.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn session(&self, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
+        people::session(&self.read, digest).await
+    }
+
+    /// Writes a new session to the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn begin_session(&self, session: Session) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::Begin(session)).await
+    }
+
+    /// Notes that a session is in use.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn session_seen(&self, digest: String, at: Timestamp) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::Seen(digest, at)).await
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn end_session(&self, digest: String) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::End(digest)).await
+    }
+
+    /// Ends all sessions of a user.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn end_sessions(&self, user: Uuid) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::EndAll(user)).await
+    }
+
+    /// Writes an invitation, instead of those that the user had.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn invite(&self, invitation: Invitation) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::Invite(invitation)).await
+    }
+
+    /// Who an invitation that still holds is for.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn invited(&self, digest: &str, now: Timestamp) -> Result<Option<User>, StoreError> {
+        people::invited(&self.read, digest, now).await
+    }
+
+    /// Uses an invitation up and sets the user's password, a hash; `false`: it holds no more.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn accept_invitation(
+        &self,
+        digest: String,
+        password: String,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::Accept { digest, password, now }).await
+    }
+
+    /// Forgets sessions begun before, or not seen since, and invitations that are over.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn forget_sessions(
+        &self,
+        begun_before: Timestamp,
+        seen_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::Forget { begun_before, seen_before, now }).await
+    }
+
+    /// A scope's API keys, newest first; `before`: the last of the page before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn api_keys(
+        &self,
+        scope: &Scope,
+        before: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<MadeKey>, StoreError> {
+        people::keys(&self.read, scope, before, limit).await
+    }
+
+    /// Every API key that was made here.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn all_api_keys(&self) -> Result<Vec<MadeKey>, StoreError> {
+        people::all_keys(&self.read).await
+    }
+
+    /// Writes a new API key to the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn create_api_key(&self, key: MadeKey) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::CreateKey(Box::new(key))).await
+    }
+
+    /// One of a scope's API keys.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn api_key(&self, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
+        people::one_key(&self.read, scope, id).await
+    }
+
+    /// Changes an API key; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn change_api_key(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        name: Option<String>,
+        role: Option<Role>,
+    ) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::ChangeKey { scope: scope.clone(), id, name, role }).await
+    }
+
+    /// Removes an API key; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn delete_api_key(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::DeleteKey(scope.clone(), id)).await
+    }
+
     /// Removes an endpoint; `false`: the scope has none of that id.
     ///
     /// # Errors
@@ -617,25 +844,39 @@ impl Store {
         recordings::older(&self.read, than, limit).await
     }
 
-    /// A node's recordings that are to be copied to other storage by now.
+    /// What a recording of this id and format is called in other storage, whosever it is; `None`: it is not there.
     ///
     /// # Errors
     /// The store's.
-    pub async fn recordings_to_upload(
-        &self,
-        node_id: &str,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<Recording>, StoreError> {
-        recordings::to_upload(&self.read, node_id, now, limit).await
+    pub async fn recording_object(&self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
+        recordings::object(&self.read, id, format).await
     }
 
-    /// A recording was copied to other storage as this object; or it was not, and is to be `again` then. Returns at once.
-    pub fn recording_uploaded(&self, id: Uuid, object: Option<String>, again: Option<Timestamp>) {
-        self.log.recording_uploaded(id, object, again);
+    /// What a node is to do about its complete recordings by now, at most so many of each kind.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recording_work(&self, node_id: &str, now: Timestamp, limit: u32) -> Result<RecordingWork, StoreError> {
+        recordings::work(&self.read, node_id, now, limit).await
     }
 
-    /// Forgets recordings' rows.
+    /// Writes what became of a try to write down what is said in a recording; with what tells of it, if that is new.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn transcribed(&self, write: TranscriptWrite) -> Result<Vec<Written>, StoreError> {
+        self.log.transcribed(write).await
+    }
+
+    /// Writes what became of a copy to the disk.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn copied(&self, write: CopyWrite) -> Result<(), StoreError> {
+        self.log.copied(write).await
+    }
+
+    /// Forgets recordings' rows; their copies in other storage are to be taken away.
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.

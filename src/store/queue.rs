@@ -15,10 +15,12 @@ use super::StoreError;
 use super::births::Births;
 use super::callbacks::{NewCallback, Settlement, Written};
 use super::calls::{CallEnd, CallStart, Farewell};
+use super::deed::Deed;
 use super::endpoints::EndpointWrite;
+use super::inbox::{InboxFound, InboxWrite};
 use super::keys::SeenKey;
 use super::permissions::{PermissionReply, PermissionRow};
-use super::recordings::{RecordingConclusion, RecordingStart};
+use super::recordings::{CopyWrite, RecordingConclusion, RecordingStart, TranscriptWrite};
 use super::settings::SettingWrite;
 use super::writer::{self, Begin, Writer};
 use crate::call::machine::CallSetup;
@@ -91,14 +93,19 @@ pub(super) enum Write {
     Permission(Box<PermissionWrite>, oneshot::Sender<()>),
     /// The journal takes none: where the store doesn't, nothing has changed.
     Settings(Vec<SettingWrite>, Timestamp, oneshot::Sender<()>),
+    Inbox(Box<InboxWrite>, oneshot::Sender<InboxFound>),
     ForgetPermission(PhoneNumberId, String, Timestamp),
     /// Whoever waits is told whether anything changed; nothing, where the store does not take it.
     Endpoint(Box<EndpointWrite>, oneshot::Sender<bool>),
     RecordingBegun(Box<RecordingStart>),
     RecordingEnded(Box<RecordingConclusion>, oneshot::Sender<Vec<Written>>),
-    RecordingUploaded(Uuid, Option<String>, Option<Timestamp>),
+    /// The journal takes none of these two: they are done once more.
+    Copy(Box<CopyWrite>, oneshot::Sender<()>),
+    Transcribed(Box<TranscriptWrite>, oneshot::Sender<Vec<Written>>),
     /// The journal takes none: where the store doesn't, nothing has changed.
     ForgetRecordings(Vec<Uuid>, oneshot::Sender<()>),
+    /// The journal takes none: where the store doesn't, nothing has changed.
+    Deed(Box<dyn Deed>, oneshot::Sender<u64>),
     Forget(Timestamp),
     ForgetKeys(Timestamp),
     /// Told when all before it is written.
@@ -112,6 +119,8 @@ pub(super) enum Found {
     Settle(bool),
     Endpoint(bool),
     RecordingEnded(Vec<Written>),
+    Deed(u64),
+    Inbox(InboxFound),
 }
 
 impl Write {
@@ -123,11 +132,16 @@ impl Write {
             | Self::Callback(..)
             | Self::Settings(..)
             | Self::Endpoint(..)
+            | Self::Deed(..)
             | Self::Born(_)
             | Self::RecordingEnded(..)
+            // A file may be removed for it.
+            | Self::Copy(..)
+            | Self::Transcribed(..)
             | Self::ForgetRecordings(..) => true,
             // Meta was told that it came.
             Self::Permission(write, _) => write.reply.is_some(),
+            Self::Inbox(write, _) => write.is_synced(),
             Self::Bound(..)
             | Self::Answered(..)
             | Self::Alive(..)
@@ -140,7 +154,6 @@ impl Write {
             | Self::Unkey(_)
             | Self::ForgetPermission(..)
             | Self::RecordingBegun(_)
-            | Self::RecordingUploaded(..)
             | Self::Forget(_)
             | Self::ForgetKeys(_)
             | Self::Settled(_) => false,
@@ -191,11 +204,18 @@ impl EventLog {
         }
     }
 
-    /// Queues what nobody waits for; a full queue refuses it and counts that.
-    fn note(&self, write: Write) {
-        if self.queue.try_send(write).is_err() {
+    /// Queues it, if there is room; a full queue refuses it and counts that.
+    pub(super) fn note(&self, write: Write) -> bool {
+        let queued = self.queue.try_send(write).is_ok();
+        if !queued {
             metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
         }
+        queued
+    }
+
+    /// An answer waits for what was queued last.
+    pub(super) fn in_a_hurry(&self) {
+        self.hurry.notify_one();
     }
 
     pub(super) fn call_born(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
@@ -276,7 +296,7 @@ impl EventLog {
     }
 
     /// Queues it now, and gives what to wait for: what was found, once it is on the disk.
-    fn ask<T: Send + 'static>(
+    pub(super) fn ask<T: Send + 'static>(
         &self,
         write: Write,
         told: oneshot::Receiver<T>,
@@ -329,6 +349,30 @@ impl EventLog {
         async move { asked.await.map_err(|_| StoreError::NotTaken) }
     }
 
+    /// Queues it unless the queue is full (`None`): for what a webhook waits for.
+    pub(super) fn inbox_now(
+        &self,
+        write: InboxWrite,
+    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
+        let (tell, told) = oneshot::channel();
+        if self.queue.try_send(Write::Inbox(Box::new(write), tell)).is_err() {
+            metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
+            return None;
+        }
+        self.hurry.notify_one();
+        Some(async move { told.await.map_err(|_| StoreError::NotTaken) })
+    }
+
+    pub(super) fn inbox(
+        &self,
+        write: InboxWrite,
+    ) -> impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<> {
+        let (tell, told) = oneshot::channel();
+        let asked = self.ask(Write::Inbox(Box::new(write), tell), told);
+        self.hurry.notify_one();
+        async move { asked.await.map_err(|_| StoreError::NotTaken) }
+    }
+
     pub(super) async fn endpoint(&self, write: EndpointWrite) -> Result<bool, StoreError> {
         let (tell, told) = oneshot::channel();
         self.ask(Write::Endpoint(Box::new(write), tell), told).await.map_err(|_| StoreError::NotTaken)
@@ -346,8 +390,14 @@ impl EventLog {
         self.ask(Write::RecordingEnded(Box::new(conclusion), tell), told)
     }
 
-    pub(super) fn recording_uploaded(&self, id: Uuid, object: Option<String>, again: Option<Timestamp>) {
-        self.note(Write::RecordingUploaded(id, object, again));
+    pub(super) async fn copied(&self, write: CopyWrite) -> Result<(), StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.ask(Write::Copy(Box::new(write), tell), told).await.map_err(|_| StoreError::NotTaken)
+    }
+
+    pub(super) async fn transcribed(&self, write: TranscriptWrite) -> Result<Vec<Written>, StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.ask(Write::Transcribed(Box::new(write), tell), told).await.map_err(|_| StoreError::NotTaken)
     }
 
     pub(super) async fn forget_recordings(&self, ids: Vec<Uuid>) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use super::calls::within;
 use super::seal::Seal;
 use super::sql::{self, Conn, Pool, QueryBuilder, Row};
 use super::{Compare, Scope, StoreError, failed};
-use crate::call::machine::{Notice, RecordEnd};
+use crate::call::machine::{Notice, RecordEnd, TranscriptOrder};
 use crate::model::{AuthId, CallUuid, Timestamp};
 
 /// A recording that begins.
@@ -29,6 +29,9 @@ pub struct RecordingStart {
     pub started: Timestamp,
     /// What is sent when it has ended, with what there is to say of it added. They hold no secret.
     pub notices: Vec<Notice>,
+    /// What is said in it is to be written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<TranscriptOrder>,
 }
 
 /// How a recording ended.
@@ -39,6 +42,9 @@ pub struct RecordingEnd {
     pub end: RecordEnd,
     /// When it is to be copied to other storage, if it is.
     pub upload: Option<Timestamp>,
+    /// When what is said in it is to be written down, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcribe: Option<Timestamp>,
 }
 
 /// The end of a recording with all that reports it: one transaction.
@@ -61,6 +67,51 @@ pub struct Recording {
     pub duration_ms: u64,
     /// What it is called in other storage, if it is there.
     pub object: Option<String>,
+    /// How often it could not be copied there.
+    pub copy_tries: u32,
+}
+
+/// What there is to write of other storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyWrite {
+    /// The recording is there, under this name. One that was taken away meanwhile is not to stay.
+    Copied { id: Uuid, object: String },
+    /// It could not be copied, and is to be then; or never.
+    Failed { id: Uuid, again: Option<Timestamp> },
+    /// An object that was to be taken away is gone.
+    Removed { object: String },
+    /// It could not be taken away, and is to be then.
+    Kept { object: String, again: Timestamp },
+}
+
+/// What became of a try to write down what is said in a recording.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TranscriptWrite {
+    /// It is over, whatever came of it; told once.
+    Done { id: Uuid, callback: Box<NewCallback> },
+    /// It is to be tried again then.
+    Again { id: Uuid, at: Timestamp },
+}
+
+/// A recording in which what is said is to be written down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToTranscribe {
+    pub start: RecordingStart,
+    pub duration_ms: u64,
+    /// How often it could not be.
+    pub tries: u32,
+}
+
+/// What is to be done about complete recordings by now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RecordingWork {
+    /// To be copied to other storage. What is said in them has been written down, where that is wanted.
+    pub copies: Vec<Recording>,
+    /// To be taken away there, and how often that has failed.
+    pub objects: Vec<(String, u32)>,
+    pub transcripts: Vec<ToTranscribe>,
+    /// When there is more, if that is known.
+    pub next: Option<Timestamp>,
 }
 
 /// Which recordings are asked for.
@@ -72,12 +123,14 @@ pub struct RecordingFilter {
     pub added: Vec<(Compare, Timestamp)>,
 }
 
-const COLUMNS: &str = "recording_id, call_uuid, conference_name, format, started_us, ended_us, duration_ms, object";
+const COLUMNS: &str = "recording_id, call_uuid, conference_name, format, started_us, ended_us, duration_ms, object, \
+    upload_tries";
 
 /// Writes that a recording begins; once.
 pub(super) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, \
-        node_id, started_us, notices) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
+        node_id, started_us, notices, transcription) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+        ON CONFLICT DO NOTHING";
     let insert = sql::query(insert)
         .bind(start.id.to_string())
         .bind(start.account.as_str())
@@ -85,20 +138,22 @@ pub(super) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), s
         .bind(start.call.to_string())
         .bind(&start.conference);
     let insert = insert.bind(&start.format).bind(start.stereo).bind(&start.node_id).bind(start.started.micros());
-    insert.bind(sqlx::types::Json(&start.notices)).execute(to).await.map(drop)
+    let transcript = start.transcript.as_ref().map(sqlx::types::Json);
+    insert.bind(sqlx::types::Json(&start.notices)).bind(transcript).execute(to).await.map(drop)
 }
 
 /// Closes a row, and puts what reports it into the outbox; neither, where it was closed before.
 pub(super) async fn conclude(to: &mut Conn, seal: &Seal, c: &RecordingConclusion) -> Result<Vec<Written>, sqlx::Error> {
     begin(to, &c.start).await?;
-    let update = "UPDATE recordings SET ended_us = $2, duration_ms = $3, end_reason = $4, upload_us = $5, notices = NULL \
-        WHERE recording_id = $1 AND ended_us IS NULL";
+    let update = "UPDATE recordings SET ended_us = $2, duration_ms = $3, end_reason = $4, upload_us = $5, notices = NULL, \
+        transcribe_us = $6 WHERE recording_id = $1 AND ended_us IS NULL";
     let update = sql::query(update)
         .bind(c.start.id.to_string())
         .bind(c.end.ended.micros())
         .bind(i64::try_from(c.end.duration_ms).unwrap_or(i64::MAX))
         .bind(c.end.end.as_str())
-        .bind(c.end.upload.map(Timestamp::micros));
+        .bind(c.end.upload.map(Timestamp::micros))
+        .bind(c.end.transcribe.map(Timestamp::micros));
     let mut written = Vec::new();
     if update.execute(&mut *to).await?.rows_affected() > 0 {
         for callback in &c.callbacks {
@@ -108,25 +163,71 @@ pub(super) async fn conclude(to: &mut Conn, seal: &Seal, c: &RecordingConclusion
     Ok(written)
 }
 
-/// Forgets recordings.
+/// Forgets recordings; their objects are to be taken away.
 pub(super) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     for id in ids {
+        let objects = "INSERT INTO objects_to_remove (object, due_us) SELECT object, 0 FROM recordings \
+            WHERE recording_id = $1 AND object IS NOT NULL ON CONFLICT DO NOTHING";
+        sql::query(objects).bind(id.to_string()).execute(&mut *to).await?;
         let delete = sql::query("DELETE FROM recordings WHERE recording_id = $1");
         delete.bind(id.to_string()).execute(&mut *to).await?;
     }
     Ok(())
 }
 
-/// It has been copied to other storage as this object; or is to be, then.
-pub(super) async fn uploaded(
+/// See [`CopyWrite`].
+pub(super) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx::Error> {
+    match write {
+        CopyWrite::Copied { id, object } => {
+            let update =
+                "UPDATE recordings SET object = $2, upload_us = NULL, upload_tries = 0 WHERE recording_id = $1";
+            let update = sql::query(update).bind(id.to_string()).bind(object).execute(&mut *to).await?;
+            if update.rows_affected() == 0 {
+                let remove = "INSERT INTO objects_to_remove (object, due_us) VALUES ($1, 0) ON CONFLICT DO NOTHING";
+                sql::query(remove).bind(object).execute(to).await?;
+            }
+        }
+        CopyWrite::Failed { id, again } => {
+            let update =
+                "UPDATE recordings SET upload_us = $2, upload_tries = upload_tries + 1 WHERE recording_id = $1";
+            let update = sql::query(update).bind(id.to_string()).bind(again.map(Timestamp::micros));
+            update.execute(to).await?;
+        }
+        CopyWrite::Removed { object } => {
+            let delete = sql::query("DELETE FROM objects_to_remove WHERE object = $1");
+            delete.bind(object).execute(to).await?;
+        }
+        CopyWrite::Kept { object, again } => {
+            let update = "UPDATE objects_to_remove SET due_us = $2, tries = tries + 1 WHERE object = $1";
+            sql::query(update).bind(object).bind(again.micros()).execute(to).await?;
+        }
+    }
+    Ok(())
+}
+
+/// See [`TranscriptWrite`]; what tells of it is put into the outbox once, unless the recording was taken away.
+pub(super) async fn transcribed(
     to: &mut Conn,
-    id: Uuid,
-    object: Option<&str>,
-    again: Option<Timestamp>,
-) -> Result<(), sqlx::Error> {
-    let update = "UPDATE recordings SET object = coalesce($2, object), upload_us = $3 WHERE recording_id = $1";
-    let update = sql::query(update).bind(id.to_string()).bind(object);
-    update.bind(again.map(Timestamp::micros)).execute(to).await.map(drop)
+    seal: &Seal,
+    write: &TranscriptWrite,
+) -> Result<Vec<Written>, sqlx::Error> {
+    match write {
+        TranscriptWrite::Done { id, callback } => {
+            let update = "UPDATE recordings SET transcribe_us = NULL, transcription = NULL \
+                WHERE recording_id = $1 AND transcribe_us IS NOT NULL";
+            let update = sql::query(update).bind(id.to_string()).execute(&mut *to).await?;
+            match update.rows_affected() {
+                0 => Ok(Vec::new()),
+                _ => Ok(vec![callbacks::insert(to, seal, callback).await?]),
+            }
+        }
+        TranscriptWrite::Again { id, at } => {
+            let update = "UPDATE recordings SET transcribe_us = $2, transcribe_tries = transcribe_tries + 1 \
+                WHERE recording_id = $1 AND transcribe_us IS NOT NULL";
+            sql::query(update).bind(id.to_string()).bind(at.micros()).execute(to).await?;
+            Ok(Vec::new())
+        }
+    }
 }
 
 /// One of a scope's that is complete.
@@ -179,30 +280,36 @@ fn filtered(query: &mut QueryBuilder, filter: &RecordingFilter) {
     }
 }
 
+/// What a recording began as.
+const START: &str = "recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, node_id, started_us, \
+    notices, transcription";
+
 /// A node's that never ended: what a crash left behind.
 pub(super) async fn open(pool: &Pool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
-    const WHAT: &str = "read the recordings that were left open";
-    let select = "SELECT recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, node_id, \
-        started_us, notices FROM recordings WHERE node_id = $1 AND ended_us IS NULL";
-    let rows = sql::query(select).bind(node_id).fetch_all(pool).await.map_err(failed(WHAT))?;
-    let start = |row: &Row| {
-        let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
-        let notices: Option<String> = row.try_get("notices").map_err(failed(WHAT))?;
-        let notices = notices.map(|json| serde_json::from_str(&json)).transpose();
-        Ok(RecordingStart {
-            id: id(WHAT, &text("recording_id")?)?,
-            account: text("auth_id")?.into(),
-            main_account: text("main_auth_id")?.into(),
-            call: CallUuid(id(WHAT, &text("call_uuid")?)?),
-            conference: row.try_get("conference_name").map_err(failed(WHAT))?,
-            format: text("format")?,
-            stereo: row.try_get("stereo").map_err(failed(WHAT))?,
-            node_id: text("node_id")?,
-            started: Timestamp::from_micros(row.try_get("started_us").map_err(failed(WHAT))?),
-            notices: notices.map_err(|e| unreadable(WHAT, e))?.unwrap_or_default(),
-        })
-    };
-    rows.iter().map(start).collect()
+    let select = format!("SELECT {START} FROM recordings WHERE node_id = $1 AND ended_us IS NULL");
+    let rows = sql::query(select).bind(node_id).fetch_all(pool).await;
+    rows.map_err(failed("read the recordings that were left open"))?.iter().map(start).collect()
+}
+
+fn start(row: &Row) -> Result<RecordingStart, StoreError> {
+    const WHAT: &str = "read how a recording began";
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
+    let json = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));
+    let notices = json("notices")?.map(|json| serde_json::from_str(&json)).transpose();
+    let transcript = json("transcription")?.map(|json| serde_json::from_str(&json)).transpose();
+    Ok(RecordingStart {
+        id: id(WHAT, &text("recording_id")?)?,
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        call: CallUuid(id(WHAT, &text("call_uuid")?)?),
+        conference: row.try_get("conference_name").map_err(failed(WHAT))?,
+        format: text("format")?,
+        stereo: row.try_get("stereo").map_err(failed(WHAT))?,
+        node_id: text("node_id")?,
+        started: Timestamp::from_micros(row.try_get("started_us").map_err(failed(WHAT))?),
+        notices: notices.map_err(|e| unreadable(WHAT, e))?.unwrap_or_default(),
+        transcript: transcript.map_err(|e| unreadable(WHAT, e))?,
+    })
 }
 
 /// Some that began before then, ended ones, the oldest first.
@@ -215,20 +322,46 @@ pub(super) async fn older(pool: &Pool, before: Timestamp, limit: u32) -> Result<
     rows.iter().map(recording).collect()
 }
 
-/// Some of a node's that are to be copied to other storage now.
-pub(super) async fn to_upload(
-    pool: &Pool,
-    node_id: &str,
-    now: Timestamp,
-    limit: u32,
-) -> Result<Vec<Recording>, StoreError> {
+/// The name in other storage of a recording of this format, whosever it is: its id is the secret.
+pub(super) async fn object(pool: &Pool, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
+    let select = "SELECT object FROM recordings WHERE recording_id = $1 AND format = $2 AND object IS NOT NULL";
+    let select = sql::query_scalar(select).bind(id.to_string()).bind(format);
+    select.fetch_optional(pool).await.map_err(failed("find a recording's copy"))
+}
+
+/// What a node is to do about its complete recordings, at most so many of each kind.
+pub(super) async fn work(pool: &Pool, node_id: &str, now: Timestamp, limit: u32) -> Result<RecordingWork, StoreError> {
+    const WHAT: &str = "read what is to be done about recordings";
     let select = format!(
         "SELECT {COLUMNS} FROM recordings WHERE upload_us <= $1 AND node_id = $2 AND ended_us IS NOT NULL \
-         ORDER BY upload_us LIMIT $3"
+         AND transcribe_us IS NULL ORDER BY upload_us LIMIT $3"
     );
     let select = sql::query(select).bind(now.micros()).bind(node_id).bind(limit);
-    let rows = select.fetch_all(pool).await.map_err(failed("read recordings that are to be copied"))?;
-    rows.iter().map(recording).collect()
+    let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
+    let copies = rows.iter().map(recording).collect::<Result<_, _>>()?;
+    let select = "SELECT object, tries FROM objects_to_remove WHERE due_us <= $1 ORDER BY due_us, object LIMIT $2";
+    let rows: Vec<(String, i64)> =
+        sql::query_as(select).bind(now.micros()).bind(limit).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let objects = rows.into_iter().map(|(object, tries)| (object, u32::try_from(tries).unwrap_or(u32::MAX))).collect();
+    let select = format!(
+        "SELECT {START}, duration_ms, transcribe_tries FROM recordings WHERE transcribe_us <= $1 AND node_id = $2 \
+         ORDER BY transcribe_us LIMIT $3"
+    );
+    let select = sql::query(select).bind(now.micros()).bind(node_id).bind(limit);
+    let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
+    let to_transcribe = |row: &Row| {
+        let number = |column: &str| row.try_get::<i64, _>(column).map_err(failed(WHAT));
+        let duration_ms = u64::try_from(number("duration_ms")?).unwrap_or_default();
+        let tries = u32::try_from(number("transcribe_tries")?).unwrap_or(u32::MAX);
+        Ok(ToTranscribe { start: start(row)?, duration_ms, tries })
+    };
+    let transcripts = rows.iter().map(to_transcribe).collect::<Result<_, StoreError>>()?;
+    let select = "SELECT min(due) FROM (SELECT min(upload_us) AS due FROM recordings WHERE upload_us > $1 \
+        AND node_id = $2 UNION ALL SELECT min(transcribe_us) AS due FROM recordings WHERE transcribe_us > $1 \
+        AND node_id = $2 UNION ALL SELECT min(due_us) AS due FROM objects_to_remove WHERE due_us > $1) AS dues";
+    let next: Option<i64> =
+        sql::query_scalar(select).bind(now.micros()).bind(node_id).fetch_one(pool).await.map_err(failed(WHAT))?;
+    Ok(RecordingWork { copies, objects, transcripts, next: next.map(Timestamp::from_micros) })
 }
 
 fn recording(row: &Row) -> Result<Recording, StoreError> {
@@ -244,6 +377,7 @@ fn recording(row: &Row) -> Result<Recording, StoreError> {
         ended: Timestamp::from_micros(number("ended_us")?),
         duration_ms: u64::try_from(number("duration_ms")?).unwrap_or_default(),
         object: row.try_get("object").map_err(failed(WHAT))?,
+        copy_tries: u32::try_from(number("upload_tries")?).unwrap_or(u32::MAX),
     })
 }
 
@@ -273,12 +407,13 @@ mod tests {
             node_id: "node".to_owned(),
             started: Timestamp::from_secs(i64::from(n) * 100),
             notices: Vec::new(),
+            transcript: None,
         }
     }
 
     fn ended(start: RecordingStart) -> RecordingConclusion {
         let ended = start.started.plus(std::time::Duration::from_millis(3_500));
-        let end = RecordingEnd { ended, duration_ms: 3_500, end: RecordEnd::Silence, upload: None };
+        let end = RecordingEnd { ended, duration_ms: 3_500, end: RecordEnd::Silence, upload: None, transcribe: None };
         RecordingConclusion { start, end, callbacks: Vec::new() }
     }
 
@@ -321,6 +456,80 @@ mod tests {
         assert_eq!(store.recording(&main, id).await.unwrap(), None);
         let left = store.recordings_open("node").await.unwrap();
         assert_eq!(left.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>(), [3, 4]);
+        store.close().await;
+    }
+    #[tokio::test]
+    async fn copies_wait_for_their_time_and_objects_outlive_their_rows_until_they_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let at = Timestamp::from_secs;
+        for n in [1, 2, 3] {
+            let mut conclusion = ended(start(n, "MA1", "MA1"));
+            conclusion.end.upload = (n != 3).then(|| at(1_000 * i64::from(n)));
+            store.conclude_recording(conclusion).await.unwrap();
+        }
+        let work = async |now: i64| store.recording_work("node", at(now), 10).await.unwrap();
+        let ids = |work: &RecordingWork| work.copies.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>();
+        assert_eq!((ids(&work(999).await), work(999).await.next), (vec![], Some(at(1_000))));
+        assert_eq!((ids(&work(1_500).await), work(1_500).await.next), (vec![1], Some(at(2_000))));
+        assert_eq!(store.recording_work("other", at(9_000), 10).await.unwrap(), RecordingWork::default());
+
+        let [one, two] = [1, 2].map(Uuid::from_u128);
+        store.copied(CopyWrite::Failed { id: one, again: Some(at(5_000)) }).await.unwrap();
+        store.copied(CopyWrite::Copied { id: two, object: "a/2.wav".to_owned() }).await.unwrap();
+        let later = work(5_000).await;
+        assert_eq!((ids(&later), later.copies[0].copy_tries, later.next), (vec![1], 1, None));
+        assert_eq!(store.recording_object(two, "wav").await.unwrap().as_deref(), Some("a/2.wav"));
+        assert_eq!(store.recording_object(two, "mp3").await.unwrap(), None);
+
+        // One goes while it is being copied, the other one has been.
+        store.forget_recordings(vec![one, two]).await.unwrap();
+        store.copied(CopyWrite::Copied { id: one, object: "a/1.wav".to_owned() }).await.unwrap();
+        let objects = work(5_000).await.objects;
+        assert_eq!(objects, [("a/1.wav".to_owned(), 0), ("a/2.wav".to_owned(), 0)]);
+        store.copied(CopyWrite::Removed { object: "a/1.wav".to_owned() }).await.unwrap();
+        store.copied(CopyWrite::Kept { object: "a/2.wav".to_owned(), again: at(6_000) }).await.unwrap();
+        assert_eq!(work(5_000).await, RecordingWork { next: Some(at(6_000)), ..RecordingWork::default() });
+        assert_eq!(work(6_000).await.objects, [("a/2.wav".to_owned(), 1)]);
+        store.close().await;
+    }
+    #[tokio::test]
+    async fn what_is_said_is_written_down_before_the_file_goes_and_told_once() {
+        use crate::call::machine::transcribed;
+        use crate::model::Method;
+        use crate::xml::ast::{DocUrl, Target};
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let at = Timestamp::from_secs;
+        let to = Target { url: DocUrl("https://a.example.com/said".into()), method: Method::Post };
+        let order = TranscriptOrder { to, full: true };
+        let start = RecordingStart { transcript: Some(order.clone()), ..start(1, "MA1", "MA1") };
+        let mut conclusion = ended(start.clone());
+        (conclusion.end.upload, conclusion.end.transcribe) = (Some(at(500)), Some(at(500)));
+        store.conclude_recording(conclusion).await.unwrap();
+        let work = async |now: i64| store.recording_work("node", at(now), 10).await.unwrap();
+        let first = work(600).await;
+        assert_eq!((first.copies.len(), first.transcripts[0].tries, &first.transcripts[0].start), (0, 0, &start));
+        store.transcribed(TranscriptWrite::Again { id: start.id, at: at(700) }).await.unwrap();
+        assert_eq!(work(600).await, RecordingWork { next: Some(at(700)), ..RecordingWork::default() });
+        assert_eq!(work(700).await.transcripts[0].tries, 1);
+
+        let callback = NewCallback {
+            event_id: Uuid::from_u128(7),
+            call: start.call,
+            account: start.account.clone(),
+            main_account: start.main_account.clone(),
+            node_id: "node".to_owned(),
+            origin: "https://a.example.com".to_owned(),
+            notice: transcribed(&order, start.call, start.id, 3_500, "hello", ""),
+            shut: None,
+            created: at(700),
+        };
+        let done = TranscriptWrite::Done { id: start.id, callback: Box::new(callback) };
+        assert_eq!(store.transcribed(done.clone()).await.unwrap().len(), 1);
+        assert_eq!(store.transcribed(done).await.unwrap().len(), 0, "told once");
+        let last = work(700).await;
+        assert_eq!((last.copies.len(), last.transcripts.len()), (1, 0));
         store.close().await;
     }
 }

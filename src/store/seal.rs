@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::{hkdf, rand};
+use aws_lc_rs::{hkdf, hmac, rand};
 use zeroize::Zeroizing;
 
 use crate::config::Secret;
@@ -24,9 +24,14 @@ const READ_MAX: u64 = 200;
 const FORM: u8 = 1;
 /// What the key is for: another use of the same secret has another key.
 const PURPOSE: &[u8] = b"offhook store AES-256-GCM 1";
+const LINKS: &[u8] = b"offhook links HMAC-SHA256 1";
 
 /// The store's key.
-pub(super) struct Seal(RandomizedNonceKey);
+pub(super) struct Seal {
+    sealing: RandomizedNonceKey,
+    /// Signs links.
+    links: hmac::Key,
+}
 
 impl std::fmt::Debug for Seal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,13 +57,23 @@ impl Seal {
         let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
         let expanded = extracted.expand(&[PURPOSE], &AES_256_GCM).map_err(failed)?;
         expanded.fill(key.as_mut()).map_err(failed)?;
-        RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map(Self).map_err(failed)
+        let sealing = RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(failed)?;
+        let expanded = extracted.expand(&[LINKS], hkdf::HKDF_SHA256).map_err(failed)?;
+        expanded.fill(key.as_mut()).map_err(failed)?;
+        Ok(Self { sealing, links: hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()) })
+    }
+
+    /// The key of links that are good for a while.
+    pub(super) fn links(&self) -> hmac::Key {
+        self.links.clone()
     }
 
     /// Seals `plain`; `what_for` must be said again to open it.
     pub(super) fn seal(&self, what_for: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
         // Fails past 64 GiB only; nothing opens then, and nothing is shown either.
-        let Ok(nonce) = self.0.seal_in_place_append_tag(Aad::from(what_for), &mut plain) else { return Vec::new() };
+        let Ok(nonce) = self.sealing.seal_in_place_append_tag(Aad::from(what_for), &mut plain) else {
+            return Vec::new();
+        };
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + plain.len());
         sealed.push(FORM);
         sealed.extend_from_slice(nonce.as_ref());
@@ -71,7 +86,7 @@ impl Seal {
         let (nonce, sealed) = sealed.strip_prefix(&[FORM])?.split_at_checked(NONCE_LEN)?;
         let mut text = Zeroizing::new(sealed.to_vec());
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let plain = self.0.open_in_place(nonce, Aad::from(what_for), &mut text).ok()?.len();
+        let plain = self.sealing.open_in_place(nonce, Aad::from(what_for), &mut text).ok()?.len();
         text.truncate(plain);
         Some(text)
     }

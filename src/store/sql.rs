@@ -1,7 +1,7 @@
 //! The two databases behind one set of words: a pool, a connection, a row and a query that are SQLite's or PostgreSQL's.
 //!
 //! One text of SQL serves both (`$1`, `ON CONFLICT`, `RETURNING`); what differs is asked of [`Dialect`], at the few places
-//! where it does. Values are texts, whole numbers and bytes and nothing else: flags are 0 and 1, JSON is text, times are
+//! where it does. Values are texts, numbers and bytes and nothing else: flags are 0 and 1, JSON is text, times are
 //! microseconds. The names are those of sqlx, so that a query reads as one of its own.
 
 mod row;
@@ -129,6 +129,7 @@ pub(super) enum Arg {
     Text(Option<String>),
     Number(Option<i64>),
     Bytes(Option<Vec<u8>>),
+    Real(Option<f64>),
 }
 
 /// What can go with a query.
@@ -161,6 +162,7 @@ binds! {
     u32 => Number, value => i64::from(value);
     bool => Number, value => i64::from(value);
     Vec<u8> => Bytes, value => value;
+    f64 => Real, value => value;
 }
 
 impl Bind for &Option<String> {
@@ -269,6 +271,7 @@ impl<O: FromRow> Query<O> {
                 Arg::Text(value) => args.add(value),
                 Arg::Number(value) => args.add(value),
                 Arg::Bytes(value) => args.add(value),
+                Arg::Real(value) => args.add(value),
             };
             added.map_err(sqlx::Error::Encode)?;
         }
@@ -286,6 +289,7 @@ impl<O: FromRow> Query<O> {
                 })),
                 Arg::Number(value) => args.add(value),
                 Arg::Bytes(value) => args.add(value),
+                Arg::Real(value) => args.add(value),
             };
             added.map_err(sqlx::Error::Encode)?;
         }
@@ -336,10 +340,15 @@ impl QueryBuilder {
         self.push("VALUES ");
         for (n, item) in items.into_iter().enumerate() {
             self.push(if n == 0 { "(" } else { ", (" });
-            row(Values { to: self, first: true }, item);
+            row(self.list(), item);
             self.push(")");
         }
         self
+    }
+
+    /// Values with commas between them.
+    pub(super) fn list(&mut self) -> Values<'_> {
+        Values { to: self, first: true }
     }
 
     /// The query; nothing is left behind to be built again.
@@ -360,7 +369,7 @@ impl QueryBuilder {
     }
 }
 
-/// A row that is being put together.
+/// A row, or a list, that is being put together.
 pub(super) struct Values<'a> {
     to: &'a mut QueryBuilder,
     first: bool,

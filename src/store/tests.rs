@@ -363,7 +363,7 @@ pub(super) fn callback(call: u128, event: u128) -> NewCallback {
             method: Method::Post,
             params: [
                 ("Digits".into(), Param::Secret("4711".to_owned())),
-                ("From".into(), Param::Plain("919812345678".to_owned())),
+                ("From".into(), Param::Plain("919812345678".into())),
             ]
             .into(),
         },

@@ -16,6 +16,7 @@ use super::batch::{take_in, write_batch};
 use super::births::Births;
 use super::entry::Entry;
 use super::file::StoreFile;
+use super::inbox::{InboxFound, InboxWrite};
 use super::journal::Journal;
 use super::queue::{Concluded, Found, QUEUE, Write};
 use super::seal::Seal;
@@ -245,8 +246,27 @@ impl Writer {
                 Write::RecordingEnded(_, tell) => {
                     let _ = tell.send(Vec::new());
                 }
+                Write::Inbox(write, tell) => match *write {
+                    InboxWrite::Came(_) | InboxWrite::Status(_) => {
+                        let _ = tell.send(InboxFound::Journalled);
+                    }
+                    // Where it is known what became of it no more, a message would be sent twice.
+                    write @ InboxWrite::Posted { .. } => self.deferred.push(Write::Inbox(Box::new(write), tell)),
+                    InboxWrite::Going(_)
+                    | InboxWrite::Change { .. }
+                    | InboxWrite::Delete { .. }
+                    | InboxWrite::Reroute(_)
+                    | InboxWrite::Open { .. }
+                    | InboxWrite::Webhook(_)
+                    | InboxWrite::Redeliver { .. }
+                    | InboxWrite::Forget { .. } => {}
+                },
                 // Who asked hears that nothing has changed.
-                Write::Settings(..) | Write::ForgetRecordings(..) => {}
+                Write::Settings(..)
+                | Write::ForgetRecordings(..)
+                | Write::Copy(..)
+                | Write::Transcribed(..)
+                | Write::Deed(..) => {}
                 Write::Settle(..) | Write::FarewellsDue(_) => self.deferred.push(write),
                 // Rare; past the bound a copy of that event may be taken for one that was acted upon.
                 Write::Unkey(_) if self.deferred.len() < QUEUE => self.deferred.push(write),
@@ -262,7 +282,6 @@ impl Writer {
                 | Write::Endpoint(..)
                 | Write::ForgetPermission(..)
                 | Write::RecordingBegun(_)
-                | Write::RecordingUploaded(..)
                 | Write::Forget(_)
                 | Write::ForgetKeys(_) => {}
             }
@@ -462,14 +481,25 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
                     let _ = tell.send(changed);
                 }
             }
-            Write::RecordingEnded(_, tell) => {
+            Write::Inbox(_, tell) => {
+                if let Some(Found::Inbox(found)) = found.next() {
+                    let _ = tell.send(found);
+                }
+            }
+            Write::RecordingEnded(_, tell) | Write::Transcribed(_, tell) => {
                 if let Some(Found::RecordingEnded(written)) = found.next() {
                     let _ = tell.send(written);
+                }
+            }
+            Write::Deed(_, tell) => {
+                if let Some(Found::Deed(rows)) = found.next() {
+                    let _ = tell.send(rows);
                 }
             }
             Write::Settled(tell)
             | Write::Permission(_, tell)
             | Write::Settings(_, _, tell)
+            | Write::Copy(_, tell)
             | Write::ForgetRecordings(_, tell) => {
                 let _ = tell.send(());
             }
@@ -485,7 +515,6 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             | Write::Unkey(_)
             | Write::ForgetPermission(..)
             | Write::RecordingBegun(_)
-            | Write::RecordingUploaded(..)
             | Write::Forget(_)
             | Write::ForgetKeys(_) => {}
         }

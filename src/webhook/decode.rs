@@ -9,8 +9,10 @@ use super::kind::Kind;
 use super::read::{self, Value};
 use crate::admission::permission::Reply;
 use crate::call::machine::{PhoneStatus, Termination};
+use crate::inbox::{Sender, StatusTold, UserMessage, words};
 use crate::meta::call_named;
-use crate::model::{CallUuid, Direction, E164, PhoneNumberId, Timestamp, Wacid, digits_of};
+use crate::model::{CallUuid, Direction, E164, MessageStatus, PhoneNumberId, Timestamp, Wacid, digits_of};
+use crate::numbers::{self, NewsOfMeta};
 
 /// The body is not JSON as `meta-calling.md` §2.2 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,19 +62,19 @@ pub enum What {
     },
     Message {
         phone_number_id: PhoneNumberId,
-        id: String,
+        said: Box<UserMessage>,
     },
     /// A user's answer to a permission request.
     Permission(Box<PermissionReply>),
     MessageStatus {
         phone_number_id: PhoneNumberId,
-        id: String,
-        word: String,
-        error_code: Option<i64>,
+        told: Box<StatusTold>,
     },
     /// A change of another field; the digest is of its members in sorted order (§2.7).
     Change {
         digest: [u8; 32],
+        /// What it says of numbers, where it does.
+        heard: Option<Box<NewsOfMeta>>,
     },
     /// Of no kind that we know, or of one that wants nothing.
     Ignored,
@@ -90,6 +92,8 @@ pub struct PermissionReply {
     /// By Meta's clock, in seconds; none: take the time of arrival.
     pub timestamp: Option<i64>,
     pub reply: Reply,
+    /// The reply as a message of the conversation.
+    pub said: UserMessage,
 }
 
 /// Without the user's number (R22).
@@ -179,8 +183,8 @@ pub fn decode(body: &[u8], mut take: impl FnMut(Item)) -> Result<(), BadJson> {
     }
     let is_array = entries.is_some_and(|entries| {
         entries.each(|entry| {
-            let changes = entry.members(["changes"]).and_then(|[changes]| changes);
-            if !changes.is_some_and(|changes| changes.each(|one| change(one, &mut take))) {
+            let [waba, changes] = entry.members(["id", "changes"]).unwrap_or_default();
+            if !changes.is_some_and(|changes| changes.each(|one| change(one, waba, &mut take))) {
                 take(Item::malformed(Kind::OBJECT));
             }
         })
@@ -192,14 +196,24 @@ pub fn decode(body: &[u8], mut take: impl FnMut(Item)) -> Result<(), BadJson> {
 }
 
 /// One element of `changes`.
-fn change(change: Value<'_>, take: &mut impl FnMut(Item)) {
+fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
     let [field, value] = change.members(["field", "value"]).unwrap_or_default();
     match field.and_then(Value::string) {
         None => take(Item::malformed(Kind::OBJECT)),
         Some(field) if field == "calls" => calls(value, take),
         Some(field) if field == "messages" => messages(value, take),
-        Some(field) => take(Item { kind: Kind::of(&field), id: None, what: What::Change { digest: sorted(change) } }),
+        Some(field) => {
+            let heard = value.and_then(|value| heard(waba, &field, value)).map(Box::new);
+            take(Item { kind: Kind::of(&field), id: None, what: What::Change { digest: sorted(change), heard } });
+        }
     }
+}
+
+/// What a change says of numbers; of one that is too large nothing is read.
+fn heard(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Option<NewsOfMeta> {
+    let raw = Some(value.raw()).filter(|raw| raw.len() <= SORTED_BYTES_MAX)?;
+    let waba = usable_id(waba).unwrap_or_default();
+    numbers::heard_in(&waba, field, &serde_json::from_str(raw).ok()?)
 }
 
 /// A change larger than this is not sorted: as a tree it takes up to eighty times its size.
@@ -341,6 +355,14 @@ fn around(metadata: Option<Value<'_>>, contacts: Option<Value<'_>>, errors: Opti
 fn first_code(errors: Option<Value<'_>>) -> Option<i64> {
     let [code] = errors?.first()?.members(["code"])?;
     code?.integer()
+}
+
+/// What the first of `errors` says, for people.
+fn first_words(errors: Option<Value<'_>>) -> String {
+    let said = errors.and_then(Value::first).and_then(|first| first.members(["error_data", "message", "title"]));
+    let [data, message, title] = said.unwrap_or_default();
+    let [details] = data.and_then(|data| data.members(["details"])).unwrap_or_default();
+    text(details).or_else(|| text(message)).or_else(|| text(title)).unwrap_or_default()
 }
 
 /// One element of `calls`.
@@ -551,11 +573,48 @@ fn message(item: Value<'_>, around: &Around) -> Item {
     };
     let what = match &id {
         Some(id) if kind != Kind::MESSAGES => {
-            What::Message { phone_number_id: around.phone_number_id.clone(), id: id.clone() }
+            What::Message { phone_number_id: around.phone_number_id.clone(), said: Box::new(said(item, id, around)) }
         }
         _ => What::Malformed,
     };
     Item { kind, id, what }
+}
+
+/// A message larger than this is kept without what it holds.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// What a user wrote, with what its type holds.
+fn said(item: Value<'_>, id: &str, around: &Around) -> UserMessage {
+    let names = ["from", "from_user_id", "from_parent_user_id", "timestamp", "type"];
+    let [from, user_id, parent, timestamp, told] = item.members(names).unwrap_or_default();
+    let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
+    let contact = around.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
+    let told = told.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
+    let known = MESSAGE_TYPES.contains(&told.as_str()) || told == "interactive";
+    let mut content = serde_json::Map::new();
+    if item.raw().len() <= MESSAGE_BYTES_MAX
+        && let Ok(serde_json::Value::Object(mut whole)) = serde_json::from_str(item.raw())
+    {
+        if known {
+            for name in [told.as_str(), "context", "referral", "errors"] {
+                content
+                    .extend(whole.remove(name).filter(|v| !v.is_null()).map(|v| (name.to_owned(), words::bounded(v))));
+            }
+        } else {
+            content.insert("unknown".to_owned(), words::bounded(whole.into()));
+        }
+    }
+    UserMessage {
+        wamid: id.to_owned(),
+        sender: Sender {
+            wa_id: from.or_else(|| contact.and_then(|contact| contact.wa_id.clone())),
+            bsuid: user_id.or_else(|| contact.and_then(|contact| contact.bsuid.clone())).or(parent),
+            name: contact.map(|contact| contact.name.clone()).unwrap_or_default(),
+        },
+        timestamp: timestamp.and_then(Value::integer),
+        kind: if known { told } else { "unknown".to_owned() },
+        content: content.into(),
+    }
 }
 
 /// A user's answer to a permission request: usable where its word is known and its user can be told.
@@ -587,6 +646,7 @@ fn permission_reply(item: Value<'_>, id: Option<String>, said: Option<Value<'_>>
             user,
             timestamp: timestamp.and_then(Value::integer),
             reply,
+            said: self::said(item, id, around),
         })),
         _ => What::Malformed,
     };
@@ -594,19 +654,22 @@ fn permission_reply(item: Value<'_>, id: Option<String>, said: Option<Value<'_>>
 }
 
 fn message_status(item: Value<'_>, around: &Around) -> Item {
-    let [id, status, errors] = item.members(["id", "status", "errors"]).unwrap_or_default();
+    let names = ["id", "status", "errors", "timestamp", "biz_opaque_callback_data"];
+    let [id, status, errors, timestamp, opaque] = item.members(names).unwrap_or_default();
     let id = usable_id(id);
     let what = match (&id, status.and_then(Value::string)) {
-        (Some(id), Some(word)) => match word.to_ascii_lowercase() {
-            word if ["sent", "delivered", "read", "played", "failed", "deleted"].contains(&word.as_str()) => {
-                What::MessageStatus {
-                    phone_number_id: around.phone_number_id.clone(),
-                    id: id.clone(),
-                    word,
-                    error_code: first_code(errors),
-                }
-            }
-            _ => What::Ignored,
+        (Some(id), Some(word)) => match MessageStatus::parse(&word.to_ascii_lowercase()) {
+            None | Some(MessageStatus::Received | MessageStatus::Queued) => What::Ignored,
+            Some(status) => What::MessageStatus {
+                phone_number_id: around.phone_number_id.clone(),
+                told: Box::new(StatusTold {
+                    wamid: id.clone(),
+                    status,
+                    error: first_code(errors).map(|code| (code, first_words(errors))),
+                    opaque: text(opaque),
+                    timestamp: timestamp.and_then(Value::integer),
+                }),
+            },
         },
         _ => What::Malformed,
     };

@@ -19,6 +19,7 @@ pub use decode::{BadJson, CallKey, Connect, Item, PermissionReply, Sdp, What, de
 pub use http::handle;
 pub use kind::Kind;
 pub use route::{
-    Busy, CONNECT_AGAIN, Calls, Door, DoorConfig, Effect, Full, Handled, Heard, Incoming, Known, Ledger, Said, Waiting,
+    Busy, CONNECT_AGAIN, Calls, ChangesHeard, Door, DoorConfig, Effect, Full, Handled, Heard, Incoming, Known, Ledger,
+    Said, Waiting,
 };
 pub use verify::Secrets;

@@ -15,7 +15,9 @@ use crate::admission::{Admitted, Gate, NumberEntry, Pressure, Reason, Refused};
 use crate::call::machine::{PhoneStatus, Termination};
 use crate::clock::Clock;
 use crate::config::Secret;
+use crate::inbox::{self, Inbox, StatusTold, UserMessage};
 use crate::model::{CallUuid, Direction, PhoneNumberId, Timestamp, Wacid};
+use crate::numbers::NewsOfMeta;
 use crate::observe::names;
 use crate::store::{KeyKind, SeenKey};
 
@@ -118,6 +120,9 @@ pub enum Effect {
     Parked,
     PermissionUpdated,
     MessageStored,
+    AccountNoted,
+    SettingsNoted,
+    MessageStatusApplied,
     UnknownNumber,
     Ignored,
     Malformed,
@@ -145,6 +150,9 @@ impl Effect {
             Self::Parked => "parked",
             Self::PermissionUpdated => "permission_updated",
             Self::MessageStored => "message_stored",
+            Self::AccountNoted => "account_noted",
+            Self::SettingsNoted => "settings_noted",
+            Self::MessageStatusApplied => "message_status_applied",
             Self::UnknownNumber => "unknown_number",
             Self::Ignored => "ignored",
             Self::Malformed => "malformed",
@@ -194,8 +202,13 @@ pub struct Door<C> {
     tombstones: Seen,
     ledger: Option<Arc<dyn Ledger>>,
     consents: Option<Arc<Consents>>,
+    inbox: Option<Inbox>,
     pressure: Option<Arc<Pressure>>,
+    changes_heard: Option<ChangesHeard>,
 }
+
+/// Told what Meta says of numbers and WABAs. It may neither block nor wait.
+pub type ChangesHeard = Box<dyn Fn(NewsOfMeta) + Send + Sync>;
 
 /// Something of a body that the 200 has to wait for: its key, and when it is on the disk (`meta-calling.md` §2.5).
 pub struct Waiting {
@@ -234,7 +247,9 @@ impl<C: Calls> Door<C> {
             tombstones: seen(TOMBSTONES_KEPT),
             ledger: None,
             consents: None,
+            inbox: None,
             pressure: None,
+            changes_heard: None,
         }
     }
 
@@ -265,6 +280,20 @@ impl<C: Calls> Door<C> {
     #[must_use]
     pub fn with_consents(mut self, consents: Arc<Consents>) -> Self {
         self.consents = Some(consents);
+        self
+    }
+
+    /// Has somebody told what Meta says of numbers.
+    #[must_use]
+    pub fn with_changes(mut self, heard: ChangesHeard) -> Self {
+        self.changes_heard = Some(heard);
+        self
+    }
+
+    /// Keeps what users write.
+    #[must_use]
+    pub fn with_inbox(mut self, inbox: Inbox) -> Self {
+        self.inbox = Some(inbox);
         self
     }
 
@@ -318,7 +347,11 @@ impl<C: Calls> Door<C> {
         decode::decode(body, |item| {
             let Item { kind, id, what } = item;
             let effect = match what {
-                What::Permission(reply) => self.permission(&reply, &mut waiting),
+                What::Permission(reply) => self.permission(*reply, &mut waiting),
+                What::Message { phone_number_id, said } => self.message(&phone_number_id, *said, &mut waiting),
+                What::MessageStatus { phone_number_id, told } => {
+                    self.message_status(&phone_number_id, *told, &mut waiting)
+                }
                 what => self.item(&kind, what, received),
             };
             self.count(&kind, effect);
@@ -339,7 +372,51 @@ impl<C: Calls> Door<C> {
         futures_util::future::join_all(all).await.into_iter().all(|stored| stored)
     }
 
-    fn permission(&self, said: &PermissionReply, waiting: &mut Vec<Waiting>) -> Effect {
+    /// Stored with all that reports it, before the 200.
+    fn kept(
+        &self,
+        number: &PhoneNumberId,
+        key: u128,
+        effect: Effect,
+        waiting: &mut Vec<Waiting>,
+        keep: impl FnOnce(&Inbox, &Arc<NumberEntry>) -> Result<Option<inbox::Stored>, inbox::Full>,
+    ) -> Effect {
+        let now = self.clock.now();
+        let (Some(entry), Some(inbox)) = (self.gate.directory().number(number), &self.inbox) else {
+            return self.once(number, key, now, effect);
+        };
+        if !self.events.claim(key, now) {
+            return Effect::Duplicate;
+        }
+        match keep(inbox, &entry) {
+            Ok(stored) => {
+                // Behind the message in the store's queue: a key that is kept stands for a message that is.
+                self.note(key);
+                waiting.extend(stored.map(|stored| Waiting { key, stored }));
+                effect
+            }
+            Err(inbox::Full) => {
+                self.events.forget(key);
+                Effect::Busy
+            }
+        }
+    }
+
+    fn message(&self, number: &PhoneNumberId, said: UserMessage, waiting: &mut Vec<Waiting>) -> Effect {
+        let key = key_of(&[b"message", of(number), said.wamid.as_bytes()]);
+        self.kept(number, key, Effect::MessageStored, waiting, |inbox, entry| inbox.came(entry, said))
+    }
+
+    fn message_status(&self, number: &PhoneNumberId, told: StatusTold, waiting: &mut Vec<Waiting>) -> Effect {
+        let code = told.error.as_ref().map(|(code, _)| code.to_string()).unwrap_or_default();
+        let words = [of(number), told.wamid.as_bytes(), told.status.as_str().as_bytes(), code.as_bytes()];
+        let key = key_of(&[&[b"message status".as_slice()], words.as_slice()].concat());
+        self.kept(number, key, Effect::MessageStatusApplied, waiting, |inbox, entry| {
+            inbox.status(entry, told).map(Some)
+        })
+    }
+
+    fn permission(&self, said: PermissionReply, waiting: &mut Vec<Waiting>) -> Effect {
         let now = self.clock.now();
         let key = key_of(&[b"message", of(&said.phone_number_id), said.id.as_bytes()]);
         let (Some(number), Some(consents)) = (self.gate.directory().number(&said.phone_number_id), &self.consents)
@@ -358,6 +435,16 @@ impl<C: Calls> Door<C> {
         // Behind the reply in the store's queue: a key that is kept stands for a reply that is.
         self.note(key);
         waiting.extend(taken.stored.map(|stored| Waiting { key, stored }));
+        if let Some(inbox) = &self.inbox {
+            // The reply is a message too; what the user allows is kept without it, so that a full queue costs no more.
+            match inbox.came(&number, said.said) {
+                Ok(stored) => waiting.extend(stored.map(|stored| Waiting { key, stored })),
+                Err(inbox::Full) => tracing::warn!("there is no room for a permission reply in its conversation"),
+            }
+            if taken.changed {
+                inbox.permission_changed(&number, &said.user);
+            }
+        }
         if taken.changed { Effect::PermissionUpdated } else { Effect::MessageStored }
     }
 
@@ -385,26 +472,26 @@ impl<C: Calls> Door<C> {
                     other => other,
                 }
             }
-            // Accepted and counted; kept by the conversations, once there are any.
-            What::Message { phone_number_id, id } => {
-                let id = key_of(&[b"message", of(&phone_number_id), id.as_bytes()]);
-                self.once(&phone_number_id, id, now, Effect::Ignored)
-            }
-            What::MessageStatus { phone_number_id, id, word, error_code } => {
-                let error_code = error_code.map(|code| code.to_string()).unwrap_or_default();
-                let words = [of(&phone_number_id), id.as_bytes(), word.as_bytes(), error_code.as_bytes()];
-                let id = key_of(&[&[b"message status".as_slice()], words.as_slice()].concat());
-                self.once(&phone_number_id, id, now, Effect::Ignored)
-            }
-            What::Change { digest } if self.changes.claim(key_of(&[&digest]), now) => {
-                tracing::info!(kind = kind.label(), "Meta reports a change of the account; it is not kept yet");
-                Effect::Ignored
+            What::Change { digest, heard } if self.changes.claim(key_of(&[&digest]), now) => {
+                tracing::info!(kind = kind.label(), "Meta reports a change of the account");
+                self.changed(heard)
             }
             What::Change { .. } => Effect::Duplicate,
             // Taken in by the one who asks, which has something to wait for.
-            What::Permission(_) | What::Ignored => Effect::Ignored,
+            What::Permission(_) | What::Message { .. } | What::MessageStatus { .. } | What::Ignored => Effect::Ignored,
             What::Malformed => Effect::Malformed,
         }
+    }
+
+    /// Meta says something about a number or a WABA.
+    fn changed(&self, heard: Option<Box<NewsOfMeta>>) -> Effect {
+        let (Some(heard), Some(hear)) = (heard, &self.changes_heard) else { return Effect::Ignored };
+        let effect = match *heard {
+            NewsOfMeta::Settings { .. } => Effect::SettingsNoted,
+            NewsOfMeta::Number { .. } | NewsOfMeta::Waba { .. } => Effect::AccountNoted,
+        };
+        hear(*heard);
+        effect
     }
 
     /// Whether an event is the first of its key; if so, the key is noted.

@@ -65,7 +65,9 @@ pub(super) fn check<'n>(
             given.push(Given { attribute, text: "", value: None });
             continue;
         }
-        let Some(&(_, kind)) = instead.iter().chain(table).find(|(known, _)| is_same(known, name)) else {
+        let known =
+            |table: &[(&str, Kind)]| table.iter().find(|(known, _)| is_same(known, name)).map(|(_, kind)| *kind);
+        let Some(kind) = known(instead).or_else(|| known(table)) else {
             if !is_xml_own(name) {
                 unknown(node, attribute, table, findings);
             }

@@ -57,13 +57,56 @@ fn is_name_char(c: char) -> bool {
     is_name_start(c) || matches!(c, '-' | '.' | '0'..='9' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
 }
 
+/// A byte of an ASCII name; [`BEGINS`] where one may begin with it.
+const NAME: u8 = 1;
+const BEGINS: u8 = 2;
+/// A byte that an attribute's value has to be looked at closely for: references, `<`, white space that becomes a blank.
+const MARK: u8 = 4;
+
+/// What each byte is. One look-up, where a tag would otherwise be compared byte by byte with half a dozen ranges.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    classify(&mut classes, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_:", NAME | BEGINS);
+    classify(&mut classes, b"0123456789-.", NAME);
+    classify(&mut classes, b"&<\t\n\r", MARK);
+    classes
+};
+
+#[allow(
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    reason = "neither From nor get_mut is const; a byte always fits"
+)]
+const fn classify(classes: &mut [u8; 256], mut bytes: &[u8], class: u8) {
+    while let [byte, rest @ ..] = bytes {
+        classes[*byte as usize] = class;
+        bytes = rest;
+    }
+}
+
+fn class(byte: u8) -> u8 {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or(0)
+}
+
 /// Splits a `Name` of ASCII letters, digits and signs off the front; `None` where it begins otherwise or goes on.
 pub(super) fn split_ascii_name(text: &str) -> Option<(&str, &str)> {
-    let is_name_byte = |b: &u8| matches!(b, b':' | b'A'..=b'Z' | b'_' | b'a'..=b'z' | b'-' | b'.' | b'0'..=b'9');
     let bytes = text.as_bytes();
-    let end = bytes.iter().position(|b| !is_name_byte(b)).unwrap_or(bytes.len());
-    let begins = matches!(bytes.first()?, b':' | b'A'..=b'Z' | b'_' | b'a'..=b'z');
+    let end = bytes.iter().position(|b| class(*b) & NAME == 0).unwrap_or(bytes.len());
+    let begins = class(*bytes.first()?) & BEGINS != 0;
     if begins && bytes.get(end).is_none_or(u8::is_ascii) { text.split_at_checked(end) } else { None }
+}
+
+/// Where the value that `text` begins with ends, which is at the quote, and whether it means what stands there. A
+/// value is short: one pass byte by byte is done before a search has begun.
+pub(super) fn value_end(text: &[u8], quote: u8) -> Option<(usize, bool)> {
+    let mut seen = 0;
+    for (at, byte) in text.iter().enumerate() {
+        if *byte == quote {
+            return Some((at, seen & MARK == 0));
+        }
+        seen |= class(*byte);
+    }
+    None
 }
 
 /// Splits a `Name` off the front; empty where none begins.
@@ -187,35 +230,38 @@ fn attribute<'t>(text: &'t str, at: &'t str, spaced: bool) -> Result<(RawAttribu
 
 /// An attribute's value, normalised (XML 1.0 §3.3.3).
 pub(super) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
-    if !super::any_byte(raw, |b| matches!(b, b'&' | b'<' | b'\t' | b'\n' | b'\r')) {
+    let mark = |text: &str| text.bytes().position(|b| class(b) & MARK != 0);
+    if mark(raw).is_none() {
         return Ok(raw.into());
     }
     let mut value = String::with_capacity(raw.len());
     let mut rest = raw;
-    while let Some(c) = rest.chars().next() {
-        let offset = raw.len() - rest.len();
-        let mut used = c.len_utf8();
-        match c {
-            '<' => {
+    while let Some(at) = mark(rest) {
+        let (before, from) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        value.push_str(before);
+        let offset = raw.len() - from.len();
+        let mut used = 1;
+        match from.as_bytes().first() {
+            Some(b'<') => {
                 let message = "a < inside an attribute value".to_owned();
                 return Err(Fault { offset, cut: false, message, hint: WRITE_LT });
             }
-            '&' => {
-                let Some((name, _)) = rest.get(1..).and_then(|r| r.split_once(';')) else {
+            Some(b'&') => {
+                let Some((name, _)) = from.get(1..).and_then(|r| r.split_once(';')) else {
                     return Err(bare_ampersand(offset));
                 };
                 value.push(reference(name).ok_or_else(|| bad_reference(offset, name))?);
                 used = name.len() + 2;
             }
-            '\r' | '\n' | '\t' => {
+            _ => {
                 value.push(' ');
-                if rest.starts_with("\r\n") {
+                if from.starts_with("\r\n") {
                     used = 2;
                 }
             }
-            c => value.push(c),
         }
-        rest = rest.get(used..).unwrap_or("");
+        rest = from.get(used..).unwrap_or("");
     }
+    value.push_str(rest);
     Ok(value.into())
 }

@@ -172,6 +172,7 @@ pub(super) fn read(text: &str) -> Result<Tree<'_>, Fatal> {
         open: Vec::with_capacity(MAX_DEPTH),
         in_text: false,
         elements: 0,
+        plain: memchr::memchr2(b'\r', b']', text.as_bytes()).is_none(),
     };
     let mut start = 0;
     loop {
@@ -231,6 +232,8 @@ struct Builder<'t> {
     /// Whether the last piece is a text that what comes next may still add to.
     in_text: bool,
     elements: usize,
+    /// There is neither a CR nor a `]` in all of it: no text needs to be looked at for them.
+    plain: bool,
 }
 
 impl<'t> Builder<'t> {
@@ -296,8 +299,9 @@ impl<'t> Builder<'t> {
             let offset = start + rest.len() - spaced.len();
             let (name, after) = grammar::split_ascii_name(spaced)?;
             let [b'=', quote @ (b'"' | b'\''), value @ ..] = after.as_bytes() else { return None };
-            let length = memchr::memchr(*quote, value)?;
-            let value = grammar::attribute_value(after.get(2..2 + length)?).ok()?;
+            let (length, plain) = grammar::value_end(value, *quote)?;
+            let raw = after.get(2..2 + length)?;
+            let value = if plain { raw.into() } else { grammar::attribute_value(raw).ok()? };
             let before = self.tree.attributes.get(first..)?;
             if before.len() >= MAX_ATTRIBUTES || before.iter().any(|a| a.name == name) {
                 return None;
@@ -397,12 +401,16 @@ impl<'t> Builder<'t> {
     }
 
     fn text(&mut self, start: usize, raw: &'t str) -> Result<(), Fatal> {
-        let blank = raw.find(|c| !is_space(c));
+        let blank = raw.bytes().position(|b| !is_space(b.into()));
         if self.open.is_empty() {
             return match blank {
                 Some(at) => self.outside(start + at),
                 None => Ok(()),
             };
+        }
+        if self.plain {
+            self.append(raw.into(), blank.map(|at| start + at));
+            return Ok(());
         }
         if super::any_byte(raw, |b| b == b']')
             && let Some(at) = raw.find("]]>")

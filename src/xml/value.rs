@@ -298,7 +298,10 @@ fn method(value: &str) -> Checked<'_> {
 }
 
 /// §3 `url`: absolute, one of the two schemes (plain, encrypted), a host, no user info, no spaces.
-fn url<'v>(value: &'v str, [plain, encrypted]: [&str; 2]) -> Checked<'v> {
+fn url<'v>(value: &'v str, [plain_scheme, encrypted]: [&str; 2]) -> Checked<'v> {
+    if is_ordinary_url(value, encrypted) {
+        return plain(Value::Text(value.into()));
+    }
     let bad = |what: &'static str| {
         Err(Note::new(rules::E311, what, format!("write an absolute URL, {encrypted}://host/path")))
     };
@@ -312,7 +315,7 @@ fn url<'v>(value: &'v str, [plain, encrypted]: [&str; 2]) -> Checked<'v> {
     let Some((scheme, rest)) = value.split_once("://") else {
         return bad("is not an absolute URL");
     };
-    if ![plain, encrypted].iter().any(|s| scheme.eq_ignore_ascii_case(s)) {
+    if ![plain_scheme, encrypted].iter().any(|s| scheme.eq_ignore_ascii_case(s)) {
         return bad("has another scheme than is allowed here");
     }
     let graphic = !super::any_byte(value, |b| !matches!(b, b'!'..=b'~'));
@@ -331,30 +334,49 @@ fn url<'v>(value: &'v str, [plain, encrypted]: [&str; 2]) -> Checked<'v> {
     if authority.is_empty() || !((graphic && is_plain_authority(authority)) || reads()) {
         return bad("has no valid host");
     }
-    let note = scheme.eq_ignore_ascii_case(plain).then(|| {
-        Note::new(rules::W311, "is not encrypted", format!("use {encrypted}: (a node refuses {plain}: by default)"))
+    let note = scheme.eq_ignore_ascii_case(plain_scheme).then(|| {
+        Note::new(
+            rules::W311,
+            "is not encrypted",
+            format!("use {encrypted}: (a node refuses {plain_scheme}: by default)"),
+        )
     });
     Ok((Value::Text(value.into()), note))
+}
+
+/// What nearly all are: encrypted, an ordinary name, nothing that is not graphic. Others are looked at closely.
+fn is_ordinary_url(value: &str, encrypted: &str) -> bool {
+    let rest = value.strip_prefix(encrypted).and_then(|rest| rest.strip_prefix("://"));
+    rest.is_some_and(|rest| {
+        let end = rest.bytes().position(|b| matches!(b, b'/' | b'?' | b'#' | b'\\')).unwrap_or(rest.len());
+        let graphic = !super::any_byte(rest, |b| !matches!(b, b'!'..=b'~'));
+        value.len() <= MAX_URL && graphic && rest.get(..end).is_some_and(is_plain_authority)
+    })
 }
 
 /// A name of ordinary labels, and perhaps a port: nearly every URL has one, and any parser reads it. Others are
 /// left to one.
 fn is_plain_authority(authority: &str) -> bool {
-    let (name, port) = authority.split_once(':').unwrap_or((authority, "80"));
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        (1..=63).contains(&bytes.len())
-            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
-            && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-            && bytes.last() != Some(&b'-')
-            // Neither `xn--` nor what else is said by hyphens there.
-            && bytes.get(2..4) != Some(b"--")
+    let bytes = authority.as_bytes();
+    let colon = bytes.iter().position(|b| *b == b':');
+    let (name, port) = match colon {
+        Some(at) => (bytes.get(..at).unwrap_or_default(), authority.get(at + 1..).unwrap_or_default()),
+        None => (bytes, "80"),
     };
+    let label = |label: &[u8]| {
+        (1..=63).contains(&label.len())
+            && label.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            && label.first().is_some_and(u8::is_ascii_alphanumeric)
+            && label.last() != Some(&b'-')
+            // Neither `xn--` nor what else is said by hyphens there.
+            && label.get(2..4) != Some(b"--")
+    };
+    let mut labels = name.split(|b| *b == b'.');
     // A last label that begins with a letter makes it no IPv4 address.
-    let last = name.rsplit('.').next().unwrap_or("");
+    let last = labels.clone().next_back().and_then(<[u8]>::first);
     name.len() <= 253
-        && name.split('.').all(label)
-        && last.starts_with(|c: char| c.is_ascii_alphabetic())
+        && labels.all(label)
+        && last.is_some_and(u8::is_ascii_alphabetic)
         && (1..=5).contains(&port.len())
         && port.bytes().all(|b| b.is_ascii_digit())
         && port.parse::<u16>().is_ok()

@@ -469,27 +469,76 @@ fn rest_api() -> &'static Rest {
         let gate = Arc::new(Gate::new(Arc::new(Directory::new(10)), clock.now()));
         let graph = GraphConfig::new("http://127.0.0.1:9/v23.0", Secret::new("CANARY-6"));
         let graph = Arc::new(Graph::new(graph, clock.clone()).expect("a client"));
-        let permissions = PermissionDesk::new(graph, Arc::new(Consents::new()), clock.clone());
+        let permissions = PermissionDesk::new(graph.clone(), Arc::new(Consents::new()), clock.clone());
         let (live, placing, operator) = (Arc::new(NoCalls), Arc::new(NoCalls), Arc::new(NoCalls));
         let host = "localhost".to_owned();
         let keeper = Keeper::open(store.clone(), Arc::new(Directory::new(10)), &config, clock.wall());
         let keeper = runtime.block_on(keeper).expect("a book");
         let rooms = offhook::call::rooms::Rooms::silent(clock.clone());
         let out = Egress::new(EgressConfig::new(Guard::new(false, Vec::new()))).expect("a client");
-        let notifier = answer::Notifier::new(out, clock.clone(), answer::Dice::system(), 1);
+        let numbers = {
+            let _inside = runtime.enter();
+            let feed = offhook::feed::Feed::new();
+            offhook::numbers::Numbers::new(offhook::numbers::Parts {
+                keeper: keeper.clone(),
+                graph: graph.clone(),
+                clock: clock.clone(),
+                notices: offhook::notices::Notices::new(store.clone(), feed.clone(), clock.clone()),
+                feed,
+                guard: Guard::new(false, Vec::new()),
+                fetcher: answer::Fetcher::new(out.clone(), clock.clone(), answer::Dice::system()),
+                tasks: Default::default(),
+            })
+        };
+        let notifier = answer::Notifier::new(out.clone(), clock.clone(), answer::Dice::system(), 1);
         let (node_id, nobody) = ("fuzz".to_owned(), Arc::new(Directory::new(10)));
         let outbox =
             call::Outbox::new(store.clone(), notifier, nobody, clock.clone(), node_id.clone(), Default::default());
         let (data_dir, base_url) = (dir.path().to_owned(), "http://localhost".to_owned());
-        let kept = call::RecordingsConfig { data_dir, base_url, node_id, threads: 1 };
+        let recognisers = offhook::speech::recognise::Recognisers::new(&Default::default()).expect("none is named");
+        let kept = call::RecordingsConfig { data_dir, base_url, node_id, threads: 1, copies: None, recognisers };
         let (dice, tasks) = (answer::Dice::system(), Default::default());
         let recordings = {
             let _inside = runtime.enter();
-            call::Recordings::start(kept, store.clone(), outbox, clock.clone(), dice, tasks).expect("a folder")
+            call::Recordings::start(kept, store.clone(), outbox.clone(), clock.clone(), dice, tasks).expect("a folder")
         };
+        let agents = offhook::agents::Agents::new(offhook::agents::AgentsParts {
+            store: store.clone(),
+            directory: Arc::new(Directory::new(10)),
+            notices: offhook::notices::Notices::new(store.clone(), offhook::feed::Feed::new(), clock.clone()),
+            egress: out.clone(),
+            house: out.clone(),
+            model: None,
+            clock: clock.clone(),
+        });
+        let feed = offhook::feed::Feed::new();
+        let inbox = offhook::inbox::Inbox::new(offhook::inbox::InboxParts {
+            store: store.clone(),
+            outbox,
+            directory: Arc::new(Directory::new(10)),
+            graph,
+            notices: offhook::notices::Notices::new(store.clone(), feed.clone(), clock.clone()),
+            feed: feed.clone(),
+            clock: clock.clone(),
+            node_id: "fuzz".to_owned(),
+            base_url: "http://localhost".to_owned(),
+            media: dir.path().join("messages"),
+            tasks: Default::default(),
+        });
+        let eraser = offhook::erasure::Eraser::new(offhook::erasure::ErasureParts {
+            store: store.clone(),
+            recordings: recordings.clone(),
+            inbox: inbox.clone(),
+            consents: Arc::new(Consents::new()),
+            directory: Arc::new(Directory::new(10)),
+            clock: clock.clone(),
+        });
+        let people = offhook::people::People::new(store.clone(), Default::default(), clock.clone(), feed.clone());
         let router = api::router(Api {
             clock,
-            feed: offhook::feed::Feed::new(),
+            feed,
+            numbers,
+            inbox,
             accounts,
             store,
             live,
@@ -500,10 +549,14 @@ fn rest_api() -> &'static Rest {
             keeper,
             permissions,
             passwords: Default::default(),
+            people,
+            base_url: "http://localhost".to_owned(),
             phones: Default::default(),
             rooms,
             voices: Arc::new(offhook::speech::catalogue::Catalogue::of(&Default::default())),
             recordings,
+            agents,
+            eraser,
         });
         Rest { runtime, router, _dir: dir }
     })

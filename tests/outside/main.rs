@@ -2,20 +2,29 @@
 //! (Chromium, aiortc) is skipped with a printed reason where it is absent.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
+mod agents;
+mod agents_write;
 mod answer;
 mod cli;
 mod conference;
+mod console;
 mod control;
+mod copies;
 mod crash;
 mod dial;
+mod doctor;
 mod doors;
+mod erasure;
 mod faults;
 mod first_call;
 mod interop;
 mod leaks;
 mod load;
+mod messages;
 mod metrics;
 mod mpc;
+mod notifications;
+mod numbers;
 mod ops;
 #[cfg(feature = "otel")]
 mod otel;
@@ -28,6 +37,7 @@ mod record;
 mod reload;
 mod requests;
 mod rest;
+mod routing;
 mod sdk;
 mod sound;
 mod speech;
@@ -35,5 +45,6 @@ mod strangers;
 mod stream;
 mod support;
 mod trace;
+mod transcripts;
 mod walk;
 mod web;

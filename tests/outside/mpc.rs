@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::dial::{heard_ms, tone};
 use super::outbound::{USER, World, user, world};
 use crate::support::app::Seen;
-use crate::support::http::Answer;
+use crate::support::http::{self, Answer};
 use crate::support::node::NUMBER;
 
 const CUSTOMER: &str = "919812345678";
@@ -18,6 +18,20 @@ impl World {
     async fn mpc(&self, method: &str, path: &str, body: &Value) -> Answer {
         let json = [("content-type", "application/json")];
         self.rest(method, &format!("MultiPartyCall/{path}"), &json, body.to_string()).await
+    }
+
+    /// Waits until so many seconds' packets have come from callers who all talk.
+    async fn until_talked(&self, seconds: u32) {
+        let packets = async || self.node.metric("offhook_media_packets_total", &[("direction", "in")]).await;
+        let live = self.node.metric("offhook_calls_active", &[]).await.max(1.0);
+        let enough = packets().await + live * 50.0 * f64::from(seconds);
+        let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+        let talks = async {
+            while packets().await < enough {
+                every.tick().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(40), talks).await.expect("they talk");
     }
 
     async fn told(&self, name: &str) -> Seen {
@@ -68,6 +82,7 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
     let body = json!({
         "role": "agent", "from": NUMBER, "to": USER, "enter_sound": "none", "exit_sound": "none",
         "status_callback_url": status, "call_status_callback_url": world.app.url("/agent"),
+        "status_callback_events": "mpc-state-changes,participant-state-changes,add-participant-api-events",
     });
     for (what, wrong) in
         [("role", json!({"role": "boss"})), ("role", json!({"role": null})), ("from", json!({"from": "x"}))]
@@ -83,6 +98,12 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
     let added = added.json();
     assert_eq!((&added["calls"][0]["to"], &added["calls"][0]["from"]), (&USER.into(), &NUMBER.into()), "{added}");
     world.told("MPCStart").await;
+    for event in ["AddParticipantInitiated", "AddParticipantRinging", "AddParticipantAnswered"] {
+        let told = world.told(event).await;
+        assert_eq!(told.param("ParticipantCallUUID"), added["calls"][0]["call_uuid"], "{event}");
+        assert_eq!((told.param("ParticipantRole"), told.param("MPCName")), ("agent", "Care & more"), "{event}");
+    }
+    assert!(world.app.seen().iter().all(|seen| seen.param("EventName") != "AddParticipantFailed"));
 
     let members = world.mpc("GET", &format!("{at}Participant/"), &null).await.json();
     assert_eq!(members["meta"]["total_count"], 2, "{members}");
@@ -120,5 +141,113 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
     assert_eq!((&over["status"], &over["termination_cause_code"]), (&"Ended".into(), &4_020.into()), "{over}");
     let ended = world.mpc("GET", "?status=ended", &null).await.json();
     assert_eq!(ended["meta"]["total_count"], 1, "{ended}");
+    for (filter, count) in
+        [("creation_time__gt=2020-01-01", 1), ("creation_time__lt=2020-01-01", 0), ("end_time__gte=2020-01-01", 1)]
+    {
+        let found = world.mpc("GET", &format!("?{filter}"), &null).await.json();
+        assert_eq!(found["meta"]["total_count"], count, "{filter}: {found}");
+    }
+    assert_eq!(world.mpc("GET", "?creation_time__gt=soon", &null).await.status, 400);
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_records_it_and_what_one_participant_says_with_pauses() {
+    use super::record::{channels, told_of, tone_ms};
+    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+    for path in ["/status", "/filed", "/track"] {
+        world.app.xml(path, "<Response/>");
+    }
+    let status = world.app.url("/status");
+    world.app.route("/unused", move |seen| {
+        let role = if seen.param("From") == CUSTOMER { "customer" } else { "agent" };
+        (
+            200,
+            format!(
+                "<Response><MultiPartyCall role=\"{role}\" stayAlone=\"true\" enterSound=\"none\" exitSound=\"none\" \
+                 statusCallbackUrl=\"{status}\">Desk</MultiPartyCall></Response>"
+            ),
+        )
+    });
+    let says = |from: &str, hz| CallScript {
+        from: from.to_owned(),
+        say: tone(hz, 40),
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    };
+    let null = Value::Null;
+    assert_eq!(world.mpc("POST", "name_Desk/Record/", &null).await.status, 404, "nobody is in");
+    let customer = world.sim.place_call(says(CUSTOMER, CUSTOMER_HZ));
+    let joined = world.told("ParticipantJoin").await;
+    let agent = world.sim.place_call(says("919811111111", AGENT_HZ));
+    world.app.wait_where("/status", |seen| seen.param("ParticipantRole") == "agent").await;
+    let one = format!("name_Desk/Participant/{}/Record/", joined.param("MemberID"));
+    for path in ["name_Desk/Record/", one.as_str()] {
+        assert_eq!(world.mpc("DELETE", path, &null).await.status, 404, "{path}: it is not recorded");
+        assert_eq!(world.mpc("POST", &format!("{path}Pause/"), &null).await.status, 404, "{path}");
+        assert_eq!(world.mpc("POST", path, &json!({"file_format": "ogg"})).await.status, 400, "{path}");
+    }
+    assert_eq!(world.mpc("POST", "name_Desk/Participant/77/Record/", &null).await.status, 404);
+
+    let order = |to| json!({"file_format": "wav", "recording_callback_url": world.app.url(to)});
+    let all = world.mpc("POST", "name_Desk/Record/", &order("/filed")).await;
+    assert_eq!((all.status, &all.json()["message"]), (202, &"MPC recording started".into()), "{}", all.text());
+    let track = world.mpc("POST", &one, &order("/track")).await;
+    assert_eq!(track.status, 202, "{}", track.text());
+    for path in ["name_Desk/Record/", one.as_str()] {
+        assert_eq!(world.mpc("POST", path, &order("/filed")).await.status, 409, "{path}");
+    }
+    let shown = world.mpc("GET", "name_Desk/", &null).await.json();
+    assert_eq!(shown["recording"], all.json()["recording_url"], "{shown}");
+    // Two seconds of both, two of the customer alone, two of both.
+    world.until_talked(2).await;
+    assert_eq!(world.mpc("POST", "name_Desk/Record/Pause/", &null).await.status, 204);
+    world.until_talked(3).await;
+    assert_eq!(world.mpc("POST", "name_Desk/Record/Resume/", &null).await.status, 204);
+    world.until_talked(2).await;
+    assert_eq!(world.mpc("DELETE", "name_Desk/Record/", &null).await.status, 204);
+    assert_eq!(world.mpc("DELETE", &one, &null).await.status, 204);
+
+    let (all_filed, own_filed) = (world.app.wait("/filed").await, world.app.wait("/track").await);
+    let (all_ms, own_ms) = (told_of(&all_filed, "Stopped"), told_of(&own_filed, "Stopped"));
+    assert!(own_ms > all_ms + 1_500 && all_ms > 2_000, "{all_ms} ms of all, {own_ms} ms of one");
+    for filed in [&all_filed, &own_filed] {
+        assert_eq!((filed.param("MPCName"), filed.param("MPCUUID")), ("Desk", joined.param("MPCUUID")));
+    }
+    assert_eq!(own_filed.param("RecordUrl"), track.json()["recording_url"]);
+    let own = channels(&http::get(own_filed.param("RecordUrl")).await.body);
+    assert_eq!(own.len(), 1);
+    assert!(tone_ms(&own[0], CUSTOMER_HZ) + 1_000 > own_ms, "the customer, and nobody else");
+    let both = channels(&http::get(all_filed.param("RecordUrl")).await.body);
+    assert!(tone_ms(&both[0], CUSTOMER_HZ) < all_ms / 2, "two at once are no single tone");
+    world.mpc("DELETE", "name_Desk/", &null).await;
+    tokio::join!(customer.all(), agent.all());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_participants_track_is_recorded_where_the_element_says_so() {
+    use super::record::{channels, told_of, tone_ms};
+    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+    world.app.xml("/filed", "<Response/>");
+    world.app.xml(
+        "/unused",
+        format!(
+            "<Response><MultiPartyCall role=\"agent\" record=\"true\" recordParticipantTrack=\"true\" recordFileFormat=\"wav\" \
+             stayAlone=\"true\" enterSound=\"none\" exitSound=\"none\" recordingCallbackUrl=\"{}\">Desk</MultiPartyCall></Response>",
+            world.app.url("/filed")
+        ),
+    );
+    let script = CallScript { say: tone(AGENT_HZ, 20), hangup: HangupRule::Never, ..CallScript::default() };
+    let agent = world.sim.place_call(script);
+    world.until_talked(3).await;
+    world.mpc("DELETE", "name_Desk/", &Value::Null).await;
+    agent.all().await;
+    let first = world.app.wait("/filed").await;
+    let second = world.app.wait_where("/filed", |seen| seen.param("RecordingID") != first.param("RecordingID")).await;
+    for filed in [first, second] {
+        let ms = told_of(&filed, "HungUp");
+        let pcm = channels(&http::get(filed.param("RecordUrl")).await.body).remove(0);
+        assert!(tone_ms(&pcm, AGENT_HZ) + 1_500 > ms && ms > 1_000, "{ms} ms");
+        assert_eq!(filed.param("MPCName"), "Desk");
+    }
 }

@@ -31,7 +31,7 @@ impl FileFetch for NoFiles {
 }
 
 /// What a caller says: text in the embedded voice, and silence around it.
-async fn say(before_ms: u64, text: &str) -> Vec<Frame> {
+pub(super) async fn say(before_ms: u64, text: &str) -> Vec<Frame> {
     let dir = tempfile::tempdir().unwrap();
     let config = SpeechConfig {
         data_dir: dir.path().to_owned(),
@@ -63,12 +63,12 @@ async fn say(before_ms: u64, text: &str) -> Vec<Frame> {
 
 /// A transcription endpoint that understands the same whatever it hears, and keeps the requests.
 #[derive(Clone, Default)]
-struct Endpoint {
+pub struct Endpoint {
     asked: Arc<Mutex<Vec<Bytes>>>,
 }
 
 impl Endpoint {
-    async fn start(answer: &'static str) -> (Self, String) {
+    pub async fn start(answer: &'static str) -> (Self, String) {
         let endpoint = Self::default();
         let hear = move |State(endpoint): State<Endpoint>, body: Bytes| async move {
             endpoint.asked.lock().unwrap().push(body);
@@ -82,7 +82,7 @@ impl Endpoint {
     }
 
     /// The sounds that came, 16 kHz mono.
-    fn heard(&self) -> Vec<Vec<i16>> {
+    pub fn heard(&self) -> Vec<Vec<i16>> {
         let asked = self.asked.lock().unwrap();
         let wav = |body: &Bytes| {
             let at = body.windows(4).position(|w| w == b"RIFF").expect("a WAV file");

@@ -1,7 +1,7 @@
 //! The official SDKs against a running node, unmodified but for the base URL: every resource, and the validators over
 //! every kind of request that a call makes. `docs/sdk.md` is the table of what works.
 
-use offhook::sim::{Answers, CallScript, Order, caller};
+use offhook::sim::{Answers, CallScript, HangupRule, Order, caller};
 use serde_json::{Value, json};
 
 use crate::outbound::{USER, ends, user, world};
@@ -266,4 +266,64 @@ async fn node_places_calls_and_manages_the_account() {
     sdk.refuses("not found", "recordings.get", json!(["x"]));
     sdk.ok("conferences.list", json!([{}]));
     sdk.refuses("not found", "conferences.get", json!(["room"]));
+}
+
+/// Recordings of a multi-party call, of one of its participants and of a live call; and those that are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn python_records_calls_and_rooms_and_takes_recordings_away() {
+    let world = world(|_, _| ()).await;
+    let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
+    world.app.xml("/status", "");
+    world.app.xml(
+        "/unused",
+        format!(
+            "<Response><MultiPartyCall role=\"agent\" stayAlone=\"true\" statusCallbackUrl=\"{}\">Desk</MultiPartyCall></Response>",
+            world.app.url("/status")
+        ),
+    );
+    let script = CallScript { hangup: HangupRule::Never, ..CallScript::default() };
+    let caller = world.sim.place_call(script);
+    let joined = world.app.wait_where("/status", |seen| seen.param("EventName") == "ParticipantJoin").await;
+    let desk = json!({"friendly_name": "Desk"});
+    assert_eq!(sdk.ok("multi_party_calls.get", desk.clone())["status"], "Active");
+    let order = json!({"friendly_name": "Desk", "file_format": "wav"});
+    let all = sdk.ok("multi_party_calls.start_recording", order.clone());
+    sdk.raises("InvalidRequestError", "multi_party_calls.start_recording", order);
+    for what in ["pause_recording", "resume_recording"] {
+        sdk.ok(&format!("multi_party_calls.{what}"), desk.clone());
+    }
+    let listed = sdk.ok("multi_party_calls.list_participants", desk.clone());
+    let member = joined.param("MemberID");
+    assert_eq!(listed["objects"][0]["member_id"], member, "{listed}");
+    let one = json!({"friendly_name": "Desk", "participant_id": member});
+    let track = sdk.ok("multi_party_calls.start_participant_recording", one.clone());
+    for what in ["pause_participant_recording", "resume_participant_recording"] {
+        sdk.ok(&format!("multi_party_calls.{what}"), one.clone());
+    }
+    let call = joined.param("CallUUID");
+    let beside = sdk.ok("calls.record", json!([call]));
+    // Something to keep of each.
+    let packets = async || world.node.metric("offhook_media_packets_total", &[("direction", "in")]).await;
+    let enough = packets().await + 100.0;
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    while packets().await < enough {
+        every.tick().await;
+    }
+    sdk.ok("calls.record_stop", json!([call]));
+    sdk.ok("multi_party_calls.stop_participant_recording", one);
+    sdk.ok("multi_party_calls.stop_recording", desk.clone());
+    let mut kept = sdk.ok("recordings.list", json!({"limit": 5}));
+    while kept["objects"].as_array().map(Vec::len) != Some(3) {
+        every.tick().await;
+        kept = sdk.ok("recordings.list", json!({"limit": 5}));
+    }
+    for made in [&all, &track, &beside] {
+        let id = made["recording_id"].as_str().unwrap_or_else(|| panic!("{made}"));
+        assert_eq!(sdk.ok("recordings.get", json!([id]))["recording_id"], id);
+        sdk.ok("recordings.delete", json!([id]));
+        sdk.raises("ResourceNotFoundError", "recordings.get", json!([id]));
+    }
+    sdk.ok("multi_party_calls.stop", desk.clone());
+    caller.all().await;
+    sdk.raises("ResourceNotFoundError", "multi_party_calls.pause_recording", desk);
 }

@@ -153,8 +153,11 @@ impl World {
             | NoticeKind::Conference
             | NoticeKind::MultiParty
             | NoticeKind::Recording
+            | NoticeKind::Message
+            | NoticeKind::Event
             | NoticeKind::Interim
-            | NoticeKind::Stream => &mut self.customer.others,
+            | NoticeKind::Stream
+            | NoticeKind::Transcription => &mut self.customer.others,
         };
         told.entry(call).or_default().insert(identity);
     }

@@ -419,7 +419,7 @@ impl World {
                 let fact = Input::Recorded { record, what: recorded(RecordEnd::Silence, ms) };
                 self.after(ms * MS, Event::Leg { life, call, fact });
             }
-            MediaOrder::RecordGo { .. } => {}
+            MediaOrder::RecordGo { .. } | MediaOrder::RecordPause { .. } => {}
             MediaOrder::RecordStop { record, end } => {
                 let (life, call) = (self.life, call.uuid);
                 let fact = Input::Recorded { record, what: recorded(end, 20) };

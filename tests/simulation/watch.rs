@@ -461,6 +461,7 @@ impl World {
                     }
                     MediaOrder::Begin
                     | MediaOrder::RecordStop { .. }
+                    | MediaOrder::RecordPause { .. }
                     | MediaOrder::Stop { .. }
                     | MediaOrder::Listen { .. }
                     | MediaOrder::Join

@@ -106,6 +106,7 @@ impl Book {
             waba.given_to = None;
             keys.push(Key::Waba(waba.id.clone()));
         }
+        keys.extend(self.inherit(id, &main));
         let owned: Vec<AppId> = self.applications.values().filter(|a| a.account == *id).map(|a| a.id.clone()).collect();
         for app in owned {
             let needed = self.needing(&app).is_some();
@@ -153,13 +154,13 @@ impl Book {
     /// A number takes calls by it alone.
     pub fn remove_application(&mut self, id: &AppId) -> Result<Vec<Key>, Used> {
         if let Some(number) = self.needing(id) {
-            return Err(Used { by: number.file.number.clone() });
+            return Err(Used { by: number.number.clone() });
         }
         self.applications.remove(id);
         let mut keys = vec![Key::Application(id.clone())];
         for number in self.numbers.values_mut().filter(|number| number.set.app.as_ref() == Some(id)) {
             number.set.app = None;
-            keys.push(Key::Number(number.file.number.clone()));
+            keys.push(Key::Number(number.number.clone()));
         }
         Ok(keys)
     }
@@ -167,23 +168,23 @@ impl Book {
     /// The number that takes calls by this application alone.
     pub fn needing(&self, id: &AppId) -> Option<&Number> {
         let mut named = self.numbers.values().filter(|number| number.set.app.as_ref() == Some(id));
-        named.find(|number| number.file.calling_enabled && number.file.answer_url.is_none())
+        named.find(|number| number.set.calling_enabled && number.set.answer.url.is_none())
     }
 
     /// Changes what is set of a number.
     pub fn edit_number(&mut self, number: &E164, edit: impl FnOnce(&mut super::NumberSet)) -> Vec<Key> {
         let Some(number) = self.numbers.get_mut(number) else { return Vec::new() };
         edit(&mut number.set);
-        vec![Key::Number(number.file.number.clone())]
+        vec![Key::Number(number.number.clone())]
     }
 
     /// Gives a number's whole WABA to an account: a subaccount, or back to the main one. Gives the numbers that this
     /// is about, in order.
     pub fn give(&mut self, number: &E164, to: &AuthId) -> (Vec<Key>, Vec<E164>) {
-        let waba = self.numbers.get(number).map(|number| number.file.waba.clone());
-        let Some(waba) = waba.and_then(|id| self.wabas.get_mut(&id)) else { return (Vec::new(), Vec::new()) };
-        waba.given_to = Some(to.clone()).filter(|to| *to != waba.of);
-        let all = self.numbers.values().filter(|number| number.file.waba == waba.id);
-        (vec![Key::Waba(waba.id.clone())], all.map(|number| number.file.number.clone()).collect())
+        let Some(waba) = self.numbers.get(number).and_then(|number| number.waba.clone()) else {
+            return (Vec::new(), Vec::new());
+        };
+        let all = self.numbers_of(&waba).map(|number| number.number.clone()).collect();
+        (self.give_waba(&waba, to), all)
     }
 }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, ApiKey, Secret};
-use crate::model::{AppId, AuthId, Method, Timestamp, WabaId};
+use super::panel::NumberSet;
+use crate::config::{ApiKey, Permissions, Secret};
+use crate::model::{AppId, AuthId, E164, Method, PhoneNumberId, Timestamp, WabaId};
 use crate::store::{SettingKind, SettingWrite};
 use crate::xml::ast::DocUrl;
 
@@ -80,12 +81,16 @@ impl Link {
 #[derive(Clone, Debug)]
 pub struct Waba {
     pub id: WabaId,
-    /// As the configuration has it.
+    /// As the configuration has it, or who connected it.
     pub of: AuthId,
     /// The subaccount it was given to; the configuration, naming a subaccount itself, takes its place.
     pub given_to: Option<AuthId>,
-    /// None: the node's default.
-    pub access_token: Option<Secret>,
+    /// The configuration's own token of it.
+    pub file_token: Option<Secret>,
+    /// A token that came with a number or a sign-up.
+    pub set_token: Option<Secret>,
+    /// It stands in the configuration.
+    pub in_file: bool,
 }
 
 impl Waba {
@@ -93,22 +98,28 @@ impl Waba {
     pub fn account(&self) -> &AuthId {
         self.given_to.as_ref().unwrap_or(&self.of)
     }
+
+    /// The token of its own; none: the node's default.
+    pub fn access_token(&self) -> Option<&Secret> {
+        self.file_token.as_ref().or(self.set_token.as_ref())
+    }
 }
 
 /// A business number.
 #[derive(Clone, Debug)]
 pub struct Number {
-    /// What the configuration says of it; alias and application are below.
-    pub file: config::Number,
+    pub number: E164,
+    pub phone_number_id: PhoneNumberId,
+    /// None: nobody has told.
+    pub waba: Option<WabaId>,
+    /// Whose it is while it has no WABA.
+    pub of: AuthId,
+    pub permissions: Permissions,
+    /// A token for this number alone.
+    pub set_token: Option<Secret>,
+    /// It stands in the configuration.
+    pub in_file: bool,
     pub set: NumberSet,
-}
-
-/// What can be set of a number while the node runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NumberSet {
-    pub alias: String,
-    pub app: Option<AppId>,
-    pub added: Timestamp,
 }
 
 /// An account's row.
@@ -118,10 +129,14 @@ pub(super) struct AccountRow {
     pub(super) details: Details,
 }
 
-/// A WABA's row.
+/// A WABA's row; its token is the row's secret.
 #[derive(Serialize, Deserialize)]
 pub(super) struct WabaRow {
-    pub(super) given_to: AuthId,
+    #[serde(default)]
+    pub(super) given_to: Option<AuthId>,
+    /// Who connected it, where the configuration did not.
+    #[serde(default)]
+    pub(super) of: Option<AuthId>,
 }
 
 /// Words and numbers: there is nothing in an entry that JSON could not say.
@@ -145,14 +160,15 @@ impl Application {
 
 impl Waba {
     pub(super) fn row(&self) -> SettingWrite {
-        let row = self.given_to.clone().map(|given_to| (json(&WabaRow { given_to }), None));
-        write(SettingKind::Waba, self.id.as_str(), row)
+        let row = WabaRow { given_to: self.given_to.clone(), of: (!self.in_file).then(|| self.of.clone()) };
+        let says = row.given_to.is_some() || row.of.is_some() || self.set_token.is_some();
+        write(SettingKind::Waba, self.id.as_str(), says.then(|| (json(&row), self.set_token.clone())))
     }
 }
 
 impl Number {
     pub(super) fn row(&self) -> SettingWrite {
-        write(SettingKind::Number, self.file.number.as_str(), Some((json(&self.set), None)))
+        write(SettingKind::Number, self.number.as_str(), Some((json(&self.set), self.set_token.clone())))
     }
 }
 

@@ -5,21 +5,25 @@
 //! holds the one in force, writes its rows, and puts what it says into the routing tables, for the next call on.
 //!
 //! The configuration wins for what it names, each time it is read: what was set over it is gone then. What it doesn't
-//! name (subaccounts made here, applications, a number's alias and application) stays as it was set.
+//! name (subaccounts made here, applications, numbers connected here, what the file leaves open of a number) stays as it was set.
 
 mod change;
 mod entries;
 mod keeper;
+mod numbers;
+mod panel;
 
 use std::collections::BTreeMap;
 
 pub use change::{InFile, Key, TooMany, Used};
-pub use entries::{Account, Application, Details, Link, Number, NumberSet, Waba};
+pub use entries::{Account, Application, Details, Link, Number, Waba};
 pub use keeper::{Keeper, NotChanged, OpenError};
+pub use numbers::{Elsewhere, MetaApp};
+pub use panel::{Calling, Configuration, Drift, Made, NumberSet, Registration, Told};
 
-use self::entries::{AccountRow, WabaRow, write};
-use super::directory::{AccountSpec, ApplicationSpec, NumberSpec, Specs};
-use crate::config::{self, Config};
+use self::entries::AccountRow;
+use super::directory::{AccountSpec, ApplicationSpec, Specs};
+use crate::config::{self, Config, Secret};
 use crate::model::{AppId, AuthId, E164, Timestamp, WabaId};
 use crate::store::{Scope, Setting, SettingKind, SettingWrite};
 
@@ -33,6 +37,13 @@ pub struct Book {
     /// `[limits]`.
     default_cps: u32,
     calls_per_number: u32,
+    /// `[permissions]`.
+    permissions: config::Permissions,
+    /// `[meta]`.
+    default_token: Option<Secret>,
+    app: Option<MetaApp>,
+    /// `[answer].allow_insecure`.
+    insecure: bool,
 }
 
 /// Rows of the store that are of no use with this configuration; they stay, and count again when it changes.
@@ -109,15 +120,13 @@ impl Book {
     /// The scope's numbers, newest first.
     pub fn numbers(&self, scope: &Scope) -> Vec<&Number> {
         let mut found: Vec<_> = self.numbers.values().filter(|n| self.is_within(scope, self.owner(n))).collect();
-        found.sort_by_key(|n| (std::cmp::Reverse(n.set.added), n.file.number.clone()));
+        found.sort_by_key(|n| (std::cmp::Reverse(n.set.added), n.number.clone()));
         found
     }
 
     /// The account or subaccount that a number's calls are of.
-    pub fn owner(&self, number: &Number) -> &AuthId {
-        // The configuration's reader has seen that every number's WABA is there.
-        static NOBODY: std::sync::LazyLock<AuthId> = std::sync::LazyLock::new(|| AuthId::from(""));
-        self.wabas.get(&number.file.waba).map_or(&NOBODY, Waba::account)
+    pub fn owner<'a>(&'a self, number: &'a Number) -> &'a AuthId {
+        number.waba.as_ref().and_then(|waba| self.wabas.get(waba)).map_or(&number.of, Waba::account)
     }
 
     /// What the routing tables are made of.
@@ -142,32 +151,6 @@ impl Book {
             numbers: self.numbers.values().filter_map(|n| self.number_spec(n)).collect(),
             applications: self.applications.values().map(application).collect(),
         }
-    }
-
-    /// A number with an application uses its URLs, unless it has an answer URL of its own (`plivo-call-api.md` §5).
-    fn number_spec(&self, number: &Number) -> Option<NumberSpec> {
-        let (file, waba) = (&number.file, self.wabas.get(&number.file.waba)?);
-        let own = |url: &Option<_>, method| url.clone().map(|url| (url, method));
-        let app = number.set.app.as_ref().filter(|_| file.answer_url.is_none());
-        let app = app.and_then(|id| self.applications.get(id));
-        let of_app = |link: fn(&Application) -> &Link| app.and_then(|app| link(app).get());
-        let answer = own(&file.answer_url, file.answer_method).or_else(|| of_app(|app| &app.answer));
-        Some(NumberSpec {
-            number: file.number.clone(),
-            phone_number_id: file.phone_number_id.clone(),
-            waba: file.waba.clone(),
-            account: waba.account().clone(),
-            alias: number.set.alias.clone(),
-            // Without a document no call can be taken; `config check` asks for an answer URL or an application.
-            calling_enabled: file.calling_enabled && answer.is_some(),
-            answer,
-            fallback: own(&file.fallback_url, file.fallback_method).or_else(|| of_app(|app| &app.fallback)),
-            hangup: own(&file.hangup_url, file.hangup_method).or_else(|| of_app(|app| &app.hangup)),
-            messages: file.webhook_url.clone(),
-            calls_per_number: file.calls_per_number.unwrap_or(self.calls_per_number),
-            permissions: file.permissions.clone(),
-            access_token: waba.access_token.clone(),
-        })
     }
 
     /// Whose token and keys are taken: every account's that is not disabled.
@@ -200,8 +183,11 @@ struct Reading<'c> {
 impl<'c> Reading<'c> {
     fn begin(config: &'c Config, settings: Vec<Setting>, now: Timestamp) -> Self {
         let limits = &config.limits;
-        let book =
-            Book { default_cps: limits.default_cps, calls_per_number: limits.calls_per_number, ..Book::default() };
+        let book = Book {
+            default_cps: limits.default_cps,
+            calls_per_number: limits.calls_per_number,
+            ..Book::of_meta(config)
+        };
         let settings = settings.into_iter().map(|s| ((s.kind, s.id.clone()), s)).collect();
         Self { config, settings, now, book, writes: Vec::new(), passed_over: Vec::new() }
     }
@@ -283,48 +269,5 @@ impl<'c> Reading<'c> {
                 self.pass_over(&setting, "its account is not there");
             }
         }
-    }
-
-    fn wabas(&mut self) {
-        for file in &self.config.wabas {
-            let row = self.take::<WabaRow>(SettingKind::Waba, file.id.as_str());
-            // Of a subaccount that the file itself names nothing is left to say.
-            let fits = |to: &AuthId| self.book.subaccount(&file.account, to).is_some();
-            let given_to = row.as_ref().map(|row| row.given_to.clone()).filter(fits);
-            if row.is_some() && given_to.is_none() {
-                self.writes.push(write(SettingKind::Waba, file.id.as_str(), None));
-            }
-            let access_token = self.config.access_token(&file.id).cloned();
-            let waba = Waba { id: file.id.clone(), of: file.account.clone(), given_to, access_token };
-            self.book.wabas.insert(file.id.clone(), waba);
-        }
-    }
-
-    fn numbers(&mut self) {
-        for file in &self.config.numbers {
-            let row = self.take::<NumberSet>(SettingKind::Number, file.number.as_str());
-            let default = || self.default_application(file);
-            let first = || NumberSet { alias: String::new(), app: default(), added: self.now };
-            let mut set = row.clone().unwrap_or_else(first);
-            if !file.alias.is_empty() {
-                set.alias.clone_from(&file.alias);
-            }
-            if file.app_id.is_some() {
-                set.app.clone_from(&file.app_id);
-            }
-            let number = Number { file: file.clone(), set };
-            self.writes.extend((row.as_ref() != Some(&number.set)).then(|| number.row()));
-            self.book.numbers.insert(file.number.clone(), number);
-        }
-    }
-
-    /// The application for numbers that come: the owner's, else its main account's.
-    fn default_application(&self, number: &config::Number) -> Option<AppId> {
-        let owner = self.book.wabas.get(&number.waba)?.account();
-        let of = |account: &AuthId| {
-            let mut apps = self.book.applications.values();
-            apps.find(|app| app.default_for_numbers && app.account == *account).map(|app| app.id.clone())
-        };
-        of(owner).or_else(|| of(self.book.main_of(owner)))
     }
 }

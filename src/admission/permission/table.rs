@@ -251,6 +251,11 @@ impl Consents {
         self.live.contains_key(key)
     }
 
+    /// Forgets a pair in memory; its row is its owner's to forget.
+    pub fn forget(&self, key: &PairKey) {
+        self.pairs.remove(key);
+    }
+
     /// Forgets pairs of which nothing is in force any more, by the rules of their numbers.
     pub fn forget_blank(&self, now: Timestamp, is_blank: impl Fn(&PhoneNumberId, &Pair) -> bool) {
         self.pairs.retain(|key, pair| {

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::super::auth::Member;
 use super::super::{Api, Shared, body, decoded, error, fields};
 use crate::admission::NumberEntry;
-use crate::model::E164;
+use crate::model::{AuthId, E164};
 use crate::store::{Scope, StoreError};
 
 /// `number-api.md` §1.
@@ -50,6 +50,13 @@ impl Asked {
 
     pub(super) fn scope(&self) -> &Scope {
         &self.member.scope
+    }
+
+    /// The main account of who asks: whose news these are.
+    pub(super) fn main_account(&self) -> AuthId {
+        let own = self.scope().auth_id();
+        let tables = self.api().gate.directory().tables();
+        tables.account(own).map_or_else(|| own.clone(), |account| account.main().auth_id.clone())
     }
 
     pub(super) fn method(&self) -> &Method {

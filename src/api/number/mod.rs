@@ -1,48 +1,88 @@
-//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key`. This version serves the linter, calls, calls' event
-//! logs, users' permissions, the voices and the reload of the configuration.
+//! Our own API, `/api/v1/…` (`number-api.md`), by `X-API-Key` or the console's session. This version serves the
+//! linter, calls with their event logs, business numbers and WABAs, conversations, agents, people and their keys, and the reload of the
+//! configuration.
 
+mod account;
+mod agents;
+mod api_keys;
 #[allow(dead_code, reason = "the resources that come next use all of it")]
 mod ask;
 mod calls;
+mod conversations;
+mod erasure;
 mod events;
+mod insights;
+mod messages;
+mod notifications;
+mod numbers;
 mod permissions;
 mod reload;
-mod roles;
+pub(super) mod roles;
+mod routing;
+mod users;
 mod voices;
+mod wabas;
+mod webhooks;
 mod xml;
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use serde::Serialize;
 
 use super::auth::{Denied, Member};
 use super::once::Rules;
 use super::routes::{self, Found, Route};
-use super::{App, Shared, error, peer, segments, with_header};
+use super::{App, Shared, error, peer, segments, session, with_header};
 use crate::model::Timestamp;
-use ask::Asked;
+use ask::{Asked, Fault};
 
 /// Answers to POSTs are given again for a day (§1).
 pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(86_400), key_max: 255, fault: internal };
 
 /// What is served, a table a resource.
-pub(super) const TABLES: &[&[Route]] =
-    &[xml::ROUTES, calls::ROUTES, events::ROUTES, permissions::ROUTES, voices::ROUTES, reload::ROUTES];
+pub(super) const TABLES: &[&[Route]] = &[
+    xml::ROUTES,
+    calls::ROUTES,
+    events::ROUTES,
+    permissions::ROUTES,
+    voices::ROUTES,
+    reload::ROUTES,
+    notifications::ROUTES,
+    numbers::ROUTES,
+    wabas::ROUTES,
+    agents::ROUTES,
+    erasure::ROUTES,
+    insights::ROUTES,
+    conversations::ROUTES,
+    messages::ROUTES,
+    routing::ROUTES,
+    webhooks::ROUTES,
+    users::ROUTES,
+    api_keys::ROUTES,
+    account::ROUTES,
+];
 
 /// Anything under `/api/v1/`.
 pub(super) async fn handle(State(shared): App, request: Request) -> Response {
+    let from = peer(&request);
+    match authenticate(&shared, request.headers(), request.method(), from).await {
+        Ok(member) => dispatch(shared, member, request).await,
+        Err(no) => *no,
+    }
+}
+
+/// A request of somebody who is known.
+pub(super) async fn dispatch(shared: Arc<Shared>, member: Member, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let segments = segments(&path);
-    let member = match authenticate(&shared, &request) {
-        Ok(member) => member,
-        Err(why) => return denied(why),
-    };
     match routes::find(TABLES, request.method(), &segments) {
         Found::Served => {}
-        Found::Method(allow) => return wrong_method(&allow),
+        Found::Method(allow) => return wrong_method(&allow, request.method(), &segments),
         Found::Nothing => return not_found("there is nothing at this path"),
     }
     let path: Vec<String> = segments.iter().skip(2).map(|part| (*part).to_owned()).collect();
@@ -70,23 +110,56 @@ async fn serve(asked: Asked) -> Response {
     let path = asked.path.clone();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let answered = match (asked.method().as_str(), path.as_slice()) {
+        (_, ["agents", rest @ ..]) => agents::serve(asked, rest).await,
+        // By its form: of the console's people an id, of WhatsApp's a number.
+        ("DELETE", ["users", user]) if !users::is_id(user) => erasure::forget(&asked, user).await,
         ("POST", ["xml", "check"]) => xml::check(asked).await,
         ("GET", ["calls"]) => calls::list(&asked).await,
         ("GET", ["calls", uuid]) => calls::get(&asked, uuid).await,
         ("GET", ["calls", uuid, "events"]) => events::log(&asked, uuid).await,
         ("GET", ["permissions", number, user]) => permissions::view(&asked, [number, user]).await,
         ("POST", ["permissions", number, user, "request"]) => permissions::request(asked, [number, user]).await,
+        ("GET", ["notifications"]) => notifications::list(&asked).await,
+        ("POST", ["notifications", "read-all"]) => notifications::read_all(&asked).await,
+        ("POST", ["notifications", id, "read"]) => notifications::read(&asked, id).await,
+        (_, ["conversations", rest @ ..]) => conversations::serve(asked, rest).await,
+        (_, ["webhooks", rest @ ..]) => webhooks::serve(asked, rest).await,
+        ("POST", ["phone-numbers", number, "subscribe"]) => routing::subscribe(asked, number).await,
+        ("POST", ["phone-numbers", number, "connect-agent"]) => routing::connect_agent(asked, number).await,
+        ("POST", ["phone-numbers", number, "disconnect-agent"]) => routing::disconnect_agent(asked, number).await,
+        (_, ["users", rest @ ..]) => users::serve(asked, rest).await,
+        (_, ["api-keys", rest @ ..]) => api_keys::serve(asked, rest).await,
+        ("GET", ["account"]) => account::get(&asked),
         ("GET", ["voices"]) => Ok(voices::list(&asked)),
         ("POST", ["reload"]) => Ok(reload::reload(&asked).await),
+        (_, ["phone-numbers", ..]) => numbers::serve(asked).await,
+        (_, ["wabas", ..]) => wabas::serve(asked).await,
         _ => Err(ask::missing("there is nothing at this path")),
     };
     answered.unwrap_or_else(|fault| *fault)
 }
 
-fn authenticate(shared: &Shared, request: &Request) -> Result<Member, Denied> {
-    let member = shared.api.accounts.key(request.headers()).ok_or_else(|| shared.guard.failed(peer(request)))?;
-    shared.guard.asked(member.scope.auth_id())?;
-    Ok(member)
+/// Whether the API has this method and path.
+pub(super) fn serves(method: &Method, path: &str) -> bool {
+    routes::find(TABLES, method, &segments(path)) == Found::Served
+}
+
+/// By key, or by the console's session.
+async fn authenticate(shared: &Shared, headers: &HeaderMap, method: &Method, from: IpAddr) -> Result<Member, Fault> {
+    let member = if headers.contains_key("x-api-key") {
+        shared.api.accounts.key(headers).or_else(|| made_key(shared, headers))
+    } else {
+        session::member(shared, headers, method).await?
+    };
+    let known = member.ok_or_else(|| Box::new(denied(shared.guard.failed(from))))?;
+    shared.guard.asked(known.scope.auth_id()).map_err(|why| Box::new(denied(why)))?;
+    Ok(known)
+}
+
+/// Who a key that was made here is, unless their account is disabled.
+fn made_key(shared: &Shared, headers: &HeaderMap) -> Option<Member> {
+    let holder = shared.api.people.key(headers.get("x-api-key")?.to_str().ok()?)?;
+    shared.is_enabled(&holder.account).then(|| Member::holder(holder))
 }
 
 fn denied(denied: Denied) -> Response {
@@ -99,12 +172,15 @@ fn denied(denied: Denied) -> Response {
     }
 }
 
-fn wrong_method(allow: &str) -> Response {
-    let message = "this method is not for this resource";
+fn wrong_method(allow: &str, method: &Method, segments: &[&str]) -> Response {
+    let message = match segments {
+        ["api", "v1", "phone-numbers", _] if *method == Method::DELETE => numbers::NO_DELETE,
+        _ => "this method is not for this resource",
+    };
     with_header(error::json(StatusCode::METHOD_NOT_ALLOWED, "method", message, None), header::ALLOW, allow)
 }
 
-fn internal() -> Response {
+pub(super) fn internal() -> Response {
     error::json(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something is wrong on this server", None)
 }
 

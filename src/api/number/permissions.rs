@@ -132,7 +132,15 @@ pub(super) async fn request(asked: Asked, [number, user]: [&str; 2]) -> Result<R
     let (number, user) = found(&asked, number, user)?;
     let shared = asked.shared.clone();
     let request = read(&asked.bytes().await?)?;
-    Ok(answer(shared.api.permissions.request(&number, &user, &request).await))
+    let sent = shared.api.permissions.request(&number, &user, &request).await;
+    if let Ok(sent) = &sent {
+        let text = match &request {
+            Request::Text(text) => text.as_deref(),
+            Request::Template(_) => None,
+        };
+        shared.api.inbox.permission_requested(&number, &user, &sent.message, text);
+    }
+    Ok(answer(sent))
 }
 
 /// The pair that a path names.
@@ -143,7 +151,7 @@ fn found(asked: &Asked, number: &str, user: &str) -> Result<(Arc<NumberEntry>, S
 }
 
 /// A user: digits, however they are written, or a business-scoped id.
-fn user_of(text: &str) -> Option<String> {
+pub(super) fn user_of(text: &str) -> Option<String> {
     let text = decoded(text);
     let scoped = text.split_once('.').is_some_and(|(country, digits)| {
         country.len() == 2
@@ -190,7 +198,8 @@ fn answer(sent: Result<Sent, NotSent>) -> Response {
         }
         Err(refused) => refused,
     };
-    let trouble = |status, code, message: String| Trouble { status, code, message, meta: None, next_request: None };
+    let trouble =
+        |status, code, message: String| Trouble { status, code, message, field: None, meta: None, next_request: None };
     error::trouble(&match refused {
         NotSent::TooSoon(refusal) => Trouble {
             next_request: Some(refusal.again),

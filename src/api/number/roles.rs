@@ -9,11 +9,32 @@ use crate::config::Role;
 const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["xml", "check"], Role::Agent),
     ("POST", &["permissions", "*", "*", "request"], Role::Agent),
+    ("POST", &["notifications", "read-all"], Role::Agent),
+    ("POST", &["notifications", "*", "read"], Role::Agent),
+    ("POST", &["conversations", "*", "messages"], Role::Agent),
+    ("POST", &["conversations", "*", "read"], Role::Agent),
+    ("POST", &["conversations", "*", "insights"], Role::Agent),
+    ("POST", &["conversations", "*", "close"], Role::Agent),
+    ("POST", &["conversations", "*", "archive"], Role::Agent),
+    ("POST", &["conversations", "*", "reopen"], Role::Agent),
+    ("PATCH", &["conversations", "*"], Role::Agent),
     ("POST", &["reload"], Role::Owner),
+    // With a token, and whose calls they are.
+    ("POST", &["phone-numbers"], Role::Owner),
+    ("POST", &["phone-numbers", "signup"], Role::Owner),
+    ("PATCH", &["wabas", "*"], Role::Owner),
+    ("GET", &["users", "**"], Role::Owner),
+    ("POST", &["users", "**"], Role::Owner),
+    ("PATCH", &["users", "**"], Role::Owner),
+    ("DELETE", &["users", "**"], Role::Owner),
+    ("GET", &["api-keys", "**"], Role::Owner),
+    ("POST", &["api-keys", "**"], Role::Owner),
+    ("PATCH", &["api-keys", "**"], Role::Owner),
+    ("DELETE", &["api-keys", "**"], Role::Owner),
 ];
 
 /// The least role that may ask this.
-pub(super) fn least(method: &Method, path: &[String]) -> Role {
+pub(in crate::api) fn least(method: &Method, path: &[String]) -> Role {
     let named = EXCEPTIONS.iter().find(|(verb, parts, _)| *verb == method.as_str() && is_at(parts, path));
     match named {
         Some((_, _, role)) => *role,

@@ -211,7 +211,7 @@ pub(super) async fn edit(api: &Api, ask: &Ask, id: &str) -> Result<Response, No>
         if app.answer.url.is_none()
             && let Some(number) = book.needing(&app.id)
         {
-            return Err(used(number.file.number.as_str()));
+            return Err(used(number.number.as_str()));
         }
         book.put_application(app).map(|keys| ((), keys)).map_err(too_many)
     });

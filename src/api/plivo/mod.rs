@@ -9,6 +9,7 @@ mod conference;
 mod control;
 mod endpoint;
 mod multi_party;
+mod multi_party_record;
 mod number;
 mod paging;
 mod place;
@@ -80,6 +81,7 @@ pub(super) const ROUTES: &[&[Route]] = &[
     recording::ROUTES,
     conference::ROUTES,
     multi_party::ROUTES,
+    multi_party_record::ROUTES,
 ];
 
 const CALLS: &[Route] = &[

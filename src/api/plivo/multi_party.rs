@@ -16,8 +16,8 @@ use super::paging::{Meta, paged};
 use super::place::{
     CALLER_NAME_CHARS_MAX, RING_MAX, RING_TIMEOUT, TIME_LIMIT, refused, settle, sip_headers, targets, url,
 };
-use super::query::{Pairs, value};
-use super::{Ask, LIMIT, No, OFFSET, uri};
+use super::query::{self, Pairs, value};
+use super::{Ask, LIMIT, No, OFFSET, multi_party_record, uri};
 use crate::call::dialer::CallOrder;
 use crate::call::machine::{Command, Outbound, RoomKind};
 use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
@@ -26,9 +26,9 @@ use crate::model::{AuthId, CallUuid, E164, Timestamp};
 use crate::xml::Document;
 use crate::xml::ast::DocUrl;
 
-const NO_ROOM: No = No::NotFound("multiparty call not found");
-const NO_MEMBER: No = No::NotFound("participant not found");
-const KIND: RoomKind = RoomKind::MultiParty;
+pub(super) const NO_ROOM: No = No::NotFound("multiparty call not found");
+pub(super) const NO_MEMBER: No = No::NotFound("participant not found");
+pub(super) const KIND: RoomKind = RoomKind::MultiParty;
 const NO_COST: &str = "0.00000";
 /// What ends a multi-party call (`plivo-callbacks.md` §6.2).
 const ENDED: (&str, u16) = ("Multiparty Call Ended", 4_020);
@@ -45,6 +45,7 @@ const fn json(route: Route, what: &'static str, answers: &'static [Answer]) -> R
     Route { body: Some(Body { content_type: "application/json", what }), answers, ..route }
 }
 
+const TIMES: &str = "YYYY-MM-DD[ HH:MM[:SS[.ffffff]]], UTC; also __gt, __gte, __lt, __lte";
 const ALL: &str = "/v1/Account/{auth_id}/MultiPartyCall/";
 const ONE: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/";
 const PARTICIPANTS: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/";
@@ -64,6 +65,8 @@ pub(super) const ROUTES: &[Route] = &[
                 kind: super::Kind::Words(&["initialized", "active", "ended"]),
             },
             super::Query { name: "sub_account", what: "Only of this subaccount", kind: super::Kind::Text },
+            super::Query { name: "creation_time", what: TIMES, kind: super::Kind::Text },
+            super::Query { name: "end_time", what: TIMES, kind: super::Kind::Text },
         ],
         answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<List>]) }],
         ..route(
@@ -214,6 +217,8 @@ pub(super) async fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Resp
         ("GET", ["Participant", id]) => participant(api, ask, &mpc, id),
         ("POST", ["Participant", id]) => change(api, ask, &mpc, id),
         ("DELETE", ["Participant", id]) => told(api, ask, &mpc, id, &MemberAsk::Kick),
+        (_, ["Record", rest @ ..]) => multi_party_record::route_of(api, ask, &mpc, None, rest),
+        (_, ["Participant", id, "Record", rest @ ..]) => multi_party_record::route_of(api, ask, &mpc, Some(id), rest),
         ("POST", ["Member", id, "Play"]) => queued(api, ask, &mpc, id, &played(api, ask)?, "play queued into MPC"),
         ("POST", ["Member", id, "Speak"]) => queued(api, ask, &mpc, id, &spoken(ask)?, "speak queued into MPC"),
         ("DELETE", ["Member", id, "Play"]) => told(api, ask, &mpc, id, &MemberAsk::Stop(Played::Play)),
@@ -243,6 +248,14 @@ fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
     rooms.sort_by_key(|room| std::cmp::Reverse(room.made));
     rooms.extend(api.rooms.ended(&ask.scope));
     rooms.retain(|room| is_wanted(room, &ask.pairs));
+    for (name, value) in ask.pairs.iter().filter(|(_, value)| !value.is_empty()) {
+        let (field, compare) = query::compared(name);
+        if let "creation_time" | "end_time" = field {
+            let at = query::time_of(name, value)?;
+            let of = |room: &RoomView| if field == "end_time" { room.ended } else { Some(room.made) };
+            rooms.retain(|room| of(room).is_some_and(|of| compare.holds(&of, &at)));
+        }
+    }
     let objects = rooms.into_iter().map(|room| shown(ask, room)).collect();
     let (meta, objects) = paged(objects, &uri(&ask.scope, "MultiPartyCall/"), &ask.pairs)?;
     Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
@@ -274,7 +287,7 @@ fn shown(ask: &Ask, room: RoomView) -> MultiParty {
         status: status_of(&room),
         mpc_uuid: room.id.to_string(),
         participants: format!("{at}Participant/"),
-        recording: None,
+        recording: room.recording,
         resource_uri: at,
         start_time: room.started.map(Timestamp::plivo_cdr),
         stay_alone: room.members.iter().all(|member| member.stays_alone),
@@ -403,6 +416,9 @@ const ATTRIBUTES: &[(&str, &str)] = &[
     ("end_mpc_on_exit", "endMpcOnExit"),
     ("relay_dtmf_inputs", "relayDTMFInputs"),
     ("record", "record"),
+    ("record_participant_track", "recordParticipantTrack"),
+    ("transcript", "transcript"),
+    ("transcription_url", "transcriptionUrl"),
     ("record_file_format", "recordFileFormat"),
     ("recording_callback_url", "recordingCallbackUrl"),
     ("recording_callback_method", "recordingCallbackMethod"),

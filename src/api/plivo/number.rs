@@ -87,9 +87,9 @@ pub(super) struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn of(api: &Api, scope: &Scope, book: &Book, number: &'a Number) -> Self {
-        let Number { file, set } = number;
+        let set = &number.set;
         // What is in force, whoever it comes from.
-        let entry = api.gate.directory().tables().by_number(&file.number).cloned();
+        let entry = api.gate.directory().tables().by_number(&number.number).cloned();
         let spec = entry.as_ref().map(|entry| &entry.spec);
         let url = |url: Option<&(crate::xml::ast::DocUrl, crate::model::Method)>| url.map(|(url, _)| url.0.to_string());
         let owner = book.owner(number);
@@ -100,17 +100,17 @@ impl<'a> Shown<'a> {
             application: set.app.as_ref().map(|app| uri(scope, &format!("Application/{app}/"))),
             carrier: "Meta",
             monthly_rental_rate: "0.00000",
-            number: file.number.as_str(),
+            number: number.number.as_str(),
             number_type: "whatsapp",
-            region: region(&file.number),
-            resource_uri: uri(scope, &format!("Number/{}/", file.number)),
+            region: region(&number.number),
+            resource_uri: uri(scope, &format!("Number/{}/", number.number)),
             sms_enabled: false,
             sms_rate: "0.00000",
             sub_account: (owner != book.main_of(owner)).then(|| own_uri(owner)),
             voice_enabled: calling_enabled,
             voice_rate: "0.00000",
-            phone_number_id: file.phone_number_id.as_str(),
-            waba_id: file.waba.as_str(),
+            phone_number_id: number.phone_number_id.as_str(),
+            waba_id: number.waba.as_ref().map_or("", |waba| waba.as_str()),
             answer_url: url(spec.and_then(|spec| spec.answer.as_ref())),
             hangup_url: url(spec.and_then(|spec| spec.hangup.as_ref())),
             fallback_url: url(spec.and_then(|spec| spec.fallback.as_ref())),
@@ -155,7 +155,7 @@ pub(super) fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
 fn passes(book: &Book, number: &Number, pairs: &Pairs) -> bool {
     let given = |name: &str| query::value(pairs, name).filter(|value| !value.is_empty());
     let begins = given("number_startswith").map(query::number);
-    begins.is_none_or(|digits| number.file.number.as_str().starts_with(&digits))
+    begins.is_none_or(|digits| number.number.as_str().starts_with(&digits))
         && given("subaccount").is_none_or(|owner| book.owner(number).as_str() == owner)
         && given("alias").is_none_or(|alias| number.set.alias == alias)
 }

@@ -35,8 +35,7 @@ pub(super) fn filter(pairs: &Pairs) -> Result<CallFilter, No> {
                 filter.bill_secs.push((compare, secs.ok_or_else(|| bad(name, "an integer of 0 or more"))?));
             }
             "end_time" => {
-                let at = time(value).ok_or_else(|| bad(name, "YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS[.ffffff]]"))?;
-                filter.ended.push((compare, at));
+                filter.ended.push((compare, time_of(name, value)?));
             }
             _ => {}
         }
@@ -53,11 +52,16 @@ pub(super) fn compared(name: &str) -> (&str, Compare) {
         ("__lt", Compare::Less),
     ];
     for (suffix, compare) in suffixes {
-        if let Some(field @ ("bill_duration" | "end_time" | "add_time")) = name.strip_suffix(suffix) {
+        if let Some(field @ ("bill_duration" | "end_time" | "add_time" | "creation_time")) = name.strip_suffix(suffix) {
             return (field, compare);
         }
     }
     (name, Compare::Equal)
+}
+
+/// A filter's time.
+pub(super) fn time_of(name: &str, value: &str) -> Result<Timestamp, No> {
+    time(value).ok_or_else(|| bad(name, "YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS[.ffffff]]"))
 }
 
 pub(super) fn bad(name: &str, wanted: &str) -> No {

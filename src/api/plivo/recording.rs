@@ -13,14 +13,14 @@ use super::control::{answered, tell};
 use super::paging::{Meta, page};
 use super::place::url;
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, query, uri};
-use crate::call::machine::{Command, RecordOrder, RoomKind};
+use crate::call::machine::{Command, RecordOrder, RoomKind, TranscriptOrder};
 use crate::media::record::Format;
 use crate::store::{Recording, RecordingFilter};
 use crate::xml::ast::Target;
 
-/// §2.9.
 /// Of a room, in milliseconds: as long as a recording may be.
-const ROOM_MAX_MS: u64 = 14_400_000;
+pub(super) const ROOM_MAX_MS: u64 = 14_400_000;
+/// §2.9.
 const LIMIT_SECONDS_MAX: u64 = 14_400;
 const LIMIT_SECONDS: u64 = 60;
 const NOT_FOUND: No = No::NotFound("recording not found");
@@ -36,7 +36,8 @@ pub(super) const ROUTES: &[Route] = &[
         body: Some(Body {
             content_type: "application/json",
             what: "time_limit (seconds), file_format (mp3 or wav), record_channel_type (mono or stereo), callback_url, \
-                   callback_method. A form is taken too",
+                   callback_method, transcription_url, transcription_method, transcription_type (auto, hybrid or manual), \
+                   transcription_report_type (full or compact). A form is taken too",
         }),
         answers: &[Answer { status: 202, what: "It is recorded", content: Content::Plivo(&[of::<Started>]) }, CONFLICT],
     },
@@ -183,14 +184,19 @@ pub(super) fn end_room(api: &Api, ask: &Ask, kind: RoomKind, name: &str) -> Resu
     }
 }
 
+/// `file_format`.
+pub(super) fn is_mp3(fields: &Fields) -> Result<bool, String> {
+    match fields.text("file_format")?.map(|word| word.to_ascii_lowercase()).as_deref() {
+        None | Some("mp3") => Ok(true),
+        Some("wav") => Ok(false),
+        Some(_) => Err("file_format must be mp3 or wav".to_owned()),
+    }
+}
+
 fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), String> {
     let seconds = fields.integer("time_limit", 1, LIMIT_SECONDS_MAX)?.unwrap_or(LIMIT_SECONDS);
     let word = |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
-    let mp3 = match word("file_format")?.as_deref() {
-        None | Some("mp3") => true,
-        Some("wav") => false,
-        Some(_) => return Err("file_format must be mp3 or wav".to_owned()),
-    };
+    let mp3 = is_mp3(fields)?;
     let stereo = match word("record_channel_type")?.as_deref() {
         None | Some("stereo") => true,
         Some("mono") => false,
@@ -202,12 +208,29 @@ fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), St
         held: false,
         mp3,
         stereo,
+        own: false,
         max_ms: seconds.saturating_mul(1_000),
         silence_ms: None,
         callback: None,
         action: None,
+        transcript: transcript(api, fields)?,
     };
     Ok((order, callback))
+}
+
+/// `transcription_*`, as the elements' attributes; whether somebody can do it, the call says.
+fn transcript(api: &Api, fields: &Fields) -> Result<Option<TranscriptOrder>, String> {
+    let word = |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
+    if !matches!(word("transcription_type")?.as_deref(), None | Some("auto" | "hybrid" | "manual")) {
+        return Err("transcription_type must be auto, hybrid or manual".to_owned());
+    }
+    let full = match word("transcription_report_type")?.as_deref() {
+        None | Some("compact") => false,
+        Some("full") => true,
+        Some(_) => return Err("transcription_report_type must be full or compact".to_owned()),
+    };
+    let to = url(api, fields, "transcription")?.map(|(url, method)| Target { url, method });
+    Ok(to.map(|to| TranscriptOrder { to, full }))
 }
 
 /// `DELETE Call/{uuid}/Record/`.
@@ -231,9 +254,7 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
             ("conference_name", _) => filter.conference = Some(value.clone()),
             ("subaccount", _) => filter.subaccount = Some(value.as_str().into()),
             ("add_time", compare) => {
-                let at = query::time(value);
-                let at = at.ok_or_else(|| query::bad(name, "YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS[.ffffff]]"))?;
-                filter.added.push((compare, at));
+                filter.added.push((compare, query::time_of(name, value)?));
             }
             _ => {}
         }

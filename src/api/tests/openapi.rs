@@ -182,6 +182,7 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("request_uuid", &*call),
                 ("endpoint_id", "12345678901234"),
                 ("number", "918035737458"),
+                ("waba_id", "700"),
                 ("wa_id", "919412341234"),
                 ("subauth_id", SUB),
                 ("app_id", "1"),
@@ -191,6 +192,13 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("member_ids", "1"),
                 ("member_id", "1"),
                 ("mpc", "name_room"),
+                ("user_id", "919412341234"),
+                ("agent_id", "00000000-0000-0000-0000-000000000007"),
+                ("notification_id", "00000000-0000-0000-0000-000000000007"),
+                ("conversation_id", "00000000-0000-0000-0000-000000000007"),
+                ("webhook_id", "00000000-0000-0000-0000-000000000007"),
+                ("event_id", "00000000-0000-0000-0000-000000000007"),
+                ("key_id", &*call),
             ];
             let path = named
                 .iter()

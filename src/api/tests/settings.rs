@@ -17,6 +17,7 @@ pub(super) fn file(accounts: Vec<Account>) -> config::Config {
             waba,
             alias: if n == 0 { "Support".to_owned() } else { String::new() },
             calling_enabled: true,
+            calling_named: true,
             app_id: None,
             answer_url: Some(DocUrl("https://app.example.com/own".into())),
             answer_method: Default::default(),

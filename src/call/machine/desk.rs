@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::dial::LegNews;
+use super::element;
 use super::params::{self, Ending};
 use super::recording::{RecordId, RecordOrder};
 use super::stream::{self, Streaming};
@@ -259,8 +260,21 @@ impl Desk {
 
     /// Tells the leg that dialled this one, if one did.
     pub(super) fn news(&mut self, news: LegNews) {
+        match &news {
+            LegNews::Placed => self.added("AddParticipantInitiated"),
+            LegNews::Ringing => self.added("AddParticipantRinging"),
+            _ => {}
+        }
         if self.setup.dialled().is_some() {
             self.wish(Output::News { news });
+        }
+    }
+
+    /// Tells whoever had this call placed for a multi-party call how far it has come (`plivo-callbacks.md` §3.6).
+    pub(super) fn added(&mut self, event: &str) {
+        let document = self.setup.outbound.as_ref().and_then(|placed| placed.document.clone());
+        if let Some(notice) = document.and_then(|document| element::added(self, &document, event)) {
+            self.wish(Output::Notify { notice });
         }
     }
 
@@ -300,6 +314,9 @@ impl Desk {
         stream::stop(self, None, stream::Stop::CallEnd);
         if std::mem::replace(&mut self.concluded, true) {
             return;
+        }
+        if self.answered.is_none() {
+            self.added("AddParticipantFailed");
         }
         self.news(LegNews::Ended { cause });
         let summary = Box::new(self.summary(cause));

@@ -196,6 +196,9 @@ pub struct MachineLimits {
     /// The host of this platform's SIP addresses: that of `[public].base_url`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sip_host: String,
+    /// Somebody on this node writes down what is said in recordings.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transcribes: bool,
 }
 
 impl Default for MachineLimits {
@@ -212,6 +215,7 @@ impl Default for MachineLimits {
             answer_budget_ms: 20_000,
             allow_wa_bridge: false,
             sip_host: String::new(),
+            transcribes: false,
         }
     }
 }

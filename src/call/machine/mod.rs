@@ -36,14 +36,14 @@ pub use input::{
     MediaFact, MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,
 };
 pub use output::{
-    Aside, AsideKind, CallState, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaOrder, Notice, NoticeKind,
-    Output, Param, Params, PlayId, Sound, SoundItem, Summary,
+    Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction, InstructionOutcome,
+    MediaOrder, Notice, NoticeKind, Output, Param, Params, PlayId, Sound, SoundItem, Summary,
 };
-pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish};
+pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish, TrackNews};
 pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
 
 pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
-pub use recording::{RecordEnd, RecordFact, RecordId, RecordOrder, recorded};
+pub use recording::{RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder, recorded, transcribed};
 
 use crate::model::{CallUuid, Digit, HangupCause};
 use desk::Desk;

@@ -166,7 +166,8 @@ impl FetchKind {
 /// log nor replay holds it; the wire gets the text.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Param {
-    Plain(String),
+    /// Half of a request's are words of ours: those are not copied.
+    Plain(Cow<'static, str>),
     Secret(String),
 }
 
@@ -174,12 +175,13 @@ impl Param {
     /// The text for the wire.
     pub fn reveal(&self) -> &str {
         match self {
-            Self::Plain(s) | Self::Secret(s) => s,
+            Self::Plain(s) => s,
+            Self::Secret(s) => s,
         }
     }
-    fn shown(&self) -> String {
+    fn shown(&self) -> Cow<'_, str> {
         match self {
-            Self::Plain(s) => s.clone(),
+            Self::Plain(s) => Cow::Borrowed(s),
             Self::Secret(s) => s.chars().map(|_| 'x').collect(),
         }
     }
@@ -199,7 +201,7 @@ impl Serialize for Param {
 
 impl<'de> Deserialize<'de> for Param {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d).map(Self::Plain)
+        String::deserialize(d).map(|text| Self::Plain(text.into()))
     }
 }
 
@@ -207,6 +209,11 @@ impl<'de> Deserialize<'de> for Param {
 ///
 /// Names are ours but for a caller's own headers: none is copied for that.
 pub type Params = BTreeMap<Cow<'static, str>, Param>;
+
+/// The parameter of an event's notice that is its JSON.
+pub const EVENT_BODY: &str = "body";
+/// And the one that is its type.
+pub const EVENT_TYPE: &str = "event";
 
 /// Something to be heard. Also the key of the prompt cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -291,6 +298,8 @@ pub enum MediaOrder {
     Record { record: RecordId, how: Box<RecordOrder> },
     /// A recording that was held begins now.
     RecordGo { record: RecordId },
+    /// A recording leaves out what is heard from now on, or no longer.
+    RecordPause { record: RecordId, on: bool },
     /// A recording ends; one that never began is forgotten, and nothing comes of it.
     RecordStop { record: RecordId, end: RecordEnd },
     /// From now on this leg's peer hears the leg that dialled this one, and is heard there.
@@ -327,6 +336,12 @@ pub enum NoticeKind {
     Stream,
     /// `callbackUrl` of a recording.
     Recording,
+    /// `transcriptionUrl` of a recording.
+    Transcription,
+    /// A message or its status, to its number's webhook URL.
+    Message,
+    /// Anything, as JSON, to a webhook.
+    Event,
 }
 
 impl NoticeKind {
@@ -342,6 +357,9 @@ impl NoticeKind {
             Self::MultiParty => "mpc",
             Self::Stream => "stream",
             Self::Recording => "recording",
+            Self::Transcription => "transcription",
+            Self::Message => "message",
+            Self::Event => "event",
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Which URL they go to and how they are signed is the business of `answer`.
 
+use std::borrow::Cow;
+
 use super::desk::Desk;
 use super::{CallTime, Param, Params};
 use crate::model::{Direction, HangupCause};
@@ -55,6 +57,45 @@ pub(super) enum Event {
     RecordStop,
 }
 
+impl Event {
+    /// The word on the wire.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Redirect => "Redirect",
+            Self::Ring => "Ring",
+            Self::DialAnswer => "DialAnswer",
+            Self::DialConnected => "DialConnected",
+            Self::DialDigitsMatch => "DialDigitsMatch",
+            Self::DialHangup => "DialHangup",
+            Self::DialConfirm => "DialConfirm",
+            Self::DialMusic => "DialMusic",
+            Self::InterimSpeech => "InterimSpeech",
+            Self::ConferenceEnter => "ConferenceEnter",
+            Self::ConferenceExit => "ConferenceExit",
+            Self::ConferenceDigitsMatch => "ConferenceDigitsMatch",
+            Self::ConferenceFloor => "ConferenceFloor",
+            Self::ConferenceRecord => "ConferenceRecord",
+            Self::ConferenceWait => "ConferenceWait",
+            Self::ConferenceEnterSound => "ConferenceEnterSound",
+            Self::ConferenceExitSound => "ConferenceExitSound",
+            Self::MultiPartyCall => "MultiPartyCall",
+            Self::MpcWait => "MPCWait",
+            Self::MpcHold => "MPCHold",
+            Self::MpcEnterSound => "MPCEnterSound",
+            Self::MpcExitSound => "MPCExitSound",
+            Self::StartStream => "StartStream",
+            Self::StopStream => "StopStream",
+            Self::DroppedStream => "DroppedStream",
+            Self::DegradedStream => "DegradedStream",
+            Self::PlayedStream => "PlayedStream",
+            Self::ClearedAudio => "ClearedAudio",
+            Self::RecordStop => "RecordStop",
+            Self::StartApp => "StartApp",
+            Self::Hangup => "Hangup",
+        }
+    }
+}
+
 /// How a call ended, as far as parameters tell it.
 pub(super) struct Ending {
     pub(super) cause: HangupCause,
@@ -68,95 +109,73 @@ const NO_COST: &str = "0.00000";
 
 /// The parameters every request carries (§1.1), and those an answered call adds (§1.2).
 pub(super) fn common(desk: &Desk, event: Event) -> Params {
+    listed(desk, event).into_iter().collect()
+}
+
+/// Parameters before they are in order; of two with one name the later counts. To put them in order at once costs less
+/// than to find each one's place, and least where they nearly are.
+type Listed = Vec<(Cow<'static, str>, Param)>;
+
+/// What [`common`] has.
+fn listed(desk: &Desk, event: Event) -> Listed {
     let setup = &desk.setup;
-    let mut params = Params::new();
-    let mut put = |name: &'static str, value: &str| {
-        params.insert(name.into(), Param::Plain(value.to_owned()));
-    };
-    put("BillRate", NO_COST);
-    put("CallStatus", if desk.answered.is_some() { "in-progress" } else { "ringing" });
-    put("CallType", setup.call_type.as_str());
-    put("CallUUID", &setup.call.to_string());
-    put("CallerName", &setup.caller_name);
-    put("Direction", setup.direction.as_str());
-    put("From", &setup.from);
-    put("ParentAuthID", setup.parent_account.as_str());
-    put("SessionStart", &setup.started.plivo_micros());
-    put("To", &setup.to);
-    match event {
-        Event::StartApp => {
-            put("Event", "StartApp");
-            put("STIRVerification", "Not Applicable");
-        }
-        Event::Redirect => put("Event", "Redirect"),
-        Event::Ring => put("Event", "Ring"),
-        Event::DialAnswer => put("Event", "DialAnswer"),
-        Event::DialConnected => put("Event", "DialConnected"),
-        Event::DialDigitsMatch => put("Event", "DialDigitsMatch"),
-        Event::DialHangup => put("Event", "DialHangup"),
-        Event::DialConfirm => put("Event", "DialConfirm"),
-        Event::DialMusic => put("Event", "DialMusic"),
-        Event::InterimSpeech => put("Event", "InterimSpeech"),
-        Event::ConferenceEnter => put("Event", "ConferenceEnter"),
-        Event::ConferenceExit => put("Event", "ConferenceExit"),
-        Event::ConferenceDigitsMatch => put("Event", "ConferenceDigitsMatch"),
-        Event::ConferenceFloor => put("Event", "ConferenceFloor"),
-        Event::ConferenceRecord => put("Event", "ConferenceRecord"),
-        Event::ConferenceWait => put("Event", "ConferenceWait"),
-        Event::ConferenceEnterSound => put("Event", "ConferenceEnterSound"),
-        Event::ConferenceExitSound => put("Event", "ConferenceExitSound"),
-        Event::MultiPartyCall => put("Event", "MultiPartyCall"),
-        Event::MpcWait => put("Event", "MPCWait"),
-        Event::MpcHold => put("Event", "MPCHold"),
-        Event::MpcEnterSound => put("Event", "MPCEnterSound"),
-        Event::MpcExitSound => put("Event", "MPCExitSound"),
-        Event::StartStream => put("Event", "StartStream"),
-        Event::StopStream => put("Event", "StopStream"),
-        Event::DroppedStream => put("Event", "DroppedStream"),
-        Event::DegradedStream => put("Event", "DegradedStream"),
-        Event::PlayedStream => put("Event", "PlayedStream"),
-        Event::ClearedAudio => put("Event", "ClearedAudio"),
-        Event::RecordStop => put("Event", "RecordStop"),
-        Event::Hangup => {
-            put("Event", "Hangup");
-            put("STIRVerification", "Not Applicable");
-        }
-    }
-    if let Some(dialled) = setup.dialled() {
-        put("ALegUUID", &dialled.a_leg.to_string());
+    let mut params = Listed::with_capacity(32);
+    let mut put = |name: &'static str, value: Cow<'static, str>| params.push((name.into(), Param::Plain(value)));
+    let call = || setup.call.to_string().into();
+    let dialled = setup.dialled();
+    // The request's UUID is the call's (`plivo-call-api.md` §2.1).
+    let ordered = dialled.is_none() && setup.direction == Direction::Outbound;
+    if let Some(dialled) = &dialled {
         if let Some(request) = dialled.a_request {
-            put("ALegRequestUUID", &request.to_string());
+            put("ALegRequestUUID", request.to_string().into());
         }
-    } else if setup.direction == Direction::Outbound {
-        // The request's UUID is the call's (`plivo-call-api.md` §2.1).
-        for name in ["ALegUUID", "ALegRequestUUID", "RequestUUID"] {
-            put(name, &setup.call.to_string());
-        }
-    }
-    if let Some(wacid) = &setup.wacid {
-        put("WhatsAppCallID", wacid.as_str());
-    }
-    if let Some(payload) = &setup.cta_payload {
-        put("WhatsAppCtaPayload", payload);
-    }
-    if let Some(payload) = &setup.deeplink_payload {
-        put("WhatsAppDeeplinkPayload", payload);
-    }
-    if desk.document_in {
-        put("StartTime", &setup.started.plivo_secs());
+        put("ALegUUID", dialled.a_leg.to_string().into());
+    } else if ordered {
+        put("ALegRequestUUID", call());
+        put("ALegUUID", call());
     }
     if let Some(answered) = desk.answered {
-        put("AnswerTime", &desk.wall(answered).plivo_secs());
+        put("AnswerTime", desk.wall(answered).plivo_secs().into());
+    }
+    put("BillRate", NO_COST.into());
+    let status = if desk.answered.is_some() { "in-progress" } else { "ringing" };
+    put("CallStatus", status.into());
+    put("CallType", setup.call_type.as_str().into());
+    put("CallUUID", call());
+    put("CallerName", setup.caller_name.clone().into());
+    put("Direction", setup.direction.as_str().into());
+    put("Event", event.word().into());
+    put("From", setup.from.clone().into());
+    put("ParentAuthID", setup.parent_account.to_string().into());
+    if ordered {
+        put("RequestUUID", call());
+    }
+    if matches!(event, Event::StartApp | Event::Hangup) {
+        put("STIRVerification", "Not Applicable".into());
+    }
+    put("SessionStart", setup.started.plivo_micros().into());
+    if desk.document_in {
+        put("StartTime", setup.started.plivo_secs().into());
+    }
+    put("To", setup.to.clone().into());
+    if let Some(wacid) = &setup.wacid {
+        put("WhatsAppCallID", wacid.to_string().into());
+    }
+    if let Some(payload) = &setup.cta_payload {
+        put("WhatsAppCtaPayload", payload.clone().into());
+    }
+    if let Some(payload) = &setup.deeplink_payload {
+        put("WhatsAppDeeplinkPayload", payload.clone().into());
     }
     for (name, value) in &setup.headers {
-        params.insert(format!("X-PH-{name}").into(), Param::Plain(value.clone()));
+        params.push((format!("X-PH-{name}").into(), Param::Plain(value.clone().into())));
     }
     params
 }
 
 /// The parameters of the hangup request (§1.2, §2).
 pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
-    let mut params = common(desk, Event::Hangup);
+    let mut params = listed(desk, Event::Hangup);
     let wire = ending.cause.wire(desk.setup.direction);
     let status = match (desk.setup.direction, desk.answered) {
         (Direction::Outbound, None) => wire.unanswered_status(),
@@ -164,38 +183,38 @@ pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
     };
     let answered = desk.answered.map(|at| desk.wall(at).plivo_secs()).unwrap_or_default();
     for (name, value) in [
-        ("AnswerTime", answered),
-        ("BillDuration", ending.bill_secs.to_string()),
-        ("CallStatus", status.to_owned()),
-        ("Duration", ending.duration_secs.to_string()),
-        ("EndTime", desk.wall(ending.at).plivo_secs()),
-        ("HangupCause", wire.word.to_owned()),
-        ("HangupCauseCode", wire.code.to_string()),
-        ("HangupCauseName", wire.name.to_owned()),
-        ("HangupSource", wire.source.as_str().to_owned()),
-        ("StartTime", desk.setup.started.plivo_secs()),
-        ("TotalCost", NO_COST.to_owned()),
+        ("AnswerTime", answered.into()),
+        ("BillDuration", ending.bill_secs.to_string().into()),
+        ("CallStatus", status.into()),
+        ("Duration", ending.duration_secs.to_string().into()),
+        ("EndTime", desk.wall(ending.at).plivo_secs().into()),
+        ("HangupCause", wire.word.into()),
+        ("HangupCauseCode", wire.code.to_string().into()),
+        ("HangupCauseName", wire.name.into()),
+        ("HangupSource", wire.source.as_str().into()),
+        ("StartTime", desk.setup.started.plivo_secs().into()),
+        ("TotalCost", NO_COST.into()),
     ] {
-        params.insert(name.into(), Param::Plain(value));
+        params.push((name.into(), Param::Plain(value)));
     }
-    params
+    params.into_iter().collect()
 }
 
 /// What a `GetInput` action adds to keys (§3.1).
 pub(super) fn keys_of_get_input(digits: Param) -> Params {
-    of_get_input("dtmf", digits, plain(""), plain(""))
+    of_get_input("dtmf", digits, word(""), word(""))
 }
 
 /// What a `GetInput` action adds to speech (§3.1); `confidence` in per cent.
 pub(super) fn speech_of_get_input(text: Param, confidence: u8) -> Params {
-    of_get_input("speech", plain(""), text, plain(&share(confidence)))
+    of_get_input("speech", word(""), text, plain(share(confidence)))
 }
 
-fn of_get_input(kind: &str, digits: Param, speech: Param, confidence: Param) -> Params {
+fn of_get_input(kind: &'static str, digits: Param, speech: Param, confidence: Param) -> Params {
     Params::from([
-        ("BilledAmount".into(), plain(NO_COST)),
+        ("BilledAmount".into(), word(NO_COST)),
         ("Digits".into(), digits),
-        ("InputType".into(), plain(kind)),
+        ("InputType".into(), word(kind)),
         ("Speech".into(), speech),
         ("SpeechConfidenceScore".into(), confidence),
     ])
@@ -204,15 +223,19 @@ fn of_get_input(kind: &str, digits: Param, speech: Param, confidence: Param) -> 
 /// What an interim result adds (§3.1); `stability` in per cent, `sequence` from 1.
 pub(super) fn interim(stable: Param, unstable: Param, stability: u8, sequence: u32) -> Params {
     Params::from([
-        ("SequenceNumber".into(), plain(&sequence.to_string())),
-        ("Stability".into(), plain(&share(stability))),
+        ("SequenceNumber".into(), plain(sequence.to_string())),
+        ("Stability".into(), plain(share(stability))),
         ("StableSpeech".into(), stable),
         ("UnstableSpeech".into(), unstable),
     ])
 }
 
-fn plain(text: &str) -> Param {
-    Param::Plain(text.to_owned())
+fn plain(text: String) -> Param {
+    Param::Plain(text.into())
+}
+
+fn word(text: &'static str) -> Param {
+    Param::Plain(text.into())
 }
 
 /// Per cent as `0.00` to `1.00`.

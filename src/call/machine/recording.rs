@@ -8,7 +8,9 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Notice, Param, Params};
+use super::{Notice, NoticeKind, Param, Params};
+use crate::model::CallUuid;
+use crate::xml::ast::Target;
 
 /// Names one recording of a call, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub struct RecordOrder {
     pub mp3: bool,
     /// Each side in a channel of its own.
     pub stereo: bool,
+    /// Only what is heard of the peer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
     pub max_ms: u64,
     /// The peer has said nothing for so long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +43,18 @@ pub struct RecordOrder {
     /// Sent like that where the call ended before the recording did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Notice>,
+    /// What is said in it is to be written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<TranscriptOrder>,
+}
+
+/// What is said in a recording is to be written down when it is complete, and told there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TranscriptOrder {
+    pub to: Target,
+    /// With who said what when; else the words alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full: bool,
 }
 
 /// What became of a recording.
@@ -116,23 +133,47 @@ pub fn recorded(id: Uuid, url: &str, end: RecordEnd, duration_ms: u64, start_ms:
         ("RecordingEndReason", end.as_str().to_owned()),
         ("RecordingStartMs", start_ms.to_string()),
     ] {
-        params.insert(name.into(), Param::Plain(value));
+        params.insert(name.into(), Param::Plain(value.into()));
     }
     params
+}
+
+/// What is told of what was said in a recording (`plivo-callbacks.md` §3.4). `error`: why nothing, or not all of it, could be
+/// written down; empty.
+pub fn transcribed(
+    order: &TranscriptOrder,
+    call: CallUuid,
+    id: Uuid,
+    duration_ms: u64,
+    text: &str,
+    error: &str,
+) -> Notice {
+    let params = [
+        ("transcription", text.to_owned()),
+        ("transcription_charge", "0".to_owned()),
+        ("transcription_rate", "0".to_owned()),
+        ("duration", duration_ms.div_ceil(1_000).to_string()),
+        ("call_uuid", call.to_string()),
+        ("recording_id", id.as_hyphenated().to_string()),
+        ("error", error.to_owned()),
+    ];
+    let params = params.map(|(name, value)| (name.into(), Param::Plain(value.into())));
+    let Target { url, method } = order.to.clone();
+    Notice { kind: NoticeKind::Transcription, url, method, params: Params::from(params) }
 }
 
 /// What an action is told of a recording that has only begun: times it has none.
 pub(super) fn begun(id: Uuid, url: &str) -> Params {
     let mut params = named(id, url);
     for name in ["RecordingDuration", "RecordingDurationMs", "RecordingEndMs", "RecordingStartMs"] {
-        params.insert(name.into(), Param::Plain("-1".to_owned()));
+        params.insert(name.into(), Param::Plain("-1".into()));
     }
-    params.insert("Digits".into(), Param::Plain(String::new()));
+    params.insert("Digits".into(), Param::Plain("".into()));
     params
 }
 
 fn named(id: Uuid, url: &str) -> Params {
-    let plain = |text: &str| Param::Plain(text.to_owned());
+    let plain = |text: &str| Param::Plain(text.to_owned().into());
     Params::from([
         ("RecordFile".into(), plain(url)),
         ("RecordUrl".into(), plain(url)),

@@ -82,6 +82,9 @@ pub struct RoomEntry {
     /// It is heard by agents only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub coaches: bool,
+    /// What it says is recorded by itself from the beginning.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub track: bool,
     /// The room ends so long after it was made, in milliseconds; what the first one says counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lasts_ms: Option<u64>,
@@ -170,6 +173,10 @@ pub enum RoomNews {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         callback: Option<Target>,
     },
+    /// Over an API: about the recording of what this one says.
+    Track {
+        what: TrackNews,
+    },
     /// The room is recorded.
     Recorded {
         id: Uuid,
@@ -178,6 +185,22 @@ pub enum RoomNews {
     /// It is to leave.
     Out {
         why: RoomOut,
+    },
+}
+
+/// What is wanted of the recording of one participant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "track", rename_all = "snake_case")]
+pub enum TrackNews {
+    Begin {
+        how: Box<RecordOrder>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        callback: Option<Target>,
+    },
+    Stop,
+    /// What is said is left out, or no longer.
+    Pause {
+        on: bool,
     },
 }
 

@@ -267,17 +267,17 @@ fn tell(desk: &mut Desk, streaming: &Streaming, event: Event, reason: Option<&st
     let mut params = params::common(desk, event);
     params.extend(about(streaming, desk, desk.now));
     if let Some(reason) = reason {
-        params.insert("StatusReason".into(), Param::Plain(reason.to_owned()));
+        params.insert("StatusReason".into(), Param::Plain(reason.to_owned().into()));
     }
     if let Some(name) = name {
-        params.insert("Name".into(), Param::Plain(name.to_owned()));
+        params.insert("Name".into(), Param::Plain(name.to_owned().into()));
     }
     desk.wish(Output::Notify { notice: Notice { kind: NoticeKind::Stream, url, method, params } });
 }
 
 fn about(streaming: &Streaming, desk: &Desk, at: CallTime) -> Params {
     let order = &streaming.order;
-    let plain = |text: String| Param::Plain(text);
+    let plain = |text: String| Param::Plain(text.into());
     Params::from([
         ("StreamID".into(), plain(streaming.id.to_string())),
         ("ServiceURL".into(), plain(order.url.0.to_string())),

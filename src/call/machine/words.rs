@@ -10,7 +10,7 @@ use super::{
     Aside, AsideKind, CallState, Command, Destination, DialOrder, FetchFailure, Fetched, GraphOutcome, Input,
     InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault, MediaOrder, Notice, NoticeKind, Output, Params,
     RecordFact, RecordOrder, RoomEntry, RoomKind, RoomNews, RoomWish, Sound, SoundItem, SpeechFact, SpeechOrder,
-    StreamFact, StreamOrder, StreamWish, Summary, Voice,
+    StreamFact, StreamOrder, StreamWish, Summary, TrackNews, Voice,
 };
 use crate::model::{CallUuid, Leg, last_four};
 use crate::xml::ast::Repeat;
@@ -124,10 +124,14 @@ impl Display for RecordOrder {
         let (format, channels) = (if self.mp3 { "mp3" } else { "wav" }, if self.stereo { "stereo" } else { "mono" });
         write!(f, "{format} {channels} max {} ms", self.max_ms)?;
         self.silence_ms.map_or(Ok(()), |ms| write!(f, " silence {ms} ms"))?;
-        if self.held {
-            f.write_str(" held")?;
+        for (is, word) in [(self.held, " held"), (self.own, " own")] {
+            f.write_str(if is { word } else { "" })?;
         }
         self.callback.as_ref().map_or(Ok(()), |notice| write!(f, "; then {notice}"))?;
+        if let Some(order) = &self.transcript {
+            let full = if order.full { "full " } else { "" };
+            write!(f, "; then {full}transcription {} {}", order.to.method.as_str(), order.to.url.0)?;
+        }
         self.action.as_ref().map_or(Ok(()), |notice| write!(f, "; after a hang-up {notice}"))
     }
 }
@@ -272,6 +276,9 @@ impl Display for MediaOrder {
             Self::SendDigits { play, digits } => write!(f, "send-digits {} {digits}", play.0),
             Self::Record { record, how } => write!(f, "record {} {how}", record.0),
             Self::RecordGo { record } => write!(f, "record-go {}", record.0),
+            Self::RecordPause { record, on } => {
+                write!(f, "record-{} {}", if *on { "pause" } else { "resume" }, record.0)
+            }
             Self::RecordStop { record, end } => write!(f, "record-stop {} {}", record.0, end.as_str()),
             Self::Listen { on } => f.write_str(if *on { "listen" } else { "listen-no-more" }),
             Self::Join => f.write_str("join"),
@@ -490,6 +497,11 @@ impl Display for RoomNews {
             Self::Held { on: is } => write!(f, "held {}", on(*is)),
             Self::Coaches { on: is } => write!(f, "coaches {}", on(*is)),
             Self::Record { how, .. } => write!(f, "record {how}"),
+            Self::Track { what } => match what {
+                TrackNews::Begin { how, .. } => write!(f, "track {how}"),
+                TrackNews::Stop => f.write_str("track stop"),
+                TrackNews::Pause { on } => f.write_str(if *on { "track pause" } else { "track resume" }),
+            },
             Self::Recorded { .. } => f.write_str("recorded"),
             Self::Out { why } => write!(f, "out {}", why.as_str()),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::super::machine::{
-    Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem,
+    Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem, TrackNews,
 };
 use super::{Caller, Cell, Inside, Rooms, locked};
 use crate::media::{Audience, Played};
@@ -24,6 +24,8 @@ pub struct RoomView {
     pub started: Option<Timestamp>,
     pub ended: Option<Timestamp>,
     pub account: AuthId,
+    /// Where its recording is, or will be.
+    pub recording: Option<String>,
     /// In the order in which they came.
     pub members: Vec<MemberView>,
 }
@@ -79,6 +81,18 @@ pub enum Asked {
     NoRoom,
     /// One that was named is not in; nobody was asked.
     NoMember,
+}
+
+/// How asking about a participant's own recording went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracked {
+    Done,
+    NoRoom,
+    NoMember,
+    /// It is recorded already, or is not recorded.
+    Otherwise,
+    /// Too much was asked of its call at once.
+    Full,
 }
 
 impl Rooms {
@@ -165,6 +179,35 @@ impl Rooms {
         Some(recording.is_some())
     }
 
+    /// A room's recording leaves out what is said from now on, or no longer. `None`: there is no room; `false`: it is not
+    /// recorded.
+    pub fn pause_recording(&self, scope: &Scope, kind: RoomKind, name: &str, on: bool) -> Option<bool> {
+        let cell = self.cell(scope, kind, name)?;
+        let mut inside = locked(&cell.state);
+        let Some(recording) = &mut inside.recording else { return Some(false) };
+        recording.held = on;
+        inside.note_recording(None);
+        Some(true)
+    }
+
+    /// About the recording of what one participant of a multi-party call says: its call sees to it.
+    pub fn track(&self, scope: &Scope, name: &str, member: MemberId, what: TrackNews) -> Tracked {
+        let Some(cell) = self.cell(scope, RoomKind::MultiParty, name) else { return Tracked::NoRoom };
+        let mut inside = locked(&cell.state);
+        let is_in = inside.room.member(member).is_some();
+        let Some(caller) = inside.calls.get_mut(&member).filter(|_| is_in) else { return Tracked::NoMember };
+        let begins = matches!(what, TrackNews::Begin { .. });
+        if caller.tracked == begins {
+            return Tracked::Otherwise;
+        }
+        let tracked = begins || matches!(what, TrackNews::Pause { .. });
+        if !caller.mailbox.tell(Input::Room { news: RoomNews::Track { what } }) {
+            return Tracked::Full;
+        }
+        caller.tracked = tracked;
+        Tracked::Done
+    }
+
     /// Ends a room: whoever is in is to leave, and its document goes on. `false`: there is none.
     pub fn stop(&self, scope: &Scope, kind: RoomKind, name: &str) -> bool {
         let Some(cell) = self.cell(scope, kind, name) else { return false };
@@ -230,6 +273,7 @@ impl Rooms {
             started: inside.started.map(|at| ago(now.saturating_duration_since(at))),
             ended: None,
             account: cell.key.account.clone(),
+            recording: inside.recording.as_ref().map(|recording| recording.url.clone()),
             members: members.collect(),
         }
     }

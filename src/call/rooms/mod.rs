@@ -8,18 +8,18 @@ mod ask;
 mod state;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-pub use ask::{Asked, MemberAsk, MemberView, Members, RoomView};
+pub use ask::{Asked, MemberAsk, MemberView, Members, RoomView, Tracked};
 
 use super::machine::{CallSetup, Command, Input, Legs, MemberId, RoomEntry, RoomKind, RoomNews, Sound, SoundItem};
 use super::shell::Mailbox;
 use crate::clock::Clock;
 use crate::media::prompt::Prompt;
-use crate::media::record::{RATE, Source, Tape};
-use crate::media::{Audience, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, RoomSound};
+use crate::media::record::{Part, Pause, Source, Tape};
+use crate::media::{Audience, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played};
 use crate::model::{AuthId, CallType, CallUuid, Digit};
 use state::{Effect, Room};
 
@@ -90,29 +90,10 @@ struct Recording {
     id: uuid::Uuid,
     url: String,
     when_alone: bool,
-    paused: Arc<AtomicBool>,
+    /// Somebody wants it to leave out what is said.
+    held: bool,
+    pause: Pause,
     tape: Tape,
-}
-
-/// What a recorder hears of a room.
-struct RoomSource {
-    sound: RoomSound,
-    paused: Arc<AtomicBool>,
-}
-
-/// The other track of it.
-const NOTHING: [i16; RATE.frame()] = [0; RATE.frame()];
-
-impl Source for RoomSource {
-    fn next(&mut self) -> Option<(&[i16], &[i16])> {
-        let paused = self.paused.load(Ordering::Relaxed);
-        let piece = self.sound.next()?;
-        (!paused).then_some((piece, &NOTHING))
-    }
-
-    fn is_over(&self) -> bool {
-        self.sound.is_over()
-    }
 }
 
 /// A member's call.
@@ -120,6 +101,8 @@ struct Caller {
     setup: Box<CallSetup>,
     mailbox: Mailbox,
     since: Instant,
+    /// What it says is recorded by itself.
+    tracked: bool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -163,10 +146,11 @@ impl Rooms {
         let there = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned();
         let cell = there.unwrap_or_else(|| self.open(&key, setup, id, now));
         let mut inside = locked(&cell.state);
+        let tracked = entry.track;
         let entered = inside.room.enter(member, entry, now.saturating_duration_since(cell.born));
         if entered.is_in {
             inside.mixer.add(member, leg);
-            let caller = Caller { setup: Box::new(setup.clone()), mailbox: mailbox.clone(), since: now };
+            let caller = Caller { setup: Box::new(setup.clone()), mailbox: mailbox.clone(), since: now, tracked };
             inside.calls.insert(member, caller);
             inside.carry_out(entered.effects);
             inside.note_start(now);
@@ -259,10 +243,11 @@ impl Rooms {
         if inside.recording.is_some() {
             return Ok(());
         }
-        let paused = Arc::new(AtomicBool::new(!when_alone && inside.calls.len() < 2));
-        let source = RoomSource { sound: inside.mixer.listen(), paused: paused.clone() };
+        let pause = Pause::default();
+        pause.set(!when_alone && inside.calls.len() < 2);
+        let source = Part::new(inside.mixer.listen(), pause.clone(), false);
         let tape = begin(cell.key.name.clone(), Box::new(source))?;
-        inside.recording = Some(Recording { id, url, when_alone, paused, tape });
+        inside.recording = Some(Recording { id, url, when_alone, held: false, pause, tape });
         let members: Vec<MemberId> = inside.calls.keys().copied().collect();
         members.into_iter().for_each(|member| inside.note_recording(Some(member)));
         Ok(())
@@ -297,7 +282,7 @@ impl Inside {
     /// Who is in has changed; `new` is to hear of the recording.
     fn note_recording(&self, new: Option<MemberId>) {
         let Some(recording) = &self.recording else { return };
-        recording.paused.store(!recording.when_alone && self.calls.len() < 2, Ordering::Relaxed);
+        recording.pause.set(recording.held || (!recording.when_alone && self.calls.len() < 2));
         if let Some(member) = new {
             self.tell(member, RoomNews::Recorded { id: recording.id, url: recording.url.clone() });
         }

@@ -25,6 +25,7 @@ fn entry() -> RoomEntry {
         tells_speech: false,
         role: None,
         coaches: false,
+        track: false,
         lasts_ms: None,
     }
 }

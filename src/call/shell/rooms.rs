@@ -1,10 +1,7 @@
 //! A call and the room that it is in: it enters with its leg's sound, and leaves with what is told of it.
 
-use std::time::Duration;
-
 use super::{Media, Shell};
 use crate::call::machine::{RecordOrder, RoomNews, RoomOut, RoomWish};
-use crate::call::recordings::Taking;
 use crate::media::record::Format;
 
 use super::Input;
@@ -33,20 +30,8 @@ impl Shell {
     fn record_room(&mut self, how: RecordOrder, when_alone: bool) {
         let id = how.id.unwrap_or_else(|| self.services.uuid());
         let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
-        let (setup, view) = (&self.view.setup, self.view.clone());
         let begin = |conference: String, source| {
-            let answered = move || Some(view.setup.started.plus(Duration::from_millis(view.answered()?.0)));
-            let taking = Taking {
-                id,
-                account: setup.account.clone(),
-                main_account: setup.parent_account.clone(),
-                call: setup.call,
-                conference: Some(conference),
-                order: how,
-                keys: self.keys.clone(),
-                answered: Box::new(answered),
-            };
-            self.services.recordings.begin(taking, source, |_| ())
+            self.services.recordings.begin(self.taking(id, Some(conference), how), source, |_| ())
         };
         if let Err(why) = self.services.rooms.record(self.call, (id, url), when_alone, begin) {
             tracing::warn!(why, "a room cannot be recorded; it goes on");

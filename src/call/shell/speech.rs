@@ -60,6 +60,7 @@ impl Shell {
             call: self.call,
             notice,
             keys: self.keys.clone(),
+            secrets: std::sync::Arc::default(),
             event_id: self.services.uuid(),
             attempts: 0,
             // As if it were a later stage: one attempt, whatever the URL's fragment says (`plivo-callbacks.md` §3.1).

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::machine::{Input, MediaOrder, RecordEnd, RecordFact, RecordId, RecordOrder};
 use super::super::recordings::Taking;
 use super::{Media, Shell};
-use crate::media::record::{Format, RATE, Tape};
+use crate::media::record::{Format, Part, Pause, RATE, Tape};
 use crate::media::{Line, Patience, Sides};
 
 /// The recordings of a call that are not over.
@@ -18,6 +18,7 @@ pub(super) struct Tapes(BTreeMap<RecordId, One>);
 struct One {
     id: Uuid,
     order: RecordOrder,
+    pause: Pause,
     /// None before it begins.
     tape: Option<Tape>,
 }
@@ -42,12 +43,17 @@ impl Shell {
                 let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
                 self.mailbox.tell(Input::Recorded { record, what: RecordFact::Ready { id, url } });
                 let held = how.held;
-                self.tapes.0.insert(record, One { id, order: *how, tape: None });
+                self.tapes.0.insert(record, One { id, order: *how, pause: Pause::default(), tape: None });
                 if !held {
                     self.roll(record);
                 }
             }
             MediaOrder::RecordGo { record } => self.roll(record),
+            MediaOrder::RecordPause { record, on } => {
+                if let Some(one) = self.tapes.0.get(&record) {
+                    one.pause.set(on);
+                }
+            }
             MediaOrder::RecordStop { record, end } => match self.tapes.0.get(&record) {
                 Some(One { tape: Some(tape), .. }) => tape.stop(end),
                 Some(One { tape: None, .. }) | None => self.tapes.ended(record),
@@ -56,26 +62,29 @@ impl Shell {
         }
     }
 
+    /// A recording of this call's, or of the room that it is in.
+    pub(super) fn taking(&self, id: Uuid, conference: Option<String>, order: RecordOrder) -> Taking {
+        let (setup, view) = (&self.view.setup, self.view.clone());
+        Taking {
+            id,
+            account: setup.account.clone(),
+            main_account: setup.parent_account.clone(),
+            call: setup.call,
+            conference,
+            order,
+            keys: self.keys.clone(),
+            answered: Box::new(move || Some(view.setup.started.plus(Duration::from_millis(view.answered()?.0)))),
+        }
+    }
+
     /// A recording begins.
     fn roll(&mut self, record: RecordId) {
-        let Some(one) = self.tapes.0.get_mut(&record).filter(|one| one.tape.is_none()) else { return };
+        let Some(one) = self.tapes.0.get(&record).filter(|one| one.tape.is_none()) else { return };
         let begun = match &self.media {
             Media::Leg(leg) => {
-                let setup = &self.view.setup;
-                let view = self.view.clone();
-                let taking = Taking {
-                    id: one.id,
-                    account: setup.account.clone(),
-                    main_account: setup.parent_account.clone(),
-                    call: setup.call,
-                    conference: None,
-                    order: one.order.clone(),
-                    keys: self.keys.clone(),
-                    answered: Box::new(move || {
-                        Some(view.setup.started.plus(Duration::from_millis(view.answered()?.0)))
-                    }),
-                };
-                let source = Box::new(Line::new(leg.tap(Sides::Both), RATE, Patience::Network));
+                let line = Line::new(leg.tap(Sides::Both), RATE, Patience::Network);
+                let source = Box::new(Part::new(line, one.pause.clone(), one.order.own));
+                let taking = self.taking(one.id, None, one.order.clone());
                 let mailbox = self.mailbox.clone();
                 let told = move |what| {
                     mailbox.tell(Input::Recorded { record, what });
@@ -85,7 +94,11 @@ impl Shell {
             Media::None | Media::Offered(_) | Media::Awaited => Err("the call has no sound"),
         };
         match begun {
-            Ok(tape) => one.tape = Some(tape),
+            Ok(tape) => {
+                if let Some(one) = self.tapes.0.get_mut(&record) {
+                    one.tape = Some(tape);
+                }
+            }
             Err(why) => {
                 let (end, why) = (RecordEnd::Failed, Some(why.to_owned()));
                 let what = RecordFact::Ended { end, duration_ms: 0, start_ms: 0, end_ms: 0, why };

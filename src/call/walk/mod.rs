@@ -455,6 +455,7 @@ impl Walk<'_> {
             | MediaOrder::Listen { .. }
             | MediaOrder::Aside { .. }
             | MediaOrder::RecordGo { .. }
+            | MediaOrder::RecordPause { .. }
             | MediaOrder::Join
             | MediaOrder::Part => {}
             MediaOrder::Play { play, items } => {

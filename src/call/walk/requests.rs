@@ -145,6 +145,7 @@ impl Walk<'_> {
             call: self.setup.call,
             notice,
             keys: self.job.keys.clone(),
+            secrets: std::sync::Arc::default(),
             event_id: self.walker.uuid(),
             attempts: 0,
             retries: 0,

@@ -216,7 +216,7 @@ impl Side {
             auth_id: own.auth_id.clone(),
             parent: main.auth_id.clone(),
             keys: SigningKeys::new(own.tokens.clone(), main.tokens.clone()),
-            settings: node::call_settings(config),
+            settings: node::call_settings(config, false),
             insecure: config.answer.allow_insecure,
             method: spec.answer.map_or(Method::Post, |(_, method)| method),
             fallback: spec.fallback,

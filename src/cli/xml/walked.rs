@@ -243,7 +243,7 @@ mod tests {
 
     fn request(digits: &str) -> Step {
         let params = [("CallStatus", "ringing"), ("Digits", digits)];
-        let params: Params = params.map(|(n, v)| (n.into(), Param::Plain(v.to_owned()))).into();
+        let params: Params = params.map(|(n, v)| (n.into(), Param::Plain(v.to_owned().into()))).into();
         let (kind, method) = (FetchKind::Action, Method::Post);
         Step { at_ms: 1_234, event: Event::Request { kind, method, url: "https://a.example/".to_owned(), params } }
     }

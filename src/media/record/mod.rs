@@ -2,9 +2,11 @@
 //!
 //! A recorder takes its sound from whatever is a [`Source`]: a leg, a room. It knows nothing of calls: what is to become
 //! of a recording its owner says by [`Tape::stop`], what has become of it is told once, from the recorder's thread.
-//! `file` writes the files, and repairs those that a killed process left behind.
+//! `file` writes the files, and repairs those that a killed process left behind; `read` reads them back.
 
 mod file;
+mod read;
+mod source;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,8 +20,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub use file::{Format, Left, left_behind, name, remove, repair};
+pub use read::{Heard, read};
+pub use source::{Part, Pause, Source};
 
-use super::line::Line;
 use super::voice::Judge;
 use crate::call::machine::RecordEnd;
 use crate::ffi::opus::Rate;
@@ -35,27 +38,6 @@ const BEAT: Duration = Duration::from_millis(STEP_MS);
 const STEPS_MAX: u32 = 100;
 /// Recordings that may wait to be taken on by a thread.
 const WAITING_MAX: usize = 4_096;
-
-/// Two tracks of sound, 20 ms at a time.
-pub trait Source: Send {
-    /// The next 20 ms at [`RATE`], [`Rate::frame`] samples each: what is heard of the peer (left) and what the peer hears
-    /// (right). `None`: nothing yet, or nothing for now; then nothing is written.
-    fn next(&mut self) -> Option<(&[i16], &[i16])>;
-
-    /// Nothing more will come.
-    fn is_over(&self) -> bool;
-}
-
-/// A leg, both sides.
-impl Source for Line {
-    fn next(&mut self) -> Option<(&[i16], &[i16])> {
-        Line::next(self).map(|twenty| (twenty.heard, twenty.sent))
-    }
-
-    fn is_over(&self) -> bool {
-        Line::is_over(self)
-    }
-}
 
 /// What is to be recorded, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -168,3 +168,50 @@ fn an_mp3_has_the_sound_and_its_length_and_can_be_repaired() {
         assert_eq!(whole.len() % (rate / 8 * 36 / 1_000), 0, "whole frames");
     }
 }
+
+#[test]
+fn a_complete_file_is_read_back_channel_by_channel() {
+    for format in [Format::Wav, Format::of(true)] {
+        for stereo in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let id = Uuid::new_v4();
+            let mut file = SoundFile::create(folder.path(), id, format, stereo).unwrap();
+            let tone = |hz: f64| -> Vec<i16> {
+                (0..16_000)
+                    .map(|n| (f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0)
+                    .map(|s| s as i16)
+                    .collect()
+            };
+            let (left, right) = (tone(300.0), tone(900.0));
+            for (left, right) in left.chunks(FRAME).zip(right.chunks(FRAME)) {
+                file.push(left, right).unwrap();
+            }
+            file.finish().unwrap();
+            // How often the sign changes tells the pitch; an encoder's faint noise around the tone has none.
+            let pitch = |pcm: &[i16]| {
+                let loud: Vec<i16> = pcm.iter().copied().filter(|sample| sample.unsigned_abs() > 500).collect();
+                loud.windows(2).filter(|w| (w[0] < 0) != (w[1] < 0)).count() / 2
+            };
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            read(folder.path(), id, format, &mut |left, right| {
+                assert_eq!((left.len(), right.map(<[i16]>::len)), (FRAME, stereo.then_some(FRAME)));
+                first.extend_from_slice(left);
+                second.extend_from_slice(right.unwrap_or_default());
+                true
+            })
+            .unwrap();
+            assert!((15_000..20_000).contains(&first.len()), "{format:?} {}", first.len());
+            if stereo {
+                assert!((270..=310).contains(&pitch(&first)), "{format:?} {}", pitch(&first));
+                assert!((810..=930).contains(&pitch(&second)), "{format:?} {}", pitch(&second));
+            }
+            let mut count = 0;
+            let few = read(folder.path(), id, format, &mut |_, _| {
+                count += 1;
+                count < 3
+            });
+            assert_eq!((few.is_ok(), count), (true, 3), "it ends when no more is wanted");
+        }
+    }
+    assert!(read(std::path::Path::new("/nowhere"), Uuid::nil(), Format::Wav, &mut |_, _| true).is_err());
+}

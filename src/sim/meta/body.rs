@@ -163,6 +163,31 @@ pub(crate) fn permission_reply(said: &Message<'_>, context: Option<&str>, reply:
     of_field(number, "messages", value)
 }
 
+/// A user's message of any type (§3.5).
+pub(crate) fn message(said: &Message<'_>, mut message: Value) -> Value {
+    let number = said.number;
+    set(&mut message, "from", json!(said.user));
+    set(&mut message, "id", json!(said.id));
+    set(&mut message, "timestamp", json!(said.at_secs.to_string()));
+    let value = json!({
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": number.number, "phone_number_id": number.phone_number_id},
+        "contacts": [{"profile": {"name": said.user_name}, "wa_id": said.user}],
+        "messages": [message],
+    });
+    of_field(number, "messages", value)
+}
+
+/// How far a message of the business is (§3.5).
+pub(crate) fn message_status(number: &SimNumber, status: Value) -> Value {
+    let value = json!({
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": number.number, "phone_number_id": number.phone_number_id},
+        "statuses": [status],
+    });
+    of_field(number, "messages", value)
+}
+
 /// `account_settings_update` (§3.7).
 pub(crate) fn settings_update(number: &SimNumber, at_secs: i64, calling: &Value) -> Value {
     let settings = json!({"phone_number_id": number.phone_number_id, "calling": calling});

@@ -8,14 +8,14 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::life::outgoing::Connect;
 use super::life::{CallMsg, GraphAsk};
-use super::{messages, settings};
+use super::{messages, numbers, settings};
 use crate::sim::World;
 use crate::sim::faults::{CallFaults, GraphBody, GraphDeed, GraphHow};
 use crate::sim::log::Logged;
@@ -59,7 +59,9 @@ impl GraphFault {
         let what = match (self.code, self.subcode) {
             (190, _) => "Invalid OAuth access token",
             (613, _) => "Calls to this api have exceeded the rate limit",
+            (131_000, _) => "Something went wrong",
             (131_009, _) => "Parameter value is not valid",
+            (133_005, _) => "Two step verification PIN mismatch",
             (138_006, _) => "Call permission not found",
             (138_009, _) => "Call permission request limit hit",
             (138_012, _) => "Business initiated calls limit hit",
@@ -123,11 +125,31 @@ pub(crate) fn router() -> Router<Arc<World>> {
         .route(&format!("{BASE}/{{phone_number_id}}/call_permissions"), get(messages::permissions))
         .route(&format!("{BASE}/{{phone_number_id}}/messages"), post(messages::post))
         .route(&format!("{BASE}/{{phone_number_id}}/settings"), get(settings::get).post(settings::post))
+        .route(&format!("{BASE}/oauth/access_token"), post(numbers::exchange))
+        .route(&format!("{BASE}/debug_token"), post(numbers::debug_token))
+        .route(&format!("{BASE}/{{phone_number_id}}"), get(numbers::number))
+        .route(&format!("{BASE}/{{phone_number_id}}/phone_numbers"), get(numbers::of_waba))
+        .route(&format!("{BASE}/{{phone_number_id}}/register"), post(numbers::register))
+        .route(&format!("{BASE}/{{phone_number_id}}/deregister"), post(numbers::deregister))
+        .route(&format!("{BASE}/{{phone_number_id}}/subscribed_apps"), any(numbers::apps))
+        .route(&format!("{BASE}/{{phone_number_id}}/subscriptions"), get(numbers::subscriptions))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+}
+
+/// This stand-in, as whoever asks reaches it.
+fn own_url(headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    format!("http://{host}")
 }
 
 /// Any other path: Graph's answer to what it does not know.
 pub(crate) async fn unknown(State(world): State<Arc<World>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let file = uri.path().strip_prefix(BASE).and_then(|rest| rest.strip_prefix('/'));
+    if let (Some(file), Ok(())) = (file, authorised(&world, &headers))
+        && let Some(said) = world.chat.file(file, &own_url(&headers))
+    {
+        return axum::Json(said).into_response();
+    }
     let outcome = authorised(&world, &headers)
         .and(Err(GraphFault { subcode: Some(33), ..GraphFault::parameter("No such path in the simulated Graph API") }));
     answer(&world, &method, uri.path(), "", "", outcome)
@@ -219,7 +241,7 @@ fn told(world: &World, path: &str, asked: &Asked, status: u16, body: GraphBody, 
 pub(super) fn authorised(world: &World, headers: &HeaderMap) -> Result<(), GraphFault> {
     let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
     match given.and_then(|v| v.strip_prefix("Bearer ")) {
-        Some(token) if token == world.access_token => Ok(()),
+        Some(token) if token == world.access_token || world.accounts.knows(token) => Ok(()),
         _ => Err(GraphFault { status: 401, code: 190, subcode: None, details: String::new() }),
     }
 }

@@ -1,5 +1,5 @@
 //! `POST /{phone_number_id}/messages` and `GET …/call_permissions` (`meta-calling.md` §4.2, §4.3; M18, M19, M22). Requests for
-//! permission reach the simulated user; other messages are taken and shown to nobody.
+//! permission reach the simulated user, other messages too (`chat`).
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use super::permissions::Asked;
 use crate::sim::World;
 
 /// Types of §4.3 beside `interactive`.
-const TYPES: &[&str] = &["text", "image", "audio", "video", "document", "sticker", "template"];
+const TYPES: &[&str] =
+    &["text", "image", "audio", "video", "document", "sticker", "template", "location", "contacts", "reaction"];
 /// Types of `interactive` that this stand-in takes.
 const INTERACTIVE: &[&str] = &["button", "list", "cta_url", "voice_call"];
 const REQUEST: &str = "call_permission_request";
@@ -38,6 +39,9 @@ fn take(world: &World, number: &str, body: &[u8]) -> Result<Value, GraphFault> {
     if body["messaging_product"] != "whatsapp" {
         return Err(GraphFault::parameter("messaging_product must be whatsapp"));
     }
+    if body["status"] == "read" {
+        return Ok(json!({"success": true}));
+    }
     let user = body["to"].as_str().or(body["recipient"].as_str()).filter(|user| (1..=140).contains(&user.len()));
     let user = user.ok_or_else(|| GraphFault::parameter("to is missing"))?;
     let id = format!("wamid.{}", world.dice.text(40));
@@ -45,6 +49,7 @@ fn take(world: &World, number: &str, body: &[u8]) -> Result<Value, GraphFault> {
         let text = text.chars().take(TEXT_MAX).collect();
         world.permissions.request(number, user, Asked { id: id.clone(), text, sent: world.clock.wall().secs() })?;
     }
+    world.business_writes(number, user, &id, &body)?;
     Ok(json!({
         "messaging_product": "whatsapp",
         "contacts": [{"input": user, "wa_id": user}],
@@ -70,7 +75,7 @@ fn request_of(body: &Value) -> Result<Option<String>, GraphFault> {
             Ok(Some(format!("(template {})", text(&body["template"]["name"]))))
         }
         Some(kind) if TYPES.contains(&kind) => Ok(None),
-        None if body["text"].is_object() || body["status"] == "read" => Ok(None),
+        None if body["text"].is_object() => Ok(None),
         other => Err(GraphFault::parameter(format!("type {:?} is not valid", other.unwrap_or_default()))),
     }
 }

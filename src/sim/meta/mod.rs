@@ -2,9 +2,11 @@
 
 pub(crate) mod answer;
 pub(crate) mod body;
+pub(crate) mod chat;
 pub(crate) mod graph;
 pub(crate) mod life;
 pub(crate) mod messages;
+pub(crate) mod numbers;
 pub(crate) mod offer;
 pub(crate) mod permissions;
 pub(crate) mod settings;

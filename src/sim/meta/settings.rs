@@ -76,7 +76,9 @@ pub(super) async fn get(
     Path(phone_number_id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let known = graph::authorised(&world, &headers).and_then(|()| known(&world, &phone_number_id));
+    let known = graph::authorised(&world, &headers)
+        .and_then(|()| world.accounts.failure("settings"))
+        .and_then(|()| known(&world, &phone_number_id));
     let told = known.map(|()| json!({"calling": world.settings.of(&phone_number_id)}));
     answer(&world, &Method::GET, &phone_number_id, told)
 }
@@ -88,6 +90,7 @@ pub(super) async fn post(
     body: Bytes,
 ) -> Response {
     let changed = graph::authorised(&world, &headers).and_then(|()| {
+        world.accounts.failure("change_settings")?;
         known(&world, &phone_number_id)?;
         let body: Value =
             serde_json::from_slice(&body).map_err(|_| GraphFault::parameter("The request body is not JSON"))?;

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::config::{RecogniserName, SpeechConfig};
 use super::http::EndpointError;
 use super::provider::BoxFuture;
+use crate::observe::names::{self, recognised};
 use steady::Steady;
 
 /// Samples a second of what recognisers are given: 16 bit, mono.
@@ -151,6 +152,7 @@ struct Inner {
     turns: Semaphore,
     /// How long one waits for its turn.
     turn: Duration,
+    transcript_language: String,
 }
 
 impl Recognisers {
@@ -182,11 +184,17 @@ impl Recognisers {
             None => {}
         }
         let all = named.into_iter().map(|(_, recogniser)| recogniser).collect();
-        Ok(Self::with(all, config.recognitions_at_once, TURN))
+        Ok(Self::with(all, config.recognitions_at_once, TURN, &config.transcript_language))
     }
 
-    fn with(all: Vec<Arc<dyn Recogniser>>, at_once: u16, turn: Duration) -> Self {
-        Self(Arc::new(Inner { all, turns: Semaphore::new(usize::from(at_once)), turn }))
+    fn with(all: Vec<Arc<dyn Recogniser>>, at_once: u16, turn: Duration, transcript_language: &str) -> Self {
+        let (turns, transcript_language) = (Semaphore::new(usize::from(at_once)), transcript_language.to_owned());
+        Self(Arc::new(Inner { all, turns, turn, transcript_language }))
+    }
+
+    /// What is spoken in recordings.
+    pub fn transcript_language(&self) -> &str {
+        &self.0.transcript_language
     }
 
     /// Whether one of them knows this language.
@@ -199,6 +207,23 @@ impl Recognisers {
     /// # Errors
     /// It can't be found out what was said.
     pub async fn recognise(
+        &self,
+        ask: &Ask,
+        sound: &mut Sound,
+        interim: impl FnMut(Interim) + Send,
+    ) -> Result<Understood, RecogniseError> {
+        let heard = self.hear(ask, sound, interim).await;
+        let outcome = match &heard {
+            Ok(heard) if heard.text.is_empty() => recognised::NOTHING,
+            Ok(_) => recognised::WORDS,
+            Err(RecogniseError::Busy) => recognised::BUSY,
+            Err(_) => recognised::FAILED,
+        };
+        metrics::counter!(names::RECOGNITIONS_TOTAL, "outcome" => outcome).increment(1);
+        heard
+    }
+
+    async fn hear(
         &self,
         ask: &Ask,
         sound: &mut Sound,

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::{Ask, Partial, RATE, RecogniseError, Recogniser, Sound, Transcript};
 use crate::speech::language::primary;
+use crate::speech::program::{self, Program};
 use crate::speech::provider::BoxFuture;
 
 /// The program's name on `PATH`.
@@ -75,17 +75,7 @@ impl Pocketsphinx {
         if let Some(grammar) = &grammar {
             command.arg("-jsgf").arg(&grammar.0);
         }
-        let mut child = command
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed("start"))?;
-        let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(RecogniseError::Program("start: no pipes".to_owned()));
-        };
+        let Program { mut child, mut input, output } = program::start(&mut command).map_err(failed("start"))?;
         let quiet = || std::iter::repeat_n(0i16, QUIET);
         let bytes: Vec<u8> = quiet().chain(pcm.iter().copied()).chain(quiet()).flat_map(i16::to_le_bytes).collect();
         let write = async move {

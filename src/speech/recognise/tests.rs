@@ -63,7 +63,7 @@ impl Recogniser for Meter {
 async fn results_are_told_clean_masked_and_once() {
     let all: Vec<Arc<dyn Recogniser>> =
         vec![Arc::new(Meter { language: "de", hold: None }), Arc::new(Meter { language: "en", hold: None })];
-    let all = Recognisers::with(all, 1, Duration::from_secs(5));
+    let all = Recognisers::with(all, 1, Duration::from_secs(5), "en-US");
     let mut interims = Vec::new();
     let filtered = Ask { profanity_filter: true, ..ask("en-US") };
     let understood = all.recognise(&filtered, &mut said(1).await, |interim| interims.push(interim)).await.unwrap();
@@ -83,7 +83,7 @@ async fn results_are_told_clean_masked_and_once() {
 async fn only_so_many_are_under_way_at_a_time() {
     let hold = Arc::new(tokio::sync::Notify::new());
     let meter: Arc<dyn Recogniser> = Arc::new(Meter { language: "en", hold: Some(hold.clone()) });
-    let all = Recognisers::with(vec![meter], 1, Duration::from_millis(20));
+    let all = Recognisers::with(vec![meter], 1, Duration::from_millis(20), "en-US");
     let (first, ask) = (all.clone(), ask("en-US"));
     let first_ask = ask.clone();
     let first = tokio::spawn(async move { first.recognise(&first_ask, &mut said(1).await, drop).await });

@@ -62,7 +62,7 @@ macro_rules! plain {
     )*};
 }
 
-plain!(String, Option<String>, Vec<u8>, Option<Vec<u8>>);
+plain!(String, Option<String>, Vec<u8>, Option<Vec<u8>>, Option<f64>);
 
 /// PostgreSQL has several whole numbers and a boolean; to us each is a number.
 fn number(row: &PgRow, at: At<'_>) -> Result<Option<i64>, sqlx::Error> {

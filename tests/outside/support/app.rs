@@ -20,9 +20,16 @@ pub struct Seen {
     pub headers: HeaderMap,
     /// Form or query parameters.
     pub params: BTreeMap<String, String>,
+    /// As it came.
+    pub body: String,
 }
 
 impl Seen {
+    /// The body, where it is JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
     /// A parameter, or "(absent)".
     pub fn param(&self, name: &str) -> &str {
         self.params.get(name).map_or("(absent)", String::as_str)
@@ -132,6 +139,7 @@ async fn handle(State(app): State<Arc<Inner>>, method: Method, uri: Uri, headers
         url: format!("{base}{uri}"),
         headers,
         params: url::form_urlencoded::parse(text.as_bytes()).into_owned().collect(),
+        body: String::from_utf8_lossy(&body).into_owned(),
     };
     let slow = app.slow.lock().expect("slow").get(uri.path()).copied();
     let route = app.routes.lock().expect("routes").get(uri.path()).cloned();

@@ -73,11 +73,12 @@ impl Graph {
 
 async fn handle(State(graph): State<Graph>, uri: Uri, body: Bytes) -> Response {
     let mut asked: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    // What a node only reads, to be in step with Meta, is no deed.
     if asked.is_object() {
         asked["_path"] = json!(uri.path());
+        graph.asked.lock().expect("asked").push(asked.clone());
+        graph.count.send_modify(|n| *n += 1);
     }
-    graph.asked.lock().expect("asked").push(asked.clone());
-    graph.count.send_modify(|n| *n += 1);
     let script = graph.script.lock().expect("script").clone();
     let (status, text) = script
         .and_then(|s| s(&asked))

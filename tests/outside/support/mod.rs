@@ -1,9 +1,12 @@
 //! What the tests of the whole binary stand on.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+pub mod agent;
 pub mod app;
 pub mod bot;
 pub mod browser;
+pub mod bucket;
+pub mod chat;
 pub mod database;
 pub mod http;
 pub mod meta;

@@ -33,15 +33,13 @@ impl Script {
             }
             return None;
         }
-        if record.transcription.is_some() {
-            desk.remark(element::NO_TRANSCRIPTION.to_owned());
-        }
+        let transcript = element::transcript(desk, record.transcription.as_ref());
         let phase = match (record.start_on_dial_answer && !record.record_session, gate) {
             (true, _) => Phase::ForDial,
             (false, Gate::Open) => Phase::On,
             (false, Gate::Ringing | Gate::Answering | Gate::Unconnected) => Phase::ForSound,
         };
-        let order = RecordOrder { held: phase != Phase::On, ..element::background(record, desk) };
+        let order = RecordOrder { held: phase != Phase::On, transcript, ..element::background(record, desk) };
         let record_id = desk.record(order);
         self.tape = Some(Tape { record: record_id, phase });
         let Some(target) = record.action.clone() else {
@@ -81,7 +79,8 @@ impl Script {
         }
         let callback = callback.map(|target| element::recording_callback(desk, &target));
         let phase = if gate == Gate::Open { Phase::On } else { Phase::ForSound };
-        let record = desk.record(RecordOrder { held: phase != Phase::On, callback, ..order });
+        let transcript = element::transcript_if_able(desk, order.transcript.clone());
+        let record = desk.record(RecordOrder { held: phase != Phase::On, callback, transcript, ..order });
         self.tape = Some(Tape { record, phase });
     }
 

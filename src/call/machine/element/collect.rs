@@ -495,7 +495,7 @@ impl Collection {
     fn complete(&mut self, desk: &mut Desk) -> Collected {
         Self::stop_clocks(desk);
         let digits = std::mem::take(&mut self.digits);
-        let digits = if self.secret { Param::Secret(digits) } else { Param::Plain(digits) };
+        let digits = if self.secret { Param::Secret(digits) } else { Param::Plain(digits.into()) };
         Collected::Input(Entered::Digits(digits))
     }
 

@@ -184,7 +184,7 @@ impl Hearing {
 
     /// The caller's words, as a parameter.
     pub(super) fn words(&self, text: String) -> Param {
-        if self.how.hidden { Param::Secret(text) } else { Param::Plain(text) }
+        if self.how.hidden { Param::Secret(text) } else { Param::Plain(text.into()) }
     }
 }
 

@@ -24,8 +24,10 @@ mod wait;
 
 pub(super) use collect::{Collected, Collection, Rules};
 pub(super) use dial::{Dialing, Dialled};
-pub(super) use record::{NO_TRANSCRIPTION, Recording, background, callback as recording_callback};
-pub(super) use room::{Attended, Attending};
+pub(super) use record::{
+    Recording, able as transcript_if_able, background, callback as recording_callback, transcript,
+};
+pub(super) use room::{Attended, Attending, added};
 pub(super) use stream::DROPPED;
 pub(super) use wait::{heard, stop_listening};
 

@@ -8,11 +8,11 @@ use super::get_digits::BEEP;
 use super::{Flow, Running, millis};
 use crate::call::machine::desk::Desk;
 use crate::call::machine::params::{self, Event};
-use crate::call::machine::recording::{self, RecordEnd, RecordFact, RecordId, RecordOrder};
+use crate::call::machine::recording::{self, RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder};
 use crate::call::machine::timers::Timer;
 use crate::call::machine::{MediaOrder, Notice, NoticeKind, Param, Params, PlayId, SoundItem};
 use crate::model::Digit;
-use crate::xml::ast::{Record, Target};
+use crate::xml::ast::{Record, Target, Transcription};
 
 /// Without `maxLength`: in the foreground and after a `Dial` connected, and of a whole call.
 const MAX_MS: u64 = 60_000;
@@ -23,6 +23,7 @@ const GRACE_MS: u64 = 5_000;
 /// A `Record` in the foreground.
 pub(in crate::call::machine) struct Recording {
     element: Box<Record>,
+    transcript: Option<TranscriptOrder>,
     phase: Phase,
     /// Its id and URL.
     known: Option<(uuid::Uuid, String)>,
@@ -43,32 +44,52 @@ pub(super) fn start(record: &Record, desk: &mut Desk) -> Flow {
     if is_background(record) {
         return Flow::Background(Box::new(record.clone()));
     }
-    if record.transcription.is_some() {
-        desk.remark(NO_TRANSCRIPTION.to_owned());
-    }
+    let transcript = transcript(desk, record.transcription.as_ref());
     let phase = if record.play_beep {
         Phase::Beep(desk.play(vec![SoundItem::once(BEEP)]))
     } else {
-        Phase::Recording(order(record, desk))
+        Phase::Recording(order(record, transcript.clone(), desk))
     };
     let element = Box::new(record.clone());
-    Flow::Run(Running::Recording(Box::new(Recording { element, phase, known: None, finished_by: None })))
+    Flow::Run(Running::Recording(Box::new(Recording { element, transcript, phase, known: None, finished_by: None })))
 }
 
-/// Transcription wants an engine, and this version has none for recordings.
-pub(in crate::call::machine) const NO_TRANSCRIPTION: &str =
-    "Record: no engine for transcription is configured; the recording is made without";
+/// What is to be written down of a recording, where somebody can, and somebody is told; else a remark says why not.
+pub(in crate::call::machine) fn transcript(desk: &mut Desk, wanted: Option<&Transcription>) -> Option<TranscriptOrder> {
+    let wanted = wanted?;
+    let Some(to) = wanted.target.clone() else {
+        desk.remark(
+            "transcriptionType without a transcriptionUrl: nobody would be told; nothing is transcribed".to_owned(),
+        );
+        return None;
+    };
+    able(desk, Some(TranscriptOrder { to, full: wanted.report_full }))
+}
+
+/// The same, of what was ordered in another way.
+pub(in crate::call::machine) fn able(desk: &mut Desk, order: Option<TranscriptOrder>) -> Option<TranscriptOrder> {
+    let order = order?;
+    if !desk.setup.limits.transcribes {
+        desk.remark(NO_TRANSCRIPTION.to_owned());
+        return None;
+    }
+    Some(order)
+}
+
+const NO_TRANSCRIPTION: &str = "transcription: no recogniser is configured ([speech.transcribe] or [speech.websocket]); the \
+     recording is made without";
 
 pub(super) fn is_background(record: &Record) -> bool {
     record.record_session || record.start_on_dial_answer
 }
 
 /// Has the foreground recorded, from now on.
-fn order(record: &Record, desk: &mut Desk) -> RecordId {
+fn order(record: &Record, transcript: Option<TranscriptOrder>, desk: &mut Desk) -> RecordId {
     let max_ms = max_ms(record);
     let order = RecordOrder {
         silence_ms: Some(millis(record.timeout)),
         action: record.action.as_ref().map(|target| after_hangup(desk, target)),
+        transcript,
         ..background(record, desk)
     };
     let id = desk.record(order);
@@ -83,10 +104,12 @@ pub(in crate::call::machine) fn background(record: &Record, desk: &Desk) -> Reco
         held: false,
         mp3: record.mp3,
         stereo: record.stereo,
+        own: false,
         max_ms: max_ms(record),
         silence_ms: None,
         callback: record.callback.as_ref().map(|target| callback(desk, target)),
         action: None,
+        transcript: None,
     }
 }
 
@@ -103,8 +126,8 @@ pub(in crate::call::machine) fn callback(desk: &Desk, target: &Target) -> Notice
 /// The action of a call that ends while it is recorded: asked all the same, its answer is not read (§4 rule 9).
 fn after_hangup(desk: &Desk, target: &Target) -> Notice {
     let mut params = params::common(desk, Event::Redirect);
-    params.insert("CallStatus".into(), Param::Plain("completed".to_owned()));
-    params.insert("Digits".into(), Param::Plain(String::new()));
+    params.insert("CallStatus".into(), Param::Plain("completed".into()));
+    params.insert("Digits".into(), Param::Plain("".into()));
     Notice { kind: NoticeKind::Action, url: target.url.clone(), method: target.method, params }
 }
 
@@ -119,7 +142,7 @@ impl Recording {
     /// A sound is over; the beep is followed by the recording.
     pub(in crate::call::machine) fn played(&mut self, desk: &mut Desk, ended: PlayId) {
         if self.phase == Phase::Beep(ended) {
-            self.phase = Phase::Recording(order(&self.element, desk));
+            self.phase = Phase::Recording(order(&self.element, self.transcript.take(), desk));
         }
     }
 
@@ -180,7 +203,7 @@ impl Recording {
         let (id, url) = self.known.clone().unwrap_or_default();
         let mut params = recording::recorded(id, &url, end, duration_ms, start_ms, end_ms);
         let digits = self.finished_by.map(|digit| digit.as_char().to_string()).unwrap_or_default();
-        params.insert("Digits".into(), Param::Plain(digits));
+        params.insert("Digits".into(), Param::Plain(digits.into()));
         params
     }
 

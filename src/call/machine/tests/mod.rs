@@ -121,10 +121,12 @@ fn recorded_over_rest() -> RecordOrder {
         held: false,
         mp3: true,
         stereo: true,
+        own: false,
         max_ms: 60_000,
         silence_ms: None,
         callback: None,
         action: None,
+        transcript: None,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::call::machine::{
     CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder,
     Output, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact,
-    SpeechOrder, StreamFact, StreamWish, Termination, Voice,
+    SpeechOrder, StreamFact, StreamWish, Termination, TrackNews, Voice,
 };
 use crate::call::replay::replay;
 use crate::model::{CallUuid, Digit, HangupCause, Leg, StreamId};
@@ -88,7 +88,7 @@ fn pick() -> impl Strategy<Value = Pick> {
         6 => (0..4u8, 0..7u8).prop_map(|(action, outcome)| Pick::Graph(action, outcome)),
         6 => (0..16u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
         12 => (0..4u8, 0..9u8).prop_map(|(leg, news)| Pick::Leg(leg, news)),
-        8 => (0..12u8).prop_map(Pick::Room),
+        8 => (0..15u8).prop_map(Pick::Room),
         2 => (0..6u8).prop_map(Pick::FetchFailed),
         1 => (0..5u8).prop_map(Pick::Refused),
         4 => (0..7u8).prop_map(Pick::Media),
@@ -330,6 +330,11 @@ impl Watch {
                     7 => RoomNews::Held { on: false },
                     8 => RoomNews::Floor { has: true },
                     9 => RoomNews::Out { why: RoomOut::Kicked },
+                    12 => RoomNews::Track {
+                        what: TrackNews::Begin { how: Box::new(super::recorded_over_rest()), callback: None },
+                    },
+                    13 => RoomNews::Track { what: TrackNews::Pause { on: true } },
+                    14 => RoomNews::Track { what: TrackNews::Stop },
                     10 => RoomNews::Out { why: RoomOut::Ended },
                     _ => RoomNews::Muted { on: true },
                 };
@@ -426,7 +431,9 @@ impl Watch {
                         assert!(self.accepted && self.connected, "recorded before it is heard");
                         assert!(self.rolling.insert(*record), "began twice");
                     }
-                    MediaOrder::RecordStop { record, .. } => assert!(record.0 <= self.record),
+                    MediaOrder::RecordStop { record, .. } | MediaOrder::RecordPause { record, .. } => {
+                        assert!(record.0 <= self.record);
+                    }
                     MediaOrder::Part => {
                         assert!(std::mem::take(&mut self.joined), "parted from nobody");
                     }

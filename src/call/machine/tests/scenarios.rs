@@ -14,7 +14,7 @@
 //!
 //! | fact | words |
 //! |---|---|
-//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 web=1` and any `*_ms` of the limits |
+//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 transcribes=1 web=1` and any `*_ms` of the limits |
 //! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; a B-leg by `dialled=1 confirm=1 key= tells_keys=1` |
 //! | `bound`, `sdp-answer`, `sdp-answer unusable` | |
 //! | `status` | `ringing accepted rejected` |
@@ -50,8 +50,9 @@ use crate::call::log;
 use crate::call::machine::{
     Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound,
-    Output, PhoneStatus, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, Refusal, RoomNews, Sound, SoundItem,
-    SpeechFact, StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish, Termination, Voice,
+    Output, PhoneStatus, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, RecordOrder, Refusal, RoomNews, Sound,
+    SoundItem, SpeechFact, StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish, Termination, TrackNews,
+    Voice,
 };
 use crate::call::replay;
 use crate::model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, StreamId};
@@ -474,6 +475,7 @@ fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
             "fetch_ms" => setup.limits.fetch_ms = ms(),
             "answer_budget_ms" => setup.limits.answer_budget_ms = ms(),
             "wa_bridge" => setup.limits.allow_wa_bridge = *value == "1",
+            "transcribes" => setup.limits.transcribes = *value == "1",
             "web" => {
                 setup.call_type = CallType::Web;
                 setup.wacid = None;
@@ -591,6 +593,13 @@ fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomNews {
             id: uuid::Uuid::from_u128(5),
             url: "https://calls.example.com/recordings/5.mp3".to_owned(),
         },
+        ["track"] => {
+            let how = Box::new(RecordOrder { own: true, stereo: false, ..super::recorded_over_rest() });
+            let callback = Some(Target { url: url("https://app.example.com/track"), method: Method::Post });
+            RoomNews::Track { what: TrackNews::Begin { how, callback } }
+        }
+        ["track", "stop"] => RoomNews::Track { what: TrackNews::Stop },
+        ["track", word] => RoomNews::Track { what: TrackNews::Pause { on: *word == "pause" } },
         ["coaches", on] => RoomNews::Coaches { on: *on == "on" },
         ["out", why] => RoomNews::Out { why: serde_json::from_value(serde_json::Value::from(*why)).expect("a reason") },
         other => panic!("no such news: {other:?}"),

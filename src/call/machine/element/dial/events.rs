@@ -35,7 +35,7 @@ impl Dialing {
         };
         let mut params = params::common(desk, event);
         let mut put = |name: &'static str, value: String| {
-            params.insert(name.into(), Param::Plain(value));
+            params.insert(name.into(), Param::Plain(value.into()));
         };
         put("DialAction", action.to_owned());
         put("DialBLegStatus", status.to_owned());
@@ -71,7 +71,7 @@ impl Dialing {
 
     /// What the action adds.
     pub(super) fn outcome(&self, desk: &Desk) -> Params {
-        let plain = |text: &str| Param::Plain(text.to_owned());
+        let plain = |text: &str| Param::Plain(text.to_owned().into());
         let (status, cause) = self.status();
         let winner = self.winner.and_then(|at| self.legs.get(at));
         let mut params = Params::from([

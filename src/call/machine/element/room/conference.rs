@@ -4,11 +4,11 @@ use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
 use super::super::super::room::{RoomEntry, RoomKind, RoomWish};
 use super::super::super::{Notice, NoticeKind, Param, Params};
-use super::super::millis;
+use super::super::{millis, record};
 use super::sounds::{Events, Sounds};
 use super::{Inside, Rules, Told, whole_room};
 use crate::model::Method;
-use crate::xml::ast::{Conference, Target};
+use crate::xml::ast::{Conference, Target, Transcription};
 
 /// What it knows of itself.
 pub(super) struct OfConference {
@@ -19,6 +19,7 @@ pub(super) struct OfConference {
     floor: bool,
     /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
     record: Option<(bool, bool)>,
+    transcription: Option<Transcription>,
 }
 
 impl OfConference {
@@ -30,6 +31,7 @@ impl OfConference {
             redirect: conference.redirect,
             floor: conference.floor_event,
             record: conference.record.then_some((conference.record_mp3, conference.record_when_alone)),
+            transcription: conference.transcription.clone(),
         };
         let rules = Rules {
             hangup_on_star: conference.hangup_on_star,
@@ -54,6 +56,7 @@ impl OfConference {
             tells_speech: false,
             role: None,
             coaches: false,
+            track: false,
             lasts_ms: None,
         };
         let events = Events {
@@ -87,10 +90,11 @@ impl OfConference {
     }
 
     /// How it wants the room recorded.
-    pub(super) fn record(&self, desk: &Desk, inside: &Inside) -> Option<RoomWish> {
+    pub(super) fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<RoomWish> {
         let (mp3, when_alone) = self.record?;
         let callback = self.notice(desk, inside, Event::ConferenceRecord, "record", false, None);
-        Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback)), when_alone })
+        let transcript = record::transcript(desk, self.transcription.as_ref());
+        Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback, transcript)), when_alone })
     }
 
     /// It has left; `last`: nobody else is in.
@@ -125,7 +129,7 @@ impl OfConference {
         let mut params = params::common(desk, event);
         let word = |is: bool| if is { "true" } else { "false" }.to_owned();
         let mut put = |name: &'static str, value: String| {
-            params.insert(name.into(), Param::Plain(value));
+            params.insert(name.into(), Param::Plain(value.into()));
         };
         put("ConferenceAction", action.to_owned());
         put("ConferenceName", self.name.clone());
@@ -146,7 +150,7 @@ impl OfConference {
         inside: Option<&Inside>,
         recorded: Option<&(uuid::Uuid, String)>,
     ) -> Option<(Target, bool, Params)> {
-        let plain = Param::Plain;
+        let plain = |text: String| Param::Plain(text.into());
         let mut params = Params::from([
             ("ConferenceName".into(), plain(self.name.clone())),
             ("ConferenceUUID".into(), plain(room.map(|room| room.to_string()).unwrap_or_default())),

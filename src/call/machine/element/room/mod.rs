@@ -11,8 +11,8 @@ mod sounds;
 use super::super::desk::Desk;
 use super::super::document::Gate;
 use super::super::params::Event;
-use super::super::recording::RecordOrder;
-use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish};
+use super::super::recording::{RecordEnd, RecordId, RecordOrder, TranscriptOrder};
+use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish, TrackNews};
 use super::super::timers::Timer;
 use super::super::{
     CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Notice, Output, Params, PlayId,
@@ -20,7 +20,8 @@ use super::super::{
 use super::patterns::Patterns;
 use super::{Flow, Running};
 use crate::model::{Digit, HangupCause};
-use crate::xml::ast::{Conference, MultiPartyCall, Target};
+use crate::xml::Document;
+use crate::xml::ast::{Conference, ElementKind, MultiPartyCall, Target};
 use conference::OfConference;
 use multi_party::OfMultiParty;
 use sounds::Sounds;
@@ -41,6 +42,8 @@ pub(in crate::call::machine) struct Attending {
     typed: Patterns,
     /// The room's recording.
     recorded: Option<(Uuid, String)>,
+    /// The recording of what this one says.
+    track: Option<RecordId>,
     /// Why it is over.
     ended: Option<Ended>,
 }
@@ -120,17 +123,28 @@ pub(super) fn multi_party(call: &MultiPartyCall, desk: &mut Desk) -> Flow {
     start(Element::MultiParty(Box::new(element)), rules, entry, sounds, desk)
 }
 
+/// What is told of a call that was placed to enter a multi-party call, as its document has it.
+pub(in crate::call::machine) fn added(desk: &Desk, document: &Document, event: &str) -> Option<Notice> {
+    let call = document.elements.iter().find_map(|element| match &element.kind {
+        ElementKind::MultiPartyCall(call) => Some(call),
+        _ => None,
+    });
+    OfMultiParty::read(call?).0.added(desk, event)
+}
+
 /// What is ordered for a recording of all that is said in a room.
-fn whole_room(mp3: bool, callback: Option<Notice>) -> RecordOrder {
+fn whole_room(mp3: bool, callback: Option<Notice>, transcript: Option<TranscriptOrder>) -> RecordOrder {
     RecordOrder {
         id: None,
         held: false,
         mp3,
         stereo: false,
+        own: false,
         max_ms: super::record::SESSION_MAX_MS,
         silence_ms: None,
         callback,
         action: None,
+        transcript,
     }
 }
 
@@ -146,6 +160,7 @@ fn start(element: Element, rules: Rules, entry: RoomEntry, sounds: Sounds, desk:
         muted: entry.muted,
         sounds,
         recorded: None,
+        track: None,
         ended: None,
     };
     desk.wish(Output::Room { room: RoomWish::Enter { entry: Box::new(entry) } });
@@ -196,10 +211,12 @@ impl Attending {
             RoomNews::Record { ref how, ref callback } => {
                 if let Some(inside) = &self.inside {
                     let callback = callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
-                    let how = Box::new(RecordOrder { callback, ..(**how).clone() });
+                    let transcript = super::record::able(desk, how.transcript.clone());
+                    let how = Box::new(RecordOrder { callback, transcript, ..(**how).clone() });
                     desk.wish(Output::Room { room: RoomWish::Record { how, when_alone: true } });
                 }
             }
+            RoomNews::Track { ref what } => self.record_track(desk, what),
             RoomNews::Recorded { id, ref url } => self.recorded = Some((id, url.clone())),
         }
         self.tune(desk, gate);
@@ -210,6 +227,9 @@ impl Attending {
         self.tell(desk, Told::Entered { starts });
         if let Some(room) = self.inside.as_ref().and_then(|inside| self.element.record(desk, inside)) {
             desk.wish(Output::Room { room });
+        }
+        if let Some(order) = self.inside.as_ref().and_then(|inside| self.element.track(desk, inside)) {
+            self.track = Some(desk.record(order));
         }
         if let Some(ms) = self.rules.limit_ms.or(room_left_ms) {
             desk.set(Timer::RoomLimit, ms);
@@ -222,6 +242,25 @@ impl Attending {
             desk.media(MediaOrder::SendDigits { play, digits });
         }
         self.sounds.entered(desk, self.waits, self.held);
+    }
+
+    /// What somebody wants over an API of the recording of what this one says.
+    fn record_track(&mut self, desk: &mut Desk, what: &TrackNews) {
+        match (what, self.track) {
+            (TrackNews::Begin { how, callback }, None) => {
+                let Some(inside) = &self.inside else { return };
+                let callback = callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
+                let transcript = super::record::able(desk, how.transcript.clone());
+                self.track = Some(desk.record(RecordOrder { callback, transcript, ..(**how).clone() }));
+            }
+            (TrackNews::Stop, Some(record)) => {
+                desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Stopped });
+                self.track = None;
+            }
+            (TrackNews::Pause { on }, Some(record)) => desk.media(MediaOrder::RecordPause { record, on: *on }),
+            // Two asked at the same time.
+            (TrackNews::Begin { .. }, Some(_)) | (TrackNews::Stop | TrackNews::Pause { .. }, None) => {}
+        }
     }
 
     fn wait(&self, desk: &mut Desk) {
@@ -318,6 +357,9 @@ impl Attending {
         for timer in [Timer::RoomLimit, Timer::RoomWait] {
             desk.timers.clear(timer);
         }
+        if let Some(record) = self.track.take() {
+            desk.media(MediaOrder::RecordStop { record, end: RecordEnd::HungUp });
+        }
         self.sounds.stop(desk);
         let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
         let [others_stay, was_last] = match &self.inside {
@@ -393,10 +435,18 @@ impl Element {
         }
     }
 
-    fn record(&self, desk: &Desk, inside: &Inside) -> Option<RoomWish> {
+    fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<RoomWish> {
         match self {
             Self::Conference(of) => of.record(desk, inside),
             Self::MultiParty(of) => of.record(desk, inside),
+        }
+    }
+
+    /// How it wants what this one says recorded.
+    fn track(&self, desk: &mut Desk, inside: &Inside) -> Option<RecordOrder> {
+        match self {
+            Self::Conference(_) => None,
+            Self::MultiParty(of) => of.track(desk, inside),
         }
     }
 

@@ -2,8 +2,10 @@
 
 use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
+use super::super::super::recording::{RecordOrder, TranscriptOrder};
 use super::super::super::room::{Role, RoomEntry, RoomKind, RoomWish};
 use super::super::super::{Notice, NoticeKind, Param, Params};
+use super::super::record;
 use super::sounds::{Events, Sounds};
 use super::{Inside, Rules, Told, whole_room};
 use crate::model::Method;
@@ -21,9 +23,12 @@ pub(super) struct OfMultiParty {
     status: Option<Target>,
     events: Vec<Group>,
     on_exit: Option<Target>,
+    /// What this one says is recorded by itself, too.
+    track: bool,
     /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
     record: Option<(bool, bool)>,
     recorded: Option<Target>,
+    transcript: Option<TranscriptOrder>,
 }
 
 /// What `statusCallbackEvents` names.
@@ -107,11 +112,17 @@ impl OfMultiParty {
             status: a.target("statusCallbackUrl", "statusCallbackMethod", Method::Post),
             events,
             on_exit: a.target("onExitActionUrl", "onExitActionMethod", Method::Post),
+            track: a.flag("record", false) && a.flag("recordParticipantTrack", false),
             record: a.flag("record", false).then(|| {
                 let mp3 = a.text("recordFileFormat").is_none_or(|format| format.eq_ignore_ascii_case("mp3"));
                 (mp3, a.number("recordMinMemberCount").is_none_or(|members| members <= 1))
             }),
             recorded: a.target("recordingCallbackUrl", "recordingCallbackMethod", Method::Post),
+            // `transcript="false"` beside it is somebody who does not want it.
+            transcript: a
+                .target("transcriptionUrl", "transcriptionMethod", Method::Post)
+                .filter(|_| a.flag("transcript", true))
+                .map(|to| TranscriptOrder { to, full: false }),
         };
         let rules = Rules {
             hangup_on_star: false,
@@ -135,6 +146,7 @@ impl OfMultiParty {
             tells_speech: element.tells(Group::Speech),
             role: Some(role),
             coaches,
+            track: element.track,
             lasts_ms: Some(a.number("maxDuration").unwrap_or(LASTS_SECS).saturating_mul(1_000)),
         };
         let sounds_events = Events {
@@ -158,17 +170,25 @@ impl OfMultiParty {
     }
 
     /// How it wants the call recorded.
-    pub(super) fn record(&self, desk: &Desk, inside: &Inside) -> Option<RoomWish> {
+    pub(super) fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<RoomWish> {
         let (mp3, when_alone) = self.record?;
         let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
-        Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback)), when_alone })
+        let transcript = record::able(desk, self.transcript.clone());
+        Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback, transcript)), when_alone })
+    }
+
+    /// How it wants what this one says recorded.
+    pub(super) fn track(&self, desk: &Desk, inside: &Inside) -> Option<RecordOrder> {
+        let (mp3, _) = self.record.filter(|_| self.track)?;
+        let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
+        Some(RecordOrder { own: true, ..whole_room(mp3, callback, None) })
     }
 
     /// What says there that the recording is done.
     pub(super) fn recorded_to(&self, target: &Target, desk: &Desk, inside: &Inside) -> Notice {
         let mut notice = super::super::record::callback(desk, target);
-        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string()));
-        notice.params.insert("MPCName".into(), Param::Plain(self.name.clone()));
+        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string().into()));
+        notice.params.insert("MPCName".into(), Param::Plain(self.name.clone().into()));
         notice
     }
 
@@ -196,7 +216,7 @@ impl OfMultiParty {
             Told::Key(digit) => {
                 let mut notice = self.notice(desk, inside, Group::Digits, "ParticipantDigitInput");
                 if let Some(notice) = &mut notice {
-                    notice.params.insert("Digits".into(), Param::Plain(digit.as_char().to_string()));
+                    notice.params.insert("Digits".into(), Param::Plain(digit.as_char().to_string().into()));
                 }
                 notice.into_iter().collect()
             }
@@ -216,29 +236,47 @@ impl OfMultiParty {
             for (name, value) in
                 [("MPCDuration", secs.clone()), ("MPCBilledDuration", secs), ("MPCBilledAmount", "0.00000".to_owned())]
             {
-                end.params.insert(name.into(), Param::Plain(value));
+                end.params.insert(name.into(), Param::Plain(value.into()));
             }
         }
         let exit = self.notice(desk, inside, Group::Participant, "ParticipantExit");
         exit.into_iter().chain(end).collect()
     }
 
+    /// A call that is to enter one has come so far; there may be no room yet.
+    pub(super) fn added(&self, desk: &Desk, name: &str) -> Option<Notice> {
+        let mut notice = self.event(desk, Group::AddParticipant, name)?;
+        notice.params.extend(self.participant(desk));
+        Some(notice)
+    }
+
     fn notice(&self, desk: &Desk, inside: &Inside, group: Group, name: &str) -> Option<Notice> {
+        let mut notice = self.event(desk, group, name)?;
+        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string().into()));
+        if group != Group::Mpc {
+            notice.params.insert("MemberID".into(), Param::Plain(inside.member.to_string().into()));
+            notice.params.extend(self.participant(desk));
+        }
+        Some(notice)
+    }
+
+    fn participant(&self, desk: &Desk) -> Params {
+        Params::from([
+            ("ParticipantRole".into(), Param::Plain(self.role.as_str().into())),
+            ("ParticipantCallUUID".into(), Param::Plain(desk.setup.call.to_string().into())),
+            ("ParticipantCoachMode".into(), Param::Plain(if self.coaches { "true" } else { "false" }.into())),
+        ])
+    }
+
+    fn event(&self, desk: &Desk, group: Group, name: &str) -> Option<Notice> {
         let Target { url, method } = self.status.clone().filter(|_| self.events.contains(&group))?;
         let mut params = params::common(desk, Event::MultiPartyCall);
         let mut put = |name: &'static str, value: String| {
-            params.insert(name.into(), Param::Plain(value));
+            params.insert(name.into(), Param::Plain(value.into()));
         };
         put("EventName", name.to_owned());
         put("EventTimestamp", desk.wall(desk.now).plivo_micros());
-        put("MPCUUID", inside.room.to_string());
         put("MPCName", self.name.clone());
-        if group != Group::Mpc {
-            put("MemberID", inside.member.to_string());
-            put("ParticipantRole", self.role.as_str().to_owned());
-            put("ParticipantCallUUID", desk.setup.call.to_string());
-            put("ParticipantCoachMode", if self.coaches { "true" } else { "false" }.to_owned());
-        }
         Some(Notice { kind: NoticeKind::MultiParty, url, method, params })
     }
 
@@ -249,7 +287,7 @@ impl OfMultiParty {
         room: Option<uuid::Uuid>,
         inside: Option<&Inside>,
     ) -> Option<(Target, bool, Params)> {
-        let plain = Param::Plain;
+        let plain = |text: String| Param::Plain(text.into());
         let of = |what: &dyn Fn(&Inside) -> String| plain(inside.map(what).unwrap_or_default());
         let params = Params::from([
             ("MPCUUID".into(), plain(room.map(|room| room.to_string()).unwrap_or_default())),

@@ -3,15 +3,24 @@
 //!
 //! `media::record` writes the sound; here are a recording's row, its callbacks, its deletion and its age. Whatever ends a
 //! recording (a key, a hang-up, a full disk, a node that is killed), its row gets its end once, together with the
-//! callbacks that tell it.
+//! callbacks that tell it. What is to be done about a complete one (`errands`): `copies` takes it to other storage,
+//! `transcripts` has what is said in it (`stretches`) written down.
+
+mod copies;
+mod errands;
+mod stretches;
+mod transcripts;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
+
+pub use copies::Copies;
 
 use super::machine::{Notice, Param, RecordEnd, RecordFact, RecordOrder, recorded};
 use super::outbox::Outbox;
@@ -19,6 +28,7 @@ use crate::answer::{Dice, SigningKeys};
 use crate::clock::Clock;
 use crate::media::record::{self, Format, Left, Order, Recorder, Source, Tape};
 use crate::model::{AuthId, CallUuid, Timestamp};
+use crate::speech::recognise::Recognisers;
 use crate::store::{
     NewCallback, Recording, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store, StoreError,
 };
@@ -37,6 +47,10 @@ pub struct RecordingsConfig {
     pub node_id: String,
     /// Threads that write files.
     pub threads: usize,
+    /// Where complete files are copied to, if they are.
+    pub copies: Option<Copies>,
+    /// Who writes down what is said.
+    pub recognisers: Recognisers,
 }
 
 /// Recordings; cheap to clone.
@@ -51,6 +65,10 @@ struct Inner {
     outbox: Outbox,
     clock: Clock,
     dice: Dice,
+    copies: Option<Arc<Copies>>,
+    recognisers: Recognisers,
+    /// There is something to be done about a recording.
+    errand: Notify,
     /// Where errands run; the node waits for it when it stops.
     tasks: TaskTracker,
     runtime: Handle,
@@ -85,10 +103,24 @@ impl Recordings {
         dice: Dice,
         tasks: TaskTracker,
     ) -> std::io::Result<Self> {
-        let RecordingsConfig { data_dir, base_url, node_id, threads } = config;
+        let RecordingsConfig { data_dir, base_url, node_id, threads, copies, recognisers } = config;
         let recorder = Recorder::start(&data_dir.join(FOLDER), threads)?;
         let runtime = Handle::current();
-        Ok(Self(Arc::new(Inner { recorder, base_url, node_id, store, outbox, clock, dice, tasks, runtime })))
+        let (copies, errand) = (copies.map(Arc::new), Notify::new());
+        Ok(Self(Arc::new(Inner {
+            recorder,
+            base_url,
+            node_id,
+            store,
+            outbox,
+            clock,
+            dice,
+            copies,
+            recognisers,
+            errand,
+            tasks,
+            runtime,
+        })))
     }
 
     /// Where a recording is, or will be, downloaded.
@@ -99,6 +131,16 @@ impl Recordings {
     /// The folder of the files.
     pub fn folder(&self) -> &Path {
         self.0.recorder.folder()
+    }
+
+    /// Whether what is said in recordings can be written down.
+    pub fn can_transcribe(&self) -> bool {
+        self.0.recognisers.understand(self.0.recognisers.transcript_language())
+    }
+
+    /// Where copies of the files are, if there are some.
+    pub fn copies(&self) -> Option<&Copies> {
+        self.0.copies.as_deref()
     }
 
     /// Recordings under way.
@@ -136,6 +178,7 @@ impl Recordings {
             started,
             // The action after a hang-up first: it is what most applications wait for.
             notices: order.action.into_iter().chain(order.callback).collect(),
+            transcript: order.transcript,
         };
         let how = Order {
             id,
@@ -245,18 +288,21 @@ impl Inner {
             notice.params.extend(said.clone());
             // It may have been ordered while the phone rang.
             let status = if end == RecordEnd::HungUp { "completed" } else { "in-progress" };
-            notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned()));
+            notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned().into()));
             if let Some(answered) = answered {
-                notice.params.entry("AnswerTime".into()).or_insert_with(|| Param::Plain(answered.plivo_secs()));
+                notice.params.entry("AnswerTime".into()).or_insert_with(|| Param::Plain(answered.plivo_secs().into()));
             }
             self.callback(&start, notice)
         });
         let callbacks = callbacks.collect();
         let (id, nothing) = (start.id, end == RecordEnd::Failed && duration_ms == 0);
-        let end = RecordingEnd { ended, duration_ms, end, upload: None };
+        let upload = (self.copies.is_some() && !nothing).then(|| self.clock.wall());
+        let transcribe = (start.transcript.is_some() && !nothing).then(|| self.clock.wall());
+        let end = RecordingEnd { ended, duration_ms, end, upload, transcribe };
         match self.store.conclude_recording(RecordingConclusion { start, end, callbacks }).await {
             Ok(written) => {
-                if let Some(keys) = keys {
+                self.errand.notify_one();
+                if keys.is_some() {
                     written.into_iter().for_each(|written| self.outbox.send(written, keys.clone()));
                 }
             }
@@ -295,7 +341,9 @@ impl Inner {
         if gone.is_empty() && !recordings.is_empty() {
             return Err(StoreError::NotTaken);
         }
-        self.store.forget_recordings(gone).await
+        self.store.forget_recordings(gone).await?;
+        self.errand.notify_one();
+        Ok(())
     }
 
     fn unlink(&self, id: Uuid, format: Format) -> bool {
@@ -317,7 +365,10 @@ fn is_due(notice: &Notice, end: RecordEnd) -> bool {
         | NoticeKind::Interim
         | NoticeKind::Conference
         | NoticeKind::MultiParty
-        | NoticeKind::Stream => true,
+        | NoticeKind::Stream
+        | NoticeKind::Message
+        | NoticeKind::Event
+        | NoticeKind::Transcription => true,
     }
 }
 

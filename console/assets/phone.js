@@ -1,0 +1,195 @@
+// @ts-check
+// <offhook-phone>: an endpoint's phone by docs/phone.md, one call at a time. Its frame and words are the page's.
+
+class Phone extends HTMLElement {
+  /** @type {WebSocket | null} */ socket = null;
+  /** @type {RTCPeerConnection | null} */ peer = null;
+  /** @type {string | null} */ call = null;
+  session = null;
+  muted = false;
+  held = false;
+  /** @type {Record<string, string>} */ texts = {};
+
+  connectedCallback() {
+    this.texts = JSON.parse(this.dataset.texts ?? "{}");
+    this.form("login").addEventListener("submit", (event) => { event.preventDefault(); this.register(); });
+    this.form("dial").addEventListener("submit", (event) => { event.preventDefault(); void this.dial(); });
+    this.at("keys").addEventListener("click", (event) => {
+      const key = event.target instanceof HTMLButtonElement ? event.target.value : "";
+      if (key && this.call) this.say({ type: "digits", call: this.call, digits: key });
+    });
+    this.at("accept").addEventListener("click", () => void this.accept());
+    this.at("reject").addEventListener("click", () => this.say({ type: "reject", call: this.call }));
+    this.at("hangup").addEventListener("click", () => this.say({ type: "hangup", call: this.call }));
+    this.at("mute").addEventListener("click", () => this.mute());
+    this.at("hold").addEventListener("click", () => this.hold());
+    void this.devices();
+  }
+
+  /** @param {string} name @returns {HTMLElement} */
+  at(name) { return /** @type {HTMLElement} */ (this.querySelector(`[data-at="${name}"]`)); }
+  /** @param {string} name */
+  form(name) { return /** @type {HTMLFormElement} */ (this.at(name)); }
+  /** @param {string} key */
+  t(key) { return this.texts[key] ?? key; }
+  /** @param {object} message */
+  say(message) { if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message)); }
+  /** @param {string} text */
+  show(text) { this.at("state").textContent = text; }
+
+  async devices() {
+    const found = await navigator.mediaDevices?.enumerateDevices().catch(() => []) ?? [];
+    const list = /** @type {HTMLSelectElement} */ (this.at("devices"));
+    for (const device of found.filter((d) => d.kind === "audioinput" && d.label)) list.append(new Option(device.label, device.deviceId));
+  }
+
+  register() {
+    this.socket?.close();
+    const fields = new FormData(this.form("login"));
+    const socket = this.socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/phone`);
+    socket.onopen = () => this.say({ type: "register", endpoint: fields.get("endpoint"), password: fields.get("password"), resume: this.session ?? undefined });
+    socket.onmessage = (event) => void this.hear(JSON.parse(event.data));
+    socket.onclose = (event) => {
+      if (socket !== this.socket) return;
+      this.ready(false);
+      this.show(event.reason || this.t("not_registered"));
+      if (this.call && event.code === 1006) setTimeout(() => this.register(), 1000);
+    };
+  }
+
+  /** The microphone, and a connection that offers it. */
+  async offer() {
+    const wanted = /** @type {HTMLSelectElement} */ (this.at("devices")).value;
+    const audio = { echoCancellation: true, noiseSuppression: true, ...(wanted ? { deviceId: { exact: wanted } } : {}) };
+    const microphone = await navigator.mediaDevices.getUserMedia({ audio });
+    void this.devices;
+    const peer = this.peer = new RTCPeerConnection();
+    peer.addTrack(microphone.getAudioTracks()[0], microphone);
+    this.meter(microphone, "you");
+    peer.ontrack = ({ track }) => {
+      const stream = new MediaStream([track]);
+      /** @type {HTMLAudioElement} */ (this.at("sound")).srcObject = stream;
+      this.meter(stream, "them");
+    };
+    await peer.setLocalDescription();
+    return peer.localDescription?.sdp;
+  }
+
+  async dial() {
+    if (this.peer) return;
+    const to = new FormData(this.form("dial")).get("to");
+    try { this.say({ type: "call", to, sdp: await this.offer() }); } catch (error) { this.refused(error); }
+  }
+
+  async accept() {
+    try { this.say({ type: "accept", call: this.call, sdp: await this.offer() }); } catch (error) { this.refused(error); }
+    this.ringing(false);
+  }
+
+  /** @param {unknown} error */
+  refused(error) {
+    const name = error instanceof DOMException ? error.name : "";
+    this.show(this.t({ NotAllowedError: "denied", NotFoundError: "no_microphone", NotReadableError: "in_use" }[name] ?? "no_sound"));
+  }
+
+  mute() {
+    this.muted = !this.muted;
+    this.say({ type: this.muted ? "mute" : "unmute", call: this.call });
+    for (const sender of this.peer?.getSenders() ?? []) if (sender.track) sender.track.enabled = !this.muted;
+    this.at("mute").setAttribute("aria-pressed", String(this.muted));
+  }
+
+  hold() {
+    this.held = !this.held;
+    this.say({ type: this.held ? "hold" : "unhold", call: this.call });
+    /** @type {HTMLAudioElement} */ (this.at("sound")).muted = this.held;
+    this.at("hold").setAttribute("aria-pressed", String(this.held));
+  }
+
+  /** @param {MediaStream} stream @param {string} name */
+  meter(stream, name) {
+    const context = new AudioContext();
+    const analyser = context.createAnalyser();
+    context.createMediaStreamSource(stream).connect(analyser);
+    const samples = new Float32Array(analyser.fftSize);
+    const bar = /** @type {HTMLMeterElement} */ (this.at(name));
+    const look = () => {
+      if (!this.peer || stream.getTracks()[0]?.readyState === "ended") { bar.value = 0; void context.close(); return; }
+      analyser.getFloatTimeDomainData(samples);
+      bar.value = Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / samples.length);
+      requestAnimationFrame(look);
+    };
+    look();
+  }
+
+  /** @param {boolean} registered */
+  ready(registered) { this.form("dial").querySelector("button")?.toggleAttribute("disabled", !registered); }
+  /** @param {boolean} rings */
+  ringing(rings) { for (const name of ["accept", "reject"]) this.at(name).hidden = !rings; }
+  /** @param {boolean} up */
+  talking(up) {
+    for (const name of ["mute", "hold", "hangup"]) this.at(name).toggleAttribute("disabled", !up);
+    for (const key of this.at("keys").children) key.toggleAttribute("disabled", !up);
+    clearInterval(this.clock);
+    if (!up) return;
+    const begun = Date.now();
+    this.clock = setInterval(() => {
+      const seconds = Math.floor((Date.now() - begun) / 1000);
+      this.at("clock").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+    }, 500);
+  }
+
+  /** @param {string} text */
+  over(text) {
+    for (const sender of this.peer?.getSenders() ?? []) sender.track?.stop();
+    this.peer?.close();
+    Object.assign(this, { call: null, peer: null, muted: false, held: false });
+    for (const name of ["mute", "hold"]) this.at(name).setAttribute("aria-pressed", "false");
+    this.talking(false);
+    this.ringing(false);
+    this.show(text);
+  }
+
+  /** @param {any} told */
+  async hear(told) {
+    switch (told.type) {
+      case "registered":
+        this.session = told.session;
+        this.ready(true);
+        if (this.call && !told.calls.includes(this.call)) this.over(this.t("ended"));
+        this.show(`${this.t("registered")} ${told.sip_uri}`);
+        break;
+      case "ring":
+        if (this.call || this.peer) { this.say({ type: "reject", call: told.call }); break; }
+        this.call = told.call;
+        this.ringing(true);
+        this.show(`${told.caller_name || told.from} ${this.t("rings")}`);
+        this.at("accept").focus();
+        break;
+      case "calling":
+        this.call = told.call;
+        this.at("hangup").removeAttribute("disabled");
+        this.show(this.t("calling"));
+        break;
+      case "answer":
+        await this.peer?.setRemoteDescription({ type: "answer", sdp: told.sdp });
+        break;
+      case "answered":
+        this.talking(true);
+        this.show(this.t("talking"));
+        break;
+      case "cancelled":
+        if (this.call === told.call) this.over(`${this.t("missed")}`);
+        break;
+      case "ended":
+        if (this.call === told.call) this.over(`${this.t("ended")}: ${told.name}`);
+        break;
+      case "error":
+        if (this.peer && (!this.call || told.code === "not_ringing")) this.over(told.message);
+        else this.show(told.message);
+        break;
+      default:
+    }
+  }
+}
+customElements.define("offhook-phone", Phone);

@@ -1,0 +1,433 @@
+//! WABAs and numbers in the book: read from configuration and store, put into the routing tables, connected while the
+//! node runs. What one number has set is `panel`'s.
+
+use std::collections::BTreeSet;
+
+use super::entries::{Application, Link, Number, Waba, WabaRow};
+use super::{Book, Key, Made, NumberSet, Reading, Registration};
+use crate::admission::directory::NumberSpec;
+use crate::config::{self, Config, Secret};
+use crate::model::{AppId, AuthId, E164, PhoneNumberId, Timestamp, WabaId};
+use crate::store::{Scope, SettingKind};
+
+/// Numbers of a main account and its subaccounts at most.
+const NUMBERS_MAX: usize = 10_000;
+
+/// Our app at Meta: exchanges sign-up codes, asks about tokens.
+#[derive(Clone, Debug)]
+pub struct MetaApp {
+    pub id: String,
+    pub secret: Secret,
+}
+
+/// Why a number could not be connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Another account has it, or its WABA.
+    Taken,
+    /// There are as many as there may be.
+    TooMany(usize),
+}
+
+impl Book {
+    /// What `[meta]`, `[permissions]` and `[answer]` say of numbers.
+    pub(super) fn of_meta(config: &Config) -> Self {
+        let app = |id: &String| MetaApp { id: id.clone(), secret: config.meta.app_secret.clone() };
+        Self {
+            permissions: config.permissions.clone(),
+            default_token: config.meta.access_token.clone(),
+            app: config.meta.app_id.as_ref().map(app),
+            insecure: config.answer.allow_insecure,
+            ..Self::default()
+        }
+    }
+
+    /// Our app at Meta, where the configuration names it.
+    pub fn app(&self) -> Option<&MetaApp> {
+        self.app.as_ref()
+    }
+
+    /// Whether customers' URLs may be http, and at private addresses.
+    pub fn takes_insecure(&self) -> bool {
+        self.insecure
+    }
+
+    /// A WABA of the scope's.
+    pub fn waba(&self, scope: &Scope, id: &WabaId) -> Option<&Waba> {
+        self.wabas.get(id).filter(|waba| self.is_within(scope, waba.account()))
+    }
+
+    /// All WABAs, in the order of their ids.
+    pub fn wabas(&self) -> impl Iterator<Item = &Waba> {
+        self.wabas.values()
+    }
+
+    /// A WABA's numbers, in order.
+    pub fn numbers_of(&self, waba: &WabaId) -> impl Iterator<Item = &Number> {
+        self.numbers.values().filter(move |number| number.waba.as_ref() == Some(waba))
+    }
+
+    /// A number by Meta's id of it.
+    pub fn number_by_id(&self, id: &PhoneNumberId) -> Option<&Number> {
+        self.numbers.values().find(|number| number.phone_number_id == *id)
+    }
+
+    /// A number, whoever has it.
+    pub fn any_number(&self, number: &E164) -> Option<&Number> {
+        self.numbers.get(number)
+    }
+
+    /// All numbers, in order.
+    pub fn all_numbers(&self) -> impl Iterator<Item = &Number> {
+        self.numbers.values()
+    }
+
+    /// The token that Graph is asked with about a number.
+    pub fn token_of<'a>(&'a self, number: &'a Number) -> Option<&'a Secret> {
+        let of_waba = || number.waba.as_ref().and_then(|waba| self.wabas.get(waba)).and_then(Waba::access_token);
+        number.set_token.as_ref().or_else(of_waba).or(self.default_token.as_ref())
+    }
+
+    /// The token that Graph is asked with about a WABA.
+    pub fn token_of_waba(&self, waba: &Waba) -> Option<Secret> {
+        waba.access_token().or(self.default_token.as_ref()).cloned()
+    }
+
+    /// Slots of a number where none are set.
+    pub fn usual_slots(&self) -> u32 {
+        self.calls_per_number
+    }
+
+    /// The answer URL in force: a number with an application uses its URLs, unless it has an answer URL of its own
+    /// (`plivo-call-api.md` §5).
+    pub fn answer_of(&self, number: &Number) -> Link {
+        let own = &number.set.answer;
+        if own.url.is_some() {
+            return own.clone();
+        }
+        self.app_in_force(number).map_or_else(|| own.clone(), |app| app.answer.clone())
+    }
+
+    fn app_in_force(&self, number: &Number) -> Option<&Application> {
+        let app = number.set.app.as_ref().filter(|_| number.set.answer.url.is_none());
+        app.and_then(|id| self.applications.get(id))
+    }
+
+    pub(super) fn number_spec(&self, number: &Number) -> Option<NumberSpec> {
+        if number.set.disconnected {
+            return None;
+        }
+        let set = &number.set;
+        let app = self.app_in_force(number);
+        let of_app = |link: fn(&Application) -> &Link| app.and_then(|app| link(app).get());
+        // An agent writes its documents itself.
+        let by_agent = set.configuration == super::Configuration::Agent;
+        let answer = self.answer_of(number).get().filter(|_| !by_agent);
+        Some(NumberSpec {
+            number: number.number.clone(),
+            phone_number_id: number.phone_number_id.clone(),
+            waba: number.waba.clone().unwrap_or_else(|| WabaId::from("")),
+            account: self.owner(number).clone(),
+            alias: set.alias.clone(),
+            // Without a document no call can be taken.
+            calling_enabled: set.calling_enabled && (answer.is_some() || by_agent),
+            answer,
+            fallback: set.fallback.get().or_else(|| of_app(|app| &app.fallback)),
+            hangup: set.hangup.get().or_else(|| of_app(|app| &app.hangup)),
+            messages: set.webhook_url.clone().filter(|_| set.configuration == super::Configuration::Webhook),
+            calls_per_number: set.calls_per_number.unwrap_or(self.calls_per_number),
+            permissions: number.permissions.clone(),
+            access_token: self.token_of(number).cloned(),
+        })
+    }
+
+    /// Takes a WABA in, or gives one that is there another token.
+    ///
+    /// # Errors
+    /// Another main account has it.
+    pub fn connect_waba(&mut self, id: &WabaId, of: &AuthId, token: Option<Secret>) -> Result<Vec<Key>, Elsewhere> {
+        let same_main = |book: &Self, waba: &Waba| book.main_of(waba.account()) == book.main_of(of);
+        match self.wabas.get(id).map(|waba| same_main(self, waba)) {
+            Some(false) => return Err(Elsewhere::Taken),
+            Some(true) => {}
+            None => {
+                let made = Waba {
+                    id: id.clone(),
+                    of: of.clone(),
+                    given_to: None,
+                    file_token: None,
+                    set_token: None,
+                    in_file: false,
+                };
+                self.wabas.insert(id.clone(), made);
+            }
+        }
+        if let Some(waba) = self.wabas.get_mut(id).filter(|_| token.is_some()) {
+            waba.set_token = token;
+        }
+        Ok(vec![Key::Waba(id.clone())])
+    }
+
+    /// Takes a number in, or finds it there already: then its ids and token are these from now on, and it is connected.
+    ///
+    /// # Errors
+    /// Another account has it, or there are too many.
+    pub fn connect_number(
+        &mut self,
+        (number, made): (&E164, Made),
+        token: Option<Secret>,
+        now: Timestamp,
+    ) -> Result<Vec<Key>, Elsewhere> {
+        let main = self.main_of(&made.of).clone();
+        let theirs = |book: &Self, other: &Number| *book.main_of(book.owner(other)) != main;
+        let same_id = self.number_by_id(&made.phone_number_id).filter(|other| other.number != *number);
+        if same_id.is_some() || self.numbers.get(number).is_some_and(|there| theirs(self, there)) {
+            return Err(Elsewhere::Taken);
+        }
+        let there = self.numbers.values().filter(|n| *self.main_of(self.owner(n)) == main).count();
+        if there >= NUMBERS_MAX && !self.numbers.contains_key(number) {
+            return Err(Elsewhere::TooMany(NUMBERS_MAX));
+        }
+        if let Some(there) = self.numbers.get_mut(number) {
+            there.set.disconnected = false;
+            there.set_token = token.or(there.set_token.take());
+            if !there.in_file {
+                there.phone_number_id = made.phone_number_id.clone();
+                there.waba = made.waba.clone().or(there.waba.take());
+                there.set.made = Some(Made { waba: there.waba.clone(), ..made });
+            }
+            return Ok(vec![Key::Number(number.clone())]);
+        }
+        let app = self.default_application(made.waba.as_ref(), &made.of);
+        let set = NumberSet { added: now, app, made: Some(made.clone()), ..NumberSet::default() };
+        let Made { phone_number_id, waba, of } = made;
+        let permissions = self.permissions.clone();
+        let (in_file, number) = (false, number.clone());
+        let key = Key::Number(number.clone());
+        let entry =
+            Number { number: number.clone(), phone_number_id, waba, of, permissions, set_token: token, in_file, set };
+        self.numbers.insert(number, entry);
+        Ok(vec![key])
+    }
+
+    /// Gives a WABA to an account: a subaccount, or back to the main one.
+    pub fn give_waba(&mut self, id: &WabaId, to: &AuthId) -> Vec<Key> {
+        let Some(waba) = self.wabas.get_mut(id) else { return Vec::new() };
+        waba.given_to = Some(to.clone()).filter(|to| *to != waba.of);
+        vec![Key::Waba(id.clone())]
+    }
+
+    /// What a subaccount connected is its main account's from now on.
+    pub(super) fn inherit(&mut self, from: &AuthId, main: &AuthId) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for waba in self.wabas.values_mut().filter(|waba| waba.of == *from) {
+            waba.of.clone_from(main);
+            // Given to the main account before: it is its own now.
+            waba.given_to = waba.given_to.take().filter(|to| to != main);
+            keys.push(Key::Waba(waba.id.clone()));
+        }
+        for number in self.numbers.values_mut().filter(|number| number.of == *from) {
+            number.of.clone_from(main);
+            if let Some(made) = &mut number.set.made {
+                made.of.clone_from(main);
+            }
+            keys.push(Key::Number(number.number.clone()));
+        }
+        keys
+    }
+
+    /// Takes a number out of service. Its WABA is the main account's again, unless other numbers of it go on.
+    pub fn disconnect(&mut self, number: &E164) -> Vec<Key> {
+        let Some(entry) = self.numbers.get_mut(number) else { return Vec::new() };
+        entry.set.disconnect();
+        let mut keys = vec![Key::Number(number.clone())];
+        let Some(id) = entry.waba.clone() else { return keys };
+        let alone = !self.numbers_of(&id).any(|other| !other.set.disconnected);
+        if let Some(waba) = self.wabas.get_mut(&id).filter(|waba| alone && waba.given_to.is_some()) {
+            waba.given_to = None;
+            keys.push(Key::Waba(id));
+        }
+        keys
+    }
+
+    /// The application for numbers that come: the owner's, else its main account's.
+    fn default_application(&self, waba: Option<&WabaId>, of: &AuthId) -> Option<AppId> {
+        let owner = waba.and_then(|waba| self.wabas.get(waba)).map_or(of, Waba::account);
+        let of = |account: &AuthId| {
+            let mut apps = self.applications.values();
+            apps.find(|app| app.default_for_numbers && app.account == *account).map(|app| app.id.clone())
+        };
+        of(owner).or_else(|| of(self.main_of(owner)))
+    }
+}
+
+impl Reading<'_> {
+    pub(super) fn wabas(&mut self) {
+        for file in &self.config.wabas {
+            let (row, secret) = self.take_with_secret::<WabaRow>(SettingKind::Waba, file.id.as_str());
+            let before = row.as_ref().and_then(|row| row.given_to.clone());
+            // Of a subaccount that the file itself names nothing is left to say.
+            let fits = |to: &AuthId| self.book.subaccount(&file.account, to).is_some();
+            let given_to = before.clone().filter(fits);
+            let waba = Waba {
+                id: file.id.clone(),
+                of: file.account.clone(),
+                given_to,
+                file_token: file.access_token.clone(),
+                set_token: secret,
+                in_file: true,
+            };
+            self.writes.extend((before != waba.given_to).then(|| waba.row()));
+            self.book.wabas.insert(file.id.clone(), waba);
+        }
+        for setting in self.rest(SettingKind::Waba) {
+            let Some(row) = self.parsed::<WabaRow>(&setting) else { continue };
+            let Some(of) = row.of.filter(|of| self.book.accounts.contains_key(of)) else {
+                self.pass_over(&setting, "it stood in the configuration, or its account did, and does so no more");
+                continue;
+            };
+            let given_to = row.given_to.filter(|to| self.book.accounts.contains_key(to));
+            let id = WabaId::from(setting.id);
+            let made =
+                Waba { id: id.clone(), of, given_to, file_token: None, set_token: setting.secret, in_file: false };
+            self.book.wabas.insert(id, made);
+        }
+    }
+
+    pub(super) fn numbers(&mut self) {
+        for file in &self.config.numbers {
+            self.number_of_file(file);
+        }
+        let mut ids: BTreeSet<_> = self.book.numbers.values().map(|n| n.phone_number_id.clone()).collect();
+        for setting in self.rest(SettingKind::Number) {
+            let Some(mut set) = self.parsed::<NumberSet>(&setting) else { continue };
+            // One that stood in the configuration only is nothing without it.
+            let Some(Made { phone_number_id, waba, of }) = set.made.clone() else { continue };
+            let Ok(number) = E164::parse(&setting.id) else {
+                self.pass_over(&setting, "it is no number");
+                continue;
+            };
+            let of_nobody = !self.book.accounts.contains_key(&of)
+                || waba.as_ref().is_some_and(|waba| !self.book.wabas.contains_key(waba));
+            if of_nobody || !ids.insert(phone_number_id.clone()) {
+                self.pass_over(&setting, "its account or WABA is not there, or another number has Meta's id of it");
+                continue;
+            }
+            interrupted(&mut set, self.now);
+            let permissions = self.book.permissions.clone();
+            let set_token = setting.secret;
+            let entry = Number {
+                number: number.clone(),
+                phone_number_id,
+                waba,
+                of,
+                permissions,
+                set_token,
+                in_file: false,
+                set,
+            };
+            self.book.numbers.insert(number, entry);
+        }
+    }
+
+    fn number_of_file(&mut self, file: &config::Number) {
+        let (row, set_token) = self.take_with_secret::<NumberSet>(SettingKind::Number, file.number.as_str());
+        let of = self.book.wabas.get(&file.waba).map(|waba| waba.of.clone()).unwrap_or_else(|| AuthId::from(""));
+        let first = || {
+            let app = self.book.default_application(Some(&file.waba), &of);
+            NumberSet { app, added: self.now, ..NumberSet::default() }
+        };
+        let mut set = row.clone().unwrap_or_else(first);
+        set.overlay(file);
+        set.made = None;
+        interrupted(&mut set, self.now);
+        let number = Number {
+            number: file.number.clone(),
+            phone_number_id: file.phone_number_id.clone(),
+            waba: Some(file.waba.clone()),
+            of,
+            permissions: file.permissions.clone(),
+            set_token,
+            in_file: true,
+            set,
+        };
+        self.writes.extend((row.as_ref() != Some(&number.set)).then(|| number.row()));
+        self.book.numbers.insert(file.number.clone(), number);
+    }
+
+    /// [`Reading::take`], and the row's secret.
+    fn take_with_secret<T: serde::de::DeserializeOwned>(
+        &mut self,
+        kind: SettingKind,
+        id: &str,
+    ) -> (Option<T>, Option<Secret>) {
+        let secret = self.settings.get(&(kind, id.to_owned())).and_then(|setting| setting.secret.clone());
+        (self.take(kind, id), secret)
+    }
+}
+
+/// A registration that the process before this one began: what became of it nobody knows.
+fn interrupted(set: &mut NumberSet, now: Timestamp) {
+    if set.registration == Registration::Running {
+        let reason = "the node was restarted while it ran: try again".to_owned();
+        set.registration = Registration::Failed { reason, again: now };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::book::Details;
+
+    fn book() -> Book {
+        let mut config = Config::with(Secret::new("a"), Secret::new("b"));
+        config.accounts.push(config::Account {
+            auth_id: "MA1".into(),
+            auth_token: Secret::new("t"),
+            auth_token_previous: None,
+            cps: None,
+            api_keys: Vec::new(),
+            parent: None,
+        });
+        let mut book = Book::of_file(&config);
+        let made = ("SA1".into(), Secret::new("t"));
+        book.make_subaccount(&"MA1".into(), made, Details::new("s".to_owned(), true, Timestamp::default())).unwrap();
+        book
+    }
+
+    #[test]
+    fn what_a_subaccount_connected_outlives_it_at_its_main_account() {
+        let mut book = book();
+        let (waba, number): (WabaId, E164) = ("7".into(), E164::parse("918035737458").unwrap());
+        let made = Made { phone_number_id: "77".into(), waba: Some(waba.clone()), of: "SA1".into() };
+        book.connect_waba(&waba, &"SA1".into(), Some(Secret::new("w"))).unwrap();
+        book.connect_number((&number, made.clone()), None, Timestamp::from_secs(1)).unwrap();
+        let sub = Scope::of("SA1".into());
+        assert!(book.number(&sub, &number).is_some());
+        let token = |book: &Book| book.token_of(book.any_number(&number).unwrap()).map(|t| t.reveal().to_owned());
+        assert_eq!(token(&book).as_deref(), Some("w"), "its WABA's");
+        let keys = book.remove_subaccount(&"SA1".into(), false).unwrap();
+        assert!(keys.contains(&Key::Waba(waba.clone())) && keys.contains(&Key::Number(number.clone())), "{keys:?}");
+        assert!(book.number(&Scope::of("MA1".into()), &number).is_some());
+        let specs = book.specs();
+        assert_eq!(specs.numbers[0].account, "MA1".into(), "the tables know its account");
+        // Another main account's they never are.
+        let theirs = Made { of: "MA2".into(), ..made };
+        assert_eq!(book.connect_number((&number, theirs), None, Timestamp::default()), Err(Elsewhere::Taken));
+        assert_eq!(book.connect_waba(&waba, &"MA2".into(), None), Err(Elsewhere::Taken));
+    }
+
+    #[test]
+    fn s0_27_s0_28_a_disconnected_number_is_in_no_table() {
+        let mut book = book();
+        let number = E164::parse("918035737458").unwrap();
+        let made = Made { phone_number_id: "77".into(), waba: Some("7".into()), of: "MA1".into() };
+        book.connect_waba(&"7".into(), &"MA1".into(), None).unwrap();
+        book.connect_number((&number, made), Some(Secret::new("n")), Timestamp::from_secs(1)).unwrap();
+        book.give_waba(&"7".into(), &"SA1".into());
+        assert_eq!((book.specs().numbers.len(), book.specs().numbers[0].account.as_str()), (1, "SA1"));
+        assert_eq!(book.disconnect(&number), [Key::Number(number.clone()), Key::Waba("7".into())]);
+        assert_eq!(book.specs().numbers.len(), 0);
+        assert_eq!(book.owner(book.any_number(&number).unwrap()).as_str(), "MA1", "its mapping is cleared");
+    }
+}

@@ -1,0 +1,76 @@
+//! Server-sent events as they come in (WHATWG HTML §9.2): bytes in, the data of each event out. Pure and bounded.
+
+/// Bytes of one event at most.
+const EVENT_MAX: usize = 64 * 1024;
+
+/// Reads a stream of events.
+#[derive(Default)]
+pub(super) struct Events {
+    line: Vec<u8>,
+    data: Vec<u8>,
+    /// The last byte was a carriage return: a line feed after it ends no further line.
+    returned: bool,
+}
+
+impl Events {
+    /// Takes the next bytes in, and gives the data of each event that they complete.
+    ///
+    /// # Errors
+    /// An event is larger than one may be.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+        let mut events = Vec::new();
+        for &byte in bytes {
+            let feed_after_return = byte == b'\n' && self.returned;
+            self.returned = byte == b'\r';
+            match byte {
+                _ if feed_after_return => {}
+                b'\n' | b'\r' => events.extend(self.end_of_line()),
+                _ => self.line.push(byte),
+            }
+            if self.line.len() + self.data.len() > EVENT_MAX {
+                return Err(format!("an event has more than {EVENT_MAX} bytes"));
+            }
+        }
+        Ok(events)
+    }
+
+    /// The stream is over: an event whose empty line did not come counts all the same.
+    pub(super) fn finish(mut self) -> Option<Vec<u8>> {
+        let ended = self.end_of_line();
+        ended.or_else(|| (!self.data.is_empty()).then_some(self.data))
+    }
+
+    fn end_of_line(&mut self) -> Option<Vec<u8>> {
+        let line = std::mem::take(&mut self.line);
+        if line.is_empty() {
+            return (!self.data.is_empty()).then(|| std::mem::take(&mut self.data));
+        }
+        if let Some(data) = line.strip_prefix(b"data:") {
+            if !self.data.is_empty() {
+                self.data.push(b'\n');
+            }
+            self.data.extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_however_they_are_cut() {
+        let text = b"\r\n: a comment\r\nevent: x\r\ndata: {\"a\":\r\ndata:1}\r\n\r\ndata: two\n\ndata: last";
+        let want: Vec<Vec<u8>> = vec![b"{\"a\":\n1}".to_vec(), b"two".to_vec(), b"last".to_vec()];
+        for size in [1, 2, 3, 7, text.len()] {
+            let mut events = Events::default();
+            let mut got = Vec::new();
+            text.chunks(size).for_each(|piece| got.extend(events.push(piece).unwrap()));
+            got.extend(events.finish());
+            assert_eq!(got, want, "{size}");
+        }
+        assert_eq!(Events::default().finish(), None);
+        assert!(Events::default().push(&vec![b'x'; EVENT_MAX + 1]).is_err());
+    }
+}

@@ -1,0 +1,94 @@
+//! Agents: who answers without a person (`number-api.md` §3). A server of the customer's by our own contract
+//! (`contract`), or a model (`llm`); both are asked by `asking`, one turn at a time, and reply piece by piece.
+//!
+//! `desk` answers messages with them, `voice` takes calls for them. What is stored of an agent is the store's, and what people edit of one is `api`'s.
+
+mod asking;
+pub mod contract;
+mod desk;
+mod events;
+mod insights;
+mod llm;
+mod pace;
+mod sentences;
+mod voice;
+
+use std::sync::Arc;
+
+pub use asking::{AgentError, Asking};
+pub use desk::answer_messages;
+pub use insights::Insight;
+pub use voice::VoiceAgents;
+
+use crate::admission::Directory;
+use crate::clock::Clock;
+use crate::config::Model;
+use crate::egress::Egress;
+use crate::notices::Notices;
+use crate::store::{Agent, Store};
+
+/// What agents are asked with.
+pub struct AgentsParts {
+    pub store: Store,
+    pub directory: Arc<Directory>,
+    pub notices: Notices,
+    /// To customers' servers, and to the operator's own model.
+    pub egress: Egress,
+    pub house: Egress,
+    pub model: Option<Model>,
+    pub clock: Clock,
+}
+
+/// Everybody's agents; cheap to clone.
+#[derive(Clone)]
+pub struct Agents(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    directory: Arc<Directory>,
+    notices: Notices,
+    asking: Asking,
+}
+
+impl Agents {
+    pub fn new(parts: AgentsParts) -> Self {
+        let AgentsParts { store, directory, notices, egress, house, model, clock } = parts;
+        let asking = Asking { egress, house, model, clock };
+        Self(Arc::new(Inner { store, directory, notices, asking }))
+    }
+
+    /// Whether this node has a model of its own (`[model]`).
+    pub fn has_model(&self) -> bool {
+        self.0.asking.model.is_some()
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    fn notices(&self) -> &Notices {
+        &self.0.notices
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.asking.clock
+    }
+
+    /// Asks an agent one turn; `on` gets the pieces of its reply as they come.
+    async fn ask(
+        &self,
+        agent: &Agent,
+        question: &contract::Question,
+        on: &mut (dyn FnMut(contract::Piece) + Send),
+    ) -> Result<(), AgentError> {
+        let token = {
+            let tables = self.0.directory.tables();
+            tables.account(&agent.account).and_then(|account| account.tokens.first().cloned())
+        };
+        self.0.asking.turn(agent, token.as_ref(), question, on).await
+    }
+}

@@ -1,0 +1,170 @@
+//! The documents of a call that an agent answers. Pure: text in, XML out.
+
+use super::super::contract::Action;
+use crate::call::author::url_of;
+use crate::store::AgentSpec;
+
+/// Characters of one `Speak`: a document takes 3,000.
+const SPEAK_MAX: usize = 2_500;
+/// The host under which endpoints are dialled, on every node.
+const ENDPOINTS: &str = "phone.plivo.com";
+
+/// What is heard before the agent listens.
+pub(super) enum Heard<'a> {
+    Text(&'a str),
+    /// A sound that is still being made.
+    Stream(&'a str),
+    Nothing,
+}
+
+/// Says something and listens; `soon`: whatever comes next is known in a moment, unless the caller speaks.
+pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &Heard<'_>, soon: bool) -> String {
+    let prompt = match heard {
+        Heard::Text(text) => speaks(spec, text),
+        Heard::Stream(path) => format!("<Play>{}</Play>", escaped(&url_of(path))),
+        Heard::Nothing => String::new(),
+    };
+    let (turn, silent) = (url_of(&format!("{base}/turn")), url_of(&format!("{base}/silent")));
+    let wait = if soon { 2 } else { 10 };
+    format!(
+        "<Response><GetInput action=\"{turn}\" method=\"POST\" inputType=\"dtmf speech\" language=\"{}\" \
+         startInputTimeout=\"{wait}\" executionTimeout=\"60\" digitEndTimeout=\"2\">{prompt}</GetInput>\
+         <Redirect>{silent}</Redirect></Response>",
+        escaped(&spec.language)
+    )
+}
+
+/// The agent still thinks.
+pub(super) fn wait(base: &str) -> String {
+    format!("<Response><Wait length=\"1\"/><Redirect>{}</Redirect></Response>", url_of(&format!("{base}/more")))
+}
+
+/// Says something and does something that ends the conversation with the agent.
+pub(super) fn act(spec: &AgentSpec, base: &str, text: &str, action: &Action) -> String {
+    let then = match action {
+        Action::Transfer(name) => {
+            let dialled = url_of(&format!("{base}/dialled"));
+            format!("<Dial action=\"{dialled}\"><User>sip:{}@{ENDPOINTS}</User></Dial>", escaped(name))
+        }
+        Action::Escalate | Action::Close | Action::Hangup => "<Hangup/>".to_owned(),
+    };
+    format!("<Response>{}{then}</Response>", speaks(spec, text))
+}
+
+/// Nobody takes the call.
+pub(super) fn busy() -> String {
+    "<Response><Hangup reason=\"busy\"/></Response>".to_owned()
+}
+
+/// What is said where the agent can't say anything itself.
+pub(super) fn sorry(language: &str) -> &'static str {
+    match language.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
+        "de" => "Das geht gerade leider nicht. Wir melden uns bei Ihnen.",
+        "es" => "Lo siento, ahora mismo no es posible. Nos pondremos en contacto con usted.",
+        "fr" => "Désolé, ce n'est pas possible pour le moment. Nous vous recontacterons.",
+        "hi" => "क्षमा करें, अभी यह संभव नहीं है। हम आपसे संपर्क करेंगे।",
+        "it" => "Spiacenti, al momento non è possibile. La ricontatteremo.",
+        "pt" => "Desculpe, agora não é possível. Entraremos em contato com você.",
+        _ => "Sorry, that is not possible right now. We will get back to you.",
+    }
+}
+
+fn speaks(spec: &AgentSpec, text: &str) -> String {
+    let voice = spec.voice.as_deref().map(|voice| format!(" voice=\"{}\"", escaped(voice))).unwrap_or_default();
+    // A Polly voice has a language of its own.
+    let language = match &spec.voice {
+        Some(voice) if voice.starts_with("Polly.") => String::new(),
+        _ => format!(" language=\"{}\"", escaped(&spec.language)),
+    };
+    let mut speaks = String::new();
+    for part in parts(text) {
+        speaks.push_str(&format!("<Speak{voice}{language}>{}</Speak>", escaped(&part)));
+    }
+    speaks
+}
+
+/// Text in pieces that fit one `Speak`, cut between words.
+fn parts(text: &str) -> Vec<String> {
+    let mut parts: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let word: String = word.chars().take(SPEAK_MAX).collect();
+        match parts.last_mut() {
+            Some(last) if last.chars().count() + word.chars().count() < SPEAK_MAX => {
+                last.push(' ');
+                last.push_str(&word);
+            }
+            _ => parts.push(word),
+        }
+    }
+    parts
+}
+
+/// As text or attribute; what XML can't hold is left out.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&apos;"),
+            '\u{fffe}' | '\u{ffff}' => {}
+            c if c.is_control() && !matches!(c, '\n' | '\t') => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::contract::Action;
+    use super::*;
+    use crate::store::{AgentChannel, AgentKind};
+
+    fn spec(voice: Option<&str>) -> AgentSpec {
+        AgentSpec {
+            name: "Asha".to_owned(),
+            kind: AgentKind::Http,
+            channels: vec![AgentChannel::Voice],
+            endpoint: None,
+            model: None,
+            instructions: String::new(),
+            greeting: String::new(),
+            voice: voice.map(str::to_owned),
+            language: "en-GB".to_owned(),
+            history_turns: 20,
+            max_reply_chars: 4096,
+            timeout_ms: 1_000,
+            outbound_number: None,
+            enabled: true,
+        }
+    }
+
+    #[test]
+    fn documents_are_valid_whatever_an_agent_says() {
+        let nasty = format!("</Speak><Hangup/> & \u{0} \u{fffe} \"quotes\" {}", "word ".repeat(1_000));
+        let transfer = Action::Transfer("asha".to_owned());
+        for voice in [None, Some("MAN"), Some("Polly.Joanna-Neural")] {
+            let spec = spec(voice);
+            for xml in [
+                listen(&spec, "7", &Heard::Text(&nasty), false),
+                listen(&spec, "7", &Heard::Stream("7/sound/9"), true),
+                listen(&spec, "7", &Heard::Nothing, false),
+                act(&spec, "7", &nasty, &transfer),
+                act(&spec, "7", "", &Action::Hangup),
+                act(&spec, "7", sorry("hi-IN"), &Action::Escalate),
+                wait("7"),
+                busy(),
+            ] {
+                let parsed = crate::xml::parse_with_limit(xml.as_bytes(), None, 102_400);
+                assert!(parsed.document.is_some(), "{:?}\n{xml}", parsed.findings);
+                assert_eq!(
+                    xml.matches("<Hangup").count(),
+                    usize::from(!xml.contains("Get") && !xml.contains("Dial") && !xml.contains("Wait"))
+                );
+            }
+        }
+    }
+}

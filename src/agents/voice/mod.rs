@@ -1,0 +1,452 @@
+//! Calls that an agent answers: an application inside the node. It writes documents (`document`) that greet, listen for
+//! speech or keys, and say what the agent replies, from its first sentence on (`stream`); so that the machine, its log and a
+//! replay know nothing new.
+//!
+//! A call's session is in memory, and goes with the call: what was said, the turn that is under way.
+
+mod document;
+mod stream;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+use uuid::Uuid;
+
+use super::Agents;
+use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said, User, text_of};
+use super::sentences::Sentences;
+use crate::call::author::{Author, Wish};
+use crate::call::machine::{FetchFailure, Param, Params};
+use crate::media::prompt::Prompt;
+use crate::model::{AuthId, CallUuid, NoticeTopic};
+use crate::notices::Notice;
+use crate::speech::library::Library;
+use crate::store::{Agent, AgentChannel, AgentSpec, Scope};
+use document::Heard;
+
+/// Calls with a session at most; a further one finds the agent busy.
+const SESSIONS_MAX: usize = 10_000;
+/// Sentences that wait to be spoken.
+const SENTENCES: usize = 256;
+/// A reply that is complete a moment after its first sentence needs no stream.
+const GRACE: Duration = Duration::from_millis(20);
+/// Kept of the time that a call waits for a document.
+const MARGIN: Duration = Duration::from_millis(700);
+/// Silences in a row; then the call is over.
+const SILENCES: u32 = 3;
+
+/// Answers calls for agents; cheap to clone.
+#[derive(Clone)]
+pub struct VoiceAgents(Arc<Inner>);
+
+struct Inner {
+    agents: Agents,
+    library: Library,
+    sessions: Mutex<HashMap<CallUuid, Session>>,
+}
+
+/// A call.
+struct Session {
+    agent: Arc<Agent>,
+    account: AuthId,
+    main_account: AuthId,
+    number: String,
+    user: User,
+    turn: u64,
+    history: VecDeque<Line>,
+    /// The turn under way, or the last one.
+    running: Option<Running>,
+    silences: u32,
+    /// The sounds that its documents name: the last one only.
+    stream: Option<(Uuid, Arc<Prompt>)>,
+}
+
+struct Running {
+    progress: Arc<Progress>,
+    task: AbortHandle,
+    speaking: Option<AbortHandle>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+        if let Some(speaking) = &self.speaking {
+            speaking.abort();
+        }
+    }
+}
+
+/// How far a turn is.
+#[derive(Default)]
+struct Progress {
+    state: Mutex<Turn>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct Turn {
+    reply: Reply,
+    text: Sentences,
+    /// Said, but not handed on yet.
+    sentences: VecDeque<String>,
+    /// Where they go once the reply is streamed.
+    out: Option<mpsc::Sender<String>>,
+    streamed: bool,
+    /// Over; `false`: it failed.
+    done: Option<bool>,
+    /// Its action was carried out.
+    acted: bool,
+}
+
+impl Progress {
+    fn state(&self) -> std::sync::MutexGuard<'_, Turn> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    fn add(&mut self, piece: Piece, max: usize) {
+        let said = match &piece {
+            Piece::Text(text) => self.text.push(text),
+            Piece::Item(item) => match text_of(item) {
+                // Items are apart from each other.
+                Some(text) => self.text.push(&format!("{text}\n")),
+                None => Vec::new(),
+            },
+            Piece::Act(_) => Vec::new(),
+        };
+        // More than there may be is left out.
+        let _ = self.reply.add(piece, max);
+        said.into_iter().for_each(|sentence| self.say(sentence));
+    }
+
+    fn say(&mut self, sentence: String) {
+        match &self.out {
+            // A queue that is full is a reply that is far too long.
+            Some(out) => drop(out.try_send(sentence)),
+            None => self.sentences.push_back(sentence),
+        }
+    }
+
+    fn end(&mut self, well: bool) {
+        if let Some(rest) = std::mem::take(&mut self.text).finish() {
+            self.say(rest);
+        }
+        self.out = None;
+        self.done = Some(well);
+    }
+}
+
+/// What is heard next.
+enum Next {
+    /// The whole reply is there; `None`: it failed.
+    Whole(Option<Reply>),
+    /// It begins: this is its sound.
+    Streamed(Uuid),
+    /// Not yet.
+    Later,
+}
+
+impl VoiceAgents {
+    pub fn new(agents: Agents, library: Library) -> Self {
+        Self(Arc::new(Inner { agents, library, sessions: Mutex::default() }))
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<CallUuid, Session>> {
+        self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn write(self, wish: Wish) -> Result<String, FetchFailure> {
+        let (agent, what) = wish.path.split_once('/').unwrap_or((&wish.path, "answer"));
+        let agent: Uuid = agent.parse().map_err(|_| FetchFailure::Status { status: 404 })?;
+        let base = agent.to_string();
+        match what {
+            "answer" => self.answer(&wish, agent, &base).await,
+            "turn" => self.turn(&wish, &base).await,
+            "more" => self.reply(&wish, &base).await,
+            "silent" => self.silent(&wish, &base).await,
+            "dialled" => self.dialled(&wish, &base),
+            _ => Err(FetchFailure::Status { status: 404 }),
+        }
+    }
+
+    /// The call begins.
+    async fn answer(&self, wish: &Wish, id: Uuid, base: &str) -> Result<String, FetchFailure> {
+        let scope = Scope::Main(wish.main_account.clone());
+        let found = self.0.agents.store().agent(&scope, id).await;
+        let found = found.map_err(|e| FetchFailure::Unreachable { what: e.to_string() })?;
+        let Some(agent) = found.filter(|agent| agent.spec.serves(AgentChannel::Voice)) else {
+            tracing::info!(agent = %id, "a call is for an agent that is not there, or takes none: the caller hears busy");
+            return Ok(document::busy());
+        };
+        let agent = Arc::new(agent);
+        let of = |name: &str| value(&wish.params, name).unwrap_or_default().to_owned();
+        // A call that we placed: the user is at its other end.
+        let outbound = of("Direction") == "outbound";
+        let (number, user) = if outbound { (of("From"), of("To")) } else { (of("To"), of("From")) };
+        let session = Session {
+            agent: agent.clone(),
+            account: wish.account.clone(),
+            main_account: wish.main_account.clone(),
+            number,
+            user: User { wa_id: user, user_id: None, name: of("CallerName") },
+            turn: 0,
+            history: VecDeque::new(),
+            running: None,
+            silences: 0,
+            stream: None,
+        };
+        {
+            let mut sessions = self.sessions();
+            if sessions.len() >= SESSIONS_MAX {
+                return Ok(document::busy());
+            }
+            sessions.insert(wish.call, session);
+        }
+        if agent.spec.greeting.trim().is_empty() {
+            self.begin(wish.call, Said { kind: "start".to_owned(), ..Said::default() });
+            return self.reply(wish, base).await;
+        }
+        self.said(wish.call, Role::Assistant, &agent.spec.greeting);
+        Ok(document::listen(&agent.spec, base, &Heard::Text(&agent.spec.greeting), false))
+    }
+
+    /// The caller has said or typed something.
+    async fn turn(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
+        let of = |name: &str| value(&wish.params, name).filter(|text| !text.is_empty()).map(str::to_owned);
+        let said = match (of("Speech"), of("Digits")) {
+            (Some(speech), _) => {
+                Said { kind: "speech".to_owned(), text: speech.clone(), speech: Some(speech), ..Said::default() }
+            }
+            (None, Some(digits)) => {
+                Said { kind: "digits".to_owned(), text: digits.clone(), digits: Some(digits), ..Said::default() }
+            }
+            (None, None) => return self.silent(wish, base).await,
+        };
+        self.begin(wish.call, said);
+        self.reply(wish, base).await
+    }
+
+    /// Nobody has said anything.
+    async fn silent(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
+        let (spec, silences, action) = {
+            let mut sessions = self.sessions();
+            let session = sessions.get_mut(&wish.call).ok_or(FetchFailure::Status { status: 404 })?;
+            session.silences += 1;
+            let over = session.running.as_ref().map(|running| {
+                let mut turn = running.progress.state();
+                let action = match turn.done.filter(|_| !turn.acted) {
+                    Some(true) => turn.reply.action.clone(),
+                    // It broke off in the middle of what it said.
+                    Some(false) => Some(Action::Escalate),
+                    None => None,
+                };
+                turn.acted |= action.is_some();
+                action
+            });
+            (session.agent.spec.clone(), session.silences, over.flatten())
+        };
+        if let Some(action) = action {
+            return Ok(self.act(wish, &spec, base, "", &action));
+        }
+        if silences >= SILENCES {
+            return Ok(document::act(&spec, base, "", &Action::Hangup));
+        }
+        Ok(document::listen(&spec, base, &Heard::Nothing, false))
+    }
+
+    /// A transfer has ended: the call with it, or nobody was there.
+    fn dialled(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
+        let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
+        if value(&wish.params, "DialStatus") == Some("completed") {
+            return Ok(document::act(&spec, base, "", &Action::Hangup));
+        }
+        Ok(self.act(wish, &spec, base, document::sorry(&spec.language), &Action::Escalate))
+    }
+
+    /// The document of what the agent replies, as far as it does within the call's patience.
+    async fn reply(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
+        let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
+        let patience = wish.within.saturating_sub(MARGIN).max(MARGIN);
+        let next = tokio::time::timeout(patience, self.next(wish.call)).await.unwrap_or(Next::Later);
+        Ok(match next {
+            Next::Later => document::wait(base),
+            Next::Streamed(id) => document::listen(&spec, base, &Heard::Stream(&format!("{base}/sound/{id}")), true),
+            Next::Whole(None) => self.act(wish, &spec, base, document::sorry(&spec.language), &Action::Escalate),
+            Next::Whole(Some(reply)) => {
+                let text = reply.text();
+                self.said(wish.call, Role::Assistant, &text);
+                match &reply.action {
+                    Some(action) => self.act(wish, &spec, base, &text, action),
+                    None if text.is_empty() => document::listen(&spec, base, &Heard::Nothing, false),
+                    None => document::listen(&spec, base, &Heard::Text(&text), false),
+                }
+            }
+        })
+    }
+
+    /// Waits until there is something to be heard.
+    async fn next(&self, call: CallUuid) -> Next {
+        let progress = self.sessions().get(&call).and_then(|s| Some(s.running.as_ref()?.progress.clone()));
+        let Some(progress) = progress else { return Next::Whole(None) };
+        loop {
+            let news = progress.news.notified();
+            let begun = {
+                let mut turn = progress.state();
+                if let Some(well) = turn.done {
+                    turn.acted = true;
+                    return Next::Whole(well.then(|| turn.reply.clone()));
+                }
+                !turn.sentences.is_empty()
+            };
+            if begun {
+                // Once, however fast the rest comes.
+                tokio::time::sleep(GRACE).await;
+                return self.stream(call, &progress);
+            }
+            news.await;
+        }
+    }
+
+    /// What is there is spoken from now on, and what comes behind it.
+    fn stream(&self, call: CallUuid, progress: &Progress) -> Next {
+        let (out, sentences) = mpsc::channel(SENTENCES);
+        {
+            let mut turn = progress.state();
+            if turn.done.is_none() {
+                for sentence in std::mem::take(&mut turn.sentences) {
+                    drop(out.try_send(sentence));
+                }
+                turn.out = Some(out);
+                turn.streamed = true;
+            } else {
+                turn.acted = true;
+                return Next::Whole(turn.done.unwrap_or_default().then(|| turn.reply.clone()));
+            }
+        }
+        let mut sessions = self.sessions();
+        let Some(session) = sessions.get_mut(&call) else { return Next::Whole(None) };
+        let (prompt, writer) = Prompt::new();
+        let spec = Arc::new(session.agent.spec.clone());
+        let speaking = tokio::spawn(stream::speak(self.0.library.clone(), spec, sentences, writer));
+        if let Some(running) = &mut session.running {
+            running.speaking = Some(speaking.abort_handle());
+        }
+        let id = Uuid::new_v4();
+        session.stream = Some((id, prompt));
+        Next::Streamed(id)
+    }
+
+    /// Begins a turn; the one before it is broken off.
+    fn begin(&self, call: CallUuid, said: Said) {
+        let now = self.0.agents.clock().wall().rfc3339();
+        let mut sessions = self.sessions();
+        let Some(session) = sessions.get_mut(&call) else { return };
+        session.silences = 0;
+        session.stream = None;
+        // What was streamed is known only now.
+        if let Some(before) = session.running.take() {
+            let text = { before.progress.state() }.reply.text();
+            if before.progress.state().streamed && !text.is_empty() {
+                session.history.push_back(Line { role: Role::Assistant, text, at: now.clone() });
+            }
+        }
+        session.turn += 1;
+        let question = Question {
+            conversation: call.0,
+            number: session.number.clone(),
+            user: session.user.clone(),
+            channel: Channel::Call,
+            turn: session.turn,
+            input: said.clone(),
+            history: session.history.iter().cloned().collect(),
+        };
+        if !said.text.is_empty() {
+            session.history.push_back(Line { role: Role::User, text: said.text, at: now });
+        }
+        trim(&mut session.history, &session.agent.spec);
+        let progress = Arc::new(Progress::default());
+        let (agents, agent, told) = (self.0.agents.clone(), session.agent.clone(), progress.clone());
+        let task = tokio::spawn(async move {
+            let max = usize::from(agent.spec.max_reply_chars);
+            let mut on = |piece| {
+                told.state().add(piece, max);
+                told.news.notify_one();
+            };
+            let done = agents.ask(&agent, &question, &mut on).await;
+            if let Err(error) = &done {
+                tracing::warn!(agent = %agent.id, %error, "an agent failed in a call");
+            }
+            told.state().end(done.is_ok());
+            told.news.notify_one();
+        });
+        session.running = Some(Running { progress, task: task.abort_handle(), speaking: None });
+    }
+
+    /// The document of an action, and what else it brings.
+    fn act(&self, wish: &Wish, spec: &AgentSpec, base: &str, text: &str, action: &Action) -> String {
+        if *action == Action::Escalate {
+            let sessions = self.sessions();
+            if let Some(session) = sessions.get(&wish.call) {
+                let who = if session.user.name.is_empty() { &session.user.wa_id } else { &session.user.name };
+                let text = format!("{} could not help {who} on the phone: a person is wanted", spec.name);
+                let (account, main) = (session.account.clone(), session.main_account.clone());
+                self.0.agents.notices().note(Notice {
+                    number: Some(session.number.clone()),
+                    user: Some(session.user.wa_id.clone()),
+                    call: Some(wish.call),
+                    ..Notice::new(account, main, NoticeTopic::Escalation, text)
+                });
+            }
+        }
+        let text = match (text, action) {
+            ("", Action::Escalate) => document::sorry(&spec.language),
+            _ => text,
+        };
+        document::act(spec, base, text, action)
+    }
+
+    fn said(&self, call: CallUuid, role: Role, text: &str) {
+        let at = self.0.agents.clock().wall().rfc3339();
+        if let Some(session) = self.sessions().get_mut(&call).filter(|_| !text.is_empty()) {
+            session.history.push_back(Line { role, text: text.to_owned(), at });
+            trim(&mut session.history, &session.agent.spec);
+        }
+    }
+
+    fn spec(&self, call: CallUuid) -> Option<AgentSpec> {
+        Some(self.sessions().get(&call)?.agent.spec.clone())
+    }
+}
+
+/// Two lines a turn.
+fn trim(history: &mut VecDeque<Line>, spec: &AgentSpec) {
+    while history.len() > usize::from(spec.history_turns) * 2 {
+        history.pop_front();
+    }
+}
+
+fn value<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
+    params.get(name).map(Param::reveal)
+}
+
+impl Author for VoiceAgents {
+    fn document(&self, wish: Wish) -> BoxFuture<'static, Result<String, FetchFailure>> {
+        self.clone().write(wish).boxed()
+    }
+
+    fn sound(&self, call: CallUuid, path: &str) -> Option<Arc<Prompt>> {
+        let sessions = self.sessions();
+        let (id, prompt) = sessions.get(&call)?.stream.as_ref()?;
+        path.ends_with(&id.to_string()).then(|| prompt.clone())
+    }
+
+    fn over(&self, call: CallUuid) {
+        self.sessions().remove(&call);
+    }
+}

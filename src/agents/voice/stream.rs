@@ -1,0 +1,69 @@
+//! A reply that is spoken while it is still thought of: sentences in, one prompt out. The next sentence is being made
+//! while the one before it is handed on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::call::machine::Sound;
+use crate::media::prompt::{Prompt, Slot, Writer};
+use crate::speech::library::Library;
+use crate::store::AgentSpec;
+use crate::xml::ast::{Speech, SpeechNode, Voice};
+
+/// How often it is looked whether the next frames are made.
+const LOOK: Duration = Duration::from_millis(20);
+/// A sentence that can't be made by then is left out.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The sound of a sentence.
+fn sound(spec: &AgentSpec, sentence: &str) -> Sound {
+    let voice = match spec.voice.as_deref() {
+        Some("MAN") => Voice::Man,
+        Some(polly) if polly.starts_with("Polly.") => Voice::Polly(polly.trim_start_matches("Polly.").to_owned()),
+        _ => Voice::Woman,
+    };
+    let language = (!matches!(voice, Voice::Polly(_))).then(|| spec.language.clone());
+    Sound::Speak { speech: Speech(vec![SpeechNode::Text(sentence.to_owned())]), voice, language }
+}
+
+/// Hands sentences on as sound until there are no more.
+pub(super) async fn speak(
+    library: Library,
+    spec: Arc<AgentSpec>,
+    mut sentences: mpsc::Receiver<String>,
+    mut writer: Writer,
+) {
+    let mut next = sentences.recv().await.map(|sentence| library.prompt(&sound(&spec, &sentence)));
+    while let Some(prompt) = next {
+        // The library makes it beside this task.
+        let after = sentences.try_recv().ok().map(|sentence| library.prompt(&sound(&spec, &sentence)));
+        hand_on(&prompt, &mut writer).await;
+        next = match after {
+            Some(after) => Some(after),
+            None => sentences.recv().await.map(|sentence| library.prompt(&sound(&spec, &sentence))),
+        };
+    }
+    writer.finish();
+}
+
+async fn hand_on(prompt: &Arc<Prompt>, writer: &mut Writer) {
+    let mut cursor = prompt.cursor();
+    let mut waited = Duration::ZERO;
+    loop {
+        match cursor.next() {
+            Slot::Ready(frame) => writer.push(frame),
+            Slot::End => return,
+            Slot::Failed => {
+                tracing::warn!(why = prompt.failure(), "a sentence of an agent's could not be spoken");
+                return;
+            }
+            Slot::Pending if waited >= PATIENCE => return,
+            Slot::Pending => {
+                tokio::time::sleep(LOOK).await;
+                waited += LOOK;
+            }
+        }
+    }
+}

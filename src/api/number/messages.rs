@@ -1,0 +1,200 @@
+//! `POST /api/v1/conversations/{conversation_id}/messages/`: a message to a user, as Graph's `messages` has it (`number-api.md` §4).
+
+use axum::response::Response;
+use http::{StatusCode, header};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::super::error;
+use super::super::routes::{Answer, Body, Content, Route, of};
+use super::super::with_header;
+use super::ask::{self, Asked, Fault};
+use super::conversations;
+use crate::inbox::{NotSent, Outgoing, words};
+
+/// What is served.
+pub(super) const ROUTES: &[Route] = &[Route {
+    method: "POST",
+    path: "/api/v1/conversations/{conversation_id}/messages/",
+    id: "sendMessage",
+    summary: "Sends a message: text, image, audio, video, document, sticker, location, contacts, template, interactive, reaction",
+    query: &[],
+    body: Some(Body {
+        content_type: "application/json",
+        what: "{\"type\", and what the type holds under its name, as Graph's messages has it; text may be plain text; \
+            \"context\": {\"message_id\"} quotes a message}",
+    }),
+    answers: &[
+        Answer { status: 202, what: "It is on its way; its statuses follow", content: Content::Json(of::<Sent>) },
+        Answer {
+            status: 409,
+            what: "Its number is not there any more",
+            content: Content::Json(of::<error::OurBody<'static>>),
+        },
+        Answer {
+            status: 422,
+            what: "`window_closed`: the user has not written or called for 24 hours; send a template",
+            content: Content::Json(of::<error::OurBody<'static>>),
+        },
+        Answer {
+            status: 429,
+            what: "Too many at once; see Retry-After",
+            content: Content::Json(of::<error::OurBody<'static>>),
+        },
+    ],
+}];
+
+/// A message that was taken.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SentMessage)]
+pub(super) struct Sent {
+    id: Uuid,
+    status: &'static str,
+}
+
+/// Meta's bound of a text, in characters.
+const TEXT_MAX: usize = 4_096;
+/// Largest of what a type holds, in bytes of JSON.
+const CONTENT_MAX: usize = 64 << 10;
+
+pub(super) async fn send(asked: Asked, id: &str) -> Result<Response, Fault> {
+    let conversation = conversations::found(&asked, id).await?;
+    let (asked, body) = asked.json::<Map<String, Value>>().await?;
+    let outgoing = read(body)?;
+    let sent = asked.api().inbox.send(&conversation, outgoing, "api").await.map_err(not_sent)?;
+    Ok(error::body(StatusCode::ACCEPTED, &Sent { id: sent.id, status: "queued" }))
+}
+
+fn not_sent(why: NotSent) -> Fault {
+    match why {
+        NotSent::Gone => ask::missing("there is no such conversation"),
+        NotSent::NoNumber => ask::conflict("no_number", "its number is not there any more"),
+        NotSent::Stale => ask::conflict("stale", "somebody else answers in this conversation now"),
+        NotSent::WindowClosed => {
+            let why = "the user has not written or called for 24 hours: only a template can be sent, \
+                {\"type\": \"template\", \"template\": {\"name\", \"language\": {\"code\"}}}";
+            ask::rule("window_closed", why, None)
+        }
+        NotSent::TooMany(seconds) => {
+            let why = "too many messages at once";
+            let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", why, None);
+            Box::new(with_header(answer, header::RETRY_AFTER, &seconds.to_string()))
+        }
+        NotSent::Store(error) => ask::store("send a message")(error),
+    }
+}
+
+/// Reads and checks what a message holds; what Meta alone can judge is left to Meta.
+fn read(mut body: Map<String, Value>) -> Result<Outgoing, Fault> {
+    let Some(Value::String(kind)) = body.remove("type") else {
+        return Err(ask::bad("type", "type is missing: text, image, template, …"));
+    };
+    let known = words::MEDIA.contains(&kind.as_str())
+        || ["text", "location", "contacts", "template", "interactive", "reaction"].contains(&kind.as_str());
+    if !known {
+        let why = "type must be text, image, audio, video, document, sticker, location, contacts, template, interactive or reaction";
+        return Err(ask::bad("type", why));
+    }
+    let held = match body.remove(&kind).filter(|held| !held.is_null()) {
+        Some(Value::String(text)) if kind == "text" => json!({ "body": text }),
+        Some(held) => held,
+        None => return Err(ask::bad(&kind, &format!("{kind} is missing: what the message holds"))),
+    };
+    if held.to_string().len() > CONTENT_MAX {
+        return Err(ask::bad(&kind, "it is larger than 64 KiB"));
+    }
+    check(&kind, &held)?;
+    let mut content = Map::new();
+    content.insert(kind.clone(), held);
+    if let Some(context) = body.remove("context").filter(|context| !context.is_null()) {
+        let named = context.get("message_id").and_then(Value::as_str).filter(|id| (1..=512).contains(&id.len()));
+        let named =
+            named.ok_or_else(|| ask::bad("context", "context must be {\"message_id\"}: Meta's id of a message"))?;
+        content.insert("context".to_owned(), json!({ "message_id": named }));
+    }
+    Ok(Outgoing { kind, content: content.into() })
+}
+
+fn check(kind: &str, held: &Value) -> Result<(), Fault> {
+    let text = |name: &str| held.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let need = |field: &str, fine: bool, why: &str| match fine {
+        true => Ok(()),
+        false => Err(ask::bad(&format!("{kind}.{field}"), why)),
+    };
+    match kind {
+        "text" => {
+            let fits = text("body").is_some_and(|text| text.chars().count() <= TEXT_MAX);
+            need("body", fits, "a text has 1 to 4,096 characters")
+        }
+        "template" => {
+            need("name", text("name").is_some(), "a template has a name")?;
+            let spoken = held.pointer("/language/code").and_then(Value::as_str).is_some_and(|code| !code.is_empty());
+            need("language", spoken, "a template has a language: {\"code\": \"en\"}")
+        }
+        "reaction" => {
+            need("message_id", text("message_id").is_some(), "a reaction names a message: Meta's id of it")?;
+            need("emoji", held.get("emoji").is_none_or(Value::is_string), "an emoji, or an empty text to remove it")
+        }
+        "location" => {
+            let number =
+                |name: &str, most: f64| held.get(name).and_then(Value::as_f64).is_some_and(|n| n.abs() <= most);
+            need("latitude", number("latitude", 90.0), "from -90 to 90")?;
+            need("longitude", number("longitude", 180.0), "from -180 to 180")
+        }
+        "contacts" => match held.as_array().is_some_and(|contacts| !contacts.is_empty()) {
+            true => Ok(()),
+            false => Err(ask::bad("contacts", "contacts must be a list")),
+        },
+        "interactive" => need("type", text("type").is_some(), "button, list, cta_url, voice_call, …"),
+        _ => {
+            let one = text("id").is_some() != text("link").is_some();
+            need("link", one, "a file has a link or Meta's id of it, and not both")?;
+            let linked = text("link").is_none_or(|link| link.starts_with("https://") || link.starts_with("http://"));
+            need("link", linked, "a link begins with https://")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_message_may_hold() {
+        let of = |body: Value| read(body.as_object().unwrap().clone());
+        let text = of(json!({"type": "text", "text": "Hello"})).unwrap();
+        assert_eq!(text, Outgoing::text("Hello"));
+        assert_eq!(of(json!({"type": "text", "text": {"body": "Hello"}})).unwrap(), text);
+        let quoting =
+            of(json!({"type": "text", "text": "x", "context": {"message_id": "wamid.1"}, "other": 1})).unwrap();
+        assert_eq!(quoting.content, json!({"text": {"body": "x"}, "context": {"message_id": "wamid.1"}}));
+        for fine in [
+            json!({"type": "image", "image": {"link": "https://example.com/a.png", "caption": "A"}}),
+            json!({"type": "document", "document": {"id": "123"}}),
+            json!({"type": "template", "template": {"name": "hello", "language": {"code": "en"}}}),
+            json!({"type": "reaction", "reaction": {"message_id": "wamid.1", "emoji": "👍"}}),
+            json!({"type": "interactive", "interactive": {"type": "button", "body": {"text": "?"}}}),
+            json!({"type": "location", "location": {"latitude": 12.9, "longitude": 77.5}}),
+            json!({"type": "contacts", "contacts": [{"name": {"formatted_name": "A"}}]}),
+        ] {
+            assert!(of(fine.clone()).is_ok(), "{fine}");
+        }
+        for wrong in [
+            json!({}),
+            json!({"type": "fax", "fax": {}}),
+            json!({"type": "text"}),
+            json!({"type": "text", "text": ""}),
+            json!({"type": "text", "text": "x".repeat(4_097)}),
+            json!({"type": "image", "image": {}}),
+            json!({"type": "image", "image": {"id": "1", "link": "https://example.com"}}),
+            json!({"type": "image", "image": {"link": "file:///etc/passwd"}}),
+            json!({"type": "template", "template": {"name": "hello"}}),
+            json!({"type": "location", "location": {"latitude": 91, "longitude": 0}}),
+            json!({"type": "text", "text": "x", "context": {}}),
+        ] {
+            assert_eq!(of(wrong.clone()).unwrap_err().status(), StatusCode::BAD_REQUEST, "{wrong}");
+        }
+    }
+}

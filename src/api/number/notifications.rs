@@ -1,0 +1,170 @@
+//! `GET /api/v1/notifications/`: what people should know of, newest first; marked as read one by one or all at once.
+
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::super::error;
+use super::super::routes::{Answer, Content, Kind, Query, Route, of};
+use super::Timestamp3339;
+use super::ask::{self, Asked, Fault};
+use crate::feed::What;
+use crate::model::{CallUuid, NoticeTopic, Timestamp};
+use crate::store::{NoticeFilter, NoticeRow};
+
+/// What is served.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/api/v1/notifications/",
+        id: "notifications",
+        summary: "Notifications, newest first, and how many are unread",
+        query: &[
+            Query { name: "type", what: "Only of this type", kind: Kind::Words(NoticeTopic::WORDS) },
+            Query { name: "unread", what: "true: only unread ones", kind: Kind::Words(&["true", "false"]) },
+            Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
+            Query { name: "cursor", what: "Where the page before ended: its `next`", kind: Kind::Text },
+        ],
+        body: None,
+        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/notifications/{notification_id}/read/",
+        id: "readNotification",
+        summary: "Marks a notification as read; one that is stays so",
+        query: &[],
+        body: None,
+        answers: &[
+            Answer { status: 200, what: "How many are unread now", content: Content::Json(of::<Left>) },
+            Answer { status: 404, what: "There is none", content: Content::Json(of::<error::OurBody<'static>>) },
+        ],
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/notifications/read-all/",
+        id: "readAllNotifications",
+        summary: "Marks all notifications as read",
+        query: &[],
+        body: None,
+        answers: &[Answer { status: 200, what: "How many are unread now", content: Content::Json(of::<Left>) }],
+    },
+];
+
+/// A page of notifications.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Notifications)]
+pub(super) struct List {
+    items: Vec<Shown>,
+    next: Option<String>,
+    /// Of all pages, and of every type.
+    unread: u64,
+}
+
+/// A notification.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Notification)]
+struct Shown {
+    id: Uuid,
+    #[serde(rename = "type")]
+    topic: &'static str,
+    text: String,
+    number: Option<String>,
+    /// The conversation that it is about.
+    conversation: Option<Uuid>,
+    #[schema(value_type = Option<String>, format = Uuid)]
+    call_uuid: Option<CallUuid>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp3339,
+    read: bool,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    read_at: Option<Timestamp3339>,
+}
+
+/// What is left to read.
+#[derive(Serialize, ToSchema)]
+#[schema(as = NotificationsLeft)]
+pub(super) struct Left {
+    unread: u64,
+}
+
+impl From<NoticeRow> for Shown {
+    fn from(row: NoticeRow) -> Self {
+        Self {
+            id: row.id,
+            topic: row.topic.as_str(),
+            text: row.text,
+            number: row.number,
+            conversation: row.conversation,
+            call_uuid: row.call,
+            created_at: Timestamp3339(row.created),
+            read: row.read.is_some(),
+            read_at: row.read.map(Timestamp3339),
+        }
+    }
+}
+
+/// `GET …/notifications/`.
+pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
+    let (api, scope) = (asked.api(), asked.scope());
+    let limit = asked.limit()?;
+    let topic = match asked.value("type").filter(|word| !word.is_empty()) {
+        None => None,
+        Some(word) => Some(
+            NoticeTopic::parse(word)
+                .ok_or_else(|| ask::bad("type", &format!("type must be one of {}", NoticeTopic::WORDS.join(", "))))?,
+        ),
+    };
+    let read = asked.flag("unread")?.map(|unread| !unread);
+    let filter = NoticeFilter { topic, read, before: asked.cursor(cursor)? };
+    // One that was told of a moment ago may still be on its way.
+    api.store.settled().await;
+    let wrong = ask::store("list notifications");
+    let rows = api.store.notices(scope, &filter, limit + 1).await.map_err(&wrong)?;
+    let unread = api.store.unread_notices(scope).await.map_err(&wrong)?;
+    let page = ask::Page::of(rows, limit, |row| format!("{}.{}", row.created.micros(), row.id));
+    Ok(ask::ok(&List { items: page.items.into_iter().map(Shown::from).collect(), next: page.next, unread }))
+}
+
+/// Where the page before ended: its last one's time and id.
+fn cursor(text: &str) -> Option<(Timestamp, Uuid)> {
+    let (micros, id) = text.split_once('.')?;
+    Some((Timestamp::from_micros(micros.parse().ok()?), id.parse().ok()?))
+}
+
+/// `POST …/notifications/{id}/read/`.
+pub(super) async fn read(asked: &Asked, id: &str) -> Result<Response, Fault> {
+    const NONE: &str = "there is no such notification";
+    let (api, scope) = (asked.api(), asked.scope());
+    let id: Uuid = id.parse().map_err(|_| ask::missing(NONE))?;
+    api.store.settled().await;
+    let found = api.store.notice(scope, id).await.map_err(ask::store("read a notification"))?;
+    let found = found.ok_or_else(|| ask::missing(NONE))?;
+    if found.read.is_none() {
+        mark(asked, Some(id)).await?;
+    }
+    left(asked).await
+}
+
+/// `POST …/notifications/read-all/`.
+pub(super) async fn read_all(asked: &Asked) -> Result<Response, Fault> {
+    mark(asked, None).await?;
+    left(asked).await
+}
+
+async fn mark(asked: &Asked, id: Option<Uuid>) -> Result<(), Fault> {
+    let api = asked.api();
+    let marked = api.store.read_notices(asked.scope(), id, api.clock.steady()).await;
+    if marked.map_err(ask::store("mark notifications as read"))? > 0 {
+        // Of no one in particular: who watches counts anew.
+        api.feed.tell(&asked.main_account(), What::Notification(id.unwrap_or_default()));
+    }
+    Ok(())
+}
+
+async fn left(asked: &Asked) -> Result<Response, Fault> {
+    let unread = asked.api().store.unread_notices(asked.scope()).await;
+    Ok(ask::ok(&Left { unread: unread.map_err(ask::store("count notifications"))? }))
+}

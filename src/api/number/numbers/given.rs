@@ -1,0 +1,160 @@
+//! What comes in about a number: read by the names of `number-api.md` §2, nothing judged yet.
+
+use serde::{Deserialize, Deserializer};
+use uuid::Uuid;
+
+use super::super::ask::{self, Fault};
+use crate::config::Secret;
+use crate::model::{E164, PhoneNumberId, WabaId};
+use crate::numbers::{Change, Credentials, SignUp};
+
+/// Longest id of Meta's, name and token, in characters.
+const ID_MAX: usize = 64;
+const NAME_MAX: usize = 100;
+const TOKEN_MAX: usize = 4_096;
+
+/// `PATCH`: only what changes; `null` empties what can be empty.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Panel {
+    #[serde(deserialize_with = "text_or_empty")]
+    alias: Option<String>,
+    configuration_type: Option<String>,
+    #[serde(deserialize_with = "given")]
+    webhook_url: Option<Option<String>>,
+    calling_enabled: Option<bool>,
+    #[serde(deserialize_with = "given")]
+    answer_url: Option<Option<String>>,
+    answer_method: Option<String>,
+    #[serde(deserialize_with = "given")]
+    fallback_url: Option<Option<String>>,
+    fallback_method: Option<String>,
+    #[serde(deserialize_with = "given")]
+    hangup_url: Option<Option<String>>,
+    hangup_method: Option<String>,
+    #[serde(deserialize_with = "given")]
+    calls_per_number: Option<Option<u32>>,
+    callback_permission: Option<bool>,
+    active: Option<bool>,
+}
+
+/// A field that is there, `null` or not, is not one that is absent.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
+/// `null` is an empty text.
+fn text_or_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Option::<String>::deserialize(from).map(|text| Some(text.unwrap_or_default()))
+}
+
+impl Panel {
+    pub(super) fn change(self) -> Change {
+        Change {
+            alias: self.alias,
+            configuration: self.configuration_type,
+            webhook_url: self.webhook_url,
+            calling_enabled: self.calling_enabled,
+            answer_url: self.answer_url,
+            answer_method: self.answer_method,
+            fallback_url: self.fallback_url,
+            fallback_method: self.fallback_method,
+            hangup_url: self.hangup_url,
+            hangup_method: self.hangup_method,
+            calls_per_number: self.calls_per_number,
+            callback_permission: self.callback_permission,
+            active: self.active,
+        }
+    }
+}
+
+/// `POST /phone-numbers/`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Connect {
+    display_name: String,
+    number: Option<String>,
+    whatsapp_phone_number_id: String,
+    whatsapp_business_account: Option<String>,
+    access_token: String,
+    active: Option<bool>,
+    pub(super) assigned_agent: Option<Uuid>,
+}
+
+impl Connect {
+    pub(super) fn read(self) -> Result<Credentials, Fault> {
+        let display_name = self.display_name.trim().to_owned();
+        if display_name.is_empty()
+            || display_name.chars().count() > NAME_MAX
+            || display_name.chars().any(char::is_control)
+        {
+            return Err(ask::bad("displayName", "displayName must have 1 to 100 characters"));
+        }
+        let number = match self.number.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+            None => None,
+            Some(text) => Some(digits(text)?),
+        };
+        let token = self.access_token.trim();
+        if token.is_empty() || token.len() > TOKEN_MAX || token.bytes().any(|b| !b.is_ascii_graphic()) {
+            return Err(ask::bad(
+                "accessToken",
+                "accessToken must be Meta's token: 1 to 4,096 characters without spaces",
+            ));
+        }
+        let id = id("whatsappPhoneNumberId", &self.whatsapp_phone_number_id)?;
+        let waba = optional_id("whatsappBusinessAccount", self.whatsapp_business_account.as_deref())?;
+        match (self.active, self.assigned_agent) {
+            (Some(true), None) => Err(ask::bad("assignedAgent", "assignedAgent is needed where active is true")),
+            // Whether it is there is looked up by who connects.
+            (active, _) => Ok(Credentials {
+                display_name,
+                number,
+                id: PhoneNumberId::from(id),
+                waba: waba.map(WabaId::from),
+                token: Secret::new(token),
+                active: active.unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+/// `POST /phone-numbers/signup/`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Signed {
+    code: String,
+    whatsapp_business_account: Option<String>,
+    whatsapp_phone_number_id: Option<String>,
+}
+
+impl Signed {
+    pub(super) fn read(self) -> Result<SignUp, Fault> {
+        let code = self.code.trim().to_owned();
+        if code.is_empty() || code.len() > TOKEN_MAX || code.bytes().any(|b| !b.is_ascii_graphic()) {
+            return Err(ask::bad("code", "code must be what Meta's sign-up window gave"));
+        }
+        let waba = optional_id("whatsappBusinessAccount", self.whatsapp_business_account.as_deref())?;
+        let number = optional_id("whatsappPhoneNumberId", self.whatsapp_phone_number_id.as_deref())?;
+        Ok(SignUp { code, waba: waba.map(WabaId::from), id: number.map(PhoneNumberId::from) })
+    }
+}
+
+/// `POST …/register/`.
+#[derive(Deserialize)]
+pub(super) struct Pin {
+    pub(super) pin: String,
+}
+
+fn digits(text: &str) -> Result<E164, Fault> {
+    ask::digits(text).ok_or_else(|| ask::bad("number", "number must be digits with country code"))
+}
+
+fn id(field: &str, text: &str) -> Result<String, Fault> {
+    let text = text.trim();
+    let fits = (1..=ID_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    if fits { Ok(text.to_owned()) } else { Err(ask::bad(field, &format!("{field} must be Meta's id: digits"))) }
+}
+
+fn optional_id(field: &str, text: Option<&str>) -> Result<Option<String>, Fault> {
+    text.filter(|text| !text.trim().is_empty()).map(|text| id(field, text)).transpose()
+}

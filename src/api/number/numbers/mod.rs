@@ -1,0 +1,482 @@
+//! `/api/v1/phone-numbers/` (`number-api.md` §2): the account's numbers, what is set of them, and what is done with them.
+//! How one looks is `shown`'s, what comes in is `given`'s; the doing is `numbers`'.
+
+mod given;
+mod shown;
+
+use axum::response::Response;
+use http::{StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::error::{MetaWord, Trouble};
+use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
+use super::super::{error, with_header};
+use super::ask::{self, Asked, Fault};
+use crate::admission::book::Number;
+use crate::call::machine::GraphOutcome;
+use crate::config::Secret;
+use crate::model::{E164, Method, Routing, Timestamp};
+use crate::numbers::{Checked, No, SignUp, Synced, UrlCheck};
+use crate::store::AgentChannel;
+use crate::xml::ast::Finding;
+use given::{Connect, Panel, Pin, Signed};
+use shown::Shown;
+pub(super) use shown::tag_of;
+
+const NONE: &str = "there is no such number";
+
+const META_FAILED: Answer =
+    Answer { status: 502, what: "Meta refused or failed", content: Content::Json(of::<error::OurBody<'static>>) };
+const CONFLICT: Answer =
+    Answer { status: 409, what: "Not in its state", content: Content::Json(of::<error::OurBody<'static>>) };
+const RULE: Answer =
+    Answer { status: 422, what: "Meta did not prove it", content: Content::Json(of::<error::OurBody<'static>>) };
+
+const fn row(method: &'static str, path: &'static str, id: &'static str, summary: &'static str) -> Route {
+    Route { method, path, id, summary, query: &[], body: None, answers: &[] }
+}
+
+const fn json(what: &'static str) -> Option<Body> {
+    Some(Body { content_type: "application/json", what })
+}
+
+/// What is served.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        query: &[
+            Query { name: "q", what: "Part of the number, alias or verified name", kind: Kind::Text },
+            Query { name: "waba", what: "Only of this WABA", kind: Kind::Text },
+            Query {
+                name: "platformType",
+                what: "Only of this platform",
+                kind: Kind::Words(&["CLOUD_API", "ON_PREMISE", "NOT_APPLICABLE"]),
+            },
+            Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
+            Query { name: "cursor", what: "Where the page before ended: its `next`", kind: Kind::Text },
+        ],
+        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
+        ..row("GET", "/api/v1/phone-numbers/", "phoneNumbers", "The account's numbers, newest first")
+    },
+    Route {
+        body: json(
+            "displayName, number, whatsappPhoneNumberId, whatsappBusinessAccount, accessToken, active, assignedAgent",
+        ),
+        answers: &[
+            Answer { status: 201, what: "Connected", content: Content::Json(of::<Shown>) },
+            CONFLICT,
+            RULE,
+            META_FAILED,
+        ],
+        ..row("POST", "/api/v1/phone-numbers/", "connectPhoneNumber", "Connects a number by its credentials")
+    },
+    Route {
+        body: json("code, whatsappBusinessAccount, whatsappPhoneNumberId"),
+        answers: &[
+            Answer { status: 201, what: "The numbers", content: Content::Json(of::<List>) },
+            CONFLICT,
+            RULE,
+            META_FAILED,
+        ],
+        ..row("POST", "/api/v1/phone-numbers/signup/", "signUpPhoneNumbers", "Takes in what Meta's sign-up window gave")
+    },
+    Route {
+        answers: &[Answer { status: 200, what: "It, with its ETag", content: Content::Json(of::<Shown>) }],
+        ..row("GET", "/api/v1/phone-numbers/{number}/", "phoneNumber", "One number")
+    },
+    Route {
+        body: json("The fields of the panel that change"),
+        answers: &[
+            Answer { status: 200, what: "It, changed, with its ETag", content: Content::Json(of::<Shown>) },
+            CONFLICT,
+            Answer {
+                status: 412,
+                what: "Changed by somebody else meanwhile",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+            META_FAILED,
+        ],
+        ..row("PATCH", "/api/v1/phone-numbers/{number}/", "changePhoneNumber", "Changes what is set of a number")
+    },
+    Route {
+        answers: &[Answer { status: 200, what: "What changed", content: Content::Json(of::<SyncShown>) }, META_FAILED],
+        ..row("POST", "/api/v1/phone-numbers/{number}/sync/", "syncPhoneNumber", "Reads what Meta knows of a number")
+    },
+    Route {
+        body: json("pin: six digits"),
+        answers: &[
+            Answer { status: 202, what: "It is being registered", content: Content::Json(of::<Shown>) },
+            CONFLICT,
+            Answer {
+                status: 429,
+                what: "The last attempt failed a moment ago",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+        ],
+        ..row(
+            "POST",
+            "/api/v1/phone-numbers/{number}/register/",
+            "registerPhoneNumber",
+            "Registers a number with Meta's Cloud API",
+        )
+    },
+    Route {
+        answers: &[Answer { status: 200, what: "What each URL did", content: Content::Json(of::<Checks>) }],
+        ..row(
+            "POST",
+            "/api/v1/phone-numbers/{number}/check-urls/",
+            "checkUrls",
+            "Asks a number's URLs once, as a call would",
+        )
+    },
+    Route {
+        answers: &[Answer { status: 200, what: "What would break", content: Content::Json(of::<Breaks>) }],
+        ..row(
+            "GET",
+            "/api/v1/phone-numbers/{number}/disconnect/",
+            "whatDisconnectBreaks",
+            "What would break if the number were disconnected",
+        )
+    },
+    Route {
+        answers: &[
+            Answer { status: 200, what: "It is out of service", content: Content::Json(of::<Shown>) },
+            Answer { status: 204, what: "The same, and the main account's from now on", content: Content::Nothing },
+            CONFLICT,
+        ],
+        ..row(
+            "POST",
+            "/api/v1/phone-numbers/{number}/disconnect/",
+            "disconnectPhoneNumber",
+            "Takes a number out of service; Meta is not touched",
+        )
+    },
+    Route {
+        answers: &[Answer { status: 200, what: "It serves again", content: Content::Json(of::<Shown>) }, CONFLICT],
+        ..row(
+            "POST",
+            "/api/v1/phone-numbers/{number}/reconnect/",
+            "reconnectPhoneNumber",
+            "Puts a number back into service, its URLs to be set anew",
+        )
+    },
+];
+
+/// A page of numbers.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PhoneNumbers)]
+pub(super) struct List {
+    items: Vec<Shown>,
+    next: Option<String>,
+}
+
+/// What a sync changed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Synced)]
+pub(super) struct SyncShown {
+    /// Numbers that were not known before.
+    added: Vec<String>,
+    changed: Vec<FieldsChanged>,
+}
+
+/// Fields of a number that are not as they were.
+#[derive(Serialize, ToSchema)]
+struct FieldsChanged {
+    number: String,
+    fields: Vec<&'static str>,
+}
+
+/// What each of a number's URLs did.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UrlChecks)]
+struct Checks {
+    items: Vec<CheckShown>,
+}
+
+/// What one URL did.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = UrlCheck)]
+struct CheckShown {
+    /// The field that has it.
+    field: &'static str,
+    url: String,
+    method: &'static str,
+    ok: bool,
+    /// Of the HTTP answer, where there was one.
+    status: Option<u16>,
+    latency_ms: u64,
+    /// What went wrong.
+    error: Option<String>,
+    /// The linter's, of a document.
+    #[schema(value_type = Vec<Finding>)]
+    findings: Vec<Finding>,
+}
+
+/// What a disconnect breaks.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = DisconnectBreaks)]
+struct Breaks {
+    open_conversations: u64,
+    live_calls: u32,
+    /// What has to be set anew afterwards.
+    cleared: Vec<&'static str>,
+}
+
+/// Hands a request to what it is about.
+pub(super) async fn serve(asked: Asked) -> Result<Response, Fault> {
+    let path = asked.path.clone();
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    match (asked.method().as_str(), path.as_slice()) {
+        ("GET", [_]) => list(&asked),
+        ("POST", [_]) => connect(asked).await,
+        ("POST", [_, "signup"]) => sign_up(asked).await,
+        (_, [_, number]) => one(asked, number).await,
+        (_, [_, number, what]) => deed(asked, number, what).await,
+        _ => Err(ask::missing("there is nothing at this path")),
+    }
+}
+
+async fn one(asked: Asked, number: &str) -> Result<Response, Fault> {
+    let number = number_in(&asked, number)?;
+    match *asked.method() {
+        http::Method::PATCH => edit(asked, &number).await,
+        _ => answer(&asked, &number, StatusCode::OK),
+    }
+}
+
+async fn deed(asked: Asked, number: &str, what: &str) -> Result<Response, Fault> {
+    let number = number_in(&asked, number)?;
+    let numbers = asked.api().numbers.clone();
+    let scope = asked.scope().clone();
+    match (asked.method().as_str(), what) {
+        ("POST", "sync") => synced(&numbers.sync_number(&scope, &number).await.map_err(fault)?),
+        ("POST", "register") => register(asked, &number).await,
+        ("POST", "check-urls") => {
+            let checks = numbers.check_urls(&scope, &number).await.map_err(fault)?;
+            Ok(ask::ok(&Checks { items: checks.into_iter().map(CheckShown::from).collect() }))
+        }
+        ("GET", "disconnect") => breaks(&asked, &number),
+        ("POST", "disconnect") => {
+            numbers.disconnect(&scope, &number).await.map_err(fault)?;
+            // With its mapping its main account may be the only one that sees it.
+            match answer(&asked, &number, StatusCode::OK) {
+                Ok(shown) => Ok(shown),
+                Err(_) => Ok(ask::gone()),
+            }
+        }
+        ("POST", "reconnect") => {
+            numbers.reconnect(&scope, &number).await.map_err(fault)?;
+            answer(&asked, &number, StatusCode::OK)
+        }
+        _ => Err(ask::missing("there is nothing at this path")),
+    }
+}
+
+/// A number of the scope's, disconnected or not.
+fn number_in(asked: &Asked, text: &str) -> Result<E164, Fault> {
+    let number = ask::digits(&super::super::decoded(text)).ok_or_else(|| ask::missing(NONE))?;
+    let there = asked.api().keeper.book().number(asked.scope(), &number).is_some();
+    if there { Ok(number) } else { Err(ask::missing(NONE)) }
+}
+
+/// A number as it stands now, and its ETag.
+fn answer(asked: &Asked, number: &E164, status: StatusCode) -> Result<Response, Fault> {
+    let api = asked.api();
+    let book = api.keeper.book();
+    let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
+    let answer = error::body(status, &Shown::of(api, &book, entry));
+    Ok(with_header(answer, header::ETAG, &tag_of(entry)))
+}
+
+fn list(asked: &Asked) -> Result<Response, Fault> {
+    let limit = asked.limit()?;
+    let after = asked.cursor(read_cursor)?;
+    let api = asked.api();
+    let book = api.keeper.book();
+    let wanted = book.numbers(asked.scope()).into_iter().filter(|number| passes(asked, number));
+    let behind = wanted.filter(|number| after.as_ref().is_none_or(|after| is_behind(number, after)));
+    let items: Vec<&Number> = behind.take(limit as usize + 1).collect();
+    let page = ask::Page::of(items, limit, |last| format!("{}.{}", last.set.added.micros(), last.number));
+    let items = page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect();
+    Ok(ask::ok(&List { items, next: page.next }))
+}
+
+/// Where a page ended: when that number was added, and the number.
+fn read_cursor(text: &str) -> Option<(i64, E164)> {
+    let (added, number) = text.split_once('.')?;
+    Some((added.parse().ok()?, E164::parse(number).ok()?))
+}
+
+/// Newest first, and of the same moment in the order of digits.
+fn is_behind(number: &Number, (added, last): &(i64, E164)) -> bool {
+    let at = number.set.added.micros();
+    at < *added || (at == *added && number.number > *last)
+}
+
+fn passes(asked: &Asked, number: &Number) -> bool {
+    let given = |name: &str| asked.value(name).map(str::trim).filter(|value| !value.is_empty());
+    let told = &number.set.told;
+    let has = |text: &str, part: &str| text.to_lowercase().contains(&part.to_lowercase());
+    let found = |part: &str| {
+        let digits = crate::model::digits_of(part);
+        (!digits.is_empty() && number.number.as_str().contains(&digits))
+            || has(&number.set.alias, part)
+            || has(&told.verified_name, part)
+    };
+    given("q").is_none_or(found)
+        && given("waba").is_none_or(|waba| number.waba.as_ref().is_some_and(|of| of.as_str() == waba))
+        && given("platformType").is_none_or(|platform| shown::platform(&number.set) == platform)
+}
+
+async fn connect(asked: Asked) -> Result<Response, Fault> {
+    let (asked, given) = asked.json::<Connect>().await?;
+    let agent = given.assigned_agent;
+    let credentials = given.read()?;
+    let scope = asked.scope().clone();
+    if let Some(id) = agent {
+        let found = asked.api().store.agent(&scope, id).await.map_err(ask::store("read an agent"))?;
+        if !found.is_some_and(|agent| agent.spec.channels.contains(&AgentChannel::Whatsapp)) {
+            return Err(ask::bad("assignedAgent", "there is no such agent with the whatsapp channel"));
+        }
+    }
+    let number = asked.api().numbers.connect(&scope, credentials).await.map_err(fault)?;
+    let entry = asked.api().gate.directory().tables().by_number(&number).cloned();
+    if let (Some(id), Some(entry)) = (agent, entry) {
+        let routed = asked.api().inbox.route_number(&entry, Routing::Agent(id), false).await;
+        routed.map_err(ask::store("connect an agent"))?;
+    }
+    answer(&asked, &number, StatusCode::CREATED)
+}
+
+async fn sign_up(asked: Asked) -> Result<Response, Fault> {
+    let (asked, given) = asked.json::<Signed>().await?;
+    let given: SignUp = given.read()?;
+    let scope = asked.scope().clone();
+    let numbers = asked.api().numbers.sign_up(&scope, given).await.map_err(fault)?;
+    let book = asked.api().keeper.book();
+    let entries = numbers.iter().filter_map(|number| book.number(&scope, number));
+    let items = entries.map(|entry| Shown::of(asked.api(), &book, entry)).collect();
+    Ok(error::body(StatusCode::CREATED, &List { items, next: None }))
+}
+
+async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
+    let (asked, panel) = asked.json::<Panel>().await?;
+    let seen = {
+        let book = asked.api().keeper.book();
+        let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
+        asked.matches(&tag_of(entry))?;
+        asked.head.headers.contains_key(header::IF_MATCH).then(|| entry.set.clone())
+    };
+    let change = panel.change();
+    let scope = asked.scope().clone();
+    asked.api().numbers.change(&scope, number, &change, seen.as_ref()).await.map_err(fault)?;
+    answer(&asked, number, StatusCode::OK)
+}
+
+async fn register(asked: Asked, number: &E164) -> Result<Response, Fault> {
+    let (asked, Pin { pin }) = asked.json::<Pin>().await?;
+    let scope = asked.scope().clone();
+    asked.api().numbers.register(&scope, number, Secret::new(pin)).await.map_err(fault)?;
+    answer(&asked, number, StatusCode::ACCEPTED)
+}
+
+fn breaks(asked: &Asked, number: &E164) -> Result<Response, Fault> {
+    let api = asked.api();
+    let book = api.keeper.book();
+    let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
+    let shown = Shown::of(api, &book, entry);
+    let cleared = vec!["webhookUrl", "answerUrl", "callingEnabled", "account"];
+    let (open_conversations, live_calls) = (shown.open_conversations, shown.live_calls);
+    Ok(ask::ok(&Breaks { open_conversations, live_calls, cleared }))
+}
+
+pub(super) fn synced(synced: &Synced) -> Result<Response, Fault> {
+    let changed = synced.changed.iter();
+    let changed = changed.map(|(number, fields)| FieldsChanged { number: number.to_string(), fields: fields.clone() });
+    Ok(ask::ok(&SyncShown { added: synced.added.iter().map(E164::to_string).collect(), changed: changed.collect() }))
+}
+
+impl From<UrlCheck> for CheckShown {
+    fn from(check: UrlCheck) -> Self {
+        let ok = check.checked.is_ok();
+        let (status, error, findings) = match check.checked {
+            Checked::Answered { status, findings, .. } => (Some(status), None, findings),
+            Checked::Failed { status, why } => (status, Some(why), Vec::new()),
+        };
+        let latency_ms = u64::try_from(check.latency.as_millis()).unwrap_or(u64::MAX);
+        let (url, method) = (check.url.0.to_string(), check.method.as_str());
+        Self { field: check.field, url, method, ok, status, latency_ms, error, findings }
+    }
+}
+
+/// What to do where a number was to be deleted (S2.22).
+pub(super) const NO_DELETE: &str =
+    "numbers are never deleted here: POST …/disconnect/ takes one out of service, and Meta's console deletes it";
+
+/// The answer to what was not done.
+pub(super) fn fault(no: No) -> Fault {
+    match no {
+        No::Missing(what) => ask::missing(what),
+        No::Bad { field, message } => ask::bad(field, &message),
+        No::State { code, message } => ask::conflict(code, &message),
+        No::Rule { code, message, field, meta: None } => ask::rule(code, &message, field),
+        No::Rule { code, message, field, meta: Some((meta, details)) } => {
+            let meta = Some(MetaWord { code: meta, message: details });
+            of_meta(StatusCode::UNPROCESSABLE_ENTITY, code, message, field, meta)
+        }
+        No::Wait { seconds, message } => {
+            let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_soon", &message, None);
+            Box::new(with_header(answer, header::RETRY_AFTER, &seconds.to_string()))
+        }
+        No::Changed => {
+            let message = "it was changed meanwhile: read it again, and send the ETag that comes with it as If-Match";
+            Box::new(error::json(StatusCode::PRECONDITION_FAILED, "changed", message, None))
+        }
+        No::Meta(outcome) => refused(outcome),
+        No::Store(error) => ask::store("change a number")(error),
+    }
+}
+
+/// Meta's no, or its silence.
+fn refused(outcome: GraphOutcome) -> Fault {
+    let (code, message, meta) = match outcome {
+        GraphOutcome::Refused { code, details, .. } => {
+            let message = format!("Meta refused: {details}");
+            ("meta_refused", message, Some(MetaWord { code, message: details }))
+        }
+        GraphOutcome::RateLimited { code } => {
+            let meta = Some(MetaWord { code, message: "asked too often".to_owned() });
+            ("meta_busy", "Meta is asked too often; try again later".to_owned(), meta)
+        }
+        GraphOutcome::Done
+        | GraphOutcome::Gone
+        | GraphOutcome::ServerError { .. }
+        | GraphOutcome::Timeout
+        | GraphOutcome::Unreachable => {
+            ("meta_failed", "Meta did not answer as it should: nothing has changed here".to_owned(), None)
+        }
+    };
+    of_meta(StatusCode::BAD_GATEWAY, code, message, None, meta)
+}
+
+fn of_meta(
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    field: Option<&'static str>,
+    meta: Option<MetaWord>,
+) -> Fault {
+    Box::new(error::trouble(&Trouble { status, code, message, field, meta, next_request: None }))
+}
+
+/// A word of a method, as the resource has it.
+fn word(method: Method) -> &'static str {
+    method.as_str()
+}
+
+/// A time that may not have come.
+fn time(at: Option<Timestamp>) -> Option<super::Timestamp3339> {
+    at.map(super::Timestamp3339)
+}

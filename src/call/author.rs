@@ -1,0 +1,76 @@
+//! Documents that this node writes itself, for calls that an agent answers instead of a customer's application. Their
+//! URLs are below a host that is nobody's (RFC 6761), so that the machine, the log and a replay see a document like any
+//! other; only the shell knows that nothing is fetched. Who writes them is above this room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::machine::{FetchFailure, Params};
+use crate::media::prompt::Prompt;
+use crate::model::{AuthId, CallUuid};
+
+/// What these URLs begin with.
+const BELOW: &str = "https://agent.invalid/";
+
+/// A document that is wished for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub call: CallUuid,
+    /// Whose call it is: nobody else's agent may answer it.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    /// Behind the host.
+    pub path: String,
+    pub params: Params,
+    /// The call waits no longer.
+    pub within: Duration,
+}
+
+/// Who writes them.
+pub trait Author: Send + Sync + 'static {
+    /// The document, as XML.
+    fn document(&self, wish: Wish) -> BoxFuture<'static, Result<String, FetchFailure>>;
+
+    /// A sound that one of a call's documents plays from below the host; none: there is no such.
+    fn sound(&self, call: CallUuid, path: &str) -> Option<Arc<Prompt>>;
+
+    /// The call is over.
+    fn over(&self, call: CallUuid);
+}
+
+/// Nobody.
+pub struct NoAuthor;
+
+impl Author for NoAuthor {
+    fn document(&self, _: Wish) -> BoxFuture<'static, Result<String, FetchFailure>> {
+        futures_util::future::ready(Err(FetchFailure::Unreachable { what: "no agent answers here".to_owned() })).boxed()
+    }
+    fn sound(&self, _: CallUuid, _: &str) -> Option<Arc<Prompt>> {
+        None
+    }
+    fn over(&self, _: CallUuid) {}
+}
+
+/// The URL of something below the host.
+pub fn url_of(path: &str) -> String {
+    format!("{BELOW}{path}")
+}
+
+/// What is behind the host of a URL that this node writes the documents of.
+pub(super) fn path_of(url: &str) -> Option<&str> {
+    Some(url.strip_prefix(BELOW)?.split(['?', '#']).next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_our_own_urls_are_ours() {
+        assert_eq!(super::path_of(&super::url_of("7/turn?x=1#y")), Some("7/turn"));
+        for url in ["https://agent.invalid.example/7", "http://agent.invalid/7", "https://example.com/agent.invalid/"] {
+            assert_eq!(super::path_of(url), None, "{url}");
+        }
+    }
+}

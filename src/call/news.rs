@@ -1,0 +1,15 @@
+//! Who hears of calls beside their own callbacks: conversations and webhooks. Given once, when the node is assembled.
+
+use super::machine::{CallSetup, Summary};
+use crate::model::Timestamp;
+use crate::store::NewCallback;
+
+/// Hears of calls. Nothing here may block or wait.
+pub trait CallNews: Send + Sync {
+    /// A call begins.
+    fn started(&self, setup: &CallSetup);
+    /// It was answered.
+    fn answered(&self, setup: &CallSetup, at: Timestamp);
+    /// It is over; what comes back goes into the outbox in the transaction that closes its record.
+    fn ended(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback>;
+}

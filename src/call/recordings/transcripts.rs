@@ -1,0 +1,191 @@
+//! What is said in a recording, written down when its file is complete (`plivo-xml.md` §5.8, `plivo-callbacks.md` §3.4).
+//!
+//! The file is read back, cut where nobody speaks, and heard by the node's recognisers piece by piece, each channel by itself;
+//! so that a recording of hours takes no more memory than one of seconds, and live calls' recognitions have their turn in
+//! between. A recogniser that fails is asked again later; in the end what there is is told, with what went wrong.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::Inner;
+use super::stretches::{Cutter, Stretch};
+use crate::answer::next_pause;
+use crate::call::machine::{TranscriptOrder, transcribed};
+use crate::media::record::{self, Format};
+use crate::model::Method;
+use crate::observe::names::{self, transcript};
+use crate::speech::recognise::{Ask, RecogniseError, Sound};
+use crate::store::{NewCallback, ToTranscribe, TranscriptWrite};
+
+/// Tries in all; the pauses between them are those of callbacks.
+const TRIES_MAX: u32 = 6;
+/// A piece waits so often, so long, for its turn among the recognitions under way.
+const TURNS_MAX: u32 = 24;
+const TURN: Duration = Duration::from_secs(5);
+/// Bytes of what is told: hours of speech; in a URL far less fits.
+const TEXT_MAX: usize = 256 << 10;
+const TEXT_IN_URL_MAX: usize = 2 << 10;
+/// Samples that a recogniser is given at once: 100 ms.
+const SAMPLES: usize = 1_600;
+
+/// Something that was said.
+struct Said {
+    channel: usize,
+    from_ms: u64,
+    text: String,
+}
+
+impl Inner {
+    /// Writes down what is said in one recording.
+    pub(super) async fn write_down(&self, work: ToTranscribe) {
+        let Some(order) = work.start.transcript.clone() else { return };
+        let last = work.tries + 1 >= TRIES_MAX;
+        let (said, failure) = self.hear(&work, last).await;
+        if let (Some(why), false) = (&failure, last) {
+            let pause = next_pause(work.tries.saturating_add(1), Duration::ZERO, None, &self.dice).unwrap_or(TURN);
+            tracing::warn!(recording = %work.start.id, why, ?pause, "what is said in a recording could not be written down");
+            metrics::counter!(names::TRANSCRIPTS_TOTAL, "outcome" => transcript::RETRY).increment(1);
+            return self
+                .transcribed(TranscriptWrite::Again { id: work.start.id, at: self.clock.wall().plus(pause) })
+                .await;
+        }
+        let outcome = if failure.is_some() { transcript::FAILED } else { transcript::DONE };
+        metrics::counter!(names::TRANSCRIPTS_TOTAL, "outcome" => outcome).increment(1);
+        if let Some(why) = &failure {
+            tracing::warn!(recording = %work.start.id, why, "what is said in a recording was not, or not all, written down");
+        }
+        let (text, error) = (text(&order, &said, work.start.stereo), failure.unwrap_or_default());
+        let notice = transcribed(&order, work.start.call, work.start.id, work.duration_ms, &text, &error);
+        let callback: NewCallback = self.callback(&work.start, notice);
+        self.transcribed(TranscriptWrite::Done { id: work.start.id, callback: Box::new(callback) }).await;
+    }
+
+    /// What was said, in its order, and what went wrong. The `last` time goes on behind a piece that can't be heard.
+    async fn hear(&self, work: &ToTranscribe, last: bool) -> (Vec<Said>, Option<String>) {
+        let (folder, id) = (self.recorder.folder().to_owned(), work.start.id);
+        let format = Format::from_word(&work.start.format).unwrap_or(Format::Wav);
+        let (to, mut pieces) = mpsc::channel::<(usize, Stretch)>(1);
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut cutters = [Cutter::default(), Cutter::default()];
+            let mut wanted = true;
+            record::read(&folder, id, format, &mut |left, right| {
+                for (n, (cutter, frame)) in cutters.iter_mut().zip([Some(left), right]).enumerate() {
+                    if let Some(piece) = frame.and_then(|frame| cutter.push(frame)) {
+                        wanted &= to.blocking_send((n, piece)).is_ok();
+                    }
+                }
+                wanted
+            })?;
+            for (n, cutter) in cutters.iter_mut().enumerate() {
+                if let Some(piece) = cutter.finish() {
+                    let _ = to.blocking_send((n, piece));
+                }
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        let (mut said, mut failure, mut bytes) = (Vec::new(), None, 0);
+        while let Some((channel, piece)) = pieces.recv().await {
+            let from_ms = piece.from_ms;
+            match self.understand(piece).await {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => {
+                    bytes += text.len();
+                    said.push(Said { channel, from_ms, text });
+                    if bytes > TEXT_MAX {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    failure.get_or_insert(format!("could not {error}"));
+                    // A language that nobody knows is known by nobody later.
+                    if !last && !matches!(error, RecogniseError::Language(_)) {
+                        break;
+                    }
+                }
+            }
+        }
+        drop(pieces);
+        match reading.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failure = failure.or(Some(format!("could not read the recording: {error}"))),
+            Err(_) => failure = failure.or(Some("a fault of ours ended it".to_owned())),
+        }
+        said.sort_by_key(|said| (said.from_ms, said.channel));
+        (said, failure)
+    }
+
+    /// The words of one piece.
+    async fn understand(&self, piece: Stretch) -> Result<String, RecogniseError> {
+        let ask = Ask { language: self.recognisers.transcript_language().to_owned(), ..Ask::default() };
+        let mut turns = 0;
+        loop {
+            let (to, mut sound) = Sound::new();
+            for samples in piece.pcm.chunks(SAMPLES) {
+                // There is room for more than the longest piece.
+                let _ = to.try_send(samples.to_vec());
+            }
+            drop(to);
+            match self.recognisers.recognise(&ask, &mut sound, |_| ()).await {
+                Err(RecogniseError::Busy) if turns < TURNS_MAX => {
+                    turns += 1;
+                    tokio::time::sleep(TURN).await;
+                }
+                heard => return heard.map(|heard| heard.text),
+            }
+        }
+    }
+
+    async fn transcribed(&self, write: TranscriptWrite) {
+        match self.store.transcribed(write).await {
+            Ok(written) => written.into_iter().for_each(|written| self.outbox.send(written, None)),
+            Err(error) => self.not_written(&error).await,
+        }
+    }
+}
+
+/// What is told: the words, or a line for each stretch with its time and, of two channels, whose it is.
+fn text(order: &TranscriptOrder, said: &[Said], stereo: bool) -> String {
+    let mut text = String::new();
+    for Said { channel, from_ms, text: words } in said {
+        if order.full {
+            let (minutes, seconds) = (from_ms / 60_000, from_ms / 1_000 % 60);
+            let who = match (stereo, channel) {
+                (false, _) => "",
+                (true, 0) => " Caller:",
+                (true, _) => " Called:",
+            };
+            let _ = writeln!(text, "[{minutes:02}:{seconds:02}]{who} {words}");
+        } else {
+            let _ = write!(text, "{}{words}", if text.is_empty() { "" } else { " " });
+        }
+    }
+    let most = if order.to.method == Method::Get { TEXT_IN_URL_MAX } else { TEXT_MAX };
+    let cut = text.floor_char_boundary(most.min(text.len()));
+    text.truncate(cut);
+    text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xml::ast::{DocUrl, Target};
+
+    fn order(full: bool, method: Method) -> TranscriptOrder {
+        TranscriptOrder { to: Target { url: DocUrl("https://a.example.com/".into()), method }, full }
+    }
+
+    #[test]
+    fn words_are_told_in_a_row_or_with_who_said_them_when() {
+        let said = |channel, from_ms, text: &str| Said { channel, from_ms, text: text.to_owned() };
+        let all = [said(0, 400, "Good morning."), said(1, 61_000, "Hello, who is there?")];
+        assert_eq!(text(&order(false, Method::Post), &all, true), "Good morning. Hello, who is there?");
+        let full = order(true, Method::Post);
+        assert_eq!(text(&full, &all, true), "[00:00] Caller: Good morning.\n[01:01] Called: Hello, who is there?");
+        assert_eq!(text(&full, &all[..1], false), "[00:00] Good morning.");
+        assert_eq!(text(&full, &[], true), "");
+        let long = [said(0, 0, &"é".repeat(5_000))];
+        assert_eq!(text(&order(false, Method::Get), &long, false).len(), TEXT_IN_URL_MAX);
+    }
+}

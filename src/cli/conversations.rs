@@ -1,0 +1,108 @@
+//! `offhook conversations export`: what users and businesses wrote to each other, as JSON lines.
+//!
+//! Works on the store's file, beside a running node or without one.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::config::StoreArgs;
+use super::{Exit, print};
+use crate::config::Database;
+use crate::inbox::words;
+use crate::model::E164;
+use crate::store::{Archive, Conversation, Message, Scope, StoreError};
+
+/// Conversations, and messages of one, read at a time.
+const PAGE: u32 = 500;
+
+/// `offhook conversations …`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do with conversations.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Command {
+    /// All conversations with their messages and calls, one JSON object a line
+    Export(ExportArgs),
+}
+
+/// Options of `offhook conversations export`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// Only those of this account or subaccount
+    #[arg(long, value_name = "AUTH_ID")]
+    pub account: Option<String>,
+    /// Only those of this business number
+    #[arg(long, value_name = "NUMBER", value_parser = E164::parse)]
+    pub number: Option<E164>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Runs it: 0 done, 1 a store that can't be read, 2 wrong usage.
+pub fn run(args: Args) -> Exit {
+    let Command::Export(args) = args.command;
+    super::run_async(async {
+        let at = match args.store.database() {
+            Ok(at) => at,
+            Err(exit) => return exit,
+        };
+        match export(&at, &args).await {
+            Ok(()) => Exit::Done,
+            Err(e) => Exit::failed(format_args!("could not {e}")),
+        }
+    })
+}
+
+async fn export(at: &Database, args: &ExportArgs) -> Result<(), StoreError> {
+    let archive = Archive::open(at).await?;
+    let mut after = Uuid::nil();
+    loop {
+        let page = archive.conversations(after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.pair.conversation;
+        for conversation in page.iter().filter(|c| is_wanted(c, args)) {
+            one(&archive, conversation).await?;
+        }
+    }
+}
+
+fn is_wanted(conversation: &Conversation, args: &ExportArgs) -> bool {
+    let pair = &conversation.pair;
+    let of = |id: &String| [&pair.account, &pair.main_account].iter().any(|account| account.as_str() == id);
+    args.account.as_ref().is_none_or(of) && args.number.as_ref().is_none_or(|number| *number == pair.number)
+}
+
+/// The conversation, then its messages, the oldest first.
+async fn one(archive: &Archive, conversation: &Conversation) -> Result<(), StoreError> {
+    let pair = &conversation.pair;
+    let id = pair.conversation;
+    print::json(&json!({
+        "conversation": id,
+        "account": pair.account.as_str(),
+        "number": pair.number.as_str(),
+        "user": words::user(&pair.user),
+        "status": conversation.status.as_str(),
+        "createdAt": conversation.created.to_string(),
+    }));
+    let scope = Scope::Main(pair.main_account.clone());
+    let (mut messages, mut before): (Vec<Message>, _) = (Vec::new(), None);
+    loop {
+        let page = archive.messages(&scope, id, before, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        before = Some((last.message.at.micros(), last.message.id));
+        messages.extend(page);
+    }
+    for found in messages.iter().rev() {
+        print::json(&json!({
+            "conversation": id,
+            "message": words::message(&found.message, None),
+            "sender": found.message.sender,
+            "content": found.message.content,
+        }));
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! `offhook doctor`: can this installation take a real call? A line a thing, with what to do about it.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Exit, config, print};
+use crate::clock::Clock;
+use crate::doctor::{Doctor, Line, State, worst};
+
+/// Options of `offhook doctor`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// The configuration of the installation
+    #[arg(long, value_name = "FILE", default_value = "offhook.toml")]
+    pub config: PathBuf,
+    /// One JSON object a line, a last one with the verdict
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Examines: 0 calls can come (there may be warnings), 1 something failed, 2 the configuration is wrong.
+pub fn run(args: Args) -> Exit {
+    let config = match config::load(&args.config) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    super::run_async(async {
+        let doctor = match Doctor::of(config, Clock::real()).await {
+            Ok(doctor) => doctor,
+            Err(why) => return Exit::failed(why),
+        };
+        let lines = doctor.examine().await;
+        let worst = worst(&lines);
+        if args.json {
+            lines.iter().for_each(print::json);
+            let count = |state: State| lines.iter().filter(|line| line.state == state).count();
+            let (ok, warnings, failed) = (count(State::Ok), count(State::Warning), count(State::Failed));
+            print::json(&json!({"verdict": worst, "ok": ok, "warnings": warnings, "failed": failed}));
+        } else {
+            print::text(&text(&lines));
+        }
+        if worst == State::Failed { Exit::Failed } else { Exit::Done }
+    })
+}
+
+/// For people: what is well in a line, what is not with its fix below.
+fn text(lines: &[Line]) -> String {
+    let mut out = String::new();
+    for line in lines {
+        let subject = line.subject.as_ref().map(|subject| format!(" {subject}")).unwrap_or_default();
+        out += &format!(
+            "{:<8} {}{}: {}\n",
+            line.state.as_str(),
+            line.check,
+            print::plain(&subject),
+            print::plain(&line.what)
+        );
+        if let Some(fix) = &line.fix {
+            out += &format!("         → {}\n", print::plain(fix));
+        }
+    }
+    let failed = lines.iter().filter(|line| line.state == State::Failed).count();
+    out += &match (failed, worst(lines)) {
+        (0, State::Warning) => "calls can come; look at the warnings\n".to_owned(),
+        (0, _) => "calls can come\n".to_owned(),
+        (1, _) => "1 thing keeps calls from coming\n".to_owned(),
+        (n, _) => format!("{n} things keep calls from coming\n"),
+    };
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_a_thing_and_its_fix_below() {
+        let line = |state, fix: Option<&str>| Line {
+            check: "number",
+            subject: Some("918035737458".to_owned()),
+            state,
+            what: "SIP is on\u{1b}".to_owned(),
+            fix: fix.map(str::to_owned),
+        };
+        assert_eq!(
+            text(&[line(State::Ok, None), line(State::Failed, Some("switch it off"))]),
+            "ok       number 918035737458: SIP is on \nfailed   number 918035737458: SIP is on \n         → switch it off\n\
+             1 thing keeps calls from coming\n"
+        );
+        assert!(text(&[line(State::Warning, Some("x"))]).ends_with("calls can come; look at the warnings\n"));
+    }
+}

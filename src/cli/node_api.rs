@@ -1,0 +1,117 @@
+//! A node's own API, asked by commands: `--node` and `--api-key`, one request, its answer or what the node said was wrong.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::Value;
+
+use super::{Exit, print};
+use crate::config::Secret;
+use crate::egress::{Egress, EgressConfig, EgressRequest, Guard, Want};
+use crate::sim::world;
+
+/// Which node.
+#[derive(clap::Args, Clone, Debug)]
+pub struct NodeArgs {
+    /// The node's base URL
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = super::http_url)]
+    pub node: url::Url,
+    /// An API key of the node's [default for a node on loopback: that of `offhook dev`]
+    #[arg(long, alias = "api-key", value_name = "KEY", env = "OFFHOOK_API_KEY", hide_env_values = true)]
+    pub key: Option<Secret>,
+}
+
+/// A node that is asked.
+pub(super) struct NodeApi {
+    base: String,
+    key: Secret,
+    egress: Egress,
+}
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// What is asked may ask Meta in its turn.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+impl NodeApi {
+    /// # Errors
+    /// No key for a node elsewhere; said already.
+    pub(super) fn of(args: &NodeArgs) -> Result<Self, Exit> {
+        let loopback = match args.node.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        let key = match args.key.clone() {
+            Some(key) => key,
+            None if loopback => Secret::new(world::API_KEY),
+            None => return Err(Exit::usage("--node needs an API key: --key KEY, or OFFHOOK_API_KEY")),
+        };
+        // One's own node may be anywhere.
+        let egress = Egress::new(EgressConfig::new(Guard::new(true, Vec::new())));
+        let egress = egress.map_err(|e| Exit::failed(format_args!("could not set up TLS: {e}")))?;
+        Ok(Self { base: args.node.as_str().trim_end_matches('/').to_owned(), key, egress })
+    }
+
+    /// Asks, behind `/api/v1/`; a no is told as the node words it.
+    ///
+    /// # Errors
+    /// Not reached, or a no; said already.
+    pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Exit> {
+        let base = &self.base;
+        let url = self.egress.url(&format!("{base}/api/v1/{path}"));
+        let url = url.map_err(|e| Exit::usage(format_args!("--node {base}: could not {e}")))?;
+        let mut key = HeaderValue::try_from(self.key.reveal())
+            .map_err(|_| Exit::usage("the API key can't stand in a header: see --key"))?;
+        key.set_sensitive(true);
+        let mut headers = HeaderMap::from_iter([(HeaderName::from_static("x-api-key"), key)]);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let ask = EgressRequest {
+            method,
+            url: &url,
+            headers,
+            body: body.map(|body| Bytes::from(body.to_string())).unwrap_or_default(),
+            connect: CONNECT_WITHIN,
+            read: ANSWER_WITHIN,
+            want: Want::Any { max: ANSWER_BYTES_MAX },
+        };
+        let answer = self.egress.request(ask).await.map_err(|e| Exit::failed(format_args!("could not {e}")))?;
+        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if answer.status.is_success() {
+            return Ok(said);
+        }
+        Err(Exit::failed(print::plain(&refusal(answer.status.as_u16(), &said, base))))
+    }
+}
+
+/// A no in one line.
+fn refusal(status: u16, said: &Value, base: &str) -> String {
+    let error = &said["error"];
+    match (error["message"].as_str(), error["field"].as_str(), error["meta"]["code"].as_i64()) {
+        (None, ..) => format!("{base} answered {status}"),
+        (Some(_), ..) if status == 401 => format!("{base} does not know this API key: see --key"),
+        (Some(message), Some(field), None) => format!("{field}: {message}"),
+        (Some(message), Some(field), Some(meta)) => format!("{field}: {message} (Meta's code {meta})"),
+        (Some(message), None, Some(meta)) => format!("{message} (Meta's code {meta})"),
+        (Some(message), None, None) => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refusal;
+    use serde_json::json;
+
+    #[test]
+    fn a_no_is_told_as_the_node_words_it() {
+        let no = |status, said: serde_json::Value| refusal(status, &said, "http://n");
+        assert_eq!(no(502, json!(null)), "http://n answered 502");
+        assert_eq!(no(401, json!({"error": {"message": "x"}})), "http://n does not know this API key: see --key");
+        let error = json!({"error": {"message": "no such", "field": "pin", "meta": {"code": 190}}});
+        assert_eq!(no(422, error), "pin: no such (Meta's code 190)");
+        assert_eq!(no(409, json!({"error": {"message": "busy", "field": null, "meta": null}})), "busy");
+    }
+}

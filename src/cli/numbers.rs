@@ -1,0 +1,441 @@
+//! `offhook numbers`: a node's business numbers over its API: listed, connected, registered, read anew at Meta, and their
+//! settings written to a file and back.
+
+use std::path::{Path, PathBuf};
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::node_api::{NodeApi, NodeArgs};
+use super::{Exit, print};
+use crate::config::Secret;
+use crate::model::E164;
+
+/// `offhook numbers …`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do with numbers.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Command {
+    /// The numbers, newest first
+    List(ListArgs),
+    /// Connect a number by its credentials, which Meta must confirm
+    Connect(ConnectArgs),
+    /// Register a number with Meta's Cloud API, and wait for the outcome
+    Register(RegisterArgs),
+    /// Read what Meta knows of a number, or of a whole WABA
+    Sync(SyncArgs),
+    /// Write what is set of all numbers to a file, or to standard output; no token is in it
+    Export(ExportArgs),
+    /// Set what a file of `export` says; numbers that are not connected are named
+    Import(ImportArgs),
+}
+
+/// Options of `offhook numbers list`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub at: NodeArgs,
+    /// Only those with this in their number, alias or name
+    #[arg(long, value_name = "TEXT")]
+    pub q: Option<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `offhook numbers connect`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ConnectArgs {
+    #[command(flatten)]
+    pub at: NodeArgs,
+    /// What people call the number here
+    #[arg(long, value_name = "TEXT")]
+    pub name: String,
+    /// Meta's phone number id
+    #[arg(long, value_name = "ID")]
+    pub phone_number_id: String,
+    /// Meta's WhatsApp Business Account id
+    #[arg(long, value_name = "ID")]
+    pub waba: Option<String>,
+    /// The number, to be compared with Meta's
+    #[arg(long, value_name = "NUMBER")]
+    pub number: Option<String>,
+    /// Meta's access token; better in the environment than on the command line
+    #[arg(long, value_name = "TOKEN", env = "OFFHOOK_ACCESS_TOKEN", hide_env_values = true)]
+    pub access_token: Secret,
+}
+
+/// Options of `offhook numbers register`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RegisterArgs {
+    #[command(flatten)]
+    pub at: NodeArgs,
+    /// The number
+    #[arg(value_name = "NUMBER")]
+    pub number: String,
+    /// Its six digits of two-step verification
+    #[arg(long, value_name = "PIN", env = "OFFHOOK_PIN", hide_env_values = true)]
+    pub pin: Secret,
+}
+
+/// Options of `offhook numbers sync`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct SyncArgs {
+    #[command(flatten)]
+    pub at: NodeArgs,
+    /// The number
+    #[arg(value_name = "NUMBER", required_unless_present = "waba")]
+    pub number: Option<String>,
+    /// All numbers of this WABA, new ones among them
+    #[arg(long, value_name = "ID", conflicts_with = "number")]
+    pub waba: Option<String>,
+}
+
+/// Options of `offhook numbers export`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub at: NodeArgs,
+    /// Where to; its ending says how: .toml or .json [default: standard output, TOML]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// JSON on standard output
+    #[arg(long, conflicts_with = "file")]
+    pub json: bool,
+}
+
+/// Options of `offhook numbers import`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    pub at: NodeArgs,
+    /// A file of `export`: .toml or .json
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What is exported of a number, beside it: what people set.
+const SETTINGS: &[&str] = &[
+    "alias",
+    "configurationType",
+    "webhookUrl",
+    "callingEnabled",
+    "answerUrl",
+    "answerMethod",
+    "fallbackUrl",
+    "fallbackMethod",
+    "hangupUrl",
+    "hangupMethod",
+    "callsPerNumber",
+    "callbackPermission",
+];
+/// Longest file that is imported, in bytes.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+/// How often a registration is looked at, and how long.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+const LOOKS_MAX: usize = 240;
+
+/// Runs it: 0 done, 1 the node or Meta refused, 2 wrong usage.
+pub fn run(args: Args) -> Exit {
+    super::run_async(async {
+        let done = match args.command {
+            Command::List(args) => list(args).await,
+            Command::Connect(args) => connect(args).await,
+            Command::Register(args) => register(args).await,
+            Command::Sync(args) => sync(args).await,
+            Command::Export(args) => export(args).await,
+            Command::Import(args) => import(args).await,
+        };
+        done.unwrap_or_else(|exit| exit)
+    })
+}
+
+/// All of a node's numbers, page by page.
+async fn all(api: &NodeApi, q: Option<&str>) -> Result<Vec<Value>, Exit> {
+    let (mut items, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", "200").append_pair("cursor", &cursor).append_pair("q", q.unwrap_or_default());
+        let path = format!("phone-numbers/?{}", query.finish());
+        let page = api.ask(Method::GET, &path, None).await?;
+        items.extend(page["items"].as_array().cloned().unwrap_or_default());
+        match page["next"].as_str() {
+            Some(next) if next != cursor => next.clone_into(&mut cursor),
+            _ => return Ok(items),
+        }
+    }
+}
+
+fn path_of(number: &str, what: &str) -> Result<String, Exit> {
+    let bare = number.trim().trim_start_matches("whatsapp:");
+    let number = E164::parse(bare).map_err(Exit::usage)?;
+    Ok(format!("phone-numbers/{number}/{what}"))
+}
+
+async fn list(args: ListArgs) -> Result<Exit, Exit> {
+    let numbers = all(&NodeApi::of(&args.at)?, args.q.as_deref()).await?;
+    if args.json {
+        numbers.iter().for_each(print::json);
+    } else if numbers.is_empty() {
+        print::line("no numbers");
+    } else {
+        print::text(&table(&numbers));
+    }
+    Ok(Exit::Done)
+}
+
+/// A line a number, under a line of headings.
+fn table(numbers: &[Value]) -> String {
+    let text = |number: &Value, field: &str| print::plain(number[field].as_str().unwrap_or_default());
+    let mut rows =
+        vec![["number", "alias", "verified name", "platform", "id", "quality", "calling", "state"].map(str::to_owned)];
+    for number in numbers {
+        let calling = match (number["callingEnabled"].as_bool(), number["callingDrift"].is_null()) {
+            (Some(true), true) => "on",
+            (_, true) => "off",
+            (Some(true), false) => "on, not at Meta",
+            (_, false) => "off, not at Meta",
+        };
+        let state = match (number["connected"].as_bool(), number["registration"]["state"].as_str()) {
+            (Some(false), _) => "disconnected".to_owned(),
+            (_, Some("failed")) => "registering failed".to_owned(),
+            (_, state) => state.unwrap_or_default().to_owned(),
+        };
+        rows.push([
+            text(number, "number"),
+            text(number, "alias"),
+            text(number, "verifiedName"),
+            text(number, "platformType"),
+            text(number, "whatsappPhoneNumberId"),
+            text(number, "qualityRating"),
+            calling.to_owned(),
+            print::plain(&state),
+        ]);
+    }
+    let widths: [usize; 8] =
+        std::array::from_fn(|n| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0));
+    let mut out = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+async fn connect(args: ConnectArgs) -> Result<Exit, Exit> {
+    let api = NodeApi::of(&args.at)?;
+    let body = json!({
+        "displayName": args.name,
+        "number": args.number,
+        "whatsappPhoneNumberId": args.phone_number_id,
+        "whatsappBusinessAccount": args.waba,
+        "accessToken": args.access_token.reveal(),
+    });
+    let number = api.ask(Method::POST, "phone-numbers/", Some(&body)).await?;
+    print::text(&table(&[number]));
+    Ok(Exit::Done)
+}
+
+async fn register(args: RegisterArgs) -> Result<Exit, Exit> {
+    let api = NodeApi::of(&args.at)?;
+    let body = json!({"pin": args.pin.reveal()});
+    api.ask(Method::POST, &path_of(&args.number, "register/")?, Some(&body)).await?;
+    let path = path_of(&args.number, "")?;
+    for _ in 0..LOOKS_MAX {
+        let number = api.ask(Method::GET, &path, None).await?;
+        let registration = &number["registration"];
+        match registration["state"].as_str() {
+            Some("running") => tokio::time::sleep(LOOK_EVERY).await,
+            Some("registered") => {
+                print::line("registered");
+                return Ok(Exit::Done);
+            }
+            _ => {
+                let reason = print::plain(registration["reason"].as_str().unwrap_or("the node does not say why"));
+                return Err(Exit::failed(format_args!("not registered: {reason}")));
+            }
+        }
+    }
+    Err(Exit::failed("still running; `offhook numbers list` shows how it ends"))
+}
+
+async fn sync(args: SyncArgs) -> Result<Exit, Exit> {
+    let api = NodeApi::of(&args.at)?;
+    let path = match (&args.waba, &args.number) {
+        (Some(waba), _) => format!("wabas/{waba}/sync/"),
+        (None, Some(number)) => path_of(number, "sync/")?,
+        (None, None) => return Err(Exit::usage("name a number, or a WABA with --waba")),
+    };
+    let synced = api.ask(Method::POST, &path, None).await?;
+    let texts = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(print::plain).collect()
+    };
+    for number in texts(&synced["added"]) {
+        print::line(format_args!("{number}: added"));
+    }
+    for one in synced["changed"].as_array().into_iter().flatten() {
+        let number = print::plain(one["number"].as_str().unwrap_or_default());
+        print::line(format_args!("{number}: {} changed", texts(&one["fields"]).join(", ")));
+    }
+    if texts(&synced["added"]).is_empty() && synced["changed"].as_array().is_none_or(Vec::is_empty) {
+        print::line("nothing has changed");
+    }
+    Ok(Exit::Done)
+}
+
+async fn export(args: ExportArgs) -> Result<Exit, Exit> {
+    let numbers = all(&NodeApi::of(&args.at)?, None).await?;
+    let is_json = args.json || args.file.as_deref().is_some_and(is_json);
+    let text = write(&numbers, is_json).map_err(Exit::failed)?;
+    match &args.file {
+        None => print::text(&text),
+        Some(file) => {
+            std::fs::write(file, text)
+                .map_err(|e| Exit::failed(format_args!("could not write {}: {e}", file.display())))?;
+            print::line(format_args!("{}: {} numbers", file.display(), numbers.len()));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn is_json(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
+}
+
+/// What is set of numbers, as a file has it.
+fn write(numbers: &[Value], is_json: bool) -> Result<String, String> {
+    let of = |number: &Value| {
+        let fields = ["number"].iter().chain(SETTINGS).filter(|field| !number[**field].is_null());
+        Value::Object(fields.map(|field| ((*field).to_owned(), number[*field].clone())).collect())
+    };
+    let all = json!({"number": numbers.iter().map(of).collect::<Vec<_>>()});
+    let text = if is_json {
+        serde_json::to_string_pretty(&all).map_err(|e| e.to_string())
+    } else {
+        toml::to_string(&all).map_err(|e| e.to_string())
+    };
+    text.map(|text| format!("{}\n", text.trim_end()))
+}
+
+/// Numbers of a file with what they are to be set to; what a file does not say is emptied where it can be.
+fn read(text: &str, is_json: bool) -> Result<Vec<(E164, Value)>, String> {
+    let all: Value = if is_json {
+        serde_json::from_str(text).map_err(|e| e.to_string())?
+    } else {
+        toml::from_str(text).map_err(|e| e.to_string())?
+    };
+    let list = all["number"].as_array().ok_or("there is no list `number` in it")?;
+    list.iter()
+        .map(|one| {
+            let number = E164::parse(one["number"].as_str().unwrap_or_default())?;
+            let object = one.as_object().ok_or("an entry is no table")?;
+            let unknown = object.keys().find(|key| *key != "number" && !SETTINGS.contains(&key.as_str()));
+            if let Some(unknown) = unknown {
+                return Err(format!("{number}: there is no setting {unknown}"));
+            }
+            let mut settings: Map<String, Value> = object.clone();
+            settings.remove("number");
+            for empty in ["webhookUrl", "answerUrl", "fallbackUrl", "hangupUrl"] {
+                settings.entry(empty).or_insert(Value::Null);
+            }
+            Ok((number, Value::Object(settings)))
+        })
+        .collect()
+}
+
+/// What of these settings is not as a number has it.
+fn differing(settings: &Value, number: &Value) -> Value {
+    let fields = settings.as_object().into_iter().flatten();
+    Value::Object(
+        fields.filter(|(field, value)| number[*field] != **value).map(|(f, v)| (f.clone(), v.clone())).collect(),
+    )
+}
+
+async fn import(args: ImportArgs) -> Result<Exit, Exit> {
+    let file = args.file.display();
+    let text = bounded(&args.file).map_err(|e| Exit::failed(format_args!("could not read {file}: {e}")))?;
+    let wanted = read(&text, is_json(&args.file)).map_err(|e| Exit::usage(format_args!("{file}: {e}")))?;
+    let api = NodeApi::of(&args.at)?;
+    let there = all(&api, None).await?;
+    let mut missing = 0;
+    for (number, settings) in wanted {
+        let Some(now) = there.iter().find(|one| one["number"] == number.as_str()) else {
+            missing += 1;
+            print::error(format_args!("{number} is not connected to this node: `offhook numbers connect` does that"));
+            continue;
+        };
+        let change = differing(&settings, now);
+        let names: Vec<&str> = change.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() {
+            print::line(format_args!("{number}: as it is"));
+            continue;
+        }
+        if !args.dry_run {
+            api.ask(Method::PATCH, &format!("phone-numbers/{number}/"), Some(&change)).await?;
+        }
+        print::line(format_args!(
+            "{number}: {}{}",
+            names.join(", "),
+            if args.dry_run { " would change" } else { " changed" }
+        ));
+    }
+    if missing > 0 { Err(Exit::Failed) } else { Ok(Exit::Done) }
+}
+
+fn bounded(file: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(file)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number() -> Value {
+        json!({"number": "918035737458", "alias": "Desk — \"A\"", "answerUrl": "https://a.example.com/", "answerMethod": "POST",
+            "webhookUrl": null, "callingEnabled": true, "callsPerNumber": 1000, "verifiedName": "Shop\u{1b}", "hasToken": true,
+            "platformType": "CLOUD_API", "whatsappPhoneNumberId": "7", "qualityRating": "GREEN", "callingDrift": {"callingEnabled": false},
+            "connected": true, "registration": {"state": "registered"}})
+    }
+
+    #[test]
+    fn what_is_exported_is_read_back_the_same_and_holds_no_more_than_settings() {
+        for is_json in [false, true] {
+            let text = write(&[number()], is_json).unwrap();
+            assert!(!text.contains("hasToken") && !text.contains("verifiedName"), "{text}");
+            let read = read(&text, is_json).unwrap();
+            assert_eq!(read[0].0.as_str(), "918035737458");
+            assert_eq!(differing(&read[0].1, &number()), json!({}), "{text}");
+            let mut other = number();
+            other["alias"] = json!("x");
+            assert_eq!(differing(&read[0].1, &other), json!({"alias": "Desk — \"A\""}));
+        }
+        assert!(
+            read("[[number]]\nnumber = \"918035737458\"\naccessToken = \"x\"", false)
+                .unwrap_err()
+                .contains("accessToken")
+        );
+        assert!(read("x = 1", false).is_err() && read("{}", true).is_err());
+        assert!(read("[[number]]\nnumber = \"12\"", false).is_err());
+    }
+
+    #[test]
+    fn a_line_a_number() {
+        assert_eq!(
+            table(&[number()]),
+            "number        alias       verified name  platform   id  quality  calling          state\n\
+             918035737458  Desk — \"A\"  Shop           CLOUD_API  7   GREEN    on, not at Meta  registered\n"
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! Calls: those that are up, and the history with its filters.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+
+use super::App;
+use super::door::Visitor;
+use super::form::Form;
+use super::i18n::Lang;
+use super::page::{Page, failed, html};
+use super::view::{self, When};
+use crate::api::{LiveCall, LiveStatus};
+use crate::model::{CallUuid, Direction, Timestamp};
+use crate::store::{CallFilter, CallRecord, Compare};
+
+/// Calls of a page, and of those that are up.
+const PAGE: u32 = 50;
+const UP_MAX: usize = 100;
+
+/// A call in a list.
+pub(super) struct Row {
+    pub(super) id: CallUuid,
+    /// `in` or `out`, and the key of its word.
+    pub(super) arrow: &'static str,
+    pub(super) direction: &'static str,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) name: String,
+    pub(super) started: When,
+    /// Empty while it goes on.
+    pub(super) length: String,
+    /// Words for how it stands, and the class of their mark.
+    pub(super) state: String,
+    pub(super) tone: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "calls.html")]
+struct Calls {
+    page: Page,
+    up: Vec<Row>,
+    up_count: usize,
+    ended: Vec<Row>,
+    next: String,
+    first: bool,
+    filtered: bool,
+    from: String,
+    to: String,
+    direction: String,
+    outcome: String,
+}
+
+pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    let (lang, query) = (visitor.lang(), &visitor.query);
+    let api = console.desk.api();
+    let scope = visitor.person.scope();
+    let filter = filter(query);
+    let filtered = ["from", "to", "direction", "outcome"].iter().any(|name| query.some(name).is_some());
+    let first = filter.before.is_none();
+    let live = if first && !filtered { api.live.list(&scope) } else { Vec::new() };
+    api.store.settled().await;
+    let mut records = match api.store.first_calls(&scope, &filter, PAGE + 1).await {
+        Ok(records) => records,
+        Err(error) => {
+            tracing::warn!(%error, "calls could not be listed");
+            return failed(&console, &visitor, axum::http::StatusCode::SERVICE_UNAVAILABLE, "");
+        }
+    };
+    let more = records.len() > usize::try_from(PAGE).unwrap_or(usize::MAX);
+    records.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
+    let cursor = records.last().filter(|_| more).map(|r| format!("{}.{}", r.start.started.micros(), r.start.call));
+    let calls = Calls {
+        up_count: live.len(),
+        up: live.iter().take(UP_MAX).map(|call| up(lang, call)).collect(),
+        ended: records.iter().filter(|record| record.end.is_some()).map(|record| ended(lang, record)).collect(),
+        next: cursor.map(|cursor| query.with("before", Some(&cursor))).unwrap_or_default(),
+        first,
+        filtered,
+        from: query.get("from").to_owned(),
+        to: query.get("to").to_owned(),
+        direction: query.get("direction").to_owned(),
+        outcome: query.get("outcome").to_owned(),
+        page: visitor.page(&console, lang.t("nav.calls"), "calls").listening(if first { "call" } else { "" }),
+    };
+    html(&calls)
+}
+
+fn filter(query: &Form) -> CallFilter {
+    let number = |name: &str| {
+        let text = query.some(name)?;
+        let bare: String = text.chars().filter(|c| !matches!(c, ' ' | '-' | '+' | '(' | ')')).collect();
+        Some(if bare.bytes().all(|b| b.is_ascii_digit()) { bare } else { text.to_owned() })
+    };
+    let cursor = |text: &str| {
+        let (micros, call) = text.split_once('.')?;
+        Some((Timestamp::from_micros(micros.parse().ok()?), call.parse().ok()?))
+    };
+    CallFilter {
+        from: number("from"),
+        to: number("to"),
+        direction: match query.get("direction") {
+            "inbound" => Some(Direction::Inbound),
+            "outbound" => Some(Direction::Outbound),
+            _ => None,
+        },
+        bill_secs: match query.get("outcome") {
+            "answered" => vec![(Compare::Greater, 0)],
+            "missed" => vec![(Compare::Equal, 0)],
+            _ => Vec::new(),
+        },
+        before: query.some("before").and_then(cursor),
+        ..CallFilter::default()
+    }
+}
+
+/// A call that is up, or waits.
+pub(super) fn up(lang: Lang, call: &LiveCall) -> Row {
+    let (state, tone) = match call.status {
+        LiveStatus::Queued => ("state.queued", "waiting"),
+        LiveStatus::Ringing => ("state.ringing", "waiting"),
+        LiveStatus::InProgress => ("state.live", "live"),
+    };
+    Row {
+        id: call.call,
+        arrow: arrow(call.direction),
+        direction: view::direction(call.direction),
+        from: view::party(&call.from),
+        to: view::party(&call.to),
+        name: call.caller_name.clone(),
+        started: When::of(call.started),
+        length: String::new(),
+        state: lang.t(state).to_owned(),
+        tone,
+    }
+}
+
+/// A call that has ended.
+pub(super) fn ended(lang: Lang, record: &CallRecord) -> Row {
+    let (start, end) = (&record.start, record.end.as_ref());
+    let cause = end.map_or("", |end| end.cause.as_str());
+    let answered = end.is_some_and(|end| end.answered.is_some());
+    Row {
+        id: start.call,
+        arrow: arrow(start.direction),
+        direction: view::direction(start.direction),
+        from: view::party(&start.from),
+        to: view::party(&start.to),
+        name: start.caller_name.clone(),
+        started: When::of(start.started),
+        length: match end.filter(|_| answered) {
+            Some(end) => view::clock(Duration::from_secs(end.bill_secs)),
+            None => "–".to_owned(),
+        },
+        state: view::cause(lang, cause).0,
+        tone: view::tone(cause, answered),
+    }
+}
+
+fn arrow(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Inbound => "in",
+        Direction::Outbound => "out",
+    }
+}

@@ -1,0 +1,98 @@
+//! Charts as inline SVG: their looks come from classes. Beside each stands a table with the same numbers.
+
+use std::fmt::Write as _;
+
+/// Width and height of a drawing, in its own units.
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 140.0;
+
+/// The least round number that is not below `most`: where an axis ends.
+pub(super) fn ceiling(most: usize) -> usize {
+    let mut step = 1_usize;
+    loop {
+        for round in [1, 2, 4, 5, 10] {
+            if let Some(top) = step.checked_mul(round).filter(|top| *top >= most) {
+                return top.max(4);
+            }
+        }
+        let Some(next) = step.checked_mul(10) else { return most };
+        step = next;
+    }
+}
+
+#[allow(clippy::as_conversions, reason = "counts of calls, to be drawn")]
+fn real(count: usize) -> f64 {
+    count as f64
+}
+
+/// An area over time; `slots`: how many values fill the width, the last one at its end.
+pub(super) fn area(values: &[usize], slots: usize, title: &str) -> String {
+    let top = real(ceiling(values.iter().copied().max().unwrap_or_default()));
+    let step = WIDTH / real(slots.max(2) - 1);
+    let first = WIDTH - step * real(values.len().saturating_sub(1));
+    let (mut line, mut at) = (String::new(), first);
+    for (n, value) in values.iter().enumerate() {
+        let y = HEIGHT - HEIGHT * real(*value) / top;
+        let _ = write!(line, "{}{at:.1},{y:.1}", if n == 0 { "M" } else { " L" });
+        at += step;
+    }
+    let body = match values.len() {
+        0 | 1 => String::new(),
+        _ => format!(
+            "<path class=\"area\" d=\"{line} L{WIDTH},{HEIGHT} L{first:.1},{HEIGHT} Z\"/><path class=\"line\" d=\"{line}\"/>"
+        ),
+    };
+    framed(&body, title)
+}
+
+/// Bars of several parts, one above the other; each part has its class.
+pub(super) fn bars(columns: &[Vec<(usize, &'static str)>], title: &str) -> String {
+    let sum = |column: &Vec<(usize, &'static str)>| column.iter().map(|(value, _)| value).sum::<usize>();
+    let top = real(ceiling(columns.iter().map(sum).max().unwrap_or_default()));
+    let step = WIDTH / real(columns.len().max(1));
+    let gap = (step * 0.25).min(6.0);
+    let mut body = String::new();
+    for (n, column) in columns.iter().enumerate() {
+        let (x, mut y) = (step * real(n) + gap / 2.0, HEIGHT);
+        for (value, class) in column {
+            let height = HEIGHT * real(*value) / top;
+            y -= height;
+            if *value > 0 {
+                let width = step - gap;
+                let _ = write!(
+                    body,
+                    "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"1.5\"/>"
+                );
+            }
+        }
+    }
+    framed(&body, title)
+}
+
+fn framed(body: &str, title: &str) -> String {
+    let mut grid = String::new();
+    for quarter in 0..=4_u8 {
+        let y = HEIGHT * f64::from(quarter) / 4.0;
+        let _ = write!(grid, "<line class=\"grid\" x1=\"0\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
+    }
+    let title = title.replace('&', "&amp;").replace('<', "&lt;");
+    format!(
+        "<svg class=\"chart\" viewBox=\"0 -4 {WIDTH} 148\" preserveAspectRatio=\"none\" role=\"img\"><title>{title}</title>{grid}{body}</svg>"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_ends_at_a_round_number() {
+        assert_eq!([0, 4, 5, 7, 11, 41, 1_000].map(ceiling), [4, 4, 5, 10, 20, 50, 1_000]);
+    }
+
+    #[test]
+    fn charts_are_drawn_of_anything() {
+        assert!(!area(&[], 10, "x").contains("path") && area(&[1, 2], 2, "<x>").contains("&lt;x>"));
+        assert!(bars(&[vec![(1, "good"), (0, "bad")]], "x").matches("<rect").count() == 1);
+    }
+}

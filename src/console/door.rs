@@ -1,0 +1,168 @@
+//! Who comes in: the session behind a request, and for whatever changes something the form's token and the browser's word
+//! that it comes from one of our pages (R20).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use super::Console;
+use super::form::Form;
+use super::i18n::Lang;
+use super::page::{self, Page};
+use crate::api::session;
+use crate::api::{Answered, read_body, server};
+use crate::config::Role;
+use crate::people::Person;
+
+/// How somebody likes their pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taste {
+    pub(super) lang: Lang,
+    /// `light`, `dark`, or empty: as the system has it.
+    pub(super) theme: &'static str,
+}
+
+impl Taste {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|line| line.to_str().ok()).unwrap_or_default();
+        let lang = session::cookie(headers, LANG).and_then(Lang::parse).unwrap_or_else(|| Lang::accepted(accepted));
+        let theme = match session::cookie(headers, THEME) {
+            Some("light") => "light",
+            Some("dark") => "dark",
+            _ => "",
+        };
+        Self { lang, theme }
+    }
+}
+
+/// Cookies of taste: they say nothing of anybody.
+pub(super) const LANG: &str = "offhook-lang";
+pub(super) const THEME: &str = "offhook-theme";
+
+/// Somebody who is signed in.
+#[derive(Clone, Debug)]
+pub(super) struct Visitor {
+    pub(super) person: Person,
+    pub(super) taste: Taste,
+    /// The query.
+    pub(super) query: Form,
+    /// The path they asked for.
+    pub(super) path: String,
+    /// Notifications that nobody has read.
+    pub(super) unread: u64,
+}
+
+impl Visitor {
+    /// The frame of a page.
+    pub(super) fn page(&self, console: &Console, title: &str, here: &'static str) -> Page {
+        Page::of(console, self, title, here)
+    }
+
+    pub(super) fn lang(&self) -> Lang {
+        self.taste.lang
+    }
+
+    pub(super) fn is_admin(&self) -> bool {
+        self.person.user.role >= Role::Admin
+    }
+
+    pub(super) fn is_owner(&self) -> bool {
+        self.person.user.role == Role::Owner
+    }
+
+    /// Asks the number API.
+    pub(super) async fn ask(
+        &self,
+        console: &Console,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Answered {
+        console.desk.ask(&self.person, method, path, body).await
+    }
+}
+
+/// The session of a request, if it is one that holds.
+pub(super) async fn person(console: &Console, headers: &HeaderMap) -> Result<Option<Person>, Box<Response>> {
+    let Some(token) = session::token(headers, console.is_secure()) else { return Ok(None) };
+    match console.desk.api().people.who(&token).await {
+        Ok(person) => Ok(person.filter(|person| console.desk.is_enabled(person))),
+        Err(error) => {
+            tracing::warn!(%error, "a session could not be read");
+            Err(Box::new(StatusCode::SERVICE_UNAVAILABLE.into_response()))
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Console>> for Visitor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Response> {
+        let taste = Taste::of(&parts.headers);
+        let path = parts.uri.path_and_query().map_or_else(|| "/console/".to_owned(), ToString::to_string);
+        match person(console, &parts.headers).await.map_err(|no| *no)? {
+            Some(person) => {
+                let query = Form::read(parts.uri.query().unwrap_or_default().as_bytes());
+                let unread = console.desk.api().store.unread_notices(&person.scope()).await.unwrap_or_default();
+                Ok(Self { person, taste, query, path: parts.uri.path().to_owned(), unread })
+            }
+            None if parts.method == Method::GET => {
+                let back = url::form_urlencoded::byte_serialize(path.as_bytes()).collect::<String>();
+                Err(Redirect::to(&format!("/console/sign-in?to={back}")).into_response())
+            }
+            None => Err(Redirect::to("/console/sign-in").into_response()),
+        }
+    }
+}
+
+/// A form that somebody who is signed in has sent from one of our pages.
+pub(super) struct Posted {
+    pub(super) visitor: Visitor,
+    pub(super) form: Form,
+}
+
+impl FromRequest<Arc<Console>> for Posted {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
+        let (mut parts, body) = request.into_parts();
+        let visitor = Visitor::from_request_parts(&mut parts, console).await?;
+        let form = read(&parts.headers, body).await.map_err(|no| *no)?;
+        if !session::is_from_here(&parts.headers) || !session::is_csrf(&visitor.person, form.raw("csrf")) {
+            return Err(page::refused(console, Some(&visitor), visitor.taste, "error.csrf"));
+        }
+        Ok(Self { visitor, form })
+    }
+}
+
+/// A form that anybody has sent from one of our pages: before there is a session.
+pub(super) struct Stranger {
+    pub(super) taste: Taste,
+    pub(super) from: IpAddr,
+    pub(super) form: Form,
+}
+
+impl FromRequest<Arc<Console>> for Stranger {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
+        let from = request.extensions().get::<server::Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
+        let (parts, body) = request.into_parts();
+        let taste = Taste::of(&parts.headers);
+        if !session::is_from_here(&parts.headers) {
+            return Err(page::refused(console, None, taste, "error.csrf"));
+        }
+        Ok(Self { taste, from, form: read(&parts.headers, body).await.map_err(|no| *no)? })
+    }
+}
+
+async fn read(headers: &HeaderMap, body: axum::body::Body) -> Result<Form, Box<Response>> {
+    match read_body(headers, body).await {
+        Ok(bytes) => Ok(Form::read(&bytes)),
+        Err((status, _, why)) => Err(Box::new((status, why).into_response())),
+    }
+}

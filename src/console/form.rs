@@ -1,0 +1,44 @@
+//! What a form or a query says.
+
+/// Name and value pairs, decoded.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    pub(super) fn read(text: &[u8]) -> Self {
+        Self(url::form_urlencoded::parse(text).take(200).map(|(n, v)| (n.into_owned(), v.into_owned())).collect())
+    }
+
+    /// A field, without blanks around it; empty where it is not there.
+    pub(super) fn get(&self, name: &str) -> &str {
+        self.raw(name).trim()
+    }
+
+    /// A field as it was sent.
+    pub(super) fn raw(&self, name: &str) -> &str {
+        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).unwrap_or_default()
+    }
+
+    /// A field that says something.
+    pub(super) fn some(&self, name: &str) -> Option<&str> {
+        Some(self.get(name)).filter(|value| !value.is_empty())
+    }
+
+    /// A query of these fields alone.
+    pub(super) fn only(&self, names: &[&str]) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(self.0.iter().filter(|(name, value)| names.contains(&name.as_str()) && !value.is_empty()));
+        format!("?{}", query.finish())
+    }
+
+    /// The query with one field set to another value, or without it.
+    pub(super) fn with(&self, name: &str, value: Option<&str>) -> String {
+        let kept = self.0.iter().filter(|(known, value)| known != name && !value.is_empty());
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(kept);
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
+        format!("?{}", query.finish())
+    }
+}

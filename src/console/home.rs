@@ -1,0 +1,59 @@
+//! The first page: what goes on, and for newcomers the way to a first call.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+
+use super::App;
+use super::calls::{self, Row};
+use super::door::Visitor;
+use super::page::{Page, html};
+use crate::api::LiveStatus;
+use crate::store::CallFilter;
+
+#[derive(Template)]
+#[template(path = "home.html")]
+struct Home {
+    page: Page,
+    hello: String,
+    live: usize,
+    slots: u32,
+    cps: usize,
+    calls: Vec<Row>,
+    /// Of the demo or the first number.
+    number: String,
+    /// A first call has been made.
+    called: bool,
+    base_url: String,
+}
+
+/// Calls that are shown.
+const LATEST: usize = 6;
+
+pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    let lang = visitor.lang();
+    let api = console.desk.api();
+    let scope = visitor.person.scope();
+    let up = api.live.list(&scope);
+    let live = up.iter().filter(|call| call.status != LiveStatus::Queued).count();
+    api.store.settled().await;
+    let ended = api.store.first_calls(&scope, &CallFilter::default(), 6).await.unwrap_or_default();
+    let mut rows: Vec<Row> = up.iter().map(|call| calls::up(lang, call)).collect();
+    rows.extend(ended.iter().filter(|record| record.end.is_some()).map(|record| calls::ended(lang, record)));
+    rows.truncate(LATEST);
+    let tables = api.gate.directory().tables();
+    let own: Vec<_> = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id)).collect();
+    let account = tables.account(scope.auth_id());
+    let home = Home {
+        hello: lang.with("home.hello", &[visitor.person.user.full_name.split_whitespace().next().unwrap_or_default()]),
+        live,
+        slots: own.iter().map(|n| n.slots.limit()).fold(0, u32::saturating_add),
+        cps: account.map_or(0, |account| api.gate.cps(api.clock.now(), account).0),
+        number: own.first().map(|n| super::view::party(n.spec.number.as_str())).unwrap_or_default(),
+        called: !rows.is_empty(),
+        calls: rows,
+        base_url: api.base_url.clone(),
+        page: visitor.page(&console, lang.t("nav.home"), "home").listening("call"),
+    };
+    html(&home)
+}

@@ -1,0 +1,77 @@
+//! The console's words: one catalogue a language in `console/i18n`, read by the templates.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// A language that the console speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lang {
+    En,
+    De,
+}
+
+type Words = HashMap<String, String>;
+
+static EN: LazyLock<Words> = LazyLock::new(|| read(include_str!("../../console/i18n/en.json")));
+static DE: LazyLock<Words> = LazyLock::new(|| read(include_str!("../../console/i18n/de.json")));
+
+/// Our own file; a test reads it.
+fn read(text: &str) -> Words {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+impl Lang {
+    pub(super) const ALL: [Self; 2] = [Self::En, Self::De];
+
+    /// The tag in HTML, cookies and forms.
+    pub(super) fn tag(self) -> &'static str {
+        match self {
+            Self::En => "en",
+            Self::De => "de",
+        }
+    }
+
+    /// Its own name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::En => "English",
+            Self::De => "Deutsch",
+        }
+    }
+
+    pub(super) fn parse(tag: &str) -> Option<Self> {
+        let main = tag.trim().split(['-', ';']).next().unwrap_or_default();
+        Self::ALL.into_iter().find(|lang| lang.tag().eq_ignore_ascii_case(main))
+    }
+
+    /// The first of an `Accept-Language` that we speak. Browsers list them by liking.
+    pub(super) fn accepted(header: &str) -> Self {
+        header.split(',').take(20).find_map(Self::parse).unwrap_or(Self::En)
+    }
+
+    pub(super) fn words(self) -> &'static Words {
+        match self {
+            Self::En => &EN,
+            Self::De => &DE,
+        }
+    }
+
+    /// A text; where there is none, its key, which a test would have found.
+    pub(super) fn t(self, key: &str) -> &str {
+        self.find(key).unwrap_or(key)
+    }
+
+    /// A text, if there is one.
+    pub(super) fn find(self, key: &str) -> Option<&'static str> {
+        self.words().get(key).or_else(|| EN.get(key)).map(String::as_str)
+    }
+
+    /// A text with `{0}`, `{1}`… filled in.
+    pub(super) fn with(self, key: &str, values: &[&str]) -> String {
+        let mut text = self.t(key).to_owned();
+        for (n, value) in values.iter().enumerate() {
+            text = text.replace(&format!("{{{n}}}"), value);
+        }
+        text
+    }
+}

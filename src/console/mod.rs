@@ -1,0 +1,120 @@
+//! The web console: pages for the people of an account (`docs/console.md`).
+//!
+//! A door like the APIs, and a client of them: it asks what everybody can ask (`api::Desk`), as the person who is signed in,
+//! and shows it. Pages are templates in `console/templates`, filled here from typed values; every page is a URL that works
+//! without the script, every action a form. The script makes it live: `/console/events` says that something has changed, and
+//! the page asks for itself again.
+
+mod assets;
+mod call;
+mod calls;
+mod chart;
+mod door;
+mod events;
+mod form;
+mod home;
+mod i18n;
+mod notifications;
+mod operations;
+mod page;
+mod people;
+mod phone;
+mod playground;
+mod samples;
+mod sign_in;
+mod view;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::middleware::map_response;
+use axum::response::{Redirect, Response};
+use axum::routing::{any, get, post};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Desk;
+use crate::call::walk::Walker;
+pub use samples::Samples;
+
+/// What the console is made from.
+pub struct Console {
+    pub desk: Desk,
+    /// Live calls of the last hour.
+    pub samples: Samples,
+    /// The simulated Meta's browser phone, on a node that has one.
+    pub simulated_phone: Option<String>,
+    /// Somebody who may sign in and their password, on a node for development: the form has them already.
+    pub guest: Option<(String, String)>,
+    /// Walks through documents of the playground.
+    pub walker: Option<Walker>,
+    /// Ends the live feeds.
+    pub stop: CancellationToken,
+}
+
+impl Console {
+    /// Whether the outside comes by https.
+    fn is_secure(&self) -> bool {
+        self.desk.api().base_url.starts_with("https:")
+    }
+}
+
+type App = axum::extract::State<Arc<Console>>;
+
+/// `/console/` and what is below it.
+pub fn router(console: Console) -> Router {
+    let secure = console.is_secure();
+    Router::new()
+        .route("/", get(|| async { Redirect::to("/console/") }))
+        .route("/console", get(|| async { Redirect::permanent("/console/") }))
+        .route("/console/", get(home::page))
+        .route("/console/sign-in", get(sign_in::page).post(sign_in::sign_in))
+        .route("/console/sign-out", post(sign_in::sign_out))
+        .route("/console/preferences", post(sign_in::preferences))
+        .route("/console/invitation/{token}", get(sign_in::invitation).post(sign_in::accept))
+        .route("/console/assets/{file}", get(assets::serve))
+        .route("/console/events", get(events::serve))
+        .route("/console/calls/", get(calls::page))
+        .route("/console/calls/{call}/", get(call::page))
+        .route("/console/calls/{call}/log.jsonl", get(call::log))
+        .route("/console/calls/{call}/hangup", post(call::hang_up))
+        .route("/console/notifications/", get(notifications::page))
+        .route("/console/notifications/read-all", post(notifications::read_all))
+        .route("/console/notifications/{id}/read", post(notifications::read))
+        .route("/console/operations/", get(operations::page))
+        .route("/console/playground/", get(playground::page).post(playground::run))
+        .route("/console/phone/", get(phone::page))
+        .route("/console/people/", get(people::page))
+        .route("/console/people/users", post(people::make_user))
+        .route("/console/people/users/{id}", post(people::change_user))
+        .route("/console/people/keys", post(people::make_key))
+        .route("/console/people/keys/{id}", post(people::remove_key))
+        .route("/console/{*rest}", any(page::nothing))
+        .layer(map_response(move |response| secured(response, secure)))
+        .with_state(Arc::new(console))
+}
+
+/// R20: nothing from elsewhere, nothing inline, nobody's frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+    media-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+async fn secured(mut response: Response, secure: bool) -> Response {
+    let headers = response.headers_mut();
+    let mut put = |name, value| {
+        headers.insert(name, HeaderValue::from_static(value));
+    };
+    put(header::CONTENT_SECURITY_POLICY, POLICY);
+    put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    put(header::REFERRER_POLICY, "no-referrer");
+    put(header::X_FRAME_OPTIONS, "DENY");
+    if secure {
+        put(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    }
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Notifications: what people should know, with read one and read all.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::http::Method;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use serde::Deserialize;
+
+use super::App;
+use super::door::{Posted, Visitor};
+use super::page::{Page, failed, html, missing};
+use super::view::{self, When};
+
+/// One as the API has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Notice {
+    id: String,
+    #[serde(rename = "type")]
+    topic: String,
+    text: String,
+    number: Option<String>,
+    call_uuid: Option<String>,
+    created_at: String,
+    read: bool,
+}
+
+struct Shown {
+    id: String,
+    topic: String,
+    text: String,
+    number: String,
+    /// Where it leads; empty: nowhere.
+    link: String,
+    when: When,
+    read: bool,
+}
+
+#[derive(Deserialize)]
+struct List {
+    items: Vec<Notice>,
+    next: Option<String>,
+    unread: u64,
+}
+
+#[derive(Template)]
+#[template(path = "notifications.html")]
+struct Notifications {
+    page: Page,
+    notices: Vec<Shown>,
+    unread: u64,
+    only_unread: bool,
+    next: String,
+}
+
+pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    let path = format!("/api/v1/notifications/{}", visitor.query.only(&["cursor", "unread"]));
+    let answer = visitor.ask(&console, Method::GET, &path, None).await;
+    let Ok(list) = serde_json::from_value::<List>(answer.body.clone()) else {
+        return failed(&console, &visitor, answer.status, answer.message());
+    };
+    let shown = list.items.into_iter().map(|notice| Shown {
+        link: notice.call_uuid.map(|call| format!("/console/calls/{call}/")).unwrap_or_default(),
+        number: notice.number.map(|number| view::party(&number)).unwrap_or_default(),
+        when: When::read(&notice.created_at),
+        id: notice.id,
+        topic: notice.topic,
+        text: notice.text,
+        read: notice.read,
+    });
+    html(&Notifications {
+        notices: shown.collect(),
+        unread: list.unread,
+        only_unread: visitor.query.some("unread").is_some(),
+        next: list.next.map(|cursor| visitor.query.with("cursor", Some(&cursor))).unwrap_or_default(),
+        page: visitor.page(&console, visitor.lang().t("nav.notifications"), "notifications").listening("notification"),
+    })
+}
+
+/// One has been read; where it leads to somewhere, one goes there.
+pub(super) async fn read(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
+    let visitor = posted.visitor;
+    let Ok(id) = id.parse::<uuid::Uuid>() else { return missing(&console, &visitor) };
+    let answer = visitor.ask(&console, Method::POST, &format!("/api/v1/notifications/{id}/read/"), None).await;
+    if !answer.is_ok() {
+        return failed(&console, &visitor, answer.status, answer.message());
+    }
+    let to = posted.form.get("to");
+    Redirect::to(if to.starts_with("/console/calls/") { to } else { "/console/notifications/" }).into_response()
+}
+
+pub(super) async fn read_all(State(console): App, posted: Posted) -> Response {
+    let visitor = posted.visitor;
+    let answer = visitor.ask(&console, Method::POST, "/api/v1/notifications/read-all/", None).await;
+    match answer.is_ok() {
+        true => Redirect::to("/console/notifications/").into_response(),
+        false => failed(&console, &visitor, answer.status, answer.message()),
+    }
+}

@@ -1,0 +1,213 @@
+//! Operations: what is in use of what there is, and how calls went in the last hour.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::App;
+use super::chart;
+use super::door::Visitor;
+use super::page::{Page, failed, html};
+use super::samples::KEPT;
+use super::view;
+use crate::api::LiveStatus;
+use crate::model::Timestamp;
+use crate::store::{CallFilter, CallRecord, Compare};
+
+/// Calls of the last hour that are looked at.
+const LOOKED_AT: u32 = 2_000;
+const MINUTES: usize = 60;
+/// Columns of the hour: five minutes each.
+const COLUMNS: usize = 12;
+/// Where a set-up's columns end, in milliseconds.
+const SET_UP_MS: &[i64] = &[250, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000];
+
+struct Number {
+    number: String,
+    alias: String,
+    used: u32,
+    limit: u32,
+    /// Of a hundred.
+    percent: u32,
+    enabled: bool,
+}
+
+struct Cause {
+    text: String,
+    advice: String,
+    tone: &'static str,
+    count: usize,
+    percent: usize,
+}
+
+#[derive(Template)]
+#[template(path = "operations.html")]
+struct Operations {
+    page: Page,
+    live: usize,
+    queued: usize,
+    cps_used: usize,
+    cps_limit: usize,
+    calls: usize,
+    answered: String,
+    median: String,
+    slowest: String,
+    numbers: Vec<Number>,
+    live_chart: String,
+    live_top: usize,
+    live_most: usize,
+    hour_chart: String,
+    hour_top: usize,
+    /// From, good, missed, bad.
+    hour: Vec<(String, usize, usize, usize)>,
+    set_up_chart: String,
+    set_up: Vec<(String, usize)>,
+    causes: Vec<Cause>,
+    draining: bool,
+}
+
+pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    let (lang, api, scope) = (visitor.lang(), console.desk.api(), visitor.person.scope());
+    let now = api.clock.wall();
+    let hour_ago = now.minus(Duration::from_secs(3600));
+    api.store.settled().await;
+    let filter = CallFilter { ended: vec![(Compare::GreaterEqual, hour_ago)], ..CallFilter::default() };
+    let records = match api.store.first_calls(&scope, &filter, LOOKED_AT).await {
+        Ok(records) => records,
+        Err(error) => {
+            tracing::warn!(%error, "calls could not be listed");
+            return failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "");
+        }
+    };
+    let up = api.live.list(&scope);
+    let queued = up.iter().filter(|call| call.status == LiveStatus::Queued).count();
+    let tables = api.gate.directory().tables();
+    let (cps_limit, cps_used) =
+        tables.account(scope.auth_id()).map_or((0, 0), |account| api.gate.cps(api.clock.now(), account));
+    let own = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
+    let mut numbers: Vec<Number> = own
+        .map(|n| {
+            let (used, limit) = (n.slots.in_use(), n.slots.limit());
+            let percent = used.saturating_mul(100).checked_div(limit).unwrap_or_default().min(100);
+            Number {
+                number: view::party(n.spec.number.as_str()),
+                alias: n.spec.alias.clone(),
+                used,
+                limit,
+                percent,
+                enabled: n.spec.calling_enabled,
+            }
+        })
+        .collect();
+    numbers.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.number.cmp(&b.number)));
+    let samples = console.samples.of(&visitor.person.user.main_account);
+    let waits = set_ups(&records);
+    let hour = by_time(&records, now);
+    let columns: Vec<_> = hour.iter().map(|(_, g, m, b)| vec![(*g, "good"), (*m, "missed"), (*b, "bad")]).collect();
+    let set_up = by_wait(&waits);
+    let set_up_columns: Vec<_> = set_up.iter().map(|(_, count)| vec![(*count, "good")]).collect();
+    let answered = records.iter().filter(|r| r.end.as_ref().is_some_and(|end| end.answered.is_some())).count();
+    let page = Operations {
+        live: up.len() - queued,
+        queued,
+        cps_used,
+        cps_limit,
+        calls: records.len(),
+        answered: percent(answered, records.len()),
+        median: at(&waits, 50),
+        slowest: at(&waits, 95),
+        live_chart: chart::area(&samples, KEPT, lang.t("operations.live_chart")),
+        live_most: samples.iter().copied().max().unwrap_or_default(),
+        live_top: chart::ceiling(samples.iter().copied().max().unwrap_or_default()),
+        hour_top: chart::ceiling(hour.iter().map(|(_, g, m, b)| g + m + b).max().unwrap_or_default()),
+        hour_chart: chart::bars(&columns, lang.t("operations.hour_chart")),
+        hour,
+        set_up_chart: chart::bars(&set_up_columns, lang.t("operations.set_up_chart")),
+        set_up,
+        causes: causes(lang, &records),
+        numbers,
+        draining: api.gate.is_draining(),
+        page: visitor.page(&console, lang.t("nav.operations"), "operations").listening("call number"),
+    };
+    html(&page)
+}
+
+fn percent(part: usize, whole: usize) -> String {
+    (part * 100).checked_div(whole).map_or_else(|| "–".to_owned(), |percent| format!("{percent} %"))
+}
+
+/// From the beginning to the answer, in microseconds, sorted.
+fn set_ups(records: &[CallRecord]) -> Vec<i64> {
+    let wait = |record: &CallRecord| {
+        let answered = record.end.as_ref()?.answered?;
+        Some(answered.micros().saturating_sub(record.start.started.micros()))
+    };
+    let mut waits: Vec<i64> = records.iter().filter_map(wait).collect();
+    waits.sort_unstable();
+    waits
+}
+
+/// The value below which so many of a hundred are.
+fn at(sorted: &[i64], percent: usize) -> String {
+    let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(index).map_or_else(|| "–".to_owned(), |us| view::took(*us))
+}
+
+fn by_time(records: &[CallRecord], now: Timestamp) -> Vec<(String, usize, usize, usize)> {
+    let each = MINUTES / COLUMNS;
+    let label = |column: usize| {
+        let ago = (COLUMNS - column) * each;
+        format!("−{ago} min")
+    };
+    let mut hour: Vec<_> = (0..COLUMNS).map(|column| (label(column), 0, 0, 0)).collect();
+    for record in records {
+        let Some(end) = &record.end else { continue };
+        let minutes = now.since(end.ended).as_secs() / 60;
+        let column = usize::try_from(minutes).ok().and_then(|m| COLUMNS.checked_sub(1 + m / each));
+        let Some(found) = column.and_then(|column| hour.get_mut(column)) else { continue };
+        match view::tone(&end.cause, end.answered.is_some()) {
+            "good" => found.1 += 1,
+            "missed" => found.2 += 1,
+            _ => found.3 += 1,
+        }
+    }
+    hour
+}
+
+fn by_wait(waits: &[i64]) -> Vec<(String, usize)> {
+    let mut from = 0;
+    let mut columns = Vec::new();
+    for until in SET_UP_MS.iter().copied().chain([i64::MAX]) {
+        let count = waits.iter().filter(|us| (from..until).contains(&(**us / 1_000))).count();
+        let label = if until == i64::MAX {
+            format!("≥ {}", view::took(from * 1_000))
+        } else {
+            format!("< {}", view::took(until * 1_000))
+        };
+        columns.push((label, count));
+        from = until;
+    }
+    columns
+}
+
+fn causes(lang: super::i18n::Lang, records: &[CallRecord]) -> Vec<Cause> {
+    let mut counts: BTreeMap<(&str, bool), usize> = BTreeMap::new();
+    for end in records.iter().filter_map(|record| record.end.as_ref()) {
+        *counts.entry((&end.cause, end.answered.is_some())).or_default() += 1;
+    }
+    let mut causes: Vec<Cause> = counts
+        .into_iter()
+        .map(|((word, answered), count)| {
+            let (text, advice) = view::cause(lang, word);
+            let percent = (count * 100).checked_div(records.len()).unwrap_or_default();
+            Cause { text, advice, tone: view::tone(word, answered), count, percent }
+        })
+        .collect();
+    causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
+    causes.truncate(12);
+    causes
+}

@@ -1,0 +1,232 @@
+//! The playground: a document, what the linter says of it while it is written, and a walk through it: the real machine with
+//! a caller who presses the keys that are given (`call::walk`). Nobody is called, and nothing leaves this node.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::Value;
+
+use super::door::{Posted, Visitor};
+use super::i18n::Lang;
+use super::page::{Page, html};
+use super::view;
+use super::{App, Console};
+use crate::answer::SigningKeys;
+use crate::call::machine::{CallUrls, MachineLimits};
+use crate::call::walk::{Bounds, Caller, Calling, Job, Key, Step};
+use crate::model::{Digit, Method, PhoneNumberId};
+use crate::xml;
+use crate::xml::ast::DocUrl;
+
+/// A document is 100 KiB at most (`[answer].max_body_bytes`).
+const SOURCE_MAX: usize = 100 << 10;
+const STEPS_MAX: usize = 300;
+
+/// Names and documents of the snippets, from the shortest on.
+pub(super) const SNIPPETS: &[(&str, &str)] = &[
+    ("playground.snippet.greeting", include_str!("../../console/snippets/greeting.xml")),
+    ("playground.snippet.menu", include_str!("../../console/snippets/menu.xml")),
+    ("playground.snippet.voicemail", include_str!("../../console/snippets/voicemail.xml")),
+    ("playground.snippet.transfer", include_str!("../../console/snippets/transfer.xml")),
+    ("playground.snippet.conference", include_str!("../../console/snippets/conference.xml")),
+    ("playground.snippet.speech", include_str!("../../console/snippets/speech.xml")),
+];
+
+struct Snippet {
+    name: String,
+    source: &'static str,
+}
+
+struct Found {
+    rule: String,
+    line: u32,
+    message: String,
+    hint: String,
+    error: bool,
+}
+
+/// What happened at a moment of the walk.
+struct Happened {
+    at: String,
+    kind: String,
+    text: String,
+    tone: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "playground.html")]
+struct Playground {
+    page: Page,
+    source: String,
+    keys: String,
+    snippets: Vec<Snippet>,
+    findings: Vec<Found>,
+    ok: bool,
+    ran: bool,
+    steps: Vec<Happened>,
+}
+
+pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    let first = SNIPPETS.get(1).map_or("", |(_, source)| source);
+    let source =
+        visitor.query.some("source").map_or_else(|| first.to_owned(), |_| visitor.query.raw("source").to_owned());
+    shown(&console, &visitor, source, String::new(), None)
+}
+
+pub(super) async fn run(State(console): App, posted: Posted) -> Response {
+    let visitor = posted.visitor;
+    // A walk asks the URLs that the document names, in the account's name.
+    if !visitor.is_admin() {
+        return super::page::forbidden(&console, &visitor);
+    }
+    let source: String = posted.form.raw("source").chars().take(SOURCE_MAX).collect();
+    let keys = posted.form.get("keys").to_owned();
+    let steps = walk(&console, &visitor, &source, &keys).await;
+    shown(&console, &visitor, source, keys, Some(steps))
+}
+
+fn shown(console: &Console, visitor: &Visitor, source: String, keys: String, steps: Option<Vec<Happened>>) -> Response {
+    let lang = visitor.lang();
+    let parsed = xml::parse(source.as_bytes(), None);
+    let findings = parsed.findings.iter().map(|finding| Found {
+        rule: finding.rule.clone(),
+        line: finding.at.line,
+        message: finding.message.clone(),
+        hint: finding.hint.clone(),
+        error: finding.rule.starts_with('E'),
+    });
+    html(&Playground {
+        ok: parsed.ok(),
+        findings: findings.collect(),
+        snippets: SNIPPETS.iter().map(|(name, source)| Snippet { name: lang.t(name).to_owned(), source }).collect(),
+        ran: steps.is_some(),
+        steps: steps.unwrap_or_default(),
+        page: visitor.page(console, lang.t("nav.playground"), "playground"),
+        source,
+        keys,
+    })
+}
+
+/// `1w2,3`: keys of one collection, `w` is half a second, a comma begins the next collection.
+fn typed(text: &str) -> std::collections::VecDeque<Vec<Key>> {
+    let mut collections = std::collections::VecDeque::new();
+    for part in text.split(',').take(50) {
+        let (mut keys, mut after) = (Vec::new(), Duration::ZERO);
+        for c in part.chars().take(64) {
+            if c.eq_ignore_ascii_case(&'w') {
+                after += Duration::from_millis(500);
+            } else if let Ok(digit) = Digit::try_from(c) {
+                keys.push(Key { after: std::mem::take(&mut after), digit });
+            }
+        }
+        collections.push_back(keys);
+    }
+    collections
+}
+
+async fn walk(console: &Console, visitor: &Visitor, source: &str, keys: &str) -> Vec<Happened> {
+    let Some(walker) = &console.walker else { return Vec::new() };
+    let (api, user) = (console.desk.api(), &visitor.person.user);
+    let scope = visitor.person.scope();
+    let tables = api.gate.directory().tables().clone();
+    let number = tables.numbers().find(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id)).cloned();
+    let tokens = tables.account(&user.account).map(|account| account.tokens.clone()).unwrap_or_default();
+    // Nothing but the document is asked for: what it names elsewhere is asked as a call would, by the same rules.
+    let url = DocUrl(format!("{}/console/playground/", api.base_url).into());
+    let job = Job {
+        calling: Calling {
+            from: "919812345678".to_owned(),
+            to: number.as_ref().map_or_else(|| "918000000000".to_owned(), |n| n.spec.number.to_string()),
+            caller_name: user.full_name.clone(),
+            phone_number_id: number
+                .as_ref()
+                .map_or_else(|| PhoneNumberId::from("0"), |n| n.spec.phone_number_id.clone()),
+            account: user.account.clone(),
+            parent_account: user.main_account.clone(),
+            urls: CallUrls {
+                answer: url.clone(),
+                answer_method: Method::Post,
+                fallback: None,
+                hangup: (url, Method::Post),
+            },
+            limits: MachineLimits::default(),
+        },
+        keys: SigningKeys::of_main(tokens),
+        max_body: SOURCE_MAX,
+        document: Some(source.as_bytes().to_vec().into()),
+        caller: Caller { keys: typed(keys), ..Caller::default() },
+        callbacks: false,
+        bounds: Bounds { documents: 10, time: Duration::from_secs(10) },
+    };
+    let lang = visitor.lang();
+    let mut steps = Vec::new();
+    walker
+        .walk(job, |step| {
+            if steps.len() < STEPS_MAX {
+                steps.extend(happened(lang, &step));
+            }
+        })
+        .await;
+    steps
+}
+
+/// A step in words; the linter's findings stand elsewhere.
+fn happened(lang: Lang, step: &Step) -> Option<Happened> {
+    let value = serde_json::to_value(step).ok()?;
+    let kind = value.get("event")?.as_str()?.to_owned();
+    if matches!(kind.as_str(), "finding" | "file") {
+        return None;
+    }
+    let word = lang.find(&format!("walk.{kind}")).map_or_else(|| kind.replace('_', " "), str::to_owned);
+    let tone = match kind.as_str() {
+        "answered" => "good",
+        "no_document" => "bad",
+        "ended" | "hung_up" => "missed",
+        _ => "",
+    };
+    let at = view::took(i64::try_from(step.at_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
+    Some(Happened { at, kind: word, text: said(&value), tone })
+}
+
+/// Fields that say nothing to a reader.
+const SILENT: &[&str] = &[
+    "event",
+    "at_ms",
+    "params",
+    "source",
+    "times",
+    "ms",
+    "bytes",
+    "code",
+    "endless",
+    "signed_by",
+    "duration_s",
+    "voice",
+    "language",
+];
+
+/// The values of an event that say something, one behind the other.
+fn said(value: &Value) -> String {
+    let Some(object) = value.as_object() else { return String::new() };
+    let mut words = Vec::new();
+    for (name, value) in object {
+        say(name, value, &mut words);
+    }
+    words.join(" · ")
+}
+
+fn say(name: &str, value: &Value, words: &mut Vec<String>) {
+    if SILENT.contains(&name) {
+        return;
+    }
+    match value {
+        Value::String(text) if !text.is_empty() => words.push(text.clone()),
+        Value::Number(number) => words.push(format!("{name} {number}")),
+        Value::Bool(true) => words.push(name.to_owned()),
+        Value::Array(items) => items.iter().for_each(|item| say(name, item, words)),
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| say(name, value, words)),
+        Value::Null | Value::Bool(false) | Value::String(_) => {}
+    }
+}

@@ -1,0 +1,53 @@
+//! Live calls of the last hour, by main account: what the charts of the operations page draw.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Gate;
+use crate::api::{LiveCalls, LiveFilter};
+use crate::model::AuthId;
+use crate::store::Scope;
+
+const EVERY: Duration = Duration::from_secs(10);
+/// An hour of them.
+pub(super) const KEPT: usize = 360;
+
+/// Samples, oldest first; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Samples(Arc<Mutex<BTreeMap<AuthId, VecDeque<usize>>>>);
+
+impl Samples {
+    /// Takes one now and then, until cancelled.
+    pub async fn run(self, gate: Arc<Gate>, live: Arc<dyn LiveCalls>, stop: CancellationToken) {
+        let mut every = tokio::time::interval(EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(every.tick()).await.is_some() {
+            let tables = gate.directory().tables();
+            let mains: Vec<AuthId> =
+                tables.accounts().filter(|a| a.parent.is_none()).map(|a| a.auth_id.clone()).collect();
+            drop(tables);
+            for main in mains {
+                let up = live.some(&Scope::of(main.clone()), &LiveFilter::default(), 0, usize::MAX).len();
+                self.put(main, up);
+            }
+        }
+    }
+
+    fn put(&self, main: AuthId, up: usize) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = all.entry(main).or_default();
+        if of.len() >= KEPT {
+            of.pop_front();
+        }
+        of.push_back(up);
+    }
+
+    /// A main account's.
+    pub(super) fn of(&self, main: &AuthId) -> Vec<usize> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(main).map(|of| of.iter().copied().collect()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,87 @@
+//! The console's words and forms, without a node.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use super::form::Form;
+use super::i18n::Lang;
+
+/// Keys that are put together while a page is made.
+const FAMILIES: &[&str] = &["cause.", "lane.", "mark.", "role.", "walk.", "phone.say.", "topic."];
+
+fn sources(folder: &Path, into: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|e| e == "rs" || e == "html") && !path.ends_with("console/tests.rs") {
+            into.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_text_is_in_every_catalogue_and_none_is_for_nothing() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut text = String::new();
+    sources(&root.join("src/console"), &mut text);
+    sources(&root.join("console/templates"), &mut text);
+    let known: BTreeSet<&str> = Lang::En.words().keys().map(String::as_str).collect();
+    assert!(known.len() > 100, "the catalogue reads");
+    for lang in Lang::ALL {
+        let other: BTreeSet<&str> = lang.words().keys().map(String::as_str).collect();
+        let differ: Vec<_> = known.symmetric_difference(&other).collect();
+        assert!(differ.is_empty(), "{}: {differ:?}", lang.tag());
+        for (key, word) in lang.words() {
+            let holes = |text: &str| (0..4).filter(|n| text.contains(&format!("{{{n}}}"))).count();
+            assert!(!word.trim().is_empty() && holes(word) == holes(Lang::En.t(key)), "{key} in {}", lang.tag());
+        }
+    }
+    // What is asked for by name is there.
+    for call in ["page.t(\"", "page.t1(\"", "lang.t(\"", "lang.with(\"", "lang().t(\""] {
+        for rest in text.split(call).skip(1) {
+            let key = rest.split('"').next().unwrap();
+            assert!(known.contains(key), "{key} is in no catalogue");
+        }
+    }
+    let unused = known
+        .iter()
+        .filter(|key| !FAMILIES.iter().any(|family| key.starts_with(family)) && !text.contains(&format!("\"{key}\"")));
+    let unused: Vec<_> = unused.collect();
+    assert!(unused.is_empty(), "nobody says {unused:?}");
+}
+
+#[test]
+fn each_cause_has_words() {
+    let source = include_str!("../model/cause.rs");
+    for word in source.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        let is_cause = word.contains('_') && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        assert!(!is_cause || Lang::En.find(&format!("cause.{word}")).is_some(), "{word}");
+    }
+}
+
+#[test]
+fn a_language_is_chosen_by_liking() {
+    for (header, lang) in
+        [("de-DE,de;q=0.9,en;q=0.8", Lang::De), ("fr,en-GB;q=0.7", Lang::En), ("", Lang::En), ("xx,,;;,de", Lang::De)]
+    {
+        assert_eq!(Lang::accepted(header), lang, "{header}");
+    }
+}
+
+#[test]
+fn a_form_is_read_and_a_query_changed() {
+    let form = Form::read(b"from=%2B91&to=&a=1&a=2");
+    assert_eq!((form.get("from"), form.some("to"), form.get("a")), ("+91", None, "2"));
+    assert_eq!(form.with("before", Some("7.x")), "?from=%2B91&a=1&a=2&before=7.x");
+}
+
+#[test]
+fn r20_the_pages_have_nothing_inline() {
+    let mut text = String::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("console/templates"), &mut text);
+    for bad in [" style=", "<style", " onclick", " onload", "javascript:", "https://", "<script>"] {
+        assert!(!text.contains(bad), "{bad}");
+    }
+}

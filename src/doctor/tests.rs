@@ -1,0 +1,139 @@
+//! Each judgement by itself; the whole is met in `tests/outside/doctor.rs`, against the simulated Meta.
+
+use std::time::Duration;
+
+use super::State;
+use super::local::{advertised, media_port};
+use super::meta::{clock, judged};
+use super::numbers::{calling, registered, standing, url};
+use crate::admission::book::{Number, NumberSet};
+use crate::config::Listen;
+use crate::meta::numbers::{CallingSettings, PhoneNumber, TokenFacts};
+use crate::model::{E164, Method, Timestamp};
+use crate::numbers::{Checked, UrlCheck};
+use crate::xml::ast::DocUrl;
+
+fn number(calling_enabled: bool) -> Number {
+    Number {
+        number: E164::parse("918035737458").unwrap(),
+        phone_number_id: "7".into(),
+        waba: Some("1".into()),
+        of: "MA".into(),
+        permissions: Default::default(),
+        set_token: None,
+        in_file: true,
+        set: NumberSet { calling_enabled, ..NumberSet::default() },
+    }
+}
+
+#[test]
+fn clocks_and_tokens() {
+    let at = Timestamp::from_secs;
+    for (theirs, state) in
+        [(1_000, State::Ok), (1_005, State::Ok), (994, State::Warning), (1_045, State::Warning), (900, State::Failed)]
+    {
+        assert_eq!(clock(at(1_000), at(theirs)).state, state, "{theirs}");
+    }
+    let scopes =
+        || ["whatsapp_business_management", "whatsapp_business_messaging", "email"].map(str::to_owned).to_vec();
+    let good = TokenFacts { valid: true, expires: None, scopes: scopes(), wabas: Vec::new() };
+    let ends = |secs| TokenFacts { expires: Some(at(secs)), ..good.clone() };
+    for (facts, state) in [
+        (good.clone(), State::Ok),
+        (TokenFacts { valid: false, ..good.clone() }, State::Failed),
+        (TokenFacts { scopes: scopes()[..1].to_vec(), ..good.clone() }, State::Failed),
+        (ends(999), State::Failed),
+        (ends(1_000 + 86_400), State::Warning),
+        (ends(1_000 + 30 * 86_400), State::Ok),
+    ] {
+        let line = judged(&facts, at(1_000));
+        assert_eq!((line.state, line.fix.is_some()), (state, state != State::Ok), "{facts:?}");
+    }
+}
+
+#[test]
+fn addresses_that_meta_can_not_reach() {
+    let ip = |text: &str| text.parse().unwrap();
+    for (ips, bound, simulated, state) in [
+        (&[][..], "0.0.0.0", false, State::Warning),
+        (&[], "10.0.0.5", false, State::Failed),
+        (&[], "8.8.8.8", false, State::Ok),
+        (&["192.168.1.2"], "0.0.0.0", false, State::Failed),
+        (&["192.168.1.2", "8.8.8.8"], "0.0.0.0", false, State::Ok),
+        (&["127.0.0.1"], "127.0.0.1", true, State::Ok),
+    ] {
+        let ips: Vec<_> = ips.iter().map(|text| ip(text)).collect();
+        assert_eq!(advertised(&ips, ip(bound), simulated).state, state, "{ips:?} {bound}");
+    }
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let listen = |media: &str| Listen { media: media.parse().unwrap(), media_ports: 3, ..Listen::default() };
+    let line = media_port(&listen(&taken.local_addr().unwrap().to_string()));
+    assert_eq!((line.state, line.what.contains("in use")), (State::Ok, true), "{line:?}");
+    assert_eq!(media_port(&listen("127.0.0.1:0")).state, State::Warning);
+    assert_eq!(media_port(&listen("192.0.2.1:40000")).state, State::Failed);
+}
+
+#[test]
+fn numbers_as_meta_has_them() {
+    let known = |number: &str, platform: &str| PhoneNumber {
+        number: number.to_owned(),
+        platform_type: platform.to_owned(),
+        status: "CONNECTED".to_owned(),
+        quality_rating: "GREEN".to_owned(),
+        ..PhoneNumber::default()
+    };
+    let of = number(true);
+    for (told, state) in [
+        (known("918035737458", "CLOUD_API"), State::Ok),
+        (known("918035737458", "NOT_APPLICABLE"), State::Failed),
+        (known("918035737458", ""), State::Failed),
+        (known("918035737459", "CLOUD_API"), State::Failed),
+    ] {
+        assert_eq!(registered(&of, &told).state, state, "{told:?}");
+        assert!(standing(&told).is_empty());
+    }
+    for (status, quality, states) in [
+        ("BANNED", "GREEN", &[State::Failed][..]),
+        ("PENDING", "UNKNOWN", &[State::Warning]),
+        ("CONNECTED", "RED", &[State::Warning]),
+        ("RESTRICTED", "YELLOW", &[State::Failed, State::Warning]),
+    ] {
+        let told =
+            PhoneNumber { status: status.to_owned(), quality_rating: quality.to_owned(), ..PhoneNumber::default() };
+        assert_eq!(standing(&told).iter().map(|line| line.state).collect::<Vec<_>>(), states, "{status} {quality}");
+    }
+    for (here, there, state) in [
+        (true, Some(true), State::Ok),
+        (true, Some(false), State::Failed),
+        (true, None, State::Failed),
+        (false, Some(false), State::Warning),
+        (false, Some(true), State::Failed),
+    ] {
+        let lines = calling(&number(here), CallingSettings { enabled: there, ..CallingSettings::default() });
+        assert_eq!((lines.len(), lines[0].state), (1, state), "{here} {there:?}");
+    }
+    let odd = CallingSettings { enabled: Some(true), sip: Some(true), restricted: true, callback_permission: None };
+    let states: Vec<_> = calling(&of, odd).iter().map(|line| line.state).collect();
+    assert_eq!(states, [State::Ok, State::Failed, State::Warning]);
+}
+
+#[test]
+fn urls_by_what_they_answered() {
+    let check = |checked, millis| UrlCheck {
+        field: "answerUrl",
+        url: DocUrl("https://a.example.com/".into()),
+        method: Method::Post,
+        checked,
+        latency: Duration::from_millis(millis),
+    };
+    let answered = |valid| Checked::Answered { status: 200, findings: Vec::new(), valid };
+    let failed = || Checked::Failed { status: Some(500), why: "the answer was 500".to_owned() };
+    for (checked, millis, state) in [
+        (answered(true), 20, State::Ok),
+        (answered(true), 2_000, State::Warning),
+        (answered(false), 20, State::Failed),
+        (failed(), 20, State::Failed),
+    ] {
+        assert_eq!(url(&check(checked, millis)).state, state);
+    }
+}

@@ -1,0 +1,168 @@
+//! Forgets people on request (`DELETE /users/{waId}/`): their conversations, recordings, calls' logs, permissions and
+//! notifications, wherever they stand. A request is a row before it is answered, so that the next process goes on where
+//! this one ends; a call that is up is waited for. Calls keep records that name nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::admission::Directory;
+use crate::admission::permission::{Consents, PairKey};
+use crate::call::Recordings;
+use crate::clock::Clock;
+use crate::inbox::Inbox;
+use crate::model::{AuthId, PhoneNumberId};
+use crate::store::{ConversationFilter, Erasure, RecordingFilter, Store, StoreError};
+
+/// Calls, or recordings of one, looked at together.
+const AT_ONCE: u32 = 100;
+/// Between two looks at what could not be done yet: a call was up, or the store took nothing.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What it needs.
+pub struct ErasureParts {
+    pub store: Store,
+    pub recordings: Recordings,
+    pub inbox: Inbox,
+    pub consents: Arc<Consents>,
+    pub directory: Arc<Directory>,
+    pub clock: Clock,
+}
+
+/// Who forgets people; cheap to clone.
+#[derive(Clone)]
+pub struct Eraser(Arc<Inner>);
+
+struct Inner {
+    parts: ErasureParts,
+    asked: Notify,
+}
+
+impl Eraser {
+    pub fn new(parts: ErasureParts) -> Self {
+        Self(Arc::new(Inner { parts, asked: Notify::new() }))
+    }
+
+    /// Takes a request on. It is in the store when this returns, and is carried out whatever happens then.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn ask(&self, account: AuthId, main_account: AuthId, wa_id: &str) -> Result<Erasure, StoreError> {
+        let asked = self.0.parts.clock.steady();
+        let erasure = Erasure { id: Uuid::new_v4(), account, main_account, wa_id: wa_id.to_owned(), asked };
+        self.0.parts.store.ask_erasure(erasure.clone()).await?;
+        self.0.asked.notify_one();
+        Ok(erasure)
+    }
+
+    /// Carries requests out, those of an earlier process first, until the node stops.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            let left = stop.run_until_cancelled(self.all()).await;
+            let Some(left) = left else { return };
+            let next = async {
+                if left {
+                    let _ = tokio::time::timeout(AGAIN, self.0.asked.notified()).await;
+                } else {
+                    self.0.asked.notified().await;
+                }
+            };
+            if stop.run_until_cancelled(next).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Whether something is left to be done later.
+    async fn all(&self) -> bool {
+        let erasures = match self.0.parts.store.erasures().await {
+            Ok(erasures) => erasures,
+            Err(error) => {
+                tracing::warn!(%error, "could not see who is to be forgotten; trying again");
+                return true;
+            }
+        };
+        let mut left = false;
+        for erasure in erasures {
+            match self.one(&erasure).await {
+                Ok(true) => tracing::info!(erasure = %erasure.id, "a person is forgotten"),
+                Ok(false) => left = true,
+                Err(error) => {
+                    tracing::warn!(erasure = %erasure.id, %error, "a person could not be forgotten yet; trying again");
+                    left = true;
+                }
+            }
+        }
+        left
+    }
+
+    /// `false`: a call of theirs is up.
+    async fn one(&self, erasure: &Erasure) -> Result<bool, StoreError> {
+        let parts = &self.0.parts;
+        let scope = erasure.scope();
+        // What was written a moment ago is read by now.
+        parts.store.settled().await;
+        loop {
+            let calls = parts.store.calls_of_person(&scope, &erasure.wa_id, true, AT_ONCE).await?;
+            if calls.is_empty() {
+                break;
+            }
+            for call in calls {
+                self.recordings(erasure, call).await?;
+                parts.store.erase_call(call).await?;
+            }
+        }
+        self.conversations(erasure).await?;
+        let numbers = self.numbers(erasure);
+        for number in &numbers {
+            parts.consents.forget(&PairKey::new(number, &erasure.wa_id));
+        }
+        parts.store.erase_rest(erasure, numbers).await?;
+        if !parts.store.calls_of_person(&scope, &erasure.wa_id, false, 1).await?.is_empty() {
+            return Ok(false);
+        }
+        parts.store.erasure_done(erasure.id).await?;
+        Ok(true)
+    }
+
+    async fn conversations(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        let (parts, scope) = (&self.0.parts, erasure.scope());
+        let mut filter = ConversationFilter { search: erasure.wa_id.clone(), ..ConversationFilter::default() };
+        loop {
+            // By how their numbers begin; others' are passed over.
+            let some = parts.store.conversations(&scope, &filter, AT_ONCE).await?;
+            let Some(last) = some.last() else { return Ok(()) };
+            filter.before = Some((last.last.at.micros(), last.pair.conversation));
+            for conversation in &some {
+                if conversation.pair.user.id == erasure.wa_id {
+                    parts.inbox.delete(&scope, &conversation.pair).await?;
+                }
+            }
+        }
+    }
+
+    async fn recordings(&self, erasure: &Erasure, call: crate::model::CallUuid) -> Result<(), StoreError> {
+        let parts = &self.0.parts;
+        let filter = RecordingFilter { call: Some(call), ..RecordingFilter::default() };
+        loop {
+            let (some, _) = parts.store.recordings(&erasure.scope(), &filter, AT_ONCE, 0).await?;
+            if some.is_empty() {
+                return Ok(());
+            }
+            for recording in some {
+                parts.recordings.remove(&erasure.scope(), recording.id).await?;
+            }
+        }
+    }
+
+    /// The asker's numbers.
+    fn numbers(&self, erasure: &Erasure) -> Vec<PhoneNumberId> {
+        let tables = self.0.parts.directory.tables();
+        let scope = erasure.scope();
+        let own = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
+        own.map(|number| number.spec.phone_number_id.clone()).collect()
+    }
+}

@@ -1,0 +1,312 @@
+//! Takes in what Meta's webhook says of messages: stored with what reports it before the 200, handed on behind it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc::error::TrySendError;
+use uuid::Uuid;
+
+use super::{Inbox, Turn, words};
+use crate::admission::NumberEntry;
+use crate::feed::What;
+use crate::model::{Direction, MessageStatus, NoticeTopic, Timestamp, stable_id};
+use crate::notices::Notice;
+use crate::observe::names;
+use crate::store::{Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName};
+
+/// Ends when something is in the store or the journal: `false` if it can't come there.
+pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// There is no room for it now: Meta is asked to come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Who a message is from, as Meta tells it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// Digits.
+    pub wa_id: Option<String>,
+    pub bsuid: Option<String>,
+    pub name: String,
+}
+
+/// Without the user (R22).
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sender(…)")
+    }
+}
+
+impl Sender {
+    fn user(&self) -> Option<UserName> {
+        let id = self.wa_id.clone().or_else(|| self.bsuid.clone())?;
+        Some(UserName { id, bsuid: self.bsuid.clone(), name: self.name.clone() })
+    }
+}
+
+/// A user's message as the webhook read it. Its `Debug` shows nothing that was said (R22).
+#[derive(Clone)]
+pub struct UserMessage {
+    pub wamid: String,
+    pub sender: Sender,
+    /// By Meta's clock, in seconds; none: take the time of arrival.
+    pub timestamp: Option<i64>,
+    /// Meta's type, `unknown` for one that we do not know.
+    pub kind: String,
+    /// What the type holds, under its name; `context`, `referral` and `errors` beside it.
+    pub content: Value,
+}
+
+impl std::fmt::Debug for UserMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "UserMessage({} {})", self.wamid, self.kind)
+    }
+}
+
+/// How far a message of ours is, as the webhook read it.
+#[derive(Clone, Debug)]
+pub struct StatusTold {
+    pub wamid: String,
+    pub status: MessageStatus,
+    /// Meta's code, and its words.
+    pub error: Option<(i64, String)>,
+    /// `biz_opaque_callback_data`.
+    pub opaque: Option<String>,
+    pub timestamp: Option<i64>,
+}
+
+/// Our own data in a message: `ohm1.<its id>`.
+const OPAQUE: &str = "ohm1.";
+
+/// `biz_opaque_callback_data` of a message.
+pub(super) fn opaque_of(message: Uuid) -> String {
+    format!("{OPAQUE}{message}")
+}
+
+fn named(opaque: &str) -> Option<Uuid> {
+    opaque.strip_prefix(OPAQUE)?.parse().ok()
+}
+
+impl Inbox {
+    /// Takes in a user's message; the 200 waits for what comes back. One that names no user is not kept (`None`).
+    ///
+    /// # Errors
+    /// There is no room for it now.
+    pub fn came(&self, number: &Arc<NumberEntry>, said: UserMessage) -> Result<Option<Stored>, Full> {
+        let Some(user) = said.sender.user() else { return Ok(None) };
+        let now = self.parts().clock.wall();
+        let id = stable_id("message", &[number.spec.phone_number_id.as_str(), &said.wamid]);
+        let sent = said.timestamp.map_or(now, |secs| Timestamp::from_secs(secs).min(now));
+        let pair = self.pair(number, user);
+        let message = NewMessage {
+            id,
+            wamid: Some(said.wamid),
+            direction: Direction::Inbound,
+            text: words::short(&said.kind, &said.content),
+            kind: said.kind,
+            content: said.content,
+            status: MessageStatus::Received,
+            sender: None,
+            at: now,
+        };
+        let url = words::media(&message.content, &message.kind).map(|_| self.media_url(id));
+        let data = json!({
+            "conversation": pair.conversation,
+            "message": words::message(&message, url.as_deref()),
+            "user": words::user(&pair.user),
+        });
+        let form = words::form(&number.spec.number, &pair.user, &message, url.as_deref());
+        let draft = self.draft(number, "message.received", &["came", &id.to_string()], data, form);
+        let came = Came {
+            pair,
+            heard: Some(sent),
+            counts: message.kind != "reaction",
+            routing: self.routing_of(number),
+            draft: Some(draft),
+            message,
+        };
+        self.take(number, came).map(Some)
+    }
+
+    /// Writes it down, and hands on what comes of it.
+    pub(super) fn take(&self, number: &Arc<NumberEntry>, came: Came) -> Result<Stored, Full> {
+        let written = self.parts().store.message_came(came.clone()).ok_or(Full)?;
+        let (inbox, number) = (self.clone(), number.clone());
+        // Behind the 200, and also where whoever waits for it gave up.
+        let handed = self.parts().tasks.spawn(async move {
+            let found = written.await;
+            let taken = matches!(found, Ok(InboxFound::Came(..) | InboxFound::Journalled));
+            if let Ok(InboxFound::Came(Some((standing, unread)), written)) = found {
+                inbox.hand_on(written);
+                inbox.tell_message(&came.pair.main_account, came.pair.conversation, came.message.id);
+                let answers = came.message.direction == Direction::Inbound && came.draft.is_some();
+                if answers {
+                    inbox.prefetch(&number, &came.message);
+                }
+                // Once, until somebody has read it.
+                if answers && came.counts && unread == 1 {
+                    inbox.note(&came);
+                }
+                if let (true, Some(agent)) = (answers && standing.ai_enabled && came.counts, standing.routing.agent()) {
+                    inbox.turn(Turn { pair: came.pair, agent, epoch: standing.epoch, message: came.message });
+                }
+            }
+            taken
+        });
+        Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
+    }
+
+    /// People should know that somebody wrote.
+    fn note(&self, came: &Came) {
+        let Pair { account, main_account, number, user, conversation, .. } = &came.pair;
+        let who = if user.name.is_empty() { &user.id } else { &user.name };
+        let text = format!("{who}: {}", came.message.text);
+        self.parts().notices.note(Notice {
+            number: Some(number.to_string()),
+            user: Some(user.id.clone()),
+            conversation: Some(*conversation),
+            ..Notice::new(account.clone(), main_account.clone(), NoticeTopic::Message, text)
+        });
+    }
+
+    fn turn(&self, turn: Turn) {
+        if let Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) = self.0.turns.try_send(turn) {
+            names::queue::refused(names::queue::TURNS);
+            tracing::warn!(conversation = %turn.pair.conversation, "no agent has room for a message: nobody answers it");
+        }
+    }
+
+    /// Takes in how far a message is; the 200 waits for what comes back.
+    ///
+    /// # Errors
+    /// There is no room for it now.
+    pub fn status(&self, number: &Arc<NumberEntry>, told: StatusTold) -> Result<Stored, Full> {
+        let came =
+            self.status_of(number, Some(told.wamid), told.opaque.as_deref().and_then(named), told.status, told.error);
+        let written = self.parts().store.message_status(came).ok_or(Full)?;
+        let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
+        let handed = self.parts().tasks.spawn(async move { inbox.status_written(&main, written.await) });
+        Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
+    }
+
+    pub(super) fn status_written(&self, main: &crate::model::AuthId, found: Result<InboxFound, StoreError>) -> bool {
+        let taken = matches!(found, Ok(InboxFound::Status(..) | InboxFound::Journalled));
+        if let Ok(InboxFound::Status(Some((conversation, message)), written)) = found {
+            self.hand_on(written);
+            self.tell_message(main, conversation, message);
+        }
+        taken
+    }
+
+    /// A status as the store takes it.
+    pub(super) fn status_of(
+        &self,
+        number: &NumberEntry,
+        wamid: Option<String>,
+        named: Option<Uuid>,
+        status: MessageStatus,
+        error: Option<(i64, String)>,
+    ) -> StatusCame {
+        let at = self.parts().clock.wall();
+        let key = named.map_or_else(|| wamid.clone().unwrap_or_default(), |id| id.to_string());
+        let data = json!({
+            "conversation": null,
+            "message": {
+                "id": null,
+                "wamid": wamid,
+                "status": status,
+                "at": at.to_string(),
+                "error": error.as_ref().map(|(code, text)| json!({"code": code, "message": text})),
+            },
+        });
+        let mut form = vec![
+            ("From".to_owned(), number.spec.number.to_string()),
+            ("Status".to_owned(), status.as_str().to_owned()),
+            ("SentTime".to_owned(), at.plivo_secs()),
+        ];
+        if matches!(status, MessageStatus::Delivered | MessageStatus::Read) {
+            form.push(("DeliveryReportTime".to_owned(), at.plivo_secs()));
+        }
+        if let Some(wamid) = &wamid {
+            form.push(("WhatsappMessageID".to_owned(), wamid.clone()));
+        }
+        if let Some((code, text)) = &error {
+            form.push(("ErrorCode".to_owned(), code.to_string()));
+            form.push(("ErrorMessage".to_owned(), text.clone()));
+        }
+        let draft = self.draft(number, "message.status", &["status", status.as_str(), &key], data, form);
+        StatusCame { phone_number_id: number.spec.phone_number_id.clone(), wamid, named, status, error, at, draft }
+    }
+
+    /// What reports something of a number's, ready for whoever the routing names. `of`: what its ids are made of, so that
+    /// a copy has the same.
+    pub(super) fn draft(
+        &self,
+        number: &NumberEntry,
+        kind: &str,
+        of: &[&str],
+        data: Value,
+        form: Vec<(String, String)>,
+    ) -> Draft {
+        let parts = self.parts();
+        let of: Vec<&str> = std::iter::once(number.spec.phone_number_id.as_str()).chain(of.iter().copied()).collect();
+        let event_id = stable_id("event", &of);
+        let account = &number.account.auth_id;
+        let url = number.spec.messages.as_ref().filter(|_| !form.is_empty());
+        Draft {
+            event_id,
+            account: account.clone(),
+            main_account: number.account.main().auth_id.clone(),
+            node_id: parts.node_id.clone(),
+            created: parts.clock.steady(),
+            event: kind.to_owned(),
+            body: words::event(event_id, kind, parts.clock.wall(), account, Some(&number.spec.number), data),
+            form: url.map(|url| DraftForm {
+                event_id: stable_id("form", &of),
+                url: url.0.to_string(),
+                origin: parts.outbox.origin(&url.0),
+                params: form,
+            }),
+        }
+    }
+
+    /// A user was asked to allow calls: a message of their conversation too.
+    pub fn permission_requested(&self, number: &Arc<NumberEntry>, user: &str, wamid: &str, text: Option<&str>) {
+        let content = json!({"interactive": {"type": "call_permission_request", "body": {"text": text}}});
+        let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() };
+        let came = Came {
+            pair: self.pair(number, user),
+            message: NewMessage {
+                id: stable_id("message", &[number.spec.phone_number_id.as_str(), wamid]),
+                wamid: Some(wamid.to_owned()),
+                direction: Direction::Outbound,
+                kind: "interactive".to_owned(),
+                text: words::short("interactive", &content),
+                content,
+                status: MessageStatus::Queued,
+                sender: None,
+                at: self.parts().clock.wall(),
+            },
+            heard: None,
+            counts: false,
+            routing: self.routing_of(number),
+            draft: None,
+        };
+        if self.take(number, came).is_err() {
+            tracing::warn!("there is no room for a permission request in its conversation");
+        }
+    }
+
+    /// What a user allows a number has changed.
+    pub fn permission_changed(&self, number: &NumberEntry, user: &str) {
+        let conversation = super::conversation_id(&number.spec.phone_number_id, user);
+        let user = words::user(&UserName { id: user.to_owned(), bsuid: None, name: String::new() });
+        self.tell_number(number, "permission.changed", json!({"conversation": conversation, "user": user}));
+    }
+
+    /// News of a conversation, for those who watch.
+    pub(super) fn tell_conversation(&self, main: &crate::model::AuthId, conversation: Uuid) {
+        self.parts().feed.tell(main, What::Conversation(conversation));
+    }
+}

@@ -1,0 +1,172 @@
+//! What users write to numbers and businesses to users: conversations, who gets what, and the way out to Meta.
+//!
+//! A user's message is stored once, with its conversation and with what reports it, before Meta has its 200 (`incoming`);
+//! who it goes to is the conversation's routing (`routing`): a webhook, by the calls' own outbox, or an agent, as a
+//! [`Turn`] in a bounded mailbox that `agents` empties and answers by [`Inbox::reply`]. What goes out stands in the store
+//! as `queued` before Graph is asked (`sending`). What the JSON looks like is `words`'s, which is pure. Calls are not known
+//! here beyond their line in the timeline (`calls`).
+
+mod calls;
+mod incoming;
+mod media;
+mod routing;
+mod sending;
+pub mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dashmap::DashMap;
+use tokio::sync::{RwLock, mpsc};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::admission::{Directory, NumberEntry};
+use crate::answer::SigningKeys;
+use crate::call::Outbox;
+use crate::clock::Clock;
+use crate::feed::{Feed, What};
+use crate::meta::Graph;
+use crate::model::{AuthId, E164, PhoneNumberId, Routing, stable_id};
+use crate::notices::Notices;
+use crate::store::{NewMessage, Pair, Store, UserName, Written};
+
+pub use incoming::{Full, Sender, StatusTold, Stored, UserMessage};
+pub use media::{MediaFile, Shelf};
+pub use routing::{NotRouted, WebhookOrder};
+pub use sending::{NotSent, Outgoing, WINDOW};
+
+/// Turns that wait for their agents at most; a further one is not answered.
+const TURNS: usize = 4_096;
+
+/// A user's message that an agent is to answer.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    pub pair: Pair,
+    pub agent: Uuid,
+    /// The conversation's, as it was when the message came: an answer counts while it is the same.
+    pub epoch: u64,
+    pub message: NewMessage,
+}
+
+/// What the inbox is made of.
+pub struct InboxParts {
+    pub store: Store,
+    pub outbox: Outbox,
+    pub directory: Arc<Directory>,
+    pub graph: Arc<Graph>,
+    /// What people should know of.
+    pub notices: Notices,
+    pub feed: Feed,
+    pub clock: Clock,
+    pub node_id: String,
+    /// Where the outside reaches this node, without a slash at its end.
+    pub base_url: String,
+    /// The folder of users' files.
+    pub media: PathBuf,
+    pub tasks: TaskTracker,
+}
+
+/// The inbox; cheap to clone.
+#[derive(Clone)]
+pub struct Inbox(Arc<Inner>);
+
+struct Inner {
+    parts: InboxParts,
+    shelf: Shelf,
+    turns: mpsc::Sender<Turn>,
+    /// Until somebody takes it.
+    turns_out: Mutex<Option<mpsc::Receiver<Turn>>>,
+    lanes: sending::Lanes,
+    /// By number: an agent's answer is on its way to Meta (read), the routing changes (write).
+    gates: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
+    /// One change of webhooks or numbers' routing at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inbox")
+    }
+}
+
+impl Inbox {
+    /// An empty one; [`Inbox::open`] reads what the store has.
+    pub fn new(parts: InboxParts) -> Self {
+        let (turns, turns_out) = mpsc::channel(TURNS);
+        let shelf = Shelf::new(parts.media.clone(), parts.store.link_key());
+        Self(Arc::new(Inner {
+            parts,
+            shelf,
+            turns,
+            turns_out: Mutex::new(Some(turns_out)),
+            lanes: sending::Lanes::default(),
+            gates: DashMap::new(),
+            changing: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Where agents' turns come out; `None`: somebody has it.
+    pub fn turns(&self) -> Option<mpsc::Receiver<Turn>> {
+        self.0.turns_out.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn parts(&self) -> &InboxParts {
+        &self.0.parts
+    }
+
+    /// Whose conversation one with this user is.
+    pub fn pair(&self, number: &NumberEntry, user: UserName) -> Pair {
+        let id = &number.spec.phone_number_id;
+        Pair {
+            conversation: conversation_id(id, &user.id),
+            account: number.account.auth_id.clone(),
+            main_account: number.account.main().auth_id.clone(),
+            number: number.spec.number.clone(),
+            phone_number_id: id.clone(),
+            user,
+        }
+    }
+
+    /// What new conversations of a number begin with. Where nobody has set it: its webhook URL, if it has one.
+    pub fn routing_of(&self, number: &NumberEntry) -> Routing {
+        let set = self.parts().directory.mail().routing(&number.spec.phone_number_id);
+        set.unwrap_or(if number.spec.messages.is_some() { Routing::Webhook(None) } else { Routing::None })
+    }
+
+    fn gate(&self, number: &PhoneNumberId) -> Arc<RwLock<()>> {
+        self.0.gates.entry(number.clone()).or_default().clone()
+    }
+
+    /// Sends what was just put into the outbox.
+    fn hand_on(&self, written: Vec<Written>) {
+        for one in written {
+            if let Some(keys) = self.keys(&one.callback.new.account, &one.callback.new.main_account) {
+                self.parts().outbox.send(one, keys);
+            }
+        }
+    }
+
+    fn keys(&self, account: &AuthId, main: &AuthId) -> Option<SigningKeys> {
+        let tables = self.parts().directory.tables();
+        let main = tables.account(main)?;
+        let account = tables.account(account).unwrap_or(main);
+        Some(SigningKeys::new(account.tokens.clone(), main.tokens.clone()))
+    }
+
+    fn number(&self, number: &E164) -> Option<Arc<NumberEntry>> {
+        self.parts().directory.tables().by_number(number).cloned()
+    }
+
+    fn tell_message(&self, main: &AuthId, conversation: Uuid, message: Uuid) {
+        self.parts().feed.tell(main, What::Message { conversation, message });
+    }
+}
+
+/// The conversation of a number and a user.
+pub fn conversation_id(number: &PhoneNumberId, user: &str) -> Uuid {
+    stable_id("conversation", &[number.as_str(), user])
+}

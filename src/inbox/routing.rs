@@ -1,0 +1,450 @@
+//! Who gets what: a number's routing for conversations to come, a conversation's own, and the webhooks themselves
+//! (`number-api.md` §2, seed 004). Written first, then in force.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Inbox;
+use crate::admission::{NumberEntry, Webhook, Webhooks};
+use crate::config::Secret;
+use crate::feed::What;
+use crate::model::{AuthId, Direction, Routing, stable_id};
+use crate::store::{
+    Conversation, ConversationChange, NewCallback, Pair, Reroute, Scope, StoreError, WebhookRow, WebhookWrite,
+};
+use crate::xml::ast::DocUrl;
+
+/// How long a change of routing waits for an agent's answer that is on its way to Meta.
+const GATE: Duration = Duration::from_secs(15);
+/// Webhooks of one account.
+const WEBHOOKS_MAX: usize = 100;
+/// Messages looked at for the user's last one.
+const READ_PAGE: u32 = 50;
+
+/// Why routing did not change.
+#[derive(Debug)]
+pub enum NotRouted {
+    /// The scope has no such webhook.
+    NoWebhook,
+    /// There are several webhooks, or none: one has to be named.
+    WhichWebhook,
+    /// It is not in a state for it.
+    Not(&'static str),
+    /// There are as many as there may be.
+    TooMany,
+    /// It stands in the configuration, and changes only there.
+    InFile,
+    Store(StoreError),
+}
+
+/// A webhook that is to be, or how it is to be from now on.
+#[derive(Clone, Debug)]
+pub struct WebhookOrder {
+    pub name: String,
+    pub url: DocUrl,
+}
+
+impl Inbox {
+    /// Reads what the store has, beside the configuration's webhooks; ends what an earlier process left.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn open(&self, file: &[crate::config::Webhook]) -> Result<(), StoreError> {
+        let parts = self.parts();
+        parts.directory.mail().replace_routings(parts.store.routings().await?.into_iter().collect());
+        self.replace_webhooks(parts.store.webhooks().await?, file);
+        self.give_up_what_was_left().await
+    }
+
+    /// The configuration's webhooks are these from now on.
+    pub fn reload(&self, file: &[crate::config::Webhook]) {
+        let mail = self.parts().directory.mail();
+        let mut webhooks: Webhooks =
+            mail.webhooks().iter().filter(|(_, w)| !w.in_file).map(|(id, w)| (*id, w.clone())).collect();
+        webhooks.extend(file.iter().map(of_file).map(|webhook| (webhook.id, Arc::new(webhook))));
+        mail.replace_webhooks(webhooks);
+    }
+
+    fn replace_webhooks(&self, rows: Vec<WebhookRow>, file: &[crate::config::Webhook]) {
+        let webhooks: Webhooks = rows.into_iter().map(|row| (row.id, Arc::new(of_row(row)))).collect();
+        self.parts().directory.mail().replace_webhooks(webhooks);
+        self.reload(file);
+    }
+
+    /// A scope's webhooks, the newest first.
+    pub fn webhooks(&self, scope: &Scope) -> Vec<Arc<Webhook>> {
+        let all = self.parts().directory.mail().webhooks();
+        let mut found: Vec<_> =
+            all.values().filter(|w| scope.holds(&w.account, &self.main_of(&w.account))).cloned().collect();
+        found.sort_by_key(|webhook| (std::cmp::Reverse(webhook.created), webhook.id));
+        found
+    }
+
+    fn main_of<'a>(&self, account: &'a AuthId) -> std::borrow::Cow<'a, AuthId> {
+        let tables = self.parts().directory.tables();
+        match tables.account(account).and_then(|entry| entry.parent.as_ref()) {
+            Some(main) => std::borrow::Cow::Owned(main.auth_id.clone()),
+            None => std::borrow::Cow::Borrowed(account),
+        }
+    }
+
+    /// One of a scope's webhooks.
+    pub fn webhook(&self, scope: &Scope, id: Uuid) -> Option<Arc<Webhook>> {
+        let found = self.parts().directory.mail().webhook(id);
+        found.filter(|webhook| scope.holds(&webhook.account, &self.main_of(&webhook.account)))
+    }
+
+    /// The webhook that is named, or the only one that there is.
+    ///
+    /// # Errors
+    /// There is no such one, or not just one.
+    pub fn webhook_or_only(&self, scope: &Scope, named: Option<Uuid>) -> Result<Arc<Webhook>, NotRouted> {
+        match named {
+            Some(id) => self.webhook(scope, id).ok_or(NotRouted::NoWebhook),
+            None => match self.webhooks(scope).as_slice() {
+                [only] => Ok(only.clone()),
+                _ => Err(NotRouted::WhichWebhook),
+            },
+        }
+    }
+
+    /// Changes a number's routing, and with `all` that of its conversations: both or neither, and no answer of an agent is
+    /// sent after this.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn route_number(&self, number: &NumberEntry, routing: Routing, all: bool) -> Result<(), StoreError> {
+        let _turn = self.0.changing.lock().await;
+        let id = &number.spec.phone_number_id;
+        let _held = self.hold(id).await;
+        let (digits, parts) = (number.spec.number.clone(), self.parts());
+        let reroute = Reroute { number: digits.clone(), phone_number_id: id.clone(), routing, all };
+        parts.store.reroute(reroute).await?;
+        let mut routings = (*parts.directory.mail().routings()).clone();
+        routings.insert(id.clone(), routing);
+        parts.directory.mail().replace_routings(routings);
+        parts.feed.tell(&number.account.main().auth_id, What::Number(digits));
+        Ok(())
+    }
+
+    /// Waits for agents' answers that are on their way to Meta, and lets no further one begin.
+    async fn hold(&self, number: &crate::model::PhoneNumberId) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
+        tokio::time::timeout(GATE, self.gate(number).write_owned()).await.ok()
+    }
+
+    /// This conversation alone goes to a webhook from now on; the webhook is told, and the one before it.
+    ///
+    /// # Errors
+    /// The store's, or there is no such conversation any more.
+    pub async fn subscribe(&self, scope: &Scope, conversation: &Conversation, webhook: Uuid) -> Result<(), NotRouted> {
+        self.reroute_one(scope, conversation, Routing::Webhook(Some(webhook))).await
+    }
+
+    /// This conversation alone goes where the number's go from now on, but not to this webhook.
+    ///
+    /// # Errors
+    /// It goes to no webhook; or the store's.
+    pub async fn unsubscribe(
+        &self,
+        scope: &Scope,
+        number: &NumberEntry,
+        conversation: &Conversation,
+    ) -> Result<(), NotRouted> {
+        let now = conversation.standing.routing;
+        if now.webhook().is_none() {
+            return Err(NotRouted::Not("this conversation is not subscribed to a webhook"));
+        }
+        let default = self.routing_of(number);
+        self.reroute_one(scope, conversation, if default == now { Routing::None } else { default }).await
+    }
+
+    /// One conversation's routing changes.
+    ///
+    /// # Errors
+    /// The store's, or there is no such conversation any more.
+    async fn reroute_one(&self, scope: &Scope, conversation: &Conversation, to: Routing) -> Result<(), NotRouted> {
+        let pair = &conversation.pair;
+        let (before, after) = (conversation.standing.routing.webhook(), to.webhook());
+        let _held = self.hold(&pair.phone_number_id).await;
+        let mut tell = Vec::new();
+        if let (true, Some(number)) = (before != after, self.number(&pair.number)) {
+            for (webhook, kind) in [(before, "subscription.revoked"), (after, "subscription.activated")] {
+                if let Some(webhook) = webhook {
+                    let data = json!({"conversation": pair.conversation, "webhook": webhook, "user": super::words::user(&pair.user)});
+                    // Each is another event.
+                    let once = Uuid::new_v4().to_string();
+                    tell.push((webhook, self.draft(&number, kind, &[kind, &once], data, Vec::new())));
+                }
+            }
+        }
+        let change = ConversationChange { routing: Some(to), ..ConversationChange::default() };
+        let changed = self.parts().store.change_conversation(scope, pair.conversation, change, tell).await;
+        let (done, written) = changed.map_err(NotRouted::Store)?;
+        if !done {
+            return Err(NotRouted::Not("there is no such conversation any more"));
+        }
+        self.hand_on(written);
+        self.tell_conversation(&pair.main_account, pair.conversation);
+        Ok(())
+    }
+
+    /// A sandbox's asking user's conversation goes there from now on, also where there is none yet; everybody else's stay.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), StoreError> {
+        let _held = self.hold(&pair.phone_number_id).await;
+        let (main, conversation) = (pair.main_account.clone(), pair.conversation);
+        self.parts().store.open_conversation(pair, routing, self.parts().clock.wall()).await?;
+        self.tell_conversation(&main, conversation);
+        Ok(())
+    }
+
+    /// Changes a conversation's state, or who answers. `false`: it is not in a state for it.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn change(&self, scope: &Scope, pair: &Pair, change: ConversationChange) -> Result<bool, StoreError> {
+        let silenced = change.ai_enabled == Some(false) || change.routing.is_some();
+        let _held = if silenced { self.hold(&pair.phone_number_id).await } else { None };
+        let (done, _) = self.parts().store.change_conversation(scope, pair.conversation, change, Vec::new()).await?;
+        if done {
+            self.tell_conversation(&pair.main_account, pair.conversation);
+        }
+        Ok(done)
+    }
+
+    /// The user sees that their last message was read; returns at once.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn tell_read(&self, scope: &Scope, conversation: &Conversation) -> Result<(), StoreError> {
+        let page = self.parts().store.messages(scope, conversation.pair.conversation, None, READ_PAGE).await?;
+        let last = page.into_iter().find(|m| m.message.direction == Direction::Inbound && m.message.wamid.is_some());
+        let (Some(wamid), Some(number)) = (last.and_then(|m| m.message.wamid), self.number(&conversation.pair.number))
+        else {
+            return Ok(());
+        };
+        let graph = self.parts().graph.clone();
+        self.parts().tasks.spawn(async move {
+            let spec = &number.spec;
+            if let Err(outcome) = graph.mark_read(&spec.phone_number_id, spec.access_token.as_ref(), &wamid).await {
+                tracing::debug!(?outcome, "Meta was not told that a message was read");
+            }
+        });
+        Ok(())
+    }
+
+    /// Deletes a conversation, its messages and its files. `false`: there is none of that id.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
+        let files = self.files_of(scope, pair.conversation).await?;
+        let done = self.parts().store.delete_conversation(scope, pair.conversation).await?;
+        if done {
+            self.0.shelf.remove(files).await;
+            self.tell_conversation(&pair.main_account, pair.conversation);
+        }
+        Ok(done)
+    }
+
+    /// Makes a webhook; gives it with its secret, which is shown this once.
+    ///
+    /// # Errors
+    /// There are too many, or the store's.
+    pub async fn make_webhook(&self, account: &AuthId, order: WebhookOrder) -> Result<Arc<Webhook>, NotRouted> {
+        let there = self.parts().directory.mail().webhooks().values().filter(|w| w.account == *account).count();
+        if there >= WEBHOOKS_MAX {
+            return Err(NotRouted::TooMany);
+        }
+        let row = WebhookRow {
+            id: Uuid::new_v4(),
+            account: account.clone(),
+            name: order.name,
+            url: order.url.0.to_string(),
+            secrets: vec![fresh_secret()],
+            created: self.parts().clock.wall(),
+        };
+        self.put_webhook(row).await
+    }
+
+    /// Changes a webhook's name and URL.
+    ///
+    /// # Errors
+    /// There is no such one, it stands in the configuration, or the store's.
+    pub async fn change_webhook(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        order: WebhookOrder,
+    ) -> Result<Arc<Webhook>, NotRouted> {
+        let row = self.changeable(scope, id)?;
+        self.put_webhook(WebhookRow { name: order.name, url: order.url.0.to_string(), ..row }).await
+    }
+
+    /// Gives a webhook a fresh secret; the one before it signs too until [`Inbox::end_rotation`].
+    ///
+    /// # Errors
+    /// There is no such one, it stands in the configuration, or the store's.
+    pub async fn rotate_secret(&self, scope: &Scope, id: Uuid) -> Result<Arc<Webhook>, NotRouted> {
+        let mut row = self.changeable(scope, id)?;
+        row.secrets.insert(0, fresh_secret());
+        row.secrets.truncate(2);
+        self.put_webhook(row).await
+    }
+
+    /// Only the newest secret signs from now on.
+    ///
+    /// # Errors
+    /// There is no such one, it stands in the configuration, or the store's.
+    pub async fn end_rotation(&self, scope: &Scope, id: Uuid) -> Result<Arc<Webhook>, NotRouted> {
+        let mut row = self.changeable(scope, id)?;
+        row.secrets.truncate(1);
+        self.put_webhook(row).await
+    }
+
+    /// Takes a webhook away. What waits for it is given up.
+    ///
+    /// # Errors
+    /// There is no such one, it stands in the configuration, or the store's.
+    pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), NotRouted> {
+        let row = self.changeable(scope, id)?;
+        let _turn = self.0.changing.lock().await;
+        self.parts().store.webhook(WebhookWrite::Remove(id)).await.map_err(NotRouted::Store)?;
+        let mail = self.parts().directory.mail();
+        let mut webhooks = (*mail.webhooks()).clone();
+        webhooks.remove(&id);
+        mail.replace_webhooks(webhooks);
+        self.parts().feed.tell(&self.main_of(&row.account), What::Webhook(id));
+        Ok(())
+    }
+
+    /// Sends a webhook a `test` event.
+    ///
+    /// # Errors
+    /// There is no such one, or the store's.
+    pub async fn test_webhook(&self, scope: &Scope, id: Uuid) -> Result<Uuid, NotRouted> {
+        let webhook = self.webhook(scope, id).ok_or(NotRouted::NoWebhook)?;
+        let event = self.account_event(&webhook.account, "test", json!({"webhook": id}), Uuid::new_v4());
+        let event_id = event.event_id;
+        let told = self.parts().store.tell_webhook(event.event_for(id, id)).await.map_err(NotRouted::Store)?;
+        self.hand_on(told.into_iter().collect());
+        Ok(event_id)
+    }
+
+    fn changeable(&self, scope: &Scope, id: Uuid) -> Result<WebhookRow, NotRouted> {
+        let webhook = self.webhook(scope, id).ok_or(NotRouted::NoWebhook)?;
+        if webhook.in_file {
+            return Err(NotRouted::InFile);
+        }
+        Ok(WebhookRow {
+            id,
+            account: webhook.account.clone(),
+            name: webhook.name.clone(),
+            url: webhook.url.0.to_string(),
+            secrets: webhook.secrets.to_vec(),
+            created: webhook.created,
+        })
+    }
+
+    async fn put_webhook(&self, row: WebhookRow) -> Result<Arc<Webhook>, NotRouted> {
+        let _turn = self.0.changing.lock().await;
+        self.parts().store.webhook(WebhookWrite::Put(row.clone())).await.map_err(NotRouted::Store)?;
+        let webhook = Arc::new(of_row(row));
+        let mail = self.parts().directory.mail();
+        let mut webhooks = (*mail.webhooks()).clone();
+        webhooks.insert(webhook.id, webhook.clone());
+        mail.replace_webhooks(webhooks);
+        self.parts().feed.tell(&self.main_of(&webhook.account), What::Webhook(webhook.id));
+        Ok(webhook)
+    }
+
+    /// Where events go that are no conversation's: the number's webhook, else the account's only one.
+    pub fn webhook_of(&self, number: &NumberEntry) -> Option<Uuid> {
+        let scope = Scope::of(number.account.auth_id.clone());
+        let default = self.routing_of(number).webhook();
+        default.or_else(|| self.webhook_or_only(&scope, None).ok().map(|webhook| webhook.id))
+    }
+
+    /// An event of a number's, for its webhook, if it has one: `number.changed`, `permission.changed`. `order`: events
+    /// with the same one go out in order.
+    pub fn number_event(
+        &self,
+        number: &NumberEntry,
+        kind: &str,
+        of: &[&str],
+        data: Value,
+        order: Uuid,
+    ) -> Option<NewCallback> {
+        let webhook = self.webhook_of(number)?;
+        Some(self.draft(number, kind, of, data, Vec::new()).event_for(webhook, order))
+    }
+
+    /// Tells a number's webhook, if it has one. Returns at once; in the outbox a moment later.
+    pub fn tell_number(&self, number: &NumberEntry, kind: &str, data: Value) {
+        let once = Uuid::new_v4().to_string();
+        let order = stable_id("number", &[number.spec.phone_number_id.as_str()]);
+        if let Some(event) = self.number_event(number, kind, &[kind, &once], data, order) {
+            self.tell_soon(event);
+        }
+    }
+
+    pub(super) fn tell_soon(&self, event: NewCallback) {
+        let inbox = self.clone();
+        let written = self.parts().store.notify(event);
+        self.parts().tasks.spawn(async move {
+            match written.await {
+                Ok(written) => inbox.hand_on(vec![written]),
+                Err(StoreError::Journalled) => {}
+                Err(error) => tracing::error!(%error, "an event could not be written"),
+            }
+        });
+    }
+
+    fn account_event(&self, account: &AuthId, kind: &str, data: Value, id: Uuid) -> crate::store::Draft {
+        let parts = self.parts();
+        crate::store::Draft {
+            event_id: id,
+            account: account.clone(),
+            main_account: self.main_of(account).into_owned(),
+            node_id: parts.node_id.clone(),
+            created: parts.clock.steady(),
+            event: kind.to_owned(),
+            body: super::words::event(id, kind, parts.clock.wall(), account, None, data),
+            form: None,
+        }
+    }
+}
+
+fn fresh_secret() -> Secret {
+    Secret::new(format!("whsec_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
+}
+
+fn of_row(row: WebhookRow) -> Webhook {
+    Webhook {
+        id: row.id,
+        account: row.account,
+        name: row.name,
+        url: DocUrl(row.url.as_str().into()),
+        secrets: row.secrets.into(),
+        created: row.created,
+        in_file: false,
+    }
+}
+
+fn of_file(webhook: &crate::config::Webhook) -> Webhook {
+    let secrets: Vec<Secret> = std::iter::once(&webhook.secret).chain(&webhook.secret_previous).cloned().collect();
+    Webhook {
+        id: stable_id("webhook", &[webhook.account.as_str(), &webhook.name]),
+        account: webhook.account.clone(),
+        name: webhook.name.clone(),
+        url: webhook.url.clone(),
+        secrets: secrets.into(),
+        created: crate::model::Timestamp::default(),
+        in_file: true,
+    }
+}

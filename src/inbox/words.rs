@@ -1,0 +1,233 @@
+//! What messages look like: for people, for webhooks (`number-api.md` §5), and in Plivo's shape. Pure.
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::model::{AuthId, E164, Timestamp};
+use crate::store::{NewMessage, UserName};
+
+/// Longest text of a message as lists show it, in characters.
+const SHORT: usize = 200;
+
+/// An event as a webhook gets it.
+pub fn event(id: Uuid, kind: &str, at: Timestamp, account: &AuthId, number: Option<&E164>, data: Value) -> Value {
+    json!({
+        "id": id,
+        "type": kind,
+        "createdAt": at.to_string(),
+        "account": account.as_str(),
+        "number": number.map(E164::as_str),
+        "data": data,
+    })
+}
+
+/// A user: digits and business-scoped id, as far as they are known.
+pub fn user(user: &UserName) -> Value {
+    json!({
+        "waId": user.id.bytes().all(|b| b.is_ascii_digit()).then_some(&user.id),
+        "userId": user.bsuid.as_ref().or(if user.id.bytes().all(|b| b.is_ascii_digit()) { None } else { Some(&user.id) }),
+        "name": user.name,
+    })
+}
+
+/// A message: what all have, the text, its file, and what its type holds under the type's name.
+pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
+    let mut shown = json!({
+        "id": message.id,
+        "wamid": message.wamid,
+        "type": message.kind,
+        "direction": message.direction,
+        "text": text_of(&message.kind, &message.content),
+        "status": message.status,
+        "at": message.at.to_string(),
+    });
+    let Some(members) = shown.as_object_mut() else { return shown };
+    if let Some(file) = media(&message.content, &message.kind) {
+        members.insert(
+            "media".to_owned(),
+            json!({
+                "url": media_url,
+                "mimeType": file.get("mime_type"),
+                "sha256": file.get("sha256"),
+                "caption": file.get("caption"),
+                "filename": file.get("filename"),
+            }),
+        );
+    } else if message.kind != "text"
+        && let Some(held) = message.content.get(&message.kind)
+    {
+        members.insert(message.kind.clone(), held.clone());
+    }
+    for also in ["context", "referral", "errors"] {
+        if let Some(held) = message.content.get(also) {
+            members.insert(also.to_owned(), held.clone());
+        }
+    }
+    shown
+}
+
+/// Types that are files.
+pub const MEDIA: &[&str] = &["image", "audio", "video", "document", "sticker"];
+
+/// What is said of a message's file.
+pub fn media<'a>(content: &'a Value, kind: &str) -> Option<&'a Value> {
+    MEDIA.contains(&kind).then(|| content.get(kind)).flatten()
+}
+
+/// Meta's id of a message's file.
+pub fn media_id<'a>(content: &'a Value, kind: &str) -> Option<&'a str> {
+    media(content, kind)?.get("id")?.as_str()
+}
+
+fn at<'a>(content: &'a Value, pointer: &str) -> Option<&'a str> {
+    content.pointer(pointer).and_then(Value::as_str)
+}
+
+/// What a message says, all of it; `None`: nothing that is text.
+pub fn text_of(kind: &str, content: &Value) -> Option<String> {
+    let of = |pointer: &str| at(content, pointer).map(str::to_owned);
+    match kind {
+        "text" => of("/text/body"),
+        "button" => of("/button/text"),
+        "interactive" => [
+            "/interactive/button_reply/title",
+            "/interactive/list_reply/title",
+            "/interactive/nfm_reply/body",
+            "/interactive/body/text",
+        ]
+        .into_iter()
+        .find_map(of),
+        "reaction" => of("/reaction/emoji"),
+        "system" => of("/system/body"),
+        "template" => of("/template/name"),
+        kind if MEDIA.contains(&kind) => of(&format!("/{kind}/caption")),
+        _ => None,
+    }
+}
+
+/// A message in a few words, for lists.
+pub fn short(kind: &str, content: &Value) -> String {
+    let said = text_of(kind, content).filter(|text| !text.is_empty());
+    let text = match kind {
+        "location" => {
+            at(content, "/location/name").map_or_else(|| "Location".to_owned(), |name| format!("Location: {name}"))
+        }
+        "contacts" => "Contacts".to_owned(),
+        "template" => format!("Template {}", said.unwrap_or_default()),
+        "reaction" => said.map_or_else(|| "Reaction removed".to_owned(), |emoji| format!("Reacted {emoji}")),
+        "interactive" => match at(content, "/interactive/call_permission_reply/response") {
+            Some(response) => format!("Call permission: {response}"),
+            None if at(content, "/interactive/type") == Some("call_permission_request") => {
+                "Asked for permission to call".to_owned()
+            }
+            None => said.unwrap_or_else(|| "Interactive message".to_owned()),
+        },
+        "call" => at(content, "/call/text").unwrap_or("Call").to_owned(),
+        kind if MEDIA.contains(&kind) => {
+            let mut name = kind.to_owned();
+            if let Some(first) = name.get_mut(..1) {
+                first.make_ascii_uppercase();
+            }
+            said.map_or(name.clone(), |caption| format!("{name}: {caption}"))
+        }
+        "unsupported" | "unknown" => "A message of a kind that is not supported".to_owned(),
+        _ => said.unwrap_or_default(),
+    };
+    text.chars().take(SHORT).collect()
+}
+
+/// A user's message in Plivo's shape (`number-api.md` §5): the parameters in which it differs from others.
+pub fn form(number: &E164, user: &UserName, message: &NewMessage, media_url: Option<&str>) -> Vec<(String, String)> {
+    let content = &message.content;
+    let mut form = vec![
+        ("From".to_owned(), user.id.clone()),
+        ("To".to_owned(), number.to_string()),
+        ("MessageUUID".to_owned(), message.id.to_string()),
+    ];
+    let mut put = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            form.push((name.to_owned(), value.to_owned()));
+        }
+    };
+    put("WhatsappMessageID", message.wamid.as_deref());
+    put("ProfileName", Some(user.name.as_str()).filter(|name| !name.is_empty()));
+    put("ContextWhatsappMessageID", at(content, "/context/id"));
+    put("ContextWhatsappNumber", at(content, "/context/from"));
+    let kind = message.kind.as_str();
+    put("ContentType", Some(content_type(kind)));
+    match kind {
+        "text" => put("Body", at(content, "/text/body")),
+        "button" => {
+            put("ButtonText", at(content, "/button/text"));
+            put("ButtonPayload", at(content, "/button/payload"));
+        }
+        "interactive" => {
+            put("ButtonText", at(content, "/interactive/button_reply/title"));
+            put("ButtonPayload", at(content, "/interactive/button_reply/id"));
+            put("ListTitle", at(content, "/interactive/list_reply/title"));
+            put("ListDescription", at(content, "/interactive/list_reply/description"));
+            put("ButtonPayload", at(content, "/interactive/list_reply/id"));
+            put("Body", at(content, "/interactive/nfm_reply/response_json"));
+        }
+        "reaction" => {
+            put("Reaction", Some(at(content, "/reaction/emoji").unwrap_or_default()));
+            put("ContextWhatsappMessageID", at(content, "/reaction/message_id"));
+        }
+        "location" => {
+            let number = |name: &str| content.pointer(&format!("/location/{name}")).map(ToString::to_string);
+            put("Latitude", number("latitude").as_deref());
+            put("Longitude", number("longitude").as_deref());
+            put("LocationName", at(content, "/location/name"));
+            put("LocationAddress", at(content, "/location/address"));
+        }
+        "contacts" => put("Body", content.get("contacts").map(ToString::to_string).as_deref()),
+        kind if MEDIA.contains(&kind) => {
+            put("MediaCount", Some("1"));
+            put("Media0", media_url);
+            put("Caption0", at(content, &format!("/{kind}/caption")));
+        }
+        _ => {}
+    }
+    form
+}
+
+/// `ContentType` of Plivo's shape.
+fn content_type(kind: &str) -> &'static str {
+    match kind {
+        "text" => "text",
+        "button" | "interactive" => "button",
+        "reaction" => "reaction",
+        "location" => "location",
+        "contacts" => "contact",
+        kind if MEDIA.contains(&kind) => "media",
+        _ => "unsupported",
+    }
+}
+
+/// Longest string of what is kept of a message (`meta-calling.md` §1.3).
+const TEXT_MAX: usize = 4_096;
+/// Deepest nesting of it.
+const DEPTH_MAX: usize = 32;
+
+/// What Meta said, within its bounds.
+pub fn bounded(value: Value) -> Value {
+    fn bound(value: Value, depth: usize) -> Value {
+        match value {
+            Value::String(mut text) => {
+                let mut end = text.len().min(TEXT_MAX);
+                while !text.is_char_boundary(end) {
+                    end -= 1;
+                }
+                text.truncate(end);
+                Value::String(text)
+            }
+            Value::Array(_) | Value::Object(_) if depth == 0 => Value::Null,
+            Value::Array(items) => items.into_iter().map(|item| bound(item, depth - 1)).collect(),
+            Value::Object(members) => Value::Object(
+                members.into_iter().map(|(name, value)| (name, bound(value, depth - 1))).collect::<Map<_, _>>(),
+            ),
+            other => other,
+        }
+    }
+    bound(value, DEPTH_MAX)
+}

@@ -1,0 +1,112 @@
+//! A complete recording read back, 20 ms at a time: what [`super::file`] wrote, decoded.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use symphonia::core::codecs::CodecParameters;
+use symphonia::core::codecs::audio::AudioDecoderOptions;
+use symphonia::core::errors::Error;
+use symphonia::core::formats::{FormatOptions, FormatReader as _, TrackType};
+use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
+use symphonia::default::formats::MpaReader;
+use uuid::Uuid;
+
+use super::RATE;
+use super::file::{Format, name};
+
+/// Told of one 20 ms after the other: the only channel or the left one, and the right one. `false`: no more is wanted.
+pub type Heard<'a> = &'a mut dyn FnMut(&[i16], Option<&[i16]>) -> bool;
+
+/// Reads a recording to its end, or as far as it can be decoded. Blocks.
+///
+/// # Errors
+/// There is no such file, or it is none of ours.
+pub fn read(folder: &Path, id: Uuid, format: Format, heard: Heard<'_>) -> io::Result<()> {
+    let path = folder.join(name(id, format));
+    match format {
+        Format::Wav => wav(&path, heard),
+        Format::Mp3 => mp3(&path, heard),
+    }
+}
+
+fn wav(path: &Path, heard: Heard<'_>) -> io::Result<()> {
+    let reader = hound::WavReader::open(path).map_err(broken)?;
+    let mut frames = Frames::new(usize::from(reader.spec().channels));
+    // A file that was cut off has what is there.
+    for sample in reader.into_samples::<i16>().map_while(Result::ok) {
+        if !frames.push(sample, heard) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn mp3(path: &Path, heard: Heard<'_>) -> io::Result<()> {
+    let stream = MediaSourceStream::new(Box::new(File::open(path)?), MediaSourceStreamOptions::default());
+    let mut reader = MpaReader::try_new(stream, FormatOptions::default()).map_err(broken)?;
+    let nothing = || io::Error::new(io::ErrorKind::InvalidData, "there is no sound in it");
+    let track = reader.default_track(TrackType::Audio).ok_or_else(nothing)?;
+    let Some(CodecParameters::Audio(parameters)) = &track.codec_params else { return Err(nothing()) };
+    let codecs = symphonia::default::get_codecs();
+    let mut decoder = codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default()).map_err(broken)?;
+    let (mut frames, mut samples) = (None, Vec::<f32>::new());
+    loop {
+        let packet = match reader.next_packet() {
+            Ok(Some(packet)) => packet,
+            Ok(None) | Err(Error::ResetRequired | Error::IoError(_)) => return Ok(()),
+            Err(error) => return Err(broken(error)),
+        };
+        // A damaged packet is passed over.
+        let Ok(sound) = decoder.decode(&packet) else { continue };
+        let frames = frames.get_or_insert_with(|| Frames::new(sound.spec().channels().count()));
+        samples.clear();
+        sound.copy_to_vec_interleaved(&mut samples);
+        for sample in &samples {
+            if !frames.push(whole(*sample), heard) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Full scale is ±1.
+#[allow(clippy::as_conversions, reason = "`as` cuts what is louder, and takes no number for 0")]
+fn whole(sample: f32) -> i16 {
+    (sample * 32_767.0) as i16
+}
+
+fn broken(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+/// Makes 20 ms of interleaved samples.
+struct Frames {
+    channels: usize,
+    left: Vec<i16>,
+    right: Vec<i16>,
+    at: usize,
+}
+
+impl Frames {
+    fn new(channels: usize) -> Self {
+        Self { channels: channels.max(1), left: Vec::new(), right: Vec::new(), at: 0 }
+    }
+
+    /// `false`: no more is wanted. What is no whole 20 ms at the end is not told.
+    fn push(&mut self, sample: i16, heard: Heard<'_>) -> bool {
+        match self.at {
+            0 => self.left.push(sample),
+            1 => self.right.push(sample),
+            _ => {}
+        }
+        self.at = (self.at + 1) % self.channels;
+        if self.at > 0 || self.left.len() < RATE.frame() {
+            return true;
+        }
+        let goes_on = heard(&self.left, (self.channels > 1).then_some(&self.right));
+        self.left.clear();
+        self.right.clear();
+        goes_on
+    }
+}

@@ -1,0 +1,104 @@
+//! Sending messages and fetching users' files (`meta-calling.md` §4.3, §4.5). What a message says is its sender's.
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use serde_json::{Value, json};
+
+use super::graph::Graph;
+use super::question::Question;
+use crate::call::machine::GraphOutcome;
+use crate::config::Secret;
+use crate::model::PhoneNumberId;
+
+/// Largest file that is fetched: Meta's own bound of a document.
+const FILE_MAX: usize = 100 << 20;
+/// Largest answer that names one.
+const NAMED_MAX: usize = 64 << 10;
+/// One file, to its last byte.
+const FILE_TIME: std::time::Duration = std::time::Duration::from_secs(120);
+
+impl Graph {
+    /// `POST /{phone_number_id}/messages`; gives the message's id.
+    ///
+    /// # Errors
+    /// How it failed, further tries included. After a time-out it may have been sent.
+    pub async fn send_message(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+        message: &Value,
+    ) -> Result<String, GraphOutcome> {
+        let body = message.to_string().into_bytes();
+        let answer = self.question(&Question::post(number, token, "messages".to_owned(), "message", body)).await?;
+        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+        let id = answer.pointer("/messages/0/id").and_then(Value::as_str).filter(|id| !id.is_empty());
+        id.map(str::to_owned).ok_or(GraphOutcome::ServerError { status: 200 })
+    }
+
+    /// Tells the user that a message of theirs was read.
+    ///
+    /// # Errors
+    /// How it failed, further tries included.
+    pub async fn mark_read(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+        wamid: &str,
+    ) -> Result<(), GraphOutcome> {
+        let body = json!({"messaging_product": "whatsapp", "status": "read", "message_id": wamid});
+        let body = body.to_string().into_bytes();
+        self.question(&Question::post(number, token, "messages".to_owned(), "message", body)).await.map(drop)
+    }
+
+    /// A user's file: where it is (`GET /{media_id}`), then its bytes, both with the token, and checked against Meta's sum.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn media(&self, token: Option<&Secret>, media: &str) -> Result<Bytes, String> {
+        let plain = !media.is_empty()
+            && media.len() <= 128
+            && media.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if !plain {
+            return Err("its id is none".to_owned());
+        }
+        let about = format!("{}/{media}", self.config.base_url).parse::<Uri>().map_err(|e| e.to_string())?;
+        let named = self.download(&about, token, NAMED_MAX).await?;
+        let named: Value = serde_json::from_slice(&named).map_err(|_| "Meta's word on it is no JSON".to_owned())?;
+        let url = named.get("url").and_then(Value::as_str).unwrap_or_default();
+        let url = url.parse::<Uri>().map_err(|_| "Meta gives no URL for it".to_owned())?;
+        // The token goes to Meta over TLS, or where Graph itself is.
+        let at_graph = url.authority().is_some() && url.authority() == about.authority();
+        if url.scheme_str() != Some("https") && !at_graph {
+            return Err("Meta's URL for it is not https".to_owned());
+        }
+        let bytes = self.download(&url, token, FILE_MAX).await?;
+        let sum = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes));
+        match named.get("sha256").and_then(Value::as_str) {
+            Some(told) if told.len() == sum.len() && !told.eq_ignore_ascii_case(&sum) => {
+                Err("it is not what Meta says it is: the sums differ".to_owned())
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    async fn download(&self, uri: &Uri, token: Option<&Secret>, at_most: usize) -> Result<Bytes, String> {
+        let token = token.unwrap_or(&self.config.token);
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal())).map_err(|e| e.to_string())?;
+        bearer.set_sensitive(true);
+        let agent = HeaderValue::try_from(&self.config.user_agent).map_err(|e| e.to_string())?;
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = HeaderMap::from_iter([(AUTHORIZATION, bearer), (USER_AGENT, agent)]);
+        let exchange = async {
+            let answer = self.http.request(request).await.map_err(|e| format!("no answer: {e}"))?;
+            if !answer.status().is_success() {
+                return Err(format!("the answer was {}", answer.status().as_u16()));
+            }
+            let body = Limited::new(answer.into_body(), at_most).collect().await;
+            body.map(http_body_util::Collected::to_bytes).map_err(|e| format!("it could not be read: {e}"))
+        };
+        tokio::time::timeout(FILE_TIME, exchange).await.unwrap_or_else(|_| Err("it took too long".to_owned()))
+    }
+}

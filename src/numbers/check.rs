@@ -1,0 +1,145 @@
+//! Asks a number's URLs once, as a call would: whether they answer, how fast, and what the linter says of the document.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{No, Numbers, Parts};
+use crate::admission::book::{Book, Number};
+use crate::answer::{DocumentBody, FetchJob, Fetcher, Hops, SigningKeys, Validity};
+use crate::call::machine::{FetchFailure, FetchKind, Param, Params};
+use crate::clock::Clock;
+use crate::model::{CallUuid, E164, Method};
+use crate::store::Scope;
+use crate::xml::ast::{DocUrl, Finding};
+use crate::xml::{self, MAX_BODY};
+
+/// Each URL gets so long.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What became of one URL.
+#[derive(Clone, Debug)]
+pub struct UrlCheck {
+    /// The field that has it.
+    pub field: &'static str,
+    pub url: DocUrl,
+    pub method: Method,
+    pub checked: Checked,
+    pub latency: Duration,
+}
+
+/// How it answered.
+#[derive(Clone, Debug)]
+pub enum Checked {
+    /// With this status; of a document, what the linter found.
+    Answered { status: u16, findings: Vec<Finding>, valid: bool },
+    /// Not, or not as it must.
+    Failed { status: Option<u16>, why: String },
+}
+
+impl Checked {
+    /// Whether a call, or a callback, would get what it needs.
+    pub fn is_ok(&self) -> bool {
+        matches!(self, Self::Answered { valid: true, .. })
+    }
+}
+
+/// URLs by the fields that name them.
+pub(super) type FieldUrls = Vec<(&'static str, (DocUrl, Method))>;
+
+/// A number's URLs in force by their fields, and what their requests are signed with.
+pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
+    let set = &entry.set;
+    let answer = book.answer_of(entry);
+    let links = [("answerUrl", &answer), ("fallbackUrl", &set.fallback), ("hangupUrl", &set.hangup)];
+    let mut urls: Vec<_> = links.into_iter().filter_map(|(field, link)| Some((field, link.get()?))).collect();
+    urls.extend(set.webhook_url.clone().map(|url| ("webhookUrl", (url, Method::Post))));
+    let tokens = |id| book.account(id).map(|account| account.tokens.clone()).unwrap_or_default();
+    let owner = book.owner(entry);
+    (urls, SigningKeys::new(tokens(owner), tokens(book.main_of(owner))))
+}
+
+impl Numbers {
+    /// Asks every URL that the number has in force.
+    ///
+    /// # Errors
+    /// No such number.
+    pub async fn check_urls(&self, scope: &Scope, number: &E164) -> Result<Vec<UrlCheck>, No> {
+        let (urls, keys) = {
+            let book = self.book();
+            urls_of(&book, book.number(scope, number).ok_or(No::Missing(super::NO_NUMBER))?)
+        };
+        let Parts { fetcher, clock, .. } = self.parts();
+        let asked = urls.into_iter().map(|(field, url)| check_url(fetcher, clock, number, field, url, keys.clone()));
+        Ok(futures_util::future::join_all(asked).await)
+    }
+}
+
+/// Asks one URL.
+pub async fn check_url(
+    fetcher: &Fetcher,
+    clock: &Clock,
+    number: &E164,
+    field: &'static str,
+    (url, method): (DocUrl, Method),
+    keys: SigningKeys,
+) -> UrlCheck {
+    let call = CallUuid(Uuid::new_v4());
+    let kind = if field == "fallbackUrl" { FetchKind::Fallback } else { FetchKind::Answer };
+    let job = FetchJob {
+        call,
+        kind,
+        url: url.clone(),
+        method,
+        params: params(field, number, call),
+        keys,
+        event_id: Uuid::new_v4(),
+        deadline: DEADLINE,
+        max_body: MAX_BODY,
+        hops: Hops::new(),
+    };
+    let begun = clock.now();
+    let is_document = matches!(field, "answerUrl" | "fallbackUrl");
+    let read = |body: DocumentBody| {
+        let parsed = is_document.then(|| xml::parse(&body.bytes, body.charset.as_deref()));
+        let valid = parsed.as_ref().is_none_or(xml::Parsed::ok);
+        let findings = parsed.map(|parsed| parsed.findings).unwrap_or_default();
+        let validity = if valid { Validity::Valid } else { Validity::Invalid };
+        (Checked::Answered { status: body.status, findings, valid }, validity)
+    };
+    let checked = fetcher.document(&job, read).await.unwrap_or_else(failed);
+    let latency = clock.now().saturating_duration_since(begun);
+    UrlCheck { field, url, method, checked, latency }
+}
+
+fn failed(failure: FetchFailure) -> Checked {
+    let (status, why) = match failure {
+        FetchFailure::Status { status } => (Some(status), format!("the answer was {status}")),
+        FetchFailure::Timeout => (None, format!("no answer within {} s", DEADLINE.as_secs())),
+        FetchFailure::TooLarge => (None, format!("the answer is larger than {MAX_BODY} bytes")),
+        FetchFailure::Unreachable { what } | FetchFailure::UrlRefused { what } | FetchFailure::Invalid { what } => {
+            (None, format!("could not {what}"))
+        }
+    };
+    Checked::Failed { status, why }
+}
+
+/// What a call's first request has, of a call that nobody makes: `OffhookCheck` says so.
+fn params(field: &str, number: &E164, call: CallUuid) -> Params {
+    let call = call.to_string();
+    let event = match field {
+        "hangupUrl" => "Hangup",
+        "webhookUrl" => "Check",
+        _ => "StartApp",
+    };
+    let all = [
+        ("CallStatus", if field == "hangupUrl" { "completed" } else { "ringing" }),
+        ("CallUUID", call.as_str()),
+        ("Direction", "inbound"),
+        ("Event", event),
+        ("From", number.as_str()),
+        ("OffhookCheck", "true"),
+        ("To", number.as_str()),
+    ];
+    all.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.to_owned().into()))).collect()
+}

@@ -1,0 +1,198 @@
+//! Numbers come in: by credentials that are proven at Graph first, or by the code of Meta's embedded sign-up.
+
+use super::{No, Numbers};
+use crate::admission::book::{Made, MetaApp};
+use crate::call::machine::GraphOutcome;
+use crate::config::Secret;
+use crate::meta::numbers::PhoneNumber;
+use crate::model::{AuthId, E164, PhoneNumberId, WabaId};
+use crate::store::Scope;
+
+/// WABAs of an account that are looked through for a number that came without one.
+const WABAS_ASKED_MAX: usize = 20;
+/// WABAs that one sign-up may bring.
+const SIGNED_UP_MAX: usize = 20;
+
+/// A number and what proves that it is theirs.
+pub struct Credentials {
+    pub display_name: String,
+    /// What it should be.
+    pub number: Option<E164>,
+    pub id: PhoneNumberId,
+    pub waba: Option<WabaId>,
+    pub token: Secret,
+    pub active: bool,
+}
+
+/// What Meta's sign-up window gave.
+pub struct SignUp {
+    pub code: String,
+    pub waba: Option<WabaId>,
+    pub id: Option<PhoneNumberId>,
+}
+
+impl Numbers {
+    /// Connects a number; its token is sealed and never shown again.
+    ///
+    /// # Errors
+    /// Graph does not know the number by this token, or somebody else has it.
+    pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, No> {
+        let graph = &self.parts().graph;
+        let said = graph.phone_number(&given.id, Some(&given.token)).await.map_err(not_proven)?;
+        let number = E164::parse(&said.number).map_err(|_| No::Meta(GraphOutcome::ServerError { status: 200 }))?;
+        if given.number.as_ref().is_some_and(|wanted| *wanted != number) {
+            return Err(No::bad("number", format!("Meta has the number {number} under this whatsappPhoneNumberId")));
+        }
+        let waba = match &given.waba {
+            Some(waba) => {
+                let all = graph.numbers_of_waba(waba, Some(&given.token)).await.map_err(not_of_waba)?;
+                if !has(&all, &given.id) {
+                    let message = "Meta does not list this number in this WABA";
+                    return Err(rule("not_in_waba", message, "whatsappBusinessAccount"));
+                }
+                Some(waba.clone())
+            }
+            None => self.waba_with(scope, &given).await,
+        };
+        let of = scope.auth_id().clone();
+        self.enter(&number, &given, waba.as_ref(), of).await?;
+        if let Some(waba) = &waba {
+            self.subscribe(waba, &given.token).await;
+        }
+        self.settle_in(scope, &number).await;
+        Ok(number)
+    }
+
+    async fn enter(&self, number: &E164, given: &Credentials, waba: Option<&WabaId>, of: AuthId) -> Result<(), No> {
+        let now = self.parts().clock.wall();
+        let made = Made { phone_number_id: given.id.clone(), waba: waba.cloned(), of: of.clone() };
+        let stored = self.parts().keeper.change(now, |book| {
+            let mut keys = Vec::new();
+            if let Some(waba) = waba {
+                // A token of its own that the WABA has already stays.
+                let known = book.wabas().any(|entry| entry.id == *waba);
+                keys.extend(book.connect_waba(waba, &of, (!known).then(|| given.token.clone()))?);
+            }
+            keys.extend(book.connect_number((number, made), Some(given.token.clone()), now)?);
+            keys.extend(book.edit_number(number, |set| {
+                if !given.display_name.is_empty() {
+                    set.alias.clone_from(&given.display_name);
+                }
+                set.inactive = !given.active;
+            }));
+            Ok::<_, No>(((), keys))
+        });
+        Ok(stored.await?)
+    }
+
+    /// The account's WABA that has a number, where one of them does.
+    async fn waba_with(&self, scope: &Scope, given: &Credentials) -> Option<WabaId> {
+        let wabas: Vec<WabaId> = {
+            let book = self.book();
+            let own = book.wabas().filter(|waba| book.is_within(scope, waba.account()));
+            own.take(WABAS_ASKED_MAX).map(|waba| waba.id.clone()).collect()
+        };
+        for waba in wabas {
+            let all = self.parts().graph.numbers_of_waba(&waba, Some(&given.token)).await;
+            if all.is_ok_and(|all| has(&all, &given.id)) {
+                return Some(waba);
+            }
+        }
+        None
+    }
+
+    /// Has the WABA's webhooks come to our app. `offhook doctor` tells where this failed.
+    async fn subscribe(&self, waba: &WabaId, token: &Secret) {
+        if let Err(outcome) = self.parts().graph.subscribe_app(waba, Some(token)).await {
+            tracing::warn!(%waba, ?outcome, "Meta did not subscribe our app to a WABA: nothing of it may come here");
+        }
+    }
+
+    /// Reads what Meta says of a number that just came in; where it does not say, the next reconcile asks.
+    async fn settle_in(&self, scope: &Scope, number: &E164) {
+        let synced = self.sync_number(scope, number).await;
+        if let Err(no) = synced {
+            tracing::info!(?number, ?no, "what Meta says of a new number is not known yet");
+        }
+        self.tell(number);
+    }
+
+    /// Takes in the numbers that somebody signed up for in Meta's window.
+    ///
+    /// # Errors
+    /// Our app is not configured, Meta does not take the code, or somebody else has a WABA.
+    pub async fn sign_up(&self, scope: &Scope, given: SignUp) -> Result<Vec<E164>, No> {
+        let app = self.book().app().cloned();
+        let app = app.ok_or_else(|| No::state("no_app", "sign-up needs [meta].app_id in the configuration"))?;
+        let graph = &self.parts().graph;
+        let token = graph.exchange_code(&app.id, &app.secret, &given.code).await.map_err(|outcome| {
+            proven_or(outcome, "code_refused", "Meta does not take this code: sign up once more", "code")
+        })?;
+        let wabas = match &given.waba {
+            Some(waba) => vec![waba.clone()],
+            None => self.granted(&app, &token).await?,
+        };
+        let of = scope.auth_id().clone();
+        let mut all = Vec::new();
+        for waba in &wabas {
+            let now = self.parts().clock.wall();
+            let entered = self.parts().keeper.change(now, |book| {
+                book.connect_waba(waba, &of, Some(token.clone())).map(|keys| ((), keys)).map_err(No::from)
+            });
+            entered.await?;
+            self.subscribe(waba, &token).await;
+            self.take_in(waba, &of, Some(&token), given.id.as_ref()).await?;
+            let book = self.book();
+            let of_waba = book.numbers_of(waba).filter(|n| given.id.as_ref().is_none_or(|id| *id == n.phone_number_id));
+            all.extend(of_waba.map(|n| n.number.clone()));
+        }
+        for number in &all {
+            self.tell(number);
+        }
+        Ok(all)
+    }
+
+    async fn granted(&self, app: &MetaApp, token: &Secret) -> Result<Vec<WabaId>, No> {
+        let facts = self.parts().graph.token_facts(&app.id, &app.secret, token).await.map_err(No::Meta)?;
+        let mut wabas = facts.wabas;
+        wabas.truncate(SIGNED_UP_MAX);
+        if wabas.is_empty() {
+            let message = "the sign-up granted no WhatsApp Business Account: name it, or sign up once more";
+            return Err(rule("no_waba", message, "whatsappBusinessAccount"));
+        }
+        Ok(wabas)
+    }
+}
+
+fn has(all: &[PhoneNumber], id: &PhoneNumberId) -> bool {
+    all.iter().any(|number| number.id == id.as_str())
+}
+
+fn rule(code: &'static str, message: &str, field: &'static str) -> No {
+    No::Rule { code, message: message.to_owned(), field: Some(field), meta: None }
+}
+
+/// Graph's no to what somebody gave us is theirs to put right; a failure of Graph's is not.
+fn proven_or(outcome: GraphOutcome, code: &'static str, message: &str, field: &'static str) -> No {
+    match outcome {
+        GraphOutcome::Refused { code: meta, details, .. } => {
+            No::Rule { code, message: message.to_owned(), field: Some(field), meta: Some((meta, details)) }
+        }
+        other => No::Meta(other),
+    }
+}
+
+fn not_proven(outcome: GraphOutcome) -> No {
+    match &outcome {
+        GraphOutcome::Refused { code: 0 | 3 | 10 | 190 | 200..=299, .. } => {
+            let message = "Meta does not take this access token, or it may not manage this number";
+            proven_or(outcome, "token_refused", message, "accessToken")
+        }
+        _ => proven_or(outcome, "no_such_number", "Meta has no such number for this token", "whatsappPhoneNumberId"),
+    }
+}
+
+fn not_of_waba(outcome: GraphOutcome) -> No {
+    let message = "Meta does not show this WABA for this token";
+    proven_or(outcome, "no_such_waba", message, "whatsappBusinessAccount")
+}

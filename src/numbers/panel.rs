@@ -1,0 +1,206 @@
+//! What people set of a number (the panel of seed 000): judged as a whole, written at Meta first where it is Meta's too,
+//! then here, for the next event on.
+
+use super::{NO_NUMBER, No, Numbers};
+use crate::admission::book::{Book, Calling, Configuration, Link, Number, NumberSet};
+use crate::egress::{CustomerUrl, Guard};
+use crate::meta::numbers::{CallingChange, CallingSettings};
+use crate::model::{E164, Method};
+use crate::store::Scope;
+use crate::xml::ast::DocUrl;
+
+/// Longest alias, in characters.
+const ALIAS_CHARS_MAX: usize = 100;
+/// Longest URL, in characters.
+const URL_CHARS_MAX: usize = 2_048;
+/// As the configuration has it.
+const CALLS: std::ops::RangeInclusive<u32> = 1..=100_000;
+
+/// A change: what is none stays. Of a field that can be empty the inner none empties it.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    pub alias: Option<String>,
+    pub configuration: Option<String>,
+    pub webhook_url: Option<Option<String>>,
+    pub calling_enabled: Option<bool>,
+    pub answer_url: Option<Option<String>>,
+    pub answer_method: Option<String>,
+    pub fallback_url: Option<Option<String>>,
+    pub fallback_method: Option<String>,
+    pub hangup_url: Option<Option<String>>,
+    pub hangup_method: Option<String>,
+    pub calls_per_number: Option<Option<u32>>,
+    pub callback_permission: Option<bool>,
+    pub active: Option<bool>,
+}
+
+impl Change {
+    /// The number's settings with the change, where they hold together.
+    ///
+    /// # Errors
+    /// The first field that is wrong, or the rule that is broken. A rule is looked at where the change is about it.
+    pub fn applied(&self, book: &Book, number: &Number, guard: &Guard) -> Result<NumberSet, No> {
+        let mut set = number.set.clone();
+        if let Some(alias) = &self.alias {
+            if alias.chars().count() > ALIAS_CHARS_MAX || alias.chars().any(char::is_control) {
+                return Err(No::bad("alias", "alias must have at most 100 characters, and no control characters"));
+            }
+            alias.trim().clone_into(&mut set.alias);
+        }
+        match self.configuration.as_deref() {
+            None => {}
+            Some("webhook") => set.configuration = Configuration::Webhook,
+            Some("agent") => set.configuration = Configuration::Agent,
+            Some(_) => return Err(No::bad("configurationType", "configurationType must be webhook or agent")),
+        }
+        if let Some(given) = &self.webhook_url {
+            set.webhook_url = url("webhookUrl", given.as_deref(), guard)?;
+        }
+        let links = [
+            (&mut set.answer, &self.answer_url, &self.answer_method, ("answerUrl", "answerMethod")),
+            (&mut set.fallback, &self.fallback_url, &self.fallback_method, ("fallbackUrl", "fallbackMethod")),
+            (&mut set.hangup, &self.hangup_url, &self.hangup_method, ("hangupUrl", "hangupMethod")),
+        ];
+        for (link, given, how, names) in links {
+            edit_link(link, given.as_ref(), how.as_deref(), names, guard)?;
+        }
+        if let Some(calls) = self.calls_per_number {
+            if calls.is_some_and(|calls| !CALLS.contains(&calls)) {
+                return Err(No::bad("callsPerNumber", "callsPerNumber must be from 1 to 100000, or null"));
+            }
+            set.calls_per_number = calls;
+        }
+        set.callback_permission = self.callback_permission.or(set.callback_permission);
+        set.calling_enabled = self.calling_enabled.unwrap_or(set.calling_enabled);
+        if let Some(active) = self.active {
+            set.inactive = !active;
+        }
+        self.holds_together(book, number, set)
+    }
+
+    fn holds_together(&self, book: &Book, number: &Number, set: NumberSet) -> Result<NumberSet, No> {
+        let of_webhook = self.configuration.is_some() || self.webhook_url.is_some();
+        if of_webhook && set.configuration == Configuration::Webhook && set.webhook_url.is_none() {
+            return Err(No::bad("webhookUrl", "webhookUrl is needed with configurationType webhook"));
+        }
+        if self.calling_enabled == Some(true) && number.waba.is_none() {
+            let message = "this number belongs to no WABA that is known here: calling can't be enabled";
+            return Err(No::state("no_waba", message));
+        }
+        let of_calling = self.calling_enabled.is_some() || self.answer_url.is_some();
+        let with = Number { set, ..number.clone() };
+        let needs_answer = with.set.configuration == Configuration::Webhook;
+        if of_calling && needs_answer && with.set.calling_enabled && book.answer_of(&with).url.is_none() {
+            return Err(No::bad("answerUrl", "answerUrl is needed while calling is enabled"));
+        }
+        Ok(with.set)
+    }
+
+    /// What Meta has to be told: what differs from what it is known to have.
+    fn at_meta(&self, set: &NumberSet) -> CallingChange {
+        let told = &set.told.calling;
+        let wanted = |now: Option<bool>, at_meta: Option<bool>| now.filter(|now| at_meta != Some(*now));
+        CallingChange {
+            enabled: wanted(self.calling_enabled, told.enabled),
+            callback_permission: wanted(self.callback_permission, told.callback_permission),
+        }
+    }
+}
+
+fn edit_link(
+    link: &mut Link,
+    given: Option<&Option<String>>,
+    how: Option<&str>,
+    (url_name, method_name): (&'static str, &'static str),
+    guard: &Guard,
+) -> Result<(), No> {
+    if let Some(given) = given {
+        link.url = url(url_name, given.as_deref(), guard)?;
+    }
+    match how.map(str::to_ascii_uppercase).as_deref() {
+        None => {}
+        Some("GET") => link.method = Method::Get,
+        Some("POST") => link.method = Method::Post,
+        Some(_) => return Err(No::bad(method_name, format!("{method_name} must be GET or POST"))),
+    }
+    Ok(())
+}
+
+/// A URL as it is kept; an empty one is none.
+fn url(field: &'static str, given: Option<&str>, guard: &Guard) -> Result<Option<DocUrl>, No> {
+    let Some(text) = given.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
+    if text.chars().count() > URL_CHARS_MAX {
+        return Err(No::bad(field, format!("{field} is longer than {URL_CHARS_MAX} characters")));
+    }
+    match CustomerUrl::parse(text, guard) {
+        Ok(_) => Ok(Some(DocUrl(text.into()))),
+        Err(why) => Err(No::bad(field, format!("{field} can't be used: could not {why}"))),
+    }
+}
+
+/// What people set, without what Meta says and what happens by itself: by it two states are told apart.
+pub(super) fn panel_of(set: &NumberSet) -> NumberSet {
+    NumberSet { told: Default::default(), registration: Default::default(), ..set.clone() }
+}
+
+impl Numbers {
+    /// Changes what is set of a number; `seen`: only if it is still set like that.
+    ///
+    /// # Errors
+    /// What is wrong with the change, or Meta's no: then nothing has changed here.
+    pub async fn change(
+        &self,
+        scope: &Scope,
+        number: &E164,
+        change: &Change,
+        seen: Option<&NumberSet>,
+    ) -> Result<(), No> {
+        if change.active == Some(true) && self.routed(number).agent.is_none() {
+            return Err(No::bad("active", "a number is active with an agent: connect one first"));
+        }
+        let _turn = self.turn(number).await;
+        let (known, at_meta) = {
+            let book = self.book();
+            let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+            let set = change.applied(&book, entry, &self.parts().guard)?;
+            (self.found(scope, number)?, change.at_meta(&set))
+        };
+        let mut told = None;
+        if at_meta.is_some() {
+            let graph = &self.parts().graph;
+            graph.change_calling(&known.id, known.token.as_ref(), at_meta).await.map_err(No::Meta)?;
+            // Read back; where that fails, what was said counts.
+            let read = graph.calling_settings(&known.id, known.token.as_ref()).await;
+            told = Some(read.ok().map(calling).unwrap_or_else(|| said(at_meta)));
+        }
+        let now = self.parts().clock.wall();
+        let stored = self.parts().keeper.change(now, |book| {
+            let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+            if seen.is_some_and(|seen| panel_of(seen) != panel_of(&entry.set)) {
+                return Err(No::Changed);
+            }
+            let mut set = change.applied(book, entry, &self.parts().guard)?;
+            if let Some(told) = told {
+                set.told.calling = told;
+            }
+            Ok(((), book.edit_number(number, |now| *now = set)))
+        });
+        stored.await?;
+        self.tell(number);
+        Ok(())
+    }
+}
+
+/// Meta's word as it is kept.
+pub(super) fn calling(read: CallingSettings) -> Calling {
+    Calling {
+        enabled: read.enabled,
+        callback_permission: read.callback_permission,
+        sip: read.sip,
+        restricted: Some(read.restricted),
+    }
+}
+
+fn said(change: CallingChange) -> Calling {
+    Calling { enabled: change.enabled, callback_permission: change.callback_permission, ..Calling::default() }
+}

@@ -1,0 +1,100 @@
+//! Registering a number with Meta's Cloud API: begun at once, done behind the answer, told in the resource and the feed.
+
+use std::time::Duration;
+
+use super::{Known, NO_NUMBER, No, Numbers};
+use crate::admission::book::{NumberSet, Registration};
+use crate::call::machine::GraphOutcome;
+use crate::config::Secret;
+use crate::model::{E164, NoticeTopic, Timestamp};
+use crate::store::Scope;
+
+/// After a failure Meta is not asked again sooner: it counts attempts, and locks a number after a few.
+const PAUSE: Duration = Duration::from_secs(60);
+
+impl Numbers {
+    /// Begins to register a number under this PIN.
+    ///
+    /// # Errors
+    /// No PIN, one is running already, or the last one failed a moment ago.
+    pub async fn register(&self, scope: &Scope, number: &E164, pin: Secret) -> Result<(), No> {
+        let is_pin = pin.reveal().len() == 6 && pin.reveal().bytes().all(|b| b.is_ascii_digit());
+        if !is_pin {
+            return Err(No::bad("pin", "pin must be the number's six digits"));
+        }
+        let known = self.found(scope, number)?;
+        let now = self.parts().clock.wall();
+        let stored = self.parts().keeper.change(now, |book| {
+            let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+            may_begin(&entry.set, now)?;
+            Ok(((), book.edit_number(number, |set| set.registration = Registration::Running)))
+        });
+        stored.await?;
+        self.tell(number);
+        let this = self.clone();
+        self.parts().tasks.spawn(async move { this.carry_out(known, pin).await });
+        Ok(())
+    }
+
+    async fn carry_out(&self, known: Known, pin: Secret) {
+        let graph = &self.parts().graph;
+        let registered = graph.register(&known.id, known.token.as_ref(), &pin).await;
+        let now = self.parts().clock.wall();
+        let state = match registered {
+            Ok(()) => Registration::Registered,
+            Err(outcome) => Registration::Failed { reason: reason(&outcome), again: later(now) },
+        };
+        let done = state == Registration::Registered;
+        let failed = match &state {
+            Registration::Failed { reason, .. } => Some(reason.clone()),
+            Registration::None | Registration::Running | Registration::Registered => None,
+        };
+        let number = &known.number;
+        let stored = self.parts().keeper.change(now, |book| {
+            Ok::<_, No>(((), book.edit_number(number, |set: &mut NumberSet| set.registration = state)))
+        });
+        if let Err(why) = stored.await {
+            tracing::warn!(?number, ?why, "how a registration ended could not be stored");
+        }
+        self.tell(number);
+        if let Some(reason) = failed {
+            self.notice(number, NoticeTopic::Number, format!("{number} could not be registered: {reason}."));
+        }
+        if done && let Err(no) = self.refresh(&known).await {
+            tracing::info!(?number, ?no, "what Meta says of a number just registered is not known yet");
+        }
+    }
+}
+
+fn later(now: Timestamp) -> Timestamp {
+    Timestamp::from_micros(now.micros().saturating_add(i64::try_from(PAUSE.as_micros()).unwrap_or(i64::MAX)))
+}
+
+fn may_begin(set: &NumberSet, now: Timestamp) -> Result<(), No> {
+    match &set.registration {
+        Registration::Running => Err(No::state("registration_running", "the number is being registered already")),
+        Registration::Failed { again, .. } if *again > now => {
+            let seconds = u64::try_from(again.secs().saturating_sub(now.secs())).unwrap_or_default().max(1);
+            let message = format!("the last attempt failed a moment ago: try again in {seconds} s");
+            Err(No::Wait { seconds, message })
+        }
+        Registration::None | Registration::Registered | Registration::Failed { .. } => Ok(()),
+    }
+}
+
+/// Why Meta did not, for people.
+pub(super) fn reason(outcome: &GraphOutcome) -> String {
+    match outcome {
+        GraphOutcome::Refused { code: 133_005, .. } => "133005: the PIN is not this number's".to_owned(),
+        GraphOutcome::Refused { code: code @ (133_008 | 133_009), .. } => {
+            format!("{code}: tried too often; Meta takes no attempt for a while")
+        }
+        GraphOutcome::Refused { code, details, .. } => format!("{code}: {details}"),
+        GraphOutcome::RateLimited { code } => format!("{code}: Meta is asked too often"),
+        GraphOutcome::Timeout => "Meta did not answer in time".to_owned(),
+        GraphOutcome::Unreachable => "Meta could not be reached".to_owned(),
+        GraphOutcome::Done | GraphOutcome::Gone | GraphOutcome::ServerError { .. } => {
+            "Meta failed: something is out of order there".to_owned()
+        }
+    }
+}

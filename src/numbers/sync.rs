@@ -1,0 +1,219 @@
+//! Reads what Meta knows of numbers: names, platform, quality, calling settings; and takes in a WABA's numbers that are not
+//! known yet.
+
+use super::panel::calling;
+use super::{Known, NO_WABA, No, Numbers};
+use crate::admission::book::{Made, NumberSet, Registration, Told};
+use crate::call::machine::GraphOutcome;
+use crate::config::Secret;
+use crate::meta::numbers::{CallingSettings, PhoneNumber};
+use crate::model::{AuthId, E164, NoticeTopic, PhoneNumberId, Timestamp, WabaId};
+use crate::store::Scope;
+
+/// What a sync changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Synced {
+    /// Numbers that were not known before.
+    pub added: Vec<E164>,
+    /// Fields of the number resource that are not as they were.
+    pub changed: Vec<(E164, Vec<&'static str>)>,
+}
+
+/// What Graph said of a number.
+pub(super) struct Said {
+    pub(super) number: PhoneNumber,
+    pub(super) calling: Option<CallingSettings>,
+}
+
+impl Said {
+    /// Takes it over; gives the fields that changed.
+    pub(super) fn apply(&self, set: &mut NumberSet, now: Timestamp) -> Vec<&'static str> {
+        let Self { number, calling: settings } = self;
+        let before = set.clone();
+        let keep = |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };
+        set.told = Told {
+            verified_name: keep(&number.verified_name, &before.told.verified_name),
+            platform_type: keep(&number.platform_type, &before.told.platform_type),
+            quality_rating: keep(&number.quality_rating, &before.told.quality_rating),
+            status: keep(&number.status, &before.told.status),
+            sandbox: number.account_mode == "SANDBOX",
+            synced: Some(now),
+            token_invalid: false,
+            calling: settings.map_or(before.told.calling, calling),
+        };
+        if set.is_cloud() && matches!(set.registration, Registration::Failed { .. }) {
+            set.registration = Registration::Registered;
+        }
+        let (was, is) = (&before.told, &set.told);
+        [
+            ("verifiedName", was.verified_name != is.verified_name),
+            ("platformType", was.platform_type != is.platform_type),
+            ("qualityRating", was.quality_rating != is.quality_rating),
+            ("status", was.status != is.status),
+            ("callingDrift", before.drift() != set.drift()),
+            ("registration", before.registration != set.registration),
+        ]
+        .into_iter()
+        .filter_map(|(field, changed)| changed.then_some(field))
+        .collect()
+    }
+}
+
+/// Whether Graph refused the token itself.
+pub(super) fn is_token_refused(outcome: &GraphOutcome) -> bool {
+    matches!(outcome, GraphOutcome::Refused { code: 190, .. } | GraphOutcome::Refused { code: 0, status: 401, .. })
+}
+
+/// How good a rating is.
+fn rank(rating: &str) -> u8 {
+    match rating {
+        "RED" => 1,
+        "YELLOW" => 2,
+        "GREEN" => 3,
+        _ => 0,
+    }
+}
+
+/// Whether a number's quality has fallen.
+pub(super) fn has_fallen(was: &str, is: &str) -> bool {
+    rank(is) > 0 && rank(is) < rank(was)
+}
+
+impl Numbers {
+    /// Reads what Meta knows of a number.
+    ///
+    /// # Errors
+    /// No such number, or Meta's no.
+    pub async fn sync_number(&self, scope: &Scope, number: &E164) -> Result<Synced, No> {
+        let known = self.found(scope, number)?;
+        self.refresh(&known).await
+    }
+
+    /// The same, whoever has it.
+    pub(super) async fn refresh(&self, known: &Known) -> Result<Synced, No> {
+        match self.ask(&known.id, known.token.as_ref()).await {
+            Ok(said) => self.take_over(vec![(known.number.clone(), said)]).await,
+            Err(outcome) => {
+                self.note_token(&known.number, is_token_refused(&outcome)).await;
+                Err(No::Meta(outcome))
+            }
+        }
+    }
+
+    /// The number, and its settings where Meta gives them.
+    pub(super) async fn ask(&self, id: &PhoneNumberId, token: Option<&Secret>) -> Result<Said, GraphOutcome> {
+        let graph = &self.parts().graph;
+        let number = graph.phone_number(id, token).await?;
+        let calling = graph.calling_settings(id, token).await.ok();
+        Ok(Said { number, calling })
+    }
+
+    /// Reads a WABA's numbers, and takes in those that are not known.
+    ///
+    /// # Errors
+    /// No such WABA, or Meta's no.
+    pub async fn sync_waba(&self, scope: &Scope, waba: &WabaId) -> Result<Synced, No> {
+        let (token, of) = {
+            let book = self.book();
+            let entry = book.waba(scope, waba).ok_or(No::Missing(NO_WABA))?;
+            (book.token_of_waba(entry), entry.of.clone())
+        };
+        self.take_in(waba, &of, token.as_ref(), None).await
+    }
+
+    /// Reads a WABA's numbers (`only`: this one), takes in those that are not known and what Meta says of each.
+    pub(super) async fn take_in(
+        &self,
+        waba: &WabaId,
+        of: &AuthId,
+        token: Option<&Secret>,
+        only: Option<&PhoneNumberId>,
+    ) -> Result<Synced, No> {
+        let graph = &self.parts().graph;
+        let numbers = graph.numbers_of_waba(waba, token).await.map_err(No::Meta)?;
+        let wanted = numbers.into_iter().filter(|n| only.is_none_or(|only| only.as_str() == n.id));
+        let (mut added, mut said) = (Vec::new(), Vec::new());
+        for number in wanted {
+            let Ok(digits) = E164::parse(&number.number) else { continue };
+            let id = PhoneNumberId::from(number.id.as_str());
+            let there = self.book().number_by_id(&id).map(|entry| entry.number.clone());
+            if there.is_none() {
+                let made = Made { phone_number_id: id.clone(), waba: Some(waba.clone()), of: of.clone() };
+                match self.take_in_one(&digits, made, None).await {
+                    Ok(()) => added.push(digits.clone()),
+                    // Somebody else's: it stays theirs.
+                    Err(No::State { code: "taken", .. }) => continue,
+                    Err(no) => return Err(no),
+                }
+            }
+            let calling = graph.calling_settings(&id, token).await.ok();
+            said.push((there.unwrap_or(digits), Said { number, calling }));
+        }
+        let changed = self.take_over(said).await?.changed;
+        Ok(Synced { added, changed })
+    }
+
+    pub(super) async fn take_in_one(&self, number: &E164, made: Made, token: Option<Secret>) -> Result<(), No> {
+        let now = self.parts().clock.wall();
+        let stored = self.parts().keeper.change(now, |book| {
+            book.connect_number((number, made), token, now).map(|keys| ((), keys)).map_err(No::from)
+        });
+        stored.await?;
+        Ok(())
+    }
+
+    /// Takes over what Graph said of some numbers, in one change.
+    pub(super) async fn take_over(&self, said: Vec<(E164, Said)>) -> Result<Synced, No> {
+        let now = self.parts().clock.wall();
+        let before: Vec<(E164, String)> = {
+            let book = self.book();
+            let rating = |number: &E164| book.any_number(number).map(|n| n.set.told.quality_rating.clone());
+            said.iter().map(|(number, _)| (number.clone(), rating(number).unwrap_or_default())).collect()
+        };
+        let stored = self.parts().keeper.change(now, |book| {
+            let (mut changed, mut keys) = (Vec::new(), Vec::new());
+            for (number, said) in &said {
+                let mut fields = Vec::new();
+                let edited = book.edit_number(number, |set| fields = said.apply(set, now));
+                keys.extend(edited);
+                if !fields.is_empty() {
+                    changed.push((number.clone(), fields));
+                }
+            }
+            Ok::<_, No>((changed, keys))
+        });
+        let changed = stored.await?;
+        for (number, _) in &changed {
+            self.tell(number);
+        }
+        for (number, was) in before {
+            self.warn_of_quality(&number, &was);
+        }
+        Ok(Synced { added: Vec::new(), changed })
+    }
+
+    fn warn_of_quality(&self, number: &E164, was: &str) {
+        let book = self.book();
+        let Some(entry) = book.any_number(number) else { return };
+        let is = &entry.set.told.quality_rating;
+        if has_fallen(was, is) {
+            tracing::warn!(?number, was, is, "a number's quality has fallen at Meta: users block or report it");
+            let text =
+                format!("The quality of {number} has fallen from {was} to {is} at Meta: users block or report it.");
+            self.notice(number, NoticeTopic::Quality, text);
+        }
+    }
+
+    pub(super) async fn note_token(&self, number: &E164, invalid: bool) {
+        let noted = |set: &NumberSet| set.told.token_invalid == invalid;
+        if !invalid || self.book().any_number(number).is_none_or(|entry| noted(&entry.set)) {
+            return;
+        }
+        let now = self.parts().clock.wall();
+        let edit = |set: &mut NumberSet| set.told.token_invalid = invalid;
+        let stored = self.parts().keeper.change(now, |book| Ok::<_, No>(((), book.edit_number(number, edit))));
+        if stored.await.is_ok() {
+            self.tell(number);
+        }
+    }
+}

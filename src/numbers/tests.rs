@@ -1,0 +1,148 @@
+//! What the room decides without asking anybody.
+
+use serde_json::json;
+
+use super::panel::panel_of;
+use super::sync::{Said, has_fallen};
+use super::{Change, NewsOfMeta, No, heard_in};
+use crate::admission::book::{Book, Configuration, Link, Number, NumberSet};
+use crate::config::{Config, Secret};
+use crate::egress::Guard;
+use crate::meta::numbers::{CallingSettings, PhoneNumber};
+use crate::model::{E164, Timestamp};
+
+fn book() -> Book {
+    Book::of_file(&Config::with(Secret::new("a"), Secret::new("b")))
+}
+
+fn number(set: NumberSet) -> Number {
+    Number {
+        number: E164::parse("918035737458").unwrap(),
+        phone_number_id: "7".into(),
+        waba: Some("1".into()),
+        of: "MA".into(),
+        permissions: Default::default(),
+        set_token: None,
+        in_file: false,
+        set,
+    }
+}
+
+fn some(text: &str) -> Option<Option<String>> {
+    Some(Some(text.to_owned()))
+}
+
+/// The field that a change is refused for; none: it is taken.
+fn fault(change: &Change, number: &Number) -> Option<&'static str> {
+    match change.applied(&book(), number, &Guard::new(false, Vec::new())) {
+        Ok(_) => None,
+        Err(No::Bad { field, .. }) => Some(field),
+        Err(No::State { code, .. }) => Some(code),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn s0_09_s0_17_urls_that_can_not_be_used_are_refused_with_their_field() {
+    let of = number(NumberSet::default());
+    let long = format!("https://a.example.com/{}", "x".repeat(2_100));
+    for bad in [
+        "http://a.example.com/",
+        "https://",
+        "junk",
+        "ftp://a.example.com/",
+        "https://127.0.0.1/",
+        "https://u:p@a.example.com/",
+        &long,
+    ] {
+        let change = Change { webhook_url: some(bad), ..Change::default() };
+        assert_eq!(fault(&change, &of), Some("webhookUrl"), "{bad}");
+        let change = Change { answer_url: some(bad), ..Change::default() };
+        assert_eq!(fault(&change, &of), Some("answerUrl"), "{bad}");
+    }
+    let change = Change { webhook_url: some("https://a.example.com/hook"), ..Change::default() };
+    assert_eq!(fault(&change, &of), None);
+}
+
+#[test]
+fn s0_08_s0_16_rules_are_looked_at_where_the_change_is_about_them() {
+    let of = number(NumberSet::default());
+    let webhook = Change { configuration: Some("webhook".to_owned()), ..Change::default() };
+    assert_eq!(fault(&webhook, &of), Some("webhookUrl"));
+    assert_eq!(
+        fault(&Change { configuration: Some("robot".to_owned()), ..Change::default() }, &of),
+        Some("configurationType")
+    );
+    assert_eq!(fault(&Change { configuration: Some("agent".to_owned()), ..Change::default() }, &of), None, "s0.07");
+    assert_eq!(fault(&Change { alias: Some(String::new()), ..Change::default() }, &of), None, "s0.04");
+    let on = Change { calling_enabled: Some(true), ..Change::default() };
+    assert_eq!(fault(&on, &of), Some("answerUrl"));
+    assert_eq!(fault(&Change { calling_enabled: Some(false), ..Change::default() }, &of), None);
+    let with = Change { answer_url: some("https://a.example.com/"), ..on.clone() };
+    assert_eq!(fault(&with, &of), None);
+    assert_eq!(fault(&with, &Number { waba: None, ..of.clone() }), Some("no_waba"), "s1.04");
+    let answer = Link { url: Some(crate::xml::ast::DocUrl("https://a.example.com/".into())), ..Link::default() };
+    let live = number(NumberSet { calling_enabled: true, answer, ..NumberSet::default() });
+    assert_eq!(fault(&Change { answer_url: Some(None), ..Change::default() }, &live), Some("answerUrl"));
+    assert_eq!(fault(&Change { alias: Some("x".to_owned()), ..Change::default() }, &live), None);
+    for (calls, bad) in [(Some(0), true), (Some(1), false), (Some(100_001), true), (None, false)] {
+        let change = Change { calls_per_number: Some(calls), ..Change::default() };
+        assert_eq!(fault(&change, &live).is_some(), bad, "{calls:?}");
+    }
+}
+
+#[test]
+fn what_meta_says_is_taken_over_and_its_changes_are_named() {
+    let mut set = NumberSet { calling_enabled: true, configuration: Configuration::Agent, ..NumberSet::default() };
+    let panel = panel_of(&set);
+    let number = PhoneNumber {
+        verified_name: "Shop".to_owned(),
+        platform_type: "CLOUD_API".to_owned(),
+        ..PhoneNumber::default()
+    };
+    let calling = Some(CallingSettings { enabled: Some(false), ..CallingSettings::default() });
+    let said = Said { number, calling };
+    let fields = said.apply(&mut set, Timestamp::from_secs(7));
+    assert_eq!(fields, ["verifiedName", "platformType", "callingDrift"]);
+    assert_eq!(set.drift().calling_enabled, Some(false));
+    assert_eq!(panel_of(&set), panel, "people set none of it");
+    assert!(said.apply(&mut set, Timestamp::from_secs(8)).is_empty());
+    assert!(set.is_cloud());
+    for (was, is, fallen) in [
+        ("GREEN", "YELLOW", true),
+        ("YELLOW", "RED", true),
+        ("RED", "GREEN", false),
+        ("GREEN", "UNKNOWN", false),
+        ("", "RED", false),
+    ] {
+        assert_eq!(has_fallen(was, is), fallen, "{was} {is}");
+    }
+}
+
+#[test]
+fn the_webhooks_of_the_fixtures() {
+    let fixture = |name: &str| -> serde_json::Value {
+        let path = format!("{}/fixtures/meta/webhooks/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let body: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        body["entry"][0].clone()
+    };
+    let read = |name: &str| {
+        let entry = fixture(name);
+        let change = &entry["changes"][0];
+        heard_in(entry["id"].as_str().unwrap(), change["field"].as_str().unwrap(), &change["value"])
+    };
+    assert!(matches!(read("settings_update"), Some(NewsOfMeta::Settings { .. })), "{:?}", read("settings_update"));
+    assert!(matches!(read("phone_quality"), Some(NewsOfMeta::Number { .. })), "{:?}", read("phone_quality"));
+    for name in ["account_disabled", "account_restriction", "account_low_pickup_warning", "account_future_event"] {
+        let Some(NewsOfMeta::Waba { event, .. }) = read(name) else { panic!("{name}: {:?}", read(name)) };
+        assert!(!event.is_empty());
+    }
+    for (field, value) in [
+        ("account_settings_update", json!({"type": "x"})),
+        ("account_update", json!({})),
+        ("phone_number_quality_update", json!({"display_phone_number": "no"})),
+        ("flows", json!({"event": "x"})),
+    ] {
+        assert_eq!(heard_in("1", field, &value), None, "{field}");
+    }
+}

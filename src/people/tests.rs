@@ -1,0 +1,157 @@
+//! People with a real store and a stepped clock.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::observe::Health;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct World {
+    people: People,
+    clock: Clock,
+    _folder: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+    let clock = Clock::stepped(Timestamp::from_secs(1_795_000_000));
+    let people = People::new(store, Passwords::default(), clock.clone(), Feed::new());
+    World { people, clock, _folder: folder }
+}
+
+fn of_file(name: &str, password: &str, role: Role) -> config::User {
+    config::User { name: name.to_owned(), password: Secret::new(password), account: "MA1".into(), role }
+}
+
+fn new(name: &str, account: &str) -> NewUser {
+    NewUser {
+        account: account.into(),
+        main_account: account.into(),
+        name: name.to_owned(),
+        full_name: String::new(),
+        role: Role::Agent,
+        wa_id: None,
+        password: None,
+    }
+}
+
+fn here() -> IpAddr {
+    "192.0.2.1".parse().unwrap()
+}
+
+impl World {
+    async fn sign_in(&self, name: &str, password: &str) -> Result<Token, NotIn> {
+        self.people.sign_in(name, Secret::new(password), here()).await
+    }
+
+    async fn knows(&self, token: &Token) -> bool {
+        self.people.who(token).await.unwrap().is_some()
+    }
+}
+
+#[tokio::test]
+async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
+    let w = world().await;
+    w.people.take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone).await.unwrap();
+    assert!(matches!(w.sign_in("asha", "wrong").await, Err(NotIn::Unknown)));
+    assert!(matches!(w.sign_in("nobody", "wrong").await, Err(NotIn::Unknown)));
+    let first = w.sign_in("asha", "a long secret").await.unwrap();
+    let person = w.people.who(&first).await.unwrap().unwrap();
+    assert_eq!((person.user.role, person.scope().auth_id().as_str()), (Role::Owner, "MA1"));
+    assert!(person.csrf != first.reveal() && person.csrf.len() == 43);
+    assert!(!format!("{first:?} {person:?}").contains(first.reveal()), "r22");
+    let second = w.sign_in("asha", "a long secret").await.unwrap();
+    w.clock.step(HOUR * 11);
+    assert!(w.knows(&first).await, "in use");
+    while w.people.0.store.session(&first.digest()).await.unwrap().unwrap().0.seen < w.clock.wall() {
+        tokio::task::yield_now().await;
+    }
+    w.clock.step(HOUR * 2);
+    assert!(w.knows(&first).await && !w.knows(&second).await, "12 h idle");
+    // The same configuration again changes nothing; another password ends what began with the old one.
+    w.people.take_file(&[of_file("asha", "a long secret", Role::Admin)], Clone::clone).await.unwrap();
+    assert_eq!(w.people.who(&first).await.unwrap().unwrap().user.role, Role::Admin);
+    w.people.take_file(&[of_file("asha", "another secret", Role::Admin)], Clone::clone).await.unwrap();
+    assert!(!w.knows(&first).await);
+    let third = w.sign_in("asha", "another secret").await.unwrap();
+    w.people.sign_out(&third).await.unwrap();
+    assert!(!w.knows(&third).await, "dead at log-out");
+    let [one, two] =
+        [w.sign_in("asha", "another secret").await.unwrap(), w.sign_in("asha", "another secret").await.unwrap()];
+    w.people.sign_out_everywhere(person.user.id).await.unwrap();
+    assert!(!w.knows(&one).await && !w.knows(&two).await);
+    let last = w.sign_in("asha", "another secret").await.unwrap();
+    w.people.take_file(&[], Clone::clone).await.unwrap();
+    assert!(!w.knows(&last).await, "not in the file any more");
+    assert!(matches!(w.sign_in("asha", "another secret").await, Err(NotIn::Unknown)));
+    w.people.tidy().await;
+}
+
+#[tokio::test]
+async fn r15_ten_wrong_passwords_shut_a_name_for_its_address() {
+    let w = world().await;
+    w.people.take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone).await.unwrap();
+    for _ in 0..10 {
+        assert!(matches!(w.sign_in("asha", "wrong").await, Err(NotIn::Unknown)));
+    }
+    assert!(matches!(w.sign_in("asha", "a long secret").await, Err(NotIn::Wait(_))));
+    let there = "198.51.100.1".parse().unwrap();
+    assert!(w.people.sign_in("asha", Secret::new("a long secret"), there).await.is_ok(), "not another's mistakes");
+}
+
+#[tokio::test]
+async fn an_invitation_sets_a_password_once() {
+    let w = world().await;
+    let (user, link) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
+    let link = link.unwrap();
+    assert!(matches!(w.sign_in("ravi", "").await, Err(NotIn::Unknown)), "no password yet");
+    assert!(matches!(w.people.make_user(new("ravi", "MA2")).await, Err(NotDone::Conflict("name_taken", _))));
+    assert_eq!(w.people.invited(&link).await.unwrap().unwrap().id, user.id);
+    assert!(matches!(w.people.accept(&link, Secret::new("short")).await, Err(NotDone::Bad("password", _))));
+    w.people.accept(&link, Secret::new("long enough")).await.unwrap();
+    assert!(matches!(w.people.accept(&link, Secret::new("long enough")).await, Err(NotDone::Missing)), "once");
+    let session = w.sign_in("ravi", "long enough").await.unwrap();
+    let scope = Scope::of("MA1".into());
+    let (_, link) = w.people.invite(&scope, user.id).await.unwrap();
+    w.clock.step(INVITED_FOR);
+    assert!(w.people.invited(&link).await.unwrap().is_none(), "too old");
+    assert!(!w.knows(&session).await, "seven days at most");
+    let other = Scope::of("MA2".into());
+    assert!(matches!(w.people.invite(&other, user.id).await, Err(NotDone::Missing)));
+}
+
+#[tokio::test]
+async fn r16_users_and_keys_are_their_accounts() {
+    let w = world().await;
+    w.people.take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone).await.unwrap();
+    let (user, _) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
+    let [own, other] = ["MA1", "MA2"].map(|id| Scope::of(id.into()));
+    assert_eq!(w.people.users(&own, None, 50).await.unwrap().len(), 2);
+    assert!(w.people.users(&other, None, 50).await.unwrap().is_empty());
+    let change = Change { role: Some(Role::Admin), wa_id: Some(Some("+919812345678".into())), ..Change::default() };
+    assert!(matches!(w.people.change(&other, user.id, None, change.clone()).await, Err(NotDone::Missing)));
+    let changed = w.people.change(&own, user.id, None, change).await.unwrap();
+    assert_eq!((changed.role, changed.wa_id.as_deref()), (Role::Admin, Some("919812345678")));
+    let own_role = Change { role: Some(Role::Owner), ..Change::default() };
+    let refused = w.people.change(&own, user.id, Some(user.id), own_role.clone()).await;
+    assert!(matches!(refused, Err(NotDone::Conflict("own_role", _))));
+    let asha = w.people.0.store.user_named("asha").await.unwrap().unwrap();
+    let less = Change { role: Some(Role::Agent), ..Change::default() };
+    assert!(matches!(w.people.change(&own, asha.id, None, less).await, Err(NotDone::Conflict("in_configuration", _))));
+    assert!(matches!(w.people.remove(&own, user.id, Some(user.id)).await, Err(NotDone::Conflict("oneself", _))));
+    assert!(matches!(w.people.remove(&other, user.id, None).await, Err(NotDone::Missing)));
+    w.people.remove(&own, user.id, Some(asha.id)).await.unwrap();
+
+    let account: AuthId = "MA1".into();
+    let made = w.people.make_key((account.clone(), account.clone()), "ci", Role::Agent, None).await;
+    let (key, secret) = made.unwrap();
+    assert_eq!(w.people.key(secret.reveal()).map(|k| (k.role, k.id)), Some((Role::Agent, key.id)));
+    assert!(secret.reveal().ends_with(&key.ending) && w.people.key("no key").is_none());
+    assert!(w.people.keys(&other, None, 50).await.unwrap().is_empty());
+    assert!(matches!(w.people.remove_key(&other, &account, key.id).await, Err(NotDone::Missing)));
+    w.people.remove_key(&own, &account, key.id).await.unwrap();
+    assert!(w.people.key(secret.reveal()).is_none(), "revoked");
+}

@@ -1,0 +1,647 @@
+//! Messages and conversations as they are written: each message once, with its conversation and with what reports it, in
+//! one transaction. Where they go is read from the conversation's own row in that transaction, so that nothing that
+//! changes routing can come in between.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Scope;
+use super::callbacks::{self, NewCallback, Written};
+use super::calls::within;
+use super::seal::Seal;
+use super::sql::{self, Conn, QueryBuilder, Row};
+use super::webhooks::{self, WebhookWrite};
+use crate::call::machine::{EVENT_BODY, EVENT_TYPE, Notice, NoticeKind, Param};
+use crate::model::{
+    AuthId, CallUuid, ConversationStatus, Direction, E164, MessageStatus, Method, PhoneNumberId, Routing, Timestamp,
+};
+use crate::xml::ast::DocUrl;
+
+/// Whose conversation: a business number and a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    pub conversation: Uuid,
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub number: E164,
+    pub phone_number_id: PhoneNumberId,
+    pub user: UserName,
+}
+
+/// A user. Its `Debug` shows nothing of them (R22).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserName {
+    /// Digits, or the business-scoped id.
+    pub id: String,
+    pub bsuid: Option<String>,
+    /// The profile name; may be empty.
+    pub name: String,
+}
+
+impl std::fmt::Debug for UserName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UserName(…)")
+    }
+}
+
+/// A message, or a call's line in the timeline. Its `Debug` shows nothing that was said (R22).
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewMessage {
+    pub id: Uuid,
+    /// Meta's id, once there is one.
+    pub wamid: Option<String>,
+    pub direction: Direction,
+    /// Meta's type; `call` for a call.
+    pub kind: String,
+    /// What it says, for people.
+    pub text: String,
+    /// What its type holds, as Meta has it.
+    pub content: serde_json::Value,
+    pub status: MessageStatus,
+    /// Who wrote it, of one that goes out.
+    pub sender: Option<String>,
+    pub at: Timestamp,
+}
+
+impl std::fmt::Debug for NewMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NewMessage({} {} {:?})", self.id, self.kind, self.status)
+    }
+}
+
+/// Something for the timeline that is told to whoever the routing names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Came {
+    pub pair: Pair,
+    pub message: NewMessage,
+    /// The user was heard from: opens the 24 hours.
+    pub heard: Option<Timestamp>,
+    /// Counts as unread, and opens a conversation that was put away.
+    pub counts: bool,
+    /// What a new conversation begins with, unless the store has better.
+    pub routing: Routing,
+    pub draft: Option<Draft>,
+}
+
+/// How far a message is, by Meta.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusCame {
+    pub phone_number_id: PhoneNumberId,
+    /// None: it never had one.
+    pub wamid: Option<String>,
+    /// The message that our own data in it name: it may be told before we know its wamid.
+    pub named: Option<Uuid>,
+    pub status: MessageStatus,
+    pub error: Option<(i64, String)>,
+    pub at: Timestamp,
+    pub draft: Draft,
+}
+
+/// Messages that are to go out, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Going {
+    pub conversation: Uuid,
+    pub messages: Vec<NewMessage>,
+    /// An agent's: they are refused where the conversation's epoch is another, or it answers no more.
+    pub epoch: Option<u64>,
+}
+
+/// What reports something, ready but for whom it goes to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Draft {
+    pub event_id: Uuid,
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub node_id: String,
+    /// By the steady clock.
+    pub created: Timestamp,
+    /// `message.received`, …
+    pub event: String,
+    /// The event's JSON.
+    pub body: serde_json::Value,
+    /// For the number's webhook URL, where it has one.
+    pub form: Option<DraftForm>,
+}
+
+/// The same in Plivo's shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DraftForm {
+    pub event_id: Uuid,
+    pub url: String,
+    /// Whose queue it stands in.
+    pub origin: String,
+    pub params: Vec<(String, String)>,
+}
+
+/// A webhook as the outbox's rows name it: its URL and secrets are looked up when it is sent.
+pub const WEBHOOK: &str = "webhook:";
+
+impl Draft {
+    /// The callback for a webhook; those of one conversation go out in order.
+    pub fn event_for(&self, webhook: Uuid, order: Uuid) -> NewCallback {
+        let to = format!("{WEBHOOK}{webhook}");
+        let params = [(EVENT_BODY, self.body.to_string()), (EVENT_TYPE, self.event.clone())];
+        let params = params.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into()))).collect();
+        let notice = Notice { kind: NoticeKind::Event, url: DocUrl(to.as_str().into()), method: Method::Post, params };
+        self.callback(self.event_id, to, notice, order)
+    }
+
+    fn form(&self, order: Uuid) -> Option<NewCallback> {
+        let form = self.form.as_ref()?;
+        let params = form.params.iter().map(|(name, value)| (name.clone().into(), Param::Plain(value.clone().into())));
+        let notice = Notice {
+            kind: NoticeKind::Message,
+            url: DocUrl(form.url.as_str().into()),
+            method: Method::Post,
+            params: params.collect(),
+        };
+        Some(self.callback(form.event_id, form.origin.clone(), notice, order))
+    }
+
+    fn callback(&self, event_id: Uuid, origin: String, notice: Notice, order: Uuid) -> NewCallback {
+        NewCallback {
+            event_id,
+            call: CallUuid(order),
+            account: self.account.clone(),
+            main_account: self.main_account.clone(),
+            node_id: self.node_id.clone(),
+            origin,
+            notice,
+            shut: None,
+            created: self.created,
+        }
+    }
+
+    /// Puts in what only the store knows of a status.
+    fn fill(&mut self, conversation: &str, message: &str, user: &str) {
+        if let Some(data) = self.body.get_mut("data").and_then(serde_json::Value::as_object_mut) {
+            data.insert("conversation".to_owned(), conversation.into());
+            data.insert("user".to_owned(), serde_json::json!({"id": user}));
+            if let Some(inner) = data.get_mut("message").and_then(serde_json::Value::as_object_mut) {
+                inner.insert("id".to_owned(), message.into());
+            }
+        }
+        if let Some(form) = &mut self.form {
+            form.params.push(("MessageUUID".to_owned(), message.to_owned()));
+            form.params.push(("ConversationID".to_owned(), conversation.to_owned()));
+            form.params.push(("To".to_owned(), user.to_owned()));
+        }
+    }
+}
+
+/// Where a conversation stands, as the transaction found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub routing: Routing,
+    pub epoch: u64,
+    pub ai_enabled: bool,
+}
+
+/// What is to change of a conversation; `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConversationChange {
+    pub status: Option<ConversationStatus>,
+    pub ai_enabled: Option<bool>,
+    /// Raises the epoch too.
+    pub routing: Option<Routing>,
+    /// All is read.
+    pub read: bool,
+    pub insights: Option<Insights>,
+}
+
+/// What was made of a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Insights {
+    pub sentiment: String,
+    pub score: f64,
+    pub summary: String,
+    /// The model's name, or `local`.
+    pub by: String,
+    pub at: Timestamp,
+}
+
+/// A number's routing changes, and with it that of its conversations where `all` says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reroute {
+    pub number: E164,
+    pub phone_number_id: PhoneNumberId,
+    pub routing: Routing,
+    pub all: bool,
+}
+
+/// A write about messages and conversations.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum InboxWrite {
+    Came(Came),
+    Status(StatusCame),
+    Going(Going),
+    /// What became of sending one: Meta's id, or its reason.
+    Posted {
+        message: Uuid,
+        outcome: Result<String, (i64, String)>,
+        at: Timestamp,
+    },
+    /// With what a webhook is told of it.
+    Change {
+        scope: Scope,
+        conversation: Uuid,
+        change: ConversationChange,
+        tell: Vec<(Uuid, Draft)>,
+    },
+    Delete {
+        scope: Scope,
+        conversation: Uuid,
+    },
+    Reroute(Reroute),
+    /// A conversation is there from now on, with this routing.
+    Open {
+        pair: Pair,
+        routing: Routing,
+        at: Timestamp,
+    },
+    Webhook(WebhookWrite),
+    /// Once more, at once.
+    Redeliver {
+        webhook: Uuid,
+        event_id: Uuid,
+        now: Timestamp,
+    },
+    Forget {
+        before: Timestamp,
+        limit: u32,
+    },
+}
+
+/// What it found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InboxFound {
+    /// The conversation, and how many of its messages are unread. `None`: it was there before.
+    Came(Option<(Standing, u64)>, Vec<Written>),
+    /// The conversation and the message; `None`: no such message, or it is further already.
+    Status(Option<(Uuid, Uuid)>, Vec<Written>),
+    /// Whether anything has changed.
+    Done(bool, Vec<Written>),
+    /// Not written yet: the journal has it.
+    Journalled,
+}
+
+impl InboxWrite {
+    /// What Meta or a customer was told is kept.
+    pub(super) fn is_synced(&self) -> bool {
+        !matches!(self, Self::Posted { .. } | Self::Forget { .. })
+    }
+}
+
+pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Result<InboxFound, sqlx::Error> {
+    match write {
+        InboxWrite::Came(came) => self::came(to, seal, came).await,
+        InboxWrite::Status(status) => self::status(to, seal, status).await,
+        InboxWrite::Going(going) => self::going(to, going).await.map(|done| InboxFound::Done(done, Vec::new())),
+        InboxWrite::Posted { message, outcome, at } => posted(to, *message, outcome, *at).await,
+        InboxWrite::Change { scope, conversation, change, tell } => {
+            let done = self::change(to, scope, *conversation, change).await?;
+            let mut written = Vec::new();
+            for (webhook, draft) in tell.iter().filter(|_| done) {
+                written.push(callbacks::insert(to, seal, &draft.event_for(*webhook, *conversation)).await?);
+            }
+            Ok(InboxFound::Done(done, written))
+        }
+        InboxWrite::Delete { scope, conversation } => delete(to, scope, *conversation).await,
+        InboxWrite::Reroute(reroute) => self::reroute(to, reroute).await.map(|()| InboxFound::Done(true, Vec::new())),
+        InboxWrite::Open { pair, routing, at } => open(to, pair, *routing, *at).await,
+        InboxWrite::Webhook(write) => {
+            webhooks::write(to, seal, write).await.map(|()| InboxFound::Done(true, Vec::new()))
+        }
+        InboxWrite::Redeliver { webhook, event_id, now } => redeliver(to, *webhook, *event_id, *now).await,
+        InboxWrite::Forget { before, limit } => forget(to, *before, *limit).await,
+    }
+}
+
+async fn came(to: &mut Conn, seal: &Seal, came: &Came) -> Result<InboxFound, sqlx::Error> {
+    if !insert(to, &came.pair, &came.message).await? {
+        return Ok(InboxFound::Came(None, Vec::new()));
+    }
+    let (standing, unread) = converse(to, came).await?;
+    let mut written = Vec::new();
+    if let (Routing::Webhook(webhook), Some(draft)) = (standing.routing, &came.draft) {
+        written = tell(to, seal, draft, webhook, came.pair.conversation).await?;
+    }
+    Ok(InboxFound::Came(Some((standing, unread)), written))
+}
+
+/// The event for the webhook, and the form for the number's URL.
+async fn tell(
+    to: &mut Conn,
+    seal: &Seal,
+    draft: &Draft,
+    webhook: Option<Uuid>,
+    conversation: Uuid,
+) -> Result<Vec<Written>, sqlx::Error> {
+    let mut written = Vec::new();
+    let event = webhook.map(|webhook| draft.event_for(webhook, conversation));
+    for new in event.into_iter().chain(draft.form(conversation)) {
+        written.push(callbacks::insert(to, seal, &new).await?);
+    }
+    Ok(written)
+}
+
+async fn insert(to: &mut Conn, pair: &Pair, message: &NewMessage) -> Result<bool, sqlx::Error> {
+    let insert = "INSERT INTO messages (message_id, conversation_id, phone_number_id, wamid, direction, kind, body, \
+        content, status, sender, came_us, changed_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11) \
+        ON CONFLICT (message_id) DO NOTHING";
+    let done = sql::query(insert)
+        .bind(message.id.to_string())
+        .bind(pair.conversation.to_string())
+        .bind(pair.phone_number_id.as_str())
+        .bind(&message.wamid)
+        .bind(message.direction.as_str())
+        .bind(&message.kind)
+        .bind(&message.text)
+        .bind(message.content.to_string())
+        .bind(message.status.as_str())
+        .bind(&message.sender)
+        .bind(message.at.micros());
+    Ok(done.execute(to).await?.rows_affected() > 0)
+}
+
+/// Makes the conversation or brings it up to date.
+async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::Error> {
+    // A number's stored routing is read here and now: memory may be a moment behind it.
+    let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
+        bsuid, name, status, routing, webhook, agent, unread, last_text, last_direction, last_us, heard_us, created_us) \
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'open', coalesce(r.routing, $9), \
+        CASE WHEN r.routing IS NULL THEN $10 ELSE r.webhook END, CASE WHEN r.routing IS NULL THEN $11 ELSE r.agent END, \
+        $12, $13, $14, $15, $16, $15 \
+        FROM (SELECT 1 AS one) o LEFT JOIN number_routing r ON r.phone_number_id = $5 WHERE o.one = 1 \
+        ON CONFLICT (conversation_id) DO UPDATE SET auth_id = excluded.auth_id, main_auth_id = excluded.main_auth_id, \
+        number = excluded.number, bsuid = coalesce(excluded.bsuid, conversations.bsuid), \
+        name = CASE WHEN excluded.name <> '' THEN excluded.name ELSE conversations.name END, \
+        status = CASE WHEN excluded.unread > 0 THEN 'open' ELSE conversations.status END, \
+        unread = conversations.unread + excluded.unread, last_text = excluded.last_text, \
+        last_direction = excluded.last_direction, \
+        last_us = CASE WHEN excluded.last_us > conversations.last_us THEN excluded.last_us ELSE conversations.last_us END, \
+        heard_us = CASE WHEN excluded.heard_us > conversations.heard_us THEN excluded.heard_us ELSE conversations.heard_us END \
+        RETURNING routing, webhook, agent, epoch, ai_enabled, unread";
+    let Came { pair, message, heard, counts, routing, .. } = came;
+    let row = sql::query(upsert)
+        .bind(pair.conversation.to_string())
+        .bind(pair.account.as_str())
+        .bind(pair.main_account.as_str())
+        .bind(pair.number.as_str())
+        .bind(pair.phone_number_id.as_str())
+        .bind(&pair.user.id)
+        .bind(&pair.user.bsuid)
+        .bind(&pair.user.name)
+        .bind(routing.as_str())
+        .bind(routing.webhook().map(|id| id.to_string()))
+        .bind(routing.agent().map(|id| id.to_string()))
+        .bind(i64::from(*counts))
+        .bind(&message.text)
+        .bind(message.direction.as_str())
+        .bind(message.at.micros())
+        .bind(heard.map_or(0, Timestamp::micros))
+        .fetch_one(to)
+        .await?;
+    Ok((standing(&row)?, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
+}
+
+pub(super) fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
+    Ok(Standing {
+        routing: routing(row)?,
+        epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
+        ai_enabled: row.try_get::<i64, _>("ai_enabled")? != 0,
+    })
+}
+
+pub(super) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
+    let id =
+        |column: &str| Ok::<_, sqlx::Error>(row.try_get::<Option<String>, _>(column)?.and_then(|id| id.parse().ok()));
+    Ok(Routing::of(&row.try_get::<String, _>("routing")?, id("webhook")?, id("agent")?))
+}
+
+async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFound, sqlx::Error> {
+    let mut update = QueryBuilder::new("UPDATE messages SET status = ");
+    update.push_bind(came.status.as_str());
+    update.push(", wamid = coalesce(wamid, ").push_bind(came.wamid.clone());
+    update.push("), error_code = ").push_bind(came.error.as_ref().map(|(code, _)| *code));
+    update.push(", error_text = ").push_bind(came.error.as_ref().map(|(_, text)| text.clone()));
+    update.push(", changed_us = ").push_bind(came.at.micros());
+    update.push(" WHERE message_id = ");
+    match came.named {
+        Some(named) => {
+            update.push_bind(named.to_string());
+        }
+        None => {
+            update.push("(SELECT m.message_id FROM messages m WHERE m.wamid = ").push_bind(came.wamid.clone());
+            update.push(" AND m.direction = 'outbound' AND m.phone_number_id = ");
+            update.push_bind(came.phone_number_id.as_str()).push(" LIMIT 1)");
+        }
+    }
+    update.push(" AND direction = 'outbound' AND phone_number_id = ").push_bind(came.phone_number_id.as_str());
+    update.push(" AND status IN (");
+    let mut words = update.list();
+    came.status.follows().iter().for_each(|word| {
+        words.push_bind(*word);
+    });
+    update.push(") RETURNING message_id, conversation_id");
+    let Some(row) = update.build().fetch_optional(&mut *to).await? else {
+        return Ok(InboxFound::Status(None, Vec::new()));
+    };
+    let (message, conversation): (String, String) = (row.try_get("message_id")?, row.try_get("conversation_id")?);
+    let ids = conversation.parse::<Uuid>().ok().zip(message.parse::<Uuid>().ok());
+    let select = "SELECT routing, webhook, agent, user_id FROM conversations WHERE conversation_id = $1";
+    let row = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await?;
+    let mut written = Vec::new();
+    if let (Some(row), Some((id, _))) = (&row, ids)
+        && let Routing::Webhook(webhook) = routing(row)?
+    {
+        let mut draft = came.draft.clone();
+        draft.fill(&conversation, &message, &row.try_get::<String, _>("user_id")?);
+        written = tell(to, seal, &draft, webhook, id).await?;
+    }
+    Ok(InboxFound::Status(ids, written))
+}
+
+async fn going(to: &mut Conn, going: &Going) -> Result<bool, sqlx::Error> {
+    let select = "SELECT auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, name, routing, webhook, agent, \
+        epoch, ai_enabled FROM conversations WHERE conversation_id = $1";
+    let conversation = going.conversation.to_string();
+    let Some(row) = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await? else { return Ok(false) };
+    if let Some(epoch) = going.epoch {
+        let now = standing(&row)?;
+        if now.epoch != epoch || now.routing.agent().is_none() || !now.ai_enabled {
+            return Ok(false);
+        }
+    }
+    let pair = pair(going.conversation, &row)?;
+    for message in &going.messages {
+        insert(to, &pair, message).await?;
+    }
+    let Some(last) = going.messages.last() else { return Ok(true) };
+    let update = "UPDATE conversations SET last_text = $2, last_direction = 'outbound', \
+        last_us = CASE WHEN $3 > last_us THEN $3 ELSE last_us END WHERE conversation_id = $1";
+    sql::query(update).bind(&conversation).bind(&last.text).bind(last.at.micros()).execute(to).await?;
+    Ok(true)
+}
+
+/// Whose conversation a row is.
+pub(super) fn pair(conversation: Uuid, row: &Row) -> Result<Pair, sqlx::Error> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let number = E164::parse(&text("number")?).map_err(|why| sqlx::Error::Decode(why.into()))?;
+    Ok(Pair {
+        conversation,
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        number,
+        phone_number_id: text("phone_number_id")?.into(),
+        user: UserName { id: text("user_id")?, bsuid: row.try_get("bsuid")?, name: text("name")? },
+    })
+}
+
+async fn posted(
+    to: &mut Conn,
+    message: Uuid,
+    outcome: &Result<String, (i64, String)>,
+    at: Timestamp,
+) -> Result<InboxFound, sqlx::Error> {
+    let done = match outcome {
+        // A status may have told its name before.
+        Ok(wamid) => {
+            let update = "UPDATE messages SET wamid = $2 WHERE message_id = $1";
+            sql::query(update).bind(message.to_string()).bind(wamid).execute(to).await?
+        }
+        Err((code, text)) => {
+            let update = "UPDATE messages SET status = 'failed', error_code = $2, error_text = $3, changed_us = $4 \
+                WHERE message_id = $1 AND status = 'queued'";
+            let update = sql::query(update).bind(message.to_string()).bind(*code).bind(text);
+            update.bind(at.micros()).execute(to).await?
+        }
+    };
+    Ok(InboxFound::Done(done.rows_affected() > 0, Vec::new()))
+}
+
+async fn change(
+    to: &mut Conn,
+    scope: &Scope,
+    conversation: Uuid,
+    change: &ConversationChange,
+) -> Result<bool, sqlx::Error> {
+    let mut update = QueryBuilder::new("UPDATE conversations SET conversation_id = conversation_id");
+    if let Some(status) = change.status {
+        update.push(", status = ").push_bind(status.as_str());
+    }
+    if let Some(on) = change.ai_enabled {
+        update.push(", ai_enabled = ").push_bind(i64::from(on));
+    }
+    if change.read {
+        update.push(", unread = 0");
+    }
+    if let Some(routing) = change.routing {
+        route(&mut update, routing);
+    }
+    // An answer under way is not sent any more where people took over, or somebody else answers.
+    if change.routing.is_some() || change.ai_enabled == Some(false) {
+        update.push(", epoch = epoch + 1");
+    }
+    if let Some(insights) = &change.insights {
+        update.push(", sentiment = ").push_bind(&insights.sentiment).push(", score = ").push_bind(insights.score);
+        update.push(", summary = ").push_bind(&insights.summary).push(", insights_by = ").push_bind(&insights.by);
+        update.push(", insights_us = ").push_bind(insights.at.micros());
+    }
+    update.push(" WHERE ");
+    within(&mut update, scope);
+    update.push(" AND conversation_id = ").push_bind(conversation.to_string());
+    // Two who close it at the same moment: one of them does.
+    if let Some(next) = change.status {
+        update.push(" AND status IN (");
+        let mut words = update.list();
+        for from in ConversationStatus::ALL.into_iter().filter(|from| from.may_become(next)) {
+            words.push_bind(from.as_str());
+        }
+        update.push(")");
+    }
+    Ok(update.build().execute(to).await?.rows_affected() > 0)
+}
+
+fn route(update: &mut QueryBuilder, routing: Routing) {
+    update.push(", routing = ").push_bind(routing.as_str());
+    update.push(", webhook = ").push_bind(routing.webhook().map(|id| id.to_string()));
+    update.push(", agent = ").push_bind(routing.agent().map(|id| id.to_string()));
+}
+
+/// A number's routing, and that of all its conversations where it is to be so.
+async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx::Error> {
+    let Reroute { number, phone_number_id, routing, all } = reroute;
+    let put = "INSERT INTO number_routing (phone_number_id, routing, webhook, agent) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (phone_number_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
+        agent = excluded.agent";
+    let put = sql::query(put).bind(phone_number_id.as_str()).bind(routing.as_str());
+    let put = put.bind(routing.webhook().map(|id| id.to_string())).bind(routing.agent().map(|id| id.to_string()));
+    put.execute(&mut *to).await?;
+    if *all {
+        let mut update = QueryBuilder::new("UPDATE conversations SET epoch = epoch + 1");
+        route(&mut update, *routing);
+        update.push(" WHERE number = ").push_bind(number.as_str());
+        update.build().execute(to).await?;
+    }
+    Ok(())
+}
+
+async fn open(to: &mut Conn, pair: &Pair, routing: Routing, at: Timestamp) -> Result<InboxFound, sqlx::Error> {
+    let put = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, \
+        name, status, routing, webhook, agent, last_text, last_direction, last_us, created_us) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'open', $9, $10, $11, '', 'inbound', $12, $12) \
+        ON CONFLICT (conversation_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
+        agent = excluded.agent, epoch = conversations.epoch + 1";
+    let put = sql::query(put)
+        .bind(pair.conversation.to_string())
+        .bind(pair.account.as_str())
+        .bind(pair.main_account.as_str())
+        .bind(pair.number.as_str())
+        .bind(pair.phone_number_id.as_str())
+        .bind(&pair.user.id)
+        .bind(&pair.user.bsuid)
+        .bind(&pair.user.name)
+        .bind(routing.as_str())
+        .bind(routing.webhook().map(|id| id.to_string()))
+        .bind(routing.agent().map(|id| id.to_string()))
+        .bind(at.micros());
+    put.execute(to).await?;
+    Ok(InboxFound::Done(true, Vec::new()))
+}
+
+async fn delete(to: &mut Conn, scope: &Scope, conversation: Uuid) -> Result<InboxFound, sqlx::Error> {
+    let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
+    within(&mut delete, scope);
+    delete.push(" AND conversation_id = ").push_bind(conversation.to_string());
+    let done = delete.build().execute(&mut *to).await?.rows_affected() > 0;
+    if done {
+        let messages = sql::query("DELETE FROM messages WHERE conversation_id = $1").bind(conversation.to_string());
+        messages.execute(&mut *to).await?;
+        // What was to be told of it is told no more: it is gone.
+        let callbacks = sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
+        callbacks.bind(conversation.to_string()).execute(to).await?;
+    }
+    Ok(InboxFound::Done(done, Vec::new()))
+}
+
+async fn redeliver(to: &mut Conn, webhook: Uuid, event_id: Uuid, now: Timestamp) -> Result<InboxFound, sqlx::Error> {
+    let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, delivered = 0, since_us = $3, retries = 0 \
+        WHERE webhook = $1 AND event_id = $2";
+    let update = sql::query(update).bind(webhook.to_string()).bind(event_id.to_string()).bind(now.micros());
+    Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
+}
+
+/// The oldest messages that came before then, some at a time, and conversations of which nothing is left.
+async fn forget(to: &mut Conn, before: Timestamp, limit: u32) -> Result<InboxFound, sqlx::Error> {
+    let delete = "DELETE FROM messages WHERE message_id IN \
+        (SELECT message_id FROM messages WHERE came_us < $1 ORDER BY came_us LIMIT $2)";
+    let gone = sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(&mut *to).await?.rows_affected();
+    let delete = "DELETE FROM conversations WHERE conversation_id IN (SELECT conversation_id FROM conversations c \
+        WHERE c.last_us < $1 AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.conversation_id) \
+        LIMIT $2)";
+    if gone < u64::from(limit) {
+        sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(to).await?;
+    }
+    Ok(InboxFound::Done(gone >= u64::from(limit), Vec::new()))
+}

@@ -1,0 +1,91 @@
+//! Webhooks and numbers' routing as they are kept: read whole at the start, changed one at a time.
+
+use uuid::Uuid;
+
+use super::inbox::routing;
+use super::seal::Seal;
+use super::sql::{self, Conn, Pool, Row};
+use super::{StoreError, failed};
+use crate::config::Secret;
+use crate::model::{AuthId, PhoneNumberId, Routing, Timestamp};
+
+/// A webhook's row. Its secrets' `Debug` shows nothing.
+#[derive(Clone, Debug)]
+pub struct WebhookRow {
+    pub id: Uuid,
+    pub account: AuthId,
+    pub name: String,
+    pub url: String,
+    /// Newest first; none: another key sealed them.
+    pub secrets: Vec<Secret>,
+    pub created: Timestamp,
+}
+
+/// What becomes of a webhook.
+#[derive(Clone, Debug)]
+pub enum WebhookWrite {
+    Put(WebhookRow),
+    Remove(Uuid),
+}
+
+impl PartialEq for WebhookWrite {
+    fn eq(&self, other: &Self) -> bool {
+        let id = |write: &Self| match write {
+            Self::Put(row) => (row.id, row.name.clone(), row.url.clone()),
+            Self::Remove(id) => (*id, String::new(), String::new()),
+        };
+        id(self) == id(other)
+    }
+}
+
+fn what_for(id: &str) -> Vec<u8> {
+    format!("webhook {id}").into_bytes()
+}
+
+pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &WebhookWrite) -> Result<(), sqlx::Error> {
+    match write {
+        WebhookWrite::Put(row) => {
+            let id = row.id.to_string();
+            let secrets: Vec<&str> = row.secrets.iter().map(Secret::reveal).collect();
+            let sealed = seal.seal(&what_for(&id), serde_json::to_vec(&secrets).unwrap_or_default());
+            let put = "INSERT INTO webhooks (webhook_id, auth_id, name, url, sealed, created_us) \
+                VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (webhook_id) DO UPDATE \
+                SET auth_id = excluded.auth_id, name = excluded.name, url = excluded.url, sealed = excluded.sealed";
+            let put = sql::query(put).bind(id).bind(row.account.as_str()).bind(&row.name).bind(&row.url);
+            put.bind(sealed).bind(row.created.micros()).execute(to).await.map(drop)
+        }
+        WebhookWrite::Remove(id) => {
+            let delete = sql::query("DELETE FROM webhooks WHERE webhook_id = $1").bind(id.to_string());
+            delete.execute(to).await.map(drop)
+        }
+    }
+}
+
+/// All of them.
+pub(super) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, StoreError> {
+    let select = "SELECT webhook_id, auth_id, name, url, sealed, created_us FROM webhooks ORDER BY webhook_id";
+    let rows: Vec<(String, String, String, String, Vec<u8>, i64)> =
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("read the webhooks"))?;
+    let read = |(id, account, name, url, sealed, created): (String, String, String, String, Vec<u8>, i64)| {
+        let opened = seal.open(&what_for(&id), &sealed);
+        let secrets: Vec<String> = opened.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Some(WebhookRow {
+            id: id.parse().ok()?,
+            account: account.into(),
+            name,
+            url,
+            secrets: secrets.into_iter().map(Secret::new).collect(),
+            created: Timestamp::from_micros(created),
+        })
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
+}
+
+/// What was set of numbers' routing.
+pub(super) async fn routings(pool: &Pool) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
+    const WHAT: &str = "read the numbers' routing";
+    let select = "SELECT phone_number_id, routing, webhook, agent FROM number_routing";
+    let rows = sql::query(select).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let read = |row: &Row| Ok((row.try_get::<String, _>("phone_number_id")?.into(), routing(row)?));
+    rows.iter().map(|row| read(row).map_err(failed(WHAT))).collect()
+}

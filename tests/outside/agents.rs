@@ -1,0 +1,266 @@
+//! Agents over HTTP: made, changed, removed; and calls that they take, with a stand-in for their server and for a model.
+
+use offhook::sim::{CallEvent, CallScript, HangupRule, Happened, HungUpBy, Sim, caller};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::recognise::{Endpoint, say};
+use crate::support::agent::{AgentServer, Says, chunk, chunks, reply};
+use crate::support::app::App;
+use crate::support::http;
+use crate::support::node::{API_KEY, AUTH_TOKEN, NUMBER, Node, Wanted, sim_options};
+
+struct World {
+    node: Node,
+    sim: Sim,
+    app: App,
+}
+
+impl World {
+    async fn start(extra: &str) -> Self {
+        let app = App::start().await;
+        let sim = Sim::start(sim_options()).await.unwrap();
+        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
+        wanted.extra = extra.to_owned();
+        let node = Node::start(&wanted).await;
+        sim.set_node_url(node.public.clone());
+        Self { node, sim, app }
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: Value) -> http::Answer {
+        let url = format!("{}/api/v1/{path}", self.node.public);
+        http::send(method, &url, &[("x-api-key", API_KEY)], body.to_string()).await
+    }
+
+    /// An agent that takes the number's calls.
+    async fn with_agent(&self, agent: Value) -> String {
+        let made = self.ask("POST", "agents/", agent).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let id = made.json()["id"].as_str().unwrap().to_owned();
+        let redirect = format!("<Response><Redirect>https://agent.invalid/{id}/answer</Redirect></Response>");
+        self.app.xml("/answer", redirect);
+        id
+    }
+
+    async fn call(&self, script: CallScript) -> Vec<CallEvent> {
+        let script = CallScript { hangup: HangupRule::Never, ..script };
+        let events = tokio::time::timeout(std::time::Duration::from_secs(60), self.sim.place_call(script).all()).await;
+        events.expect("the call ends")
+    }
+
+    /// Waits until a document of the live call has this.
+    async fn until_document(&self, what: &str) {
+        let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+        for _ in 0..300 {
+            every.tick().await;
+            let calls = self.ask("GET", "calls/", Value::Null).await.json();
+            let Some(call) = calls["items"][0]["callUuid"].as_str() else { continue };
+            if self.ask("GET", &format!("calls/{call}/events"), Value::Null).await.text().contains(what) {
+                return;
+            }
+        }
+        panic!("no {what} in the call's log after 15 s; the node's:\n{}", self.node.log());
+    }
+
+    async fn notices(&self, topic: &str) -> Vec<Value> {
+        let list = self.ask("GET", &format!("notifications/?type={topic}"), Value::Null).await.json();
+        list["items"].as_array().unwrap().clone()
+    }
+}
+
+fn heard_ms(events: &[CallEvent]) -> u64 {
+    match events.last().map(|e| &e.what) {
+        Some(Happened::Ended(ended)) => ended.heard_ms,
+        _ => panic!("no end: {events:#?}"),
+    }
+}
+
+fn business_hung_up(events: &[CallEvent]) -> bool {
+    events.iter().any(|e| e.what == Happened::Hangup { by: HungUpBy::Business })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_are_made_changed_and_removed() {
+    let world = World::start("").await;
+    let endpoint = "http://127.0.0.1:9009/agent";
+    let made = world
+        .ask(
+            "POST",
+            "agents/",
+            json!({
+                "name": "Asha", "kind": "http", "endpoint": endpoint, "channels": ["voice", "whatsapp"],
+                "outboundNumber": format!("+{NUMBER}"), "apiKey": "canary-key", "signingSecret": "canary-secret",
+                "id": "ignored", "inboundNumbers": ["1"],
+            }),
+        )
+        .await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let agent = made.json();
+    assert_eq!(
+        (&agent["channels"], &agent["outboundNumber"], &agent["historyTurns"], &agent["hasApiKey"]),
+        (&json!(["whatsapp", "voice"]), &json!(NUMBER), &json!(20), &json!(true))
+    );
+    assert_eq!((&agent["inboundNumbers"], &agent["enabled"]), (&json!([]), &json!(true)));
+    assert!(!made.text().contains("canary"), "secrets go in and never out");
+    for (wrong, field) in [
+        (json!({"kind": "http", "endpoint": endpoint}), "name"),
+        (json!({"name": "x", "endpoint": endpoint}), "kind"),
+        (json!({"name": "x", "kind": "http"}), "endpoint"),
+        (json!({"name": "x", "kind": "llm"}), "endpoint"),
+        (json!({"name": "x", "kind": "http", "endpoint": "ftp://x/"}), "endpoint"),
+        (json!({"name": "x", "kind": "http", "endpoint": endpoint, "channels": []}), "channels"),
+        (json!({"name": "x", "kind": "http", "endpoint": endpoint, "channels": ["fax"]}), "channels[0]"),
+        (json!({"name": "x", "kind": "http", "endpoint": endpoint, "timeoutMs": 1}), "timeoutMs"),
+        (json!({"name": "x", "kind": "http", "endpoint": endpoint, "historyTurns": 1000}), "historyTurns"),
+        (
+            json!({"name": "x", "kind": "http", "endpoint": endpoint, "outboundNumber": "919999999999"}),
+            "outboundNumber",
+        ),
+        (json!({"name": "x", "kind": "http", "endpoint": endpoint, "language": "english!"}), "language"),
+        (json!({"name": "x", "kind": "http", "endpoint": endpoint, "voice": "Donald"}), "voice"),
+    ] {
+        let answer = world.ask("POST", "agents/", wrong.clone()).await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["field"]),
+            (400, &json!(field)),
+            "{wrong} {}",
+            answer.text()
+        );
+    }
+    // S2.19: the same number for many.
+    let second = json!({"name": "Ravi", "kind": "http", "endpoint": endpoint, "outboundNumber": NUMBER});
+    assert_eq!(world.ask("POST", "agents/", second).await.status, 201);
+    let list = world.ask("GET", "agents/", Value::Null).await.json();
+    let names: Vec<_> = list["items"].as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Ravi", "Asha"]);
+
+    let path = format!("agents/{}/", agent["id"].as_str().unwrap());
+    let got = world.ask("GET", &path, Value::Null).await;
+    assert_eq!(got.json(), agent);
+    let tag = got.headers["etag"].to_str().unwrap().to_owned();
+    let url = format!("{}/api/v1/{path}", world.node.public);
+    let change = |tag: String, body: Value| {
+        let url = url.clone();
+        async move { http::send("PATCH", &url, &[("x-api-key", API_KEY), ("if-match", &tag)], body.to_string()).await }
+    };
+    let changed = change(tag.clone(), json!({"enabled": false, "apiKey": null, "greeting": "Hello."})).await;
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    let now = changed.json();
+    assert_eq!(
+        (&now["enabled"], &now["hasApiKey"], &now["hasSigningSecret"], &now["name"]),
+        (&json!(false), &json!(false), &json!(true), &json!("Asha"))
+    );
+    assert_eq!(change(tag, json!({"name": "Late"})).await.status, 412);
+    assert_eq!(world.ask("DELETE", &path, Value::Null).await.status, 204);
+    assert_eq!(world.ask("GET", &path, Value::Null).await.status, 404);
+    assert_eq!(world.ask("DELETE", &path, Value::Null).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
+    let world = World::start("").await;
+    let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
+        Some(1) => reply("You pressed one and two. What else?", Value::Null),
+        _ => reply("Goodbye.", json!("hangup")),
+    })
+    .await;
+    world
+        .with_agent(json!({
+            "name": "Asha", "kind": "http", "endpoint": format!("{}/agent", server.url), "channels": ["voice"],
+            "greeting": "Welcome. How can I help you?",
+        }))
+        .await;
+    let keys = caller::parse_keys("12#w3w3w3w9#").expect("keys");
+    let events = world.call(CallScript { keys, ..CallScript::default() }).await;
+    assert!(business_hung_up(&events), "{events:#?}");
+    assert!(heard_ms(&events) > 1_500, "{events:#?}");
+    let turns = server.turns();
+    let first = &turns[0];
+    assert_eq!(first.path, "/agent");
+    let want = json!({"type": "digits", "text": "12", "media": null, "digits": "12", "speech": null});
+    assert_eq!((&first.body["input"], &first.body["channel"]), (&want, &json!("call")), "{}", first.body);
+    assert_eq!(first.body["user"], json!({"waId": "919412341234", "userId": null, "name": "Asha Verma"}));
+    assert_eq!(
+        (&first.body["number"], &first.body["history"][0]["text"]),
+        (&json!(NUMBER), &json!("Welcome. How can I help you?"))
+    );
+    // Signed with the account's token, since the agent has no secret of its own.
+    let header = |name: &str| first.headers[name].to_str().unwrap().to_owned();
+    assert_eq!(header("x-offhook-attempt"), "1");
+    let signature = header("x-offhook-signature");
+    let (time, hex) = signature.split_once(",v1=").unwrap();
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, AUTH_TOKEN.as_bytes());
+    let text = [time.trim_start_matches("t=").as_bytes(), b".", &first.bytes].concat();
+    assert_eq!(hex, hex::encode(aws_lc_rs::hmac::sign(&key, &text)));
+    let second = &turns[1].body;
+    let roles: Vec<_> = second["history"].as_array().unwrap().iter().map(|l| l["role"].as_str().unwrap()).collect();
+    assert_eq!((second["turn"].as_u64(), roles), (Some(2), vec!["assistant", "user", "assistant"]), "{second}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_fails_is_asked_thrice_and_a_person_is_wanted() {
+    let world = World::start("").await;
+    let server = AgentServer::start(|_| Says::Status(500)).await;
+    world
+        .with_agent(json!({
+            "name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"], "greeting": "Hello.",
+        }))
+        .await;
+    let keys = caller::parse_keys("1#").expect("keys");
+    let events = world.call(CallScript { keys, ..CallScript::default() }).await;
+    assert!(business_hung_up(&events) && heard_ms(&events) > 1_500, "it says sorry: {events:#?}");
+    let turns = server.turns();
+    let attempts: Vec<_> = turns.iter().map(|t| t.headers["x-offhook-attempt"].to_str().unwrap()).collect();
+    assert_eq!(attempts, ["1", "2", "3"]);
+    let ids: Vec<_> = turns.iter().map(|t| &t.headers["x-offhook-event-id"]).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]));
+    let notices = world.notices("escalation").await;
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert_eq!((&notices[0]["number"], notices[0]["callUuid"].is_string()), (&json!(NUMBER), true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_heard_from_its_first_sentence_on() {
+    let (sender, events) = mpsc::unbounded_channel();
+    let held = std::sync::Mutex::new(Some(events));
+    let server = AgentServer::start(move |_| match held.lock().unwrap().take() {
+        Some(events) => Says::Events(events),
+        None => chunks(&["Good", "bye.", "\n[hang", "up]"]),
+    })
+    .await;
+    let (hearing, transcribe) = Endpoint::start(r#"{"text":"What is it?"}"#).await;
+    let extra = format!(
+        "[speech.transcribe]\nurl = \"{transcribe}\"\n[model]\nurl = \"{}/v1\"\nname = \"small\"\napi_key = \"model-key\"\n",
+        server.url
+    );
+    let world = World::start(&extra).await;
+    world
+        .with_agent(json!({
+            "name": "Asha", "kind": "llm", "channels": ["voice"], "greeting": "Hello.", "instructions": "You sell tea.",
+        }))
+        .await;
+    let said = say(1_500, "What is it?").await;
+    let calling = tokio::spawn({
+        let script = CallScript { say: said, hangup: HangupRule::Never, ..CallScript::default() };
+        let call = world.sim.place_call(script);
+        async move { call.all().await }
+    });
+    let asked = server.until_asked(1).await.remove(0);
+    assert_eq!(asked.path, "/v1/chat/completions");
+    assert_eq!((&asked.body["model"], &asked.body["stream"]), (&json!("small"), &json!(true)));
+    assert_eq!(asked.headers["authorization"], "Bearer model-key");
+    let messages = asked.body["messages"].as_array().unwrap();
+    assert!(messages[0]["content"].as_str().unwrap().starts_with("You sell tea."), "{messages:?}");
+    assert_eq!(messages.last().unwrap(), &json!({"role": "user", "content": "What is it?"}));
+    assert_eq!(messages[1], json!({"role": "assistant", "content": "Hello."}));
+    sender.send(chunk("It is a very fine green tea. ")).unwrap();
+    // The document with the sound is there while the model still thinks.
+    world.until_document("/sound/").await;
+    sender.send(chunk("It comes from the mountains.")).unwrap();
+    sender.send(chunk("\n[hangup]")).unwrap();
+    drop(sender);
+    let events = tokio::time::timeout(std::time::Duration::from_secs(60), calling).await.expect("an end").unwrap();
+    assert!(business_hung_up(&events), "{events:#?}");
+    assert!(heard_ms(&events) > 3_000, "both sentences: {events:#?}");
+    assert!(!hearing.heard().is_empty());
+}

@@ -1,0 +1,212 @@
+//! Agents that answer messages (S2), and what is made of conversations (S3.23): over HTTP, with stand-ins for the agent's
+//! server and for a model.
+
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::support::agent::{AgentServer, Says, chunks, reply};
+use crate::support::chat::{Chat, USER, crm};
+use crate::support::node::NUMBER;
+
+fn sent(items: &[Value]) -> Vec<&str> {
+    items.iter().filter(|m| m["direction"] == "outbound").filter_map(|m| m["text"].as_str()).collect()
+}
+
+async fn escalations(chat: &Chat) -> Vec<Value> {
+    chat.get("notifications/?type=escalation").await["items"].as_array().unwrap().clone()
+}
+
+async fn until_escalated(chat: &Chat, count: usize) -> Vec<Value> {
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    for _ in 0..500 {
+        every.tick().await;
+        let found = escalations(chat).await;
+        if found.len() == count {
+            return found;
+        }
+    }
+    panic!("not {count} after 10 s; log:\n{}", chat.node.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
+    let (sender, events) = mpsc::unbounded_channel();
+    let held = Mutex::new(Some(events));
+    let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
+        Some(events) => Says::Events(events),
+        None => reply(&format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()), json!("close")),
+    })
+    .await;
+    let chat = Chat::start().await;
+    let agent = chat.agent(&server.url).await;
+    chat.connect(&agent).await;
+    let shown = chat.get(&format!("agents/{agent}/")).await;
+    assert_eq!(shown["inboundNumbers"], json!([NUMBER]));
+    chat.writes(USER, "one").await;
+    server.until_asked(1).await;
+    chat.writes(USER, "two").await;
+    let id = chat.id_of(USER).await;
+    chat.until(&id, |items| items.len() == 2).await;
+    assert_eq!(server.turns().len(), 1, "one at a time");
+    sender.send(json!({"type": "text", "text": "First."}).to_string()).unwrap();
+    drop(sender);
+    let turns = server.until_asked(2).await;
+    let items = chat.until(&id, |items| sent(items).len() == 2).await;
+    assert_eq!(sent(&items), ["First.", "You wrote two"]);
+    let first = &turns[0].body;
+    assert_eq!(
+        (&first["channel"], &first["number"], &first["conversation"]),
+        (&json!("message"), &json!(NUMBER), &json!(id))
+    );
+    assert_eq!(first["user"], json!({"waId": USER, "userId": null, "name": "Asha Verma"}));
+    assert_eq!(first["input"], json!({"type": "text", "text": "one", "media": null, "digits": null, "speech": null}));
+    assert!(turns[1].headers["x-offhook-signature"].to_str().unwrap().starts_with("t="));
+    assert_eq!(turns[1].body["history"][0]["text"], "one");
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    for n in 0..500 {
+        every.tick().await;
+        if chat.conversation(USER).await["status"] == "closed" {
+            break;
+        }
+        assert!(n < 499, "the agent closed it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_21_s4_09_a_turn_under_way_is_dropped_when_people_take_over() {
+    let (hold, mut held) = mpsc::unbounded_channel();
+    let server = AgentServer::start(move |_| {
+        let (sender, events) = mpsc::unbounded_channel();
+        hold.send(sender).unwrap();
+        Says::Events(events)
+    })
+    .await;
+    let chat = Chat::start().await;
+    let agent = chat.agent(&server.url).await;
+    chat.connect(&agent).await;
+    chat.writes(USER, "hello").await;
+    let thinking: mpsc::UnboundedSender<String> = held.recv().await.unwrap();
+    let id = chat.id_of(USER).await;
+    let silent = chat.ask("PATCH", &format!("conversations/{id}/"), json!({"aiEnabled": false})).await;
+    assert_eq!(silent.0, 200, "{}", silent.1);
+    thinking.send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
+    drop(thinking);
+    // While it is off nobody is asked; when it is on again the next message is.
+    chat.writes(USER, "for a person").await;
+    chat.ask("PATCH", &format!("conversations/{id}/"), json!({"aiEnabled": true})).await;
+    chat.writes(USER, "for the agent").await;
+    let thinking: mpsc::UnboundedSender<String> = held.recv().await.unwrap();
+    let asked = server.turns();
+    assert_eq!((asked.len(), &asked[1].body["input"]["text"]), (2, &json!("for the agent")));
+    // The number's routing changes, with its conversations: that turn is dropped too.
+    let disconnect = format!("phone-numbers/{NUMBER}/disconnect-agent/");
+    assert_eq!(chat.ask("POST", &disconnect, json!({"applyToExisting": true})).await.0, 200);
+    thinking.send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
+    drop(thinking);
+    chat.connect(&agent).await;
+    let other = "919412340001";
+    chat.writes(other, "hello").await;
+    let thinking: mpsc::UnboundedSender<String> = held.recv().await.unwrap();
+    thinking.send(json!({"type": "text", "text": "In time."}).to_string()).unwrap();
+    drop(thinking);
+    let theirs = chat.id_of(other).await;
+    chat.until(&theirs, |items| sent(items) == ["In time."]).await;
+    let items = chat.until(&id, |items| items.len() >= 3).await;
+    assert_eq!(sent(&items), [""; 0], "nothing was sent late");
+    assert_eq!(escalations(&chat).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_fails_or_gives_up_calls_a_person_and_automatons_are_not_answered() {
+    let server = AgentServer::start(|turn| match turn.body["input"]["text"].as_str() {
+        Some("human") => reply("I call somebody.", json!("escalate")),
+        Some("fail") => Says::Status(503),
+        _ => reply("Yes.", Value::Null),
+    })
+    .await;
+    let chat = Chat::start_with(crm, |_| {}).await;
+    let agent = chat.agent(&server.url).await;
+    chat.connect(&agent).await;
+    chat.writes(USER, "fail").await;
+    let notices = until_escalated(&chat, 1).await;
+    let id = chat.id_of(USER).await;
+    assert_eq!((&notices[0]["conversation"], &notices[0]["number"]), (&json!(id), &json!(NUMBER)));
+    assert_eq!(server.turns().len(), 3, "two more tries");
+    let (_, event) = chat.event("/hook", "conversation.escalated", |data| data["conversation"] == id.as_str()).await;
+    assert_eq!((&event["data"]["reason"], &event["data"]["agent"]), (&json!("agent_failed"), &json!(agent)));
+    // It may be well again.
+    chat.writes(USER, "hello").await;
+    chat.until(&id, |items| sent(items) == ["Yes."]).await;
+    chat.writes(USER, "human").await;
+    until_escalated(&chat, 2).await;
+    let items = chat.until(&id, |items| sent(items).len() == 2).await;
+    assert_eq!(sent(&items), ["Yes.", "I call somebody."]);
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    for n in 0..500 {
+        every.tick().await;
+        if chat.conversation(USER).await["aiEnabled"] == false {
+            break;
+        }
+        assert!(n < 499, "people have taken over");
+    }
+    // A number of our own is another automaton; and nobody writes eleven times in a minute.
+    let before = server.turns().len();
+    chat.writes(NUMBER, "hello").await;
+    until_escalated(&chat, 3).await;
+    assert_eq!(server.turns().len(), before, "it was not even asked");
+    let fast = "919412340002";
+    for n in 0..11 {
+        chat.writes(fast, &format!("number {n}")).await;
+    }
+    until_escalated(&chat, 4).await;
+    let theirs = chat.id_of(fast).await;
+    let items = chat.until(&theirs, |items| items.len() >= 21).await;
+    assert_eq!(sent(&items).len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_20_an_agent_that_answers_numbers_goes_only_by_force() {
+    let chat = Chat::start().await;
+    let agent = chat.agent("http://127.0.0.1:9009/").await;
+    let voice = json!({"name": "Ravi", "kind": "http", "endpoint": "http://127.0.0.1:9009/", "channels": ["voice"]});
+    let voice = chat.ask("POST", "agents/", voice).await.1["id"].as_str().unwrap().to_owned();
+    let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
+    assert_eq!(chat.ask("POST", &connect, json!({ "agent": voice })).await.0, 409, "it has no channel for it");
+    let nobody = "00000000-0000-0000-0000-000000000007";
+    assert_eq!(chat.ask("POST", &connect, json!({ "agent": nobody })).await.0, 400);
+    chat.connect(&agent).await;
+    let path = format!("agents/{agent}/");
+    let (status, refused) = chat.ask("DELETE", &path, Value::Null).await;
+    assert_eq!((status, &refused["error"]["code"]), (409, &json!("in_use")), "{refused}");
+    assert_eq!(chat.ask("DELETE", &format!("{path}?force=true"), Value::Null).await.0, 204);
+    chat.writes(USER, "hello").await;
+    assert_eq!(chat.conversation(USER).await["routing"], "none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_23_insights_are_the_models_or_reckoned_here() {
+    let chat = Chat::start().await;
+    chat.writes(USER, "Where is my order?").await;
+    chat.writes(USER, "Thanks, great!").await;
+    let path = format!("conversations/{}/insights/", chat.id_of(USER).await);
+    let (status, local) = chat.ask("POST", &path, Value::Null).await;
+    assert_eq!((status, &local["sentiment"], &local["by"]), (200, &json!("positive"), &json!("local")), "{local}");
+    let shown = chat.conversation(USER).await;
+    assert_eq!((&shown["sentiment"], &shown["summary"]), (&local["sentiment"], &local["summary"]));
+    assert!(shown["insightsAt"].is_string());
+
+    let server = AgentServer::start(|_| {
+        chunks(&["{\"sentiment\": \"negative\", \"score\": -0.5, ", "\"summary\": \"They wait for their order.\"}"])
+    })
+    .await;
+    let model = format!("[model]\nurl = \"{}/v1\"\nname = \"small\"\n", server.url);
+    let chat = Chat::start_with(|app| format!("{model}{}", crm(app)), |_| {}).await;
+    chat.writes(USER, "Where is my order?").await;
+    let path = format!("conversations/{}/insights/", chat.id_of(USER).await);
+    let made = chat.ask("POST", &path, Value::Null).await.1;
+    let want = json!({"sentiment": "negative", "score": -0.5, "summary": "They wait for their order.", "by": "small"});
+    assert_eq!(made, want);
+    assert!(server.turns()[0].body["messages"][1]["content"].as_str().unwrap().contains("user: Where is my order?"));
+}

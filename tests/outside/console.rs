@@ -1,0 +1,363 @@
+//! The console in a real Chromium, and as plain HTML: signing in, the pages, a live list, roles, tenants, hostile names.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::outbound::{World, world};
+use crate::support::browser::{Browser, has_chromium};
+use crate::support::http::{self, Answer};
+use crate::support::node::{API_KEY, AUTH_ID};
+
+const OTHER: &str = "MATESTOFFHOOK0000002";
+const PASSWORD: &str = "correct horse battery";
+
+/// People of two accounts and two roles.
+fn people() -> String {
+    let user = |name: &str, account: &str, role: &str| {
+        format!(
+            "\n[[user]]\nname = \"{name}\"\npassword = \"{PASSWORD}\"\naccount = \"{account}\"\nrole = \"{role}\"\n"
+        )
+    };
+    format!(
+        "\n[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n{}{}{}",
+        user("asha", AUTH_ID, "owner"),
+        user("ravi", AUTH_ID, "agent"),
+        user("eve", OTHER, "owner"),
+    )
+}
+
+async fn with_people() -> World {
+    world(|wanted, _| {
+        wanted.extra.push_str(&people());
+        wanted.accept_wait_ms = 0;
+    })
+    .await
+}
+
+/// Somebody with a cookie.
+struct Session<'w> {
+    public: &'w str,
+    cookie: String,
+}
+
+async fn form(public: &str, path: &str, headers: &[(&str, &str)], pairs: &[(&str, &str)]) -> Answer {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    let headers: Vec<_> =
+        headers.iter().copied().chain([("content-type", "application/x-www-form-urlencoded")]).collect();
+    http::send("POST", &format!("{public}{path}"), &headers, body).await
+}
+
+impl<'w> Session<'w> {
+    async fn of(world: &'w World, name: &str) -> Self {
+        let public = &world.node.public;
+        let answer = form(public, "/console/sign-in", &[], &[("name", name), ("password", PASSWORD)]).await;
+        assert_eq!(answer.status, 303, "{}", answer.text());
+        let cookie = answer.headers["set-cookie"].to_str().unwrap().to_owned();
+        assert!(cookie.contains("; HttpOnly; SameSite=Strict") && !cookie.contains("Secure"), "{cookie}");
+        Self { public, cookie: cookie.split(';').next().unwrap().to_owned() }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        http::send("GET", &format!("{}{path}", self.public), &[("cookie", &self.cookie)], "").await
+    }
+
+    async fn csrf(&self) -> String {
+        let page = self.get("/console/").await.text();
+        page.split("data-csrf=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token").to_owned()
+    }
+
+    async fn post(&self, path: &str, pairs: &[(&str, &str)]) -> Answer {
+        let csrf = self.csrf().await;
+        let pairs: Vec<_> = pairs.iter().copied().chain([("csrf", csrf.as_str())]).collect();
+        form(self.public, path, &[("cookie", &self.cookie)], &pairs).await
+    }
+}
+
+const PAGES: &[&str] = &[
+    "/console/",
+    "/console/calls/",
+    "/console/operations/",
+    "/console/playground/",
+    "/console/phone/",
+    "/console/notifications/",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers() {
+    let world = with_people().await;
+    let public = &world.node.public;
+    for path in PAGES.iter().chain(&["/console/people/", "/console/calls/x/"]) {
+        let answer = http::send("GET", &format!("{public}{path}"), &[], "").await;
+        assert_eq!(answer.status, 303, "{path}");
+        assert!(answer.headers["location"].to_str().unwrap().starts_with("/console/sign-in?to="), "{path}");
+    }
+    assert_eq!(http::send("GET", &format!("{public}/console/events"), &[], "").await.status, 401);
+    let wrong = form(public, "/console/sign-in", &[], &[("name", "asha"), ("password", "wrong")]).await;
+    assert!(wrong.status == 401 && !wrong.headers.contains_key("set-cookie"));
+    let cross = form(public, "/console/sign-in", &[("sec-fetch-site", "cross-site")], &[("name", "asha")]).await;
+    assert_eq!(cross.status, 403);
+
+    let asha = Session::of(&world, "asha").await;
+    for path in PAGES.iter().chain(&["/console/people/"]) {
+        let answer = asha.get(path).await;
+        let text = answer.text();
+        assert_eq!(answer.status, 200, "{path}: {text}");
+        let head = |name: &str| answer.headers[name].to_str().unwrap().to_owned();
+        let policy = head("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert!(policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'"), "{policy}");
+        assert_eq!(
+            [head("x-content-type-options"), head("referrer-policy"), head("cache-control")],
+            ["nosniff", "no-referrer", "no-store"]
+        );
+        assert!(!answer.headers.contains_key("access-control-allow-origin"));
+        assert_eq!(text.matches("<h1").count(), 1, "{path} has one heading");
+        assert!(
+            text.contains("<main id=\"main\"") && text.contains("lang=\"en\"") && !text.contains(" style="),
+            "{path}"
+        );
+    }
+    let (url, likes) = (format!("{public}/console/calls/"), ("accept-language", "de-DE,de;q=0.9"));
+    let german = http::send("GET", &url, &[("cookie", &asha.cookie), likes], "").await.text();
+    assert!(german.contains("lang=\"de\"") && german.contains("Verlauf"));
+
+    // Sign-out needs the token; afterwards the cookie is worth nothing.
+    let forged = form(public, "/console/sign-out", &[("cookie", &asha.cookie)], &[("csrf", "x")]).await;
+    assert_eq!(forged.status, 403);
+    assert_eq!(asha.get("/console/").await.status, 200);
+    let second = Session::of(&world, "asha").await;
+    assert_eq!(asha.post("/console/sign-out", &[]).await.status, 303);
+    assert_eq!((asha.get("/console/").await.status, second.get("/console/").await.status), (303, 200));
+    assert_eq!(second.post("/console/sign-out", &[("everywhere", "1")]).await.status, 303);
+    assert_eq!(second.get("/console/").await.status, 303);
+    let log = world.node.log();
+    assert!(!log.contains(PASSWORD) && !log.contains(&asha.cookie), "r22");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token() {
+    let world = with_people().await;
+    let public = &world.node.public;
+    let [asha, ravi] = [Session::of(&world, "asha").await, Session::of(&world, "ravi").await];
+    assert_eq!((asha.get("/console/people/").await.status, ravi.get("/console/people/").await.status), (200, 403));
+    assert!(!ravi.get("/console/").await.text().contains("/console/people/"));
+    let refused = ravi.post("/console/people/users", &[("name", "mallory"), ("role", "owner")]).await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(ravi.post("/console/playground/", &[("source", "<Response/>")]).await.status, 403);
+
+    let api = async |session: &Session<'_>, method: &str, path: &str, csrf: &str, body: &str| {
+        let headers = [("cookie", session.cookie.as_str()), ("x-csrf-token", csrf)];
+        http::send(method, &format!("{public}/api/v1/{path}"), &headers, body.to_owned()).await
+    };
+    assert_eq!(api(&asha, "GET", "account/", "", "").await.status, 200);
+    assert_eq!(api(&asha, "POST", "xml/check/", "", "<Response/>").await.status, 403, "no token");
+    let token = asha.csrf().await;
+    assert_eq!(api(&asha, "POST", "xml/check/", &token, "<Response/>").await.status, 200);
+    assert_eq!(api(&ravi, "POST", "xml/check/", &token, "<Response/>").await.status, 403, "another's token");
+    assert_eq!(api(&ravi, "GET", "users/", "", "").await.status, 403);
+
+    // Somebody is invited, comes, and is put out again.
+    let made =
+        asha.post("/console/people/users", &[("name", "mira"), ("full_name", "Mira <b>"), ("role", "admin")]).await;
+    let page = made.text();
+    assert!(made.status == 200 && page.contains("Mira &#60;b&#62;"), "{page}");
+    let link = page.split("/console/invitation/").nth(1).and_then(|rest| rest.split('<').next()).expect("a link");
+    let link = format!("/console/invitation/{link}");
+    assert!(http::send("GET", &format!("{public}{link}"), &[], "").await.text().contains("mira"));
+    let short = form(public, &link, &[], &[("password", "short"), ("again", "short")]).await;
+    assert_eq!(short.status, 400);
+    let chosen = [("password", PASSWORD), ("again", PASSWORD)];
+    assert_eq!(form(public, &link, &[], &chosen).await.status, 303);
+    assert_eq!(form(public, &link, &[], &chosen).await.status, 404, "once");
+    let mira = Session::of(&world, "mira").await;
+    let users = api(&asha, "GET", "users/", "", "").await.json();
+    let id = users["items"].as_array().unwrap().iter().find(|user| user["name"] == "mira").unwrap()["id"].clone();
+    let one = format!("/console/people/users/{}", id.as_str().unwrap());
+    assert_eq!(asha.post(&one, &[("do", "role"), ("role", "agent")]).await.status, 303);
+    assert_eq!(asha.post(&one, &[("do", "remove")]).await.status, 303);
+    assert_eq!(mira.get("/console/").await.status, 303, "her session went with her");
+
+    // A key is shown once, opens what its role may, and nothing once it is gone.
+    let page = asha.post("/console/people/keys", &[("name", "ci"), ("role", "agent")]).await.text();
+    let secret = page.split("data-copy>").nth(1).and_then(|rest| rest.split('<').next()).expect("a secret").to_owned();
+    let with = async |path: &str| {
+        http::send("GET", &format!("{public}/api/v1/{path}"), &[("x-api-key", secret.as_str())], "").await.status
+    };
+    assert_eq!((with("account/").await, with("api-keys/").await), (200, 403));
+    assert!(!asha.get("/console/people/").await.text().contains(&secret));
+    let key = api(&asha, "GET", "api-keys/", "", "").await.json()["items"][0]["id"].clone();
+    let gone = asha.post(&format!("/console/people/keys/{}", key.as_str().unwrap()), &[]).await;
+    assert_eq!((gone.status, with("account/").await), (303, 401));
+}
+
+/// A call by the REST API that its user picks up and hangs up; its UUID.
+async fn call(world: &World) -> String {
+    world.app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
+    let order =
+        json!({"from": crate::support::node::NUMBER, "to": "919812345678", "answer_url": world.app.url("/answer")});
+    let headers = [("content-type", "application/json")];
+    let placed = world.rest("POST", "Call/", &headers, order.to_string()).await;
+    assert_eq!(placed.status, 201, "{}", placed.text());
+    placed.json()["request_uuid"].as_str().expect("a UUID").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_call_is_a_page_for_its_account_and_nobody_elses() {
+    let world = with_people().await;
+    let uuid = call(&world).await;
+    world.node.record(&uuid).await;
+    let [asha, eve] = [Session::of(&world, "asha").await, Session::of(&world, "eve").await];
+    let page = asha.get(&format!("/console/calls/{uuid}/")).await;
+    let text = page.text();
+    assert_eq!(page.status, 200, "{text}");
+    for part in ["id=\"verdict\"", "id=\"waterfall\"", "fetch answer", "id=\"replay\"", "&#60;Speak"] {
+        assert!(text.contains(part), "{part}");
+    }
+    assert!(asha.get("/console/calls/").await.text().contains(&uuid));
+    assert!(asha.get(&format!("/console/calls/{uuid}/?step=2")).await.text().contains("aria-current=\"step\""));
+    let log = asha.get(&format!("/console/calls/{uuid}/log.jsonl")).await;
+    let replayed = offhook::call::replay::replay(log.text().as_bytes(), |_| {}).expect("the log reads");
+    assert_eq!(replayed.difference, None);
+    for path in [format!("/console/calls/{uuid}/"), format!("/console/calls/{uuid}/log.jsonl")] {
+        assert_eq!(eve.get(&path).await.status, 404, "{path}");
+    }
+    assert!(!eve.get("/console/calls/").await.text().contains(&uuid));
+    assert_eq!(asha.get("/console/calls/nonsense/").await.status, 404);
+    assert!(asha.get("/console/calls/?from=1&outcome=missed").await.text().contains("No call fits"));
+    let users = http::send("GET", &format!("{}/api/v1/users/", world.node.public), &[("x-api-key", API_KEY)], "").await;
+    let id = users.json()["items"][0]["id"].as_str().unwrap().to_owned();
+    for (method, path) in [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "invite/"), ("POST", "sign-out/")] {
+        let path = format!("{}/api/v1/users/{id}/{path}", world.node.public);
+        assert_eq!(http::send(method, &path, &[("x-api-key", "other-key")], "{}").await.status, 404, "{method} {path}");
+    }
+}
+
+/// Signs in as a person would.
+async fn signed_in(world: &World, name: &str) -> Browser {
+    let mut browser = Browser::open(&format!("{}/console/", world.node.public)).await;
+    browser.until("document.querySelector('[name=password]')").await;
+    let fill = format!(
+        "document.querySelector('[name=name]').value = '{name}'; document.querySelector('[name=password]').value = \
+         '{PASSWORD}'; document.querySelector('form.stack button').click()"
+    );
+    browser.eval(&fill).await;
+    browser.until("document.querySelector('.side nav')").await;
+    browser
+}
+
+impl Browser {
+    async fn visit(&mut self, path: &str) {
+        self.eval(&format!("location.href = '{path}'")).await;
+        self.until(&format!("location.pathname === '{path}' && document.readyState === 'complete'")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_signs_in_sees_a_call_come_live_and_steps_through_it() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    let mut browser = signed_in(&world, "asha").await;
+    for path in PAGES.iter().chain(&["/console/people/"]) {
+        browser.visit(path).await;
+        browser.until("document.querySelector('main h1').textContent.trim().length > 0").await;
+        let wide = browser.eval("document.documentElement.scrollWidth - innerWidth").await;
+        assert!(wide.as_i64().is_some_and(|wide| wide <= 0), "{path} is {wide} too wide");
+    }
+    browser.visit("/console/calls/").await;
+    browser.eval("globalThis.marked = 1").await;
+    let uuid = call(&world).await;
+    browser.until(&format!("document.querySelector('#call-{uuid}')")).await;
+    world.node.record(&uuid).await;
+    browser.until(&format!("document.querySelector('#history #call-{uuid} .pill')")).await;
+    assert_eq!(browser.eval("globalThis.marked").await, 1, "without loading the page again");
+    browser.eval(&format!("document.querySelector('#call-{uuid} a').click()")).await;
+    browser.until("document.querySelectorAll('.fall tbody tr').length > 3").await;
+    browser.eval("document.querySelector('.stepper a').click()").await;
+    browser.until("document.querySelector('tr[aria-current=step]')").await;
+    // The editor marks what the linter finds.
+    browser.visit("/console/playground/").await;
+    browser
+        .eval(
+            "const area = document.querySelector('#source'); area.value = '<Response>\\n<Speek/>\\n</Response>'; \
+             area.dispatchEvent(new Event('input', { bubbles: true }))",
+        )
+        .await;
+    browser.until("document.querySelector('.gutter b:nth-child(2)').className === 'bad'").await;
+    browser.until("document.querySelector('#findings li.bad')").await;
+    browser.eval("document.querySelector('.chip:nth-child(1)').click()").await;
+    browser.until("document.querySelector('#source').value.includes('Welcome')").await;
+    browser.eval("document.querySelector('.run button').click()").await;
+    browser.until("document.querySelectorAll('.walk li').length > 2").await;
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+/// Names that would run, break out, or hide.
+const HOSTILE: &[&str] = &[
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "'-alert(1)-'",
+    "</title><script>alert(1)</script>",
+    "</textarea><svg onload=alert(1)>",
+    "{{7*7}}",
+    "${alert(1)}",
+    "javascript:alert(1)",
+    "\u{202e}gnirts",
+    "a\u{0}b",
+    "<a href=//evil.example>x</a>",
+    "&lt;b&gt;",
+    "--><!--<script>",
+    "]]><script>alert(1)</script>",
+    "<math><mi//xlink:href=\"data:x,<script>alert(1)</script>\">",
+    "<iframe srcdoc='<script>alert(1)</script>'>",
+    "<base href=//evil.example/>",
+    "<meta http-equiv=refresh content=0>",
+    "<form action=//evil.example><button>",
+    "<input autofocus onfocus=alert(1)>",
+    "<details open ontoggle=alert(1)>",
+    "<style>*{display:none}</style>",
+    "<link rel=stylesheet href=//evil.example>",
+    "<object data=//evil.example>",
+    "<embed src=//evil.example>",
+    "<video><source onerror=alert(1)>",
+    "<body onload=alert(1)>",
+    "<template><script>alert(1)</script>",
+    "\\x3cscript\\x3e",
+    "%3Cscript%3Ealert(1)%3C/script%3E",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r20_hostile_names_are_text() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    let asha = Session::of(&world, "asha").await;
+    for (n, name) in HOSTILE.iter().enumerate() {
+        let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+        let login = format!("user{n}");
+        let made =
+            asha.post("/console/people/users", &[("name", &login), ("full_name", &shown), ("role", "agent")]).await;
+        assert_eq!(made.status, 200, "{name}: {}", made.text());
+    }
+    let mut browser = signed_in(&world, "asha").await;
+    browser.eval("globalThis.alert = () => { document.title = 'broken'; }; 0").await;
+    browser.visit("/console/people/").await;
+    let shown: Value =
+        browser.eval("[...document.querySelectorAll('#users td:first-child strong')].map((e) => e.textContent)").await;
+    let shown: Vec<&str> = shown.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    for name in HOSTILE {
+        let wanted: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+        assert!(shown.contains(&wanted.as_str()), "{wanted} in {shown:?}");
+    }
+    tokio::time::timeout(Duration::from_secs(20), async {
+        for odd in ["main script", "main iframe", "main img[src=x]", "main base", "main style", "main object"] {
+            assert_eq!(browser.eval(&format!("document.querySelectorAll('{odd}').length")).await, 0, "{odd}");
+        }
+    })
+    .await
+    .expect("the page answers");
+    assert_eq!(browser.errors, [""; 0]);
+}

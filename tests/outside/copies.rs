@@ -1,0 +1,166 @@
+//! Recordings that are copied to other storage, through the whole binary: by whatever went wrong before, they get there, are
+//! read from there, and go from there.
+
+use std::time::Duration;
+
+use offhook::sim::{CallScript, HangupRule};
+
+use super::dial::tone;
+use super::outbound::{World, world};
+use crate::support::bucket::Bucket;
+use crate::support::http;
+
+/// A node whose callers leave messages of two seconds, and where they are copied to.
+async fn copying(more: &str, bucket: &Bucket) -> World {
+    let toml = bucket.toml(more);
+    let world = world(|wanted, _| {
+        wanted.accept_wait_ms = 0;
+        wanted.extra = format!("[cluster]\nnode_id = \"copying\"\n{toml}");
+    })
+    .await;
+    world.app.xml("/recording", "<Response/>");
+    let document = format!(
+        "<Response><Record callbackUrl=\"{}\" fileFormat=\"wav\" maxLength=\"2\" playBeep=\"false\"/></Response>",
+        world.app.url("/recording")
+    );
+    world.app.xml("/unused", document);
+    world
+}
+
+/// Leaves one; gives its id and its URL.
+async fn message(world: &World) -> (String, String) {
+    let script = CallScript { say: tone(700.0, 5), hangup: HangupRule::Never, ..CallScript::default() };
+    let known: Vec<String> =
+        world.app.seen().iter().filter(|s| s.path == "/recording").map(|s| s.param("RecordingID").to_owned()).collect();
+    let phone = world.sim.place_call(script);
+    let told = world.app.wait_where("/recording", |seen| !known.iter().any(|id| id == seen.param("RecordingID"))).await;
+    drop(phone);
+    (told.param("RecordingID").to_owned(), told.param("RecordUrl").to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
+    let bucket = Bucket::start().await;
+    let mut world = copying("keep_local = false", &bucket).await;
+    // Refused, then out of order: it is tried again; the kill comes between.
+    bucket.fail(&[503, 500]);
+    let (id, url) = message(&world).await;
+    let before = http::get(&url).await;
+    assert_eq!(before.status, 200, "from the disk, until the copy is there");
+    bucket.until_asked(1).await;
+    world.node.kill();
+    world.node.start_again().await;
+    let key = format!("offhook/{id}.wav");
+    let objects = bucket.until(|objects| objects.contains_key(&key)).await;
+    assert_eq!((objects[&key].content_type.as_str(), &objects[&key].bytes[..]), ("audio/wav", &before.body[..]));
+
+    // The file goes when the copy has been written down; what is downloaded is the same.
+    let file = world.node.dir.path().join("recordings").join(format!("{id}.wav"));
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while file.exists() {
+        every.tick().await;
+    }
+    let after = http::get(&url).await;
+    assert_eq!((after.status, &after.body), (200, &before.body));
+    for name in ["content-type", "content-length", "etag", "cache-control", "accept-ranges", "content-disposition"] {
+        assert_eq!(after.headers.get(name), before.headers.get(name), "{name}");
+    }
+    let part = http::send("GET", &url, &[("range", "bytes=44-143")], "").await;
+    assert_eq!((part.status, &part.body[..]), (206, &before.body[44..144]));
+    let etag = before.headers["etag"].to_str().expect("an ETag");
+    for (range, condition, status) in [
+        ("bytes=0-1,5-6", etag, 200),
+        ("bytes=0-1", "\"other\"", 200),
+        ("bytes=0-1", etag, 206),
+        ("lines=0-1", etag, 200),
+    ] {
+        let answer = http::send("GET", &url, &[("range", range), ("if-range", condition)], "").await;
+        assert_eq!(answer.status, status, "{range} {condition}");
+    }
+    let behind = http::send("GET", &url, &[("range", "bytes=99999999-")], "").await;
+    assert_eq!((behind.status, behind.body.len()), (416, 0));
+    let head = http::send("HEAD", &url, &[], "").await;
+    assert_eq!((head.status, head.headers.get("content-length")), (200, before.headers.get("content-length")));
+    assert_eq!(http::get(&url.replace(".wav", ".mp3")).await.status, 404);
+
+    // Storage that fails is no recording that is not there.
+    bucket.fail(&[500]);
+    assert_eq!(http::get(&url).await.status, 502);
+
+    // Taken away here, it goes there, also after a failure.
+    bucket.fail(&[503]);
+    assert_eq!(world.rest("DELETE", &format!("Recording/{id}/"), &[], String::new()).await.status, 204);
+    assert_eq!(http::get(&url).await.status, 404);
+    bucket.until(std::collections::BTreeMap::is_empty).await;
+    assert!(!world.node.log().contains(crate::support::bucket::SECRET), "the log has the secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_downloads_is_sent_to_the_bucket_where_that_is_wanted() {
+    let bucket = Bucket::start().await;
+    let world = copying("keep_local = false\nredirect = true", &bucket).await;
+    let (id, url) = message(&world).await;
+    let key = format!("offhook/{id}.wav");
+    let objects = bucket.until(|objects| objects.contains_key(&key)).await;
+    let file = world.node.dir.path().join("recordings").join(format!("{id}.wav"));
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while file.exists() {
+        every.tick().await;
+    }
+    let sent = http::get(&url).await;
+    assert_eq!((sent.status, sent.body.len()), (307, 0));
+    let location = sent.headers["location"].to_str().expect("a URL");
+    let there = http::get(location).await;
+    assert_eq!((there.status, &there.body[..]), (200, &objects[&key].bytes[..]));
+    assert_eq!(http::get(&location.replace("X-Amz-Expires=300", "X-Amz-Expires=3000")).await.status, 403);
+    world.node.until_metric("offhook_recording_copies_total", &[("outcome", "stored")], 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_somebody_removed_is_given_up_and_one_that_is_kept_stays() {
+    let bucket = Bucket::start().await;
+    let world = copying("", &bucket).await;
+    let (id, url) = message(&world).await;
+    bucket.until(|objects| objects.contains_key(&format!("offhook/{id}.wav"))).await;
+    let file = world.node.dir.path().join("recordings").join(format!("{id}.wav"));
+    assert!(file.exists(), "kept");
+    std::fs::remove_file(&file).expect("removed by hand");
+    // From the moment on that the copy is known.
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while http::get(&url).await.status != 200 {
+        every.tick().await;
+    }
+
+    let asked = bucket.asked().len();
+    bucket.fail(&[503, 503]);
+    let (id, _) = message(&world).await;
+    bucket.until_asked(asked + 1).await;
+    std::fs::remove_file(world.node.dir.path().join("recordings").join(format!("{id}.wav"))).expect("removed by hand");
+    world.node.until_metric("offhook_recording_copies_total", &[("outcome", "lost")], 1.0).await;
+    assert!(world.node.metric("offhook_recording_copies_total", &[("outcome", "retry")]).await >= 1.0);
+    assert_eq!(bucket.objects().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_takes_a_recording_away_wherever_it_is() {
+    use sqlx::{ConnectOptions as _, Connection as _};
+    let bucket = Bucket::start().await;
+    let mut world = copying("keep_local = true\n[retention]\nrecording_days = 2", &bucket).await;
+    let (old, old_url) = message(&world).await;
+    let (young, young_url) = message(&world).await;
+    bucket.until(|objects| objects.len() == 2).await;
+    world.node.until_metric("offhook_recording_copies_total", &[("outcome", "stored")], 2.0).await;
+    world.node.kill();
+    // Three days ago.
+    let file = world.node.dir.path().join("offhook.db");
+    let mut store = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.expect("the store");
+    let earlier = "UPDATE recordings SET started_us = started_us - 259200000000 WHERE recording_id = $1";
+    sqlx::query(earlier).bind(&old).execute(&mut store).await.expect("an update");
+    store.close().await.expect("closed");
+    world.node.start_again().await;
+    let objects = bucket.until(|objects| objects.len() == 1).await;
+    assert!(objects.contains_key(&format!("offhook/{young}.wav")));
+    assert_eq!((http::get(&old_url).await.status, http::get(&young_url).await.status), (404, 200));
+    assert_eq!(world.rest("GET", &format!("Recording/{old}/"), &[], String::new()).await.status, 404);
+    assert!(!world.node.dir.path().join("recordings").join(format!("{old}.wav")).exists());
+}

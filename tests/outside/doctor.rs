@@ -1,0 +1,135 @@
+//! `offhook doctor` against a running node and a simulated Meta, with each fault that Meta's side can have.
+
+use std::process::{Command, Stdio};
+
+use offhook::sim::Sim;
+use serde_json::{Value, json};
+
+use crate::support::app::App;
+use crate::support::http;
+use crate::support::node::{ACCESS_TOKEN, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options};
+
+const WABA: &str = "1029384756";
+
+struct World {
+    sim: Sim,
+    node: Node,
+    app: App,
+}
+
+impl World {
+    async fn start() -> Self {
+        let app = App::start().await;
+        app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
+        let sim = Sim::start(sim_options()).await.expect("sim");
+        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
+        wanted.meta = format!("app_id = \"{}\"", offhook::sim::world::APP_ID);
+        let node = Node::start(&wanted).await;
+        sim.set_node_url(&node.public);
+        Self { sim, node, app }
+    }
+
+    async fn orders(&self, door: &str, order: Value) {
+        let answer = http::send("POST", &format!("{}/_sim/{door}", self.sim.url()), &[], order.to_string()).await;
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+
+    /// The exit code, and the lines.
+    async fn examine(&self) -> (Option<i32>, Vec<Value>) {
+        let mut doctor = Command::new(env!("CARGO_BIN_EXE_offhook"));
+        doctor.args(["doctor", "--json", "--config"]).arg(self.node.dir.path().join("offhook.toml"));
+        doctor.env_remove("RUST_LOG").stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || doctor.output().expect("it runs")).await.expect("it ends");
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(!text.contains(ACCESS_TOKEN) && !text.contains("test-app-secret"), "r22: {text}");
+        let lines = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        (output.status.code(), lines)
+    }
+
+    /// The state and words of the lines of a check that are not well; it exits by the worst.
+    async fn complaints(&self) -> Vec<(String, String, String)> {
+        let (code, lines) = self.examine().await;
+        let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        let bad: Vec<_> = lines.iter().filter(|line| line["state"].is_string() && line["state"] != "ok").collect();
+        assert!(bad.iter().all(|line| line["fix"].is_string()), "every complaint has its fix: {bad:?}");
+        let failed = bad.iter().any(|line| line["state"] == "failed");
+        assert_eq!(code, Some(i32::from(failed)), "{bad:?}");
+        assert_eq!(lines.last().unwrap()["verdict"].is_string(), true);
+        bad.iter().map(|line| (text(line, "check"), text(line, "state"), text(line, "what"))).collect()
+    }
+
+    async fn complains(&self, check: &str, state: &str, words: &str) {
+        let all = self.complaints().await;
+        let found = all.iter().any(|(c, s, what)| c == check && s == state && what.contains(words));
+        assert!(found, "{check} {state} {words:?} among {all:?}");
+    }
+
+    async fn settings(&self, calling: Value) {
+        let bearer = format!("Bearer {ACCESS_TOKEN}");
+        let url = format!("{}/{PHONE_NUMBER_ID}/settings", self.sim.graph_url());
+        let body = json!({ "calling": calling }).to_string();
+        assert_eq!(http::send("POST", &url, &[("authorization", &bearer)], body).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_that_is_well_has_nothing_to_complain_of() {
+    let world = World::start().await;
+    assert_eq!(world.complaints().await, []);
+    let (_, lines) = world.examine().await;
+    for check in ["configuration", "clock", "store", "media", "public_url", "webhook", "waba", "token", "number", "url"]
+    {
+        assert!(lines.iter().any(|line| line["check"] == check && line["state"] == "ok"), "{check}: {lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_at_meta_is_found_with_its_fix() {
+    let world = World::start().await;
+    let number = |facts: Value| json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "x", "facts": facts});
+    world.orders("numbers", number(json!({"platform_type": "NOT_APPLICABLE"}))).await;
+    world.complains("number", "failed", "CLOUD_API").await;
+    world.orders("numbers", number(json!({"status": "BANNED", "quality_rating": "RED"}))).await;
+    world.complains("number", "failed", "BANNED").await;
+    world.complains("number", "warning", "RED").await;
+    world.orders("numbers", number(json!({"is_on_biz_app": true}))).await;
+    world.complains("number", "warning", "coexistence").await;
+    world.orders("numbers", number(json!({}))).await;
+
+    world.orders("app", json!({"unsubscribed": [WABA]})).await;
+    world.complains("waba", "failed", "not subscribed").await;
+    world.orders("app", json!({"fields_off": ["calls"]})).await;
+    world.complains("webhook", "failed", "calls").await;
+    world.orders("app", json!({"fields_off": ["account_update"]})).await;
+    world.complains("webhook", "warning", "account_update").await;
+    world.orders("app", json!({"tokens_end": 1_000_000_000})).await;
+    world.complains("token", "failed", "not valid").await;
+    world.orders("app", json!({})).await;
+    world.sim.set_node_url("http://127.0.0.1:9");
+    world.complains("webhook", "failed", "http://127.0.0.1:9").await;
+    world.sim.set_node_url(&world.node.public);
+
+    world.settings(json!({"status": "DISABLED"})).await;
+    world.complains("number", "failed", "not at Meta").await;
+    world.settings(json!({"status": "ENABLED", "sip": {"status": "ENABLED"}})).await;
+    world.complains("number", "failed", "SIP").await;
+    world.settings(json!({"sip": {"status": "DISABLED"}})).await;
+
+    world.app.xml("/answer", "<Response><Speek/></Response>");
+    world.complains("url", "failed", "not a valid document").await;
+    world.app.route("/answer", |_| (503, String::new()));
+    world.complains("url", "failed", "503").await;
+    world.app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
+    assert_eq!(world.complaints().await, [], "and all is well again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_down_and_a_configuration_that_is_wrong() {
+    let mut world = World::start().await;
+    world.node.kill();
+    world.complains("public_url", "failed", "can't be asked").await;
+    let config = world.node.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&config).expect("it is there");
+    std::fs::write(&config, text.replace("cps = 100", "cps = \"many\"")).expect("it is written");
+    assert_eq!(world.examine().await.0, Some(2));
+}

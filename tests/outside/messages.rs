@@ -1,0 +1,330 @@
+//! Messages both ways, conversations and their timelines, webhooks and their deliveries (S3's rows that an API holds), over
+//! HTTP against the real binary and the simulated Meta.
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use offhook::sim::{CallScript, Happened};
+use serde_json::{Value, json};
+
+use crate::support::chat::{Chat, SECRET, USER, crm};
+use crate::support::http;
+use crate::support::node::{API_KEY, AUTH_ID, NUMBER};
+
+fn v1(signature: &str) -> (i64, Vec<String>) {
+    let parts: Vec<&str> = signature.split(',').collect();
+    let at = parts[0].strip_prefix("t=").expect("a time").parse().expect("a number");
+    (at, parts[1..].iter().map(|part| part.strip_prefix("v1=").expect("v1").to_owned()).collect())
+}
+
+fn signed(secret: &str, at: i64, body: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    hex::encode(hmac::sign(&key, format!("{at}.{body}").as_bytes()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r04_messages_come_once_and_are_delivered_signed_in_order_and_over_a_crash() {
+    let mut chat = Chat::start().await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    let wamid = chat.writes(USER, "first").await;
+    assert_eq!(chat.sends_as(USER, &wamid, json!({"type": "text", "text": {"body": "first"}})).await, 200, "a copy");
+    let (seen, event) = chat.event("/hook", "message.received", |data| data["message"]["text"] == "first").await;
+    assert_eq!(seen.headers["x-offhook-event-id"].to_str().unwrap(), event["id"].as_str().unwrap());
+    assert_eq!(seen.headers["x-offhook-attempt"], "1");
+    let (at, signatures) = v1(seen.headers["x-offhook-signature"].to_str().unwrap());
+    assert_eq!(signatures, [signed(SECRET, at, &seen.body)]);
+    assert_eq!((&event["account"], &event["number"]), (&json!(AUTH_ID), &json!(NUMBER)));
+    let data = &event["data"];
+    assert_eq!((&data["message"]["wamid"], &data["user"]["name"]), (&json!(wamid), &json!("Asha Verma")));
+    assert_eq!(data["conversation"], json!(chat.id_of(USER).await));
+    // The customer's server is down: what comes waits, in order, also over a crash.
+    chat.app.route("/hook", |_| (503, String::new()));
+    for text in ["second", "third", "fourth"] {
+        chat.writes(USER, text).await;
+    }
+    chat.event("/hook", "message.received", |data| data["message"]["text"] == "second").await;
+    chat.node.kill();
+    chat.app.route("/hook", |_| (200, String::new()));
+    chat.node.start_again().await;
+    chat.message_at("/hook", "fourth").await;
+    let mut order: Vec<String> = Vec::new();
+    for seen in chat.app.seen().iter().filter(|seen| seen.path == "/hook") {
+        let text = seen.json()["data"]["message"]["text"].as_str().unwrap_or_default().to_owned();
+        if order.last() != Some(&text) {
+            order.push(text);
+        }
+    }
+    assert_eq!(order, ["first", "second", "third", "fourth"]);
+    let timeline = chat.until(&chat.id_of(USER).await, |items| items.len() == 4).await;
+    let texts: Vec<&Value> = timeline.iter().map(|item| &item["text"]).collect();
+    assert_eq!(texts, ["first", "second", "third", "fourth"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r04_deliveries_are_listed_and_sent_again_and_one_dead_webhook_delays_no_other() {
+    let chat = Chat::with_two().await;
+    let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
+    chat.app.route("/hook", |_| (404, String::new()));
+    assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
+    chat.writes(USER, "refused").await;
+    let list = format!("webhooks/{crm}/deliveries/");
+    let failed = chat.delivery(&crm, "failed").await;
+    assert_eq!((&failed["type"], &failed["attempts"]), (&json!("message.received"), &json!(1)), "{failed}");
+    assert!(failed["last"].as_str().unwrap().contains("404"), "{failed}");
+    assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
+    chat.writes("919412340001", "elsewhere").await;
+    chat.message_at("/desk", "elsewhere").await;
+    chat.app.route("/hook", |_| (200, String::new()));
+    let id = failed["id"].as_str().unwrap();
+    let (status, again) = chat.ask("POST", &format!("{list}{id}/redeliver/"), Value::Null).await;
+    assert_eq!((status, &again["id"]), (202, &json!(id)), "{again}");
+    let (_, event) = chat.event("/hook", "message.received", |data| data["message"]["text"] == "refused").await;
+    assert_eq!(event["id"], json!(id), "the same event");
+    assert_eq!(chat.delivery(&crm, "delivered").await["attempts"], 2);
+    let (status, _) = chat.ask("POST", &format!("webhooks/{desk}/deliveries/{id}/redeliver/"), Value::Null).await;
+    assert_eq!(status, 404, "another webhook's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_message_reaches_the_webhook_and_the_form_in_plivos_shape() {
+    let app_form = |wanted: &mut crate::support::node::Wanted| {
+        wanted.number_extra = format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
+    };
+    let chat = Chat::start_with(crm, app_form).await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    let rows: Vec<(Value, &str, &[(&str, &str)])> = vec![
+        (json!({"type": "text", "text": {"body": "Hi"}}), "text", &[("Body", "Hi"), ("From", USER), ("To", NUMBER)]),
+        (
+            json!({"type": "button", "button": {"payload": "YES", "text": "Yes"}, "context": {"from": NUMBER, "id": "wamid.out"}}),
+            "button",
+            &[("ButtonText", "Yes"), ("ButtonPayload", "YES"), ("ContextWhatsappMessageID", "wamid.out")],
+        ),
+        (
+            json!({"type": "interactive", "interactive": {"type": "list_reply", "list_reply": {"id": "r1", "title": "Row", "description": "First"}}}),
+            "button",
+            &[("ListTitle", "Row"), ("ListDescription", "First")],
+        ),
+        (
+            json!({"type": "location", "location": {"latitude": 12.5, "longitude": 77.25, "name": "Office"}}),
+            "location",
+            &[("Latitude", "12.5"), ("Longitude", "77.25"), ("LocationName", "Office")],
+        ),
+        (json!({"type": "contacts", "contacts": [{"name": {"formatted_name": "Ravi"}}]}), "contact", &[]),
+        (
+            json!({"type": "reaction", "reaction": {"message_id": "wamid.out", "emoji": "👍"}}),
+            "reaction",
+            &[("Reaction", "👍")],
+        ),
+        (json!({"type": "unsupported", "errors": [{"code": 131051, "title": "Unsupported"}]}), "unsupported", &[]),
+        (json!({"type": "hologram", "hologram": {"size": 3}}), "unsupported", &[]),
+    ];
+    for (message, content_type, params) in rows {
+        let wamid = chat.sends(USER, message.clone()).await;
+        let seen = chat.app.wait_where("/form", |seen| seen.param("WhatsappMessageID") == wamid).await;
+        assert_eq!(seen.param("ContentType"), content_type, "{message}");
+        for (name, value) in params {
+            assert_eq!(seen.param(name), *value, "{message}");
+        }
+        assert!(seen.headers.contains_key("x-plivo-signature-v3"), "{:?}", seen.headers);
+        let (_, event) =
+            chat.event("/hook", "message.received", |data| data["message"]["wamid"] == wamid.as_str()).await;
+        assert_eq!(event["data"]["message"]["id"], json!(seen.param("MessageUUID")), "one id for both");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_file_is_fetched_and_given_by_a_link_that_is_signed() {
+    let chat = Chat::start().await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    let bytes = b"not really a picture".repeat(1_000);
+    let file = base64::engine::general_purpose::STANDARD.encode(&bytes);
+    let order =
+        json!({"message": {"type": "image", "image": {"mime_type": "image/png", "caption": "Look"}}, "file": file});
+    let sent = http::send("POST", &format!("{}/_sim/messages", chat.sim.url()), &[], order.to_string()).await;
+    assert_eq!(sent.status, 200, "{}", sent.text());
+    let event = chat.message_at("/hook", "Look").await;
+    let media = &event["data"]["message"]["media"];
+    assert_eq!((&media["mimeType"], &media["caption"]), (&json!("image/png"), &json!("Look")));
+    let url = media["url"].as_str().unwrap();
+    assert!(url.starts_with(&chat.node.public), "ours: {url}");
+    let got = http::get(url).await;
+    assert_eq!((got.status, got.body.as_ref()), (200, bytes.as_slice()), "{}", got.text());
+    assert_eq!(got.headers["content-type"], "image/png");
+    assert_eq!(got.headers["x-content-type-options"], "nosniff");
+    assert_eq!(media["sha256"], json!(hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes))));
+    let tampered = url.replace("until=1", "until=2");
+    let without = url.split('?').next().unwrap();
+    for wrong in [tampered.as_str(), without, &format!("{without}?until=9999999999&tag=00")] {
+        assert_eq!(http::get(wrong).await.status, 404, "{wrong}");
+    }
+    // Its conversation gone, the file is too.
+    let id = chat.id_of(USER).await;
+    assert_eq!(chat.ask("DELETE", &format!("conversations/{id}/"), Value::Null).await.0, 204);
+    assert_eq!(http::get(url).await.status, 404);
+    let left = std::fs::read_dir(chat.node.dir.path().join("messages")).map_or(0, Iterator::count);
+    assert_eq!(left, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_window() {
+    let chat = Chat::start().await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    chat.writes(USER, "Hello?").await;
+    let id = chat.id_of(USER).await;
+    let path = format!("conversations/{id}/messages/");
+    let (status, sent) = chat.ask("POST", &path, json!({"type": "text", "text": "Good morning"})).await;
+    assert_eq!((status, &sent["status"]), (202, &json!("queued")), "{sent}");
+    let is = |word: &'static str| move |items: &[Value]| items.last().is_some_and(|item| item["status"] == word);
+    let timeline = chat.until(&id, is("read")).await;
+    assert_eq!(timeline.last().unwrap()["id"], sent["id"]);
+    assert_eq!(timeline.last().unwrap()["direction"], "outbound");
+    for word in ["sent", "delivered", "read"] {
+        let of = |data: &Value| data["message"]["status"] == word && data["message"]["id"] == sent["id"];
+        let (_, event) = chat.event("/hook", "message.status", of).await;
+        assert_eq!(event["data"]["conversation"], json!(id));
+    }
+    // What the user's phone shows.
+    let shown = http::get(&format!("{}/_sim/messages", chat.sim.url())).await.json();
+    assert_eq!(shown[0]["message"]["text"]["body"], "Good morning");
+    // Meta refuses one, and one fails later: with Meta's reason.
+    let order =
+        |code: i64, later: bool| json!({"code": code, "details": "Message undeliverable", "later": later}).to_string();
+    let failures = format!("{}/_sim/messages/failures", chat.sim.url());
+    for later in [false, true] {
+        assert_eq!(http::send("POST", &failures, &[], order(131_026, later)).await.status, 204);
+        let (_, sent) = chat.ask("POST", &path, json!({"type": "text", "text": "?"})).await;
+        let timeline = chat.until(&id, is("failed")).await;
+        let last = timeline.last().unwrap();
+        assert_eq!((&last["id"], &last["error"]["code"]), (&sent["id"], &json!(131_026)), "{last}");
+        assert_eq!(last["error"]["message"], "Message undeliverable");
+        chat.event("/hook", "message.status", |data| {
+            data["message"]["id"] == sent["id"] && data["message"]["status"] == "failed"
+        })
+        .await;
+    }
+    // The same request twice is one message.
+    let url = format!("{}/api/v1/{path}", chat.node.public);
+    let head = [("x-api-key", API_KEY), ("idempotency-key", "once")];
+    let body = json!({"type": "text", "text": "Once"}).to_string();
+    let first = http::send("POST", &url, &head, body.clone()).await;
+    let again = http::send("POST", &url, &head, body).await;
+    assert_eq!((first.status, first.text()), (again.status, again.text()));
+    let timeline = chat.until(&id, is("read")).await;
+    assert_eq!(timeline.iter().filter(|item| item["text"] == "Once").count(), 1);
+    // Somebody who never wrote: the business asked to call them, and that is all there is.
+    let (status, _) = chat.ask("POST", &format!("permissions/{NUMBER}/919412340009/request/"), json!({})).await;
+    assert_eq!(status, 202);
+    let silent = chat.id_of("919412340009").await;
+    let path = format!("conversations/{silent}/messages/");
+    let (status, refused) = chat.ask("POST", &path, json!({"type": "text", "text": "Hello"})).await;
+    assert_eq!((status, &refused["error"]["code"]), (422, &json!("window_closed")), "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("template"), "{refused}");
+    let template = json!({"type": "template", "template": {"name": "hello", "language": {"code": "en"}}});
+    assert_eq!(chat.ask("POST", &path, template).await.0, 202);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_02_s3_03_s3_20_s3_21_s3_22_states_roles_and_deletion() {
+    let keys = "{ key = \"agent-key\", role = \"agent\" }";
+    let chat = Chat::start_with(crm, |wanted| {
+        wanted.extra += &format!(
+            "[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nparent = \"{AUTH_ID}\"\nauth_token = \"t\"\napi_keys = [{keys}]\n\
+             [[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"t\"\napi_keys = [\"other-key\", {{ key = \"other-agent\", role = \"agent\" }}]\n"
+        );
+    })
+    .await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    chat.writes(USER, "one").await;
+    let id = chat.id_of(USER).await;
+    let post = |what: &str| format!("conversations/{id}/{what}/");
+    let steps = [
+        ("archive", 409, "open"),
+        ("reopen", 409, "open"),
+        ("close", 200, "closed"),
+        ("close", 409, "closed"),
+        ("archive", 200, "archived"),
+        ("close", 409, "archived"),
+        ("reopen", 200, "open"),
+        ("close", 200, "closed"),
+        ("reopen", 200, "open"),
+    ];
+    for (what, status, now) in steps {
+        let (got, body) = chat.ask("POST", &post(what), Value::Null).await;
+        assert_eq!(got, status, "{what}: {body}");
+        assert_eq!(chat.conversation(USER).await["status"], now, "{what}");
+    }
+    let shown = chat.conversation(USER).await;
+    assert_eq!((&shown["unread"], &shown["aiEnabled"]), (&json!(1), &json!(true)));
+    let (status, shown) = chat.ask("POST", &post("read"), Value::Null).await;
+    assert_eq!((status, &shown["unread"]), (200, &json!(0)));
+    let one = format!("conversations/{id}/");
+    let (status, shown) = chat.ask("PATCH", &one, json!({"aiEnabled": false})).await;
+    assert_eq!((status, &shown["aiEnabled"]), (200, &json!(false)));
+    for (method, path) in
+        [("GET", one.clone()), ("GET", post("timeline")), ("DELETE", one.clone()), ("POST", post("close"))]
+    {
+        assert_eq!(chat.ask_as("other-key", method, &path, Value::Null).await.0, 404, "{method} {path}: S3.30");
+        assert_eq!(chat.ask_as("agent-key", "DELETE", &one, Value::Null).await.0, 403, "S3.3");
+    }
+    assert_eq!(chat.ask_as("other-key", "GET", "conversations/", Value::Null).await.1["items"], json!([]));
+    assert_eq!(chat.ask("DELETE", &one, Value::Null).await.0, 204);
+    assert_eq!(chat.ask("GET", &one, Value::Null).await.0, 404);
+    assert_eq!(chat.get("conversations/").await["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_16_conversations_are_listed_filtered_searched_and_paged() {
+    let chat = Chat::start().await;
+    for n in 0..5 {
+        chat.writes(&format!("91941234100{n}"), &format!("message {n}")).await;
+    }
+    let users = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|c| c["user"]["waId"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = chat.get("conversations/").await;
+    let latest: Vec<String> = (0..5).rev().map(|n| format!("91941234100{n}")).collect();
+    assert_eq!(users(&all), latest);
+    let first = chat.get("conversations/?limit=2").await;
+    let cursor = first["next"].as_str().unwrap();
+    let second = chat.get(&format!("conversations/?limit=2&cursor={cursor}")).await;
+    assert_eq!([users(&first), users(&second)].concat(), latest[..4]);
+    assert_eq!(users(&chat.get("conversations/?q=message%203").await), ["919412341003"]);
+    assert_eq!(users(&chat.get("conversations/?q=9194123410").await).len(), 5);
+    assert_eq!(users(&chat.get("conversations/?q=100%25").await), Vec::<String>::new(), "no pattern");
+    let id = chat.id_of("919412341002").await;
+    chat.ask("POST", &format!("conversations/{id}/close/"), Value::Null).await;
+    chat.ask("POST", &format!("conversations/{id}/read/"), Value::Null).await;
+    assert_eq!(users(&chat.get("conversations/?status=closed").await), ["919412341002"]);
+    assert_eq!(users(&chat.get("conversations/?status=open").await).len(), 4);
+    assert_eq!(users(&chat.get("conversations/?unread=true").await).len(), 4);
+    assert_eq!(users(&chat.get(&format!("conversations/?number=%2B{NUMBER}")).await).len(), 5);
+    assert_eq!(chat.ask("GET", "conversations/?status=lost", Value::Null).await.0, 400);
+    // A user who writes opens it again.
+    chat.writes("919412341002", "still there?").await;
+    assert_eq!(chat.conversation("919412341002").await["status"], "open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_28_calls_stand_in_the_timeline_and_webhooks_hear_of_them() {
+    let chat = Chat::start().await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    let mut events = chat.sim.place_call(CallScript::default());
+    while let Some(event) = events.next().await {
+        if let Happened::Ended(ended) = event.what {
+            assert!(ended.ok, "{ended:?}");
+        }
+    }
+    let (_, ended) = chat.event("/hook", "call.ended", |_| true).await;
+    let call = &ended["data"]["call"];
+    assert_eq!((&call["direction"], &call["missed"]), (&json!("inbound"), &json!(false)), "{ended}");
+    for kind in ["call.started", "call.answered"] {
+        chat.event("/hook", kind, |data| data["call"]["uuid"] == call["uuid"]).await;
+    }
+    let id = chat.id_of(USER).await;
+    assert_eq!(ended["data"]["conversation"], json!(id));
+    let timeline = chat.until(&id, |items| items.iter().any(|item| item["type"] == "call")).await;
+    assert_eq!(timeline[0]["call"]["uuid"], call["uuid"]);
+    // A call opens the window.
+    let (status, sent) =
+        chat.ask("POST", &format!("conversations/{id}/messages/"), json!({"type": "text", "text": "Thanks"})).await;
+    assert_eq!(status, 202, "{sent}");
+}

@@ -1,0 +1,223 @@
+//! A node with a customer's webhooks, users who write to it, and what it answers.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use offhook::sim::Sim;
+use serde_json::{Value, json};
+
+use super::app::{App, Seen};
+use super::http;
+use super::node::{API_KEY, AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options};
+
+pub const SECRET: &str = "test-webhook-secret";
+pub const OTHER_SECRET: &str = "test-other-secret";
+pub const USER: &str = "919412341234";
+
+/// All of it.
+pub struct Chat {
+    pub sim: Sim,
+    pub node: Node,
+    pub app: App,
+    written: AtomicUsize,
+}
+
+impl Chat {
+    /// With one webhook, `crm`, at `/hook`.
+    pub async fn start() -> Self {
+        Self::start_with(|app| crm(app), |_| {}).await
+    }
+
+    /// With a second one, `desk`, at `/desk`.
+    pub async fn with_two() -> Self {
+        Self::start_with(|app| format!("{}{}", crm(app), webhook(app, "desk", "/desk", OTHER_SECRET)), |_| {}).await
+    }
+
+    pub async fn start_with(extra: impl Fn(&App) -> String, more: impl FnOnce(&mut Wanted)) -> Self {
+        let app = App::start().await;
+        app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
+        for path in ["/hook", "/desk", "/form"] {
+            app.route(path, |_| (200, String::new()));
+        }
+        let sim = Sim::start(sim_options()).await.expect("sim");
+        let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
+        wanted.extra = extra(&app);
+        more(&mut wanted);
+        let node = Node::start(&wanted).await;
+        sim.set_node_url(&node.public);
+        Self { sim, node, app, written: AtomicUsize::new(0) }
+    }
+
+    /// A request of the number API, with the usual key.
+    pub async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.ask_as(API_KEY, method, path, body).await
+    }
+
+    pub async fn ask_as(&self, key: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let url = format!("{}/api/v1/{path}", self.node.public);
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = http::send(method, &url, &[("x-api-key", key)], body).await;
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.ask("GET", path, Value::Null).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// A user writes; gives Meta's id of it, which the node has when this returns.
+    pub async fn writes(&self, user: &str, text: &str) -> String {
+        self.sends(user, json!({"type": "text", "text": {"body": text}})).await
+    }
+
+    /// A user sends a message of any kind.
+    pub async fn sends(&self, user: &str, message: Value) -> String {
+        let wamid = format!("wamid.{}.{}", user, self.written.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(self.sends_as(user, &wamid, message).await, 200);
+        wamid
+    }
+
+    pub async fn sends_as(&self, user: &str, wamid: &str, mut message: Value) -> u16 {
+        message["from"] = json!(user);
+        message["id"] = json!(wamid);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
+        message["timestamp"] = json!(now.to_string());
+        let value = json!({
+            "messaging_product": "whatsapp",
+            "metadata": {"display_phone_number": NUMBER, "phone_number_id": PHONE_NUMBER_ID},
+            "contacts": [{"profile": {"name": "Asha Verma"}, "wa_id": user}],
+            "messages": [message],
+        });
+        self.node.post_webhook(&body_of(value)).await.status
+    }
+
+    /// Meta says how far a message is.
+    pub async fn status(&self, wamid: &str, word: &str, more: Value) {
+        let mut status = json!({"id": wamid, "status": word, "timestamp": "1790000000", "recipient_id": USER});
+        if let (Some(members), Value::Object(more)) = (status.as_object_mut(), more) {
+            members.extend(more);
+        }
+        let value = json!({
+            "messaging_product": "whatsapp",
+            "metadata": {"display_phone_number": NUMBER, "phone_number_id": PHONE_NUMBER_ID},
+            "statuses": [status],
+        });
+        assert_eq!(self.node.post_webhook(&body_of(value)).await.status, 200);
+    }
+
+    /// The conversation with a user.
+    pub async fn conversation(&self, user: &str) -> Value {
+        // What nobody waited for (a call's line, a request for permission) is written a moment later.
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..250 {
+            every.tick().await;
+            let found = self.get(&format!("conversations/?q={user}")).await;
+            if let [one] = found["items"].as_array().expect("a list").as_slice() {
+                return one.clone();
+            }
+        }
+        panic!("no conversation with {user} after 5 s; log:\n{}", self.node.log());
+    }
+
+    pub async fn id_of(&self, user: &str) -> String {
+        self.conversation(user).await["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Until a conversation's timeline satisfies `test`.
+    pub async fn until(&self, id: &str, test: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        let mut last = Vec::new();
+        for _ in 0..500 {
+            every.tick().await;
+            last =
+                self.get(&format!("conversations/{id}/timeline/")).await["items"].as_array().expect("a list").clone();
+            if test(&last) {
+                return last;
+            }
+        }
+        panic!("not after 10 s: {last:#?}; log:\n{}", self.node.log());
+    }
+
+    /// The event of a type at a path whose data satisfy `test`.
+    pub async fn event(&self, path: &str, kind: &str, test: impl Fn(&Value) -> bool) -> (Seen, Value) {
+        let seen = self.app.wait_where(path, |seen| {
+            let event = seen.json();
+            event["type"] == kind && test(&event["data"])
+        });
+        let seen = seen.await;
+        let event = seen.json();
+        (seen, event)
+    }
+
+    /// The message event at a path with this text.
+    pub async fn message_at(&self, path: &str, text: &str) -> Value {
+        self.event(path, "message.received", |data| data["message"]["text"] == text).await.1
+    }
+
+    /// Until the latest delivery of a webhook is in that state.
+    pub async fn delivery(&self, webhook: &str, state: &str) -> Value {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..500 {
+            every.tick().await;
+            let found = self.get(&format!("webhooks/{webhook}/deliveries/")).await["items"][0].clone();
+            if found["state"] == state {
+                return found;
+            }
+        }
+        panic!("not {state} after 10 s; log:\n{}", self.node.log());
+    }
+
+    /// Types of the events that a path has seen.
+    pub fn types_at(&self, path: &str) -> Vec<String> {
+        let seen = self.app.seen();
+        let at = seen.iter().filter(|seen| seen.path == path);
+        at.map(|seen| seen.json()["type"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// The id of a webhook.
+    pub async fn webhook(&self, name: &str) -> String {
+        let all = self.get("webhooks/").await;
+        let found = all["items"].as_array().expect("a list").iter().find(|webhook| webhook["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {all}"))["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// An agent of kind http that messages may be answered by.
+    pub async fn agent(&self, endpoint: &str) -> String {
+        let agent = json!({"name": "Asha", "kind": "http", "endpoint": endpoint, "signingSecret": "agent-secret"});
+        let (status, made) = self.ask("POST", "agents/", agent).await;
+        assert_eq!(status, 201, "{made}");
+        made["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The number's messages are answered by an agent from now on.
+    pub async fn connect(&self, agent: &str) {
+        let path = format!("phone-numbers/{NUMBER}/connect-agent/");
+        let (status, shown) = self.ask("POST", &path, json!({ "agent": agent })).await;
+        assert_eq!(status, 200, "{shown}");
+    }
+
+    /// Subscribes the number.
+    pub async fn subscribe(&self, webhook: Option<&str>, all: bool) -> (u16, Value) {
+        let mut body = json!({"number": NUMBER, "whatsappPhoneNumberId": PHONE_NUMBER_ID, "applyToExisting": all});
+        if let Some(webhook) = webhook {
+            body["webhook"] = json!(webhook);
+        }
+        self.ask("POST", &format!("phone-numbers/{NUMBER}/subscribe/"), body).await
+    }
+}
+
+fn body_of(value: Value) -> String {
+    let change = json!({"field": "messages", "value": value});
+    json!({"object": "whatsapp_business_account", "entry": [{"id": "1029384756", "changes": [change]}]}).to_string()
+}
+
+/// `[[webhook]]` with the name `crm`.
+pub fn crm(app: &App) -> String {
+    webhook(app, "crm", "/hook", SECRET)
+}
+
+pub fn webhook(app: &App, name: &str, path: &str, secret: &str) -> String {
+    let url = app.url(path);
+    format!("[[webhook]]\nname = \"{name}\"\nurl = \"{url}\"\nsecret = \"{secret}\"\naccount = \"{AUTH_ID}\"\n")
+}
