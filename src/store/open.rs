@@ -107,7 +107,8 @@ async fn postgres(at: &Database, most: u32, busy: Duration) -> Result<Pool, sqlx
     let Database::Postgres(url) = at else { return Err(sqlx::Error::WorkerCrashed) };
     let options = PgConnectOptions::from_str(url.reveal())?
         .application_name("offhook")
-        .options([("lock_timeout", format!("{}ms", busy.as_millis()))])
+        // Without words on tables that are there already.
+        .options([("lock_timeout", format!("{}ms", busy.as_millis())), ("client_min_messages", "warning".to_owned())])
         .disable_statement_logging();
     let pool = PgPoolOptions::new().max_connections(most).acquire_timeout(BUSY).connect_with(options).await?;
     Ok(Pool::Postgres(pool))
