@@ -63,7 +63,8 @@ fn tell(dev: &Dev) {
     print::line(format_args!(
         "Offhook is ready, all on loopback. Call {number} from the browser phone:\n\n\
          \x20 browser phone   {phone}\n\
-         \x20 console         {node}/console/  (sign in: {person} / {password})\n\
+         \x20 console         {node}/console/\n\
+         \x20 sign in as      {person}, password {password}\n\
          \x20 answer URL      {answer}\n\
          \x20 simulated Meta  {graph}\n\
          \x20 metrics         {admin}/metrics\n\n\

@@ -221,7 +221,7 @@ async fn an_agent_that_fails_is_asked_thrice_and_a_person_is_wanted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_is_heard_from_its_first_sentence_on() {
-    let (sender, events) = mpsc::unbounded_channel();
+    let (sender, events) = mpsc::channel(64);
     let held = std::sync::Mutex::new(Some(events));
     let server = AgentServer::start(move |_| match held.lock().unwrap().take() {
         Some(events) => Says::Events(events),
@@ -253,11 +253,11 @@ async fn a_model_is_heard_from_its_first_sentence_on() {
     assert!(messages[0]["content"].as_str().unwrap().starts_with("You sell tea."), "{messages:?}");
     assert_eq!(messages.last().unwrap(), &json!({"role": "user", "content": "What is it?"}));
     assert_eq!(messages[1], json!({"role": "assistant", "content": "Hello."}));
-    sender.send(chunk("It is a very fine green tea. ")).unwrap();
+    sender.try_send(chunk("It is a very fine green tea. ")).unwrap();
     // The document with the sound is there while the model still thinks.
     world.until_document("/sound/").await;
-    sender.send(chunk("It comes from the mountains.")).unwrap();
-    sender.send(chunk("\n[hangup]")).unwrap();
+    sender.try_send(chunk("It comes from the mountains.")).unwrap();
+    sender.try_send(chunk("\n[hangup]")).unwrap();
     drop(sender);
     let events = tokio::time::timeout(std::time::Duration::from_secs(60), calling).await.expect("an end").unwrap();
     assert!(business_hung_up(&events), "{events:#?}");

@@ -32,7 +32,7 @@ async fn until_escalated(chat: &Chat, count: usize) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
-    let (sender, events) = mpsc::unbounded_channel();
+    let (sender, events) = mpsc::channel(64);
     let held = Mutex::new(Some(events));
     let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
         Some(events) => Says::Events(events),
@@ -50,7 +50,7 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
     let id = chat.id_of(USER).await;
     chat.until(&id, |items| items.len() == 2).await;
     assert_eq!(server.turns().len(), 1, "one at a time");
-    sender.send(json!({"type": "text", "text": "First."}).to_string()).unwrap();
+    sender.try_send(json!({"type": "text", "text": "First."}).to_string()).unwrap();
     drop(sender);
     let turns = server.until_asked(2).await;
     let items = chat.until(&id, |items| sent(items).len() == 2).await;
@@ -76,10 +76,10 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_21_s4_09_a_turn_under_way_is_dropped_when_people_take_over() {
-    let (hold, mut held) = mpsc::unbounded_channel();
+    let (hold, mut held) = mpsc::channel(64);
     let server = AgentServer::start(move |_| {
-        let (sender, events) = mpsc::unbounded_channel();
-        hold.send(sender).unwrap();
+        let (sender, events) = mpsc::channel(64);
+        hold.try_send(sender).unwrap();
         Says::Events(events)
     })
     .await;
@@ -87,29 +87,29 @@ async fn s3_21_s4_09_a_turn_under_way_is_dropped_when_people_take_over() {
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
     chat.writes(USER, "hello").await;
-    let thinking: mpsc::UnboundedSender<String> = held.recv().await.unwrap();
+    let thinking: mpsc::Sender<String> = held.recv().await.unwrap();
     let id = chat.id_of(USER).await;
     let silent = chat.ask("PATCH", &format!("conversations/{id}/"), json!({"aiEnabled": false})).await;
     assert_eq!(silent.0, 200, "{}", silent.1);
-    thinking.send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
+    thinking.try_send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
     drop(thinking);
     // While it is off nobody is asked; when it is on again the next message is.
     chat.writes(USER, "for a person").await;
     chat.ask("PATCH", &format!("conversations/{id}/"), json!({"aiEnabled": true})).await;
     chat.writes(USER, "for the agent").await;
-    let thinking: mpsc::UnboundedSender<String> = held.recv().await.unwrap();
+    let thinking: mpsc::Sender<String> = held.recv().await.unwrap();
     let asked = server.turns();
     assert_eq!((asked.len(), &asked[1].body["input"]["text"]), (2, &json!("for the agent")));
     // The number's routing changes, with its conversations: that turn is dropped too.
     let disconnect = format!("phone-numbers/{NUMBER}/disconnect-agent/");
     assert_eq!(chat.ask("POST", &disconnect, json!({"applyToExisting": true})).await.0, 200);
-    thinking.send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
+    thinking.try_send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
     drop(thinking);
     chat.connect(&agent).await;
     let other = "919412340001";
     chat.writes(other, "hello").await;
-    let thinking: mpsc::UnboundedSender<String> = held.recv().await.unwrap();
-    thinking.send(json!({"type": "text", "text": "In time."}).to_string()).unwrap();
+    let thinking: mpsc::Sender<String> = held.recv().await.unwrap();
+    thinking.try_send(json!({"type": "text", "text": "In time."}).to_string()).unwrap();
     drop(thinking);
     let theirs = chat.id_of(other).await;
     chat.until(&theirs, |items| sent(items) == ["In time."]).await;

@@ -54,7 +54,7 @@ impl World {
         assert!(bad.iter().all(|line| line["fix"].is_string()), "every complaint has its fix: {bad:?}");
         let failed = bad.iter().any(|line| line["state"] == "failed");
         assert_eq!(code, Some(i32::from(failed)), "{bad:?}");
-        assert_eq!(lines.last().unwrap()["verdict"].is_string(), true);
+        assert!(lines.last().unwrap()["verdict"].is_string());
         bad.iter().map(|line| (text(line, "check"), text(line, "state"), text(line, "what"))).collect()
     }
 

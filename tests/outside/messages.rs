@@ -91,7 +91,9 @@ async fn every_kind_of_message_reaches_the_webhook_and_the_form_in_plivos_shape(
     };
     let chat = Chat::start_with(crm, app_form).await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
-    let rows: Vec<(Value, &str, &[(&str, &str)])> = vec![
+    // The message, the form's content type, and what stands in it.
+    type Row<'a> = (Value, &'a str, &'a [(&'a str, &'a str)]);
+    let rows: Vec<Row<'_>> = vec![
         (json!({"type": "text", "text": {"body": "Hi"}}), "text", &[("Body", "Hi"), ("From", USER), ("To", NUMBER)]),
         (
             json!({"type": "button", "button": {"payload": "YES", "text": "Yes"}, "context": {"from": NUMBER, "id": "wamid.out"}}),

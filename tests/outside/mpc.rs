@@ -175,7 +175,7 @@ async fn rest_records_it_and_what_one_participant_says_with_pauses() {
         hangup: HangupRule::Never,
         ..CallScript::default()
     };
-    let null = Value::Null;
+    let null = json!({});
     assert_eq!(world.mpc("POST", "name_Desk/Record/", &null).await.status, 404, "nobody is in");
     let customer = world.sim.place_call(says(CUSTOMER, CUSTOMER_HZ));
     let joined = world.told("ParticipantJoin").await;

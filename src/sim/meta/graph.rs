@@ -137,19 +137,13 @@ pub(crate) fn router() -> Router<Arc<World>> {
 }
 
 /// This stand-in, as whoever asks reaches it.
-fn own_url(headers: &HeaderMap) -> String {
+pub(super) fn own_url(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     format!("http://{host}")
 }
 
 /// Any other path: Graph's answer to what it does not know.
 pub(crate) async fn unknown(State(world): State<Arc<World>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    let file = uri.path().strip_prefix(BASE).and_then(|rest| rest.strip_prefix('/'));
-    if let (Some(file), Ok(())) = (file, authorised(&world, &headers))
-        && let Some(said) = world.chat.file(file, &own_url(&headers))
-    {
-        return axum::Json(said).into_response();
-    }
     let outcome = authorised(&world, &headers)
         .and(Err(GraphFault { subcode: Some(33), ..GraphFault::parameter("No such path in the simulated Graph API") }));
     answer(&world, &method, uri.path(), "", "", outcome)

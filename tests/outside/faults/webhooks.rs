@@ -167,7 +167,7 @@ async fn m17_m20_settings_are_kept_told_and_obeyed() {
     assert_eq!((set(changed.clone()).await, set(changed).await), (200, 200));
     let told = http::send("GET", &url, &[("authorization", &bearer)], "").await.json();
     assert_eq!(told["calling"]["srtp_key_exchange_protocol"], "DTLS", "{told}");
-    world.until_webhooks("account_settings_update", "ignored", 2).await;
+    world.until_webhooks("account_settings_update", "settings_noted", 2).await;
     world.call(deaf(1)).await;
     world.until_webhooks("messages.call_permission_reply", "permission_updated", 1).await;
     assert_eq!(world.admission("admitted").await, 1.0);
@@ -194,7 +194,8 @@ async fn m03_r05_a_webhook_that_is_delivered_again_counts_once() {
     let call = super::Call::of(seen);
     assert!(call.was_answered() && unanswered >= 2, "{:#?}", call.events);
     assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"]);
-    let again = [("kind", "calls.connect"), ("result", "duplicate")];
-    assert!(world.node.metric("offhook_webhook_events_total", &again).await >= 1.0, "{}", world.node.metrics().await);
+    // Of the copies that were cut off some are read and some are not: whichever came first began the call.
+    let admitted = [("kind", "calls.connect"), ("result", "admitted")];
+    assert_eq!(world.node.metric("offhook_webhook_events_total", &admitted).await, 2.0, "each call once");
     world.is_well().await;
 }

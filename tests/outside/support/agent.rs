@@ -25,7 +25,7 @@ pub enum Says {
     Json(Value),
     Status(u16),
     /// Server-sent events, each when the test sends it; the end when the sender goes.
-    Events(mpsc::UnboundedReceiver<String>),
+    Events(mpsc::Receiver<String>),
 }
 
 type Answerer = Arc<dyn Fn(&Turn) -> Says + Send + Sync>;
@@ -98,10 +98,10 @@ pub fn chunk(text: &str) -> String {
 
 /// All of a model's answer at once.
 pub fn chunks(texts: &[&str]) -> Says {
-    let (sender, events) = mpsc::unbounded_channel();
+    let (sender, events) = mpsc::channel(64);
     for text in texts {
-        sender.send(chunk(text)).expect("a receiver");
+        sender.try_send(chunk(text)).expect("a receiver");
     }
-    sender.send("[DONE]".to_owned()).expect("a receiver");
+    sender.try_send("[DONE]".to_owned()).expect("a receiver");
     Says::Events(events)
 }

@@ -25,7 +25,7 @@ pub struct Chat {
 impl Chat {
     /// With one webhook, `crm`, at `/hook`.
     pub async fn start() -> Self {
-        Self::start_with(|app| crm(app), |_| {}).await
+        Self::start_with(crm, |_| {}).await
     }
 
     /// With a second one, `desk`, at `/desk`.
@@ -81,7 +81,7 @@ impl Chat {
     pub async fn sends_as(&self, user: &str, wamid: &str, mut message: Value) -> u16 {
         message["from"] = json!(user);
         message["id"] = json!(wamid);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
+        let now = offhook::clock::Clock::real().wall().secs();
         message["timestamp"] = json!(now.to_string());
         let value = json!({
             "messaging_product": "whatsapp",
