@@ -8,7 +8,7 @@ use super::*;
 use crate::admission::AccountSpec;
 use crate::answer::{AT_ONCE_PER_HOST, Dice};
 use crate::call::machine::{Notice, NoticeKind, Param};
-use crate::config::Secret;
+use crate::config::{Database, Secret};
 use crate::egress::testing::{Reply, Server, egress, open_guard};
 use crate::model::{CallUuid, Method};
 use crate::observe::Health;
@@ -222,26 +222,28 @@ async fn r04_an_operator_sends_what_was_given_up_once_more() {
     let room = Room::new();
     let file = room.folder.path().join("o.db");
     let now = Clock::real().steady();
-    assert!(rearm(&file, Rearm::AllFailed, now).await.is_err(), "no store yet");
+    let no_store = Database::File(file.clone());
+    assert!(rearm(&no_store, Rearm::AllFailed, now).await.is_err(), "no store yet");
+    let at = crate::store::testing::place(&file).await;
     let node = room.node(OutboxLimits::default()).await;
     node.outbox.start();
     node.notify(1, 1, NoticeKind::Hangup, &server.url("/hangup")).await;
     node.notify(2, 2, NoticeKind::Action, &server.url("/action")).await;
-    let archive = Archive::open(&file).await.unwrap();
+    let archive = Archive::open(&at).await.unwrap();
     while archive.callbacks(Callbacks::Failed, 9).await.unwrap().len() < 2 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(rearm(&file, Rearm::One("no-such-id"), now).await.unwrap(), 0);
+    assert_eq!(rearm(&at, Rearm::One("no-such-id"), now).await.unwrap(), 0);
     // By its event id, beside the running node; the other with all of them.
     let event = Uuid::from_u128(1);
-    assert_eq!(rearm(&file, Rearm::One(&event.to_string().to_uppercase()), now).await.unwrap(), 1);
+    assert_eq!(rearm(&at, Rearm::One(&event.to_string().to_uppercase()), now).await.unwrap(), 1);
     server.until_seen(3).await;
     let failed = archive.callbacks(Callbacks::Failed, 9).await.unwrap();
     assert_eq!(
         failed.iter().map(|c| (c.event_id.as_str(), c.attempts)).collect::<Vec<_>>(),
         [(Uuid::from_u128(2).to_string().as_str(), 1)]
     );
-    assert_eq!(rearm(&file, Rearm::AllFailed, now).await.unwrap(), 1);
+    assert_eq!(rearm(&at, Rearm::AllFailed, now).await.unwrap(), 1);
     server.until_seen(4).await;
     let seen = server.seen();
     let sent = seen.iter().map(|s| (s.target.as_str(), s.header("x-offhook-attempt"))).collect::<Vec<_>>();
@@ -250,7 +252,7 @@ async fn r04_an_operator_sends_what_was_given_up_once_more() {
     while !archive.callbacks(Callbacks::All, 9).await.unwrap().iter().all(|c| c.state.as_str() == "delivered") {
         tokio::task::yield_now().await;
     }
-    assert_eq!(rearm(&file, Rearm::One(&event.to_string()), now).await.unwrap(), 0, "what was delivered stays so");
+    assert_eq!(rearm(&at, Rearm::One(&event.to_string()), now).await.unwrap(), 0, "what was delivered stays so");
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
     node.store.close().await;
 }
@@ -268,7 +270,8 @@ async fn r22_what_another_key_sealed_is_not_sent_without_its_digits() {
 
     let node = room.node(OutboxLimits::default()).await;
     node.outbox.start();
-    let archive = Archive::open(&file).await.unwrap();
+    let at = crate::store::testing::place(&file).await;
+    let archive = Archive::open(&at).await.unwrap();
     let failed = loop {
         let failed = archive.callbacks(Callbacks::Failed, 9).await.unwrap();
         match failed.first() {
@@ -283,7 +286,7 @@ async fn r22_what_another_key_sealed_is_not_sent_without_its_digits() {
     std::fs::write(&key, ours).unwrap();
     let node = room.node(OutboxLimits::default()).await;
     node.outbox.start();
-    assert_eq!(rearm(&file, Rearm::AllFailed, Clock::real().steady()).await.unwrap(), 1);
+    assert_eq!(rearm(&at, Rearm::AllFailed, Clock::real().steady()).await.unwrap(), 1);
     server.until_seen(1).await;
     assert_eq!(server.seen()[0].body, "Digits=4711");
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);

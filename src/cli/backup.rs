@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::config::StoreArgs;
 use super::{Exit, print};
+use crate::config::Database;
 use crate::store::{self, BackupError};
 
 /// Options of `offhook backup`.
@@ -18,8 +19,14 @@ pub struct Args {
 
 /// Copies and checks: 0 a copy that is whole, 1 none, 2 nothing to copy or a file in the way.
 pub fn run(args: Args) -> Exit {
-    let file = match args.store.file() {
-        Ok(file) => file,
+    let file = match args.store.database() {
+        Ok(Database::File(file)) => file,
+        Ok(at @ Database::Postgres(_)) => {
+            return Exit::usage(format_args!(
+                "{at} is PostgreSQL, which has a tool for this: pg_dump --format=custom --file={} URL",
+                args.out.display()
+            ));
+        }
         Err(exit) => return exit,
     };
     super::run_async(async {

@@ -69,8 +69,8 @@ pub fn run(args: Args) -> Exit {
 }
 
 async fn list(args: ListArgs) -> Exit {
-    let file = match args.store.file() {
-        Ok(file) => file,
+    let store = match args.store.database() {
+        Ok(store) => store,
         Err(exit) => return exit,
     };
     let which = match (args.failed, args.waiting) {
@@ -78,7 +78,7 @@ async fn list(args: ListArgs) -> Exit {
         (_, true) => Callbacks::Waiting,
         _ => Callbacks::All,
     };
-    let read = async { Archive::open(&file).await?.callbacks(which, args.limit).await };
+    let read = async { Archive::open(&store).await?.callbacks(which, args.limit).await };
     let callbacks = match read.await {
         Ok(callbacks) => callbacks,
         Err(e) => return Exit::failed(format_args!("could not {e}")),
@@ -86,7 +86,7 @@ async fn list(args: ListArgs) -> Exit {
     if args.json {
         callbacks.iter().for_each(|callback| print::json(&object(callback)));
     } else if callbacks.is_empty() {
-        print::line(format_args!("no such callbacks in {}", file.display()));
+        print::line(format_args!("no such callbacks in {store}"));
     } else {
         print::text(&table(&callbacks));
     }
@@ -94,17 +94,16 @@ async fn list(args: ListArgs) -> Exit {
 }
 
 async fn retry(args: RetryArgs) -> Exit {
-    let file = match args.store.file() {
-        Ok(file) => file,
+    let store = match args.store.database() {
+        Ok(store) => store,
         Err(exit) => return exit,
     };
     let which = args.id.as_deref().map_or(Rearm::AllFailed, Rearm::One);
-    match crate::store::rearm(&file, which, Clock::real().steady()).await {
+    match crate::store::rearm(&store, which, Clock::real().steady()).await {
         Ok(0) => match args.id {
             Some(id) => Exit::failed(format_args!(
-                "no callback {} waits or was given up in {}; `offhook callbacks list` shows them",
-                print::plain(&id),
-                file.display()
+                "no callback {} waits or was given up in {store}; `offhook callbacks list` shows them",
+                print::plain(&id)
             )),
             None => {
                 print::line("none was given up");

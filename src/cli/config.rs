@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Exit, print};
-use crate::config::{Config, ConfigError, Store};
+use crate::config::{Config, ConfigError, Database, Store};
 use crate::speech::config::SpeechConfig;
 
 /// `offhook config …`.
@@ -41,14 +41,14 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
-    /// The store's file, whether it is there or not.
+    /// The store, whether it is there or not.
     ///
     /// # Errors
     /// As [`load`].
-    pub fn file(&self) -> Result<PathBuf, Exit> {
+    pub fn database(&self) -> Result<Database, Exit> {
         match &self.data_dir {
-            Some(folder) => Ok(folder.join(Store::FILE_NAME)),
-            None => load(&self.config).map(|config| config.store.file),
+            Some(folder) => Ok(Database::File(folder.join(Store::FILE_NAME))),
+            None => load(&self.config).map(|config| config.store.database),
         }
     }
 }
@@ -112,7 +112,7 @@ fn summary(c: &Config) -> String {
         c.listen.public,
         c.listen.admin,
         c.meta.graph_url,
-        c.store.file.display(),
+        c.store.database,
         c.accounts.len(),
         c.accounts.iter().filter(|a| a.parent.is_some()).count(),
         c.users.len(),

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::config::StoreArgs;
 use super::{Exit, print};
+use crate::config::Database;
 use crate::inbox::words;
 use crate::model::E164;
 use crate::store::{Archive, Conversation, Message, Scope, StoreError};
@@ -45,19 +46,19 @@ pub struct ExportArgs {
 pub fn run(args: Args) -> Exit {
     let Command::Export(args) = args.command;
     super::run_async(async {
-        let file = match args.store.file() {
-            Ok(file) => file,
+        let at = match args.store.database() {
+            Ok(at) => at,
             Err(exit) => return exit,
         };
-        match export(&file, &args).await {
+        match export(&at, &args).await {
             Ok(()) => Exit::Done,
             Err(e) => Exit::failed(format_args!("could not {e}")),
         }
     })
 }
 
-async fn export(file: &std::path::Path, args: &ExportArgs) -> Result<(), StoreError> {
-    let archive = Archive::open(file).await?;
+async fn export(at: &Database, args: &ExportArgs) -> Result<(), StoreError> {
+    let archive = Archive::open(at).await?;
     let mut after = Uuid::nil();
     loop {
         let page = archive.conversations(after, PAGE).await?;

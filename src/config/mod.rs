@@ -22,8 +22,8 @@ pub use fault::Problem;
 pub use secret::Secret;
 pub use storage::{Recordings, S3};
 pub use types::{
-    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number, Permissions, Public,
-    Retention, Role, Store, User, Waba, Webhook,
+    Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Model, Number, Permissions,
+    Public, Retention, Role, Store, User, Waba, Webhook,
 };
 
 impl Config {

@@ -13,8 +13,8 @@ use super::reader::{
 use super::storage;
 use super::tree::{self, Node, Table, Value};
 use super::types::{
-    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number, Permissions, Public,
-    Retention, Role, Store, User, Waba, Webhook,
+    Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Model, Number, Permissions,
+    Public, Retention, Role, Store, User, Waba, Webhook,
 };
 use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
@@ -144,28 +144,35 @@ fn placeholder() -> Secret {
 }
 
 fn store(mut s: Section<'_>) -> Store {
-    let at = s.get("url", sqlite_file).map_or_else(Store::default, Store::at);
+    let at = s.get("url", database).map_or_else(Store::default, |database| match database {
+        Database::File(file) => Store::at(file),
+        postgres @ Database::Postgres(_) => Store { database: postgres, ..Store::default() },
+    });
     let store = Store {
-        data_dir: s.text("data_dir").map_or(at.data_dir, PathBuf::from),
-        file: at.file,
+        data_dir: s.text("data_dir").filter(|dir| !dir.is_empty()).map_or(at.data_dir, PathBuf::from),
+        database: at.database,
         secret_key: s.secret("secret_key"),
     };
     s.finish();
     store
 }
 
-fn sqlite_file(node: &Node) -> Result<PathBuf, Complaint> {
+fn database(node: &Node) -> Result<Database, Complaint> {
     let url = text(node)?;
-    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-        return Err(Complaint::new(
-            "names PostgreSQL: this version keeps its records in SQLite",
-            "write \"sqlite://offhook-data/offhook.db\"",
-        ));
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        let named = Url::parse(&url).is_ok_and(|url| url.path().len() > 1);
+        return match named {
+            true => Ok(Database::Postgres(Secret::new(url))),
+            false => Err(Complaint::new("names no database", "write \"postgres://user:password@host/database\"")),
+        };
     }
     let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"));
     match path {
-        Some(path) if !path.is_empty() && !path.contains('?') && path != ":memory:" => Ok(path.into()),
-        _ => Err(Complaint::new("is not a store's URL", "write \"sqlite://\" and the path of a file")),
+        Some(path) if !path.is_empty() && !path.contains('?') && path != ":memory:" => Ok(Database::File(path.into())),
+        _ => Err(Complaint::new(
+            "is not a store's URL",
+            "write \"sqlite://\" and the path of a file, or \"postgres://user:password@host/database\"",
+        )),
     }
 }
 

@@ -146,7 +146,8 @@ fn the_whole_file_of_the_contract_is_read() {
     assert_eq!((&c.media, &c.cluster, &c.answer), (&d.media, &d.cluster, &d.answer));
     assert_eq!((&c.limits, &c.permissions, &c.retention), (&d.limits, &d.permissions, &d.retention));
     assert_eq!(c.meta.graph_url, d.meta.graph_url);
-    assert_eq!((&c.store.file, &c.store.data_dir), (&d.store.file, &d.store.data_dir));
+    assert!(c.store.database.is(&d.store.database));
+    assert_eq!(c.store.data_dir, d.store.data_dir);
     assert_eq!(c.store.data_dir.to_str(), Some("offhook-data"));
 
     assert_eq!(c.listen.trusted_proxies.len(), 2);
@@ -197,7 +198,7 @@ fn every_scalar_key_can_be_set_from_the_environment() {
     assert_eq!((c.listen.trusted_proxies.len(), c.listen.media_ports, c.public.media_ips.len()), (2, 3, 1));
     assert_eq!((c.meta.app_secret.reveal(), c.meta.verify_token.reveal()), ("12345", "found"));
     assert!(c.answer.allow_insecure);
-    assert_eq!(c.store.file.to_str(), Some("/var/lib/offhook/o.db"));
+    assert_eq!(c.store.database.to_string(), "/var/lib/offhook/o.db");
     assert_eq!(c.store.data_dir.to_str(), Some("/var/lib/offhook"));
 }
 
@@ -301,7 +302,7 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
     ("[public]\nbase_url = \"/calls\"", (2, 12), "is not a URL", "https://"),
     ("[public]\nbase_url = \"https://a.example/?x=1\"", (2, 12), "has a query", ""),
     ("[public]\nmedia_ips = [\"calls.example.com\"]", (2, 14), "can't be read", "an IP address"),
-    ("[store]\nurl = \"postgres://db/offhook\"", (2, 7), "names PostgreSQL", "sqlite://"),
+    ("[store]\nurl = \"postgres://db/\"", (2, 7), "names no database", "host/database"),
     ("[store]\nurl = \"mysql://db/offhook\"", (2, 7), "is not a store's URL", "sqlite://"),
     ("[cluster]\nurl = \"redis://r:6379\"", (2, 7), "single node", "leave it empty"),
     // accounts

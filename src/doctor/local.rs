@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{Doctor, Line};
-use crate::config::Listen;
+use crate::config::{Database, Listen};
 use crate::egress::{EgressError, EgressRequest, Want, is_public};
 
 /// What the node must answer within.
@@ -38,19 +38,22 @@ impl Doctor {
     }
 
     fn store_line(&self) -> Line {
-        let file = self.config.store.file.display();
+        let at = &self.config.store.database;
         match &self.store {
-            Ok(()) => Line::ok("store", format!("{file} can be read")),
+            Ok(()) => Line::ok("store", format!("{at} can be read")),
             Err(Some(why)) => {
-                let fix = "run this as the node's user; if the file is damaged, restore a backup";
-                Line::failed("store", format!("{file} could not be read: {why}"), fix)
+                let fix = match at {
+                    Database::File(_) => "run this as the node's user; if the file is damaged, restore a backup",
+                    Database::Postgres(_) => "start the database; check the name and password in store.url",
+                };
+                Line::failed("store", format!("{at} could not be read: {why}"), fix)
             }
             Err(None) => match writable(&self.config.store.data_dir) {
-                Ok(()) => Line::ok("store", format!("{file} is not there yet: the node makes it at its first start")),
+                Ok(()) => Line::ok("store", format!("{at} is not there yet: the node makes it at its first start")),
                 Err(why) => {
                     let folder = self.config.store.data_dir.display();
                     let fix = format!("give the node's user the right to write in {folder}");
-                    Line::failed("store", format!("{file} is not there and can't be made: {why}"), fix)
+                    Line::failed("store", format!("{at} is not there and can't be made: {why}"), fix)
                 }
             },
         }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::admission::book::Book;
 use crate::answer::{Dice, Fetcher};
 use crate::clock::Clock;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Database, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
 use crate::meta::{Graph, GraphConfig};
 use crate::store::{Archive, Setting};
@@ -127,12 +127,14 @@ impl Doctor {
 
 /// What was set while a node ran, beside that node or without it.
 async fn settings(config: &Config) -> (Vec<Setting>, Result<(), Option<String>>) {
-    let file = &config.store.file;
-    if !file.exists() {
+    let at = &config.store.database;
+    if let Database::File(file) = at
+        && !file.exists()
+    {
         return (Vec::new(), Err(None));
     }
     let read = async {
-        let archive = Archive::open(file).await?;
+        let archive = Archive::open(at).await?;
         archive.settings(config.store.secret_key.as_ref(), &config.store.data_dir).await
     };
     match read.await {

@@ -94,7 +94,7 @@ impl Node {
         let kept = StoreOptions::with_journal_in(&config.store.data_dir);
         let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
         let feed = Feed::new();
-        let store = Store::open_with(&config.store.file, kept, health.clone()).await?;
+        let store = Store::open_with(config.store.database.clone(), kept, health.clone()).await?;
         let directory = Arc::new(Directory::new(config.limits.default_cps));
         let keeper = Keeper::open(store.clone(), directory.clone(), &config, clock.wall()).await?;
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));

@@ -213,7 +213,7 @@ fn fixed(was: &Config, is: &Config) -> Vec<&'static str> {
         ("public.base_url", was.public.base_url != is.public.base_url),
         ("public.media_ips", was.public.media_ips != is.public.media_ips),
         ("meta.graph_url", was.meta.graph_url != is.meta.graph_url),
-        ("store.url", was.store.file != is.store.file),
+        ("store.url", !was.store.database.is(&is.store.database)),
         ("store.data_dir", was.store.data_dir != is.store.data_dir),
         ("cluster", was.cluster != is.cluster),
         ("answer.allow_insecure", was.answer.allow_insecure != is.answer.allow_insecure),
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(fixed(&was, &is), [""; 0]);
         is.listen.admin.set_port(1);
         is.listen.media_ports = 1;
-        is.store.file = "elsewhere.db".into();
+        is.store.database = crate::config::Database::File("elsewhere.db".into());
         is.answer.allow_insecure = true;
         is.speech.insert("provider".to_owned(), "espeak".into());
         assert_eq!(

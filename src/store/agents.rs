@@ -5,13 +5,12 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::calls::within;
 use super::deed::Deed;
 use super::seal::Seal;
+use super::sql::{self, Conn, QueryBuilder, Row};
 use super::{Scope, Store, StoreError, failed};
 use crate::config::Secret;
 use crate::model::{AuthId, E164, Timestamp};
@@ -145,17 +144,13 @@ enum AgentWrite {
 }
 
 impl Deed for AgentWrite {
-    fn carry_out<'a>(
-        &'a self,
-        to: &'a mut SqliteConnection,
-        seal: &'a Seal,
-    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(&'a self, to: &'a mut Conn, seal: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             match self {
                 Self::Create(agent) => create(to, seal, agent).await,
                 Self::Change(agent, before) => change(to, seal, agent, before).await,
                 Self::Delete(scope, id) => {
-                    let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM agents WHERE ");
+                    let mut delete = QueryBuilder::new("DELETE FROM agents WHERE ");
                     within(&mut delete, scope);
                     delete.push(" AND agent_id = ").push_bind(id.to_string());
                     Ok(delete.build().execute(to).await?.rows_affected())
@@ -171,11 +166,11 @@ fn body(spec: &AgentSpec) -> String {
     serde_json::to_string(spec).unwrap_or_default()
 }
 
-async fn create(to: &mut SqliteConnection, seal: &Seal, agent: &Agent) -> Result<u64, sqlx::Error> {
+async fn create(to: &mut Conn, seal: &Seal, agent: &Agent) -> Result<u64, sqlx::Error> {
     let insert = "INSERT INTO agents (agent_id, auth_id, main_auth_id, body, sealed, created_us) \
         SELECT $1, $2, $3, $4, $5, $6 FROM (SELECT count(*) AS has FROM agents WHERE main_auth_id = $3) AS counted \
         WHERE has < $7";
-    let insert = sqlx::query(insert)
+    let insert = sql::query(insert)
         .bind(agent.id.to_string())
         .bind(agent.account.as_str())
         .bind(agent.main_account.as_str())
@@ -184,9 +179,9 @@ async fn create(to: &mut SqliteConnection, seal: &Seal, agent: &Agent) -> Result
     Ok(insert.bind(i64::from(AGENTS_MAX)).execute(to).await?.rows_affected())
 }
 
-async fn change(to: &mut SqliteConnection, seal: &Seal, agent: &Agent, before: &AgentSpec) -> Result<u64, sqlx::Error> {
+async fn change(to: &mut Conn, seal: &Seal, agent: &Agent, before: &AgentSpec) -> Result<u64, sqlx::Error> {
     let update = "UPDATE agents SET body = $2, sealed = $3 WHERE agent_id = $1 AND body = $4";
-    let update = sqlx::query(update).bind(agent.id.to_string()).bind(body(&agent.spec));
+    let update = sql::query(update).bind(agent.id.to_string()).bind(body(&agent.spec));
     let update = update.bind(agent.secrets.sealed(agent.id, seal)).bind(body(before));
     Ok(update.execute(to).await?.rows_affected())
 }
@@ -248,7 +243,7 @@ impl Store {
         rows.iter().map(|row| self.agent_of(row)).collect()
     }
 
-    fn agent_of(&self, row: &SqliteRow) -> Result<Agent, StoreError> {
+    fn agent_of(&self, row: &Row) -> Result<Agent, StoreError> {
         let unreadable = |detail: String| StoreError::Unreadable { what: WHAT, detail };
         let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
         let id: Uuid = text("agent_id")?.parse().map_err(|e: uuid::Error| unreadable(e.to_string()))?;
@@ -263,7 +258,7 @@ impl Store {
     }
 }
 
-fn select(scope: &Scope) -> QueryBuilder<Sqlite> {
+fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM agents WHERE "));
     within(&mut select, scope);
     select

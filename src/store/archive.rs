@@ -4,42 +4,32 @@
 //! questions go through [`super::Store`], with a [`super::Scope`].
 
 use std::path::Path;
-use std::time::Duration;
-
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sqlx::{ConnectOptions as _, SqlitePool};
 
 use uuid::Uuid;
 
+use super::open::beside_a_node;
 use super::seal::Seal;
+use super::sql::Pool;
 use super::{
     CallRecord, CallbackView, Callbacks, Conversation, Message, Scope, Setting, StoreError, callbacks, calls,
     conversations, settings,
 };
-use crate::config::Secret;
+use crate::config::{Database, Secret};
 use crate::model::CallUuid;
 
-/// How long a read waits for a writer's lock.
-const BUSY: Duration = Duration::from_secs(5);
-
-/// A store's file, open for reading.
+/// A store, open for reading.
 #[derive(Clone, Debug)]
 pub struct Archive {
-    pool: SqlitePool,
+    pool: Pool,
 }
 
 impl Archive {
-    /// Opens a store's file.
+    /// Opens a store.
     ///
     /// # Errors
-    /// It is not there, or no SQLite file.
-    pub async fn open(file: &Path) -> Result<Self, StoreError> {
-        std::fs::File::open(file).map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
-        let options =
-            SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(BUSY).disable_statement_logging();
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
-        let pool = pool.map_err(|source| StoreError::Connect { file: file.to_owned(), source })?;
-        Ok(Self { pool })
+    /// It is not there, or none of ours.
+    pub async fn open(at: &Database) -> Result<Self, StoreError> {
+        Ok(Self { pool: beside_a_node(at, true).await? })
     }
 
     /// The latest calls of all accounts, newest first, those included that go on.
@@ -63,7 +53,7 @@ impl Archive {
     /// # Errors
     /// The store's, or the key file's.
     pub async fn settings(&self, secret: Option<&Secret>, folder: &Path) -> Result<Vec<Setting>, StoreError> {
-        let key = Seal::of(secret, folder).map_err(|source| StoreError::Open { file: folder.to_owned(), source })?;
+        let key = Seal::of(secret, folder).map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
         settings::all(&self.pool, &key).await
     }
 

@@ -1,55 +1,45 @@
 //! A batch of writes as one transaction.
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection as _, QueryBuilder, Sqlite};
 use uuid::Uuid;
 
 use super::calls::Beginnings;
 use super::keys::{self, SeenKey};
 use super::queue::{Concluded, Conclusion, Found, Write};
 use super::seal::Seal;
+use super::sql::{self, Conn, QueryBuilder};
 use super::{callbacks, calls, endpoints, inbox, permissions, recordings, settings};
 
 /// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
 const LATE_SEQ: i64 = 1_000_000;
 
 /// One transaction; what each write found that somebody waits for, in order.
-pub(super) async fn write_batch(
-    to: &mut SqliteConnection,
-    seal: &Seal,
-    batch: &[Write],
-) -> Result<Vec<Found>, sqlx::Error> {
-    // Terminal records and the outbox are synced (R11). It can't be changed inside a transaction. Each line is one
-    // message to the connection's thread; whoever called gives the connection up when one of them fails.
-    let (begin, end) = match batch.iter().any(Write::is_synced) {
-        true => ("PRAGMA synchronous = FULL; BEGIN IMMEDIATE", "COMMIT; PRAGMA synchronous = NORMAL"),
-        false => ("BEGIN IMMEDIATE", "COMMIT"),
-    };
-    sqlx::query(begin).execute(&mut *to).await?;
+pub(super) async fn write_batch(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+    // Terminal records and the outbox are synced (R11). Whoever called gives the connection up when something fails.
+    let synced = batch.iter().any(Write::is_synced);
+    to.begin(synced).await?;
     let found = write_all(to, seal, batch).await?;
-    sqlx::query(end).execute(to).await?;
+    to.commit(synced).await?;
     Ok(found)
 }
 
 /// One transaction: these of the journal's entries, and that so many of it have been seen now.
 pub(super) async fn take_in(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     seal: &Seal,
     journal: Uuid,
     writes: &[Write],
     seen: u64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("PRAGMA synchronous = FULL").execute(&mut *to).await?;
-    let mut transaction = to.begin_with("BEGIN IMMEDIATE").await?;
-    write_all(&mut transaction, seal, writes).await?;
+    to.begin(true).await?;
+    write_all(to, seal, writes).await?;
     let note = "INSERT INTO store_journals (journal, replayed) VALUES ($1, $2) \
         ON CONFLICT (journal) DO UPDATE SET replayed = excluded.replayed";
-    let note = sqlx::query(note).bind(journal.to_string()).bind(i64::try_from(seen).unwrap_or(i64::MAX));
-    note.execute(&mut *transaction).await?;
-    transaction.commit().await
+    let note = sql::query(note).bind(journal.to_string()).bind(i64::try_from(seen).unwrap_or(i64::MAX));
+    note.execute(&mut *to).await?;
+    to.commit(true).await
 }
 
-async fn write_all(to: &mut SqliteConnection, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+async fn write_all(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
     let mut found = Vec::new();
     let (mut lines, mut late, mut seen) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
     for write in batch {
@@ -92,7 +82,7 @@ async fn write_all(to: &mut SqliteConnection, seal: &Seal, batch: &[Write]) -> R
             Write::Forget(ended_before) => {
                 let delete = "DELETE FROM call_events WHERE call_uuid IN \
                     (SELECT call_uuid FROM calls WHERE ended_us < $1)";
-                sqlx::query(delete).bind(ended_before.micros()).execute(&mut *to).await?;
+                sql::query(delete).bind(ended_before.micros()).execute(&mut *to).await?;
                 callbacks::forget(to, *ended_before).await?;
                 permissions::forget_replies(to, *ended_before).await?;
             }
@@ -101,7 +91,7 @@ async fn write_all(to: &mut SqliteConnection, seal: &Seal, batch: &[Write]) -> R
     }
     keys::insert(to, &seen).await?;
     if !lines.is_empty() {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO call_events (call_uuid, seq, line) ");
+        let mut insert = QueryBuilder::new("INSERT INTO call_events (call_uuid, seq, line) ");
         insert.push_values(lines, |mut row, (call, seq, line)| {
             row.push_bind(call.to_string()).push_bind(i64::try_from(*seq).unwrap_or(i64::MAX)).push_bind(line);
         });
@@ -111,15 +101,16 @@ async fn write_all(to: &mut SqliteConnection, seal: &Seal, batch: &[Write]) -> R
     }
     for (call, line) in late {
         // Nothing is added to a log that has been forgotten.
-        let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, max($2, max(seq) + 1), $3 \
-            FROM call_events WHERE call_uuid = $1 HAVING count(*) > 0";
-        sqlx::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(line).execute(&mut *to).await?;
+        let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, \
+            CASE WHEN max(seq) >= $2 THEN max(seq) + 1 ELSE $2 END, $3 FROM call_events WHERE call_uuid = $1 \
+            HAVING count(*) > 0";
+        sql::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(line).execute(&mut *to).await?;
     }
     Ok(found)
 }
 
 /// Closes the record and puts what reports it into the outbox; neither, where the call had its end before.
-async fn conclude(to: &mut SqliteConnection, seal: &Seal, c: &Conclusion) -> Result<Concluded, sqlx::Error> {
+async fn conclude(to: &mut Conn, seal: &Seal, c: &Conclusion) -> Result<Concluded, sqlx::Error> {
     let mut concluded = Concluded { changed: close(to, c).await?, ..Default::default() };
     if concluded.changed {
         for callback in &c.callbacks {
@@ -129,7 +120,7 @@ async fn conclude(to: &mut SqliteConnection, seal: &Seal, c: &Conclusion) -> Res
     Ok(concluded)
 }
 
-async fn close(to: &mut SqliteConnection, c: &Conclusion) -> Result<bool, sqlx::Error> {
+async fn close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
     if calls::close(to, c.start.call, &c.end, c.farewell).await? {
         return Ok(true);
     }

@@ -5,15 +5,15 @@
 //! crash interrupts is simply due again.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
+use super::open::beside_a_node;
 use super::seal::Seal;
+use super::sql::{self, Conn, Pool, Row};
 use super::{StoreError, Unread, failed, inbox, word};
 use crate::call::machine::{EVENT_TYPE, Notice, NoticeKind, Param, Params};
+use crate::config::Database;
 use crate::model::{AuthId, CallUuid, Timestamp};
 use crate::xml::ast::DocUrl;
 
@@ -141,13 +141,13 @@ const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, 
     secret_params, sealed_params, created_us, since_us, attempts, retries";
 
 /// Puts a callback in; due at once.
-pub(super) async fn insert(to: &mut SqliteConnection, seal: &Seal, new: &NewCallback) -> Result<Written, sqlx::Error> {
+pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: &NewCallback) -> Result<Written, sqlx::Error> {
     let plain = shown(&new.notice.params);
     let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
         method, params, sealed_params, created_us, since_us, next_us, webhook, event) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13, $14) RETURNING id, EXISTS (SELECT 1 FROM \
         callbacks e WHERE e.call_uuid = $2 AND e.next_us IS NOT NULL AND e.url = $8 AND e.id < callbacks.id)";
-    let (id, behind): (i64, bool) = sqlx::query_as(insert)
+    let (id, behind): (i64, bool) = sql::query_as(insert)
         .bind(new.event_id.to_string())
         .bind(new.call.to_string())
         .bind(new.account.as_str())
@@ -173,18 +173,18 @@ pub(super) async fn insert(to: &mut SqliteConnection, seal: &Seal, new: &NewCall
 }
 
 /// Writes down what became of one; tells whether others of its call wait. One that was done meanwhile stays so.
-pub(super) async fn settle(to: &mut SqliteConnection, s: &Settlement) -> Result<bool, sqlx::Error> {
+pub(super) async fn settle(to: &mut Conn, s: &Settlement) -> Result<bool, sqlx::Error> {
     let (due, done, delivered) = match s.outcome {
         Settled::Again { due } => (Some(due), None, false),
         Settled::Delivered => (None, Some(s.at), true),
         Settled::Failed => (None, Some(s.at), false),
     };
     let update = "UPDATE callbacks SET attempts = $2, next_us = $3, done_us = $4, delivered = $5, last = $6, \
-        retries = retries + $7, secret_params = CASE WHEN $5 THEN NULL ELSE secret_params END, \
-        sealed_params = CASE WHEN $5 THEN NULL ELSE sealed_params END WHERE id = $1 AND next_us IS NOT NULL RETURNING \
+        retries = retries + $7, secret_params = CASE WHEN $5 = 1 THEN NULL ELSE secret_params END, \
+        sealed_params = CASE WHEN $5 = 1 THEN NULL ELSE sealed_params END WHERE id = $1 AND next_us IS NOT NULL RETURNING \
         EXISTS (SELECT 1 FROM callbacks e WHERE e.call_uuid = callbacks.call_uuid AND e.next_us IS NOT NULL \
         AND e.id <> callbacks.id)";
-    let others: Option<(bool,)> = sqlx::query_as(update)
+    let others: Option<(bool,)> = sql::query_as(update)
         .bind(s.id)
         .bind(i64::from(s.attempts))
         .bind(due.map(Timestamp::micros))
@@ -198,14 +198,14 @@ pub(super) async fn settle(to: &mut SqliteConnection, s: &Settlement) -> Result<
 }
 
 /// Forgets done ones.
-pub(super) async fn forget(to: &mut SqliteConnection, done_before: Timestamp) -> Result<(), sqlx::Error> {
+pub(super) async fn forget(to: &mut Conn, done_before: Timestamp) -> Result<(), sqlx::Error> {
     let delete = "DELETE FROM callbacks WHERE done_us < $1";
-    sqlx::query(delete).bind(done_before.micros()).execute(to).await.map(drop)
+    sql::query(delete).bind(done_before.micros()).execute(to).await.map(drop)
 }
 
 /// The origins with rows that are due, and when the next row is due that isn't yet.
 pub(super) async fn origins_due(
-    pool: &SqlitePool,
+    pool: &Pool,
     node_id: &str,
     now: Timestamp,
 ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
@@ -223,7 +223,7 @@ pub(super) async fn origins_due(
             WHERE c.node_id = $1 AND c.origin = walk.origin AND c.next_us > $2) \
         FROM walk WHERE origin IS NOT NULL";
     let rows: Vec<(String, Option<i64>, Option<i64>)> =
-        sqlx::query_as(origins).bind(node_id).bind(now.micros()).fetch_all(pool).await.map_err(failed(WHAT))?;
+        sql::query_as(origins).bind(node_id).bind(now.micros()).fetch_all(pool).await.map_err(failed(WHAT))?;
     let next = rows.iter().filter_map(|(_, _, later)| *later).min().map(Timestamp::from_micros);
     let due = |first: Option<i64>| first.is_some_and(|first| first <= now.micros());
     Ok((rows.into_iter().filter(|(_, first, _)| due(*first)).map(|(origin, _, _)| origin).collect(), next))
@@ -237,7 +237,7 @@ pub(super) struct Illegible {
 
 /// Rows of an origin that are due, the longest due first; of each call and URL the oldest only.
 pub(super) async fn due(
-    pool: &SqlitePool,
+    pool: &Pool,
     seal: &Seal,
     node_id: &str,
     origin: &str,
@@ -250,7 +250,7 @@ pub(super) async fn due(
         (SELECT 1 FROM callbacks e WHERE e.call_uuid = c.call_uuid AND e.next_us IS NOT NULL AND e.url = c.url \
         AND e.id < c.id) ORDER BY next_us, id LIMIT $4"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(select))
+    let rows = sql::query(select)
         .bind(node_id)
         .bind(origin)
         .bind(now.micros())
@@ -273,7 +273,7 @@ pub(super) async fn due(
     Ok((due, illegible))
 }
 
-fn read(row: &SqliteRow, seal: &Seal) -> Result<Callback, Unread> {
+fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let count = |column: &str| row.try_get::<i64, _>(column).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let time = |column: &str| row.try_get(column).map(Timestamp::from_micros);
@@ -332,22 +332,22 @@ pub enum Rearm<'a> {
 }
 
 /// The latest, newest first.
-pub(super) async fn latest(pool: &SqlitePool, which: Callbacks, limit: u32) -> Result<Vec<CallbackView>, StoreError> {
+pub(super) async fn latest(pool: &Pool, which: Callbacks, limit: u32) -> Result<Vec<CallbackView>, StoreError> {
     const WHAT: &str = "list callbacks";
     let which = match which {
         Callbacks::All => "",
         Callbacks::Waiting => "WHERE next_us IS NOT NULL",
-        Callbacks::Failed => "WHERE done_us IS NOT NULL AND NOT delivered",
+        Callbacks::Failed => "WHERE done_us IS NOT NULL AND delivered = 0",
     };
     let select = format!(
         "SELECT id, event_id, call_uuid, auth_id, kind, method, url, created_us, attempts, next_us, done_us, delivered, \
         last FROM callbacks {which} ORDER BY id DESC LIMIT $1"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(select)).bind(limit).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let rows = sql::query(select).bind(limit).fetch_all(pool).await.map_err(failed(WHAT))?;
     rows.iter().map(|row| view(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })).collect()
 }
 
-fn view(row: &SqliteRow) -> Result<CallbackView, Unread> {
+fn view(row: &Row) -> Result<CallbackView, Unread> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let time = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros));
     let done = time("done_us")?.unwrap_or_default();
@@ -376,29 +376,24 @@ fn view(row: &SqliteRow) -> Result<CallbackView, Unread> {
 ///
 /// # Errors
 /// No store there, or the store's.
-pub async fn rearm(file: &Path, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
-    std::fs::File::open(file).map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
-    let options = SqliteConnectOptions::new().filename(file).busy_timeout(super::BUSY).disable_statement_logging();
-    let connected = options.connect().await;
-    let mut store = connected.map_err(|source| StoreError::Connect { file: file.to_owned(), source })?;
+pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
+    let store = beside_a_node(at, false).await?;
     // What waits keeps its place in the schedule and is only due earlier.
     let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, \
         since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
-        retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE NOT delivered AND ";
+        retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE delivered = 0 AND ";
     let done = match which {
         Rearm::One(id) => {
-            let update = format!("{update} (event_id = $2 OR id = $3)");
             let number = id.parse::<i64>().ok();
             let event_id = id.parse::<Uuid>().map(|id| id.to_string()).unwrap_or_default();
-            let update = sqlx::query(sqlx::AssertSqlSafe(update)).bind(now.micros()).bind(event_id).bind(number);
-            update.execute(&mut store).await
+            let update = sql::query(format!("{update} (event_id = $2 OR id = $3)")).bind(now.micros());
+            update.bind(event_id).bind(number).execute(&store).await
         }
         Rearm::AllFailed => {
-            let update = format!("{update} done_us IS NOT NULL");
-            sqlx::query(sqlx::AssertSqlSafe(update)).bind(now.micros()).execute(&mut store).await
+            sql::query(format!("{update} done_us IS NOT NULL")).bind(now.micros()).execute(&store).await
         }
     };
     let done = done.map_err(failed("make callbacks due"))?.rows_affected();
-    store.close().await.map_err(failed("close the store"))?;
+    store.close().await;
     Ok(done)
 }

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 
 use super::births::{Beginning, Naming, Notes};
+use super::sql::{self, Conn, Pool, QueryBuilder, Row};
 use super::{Scope, StoreError, Unread, failed, word};
 use crate::call::machine::{CallSetup, CallTime, GraphAction, Summary};
 use crate::model::{AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
@@ -216,14 +215,14 @@ pub(super) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, c
     wacid, phone_number_id, parent_call_uuid, node_id, started_us, ended_us, answered_us, duration_secs, bill_secs, \
     meta_duration_secs, hangup_code, hangup_name, hangup_source, hangup_word, cause, remarks, findings, quality";
 
-fn select(columns: &str, scope: &Scope) -> QueryBuilder<Sqlite> {
+fn select(columns: &str, scope: &Scope) -> QueryBuilder {
     let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls WHERE "));
     within(&mut query, scope);
     query
 }
 
 /// Only what the scope may see, in a table that names owner and main account.
-pub(super) fn within(query: &mut QueryBuilder<Sqlite>, scope: &Scope) {
+pub(super) fn within(query: &mut QueryBuilder, scope: &Scope) {
     query.push(match scope {
         Scope::Main(_) => "main_auth_id = ",
         Scope::Sub(_) => "auth_id = ",
@@ -231,7 +230,7 @@ pub(super) fn within(query: &mut QueryBuilder<Sqlite>, scope: &Scope) {
     query.push_bind(scope.auth_id().as_str().to_owned());
 }
 
-pub(super) async fn one(pool: &SqlitePool, scope: &Scope, call: CallUuid) -> Result<Option<CallRecord>, StoreError> {
+pub(super) async fn one(pool: &Pool, scope: &Scope, call: CallUuid) -> Result<Option<CallRecord>, StoreError> {
     const WHAT: &str = "read a call";
     let mut query = select(COLUMNS, scope);
     query.push(" AND call_uuid = ").push_bind(call.to_string());
@@ -240,7 +239,7 @@ pub(super) async fn one(pool: &SqlitePool, scope: &Scope, call: CallUuid) -> Res
 }
 
 pub(super) async fn events(
-    pool: &SqlitePool,
+    pool: &Pool,
     scope: &Scope,
     call: CallUuid,
     after: Option<u64>,
@@ -257,7 +256,7 @@ pub(super) async fn events(
 }
 
 /// The latest calls of all accounts, newest first, ended or not. For the machine's owner: no API comes here.
-pub(super) async fn latest(pool: &SqlitePool, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
+pub(super) async fn latest(pool: &Pool, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
     const WHAT: &str = "list calls";
     let mut query =
         QueryBuilder::new(format!("SELECT {COLUMNS} FROM calls ORDER BY started_us DESC, call_uuid LIMIT "));
@@ -267,17 +266,17 @@ pub(super) async fn latest(pool: &SqlitePool, limit: u32) -> Result<Vec<CallReco
 }
 
 /// A call's event log, whosever it is; none where there is no such call. For the machine's owner.
-pub(super) async fn whole_log(pool: &SqlitePool, call: CallUuid) -> Result<Option<Vec<String>>, StoreError> {
+pub(super) async fn whole_log(pool: &Pool, call: CallUuid) -> Result<Option<Vec<String>>, StoreError> {
     const WHAT: &str = "read an event log";
-    let known = sqlx::query("SELECT 1 FROM calls WHERE call_uuid = $1").bind(call.to_string());
+    let known = sql::query("SELECT 1 FROM calls WHERE call_uuid = $1").bind(call.to_string());
     if known.fetch_optional(pool).await.map_err(failed(WHAT))?.is_none() {
         return Ok(None);
     }
-    let lines = sqlx::query_scalar("SELECT line FROM call_events WHERE call_uuid = $1 ORDER BY seq");
+    let lines = sql::query_scalar("SELECT line FROM call_events WHERE call_uuid = $1 ORDER BY seq");
     lines.bind(call.to_string()).fetch_all(pool).await.map(Some).map_err(failed(WHAT))
 }
 
-pub(super) async fn orphans(pool: &SqlitePool, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
+pub(super) async fn orphans(pool: &Pool, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
     const WHAT: &str = "look for calls left open";
     let mut query = QueryBuilder::new(format!(
         "SELECT {COLUMNS}, setup, born_us, (SELECT alive_us FROM nodes n WHERE n.node_id = calls.node_id) AS alive_us \
@@ -289,12 +288,12 @@ pub(super) async fn orphans(pool: &SqlitePool, node_id: &str) -> Result<Vec<Orph
 }
 
 /// Calls that this node placed and that have ended since `since`.
-pub(super) async fn placed(pool: &SqlitePool, node_id: &str, since: Timestamp) -> Result<Vec<PlacedCall>, StoreError> {
+pub(super) async fn placed(pool: &Pool, node_id: &str, since: Timestamp) -> Result<Vec<PlacedCall>, StoreError> {
     const WHAT: &str = "look for calls that were placed of late";
     let select = "SELECT call_uuid, phone_number_id, wacid FROM calls \
         WHERE ended_us >= $2 AND node_id = $1 AND direction = 'outbound' AND call_type = 'whatsapp'";
-    let rows = sqlx::query(select).bind(node_id).bind(since.micros()).fetch_all(pool).await.map_err(failed(WHAT))?;
-    let read = |row: &SqliteRow| -> Result<_, Unread> {
+    let rows = sql::query(select).bind(node_id).bind(since.micros()).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let read = |row: &Row| -> Result<_, Unread> {
         Ok(PlacedCall {
             call: row.try_get::<String, _>("call_uuid")?.parse()?,
             phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
@@ -304,7 +303,7 @@ pub(super) async fn placed(pool: &SqlitePool, node_id: &str, since: Timestamp) -
     rows.iter().map(|row| read(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })).collect()
 }
 
-fn orphan(what: &'static str, row: &SqliteRow) -> Result<Orphan, StoreError> {
+fn orphan(what: &'static str, row: &Row) -> Result<Orphan, StoreError> {
     let record = record(what, row)?;
     let number = |column: &str| row.try_get::<Option<i64>, _>(column).ok().flatten();
     let setup = row.try_get::<Option<String>, _>("setup").ok().flatten();
@@ -318,7 +317,7 @@ fn orphan(what: &'static str, row: &SqliteRow) -> Result<Orphan, StoreError> {
 }
 
 pub(super) async fn farewells(
-    pool: &SqlitePool,
+    pool: &Pool,
     node_id: &str,
     now: Timestamp,
     limit: u32,
@@ -326,9 +325,9 @@ pub(super) async fn farewells(
     const WHAT: &str = "look for calls that Graph still holds";
     let select = "SELECT call_uuid, wacid, phone_number_id, farewell, ended_us, farewell_tries FROM calls \
         WHERE farewell_us <= $2 AND node_id = $1 ORDER BY farewell_us LIMIT $3";
-    let rows = sqlx::query(select).bind(node_id).bind(now.micros()).bind(i64::from(limit));
+    let rows = sql::query(select).bind(node_id).bind(now.micros()).bind(i64::from(limit));
     let rows = rows.fetch_all(pool).await.map_err(failed(WHAT))?;
-    let due = |row: &SqliteRow| -> Result<FarewellDue, Unread> {
+    let due = |row: &Row| -> Result<FarewellDue, Unread> {
         Ok(FarewellDue {
             call: row.try_get::<String, _>("call_uuid")?.parse()?,
             wacid: row.try_get::<String, _>("wacid")?.into(),
@@ -342,40 +341,36 @@ pub(super) async fn farewells(
 }
 
 /// Graph was told, or is to be told again then.
-pub(super) async fn farewell(
-    to: &mut SqliteConnection,
-    call: CallUuid,
-    again: Option<Timestamp>,
-) -> Result<(), sqlx::Error> {
+pub(super) async fn farewell(to: &mut Conn, call: CallUuid, again: Option<Timestamp>) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET farewell_us = $2, farewell_tries = coalesce(farewell_tries, 0) + $3 \
         WHERE call_uuid = $1 AND farewell_us IS NOT NULL";
     let again = again.map(Timestamp::micros);
-    let update = sqlx::query(update).bind(call.to_string()).bind(again).bind(i64::from(again.is_some()));
+    let update = sql::query(update).bind(call.to_string()).bind(again).bind(i64::from(again.is_some()));
     update.execute(to).await.map(drop)
 }
 
 /// The process that was to tell Graph is gone: what it left is due at once.
-pub(super) async fn farewells_due(to: &mut SqliteConnection, node_id: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn farewells_due(to: &mut Conn, node_id: &str) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET farewell_us = 0 WHERE farewell_us IS NOT NULL AND node_id = $1";
-    sqlx::query(update).bind(node_id).execute(to).await.map(drop)
+    sql::query(update).bind(node_id).execute(to).await.map(drop)
 }
 
 /// A sign of life of a node.
-pub(super) async fn alive(to: &mut SqliteConnection, node_id: &str, at: Timestamp) -> Result<(), sqlx::Error> {
+pub(super) async fn alive(to: &mut Conn, node_id: &str, at: Timestamp) -> Result<(), sqlx::Error> {
     let upsert = "INSERT INTO nodes (node_id, alive_us) VALUES ($1, $2) \
         ON CONFLICT (node_id) DO UPDATE SET alive_us = excluded.alive_us";
-    sqlx::query(upsert).bind(node_id).bind(at.micros()).execute(to).await.map(drop)
+    sql::query(upsert).bind(node_id).bind(at.micros()).execute(to).await.map(drop)
 }
 
 /// An open call was answered.
-pub(super) async fn answered(to: &mut SqliteConnection, call: CallUuid, at: Timestamp) -> Result<(), sqlx::Error> {
+pub(super) async fn answered(to: &mut Conn, call: CallUuid, at: Timestamp) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET answered_us = $2 WHERE call_uuid = $1 AND ended_us IS NULL";
-    sqlx::query(update).bind(call.to_string()).bind(at.micros()).execute(to).await.map(drop)
+    sql::query(update).bind(call.to_string()).bind(at.micros()).execute(to).await.map(drop)
 }
 
 /// Meta's id of a call that we placed is known.
 pub(super) async fn bound(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     call: CallUuid,
     wacid: &Wacid,
     farewell: Timestamp,
@@ -383,7 +378,7 @@ pub(super) async fn bound(
     let update = "UPDATE calls SET wacid = $2, \
         farewell = CASE WHEN ended_us IS NULL THEN farewell ELSE $3 END, \
         farewell_us = CASE WHEN ended_us IS NULL THEN farewell_us ELSE $4 END WHERE call_uuid = $1";
-    let update = sqlx::query(update).bind(call.to_string()).bind(wacid.as_str());
+    let update = sql::query(update).bind(call.to_string()).bind(wacid.as_str());
     let update = update.bind(GraphAction::Terminate.as_str()).bind(farewell.micros());
     update.execute(to).await.map(drop)
 }
@@ -399,14 +394,14 @@ pub(super) struct Beginnings<'a> {
 
 /// Writes the row of a call that began, unless there is one.
 pub(super) async fn insert(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     s: &CallStart,
     beginnings: Option<Beginnings<'_>>,
 ) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
         caller_name, wacid, phone_number_id, parent_call_uuid, node_id, started_us, setup, born_us) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (call_uuid) DO NOTHING";
-    sqlx::query(insert)
+    sql::query(insert)
         .bind(s.call.to_string())
         .bind(s.account.as_str())
         .bind(s.main_account.as_str())
@@ -428,8 +423,9 @@ pub(super) async fn insert(
 }
 
 /// Writes the rows of calls that an earlier process began, where they are missing, and Meta's names of those that it placed.
-pub(super) async fn insert_left(pool: &SqlitePool, left: &Notes) -> Result<(), sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+pub(super) async fn insert_left(pool: &Pool, left: &Notes) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.acquire().await?;
+    transaction.begin(true).await?;
     for Beginning { node_id, born, setup } in &left.beginnings {
         let json = serde_json::to_string(setup).unwrap_or_default();
         let beginnings = Beginnings { setup: &json, born: *born };
@@ -438,19 +434,19 @@ pub(super) async fn insert_left(pool: &SqlitePool, left: &Notes) -> Result<(), s
     for Naming { call, wacid, farewell } in &left.namings {
         let unnamed = "SELECT 1 FROM calls WHERE call_uuid = $1 AND wacid IS NULL";
         let unnamed: Option<(i64,)> =
-            sqlx::query_as(unnamed).bind(call.to_string()).fetch_optional(&mut *transaction).await?;
+            sql::query_as(unnamed).bind(call.to_string()).fetch_optional(&mut transaction).await?;
         // One that has its name is done with, or in good hands.
         if unnamed.is_some() {
             bound(&mut transaction, *call, wacid, *farewell).await?;
         }
     }
-    transaction.commit().await
+    transaction.commit(true).await
 }
 
 /// Closes the row, once: a closed one stays as it is. What else reports the end (the outbox) belongs into the same
 /// transaction, and only where this gives `true`.
 pub(super) async fn close(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     call: CallUuid,
     e: &CallEnd,
     farewell: Option<Farewell>,
@@ -459,7 +455,7 @@ pub(super) async fn close(
         meta_duration_secs = $6, hangup_code = $7, hangup_name = $8, hangup_source = $9, hangup_word = $10, \
         cause = $11, remarks = $12, findings = $13, farewell = $14, farewell_us = $15, quality = $16, \
         setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
-    let done = sqlx::query(update)
+    let done = sql::query(update)
         .bind(call.to_string())
         .bind(e.ended.micros())
         .bind(e.answered.map(Timestamp::micros))
@@ -485,11 +481,11 @@ fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-pub(super) fn record(what: &'static str, row: &SqliteRow) -> Result<CallRecord, StoreError> {
+pub(super) fn record(what: &'static str, row: &Row) -> Result<CallRecord, StoreError> {
     read(row).map_err(|e| StoreError::Unreadable { what, detail: e.to_string() })
 }
 
-fn read(row: &SqliteRow) -> Result<CallRecord, Unread> {
+fn read(row: &Row) -> Result<CallRecord, Unread> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let maybe_text = |column: &str| row.try_get::<Option<String>, _>(column);
     let number = |column: &str| row.try_get::<Option<i64>, _>(column);

@@ -3,18 +3,17 @@
 //! on the disk. The journal takes none: where the store doesn't, nothing has changed.
 
 use futures_util::future::BoxFuture;
-use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 
 use super::StoreError;
 use super::queue::{EventLog, Write};
 use super::seal::Seal;
+use super::sql::Conn;
 
 /// One write. Carried out within a batch's transaction, perhaps again in a later one: it changes nothing but rows.
 pub(super) trait Deed: Send + Sync {
     /// How many rows it touched.
-    fn carry_out<'a>(&'a self, to: &'a mut SqliteConnection, seal: &'a Seal)
-    -> BoxFuture<'a, Result<u64, sqlx::Error>>;
+    fn carry_out<'a>(&'a self, to: &'a mut Conn, seal: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>>;
 }
 
 impl EventLog {

@@ -1,8 +1,8 @@
 //! A webhook's log of deliveries: the outbox's rows that name it.
 
-use sqlx::{Row as _, SqlitePool};
 use uuid::Uuid;
 
+use super::sql::{self, Pool, Row};
 use super::{CallbackState, StoreError, Unread, failed};
 use crate::model::Timestamp;
 
@@ -23,7 +23,7 @@ pub struct DeliveryView {
 
 /// A webhook's, the latest first.
 pub(super) async fn list(
-    pool: &SqlitePool,
+    pool: &Pool,
     webhook: Uuid,
     before: Option<i64>,
     limit: u32,
@@ -31,14 +31,14 @@ pub(super) async fn list(
     const WHAT: &str = "list a webhook's deliveries";
     let select = "SELECT id, event_id, event, created_us, attempts, next_us, done_us, delivered, last FROM callbacks \
         WHERE webhook = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = sqlx::query(select)
+    let rows = sql::query(select)
         .bind(webhook.to_string())
         .bind(before.unwrap_or(i64::MAX))
         .bind(i64::from(limit))
         .fetch_all(pool)
         .await
         .map_err(failed(WHAT))?;
-    let view = |row: &sqlx::sqlite::SqliteRow| -> Result<DeliveryView, Unread> {
+    let view = |row: &Row| -> Result<DeliveryView, Unread> {
         let time = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros));
         let done = time("done_us")?.unwrap_or_default();
         Ok(DeliveryView {

@@ -1,9 +1,7 @@
 //! Endpoints: an account's named phones (`plivo-xml.md` §6, `plivo-call-api.md` §5).
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
-
 use super::calls::within;
+use super::sql::{self, Conn, Pool, QueryBuilder, Row};
 use super::{Scope, StoreError, failed};
 use crate::model::{AppId, AuthId, EndpointId, EndpointName, Timestamp};
 
@@ -49,12 +47,12 @@ pub(super) enum EndpointWrite {
 const COLUMNS: &str = "endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, created_us";
 
 /// Carries it out; whether anything has changed.
-pub(super) async fn write(to: &mut SqliteConnection, write: &EndpointWrite) -> Result<bool, sqlx::Error> {
+pub(super) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, sqlx::Error> {
     let done = match write {
         EndpointWrite::Create(endpoint) => {
             let insert = "INSERT INTO endpoints (endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, \
                 created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
-            let insert = sqlx::query(insert)
+            let insert = sql::query(insert)
                 .bind(endpoint.id.as_str())
                 .bind(endpoint.account.as_str())
                 .bind(endpoint.main_account.as_str())
@@ -64,7 +62,7 @@ pub(super) async fn write(to: &mut SqliteConnection, write: &EndpointWrite) -> R
             insert.bind(endpoint.created.micros()).execute(to).await?
         }
         EndpointWrite::Change(scope, id, change) => {
-            let mut update = QueryBuilder::<Sqlite>::new("UPDATE endpoints SET endpoint_id = endpoint_id");
+            let mut update = QueryBuilder::new("UPDATE endpoints SET endpoint_id = endpoint_id");
             if let Some(alias) = &change.alias {
                 update.push(", alias = ").push_bind(alias);
             }
@@ -78,7 +76,7 @@ pub(super) async fn write(to: &mut SqliteConnection, write: &EndpointWrite) -> R
             update.build().execute(to).await?
         }
         EndpointWrite::Delete(scope, id) => {
-            let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM endpoints");
+            let mut delete = QueryBuilder::new("DELETE FROM endpoints");
             of(&mut delete, scope, id);
             delete.build().execute(to).await?
         }
@@ -86,23 +84,23 @@ pub(super) async fn write(to: &mut SqliteConnection, write: &EndpointWrite) -> R
     Ok(done.rows_affected() > 0)
 }
 
-fn of(query: &mut QueryBuilder<Sqlite>, scope: &Scope, id: &EndpointId) {
+fn of(query: &mut QueryBuilder, scope: &Scope, id: &EndpointId) {
     query.push(" WHERE ");
     within(query, scope);
     query.push(" AND endpoint_id = ").push_bind(id.as_str().to_owned());
 }
 
 /// One of a scope's.
-pub(super) async fn one(pool: &SqlitePool, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {COLUMNS} FROM endpoints"));
+pub(super) async fn one(pool: &Pool, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints"));
     of(&mut select, scope, id);
     let row = select.build().fetch_optional(pool).await.map_err(failed("read an endpoint"))?;
     row.as_ref().map(endpoint).transpose()
 }
 
 /// The one of that name, whosever it is.
-pub(super) async fn named(pool: &SqlitePool, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {COLUMNS} FROM endpoints WHERE username = "));
+pub(super) async fn named(pool: &Pool, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE username = "));
     select.push_bind(name.as_str().to_owned());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read an endpoint"))?;
     row.as_ref().map(endpoint).transpose()
@@ -110,15 +108,15 @@ pub(super) async fn named(pool: &SqlitePool, name: &EndpointName) -> Result<Opti
 
 /// A scope's, newest first, and how many there are in all.
 pub(super) async fn list(
-    pool: &SqlitePool,
+    pool: &Pool,
     scope: &Scope,
     limit: u32,
     offset: u64,
 ) -> Result<(Vec<Endpoint>, u64), StoreError> {
-    let mut count = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM endpoints WHERE ");
+    let mut count = QueryBuilder::new("SELECT count(*) FROM endpoints WHERE ");
     within(&mut count, scope);
     let total: i64 = count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the endpoints"))?;
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {COLUMNS} FROM endpoints WHERE "));
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE "));
     within(&mut select, scope);
     select.push(" ORDER BY created_us DESC, endpoint_id LIMIT ").push_bind(limit);
     select.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
@@ -127,7 +125,7 @@ pub(super) async fn list(
     Ok((endpoints, u64::try_from(total).unwrap_or_default()))
 }
 
-fn endpoint(row: &SqliteRow) -> Result<Endpoint, StoreError> {
+fn endpoint(row: &Row) -> Result<Endpoint, StoreError> {
     let what = "read an endpoint";
     let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(what));
     let created: i64 = row.try_get("created_us").map_err(failed(what))?;

@@ -3,12 +3,12 @@
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::calls::within;
 use super::deed::Deed;
 use super::seal::Seal;
+use super::sql::{self, Conn, QueryBuilder, Row};
 use super::{Scope, Store, StoreError, failed};
 use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
@@ -51,14 +51,14 @@ enum ErasureWrite {
 }
 
 impl Deed for ErasureWrite {
-    fn carry_out<'a>(&'a self, to: &'a mut SqliteConnection, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             match self {
                 Self::Ask(erasure) => ask(to, erasure).await,
                 Self::Call(call) => forget_call(to, *call).await,
                 Self::Rest(erasure, numbers) => forget_rest(to, erasure, numbers).await,
                 Self::Done(id) => {
-                    let delete = sqlx::query("DELETE FROM erasures WHERE erasure_id = $1").bind(id.to_string());
+                    let delete = sql::query("DELETE FROM erasures WHERE erasure_id = $1").bind(id.to_string());
                     Ok(delete.execute(to).await?.rows_affected())
                 }
             }
@@ -67,47 +67,43 @@ impl Deed for ErasureWrite {
     }
 }
 
-async fn ask(to: &mut SqliteConnection, erasure: &Erasure) -> Result<u64, sqlx::Error> {
+async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
     let insert =
         "INSERT INTO erasures (erasure_id, auth_id, main_auth_id, wa_id, asked_us) VALUES ($1, $2, $3, $4, $5)";
-    let insert = sqlx::query(insert).bind(erasure.id.to_string()).bind(erasure.account.as_str());
+    let insert = sql::query(insert).bind(erasure.id.to_string()).bind(erasure.account.as_str());
     let insert = insert.bind(erasure.main_account.as_str()).bind(&erasure.wa_id).bind(erasure.asked.micros());
     Ok(insert.execute(to).await?.rows_affected())
 }
 
 /// An ended call keeps its record, for the bill, and nobody is in it.
-async fn forget_call(to: &mut SqliteConnection, call: CallUuid) -> Result<u64, sqlx::Error> {
+async fn forget_call(to: &mut Conn, call: CallUuid) -> Result<u64, sqlx::Error> {
     let id = call.to_string();
     // A leg that dialled the person names them in its log.
     let events = "DELETE FROM call_events WHERE call_uuid = $1 OR call_uuid = \
         (SELECT parent_call_uuid FROM calls WHERE call_uuid = $1)";
-    sqlx::query(events).bind(&id).execute(&mut *to).await?;
-    sqlx::query("DELETE FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL")
+    sql::query(events).bind(&id).execute(&mut *to).await?;
+    sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL")
         .bind(&id)
         .execute(&mut *to)
         .await?;
     // By the index of those that are done: within the time that a callback may have been on its way.
     let done = "DELETE FROM callbacks WHERE call_uuid = $1 AND done_us >= (SELECT started_us FROM calls WHERE \
         call_uuid = $1) AND done_us <= (SELECT ended_us FROM calls WHERE call_uuid = $1) + $2";
-    sqlx::query(done).bind(&id).bind(CALLBACKS_US).execute(&mut *to).await?;
+    sql::query(done).bind(&id).bind(CALLBACKS_US).execute(&mut *to).await?;
     let scrub = "UPDATE calls SET from_number = '', to_number = '', caller_name = '', wacid = NULL, remarks = '[]', \
         findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
-    Ok(sqlx::query(scrub).bind(&id).execute(to).await?.rows_affected())
+    Ok(sql::query(scrub).bind(&id).execute(to).await?.rows_affected())
 }
 
-async fn forget_rest(
-    to: &mut SqliteConnection,
-    erasure: &Erasure,
-    numbers: &[PhoneNumberId],
-) -> Result<u64, sqlx::Error> {
-    let mut notices = QueryBuilder::<Sqlite>::new("DELETE FROM notices WHERE ");
+async fn forget_rest(to: &mut Conn, erasure: &Erasure, numbers: &[PhoneNumberId]) -> Result<u64, sqlx::Error> {
+    let mut notices = QueryBuilder::new("DELETE FROM notices WHERE ");
     within(&mut notices, &erasure.scope());
     notices.push(" AND wa_id = ").push_bind(erasure.wa_id.clone());
     let mut rows = notices.build().execute(&mut *to).await?.rows_affected();
     for number in numbers {
         for table in ["permissions", "permission_replies"] {
-            let mut delete = QueryBuilder::<Sqlite>::new(format!("DELETE FROM {table} WHERE phone_number_id = "));
-            delete.push_bind(number.as_str().to_owned()).push(" AND user = ").push_bind(erasure.wa_id.clone());
+            let mut delete = QueryBuilder::new(format!("DELETE FROM {table} WHERE phone_number_id = "));
+            delete.push_bind(number.as_str().to_owned()).push(" AND \"user\" = ").push_bind(erasure.wa_id.clone());
             rows += delete.build().execute(&mut *to).await?.rows_affected();
         }
     }
@@ -154,8 +150,8 @@ impl Store {
     pub async fn erasures(&self) -> Result<Vec<Erasure>, StoreError> {
         let select =
             "SELECT erasure_id, auth_id, main_auth_id, wa_id, asked_us FROM erasures ORDER BY asked_us LIMIT 1000";
-        let rows = sqlx::query(select).fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        let erasure = |row: &sqlx::sqlite::SqliteRow| {
+        let rows = sql::query(select).fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let erasure = |row: &Row| {
             let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
             let unreadable = |e: uuid::Error| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
             Ok(Erasure {
@@ -181,7 +177,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<CallUuid>, StoreError> {
         // Each half by an index of its own.
-        let mut select = QueryBuilder::<Sqlite>::new("");
+        let mut select = QueryBuilder::new("");
         for (at, column) in ["from_number", "to_number"].into_iter().enumerate() {
             select.push(if at == 0 {
                 "SELECT call_uuid FROM calls WHERE "

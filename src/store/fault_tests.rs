@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use sqlx::{ConnectOptions as _, Connection as _};
+use super::sql;
+use super::testing::{is_postgres, pool, skipped_on_postgres};
 
 use super::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use super::{Conclusion, Part, Scope, Settled, Settlement, Store, StoreError, StoreOptions};
@@ -156,9 +157,9 @@ async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
     // A start that was killed between taking two entries in and emptying the journal.
     let name = std::fs::read_to_string(room.journal()).unwrap();
     let name = name.lines().next().unwrap().split(' ').nth(1).unwrap().to_owned();
-    let mut other = sqlite(&room.file()).await;
-    sqlx::query("INSERT INTO store_journals VALUES ($1, 2)").bind(name).execute(&mut other).await.unwrap();
-    other.close().await.unwrap();
+    let other = pool(&room.file()).await;
+    sql::query("INSERT INTO store_journals VALUES ($1, 2)").bind(name).execute(&other).await.unwrap();
+    other.close().await;
 
     room.switch.set(false, false);
     let store = room.open().await;
@@ -196,22 +197,22 @@ async fn r11_with_neither_store_nor_journal_calls_are_refused_and_nothing_spins(
     store.close().await;
 }
 
-async fn sqlite(file: &std::path::Path) -> sqlx::SqliteConnection {
-    sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap()
-}
-
 #[tokio::test]
 async fn r11_a_store_that_another_has_locked_delays_no_call() {
     let room = Room::new();
     let store = room.open().await;
-    let mut other = sqlite(&room.file()).await;
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let other = pool(&room.file()).await;
+    let mut other = other.acquire().await.unwrap();
+    other.begin(false).await.unwrap();
+    if is_postgres() {
+        sql::query("LOCK TABLE calls").execute(&mut other).await.unwrap();
+    }
     for call in 1..=20 {
         assert!(store.conclude(conclusion(call)).await.unwrap().changed);
     }
     assert_eq!(room.health.not_ready(), None);
-    sqlx::query("COMMIT").execute(&mut other).await.unwrap();
-    other.close().await.unwrap();
+    other.commit(false).await.unwrap();
+    drop(other);
     for call in 1..=20 {
         until("taken in", async || has_ended(&store, call).await).await;
     }
@@ -221,6 +222,9 @@ async fn r11_a_store_that_another_has_locked_delays_no_call() {
 
 #[tokio::test]
 async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
+    if skipped_on_postgres() {
+        return;
+    }
     let room = Room::new();
     let store = room.open().await;
     assert!(store.conclude(conclusion(1)).await.unwrap().changed);
@@ -241,9 +245,9 @@ async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
     until("taken in", async || room.journalled() == 0).await;
     assert!(store.conclude(conclusion(4)).await.unwrap().changed);
     store.close().await;
-    let mut there = sqlite(&room.file()).await;
+    let there = pool(&room.file()).await;
     let ended = "SELECT count(*) FROM calls WHERE ended_us IS NOT NULL";
-    assert_eq!(sqlx::query_scalar::<_, i64>(ended).fetch_one(&mut there).await.unwrap(), 4);
+    assert_eq!(sql::query_scalar::<i64>(ended).fetch_one(&there).await.unwrap(), 4);
 }
 
 /// A file system of two megabytes; gone when dropped.
@@ -285,6 +289,9 @@ impl Drop for Small {
 
 #[tokio::test]
 async fn r11_a_full_disk_loses_nothing() {
+    if skipped_on_postgres() {
+        return;
+    }
     let Some(small) = Small::mount() else { return };
     let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::DEBUG).try_init();
     let room = Room::new();
@@ -334,12 +341,12 @@ async fn r4_a_callback_that_cannot_be_read_holds_up_no_other() {
     for call in 1..=3 {
         store.notify(callback(call, call)).await.unwrap();
     }
-    let mut other = sqlite(&room.file()).await;
+    let other = pool(&room.file()).await;
     let bend = "UPDATE callbacks SET kind = 'of tomorrow' WHERE event_id = $1";
-    sqlx::query(bend).bind(uuid(2).to_string()).execute(&mut other).await.unwrap();
+    sql::query(bend).bind(uuid(2).to_string()).execute(&other).await.unwrap();
     assert_eq!(waiting(&store).await, [1, 3]);
     let row = "SELECT next_us, delivered, last FROM callbacks WHERE event_id = $1";
     let (next, delivered, last): (Option<i64>, bool, String) =
-        sqlx::query_as(row).bind(uuid(2).to_string()).fetch_one(&mut other).await.unwrap();
+        sql::query_as(row).bind(uuid(2).to_string()).fetch_one(&other).await.unwrap();
     assert!(next.is_none() && !delivered && last.starts_with("it cannot be read"), "{last}");
 }

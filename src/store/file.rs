@@ -4,9 +4,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use sqlx::pool::PoolConnection;
-use sqlx::{Sqlite, SqlitePool};
-
+use super::sql::{Conn, Pool};
 use super::version;
 
 /// The file, and which one it was when it was opened.
@@ -35,11 +33,7 @@ impl StoreFile {
     ///
     /// # Errors
     /// There is none, or it is no store.
-    pub(super) async fn check(
-        &mut self,
-        pool: &SqlitePool,
-        held: &mut Option<PoolConnection<Sqlite>>,
-    ) -> Result<(), sqlx::Error> {
+    pub(super) async fn check(&mut self, pool: &Pool, held: &mut Option<Conn>) -> Result<(), sqlx::Error> {
         let there = Self::at(&self.path).map_err(sqlx::Error::Io)?;
         if there == self.opened {
             return Ok(());
@@ -50,7 +44,7 @@ impl StoreFile {
             None => pool.acquire().await?,
         };
         let _ = old.close().await;
-        let migrated = version::migrate(&self.path, pool, &version::MIGRATIONS).await;
+        let migrated = version::migrate(&(&self.path).into(), pool, &version::MIGRATIONS).await;
         migrated.map_err(|e| sqlx::Error::Io(std::io::Error::other(e.to_string())))?;
         self.opened = there;
         tracing::warn!("the store's file is another one than before; it is used from now on");

@@ -3,13 +3,13 @@
 //! changes routing can come in between.
 
 use serde::{Deserialize, Serialize};
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::Scope;
 use super::callbacks::{self, NewCallback, Written};
 use super::calls::within;
 use super::seal::Seal;
+use super::sql::{self, Conn, QueryBuilder, Row};
 use super::webhooks::{self, WebhookWrite};
 use crate::call::machine::{EVENT_BODY, EVENT_TYPE, Notice, NoticeKind, Param};
 use crate::model::{
@@ -292,11 +292,7 @@ impl InboxWrite {
     }
 }
 
-pub(super) async fn write(
-    to: &mut SqliteConnection,
-    seal: &Seal,
-    write: &InboxWrite,
-) -> Result<InboxFound, sqlx::Error> {
+pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Result<InboxFound, sqlx::Error> {
     match write {
         InboxWrite::Came(came) => self::came(to, seal, came).await,
         InboxWrite::Status(status) => self::status(to, seal, status).await,
@@ -321,7 +317,7 @@ pub(super) async fn write(
     }
 }
 
-async fn came(to: &mut SqliteConnection, seal: &Seal, came: &Came) -> Result<InboxFound, sqlx::Error> {
+async fn came(to: &mut Conn, seal: &Seal, came: &Came) -> Result<InboxFound, sqlx::Error> {
     if !insert(to, &came.pair, &came.message).await? {
         return Ok(InboxFound::Came(None, Vec::new()));
     }
@@ -335,7 +331,7 @@ async fn came(to: &mut SqliteConnection, seal: &Seal, came: &Came) -> Result<Inb
 
 /// The event for the webhook, and the form for the number's URL.
 async fn tell(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     seal: &Seal,
     draft: &Draft,
     webhook: Option<Uuid>,
@@ -349,11 +345,11 @@ async fn tell(
     Ok(written)
 }
 
-async fn insert(to: &mut SqliteConnection, pair: &Pair, message: &NewMessage) -> Result<bool, sqlx::Error> {
+async fn insert(to: &mut Conn, pair: &Pair, message: &NewMessage) -> Result<bool, sqlx::Error> {
     let insert = "INSERT INTO messages (message_id, conversation_id, phone_number_id, wamid, direction, kind, body, \
         content, status, sender, came_us, changed_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11) \
         ON CONFLICT (message_id) DO NOTHING";
-    let done = sqlx::query(insert)
+    let done = sql::query(insert)
         .bind(message.id.to_string())
         .bind(pair.conversation.to_string())
         .bind(pair.phone_number_id.as_str())
@@ -369,7 +365,7 @@ async fn insert(to: &mut SqliteConnection, pair: &Pair, message: &NewMessage) ->
 }
 
 /// Makes the conversation or brings it up to date.
-async fn converse(to: &mut SqliteConnection, came: &Came) -> Result<(Standing, u64), sqlx::Error> {
+async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::Error> {
     // A number's stored routing is read here and now: memory may be a moment behind it.
     let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
         bsuid, name, status, routing, webhook, agent, unread, last_text, last_direction, last_us, heard_us, created_us) \
@@ -387,7 +383,7 @@ async fn converse(to: &mut SqliteConnection, came: &Came) -> Result<(Standing, u
         heard_us = CASE WHEN excluded.heard_us > conversations.heard_us THEN excluded.heard_us ELSE conversations.heard_us END \
         RETURNING routing, webhook, agent, epoch, ai_enabled, unread";
     let Came { pair, message, heard, counts, routing, .. } = came;
-    let row = sqlx::query(upsert)
+    let row = sql::query(upsert)
         .bind(pair.conversation.to_string())
         .bind(pair.account.as_str())
         .bind(pair.main_account.as_str())
@@ -409,7 +405,7 @@ async fn converse(to: &mut SqliteConnection, came: &Came) -> Result<(Standing, u
     Ok((standing(&row)?, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
 }
 
-pub(super) fn standing(row: &sqlx::sqlite::SqliteRow) -> Result<Standing, sqlx::Error> {
+pub(super) fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
     Ok(Standing {
         routing: routing(row)?,
         epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
@@ -417,14 +413,14 @@ pub(super) fn standing(row: &sqlx::sqlite::SqliteRow) -> Result<Standing, sqlx::
     })
 }
 
-pub(super) fn routing(row: &sqlx::sqlite::SqliteRow) -> Result<Routing, sqlx::Error> {
+pub(super) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
     let id =
         |column: &str| Ok::<_, sqlx::Error>(row.try_get::<Option<String>, _>(column)?.and_then(|id| id.parse().ok()));
     Ok(Routing::of(&row.try_get::<String, _>("routing")?, id("webhook")?, id("agent")?))
 }
 
-async fn status(to: &mut SqliteConnection, seal: &Seal, came: &StatusCame) -> Result<InboxFound, sqlx::Error> {
-    let mut update = QueryBuilder::<Sqlite>::new("UPDATE messages SET status = ");
+async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFound, sqlx::Error> {
+    let mut update = QueryBuilder::new("UPDATE messages SET status = ");
     update.push_bind(came.status.as_str());
     update.push(", wamid = coalesce(wamid, ").push_bind(came.wamid.clone());
     update.push("), error_code = ").push_bind(came.error.as_ref().map(|(code, _)| *code));
@@ -443,7 +439,7 @@ async fn status(to: &mut SqliteConnection, seal: &Seal, came: &StatusCame) -> Re
     }
     update.push(" AND direction = 'outbound' AND phone_number_id = ").push_bind(came.phone_number_id.as_str());
     update.push(" AND status IN (");
-    let mut words = update.separated(", ");
+    let mut words = update.list();
     came.status.follows().iter().for_each(|word| {
         words.push_bind(*word);
     });
@@ -454,7 +450,7 @@ async fn status(to: &mut SqliteConnection, seal: &Seal, came: &StatusCame) -> Re
     let (message, conversation): (String, String) = (row.try_get("message_id")?, row.try_get("conversation_id")?);
     let ids = conversation.parse::<Uuid>().ok().zip(message.parse::<Uuid>().ok());
     let select = "SELECT routing, webhook, agent, user_id FROM conversations WHERE conversation_id = $1";
-    let row = sqlx::query(select).bind(&conversation).fetch_optional(&mut *to).await?;
+    let row = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await?;
     let mut written = Vec::new();
     if let (Some(row), Some((id, _))) = (&row, ids)
         && let Routing::Webhook(webhook) = routing(row)?
@@ -466,11 +462,11 @@ async fn status(to: &mut SqliteConnection, seal: &Seal, came: &StatusCame) -> Re
     Ok(InboxFound::Status(ids, written))
 }
 
-async fn going(to: &mut SqliteConnection, going: &Going) -> Result<bool, sqlx::Error> {
+async fn going(to: &mut Conn, going: &Going) -> Result<bool, sqlx::Error> {
     let select = "SELECT auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, name, routing, webhook, agent, \
         epoch, ai_enabled FROM conversations WHERE conversation_id = $1";
     let conversation = going.conversation.to_string();
-    let Some(row) = sqlx::query(select).bind(&conversation).fetch_optional(&mut *to).await? else { return Ok(false) };
+    let Some(row) = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await? else { return Ok(false) };
     if let Some(epoch) = going.epoch {
         let now = standing(&row)?;
         if now.epoch != epoch || now.routing.agent().is_none() || !now.ai_enabled {
@@ -484,12 +480,12 @@ async fn going(to: &mut SqliteConnection, going: &Going) -> Result<bool, sqlx::E
     let Some(last) = going.messages.last() else { return Ok(true) };
     let update = "UPDATE conversations SET last_text = $2, last_direction = 'outbound', \
         last_us = CASE WHEN $3 > last_us THEN $3 ELSE last_us END WHERE conversation_id = $1";
-    sqlx::query(update).bind(&conversation).bind(&last.text).bind(last.at.micros()).execute(to).await?;
+    sql::query(update).bind(&conversation).bind(&last.text).bind(last.at.micros()).execute(to).await?;
     Ok(true)
 }
 
 /// Whose conversation a row is.
-pub(super) fn pair(conversation: Uuid, row: &sqlx::sqlite::SqliteRow) -> Result<Pair, sqlx::Error> {
+pub(super) fn pair(conversation: Uuid, row: &Row) -> Result<Pair, sqlx::Error> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let number = E164::parse(&text("number")?).map_err(|why| sqlx::Error::Decode(why.into()))?;
     Ok(Pair {
@@ -503,7 +499,7 @@ pub(super) fn pair(conversation: Uuid, row: &sqlx::sqlite::SqliteRow) -> Result<
 }
 
 async fn posted(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     message: Uuid,
     outcome: &Result<String, (i64, String)>,
     at: Timestamp,
@@ -512,12 +508,12 @@ async fn posted(
         // A status may have told its name before.
         Ok(wamid) => {
             let update = "UPDATE messages SET wamid = $2 WHERE message_id = $1";
-            sqlx::query(update).bind(message.to_string()).bind(wamid).execute(to).await?
+            sql::query(update).bind(message.to_string()).bind(wamid).execute(to).await?
         }
         Err((code, text)) => {
             let update = "UPDATE messages SET status = 'failed', error_code = $2, error_text = $3, changed_us = $4 \
                 WHERE message_id = $1 AND status = 'queued'";
-            let update = sqlx::query(update).bind(message.to_string()).bind(*code).bind(text);
+            let update = sql::query(update).bind(message.to_string()).bind(*code).bind(text);
             update.bind(at.micros()).execute(to).await?
         }
     };
@@ -525,12 +521,12 @@ async fn posted(
 }
 
 async fn change(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     scope: &Scope,
     conversation: Uuid,
     change: &ConversationChange,
 ) -> Result<bool, sqlx::Error> {
-    let mut update = QueryBuilder::<Sqlite>::new("UPDATE conversations SET conversation_id = conversation_id");
+    let mut update = QueryBuilder::new("UPDATE conversations SET conversation_id = conversation_id");
     if let Some(status) = change.status {
         update.push(", status = ").push_bind(status.as_str());
     }
@@ -558,7 +554,7 @@ async fn change(
     // Two who close it at the same moment: one of them does.
     if let Some(next) = change.status {
         update.push(" AND status IN (");
-        let mut words = update.separated(", ");
+        let mut words = update.list();
         for from in ConversationStatus::ALL.into_iter().filter(|from| from.may_become(next)) {
             words.push_bind(from.as_str());
         }
@@ -567,23 +563,23 @@ async fn change(
     Ok(update.build().execute(to).await?.rows_affected() > 0)
 }
 
-fn route(update: &mut QueryBuilder<Sqlite>, routing: Routing) {
+fn route(update: &mut QueryBuilder, routing: Routing) {
     update.push(", routing = ").push_bind(routing.as_str());
     update.push(", webhook = ").push_bind(routing.webhook().map(|id| id.to_string()));
     update.push(", agent = ").push_bind(routing.agent().map(|id| id.to_string()));
 }
 
 /// A number's routing, and that of all its conversations where it is to be so.
-async fn reroute(to: &mut SqliteConnection, reroute: &Reroute) -> Result<(), sqlx::Error> {
+async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx::Error> {
     let Reroute { number, phone_number_id, routing, all } = reroute;
     let put = "INSERT INTO number_routing (phone_number_id, routing, webhook, agent) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (phone_number_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent";
-    let put = sqlx::query(put).bind(phone_number_id.as_str()).bind(routing.as_str());
+    let put = sql::query(put).bind(phone_number_id.as_str()).bind(routing.as_str());
     let put = put.bind(routing.webhook().map(|id| id.to_string())).bind(routing.agent().map(|id| id.to_string()));
     put.execute(&mut *to).await?;
     if *all {
-        let mut update = QueryBuilder::<Sqlite>::new("UPDATE conversations SET epoch = epoch + 1");
+        let mut update = QueryBuilder::new("UPDATE conversations SET epoch = epoch + 1");
         route(&mut update, *routing);
         update.push(" WHERE number = ").push_bind(number.as_str());
         update.build().execute(to).await?;
@@ -591,18 +587,13 @@ async fn reroute(to: &mut SqliteConnection, reroute: &Reroute) -> Result<(), sql
     Ok(())
 }
 
-async fn open(
-    to: &mut SqliteConnection,
-    pair: &Pair,
-    routing: Routing,
-    at: Timestamp,
-) -> Result<InboxFound, sqlx::Error> {
+async fn open(to: &mut Conn, pair: &Pair, routing: Routing, at: Timestamp) -> Result<InboxFound, sqlx::Error> {
     let put = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, \
         name, status, routing, webhook, agent, last_text, last_direction, last_us, created_us) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'open', $9, $10, $11, '', 'inbound', $12, $12) \
         ON CONFLICT (conversation_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent, epoch = conversations.epoch + 1";
-    let put = sqlx::query(put)
+    let put = sql::query(put)
         .bind(pair.conversation.to_string())
         .bind(pair.account.as_str())
         .bind(pair.main_account.as_str())
@@ -619,44 +610,38 @@ async fn open(
     Ok(InboxFound::Done(true, Vec::new()))
 }
 
-async fn delete(to: &mut SqliteConnection, scope: &Scope, conversation: Uuid) -> Result<InboxFound, sqlx::Error> {
-    let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM conversations WHERE ");
+async fn delete(to: &mut Conn, scope: &Scope, conversation: Uuid) -> Result<InboxFound, sqlx::Error> {
+    let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
     within(&mut delete, scope);
     delete.push(" AND conversation_id = ").push_bind(conversation.to_string());
     let done = delete.build().execute(&mut *to).await?.rows_affected() > 0;
     if done {
-        let messages = sqlx::query("DELETE FROM messages WHERE conversation_id = $1").bind(conversation.to_string());
+        let messages = sql::query("DELETE FROM messages WHERE conversation_id = $1").bind(conversation.to_string());
         messages.execute(&mut *to).await?;
         // What was to be told of it is told no more: it is gone.
-        let callbacks = sqlx::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
+        let callbacks = sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
         callbacks.bind(conversation.to_string()).execute(to).await?;
     }
     Ok(InboxFound::Done(done, Vec::new()))
 }
 
-async fn redeliver(
-    to: &mut SqliteConnection,
-    webhook: Uuid,
-    event_id: Uuid,
-    now: Timestamp,
-) -> Result<InboxFound, sqlx::Error> {
+async fn redeliver(to: &mut Conn, webhook: Uuid, event_id: Uuid, now: Timestamp) -> Result<InboxFound, sqlx::Error> {
     let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, delivered = 0, since_us = $3, retries = 0 \
         WHERE webhook = $1 AND event_id = $2";
-    let update = sqlx::query(update).bind(webhook.to_string()).bind(event_id.to_string()).bind(now.micros());
+    let update = sql::query(update).bind(webhook.to_string()).bind(event_id.to_string()).bind(now.micros());
     Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
 }
 
 /// The oldest messages that came before then, some at a time, and conversations of which nothing is left.
-async fn forget(to: &mut SqliteConnection, before: Timestamp, limit: u32) -> Result<InboxFound, sqlx::Error> {
+async fn forget(to: &mut Conn, before: Timestamp, limit: u32) -> Result<InboxFound, sqlx::Error> {
     let delete = "DELETE FROM messages WHERE message_id IN \
         (SELECT message_id FROM messages WHERE came_us < $1 ORDER BY came_us LIMIT $2)";
-    let gone =
-        sqlx::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(&mut *to).await?.rows_affected();
+    let gone = sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(&mut *to).await?.rows_affected();
     let delete = "DELETE FROM conversations WHERE conversation_id IN (SELECT conversation_id FROM conversations c \
         WHERE c.last_us < $1 AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.conversation_id) \
         LIMIT $2)";
     if gone < u64::from(limit) {
-        sqlx::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(to).await?;
+        sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(to).await?;
     }
     Ok(InboxFound::Done(gone >= u64::from(limit), Vec::new()))
 }

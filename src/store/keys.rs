@@ -1,7 +1,6 @@
 //! Keys of Meta's events that were taken in (R5): what makes a copy that comes after a restart a copy.
 
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
-
+use super::sql::{self, Conn, Pool, QueryBuilder};
 use super::{StoreError, failed};
 use crate::model::Timestamp;
 
@@ -25,11 +24,11 @@ pub struct SeenKey {
 /// Keys forgotten in one transaction: an hour's worth of them at once would make calls wait.
 const FORGET_MAX: u32 = 20_000;
 
-pub(super) async fn insert(to: &mut SqliteConnection, keys: &[SeenKey]) -> Result<(), sqlx::Error> {
+pub(super) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::Error> {
     if keys.is_empty() {
         return Ok(());
     }
-    let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO webhook_keys (key, kind, seen_us) ");
+    let mut insert = QueryBuilder::new("INSERT INTO webhook_keys (key, kind, seen_us) ");
     insert.push_values(keys, |mut row, key| {
         let kind = match key.kind {
             KeyKind::Event => 0,
@@ -41,28 +40,28 @@ pub(super) async fn insert(to: &mut SqliteConnection, keys: &[SeenKey]) -> Resul
     insert.build().persistent(false).execute(to).await.map(drop)
 }
 
-pub(super) async fn delete(to: &mut SqliteConnection, key: u128) -> Result<(), sqlx::Error> {
-    let delete = sqlx::query("DELETE FROM webhook_keys WHERE key = $1").bind(key.to_be_bytes().to_vec());
+pub(super) async fn delete(to: &mut Conn, key: u128) -> Result<(), sqlx::Error> {
+    let delete = sql::query("DELETE FROM webhook_keys WHERE key = $1").bind(key.to_be_bytes().to_vec());
     delete.execute(to).await.map(drop)
 }
 
 /// Forgets the oldest of those seen before then.
-pub(super) async fn forget(to: &mut SqliteConnection, before: Timestamp) -> Result<(), sqlx::Error> {
+pub(super) async fn forget(to: &mut Conn, before: Timestamp) -> Result<(), sqlx::Error> {
     let delete = "DELETE FROM webhook_keys WHERE key IN \
         (SELECT key FROM webhook_keys WHERE seen_us < $1 ORDER BY seen_us LIMIT $2)";
-    sqlx::query(delete).bind(before.micros()).bind(FORGET_MAX).execute(to).await.map(drop)
+    sql::query(delete).bind(before.micros()).bind(FORGET_MAX).execute(to).await.map(drop)
 }
 
 /// Keys seen since `from` and before `to`, the newest first.
 pub(super) async fn between(
-    pool: &SqlitePool,
+    pool: &Pool,
     from: Timestamp,
     to: Timestamp,
     limit: u32,
 ) -> Result<Vec<SeenKey>, StoreError> {
     let select = "SELECT key, kind, seen_us FROM webhook_keys WHERE seen_us >= $1 AND seen_us < $2 \
         ORDER BY seen_us DESC LIMIT $3";
-    let rows: Vec<(Vec<u8>, i64, i64)> = sqlx::query_as(select)
+    let rows: Vec<(Vec<u8>, i64, i64)> = sql::query_as(select)
         .bind(from.micros())
         .bind(to.micros())
         .bind(limit)

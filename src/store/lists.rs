@@ -6,9 +6,8 @@
 
 use std::ops::Range;
 
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqlitePool};
-
 use super::calls::{COLUMNS, CallFilter, CallRecord, Compare, record};
+use super::sql::{self, Dialect, Pool, QueryBuilder};
 use super::{Scope, StoreError, failed};
 
 const WHAT: &str = "list calls";
@@ -17,7 +16,7 @@ const HOURS_OF_A_DAY: i64 = 24;
 
 /// A list: whose, and which of them.
 pub(super) struct List<'a> {
-    pub(super) pool: &'a SqlitePool,
+    pub(super) pool: &'a Pool,
     pub(super) scope: &'a Scope,
     pub(super) filter: &'a CallFilter,
 }
@@ -73,7 +72,8 @@ impl List<'_> {
     /// Calls by the day or the hour of their beginning, the latest first.
     async fn tally(&self, unit: &'static str, within: Range<i64>) -> Result<Vec<(i64, u64)>, StoreError> {
         let table = if unit == "day" { "call_days" } else { "call_hours" };
-        let mut query = QueryBuilder::new(format!("SELECT {unit}, sum(calls) FROM {table} WHERE scope = "));
+        let mut query =
+            QueryBuilder::new(format!("SELECT {unit}, CAST(sum(calls) AS BIGINT) FROM {table} WHERE scope = "));
         query.push_bind(self.scope.auth_id().as_str().to_owned());
         query.push(format_args!(" AND {unit} >= ")).push_bind(within.start);
         query.push(format_args!(" AND {unit} < ")).push_bind(within.end);
@@ -84,7 +84,7 @@ impl List<'_> {
     }
 
     /// Whose call, its direction, how it ended.
-    fn and_kind(&self, query: &mut QueryBuilder<Sqlite>) {
+    fn and_kind(&self, query: &mut QueryBuilder) {
         let f = self.filter;
         for (column, value) in [
             ("auth_id", f.subaccount.as_ref().map(ToString::to_string)),
@@ -116,7 +116,7 @@ impl List<'_> {
             }
         }
         if let Some(from) = from {
-            let longest = sqlx::query("SELECT max(longest_us) FROM call_days WHERE scope = $1");
+            let longest = sql::query("SELECT max(longest_us) FROM call_days WHERE scope = $1");
             let longest = longest.bind(self.scope.auth_id().as_str()).fetch_one(self.pool).await;
             let longest = longest.and_then(|row| row.try_get::<Option<i64>, _>(0)).map_err(failed(WHAT))?;
             began.start = from.saturating_sub(longest.unwrap_or_default());
@@ -140,7 +140,7 @@ impl List<'_> {
 
     /// By the index that leaves the fewest rows to be looked at. The planner would take another: it does not know how
     /// many there are of each.
-    fn select(&self, columns: &str, began: &Range<i64>) -> QueryBuilder<Sqlite> {
+    fn select(&self, columns: &str, began: &Range<i64>) -> QueryBuilder {
         let f = self.filter;
         let index = match (self.scope, f) {
             (_, CallFilter { parent_call: Some(_), .. }) => "calls_parent",
@@ -149,7 +149,12 @@ impl List<'_> {
             (Scope::Main(_), _) => "calls_list",
             (Scope::Sub(_), _) => "calls_list_sub",
         };
-        let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls INDEXED BY {index} WHERE "));
+        // PostgreSQL's keeps count of them.
+        let by = match self.pool.dialect() {
+            Dialect::Sqlite => format!("INDEXED BY {index}"),
+            Dialect::Postgres => String::new(),
+        };
+        let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls {by} WHERE "));
         query.push(match self.scope {
             Scope::Main(_) => "main_auth_id = ",
             // The index of subaccounts has none of a main account's own.
@@ -337,15 +342,13 @@ mod tests {
             }
         }
         // What is forgotten is not counted.
-        let mut db = {
-            use sqlx::ConnectOptions as _;
-            store.close().await;
-            sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("o.db")).connect().await.unwrap()
-        };
-        sqlx::query("DELETE FROM calls WHERE direction = 'outbound'").execute(&mut db).await.unwrap();
+        store.close().await;
+        let db = crate::store::testing::pool(&dir.path().join("o.db")).await;
+        sql::query("DELETE FROM calls WHERE direction = 'outbound'").execute(&db).await.unwrap();
         let left = "SELECT (SELECT count(*) FROM calls WHERE main_auth_id = $1), \
-            (SELECT sum(calls) FROM call_days WHERE scope = $1), (SELECT sum(calls) FROM call_hours WHERE scope = $1)";
-        let left: (i64, i64, i64) = sqlx::query_as(left).bind(MAIN).fetch_one(&mut db).await.unwrap();
+            (SELECT CAST(sum(calls) AS BIGINT) FROM call_days WHERE scope = $1), \
+            (SELECT CAST(sum(calls) AS BIGINT) FROM call_hours WHERE scope = $1)";
+        let left: (i64, i64, i64) = sql::query_as(left).bind(MAIN).fetch_one(&db).await.unwrap();
         assert!(left.0 == left.1 && left.0 == left.2 && left.0 > 0, "{left:?}");
     }
 

@@ -25,6 +25,7 @@ mod keys;
 mod lists;
 mod mail;
 mod notices;
+mod open;
 mod password;
 mod people;
 mod permissions;
@@ -32,18 +33,16 @@ mod queue;
 mod recordings;
 mod seal;
 mod settings;
+mod sql;
 mod version;
 mod webhooks;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlitePool};
 
 pub use agents::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec};
 pub use archive::Archive;
@@ -76,12 +75,13 @@ pub use webhooks::{WebhookRow, WebhookWrite};
 
 use self::births::{Births, Taken};
 use self::endpoints::EndpointWrite;
-use self::file::StoreFile;
+use self::open::{BUSY, Opened};
 use self::people::PeopleWrite;
 use self::seal::Seal;
+use self::sql::Pool;
 use self::writer::Begin;
 use crate::call::machine::CallSetup;
-use crate::config::{Role, Secret};
+use crate::config::{Database, Role, Secret};
 use crate::model::{AuthId, CallUuid, EndpointId, EndpointName, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::{Health, names};
 use uuid::Uuid;
@@ -89,9 +89,9 @@ use uuid::Uuid;
 /// Why the store could not do something. The texts read well after "could not …".
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("open the store {}: {source}", file.display())]
+    #[error("open the store {at}: {source}")]
     Open {
-        file: PathBuf,
+        at: Database,
         #[source]
         source: std::io::Error,
     },
@@ -101,24 +101,24 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
-    #[error("open the store {}: {source}", file.display())]
+    #[error("open the store {at}: {source}")]
     Connect {
-        file: PathBuf,
+        at: Database,
         #[source]
         source: sqlx::Error,
     },
-    #[error("open the store {}: another process works with it; stop that one, or give this one its own store.url", file.display())]
-    InUse { file: PathBuf },
+    #[error("open the store {at}: another process works with it; stop that one, or give this one its own store.url")]
+    InUse { at: Database },
     /// R11: a binary older than its store refuses to start.
     #[error(
-        "open the store {}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
+        "open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
          {known}. Start Offhook {by} or later, or put back a copy from before the update",
-        file.display(), env!("CARGO_PKG_VERSION")
+        env!("CARGO_PKG_VERSION")
     )]
-    Newer { file: PathBuf, version: i64, by: By, known: i64 },
-    #[error("bring the store {} up to date: {source}", file.display())]
+    Newer { at: Database, version: i64, by: By, known: i64 },
+    #[error("bring the store {at} up to date: {source}")]
     Migrate {
-        file: PathBuf,
+        at: Database,
         #[source]
         source: MigrateError,
     },
@@ -217,22 +217,13 @@ impl StoreOptions {
 /// The store; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    read: SqlitePool,
+    read: Pool,
     log: EventLog,
     seal: Arc<Seal>,
 }
 
-/// How long a statement waits for another process's lock.
-const BUSY: Duration = Duration::from_secs(5);
-/// Pages of the write-ahead log past which they are copied into the file: 16 MiB.
-const WAL_PAGES: &str = "4000";
-/// What the writer keeps of the file in memory at most: 8 MiB (SQLite counts KiB below zero).
-const CACHE_KIB: &str = "-8192";
-/// Connections that only read.
-const READERS: u32 = 4;
-
 impl Store {
-    /// [`Store::open_with`] with the usual options, and the journal in the file's folder.
+    /// [`Store::open_with`] a SQLite file, with the usual options and the journal in its folder.
     ///
     /// # Errors
     /// The same.
@@ -241,47 +232,51 @@ impl Store {
         Self::open_with(file, StoreOptions::with_journal_in(folder), health).await
     }
 
-    /// Opens or makes the file, brings its schema up to date, takes in what an earlier process left in the journal, and
-    /// starts the writer, which ends with [`Store::close`]. `health` is told while nothing can be written anywhere.
+    /// Opens or makes the file, or connects to the database, brings its schema up to date, takes in what an earlier process
+    /// left in the journal, and starts the writer, which ends with [`Store::close`]. `health` is told while nothing can be
+    /// written anywhere.
     ///
     /// # Errors
-    /// The file can't be opened, or was written by a newer version; the journal can't be taken in.
-    pub async fn open_with(file: &Path, with: StoreOptions, health: Health) -> Result<Self, StoreError> {
-        prepare(file).map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
-        let (births, left) = Births::open(&beside(file, ".births")).map_err(|taken| match taken {
-            Taken::InUse => StoreError::InUse { file: file.to_owned() },
-            Taken::Failed(source) => StoreError::Open { file: file.to_owned(), source },
+    /// The file can't be opened, the database does not answer, or either was written by a newer version; the journal can't
+    /// be taken in.
+    pub async fn open_with(at: impl Into<Database>, with: StoreOptions, health: Health) -> Result<Self, StoreError> {
+        let at = at.into();
+        #[cfg(test)]
+        let at = match at {
+            Database::File(file) => testing::place(&file).await,
+            postgres @ Database::Postgres(_) => postgres,
+        };
+        let failed_to_open = |source| StoreError::Open { at: at.clone(), source };
+        let noted = match &at {
+            Database::File(file) => {
+                prepare(file).map_err(failed_to_open)?;
+                beside(file, ".births")
+            }
+            Database::Postgres(_) => {
+                folder_of_its_own(&with.journal).map_err(failed_to_open)?;
+                beside(&with.journal.join(crate::config::Store::FILE_NAME), ".births")
+            }
+        };
+        let (births, left) = Births::open(&noted).map_err(|taken| match taken {
+            Taken::InUse => StoreError::InUse { at: at.clone() },
+            Taken::Failed(source) => failed_to_open(source),
         })?;
-        let connect = |source| StoreError::Connect { file: file.to_owned(), source };
-        let options = SqliteConnectOptions::from_str("sqlite:")
-            .map_err(connect)?
-            .filename(file)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(with.busy)
-            // A batch is a long statement; what fails is logged by who asked for it.
-            .disable_statement_logging();
-        // Pages that many calls touch are copied into the file once for many of them.
-        let writing = options.clone().pragma("wal_autocheckpoint", WAL_PAGES).pragma("cache_size", CACHE_KIB);
-        let write = SqlitePoolOptions::new().max_connections(1).connect_with(writing).await.map_err(connect)?;
-        version::migrate(file, &write, &version::MIGRATIONS).await?;
+        let write = open::writer(&at, with.busy).await?;
+        let migrator = open::migrator(&at, &write).await?;
+        version::migrate(&at, &migrator, &version::MIGRATIONS).await?;
+        if matches!(migrator, Pool::Postgres(_)) {
+            migrator.close().await;
+        }
         if !left.is_empty() {
             calls::insert_left(&write, &left).await.map_err(failed("write the calls that an earlier process began"))?;
         }
-        births.empty().map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
-        let read = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(BUSY)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(connect)?;
-        let opened = StoreFile::opened(file.to_owned());
-        let opened = opened.map_err(|source| StoreError::Open { file: file.to_owned(), source })?;
+        births.empty().map_err(failed_to_open)?;
+        let Opened { write, read, file } = open::rest(&at, write, with.busy).await?;
         let StoreOptions { journal, secret_key, busy, fail } = with;
         let seal = Seal::of(secret_key.as_ref(), &journal);
         let seal = Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
         let (births, sealing) = (Arc::new(births), seal.clone());
-        let begin = Begin { pool: write, file: opened, health, births, seal: sealing, journal, busy, fail };
+        let begin = Begin { pool: write, file, health, births, seal: sealing, journal, busy, fail };
         let log = EventLog::start(begin).await?;
         Ok(Self { read, log, seal })
     }
@@ -916,16 +911,23 @@ fn beside(file: &Path, ending: &str) -> PathBuf {
 
 /// The folder 0700 and the file 0600 (R21); SQLite gives its side files the file's mode.
 fn prepare(file: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    use std::os::unix::fs::OpenOptionsExt as _;
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        folder_of_its_own(folder)?;
     }
     std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file).map(drop)
+}
+
+fn folder_of_its_own(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod sealed_tests;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

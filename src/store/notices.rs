@@ -2,13 +2,12 @@
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::calls::within;
 use super::deed::Deed;
 use super::seal::Seal;
+use super::sql::{self, Conn, QueryBuilder, Row};
 use super::{Scope, Store, StoreError, failed};
 use crate::model::{AuthId, CallUuid, NoticeTopic, Timestamp};
 
@@ -54,7 +53,7 @@ enum NoticeWrite {
 }
 
 impl Deed for NoticeWrite {
-    fn carry_out<'a>(&'a self, to: &'a mut SqliteConnection, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             match self {
                 Self::Add(row) => add(to, row).await,
@@ -66,10 +65,10 @@ impl Deed for NoticeWrite {
     }
 }
 
-async fn add(to: &mut SqliteConnection, row: &NoticeRow) -> Result<u64, sqlx::Error> {
+async fn add(to: &mut Conn, row: &NoticeRow) -> Result<u64, sqlx::Error> {
     let insert = "INSERT INTO notices (notice_id, auth_id, main_auth_id, kind, text, number, wa_id, conversation_id, \
         call_uuid, created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
-    let insert = sqlx::query(insert)
+    let insert = sql::query(insert)
         .bind(row.id.to_string())
         .bind(row.account.as_str())
         .bind(row.main_account.as_str())
@@ -81,8 +80,8 @@ async fn add(to: &mut SqliteConnection, row: &NoticeRow) -> Result<u64, sqlx::Er
     Ok(insert.bind(row.created.micros()).execute(to).await?.rows_affected())
 }
 
-async fn read(to: &mut SqliteConnection, scope: &Scope, id: Option<Uuid>, at: Timestamp) -> Result<u64, sqlx::Error> {
-    let mut update = QueryBuilder::<Sqlite>::new("UPDATE notices SET read_us = ");
+async fn read(to: &mut Conn, scope: &Scope, id: Option<Uuid>, at: Timestamp) -> Result<u64, sqlx::Error> {
+    let mut update = QueryBuilder::new("UPDATE notices SET read_us = ");
     update.push_bind(at.micros()).push(" WHERE read_us IS NULL AND ");
     within(&mut update, scope);
     if let Some(id) = id {
@@ -91,11 +90,11 @@ async fn read(to: &mut SqliteConnection, scope: &Scope, id: Option<Uuid>, at: Ti
     Ok(update.build().execute(to).await?.rows_affected())
 }
 
-async fn forget(to: &mut SqliteConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
-    let old = sqlx::query("DELETE FROM notices WHERE created_us < $1").bind(before.micros()).execute(&mut *to).await?;
+async fn forget(to: &mut Conn, before: Timestamp) -> Result<u64, sqlx::Error> {
+    let old = sql::query("DELETE FROM notices WHERE created_us < $1").bind(before.micros()).execute(&mut *to).await?;
     let many = "DELETE FROM notices WHERE notice_id IN (SELECT notice_id FROM (SELECT notice_id, row_number() OVER \
         (PARTITION BY main_auth_id ORDER BY created_us DESC, notice_id) AS place FROM notices) AS placed WHERE place > $1)";
-    let many = sqlx::query(many).bind(KEPT).execute(to).await?;
+    let many = sql::query(many).bind(KEPT).execute(to).await?;
     Ok(old.rows_affected() + many.rows_affected())
 }
 
@@ -167,7 +166,7 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn unread_notices(&self, scope: &Scope) -> Result<u64, StoreError> {
-        let mut count = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");
+        let mut count = QueryBuilder::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");
         within(&mut count, scope);
         let count: i64 = count.build_query_scalar().fetch_one(&self.read).await.map_err(failed(WHAT))?;
         Ok(u64::try_from(count).unwrap_or_default())
@@ -176,13 +175,13 @@ impl Store {
 
 const WHAT: &str = "read notifications";
 
-fn select(scope: &Scope) -> QueryBuilder<Sqlite> {
+fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM notices WHERE "));
     within(&mut select, scope);
     select
 }
 
-fn notice(row: &SqliteRow) -> Result<NoticeRow, StoreError> {
+fn notice(row: &Row) -> Result<NoticeRow, StoreError> {
     let unreadable = |detail: String| StoreError::Unreadable { what: WHAT, detail };
     let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
     let perhaps = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));

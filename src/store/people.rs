@@ -4,14 +4,13 @@
 //! made: this file knows no secret.
 
 use futures_util::future::BoxFuture;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
 use super::calls::within;
 use super::deed::Deed;
 use super::queue::EventLog;
 use super::seal::Seal;
+use super::sql::{self, Conn, Pool, QueryBuilder, Row};
 use super::{Scope, StoreError, failed};
 use crate::config::Role;
 use crate::model::{AuthId, Timestamp};
@@ -132,11 +131,7 @@ fn role(role: Role) -> &'static str {
 }
 
 impl Deed for PeopleWrite {
-    fn carry_out<'a>(
-        &'a self,
-        to: &'a mut SqliteConnection,
-        _seal: &'a Seal,
-    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(&'a self, to: &'a mut Conn, _seal: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         Box::pin(write(to, self))
     }
 }
@@ -149,12 +144,12 @@ impl EventLog {
 }
 
 /// Carries it out; how many rows have changed.
-async fn write(to: &mut SqliteConnection, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
+async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
     Ok(match write {
         PeopleWrite::Create(user) => insert(to, user).await?,
         PeopleWrite::Change(scope, id, change) => update(to, scope, *id, change).await?,
         PeopleWrite::Delete(scope, id) => {
-            let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM users WHERE in_file = 0 AND ");
+            let mut delete = QueryBuilder::new("DELETE FROM users WHERE in_file = 0 AND ");
             within(&mut delete, scope);
             delete.push(" AND user_id = ").push_bind(id.to_string());
             let rows = delete.build().execute(&mut *to).await?.rows_affected();
@@ -166,33 +161,33 @@ async fn write(to: &mut SqliteConnection, write: &PeopleWrite) -> Result<u64, sq
         PeopleWrite::File(users) => file(to, users).await?,
         PeopleWrite::Begin(session) => {
             let insert = "INSERT INTO sessions (digest, user_id, begun_us, seen_us) VALUES ($1, $2, $3, $4)";
-            let insert = sqlx::query(insert).bind(&session.digest).bind(session.user.to_string());
+            let insert = sql::query(insert).bind(&session.digest).bind(session.user.to_string());
             insert.bind(session.begun.micros()).bind(session.seen.micros()).execute(to).await?.rows_affected()
         }
         PeopleWrite::Seen(digest, at) => {
-            let update = sqlx::query("UPDATE sessions SET seen_us = $2 WHERE digest = $1 AND seen_us < $2");
+            let update = sql::query("UPDATE sessions SET seen_us = $2 WHERE digest = $1 AND seen_us < $2");
             update.bind(digest).bind(at.micros()).execute(to).await?.rows_affected()
         }
         PeopleWrite::End(digest) => {
-            let delete = sqlx::query("DELETE FROM sessions WHERE digest = $1").bind(digest);
+            let delete = sql::query("DELETE FROM sessions WHERE digest = $1").bind(digest);
             delete.execute(to).await?.rows_affected()
         }
         PeopleWrite::EndAll(user) => end_all(to, &user.to_string()).await?,
         PeopleWrite::Invite(invitation) => {
             let user = invitation.user.to_string();
-            sqlx::query("DELETE FROM invitations WHERE user_id = $1").bind(&user).execute(&mut *to).await?;
+            sql::query("DELETE FROM invitations WHERE user_id = $1").bind(&user).execute(&mut *to).await?;
             let insert = "INSERT INTO invitations (digest, user_id, expires_us) VALUES ($1, $2, $3)";
-            let insert = sqlx::query(insert).bind(&invitation.digest).bind(&user);
+            let insert = sql::query(insert).bind(&invitation.digest).bind(&user);
             insert.bind(invitation.expires.micros()).execute(to).await?.rows_affected()
         }
         PeopleWrite::Accept { digest, password, now } => {
             let take = "DELETE FROM invitations WHERE digest = $1 AND expires_us > $2 RETURNING user_id";
-            let take = sqlx::query_scalar::<_, String>(take).bind(digest).bind(now.micros());
+            let take = sql::query_scalar::<String>(take).bind(digest).bind(now.micros());
             match take.fetch_optional(&mut *to).await? {
                 None => 0,
                 Some(user) => {
                     end_all(to, &user).await?;
-                    let set = sqlx::query("UPDATE users SET password = $2 WHERE user_id = $1 AND in_file = 0");
+                    let set = sql::query("UPDATE users SET password = $2 WHERE user_id = $1 AND in_file = 0");
                     set.bind(user).bind(password).execute(to).await?.rows_affected()
                 }
             }
@@ -200,7 +195,7 @@ async fn write(to: &mut SqliteConnection, write: &PeopleWrite) -> Result<u64, sq
         PeopleWrite::CreateKey(key) => {
             let insert = "INSERT INTO api_keys (key_id, auth_id, main_auth_id, name, ending, digest, role, wa_id, \
                 created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
-            let insert = sqlx::query(insert)
+            let insert = sql::query(insert)
                 .bind(key.id.to_string())
                 .bind(key.account.as_str())
                 .bind(key.main_account.as_str())
@@ -210,7 +205,7 @@ async fn write(to: &mut SqliteConnection, write: &PeopleWrite) -> Result<u64, sq
             insert.execute(to).await?.rows_affected()
         }
         PeopleWrite::ChangeKey { scope, id, name, role: wanted } => {
-            let mut update = QueryBuilder::<Sqlite>::new("UPDATE api_keys SET key_id = key_id");
+            let mut update = QueryBuilder::new("UPDATE api_keys SET key_id = key_id");
             if let Some(name) = name {
                 update.push(", name = ").push_bind(name);
             }
@@ -223,25 +218,25 @@ async fn write(to: &mut SqliteConnection, write: &PeopleWrite) -> Result<u64, sq
             update.build().execute(to).await?.rows_affected()
         }
         PeopleWrite::DeleteKey(scope, id) => {
-            let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM api_keys WHERE ");
+            let mut delete = QueryBuilder::new("DELETE FROM api_keys WHERE ");
             within(&mut delete, scope);
             delete.push(" AND key_id = ").push_bind(id.to_string());
             delete.build().execute(to).await?.rows_affected()
         }
         PeopleWrite::Forget { begun_before, seen_before, now } => {
             let delete = "DELETE FROM sessions WHERE begun_us < $1 OR seen_us < $2";
-            let delete = sqlx::query(delete).bind(begun_before.micros()).bind(seen_before.micros());
+            let delete = sql::query(delete).bind(begun_before.micros()).bind(seen_before.micros());
             let rows = delete.execute(&mut *to).await?.rows_affected();
-            let over = sqlx::query("DELETE FROM invitations WHERE expires_us < $1").bind(now.micros());
+            let over = sql::query("DELETE FROM invitations WHERE expires_us < $1").bind(now.micros());
             rows + over.execute(to).await?.rows_affected()
         }
     })
 }
 
-async fn insert(to: &mut SqliteConnection, user: &User) -> Result<u64, sqlx::Error> {
+async fn insert(to: &mut Conn, user: &User) -> Result<u64, sqlx::Error> {
     let insert = "INSERT INTO users (user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, \
         created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
-    let insert = sqlx::query(insert)
+    let insert = sql::query(insert)
         .bind(user.id.to_string())
         .bind(user.account.as_str())
         .bind(user.main_account.as_str())
@@ -251,8 +246,8 @@ async fn insert(to: &mut SqliteConnection, user: &User) -> Result<u64, sqlx::Err
     Ok(insert.bind(user.created.micros()).execute(to).await?.rows_affected())
 }
 
-async fn update(to: &mut SqliteConnection, scope: &Scope, id: Uuid, change: &UserChange) -> Result<u64, sqlx::Error> {
-    let mut update = QueryBuilder::<Sqlite>::new("UPDATE users SET user_id = user_id");
+async fn update(to: &mut Conn, scope: &Scope, id: Uuid, change: &UserChange) -> Result<u64, sqlx::Error> {
+    let mut update = QueryBuilder::new("UPDATE users SET user_id = user_id");
     if let Some(full_name) = &change.full_name {
         update.push(", full_name = ").push_bind(full_name);
     }
@@ -279,33 +274,33 @@ async fn update(to: &mut SqliteConnection, scope: &Scope, id: Uuid, change: &Use
     Ok(rows)
 }
 
-async fn end_all(to: &mut SqliteConnection, user: &str) -> Result<u64, sqlx::Error> {
-    let delete = sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(user);
+async fn end_all(to: &mut Conn, user: &str) -> Result<u64, sqlx::Error> {
+    let delete = sql::query("DELETE FROM sessions WHERE user_id = $1").bind(user);
     Ok(delete.execute(to).await?.rows_affected())
 }
 
 /// What a user who is gone leaves behind.
-async fn leave(to: &mut SqliteConnection, user: &str) -> Result<(), sqlx::Error> {
+async fn leave(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
     end_all(to, user).await?;
-    sqlx::query("DELETE FROM invitations WHERE user_id = $1").bind(user).execute(to).await.map(drop)
+    sql::query("DELETE FROM invitations WHERE user_id = $1").bind(user).execute(to).await.map(drop)
 }
 
 /// Who is named keeps their id, and their sessions unless the password is another one.
-async fn file(to: &mut SqliteConnection, users: &[User]) -> Result<u64, sqlx::Error> {
+async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
     let mut rows = 0;
     let stood: Vec<(String, String)> =
-        sqlx::query_as("SELECT user_id, name FROM users WHERE in_file = 1").fetch_all(&mut *to).await?;
+        sql::query_as("SELECT user_id, name FROM users WHERE in_file = 1").fetch_all(&mut *to).await?;
     for (id, name) in stood {
         if !users.iter().any(|user| user.name == name) {
             leave(to, &id).await?;
-            let delete = sqlx::query("DELETE FROM users WHERE user_id = $1").bind(&id);
+            let delete = sql::query("DELETE FROM users WHERE user_id = $1").bind(&id);
             rows += delete.execute(&mut *to).await?.rows_affected();
         }
     }
     for user in users {
         let known = "SELECT user_id, password FROM users WHERE name = $1";
         let known: Option<(String, Option<String>)> =
-            sqlx::query_as(known).bind(&user.name).fetch_optional(&mut *to).await?;
+            sql::query_as(known).bind(&user.name).fetch_optional(&mut *to).await?;
         let Some((id, password)) = known else {
             rows += insert(to, user).await?;
             continue;
@@ -315,15 +310,15 @@ async fn file(to: &mut SqliteConnection, users: &[User]) -> Result<u64, sqlx::Er
         }
         let update = "UPDATE users SET auth_id = $2, main_auth_id = $3, role = $4, password = $5, in_file = 1 \
             WHERE user_id = $1";
-        let update = sqlx::query(update).bind(&id).bind(user.account.as_str()).bind(user.main_account.as_str());
+        let update = sql::query(update).bind(&id).bind(user.account.as_str()).bind(user.main_account.as_str());
         rows += update.bind(role(user.role)).bind(&user.password).execute(&mut *to).await?.rows_affected();
     }
     Ok(rows)
 }
 
 /// One of a scope's.
-pub(super) async fn one(pool: &SqlitePool, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {USER} FROM users WHERE "));
+pub(super) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE "));
     within(&mut select, scope);
     select.push(" AND user_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read a user"))?;
@@ -331,17 +326,17 @@ pub(super) async fn one(pool: &SqlitePool, scope: &Scope, id: Uuid) -> Result<Op
 }
 
 /// The one who signs in by that name, whosever they are.
-pub(super) async fn named(pool: &SqlitePool, name: &str) -> Result<Option<User>, StoreError> {
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {USER} FROM users WHERE name = "));
+pub(super) async fn named(pool: &Pool, name: &str) -> Result<Option<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE name = "));
     select.push_bind(name.to_owned());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read a user"))?;
     row.as_ref().map(user).transpose()
 }
 
 /// A session and whose it is.
-pub(super) async fn session(pool: &SqlitePool, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
+pub(super) async fn session(pool: &Pool, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
     const WHAT: &str = "read a session";
-    let mut select = QueryBuilder::<Sqlite>::new("SELECT digest, begun_us, seen_us, users.user_id");
+    let mut select = QueryBuilder::new("SELECT digest, begun_us, seen_us, users.user_id");
     select.push(", auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us");
     select.push(" FROM sessions JOIN users ON users.user_id = sessions.user_id WHERE digest = ");
     select.push_bind(digest.to_owned());
@@ -353,8 +348,8 @@ pub(super) async fn session(pool: &SqlitePool, digest: &str) -> Result<Option<(S
 }
 
 /// Who an invitation that still holds is for.
-pub(super) async fn invited(pool: &SqlitePool, digest: &str, now: Timestamp) -> Result<Option<User>, StoreError> {
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {USER} FROM users WHERE user_id = "));
+pub(super) async fn invited(pool: &Pool, digest: &str, now: Timestamp) -> Result<Option<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE user_id = "));
     select.push("(SELECT user_id FROM invitations WHERE digest = ").push_bind(digest.to_owned());
     select.push(" AND expires_us > ").push_bind(now.micros()).push(")");
     let row = select.build().fetch_optional(pool).await.map_err(failed("read an invitation"))?;
@@ -363,12 +358,12 @@ pub(super) async fn invited(pool: &SqlitePool, digest: &str, now: Timestamp) -> 
 
 /// A scope's users, newest first, from behind this one on.
 pub(super) async fn list(
-    pool: &SqlitePool,
+    pool: &Pool,
     scope: &Scope,
     before: Option<(Timestamp, Uuid)>,
     limit: u32,
 ) -> Result<Vec<User>, StoreError> {
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {USER} FROM users WHERE "));
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE "));
     within(&mut select, scope);
     page(&mut select, "user_id", before, limit);
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the users"))?;
@@ -377,12 +372,12 @@ pub(super) async fn list(
 
 /// A scope's keys, newest first, from behind this one on.
 pub(super) async fn keys(
-    pool: &SqlitePool,
+    pool: &Pool,
     scope: &Scope,
     before: Option<(Timestamp, Uuid)>,
     limit: u32,
 ) -> Result<Vec<MadeKey>, StoreError> {
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {KEY} FROM api_keys WHERE "));
+    let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
     within(&mut select, scope);
     page(&mut select, "key_id", before, limit);
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the API keys"))?;
@@ -390,8 +385,8 @@ pub(super) async fn keys(
 }
 
 /// One of a scope's keys.
-pub(super) async fn one_key(pool: &SqlitePool, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {KEY} FROM api_keys WHERE "));
+pub(super) async fn one_key(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
     within(&mut select, scope);
     select.push(" AND key_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read an API key"))?;
@@ -399,13 +394,13 @@ pub(super) async fn one_key(pool: &SqlitePool, scope: &Scope, id: Uuid) -> Resul
 }
 
 /// Every key there is: what is in force.
-pub(super) async fn all_keys(pool: &SqlitePool) -> Result<Vec<MadeKey>, StoreError> {
-    let mut select = QueryBuilder::<Sqlite>::new(format!("SELECT {KEY} FROM api_keys"));
+pub(super) async fn all_keys(pool: &Pool) -> Result<Vec<MadeKey>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys"));
     let rows = select.build().fetch_all(pool).await.map_err(failed("read the API keys"))?;
     rows.iter().map(key).collect()
 }
 
-fn page(select: &mut QueryBuilder<Sqlite>, id: &str, before: Option<(Timestamp, Uuid)>, limit: u32) {
+fn page(select: &mut QueryBuilder, id: &str, before: Option<(Timestamp, Uuid)>, limit: u32) {
     if let Some((at, last)) = before {
         select.push(" AND (created_us < ").push_bind(at.micros());
         select.push(" OR (created_us = ").push_bind(at.micros()).push(" AND ").push(id).push(" > ");
@@ -416,7 +411,7 @@ fn page(select: &mut QueryBuilder<Sqlite>, id: &str, before: Option<(Timestamp, 
 
 /// Columns that users and keys share.
 struct Columns<'a> {
-    row: &'a SqliteRow,
+    row: &'a Row,
     what: &'static str,
 }
 
@@ -443,7 +438,7 @@ impl Columns<'_> {
     }
 }
 
-fn user(row: &SqliteRow) -> Result<User, StoreError> {
+fn user(row: &Row) -> Result<User, StoreError> {
     let c = Columns { row, what: "read a user" };
     Ok(User {
         id: c.id("user_id")?,
@@ -459,7 +454,7 @@ fn user(row: &SqliteRow) -> Result<User, StoreError> {
     })
 }
 
-fn key(row: &SqliteRow) -> Result<MadeKey, StoreError> {
+fn key(row: &Row) -> Result<MadeKey, StoreError> {
     let c = Columns { row, what: "read an API key" };
     Ok(MadeKey {
         id: c.id("key_id")?,

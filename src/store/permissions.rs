@@ -1,8 +1,8 @@
 //! What users allow business numbers (`admission::permission`), and their replies as they came.
 
 use serde::{Deserialize, Serialize};
-use sqlx::{SqliteConnection, SqlitePool};
 
+use super::sql::{self, Conn, Pool};
 use super::{StoreError, failed};
 use crate::model::{PhoneNumberId, Timestamp};
 
@@ -45,49 +45,49 @@ impl std::fmt::Debug for PermissionReply {
 
 /// Puts the row in place of the older one, and the reply beside it. Of a copy nothing is written.
 pub(super) async fn put(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     row: &PermissionRow,
     reply: Option<&PermissionReply>,
 ) -> Result<(), sqlx::Error> {
-    let put = "INSERT INTO permissions (phone_number_id, user, state, pair, updated_us) VALUES ($1, $2, $3, $4, $5) \
-        ON CONFLICT (phone_number_id, user) DO UPDATE \
+    let put = "INSERT INTO permissions (phone_number_id, \"user\", state, pair, updated_us) VALUES ($1, $2, $3, $4, $5) \
+        ON CONFLICT (phone_number_id, \"user\") DO UPDATE \
         SET state = excluded.state, pair = excluded.pair, updated_us = excluded.updated_us";
-    let put = sqlx::query(put).bind(row.number.as_str()).bind(&row.user).bind(&row.state).bind(&row.pair);
+    let put = sql::query(put).bind(row.number.as_str()).bind(&row.user).bind(&row.state).bind(&row.pair);
     put.bind(row.updated.micros()).execute(&mut *to).await?;
     let Some(reply) = reply else { return Ok(()) };
-    let insert = "INSERT INTO permission_replies (phone_number_id, message_id, user, reply, applied, came_us) \
+    let insert = "INSERT INTO permission_replies (phone_number_id, message_id, \"user\", reply, applied, came_us) \
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (phone_number_id, message_id) DO NOTHING";
-    let insert = sqlx::query(insert).bind(row.number.as_str()).bind(&reply.message).bind(&row.user).bind(&reply.reply);
+    let insert = sql::query(insert).bind(row.number.as_str()).bind(&reply.message).bind(&row.user).bind(&reply.reply);
     insert.bind(reply.applied).bind(row.updated.micros()).execute(&mut *to).await.map(drop)
 }
 
 /// Forgets a row that has not been written since `before`.
 pub(super) async fn delete(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     number: &PhoneNumberId,
     user: &str,
     before: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    let delete = "DELETE FROM permissions WHERE phone_number_id = $1 AND user = $2 AND updated_us < $3";
-    sqlx::query(delete).bind(number.as_str()).bind(user).bind(before.micros()).execute(to).await.map(drop)
+    let delete = "DELETE FROM permissions WHERE phone_number_id = $1 AND \"user\" = $2 AND updated_us < $3";
+    sql::query(delete).bind(number.as_str()).bind(user).bind(before.micros()).execute(to).await.map(drop)
 }
 
 /// Forgets replies that came before then.
-pub(super) async fn forget_replies(to: &mut SqliteConnection, before: Timestamp) -> Result<(), sqlx::Error> {
-    let delete = sqlx::query("DELETE FROM permission_replies WHERE came_us < $1").bind(before.micros());
+pub(super) async fn forget_replies(to: &mut Conn, before: Timestamp) -> Result<(), sqlx::Error> {
+    let delete = sql::query("DELETE FROM permission_replies WHERE came_us < $1").bind(before.micros());
     delete.execute(to).await.map(drop)
 }
 
 /// Rows behind `after` (none: from the first), in the order of their keys.
 pub(super) async fn page(
-    pool: &SqlitePool,
+    pool: &Pool,
     after: Option<(&str, &str)>,
     limit: u32,
 ) -> Result<Vec<PermissionRow>, StoreError> {
-    let select = "SELECT phone_number_id, user, state, pair, updated_us FROM permissions \
-        WHERE (phone_number_id, user) > ($1, $2) ORDER BY phone_number_id, user LIMIT $3";
+    let select = "SELECT phone_number_id, \"user\", state, pair, updated_us FROM permissions \
+        WHERE (phone_number_id, \"user\") > ($1, $2) ORDER BY phone_number_id, \"user\" LIMIT $3";
     let (number, user) = after.unwrap_or(("", ""));
-    let rows: Vec<(String, String, String, String, i64)> = sqlx::query_as(select)
+    let rows: Vec<(String, String, String, String, i64)> = sql::query_as(select)
         .bind(number)
         .bind(user)
         .bind(limit)
@@ -111,8 +111,6 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use sqlx::ConnectOptions as _;
-
     use super::*;
     use crate::observe::Health;
     use crate::store::{Fail, Part, PermissionWrite, Store, StoreOptions};
@@ -133,8 +131,8 @@ mod tests {
     }
 
     async fn replies(file: &Path) -> i64 {
-        let mut store = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap();
-        sqlx::query_scalar("SELECT count(*) FROM permission_replies").fetch_one(&mut store).await.unwrap()
+        let store = crate::store::testing::pool(file).await;
+        sql::query_scalar("SELECT count(*) FROM permission_replies").fetch_one(&store).await.unwrap()
     }
 
     #[tokio::test]

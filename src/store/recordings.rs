@@ -2,13 +2,12 @@
 //! its end, and what tells of it, are one transaction.
 
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
 use super::callbacks::{self, NewCallback, Written};
 use super::calls::within;
 use super::seal::Seal;
+use super::sql::{self, Conn, Pool, QueryBuilder, Row};
 use super::{Compare, Scope, StoreError, failed};
 use crate::call::machine::{Notice, RecordEnd, TranscriptOrder};
 use crate::model::{AuthId, CallUuid, Timestamp};
@@ -128,11 +127,11 @@ const COLUMNS: &str = "recording_id, call_uuid, conference_name, format, started
     upload_tries";
 
 /// Writes that a recording begins; once.
-pub(super) async fn begin(to: &mut SqliteConnection, start: &RecordingStart) -> Result<(), sqlx::Error> {
+pub(super) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, \
         node_id, started_us, notices, transcription) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
         ON CONFLICT DO NOTHING";
-    let insert = sqlx::query(insert)
+    let insert = sql::query(insert)
         .bind(start.id.to_string())
         .bind(start.account.as_str())
         .bind(start.main_account.as_str())
@@ -144,15 +143,11 @@ pub(super) async fn begin(to: &mut SqliteConnection, start: &RecordingStart) -> 
 }
 
 /// Closes a row, and puts what reports it into the outbox; neither, where it was closed before.
-pub(super) async fn conclude(
-    to: &mut SqliteConnection,
-    seal: &Seal,
-    c: &RecordingConclusion,
-) -> Result<Vec<Written>, sqlx::Error> {
+pub(super) async fn conclude(to: &mut Conn, seal: &Seal, c: &RecordingConclusion) -> Result<Vec<Written>, sqlx::Error> {
     begin(to, &c.start).await?;
     let update = "UPDATE recordings SET ended_us = $2, duration_ms = $3, end_reason = $4, upload_us = $5, notices = NULL, \
         transcribe_us = $6 WHERE recording_id = $1 AND ended_us IS NULL";
-    let update = sqlx::query(update)
+    let update = sql::query(update)
         .bind(c.start.id.to_string())
         .bind(c.end.ended.micros())
         .bind(i64::try_from(c.end.duration_ms).unwrap_or(i64::MAX))
@@ -169,42 +164,42 @@ pub(super) async fn conclude(
 }
 
 /// Forgets recordings; their objects are to be taken away.
-pub(super) async fn forget(to: &mut SqliteConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+pub(super) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     for id in ids {
         let objects = "INSERT INTO objects_to_remove (object, due_us) SELECT object, 0 FROM recordings \
             WHERE recording_id = $1 AND object IS NOT NULL ON CONFLICT DO NOTHING";
-        sqlx::query(objects).bind(id.to_string()).execute(&mut *to).await?;
-        let delete = sqlx::query("DELETE FROM recordings WHERE recording_id = $1");
+        sql::query(objects).bind(id.to_string()).execute(&mut *to).await?;
+        let delete = sql::query("DELETE FROM recordings WHERE recording_id = $1");
         delete.bind(id.to_string()).execute(&mut *to).await?;
     }
     Ok(())
 }
 
 /// See [`CopyWrite`].
-pub(super) async fn copied(to: &mut SqliteConnection, write: &CopyWrite) -> Result<(), sqlx::Error> {
+pub(super) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx::Error> {
     match write {
         CopyWrite::Copied { id, object } => {
             let update =
                 "UPDATE recordings SET object = $2, upload_us = NULL, upload_tries = 0 WHERE recording_id = $1";
-            let update = sqlx::query(update).bind(id.to_string()).bind(object).execute(&mut *to).await?;
+            let update = sql::query(update).bind(id.to_string()).bind(object).execute(&mut *to).await?;
             if update.rows_affected() == 0 {
                 let remove = "INSERT INTO objects_to_remove (object, due_us) VALUES ($1, 0) ON CONFLICT DO NOTHING";
-                sqlx::query(remove).bind(object).execute(to).await?;
+                sql::query(remove).bind(object).execute(to).await?;
             }
         }
         CopyWrite::Failed { id, again } => {
             let update =
                 "UPDATE recordings SET upload_us = $2, upload_tries = upload_tries + 1 WHERE recording_id = $1";
-            let update = sqlx::query(update).bind(id.to_string()).bind(again.map(Timestamp::micros));
+            let update = sql::query(update).bind(id.to_string()).bind(again.map(Timestamp::micros));
             update.execute(to).await?;
         }
         CopyWrite::Removed { object } => {
-            let delete = sqlx::query("DELETE FROM objects_to_remove WHERE object = $1");
+            let delete = sql::query("DELETE FROM objects_to_remove WHERE object = $1");
             delete.bind(object).execute(to).await?;
         }
         CopyWrite::Kept { object, again } => {
             let update = "UPDATE objects_to_remove SET due_us = $2, tries = tries + 1 WHERE object = $1";
-            sqlx::query(update).bind(object).bind(again.micros()).execute(to).await?;
+            sql::query(update).bind(object).bind(again.micros()).execute(to).await?;
         }
     }
     Ok(())
@@ -212,7 +207,7 @@ pub(super) async fn copied(to: &mut SqliteConnection, write: &CopyWrite) -> Resu
 
 /// See [`TranscriptWrite`]; what tells of it is put into the outbox once, unless the recording was taken away.
 pub(super) async fn transcribed(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     seal: &Seal,
     write: &TranscriptWrite,
 ) -> Result<Vec<Written>, sqlx::Error> {
@@ -220,7 +215,7 @@ pub(super) async fn transcribed(
         TranscriptWrite::Done { id, callback } => {
             let update = "UPDATE recordings SET transcribe_us = NULL, transcription = NULL \
                 WHERE recording_id = $1 AND transcribe_us IS NOT NULL";
-            let update = sqlx::query(update).bind(id.to_string()).execute(&mut *to).await?;
+            let update = sql::query(update).bind(id.to_string()).execute(&mut *to).await?;
             match update.rows_affected() {
                 0 => Ok(Vec::new()),
                 _ => Ok(vec![callbacks::insert(to, seal, callback).await?]),
@@ -229,14 +224,14 @@ pub(super) async fn transcribed(
         TranscriptWrite::Again { id, at } => {
             let update = "UPDATE recordings SET transcribe_us = $2, transcribe_tries = transcribe_tries + 1 \
                 WHERE recording_id = $1 AND transcribe_us IS NOT NULL";
-            sqlx::query(update).bind(id.to_string()).bind(at.micros()).execute(to).await?;
+            sql::query(update).bind(id.to_string()).bind(at.micros()).execute(to).await?;
             Ok(Vec::new())
         }
     }
 }
 
 /// One of a scope's that is complete.
-pub(super) async fn one(pool: &SqlitePool, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
+pub(super) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
     let mut select = select(scope);
     select.push(" AND recording_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read a recording"))?;
@@ -245,13 +240,13 @@ pub(super) async fn one(pool: &SqlitePool, scope: &Scope, id: Uuid) -> Result<Op
 
 /// A scope's that are complete, newest first, and how many there are in all.
 pub(super) async fn list(
-    pool: &SqlitePool,
+    pool: &Pool,
     scope: &Scope,
     filter: &RecordingFilter,
     limit: u32,
     offset: u64,
 ) -> Result<(Vec<Recording>, u64), StoreError> {
-    let mut count = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM recordings WHERE ended_us IS NOT NULL AND ");
+    let mut count = QueryBuilder::new("SELECT count(*) FROM recordings WHERE ended_us IS NOT NULL AND ");
     within(&mut count, scope);
     filtered(&mut count, filter);
     let total: i64 = count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the recordings"))?;
@@ -264,13 +259,13 @@ pub(super) async fn list(
     Ok((recordings, u64::try_from(total).unwrap_or_default()))
 }
 
-fn select(scope: &Scope) -> QueryBuilder<Sqlite> {
+fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM recordings WHERE ended_us IS NOT NULL AND "));
     within(&mut select, scope);
     select
 }
 
-fn filtered(query: &mut QueryBuilder<Sqlite>, filter: &RecordingFilter) {
+fn filtered(query: &mut QueryBuilder, filter: &RecordingFilter) {
     if let Some(call) = filter.call {
         query.push(" AND call_uuid = ").push_bind(call.to_string());
     }
@@ -290,13 +285,13 @@ const START: &str = "recording_id, auth_id, main_auth_id, call_uuid, conference_
     notices, transcription";
 
 /// A node's that never ended: what a crash left behind.
-pub(super) async fn open(pool: &SqlitePool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
+pub(super) async fn open(pool: &Pool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
     let select = format!("SELECT {START} FROM recordings WHERE node_id = $1 AND ended_us IS NULL");
-    let rows = sqlx::query(sqlx::AssertSqlSafe(select)).bind(node_id).fetch_all(pool).await;
+    let rows = sql::query(select).bind(node_id).fetch_all(pool).await;
     rows.map_err(failed("read the recordings that were left open"))?.iter().map(start).collect()
 }
 
-fn start(row: &SqliteRow) -> Result<RecordingStart, StoreError> {
+fn start(row: &Row) -> Result<RecordingStart, StoreError> {
     const WHAT: &str = "read how a recording began";
     let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
     let json = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));
@@ -318,48 +313,43 @@ fn start(row: &SqliteRow) -> Result<RecordingStart, StoreError> {
 }
 
 /// Some that began before then, ended ones, the oldest first.
-pub(super) async fn older(pool: &SqlitePool, before: Timestamp, limit: u32) -> Result<Vec<Recording>, StoreError> {
+pub(super) async fn older(pool: &Pool, before: Timestamp, limit: u32) -> Result<Vec<Recording>, StoreError> {
     let select = format!(
         "SELECT {COLUMNS} FROM recordings WHERE started_us < $1 AND ended_us IS NOT NULL ORDER BY started_us LIMIT $2"
     );
-    let select = sqlx::query(sqlx::AssertSqlSafe(select)).bind(before.micros()).bind(limit);
+    let select = sql::query(select).bind(before.micros()).bind(limit);
     let rows = select.fetch_all(pool).await.map_err(failed("read recordings that are kept no longer"))?;
     rows.iter().map(recording).collect()
 }
 
 /// The name in other storage of a recording of this format, whosever it is: its id is the secret.
-pub(super) async fn object(pool: &SqlitePool, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
+pub(super) async fn object(pool: &Pool, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
     let select = "SELECT object FROM recordings WHERE recording_id = $1 AND format = $2 AND object IS NOT NULL";
-    let select = sqlx::query_scalar(select).bind(id.to_string()).bind(format);
+    let select = sql::query_scalar(select).bind(id.to_string()).bind(format);
     select.fetch_optional(pool).await.map_err(failed("find a recording's copy"))
 }
 
 /// What a node is to do about its complete recordings, at most so many of each kind.
-pub(super) async fn work(
-    pool: &SqlitePool,
-    node_id: &str,
-    now: Timestamp,
-    limit: u32,
-) -> Result<RecordingWork, StoreError> {
+pub(super) async fn work(pool: &Pool, node_id: &str, now: Timestamp, limit: u32) -> Result<RecordingWork, StoreError> {
     const WHAT: &str = "read what is to be done about recordings";
     let select = format!(
         "SELECT {COLUMNS} FROM recordings WHERE upload_us <= $1 AND node_id = $2 AND ended_us IS NOT NULL \
          AND transcribe_us IS NULL ORDER BY upload_us LIMIT $3"
     );
-    let select = sqlx::query(sqlx::AssertSqlSafe(select)).bind(now.micros()).bind(node_id).bind(limit);
+    let select = sql::query(select).bind(now.micros()).bind(node_id).bind(limit);
     let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
     let copies = rows.iter().map(recording).collect::<Result<_, _>>()?;
     let select = "SELECT object, tries FROM objects_to_remove WHERE due_us <= $1 ORDER BY due_us, object LIMIT $2";
     let rows: Vec<(String, i64)> =
-        sqlx::query_as(select).bind(now.micros()).bind(limit).fetch_all(pool).await.map_err(failed(WHAT))?;
+        sql::query_as(select).bind(now.micros()).bind(limit).fetch_all(pool).await.map_err(failed(WHAT))?;
     let objects = rows.into_iter().map(|(object, tries)| (object, u32::try_from(tries).unwrap_or(u32::MAX))).collect();
     let select = format!(
         "SELECT {START}, duration_ms, transcribe_tries FROM recordings WHERE transcribe_us <= $1 AND node_id = $2 \
          ORDER BY transcribe_us LIMIT $3"
     );
-    let select = sqlx::query(sqlx::AssertSqlSafe(select)).bind(now.micros()).bind(node_id).bind(limit);
+    let select = sql::query(select).bind(now.micros()).bind(node_id).bind(limit);
     let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
-    let to_transcribe = |row: &SqliteRow| {
+    let to_transcribe = |row: &Row| {
         let number = |column: &str| row.try_get::<i64, _>(column).map_err(failed(WHAT));
         let duration_ms = u64::try_from(number("duration_ms")?).unwrap_or_default();
         let tries = u32::try_from(number("transcribe_tries")?).unwrap_or(u32::MAX);
@@ -370,11 +360,11 @@ pub(super) async fn work(
         AND node_id = $2 UNION ALL SELECT min(transcribe_us) AS due FROM recordings WHERE transcribe_us > $1 \
         AND node_id = $2 UNION ALL SELECT min(due_us) AS due FROM objects_to_remove WHERE due_us > $1) AS dues";
     let next: Option<i64> =
-        sqlx::query_scalar(select).bind(now.micros()).bind(node_id).fetch_one(pool).await.map_err(failed(WHAT))?;
+        sql::query_scalar(select).bind(now.micros()).bind(node_id).fetch_one(pool).await.map_err(failed(WHAT))?;
     Ok(RecordingWork { copies, objects, transcripts, next: next.map(Timestamp::from_micros) })
 }
 
-fn recording(row: &SqliteRow) -> Result<Recording, StoreError> {
+fn recording(row: &Row) -> Result<Recording, StoreError> {
     const WHAT: &str = "read a recording";
     let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
     let number = |column: &str| row.try_get::<i64, _>(column).map_err(failed(WHAT));

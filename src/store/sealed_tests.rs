@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sqlx::{ConnectOptions as _, Connection as _};
+use super::sql;
+use super::testing::pool;
 
 use super::tests::{MAIN, callback, end, secs, start};
 use super::{Callback, Conclusion, NewCallback, Part, Settled, Settlement, Store, StoreOptions};
@@ -68,11 +69,11 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
         store.settle(settled).await.unwrap();
     }
     store.close().await;
-    let mut file = sqlite(folder.path()).await;
+    let file = pool(&folder.path().join("offhook.db")).await;
     let kept = "SELECT count(*) FROM callbacks WHERE sealed_params IS NOT NULL OR secret_params IS NOT NULL";
-    let kept: i64 = sqlx::query_scalar(kept).fetch_one(&mut file).await.unwrap();
+    let kept: i64 = sql::query_scalar(kept).fetch_one(&file).await.unwrap();
     assert_eq!(kept, 0, "delivered is forgotten");
-    file.close().await.unwrap();
+    file.close().await;
 }
 
 #[tokio::test]
@@ -83,11 +84,11 @@ async fn r22_rows_of_before_are_sent_and_those_of_another_key_wait_for_it() {
     store.notify(sensitive(1)).await.unwrap();
     store.notify(sensitive(2)).await.unwrap();
     store.close().await;
-    let mut file = sqlite(folder.path()).await;
+    let file = pool(&folder.path().join("offhook.db")).await;
     let as_before = "UPDATE callbacks SET secret_params = $1, sealed_params = NULL WHERE id = 1";
     let plain = format!("{{\"Digits\":\"{DIGITS}\"}}");
-    sqlx::query(as_before).bind(plain).execute(&mut file).await.unwrap();
-    file.close().await.unwrap();
+    sql::query(as_before).bind(plain).execute(&file).await.unwrap();
+    file.close().await;
 
     let store = open(folder.path(), Some("another key"), &fails).await;
     let found = due(&store).await;
@@ -98,8 +99,4 @@ async fn r22_rows_of_before_are_sent_and_those_of_another_key_wait_for_it() {
     let store = open(folder.path(), Some("one key"), &fails).await;
     assert_eq!(due(&store).await[1].new, sensitive(2));
     store.close().await;
-}
-
-async fn sqlite(folder: &Path) -> sqlx::SqliteConnection {
-    sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("offhook.db")).connect().await.unwrap()
 }

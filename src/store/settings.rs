@@ -1,8 +1,7 @@
 //! What is set while the node runs (`admission::book`): a row each, read whole at the start. Secrets are sealed.
 
-use sqlx::{SqliteConnection, SqlitePool};
-
 use super::seal::Seal;
+use super::sql::{self, Conn, Pool};
 use super::{StoreError, failed};
 use crate::config::Secret;
 use crate::model::Timestamp;
@@ -58,7 +57,7 @@ fn what_for(kind: &str, id: &str) -> Vec<u8> {
 }
 
 pub(super) async fn write(
-    to: &mut SqliteConnection,
+    to: &mut Conn,
     seal: &Seal,
     writes: &[SettingWrite],
     at: Timestamp,
@@ -66,7 +65,7 @@ pub(super) async fn write(
     for SettingWrite { kind, id, body } in writes {
         let kind = kind.as_str();
         let Some((body, secret)) = body else {
-            let delete = sqlx::query("DELETE FROM settings WHERE kind = $1 AND id = $2").bind(kind).bind(id);
+            let delete = sql::query("DELETE FROM settings WHERE kind = $1 AND id = $2").bind(kind).bind(id);
             delete.execute(&mut *to).await?;
             continue;
         };
@@ -74,17 +73,17 @@ pub(super) async fn write(
         let put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
             ON CONFLICT (kind, id) DO UPDATE \
             SET body = excluded.body, sealed = excluded.sealed, changed_us = excluded.changed_us";
-        let put = sqlx::query(put).bind(kind).bind(id).bind(body).bind(sealed).bind(at.micros());
+        let put = sql::query(put).bind(kind).bind(id).bind(body).bind(sealed).bind(at.micros());
         put.execute(&mut *to).await?;
     }
     Ok(())
 }
 
 /// All of them, in the order of their keys. A kind that this version does not know is passed over.
-pub(super) async fn all(pool: &SqlitePool, seal: &Seal) -> Result<Vec<Setting>, StoreError> {
+pub(super) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreError> {
     let select = "SELECT kind, id, body, sealed FROM settings ORDER BY kind, id";
     let rows: Vec<(String, String, String, Option<Vec<u8>>)> =
-        sqlx::query_as(select).fetch_all(pool).await.map_err(failed("read what was set"))?;
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("read what was set"))?;
     let read = |(word, id, body, sealed): (String, String, String, Option<Vec<u8>>)| {
         let kind = SettingKind::parse(&word)?;
         let opened = sealed.as_ref().map(|sealed| seal.open(&what_for(&word, &id), sealed));

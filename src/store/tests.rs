@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::queue::{Birth, Write};
+use super::sql;
+use super::testing::{pool, skipped_on_postgres};
 use super::{
     CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, KeyKind, NewCallback, Orphan, Scope,
     SeenKey, Settled, Settlement, Store, StoreError,
@@ -84,9 +86,12 @@ impl Room {
 /// What SQLite says of itself stands in `deploy/NATIVE.md`.
 #[tokio::test]
 async fn r27_sqlite_is_the_version_that_native_md_names() {
+    if skipped_on_postgres() {
+        return;
+    }
     let room = Room::new();
     let store = room.open().await;
-    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&store.read).await.unwrap();
+    let version: String = sql::query_scalar("SELECT sqlite_version()").fetch_one(&store.read).await.unwrap();
     let native = include_str!("../../deploy/NATIVE.md");
     assert!(native.contains(&format!("| SQLite | {version} |")), "SQLite is {version}: say so in deploy/NATIVE.md");
     store.close().await;
@@ -197,11 +202,10 @@ async fn r11_an_older_binary_refuses_a_newer_store() {
     let store = room.open().await;
     store.close().await;
     let later = "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time) \
-        VALUES (9999, 'later', CURRENT_TIMESTAMP, 1, X'00', 1)";
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(room.file());
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    sqlx::query(later).execute(&pool).await.unwrap();
-    sqlx::query("INSERT INTO store_versions VALUES (9999, '9.9.9')").execute(&pool).await.unwrap();
+        SELECT 9999, 'later', installed_on, success, checksum, 1 FROM _sqlx_migrations WHERE version = 1";
+    let pool = pool(&room.file()).await;
+    sql::query(later).execute(&pool).await.unwrap();
+    sql::query("INSERT INTO store_versions VALUES (9999, '9.9.9')").execute(&pool).await.unwrap();
     pool.close().await;
     let refused = Store::open(&room.file(), Health::new()).await.unwrap_err();
     assert!(matches!(refused, StoreError::Newer { version: 9999, .. }), "{refused}");
@@ -216,6 +220,9 @@ async fn r11_a_migration_that_fails_leaves_nothing_behind() {
     std::fs::create_dir(&folder).unwrap();
     for entry in std::fs::read_dir("src/store/migrations").unwrap() {
         let entry = entry.unwrap();
+        if entry.path().is_dir() {
+            continue;
+        }
         let text = std::fs::read_to_string(entry.path()).unwrap();
         assert!(!text.contains("no-transaction") && !text.to_uppercase().contains("DROP TABLE"), "{:?}", entry.path());
         std::fs::write(folder.join(entry.file_name()), text).unwrap();
@@ -223,18 +230,19 @@ async fn r11_a_migration_that_fails_leaves_nothing_behind() {
     let half = "CREATE TABLE half (a TEXT); UPDATE calls SET cause = 'lost'; SELECT * FROM nowhere;";
     std::fs::write(folder.join("9000_half.sql"), half).unwrap();
     let migrations = sqlx::migrate::Migrator::new(folder.as_path()).await.unwrap();
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(room.file());
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    let failed = super::version::migrate(&room.file(), &pool, &migrations).await.unwrap_err();
+    let pool = pool(&room.file()).await;
+    let failed = super::version::migrate(&(&room.file()).into(), &pool, &migrations).await.unwrap_err();
     assert!(matches!(failed, StoreError::Migrate { .. }), "{failed}");
-    let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'half'";
-    assert_eq!(sqlx::query_scalar::<_, i64>(tables).fetch_one(&pool).await.unwrap(), 0);
+    assert!(sql::query("SELECT count(*) FROM half").execute(&pool).await.is_err(), "there is no such table");
     pool.close().await;
     room.open().await.close().await;
 }
 
 #[tokio::test]
 async fn r11_a_copy_made_under_load_is_whole() {
+    if skipped_on_postgres() {
+        return;
+    }
     use std::sync::atomic::{AtomicU64, Ordering};
     let room = Room::new();
     let store = room.open().await;
@@ -295,6 +303,9 @@ async fn r11_a_copy_made_under_load_is_whole() {
 
 #[tokio::test]
 async fn a_copy_of_nothing_or_to_nowhere_leaves_nothing() {
+    if skipped_on_postgres() {
+        return;
+    }
     let room = Room::new();
     let out = room.folder.path().join("copy.db");
     let none = super::backup(&room.file(), &out).await.unwrap_err();
@@ -328,6 +339,9 @@ async fn files_are_for_the_owner_only() {
 
 #[tokio::test]
 async fn a_file_that_is_no_store_is_refused() {
+    if skipped_on_postgres() {
+        return;
+    }
     let room = Room::new();
     std::fs::create_dir_all(room.file().parent().unwrap()).unwrap();
     std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
@@ -432,10 +446,9 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     assert_eq!(due(secs(2)).await, [2, 3]);
     store.settle(settled(third.callback.id, Settled::Failed)).await.unwrap();
     assert!(!store.settle(settled(third.callback.id, Settled::Delivered)).await.unwrap(), "done is done");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(room.file());
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let pool = pool(&room.file()).await;
     let secrets: Vec<(i64, bool, i64)> =
-        sqlx::query_as("SELECT id, sealed_params IS NOT NULL, delivered FROM callbacks ORDER BY id")
+        sql::query_as("SELECT id, sealed_params IS NOT NULL, delivered FROM callbacks ORDER BY id")
             .fetch_all(&pool)
             .await
             .unwrap();
@@ -443,7 +456,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     assert_eq!(secrets, [(ids[0], false, 1), (ids[1], true, 0), (ids[2], true, 0)]);
     store.forget_events(secs(4));
     store.settled().await;
-    let left: Vec<i64> = sqlx::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
+    let left: Vec<i64> = sql::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
     assert_eq!(left, [ids[1]], "done ones go with the event logs, waiting ones never");
     pool.close().await;
     store.close().await;
@@ -539,9 +552,8 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let room = Room::new();
     let store = room.open().await;
     // The database takes nothing: all that the next process can know of is the file of beginnings.
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(room.file());
-    let other = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    sqlx::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
+    let other = pool(&room.file()).await;
+    sql::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
     assert!(store.call_born(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
     assert!(store.call_born(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
     // One that we placed, and that Graph has just named.
@@ -551,7 +563,7 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let births = super::beside(&room.file(), ".births");
     let mut left = std::fs::read(&births).unwrap();
     store.close().await;
-    sqlx::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
+    sql::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
     other.close().await;
     // A kill would have left the other journal without them.
     std::fs::remove_file(room.file().with_file_name("store.journal")).unwrap();

@@ -1,12 +1,13 @@
 //! Migrations, and which Offhook a store wants (R11): forward only, each in a transaction; a store that a newer
 //! Offhook has migrated is refused with the name of that version.
 
-use std::path::Path;
+mod postgres;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use super::StoreError;
+use super::sql::{self, Pool};
+use crate::config::Database;
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 
@@ -14,33 +15,34 @@ pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 ///
 /// # Errors
 /// A newer Offhook has been here, or a migration failed; then the store is as it was.
-pub(super) async fn migrate(file: &Path, pool: &SqlitePool, migrations: &Migrator) -> Result<(), StoreError> {
+pub(super) async fn migrate(at: &Database, pool: &Pool, migrations: &Migrator) -> Result<(), StoreError> {
     let known = migrations.iter().map(|m| m.version).max().unwrap_or_default();
-    let failed = |source| StoreError::Migrate { file: file.to_owned(), source };
-    match migrations.run(pool).await {
+    let failed = |source| StoreError::Migrate { at: at.clone(), source };
+    let run = match pool {
+        Pool::Sqlite(pool) => migrations.run(pool).await,
+        Pool::Postgres(pool) => postgres::of(migrations).run(pool).await,
+    };
+    match run {
         Ok(()) => {}
         Err(MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _)) => {
             let (version, by) = newest(pool).await.unwrap_or((version, None));
-            return Err(StoreError::Newer { file: file.to_owned(), version, by: By(by), known });
+            return Err(StoreError::Newer { at: at.clone(), version, by: By(by), known });
         }
         Err(source) => return Err(failed(source)),
     }
     let note = "INSERT INTO store_versions (schema, offhook) VALUES ($1, $2) ON CONFLICT (schema) DO NOTHING";
-    let noted = sqlx::query(note).bind(known).bind(env!("CARGO_PKG_VERSION")).execute(pool).await;
+    let noted = sql::query(note).bind(known).bind(env!("CARGO_PKG_VERSION")).execute(pool).await;
     noted.map(drop).map_err(|e| failed(MigrateError::Execute(e)))
 }
 
 /// The newest migration of a store.
-pub(super) async fn schema_of(store: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(store).await
-}
+pub(super) const SCHEMA: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
 
 /// The newest migration, and who made it.
-async fn newest(pool: &SqlitePool) -> Result<(i64, Option<String>), sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    let schema = schema_of(&mut connection).await?;
+async fn newest(pool: &Pool) -> Result<(i64, Option<String>), sqlx::Error> {
+    let schema = sql::query_scalar(SCHEMA).fetch_one(pool).await?;
     let by = "SELECT offhook FROM store_versions WHERE schema = $1";
-    let by = sqlx::query_scalar(by).bind(schema).fetch_optional(&mut *connection).await.unwrap_or_default();
+    let by = sql::query_scalar(by).bind(schema).fetch_optional(pool).await.unwrap_or_default();
     Ok((schema, by))
 }
 

@@ -1,10 +1,10 @@
 //! Webhooks and numbers' routing as they are kept: read whole at the start, changed one at a time.
 
-use sqlx::{Row as _, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
 use super::inbox::routing;
 use super::seal::Seal;
+use super::sql::{self, Conn, Pool, Row};
 use super::{StoreError, failed};
 use crate::config::Secret;
 use crate::model::{AuthId, PhoneNumberId, Routing, Timestamp};
@@ -42,7 +42,7 @@ fn what_for(id: &str) -> Vec<u8> {
     format!("webhook {id}").into_bytes()
 }
 
-pub(super) async fn write(to: &mut SqliteConnection, seal: &Seal, write: &WebhookWrite) -> Result<(), sqlx::Error> {
+pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &WebhookWrite) -> Result<(), sqlx::Error> {
     match write {
         WebhookWrite::Put(row) => {
             let id = row.id.to_string();
@@ -51,21 +51,21 @@ pub(super) async fn write(to: &mut SqliteConnection, seal: &Seal, write: &Webhoo
             let put = "INSERT INTO webhooks (webhook_id, auth_id, name, url, sealed, created_us) \
                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (webhook_id) DO UPDATE \
                 SET auth_id = excluded.auth_id, name = excluded.name, url = excluded.url, sealed = excluded.sealed";
-            let put = sqlx::query(put).bind(id).bind(row.account.as_str()).bind(&row.name).bind(&row.url);
+            let put = sql::query(put).bind(id).bind(row.account.as_str()).bind(&row.name).bind(&row.url);
             put.bind(sealed).bind(row.created.micros()).execute(to).await.map(drop)
         }
         WebhookWrite::Remove(id) => {
-            let delete = sqlx::query("DELETE FROM webhooks WHERE webhook_id = $1").bind(id.to_string());
+            let delete = sql::query("DELETE FROM webhooks WHERE webhook_id = $1").bind(id.to_string());
             delete.execute(to).await.map(drop)
         }
     }
 }
 
 /// All of them.
-pub(super) async fn all(pool: &SqlitePool, seal: &Seal) -> Result<Vec<WebhookRow>, StoreError> {
+pub(super) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, StoreError> {
     let select = "SELECT webhook_id, auth_id, name, url, sealed, created_us FROM webhooks ORDER BY webhook_id";
     let rows: Vec<(String, String, String, String, Vec<u8>, i64)> =
-        sqlx::query_as(select).fetch_all(pool).await.map_err(failed("read the webhooks"))?;
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("read the webhooks"))?;
     let read = |(id, account, name, url, sealed, created): (String, String, String, String, Vec<u8>, i64)| {
         let opened = seal.open(&what_for(&id), &sealed);
         let secrets: Vec<String> = opened.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
@@ -82,10 +82,10 @@ pub(super) async fn all(pool: &SqlitePool, seal: &Seal) -> Result<Vec<WebhookRow
 }
 
 /// What was set of numbers' routing.
-pub(super) async fn routings(pool: &SqlitePool) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
+pub(super) async fn routings(pool: &Pool) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
     const WHAT: &str = "read the numbers' routing";
     let select = "SELECT phone_number_id, routing, webhook, agent FROM number_routing";
-    let rows = sqlx::query(select).fetch_all(pool).await.map_err(failed(WHAT))?;
-    let read = |row: &sqlx::sqlite::SqliteRow| Ok((row.try_get::<String, _>("phone_number_id")?.into(), routing(row)?));
+    let rows = sql::query(select).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let read = |row: &Row| Ok((row.try_get::<String, _>("phone_number_id")?.into(), routing(row)?));
     rows.iter().map(|row| read(row).map_err(failed(WHAT))).collect()
 }

@@ -9,9 +9,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Sqlite, SqlitePool};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +20,7 @@ use super::inbox::{InboxFound, InboxWrite};
 use super::journal::Journal;
 use super::queue::{Concluded, Found, QUEUE, Write};
 use super::seal::Seal;
+use super::sql::{self, Conn, Dialect, Pool};
 use super::{Fail, Part, StoreError, failed};
 use crate::observe::{Health, names};
 
@@ -47,8 +45,9 @@ const LAST_TRIES: u32 = 3;
 
 /// What a writer is begun with.
 pub(super) struct Begin {
-    pub(super) pool: SqlitePool,
-    pub(super) file: StoreFile,
+    pub(super) pool: Pool,
+    /// SQLite's.
+    pub(super) file: Option<StoreFile>,
     pub(super) health: Health,
     pub(super) births: Arc<Births>,
     pub(super) seal: Arc<Seal>,
@@ -68,7 +67,7 @@ pub(super) struct Writer {
     /// The store does not take what is written: the journal does.
     broken: bool,
     /// The pool's connection, between two batches: to give it back and get it again is two messages to its thread.
-    held: Option<PoolConnection<Sqlite>>,
+    held: Option<Conn>,
     /// Its busy timeout.
     patience: Duration,
     /// What is of use to the store only, and to this process: it waits for it in memory. At most one for each callback
@@ -334,7 +333,7 @@ impl Writer {
         let Ok((id, mut at, false)) = state else { return Ok(0) };
         let done = "SELECT replayed FROM store_journals WHERE journal = $1";
         let connection = self.connection().await?;
-        let query = sqlx::query_scalar(done).bind(id.to_string());
+        let query = sql::query_scalar(done).bind(id.to_string());
         let done: Option<i64> = self.kept(connection, async |to| query.fetch_optional(to).await).await?;
         let done = done.and_then(|done| u64::try_from(done).ok()).unwrap_or_default();
         let (mut seen, mut replayed) = (0, 0);
@@ -366,7 +365,7 @@ impl Writer {
         self.with_journal(Journal::clear).await.map_err(sqlx::Error::Io)?;
         let connection = self.connection().await?;
         let forget = "DELETE FROM store_journals";
-        self.kept(connection, async |to| sqlx::query(forget).execute(to).await.map(drop)).await?;
+        self.kept(connection, async |to| sql::query(forget).execute(to).await.map(drop)).await?;
         Ok(replayed)
     }
 
@@ -390,11 +389,13 @@ impl Writer {
     }
 
     /// The store's connection, as patient as it may be now.
-    async fn connection(&mut self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+    async fn connection(&mut self) -> Result<Conn, sqlx::Error> {
         if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Store)) {
             return Err(sqlx::Error::Io(std::io::Error::other("made to fail")));
         }
-        self.begin.file.check(&self.begin.pool, &mut self.held).await?;
+        if let Some(file) = &mut self.begin.file {
+            file.check(&self.begin.pool, &mut self.held).await?;
+        }
         let mut connection = match self.held.take() {
             Some(held) => held,
             None => self.begin.pool.acquire().await?,
@@ -402,8 +403,11 @@ impl Writer {
         let wanted =
             if self.broken || self.closing.is_cancelled() { IMPATIENT.min(self.begin.busy) } else { self.begin.busy };
         if self.patience != wanted {
-            let set = format!("PRAGMA busy_timeout = {}", wanted.as_millis());
-            sqlx::query(sqlx::AssertSqlSafe(set)).execute(&mut *connection).await?;
+            let set = match connection.dialect() {
+                Dialect::Sqlite => format!("PRAGMA busy_timeout = {}", wanted.as_millis()),
+                Dialect::Postgres => format!("SET lock_timeout = {}", wanted.as_millis()),
+            };
+            sql::query(set).persistent(false).execute(&mut connection).await?;
             self.patience = wanted;
         }
         Ok(connection)
@@ -423,8 +427,8 @@ impl Writer {
     /// by itself, and the connection does not know; and the file may be another one by the next time.
     async fn kept<T>(
         &mut self,
-        mut connection: PoolConnection<Sqlite>,
-        act: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
+        mut connection: Conn,
+        act: impl AsyncFnOnce(&mut Conn) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         let done = act(&mut connection).await;
         if done.is_ok() {

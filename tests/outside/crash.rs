@@ -6,13 +6,13 @@ use std::time::Duration;
 use offhook::call::machine::{CallSetup, CallUrls, MachineLimits};
 use offhook::clock::Clock;
 use offhook::model::{CallType, CallUuid, Direction, Method};
-use offhook::observe::Health;
-use offhook::store::{CallFilter, CallStart, Scope, Store};
+use offhook::store::{CallFilter, CallStart, Scope};
 use offhook::xml::ast::DocUrl;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::support::app::{App, Seen};
+use super::support::database;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
 use super::support::node::{AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted};
 
@@ -124,8 +124,7 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
     let (graph, app) = (Graph::start().await, App::start().await);
     app.route("/hangup", |_| (200, String::new()));
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("offhook.db");
-    let store = Store::open(&file, Health::new()).await.unwrap();
+    let store = database::open(dir.path()).await;
     for n in 0..ORPHANS {
         let setup = seed(n as u128, &app.url("/hangup"));
         assert!(store.call_born(CallStart::of(&setup, "crash"), &setup, Clock::real().steady()));
@@ -247,7 +246,7 @@ async fn r03_kill_rounds() {
     assert_eq!(node.metric("offhook_number_slots_in_use", &[]).await, 0.0, "seed {seed}");
     node.signal("TERM");
     assert_eq!(node.wait(), Some(0));
-    let store = Store::open(&node.dir.path().join("offhook.db"), Health::new()).await.unwrap();
+    let store = database::open(node.dir.path()).await;
     let records = store.calls(&Scope::of(AUTH_ID.into()), &CallFilter::default(), 1, 0).await.unwrap().1;
     let open = store.orphans("crash").await.unwrap().len();
     let waiting = store.origins_due("crash", Clock::real().steady()).await.unwrap();

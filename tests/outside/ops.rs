@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::support::app::App;
+use crate::support::database;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
 use crate::support::node::{Node, Wanted, free_port};
@@ -21,6 +22,9 @@ async fn sqlite(file: &Path) -> sqlx::SqliteConnection {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
+    if database::skipped_on_postgres() {
+        return;
+    }
     let app = App::start().await;
     app.xml("/answer", r#"<Response><Wait length="60"/></Response>"#).xml("/hangup", "");
     let graph = Graph::start().await;
@@ -66,6 +70,9 @@ async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_calls_go_on_while_another_has_the_store_locked() {
+    if database::skipped_on_postgres() {
+        return;
+    }
     let app = App::start().await;
     app.xml("/answer", r#"<Response><Wait length="60"/></Response>"#).xml("/hangup", "");
     let graph = Graph::start().await;

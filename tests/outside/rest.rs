@@ -3,6 +3,7 @@
 use base64::Engine as _;
 
 use crate::support::app::App;
+use crate::support::database;
 use crate::support::http::{Answer, send};
 use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, Wanted};
 
@@ -143,7 +144,8 @@ async fn what_is_set_outlives_a_kill() {
     let set = serde_json::json!({"alias": "Night", "app_id": app, "subaccount": id}).to_string();
     assert_eq!(ask(&node, "POST", &at(&format!("Number/{NUMBER}/")), &json, set).await.status, 202);
     node.kill();
-    let file = std::fs::read(node.dir.path().join("offhook.db")).expect("the store");
+    let file = std::fs::read(node.dir.path().join("offhook.db")).unwrap_or_default();
+    assert!(database::skipped_on_postgres() || !file.is_empty(), "the store");
     let beside = std::fs::read(node.dir.path().join("offhook.db-wal")).unwrap_or_default();
     for bytes in [&file, &beside] {
         assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "tokens are sealed");

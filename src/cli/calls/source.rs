@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
 use super::super::{Exit, config};
-use crate::config::{Secret, Store};
+use crate::config::{Database, Secret, Store};
 use crate::egress::{Egress, EgressConfig, EgressRequest, Guard, Want};
 use crate::model::{CallUuid, last_four};
 use crate::sim::world;
@@ -51,14 +51,14 @@ pub(super) struct Listed {
 
 /// An opened one.
 pub(super) enum Source {
-    File { file: PathBuf, archive: Archive },
+    Store { at: Database, archive: Archive },
     Node { base: String, key: Secret, egress: Box<Egress> },
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { file, .. } => write!(f, "{}", file.display()),
+            Self::Store { at, .. } => write!(f, "{at}"),
             Self::Node { base, .. } => f.write_str(base),
         }
     }
@@ -73,18 +73,18 @@ impl Source {
         if let Some(node) = &at.node {
             return Self::of_node(node, at.api_key.clone());
         }
-        let file = match (&at.config, &at.data_dir) {
-            (Some(config), _) => config::load(config)?.store.file,
-            (None, Some(folder)) => folder.join(Store::FILE_NAME),
+        let store = match (&at.config, &at.data_dir) {
+            (Some(config), _) => config::load(config)?.store.database,
+            (None, Some(folder)) => Database::File(folder.join(Store::FILE_NAME)),
             (None, None) => by_default()?,
         };
-        let archive = Archive::open(&file).await.map_err(|e| match e {
+        let archive = Archive::open(&store).await.map_err(|e| match e {
             StoreError::Open { .. } => Exit::failed(format_args!(
                 "could not {e}\nname the folder with --data-dir, the configuration with --config, or a node with --node"
             )),
             other => could_not(other),
         })?;
-        Ok(Self::File { file, archive })
+        Ok(Self::Store { at: store, archive })
     }
 
     fn of_node(node: &url::Url, key: Option<Secret>) -> Result<Self, Exit> {
@@ -108,7 +108,7 @@ impl Source {
     /// The latest calls, newest first.
     pub(super) async fn latest(&self, limit: u32) -> Result<Vec<Listed>, Exit> {
         match self {
-            Self::File { archive, .. } => {
+            Self::Store { archive, .. } => {
                 let calls = archive.latest(limit).await.map_err(could_not)?;
                 Ok(calls.iter().map(Listed::of).collect())
             }
@@ -137,7 +137,7 @@ impl Source {
             Exit::failed(format_args!("there is no call {call} in {self}; `offhook calls list` shows those there are"))
         };
         match self {
-            Self::File { archive, .. } => {
+            Self::Store { archive, .. } => {
                 let lines = archive.events(call).await.map_err(could_not)?.ok_or_else(unknown)?;
                 Ok(lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect())
             }
@@ -198,16 +198,16 @@ impl Listed {
 
 /// A production node's store where its configuration or its data is here; else that of the `offhook dev` that was
 /// started last and runs.
-fn by_default() -> Result<PathBuf, Exit> {
+fn by_default() -> Result<Database, Exit> {
     let configured = Path::new("offhook.toml");
     if configured.exists() {
-        return Ok(config::load(configured)?.store.file);
+        return Ok(config::load(configured)?.store.database);
     }
     let data = Path::new("offhook-data").join(Store::FILE_NAME);
     if data.exists() {
-        return Ok(data);
+        return Ok(Database::File(data));
     }
-    running_dev().ok_or_else(|| {
+    running_dev().map(Database::File).ok_or_else(|| {
         Exit::failed(
             "there is no offhook.toml and no offhook-data here, and no `offhook dev` runs\nname the folder with \
              --data-dir, the configuration with --config, or a node with --node",

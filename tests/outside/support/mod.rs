@@ -7,6 +7,7 @@ pub mod bot;
 pub mod browser;
 pub mod bucket;
 pub mod chat;
+pub mod database;
 pub mod http;
 pub mod meta;
 pub mod node;

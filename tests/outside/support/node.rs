@@ -106,7 +106,8 @@ verify_token = "{VERIFY_TOKEN}"
 access_token = "{ACCESS_TOKEN}"
 {meta}
 [store]
-url = "sqlite://{dir}/offhook.db"
+url = "{store}"
+data_dir = "{dir}"
 [answer]
 allow_insecure = {insecure}
 {answer}
@@ -134,6 +135,7 @@ answer_url = "{answer_url}"
             listen = self.listen,
             accept_wait = self.accept_wait_ms,
             graph = self.graph_url,
+            store = super::database::url_of(dir),
             dir = dir.display(),
             insecure = self.allow_insecure,
             answer = self.answer,
@@ -301,15 +303,10 @@ impl Node {
     /// Of the calls in its store: those that have ended, and those with a hangup callback in the outbox or out of it.
     /// None may be open. For a node that has stopped.
     pub async fn ended(&self) -> (i64, i64) {
-        use sqlx::ConnectOptions as _;
-        let file = self.dir.path().join("offhook.db");
-        let mut store =
-            sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.expect("the node's store");
         let count = "SELECT (SELECT count(*) FROM calls WHERE ended_us IS NULL), (SELECT count(*) FROM calls WHERE \
             ended_us IS NOT NULL), (SELECT count(DISTINCT call_uuid) FROM callbacks WHERE kind = 'hangup'), \
             (SELECT count(*) FROM callbacks WHERE kind = 'hangup')";
-        let (open, ended, told, callbacks): (i64, i64, i64, i64) =
-            sqlx::query_as(count).fetch_one(&mut store).await.expect("a count");
+        let (open, ended, told, callbacks) = super::database::counts(self.dir.path(), count).await;
         assert_eq!((open, callbacks), (0, told), "none is open, none has two");
         (ended, told)
     }

@@ -1,0 +1,386 @@
+//! The two databases behind one set of words: a pool, a connection, a row and a query that are SQLite's or PostgreSQL's.
+//!
+//! One text of SQL serves both (`$1`, `ON CONFLICT`, `RETURNING`); what differs is asked of [`Dialect`], at the few places
+//! where it does. Values are texts, numbers and bytes and nothing else: flags are 0 and 1, JSON is text, times are
+//! microseconds. The names are those of sqlx, so that a query reads as one of its own.
+
+mod row;
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, Postgres};
+use sqlx::sqlite::SqliteArguments;
+use sqlx::types::Json;
+use sqlx::{Arguments as _, AssertSqlSafe, PgPool, Sqlite, SqlitePool};
+
+pub(super) use row::Row;
+use row::{All, Columns, FromRow, One, Value};
+
+/// Whose SQL it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// Connections to a database; clones share them.
+#[derive(Clone, Debug)]
+pub(super) enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+impl Pool {
+    pub(super) fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    pub(super) async fn acquire(&self) -> Result<Conn, sqlx::Error> {
+        Ok(match self {
+            Self::Sqlite(pool) => Conn::Sqlite(pool.acquire().await?),
+            Self::Postgres(pool) => Conn::Postgres(pool.acquire().await?),
+        })
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) enum Conn {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+impl Conn {
+    pub(super) fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Begins a transaction that writes; a synced one is on the disk when it is over (R11).
+    pub(super) async fn begin(&mut self, synced: bool) -> Result<(), sqlx::Error> {
+        // What decides about syncing can't be changed inside SQLite's transaction, and only there in PostgreSQL's.
+        match (&mut *self, synced) {
+            (Self::Sqlite(_), true) => {
+                query("PRAGMA synchronous = FULL; BEGIN IMMEDIATE").execute(self).await.map(drop)
+            }
+            (Self::Sqlite(_), false) => query("BEGIN IMMEDIATE").execute(self).await.map(drop),
+            (Self::Postgres(to), true) => sqlx::raw_sql("BEGIN").execute(&mut **to).await.map(drop),
+            (Self::Postgres(to), false) => {
+                sqlx::raw_sql("BEGIN; SET LOCAL synchronous_commit = off").execute(&mut **to).await.map(drop)
+            }
+        }
+    }
+
+    /// Ends it. A transaction that failed ends with its connection, which is given up.
+    pub(super) async fn commit(&mut self, synced: bool) -> Result<(), sqlx::Error> {
+        let commit = match (self.dialect(), synced) {
+            (Dialect::Sqlite, true) => "COMMIT; PRAGMA synchronous = NORMAL",
+            (Dialect::Sqlite, false) | (Dialect::Postgres, _) => "COMMIT",
+        };
+        query(commit).execute(self).await.map(drop)
+    }
+
+    /// Gives it up; the pool makes another one.
+    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(connection) => connection.close().await,
+            Self::Postgres(connection) => connection.close().await,
+        }
+    }
+}
+
+/// Where a query runs.
+pub(super) enum On<'a> {
+    Pool(&'a Pool),
+    Conn(&'a mut Conn),
+}
+
+impl<'a> From<&'a Pool> for On<'a> {
+    fn from(pool: &'a Pool) -> Self {
+        Self::Pool(pool)
+    }
+}
+
+impl<'a> From<&'a mut Conn> for On<'a> {
+    fn from(connection: &'a mut Conn) -> Self {
+        Self::Conn(connection)
+    }
+}
+
+/// A value that goes with a query; the inner none is NULL of that type.
+#[derive(Clone, Debug)]
+pub(super) enum Arg {
+    Text(Option<String>),
+    Number(Option<i64>),
+    Bytes(Option<Vec<u8>>),
+    Real(Option<f64>),
+}
+
+/// What can go with a query.
+pub(super) trait Bind {
+    fn arg(self) -> Arg;
+}
+
+macro_rules! binds {
+    ($($type:ty => $kind:ident, $value:ident => $how:expr;)*) => {$(
+        impl Bind for $type {
+            fn arg(self) -> Arg {
+                let $value = self;
+                Arg::$kind(Some($how))
+            }
+        }
+        impl Bind for Option<$type> {
+            fn arg(self) -> Arg {
+                Arg::$kind(self.map(|$value| $how))
+            }
+        }
+    )*};
+}
+
+binds! {
+    &str => Text, value => value.to_owned();
+    String => Text, value => value;
+    &String => Text, value => value.clone();
+    i64 => Number, value => value;
+    i32 => Number, value => i64::from(value);
+    u32 => Number, value => i64::from(value);
+    bool => Number, value => i64::from(value);
+    Vec<u8> => Bytes, value => value;
+    f64 => Real, value => value;
+}
+
+impl Bind for &Option<String> {
+    fn arg(self) -> Arg {
+        Arg::Text(self.clone())
+    }
+}
+
+impl<T: Serialize> Bind for Json<T> {
+    fn arg(self) -> Arg {
+        // Words and numbers: there is nothing in them that JSON could not say.
+        Arg::Text(serde_json::to_string(&self.0).ok())
+    }
+}
+
+impl<T: Serialize> Bind for Option<Json<T>> {
+    fn arg(self) -> Arg {
+        Arg::Text(self.and_then(|json| serde_json::to_string(&json.0).ok()))
+    }
+}
+
+/// A query whose rows are read as `O`.
+pub(super) struct Query<O> {
+    text: Cow<'static, str>,
+    args: Vec<Arg>,
+    persistent: bool,
+    rows: PhantomData<fn() -> O>,
+}
+
+/// A query that gives rows, or none.
+pub(super) fn query(text: impl Into<Cow<'static, str>>) -> Query<Row> {
+    Query::new(text.into(), Vec::new())
+}
+
+/// A query whose rows are tuples.
+pub(super) fn query_as<T: Columns>(text: impl Into<Cow<'static, str>>) -> Query<All<T>> {
+    Query::new(text.into(), Vec::new())
+}
+
+/// A query whose rows have one column.
+pub(super) fn query_scalar<T: Value>(text: impl Into<Cow<'static, str>>) -> Query<One<T>> {
+    Query::new(text.into(), Vec::new())
+}
+
+impl<O: FromRow> Query<O> {
+    fn new(text: Cow<'static, str>, args: Vec<Arg>) -> Self {
+        Self { text, args, persistent: true, rows: PhantomData }
+    }
+
+    /// The value of the next `$n`.
+    pub(super) fn bind(mut self, value: impl Bind) -> Self {
+        self.args.push(value.arg());
+        self
+    }
+
+    /// Whether the connection keeps it prepared.
+    pub(super) fn persistent(mut self, persistent: bool) -> Self {
+        self.persistent = persistent;
+        self
+    }
+
+    /// Carries it out; how many rows it changed.
+    pub(super) async fn execute<'a>(self, on: impl Into<On<'a>>) -> Result<Done, sqlx::Error> {
+        Ok(Done(match on.into() {
+            On::Pool(Pool::Sqlite(on)) => self.sqlite()?.execute(on).await?.rows_affected(),
+            On::Pool(Pool::Postgres(on)) => self.postgres()?.execute(on).await?.rows_affected(),
+            On::Conn(Conn::Sqlite(on)) => self.sqlite()?.execute(&mut **on).await?.rows_affected(),
+            On::Conn(Conn::Postgres(on)) => self.postgres()?.execute(&mut **on).await?.rows_affected(),
+        }))
+    }
+
+    /// All rows.
+    pub(super) async fn fetch_all<'a>(self, on: impl Into<On<'a>>) -> Result<Vec<O::Out>, sqlx::Error> {
+        let (lite, post) = match on.into() {
+            On::Pool(Pool::Sqlite(on)) => (self.sqlite()?.fetch_all(on).await?, Vec::new()),
+            On::Pool(Pool::Postgres(on)) => (Vec::new(), self.postgres()?.fetch_all(on).await?),
+            On::Conn(Conn::Sqlite(on)) => (self.sqlite()?.fetch_all(&mut **on).await?, Vec::new()),
+            On::Conn(Conn::Postgres(on)) => (Vec::new(), self.postgres()?.fetch_all(&mut **on).await?),
+        };
+        lite.into_iter().map(Row::Sqlite).chain(post.into_iter().map(Row::Postgres)).map(O::read).collect()
+    }
+
+    /// The first row, if there is one.
+    pub(super) async fn fetch_optional<'a>(self, on: impl Into<On<'a>>) -> Result<Option<O::Out>, sqlx::Error> {
+        let row = match on.into() {
+            On::Pool(Pool::Sqlite(on)) => self.sqlite()?.fetch_optional(on).await?.map(Row::Sqlite),
+            On::Pool(Pool::Postgres(on)) => self.postgres()?.fetch_optional(on).await?.map(Row::Postgres),
+            On::Conn(Conn::Sqlite(on)) => self.sqlite()?.fetch_optional(&mut **on).await?.map(Row::Sqlite),
+            On::Conn(Conn::Postgres(on)) => self.postgres()?.fetch_optional(&mut **on).await?.map(Row::Postgres),
+        };
+        row.map(O::read).transpose()
+    }
+
+    /// The first row.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn fetch_one<'a>(self, on: impl Into<On<'a>>) -> Result<O::Out, sqlx::Error> {
+        self.fetch_optional(on).await?.ok_or(sqlx::Error::RowNotFound)
+    }
+
+    fn sqlite(self) -> Result<sqlx::query::Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
+        let mut args = SqliteArguments::default();
+        for arg in self.args {
+            let added = match arg {
+                Arg::Text(value) => args.add(value),
+                Arg::Number(value) => args.add(value),
+                Arg::Bytes(value) => args.add(value),
+                Arg::Real(value) => args.add(value),
+            };
+            added.map_err(sqlx::Error::Encode)?;
+        }
+        Ok(sqlx::query_with(AssertSqlSafe(self.text), args).persistent(self.persistent))
+    }
+
+    fn postgres(self) -> Result<sqlx::query::Query<'static, Postgres, PgArguments>, sqlx::Error> {
+        let mut args = PgArguments::default();
+        for arg in self.args {
+            let added = match arg {
+                // A text of PostgreSQL can't have it.
+                Arg::Text(value) => args.add(value.map(|text| match text.contains('\0') {
+                    true => text.replace('\0', "\u{fffd}"),
+                    false => text,
+                })),
+                Arg::Number(value) => args.add(value),
+                Arg::Bytes(value) => args.add(value),
+                Arg::Real(value) => args.add(value),
+            };
+            added.map_err(sqlx::Error::Encode)?;
+        }
+        Ok(sqlx::query_with(AssertSqlSafe(self.text), args).persistent(self.persistent))
+    }
+}
+
+/// What became of a statement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done(u64);
+
+impl Done {
+    pub(super) fn rows_affected(self) -> u64 {
+        self.0
+    }
+}
+
+/// A query that is put together. What is pushed is code of ours; values are bound.
+pub(super) struct QueryBuilder {
+    text: String,
+    args: Vec<Arg>,
+}
+
+impl QueryBuilder {
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), args: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, text: impl Display) -> &mut Self {
+        use std::fmt::Write as _;
+        // A String takes all that is written.
+        let _ = write!(self.text, "{text}");
+        self
+    }
+
+    pub(super) fn push_bind(&mut self, value: impl Bind) -> &mut Self {
+        self.args.push(value.arg());
+        let n = self.args.len();
+        self.push(format_args!("${n}"))
+    }
+
+    /// `VALUES (…), (…)`: a row for each item.
+    pub(super) fn push_values<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut row: impl FnMut(Values<'_>, T),
+    ) -> &mut Self {
+        self.push("VALUES ");
+        for (n, item) in items.into_iter().enumerate() {
+            self.push(if n == 0 { "(" } else { ", (" });
+            row(self.list(), item);
+            self.push(")");
+        }
+        self
+    }
+
+    /// Values with commas between them.
+    pub(super) fn list(&mut self) -> Values<'_> {
+        Values { to: self, first: true }
+    }
+
+    /// The query; nothing is left behind to be built again.
+    pub(super) fn build(&mut self) -> Query<Row> {
+        self.of()
+    }
+
+    pub(super) fn build_query_as<T: Columns>(&mut self) -> Query<All<T>> {
+        self.of()
+    }
+
+    pub(super) fn build_query_scalar<T: Value>(&mut self) -> Query<One<T>> {
+        self.of()
+    }
+
+    fn of<O: FromRow>(&mut self) -> Query<O> {
+        Query::new(std::mem::take(&mut self.text).into(), std::mem::take(&mut self.args))
+    }
+}
+
+/// A row, or a list, that is being put together.
+pub(super) struct Values<'a> {
+    to: &'a mut QueryBuilder,
+    first: bool,
+}
+
+impl Values<'_> {
+    pub(super) fn push_bind(&mut self, value: impl Bind) -> &mut Self {
+        if !std::mem::take(&mut self.first) {
+            self.to.push(", ");
+        }
+        self.to.push_bind(value);
+        self
+    }
+}
