@@ -20,6 +20,7 @@ pub(in crate::store) fn is_postgres() -> bool {
 
 /// `true`, with the reason printed, where a test is about SQLite's file.
 pub(in crate::store) fn skipped_on_postgres() -> bool {
+    #[allow(clippy::print_stdout, reason = "a skip is told")]
     if is_postgres() {
         println!("skipped: it is about SQLite's file");
     }
