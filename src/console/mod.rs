@@ -14,6 +14,7 @@ mod events;
 mod form;
 mod home;
 mod i18n;
+mod inbox;
 mod notifications;
 mod operations;
 mod page;
@@ -78,6 +79,12 @@ pub fn router(console: Console) -> Router {
         .route("/console/calls/{call}/", get(call::page))
         .route("/console/calls/{call}/log.jsonl", get(call::log))
         .route("/console/calls/{call}/hangup", post(call::hang_up))
+        .route("/app/{tenant}/whatsapp", get(inbox::from_app))
+        .route("/app/{tenant}/whatsapp/", get(inbox::from_app))
+        .route("/app/{tenant}/whatsapp/{id}", get(inbox::one_from_app))
+        .route("/app/{tenant}/whatsapp/{id}/", get(inbox::one_from_app))
+        .route("/console/inbox/", get(inbox::page))
+        .route("/console/inbox/{id}/", get(inbox::chat).post(inbox::act))
         .route("/console/notifications/", get(notifications::page))
         .route("/console/notifications/read-all", post(notifications::read_all))
         .route("/console/notifications/{id}/read", post(notifications::read))

@@ -8,7 +8,21 @@ use super::form::Form;
 use super::i18n::Lang;
 
 /// Keys that are put together while a page is made.
-const FAMILIES: &[&str] = &["cause.", "lane.", "mark.", "role.", "walk.", "phone.say.", "topic."];
+const FAMILIES: &[&str] = &[
+    "cause.",
+    "lane.",
+    "mark.",
+    "role.",
+    "walk.",
+    "phone.say.",
+    "topic.",
+    "standing.",
+    "sentiment.",
+    "permission.",
+    "delivery.",
+    "message.",
+    "quality.",
+];
 
 fn sources(folder: &Path, into: &mut String) {
     for entry in fs::read_dir(folder).unwrap() {

@@ -1,0 +1,347 @@
+//! The inbox: conversations, and one of them as a chat with its messages and calls. What is done is the number API's.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::door::{Posted, Visitor};
+use super::page::{Page, failed, html, missing, respond};
+use super::view::{self, When};
+use super::{App, Console};
+
+/// A conversation as the API has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Conversation {
+    id: Uuid,
+    number: String,
+    user: User,
+    status: String,
+    active_agent: Option<Uuid>,
+    ai_enabled: bool,
+    last_message: Last,
+    window_expires_at: Option<String>,
+    unread: u64,
+    sentiment: Option<String>,
+    summary: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct User {
+    wa_id: Option<String>,
+    user_id: Option<String>,
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Last {
+    text: String,
+    at: String,
+    direction: String,
+}
+
+/// What a user allows, and what remains of the limits.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Permission {
+    status: String,
+    expires_at: Option<String>,
+    calls_left: u32,
+    requests_left: u32,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    items: Vec<Conversation>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Timeline {
+    items: Vec<Value>,
+    next: Option<String>,
+}
+
+impl User {
+    /// As a path names them.
+    fn key(&self) -> &str {
+        self.wa_id.as_deref().or(self.user_id.as_deref()).unwrap_or_default()
+    }
+
+    fn shown(&self) -> String {
+        view::party(self.key())
+    }
+
+    fn called(&self) -> String {
+        if self.name.is_empty() { self.shown() } else { self.name.clone() }
+    }
+}
+
+/// How a conversation's status looks.
+fn tone(status: &str) -> &'static str {
+    if status == "open" { "good" } else { "missed" }
+}
+
+/// A conversation in the list.
+struct Row {
+    id: Uuid,
+    name: String,
+    number: String,
+    text: String,
+    outbound: bool,
+    at: When,
+    unread: u64,
+    status: String,
+    tone: &'static str,
+    sentiment: String,
+}
+
+#[derive(Template)]
+#[template(path = "inbox.html")]
+struct Inbox {
+    page: Page,
+    rows: Vec<Row>,
+    next: String,
+    filtered: bool,
+    status: String,
+    q: String,
+    unread: bool,
+}
+
+pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    const FILTERS: [&str; 3] = ["status", "q", "unread"];
+    let query = &visitor.query;
+    let path = format!("/api/v1/conversations/{}", query.only(&["status", "q", "unread", "cursor"]));
+    let answer = visitor.ask(&console, Method::GET, &path, None).await;
+    let Ok(list) = serde_json::from_value::<Listed>(answer.body.clone()) else {
+        return failed(&console, &visitor, answer.status, answer.message());
+    };
+    let first = query.some("cursor").is_none();
+    html(&Inbox {
+        rows: list.items.into_iter().map(row).collect(),
+        next: list.next.map(|cursor| query.with("cursor", Some(&cursor))).unwrap_or_default(),
+        filtered: FILTERS.iter().any(|name| query.some(name).is_some()),
+        status: query.get("status").to_owned(),
+        q: query.get("q").to_owned(),
+        unread: query.some("unread").is_some(),
+        page: visitor
+            .page(&console, visitor.lang().t("nav.inbox"), "inbox")
+            .listening(if first { "conversation" } else { "" }),
+    })
+}
+
+fn row(conversation: Conversation) -> Row {
+    Row {
+        id: conversation.id,
+        name: conversation.user.called(),
+        number: view::party(&conversation.number),
+        outbound: conversation.last_message.direction == "outbound",
+        text: conversation.last_message.text,
+        at: When::read(&conversation.last_message.at),
+        unread: conversation.unread,
+        tone: tone(&conversation.status),
+        status: conversation.status,
+        sentiment: conversation.sentiment.unwrap_or_default(),
+    }
+}
+
+/// A message or a call of the timeline.
+struct Line {
+    kind: String,
+    outbound: bool,
+    text: String,
+    status: String,
+    at: When,
+    /// An agent's, or a person's by the API.
+    sender: String,
+    /// Where its file is; empty: it has none.
+    media: String,
+    filename: String,
+    error: String,
+    /// The call that it tells of.
+    call: String,
+    missed: bool,
+}
+
+fn line(item: &Value) -> Line {
+    let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = text("/type");
+    let said = [text("/text"), text("/media/caption"), text("/call/text"), text("/location/name")];
+    Line {
+        outbound: text("/direction") == "outbound",
+        text: said.into_iter().find(|said| !said.is_empty()).unwrap_or_default(),
+        status: text("/status"),
+        at: When::read(&text("/at")),
+        sender: text("/sender"),
+        media: text("/media/url"),
+        filename: text("/media/filename"),
+        error: text("/error/message"),
+        call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
+        missed: item.pointer("/call/missed").and_then(Value::as_bool).unwrap_or_default(),
+        kind,
+    }
+}
+
+#[derive(Template)]
+#[template(path = "chat.html")]
+struct Chat {
+    page: Page,
+    id: Uuid,
+    name: String,
+    user: String,
+    number: String,
+    status: String,
+    tone: &'static str,
+    lines: Vec<Line>,
+    older: String,
+    /// Whether anything may be written, and until when.
+    open: bool,
+    until: Option<When>,
+    ai: bool,
+    agent: String,
+    sentiment: String,
+    summary: String,
+    permission: Permission,
+    granted_until: Option<When>,
+    may_delete: bool,
+    draft: String,
+    wrong: String,
+}
+
+/// What a form that was refused said.
+#[derive(Default)]
+struct Refused {
+    draft: String,
+    wrong: String,
+}
+
+fn path_of(id: Uuid) -> String {
+    format!("/api/v1/conversations/{id}/")
+}
+
+pub(super) async fn chat(State(console): App, Path(id): Path<String>, visitor: Visitor) -> Response {
+    let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
+    shown(&console, &visitor, id, StatusCode::OK, Refused::default()).await
+}
+
+async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCode, refused: Refused) -> Response {
+    let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
+    if answer.status == StatusCode::NOT_FOUND {
+        return missing(console, visitor);
+    }
+    let timeline = format!("{}timeline/{}", path_of(id), visitor.query.only(&["cursor"]));
+    let timeline = visitor.ask(console, Method::GET, &timeline, None).await;
+    let (Ok(conversation), Ok(timeline)) = (
+        serde_json::from_value::<Conversation>(answer.body.clone()),
+        serde_json::from_value::<Timeline>(timeline.body),
+    ) else {
+        return failed(console, visitor, StatusCode::BAD_GATEWAY, answer.message());
+    };
+    // Opened is read; the user is told, too.
+    if conversation.unread > 0 {
+        visitor.ask(console, Method::POST, &format!("{}read/", path_of(id)), None).await;
+    }
+    let permission = format!("/api/v1/permissions/{}/{}/", conversation.number, conversation.user.key());
+    let permission = visitor.ask(console, Method::GET, &permission, None).await;
+    let permission: Permission = serde_json::from_value(permission.body).unwrap_or_default();
+    let agent = match conversation.active_agent {
+        Some(agent) => {
+            let agent = visitor.ask(console, Method::GET, &format!("/api/v1/agents/{agent}/"), None).await;
+            agent.body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned()
+        }
+        None => String::new(),
+    };
+    let now = console.desk.api().clock.wall().rfc3339();
+    let until = conversation.window_expires_at.as_deref();
+    // Both in UTC, of the same shape: their seconds compare as texts.
+    let open = until.is_some_and(|until| until.get(..19) > now.get(..19));
+    let name = conversation.user.called();
+    let live = visitor.query.some("cursor").is_none() && refused.wrong.is_empty();
+    let page = visitor.page(console, &name, "inbox").listening(if live { "conversation call" } else { "" });
+    respond(
+        status,
+        &Chat {
+            page,
+            id,
+            user: conversation.user.shown(),
+            name,
+            number: view::party(&conversation.number),
+            tone: tone(&conversation.status),
+            status: conversation.status,
+            lines: timeline.items.iter().map(line).collect(),
+            older: timeline.next.map(|cursor| visitor.query.with("cursor", Some(&cursor))).unwrap_or_default(),
+            open,
+            until: until.map(When::read),
+            ai: conversation.ai_enabled,
+            agent,
+            sentiment: conversation.sentiment.unwrap_or_default(),
+            summary: conversation.summary.unwrap_or_default(),
+            granted_until: permission.expires_at.as_deref().map(When::read),
+            permission,
+            may_delete: visitor.is_admin(),
+            draft: refused.draft,
+            wrong: refused.wrong,
+        },
+    )
+}
+
+/// What is done with one: `do` says what.
+pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
+    let Posted { visitor, form } = posted;
+    let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
+    let one = path_of(id);
+    let to = format!("/console/inbox/{id}/");
+    let post = |what: &str| (Method::POST, format!("{one}{what}/"), None);
+    let (method, path, body) = match form.get("do") {
+        "send" => (Method::POST, format!("{one}messages/"), Some(json!({"type": "text", "text": form.get("text")}))),
+        "template" => {
+            let template = json!({"name": form.get("name"), "language": {"code": form.get("language")}});
+            (Method::POST, format!("{one}messages/"), Some(json!({"type": "template", "template": template})))
+        }
+        what @ ("close" | "archive" | "reopen" | "insights") => post(what),
+        "ai-on" => (Method::PATCH, one, Some(json!({"aiEnabled": true}))),
+        "ai-off" => (Method::PATCH, one, Some(json!({"aiEnabled": false}))),
+        "delete" => (Method::DELETE, one, None),
+        "permission" => match permission_path(&console, &visitor, &one).await {
+            Some(path) => (Method::POST, path, None),
+            None => return missing(&console, &visitor),
+        },
+        _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
+    };
+    let gone = method == Method::DELETE;
+    let answer = visitor.ask(&console, method, &path, body.as_ref()).await;
+    match answer.is_ok() {
+        true => Redirect::to(if gone { "/console/inbox/" } else { &to }).into_response(),
+        false => {
+            let refused = Refused { draft: form.get("text").to_owned(), wrong: answer.message().to_owned() };
+            shown(&console, &visitor, id, answer.status, refused).await
+        }
+    }
+}
+
+/// Where a conversation's user is asked whether they may be called.
+async fn permission_path(console: &Console, visitor: &Visitor, one: &str) -> Option<String> {
+    let answer = visitor.ask(console, Method::GET, one, None).await;
+    let conversation: Conversation = serde_json::from_value(answer.body).ok()?;
+    Some(format!("/api/v1/permissions/{}/{}/request/", conversation.number, conversation.user.key()))
+}
+
+/// `/app/{tenant}/whatsapp`: where links of elsewhere lead. The tenant is the one of who is signed in.
+pub(super) async fn from_app() -> Redirect {
+    Redirect::to("/console/inbox/")
+}
+
+/// `/app/{tenant}/whatsapp/{id}`.
+pub(super) async fn one_from_app(Path((_, id)): Path<(String, String)>) -> Redirect {
+    match id.parse::<Uuid>() {
+        Ok(id) => Redirect::to(&format!("/console/inbox/{id}/")),
+        Err(_) if id == "notifications" => Redirect::to("/console/notifications/"),
+        Err(_) => Redirect::to("/console/inbox/"),
+    }
+}
