@@ -130,9 +130,11 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         status: query.get("status").to_owned(),
         q: query.get("q").to_owned(),
         unread: query.some("unread").is_some(),
-        page: visitor
-            .page(&console, visitor.lang().t("nav.inbox"), "inbox")
-            .listening(if first { "conversation" } else { "" }),
+        page: visitor.page(&console, visitor.lang().t("nav.inbox"), "inbox").listening(if first {
+            "conversation"
+        } else {
+            ""
+        }),
     })
 }
 

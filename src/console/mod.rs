@@ -5,6 +5,7 @@
 //! without the script, every action a form. The script makes it live: `/console/events` says that something has changed, and
 //! the page asks for itself again.
 
+mod agents;
 mod assets;
 mod call;
 mod calls;
@@ -16,6 +17,7 @@ mod home;
 mod i18n;
 mod inbox;
 mod notifications;
+mod numbers;
 mod operations;
 mod page;
 mod people;
@@ -24,6 +26,7 @@ mod playground;
 mod samples;
 mod sign_in;
 mod view;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -85,6 +88,14 @@ pub fn router(console: Console) -> Router {
         .route("/app/{tenant}/whatsapp/{id}/", get(inbox::one_from_app))
         .route("/console/inbox/", get(inbox::page))
         .route("/console/inbox/{id}/", get(inbox::chat).post(inbox::act))
+        .route("/console/numbers/", get(numbers::page).post(numbers::connect))
+        .route("/console/numbers/{number}/", get(numbers::one).post(numbers::change))
+        .route("/console/numbers/{number}/do", post(numbers::act))
+        .route("/console/agents/", get(agents::page).post(agents::make))
+        .route("/console/agents/new/", get(agents::blank))
+        .route("/console/agents/{id}/", get(agents::one).post(agents::change))
+        .route("/console/webhooks/", get(webhooks::page).post(webhooks::make))
+        .route("/console/webhooks/{id}/", get(webhooks::one).post(webhooks::act))
         .route("/console/notifications/", get(notifications::page))
         .route("/console/notifications/read-all", post(notifications::read_all))
         .route("/console/notifications/{id}/read", post(notifications::read))

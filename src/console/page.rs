@@ -35,7 +35,19 @@ const PLACES: &[(&str, &str, &str, Role, Option<&str>)] = &[
 ];
 
 /// Pages that are built; what the API serves beyond them has no page yet.
-const BUILT: &[&str] = &["home", "inbox", "notifications", "calls", "phone", "playground", "operations", "people"];
+const BUILT: &[&str] = &[
+    "home",
+    "inbox",
+    "notifications",
+    "calls",
+    "phone",
+    "numbers",
+    "agents",
+    "webhooks",
+    "playground",
+    "operations",
+    "people",
+];
 
 /// What every template has.
 pub(super) struct Page {

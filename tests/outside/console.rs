@@ -81,6 +81,9 @@ const PAGES: &[&str] = &[
     "/console/playground/",
     "/console/phone/",
     "/console/notifications/",
+    "/console/inbox/",
+    "/console/numbers/",
+    "/console/agents/",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,6 +295,85 @@ async fn a_person_signs_in_sees_a_call_come_live_and_steps_through_it() {
     browser.eval("document.querySelector('.run button').click()").await;
     browser.until("document.querySelectorAll('.walk li').length > 2").await;
     assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    let uuid = call(&world).await;
+    world.node.record(&uuid).await;
+    let [asha, ravi] = [Session::of(&world, "asha").await, Session::of(&world, "ravi").await];
+    let agent = [("name", "Desk <b>"), ("kind", "http"), ("endpoint", &world.app.url("/agent")), ("language", "en-US")]
+        .map(|(name, value)| (name, value.to_owned()));
+    let mut agent: Vec<_> = agent.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    agent.extend([("channel.whatsapp", "on"), ("enabled", "on")]);
+    let made = asha.post("/console/agents/", &agent).await;
+    assert_eq!(made.status, 303, "{}", made.text());
+    assert_eq!(ravi.post("/console/agents/", &agent).await.status, 403);
+    let webhook = asha.post("/console/webhooks/", &[("name", "crm"), ("url", &world.app.url("/hook"))]).await.text();
+    assert!(webhook.contains("data-copy>"), "its secret, once: {webhook}");
+    let refused = ravi.post("/console/webhooks/", &[("name", "x"), ("url", &world.app.url("/hook"))]).await;
+    assert_eq!((refused.status, ravi.get("/console/webhooks/").await.status), (403, 403));
+    let list = asha.get("/console/webhooks/").await.text();
+    let after = |text: &str, mark: &str| {
+        let rest = text.split(mark).nth(1).unwrap_or_else(|| panic!("{mark} in {text}"));
+        rest.split('/').next().unwrap().to_owned()
+    };
+    let webhook = format!("/console/webhooks/{}/", after(&list, "row-link\" href=\"/console/webhooks/"));
+    assert!(!list.contains("data-copy>"));
+    assert_eq!(asha.post(&webhook, &[("do", "test")]).await.status, 303);
+    assert_eq!(ravi.post(&webhook, &[("do", "remove")]).await.status, 403);
+    let inbox = asha.get("/console/inbox/").await.text();
+    let chat = format!("/console/inbox/{}/", after(&inbox, "row-link\" href=\"/console/inbox/"));
+    let agent = asha.get("/console/agents/").await.text();
+    let agent = format!("/console/agents/{}/", after(&agent, "row-link\" href=\"/console/agents/"));
+    let number = format!("/console/numbers/{}/", crate::support::node::NUMBER);
+    // The columns, in their order.
+    let numbers = asha.get("/console/numbers/").await.text();
+    let heads: Vec<&str> =
+        numbers.split("<th scope=\"col\">").skip(1).filter_map(|rest| rest.split("</th>").next()).collect();
+    let wanted =
+        ["Phone Number", "WhatsApp Agent", "Verified Name", "Platform Type", "ID", "Quality Rating", "Actions"];
+    assert_eq!(heads, wanted);
+    // What only some may is not there for others, and refused.
+    assert!(asha.get(&chat).await.text().contains("value=\"delete\""));
+    assert!(!ravi.get(&chat).await.text().contains("value=\"delete\""));
+    assert_eq!(ravi.post(&chat, &[("do", "delete")]).await.status, 403);
+    assert_eq!(ravi.post(&chat, &[("do", "archive")]).await.status, 409, "open is closed first");
+    assert_eq!(ravi.post(&chat, &[("do", "close")]).await.status, 303);
+    assert_eq!(ravi.post(&chat, &[("do", "reopen")]).await.status, 303);
+    assert_eq!(ravi.post(&chat, &[("do", "ai-off")]).await.status, 303);
+    assert_eq!(ravi.post(&number, &[("do", "disconnect")]).await.status, 403);
+    let saved = asha.post(&number, &[("do", "save"), ("alias", "Support — APAC"), ("was.alias", "")]).await;
+    assert_eq!(saved.status, 303, "{}", saved.text());
+    assert!(asha.get("/console/numbers/").await.text().contains("Support — APAC"));
+    let app = asha.get("/app/acme/whatsapp").await;
+    assert_eq!(app.headers["location"], "/console/inbox/");
+    let eve = Session::of(&world, "eve").await;
+    for path in [&chat, &number, &agent, &webhook] {
+        assert_eq!(eve.get(path).await.status, 404, "r16 {path}");
+    }
+    for name in ["asha", "ravi"] {
+        let mut browser = signed_in(&world, name).await;
+        let mut paths =
+            vec!["/console/inbox/", chat.as_str(), "/console/numbers/", number.as_str(), "/console/agents/"];
+        if name == "asha" {
+            paths.extend([agent.as_str(), "/console/agents/new/", "/console/webhooks/", webhook.as_str()]);
+        }
+        for (n, path) in paths.iter().enumerate() {
+            browser.visit(path).await;
+            browser.until("document.querySelector('main h1').textContent.trim().length > 0").await;
+            let wide = browser.eval("document.documentElement.scrollWidth - innerWidth").await;
+            assert!(wide.as_i64().is_some_and(|wide| wide <= 0), "{path} is {wide} too wide");
+            if let Some(folder) = std::env::var_os("OFFHOOK_TEST_SHOTS") {
+                browser.screenshot(&std::path::Path::new(&folder).join(format!("{name}-{n}.png"))).await;
+            }
+        }
+        assert_eq!(browser.errors, [""; 0], "{name}");
+    }
 }
 
 /// Names that would run, break out, or hide.
