@@ -265,7 +265,7 @@ async fn a_person_signs_in_sees_a_call_come_live_and_steps_through_it() {
     let mut browser = signed_in(&world, "asha").await;
     for path in PAGES.iter().chain(&["/console/people/"]) {
         browser.visit(path).await;
-        browser.until("document.querySelector('main h1').textContent.trim().length > 0").await;
+        browser.until("document.querySelector('main h1')?.textContent.trim().length > 0").await;
         let wide = browser.eval("document.documentElement.scrollWidth - innerWidth").await;
         assert!(wide.as_i64().is_some_and(|wide| wide <= 0), "{path} is {wide} too wide");
     }
@@ -291,7 +291,7 @@ async fn a_person_signs_in_sees_a_call_come_live_and_steps_through_it() {
     browser.until("document.querySelector('.gutter b:nth-child(2)').className === 'bad'").await;
     browser.until("document.querySelector('#findings li.bad')").await;
     browser.eval("document.querySelector('.chip:nth-child(1)').click()").await;
-    browser.until("document.querySelector('#source').value.includes('Welcome')").await;
+    browser.until("document.querySelector('#source')?.value.includes('Welcome')").await;
     browser.eval("document.querySelector('.run button').click()").await;
     browser.until("document.querySelectorAll('.walk li').length > 2").await;
     assert_eq!(browser.errors, [""; 0]);
@@ -365,7 +365,7 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
         }
         for (n, path) in paths.iter().enumerate() {
             browser.visit(path).await;
-            browser.until("document.querySelector('main h1').textContent.trim().length > 0").await;
+            browser.until("document.querySelector('main h1')?.textContent.trim().length > 0").await;
             let wide = browser.eval("document.documentElement.scrollWidth - innerWidth").await;
             assert!(wide.as_i64().is_some_and(|wide| wide <= 0), "{path} is {wide} too wide");
             if let Some(folder) = std::env::var_os("OFFHOOK_TEST_SHOTS") {
