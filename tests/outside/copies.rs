@@ -8,7 +8,7 @@ use offhook::sim::{CallScript, HangupRule};
 use super::dial::tone;
 use super::outbound::{World, world};
 use crate::support::bucket::Bucket;
-use crate::support::http;
+use crate::support::{database, http};
 
 /// A node whose callers leave messages of two seconds, and where they are copied to.
 async fn copying(more: &str, bucket: &Bucket) -> World {
@@ -143,7 +143,6 @@ async fn a_file_that_somebody_removed_is_given_up_and_one_that_is_kept_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_takes_a_recording_away_wherever_it_is() {
-    use sqlx::{ConnectOptions as _, Connection as _};
     let bucket = Bucket::start().await;
     let mut world = copying("keep_local = true\n[retention]\nrecording_days = 2", &bucket).await;
     let (old, old_url) = message(&world).await;
@@ -152,11 +151,8 @@ async fn retention_takes_a_recording_away_wherever_it_is() {
     world.node.until_metric("offhook_recording_copies_total", &[("outcome", "stored")], 2.0).await;
     world.node.kill();
     // Three days ago.
-    let file = world.node.dir.path().join("offhook.db");
-    let mut store = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.expect("the store");
     let earlier = "UPDATE recordings SET started_us = started_us - 259200000000 WHERE recording_id = $1";
-    sqlx::query(earlier).bind(&old).execute(&mut store).await.expect("an update");
-    store.close().await.expect("closed");
+    database::execute(world.node.dir.path(), earlier, &old).await;
     world.node.start_again().await;
     let objects = bucket.until(|objects| objects.len() == 1).await;
     assert!(objects.contains_key(&format!("offhook/{young}.wav")));

@@ -4,9 +4,9 @@ use offhook::sim::{CallScript, HangupRule, Happened, Sim};
 use serde_json::Value;
 
 use crate::support::app::App;
-use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
 use crate::support::node::{API_KEY, Node, Wanted, sim_options};
+use crate::support::{database, http};
 
 async fn record(node: &Node, uuid: &str) -> Value {
     let url = format!("{}/api/v1/calls/{uuid}/", node.public);
@@ -42,9 +42,9 @@ async fn a_record_says_how_the_sound_got_through() {
     assert!(record["quality"]["roundTripMs"].as_f64().is_some_and(|ms| ms < 500.0), "{record:#}");
     node.until_metric("offhook_media_mos_count", &[("direction", "in")], 1.0).await;
 
-    let dir = node.dir.path().to_str().expect("a path").to_owned();
     let show = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
-        .args(["calls", "show", &uuid, "--data-dir", &dir])
+        .args(["calls", "show", &uuid])
+        .args(database::place(node.dir.path()))
         .output()
         .expect("run offhook");
     let show = String::from_utf8_lossy(&show.stdout).into_owned();

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::app::App;
-use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
 use crate::support::node::{API_KEY, Node, Wanted};
+use crate::support::{database, http};
 
 async fn offhook(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -82,9 +82,9 @@ async fn a_slow_call_shows_what_was_slow() {
 
     // The same call by folder, by configuration and over the API.
     let dir = node.dir.path().to_str().expect("a path").to_owned();
-    let config = format!("{dir}/offhook.toml");
-    let ways =
-        [vec!["--data-dir", &dir], vec!["--config", &config], vec!["--node", &node.public, "--api-key", API_KEY]];
+    let [how, place] = database::place(node.dir.path());
+    let config = node.dir.path().join("offhook.toml").display().to_string();
+    let ways = [vec![&*how, &*place], vec!["--config", &config], vec!["--node", &node.public, "--api-key", API_KEY]];
     for way in &ways {
         let shown = offhook(&[&["calls", "show", &uuid], way.as_slice()].concat()).await;
         let out = text(&shown.stdout);
@@ -108,7 +108,7 @@ async fn a_slow_call_shows_what_was_slow() {
         let table = text(&offhook(&[&["calls", "list"], way.as_slice()].concat()).await.stdout);
         assert!(table.contains(&uuid) && table.contains("…1234"), "{table}");
     }
-    let json = offhook(&["calls", "show", &uuid, "--data-dir", &dir, "--json"]).await;
+    let json = offhook(&["calls", "show", &uuid, &how, &place, "--json"]).await;
     let objects: Vec<Value> =
         text(&json.stdout).lines().map(|l| serde_json::from_str(l).expect("an object a line")).collect();
     let first_byte = objects.iter().find(|o| o["name"] == "first byte" && o["of"] == "fetch answer").expect("a bar");
@@ -127,11 +127,11 @@ async fn a_slow_call_shows_what_was_slow() {
     // What can't be shown is said.
     let unknown = "00000000-0000-4000-8000-000000000000";
     for (args, code, part) in [
-        (vec!["calls", "show", unknown, "--data-dir", &dir], 1, "there is no call"),
+        (vec!["calls", "show", unknown, &how, &place], 1, "there is no call"),
         (vec!["calls", "show", unknown, "--node", &node.public, "--api-key", API_KEY], 1, "there is no call"),
         (vec!["calls", "show", &uuid, "--node", &node.public, "--api-key", "wrong"], 1, "does not know this API key"),
         (vec!["calls", "show", &uuid, "--data-dir", "/nowhere"], 1, "could not open the store"),
-        (vec!["calls", "show", "not-a-uuid", "--data-dir", &dir], 2, "not-a-uuid"),
+        (vec!["calls", "show", "not-a-uuid", &how, &place], 2, "not-a-uuid"),
         (vec!["calls", "show", &uuid, "--data-dir", &dir, "--node", &node.public], 2, "cannot be used with"),
         (vec!["calls", "show", &uuid, "--node", "https://calls.example.com"], 2, "--api-key"),
         (vec!["calls", "list", "--limit", "0", "--data-dir", &dir], 2, "--limit"),

@@ -67,3 +67,30 @@ pub async fn counts(folder: &Path, query: &'static str) -> (i64, i64, i64, i64) 
         }
     }
 }
+
+/// Carries out one statement in the store of a node that has stopped.
+pub async fn execute(folder: &Path, statement: &'static str, argument: &str) {
+    match postgres() {
+        None => {
+            let file = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("offhook.db"));
+            let mut store = file.connect().await.expect("the node's store");
+            sqlx::query(statement).bind(argument).execute(&mut store).await.expect("a change");
+            store.close().await.expect("closed");
+        }
+        Some(_) => {
+            let at = PgConnectOptions::from_str(&url_of(folder)).expect("a URL");
+            let mut store = at.connect().await.expect("PostgreSQL");
+            sqlx::query(statement).bind(argument).execute(&mut store).await.expect("a change");
+            store.close().await.expect("closed");
+        }
+    }
+}
+
+/// How a command of `offhook` is told where this folder's node keeps its records: by the folder, which only a SQLite file
+/// is found in, or by the node's configuration.
+pub fn place(folder: &Path) -> [String; 2] {
+    match postgres() {
+        None => ["--data-dir".to_owned(), folder.display().to_string()],
+        Some(_) => ["--config".to_owned(), folder.join("offhook.toml").display().to_string()],
+    }
+}
