@@ -1,15 +1,17 @@
-//! The customer's application: one document for every call, and a count of hangup callbacks.
+//! The customer's application: one document for every call, a count of hangup callbacks, the numbers of messages.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::sync::watch;
+use offhook::clock::Clock;
+use tokio::sync::{mpsc, watch};
 
 /// Speaks until the caller hangs up, and asks for nothing.
 const DOCUMENT: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
@@ -20,6 +22,15 @@ pub(crate) struct Customer {
     pub(crate) at: SocketAddr,
     /// Hangup callbacks so far.
     hangups: watch::Receiver<u64>,
+    /// Messages it was told of: the number in the text (`message-17-…`), and when it came.
+    pub(crate) messages: mpsc::UnboundedReceiver<(u64, Instant)>,
+}
+
+/// What connections share.
+struct Seen {
+    hangups: watch::Sender<u64>,
+    messages: mpsc::UnboundedSender<(u64, Instant)>,
+    clock: Clock,
 }
 
 impl Customer {
@@ -27,19 +38,20 @@ impl Customer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let at = listener.local_addr()?;
         let (count, hangups) = watch::channel(0);
-        let count = Arc::new(count);
+        let (told, messages) = mpsc::unbounded_channel();
+        let seen = Arc::new(Seen { hangups: count, messages: told, clock: Clock::real() });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
-                let count = count.clone();
+                let seen = seen.clone();
                 tokio::spawn(async move {
-                    let service = hyper::service::service_fn(|request| answer(request, &count));
+                    let service = hyper::service::service_fn(|request| answer(request, &seen));
                     let http = hyper::server::conn::http1::Builder::new();
                     let _ = http.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         });
-        Ok(Self { at, hangups })
+        Ok(Self { at, hangups, messages })
     }
 
     pub(crate) fn hangups(&self) -> u64 {
@@ -52,14 +64,27 @@ impl Customer {
     }
 }
 
-async fn answer(request: Request<Incoming>, hangups: &watch::Sender<u64>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, seen: &Seen) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    let _ = body.collect().await;
-    if head.uri.path() == "/hangup" {
-        hangups.send_modify(|count| *count += 1);
-        return Ok(Response::new(Full::default()));
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    match head.uri.path() {
+        "/hangup" => {
+            seen.hangups.send_modify(|count| *count += 1);
+            Ok(Response::new(Full::default()))
+        }
+        "/messages" => {
+            let text = String::from_utf8_lossy(&body);
+            let number = text.split("message-").nth(1).and_then(|rest| rest.split('-').next()?.parse().ok());
+            if let Some(number) = number {
+                let _ = seen.messages.send((number, seen.clock.now()));
+            }
+            Ok(Response::new(Full::default()))
+        }
+        _ => {
+            let mut response = Response::new(Full::from(DOCUMENT));
+            let xml = http::HeaderValue::from_static("application/xml; charset=utf-8");
+            response.headers_mut().insert("content-type", xml);
+            Ok(response)
+        }
     }
-    let mut response = Response::new(Full::from(DOCUMENT));
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/xml; charset=utf-8"));
-    Ok(response)
 }

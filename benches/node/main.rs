@@ -1,7 +1,7 @@
 //! The whole program against its floors: what a call costs, how long it waits, what it leaves behind.
 //!
-//! `cargo bench --bench node -- setup` (or `outbound`, `media`, `memory`, `start`, `overload`; none: all of them). Offhook and floor run as processes of
-//! their own and by turns; processor time is theirs alone, as the scheduler counts it, so that other work on the machine
+//! `cargo bench --bench node -- setup` (or `outbound`, `messages`, `media`, `memory`, `start`, `overload`; none: all of
+//! them). Offhook and floor run as processes of their own and by turns; processor time is theirs alone, as the scheduler counts it, so that other work on the machine
 //! moves it little. The simulated Meta and the customer's application live in this process and are not measured.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
@@ -11,6 +11,7 @@ mod floor;
 mod load;
 mod media;
 mod memory;
+mod messages;
 mod outbound;
 mod overload;
 mod process;
@@ -65,6 +66,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let own = |text: &&str| (*text).to_owned();
                 floor::serve(floor::Places { graph: own(graph), answer: own(answer), hangup: own(hangup) }).await
             }
+            ["message-floor", folder, target] => {
+                messages::serve(std::path::Path::new(folder), (*target).to_owned()).await
+            }
             chosen => {
                 let wants = |name: &str| chosen.is_empty() || chosen.contains(&name);
                 if wants("setup") {
@@ -72,6 +76,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 if wants("outbound") {
                     outbound::run().await?;
+                }
+                if wants("messages") {
+                    messages::run().await?;
                 }
                 if wants("media") {
                     media::run().await?;

@@ -104,7 +104,9 @@ waba = "{waba}"
 calling_enabled = true
 answer_url = "{answer}"
 hangup_url = "{hangup}"
+webhook_url = "{messages}"
 "#,
+            messages = answer.replace("/answer", "/messages"),
             secret = world::APP_SECRET,
             verify = world::VERIFY_TOKEN,
             token = world::ACCESS_TOKEN,
