@@ -186,6 +186,7 @@ fn live(n: u128, account: &str, status: LiveStatus) -> LiveCall {
         caller_name: "Asha".to_owned(),
         status,
         started: at(0),
+        answered: None,
         parent_call: None,
         b_leg: None,
     }

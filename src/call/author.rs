@@ -9,8 +9,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::machine::{FetchFailure, Params};
+use crate::admission::{Directory, NumberSpec};
 use crate::media::prompt::Prompt;
-use crate::model::{AuthId, CallUuid};
+use crate::model::{AuthId, CallUuid, Method};
+use crate::xml::ast::DocUrl;
 
 /// What these URLs begin with.
 const BELOW: &str = "https://agent.invalid/";
@@ -57,6 +59,17 @@ impl Author for NoAuthor {
 /// The URL of something below the host.
 pub fn url_of(path: &str) -> String {
     format!("{BELOW}{path}")
+}
+
+/// Where a call with this agent begins.
+pub fn agent_url(agent: uuid::Uuid) -> (DocUrl, Method) {
+    (DocUrl(url_of(&format!("{agent}/answer")).into()), Method::Post)
+}
+
+/// Where the documents of a number's calls are: at its answer URL, or, without an application, with its agent.
+pub fn answer_of(directory: &Directory, number: &NumberSpec) -> Option<(DocUrl, Method)> {
+    let agent = || directory.mail().routing(&number.phone_number_id)?.agent().map(agent_url);
+    number.answer.clone().or_else(agent)
 }
 
 /// What is behind the host of a URL that this node writes the documents of.

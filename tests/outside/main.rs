@@ -24,6 +24,7 @@ mod messages;
 mod metrics;
 mod mpc;
 mod notifications;
+mod number_calls;
 mod numbers;
 mod ops;
 #[cfg(feature = "otel")]

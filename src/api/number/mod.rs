@@ -16,6 +16,7 @@ mod messages;
 mod notifications;
 mod numbers;
 mod permissions;
+mod place;
 mod reload;
 pub(super) mod roles;
 mod routing;
@@ -48,6 +49,7 @@ pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(86_400), key_ma
 pub(super) const TABLES: &[&[Route]] = &[
     xml::ROUTES,
     calls::ROUTES,
+    place::ROUTES,
     events::ROUTES,
     permissions::ROUTES,
     voices::ROUTES,
@@ -115,6 +117,8 @@ async fn serve(asked: Asked) -> Response {
         ("DELETE", ["users", user]) if !users::is_id(user) => erasure::forget(&asked, user).await,
         ("POST", ["xml", "check"]) => xml::check(asked).await,
         ("GET", ["calls"]) => calls::list(&asked).await,
+        ("POST", ["calls"]) => place::place(asked).await,
+        ("POST", ["calls", uuid, "hangup"]) => place::hang_up(&asked, uuid).await,
         ("GET", ["calls", uuid]) => calls::get(&asked, uuid).await,
         ("GET", ["calls", uuid, "events"]) => events::log(&asked, uuid).await,
         ("GET", ["permissions", number, user]) => permissions::view(&asked, [number, user]).await,

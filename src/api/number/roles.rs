@@ -8,6 +8,8 @@ use crate::config::Role;
 /// Operations that differ from the rule: method, path behind `/api/v1/` (`*`: any part; a last `**`: all that is below), role.
 const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["xml", "check"], Role::Agent),
+    ("POST", &["calls"], Role::Agent),
+    ("POST", &["calls", "*", "hangup"], Role::Agent),
     ("POST", &["permissions", "*", "*", "request"], Role::Agent),
     ("POST", &["notifications", "read-all"], Role::Agent),
     ("POST", &["notifications", "*", "read"], Role::Agent),

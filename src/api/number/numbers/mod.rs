@@ -468,7 +468,7 @@ fn of_meta(
     field: Option<&'static str>,
     meta: Option<MetaWord>,
 ) -> Fault {
-    Box::new(error::trouble(&Trouble { status, code, message, field, meta, next_request: None }))
+    Box::new(error::trouble(&Trouble { status, code, message, field, meta, next_request: None, next_call: None }))
 }
 
 /// A word of a method, as the resource has it.
