@@ -162,6 +162,9 @@ impl Desk {
 
     /// Whether the agent that was to answer still is.
     async fn is_current(&self, turn: &Turn, scope: &Scope) -> Result<bool, StoreError> {
+        if self.inbox.is_silent(&turn.pair.number) {
+            return Ok(false);
+        }
         let found = self.agents.store().conversation(scope, turn.pair.conversation).await?;
         Ok(found.is_some_and(|conversation| {
             let now = conversation.standing;

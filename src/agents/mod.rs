@@ -85,10 +85,10 @@ impl Agents {
         question: &contract::Question,
         on: &mut (dyn FnMut(contract::Piece) + Send),
     ) -> Result<(), AgentError> {
-        let token = {
+        let tokens = {
             let tables = self.0.directory.tables();
-            tables.account(&agent.account).and_then(|account| account.tokens.first().cloned())
+            tables.account(&agent.account).map(|account| account.tokens.clone()).unwrap_or_default()
         };
-        self.0.asking.turn(agent, token.as_ref(), question, on).await
+        self.0.asking.turn(agent, &tokens, question, on).await
     }
 }

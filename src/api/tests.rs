@@ -225,6 +225,7 @@ fn numbers() -> Directory {
         account: account.into(),
         alias: String::new(),
         calling_enabled: true,
+        silent: false,
         answer: None,
         fallback: None,
         hangup: None,
@@ -311,7 +312,7 @@ async fn run() -> Running {
     let tables = Arc::new(Directory::new(10));
     let file = settings::file(all);
     let keeper = Keeper::open(store.clone(), tables.clone(), &file, at(0)).await.unwrap();
-    keeper.tell(move |book| credentials.replace(&book.credentials()));
+    keeper.tell(move |_, book| credentials.replace(&book.credentials()));
     let clock = Clock::stepped(at(0));
     let graph = Server::start(graph_answers).await;
     let gate = Arc::new(Gate::new(tables.clone(), clock.now()));

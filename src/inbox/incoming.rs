@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{Inbox, Turn, words};
 use crate::admission::NumberEntry;
+use crate::admission::permission::State;
 use crate::feed::What;
 use crate::model::{Direction, MessageStatus, NoticeTopic, Timestamp, stable_id};
 use crate::notices::Notice;
@@ -148,7 +149,8 @@ impl Inbox {
                 if answers && came.counts && unread == 1 {
                     inbox.note(&came);
                 }
-                if let (true, Some(agent)) = (answers && standing.ai_enabled && came.counts, standing.routing.agent()) {
+                let by_agent = answers && standing.ai_enabled && came.counts && !number.spec.silent;
+                if let (true, Some(agent)) = (by_agent, standing.routing.agent()) {
                     inbox.turn(Turn { pair: came.pair, agent, epoch: standing.epoch, message: came.message });
                 }
             }
@@ -298,11 +300,21 @@ impl Inbox {
         }
     }
 
-    /// What a user allows a number has changed.
-    pub fn permission_changed(&self, number: &NumberEntry, user: &str) {
+    /// A user allows a number something else than before.
+    pub fn permission_changed(&self, number: &NumberEntry, user: &str, state: State) {
         let conversation = super::conversation_id(&number.spec.phone_number_id, user);
         let user = words::user(&UserName { id: user.to_owned(), bsuid: None, name: String::new() });
-        self.tell_number(number, "permission.changed", json!({"conversation": conversation, "user": user}));
+        let until = match state {
+            State::Temporary { until } => Some(until.to_string()),
+            State::None | State::Requested | State::Permanent => None,
+        };
+        let permission = json!({"status": state.as_str(), "expiresAt": until});
+        let data = json!({"conversation": conversation, "user": user, "permission": permission});
+        let once = Uuid::new_v4().to_string();
+        let event = self.number_event(number, "permission.changed", &["permission", &once], data, conversation);
+        if let Some(event) = event {
+            self.tell_soon(event);
+        }
     }
 
     /// News of a conversation, for those who watch.

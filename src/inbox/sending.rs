@@ -232,6 +232,9 @@ impl Inbox {
     }
 
     async fn still_answers(&self, pair: &Pair, epoch: u64) -> bool {
+        if self.is_silent(&pair.number) {
+            return false;
+        }
         let scope = crate::store::Scope::Main(pair.main_account.clone());
         let found = self.parts().store.conversation(&scope, pair.conversation).await;
         found.is_ok_and(|found| {

@@ -25,6 +25,7 @@ mod metrics;
 mod mpc;
 mod notifications;
 mod number_calls;
+mod number_events;
 mod numbers;
 mod ops;
 #[cfg(feature = "otel")]
@@ -45,6 +46,7 @@ mod speech;
 mod strangers;
 mod stream;
 mod support;
+mod tokens;
 mod trace;
 mod transcripts;
 mod walk;

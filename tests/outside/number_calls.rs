@@ -51,7 +51,7 @@ async fn a_call_is_placed_once_by_its_key_with_a_url_of_its_own_or_the_numbers()
     // An agent may call.
     let key = world.ours("POST", "api-keys/", &[], json!({"name": "desk", "role": "agent"})).await;
     assert_eq!(key.status, 201, "{}", key.text());
-    let key = key.json()["key"].as_str().expect("a key").to_owned();
+    let key = key.json()["secret"].as_str().expect("a key").to_owned();
     let callee = world.sim.expect_call(accepts());
     let order = json!({"from": format!("whatsapp:+{NUMBER}"), "to": USER, "answerUrl": world.app.url("/mine")});
     let headers = [("x-api-key", key.as_str()), ("idempotency-key", "parcel-7")];

@@ -20,6 +20,7 @@ mod place;
 mod reload;
 pub(super) mod roles;
 mod routing;
+mod tokens;
 mod users;
 mod voices;
 mod wabas;
@@ -67,6 +68,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     users::ROUTES,
     api_keys::ROUTES,
     account::ROUTES,
+    tokens::ROUTES,
 ];
 
 /// Anything under `/api/v1/`.
@@ -134,6 +136,8 @@ async fn serve(asked: Asked) -> Response {
         (_, ["users", rest @ ..]) => users::serve(asked, rest).await,
         (_, ["api-keys", rest @ ..]) => api_keys::serve(asked, rest).await,
         ("GET", ["account"]) => account::get(&asked),
+        ("POST", ["account", "token"]) => tokens::rotate(asked).await,
+        ("DELETE", ["account", "token", "previous"]) => tokens::end(&asked).await,
         ("GET", ["voices"]) => Ok(voices::list(&asked)),
         ("POST", ["reload"]) => Ok(reload::reload(&asked).await),
         (_, ["phone-numbers", ..]) => numbers::serve(asked).await,

@@ -25,6 +25,8 @@ const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["phone-numbers"], Role::Owner),
     ("POST", &["phone-numbers", "signup"], Role::Owner),
     ("PATCH", &["wabas", "*"], Role::Owner),
+    ("POST", &["account", "token"], Role::Owner),
+    ("DELETE", &["account", "token", "previous"], Role::Owner),
     ("GET", &["users", "**"], Role::Owner),
     ("POST", &["users", "**"], Role::Owner),
     ("PATCH", &["users", "**"], Role::Owner),
