@@ -26,9 +26,11 @@ pub fn changes(before: &Book, after: &Book, has_agent: impl Fn(&E164) -> bool) -
     told
 }
 
-/// Whether there is nothing to look for: most changes are of one number among many.
+/// Whether there is nothing to look for: most changes are of one number among many. What Meta tells of a number for the
+/// first time is no change of it.
 fn is_same((before, was): (&Book, &Number), (after, is): (&Book, &Number)) -> bool {
-    was.set == is.set && before.owner(was) == after.owner(is) && before.answer_of(was) == after.answer_of(is)
+    let first = was.set.told.synced.is_none() && is.set.told.synced.is_some();
+    (first || was.set == is.set) && before.owner(was) == after.owner(is) && before.answer_of(was) == after.answer_of(is)
 }
 
 /// A number's fields that somebody changes, as its resource has them.

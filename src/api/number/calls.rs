@@ -91,6 +91,7 @@ struct Shown {
 
 /// A call with what is only of interest of one.
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(as = CallDetail)]
 pub(super) struct Detailed<'a> {
     #[serde(flatten)]
@@ -193,6 +194,7 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     if let Some(Behind::Live(last)) = behind {
         up.retain(|call| (call.started, call.call) < last);
     }
+    up.sort_by_key(|call| std::cmp::Reverse((call.started, call.call)));
     let more_up = up.len() > limit as usize;
     up.truncate(limit as usize);
     let mut items: Vec<Shown> = up.iter().map(Shown::live).collect();

@@ -5,7 +5,6 @@
 mod account;
 mod agents;
 mod api_keys;
-#[allow(dead_code, reason = "the resources that come next use all of it")]
 mod ask;
 mod calls;
 mod conversations;

@@ -61,7 +61,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: "POST",
         path: "/api/v1/calls/{call_uuid}/hangup/",
-        id: "hangUpCall",
+        id: "hangUp",
         summary: "Hangs up a call that is up, or takes back one that waits",
         query: &[],
         body: None,
