@@ -76,10 +76,9 @@ impl Asking {
         &self,
         agent: &Agent,
         sign_with: &[Secret],
-        question: &Question,
+        (event, question): (Uuid, &Question),
         on: &mut (dyn FnMut(Piece) + Send),
     ) -> Result<(), AgentError> {
-        let event = Uuid::new_v4();
         let mut pause = PAUSE;
         for attempt in 1.. {
             let mut begun = false;

@@ -31,6 +31,22 @@ pub struct Wish {
     pub within: Duration,
 }
 
+/// A line of what was said in a call. Its `Debug` does not show it (R22).
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaidLine {
+    /// `user` or `assistant`.
+    pub role: &'static str,
+    pub text: String,
+    /// RFC 3339.
+    pub at: String,
+}
+
+impl std::fmt::Debug for SaidLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SaidLine({} {})", self.role, self.at)
+    }
+}
+
 /// Who writes them.
 pub trait Author: Send + Sync + 'static {
     /// The document, as XML.
@@ -38,6 +54,9 @@ pub trait Author: Send + Sync + 'static {
 
     /// A sound that one of a call's documents plays from below the host; none: there is no such.
     fn sound(&self, call: CallUuid, path: &str) -> Option<Arc<Prompt>>;
+
+    /// What was said in a call so far, oldest first; empty where it is nobody's here.
+    fn said(&self, call: CallUuid) -> Vec<SaidLine>;
 
     /// The call is over.
     fn over(&self, call: CallUuid);
@@ -52,6 +71,9 @@ impl Author for NoAuthor {
     }
     fn sound(&self, _: CallUuid, _: &str) -> Option<Arc<Prompt>> {
         None
+    }
+    fn said(&self, _: CallUuid) -> Vec<SaidLine> {
+        Vec::new()
     }
     fn over(&self, _: CallUuid) {}
 }

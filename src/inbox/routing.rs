@@ -56,7 +56,8 @@ impl Inbox {
         let parts = self.parts();
         parts.directory.mail().replace_routings(parts.store.routings().await?.into_iter().collect());
         self.replace_webhooks(parts.store.webhooks().await?, file);
-        self.give_up_what_was_left().await
+        self.give_up_what_was_left().await?;
+        self.take_up_turns().await
     }
 
     /// The configuration's webhooks are these from now on.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
 mod agents;
+mod agents_again;
 mod agents_write;
 mod answer;
 mod cli;
