@@ -33,6 +33,7 @@ fn gate(clock: &Clock) -> Result<Gate, Box<dyn std::error::Error>> {
             account: account.into(),
             alias: String::new(),
             calling_enabled: true,
+            silent: false,
             answer: None,
             fallback: None,
             hangup: None,

@@ -26,6 +26,8 @@ pub struct NumberSpec {
     pub account: AuthId,
     pub alias: String,
     pub calling_enabled: bool,
+    /// Its agent answers nobody just now: neither messages nor, where there is no answer URL, calls.
+    pub silent: bool,
     pub answer: Option<(DocUrl, Method)>,
     pub fallback: Option<(DocUrl, Method)>,
     /// Where the hangup callback goes; none: the answer URL.

@@ -201,6 +201,10 @@ impl Gate {
             Refused { reason, number }
         };
         let Some(number) = self.directory.number(id) else { return Err(refused(Reason::UnknownNumber, None)) };
+        // Only its agent would take it.
+        if direction == Direction::Inbound && number.spec.silent && number.spec.answer.is_none() {
+            return Err(refused(Reason::CallingDisabled, Some(number)));
+        }
         match self.ask(now, &number, offer) {
             Ok((slot, permits, offer)) => Ok((Admitted { number, slot, permits }, offer)),
             Err(reason) => Err(refused(reason, Some(number))),

@@ -195,6 +195,7 @@ fn number(digits: &str, id: &str, account: &str, calls: u32) -> NumberSpec {
         account: account.into(),
         alias: String::new(),
         calling_enabled: true,
+        silent: false,
         answer: None,
         fallback: None,
         hangup: None,

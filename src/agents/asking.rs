@@ -67,18 +67,18 @@ struct Target<'a> {
 
 impl Asking {
     /// Asks one turn, in up to three tries; `on` gets the pieces of the reply. Once it got one, there is no further try.
-    /// `sign_with`: the account's own key, where the agent has none.
+    /// `sign_with`: the account's own keys, where the agent has none; two while one takes the other's
+    /// place.
     ///
     /// # Errors
     /// Why the last try failed.
     pub(super) async fn turn(
         &self,
         agent: &Agent,
-        sign_with: Option<&Secret>,
-        question: &Question,
+        sign_with: &[Secret],
+        (event, question): (Uuid, &Question),
         on: &mut (dyn FnMut(Piece) + Send),
     ) -> Result<(), AgentError> {
-        let event = Uuid::new_v4();
         let mut pause = PAUSE;
         for attempt in 1.. {
             let mut begun = false;
@@ -104,7 +104,7 @@ impl Asking {
     async fn once(
         &self,
         agent: &Agent,
-        sign_with: Option<&Secret>,
+        sign_with: &[Secret],
         question: &Question,
         event: (Uuid, u32),
         on: &mut (dyn FnMut(Piece) + Send),
@@ -120,8 +120,8 @@ impl Asking {
         if agent.spec.kind == AgentKind::Http {
             headers.insert(EVENT_ID, header(&event.0.to_string())?);
             headers.insert(ATTEMPT, HeaderValue::from(event.1));
-            let secret = agent.secrets.signing_secret.as_ref().or(sign_with);
-            let signature = sign_event(&body, secret.map_or(&[], std::slice::from_ref), self.clock.wall().secs());
+            let secrets = agent.secrets.signing_secret.as_ref().map_or(sign_with, std::slice::from_ref);
+            let signature = sign_event(&body, secrets, self.clock.wall().secs());
             headers.insert(EVENT_SIGNATURE, header(&signature)?);
         }
         let answer = post(&target, headers, body.into(), agent.spec.timeout()).await?;

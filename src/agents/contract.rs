@@ -15,6 +15,8 @@ const NAME_MAX: usize = 100;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Question {
     pub conversation: Uuid,
+    /// Of a call; none: it is a message.
+    pub call: Option<Uuid>,
     pub number: String,
     pub user: User,
     pub channel: Channel,
@@ -71,6 +73,16 @@ pub struct Line {
 pub enum Role {
     User,
     Assistant,
+}
+
+impl Role {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
 }
 
 /// What is to be done beside what is said.
@@ -235,6 +247,7 @@ mod tests {
     fn a_question_is_as_it_is_documented() {
         let question = Question {
             conversation: Uuid::nil(),
+            call: Some(Uuid::max()),
             number: "918035737458".to_owned(),
             user: User { wa_id: "919412341234".to_owned(), user_id: None, name: "Asha".to_owned() },
             channel: Channel::Call,
@@ -247,7 +260,7 @@ mod tests {
             }],
         };
         let want = json!({
-            "conversation": Uuid::nil(), "number": "918035737458",
+            "conversation": Uuid::nil(), "call": Uuid::max(), "number": "918035737458",
             "user": {"waId": "919412341234", "userId": null, "name": "Asha"}, "channel": "call", "turn": 2,
             "input": {"type": "digits", "text": "", "media": null, "digits": "12", "speech": null},
             "history": [{"role": "assistant", "text": "Hello", "at": "2026-01-01T00:00:00.000Z"}],

@@ -14,7 +14,7 @@ use super::Agents;
 use super::contract::{Action, Channel, Line, Question, Reply, Role, Said, User, text_of};
 use super::pace::Pace;
 use crate::inbox::{Inbox, NotSent, Outgoing, Turn, words};
-use crate::model::{ConversationStatus, Direction, NoticeTopic};
+use crate::model::{ConversationStatus, Direction, NoticeTopic, stable_id};
 use crate::notices::Notice;
 use crate::store::{Agent, AgentChannel, ConversationChange, Scope, StoreError};
 
@@ -87,7 +87,10 @@ impl Desk {
                     let too_fast = pace.is_too_fast(conversation, self.agents.clock().now());
                     match lanes.get_mut(&conversation) {
                         Some(lane) if lane.len() < LANE_MAX => lane.push_back((turn, too_fast)),
-                        Some(_) => tracing::warn!(%conversation, "too many messages wait for an agent: one is not answered"),
+                        Some(_) => {
+                            tracing::warn!(%conversation, "too many messages wait for an agent: one is not answered");
+                            self.inbox.settle_turn(&turn).await;
+                        }
                         None => {
                             lanes.insert(conversation, VecDeque::new());
                             running.insert(self.begin(&mut work, turn, too_fast), conversation);
@@ -103,8 +106,10 @@ impl Desk {
         let task = work.spawn(async move {
             let conversation = turn.pair.conversation;
             let answered = desk.answer(&turn, too_fast).await;
-            if let Err(error) = &answered {
-                tracing::warn!(%conversation, %error, "a message to an agent could not be answered");
+            match &answered {
+                Ok(_) => desk.inbox.settle_turn(&turn).await,
+                // The next process tries once more.
+                Err(error) => tracing::warn!(%conversation, %error, "a message to an agent could not be answered"),
             }
             answered.unwrap_or_default()
         });
@@ -131,7 +136,9 @@ impl Desk {
                 wrong = Some(why);
             }
         };
-        let asked = self.agents.ask(&agent, &question, &mut on).await;
+        // A turn that is taken up again after a restart is the same event.
+        let event = stable_id("turn", &[&turn.message.id.to_string()]);
+        let asked = self.agents.ask(&agent, event, &question, &mut on).await;
         if let Some(why) = asked.err().map(|e| e.to_string()).or(wrong) {
             tracing::warn!(agent = %agent.id, why, "an agent failed in a conversation");
             return self.escalate(turn, &agent, Why::Failed).await;
@@ -162,6 +169,9 @@ impl Desk {
 
     /// Whether the agent that was to answer still is.
     async fn is_current(&self, turn: &Turn, scope: &Scope) -> Result<bool, StoreError> {
+        if self.inbox.is_silent(&turn.pair.number) {
+            return Ok(false);
+        }
         let found = self.agents.store().conversation(scope, turn.pair.conversation).await?;
         Ok(found.is_some_and(|conversation| {
             let now = conversation.standing;
@@ -197,6 +207,7 @@ impl Desk {
         let digits = pair.user.id.bytes().all(|b| b.is_ascii_digit());
         Ok(Question {
             conversation: pair.conversation,
+            call: None,
             number: pair.number.as_str().to_owned(),
             user: User {
                 wa_id: pair.user.id.clone(),

@@ -20,6 +20,8 @@ pub use desk::answer_messages;
 pub use insights::Insight;
 pub use voice::VoiceAgents;
 
+use uuid::Uuid;
+
 use crate::admission::Directory;
 use crate::clock::Clock;
 use crate::config::Model;
@@ -78,17 +80,18 @@ impl Agents {
         &self.0.asking.clock
     }
 
-    /// Asks an agent one turn; `on` gets the pieces of its reply as they come.
+    /// Asks an agent one turn, by this id of it; `on` gets the pieces of its reply as they come.
     async fn ask(
         &self,
         agent: &Agent,
+        event: Uuid,
         question: &contract::Question,
         on: &mut (dyn FnMut(contract::Piece) + Send),
     ) -> Result<(), AgentError> {
-        let token = {
+        let tokens = {
             let tables = self.0.directory.tables();
-            tables.account(&agent.account).and_then(|account| account.tokens.first().cloned())
+            tables.account(&agent.account).map(|account| account.tokens.clone()).unwrap_or_default()
         };
-        self.0.asking.turn(agent, token.as_ref(), question, on).await
+        self.0.asking.turn(agent, &tokens, (event, question), on).await
     }
 }

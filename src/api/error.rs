@@ -15,7 +15,7 @@ use crate::model::Timestamp;
 pub fn json(status: StatusCode, code: &str, message: &str, field: Option<&str>) -> Response {
     let request_id = Uuid::new_v4();
     tracing::debug!(%request_id, status = status.as_u16(), code, "an API request was answered with an error");
-    let error = OurError { code, message, field, request_id, meta: None, next_request_at: None };
+    let error = OurError { code, message, field, request_id, meta: None, next_request_at: None, next_call_at: None };
     body(status, &OurBody { error })
 }
 
@@ -37,15 +37,19 @@ pub(super) struct Trouble {
     pub(super) meta: Option<MetaWord>,
     /// When the next permission request is allowed; the inner none: it is not known, or never.
     pub(super) next_request: Option<Option<Timestamp>>,
+    /// When a call is allowed again, likewise.
+    pub(super) next_call: Option<Option<Timestamp>>,
 }
 
 /// [`json`] with all of it.
 pub(super) fn trouble(trouble: &Trouble) -> Response {
     let request_id = Uuid::new_v4();
-    let Trouble { status, code, message, field, meta, next_request } = trouble;
+    let Trouble { status, code, message, field, meta, next_request, next_call } = trouble;
     tracing::debug!(%request_id, status = status.as_u16(), code, "an API request was answered with an error");
-    let next_request_at = next_request.map(|at| at.map(Timestamp::rfc3339));
-    let error = OurError { code, message, field: *field, request_id, meta: meta.as_ref(), next_request_at };
+    let time = |at: Option<Timestamp>| at.map(Timestamp::rfc3339);
+    let (next_request_at, next_call_at) = (next_request.map(time), next_call.map(time));
+    let error =
+        OurError { code, message, field: *field, request_id, meta: meta.as_ref(), next_request_at, next_call_at };
     body(*status, &OurBody { error })
 }
 
@@ -118,6 +122,10 @@ struct OurError<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     next_request_at: Option<Option<String>>,
+    /// When a call is allowed again, likewise; null: a time can't tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_call_at: Option<Option<String>>,
 }
 
 /// An error of the Plivo-compatible API: one plain sentence.

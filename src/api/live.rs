@@ -23,6 +23,7 @@ pub struct LiveCall {
     pub caller_name: String,
     pub status: LiveStatus,
     pub started: Timestamp,
+    pub answered: Option<Timestamp>,
     pub parent_call: Option<CallUuid>,
     /// A leg that a `Dial` made, while it is connected.
     pub b_leg: Option<CallUuid>,

@@ -186,6 +186,7 @@ fn live(n: u128, account: &str, status: LiveStatus) -> LiveCall {
         caller_name: "Asha".to_owned(),
         status,
         started: at(0),
+        answered: None,
         parent_call: None,
         b_leg: None,
     }
@@ -224,6 +225,7 @@ fn numbers() -> Directory {
         account: account.into(),
         alias: String::new(),
         calling_enabled: true,
+        silent: false,
         answer: None,
         fallback: None,
         hangup: None,
@@ -310,7 +312,7 @@ async fn run() -> Running {
     let tables = Arc::new(Directory::new(10));
     let file = settings::file(all);
     let keeper = Keeper::open(store.clone(), tables.clone(), &file, at(0)).await.unwrap();
-    keeper.tell(move |book| credentials.replace(&book.credentials()));
+    keeper.tell(move |_, book| credentials.replace(&book.credentials()));
     let clock = Clock::stepped(at(0));
     let graph = Server::start(graph_answers).await;
     let gate = Arc::new(Gate::new(tables.clone(), clock.now()));
@@ -563,11 +565,16 @@ async fn our_own_list_has_what_is_up_then_what_ended_page_by_page() {
         path = format!("calls/?limit=20&cursor={next}");
     }
     let expected: Vec<String> =
-        [101, 102, 104].into_iter().chain((1..=45).rev()).map(|n| uuid(n).to_string()).collect();
+        [104, 102, 101].into_iter().chain((1..=45).rev()).map(|n| uuid(n).to_string()).collect();
     assert_eq!(seen, expected);
     let few = node.ours(MAIN, "GET", "calls?limit=2", "").await.json();
-    let rest =
-        node.ours(MAIN, "GET", &format!("calls?limit=1&cursor={}", few["next"].as_str().unwrap()), "").await.json();
+    let next = async |page: &Value| {
+        let path = format!("calls?limit=1&cursor={}", page["next"].as_str().unwrap());
+        node.ours(MAIN, "GET", &path, "").await.json()
+    };
+    let rest = next(&few).await;
+    assert_eq!(rest["items"][0]["callUuid"], uuid(101).to_string(), "those that are up, where a page ended among them");
+    let rest = next(&rest).await;
     assert_eq!(rest["items"][0]["callUuid"], uuid(45).to_string(), "behind a page of live ones");
     assert_eq!(rest["items"][0]["startedAt"], "2026-11-20T06:03:56.120Z");
     assert_eq!((&rest["items"][0]["status"], &rest["items"][0]["cause"]), (&json!("ended"), &json!("caller_hangup")));

@@ -9,8 +9,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::machine::{FetchFailure, Params};
+use crate::admission::{Directory, NumberSpec};
 use crate::media::prompt::Prompt;
-use crate::model::{AuthId, CallUuid};
+use crate::model::{AuthId, CallUuid, Method};
+use crate::xml::ast::DocUrl;
 
 /// What these URLs begin with.
 const BELOW: &str = "https://agent.invalid/";
@@ -29,6 +31,22 @@ pub struct Wish {
     pub within: Duration,
 }
 
+/// A line of what was said in a call. Its `Debug` does not show it (R22).
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaidLine {
+    /// `user` or `assistant`.
+    pub role: &'static str,
+    pub text: String,
+    /// RFC 3339.
+    pub at: String,
+}
+
+impl std::fmt::Debug for SaidLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SaidLine({} {})", self.role, self.at)
+    }
+}
+
 /// Who writes them.
 pub trait Author: Send + Sync + 'static {
     /// The document, as XML.
@@ -36,6 +54,9 @@ pub trait Author: Send + Sync + 'static {
 
     /// A sound that one of a call's documents plays from below the host; none: there is no such.
     fn sound(&self, call: CallUuid, path: &str) -> Option<Arc<Prompt>>;
+
+    /// What was said in a call so far, oldest first; empty where it is nobody's here.
+    fn said(&self, call: CallUuid) -> Vec<SaidLine>;
 
     /// The call is over.
     fn over(&self, call: CallUuid);
@@ -51,12 +72,26 @@ impl Author for NoAuthor {
     fn sound(&self, _: CallUuid, _: &str) -> Option<Arc<Prompt>> {
         None
     }
+    fn said(&self, _: CallUuid) -> Vec<SaidLine> {
+        Vec::new()
+    }
     fn over(&self, _: CallUuid) {}
 }
 
 /// The URL of something below the host.
 pub fn url_of(path: &str) -> String {
     format!("{BELOW}{path}")
+}
+
+/// Where a call with this agent begins.
+pub fn agent_url(agent: uuid::Uuid) -> (DocUrl, Method) {
+    (DocUrl(url_of(&format!("{agent}/answer")).into()), Method::Post)
+}
+
+/// Where the documents of a number's calls are: at its answer URL, or, without an application, with its agent.
+pub fn answer_of(directory: &Directory, number: &NumberSpec) -> Option<(DocUrl, Method)> {
+    let agent = || directory.mail().routing(&number.phone_number_id)?.agent().map(agent_url);
+    number.answer.clone().or_else(|| agent().filter(|_| !number.silent))
 }
 
 /// What is behind the host of a URL that this node writes the documents of.

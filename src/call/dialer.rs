@@ -202,7 +202,7 @@ impl Exit for Inner {
         let conclusion = Conclusion {
             start: CallStart::of(&setup, &services.node_id),
             end,
-            callbacks: services.hangup_callback(&setup, summary.hangup),
+            callbacks: services.reports(&setup, &summary),
             farewell: None,
         };
         let keys: SigningKeys = services.keys(&number.account);

@@ -1,5 +1,6 @@
 //! Who hears of calls beside their own callbacks: conversations and webhooks. Given once, when the node is assembled.
 
+use super::author::SaidLine;
 use super::machine::{CallSetup, Summary};
 use crate::model::Timestamp;
 use crate::store::NewCallback;
@@ -10,6 +11,7 @@ pub trait CallNews: Send + Sync {
     fn started(&self, setup: &CallSetup);
     /// It was answered.
     fn answered(&self, setup: &CallSetup, at: Timestamp);
-    /// It is over; what comes back goes into the outbox in the transaction that closes its record.
-    fn ended(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback>;
+    /// It is over; `said`: what an agent and the user said. What comes back goes into the outbox in the transaction that
+    /// closes its record.
+    fn ended(&self, setup: &CallSetup, summary: &Summary, said: &[SaidLine]) -> Vec<NewCallback>;
 }

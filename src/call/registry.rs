@@ -35,12 +35,10 @@ use crate::config::Secret;
 use crate::feed::Feed;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
-use crate::model::{
-    CallType, CallUuid, Direction, HangupCause, Method, PhoneNumberId, StreamId, Timestamp, TraceId, Wacid,
-};
+use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, StreamId, Timestamp, TraceId, Wacid};
 use crate::observe::names;
 use crate::store::{CallStart, PlacedCall};
-use crate::xml::ast::{DocUrl, Target};
+use crate::xml::ast::Target;
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
@@ -126,7 +124,8 @@ impl LiveCall {
         let _ = self.answered.set(at);
     }
 
-    pub(super) fn answered(&self) -> Option<CallTime> {
+    /// When it was answered.
+    pub fn answered(&self) -> Option<CallTime> {
         self.answered.get().copied()
     }
 
@@ -356,12 +355,7 @@ impl Registry {
     fn setup(&self, number: &NumberEntry, incoming: &Incoming) -> Option<CallSetup> {
         let spec = &number.spec;
         // Without an application, the number's agent takes the call.
-        let routing = || self.0.gate.directory().mail().routing(&spec.phone_number_id);
-        let agents = || {
-            let url = author::url_of(&format!("{}/answer", routing()?.agent()?));
-            Some((DocUrl(url.into()), Method::Post))
-        };
-        let (answer, answer_method) = spec.answer.clone().or_else(agents)?;
+        let (answer, answer_method) = author::answer_of(self.0.gate.directory(), spec)?;
         let hangup = spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method));
         Some(CallSetup {
             call: CallUuid(self.0.services.uuid()),

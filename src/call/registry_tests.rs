@@ -62,6 +62,7 @@ impl World {
             account: MAIN.into(),
             alias: String::new(),
             calling_enabled: true,
+            silent: false,
             answer: url("/answer"),
             fallback: None,
             hangup: url("/hangup"),

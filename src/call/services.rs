@@ -117,8 +117,14 @@ impl Services {
     /// What reports a call's end: its hangup callback, and what webhooks are told.
     pub(super) fn reports(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
         let mut reports = self.hangup_callback(setup, summary.hangup.clone());
-        reports.extend(self.news.get().map(|news| news.ended(setup, summary)).unwrap_or_default());
+        reports.extend(self.news_of_end(setup, summary));
         reports
+    }
+
+    /// What webhooks are told of a call's end; its conversation has it then.
+    pub(super) fn news_of_end(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
+        let said = self.author.said(setup.call);
+        self.news.get().map(|news| news.ended(setup, summary, &said)).unwrap_or_default()
     }
 
     /// A fresh id for a call or an event.

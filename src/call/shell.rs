@@ -839,8 +839,7 @@ impl Shell {
             callbacks: match self.transferred {
                 true => {
                     let mut reports = vec![self.callback(summary.hangup.clone())];
-                    let news = self.services.news.get();
-                    reports.extend(news.map(|news| news.ended(&self.view.setup, &summary)).unwrap_or_default());
+                    reports.extend(self.services.news_of_end(&self.view.setup, &summary));
                     reports
                 }
                 false => self.services.reports(&self.view.setup, &summary),

@@ -144,7 +144,8 @@ fn placeholder() -> Secret {
 }
 
 fn store(mut s: Section<'_>) -> Store {
-    let at = s.get("url", database).map_or_else(Store::default, |database| match database {
+    let hint = "write \"sqlite://\" and the path of a file, or \"postgres://user:password@host/database\"";
+    let at = s.hidden("url", hint, database).map_or_else(Store::default, |database| match database {
         Database::File(file) => Store::at(file),
         postgres @ Database::Postgres(_) => Store { database: postgres, ..Store::default() },
     });
@@ -157,10 +158,9 @@ fn store(mut s: Section<'_>) -> Store {
     store
 }
 
-fn database(node: &Node) -> Result<Database, Complaint> {
-    let url = text(node)?;
+fn database(url: &str) -> Result<Database, Complaint> {
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        let named = Url::parse(&url).is_ok_and(|url| url.path().len() > 1);
+        let named = Url::parse(url).is_ok_and(|url| url.path().len() > 1);
         return match named {
             true => Ok(Database::Postgres(Secret::new(url))),
             false => Err(Complaint::new("names no database", "write \"postgres://user:password@host/database\"")),

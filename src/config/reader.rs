@@ -158,6 +158,27 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// A value that may stand where secrets do, since it may hold one; where it is named it must be there.
+    pub(super) fn hidden<T>(
+        &mut self,
+        key: &'static str,
+        hint: &str,
+        read: impl Fn(&str) -> Result<T, Complaint>,
+    ) -> Option<T> {
+        let Some(at) = self.table.get(key).map(|(_, node)| node.at.clone()) else {
+            self.known.push(key);
+            return None;
+        };
+        let found = self.need_secret(key, hint)?;
+        match read(found.reveal()) {
+            Ok(value) => Some(value),
+            Err(Complaint { message, hint, .. }) => {
+                self.cx.fault(at, format!("`{key}` {message}"), hint);
+                None
+            }
+        }
+    }
+
     /// Whatever was not asked for is an error.
     pub(super) fn finish(self) {
         let place = if self.name.is_empty() { "at the top level".to_owned() } else { format!("in [{}]", self.name) };

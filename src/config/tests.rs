@@ -304,6 +304,8 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
     ("[public]\nmedia_ips = [\"calls.example.com\"]", (2, 14), "can't be read", "an IP address"),
     ("[store]\nurl = \"postgres://db/\"", (2, 7), "names no database", "host/database"),
     ("[store]\nurl = \"mysql://db/offhook\"", (2, 7), "is not a store's URL", "sqlite://"),
+    ("[store]\nurl = { env = \"NOT_THERE\" }", (2, 7), "needs the environment variable NOT_THERE", "sqlite://"),
+    ("[store]\nurl = { file = \"/not/there\" }", (2, 7), "needs the file /not/there", "sqlite://"),
     ("[cluster]\nurl = \"redis://r:6379\"", (2, 7), "single node", "leave it empty"),
     // accounts
     ("[[account]]\nauth_id = \"MA1\"\nauth_token = \"t\"", (2, 11), "is not an auth_id (3 characters)", "20 in all"),
@@ -328,6 +330,16 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
         "there is none",
     ),
 ];
+
+#[test]
+fn the_stores_url_may_stand_elsewhere_as_secrets_do() {
+    let text = format!("{SECRETS}\n[store]\nurl = {{ env = \"STORE\" }}");
+    let c = good(&text, &[("STORE", "postgres://offhook:canary@db/calls")]);
+    assert_eq!(c.store.database.to_string(), "postgres://db/calls");
+    assert!(!format!("{c:?}").contains("canary"));
+    let wrong = bad(&text, &[("STORE", "mysql://offhook:canary@db/calls")]);
+    assert!(wrong[0].message.contains("is not a store's URL") && !format!("{wrong:?}").contains("canary"));
+}
 
 #[test]
 fn each_fault_has_its_place_and_says_what_to_write() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use super::{Doctor, Line};
+use super::{Doctor, Line, certificate};
 use crate::config::{Database, Listen};
 use crate::egress::{EgressError, EgressRequest, Want, is_public};
 
@@ -104,6 +104,14 @@ impl Doctor {
                 Line::failed(IS, format!("{door} can't be asked from here: could not {why}"), fix)
             }
         }
+    }
+
+    /// How long the certificate is good; none where there is none, or it can't be seen (`public_url` says so).
+    pub(super) async fn certificate(&self) -> Option<Line> {
+        let base = self.config.public.base_url.as_ref().filter(|base| base.scheme() == "https")?;
+        let url = self.egress.url(base.as_str()).ok()?;
+        let shown = self.egress.certificate(&url, WITHIN).await.ok()?;
+        Some(certificate::line(&shown, self.clock.wall()).of(base.host_str().unwrap_or_default()))
     }
 
     async fn get(&self, url: &str) -> Result<(u16, String), String> {

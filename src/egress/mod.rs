@@ -1,11 +1,12 @@
 //! The only way out to a URL that a customer chose (R17): refuse private addresses, connect to the checked one.
 //!
 //! `url` judges the text, `guard` the addresses, `resolve` looks names up, `connect` dials what was checked and
-//! nothing else, `client` asks and reads an answer within bounds, `file` fetches a sound, `socket` opens a WebSocket; `tls`
+//! nothing else, `client` asks and reads an answer within bounds, `file` fetches a sound, `socket` opens a WebSocket, `certificate` looks at a server's; `tls`
 //! and `direct` are also for those who ask servers of the operator's choice. Knows nothing of calls, documents or signatures, follows
 //! no redirect by itself (`file` apart) and takes no proxy from the environment.
 
 mod body;
+mod certificate;
 mod client;
 mod connect;
 mod direct;

@@ -1,5 +1,6 @@
 //! Calls, as far as conversations and webhooks hear of them: `call.started`, `call.answered`, `call.ended`,
-//! `call.missed`, and a line in the user's timeline when one is over.
+//! `call.missed`, and a line in the user's timeline when one is over,
+//! with what an agent and the user said in it.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Inbox, words};
 use crate::admission::NumberEntry;
+use crate::call::author::SaidLine;
 use crate::call::machine::{CallSetup, CallTime, Summary};
 use crate::call::news::CallNews;
 use crate::model::{CallType, Direction, MessageStatus, Timestamp, stable_id};
@@ -66,7 +68,7 @@ impl CallNews for Inbox {
         }
     }
 
-    fn ended(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
+    fn ended(&self, setup: &CallSetup, summary: &Summary, said: &[SaidLine]) -> Vec<NewCallback> {
         let Some(of) = self.of(setup) else { return Vec::new() };
         let time = |at: CallTime| setup.started.plus(std::time::Duration::from_millis(at.0));
         let missed = setup.direction == Direction::Inbound && summary.answered.is_none();
@@ -88,6 +90,10 @@ impl CallNews for Inbox {
         if let Some(members) = content.as_object_mut() {
             members.insert("uuid".to_owned(), json!(setup.call));
             members.insert("text".to_owned(), json!(text));
+            if !said.is_empty() {
+                let line = |line: &SaidLine| json!({"role": line.role, "text": line.text, "at": line.at});
+                members.insert("transcript".to_owned(), said.iter().map(line).collect());
+            }
         }
         let came = Came {
             pair: of.pair.clone(),
@@ -107,6 +113,7 @@ impl CallNews for Inbox {
             counts: missed,
             routing: self.routing_of(&of.number),
             draft: None,
+            turn: None,
         };
         if self.take(&of.number, came).is_err() {
             tracing::warn!(call_uuid = %setup.call, "there is no room for a call's line in its conversation");

@@ -9,11 +9,12 @@ use uuid::Uuid;
 
 use super::{Inbox, Turn, words};
 use crate::admission::NumberEntry;
+use crate::admission::permission::State;
 use crate::feed::What;
 use crate::model::{Direction, MessageStatus, NoticeTopic, Timestamp, stable_id};
 use crate::notices::Notice;
 use crate::observe::names;
-use crate::store::{Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName};
+use crate::store::{Came, Draft, DraftForm, InboxFound, NewMessage, OwedTurn, Pair, StatusCame, StoreError, UserName};
 
 /// Ends when something is in the store or the journal: `false` if it can't come there.
 pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -124,6 +125,8 @@ impl Inbox {
             counts: message.kind != "reaction",
             routing: self.routing_of(number),
             draft: Some(draft),
+            // A reaction is no question.
+            turn: (message.kind != "reaction" && !number.spec.silent).then(|| self.parts().node_id.clone()),
             message,
         };
         self.take(number, came).map(Some)
@@ -148,7 +151,8 @@ impl Inbox {
                 if answers && came.counts && unread == 1 {
                     inbox.note(&came);
                 }
-                if let (true, Some(agent)) = (answers && standing.ai_enabled && came.counts, standing.routing.agent()) {
+                let owed = came.turn.is_some() && standing.ai_enabled;
+                if let (true, Some(agent)) = (owed, standing.routing.agent()) {
                     inbox.turn(Turn { pair: came.pair, agent, epoch: standing.epoch, message: came.message });
                 }
             }
@@ -174,7 +178,46 @@ impl Inbox {
         if let Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) = self.0.turns.try_send(turn) {
             names::queue::refused(names::queue::TURNS);
             tracing::warn!(conversation = %turn.pair.conversation, "no agent has room for a message: nobody answers it");
+            let inbox = self.clone();
+            self.parts().tasks.spawn(async move { inbox.settle_turn(&turn).await });
         }
+    }
+
+    /// A turn is owed no more: it was answered, or will not be.
+    pub async fn settle_turn(&self, turn: &Turn) {
+        if let Err(error) = self.parts().store.turn_settled(turn.message.id).await {
+            tracing::warn!(message = %turn.message.id, %error, "a turn that is over may be taken up again at the next start");
+        }
+    }
+
+    /// Takes up the turns that agents owe since an earlier process: those that it had not answered when it ended.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn take_up_turns(&self) -> Result<(), StoreError> {
+        let parts = self.parts();
+        let least = u32::try_from(super::TURNS).unwrap_or(u32::MAX);
+        let owed = parts.store.owed_turns(&parts.node_id, least).await?;
+        let open = parts.clock.wall().minus(super::WINDOW);
+        let mut taken = 0_u32;
+        for OwedTurn { message, agent, epoch, came } in owed {
+            let found = match came > open {
+                true => parts.store.message(message).await?,
+                // Nothing may be sent any more.
+                false => None,
+            };
+            match found {
+                Some((pair, found)) => {
+                    taken += 1;
+                    self.turn(Turn { pair, agent, epoch, message: found.message });
+                }
+                None => parts.store.turn_settled(message).await?,
+            }
+        }
+        if taken > 0 {
+            tracing::info!(turns = taken, "took up what agents had not answered when this node ended");
+        }
+        Ok(())
     }
 
     /// Takes in how far a message is; the 200 waits for what comes back.
@@ -292,17 +335,28 @@ impl Inbox {
             counts: false,
             routing: self.routing_of(number),
             draft: None,
+            turn: None,
         };
         if self.take(number, came).is_err() {
             tracing::warn!("there is no room for a permission request in its conversation");
         }
     }
 
-    /// What a user allows a number has changed.
-    pub fn permission_changed(&self, number: &NumberEntry, user: &str) {
+    /// A user allows a number something else than before.
+    pub fn permission_changed(&self, number: &NumberEntry, user: &str, state: State) {
         let conversation = super::conversation_id(&number.spec.phone_number_id, user);
         let user = words::user(&UserName { id: user.to_owned(), bsuid: None, name: String::new() });
-        self.tell_number(number, "permission.changed", json!({"conversation": conversation, "user": user}));
+        let until = match state {
+            State::Temporary { until } => Some(until.to_string()),
+            State::None | State::Requested | State::Permanent => None,
+        };
+        let permission = json!({"status": state.as_str(), "expiresAt": until});
+        let data = json!({"conversation": conversation, "user": user, "permission": permission});
+        let once = Uuid::new_v4().to_string();
+        let event = self.number_event(number, "permission.changed", &["permission", &once], data, conversation);
+        if let Some(event) = event {
+            self.tell_soon(event);
+        }
     }
 
     /// News of a conversation, for those who watch.

@@ -161,6 +161,11 @@ impl Inbox {
         self.parts().directory.tables().by_number(number).cloned()
     }
 
+    /// Whether a number's agent answers nobody just now.
+    pub fn is_silent(&self, number: &E164) -> bool {
+        self.number(number).is_some_and(|number| number.spec.silent)
+    }
+
     fn tell_message(&self, main: &AuthId, conversation: Uuid, message: Uuid) {
         self.parts().feed.tell(main, What::Message { conversation, message });
     }

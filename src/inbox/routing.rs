@@ -56,7 +56,8 @@ impl Inbox {
         let parts = self.parts();
         parts.directory.mail().replace_routings(parts.store.routings().await?.into_iter().collect());
         self.replace_webhooks(parts.store.webhooks().await?, file);
-        self.give_up_what_was_left().await
+        self.give_up_what_was_left().await?;
+        self.take_up_turns().await
     }
 
     /// The configuration's webhooks are these from now on.
@@ -127,7 +128,21 @@ impl Inbox {
         routings.insert(id.clone(), routing);
         parts.directory.mail().replace_routings(routings);
         parts.feed.tell(&number.account.main().auth_id, What::Number(digits));
+        let shown = json!({
+            "number": number.spec.number.as_str(),
+            "whatsappPhoneNumberId": id.as_str(),
+            "activeAgent": routing.agent(),
+            "defaultRouting": routing.as_str(),
+            "defaultWebhook": routing.webhook(),
+        });
+        let changed = ["activeAgent", "defaultRouting", "defaultWebhook"];
+        self.tell_number(number, "number.changed", json!({"changed": changed, "number": shown}));
         Ok(())
+    }
+
+    /// Waits for agents' answers that are on their way to Meta: none that was begun before is sent after this.
+    pub async fn quiet(&self, number: &NumberEntry) {
+        drop(self.hold(&number.spec.phone_number_id).await);
     }
 
     /// Waits for agents' answers that are on their way to Meta, and lets no further one begin.

@@ -141,7 +141,7 @@ impl Inbox {
     /// [`NotSent::Stale`] then; or a rule that forbids it, or the store's.
     pub async fn reply(&self, turn: &Turn, replies: Vec<Outgoing>) -> Result<Vec<Uuid>, NotSent> {
         let sender = format!("agent:{}", turn.agent);
-        let sent = self.go(&turn.pair, replies, &sender, Some(turn.epoch)).await?;
+        let sent = self.go(&turn.pair, replies, &sender, Some(turn)).await?;
         Ok(sent.into_iter().map(|message| message.id).collect())
     }
 
@@ -150,8 +150,9 @@ impl Inbox {
         pair: &Pair,
         outgoing: Vec<Outgoing>,
         sender: &str,
-        epoch: Option<u64>,
+        turn: Option<&Turn>,
     ) -> Result<Vec<NewMessage>, NotSent> {
+        let epoch = turn.map(|turn| turn.epoch);
         self.number(&pair.number).ok_or(NotSent::NoNumber)?;
         if !self.0.lanes.has_room(pair.conversation) {
             return Err(NotSent::TooMany(1));
@@ -173,7 +174,12 @@ impl Inbox {
                 at: self.parts().clock.wall(),
             });
         }
-        let going = Going { conversation: pair.conversation, messages: messages.clone(), epoch };
+        let going = Going {
+            conversation: pair.conversation,
+            messages: messages.clone(),
+            epoch,
+            turn: turn.map(|turn| turn.message.id),
+        };
         if !self.parts().store.message_going(going).await.map_err(NotSent::Store)? {
             return Err(if epoch.is_some() { NotSent::Stale } else { NotSent::Gone });
         }
@@ -232,6 +238,9 @@ impl Inbox {
     }
 
     async fn still_answers(&self, pair: &Pair, epoch: u64) -> bool {
+        if self.is_silent(&pair.number) {
+            return false;
+        }
         let scope = crate::store::Scope::Main(pair.main_account.clone());
         let found = self.parts().store.conversation(&scope, pair.conversation).await;
         found.is_ok_and(|found| {

@@ -39,6 +39,7 @@ impl World {
             account: "MA1".into(),
             alias: String::new(),
             calling_enabled: false,
+            silent: false,
             answer: None,
             fallback: None,
             hangup: None,

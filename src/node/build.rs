@@ -13,7 +13,7 @@ use super::door::Doorway;
 use super::ledger::{self, Kept};
 use super::live::Live;
 use super::reload::{Knobs, Loader, Parts, Reloader};
-use super::{Node, StartError, routes};
+use super::{Node, StartError, news, routes};
 use crate::admission::book::Keeper;
 use crate::admission::permission::Consents;
 use crate::admission::{Directory, Gate, Pressure};
@@ -41,7 +41,7 @@ use crate::ffi::process::raise_descriptor_limit;
 use crate::inbox::{Inbox, InboxParts};
 use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
-use crate::model::{E164, Timestamp};
+use crate::model::Timestamp;
 use crate::notices::Notices;
 use crate::numbers::{self, Numbers};
 use crate::objects::Bucket;
@@ -222,7 +222,7 @@ impl Node {
             tasks: tasks.clone(),
         });
         let (messages, known) = (inbox.clone(), directory.clone());
-        numbers.routing_from(Box::new(move |number| routed(&messages, &known, number)));
+        numbers.routing_from(Box::new(move |number| news::routed(&messages, &known, number)));
         let hearing = numbers.clone();
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
@@ -242,8 +242,8 @@ impl Node {
         let door = Arc::new(door);
         tokio::spawn(ledger::keep(store.clone(), door.clone(), clock.clone(), older, stop_all.clone()));
         let accounts = api::auth::Accounts::new(&[]);
-        let credentials = accounts.clone();
-        keeper.tell(move |book| credentials.replace(&book.credentials()));
+        news::connect(&keeper, &consents, accounts.clone(), &inbox, &directory);
+        tokio::spawn(news::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
         let knobs = Arc::new(Knobs::of(&config));
         let secrets_of = door.clone();
         let placing_with = services.clone();
@@ -456,17 +456,6 @@ fn is_loopback(url: &url::Url) -> bool {
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
     }
-}
-
-/// Who answers what comes to a number.
-fn routed(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
-    let entry = directory.tables().by_number(number).cloned();
-    let routing = entry.map(|entry| inbox.routing_of(&entry));
-    routing.map_or_else(numbers::Routed::default, |routing| numbers::Routed {
-        agent: routing.agent(),
-        routing: routing.as_str(),
-        webhook: routing.webhook(),
-    })
 }
 
 /// `[retention]`.

@@ -1,6 +1,7 @@
 //! What the APIs ask of the calls that are up, answered by the registry.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -157,7 +158,8 @@ fn glance(setup: &CallSetup) -> Glance<'_> {
 
 fn shown(call: &call::LiveCall) -> LiveCall {
     let status = if call.is_answered() { LiveStatus::InProgress } else { LiveStatus::Ringing };
-    LiveCall { b_leg: call.b_leg(), ..described(&call.setup, status) }
+    let answered = call.answered().map(|at| call.setup.started.plus(Duration::from_millis(at.0)));
+    LiveCall { b_leg: call.b_leg(), answered, ..described(&call.setup, status) }
 }
 
 fn holds(scope: &Scope, setup: &CallSetup) -> bool {
@@ -175,6 +177,7 @@ fn described(setup: &CallSetup, status: LiveStatus) -> LiveCall {
         caller_name: setup.caller_name.clone(),
         status,
         started: setup.started,
+        answered: None,
         b_leg: None,
         parent_call: setup.outbound.as_ref().and_then(|placed| placed.parent_call),
     }

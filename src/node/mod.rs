@@ -1,6 +1,6 @@
 //! Assembly: config to running node to clean stop; the one room that knows everybody.
 //!
-//! `build` makes the rooms and hands each what it needs; `routes` lays out the public listener; `reload` reads the
+//! `build` makes the rooms and hands each what it needs, `news` lets them hear of each other; `routes` lays out the public listener; `reload` reads the
 //! configuration again; `otel` exports traces; `drain` ends a node;
 //! `dev` adds a simulated Meta and a demo application around one. No room below reads the configuration.
 
@@ -12,6 +12,7 @@ mod drain;
 mod fault_tests;
 mod ledger;
 mod live;
+mod news;
 #[cfg(feature = "otel")]
 mod otel;
 mod reload;

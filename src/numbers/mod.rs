@@ -3,12 +3,13 @@
 //! The numbers themselves stand in `admission::book`, whose keeper stores each change and puts it into the routing tables;
 //! `meta::numbers` asks Graph. Here the two meet: `panel` judges a change of what people set (pure) and writes it at Meta
 //! first where it is Meta's too, `connect` takes numbers in, `sync` reads what Meta knows, `register`, `leave` and `check`
-//! do what their names say, `heard` and `reconcile` keep it all fresh. Who may ask is the API's business.
+//! do what their names say, `news` tells what has changed, `heard` and `reconcile` keep it all fresh. Who may ask is the API's business.
 
 mod check;
 mod connect;
 mod heard;
 mod leave;
+mod news;
 mod panel;
 mod reconcile;
 mod register;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 pub use check::{Checked, UrlCheck, check_url, urls_of};
 pub use connect::{Credentials, SignUp};
 pub use heard::{NewsOfMeta, heard_in};
+pub use news::changes;
 pub use panel::Change;
 pub use sync::Synced;
 

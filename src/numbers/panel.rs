@@ -191,6 +191,28 @@ impl Numbers {
     }
 }
 
+impl Numbers {
+    /// A number's agent is not silent any more.
+    ///
+    /// # Errors
+    /// There is no such number, or the store's.
+    pub async fn wake(&self, scope: &Scope, number: &E164) -> Result<(), No> {
+        let silent = |book: &Book| book.number(scope, number).map(|entry| entry.set.inactive);
+        match silent(&self.book()) {
+            None => return Err(No::Missing(NO_NUMBER)),
+            Some(false) => return Ok(()),
+            Some(true) => {}
+        }
+        let now = self.parts().clock.wall();
+        let stored = self.parts().keeper.change(now, |book| {
+            book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+            Ok::<_, No>(((), book.edit_number(number, |set| set.inactive = false)))
+        });
+        stored.await?;
+        Ok(())
+    }
+}
+
 /// Meta's word as it is kept.
 pub(super) fn calling(read: CallingSettings) -> Calling {
     Calling {

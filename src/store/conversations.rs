@@ -1,5 +1,7 @@
 //! Conversations and their messages as they are read: lists by index, timelines, and what an answer to a message needs.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use super::calls::within;
@@ -205,12 +207,21 @@ pub(super) async fn under_way(pool: &Pool, limit: u32) -> Result<Vec<Uuid>, Stor
     Ok(rows.iter().filter_map(|id| id.parse().ok()).collect())
 }
 
-/// Open conversations of each of a scope's numbers.
-pub(super) async fn open_of(pool: &Pool, number: &E164) -> Result<u64, StoreError> {
+/// Open conversations of each of these numbers of a scope's; of a number that is not among the answers there are none.
+pub(super) async fn open_of(pool: &Pool, scope: &Scope, numbers: &[E164]) -> Result<BTreeMap<E164, u64>, StoreError> {
     const WHAT: &str = "count open conversations";
-    let count = "SELECT count(*) FROM conversations WHERE number = $1 AND status = 'open'";
-    let count: i64 = sql::query_scalar(count).bind(number.as_str()).fetch_one(pool).await.map_err(failed(WHAT))?;
-    Ok(u64::try_from(count).unwrap_or_default())
+    let Some((first, rest)) = numbers.split_first() else { return Ok(BTreeMap::new()) };
+    let mut select = QueryBuilder::new("SELECT number, count(*) FROM conversations WHERE ");
+    within(&mut select, scope);
+    // The word stands in the index: few rows are looked at, and none but in it.
+    select.push(" AND status = 'open' AND number IN (").push_bind(first.as_str());
+    for number in rest {
+        select.push(", ").push_bind(number.as_str());
+    }
+    select.push(") GROUP BY number");
+    let rows: Vec<(String, i64)> = select.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
+    let counted = rows.into_iter().filter_map(|(number, count)| Some((E164::parse(&number).ok()?, count)));
+    Ok(counted.map(|(number, count)| (number, u64::try_from(count).unwrap_or_default())).collect())
 }
 
 fn unreadable(what: &'static str) -> impl Fn(Unread) -> StoreError {

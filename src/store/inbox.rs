@@ -10,6 +10,7 @@ use super::callbacks::{self, NewCallback, Written};
 use super::calls::within;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder, Row};
+use super::turns::{self, OwedTurn};
 use super::webhooks::{self, WebhookWrite};
 use crate::call::machine::{EVENT_BODY, EVENT_TYPE, Notice, NoticeKind, Param};
 use crate::model::{
@@ -81,6 +82,9 @@ pub struct Came {
     /// What a new conversation begins with, unless the store has better.
     pub routing: Routing,
     pub draft: Option<Draft>,
+    /// An agent answers it, where one is there: the node that does.
+    #[serde(default)]
+    pub turn: Option<String>,
 }
 
 /// How far a message is, by Meta.
@@ -104,6 +108,8 @@ pub struct Going {
     pub messages: Vec<NewMessage>,
     /// An agent's: they are refused where the conversation's epoch is another, or it answers no more.
     pub epoch: Option<u64>,
+    /// The turn that they answer: it is owed no more then, and refused where it is owed no more already.
+    pub turn: Option<Uuid>,
 }
 
 /// What reports something, ready but for whom it goes to.
@@ -326,6 +332,10 @@ async fn came(to: &mut Conn, seal: &Seal, came: &Came) -> Result<InboxFound, sql
     if let (Routing::Webhook(webhook), Some(draft)) = (standing.routing, &came.draft) {
         written = tell(to, seal, draft, webhook, came.pair.conversation).await?;
     }
+    if let (Some(node_id), Some(agent), true) = (&came.turn, standing.routing.agent(), standing.ai_enabled) {
+        let turn = OwedTurn { message: came.message.id, agent, epoch: standing.epoch, came: came.message.at };
+        turns::owe(to, &turn, came.pair.conversation, node_id).await?;
+    }
     Ok(InboxFound::Came(Some((standing, unread)), written))
 }
 
@@ -473,6 +483,11 @@ async fn going(to: &mut Conn, going: &Going) -> Result<bool, sqlx::Error> {
             return Ok(false);
         }
     }
+    if let Some(turn) = going.turn
+        && !turns::settle(to, turn).await?
+    {
+        return Ok(false);
+    }
     let pair = pair(going.conversation, &row)?;
     for message in &going.messages {
         insert(to, &pair, message).await?;
@@ -618,6 +633,7 @@ async fn delete(to: &mut Conn, scope: &Scope, conversation: Uuid) -> Result<Inbo
     if done {
         let messages = sql::query("DELETE FROM messages WHERE conversation_id = $1").bind(conversation.to_string());
         messages.execute(&mut *to).await?;
+        turns::forget(to, conversation).await?;
         // What was to be told of it is told no more: it is gone.
         let callbacks = sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
         callbacks.bind(conversation.to_string()).execute(to).await?;

@@ -1,5 +1,7 @@
 //! The store's side of messages and conversations: what the inbox asks of it.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use super::conversations::{self, Conversation, ConversationFilter, Message};
@@ -178,12 +180,13 @@ impl Store {
         conversations::under_way(&self.read, limit).await
     }
 
-    /// How many conversations of a number are open.
+    /// How many conversations are open of each of these numbers, as far as the scope sees them; none of a number that is
+    /// not among the answers.
     ///
     /// # Errors
     /// The store's.
-    pub async fn open_conversations(&self, number: &E164) -> Result<u64, StoreError> {
-        conversations::open_of(&self.read, number).await
+    pub async fn open_conversations(&self, scope: &Scope, numbers: &[E164]) -> Result<BTreeMap<E164, u64>, StoreError> {
+        conversations::open_of(&self.read, scope, numbers).await
     }
 
     /// A webhook's deliveries behind that row, the latest first.

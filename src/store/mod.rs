@@ -34,6 +34,7 @@ mod recordings;
 mod seal;
 mod settings;
 mod sql;
+mod turns;
 mod version;
 mod webhooks;
 mod writer;
@@ -70,6 +71,7 @@ pub use recordings::{
     ToTranscribe, TranscriptWrite,
 };
 pub use settings::{Setting, SettingKind, SettingWrite};
+pub use turns::OwedTurn;
 pub use version::By;
 pub use webhooks::{WebhookRow, WebhookWrite};
 

@@ -441,9 +441,6 @@ impl<C: Calls> Door<C> {
                 Ok(stored) => waiting.extend(stored.map(|stored| Waiting { key, stored })),
                 Err(inbox::Full) => tracing::warn!("there is no room for a permission reply in its conversation"),
             }
-            if taken.changed {
-                inbox.permission_changed(&number, &said.user);
-            }
         }
         if taken.changed { Effect::PermissionUpdated } else { Effect::MessageStored }
     }

@@ -165,6 +165,7 @@ impl World {
             account: account.auth_id.clone(),
             alias: String::new(),
             calling_enabled: row["calling_enabled"].as_bool().unwrap(),
+            silent: false,
             answer: None,
             fallback: None,
             hangup: None,

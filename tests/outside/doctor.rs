@@ -133,3 +133,54 @@ async fn a_node_that_is_down_and_a_configuration_that_is_wrong() {
     std::fs::write(&config, text.replace("cps = 100", "cps = \"many\"")).expect("it is written");
     assert_eq!(world.examine().await.0, Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_days_left_of_the_public_urls_certificate_are_told() {
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use std::sync::Arc;
+    let world = World::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let now = offhook::clock::Clock::real().wall().secs();
+    let ends =
+        jiff::Timestamp::from_second(now + 5 * 86_400 + 3_600).expect("a time").to_zoned(jiff::tz::TimeZone::UTC);
+    let (year, month, day) = (ends.year(), ends.month(), ends.day());
+    params.not_after = rcgen::date_time_ymd(year.into(), month.unsigned_abs(), day.unsigned_abs());
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let made = params.self_signed(&key).expect("a certificate");
+    let pem = world.node.dir.path().join("ca.pem");
+    let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, made.der());
+    let text = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+    std::fs::write(&pem, text).expect("write it");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.der().clone()], private)
+        .expect("a server");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Nobody speaks HTTP here: the hand-shake is all that is looked at.
+            drop(acceptor.accept(stream).await);
+        }
+    });
+    let config = world.node.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let base = text.lines().find(|line| line.starts_with("base_url")).expect("a base URL");
+    let other = world.node.dir.path().join("https.toml");
+    std::fs::write(&other, text.replace(base, &format!("base_url = \"https://localhost:{port}\""))).expect("write it");
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    doctor.args(["doctor", "--json", "--config"]).arg(&other).env("SSL_CERT_FILE", &pem);
+    doctor.env_remove("RUST_LOG").stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || doctor.output().expect("it runs")).await.expect("it ends");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+    let line = lines.into_iter().find(|line| line["check"] == "certificate").unwrap_or_else(|| panic!("{text}"));
+    assert_eq!((&line["state"], &line["subject"]), (&json!("warning"), &json!("localhost")), "{line}");
+    let what = line["what"].as_str().expect("words");
+    assert!(what.contains("good for 4 more days") || what.contains("good for 5 more days"), "{what}");
+}

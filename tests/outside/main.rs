@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
 mod agents;
+mod agents_again;
 mod agents_write;
 mod answer;
 mod cli;
@@ -24,6 +25,8 @@ mod messages;
 mod metrics;
 mod mpc;
 mod notifications;
+mod number_calls;
+mod number_events;
 mod numbers;
 mod ops;
 #[cfg(feature = "otel")]
@@ -44,6 +47,7 @@ mod speech;
 mod strangers;
 mod stream;
 mod support;
+mod tokens;
 mod trace;
 mod transcripts;
 mod walk;

@@ -285,6 +285,7 @@ impl World {
             account: if plan.of_sub { SUB } else { MAIN }.into(),
             alias: String::new(),
             calling_enabled: true,
+            silent: false,
             answer: Some(url("answer")),
             fallback: plan.fallback.then(|| url("fallback")),
             hangup: plan.hangup.then(|| url("hangup")),

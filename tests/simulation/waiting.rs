@@ -69,6 +69,7 @@ impl World {
             account: MAIN.into(),
             alias: String::new(),
             calling_enabled: true,
+            silent: false,
             answer: None,
             fallback: None,
             hangup: None,

@@ -72,6 +72,7 @@ impl Book {
             auth_id: auth_id.clone(),
             parent: Some(main.clone()),
             tokens: vec![token],
+            rotated: None,
             cps: None,
             api_keys: Vec::new(),
             in_file: false,

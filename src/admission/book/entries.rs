@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::panel::NumberSet;
+use super::tokens::Rotated;
 use crate::config::{ApiKey, Permissions, Secret};
 use crate::model::{AppId, AuthId, E164, Method, PhoneNumberId, Timestamp, WabaId};
 use crate::store::{SettingKind, SettingWrite};
@@ -16,6 +17,8 @@ pub struct Account {
     pub parent: Option<AuthId>,
     /// The auth token, then the previous one while it is being changed.
     pub tokens: Vec<Secret>,
+    /// The newest token was made here.
+    pub rotated: Option<Rotated>,
     pub cps: Option<u32>,
     pub api_keys: Vec<ApiKey>,
     /// It stands in the configuration, and goes when it goes there.
@@ -127,6 +130,11 @@ pub struct Number {
 pub(super) struct AccountRow {
     pub(super) parent: Option<AuthId>,
     pub(super) details: Details,
+    /// Its secret holds tokens that took one another's place (`tokens`), not just the one.
+    #[serde(default)]
+    pub(super) rotated: bool,
+    #[serde(default)]
+    pub(super) previous_until: Option<Timestamp>,
 }
 
 /// A WABA's row; its token is the row's secret.
@@ -146,9 +154,13 @@ fn json<T: Serialize>(entry: &T) -> String {
 
 impl Account {
     pub(super) fn row(&self) -> SettingWrite {
-        let row = AccountRow { parent: self.parent.clone(), details: self.details.clone() };
-        let secret = self.tokens.first().filter(|_| !self.in_file).cloned();
-        write(SettingKind::Account, self.auth_id.as_str(), Some((json(&row), secret)))
+        let row = AccountRow {
+            parent: self.parent.clone(),
+            details: self.details.clone(),
+            rotated: self.rotated.is_some(),
+            previous_until: self.rotated.as_ref().and_then(|rotated| rotated.until),
+        };
+        write(SettingKind::Account, self.auth_id.as_str(), Some((json(&row), self.sealed())))
     }
 }
 

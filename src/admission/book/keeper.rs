@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::model::Timestamp;
 use crate::store::{Store, StoreError};
 
-/// Told of each book that comes in force.
-type Told = Box<dyn Fn(&Book) + Send + Sync>;
+/// Told of each book that comes in force, with the one before it.
+type Told = Box<dyn Fn(&Book, &Book) + Send + Sync>;
 
 /// Holds the book; cheap to clone.
 #[derive(Clone)]
@@ -76,9 +76,11 @@ impl Keeper {
         self.0.book.load()
     }
 
-    /// From now on, whoever this is hears of each book that comes in force, beginning with the one that is.
-    pub fn tell(&self, told: impl Fn(&Book) + Send + Sync + 'static) {
-        told(&self.book());
+    /// From now on, whoever this is hears of each book that comes in force and of the one before it, beginning with the
+    /// one that is (as if it had been there before).
+    pub fn tell(&self, told: impl Fn(&Book, &Book) + Send + Sync + 'static) {
+        let book = self.0.book.load_full();
+        told(&book, &book);
         let _ = self.0.told.set(Box::new(told));
     }
 
@@ -131,10 +133,11 @@ impl Keeper {
 
     fn put(&self, book: Book) -> Result<(), DirectoryError> {
         self.0.directory.replace_all(book.specs())?;
+        let book = Arc::new(book);
+        let before = self.0.book.swap(book.clone());
         if let Some(told) = self.0.told.get() {
-            told(&book);
+            told(&before, &book);
         }
-        self.0.book.store(Arc::new(book));
         Ok(())
     }
 }

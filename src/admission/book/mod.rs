@@ -12,6 +12,7 @@ mod entries;
 mod keeper;
 mod numbers;
 mod panel;
+mod tokens;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub use entries::{Account, Application, Details, Link, Number, Waba};
 pub use keeper::{Keeper, NotChanged, OpenError};
 pub use numbers::{Elsewhere, MetaApp};
 pub use panel::{Calling, Configuration, Drift, Made, NumberSet, Registration, Told};
+pub use tokens::{NotRotated, Rotated};
 
 use self::entries::AccountRow;
 use super::directory::{AccountSpec, ApplicationSpec, Specs};
@@ -218,13 +220,20 @@ impl<'c> Reading<'c> {
 
     fn accounts(&mut self) {
         for account in &self.config.accounts {
+            let setting = self.row_of(&account.auth_id);
+            let (tokens, rotated) = self.tokens_of_file(account, setting.as_ref());
             let row = self.take::<AccountRow>(SettingKind::Account, account.auth_id.as_str());
-            let is_new = row.is_none();
+            // A token that counts no more is forgotten; one that can't be opened now may be again.
+            let is_new = row.as_ref().is_none_or(|row| {
+                let shut = setting.is_some_and(|setting| setting.shut);
+                row.rotated && rotated.is_none() && !shut
+            });
             let details = row.map_or_else(|| Details::new(String::new(), true, self.now), |row| row.details);
             let account = Account {
                 auth_id: account.auth_id.clone(),
                 parent: account.parent.clone(),
-                tokens: std::iter::once(&account.auth_token).chain(&account.auth_token_previous).cloned().collect(),
+                tokens,
+                rotated,
                 cps: account.cps,
                 api_keys: account.api_keys.clone(),
                 in_file: true,
@@ -236,14 +245,25 @@ impl<'c> Reading<'c> {
         for setting in self.rest(SettingKind::Account) {
             let Some(row) = self.parsed::<AccountRow>(&setting) else { continue };
             let is_main = |id: &AuthId| self.book.accounts.get(id).is_some_and(|a| a.parent.is_none());
-            match (row.parent.filter(is_main), setting.secret.clone()) {
+            match (row.parent.clone().filter(is_main), setting.secret.clone()) {
                 (Some(parent), Some(token)) => {
+                    let (tokens, rotated) = match row.rotated {
+                        false => (vec![token], None),
+                        true => match self.made_here(&row, Some(&token)) {
+                            Some((tokens, rotated)) => (tokens, Some(rotated)),
+                            None => {
+                                self.pass_over(&setting, "its auth tokens can't be read");
+                                continue;
+                            }
+                        },
+                    };
                     let auth_id = AuthId::from(setting.id);
-                    let (parent, tokens, details) = (Some(parent), vec![token], row.details);
+                    let (parent, details) = (Some(parent), row.details);
                     let made = Account {
                         auth_id: auth_id.clone(),
                         parent,
                         tokens,
+                        rotated,
                         cps: None,
                         api_keys: Vec::new(),
                         in_file: false,

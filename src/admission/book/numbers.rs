@@ -131,6 +131,7 @@ impl Book {
             alias: set.alias.clone(),
             // Without a document no call can be taken.
             calling_enabled: set.calling_enabled && (answer.is_some() || by_agent),
+            silent: set.inactive,
             answer,
             fallback: set.fallback.get().or_else(|| of_app(|app| &app.fallback)),
             hangup: set.hangup.get().or_else(|| of_app(|app| &app.hangup)),

@@ -5,12 +5,12 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::pair::{Event, Pair, Refusal, Reply, Rules, View};
+use super::pair::{Event, Pair, Refusal, Reply, Rules, State, View};
 use crate::model::{PhoneNumberId, Timestamp};
 use crate::store::{PermissionReply, PermissionRow, PermissionWrite, Store, StoreError};
 
@@ -41,7 +41,7 @@ impl fmt::Debug for PairKey {
 }
 
 /// The pairs; one per node.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Consents {
     pairs: DashMap<PairKey, Pair>,
     /// Live calls by pair.
@@ -50,7 +50,12 @@ pub struct Consents {
     asked: DashMap<PairKey, Timestamp>,
     /// Where pairs outlive the process.
     store: Option<Store>,
+    /// Who hears of it when a user allows something else than before.
+    told: OnceLock<Hearer>,
 }
+
+/// Hears what a pair's user allows from now on. Nothing here may block or wait.
+pub type Hearer = Box<dyn Fn(&PairKey, State) + Send + Sync>;
 
 /// Read from the store in one go.
 const PAGE: u32 = 5_000;
@@ -88,7 +93,18 @@ impl Drop for Engaged {
     }
 }
 
+impl fmt::Debug for Consents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Consents({})", self.pairs.len())
+    }
+}
+
 impl Consents {
+    /// From now on, this hears of users who allow something else than before; the first who says so counts.
+    pub fn tell(&self, told: Hearer) {
+        let _ = self.told.set(told);
+    }
+
     /// An empty table, kept nowhere.
     pub fn new() -> Self {
         Self::default()
@@ -157,10 +173,14 @@ impl Consents {
             return Taken { changed: true, stored: None };
         }
         let mut pair = self.pairs.entry(key.clone()).or_default();
+        let before = pair.state(rules, now);
         let changed = pair.apply(rules, now, event);
+        let after = pair.state(rules, now);
         // Under the entry's lock: rows come to the store in the order in which they changed. What finds no room there
         // goes with the next change.
         let stored = self.keep(key, &pair, rules, now, None).unwrap_or_default();
+        drop(pair);
+        self.tell_of(key, before, after);
         Taken { changed, stored }
     }
 
@@ -179,12 +199,23 @@ impl Consents {
         id: &str,
     ) -> Result<Taken, Full> {
         let mut pair = self.pairs.entry(key.clone()).or_default();
+        let before = pair.state(rules, now);
         let changed = pair.apply(rules, now, Event::Replied { at, reply });
+        let after = pair.state(rules, now);
         // Words and numbers: there is nothing in it that JSON could not say.
         let text = serde_json::to_string(&reply).unwrap_or_default();
         let reply = PermissionReply { message: id.to_owned(), reply: text, applied: changed };
-        let stored = self.keep(key, &pair, rules, now, Some(reply))?;
-        Ok(Taken { changed, stored })
+        let stored = self.keep(key, &pair, rules, now, Some(reply));
+        drop(pair);
+        // In memory it counts, also where it has to come again.
+        self.tell_of(key, before, after);
+        Ok(Taken { changed, stored: stored? })
+    }
+
+    fn tell_of(&self, key: &PairKey, before: State, after: State) {
+        if let Some(told) = self.told.get().filter(|_| before != after) {
+            told(key, after);
+        }
     }
 
     fn keep(

@@ -20,10 +20,11 @@ use uuid::Uuid;
 use super::Agents;
 use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said, User, text_of};
 use super::sentences::Sentences;
-use crate::call::author::{Author, Wish};
+use crate::call::author::{Author, SaidLine, Wish};
 use crate::call::machine::{FetchFailure, Param, Params};
+use crate::inbox::conversation_id;
 use crate::media::prompt::Prompt;
-use crate::model::{AuthId, CallUuid, NoticeTopic};
+use crate::model::{AuthId, CallType, CallUuid, E164, NoticeTopic};
 use crate::notices::Notice;
 use crate::speech::library::Library;
 use crate::store::{Agent, AgentChannel, AgentSpec, Scope};
@@ -37,6 +38,9 @@ const SENTENCES: usize = 256;
 const GRACE: Duration = Duration::from_millis(20);
 /// Kept of the time that a call waits for a document.
 const MARGIN: Duration = Duration::from_millis(700);
+/// Lines of what was said that are kept, and bytes of them.
+const TRANSCRIPT_LINES: usize = 500;
+const TRANSCRIPT_BYTES: usize = 64 * 1024;
 /// Silences in a row; then the call is over.
 const SILENCES: u32 = 3;
 
@@ -57,8 +61,12 @@ struct Session {
     main_account: AuthId,
     number: String,
     user: User,
+    /// The conversation's id; where it has none, the call's.
+    conversation: Uuid,
     turn: u64,
     history: VecDeque<Line>,
+    /// All that was said, as far as it is kept.
+    transcript: Vec<Line>,
     /// The turn under way, or the last one.
     running: Option<Running>,
     silences: u32,
@@ -195,8 +203,10 @@ impl VoiceAgents {
             main_account: wish.main_account.clone(),
             number,
             user: User { wa_id: user, user_id: None, name: of("CallerName") },
+            conversation: self.conversation(wish),
             turn: 0,
             history: VecDeque::new(),
+            transcript: Vec::new(),
             running: None,
             silences: 0,
             stream: None,
@@ -350,15 +360,13 @@ impl VoiceAgents {
         session.silences = 0;
         session.stream = None;
         // What was streamed is known only now.
-        if let Some(before) = session.running.take() {
-            let text = { before.progress.state() }.reply.text();
-            if before.progress.state().streamed && !text.is_empty() {
-                session.history.push_back(Line { role: Role::Assistant, text, at: now.clone() });
-            }
+        if let Some(line) = session.running.take().and_then(|before| before.streamed(&now)) {
+            session.say(line);
         }
         session.turn += 1;
         let question = Question {
-            conversation: call.0,
+            conversation: session.conversation,
+            call: Some(call.0),
             number: session.number.clone(),
             user: session.user.clone(),
             channel: Channel::Call,
@@ -366,10 +374,7 @@ impl VoiceAgents {
             input: said.clone(),
             history: session.history.iter().cloned().collect(),
         };
-        if !said.text.is_empty() {
-            session.history.push_back(Line { role: Role::User, text: said.text, at: now });
-        }
-        trim(&mut session.history, &session.agent.spec);
+        session.say(Line { role: Role::User, text: said.text, at: now });
         let progress = Arc::new(Progress::default());
         let (agents, agent, told) = (self.0.agents.clone(), session.agent.clone(), progress.clone());
         let task = tokio::spawn(async move {
@@ -378,7 +383,7 @@ impl VoiceAgents {
                 told.state().add(piece, max);
                 told.news.notify_one();
             };
-            let done = agents.ask(&agent, &question, &mut on).await;
+            let done = agents.ask(&agent, Uuid::new_v4(), &question, &mut on).await;
             if let Err(error) = &done {
                 tracing::warn!(agent = %agent.id, %error, "an agent failed in a call");
             }
@@ -404,18 +409,30 @@ impl VoiceAgents {
                 });
             }
         }
-        let text = match (text, action) {
-            ("", Action::Escalate) => document::sorry(&spec.language),
-            _ => text,
-        };
+        let sorry = document::sorry(&spec.language);
+        let text = if text.is_empty() && *action == Action::Escalate { sorry } else { text };
+        if text == sorry {
+            self.said(wish.call, Role::Assistant, sorry);
+        }
         document::act(spec, base, text, action)
     }
 
     fn said(&self, call: CallUuid, role: Role, text: &str) {
         let at = self.0.agents.clock().wall().rfc3339();
-        if let Some(session) = self.sessions().get_mut(&call).filter(|_| !text.is_empty()) {
-            session.history.push_back(Line { role, text: text.to_owned(), at });
-            trim(&mut session.history, &session.agent.spec);
+        if let Some(session) = self.sessions().get_mut(&call) {
+            session.say(Line { role, text: text.to_owned(), at });
+        }
+    }
+
+    /// The conversation that a call is of, as soon as its line is in it; of a phone's call it is the call itself.
+    fn conversation(&self, wish: &Wish) -> Uuid {
+        let of = |name: &str| value(&wish.params, name).unwrap_or_default();
+        let (number, user) = if of("Direction") == "outbound" { ("From", "To") } else { ("To", "From") };
+        let tables = self.0.agents.directory().tables();
+        let number = E164::parse(of(number)).ok().and_then(|number| tables.by_number(&number).cloned());
+        match number.filter(|_| of("CallType") == CallType::Whatsapp.as_str()) {
+            Some(number) => conversation_id(&number.spec.phone_number_id, of(user)),
+            None => wish.call.0,
         }
     }
 
@@ -424,10 +441,33 @@ impl VoiceAgents {
     }
 }
 
-/// Two lines a turn.
-fn trim(history: &mut VecDeque<Line>, spec: &AgentSpec) {
-    while history.len() > usize::from(spec.history_turns) * 2 {
-        history.pop_front();
+impl Session {
+    /// A line was said; an empty one was not.
+    fn say(&mut self, line: Line) {
+        if line.text.trim().is_empty() {
+            return;
+        }
+        if self.transcript.len() < TRANSCRIPT_LINES && line.text.len() <= self.transcript_room() {
+            self.transcript.push(line.clone());
+        }
+        self.history.push_back(line);
+        // Two lines a turn.
+        while self.history.len() > usize::from(self.agent.spec.history_turns) * 2 {
+            self.history.pop_front();
+        }
+    }
+
+    /// Bytes that the transcript may still have.
+    fn transcript_room(&self) -> usize {
+        TRANSCRIPT_BYTES.saturating_sub(self.transcript.iter().map(|line| line.text.len()).sum())
+    }
+}
+
+impl Running {
+    /// What was streamed of its reply: it is known only when it is over.
+    fn streamed(&self, at: &str) -> Option<Line> {
+        let state = self.progress.state();
+        state.streamed.then(|| Line { role: Role::Assistant, text: state.reply.text(), at: at.to_owned() })
     }
 }
 
@@ -444,6 +484,15 @@ impl Author for VoiceAgents {
         let sessions = self.sessions();
         let (id, prompt) = sessions.get(&call)?.stream.as_ref()?;
         path.ends_with(&id.to_string()).then(|| prompt.clone())
+    }
+
+    fn said(&self, call: CallUuid) -> Vec<SaidLine> {
+        let now = self.0.agents.clock().wall().rfc3339();
+        let sessions = self.sessions();
+        let Some(session) = sessions.get(&call) else { return Vec::new() };
+        let last = session.running.as_ref().and_then(|running| running.streamed(&now));
+        let lines = session.transcript.iter().cloned().chain(last).filter(|line| !line.text.trim().is_empty());
+        lines.map(|Line { role, text, at }| SaidLine { role: role.as_str(), text, at }).collect()
     }
 
     fn over(&self, call: CallUuid) {

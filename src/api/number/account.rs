@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::super::LiveStatus;
 use super::super::routes::{Answer, Content, Route, of};
+use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
 use crate::model::{AuthId, E164};
 
@@ -35,6 +36,9 @@ pub(super) struct Shown {
     cps_limit: usize,
     /// How many did in the last one.
     cps_used: usize,
+    /// The auth token before the newest one counts until then; null: there is none that was replaced over the API.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    previous_token_until: Option<Timestamp3339>,
     live_calls: usize,
     /// Waiting for the calls per second.
     queued_calls: usize,
@@ -78,6 +82,7 @@ pub(super) fn get(asked: &Asked) -> Result<Response, Fault> {
         parent: account.parent.clone(),
         cps_limit,
         cps_used,
+        previous_token_until: account.rotated.as_ref().and_then(|rotated| rotated.until).map(Timestamp3339),
         live_calls: live.len() - queued_calls,
         queued_calls,
         numbers,

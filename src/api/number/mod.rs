@@ -5,7 +5,6 @@
 mod account;
 mod agents;
 mod api_keys;
-#[allow(dead_code, reason = "the resources that come next use all of it")]
 mod ask;
 mod calls;
 mod conversations;
@@ -16,9 +15,11 @@ mod messages;
 mod notifications;
 mod numbers;
 mod permissions;
+mod place;
 mod reload;
 pub(super) mod roles;
 mod routing;
+mod tokens;
 mod users;
 mod voices;
 mod wabas;
@@ -48,6 +49,7 @@ pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(86_400), key_ma
 pub(super) const TABLES: &[&[Route]] = &[
     xml::ROUTES,
     calls::ROUTES,
+    place::ROUTES,
     events::ROUTES,
     permissions::ROUTES,
     voices::ROUTES,
@@ -65,6 +67,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     users::ROUTES,
     api_keys::ROUTES,
     account::ROUTES,
+    tokens::ROUTES,
 ];
 
 /// Anything under `/api/v1/`.
@@ -115,6 +118,8 @@ async fn serve(asked: Asked) -> Response {
         ("DELETE", ["users", user]) if !users::is_id(user) => erasure::forget(&asked, user).await,
         ("POST", ["xml", "check"]) => xml::check(asked).await,
         ("GET", ["calls"]) => calls::list(&asked).await,
+        ("POST", ["calls"]) => place::place(asked).await,
+        ("POST", ["calls", uuid, "hangup"]) => place::hang_up(&asked, uuid).await,
         ("GET", ["calls", uuid]) => calls::get(&asked, uuid).await,
         ("GET", ["calls", uuid, "events"]) => events::log(&asked, uuid).await,
         ("GET", ["permissions", number, user]) => permissions::view(&asked, [number, user]).await,
@@ -130,6 +135,8 @@ async fn serve(asked: Asked) -> Response {
         (_, ["users", rest @ ..]) => users::serve(asked, rest).await,
         (_, ["api-keys", rest @ ..]) => api_keys::serve(asked, rest).await,
         ("GET", ["account"]) => account::get(&asked),
+        ("POST", ["account", "token"]) => tokens::rotate(asked).await,
+        ("DELETE", ["account", "token", "previous"]) => tokens::end(&asked).await,
         ("GET", ["voices"]) => Ok(voices::list(&asked)),
         ("POST", ["reload"]) => Ok(reload::reload(&asked).await),
         (_, ["phone-numbers", ..]) => numbers::serve(asked).await,

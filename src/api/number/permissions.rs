@@ -198,8 +198,15 @@ fn answer(sent: Result<Sent, NotSent>) -> Response {
         }
         Err(refused) => refused,
     };
-    let trouble =
-        |status, code, message: String| Trouble { status, code, message, field: None, meta: None, next_request: None };
+    let trouble = |status, code, message: String| Trouble {
+        status,
+        code,
+        message,
+        field: None,
+        meta: None,
+        next_request: None,
+        next_call: None,
+    };
     error::trouble(&match refused {
         NotSent::TooSoon(refusal) => Trouble {
             next_request: Some(refusal.again),

@@ -8,6 +8,8 @@ use crate::config::Role;
 /// Operations that differ from the rule: method, path behind `/api/v1/` (`*`: any part; a last `**`: all that is below), role.
 const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["xml", "check"], Role::Agent),
+    ("POST", &["calls"], Role::Agent),
+    ("POST", &["calls", "*", "hangup"], Role::Agent),
     ("POST", &["permissions", "*", "*", "request"], Role::Agent),
     ("POST", &["notifications", "read-all"], Role::Agent),
     ("POST", &["notifications", "*", "read"], Role::Agent),
@@ -23,6 +25,8 @@ const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["phone-numbers"], Role::Owner),
     ("POST", &["phone-numbers", "signup"], Role::Owner),
     ("PATCH", &["wabas", "*"], Role::Owner),
+    ("POST", &["account", "token"], Role::Owner),
+    ("DELETE", &["account", "token", "previous"], Role::Owner),
     ("GET", &["users", "**"], Role::Owner),
     ("POST", &["users", "**"], Role::Owner),
     ("PATCH", &["users", "**"], Role::Owner),

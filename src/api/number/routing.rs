@@ -175,6 +175,11 @@ pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, 
             "only numbers registered with Meta's Cloud API can have an agent: register it",
         ));
     }
+    // Without one before, there was nobody to be silent. Another one's silence stays.
+    if asked.api().inbox.routing_of(&number).agent().is_none() && !is_sandbox(&number) {
+        let woken = asked.api().numbers.wake(asked.scope(), &number.spec.number).await;
+        woken.map_err(super::numbers::fault)?;
+    }
     put(&asked, &number, Routing::Agent(body.agent), body.apply_to_existing).await
 }
 

@@ -32,13 +32,13 @@ use utoipa::ToSchema;
 use super::auth::Denied;
 use super::fields::Fields;
 use super::once::Rules;
+use super::placing::{URL_BYTES_MAX, customer_url};
 use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
 use super::{Api, App, Shared, decoded, error, peer, segments, with_header};
 use crate::admission::book::NotChanged;
 use crate::call::machine::AsideKind;
 use crate::model::AuthId;
 use crate::store::Scope;
-use crate::xml::ast::DocUrl;
 
 /// What Plivo has and we have not.
 const NOT_HERE: &str = "not available on this server";
@@ -49,8 +49,6 @@ const STATUS: Query = Query {
     kind: Kind::Words(&["live", "queued"]),
 };
 const LIMIT: Query = Query { name: "limit", what: "Objects of a page (20)", kind: Kind::Integer(1, 20) };
-/// L3.
-const URL_BYTES_MAX: usize = 2_048;
 /// Keys and pauses of one order.
 const KEYS_MAX: usize = 64;
 const CASCADE: Query = Query {
@@ -321,14 +319,6 @@ fn method(fields: &Fields, name: &str) -> Result<Option<crate::model::Method>, S
         Some("GET") => Ok(Some(crate::model::Method::Get)),
         Some(_) => Err(format!("{name} must be GET or POST")),
     }
-}
-
-/// `{name}` is a URL of at most [`URL_BYTES_MAX`] bytes that we might go to.
-fn customer_url(api: &Api, name: &str, text: &str) -> Result<DocUrl, String> {
-    if text.len() > URL_BYTES_MAX {
-        return Err(format!("{name} must be a URL of at most {URL_BYTES_MAX} bytes"));
-    }
-    api.placing.url(text).map_err(|why| format!("{name} is invalid: could not {why}"))
 }
 
 /// Whether these are keys and pauses to be sent, and no more of them than [`KEYS_MAX`].

@@ -9,13 +9,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::fields::Fields;
+use super::super::placing::{self, RING_TIMEOUT, TIME_LIMIT};
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, LiveStatus, Told, decoded, error};
 use super::conference::{played, spoken, whom};
 use super::paging::{Meta, paged};
-use super::place::{
-    CALLER_NAME_CHARS_MAX, RING_MAX, RING_TIMEOUT, TIME_LIMIT, refused, settle, sip_headers, targets, url,
-};
+use super::place::{CALLER_NAME_CHARS_MAX, RING_MAX, refused, sip_headers, targets, url};
 use super::query::{self, Pairs, value};
 use super::{Ask, LIMIT, No, OFFSET, multi_party_record, uri};
 use crate::call::dialer::CallOrder;
@@ -482,8 +481,7 @@ async fn called(
     document: std::sync::Arc<Document>,
 ) -> Result<Vec<AddedCall>, No> {
     let order = order(api, ask, fields, document).map_err(No::Bad)??;
-    settle(api, &order).await;
-    let calls = api.placing.place(&order).map_err(refused)?;
+    let calls = placing::place(api, &order).await.map_err(refused)?;
     let from = order.number.spec.number.to_string();
     let added = calls.iter().zip(&order.to).map(|(call, to)| AddedCall {
         to: to.to_string(),

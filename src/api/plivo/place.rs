@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use axum::response::Response;
-use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::fields::Fields;
+use super::super::placing::{self, RING_TIMEOUT, TIME_LIMIT};
 use super::super::{Api, error};
 use super::{KEYS_MAX, No, are_keys, customer_url, method};
 use crate::admission::{Denied, Reason};
@@ -19,18 +19,12 @@ use crate::model::{CallUuid, E164, Method};
 use crate::store::Scope;
 use crate::xml::ast::DocUrl;
 
-/// Graph is asked about so many users at once, and for so long: SDKs wait five seconds.
-const ASKED_AT_ONCE: usize = 4;
-const ASKING_MAX: Duration = Duration::from_millis(1_500);
 /// L7.
 const TARGETS_MAX: usize = 1_000;
 pub(super) const CALLER_NAME_CHARS_MAX: usize = 50;
 const SIP_HEADERS_MAX: usize = 32;
-/// Seconds of a call where nothing is said, and at most.
-pub(super) const TIME_LIMIT: u64 = 14_400;
+/// Seconds of a call at most.
 const TIME_LIMIT_MAX: u64 = 86_400;
-/// Seconds of ringing where nothing is said.
-pub(super) const RING_TIMEOUT: u64 = 120;
 pub(super) const RING_MAX: u64 = 600;
 
 #[derive(Serialize, ToSchema)]
@@ -62,8 +56,7 @@ pub(super) async fn place(api: &Api, scope: &Scope, fields: &Fields) -> Result<R
             "from parameter is invalid. {from} is not a calling-enabled WhatsApp number of your account"
         ))
     })?;
-    settle(api, &order).await;
-    let calls = api.placing.place(&order).map_err(refused)?;
+    let calls = placing::place(api, &order).await.map_err(refused)?;
     let fired = match calls.as_slice() {
         [one] if order.to.len() == 1 => Fired { message: "call fired", request_uuid: Requests::One(one.to_string()) },
         _ => Fired {
@@ -72,16 +65,6 @@ pub(super) async fn place(api: &Api, scope: &Scope, fields: &Fields) -> Result<R
         },
     };
     Ok(error::plivo_body(StatusCode::CREATED, &fired))
-}
-
-/// Asks Graph what it knows of users of whom nothing is known here, as far as the time goes that an SDK waits.
-pub(super) async fn settle(api: &Api, order: &CallOrder) {
-    let asked = stream::iter(&order.to).for_each_concurrent(ASKED_AT_ONCE, |user| async {
-        api.permissions.settle(&order.number, user.as_str()).await;
-    });
-    if tokio::time::timeout(ASKING_MAX, asked).await.is_err() {
-        tracing::info!(users = order.to.len(), "Graph was not asked about all users of an order in time");
-    }
 }
 
 /// What the body asks for, each field by itself sound.

@@ -229,7 +229,7 @@ pub(super) async fn serve(asked: Asked) -> Result<Response, Fault> {
     let path = asked.path.clone();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match (asked.method().as_str(), path.as_slice()) {
-        ("GET", [_]) => list(&asked),
+        ("GET", [_]) => list(&asked).await,
         ("POST", [_]) => connect(asked).await,
         ("POST", [_, "signup"]) => sign_up(asked).await,
         (_, [_, number]) => one(asked, number).await,
@@ -242,7 +242,7 @@ async fn one(asked: Asked, number: &str) -> Result<Response, Fault> {
     let number = number_in(&asked, number)?;
     match *asked.method() {
         http::Method::PATCH => edit(asked, &number).await,
-        _ => answer(&asked, &number, StatusCode::OK),
+        _ => answer(&asked, &number, StatusCode::OK).await,
     }
 }
 
@@ -257,18 +257,18 @@ async fn deed(asked: Asked, number: &str, what: &str) -> Result<Response, Fault>
             let checks = numbers.check_urls(&scope, &number).await.map_err(fault)?;
             Ok(ask::ok(&Checks { items: checks.into_iter().map(CheckShown::from).collect() }))
         }
-        ("GET", "disconnect") => breaks(&asked, &number),
+        ("GET", "disconnect") => breaks(&asked, &number).await,
         ("POST", "disconnect") => {
             numbers.disconnect(&scope, &number).await.map_err(fault)?;
             // With its mapping its main account may be the only one that sees it.
-            match answer(&asked, &number, StatusCode::OK) {
+            match answer(&asked, &number, StatusCode::OK).await {
                 Ok(shown) => Ok(shown),
                 Err(_) => Ok(ask::gone()),
             }
         }
         ("POST", "reconnect") => {
             numbers.reconnect(&scope, &number).await.map_err(fault)?;
-            answer(&asked, &number, StatusCode::OK)
+            answer(&asked, &number, StatusCode::OK).await
         }
         _ => Err(ask::missing("there is nothing at this path")),
     }
@@ -282,15 +282,34 @@ fn number_in(asked: &Asked, text: &str) -> Result<E164, Fault> {
 }
 
 /// A number as it stands now, and its ETag.
-fn answer(asked: &Asked, number: &E164, status: StatusCode) -> Result<Response, Fault> {
-    let api = asked.api();
-    let book = api.keeper.book();
-    let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
-    let answer = error::body(status, &Shown::of(api, &book, entry));
-    Ok(with_header(answer, header::ETAG, &tag_of(entry)))
+async fn answer(asked: &Asked, number: &E164, status: StatusCode) -> Result<Response, Fault> {
+    let (shown, tag) = {
+        let api = asked.api();
+        let book = api.keeper.book();
+        let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
+        (Shown::of(api, &book, entry), tag_of(entry))
+    };
+    let [shown] = counted(asked, [shown]).await?;
+    Ok(with_header(error::body(status, &shown), header::ETAG, &tag))
 }
 
-fn list(asked: &Asked) -> Result<Response, Fault> {
+/// With how many conversations of each are open, all by one question.
+async fn counted<T: AsMut<[Shown]>>(asked: &Asked, mut shown: T) -> Result<T, Fault> {
+    let numbers: Vec<E164> = shown.as_mut().iter().filter_map(|one| E164::parse(&one.number).ok()).collect();
+    let open = asked.api().store.open_conversations(asked.scope(), &numbers).await;
+    let open = open.map_err(ask::store("count open conversations"))?;
+    for one in shown.as_mut() {
+        one.open_conversations = E164::parse(&one.number).ok().and_then(|n| open.get(&n).copied()).unwrap_or_default();
+    }
+    Ok(shown)
+}
+
+async fn list(asked: &Asked) -> Result<Response, Fault> {
+    let (items, next) = listed(asked)?;
+    Ok(ask::ok(&List { items: counted(asked, items).await?, next }))
+}
+
+fn listed(asked: &Asked) -> Result<(Vec<Shown>, Option<String>), Fault> {
     let limit = asked.limit()?;
     let after = asked.cursor(read_cursor)?;
     let api = asked.api();
@@ -299,8 +318,7 @@ fn list(asked: &Asked) -> Result<Response, Fault> {
     let behind = wanted.filter(|number| after.as_ref().is_none_or(|after| is_behind(number, after)));
     let items: Vec<&Number> = behind.take(limit as usize + 1).collect();
     let page = ask::Page::of(items, limit, |last| format!("{}.{}", last.set.added.micros(), last.number));
-    let items = page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect();
-    Ok(ask::ok(&List { items, next: page.next }))
+    Ok((page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect(), page.next))
 }
 
 /// Where a page ended: when that number was added, and the number.
@@ -347,7 +365,7 @@ async fn connect(asked: Asked) -> Result<Response, Fault> {
         let routed = asked.api().inbox.route_number(&entry, Routing::Agent(id), false).await;
         routed.map_err(ask::store("connect an agent"))?;
     }
-    answer(&asked, &number, StatusCode::CREATED)
+    answer(&asked, &number, StatusCode::CREATED).await
 }
 
 async fn sign_up(asked: Asked) -> Result<Response, Fault> {
@@ -355,9 +373,12 @@ async fn sign_up(asked: Asked) -> Result<Response, Fault> {
     let given: SignUp = given.read()?;
     let scope = asked.scope().clone();
     let numbers = asked.api().numbers.sign_up(&scope, given).await.map_err(fault)?;
-    let book = asked.api().keeper.book();
-    let entries = numbers.iter().filter_map(|number| book.number(&scope, number));
-    let items = entries.map(|entry| Shown::of(asked.api(), &book, entry)).collect();
+    let items: Vec<Shown> = {
+        let book = asked.api().keeper.book();
+        let entries = numbers.iter().filter_map(|number| book.number(&scope, number));
+        entries.map(|entry| Shown::of(asked.api(), &book, entry)).collect()
+    };
+    let items = counted(&asked, items).await?;
     Ok(error::body(StatusCode::CREATED, &List { items, next: None }))
 }
 
@@ -372,23 +393,31 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
     let change = panel.change();
     let scope = asked.scope().clone();
     asked.api().numbers.change(&scope, number, &change, seen.as_ref()).await.map_err(fault)?;
-    answer(&asked, number, StatusCode::OK)
+    if change.active == Some(false) {
+        let entry = asked.api().gate.directory().tables().by_number(number).cloned();
+        if let Some(entry) = entry {
+            asked.api().inbox.quiet(&entry).await;
+        }
+    }
+    answer(&asked, number, StatusCode::OK).await
 }
 
 async fn register(asked: Asked, number: &E164) -> Result<Response, Fault> {
     let (asked, Pin { pin }) = asked.json::<Pin>().await?;
     let scope = asked.scope().clone();
     asked.api().numbers.register(&scope, number, Secret::new(pin)).await.map_err(fault)?;
-    answer(&asked, number, StatusCode::ACCEPTED)
+    answer(&asked, number, StatusCode::ACCEPTED).await
 }
 
-fn breaks(asked: &Asked, number: &E164) -> Result<Response, Fault> {
-    let api = asked.api();
-    let book = api.keeper.book();
-    let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
-    let shown = Shown::of(api, &book, entry);
+async fn breaks(asked: &Asked, number: &E164) -> Result<Response, Fault> {
+    let shown = {
+        let api = asked.api();
+        let book = api.keeper.book();
+        let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
+        Shown::of(api, &book, entry)
+    };
+    let [Shown { open_conversations, live_calls, .. }] = counted(asked, [shown]).await?;
     let cleared = vec!["webhookUrl", "answerUrl", "callingEnabled", "account"];
-    let (open_conversations, live_calls) = (shown.open_conversations, shown.live_calls);
     Ok(ask::ok(&Breaks { open_conversations, live_calls, cleared }))
 }
 
@@ -468,7 +497,7 @@ fn of_meta(
     field: Option<&'static str>,
     meta: Option<MetaWord>,
 ) -> Fault {
-    Box::new(error::trouble(&Trouble { status, code, message, field, meta, next_request: None }))
+    Box::new(error::trouble(&Trouble { status, code, message, field, meta, next_request: None, next_call: None }))
 }
 
 /// A word of a method, as the resource has it.

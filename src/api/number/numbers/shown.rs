@@ -18,7 +18,7 @@ use crate::model::Origin;
 pub(super) struct Shown {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,
-    number: String,
+    pub(super) number: String,
     /// ISO 3166; empty where the digits don't tell it.
     country: String,
     country_name: &'static str,
@@ -187,6 +187,7 @@ impl Shown {
             default_webhook: routed.webhook,
             connected: !set.disconnected,
             live_calls: live.unwrap_or_default(),
+            // Counted behind this, of all that are shown at once.
             open_conversations: 0,
         }
     }

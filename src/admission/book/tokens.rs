@@ -1,0 +1,198 @@
+//! Auth tokens that take one another's place while the node runs: the new one signs and authenticates beside the one
+//! before it until an end that is told, or until somebody ends it.
+//!
+//! The configuration's token is where an account of its begins. One that was made here counts in its place as long as the
+//! configuration names the token that it took the place of; another one there wins, as it does for all that it names.
+
+use serde::{Deserialize, Serialize};
+
+use super::entries::{Account, AccountRow};
+use super::{Book, Key, Reading};
+use crate::config::{self, Secret};
+use crate::model::{AuthId, Timestamp};
+use crate::store::{Setting, SettingKind};
+
+/// An account's token that was made here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotated {
+    /// A digest of the configuration's token then; none: the account is not in the configuration.
+    pub(super) instead_of: Option<String>,
+    /// Until then the one before it authenticates and signs too; none: it does so no more.
+    pub until: Option<Timestamp>,
+}
+
+/// Why a token did not take another's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRotated {
+    /// There is no such account.
+    Nobody,
+    /// The one before it still counts: until then, or as long as the configuration names it.
+    Overlap(Option<Timestamp>),
+}
+
+/// What a row's secret holds of an account whose token was made here.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    /// Newest first.
+    tokens: Vec<String>,
+    instead_of: Option<String>,
+}
+
+impl Account {
+    /// What its row has to seal: nothing that the configuration has.
+    pub(super) fn sealed(&self) -> Option<Secret> {
+        let Some(rotated) = &self.rotated else {
+            return self.tokens.first().filter(|_| !self.in_file).cloned();
+        };
+        let tokens = self.tokens.iter().map(|token| token.reveal().to_owned()).collect();
+        let sealed = Sealed { tokens, instead_of: rotated.instead_of.clone() };
+        serde_json::to_string(&sealed).ok().map(Secret::new)
+    }
+}
+
+impl Book {
+    /// Gives an account this token; the one before it counts too until then.
+    ///
+    /// # Errors
+    /// There is none, or two tokens count already.
+    pub fn rotate_token(&mut self, id: &AuthId, token: Secret, until: Timestamp) -> Result<Vec<Key>, NotRotated> {
+        let account = self.accounts.get_mut(id).ok_or(NotRotated::Nobody)?;
+        let (1, Some(before)) = (account.tokens.len(), account.tokens.first()) else {
+            return Err(NotRotated::Overlap(account.rotated.as_ref().and_then(|rotated| rotated.until)));
+        };
+        let instead_of = match &account.rotated {
+            // What the configuration has is what it was.
+            Some(rotated) => rotated.instead_of.clone(),
+            None => account.in_file.then(|| digest(before)),
+        };
+        account.rotated = Some(Rotated { instead_of, until: Some(until) });
+        account.tokens.insert(0, token);
+        Ok(vec![Key::Account(id.clone())])
+    }
+
+    /// Only an account's newest token counts from now on. `None`: there is no other that was made here.
+    pub fn end_overlap(&mut self, id: &AuthId) -> Option<Vec<Key>> {
+        let account = self.accounts.get_mut(id)?;
+        let rotated = account.rotated.as_mut().filter(|rotated| rotated.until.is_some())?;
+        rotated.until = None;
+        account.tokens.truncate(1);
+        Some(vec![Key::Account(id.clone())])
+    }
+
+    /// Accounts whose token before counts no more from now on.
+    pub fn overlaps_over(&self, now: Timestamp) -> Vec<AuthId> {
+        let over = |account: &&Account| {
+            account.rotated.as_ref().and_then(|rotated| rotated.until).is_some_and(|until| until <= now)
+        };
+        self.accounts.values().filter(over).map(|account| account.auth_id.clone()).collect()
+    }
+}
+
+impl Reading<'_> {
+    /// An account's tokens: the configuration's, or, where they still count, those that were made here.
+    pub(super) fn tokens_of_file(
+        &mut self,
+        file: &config::Account,
+        setting: Option<&Setting>,
+    ) -> (Vec<Secret>, Option<Rotated>) {
+        let own = || std::iter::once(&file.auth_token).chain(&file.auth_token_previous).cloned().collect();
+        let row = setting.and_then(|setting| serde_json::from_str::<AccountRow>(&setting.body).ok());
+        let (Some(setting), Some(row)) = (setting, row.filter(|row| row.rotated)) else { return (own(), None) };
+        let Some((tokens, rotated)) = self.made_here(&row, setting.secret.as_ref()) else {
+            self.pass_over(
+                setting,
+                "its auth token can't be opened with this store.secret_key: the configuration's counts",
+            );
+            return (own(), None);
+        };
+        if rotated.instead_of.as_ref() != Some(&digest(&file.auth_token)) {
+            let why = "the configuration names another auth_token than when one was made over the API: it counts";
+            self.pass_over(setting, why);
+            return (own(), None);
+        }
+        (tokens, Some(rotated))
+    }
+
+    /// The tokens that a row has sealed.
+    pub(super) fn made_here(&self, row: &AccountRow, secret: Option<&Secret>) -> Option<(Vec<Secret>, Rotated)> {
+        let sealed: Sealed = serde_json::from_str(secret?.reveal()).ok()?;
+        let mut tokens: Vec<Secret> = sealed.tokens.into_iter().map(Secret::new).collect();
+        let until = row.previous_until.filter(|until| *until > self.now);
+        tokens.truncate(if until.is_some() { 2 } else { 1 });
+        let rotated = Rotated { instead_of: sealed.instead_of, until };
+        (!tokens.is_empty()).then_some((tokens, rotated))
+    }
+
+    /// The row of an account, before it is taken.
+    pub(super) fn row_of(&self, id: &AuthId) -> Option<Setting> {
+        self.settings.get(&(SettingKind::Account, id.to_string())).cloned()
+    }
+}
+
+fn digest(token: &Secret) -> String {
+    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.reveal().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::store::SettingWrite;
+
+    const ID: &str = "MA1";
+
+    fn file(token: &str) -> Config {
+        let mut config = Config::with(Secret::new("a"), Secret::new("b"));
+        config.accounts.push(config::Account {
+            auth_id: ID.into(),
+            auth_token: Secret::new(token),
+            auth_token_previous: None,
+            cps: None,
+            api_keys: Vec::new(),
+            parent: None,
+        });
+        config
+    }
+
+    fn tokens(book: &Book) -> Vec<String> {
+        book.account(&ID.into()).unwrap().tokens.iter().map(|token| token.reveal().to_owned()).collect()
+    }
+
+    fn stored(book: &Book) -> Setting {
+        let SettingWrite { kind, id, body } = book.row(&Key::Account(ID.into()));
+        let (body, secret) = body.unwrap();
+        Setting { kind, id, body, secret, shut: false }
+    }
+
+    #[test]
+    fn a_token_takes_anothers_place_and_the_file_wins_once_it_names_another() {
+        let (now, until, later) = (Timestamp::from_secs(10), Timestamp::from_secs(20), Timestamp::from_secs(30));
+        let mut book = Book::read(&file("first"), Vec::new(), now).0;
+        assert_eq!(book.rotate_token(&ID.into(), Secret::new("second"), until).unwrap(), [Key::Account(ID.into())]);
+        assert_eq!(tokens(&book), ["second", "first"]);
+        let again = book.rotate_token(&ID.into(), Secret::new("third"), until);
+        assert_eq!(again, Err(NotRotated::Overlap(Some(until))));
+        let row = stored(&book);
+        assert!(!row.body.contains("second") && !row.body.contains("first"), "{}", row.body);
+        let read = |file: &Config, now| {
+            let (book, _, passed_over) = Book::read(file, vec![row.clone()], now);
+            (tokens(&book), passed_over.len())
+        };
+        assert_eq!(read(&file("first"), now), (vec!["second".to_owned(), "first".to_owned()], 0));
+        assert_eq!(read(&file("first"), later), (vec!["second".to_owned()], 0), "its end came while nobody was there");
+        assert_eq!(read(&file("other"), now), (vec!["other".to_owned()], 1));
+        let (other, writes, _) = Book::read(&file("other"), vec![row.clone()], now);
+        assert_eq!(writes.len(), 1, "and is forgotten with it");
+        assert_eq!(tokens(&other), ["other"]);
+
+        assert_eq!(book.overlaps_over(now), []);
+        assert_eq!(book.overlaps_over(until), [ID.into()]);
+        assert!(book.end_overlap(&ID.into()).is_some() && book.end_overlap(&ID.into()).is_none());
+        assert_eq!(tokens(&book), ["second"]);
+        book.rotate_token(&ID.into(), Secret::new("third"), until).unwrap();
+        let row = stored(&book);
+        let (book, _, _) = Book::read(&file("first"), vec![row], now);
+        assert_eq!(tokens(&book), ["third", "second"], "the configuration still has the one that it began with");
+        assert_eq!(book.account(&"MA2".into()).map(|_| ()), None);
+    }
+}

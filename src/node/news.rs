@@ -1,0 +1,76 @@
+//! What rooms that do not know each other hear of each other: whoever changes a number, a token or a permission tells the
+//! book or the table, and from here webhooks and credentials follow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Directory;
+use crate::admission::book::{Keeper, NotChanged};
+use crate::admission::permission::Consents;
+use crate::api::auth::Accounts;
+use crate::clock::Clock;
+use crate::inbox::Inbox;
+use crate::model::E164;
+use crate::numbers;
+
+/// How often it is looked whether a token's overlap is over.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Lets them hear of each other, from now on.
+pub(super) fn connect(
+    keeper: &Keeper,
+    consents: &Consents,
+    accounts: Accounts,
+    inbox: &Inbox,
+    directory: &Arc<Directory>,
+) {
+    let (messages, known) = (inbox.clone(), directory.clone());
+    keeper.tell(move |before, book| {
+        accounts.replace(&book.credentials());
+        let has_agent = |number: &E164| routed(&messages, &known, number).agent.is_some();
+        for (number, data) in numbers::changes(before, book, has_agent) {
+            let entry = known.tables().by_number(&number).cloned();
+            if let Some(entry) = entry {
+                messages.tell_number(&entry, "number.changed", data);
+            }
+        }
+    });
+    let (messages, known) = (inbox.clone(), directory.clone());
+    consents.tell(Box::new(move |pair, state| {
+        if let Some(number) = known.number(&pair.number) {
+            messages.permission_changed(&number, &pair.user, state);
+        }
+    }));
+}
+
+/// Who answers what comes to a number.
+pub(super) fn routed(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
+    let entry = directory.tables().by_number(number).cloned();
+    let routing = entry.map(|entry| inbox.routing_of(&entry));
+    routing.map_or_else(numbers::Routed::default, |routing| numbers::Routed {
+        agent: routing.agent(),
+        routing: routing.as_str(),
+        webhook: routing.webhook(),
+    })
+}
+
+/// Ends the overlap of tokens whose time has come, until `stop`.
+pub(super) async fn end_overlaps(keeper: Keeper, clock: Clock, stop: CancellationToken) {
+    let mut every = tokio::time::interval(LOOK);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        let now = clock.wall();
+        let over = keeper.book().overlaps_over(now);
+        for account in over {
+            match keeper.change(now, |book| book.end_overlap(&account).map(|keys| ((), keys)).ok_or(())).await {
+                Ok(()) => tracing::info!(%account, "an auth token that was replaced counts no more: its time is over"),
+                // Somebody was faster.
+                Err(NotChanged::Refused(())) => {}
+                Err(NotChanged::Store(error)) => {
+                    tracing::warn!(%account, %error, "a replaced auth token still counts: the store takes nothing");
+                }
+            }
+        }
+    }
+}

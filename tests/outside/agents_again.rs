@@ -1,0 +1,104 @@
+//! What agents owe over the end of a process, and what remains of their calls.
+
+use std::sync::Mutex;
+
+use offhook::sim::{CallScript, HangupRule, caller};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::support::agent::{AgentServer, Says, reply};
+use crate::support::chat::{Chat, USER};
+use crate::support::node::NUMBER;
+
+fn sent(items: &[Value]) -> Vec<&str> {
+    items.iter().filter(|m| m["direction"] == "outbound").filter_map(|m| m["text"].as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
+    for kill in [true, false] {
+        let (holding, held) = mpsc::channel(1);
+        let held = Mutex::new(Some(held));
+        let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
+            // Nothing comes before the node ends.
+            Some(held) => Says::Events(held),
+            None => reply(&format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()), Value::Null),
+        })
+        .await;
+        let mut chat = Chat::start().await;
+        let agent = chat.agent(&server.url).await;
+        chat.connect(&agent).await;
+        chat.writes(USER, "one").await;
+        let first = server.until_asked(1).await.remove(0);
+        chat.writes(USER, "two").await;
+        let id = chat.id_of(USER).await;
+        match kill {
+            true => chat.node.kill(),
+            false => {
+                chat.node.signal("TERM");
+                assert_eq!(chat.node.wait(), Some(0));
+            }
+        }
+        drop(holding);
+        chat.node.start_again().await;
+        chat.sim.set_node_url(chat.node.public.clone());
+        let items = chat.until(&id, |items| sent(items).len() == 2).await;
+        assert_eq!(sent(&items), ["You wrote one", "You wrote two"], "in order: {items:#?}");
+        let turns = server.turns();
+        let texts: Vec<_> = turns.iter().map(|turn| turn.body["input"]["text"].as_str().unwrap()).collect();
+        assert_eq!(texts, ["one", "one", "two"], "kill: {kill}");
+        let event = |turn: &crate::support::agent::Turn| turn.headers["x-offhook-event-id"].clone();
+        assert_eq!((event(&first), event(&turns[1])), (event(&turns[1]), event(&first)), "the same event as before");
+        // What was answered is owed no more.
+        chat.writes(USER, "three").await;
+        chat.until(&id, |items| sent(items).len() == 3).await;
+        chat.node.kill();
+        chat.node.start_again().await;
+        chat.sim.set_node_url(chat.node.public.clone());
+        chat.writes(USER, "four").await;
+        let items = chat.until(&id, |items| sent(items).len() == 4).await;
+        assert_eq!(sent(&items)[2..], ["You wrote three", "You wrote four"], "{items:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
+    let chat = Chat::start().await;
+    let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
+        Some(1) => reply("You pressed one and two. What else?", Value::Null),
+        _ => reply("Goodbye.", json!("hangup")),
+    })
+    .await;
+    let agent = json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice", "whatsapp"],
+        "greeting": "Welcome. How can I help you?"});
+    let (status, agent) = chat.ask("POST", "agents/", agent).await;
+    assert_eq!(status, 201, "{agent}");
+    chat.connect(agent["id"].as_str().expect("an id")).await;
+    let (status, shown) =
+        chat.ask("PATCH", &format!("phone-numbers/{NUMBER}/"), json!({"configurationType": "agent"})).await;
+    assert_eq!(status, 200, "{shown}");
+    let keys = caller::parse_keys("12#w3w3w3w9#").expect("keys");
+    let script = CallScript { keys, hangup: HangupRule::Never, ..CallScript::default() };
+    tokio::time::timeout(std::time::Duration::from_secs(60), chat.sim.place_call(script).all()).await.expect("an end");
+    let id = chat.id_of(USER).await;
+    let items = chat.until(&id, |items| items.iter().any(|item| item["type"] == "call")).await;
+    let call = &items[0]["call"];
+    let said: Vec<_> = call["transcript"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{items:#?}"))
+        .iter()
+        .map(|line| (line["role"].as_str().unwrap(), line["text"].as_str().unwrap()))
+        .collect();
+    let wanted = [
+        ("assistant", "Welcome. How can I help you?"),
+        ("user", "12"),
+        ("assistant", "You pressed one and two. What else?"),
+        ("user", "3339"),
+        ("assistant", "Goodbye."),
+    ];
+    assert_eq!(said.first(), wanted.first());
+    assert_eq!(said.last(), wanted.last(), "{said:?}");
+    assert!(said.contains(&wanted[1]) && said.contains(&wanted[2]), "{said:?}");
+    let turn = &server.turns()[0].body;
+    assert_eq!((&turn["conversation"], &turn["call"]), (&json!(id), &call["uuid"]), "{turn}");
+}

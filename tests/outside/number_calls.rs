@@ -1,0 +1,221 @@
+//! Calls over the number API: placed by its own words, under the rules of any call; hung up; listed page by page.
+
+use offhook::sim::{Answers, Happened, Order};
+use serde_json::{Value, json};
+
+use crate::outbound::{USER, World, user, world};
+use crate::support::agent::{AgentServer, reply};
+use crate::support::http::{self, Answer};
+use crate::support::node::{API_KEY, NUMBER};
+use crate::support::phone::Phone;
+
+impl World {
+    async fn ours(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Value) -> Answer {
+        let url = format!("{}/api/v1/{path}", self.node.public);
+        let key =
+            if headers.iter().any(|(name, _)| *name == "x-api-key") { None } else { Some(("x-api-key", API_KEY)) };
+        let headers: Vec<_> = headers.iter().copied().chain(key).collect();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        http::send(method, &url, &headers, body).await
+    }
+
+    /// Places one over the number API; gives its UUID.
+    async fn calls(&self, mut body: Value) -> String {
+        body["from"] = json!(NUMBER);
+        body["to"] = json!(format!("+{USER}"));
+        let placed = self.ours("POST", "calls/", &[], body).await;
+        assert_eq!((placed.status, &placed.json()["outcome"]), (201, &json!("queued")), "{}", placed.text());
+        placed.json()["callUuid"].as_str().expect("a UUID").to_owned()
+    }
+
+    async fn call(&self, uuid: &str) -> Value {
+        self.ours("GET", &format!("calls/{uuid}/"), &[], Value::Null).await.json()
+    }
+
+    /// What an order is refused with.
+    async fn refused(&self, body: Value) -> (u16, Value) {
+        let refused = self.ours("POST", "calls/", &[], body).await;
+        (refused.status, refused.json()["error"].clone())
+    }
+}
+
+fn accepts() -> offhook::sim::CallScript {
+    user(Answers::Accept, Order::ConnectFirst)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_placed_once_by_its_key_with_a_url_of_its_own_or_the_numbers() {
+    let world = world(|_, _| ()).await;
+    world.app.xml("/mine", "<Response><Speak>Your parcel is here.</Speak></Response>");
+    world.app.xml("/unused", "<Response><Speak>Hello from the number.</Speak></Response>");
+    // An agent may call.
+    let key = world.ours("POST", "api-keys/", &[], json!({"name": "desk", "role": "agent"})).await;
+    assert_eq!(key.status, 201, "{}", key.text());
+    let key = key.json()["secret"].as_str().expect("a key").to_owned();
+    let callee = world.sim.expect_call(accepts());
+    let order = json!({"from": format!("whatsapp:+{NUMBER}"), "to": USER, "answerUrl": world.app.url("/mine")});
+    let headers = [("x-api-key", key.as_str()), ("idempotency-key", "parcel-7")];
+    let placed = world.ours("POST", "calls/", &headers, order.clone()).await;
+    assert_eq!(placed.status, 201, "{}", placed.text());
+    let again = world.ours("POST", "calls/", &headers, order).await;
+    assert_eq!((again.status, again.json()), (201, placed.json()), "the same call");
+    let uuid = placed.json()["callUuid"].as_str().expect("a UUID").to_owned();
+    let events = callee.all().await;
+    assert!(
+        matches!(&events.last().expect("an end").what, Happened::Ended(end) if end.ok && end.heard_ms > 500),
+        "{events:#?}"
+    );
+    let asked = world.app.wait("/mine").await;
+    assert_eq!([asked.param("CallUUID"), asked.param("Direction"), asked.param("To")], [&*uuid, "outbound", USER]);
+    world.node.until_metric("offhook_calls_active", &[("direction", "outbound")], 0.0).await;
+    let shown = world.call(&uuid).await;
+    assert_eq!(
+        [&shown["status"], &shown["direction"], &shown["cause"], &shown["from"], &shown["hangupSource"]],
+        ["ended", "outbound", "end_of_instructions", NUMBER, "Plivo"],
+        "{shown}"
+    );
+    assert!(shown["answeredAt"].is_string() && shown["whatsappCallId"].is_string(), "{shown}");
+    let sent = |line: &offhook::sim::log::LogLine| matches!(&line.what, offhook::sim::log::Logged::Graph { action, .. } if action == "connect");
+    assert_eq!(world.sim.log().iter().filter(|line| sent(line)).count(), 1);
+
+    let callee = world.sim.expect_call(accepts());
+    let second = world.calls(json!({})).await;
+    callee.all().await;
+    assert_eq!(world.app.wait_where("/unused", |seen| seen.param("CallUUID") == second).await.param("To"), USER);
+
+    // Lists: one at a time, and by what they are.
+    let world = &world;
+    let list =
+        |query: String| async move { world.ours("GET", &format!("calls/?{query}"), &[], Value::Null).await.json() };
+    world.node.until_metric("offhook_calls_active", &[("direction", "outbound")], 0.0).await;
+    let page = list("limit=1".to_owned()).await;
+    assert_eq!(page["items"][0]["callUuid"], second);
+    let page = list(format!("limit=1&cursor={}", page["next"].as_str().expect("more"))).await;
+    assert_eq!((&page["items"][0]["callUuid"], &page["next"]), (&json!(uuid), &Value::Null));
+    let none = json!([]);
+    for (query, count) in [
+        (format!("to=%2B{USER}&direction=outbound&status=ended"), 2),
+        ("direction=inbound".to_owned(), 0),
+        ("status=live".to_owned(), 0),
+        (format!("from={USER}"), 0),
+        (format!("endedAfter={}", shown["startedAt"].as_str().expect("a time")), 2),
+        (format!("endedBefore={}", shown["startedAt"].as_str().expect("a time")), 0),
+        ("account=SAXXXXXXXXXXXXXXXXXX".to_owned(), 0),
+    ] {
+        let found = list(query.clone()).await;
+        assert_eq!(found["items"].as_array().expect("a list").len(), count, "{query}: {found}");
+        assert_eq!(count == 0, found["items"] == none);
+    }
+    for (query, field) in [("status=up", "status"), ("endedAfter=today", "endedAfter"), ("direction=back", "direction")]
+    {
+        let wrong = world.ours("GET", &format!("calls/?{query}"), &[], Value::Null).await;
+        assert_eq!((wrong.status, &wrong.json()["error"]["field"]), (400, &json!(field)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_goes_to_an_agent_or_an_endpoint_and_is_hung_up() {
+    let world = world(|_, _| ()).await;
+    let server = AgentServer::start(|_| reply("Goodbye.", json!("hangup"))).await;
+    let agent = json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"]});
+    let agent = world.ours("POST", "agents/", &[], agent).await.json()["id"].clone();
+    let mute = json!({"name": "Ravi", "kind": "http", "endpoint": server.url, "channels": ["whatsapp"]});
+    let mute = world.ours("POST", "agents/", &[], mute).await.json()["id"].clone();
+    let callee = world.sim.expect_call(accepts());
+    let uuid = world.calls(json!({"agent": agent})).await;
+    let turn = server.until_asked(1).await.remove(0).body;
+    assert_eq!((&turn["user"]["waId"], &turn["input"]["type"]), (&json!(USER), &json!("start")), "{turn}");
+    callee.all().await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    assert_eq!(world.call(&uuid).await["status"], "ended");
+
+    let made = json!({"username": "asha", "password": "correct horse"}).to_string();
+    let made = world.rest("POST", "Endpoint/", &[("content-type", "application/json")], made).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let order = |more: Value| {
+        let mut order = json!({"from": NUMBER, "to": USER});
+        order.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        order
+    };
+    for (wrong, status, code, field) in [
+        (json!({"endpoint": "asha"}), 409, "endpoint_away", Value::Null),
+        (json!({"endpoint": "ravi"}), 400, "bad_value", json!("endpoint")),
+        (json!({"endpoint": "a b"}), 400, "bad_value", json!("endpoint")),
+        (json!({"agent": mute}), 409, "no_channel", Value::Null),
+        (json!({"agent": "00000000-0000-0000-0000-000000000007"}), 400, "bad_value", json!("agent")),
+        (json!({"agent": agent, "endpoint": "asha"}), 400, "bad_value", json!("endpoint")),
+        (json!({"answerUrl": "ftp://x/"}), 400, "bad_value", json!("answerUrl")),
+        (json!({"answerUrl": "http://x.example/", "answerMethod": "PUT"}), 400, "bad_value", json!("answerMethod")),
+        (json!({"to": NUMBER}), 400, "bad_value", json!("to")),
+        (json!({"to": "the user"}), 400, "bad_value", json!("to")),
+        (json!({"from": "919999999999"}), 400, "bad_value", json!("from")),
+    ] {
+        let (got, error) = world.refused(order(wrong.clone())).await;
+        assert_eq!((got, &error["code"], &error["field"]), (status, &json!(code), &field), "{wrong}: {error}");
+    }
+    let (mut phone, _) = Phone::registered(&world.node.public, "asha", "correct horse").await;
+    let callee = world.sim.expect_call(accepts());
+    let uuid = world.calls(json!({"endpoint": "sip:asha@phone.plivo.com"})).await;
+    let ring = phone.hear("ring").await;
+    assert_eq!(ring["from"], USER, "{ring}");
+    let hung = world.ours("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await;
+    assert_eq!((hung.status, &hung.json()["callUuid"]), (202, &json!(uuid)), "{}", hung.text());
+    callee.all().await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    let over = world.ours("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await;
+    assert_eq!((over.status, &over.json()["error"]["code"]), (409, &json!("call_over")));
+    let never = "calls/00000000-0000-4000-8000-000000000007/hangup/";
+    assert_eq!(world.ours("POST", never, &[], Value::Null).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_forbids_a_call_is_said_with_its_reason() {
+    const BARRED: &str = "12125550123";
+    const OFF: &str = "918035737400";
+    let world = world(|wanted, sim| {
+        sim.callee = user(Answers::Ignore, Order::ConnectFirst);
+        // The rules that the others' tests leave to Meta.
+        wanted.extra = format!(
+            "[[number]]\nnumber = \"{BARRED}\"\nphone_number_id = \"7\"\nwaba = \"1029384756\"\ncalling_enabled = true\n\
+             answer_url = \"{0}\"\n[[number]]\nnumber = \"{OFF}\"\nphone_number_id = \"8\"\nwaba = \"1029384756\"\n\
+             calling_enabled = false\nanswer_url = \"{0}\"\n",
+            wanted.answer_url
+        );
+        wanted.number_extra = "calls_per_number = 1\n".to_owned();
+    })
+    .await;
+    let order = |from: &str, to: &str| json!({"from": from, "to": to});
+    let (status, error) = world.refused(order(NUMBER, USER)).await;
+    assert_eq!((status, &error["code"], &error["field"]), (422, &json!("no_permission"), &json!("to")), "{error}");
+    assert_eq!(error.get("nextCallAt"), Some(&Value::Null), "no time will help: {error}");
+    let (status, error) = world.refused(order(BARRED, USER)).await;
+    assert_eq!((status, &error["code"], &error["field"]), (422, &json!("geo_blocked"), &json!("from")), "{error}");
+    let (status, error) = world.refused(order(OFF, USER)).await;
+    assert_eq!((status, &error["code"]), (409, &json!("calling_disabled")), "{error}");
+
+    // The user allows it.
+    let asked = world.ours("POST", &format!("permissions/{NUMBER}/{USER}/request/"), &[], Value::Null).await;
+    assert_eq!(asked.status, 202, "{}", asked.text());
+    let answer = format!("{}/_sim/permissions/answer", world.sim.url());
+    assert_eq!(http::send("POST", &answer, &[], "{\"answer\":\"accept\"}").await.status, 204);
+    let allowed = format!("permissions/{NUMBER}/{USER}/");
+    let allows = async {
+        let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+        while world.ours("GET", &allowed, &[], Value::Null).await.json()["status"] != "temporary" {
+            every.tick().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), allows).await.expect("the node hears of it");
+    let uuid = world.calls(json!({"answerUrl": world.app.url("/answer"), "answerMethod": "GET"})).await;
+    let (status, error) = world.refused(order(NUMBER, USER)).await;
+    assert_eq!((status, &error["code"]), (409, &json!("user_busy")), "{error}");
+    let live = world.ours("GET", "calls/?status=live", &[], Value::Null).await.json();
+    assert_eq!(
+        (&live["items"][0]["callUuid"], &live["items"][0]["answeredAt"]),
+        (&json!(uuid), &Value::Null),
+        "{live}"
+    );
+    assert_eq!(world.ours("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await.status, 202);
+    assert_eq!(world.call(&uuid).await["callUuid"], uuid);
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+}
