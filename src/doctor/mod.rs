@@ -1,12 +1,13 @@
 //! Can this installation take a real call? Each thing a call needs is looked at from outside, as Meta or a caller meets it;
 //! what is not as it must be is told with what to do about it.
 //!
-//! `local` looks at this machine, `meta` asks Graph, `numbers` goes through the numbers and their URLs. Nothing is changed
+//! `local` looks at this machine, `oidc` asks the sign-in provider, `meta` Graph, `numbers` goes through the numbers and their URLs. Nothing is changed
 //! anywhere: Graph is only read, the store's file opened for reading, URLs asked once as a call would. Printing is `cli`'s.
 
 mod local;
 mod meta;
 mod numbers;
+mod oidc;
 
 use serde::Serialize;
 
@@ -43,7 +44,8 @@ impl State {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Line {
-    /// What it is about: `configuration`, `clock`, `store`, `public_url`, `webhook`, `token`, `waba`, `number`, `media`, `url`.
+    /// What it is about: `configuration`, `clock`, `store`, `public_url`, `webhook`, `oidc`, `token`, `waba`, `number`, `media`,
+    /// `url`.
     pub check: &'static str,
     /// Which of several.
     pub subject: Option<String>,
@@ -118,6 +120,7 @@ impl Doctor {
         let mut lines = self.local();
         lines.push(self.clock_line().await);
         lines.push(self.public_url().await);
+        lines.extend(self.sign_in().await);
         lines.extend(self.webhooks().await);
         lines.extend(self.tokens().await);
         lines.extend(self.numbers().await);

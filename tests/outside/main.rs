@@ -39,6 +39,7 @@ mod requests;
 mod rest;
 mod routing;
 mod sdk;
+mod sign_in;
 mod sound;
 mod speech;
 mod strangers;
