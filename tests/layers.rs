@@ -12,7 +12,7 @@ const ROWS: &[&[&str]] = &[
     // Pure: no IO, no clock, no lock.
     &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
     &["config", "observe", "clock", "feed", "ffi", "egress"],
-    &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects"],
+    &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects", "openid"],
     &["agents", "call", "doctor", "erasure", "inbox", "numbers", "people"],
     &["webhook", "api", "phone", "console"],
     &["node", "sim"],

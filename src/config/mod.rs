@@ -1,9 +1,10 @@
 //! TOML and environment to plain typed values ([`Config`]); every fault with its line and column.
 //!
 //! `tree` parses and overlays `OFFHOOK_A__B`, `reader` reads typed values, `read` knows the keys (`storage` those of
-//! `[recordings]`), `fault` shows what is wrong without showing secrets. Nothing below `node` reads the configuration: rooms get what they need.
+//! `[recordings]`, `oidc` those of `[oidc]`), `fault` shows what is wrong without showing secrets. Nothing below `node` reads the configuration: rooms get what they need.
 
 mod fault;
+mod oidc;
 mod read;
 mod reader;
 mod secret;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use crate::egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
+pub use oidc::{Allow, Oidc};
 pub use secret::Secret;
 pub use storage::{Recordings, S3};
 pub use types::{
@@ -33,6 +35,9 @@ impl Config {
         let insecure = self.answer.allow_insecure;
         let guard = Guard::new(insecure, Vec::new());
         let mut warnings = Vec::new();
+        if let Some(oidc) = &self.oidc {
+            warnings.extend(oidc.warnings(self.public.base_url.is_some()));
+        }
         for number in &self.numbers {
             let urls = [
                 ("answer_url", &number.answer_url),

@@ -10,21 +10,21 @@ use super::fault::Place;
 use super::reader::{
     Complaint, Context, Section, address, flag, list, number, one_of, parsed, prefix, suggestion, text, whole,
 };
-use super::storage;
 use super::tree::{self, Node, Table, Value};
 use super::types::{
     Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Model, Number, Permissions,
     Public, Retention, Role, Store, User, Waba, Webhook,
 };
+use super::{oidc, storage};
 use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
 
-const ROLES: &[(&str, Role)] = &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];
+pub(super) const ROLES: &[(&str, Role)] = &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];
 const METHODS: &[(&str, Method)] = &[("GET", Method::Get), ("POST", Method::Post)];
 
 /// Where the things that others refer to stand, and the references, to be compared at the end.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     accounts: BTreeMap<AuthId, Option<AuthId>>,
     wabas: BTreeMap<WabaId, ()>,
     references: Vec<Reference>,
@@ -58,6 +58,7 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
         recordings: storage::recordings(root.section("recordings")),
         speech: speech(&mut root, cx),
         model: model(root.section("model")),
+        oidc: root.has("oidc").then(|| oidc::oidc(root.section("oidc"), cx, &mut names, insecure)).flatten(),
         accounts: each(root.sections("account"), |s| account(s, cx, &mut names)),
         users: each(root.sections("user"), |s| user(s, cx, &mut names)),
         webhooks: each(root.sections("webhook"), |s| webhook(s, cx, &mut names, insecure)),
@@ -453,7 +454,8 @@ fn business_number(
 }
 
 impl Names {
-    fn account(&mut self, id: AuthId, at: Place) -> AuthId {
+    /// Notes that an account is spoken of, which must be there.
+    pub(super) fn account(&mut self, id: AuthId, at: Place) -> AuthId {
         self.references.push(Reference::Account(id.clone(), at));
         id
     }
@@ -491,7 +493,7 @@ impl Names {
 }
 
 /// `MA` or `SA` and 18 of `A-Z0-9`: SDKs refuse others (`plivo-call-api.md` 1.2).
-fn auth_id(node: &Node) -> Result<AuthId, Complaint> {
+pub(super) fn auth_id(node: &Node) -> Result<AuthId, Complaint> {
     let id = text(node)?;
     let form = (id.starts_with("MA") || id.starts_with("SA"))
         && id.len() == 20
@@ -520,7 +522,7 @@ fn digits_of(whose: &'static str, hint: &'static str) -> impl Fn(&Node) -> Resul
     }
 }
 
-fn absolute(node: &Node) -> Result<(String, Url), Complaint> {
+pub(super) fn absolute(node: &Node) -> Result<(String, Url), Complaint> {
     let said = text(node)?;
     let bad = |what: &str| Complaint::new(format!("is not a URL: {what}"), "write \"https://host/path\"");
     let url = Url::parse(said.trim()).map_err(|e| bad(&e.to_string()))?;
@@ -548,17 +550,22 @@ pub(super) fn base_url(node: &Node) -> Result<Url, Complaint> {
 /// The Graph API's base: it gets the access token, so that http goes to this machine only.
 fn graph_url(node: &Node, insecure: bool) -> Result<Url, Complaint> {
     let url = base_url(node)?;
+    if is_kept_secret(&url) || insecure {
+        Ok(url)
+    } else {
+        Err(Complaint::new("would send the access token over http", "https, or [answer] allow_insecure = true"))
+    }
+}
+
+/// Whether what is sent there is read by nobody else: over TLS, or within this machine.
+pub(super) fn is_kept_secret(url: &Url) -> bool {
     let here = match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
     };
-    if url.scheme() == "https" || insecure || here {
-        Ok(url)
-    } else {
-        Err(Complaint::new("would send the access token over http", "https, or [answer] allow_insecure = true"))
-    }
+    url.scheme() == "https" || here
 }
 
 /// A URL of the customer's, kept as written; empty is absent.

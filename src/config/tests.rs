@@ -550,3 +550,45 @@ fn a_bucket_for_recordings_is_read_and_checked() {
     }
     assert!(bad(&format!("{SECRETS}{bucket}"), &[])[0].message.contains("S3_SECRET"));
 }
+
+const OIDC: &str = "[oidc]\nissuer = \"https://login.example.com/realm\"\nclient_id = \"offhook\"\n";
+
+#[test]
+fn who_else_vouches_for_people_is_read_whole() {
+    let at = |more: &str| format!("{SECRETS}{ACCOUNT}{OIDC}{more}");
+    assert!(good(SECRETS, &[]).oidc.is_none());
+    let config = good(&at(""), &[("OFFHOOK_OIDC__CLIENT_SECRET", "canary")]);
+    let oidc = config.oidc.as_ref().unwrap();
+    assert_eq!((oidc.issuer.as_str(), oidc.name.as_str()), ("https://login.example.com/realm", "login.example.com"));
+    assert_eq!((oidc.scopes.join(" ").as_str(), &oidc.allow), ("openid email profile", &super::Allow::Invited));
+    assert!(oidc.client_secret.is_some() && !format!("{oidc:?}").contains("canary"));
+    assert!(config.warnings().join("").contains("base_url"));
+    let anyone = "allow = \"anyone\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\nrole = \"agent\"\nrole_claim = \"groups\"\n\
+        roles = { owner = \"chiefs\", agent = [\"desk\", \"night\"] }\n";
+    let config = good(&at(anyone), &[]);
+    assert!(config.warnings().join("").contains("domains"));
+    let roles = config.oidc.unwrap().roles;
+    assert_eq!((roles.len(), roles[0].1, roles[2].0.as_str()), (3, Role::Owner, "night"));
+    for (more, words, line) in [
+        ("allow = \"all\"", "`allow` is \"all\"", 10),
+        ("allow = \"anyone\"", "needs `account` and `role`", 10),
+        ("role = \"agent\"", "`role` is only for new people", 10),
+        ("role_claim = \"groups\"", "`role_claim` without `roles`", 10),
+        ("role_claim = \"groups\"\nroles = { owner = \"y\", boss = \"x\" }", "unknown key `boss`", 11),
+        ("roles = { owner = \"y\" }", "`roles` without `role_claim`", 7),
+        ("allow = \"anyone\"\nrole = \"agent\"\naccount = \"MAXXXXXXXXXXXXXXXXX2\"", "no [[account]]", 12),
+        ("domains = [\"@example.com\"]", "no mail domain", 10),
+        ("scopes = [\"open id\"]", "`scopes` has", 10),
+        ("secret = \"x\"", "unknown key `secret` in [oidc]", 10),
+    ] {
+        let found = bad(&at(more), &[]);
+        assert!(found[0].message.contains(words), "{more}: {found:?}");
+        assert_eq!(found[0].position.map(|(line, _)| line), Some(line), "{more}");
+    }
+    for issuer in ["http://login.example.com", "login.example.com", "https://x/?a=1", "https://u:p@x"] {
+        let text = at("").replace("https://login.example.com/realm", issuer);
+        assert!(bad(&text, &[])[0].message.starts_with("`issuer`"), "{issuer}");
+    }
+    let local = at("").replace("https://login.example.com", "http://localhost:8081");
+    assert_eq!(good(&local, &[]).oidc.unwrap().issuer, "http://localhost:8081/realm");
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::Secret;
+use super::oidc::Oidc;
 use super::storage::Recordings;
 use crate::model::{AppId, AuthId, Country, E164, Method, PhoneNumberId, WabaId};
 use crate::xml::ast::DocUrl;
@@ -28,6 +29,8 @@ pub struct Config {
     pub model: Option<Model>,
     pub retention: Retention,
     pub recordings: Recordings,
+    /// `[oidc]`: who else vouches for people of the console.
+    pub oidc: Option<Oidc>,
     pub accounts: Vec<Account>,
     pub users: Vec<User>,
     pub webhooks: Vec<Webhook>,
@@ -70,6 +73,7 @@ impl Config {
             model: None,
             retention: Retention::default(),
             recordings: Recordings::default(),
+            oidc: None,
             accounts: Vec::new(),
             users: Vec::new(),
             webhooks: Vec::new(),

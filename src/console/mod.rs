@@ -18,6 +18,7 @@ mod i18n;
 mod inbox;
 mod notifications;
 mod numbers;
+mod openid;
 mod operations;
 mod page;
 mod people;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Desk;
 use crate::call::walk::Walker;
+use crate::openid::{BACK, Provider};
 pub use samples::Samples;
 
 /// What the console is made from.
@@ -50,6 +52,8 @@ pub struct Console {
     pub simulated_phone: Option<String>,
     /// Somebody who may sign in and their password, on a node for development: the form has them already.
     pub guest: Option<(String, String)>,
+    /// Who else vouches for people.
+    pub provider: Option<Provider>,
     /// Walks through documents of the playground.
     pub walker: Option<Walker>,
     /// Ends the live feeds.
@@ -73,6 +77,8 @@ pub fn router(console: Console) -> Router {
         .route("/console", get(|| async { Redirect::permanent("/console/") }))
         .route("/console/", get(home::page))
         .route("/console/sign-in", get(sign_in::page).post(sign_in::sign_in))
+        .route("/console/sign-in/openid", get(openid::begin))
+        .route(BACK, get(openid::back))
         .route("/console/sign-out", post(sign_in::sign_out))
         .route("/console/preferences", post(sign_in::preferences))
         .route("/console/invitation/{token}", get(sign_in::invitation).post(sign_in::accept))

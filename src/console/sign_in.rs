@@ -1,7 +1,5 @@
 //! Coming in and going out: the sign-in page, invitations, sign-out here and everywhere, and how one likes one's pages.
 
-use std::sync::Arc;
-
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -20,6 +18,8 @@ use crate::people::{NotDone, NotIn, PASSWORD_MIN, Token};
 #[template(path = "sign_in.html")]
 struct SignIn {
     page: Page,
+    /// What the sign-in provider is called; empty: there is none.
+    provider: String,
     to: String,
     name: String,
     password: String,
@@ -38,17 +38,26 @@ struct Invitation {
 }
 
 /// Only a path of ours: nobody is sent elsewhere after signing in.
-fn back(to: &str) -> &str {
+pub(super) fn back(to: &str) -> &str {
     let ours = to.starts_with("/console/") && !to.contains(['\\', '\r', '\n']) && !to.starts_with("/console/sign-");
     if ours { to } else { "/console/" }
 }
 
-fn form(console: &Console, taste: Taste, status: StatusCode, to: &str, name: &str, wrong: String) -> Response {
+pub(super) fn form(
+    console: &Console,
+    taste: Taste,
+    status: StatusCode,
+    to: &str,
+    name: &str,
+    wrong: String,
+) -> Response {
     let page = Page::bare(taste, taste.lang.t("sign_in.title"));
     let (guest, password) = console.guest.clone().unwrap_or_default();
     let is_guest = !guest.is_empty();
     let name = if name.is_empty() { guest } else { name.to_owned() };
-    respond(status, &SignIn { page, to: back(to).to_owned(), name, password, wrong, guest: is_guest })
+    let provider = console.provider.as_ref().map(|provider| provider.oidc().name.clone()).unwrap_or_default();
+    let to = back(to).to_owned();
+    respond(status, &SignIn { page, provider, to, name, password, wrong, guest: is_guest })
 }
 
 pub(super) async fn page(State(console): App, headers: HeaderMap, uri: axum::http::Uri) -> Response {
@@ -159,7 +168,7 @@ fn session_name(console: &Console) -> &'static str {
     if console.is_secure() { COOKIE_SECURE } else { COOKIE }
 }
 
-fn session_cookie(console: &Arc<Console>, token: &Token) -> String {
+pub(super) fn session_cookie(console: &Console, token: &Token) -> String {
     cookie(console, session_name(console), token.reveal(), None)
 }
 
@@ -170,7 +179,7 @@ fn cookie(console: &Console, name: &str, value: &str, age: Option<u32>) -> Strin
     format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{age}")
 }
 
-fn with_cookie(mut answer: Response, cookie: &str) -> Response {
+pub(super) fn with_cookie(mut answer: Response, cookie: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(cookie) {
         answer.headers_mut().append(header::SET_COOKIE, value);
     }

@@ -1,13 +1,15 @@
 //! Can this installation take a real call? Each thing a call needs is looked at from outside, as Meta or a caller meets it;
 //! what is not as it must be is told with what to do about it.
 //!
-//! `local` looks at this machine, `certificate` reads how long the public URL's is good, `meta` asks Graph, `numbers` goes through the numbers and their URLs. Nothing is changed
+//! `local` looks at this machine, `certificate` reads how long the public URL's is good, `oidc` asks the sign-in provider,
+//! `meta` Graph, `numbers` goes through the numbers and their URLs. Nothing is changed
 //! anywhere: Graph is only read, the store's file opened for reading, URLs asked once as a call would. Printing is `cli`'s.
 
 mod certificate;
 mod local;
 mod meta;
 mod numbers;
+mod oidc;
 
 use serde::Serialize;
 
@@ -44,7 +46,7 @@ impl State {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Line {
-    /// What it is about: `configuration`, `clock`, `store`, `public_url`, `certificate`, `webhook`, `token`, `waba`, `number`, `media`, `url`.
+    /// What it is about: `configuration`, `clock`, `store`, `public_url`, `certificate`, `webhook`, `oidc`, `token`, `waba`, `number`, `media`, `url`.
     pub check: &'static str,
     /// Which of several.
     pub subject: Option<String>,
@@ -120,6 +122,7 @@ impl Doctor {
         lines.push(self.clock_line().await);
         lines.push(self.public_url().await);
         lines.extend(self.certificate().await);
+        lines.extend(self.sign_in().await);
         lines.extend(self.webhooks().await);
         lines.extend(self.tokens().await);
         lines.extend(self.numbers().await);

@@ -46,6 +46,7 @@ use crate::notices::Notices;
 use crate::numbers::{self, Numbers};
 use crate::objects::Bucket;
 use crate::observe::{self, Health, Metrics};
+use crate::openid::Provider;
 use crate::people::People;
 use crate::phone::PhoneDoor;
 use crate::sim::world;
@@ -320,8 +321,10 @@ impl Node {
         let desk = api::Desk::new(apis);
         let samples = Samples::default();
         tokio::spawn(samples.clone().run(gate.clone(), desk.api().live.clone(), stop_all.clone()));
+        let provider = config.oidc.clone().map(|oidc| Provider::new(oidc, &base_url(&config, public), clock.clone()));
         let console = Console {
             desk: desk.clone(),
+            provider: provider.transpose()?,
             samples,
             simulated_phone: simulated.then(|| routes::browser_phone(&config.meta.graph_url)).flatten(),
             guest: simulated.then(|| guest(&config)).flatten(),

@@ -220,6 +220,7 @@ fn fixed(was: &Config, is: &Config) -> Vec<&'static str> {
         ("recordings", was.recordings.s3 != is.recordings.s3),
         ("speech", was.speech != is.speech),
         ("model", was.model != is.model),
+        ("oidc", was.oidc != is.oidc),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

@@ -50,9 +50,10 @@ impl Numbers {
             Registration::None | Registration::Running | Registration::Registered => None,
         };
         let number = &known.number;
-        let stored = self.parts().keeper.change(now, |book| {
-            Ok::<_, No>(((), book.edit_number(number, |set: &mut NumberSet| set.registration = state)))
-        });
+        let stored = self
+            .parts()
+            .keeper
+            .change(now, |book| Ok::<_, No>(((), book.edit_number(number, |set: &mut NumberSet| end(set, state)))));
         if let Err(why) = stored.await {
             tracing::warn!(?number, ?why, "how a registration ended could not be stored");
         }
@@ -64,6 +65,14 @@ impl Numbers {
             tracing::info!(?number, ?no, "what Meta says of a number just registered is not known yet");
         }
     }
+}
+
+/// How one ended. What Meta took is there from then on, also where it does not say so at once (S2.10).
+fn end(set: &mut NumberSet, state: Registration) {
+    if state == Registration::Registered {
+        set.told.platform_type = "CLOUD_API".to_owned();
+    }
+    set.registration = state;
 }
 
 fn later(now: Timestamp) -> Timestamp {

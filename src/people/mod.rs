@@ -1,10 +1,11 @@
-//! Who may sign in and with what: the console's people, their sessions and invitations, and API keys made while the node
-//! runs (R15, R20).
+//! Who may sign in and with what: the console's people, their sessions and invitations, who a provider of OpenID Connect
+//! vouches for (`arrival`), and API keys made while the node runs (R15, R20).
 //!
 //! `api` and `console` ask it who somebody is; what they may do is theirs to say. Secrets are random and told once: the
 //! store has digests, and passwords as Argon2id. Sessions are looked up each time, so that one that was ended is over at
 //! once; keys are in memory, since a program asks often.
 
+mod arrival;
 mod failures;
 mod token;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use uuid::Uuid;
 
+pub use arrival::{Newcomers, NotWelcome, Rules};
 pub use failures::Failures;
 pub use token::Token;
 

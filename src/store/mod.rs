@@ -63,7 +63,7 @@ pub use inbox::{
 pub use keys::{KeyKind, SeenKey};
 pub use notices::{NoticeFilter, NoticeRow};
 pub use password::{PasswordError, Passwords};
-pub use people::{Invitation, MadeKey, Session, User, UserChange};
+pub use people::{Invitation, MadeKey, Session, User, UserChange, UserLink};
 pub use permissions::{PermissionReply, PermissionRow};
 pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
 pub use recordings::{
@@ -595,6 +595,30 @@ impl Store {
     /// The store's.
     pub async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
         people::named(&self.read, name).await
+    }
+
+    /// The user whom a sign-in provider knows by that name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn user_linked(&self, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
+        people::linked(&self.read, issuer, subject).await
+    }
+
+    /// Those who sign in by that name, whatever the case of its letters: two at most.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn users_named_like(&self, name: &str) -> Result<Vec<User>, StoreError> {
+        people::named_like(&self.read, name).await
+    }
+
+    /// Notes who somebody is at a sign-in provider; `false`: one of the two is linked already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn link_user(&self, link: UserLink) -> Result<bool, StoreError> {
+        self.log.people(PeopleWrite::Link(link)).await
     }
 
     /// A scope's users, newest first; `before`: the last of the page before.

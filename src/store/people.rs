@@ -68,6 +68,15 @@ pub struct Invitation {
     pub expires: Timestamp,
 }
 
+/// A user as a sign-in provider knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserLink {
+    pub issuer: String,
+    pub subject: String,
+    pub user: Uuid,
+    pub at: Timestamp,
+}
+
 /// A key of the number API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MadeKey {
@@ -103,6 +112,9 @@ pub(super) enum PeopleWrite {
         password: String,
         now: Timestamp,
     },
+    /// From now on the provider's word is this user's; what they were invited with is used up. Not, where either is
+    /// linked already.
+    Link(UserLink),
     CreateKey(Box<MadeKey>),
     ChangeKey {
         scope: Scope,
@@ -154,7 +166,7 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
             delete.push(" AND user_id = ").push_bind(id.to_string());
             let rows = delete.build().execute(&mut *to).await?.rows_affected();
             if rows > 0 {
-                leave(to, &id.to_string()).await?;
+                gone(to, &id.to_string()).await?;
             }
             rows
         }
@@ -176,6 +188,7 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
         PeopleWrite::Invite(invitation) => {
             let user = invitation.user.to_string();
             sql::query("DELETE FROM invitations WHERE user_id = $1").bind(&user).execute(&mut *to).await?;
+            unlink(to, &user).await?;
             let insert = "INSERT INTO invitations (digest, user_id, expires_us) VALUES ($1, $2, $3)";
             let insert = sql::query(insert).bind(&invitation.digest).bind(&user);
             insert.bind(invitation.expires.micros()).execute(to).await?.rows_affected()
@@ -191,6 +204,17 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
                     set.bind(user).bind(password).execute(to).await?.rows_affected()
                 }
             }
+        }
+        PeopleWrite::Link(link) => {
+            let insert = "INSERT INTO user_links (issuer, subject, user_id, linked_us) VALUES ($1, $2, $3, $4) \
+                ON CONFLICT DO NOTHING";
+            let user = link.user.to_string();
+            let insert = sql::query(insert).bind(&link.issuer).bind(&link.subject).bind(&user);
+            let rows = insert.bind(link.at.micros()).execute(&mut *to).await?.rows_affected();
+            if rows > 0 {
+                sql::query("DELETE FROM invitations WHERE user_id = $1").bind(&user).execute(to).await?;
+            }
+            rows
         }
         PeopleWrite::CreateKey(key) => {
             let insert = "INSERT INTO api_keys (key_id, auth_id, main_auth_id, name, ending, digest, role, wa_id, \
@@ -279,7 +303,18 @@ async fn end_all(to: &mut Conn, user: &str) -> Result<u64, sqlx::Error> {
     Ok(delete.execute(to).await?.rows_affected())
 }
 
+/// What a provider said of them holds no more.
+async fn unlink(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
+    sql::query("DELETE FROM user_links WHERE user_id = $1").bind(user).execute(to).await.map(drop)
+}
+
 /// What a user who is gone leaves behind.
+async fn gone(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
+    leave(to, user).await?;
+    unlink(to, user).await
+}
+
+/// What ends with a password.
 async fn leave(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
     end_all(to, user).await?;
     sql::query("DELETE FROM invitations WHERE user_id = $1").bind(user).execute(to).await.map(drop)
@@ -292,7 +327,7 @@ async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
         sql::query_as("SELECT user_id, name FROM users WHERE in_file = 1").fetch_all(&mut *to).await?;
     for (id, name) in stood {
         if !users.iter().any(|user| user.name == name) {
-            leave(to, &id).await?;
+            gone(to, &id).await?;
             let delete = sql::query("DELETE FROM users WHERE user_id = $1").bind(&id);
             rows += delete.execute(&mut *to).await?.rows_affected();
         }
@@ -331,6 +366,23 @@ pub(super) async fn named(pool: &Pool, name: &str) -> Result<Option<User>, Store
     select.push_bind(name.to_owned());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read a user"))?;
     row.as_ref().map(user).transpose()
+}
+
+/// Who a provider knows by that name.
+pub(super) async fn linked(pool: &Pool, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE user_id = "));
+    select.push("(SELECT user_id FROM user_links WHERE issuer = ").push_bind(issuer.to_owned());
+    select.push(" AND subject = ").push_bind(subject.to_owned()).push(")");
+    let row = select.build().fetch_optional(pool).await.map_err(failed("read a user"))?;
+    row.as_ref().map(user).transpose()
+}
+
+/// Who signs in by that name in letters of either case; two at most, which is one too many.
+pub(super) async fn named_like(pool: &Pool, name: &str) -> Result<Vec<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE lower(name) = "));
+    select.push_bind(name.to_ascii_lowercase()).push(" ORDER BY user_id LIMIT 2");
+    let rows = select.build().fetch_all(pool).await.map_err(failed("read a user"))?;
+    rows.iter().map(user).collect()
 }
 
 /// A session and whose it is.

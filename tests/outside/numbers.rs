@@ -188,7 +188,7 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_what_meta_says_of_them(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_04_s0_05_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_outlives_a_restart() {
+async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_outlives_a_restart() {
     let mut world = World::start_with(|wanted| {
         wanted.allow_insecure = false;
         wanted.answer_url = "https://app.example.com/answer".to_owned();
@@ -354,7 +354,7 @@ async fn s0_20_s0_21_s0_22_s0_23_a_mapping_is_the_wabas_and_holds_for_all_its_nu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_26_s0_27_s0_28_s0_29_a_number_is_disconnected_and_comes_back_bare() {
+async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_number_is_disconnected_and_comes_back_bare() {
     let mut world = World::start().await;
     world.synced().await;
     world.does("PATCH", &format!("wabas/{WABA}/"), json!({"account": SUB}), 200).await;

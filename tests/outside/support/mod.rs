@@ -12,6 +12,7 @@ pub mod http;
 pub mod meta;
 pub mod node;
 pub mod phone;
+pub mod provider;
 pub mod sdk;
 
 /// `X-Hub-Signature-256` over a body.

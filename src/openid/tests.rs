@@ -1,0 +1,108 @@
+//! What is kept of a provider, and for how long: against a small one, under a stepped clock.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::{OpenIdError, Provider};
+use crate::clock::Clock;
+use crate::config::{Allow, Oidc};
+use crate::model::Timestamp;
+
+/// A provider with so many keys, and what is otherwise wrong with its configuration.
+struct Small {
+    issuer: String,
+    keys: Arc<AtomicU32>,
+    change: Arc<Mutex<Value>>,
+}
+
+impl Small {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = format!("http://{}", listener.local_addr().unwrap());
+        let (keys, change) = (Arc::new(AtomicU32::new(1)), Arc::new(Mutex::new(json!({}))));
+        let (many, at, other) = (keys.clone(), issuer.clone(), change.clone());
+        let configuration = move || {
+            let mut said = json!({"issuer": at, "authorization_endpoint": format!("{at}/a"),
+                "token_endpoint": format!("{at}/t"), "jwks_uri": format!("{at}/keys")});
+            for (name, value) in other.lock().unwrap().as_object().unwrap() {
+                said[name] = value.clone();
+            }
+            async move { Json(said) }
+        };
+        let published = move || {
+            let key = |n| json!({"kty": "OKP", "crv": "Ed25519", "kid": n, "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+            let all: Vec<Value> = (0..many.load(Ordering::SeqCst)).map(|n| key(n.to_string())).collect();
+            async move { Json(json!({"keys": all})) }
+        };
+        let router =
+            Router::new().route("/.well-known/openid-configuration", get(configuration)).route("/keys", get(published));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { issuer, keys, change }
+    }
+
+    fn provider(&self, clock: &Clock) -> Provider {
+        let oidc = Oidc {
+            issuer: self.issuer.clone(),
+            client_id: "offhook".to_owned(),
+            client_secret: None,
+            scopes: Vec::new(),
+            name: String::new(),
+            allow: Allow::Invited,
+            domains: Vec::new(),
+            role_claim: None,
+            roles: Vec::new(),
+            insecure: false,
+        };
+        Provider::new(oidc, "https://calls.example.com/", clock.clone()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn keys_are_read_again_after_an_hour_or_for_one_that_is_new() {
+    let small = Small::start().await;
+    let clock = Clock::stepped(Timestamp::from_secs(1_800_000_000));
+    let provider = small.provider(&clock);
+    assert_eq!(provider.redirect(), "https://calls.example.com/console/sign-in/openid/back");
+    assert_eq!(provider.examine().await.unwrap(), 1);
+    small.keys.store(2, Ordering::SeqCst);
+    let anew = async || provider.0.known_anew().await.unwrap().keys.len();
+    // A token that names an unknown key has them read again, but not as often as anybody likes.
+    clock.step(Duration::from_secs(29));
+    assert_eq!((anew().await, provider.examine().await.unwrap()), (1, 1));
+    clock.step(Duration::from_secs(2));
+    assert_eq!((provider.examine().await.unwrap(), anew().await), (1, 2));
+    small.keys.store(3, Ordering::SeqCst);
+    clock.step(Duration::from_secs(3_599));
+    assert_eq!(provider.examine().await.unwrap(), 2);
+    clock.step(Duration::from_secs(2));
+    assert_eq!(provider.examine().await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn a_provider_that_is_none_is_told_in_words() {
+    let small = Small::start().await;
+    let clock = Clock::stepped(Timestamp::from_secs(1_800_000_000));
+    for (change, words) in [
+        (json!({"issuer": format!("{}/", small.issuer)}), "they must be the same"),
+        (json!({"token_endpoint": "http://login.example.com/t"}), "is not https"),
+        (json!({"authorization_endpoint": "javascript:alert(1)"}), "is not https"),
+        (json!({"jwks_uri": "keys"}), "is no URL"),
+        (json!({"jwks_uri": null}), "it can't be read"),
+        (json!({"padding": "x".repeat(300_000)}), "length limit exceeded"),
+    ] {
+        *small.change.lock().unwrap() = change;
+        let error = small.provider(&clock).examine().await.unwrap_err().to_string();
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    *small.change.lock().unwrap() = json!({});
+    small.keys.store(0, Ordering::SeqCst);
+    let error = small.provider(&clock).examine().await.unwrap_err();
+    assert!(matches!(error, OpenIdError::Document { what: "the keys", .. }), "{error}");
+    let gone = Small { issuer: "http://127.0.0.1:1".to_owned(), ..small };
+    assert!(matches!(gone.provider(&clock).examine().await, Err(OpenIdError::Unreachable { .. })));
+}

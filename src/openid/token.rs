@@ -1,0 +1,263 @@
+//! What a provider's identity token says, once it is believed (OpenID Connect Core §3.1.3.7). Pure.
+
+use std::time::Duration;
+
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
+use jsonwebtoken::{AlgorithmFamily, DecodingKey, Validation, decode, decode_header};
+use serde_json::{Map, Value};
+
+use crate::config::{Oidc, Role};
+use crate::model::Timestamp;
+
+/// Between the provider's clock and ours.
+const SKEW: Duration = Duration::from_secs(60);
+/// Keys that are tried for a token that names none.
+const KEYS_TRIED_MAX: usize = 20;
+
+/// Why a token is not believed; reads on after "its token …".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFault {
+    #[error("is none that can be read")]
+    Form,
+    #[error("is signed by {0}, which is not taken")]
+    Algorithm(String),
+    #[error("names a key that the provider does not publish")]
+    UnknownKey,
+    #[error("is not signed by the provider")]
+    Signature,
+    #[error("is another issuer's")]
+    Issuer,
+    #[error("is meant for another application")]
+    Audience,
+    #[error("was not made for this sign-in")]
+    Nonce,
+    #[error("has expired")]
+    Expired,
+    #[error("is of another time: look at the clocks")]
+    Time,
+    #[error("lacks {0}")]
+    Lacks(&'static str),
+}
+
+/// A token's claims, if its signature is one of these keys', it is this issuer's, for this client and in time.
+pub(super) fn verify(
+    token: &str,
+    keys: &[Jwk],
+    oidc: &Oidc,
+    nonce: &str,
+    now: Timestamp,
+) -> Result<Map<String, Value>, TokenFault> {
+    let header = decode_header(token).map_err(|_| TokenFault::Form)?;
+    // With a shared secret the client's own would sign, which more than the provider may know.
+    if header.alg.family() == AlgorithmFamily::Hmac {
+        return Err(TokenFault::Algorithm(format!("{:?}", header.alg)));
+    }
+    let mut validation = Validation::new(header.alg);
+    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    validation.set_issuer(&[&oidc.issuer]);
+    validation.set_audience(&[&oidc.client_id]);
+    // By our own clock, below.
+    validation.validate_exp = false;
+    let fits = |key: &&Jwk| {
+        let named = header.kid.is_none() || key.common.key_id == header.kid;
+        named && key.common.public_key_use.as_ref().is_none_or(|is_for| *is_for == PublicKeyUse::Signature)
+    };
+    let mut fault = TokenFault::UnknownKey;
+    for key in keys.iter().filter(fits).take(KEYS_TRIED_MAX) {
+        let Ok(key) = DecodingKey::from_jwk(key) else { continue };
+        if key.family() != header.alg.family() {
+            continue;
+        }
+        match decode::<Map<String, Value>>(token, &key, &validation) {
+            Ok(data) => return check(data.claims, oidc, nonce, now),
+            Err(error) => fault = said(&error),
+        }
+        if fault != TokenFault::Signature {
+            break;
+        }
+    }
+    Err(fault)
+}
+
+fn said(error: &jsonwebtoken::errors::Error) -> TokenFault {
+    use jsonwebtoken::errors::ErrorKind as Kind;
+    match error.kind() {
+        Kind::InvalidIssuer => TokenFault::Issuer,
+        Kind::InvalidAudience => TokenFault::Audience,
+        Kind::InvalidSignature => TokenFault::Signature,
+        Kind::MissingRequiredClaim(claim) => TokenFault::Lacks(
+            ["exp", "iss", "aud", "sub"].into_iter().find(|known| known == claim).unwrap_or("a claim"),
+        ),
+        _ => TokenFault::Form,
+    }
+}
+
+/// What no library knows: the time, the sign-in it was made for, and whom else it is for.
+fn check(
+    claims: Map<String, Value>,
+    oidc: &Oidc,
+    nonce: &str,
+    now: Timestamp,
+) -> Result<Map<String, Value>, TokenFault> {
+    let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
+    let time = |claim: &str| match claims.get(claim) {
+        None | Some(Value::Null) => Ok(None),
+        // Some providers write fractions; what lies past any time is past any time.
+        Some(Value::Number(n)) => {
+            n.as_f64().filter(|n| (0.0..1e15).contains(n)).map(whole).map(Some).ok_or(TokenFault::Time)
+        }
+        Some(_) => Err(TokenFault::Time),
+    };
+    let expires = time("exp")?.ok_or(TokenFault::Lacks("exp"))?;
+    if now >= Timestamp::from_secs(expires).plus(SKEW) {
+        return Err(TokenFault::Expired);
+    }
+    let from = time("iat")?.into_iter().chain(time("nbf")?).max();
+    if from.is_some_and(|from| Timestamp::from_secs(from) > now.plus(SKEW)) {
+        return Err(TokenFault::Time);
+    }
+    // §3.1.3.7: who is named as the party it was issued to is this client.
+    let several = claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
+    match text("azp") {
+        Some(party) if party != oidc.client_id => return Err(TokenFault::Audience),
+        None if several => return Err(TokenFault::Audience),
+        Some(_) | None => {}
+    }
+    if text("nonce") != Some(nonce) {
+        return Err(TokenFault::Nonce);
+    }
+    if text("sub").is_none_or(|sub| sub.is_empty() || sub.len() > 255) {
+        return Err(TokenFault::Lacks("sub"));
+    }
+    Ok(claims)
+}
+
+fn whole(seconds: f64) -> i64 {
+    // Within an i64 by far: `check` has looked.
+    format!("{seconds:.0}").parse().unwrap_or(i64::MAX)
+}
+
+/// Somebody as the provider knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    pub issuer: String,
+    /// Theirs for ever, and nobody else's.
+    pub subject: String,
+    /// As the provider says it; what `is_verified` tells is whether it has made sure that it is theirs.
+    pub email: Option<String>,
+    pub is_verified: bool,
+    pub name: Option<String>,
+    /// By the role claim, where one is named; none: it says nothing that has a role.
+    pub role: Option<Role>,
+}
+
+impl Claims {
+    pub(super) fn of(claims: &Map<String, Value>, oidc: &Oidc) -> Self {
+        let text =
+            |claim: &str| claims.get(claim).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
+        let email = text("email").filter(|email| is_email(email)).map(str::to_owned);
+        // Some providers write it as text.
+        let is_verified = match claims.get("email_verified") {
+            Some(Value::Bool(is)) => *is,
+            Some(Value::String(is)) => is == "true",
+            _ => false,
+        };
+        Self {
+            issuer: oidc.issuer.clone(),
+            subject: claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            email,
+            is_verified,
+            name: text("name").map(str::to_owned),
+            role: oidc.role_claim.as_deref().and_then(|path| role(claims, path, &oidc.roles)),
+        }
+    }
+}
+
+/// One address, as sign-in names have it.
+fn is_email(text: &str) -> bool {
+    let parts = text.split_once('@').is_some_and(|(who, at)| !who.is_empty() && !at.is_empty() && !at.contains('@'));
+    parts && text.len() <= 254 && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+/// The highest role that a claim says.
+fn role(claims: &Map<String, Value>, path: &str, roles: &[(String, Role)]) -> Option<Role> {
+    // A claim's name may have dots of its own.
+    let found = claims.get(path).or_else(|| {
+        let mut levels = path.split('.');
+        let first = claims.get(levels.next()?)?;
+        levels.try_fold(first, |value, level| value.get(level))
+    })?;
+    let said: Vec<&str> = match found {
+        Value::String(one) => vec![one],
+        Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    roles.iter().filter(|(word, _)| said.contains(&word.as_str())).map(|(_, role)| *role).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Allow;
+
+    fn oidc() -> Oidc {
+        Oidc {
+            issuer: "https://login.example.com".to_owned(),
+            client_id: "offhook".to_owned(),
+            client_secret: None,
+            scopes: Vec::new(),
+            name: String::new(),
+            allow: Allow::Invited,
+            domains: Vec::new(),
+            role_claim: Some("realm.roles".to_owned()),
+            roles: vec![("boss".to_owned(), Role::Owner), ("desk".to_owned(), Role::Agent)],
+            insecure: false,
+        }
+    }
+
+    fn claims(change: Value) -> Map<String, Value> {
+        let mut claims = json!({"iss": "https://login.example.com", "aud": "offhook", "sub": "7", "nonce": "n",
+            "exp": 1_000, "iat": 900});
+        for (name, value) in change.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_token_is_for_this_sign_in_this_client_and_this_time() {
+        let now = Timestamp::from_secs(1_000);
+        let of = |change: Value| check(claims(change), &oidc(), "n", now).err();
+        assert_eq!(of(json!({})), None);
+        assert_eq!(of(json!({"exp": 940.4})), Some(TokenFault::Expired));
+        assert_eq!(of(json!({"exp": 941})), None, "within the clocks' difference");
+        assert_eq!(of(json!({"exp": "soon"})), Some(TokenFault::Time));
+        assert_eq!(of(json!({"exp": -1e300})), Some(TokenFault::Time));
+        assert_eq!(of(json!({"iat": 1_061})), Some(TokenFault::Time));
+        assert_eq!(of(json!({"nbf": 1_061})), Some(TokenFault::Time));
+        assert_eq!(of(json!({"nonce": "another"})), Some(TokenFault::Nonce));
+        assert_eq!(of(json!({"nonce": null})), Some(TokenFault::Nonce));
+        assert_eq!(of(json!({"azp": "another"})), Some(TokenFault::Audience));
+        assert_eq!(of(json!({"aud": ["offhook", "another"]})), Some(TokenFault::Audience));
+        assert_eq!(of(json!({"aud": ["offhook", "another"], "azp": "offhook"})), None);
+        assert_eq!(of(json!({"sub": ""})), Some(TokenFault::Lacks("sub")));
+        assert_eq!(verify("a.b", &[], &oidc(), "n", now), Err(TokenFault::Form));
+    }
+
+    #[test]
+    fn what_a_token_says_of_somebody() {
+        let of = |change: Value| Claims::of(&claims(change), &oidc());
+        let asha = of(json!({"email": " asha@example.com ", "email_verified": "true", "name": "Asha",
+            "realm": {"roles": ["desk", "boss", "x"]}}));
+        assert_eq!((asha.email.as_deref(), asha.is_verified), (Some("asha@example.com"), true));
+        assert_eq!((asha.role, asha.subject.as_str()), (Some(Role::Owner), "7"));
+        assert_eq!(of(json!({"realm.roles": "desk"})).role, Some(Role::Agent));
+        assert_eq!(of(json!({"realm": {"roles": [["boss"], 1]}})).role, None);
+        assert!(!of(json!({"email": "a@b", "email_verified": 1})).is_verified);
+        for bad in ["", "asha", "@b", "a@", "a@b@c", "a b@c"] {
+            assert_eq!(of(json!({"email": bad})).email, None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Signing in to the console with a provider of OpenID Connect: who comes in, who does not and why, and that nobody can
+//! make something of another browser's way.
+
+use serde_json::{Value, json};
+
+use crate::outbound::{World, world};
+use crate::support::browser::{Browser as Chromium, has_chromium};
+use crate::support::http::{self, Answer};
+use crate::support::node::{API_KEY, AUTH_ID};
+use crate::support::provider::{CLIENT_ID, Key, Provider, SECRET};
+
+/// A node that this provider vouches for people of; Asha is known by her address, Ravi by a name.
+async fn with(provider: &Provider, more: &str) -> World {
+    let user = |name: &str| {
+        format!(
+            "[[user]]\nname = \"{name}\"\npassword = \"correct horse\"\naccount = \"{AUTH_ID}\"\nrole = \"admin\"\n"
+        )
+    };
+    let oidc = format!(
+        "[oidc]\nissuer = \"{}\"\nclient_id = \"{CLIENT_ID}\"\nname = \"Example Login\"\n{more}\n",
+        provider.issuer()
+    );
+    world(|wanted, _| wanted.extra.push_str(&format!("{oidc}{}{}", user("asha@example.com"), user("ravi")))).await
+}
+
+/// A browser: the cookies that it was given.
+struct Browser<'w> {
+    public: &'w str,
+    cookies: Vec<(String, String)>,
+}
+
+impl<'w> Browser<'w> {
+    fn of(world: &'w World) -> Self {
+        Self { public: &world.node.public, cookies: Vec::new() }
+    }
+
+    async fn get(&mut self, url: &str) -> Answer {
+        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let url = if url.starts_with('/') { format!("{}{url}", self.public) } else { url.to_owned() };
+        let answer = http::send("GET", &url, &[("cookie", &cookies.join("; "))], "").await;
+        for line in answer.headers.get_all("set-cookie") {
+            let line = line.to_str().unwrap();
+            let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.retain(|(known, _)| known != name);
+            if !line.contains("Max-Age=0") {
+                self.cookies.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        answer
+    }
+
+    /// On the way to the provider: where it is sent.
+    async fn begin(&mut self, to: &str) -> String {
+        let answer = self.get(&format!("/console/sign-in/openid?to={to}")).await;
+        assert_eq!(answer.status, 303, "{}", answer.text());
+        let cookie = answer.headers["set-cookie"].to_str().unwrap();
+        assert!(cookie.contains("; HttpOnly; SameSite=Lax; Max-Age=600"), "{cookie}");
+        answer.headers["location"].to_str().unwrap().to_owned()
+    }
+
+    /// There and back, as somebody of whom the provider says this.
+    async fn sign_in(&mut self, provider: &Provider, claims: &Value) -> Answer {
+        let location = self.begin("/console/calls/").await;
+        let back = provider.says_yes(&location, claims);
+        self.get(&back).await
+    }
+
+    /// Whether it is signed in.
+    async fn is_in(&mut self) -> bool {
+        self.get("/console/").await.status == 200
+    }
+}
+
+fn asha() -> Value {
+    json!({"email": "Asha@Example.com", "email_verified": true, "name": "Asha"})
+}
+
+fn and(mut claims: Value, more: Value) -> Value {
+    for (name, value) in more.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_signs_in_with_the_provider_and_is_known_by_its_word_from_then_on() {
+    let provider = Provider::start(Key::rsa()).await;
+    let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
+    let page = http::get(&format!("{}/console/sign-in?to=/console/calls/", world.node.public)).await.text();
+    assert!(page.contains("Sign in with Example Login") && page.contains("/console/sign-in/openid?to="), "{page}");
+    let url = format!("{}/console/sign-in", world.node.public);
+    let german = http::send("GET", &url, &[("accept-language", "de")], "").await.text();
+    assert!(german.contains("Mit Example Login anmelden"));
+
+    let mut browser = Browser::of(&world);
+    let came = browser.sign_in(&provider, &asha()).await;
+    assert_eq!(came.status, 200, "{}", came.text());
+    assert_eq!(came.headers["refresh"], "0; url=/console/calls/");
+    let cookies: Vec<_> = came.headers.get_all("set-cookie").iter().map(|line| line.to_str().unwrap()).collect();
+    assert!(cookies.iter().any(|line| line.starts_with("offhook=") && line.contains("; HttpOnly; SameSite=Strict")));
+    assert!(browser.is_in().await && browser.cookies.len() == 1, "the way's cookie is gone");
+    // The same person under a new address, which nobody here has; and not another one with the old address.
+    let moved = and(asha(), json!({"email": "asha@elsewhere.test", "email_verified": false}));
+    let mut other = Browser::of(&world);
+    assert_eq!(other.sign_in(&provider, &moved).await.status, 200);
+    let heir = Browser::of(&world).sign_in(&provider, &and(asha(), json!({"sub": "8"}))).await;
+    assert!(heir.status == 403 && heir.text().contains("another person"), "{}", heir.text());
+    // Once known, the provider's keys are not asked for again; a new key is.
+    assert_eq!((provider.asked("configuration"), provider.asked("keys")), (1, 1));
+
+    // `offhook doctor` has a line for it.
+    let config = world.node.dir.path().join("offhook.toml");
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
+        .args(["doctor", "--json", "--config"])
+        .arg(&config)
+        .output()
+        .expect("the doctor");
+    let lines = String::from_utf8_lossy(&run.stdout).into_owned();
+    let line = lines.lines().find(|line| line.contains("\"oidc\"")).expect("a line about it");
+    let redirect = format!("{}/console/sign-in/openid/back", world.node.public);
+    assert!(line.contains("\"ok\"") && line.contains(provider.issuer()) && line.contains(&redirect), "{line}");
+    let log = world.node.log();
+    assert!(!log.contains(SECRET) && !log.contains("Asha@Example.com"), "r22");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
+    let provider = Provider::start(Key::ec()).await;
+    let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
+    let now = jiff::Timestamp::now().as_second();
+    for (claims, status, words) in [
+        (json!({"nonce": "another"}), 401, "could not be believed"),
+        (json!({"aud": "another"}), 401, "could not be believed"),
+        (json!({"aud": [CLIENT_ID, "another"]}), 401, "could not be believed"),
+        (json!({"iss": "https://elsewhere.test"}), 401, "could not be believed"),
+        (json!({"exp": now - 120}), 401, "could not be believed"),
+        (json!({"iat": now + 600}), 401, "could not be believed"),
+        (json!({"alg": "none"}), 401, "could not be believed"),
+        (json!({"alg": "HS256"}), 401, "could not be believed"),
+        (json!({"alg": "forged"}), 401, "could not be believed"),
+        (json!({"email": "mallory@example.com"}), 403, "Ask an owner to invite you"),
+        (json!({"email": "asha@example.com<b>", "sub": "9"}), 403, "asha@example.com&#60;b&#62;"),
+        (json!({"email_verified": false}), 403, "has not made sure"),
+        (json!({"email": null}), 403, "tells no mail address"),
+    ] {
+        let mut browser = Browser::of(&world);
+        let answer = browser.sign_in(&provider, &and(asha(), claims.clone())).await;
+        let text = answer.text();
+        assert!(answer.status == status && text.contains(words), "{claims}: {} {text}", answer.status);
+        assert!(
+            text.contains("name=\"password\"") && !browser.is_in().await,
+            "{claims}: the sign-in page, and nobody in"
+        );
+    }
+
+    // State: another browser's way, none, a way of nobody's; and the provider's own no.
+    let (mut victim, mut mallory) = (Browser::of(&world), Browser::of(&world));
+    let location = mallory.begin("/console/").await;
+    let back = provider.says_yes(&location, &asha());
+    let with_none = victim.get(&back).await;
+    assert!(with_none.status == 400 && with_none.text().contains("not begun in this browser"));
+    victim.begin("/console/").await;
+    assert_eq!(victim.get(&back).await.status, 400, "state of another browser");
+    assert!(!victim.is_in().await);
+    victim.begin("/console/").await;
+    assert_eq!(victim.get("/console/sign-in/openid/back?code=x").await.status, 400, "no state");
+    let location = mallory.begin("/console/").await;
+    let state = location.split("state=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    let no = mallory.get(&format!("/console/sign-in/openid/back?error=access_denied%3Cb%3E&state={state}")).await;
+    assert!(no.status == 403 && no.text().contains("(access_deniedb)"), "{}", no.text());
+    let location = mallory.begin("/console/").await;
+    let mixed = provider.says_yes(&location, &asha()).replace("&iss=", "&iss=https%3A%2F%2Felsewhere.test&was=");
+    assert_eq!(mallory.get(&mixed).await.status, 401, "another issuer's answer");
+
+    // A code is good once, also for who has kept the cookie.
+    let mut browser = Browser::of(&world);
+    let location = browser.begin("/console/").await;
+    let kept = browser.cookies.clone();
+    let back = provider.says_yes(&location, &asha());
+    assert_eq!(browser.get(&back).await.status, 200);
+    let mut again = Browser { public: browser.public, cookies: kept };
+    let replay = again.get(&back).await;
+    assert!(replay.status == 400 && replay.text().contains("does not take this sign-in"), "{}", replay.text());
+    assert!(browser.is_in().await && !again.is_in().await);
+
+    // Nobody is sent elsewhere, whatever they were asked to go to.
+    for to in
+        ["https%3A%2F%2Fevil.test%2F", "%2F%2Fevil.test", "%2Fconsole%2F%0d%0ax", "%5C%5Cevil", "%2Fconsole%2Fsign-in"]
+    {
+        let mut browser = Browser::of(&world);
+        let location = browser.begin(to).await;
+        let back = provider.says_yes(&location, &asha());
+        assert_eq!(browser.get(&back).await.headers["refresh"], "0; url=/console/", "{to}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
+    let provider = Provider::start(Key::ec()).await;
+    // A public client: it has no secret.
+    let more = format!(
+        "allow = \"anyone\"\naccount = \"{AUTH_ID}\"\nrole = \"agent\"\ndomains = [\"example.com\"]\nrole_claim = \
+         \"realm.groups\"\nroles = {{ owner = \"chiefs\", admin = [\"leads\", \"ops\"] }}"
+    );
+    let world = with(&provider, &more).await;
+    let role = async |name: &str| {
+        let headers = [("x-api-key", API_KEY)];
+        let users = http::send("GET", &format!("{}/api/v1/users/", world.node.public), &headers, "").await.json();
+        let found = users["items"].as_array().unwrap().iter().find(|user| user["name"] == name).cloned();
+        found.map(|user| user["role"].as_str().unwrap().to_owned())
+    };
+    let mira = |groups: Value| {
+        // All but who it is stands elsewhere.
+        let told = json!({"sub": "m", "email": "mira@example.com", "email_verified": true, "name": "Mira"});
+        json!({"sub": "m", "realm": {"groups": groups}, "elsewhere": told})
+    };
+    for (groups, is) in
+        [(json!(["x"]), "agent"), (json!(["ops"]), "admin"), (json!("chiefs"), "owner"), (json!(null), "agent")]
+    {
+        let mut browser = Browser::of(&world);
+        let came = browser.sign_in(&provider, &mira(groups.clone())).await;
+        assert_eq!(came.status, 200, "{}", came.text());
+        assert!(browser.is_in().await);
+        assert_eq!(role("mira@example.com").await.as_deref(), Some(is), "{groups}");
+    }
+    let stranger = json!({"sub": "s", "email": "s@evil.test", "email_verified": true});
+    assert_eq!(Browser::of(&world).sign_in(&provider, &stranger).await.status, 403, "of another domain");
+    assert_eq!(role("s@evil.test").await, None);
+    // What is said of somebody else is not taken.
+    let told = json!({"sub": "x", "email": "mira@example.com", "email_verified": true});
+    let mixed = Browser::of(&world).sign_in(&provider, &json!({"sub": "y", "elsewhere": told})).await;
+    assert_eq!(mixed.status, 401);
+    // Who stands in the configuration has the role that stands there.
+    let asha = and(asha(), json!({"sub": "a", "realm": {"groups": ["chiefs"]}}));
+    assert_eq!(Browser::of(&world).sign_in(&provider, &asha).await.status, 200);
+    assert_eq!(role("asha@example.com").await.as_deref(), Some("admin"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_browser_goes_there_and_comes_back_signed_in() {
+    if !has_chromium() {
+        return;
+    }
+    let provider = Provider::start(Key::rsa()).await;
+    provider.is_present(asha());
+    let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
+    let mut browser = Chromium::open(&format!("{}/console/calls/", world.node.public)).await;
+    let button = "document.querySelector('a[href*=\"/sign-in/openid\"]')";
+    browser.until(button).await;
+    browser.eval(&format!("{button}.click()")).await;
+    browser.until("location.pathname === '/console/calls/' && document.querySelector('.side nav')").await;
+}

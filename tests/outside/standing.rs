@@ -1,0 +1,436 @@
+//! Numbers as Meta has them, agents on them, sandboxes, tenants and the live feed: rows of S2, S3 and S4 over HTTP.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+
+use crate::support::agent::{AgentServer, reply};
+use crate::support::chat::{Chat, USER, crm};
+use crate::support::http;
+use crate::support::node::{ACCESS_TOKEN, API_KEY, AUTH_ID, NUMBER, PHONE_NUMBER_ID};
+
+const WABA: &str = "1029384756";
+const NEW: &str = "5511987654321";
+const NEW_ID: &str = "206540352242922";
+const OTHER_USER: &str = "919412340001";
+const NOWHERE: &str = "http://127.0.0.1:9009/";
+
+/// Meta has a number, as `facts` say.
+async fn meta_has(chat: &Chat, waba: &str, facts: Value) {
+    let order = json!({"number": NEW, "phone_number_id": NEW_ID, "waba": waba, "name": "Loja", "facts": facts});
+    let url = format!("{}/_sim/numbers", chat.sim.url());
+    assert_eq!(http::send("POST", &url, &[], order.to_string()).await.status, 204);
+}
+
+async fn does(chat: &Chat, method: &str, path: &str, body: Value, status: u16) -> Value {
+    let (got, answer) = chat.ask(method, path, body).await;
+    assert_eq!(got, status, "{method} {path}: {answer}");
+    answer
+}
+
+async fn sync(chat: &Chat) -> Value {
+    does(chat, "POST", &format!("wabas/{WABA}/sync/"), json!({}), 200).await
+}
+
+/// Until a number is as `test` wants it.
+async fn until(chat: &Chat, number: &str, test: impl Fn(&Value) -> bool) -> Value {
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    let mut last = Value::Null;
+    for _ in 0..500 {
+        every.tick().await;
+        last = chat.get(&format!("phone-numbers/{number}/")).await;
+        if test(&last) {
+            return last;
+        }
+    }
+    panic!("not so after 10 s: {last}");
+}
+
+fn outbound(items: &[Value]) -> usize {
+    items.iter().filter(|item| item["direction"] == "outbound").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_06_s2_10_s2_12_s2_17_only_a_registered_number_has_an_agent_or_is_an_agents_own() {
+    let chat = Chat::start().await;
+    meta_has(&chat, WABA, json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"})).await;
+    sync(&chat).await;
+    let shown = chat.get(&format!("phone-numbers/{NEW}/")).await;
+    assert_eq!(shown["platformType"], "NOT_APPLICABLE", "{shown}");
+    let agent = chat.agent(NOWHERE).await;
+    let connect = format!("phone-numbers/{NEW}/connect-agent/");
+    let refused = does(&chat, "POST", &connect, json!({ "agent": agent }), 409).await;
+    assert_eq!(refused["error"]["code"], "not_cloud_api");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("register"), "{refused}");
+    let path = format!("agents/{agent}/");
+    let refused = does(&chat, "PATCH", &path, json!({"outboundNumber": NEW}), 400).await;
+    assert_eq!(refused["error"]["field"], "outboundNumber", "{refused}");
+    // One that Meta has elsewhere is the same.
+    meta_has(&chat, WABA, json!({"platform_type": "ON_PREMISE", "pin": "271828"})).await;
+    sync(&chat).await;
+    does(&chat, "POST", &connect, json!({ "agent": agent }), 409).await;
+    // Registered, it may both.
+    meta_has(&chat, WABA, json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"})).await;
+    sync(&chat).await;
+    does(&chat, "POST", &format!("phone-numbers/{NEW}/register/"), json!({"pin": "271828"}), 202).await;
+    let done = until(&chat, NEW, |number| number["registration"]["state"] == "registered").await;
+    assert_eq!(done["platformType"], "CLOUD_API", "{done}");
+    let routed = does(&chat, "POST", &connect, json!({ "agent": agent }), 200).await;
+    assert_eq!((&routed["activeAgent"], &routed["defaultRouting"]), (&json!(agent), &json!("agent")));
+    let shown = does(&chat, "PATCH", &path, json!({"outboundNumber": format!("+{NEW}")}), 200).await;
+    assert_eq!((&shown["outboundNumber"], &shown["inboundNumbers"]), (&json!(NEW), &json!([NEW])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents_one_for_what_goes() {
+    let chat = Chat::start().await;
+    let make = async |name: &str| {
+        let body = json!({"name": name, "kind": "http", "endpoint": NOWHERE, "outboundNumber": NUMBER});
+        does(&chat, "POST", "agents/", body, 201).await
+    };
+    let (first, second) = (make("First").await, make("Second").await);
+    for agent in [&first, &second] {
+        assert_eq!(agent["outboundNumber"], NUMBER, "s2.19: {agent}");
+    }
+    let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
+    for agent in [&first, &second] {
+        does(&chat, "POST", &connect, json!({"agent": agent["id"]}), 200).await;
+        let shown = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
+        assert_eq!(shown["activeAgent"], agent["id"], "{shown}");
+    }
+    let inbound = async |agent: &Value| {
+        chat.get(&format!("agents/{}/", agent["id"].as_str().unwrap())).await["inboundNumbers"].clone()
+    };
+    assert_eq!((inbound(&first).await, inbound(&second).await), (json!([]), json!([NUMBER])), "s2.18");
+    let none = does(&chat, "POST", &format!("phone-numbers/{NUMBER}/disconnect-agent/"), json!({}), 200).await;
+    assert_eq!((&none["activeAgent"], &none["defaultRouting"]), (&Value::Null, &json!("none")));
+    assert_eq!(inbound(&second).await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_08_without_an_agent_a_message_is_kept_and_nobody_answers() {
+    let server = AgentServer::start(|_| reply("I am the agent.", Value::Null)).await;
+    let chat = Chat::start_with(|_| String::new(), |_| {}).await;
+    chat.writes(USER, "Hello?").await;
+    let shown = chat.conversation(USER).await;
+    assert_eq!((&shown["routing"], &shown["lastMessage"]["text"]), (&json!("none"), &json!("Hello?")), "{shown}");
+    // Somebody else is answered, later: by then the first would have been.
+    let agent = chat.agent(&server.url).await;
+    chat.connect(&agent).await;
+    chat.writes(OTHER_USER, "And me?").await;
+    let other = chat.id_of(OTHER_USER).await;
+    chat.until(&other, |items| outbound(items) == 1).await;
+    let sent = http::get(&format!("{}/_sim/messages", chat.sim.url())).await.json();
+    assert_eq!(sent.as_array().unwrap().len(), 1, "{sent}");
+    let id = shown["id"].as_str().unwrap();
+    assert_eq!(chat.until(id, |items| !items.is_empty()).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_14_s2_15_s2_22_a_number_added_at_meta_is_found_and_none_is_deleted_here() {
+    let chat = Chat::start().await;
+    let numbers = async || {
+        let list = chat.get("phone-numbers/").await;
+        list["items"].as_array().unwrap().iter().map(|n| n["number"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers().await, [NUMBER]);
+    meta_has(&chat, WABA, json!({})).await;
+    let synced = sync(&chat).await;
+    assert_eq!(synced["added"], json!([NEW]), "{synced}");
+    assert!(numbers().await.contains(&NEW.to_owned()));
+    assert_eq!(sync(&chat).await["added"], json!([]), "once");
+    let refused = does(&chat, "DELETE", &format!("phone-numbers/{NEW}/"), Value::Null, 405).await;
+    assert!(refused["error"]["message"].as_str().unwrap().contains("disconnect"), "{refused}");
+    assert!(numbers().await.contains(&NEW.to_owned()));
+    // What is meant by it: out of service here, untouched there, back by the same way.
+    does(&chat, "POST", &format!("phone-numbers/{NEW}/disconnect/"), json!({}), 200).await;
+    assert_eq!(chat.get(&format!("phone-numbers/{NEW}/")).await["connected"], false);
+    sync(&chat).await;
+    assert_eq!(chat.get(&format!("phone-numbers/{NEW}/")).await["connected"], false, "a sync connects nobody's number");
+    does(&chat, "POST", &format!("phone-numbers/{NEW}/reconnect/"), json!({}), 200).await;
+    assert_eq!(chat.get(&format!("phone-numbers/{NEW}/")).await["connected"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_03_s2_21_a_webhook_of_metas_renews_the_quality_and_a_low_one_is_told() {
+    let chat = Chat::start().await;
+    until(&chat, NUMBER, |number| number["qualityRating"] == "GREEN").await;
+    let facts = json!({"quality_rating": "RED"});
+    let order =
+        json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "Shop", "facts": facts});
+    let url = format!("{}/_sim/numbers", chat.sim.url());
+    assert_eq!(http::send("POST", &url, &[], order.to_string()).await.status, 204);
+    let value = json!({"display_phone_number": NUMBER, "event": "FLAGGED", "current_limit": "TIER_1K"});
+    let change = json!({"field": "phone_number_quality_update", "value": value});
+    let body = json!({"object": "whatsapp_business_account", "entry": [{"id": WABA, "changes": [change]}]});
+    assert_eq!(chat.node.post_webhook(&body.to_string()).await.status, 200);
+    let shown = until(&chat, NUMBER, |number| number["qualityRating"] == "RED").await;
+    assert_eq!(shown["verifiedName"], "Shop", "{shown}");
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    for n in 0..250 {
+        every.tick().await;
+        let told = chat.get("notifications/?type=quality").await;
+        if told["items"][0]["text"].as_str().is_some_and(|text| text.contains(NUMBER)) {
+            return;
+        }
+        assert!(n < 249, "people are told: {told}");
+    }
+}
+
+fn credentials(more: Value) -> Value {
+    let mut body = json!({"displayName": "Brasil", "number": format!("whatsapp:+{NEW}"), "whatsappPhoneNumberId": NEW_ID,
+        "whatsappBusinessAccount": WABA, "accessToken": ACCESS_TOKEN});
+    for (name, value) in more.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_07_s3_08_s3_09_s3_13_s3_15_active_needs_an_agent_that_writes() {
+    let chat = Chat::start().await;
+    meta_has(&chat, WABA, json!({})).await;
+    let voice = json!({"name": "Voice", "kind": "http", "endpoint": NOWHERE, "channels": ["voice"]});
+    let voice = does(&chat, "POST", "agents/", voice, 201).await["id"].clone();
+    let agent = chat.agent(NOWHERE).await;
+    let nobody = "00000000-0000-0000-0000-000000000007";
+    for (more, status, field) in [
+        (json!({"active": true}), 400, "assignedAgent"),
+        (json!({"active": true, "assignedAgent": nobody}), 400, "assignedAgent"),
+        (json!({"active": true, "assignedAgent": voice}), 400, "assignedAgent"),
+        (json!({"number": "whatsapp:5511"}), 400, "number"),
+        (json!({"number": "whatsapp:+not-a-number"}), 400, "number"),
+    ] {
+        let refused = does(&chat, "POST", "phone-numbers/", credentials(more.clone()), status).await;
+        assert_eq!(refused["error"]["field"], field, "{more}: {refused}");
+    }
+    assert_eq!(chat.ask("GET", &format!("phone-numbers/{NEW}/"), Value::Null).await.0, 404, "nothing was kept");
+    // `whatsapp:+…` is the number's digits (s3.09).
+    let made = does(&chat, "POST", "phone-numbers/", credentials(json!({})), 201).await;
+    assert_eq!((&made["number"], &made["active"], &made["activeAgent"]), (&json!(NEW), &json!(false), &Value::Null));
+    let path = format!("phone-numbers/{NEW}/");
+    let refused = does(&chat, "PATCH", &path, json!({"active": true}), 400).await;
+    assert_eq!(refused["error"]["field"], "active", "without an agent: {refused}");
+    does(&chat, "POST", &format!("{path}connect-agent/"), json!({ "agent": agent }), 200).await;
+    for active in [true, false, true] {
+        let shown = does(&chat, "PATCH", &path, json!({ "active": active }), 200).await;
+        assert_eq!((&shown["active"], &shown["activeAgent"]), (&json!(active), &json!(agent)), "{shown}");
+    }
+    does(&chat, "DELETE", &path, Value::Null, 405).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_26_a_notification_names_its_conversation() {
+    let chat = Chat::start().await;
+    let agent = chat.agent(NOWHERE).await;
+    chat.connect(&agent).await;
+    chat.writes(USER, "Is anybody there?").await;
+    let id = chat.id_of(USER).await;
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    for n in 0..400 {
+        every.tick().await;
+        let found = chat.get("notifications/?type=escalation").await["items"][0].clone();
+        if !found.is_null() {
+            assert_eq!(found["conversation"], json!(id), "{found}");
+            assert_eq!(chat.get(&format!("conversations/{id}/")).await["id"], json!(id));
+            return;
+        }
+        assert!(n < 399, "an agent that is not there escalates; log:\n{}", chat.node.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone() {
+    let chat = Chat::start_with(
+        |app| {
+            let user = |name: &str, account: &str| {
+                let all = format!(
+                    "name = \"{name}\"\npassword = \"correct horse\"\naccount = \"{account}\"\nrole = \"agent\"\n"
+                );
+                format!("[[user]]\n{all}")
+            };
+            let other = "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"t\"\n";
+            format!("{}{other}{}{}", crm(app), user("asha", AUTH_ID), user("eve", "MAOTHEROFFHOOK000001"))
+        },
+        |_| {},
+    )
+    .await;
+    let feed = async |name: &str| {
+        let body = format!("name={name}&password=correct+horse");
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        let answer = http::send("POST", &format!("{}/console/sign-in", chat.node.public), &form, body).await;
+        let cookie = answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+            .build_http::<http_body_util::Empty<bytes::Bytes>>();
+        let request = ::http::Request::builder()
+            .uri(format!("{}/console/events", chat.node.public))
+            .header("cookie", cookie)
+            .body(http_body_util::Empty::new())
+            .unwrap();
+        let mut stream = client.request(request).await.unwrap().into_body();
+        let hello = stream.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(hello.starts_with(b"event: hello"), "{hello:?}");
+        stream
+    };
+    let (mut ours, mut theirs) = (feed("asha").await, feed("eve").await);
+    chat.writes(USER, "Hello?").await;
+    // The row's second is held where nothing else runs.
+    let limit = Duration::from_secs(if crate::support::figures() { 1 } else { 10 });
+    let told = tokio::time::timeout(limit, async {
+        loop {
+            let frame = ours.frame().await.expect("the feed goes on").expect("a frame").into_data().expect("data");
+            let event = String::from_utf8_lossy(&frame).into_owned();
+            // What Meta says of the number at the node's start may come before.
+            if event.contains("conversation") {
+                return event;
+            }
+        }
+    });
+    let told = told.await.expect("in time");
+    assert!(told.contains("event: change"), "{told}");
+    let silent = tokio::time::timeout(Duration::from_millis(500), theirs.frame()).await;
+    assert!(silent.is_err(), "{silent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
+    let chat = Chat::with_two().await;
+    // A number of Meta's without a WABA of ours.
+    meta_has(&chat, "9999", json!({})).await;
+    let made = does(&chat, "POST", "phone-numbers/", credentials(json!({"whatsappBusinessAccount": null})), 201).await;
+    assert_eq!((&made["whatsappBusinessAccount"], &made["isSandbox"]), (&Value::Null, &json!(true)), "{made}");
+    let key = async |wa: &str| {
+        let made = does(&chat, "POST", "api-keys/", json!({"name": wa, "role": "owner", "waId": wa}), 201).await;
+        made["secret"].as_str().expect("a secret").to_owned()
+    };
+    let (asha, ravi) = (key(USER).await, key(OTHER_USER).await);
+    let (crm, desk) = (chat.webhook("crm").await, chat.webhook("desk").await);
+    let writes = async |user: &str, text: &str| {
+        let now = jiff::Timestamp::now().as_second().to_string();
+        let message = json!({"from": user, "id": format!("wamid.{user}.{text}"), "timestamp": now, "type": "text", "text": {"body": text}});
+        let value = json!({"messaging_product": "whatsapp", "messages": [message],
+            "metadata": {"display_phone_number": NEW, "phone_number_id": NEW_ID},
+            "contacts": [{"profile": {"name": "Somebody"}, "wa_id": user}]});
+        let body = json!({"object": "whatsapp_business_account", "entry": [{"id": "9999", "changes": [{"field": "messages", "value": value}]}]});
+        assert_eq!(chat.node.post_webhook(&body.to_string()).await.status, 200);
+    };
+    writes(OTHER_USER, "before").await;
+    let subscribe = async |key: &str, webhook: &str| {
+        let body = json!({"number": NEW, "whatsappPhoneNumberId": NEW_ID, "webhook": webhook, "applyToExisting": true});
+        chat.ask_as(key, "POST", &format!("phone-numbers/{NEW}/subscribe/"), body).await
+    };
+    let (status, shown) = subscribe(&asha, &crm).await;
+    assert_eq!(status, 200, "{shown}");
+    assert_eq!(
+        (&shown["isSandbox"], &shown["whatsappBusinessAccount"], &shown["defaultWebhook"]),
+        (&json!(true), &Value::Null, &json!(crm))
+    );
+    let (status, refused) = subscribe(API_KEY, &crm).await;
+    assert_eq!((status, &refused["error"]["code"]), (409, &json!("no_user")), "whose would it be: {refused}");
+    writes(USER, "mine").await;
+    writes(OTHER_USER, "theirs").await;
+    chat.message_at("/hook", "mine").await;
+    // The other user's conversation and the number's default are as they were.
+    let theirs = chat.conversation(OTHER_USER).await;
+    assert_eq!((&theirs["routing"], &theirs["webhook"]), (&json!("none"), &Value::Null), "{theirs}");
+    let number = chat.get(&format!("phone-numbers/{NEW}/")).await;
+    assert_eq!((&number["defaultRouting"], &number["defaultWebhook"]), (&json!("none"), &Value::Null), "{number}");
+    // Each has their own.
+    assert_eq!(subscribe(&ravi, &desk).await.0, 200);
+    writes(USER, "mine again").await;
+    writes(OTHER_USER, "theirs now").await;
+    chat.message_at("/desk", "theirs now").await;
+    chat.message_at("/hook", "mine again").await;
+    let at = |path: &'static str| {
+        let seen = chat.app.seen();
+        let texts = seen
+            .iter()
+            .filter(move |seen| seen.path == path)
+            .map(|seen| seen.json()["data"]["message"]["text"].clone());
+        texts.filter(|text| text.is_string()).collect::<Vec<_>>()
+    };
+    assert_eq!((at("/hook"), at("/desk")), (vec![json!("mine"), json!("mine again")], vec![json!("theirs now")]));
+    // The usual number is none.
+    let usual = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
+    assert_eq!((&usual["isSandbox"], &usual["whatsappPhoneNumberId"]), (&json!(false), &json!(PHONE_NUMBER_ID)));
+}
+
+/// An answer without what is new in each.
+fn told((status, mut body): (u16, Value)) -> (u16, Value) {
+    if let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) {
+        error.remove("requestId");
+    }
+    (status, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
+    let chat = Chat::start_with(
+        |app| {
+            let other =
+                "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"t\"\napi_keys = [\"other-key\"]\n";
+            format!("{}{other}", crm(app))
+        },
+        |_| {},
+    )
+    .await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    chat.writes(USER, "Hello?").await;
+    let crm = chat.webhook("crm").await;
+    let delivered = chat.delivery(&crm, "delivered").await;
+    chat.sim.place_call(offhook::sim::CallScript { from: USER.to_owned(), ..Default::default() }).all().await;
+    let uuid =
+        chat.app.wait_where("/answer", |seen| seen.param("Event") == "Hangup").await.param("CallUUID").to_owned();
+    chat.node.record(&uuid).await;
+    let user = does(&chat, "POST", "users/", json!({"name": "asha", "role": "agent"}), 201).await;
+    let key = does(&chat, "POST", "api-keys/", json!({"name": "k", "role": "agent"}), 201).await;
+    let text = |value: &Value| value.as_str().expect("an id").to_owned();
+    let never = "00000000-0000-4000-8000-000000000099";
+    let theirs = [
+        ("agent_id", chat.agent(NOWHERE).await, never),
+        ("key_id", text(&key["id"]), never),
+        ("call_uuid", uuid, never),
+        ("conversation_id", chat.id_of(USER).await, never),
+        ("user_id", text(&user["id"]), never),
+        ("webhook_id", crm, never),
+        ("event_id", text(&delivered["id"]), never),
+        ("notification_id", never.to_owned(), never),
+        ("number", NUMBER.to_owned(), "918035730000"),
+        ("waba_id", WABA.to_owned(), "77"),
+        ("wa_id", USER.to_owned(), USER),
+    ];
+    let document = http::get(&format!("{}/openapi.json", chat.node.public)).await.json();
+    let mut seen = 0;
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let Some(rest) = path.strip_prefix("/api/v1/").filter(|rest| rest.contains('{')) else { continue };
+        let filled = |known: bool| {
+            theirs.iter().fold(rest.to_owned(), |path, (name, id, never)| {
+                path.replace(&format!("{{{name}}}"), if known { id } else { never })
+            })
+        };
+        assert!(!filled(true).contains('{'), "{path}: a name of this kind is new here");
+        for method in ["GET", "POST", "PATCH", "DELETE"] {
+            if item.get(method.to_lowercase()).is_none() {
+                continue;
+            }
+            let body = if method == "GET" { Value::Null } else { json!({}) };
+            let known = told(chat.ask_as("other-key", method, &filled(true), body.clone()).await);
+            let unknown = told(chat.ask_as("other-key", method, &filled(false), body).await);
+            assert!(known.0 >= 400, "{method} {path}: {known:?}");
+            assert_eq!(known, unknown, "{method} {path}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 25, "{seen}");
+    for list in
+        ["conversations/", "calls/", "webhooks/", "agents/", "phone-numbers/", "notifications/", "users/", "api-keys/"]
+    {
+        let (status, listed) = chat.ask_as("other-key", "GET", list, Value::Null).await;
+        let none = listed["items"].as_array().is_some_and(Vec::is_empty);
+        assert!(status == 200 && none, "{list}: {listed}");
+    }
+    // All of it is as it was.
+    assert_eq!(chat.conversation(USER).await["status"], "open");
+    assert_eq!(chat.get("users/").await["items"].as_array().unwrap().len(), 1);
+}
