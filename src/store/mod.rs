@@ -31,6 +31,7 @@ mod people;
 mod permissions;
 mod queue;
 mod recordings;
+mod refused;
 mod seal;
 mod settings;
 mod sql;
