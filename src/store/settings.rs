@@ -50,6 +50,8 @@ pub struct SettingWrite {
     pub id: String,
     /// JSON and secret; none: forgotten.
     pub body: Option<(String, Option<Secret>)>,
+    /// The secret that is there stays: this process can't read it, and has no other.
+    pub keeps_sealed: bool,
 }
 
 fn what_for(kind: &str, id: &str) -> Vec<u8> {
@@ -62,7 +64,7 @@ pub(super) async fn write(
     writes: &[SettingWrite],
     at: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    for SettingWrite { kind, id, body } in writes {
+    for SettingWrite { kind, id, body, keeps_sealed } in writes {
         let kind = kind.as_str();
         let Some((body, secret)) = body else {
             let delete = sql::query("DELETE FROM settings WHERE kind = $1 AND id = $2").bind(kind).bind(id);
@@ -70,9 +72,13 @@ pub(super) async fn write(
             continue;
         };
         let sealed = secret.as_ref().map(|s| seal.seal(&what_for(kind, id), s.reveal().as_bytes().to_vec()));
-        let put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
+        let mut put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
             ON CONFLICT (kind, id) DO UPDATE \
             SET body = excluded.body, sealed = excluded.sealed, changed_us = excluded.changed_us";
+        if *keeps_sealed && secret.is_none() {
+            put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
+                ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, changed_us = excluded.changed_us";
+        }
         let put = sql::query(put).bind(kind).bind(id).bind(body).bind(sealed).bind(at.micros());
         put.execute(&mut *to).await?;
     }
@@ -104,7 +110,7 @@ mod tests {
 
     fn write(id: &str, body: Option<&str>, secret: Option<&str>) -> SettingWrite {
         let body = body.map(|body| (body.to_owned(), secret.map(Secret::new)));
-        SettingWrite { kind: SettingKind::Account, id: id.to_owned(), body }
+        SettingWrite { kind: SettingKind::Account, id: id.to_owned(), body, keeps_sealed: false }
     }
 
     async fn put(store: &Store, writes: Vec<SettingWrite>) -> bool {

@@ -93,6 +93,18 @@ impl Book {
         waba.access_token().or(self.default_token.as_ref()).cloned()
     }
 
+    /// Numbers and WABAs whose token can't be read here.
+    pub(super) fn shut(&self) -> Vec<&str> {
+        let numbers = self.numbers.values().filter(|number| number.shut).map(|number| number.number.as_str());
+        numbers.chain(self.wabas.values().filter(|waba| waba.shut).map(|waba| waba.id.as_str())).collect()
+    }
+
+    /// Whether a token that was set for a number, or for its WABA, can't be read here: another `store.secret_key` sealed it.
+    pub fn is_shut(&self, number: &Number) -> bool {
+        let of_waba = || number.waba.as_ref().and_then(|waba| self.wabas.get(waba));
+        number.shut || (number.set_token.is_none() && of_waba().is_some_and(|waba| waba.shut))
+    }
+
     /// Slots of a number where none are set.
     pub fn usual_slots(&self) -> u32 {
         self.calls_per_number
@@ -144,10 +156,10 @@ impl Book {
     /// Takes a WABA in, or gives one that is there another token.
     ///
     /// # Errors
-    /// Another main account has it.
+    /// Another account has it: one that `of` does not see.
     pub fn connect_waba(&mut self, id: &WabaId, of: &AuthId, token: Option<Secret>) -> Result<Vec<Key>, Elsewhere> {
-        let same_main = |book: &Self, waba: &Waba| book.main_of(waba.account()) == book.main_of(of);
-        match self.wabas.get(id).map(|waba| same_main(self, waba)) {
+        let scope = Scope::of(of.clone());
+        match self.wabas.get(id).map(|waba| self.is_within(&scope, waba.account())) {
             Some(false) => return Err(Elsewhere::Taken),
             Some(true) => {}
             None => {
@@ -157,13 +169,14 @@ impl Book {
                     given_to: None,
                     file_token: None,
                     set_token: None,
+                    shut: false,
                     in_file: false,
                 };
                 self.wabas.insert(id.clone(), made);
             }
         }
         if let Some(waba) = self.wabas.get_mut(id).filter(|_| token.is_some()) {
-            waba.set_token = token;
+            (waba.set_token, waba.shut) = (token, false);
         }
         Ok(vec![Key::Waba(id.clone())])
     }
@@ -171,15 +184,16 @@ impl Book {
     /// Takes a number in, or finds it there already: then its ids and token are these from now on, and it is connected.
     ///
     /// # Errors
-    /// Another account has it, or there are too many.
+    /// Another account has it: one that `made.of` does not see, under another WABA than this; or there are too many.
     pub fn connect_number(
         &mut self,
         (number, made): (&E164, Made),
         token: Option<Secret>,
         now: Timestamp,
     ) -> Result<Vec<Key>, Elsewhere> {
-        let main = self.main_of(&made.of).clone();
-        let theirs = |book: &Self, other: &Number| *book.main_of(book.owner(other)) != main;
+        let (main, scope) = (self.main_of(&made.of).clone(), Scope::of(made.of.clone()));
+        let same_waba = |other: &Number| made.waba.is_some() && other.waba == made.waba;
+        let theirs = |book: &Self, other: &Number| !same_waba(other) && !book.is_within(&scope, book.owner(other));
         let same_id = self.number_by_id(&made.phone_number_id).filter(|other| other.number != *number);
         if same_id.is_some() || self.numbers.get(number).is_some_and(|there| theirs(self, there)) {
             return Err(Elsewhere::Taken);
@@ -190,6 +204,7 @@ impl Book {
         }
         if let Some(there) = self.numbers.get_mut(number) {
             there.set.disconnected = false;
+            there.shut &= token.is_none();
             there.set_token = token.or(there.set_token.take());
             if !there.in_file {
                 there.phone_number_id = made.phone_number_id.clone();
@@ -204,8 +219,17 @@ impl Book {
         let permissions = self.permissions.clone();
         let (in_file, number) = (false, number.clone());
         let key = Key::Number(number.clone());
-        let entry =
-            Number { number: number.clone(), phone_number_id, waba, of, permissions, set_token: token, in_file, set };
+        let entry = Number {
+            number: number.clone(),
+            phone_number_id,
+            waba,
+            of,
+            permissions,
+            set_token: token,
+            shut: false,
+            in_file,
+            set,
+        };
         self.numbers.insert(number, entry);
         Ok(vec![key])
     }
@@ -250,6 +274,17 @@ impl Book {
         keys
     }
 
+    /// Registrations that the process before this one began: what became of them nobody knows. At a start only.
+    pub(super) fn interrupted(&mut self, now: Timestamp) -> Vec<Key> {
+        let running = self.numbers.values_mut().filter(|number| number.set.registration == Registration::Running);
+        let failed = running.map(|number| {
+            let reason = "the node was restarted while it ran: try again".to_owned();
+            number.set.registration = Registration::Failed { reason, again: now };
+            Key::Number(number.number.clone())
+        });
+        failed.collect()
+    }
+
     /// The application for numbers that come: the owner's, else its main account's.
     fn default_application(&self, waba: Option<&WabaId>, of: &AuthId) -> Option<AppId> {
         let owner = waba.and_then(|waba| self.wabas.get(waba)).map_or(of, Waba::account);
@@ -264,7 +299,7 @@ impl Book {
 impl Reading<'_> {
     pub(super) fn wabas(&mut self) {
         for file in &self.config.wabas {
-            let (row, secret) = self.take_with_secret::<WabaRow>(SettingKind::Waba, file.id.as_str());
+            let (row, secret, shut) = self.take_with_secret::<WabaRow>(SettingKind::Waba, file.id.as_str());
             let before = row.as_ref().and_then(|row| row.given_to.clone());
             // Of a subaccount that the file itself names nothing is left to say.
             let fits = |to: &AuthId| self.book.subaccount(&file.account, to).is_some();
@@ -275,6 +310,7 @@ impl Reading<'_> {
                 given_to,
                 file_token: file.access_token.clone(),
                 set_token: secret,
+                shut,
                 in_file: true,
             };
             self.writes.extend((before != waba.given_to).then(|| waba.row()));
@@ -288,8 +324,8 @@ impl Reading<'_> {
             };
             let given_to = row.given_to.filter(|to| self.book.accounts.contains_key(to));
             let id = WabaId::from(setting.id);
-            let made =
-                Waba { id: id.clone(), of, given_to, file_token: None, set_token: setting.secret, in_file: false };
+            let (set_token, shut) = (setting.secret, setting.shut);
+            let made = Waba { id: id.clone(), of, given_to, file_token: None, set_token, shut, in_file: false };
             self.book.wabas.insert(id, made);
         }
     }
@@ -300,7 +336,7 @@ impl Reading<'_> {
         }
         let mut ids: BTreeSet<_> = self.book.numbers.values().map(|n| n.phone_number_id.clone()).collect();
         for setting in self.rest(SettingKind::Number) {
-            let Some(mut set) = self.parsed::<NumberSet>(&setting) else { continue };
+            let Some(set) = self.parsed::<NumberSet>(&setting) else { continue };
             // One that stood in the configuration only is nothing without it.
             let Some(Made { phone_number_id, waba, of }) = set.made.clone() else { continue };
             let Ok(number) = E164::parse(&setting.id) else {
@@ -313,9 +349,8 @@ impl Reading<'_> {
                 self.pass_over(&setting, "its account or WABA is not there, or another number has Meta's id of it");
                 continue;
             }
-            interrupted(&mut set, self.now);
             let permissions = self.book.permissions.clone();
-            let set_token = setting.secret;
+            let (set_token, shut) = (setting.secret, setting.shut);
             let entry = Number {
                 number: number.clone(),
                 phone_number_id,
@@ -323,6 +358,7 @@ impl Reading<'_> {
                 of,
                 permissions,
                 set_token,
+                shut,
                 in_file: false,
                 set,
             };
@@ -331,7 +367,7 @@ impl Reading<'_> {
     }
 
     fn number_of_file(&mut self, file: &config::Number) {
-        let (row, set_token) = self.take_with_secret::<NumberSet>(SettingKind::Number, file.number.as_str());
+        let (row, set_token, shut) = self.take_with_secret::<NumberSet>(SettingKind::Number, file.number.as_str());
         let of = self.book.wabas.get(&file.waba).map(|waba| waba.of.clone()).unwrap_or_else(|| AuthId::from(""));
         let first = || {
             let app = self.book.default_application(Some(&file.waba), &of);
@@ -340,7 +376,6 @@ impl Reading<'_> {
         let mut set = row.clone().unwrap_or_else(first);
         set.overlay(file);
         set.made = None;
-        interrupted(&mut set, self.now);
         let number = Number {
             number: file.number.clone(),
             phone_number_id: file.phone_number_id.clone(),
@@ -348,6 +383,7 @@ impl Reading<'_> {
             of,
             permissions: file.permissions.clone(),
             set_token,
+            shut,
             in_file: true,
             set,
         };
@@ -355,22 +391,15 @@ impl Reading<'_> {
         self.book.numbers.insert(file.number.clone(), number);
     }
 
-    /// [`Reading::take`], and the row's secret.
+    /// [`Reading::take`], and the row's secret, or that another key sealed it.
     fn take_with_secret<T: serde::de::DeserializeOwned>(
         &mut self,
         kind: SettingKind,
         id: &str,
-    ) -> (Option<T>, Option<Secret>) {
-        let secret = self.settings.get(&(kind, id.to_owned())).and_then(|setting| setting.secret.clone());
-        (self.take(kind, id), secret)
-    }
-}
-
-/// A registration that the process before this one began: what became of it nobody knows.
-fn interrupted(set: &mut NumberSet, now: Timestamp) {
-    if set.registration == Registration::Running {
-        let reason = "the node was restarted while it ran: try again".to_owned();
-        set.registration = Registration::Failed { reason, again: now };
+    ) -> (Option<T>, Option<Secret>, bool) {
+        let setting = self.settings.get(&(kind, id.to_owned()));
+        let (secret, shut) = setting.map(|setting| (setting.secret.clone(), setting.shut)).unwrap_or_default();
+        (self.take(kind, id), secret, shut)
     }
 }
 
