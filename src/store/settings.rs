@@ -136,9 +136,20 @@ mod tests {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             assert!(!bytes.windows(6).any(|w| w == b"canary"), "r22");
         }
-        std::fs::remove_file(folder.path().join("store.key")).unwrap();
+        let (key, away) = (folder.path().join("store.key"), folder.path().join("away.key"));
+        std::fs::rename(&key, &away).unwrap();
         let store = Store::open(&file, Health::new()).await.unwrap();
         assert_eq!(shown(&store.settings().await.unwrap()), [("SA1", "{1}", None, true)]);
+        // A change by who can't read it leaves it sealed as it is.
+        let change = SettingWrite { keeps_sealed: true, ..write("SA1", Some("{2}"), None) };
+        assert!(put(&store, vec![change.clone()]).await);
+        store.close().await;
+        std::fs::rename(&away, &key).unwrap();
+        let store = Store::open(&file, Health::new()).await.unwrap();
+        assert_eq!(shown(&store.settings().await.unwrap()), [("SA1", "{2}", Some("canary-token"), false)]);
+        let another = SettingWrite { keeps_sealed: true, ..write("SA1", Some("{3}"), Some("another")) };
+        assert!(put(&store, vec![another]).await);
+        assert_eq!(shown(&store.settings().await.unwrap()), [("SA1", "{3}", Some("another"), false)]);
         store.close().await;
     }
 

@@ -184,7 +184,7 @@ impl Book {
     /// Takes a number in, or finds it there already: then its ids and token are these from now on, and it is connected.
     ///
     /// # Errors
-    /// Another account has it: one that `made.of` does not see, under another WABA than this; or there are too many.
+    /// Another account has it: one that `made.of` does not see, and not by a WABA of `made.of`'s; or there are too many.
     pub fn connect_number(
         &mut self,
         (number, made): (&E164, Made),
@@ -192,7 +192,9 @@ impl Book {
         now: Timestamp,
     ) -> Result<Vec<Key>, Elsewhere> {
         let (main, scope) = (self.main_of(&made.of).clone(), Scope::of(made.of.clone()));
-        let same_waba = |other: &Number| made.waba.is_some() && other.waba == made.waba;
+        // What Meta lists under a WABA is that WABA's, whoever has been given it.
+        let of_waba = made.waba.as_ref().and_then(|waba| self.wabas.get(waba)).is_some_and(|waba| waba.of == made.of);
+        let same_waba = |other: &Number| of_waba && other.waba == made.waba;
         let theirs = |book: &Self, other: &Number| !same_waba(other) && !book.is_within(&scope, book.owner(other));
         let same_id = self.number_by_id(&made.phone_number_id).filter(|other| other.number != *number);
         if same_id.is_some() || self.numbers.get(number).is_some_and(|there| theirs(self, there)) {
@@ -407,6 +409,7 @@ impl Reading<'_> {
 mod tests {
     use super::*;
     use crate::admission::book::Details;
+    use crate::store::Setting;
 
     fn book() -> Book {
         let mut config = Config::with(Secret::new("a"), Secret::new("b"));
@@ -444,6 +447,65 @@ mod tests {
         let theirs = Made { of: "MA2".into(), ..made };
         assert_eq!(book.connect_number((&number, theirs), None, Timestamp::default()), Err(Elsewhere::Taken));
         assert_eq!(book.connect_waba(&waba, &"MA2".into(), None), Err(Elsewhere::Taken));
+    }
+
+    #[test]
+    fn r16_a_subaccount_takes_over_nothing_of_its_parents_or_a_siblings() {
+        let mut book = book();
+        let sibling = ("SA2".into(), Secret::new("t"));
+        book.make_subaccount(&"MA1".into(), sibling, Details::new("t".to_owned(), true, Timestamp::default())).unwrap();
+        let number = |n: u8| E164::parse(&format!("91803573745{n}")).unwrap();
+        let made = |waba: Option<&str>, of: &str, id: u8| Made {
+            phone_number_id: format!("{id}").as_str().into(),
+            waba: waba.map(WabaId::from),
+            of: of.into(),
+        };
+        let now = Timestamp::default();
+        book.connect_waba(&"7".into(), &"MA1".into(), None).unwrap();
+        book.connect_number((&number(1), made(Some("7"), "MA1", 1)), None, now).unwrap();
+        book.connect_number((&number(2), made(None, "SA2", 2)), None, now).unwrap();
+        for (n, waba) in [(1, None), (1, Some("8")), (2, None)] {
+            let taken = book.connect_number((&number(n), made(waba, "SA1", n)), Some(Secret::new("t")), now);
+            assert_eq!(taken, Err(Elsewhere::Taken), "{n} {waba:?}");
+        }
+        assert_eq!(book.connect_waba(&"7".into(), &"SA1".into(), Some(Secret::new("t"))), Err(Elsewhere::Taken));
+        assert!(book.any_number(&number(1)).unwrap().set_token.is_none());
+        // A main account does see its subaccounts'.
+        book.connect_number((&number(2), made(None, "MA1", 2)), Some(Secret::new("t")), now).unwrap();
+        // What was given to a subaccount it may connect again.
+        book.give_waba(&"7".into(), &"SA1".into());
+        book.connect_waba(&"7".into(), &"SA1".into(), None).unwrap();
+        book.connect_number((&number(1), made(Some("7"), "SA1", 1)), None, now).unwrap();
+    }
+
+    #[test]
+    fn a_token_that_another_key_sealed_is_left_alone_until_another_one_is_set() {
+        let (mut config, id) = (Config::with(Secret::new("a"), Secret::new("b")), "918035737458");
+        config.accounts.push(config::Account {
+            auth_id: "MA1".into(),
+            auth_token: Secret::new("t"),
+            auth_token_previous: None,
+            cps: None,
+            api_keys: Vec::new(),
+            parent: None,
+        });
+        let made = Made { phone_number_id: "77".into(), waba: None, of: "MA1".into() };
+        let set = NumberSet { made: Some(made.clone()), registration: Registration::Running, ..NumberSet::default() };
+        let body = serde_json::to_string(&set).unwrap();
+        let setting = Setting { kind: SettingKind::Number, id: id.to_owned(), body, secret: None, shut: true };
+        let (mut book, ..) = Book::read(&config, vec![setting], Timestamp::default());
+        let number = E164::parse(id).unwrap();
+        assert!(book.is_shut(book.any_number(&number).unwrap()) && book.shut() == [id]);
+        assert_eq!(book.any_number(&number).unwrap().set.registration, Registration::Running, "a reload ends none");
+        let keys = book.interrupted(Timestamp::default());
+        assert!(
+            matches!(book.any_number(&number).unwrap().set.registration, Registration::Failed { .. }),
+            "a start does"
+        );
+        let row = book.row(&keys[0]);
+        assert!(row.keeps_sealed && matches!(row.body, Some((_, None))));
+        let keys = book.connect_number((&number, made), Some(Secret::new("new")), Timestamp::default()).unwrap();
+        assert!(!book.row(&keys[0]).keeps_sealed && !book.is_shut(book.any_number(&number).unwrap()));
     }
 
     #[test]
