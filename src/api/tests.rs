@@ -369,7 +369,7 @@ async fn run() -> Running {
                 recordings: recordings.clone(),
                 inbox: inbox.clone(),
                 consents: consents.clone(),
-                directory: tables.clone(),
+                keeper: keeper.clone(),
                 clock: clock.clone(),
             }),
             agents: crate::agents::Agents::new(crate::agents::AgentsParts {

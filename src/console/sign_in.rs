@@ -157,7 +157,7 @@ pub(super) async fn accept(State(console): App, Path(link): Path<String>, strang
                 return with_cookie(answer, &session_cookie(&console, &session));
             }
             Err(NotDone::Bad(..)) => "invitation.short",
-            Err(NotDone::Missing | NotDone::Conflict(..)) => "invitation.over",
+            Err(NotDone::Missing | NotDone::Changed | NotDone::Conflict(..)) => "invitation.over",
             Err(NotDone::Busy | NotDone::Store(_)) => "error.ours",
         },
     };

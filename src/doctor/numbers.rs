@@ -19,6 +19,11 @@ impl Doctor {
                 lines.push(Line::warning("number", what, fix).of(number.number.as_str()));
                 continue;
             }
+            if self.book.is_shut(number) {
+                let what = "its token can't be read: another store.secret_key, or another key file, sealed it";
+                let fix = "put that key back and restart the node; or connect the number anew, with its token";
+                lines.push(Line::failed("number", what, fix).of(number.number.as_str()));
+            }
             lines.extend(self.number(number).await.into_iter().map(|line| line.of(number.number.as_str())));
             lines.extend(self.urls(number).await);
         }

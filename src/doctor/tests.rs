@@ -21,6 +21,7 @@ fn number(calling_enabled: bool) -> Number {
         of: "MA".into(),
         permissions: Default::default(),
         set_token: None,
+        shut: false,
         in_file: true,
         set: NumberSet { calling_enabled, ..NumberSet::default() },
     }

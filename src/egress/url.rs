@@ -12,6 +12,10 @@ use super::guard::{Guard, Refusal};
 /// Longest URL taken or sent, in bytes (`plivo-callbacks.md` §1).
 pub const URL_BYTES_MAX: usize = 8_192;
 
+/// Longest host, and longest label of one, as ASCII (RFC 1035 §2.3.4, RFC 1123 §2.1).
+const HOST_BYTES_MAX: usize = 253;
+const LABEL_BYTES_MAX: usize = 63;
+
 /// Characters of a scheme that we do not take are told up to here.
 const SCHEME_SHOWN: usize = 40;
 
@@ -57,7 +61,10 @@ impl CustomerUrl {
         }
         guard.check_port(parsed.port_or_known_default().unwrap_or(0))?;
         match parsed.host() {
-            Some(Host::Domain(name)) => guard.check_name(name)?,
+            Some(Host::Domain(name)) => {
+                fits_dns(name)?;
+                guard.check_name(name)?;
+            }
             Some(Host::Ipv4(ip)) => guard.check_ip(ip.into())?,
             Some(Host::Ipv6(ip)) => guard.check_ip(ip.into())?,
             None => return Err(Refusal::Malformed("it has no host".to_owned())),
@@ -141,6 +148,17 @@ impl CustomerUrl {
             (None, None) => host.to_owned(),
         }
     }
+}
+
+/// Names that no DNS could hold are not kept either: the store has hosts in an index.
+fn fits_dns(name: &str) -> Result<(), Refusal> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.len() > HOST_BYTES_MAX || name.split('.').any(|label| label.len() > LABEL_BYTES_MAX) {
+        let text =
+            format!("its host has more than {HOST_BYTES_MAX} bytes, or one of its labels more than {LABEL_BYTES_MAX}");
+        return Err(Refusal::Malformed(text));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -366,6 +384,19 @@ mod tests {
             ("https://[2606:4700::1111]:8443/", "[2606:4700::1111]:8443"),
         ] {
             assert_eq!(CustomerUrl::parse(text, &guard).unwrap().authority(), authority, "{text}");
+        }
+    }
+
+    #[test]
+    fn r17_hosts_that_no_dns_could_hold_are_refused() {
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        for good in [longest.clone(), format!("{longest}.")] {
+            assert!(CustomerUrl::parse(&format!("https://{good}/"), &Guard::default()).is_ok(), "{}", good.len());
+        }
+        for bad in [format!("a{longest}"), format!("{label}a.example.com"), "ü.".repeat(2_000), "ü".repeat(3_000)] {
+            let refused = CustomerUrl::parse(&format!("https://{bad}/"), &Guard::default());
+            assert!(matches!(refused, Err(Refusal::Malformed(_))), "{}", bad.len());
         }
     }
 

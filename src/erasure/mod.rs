@@ -9,13 +9,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::admission::Directory;
+use crate::admission::book::Keeper;
 use crate::admission::permission::{Consents, PairKey};
 use crate::call::Recordings;
 use crate::clock::Clock;
 use crate::inbox::Inbox;
-use crate::model::{AuthId, PhoneNumberId};
-use crate::store::{ConversationFilter, Erasure, RecordingFilter, Store, StoreError};
+use crate::model::{AuthId, CallUuid, PhoneNumberId};
+use crate::store::{Erasure, Store, StoreError};
 
 /// Calls, or recordings of one, looked at together.
 const AT_ONCE: u32 = 100;
@@ -28,7 +28,7 @@ pub struct ErasureParts {
     pub recordings: Recordings,
     pub inbox: Inbox,
     pub consents: Arc<Consents>,
-    pub directory: Arc<Directory>,
+    pub keeper: Keeper,
     pub clock: Clock,
 }
 
@@ -52,7 +52,8 @@ impl Eraser {
     /// The store takes nothing now; nothing has changed.
     pub async fn ask(&self, account: AuthId, main_account: AuthId, wa_id: &str) -> Result<Erasure, StoreError> {
         let asked = self.0.parts.clock.steady();
-        let erasure = Erasure { id: Uuid::new_v4(), account, main_account, wa_id: wa_id.to_owned(), asked };
+        let erasure =
+            Erasure { id: Uuid::new_v4(), account, main_account, wa_id: wa_id.to_owned(), known_as: Vec::new(), asked };
         self.0.parts.store.ask_erasure(erasure.clone()).await?;
         self.0.asked.notify_one();
         Ok(erasure)
@@ -99,70 +100,68 @@ impl Eraser {
         left
     }
 
-    /// `false`: a call of theirs is up.
+    /// `false`: a call of theirs is up, or is still being recorded.
     async fn one(&self, erasure: &Erasure) -> Result<bool, StoreError> {
         let parts = &self.0.parts;
-        let scope = erasure.scope();
         // What was written a moment ago is read by now.
         parts.store.settled().await;
+        let erasure = &parts.store.resolve_erasure(erasure.clone()).await?;
+        let (mut left, mut after) = (false, None);
         loop {
-            let calls = parts.store.calls_of_person(&scope, &erasure.wa_id, true, AT_ONCE).await?;
-            if calls.is_empty() {
-                break;
-            }
+            let calls = parts.store.calls_of_person(erasure, true, after, AT_ONCE).await?;
+            let Some(last) = calls.last() else { break };
+            after = Some(*last);
             for call in calls {
-                self.recordings(erasure, call).await?;
-                parts.store.erase_call(call).await?;
+                left |= !self.call(erasure, call).await?;
             }
         }
         self.conversations(erasure).await?;
         let numbers = self.numbers(erasure);
-        for number in &numbers {
-            parts.consents.forget(&PairKey::new(number, &erasure.wa_id));
+        for (number, id) in numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id))) {
+            parts.consents.forget(&PairKey::new(number, &id));
         }
         parts.store.erase_rest(erasure, numbers).await?;
-        if !parts.store.calls_of_person(&scope, &erasure.wa_id, false, 1).await?.is_empty() {
+        if left || !parts.store.calls_of_person(erasure, false, None, 1).await?.is_empty() {
             return Ok(false);
         }
         parts.store.erasure_done(erasure.id).await?;
         Ok(true)
     }
 
-    async fn conversations(&self, erasure: &Erasure) -> Result<(), StoreError> {
+    /// Files before rows: a row is found again. `false`: it is still being recorded, or goes on in a call that dialled it.
+    async fn call(&self, erasure: &Erasure, call: CallUuid) -> Result<bool, StoreError> {
         let (parts, scope) = (&self.0.parts, erasure.scope());
-        let mut filter = ConversationFilter { search: erasure.wa_id.clone(), ..ConversationFilter::default() };
         loop {
-            // By how their numbers begin; others' are passed over.
-            let some = parts.store.conversations(&scope, &filter, AT_ONCE).await?;
+            let heard = parts.store.heard_of_call(&scope, call).await?;
+            if !heard.is_over {
+                return Ok(false);
+            }
+            if heard.recordings.is_empty() {
+                break;
+            }
+            for id in heard.recordings {
+                parts.recordings.remove(&scope, id).await?;
+            }
+        }
+        parts.store.erase_call(call).await?;
+        Ok(true)
+    }
+
+    async fn conversations(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        let (parts, mut after) = (&self.0.parts, Uuid::nil());
+        loop {
+            let some = parts.store.conversations_of_person(erasure, after, AT_ONCE).await?;
             let Some(last) = some.last() else { return Ok(()) };
-            filter.before = Some((last.last.at.micros(), last.pair.conversation));
+            after = last.pair.conversation;
             for conversation in &some {
-                if conversation.pair.user.id == erasure.wa_id {
-                    parts.inbox.delete(&scope, &conversation.pair).await?;
-                }
+                parts.inbox.delete(&erasure.scope(), &conversation.pair).await?;
             }
         }
     }
 
-    async fn recordings(&self, erasure: &Erasure, call: crate::model::CallUuid) -> Result<(), StoreError> {
-        let parts = &self.0.parts;
-        let filter = RecordingFilter { call: Some(call), ..RecordingFilter::default() };
-        loop {
-            let (some, _) = parts.store.recordings(&erasure.scope(), &filter, AT_ONCE, 0).await?;
-            if some.is_empty() {
-                return Ok(());
-            }
-            for recording in some {
-                parts.recordings.remove(&erasure.scope(), recording.id).await?;
-            }
-        }
-    }
-
-    /// The asker's numbers.
+    /// The asker's numbers, those out of service too.
     fn numbers(&self, erasure: &Erasure) -> Vec<PhoneNumberId> {
-        let tables = self.0.parts.directory.tables();
-        let scope = erasure.scope();
-        let own = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
-        own.map(|number| number.spec.phone_number_id.clone()).collect()
+        let book = self.0.parts.keeper.book();
+        book.numbers(&erasure.scope()).into_iter().map(|number| number.phone_number_id.clone()).collect()
     }
 }

@@ -259,9 +259,10 @@ impl Inbox {
     /// The store takes nothing now; nothing has changed.
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
         let files = self.files_of(scope, pair.conversation).await?;
+        // Files first: a row without one is found again, a file without a row never.
+        self.0.shelf.remove(files).await;
         let done = self.parts().store.delete_conversation(scope, pair.conversation).await?;
         if done {
-            self.0.shelf.remove(files).await;
             self.tell_conversation(&pair.main_account, pair.conversation);
         }
         Ok(done)

@@ -278,7 +278,7 @@ impl Node {
             recordings: recordings.clone(),
             inbox: inbox.clone(),
             consents: consents.clone(),
-            directory: directory.clone(),
+            keeper: keeper.clone(),
             clock: clock.clone(),
         });
         tokio::spawn(eraser.clone().run(stop_all.clone()));

@@ -1,7 +1,7 @@
 //! Numbers come in: by credentials that are proven at Graph first, or by the code of Meta's embedded sign-up.
 
 use super::{No, Numbers};
-use crate::admission::book::{Made, MetaApp};
+use crate::admission::book::{Made, MetaApp, Number};
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
 use crate::meta::numbers::PhoneNumber;
@@ -55,7 +55,9 @@ impl Numbers {
             None => self.waba_with(scope, &given).await,
         };
         let of = scope.auth_id().clone();
+        let turn = self.turn(&number).await;
         self.enter(&number, &given, waba.as_ref(), of).await?;
+        drop(turn);
         if let Some(waba) = &waba {
             self.subscribe(waba, &given.token).await;
         }
@@ -120,7 +122,7 @@ impl Numbers {
     /// Takes in the numbers that somebody signed up for in Meta's window.
     ///
     /// # Errors
-    /// Our app is not configured, Meta does not take the code, or somebody else has a WABA.
+    /// Our app is not configured, Meta does not take the code or did not grant the WABA that is named, or somebody else has it.
     pub async fn sign_up(&self, scope: &Scope, given: SignUp) -> Result<Vec<E164>, No> {
         let app = self.book().app().cloned();
         let app = app.ok_or_else(|| No::state("no_app", "sign-up needs [meta].app_id in the configuration"))?;
@@ -128,23 +130,31 @@ impl Numbers {
         let token = graph.exchange_code(&app.id, &app.secret, &given.code).await.map_err(|outcome| {
             proven_or(outcome, "code_refused", "Meta does not take this code: sign up once more", "code")
         })?;
-        let wabas = match &given.waba {
-            Some(waba) => vec![waba.clone()],
-            None => self.granted(&app, &token).await?,
-        };
+        let wabas = self.granted(&app, &token, given.waba.as_ref()).await?;
+        // Nothing is entered on anybody's word alone: Meta shows a WABA's numbers to whom it granted it.
+        let mut listed = Vec::new();
+        for waba in wabas {
+            let mut numbers = graph.numbers_of_waba(&waba, Some(&token)).await.map_err(not_of_waba)?;
+            numbers.retain(|number| given.id.as_ref().is_none_or(|id| id.as_str() == number.id));
+            listed.push((waba, numbers));
+        }
         let of = scope.auth_id().clone();
+        let now = self.parts().clock.wall();
+        let entered = self.parts().keeper.change(now, |book| {
+            let mut keys = Vec::new();
+            for (waba, _) in &listed {
+                keys.extend(book.connect_waba(waba, &of, Some(token.clone()))?);
+            }
+            Ok::<_, No>(((), keys))
+        });
+        entered.await?;
         let mut all = Vec::new();
-        for waba in &wabas {
-            let now = self.parts().clock.wall();
-            let entered = self.parts().keeper.change(now, |book| {
-                book.connect_waba(waba, &of, Some(token.clone())).map(|keys| ((), keys)).map_err(No::from)
-            });
-            entered.await?;
-            self.subscribe(waba, &token).await;
-            self.take_in(waba, &of, Some(&token), given.id.as_ref()).await?;
+        for (waba, numbers) in listed {
+            self.subscribe(&waba, &token).await;
+            self.take_in(&waba, &of, Some(&token), numbers).await?;
             let book = self.book();
-            let of_waba = book.numbers_of(waba).filter(|n| given.id.as_ref().is_none_or(|id| *id == n.phone_number_id));
-            all.extend(of_waba.map(|n| n.number.clone()));
+            let wanted = |n: &&Number| given.id.as_ref().is_none_or(|id| *id == n.phone_number_id);
+            all.extend(book.numbers_of(&waba).filter(wanted).map(|n| n.number.clone()));
         }
         for number in &all {
             self.tell(number);
@@ -152,9 +162,18 @@ impl Numbers {
         Ok(all)
     }
 
-    async fn granted(&self, app: &MetaApp, token: &Secret) -> Result<Vec<WabaId>, No> {
+    /// The WABAs that a sign-up's token was granted for, or the one of them that is named. Where Meta tells of none the named one
+    /// stays to be proven.
+    async fn granted(&self, app: &MetaApp, token: &Secret, named: Option<&WabaId>) -> Result<Vec<WabaId>, No> {
         let facts = self.parts().graph.token_facts(&app.id, &app.secret, token).await.map_err(No::Meta)?;
         let mut wabas = facts.wabas;
+        if let Some(named) = named {
+            if !wabas.is_empty() && !wabas.contains(named) {
+                let message = "the sign-up did not grant this WhatsApp Business Account: sign up once more";
+                return Err(rule("waba_not_granted", message, "whatsappBusinessAccount"));
+            }
+            return Ok(vec![named.clone()]);
+        }
         wabas.truncate(SIGNED_UP_MAX);
         if wabas.is_empty() {
             let message = "the sign-up granted no WhatsApp Business Account: name it, or sign up once more";

@@ -10,6 +10,7 @@ impl Numbers {
     /// # Errors
     /// It is out already.
     pub async fn disconnect(&self, scope: &Scope, number: &E164) -> Result<(), No> {
+        let _turn = self.turn(number).await;
         let now = self.parts().clock.wall();
         // The main account hears of it: the number may be nobody else's any more.
         let stored = self.parts().keeper.change(now, |book| {
@@ -29,6 +30,7 @@ impl Numbers {
     /// # Errors
     /// It was never out.
     pub async fn reconnect(&self, scope: &Scope, number: &E164) -> Result<(), No> {
+        let _turn = self.turn(number).await;
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
             let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
@@ -42,17 +44,21 @@ impl Numbers {
         Ok(())
     }
 
-    /// Gives a WABA with all its numbers to an account: a subaccount, or back to the main one.
+    /// Gives a WABA with all its numbers to an account: a subaccount, or back to the main one. `seen`: only if it is still
+    /// that account's.
     ///
     /// # Errors
     /// No such WABA or account; or a subaccount asks, which may not.
-    pub async fn map(&self, scope: &Scope, waba: &WabaId, to: &AuthId) -> Result<Vec<E164>, No> {
+    pub async fn map(&self, scope: &Scope, waba: &WabaId, to: &AuthId, seen: Option<&AuthId>) -> Result<Vec<E164>, No> {
         let Scope::Main(main) = scope else {
             return Err(No::bad("account", "account can be changed by the main account only"));
         };
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
-            book.waba(scope, waba).ok_or(No::Missing(NO_WABA))?;
+            let entry = book.waba(scope, waba).ok_or(No::Missing(NO_WABA))?;
+            if seen.is_some_and(|seen| seen != entry.account()) {
+                return Err(No::Changed);
+            }
             if to != main && book.subaccount(main, to).is_none() {
                 return Err(No::bad("account", format!("there is no subaccount {to}")));
             }

@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 use dashmap::DashMap;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 pub use check::{Checked, UrlCheck, check_url, urls_of};
@@ -63,11 +64,19 @@ pub struct Numbers(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
-    /// One change at a time that is written at Meta too, per number.
-    turns: DashMap<E164, Arc<Mutex<()>>>,
+    turns: DashMap<E164, Turn>,
     heard: mpsc::Sender<NewsOfMeta>,
     /// Who answers what comes to a number.
     routing: OnceLock<RoutingOf>,
+}
+
+/// What keeps a number's changes apart.
+#[derive(Default)]
+struct Turn {
+    /// One change at a time that is written at Meta too.
+    lock: Arc<Mutex<()>>,
+    /// Writes at Meta so far: what was read before the last of them says nothing any more.
+    written: u64,
 }
 
 /// Who answers what comes to a number, as its resource shows it.
@@ -179,8 +188,24 @@ impl Numbers {
 
     /// Whoever holds this changes the number at Meta.
     async fn turn(&self, number: &E164) -> OwnedMutexGuard<()> {
-        let turn = self.0.turns.entry(number.clone()).or_default().clone();
+        let turn = self.0.turns.entry(number.clone()).or_default().lock.clone();
         turn.lock_owned().await
+    }
+
+    /// How often a number's settings were written at Meta.
+    fn writes(&self, number: &E164) -> u64 {
+        self.0.turns.get(number).map_or(0, |turn| turn.written)
+    }
+
+    /// They were, or may have been.
+    fn wrote(&self, number: &E164) {
+        self.0.turns.entry(number.clone()).or_default().written += 1;
+    }
+
+    /// Does something to its end, also where who asked for it goes away: what is changed at Meta is kept here too. None: it
+    /// broke down.
+    pub async fn to_its_end<T: Send + 'static>(&self, deed: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        self.parts().tasks.spawn(deed.in_current_span()).await.ok()
     }
 
     /// Tells those who watch that a number is not as it was.

@@ -1,7 +1,7 @@
 //! What people set of a number (the panel of seed 000): judged as a whole, written at Meta first where it is Meta's too,
 //! then here, for the next event on.
 
-use super::{NO_NUMBER, No, Numbers};
+use super::{Known, NO_NUMBER, No, Numbers};
 use crate::admission::book::{Book, Calling, Configuration, Link, Number, NumberSet};
 use crate::egress::{CustomerUrl, Guard};
 use crate::meta::numbers::{CallingChange, CallingSettings};
@@ -96,14 +96,9 @@ impl Change {
         Ok(with.set)
     }
 
-    /// What Meta has to be told: what differs from what it is known to have.
-    fn at_meta(&self, set: &NumberSet) -> CallingChange {
-        let told = &set.told.calling;
-        let wanted = |now: Option<bool>, at_meta: Option<bool>| now.filter(|now| at_meta != Some(*now));
-        CallingChange {
-            enabled: wanted(self.calling_enabled, told.enabled),
-            callback_permission: wanted(self.callback_permission, told.callback_permission),
-        }
+    /// What Meta has to be told: all of it that the change names. What Meta is known to have may be known no more.
+    fn at_meta(&self) -> CallingChange {
+        CallingChange { enabled: self.calling_enabled, callback_permission: self.callback_permission }
     }
 }
 
@@ -162,13 +157,16 @@ impl Numbers {
         let (known, at_meta) = {
             let book = self.book();
             let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
-            let set = change.applied(&book, entry, &self.parts().guard)?;
-            (self.found(scope, number)?, change.at_meta(&set))
+            unchanged(seen, &entry.set)?;
+            change.applied(&book, entry, &self.parts().guard)?;
+            (Known::of(&book, entry), change.at_meta())
         };
         let mut told = None;
         if at_meta.is_some() {
             let graph = &self.parts().graph;
-            graph.change_calling(&known.id, known.token.as_ref(), at_meta).await.map_err(No::Meta)?;
+            let changed = graph.change_calling(&known.id, known.token.as_ref(), at_meta).await;
+            self.wrote(number);
+            changed.map_err(No::Meta)?;
             // Read back; where that fails, what was said counts.
             let read = graph.calling_settings(&known.id, known.token.as_ref()).await;
             told = Some(read.ok().map(calling).unwrap_or_else(|| said(at_meta)));
@@ -176,18 +174,31 @@ impl Numbers {
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
             let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
-            if seen.is_some_and(|seen| panel_of(seen) != panel_of(&entry.set)) {
-                return Err(No::Changed);
-            }
+            unchanged(seen, &entry.set)?;
             let mut set = change.applied(book, entry, &self.parts().guard)?;
             if let Some(told) = told {
                 set.told.calling = told;
             }
             Ok(((), book.edit_number(number, |now| *now = set)))
         });
-        stored.await?;
+        let stored = stored.await;
+        if let (Err(_), Some(told)) = (&stored, told) {
+            // A reload came between: what Meta has now is shown beside what holds here.
+            let keep = |set: &mut NumberSet| set.told.calling = told;
+            let kept = self.parts().keeper.change(now, |book| Ok::<_, No>(((), book.edit_number(number, keep))));
+            if let Err(why) = kept.await {
+                tracing::warn!(?number, ?why, "what Meta has of a number now could not be kept");
+            }
+        }
         self.tell(number);
-        Ok(())
+        Ok(stored?)
+    }
+}
+
+fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), No> {
+    match seen {
+        Some(seen) if panel_of(seen) != panel_of(set) => Err(No::Changed),
+        _ => Ok(()),
     }
 }
 

@@ -43,7 +43,7 @@ impl Numbers {
     async fn look_at(&self, batch: &[Known]) {
         let (mut said, mut before) = (Vec::new(), Vec::new());
         for one in batch {
-            match self.ask(&one.id, one.token.as_ref()).await {
+            match self.ask(one).await {
                 Ok(answer) => {
                     before.push((one.number.clone(), self.drifts(&one.number)));
                     said.push((one.number.clone(), answer));

@@ -12,6 +12,9 @@ use crate::store::Scope;
 /// After a failure Meta is not asked again sooner: it counts attempts, and locks a number after a few.
 const PAUSE: Duration = Duration::from_secs(60);
 
+/// Between two tries to store how one ended.
+const KEEP_AGAIN: Duration = Duration::from_secs(1);
+
 impl Numbers {
     /// Begins to register a number under this PIN.
     ///
@@ -50,19 +53,28 @@ impl Numbers {
             Registration::None | Registration::Running | Registration::Registered => None,
         };
         let number = &known.number;
-        let stored = self
-            .parts()
-            .keeper
-            .change(now, |book| Ok::<_, No>(((), book.edit_number(number, |set: &mut NumberSet| end(set, state)))));
-        if let Err(why) = stored.await {
-            tracing::warn!(?number, ?why, "how a registration ended could not be stored");
-        }
+        self.keep(number, state, now).await;
         self.tell(number);
         if let Some(reason) = failed {
             self.notice(number, NoticeTopic::Number, format!("{number} could not be registered: {reason}."));
         }
         if done && let Err(no) = self.refresh(&known).await {
             tracing::info!(?number, ?no, "what Meta says of a number just registered is not known yet");
+        }
+    }
+
+    /// Until the store takes it: as long as it says that one runs, no other can begin.
+    async fn keep(&self, number: &E164, state: Registration, now: Timestamp) {
+        loop {
+            let edit = |set: &mut NumberSet| end(set, state.clone());
+            let stored = self.parts().keeper.change(now, |book| Ok::<_, No>(((), book.edit_number(number, edit))));
+            let Err(why) = stored.await else { return };
+            tracing::warn!(?number, ?why, "how a registration ended could not be stored");
+            // The next start finds one that ran, and ends it.
+            if self.parts().tasks.is_closed() {
+                return;
+            }
+            tokio::time::sleep(KEEP_AGAIN).await;
         }
     }
 }

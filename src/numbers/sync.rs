@@ -23,12 +23,15 @@ pub struct Synced {
 pub(super) struct Said {
     pub(super) number: PhoneNumber,
     pub(super) calling: Option<CallingSettings>,
+    /// Writes at Meta before the settings were read.
+    pub(super) as_of: u64,
 }
 
 impl Said {
-    /// Takes it over; gives the fields that changed.
-    pub(super) fn apply(&self, set: &mut NumberSet, now: Timestamp) -> Vec<&'static str> {
-        let Self { number, calling: settings } = self;
+    /// Takes it over, its settings where they are `fresh`; gives the fields that changed.
+    pub(super) fn apply(&self, set: &mut NumberSet, now: Timestamp, fresh: bool) -> Vec<&'static str> {
+        let Self { number, calling: settings, as_of: _ } = self;
+        let settings = settings.filter(|_| fresh);
         let before = set.clone();
         let keep = |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };
         set.told = Told {
@@ -41,7 +44,9 @@ impl Said {
             token_invalid: false,
             calling: settings.map_or(before.told.calling, calling),
         };
-        if set.is_cloud() && matches!(set.registration, Registration::Failed { .. }) {
+        // What Meta shows may be of before the attempt that failed: its pause holds.
+        let over = matches!(&set.registration, Registration::Failed { again, .. } if *again <= now);
+        if set.is_cloud() && over {
             set.registration = Registration::Registered;
         }
         let (was, is) = (&before.told, &set.told);
@@ -91,7 +96,7 @@ impl Numbers {
 
     /// The same, whoever has it.
     pub(super) async fn refresh(&self, known: &Known) -> Result<Synced, No> {
-        match self.ask(&known.id, known.token.as_ref()).await {
+        match self.ask(known).await {
             Ok(said) => self.take_over(vec![(known.number.clone(), said)]).await,
             Err(outcome) => {
                 self.note_token(&known.number, is_token_refused(&outcome)).await;
@@ -101,11 +106,12 @@ impl Numbers {
     }
 
     /// The number, and its settings where Meta gives them.
-    pub(super) async fn ask(&self, id: &PhoneNumberId, token: Option<&Secret>) -> Result<Said, GraphOutcome> {
-        let graph = &self.parts().graph;
+    pub(super) async fn ask(&self, known: &Known) -> Result<Said, GraphOutcome> {
+        let (graph, id, token) = (&self.parts().graph, &known.id, known.token.as_ref());
+        let as_of = self.writes(&known.number);
         let number = graph.phone_number(id, token).await?;
         let calling = graph.calling_settings(id, token).await.ok();
-        Ok(Said { number, calling })
+        Ok(Said { number, calling, as_of })
     }
 
     /// Reads a WABA's numbers, and takes in those that are not known.
@@ -118,22 +124,21 @@ impl Numbers {
             let entry = book.waba(scope, waba).ok_or(No::Missing(NO_WABA))?;
             (book.token_of_waba(entry), entry.of.clone())
         };
-        self.take_in(waba, &of, token.as_ref(), None).await
+        let numbers = self.parts().graph.numbers_of_waba(waba, token.as_ref()).await.map_err(No::Meta)?;
+        self.take_in(waba, &of, token.as_ref(), numbers).await
     }
 
-    /// Reads a WABA's numbers (`only`: this one), takes in those that are not known and what Meta says of each.
+    /// Takes those of a WABA's numbers in that are not known, and what Meta says of each.
     pub(super) async fn take_in(
         &self,
         waba: &WabaId,
         of: &AuthId,
         token: Option<&Secret>,
-        only: Option<&PhoneNumberId>,
+        numbers: Vec<PhoneNumber>,
     ) -> Result<Synced, No> {
         let graph = &self.parts().graph;
-        let numbers = graph.numbers_of_waba(waba, token).await.map_err(No::Meta)?;
-        let wanted = numbers.into_iter().filter(|n| only.is_none_or(|only| only.as_str() == n.id));
         let (mut added, mut said) = (Vec::new(), Vec::new());
-        for number in wanted {
+        for number in numbers {
             let Ok(digits) = E164::parse(&number.number) else { continue };
             let id = PhoneNumberId::from(number.id.as_str());
             let there = self.book().number_by_id(&id).map(|entry| entry.number.clone());
@@ -146,8 +151,10 @@ impl Numbers {
                     Err(no) => return Err(no),
                 }
             }
+            let known_as = there.unwrap_or(digits);
+            let as_of = self.writes(&known_as);
             let calling = graph.calling_settings(&id, token).await.ok();
-            said.push((there.unwrap_or(digits), Said { number, calling }));
+            said.push((known_as, Said { number, calling, as_of }));
         }
         let changed = self.take_over(said).await?.changed;
         Ok(Synced { added, changed })
@@ -174,7 +181,8 @@ impl Numbers {
             let (mut changed, mut keys) = (Vec::new(), Vec::new());
             for (number, said) in &said {
                 let mut fields = Vec::new();
-                let edited = book.edit_number(number, |set| fields = said.apply(set, now));
+                let fresh = said.as_of == self.writes(number);
+                let edited = book.edit_number(number, |set| fields = said.apply(set, now, fresh));
                 keys.extend(edited);
                 if !fields.is_empty() {
                     changed.push((number.clone(), fields));

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::panel::panel_of;
 use super::sync::{Said, has_fallen};
 use super::{Change, NewsOfMeta, No, heard_in};
-use crate::admission::book::{Book, Configuration, Link, Number, NumberSet};
+use crate::admission::book::{Book, Configuration, Link, Number, NumberSet, Registration};
 use crate::config::{Config, Secret};
 use crate::egress::Guard;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
@@ -23,6 +23,7 @@ fn number(set: NumberSet) -> Number {
         of: "MA".into(),
         permissions: Default::default(),
         set_token: None,
+        shut: false,
         in_file: false,
         set,
     }
@@ -101,12 +102,20 @@ fn what_meta_says_is_taken_over_and_its_changes_are_named() {
         ..PhoneNumber::default()
     };
     let calling = Some(CallingSettings { enabled: Some(false), ..CallingSettings::default() });
-    let said = Said { number, calling };
-    let fields = said.apply(&mut set, Timestamp::from_secs(7));
+    let said = Said { number, calling, as_of: 0 };
+    let fields = said.apply(&mut set, Timestamp::from_secs(7), true);
     assert_eq!(fields, ["verifiedName", "platformType", "callingDrift"]);
     assert_eq!(set.drift().calling_enabled, Some(false));
     assert_eq!(panel_of(&set), panel, "people set none of it");
-    assert!(said.apply(&mut set, Timestamp::from_secs(8)).is_empty());
+    assert!(said.apply(&mut set, Timestamp::from_secs(8), true).is_empty());
+    set.told.calling.enabled = Some(true);
+    assert!(said.apply(&mut set, Timestamp::from_secs(8), false).is_empty(), "a reading of before a write there");
+    assert_eq!(set.told.calling.enabled, Some(true));
+    // A failure of a moment ago is no success for what Meta shows of before.
+    let [soon, later] = [9, 99].map(Timestamp::from_secs);
+    set.registration = Registration::Failed { reason: "133005".to_owned(), again: later };
+    assert!(said.apply(&mut set, soon, false).is_empty());
+    assert_eq!(said.apply(&mut set, later, false), ["registration"]);
     assert!(set.is_cloud());
     for (was, is, fallen) in [
         ("GREEN", "YELLOW", true),

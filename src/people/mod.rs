@@ -85,6 +85,8 @@ pub enum NotIn {
 pub enum NotDone {
     #[error("find them")]
     Missing,
+    #[error("find them as they were seen")]
+    Changed,
     /// A field, and what is wrong with it.
     #[error("take {0}: {1}")]
     Bad(&'static str, String),
@@ -117,6 +119,8 @@ pub struct Change {
     pub role: Option<Role>,
     pub password: Option<Secret>,
     pub wa_id: Option<Option<String>>,
+    /// Only if they are still as this shows them.
+    pub seen: Option<Box<User>>,
 }
 
 /// All of it; cheap to clone.
@@ -131,13 +135,15 @@ struct Inner {
     failures: Failures,
     /// By digest.
     keys: ArcSwap<HashMap<String, KeyHolder>>,
+    /// Keys are written, read and put in force by one at a time: who read before a key was revoked puts nothing in force after.
+    keys_turn: tokio::sync::Mutex<()>,
 }
 
 impl People {
     /// Nobody's keys are in force until [`People::load`].
     pub fn new(store: Store, passwords: Passwords, clock: Clock, feed: Feed) -> Self {
-        let (failures, keys) = (Failures::default(), ArcSwap::default());
-        Self(Arc::new(Inner { store, passwords, clock, feed, failures, keys }))
+        let (failures, keys, keys_turn) = Default::default();
+        Self(Arc::new(Inner { store, passwords, clock, feed, failures, keys, keys_turn }))
     }
 
     /// Puts the keys that were made in force.
@@ -145,12 +151,33 @@ impl People {
     /// # Errors
     /// The store's.
     pub async fn load(&self) -> Result<(), StoreError> {
+        let _turn = self.0.keys_turn.lock().await;
+        self.read_keys().await
+    }
+
+    async fn read_keys(&self) -> Result<(), StoreError> {
         let keys = self.0.store.all_api_keys().await?.into_iter().map(|key| {
             let holder = KeyHolder { id: key.id, account: key.account, role: key.role, wa_id: key.wa_id };
             (key.digest, holder)
         });
         self.0.keys.store(Arc::new(keys.collect()));
         Ok(())
+    }
+
+    /// Writes something about keys and puts it in force: both, also where nobody waits for it any more.
+    async fn with_keys<T, F>(&self, write: impl FnOnce(Store) -> F + Send + 'static) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let this = self.clone();
+        let done = tokio::spawn(async move {
+            let _turn = this.0.keys_turn.lock().await;
+            let written = write(this.0.store.clone()).await?;
+            this.read_keys().await?;
+            Ok(written)
+        });
+        done.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Puts the configuration's people into the store; the configuration wins. `main_of`: an account's main account.
@@ -196,21 +223,26 @@ impl People {
         let name = name.trim();
         let known_as: String = name.chars().take(NAME_MAX).collect();
         let now = inner.clock.now();
-        if let Some(wait) = inner.failures.wait(&known_as, from, now) {
-            return Err(NotIn::Wait(wait));
-        }
-        let found = inner.store.user_named(name).await?;
+        let begun = inner.failures.begin(&known_as, from, now).map_err(NotIn::Wait)?;
+        let found = match inner.store.user_named(name).await {
+            Ok(found) => found,
+            Err(error) => {
+                begun.untried();
+                return Err(error.into());
+            }
+        };
         let hash = found.as_ref().and_then(|user| user.password.as_deref());
-        match inner.passwords.is(password, hash).await {
-            Ok(true) => {}
+        match inner.passwords.is_of(from, password, hash).await {
+            Ok(true) => begun.right(),
             Ok(false) | Err(PasswordError::Hash) => {
-                inner.failures.note(&known_as, from, now);
                 tracing::info!("somebody came to the console with a wrong name or password");
                 return Err(NotIn::Unknown);
             }
-            Err(PasswordError::Busy) => return Err(NotIn::Busy),
+            Err(PasswordError::Busy) => {
+                begun.untried();
+                return Err(NotIn::Busy);
+            }
         }
-        inner.failures.forget(&known_as, from);
         let user = found.ok_or(NotIn::Unknown)?;
         let (token, at) = (Token::fresh(), inner.clock.wall());
         let session = Session { digest: token.digest(), user: user.id, begun: at, seen: at };
@@ -382,9 +414,11 @@ impl People {
         };
         let full_name = change.full_name.map(|name| name_of("fullName", &name)).transpose()?;
         let wa_id = change.wa_id.map(wa_id).transpose()?;
-        let change = UserChange { full_name, role, password, wa_id };
+        let seen = change.seen.is_some();
+        let change = UserChange { full_name, role, password, wa_id, seen: change.seen };
         if !inner.store.change_user(scope, id, change).await? {
-            return Err(NotDone::Missing);
+            let there = seen && inner.store.user(scope, id).await?.is_some();
+            return Err(if there { NotDone::Changed } else { NotDone::Missing });
         }
         self.tell(&user);
         inner.store.user(scope, id).await?.ok_or(NotDone::Missing)
@@ -456,8 +490,8 @@ impl People {
             wa_id: wa_id(wa)?,
             created: inner.clock.wall(),
         };
-        inner.store.create_api_key(key.clone()).await?;
-        self.load().await?;
+        let row = key.clone();
+        self.with_keys(async move |store| store.create_api_key(row).await).await?;
         self.0.feed.tell(&key.main_account, What::People);
         Ok((key, token))
     }
@@ -475,10 +509,10 @@ impl People {
         role: Option<Role>,
     ) -> Result<MadeKey, NotDone> {
         let name = name.map(|name| name_of("name", name)).transpose()?;
-        if !self.0.store.change_api_key(scope, id, name, role).await? {
+        let of = scope.clone();
+        if !self.with_keys(async move |store| store.change_api_key(&of, id, name, role).await).await? {
             return Err(NotDone::Missing);
         }
-        self.load().await?;
         self.0.feed.tell(main, What::People);
         self.0.store.api_key(scope, id).await?.ok_or(NotDone::Missing)
     }
@@ -488,10 +522,20 @@ impl People {
     /// # Errors
     /// No such key, or the store.
     pub async fn remove_key(&self, scope: &Scope, main: &AuthId, id: Uuid) -> Result<(), NotDone> {
-        if !self.0.store.delete_api_key(scope, id).await? {
+        let (of, this) = (scope.clone(), self.clone());
+        let removed = self.with_keys(async move |store| {
+            let removed = store.delete_api_key(&of, id).await?;
+            if removed {
+                // Also where the others can't be read now.
+                let mut keys = HashMap::clone(&this.0.keys.load());
+                keys.retain(|_, holder| holder.id != id);
+                this.0.keys.store(Arc::new(keys));
+            }
+            Ok(removed)
+        });
+        if !removed.await? {
             return Err(NotDone::Missing);
         }
-        self.load().await?;
         self.0.feed.tell(main, What::People);
         Ok(())
     }

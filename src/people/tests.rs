@@ -155,3 +155,41 @@ async fn r16_users_and_keys_are_their_accounts() {
     w.people.remove_key(&own, &account, key.id).await.unwrap();
     assert!(w.people.key(secret.reveal()).is_none(), "revoked");
 }
+
+#[tokio::test]
+async fn r15_a_key_is_revoked_also_if_nobody_waits_for_it_and_does_not_come_back() {
+    let w = world().await;
+    let (own, account): (Scope, AuthId) = (Scope::of("MA1".into()), "MA1".into());
+    let make = || w.people.make_key((account.clone(), account.clone()), "ci", Role::Agent, None);
+    let (key, secret) = make().await.unwrap();
+    {
+        // Its client goes away once it is begun.
+        let removing = w.people.remove_key(&own, &account, key.id);
+        tokio::pin!(removing);
+        assert!(futures_util::poll!(removing.as_mut()).is_pending());
+    }
+    // Others read the keys meanwhile.
+    let (others, ..) = tokio::join!(make(), make(), make(), w.people.load());
+    others.unwrap();
+    while w.people.key(secret.reveal()).is_some() {
+        tokio::task::yield_now().await;
+    }
+    w.people.load().await.unwrap();
+    assert!(w.people.key(secret.reveal()).is_none());
+}
+
+#[tokio::test]
+async fn a_user_is_changed_only_as_they_were_seen() {
+    let w = world().await;
+    let (user, _) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
+    let own = Scope::of("MA1".into());
+    let named = |name: &str, seen: &User| Change {
+        full_name: Some(name.to_owned()),
+        seen: Some(Box::new(seen.clone())),
+        ..Change::default()
+    };
+    let first = w.people.change(&own, user.id, None, named("Ravi", &user)).await.unwrap();
+    let late = w.people.change(&own, user.id, None, named("Ravindra", &user)).await;
+    assert!(matches!(late, Err(NotDone::Changed)), "{late:?}");
+    assert_eq!(w.people.change(&own, user.id, None, named("Ravindra", &first)).await.unwrap().full_name, "Ravindra");
+}

@@ -16,28 +16,36 @@ pub(super) async fn endpoint(inner: &Inner, name: &str, password: Secret, from: 
     let name = name.strip_prefix("sip:").and_then(|address| address.split('@').next()).unwrap_or(name);
     let Ok(name) = EndpointName::parse(name) else { return Err(UNAUTHORIZED) };
     let now = inner.clock.now();
-    if let Some(wait) = inner.failures.wait(name.as_str(), from, now) {
+    let begun = inner.failures.begin(name.as_str(), from, now).map_err(|wait| {
         let text = format!("too many wrong passwords; try again in {} seconds", wait.as_secs() + 1);
-        return Err(Trouble::told("too_many_failures", text));
-    }
+        Trouble::told("too_many_failures", text)
+    })?;
     let ours = |error: &dyn std::fmt::Display| {
         tracing::warn!(%error, "a phone could not be logged in");
         Trouble::new("unavailable", "something is wrong on this server; try again")
     };
-    let found = inner.store.endpoint_named(&name).await.map_err(|e| ours(&e))?;
+    let found = match inner.store.endpoint_named(&name).await {
+        Ok(found) => found,
+        Err(error) => {
+            begun.untried();
+            return Err(ours(&error));
+        }
+    };
     let hash = found.as_ref().map(|endpoint| endpoint.password.as_str());
-    match inner.passwords.is(password, hash).await {
-        Ok(true) => {}
+    match inner.passwords.is_of(from, password, hash).await {
+        Ok(true) => begun.right(),
         Ok(false) => {
-            inner.failures.note(name.as_str(), from, now);
             tracing::info!(endpoint = %name, "a phone came with a wrong name or password");
             return Err(UNAUTHORIZED);
         }
         Err(crate::store::PasswordError::Busy) => {
+            begun.untried();
             return Err(Trouble::new("busy", "too many phones log in at this moment; try again in a second"));
         }
-        Err(e @ crate::store::PasswordError::Hash) => return Err(ours(&e)),
+        Err(e @ crate::store::PasswordError::Hash) => {
+            begun.untried();
+            return Err(ours(&e));
+        }
     }
-    inner.failures.forget(name.as_str(), from);
     found.ok_or(UNAUTHORIZED)
 }

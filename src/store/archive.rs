@@ -53,7 +53,8 @@ impl Archive {
     /// # Errors
     /// The store's, or the key file's.
     pub async fn settings(&self, secret: Option<&Secret>, folder: &Path) -> Result<Vec<Setting>, StoreError> {
-        let key = Seal::of(secret, folder).map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
+        let key =
+            Seal::to_read(secret, folder).map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
         settings::all(&self.pool, &key).await
     }
 

@@ -198,6 +198,24 @@ pub(super) async fn after(pool: &Pool, after: Uuid, limit: u32) -> Result<Vec<Co
     rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
 }
 
+/// Some of a scope's behind that one, in the order of their ids.
+pub(super) async fn of_scope(
+    pool: &Pool,
+    scope: &Scope,
+    narrow: impl FnOnce(&mut QueryBuilder),
+    after: Uuid,
+    limit: u32,
+) -> Result<Vec<Conversation>, StoreError> {
+    const WHAT: &str = "read a person's conversations";
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM conversations WHERE "));
+    within(&mut select, scope);
+    narrow(&mut select);
+    select.push(" AND conversation_id > ").push_bind(after.to_string());
+    select.push(" ORDER BY conversation_id LIMIT ").push_bind(i64::from(limit));
+    let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
+}
+
 /// Messages that were on their way to Meta when another process ended: ids, with their conversations.
 pub(super) async fn under_way(pool: &Pool, limit: u32) -> Result<Vec<Uuid>, StoreError> {
     const WHAT: &str = "look for messages that were on their way";

@@ -1,6 +1,8 @@
 //! People who are to be forgotten (`number-api.md` §4): a row each, until nothing of theirs is left. What others keep beside
 //! the store (recordings' files, conversations) is `erasure`'s business.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
@@ -9,7 +11,7 @@ use super::calls::within;
 use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder, Row};
-use super::{Scope, Store, StoreError, failed};
+use super::{Conversation, Scope, Store, StoreError, conversations, failed};
 use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
 /// A person who is to be forgotten, and where.
@@ -21,6 +23,8 @@ pub struct Erasure {
     pub main_account: AuthId,
     /// Digits, or a business-scoped id.
     pub wa_id: String,
+    /// What else they are known as here, found in their conversations.
+    pub known_as: Vec<String>,
     pub asked: Timestamp,
 }
 
@@ -36,14 +40,36 @@ impl Erasure {
     pub fn scope(&self) -> Scope {
         Scope::of(self.account.clone())
     }
+
+    /// All that they are known as.
+    pub fn ids(&self) -> Vec<String> {
+        std::iter::once(&self.wa_id).chain(&self.known_as).cloned().collect()
+    }
+}
+
+/// What there is to hear of a person's call: of it, of the call that dialled it, of those that it dialled, and of rooms that it
+/// was in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// All of it has ended: what is still being recorded can't be taken away.
+    pub is_over: bool,
+    /// Some of the recordings.
+    pub recordings: Vec<Uuid>,
 }
 
 const WHAT: &str = "look for what is to be forgotten";
+/// Ids of one person at most.
+const IDS_MAX: usize = 100;
+/// Recordings looked at together.
+const AT_ONCE: usize = 100;
+/// A room's recording may begin and end that much beside the calls in it.
+const BESIDE_US: i64 = 10 * 1_000_000;
 /// Longest that a callback of a call may have been on its way.
 const CALLBACKS_US: i64 = 26 * 3_600 * 1_000_000;
 
 enum ErasureWrite {
     Ask(Erasure),
+    Known(Uuid, Vec<String>),
     Call(CallUuid),
     /// Notifications and permissions.
     Rest(Erasure, Vec<PhoneNumberId>),
@@ -55,6 +81,11 @@ impl Deed for ErasureWrite {
         async move {
             match self {
                 Self::Ask(erasure) => ask(to, erasure).await,
+                Self::Known(id, ids) => {
+                    let ids = serde_json::to_string(ids).unwrap_or_default();
+                    let update = sql::query("UPDATE erasures SET known_as = $2 WHERE erasure_id = $1");
+                    Ok(update.bind(id.to_string()).bind(ids).execute(to).await?.rows_affected())
+                }
                 Self::Call(call) => forget_call(to, *call).await,
                 Self::Rest(erasure, numbers) => forget_rest(to, erasure, numbers).await,
                 Self::Done(id) => {
@@ -75,21 +106,28 @@ async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
     Ok(insert.execute(to).await?.rows_affected())
 }
 
+/// The call that dialled this one, and those that it dialled: their logs, callbacks and remarks name who is in it.
+const FAMILY: &str = "SELECT call_uuid FROM calls WHERE parent_call_uuid = $1 \
+    UNION SELECT parent_call_uuid FROM calls WHERE call_uuid = $1 AND parent_call_uuid IS NOT NULL";
+
 /// An ended call keeps its record, for the bill, and nobody is in it.
 async fn forget_call(to: &mut Conn, call: CallUuid) -> Result<u64, sqlx::Error> {
     let id = call.to_string();
-    // A leg that dialled the person names them in its log.
-    let events = "DELETE FROM call_events WHERE call_uuid = $1 OR call_uuid = \
-        (SELECT parent_call_uuid FROM calls WHERE call_uuid = $1)";
-    sql::query(events).bind(&id).execute(&mut *to).await?;
-    sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL")
-        .bind(&id)
-        .execute(&mut *to)
-        .await?;
-    // By the index of those that are done: within the time that a callback may have been on its way.
-    let done = "DELETE FROM callbacks WHERE call_uuid = $1 AND done_us >= (SELECT started_us FROM calls WHERE \
-        call_uuid = $1) AND done_us <= (SELECT ended_us FROM calls WHERE call_uuid = $1) + $2";
-    sql::query(done).bind(&id).bind(CALLBACKS_US).execute(&mut *to).await?;
+    let mut family: Vec<String> = sql::query_scalar(FAMILY).bind(&id).fetch_all(&mut *to).await?;
+    for other in &family {
+        let scrub = "UPDATE calls SET remarks = '[]', findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
+        sql::query(scrub).bind(other).execute(&mut *to).await?;
+    }
+    family.push(id.clone());
+    for one in &family {
+        sql::query("DELETE FROM call_events WHERE call_uuid = $1").bind(one).execute(&mut *to).await?;
+        let waiting = "DELETE FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL";
+        sql::query(waiting).bind(one).execute(&mut *to).await?;
+        // By the index of those that are done: within the time that a callback may have been on its way.
+        let done = "DELETE FROM callbacks WHERE call_uuid = $1 AND done_us >= (SELECT started_us FROM calls WHERE \
+            call_uuid = $1) AND done_us <= (SELECT ended_us FROM calls WHERE call_uuid = $1) + $2";
+        sql::query(done).bind(one).bind(CALLBACKS_US).execute(&mut *to).await?;
+    }
     let scrub = "UPDATE calls SET from_number = '', to_number = '', caller_name = '', wacid = NULL, remarks = '[]', \
         findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
     Ok(sql::query(scrub).bind(&id).execute(to).await?.rows_affected())
@@ -98,16 +136,41 @@ async fn forget_call(to: &mut Conn, call: CallUuid) -> Result<u64, sqlx::Error> 
 async fn forget_rest(to: &mut Conn, erasure: &Erasure, numbers: &[PhoneNumberId]) -> Result<u64, sqlx::Error> {
     let mut notices = QueryBuilder::new("DELETE FROM notices WHERE ");
     within(&mut notices, &erasure.scope());
-    notices.push(" AND wa_id = ").push_bind(erasure.wa_id.clone());
+    let ids = erasure.ids();
+    one_of(&mut notices, "wa_id", &ids);
     let mut rows = notices.build().execute(&mut *to).await?.rows_affected();
     for number in numbers {
         for table in ["permissions", "permission_replies"] {
             let mut delete = QueryBuilder::new(format!("DELETE FROM {table} WHERE phone_number_id = "));
-            delete.push_bind(number.as_str().to_owned()).push(" AND \"user\" = ").push_bind(erasure.wa_id.clone());
+            delete.push_bind(number.as_str().to_owned());
+            one_of(&mut delete, "\"user\"", &ids);
             rows += delete.build().execute(&mut *to).await?.rows_affected();
         }
     }
     Ok(rows)
+}
+
+/// That a column holds one of these; there is one at least.
+fn one_of(query: &mut QueryBuilder, column: &str, ids: &[String]) {
+    query.push(" AND ").push(column).push(" IN (");
+    let mut list = query.list();
+    for id in ids {
+        list.push_bind(id.clone());
+    }
+    query.push(")");
+}
+
+/// What is looked for, as JSON has it, anywhere in a line.
+fn names(name: &str) -> String {
+    let mut like = String::from("%");
+    for c in serde_json::Value::from(name).to_string().chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            like.push('\\');
+        }
+        like.push(c);
+    }
+    like.push('%');
+    like
 }
 
 impl Store {
@@ -148,8 +211,7 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn erasures(&self) -> Result<Vec<Erasure>, StoreError> {
-        let select =
-            "SELECT erasure_id, auth_id, main_auth_id, wa_id, asked_us FROM erasures ORDER BY asked_us LIMIT 1000";
+        let select = "SELECT erasure_id, auth_id, main_auth_id, wa_id, known_as, asked_us FROM erasures ORDER BY asked_us LIMIT 1000";
         let rows = sql::query(select).fetch_all(&self.read).await.map_err(failed(WHAT))?;
         let erasure = |row: &Row| {
             let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
@@ -159,37 +221,133 @@ impl Store {
                 account: text("auth_id")?.into(),
                 main_account: text("main_auth_id")?.into(),
                 wa_id: text("wa_id")?,
+                known_as: serde_json::from_str(&text("known_as")?).unwrap_or_default(),
                 asked: Timestamp::from_micros(row.try_get("asked_us").map_err(failed(WHAT))?),
             })
         };
         rows.iter().map(erasure).collect()
     }
 
-    /// Some of a person's calls: those that have ended, or those that have not.
+    /// All the ids that the person has in conversations, where digits and business-scoped ids stand side by side; kept with the
+    /// request, since the conversations go.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn resolve_erasure(&self, mut erasure: Erasure) -> Result<Erasure, StoreError> {
+        let mut ids: BTreeSet<String> = erasure.ids().into_iter().collect();
+        loop {
+            let known: Vec<String> = ids.iter().cloned().collect();
+            // Each half by an index of its own.
+            let mut select = QueryBuilder::new("");
+            for (words, column) in [("SELECT", "user_id"), (" UNION SELECT", "bsuid")] {
+                select.push(words).push(" user_id, bsuid FROM conversations WHERE ");
+                within(&mut select, &erasure.scope());
+                one_of(&mut select, column, &known);
+            }
+            let rows: Vec<(String, Option<String>)> =
+                select.build_query_as().fetch_all(&self.read).await.map_err(failed(WHAT))?;
+            let found = rows.into_iter().flat_map(|(user, bsuid)| [Some(user), bsuid]).flatten();
+            ids.extend(found.filter(|id| !id.is_empty()));
+            if ids.len() == known.len() || ids.len() > IDS_MAX {
+                break;
+            }
+        }
+        ids.remove(&erasure.wa_id);
+        let known_as: Vec<String> = ids.into_iter().collect();
+        if known_as != erasure.known_as {
+            self.log.deed(ErasureWrite::Known(erasure.id, known_as.clone())).await?;
+            erasure.known_as = known_as;
+        }
+        Ok(erasure)
+    }
+
+    /// Some of a person's calls behind that one: those that have ended, or those that have not.
     ///
     /// # Errors
     /// The store's.
     pub async fn calls_of_person(
         &self,
-        scope: &Scope,
-        wa_id: &str,
+        erasure: &Erasure,
         ended: bool,
+        after: Option<CallUuid>,
         limit: u32,
     ) -> Result<Vec<CallUuid>, StoreError> {
+        let ids = erasure.ids();
         // Each half by an index of its own.
         let mut select = QueryBuilder::new("");
-        for (at, column) in ["from_number", "to_number"].into_iter().enumerate() {
-            select.push(if at == 0 {
-                "SELECT call_uuid FROM calls WHERE "
-            } else {
-                " UNION SELECT call_uuid FROM calls WHERE "
-            });
+        for (words, column) in [("SELECT", "from_number"), (" UNION SELECT", "to_number")] {
+            select.push(words).push(" call_uuid FROM calls WHERE ");
             select.push(if ended { "ended_us IS NOT NULL AND " } else { "ended_us IS NULL AND " });
-            within(&mut select, scope);
-            select.push(" AND ").push(column).push(" = ").push_bind(wa_id.to_owned());
+            within(&mut select, &erasure.scope());
+            one_of(&mut select, column, &ids);
+            if let Some(after) = after {
+                select.push(" AND call_uuid > ").push_bind(after.to_string());
+            }
         }
-        select.push(" LIMIT ").push_bind(limit);
+        select.push(" ORDER BY call_uuid LIMIT ").push_bind(limit);
         let ids: Vec<String> = select.build_query_scalar().fetch_all(&self.read).await.map_err(failed(WHAT))?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// What there is to hear of a person's ended call.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn heard_of_call(&self, scope: &Scope, call: CallUuid) -> Result<Heard, StoreError> {
+        let id = call.to_string();
+        let mut calls: Vec<String> =
+            sql::query_scalar(FAMILY).bind(&id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        calls.push(id.clone());
+        let mut up = QueryBuilder::new("SELECT count(*) FROM calls WHERE ended_us IS NULL");
+        one_of(&mut up, "call_uuid", &calls);
+        let up: i64 = up.build_query_scalar().fetch_one(&self.read).await.map_err(failed(WHAT))?;
+        let mut select = QueryBuilder::new("SELECT recording_id, ended_us FROM recordings WHERE ");
+        within(&mut select, scope);
+        one_of(&mut select, "call_uuid", &calls);
+        let mut found: Vec<(String, Option<i64>)> =
+            select.build_query_as().fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        found.extend(self.rooms_of_call(scope, &id).await?);
+        let is_over = up == 0 && found.iter().all(|(_, ended)| ended.is_some());
+        let recordings = found.iter().filter_map(|(id, _)| id.parse().ok()).take(AT_ONCE).collect();
+        Ok(Heard { is_over, recordings })
+    }
+
+    /// Recordings of rooms that a call was in: of its time, and named in its log.
+    async fn rooms_of_call(&self, scope: &Scope, call: &str) -> Result<Vec<(String, Option<i64>)>, StoreError> {
+        let mut select = QueryBuilder::new(
+            "SELECT recording_id, conference_name, ended_us FROM recordings WHERE conference_name IS NOT NULL AND ",
+        );
+        within(&mut select, scope);
+        select.push(" AND started_us <= (SELECT ended_us FROM calls WHERE call_uuid = ").push_bind(call.to_owned());
+        select.push(") + ").push_bind(BESIDE_US);
+        select.push(" AND (ended_us IS NULL OR ended_us >= (SELECT started_us FROM calls WHERE call_uuid = ");
+        select.push_bind(call.to_owned()).push(") - ").push_bind(BESIDE_US).push(")");
+        let rooms: Vec<(String, String, Option<i64>)> =
+            select.build_query_as().fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let mut was_in = BTreeMap::new();
+        for (_, room, _) in &rooms {
+            if was_in.contains_key(room) {
+                continue;
+            }
+            let count = "SELECT count(*) FROM call_events WHERE call_uuid = $1 AND line LIKE $2 ESCAPE '\\'";
+            let count = sql::query_scalar::<i64>(count).bind(call).bind(names(room));
+            was_in.insert(room.clone(), count.fetch_one(&self.read).await.map_err(failed(WHAT))? > 0);
+        }
+        let found = rooms.into_iter().filter(|(_, room, _)| was_in.get(room).copied().unwrap_or_default());
+        Ok(found.map(|(id, _, ended)| (id, ended)).collect())
+    }
+
+    /// Some of the person's conversations, behind that one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn conversations_of_person(
+        &self,
+        erasure: &Erasure,
+        after: Uuid,
+        limit: u32,
+    ) -> Result<Vec<Conversation>, StoreError> {
+        let narrow = |select: &mut QueryBuilder| one_of(select, "user_id", &erasure.ids());
+        conversations::of_scope(&self.read, &erasure.scope(), narrow, after, limit).await
     }
 }

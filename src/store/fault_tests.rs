@@ -244,10 +244,72 @@ async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
     std::fs::copy(away.join("offhook.db"), room.file()).unwrap();
     until("taken in", async || room.journalled() == 0).await;
     assert!(store.conclude(conclusion(4)).await.unwrap().changed);
+    for call in 1..=4 {
+        until("readers follow", async || has_ended(&store, call).await).await;
+    }
     store.close().await;
     let there = pool(&room.file()).await;
     let ended = "SELECT count(*) FROM calls WHERE ended_us IS NOT NULL";
     assert_eq!(sql::query_scalar::<i64>(ended).fetch_one(&there).await.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let room = Room::new();
+    let store = room.open().await;
+    store.settled().await;
+    let other = pool(&room.file()).await;
+    let shut = if is_postgres() {
+        "ALTER TABLE callbacks ADD CONSTRAINT fits CHECK (origin NOT LIKE '%long%')"
+    } else {
+        "CREATE TRIGGER fits BEFORE INSERT ON callbacks WHEN NEW.origin LIKE '%long%' \
+            BEGIN SELECT RAISE(ABORT, 'it fits no index'); END"
+    };
+    sql::query(shut).execute(&other).await.unwrap();
+    other.close().await;
+    let refused = |call: u128| {
+        let mut conclusion = conclusion(call);
+        conclusion.callbacks[0].origin = "https://long.example.com".to_owned();
+        conclusion
+    };
+    let set_aside = || {
+        let file = room.folder.path().join("data/store.refused");
+        let lines = std::fs::read_to_string(&file).map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+        lines.inspect(|_| assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600))
+    };
+
+    let mut told = Vec::new();
+    for call in 1..=40 {
+        told.push(store.conclude(if call == 17 { refused(call) } else { conclusion(call) }));
+    }
+    for concluded in told {
+        assert!(concluded.await.unwrap().changed);
+    }
+    for call in 1..=40 {
+        assert_eq!(has_ended(&store, call).await, call != 17, "{call}");
+    }
+    assert_eq!(room.journalled(), 0, "what is well goes on");
+    assert_eq!(room.health.not_ready(), None);
+    let lines = set_aside().unwrap();
+    assert!(lines.len() == 1 && lines[0].contains(&uuid(17).to_string()) && lines[0].contains("fits"), "{lines:?}");
+
+    // From the journal, at a start: among others, and alone.
+    room.switch.set(true, false);
+    for call in 41..=80 {
+        let end = if matches!(call, 41 | 60 | 80) { refused(call) } else { conclusion(call) };
+        assert!(store.conclude(end).await.unwrap().changed);
+    }
+    store.close().await;
+    assert!(room.journalled() > 0);
+    room.switch.set(false, false);
+    let store = room.open().await;
+    assert_eq!(room.journalled(), 0);
+    for call in 41..=80 {
+        assert_eq!(has_ended(&store, call).await, !matches!(call, 41 | 60 | 80), "{call}");
+    }
+    assert_eq!(set_aside().unwrap().len(), 4);
+    store.close().await;
 }
 
 /// A file system of two megabytes; gone when dropped.

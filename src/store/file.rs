@@ -3,7 +3,11 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use tokio::sync::Mutex;
+
+use super::open::READERS;
 use super::sql::{Conn, Pool};
 use super::version;
 
@@ -12,6 +16,10 @@ use super::version;
 pub(super) struct StoreFile {
     path: PathBuf,
     opened: (u64, u64),
+    /// The readers' connections.
+    readers: Pool,
+    /// One at a time sees to it that they are to the file that is there.
+    renewing: Arc<Mutex<()>>,
 }
 
 impl StoreFile {
@@ -19,9 +27,9 @@ impl StoreFile {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn opened(path: PathBuf) -> std::io::Result<Self> {
+    pub(super) fn opened(path: PathBuf, readers: Pool) -> std::io::Result<Self> {
         let opened = Self::at(&path)?;
-        Ok(Self { path, opened })
+        Ok(Self { path, opened, readers, renewing: Arc::default() })
     }
 
     fn at(path: &PathBuf) -> std::io::Result<(u64, u64)> {
@@ -47,7 +55,27 @@ impl StoreFile {
         let migrated = version::migrate(&(&self.path).into(), pool, &version::MIGRATIONS).await;
         migrated.map_err(|e| sqlx::Error::Io(std::io::Error::other(e.to_string())))?;
         self.opened = there;
+        tokio::spawn(renew(self.readers.clone(), self.renewing.clone()));
         tracing::warn!("the store's file is another one than before; it is used from now on");
         Ok(())
+    }
+}
+
+/// Closes all of the readers' connections, each as soon as it is free; the next ones are to the file that is there now.
+async fn renew(readers: Pool, turn: Arc<Mutex<()>>) {
+    let _turn = turn.lock().await;
+    // All at once: one that is given back in between would be had twice, and another one never.
+    let mut held = Vec::new();
+    while held.len() < READERS as usize {
+        match readers.acquire().await {
+            Ok(connection) => held.push(connection),
+            // Somebody reads for a long time.
+            Err(sqlx::Error::PoolTimedOut) => {}
+            // The store is being closed, or there is no file: no connection is left either way.
+            Err(_) => break,
+        }
+    }
+    for connection in held {
+        let _ = connection.close().await;
     }
 }

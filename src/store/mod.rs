@@ -31,6 +31,7 @@ mod people;
 mod permissions;
 mod queue;
 mod recordings;
+mod refused;
 mod seal;
 mod settings;
 mod sql;
@@ -55,7 +56,7 @@ pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, F
 pub use conversations::{Conversation, ConversationFilter, Last, Message};
 pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
-pub use erasures::Erasure;
+pub use erasures::{Erasure, Heard};
 pub use inbox::{
     Came, ConversationChange, Draft, DraftForm, Going, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
     StatusCame, UserName, WEBHOOK,
@@ -949,6 +950,8 @@ fn folder_of_its_own(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+#[cfg(test)]
+mod erasure_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]

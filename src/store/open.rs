@@ -22,7 +22,7 @@ const WAL_PAGES: &str = "4000";
 /// What the writer keeps of the file in memory at most: 8 MiB (SQLite counts KiB below zero).
 const CACHE_KIB: &str = "-8192";
 /// Connections that only read.
-const READERS: u32 = 4;
+pub(super) const READERS: u32 = 4;
 
 /// What an opened database is worked with.
 pub(super) struct Opened {
@@ -63,9 +63,10 @@ pub(super) async fn rest(at: &Database, write: Pool, busy: Duration) -> Result<O
         Database::File(file) => {
             let read = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
             let read = read.connect_with(lite(file, busy).read_only(true)).await.map_err(connect)?;
-            let opened = StoreFile::opened(file.clone());
+            let read = Pool::Sqlite(read);
+            let opened = StoreFile::opened(file.clone(), read.clone());
             let opened = opened.map_err(|source| StoreError::Open { at: at.clone(), source })?;
-            Ok(Opened { write, read: Pool::Sqlite(read), file: Some(opened) })
+            Ok(Opened { write, read, file: Some(opened) })
         }
         Database::Postgres(_) => {
             let read = postgres(at, READERS, busy).await.map_err(connect)?;

@@ -1,7 +1,9 @@
 //! Passwords of people and their phones: kept as Argon2id hashes (R15), made and checked away from the runtime's threads,
 //! a few at a time.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
@@ -11,6 +13,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
 use crate::config::Secret;
+use crate::model::network_of;
 
 /// R15: 19 MiB, twice over.
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -22,11 +25,34 @@ const AT_ONCE: usize = 2;
 /// Those that wait for their turn; past it nobody is let in.
 const WAITING: usize = 64;
 
+/// Of those, what comes from one network: the others are everybody else's.
+const WAITING_OF_NETWORK: usize = 8;
+
 /// Hashes and checks passwords; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Passwords {
     at_once: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// How many wait, by network.
+    from: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A network's place among those that wait.
+struct Place {
+    from: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    network: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = from.get_mut(&self.network) {
+            *places = places.saturating_sub(1);
+            if *places == 0 {
+                from.remove(&self.network);
+            }
+        }
+    }
 }
 
 /// Why a password was neither hashed nor checked.
@@ -40,7 +66,8 @@ pub enum PasswordError {
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { at_once: Arc::new(Semaphore::new(AT_ONCE)), waiting: Arc::new(Semaphore::new(WAITING)) }
+        let [at_once, waiting] = [AT_ONCE, WAITING].map(|places| Arc::new(Semaphore::new(places)));
+        Self { at_once, waiting, from: Arc::default() }
     }
 }
 
@@ -70,6 +97,25 @@ impl Passwords {
             Ok(bool::from(made.as_slice().ct_eq(&kept.hash)))
         };
         Ok(self.run(same).await?? && known.is_some())
+    }
+
+    /// [`Passwords::is`], of somebody who comes from there: one network takes a few places only.
+    ///
+    /// # Errors
+    /// Too many wait, in all or of that network.
+    pub async fn is_of(&self, from: IpAddr, password: Secret, hash: Option<&str>) -> Result<bool, PasswordError> {
+        let _place = self.place(network_of(from))?;
+        self.is(password, hash).await
+    }
+
+    fn place(&self, network: IpAddr) -> Result<Place, PasswordError> {
+        let mut from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = from.get(&network).copied().unwrap_or_default();
+        if taken >= WAITING_OF_NETWORK {
+            return Err(PasswordError::Busy);
+        }
+        from.insert(network, taken + 1);
+        Ok(Place { from: self.from.clone(), network })
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
@@ -132,6 +178,14 @@ mod tests {
         for (password, hash, same) in cases.into_iter().chain(others) {
             assert_eq!(passwords.is(secret(password), hash).await, Ok(same), "{password} {hash:?}");
         }
+        let [here, there] = ["192.0.2.1", "198.51.100.1"].map(|ip| ip.parse().unwrap());
+        let mut places: Vec<_> = (0..8).map(|_| passwords.place(here).unwrap()).collect();
+        assert_eq!(passwords.is_of(here, secret("x"), Some(&hash)).await, Err(PasswordError::Busy), "its share");
+        assert_eq!(passwords.is_of(there, secret("correct horse"), Some(&hash)).await, Ok(true));
+        places.pop();
+        assert_eq!(passwords.is_of(here, secret("x"), Some(&hash)).await, Ok(false));
+        drop(places);
+        assert!(passwords.from.lock().unwrap().is_empty());
         let _all = passwords.waiting.clone().acquire_many_owned(64).await.unwrap();
         assert_eq!(passwords.is(secret("x"), Some(&hash)).await, Err(PasswordError::Busy));
     }

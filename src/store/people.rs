@@ -49,6 +49,8 @@ pub struct UserChange {
     pub password: Option<String>,
     /// The inner none: no number any more.
     pub wa_id: Option<Option<String>>,
+    /// Only if they are still as this shows them.
+    pub seen: Option<Box<User>>,
 }
 
 /// A session, by its token's digest.
@@ -287,6 +289,12 @@ async fn update(to: &mut Conn, scope: &Scope, id: Uuid, change: &UserChange) -> 
     update.push(" WHERE ");
     within(&mut update, scope);
     update.push(" AND user_id = ").push_bind(id.to_string());
+    if let Some(seen) = &change.seen {
+        update.push(" AND full_name = ").push_bind(&seen.full_name);
+        update.push(" AND role = ").push_bind(role(seen.role));
+        update.push(" AND coalesce(wa_id, '') = ").push_bind(seen.wa_id.as_deref().unwrap_or_default());
+        update.push(if seen.password.is_none() { " AND password IS NULL" } else { " AND password IS NOT NULL" });
+    }
     // What the configuration says of somebody is not set over it.
     if change.role.is_some() || change.password.is_some() {
         update.push(" AND in_file = 0");

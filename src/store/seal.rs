@@ -51,6 +51,19 @@ impl Seal {
         }
     }
 
+    /// The same for who only reads: makes no key file. Without one nothing that is sealed opens.
+    ///
+    /// # Errors
+    /// The system's, or the file is no key file.
+    pub(super) fn to_read(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
+        if secret.is_some() || folder.join(FILE).exists() {
+            return Self::of(secret, folder);
+        }
+        let mut nobodys = Zeroizing::new([0; FILE_BYTES]);
+        rand::fill(nobodys.as_mut()).map_err(|_| io::Error::other("the system has no random bytes"))?;
+        Self::derive(nobodys.as_ref())
+    }
+
     fn derive(secret: &[u8]) -> io::Result<Self> {
         let failed = |_| io::Error::other("no key can be made of the secret");
         let mut key = Zeroizing::new([0; 32]);
@@ -171,6 +184,10 @@ mod tests {
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(data.clone()), mode(data.join(FILE))), (0o700, 0o600));
         assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1);
+        let elsewhere = folder.path().join("elsewhere");
+        assert!(Seal::to_read(None, &elsewhere).unwrap().open(b"", &sealed).is_none());
+        assert!(!elsewhere.exists(), "who reads makes none");
+        assert_eq!(**Seal::to_read(None, &data).unwrap().open(b"", &sealed).unwrap(), *b"4711");
         for bad in ["", "xyz", &"f".repeat(63), &"g".repeat(64), &"f".repeat(65)] {
             std::fs::write(data.join(FILE), bad).unwrap();
             let refused = Seal::of(None, &data).unwrap_err().to_string();

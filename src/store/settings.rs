@@ -50,6 +50,8 @@ pub struct SettingWrite {
     pub id: String,
     /// JSON and secret; none: forgotten.
     pub body: Option<(String, Option<Secret>)>,
+    /// The secret that is there stays: this process can't read it, and has no other.
+    pub keeps_sealed: bool,
 }
 
 fn what_for(kind: &str, id: &str) -> Vec<u8> {
@@ -62,7 +64,7 @@ pub(super) async fn write(
     writes: &[SettingWrite],
     at: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    for SettingWrite { kind, id, body } in writes {
+    for SettingWrite { kind, id, body, keeps_sealed } in writes {
         let kind = kind.as_str();
         let Some((body, secret)) = body else {
             let delete = sql::query("DELETE FROM settings WHERE kind = $1 AND id = $2").bind(kind).bind(id);
@@ -70,9 +72,13 @@ pub(super) async fn write(
             continue;
         };
         let sealed = secret.as_ref().map(|s| seal.seal(&what_for(kind, id), s.reveal().as_bytes().to_vec()));
-        let put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
+        let mut put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
             ON CONFLICT (kind, id) DO UPDATE \
             SET body = excluded.body, sealed = excluded.sealed, changed_us = excluded.changed_us";
+        if *keeps_sealed && secret.is_none() {
+            put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
+                ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, changed_us = excluded.changed_us";
+        }
         let put = sql::query(put).bind(kind).bind(id).bind(body).bind(sealed).bind(at.micros());
         put.execute(&mut *to).await?;
     }
@@ -104,7 +110,7 @@ mod tests {
 
     fn write(id: &str, body: Option<&str>, secret: Option<&str>) -> SettingWrite {
         let body = body.map(|body| (body.to_owned(), secret.map(Secret::new)));
-        SettingWrite { kind: SettingKind::Account, id: id.to_owned(), body }
+        SettingWrite { kind: SettingKind::Account, id: id.to_owned(), body, keeps_sealed: false }
     }
 
     async fn put(store: &Store, writes: Vec<SettingWrite>) -> bool {
@@ -130,9 +136,20 @@ mod tests {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             assert!(!bytes.windows(6).any(|w| w == b"canary"), "r22");
         }
-        std::fs::remove_file(folder.path().join("store.key")).unwrap();
+        let (key, away) = (folder.path().join("store.key"), folder.path().join("away.key"));
+        std::fs::rename(&key, &away).unwrap();
         let store = Store::open(&file, Health::new()).await.unwrap();
         assert_eq!(shown(&store.settings().await.unwrap()), [("SA1", "{1}", None, true)]);
+        // A change by who can't read it leaves it sealed as it is.
+        let change = SettingWrite { keeps_sealed: true, ..write("SA1", Some("{2}"), None) };
+        assert!(put(&store, vec![change.clone()]).await);
+        store.close().await;
+        std::fs::rename(&away, &key).unwrap();
+        let store = Store::open(&file, Health::new()).await.unwrap();
+        assert_eq!(shown(&store.settings().await.unwrap()), [("SA1", "{2}", Some("canary-token"), false)]);
+        let another = SettingWrite { keeps_sealed: true, ..write("SA1", Some("{3}"), Some("another")) };
+        assert!(put(&store, vec![another]).await);
+        assert_eq!(shown(&store.settings().await.unwrap()), [("SA1", "{3}", Some("another"), false)]);
         store.close().await;
     }
 

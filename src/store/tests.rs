@@ -462,7 +462,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     store.close().await;
 }
 
-fn setup(n: u128) -> CallSetup {
+pub(super) fn setup(n: u128) -> CallSetup {
     let url = DocUrl("https://app.example.com/answer".into());
     CallSetup {
         call: uuid(n),

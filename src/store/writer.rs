@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::batch::{take_in, write_batch};
 use super::births::Births;
@@ -19,6 +20,7 @@ use super::file::StoreFile;
 use super::inbox::{InboxFound, InboxWrite};
 use super::journal::Journal;
 use super::queue::{Concluded, Found, QUEUE, Write};
+use super::refused::{is_of_entry, set_aside};
 use super::seal::Seal;
 use super::sql::{self, Conn, Dialect, Pool};
 use super::{Fail, Part, StoreError, failed};
@@ -165,8 +167,8 @@ impl Writer {
     /// Writes the batch, to the store or to the journal; gives up only while the store is being closed.
     async fn write(&mut self, batch: &mut Vec<Write>) {
         if !self.broken {
-            match self.transaction(batch).await {
-                Ok(found) => return answer(batch, found),
+            match self.store(batch).await {
+                Ok(()) => return,
                 Err(e) => self.refused(e),
             }
         }
@@ -194,12 +196,49 @@ impl Writer {
             }
             tokio::time::sleep(PAUSE).await;
             if self.recover().await {
-                match self.transaction(batch).await {
-                    Ok(found) => return answer(batch, found),
+                match self.store(batch).await {
+                    Ok(()) => return,
                     Err(e) => self.refused(e),
                 }
             }
         }
+    }
+
+    /// Writes the batch to the store and tells who waits. What the database refuses for what it is is found by halving, and set
+    /// aside; where the store fails, the batch is left with what it did not take.
+    async fn store(&mut self, batch: &mut Vec<Write>) -> Result<(), sqlx::Error> {
+        let mut size = batch.len();
+        while !batch.is_empty() {
+            let behind = batch.split_off(size.min(batch.len()));
+            match self.transaction(batch).await {
+                Ok(found) => {
+                    answer(batch, found);
+                    size = size.saturating_mul(2);
+                }
+                Err(e) if is_of_entry(&e) && batch.len() == 1 => {
+                    let entry = batch.first().and_then(|write| Entry::of(write, &self.begin.seal));
+                    if let Err(e) = self.set_aside(entry, e).await {
+                        batch.extend(behind);
+                        return Err(e);
+                    }
+                    // As good as journalled; who asked for something else hears that it was not done.
+                    batch.drain(..).for_each(|write| drop(tell_journalled(write)));
+                }
+                Err(e) if is_of_entry(&e) => size = batch.len() / 2,
+                Err(e) => {
+                    batch.extend(behind);
+                    return Err(e);
+                }
+            }
+            batch.extend(behind);
+        }
+        Ok(())
+    }
+
+    async fn set_aside(&self, entry: Option<Entry>, error: sqlx::Error) -> Result<(), sqlx::Error> {
+        let folder = self.begin.journal.clone();
+        let done = tokio::task::spawn_blocking(move || set_aside(&folder, entry.as_ref(), &error));
+        done.await.map_err(std::io::Error::other).flatten().map_err(sqlx::Error::Io)
     }
 
     /// The store did not take something.
@@ -232,58 +271,10 @@ impl Writer {
         self.with_journal(move |journal| journal.append(&entries)).await?;
         metrics::counter!(names::EVENT_LOG_REFUSED_TOTAL).increment(left_out);
         for write in batch.drain(..) {
-            match write {
-                Write::Concluded(_, tell) => {
-                    // Its callbacks go out when the store has their rows.
-                    let _ = tell.send(Concluded { changed: true, callbacks: Vec::new() });
-                }
-                Write::Callback(_, tell) => {
-                    let _ = tell.send(None);
-                }
-                Write::Settled(tell) | Write::Permission(_, tell) => {
-                    let _ = tell.send(());
-                }
-                Write::RecordingEnded(_, tell) => {
-                    let _ = tell.send(Vec::new());
-                }
-                Write::Inbox(write, tell) => match *write {
-                    InboxWrite::Came(_) | InboxWrite::Status(_) => {
-                        let _ = tell.send(InboxFound::Journalled);
-                    }
-                    // Where it is known what became of it no more, a message would be sent twice.
-                    write @ InboxWrite::Posted { .. } => self.deferred.push(Write::Inbox(Box::new(write), tell)),
-                    InboxWrite::Going(_)
-                    | InboxWrite::Change { .. }
-                    | InboxWrite::Delete { .. }
-                    | InboxWrite::Reroute(_)
-                    | InboxWrite::Open { .. }
-                    | InboxWrite::Webhook(_)
-                    | InboxWrite::Redeliver { .. }
-                    | InboxWrite::Forget { .. } => {}
-                },
-                // Who asked hears that nothing has changed.
-                Write::Settings(..)
-                | Write::ForgetRecordings(..)
-                | Write::Copy(..)
-                | Write::Transcribed(..)
-                | Write::Deed(..) => {}
-                Write::Settle(..) | Write::FarewellsDue(_) => self.deferred.push(write),
+            match tell_journalled(write) {
                 // Rare; past the bound a copy of that event may be taken for one that was acted upon.
-                Write::Unkey(_) if self.deferred.len() < QUEUE => self.deferred.push(write),
-                Write::Born(_)
-                | Write::Bound(..)
-                | Write::Answered(..)
-                | Write::Alive(..)
-                | Write::Line { .. }
-                | Write::Late { .. }
-                | Write::Farewell(..)
-                | Write::Key(_)
-                | Write::Unkey(_)
-                | Write::Endpoint(..)
-                | Write::ForgetPermission(..)
-                | Write::RecordingBegun(_)
-                | Write::Forget(_)
-                | Write::ForgetKeys(_) => {}
+                Some(Write::Unkey(_)) if self.deferred.len() >= QUEUE => {}
+                left => self.deferred.extend(left),
             }
         }
         Ok(())
@@ -301,14 +292,9 @@ impl Writer {
         let recovered = async {
             let replayed = self.replay().await?;
             let mut deferred = std::mem::take(&mut self.deferred);
-            match self.transaction(&deferred).await {
-                Ok(found) => answer(&mut deferred, found),
-                Err(e) => {
-                    self.deferred = deferred;
-                    return Err(e);
-                }
-            }
-            Ok(replayed)
+            let stored = self.store(&mut deferred).await;
+            self.deferred = deferred;
+            stored.map(|()| replayed)
         };
         match recovered.await {
             Ok(replayed) => {
@@ -343,30 +329,61 @@ impl Writer {
                 break;
             }
             at = chunk.next;
-            let mut writes = Vec::with_capacity(chunk.entries.len());
+            let mut entries = Vec::with_capacity(chunk.entries.len());
             for entry in chunk.entries {
                 seen += 1;
                 if seen <= done {
                     continue;
                 }
                 match entry.and_then(|text| serde_json::from_str::<Entry>(&text).ok()) {
-                    Some(entry) => writes.push(entry.into_write(&self.begin.seal)),
+                    Some(entry) => entries.push((seen, entry.into_write(&self.begin.seal))),
                     None => {
                         metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
                         tracing::error!(entry = seen, "an entry of the journal can't be read; it is passed over");
                     }
                 }
             }
-            replayed += u64::try_from(writes.len()).unwrap_or_default();
-            let connection = self.connection().await?;
-            let seal = self.begin.seal.clone();
-            self.kept(connection, async |to| take_in(to, &seal, id, &writes, seen).await).await?;
+            replayed += u64::try_from(entries.len()).unwrap_or_default();
+            self.take_in(id, entries, seen).await?;
         }
         self.with_journal(Journal::clear).await.map_err(sqlx::Error::Io)?;
         let connection = self.connection().await?;
         let forget = "DELETE FROM store_journals";
         self.kept(connection, async |to| sql::query(forget).execute(to).await.map(drop)).await?;
         Ok(replayed)
+    }
+
+    /// Takes these of the journal's entries in, each with its place there; up to `seen` there are no others. What the database
+    /// refuses for what it is is found by halving, and set aside.
+    async fn take_in(&mut self, journal: Uuid, entries: Vec<(u64, Write)>, seen: u64) -> Result<(), sqlx::Error> {
+        let (places, writes): (Vec<u64>, Vec<Write>) = entries.into_iter().unzip();
+        let (mut from, mut size) = (0_usize, writes.len());
+        loop {
+            let to = from.saturating_add(size).min(writes.len());
+            let part = writes.get(from..to).unwrap_or_default();
+            let up_to = if to == writes.len() { seen } else { places.get(to - 1).copied().unwrap_or(seen) };
+            let connection = self.connection().await?;
+            let seal = self.begin.seal.clone();
+            let taken = self.kept(connection, async |on| take_in(on, &seal, journal, part, up_to).await).await;
+            match (taken, part) {
+                (Ok(()), _) => (from, size) = (to, size.saturating_mul(2)),
+                (Err(e), [_, _, ..]) if is_of_entry(&e) => {
+                    size = part.len() / 2;
+                    continue;
+                }
+                (Err(e), [write]) if is_of_entry(&e) => {
+                    self.set_aside(Entry::of(write, &self.begin.seal), e).await?;
+                    let connection = self.connection().await?;
+                    let seal = self.begin.seal.clone();
+                    self.kept(connection, async |on| take_in(on, &seal, journal, &[], up_to).await).await?;
+                    from = to;
+                }
+                (Err(e), _) => return Err(e),
+            }
+            if from >= writes.len() {
+                return Ok(());
+            }
+        }
     }
 
     /// Does something with the journal, away from the runtime's threads: a disk that fails may take its time.
@@ -454,6 +471,62 @@ impl Writer {
         self.held = None;
         self.begin.pool.close().await;
     }
+}
+
+/// Tells who waits for a write that the journal has it; gives it back where it is of use to the store only, and who waits
+/// for it goes on doing so.
+fn tell_journalled(write: Write) -> Option<Write> {
+    match write {
+        Write::Concluded(_, tell) => {
+            // Its callbacks go out when the store has their rows.
+            let _ = tell.send(Concluded { changed: true, callbacks: Vec::new() });
+        }
+        Write::Callback(_, tell) => {
+            let _ = tell.send(None);
+        }
+        Write::Settled(tell) | Write::Permission(_, tell) => {
+            let _ = tell.send(());
+        }
+        Write::RecordingEnded(_, tell) => {
+            let _ = tell.send(Vec::new());
+        }
+        Write::Inbox(write, tell) => match *write {
+            InboxWrite::Came(_) | InboxWrite::Status(_) => {
+                let _ = tell.send(InboxFound::Journalled);
+            }
+            // Where it is known what became of it no more, a message would be sent twice.
+            write @ InboxWrite::Posted { .. } => return Some(Write::Inbox(Box::new(write), tell)),
+            InboxWrite::Going(_)
+            | InboxWrite::Change { .. }
+            | InboxWrite::Delete { .. }
+            | InboxWrite::Reroute(_)
+            | InboxWrite::Open { .. }
+            | InboxWrite::Webhook(_)
+            | InboxWrite::Redeliver { .. }
+            | InboxWrite::Forget { .. } => {}
+        },
+        // Who asked hears that nothing has changed.
+        Write::Settings(..)
+        | Write::ForgetRecordings(..)
+        | Write::Copy(..)
+        | Write::Transcribed(..)
+        | Write::Deed(..) => {}
+        Write::Settle(..) | Write::FarewellsDue(_) | Write::Unkey(_) => return Some(write),
+        Write::Born(_)
+        | Write::Bound(..)
+        | Write::Answered(..)
+        | Write::Alive(..)
+        | Write::Line { .. }
+        | Write::Late { .. }
+        | Write::Farewell(..)
+        | Write::Key(_)
+        | Write::Endpoint(..)
+        | Write::ForgetPermission(..)
+        | Write::RecordingBegun(_)
+        | Write::Forget(_)
+        | Write::ForgetKeys(_) => {}
+    }
+    None
 }
 
 /// Tells who waits what the store found.

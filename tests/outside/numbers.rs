@@ -264,6 +264,11 @@ async fn two_people_editing_one_number_are_told_apart_by_etags() {
         .await;
     world.does("POST", &format!("phone-numbers/{NUMBER}/sync/"), Value::Null, 200).await;
     assert_eq!(edit(first.headers["etag"].to_str().unwrap(), "again").await.status, 200);
+    // Who comes too late changes nothing at Meta either.
+    let written = world.asked("POST", "settings");
+    let headers = [("x-api-key", API_KEY), ("if-match", tag.as_str())];
+    let late = http::send("PATCH", &url, &headers, json!({"callingEnabled": false}).to_string()).await;
+    assert_eq!((late.status, world.asked("POST", "settings")), (412, written));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,6 +309,10 @@ async fn s0_12_s0_13_s0_15_calling_is_switched_at_meta_first_and_here_for_the_ne
     let settings = world.graph("GET", &format!("{PHONE_NUMBER_ID}/settings"), Value::Null).await;
     assert_eq!(settings["calling"]["callback_permission_status"], "ENABLED");
     assert!(world.call().await, "the very next call is taken");
+    // What Meta was last known to have may be so no more: it is told all the same.
+    let written = world.asked("POST", "settings");
+    world.patch(json!({"callingEnabled": true}), 200).await;
+    assert_eq!(world.asked("POST", "settings"), written + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -457,6 +466,17 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
     let theirs = world.ask(OTHER_KEY, "POST", "phone-numbers/", credentials(ACCESS_TOKEN)).await;
     assert_eq!((theirs.status, &theirs.json()["error"]["code"]), (409, &json!("taken")), "{}", theirs.text());
     assert_eq!(world.ask(AGENT_KEY, "POST", "phone-numbers/", credentials(ACCESS_TOKEN)).await.status, 403);
+    let mut bare = credentials(ACCESS_TOKEN);
+    bare["whatsappBusinessAccount"] = Value::Null;
+    for body in [credentials(ACCESS_TOKEN), bare] {
+        let below = world.ask(SUB_KEY, "POST", "phone-numbers/", body).await;
+        assert_eq!(
+            (below.status, &below.json()["error"]["code"]),
+            (409, &json!("taken")),
+            "its parent's: {}",
+            below.text()
+        );
+    }
     // It takes calls once it is set up, also after a restart.
     let url = format!("phone-numbers/{NEW}/");
     world.does("PATCH", &url, json!({"callingEnabled": true, "answerUrl": world.app.url("/answer")}), 200).await;
@@ -544,6 +564,11 @@ async fn s2_13_numbers_come_by_metas_sign_up() {
         .await;
     assert_eq!((all["items"].as_array().unwrap().len(), &all["items"][0]["number"]), (1, &json!(NEW)), "{all}");
     assert!(!world.node.log().contains("token-for-code"), "r22");
+    // A WABA that the code was not given for is not taken on anybody's word.
+    let named = json!({"code": "code-9", "whatsappBusinessAccount": "4029384756"});
+    let refused = world.does("POST", "phone-numbers/signup/", named, 422).await;
+    assert_eq!(refused["error"]["code"], "waba_not_granted", "{refused}");
+    assert_eq!(world.ask(API_KEY, "GET", "wabas/4029384756/", Value::Null).await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,6 +92,8 @@ pub struct Waba {
     pub file_token: Option<Secret>,
     /// A token that came with a number or a sign-up.
     pub set_token: Option<Secret>,
+    /// There is such a token, and another `store.secret_key` sealed it.
+    pub shut: bool,
     /// It stands in the configuration.
     pub in_file: bool,
 }
@@ -120,6 +122,8 @@ pub struct Number {
     pub permissions: Permissions,
     /// A token for this number alone.
     pub set_token: Option<Secret>,
+    /// There is such a token, and another `store.secret_key` sealed it: it stays until another one is set, or that key is back.
+    pub shut: bool,
     /// It stands in the configuration.
     pub in_file: bool,
     pub set: NumberSet,
@@ -173,17 +177,19 @@ impl Application {
 impl Waba {
     pub(super) fn row(&self) -> SettingWrite {
         let row = WabaRow { given_to: self.given_to.clone(), of: (!self.in_file).then(|| self.of.clone()) };
-        let says = row.given_to.is_some() || row.of.is_some() || self.set_token.is_some();
-        write(SettingKind::Waba, self.id.as_str(), says.then(|| (json(&row), self.set_token.clone())))
+        let says = row.given_to.is_some() || row.of.is_some() || self.set_token.is_some() || self.shut;
+        let body = says.then(|| (json(&row), self.set_token.clone()));
+        SettingWrite { keeps_sealed: self.shut, ..write(SettingKind::Waba, self.id.as_str(), body) }
     }
 }
 
 impl Number {
     pub(super) fn row(&self) -> SettingWrite {
-        write(SettingKind::Number, self.number.as_str(), Some((json(&self.set), self.set_token.clone())))
+        let body = Some((json(&self.set), self.set_token.clone()));
+        SettingWrite { keeps_sealed: self.shut, ..write(SettingKind::Number, self.number.as_str(), body) }
     }
 }
 
 pub(super) fn write(kind: SettingKind, id: &str, body: Option<(String, Option<Secret>)>) -> SettingWrite {
-    SettingWrite { kind, id: id.to_owned(), body }
+    SettingWrite { kind, id: id.to_owned(), body, keeps_sealed: false }
 }

@@ -56,10 +56,15 @@ impl Keeper {
         config: &Config,
         now: Timestamp,
     ) -> Result<Self, OpenError> {
-        let (book, writes, passed_over) = Book::read(config, store.settings().await?, now);
+        let (mut book, mut writes, passed_over) = Book::read(config, store.settings().await?, now);
+        let interrupted = book.interrupted(now);
+        writes.extend(interrupted.iter().map(|key| book.row(key)));
         for row in passed_over {
             let (kind, id) = (row.kind.as_str(), row.id);
             tracing::warn!(kind, id, why = row.why, "something that was set is passed over");
+        }
+        for id in book.shut() {
+            tracing::error!(id, "another store.secret_key sealed this token: put that key back, or connect it anew");
         }
         if !writes.is_empty()
             && let Err(error) = store.set(writes, now).await

@@ -93,6 +93,18 @@ impl Book {
         waba.access_token().or(self.default_token.as_ref()).cloned()
     }
 
+    /// Numbers and WABAs whose token can't be read here.
+    pub(super) fn shut(&self) -> Vec<&str> {
+        let numbers = self.numbers.values().filter(|number| number.shut).map(|number| number.number.as_str());
+        numbers.chain(self.wabas.values().filter(|waba| waba.shut).map(|waba| waba.id.as_str())).collect()
+    }
+
+    /// Whether a token that was set for a number, or for its WABA, can't be read here: another `store.secret_key` sealed it.
+    pub fn is_shut(&self, number: &Number) -> bool {
+        let of_waba = || number.waba.as_ref().and_then(|waba| self.wabas.get(waba));
+        number.shut || (number.set_token.is_none() && of_waba().is_some_and(|waba| waba.shut))
+    }
+
     /// Slots of a number where none are set.
     pub fn usual_slots(&self) -> u32 {
         self.calls_per_number
@@ -145,10 +157,10 @@ impl Book {
     /// Takes a WABA in, or gives one that is there another token.
     ///
     /// # Errors
-    /// Another main account has it.
+    /// Another account has it: one that `of` does not see.
     pub fn connect_waba(&mut self, id: &WabaId, of: &AuthId, token: Option<Secret>) -> Result<Vec<Key>, Elsewhere> {
-        let same_main = |book: &Self, waba: &Waba| book.main_of(waba.account()) == book.main_of(of);
-        match self.wabas.get(id).map(|waba| same_main(self, waba)) {
+        let scope = Scope::of(of.clone());
+        match self.wabas.get(id).map(|waba| self.is_within(&scope, waba.account())) {
             Some(false) => return Err(Elsewhere::Taken),
             Some(true) => {}
             None => {
@@ -158,13 +170,14 @@ impl Book {
                     given_to: None,
                     file_token: None,
                     set_token: None,
+                    shut: false,
                     in_file: false,
                 };
                 self.wabas.insert(id.clone(), made);
             }
         }
         if let Some(waba) = self.wabas.get_mut(id).filter(|_| token.is_some()) {
-            waba.set_token = token;
+            (waba.set_token, waba.shut) = (token, false);
         }
         Ok(vec![Key::Waba(id.clone())])
     }
@@ -172,15 +185,18 @@ impl Book {
     /// Takes a number in, or finds it there already: then its ids and token are these from now on, and it is connected.
     ///
     /// # Errors
-    /// Another account has it, or there are too many.
+    /// Another account has it: one that `made.of` does not see, and not by a WABA of `made.of`'s; or there are too many.
     pub fn connect_number(
         &mut self,
         (number, made): (&E164, Made),
         token: Option<Secret>,
         now: Timestamp,
     ) -> Result<Vec<Key>, Elsewhere> {
-        let main = self.main_of(&made.of).clone();
-        let theirs = |book: &Self, other: &Number| *book.main_of(book.owner(other)) != main;
+        let (main, scope) = (self.main_of(&made.of).clone(), Scope::of(made.of.clone()));
+        // What Meta lists under a WABA is that WABA's, whoever has been given it.
+        let of_waba = made.waba.as_ref().and_then(|waba| self.wabas.get(waba)).is_some_and(|waba| waba.of == made.of);
+        let same_waba = |other: &Number| of_waba && other.waba == made.waba;
+        let theirs = |book: &Self, other: &Number| !same_waba(other) && !book.is_within(&scope, book.owner(other));
         let same_id = self.number_by_id(&made.phone_number_id).filter(|other| other.number != *number);
         if same_id.is_some() || self.numbers.get(number).is_some_and(|there| theirs(self, there)) {
             return Err(Elsewhere::Taken);
@@ -191,6 +207,7 @@ impl Book {
         }
         if let Some(there) = self.numbers.get_mut(number) {
             there.set.disconnected = false;
+            there.shut &= token.is_none();
             there.set_token = token.or(there.set_token.take());
             if !there.in_file {
                 there.phone_number_id = made.phone_number_id.clone();
@@ -205,8 +222,17 @@ impl Book {
         let permissions = self.permissions.clone();
         let (in_file, number) = (false, number.clone());
         let key = Key::Number(number.clone());
-        let entry =
-            Number { number: number.clone(), phone_number_id, waba, of, permissions, set_token: token, in_file, set };
+        let entry = Number {
+            number: number.clone(),
+            phone_number_id,
+            waba,
+            of,
+            permissions,
+            set_token: token,
+            shut: false,
+            in_file,
+            set,
+        };
         self.numbers.insert(number, entry);
         Ok(vec![key])
     }
@@ -251,6 +277,17 @@ impl Book {
         keys
     }
 
+    /// Registrations that the process before this one began: what became of them nobody knows. At a start only.
+    pub(super) fn interrupted(&mut self, now: Timestamp) -> Vec<Key> {
+        let running = self.numbers.values_mut().filter(|number| number.set.registration == Registration::Running);
+        let failed = running.map(|number| {
+            let reason = "the node was restarted while it ran: try again".to_owned();
+            number.set.registration = Registration::Failed { reason, again: now };
+            Key::Number(number.number.clone())
+        });
+        failed.collect()
+    }
+
     /// The application for numbers that come: the owner's, else its main account's.
     fn default_application(&self, waba: Option<&WabaId>, of: &AuthId) -> Option<AppId> {
         let owner = waba.and_then(|waba| self.wabas.get(waba)).map_or(of, Waba::account);
@@ -265,7 +302,7 @@ impl Book {
 impl Reading<'_> {
     pub(super) fn wabas(&mut self) {
         for file in &self.config.wabas {
-            let (row, secret) = self.take_with_secret::<WabaRow>(SettingKind::Waba, file.id.as_str());
+            let (row, secret, shut) = self.take_with_secret::<WabaRow>(SettingKind::Waba, file.id.as_str());
             let before = row.as_ref().and_then(|row| row.given_to.clone());
             // Of a subaccount that the file itself names nothing is left to say.
             let fits = |to: &AuthId| self.book.subaccount(&file.account, to).is_some();
@@ -276,6 +313,7 @@ impl Reading<'_> {
                 given_to,
                 file_token: file.access_token.clone(),
                 set_token: secret,
+                shut,
                 in_file: true,
             };
             self.writes.extend((before != waba.given_to).then(|| waba.row()));
@@ -289,8 +327,8 @@ impl Reading<'_> {
             };
             let given_to = row.given_to.filter(|to| self.book.accounts.contains_key(to));
             let id = WabaId::from(setting.id);
-            let made =
-                Waba { id: id.clone(), of, given_to, file_token: None, set_token: setting.secret, in_file: false };
+            let (set_token, shut) = (setting.secret, setting.shut);
+            let made = Waba { id: id.clone(), of, given_to, file_token: None, set_token, shut, in_file: false };
             self.book.wabas.insert(id, made);
         }
     }
@@ -301,7 +339,7 @@ impl Reading<'_> {
         }
         let mut ids: BTreeSet<_> = self.book.numbers.values().map(|n| n.phone_number_id.clone()).collect();
         for setting in self.rest(SettingKind::Number) {
-            let Some(mut set) = self.parsed::<NumberSet>(&setting) else { continue };
+            let Some(set) = self.parsed::<NumberSet>(&setting) else { continue };
             // One that stood in the configuration only is nothing without it.
             let Some(Made { phone_number_id, waba, of }) = set.made.clone() else { continue };
             let Ok(number) = E164::parse(&setting.id) else {
@@ -314,9 +352,8 @@ impl Reading<'_> {
                 self.pass_over(&setting, "its account or WABA is not there, or another number has Meta's id of it");
                 continue;
             }
-            interrupted(&mut set, self.now);
             let permissions = self.book.permissions.clone();
-            let set_token = setting.secret;
+            let (set_token, shut) = (setting.secret, setting.shut);
             let entry = Number {
                 number: number.clone(),
                 phone_number_id,
@@ -324,6 +361,7 @@ impl Reading<'_> {
                 of,
                 permissions,
                 set_token,
+                shut,
                 in_file: false,
                 set,
             };
@@ -332,7 +370,7 @@ impl Reading<'_> {
     }
 
     fn number_of_file(&mut self, file: &config::Number) {
-        let (row, set_token) = self.take_with_secret::<NumberSet>(SettingKind::Number, file.number.as_str());
+        let (row, set_token, shut) = self.take_with_secret::<NumberSet>(SettingKind::Number, file.number.as_str());
         let of = self.book.wabas.get(&file.waba).map(|waba| waba.of.clone()).unwrap_or_else(|| AuthId::from(""));
         let first = || {
             let app = self.book.default_application(Some(&file.waba), &of);
@@ -341,7 +379,6 @@ impl Reading<'_> {
         let mut set = row.clone().unwrap_or_else(first);
         set.overlay(file);
         set.made = None;
-        interrupted(&mut set, self.now);
         let number = Number {
             number: file.number.clone(),
             phone_number_id: file.phone_number_id.clone(),
@@ -349,6 +386,7 @@ impl Reading<'_> {
             of,
             permissions: file.permissions.clone(),
             set_token,
+            shut,
             in_file: true,
             set,
         };
@@ -356,22 +394,15 @@ impl Reading<'_> {
         self.book.numbers.insert(file.number.clone(), number);
     }
 
-    /// [`Reading::take`], and the row's secret.
+    /// [`Reading::take`], and the row's secret, or that another key sealed it.
     fn take_with_secret<T: serde::de::DeserializeOwned>(
         &mut self,
         kind: SettingKind,
         id: &str,
-    ) -> (Option<T>, Option<Secret>) {
-        let secret = self.settings.get(&(kind, id.to_owned())).and_then(|setting| setting.secret.clone());
-        (self.take(kind, id), secret)
-    }
-}
-
-/// A registration that the process before this one began: what became of it nobody knows.
-fn interrupted(set: &mut NumberSet, now: Timestamp) {
-    if set.registration == Registration::Running {
-        let reason = "the node was restarted while it ran: try again".to_owned();
-        set.registration = Registration::Failed { reason, again: now };
+    ) -> (Option<T>, Option<Secret>, bool) {
+        let setting = self.settings.get(&(kind, id.to_owned()));
+        let (secret, shut) = setting.map(|setting| (setting.secret.clone(), setting.shut)).unwrap_or_default();
+        (self.take(kind, id), secret, shut)
     }
 }
 
@@ -379,6 +410,7 @@ fn interrupted(set: &mut NumberSet, now: Timestamp) {
 mod tests {
     use super::*;
     use crate::admission::book::Details;
+    use crate::store::Setting;
 
     fn book() -> Book {
         let mut config = Config::with(Secret::new("a"), Secret::new("b"));
@@ -416,6 +448,65 @@ mod tests {
         let theirs = Made { of: "MA2".into(), ..made };
         assert_eq!(book.connect_number((&number, theirs), None, Timestamp::default()), Err(Elsewhere::Taken));
         assert_eq!(book.connect_waba(&waba, &"MA2".into(), None), Err(Elsewhere::Taken));
+    }
+
+    #[test]
+    fn r16_a_subaccount_takes_over_nothing_of_its_parents_or_a_siblings() {
+        let mut book = book();
+        let sibling = ("SA2".into(), Secret::new("t"));
+        book.make_subaccount(&"MA1".into(), sibling, Details::new("t".to_owned(), true, Timestamp::default())).unwrap();
+        let number = |n: u8| E164::parse(&format!("91803573745{n}")).unwrap();
+        let made = |waba: Option<&str>, of: &str, id: u8| Made {
+            phone_number_id: format!("{id}").as_str().into(),
+            waba: waba.map(WabaId::from),
+            of: of.into(),
+        };
+        let now = Timestamp::default();
+        book.connect_waba(&"7".into(), &"MA1".into(), None).unwrap();
+        book.connect_number((&number(1), made(Some("7"), "MA1", 1)), None, now).unwrap();
+        book.connect_number((&number(2), made(None, "SA2", 2)), None, now).unwrap();
+        for (n, waba) in [(1, None), (1, Some("8")), (2, None)] {
+            let taken = book.connect_number((&number(n), made(waba, "SA1", n)), Some(Secret::new("t")), now);
+            assert_eq!(taken, Err(Elsewhere::Taken), "{n} {waba:?}");
+        }
+        assert_eq!(book.connect_waba(&"7".into(), &"SA1".into(), Some(Secret::new("t"))), Err(Elsewhere::Taken));
+        assert!(book.any_number(&number(1)).unwrap().set_token.is_none());
+        // A main account does see its subaccounts'.
+        book.connect_number((&number(2), made(None, "MA1", 2)), Some(Secret::new("t")), now).unwrap();
+        // What was given to a subaccount it may connect again.
+        book.give_waba(&"7".into(), &"SA1".into());
+        book.connect_waba(&"7".into(), &"SA1".into(), None).unwrap();
+        book.connect_number((&number(1), made(Some("7"), "SA1", 1)), None, now).unwrap();
+    }
+
+    #[test]
+    fn a_token_that_another_key_sealed_is_left_alone_until_another_one_is_set() {
+        let (mut config, id) = (Config::with(Secret::new("a"), Secret::new("b")), "918035737458");
+        config.accounts.push(config::Account {
+            auth_id: "MA1".into(),
+            auth_token: Secret::new("t"),
+            auth_token_previous: None,
+            cps: None,
+            api_keys: Vec::new(),
+            parent: None,
+        });
+        let made = Made { phone_number_id: "77".into(), waba: None, of: "MA1".into() };
+        let set = NumberSet { made: Some(made.clone()), registration: Registration::Running, ..NumberSet::default() };
+        let body = serde_json::to_string(&set).unwrap();
+        let setting = Setting { kind: SettingKind::Number, id: id.to_owned(), body, secret: None, shut: true };
+        let (mut book, ..) = Book::read(&config, vec![setting], Timestamp::default());
+        let number = E164::parse(id).unwrap();
+        assert!(book.is_shut(book.any_number(&number).unwrap()) && book.shut() == [id]);
+        assert_eq!(book.any_number(&number).unwrap().set.registration, Registration::Running, "a reload ends none");
+        let keys = book.interrupted(Timestamp::default());
+        assert!(
+            matches!(book.any_number(&number).unwrap().set.registration, Registration::Failed { .. }),
+            "a start does"
+        );
+        let row = book.row(&keys[0]);
+        assert!(row.keeps_sealed && matches!(row.body, Some((_, None))));
+        let keys = book.connect_number((&number, made), Some(Secret::new("new")), Timestamp::default()).unwrap();
+        assert!(!book.row(&keys[0]).keeps_sealed && !book.is_shut(book.any_number(&number).unwrap()));
     }
 
     #[test]

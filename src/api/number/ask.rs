@@ -157,9 +157,14 @@ impl Asked {
         if wanted.split(',').map(str::trim).any(|one| one == "*" || one == tag) {
             return Ok(());
         }
-        let message = "it was changed meanwhile: read it again, and send the ETag that comes with it as If-Match";
-        Err(Box::new(error::json(StatusCode::PRECONDITION_FAILED, "changed", message, None)))
+        Err(changed())
     }
+}
+
+/// 412: somebody else changed it meanwhile.
+pub(super) fn changed() -> Fault {
+    let message = "it was changed meanwhile: read it again, and send the ETag that comes with it as If-Match";
+    Box::new(error::json(StatusCode::PRECONDITION_FAILED, "changed", message, None))
 }
 
 /// The number that a path names; another account's is none (R16).

@@ -252,12 +252,15 @@ async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     let (asked, wanted) = asked.json::<Changed>().await?;
     let id = id_of(id)?;
     let known = asked.api().people.user(asked.scope(), id).await.map_err(ask::store("read a user"))?;
-    asked.matches(&ask::tag_of(&Shown::from(known.ok_or_else(none)?)))?;
+    let known = known.ok_or_else(none)?;
+    asked.matches(&ask::tag_of(&Shown::from(known.clone())))?;
+    let is_conditional = asked.head.headers.contains_key(http::header::IF_MATCH);
     let change = Change {
         full_name: wanted.full_name,
         role: wanted.role.map(Role::from),
         password: wanted.password.map(Secret::new),
         wa_id: wanted.wa_id,
+        seen: is_conditional.then(|| Box::new(known)),
     };
     let changed = asked.api().people.change(asked.scope(), id, asked.member.user, change).await.map_err(not_done)?;
     Ok(ask::tagged(&Shown::from(changed)))
@@ -324,6 +327,7 @@ pub(super) fn behind(text: &str) -> Option<(Timestamp, Uuid)> {
 pub(super) fn not_done(why: NotDone) -> Fault {
     match why {
         NotDone::Missing => ask::missing("there is none of that id"),
+        NotDone::Changed => ask::changed(),
         NotDone::Bad(field, why) => ask::bad(field, &why),
         NotDone::Conflict(code, why) => ask::conflict(code, why),
         NotDone::Busy => {

@@ -142,14 +142,15 @@ fn tag_of(waba: &Waba) -> String {
 
 async fn edit(asked: Asked, id: &WabaId) -> Result<Response, Fault> {
     let (asked, change) = asked.json::<Change>().await?;
-    {
+    let seen = {
         let book = asked.api().keeper.book();
         let waba = book.waba(asked.scope(), id).ok_or_else(|| ask::missing(NONE))?;
         asked.matches(&tag_of(waba))?;
-    }
+        asked.head.headers.contains_key(header::IF_MATCH).then(|| waba.account().clone())
+    };
     if let Some(account) = change.account {
         let scope = asked.scope().clone();
-        asked.api().numbers.map(&scope, id, &account).await.map_err(numbers::fault)?;
+        asked.api().numbers.map(&scope, id, &account, seen.as_ref()).await.map_err(numbers::fault)?;
     }
     answer(&asked, id)
 }

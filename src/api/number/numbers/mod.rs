@@ -18,7 +18,7 @@ use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
 use crate::model::{E164, Method, Routing, Timestamp};
 use crate::numbers::{Checked, No, SignUp, Synced, UrlCheck};
-use crate::store::AgentChannel;
+use crate::store::{AgentChannel, StoreError};
 use crate::xml::ast::Finding;
 use given::{Connect, Panel, Pin, Signed};
 use shown::Shown;
@@ -224,8 +224,18 @@ struct Breaks {
     cleared: Vec<&'static str>,
 }
 
-/// Hands a request to what it is about.
+/// Hands a request to what it is about. What changes something goes on to its end, also where the client goes away meanwhile:
+/// half of it may be done at Meta already.
 pub(super) async fn serve(asked: Asked) -> Result<Response, Fault> {
+    if *asked.method() == http::Method::GET {
+        return carry_out(asked).await;
+    }
+    let numbers = asked.api().numbers.clone();
+    let done = numbers.to_its_end(carry_out(asked)).await;
+    done.unwrap_or_else(|| Err(ask::store("change a number")(StoreError::Closed)))
+}
+
+async fn carry_out(asked: Asked) -> Result<Response, Fault> {
     let path = asked.path.clone();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match (asked.method().as_str(), path.as_slice()) {
@@ -360,7 +370,8 @@ async fn connect(asked: Asked) -> Result<Response, Fault> {
         }
     }
     let number = asked.api().numbers.connect(&scope, credentials).await.map_err(fault)?;
-    let entry = asked.api().gate.directory().tables().by_number(&number).cloned();
+    let own = asked.api().keeper.book().number(&scope, &number).is_some();
+    let entry = asked.api().gate.directory().tables().by_number(&number).filter(|_| own).cloned();
     if let (Some(id), Some(entry)) = (agent, entry) {
         let routed = asked.api().inbox.route_number(&entry, Routing::Agent(id), false).await;
         routed.map_err(ask::store("connect an agent"))?;
@@ -459,10 +470,7 @@ pub(super) fn fault(no: No) -> Fault {
             let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_soon", &message, None);
             Box::new(with_header(answer, header::RETRY_AFTER, &seconds.to_string()))
         }
-        No::Changed => {
-            let message = "it was changed meanwhile: read it again, and send the ETag that comes with it as If-Match";
-            Box::new(error::json(StatusCode::PRECONDITION_FAILED, "changed", message, None))
-        }
+        No::Changed => ask::changed(),
         No::Meta(outcome) => refused(outcome),
         No::Store(error) => ask::store("change a number")(error),
     }

@@ -42,6 +42,8 @@ pub(super) struct Shown {
     has_token: bool,
     /// Meta refused that token when it was last asked.
     token_invalid: bool,
+    /// Its token can't be read: another `store.secret_key` sealed it. It is there again once that key is put back.
+    token_shut: bool,
     registration: RegistrationShown,
     configuration_type: &'static str,
     webhook_url: Option<String>,
@@ -168,6 +170,7 @@ impl Shown {
             synced_at: time(told.synced),
             has_token: book.token_of(number).is_some(),
             token_invalid: told.token_invalid,
+            token_shut: book.is_shut(number),
             registration: RegistrationShown::of(set),
             configuration_type: set.configuration.as_str(),
             webhook_url: set.webhook_url.as_ref().map(|url| url.0.to_string()),
