@@ -31,6 +31,7 @@ mod people;
 mod permissions;
 mod queue;
 mod recordings;
+mod rooms;
 mod seal;
 mod settings;
 mod sql;
@@ -67,8 +68,9 @@ pub use permissions::{PermissionReply, PermissionRow};
 pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
 pub use recordings::{
     CopyWrite, Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart, RecordingWork,
-    ToTranscribe, TranscriptWrite,
+    RoomFilter, ToTranscribe, TranscriptWrite,
 };
+pub use rooms::{EndedRoom, LeftMember};
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use version::By;
 pub use webhooks::{WebhookRow, WebhookWrite};
