@@ -752,7 +752,7 @@ async fn a_call_is_ordered_with_every_field() {
     let outbound = order.outbound;
     assert_eq!(outbound.ring.unwrap().1, crate::model::Method::Get);
     assert_eq!((outbound.ring_timeout_ms, outbound.hangup_on_ring_ms), (600_000, Some(0)));
-    assert_eq!((outbound.send_digits.as_deref(), outbound.parent_call), (Some("1w2#"), Some(uuid(9))));
+    assert_eq!((outbound.send_digits.as_deref(), outbound.parent_call), (Some("1w2#@200"), Some(uuid(9))));
 
     // A form, and several: the same, and a list in their order.
     let form =

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::machine::{CallSetup, CallTime, CallUrls, Outbound, RING_MAX_MS, abandoned};
+use super::machine::{CallSetup, CallTime, CallUrls, Outbound, RING_MAX_MS, abandoned, not_added};
 use super::queues::{Exit, Queues, Rules, Waiting};
 use super::registry::{LetIn, Outgoing, Registry};
 use super::services::Services;
@@ -35,6 +35,17 @@ pub struct CallOrder {
     /// From the answer; the node's own limit holds beside it.
     pub time_limit: Duration,
     pub outbound: Outbound,
+    /// What is otherwise for some of `to`, in their order.
+    pub each: Vec<Each>,
+}
+
+/// What is one target's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Each {
+    /// In place of the order's.
+    pub ring_timeout_ms: Option<u64>,
+    /// It is called so much later.
+    pub after: Duration,
 }
 
 /// Why no call of an order was placed.
@@ -81,8 +92,9 @@ impl Dialer {
         queues.may_take(self.rules(), &order.number, &order.to)?;
         let calls: Vec<CallUuid> = order.to.iter().map(|_| CallUuid(services.uuid())).collect();
         let now = services.clock.now();
-        for (call, to) in calls.iter().zip(&order.to) {
-            queues.push(order.number.clone(), self.setup(order, *call, to), now);
+        for (n, (call, to)) in calls.iter().zip(&order.to).enumerate() {
+            let each = order.each.get(n).copied().unwrap_or_default();
+            queues.push(order.number.clone(), self.setup(order, *call, to, each), now + each.after);
         }
         if queues.let_out(self.rules(), &*self.0).is_some() {
             self.0.filled.notify_one();
@@ -95,14 +107,14 @@ impl Dialer {
         Rules { gate, consents: services.permissions.consents(), clock: &services.clock }
     }
 
-    fn setup(&self, order: &CallOrder, call: CallUuid, to: &E164) -> CallSetup {
+    fn setup(&self, order: &CallOrder, call: CallUuid, to: &E164, each: Each) -> CallSetup {
         let services = &self.0.services;
         let spec = &order.number.spec;
         let mut limits = services.settings.load().limits.clone();
         let time_limit_ms = u64::try_from(order.time_limit.as_millis()).unwrap_or(u64::MAX);
         limits.max_call_ms = limits.max_call_ms.min(time_limit_ms);
         let mut outbound = order.outbound.clone();
-        outbound.ring_timeout_ms = outbound.ring_timeout_ms.min(RING_MAX_MS);
+        outbound.ring_timeout_ms = each.ring_timeout_ms.unwrap_or(outbound.ring_timeout_ms).min(RING_MAX_MS);
         CallSetup {
             call,
             direction: Direction::Outbound,
@@ -202,7 +214,11 @@ impl Exit for Inner {
         let conclusion = Conclusion {
             start: CallStart::of(&setup, &services.node_id),
             end,
-            callbacks: services.reports(&setup, &summary),
+            callbacks: not_added(&setup)
+                .map(|notice| services.callback(&setup, notice))
+                .into_iter()
+                .chain(services.reports(&setup, &summary))
+                .collect(),
             farewell: None,
         };
         let keys: SigningKeys = services.keys(&number.account);

@@ -27,6 +27,7 @@ pub struct Waiting {
     /// As it was ordered; `started` is set anew when it goes out.
     pub setup: CallSetup,
     pub number: Arc<NumberEntry>,
+    /// It is not to go out before.
     pub since: Instant,
     /// It has an open record already.
     noted: bool,
@@ -95,10 +96,10 @@ impl Queues {
         Ok(())
     }
 
-    /// Puts a call behind those of its account.
-    pub fn push(&mut self, number: Arc<NumberEntry>, setup: CallSetup, now: Instant) {
+    /// Puts a call behind those of its account; one that is wanted later than now is overtaken until then.
+    pub fn push(&mut self, number: Arc<NumberEntry>, setup: CallSetup, since: Instant) {
         let account = number.account.auth_id.clone();
-        self.0.entry(account).or_default().push_back(Waiting { setup, number, since: now, noted: false });
+        self.0.entry(account).or_default().push_back(Waiting { setup, number, since, noted: false });
     }
 
     /// The calls that wait; those of one account in their order.
@@ -117,16 +118,21 @@ impl Queues {
     /// Lets out what may go out now, and ends what has waited too long; gives when to look again, if something waits.
     pub fn let_out(&mut self, rules: Rules<'_>, exit: &impl Exit) -> Option<Instant> {
         let mut next: Option<Instant> = None;
+        let mut look_at = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         for queue in self.0.values_mut() {
-            while let Some(waiting) = queue.pop_front() {
+            let now = rules.clock.now();
+            while let Some(first) = queue.iter().position(|waiting| waiting.since <= now)
+                && let Some(waiting) = queue.remove(first)
+            {
                 match try_one(waiting, queue, rules, exit) {
                     Tried::Gone => {}
                     Tried::Until(at) => {
-                        next = Some(next.map_or(at, |next| next.min(at)));
+                        look_at(at);
                         break;
                     }
                 }
             }
+            queue.iter().map(|waiting| waiting.since).filter(|since| *since > now).for_each(&mut look_at);
         }
         self.0.retain(|_, queue| !queue.is_empty());
         for waiting in self.0.values_mut().flatten().filter(|waiting| !waiting.noted) {

@@ -453,7 +453,10 @@ impl Shell {
                 self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }
             Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
-            Input::Recorded { record, what: RecordFact::Ended { .. } } => self.tapes.ended(*record),
+            Input::Recorded { record, what: RecordFact::Ended { .. } } => {
+                let awaited = self.stepper.machine().awaits(*record);
+                self.tapes.ended(*record, awaited);
+            }
             Input::Graph { action, outcome } if self.farewell == Some(*action) && outcome.is_settled() => {
                 self.farewell = None;
             }
@@ -726,6 +729,7 @@ impl Shell {
             MediaOrder::Stop { play } => leg.stop(play),
             MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
             MediaOrder::Listen { on } => leg.listen(on),
+            MediaOrder::Beep { how } => leg.await_beep(how),
             MediaOrder::Join | MediaOrder::Part => {}
             MediaOrder::Record { .. }
             | MediaOrder::RecordGo { .. }

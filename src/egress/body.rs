@@ -67,6 +67,11 @@ impl Reader {
         Ok(Self { decoder, raw: 0, max })
     }
 
+    /// Whether a piece is, as it comes, a piece of the body.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.decoder, Decoder::Plain(_))
+    }
+
     /// Takes the next piece in.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), EgressError> {
         self.raw = self.raw.saturating_add(piece.len());

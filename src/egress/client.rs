@@ -99,6 +99,9 @@ pub enum Want {
     Nothing,
 }
 
+/// Is given a body's pieces as they come.
+pub type OnPiece<'a> = &'a mut (dyn FnMut(Bytes) + Send);
+
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -189,11 +192,24 @@ impl Egress {
         ask: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
     ) -> Result<EgressResponse, EgressError> {
+        self.request_in_pieces(ask, on_stage, &mut |_| ()).await
+    }
+
+    /// The same, and `on_piece` is given the pieces of a body that is wanted as they come, unless it is compressed.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) async fn request_in_pieces(
+        &self,
+        ask: EgressRequest<'_>,
+        on_stage: &(dyn Fn(Stage) + Sync),
+        on_piece: OnPiece<'_>,
+    ) -> Result<EgressResponse, EgressError> {
         let (read, want) = (ask.read, ask.want);
         let (head, body) = self.begin(ask, on_stage).await?;
         let body = match want {
-            Want::Body { max } if head.status.is_success() => read_body(&head, body, max, read).await?,
-            Want::Any { max } => read_body(&head, body, max, read).await?,
+            Want::Body { max } if head.status.is_success() => read_body(&head, body, max, read, on_piece).await?,
+            Want::Any { max } => read_body(&head, body, max, read, on_piece).await?,
             _ => {
                 drop_body(body).await;
                 Bytes::new()
@@ -331,12 +347,17 @@ async fn read_body(
     mut body: Incoming,
     max: usize,
     read: Duration,
+    on_piece: OnPiece<'_>,
 ) -> Result<Bytes, EgressError> {
     let mut reader = Reader::new(&head.headers, max)?;
+    let is_plain = reader.is_plain();
     while let Some(frame) = timeout(read, body.frame()).await.map_err(|_| EgressError::ReadTimeout { waited: read })? {
         let frame = frame.map_err(|e| EgressError::Broken { what: root_cause(&e) })?;
-        if let Some(piece) = frame.data_ref() {
-            reader.push(piece)?;
+        if let Ok(piece) = frame.into_data() {
+            reader.push(&piece)?;
+            if is_plain {
+                on_piece(piece);
+            }
         }
     }
     reader.finish()

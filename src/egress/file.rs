@@ -7,7 +7,7 @@ use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH, USER_AGENT as USE
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 
-use super::{Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT, Want};
+use super::{Egress, EgressError, EgressRequest, EgressResponse, OnPiece, REDIRECTS_MAX, USER_AGENT, Want};
 use crate::observe::names;
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -37,19 +37,47 @@ impl Egress {
     /// # Errors
     /// Those of [`Egress::request`] to the second try, too many redirects, an answer other than 2xx.
     pub async fn fetch_file(&self, url: &str, max: usize, etag: Option<&str>) -> Result<FileAnswer, EgressError> {
+        self.fetch_file_in_pieces(url, max, etag, &mut |_| ()).await
+    }
+
+    /// The same; `on_piece` is given the file's bytes in order as they come, none twice, unless they come compressed.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn fetch_file_in_pieces(
+        &self,
+        url: &str,
+        max: usize,
+        etag: Option<&str>,
+        on_piece: OnPiece<'_>,
+    ) -> Result<FileAnswer, EgressError> {
         let begun = self.clock.now();
-        let answer = self.fetch_twice(url, max, etag).await;
+        let answer = self.fetch_twice(url, max, etag, on_piece).await;
         let outcome = answer.as_ref().map_or_else(EgressError::outcome, |_| names::fetch::OK);
         metrics::histogram!(names::ANSWER_FETCH_SECONDS, "kind" => names::fetch_kind::PLAY, "outcome" => outcome)
             .record(self.clock.now().duration_since(begun));
         answer
     }
 
-    async fn fetch_twice(&self, url: &str, max: usize, etag: Option<&str>) -> Result<FileAnswer, EgressError> {
-        let mut tries = 0;
+    async fn fetch_twice(
+        &self,
+        url: &str,
+        max: usize,
+        etag: Option<&str>,
+        on_piece: OnPiece<'_>,
+    ) -> Result<FileAnswer, EgressError> {
+        let (mut tries, mut given) = (0, 0_usize);
         loop {
             tries += 1;
-            let outcome = timeout(READ, self.fetch_once(url, max, etag)).await;
+            // What the first try has given is not given again.
+            let mut skip = given;
+            let mut give = |piece: Bytes| {
+                let known = skip.min(piece.len());
+                skip -= known;
+                given += piece.len() - known;
+                on_piece(piece.slice(known..));
+            };
+            let outcome = timeout(READ, self.fetch_once(url, max, etag, &mut give)).await;
             match outcome.unwrap_or(Err(EgressError::ReadTimeout { waited: READ })) {
                 Err(e) if tries < TRIES && !matches!(e, EgressError::Refused(_) | EgressError::TooLarge { .. }) => {
                     tracing::debug!(error = %e, "a file could not be fetched; once more");
@@ -59,7 +87,13 @@ impl Egress {
         }
     }
 
-    async fn fetch_once(&self, url: &str, max: usize, etag: Option<&str>) -> Result<FileAnswer, EgressError> {
+    async fn fetch_once(
+        &self,
+        url: &str,
+        max: usize,
+        etag: Option<&str>,
+        on_piece: OnPiece<'_>,
+    ) -> Result<FileAnswer, EgressError> {
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT_HEADER, HeaderValue::from_static(USER_AGENT));
         headers.insert(ACCEPT, HeaderValue::from_static("audio/*, */*"));
@@ -68,17 +102,16 @@ impl Egress {
         }
         let mut url = self.url(url)?;
         for _ in 0..=REDIRECTS_MAX {
-            let answer = self
-                .request(EgressRequest {
-                    method: Method::GET,
-                    url: &url,
-                    headers: headers.clone(),
-                    body: Bytes::new(),
-                    connect: CONNECT,
-                    read: READ,
-                    want: Want::Body { max },
-                })
-                .await?;
+            let ask = EgressRequest {
+                method: Method::GET,
+                url: &url,
+                headers: headers.clone(),
+                body: Bytes::new(),
+                connect: CONNECT,
+                read: READ,
+                want: Want::Body { max },
+            };
+            let answer = self.request_in_pieces(ask, &|_| {}, &mut *on_piece).await?;
             match answer.redirect(&url, self.guard()) {
                 Some(next) => url = next?,
                 None if answer.status.is_success() => return Ok(FileAnswer::File(FetchedFile::of(answer))),

@@ -21,7 +21,7 @@ mod tests;
 mod tls;
 mod url;
 
-pub use client::{Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, Stage, Want};
+pub use client::{Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, OnPiece, Stage, Want};
 pub use direct::{DirectClient, chain, direct_client};
 pub use file::{FetchedFile, FileAnswer};
 pub use guard::{Guard, Refusal, is_public};

@@ -103,8 +103,11 @@ impl Receiver {
 
 /// Ticks of 20 ms that a digit sounds.
 const ON_TICKS: u16 = 8;
-/// Ticks from one digit's begin to the next one's: 160 ms on and 80 ms off.
-const DIGIT_TICKS: u16 = 12;
+/// Ticks between two keys: 80 ms.
+const OFF_TICKS: u16 = 4;
+/// Milliseconds of a tick, and of the longest key.
+const TICK_MS: u16 = 20;
+const ON_MS_MAX: u16 = 2_000;
 /// The end packet is sent so often (RFC 4733 §2.5.1.4).
 const END_PACKETS: u16 = 3;
 /// −10 dBm0.
@@ -123,10 +126,13 @@ pub enum Step {
     Done,
 }
 
-/// Sends a string of digits: `0-9 * # A-D`, `w` waits half a second, `W` a second.
+/// Sends a string of digits: `0-9 * # A-D`, `w` waits half a second, `W` a second; behind `@` may stand how many
+/// milliseconds each key lasts.
 #[derive(Debug)]
 pub struct Sender {
     rest: VecDeque<Tone>,
+    /// Ticks that a key sounds.
+    on_ticks: u16,
     /// Ticks spent on the first of `rest`.
     spent: u16,
     /// Event duration of one tick, in the payload type's clock.
@@ -144,6 +150,8 @@ enum Tone {
 impl Sender {
     /// `clock` is the payload type's: 8000 or 48000. Characters that are no key are passed over.
     pub fn new(digits: &str, clock: u32) -> Self {
+        let (digits, on_ms) = digits.split_once('@').unwrap_or((digits, ""));
+        let on_ms = on_ms.parse().unwrap_or(ON_TICKS * TICK_MS).min(ON_MS_MAX);
         let rest = digits
             .chars()
             .take(DIGITS_MAX)
@@ -153,8 +161,8 @@ impl Sender {
                 key => Digit::try_from(key).ok().map(Tone::Key),
             })
             .collect();
-        // Even the longest event stays far below the field's 16 bits: 160 ms at 48 kHz are 7680.
-        Self { rest, spent: 0, ticks_duration: u16::try_from(clock / 50).unwrap_or(160), began: 0 }
+        let on_ticks = on_ms.div_ceil(TICK_MS).max(1);
+        Self { rest, on_ticks, spent: 0, ticks_duration: u16::try_from(clock / 50).unwrap_or(160), began: 0 }
     }
 
     /// The step of this tick; `timestamp` is the stream's RTP timestamp now.
@@ -163,7 +171,8 @@ impl Sender {
         let tick = self.spent;
         self.spent += 1;
         let length = match tone {
-            Tone::Key(_) => DIGIT_TICKS,
+            // The end packets have their place also after the shortest.
+            Tone::Key(_) => self.on_ticks + OFF_TICKS,
             Tone::Wait { ticks } => ticks,
         };
         if self.spent >= length {
@@ -175,11 +184,12 @@ impl Sender {
             self.began = timestamp;
         }
         // The last of the sounding packets is the first end packet.
-        if tick >= ON_TICKS + END_PACKETS - 1 {
+        if tick >= self.on_ticks + END_PACKETS - 1 {
             return Step::Pause;
         }
-        let end = if tick + 1 >= ON_TICKS { 0x80 } else { 0 };
-        let [high, low] = ((tick + 1).min(ON_TICKS) * self.ticks_duration).to_be_bytes();
+        let end = if tick + 1 >= self.on_ticks { 0x80 } else { 0 };
+        // The field has 16 bits: at 48 kHz that is 1.3 s, and whoever reads it hears a longer key by its packets.
+        let [high, low] = (tick + 1).min(self.on_ticks).saturating_mul(self.ticks_duration).to_be_bytes();
         Step::Event { payload: [digit.event(), end | VOLUME, high, low], timestamp: self.began, marker: tick == 0 }
     }
 }
@@ -382,6 +392,23 @@ mod tests {
             }
             assert_eq!(ends, 3);
         }
+    }
+
+    #[test]
+    fn a_key_lasts_as_long_as_it_was_asked_to() {
+        for (digits, on, clock) in
+            [("5@40", 2, 8_000), ("5@200", 10, 8_000), ("5@2000", 100, 48_000), ("5@9999", 100, 8_000)]
+        {
+            let steps = sent(digits, clock);
+            assert_eq!(steps.len(), on + 4, "{digits}: and 80 ms of pause");
+            let ends: Vec<usize> = (0..)
+                .zip(&steps)
+                .filter(|(_, step)| matches!(step, Step::Event { payload, .. } if payload[1] & 0x80 != 0))
+                .map(|(n, _)| n)
+                .collect();
+            assert_eq!(ends, [on - 1, on, on + 1], "{digits}");
+        }
+        assert_eq!(sent("12@60", 8_000).len(), 14);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A feed: live sound into a leg, one ready Opus frame a tick, from somebody who mixes or streams.
 //!
-//! Prompts go before it. The queue is short: whoever has much to say keeps it and tops the feed up, so that what was not
+//! Prompts go before it, unless it was asked for otherwise. The queue is short: whoever has much to say keeps it and tops the feed up, so that what was not
 //! yet sent can be taken back at once.
 
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub(super) struct FeedEnd {
     flowing: bool,
     waited: u8,
     taken: u64,
+    /// What it has is heard instead of a prompt, and not after it.
+    over_prompts: bool,
 }
 
 /// Both ends of a new feed.
@@ -47,7 +49,8 @@ pub(super) fn feed(lead: usize) -> (Feed, FeedEnd) {
     let (to, from) = sync_channel(FEED_MAX);
     let progress = Arc::new(Progress::default());
     let lead = u64::try_from(lead.clamp(1, FEED_MAX)).unwrap_or(1);
-    let end = FeedEnd { from, progress: progress.clone(), lead, flowing: false, waited: 0, taken: 0 };
+    let end =
+        FeedEnd { from, progress: progress.clone(), lead, flowing: false, waited: 0, taken: 0, over_prompts: false };
     (Feed { to, progress }, end)
 }
 
@@ -92,6 +95,15 @@ impl Feed {
 }
 
 impl FeedEnd {
+    /// Prompts give way to it: they are music for who waits.
+    pub(super) fn over_prompts(self) -> Self {
+        Self { over_prompts: true, ..self }
+    }
+
+    pub(super) fn is_over_prompts(&self) -> bool {
+        self.over_prompts
+    }
+
     /// This tick's frame, and whether anybody will push another.
     pub(super) fn next(&mut self) -> (Option<Frame>, bool) {
         let waiting = self.progress.pushed.load(Ordering::Acquire).saturating_sub(self.taken);

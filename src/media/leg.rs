@@ -35,6 +35,7 @@ use super::watchdog::{Missing, Watchdog};
 use super::{EventSink, LegEvent};
 use crate::call::machine::{Aside, MediaFact, MediaFault, PlayId};
 use crate::model::{Digit, Timestamp};
+use crate::xml::ast::Beep;
 
 /// RTP ticks of one 20 ms packet (48 kHz clock, RFC 7587).
 const PACKET_TICKS: u32 = 960;
@@ -58,6 +59,7 @@ pub(super) enum LegOrder {
     Stop(PlayId),
     SendDigits(PlayId, String),
     Listen(bool),
+    Beep(Option<Beep>),
     Bridge(Box<BridgeEnd>),
     Part,
     Tap(TapEnd),
@@ -308,10 +310,8 @@ impl Leg {
             }
             // Far too many: whoever ordered this goes on.
             LegOrder::SendDigits(play, _) => self.tell(LegEvent::DigitsSent(play)),
-            LegOrder::Listen(false) => self.ear = None,
-            LegOrder::Listen(true) => {
-                self.ear.get_or_insert_with(|| Box::new(Ear::new()));
-            }
+            LegOrder::Listen(on) => self.listen(|ear| ear.listen(on)),
+            LegOrder::Beep(how) => self.listen(|ear| ear.await_beep(how)),
             LegOrder::Bridge(end) => {
                 self.bridge = Some(end);
                 self.owed = 0;
@@ -329,13 +329,21 @@ impl Leg {
         }
     }
 
+    /// What the ear listens for changes; one that listens for nothing is none.
+    fn listen(&mut self, change: impl FnOnce(&mut Ear)) {
+        let mut ear = self.ear.take().unwrap_or_else(|| Box::new(Ear::new()));
+        change(&mut ear);
+        self.ear = Some(ear).filter(|ear| ear.is_of_use());
+    }
+
     /// The leg's 20 ms tick: timers, and a packet where one is due.
     pub(super) fn tick(&mut self, now: Instant, out: &mut Outbox) {
         let mut digits = std::mem::take(&mut self.digits);
         self.receiver.tick(now, &mut digits);
         self.tell_digits(digits);
-        if let Some(voice) = self.ear.as_mut().and_then(|ear| ear.tick(now)) {
-            self.tell(LegEvent::Voice(voice));
+        if let Some(ear) = &mut self.ear {
+            let told = ear.tick(now);
+            told.into_iter().flatten().for_each(|voice| self.tell(LegEvent::Voice(voice)));
         }
         if self.connected && now.saturating_duration_since(self.last_valid) >= self.media_dead {
             self.lose(MediaFault::Silent);
@@ -474,6 +482,13 @@ impl Leg {
             }
             return self.fed_frame();
         }
+        let over = self.feed.as_ref().is_some_and(|feed| feed.is_over_prompts());
+        let fed = if over { self.fed_frame().filter(|frame| **frame != *self.silence) } else { None };
+        let played = self.played_frame();
+        fed.or(played)
+    }
+
+    fn played_frame(&mut self) -> Option<Frame> {
         let sink = &self.sink;
         match self.player.as_mut()?.step(|event| sink(event)) {
             Step::Frame(frame) => Some(frame),

@@ -8,6 +8,7 @@
 //! through a `feed`, on `workers` beside the shards.
 
 mod agent;
+mod beep;
 mod bridge;
 pub mod conceal;
 mod crowd;
@@ -70,6 +71,7 @@ use crate::clock::Clock;
 use crate::ffi::opus;
 use crate::ffi::sockets::interface_addresses;
 use crate::model::Digit;
+use crate::xml::ast::Beep;
 use agent::{Agent, Credentials, Homes, Identity};
 use leg::{Counters, Leg, LegOrder, Making};
 use ports::Ports;
@@ -233,7 +235,7 @@ impl Media {
             media_dead: config.media_dead,
             identity: Identity::new().map_err(io::Error::other)?,
             random: SystemRandom::new(),
-            silence: silence(),
+            silence: opus::silence_frame(),
             next_leg: AtomicU64::new(1),
             ports,
             shards,
@@ -496,6 +498,11 @@ impl LegHandle {
         self.order(LegOrder::Listen(on));
     }
 
+    /// Tells once a voicemail has beeped, or no longer.
+    pub fn await_beep(&self, how: Option<Beep>) {
+        self.order(LegOrder::Beep(how));
+    }
+
     /// From now on its peer hears the peer of the leg that has the other end, and is heard there. What is played goes
     /// before that.
     pub fn bridge(&self, end: BridgeEnd) {
@@ -520,6 +527,13 @@ impl LegHandle {
     pub fn feed(&self, lead: usize) -> Feed {
         let (feed, end) = feed::feed(lead);
         self.order(LegOrder::Feed(Box::new(end)));
+        feed
+    }
+
+    /// The same of a room, whose words go before the music that is played to who waits or is on hold.
+    pub fn feed_over_prompts(&self, lead: usize) -> Feed {
+        let (feed, end) = feed::feed(lead);
+        self.order(LegOrder::Feed(Box::new(end.over_prompts())));
         feed
     }
 
@@ -613,16 +627,6 @@ fn public_ips(config: &MediaConfig) -> io::Result<Vec<IpAddr>> {
         return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no address to offer to peers"));
     }
     Ok(ips)
-}
-
-/// The frame that is sent while nobody speaks: what our own encoder makes of silence, once it has settled.
-fn silence() -> Frame {
-    let mut encoder = opus::Encoder::for_prompts();
-    let quiet = vec![0; encoder.rate().frame()];
-    for _ in 0..10 {
-        encoder.encode(&quiet);
-    }
-    encoder.encode(&quiet)
 }
 
 #[cfg(test)]

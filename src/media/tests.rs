@@ -146,7 +146,7 @@ fn the_first_syllable_is_heard_and_nothing_before_open() {
         assert_eq!(pair[1].timestamp, pair[0].timestamp.wrapping_add(960));
         assert_eq!(pair[1].ssrc, call.peer[0].answer.as_ref().and_then(|a| a.ssrc).expect("announced"));
     }
-    assert!(heard[30..].iter().all(|h| h.payload == *super::silence()), "silence goes on");
+    assert!(heard[30..].iter().all(|h| h.payload == *crate::ffi::opus::silence_frame()), "silence goes on");
 
     let facts = [MediaFact::IceUp, MediaFact::Connected].map(LegEvent::Fact);
     let told = call.log.all();
@@ -481,7 +481,7 @@ fn families_that_do_not_meet_are_refused_and_dual_stack_serves_both() {
 #[test]
 fn silence_is_small_and_quiet() {
     use crate::ffi::opus::{Decoder, Rate};
-    let frame = super::silence();
+    let frame = crate::ffi::opus::silence_frame();
     assert!(frame.len() <= 12, "{} bytes", frame.len());
     let mut decoder = Decoder::new(Rate::Hz16000);
     let mut pcm = Vec::new();
@@ -526,4 +526,25 @@ fn what_passes_can_be_tapped_and_live_sound_be_fed() {
         while line.next().is_some() {}
         line.is_over()
     });
+}
+
+#[test]
+fn what_a_room_says_is_heard_over_the_music_of_who_waits() {
+    let media = start(config());
+    let mut call = Call::live(&media, Peer::new(&Manner::default()));
+    let (music, _) = prompt(7, 100);
+    call.leg.play(PLAY, once(&music));
+    let feed = call.leg.feed_over_prompts(1);
+    let mut encoder = Encoder::for_prompts();
+    let loud: Vec<i16> = (0..320).map(|n| if n % 40 < 20 { 9_000 } else { -9_000 }).collect();
+    let said: Vec<Frame> = (0..5).map(|_| encoder.encode(&loud)).collect();
+    // A room in which nothing is said has silence for everybody.
+    let quiet = crate::ffi::opus::silence_frame();
+    assert!(feed.push(quiet.clone()) && said.iter().all(|frame| feed.push(frame.clone())) && feed.push(quiet));
+    call.until("played", |_, log| log.has(&LegEvent::Played(PLAY)));
+    let heard = &call.peer[0].heard;
+    let told: Vec<usize> = (0..heard.len()).filter(|n| said.iter().any(|s| heard[*n].payload[..] == s[..])).collect();
+    assert_eq!(told.len(), said.len(), "all of it");
+    assert!(told.windows(2).all(|pair| pair[1] == pair[0] + 1), "in one piece: {told:?}");
+    assert_eq!(sound(heard, 7).len(), 100 - said.len(), "the music went on meanwhile, and was not put off");
 }

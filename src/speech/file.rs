@@ -3,7 +3,7 @@
 //! Bounded whatever the file says: nothing is sized by a header's word, metadata is skipped unread, and what is
 //! decoded goes out a packet at a time.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read as _};
 
 use bytes::Bytes;
 use symphonia::core::codecs::CodecParameters;
@@ -11,17 +11,22 @@ use symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
-use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
+use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions, ReadOnlySource};
 use symphonia::default::formats::{MpaReader, OggReader};
 
+use super::coming::{Outlet, Peeked};
 use super::frames::{FrameMaker, FramesError};
 use super::wav::{WavError, WavReader};
 use crate::ffi::opus::{Decoder, Rate};
+
+pub(super) use super::coming::Pieces;
 
 /// WAV is read in stretches of this many bytes, so that playing begins long before its end is encoded.
 const STRETCH_BYTES: usize = 16 * 1024;
 /// Where the first MP3 frame may begin at the latest: players forgive a little rubbish in front.
 const RUBBISH_MAX: usize = 4_096;
+/// An MP3 frame and the head of the next one fit into it.
+const FRAME_MAX: usize = 2_048;
 
 /// Why a file can't be played.
 #[derive(Debug, thiserror::Error)]
@@ -45,20 +50,53 @@ pub(super) enum FileError {
 /// # Errors
 /// What can't be played, and why; sound before the fault is in `maker`.
 pub(super) fn decode(file: &Bytes, maker: &mut FrameMaker) -> Result<(), FileError> {
+    decode_from(Peeked::new(Box::new(Cursor::new(file.clone()))), maker)
+}
+
+/// The same of a file that is still coming: it is played as soon as 200 ms of it are here. Blocks until all of it came.
+///
+/// # Errors
+/// The same.
+pub(super) fn decode_pieces(file: Pieces, maker: &mut FrameMaker) -> Result<(), FileError> {
+    decode_from(Peeked::new(Box::new(file)), maker)
+}
+
+fn decode_from(mut file: Peeked, maker: &mut FrameMaker) -> Result<(), FileError> {
     let before = maker.frames();
-    let file = without_id3(file);
-    match kind(&file)? {
-        Kind::Wav => wav(&file, maker)?,
+    file.pass_over_id3();
+    let kind = kind_of(&mut file)?;
+    let mut outlet = Outlet::new(maker);
+    let read = match kind {
+        Kind::Wav => wav(file, &mut outlet),
         Kind::Mp3(at) => {
-            let reader = MpaReader::try_new(stream(file.slice(at..)), FormatOptions::default());
-            packets("MP3", reader.map(|r| -> Box<dyn FormatReader> { Box::new(r) }), maker)?;
+            file.pass_over(at);
+            let reader = MpaReader::try_new(stream(file), FormatOptions::default());
+            packets("MP3", reader.map(|r| -> Box<dyn FormatReader> { Box::new(r) }), &mut outlet)
         }
         Kind::Ogg => {
             let reader = OggReader::try_new(stream(file), FormatOptions::default());
-            packets("Ogg", reader.map(|r| -> Box<dyn FormatReader> { Box::new(r) }), maker)?;
+            packets("Ogg", reader.map(|r| -> Box<dyn FormatReader> { Box::new(r) }), &mut outlet)
         }
-    }
+    };
+    // What came before a fault is heard.
+    outlet.flush()?;
+    read?;
     if maker.frames() == before { Err(FileError::Silent) } else { Ok(()) }
+}
+
+/// The kind, from as little as tells it: more may not be here yet.
+fn kind_of(file: &mut Peeked) -> Result<Kind, FileError> {
+    let begins = file.peek(4);
+    if !begins.starts_with(b"RIFF")
+        && let Some(length) = mp3_frame_length(begins)
+        && mp3_start(file.peek(length + 4)) == Some(0)
+    {
+        return Ok(Kind::Mp3(0));
+    }
+    match kind(file.peek(4)) {
+        Ok(known @ (Kind::Wav | Kind::Ogg)) => Ok(known),
+        _ => kind(file.peek(RUBBISH_MAX + FRAME_MAX)),
+    }
 }
 
 enum Kind {
@@ -92,18 +130,6 @@ fn kind(file: &[u8]) -> Result<Kind, FileError> {
         _ if begins(b"#!AMR") => "AMR",
         _ => "something else",
     }))
-}
-
-/// The file behind its ID3v2 tags (<https://id3.org/id3v2.4.0-structure> §3.1), which may hold pictures of any
-/// size.
-fn without_id3(file: &Bytes) -> Bytes {
-    let mut file = file.clone();
-    while let Some([b'I', b'D', b'3', _, _, flags, a, b, c, d]) = file.first_chunk::<10>() {
-        let size = [a, b, c, d].into_iter().fold(0, |size, &byte| (size << 7) | usize::from(byte & 0x7f));
-        let footer = if flags & 0x10 == 0 { 0 } else { 10 };
-        file = file.slice((10 + size + footer).min(file.len())..);
-    }
-    file
 }
 
 /// The place of an MPEG audio frame whose successor is where it should be, or which is the last.
@@ -140,31 +166,34 @@ fn mp3_frame_length(frame: &[u8]) -> Option<usize> {
     Some((144 >> low) * kbits * 1_000 / rate + padding)
 }
 
-fn wav(file: &[u8], maker: &mut FrameMaker) -> Result<(), FileError> {
+fn wav(mut file: Peeked, outlet: &mut Outlet<'_>) -> Result<(), FileError> {
     let mut reader = WavReader::default();
     let mut pcm = Vec::new();
-    for stretch in file.chunks(STRETCH_BYTES) {
-        reader.push(stretch, &mut pcm)?;
+    let mut stretch = vec![0; STRETCH_BYTES];
+    loop {
+        let read = file.read(&mut stretch).unwrap_or(0);
+        let Some(here) = stretch.get(..read).filter(|here| !here.is_empty()) else { break };
+        reader.push(here, &mut pcm)?;
         if let Some(seconds) = reader.seconds() {
-            maker.expect_seconds(seconds)?;
+            outlet.maker.expect_seconds(seconds)?;
         }
         if let Some(rate) = reader.rate() {
-            maker.push(rate, &pcm)?;
+            outlet.push(rate, &pcm)?;
         }
         pcm.clear();
     }
     Ok(reader.finish()?)
 }
 
-fn stream(file: Bytes) -> MediaSourceStream<'static> {
-    MediaSourceStream::new(Box::new(Cursor::new(file)), MediaSourceStreamOptions::default())
+fn stream(file: Peeked) -> MediaSourceStream<'static> {
+    MediaSourceStream::new(Box::new(ReadOnlySource::new(file)), MediaSourceStreamOptions::default())
 }
 
 /// Everything a reader's audio track holds.
 fn packets(
     kind: &'static str,
     reader: Result<Box<dyn FormatReader + '_>, Error>,
-    maker: &mut FrameMaker,
+    outlet: &mut Outlet<'_>,
 ) -> Result<(), FileError> {
     let broken = |reason: String| FileError::Broken { kind, reason };
     let mut reader = reader.map_err(|e| broken(e.to_string()))?;
@@ -190,7 +219,7 @@ fn packets(
         pcm.clear();
         // A damaged packet is passed over, as the decoder of a broadcast does.
         if let Some(rate) = decoder.decode(&packet, &mut pcm) {
-            maker.push(rate, &pcm)?;
+            outlet.push(rate, &pcm)?;
         }
     }
 }

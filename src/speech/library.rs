@@ -25,7 +25,7 @@ use super::script::{Part, Say, Script};
 use super::shelf::Shelf;
 use crate::call::machine::Sound;
 use crate::clock::Clock;
-use crate::egress::{Egress, FetchedFile, FileAnswer};
+use crate::egress::{Egress, FetchedFile, FileAnswer, OnPiece};
 use crate::media::prompt::{Frame, Prompt, Slot, Writer};
 use crate::xml::ast::{DocUrl, Voice};
 
@@ -46,6 +46,8 @@ const PIECES: usize = 8;
 const FADE_MS: u32 = 5;
 /// A tone's height; 12 dB below full scale, about as loud as speech.
 const TONE_PEAK: f32 = 8_000.0;
+/// Files that are played while they come.
+const STREAMING_MAX: usize = 4;
 
 /// Who gets a file for `<Play>`; [`Egress`] in a node.
 pub trait FileFetch: Send + Sync {
@@ -56,6 +58,17 @@ pub trait FileFetch: Send + Sync {
         max: usize,
         etag: Option<&'a str>,
     ) -> BoxFuture<'a, Result<FileAnswer, String>>;
+
+    /// The same; its bytes are given in order as they come, where they can be. Either all of them are, or none.
+    fn fetch_in_pieces<'a>(
+        &'a self,
+        url: &'a DocUrl,
+        max: usize,
+        etag: Option<&'a str>,
+        _: OnPiece<'a>,
+    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+        self.fetch(url, max, etag)
+    }
 }
 
 impl FileFetch for Egress {
@@ -66,6 +79,17 @@ impl FileFetch for Egress {
         etag: Option<&'a str>,
     ) -> BoxFuture<'a, Result<FileAnswer, String>> {
         Box::pin(async move { self.fetch_file(&url.0, max, etag).await.map_err(|e| e.to_string()) })
+    }
+
+    fn fetch_in_pieces<'a>(
+        &'a self,
+        url: &'a DocUrl,
+        max: usize,
+        etag: Option<&'a str>,
+        on_piece: OnPiece<'a>,
+    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+        let fetch = self.fetch_file_in_pieces(&url.0, max, etag, on_piece);
+        Box::pin(async move { fetch.await.map_err(|e| e.to_string()) })
     }
 }
 
@@ -92,6 +116,8 @@ struct Inner {
     /// Turns at the processor: the shards want it too. A file may take long, and speech must not wait for that.
     encoding: Arc<Semaphore>,
     decoding: Arc<Semaphore>,
+    /// Threads that play files while they come: each waits for one server. Where none is free, a file is waited for.
+    streaming: Arc<Semaphore>,
 }
 
 impl Library {
@@ -145,6 +171,7 @@ impl Library {
             fetching: Semaphore::new(FETCHING_MAX),
             encoding: Arc::new(Semaphore::new(cores)),
             decoding: Arc::new(Semaphore::new(cores)),
+            streaming: Arc::new(Semaphore::new(STREAMING_MAX)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -356,10 +383,7 @@ impl Making {
                 Err(e) => Err(Failure::of(maker, e)),
             }
         });
-        worked.await.unwrap_or_else(|e| {
-            let reason = if e.is_panic() { "its maker faulted" } else { "the node is stopping" };
-            Err(Failure { maker: None, reason: reason.to_owned() })
-        })
+        worked.await.unwrap_or_else(|e| Err(lost(&e)))
     }
 
     async fn file(
@@ -368,22 +392,62 @@ impl Making {
         maker: FrameMaker,
         stale: Option<(Arc<Prompt>, String)>,
     ) -> Result<(FrameMaker, Kept), Failure> {
-        let etag = stale.as_ref().map(|(_, etag)| etag.as_str());
-        let fetched = match self.inner.fetch.fetch(url, FILE_BYTES_MAX, etag).await {
+        let asked = stale.as_ref().map(|(_, etag)| etag.as_str());
+        let (fetched, played) = self.fetch_and_play(url, asked, maker).await;
+        let fetched = match fetched {
             Ok(FileAnswer::File(file)) => file,
             Ok(FileAnswer::NotModified) => {
+                let maker = played.unplayed()?;
                 let Some((old, etag)) = stale else {
                     return Err(Failure::of(maker, "fetch the file: its server answered 304 to a plain question"));
                 };
                 let at = self.inner.clock.now() + FILE_KEPT;
                 return Ok((copied(&old, maker)?, Kept::Until { at, etag: Some(etag) }));
             }
-            Err(reason) => return Err(Failure::of(maker, format!("fetch the file: {reason}"))),
+            Err(reason) => {
+                let maker = played.maker();
+                return Err(Failure { maker, reason: format!("fetch the file: {reason}") });
+            }
         };
         let FetchedFile { bytes, etag, cache_control } = fetched;
         let kept = Kept::Until { at: self.inner.clock.now() + kept_for(cache_control.as_deref()), etag };
-        let maker = self.work(&self.inner.decoding, maker, move |maker| file::decode(&bytes, maker)).await?;
+        let maker = match played {
+            Played::Not(maker) => {
+                self.work(&self.inner.decoding, *maker, move |maker| file::decode(&bytes, maker)).await?
+            }
+            Played::Whole(done) => done?,
+        };
         Ok((maker, kept))
+    }
+
+    /// Fetches a file, and decodes it while it comes, if somebody is free for that and it comes in pieces.
+    async fn fetch_and_play(
+        &self,
+        url: &DocUrl,
+        etag: Option<&str>,
+        mut maker: FrameMaker,
+    ) -> (Result<FileAnswer, String>, Played) {
+        let fetch = &self.inner.fetch;
+        let Ok(turn) = Arc::clone(&self.inner.streaming).try_acquire_owned() else {
+            return (fetch.fetch(url, FILE_BYTES_MAX, etag).await, Played::Not(Box::new(maker)));
+        };
+        let (to, pieces) = std::sync::mpsc::channel();
+        let decoding = self.inner.runtime.spawn_blocking(move || {
+            let _turn = turn;
+            let mut pieces = file::Pieces::new(pieces);
+            match pieces.has_begun() {
+                false => Played::Not(Box::new(maker)),
+                true => Played::Whole(match file::decode_pieces(pieces, &mut maker) {
+                    Ok(()) => Ok(maker),
+                    Err(e) => Err(Failure::of(maker, e)),
+                }),
+            }
+        });
+        // At most `FILE_BYTES_MAX` wait there.
+        let mut give = |piece| drop(to.send(piece));
+        let fetched = fetch.fetch_in_pieces(url, FILE_BYTES_MAX, etag, &mut give).await;
+        drop(to);
+        (fetched, decoding.await.unwrap_or_else(|e| Played::Whole(Err(lost(&e)))))
     }
 }
 
@@ -394,6 +458,36 @@ impl Drop for Making {
             self.cache(|cache| cache.failed(&self.sound, &self.prompt));
         }
     }
+}
+
+/// What became of a file while it came.
+enum Played {
+    /// Nothing: it is to be decoded when it is there.
+    Not(Box<FrameMaker>),
+    Whole(Result<FrameMaker, Failure>),
+}
+
+impl Played {
+    fn unplayed(self) -> Result<FrameMaker, Failure> {
+        match self {
+            Self::Not(maker) => Ok(*maker),
+            Self::Whole(done) => done,
+        }
+    }
+
+    fn maker(self) -> Option<Box<FrameMaker>> {
+        match self {
+            Self::Not(maker) => Some(maker),
+            Self::Whole(Ok(maker)) => Some(Box::new(maker)),
+            Self::Whole(Err(failure)) => failure.maker,
+        }
+    }
+}
+
+/// A worker's thread has ended without its result.
+fn lost(error: &tokio::task::JoinError) -> Failure {
+    let reason = if error.is_panic() { "its maker faulted" } else { "the node is stopping" };
+    Failure { maker: None, reason: reason.to_owned() }
 }
 
 /// Why a prompt can't be made, and its maker, unless that was lost with it.

@@ -8,6 +8,7 @@
 pub mod builtin;
 mod cache;
 pub mod catalogue;
+mod coming;
 pub mod config;
 pub mod espeak;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::births::{Beginning, Naming, Notes};
 use super::sql::{self, Conn, Pool, QueryBuilder, Row};
@@ -75,6 +76,9 @@ pub struct CallEnd {
     /// How its sound got through; none where nothing was measured.
     #[serde(default)]
     pub quality: Option<CallQuality>,
+    /// The conference that it was in last.
+    #[serde(default)]
+    pub conference: Option<Uuid>,
 }
 
 impl CallEnd {
@@ -88,6 +92,7 @@ impl CallEnd {
             meta_duration_secs: summary.meta_duration_secs,
             remarks,
             findings,
+            conference: summary.conference,
             ..Self::unanswered(summary.cause, summary.direction, at(summary.ended))
         }
     }
@@ -109,6 +114,7 @@ impl CallEnd {
             remarks: Vec::new(),
             findings: Vec::new(),
             quality: None,
+            conference: None,
         }
     }
 }
@@ -213,7 +219,8 @@ pub struct CallFilter {
 
 pub(super) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
     wacid, phone_number_id, parent_call_uuid, node_id, started_us, ended_us, answered_us, duration_secs, bill_secs, \
-    meta_duration_secs, hangup_code, hangup_name, hangup_source, hangup_word, cause, remarks, findings, quality";
+    meta_duration_secs, hangup_code, hangup_name, hangup_source, hangup_word, cause, remarks, findings, quality, \
+    conference_uuid";
 
 fn select(columns: &str, scope: &Scope) -> QueryBuilder {
     let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls WHERE "));
@@ -454,7 +461,7 @@ pub(super) async fn close(
     let update = "UPDATE calls SET ended_us = $2, answered_us = $3, duration_secs = $4, bill_secs = $5, \
         meta_duration_secs = $6, hangup_code = $7, hangup_name = $8, hangup_source = $9, hangup_word = $10, \
         cause = $11, remarks = $12, findings = $13, farewell = $14, farewell_us = $15, quality = $16, \
-        setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
+        conference_uuid = $17, setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
     let done = sql::query(update)
         .bind(call.to_string())
         .bind(e.ended.micros())
@@ -472,6 +479,7 @@ pub(super) async fn close(
         .bind(farewell.map(|f| f.action.as_str()))
         .bind(farewell.map(|f| f.due.micros()))
         .bind(e.quality.as_ref().map(sqlx::types::Json))
+        .bind(e.conference.map(|conference| conference.to_string()))
         .execute(to)
         .await?;
     Ok(done.rows_affected() > 0)
@@ -522,6 +530,7 @@ fn read(row: &Row) -> Result<CallRecord, Unread> {
         remarks: row.try_get::<sqlx::types::Json<_>, _>("remarks")?.0,
         findings: row.try_get::<sqlx::types::Json<_>, _>("findings")?.0,
         quality: row.try_get::<Option<sqlx::types::Json<_>>, _>("quality")?.map(|quality| quality.0),
+        conference: maybe_text("conference_uuid")?.map(|id| id.parse()).transpose()?,
     };
     Ok(CallRecord { start, end: Some(end) })
 }

@@ -32,6 +32,7 @@ mod permissions;
 mod queue;
 mod recordings;
 mod refused;
+mod rooms;
 mod seal;
 mod settings;
 mod sql;
@@ -69,8 +70,9 @@ pub use permissions::{PermissionReply, PermissionRow};
 pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
 pub use recordings::{
     CopyWrite, Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart, RecordingWork,
-    ToTranscribe, TranscriptWrite,
+    RoomFilter, ToTranscribe, TranscriptWrite,
 };
+pub use rooms::{EndedRoom, LeftMember};
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use turns::OwedTurn;
 pub use version::By;

@@ -22,6 +22,11 @@ pub struct RecordingStart {
     pub call: CallUuid,
     /// Of a room's recording.
     pub conference: Option<String>,
+    /// That room, and whether it is a multi-party call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multi_party: bool,
     /// `wav` or `mp3`.
     pub format: String,
     pub stereo: bool,
@@ -61,6 +66,8 @@ pub struct Recording {
     pub id: Uuid,
     pub call: CallUuid,
     pub conference: Option<String>,
+    pub room: Option<Uuid>,
+    pub multi_party: bool,
     pub format: String,
     pub started: Timestamp,
     pub ended: Timestamp,
@@ -119,17 +126,32 @@ pub struct RecordingWork {
 pub struct RecordingFilter {
     pub call: Option<CallUuid>,
     pub conference: Option<String>,
+    /// By the room: its name, its id, and whether it is a multi-party call.
+    pub rooms: Vec<RoomFilter>,
+    /// Of calls from and to these numbers.
+    pub from: Option<String>,
+    pub to: Option<String>,
     pub subaccount: Option<AuthId>,
+    /// When it was there.
     pub added: Vec<(Compare, Timestamp)>,
 }
 
+/// Which room's recordings are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoomFilter {
+    MultiPartyName(String),
+    MultiParty(Uuid),
+    Conference(Uuid),
+}
+
 const COLUMNS: &str = "recording_id, call_uuid, conference_name, format, started_us, ended_us, duration_ms, object, \
-    upload_tries";
+    upload_tries, room_uuid, multi_party";
 
 /// Writes that a recording begins; once.
 pub(super) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, \
-        node_id, started_us, notices, transcription) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+        node_id, started_us, notices, transcription, room_uuid, multi_party) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
         ON CONFLICT DO NOTHING";
     let insert = sql::query(insert)
         .bind(start.id.to_string())
@@ -139,7 +161,9 @@ pub(super) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), s
         .bind(&start.conference);
     let insert = insert.bind(&start.format).bind(start.stereo).bind(&start.node_id).bind(start.started.micros());
     let transcript = start.transcript.as_ref().map(sqlx::types::Json);
-    insert.bind(sqlx::types::Json(&start.notices)).bind(transcript).execute(to).await.map(drop)
+    let insert = insert.bind(sqlx::types::Json(&start.notices)).bind(transcript);
+    let insert = insert.bind(start.room.map(|room| room.to_string())).bind(start.multi_party);
+    insert.execute(to).await.map(drop)
 }
 
 /// Closes a row, and puts what reports it into the outbox; neither, where it was closed before.
@@ -276,13 +300,32 @@ fn filtered(query: &mut QueryBuilder, filter: &RecordingFilter) {
         query.push(" AND auth_id = ").push_bind(account.as_str().to_owned());
     }
     for (compare, at) in &filter.added {
-        query.push(" AND started_us").push(compare.sql()).push_bind(at.micros());
+        query.push(" AND ended_us").push(compare.sql()).push_bind(at.micros());
+    }
+    for room in &filter.rooms {
+        match room {
+            RoomFilter::MultiPartyName(name) => {
+                query.push(" AND multi_party = 1 AND conference_name = ").push_bind(name.clone());
+            }
+            RoomFilter::MultiParty(id) => {
+                query.push(" AND multi_party = 1 AND room_uuid = ").push_bind(id.to_string());
+            }
+            RoomFilter::Conference(id) => {
+                query.push(" AND multi_party = 0 AND room_uuid = ").push_bind(id.to_string());
+            }
+        }
+    }
+    for (column, number) in [("from_number", &filter.from), ("to_number", &filter.to)] {
+        if let Some(number) = number {
+            query.push(" AND call_uuid IN (SELECT call_uuid FROM calls WHERE ").push(column).push(" = ");
+            query.push_bind(number.clone()).push(")");
+        }
     }
 }
 
 /// What a recording began as.
 const START: &str = "recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, node_id, started_us, \
-    notices, transcription";
+    notices, transcription, room_uuid, multi_party";
 
 /// A node's that never ended: what a crash left behind.
 pub(super) async fn open(pool: &Pool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
@@ -303,6 +346,8 @@ fn start(row: &Row) -> Result<RecordingStart, StoreError> {
         main_account: text("main_auth_id")?.into(),
         call: CallUuid(id(WHAT, &text("call_uuid")?)?),
         conference: row.try_get("conference_name").map_err(failed(WHAT))?,
+        room: room(WHAT, row)?,
+        multi_party: row.try_get("multi_party").map_err(failed(WHAT))?,
         format: text("format")?,
         stereo: row.try_get("stereo").map_err(failed(WHAT))?,
         node_id: text("node_id")?,
@@ -310,6 +355,12 @@ fn start(row: &Row) -> Result<RecordingStart, StoreError> {
         notices: notices.map_err(|e| unreadable(WHAT, e))?.unwrap_or_default(),
         transcript: transcript.map_err(|e| unreadable(WHAT, e))?,
     })
+}
+
+/// The room that a row is of.
+fn room(what: &'static str, row: &Row) -> Result<Option<Uuid>, StoreError> {
+    let room: Option<String> = row.try_get("room_uuid").map_err(failed(what))?;
+    room.map(|room| id(what, &room)).transpose()
 }
 
 /// Some that began before then, ended ones, the oldest first.
@@ -372,6 +423,8 @@ fn recording(row: &Row) -> Result<Recording, StoreError> {
         id: id(WHAT, &text("recording_id")?)?,
         call: CallUuid(id(WHAT, &text("call_uuid")?)?),
         conference: row.try_get("conference_name").map_err(failed(WHAT))?,
+        room: room(WHAT, row)?,
+        multi_party: row.try_get("multi_party").map_err(failed(WHAT))?,
         format: text("format")?,
         started: Timestamp::from_micros(number("started_us")?),
         ended: Timestamp::from_micros(number("ended_us")?),
@@ -402,6 +455,8 @@ mod tests {
             main_account: main.into(),
             call: CallUuid(Uuid::from_u128(1_000)),
             conference: None,
+            room: None,
+            multi_party: false,
             format: "wav".to_owned(),
             stereo: true,
             node_id: "node".to_owned(),

@@ -266,7 +266,26 @@ pub struct Wait {
     /// End early after this much silence of the caller (`silence="true"`).
     pub min_silence: Option<Duration>,
     /// `beep`: end at a voicemail beep.
-    pub beep: bool,
+    pub beep: Option<Beep>,
+}
+
+/// What is taken for a voicemail's beep: one steady tone, or a few of them, and then silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Beep {
+    /// Tone there must be, in milliseconds, all its pieces together.
+    pub duration_ms: u32,
+    /// Silence after which it is over.
+    pub inter_silence_ms: u32,
+    /// Silence between two pieces of one beep, at most.
+    pub intra_silence_ms: u32,
+    /// What is silence: a mean of the samples below this, of 32,768.
+    pub threshold: u32,
+}
+
+impl Default for Beep {
+    fn default() -> Self {
+        Self { duration_ms: 300, inter_silence_ms: 50, intra_silence_ms: 500, threshold: 256 }
+    }
 }
 
 /// A URL with the method to ask it by.
@@ -460,8 +479,6 @@ pub enum DialAddress {
     /// `<User>sip:…`.
     Sip(String),
 }
-
-// --- the elements below are parsed and checked in full; the machine does not run them yet ---
 
 /// `plivo-xml.md` §5.9.
 #[derive(Clone, Debug, PartialEq)]

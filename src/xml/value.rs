@@ -527,7 +527,7 @@ fn beep(value: &str) -> Checked<'_> {
     const KEYS: &[&str] = &["duration", "inter_silence", "intra_silence", "threshold"];
     match pairs(value, usize::MAX) {
         Ok((Value::Pairs(items), _)) if items.iter().all(|(k, v)| KEYS.contains(k) && is_number(v)) => {
-            plain(Value::Flag(true))
+            plain(Value::Pairs(items))
         }
         _ => Err(Note::bad(
             "is not a beep setting",

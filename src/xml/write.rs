@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::model::{Digit, Method};
 
 use super::ast::{
-    Conference, Dial, DialAddress, DialMusic, DialTarget, DocUrl, Element, ElementKind, GetDigits, GetInput,
+    Beep, Conference, Dial, DialAddress, DialMusic, DialTarget, DocUrl, Element, ElementKind, GetDigits, GetInput,
     HangupReason, InputType, MemberSound, Message, Prompt, Record, Repeat, Speak, Speech, SpeechNode, Stream, Target,
     Transcription, Voice, Wait,
 };
@@ -111,7 +111,20 @@ impl Writer {
         if let Some(silence) = wait.min_silence {
             self.give("silence", "true").give("minSilence", &silence.as_millis().to_string());
         }
-        self.flag("beep", wait.beep, false).empty();
+        match wait.beep {
+            None => {}
+            Some(beep) if beep == Beep::default() => {
+                self.give("beep", "true");
+            }
+            Some(Beep { duration_ms, inter_silence_ms, intra_silence_ms, threshold }) => {
+                let numbers = format!(
+                    "duration={duration_ms},inter_silence={inter_silence_ms},intra_silence={intra_silence_ms},\
+                     threshold={threshold}"
+                );
+                self.give("beep", &numbers);
+            }
+        }
+        self.empty();
     }
 
     fn prompts(&mut self, prompts: &[Prompt]) {

@@ -118,6 +118,7 @@ impl World {
                 parent_call: None,
                 dialled: None,
                 document: None,
+                needs_company: false,
             })),
         }
     }

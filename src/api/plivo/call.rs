@@ -26,8 +26,8 @@ pub(super) struct Cdr<'a> {
     call_state: &'static str,
     #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
-    #[schema(value_type = Option<String>)]
-    conference_uuid: Option<()>,
+    #[schema(value_type = Option<String>, format = Uuid)]
+    conference_uuid: Option<uuid::Uuid>,
     end_time: String,
     from_number: &'a str,
     hangup_cause_code: u16,
@@ -59,7 +59,7 @@ impl<'a> Cdr<'a> {
             call_duration: end.answered.map_or(0, |_| end.duration_secs),
             call_state: state(end),
             call_uuid: start.call,
-            conference_uuid: None,
+            conference_uuid: end.conference,
             end_time: end.ended.plivo_cdr(),
             from_number: &start.from,
             hangup_cause_code: end.hangup_code,

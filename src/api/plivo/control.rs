@@ -246,8 +246,7 @@ pub(super) fn said(fields: &Fields) -> Result<Speak, String> {
     speak.speech = match kind.as_deref() {
         None | Some("text") => Speech(vec![SpeechNode::Text(text.split_whitespace().collect::<Vec<_>>().join(" "))]),
         Some("ssml") => {
-            let whole = text.strip_prefix("<speak>").and_then(|rest| rest.strip_suffix("</speak>"));
-            element("voice", &voice, whole.unwrap_or(&text)).map_err(|why| format!("text is invalid: {why}"))?.speech
+            element("voice", &voice, inside_speak(&text)).map_err(|why| format!("text is invalid: {why}"))?.speech
         }
         Some(_) => return Err("type must be text or ssml".to_owned()),
     };
@@ -258,6 +257,36 @@ pub(super) fn said(fields: &Fields) -> Result<Speak, String> {
         return Err(too_long());
     }
     Ok(speak)
+}
+
+/// What stands inside `<speak>`, whatever attributes that has, with or without an XML declaration before it; all of the text
+/// where it is no such document.
+fn inside_speak(text: &str) -> &str {
+    let text = text.trim();
+    let document = match text.strip_prefix("<?xml") {
+        Some(rest) => rest.split_once("?>").map_or(text, |(_, document)| document.trim_start()),
+        None => text,
+    };
+    let content = || {
+        let rest = document.strip_prefix("<speak")?.strip_suffix("</speak>")?;
+        rest.starts_with(|c: char| c == '>' || c.is_ascii_whitespace()).then_some(())?;
+        // A `>` may stand in an attribute's value.
+        let mut quote = None;
+        let end = rest.find(|c: char| match (quote, c) {
+            (None, '>') => true,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                false
+            }
+            (Some(open), c) if open == c => {
+                quote = None;
+                false
+            }
+            _ => false,
+        });
+        rest.get(end?.saturating_add(1)..)
+    };
+    content().unwrap_or(text)
 }
 
 /// A `<Speak>` with this attribute and content, as a document's would be read; what is wrong with it.
@@ -312,7 +341,12 @@ mod tests {
         for length in [json!("30"), json!(30), json!("anything")] {
             assert_eq!(speak(json!({"text": "Hi", "length": length})).map(|spoken| spoken.1), Ok(Voice::Woman));
         }
-        for ssml in ["<speak>One <break time=\"1s\"/> two</speak>", "One <break time=\"1s\"/> two"] {
+        for ssml in [
+            "<speak>One <break time=\"1s\"/> two</speak>",
+            "One <break time=\"1s\"/> two",
+            " <speak version='1.1' xml:lang=\"en-US\" note=\"a>b\">One <break time=\"1s\"/> two</speak>\n",
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<speak>One <break time=\"1s\"/> two</speak>",
+        ] {
             assert_eq!(speak(json!({"text": ssml, "type": "ssml"})).map(|spoken| spoken.0), Ok(said("One  … two")));
         }
         let long = "x".repeat(3_001);
@@ -325,6 +359,9 @@ mod tests {
             (json!({"text": "a", "language": "english"}), "language must"),
             (json!({"text": "a", "type": "markdown"}), "type must"),
             (json!({"text": "<b>a", "type": "ssml"}), "text is invalid"),
+            (json!({"text": "<speaker>a</speak>", "type": "ssml"}), "text is invalid"),
+            (json!({"text": "<speak note=\"a</speak>", "type": "ssml"}), "text is invalid"),
+            (json!({"text": "<?xml version=\"1.0\"?>a", "type": "ssml"}), "text is invalid"),
             (json!({"text": "a</Speak><Hangup/><Speak>b", "type": "ssml"}), "text is invalid"),
             (json!({"text": "a<Play>https://a.example.com/x.mp3</Play>", "type": "ssml"}), "text is invalid"),
         ] {

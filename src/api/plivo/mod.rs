@@ -9,6 +9,7 @@ mod conference;
 mod control;
 mod endpoint;
 mod multi_party;
+mod multi_party_add;
 mod multi_party_record;
 mod number;
 mod paging;

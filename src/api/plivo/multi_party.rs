@@ -1,29 +1,21 @@
 //! Multi-party calls over REST (`plivo-call-api.md` §4): those that are there, those that are over, and what is asked of their
-//! participants. Who is added runs a document of the one element, which is made of the request's fields and checked as any.
-
-use std::time::Duration;
+//! participants; how they are added is `multi_party_add`'s.
 
 use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::fields::Fields;
-use super::super::placing::{self, RING_TIMEOUT, TIME_LIMIT};
 use super::super::routes::{Answer, Body, Content, Route, of};
-use super::super::{Api, LiveStatus, Told, decoded, error};
+use super::super::{Api, decoded, error};
 use super::conference::{played, spoken, whom};
 use super::paging::{Meta, paged};
-use super::place::{CALLER_NAME_CHARS_MAX, RING_MAX, refused, sip_headers, targets, url};
 use super::query::{self, Pairs, value};
-use super::{Ask, LIMIT, No, OFFSET, multi_party_record, uri};
-use crate::call::dialer::CallOrder;
-use crate::call::machine::{Command, Outbound, RoomKind};
+use super::{Ask, LIMIT, No, OFFSET, multi_party_add, multi_party_record, uri};
+use crate::call::machine::RoomKind;
 use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
 use crate::media::Played;
-use crate::model::{AuthId, CallUuid, E164, Timestamp};
-use crate::xml::Document;
-use crate::xml::ast::DocUrl;
+use crate::model::{AuthId, Timestamp};
 
 pub(super) const NO_ROOM: No = No::NotFound("multiparty call not found");
 pub(super) const NO_MEMBER: No = No::NotFound("participant not found");
@@ -88,7 +80,7 @@ pub(super) const ROUTES: &[Route] = &[
     json(
         route("POST", PARTICIPANTS, "addParticipant", "Calls a user, or takes a call that is up, into it"),
         "role, and from and to or call_uuid; the element's attributes in small letters with underscores. A form is taken too",
-        &[Answer { status: 201, what: "It is on its way", content: Content::Plivo(&[of::<Added>]) }],
+        &[Answer { status: 201, what: "It is on its way", content: Content::Plivo(&[of::<multi_party_add::Added>]) }],
     ),
     Route {
         answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Participant>]) }],
@@ -164,22 +156,6 @@ pub(super) struct Participants {
 }
 
 #[derive(Serialize, ToSchema)]
-#[schema(as = PlivoParticipantAdded)]
-pub(super) struct Added {
-    calls: Vec<AddedCall>,
-    message: &'static str,
-    request_uuid: String,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = PlivoParticipantCall)]
-struct AddedCall {
-    to: String,
-    from: String,
-    call_uuid: String,
-}
-
-#[derive(Serialize, ToSchema)]
 #[schema(as = PlivoParticipantChanged)]
 pub(super) struct Done {
     message: &'static str,
@@ -212,7 +188,7 @@ pub(super) async fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Resp
             false => Err(NO_ROOM),
         },
         ("GET", ["Participant"]) => participants(api, ask, &mpc),
-        ("POST", ["Participant"]) => add(api, ask, &mpc).await,
+        ("POST", ["Participant"]) => multi_party_add::add(api, ask, &mpc).await,
         ("GET", ["Participant", id]) => participant(api, ask, &mpc, id),
         ("POST", ["Participant", id]) => change(api, ask, &mpc, id),
         ("DELETE", ["Participant", id]) => told(api, ask, &mpc, id, &MemberAsk::Kick),
@@ -226,7 +202,7 @@ pub(super) async fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Resp
     }
 }
 
-fn room(api: &Api, ask: &Ask, mpc: &str) -> Result<RoomView, No> {
+pub(super) fn room(api: &Api, ask: &Ask, mpc: &str) -> Result<RoomView, No> {
     api.rooms.find(&ask.scope, KIND, mpc).ok_or(NO_ROOM)
 }
 
@@ -255,7 +231,12 @@ fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
             rooms.retain(|room| of(room).is_some_and(|of| compare.holds(&of, &at)));
         }
     }
-    let objects = rooms.into_iter().map(|room| shown(ask, room)).collect();
+    // Plivo's list and its single object write this word differently.
+    let in_list = |object: MultiParty| match object.status {
+        "Ended" => MultiParty { status: "ended", ..object },
+        _ => object,
+    };
+    let objects = rooms.into_iter().map(|room| in_list(shown(ask, room))).collect();
     let (meta, objects) = paged(objects, &uri(&ask.scope, "MultiPartyCall/"), &ask.pairs)?;
     Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
 }
@@ -289,7 +270,8 @@ fn shown(ask: &Ask, room: RoomView) -> MultiParty {
         recording: room.recording,
         resource_uri: at,
         start_time: room.started.map(Timestamp::plivo_cdr),
-        stay_alone: room.members.iter().all(|member| member.stays_alone),
+        // Of those who are in; of one that is over, of those who were.
+        stay_alone: if room.members.is_empty() { &room.left } else { &room.members }.iter().all(|one| one.stays_alone),
         sub_account: Some(room.account).filter(|account| account.as_str().starts_with("SA")),
         termination_cause: room.ended.map(|_| ENDED.0),
         termination_cause_code: room.ended.map(|_| ENDED.1),
@@ -303,8 +285,9 @@ fn one(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
 }
 
 fn start(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
-    let status = ask.fields()?.text("status").map_err(No::Bad)?;
-    if status.is_none_or(|status| !status.eq_ignore_ascii_case("active")) {
+    // Plivo's own Python SDK sends a list of the one word.
+    let status = ask.fields()?.texts("status").map_err(No::Bad)?;
+    if !matches!(status.as_slice(), [one] if one.eq_ignore_ascii_case("active")) {
         return Err(No::Bad("status must be active".to_owned()));
     }
     match api.rooms.begin(&ask.scope, KIND, mpc) {
@@ -321,8 +304,8 @@ fn of_room(ask: &Ask, room: &RoomView, member: &MemberView) -> Participant {
         coach_mode: member.coaches,
         duration: member.since.as_secs(),
         end_mpc_on_exit: member.ends,
-        exit_cause: None,
-        exit_time: None,
+        exit_cause: member.left.as_ref().map(|left| left.cause.clone()),
+        exit_time: member.left.as_ref().map(|left| left.at.plivo_cdr()),
         hold: member.held,
         join_time: member.joined.plivo_cdr(),
         member_id: member.member.to_string(),
@@ -336,15 +319,16 @@ fn of_room(ask: &Ask, room: &RoomView, member: &MemberView) -> Participant {
 
 fn participants(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
     let room = any_room(api, ask, mpc)?;
-    let objects = room.members.iter().map(|member| of_room(ask, &room, member)).collect();
+    let objects = room.everybody().into_iter().map(|member| of_room(ask, &room, member)).collect();
     let at = uri(&ask.scope, &format!("MultiPartyCall/uuid_{}/Participant/", room.id));
     let (meta, objects) = paged(objects, &at, &ask.pairs)?;
     Ok(error::plivo_body(StatusCode::OK, &Participants { meta, objects }))
 }
 
 fn participant(api: &Api, ask: &Ask, mpc: &str, id: &str) -> Result<Response, No> {
-    let room = room(api, ask, mpc)?;
-    let member = room.members.iter().find(|member| member.member.to_string() == id).ok_or(NO_MEMBER)?;
+    let room = any_room(api, ask, mpc)?;
+    let everybody = room.everybody();
+    let member = everybody.iter().find(|member| member.member.to_string() == id).ok_or(NO_MEMBER)?;
     Ok(error::plivo_body(StatusCode::OK, &of_room(ask, &room, member)))
 }
 
@@ -381,151 +365,4 @@ fn queued(api: &Api, ask: &Ask, mpc: &str, id: &str, what: &MemberAsk, message: 
     let mpc_member_id = asked(api, ask, mpc, id, what)?.iter().map(u64::to_string).collect();
     let mpc_name = room(api, ask, mpc)?.name;
     Ok(error::plivo_body(StatusCode::ACCEPTED, &Queued { message, mpc_member_id, mpc_name }))
-}
-
-// --- adding ---
-
-/// Attributes that a request may give, in the element's own spelling.
-const ATTRIBUTES: &[(&str, &str)] = &[
-    ("role", "role"),
-    ("max_duration", "maxDuration"),
-    ("max_participants", "maxParticipants"),
-    ("record_min_member_count", "recordMinMemberCount"),
-    ("wait_time", "waitTime"),
-    ("wait_music_url", "waitMusicUrl"),
-    ("wait_music_method", "waitMusicMethod"),
-    ("agent_hold_music_url", "agentHoldMusicUrl"),
-    ("agent_hold_music_method", "agentHoldMusicMethod"),
-    ("customer_hold_music_url", "customerHoldMusicUrl"),
-    ("customer_hold_music_method", "customerHoldMusicMethod"),
-    ("status_callback_url", "statusCallbackUrl"),
-    ("status_callback_method", "statusCallbackMethod"),
-    ("status_callback_events", "statusCallbackEvents"),
-    ("on_exit_action_url", "onExitActionUrl"),
-    ("on_exit_action_method", "onExitActionMethod"),
-    ("enter_sound", "enterSound"),
-    ("enter_sound_method", "enterSoundMethod"),
-    ("exit_sound", "exitSound"),
-    ("exit_sound_method", "exitSoundMethod"),
-    ("stay_alone", "stayAlone"),
-    ("coach_mode", "coachMode"),
-    ("mute", "mute"),
-    ("hold", "hold"),
-    ("start_mpc_on_enter", "startMpcOnEnter"),
-    ("end_mpc_on_exit", "endMpcOnExit"),
-    ("relay_dtmf_inputs", "relayDTMFInputs"),
-    ("record", "record"),
-    ("record_participant_track", "recordParticipantTrack"),
-    ("transcript", "transcript"),
-    ("transcription_url", "transcriptionUrl"),
-    ("record_file_format", "recordFileFormat"),
-    ("recording_callback_url", "recordingCallbackUrl"),
-    ("recording_callback_method", "recordingCallbackMethod"),
-];
-
-/// The document of the one element.
-fn document(fields: &Fields, name: &str) -> Result<std::sync::Arc<Document>, String> {
-    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-    fields.required("role")?;
-    let mut xml = "<Response><MultiPartyCall".to_owned();
-    for (field, attribute) in ATTRIBUTES {
-        if let Some(text) = fields.text(field)? {
-            xml += &format!(" {attribute}=\"{}\"", escaped(&text));
-        }
-    }
-    xml += &format!(">{}</MultiPartyCall></Response>", escaped(name));
-    let parsed = crate::xml::parse(xml.as_bytes(), None);
-    parsed.document.ok_or_else(|| {
-        let error = parsed.findings.iter().find(|f| f.severity == crate::xml::ast::Severity::Error);
-        let message = error.map_or("it is no multi-party call", |finding| finding.message.as_str());
-        // The field's own spelling.
-        let field =
-            ATTRIBUTES.iter().find(|(_, attribute)| message.starts_with(attribute)).map_or("role", |(field, _)| field);
-        format!("{field} is invalid: {message}")
-    })
-}
-
-async fn add(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
-    let fields = ask.fields()?;
-    let name = match mpc.strip_prefix("name_") {
-        Some(name) => name.to_owned(),
-        None => room(api, ask, mpc)?.name,
-    };
-    let document = document(&fields, &name).map_err(No::Bad)?;
-    let calls = match fields.text("call_uuid").map_err(No::Bad)? {
-        Some(uuid) => vec![taken(api, ask, &uuid, document)?],
-        None => called(api, ask, &fields, document).await?,
-    };
-    let request_uuid = calls.first().map(|call| call.call_uuid.clone()).unwrap_or_default();
-    let added = Added { calls, message: "add participant action initiated", request_uuid };
-    Ok(error::plivo_body(StatusCode::CREATED, &added))
-}
-
-/// A call that is up goes on in it.
-fn taken(api: &Api, ask: &Ask, uuid: &str, document: std::sync::Arc<Document>) -> Result<AddedCall, No> {
-    const NO_CALL: No = No::NotFound("call not found");
-    let uuid: CallUuid = uuid.parse().map_err(|_| No::Bad("call_uuid must be a UUID".to_owned()))?;
-    let call = api.live.get(&ask.scope, uuid).filter(|call| call.status == LiveStatus::InProgress).ok_or(NO_CALL)?;
-    match api.live.command(&ask.scope, uuid, Command::Run { document }) {
-        Told::Yes => Ok(AddedCall { to: call.to, from: call.from, call_uuid: uuid.to_string() }),
-        Told::Full => Err(No::TooMany { why: "too much is asked of this call at once".to_owned(), seconds: 1 }),
-        Told::NotUp => Err(NO_CALL),
-    }
-}
-
-/// Users are called, by the checks of any call (§2.1).
-async fn called(
-    api: &Api,
-    ask: &Ask,
-    fields: &Fields,
-    document: std::sync::Arc<Document>,
-) -> Result<Vec<AddedCall>, No> {
-    let order = order(api, ask, fields, document).map_err(No::Bad)??;
-    let calls = placing::place(api, &order).await.map_err(refused)?;
-    let from = order.number.spec.number.to_string();
-    let added = calls.iter().zip(&order.to).map(|(call, to)| AddedCall {
-        to: to.to_string(),
-        from: from.clone(),
-        call_uuid: call.to_string(),
-    });
-    Ok(added.collect())
-}
-
-fn order(
-    api: &Api,
-    ask: &Ask,
-    fields: &Fields,
-    document: std::sync::Arc<Document>,
-) -> Result<Result<CallOrder, No>, String> {
-    let from = E164::parse(&fields.required("from")?).map_err(|why| format!("from parameter is invalid: {why}"))?;
-    let to = targets(&fields.required("to")?)?;
-    if to.contains(&from) {
-        return Err("to parameter is invalid: it is the number that calls".to_owned());
-    }
-    let caller_name = fields.bounded("caller_name", CALLER_NAME_CHARS_MAX)?.unwrap_or_default();
-    let ring_timeout_s = fields.integer("ring_timeout", 1, RING_MAX)?.unwrap_or(RING_TIMEOUT);
-    let headers = sip_headers(fields)?;
-    let told = url(api, fields, "call_status_callback")?;
-    let Some(number) = api.placing.number(&ask.scope, &from) else {
-        let why = "is not a calling-enabled WhatsApp number of your account";
-        return Ok(Err(No::NotAllowed(format!("from parameter is invalid. {from} {why}"))));
-    };
-    // It has no answer URL: its document is here. Without a URL for its status, nobody is told of it.
-    let nowhere = (DocUrl("".into()), crate::model::Method::Post);
-    Ok(Ok(CallOrder {
-        number,
-        to,
-        answer: nowhere.clone(),
-        fallback: None,
-        hangup: told.clone().unwrap_or(nowhere),
-        caller_name,
-        headers,
-        time_limit: Duration::from_secs(TIME_LIMIT),
-        outbound: Outbound {
-            ring: told,
-            ring_timeout_ms: ring_timeout_s.saturating_mul(1_000),
-            document: Some(document),
-            ..Outbound::default()
-        },
-    }))
 }

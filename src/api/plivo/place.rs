@@ -155,7 +155,9 @@ impl Wanted {
                 parent_call: self.parent,
                 dialled: None,
                 document: None,
+                needs_company: false,
             },
+            each: Vec::new(),
         })
     }
 }
@@ -199,14 +201,14 @@ fn call_type(fields: &Fields) -> Result<(), String> {
     }
 }
 
-/// Keys and pauses; how long a tone is to be may stand behind `@`, and is WhatsApp's own affair.
-fn digits(fields: &Fields) -> Result<Option<String>, String> {
+/// Keys and pauses; how many milliseconds a tone is to last may stand behind `@`.
+pub(super) fn digits(fields: &Fields) -> Result<Option<String>, String> {
     let Some(text) = fields.text("send_digits")? else { return Ok(None) };
     let (keys, millis) = text.split_once('@').unwrap_or((&text, "40"));
     if are_keys(keys) && millis.parse().is_ok_and(|millis: u32| (40..=2_000).contains(&millis)) {
-        Ok(Some(keys.to_owned()))
+        Ok(Some(text))
     } else {
-        Err(format!("send_digits must be at most {KEYS_MAX} of 0-9, *, #, w and W"))
+        Err(format!("send_digits must be at most {KEYS_MAX} of 0-9, *, #, w and W, and maybe @ and 40 to 2000 ms"))
     }
 }
 

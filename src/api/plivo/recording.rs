@@ -1,5 +1,7 @@
 //! Recordings: of a live call, begun and ended (`plivo-call-api.md` §2.9), and those that are there (§5).
 
+use std::time::Duration;
+
 use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
@@ -15,7 +17,8 @@ use super::place::url;
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, query, uri};
 use crate::call::machine::{Command, RecordOrder, RoomKind, TranscriptOrder};
 use crate::media::record::Format;
-use crate::store::{Recording, RecordingFilter};
+use crate::model::Timestamp;
+use crate::store::{Compare, Recording, RecordingFilter, RoomFilter};
 use crate::xml::ast::Target;
 
 /// Of a room, in milliseconds: as long as a recording may be.
@@ -60,6 +63,16 @@ pub(super) const ROUTES: &[Route] = &[
             OFFSET,
             Query { name: "call_uuid", what: "Only of this call", kind: Kind::Uuid },
             Query { name: "conference_name", what: "Only of this conference", kind: Kind::Text },
+            Query { name: "conference_uuid", what: "Only of this conference", kind: Kind::Uuid },
+            Query { name: "mpc_name", what: "Only of multi-party calls of this name", kind: Kind::Text },
+            Query { name: "mpc_uuid", what: "Only of this multi-party call", kind: Kind::Uuid },
+            Query { name: "from_number", what: "Only of calls from this number", kind: Kind::Text },
+            Query { name: "to_number", what: "Only of calls to this number", kind: Kind::Text },
+            Query {
+                name: "recording_storage_duration",
+                what: "Whole days that it has been there; also __gt, __gte, __lt, __lte",
+                kind: Kind::Text,
+            },
             Query { name: "subaccount", what: "Only of this subaccount", kind: Kind::Text },
             Query {
                 name: "add_time",
@@ -128,7 +141,7 @@ fn object(api: &Api, ask: &Ask, recording: Recording) -> Object {
     let id = recording.id.as_hyphenated().to_string();
     let millis = |number: i64| format!("{number}.00000");
     Object {
-        add_time: recording.started.plivo_cdr(),
+        add_time: recording.ended.plivo_cdr(),
         call_uuid: recording.call.to_string(),
         recording_duration_ms: format!("{}.00000", recording.duration_ms),
         recording_end_ms: millis(recording.ended.micros().div_euclid(1_000)),
@@ -252,6 +265,15 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
                 filter.call = Some(value.parse().map_err(|_| query::bad("call_uuid", "a UUID"))?);
             }
             ("conference_name", _) => filter.conference = Some(value.clone()),
+            ("conference_uuid", _) => filter.rooms.push(RoomFilter::Conference(uuid("conference_uuid", value)?)),
+            ("mpc_name", _) => filter.rooms.push(RoomFilter::MultiPartyName(value.clone())),
+            ("mpc_uuid", _) => filter.rooms.push(RoomFilter::MultiParty(uuid("mpc_uuid", value)?)),
+            ("from_number", _) => filter.from = Some(digits_of(value)),
+            ("to_number", _) => filter.to = Some(digits_of(value)),
+            ("recording_storage_duration", compare) => {
+                let days = value.parse::<u32>().map_err(|_| query::bad(name, "a whole number of days"))?;
+                filter.added.extend(stored_for(api.clock.wall(), compare, days));
+            }
             ("subaccount", _) => filter.subaccount = Some(value.as_str().into()),
             ("add_time", compare) => {
                 filter.added.push((compare, query::time_of(name, value)?));
@@ -264,6 +286,28 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
     let meta = Meta::of(&uri(&ask.scope, "Recording/"), &ask.pairs, page, total);
     let objects = recordings.into_iter().map(|recording| object(api, ask, recording)).collect();
     Ok(error::plivo_body(StatusCode::OK, &Recordings { meta, objects }))
+}
+
+fn uuid(name: &str, value: &str) -> Result<Uuid, No> {
+    value.parse().map_err(|_| query::bad(name, "a UUID"))
+}
+
+/// A number as calls have it: without the plus that may stand before it.
+fn digits_of(number: &str) -> String {
+    number.trim().trim_start_matches('+').to_owned()
+}
+
+/// Which recordings have been there for so many whole days: what that says of when they were there first.
+fn stored_for(now: Timestamp, compare: Compare, days: u32) -> Vec<(Compare, Timestamp)> {
+    let ago = |days: u32| now.minus(Duration::from_secs(u64::from(days) * 86_400));
+    let (since, before) = (ago(days), ago(days.saturating_add(1)));
+    match compare {
+        Compare::Equal => vec![(Compare::LessEqual, since), (Compare::Greater, before)],
+        Compare::Greater => vec![(Compare::LessEqual, before)],
+        Compare::GreaterEqual => vec![(Compare::LessEqual, since)],
+        Compare::Less => vec![(Compare::Greater, since)],
+        Compare::LessEqual => vec![(Compare::Greater, before)],
+    }
 }
 
 /// `GET Recording/{id}/`.
@@ -280,5 +324,30 @@ pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, N
         Ok(true) => Ok(error::plivo_no_content()),
         Ok(false) => Err(NOT_FOUND),
         Err(error) => Err(super::not_stored(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_days_are_a_span_of_time() {
+        let now = Timestamp::from_secs(100 * 86_400);
+        let is_found = |compare, days, seconds_ago: u64| {
+            let at = now.minus(Duration::from_secs(seconds_ago));
+            stored_for(now, compare, days).iter().all(|(compare, bound)| compare.holds(&at, bound))
+        };
+        for days in [0, 2] {
+            for seconds_ago in [0, 86_399, 86_400, 2 * 86_400, 2 * 86_400 + 1, 3 * 86_400] {
+                let stored = u32::try_from(seconds_ago / 86_400).unwrap();
+                for compare in
+                    [Compare::Equal, Compare::Greater, Compare::GreaterEqual, Compare::Less, Compare::LessEqual]
+                {
+                    let (found, holds) = (is_found(compare, days, seconds_ago), compare.holds(&stored, &days));
+                    assert_eq!(found, holds, "{compare:?} {days}, {seconds_ago} s ago");
+                }
+            }
+        }
     }
 }

@@ -17,6 +17,7 @@ use super::{
     MediaOrder, Notice, NoticeKind, Output, Params, PlayId, RecognitionId, SoundItem, Summary, Termination,
 };
 use crate::model::{CallUuid, Direction, HangupCause, Leg, StreamId, Timestamp};
+use crate::xml::Document;
 use crate::xml::ast::{Finding, Severity, Target};
 
 /// How long a terminate webhook may take to explain a DTLS close: Meta's comes 50–500 ms after (§8 M11).
@@ -57,6 +58,8 @@ pub(super) struct Desk {
     pub(super) path_lost: bool,
     /// What Meta's terminate webhook said, if it came.
     pub(super) termination: Option<Termination>,
+    /// The conference that it is, or was last, in.
+    pub(super) conference: Option<uuid::Uuid>,
     /// The call's stream.
     pub(super) stream: Option<Streaming>,
     began: CallTime,
@@ -85,6 +88,7 @@ impl Desk {
             connected: false,
             path_lost: false,
             termination: None,
+            conference: None,
             stream: None,
             began: now,
             wishes: VecDeque::with_capacity(16),
@@ -272,8 +276,14 @@ impl Desk {
 
     /// Tells whoever had this call placed for a multi-party call how far it has come (`plivo-callbacks.md` §3.6).
     pub(super) fn added(&mut self, event: &str) {
-        let document = self.setup.outbound.as_ref().and_then(|placed| placed.document.clone());
-        if let Some(notice) = document.and_then(|document| element::added(self, &document, event)) {
+        if let Some(document) = self.setup.outbound.as_ref().and_then(|placed| placed.document.clone()) {
+            self.added_by(&document, event);
+        }
+    }
+
+    /// The same of a document that a call gets later.
+    pub(super) fn added_by(&mut self, document: &Document, event: &str) {
+        if let Some(notice) = element::added(self, document, event) {
             self.wish(Output::Notify { notice });
         }
     }
@@ -337,6 +347,7 @@ impl Desk {
             duration_secs,
             bill_secs,
             meta_duration_secs: self.termination.as_ref().and_then(|t| t.duration_secs),
+            conference: self.conference,
             hangup: Notice { kind: NoticeKind::Hangup, url, method, params },
         }
     }

@@ -17,7 +17,7 @@ use super::element::{self, Collected, Dialled, Flow, Running};
 use super::input::{FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
-use super::recording::RecordEnd;
+use super::recording::{RecordEnd, RecordId};
 use super::stream;
 use super::timers::Timer;
 use super::{FetchId, FetchKind, InstructionOutcome, MediaOrder, Output, Params, PlayId, RecognitionId, Voice};
@@ -84,6 +84,8 @@ pub(super) struct Script {
     took_time: bool,
     /// What the call ends with where nothing follows the room that it was in.
     left_by: Option<HangupCause>,
+    /// What the action of a `Record` is told, while its document is being fetched.
+    owed: Option<(Target, Params)>,
 }
 
 impl Script {
@@ -115,6 +117,7 @@ impl Script {
             idle_documents: 0,
             took_time: false,
             left_by: None,
+            owed: None,
         }
     }
 
@@ -138,9 +141,14 @@ impl Script {
         self.place
     }
 
-    /// Whether the call is recorded in the background, or will be.
+    /// Whether the call is recorded, or will be: in the background, or by the `Record` that runs.
     pub(super) fn is_recorded(&self) -> bool {
-        self.tape.is_some()
+        self.tape.is_some() || matches!(&self.running, Running::Recording(recording) if recording.runs())
+    }
+
+    /// Whether the end of that recording is waited for, to have its action asked.
+    pub(super) fn awaits(&self, record: RecordId) -> bool {
+        matches!(&self.running, Running::Recording(recording) if recording.is(record))
     }
 
     /// Takes in a fact about a fetch, a play or a key; what concerns the call is its state's business.
@@ -151,7 +159,7 @@ impl Script {
             Input::PlayFailed { leg: Leg::A, play, item, reason } => self.play_failed(desk, play, item, &reason),
             Input::Digit { leg: Leg::A, digit } => self.digit(desk, gate, digit),
             Input::DigitsSent { leg: Leg::A, play } => self.digits_sent(desk, gate, play),
-            Input::Voice { leg: Leg::A, what } => self.voice(desk, what),
+            Input::Voice { leg: Leg::A, what } => self.voice(desk, gate, what),
             Input::Speech { recognition, what } => match &mut self.running {
                 Running::Collecting(collection) => {
                     let flow = collection.heard(desk, &mut self.keys, recognition, what);
@@ -206,9 +214,9 @@ impl Script {
                 desk.wish(Output::CancelFetch { fetch });
                 self.fetched(desk, gate, fetch, Err(FetchFailure::Timeout))
             }
-            (Timer::Wait, Running::Waiting { quiet_ms: None }) => self.done(desk, gate),
-            (Timer::Wait | Timer::Silence, Running::Waiting { quiet_ms: Some(_) }) => {
-                element::stop_listening(desk);
+            (Timer::Wait, Running::Waiting { early: None }) => self.done(desk, gate),
+            (Timer::Wait | Timer::Silence, Running::Waiting { early: Some(early) }) => {
+                early.stop(desk);
                 let note = if timer == Timer::Silence { "silence" } else { "" };
                 self.end_place(desk, InstructionOutcome::Done, note);
                 self.walk(desk, gate)
@@ -250,7 +258,10 @@ impl Script {
     /// The call ends: whatever runs is cut (§4 rule 9).
     pub(super) fn cut(&mut self, desk: &mut Desk) {
         match std::mem::replace(&mut self.running, Running::Nothing) {
-            Running::Fetching { fetch, .. } => desk.wish(Output::CancelFetch { fetch }),
+            Running::Fetching { fetch, .. } => {
+                desk.wish(Output::CancelFetch { fetch });
+                self.tell_what_is_owed(desk);
+            }
             Running::Dialing(mut dialing) => dialing.cut(desk),
             Running::Attending(mut attending) => attending.cut(desk),
             Running::Called(mut callee) => callee.cut(desk),
@@ -296,6 +307,7 @@ impl Script {
         };
         desk.timers.clear(Timer::Fetch);
         self.running = Running::Nothing;
+        self.owed = None;
         match result {
             Ok(Fetched::Document { document }) => {
                 self.end_place(desk, InstructionOutcome::Done, "");
@@ -386,14 +398,17 @@ impl Script {
     fn dropped(&mut self, desk: &mut Desk) {
         match std::mem::replace(&mut self.running, Running::Nothing) {
             Running::Nothing | Running::AtGate => {}
-            Running::Fetching { fetch, .. } => desk.cancel_fetch(fetch),
+            Running::Fetching { fetch, .. } => {
+                desk.cancel_fetch(fetch);
+                self.owed = None;
+            }
             Running::Playing { play, .. } => desk.media(MediaOrder::Stop { play }),
             // One that keeps the call alive ends with its element (§4 rule 4).
             Running::Streaming { stream } => {
                 stream::stop(desk, Some(stream), stream::Stop::Api);
             }
-            Running::Waiting { quiet_ms: None } => desk.timers.clear(Timer::Wait),
-            Running::Waiting { quiet_ms: Some(_) } => element::stop_listening(desk),
+            Running::Waiting { early: None } => desk.timers.clear(Timer::Wait),
+            Running::Waiting { early: Some(early) } => early.stop(desk),
             Running::Collecting(mut collection) => {
                 self.after_hidden = collection.hides_keys();
                 collection.cut(desk);
@@ -465,7 +480,7 @@ impl Script {
             self.place = Some(place);
             desk.instruction(place, InstructionOutcome::Started, "");
             let is_last = self.upcoming(&document).is_none();
-            match element::start(element, desk, place, gate, is_last) {
+            match element::start(element, desk, gate, is_last) {
                 Flow::Next => self.end_place(desk, InstructionOutcome::Done, ""),
                 Flow::Inside => {
                     self.end_place(desk, InstructionOutcome::Done, "");
@@ -703,9 +718,15 @@ impl Script {
         }
     }
 
-    fn voice(&mut self, desk: &mut Desk, what: Voice) -> Step {
-        match &self.running {
-            Running::Waiting { quiet_ms: Some(quiet_ms) } => element::heard(desk, *quiet_ms, what),
+    fn voice(&mut self, desk: &mut Desk, gate: Gate, what: Voice) -> Step {
+        match &mut self.running {
+            Running::Waiting { early: Some(early) } => {
+                if early.heard(desk, what) {
+                    early.stop(desk);
+                    self.end_place(desk, InstructionOutcome::Done, "beep");
+                    return self.walk(desk, gate);
+                }
+            }
             Running::Collecting(collection) => collection.voice(desk, what),
             _ => {}
         }

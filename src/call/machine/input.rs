@@ -45,7 +45,7 @@ pub enum Input {
     PlayFailed { leg: Leg, play: PlayId, item: u16, reason: String },
     /// A key counts: at its end packet (`meta-calling.md` §5.4).
     Digit { leg: Leg, digit: Digit },
-    /// The peer's voice, told while [`super::MediaOrder::Listen`] has somebody listen.
+    /// The peer's voice, told while [`super::MediaOrder::Listen`] or [`super::MediaOrder::Beep`] has somebody listen.
     Voice { leg: Leg, what: Voice },
     /// What the caller says, told while [`super::Output::Speech`] has somebody recognise it.
     Speech { recognition: RecognitionId, what: SpeechFact },
@@ -121,6 +121,9 @@ pub struct Outbound {
     /// What it runs once answered, in place of the answer URL's document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<Arc<crate::xml::Document>>,
+    /// The multi-party call that it enters does not start with it alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_company: bool,
 }
 
 /// Statuses of a business-initiated call (`meta-calling.md` §3.4).
@@ -334,6 +337,8 @@ pub enum Voice {
     Began,
     /// The peer has said nothing for so long; shorter pauses are part of speech.
     Ended { ago_ms: u64 },
+    /// The peer is a voicemail that has beeped, and listens now.
+    Beep,
 }
 
 /// A change of a leg's media path.

@@ -74,6 +74,12 @@ pub fn abandoned(setup: CallSetup, answered: Option<CallTime>, ended: CallTime, 
     desk.summary(cause)
 }
 
+/// What is told where a call that was to enter a multi-party call is not placed after all (`plivo-callbacks.md` §3.6).
+pub fn not_added(setup: &CallSetup) -> Option<Notice> {
+    let document = setup.outbound.as_ref()?.document.clone()?;
+    element::added(&Desk::new(CallTime(0), Box::new(setup.clone())), &document, "AddParticipantFailed")
+}
+
 /// One call's whole behaviour.
 #[derive(Default)]
 pub struct Machine {
@@ -152,9 +158,14 @@ impl Machine {
         self.script()?.b_leg()
     }
 
-    /// Whether the call is recorded in the background, or will be.
+    /// Whether the call is recorded, or will be.
     pub fn is_recorded(&self) -> bool {
         self.script().is_some_and(document::Script::is_recorded)
+    }
+
+    /// Whether that recording's action will be asked once its end is told; else it is somebody else's to send.
+    pub fn awaits(&self, record: RecordId) -> bool {
+        self.script().is_some_and(|script| script.awaits(record))
     }
 
     /// When the call was answered, if it was.

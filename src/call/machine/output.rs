@@ -11,8 +11,8 @@ use super::recognition::{RecognitionId, SpeechOrder};
 use super::recording::{RecordEnd, RecordId, RecordOrder};
 use super::room::RoomWish;
 use super::stream::StreamWish;
-use crate::model::{CallUuid, Direction, HangupCause, Leg, Method, StreamId};
-use crate::xml::ast::{DocUrl, Finding, Repeat, Speech, Voice};
+use crate::model::{CallUuid, Digit, Direction, HangupCause, Leg, Method, StreamId};
+use crate::xml::ast::{Beep, DocUrl, Finding, Repeat, Speech, Voice};
 
 /// A wish. None asks for an answer by return: what comes of it is a later [`super::Input`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -290,10 +290,16 @@ pub enum MediaOrder {
     Aside { play: PlayId, aside: Aside },
     /// Stop within 60 ms; no `Played` follows.
     Stop { play: PlayId },
-    /// RFC 4733 towards the peer, after what was ordered before: `0-9 * #`, `w` 0.5 s, `W` 1 s. Ends in `Input::DigitsSent`.
+    /// RFC 4733 towards the peer, after what was ordered before: `0-9 * #`, `w` 0.5 s, `W` 1 s; behind `@` how many
+    /// milliseconds each key lasts. Ends in `Input::DigitsSent`.
     SendDigits { play: PlayId, digits: String },
     /// Tell the peer's voice by `Input::Voice`, or no longer.
     Listen { on: bool },
+    /// Tell by `Input::Voice` once a voicemail has beeped, or no longer.
+    Beep {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        how: Option<Beep>,
+    },
     /// Record what is heard of the peer, and what it hears. Its name and its end come as `Input::Recorded`.
     Record { record: RecordId, how: Box<RecordOrder> },
     /// A recording that was held begins now.
@@ -301,7 +307,13 @@ pub enum MediaOrder {
     /// A recording leaves out what is heard from now on, or no longer.
     RecordPause { record: RecordId, on: bool },
     /// A recording ends; one that never began is forgotten, and nothing comes of it.
-    RecordStop { record: RecordId, end: RecordEnd },
+    RecordStop {
+        record: RecordId,
+        end: RecordEnd,
+        /// The key that ended it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Digit>,
+    },
     /// From now on this leg's peer hears the leg that dialled this one, and is heard there.
     Join,
     /// No longer: silence, or what is played.
@@ -378,6 +390,9 @@ pub struct Summary {
     pub bill_secs: u64,
     /// What Meta's terminate webhook said about the duration, if it came first.
     pub meta_duration_secs: Option<u64>,
+    /// The conference that it was in last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conference: Option<uuid::Uuid>,
     /// The callback to the hangup URL.
     pub hangup: Notice,
 }

@@ -46,6 +46,7 @@ pub(super) enum Event {
     MpcHold,
     MpcEnterSound,
     MpcExitSound,
+    MpcRecordSound,
     /// `statusCallbackUrl` of `Stream`.
     StartStream,
     StopStream,
@@ -83,6 +84,7 @@ impl Event {
             Self::MpcHold => "MPCHold",
             Self::MpcEnterSound => "MPCEnterSound",
             Self::MpcExitSound => "MPCExitSound",
+            Self::MpcRecordSound => "MPCRecordSound",
             Self::StartStream => "StartStream",
             Self::StopStream => "StopStream",
             Self::DroppedStream => "DroppedStream",

@@ -62,6 +62,9 @@ pub struct RoomEntry {
     pub held: bool,
     /// The room starts with this member, if it has not.
     pub starts: bool,
+    /// But not with it alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_company: bool,
     /// The room ends when this member leaves.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends: bool,
@@ -77,11 +80,17 @@ pub struct RoomEntry {
     pub tells_floor: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tells_speech: bool,
+    /// It is told when something is played to it over an API.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tells_audio: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
     /// It is heard by agents only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub coaches: bool,
+    /// What is said to agents only is heard in the room's recording.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub records_coaches: bool,
     /// What it says is recorded by itself from the beginning.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub track: bool,
@@ -157,6 +166,10 @@ pub enum RoomNews {
     Speech {
         on: bool,
     },
+    /// Something is played to it over an API, or no longer.
+    Audio {
+        on: bool,
+    },
     /// Somebody asked for it over an API.
     Muted {
         on: bool,
@@ -177,11 +190,15 @@ pub enum RoomNews {
     Track {
         what: TrackNews,
     },
-    /// The room is recorded.
+    /// The room is recorded. `begun`: just now, and as this member wanted it.
     Recorded {
         id: Uuid,
         url: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        begun: bool,
     },
+    /// The recording that this member had wanted has been ended over an API.
+    RecordEnded,
     /// It is to leave.
     Out {
         why: RoomOut,

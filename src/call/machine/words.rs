@@ -75,6 +75,7 @@ impl Display for Input {
             Self::Digit { leg, digit } => write!(f, "digit {} {}", Shown(*leg), digit.as_char()),
             Self::Recorded { record, what } => write!(f, "recording {} {what}", record.0),
             Self::DigitsSent { leg, play } => write!(f, "digits-sent {} {}", Shown(*leg), play.0),
+            Self::Voice { leg, what: Voice::Beep } => write!(f, "voice {} beep", Shown(*leg)),
             Self::Voice { leg, what: Voice::Began } => write!(f, "voice {} began", Shown(*leg)),
             Self::Voice { leg, what: Voice::Ended { ago_ms } } => {
                 write!(f, "voice {} ended {ago_ms} ms ago", Shown(*leg))
@@ -279,8 +280,13 @@ impl Display for MediaOrder {
             Self::RecordPause { record, on } => {
                 write!(f, "record-{} {}", if *on { "pause" } else { "resume" }, record.0)
             }
-            Self::RecordStop { record, end } => write!(f, "record-stop {} {}", record.0, end.as_str()),
+            Self::RecordStop { record, end, .. } => write!(f, "record-stop {} {}", record.0, end.as_str()),
             Self::Listen { on } => f.write_str(if *on { "listen" } else { "listen-no-more" }),
+            Self::Beep { how: None } => f.write_str("beep-no-more"),
+            Self::Beep { how: Some(beep) } => {
+                write!(f, "beep {} ms over {}", beep.duration_ms, beep.threshold)?;
+                write!(f, ", pieces {} ms apart, then {} ms", beep.intra_silence_ms, beep.inter_silence_ms)
+            }
             Self::Join => f.write_str("join"),
             Self::Part => f.write_str("part"),
             Self::Close => f.write_str("close"),
@@ -502,7 +508,9 @@ impl Display for RoomNews {
                 TrackNews::Stop => f.write_str("track stop"),
                 TrackNews::Pause { on } => f.write_str(if *on { "track pause" } else { "track resume" }),
             },
-            Self::Recorded { .. } => f.write_str("recorded"),
+            Self::RecordEnded => f.write_str("record-ended"),
+            Self::Audio { on: is } => write!(f, "audio {}", on(*is)),
+            Self::Recorded { begun, .. } => f.write_str(if *begun { "recorded begun" } else { "recorded" }),
             Self::Out { why } => write!(f, "out {}", why.as_str()),
         }
     }

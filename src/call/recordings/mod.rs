@@ -12,7 +12,7 @@ mod stretches;
 mod transcripts;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -22,12 +22,12 @@ use uuid::Uuid;
 
 pub use copies::Copies;
 
-use super::machine::{Notice, Param, RecordEnd, RecordFact, RecordOrder, recorded};
+use super::machine::{Notice, NoticeKind, Param, RecordEnd, RecordFact, RecordOrder, recorded};
 use super::outbox::Outbox;
 use crate::answer::{Dice, SigningKeys};
 use crate::clock::Clock;
 use crate::media::record::{self, Format, Left, Order, Recorder, Source, Tape};
-use crate::model::{AuthId, CallUuid, Timestamp};
+use crate::model::{AuthId, CallUuid, Digit, Timestamp};
 use crate::speech::recognise::Recognisers;
 use crate::store::{
     NewCallback, Recording, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store, StoreError,
@@ -37,6 +37,8 @@ use crate::store::{
 const FOLDER: &str = "recordings";
 /// Rows looked at together.
 const AT_ONCE: u32 = 500;
+/// So long a call may take to say what becomes of its recording's action: it has had the fact before.
+const CALL_ANSWERS: Duration = Duration::from_secs(5);
 
 /// What recordings need to be told.
 pub struct RecordingsConfig {
@@ -82,12 +84,30 @@ pub struct Taking {
     pub main_account: AuthId,
     pub call: CallUuid,
     /// Of a room's recording.
-    pub conference: Option<String>,
+    pub room: Option<OfRoom>,
     pub order: RecordOrder,
     /// What its callbacks are signed with.
     pub keys: SigningKeys,
+    /// Who asks its action in the call, if somebody may.
+    pub action: Option<ActionAsked>,
     /// When the call was answered, if it was by now: it may be recorded from before.
     pub answered: Box<dyn Fn() -> Option<Timestamp> + Send>,
+}
+
+/// The room that is recorded.
+pub struct OfRoom {
+    pub id: Uuid,
+    pub name: String,
+    /// A multi-party call; else a conference.
+    pub multi_party: bool,
+}
+
+/// Whether a recording's action is asked by its call; if not, it is sent with the recording's end.
+pub struct ActionAsked {
+    /// A word: it is, or is not wanted any more. Closed without one: the call ended before.
+    pub by_call: tokio::sync::oneshot::Receiver<()>,
+    /// The key that ended the recording.
+    pub key: Arc<OnceLock<Digit>>,
 }
 
 impl Recordings {
@@ -163,7 +183,7 @@ impl Recordings {
         source: Box<dyn Source>,
         told: impl FnOnce(RecordFact) + Send + 'static,
     ) -> Result<Tape, &'static str> {
-        let Taking { id, account, main_account, call, conference, order, keys, answered } = taking;
+        let Taking { id, account, main_account, call, room, order, keys, action, answered } = taking;
         let format = Format::of(order.mp3);
         let started = self.0.clock.wall();
         let start = RecordingStart {
@@ -171,7 +191,9 @@ impl Recordings {
             account,
             main_account,
             call,
-            conference,
+            room: room.as_ref().map(|room| room.id),
+            multi_party: room.as_ref().is_some_and(|room| room.multi_party),
+            conference: room.map(|room| room.name),
             format: format.as_str().to_owned(),
             stereo: order.stereo,
             node_id: self.0.node_id.clone(),
@@ -201,7 +223,10 @@ impl Recordings {
             });
             let runtime = inner.runtime.clone();
             let (tasks, answered) = (inner.tasks.clone(), answered());
-            let work = async move { inner.conclude(begun, what.end, what.duration_ms, answered, Some(keys)).await };
+            let work = async move {
+                let action = Action::of(action).await;
+                inner.conclude(begun, what.end, what.duration_ms, (action, answered), Some(keys)).await;
+            };
             tasks.spawn_on(work, &runtime);
         };
         let tape = self.0.recorder.begin(how, source, Box::new(done))?;
@@ -227,7 +252,7 @@ impl Recordings {
                     (RecordEnd::Failed, 0)
                 }
             };
-            self.0.conclude(start, end, duration_ms, None, None).await;
+            self.0.conclude(start, end, duration_ms, (Action::Due { key: None }, None), None).await;
         }
         if count > 0 {
             tracing::warn!(recordings = count, "completed the recordings that this node left open when it died");
@@ -276,19 +301,23 @@ impl Inner {
         start: RecordingStart,
         end: RecordEnd,
         duration_ms: u64,
-        answered: Option<Timestamp>,
+        (action, answered): (Action, Option<Timestamp>),
         keys: Option<SigningKeys>,
     ) {
         let ended = start.started.plus(Duration::from_millis(duration_ms));
         let url = format!("{}/recordings/{}.{}", self.base_url, start.id.as_hyphenated(), start.format);
-        let notices = start.notices.iter().filter(|notice| is_due(notice, end));
+        let notices = start.notices.iter().filter(|notice| is_due(notice, action));
         let said = recorded(start.id, &url, end, duration_ms, millis(start.started), millis(ended));
         let callbacks = notices.map(|notice| {
             let mut notice = notice.clone();
             notice.params.extend(said.clone());
             // It may have been ordered while the phone rang.
-            let status = if end == RecordEnd::HungUp { "completed" } else { "in-progress" };
+            let over = end == RecordEnd::HungUp || notice.kind == NoticeKind::Action;
+            let status = if over { "completed" } else { "in-progress" };
             notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned().into()));
+            if let (NoticeKind::Action, Action::Due { key: Some(key) }) = (notice.kind, action) {
+                notice.params.insert("Digits".into(), Param::Plain(key.as_char().to_string().into()));
+            }
             if let Some(answered) = answered {
                 notice.params.entry("AnswerTime".into()).or_insert_with(|| Param::Plain(answered.plivo_secs().into()));
             }
@@ -353,11 +382,29 @@ impl Inner {
     }
 }
 
+/// What becomes of a recording's action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// The call asks it, or nobody any more.
+    Asked,
+    /// The call was over before.
+    Due { key: Option<Digit> },
+}
+
+impl Action {
+    async fn of(asked: Option<ActionAsked>) -> Self {
+        let Some(ActionAsked { by_call, key }) = asked else { return Self::Due { key: None } };
+        match tokio::time::timeout(CALL_ANSWERS, by_call).await {
+            Ok(Ok(())) => Self::Asked,
+            Ok(Err(_)) | Err(_) => Self::Due { key: key.get().copied() },
+        }
+    }
+}
+
 /// Whether a notice is to go out: an action is the machine's own, unless the call was over before.
-fn is_due(notice: &Notice, end: RecordEnd) -> bool {
-    use super::machine::NoticeKind;
+fn is_due(notice: &Notice, action: Action) -> bool {
     match notice.kind {
-        NoticeKind::Action => end == RecordEnd::HungUp,
+        NoticeKind::Action => action != Action::Asked,
         NoticeKind::Recording
         | NoticeKind::Hangup
         | NoticeKind::Ring

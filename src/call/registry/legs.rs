@@ -108,6 +108,7 @@ impl Registry {
                 parent_call: Some(a_leg.setup.call),
                 dialled: Some(Box::new(order.dialled)),
                 document: None,
+                needs_company: false,
             })),
         }
     }

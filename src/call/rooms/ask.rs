@@ -1,17 +1,18 @@
 //! What REST sees of rooms and asks of them (`plivo-call-api.md` §3, §4): each question within the asker's scope.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::super::machine::{
     Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem, TrackNews,
 };
+use super::state::Member;
 use super::{Caller, Cell, Inside, Rooms, locked};
 use crate::media::{Audience, Played};
 use crate::model::{AuthId, CallUuid, Direction, Timestamp};
-use crate::store::Scope;
+use crate::store::{EndedRoom, LeftMember, Scope};
 use crate::xml::ast::Target;
 
 /// A room as it is.
@@ -28,6 +29,51 @@ pub struct RoomView {
     pub recording: Option<String>,
     /// In the order in which they came.
     pub members: Vec<MemberView>,
+    /// Who was in a multi-party call and has left it.
+    pub left: Vec<MemberView>,
+}
+
+impl RoomView {
+    /// Those who are in and those who have left, in the order in which they came.
+    pub fn everybody(&self) -> Vec<&MemberView> {
+        let mut all: Vec<&MemberView> = self.members.iter().chain(&self.left).collect();
+        all.sort_by_key(|member| member.member);
+        all
+    }
+
+    /// What is kept of one that is over.
+    pub(super) fn ended(&self, main_account: &AuthId) -> EndedRoom {
+        EndedRoom {
+            id: self.id,
+            account: self.account.clone(),
+            main_account: main_account.clone(),
+            name: self.name.clone(),
+            made: self.made,
+            started: self.started,
+            ended: self.ended.unwrap_or(self.made),
+            recording: self.recording.clone(),
+            members: self.left.iter().filter_map(MemberView::kept).collect(),
+        }
+    }
+
+    fn of_ended(room: &EndedRoom) -> Self {
+        Self {
+            id: room.id,
+            name: room.name.clone(),
+            age: between(room.made, room.ended),
+            made: room.made,
+            started: room.started,
+            ended: Some(room.ended),
+            account: room.account.clone(),
+            recording: room.recording.clone(),
+            members: Vec::new(),
+            left: room.members.iter().map(MemberView::of_kept).collect(),
+        }
+    }
+}
+
+fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::from_micros(u64::try_from(to.micros().saturating_sub(from.micros())).unwrap_or_default())
 }
 
 /// A member as it is.
@@ -47,9 +93,98 @@ pub struct MemberView {
     pub from: String,
     pub to: String,
     pub caller_name: String,
-    /// How long it has been in.
+    /// How long it has been in, or was.
     pub since: Duration,
     pub joined: Timestamp,
+    /// It has left.
+    pub left: Option<Left>,
+}
+
+/// When a member has left, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    pub at: Timestamp,
+    /// As the causes of hangups are called (`plivo-callbacks.md` §6.2).
+    pub cause: String,
+}
+
+impl MemberView {
+    fn kept(&self) -> Option<LeftMember> {
+        let Left { at, cause } = self.left.clone()?;
+        Some(LeftMember {
+            member: self.member,
+            call: self.call,
+            direction: self.direction,
+            role: self.role,
+            muted: self.muted,
+            held: self.held,
+            coaches: self.coaches,
+            stays_alone: self.stays_alone,
+            ends: self.ends,
+            starts: self.starts,
+            joined: self.joined,
+            left: at,
+            cause,
+        })
+    }
+
+    fn of_kept(kept: &LeftMember) -> Self {
+        Self {
+            member: kept.member,
+            muted: kept.muted,
+            deaf: false,
+            held: kept.held,
+            role: kept.role,
+            coaches: kept.coaches,
+            stays_alone: kept.stays_alone,
+            ends: kept.ends,
+            starts: kept.starts,
+            call: kept.call,
+            direction: kept.direction,
+            from: String::new(),
+            to: String::new(),
+            caller_name: String::new(),
+            since: between(kept.joined, kept.left),
+            joined: kept.joined,
+            left: Some(Left { at: kept.left, cause: kept.cause.clone() }),
+        }
+    }
+}
+
+/// Why a member has left, as it is shown; none: of its own, or its call is over.
+pub(super) fn cause_of(out: Option<RoomOut>) -> String {
+    let cause = match out {
+        None => "Normal Hangup",
+        Some(RoomOut::Kicked) => "Kicked Out Of Multiparty Call",
+        Some(RoomOut::Ended | RoomOut::Stopped | RoomOut::TimeUp) => "Multiparty Call Ended",
+        Some(RoomOut::Alone) => "Left Alone",
+    };
+    cause.to_owned()
+}
+
+/// A member as it is now.
+pub(super) fn member_view(id: MemberId, of: (&Member, &Caller), now: Instant, wall: Timestamp) -> MemberView {
+    let (member, Caller { setup, since, .. }) = of;
+    let since = now.saturating_duration_since(*since);
+    MemberView {
+        member: id,
+        muted: member.muted,
+        deaf: member.deaf,
+        held: member.held,
+        role: member.entry.role,
+        coaches: member.coaches,
+        stays_alone: member.entry.stays_alone,
+        ends: member.entry.ends,
+        starts: member.entry.starts,
+        call: setup.call,
+        direction: setup.direction,
+        from: setup.from.clone(),
+        to: setup.to.clone(),
+        caller_name: setup.caller_name.clone(),
+        since,
+        joined: wall.minus(since),
+        left: None,
+    }
 }
 
 /// Of whom something is asked.
@@ -105,7 +240,7 @@ impl Rooms {
     pub fn ended(&self, scope: &Scope) -> Vec<RoomView> {
         let tables = locked(&self.0.tables);
         let seen = tables.ended.iter().filter(|room| scope.holds(&room.account, &room.main_account));
-        seen.map(|room| room.view.clone()).collect()
+        seen.map(RoomView::of_ended).collect()
     }
 
     /// The one of this name; the asker's own rather than a subaccount's.
@@ -172,9 +307,14 @@ impl Rooms {
     /// Ends a room's recording. `None`: there is no room; `false`: it is not recorded.
     pub fn end_recording(&self, scope: &Scope, kind: RoomKind, name: &str) -> Option<bool> {
         let cell = self.cell(scope, kind, name)?;
-        let recording = locked(&cell.state).recording.take();
+        let mut inside = locked(&cell.state);
+        let recording = inside.recording.take();
         if let Some(recording) = &recording {
             recording.tape.stop(RecordEnd::Stopped);
+            inside.recorded = Some(recording.url.clone());
+            if let Some(caller) = inside.calls.values().find(|caller| caller.setup.call == recording.by) {
+                caller.mailbox.tell(Input::Room { news: RoomNews::RecordEnded });
+            }
         }
         Some(recording.is_some())
     }
@@ -243,28 +383,10 @@ impl Rooms {
         let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
         let ago = |age: Duration| wall.minus(age);
         let inside = locked(&cell.state);
-        let members = inside.room.present().filter_map(|(id, member)| {
-            let Caller { setup, since, .. } = inside.calls.get(&id)?;
-            let since = now.saturating_duration_since(*since);
-            Some(MemberView {
-                member: id,
-                muted: member.muted,
-                deaf: member.deaf,
-                held: member.held,
-                role: member.entry.role,
-                coaches: member.coaches,
-                stays_alone: member.entry.stays_alone,
-                ends: member.entry.ends,
-                starts: member.entry.starts,
-                call: setup.call,
-                direction: setup.direction,
-                from: setup.from.clone(),
-                to: setup.to.clone(),
-                caller_name: setup.caller_name.clone(),
-                since,
-                joined: ago(since),
-            })
-        });
+        let members = inside
+            .room
+            .present()
+            .filter_map(|(id, member)| Some(member_view(id, (member, inside.calls.get(&id)?), now, wall)));
         RoomView {
             id: inside.room.id,
             name: cell.key.name.clone(),
@@ -273,8 +395,9 @@ impl Rooms {
             started: inside.started.map(|at| ago(now.saturating_duration_since(at))),
             ended: None,
             account: cell.key.account.clone(),
-            recording: inside.recording.as_ref().map(|recording| recording.url.clone()),
+            recording: inside.recording.as_ref().map(|recording| recording.url.clone()).or(inside.recorded.clone()),
             members: members.collect(),
+            left: inside.left.iter().cloned().collect(),
         }
     }
 }

@@ -9,22 +9,26 @@ mod state;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-pub use ask::{Asked, MemberAsk, MemberView, Members, RoomView, Tracked};
+pub use ask::{Asked, Left, MemberAsk, MemberView, Members, RoomView, Tracked};
 
 use super::machine::{CallSetup, Command, Input, Legs, MemberId, RoomEntry, RoomKind, RoomNews, Sound, SoundItem};
+use super::recordings::OfRoom;
 use super::shell::Mailbox;
 use crate::clock::Clock;
 use crate::media::prompt::Prompt;
 use crate::media::record::{Part, Pause, Source, Tape};
 use crate::media::{Audience, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played};
-use crate::model::{AuthId, CallType, CallUuid, Digit};
+use crate::model::{AuthId, CallUuid, Digit, Timestamp};
+use crate::store::{EndedRoom, Store, StoreError};
 use state::{Effect, Room};
 
 /// Multi-party calls that are over and still shown.
 const ENDED_MAX: usize = 1_000;
+/// Participants of one that have left and are still shown.
+const LEFT_MAX: usize = 200;
 
 /// A room's name: unlike ones never meet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +52,8 @@ struct Inner {
     prompts: Prompts,
     next_member: AtomicU64,
     tables: Mutex<Tables>,
+    /// Where multi-party calls that are over are kept.
+    store: OnceLock<Store>,
 }
 
 #[derive(Default)]
@@ -57,13 +63,6 @@ struct Tables {
     calls: BTreeMap<CallUuid, (Arc<Cell>, MemberId)>,
     /// Multi-party calls that are over, the latest first.
     ended: VecDeque<EndedRoom>,
-}
-
-/// A room that is over, and whose it was.
-struct EndedRoom {
-    account: AuthId,
-    main_account: AuthId,
-    view: RoomView,
 }
 
 /// One room. Its lock may be taken while the tables' is held, never the other way round.
@@ -83,6 +82,10 @@ struct Inside {
     recording: Option<Recording>,
     /// A recording was asked for over an API, and has not begun yet.
     record_asked: bool,
+    /// Where it was recorded, once it is no longer.
+    recorded: Option<String>,
+    /// Who was in a multi-party call, in the order in which they left; the first ones are forgotten where they are many.
+    left: VecDeque<MemberView>,
 }
 
 /// A room's recording: what it is called, whether it pauses, and the tape, which runs as long as the room is there.
@@ -90,6 +93,8 @@ struct Recording {
     id: uuid::Uuid,
     url: String,
     when_alone: bool,
+    /// Who had wanted it.
+    by: CallUuid,
     /// Somebody wants it to leave out what is said.
     held: bool,
     pause: Pause,
@@ -117,7 +122,25 @@ impl Rooms {
         prompts: impl Fn(&Sound) -> Arc<Prompt> + Send + Sync + 'static,
     ) -> Self {
         let (mixers, prompts) = (Box::new(mixers), Box::new(prompts));
-        Self(Arc::new(Inner { clock, mixers, prompts, next_member: AtomicU64::new(1), tables: Mutex::default() }))
+        Self(Arc::new(Inner {
+            clock,
+            mixers,
+            prompts,
+            next_member: AtomicU64::new(1),
+            tables: Mutex::default(),
+            store: OnceLock::new(),
+        }))
+    }
+
+    /// Shows the multi-party calls that were over before, and keeps there those that end from now on.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn keep_in(&self, store: &Store) -> Result<(), StoreError> {
+        let ended = store.ended_rooms().await?;
+        locked(&self.0.tables).ended.extend(ended);
+        let _ = self.0.store.set(store.clone());
+        Ok(())
     }
 
     /// Rooms in which nothing is heard, for what only asks about them.
@@ -187,6 +210,8 @@ impl Rooms {
                     started: None,
                     recording: None,
                     record_asked: false,
+                    recorded: None,
+                    left: VecDeque::new(),
                 }),
             }
         })
@@ -198,6 +223,9 @@ impl Rooms {
         let mut tables = locked(&self.0.tables);
         let Some((cell, member)) = tables.calls.remove(&call) else { return true };
         let mut inside = locked(&cell.state);
+        if cell.key.kind == RoomKind::MultiParty {
+            inside.note_leaving(member, self.0.clock.now(), self.0.clock.wall());
+        }
         inside.calls.remove(&member);
         inside.mixer.remove(member);
         let Some((effects, last)) = inside.room.leave(member) else { return true };
@@ -209,9 +237,12 @@ impl Rooms {
         drop(inside);
         if last && cell.key.kind == RoomKind::MultiParty {
             let view = RoomView { ended: Some(self.0.clock.wall()), ..self.view(&cell) };
-            let (account, main_account) = (cell.key.account.clone(), cell.main_account.clone());
-            tables.ended.push_front(EndedRoom { account, main_account, view });
+            let ended = view.ended(&cell.main_account);
+            tables.ended.push_front(ended.clone());
             tables.ended.truncate(ENDED_MAX);
+            if let Some(store) = self.0.store.get() {
+                store.room_ended(ended);
+            }
         }
         if last && tables.rooms.get(&cell.key).is_some_and(|named| Arc::ptr_eq(named, &cell)) {
             tables.rooms.remove(&cell.key);
@@ -234,7 +265,7 @@ impl Rooms {
         call: CallUuid,
         (id, url): (uuid::Uuid, String),
         when_alone: bool,
-        begin: impl FnOnce(String, Box<dyn Source>) -> Result<Tape, &'static str>,
+        begin: impl FnOnce(OfRoom, Box<dyn Source>) -> Result<Tape, &'static str>,
     ) -> Result<(), &'static str> {
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         let Some(cell) = cell else { return Ok(()) };
@@ -246,22 +277,24 @@ impl Rooms {
         let pause = Pause::default();
         pause.set(!when_alone && inside.calls.len() < 2);
         let source = Part::new(inside.mixer.listen(), pause.clone(), false);
-        let tape = begin(cell.key.name.clone(), Box::new(source))?;
-        inside.recording = Some(Recording { id, url, when_alone, held: false, pause, tape });
-        let members: Vec<MemberId> = inside.calls.keys().copied().collect();
-        members.into_iter().for_each(|member| inside.note_recording(Some(member)));
+        let multi_party = cell.key.kind == RoomKind::MultiParty;
+        let of = OfRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
+        let tape = begin(of, Box::new(source))?;
+        inside.recording = Some(Recording { id, url, when_alone, by: call, held: false, pause, tape });
+        let members: Vec<(MemberId, bool)> =
+            inside.calls.iter().map(|(member, caller)| (*member, caller.setup.call == call)).collect();
+        for (member, begun) in members {
+            inside.tell_recording(member, begun);
+        }
         Ok(())
     }
 
-    /// A member's key, for those of the others whose phones can do something with it: they get it as a key.
+    /// A member's key, for all others: they get it as a key.
     pub(super) fn key(&self, call: CallUuid, digit: Digit) {
         let found = locked(&self.0.tables).calls.get(&call).cloned();
         let Some((cell, member)) = found else { return };
         let inside = locked(&cell.state);
-        // WhatsApp plays no keys (§6).
-        let phones =
-            inside.calls.iter().filter(|(other, caller)| **other != member && caller.setup.call_type == CallType::Web);
-        for (_, caller) in phones {
+        for (_, caller) in inside.calls.iter().filter(|(other, _)| **other != member) {
             let digits = digit.as_char().to_string();
             let command = Command::SendDigits { legs: Legs::A, digits };
             caller.mailbox.tell(Input::Command { command });
@@ -284,7 +317,26 @@ impl Inside {
         let Some(recording) = &self.recording else { return };
         recording.pause.set(recording.held || (!recording.when_alone && self.calls.len() < 2));
         if let Some(member) = new {
-            self.tell(member, RoomNews::Recorded { id: recording.id, url: recording.url.clone() });
+            self.tell_recording(member, false);
+        }
+    }
+
+    /// Where the recording is. `begun`: it has begun, and this is who wanted it.
+    fn tell_recording(&self, member: MemberId, begun: bool) {
+        if let Some(Recording { id, url, .. }) = &self.recording {
+            self.tell(member, RoomNews::Recorded { id: *id, url: url.clone(), begun });
+        }
+    }
+
+    /// A member is about to be taken out: it stays in the room's list, as one who has left.
+    fn note_leaving(&mut self, member: MemberId, now: Instant, wall: Timestamp) {
+        let Some(was) = self.room.any_member(member).zip(self.calls.get(&member)) else { return };
+        let left = Left { at: wall, cause: ask::cause_of(was.0.out) };
+        let view = MemberView { left: Some(left), ..ask::member_view(member, was, now, wall) };
+        // Nobody's number outlives its being there.
+        self.left.push_back(MemberView { from: String::new(), to: String::new(), caller_name: String::new(), ..view });
+        if self.left.len() > LEFT_MAX {
+            self.left.pop_front();
         }
     }
 
@@ -311,6 +363,15 @@ impl Inside {
                     if wants(member, |entry| entry.tells_floor) {
                         self.tell(member, RoomNews::Floor { has });
                     }
+                }
+            }
+            MixEvent::Played { to, on } => {
+                let whom: Vec<MemberId> = match to {
+                    Audience::All => self.room.present().map(|(member, _)| member).collect(),
+                    Audience::Member(member) => vec![member],
+                };
+                for member in whom.into_iter().filter(|member| wants(*member, |entry| entry.tells_audio)) {
+                    self.tell(member, RoomNews::Audio { on });
                 }
             }
             MixEvent::Speech { member, on } => {

@@ -31,7 +31,7 @@ pub(super) struct Member {
     /// It does not take part yet.
     waits: bool,
     /// It was told to leave, and counts no longer.
-    pub(super) leaving: bool,
+    pub(super) out: Option<RoomOut>,
     /// Others have been in with it: from then on it can be left alone.
     had_company: bool,
     part: MixPart,
@@ -61,13 +61,18 @@ impl Room {
         Self { id, started: false, ending: false, lasts_ms: None, members: BTreeMap::new() }
     }
 
+    /// One that is in, be it on its way out.
+    pub(super) fn any_member(&self, id: MemberId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
     /// Those who are in and were not told to leave.
     pub(super) fn present(&self) -> impl Iterator<Item = (MemberId, &Member)> {
-        self.members.iter().filter(|(_, member)| !member.leaving).map(|(id, member)| (*id, member))
+        self.members.iter().filter(|(_, member)| member.out.is_none()).map(|(id, member)| (*id, member))
     }
 
     pub(super) fn member(&self, id: MemberId) -> Option<&Member> {
-        self.members.get(&id).filter(|member| !member.leaving)
+        self.members.get(&id).filter(|member| member.out.is_none())
     }
 
     /// Nobody is in, nobody on the way out.
@@ -87,24 +92,27 @@ impl Room {
         }
         let room_age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let room_left_ms = self.lasts_ms.map(|ms| ms.saturating_sub(room_age_ms));
-        let starts = entry.starts && !self.started;
-        self.started |= entry.starts;
         let member = Member {
             muted: entry.muted,
             deaf: false,
             held: entry.held,
             coaches: entry.coaches,
             waits: true,
-            leaving: false,
+            out: None,
             had_company: false,
-            part: MixPart { says: Says::Nobody, hears: false, agent: is_agent(&entry) },
+            part: MixPart { says: Says::Nobody, hears: false, agent: is_agent(&entry), recorded: true },
             entry,
         };
         self.members.insert(id, member);
         let company = self.present().count() > 1;
         if company {
-            self.members.values_mut().filter(|member| !member.leaving).for_each(|member| member.had_company = true);
+            self.members
+                .values_mut()
+                .filter(|member| member.out.is_none())
+                .for_each(|member| member.had_company = true);
         }
+        let starts = !self.started && self.ought_to_start();
+        self.started |= starts;
         let begins = self.may_begin(id);
         if let Some(member) = self.members.get_mut(&id) {
             member.waits = !begins;
@@ -142,8 +150,8 @@ impl Room {
     }
 
     fn send_out(&mut self, id: MemberId, why: RoomOut) -> Vec<Effect> {
-        let Some(member) = self.members.get_mut(&id).filter(|member| !member.leaving) else { return Vec::new() };
-        member.leaving = true;
+        let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else { return Vec::new() };
+        member.out = Some(why);
         let mut effects = vec![Effect::Tell(id, RoomNews::Out { why })];
         effects.extend(self.part(id));
         effects
@@ -171,7 +179,7 @@ impl Room {
     }
 
     pub(super) fn deafen(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        let Some(member) = self.members.get_mut(&id).filter(|member| !member.leaving) else { return Vec::new() };
+        let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else { return Vec::new() };
         member.deaf = on;
         self.part(id).into_iter().collect()
     }
@@ -185,13 +193,19 @@ impl Room {
     }
 
     fn change(&mut self, id: MemberId, news: RoomNews, change: impl FnOnce(&mut Member) -> bool) -> Vec<Effect> {
-        let Some(member) = self.members.get_mut(&id).filter(|member| !member.leaving) else { return Vec::new() };
+        let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else { return Vec::new() };
         if !change(member) {
             return Vec::new();
         }
         let mut effects = vec![Effect::Tell(id, news)];
         effects.extend(self.part(id));
         effects
+    }
+
+    /// Whether somebody is in with whom the room starts.
+    fn ought_to_start(&self) -> bool {
+        let alone = self.present().count() < 2;
+        self.present().any(|(_, member)| member.entry.starts && !(alone && member.entry.needs_company))
     }
 
     /// Whether a member may take part now.
@@ -211,7 +225,9 @@ impl Room {
         }
         for id in present {
             let begins = self.may_begin(id);
-            if let Some(member) = self.members.get_mut(&id).filter(|member| !member.leaving && member.waits == begins) {
+            if let Some(member) =
+                self.members.get_mut(&id).filter(|member| member.out.is_none() && member.waits == begins)
+            {
                 member.waits = !begins;
                 let news = if begins { RoomNews::Begins { starts: false } } else { RoomNews::Waits };
                 effects.push(Effect::Tell(id, news));
@@ -223,14 +239,20 @@ impl Room {
 
     /// A member's part in the mix, where it has changed.
     fn part(&mut self, id: MemberId) -> Option<Effect> {
+        let coaches_are_recorded = self.present().any(|(_, member)| member.entry.records_coaches);
         let member = self.members.get_mut(&id)?;
-        let takes_part = !member.leaving && !member.waits && !member.held;
+        let takes_part = member.out.is_none() && !member.waits && !member.held;
         let says = match (takes_part && !member.muted, member.coaches) {
             (false, _) => Says::Nobody,
             (true, false) => Says::ToAll,
             (true, true) => Says::ToAgents,
         };
-        let part = MixPart { says, hears: takes_part && !member.deaf, agent: is_agent(&member.entry) };
+        let part = MixPart {
+            says,
+            hears: takes_part && !member.deaf,
+            agent: is_agent(&member.entry),
+            recorded: says != Says::ToAgents || coaches_are_recorded,
+        };
         (std::mem::replace(&mut member.part, part) != part).then_some(Effect::Part(id, part))
     }
 }

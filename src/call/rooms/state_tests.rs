@@ -17,14 +17,17 @@ fn entry() -> RoomEntry {
         muted: false,
         held: false,
         starts: true,
+        needs_company: false,
         ends: false,
         stays_alone: true,
         members_max: 20,
         waits_for_agent: false,
         tells_floor: false,
         tells_speech: false,
+        tells_audio: false,
         role: None,
         coaches: false,
+        records_coaches: false,
         track: false,
         lasts_ms: None,
     }
@@ -145,6 +148,40 @@ fn the_room_ends_with_a_moderator_and_who_is_left_alone_leaves() {
     room.comes(2, entry());
     let (effects, _) = room.leave(2).expect("it was in");
     assert_eq!(told(&effects), [(1, RoomNews::Out { why: RoomOut::Alone })]);
+}
+
+#[test]
+fn who_needs_company_does_not_start_a_room_alone() {
+    let starts = |effects: &[Effect]| {
+        told(effects).iter().any(|(_, news)| matches!(news, RoomNews::Entered { starts: true, .. }))
+    };
+    let mut room = super::Room::new(Uuid::from_u128(7));
+    let first = room.comes(1, RoomEntry { needs_company: true, ..entry() });
+    assert!(!starts(&first.effects) && !room.started);
+    // By its wish, and not by the second's.
+    let second = room.comes(2, RoomEntry { starts: false, ..entry() });
+    assert!(starts(&second.effects) && room.started);
+    assert!(told(&second.effects).contains(&(1, RoomNews::Begins { starts: false })));
+    room.leave(2);
+    assert!(room.started, "one who is left goes on");
+}
+
+#[test]
+fn coaches_are_recorded_while_somebody_is_in_who_wants_that() {
+    let mut room = room();
+    let recorded = |effects: &[Effect]| -> Vec<(MemberId, bool)> {
+        let parts = effects.iter().filter_map(|effect| match effect {
+            Effect::Part(member, part) => Some((*member, part.recorded)),
+            Effect::Tell(..) => None,
+        });
+        parts.collect()
+    };
+    let coach = RoomEntry { role: Some(Role::Supervisor), coaches: true, ..entry() };
+    assert_eq!(recorded(&room.comes(1, coach).effects), [(1, false)]);
+    let wants = RoomEntry { role: Some(Role::Agent), records_coaches: true, ..entry() };
+    assert_eq!(recorded(&room.comes(2, wants).effects), [(1, true), (2, true)]);
+    assert_eq!(recorded(&room.leave(2).expect("it was in").0), [(1, false)]);
+    assert_eq!(recorded(&room.coach(1, false)), [(1, true)], "who speaks to all always is");
 }
 
 #[test]

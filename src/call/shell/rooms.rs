@@ -30,9 +30,7 @@ impl Shell {
     fn record_room(&mut self, how: RecordOrder, when_alone: bool) {
         let id = how.id.unwrap_or_else(|| self.services.uuid());
         let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
-        let begin = |conference: String, source| {
-            self.services.recordings.begin(self.taking(id, Some(conference), how), source, |_| ())
-        };
+        let begin = |room, source| self.services.recordings.begin(self.taking(id, Some(room), how), source, |_| ());
         if let Err(why) = self.services.rooms.record(self.call, (id, url), when_alone, begin) {
             tracing::warn!(why, "a room cannot be recorded; it goes on");
         }

@@ -1,15 +1,18 @@
 //! A call's recordings: their names, and what is to become of them. Dropping one ends it.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::super::machine::{Input, MediaOrder, RecordEnd, RecordFact, RecordId, RecordOrder};
-use super::super::recordings::Taking;
+use super::super::recordings::{ActionAsked, OfRoom, Taking};
 use super::{Media, Shell};
 use crate::media::record::{Format, Part, Pause, RATE, Tape};
 use crate::media::{Line, Patience, Sides};
+use crate::model::Digit;
 
 /// The recordings of a call that are not over.
 #[derive(Default)]
@@ -21,11 +24,17 @@ struct One {
     pause: Pause,
     /// None before it begins.
     tape: Option<Tape>,
+    /// Says that the action is asked here, or not wanted. Dropped without a word: it is sent with the recording's end.
+    action: Option<oneshot::Sender<()>>,
+    key: Arc<OnceLock<Digit>>,
 }
 
 impl Tapes {
-    pub(super) fn ended(&mut self, record: RecordId) {
-        self.0.remove(&record);
+    /// One is over. `awaited`: the machine waits for that, and asks the action.
+    pub(super) fn ended(&mut self, record: RecordId, awaited: bool) {
+        if let Some(action) = self.0.remove(&record).and_then(|one| one.action).filter(|_| awaited) {
+            let _ = action.send(());
+        }
     }
 
     /// The call is over: so are they.
@@ -43,7 +52,8 @@ impl Shell {
                 let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
                 self.mailbox.tell(Input::Recorded { record, what: RecordFact::Ready { id, url } });
                 let held = how.held;
-                self.tapes.0.insert(record, One { id, order: *how, pause: Pause::default(), tape: None });
+                let (pause, key) = (Pause::default(), Arc::default());
+                self.tapes.0.insert(record, One { id, order: *how, pause, tape: None, action: None, key });
                 if !held {
                     self.roll(record);
                 }
@@ -54,25 +64,38 @@ impl Shell {
                     one.pause.set(on);
                 }
             }
-            MediaOrder::RecordStop { record, end } => match self.tapes.0.get(&record) {
-                Some(One { tape: Some(tape), .. }) => tape.stop(end),
-                Some(One { tape: None, .. }) | None => self.tapes.ended(record),
-            },
+            MediaOrder::RecordStop { record, end, key } => {
+                // Another document has taken over: no action follows.
+                let dropped = end == RecordEnd::Stopped && !self.stepper.machine().awaits(record);
+                match self.tapes.0.get_mut(&record) {
+                    Some(One { tape: Some(tape), action, key: of, .. }) => {
+                        if let Some(key) = key {
+                            let _ = of.set(key);
+                        }
+                        if let Some(action) = action.take_if(|_| dropped) {
+                            let _ = action.send(());
+                        }
+                        tape.stop(end);
+                    }
+                    Some(One { tape: None, .. }) | None => self.tapes.ended(record, false),
+                }
+            }
             _ => {}
         }
     }
 
     /// A recording of this call's, or of the room that it is in.
-    pub(super) fn taking(&self, id: Uuid, conference: Option<String>, order: RecordOrder) -> Taking {
+    pub(super) fn taking(&self, id: Uuid, room: Option<OfRoom>, order: RecordOrder) -> Taking {
         let (setup, view) = (&self.view.setup, self.view.clone());
         Taking {
             id,
             account: setup.account.clone(),
             main_account: setup.parent_account.clone(),
             call: setup.call,
-            conference,
+            room,
             order,
             keys: self.keys.clone(),
+            action: None,
             answered: Box::new(move || Some(view.setup.started.plus(Duration::from_millis(view.answered()?.0)))),
         }
     }
@@ -80,11 +103,13 @@ impl Shell {
     /// A recording begins.
     fn roll(&mut self, record: RecordId) {
         let Some(one) = self.tapes.0.get(&record).filter(|one| one.tape.is_none()) else { return };
+        let (asks, by_call) = oneshot::channel();
+        let action = ActionAsked { by_call, key: one.key.clone() };
         let begun = match &self.media {
             Media::Leg(leg) => {
                 let line = Line::new(leg.tap(Sides::Both), RATE, Patience::Network);
                 let source = Box::new(Part::new(line, one.pause.clone(), one.order.own));
-                let taking = self.taking(one.id, None, one.order.clone());
+                let taking = Taking { action: Some(action), ..self.taking(one.id, None, one.order.clone()) };
                 let mailbox = self.mailbox.clone();
                 let told = move |what| {
                     mailbox.tell(Input::Recorded { record, what });
@@ -96,7 +121,7 @@ impl Shell {
         match begun {
             Ok(tape) => {
                 if let Some(one) = self.tapes.0.get_mut(&record) {
-                    one.tape = Some(tape);
+                    (one.tape, one.action) = (Some(tape), Some(asks));
                 }
             }
             Err(why) => {

@@ -9,7 +9,8 @@ const CHARACTER_MS: u64 = 65;
 /// A file that nobody fetched.
 const FILE_MS: u64 = 5_000;
 /// DTMF: 160 ms on, 80 ms off (`meta-calling.md` §5.4).
-const TONE_MS: u64 = 240;
+const TONE_MS: u64 = 160 + PAUSE_MS;
+const PAUSE_MS: u64 = 80;
 
 /// The length of a playlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,14 +72,16 @@ fn spoken_ms(speech: &Speech) -> u64 {
     })
 }
 
-/// Digits as `DTMF` sends them: `w` waits 0.5 s, `W` 1 s.
+/// Digits as `DTMF` sends them: `w` waits 0.5 s, `W` 1 s; behind `@` stands how long a key lasts.
 pub(super) fn of_tones(digits: &str) -> u64 {
+    let (digits, on_ms) = digits.split_once('@').unwrap_or((digits, ""));
+    let tone_ms = on_ms.parse::<u64>().map_or(TONE_MS, |on_ms| on_ms.saturating_add(PAUSE_MS));
     digits
         .chars()
         .map(|c| match c {
             'w' => 500,
             'W' => 1_000,
-            _ => TONE_MS,
+            _ => tone_ms,
         })
         .sum()
 }

@@ -453,6 +453,7 @@ impl Walk<'_> {
             // Nobody asks for it over REST, and a walked call is nobody's leg.
             MediaOrder::Open
             | MediaOrder::Listen { .. }
+            | MediaOrder::Beep { .. }
             | MediaOrder::Aside { .. }
             | MediaOrder::RecordGo { .. }
             | MediaOrder::RecordPause { .. }
@@ -486,7 +487,7 @@ impl Walk<'_> {
                     self.comes(ms, Input::Recorded { record, what: heard_out(end, ms) });
                 }
             }
-            MediaOrder::RecordStop { record: stopped, end } => {
+            MediaOrder::RecordStop { record: stopped, end, .. } => {
                 let is_its = |fact: &Input| matches!(fact, Input::Recorded { record, what: RecordFact::Ended { .. } } if *record == stopped);
                 self.coming.retain(|_, fact| !is_its(fact));
                 self.comes(0, Input::Recorded { record: stopped, what: heard_out(end, 0) });

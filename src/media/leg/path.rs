@@ -310,8 +310,9 @@ impl Leg {
                 bridge.pass(heard);
             }
         }
-        if let Some(voice) = self.ear.as_mut().and_then(|ear| ear.packet(now, payload)) {
-            self.tell(LegEvent::Voice(voice));
+        if let Some(ear) = &mut self.ear {
+            let told = ear.packet(now, payload);
+            told.into_iter().flatten().for_each(|voice| self.tell(LegEvent::Voice(voice)));
         }
     }
 

@@ -20,6 +20,8 @@ pub struct MixPart {
     pub hears: bool,
     /// It hears also what is for agents only.
     pub agent: bool,
+    /// Who hears the whole room hears what it says.
+    pub recorded: bool,
 }
 
 /// Who hears a member.
@@ -39,6 +41,8 @@ pub enum MixEvent {
     Floor { from: Option<u64>, to: Option<u64> },
     /// A member has begun to speak, or is silent now.
     Speech { member: u64, on: bool },
+    /// Something begins to be played over an API, or is over.
+    Played { to: Audience, on: bool },
 }
 
 /// For whom something is played.

@@ -55,6 +55,8 @@ struct Announcement {
     pcm: Vec<i16>,
     /// It is heard at this tick.
     heard: bool,
+    /// It has been told that it is played.
+    begun: bool,
     over: bool,
 }
 
@@ -115,19 +117,30 @@ impl Table {
         if self.played.len() < PLAYED_MAX {
             let player = Player::new(PlayId(0), items);
             let pcm = Vec::with_capacity(SAMPLES);
-            self.played.push(Announcement { to, what, player, decoder: None, pcm, heard: false, over: false });
+            self.played.push(Announcement {
+                to,
+                what,
+                player,
+                decoder: None,
+                pcm,
+                heard: false,
+                begun: false,
+                over: false,
+            });
         }
     }
 
     /// No longer, and nothing that waits behind it.
     pub(super) fn stop(&mut self, to: Audience, what: Played) {
-        self.played.retain(|one| (one.to, one.what) != (to, what));
+        for one in self.played.iter_mut().filter(|one| (one.to, one.what) == (to, what)) {
+            one.over = true;
+        }
     }
 
     /// One tick: gives each member its frame.
     pub(super) fn tick(&mut self, mut send: impl FnMut(u64, &Frame), mut tell: impl FnMut(MixEvent)) {
         self.hear(&mut tell);
-        self.step_played();
+        self.step_played(&mut tell);
         let heard_by: Vec<(u64, Sounds)> =
             self.seats.keys().map(|member| (*member, self.sounds_for(*member))).collect();
         for (member, _) in heard_by.iter().filter(|(_, sounds)| *sounds == 0) {
@@ -147,9 +160,9 @@ impl Table {
         }
     }
 
-    /// What the whole room heard at the last tick: everybody who speaks to all, and what is played to all.
+    /// What the whole room heard at the last tick: everybody who is to be recorded, and what is played to all.
     pub(super) fn whole(&mut self) -> Twenty {
-        let says = |seat: &Seat| seat.now.is_some() && seat.part.says == Says::ToAll;
+        let says = |seat: &Seat| seat.now.is_some() && seat.part.says != Says::Nobody && seat.part.recorded;
         let plays = |one: &Announcement| one.heard && one.to == Audience::All;
         let all = self.seats.values().map(says).chain(self.played.iter().map(plays));
         let sounds = all.take(SOUNDS_MAX).enumerate().filter(|(_, is)| *is).fold(0, |sounds, (at, _)| sounds | 1 << at);
@@ -176,17 +189,20 @@ impl Table {
     }
 
     /// Takes up what is played.
-    fn step_played(&mut self) {
+    fn step_played(&mut self, tell: &mut impl FnMut(MixEvent)) {
         let mut begun: Vec<(Audience, Played)> = Vec::new();
         for one in &mut self.played {
             one.heard = false;
-            // It waits for the one before it.
-            if begun.contains(&(one.to, one.what)) {
+            // It was stopped, or waits for the one before it.
+            if one.over || begun.contains(&(one.to, one.what)) {
                 continue;
             }
             begun.push((one.to, one.what));
             match one.player.step(|_| ()) {
                 Step::Frame(frame) => {
+                    if one.what != Played::Cue && !std::mem::replace(&mut one.begun, true) {
+                        tell(MixEvent::Played { to: one.to, on: true });
+                    }
                     one.pcm.clear();
                     let decoder = one.decoder.get_or_insert_with(|| Decoder::new(RATE));
                     one.heard = decoder.decode(Some(&frame), false, &mut one.pcm).is_ok();
@@ -194,6 +210,9 @@ impl Table {
                 Step::Silence => {}
                 Step::Over => one.over = true,
             }
+        }
+        for one in self.played.iter().filter(|one| one.over && one.begun) {
+            tell(MixEvent::Played { to: one.to, on: false });
         }
         self.played.retain(|one| !one.over);
     }
@@ -207,8 +226,8 @@ impl Table {
         let plays = |one: &Announcement| {
             one.heard
                 && match one.to {
-                    // A sound for all is not for those who do not take part.
-                    Audience::All => own.hears,
+                    // Who comes and goes is nothing to those who do not take part; what is said to all is meant for them, too.
+                    Audience::All => own.hears || one.what != Played::Cue,
                     Audience::Member(member) => member == listener,
                 }
         };
@@ -248,7 +267,7 @@ mod tests {
     use crate::media::prompt::Prompt;
     use crate::xml::ast::Repeat;
 
-    const ALL: MixPart = MixPart { says: Says::ToAll, hears: true, agent: false };
+    const ALL: MixPart = MixPart { says: Says::ToAll, hears: true, agent: false, recorded: true };
 
     fn tone(hz: f64, at: usize) -> Twenty {
         let step = hz * std::f64::consts::TAU / 16_000.0;
@@ -363,14 +382,20 @@ mod tests {
 
     #[test]
     fn the_whole_room_is_everybody_who_speaks_to_all() {
-        let coach = MixPart { says: Says::ToAgents, ..ALL };
-        let mut room = Room::of(&[(1, 500.0, ALL), (2, 900.0, ALL), (3, 1_500.0, coach)]);
-        let mut whole = Vec::new();
-        for _ in 0..20 {
-            room.run(1);
-            whole.extend(room.table.whole());
+        for recorded in [false, true] {
+            let coach = MixPart { says: Says::ToAgents, recorded, ..ALL };
+            let mut room = Room::of(&[(1, 500.0, ALL), (2, 900.0, ALL), (3, 1_500.0, coach)]);
+            let mut whole = Vec::new();
+            for _ in 0..20 {
+                room.run(1);
+                whole.extend(room.table.whole());
+            }
+            assert_eq!(
+                TONES.map(|hz| level(&whole, hz) > 0.08),
+                [true, true, recorded],
+                "a coach only where that is wanted"
+            );
         }
-        assert_eq!(TONES.map(|hz| level(&whole, hz) > 0.08), [true, true, false]);
         assert_eq!(Table::new().whole(), [0; SAMPLES]);
     }
 
@@ -385,14 +410,24 @@ mod tests {
         let mut room = Room::of(&[(1, 500.0, ALL), (2, 0.0, ALL), (3, 0.0, MixPart { hears: false, ..ALL })]);
         room.table.play(Audience::All, Played::Play, vec![prompt(900.0, 50)]);
         room.table.play(Audience::All, Played::Play, vec![prompt(1_500.0, 50)]);
-        room.table.play(Audience::Member(3), Played::Speak, vec![prompt(900.0, 30)]);
+        room.table.play(Audience::Member(3), Played::Speak, vec![prompt(1_500.0, 30)]);
         room.run(30);
         assert_eq!(room.hears(1, TONES), [false, true, false]);
         assert_eq!(room.hears(2, TONES), [true, true, false]);
-        assert_eq!(room.hears(3, TONES), [false, true, false], "it is told something, and hears nobody");
+        assert_eq!(room.hears(3, TONES), [false, true, true], "it is told something, and hears nobody");
         room.run(30);
         room.run(30);
         assert_eq!(room.hears(2, TONES), [true, false, true], "the second after the first");
+        assert_eq!(room.hears(3, TONES), [false, false, true], "what is for all is for those who wait, too");
+        room.table.stop(Audience::All, Played::Play);
+        room.table.play(Audience::All, Played::Cue, vec![prompt(900.0, 50)]);
+        room.run(30);
+        assert_eq!(
+            (room.hears(2, TONES), room.hears(3, TONES)),
+            ([true, true, false], [false; 3]),
+            "who comes and goes"
+        );
+        room.run(30);
         room.table.stop(Audience::All, Played::Play);
         room.run(30);
         assert_eq!(room.hears(2, TONES), [true, false, false]);
@@ -400,5 +435,11 @@ mod tests {
         room.ears.remove(&1);
         room.run(30);
         assert_eq!(room.hears(2, TONES), [false; 3]);
+        let played = |to, on| MixEvent::Played { to, on };
+        let told: Vec<MixEvent> =
+            room.told.into_iter().filter(|event| matches!(event, MixEvent::Played { .. })).collect();
+        let (all, one) = (Audience::All, Audience::Member(3));
+        let twice = [played(all, true), played(one, true), played(one, false), played(all, false)];
+        assert_eq!(told, [&twice[..], &[played(all, true), played(all, false)]].concat(), "cues are nobody's business");
     }
 }

@@ -1,4 +1,4 @@
-//! `Record`, `Conference`, `MultiPartyCall`, `Stream` (`plivo-xml.md` §5.8–§5.11): checked in full; `Record` runs, the others not yet.
+//! `Record`, `Conference`, `MultiPartyCall`, `Stream` (`plivo-xml.md` §5.8–§5.11).
 
 use crate::model::Digit;
 use crate::xml::ast::{Conference, MemberSound, MultiPartyCall, Record, Stream, Transcription};

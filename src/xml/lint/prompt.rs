@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::model::Digit;
-use crate::xml::ast::{GetDigits, GetInput, InputType, Play, Wait};
-use crate::xml::attributes::{self, Table};
+use crate::xml::ast::{Beep, GetDigits, GetInput, InputType, Play, Wait};
+use crate::xml::attributes::{self, Attributes, Table};
 use crate::xml::findings::Findings;
 use crate::xml::tree::Node;
 use crate::xml::value::Kind;
@@ -88,8 +88,25 @@ pub(super) fn wait(node: &Node<'_>, findings: &mut Findings) -> Wait {
     Wait {
         length: attributes.seconds("length", 1),
         min_silence: silence.then_some(min_silence),
-        beep: attributes.flag("beep", false),
+        beep: beep(&attributes),
     }
+}
+
+/// `true` is what Plivo has; numbers stand in place of its own.
+fn beep(attributes: &Attributes<'_>) -> Option<Beep> {
+    let mut beep = Beep::default();
+    let given = attributes.pairs("beep");
+    for (name, number) in &given {
+        // More than a `u32` holds is as good as its most.
+        let number = number.parse().unwrap_or(u32::MAX);
+        match name.as_str() {
+            "duration" => beep.duration_ms = number,
+            "inter_silence" => beep.inter_silence_ms = number,
+            "intra_silence" => beep.intra_silence_ms = number,
+            _ => beep.threshold = number,
+        }
+    }
+    (!given.is_empty() || attributes.flag("beep", false)).then_some(beep)
 }
 
 /// The key that ends a collection: `#` unless another, or none, is asked for.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{Digit, Method};
 use crate::xml::ast::{
-    DialMusic, DocUrl, GetDigits, GetInput, InputType, Repeat, Speech, SpeechNode, SsmlTag, Target, Voice, Wait,
+    Beep, DialMusic, DocUrl, GetDigits, GetInput, InputType, Repeat, Speech, SpeechNode, SsmlTag, Target, Voice, Wait,
 };
 
 fn check(cases: &[(&str, &[&str])]) {
@@ -391,7 +391,7 @@ fn defaults_are_filled_in() {
     };
     assert_eq!((&speak.voice, &speak.language, speak.repeat), (&Voice::Woman, &None, Repeat::Times(1)));
     assert_eq!(play.repeat, Repeat::Times(1));
-    assert_eq!(*wait, Wait { length: Duration::from_secs(1), min_silence: None, beep: false });
+    assert_eq!(*wait, Wait { length: Duration::from_secs(1), min_silence: None, beep: None });
     let expected = GetInput {
         action: Target { url: url("https://x.example.com/a"), method: Method::Post },
         redirect: true,
@@ -439,6 +439,19 @@ fn defaults_are_filled_in() {
     assert_eq!((stream.timeout.as_secs(), stream.noise_cancellation_level), (86_400, 85));
     assert!(dtmf.asynchronous && pre_answer.children.is_empty());
     assert_eq!((hangup.reason, hangup.schedule), (None, None));
+}
+
+#[test]
+fn s5_4_a_beep_keeps_its_numbers() {
+    let beep = |attribute: &str| match &elements(&format!("<Wait {attribute}/>"))[..] {
+        [ElementKind::Wait(wait)] => wait.beep,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((beep(""), beep("beep=\"false\"")), (None, None));
+    assert_eq!(beep("beep=\"true\""), Some(Beep::default()));
+    let all = Beep { duration_ms: 400, inter_silence_ms: 60, intra_silence_ms: 0, threshold: 512 };
+    assert_eq!(beep("beep=\"duration=400,inter_silence=60,intra_silence=0,threshold=512\""), Some(all));
+    assert_eq!(beep("beep=\"threshold=9999999999\""), Some(Beep { threshold: u32::MAX, ..Beep::default() }));
 }
 
 #[test]

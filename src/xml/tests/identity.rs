@@ -133,11 +133,17 @@ fn play() -> impl Strategy<Value = Play> {
 
 fn wait() -> impl Strategy<Value = Wait> {
     let silence = prop::option::of((1..=60_000u64).prop_map(Duration::from_millis));
-    (seconds(1..=14_400), silence, any::<bool>()).prop_map(|(length, min_silence, beep)| Wait {
-        length,
-        min_silence,
-        beep,
-    })
+    let number = || 0..=u32::MAX;
+    let beep = (number(), number(), number(), number()).prop_map(
+        |(duration_ms, inter_silence_ms, intra_silence_ms, threshold)| Beep {
+            duration_ms,
+            inter_silence_ms,
+            intra_silence_ms,
+            threshold,
+        },
+    );
+    let beep = prop::option::of(prop_oneof![Just(Beep::default()), beep]);
+    (seconds(1..=14_400), silence, beep).prop_map(|(length, min_silence, beep)| Wait { length, min_silence, beep })
 }
 
 fn prompts() -> impl Strategy<Value = Vec<Prompt>> {

@@ -3,7 +3,7 @@
 
 use super::super::element::{self, Running};
 use super::super::recording::{self, RecordEnd, RecordFact, RecordId, RecordOrder};
-use super::super::{InstructionOutcome, MediaOrder};
+use super::super::{InstructionOutcome, MediaOrder, Output};
 use super::{Desk, Gate, Script, Step};
 use crate::call::machine::desk::foreign;
 use crate::xml::ast::{Record, Target};
@@ -73,7 +73,7 @@ impl Script {
         order: RecordOrder,
         callback: Option<Target>,
     ) {
-        if self.tape.is_some() {
+        if self.is_recorded() {
             desk.remark("Record over REST: the call is being recorded already; it is not recorded twice".to_owned());
             return;
         }
@@ -84,10 +84,12 @@ impl Script {
         self.tape = Some(Tape { record, phase });
     }
 
-    /// REST ends the recording in the background.
+    /// REST ends the recording in the background, or else the `Record` that runs, whose action follows.
     pub(in crate::call::machine) fn stop_recording(&mut self, desk: &mut Desk) {
-        if let Some(tape) = self.tape.take() {
-            desk.media(MediaOrder::RecordStop { record: tape.record, end: RecordEnd::Stopped });
+        match (self.tape.take(), &mut self.running) {
+            (Some(tape), _) => desk.media(stop(tape.record, RecordEnd::Stopped)),
+            (None, Running::Recording(recording)) => recording.stop(desk),
+            (None, _) => {}
         }
     }
 
@@ -146,8 +148,19 @@ impl Script {
             }
             None => self.end_place(desk, InstructionOutcome::Done, "recorded"),
         }
+        self.owed =
+            action.as_ref().filter(|(_, redirect)| *redirect).map(|(target, _)| (target.clone(), extra.clone()));
         let step = self.acted(desk, action.map(|(target, redirect)| (target, redirect, extra)));
         self.go_on(desk, gate, step)
+    }
+
+    /// The call ends while the action of a `Record` is asked: it may not have got there, and is told again (§5.8).
+    pub(super) fn tell_what_is_owed(&mut self, desk: &mut Desk) {
+        if let Some((target, extra)) = self.owed.take() {
+            let mut notice = element::after_hangup(desk, &target);
+            notice.params.extend(extra);
+            desk.wish(Output::Notify { notice });
+        }
     }
 
     fn tape_ended(&mut self, desk: &mut Desk, record: RecordId, what: &RecordFact) {
@@ -162,7 +175,11 @@ impl Script {
     /// The call ends, and its recording with it.
     pub(super) fn cut_tape(&mut self, desk: &mut Desk) {
         if let Some(tape) = self.tape.take() {
-            desk.media(MediaOrder::RecordStop { record: tape.record, end: RecordEnd::HungUp });
+            desk.media(stop(tape.record, RecordEnd::HungUp));
         }
     }
+}
+
+fn stop(record: RecordId, end: RecordEnd) -> MediaOrder {
+    MediaOrder::RecordStop { record, end, key: None }
 }

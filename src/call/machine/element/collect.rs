@@ -5,7 +5,7 @@
 //! a key stops the recognition, and once words are heard keys mean nothing.
 
 use super::hear::Hearing;
-use super::{Stretch, wait};
+use super::{Early, Stretch};
 use crate::call::machine::desk::{Desk, foreign};
 use crate::call::machine::keys::KeyBuffer;
 use crate::call::machine::recognition::{RecognitionId, SpeechFact};
@@ -105,9 +105,9 @@ pub(in crate::call::machine) enum Entered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Prompt(PlayId),
-    /// A wait within the prompt, that so much silence ends.
+    /// A wait within the prompt, that what is heard may end.
     Quiet {
-        quiet_ms: u64,
+        early: Early,
     },
     Listening,
     /// The caller has spoken: what was said is being found out.
@@ -337,10 +337,13 @@ impl Collection {
         self.stop_prompt(desk);
     }
 
-    /// The caller's voice, while a wait within the prompt listens for it.
-    pub(in crate::call::machine) fn voice(&self, desk: &mut Desk, what: Voice) {
-        if let Phase::Quiet { quiet_ms } = self.phase {
-            wait::heard(desk, quiet_ms, what);
+    /// The caller's voice, or a beep, while a wait within the prompt listens for it.
+    pub(in crate::call::machine) fn voice(&mut self, desk: &mut Desk, what: Voice) {
+        if let Phase::Quiet { early } = self.phase
+            && early.heard(desk, what)
+        {
+            early.stop(desk);
+            self.go_on(desk);
         }
     }
 
@@ -348,7 +351,7 @@ impl Collection {
     fn stop_prompt(&self, desk: &mut Desk) {
         match self.phase {
             Phase::Prompt(play) | Phase::Invalid(play) => desk.media(MediaOrder::Stop { play }),
-            Phase::Quiet { .. } => wait::stop_listening(desk),
+            Phase::Quiet { early } => early.stop(desk),
             Phase::Listening | Phase::Transcribing => {}
         }
     }
@@ -368,8 +371,8 @@ impl Collection {
         timer: Timer,
     ) -> Collected {
         if matches!(timer, Timer::Wait | Timer::Silence) {
-            if let Phase::Quiet { .. } = self.phase {
-                wait::stop_listening(desk);
+            if let Phase::Quiet { early } = self.phase {
+                early.stop(desk);
                 self.go_on(desk);
             }
             return Collected::More;
@@ -513,9 +516,9 @@ impl Collection {
         match self.prompt.get(self.next) {
             None => self.listen(desk),
             Some(Stretch::Sounds(items)) => self.phase = Phase::Prompt(desk.play(items.clone())),
-            Some(Stretch::Quiet { ms, quiet_ms }) => {
-                wait::listen(desk, *ms, *quiet_ms);
-                self.phase = Phase::Quiet { quiet_ms: *quiet_ms };
+            Some(Stretch::Quiet { ms, early }) => {
+                early.begin(desk, *ms);
+                self.phase = Phase::Quiet { early: *early };
             }
         }
         self.next = self.next.saturating_add(1);

@@ -25,14 +25,14 @@ mod wait;
 pub(super) use collect::{Collected, Collection, Rules};
 pub(super) use dial::{Dialing, Dialled};
 pub(super) use record::{
-    Recording, able as transcript_if_able, background, callback as recording_callback, transcript,
+    Recording, able as transcript_if_able, after_hangup, background, callback as recording_callback, transcript,
 };
 pub(super) use room::{Attended, Attending, added};
 pub(super) use stream::DROPPED;
-pub(super) use wait::{heard, stop_listening};
+pub(super) use wait::Early;
 
 use super::callee::Callee;
-use super::desk::{Desk, Place};
+use super::desk::Desk;
 use super::document::Gate;
 use super::params::{self, Event};
 use super::recording::RecordId;
@@ -50,8 +50,8 @@ pub(super) enum Running {
     Fetching { fetch: FetchId, kind: FetchKind },
     /// A `Speak` or `Play`; with why, if it could not be had.
     Playing { play: PlayId, failed: Option<String> },
-    /// `Timer::Wait`; with how much silence ends it early, if some does.
-    Waiting { quiet_ms: Option<u64> },
+    /// `Timer::Wait`; with what ends it early, if something does.
+    Waiting { early: Option<Early> },
     /// Keys.
     Collecting(Box<Collection>),
     /// Other legs.
@@ -95,11 +95,11 @@ pub(super) enum Flow {
 }
 
 /// Begins an element that is not [`skipped`].
-pub(super) fn start(element: &Element, desk: &mut Desk, place: Place, gate: Gate, is_last: bool) -> Flow {
+pub(super) fn start(element: &Element, desk: &mut Desk, gate: Gate, is_last: bool) -> Flow {
     match &element.kind {
         ElementKind::Speak(speak) => speak::start(speak, desk),
         ElementKind::Play(play) => play::start(play, desk),
-        ElementKind::Wait(wait) => wait::start(wait, desk, place),
+        ElementKind::Wait(wait) => wait::start(wait, desk),
         ElementKind::GetInput(get) => get_input::start(get, element.at),
         ElementKind::GetDigits(get) => get_digits::start(get),
         ElementKind::Redirect(redirect) => redirect::start(redirect),
@@ -154,9 +154,7 @@ pub(super) fn needs_media(kind: &ElementKind) -> bool {
         | ElementKind::PreAnswer(_)
         | ElementKind::Message(_)
         // It asks for itself, once a target is called.
-        | ElementKind::Dial(_)
-        // Not built: they end the call without answering it.
-        => false,
+        | ElementKind::Dial(_) => false,
     }
 }
 
@@ -247,8 +245,8 @@ pub(super) fn rules_of(kind: &ElementKind) -> Option<Rules> {
 pub(super) enum Stretch {
     /// Played without a gap.
     Sounds(Vec<SoundItem>),
-    /// `Wait silence="true"`: silence for `ms`, or until nobody has said anything for `quiet_ms`.
-    Quiet { ms: u64, quiet_ms: u64 },
+    /// A `Wait` that listens: silence for `ms`, or until it has heard what it waits for.
+    Quiet { ms: u64, early: Early },
 }
 
 /// The children of a prompt-and-keys element: one playlist, but for a wait that ends by itself.
@@ -270,7 +268,7 @@ fn stretches(prompts: &[Prompt]) -> Vec<Stretch> {
 
 fn quiet(prompt: &Prompt) -> Option<Stretch> {
     let Prompt::Wait(wait) = prompt else { return None };
-    Some(Stretch::Quiet { ms: millis(wait.length), quiet_ms: millis(wait.min_silence?) })
+    Some(Stretch::Quiet { ms: millis(wait.length), early: Early::of(wait)? })
 }
 
 /// The children of a prompt-and-keys element as one playlist.

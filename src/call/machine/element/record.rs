@@ -124,7 +124,7 @@ pub(in crate::call::machine) fn callback(desk: &Desk, target: &Target) -> Notice
 }
 
 /// The action of a call that ends while it is recorded: asked all the same, its answer is not read (§4 rule 9).
-fn after_hangup(desk: &Desk, target: &Target) -> Notice {
+pub(in crate::call::machine) fn after_hangup(desk: &Desk, target: &Target) -> Notice {
     let mut params = params::common(desk, Event::Redirect);
     params.insert("CallStatus".into(), Param::Plain("completed".into()));
     params.insert("Digits".into(), Param::Plain("".into()));
@@ -162,8 +162,25 @@ impl Recording {
         self.element.finish_on_key.contains(&digit)
     }
 
+    /// Whether something is being recorded now.
+    pub(in crate::call::machine) fn runs(&self) -> bool {
+        matches!(self.phase, Phase::Recording(_))
+    }
+
+    /// Whether this is its recording.
+    pub(in crate::call::machine) fn is(&self, record: RecordId) -> bool {
+        self.record() == Some(record)
+    }
+
+    /// REST ends it: what there is is the recording.
+    pub(in crate::call::machine) fn stop(&mut self, desk: &mut Desk) {
+        if let Phase::Recording(record) = self.phase {
+            self.end(desk, record, RecordEnd::Stopped);
+        }
+    }
+
     fn end(&mut self, desk: &mut Desk, record: RecordId, end: RecordEnd) {
-        desk.media(MediaOrder::RecordStop { record, end });
+        desk.media(MediaOrder::RecordStop { record, end, key: self.finished_by });
         desk.set(Timer::Record, GRACE_MS);
         self.phase = Phase::Ending(record);
     }
@@ -194,7 +211,7 @@ impl Recording {
     /// The recorder has forgotten us.
     pub(in crate::call::machine) fn forgotten(&mut self, desk: &mut Desk) -> (Params, Option<String>) {
         if let Phase::Recording(record) = self.phase {
-            desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Failed });
+            desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Failed, key: None });
         }
         (self.params(RecordEnd::Failed, 0, 0, 0), Some("the recorder did not end it in time".to_owned()))
     }
@@ -212,7 +229,7 @@ impl Recording {
         desk.timers.clear(Timer::Record);
         match self.phase {
             Phase::Beep(play) => desk.media(MediaOrder::Stop { play }),
-            Phase::Recording(record) => desk.media(MediaOrder::RecordStop { record, end }),
+            Phase::Recording(record) => desk.media(MediaOrder::RecordStop { record, end, key: None }),
             Phase::Ending(_) => {}
         }
     }

@@ -1,46 +1,71 @@
 //! `Wait`: silence for a while (`plivo-xml.md` §5.4). Before the answer the phone goes on ringing meanwhile.
 //!
 //! With `silence="true"` it ends early once the caller has said nothing for `minSilence`: the leg tells where voice begins
-//! and ends, a timer runs while there is none.
+//! and ends, a timer runs while there is none. With `beep` it ends once a voicemail has beeped: the leg tells that.
 
 use super::{Flow, Running, millis};
-use crate::call::machine::desk::{Desk, Place};
+use crate::call::machine::desk::Desk;
 use crate::call::machine::timers::Timer;
 use crate::call::machine::{MediaOrder, Voice};
-use crate::xml::ast::Wait;
+use crate::xml::ast::{Beep, Wait};
 
-pub(super) fn start(wait: &Wait, desk: &mut Desk, place: Place) -> Flow {
-    if wait.beep {
-        desk.remark(format!(
-            "{place}: listening for a voicemail beep is not built in this version; it runs its full length"
-        ));
-    }
-    let quiet_ms = wait.min_silence.map(millis);
-    match quiet_ms {
-        Some(quiet_ms) => listen(desk, millis(wait.length), quiet_ms),
+/// What ends a wait before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::call::machine) struct Early {
+    /// Nobody has said anything for so long.
+    quiet_ms: Option<u64>,
+    beep: Option<Beep>,
+}
+
+pub(super) fn start(wait: &Wait, desk: &mut Desk) -> Flow {
+    let early = Early::of(wait);
+    match early {
+        Some(early) => early.begin(desk, millis(wait.length)),
         None => desk.set(Timer::Wait, millis(wait.length)),
     }
-    Flow::Run(Running::Waiting { quiet_ms })
+    Flow::Run(Running::Waiting { early })
 }
 
-/// Waits for `ms`, or until nobody has said anything for `quiet_ms`.
-pub(super) fn listen(desk: &mut Desk, ms: u64, quiet_ms: u64) {
-    desk.set(Timer::Wait, ms);
-    desk.media(MediaOrder::Listen { on: true });
-    desk.set(Timer::Silence, quiet_ms);
-}
-
-/// The caller's voice during a wait for `quiet_ms` of silence.
-pub(in crate::call::machine) fn heard(desk: &mut Desk, quiet_ms: u64, what: Voice) {
-    match what {
-        Voice::Began => desk.timers.clear(Timer::Silence),
-        Voice::Ended { ago_ms } => desk.set(Timer::Silence, quiet_ms.saturating_sub(ago_ms)),
+impl Early {
+    /// None: the wait runs its length.
+    pub(super) fn of(wait: &Wait) -> Option<Self> {
+        let early = Self { quiet_ms: wait.min_silence.map(millis), beep: wait.beep };
+        (early.quiet_ms.is_some() || early.beep.is_some()).then_some(early)
     }
-}
 
-/// A wait for silence is over, one way or the other.
-pub(in crate::call::machine) fn stop_listening(desk: &mut Desk) {
-    desk.timers.clear(Timer::Wait);
-    desk.timers.clear(Timer::Silence);
-    desk.media(MediaOrder::Listen { on: false });
+    /// Waits for `ms`, or until what is listened for has been heard.
+    pub(super) fn begin(self, desk: &mut Desk, ms: u64) {
+        desk.set(Timer::Wait, ms);
+        if let Some(quiet_ms) = self.quiet_ms {
+            desk.media(MediaOrder::Listen { on: true });
+            desk.set(Timer::Silence, quiet_ms);
+        }
+        if self.beep.is_some() {
+            desk.media(MediaOrder::Beep { how: self.beep });
+        }
+    }
+
+    /// Something of the caller's during the wait; `true`: it was waited for.
+    #[must_use]
+    pub(in crate::call::machine) fn heard(self, desk: &mut Desk, what: Voice) -> bool {
+        match (what, self.quiet_ms) {
+            (Voice::Beep, _) => return self.beep.is_some(),
+            (Voice::Began, _) => desk.timers.clear(Timer::Silence),
+            (Voice::Ended { ago_ms }, Some(quiet_ms)) => desk.set(Timer::Silence, quiet_ms.saturating_sub(ago_ms)),
+            (Voice::Ended { .. }, None) => {}
+        }
+        false
+    }
+
+    /// The wait is over, one way or the other.
+    pub(in crate::call::machine) fn stop(self, desk: &mut Desk) {
+        desk.timers.clear(Timer::Wait);
+        if self.quiet_ms.is_some() {
+            desk.timers.clear(Timer::Silence);
+            desk.media(MediaOrder::Listen { on: false });
+        }
+        if self.beep.is_some() {
+            desk.media(MediaOrder::Beep { how: None });
+        }
+    }
 }

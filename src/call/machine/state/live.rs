@@ -153,6 +153,10 @@ impl Live {
                 }
             }
             Command::Run { document } => {
+                // It is taken into a multi-party call, and has been picked up long since.
+                for event in ["AddParticipantInitiated", "AddParticipantAnswered"] {
+                    desk.added_by(&document, event);
+                }
                 let step = self.script.given(desk, open_gate(desk), document);
                 return self.after(desk, step);
             }

@@ -256,6 +256,7 @@ impl Watch {
             Pick::Digit(key) => digit(*key),
             Pick::DigitsSent(by) => Input::DigitsSent { leg: Leg::A, play: PlayId(back(self.play, *by)) },
             Pick::Voice(None) => Input::Voice { leg: Leg::A, what: Voice::Began },
+            Pick::Voice(Some(8)) => Input::Voice { leg: Leg::A, what: Voice::Beep },
             Pick::Voice(Some(ago)) => {
                 Input::Voice { leg: Leg::A, what: Voice::Ended { ago_ms: 300 * u64::from(*ago) } }
             }
@@ -418,7 +419,10 @@ impl Watch {
                     }
                     MediaOrder::Close => self.closed = true,
                     MediaOrder::Open => assert!(self.accept_sent && self.accepted),
-                    MediaOrder::Begin | MediaOrder::Stop { .. } | MediaOrder::Listen { .. } => {}
+                    MediaOrder::Begin
+                    | MediaOrder::Stop { .. }
+                    | MediaOrder::Listen { .. }
+                    | MediaOrder::Beep { .. } => {}
                     MediaOrder::Record { record, how } => {
                         assert!(record.0 > self.record, "a name twice");
                         self.record = record.0;

@@ -29,10 +29,10 @@
 //! | `stream` | of the stream opened last: `opened closed cleared`, `failed WHY`, `lost WHY`, `degraded 30`, `played NAME`, `send-digits 12` |
 //! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE`, `ask` with a command |
 //! | `room entered 7` | of a member: `first starts waits`, `age_ms= left_ms=` |
-//! | `room` | `full begins waits`, `floor speech muted held coaches` `on off`, `out kicked ended stopped alone` |
+//! | `room` | `full begins waits recorded`, `recorded begun`, `record-ended`, `floor speech audio muted held coaches` `on off`, `out kicked ended stopped alone` |
 //! | `command hangup`, `cut CAUSE` | |
 //! | `command transfer A URL` | with `B URL` behind it, or that alone |
-//! | `command run ROOM` | a document with that multi-party call; `placed room=ROOM` begins with it |
+//! | `command run ROOM` | a document with that multi-party call, `events=1`; `placed room=ROOM` begins with it |
 //! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
 //! | `command send-digits 12` | `legs=` |
 //! | `command stream URL`, `command stop stream` | its status goes to `…/rest` |
@@ -322,6 +322,7 @@ impl Run<'_> {
                 Input::PlayFailed { leg, play, item, reason: why.join(" ") }
             }
             ["digit", "A", key] => digit(key.chars().next().expect("a key")),
+            ["voice", "A", "beep"] => Input::Voice { leg, what: Voice::Beep },
             ["voice", "A", "began"] => Input::Voice { leg, what: Voice::Began },
             ["voice", "A", "ended", ago_ms, "ms", "ago"] => {
                 Input::Voice { leg, what: Voice::Ended { ago_ms: ago_ms.parse().expect("milliseconds") } }
@@ -402,7 +403,10 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
         ["transfer", "A", at] => Command::Transfer { aleg: Some(target(at)), bleg: None },
         ["transfer", "B", at] => Command::Transfer { aleg: None, bleg: Some(target(at)) },
         ["run", name] => {
-            let xml = format!("<Response><MultiPartyCall role='customer'>{name}</MultiPartyCall></Response>");
+            let told =
+                "statusCallbackUrl='https://app.example.com/status' statusCallbackEvents='add-participant-api-events'";
+            let told = if options.contains_key("events") { told } else { "" };
+            let xml = format!("<Response><MultiPartyCall role='customer' {told}>{name}</MultiPartyCall></Response>");
             Command::Run { document: super::document(&xml) }
         }
         ["transfer", "A", a, "B", b] => Command::Transfer { aleg: Some(target(a)), bleg: Some(target(b)) },
@@ -512,6 +516,7 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
         hangup_on_ring_ms: ms("hangup_on_ring_ms"),
         send_digits: placed.get("send_digits").map(|digits| (*digits).to_owned()),
         parent_call: None,
+        needs_company: false,
         dialled: placed.get("dialled").map(|_| {
             Box::new(DialledBy {
                 a_leg: CallUuid(uuid::Uuid::from_u128(0xa)),
@@ -587,11 +592,14 @@ fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomNews {
         ["waits"] => RoomNews::Waits,
         ["floor", on] => RoomNews::Floor { has: *on == "on" },
         ["speech", on] => RoomNews::Speech { on: *on == "on" },
+        ["audio", on] => RoomNews::Audio { on: *on == "on" },
+        ["record-ended"] => RoomNews::RecordEnded,
         ["muted", on] => RoomNews::Muted { on: *on == "on" },
         ["held", on] => RoomNews::Held { on: *on == "on" },
-        ["recorded"] => RoomNews::Recorded {
+        ["recorded", how @ ..] => RoomNews::Recorded {
             id: uuid::Uuid::from_u128(5),
             url: "https://calls.example.com/recordings/5.mp3".to_owned(),
+            begun: how.contains(&"begun"),
         },
         ["track"] => {
             let how = Box::new(RecordOrder { own: true, stereo: false, ..super::recorded_over_rest() });

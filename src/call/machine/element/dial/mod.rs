@@ -150,8 +150,7 @@ impl Dialing {
             caller_name: target.caller_name.clone().or_else(|| dial.caller_name.clone()).unwrap_or_default(),
             headers: pairs,
             ring_timeout_ms: self.ring_ms(),
-            // How long a tone is to be may stand behind `@`, and is WhatsApp's own affair.
-            send_digits: target.send_digits.as_ref().and_then(|keys| keys.split('@').next()).map(str::to_owned),
+            send_digits: target.send_digits.clone(),
             dialled: DialledBy {
                 a_leg: desk.setup.call,
                 a_request,

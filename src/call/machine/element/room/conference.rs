@@ -2,7 +2,8 @@
 
 use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
-use super::super::super::room::{RoomEntry, RoomKind, RoomWish};
+use super::super::super::recording::RecordOrder;
+use super::super::super::room::{RoomEntry, RoomKind};
 use super::super::super::{Notice, NoticeKind, Param, Params};
 use super::super::{millis, record};
 use super::sounds::{Events, Sounds};
@@ -38,8 +39,7 @@ impl OfConference {
             digits_match: conference.digits_match.clone(),
             limit_ms: Some(millis(conference.time_limit)),
             wait_ms: None,
-            // How long a tone is to be may stand behind `@`, and is WhatsApp's own affair.
-            send_digits: conference.send_digits.as_ref().and_then(|keys| keys.split('@').next()).map(str::to_owned),
+            send_digits: conference.send_digits.clone(),
             relays_keys: conference.relay_dtmf,
         };
         let entry = RoomEntry {
@@ -48,14 +48,17 @@ impl OfConference {
             muted: conference.muted,
             held: false,
             starts: conference.start_on_enter,
+            needs_company: false,
             ends: conference.end_on_exit,
             stays_alone: conference.stay_alone,
             members_max: conference.max_members,
             waits_for_agent: false,
             tells_floor: conference.floor_event && conference.callback.is_some(),
             tells_speech: false,
+            tells_audio: false,
             role: None,
             coaches: false,
+            records_coaches: false,
             track: false,
             lasts_ms: None,
         };
@@ -64,6 +67,8 @@ impl OfConference {
             hold: Event::ConferenceWait,
             enter: Event::ConferenceEnterSound,
             exit: Event::ConferenceExitSound,
+            // It has no sounds of that.
+            record: Event::ConferenceEnterSound,
         };
         let wait = conference.wait_sound.clone().map(|url| Target { url, method: Method::Post });
         let sounds = Sounds::new(wait, None, conference.enter_sound.clone(), conference.exit_sound.clone(), events);
@@ -84,17 +89,18 @@ impl OfConference {
             | Told::Key(_)
             | Told::Floor { .. }
             | Told::Speech { .. }
+            | Told::Audio { .. }
             | Told::Muted { .. }
             | Told::Held { .. } => None,
         }
     }
 
     /// How it wants the room recorded.
-    pub(super) fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<RoomWish> {
+    pub(super) fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<(Box<RecordOrder>, bool)> {
         let (mp3, when_alone) = self.record?;
         let callback = self.notice(desk, inside, Event::ConferenceRecord, "record", false, None);
         let transcript = record::transcript(desk, self.transcription.as_ref());
-        Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback, transcript)), when_alone })
+        Some((Box::new(whole_room(mp3, callback, transcript)), when_alone))
     }
 
     /// It has left; `last`: nobody else is in.

@@ -11,7 +11,7 @@ mod sounds;
 use super::super::desk::Desk;
 use super::super::document::Gate;
 use super::super::params::Event;
-use super::super::recording::{RecordEnd, RecordId, RecordOrder, TranscriptOrder};
+use super::super::recording::{self, RecordEnd, RecordId, RecordOrder, TranscriptOrder};
 use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish, TrackNews};
 use super::super::timers::Timer;
 use super::super::{
@@ -42,6 +42,8 @@ pub(in crate::call::machine) struct Attending {
     typed: Patterns,
     /// The room's recording.
     recorded: Option<(Uuid, String)>,
+    /// What tells of a recording that this one has asked for, until it begins.
+    record_asked: Option<Notice>,
     /// The recording of what this one says.
     track: Option<RecordId>,
     /// Why it is over.
@@ -107,6 +109,7 @@ enum Told<'a> {
     Key(Digit),
     Floor { has: bool },
     Speech { on: bool },
+    Audio { on: bool },
     Muted { on: bool },
     Held { on: bool },
 }
@@ -119,7 +122,8 @@ pub(super) fn conference(conference: &Conference, desk: &mut Desk) -> Flow {
 
 /// `MultiPartyCall` begins.
 pub(super) fn multi_party(call: &MultiPartyCall, desk: &mut Desk) -> Flow {
-    let (element, rules, entry, sounds) = OfMultiParty::read(call);
+    let (element, rules, mut entry, sounds) = OfMultiParty::read(call);
+    entry.needs_company = desk.setup.outbound.as_ref().is_some_and(|placed| placed.needs_company);
     start(Element::MultiParty(Box::new(element)), rules, entry, sounds, desk)
 }
 
@@ -160,6 +164,7 @@ fn start(element: Element, rules: Rules, entry: RoomEntry, sounds: Sounds, desk:
         muted: entry.muted,
         sounds,
         recorded: None,
+        record_asked: None,
         track: None,
         ended: None,
     };
@@ -176,6 +181,9 @@ impl Attending {
                     self.room = Some(room);
                     self.inside = Some(Inside { room, member, first, since: desk.now, room_age_ms });
                     self.waits = !begins;
+                    if matches!(self.element, Element::Conference(_)) {
+                        desk.conference = Some(room);
+                    }
                     self.entered(desk, starts, room_left_ms);
                 }
             }
@@ -199,6 +207,8 @@ impl Attending {
             }
             RoomNews::Floor { has } => self.tell(desk, Told::Floor { has }),
             RoomNews::Speech { on } => self.tell(desk, Told::Speech { on }),
+            RoomNews::Audio { on } => self.tell(desk, Told::Audio { on }),
+            RoomNews::RecordEnded => self.sounds.record_ended(desk),
             RoomNews::Muted { on } => {
                 self.muted = on;
                 self.tell(desk, Told::Muted { on });
@@ -213,11 +223,11 @@ impl Attending {
                     let callback = callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
                     let transcript = super::record::able(desk, how.transcript.clone());
                     let how = Box::new(RecordOrder { callback, transcript, ..(**how).clone() });
-                    desk.wish(Output::Room { room: RoomWish::Record { how, when_alone: true } });
+                    self.record_room(desk, how, true);
                 }
             }
             RoomNews::Track { ref what } => self.record_track(desk, what),
-            RoomNews::Recorded { id, ref url } => self.recorded = Some((id, url.clone())),
+            RoomNews::Recorded { id, ref url, begun } => self.recorded(desk, id, url, begun),
         }
         self.tune(desk, gate);
         Attended::More
@@ -225,8 +235,8 @@ impl Attending {
 
     fn entered(&mut self, desk: &mut Desk, starts: bool, room_left_ms: Option<u64>) {
         self.tell(desk, Told::Entered { starts });
-        if let Some(room) = self.inside.as_ref().and_then(|inside| self.element.record(desk, inside)) {
-            desk.wish(Output::Room { room });
+        if let Some((how, when_alone)) = self.inside.as_ref().and_then(|inside| self.element.record(desk, inside)) {
+            self.record_room(desk, how, when_alone);
         }
         if let Some(order) = self.inside.as_ref().and_then(|inside| self.element.track(desk, inside)) {
             self.track = Some(desk.record(order));
@@ -244,6 +254,27 @@ impl Attending {
         self.sounds.entered(desk, self.waits, self.held);
     }
 
+    fn record_room(&mut self, desk: &mut Desk, how: Box<RecordOrder>, when_alone: bool) {
+        self.record_asked = how.callback.clone();
+        desk.wish(Output::Room { room: RoomWish::Record { how, when_alone } });
+    }
+
+    /// The room is recorded. A conference's application hears of the beginning, too (`plivo-callbacks.md` §3.5).
+    fn recorded(&mut self, desk: &mut Desk, id: Uuid, url: &str, begun: bool) {
+        self.recorded = Some((id, url.to_owned()));
+        if begun {
+            self.sounds.record_begun(desk);
+        }
+        let asked = self.record_asked.take_if(|_| begun);
+        if let (Element::Conference(_), Some(mut notice)) = (&self.element, asked) {
+            let mut params = recording::begun(id, url);
+            // That is the element `Record`'s: nobody presses a key to end a room's recording.
+            params.remove("Digits");
+            notice.params.extend(params);
+            desk.wish(Output::Notify { notice });
+        }
+    }
+
     /// What somebody wants over an API of the recording of what this one says.
     fn record_track(&mut self, desk: &mut Desk, what: &TrackNews) {
         match (what, self.track) {
@@ -254,7 +285,7 @@ impl Attending {
                 self.track = Some(desk.record(RecordOrder { callback, transcript, ..(**how).clone() }));
             }
             (TrackNews::Stop, Some(record)) => {
-                desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Stopped });
+                desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Stopped, key: None });
                 self.track = None;
             }
             (TrackNews::Pause { on }, Some(record)) => desk.media(MediaOrder::RecordPause { record, on: *on }),
@@ -358,7 +389,7 @@ impl Attending {
             desk.timers.clear(timer);
         }
         if let Some(record) = self.track.take() {
-            desk.media(MediaOrder::RecordStop { record, end: RecordEnd::HungUp });
+            desk.media(MediaOrder::RecordStop { record, end: RecordEnd::HungUp, key: None });
         }
         self.sounds.stop(desk);
         let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
@@ -435,7 +466,8 @@ impl Element {
         }
     }
 
-    fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<RoomWish> {
+    /// How it wants the room recorded, and whether also while one is alone.
+    fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<(Box<RecordOrder>, bool)> {
         match self {
             Self::Conference(of) => of.record(desk, inside),
             Self::MultiParty(of) => of.record(desk, inside),

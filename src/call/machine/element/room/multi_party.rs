@@ -3,7 +3,7 @@
 use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
 use super::super::super::recording::{RecordOrder, TranscriptOrder};
-use super::super::super::room::{Role, RoomEntry, RoomKind, RoomWish};
+use super::super::super::room::{Role, RoomEntry, RoomKind};
 use super::super::super::{Notice, NoticeKind, Param, Params};
 use super::super::record;
 use super::sounds::{Events, Sounds};
@@ -138,14 +138,17 @@ impl OfMultiParty {
             muted: a.flag("mute", false),
             held: a.flag("hold", false),
             starts: a.flag("startMpcOnEnter", true),
+            needs_company: false,
             ends: a.flag("endMpcOnExit", false),
             stays_alone: a.flag("stayAlone", false),
             members_max: a.number("maxParticipants").and_then(|n| u8::try_from(n).ok()).unwrap_or(PARTICIPANTS_MAX),
             waits_for_agent: role == Role::Customer && a.flag("waitForAgent", false),
             tells_floor: false,
             tells_speech: element.tells(Group::Speech),
+            tells_audio: element.tells(Group::Audio),
             role: Some(role),
             coaches,
+            records_coaches: a.flag("recordCoachVoice", false),
             track: element.track,
             lasts_ms: Some(a.number("maxDuration").unwrap_or(LASTS_SECS).saturating_mul(1_000)),
         };
@@ -154,6 +157,7 @@ impl OfMultiParty {
             hold: Event::MpcHold,
             enter: Event::MpcEnterSound,
             exit: Event::MpcExitSound,
+            record: Event::MpcRecordSound,
         };
         let hold = match role {
             Role::Agent | Role::Supervisor | Role::AiAgent => ("agentHoldMusicUrl", "agentHoldMusicMethod"),
@@ -165,16 +169,20 @@ impl OfMultiParty {
             a.sound("enterSound", "enterSoundMethod", 1),
             a.sound("exitSound", "exitSoundMethod", 2),
             sounds_events,
+        )
+        .of_recording(
+            a.target("startRecordingAudio", "startRecordingAudioMethod", Method::Get),
+            a.target("stopRecordingAudio", "stopRecordingAudioMethod", Method::Get),
         );
         (element, rules, entry, sounds)
     }
 
     /// How it wants the call recorded.
-    pub(super) fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<RoomWish> {
+    pub(super) fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<(Box<RecordOrder>, bool)> {
         let (mp3, when_alone) = self.record?;
         let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
         let transcript = record::able(desk, self.transcript.clone());
-        Some(RoomWish::Record { how: Box::new(whole_room(mp3, callback, transcript)), when_alone })
+        Some((Box::new(whole_room(mp3, callback, transcript)), when_alone))
     }
 
     /// How it wants what this one says recorded.
@@ -221,6 +229,7 @@ impl OfMultiParty {
                 notice.into_iter().collect()
             }
             Told::Speech { on: is } => one(Group::Speech, on(is, "ParticipantSpeakStart", "ParticipantSpeakStop")),
+            Told::Audio { on: is } => one(Group::Audio, on(is, "ParticipantAudioStart", "ParticipantAudioStop")),
             Told::Muted { on: is } => one(Group::Participant, on(is, "ParticipantMute", "ParticipantUnmute")),
             Told::Held { on: is } => one(Group::Participant, on(is, "ParticipantHold", "ParticipantUnhold")),
             Told::Digits(_) | Told::Floor { .. } => Vec::new(),

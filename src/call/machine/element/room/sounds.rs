@@ -27,6 +27,8 @@ enum Which {
     Hold,
     Enter,
     Exit,
+    RecordBegun,
+    RecordEnded,
 }
 
 /// See the module's note.
@@ -37,6 +39,8 @@ pub(super) struct Sounds {
     exit: MemberSound,
     /// Of `exit`, once it is here.
     exit_items: Vec<SoundItem>,
+    record_begun: Cue,
+    record_ended: Cue,
     events: Events,
     asked: VecDeque<Which>,
     open: Option<(FetchId, Which)>,
@@ -48,6 +52,39 @@ pub(super) struct Events {
     pub(super) hold: Event,
     pub(super) enter: Event,
     pub(super) exit: Event,
+    /// That the recording begins or has ended.
+    pub(super) record: Event,
+}
+
+/// Something that all hear when it happens. It may happen before its document is here.
+#[derive(Default)]
+struct Cue {
+    target: Option<Target>,
+    items: Option<Vec<SoundItem>>,
+    due: bool,
+}
+
+impl Cue {
+    fn of(target: Option<Target>) -> Self {
+        Self { target, ..Self::default() }
+    }
+
+    /// Its document is here, or never will be.
+    fn have(&mut self, desk: &mut Desk, items: Vec<SoundItem>) {
+        match std::mem::take(&mut self.due) {
+            true => into_the_room(desk, items.clone()),
+            false => prepare(desk, &items),
+        }
+        self.items = Some(items);
+    }
+
+    /// It has happened.
+    fn play(&mut self, desk: &mut Desk) {
+        match &self.items {
+            Some(items) => into_the_room(desk, items.clone()),
+            None => self.due = self.target.is_some(),
+        }
+    }
 }
 
 /// Music that is there, or can be asked for.
@@ -79,10 +116,27 @@ impl Sounds {
             enter,
             exit,
             exit_items,
+            record_begun: Cue::default(),
+            record_ended: Cue::default(),
             events,
             asked: VecDeque::new(),
             open: None,
         }
+    }
+
+    /// With these documents for all when a recording begins and when it ends.
+    pub(super) fn of_recording(self, begun: Option<Target>, ended: Option<Target>) -> Self {
+        Self { record_begun: Cue::of(begun), record_ended: Cue::of(ended), ..self }
+    }
+
+    /// The recording that this one has asked for begins.
+    pub(super) fn record_begun(&mut self, desk: &mut Desk) {
+        self.record_begun.play(desk);
+    }
+
+    /// It has ended, and the room goes on.
+    pub(super) fn record_ended(&mut self, desk: &mut Desk) {
+        self.record_ended.play(desk);
     }
 
     /// The call is in the room.
@@ -95,6 +149,11 @@ impl Sounds {
         }
         if matches!(self.exit, MemberSound::Document(_)) {
             self.asked.push_back(Which::Exit);
+        }
+        for (cue, which) in [(&self.record_begun, Which::RecordBegun), (&self.record_ended, Which::RecordEnded)] {
+            if cue.target.is_some() {
+                self.asked.push_back(which);
+            }
         }
         self.ask(desk);
     }
@@ -117,6 +176,8 @@ impl Sounds {
                 Which::Hold => (self.hold.target.clone(), self.events.hold),
                 Which::Enter => (document(&self.enter), self.events.enter),
                 Which::Exit => (document(&self.exit), self.events.exit),
+                Which::RecordBegun => (self.record_begun.target.clone(), self.events.record),
+                Which::RecordEnded => (self.record_ended.target.clone(), self.events.record),
             };
             if let Some(target) = target {
                 self.open = Some((fetch_sounds_at(desk, target, event), which));
@@ -133,12 +194,16 @@ impl Sounds {
             Which::Hold => "the hold music",
             Which::Enter => "the enter sound",
             Which::Exit => "the exit sound",
+            Which::RecordBegun => "startRecordingAudio",
+            Which::RecordEnded => "stopRecordingAudio",
         };
         let items = sounds_fetched(desk, what, result);
         match which {
             Which::Wait => self.wait.round = Some(Round::of(desk, items, Vec::new())),
             Which::Hold => self.hold.round = Some(Round::of(desk, items, Vec::new())),
             Which::Enter => into_the_room(desk, items),
+            Which::RecordBegun => self.record_begun.have(desk, items),
+            Which::RecordEnded => self.record_ended.have(desk, items),
             Which::Exit => {
                 prepare(desk, &items);
                 self.exit_items = items;
