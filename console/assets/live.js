@@ -5,12 +5,14 @@
 /** At most so often. */
 const PAUSE_MS = 400;
 
-/** @param {(root: ParentNode) => void} changed is told of each element that was put in */
+/**
+ * @param {(root: ParentNode, old: Element) => void} changed is told of each element that was put in, and what it replaced
+ * @returns {() => void} asks for the page again, now
+ */
 export function keepLive(changed) {
   const kinds = new Set((document.body.dataset.live ?? "").split(" ").filter(Boolean));
   // The count beside the bell is on every page.
   if (document.getElementById("unread")) kinds.add("notification");
-  if (!kinds.size || !window.EventSource) return;
   let wanted = false;
   let busy = false;
 
@@ -27,6 +29,7 @@ export function keepLive(changed) {
     }, PAUSE_MS);
   }
 
+  if (!kinds.size || !window.EventSource) return () => void refresh();
   const events = new EventSource(`/console/events?since=${document.body.dataset.at ?? ""}`);
   events.addEventListener("change", (event) => {
     const told = event.data.split(" ");
@@ -38,14 +41,17 @@ export function keepLive(changed) {
     if (!document.hidden && wanted) { wanted = false; void refresh(); }
   });
   addEventListener("pagehide", () => events.close());
+  return () => void refresh();
 }
 
-/** @param {Document} fresh @param {(root: ParentNode) => void} changed */
+/** @param {Document} fresh @param {(root: ParentNode, old: Element) => void} changed */
 function put(fresh, changed) {
   for (const now of fresh.querySelectorAll("#unread, main > [id], main .columns > [id], main .card > [id]")) {
     const old = document.getElementById(now.id);
     // What the reader is in stays: a form half filled in, an opened table.
-    if (!old || old.contains(document.activeElement) && old.querySelector("input, textarea, select")) continue;
+    if (!old || old.contains(document.activeElement) && old.querySelector("input:not([type=hidden]), textarea, select")) continue;
+    const fields = /** @type {NodeListOf<HTMLInputElement>} */ (old.querySelectorAll("input:not([type=hidden]), textarea"));
+    if ([...fields].some((field) => field.value !== field.defaultValue)) continue;
     const before = old.dataset.source ?? old.outerHTML;
     if (before === now.outerHTML) continue;
     const copy = /** @type {HTMLElement} */ (document.importNode(now, true));
@@ -59,6 +65,6 @@ function put(fresh, changed) {
     copy.dataset.source = source;
     copy.querySelectorAll(".scroll").forEach((box, n) => box.scrollTo(scrolled[n]?.[0] ?? 0, scrolled[n]?.[1] ?? 0));
     if (focused) /** @type {HTMLElement | null} */ (copy.querySelector(`[href="${CSS.escape(focused)}"]`))?.focus();
-    changed(copy);
+    changed(copy, old);
   }
 }

@@ -164,13 +164,13 @@ fn session_cookie(console: &Arc<Console>, token: &Token) -> String {
 }
 
 /// Without an age it ends with the browser; the session itself does so by its own times.
-fn cookie(console: &Console, name: &str, value: &str, age: Option<u32>) -> String {
+pub(super) fn cookie(console: &Console, name: &str, value: &str, age: Option<u32>) -> String {
     let secure = if console.is_secure() { "; Secure" } else { "" };
     let age = age.map_or_else(String::new, |age| format!("; Max-Age={age}"));
     format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{age}")
 }
 
-fn with_cookie(mut answer: Response, cookie: &str) -> Response {
+pub(super) fn with_cookie(mut answer: Response, cookie: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(cookie) {
         answer.headers_mut().append(header::SET_COOKIE, value);
     }

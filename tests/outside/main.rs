@@ -8,6 +8,8 @@ mod answer;
 mod cli;
 mod conference;
 mod console;
+mod console_flows;
+mod console_look;
 mod control;
 mod copies;
 mod crash;
