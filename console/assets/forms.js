@@ -21,13 +21,20 @@ function holds(field, rule) {
   return wanted === undefined ? value !== null : value === wanted;
 }
 
+/** Whether what a rule hangs on, or the field itself, is another than it was: what was stored before is not judged here. @param {HTMLInputElement} field @param {string} rule */
+function isNew(field, rule) {
+  const [name] = rule.split("=");
+  const on = /** @type {NodeListOf<HTMLInputElement>} */ (field.form?.querySelectorAll(`[name="${name}"]`) ?? []);
+  return field.value !== field.defaultValue || [...on].some((choice) => choice.checked !== choice.defaultChecked);
+}
+
 /** What is wrong with a field, in the page's words. @param {HTMLInputElement} field */
 function wrong(field) {
   const text = field.value.trim();
   const { needs, missing, badUrl } = field.dataset;
   const needed = needs !== undefined && holds(field, needs);
   if (needs !== undefined) field.setAttribute("aria-required", String(needed));
-  if (!text) return needed ? missing ?? "" : "";
+  if (!text) return needed && isNew(field, needs) ? missing ?? "" : "";
   if (badUrl === undefined) return "";
   try {
     const url = new URL(text);
@@ -97,7 +104,8 @@ export function watchForms() {
     const form = /** @type {HTMLFormElement} */ (event.target);
     // Twice is once.
     if (form.dataset.busy !== undefined) { event.preventDefault(); event.stopImmediatePropagation(); return; }
-    if (form.method === "dialog" || form.method === "get") return;
+    // A field may be named `method`.
+    if (form.getAttribute("method") !== "post") return;
     form.dataset.busy = "";
     event.submitter?.setAttribute("aria-busy", "true");
     leaving = true;

@@ -4,6 +4,8 @@
 
 /** At most so often. */
 const PAUSE_MS = 400;
+/** What changes without news, and is on its way, is looked at so often. */
+const SOON_MS = 1500;
 
 /**
  * @param {(root: ParentNode, old: Element) => void} changed is told of each element that was put in, and what it replaced
@@ -22,6 +24,7 @@ export function keepLive(changed) {
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html" }, redirect: "error" });
       if (answer.ok) put(new DOMParser().parseFromString(await answer.text(), "text/html"), changed);
+      soon();
     } catch { /* the next event, or the reader, asks again */ }
     setTimeout(() => {
       busy = false;
@@ -29,6 +32,13 @@ export function keepLive(changed) {
     }, PAUSE_MS);
   }
 
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const soon = () => {
+    clearTimeout(timer);
+    if (document.querySelector("[data-soon]")) timer = setTimeout(() => void refresh(), SOON_MS);
+  };
+  soon();
   if (!kinds.size || !window.EventSource) return () => void refresh();
   const events = new EventSource(`/console/events?since=${document.body.dataset.at ?? ""}`);
   events.addEventListener("change", (event) => {

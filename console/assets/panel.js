@@ -16,7 +16,7 @@ export function openPanels(changed, refresh) {
   document.addEventListener("submit", (event) => {
     const form = /** @type {HTMLFormElement} */ (event.target);
     const dialog = /** @type {HTMLDialogElement | null} */ (form.closest("dialog.panel"));
-    if (event.defaultPrevented || form.method !== "post" || !(dialog || form.dataset.quick !== undefined)) return;
+    if (event.defaultPrevented || form.getAttribute("method") !== "post" || !(dialog || form.dataset.quick !== undefined)) return;
     event.preventDefault();
     void send(form, event.submitter, dialog);
   });

@@ -51,7 +51,7 @@ class Share extends HTMLElement {
       const form = phone.closest("form");
       if (!form) return;
       window.open(phone.dataset.phone, "offhook-caller");
-      void fetch(form.action, { method: "POST", body: new URLSearchParams(/** @type {any} */ (new FormData(form, phone))), keepalive: true });
+      void fetch(form.getAttribute("action") ?? "", { method: "POST", body: new URLSearchParams(/** @type {any} */ (new FormData(form, phone))), keepalive: true });
     });
     if (!location.hash.startsWith(MARK)) return;
     try {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::console::{Session, call, people, signed_in, with_people};
 use crate::console_look::writes;
 use crate::outbound::{World, world};
-use crate::support::browser::{Browser, has_chromium};
+use crate::support::browser::{Browser, READY, has_chromium};
 use crate::support::http;
 use crate::support::node::NUMBER;
 
@@ -30,7 +30,7 @@ impl Browser {
             "[...document.querySelectorAll({within:?})].flatMap((e) => [...e.querySelectorAll('button, a, summary')]).find((b) => \
              b.textContent.trim() === {words:?} && !b.disabled)"
         );
-        self.until(&find).await;
+        self.until(&format!("{READY} && {find}")).await;
         self.eval(&format!("{find}.click()")).await;
     }
 
@@ -55,7 +55,7 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     browser.visit("/console/inbox/").await;
     browser.says("#conversations", "is anybody there?").await;
     browser.click("#conversations a.row-link").await;
-    browser.until("document.querySelector('.composer #text')").await;
+    browser.until(&format!("{READY} && document.querySelector('.composer #text')")).await;
     let chat = browser.eval("location.pathname").await.as_str().unwrap().to_owned();
     browser.eval("globalThis.marked = 1").await;
 
@@ -131,6 +131,7 @@ async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
     let mut browser = signed_in(&world, "ravi").await;
     browser.visit("/console/inbox/").await;
     browser.click("#conversations a.row-link").await;
+    browser.until("document.querySelector('.composer')").await;
     if browser.eval("Boolean(document.querySelector('.composer.shut'))").await != true {
         // A call that was answered opens it, too.
         assert_eq!(browser.eval("Boolean(document.querySelector('.composer #text'))").await, true);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::console::{Session, call, signed_in, with_people};
 use crate::outbound::World;
 use crate::support::app::App;
-use crate::support::browser::{Browser, axe, has_chromium};
+use crate::support::browser::{Browser, READY, axe, has_chromium};
 use crate::support::meta::{Graph, connect, silent_offer};
 use crate::support::node::{API_KEY, NUMBER, Node, Wanted, sim_options};
 use crate::support::{figures, http};
@@ -270,7 +270,7 @@ async fn r20_hostile_names_are_text_on_every_page() {
     let mut said = String::new();
     for path in lists.into_iter().chain(chats).chain(agents).chain(hooks).chain(numbers) {
         browser.visit(&path).await;
-        browser.until("document.documentElement.dataset.ready !== undefined").await;
+        browser.until(READY).await;
         for odd in ODD {
             assert_eq!(browser.eval(&format!("document.querySelectorAll({odd:?}).length")).await, 0, "{odd} on {path}");
         }
@@ -308,7 +308,7 @@ async fn first_load(browser: &mut Browser, public: &str) -> (f64, f64) {
     browser.devtools("Network.enable", json!({})).await;
     browser.devtools("Network.setCacheDisabled", json!({"cacheDisabled": true})).await;
     browser.devtools("Page.navigate", json!({"url": format!("{public}/console/")})).await;
-    browser.until("document.documentElement.dataset.ready !== undefined && document.readyState === 'complete'").await;
+    browser.until("document.documentElement?.dataset.ready !== undefined && document.readyState === 'complete'").await;
     let told = browser
         .eval(
             "(() => { const [page] = performance.getEntriesByType('navigation'); const all = [page, \

@@ -37,6 +37,10 @@ pub fn axe() -> Option<String> {
     if super::has_peer("axe-core", found.is_some(), how) { found } else { None }
 }
 
+/// A page's scripts have run, if it has any.
+pub const READY: &str = "(document.documentElement?.dataset.ready !== undefined || (document.readyState === 'complete' && \
+                         !document.querySelector('script[type=module]')))";
+
 /// A browser with one page.
 pub struct Browser {
     child: Child,
@@ -199,7 +203,7 @@ impl Browser {
 
     /// Clicks what a selector finds, once it is there.
     pub async fn click(&mut self, selector: &str) {
-        self.until(&format!("document.querySelector({selector:?})")).await;
+        self.until(&format!("{READY} && document.querySelector({selector:?})")).await;
         self.eval(&format!("document.querySelector({selector:?}).click()")).await;
     }
 
