@@ -16,14 +16,23 @@ export function keepLive(changed) {
   // The count beside the bell is on every page.
   if (document.getElementById("unread")) kinds.add("notification");
   let wanted = false;
+  // Something stayed as it was, since the reader was in it.
+  let left = false;
+  const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
+  // What a question is about must still be there when it is answered.
+  const asking = () => dialog?.open ?? false;
+  dialog?.addEventListener("close", () => setTimeout(() => { if (wanted) { wanted = false; void refresh(); } }));
+  document.addEventListener("focusout", () => { if (left) { left = false; setTimeout(() => void refresh()); } });
   let busy = false;
 
   async function refresh() {
-    if (busy) { wanted = true; return; }
+    if (busy || asking()) { wanted = true; return; }
     busy = true;
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html" }, redirect: "error" });
-      if (answer.ok) put(new DOMParser().parseFromString(await answer.text(), "text/html"), changed);
+      const text = answer.ok ? await answer.text() : "";
+      if (asking()) wanted = true;
+      else if (text) left = put(new DOMParser().parseFromString(text, "text/html"), changed);
       soon();
     } catch { /* the next event, or the reader, asks again */ }
     setTimeout(() => {
@@ -54,16 +63,22 @@ export function keepLive(changed) {
   return () => void refresh();
 }
 
-/** @param {Document} fresh @param {(root: ParentNode, old: Element) => void} changed */
+/** Whether a reader is in an element, or has begun to fill something in. @param {Element} old */
+function isInUse(old) {
+  const fields = /** @type {HTMLInputElement[]} */ ([...old.querySelectorAll("input:not([type=hidden]), textarea, select")]);
+  return fields.some((field) => field === document.activeElement || field.defaultValue !== undefined && field.value !== field.defaultValue);
+}
+
+/** @param {Document} fresh @param {(root: ParentNode, old: Element) => void} changed @returns {boolean} something was in use */
 function put(fresh, changed) {
+  let left = false;
   for (const now of fresh.querySelectorAll("#unread, main > [id], main .columns > [id], main .card > [id]")) {
     const old = document.getElementById(now.id);
-    // What the reader is in stays: a form half filled in, an opened table.
-    if (!old || old.contains(document.activeElement) && old.querySelector("input:not([type=hidden]), textarea, select")) continue;
-    const fields = /** @type {NodeListOf<HTMLInputElement>} */ (old.querySelectorAll("input:not([type=hidden]), textarea"));
-    if ([...fields].some((field) => field.value !== field.defaultValue)) continue;
+    if (!old) continue;
     const before = old.dataset.source ?? old.outerHTML;
     if (before === now.outerHTML) continue;
+    // What the reader is in stays: a form half filled in.
+    if (isInUse(old)) { left = true; continue; }
     const copy = /** @type {HTMLElement} */ (document.importNode(now, true));
     const focused = old.contains(document.activeElement) ? document.activeElement?.getAttribute("href") : null;
     const scrolled = [...old.querySelectorAll(".scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
@@ -77,4 +92,5 @@ function put(fresh, changed) {
     if (focused) /** @type {HTMLElement | null} */ (copy.querySelector(`[href="${CSS.escape(focused)}"]`))?.focus();
     changed(copy, old);
   }
+  return left;
 }

@@ -72,7 +72,12 @@ export function openPanels(changed, refresh) {
     const told = answer?.querySelector("[data-panel-body]");
     if (done) {
       dialog?.close();
-      if (!dialog) form.reset();
+      if (!dialog) {
+        form.reset();
+        // Whoever writes goes on writing.
+        const active = /** @type {HTMLElement | null} */ (document.activeElement);
+        if (active?.id !== "text") active?.blur();
+      }
       toast(answer?.querySelector("main .note[role=status]")?.textContent ?? "");
       refresh();
     } else if (dialog && told) {

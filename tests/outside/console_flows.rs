@@ -34,6 +34,13 @@ impl Browser {
         self.eval(&format!("{find}.click()")).await;
     }
 
+    /// [`Browser::press`] of what leads to another page, or to the same one anew.
+    async fn press_and_go(&mut self, within: &str, words: &str) {
+        self.eval("globalThis.before = 1").await;
+        self.press(within, words).await;
+        self.until(&format!("typeof before === 'undefined' && {READY}")).await;
+    }
+
     async fn says(&mut self, within: &str, words: &str) {
         self.until(&format!("document.querySelector({within:?})?.textContent.includes({words:?})")).await;
     }
@@ -104,7 +111,7 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
 
     // S3.20: only what is legal is offered.
     for (word, now) in [("Close", "Closed"), ("Archive", "Archived"), ("Reopen", "Open")] {
-        browser.press("#chat-head", word).await;
+        browser.press_and_go("#chat-head", word).await;
         browser.says("#chat-head .pill", now).await;
     }
     // S3.22: asked back first.
@@ -266,7 +273,7 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
         browser.eval("[...document.querySelector('[name=outboundNumber]').options].map((o) => o.value)").await;
     assert!(offered.to_string().contains(NUMBER) && !offered.to_string().contains("5511988887777"), "{offered}");
     browser.fill("[name=outboundNumber]", NUMBER).await;
-    browser.press("#agents form", "Save").await;
+    browser.press_and_go("#agents form", "Save").await;
     browser
         .until(&format!(
             "document.readyState === 'complete' && document.querySelector('[name=outboundNumber]').value === '{NUMBER}'"
@@ -433,15 +440,15 @@ async fn s4_13_keys_and_webhooks_are_made_shown_once_tried_and_removed() {
     let first = browser.eval("document.querySelector('[data-copy]').textContent").await;
     browser.visit("/console/webhooks/").await;
     browser.click("#webhooks a.row-link").await;
-    browser.press(".head-do", "Send test event").await;
+    browser.press_and_go(".head-do", "Send test event").await;
     browser.says("#deliveries", "Delivered").await;
     assert_eq!(world.app.count("/hook"), 1);
-    browser.press("#deliveries", "Redeliver").await;
+    browser.press_and_go("#deliveries", "Redeliver").await;
     browser.press("main form.stack", "Rotate secret").await;
     browser.until("document.querySelector('[data-copy]')?.textContent.length > 20").await;
     let second = browser.eval("document.querySelector('[data-copy]').textContent").await;
     assert_ne!(first, second);
-    browser.press("main form.stack", "End rotation").await;
+    browser.press_and_go("main form.stack", "End rotation").await;
     browser.until("!document.querySelector('[data-copy]') && !document.querySelector('[value=end-rotation]')").await;
     browser.press("main form.stack", "Remove").await;
     browser.press("#ask", "Go on").await;

@@ -94,7 +94,7 @@ fn shown(world: &World, status: StatusCode, filled: &Filled, wrong: &'static str
     let Ok(text) = page.render() else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     // Where the form leads in the end is who opened the window.
     let policy = format!(
-        "default-src 'none'; style-src 'self'; form-action 'self' {}; frame-ancestors 'none'; base-uri 'none'",
+        "default-src 'none'; style-src 'self'; img-src data:; form-action 'self' {}; frame-ancestors 'none'; base-uri 'none'",
         back.origin().ascii_serialization()
     );
     let mut answer = (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response();

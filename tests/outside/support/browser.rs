@@ -196,9 +196,11 @@ impl Browser {
 
     /// Goes to a path of the same host, and waits until its page is there.
     pub async fn visit(&mut self, path: &str) {
-        self.eval(&format!("location.href = '{path}'")).await;
-        self.until(&format!("location.pathname + location.search === '{path}' && document.readyState === 'complete'"))
-            .await;
+        // The same page is come to anew, too.
+        self.eval(&format!("globalThis.left = 1; location.href = '{path}'")).await;
+        let there =
+            "typeof left === 'undefined' && document.readyState === 'complete' && location.pathname + location.search";
+        self.until(&format!("{there} === '{path}'")).await;
     }
 
     /// Clicks what a selector finds, once it is there.
