@@ -1,11 +1,14 @@
 // @ts-check
-// What every page has: it stays live, its times are the reader's, and what can't be taken back asks first. Custom elements
-// come only to pages that have them.
+// What every page has: it stays live, its times are the reader's, forms and panels. Custom elements come only to pages that
+// have them.
 
+import { toast } from "./ask.js";
+import { watchForms } from "./forms.js";
 import { keepLive } from "./live.js";
+import { openPanels } from "./panel.js";
 
 /** Times of the server as the reader's clock has them. @param {ParentNode} root */
-export function localise(root) {
+function localise(root) {
   const lang = document.documentElement.lang;
   const day = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
   const hour = new Intl.DateTimeFormat(lang, { timeStyle: "short" });
@@ -18,28 +21,61 @@ export function localise(root) {
   }
 }
 
-/** Calls that go on. */
+/** Calls that go on, and buttons that wait for their time. */
 function tick() {
+  const now = Date.now();
   for (const clock of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".ticking[data-since]"))) {
-    const seconds = Math.max(0, Math.floor((Date.now() - Date.parse(clock.dataset.since ?? "")) / 1000));
+    const seconds = Math.max(0, Math.floor((now - Date.parse(clock.dataset.since ?? "")) / 1000));
     const text = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
     if (clock.textContent !== text) clock.textContent = text;
   }
+  for (const wait of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-until]"))) {
+    const seconds = Math.ceil((Date.parse(wait.dataset.until ?? "") - now) / 1000);
+    const button = wait.closest("button") ?? wait.parentElement?.querySelector("button");
+    button?.toggleAttribute("disabled", seconds > 0);
+    wait.textContent = seconds > 0 ? (wait.dataset.text ?? "{0}").replace("{0}", String(seconds)) : "";
+  }
 }
 
-document.addEventListener("click", (event) => {
-  const button = event.target instanceof Element ? event.target.closest("[data-confirm]") : null;
-  if (button instanceof HTMLElement && !window.confirm(button.dataset.confirm)) event.preventDefault();
-});
+/** Elements that only some pages have. @param {ParentNode} root */
+function enhance(root) {
+  for (const name of ["phone", "xml-editor", "waveform", "choose", "share", "sign-up"]) {
+    if (root.querySelector(`offhook-${name}`)) void import(`./${name}.js`);
+  }
+}
+
+/** What was put into the page; news in it that was not there before is told. @param {ParentNode} root @param {Element} [old] */
+function changed(root, old) {
+  localise(root);
+  tick();
+  enhance(root);
+  if (!old) return;
+  const known = new Set([...old.querySelectorAll("[data-toast]")].map((told) => told.getAttribute("data-toast")));
+  for (const told of root.querySelectorAll("[data-toast]")) {
+    const text = told.getAttribute("data-toast") ?? "";
+    if (!known.has(text)) toast(text, told.hasAttribute("data-bad"));
+  }
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") document.querySelector("details.me[open]")?.removeAttribute("open");
+  // A message goes out by the keys that send one elsewhere.
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target instanceof HTMLTextAreaElement && event.target.closest(".composer")) {
+    event.target.form?.requestSubmit(event.target.form.querySelector("button.primary"));
+  }
+});
+
+document.addEventListener("click", (event) => {
+  const link = event.target instanceof Element ? event.target.closest("a[data-window]") : null;
+  if (!(link instanceof HTMLAnchorElement)) return;
+  event.preventDefault();
+  window.open(link.href, link.target, "popup,width=620,height=760");
 });
 
 localise(document);
 tick();
 setInterval(tick, 1000);
-keepLive((root) => { localise(root); tick(); });
-
-for (const [name, file] of [["offhook-phone", "phone"], ["offhook-xml-editor", "editor"], ["offhook-waveform", "waveform"]]) {
-  if (document.querySelector(name)) void import(`./${file}.js`);
-}
+watchForms();
+openPanels(changed, keepLive(changed));
+enhance(document);
+document.documentElement.dataset.ready = "";

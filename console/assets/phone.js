@@ -8,6 +8,9 @@ class Phone extends HTMLElement {
   session = null;
   muted = false;
   held = false;
+  /** It rang here: it can be handed on. */ taken = false;
+  lost = 0;
+  got = 0;
   /** @type {Record<string, string>} */ texts = {};
 
   connectedCallback() {
@@ -21,6 +24,10 @@ class Phone extends HTMLElement {
     this.at("accept").addEventListener("click", () => void this.accept());
     this.at("reject").addEventListener("click", () => this.say({ type: "reject", call: this.call }));
     this.at("hangup").addEventListener("click", () => this.say({ type: "hangup", call: this.call }));
+    this.form("transfer").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.say({ type: "transfer", call: this.call, to: new FormData(this.form("transfer")).get("to") });
+    });
     this.at("mute").addEventListener("click", () => this.mute());
     this.at("hold").addEventListener("click", () => this.hold());
     void this.devices();
@@ -40,7 +47,8 @@ class Phone extends HTMLElement {
   async devices() {
     const found = await navigator.mediaDevices?.enumerateDevices().catch(() => []) ?? [];
     const list = /** @type {HTMLSelectElement} */ (this.at("devices"));
-    for (const device of found.filter((d) => d.kind === "audioinput" && d.label)) list.append(new Option(device.label, device.deviceId));
+    const known = new Set([...list.options].map((option) => option.value));
+    for (const device of found.filter((d) => d.kind === "audioinput" && d.label && !known.has(d.deviceId))) list.append(new Option(device.label, device.deviceId));
   }
 
   register() {
@@ -62,7 +70,6 @@ class Phone extends HTMLElement {
     const wanted = /** @type {HTMLSelectElement} */ (this.at("devices")).value;
     const audio = { echoCancellation: true, noiseSuppression: true, ...(wanted ? { deviceId: { exact: wanted } } : {}) };
     const microphone = await navigator.mediaDevices.getUserMedia({ audio });
-    void this.devices;
     const peer = this.peer = new RTCPeerConnection();
     peer.addTrack(microphone.getAudioTracks()[0], microphone);
     this.meter(microphone, "you");
@@ -71,6 +78,8 @@ class Phone extends HTMLElement {
       /** @type {HTMLAudioElement} */ (this.at("sound")).srcObject = stream;
       this.meter(stream, "them");
     };
+    // Names of devices are told once one of them may be heard.
+    void this.devices();
     await peer.setLocalDescription();
     return peer.localDescription?.sdp;
   }
@@ -131,19 +140,39 @@ class Phone extends HTMLElement {
     for (const name of ["mute", "hold", "hangup"]) this.at(name).toggleAttribute("disabled", !up);
     for (const key of this.at("keys").children) key.toggleAttribute("disabled", !up);
     clearInterval(this.clock);
+    this.at("transfer").hidden = !up || !this.taken;
+    this.at("quality").hidden = true;
     if (!up) return;
+    this.lost = this.got = 0;
     const begun = Date.now();
     this.clock = setInterval(() => {
       const seconds = Math.floor((Date.now() - begun) / 1000);
       this.at("clock").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-    }, 500);
+      if (seconds % 2 === 0) void this.listen();
+    }, 1000);
+  }
+
+  /** How the network does: what got lost of the last seconds, and how long a way the sound has. */
+  async listen() {
+    const told = [...(await this.peer?.getStats().catch(() => null) ?? new Map()).values()];
+    const heard = told.find((one) => one.type === "inbound-rtp");
+    if (!heard) return;
+    const way = told.find((one) => one.type === "candidate-pair" && one.nominated)?.currentRoundTripTime ?? 0;
+    const [lost, got] = [heard.packetsLost - this.lost, heard.packetsReceived - this.got];
+    [this.lost, this.got] = [heard.packetsLost, heard.packetsReceived];
+    const share = lost > 0 ? lost / (lost + Math.max(got, 0)) : 0;
+    const word = share > 0.08 || way > 0.4 || heard.jitter > 0.08 ? "poor" : share > 0.02 || way > 0.2 || heard.jitter > 0.03 ? "fair" : "good";
+    const place = this.at("quality");
+    place.hidden = false;
+    place.className = `sub quality ${word}`;
+    place.textContent = `${this.t(`network_${word}`)} · ${Math.round(way * 1000)} ms · ${(share * 100).toFixed(1)} %`;
   }
 
   /** @param {string} text */
   over(text) {
     for (const sender of this.peer?.getSenders() ?? []) sender.track?.stop();
     this.peer?.close();
-    Object.assign(this, { call: null, peer: null, muted: false, held: false });
+    Object.assign(this, { call: null, peer: null, muted: false, held: false, taken: false });
     for (const name of ["mute", "hold"]) this.at(name).setAttribute("aria-pressed", "false");
     this.talking(false);
     this.ringing(false);
@@ -162,6 +191,7 @@ class Phone extends HTMLElement {
       case "ring":
         if (this.call || this.peer) { this.say({ type: "reject", call: told.call }); break; }
         this.call = told.call;
+        this.taken = true;
         this.ringing(true);
         this.show(`${told.caller_name || told.from} ${this.t("rings")}`);
         this.at("accept").focus();
@@ -173,6 +203,11 @@ class Phone extends HTMLElement {
         break;
       case "answer":
         await this.peer?.setRemoteDescription({ type: "answer", sdp: told.sdp });
+        // A call that was taken is up with that.
+        if (this.taken) { this.talking(true); this.show(this.t("talking")); }
+        break;
+      case "transferred":
+        this.show(this.t("transferred"));
         break;
       case "answered":
         this.talking(true);

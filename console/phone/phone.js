@@ -114,7 +114,7 @@ async function start() {
       stops.push(meter(context, stream, "hear-level"));
     });
     await peer.setLocalDescription();
-    const { id, sdp } = await post("/_sim/phone/calls", { sdp: peer.localDescription?.sdp });
+    const { id, sdp } = await post("/_sim/phone/calls", { sdp: peer.localDescription?.sdp, to: new URLSearchParams(location.search).get("to") ?? undefined });
     if (!calling) {
       await post(`/_sim/phone/calls/${id}/hangup`, {});
     }
@@ -250,7 +250,7 @@ document.querySelectorAll("[data-answer]").forEach((button) => {
 });
 
 setButtons(false);
-const world = await (await fetch("/_sim/phone/world")).json();
+const world = await (await fetch(`/_sim/phone/world${location.search}`)).json();
 at("business").textContent = world.business || "The business";
 at("number").textContent = `+${world.number}`;
 say(`${world.user} can call now`, "ready");

@@ -191,6 +191,14 @@ impl LiveCall {
         if self.mailbox.put(What::Silence(silence, on)) { Ok(()) } else { Err(NotDone::NoCall) }
     }
 
+    /// Whether a phone has this call.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn is_with(&self, place: PlaceId) -> Result<(), NotDone> {
+        self.had_by(place).map(drop)
+    }
+
     fn had_by(&self, place: PlaceId) -> Result<&Arc<super::phones::Line>, NotDone> {
         self.line.as_ref().filter(|line| !self.is_closing() && line.is_at(place)).ok_or(NotDone::NoCall)
     }

@@ -130,6 +130,7 @@ fn meta(mut s: Section<'_>, insecure: bool) -> Meta {
     let meta = Meta {
         graph_url: s.get("graph_url", |n| graph_url(n, insecure)).unwrap_or(d.graph_url),
         app_id: s.text("app_id"),
+        signup_config_id: s.text("signup_config_id"),
         app_secret: d.app_secret,
         app_secret_previous: s.secret("app_secret_previous"),
         verify_token: d.verify_token,

@@ -139,6 +139,8 @@ pub struct Meta {
     /// The base, version included.
     pub graph_url: Url,
     pub app_id: Option<String>,
+    /// The login configuration that Meta's sign-up window is opened with.
+    pub signup_config_id: Option<String>,
     pub app_secret: Secret,
     pub app_secret_previous: Option<Secret>,
     pub verify_token: Secret,
@@ -151,6 +153,7 @@ impl Meta {
         Self {
             graph_url: Url::parse("https://graph.facebook.com/v23.0").expect("a URL"),
             app_id: None,
+            signup_config_id: None,
             app_secret,
             app_secret_previous: None,
             verify_token,

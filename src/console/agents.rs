@@ -74,12 +74,20 @@ pub(super) struct Choice {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) whatsapp: bool,
+    pub(super) voice: bool,
 }
 
 /// The account's agents, for a choice.
 pub(super) async fn choices(console: &Console, visitor: &Visitor) -> Vec<Choice> {
     let all = all(console, visitor).await;
-    all.into_iter().map(|agent| Choice { whatsapp: agent.is_on("whatsapp"), id: agent.id, name: agent.name }).collect()
+    all.into_iter()
+        .map(|agent| Choice {
+            whatsapp: agent.is_on("whatsapp"),
+            voice: agent.is_on("voice"),
+            id: agent.id,
+            name: agent.name,
+        })
+        .collect()
 }
 
 async fn all(console: &Console, visitor: &Visitor) -> Vec<Agent> {

@@ -8,10 +8,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::agents::{Choice, choices};
 use super::door::{Posted, Visitor};
+use super::form::Form;
 use super::page::{Page, failed, html, missing, respond};
 use super::view::{self, When};
 use super::{App, Console};
+use crate::api::Desk;
+
+/// Where calls are placed.
+const CALLS: &str = "/api/v1/calls/";
 
 /// A conversation as the API has it.
 #[derive(Deserialize)]
@@ -153,6 +159,33 @@ fn row(conversation: Conversation) -> Row {
     }
 }
 
+/// How a message's file can be shown where it stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Preview {
+    Picture,
+    Sound,
+    Film,
+    None,
+}
+
+impl Preview {
+    /// Of our own files: a page loads nothing from elsewhere.
+    fn of(kind: &str, media: &str) -> Self {
+        match kind {
+            _ if !media.starts_with("/media/") => Self::None,
+            "image" | "sticker" => Self::Picture,
+            "audio" | "voice" => Self::Sound,
+            "video" => Self::Film,
+            _ => Self::None,
+        }
+    }
+
+    /// Nothing is left to open.
+    fn is_whole(self) -> bool {
+        matches!(self, Self::Picture | Self::Sound)
+    }
+}
+
 /// A message or a call of the timeline.
 struct Line {
     kind: String,
@@ -165,15 +198,19 @@ struct Line {
     /// Where its file is; empty: it has none.
     media: String,
     filename: String,
+    preview: Preview,
     error: String,
     /// The call that it tells of.
     call: String,
     missed: bool,
 }
 
-fn line(item: &Value) -> Line {
+fn line(item: &Value, base_url: &str) -> Line {
     let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let kind = text("/type");
+    let media = text("/media/url");
+    // By path: the reader may have come by another name of this host.
+    let media = media.strip_prefix(base_url).map_or(media.clone(), str::to_owned);
     let said = [text("/text"), text("/media/caption"), text("/call/text"), text("/location/name")];
     Line {
         outbound: text("/direction") == "outbound",
@@ -181,7 +218,8 @@ fn line(item: &Value) -> Line {
         status: text("/status"),
         at: When::read(&text("/at")),
         sender: text("/sender"),
-        media: text("/media/url"),
+        preview: Preview::of(&kind, &media),
+        media,
         filename: text("/media/filename"),
         error: text("/error/message"),
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
@@ -212,6 +250,7 @@ struct Chat {
     permission: Permission,
     granted_until: Option<When>,
     may_delete: bool,
+    may_call: bool,
     draft: String,
     wrong: String,
 }
@@ -276,7 +315,7 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             number: view::party(&conversation.number),
             tone: tone(&conversation.status),
             status: conversation.status,
-            lines: timeline.items.iter().map(line).collect(),
+            lines: timeline.items.iter().map(|item| line(item, &console.desk.api().base_url)).collect(),
             older: timeline.next.map(|cursor| visitor.query.with("cursor", Some(&cursor))).unwrap_or_default(),
             open,
             until: until.map(When::read),
@@ -287,6 +326,7 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             granted_until: permission.expires_at.as_deref().map(When::read),
             permission,
             may_delete: visitor.is_admin(),
+            may_call: Desk::serves(&Method::POST, CALLS),
             draft: refused.draft,
             wrong: refused.wrong,
         },
@@ -302,8 +342,19 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
     let post = |what: &str| (Method::POST, format!("{one}{what}/"), None);
     let (method, path, body) = match form.get("do") {
         "send" => (Method::POST, format!("{one}messages/"), Some(json!({"type": "text", "text": form.get("text")}))),
+        "file" => {
+            let kind = ["image", "video", "audio", "document"].into_iter().find(|kind| *kind == form.get("kind"));
+            let Some(kind) = kind else { return failed(&console, &visitor, StatusCode::BAD_REQUEST, "") };
+            let mut file = json!({"link": form.get("link")});
+            // Sound has no words beside it.
+            if let (Some(members), Some(caption), true) = (file.as_object_mut(), form.some("caption"), kind != "audio")
+            {
+                members.insert("caption".to_owned(), caption.into());
+            }
+            (Method::POST, format!("{one}messages/"), Some(json!({"type": kind, kind: file})))
+        }
         "template" => {
-            let template = json!({"name": form.get("name"), "language": {"code": form.get("language")}});
+            let template = template(&form);
             (Method::POST, format!("{one}messages/"), Some(json!({"type": "template", "template": template})))
         }
         what @ ("close" | "archive" | "reopen" | "insights") => post(what),
@@ -324,6 +375,80 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
             let refused = Refused { draft: form.get("text").to_owned(), wrong: answer.message().to_owned() };
             shown(&console, &visitor, id, answer.status, refused).await
         }
+    }
+}
+
+/// A template with what stands in its holes, one a line.
+fn template(form: &Form) -> Value {
+    let mut template = json!({"name": form.get("name"), "language": {"code": form.get("language")}});
+    let values = form.get("values").lines().map(str::trim).filter(|value| !value.is_empty());
+    let values: Vec<Value> = values.map(|value| json!({"type": "text", "text": value})).collect();
+    if let (Some(members), false) = (template.as_object_mut(), values.is_empty()) {
+        members.insert("components".to_owned(), json!([{"type": "body", "parameters": values}]));
+    }
+    template
+}
+
+#[derive(Template)]
+#[template(path = "chat_call.html")]
+struct Calling {
+    page: Page,
+    id: Uuid,
+    name: String,
+    number: String,
+    /// Name, what people call it, and whether a phone of it is registered.
+    endpoints: Vec<(String, String, bool)>,
+    agents: Vec<Choice>,
+    wrong: String,
+}
+
+async fn found(console: &Console, visitor: &Visitor, id: &str) -> Option<Conversation> {
+    let id = id.parse::<Uuid>().ok()?;
+    let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
+    serde_json::from_value(answer.body).ok().filter(|_| Desk::serves(&Method::POST, CALLS))
+}
+
+/// What is to answer when the user picks up.
+pub(super) async fn calling(State(console): App, Path(id): Path<String>, visitor: Visitor) -> Response {
+    match found(&console, &visitor, &id).await {
+        Some(conversation) => call_page(&console, &visitor, &conversation, StatusCode::OK, String::new()).await,
+        None => missing(&console, &visitor),
+    }
+}
+
+async fn call_page(
+    console: &Console,
+    visitor: &Visitor,
+    conversation: &Conversation,
+    status: StatusCode,
+    wrong: String,
+) -> Response {
+    let page = Calling {
+        page: visitor.page(console, visitor.lang().t("inbox.call"), "inbox"),
+        id: conversation.id,
+        name: conversation.user.called(),
+        number: view::party(&conversation.number),
+        endpoints: super::phone::endpoints(console, visitor).await,
+        agents: choices(console, visitor).await.into_iter().filter(|agent| agent.voice).collect(),
+        wrong,
+    };
+    respond(status, &page)
+}
+
+/// Calls the user.
+pub(super) async fn call(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
+    let Posted { visitor, form } = posted;
+    let Some(conversation) = found(&console, &visitor, &id).await else { return missing(&console, &visitor) };
+    let mut order = json!({"from": conversation.number, "to": conversation.user.key()});
+    if let (Some(members), Some((what, whom))) = (order.as_object_mut(), form.get("with").split_once(':'))
+        && ["agent", "endpoint"].contains(&what)
+    {
+        members.insert(what.to_owned(), whom.into());
+    }
+    let answer = visitor.ask(&console, Method::POST, CALLS, Some(&order)).await;
+    match answer.body.get("callUuid").and_then(Value::as_str).and_then(|call| call.parse::<Uuid>().ok()) {
+        Some(call) => Redirect::to(&format!("/console/calls/{call}/")).into_response(),
+        None => call_page(&console, &visitor, &conversation, answer.status, answer.message().to_owned()).await,
     }
 }
 

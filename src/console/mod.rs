@@ -11,12 +11,14 @@ mod call;
 mod calls;
 mod chart;
 mod door;
+mod draft;
 mod events;
 mod form;
 mod home;
 mod i18n;
 mod inbox;
 mod notifications;
+mod number;
 mod numbers;
 mod openid;
 mod operations;
@@ -26,6 +28,7 @@ mod phone;
 mod playground;
 mod samples;
 mod sign_in;
+mod sign_up;
 mod view;
 mod webhooks;
 
@@ -41,7 +44,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Desk;
 use crate::call::walk::Walker;
 use crate::openid::{BACK, Provider};
+pub use draft::{Drafts, PATH as DRAFT_PATH};
 pub use samples::Samples;
+pub use sign_up::SignUpWindow;
 
 /// What the console is made from.
 pub struct Console {
@@ -50,10 +55,14 @@ pub struct Console {
     pub samples: Samples,
     /// The simulated Meta's browser phone, on a node that has one.
     pub simulated_phone: Option<String>,
+    /// What that phone hears from the number of the playground.
+    pub drafts: Option<Drafts>,
     /// Somebody who may sign in and their password, on a node for development: the form has them already.
     pub guest: Option<(String, String)>,
     /// Who else vouches for people.
     pub provider: Option<Provider>,
+    /// Meta's window for numbers that come by themselves, where our app is known.
+    pub sign_up: Option<SignUpWindow>,
     /// Walks through documents of the playground.
     pub walker: Option<Walker>,
     /// Ends the live feeds.
@@ -94,8 +103,14 @@ pub fn router(console: Console) -> Router {
         .route("/app/{tenant}/whatsapp/{id}/", get(inbox::one_from_app))
         .route("/console/inbox/", get(inbox::page))
         .route("/console/inbox/{id}/", get(inbox::chat).post(inbox::act))
-        .route("/console/numbers/", get(numbers::page).post(numbers::connect))
-        .route("/console/numbers/{number}/", get(numbers::one).post(numbers::change))
+        .route("/console/inbox/{id}/call/", get(inbox::calling).post(inbox::call))
+        .route("/console/numbers/", get(numbers::page))
+        .route("/console/numbers/new/", get(numbers::blank).post(numbers::connect))
+        .route("/console/numbers/sign-up/", get(sign_up::start).post(sign_up::take))
+        .route("/console/numbers/sign-up/back", get(sign_up::back))
+        .route("/console/numbers/{number}/", get(number::one).post(number::change))
+        .route("/console/numbers/{number}/agent/", get(numbers::agent))
+        .route("/console/numbers/{number}/register/", get(numbers::register))
         .route("/console/numbers/{number}/do", post(numbers::act))
         .route("/console/agents/", get(agents::page).post(agents::make))
         .route("/console/agents/new/", get(agents::blank))
@@ -107,6 +122,8 @@ pub fn router(console: Console) -> Router {
         .route("/console/notifications/{id}/read", post(notifications::read))
         .route("/console/operations/", get(operations::page))
         .route("/console/playground/", get(playground::page).post(playground::run))
+        .route("/console/playground/debugger/", get(playground::debug_page).post(playground::debug))
+        .route(draft::PATH, any(draft::serve))
         .route("/console/phone/", get(phone::page))
         .route("/console/people/", get(people::page))
         .route("/console/people/users", post(people::make_user))

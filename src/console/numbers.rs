@@ -1,16 +1,17 @@
-//! Numbers: the table, what is done with one from its row, and the page on which one is configured. Doing is the number API's.
+//! Numbers: the table, and what is done with one from its row: each deed is a page of its own, which the script opens as a
+//! dialog. Doing is the number API's; the page on which one is configured is `number`'s.
 
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::agents::{Choice, choices};
 use super::door::{Posted, Visitor};
 use super::form::Form;
-use super::page::{Page, failed, missing, respond};
+use super::page::{Page, failed, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::Answered;
@@ -18,51 +19,53 @@ use crate::api::Answered;
 /// A number as the API has it.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Number {
-    number: String,
-    country_name: String,
-    alias: String,
-    whatsapp_phone_number_id: String,
-    whatsapp_business_account: Option<String>,
-    verified_name: String,
-    platform_type: String,
-    quality_rating: String,
-    registration: Registration,
-    token_invalid: bool,
-    configuration_type: String,
-    webhook_url: Option<String>,
-    calling_enabled: bool,
-    answer_url: Option<String>,
-    answer_method: String,
-    fallback_url: Option<String>,
-    fallback_method: String,
-    hangup_url: Option<String>,
-    hangup_method: String,
-    active_agent: Option<String>,
-    connected: bool,
+pub(super) struct Number {
+    pub(super) number: String,
+    pub(super) country_name: String,
+    pub(super) alias: String,
+    pub(super) whatsapp_phone_number_id: String,
+    pub(super) whatsapp_business_account: Option<String>,
+    pub(super) verified_name: String,
+    pub(super) platform_type: String,
+    pub(super) quality_rating: String,
+    pub(super) registration: Registration,
+    pub(super) token_invalid: bool,
+    pub(super) configuration_type: String,
+    pub(super) webhook_url: Option<String>,
+    pub(super) calling_enabled: bool,
+    pub(super) answer_url: Option<String>,
+    pub(super) answer_method: String,
+    pub(super) fallback_url: Option<String>,
+    pub(super) fallback_method: String,
+    pub(super) hangup_url: Option<String>,
+    pub(super) hangup_method: String,
+    pub(super) active_agent: Option<String>,
+    pub(super) connected: bool,
 }
 
 #[derive(Clone, Deserialize)]
-struct Registration {
-    state: String,
-    reason: Option<String>,
+#[serde(rename_all = "camelCase")]
+pub(super) struct Registration {
+    pub(super) state: String,
+    pub(super) reason: Option<String>,
+    pub(super) retry_after: Option<String>,
 }
 
 impl Number {
-    fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         view::party(&self.number)
     }
 
-    fn is_cloud(&self) -> bool {
+    pub(super) fn is_cloud(&self) -> bool {
         self.platform_type == "CLOUD_API"
     }
 
-    fn has_agent(&self, id: &str) -> bool {
+    pub(super) fn has_agent(&self, id: &str) -> bool {
         self.active_agent.as_deref() == Some(id)
     }
 
     /// How its quality looks.
-    fn tone(&self) -> &'static str {
+    pub(super) fn tone(&self) -> &'static str {
         match self.quality_rating.to_ascii_lowercase().as_str() {
             "green" | "high" => "good",
             "yellow" | "medium" => "waiting",
@@ -88,6 +91,10 @@ struct Numbers {
     q: String,
     admin: bool,
     owner: bool,
+    /// Whether Meta's sign-up window can be opened from here.
+    signs_up: bool,
+    /// It just brought numbers.
+    signed_up: bool,
     done: String,
     wrong: String,
 }
@@ -109,18 +116,23 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
     let Ok(list) = serde_json::from_value::<List>(answer.body.clone()) else {
         return failed(console, visitor, answer.status, answer.message());
     };
-    let agents = choices(console, visitor).await;
+    let agents = whatsapp(console, visitor).await;
     let live = if wrong.is_empty() { "number agent" } else { "" };
     let done = match visitor.query.get("done") {
         "sync" => "numbers.synced",
         "register" => "numbers.registering",
+        "agent" => "numbers.agent_done",
+        "connect" => "numbers.connect_done",
+        "sign-up" => "numbers.sign_up_done",
         _ => "",
     };
     let numbers = Numbers {
         page: visitor.page(console, visitor.lang().t("nav.numbers"), "numbers").listening(live),
         next: list.next.map(|cursor| visitor.query.with("cursor", Some(&cursor))).unwrap_or_default(),
         numbers: list.items,
-        agents: agents.into_iter().filter(|agent| agent.whatsapp).collect(),
+        agents,
+        signs_up: console.sign_up.is_some(),
+        signed_up: done == "numbers.sign_up_done",
         q: visitor.query.get("q").to_owned(),
         admin: visitor.is_admin(),
         owner: visitor.is_owner(),
@@ -130,6 +142,32 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
     respond(status, &numbers)
 }
 
+#[derive(Template)]
+#[template(path = "number_new.html")]
+struct Connecting {
+    page: Page,
+    form: Form,
+    agents: Vec<Choice>,
+    wrong: String,
+}
+
+async fn connecting(console: &Console, visitor: &Visitor, status: StatusCode, form: Form, wrong: String) -> Response {
+    if !visitor.is_owner() {
+        return forbidden(console, visitor);
+    }
+    let page = visitor.page(console, visitor.lang().t("numbers.connect"), "numbers");
+    respond(status, &Connecting { page, form, agents: whatsapp(console, visitor).await, wrong })
+}
+
+/// Agents that may answer messages.
+pub(super) async fn whatsapp(console: &Console, visitor: &Visitor) -> Vec<Choice> {
+    choices(console, visitor).await.into_iter().filter(|agent| agent.whatsapp).collect()
+}
+
+pub(super) async fn blank(State(console): App, visitor: Visitor) -> Response {
+    connecting(&console, &visitor, StatusCode::OK, Form::default(), String::new()).await
+}
+
 /// Connects a number by its credentials.
 pub(super) async fn connect(State(console): App, posted: Posted) -> Response {
     let Posted { visitor, form } = posted;
@@ -137,14 +175,15 @@ pub(super) async fn connect(State(console): App, posted: Posted) -> Response {
         "displayName": form.get("display_name"),
         "whatsappPhoneNumberId": form.get("phone_number_id"),
         "accessToken": form.get("token"),
+        "active": form.some("active").is_some(),
     });
     put(&mut body, "whatsappBusinessAccount", form.some("waba"));
     put(&mut body, "number", form.some("number"));
     put(&mut body, "assignedAgent", form.some("agent"));
     let answer = visitor.ask(&console, Method::POST, "/api/v1/phone-numbers/", Some(&body)).await;
     match answer.is_ok() {
-        true => Redirect::to("/console/numbers/").into_response(),
-        false => list(&console, &visitor, answer.status, answer.message().to_owned()).await,
+        true => Redirect::to("/console/numbers/?done=connect").into_response(),
+        false => connecting(&console, &visitor, answer.status, form, answer.message().to_owned()).await,
     }
 }
 
@@ -155,18 +194,88 @@ fn put(body: &mut Value, name: &str, value: Option<&str>) {
 }
 
 /// A number of a path; digits, so that it is one part of the API's.
-fn digits(number: &str) -> Option<&str> {
+pub(super) fn digits(number: &str) -> Option<&str> {
     let fits = (5..=15).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
     fits.then_some(number)
 }
 
-async fn assign(console: &Console, visitor: &Visitor, number: &str, agent: &str) -> Answered {
+pub(super) async fn assign(console: &Console, visitor: &Visitor, number: &str, agent: &str) -> Answered {
     let one = format!("/api/v1/phone-numbers/{number}/");
     let (what, body) = match agent {
         "" => ("disconnect-agent", json!({})),
         agent => ("connect-agent", json!({"agent": agent})),
     };
     visitor.ask(console, Method::POST, &format!("{one}{what}/"), Some(&body)).await
+}
+
+/// A number by the API, or the page that says that there is none.
+pub(super) async fn found(console: &Console, visitor: &Visitor, number: &str) -> Result<Number, Box<Response>> {
+    let answer = visitor.ask(console, Method::GET, &format!("/api/v1/phone-numbers/{number}/"), None).await;
+    serde_json::from_value(answer.body.clone()).map_err(|_| {
+        Box::new(match answer.status {
+            StatusCode::NOT_FOUND => missing(console, visitor),
+            status => failed(console, visitor, status, answer.message()),
+        })
+    })
+}
+
+#[derive(Template)]
+#[template(path = "number_agent.html")]
+struct Assigning {
+    page: Page,
+    number: Number,
+    agents: Vec<Choice>,
+    wrong: String,
+}
+
+/// Who answers at one.
+pub(super) async fn agent(State(console): App, Path(number): Path<String>, visitor: Visitor) -> Response {
+    let Some(number) = digits(&number) else { return missing(&console, &visitor) };
+    if !visitor.is_admin() {
+        return forbidden(&console, &visitor);
+    }
+    match found(&console, &visitor, number).await {
+        Ok(number) => {
+            let page = visitor.page(&console, visitor.lang().t("numbers.agent"), "numbers");
+            let agents = whatsapp(&console, &visitor).await;
+            respond(StatusCode::OK, &Assigning { page, number, agents, wrong: String::new() })
+        }
+        Err(answer) => *answer,
+    }
+}
+
+#[derive(Template)]
+#[template(path = "number_register.html")]
+struct Registering {
+    page: Page,
+    number: Number,
+    wrong: String,
+}
+
+/// With which PIN one is registered.
+pub(super) async fn register(State(console): App, Path(number): Path<String>, visitor: Visitor) -> Response {
+    let Some(number) = digits(&number) else { return missing(&console, &visitor) };
+    registering(&console, &visitor, number, StatusCode::OK, String::new()).await
+}
+
+async fn registering(
+    console: &Console,
+    visitor: &Visitor,
+    number: &str,
+    status: StatusCode,
+    wrong: String,
+) -> Response {
+    if !visitor.is_admin() {
+        return forbidden(console, visitor);
+    }
+    match found(console, visitor, number).await {
+        Ok(number) => {
+            let page = visitor.page(console, visitor.lang().t("numbers.register"), "numbers");
+            let last = number.registration.reason.clone().unwrap_or_default();
+            respond(status, &Registering { page, wrong: if wrong.is_empty() { last } else { wrong }, number })
+        }
+        Err(answer) => *answer,
+    }
 }
 
 /// What is done with one from the table: `do` is `agent`, `register` or `sync`.
@@ -186,204 +295,9 @@ pub(super) async fn act(State(console): App, Path(number): Path<String>, posted:
     };
     match answer.is_ok() {
         true => Redirect::to(&format!("/console/numbers/?done={what}")).into_response(),
-        false => list(&console, &visitor, answer.status, answer.message().to_owned()).await,
-    }
-}
-
-/// An account that a WABA may be mapped to.
-struct Owner {
-    id: String,
-    name: String,
-    chosen: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Breaks {
-    open_conversations: u64,
-    live_calls: u32,
-}
-
-#[derive(Template)]
-#[template(path = "number.html")]
-struct Configure {
-    page: Page,
-    number: Number,
-    /// As it is stored, where the form says something else.
-    was: Number,
-    agents: Vec<Choice>,
-    owners: Vec<Owner>,
-    /// Other numbers that a change of the mapping is about.
-    affected: Vec<String>,
-    breaks: Breaks,
-    admin: bool,
-    saved: bool,
-    wrong: String,
-    field: String,
-}
-
-impl Configure {
-    fn is_wrong(&self, field: &str) -> bool {
-        self.field == field
-    }
-}
-
-/// What was wrong with a form, and what it said.
-struct Refused {
-    status: StatusCode,
-    wrong: String,
-    field: String,
-    form: Form,
-}
-
-pub(super) async fn one(State(console): App, Path(number): Path<String>, visitor: Visitor) -> Response {
-    let Some(number) = digits(&number) else { return missing(&console, &visitor) };
-    configure(&console, &visitor, number, None).await
-}
-
-async fn configure(console: &Console, visitor: &Visitor, number: &str, refused: Option<Refused>) -> Response {
-    let one = format!("/api/v1/phone-numbers/{number}/");
-    let answer = visitor.ask(console, Method::GET, &one, None).await;
-    let Ok(was) = serde_json::from_value::<Number>(answer.body.clone()) else {
-        return match answer.status {
-            StatusCode::NOT_FOUND => missing(console, visitor),
-            status => failed(console, visitor, status, answer.message()),
-        };
-    };
-    let breaks = visitor.ask(console, Method::GET, &format!("{one}disconnect/"), None).await;
-    let (owners, affected) = mapping(console, visitor, &was).await;
-    let (status, wrong, field, now) = match refused {
-        None => (StatusCode::OK, String::new(), String::new(), was.clone()),
-        Some(refused) => (refused.status, refused.wrong, refused.field, over(&was, &refused.form)),
-    };
-    let page = Configure {
-        page: visitor.page(console, &was.shown(), "numbers"),
-        agents: choices(console, visitor).await.into_iter().filter(|agent| agent.whatsapp).collect(),
-        owners,
-        affected,
-        breaks: serde_json::from_value(breaks.body).unwrap_or_default(),
-        admin: visitor.is_admin(),
-        saved: visitor.query.some("saved").is_some(),
-        number: now,
-        was,
-        wrong,
-        field,
-    };
-    respond(status, &page)
-}
-
-/// Whom the number's WABA may be given to, and what else goes with it; nothing where somebody may not.
-async fn mapping(console: &Console, visitor: &Visitor, number: &Number) -> (Vec<Owner>, Vec<String>) {
-    let waba = number.whatsapp_business_account.as_deref().and_then(digits_of_id);
-    let (Some(waba), true) = (waba, visitor.is_owner()) else { return (Vec::new(), Vec::new()) };
-    let answer = visitor.ask(console, Method::GET, &format!("/api/v1/wabas/{waba}/"), None).await;
-    let account = answer.body.get("account").and_then(Value::as_str).unwrap_or_default();
-    let all = answer.body.get("affectedNumbers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let others = all.iter().filter_map(Value::as_str).filter(|other| *other != number.number).map(view::party);
-    let book = console.desk.api().keeper.book();
-    let main = &visitor.person.user.main_account;
-    let subaccounts = book.subaccounts(main);
-    let ids = book.account(main).into_iter().chain(subaccounts);
-    let owners = ids.map(|owner| {
-        let id = owner.auth_id.to_string();
-        Owner { name: owner.details.name.clone(), chosen: id == account, id }
-    });
-    (owners.collect(), others.collect())
-}
-
-fn digits_of_id(id: &str) -> Option<&str> {
-    Some(id).filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()))
-}
-
-/// A number as a form has it.
-fn over(was: &Number, form: &Form) -> Number {
-    let text = |name: &str| form.get(name).to_owned();
-    let url = |name: &str| Some(text(name));
-    Number {
-        alias: text("alias"),
-        configuration_type: text("configurationType"),
-        webhook_url: url("webhookUrl"),
-        calling_enabled: form.some("callingEnabled").is_some(),
-        answer_url: url("answerUrl"),
-        answer_method: text("answerMethod"),
-        fallback_url: url("fallbackUrl"),
-        fallback_method: text("fallbackMethod"),
-        hangup_url: url("hangupUrl"),
-        hangup_method: text("hangupMethod"),
-        active_agent: Some(text("agent")),
-        ..was.clone()
-    }
-}
-
-/// What a person has changed on the page: each field comes with what it was when they saw it.
-fn changes(form: &Form) -> Map<String, Value> {
-    const TEXTS: &[&str] = &["alias", "configurationType", "answerMethod", "fallbackMethod", "hangupMethod"];
-    const URLS: &[&str] = &["webhookUrl", "answerUrl", "fallbackUrl", "hangupUrl"];
-    let differs = |name: &str| form.get(name) != form.get(&format!("was.{name}"));
-    let mut change = Map::new();
-    for name in TEXTS.iter().filter(|name| differs(name)) {
-        change.insert((*name).to_owned(), form.get(name).into());
-    }
-    for name in URLS.iter().filter(|name| differs(name)) {
-        change.insert((*name).to_owned(), form.some(name).map_or(Value::Null, Value::from));
-    }
-    if differs("callingEnabled") {
-        change.insert("callingEnabled".to_owned(), form.some("callingEnabled").is_some().into());
-    }
-    change
-}
-
-/// `do` is `save`, `map`, `disconnect` or `reconnect`.
-pub(super) async fn change(State(console): App, Path(number): Path<String>, posted: Posted) -> Response {
-    let Posted { visitor, form } = posted;
-    let Some(number) = digits(&number) else { return missing(&console, &visitor) };
-    let one = format!("/api/v1/phone-numbers/{number}/");
-    let what = form.get("do").to_owned();
-    let answer = match what.as_str() {
-        "save" => save(&console, &visitor, number, &form).await,
-        "map" => {
-            let Some(waba) = digits_of_id(form.get("waba")) else { return missing(&console, &visitor) };
-            let body = json!({"account": form.get("account")});
-            visitor.ask(&console, Method::PATCH, &format!("/api/v1/wabas/{waba}/"), Some(&body)).await
+        false if what == "register" => {
+            registering(&console, &visitor, number, answer.status, answer.message().to_owned()).await
         }
-        "disconnect" | "reconnect" => visitor.ask(&console, Method::POST, &format!("{one}{what}/"), None).await,
-        _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
-    };
-    if answer.is_ok() {
-        let to = match what.as_str() {
-            "disconnect" => "/console/numbers/".to_owned(),
-            _ => format!("/console/numbers/{number}/?saved=1"),
-        };
-        return Redirect::to(&to).into_response();
-    }
-    let (wrong, field) = (answer.message().to_owned(), answer.field().unwrap_or_default().to_owned());
-    if what != "save" {
-        return failed(&console, &visitor, answer.status, &wrong);
-    }
-    configure(&console, &visitor, number, Some(Refused { status: answer.status, wrong, field, form })).await
-}
-
-async fn save(console: &Console, visitor: &Visitor, number: &str, form: &Form) -> Answered {
-    let body = Value::Object(changes(form));
-    let answer = visitor.ask(console, Method::PATCH, &format!("/api/v1/phone-numbers/{number}/"), Some(&body)).await;
-    match answer.is_ok() && form.get("agent") != form.get("was.agent") {
-        true => assign(console, visitor, number, form.get("agent")).await,
-        false => answer,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_a_person_changed_is_asked_for() {
-        let form = Form::read(
-            b"alias=New&was.alias=Old&webhookUrl=&was.webhookUrl=https%3A%2F%2Fa.example&answerMethod=POST&was.answerMethod=POST\
-              &callingEnabled=on&was.callingEnabled=&answerUrl=https%3A%2F%2Fb.example&was.answerUrl=https%3A%2F%2Fb.example",
-        );
-        let change = Value::Object(changes(&form));
-        assert_eq!(change, json!({"alias": "New", "webhookUrl": null, "callingEnabled": true}));
-        assert_eq!((digits("918035737458"), digits("../users"), digits("")), (Some("918035737458"), None, None));
+        false => list(&console, &visitor, answer.status, answer.message().to_owned()).await,
     }
 }

@@ -5,9 +5,9 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::App;
 use super::door::Visitor;
 use super::page::{Page, html};
+use super::{App, Console};
 
 struct Named {
     name: String,
@@ -25,14 +25,16 @@ struct Phone {
 /// Endpoints that are offered.
 const MOST: u32 = 200;
 
+/// The account's endpoints: name, what people call it, and whether it bears the visitor's own name.
+pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<(String, String, bool)> {
+    let found = console.desk.api().store.endpoints(&visitor.person.scope(), MOST, 0).await;
+    let all = found.map(|(list, _)| list).unwrap_or_default().into_iter();
+    all.map(|one| (one.name.to_string(), one.alias, one.name.as_str() == visitor.person.user.name)).collect()
+}
+
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    let api = console.desk.api();
-    let endpoints = api.store.endpoints(&visitor.person.scope(), MOST, 0).await.map(|(list, _)| list);
-    let endpoints = endpoints.unwrap_or_default().into_iter().map(|endpoint| Named {
-        here: endpoint.name.as_str() == visitor.person.user.name,
-        name: endpoint.name.to_string(),
-        alias: endpoint.alias,
-    });
+    let endpoints = endpoints(&console, &visitor).await.into_iter();
+    let endpoints = endpoints.map(|(name, alias, here)| Named { name, alias, here });
     let page = visitor.page(&console, visitor.lang().t("nav.phone"), "phone");
     html(&Phone { page, endpoints: endpoints.collect() })
 }

@@ -1,16 +1,19 @@
 //! The playground: a document, what the linter says of it while it is written, and a walk through it: the real machine with
-//! a caller who presses the keys that are given (`call::walk`). Nobody is called, and nothing leaves this node.
+//! a caller who presses the keys that are given (`call::walk`). Beside it an application's own answer URL, walked through the
+//! same way; and on a node whose Meta is simulated the browser phone, which calls a number that answers with the document.
 
 use std::time::Duration;
 
 use askama::Template;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::Value;
 
 use super::door::{Posted, Visitor};
+use super::form::Form;
 use super::i18n::Lang;
-use super::page::{Page, html};
+use super::page::{Page, html, respond};
 use super::view;
 use super::{App, Console};
 use crate::answer::SigningKeys;
@@ -59,6 +62,10 @@ struct Happened {
 #[template(path = "playground.html")]
 struct Playground {
     page: Page,
+    /// Where the caller's phone is, calling the number that answers with the document; empty: there is none.
+    phone: String,
+    /// The document waits for that call.
+    waiting: bool,
     source: String,
     keys: String,
     snippets: Vec<Snippet>,
@@ -72,7 +79,16 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let first = SNIPPETS.get(1).map_or("", |(_, source)| source);
     let source =
         visitor.query.some("source").map_or_else(|| first.to_owned(), |_| visitor.query.raw("source").to_owned());
-    shown(&console, &visitor, source, String::new(), None)
+    shown(&console, &visitor, source, String::new(), Done::Nothing)
+}
+
+/// What was done with the document.
+enum Done {
+    Nothing,
+    /// It was walked through.
+    Walked(Vec<Happened>),
+    /// It waits for the browser phone's call.
+    Waits,
 }
 
 pub(super) async fn run(State(console): App, posted: Posted) -> Response {
@@ -83,11 +99,20 @@ pub(super) async fn run(State(console): App, posted: Posted) -> Response {
     }
     let source: String = posted.form.raw("source").chars().take(SOURCE_MAX).collect();
     let keys = posted.form.get("keys").to_owned();
-    let steps = walk(&console, &visitor, &source, &keys).await;
-    shown(&console, &visitor, source, keys, Some(steps))
+    let done = match (posted.form.get("do"), &console.drafts) {
+        ("phone", Some(drafts)) => {
+            drafts.put(&source);
+            Done::Waits
+        }
+        _ => {
+            let document = Some(source.as_bytes().to_vec());
+            Done::Walked(walk(&console, &visitor, Walked { document, ..Walked::of(&console, &keys) }).await)
+        }
+    };
+    shown(&console, &visitor, source, keys, done)
 }
 
-fn shown(console: &Console, visitor: &Visitor, source: String, keys: String, steps: Option<Vec<Happened>>) -> Response {
+fn shown(console: &Console, visitor: &Visitor, source: String, keys: String, done: Done) -> Response {
     let lang = visitor.lang();
     let parsed = xml::parse(source.as_bytes(), None);
     let findings = parsed.findings.iter().map(|finding| Found {
@@ -101,8 +126,13 @@ fn shown(console: &Console, visitor: &Visitor, source: String, keys: String, ste
         ok: parsed.ok(),
         findings: findings.collect(),
         snippets: SNIPPETS.iter().map(|(name, source)| Snippet { name: lang.t(name).to_owned(), source }).collect(),
-        ran: steps.is_some(),
-        steps: steps.unwrap_or_default(),
+        phone: phone(console),
+        waiting: matches!(done, Done::Waits),
+        ran: matches!(done, Done::Walked(_)),
+        steps: match done {
+            Done::Walked(steps) => steps,
+            Done::Nothing | Done::Waits => Vec::new(),
+        },
         page: visitor.page(console, lang.t("nav.playground"), "playground"),
         source,
         keys,
@@ -126,37 +156,69 @@ fn typed(text: &str) -> std::collections::VecDeque<Vec<Key>> {
     collections
 }
 
-async fn walk(console: &Console, visitor: &Visitor, source: &str, keys: &str) -> Vec<Happened> {
+/// Where the caller's phone calls the number of the drafts.
+fn phone(console: &Console) -> String {
+    match (&console.simulated_phone, &console.drafts) {
+        (Some(phone), Some(drafts)) => format!("{phone}?to={}", drafts.number),
+        _ => String::new(),
+    }
+}
+
+/// What is walked through, and as which call.
+struct Walked {
+    /// Instead of what the URL answers.
+    document: Option<Vec<u8>>,
+    url: DocUrl,
+    method: Method,
+    from: String,
+    /// None: a number of the account's.
+    to: Option<String>,
+    caller_name: Option<String>,
+    keys: std::collections::VecDeque<Vec<Key>>,
+}
+
+impl Walked {
+    /// Nothing but the document is asked for: what it names elsewhere is asked as a call would, by the same rules.
+    fn of(console: &Console, keys: &str) -> Self {
+        Self {
+            document: None,
+            url: DocUrl(format!("{}/console/playground/", console.desk.api().base_url).into()),
+            method: Method::Post,
+            from: "919812345678".to_owned(),
+            to: None,
+            caller_name: None,
+            keys: typed(keys),
+        }
+    }
+}
+
+async fn walk(console: &Console, visitor: &Visitor, walked: Walked) -> Vec<Happened> {
     let Some(walker) = &console.walker else { return Vec::new() };
     let (api, user) = (console.desk.api(), &visitor.person.user);
     let scope = visitor.person.scope();
     let tables = api.gate.directory().tables().clone();
     let number = tables.numbers().find(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id)).cloned();
     let tokens = tables.account(&user.account).map(|account| account.tokens.clone()).unwrap_or_default();
-    // Nothing but the document is asked for: what it names elsewhere is asked as a call would, by the same rules.
-    let url = DocUrl(format!("{}/console/playground/", api.base_url).into());
+    let Walked { document, url, method, from, to, caller_name, keys } = walked;
     let job = Job {
         calling: Calling {
-            from: "919812345678".to_owned(),
-            to: number.as_ref().map_or_else(|| "918000000000".to_owned(), |n| n.spec.number.to_string()),
-            caller_name: user.full_name.clone(),
+            from,
+            to: to.unwrap_or_else(|| {
+                number.as_ref().map_or_else(|| "918000000000".to_owned(), |n| n.spec.number.to_string())
+            }),
+            caller_name: caller_name.unwrap_or_else(|| user.full_name.clone()),
             phone_number_id: number
                 .as_ref()
                 .map_or_else(|| PhoneNumberId::from("0"), |n| n.spec.phone_number_id.clone()),
             account: user.account.clone(),
             parent_account: user.main_account.clone(),
-            urls: CallUrls {
-                answer: url.clone(),
-                answer_method: Method::Post,
-                fallback: None,
-                hangup: (url, Method::Post),
-            },
+            urls: CallUrls { answer: url.clone(), answer_method: method, fallback: None, hangup: (url, Method::Post) },
             limits: MachineLimits::default(),
         },
         keys: SigningKeys::of_main(tokens),
         max_body: SOURCE_MAX,
-        document: Some(source.as_bytes().to_vec().into()),
-        caller: Caller { keys: typed(keys), ..Caller::default() },
+        document: document.map(Into::into),
+        caller: Caller { keys, ..Caller::default() },
         callbacks: false,
         bounds: Bounds { documents: 10, time: Duration::from_secs(10) },
     };
@@ -229,4 +291,60 @@ fn say(name: &str, value: &Value, words: &mut Vec<String>) {
         Value::Object(fields) => fields.iter().for_each(|(name, value)| say(name, value, words)),
         Value::Null | Value::Bool(false) | Value::String(_) => {}
     }
+}
+
+/// What is asked for the document, beside the usual.
+#[derive(Template)]
+#[template(path = "debugger.html")]
+struct Debugger {
+    page: Page,
+    form: Form,
+    numbers: Vec<String>,
+    ran: bool,
+    steps: Vec<Happened>,
+    wrong: String,
+}
+
+fn debugger(console: &Console, visitor: &Visitor, form: Form, steps: Option<Vec<Happened>>, wrong: &str) -> Response {
+    let scope = visitor.person.scope();
+    let tables = console.desk.api().gate.directory().tables().clone();
+    let own = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
+    let numbers = own.take(200).map(|n| n.spec.number.to_string()).collect();
+    let status = if wrong.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    let page = visitor.page(console, visitor.lang().t("debugger.title"), "playground");
+    let (ran, steps) = (steps.is_some(), steps.unwrap_or_default());
+    respond(status, &Debugger { page, form, numbers, ran, steps, wrong: wrong.to_owned() })
+}
+
+pub(super) async fn debug_page(State(console): App, visitor: Visitor) -> Response {
+    let query = visitor.query.clone();
+    debugger(&console, &visitor, query, None, "")
+}
+
+/// Walks through what an answer URL says.
+pub(super) async fn debug(State(console): App, posted: Posted) -> Response {
+    let Posted { visitor, form } = posted;
+    if !visitor.is_admin() {
+        return super::page::forbidden(&console, &visitor);
+    }
+    let url = match console.desk.api().placing.url(form.get("url")) {
+        Ok(url) => url,
+        Err(why) => {
+            let wrong = visitor.lang().with("webhooks.bad_url", &[&why]);
+            return debugger(&console, &visitor, form, None, &wrong);
+        }
+    };
+    let party =
+        |name: &str| form.some(name).map(|text| text.chars().filter(|c| !c.is_control()).take(128).collect::<String>());
+    let usual = Walked::of(&console, form.get("keys"));
+    let walked = Walked {
+        url,
+        method: if form.get("method") == "GET" { Method::Get } else { Method::Post },
+        from: party("from").unwrap_or_else(|| usual.from.clone()),
+        to: party("to"),
+        caller_name: party("caller_name"),
+        ..usual
+    };
+    let steps = walk(&console, &visitor, walked).await;
+    debugger(&console, &visitor, form, Some(steps), "")
 }

@@ -173,7 +173,7 @@ pub(super) fn session_cookie(console: &Console, token: &Token) -> String {
 }
 
 /// Without an age it ends with the browser; the session itself does so by its own times.
-fn cookie(console: &Console, name: &str, value: &str, age: Option<u32>) -> String {
+pub(super) fn cookie(console: &Console, name: &str, value: &str, age: Option<u32>) -> String {
     let secure = if console.is_secure() { "; Secure" } else { "" };
     let age = age.map_or_else(String::new, |age| format!("; Max-Age={age}"));
     format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{age}")

@@ -171,6 +171,13 @@ struct One {
     news: News,
 }
 
+impl One {
+    /// Something has still to be posted.
+    fn is_under_way(&self) -> bool {
+        self.deliveries.iter().any(|delivery| delivery.tone() == "waiting")
+    }
+}
+
 pub(super) async fn one(State(console): App, Path(id): Path<String>, visitor: Visitor) -> Response {
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
     shown(&console, &visitor, id, StatusCode::OK, News::default()).await

@@ -191,10 +191,19 @@ impl Graph {
     ///
     /// # Errors
     /// How it failed. The code is good for one try.
-    pub async fn exchange_code(&self, app_id: &str, app_secret: &Secret, code: &str) -> Result<Secret, GraphOutcome> {
+    pub async fn exchange_code(
+        &self,
+        app_id: &str,
+        app_secret: &Secret,
+        code: &str,
+        redirect_uri: Option<&str>,
+    ) -> Result<Secret, GraphOutcome> {
         let token = app_token(app_id, app_secret);
-        let body = json!({"client_id": app_id, "client_secret": app_secret.reveal(), "code": code,
+        let mut body = json!({"client_id": app_id, "client_secret": app_secret.reveal(), "code": code,
             "grant_type": "authorization_code"});
+        if let (Some(members), Some(uri)) = (body.as_object_mut(), redirect_uri) {
+            members.insert("redirect_uri".to_owned(), uri.into());
+        }
         let path = "access_token".to_owned();
         let body = body.to_string().into_bytes();
         let node = PhoneNumberId::from("oauth");

@@ -33,7 +33,7 @@ use crate::call::{
 };
 use crate::clock::Clock;
 use crate::config::{self, Config, Secret};
-use crate::console::{self, Console, Samples};
+use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
 use crate::egress::{Egress, EgressConfig, Guard};
 use crate::erasure::{Eraser, ErasureParts};
 use crate::feed::Feed;
@@ -329,6 +329,8 @@ impl Node {
             samples,
             simulated_phone: simulated.then(|| routes::browser_phone(&config.meta.graph_url)).flatten(),
             guest: simulated.then(|| guest(&config)).flatten(),
+            drafts: simulated.then(|| drafts(&config)).flatten(),
+            sign_up: sign_up_window(&config, simulated),
             walker: Some(walker),
             stop: stop_public.clone(),
         };
@@ -511,6 +513,27 @@ async fn forget_blank(consents: Arc<Consents>, gate: Arc<Gate>, clock: Clock, st
 fn guest(config: &Config) -> Option<(String, String)> {
     let known = |user: &&config::User| user.name == world::PERSON && user.password.reveal() == world::PASSWORD;
     config.users.iter().find(known).map(|user| (user.name.clone(), world::PASSWORD.to_owned()))
+}
+
+/// The number whose answer URL is the playground's document, of a node that has one.
+fn drafts(config: &Config) -> Option<Drafts> {
+    let is_draft = |number: &&config::Number| number.answer_url.as_ref().is_some_and(|url| url.0.ends_with(DRAFT_PATH));
+    config.numbers.iter().find(is_draft).map(|number| Drafts::new(number.number.to_string()))
+}
+
+/// Meta's sign-up window, or the page of the simulated Meta that stands for it.
+fn sign_up_window(config: &Config, simulated: bool) -> Option<SignUpWindow> {
+    let (app_id, config_id) = (config.meta.app_id.clone()?, config.meta.signup_config_id.clone());
+    let graph = &config.meta.graph_url;
+    let url = match (simulated, &config_id) {
+        (true, _) => graph.join("/dialog/oauth").ok()?,
+        (false, Some(_)) => {
+            let version = graph.path().trim_matches('/');
+            url::Url::parse(&format!("https://www.facebook.com/{version}/dialog/oauth")).ok()?
+        }
+        (false, None) => return None,
+    };
+    Some(SignUpWindow { url, app_id, config_id })
 }
 
 /// As the outside names this node.

@@ -145,7 +145,7 @@ impl Dev {
     pub async fn boot(options: DevOptions) -> Result<Self, DevError> {
         let folder = Folder::new(options.data_dir).map_err(DevError::Folder)?;
         let number = options.number.map_or_else(|| world::NUMBER.to_owned(), String::from);
-        let numbers = vec![SimNumber { number: number.clone(), ..SimNumber::default() }];
+        let numbers = vec![SimNumber { number: number.clone(), ..SimNumber::default() }, playground()];
         let named = options.port.filter(|port| *port != 0);
         let beside = |by: u16| preferred(named.and_then(|port| port.checked_add(by)));
         let relays = options.load.map_or(1, |_| LOAD_RELAYS);
@@ -206,6 +206,16 @@ impl Dev {
     }
 }
 
+/// A second number, which answers with what is written in the console's playground.
+fn playground() -> SimNumber {
+    SimNumber {
+        number: world::PLAYGROUND.to_owned(),
+        phone_number_id: world::PLAYGROUND_ID.to_owned(),
+        name: "Playground".to_owned(),
+        ..SimNumber::default()
+    }
+}
+
 fn configuration(
     port: u16,
     admin: SocketAddr,
@@ -248,12 +258,17 @@ fn configuration(
         role: config::Role::Owner,
     });
     config.wabas.push(config::Waba { id: world::WABA.into(), account: world::ACCOUNT.into(), access_token: None });
-    if let Ok(number) = E164::parse(number) {
+    // The playground's document is the node's own, whose port is known where it was named.
+    let document = (port != 0).then(|| format!("http://127.0.0.1:{port}{}", crate::console::DRAFT_PATH));
+    let demo = (number, world::PHONE_NUMBER_ID, "Demo", Some(answer_url), hangup_url);
+    let playground = (world::PLAYGROUND, world::PLAYGROUND_ID, "Playground", document.as_deref(), None);
+    for (number, phone_number_id, alias, answer_url, hangup_url) in [demo, playground] {
+        let (Ok(number), Some(answer_url)) = (E164::parse(number), answer_url) else { continue };
         config.numbers.push(config::Number {
             number,
-            phone_number_id: world::PHONE_NUMBER_ID.into(),
+            phone_number_id: phone_number_id.into(),
             waba: world::WABA.into(),
-            alias: "Demo".to_owned(),
+            alias: alias.to_owned(),
             app_id: None,
             calling_enabled: true,
             calling_named: true,

@@ -27,6 +27,8 @@ pub struct Credentials {
 /// What Meta's sign-up window gave.
 pub struct SignUp {
     pub code: String,
+    /// Where the window came back to with the code; none: it told a script of the page.
+    pub redirect_uri: Option<String>,
     pub waba: Option<WabaId>,
     pub id: Option<PhoneNumberId>,
 }
@@ -127,7 +129,7 @@ impl Numbers {
         let app = self.book().app().cloned();
         let app = app.ok_or_else(|| No::state("no_app", "sign-up needs [meta].app_id in the configuration"))?;
         let graph = &self.parts().graph;
-        let token = graph.exchange_code(&app.id, &app.secret, &given.code).await.map_err(|outcome| {
+        let token = graph.exchange_code(&app.id, &app.secret, &given.code, given.redirect_uri.as_deref()).await.map_err(|outcome| {
             proven_or(outcome, "code_refused", "Meta does not take this code: sign up once more", "code")
         })?;
         let wabas = self.granted(&app, &token, given.waba.as_ref()).await?;

@@ -58,6 +58,11 @@ pub(super) enum FromPhone {
         call: CallUuid,
         digits: String,
     },
+    /// Another endpoint is to have the call.
+    Transfer {
+        call: CallUuid,
+        to: String,
+    },
     /// Is anybody there?
     Ping,
 }
@@ -165,6 +170,9 @@ pub(super) enum Said<'a> {
         call: CallUuid,
     },
     Unheld {
+        call: CallUuid,
+    },
+    Transferred {
         call: CallUuid,
     },
     Ended {

@@ -9,6 +9,7 @@ mod login;
 mod message;
 mod session;
 mod sessions;
+mod transfer;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use tracing::{debug, info};
 
 use super::message::{FromPhone, Password, Said, Trouble};
 use super::sessions::Found;
+use super::transfer::transfer;
 use super::{Inner, Seat, login};
 use crate::admission::{ApplicationSpec, Reason};
 use crate::call::machine::CallUrls;
@@ -240,6 +241,7 @@ impl Session {
             let done = inner.registry.get(call).ok_or(NotDone::NoCall).and_then(|call| act(&call));
             done.map_err(|why| refusal(why).about(call))
         };
+        let owner = phone.owner.clone();
         let silence = |call, silence, is_on| on(call, &|live| live.mute(place, silence, is_on));
         match said {
             FromPhone::Register { .. } | FromPhone::Ping => Ok(Ok(())),
@@ -259,6 +261,10 @@ impl Session {
             FromPhone::Digits { call, digits } => Ok(keys(&digits)
                 .map_err(|trouble| trouble.about(call))
                 .and_then(|keys| on(call, &|live| live.press(place, keys.iter().copied())))),
+            FromPhone::Transfer { call, to } => {
+                let handed = transfer(&inner, (place, &owner), call, &to);
+                self.done(handed, &Said::Transferred { call }).await
+            }
             FromPhone::Mute { call } => self.done(silence(call, Silence::Mute, true), &Said::Muted { call }).await,
             FromPhone::Unmute { call } => self.done(silence(call, Silence::Mute, false), &Said::Unmuted { call }).await,
             FromPhone::Hold { call } => self.done(silence(call, Silence::Hold, true), &Said::Held { call }).await,
@@ -463,7 +469,7 @@ fn keys(digits: &str) -> Result<Vec<Digit>, Trouble> {
         .ok_or(Trouble::new("bad_digits", "digits is 1 to 64 of 0-9, * and #"))
 }
 
-fn refusal(why: NotDone) -> Trouble {
+pub(super) fn refusal(why: NotDone) -> Trouble {
     match why {
         NotDone::NoCall => Trouble::new("no_call", "this phone has no such call"),
         NotDone::NotRinging => Trouble::new("not_ringing", "it does not ring here any more"),

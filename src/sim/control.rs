@@ -319,13 +319,28 @@ pub(crate) async fn only_from_here(request: Request, next: Next) -> Response {
     }
 }
 
+/// [`only_from_here`] for a page that another of this machine's pages leads to: its form is its own again.
+pub(crate) async fn only_from_here_or_elsewhere(request: Request, next: Next) -> Response {
+    let reads = request.method() == http::Method::GET;
+    let named = is_named_here(request.headers());
+    if named && (reads || is_from_here(request.headers())) {
+        next.run(request).await
+    } else {
+        (StatusCode::FORBIDDEN, "this door is for the machine the simulator runs on\n").into_response()
+    }
+}
+
 fn is_from_here(headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    let host = text("host").unwrap_or_default();
+    let site = headers.get("sec-fetch-site").and_then(|v| v.to_str().ok());
+    is_named_here(headers) && matches!(site, None | Some("same-origin" | "none"))
+}
+
+/// Whether the simulator was asked by an address of its own, or as `localhost`: any other name may lead anywhere.
+fn is_named_here(headers: &HeaderMap) -> bool {
+    let host = headers.get("host").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.contains(']') { host } else { name });
     let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
-    let ours = matches!(text("sec-fetch-site"), None | Some("same-origin" | "none"));
-    (literal || name == "localhost") && ours
+    literal || name == "localhost"
 }
 
 #[cfg(test)]

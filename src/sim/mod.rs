@@ -277,6 +277,7 @@ impl Sim {
         let app = meta::graph::router()
             .merge(control::router())
             .merge(phone::router())
+            .merge(meta::sign_up::router())
             .fallback(meta::graph::unknown)
             .with_state(world.clone());
         tokio::spawn(async move {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::middleware::from_fn;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -25,6 +25,7 @@ use super::caller::{CallControl, CallEvents, CallScript, HangupRule, parse_keys}
 use super::control::{only_from_here, refuse};
 use super::media::LegTold;
 use super::meta::life::{self, CallMsg};
+use super::world::SimNumber;
 use super::{World, locked};
 
 /// Browser calls at a time.
@@ -76,21 +77,36 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
 }
 
 /// Who calls whom: what the page shows before the call.
-async fn who(State(world): State<Arc<World>>) -> Response {
+async fn who(State(world): State<Arc<World>>, Query(wanted): Query<Wanted>) -> Response {
     let script = CallScript::default();
-    let number = world.number(&script.to.number).unwrap_or(script.to);
+    let number = called(&world, wanted.to.as_deref());
     let node = locked(&world.node_url).clone();
     axum::Json(json!({"number": number.number, "business": number.name, "user": script.name, "from": script.from, "phone_number_id": number.phone_number_id, "node": node}))
         .into_response()
 }
 
+/// Whom the page was opened to call.
+#[derive(Deserialize)]
+struct Wanted {
+    to: Option<String>,
+}
+
+/// The number that is meant; the usual one where there is no such.
+fn called(world: &World, to: Option<&str>) -> SimNumber {
+    let usual = CallScript::default().to;
+    let wanted = to.and_then(|to| world.number(&crate::model::digits_of(to)));
+    wanted.or_else(|| world.number(&usual.number)).unwrap_or(usual)
+}
+
 #[derive(Deserialize)]
 struct NewCall {
     sdp: String,
+    #[serde(default)]
+    to: Option<String>,
 }
 
 async fn call(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let Ok(NewCall { sdp }) = serde_json::from_slice(&body) else {
+    let Ok(NewCall { sdp, to }) = serde_json::from_slice(&body) else {
         return refuse("an offer is needed: {\"sdp\": …}".into());
     };
     if locked(&world.phones).len() >= PHONES_MAX {
@@ -110,7 +126,7 @@ async fn call(State(world): State<Arc<World>>, body: Bytes) -> Response {
         Err(e) => return refuse(format!("could not {e}")),
     };
     let usual = CallScript::default();
-    let to = world.number(&usual.to.number).unwrap_or_else(|| usual.to.clone());
+    let to = called(&world, to.as_deref());
     let script = CallScript { hangup: HangupRule::Never, to, ..usual };
     let events = world.place_wired(script, Some(leg), own, mailbox);
     let id = world.dice.uuid().to_string();

@@ -27,6 +27,9 @@ pub const PASSWORD: &str = "offhook-dev-password";
 pub const NUMBER: &str = "918035737458";
 pub const PHONE_NUMBER_ID: &str = "106540352242922";
 pub const WABA: &str = "1029384756";
+/// The number that answers with the playground's document, and its id.
+pub const PLAYGROUND: &str = "918035737459";
+pub const PLAYGROUND_ID: &str = "106540352242923";
 /// The WhatsApp user who calls.
 pub const USER: &str = "919412341234";
 pub const USER_NAME: &str = "Asha Verma";

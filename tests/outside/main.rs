@@ -10,6 +10,8 @@ mod cli;
 mod conference;
 mod configured;
 mod console;
+mod console_flows;
+mod console_look;
 mod control;
 mod copies;
 mod crash;

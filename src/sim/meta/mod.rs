@@ -10,6 +10,7 @@ pub(crate) mod numbers;
 pub(crate) mod offer;
 pub(crate) mod permissions;
 pub(crate) mod settings;
+pub(crate) mod sign_up;
 pub(crate) mod storm;
 pub(crate) mod webhook;
 

@@ -34,9 +34,20 @@ struct Inner {
     fields_off: BTreeSet<String>,
     /// Tokens beside the world's own.
     tokens: BTreeSet<String>,
+    /// Codes that the sign-up window gave, until they are exchanged.
+    codes: BTreeMap<String, Grant>,
+    /// Tokens that are good for one WABA alone.
+    granted: BTreeMap<String, String>,
     /// When the tokens end, in seconds since the epoch; 0: never.
     tokens_end: i64,
     failures: Vec<Failure>,
+}
+
+/// What somebody granted in the sign-up window.
+#[derive(Clone, Debug)]
+pub(super) struct Grant {
+    pub(super) waba: String,
+    pub(super) redirect_uri: String,
 }
 
 /// What Meta knows of a number beside its ids.
@@ -126,9 +137,22 @@ impl Accounts {
         locked(&self.0).facts.get(id).cloned().unwrap_or_default()
     }
 
+    /// Keeps a code; the oldest go where there are too many.
+    pub(super) fn grant(&self, code: String, grant: Grant) {
+        let mut inner = locked(&self.0);
+        if inner.codes.len() >= FAILURES_MAX {
+            inner.codes.pop_first();
+        }
+        inner.codes.insert(code, grant);
+    }
+
     fn register(&self, id: &str, pin: &str) -> Result<(), GraphFault> {
         let mut inner = locked(&self.0);
         let facts = inner.facts.entry(id.to_owned()).or_default();
+        // The first one that a number is registered with is its PIN from then on.
+        if facts.pin.is_empty() {
+            pin.clone_into(&mut facts.pin);
+        }
         if facts.pin != pin {
             let details = "The PIN does not match".to_owned();
             return Err(GraphFault { status: 400, code: 133_005, subcode: None, details });
@@ -314,7 +338,16 @@ pub(super) async fn exchange(State(world): Worlds, body: Bytes) -> Response {
         let code =
             code.ok_or_else(|| GraphFault::parameter("This authorization code has been used or is not valid"))?;
         let token = format!("token-for-{code}");
-        locked(&world.accounts.0).tokens.insert(token.clone());
+        let mut inner = locked(&world.accounts.0);
+        if let Some(grant) = inner.codes.remove(code) {
+            if body["redirect_uri"] != grant.redirect_uri.as_str() {
+                let why = "Error validating verification code. Please make sure your redirect_uri is identical to the one you \
+                    used in the OAuth dialog request";
+                return Err(GraphFault::parameter(why));
+            }
+            inner.granted.insert(token.clone(), grant.waba);
+        }
+        inner.tokens.insert(token.clone());
         Ok(json!({"access_token": token, "token_type": "bearer"}))
     });
     answer(&world, &Method::POST, "/oauth/access_token", "access_token", told)
@@ -327,7 +360,8 @@ pub(super) async fn debug_token(State(world): Worlds, headers: HeaderMap, body: 
         let valid = token == world.access_token || world.accounts.knows(token);
         let ends = locked(&world.accounts.0).tokens_end;
         let scopes = ["whatsapp_business_management", "whatsapp_business_messaging"];
-        let wabas = world.wabas();
+        let granted = locked(&world.accounts.0).granted.get(token).cloned();
+        let wabas = granted.map_or_else(|| world.wabas(), |waba| BTreeSet::from([waba]));
         let granular: Vec<Value> = scopes.iter().map(|scope| json!({"scope": scope, "target_ids": wabas})).collect();
         json!({"data": {"app_id": world.app_id, "type": "SYSTEM_USER", "is_valid": valid, "expires_at": ends,
             "scopes": scopes, "granular_scopes": granular}})

@@ -29,6 +29,18 @@ pub fn has_chromium() -> bool {
     super::has_peer("chromium", chromium().is_some(), "Debian's package chromium, or set CHROMIUM to its path")
 }
 
+/// axe-core's script, if it is installed: `OFFHOOK_TEST_NODE_MODULES` names the folder that has it.
+pub fn axe() -> Option<String> {
+    let modules = std::env::var_os("OFFHOOK_TEST_NODE_MODULES").map(std::path::PathBuf::from);
+    let found = modules.and_then(|at| std::fs::read_to_string(at.join("axe-core/axe.min.js")).ok());
+    let how = "npm install axe-core, and set OFFHOOK_TEST_NODE_MODULES to the node_modules that has it";
+    if super::has_peer("axe-core", found.is_some(), how) { found } else { None }
+}
+
+/// A page's scripts have run, if it has any.
+pub const READY: &str = "(document.documentElement?.dataset.ready !== undefined || (document.readyState === 'complete' && \
+                         !document.querySelector('script[type=module]')))";
+
 /// A browser with one page.
 pub struct Browser {
     child: Child,
@@ -153,6 +165,59 @@ impl Browser {
         let data = answer["result"]["data"].as_str().expect("a picture");
         let bytes = base64::engine::general_purpose::STANDARD.decode(data).expect("base64");
         std::fs::write(path, bytes).expect("write the picture");
+    }
+
+    /// What axe-core finds serious or critical in the page as it stands. Its script comes by the protocol, which the page's
+    /// policy does not bind.
+    pub async fn barriers(&mut self, axe: &str) -> Vec<String> {
+        if self.eval("typeof axe").await == "undefined" {
+            self.eval(&format!("{axe};0")).await;
+        }
+        // Colours that are still changing are none that anybody reads.
+        self.eval("Promise.allSettled(document.getAnimations().filter((a) => a.effect.getTiming().iterations !== Infinity).map((a) => a.finished))")
+            .await;
+        let found = "axe.run(document, {resultTypes: ['violations']}).then((found) => found.violations\
+            .filter((v) => ['serious', 'critical'].includes(v.impact)).flatMap((v) => v.nodes.map((n) => \
+            `${v.id}: ${n.html.slice(0, 200)} ${[...n.any, ...n.all, ...n.none].map((c) => c.message).join('; ')}`)))";
+        let found = self.eval(found).await;
+        found.as_array().expect("a list").iter().map(|v| v.as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// The window's inside from now on.
+    pub async fn size(&mut self, width: u32, height: u32) {
+        let params = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.call("Emulation.setDeviceMetricsOverride", params).await;
+    }
+
+    /// Asks DevTools for anything that has no method here.
+    pub async fn devtools(&mut self, method: &str, params: Value) -> Value {
+        self.call(method, params).await["result"].clone()
+    }
+
+    /// Goes to a path of the same host, and waits until its page is there.
+    pub async fn visit(&mut self, path: &str) {
+        // The same page is come to anew, too.
+        self.eval(&format!("globalThis.left = 1; location.href = '{path}'")).await;
+        let there =
+            "typeof left === 'undefined' && document.readyState === 'complete' && location.pathname + location.search";
+        self.until(&format!("{there} === '{path}'")).await;
+    }
+
+    /// Clicks what a selector finds, once it is there.
+    pub async fn click(&mut self, selector: &str) {
+        self.until(&format!("{READY} && document.querySelector({selector:?})")).await;
+        self.eval(&format!("document.querySelector({selector:?}).click()")).await;
+    }
+
+    /// Writes into a field as a person does.
+    pub async fn fill(&mut self, selector: &str, value: &str) {
+        self.until(&format!("document.querySelector({selector:?})")).await;
+        let fill = format!(
+            "(() => {{ const field = document.querySelector({selector:?}); field.focus(); field.value = {}; for (const kind of \
+             ['input', 'change']) field.dispatchEvent(new Event(kind, {{ bubbles: true }})); }})()",
+            json!(value)
+        );
+        self.eval(&fill).await;
     }
 
     /// Shows pages as a reader with dark or light preference would see them.

@@ -123,6 +123,7 @@ impl Connect {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Signed {
     code: String,
+    redirect_uri: Option<String>,
     whatsapp_business_account: Option<String>,
     whatsapp_phone_number_id: Option<String>,
 }
@@ -133,9 +134,14 @@ impl Signed {
         if code.is_empty() || code.len() > TOKEN_MAX || code.bytes().any(|b| !b.is_ascii_graphic()) {
             return Err(ask::bad("code", "code must be what Meta's sign-up window gave"));
         }
+        let redirect_uri = self.redirect_uri.filter(|uri| !uri.is_empty());
+        if redirect_uri.as_ref().is_some_and(|uri| uri.len() > TOKEN_MAX || uri.bytes().any(|b| !b.is_ascii_graphic()))
+        {
+            return Err(ask::bad("redirectUri", "redirectUri must be the URL that Meta's window came back to"));
+        }
         let waba = optional_id("whatsappBusinessAccount", self.whatsapp_business_account.as_deref())?;
         let number = optional_id("whatsappPhoneNumberId", self.whatsapp_phone_number_id.as_deref())?;
-        Ok(SignUp { code, waba: waba.map(WabaId::from), id: number.map(PhoneNumberId::from) })
+        Ok(SignUp { code, redirect_uri, waba: waba.map(WabaId::from), id: number.map(PhoneNumberId::from) })
     }
 }
 

@@ -71,7 +71,9 @@ pub(super) const ROUTES: &[Route] = &[
         ..row("POST", "/api/v1/phone-numbers/", "connectPhoneNumber", "Connects a number by its credentials")
     },
     Route {
-        body: json("code, whatsappBusinessAccount, whatsappPhoneNumberId"),
+        body: json(
+            "code, redirectUri (where the window came back to, if it did), whatsappBusinessAccount, whatsappPhoneNumberId",
+        ),
         answers: &[
             Answer { status: 201, what: "The numbers", content: Content::Json(of::<List>) },
             CONFLICT,

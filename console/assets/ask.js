@@ -1,0 +1,32 @@
+// @ts-check
+// What a page asks back and tells by the way: a question before something that can't be taken back, and toasts. Their words
+// and buttons are the page's.
+
+/** Asks; true when the reader wants it. @param {string} text @returns {Promise<boolean>} */
+export function ask(text) {
+  const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
+  const words = document.getElementById("ask-text");
+  if (!dialog || !words || dialog.open) return Promise.resolve(false);
+  words.textContent = text;
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true }));
+}
+
+/** How long a toast stays. */
+const STAYS_MS = 8000;
+
+/** Tells something by the way. @param {string} text @param {boolean} [bad] */
+export function toast(text, bad = false) {
+  const place = document.getElementById("toasts");
+  if (!place || !text.trim()) return;
+  const one = Object.assign(document.createElement("p"), { textContent: text.trim(), className: bad ? "toast bad" : "toast" });
+  one.dir = "auto";
+  place.append(one);
+  // Above whatever dialog is open.
+  if (place.matches(":popover-open")) place.hidePopover();
+  place.showPopover();
+  const leave = () => { one.remove(); if (!place.childElementCount) place.hidePopover(); };
+  one.addEventListener("click", leave);
+  setTimeout(leave, bad ? STAYS_MS * 2 : STAYS_MS);
+}

@@ -1,0 +1,95 @@
+// @ts-check
+// Pages that open beside the one they were asked from. A link with `data-panel` (`side` or `modal`) leads to a page of its own;
+// here its `[data-panel-body]` comes in a dialog, and forms in it, or with `data-quick`, are sent without leaving.
+
+import { ask, toast } from "./ask.js";
+import { idle, isChanged, prepare } from "./forms.js";
+
+/** @param {(root: ParentNode) => void} changed is told of what was put in @param {() => void} refresh asks for the page again */
+export function openPanels(changed, refresh) {
+  document.addEventListener("click", (event) => {
+    const link = event.target instanceof Element ? event.target.closest("a[data-panel]") : null;
+    if (!(link instanceof HTMLAnchorElement) || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    void open(link);
+  });
+  document.addEventListener("submit", (event) => {
+    const form = /** @type {HTMLFormElement} */ (event.target);
+    const dialog = /** @type {HTMLDialogElement | null} */ (form.closest("dialog.panel"));
+    if (event.defaultPrevented || form.getAttribute("method") !== "post" || !(dialog || form.dataset.quick !== undefined)) return;
+    event.preventDefault();
+    void send(form, event.submitter, dialog);
+  });
+
+  /** @param {HTMLAnchorElement} link */
+  async function open(link) {
+    const page = await page_of(fetch(link.href, { headers: { accept: "text/html" } }));
+    const body = page?.querySelector("[data-panel-body]");
+    // Whatever it is, it has a page.
+    if (!page || !body) { location.href = link.href; return; }
+    const dialog = document.createElement("dialog");
+    dialog.className = `panel ${link.dataset.panel}`;
+    put(dialog, body);
+    dialog.addEventListener("cancel", (event) => { event.preventDefault(); void leave(dialog); });
+    dialog.addEventListener("click", (event) => {
+      const close = event.target === dialog || event.target instanceof Element && event.target.closest("[data-close]");
+      if (close) { event.preventDefault(); void leave(dialog); }
+    });
+    dialog.addEventListener("close", () => { dialog.remove(); link.focus(); });
+    document.body.append(dialog);
+    dialog.showModal();
+  }
+
+  /** @param {HTMLDialogElement} dialog @param {Element} body */
+  function put(dialog, body) {
+    dialog.replaceChildren(...[...body.childNodes].map((node) => document.importNode(node, true)));
+    const heading = dialog.querySelector("h1, h2");
+    if (heading) {
+      heading.id = "panel-title";
+      dialog.setAttribute("aria-labelledby", heading.id);
+    }
+    prepare(dialog);
+    changed(dialog);
+  }
+
+  /** Closes, unless something typed would be lost. @param {HTMLDialogElement} dialog */
+  async function leave(dialog) {
+    const text = /** @type {HTMLElement | null} */ (dialog.querySelector("form[data-lost]"))?.dataset.lost ?? "";
+    if (!isChanged(dialog) || await ask(text)) dialog.close();
+  }
+
+  /** @param {HTMLFormElement} form @param {HTMLElement | null} by @param {HTMLDialogElement | null} dialog */
+  async function send(form, by, dialog) {
+    const body = new URLSearchParams(/** @type {any} */ (new FormData(form, by)));
+    let [done, to] = [false, ""];
+    const asked = fetch(form.getAttribute("action") ?? location.href, { method: "POST", body }).then((answer) => {
+      [done, to] = [answer.ok && answer.redirected, answer.url];
+      return answer;
+    });
+    const answer = await page_of(asked);
+    idle(form);
+    if (done && form.dataset.go !== undefined) { location.href = to; return; }
+    const told = answer?.querySelector("[data-panel-body]");
+    if (done) {
+      dialog?.close();
+      if (!dialog) {
+        form.reset();
+        // Whoever writes goes on writing.
+        const active = /** @type {HTMLElement | null} */ (document.activeElement);
+        if (active?.id !== "text") active?.blur();
+      }
+      toast(answer?.querySelector("main .note[role=status]")?.textContent ?? "");
+      refresh();
+    } else if (dialog && told) {
+      put(dialog, told);
+    } else {
+      toast(answer?.querySelector("main .alert, main h1")?.textContent ?? document.body.dataset.offline ?? "", true);
+    }
+  }
+}
+
+/** @param {Promise<Response>} asked */
+async function page_of(asked) {
+  const answer = await asked.catch(() => null);
+  return answer ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+}

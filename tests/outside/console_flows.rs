@@ -1,0 +1,495 @@
+//! What people do in the console, step by step in a real Chromium against the simulated Meta: chats, numbers, keys, webhooks,
+//! agents, the playground.
+
+use serde_json::{Value, json};
+
+use crate::console::{Session, call, people, signed_in, with_people};
+use crate::console_look::writes;
+use crate::outbound::{World, world};
+use crate::support::browser::{Browser, READY, has_chromium};
+use crate::support::http;
+use crate::support::node::NUMBER;
+
+const USER: &str = "919812345678";
+
+async fn orders(world: &World, door: &str, order: Value) {
+    let answer = http::send("POST", &format!("{}/_sim/{door}", world.sim.url()), &[], order.to_string()).await;
+    assert_eq!(answer.status, 204, "{door}: {}", answer.text());
+}
+
+impl Browser {
+    /// Until a toast says this.
+    async fn told(&mut self, words: &str) {
+        self.until(&format!("[...document.querySelectorAll('.toast')].some((t) => t.textContent.includes({words:?}))"))
+            .await;
+    }
+
+    /// Clicks the button or link that says this, within an element.
+    async fn press(&mut self, within: &str, words: &str) {
+        let find = format!(
+            "[...document.querySelectorAll({within:?})].flatMap((e) => [...e.querySelectorAll('button, a, summary')]).find((b) => \
+             b.textContent.trim() === {words:?} && !b.disabled)"
+        );
+        self.until(&format!("{READY} && {find}")).await;
+        self.eval(&format!("{find}.click()")).await;
+    }
+
+    /// [`Browser::press`] of what leads to another page, or to the same one anew.
+    async fn press_and_go(&mut self, within: &str, words: &str) {
+        self.eval("globalThis.before = 1").await;
+        self.press(within, words).await;
+        self.until(&format!("typeof before === 'undefined' && {READY}")).await;
+    }
+
+    async fn says(&mut self, within: &str, words: &str) {
+        self.until(&format!("document.querySelector({within:?})?.textContent.includes({words:?})")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
+    if !has_chromium() {
+        return;
+    }
+    let world = world(|wanted, _| {
+        wanted.extra = people();
+        wanted.accept_wait_ms = 0;
+    })
+    .await;
+    writes(&world, &json!({"message": "Hello, is anybody there?", "from": USER, "name": "Asha Verma"})).await;
+    let asha = Session::of(&world, "asha").await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/inbox/").await;
+    browser.says("#conversations", "is anybody there?").await;
+    browser.click("#conversations a.row-link").await;
+    browser.until(&format!("{READY} && document.querySelector('.composer #text')")).await;
+    let chat = browser.eval("location.pathname").await.as_str().unwrap().to_owned();
+    browser.eval("globalThis.marked = 1").await;
+
+    // S3.18: it goes out, and how far it is shows by itself.
+    browser.fill("#text", "Yes: Asha at the desk.").await;
+    browser.press(".composer", "Send").await;
+    browser.says(".bubble.ours:last-of-type", "Asha at the desk").await;
+    browser.says(".bubble.ours:last-of-type", "Read").await;
+    // An error of Graph's stands at its message.
+    orders(&world, "messages/failures", json!({"code": 131_026, "details": "Receiver is incapable"})).await;
+    browser.fill("#text", "This one is lost.").await;
+    browser.press(".composer", "Send").await;
+    browser.until("document.querySelector('.bubble.failed .error')?.textContent.trim().length > 5").await;
+    // S3.27, and a picture is seen where it stands.
+    let order = json!({"message": {"type": "image", "image": {"mime_type": "image/png", "caption": "My parcel"}},
+        "file": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "from": USER});
+    writes(&world, &order).await;
+    browser.until("document.querySelector('.picture img')?.naturalWidth === 1").await;
+
+    // S3.23, without a model by a plain reckoning; S3.21.
+    browser.press("#about", "Generate insights").await;
+    browser.until("document.querySelector('#about .pairs dd .pill')").await;
+    browser.press("#about", "Turn AI off here").await;
+    browser.until("document.querySelector('#about button[value=ai-on]')").await;
+    browser.press("#about", "Turn AI on here").await;
+    browser.until("document.querySelector('#about button[value=ai-off]')").await;
+
+    // S1.11, S1.31: the user is asked, and answers.
+    browser.press("#about", "Ask for permission").await;
+    browser.says("#about", "Asked, no answer yet").await;
+    orders(&world, "permissions/answer", json!({"user": USER, "answer": "accept"})).await;
+    browser.says("#about", "Given until").await;
+    assert_eq!(browser.eval("globalThis.marked").await, 1, "all of it without loading the page again");
+
+    // A call from the chat stands in it afterwards.
+    if browser.eval("Boolean(document.querySelector('#about a[href$=\"/call/\"]'))").await == true {
+        world.app.xml("/unused", "<Response><Speak>Hello.</Speak></Response>");
+        browser.click("#about a[href$='/call/']").await;
+        browser.press("dialog.panel", "Call").await;
+        browser.until("location.pathname.startsWith('/console/calls/')").await;
+        let uuid = browser.eval("location.pathname.split('/')[3]").await.as_str().unwrap().to_owned();
+        world.node.record(&uuid).await;
+        browser.visit(&chat).await;
+        browser.until(&format!("document.querySelector('#timeline a[href=\"/console/calls/{uuid}/\"]')")).await;
+    }
+
+    // S3.20: only what is legal is offered.
+    for (word, now) in [("Close", "Closed"), ("Archive", "Archived"), ("Reopen", "Open")] {
+        browser.press_and_go("#chat-head", word).await;
+        browser.says("#chat-head .pill", now).await;
+    }
+    // S3.22: asked back first.
+    browser.press("#chat-head", "Delete").await;
+    browser.until("document.querySelector('#ask[open]')").await;
+    browser.press("#ask", "Cancel").await;
+    assert_eq!(asha.get(&chat).await.status, 200);
+    browser.press("#chat-head", "Delete").await;
+    browser.press("#ask", "Go on").await;
+    browser.until("location.pathname === '/console/inbox/'").await;
+    assert_eq!(asha.get(&chat).await.status, 404);
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    // Who was called and never wrote has no window.
+    let uuid = call(&world).await;
+    world.node.record(&uuid).await;
+    let mut browser = signed_in(&world, "ravi").await;
+    browser.visit("/console/inbox/").await;
+    browser.click("#conversations a.row-link").await;
+    browser.until("document.querySelector('.composer')").await;
+    if browser.eval("Boolean(document.querySelector('.composer.shut'))").await != true {
+        // A call that was answered opens it, too.
+        assert_eq!(browser.eval("Boolean(document.querySelector('.composer #text'))").await, true);
+        return;
+    }
+    browser.fill(".composer.shut [name=name]", "order_update").await;
+    browser.fill(".composer.shut [name=values]", "Asha\nTuesday").await;
+    browser.press(".composer.shut", "Send").await;
+    browser.says(".bubble.ours:last-of-type", "Template").await;
+    browser.says(".bubble.ours:last-of-type", "Read").await;
+    // They answer: now anything can be said.
+    writes(&world, &json!({"message": "Thank you", "from": USER})).await;
+    browser.until("document.querySelector('.composer #text')").await;
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+/// A world with two numbers of one WABA, one that is new, an agent, and a subaccount.
+async fn with_numbers() -> World {
+    let world = world(|wanted, _| {
+        wanted.extra = format!(
+            "{}\n[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nauth_token = \"sub-token\"\nparent = \"{}\"\napi_keys = []\n",
+            people(),
+            crate::support::node::AUTH_ID
+        );
+        wanted.meta = format!("app_id = \"{}\"", offhook::sim::world::APP_ID);
+    })
+    .await;
+    for (number, id, waba, name, platform) in [
+        (NUMBER, "106540352242922", "1029384756", "Shop & Co", "CLOUD_API"),
+        ("918035737777", "106540352247777", "1029384756", "Second", "CLOUD_API"),
+        ("5511988887777", "209876543210987", "3029384756", "Loja", "NOT_APPLICABLE"),
+    ] {
+        let facts =
+            json!({"platform_type": platform, "pin": "271828", "quality_rating": "GREEN", "status": "CONNECTED"});
+        orders(
+            &world,
+            "numbers",
+            json!({"number": number, "phone_number_id": id, "waba": waba, "name": name, "facts": facts}),
+        )
+        .await;
+    }
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_numbers().await;
+    let asha = Session::of(&world, "asha").await;
+    for name in ["Night desk", "Day desk"] {
+        let endpoint = world.app.url("/agent");
+        let agent = [("name", name), ("kind", "http"), ("endpoint", endpoint.as_str()), ("language", "en-US")];
+        let agent: Vec<_> = agent.into_iter().chain([("channel.whatsapp", "on"), ("enabled", "on")]).collect();
+        assert_eq!(asha.post("/console/agents/", &agent).await.status, 303);
+    }
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/numbers/").await;
+    // S2.15: what Meta knows is read anew.
+    browser.click(&format!("#number-{NUMBER} button[value=sync]")).await;
+    browser.told("Read anew from Meta").await;
+    browser.says(&format!("#number-{NUMBER}"), "Shop & Co").await;
+    browser.says(&format!("#number-{NUMBER}"), "CLOUD_API").await;
+
+    // S3.5–S3.11: by its credentials; what Meta does not take is said in the window.
+    browser.press(".head-do", "Connect New Number").await;
+    browser.fill("dialog [name=display_name]", "Loja — São Paulo").await;
+    browser.fill("dialog [name=phone_number_id]", "209876543210987").await;
+    browser.fill("dialog [name=waba]", "3029384756").await;
+    browser.fill("dialog [name=token]", "no-such-token").await;
+    browser.press("dialog", "Connect Number").await;
+    browser.until("document.querySelector('dialog.panel .alert')").await;
+    assert_eq!(browser.eval("document.querySelector('dialog [name=display_name]').value").await, "Loja — São Paulo");
+    assert_eq!(browser.eval("document.querySelector('dialog [name=token]').value").await, "", "never shown again");
+    browser.fill("dialog [name=token]", crate::support::node::ACCESS_TOKEN).await;
+    browser.press("dialog", "Connect Number").await;
+    browser.told("The number is connected").await;
+    browser.says("#number-5511988887777", "Loja — São Paulo").await;
+    browser.says("#number-5511988887777", "Register via Actions").await;
+
+    // S2.9–S2.11, S2.25: a wrong PIN is told and the next try waits; the right one registers.
+    browser.press("#number-5511988887777", "Register").await;
+    browser.fill("dialog [name=pin]", "000000").await;
+    browser.press("dialog", "Register").await;
+    browser.told("being registered").await;
+    browser.told("133005").await;
+    browser.press("#number-5511988887777", "Register").await;
+    browser.until("/in \\d+ s/.test(document.querySelector('dialog [data-until]')?.textContent)").await;
+    browser.click("dialog [data-close]").await;
+    browser.until("!document.querySelector('dialog.panel')").await;
+
+    // S2.13: by Meta's window, for which a page of the simulated Meta stands.
+    browser.eval("location.href = '/console/numbers/sign-up/'").await;
+    browser.until("document.querySelector('form.sign-up [name=sms]')").await;
+    browser.fill("[name=number]", "918035738888").await;
+    browser.fill("[name=name]", "Corner Shop").await;
+    browser.fill("[name=sms]", "000000").await;
+    browser.press("form.sign-up", "Add the number").await;
+    browser.until("document.querySelector('[role=alert]')").await;
+    browser.fill("[name=sms]", "271828").await;
+    browser.press("form.sign-up", "Add the number").await;
+    browser.until("location.search === '?done=sign-up'").await;
+    browser.says("#number-918035738888", "Corner Shop").await;
+    browser.press("#number-918035738888", "Register").await;
+    browser.fill("dialog [name=pin]", "314159").await;
+    browser.press("dialog", "Register").await;
+    browser.says("#number-918035738888", "CLOUD_API").await;
+    browser.until("document.querySelector('#number-918035738888 .registered')").await;
+
+    // S2.4, S2.5: a window with a list that can be searched and cleared.
+    let cell = format!("#number-{NUMBER} a[href$='/agent/']");
+    browser.says(&cell, "Assign…").await;
+    browser.click(&cell).await;
+    browser.until("document.querySelector('dialog offhook-choose [type=search]') === document.activeElement").await;
+    browser.fill("dialog [type=search]", "night").await;
+    let shown =
+        "[...document.querySelectorAll('dialog .choice')].filter((c) => !c.hidden).map((c) => c.textContent.trim())";
+    assert_eq!(browser.eval(shown).await, json!(["Night desk"]));
+    browser.eval("document.querySelector('dialog .choice:not([hidden]) input').click()").await;
+    browser.press("dialog", "Save").await;
+    browser.told("Saved who answers").await;
+    browser.says(&cell, "Night desk").await;
+    browser.click(&cell).await;
+    browser.press("dialog", "Clear").await;
+    browser.press("dialog", "Save").await;
+    browser.says(&cell, "Assign…").await;
+
+    // S2.16, S2.17: the number that an agent writes from; only those at the Cloud API.
+    browser.visit("/console/agents/").await;
+    let offered =
+        browser.eval("[...document.querySelector('[name=outboundNumber]').options].map((o) => o.value)").await;
+    assert!(offered.to_string().contains(NUMBER) && !offered.to_string().contains("5511988887777"), "{offered}");
+    browser.fill("[name=outboundNumber]", NUMBER).await;
+    browser.press_and_go("#agents form", "Save").await;
+    browser
+        .until(&format!(
+            "document.readyState === 'complete' && document.querySelector('[name=outboundNumber]').value === '{NUMBER}'"
+        ))
+        .await;
+
+    // An agent of the people's sees, and changes nothing.
+    let ravi = Session::of(&world, "ravi").await;
+    let page = ravi.get("/console/numbers/").await.text();
+    assert!(!page.contains("/register/") && !page.contains("/numbers/new/") && !page.contains("value=\"sync\""));
+    for path in ["new/", "sign-up/", &format!("{NUMBER}/agent/"), &format!("{NUMBER}/register/")] {
+        assert_eq!(ravi.get(&format!("/console/numbers/{path}")).await.status, 403, "{path}");
+    }
+    let eve = Session::of(&world, "eve").await;
+    assert_eq!(eve.get(&format!("/console/numbers/{NUMBER}/agent/")).await.status, 404);
+    let stale = asha.post("/console/numbers/sign-up/", &[("code", "code-x"), ("state", "mine")]).await;
+    assert_eq!(stale.status, 400, "a sign-up that this browser did not begin");
+    browser.errors.retain(|error| !error.contains("422") && !error.contains("400"));
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_numbers().await;
+    let asha = Session::of(&world, "asha").await;
+    let mut browser = signed_in(&world, "asha").await;
+    let open = "document.querySelector('dialog.side[open]')";
+    browser.visit("/console/numbers/").await;
+    browser.eval("globalThis.marked = 1").await;
+    browser.click(&format!("#number-{NUMBER} a.row-link")).await;
+    browser.until(open).await;
+    browser.says("dialog.side", "India").await;
+    // S0.26: at the bottom left.
+    let left = "document.querySelector('dialog.side .panel-foot details').getBoundingClientRect().left < \
+                document.querySelector('dialog.side button.primary').getBoundingClientRect().left";
+    assert_eq!(browser.eval(left).await, true);
+    // Nothing was changed: it closes at once.
+    browser.click("dialog.side [data-close]").await;
+    browser.until(&format!("!{open}")).await;
+
+    browser.click(&format!("#number-{NUMBER} a.row-link")).await;
+    // S0.7: the fields go with the type.
+    let seen = |field: &str| format!("document.querySelector('dialog [name={field}]')?.checkVisibility() === true");
+    browser.until(&format!("{} && !({})", seen("webhookUrl"), seen("agent"))).await;
+    browser.eval("document.querySelector('dialog [value=agent]').click()").await;
+    browser.until(&format!("!({}) && {}", seen("webhookUrl"), seen("agent"))).await;
+    browser.eval("document.querySelector('dialog [value=webhook]').click()").await;
+    // S0.16: needed while the toggle is on, and only then.
+    let needed = "document.querySelector('dialog [name=answerUrl]').getAttribute('aria-required')";
+    assert_eq!(browser.eval(needed).await, "true");
+    browser.eval("document.querySelector('dialog [name=callingEnabled]').click()").await;
+    assert_eq!(browser.eval(needed).await, "false");
+    browser.eval("document.querySelector('dialog [name=callingEnabled]').click()").await;
+    // S0.8, S0.9: judged while one types, and not saved.
+    let wrong = "document.querySelector('dialog #wrong-answer').textContent.length > 5";
+    for bad in ["htps://shop.example", "https://", "shop", "https://a b.example/"] {
+        browser.fill("dialog [name=answerUrl]", bad).await;
+        assert_eq!(browser.eval(wrong).await, true, "{bad}");
+    }
+    browser.fill("dialog [name=answerUrl]", "").await;
+    assert_eq!(browser.eval(wrong).await, true, "it is needed");
+    browser.press("dialog.side", "Save changes").await;
+    browser.until(open).await;
+    browser.fill("dialog [name=answerUrl]", "https://shop.example/answer").await;
+    assert_eq!(browser.eval("document.querySelector('dialog #wrong-answer').textContent").await, "");
+    browser.fill("dialog [name=webhookUrl]", &world.app.url("/hook")).await;
+    browser.fill("dialog [name=alias]", "Support — APAC").await;
+    // S0.30: what was typed is not lost by the way.
+    browser
+        .eval("document.querySelector('dialog.side').dispatchEvent(new Event('cancel', { cancelable: true }))")
+        .await;
+    browser.until("document.querySelector('#ask[open]')").await;
+    browser.press("#ask", "Cancel").await;
+    browser.until(&format!("!document.querySelector('#ask[open]') && {open}")).await;
+    browser.press("dialog.side", "Save changes").await;
+    browser.told("Saved").await;
+    browser.says(&format!("#number-{NUMBER}"), "Support — APAC").await;
+    assert_eq!(browser.eval("globalThis.marked").await, 1, "without loading the page again");
+    let shown = asha.get(&format!("/console/numbers/{NUMBER}/")).await.text();
+    assert!(shown.contains("https://shop.example/answer"), "{shown}");
+
+    // The page of its own does the same, and asks before it is left.
+    browser.visit(&format!("/console/numbers/{NUMBER}/")).await;
+    assert_eq!(browser.eval("document.querySelectorAll('dialog.side').length").await, 0);
+    let refused = asha
+        .post(
+            &format!("/console/numbers/{NUMBER}/"),
+            &[("do", "save"), ("answerUrl", "ftp://x"), ("was.answerUrl", "y")],
+        )
+        .await;
+    assert!(refused.status == 400 && refused.text().contains("aria-invalid"), "{}", refused.status);
+
+    // S0.29: what breaks is said before.
+    browser.visit("/console/numbers/").await;
+    browser.click(&format!("#number-{NUMBER} a.row-link")).await;
+    browser.press("dialog.side", "Disconnect number").await;
+    browser.says("dialog.side details[open]", "Open conversations:").await;
+    browser.says("dialog.side details[open]", "Live calls:").await;
+    browser.press("dialog.side", "Yes, disconnect").await;
+    browser.says(&format!("#number-{NUMBER}"), "Disconnected").await;
+    browser.click(&format!("#number-{NUMBER} a.row-link")).await;
+    browser.press("dialog.side", "Connect again").await;
+    browser.until(&format!("!document.querySelector('#number-{NUMBER}')?.textContent.includes('Disconnected')")).await;
+
+    // Somebody who may not change it sees it.
+    let ravi = Session::of(&world, "ravi").await;
+    let page = ravi.get(&format!("/console/numbers/{NUMBER}/")).await.text();
+    assert!(page.contains("name=\"alias\"") && page.contains(" disabled>") && !page.contains("value=\"save\""));
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s0_21_s0_22_the_mapping_is_changed_for_all_numbers_of_a_waba() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_numbers().await;
+    let asha = Session::of(&world, "asha").await;
+    let url = format!("{}/api/v1/wabas/1029384756/sync/", world.node.public);
+    let synced = http::send("POST", &url, &[("x-api-key", crate::support::node::API_KEY)], "").await;
+    assert_eq!(synced.status, 200, "{}", synced.text());
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/numbers/").await;
+    browser.click(&format!("#number-{NUMBER} a.row-link")).await;
+    browser.says("dialog.side .note.warm", "+918035737777").await;
+    browser.fill("dialog [name=account]", "SATESTOFFHOOK0000001").await;
+    browser.press("dialog.side", "Save changes").await;
+    browser.told("Saved").await;
+    for number in [NUMBER, "918035737777"] {
+        let page = asha.get(&format!("/console/numbers/{number}/")).await.text();
+        assert!(page.contains("value=\"SATESTOFFHOOK0000001\" selected"), "{number}");
+    }
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s4_13_keys_and_webhooks_are_made_shown_once_tried_and_removed() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    world.app.route("/hook", |_| (200, String::new()));
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/people/").await;
+    browser.fill("#keys [name=name]", "ci").await;
+    browser.press("#keys", "Make a key").await;
+    browser.until("document.querySelector('[data-copy]')?.textContent.length > 20").await;
+    let secret = browser.eval("document.querySelector('[data-copy]').textContent").await;
+    browser.visit("/console/people/").await;
+    let page = browser.eval("document.body.innerHTML").await;
+    assert!(!page.as_str().unwrap().contains(secret.as_str().unwrap()), "once");
+    browser.press("#keys table", "Remove").await;
+    browser.press("#ask", "Go on").await;
+    browser.says("#keys", "No key has been made here yet").await;
+
+    browser.visit("/console/webhooks/").await;
+    browser.fill(".add [name=name]", "crm").await;
+    browser.fill(".add [name=url]", &world.app.url("/hook")).await;
+    browser.press(".add", "Make webhook").await;
+    browser.until("document.querySelector('[data-copy]')?.textContent.length > 20").await;
+    let first = browser.eval("document.querySelector('[data-copy]').textContent").await;
+    browser.visit("/console/webhooks/").await;
+    browser.click("#webhooks a.row-link").await;
+    browser.press_and_go(".head-do", "Send test event").await;
+    browser.says("#deliveries", "Delivered").await;
+    assert_eq!(world.app.count("/hook"), 1);
+    browser.press_and_go("#deliveries", "Redeliver").await;
+    browser.press("main form.stack", "Rotate secret").await;
+    browser.until("document.querySelector('[data-copy]')?.textContent.length > 20").await;
+    let second = browser.eval("document.querySelector('[data-copy]').textContent").await;
+    assert_ne!(first, second);
+    browser.press_and_go("main form.stack", "End rotation").await;
+    browser.until("!document.querySelector('[data-copy]') && !document.querySelector('[value=end-rotation]')").await;
+    browser.press("main form.stack", "Remove").await;
+    browser.press("#ask", "Go on").await;
+    browser.says("#webhooks", "No webhooks yet").await;
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_shared_by_its_link_and_an_answer_url_is_walked_through() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    world.app.xml("/answer", "<Response><Speak>Good morning, caller.</Speak></Response>");
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/playground/").await;
+    let document = "<Response>\n  <Speak>Grüße, नमस्ते &amp; hello.</Speak>\n</Response>";
+    browser.fill("#source", document).await;
+    browser.click("offhook-share button").await;
+    browser.told("The link is copied").await;
+    let hash = browser.eval("location.hash").await.as_str().unwrap().to_owned();
+    assert!(hash.starts_with("#xml=") && hash.len() < 200, "{hash}");
+    browser.visit("/console/").await;
+    browser.eval(&format!("location.href = '/console/playground/{hash}'")).await;
+    browser.until(&format!("document.querySelector('#source')?.value === {}", json!(document))).await;
+    assert!(!world.node.log().contains(&hash[5..]), "no server sees it");
+    for broken in ["#xml=%%%", "#xml=AAAA"] {
+        browser.visit("/console/").await;
+        browser.eval(&format!("location.href = '/console/playground/{broken}'")).await;
+        browser.told("holds no document").await;
+    }
+
+    browser.visit("/console/playground/debugger/").await;
+    browser.fill("[name=url]", &world.app.url("/answer")).await;
+    browser.fill("[name=from]", "4915112345678").await;
+    browser.press("main form", "Ask and walk through").await;
+    browser.says(".walk", "Good morning, caller").await;
+    let asked = world.app.wait("/answer").await;
+    assert_eq!(asked.param("From"), "4915112345678");
+    let ravi = Session::of(&world, "ravi").await;
+    let refused = ravi.post("/console/playground/debugger/", &[("url", &world.app.url("/answer"))]).await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(browser.errors, [""; 0]);
+}
