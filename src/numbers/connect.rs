@@ -129,9 +129,10 @@ impl Numbers {
         let app = self.book().app().cloned();
         let app = app.ok_or_else(|| No::state("no_app", "sign-up needs [meta].app_id in the configuration"))?;
         let graph = &self.parts().graph;
-        let token = graph.exchange_code(&app.id, &app.secret, &given.code, given.redirect_uri.as_deref()).await.map_err(|outcome| {
-            proven_or(outcome, "code_refused", "Meta does not take this code: sign up once more", "code")
-        })?;
+        let token =
+            graph.exchange_code(&app.id, &app.secret, &given.code, given.redirect_uri.as_deref()).await.map_err(
+                |outcome| proven_or(outcome, "code_refused", "Meta does not take this code: sign up once more", "code"),
+            )?;
         let wabas = self.granted(&app, &token, given.waba.as_ref()).await?;
         // Nothing is entered on anybody's word alone: Meta shows a WABA's numbers to whom it granted it.
         let mut listed = Vec::new();

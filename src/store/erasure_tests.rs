@@ -25,6 +25,8 @@ fn recording(n: u128, call: CallUuid, conference: Option<&str>) -> RecordingStar
         main_account: MAIN.into(),
         call,
         conference: conference.map(str::to_owned),
+        room: None,
+        multi_party: false,
         format: "wav".to_owned(),
         stereo: false,
         node_id: "node".to_owned(),

@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn stored(book: &Book) -> Setting {
-        let SettingWrite { kind, id, body } = book.row(&Key::Account(ID.into()));
+        let SettingWrite { kind, id, body, keeps_sealed: _ } = book.row(&Key::Account(ID.into()));
         let (body, secret) = body.unwrap();
         Setting { kind, id, body, secret, shut: false }
     }
