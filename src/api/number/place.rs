@@ -133,6 +133,7 @@ pub(super) async fn place(asked: Asked) -> Result<Response, Fault> {
         time_limit: Duration::from_secs(TIME_LIMIT),
         outbound: Outbound { ring_timeout_ms: RING_TIMEOUT * 1_000, document: own, ..Outbound::default() },
         number,
+        each: Vec::new(),
     };
     let calls = placing::place(api, &order).await.map_err(refused)?;
     let call_uuid = calls.first().copied().ok_or_else(|| Box::new(super::internal()))?;
