@@ -308,7 +308,6 @@ impl World {
     }
 
     /// Meta takes the permission back, in the user's name (M16).
-    #[allow(dead_code, reason = "asked when the business calls, which the stand-in does not take yet")]
     pub(crate) async fn revoke(self: &Arc<Self>, number: &SimNumber, user: &str) -> Result<(), String> {
         let mut reply = json!({"response": "reject"});
         set(&mut reply, "response_source", "automatic");
