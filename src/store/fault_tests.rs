@@ -310,7 +310,8 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     }
     assert_eq!(set_aside().unwrap().len(), 4);
     // What was noted of beginnings by a process that was killed: one of them does not fit.
-    let births = super::beside(&room.file(), ".births");
+    let file = if is_postgres() { room.folder.path().join("data/offhook.db") } else { room.file() };
+    let births = super::beside(&file, ".births");
     begin(&store, 81);
     begin(&store, 82);
     let noted = std::fs::read(&births).unwrap();
