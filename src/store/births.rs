@@ -52,6 +52,12 @@ impl Notes {
         self.beginnings.is_empty() && self.namings.is_empty()
     }
 
+    /// Each note alone, in order: beginnings before the names of what began.
+    pub(super) fn one_by_one(self) -> impl Iterator<Item = Self> {
+        let beginnings = self.beginnings.into_iter().map(|one| Self { beginnings: vec![one], namings: Vec::new() });
+        beginnings.chain(self.namings.into_iter().map(|one| Self { beginnings: Vec::new(), namings: vec![one] }))
+    }
+
     fn read(text: &[u8]) -> Self {
         let mut notes = Self::default();
         for line in text.split(|byte| *byte == b'\n') {

@@ -431,20 +431,29 @@ pub(super) async fn insert(
 
 /// Writes the rows of calls that an earlier process began, where they are missing, and Meta's names of those that it placed.
 pub(super) async fn insert_left(pool: &Pool, left: &Notes) -> Result<(), sqlx::Error> {
-    let mut transaction = pool.acquire().await?;
+    let mut connection = pool.acquire().await?;
+    let done = insert_notes(&mut connection, left).await;
+    if done.is_err() {
+        // Its transaction ends with it.
+        let _ = connection.close().await;
+    }
+    done
+}
+
+async fn insert_notes(transaction: &mut Conn, left: &Notes) -> Result<(), sqlx::Error> {
     transaction.begin(true).await?;
     for Beginning { node_id, born, setup } in &left.beginnings {
         let json = serde_json::to_string(setup).unwrap_or_default();
         let beginnings = Beginnings { setup: &json, born: *born };
-        insert(&mut transaction, &CallStart::of(setup, node_id), Some(beginnings)).await?;
+        insert(transaction, &CallStart::of(setup, node_id), Some(beginnings)).await?;
     }
     for Naming { call, wacid, farewell } in &left.namings {
         let unnamed = "SELECT 1 FROM calls WHERE call_uuid = $1 AND wacid IS NULL";
         let unnamed: Option<(i64,)> =
-            sql::query_as(unnamed).bind(call.to_string()).fetch_optional(&mut transaction).await?;
+            sql::query_as(unnamed).bind(call.to_string()).fetch_optional(&mut *transaction).await?;
         // One that has its name is done with, or in good hands.
         if unnamed.is_some() {
-            bound(&mut transaction, *call, wacid, *farewell).await?;
+            bound(transaction, *call, wacid, *farewell).await?;
         }
     }
     transaction.commit(true).await

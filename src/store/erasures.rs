@@ -160,9 +160,9 @@ fn one_of(query: &mut QueryBuilder, column: &str, ids: &[String]) {
     query.push(")");
 }
 
-/// What is looked for, as JSON has it, anywhere in a line.
+/// That a line has this name in it: how a room is entered (`RoomEntry`).
 fn names(name: &str) -> String {
-    let mut like = String::from("%");
+    let mut like = String::from("%\"name\":");
     for c in serde_json::Value::from(name).to_string().chars() {
         if matches!(c, '%' | '_' | '\\') {
             like.push('\\');

@@ -309,6 +309,31 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
         assert_eq!(has_ended(&store, call).await, !matches!(call, 41 | 60 | 80), "{call}");
     }
     assert_eq!(set_aside().unwrap().len(), 4);
+    // What was noted of beginnings by a process that was killed: one of them does not fit.
+    let file = if is_postgres() { room.folder.path().join("data/offhook.db") } else { room.file() };
+    let births = super::beside(&file, ".births");
+    begin(&store, 81);
+    begin(&store, 82);
+    let noted = std::fs::read(&births).unwrap();
+    store.close().await;
+    let other = pool(&room.file()).await;
+    sql::query("DELETE FROM calls").execute(&other).await.unwrap();
+    let shut = if is_postgres() {
+        format!("ALTER TABLE calls ADD CONSTRAINT fits CHECK (call_uuid <> '{}')", uuid(81))
+    } else {
+        format!(
+            "CREATE TRIGGER fits_too BEFORE INSERT ON calls WHEN NEW.call_uuid = '{}' \
+                BEGIN SELECT RAISE(ABORT, 'it fits no index'); END",
+            uuid(81)
+        )
+    };
+    sql::query(shut).execute(&other).await.unwrap();
+    other.close().await;
+    std::fs::write(&births, noted).unwrap();
+    let store = room.open().await;
+    let orphans = store.orphans("node").await.unwrap();
+    assert_eq!(orphans.iter().map(|orphan| orphan.start.call).collect::<Vec<_>>(), [uuid(82)]);
+    assert_eq!(set_aside().unwrap().len(), 5);
     store.close().await;
 }
 

@@ -65,10 +65,13 @@ impl StoreFile {
 async fn renew(readers: Pool, turn: Arc<Mutex<()>>) {
     let _turn = turn.lock().await;
     // All at once: one that is given back in between would be had twice, and another one never.
-    let mut held = Vec::new();
-    while held.len() < READERS as usize {
+    let (mut held, mut wanted) = (Vec::new(), READERS);
+    while wanted > 0 {
         match readers.acquire().await {
-            Ok(connection) => held.push(connection),
+            Ok(connection) => {
+                held.push(connection);
+                wanted -= 1;
+            }
             // Somebody reads for a long time.
             Err(sqlx::Error::PoolTimedOut) => {}
             // The store is being closed, or there is no file: no connection is left either way.

@@ -273,7 +273,8 @@ impl Store {
             migrator.close().await;
         }
         if !left.is_empty() {
-            calls::insert_left(&write, &left).await.map_err(failed("write the calls that an earlier process began"))?;
+            let written = refused::insert_left(&write, left, &with.journal).await;
+            written.map_err(failed("write the calls that an earlier process began"))?;
         }
         births.empty().map_err(failed_to_open)?;
         let Opened { write, read, file } = open::rest(&at, write, with.busy).await?;

@@ -9,7 +9,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::births::Notes;
+use super::calls::{self, CallStart};
 use super::entry::Entry;
+use super::sql::Pool;
 use crate::observe::names;
 
 /// The file's name in `store.data_dir`.
@@ -41,6 +44,31 @@ pub(super) fn is_of_entry(error: &sqlx::Error) -> bool {
         return code.parse::<i32>().is_ok_and(|code| SQLITE_OF_ENTRY.contains(&(code & 0xff))) && !of_schema;
     }
     POSTGRES_OF_ENTRY.iter().any(|class| code.starts_with(class))
+}
+
+/// Takes in what an earlier process noted of calls that began; one that the database refuses for what it is holds up no start.
+///
+/// # Errors
+/// The database's, or the file can't be written.
+pub(super) async fn insert_left(pool: &Pool, left: Notes, folder: &Path) -> Result<(), sqlx::Error> {
+    match calls::insert_left(pool, &left).await {
+        Err(error) if is_of_entry(&error) => {}
+        done => return done,
+    }
+    for one in left.one_by_one() {
+        match calls::insert_left(pool, &one).await {
+            Err(error) if is_of_entry(&error) => {
+                let begun = one.beginnings.first().map(|begun| Entry::Born {
+                    start: CallStart::of(&begun.setup, &begun.node_id),
+                    setup: serde_json::to_string(&begun.setup).unwrap_or_default(),
+                    born: begun.born,
+                });
+                set_aside(folder, begun.as_ref(), &error).map_err(sqlx::Error::Io)?;
+            }
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 #[derive(Serialize)]
