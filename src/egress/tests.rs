@@ -195,6 +195,10 @@ async fn files_come_with_what_a_cache_needs_and_one_retry() {
         cache_control: Some("max-age=60".to_owned()),
     };
     assert_eq!(fetch("/moved", None).await, Ok(FileAnswer::File(file)));
+    let mut pieces = Vec::new();
+    let url = server.url("/moved");
+    let came = egress.fetch_file_in_pieces(&url, 10_000, None, &mut |piece| pieces.extend_from_slice(&piece)).await;
+    assert!(came.is_ok() && pieces == b"RIFF", "{pieces:?}");
     assert_eq!(fetch("/tone.wav", Some("\"v1\"")).await, Ok(FileAnswer::NotModified));
     assert!(server.seen().iter().all(|s| s.header("x-plivo-signature-v3").is_empty()));
     assert_eq!(fetch("/gone", None).await, Err(EgressError::Status(503)));

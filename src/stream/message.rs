@@ -376,6 +376,7 @@ mod tests {
             format: StreamFormat::Mulaw8000,
             extra_headers: Vec::new(),
             keep_call_alive: true,
+            noise_cancellation: false,
         };
         let media =
             |pcm, format| Ours::Media { track: Track::Outbound, at_ms: 1_795_154_591_120, chunk: 7, pcm, format };

@@ -194,8 +194,16 @@ async fn a_room_is_recorded_while_two_are_in_and_each_action_says_where() {
     let action = world.app.wait_where("/left", |seen| seen.param("From") == ASHA).await;
     drop(asha);
 
-    let record = world.event("record", ASHA).await;
-    assert_eq!(world.app.seen().iter().filter(|e| e.param("ConferenceAction") == "record").count(), 1);
+    let is_over = |seen: &Seen| seen.param("ConferenceAction") == "record" && seen.param("RecordingDuration") != "-1";
+    let record = world.app.wait_where("/events", is_over).await;
+    let begun: Vec<Seen> = world.app.seen().into_iter().filter(|e| e.param("ConferenceAction") == "record").collect();
+    assert_eq!(begun.len(), 2, "its beginning and its end");
+    for name in ["RecordingDuration", "RecordingDurationMs", "RecordingStartMs", "RecordingEndMs"] {
+        assert_eq!(begun[0].param(name), "-1", "{name}");
+    }
+    for name in ["RecordUrl", "RecordingID", "ConferenceUUID", "From"] {
+        assert_eq!(begun[0].param(name), record.param(name), "{name}");
+    }
     let ms = told_of(&record, "HungUp");
     for (name, value) in [
         ("Event", "ConferenceRecord"),
@@ -244,7 +252,7 @@ async fn rest_records_a_conference_once_at_a_time_and_stops() {
     };
     tokio::time::timeout(Duration::from_secs(30), talks).await.expect("two seconds of sound");
     assert_eq!(world.conference("DELETE", "Board/Record/", &Value::Null).await.status, 204);
-    let filed = world.app.wait("/filed").await;
+    let filed = world.app.wait_where("/filed", |seen| seen.param("RecordingDuration") != "-1").await;
     let ms = told_of(&filed, "Stopped");
     assert_eq!((filed.param("ConferenceAction"), filed.param("ConferenceName")), ("record", "Board"));
     assert_eq!(filed.param("RecordUrl"), begun.json()["url"]);
@@ -253,6 +261,15 @@ async fn rest_records_a_conference_once_at_a_time_and_stops() {
     assert!(ms > 1_000 && heard + 800 > ms, "{heard} ms in {ms}");
     let listed = world.rest("GET", "Recording/?conference_name=Board", &[], String::new()).await.json();
     assert_eq!(listed["objects"][0]["recording_type"], "conference");
+    let room = filed.param("ConferenceUUID");
+    for (filter, count) in [("conference_uuid", 1), ("mpc_uuid", 0)] {
+        let found = world.rest("GET", &format!("Recording/?{filter}={room}"), &[], String::new()).await.json();
+        assert_eq!(found["meta"]["total_count"], count, "{filter}: {found}");
+    }
     world.conference("DELETE", "Board/", &Value::Null).await;
     ravi.all().await;
+    let call = filed.param("CallUUID");
+    world.node.record(call).await;
+    let record = world.rest("GET", &format!("Call/{call}/"), &[], String::new()).await.json();
+    assert_eq!(record["conference_uuid"], room, "{record}");
 }

@@ -83,10 +83,16 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
         "role": "agent", "from": NUMBER, "to": USER, "enter_sound": "none", "exit_sound": "none",
         "status_callback_url": status, "call_status_callback_url": world.app.url("/agent"),
         "status_callback_events": "mpc-state-changes,participant-state-changes,add-participant-api-events",
+        "ring_timeout": "45", "delay_dial": 1, "send_digits": "12@100", "create_mpc_with_single_participant": false,
     });
-    for (what, wrong) in
-        [("role", json!({"role": "boss"})), ("role", json!({"role": null})), ("from", json!({"from": "x"}))]
-    {
+    for (what, wrong) in [
+        ("role", json!({"role": "boss"})),
+        ("role", json!({"role": null})),
+        ("from", json!({"from": "x"})),
+        ("ring_timeout", json!({"ring_timeout": "30<45"})),
+        ("delay_dial", json!({"delay_dial": 121})),
+        ("send_digits", json!({"send_digits": "x"})),
+    ] {
         let mut bad = body.clone();
         bad.as_object_mut().expect("an object").extend(wrong.as_object().expect("an object").clone());
         let answer = world.mpc("POST", &format!("{at}Participant/"), &bad).await;
@@ -140,7 +146,20 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
     let over = world.mpc("GET", &format!("uuid_{}/", end.param("MPCUUID")), &null).await.json();
     assert_eq!((&over["status"], &over["termination_cause_code"]), (&"Ended".into(), &4_020.into()), "{over}");
     let ended = world.mpc("GET", "?status=ended", &null).await.json();
-    assert_eq!(ended["meta"]["total_count"], 1, "{ended}");
+    assert_eq!(
+        (&ended["meta"]["total_count"], &ended["objects"][0]["status"]),
+        (&1.into(), &"ended".into()),
+        "{ended}"
+    );
+    assert_eq!(over["stay_alone"], false, "{over}");
+    let were = world.mpc("GET", &format!("uuid_{}/Participant/", end.param("MPCUUID")), &null).await.json();
+    assert_eq!(were["meta"]["total_count"], 2, "{were}");
+    for was in were["objects"].as_array().expect("a list") {
+        assert_eq!(was["exit_cause"], "Multiparty Call Ended", "{was}");
+        assert!(was["exit_time"].as_str().is_some_and(|at| at > was["join_time"].as_str().expect("a time")), "{was}");
+    }
+    let one = world.mpc("GET", &format!("uuid_{}/Participant/{agent_id}/", end.param("MPCUUID")), &null).await.json();
+    assert_eq!((&one["member_id"], &one["role"]), (&agent_id.into(), &"agent".into()), "{one}");
     for (filter, count) in
         [("creation_time__gt=2020-01-01", 1), ("creation_time__lt=2020-01-01", 0), ("end_time__gte=2020-01-01", 1)]
     {

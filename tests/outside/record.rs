@@ -136,6 +136,31 @@ async fn a_message_is_recorded_told_and_downloaded() {
     assert_eq!(world.node.metric("offhook_instructions_total", &done).await, 1.0);
 }
 
+/// Whatever the hang-up meets: the file still open, the action being asked, or all of it done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_and_then_a_hang_up_leave_the_action_all_the_same() {
+    let world =
+        recording("<Record action=\"APP/recorded\" fileFormat=\"wav\" playBeep=\"false\" finishOnKey=\"1#\"/>").await;
+    world.app.xml("/recorded", "<Response><Wait length=\"30\"/></Response>");
+    for after_ms in [2_900, 3_000, 3_050, 3_100, 3_200] {
+        // The key goes down two seconds after the answer, and lasts for half a second.
+        let hangup = HangupRule::AfterAnswer(Duration::from_millis(after_ms));
+        let before = world.app.seen().iter().filter(|seen| seen.path == "/recorded").count();
+        call(&world, CallScript { hangup, ..speaker(4, "WWw1") }).await;
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        let comes = async {
+            while world.app.seen().iter().filter(|seen| seen.path == "/recorded").count() == before {
+                every.tick().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), comes).await.unwrap_or_else(|_| panic!("{after_ms}: no action"));
+        let seen = world.app.seen();
+        let action = seen.iter().rfind(|seen| seen.path == "/recorded").expect("it came");
+        let by_key = action.param("RecordingEndReason") == "FinishedOnKey";
+        assert_eq!(action.param("Digits"), if by_key { "1" } else { "" }, "{after_ms}: {action:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_ends_a_message_and_a_hang_up_leaves_it_all_the_same() {
     let world = recording(

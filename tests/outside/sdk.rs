@@ -286,6 +286,8 @@ async fn python_records_calls_and_rooms_and_takes_recordings_away() {
     let joined = world.app.wait_where("/status", |seen| seen.param("EventName") == "ParticipantJoin").await;
     let desk = json!({"friendly_name": "Desk"});
     assert_eq!(sdk.ok("multi_party_calls.get", desk.clone())["status"], "Active");
+    // The SDK sends a list of the one word "active".
+    sdk.ok("multi_party_calls.start", desk.clone());
     let order = json!({"friendly_name": "Desk", "file_format": "wav"});
     let all = sdk.ok("multi_party_calls.start_recording", order.clone());
     sdk.raises("InvalidRequestError", "multi_party_calls.start_recording", order);
@@ -316,6 +318,18 @@ async fn python_records_calls_and_rooms_and_takes_recordings_away() {
     while kept["objects"].as_array().map(Vec::len) != Some(3) {
         every.tick().await;
         kept = sdk.ok("recordings.list", json!({"limit": 5}));
+    }
+    for (filter, count) in [
+        (json!({"mpc_name": "Desk"}), 1),
+        (json!({"mpc_name": "Board"}), 0),
+        (json!({"mpc_uuid": joined.param("MPCUUID")}), 1),
+        (json!({"from_number": joined.param("From"), "to_number": NUMBER}), 3),
+        (json!({"from_number": NUMBER}), 0),
+        (json!({"recording_storage_duration": 0}), 3),
+        (json!({"recording_storage_duration__gt": 0}), 0),
+    ] {
+        let found = sdk.ok("recordings.list", filter.clone());
+        assert_eq!(found["objects"].as_array().map(Vec::len), Some(count), "{filter}: {found}");
     }
     for made in [&all, &track, &beside] {
         let id = made["recording_id"].as_str().unwrap_or_else(|| panic!("{made}"));

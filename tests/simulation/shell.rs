@@ -386,7 +386,7 @@ impl World {
         let Some(leg) = &mut call.leg else { return };
         match order {
             // Nobody speaks in here.
-            MediaOrder::Aside { .. } | MediaOrder::Join | MediaOrder::Part => {}
+            MediaOrder::Aside { .. } | MediaOrder::Beep { .. } | MediaOrder::Join | MediaOrder::Part => {}
             // A user's offer was answered when the call began.
             MediaOrder::Begin if call.setup.direction == Direction::Inbound => {}
             MediaOrder::Begin => {
@@ -420,7 +420,7 @@ impl World {
                 self.after(ms * MS, Event::Leg { life, call, fact });
             }
             MediaOrder::RecordGo { .. } | MediaOrder::RecordPause { .. } => {}
-            MediaOrder::RecordStop { record, end } => {
+            MediaOrder::RecordStop { record, end, .. } => {
                 let (life, call) = (self.life, call.uuid);
                 let fact = Input::Recorded { record, what: recorded(end, 20) };
                 self.after(20 * MS, Event::Leg { life, call, fact });

@@ -464,6 +464,7 @@ impl World {
                     | MediaOrder::RecordPause { .. }
                     | MediaOrder::Stop { .. }
                     | MediaOrder::Listen { .. }
+                    | MediaOrder::Beep { .. }
                     | MediaOrder::Join
                     | MediaOrder::Part => {}
                 }

@@ -228,9 +228,7 @@ fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
             .ok_or("content_type must be audio/x-mulaw;rate=8000 or audio/x-l16 with ;rate=8000, 16000 or 24000")?,
     };
     let level = fields.integer("noise_cancellation_level", 60, 100)?;
-    if fields.flag("noise_cancellation")?.unwrap_or(false) || level.is_some() {
-        tracing::debug!("noise_cancellation has no effect in this version");
-    }
+    let noise_cancellation = fields.flag("noise_cancellation")?.unwrap_or(level.is_some());
     Ok(StreamOrder {
         url: socket,
         bidirectional,
@@ -240,6 +238,7 @@ fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
         format,
         extra_headers: extra_headers(fields.text("extra_headers")?.as_deref().unwrap_or_default())?,
         keep_call_alive: false,
+        noise_cancellation,
     })
 }
 

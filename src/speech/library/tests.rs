@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::{FileFetch, Library, kept_for, tone};
 use crate::call::machine::Sound;
 use crate::clock::Clock;
-use crate::egress::{FetchedFile, FileAnswer};
+use crate::egress::{FetchedFile, FileAnswer, OnPiece};
 use crate::ffi::opus::{Decoder, Rate};
 use crate::media::prompt::{Prompt, Slot};
 use crate::model::Timestamp;
@@ -299,6 +299,77 @@ async fn a_file_is_fetched_once_a_minute_and_asked_by_its_tag_after_that() {
     assert_eq!(gone.failure(), Some("fetch the file: nothing there"));
     let asked = house.shelf.asked.lock().unwrap().clone();
     assert_eq!(asked, [None, Some("\"v1\"".to_owned()), Some("\"v1\"".to_owned()), None]);
+}
+
+/// Gives a file in two pieces, the second when it is told to; and what comes of it in the end.
+struct Dripping {
+    pieces: [Bytes; 2],
+    go: Notify,
+    breaks: bool,
+}
+
+impl FileFetch for Dripping {
+    fn fetch<'a>(&'a self, _: &'a DocUrl, _: usize, _: Option<&'a str>) -> BoxFuture<'a, Result<FileAnswer, String>> {
+        panic!("it comes in pieces")
+    }
+
+    fn fetch_in_pieces<'a>(
+        &'a self,
+        _: &'a DocUrl,
+        _: usize,
+        _: Option<&'a str>,
+        on_piece: OnPiece<'a>,
+    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+        Box::pin(async move {
+            on_piece(self.pieces[0].clone());
+            self.go.notified().await;
+            if self.breaks {
+                return Err("it broke off".to_owned());
+            }
+            on_piece(self.pieces[1].clone());
+            let bytes = Bytes::from(self.pieces.concat());
+            Ok(FileAnswer::File(FetchedFile { bytes, etag: None, cache_control: None }))
+        })
+    }
+}
+
+#[rstest]
+#[case("tone-pcm16.wav", false)]
+#[case("tone-mulaw.wav", false)]
+#[case("tone-mono.mp3", false)]
+#[case("tone-pcm16.wav", true)]
+#[tokio::test(flavor = "multi_thread")]
+async fn s5_3_a_file_is_played_as_soon_as_200_ms_of_it_are_there(#[case] name: &str, #[case] breaks: bool) {
+    let whole = {
+        let house = house(&[]);
+        house.shelf.answers.lock().unwrap().push_back(answer(name, None, None));
+        frames(&house.library.prompt(&file())).await
+    };
+    let bytes = Bytes::from(std::fs::read(format!("{}/fixtures/audio/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap());
+    let half = bytes.len() * 7 / 10;
+    let pieces = [bytes.slice(..half), bytes.slice(half..)];
+    let fetch = Arc::new(Dripping { pieces, go: Notify::new(), breaks });
+    let last: Arc<dyn Provider> = Arc::new(Parrot::new("none", "en"));
+    let clock = Clock::stepped(Timestamp::from_micros(0));
+    let library = Library::with(Vec::new(), last, 1 << 20, None, clock, Handle::current(), fetch.clone());
+    let prompt = library.prompt(&file());
+    let mut cursor = prompt.cursor();
+    let mut early = Vec::new();
+    while early.len() < 8 {
+        match cursor.next() {
+            Slot::Ready(frame) => early.push(frame),
+            Slot::Pending => tokio::task::yield_now().await,
+            Slot::End | Slot::Failed => panic!("{:?}", prompt.failure()),
+        }
+    }
+    assert!(!prompt.is_settled(), "the rest is still to come");
+    fetch.go.notify_one();
+    let all = frames(&prompt).await;
+    assert_eq!(early, whole[..8]);
+    match breaks {
+        false => assert_eq!((all, prompt.failure()), (whole, None)),
+        true => assert_eq!(prompt.failure(), Some("fetch the file: it broke off")),
+    }
 }
 
 #[tokio::test]

@@ -10,9 +10,6 @@ use crate::xml::ast::Stream;
 pub(in crate::call::machine) const DROPPED: &str = "stream dropped";
 
 pub(super) fn start(element: &Stream, desk: &mut Desk) -> Flow {
-    if element.noise_cancellation {
-        desk.remark("noiseCancellation has no effect in this version: the stream has the sound as it came".to_owned());
-    }
     let id = desk.next_stream();
     if !stream::open(desk, id, Box::new(order(element))) {
         return Flow::Failed(DROPPED);
@@ -34,5 +31,6 @@ fn order(element: &Stream) -> StreamOrder {
         format: StreamFormat::of(&element.content_type).unwrap_or(StreamFormat::L16At8000),
         extra_headers: element.extra_headers.clone(),
         keep_call_alive: element.keep_call_alive,
+        noise_cancellation: element.noise_cancellation,
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{document, fetched, setup};
 use crate::call::machine::{
     CallSetup, CallState, CallTime, Command, FetchFailure, FetchId, GraphAction, GraphOutcome, Input, Machine,
-    MediaFact, MediaFault, MediaOrder, Outbound, Output, PhoneStatus, PlayId, Termination,
+    MediaFact, MediaFault, MediaOrder, Outbound, Output, Param, PhoneStatus, PlayId, Termination, not_added,
 };
 use crate::model::{Direction, HangupCause, Leg};
 
@@ -117,4 +117,26 @@ proptest! {
         prop_assert_eq!(machine.state(), Some(CallState::Over));
         prop_assert!(watch.over && watch.concluded == 1);
     }
+}
+
+/// A call that was to enter a multi-party call and never went out (`plivo-callbacks.md` §3.6).
+#[test]
+fn who_is_not_added_after_all_is_told_of_where_that_is_asked_for() {
+    let with = |events: &str| {
+        let document = document(&format!(
+            "<Response><MultiPartyCall role='agent' statusCallbackUrl='https://a.example.com/status' \
+             statusCallbackEvents='{events}'>Care</MultiPartyCall></Response>"
+        ));
+        let outbound = Outbound { document: Some(document), ..Outbound::default() };
+        not_added(&CallSetup { outbound: Some(Box::new(outbound)), ..placed() })
+    };
+    let notice = with("add-participant-api-events").expect("it is asked for");
+    let param = |name: &str| match notice.params.get(name) {
+        Some(Param::Plain(text)) => text.to_string(),
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(&*notice.url.0, "https://a.example.com/status");
+    assert_eq!((param("EventName"), param("MPCName")), ("AddParticipantFailed".to_owned(), "Care".to_owned()));
+    assert_eq!(param("ParticipantCallUUID"), setup().call.to_string());
+    assert!(with("mpc-state-changes").is_none() && not_added(&placed()).is_none());
 }

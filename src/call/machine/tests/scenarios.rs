@@ -35,7 +35,7 @@
 //! | `command run ROOM` | a document with that multi-party call, `events=1`; `placed room=ROOM` begins with it |
 //! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
 //! | `command send-digits 12` | `legs=` |
-//! | `command stream URL`, `command stop stream` | its status goes to `…/rest` |
+//! | `command stream URL`, `command stop stream` | its status goes to `…/rest`; `noise=1` |
 //! | `recording` | of the recording ordered last, or `record=N`: `ready`, `ended REASON 3200` |
 //! | `command record`, `command stop record` | with `callback=1` |
 //! | `wait` | nothing: time passes |
@@ -430,6 +430,7 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
                 format: StreamFormat::Mulaw8000,
                 extra_headers: Vec::new(),
                 keep_call_alive: false,
+                noise_cancellation: options.contains_key("noise"),
             }),
         },
         ["stop", "stream"] => Command::StopStream { stream: None },
