@@ -1,25 +1,34 @@
 //! Files that users send: fetched from Meta with the token, kept on the disk, and given to whoever has a link of ours that
-//! is good for an hour. What was not fetched yet is fetched when it is asked for.
+//! is good for an hour. What was not fetched yet is fetched when it is asked for: users decide how many files there are, so
+//! few are fetched at a time, and none before it is asked for once the folder holds [`QUOTA`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use dashmap::DashMap;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use uuid::Uuid;
 
 use super::{Inbox, words};
 use crate::admission::NumberEntry;
 use crate::model::Timestamp;
+use crate::observe::names;
 use crate::store::{NewMessage, Scope, StoreError};
 
 /// How long a link is good.
 const LINK: Duration = Duration::from_secs(3_600);
 /// Messages looked at when a conversation's files go.
 const PAGE: u32 = 1_000;
+/// Files fetched at a time; one place is left to those that somebody asks for.
+const AT_ONCE: usize = 4;
+/// Files that wait to be fetched before anybody asks for them; a further one waits until somebody does.
+const WAITING_MAX: usize = 256;
+/// The folder may fill to this by itself, in bytes; past it files are fetched for those who ask.
+const QUOTA: u64 = 20 << 30;
 
 /// A file that may be given away.
 #[derive(Debug)]
@@ -37,12 +46,28 @@ pub struct Shelf {
     key: hmac::Key,
     /// Files being fetched.
     fetching: DashMap<Uuid, Arc<Mutex<()>>>,
+    places: Semaphore,
+    /// Of these, for files that nobody asked for yet; and the line in front of it.
+    ahead: Semaphore,
+    waiting: Arc<Semaphore>,
+    /// Bytes in the folder.
+    used: AtomicU64,
+    quota: u64,
 }
 
 impl Shelf {
     /// Files in `folder`; links are signed with `key`.
     pub fn new(folder: PathBuf, key: hmac::Key) -> Self {
-        Self { folder, key, fetching: DashMap::new() }
+        Self {
+            folder,
+            key,
+            fetching: DashMap::new(),
+            places: Semaphore::new(AT_ONCE),
+            ahead: Semaphore::new(AT_ONCE - 1),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            used: AtomicU64::new(0),
+            quota: QUOTA,
+        }
     }
 
     /// The query of a link that is good until then.
@@ -62,19 +87,59 @@ impl Shelf {
         self.folder.join(id.to_string())
     }
 
+    /// As if it held all that it may.
+    #[cfg(test)]
+    pub(super) fn fill(&self) {
+        self.used.store(self.quota, Ordering::Relaxed);
+    }
+
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// Removes files.
     pub(super) async fn remove(&self, ids: Vec<Uuid>) {
         for id in ids {
-            if let Err(error) = tokio::fs::remove_file(self.path(id)).await
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, message = %id, "a user's file could not be removed");
+            let path = self.path(id);
+            let bytes = tokio::fs::metadata(&path).await.map_or(0, |meta| meta.len());
+            match tokio::fs::remove_file(path).await {
+                Ok(()) => self.freed(bytes),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(%error, message = %id, "a user's file could not be removed"),
             }
         }
     }
 
-    /// Puts a file under its name once it is complete.
-    async fn keep(&self, id: Uuid, bytes: &[u8]) -> std::io::Result<()> {
+    fn freed(&self, bytes: u64) {
+        let less = |used: u64| Some(used.saturating_sub(bytes));
+        let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Counts what is in the folder, without what is older than that and goes now. What an earlier process was fetching when
+    /// it ended is old too: nothing is fetched before this was done once.
+    async fn sweep(&self, oldest: Option<std::time::SystemTime>) {
+        let folder = self.folder.clone();
+        let swept = tokio::task::spawn_blocking(move || {
+            let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+            let mut used = 0;
+            for entry in entries.flatten() {
+                let Ok(meta) = entry.metadata() else { continue };
+                let left = oldest.is_none() && entry.path().extension().is_some_and(|end| end == "part");
+                if left || oldest.is_some_and(|oldest| meta.modified().is_ok_and(|at| at < oldest)) {
+                    let _ = std::fs::remove_file(entry.path());
+                } else {
+                    used += meta.len();
+                }
+            }
+            used
+        });
+        if let Ok(used) = swept.await {
+            self.used.store(used, Ordering::Relaxed);
+        }
+    }
+
+    /// An empty file that is none yet, beside where it will be.
+    async fn part(&self, id: Uuid) -> std::io::Result<(PathBuf, tokio::fs::File)> {
         let folder = self.folder.clone();
         tokio::task::spawn_blocking(move || {
             use std::os::unix::fs::DirBuilderExt as _;
@@ -83,11 +148,18 @@ impl Shelf {
         .await
         .map_err(std::io::Error::other)??;
         let part = self.folder.join(format!("{id}.part"));
-        let mut file =
+        let file =
             tokio::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part).await?;
-        file.write_all(bytes).await?;
+        Ok((part, file))
+    }
+
+    /// Puts a file under its name, now that it is complete.
+    async fn keep(&self, id: Uuid, part: &PathBuf, mut file: tokio::fs::File, bytes: u64) -> std::io::Result<()> {
+        file.flush().await?;
         file.sync_all().await?;
-        tokio::fs::rename(part, self.path(id)).await
+        tokio::fs::rename(part, self.path(id)).await?;
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -122,12 +194,25 @@ impl Inbox {
         Some(MediaFile { path, content_type, filename: if named.is_empty() { message.to_string() } else { named } })
     }
 
-    /// Fetches a message's file, if it has one, behind whatever goes on.
+    /// Fetches a message's file, if it has one, behind whatever goes on; unless there are too many, or too much is there.
     pub(super) fn prefetch(&self, number: &Arc<NumberEntry>, message: &NewMessage) {
-        if words::media_id(&message.content, &message.kind).is_some() {
-            let (inbox, number, message) = (self.clone(), number.clone(), message.clone());
-            self.parts().tasks.spawn(async move { inbox.fetch(&number, &message).await });
+        let shelf = &self.0.shelf;
+        if words::media_id(&message.content, &message.kind).is_none() || shelf.used() >= shelf.quota {
+            return;
         }
+        let Ok(line) = shelf.waiting.clone().try_acquire_owned() else {
+            names::queue::refused(names::queue::MEDIA);
+            return;
+        };
+        let (inbox, number, message) = (self.clone(), number.clone(), message.clone());
+        self.parts().tasks.spawn(async move {
+            let (_line, shelf) = (line, &inbox.0.shelf);
+            let Ok(_turn) = shelf.ahead.acquire().await else { return };
+            // Those before it may have filled the folder.
+            if shelf.used() < shelf.quota {
+                inbox.fetch(&number, &message).await;
+            }
+        });
     }
 
     async fn fetch(&self, number: &NumberEntry, message: &NewMessage) {
@@ -136,18 +221,37 @@ impl Inbox {
         // One at a time of each; who waited finds it there.
         let turn = shelf.fetching.entry(message.id).or_default().clone();
         let held = turn.lock().await;
-        if tokio::fs::metadata(shelf.path(message.id)).await.is_err() {
-            let fetched = self.parts().graph.media(number.spec.access_token.as_ref(), media).await;
-            let kept = match fetched {
-                Ok(bytes) => shelf.keep(message.id, &bytes).await.map_err(|e| e.to_string()),
-                Err(why) => Err(why),
-            };
-            if let Err(why) = kept {
-                tracing::warn!(message = %message.id, why, "a user's file could not be fetched; it is tried again when asked for");
-            }
+        if tokio::fs::metadata(shelf.path(message.id)).await.is_err()
+            && let Err(why) = self.download(number, message.id, media).await
+        {
+            tracing::warn!(message = %message.id, why, "a user's file could not be fetched; it is tried again when asked for");
         }
         drop(held);
-        shelf.fetching.remove(&message.id);
+        // Who waits has it still: the next must wait for the same.
+        shelf.fetching.remove_if(&message.id, |_, turn| Arc::strong_count(turn) <= 2);
+    }
+
+    async fn download(&self, number: &NumberEntry, id: Uuid, media: &str) -> Result<(), String> {
+        let shelf = &self.0.shelf;
+        let _place = shelf.places.acquire().await.map_err(|e| e.to_string())?;
+        let (part, mut file) = shelf.part(id).await.map_err(|e| e.to_string())?;
+        let fetched = self.parts().graph.media(number.spec.access_token.as_ref(), media, &mut file).await;
+        let kept = match fetched {
+            Ok(bytes) => shelf.keep(id, &part, file, bytes).await.map_err(|e| e.to_string()),
+            Err(why) => Err(why),
+        };
+        if kept.is_err() {
+            let _ = tokio::fs::remove_file(part).await;
+        } else if matches!(self.parts().store.message(id).await, Ok(None)) {
+            // Its conversation was deleted meanwhile, and its files before this one was there.
+            shelf.remove(vec![id]).await;
+        }
+        kept
+    }
+
+    /// Counts what is on the disk; before anything is fetched.
+    pub(super) async fn count_files(&self) {
+        self.0.shelf.sweep(None).await;
     }
 
     /// Messages of a conversation that have files.
@@ -167,18 +271,8 @@ impl Inbox {
     /// The store takes nothing now.
     pub async fn forget(&self, before: Timestamp) -> Result<(), StoreError> {
         while self.parts().store.forget_messages(before, PAGE).await? {}
-        let folder = self.0.shelf.folder.clone();
         let oldest = std::time::UNIX_EPOCH + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
-        let swept = tokio::task::spawn_blocking(move || {
-            let Ok(entries) = std::fs::read_dir(folder) else { return };
-            for entry in entries.flatten() {
-                let old = entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at < oldest);
-                if old {
-                    let _ = std::fs::remove_file(entry.path());
-                }
-            }
-        });
-        let _ = swept.await;
+        self.0.shelf.sweep(Some(oldest)).await;
         Ok(())
     }
 }

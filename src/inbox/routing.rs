@@ -54,6 +54,7 @@ impl Inbox {
     /// The store's.
     pub async fn open(&self, file: &[crate::config::Webhook]) -> Result<(), StoreError> {
         let parts = self.parts();
+        self.count_files().await;
         parts.directory.mail().replace_routings(parts.store.routings().await?.into_iter().collect());
         self.replace_webhooks(parts.store.webhooks().await?, file);
         self.give_up_what_was_left().await?;
@@ -258,9 +259,8 @@ impl Inbox {
     /// # Errors
     /// The store takes nothing now; nothing has changed.
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
-        let files = self.files_of(scope, pair.conversation).await?;
-        // Files first: a row without one is found again, a file without a row never.
-        self.0.shelf.remove(files).await;
+        // The files first: once the rows are gone nothing tells which they were.
+        self.0.shelf.remove(self.files_of(scope, pair.conversation).await?).await;
         let done = self.parts().store.delete_conversation(scope, pair.conversation).await?;
         if done {
             self.tell_conversation(&pair.main_account, pair.conversation);

@@ -12,7 +12,7 @@ use crate::admission::{AccountSpec, NumberSpec};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
 use crate::call::OutboxLimits;
 use crate::config::Secret;
-use crate::egress::testing::{Reply, Server, egress, open_guard};
+use crate::egress::testing::{Reply, Seen, Server, egress, open_guard};
 use crate::meta::GraphConfig;
 use crate::model::Timestamp;
 use crate::observe::Health;
@@ -28,6 +28,11 @@ struct World {
 
 impl World {
     async fn start() -> Self {
+        Self::with(|_| Reply::ok(json!({"messages": [{"id": "wamid.sent"}]}).to_string())).await
+    }
+
+    /// Graph answers so.
+    async fn with(graph: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let clock = Clock::stepped(Timestamp::from_secs(1_790_000_000));
@@ -50,7 +55,7 @@ impl World {
         };
         let directory = Arc::new(Directory::new(10));
         directory.replace(vec![account], vec![number]).unwrap();
-        let graph = Server::start(|_| Reply::ok(json!({"messages": [{"id": "wamid.sent"}]}).to_string())).await;
+        let graph = Server::start(graph).await;
         let notifier = Notifier::new(egress(open_guard(), Vec::new()), clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
         let (node, limits) = ("node".to_owned(), OutboxLimits::default());
         let outbox = Outbox::new(store.clone(), notifier, directory.clone(), clock.clone(), node.clone(), limits);
@@ -74,12 +79,25 @@ impl World {
         Self { inbox, number, graph, written: AtomicUsize::new(0), _folder: folder }
     }
 
-    async fn writes(&self, user: &str, text: &str) {
+    async fn writes(&self, user: &str, text: &str) -> Uuid {
+        self.says(user, "text", json!({"text": {"body": text}})).await
+    }
+
+    async fn says(&self, user: &str, kind: &str, content: serde_json::Value) -> Uuid {
         let wamid = format!("wamid.{}", self.written.fetch_add(1, Ordering::Relaxed));
+        let id = crate::model::stable_id("message", &["106", &wamid]);
         let sender = Sender { wa_id: Some(user.to_owned()), bsuid: None, name: "Asha".to_owned() };
-        let content = json!({"text": {"body": text}});
-        let said = UserMessage { wamid, sender, timestamp: None, kind: "text".to_owned(), content };
+        let said = UserMessage { wamid, sender, timestamp: None, kind: kind.to_owned(), content };
         assert!(self.inbox.came(&self.number, said).unwrap().unwrap().await);
+        id
+    }
+
+    /// Asks for a message's file by a link of ours.
+    async fn file(&self, message: Uuid) -> Option<MediaFile> {
+        let url = self.inbox.media_url(message);
+        let (_, query) = url.split_once("?until=").unwrap();
+        let (until, tag) = query.split_once("&tag=").unwrap();
+        self.inbox.media_file(message, until.parse().unwrap(), tag).await
     }
 
     async fn timeline(&self, user: &str) -> Vec<(String, &'static str)> {
@@ -137,4 +155,52 @@ async fn a_message_that_comes_twice_is_one_with_one_turn() {
     world.writes("91", "one").await;
     assert!(turns.recv().await.is_some() && turns.try_recv().is_err());
     assert_eq!(world.timeline("91").await, [("one".to_owned(), "received")]);
+}
+
+/// A Graph that names each file, and gives it so.
+fn files(of: impl Fn(&str) -> Reply + Send + Sync + 'static) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
+    move |seen| match seen.target.strip_prefix("/file/") {
+        Some(file) => of(file),
+        None => {
+            let url = format!("http://{}/file{}", seen.header("host"), seen.target);
+            Reply::ok(json!({ "url": url }).to_string())
+        }
+    }
+}
+
+fn fetched(seen: &[Seen]) -> usize {
+    seen.iter().filter(|seen| seen.target.starts_with("/file/")).count()
+}
+
+#[tokio::test]
+async fn r10_few_files_are_fetched_at_a_time_and_one_that_is_asked_for_waits_for_none_of_them() {
+    let world = World::with(files(|file| if file == "wanted" { Reply::ok("here") } else { Reply::Never })).await;
+    // More than may wait, so that the last is fetched by nobody until somebody asks.
+    for n in 0..270 {
+        world.says("91", "image", json!({"image": {"id": format!("m{n}")}})).await;
+    }
+    let wanted = world.says("91", "image", json!({"image": {"id": "wanted"}})).await;
+    while fetched(&world.graph.seen()) < 3 {
+        tokio::task::yield_now().await;
+    }
+    let file = world.file(wanted).await.unwrap();
+    assert_eq!(std::fs::read(&file.path).unwrap(), b"here");
+    assert_eq!(fetched(&world.graph.seen()), 4, "three that nobody asked for, and this one");
+    let folder = file.path.parent().unwrap();
+    let parts = std::fs::read_dir(folder).unwrap().flatten().filter(|e| e.path().extension().is_some()).count();
+    assert_eq!(parts, 3, "what is fetched is on the disk, not in memory");
+}
+
+#[tokio::test]
+async fn a_full_folder_takes_only_what_is_asked_for() {
+    let world = World::with(files(|_| Reply::ok("here"))).await;
+    world.inbox.0.shelf.fill();
+    let id = world.says("91", "image", json!({"image": {"id": "m1"}})).await;
+    assert_eq!(world.graph.seen().len(), 0);
+    assert!(world.file(id).await.is_some());
+    let scope = Scope::of("MA1".into());
+    let conversation = conversation_id(&"106".into(), "91");
+    let found = world.inbox.parts().store.conversation(&scope, conversation).await.unwrap().unwrap();
+    assert!(world.inbox.delete(&scope, &found.pair).await.unwrap());
+    assert!(world.file(id).await.is_none());
 }

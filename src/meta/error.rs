@@ -167,6 +167,16 @@ pub(super) fn classify_question(status: u16, after: Option<Duration>, body: &[u8
     }
 }
 
+/// Whether an answer leaves open what became of a request: a success that can't be read, or a gateway that gave up on
+/// Graph. An error in Graph's own words says that nothing was done, whatever its status.
+pub(super) fn leaves_open(trouble: Trouble, body: &[u8]) -> bool {
+    let by_gateway = |status| matches!(status, 200..=299 | 502 | 504);
+    match trouble {
+        Trouble::Server { status } => by_gateway(status) && serde_json::from_slice::<ErrorBody>(body).is_err(),
+        Trouble::Rate { .. } => false,
+    }
+}
+
 /// Status 200 and a JSON object with no `error`; to `connect` one with a call id.
 fn succeeded(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
     let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
@@ -339,6 +349,23 @@ mod tests {
         assert!(matches!(accepted, Verdict::AlreadyAccepted { .. }));
         let gone_number = br#"{"error":{"message":"Object does not exist for calls","code":100,"error_subcode":33}}"#;
         assert_eq!(kind_of(&classify(Action::Terminate, 400, None, gone_number)), Want::No(100));
+    }
+
+    #[test]
+    fn r06_what_a_gateway_says_leaves_a_deed_open_and_what_graph_says_does_not() {
+        let said = br#"{"error":{"message":"overloaded","code":131016}}"#;
+        for (status, body, open) in [
+            (200, &b""[..], true),
+            (200, b"{\"messages\":[{\"id\":\"wam", true),
+            (502, b"<html>", true),
+            (504, b"", true),
+            (503, b"<html>", false),
+            (200, said, false),
+            (502, said, false),
+        ] {
+            let Verdict::Again(again) = classify_question(status, None, body) else { panic!("{status}") };
+            assert_eq!(leaves_open(again.trouble, body), open, "{status}");
+        }
     }
 
     #[test]

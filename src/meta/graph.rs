@@ -361,7 +361,7 @@ impl Graph {
         let mut sent = None;
         let mut held_back = None;
         let exchange = async {
-            let _place = sending.lane.enter(sending.refused, begun).await?;
+            let _place = sending.lane.enter(if sending.refused { Kind::Reject } else { Kind::Call }, begun).await?;
             held_back = self.with_budget(|budget, now| {
                 sent = Some(now);
                 asking.sends(overtaken.is_cancelled(), now, budget)
@@ -447,13 +447,17 @@ struct Sending {
     lane: Arc<Lane>,
 }
 
-/// Requests of one phone number: so many under way, so many waiting. Rejects get three quarters of the places at most and
-/// wait in a line of their own, so that a storm of them delays no request about a call that was let in (R10).
+/// Requests of one phone number: so many under way, so many waiting. Rejects get three quarters of the places at most, what
+/// is about no call a half, and each waits in a line of its own, so that a storm of them delays no request about a call that
+/// was let in (R10).
 pub(super) struct Lane {
     places: Semaphore,
     reject_places: Semaphore,
+    /// Of what is about no call: messages, questions.
+    aside_places: Semaphore,
     calls: Line,
     rejects: Line,
+    aside: Line,
     waiting_max: usize,
 }
 
@@ -481,18 +485,22 @@ impl Lane {
         Arc::new(Self {
             places: Semaphore::new(config.under_way_max),
             reject_places: Semaphore::new((config.under_way_max * 3).div_ceil(4)),
+            aside_places: Semaphore::new((config.under_way_max / ASIDE).max(1)),
             calls: Line::new(now),
             rejects: Line::new(now),
+            aside: Line::new(now),
             waiting_max: config.waiting_max,
         })
     }
 
-    pub(super) async fn enter(&self, reject: bool, now: Instant) -> Result<UnderWay<'_>, Fault> {
-        let (mut turn, line) = match reject {
-            true => (self.reject_places.try_acquire().ok(), &self.rejects),
-            false => (None, &self.calls),
+    pub(super) async fn enter(&self, kind: Kind, now: Instant) -> Result<UnderWay<'_>, Fault> {
+        let (turns, line) = match kind {
+            Kind::Call => (None, &self.calls),
+            Kind::Reject => (Some(&self.reject_places), &self.rejects),
+            Kind::Aside => (Some(&self.aside_places), &self.aside),
         };
-        if turn.is_some() == reject
+        let mut turn = turns.and_then(|turns| turns.try_acquire().ok());
+        if turn.is_some() == turns.is_some()
             && let Ok(place) = self.places.try_acquire()
         {
             return Ok(UnderWay { _turn: turn, _place: place });
@@ -503,14 +511,28 @@ impl Lane {
             names::queue::refused(names::queue::GRAPH);
             return Err(OURS_FULL);
         }
-        if reject && turn.is_none() {
-            turn = Some(self.reject_places.acquire().await.map_err(|_| OURS_FULL)?);
+        if let (None, Some(turns)) = (&turn, turns) {
+            turn = Some(turns.acquire().await.map_err(|_| OURS_FULL)?);
         }
         let place = self.places.acquire().await.map_err(|_| OURS_FULL)?;
         waiting.served = true;
         Ok(UnderWay { _turn: turn, _place: place })
     }
 }
+
+/// What a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Call,
+    /// A call that was not let in.
+    Reject,
+    /// No call: a message, a question.
+    Aside,
+}
+
+/// One in so many of a number's places may be taken by requests about no call, so that no flood of messages stands in a
+/// call's way.
+const ASIDE: usize = 2;
 
 /// Our own lane is full: as if Graph had said that it is asked too often.
 const OURS_FULL: Fault = Fault::Answered(Again { trouble: Trouble::Rate { code: 0 }, once: false, after: None });

@@ -350,6 +350,48 @@ async fn r06_requests_under_way_and_waiting_are_bounded_per_number() {
     assert_eq!(graph.call_action(other).await, GraphOutcome::Done, "another number has its own lane");
 }
 
+#[tokio::test]
+async fn r10_messages_leave_places_to_calls_and_a_wait_for_one_is_no_time_out() {
+    let server = Server::start(vec![Reply::Silence; 2]).await;
+    let mut config = config(&server.url);
+    config.request_timeout = Duration::from_millis(300);
+    config.under_way_max = 4;
+    let graph = Arc::new(Graph::new(config, Clock::real()).unwrap());
+    let call = request(GraphAction::Accept);
+    let message = serde_json::json!({"type": "text"});
+    let mut sending = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let (graph, number, message) = (graph.clone(), call.phone_number_id.clone(), message.clone());
+        sending.spawn(async move { graph.send_message(&number, None, &message).await });
+    }
+    while graph.lanes.get(&call.phone_number_id).is_none_or(|lane| lane.aside.waiting() < 4) || server.seen().len() < 2
+    {
+        tokio::task::yield_now().await;
+    }
+    assert!(!graph.is_behind(&call.phone_number_id));
+    assert_eq!(graph.call_action(call).await, GraphOutcome::Done, "two places are left to calls");
+    let ended = sending.join_all().await;
+    let lost = ended.iter().filter(|sent| **sent == Err(GraphOutcome::Timeout)).count();
+    assert_eq!(lost, 2, "those behind them waited longer than a request may take, and went out: {ended:?}");
+    assert_eq!(server.seen().len(), 7);
+}
+
+#[tokio::test]
+async fn r06_a_message_that_meta_may_have_is_not_sent_twice() {
+    let html = || Reply::Answer(502, "", "<html>");
+    let message = serde_json::json!({"type": "text"});
+    let number = request(GraphAction::Accept).phone_number_id;
+    for reply in [html(), Reply::Answer(504, "", ""), Reply::Answer(200, "", ""), Reply::Cut, Reply::Reset] {
+        let server = Server::start([reply]).await;
+        let sent = graph(&server).send_message(&number, None, &message).await;
+        assert!(sent.is_err(), "{sent:?}");
+        assert_eq!(server.seen().len(), 1, "{sent:?}");
+    }
+    let server = Server::start([BUSY, Reply::Answer(200, "", r#"{"messages":[{"id":"wamid.1"}]}"#)]).await;
+    assert_eq!(graph(&server).send_message(&number, None, &message).await, Ok("wamid.1".to_owned()));
+    assert_eq!(server.seen().len(), 2, "Graph says itself that it did nothing");
+}
+
 /// By the time that waiting takes, not by how many wait.
 #[tokio::test]
 async fn r10_a_line_that_stands_still_forbids_further_calls_and_rejects() {

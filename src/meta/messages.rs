@@ -1,10 +1,12 @@
 //! Sending messages and fetching users' files (`meta-calling.md` §4.3, §4.5). What a message says is its sender's.
 
+use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use serde_json::{Value, json};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::graph::Graph;
 use super::question::Question;
@@ -52,11 +54,17 @@ impl Graph {
         self.question(&Question::post(number, token, "messages".to_owned(), "message", body)).await.map(drop)
     }
 
-    /// A user's file: where it is (`GET /{media_id}`), then its bytes, both with the token, and checked against Meta's sum.
+    /// A user's file: where it is (`GET /{media_id}`), then its bytes, both with the token. They go `into` this as they come,
+    /// so that a file is never in memory whole; how many there were, once they add up to Meta's sum.
     ///
     /// # Errors
-    /// In words.
-    pub async fn media(&self, token: Option<&Secret>, media: &str) -> Result<Bytes, String> {
+    /// In words; what was written until then is nothing.
+    pub async fn media(
+        &self,
+        token: Option<&Secret>,
+        media: &str,
+        into: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<u64, String> {
         let plain = !media.is_empty()
             && media.len() <= 128
             && media.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
@@ -64,7 +72,8 @@ impl Graph {
             return Err("its id is none".to_owned());
         }
         let about = format!("{}/{media}", self.config.base_url).parse::<Uri>().map_err(|e| e.to_string())?;
-        let named = self.download(&about, token, NAMED_MAX).await?;
+        let mut named = Vec::new();
+        self.download(&about, token, NAMED_MAX, &mut named).await?;
         let named: Value = serde_json::from_slice(&named).map_err(|_| "Meta's word on it is no JSON".to_owned())?;
         let url = named.get("url").and_then(Value::as_str).unwrap_or_default();
         let url = url.parse::<Uri>().map_err(|_| "Meta gives no URL for it".to_owned())?;
@@ -73,8 +82,7 @@ impl Graph {
         if url.scheme_str() != Some("https") && !at_graph {
             return Err("Meta's URL for it is not https".to_owned());
         }
-        let bytes = self.download(&url, token, FILE_MAX).await?;
-        let sum = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes));
+        let (bytes, sum) = self.download(&url, token, FILE_MAX, into).await?;
         match named.get("sha256").and_then(Value::as_str) {
             Some(told) if told.len() == sum.len() && !told.eq_ignore_ascii_case(&sum) => {
                 Err("it is not what Meta says it is: the sums differ".to_owned())
@@ -83,7 +91,14 @@ impl Graph {
         }
     }
 
-    async fn download(&self, uri: &Uri, token: Option<&Secret>, at_most: usize) -> Result<Bytes, String> {
+    /// How many bytes there were, and their SHA-256.
+    async fn download(
+        &self,
+        uri: &Uri,
+        token: Option<&Secret>,
+        at_most: usize,
+        into: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(u64, String), String> {
         let token = token.unwrap_or(&self.config.token);
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal())).map_err(|e| e.to_string())?;
         bearer.set_sensitive(true);
@@ -96,8 +111,16 @@ impl Graph {
             if !answer.status().is_success() {
                 return Err(format!("the answer was {}", answer.status().as_u16()));
             }
-            let body = Limited::new(answer.into_body(), at_most).collect().await;
-            body.map(http_body_util::Collected::to_bytes).map_err(|e| format!("it could not be read: {e}"))
+            let (mut body, mut sum) = (Limited::new(answer.into_body(), at_most), Context::new(&SHA256));
+            let mut bytes = 0;
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|e| format!("it could not be read: {e}"))?;
+                let Ok(data) = frame.into_data() else { continue };
+                sum.update(&data);
+                bytes += u64::try_from(data.len()).unwrap_or_default();
+                into.write_all(&data).await.map_err(|e| format!("it could not be written: {e}"))?;
+            }
+            Ok((bytes, hex::encode(sum.finish())))
         };
         tokio::time::timeout(FILE_TIME, exchange).await.unwrap_or_else(|_| Err("it took too long".to_owned()))
     }

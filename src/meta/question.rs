@@ -1,13 +1,13 @@
-//! Requests to Graph that are about no call: read something, send a message. They stand in their number's queue like
-//! the others, with their own rule of further tries (`meta-calling.md` §4.7).
+//! Requests to Graph that are about no call: read something, send a message. They have a share of
+//! their number's places, and their own rule of further tries (`meta-calling.md` §4.7).
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 
 use super::asking::outcome;
-use super::error::{Verdict, classify_question, is_alarm};
-use super::graph::{ANSWER_MAX, Graph, retry_after};
+use super::error::{Verdict, classify_question, is_alarm, leaves_open};
+use super::graph::{ANSWER_MAX, Graph, Kind, retry_after};
 use super::retry::Fault;
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
@@ -53,6 +53,10 @@ impl Graph {
         for tries in 1.. {
             let fault = match self.try_question(question, &head).await {
                 Ok((Verdict::Done, body)) => return Ok(body),
+                // As if no answer had come: it may have been done, and is not done a second time.
+                Ok((Verdict::Again(again), said)) if question.body.is_some() && leaves_open(again.trouble, &said) => {
+                    Fault::Broken
+                }
                 Ok((Verdict::Again(again), _)) => Fault::Answered(again),
                 Ok((Verdict::Refused { status, code, details }, _)) => {
                     if is_alarm(status, code) {
@@ -83,10 +87,12 @@ impl Graph {
 
     /// One try: its place in the queue, its time, its metric.
     async fn try_question(&self, question: &Question<'_>, head: &(Uri, HeaderMap)) -> Result<(Verdict, Bytes), Fault> {
-        let begun = self.clock.now();
         let lane = self.lane(question.number);
+        let place = lane.enter(Kind::Aside, self.clock.now()).await;
+        // Its time begins here: a message that waited behind others was not sent, and is not taken for one that was.
+        let begun = self.clock.now();
         let exchange = async {
-            let _place = lane.enter(false, begun).await?;
+            let _place = place?;
             self.exchange_question(question, head).await
         };
         let answered = tokio::time::timeout(self.config.request_timeout, exchange).await.unwrap_or(Err(Fault::Timeout));

@@ -224,8 +224,10 @@ pub mod queue {
     pub const WEBHOOKS: &str = "webhooks";
     /// Messages that wait for their agents.
     pub const TURNS: &str = "turns";
+    /// Users' files that are fetched before anybody asks for them.
+    pub const MEDIA: &str = "media";
     /// All of them.
-    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS, TURNS];
+    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS, TURNS, MEDIA];
 
     /// Counts a refusal.
     pub fn refused(queue: &'static str) {
