@@ -530,7 +530,7 @@ fn rest_api() -> &'static Rest {
             recordings: recordings.clone(),
             inbox: inbox.clone(),
             consents: Arc::new(Consents::new()),
-            directory: Arc::new(Directory::new(10)),
+            keeper: keeper.clone(),
             clock: clock.clone(),
         });
         let people = offhook::people::People::new(store.clone(), Default::default(), clock.clone(), feed.clone());
