@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Desk;
 use crate::call::walk::Walker;
 use crate::openid::{BACK, Provider};
-pub use draft::{Drafts, PATH as DRAFT_PATH};
+pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
 pub use samples::Samples;
 pub use sign_up::SignUpWindow;
 
@@ -123,7 +123,6 @@ pub fn router(console: Console) -> Router {
         .route("/console/operations/", get(operations::page))
         .route("/console/playground/", get(playground::page).post(playground::run))
         .route("/console/playground/debugger/", get(playground::debug_page).post(playground::debug))
-        .route(draft::PATH, any(draft::serve))
         .route("/console/phone/", get(phone::page))
         .route("/console/people/", get(people::page))
         .route("/console/people/users", post(people::make_user))

@@ -518,7 +518,7 @@ fn guest(config: &Config) -> Option<(String, String)> {
 /// The number whose answer URL is the playground's document, of a node that has one.
 fn drafts(config: &Config) -> Option<Drafts> {
     let is_draft = |number: &&config::Number| number.answer_url.as_ref().is_some_and(|url| url.0.ends_with(DRAFT_PATH));
-    config.numbers.iter().find(is_draft).map(|number| Drafts::new(number.number.to_string()))
+    config.numbers.iter().find(is_draft).map(|number| Drafts { number: number.number.to_string() })
 }
 
 /// Meta's sign-up window, or the page of the simulated Meta that stands for it.

@@ -162,6 +162,10 @@ impl Dev {
         let port = options.port.unwrap_or(0);
         let admin = preferred(named.map(|_| ADMIN_PORT));
         let mut config = configuration(port, admin, &sim, &number, &answer_url, hangup_url.as_deref(), folder.path());
+        if options.load.is_none() {
+            let document = crate::console::serve_drafts(beside(3)).await.map_err(DevError::Demo)?;
+            config.numbers.extend(playground_of(&config, &document));
+        }
         if let Some(load) = options.load {
             config.limits.default_cps = load.cps();
             config.limits.calls_per_number = LOAD_SLOTS;
@@ -216,6 +220,19 @@ fn playground() -> SimNumber {
     }
 }
 
+/// That number as the node has it: as the demo's, but for its document.
+fn playground_of(config: &Config, document: &str) -> Option<config::Number> {
+    let demo = config.numbers.first()?;
+    Some(config::Number {
+        number: E164::parse(world::PLAYGROUND).ok()?,
+        phone_number_id: world::PLAYGROUND_ID.into(),
+        alias: "Playground".to_owned(),
+        answer_url: Some(DocUrl(Arc::from(document))),
+        hangup_url: None,
+        ..demo.clone()
+    })
+}
+
 fn configuration(
     port: u16,
     admin: SocketAddr,
@@ -258,17 +275,12 @@ fn configuration(
         role: config::Role::Owner,
     });
     config.wabas.push(config::Waba { id: world::WABA.into(), account: world::ACCOUNT.into(), access_token: None });
-    // The playground's document is the node's own, whose port is known where it was named.
-    let document = (port != 0).then(|| format!("http://127.0.0.1:{port}{}", crate::console::DRAFT_PATH));
-    let demo = (number, world::PHONE_NUMBER_ID, "Demo", Some(answer_url), hangup_url);
-    let playground = (world::PLAYGROUND, world::PLAYGROUND_ID, "Playground", document.as_deref(), None);
-    for (number, phone_number_id, alias, answer_url, hangup_url) in [demo, playground] {
-        let (Ok(number), Some(answer_url)) = (E164::parse(number), answer_url) else { continue };
+    if let Ok(number) = E164::parse(number) {
         config.numbers.push(config::Number {
             number,
-            phone_number_id: phone_number_id.into(),
+            phone_number_id: world::PHONE_NUMBER_ID.into(),
             waba: world::WABA.into(),
-            alias: alias.to_owned(),
+            alias: "Demo".to_owned(),
             app_id: None,
             calling_enabled: true,
             calling_named: true,

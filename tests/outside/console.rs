@@ -1,8 +1,6 @@
 //! The console in a real Chromium, and as plain HTML: signing in, the pages, a live list, roles, tenants, hostile names.
 
-use std::time::Duration;
-
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::outbound::{World, world};
 use crate::support::browser::{Browser, has_chromium};

@@ -139,11 +139,6 @@ async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
     browser.visit("/console/inbox/").await;
     browser.click("#conversations a.row-link").await;
     browser.until("document.querySelector('.composer')").await;
-    if browser.eval("Boolean(document.querySelector('.composer.shut'))").await != true {
-        // A call that was answered opens it, too.
-        assert_eq!(browser.eval("Boolean(document.querySelector('.composer #text'))").await, true);
-        return;
-    }
     browser.fill(".composer.shut [name=name]", "order_update").await;
     browser.fill(".composer.shut [name=values]", "Asha\nTuesday").await;
     browser.press(".composer.shut", "Send").await;

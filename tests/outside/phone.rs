@@ -115,6 +115,36 @@ async fn m18_a_person_is_asked_on_the_page_whether_the_business_may_call_and_all
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_playgrounds_document_is_heard_by_the_browser_phone() {
+    if !has_chromium() {
+        return;
+    }
+    let dev = Dev::start(&[]);
+    let mut page = Browser::open(&dev.address("console")).await;
+    page.click("form.stack button, .gate button").await;
+    page.until("document.querySelector('.side nav')").await;
+    page.visit("/console/playground/").await;
+    page.fill("#source", "<Response><Speak>This is my draft.</Speak><Wait length=\"20\"/></Response>").await;
+    page.until("document.querySelector('button[data-phone]')").await;
+    let phone = page.eval("document.querySelector('button[data-phone]').dataset.phone").await;
+    // What the button does, but for the window that it opens.
+    page.eval(
+        "const form = document.querySelector('form.bench'); const by = form.querySelector('button[value=phone]'); \
+               fetch(form.getAttribute('action'), {method: 'POST', body: new URLSearchParams(new FormData(form, by))})\
+               .then((answer) => { globalThis.put = answer.status; }); 0",
+    )
+    .await;
+    page.until("globalThis.put === 200").await;
+    let mut caller = Browser::open(phone.as_str().expect("where the phone is")).await;
+    caller.until("document.getElementById('number').textContent.includes('918035737459')").await;
+    caller.eval("document.getElementById('call').click()").await;
+    caller.until("document.getElementById('steps').innerText.includes('Speak')").await;
+    caller.until("document.getElementById('hear-level').value > 0.02").await;
+    caller.eval("document.getElementById('call').click()").await;
+    assert!(page.errors.is_empty() && caller.errors.is_empty(), "{:#?} {:#?}", page.errors, caller.errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_calls_through_a_running_dev_and_by_itself() {
     let dev = Dev::start(&[]);
     let node = dev.address("console").replace("/console/", "");

@@ -353,6 +353,43 @@ async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_handed_to_a_phone_is_handed_on_to_another() {
+    let world = endpoints().await;
+    for path in ["/events", "/dialled"] {
+        world.app.xml(path, "<Response/>");
+    }
+    world.app.xml("/unused", dial_asha(&world));
+    world.endpoint("asha").await;
+    world.endpoint("ravi").await;
+    let (mut asha, mut ravi) = (world.phone("asha").await, world.phone("ravi").await);
+    let caller = world.sim.place_call(user(60));
+    let call = asha.hear("ring").await["call"].clone();
+    let on = |to: &str| json!({"type": "transfer", "call": call, "to": to});
+    asha.say(on("ravi")).await;
+    assert_eq!(asha.hear("error").await["code"], "no_call", "it only rings");
+    asha.say(json!({"type": "accept", "call": call, "sdp": OFFER})).await;
+    asha.hear("answer").await;
+    world.app.wait_where("/events", |seen| seen.param("Event") == "DialAnswer").await;
+    for nobody in ["nobody", "asha", "", "<User>"] {
+        asha.say(on(nobody)).await;
+        assert_eq!(asha.hear("error").await["code"], "no_such_endpoint", "{nobody}");
+    }
+    ravi.say(on("asha")).await;
+    assert_eq!(ravi.hear("error").await["code"], "no_call", "another's");
+    asha.say(on("sip:ravi@127.0.0.1")).await;
+    asha.hear("transferred").await;
+    assert_eq!(asha.hear("ended").await["call"], call);
+    let rung = ravi.hear("ring").await;
+    let second = rung["call"].clone();
+    assert!(second != call && rung["from"].as_str().is_some_and(|from| !from.is_empty()), "{rung}");
+    ravi.say(json!({"type": "accept", "call": second, "sdp": OFFER})).await;
+    ravi.hear("answer").await;
+    ravi.say(json!({"type": "hangup", "call": second})).await;
+    assert_eq!(ravi.hear("ended").await["source"], "Callee");
+    drop(caller.all().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_whatsapp_caller_and_a_person_at_the_example_page_hear_each_other() {
     if !has_chromium() {
         return;

@@ -137,14 +137,13 @@ async fn fill_in(State(world): State<Arc<World>>, Form(filled): Form<Filled>) ->
     let Some(mut back) = is_here(&filled.redirect_uri).filter(|_| wrong.is_empty()) else {
         return shown(&world, StatusCode::BAD_REQUEST, &filled, wrong);
     };
-    let digits =
-        |length: u32| (0..length).map(|_| char::from(b'0' + world.dice.between(0, 9) as u8)).collect::<String>();
+    let digits = || format!("{:014}", world.dice.between(0, 99_999_999_999_999));
     let waba = match world.wabas().contains(&filled.waba) {
         true => filled.waba,
-        false => format!("3{}", digits(14)),
+        false => format!("3{}", digits()),
     };
     // A number of Meta's that is there already keeps its id.
-    let id = world.number(&number).map_or_else(|| format!("1{}", digits(14)), |known| known.phone_number_id);
+    let id = world.number(&number).map_or_else(|| format!("1{}", digits()), |known| known.phone_number_id);
     let order = json!({"number": number, "phone_number_id": id, "waba": waba, "name": filled.name.trim(),
         "facts": {"platform_type": "NOT_APPLICABLE", "status": "PENDING", "pin": "", "quality_rating": "UNKNOWN"}});
     let ordered = serde_json::from_value(order).map_err(|e| e.to_string()).and_then(|order| world.order_number(order));
