@@ -76,7 +76,9 @@ impl Peeked {
 
     /// To behind its ID3v2 tags (<https://id3.org/id3v2.4.0-structure> §3.1), which may hold pictures of any size.
     pub(super) fn pass_over_id3(&mut self) {
-        while let Some([b'I', b'D', b'3', _, _, flags, a, b, c, d]) = self.peek(10).first_chunk::<10>() {
+        while self.peek(3) == b"ID3"
+            && let Some([_, _, _, _, _, flags, a, b, c, d]) = self.peek(10).first_chunk::<10>()
+        {
             let size = [a, b, c, d].into_iter().fold(0, |size, &byte| (size << 7) | usize::from(byte & 0x7f));
             let footer = if flags & 0x10 == 0 { 0 } else { 10 };
             self.pass_over(10 + size + footer);
