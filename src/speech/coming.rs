@@ -144,13 +144,13 @@ impl<'m> Outlet<'m> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
 
     use super::*;
 
     #[test]
     fn a_look_ahead_takes_nothing_and_waits_for_no_more_than_it_wants() {
-        let (to, pieces) = channel();
+        let (to, pieces) = sync_channel(8);
         for piece in ["ID3\u{4}\0\0\0\0\0\u{3}", "", "tagso", "und"] {
             to.send(Bytes::from_static(piece.as_bytes())).unwrap();
         }

@@ -431,6 +431,7 @@ impl Making {
         let Ok(turn) = Arc::clone(&self.inner.streaming).try_acquire_owned() else {
             return (fetch.fetch(url, FILE_BYTES_MAX, etag).await, Played::Not(Box::new(maker)));
         };
+        #[allow(clippy::disallowed_methods, reason = "the fetch ends at `FILE_BYTES_MAX`: no more can wait there")]
         let (to, pieces) = std::sync::mpsc::channel();
         let decoding = self.inner.runtime.spawn_blocking(move || {
             let _turn = turn;
@@ -443,7 +444,6 @@ impl Making {
                 }),
             }
         });
-        // At most `FILE_BYTES_MAX` wait there.
         let mut give = |piece| drop(to.send(piece));
         let fetched = fetch.fetch_in_pieces(url, FILE_BYTES_MAX, etag, &mut give).await;
         drop(to);

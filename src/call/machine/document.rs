@@ -720,12 +720,10 @@ impl Script {
 
     fn voice(&mut self, desk: &mut Desk, gate: Gate, what: Voice) -> Step {
         match &mut self.running {
-            Running::Waiting { early: Some(early) } => {
-                if early.heard(desk, what) {
-                    early.stop(desk);
-                    self.end_place(desk, InstructionOutcome::Done, "beep");
-                    return self.walk(desk, gate);
-                }
+            Running::Waiting { early: Some(early) } if early.heard(desk, what) => {
+                early.stop(desk);
+                self.end_place(desk, InstructionOutcome::Done, "beep");
+                return self.walk(desk, gate);
             }
             Running::Collecting(collection) => collection.voice(desk, what),
             _ => {}
