@@ -17,19 +17,22 @@ use tokio::sync::{mpsc, watch};
 const DOCUMENT: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
     <Response><Speak loop=\"0\">This call is one of many. It goes on until the caller hangs up.</Speak></Response>\n";
 
+/// Messages of a round that were told of and not counted yet.
+const MESSAGES_MAX: usize = 1 << 20;
+
 /// A running application.
 pub(crate) struct Customer {
     pub(crate) at: SocketAddr,
     /// Hangup callbacks so far.
     hangups: watch::Receiver<u64>,
     /// Messages it was told of: the number in the text (`message-17-…`), and when it came.
-    pub(crate) messages: mpsc::UnboundedReceiver<(u64, Instant)>,
+    pub(crate) messages: mpsc::Receiver<(u64, Instant)>,
 }
 
 /// What connections share.
 struct Seen {
     hangups: watch::Sender<u64>,
-    messages: mpsc::UnboundedSender<(u64, Instant)>,
+    messages: mpsc::Sender<(u64, Instant)>,
     clock: Clock,
 }
 
@@ -38,7 +41,7 @@ impl Customer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let at = listener.local_addr()?;
         let (count, hangups) = watch::channel(0);
-        let (told, messages) = mpsc::unbounded_channel();
+        let (told, messages) = mpsc::channel(MESSAGES_MAX);
         let seen = Arc::new(Seen { hangups: count, messages: told, clock: Clock::real() });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -76,7 +79,7 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Result<Response<Full
             let text = String::from_utf8_lossy(&body);
             let number = text.split("message-").nth(1).and_then(|rest| rest.split('-').next()?.parse().ok());
             if let Some(number) = number {
-                let _ = seen.messages.send((number, seen.clock.now()));
+                let _ = seen.messages.try_send((number, seen.clock.now()));
             }
             Ok(Response::new(Full::default()))
         }
