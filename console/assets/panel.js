@@ -35,7 +35,8 @@ export function openPanels(changed, refresh) {
       const close = event.target === dialog || event.target instanceof Element && event.target.closest("[data-close]");
       if (close) { event.preventDefault(); void leave(dialog); }
     });
-    dialog.addEventListener("close", () => { dialog.remove(); link.focus(); });
+    // A browser may close it over our head.
+    dialog.addEventListener("close", () => dialog.remove());
     document.body.append(dialog);
     dialog.showModal();
   }
@@ -55,7 +56,13 @@ export function openPanels(changed, refresh) {
   /** Closes, unless something typed would be lost. @param {HTMLDialogElement} dialog */
   async function leave(dialog) {
     const text = /** @type {HTMLElement | null} */ (dialog.querySelector("form[data-lost]"))?.dataset.lost ?? "";
-    if (!isChanged(dialog) || await ask(text)) dialog.close();
+    if (!isChanged(dialog) || await ask(text)) shut(dialog);
+  }
+
+  /** At once: its `close` event comes later, and until then there would be two. @param {HTMLDialogElement} dialog */
+  function shut(dialog) {
+    dialog.close();
+    dialog.remove();
   }
 
   /** @param {HTMLFormElement} form @param {HTMLElement | null} by @param {HTMLDialogElement | null} dialog */
@@ -71,7 +78,7 @@ export function openPanels(changed, refresh) {
     if (done && form.dataset.go !== undefined) { location.href = to; return; }
     const told = answer?.querySelector("[data-panel-body]");
     if (done) {
-      dialog?.close();
+      if (dialog) shut(dialog);
       if (!dialog) {
         form.reset();
         // Whoever writes goes on writing.

@@ -68,8 +68,10 @@ pub(super) fn phones(door: PhoneDoor) -> Router {
 /// placed through it. A node of the real Meta's answers 404 here.
 async fn discover(State(facts): State<Arc<Facts>>) -> Json<Value> {
     let tables = facts.gate.directory().tables();
+    // Who says no number means the demo's: the playground's is called from its page.
     let numbers: Vec<Value> = tables
         .numbers()
+        .filter(|n| n.spec.number.as_str() != crate::sim::world::PLAYGROUND)
         .map(|n| {
             json!({
                 "number": n.spec.number.as_str(),

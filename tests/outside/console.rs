@@ -279,7 +279,7 @@ async fn a_person_signs_in_sees_a_call_come_live_and_steps_through_it() {
              area.dispatchEvent(new Event('input', { bubbles: true }))",
         )
         .await;
-    browser.until("document.querySelector('.gutter b:nth-child(2)').className === 'bad'").await;
+    browser.until("document.querySelector('.gutter b:nth-child(2)')?.className === 'bad'").await;
     browser.until("document.querySelector('#findings li.bad')").await;
     browser.eval("document.querySelector('.chip:nth-child(1)').click()").await;
     browser.until("document.querySelector('#source')?.value.includes('Welcome')").await;

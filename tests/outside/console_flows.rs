@@ -310,9 +310,10 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
     assert_eq!(browser.eval(left).await, true);
     // Nothing was changed: it closes at once.
     browser.click("dialog.side [data-close]").await;
-    browser.until(&format!("!{open}")).await;
+    browser.until("document.querySelectorAll('dialog.side').length === 0").await;
 
     browser.click(&format!("#number-{NUMBER} a.row-link")).await;
+    browser.until(open).await;
     // S0.7: the fields go with the type.
     let seen = |field: &str| format!("document.querySelector('dialog [name={field}]')?.checkVisibility() === true");
     browser.until(&format!("{} && !({})", seen("webhookUrl"), seen("agent"))).await;
