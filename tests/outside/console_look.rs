@@ -319,6 +319,7 @@ async fn first_load(browser: &mut Browser, public: &str) -> (f64, f64) {
     (told[0].as_f64().expect("bytes"), told[1].as_f64().expect("milliseconds"))
 }
 
+#[allow(clippy::print_stderr, reason = "figures are told")]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_page_is_small_and_soon_there() {
     if !has_chromium() {
@@ -327,12 +328,13 @@ async fn the_first_page_is_small_and_soon_there() {
     let world = with_people().await;
     let mut browser = signed_in(&world, "asha").await;
     let (bytes, ms) = first_load(&mut browser, &world.node.public).await;
-    println!("first page: {:.1} KiB, interactive after {ms:.0} ms", bytes / 1_024.0);
+    eprintln!("first page: {:.1} KiB, interactive after {ms:.0} ms", bytes / 1_024.0);
     assert!(bytes < 200.0 * 1_024.0, "{bytes} bytes");
     // Other tests have this machine's cores, too.
     assert!(ms < if figures() { 300.0 } else { 5_000.0 }, "{ms} ms");
 }
 
+#[allow(clippy::print_stderr, reason = "figures are told")]
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a thousand calls: on a machine that does nothing else"]
 async fn a_list_of_a_thousand_live_calls_moves_without_a_long_task() {
@@ -367,7 +369,7 @@ async fn a_list_of_a_thousand_live_calls_moves_without_a_long_task() {
         browser.until(&format!("document.querySelector('[id^=call-]').id !== {newest}")).await;
     }
     let longest = browser.eval("longest").await.as_f64().expect("milliseconds");
-    println!("{up} rows of 1,000 live calls; longest task {longest:.0} ms");
+    eprintln!("{up} rows of 1,000 live calls; longest task {longest:.0} ms");
     assert!(up.as_u64().is_some_and(|up| up >= 100), "{up}");
     assert!(longest < if figures() { 50.0 } else { 500.0 }, "{longest} ms");
     assert_eq!(browser.errors, [""; 0]);
