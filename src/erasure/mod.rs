@@ -133,13 +133,15 @@ impl Eraser {
         let mut filter = ConversationFilter { search: erasure.wa_id.clone(), ..ConversationFilter::default() };
         loop {
             // By how their numbers begin; others' are passed over.
-            let some = parts.store.conversations(&scope, &filter, AT_ONCE).await?;
-            let Some(last) = some.last() else { return Ok(()) };
-            filter.before = Some((last.last.at.micros(), last.pair.conversation));
-            for conversation in &some {
+            let page = parts.store.conversations(&scope, &filter, AT_ONCE).await?;
+            for conversation in &page.found {
                 if conversation.pair.user.id == erasure.wa_id {
                     parts.inbox.delete(&scope, &conversation.pair).await?;
                 }
+            }
+            filter.before = page.next;
+            if page.next.is_none() {
+                return Ok(());
             }
         }
     }

@@ -22,10 +22,12 @@ mod file;
 mod inbox;
 mod journal;
 mod keys;
+mod listing;
 mod lists;
 mod mail;
 mod notices;
 mod open;
+mod outgoing;
 mod password;
 mod people;
 mod permissions;
@@ -34,6 +36,8 @@ mod recordings;
 mod seal;
 mod settings;
 mod sql;
+mod tenures;
+mod turns;
 mod version;
 mod webhooks;
 mod writer;
@@ -51,15 +55,16 @@ pub use callbacks::{
     Callback, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, Settled, Settlement, Written, rearm,
 };
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan, PlacedCall};
-pub use conversations::{Conversation, ConversationFilter, Last, Message};
+pub use conversations::{Conversation, ConversationFilter, Last, LeftMessage, Message};
 pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
 pub use erasures::Erasure;
 pub use inbox::{
-    Came, ConversationChange, Draft, DraftForm, Going, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
+    Came, ConversationChange, Draft, DraftForm, Going, Gone, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
     StatusCame, UserName, WEBHOOK,
 };
 pub use keys::{KeyKind, SeenKey};
+pub use listing::Listed;
 pub use notices::{NoticeFilter, NoticeRow};
 pub use password::{PasswordError, Passwords};
 pub use people::{Invitation, MadeKey, Session, User, UserChange};
@@ -70,6 +75,8 @@ pub use recordings::{
     ToTranscribe, TranscriptWrite,
 };
 pub use settings::{Setting, SettingKind, SettingWrite};
+pub use tenures::{Claim, Tenure};
+pub use turns::{Answers, Owed, Then};
 pub use version::By;
 pub use webhooks::{WebhookRow, WebhookWrite};
 

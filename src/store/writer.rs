@@ -253,6 +253,8 @@ impl Writer {
                     // Where it is known what became of it no more, a message would be sent twice.
                     write @ InboxWrite::Posted { .. } => self.deferred.push(Write::Inbox(Box::new(write), tell)),
                     InboxWrite::Going(_)
+                    | InboxWrite::Asking { .. }
+                    | InboxWrite::Claim(_)
                     | InboxWrite::Change { .. }
                     | InboxWrite::Delete { .. }
                     | InboxWrite::Reroute(_)
