@@ -59,13 +59,21 @@ impl MailRoutes {
         self.numbers.load_full()
     }
 
-    /// Puts other webhooks in force.
-    pub fn replace_webhooks(&self, webhooks: Webhooks) {
-        self.webhooks.store(Arc::new(webhooks));
+    /// Puts other webhooks in force; two who do it at the same moment both count.
+    pub fn change_webhooks(&self, change: impl Fn(&mut Webhooks)) {
+        self.webhooks.rcu(|webhooks| {
+            let mut webhooks = Webhooks::clone(webhooks);
+            change(&mut webhooks);
+            webhooks
+        });
     }
 
-    /// Puts other routing in force.
-    pub fn replace_routings(&self, numbers: Routings) {
-        self.numbers.store(Arc::new(numbers));
+    /// Puts other routing in force; two who do it at the same moment both count.
+    pub fn change_routings(&self, change: impl Fn(&mut Routings)) {
+        self.numbers.rcu(|numbers| {
+            let mut numbers = Routings::clone(numbers);
+            change(&mut numbers);
+            numbers
+        });
     }
 }

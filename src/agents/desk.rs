@@ -1,8 +1,11 @@
 //! Agents answer messages: turns out of the inbox, one at a time in each conversation and in order, many conversations
-//! beside each other. What an agent replies goes back by [`Inbox::reply`], which refuses it where somebody else answers by
-//! then. Automatons that write to each other, and agents that fail, end with a person being wanted.
+//! beside each other, but of one agent and of one account not so many that others wait for them (`places`). What an agent
+//! owes stands in the store until it is answered: what an earlier process left, and what found no room, is found there.
+//! What an agent replies goes back by [`Inbox::reply`], which refuses it where somebody else answers by then. Automatons
+//! that write to each other, and agents that fail, end with a person being wanted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -13,15 +16,22 @@ use uuid::Uuid;
 use super::Agents;
 use super::contract::{Action, Channel, Line, Question, Reply, Role, Said, User, text_of};
 use super::pace::Pace;
+use super::places::Places;
 use crate::inbox::{Inbox, NotSent, Outgoing, Turn, words};
 use crate::model::{ConversationStatus, Direction, NoticeTopic, stable_id};
 use crate::notices::Notice;
-use crate::store::{Agent, AgentChannel, ConversationChange, Scope, StoreError};
+use crate::store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Then};
 
-/// Turns under way at a time, of all conversations.
-const AT_ONCE: usize = 256;
-/// Turns of one conversation that wait; a further one is not answered.
+/// Turns of one conversation that wait in memory; a further one waits in the store.
 const LANE_MAX: usize = 32;
+/// Turns in memory at most.
+const HELD_MAX: usize = 4_096;
+/// How often the store is asked for what is owed and not in memory.
+const LOOK: Duration = Duration::from_secs(5);
+/// Turns read at once.
+const PAGE: u32 = 500;
+/// A message that waited longer is a person's to answer: the user does not expect an automaton any more.
+const LATE: Duration = Duration::from_secs(15 * 60);
 
 /// Why a person is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +42,10 @@ enum Why {
     Failed,
     /// The other end is an automaton too.
     Loop,
+    /// It was switched off, has no messages any more, or is not there.
+    Off,
+    /// The message waited for too long.
+    Late,
 }
 
 impl Why {
@@ -40,6 +54,16 @@ impl Why {
             Self::Asked => "agent",
             Self::Failed => "agent_failed",
             Self::Loop => "loop",
+            Self::Off => "agent_off",
+            Self::Late => "agent_late",
+        }
+    }
+
+    /// Whether the agent is silent from now on: it may be well again after a failure.
+    fn silences(self) -> bool {
+        match self {
+            Self::Asked | Self::Loop | Self::Off => true,
+            Self::Failed | Self::Late => false,
         }
     }
 }
@@ -48,7 +72,7 @@ impl Why {
 pub async fn answer_messages(agents: Agents, inbox: Inbox, stop: CancellationToken) {
     let Some(turns) = inbox.turns() else { return };
     let desk = Desk { agents, inbox };
-    desk.run(turns, stop).await;
+    stop.run_until_cancelled(desk.run(turns)).await;
 }
 
 #[derive(Clone)]
@@ -57,61 +81,128 @@ struct Desk {
     inbox: Inbox,
 }
 
+/// A turn as it waits.
+struct Waits {
+    turn: Turn,
+    too_fast: bool,
+    /// Its reply is out, and this is left.
+    then: Option<Then>,
+}
+
+/// What is in memory.
+#[derive(Default)]
+struct Held {
+    /// By conversation; the first of each is under way, or in line for its agent.
+    lanes: HashMap<Uuid, VecDeque<Waits>>,
+    messages: HashSet<Uuid>,
+    places: Places<Uuid>,
+    pace: Pace,
+}
+
+impl Held {
+    /// Takes a turn in; one that is here already, or that finds no room, is passed over.
+    fn take(&mut self, desk: &Desk, turn: Turn, then: Option<Then>) {
+        let conversation = turn.pair.conversation;
+        let full =
+            self.messages.len() >= HELD_MAX || self.lanes.get(&conversation).is_some_and(|l| l.len() >= LANE_MAX);
+        if full || !self.messages.insert(turn.message.id) {
+            return;
+        }
+        let too_fast = then.is_none() && self.pace.is_too_fast(conversation, desk.agents.clock().now());
+        let (agent, account) = (turn.agent, turn.pair.main_account.clone());
+        let lane = self.lanes.entry(conversation).or_default();
+        lane.push_back(Waits { turn, too_fast, then });
+        if lane.len() == 1 {
+            self.places.line_up(agent, account, conversation);
+        }
+    }
+}
+
 impl Desk {
-    async fn run(self, mut turns: mpsc::Receiver<Turn>, stop: CancellationToken) {
-        let mut lanes: HashMap<Uuid, VecDeque<(Turn, bool)>> = HashMap::new();
+    async fn run(self, mut turns: mpsc::Receiver<Turn>) {
+        let mut held = Held::default();
         let mut work = JoinSet::new();
         let mut running: HashMap<Id, Uuid> = HashMap::new();
-        let mut pace = Pace::default();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
                 Some(done) = work.join_next_with_id(), if !work.is_empty() => {
                     // One that panicked leaves its conversation to the next turn.
                     let (id, forget) = done.unwrap_or_else(|fault| (fault.id(), false));
-                    let Some(conversation) = running.remove(&id) else { continue };
-                    if forget {
-                        pace.forget(conversation);
-                    }
-                    match lanes.get_mut(&conversation).and_then(VecDeque::pop_front) {
-                        Some((turn, too_fast)) => {
-                            running.insert(self.begin(&mut work, turn, too_fast), conversation);
-                        }
-                        None => drop(lanes.remove(&conversation)),
+                    if let Some(conversation) = running.remove(&id) {
+                        self.ended(&mut held, conversation, forget);
                     }
                 }
-                turn = turns.recv(), if work.len() < AT_ONCE => {
+                // Never waits for an agent: what does not fit stays in the store.
+                turn = turns.recv() => {
                     let Some(turn) = turn else { return };
-                    let conversation = turn.pair.conversation;
-                    let too_fast = pace.is_too_fast(conversation, self.agents.clock().now());
-                    match lanes.get_mut(&conversation) {
-                        Some(lane) if lane.len() < LANE_MAX => lane.push_back((turn, too_fast)),
-                        Some(_) => {
-                            tracing::warn!(%conversation, "too many messages wait for an agent: one is not answered");
-                            self.inbox.settle_turn(&turn).await;
-                        }
-                        None => {
-                            lanes.insert(conversation, VecDeque::new());
-                            running.insert(self.begin(&mut work, turn, too_fast), conversation);
-                        }
-                    }
+                    held.take(&self, turn, None);
                 }
+                _ = look.tick() => self.look(&mut held).await,
+            }
+            while let Some(conversation) = held.places.next() {
+                let Some(first) = held.lanes.get_mut(&conversation).and_then(|lane| lane.front_mut()) else { continue };
+                running.insert(self.begin(&mut work, first), conversation);
             }
         }
     }
 
-    fn begin(&self, work: &mut JoinSet<bool>, turn: Turn, too_fast: bool) -> Id {
+    fn ended(&self, held: &mut Held, conversation: Uuid, forget: bool) {
+        if forget {
+            held.pace.forget(conversation);
+        }
+        let Some(lane) = held.lanes.get_mut(&conversation) else { return };
+        if let Some(Waits { turn, .. }) = lane.pop_front() {
+            held.messages.remove(&turn.message.id);
+            held.places.free(&turn.agent, &turn.pair.main_account);
+        }
+        match lane.front() {
+            Some(next) => held.places.line_up(next.turn.agent, next.turn.pair.main_account.clone(), conversation),
+            None => drop(held.lanes.remove(&conversation)),
+        }
+    }
+
+    /// Reads what is owed and not in memory: left by an earlier process, come by the journal, or turned away here.
+    async fn look(&self, held: &mut Held) {
+        let mut after = (i64::MIN, Uuid::nil());
+        while held.messages.len() < HELD_MAX {
+            let owed = match self.agents.store().turns_owed(self.inbox.node_id(), after, PAGE).await {
+                Ok(owed) => owed,
+                Err(error) => return tracing::warn!(%error, "what agents are to answer can't be read; trying again"),
+            };
+            let Some(last) = owed.last() else { return };
+            after = (last.message.message.at.micros(), last.message.message.id);
+            for Owed { pair, message, agent, epoch, then } in owed {
+                held.take(self, Turn { pair, agent, epoch, message: message.message }, then);
+            }
+        }
+    }
+
+    fn begin(&self, work: &mut JoinSet<bool>, waits: &Waits) -> Id {
         let desk = self.clone();
+        let Waits { turn, too_fast, then } = waits;
+        let (turn, too_fast, then) = (turn.clone(), *too_fast, *then);
         let task = work.spawn(async move {
             let conversation = turn.pair.conversation;
-            let answered = desk.answer(&turn, too_fast).await;
-            match &answered {
-                Ok(_) => desk.inbox.settle_turn(&turn).await,
-                // The next process tries once more.
-                Err(error) => tracing::warn!(%conversation, %error, "a message to an agent could not be answered"),
+            let answered = match then {
+                Some(then) => desk.finish(&turn, None, then).await,
+                None => desk.answer(&turn, too_fast).await,
+            };
+            match answered {
+                Ok(people) => {
+                    // Answered, or not to be answered any more: a reply took it away already.
+                    if let Err(error) = desk.agents.store().turn_over(turn.message.id).await {
+                        tracing::warn!(%conversation, %error, "an answer that was given is noted as owed");
+                    }
+                    people
+                }
+                Err(error) => {
+                    tracing::warn!(%conversation, %error, "a message to an agent is answered later");
+                    false
+                }
             }
-            answered.unwrap_or_default()
         });
         task.id()
     }
@@ -124,9 +215,16 @@ impl Desk {
             return Ok(false);
         }
         let agent = store.agent(&scope, turn.agent).await?;
-        let Some(agent) = agent.filter(|agent| agent.spec.serves(AgentChannel::Whatsapp)) else { return Ok(false) };
+        // Its own account's conversations, and a main account's agent its subaccounts'.
+        let may = |agent: &Agent| agent.account == pair.account || agent.account == pair.main_account;
+        let Some(agent) = agent.filter(|agent| may(agent) && agent.spec.serves(AgentChannel::Whatsapp)) else {
+            return self.escalate(turn, None, Why::Off).await;
+        };
         if too_fast || self.is_ours(&pair.user.id) {
-            return self.escalate(turn, &agent, Why::Loop).await;
+            return self.escalate(turn, Some(&agent), Why::Loop).await;
+        }
+        if self.agents.clock().wall().since(turn.message.at) > LATE {
+            return self.escalate(turn, Some(&agent), Why::Late).await;
         }
         let question = self.question(turn, &agent, &scope).await?;
         let mut reply = Reply::default();
@@ -141,29 +239,47 @@ impl Desk {
         let asked = self.agents.ask(&agent, event, &question, &mut on).await;
         if let Some(why) = asked.err().map(|e| e.to_string()).or(wrong) {
             tracing::warn!(agent = %agent.id, why, "an agent failed in a conversation");
-            return self.escalate(turn, &agent, Why::Failed).await;
+            return self.escalate(turn, Some(&agent), Why::Failed).await;
         }
+        let then = match reply.action {
+            Some(Action::Escalate) => Some(Then::Escalate),
+            Some(Action::Close) => Some(Then::Close),
+            // Of calls.
+            Some(Action::Hangup | Action::Transfer(_)) | None => None,
+        };
         let outgoing: Vec<Outgoing> = reply.items.iter().filter_map(outgoing).collect();
         if !outgoing.is_empty() {
-            match self.inbox.reply(turn, outgoing).await {
+            match self.inbox.reply(turn, outgoing, then).await {
                 Ok(_) => {}
                 // Somebody else answers now.
                 Err(NotSent::Stale | NotSent::Gone) => return Ok(false),
+                Err(NotSent::Store(error)) => return Err(error),
                 Err(error) => {
                     tracing::warn!(agent = %agent.id, ?error, "an agent's reply could not be sent");
-                    return self.escalate(turn, &agent, Why::Failed).await;
+                    return self.escalate(turn, Some(&agent), Why::Failed).await;
                 }
             }
         }
-        match reply.action {
-            Some(Action::Escalate) => self.escalate(turn, &agent, Why::Asked).await,
-            Some(Action::Close) if self.is_current(turn, &scope).await? => {
-                let close = ConversationChange { status: Some(ConversationStatus::Closed), ..Default::default() };
-                self.inbox.change(&scope, pair, close).await?;
+        match then {
+            Some(then) => self.finish(turn, Some(&agent), then).await,
+            None => Ok(false),
+        }
+    }
+
+    /// What the agent wants done, once its reply is out: it would hold back what is still to go.
+    async fn finish(&self, turn: &Turn, agent: Option<&Agent>, then: Then) -> Result<bool, StoreError> {
+        let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
+        self.inbox.posted(pair.conversation).await;
+        match then {
+            Then::Escalate => self.escalate(turn, agent, Why::Asked).await,
+            Then::Close => {
+                // Unless it is nobody's to close any more.
+                if self.is_current(turn, &scope).await? {
+                    let close = ConversationChange { status: Some(ConversationStatus::Closed), ..Default::default() };
+                    self.inbox.change(&scope, pair, close).await?;
+                }
                 Ok(false)
             }
-            // Of calls; or it is nobody's to close any more.
-            Some(Action::Close | Action::Hangup | Action::Transfer(_)) | None => Ok(false),
         }
     }
 
@@ -187,21 +303,28 @@ impl Desk {
 
     async fn question(&self, turn: &Turn, agent: &Agent, scope: &Scope) -> Result<Question, StoreError> {
         let (pair, message) = (&turn.pair, &turn.message);
-        let before = Some((message.at.micros(), message.id));
-        let lines = u32::from(agent.spec.history_turns) * 2;
-        let mut earlier = match lines {
+        let (lines, store) = (usize::from(agent.spec.history_turns) * 2, self.agents.store());
+        let earlier = match lines {
             0 => Vec::new(),
-            lines => self.agents.store().messages(scope, pair.conversation, before, lines).await?,
+            // What waits behind this one is not said yet; what was replied meanwhile is.
+            lines => {
+                let most = u32::try_from(lines + LANE_MAX).unwrap_or(u32::MAX);
+                store.messages(scope, pair.conversation, None, most).await?
+            }
         };
-        earlier.reverse();
-        let said = |kind: &str, text: &str| kind != "call" && !text.is_empty();
-        let history = earlier.iter().map(|m| &m.message).filter(|m| said(&m.kind, &m.text)).map(|m| Line {
+        let asked = (message.at, message.id);
+        let said = |m: &&crate::store::NewMessage| {
+            let waits = m.direction == Direction::Inbound && (m.at, m.id) >= asked;
+            !waits && m.kind != "call" && !m.text.is_empty()
+        };
+        let history = earlier.iter().map(|m| &m.message).filter(said).take(lines).map(|m| Line {
             role: if m.direction == Direction::Inbound { Role::User } else { Role::Assistant },
             text: words::text_of(&m.kind, &m.content).unwrap_or_else(|| m.text.clone()),
             at: m.at.rfc3339(),
         });
-        let history: Vec<Line> = history.collect();
-        let turns = history.iter().filter(|line| line.role == Role::User).count();
+        let mut history: Vec<Line> = history.collect();
+        history.reverse();
+        let turns = store.messages_until(pair.conversation, message.at, message.id).await?;
         let url = words::media(&message.content, &message.kind).map(|_| self.inbox.media_url(message.id));
         let shown = words::message(message, url.as_deref());
         let digits = pair.user.id.bytes().all(|b| b.is_ascii_digit());
@@ -215,7 +338,7 @@ impl Desk {
                 name: pair.user.name.clone(),
             },
             channel: Channel::Message,
-            turn: u64::try_from(turns).unwrap_or_default() + 1,
+            turn: turns.max(1),
             input: Said {
                 kind: message.kind.clone(),
                 text: words::text_of(&message.kind, &message.content).unwrap_or_else(|| message.text.clone()),
@@ -228,15 +351,17 @@ impl Desk {
     }
 
     /// A person is wanted: a notification, an event, and the agent is silent from now on unless it may be well again.
-    async fn escalate(&self, turn: &Turn, agent: &Agent, why: Why) -> Result<bool, StoreError> {
+    async fn escalate(&self, turn: &Turn, agent: Option<&Agent>, why: Why) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         // Somebody else answers by now: nobody need be called.
         if !self.is_current(turn, &scope).await? {
             return Ok(false);
         }
         let who = if pair.user.name.is_empty() { &pair.user.id } else { &pair.user.name };
-        let name = &agent.spec.name;
+        let name = agent.map_or("An agent", |agent| &agent.spec.name);
         let text = match why {
+            Why::Off => format!("The agent for {who} answers no messages any more: a person is wanted"),
+            Why::Late => format!("{name} did not come to answer {who}: a person is wanted"),
             Why::Asked => format!("{name} asks a person to take over from {who}"),
             Why::Failed => format!("{name} did not answer {who}: a person is wanted"),
             Why::Loop => format!("{who} seems to be an automaton: {name} answers no more"),
@@ -248,18 +373,17 @@ impl Desk {
             conversation: Some(pair.conversation),
             ..Notice::new(pair.account.clone(), pair.main_account.clone(), topic, text)
         });
-        let number = self.agents.directory().tables().by_number(&pair.number).cloned();
-        if let Some(number) = number {
+        if let Some(number) = self.inbox.number_of(pair) {
             let data = json!({
-                "conversation": pair.conversation, "agent": agent.id, "reason": why.word(), "user": words::user(&pair.user),
+                "conversation": pair.conversation, "agent": turn.agent, "reason": why.word(), "user": words::user(&pair.user),
             });
             self.inbox.tell_number(&number, "conversation.escalated", data);
         }
-        if why != Why::Failed {
+        if why.silences() {
             let silent = ConversationChange { ai_enabled: Some(false), ..Default::default() };
             self.inbox.change(&scope, pair, silent).await?;
         }
-        Ok(why != Why::Failed)
+        Ok(why.silences())
     }
 }
 

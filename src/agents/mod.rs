@@ -10,6 +10,7 @@ mod events;
 mod insights;
 mod llm;
 mod pace;
+mod places;
 mod sentences;
 mod voice;
 

@@ -15,6 +15,7 @@ pub mod consent;
 pub mod dialer;
 pub mod farewell;
 mod hearing;
+pub mod links;
 pub mod live;
 pub mod log;
 pub mod machine;

@@ -14,10 +14,11 @@ use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
-use super::log;
 use super::machine::NoticeKind;
 use super::trace::{Request, Sink, Trace, Traced, since as us_since};
+use super::{links, log};
 use crate::admission::{Directory, Webhook};
 use crate::answer::{Delivery, Hops, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
 use crate::clock::Clock;
@@ -62,7 +63,11 @@ struct Inner {
     stopping: CancellationToken,
     aborted: CancellationToken,
     traces: OnceLock<Sink>,
+    links: OnceLock<Links>,
 }
+
+/// Makes a link to a message's file that is good from now on.
+pub type Links = Box<dyn Fn(Uuid) -> String + Send + Sync>;
 
 /// What is in memory.
 #[derive(Default)]
@@ -126,12 +131,18 @@ impl Outbox {
             stopping: CancellationToken::new(),
             aborted: CancellationToken::new(),
             traces: OnceLock::new(),
+            links: OnceLock::new(),
         }))
     }
 
     /// From now on each stage is also told to whoever exports traces.
     pub fn export_traces(&self, sink: Sink) {
         let _ = self.0.traces.set(sink);
+    }
+
+    /// From now on links to users' files are made by this; the first who says so counts.
+    pub fn links_by(&self, links: Links) {
+        let _ = self.0.links.set(links);
     }
 
     /// Begins to read what waits in the store.
@@ -223,10 +234,12 @@ impl Inner {
         Some(SigningKeys::new(account.tokens.clone(), main.tokens.clone()))
     }
 
-    /// The webhook of an event.
+    /// The webhook of an event. It is told of its own account, and a main account's of its subaccounts: whatever routing
+    /// says, no account's events go to another.
     fn webhook(&self, new: &NewCallback) -> Option<Arc<Webhook>> {
         let id = new.notice.url.0.strip_prefix(WEBHOOK)?.parse().ok()?;
-        self.directory.mail().webhook(id)
+        let found = self.directory.mail().webhook(id);
+        found.filter(|webhook| webhook.account == new.account || webhook.account == new.main_account)
     }
 
     /// One stage of a callback, written down.
@@ -241,7 +254,7 @@ impl Inner {
                 failed("another store.secret_key sealed its parameters: put that one back")
             }
             Some(_) if kind == NoticeKind::Event && self.webhook(&new).is_none() => {
-                failed("its webhook is not there any more")
+                failed("its webhook is not there any more, or another account's")
             }
             Some(keys) => {
                 let age = self.clock.steady().since(since);
@@ -250,6 +263,9 @@ impl Inner {
                 if let Some(webhook) = &webhook {
                     // Where it is now, whatever it was when the event came up.
                     notice.url.clone_from(&webhook.url);
+                }
+                if let Some(link) = self.links.get() {
+                    links::sign(&mut notice, link);
                 }
                 let job = NoticeJob {
                     call: new.call,

@@ -103,6 +103,31 @@ async fn callbacks_of_a_call_and_url_go_out_in_order_one_after_another() {
 }
 
 #[tokio::test]
+async fn r16_no_event_goes_to_another_accounts_webhook_whatever_routing_says() {
+    let server = Server::start(|_| Reply::status(204)).await;
+    let room = Room::new();
+    let node = room.node(OutboxLimits::default()).await;
+    let webhook = |id: u128, account: &str| Webhook {
+        id: Uuid::from_u128(id),
+        account: account.into(),
+        name: "crm".to_owned(),
+        url: DocUrl(server.url("/hook").into()),
+        secrets: [Secret::new("whsec")].into(),
+        created: Timestamp::default(),
+        in_file: false,
+    };
+    let (foreign, own) = (Arc::new(webhook(1, "MA9")), Arc::new(webhook(2, MAIN)));
+    node.outbox.0.directory.mail().change_webhooks(|all| all.extend([&foreign, &own].map(|w| (w.id, w.clone()))));
+    for (event, webhook) in [(1, &foreign), (2, &own)] {
+        node.notify(event, event, NoticeKind::Event, &format!("{WEBHOOK}{}", webhook.id)).await;
+    }
+    server.until_seen(1).await;
+    assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
+    assert_eq!(events(&server), [2]);
+    node.store.close().await;
+}
+
+#[tokio::test]
 async fn what_a_subaccount_leaves_behind_goes_out_with_its_main_accounts_signature() {
     let server = Server::start(|_| Reply::status(204)).await;
     let room = Room::new();

@@ -124,6 +124,7 @@ fn why(visitor: &Visitor, no: &NotRouted) -> (StatusCode, String) {
     let (status, key) = match no {
         NotRouted::NoWebhook | NotRouted::WhichWebhook => (StatusCode::NOT_FOUND, "error.missing"),
         NotRouted::Not(_) | NotRouted::InFile => (StatusCode::CONFLICT, "webhooks.in_file"),
+        NotRouted::InUse => (StatusCode::CONFLICT, "webhooks.in_use"),
         NotRouted::TooMany => (StatusCode::CONFLICT, "webhooks.too_many"),
         NotRouted::Store(error) => {
             tracing::warn!(%error, "a webhook could not be changed");

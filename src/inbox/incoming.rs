@@ -10,11 +10,13 @@ use uuid::Uuid;
 use super::{Inbox, Turn, words};
 use crate::admission::NumberEntry;
 use crate::admission::permission::State;
+use crate::call::links;
 use crate::feed::What;
-use crate::model::{Direction, MessageStatus, NoticeTopic, Timestamp, stable_id};
+use crate::model::{AuthId, Direction, E164, MessageStatus, NoticeTopic, PhoneNumberId, Timestamp, stable_id};
 use crate::notices::Notice;
 use crate::observe::names;
-use crate::store::{Came, Draft, DraftForm, InboxFound, NewMessage, OwedTurn, Pair, StatusCame, StoreError, UserName};
+use crate::store::{Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName};
+use crate::xml::ast::DocUrl;
 
 /// Ends when something is in the store or the journal: `false` if it can't come there.
 pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -89,6 +91,39 @@ fn named(opaque: &str) -> Option<Uuid> {
     opaque.strip_prefix(OPAQUE)?.parse().ok()
 }
 
+/// Whose number something is about.
+pub(super) struct About<'a> {
+    phone_number_id: &'a PhoneNumberId,
+    number: &'a E164,
+    account: &'a AuthId,
+    main_account: &'a AuthId,
+    /// Its webhook URL.
+    url: Option<&'a DocUrl>,
+}
+
+impl<'a> About<'a> {
+    pub(super) fn number(number: &'a NumberEntry) -> Self {
+        Self {
+            phone_number_id: &number.spec.phone_number_id,
+            number: &number.spec.number,
+            account: &number.account.auth_id,
+            main_account: &number.account.main().auth_id,
+            url: number.spec.messages.as_ref(),
+        }
+    }
+
+    /// As a conversation has it: the number is not there any more.
+    pub(super) fn pair(pair: &'a Pair) -> Self {
+        Self {
+            phone_number_id: &pair.phone_number_id,
+            number: &pair.number,
+            account: &pair.account,
+            main_account: &pair.main_account,
+            url: None,
+        }
+    }
+}
+
 impl Inbox {
     /// Takes in a user's message; the 200 waits for what comes back. One that names no user is not kept (`None`).
     ///
@@ -111,7 +146,7 @@ impl Inbox {
             sender: None,
             at: now,
         };
-        let url = words::media(&message.content, &message.kind).map(|_| self.media_url(id));
+        let url = words::media(&message.content, &message.kind).map(|_| links::named(id));
         let data = json!({
             "conversation": pair.conversation,
             "message": words::message(&message, url.as_deref()),
@@ -136,6 +171,15 @@ impl Inbox {
     pub(super) fn take(&self, number: &Arc<NumberEntry>, came: Came) -> Result<Stored, Full> {
         let written = self.parts().store.message_came(came.clone()).ok_or(Full)?;
         let (inbox, number) = (self.clone(), number.clone());
+        if !self.holds(&number) {
+            // The store gives it to nobody until then.
+            let inbox = self.clone();
+            self.parts().tasks.spawn(async move {
+                if let Err(error) = inbox.claim().await {
+                    tracing::warn!(%error, "a number's new owner is not noted yet");
+                }
+            });
+        }
         // Behind the 200, and also where whoever waits for it gave up.
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
@@ -177,47 +221,9 @@ impl Inbox {
     fn turn(&self, turn: Turn) {
         if let Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) = self.0.turns.try_send(turn) {
             names::queue::refused(names::queue::TURNS);
-            tracing::warn!(conversation = %turn.pair.conversation, "no agent has room for a message: nobody answers it");
-            let inbox = self.clone();
-            self.parts().tasks.spawn(async move { inbox.settle_turn(&turn).await });
+            // It is owed in the store, and found there.
+            tracing::debug!(conversation = %turn.pair.conversation, "no room for a message to an agent: it is answered later");
         }
-    }
-
-    /// A turn is owed no more: it was answered, or will not be.
-    pub async fn settle_turn(&self, turn: &Turn) {
-        if let Err(error) = self.parts().store.turn_settled(turn.message.id).await {
-            tracing::warn!(message = %turn.message.id, %error, "a turn that is over may be taken up again at the next start");
-        }
-    }
-
-    /// Takes up the turns that agents owe since an earlier process: those that it had not answered when it ended.
-    ///
-    /// # Errors
-    /// The store's.
-    pub(super) async fn take_up_turns(&self) -> Result<(), StoreError> {
-        let parts = self.parts();
-        let least = u32::try_from(super::TURNS).unwrap_or(u32::MAX);
-        let owed = parts.store.owed_turns(&parts.node_id, least).await?;
-        let open = parts.clock.wall().minus(super::WINDOW);
-        let mut taken = 0_u32;
-        for OwedTurn { message, agent, epoch, came } in owed {
-            let found = match came > open {
-                true => parts.store.message(message).await?,
-                // Nothing may be sent any more.
-                false => None,
-            };
-            match found {
-                Some((pair, found)) => {
-                    taken += 1;
-                    self.turn(Turn { pair, agent, epoch, message: found.message });
-                }
-                None => parts.store.turn_settled(message).await?,
-            }
-        }
-        if taken > 0 {
-            tracing::info!(turns = taken, "took up what agents had not answered when this node ended");
-        }
-        Ok(())
     }
 
     /// Takes in how far a message is; the 200 waits for what comes back.
@@ -225,15 +231,20 @@ impl Inbox {
     /// # Errors
     /// There is no room for it now.
     pub fn status(&self, number: &Arc<NumberEntry>, told: StatusTold) -> Result<Stored, Full> {
-        let came =
-            self.status_of(number, Some(told.wamid), told.opaque.as_deref().and_then(named), told.status, told.error);
+        let came = self.status_of(
+            &About::number(number),
+            Some(told.wamid),
+            told.opaque.as_deref().and_then(named),
+            told.status,
+            told.error,
+        );
         let written = self.parts().store.message_status(came).ok_or(Full)?;
         let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
         let handed = self.parts().tasks.spawn(async move { inbox.status_written(&main, written.await) });
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
     }
 
-    pub(super) fn status_written(&self, main: &crate::model::AuthId, found: Result<InboxFound, StoreError>) -> bool {
+    pub(super) fn status_written(&self, main: &AuthId, found: Result<InboxFound, StoreError>) -> bool {
         let taken = matches!(found, Ok(InboxFound::Status(..) | InboxFound::Journalled));
         if let Ok(InboxFound::Status(Some((conversation, message)), written)) = found {
             self.hand_on(written);
@@ -245,7 +256,7 @@ impl Inbox {
     /// A status as the store takes it.
     pub(super) fn status_of(
         &self,
-        number: &NumberEntry,
+        about: &About<'_>,
         wamid: Option<String>,
         named: Option<Uuid>,
         status: MessageStatus,
@@ -264,7 +275,7 @@ impl Inbox {
             },
         });
         let mut form = vec![
-            ("From".to_owned(), number.spec.number.to_string()),
+            ("From".to_owned(), about.number.to_string()),
             ("Status".to_owned(), status.as_str().to_owned()),
             ("SentTime".to_owned(), at.plivo_secs()),
         ];
@@ -278,8 +289,8 @@ impl Inbox {
             form.push(("ErrorCode".to_owned(), code.to_string()));
             form.push(("ErrorMessage".to_owned(), text.clone()));
         }
-        let draft = self.draft(number, "message.status", &["status", status.as_str(), &key], data, form);
-        StatusCame { phone_number_id: number.spec.phone_number_id.clone(), wamid, named, status, error, at, draft }
+        let draft = self.draft_about(about, "message.status", &["status", status.as_str(), &key], data, form);
+        StatusCame { phone_number_id: about.phone_number_id.clone(), wamid, named, status, error, at, draft }
     }
 
     /// What reports something of a number's, ready for whoever the routing names. `of`: what its ids are made of, so that
@@ -292,19 +303,30 @@ impl Inbox {
         data: Value,
         form: Vec<(String, String)>,
     ) -> Draft {
+        self.draft_about(&About::number(number), kind, of, data, form)
+    }
+
+    /// The same of a number that may not be there any more.
+    fn draft_about(
+        &self,
+        about: &About<'_>,
+        kind: &str,
+        of: &[&str],
+        data: Value,
+        form: Vec<(String, String)>,
+    ) -> Draft {
         let parts = self.parts();
-        let of: Vec<&str> = std::iter::once(number.spec.phone_number_id.as_str()).chain(of.iter().copied()).collect();
+        let of: Vec<&str> = std::iter::once(about.phone_number_id.as_str()).chain(of.iter().copied()).collect();
         let event_id = stable_id("event", &of);
-        let account = &number.account.auth_id;
-        let url = number.spec.messages.as_ref().filter(|_| !form.is_empty());
+        let url = about.url.filter(|_| !form.is_empty());
         Draft {
             event_id,
-            account: account.clone(),
-            main_account: number.account.main().auth_id.clone(),
+            account: about.account.clone(),
+            main_account: about.main_account.clone(),
             node_id: parts.node_id.clone(),
             created: parts.clock.steady(),
             event: kind.to_owned(),
-            body: words::event(event_id, kind, parts.clock.wall(), account, Some(&number.spec.number), data),
+            body: words::event(event_id, kind, parts.clock.wall(), about.account, Some(about.number), data),
             form: url.map(|url| DraftForm {
                 event_id: stable_id("form", &of),
                 url: url.0.to_string(),
@@ -344,7 +366,7 @@ impl Inbox {
 
     /// A user allows a number something else than before.
     pub fn permission_changed(&self, number: &NumberEntry, user: &str, state: State) {
-        let conversation = super::conversation_id(&number.spec.phone_number_id, user);
+        let conversation = self.conversation_of(number, user);
         let user = words::user(&UserName { id: user.to_owned(), bsuid: None, name: String::new() });
         let until = match state {
             State::Temporary { until } => Some(until.to_string()),
@@ -360,7 +382,7 @@ impl Inbox {
     }
 
     /// News of a conversation, for those who watch.
-    pub(super) fn tell_conversation(&self, main: &crate::model::AuthId, conversation: Uuid) {
+    pub(super) fn tell_conversation(&self, main: &AuthId, conversation: Uuid) {
         self.parts().feed.tell(main, What::Conversation(conversation));
     }
 }

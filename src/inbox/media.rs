@@ -76,6 +76,12 @@ impl Shelf {
         hex::encode(tag.as_ref().get(..20).unwrap_or_default())
     }
 
+    /// A link to a message's file that is good for an hour.
+    pub(super) fn link(&self, base_url: &str, id: Uuid, now: Timestamp) -> String {
+        let until = now.plus(LINK).secs();
+        format!("{base_url}/media/{id}?until={until}&tag={}", self.sign(id, until))
+    }
+
     fn is_good(&self, id: Uuid, until: i64, tag: &str, now: Timestamp) -> bool {
         let right = self.sign(id, until);
         now.secs() <= until
@@ -166,9 +172,7 @@ impl Shelf {
 impl Inbox {
     /// A link to a message's file.
     pub fn media_url(&self, message: Uuid) -> String {
-        let until = self.parts().clock.wall().plus(LINK).secs();
-        let tag = self.0.shelf.sign(message, until);
-        format!("{}/media/{message}?until={until}&tag={tag}", self.parts().base_url)
+        self.0.shelf.link(&self.parts().base_url, message, self.parts().clock.wall())
     }
 
     /// The file that a link names; fetched now, if it was not yet. `None`: the link is none or over, or there is no file.
@@ -185,7 +189,7 @@ impl Inbox {
             text("filename").unwrap_or_default().chars().filter(|c| plain(c) && *c != '/').take(100).collect();
         let path = self.0.shelf.path(message);
         if tokio::fs::metadata(&path).await.is_err() {
-            let number = self.number(&pair.number)?;
+            let number = self.number_of(&pair)?;
             self.fetch(&number, &found.message).await;
         }
         tokio::fs::metadata(&path).await.ok()?;

@@ -11,6 +11,7 @@ mod incoming;
 mod media;
 mod routing;
 mod sending;
+mod tenure;
 pub mod words;
 
 #[cfg(test)]
@@ -30,7 +31,7 @@ use crate::call::Outbox;
 use crate::clock::Clock;
 use crate::feed::{Feed, What};
 use crate::meta::Graph;
-use crate::model::{AuthId, E164, PhoneNumberId, Routing, stable_id};
+use crate::model::{AuthId, PhoneNumberId, Routing};
 use crate::notices::Notices;
 use crate::store::{NewMessage, Pair, Store, UserName, Written};
 
@@ -76,13 +77,15 @@ pub struct Inbox(Arc<Inner>);
 
 struct Inner {
     parts: InboxParts,
-    shelf: Shelf,
+    shelf: Arc<Shelf>,
     turns: mpsc::Sender<Turn>,
     /// Until somebody takes it.
     turns_out: Mutex<Option<mpsc::Receiver<Turn>>>,
     lanes: sending::Lanes,
     /// By number: an agent's answer is on its way to Meta (read), the routing changes (write).
     gates: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
+    /// Whose conversations numbers have.
+    tenures: tenure::Tenures,
     /// One change of webhooks or numbers' routing at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -97,7 +100,9 @@ impl Inbox {
     /// An empty one; [`Inbox::open`] reads what the store has.
     pub fn new(parts: InboxParts) -> Self {
         let (turns, turns_out) = mpsc::channel(TURNS);
-        let shelf = Shelf::new(parts.media.clone(), parts.store.link_key());
+        let shelf = Arc::new(Shelf::new(parts.media.clone(), parts.store.link_key()));
+        let (signs, clock, base_url) = (shelf.clone(), parts.clock.clone(), parts.base_url.clone());
+        parts.outbox.links_by(Box::new(move |message| signs.link(&base_url, message, clock.wall())));
         Self(Arc::new(Inner {
             parts,
             shelf,
@@ -105,6 +110,7 @@ impl Inbox {
             turns_out: Mutex::new(Some(turns_out)),
             lanes: sending::Lanes::default(),
             gates: DashMap::new(),
+            tenures: tenure::Tenures::default(),
             changing: tokio::sync::Mutex::default(),
         }))
     }
@@ -112,6 +118,11 @@ impl Inbox {
     /// Where agents' turns come out; `None`: somebody has it.
     pub fn turns(&self) -> Option<mpsc::Receiver<Turn>> {
         self.0.turns_out.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Who this node is to the store.
+    pub fn node_id(&self) -> &str {
+        &self.0.parts.node_id
     }
 
     fn parts(&self) -> &InboxParts {
@@ -122,7 +133,7 @@ impl Inbox {
     pub fn pair(&self, number: &NumberEntry, user: UserName) -> Pair {
         let id = &number.spec.phone_number_id;
         Pair {
-            conversation: conversation_id(id, &user.id),
+            conversation: self.conversation_of(number, &user.id),
             account: number.account.auth_id.clone(),
             main_account: number.account.main().auth_id.clone(),
             number: number.spec.number.clone(),
@@ -133,7 +144,8 @@ impl Inbox {
 
     /// What new conversations of a number begin with. Where nobody has set it: its webhook URL, if it has one.
     pub fn routing_of(&self, number: &NumberEntry) -> Routing {
-        let set = self.parts().directory.mail().routing(&number.spec.phone_number_id);
+        // What another account has set is not this one's.
+        let set = self.parts().directory.mail().routing(&number.spec.phone_number_id).filter(|_| self.holds(number));
         set.unwrap_or(if number.spec.messages.is_some() { Routing::Webhook(None) } else { Routing::None })
     }
 
@@ -157,8 +169,10 @@ impl Inbox {
         Some(SigningKeys::new(account.tokens.clone(), main.tokens.clone()))
     }
 
-    fn number(&self, number: &E164) -> Option<Arc<NumberEntry>> {
-        self.parts().directory.tables().by_number(number).cloned()
+    /// The number of a conversation; none: it is not there, or another account's by now.
+    pub fn number_of(&self, pair: &Pair) -> Option<Arc<NumberEntry>> {
+        let found = self.parts().directory.tables().by_number(&pair.number).cloned();
+        found.filter(|number| number.account.auth_id == pair.account)
     }
 
     /// Whether a number's agent answers nobody just now.
@@ -169,9 +183,4 @@ impl Inbox {
     fn tell_message(&self, main: &AuthId, conversation: Uuid, message: Uuid) {
         self.parts().feed.tell(main, What::Message { conversation, message });
     }
-}
-
-/// The conversation of a number and a user.
-pub fn conversation_id(number: &PhoneNumberId, user: &str) -> Uuid {
-    stable_id("conversation", &[number.as_str(), user])
 }

@@ -37,6 +37,8 @@ pub enum NotRouted {
     TooMany,
     /// It stands in the configuration, and changes only there.
     InFile,
+    /// Numbers or conversations go to it: without it nobody would hear of them.
+    InUse,
     Store(StoreError),
 }
 
@@ -55,25 +57,24 @@ impl Inbox {
     pub async fn open(&self, file: &[crate::config::Webhook]) -> Result<(), StoreError> {
         let parts = self.parts();
         self.count_files().await;
-        parts.directory.mail().replace_routings(parts.store.routings().await?.into_iter().collect());
-        self.replace_webhooks(parts.store.webhooks().await?, file);
-        self.give_up_what_was_left().await?;
-        self.take_up_turns().await
+        let routings = parts.store.routings().await?;
+        parts.directory.mail().change_routings(|all| *all = routings.iter().cloned().collect());
+        self.0.tenures.read(parts.store.tenures().await?);
+        let rows: Webhooks =
+            parts.store.webhooks().await?.into_iter().map(|row| (row.id, Arc::new(of_row(row)))).collect();
+        parts.directory.mail().change_webhooks(|all| *all = rows.clone());
+        self.reload(file);
+        self.claim().await?;
+        self.take_up_what_was_left().await
     }
 
     /// The configuration's webhooks are these from now on.
     pub fn reload(&self, file: &[crate::config::Webhook]) {
-        let mail = self.parts().directory.mail();
-        let mut webhooks: Webhooks =
-            mail.webhooks().iter().filter(|(_, w)| !w.in_file).map(|(id, w)| (*id, w.clone())).collect();
-        webhooks.extend(file.iter().map(of_file).map(|webhook| (webhook.id, Arc::new(webhook))));
-        mail.replace_webhooks(webhooks);
-    }
-
-    fn replace_webhooks(&self, rows: Vec<WebhookRow>, file: &[crate::config::Webhook]) {
-        let webhooks: Webhooks = rows.into_iter().map(|row| (row.id, Arc::new(of_row(row)))).collect();
-        self.parts().directory.mail().replace_webhooks(webhooks);
-        self.reload(file);
+        let named: Webhooks = file.iter().map(of_file).map(|webhook| (webhook.id, Arc::new(webhook))).collect();
+        self.parts().directory.mail().change_webhooks(|all| {
+            all.retain(|_, webhook| !webhook.in_file);
+            all.extend(named.clone());
+        });
     }
 
     /// A scope's webhooks, the newest first.
@@ -99,18 +100,32 @@ impl Inbox {
         found.filter(|webhook| scope.holds(&webhook.account, &self.main_of(&webhook.account)))
     }
 
-    /// The webhook that is named, or the only one that there is.
+    /// The webhook that is named, or the only one that the number's account has itself. It serves numbers of its own
+    /// account, and a main account's serves its subaccounts' numbers.
     ///
     /// # Errors
     /// There is no such one, or not just one.
-    pub fn webhook_or_only(&self, scope: &Scope, named: Option<Uuid>) -> Result<Arc<Webhook>, NotRouted> {
+    pub fn webhook_or_only(
+        &self,
+        scope: &Scope,
+        number: &NumberEntry,
+        named: Option<Uuid>,
+    ) -> Result<Arc<Webhook>, NotRouted> {
         match named {
-            Some(id) => self.webhook(scope, id).ok_or(NotRouted::NoWebhook),
-            None => match self.webhooks(scope).as_slice() {
-                [only] => Ok(only.clone()),
-                _ => Err(NotRouted::WhichWebhook),
-            },
+            Some(id) => {
+                let found = self.webhook(scope, id).filter(|webhook| Self::may_serve(number, &webhook.account));
+                found.ok_or(NotRouted::NoWebhook)
+            }
+            None => self.only_webhook(number).ok_or(NotRouted::WhichWebhook),
         }
+    }
+
+    /// The webhook of a number's account, where it has just one: not its subaccounts' among them.
+    fn only_webhook(&self, number: &NumberEntry) -> Option<Arc<Webhook>> {
+        let all = self.parts().directory.mail().webhooks();
+        let mut own = all.values().filter(|webhook| webhook.account == number.account.auth_id);
+        let only = own.next()?;
+        own.next().is_none().then(|| only.clone())
     }
 
     /// Changes a number's routing, and with `all` that of its conversations: both or neither, and no answer of an agent is
@@ -119,15 +134,17 @@ impl Inbox {
     /// # Errors
     /// The store takes nothing now; nothing has changed.
     pub async fn route_number(&self, number: &NumberEntry, routing: Routing, all: bool) -> Result<(), StoreError> {
+        // Else it would go with what the former owner had set.
+        self.claim().await?;
         let _turn = self.0.changing.lock().await;
         let id = &number.spec.phone_number_id;
         let _held = self.hold(id).await;
         let (digits, parts) = (number.spec.number.clone(), self.parts());
-        let reroute = Reroute { number: digits.clone(), phone_number_id: id.clone(), routing, all };
-        parts.store.reroute(reroute).await?;
-        let mut routings = (*parts.directory.mail().routings()).clone();
-        routings.insert(id.clone(), routing);
-        parts.directory.mail().replace_routings(routings);
+        let account = number.account.auth_id.clone();
+        parts.store.reroute(Reroute { phone_number_id: id.clone(), account, routing, all }).await?;
+        parts.directory.mail().change_routings(|routings| {
+            routings.insert(id.clone(), routing);
+        });
         parts.feed.tell(&number.account.main().auth_id, What::Number(digits));
         let shown = json!({
             "number": number.spec.number.as_str(),
@@ -147,7 +164,10 @@ impl Inbox {
     }
 
     /// Waits for agents' answers that are on their way to Meta, and lets no further one begin.
-    async fn hold(&self, number: &crate::model::PhoneNumberId) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
+    pub(super) async fn hold(
+        &self,
+        number: &crate::model::PhoneNumberId,
+    ) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
         tokio::time::timeout(GATE, self.gate(number).write_owned()).await.ok()
     }
 
@@ -186,7 +206,7 @@ impl Inbox {
         let (before, after) = (conversation.standing.routing.webhook(), to.webhook());
         let _held = self.hold(&pair.phone_number_id).await;
         let mut tell = Vec::new();
-        if let (true, Some(number)) = (before != after, self.number(&pair.number)) {
+        if let (true, Some(number)) = (before != after, self.number_of(pair)) {
             for (webhook, kind) in [(before, "subscription.revoked"), (after, "subscription.activated")] {
                 if let Some(webhook) = webhook {
                     let data = json!({"conversation": pair.conversation, "webhook": webhook, "user": super::words::user(&pair.user)});
@@ -240,7 +260,7 @@ impl Inbox {
     pub async fn tell_read(&self, scope: &Scope, conversation: &Conversation) -> Result<(), StoreError> {
         let page = self.parts().store.messages(scope, conversation.pair.conversation, None, READ_PAGE).await?;
         let last = page.into_iter().find(|m| m.message.direction == Direction::Inbound && m.message.wamid.is_some());
-        let (Some(wamid), Some(number)) = (last.and_then(|m| m.message.wamid), self.number(&conversation.pair.number))
+        let (Some(wamid), Some(number)) = (last.and_then(|m| m.message.wamid), self.number_of(&conversation.pair))
         else {
             return Ok(());
         };
@@ -323,18 +343,17 @@ impl Inbox {
         self.put_webhook(row).await
     }
 
-    /// Takes a webhook away. What waits for it is given up.
+    /// Takes a webhook away that nothing goes to. What waits for it is given up.
     ///
     /// # Errors
-    /// There is no such one, it stands in the configuration, or the store's.
+    /// There is no such one, it is in use, it stands in the configuration, or the store's.
     pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), NotRouted> {
         let row = self.changeable(scope, id)?;
         let _turn = self.0.changing.lock().await;
-        self.parts().store.webhook(WebhookWrite::Remove(id)).await.map_err(NotRouted::Store)?;
-        let mail = self.parts().directory.mail();
-        let mut webhooks = (*mail.webhooks()).clone();
-        webhooks.remove(&id);
-        mail.replace_webhooks(webhooks);
+        if !self.parts().store.webhook(WebhookWrite::Remove(id)).await.map_err(NotRouted::Store)? {
+            return Err(NotRouted::InUse);
+        }
+        self.parts().directory.mail().change_webhooks(|webhooks| drop(webhooks.remove(&id)));
         self.parts().feed.tell(&self.main_of(&row.account), What::Webhook(id));
         Ok(())
     }
@@ -372,18 +391,15 @@ impl Inbox {
         self.parts().store.webhook(WebhookWrite::Put(row.clone())).await.map_err(NotRouted::Store)?;
         let webhook = Arc::new(of_row(row));
         let mail = self.parts().directory.mail();
-        let mut webhooks = (*mail.webhooks()).clone();
-        webhooks.insert(webhook.id, webhook.clone());
-        mail.replace_webhooks(webhooks);
+        mail.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
         self.parts().feed.tell(&self.main_of(&webhook.account), What::Webhook(webhook.id));
         Ok(webhook)
     }
 
     /// Where events go that are no conversation's: the number's webhook, else the account's only one.
     pub fn webhook_of(&self, number: &NumberEntry) -> Option<Uuid> {
-        let scope = Scope::of(number.account.auth_id.clone());
         let default = self.routing_of(number).webhook();
-        default.or_else(|| self.webhook_or_only(&scope, None).ok().map(|webhook| webhook.id))
+        default.or_else(|| self.only_webhook(number).map(|webhook| webhook.id))
     }
 
     /// An event of a number's, for its webhook, if it has one: `number.changed`, `permission.changed`. `order`: events

@@ -1,5 +1,6 @@
 //! The way out to Meta: a message stands in the store as `queued`, then Graph is asked, one after another in each
-//! conversation. Whether Meta has a message whose process died meanwhile is not known, so it is not sent again.
+//! conversation. That it is about to be asked is written first: what was not asked for when its process ended goes out
+//! after the next start, and of what was, nobody knows whether Meta has it, so it is not sent again.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
@@ -9,13 +10,14 @@ use std::time::Duration;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::incoming::opaque_of;
+use super::incoming::{About, opaque_of};
 use super::{Inbox, Turn, words};
 use crate::call::machine::GraphOutcome;
-use crate::model::{Direction, MessageStatus, PhoneNumberId, Timestamp};
-use crate::store::{Conversation, Going, NewMessage, Pair, StoreError};
+use crate::model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
+use crate::store::{Answers, Conversation, Going, Gone, LeftMessage, NewMessage, Pair, StoreError, Then};
 
 /// How long a user may be written to freely after they wrote or called.
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
@@ -26,8 +28,13 @@ const LANE_MAX: usize = 64;
 const WAITING_MAX: usize = 8_192;
 /// Messages of one answer of an agent.
 const REPLIES_MAX: usize = 10;
-/// Messages looked at once at the start.
-const LEFT_MAX: u32 = 10_000;
+/// Messages looked at at once at the start.
+const LEFT_PAGE: u32 = 1_000;
+/// How long the same `Idempotency-Key` is the same message, and how often it may have been another before.
+const SAME_FOR: Duration = Duration::from_secs(24 * 3_600);
+const SAME_MAX: u32 = 1_000;
+/// How long a store that takes nothing is asked whether a message may go out, once a second.
+const ASKING_MAX: u32 = 60;
 
 /// A message that is to go out.
 #[derive(Clone, PartialEq)]
@@ -75,9 +82,16 @@ struct Posting {
     epoch: Option<u64>,
 }
 
+/// What stands in a lane.
+enum Next {
+    Post(Posting),
+    /// Somebody waits until all before it went out.
+    Tell(oneshot::Sender<()>),
+}
+
 /// What waits for Graph, by conversation; one that is there has somebody who sends.
 pub(super) struct Lanes {
-    lanes: Mutex<(HashMap<Uuid, VecDeque<Posting>>, usize)>,
+    lanes: Mutex<(HashMap<Uuid, VecDeque<Next>>, usize)>,
     limits: DefaultKeyedRateLimiter<PhoneNumberId>,
 }
 
@@ -98,26 +112,44 @@ impl Lanes {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.1 += 1;
         let fresh = !lanes.0.contains_key(&posting.pair.conversation);
-        lanes.0.entry(posting.pair.conversation).or_default().push_back(posting);
+        lanes.0.entry(posting.pair.conversation).or_default().push_back(Next::Post(posting));
         fresh
+    }
+
+    /// Ends when what stands in a lane now has gone out.
+    fn passed(&self, conversation: Uuid) -> Option<oneshot::Receiver<()>> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let lane = lanes.0.get_mut(&conversation)?;
+        let (tell, told) = oneshot::channel();
+        lane.push_back(Next::Tell(tell));
+        Some(told)
     }
 
     /// The next of a lane; none: the lane is over.
     fn next(&self, conversation: Uuid) -> Option<Posting> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = lanes.0.get_mut(&conversation).and_then(VecDeque::pop_front);
-        match &next {
-            Some(_) => lanes.1 = lanes.1.saturating_sub(1),
-            None => {
-                lanes.0.remove(&conversation);
+        loop {
+            match lanes.0.get_mut(&conversation).and_then(VecDeque::pop_front) {
+                Some(Next::Post(posting)) => {
+                    lanes.1 = lanes.1.saturating_sub(1);
+                    return Some(posting);
+                }
+                Some(Next::Tell(tell)) => {
+                    // Who waited may have gone.
+                    let _ = tell.send(());
+                }
+                None => {
+                    lanes.0.remove(&conversation);
+                    return None;
+                }
             }
         }
-        next
     }
 }
 
 impl Inbox {
     /// Sends a message for a person or a program; `sender` says who. Stored when this returns; Graph is asked behind it.
+    /// `once`: whoever asks for the same by this name within a day gets the message that was sent then.
     ///
     /// # Errors
     /// A rule that forbids it, or the store's.
@@ -126,44 +158,78 @@ impl Inbox {
         conversation: &Conversation,
         outgoing: Outgoing,
         sender: &str,
-    ) -> Result<NewMessage, NotSent> {
+        once: Option<&str>,
+    ) -> Result<Uuid, NotSent> {
         let now = self.parts().clock.wall();
+        let id = match once {
+            Some(once) => match self.named(&conversation.pair, once, now).await? {
+                Named::Sent(id) => return Ok(id),
+                Named::Free(id) => id,
+            },
+            None => Uuid::new_v4(),
+        };
         if outgoing.kind != "template" && !is_open(conversation.heard, now) {
             return Err(NotSent::WindowClosed);
         }
-        let sent = self.go(&conversation.pair, vec![outgoing], sender, None).await?;
-        sent.into_iter().next().ok_or(NotSent::Gone)
+        self.go(&conversation.pair, vec![(id, outgoing)], sender, None, None).await?;
+        Ok(id)
     }
 
-    /// An agent answers a turn. Nothing goes out where the conversation has another routing by now, or people took over.
+    /// The message of a name: its id is made of it, so that the store knows it again after a restart and on another node.
+    async fn named(&self, pair: &Pair, once: &str, now: Timestamp) -> Result<Named, NotSent> {
+        let conversation = pair.conversation.to_string();
+        for n in 0..SAME_MAX {
+            let id = stable_id("sent", &[pair.account.as_str(), &conversation, once, &n.to_string()]);
+            match self.parts().store.message(id).await.map_err(NotSent::Store)? {
+                None => return Ok(Named::Free(id)),
+                Some((_, found)) if now < found.message.at.plus(SAME_FOR) => return Ok(Named::Sent(id)),
+                // A day later it is another.
+                Some(_) => {}
+            }
+        }
+        Ok(Named::Free(Uuid::new_v4()))
+    }
+
+    /// An agent answers a turn, once; `then` is to be done when the reply is out ([`Inbox::posted`]), also by another process.
+    /// Nothing goes out where the conversation has another routing by now, or people took over.
     ///
     /// # Errors
     /// [`NotSent::Stale`] then; or a rule that forbids it, or the store's.
-    pub async fn reply(&self, turn: &Turn, replies: Vec<Outgoing>) -> Result<Vec<Uuid>, NotSent> {
+    pub async fn reply(&self, turn: &Turn, replies: Vec<Outgoing>, then: Option<Then>) -> Result<Vec<Uuid>, NotSent> {
         let sender = format!("agent:{}", turn.agent);
-        let sent = self.go(&turn.pair, replies, &sender, Some(turn)).await?;
-        Ok(sent.into_iter().map(|message| message.id).collect())
+        let replies: Vec<_> = replies.into_iter().map(|reply| (Uuid::new_v4(), reply)).collect();
+        let ids = replies.iter().map(|(id, _)| *id).take(REPLIES_MAX).collect();
+        let answers = Answers { message: turn.message.id, then };
+        self.go(&turn.pair, replies, &sender, Some(turn.epoch), Some(answers)).await?;
+        Ok(ids)
+    }
+
+    /// Waits until what goes out in a conversation now has gone, whatever became of it.
+    pub async fn posted(&self, conversation: Uuid) {
+        if let Some(passed) = self.0.lanes.passed(conversation) {
+            let _ = passed.await;
+        }
     }
 
     async fn go(
         &self,
         pair: &Pair,
-        outgoing: Vec<Outgoing>,
+        outgoing: Vec<(Uuid, Outgoing)>,
         sender: &str,
-        turn: Option<&Turn>,
-    ) -> Result<Vec<NewMessage>, NotSent> {
-        let epoch = turn.map(|turn| turn.epoch);
-        self.number(&pair.number).ok_or(NotSent::NoNumber)?;
+        epoch: Option<u64>,
+        answers: Option<Answers>,
+    ) -> Result<(), NotSent> {
+        self.number_of(pair).ok_or(NotSent::NoNumber)?;
         if !self.0.lanes.has_room(pair.conversation) {
             return Err(NotSent::TooMany(1));
         }
         let mut messages = Vec::new();
-        for Outgoing { kind, content } in outgoing.into_iter().take(REPLIES_MAX) {
+        for (id, Outgoing { kind, content }) in outgoing.into_iter().take(REPLIES_MAX) {
             if let Err(until) = self.0.lanes.limits.check_key(&pair.phone_number_id) {
                 return Err(NotSent::TooMany(until.wait_time_from(DefaultClock::default().now()).as_secs() + 1));
             }
             messages.push(NewMessage {
-                id: Uuid::new_v4(),
+                id,
                 wamid: None,
                 direction: Direction::Outbound,
                 text: words::short(&kind, &content),
@@ -174,28 +240,32 @@ impl Inbox {
                 at: self.parts().clock.wall(),
             });
         }
-        let going = Going {
-            conversation: pair.conversation,
-            messages: messages.clone(),
-            epoch,
-            turn: turn.map(|turn| turn.message.id),
-        };
-        if !self.parts().store.message_going(going).await.map_err(NotSent::Store)? {
-            return Err(if epoch.is_some() { NotSent::Stale } else { NotSent::Gone });
+        let node_id = self.parts().node_id.clone();
+        let going = Going { conversation: pair.conversation, messages: messages.clone(), node_id, epoch, answers };
+        match self.parts().store.message_going(going).await.map_err(NotSent::Store)? {
+            Gone::Out => {}
+            // Whoever asked at the same moment sends it.
+            Gone::Before => return Ok(()),
+            Gone::Refused => return Err(if epoch.is_some() { NotSent::Stale } else { NotSent::Gone }),
         }
-        for message in &messages {
-            let posting = Posting { pair: pair.clone(), message: message.clone(), epoch };
-            if self.0.lanes.push(posting) {
-                let (inbox, conversation) = (self.clone(), pair.conversation);
-                self.parts().tasks.spawn(async move {
-                    while let Some(posting) = inbox.0.lanes.next(conversation) {
-                        inbox.post(posting).await;
-                    }
-                });
-            }
-            self.tell_message(&pair.main_account, pair.conversation, message.id);
+        for message in messages {
+            let id = message.id;
+            self.line_up(Posting { pair: pair.clone(), message, epoch });
+            self.tell_message(&pair.main_account, pair.conversation, id);
         }
-        Ok(messages)
+        Ok(())
+    }
+
+    fn line_up(&self, posting: Posting) {
+        let conversation = posting.pair.conversation;
+        if self.0.lanes.push(posting) {
+            let inbox = self.clone();
+            self.parts().tasks.spawn(async move {
+                while let Some(posting) = inbox.0.lanes.next(conversation) {
+                    inbox.post(posting).await;
+                }
+            });
+        }
     }
 
     async fn post(&self, Posting { pair, message, epoch }: Posting) {
@@ -213,28 +283,49 @@ impl Inbox {
             let _ = parts.store.message_posted(message.id, Err(why), parts.clock.wall()).await;
             return self.tell_message(&pair.main_account, pair.conversation, message.id);
         }
-        let Some(number) = self.number(&pair.number) else { return };
+        let Some(number) = self.number_of(&pair) else {
+            let why = (0, "not sent: its number was disconnected, or is another account's now".to_owned());
+            return self.failed(&pair, message.id, why).await;
+        };
+        if !self.may_ask(message.id).await {
+            return;
+        }
         let body = graph_body(&pair, &message);
         let sent =
             parts.graph.send_message(&number.spec.phone_number_id, number.spec.access_token.as_ref(), &body).await;
         let written = match sent {
             Ok(wamid) => parts.store.message_posted(message.id, Ok(wamid), parts.clock.wall()).await.map(drop),
-            Err(outcome) => {
-                let error = Some(reason(outcome));
-                let status = self.status_of(&number, None, Some(message.id), MessageStatus::Failed, error);
-                match parts.store.message_status(status) {
-                    Some(written) => {
-                        self.status_written(&pair.main_account, written.await);
-                        Ok(())
-                    }
-                    None => Err(StoreError::NotTaken),
-                }
-            }
+            Err(outcome) => return self.failed(&pair, message.id, reason(outcome)).await,
         };
         if let Err(error) = written {
             tracing::error!(%error, message = %message.id, "what became of a message could not be written");
         }
         self.tell_message(&pair.main_account, pair.conversation, message.id);
+    }
+
+    /// Notes that Meta is about to be asked; `false`: nobody may ask. A message waits with its store.
+    async fn may_ask(&self, message: Uuid) -> bool {
+        for _ in 0..ASKING_MAX {
+            match self.parts().store.message_asking(message, self.parts().clock.wall()).await {
+                Ok(may) => return may,
+                Err(StoreError::Closed) => return false,
+                Err(error) => tracing::warn!(%error, %message, "a message waits for the store"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // It goes out after the next start.
+        false
+    }
+
+    /// A message did not go out, as far as is known: its webhook hears of it.
+    async fn failed(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
+        let number = self.number_of(pair);
+        let about = number.as_deref().map_or_else(|| About::pair(pair), About::number);
+        let status = self.status_of(&about, None, Some(message), MessageStatus::Failed, Some(why));
+        match self.parts().store.message_status(status) {
+            Some(written) => drop(self.status_written(&pair.main_account, written.await)),
+            None => tracing::error!(%message, "what became of a message could not be written"),
+        }
     }
 
     async fn still_answers(&self, pair: &Pair, epoch: u64) -> bool {
@@ -250,18 +341,34 @@ impl Inbox {
         })
     }
 
-    /// Messages that an earlier process was sending when it ended: Meta may have them, and they are not sent again.
+    /// Messages that an earlier process had taken: they go out now, but for those that Meta may have.
     ///
     /// # Errors
     /// The store's.
-    pub(super) async fn give_up_what_was_left(&self) -> Result<(), StoreError> {
-        let left = self.parts().store.messages_under_way(LEFT_MAX).await?;
-        for message in left {
-            let why = (0, "this node ended while it was sending it: whether Meta has it is not known".to_owned());
-            self.parts().store.message_posted(message, Err(why), self.parts().clock.wall()).await?;
+    pub(super) async fn take_up_what_was_left(&self) -> Result<(), StoreError> {
+        let mut after = (i64::MIN, Uuid::nil());
+        loop {
+            let left = self.parts().store.messages_left(&self.parts().node_id, after, LEFT_PAGE).await?;
+            let Some(last) = left.last() else { return Ok(()) };
+            after = (last.message.message.at.micros(), last.message.message.id);
+            for LeftMessage { pair, message, epoch, asked } in left {
+                if asked {
+                    let why = "this node ended while it was sending it: whether Meta has it is not known";
+                    self.failed(&pair, message.message.id, (0, why.to_owned())).await;
+                } else {
+                    self.line_up(Posting { pair, message: message.message, epoch });
+                }
+            }
         }
-        Ok(())
     }
+}
+
+/// What a name stands for.
+enum Named {
+    /// This message went out under it.
+    Sent(Uuid),
+    /// None yet: the next has this id.
+    Free(Uuid),
 }
 
 /// Whether a user may be written to freely.

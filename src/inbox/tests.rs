@@ -14,21 +14,49 @@ use crate::call::OutboxLimits;
 use crate::config::Secret;
 use crate::egress::testing::{Reply, Seen, Server, egress, open_guard};
 use crate::meta::GraphConfig;
-use crate::model::Timestamp;
+use crate::model::{E164, Timestamp};
 use crate::observe::Health;
-use crate::store::{ConversationChange, Scope};
+use crate::store::{
+    Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter,
+    Scope,
+};
 
 struct World {
     inbox: Inbox,
     number: Arc<NumberEntry>,
     graph: Server,
     written: AtomicUsize,
-    _folder: tempfile::TempDir,
+    clock: Clock,
+    store: Store,
+    directory: Arc<Directory>,
+    folder: tempfile::TempDir,
+}
+
+fn spec(account: &str) -> NumberSpec {
+    NumberSpec {
+        number: E164::parse("918035737458").unwrap(),
+        phone_number_id: "106".into(),
+        waba: "7".into(),
+        account: account.into(),
+        alias: String::new(),
+        calling_enabled: false,
+        answer: None,
+        fallback: None,
+        hangup: None,
+        messages: None,
+        calls_per_number: 1,
+        permissions: Default::default(),
+        access_token: None,
+    }
+}
+
+fn takes_all(_: &Seen) -> Reply {
+    Reply::ok(json!({"messages": [{"id": "wamid.sent"}]}).to_string())
 }
 
 impl World {
     async fn start() -> Self {
-        Self::with(|_| Reply::ok(json!({"messages": [{"id": "wamid.sent"}]}).to_string())).await
+        Self::with(takes_all).await
     }
 
     /// Graph answers so.
@@ -36,47 +64,35 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let clock = Clock::stepped(Timestamp::from_secs(1_790_000_000));
-        let account = AccountSpec { auth_id: "MA1".into(), parent: None, cps: None, tokens: Vec::new() };
-        let number = NumberSpec {
-            number: E164::parse("918035737458").unwrap(),
-            phone_number_id: "106".into(),
-            waba: "7".into(),
-            account: "MA1".into(),
-            alias: String::new(),
-            calling_enabled: false,
-            silent: false,
-            answer: None,
-            fallback: None,
-            hangup: None,
-            messages: None,
-            calls_per_number: 1,
-            permissions: Default::default(),
-            access_token: None,
-        };
         let directory = Arc::new(Directory::new(10));
-        directory.replace(vec![account], vec![number]).unwrap();
+        give(&directory, "MA1");
         let graph = Server::start(graph).await;
-        let notifier = Notifier::new(egress(open_guard(), Vec::new()), clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
-        let (node, limits) = ("node".to_owned(), OutboxLimits::default());
-        let outbox = Outbox::new(store.clone(), notifier, directory.clone(), clock.clone(), node.clone(), limits);
-        let client = Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap();
-        let notes = store.clone();
-        let inbox = Inbox::new(InboxParts {
-            store,
-            outbox,
-            directory: directory.clone(),
-            graph: Arc::new(client),
-            notices: Notices::new(notes, Feed::new(), clock.clone()),
-            feed: Feed::new(),
-            clock,
-            node_id: node,
-            base_url: "https://calls.example.com".to_owned(),
-            media: folder.path().join("messages"),
-            tasks: TaskTracker::new(),
-        });
+        let inbox = inbox(&store, &directory, &clock, &graph, folder.path());
         inbox.open(&[]).await.unwrap();
         let number = directory.number(&"106".into()).unwrap();
-        Self { inbox, number, graph, written: AtomicUsize::new(0), _folder: folder }
+        Self { inbox, number, graph, written: AtomicUsize::new(0), clock, store, directory, folder }
+    }
+
+    /// The next process, at a Graph that answers so.
+    async fn restart(&mut self, graph: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
+        self.graph = Server::start(graph).await;
+        self.inbox = inbox(&self.store, &self.directory, &self.clock, &self.graph, self.folder.path());
+        self.inbox.open(&[]).await.unwrap();
+    }
+
+    /// The number is another account's.
+    fn give(&mut self, account: &str) {
+        give(&self.directory, account);
+        self.number = self.directory.number(&"106".into()).unwrap();
+    }
+
+    async fn conversations(&self, account: &str, filter: ConversationFilter) -> Vec<Conversation> {
+        self.store.conversations(&Scope::of(account.into()), &filter, 50).await.unwrap().found
+    }
+
+    async fn all_sent(&self) {
+        self.inbox.parts().tasks.close();
+        self.inbox.parts().tasks.wait().await;
     }
 
     async fn writes(&self, user: &str, text: &str) -> Uuid {
@@ -101,10 +117,45 @@ impl World {
     }
 
     async fn timeline(&self, user: &str) -> Vec<(String, &'static str)> {
-        let (scope, id) = (Scope::of("MA1".into()), conversation_id(&"106".into(), user));
+        let (scope, id) = (Scope::of("MA1".into()), world_id(user));
         let found = self.inbox.parts().store.messages(&scope, id, None, 50).await.unwrap();
         found.iter().rev().map(|m| (m.message.text.clone(), m.message.status.as_str())).collect()
     }
+}
+
+fn give(directory: &Directory, account: &str) {
+    let account_spec = |id: &str, parent: Option<&str>| AccountSpec {
+        auth_id: id.into(),
+        parent: parent.map(Into::into),
+        cps: None,
+        tokens: Vec::new(),
+    };
+    let accounts = vec![account_spec("MA1", None), account_spec("SA1", Some("MA1")), account_spec("MA2", None)];
+    directory.replace(accounts, vec![spec(account)]).unwrap();
+}
+
+fn inbox(store: &Store, directory: &Arc<Directory>, clock: &Clock, graph: &Server, folder: &std::path::Path) -> Inbox {
+    let notifier = Notifier::new(egress(open_guard(), Vec::new()), clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
+    let (node, limits) = ("node".to_owned(), OutboxLimits::default());
+    let outbox = Outbox::new(store.clone(), notifier, directory.clone(), clock.clone(), node.clone(), limits);
+    let client = Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap();
+    Inbox::new(InboxParts {
+        store: store.clone(),
+        outbox,
+        directory: directory.clone(),
+        graph: Arc::new(client),
+        notices: Notices::new(store.clone(), Feed::new(), clock.clone()),
+        feed: Feed::new(),
+        clock: clock.clone(),
+        node_id: node,
+        base_url: "https://calls.example.com".to_owned(),
+        media: folder.join("messages"),
+        tasks: TaskTracker::new(),
+    })
+}
+
+fn world_id(user: &str) -> Uuid {
+    crate::model::stable_id("conversation", &["106", user])
 }
 
 const AGENT: Uuid = Uuid::from_u128(7);
@@ -118,22 +169,24 @@ async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
     world.writes("91", "one").await;
     let turn = turns.recv().await.unwrap();
     assert_eq!((turn.agent, turn.message.text.as_str(), turn.pair.user.id.as_str()), (AGENT, "one", "91"));
-    let sent = world.inbox.reply(&turn, vec![Outgoing::text("Hello"), Outgoing::text("there")]).await.unwrap();
+    let sent = world.inbox.reply(&turn, vec![Outgoing::text("Hello"), Outgoing::text("there")], None).await.unwrap();
     assert_eq!(sent.len(), 2);
+    // What has not gone out when the routing changes never does.
+    world.inbox.posted(turn.pair.conversation).await;
     world.writes("91", "two").await;
     let turn = turns.recv().await.unwrap();
     world.inbox.route_number(&world.number, Routing::Webhook(None), true).await.unwrap();
-    let refused = world.inbox.reply(&turn, vec![Outgoing::text("too late")]).await;
+    let refused = world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await;
     assert!(matches!(refused, Err(NotSent::Stale)), "{refused:?}");
     // The same agent again is another time.
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
-    assert!(matches!(world.inbox.reply(&turn, vec![Outgoing::text("too late")]).await, Err(NotSent::Stale)));
+    assert!(matches!(world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await, Err(NotSent::Stale)));
     world.writes("91", "three").await;
     let turn = turns.recv().await.unwrap();
     // People take over: the turn that is under way ends with it, and there is no further one.
     let off = ConversationChange { ai_enabled: Some(false), ..ConversationChange::default() };
     assert!(world.inbox.change(&Scope::of("MA1".into()), &turn.pair, off).await.unwrap());
-    assert!(matches!(world.inbox.reply(&turn, vec![Outgoing::text("too late")]).await, Err(NotSent::Stale)));
+    assert!(matches!(world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await, Err(NotSent::Stale)));
     world.writes("91", "four").await;
     assert!(turns.try_recv().is_err());
     world.inbox.parts().tasks.close();
@@ -199,8 +252,235 @@ async fn a_full_folder_takes_only_what_is_asked_for() {
     assert_eq!(world.graph.seen().len(), 0);
     assert!(world.file(id).await.is_some());
     let scope = Scope::of("MA1".into());
-    let conversation = conversation_id(&"106".into(), "91");
+    let conversation = world_id("91");
     let found = world.inbox.parts().store.conversation(&scope, conversation).await.unwrap().unwrap();
     assert!(world.inbox.delete(&scope, &found.pair).await.unwrap());
     assert!(world.file(id).await.is_none());
+}
+
+#[tokio::test]
+async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_was_set_goes_on() {
+    let mut world = World::start().await;
+    let mut turns = world.inbox.turns().unwrap();
+    world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
+    world.writes("91", "between us").await;
+    let turn = turns.recv().await.unwrap();
+    let all = ConversationFilter::default;
+    let former = world.conversations("MA1", all()).await.remove(0);
+    assert_eq!((former.pair.conversation, former.standing.routing), (world_id("91"), Routing::Agent(AGENT)));
+    world.give("MA2");
+    // Before anybody has noted it, too.
+    assert_eq!(world.inbox.routing_of(&world.number), Routing::None);
+    world.writes("91", "to the new one").await;
+    let own = world.conversations("MA2", all()).await.remove(0);
+    assert_eq!(own.standing.routing, Routing::None);
+    let scope = Scope::of("MA2".into());
+    let said = world.store.messages(&scope, own.pair.conversation, None, 50).await.unwrap();
+    assert_eq!(said.iter().map(|m| m.message.text.as_str()).collect::<Vec<_>>(), ["to the new one"]);
+    assert!(world.store.conversation(&scope, world_id("91")).await.unwrap().is_none());
+    world.inbox.claim().await.unwrap();
+    // What the former owner had is there, and leads nowhere.
+    let former = world.conversations("MA1", all()).await.remove(0);
+    assert_eq!((former.last.text.as_str(), former.standing.routing), ("between us", Routing::None));
+    let sent = world.inbox.send(&former, Outgoing::text("still me"), "api", None).await;
+    assert!(matches!(sent, Err(NotSent::NoNumber)), "{sent:?}");
+    let reply = world.inbox.reply(&turn, vec![Outgoing::text("still me")], None).await;
+    assert!(matches!(reply, Err(NotSent::NoNumber)), "{reply:?}");
+    assert!(world.inbox.number_of(&former.pair).is_none());
+    // Over a restart, and back: it has its own conversation again, without what it had set.
+    world.restart(takes_all).await;
+    world.give("MA1");
+    world.writes("91", "back").await;
+    let back = world.conversations("MA1", all()).await.remove(0);
+    assert_eq!((back.pair.conversation, back.last.text.as_str()), (world_id("91"), "back"));
+    world.inbox.claim().await.unwrap();
+    assert_eq!(world.conversations("MA1", all()).await.remove(0).standing.routing, Routing::None);
+    assert_eq!(world.graph.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn s4_09_all_conversations_change_by_one_row_and_one_alone_counts_over_it() {
+    let world = World::start().await;
+    for user in ["91", "92", "93"] {
+        world.writes(user, "hello").await;
+    }
+    let of = async |agent: Option<Uuid>| {
+        let filter = ConversationFilter { agent, ..ConversationFilter::default() };
+        let found = world.conversations("MA1", filter).await;
+        let mut users: Vec<String> = found.into_iter().map(|c| c.pair.user.id).collect();
+        users.sort();
+        users
+    };
+    assert!(of(Some(AGENT)).await.is_empty());
+    world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
+    assert_eq!(of(Some(AGENT)).await, ["91", "92", "93"]);
+    let scope = Scope::of("MA1".into());
+    let one = world.store.conversation(&scope, world_id("92")).await.unwrap().unwrap();
+    let alone = ConversationChange { routing: Some(Routing::None), ..ConversationChange::default() };
+    assert!(world.inbox.change(&scope, &one.pair, alone).await.unwrap());
+    world.writes("94", "new").await;
+    assert_eq!(of(Some(AGENT)).await, ["91", "93", "94"], "its own routing and the number's, and no other");
+    let now = world.store.conversation(&scope, world_id("92")).await.unwrap().unwrap();
+    assert_eq!((now.standing.routing, now.standing.epoch), (Routing::None, one.standing.epoch + 1));
+    world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
+    assert!(of(Some(AGENT)).await.is_empty());
+    assert_eq!(world.conversations("MA1", ConversationFilter::default()).await.len(), 4);
+}
+
+#[tokio::test]
+async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_may_have_does_not() {
+    let mut world = World::with(|_| Reply::Never).await;
+    let order =
+        WebhookOrder { name: "crm".to_owned(), url: crate::xml::ast::DocUrl("https://crm.example.com/".into()) };
+    let webhook = world.inbox.make_webhook(&"MA1".into(), order).await.unwrap().id;
+    world.inbox.route_number(&world.number, Routing::Webhook(Some(webhook)), false).await.unwrap();
+    world.writes("91", "hello").await;
+    let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
+    for text in ["first", "second"] {
+        world.inbox.send(&conversation, Outgoing::text(text), "api", None).await.unwrap();
+        while world.graph.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+    world.restart(takes_all).await;
+    world.all_sent().await;
+    let mut said = world.timeline("91").await;
+    said.sort();
+    assert_eq!(
+        said.iter().map(|(text, status)| (text.as_str(), *status)).collect::<Vec<_>>(),
+        [("first", "failed"), ("hello", "received"), ("second", "queued"),]
+    );
+    let sent: Vec<_> = world.graph.seen().iter().map(|s| String::from_utf8_lossy(&s.body).contains("second")).collect();
+    assert_eq!(sent, [true], "the second, once");
+    let told = world.store.deliveries(webhook, None, 50).await.unwrap();
+    assert_eq!(told.iter().filter(|told| told.event == "message.status").count(), 1, "the webhook hears of the first");
+    let again = world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await;
+    assert!(matches!(again, Err(NotRouted::InUse)), "{again:?}");
+    world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
+    world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_name_is_one_message_for_a_day_and_over_a_restart() {
+    let mut world = World::start().await;
+    world.writes("91", "hello").await;
+    let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
+    let send = async |world: &World, name| {
+        let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
+        world.inbox.send(&conversation, Outgoing::text("once"), "api", Some(name)).await.unwrap()
+    };
+    let first = send(&world, "a").await;
+    assert_eq!(send(&world, "a").await, first);
+    let other = send(&world, "b").await;
+    assert_ne!(other, first);
+    world.all_sent().await;
+    world.restart(takes_all).await;
+    assert_eq!(send(&world, "a").await, first);
+    world.clock.step(WINDOW);
+    let late = world.inbox.send(&conversation, Outgoing::text("once"), "api", Some("a")).await;
+    assert!(matches!(late, Err(NotSent::WindowClosed)), "a day later it is another: {late:?}");
+    world.writes("91", "hello again").await;
+    assert_ne!(send(&world, "a").await, first);
+    world.all_sent().await;
+    assert_eq!(world.graph.seen().len(), 1, "after the restart: the one of the next day");
+}
+
+#[tokio::test]
+async fn an_answer_is_owed_until_it_is_given_once() {
+    let world = World::start().await;
+    let mut turns = world.inbox.turns().unwrap();
+    world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
+    world.writes("91", "one").await;
+    world.writes("91", "two").await;
+    let owed = async || world.store.turns_owed("node", (i64::MIN, Uuid::nil()), 50).await.unwrap();
+    let (first, second) = (turns.recv().await.unwrap(), turns.recv().await.unwrap());
+    assert_eq!(owed().await.len(), 2);
+    assert!(world.store.turns_owed("another", (i64::MIN, Uuid::nil()), 50).await.unwrap().is_empty());
+    let then = Some(crate::store::Then::Escalate);
+    world.inbox.reply(&first, vec![Outgoing::text("a"), Outgoing::text("b")], then).await.unwrap();
+    let doubled = world.inbox.reply(&first, vec![Outgoing::text("again")], None).await;
+    assert!(matches!(doubled, Err(NotSent::Stale)), "{doubled:?}");
+    world.inbox.posted(first.pair.conversation).await;
+    assert_eq!(world.graph.seen().len(), 2, "both are out before anything else is done");
+    let left = owed().await;
+    assert_eq!(left.iter().find(|o| o.message.message.id == first.message.id).unwrap().then, then);
+    world.store.turn_over(first.message.id).await.unwrap();
+    world.inbox.reply(&second, vec![Outgoing::text("c")], None).await.unwrap();
+    assert!(owed().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_removed_agent_is_taken_out_of_all_that_names_it() {
+    let world = World::start().await;
+    let scope = Scope::of("MA1".into());
+    let agent = Agent {
+        id: AGENT,
+        account: "MA1".into(),
+        main_account: "MA1".into(),
+        spec: AgentSpec {
+            name: "Agent".to_owned(),
+            kind: AgentKind::Http,
+            channels: vec![AgentChannel::Whatsapp],
+            endpoint: Some("https://example.com/agent".to_owned()),
+            model: None,
+            instructions: String::new(),
+            greeting: String::new(),
+            voice: None,
+            language: "en-US".to_owned(),
+            history_turns: 20,
+            max_reply_chars: 4096,
+            timeout_ms: 20_000,
+            outbound_number: None,
+            enabled: true,
+        },
+        secrets: AgentSecrets::default(),
+        created: Timestamp::from_secs(1),
+    };
+    assert!(world.store.create_agent(agent).await.unwrap());
+    assert!(!world.store.agent_answers(AGENT).await.unwrap());
+    world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
+    world.writes("91", "hello").await;
+    world.inbox.route_number(&world.number, Routing::None, false).await.unwrap();
+    assert!(world.store.agent_answers(AGENT).await.unwrap(), "in a conversation");
+    assert!(world.store.delete_agent(&scope, AGENT).await.unwrap());
+    let found = world.store.conversation(&scope, world_id("91")).await.unwrap().unwrap();
+    assert_eq!(found.standing.routing, Routing::None);
+    assert!(!world.store.agent_answers(AGENT).await.unwrap());
+}
+
+#[tokio::test]
+async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
+    let world = World::start().await;
+    let order = |name: &str| WebhookOrder {
+        name: name.to_owned(),
+        url: crate::xml::ast::DocUrl("https://crm.example.com/".into()),
+    };
+    let scope = Scope::of("MA1".into());
+    let subs = world.inbox.make_webhook(&"SA1".into(), order("sub")).await.unwrap().id;
+    assert_eq!(world.inbox.webhook_of(&world.number), None, "its subaccount's is none of its own");
+    let named = world.inbox.webhook_or_only(&scope, &world.number, Some(subs));
+    assert!(matches!(named, Err(NotRouted::NoWebhook)), "and serves none of its numbers");
+    let own = world.inbox.make_webhook(&"MA1".into(), order("main")).await.unwrap().id;
+    assert_eq!(world.inbox.webhook_of(&world.number), Some(own));
+    assert_eq!(world.inbox.webhook_or_only(&scope, &world.number, None).unwrap().id, own);
+}
+
+#[tokio::test]
+async fn s3_04_searches_know_no_case_in_any_script_and_look_at_users_by_their_digits() {
+    let world = World::start().await;
+    world.writes("919811111111", "Zwölf ÄPFEL bitte").await;
+    world.writes("919822222222", "МОСКВА").await;
+    for (search, users) in [
+        ("äpfel", &["919811111111"][..]),
+        ("москва", &["919822222222"]),
+        ("+91 98", &[]),
+        ("+91 981", &["919811111111"]),
+        ("pears", &[]),
+    ] {
+        let filter = ConversationFilter { search: search.to_owned(), ..ConversationFilter::default() };
+        let page = world.store.conversations(&Scope::of("MA1".into()), &filter, 50).await.unwrap();
+        let found: Vec<_> = page.found.iter().map(|c| c.pair.user.id.as_str()).collect();
+        assert_eq!(found, users, "{search}");
+        assert_eq!(page.next, None);
+    }
 }

@@ -11,6 +11,7 @@ use super::calls::within;
 use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder, Row};
+use super::tenures::{JOIN, OWN};
 use super::{Scope, Store, StoreError, failed};
 use crate::config::Secret;
 use crate::model::{AuthId, E164, Timestamp};
@@ -101,6 +102,8 @@ pub struct Agent {
 
 /// An account's agents at most.
 pub const AGENTS_MAX: u32 = 1_000;
+/// Conversations that a removed agent is taken out of at once.
+const UNROUTED: u32 = 500;
 const COLUMNS: &str = "agent_id, auth_id, main_auth_id, body, sealed, created_us";
 const WHAT: &str = "read agents";
 
@@ -140,7 +143,10 @@ enum AgentWrite {
     Create(Agent),
     /// All of it; refused where it is not the one of before any more.
     Change(Agent, AgentSpec),
+    /// With whatever routing names it.
     Delete(Scope, Uuid),
+    /// So many of the conversations whose own routing names it go to nobody from now on.
+    Unroute(Uuid, u32),
 }
 
 impl Deed for AgentWrite {
@@ -153,12 +159,28 @@ impl Deed for AgentWrite {
                     let mut delete = QueryBuilder::new("DELETE FROM agents WHERE ");
                     within(&mut delete, scope);
                     delete.push(" AND agent_id = ").push_bind(id.to_string());
-                    Ok(delete.build().execute(to).await?.rows_affected())
+                    let gone = delete.build().execute(&mut *to).await?.rows_affected();
+                    if gone > 0 {
+                        for table in ["number_routing", "number_tenures"] {
+                            let reset = format!("UPDATE {table} SET routing = 'none', agent = NULL WHERE agent = $1");
+                            sql::query(reset).bind(id.to_string()).execute(&mut *to).await?;
+                        }
+                        unroute(to, *id, u32::MAX).await?;
+                    }
+                    Ok(gone)
                 }
+                Self::Unroute(id, limit) => unroute(to, *id, *limit).await,
             }
         }
         .boxed()
     }
+}
+
+async fn unroute(to: &mut Conn, agent: Uuid, limit: u32) -> Result<u64, sqlx::Error> {
+    let update = "UPDATE conversations SET routing = 'none', agent = NULL, epoch = epoch + 1 WHERE conversation_id IN \
+        (SELECT conversation_id FROM conversations WHERE agent IS NOT NULL AND agent = $1 LIMIT $2)";
+    let update = sql::query(update).bind(agent.to_string()).bind(i64::from(limit));
+    Ok(update.execute(to).await?.rows_affected())
 }
 
 /// Words and numbers: there is nothing in it that JSON could not say.
@@ -203,11 +225,31 @@ impl Store {
         Ok(self.log.deed(AgentWrite::Change(agent, before)).await? > 0)
     }
 
-    /// Removes an agent; `false`: the scope has none of that id.
+    /// Whether conversations go to an agent, by their own routing or since all of their number's do.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// The store's.
+    pub async fn agent_answers(&self, id: Uuid) -> Result<bool, StoreError> {
+        let select = format!(
+            "SELECT (SELECT count(*) FROM number_tenures t WHERE t.agent = $1) + (SELECT count(*) FROM \
+             (SELECT 1 AS one FROM conversations c {JOIN} WHERE c.agent IS NOT NULL AND c.agent = $1 AND {OWN} LIMIT 1) AS found)"
+        );
+        let found: i64 =
+            sql::query_scalar(select).bind(id.to_string()).fetch_one(&self.read).await.map_err(failed(WHAT))?;
+        Ok(found > 0)
+    }
+
+    /// Removes an agent, and with it each routing that names it: nobody answers there. `false`: the scope has none of that
+    /// id.
+    ///
+    /// # Errors
+    /// The store takes nothing now; the agent is there still.
     pub async fn delete_agent(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
+        if self.agent(scope, id).await?.is_none() {
+            return Ok(false);
+        }
+        // Some at a time: what calls write comes in between.
+        while self.log.deed(AgentWrite::Unroute(id, UNROUTED)).await? >= u64::from(UNROUTED) {}
         Ok(self.log.deed(AgentWrite::Delete(scope.clone(), id)).await? > 0)
     }
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::calls::within;
-use super::inbox::{Insights, NewMessage, Pair, Standing, pair, standing};
+use super::inbox::{Insights, NewMessage, Pair, Standing, pair};
 use super::sql::{self, Pool, QueryBuilder, Row};
+use super::tenures::{JOIN, STANDING, standing};
 use super::{Scope, StoreError, Unread, failed};
-use crate::model::{ConversationStatus, Direction, E164, MessageStatus, Timestamp, digits_of};
+use crate::model::{ConversationStatus, Direction, E164, MessageStatus, Timestamp};
 
 /// A conversation, with what a list shows of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,96 +61,21 @@ pub struct ConversationFilter {
     pub before: Option<(i64, Uuid)>,
 }
 
-const COLUMNS: &str = "conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, name, status, \
-    routing, webhook, agent, epoch, ai_enabled, unread, last_text, last_direction, last_us, heard_us, sentiment, score, \
-    summary, insights_by, insights_us, created_us";
-
-/// A scope's, the latest first.
-pub(super) async fn list(
-    pool: &Pool,
-    scope: &Scope,
-    filter: &ConversationFilter,
-    limit: u32,
-) -> Result<Vec<Conversation>, StoreError> {
-    const WHAT: &str = "list conversations";
-    let mut select = listing("", scope, filter, limit);
-    let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
-    rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
-}
-
-/// The query of a list, behind these words.
-fn listing(words: &str, scope: &Scope, filter: &ConversationFilter, limit: u32) -> QueryBuilder {
-    let mut select = QueryBuilder::new(format!("{words}SELECT {COLUMNS} FROM conversations WHERE "));
-    within(&mut select, scope);
-    if let Some(number) = &filter.number {
-        select.push(" AND number = ").push_bind(number.as_str());
-    }
-    match filter.status {
-        // Most are open: by the index of all of them. Few are not: by their own.
-        Some(ConversationStatus::Open) => {
-            select.push(" AND status = 'open'");
-        }
-        Some(status) => {
-            select.push(" AND status <> 'open' AND status = ").push_bind(status.as_str());
-        }
-        None => {}
-    }
-    match filter.unread {
-        Some(true) => {
-            select.push(" AND unread > 0");
-        }
-        Some(false) => {
-            select.push(" AND unread = 0");
-        }
-        None => {}
-    }
-    if let Some(agent) = filter.agent {
-        select.push(" AND agent IS NOT NULL AND agent = ").push_bind(agent.to_string());
-    }
-    let search = filter.search.trim();
-    let digits = digits_of(search);
-    if !search.is_empty() && digits.len() >= 5 && search.chars().all(|c| c.is_ascii_digit() || "+ -()".contains(c)) {
-        // A number, or how it begins: by the index of users.
-        // A letter is behind all digits, in whatever order a database has its texts.
-        let end = format!("{digits}a");
-        select.push(" AND user_id >= ").push_bind(digits).push(" AND user_id < ").push_bind(end);
-    } else if !search.is_empty() {
-        let like = like(search);
-        select.push(" AND (lower(name) LIKE ").push_bind(like.clone()).push(" ESCAPE '\\' OR lower(last_text) LIKE ");
-        select.push_bind(like.clone()).push(" ESCAPE '\\' OR user_id LIKE ").push_bind(like).push(" ESCAPE '\\')");
-    }
-    if let Some((at, id)) = filter.before {
-        select.push(" AND (last_us, conversation_id) < (").push_bind(at).push(", ");
-        select.push_bind(id.to_string()).push(")");
-    }
-    select.push(" ORDER BY last_us DESC, conversation_id DESC LIMIT ").push_bind(i64::from(limit));
-    select
-}
-
-/// What is looked for, anywhere in a text.
-fn like(search: &str) -> String {
-    let mut like = String::from("%");
-    for c in search.to_lowercase().chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            like.push('\\');
-        }
-        like.push(c);
-    }
-    like.push('%');
-    like
-}
+pub(super) const COLUMNS: &str = "c.conversation_id, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
+    c.status, c.unread, c.last_text, c.last_direction, c.last_us, c.heard_us, c.sentiment, c.score, c.summary, \
+    c.insights_by, c.insights_us, c.created_us";
 
 /// One of a scope's.
 pub(super) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<Conversation>, StoreError> {
     const WHAT: &str = "read a conversation";
-    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM conversations WHERE "));
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c."));
     within(&mut select, scope);
-    select.push(" AND conversation_id = ").push_bind(id.to_string());
+    select.push(" AND c.conversation_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
     row.map(|row| conversation(&row).map_err(unreadable(WHAT))).transpose()
 }
 
-const MESSAGE: &str = "m.message_id, m.conversation_id, m.wamid, m.direction, m.kind, m.body, m.content, m.status, \
+pub(super) const MESSAGE: &str = "m.message_id, m.conversation_id, m.wamid, m.direction, m.kind, m.body, m.content, m.status, \
     m.error_code, m.error_text, m.sender, m.came_us, m.changed_us";
 
 /// A conversation's messages behind `before`, the latest first.
@@ -192,8 +118,10 @@ pub(super) async fn message_of(pool: &Pool, id: Uuid) -> Result<Option<(Pair, Me
 /// Everybody's conversations behind that one, in the order of their ids: for the owner of the machine.
 pub(super) async fn after(pool: &Pool, after: Uuid, limit: u32) -> Result<Vec<Conversation>, StoreError> {
     const WHAT: &str = "read the conversations";
-    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM conversations WHERE conversation_id > "));
-    select.push_bind(after.to_string()).push(" ORDER BY conversation_id LIMIT ").push_bind(i64::from(limit));
+    let mut select = QueryBuilder::new(format!(
+        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c.conversation_id > "
+    ));
+    select.push_bind(after.to_string()).push(" ORDER BY c.conversation_id LIMIT ").push_bind(i64::from(limit));
     let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
     rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
 }
@@ -207,22 +135,63 @@ pub(super) async fn of_scope(
     limit: u32,
 ) -> Result<Vec<Conversation>, StoreError> {
     const WHAT: &str = "read a person's conversations";
-    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM conversations WHERE "));
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE "));
     within(&mut select, scope);
     narrow(&mut select);
-    select.push(" AND conversation_id > ").push_bind(after.to_string());
-    select.push(" ORDER BY conversation_id LIMIT ").push_bind(i64::from(limit));
+    select.push(" AND c.conversation_id > ").push_bind(after.to_string());
+    select.push(" ORDER BY c.conversation_id LIMIT ").push_bind(i64::from(limit));
     let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
     rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
 }
 
-/// Messages that were on their way to Meta when another process ended: ids, with their conversations.
-pub(super) async fn under_way(pool: &Pool, limit: u32) -> Result<Vec<Uuid>, StoreError> {
+/// A message that another process had taken for sending when it ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeftMessage {
+    pub pair: Pair,
+    pub message: Message,
+    /// Of an agent's.
+    pub epoch: Option<u64>,
+    /// Meta may have it.
+    pub asked: bool,
+}
+
+/// A node's, the oldest first; those of an Offhook that noted nothing of them are anybody's.
+pub(super) async fn left(
+    pool: &Pool,
+    node: &str,
+    after: (i64, Uuid),
+    limit: u32,
+) -> Result<Vec<LeftMessage>, StoreError> {
     const WHAT: &str = "look for messages that were on their way";
-    let select = "SELECT message_id FROM messages WHERE status = 'queued' AND wamid IS NULL LIMIT $1";
-    let rows: Vec<String> =
-        sql::query_scalar(select).bind(i64::from(limit)).fetch_all(pool).await.map_err(failed(WHAT))?;
-    Ok(rows.iter().filter_map(|id| id.parse().ok()).collect())
+    let select = format!(
+        "SELECT {MESSAGE}, m.node_id, m.asked_us, m.epoch, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, \
+         c.user_id, c.bsuid, c.name \
+         FROM messages m JOIN conversations c ON c.conversation_id = m.conversation_id \
+         WHERE m.status = 'queued' AND m.wamid IS NULL AND (m.node_id IS NULL OR m.node_id = $1) \
+         AND (m.came_us, m.message_id) > ($2, $3) ORDER BY m.came_us, m.message_id LIMIT $4"
+    );
+    let select = sql::query(select).bind(node).bind(after.0).bind(after.1.to_string()).bind(i64::from(limit));
+    let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
+    let read = |row: &Row| -> Result<LeftMessage, Unread> {
+        let message = message(row)?;
+        let noted = row.try_get::<Option<String>, _>("node_id")?.is_some();
+        Ok(LeftMessage {
+            pair: pair(message.conversation, row)?,
+            message,
+            epoch: row.try_get::<Option<i64>, _>("epoch")?.and_then(|epoch| u64::try_from(epoch).ok()),
+            asked: !noted || row.try_get::<Option<i64>, _>("asked_us")?.is_some(),
+        })
+    };
+    rows.iter().map(|row| read(row).map_err(unreadable(WHAT))).collect()
+}
+
+/// A user's messages until this one.
+pub(super) async fn until(pool: &Pool, conversation: Uuid, at: Timestamp, id: Uuid) -> Result<u64, StoreError> {
+    let count = "SELECT count(*) FROM messages WHERE conversation_id = $1 AND direction = 'inbound' \
+        AND kind NOT IN ('call', 'reaction') AND (came_us, message_id) <= ($2, $3)";
+    let count = sql::query_scalar(count).bind(conversation.to_string()).bind(at.micros()).bind(id.to_string());
+    let count: i64 = count.fetch_one(pool).await.map_err(failed("count a user's messages"))?;
+    Ok(u64::try_from(count).unwrap_or_default())
 }
 
 /// Open conversations of each of these numbers of a scope's; of a number that is not among the answers there are none.
@@ -242,7 +211,7 @@ pub(super) async fn open_of(pool: &Pool, scope: &Scope, numbers: &[E164]) -> Res
     Ok(counted.map(|(number, count)| (number, u64::try_from(count).unwrap_or_default())).collect())
 }
 
-fn unreadable(what: &'static str) -> impl Fn(Unread) -> StoreError {
+pub(super) fn unreadable(what: &'static str) -> impl Fn(Unread) -> StoreError {
     move |e| StoreError::Unreadable { what, detail: e.to_string() }
 }
 
@@ -250,7 +219,7 @@ fn direction(word: &str) -> Direction {
     if word == Direction::Inbound.as_str() { Direction::Inbound } else { Direction::Outbound }
 }
 
-fn conversation(row: &Row) -> Result<Conversation, Unread> {
+pub(super) fn conversation(row: &Row) -> Result<Conversation, Unread> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let time = |column: &str| row.try_get::<i64, _>(column).map(Timestamp::from_micros);
     let id = text("conversation_id")?.parse()?;
@@ -277,7 +246,7 @@ fn conversation(row: &Row) -> Result<Conversation, Unread> {
     })
 }
 
-fn message(row: &Row) -> Result<Message, Unread> {
+pub(super) fn message(row: &Row) -> Result<Message, Unread> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let time = |column: &str| row.try_get::<i64, _>(column).map(Timestamp::from_micros);
     let error = match row.try_get::<Option<i64>, _>("error_code")? {
@@ -300,54 +269,4 @@ fn message(row: &Row) -> Result<Message, Unread> {
         error,
         changed: time("changed_us")?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observe::Health;
-    use crate::store::Store;
-
-    /// An index has the order of every list: however many there are, a page costs what a page holds.
-    #[tokio::test]
-    async fn no_list_of_conversations_is_sorted() {
-        if crate::store::testing::skipped_on_postgres() {
-            return;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        let none = ConversationFilter::default;
-        let before = Some((7, Uuid::from_u128(7)));
-        let filters = [
-            none(),
-            ConversationFilter { before, ..none() },
-            ConversationFilter { status: Some(ConversationStatus::Open), before, ..none() },
-            ConversationFilter { status: Some(ConversationStatus::Archived), before, ..none() },
-            ConversationFilter { unread: Some(true), before, ..none() },
-            ConversationFilter { number: Some(E164::parse("918035737458").unwrap()), before, ..none() },
-            ConversationFilter { agent: Some(Uuid::from_u128(1)), before, ..none() },
-            ConversationFilter { search: "a word".to_owned(), ..none() },
-        ];
-        for scope in ["MA1", "SA1"].map(|id| Scope::of(id.into())) {
-            for filter in &filters {
-                let mut explain = listing("EXPLAIN QUERY PLAN ", &scope, filter, 50);
-                let plan: Vec<String> = explain
-                    .build()
-                    .fetch_all(&store.read)
-                    .await
-                    .unwrap()
-                    .iter()
-                    .map(|row| row.try_get::<String, _>("detail").unwrap())
-                    .collect();
-                let plan = plan.join("; ");
-                assert!(plan.contains("USING INDEX") && !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
-            }
-        }
-        store.close().await;
-    }
-
-    #[test]
-    fn what_is_looked_for_is_no_pattern() {
-        assert_eq!(like("50% O_K\\"), "%50\\% o\\_k\\\\%");
-    }
 }

@@ -150,6 +150,8 @@ impl Entry {
                 InboxWrite::Status(status) => Self::MessageStatus { status: Box::new(status.clone()) },
                 // Whoever asked is told that it was not done.
                 InboxWrite::Going(_)
+                | InboxWrite::Asking { .. }
+                | InboxWrite::Claim(_)
                 | InboxWrite::Posted { .. }
                 | InboxWrite::Change { .. }
                 | InboxWrite::Delete { .. }

@@ -8,9 +8,11 @@ use uuid::Uuid;
 use super::Scope;
 use super::callbacks::{self, NewCallback, Written};
 use super::calls::within;
+use super::outgoing;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder, Row};
-use super::turns::{self, OwedTurn};
+use super::tenures::{self, Claim, GENERATION, JOIN, STANDING, standing};
+use super::turns::{self, Answers};
 use super::webhooks::{self, WebhookWrite};
 use crate::call::machine::{EVENT_BODY, EVENT_TYPE, Notice, NoticeKind, Param};
 use crate::model::{
@@ -106,10 +108,22 @@ pub struct StatusCame {
 pub struct Going {
     pub conversation: Uuid,
     pub messages: Vec<NewMessage>,
-    /// An agent's: they are refused where the conversation's epoch is another, or it answers no more.
+    /// Who sends them.
+    pub node_id: String,
+    /// An agent's: they are refused where the conversation's epoch is another, or it answers no more; or where the message
+    /// that they answer has its answer.
     pub epoch: Option<u64>,
-    /// The turn that they answer: it is owed no more then, and refused where it is owed no more already.
-    pub turn: Option<Uuid>,
+    pub answers: Option<Answers>,
+}
+
+/// What became of messages that were to go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// They stand in the store.
+    Out,
+    /// A message of the first one's id does: the same was asked for before.
+    Before,
+    Refused,
 }
 
 /// What reports something, ready but for whom it goes to.
@@ -229,8 +243,9 @@ pub struct Insights {
 /// A number's routing changes, and with it that of its conversations where `all` says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reroute {
-    pub number: E164,
     pub phone_number_id: PhoneNumberId,
+    /// Whose number it is.
+    pub account: AuthId,
     pub routing: Routing,
     pub all: bool,
 }
@@ -241,6 +256,11 @@ pub(super) enum InboxWrite {
     Came(Came),
     Status(StatusCame),
     Going(Going),
+    /// Meta is about to be asked: from then on it may have the message.
+    Asking {
+        message: Uuid,
+        at: Timestamp,
+    },
     /// What became of sending one: Meta's id, or its reason.
     Posted {
         message: Uuid,
@@ -259,6 +279,7 @@ pub(super) enum InboxWrite {
         conversation: Uuid,
     },
     Reroute(Reroute),
+    Claim(Claim),
     /// A conversation is there from now on, with this routing.
     Open {
         pair: Pair,
@@ -287,6 +308,7 @@ pub enum InboxFound {
     Status(Option<(Uuid, Uuid)>, Vec<Written>),
     /// Whether anything has changed.
     Done(bool, Vec<Written>),
+    Gone(Gone),
     /// Not written yet: the journal has it.
     Journalled,
 }
@@ -302,8 +324,9 @@ pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Res
     match write {
         InboxWrite::Came(came) => self::came(to, seal, came).await,
         InboxWrite::Status(status) => self::status(to, seal, status).await,
-        InboxWrite::Going(going) => self::going(to, going).await.map(|done| InboxFound::Done(done, Vec::new())),
-        InboxWrite::Posted { message, outcome, at } => posted(to, *message, outcome, *at).await,
+        InboxWrite::Going(going) => outgoing::going(to, going).await.map(InboxFound::Gone),
+        InboxWrite::Asking { message, at } => outgoing::asking(to, *message, *at).await,
+        InboxWrite::Posted { message, outcome, at } => outgoing::posted(to, *message, outcome, *at).await,
         InboxWrite::Change { scope, conversation, change, tell } => {
             let done = self::change(to, scope, *conversation, change).await?;
             let mut written = Vec::new();
@@ -313,10 +336,13 @@ pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Res
             Ok(InboxFound::Done(done, written))
         }
         InboxWrite::Delete { scope, conversation } => delete(to, scope, *conversation).await,
-        InboxWrite::Reroute(reroute) => self::reroute(to, reroute).await.map(|()| InboxFound::Done(true, Vec::new())),
+        InboxWrite::Reroute(reroute) => {
+            tenures::reroute(to, reroute).await.map(|()| InboxFound::Done(true, Vec::new()))
+        }
+        InboxWrite::Claim(claim) => tenures::claim(to, claim).await.map(|done| InboxFound::Done(done, Vec::new())),
         InboxWrite::Open { pair, routing, at } => open(to, pair, *routing, *at).await,
         InboxWrite::Webhook(write) => {
-            webhooks::write(to, seal, write).await.map(|()| InboxFound::Done(true, Vec::new()))
+            webhooks::write(to, seal, write).await.map(|done| InboxFound::Done(done, Vec::new()))
         }
         InboxWrite::Redeliver { webhook, event_id, now } => redeliver(to, *webhook, *event_id, *now).await,
         InboxWrite::Forget { before, limit } => forget(to, *before, *limit).await,
@@ -324,17 +350,14 @@ pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Res
 }
 
 async fn came(to: &mut Conn, seal: &Seal, came: &Came) -> Result<InboxFound, sqlx::Error> {
-    if !insert(to, &came.pair, &came.message).await? {
+    if !insert(to, &came.pair, &came.message, None).await? {
         return Ok(InboxFound::Came(None, Vec::new()));
     }
     let (standing, unread) = converse(to, came).await?;
+    turns::owe(to, came, &standing).await?;
     let mut written = Vec::new();
     if let (Routing::Webhook(webhook), Some(draft)) = (standing.routing, &came.draft) {
         written = tell(to, seal, draft, webhook, came.pair.conversation).await?;
-    }
-    if let (Some(node_id), Some(agent), true) = (&came.turn, standing.routing.agent(), standing.ai_enabled) {
-        let turn = OwedTurn { message: came.message.id, agent, epoch: standing.epoch, came: came.message.at };
-        turns::owe(to, &turn, came.pair.conversation, node_id).await?;
     }
     Ok(InboxFound::Came(Some((standing, unread)), written))
 }
@@ -355,10 +378,15 @@ async fn tell(
     Ok(written)
 }
 
-async fn insert(to: &mut Conn, pair: &Pair, message: &NewMessage) -> Result<bool, sqlx::Error> {
+pub(super) async fn insert(
+    to: &mut Conn,
+    pair: &Pair,
+    message: &NewMessage,
+    going: Option<&Going>,
+) -> Result<bool, sqlx::Error> {
     let insert = "INSERT INTO messages (message_id, conversation_id, phone_number_id, wamid, direction, kind, body, \
-        content, status, sender, came_us, changed_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11) \
-        ON CONFLICT (message_id) DO NOTHING";
+        content, status, sender, came_us, changed_us, node_id, epoch) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13) ON CONFLICT (message_id) DO NOTHING";
     let done = sql::query(insert)
         .bind(message.id.to_string())
         .bind(pair.conversation.to_string())
@@ -370,28 +398,33 @@ async fn insert(to: &mut Conn, pair: &Pair, message: &NewMessage) -> Result<bool
         .bind(message.content.to_string())
         .bind(message.status.as_str())
         .bind(&message.sender)
-        .bind(message.at.micros());
+        .bind(message.at.micros())
+        .bind(going.map(|going| going.node_id.clone()))
+        .bind(going.and_then(|going| going.epoch).and_then(|epoch| i64::try_from(epoch).ok()));
     Ok(done.execute(to).await?.rows_affected() > 0)
 }
 
 /// Makes the conversation or brings it up to date.
 async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::Error> {
-    // A number's stored routing is read here and now: memory may be a moment behind it.
+    let held = tenures::held(to, &came.pair).await?;
+    // A number's stored routing is read here and now: memory may be a moment behind it. It is its owner's.
     let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
-        bsuid, name, status, routing, webhook, agent, unread, last_text, last_direction, last_us, heard_us, created_us) \
+        bsuid, name, status, routing, webhook, agent, unread, last_text, last_direction, last_us, heard_us, created_us, \
+        generation, name_lower, last_lower) \
         SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'open', coalesce(r.routing, $9), \
         CASE WHEN r.routing IS NULL THEN $10 ELSE r.webhook END, CASE WHEN r.routing IS NULL THEN $11 ELSE r.agent END, \
-        $12, $13, $14, $15, $16, $15 \
-        FROM (SELECT 1 AS one) o LEFT JOIN number_routing r ON r.phone_number_id = $5 WHERE o.one = 1 \
-        ON CONFLICT (conversation_id) DO UPDATE SET auth_id = excluded.auth_id, main_auth_id = excluded.main_auth_id, \
+        $12, $13, $14, $15, $16, $15, $17, $19, $20 \
+        FROM (SELECT 1 AS one) o LEFT JOIN number_routing r ON r.phone_number_id = $5 AND $18 = $2 WHERE o.one = 1 \
+        ON CONFLICT (conversation_id) DO UPDATE SET main_auth_id = excluded.main_auth_id, \
         number = excluded.number, bsuid = coalesce(excluded.bsuid, conversations.bsuid), \
         name = CASE WHEN excluded.name <> '' THEN excluded.name ELSE conversations.name END, \
-        status = CASE WHEN excluded.unread > 0 THEN 'open' ELSE conversations.status END, \
+        name_lower = CASE WHEN excluded.name <> '' THEN excluded.name_lower ELSE conversations.name_lower END, \
+        last_lower = excluded.last_lower, status = CASE WHEN excluded.unread > 0 THEN 'open' ELSE conversations.status END, \
         unread = conversations.unread + excluded.unread, last_text = excluded.last_text, \
         last_direction = excluded.last_direction, \
         last_us = CASE WHEN excluded.last_us > conversations.last_us THEN excluded.last_us ELSE conversations.last_us END, \
         heard_us = CASE WHEN excluded.heard_us > conversations.heard_us THEN excluded.heard_us ELSE conversations.heard_us END \
-        RETURNING routing, webhook, agent, epoch, ai_enabled, unread";
+        RETURNING routing, webhook, agent, epoch, ai_enabled, unread, generation";
     let Came { pair, message, heard, counts, routing, .. } = came;
     let row = sql::query(upsert)
         .bind(pair.conversation.to_string())
@@ -410,17 +443,21 @@ async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::E
         .bind(message.direction.as_str())
         .bind(message.at.micros())
         .bind(heard.map_or(0, Timestamp::micros))
+        .bind(held.generation)
+        .bind(&held.owner)
+        .bind(pair.user.name.to_lowercase())
+        .bind(message.text.to_lowercase())
         .fetch_one(to)
         .await?;
-    Ok((standing(&row)?, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
-}
-
-pub(super) fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
-    Ok(Standing {
-        routing: routing(row)?,
-        epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
-        ai_enabled: row.try_get::<i64, _>("ai_enabled")? != 0,
-    })
+    let mut standing = standing(&row)?;
+    standing.epoch += u64::try_from(held.generation).unwrap_or_default();
+    if held.generation > row.try_get::<i64, _>("generation")? {
+        standing.routing = held.routing;
+    }
+    if !held.owner.is_empty() && held.owner != pair.account.as_str() {
+        standing.routing = Routing::None;
+    }
+    Ok((standing, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
 }
 
 pub(super) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
@@ -459,8 +496,11 @@ async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFo
     };
     let (message, conversation): (String, String) = (row.try_get("message_id")?, row.try_get("conversation_id")?);
     let ids = conversation.parse::<Uuid>().ok().zip(message.parse::<Uuid>().ok());
-    let select = "SELECT routing, webhook, agent, user_id FROM conversations WHERE conversation_id = $1";
-    let row = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await?;
+    // Its number may be another account's by now: whom that tells is told nothing of this conversation.
+    let select = format!(
+        "SELECT {STANDING}, c.user_id FROM conversations c {JOIN} WHERE c.conversation_id = $1 AND c.auth_id = $2"
+    );
+    let row = sql::query(select).bind(&conversation).bind(came.draft.account.as_str()).fetch_optional(&mut *to).await?;
     let mut written = Vec::new();
     if let (Some(row), Some((id, _))) = (&row, ids)
         && let Routing::Webhook(webhook) = routing(row)?
@@ -470,33 +510,6 @@ async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFo
         written = tell(to, seal, &draft, webhook, id).await?;
     }
     Ok(InboxFound::Status(ids, written))
-}
-
-async fn going(to: &mut Conn, going: &Going) -> Result<bool, sqlx::Error> {
-    let select = "SELECT auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, name, routing, webhook, agent, \
-        epoch, ai_enabled FROM conversations WHERE conversation_id = $1";
-    let conversation = going.conversation.to_string();
-    let Some(row) = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await? else { return Ok(false) };
-    if let Some(epoch) = going.epoch {
-        let now = standing(&row)?;
-        if now.epoch != epoch || now.routing.agent().is_none() || !now.ai_enabled {
-            return Ok(false);
-        }
-    }
-    if let Some(turn) = going.turn
-        && !turns::settle(to, turn).await?
-    {
-        return Ok(false);
-    }
-    let pair = pair(going.conversation, &row)?;
-    for message in &going.messages {
-        insert(to, &pair, message).await?;
-    }
-    let Some(last) = going.messages.last() else { return Ok(true) };
-    let update = "UPDATE conversations SET last_text = $2, last_direction = 'outbound', \
-        last_us = CASE WHEN $3 > last_us THEN $3 ELSE last_us END WHERE conversation_id = $1";
-    sql::query(update).bind(&conversation).bind(&last.text).bind(last.at.micros()).execute(to).await?;
-    Ok(true)
 }
 
 /// Whose conversation a row is.
@@ -511,28 +524,6 @@ pub(super) fn pair(conversation: Uuid, row: &Row) -> Result<Pair, sqlx::Error> {
         phone_number_id: text("phone_number_id")?.into(),
         user: UserName { id: text("user_id")?, bsuid: row.try_get("bsuid")?, name: text("name")? },
     })
-}
-
-async fn posted(
-    to: &mut Conn,
-    message: Uuid,
-    outcome: &Result<String, (i64, String)>,
-    at: Timestamp,
-) -> Result<InboxFound, sqlx::Error> {
-    let done = match outcome {
-        // A status may have told its name before.
-        Ok(wamid) => {
-            let update = "UPDATE messages SET wamid = $2 WHERE message_id = $1";
-            sql::query(update).bind(message.to_string()).bind(wamid).execute(to).await?
-        }
-        Err((code, text)) => {
-            let update = "UPDATE messages SET status = 'failed', error_code = $2, error_text = $3, changed_us = $4 \
-                WHERE message_id = $1 AND status = 'queued'";
-            let update = sql::query(update).bind(message.to_string()).bind(*code).bind(text);
-            update.bind(at.micros()).execute(to).await?
-        }
-    };
-    Ok(InboxFound::Done(done.rows_affected() > 0, Vec::new()))
 }
 
 async fn change(
@@ -582,32 +573,16 @@ fn route(update: &mut QueryBuilder, routing: Routing) {
     update.push(", routing = ").push_bind(routing.as_str());
     update.push(", webhook = ").push_bind(routing.webhook().map(|id| id.to_string()));
     update.push(", agent = ").push_bind(routing.agent().map(|id| id.to_string()));
-}
-
-/// A number's routing, and that of all its conversations where it is to be so.
-async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx::Error> {
-    let Reroute { number, phone_number_id, routing, all } = reroute;
-    let put = "INSERT INTO number_routing (phone_number_id, routing, webhook, agent) VALUES ($1, $2, $3, $4) \
-        ON CONFLICT (phone_number_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
-        agent = excluded.agent";
-    let put = sql::query(put).bind(phone_number_id.as_str()).bind(routing.as_str());
-    let put = put.bind(routing.webhook().map(|id| id.to_string())).bind(routing.agent().map(|id| id.to_string()));
-    put.execute(&mut *to).await?;
-    if *all {
-        let mut update = QueryBuilder::new("UPDATE conversations SET epoch = epoch + 1");
-        route(&mut update, *routing);
-        update.push(" WHERE number = ").push_bind(number.as_str());
-        update.build().execute(to).await?;
-    }
-    Ok(())
+    update.push(", generation = ").push(GENERATION);
 }
 
 async fn open(to: &mut Conn, pair: &Pair, routing: Routing, at: Timestamp) -> Result<InboxFound, sqlx::Error> {
+    let generation = tenures::held(to, pair).await?.generation;
     let put = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, \
-        name, status, routing, webhook, agent, last_text, last_direction, last_us, created_us) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'open', $9, $10, $11, '', 'inbound', $12, $12) \
+        name, status, routing, webhook, agent, last_text, last_direction, last_us, created_us, generation) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'open', $9, $10, $11, '', 'inbound', $12, $12, $13) \
         ON CONFLICT (conversation_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
-        agent = excluded.agent, epoch = conversations.epoch + 1";
+        agent = excluded.agent, generation = excluded.generation, epoch = conversations.epoch + 1";
     let put = sql::query(put)
         .bind(pair.conversation.to_string())
         .bind(pair.account.as_str())
@@ -620,7 +595,8 @@ async fn open(to: &mut Conn, pair: &Pair, routing: Routing, at: Timestamp) -> Re
         .bind(routing.as_str())
         .bind(routing.webhook().map(|id| id.to_string()))
         .bind(routing.agent().map(|id| id.to_string()))
-        .bind(at.micros());
+        .bind(at.micros())
+        .bind(generation);
     put.execute(to).await?;
     Ok(InboxFound::Done(true, Vec::new()))
 }
@@ -633,7 +609,8 @@ async fn delete(to: &mut Conn, scope: &Scope, conversation: Uuid) -> Result<Inbo
     if done {
         let messages = sql::query("DELETE FROM messages WHERE conversation_id = $1").bind(conversation.to_string());
         messages.execute(&mut *to).await?;
-        turns::forget(to, conversation).await?;
+        let turns = sql::query("DELETE FROM turns WHERE conversation_id = $1").bind(conversation.to_string());
+        turns.execute(&mut *to).await?;
         // What was to be told of it is told no more: it is gone.
         let callbacks = sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
         callbacks.bind(conversation.to_string()).execute(to).await?;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::conversations::{self, Conversation, ConversationFilter, Message};
+use super::conversations::{self, Conversation, ConversationFilter, LeftMessage, Message};
 use super::deliveries::{self, DeliveryView};
-use super::inbox::{Came, ConversationChange, Draft, Going, InboxFound, InboxWrite, Pair, Reroute, StatusCame};
+use super::inbox::{Came, ConversationChange, Draft, Going, Gone, InboxFound, InboxWrite, Pair, Reroute, StatusCame};
+use super::listing::{self, Listed};
+use super::tenures::{self, Claim, Tenure};
 use super::webhooks::{self, WebhookRow, WebhookWrite};
 use super::{NewCallback, Scope, Store, StoreError, Written};
 use crate::model::{E164, PhoneNumberId, Routing, Timestamp};
@@ -29,12 +31,26 @@ impl Store {
         self.log.inbox_now(InboxWrite::Status(status))
     }
 
-    /// Writes messages that are to go out; `false`: there is no such conversation, or its epoch is another.
+    /// Writes messages that are to go out; refused where there is no such conversation, or its epoch is another.
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.
-    pub async fn message_going(&self, going: Going) -> Result<bool, StoreError> {
-        done(self.log.inbox(InboxWrite::Going(going)).await).map(|(done, _)| done)
+    pub async fn message_going(&self, going: Going) -> Result<Gone, StoreError> {
+        match self.log.inbox(InboxWrite::Going(going)).await? {
+            InboxFound::Gone(gone) => Ok(gone),
+            InboxFound::Came(..) | InboxFound::Status(..) | InboxFound::Done(..) | InboxFound::Journalled => {
+                Err(StoreError::NotTaken)
+            }
+        }
+    }
+
+    /// Meta is about to be asked to take a message, which it may have from then on; `false`: it was asked before, or is not
+    /// to go out any more.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn message_asking(&self, message: Uuid, at: Timestamp) -> Result<bool, StoreError> {
+        done(self.log.inbox(InboxWrite::Asking { message, at }).await).map(|(done, _)| done)
     }
 
     /// Meta has a message under this id, or refused it. Queued when this returns.
@@ -97,6 +113,22 @@ impl Store {
         done(self.log.inbox(InboxWrite::Reroute(reroute)).await).map(drop)
     }
 
+    /// A number is another account's from now on; `false`: it was before.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn claim_number(&self, claim: Claim) -> Result<bool, StoreError> {
+        done(self.log.inbox(InboxWrite::Claim(claim)).await).map(|(done, _)| done)
+    }
+
+    /// Whose conversations the numbers have.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn tenures(&self) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
+        tenures::all(&self.read).await
+    }
+
     /// Makes a conversation with this routing, or gives it that routing.
     ///
     /// # Errors
@@ -113,12 +145,12 @@ impl Store {
         webhooks::routings(&self.read).await
     }
 
-    /// Makes, changes or takes away a webhook.
+    /// Makes, changes or takes away a webhook; `false`: numbers or conversations go to the one that was to be taken away.
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.
-    pub async fn webhook(&self, write: WebhookWrite) -> Result<(), StoreError> {
-        done(self.log.inbox(InboxWrite::Webhook(write)).await).map(drop)
+    pub async fn webhook(&self, write: WebhookWrite) -> Result<bool, StoreError> {
+        done(self.log.inbox(InboxWrite::Webhook(write)).await).map(|(done, _)| done)
     }
 
     /// All webhooks.
@@ -138,8 +170,8 @@ impl Store {
         scope: &Scope,
         filter: &ConversationFilter,
         limit: u32,
-    ) -> Result<Vec<Conversation>, StoreError> {
-        conversations::list(&self.read, scope, filter, limit).await
+    ) -> Result<Listed, StoreError> {
+        listing::list(&self.read, scope, filter, limit).await
     }
 
     /// One of a scope's conversations.
@@ -172,12 +204,25 @@ impl Store {
         conversations::message_of(&self.read, id).await
     }
 
-    /// Messages of which nobody knows whether Meta has them: an earlier process was sending them when it ended.
+    /// Messages that an earlier process of this node had taken for sending when it ended, the oldest first, behind that one.
     ///
     /// # Errors
     /// The store's.
-    pub async fn messages_under_way(&self, limit: u32) -> Result<Vec<Uuid>, StoreError> {
-        conversations::under_way(&self.read, limit).await
+    pub async fn messages_left(
+        &self,
+        node: &str,
+        after: (i64, Uuid),
+        limit: u32,
+    ) -> Result<Vec<LeftMessage>, StoreError> {
+        conversations::left(&self.read, node, after, limit).await
+    }
+
+    /// How many messages a user had written in a conversation when this one came, itself among them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn messages_until(&self, conversation: Uuid, at: Timestamp, id: Uuid) -> Result<u64, StoreError> {
+        conversations::until(&self.read, conversation, at, id).await
     }
 
     /// How many conversations are open of each of these numbers, as far as the scope sees them; none of a number that is
@@ -226,6 +271,8 @@ fn done(found: Result<InboxFound, StoreError>) -> Result<(bool, Vec<Written>), S
     match found? {
         InboxFound::Done(done, written) => Ok((done, written)),
         // Said of what Meta tells only.
-        InboxFound::Came(..) | InboxFound::Status(..) | InboxFound::Journalled => Err(StoreError::NotTaken),
+        InboxFound::Came(..) | InboxFound::Status(..) | InboxFound::Gone(..) | InboxFound::Journalled => {
+            Err(StoreError::NotTaken)
+        }
     }
 }

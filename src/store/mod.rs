@@ -22,10 +22,12 @@ mod file;
 mod inbox;
 mod journal;
 mod keys;
+mod listing;
 mod lists;
 mod mail;
 mod notices;
 mod open;
+mod outgoing;
 mod password;
 mod people;
 mod permissions;
@@ -36,6 +38,7 @@ mod rooms;
 mod seal;
 mod settings;
 mod sql;
+mod tenures;
 mod turns;
 mod version;
 mod webhooks;
@@ -54,15 +57,16 @@ pub use callbacks::{
     Callback, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, Settled, Settlement, Written, rearm,
 };
 pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan, PlacedCall};
-pub use conversations::{Conversation, ConversationFilter, Last, Message};
+pub use conversations::{Conversation, ConversationFilter, Last, LeftMessage, Message};
 pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
 pub use erasures::{Erasure, Heard};
 pub use inbox::{
-    Came, ConversationChange, Draft, DraftForm, Going, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
+    Came, ConversationChange, Draft, DraftForm, Going, Gone, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
     StatusCame, UserName, WEBHOOK,
 };
 pub use keys::{KeyKind, SeenKey};
+pub use listing::Listed;
 pub use notices::{NoticeFilter, NoticeRow};
 pub use password::{PasswordError, Passwords};
 pub use people::{Invitation, MadeKey, Session, User, UserChange, UserLink};
@@ -74,7 +78,8 @@ pub use recordings::{
 };
 pub use rooms::{EndedRoom, LeftMember};
 pub use settings::{Setting, SettingKind, SettingWrite};
-pub use turns::OwedTurn;
+pub use tenures::{Claim, Tenure};
+pub use turns::{Answers, Owed, Then};
 pub use version::By;
 pub use webhooks::{WebhookRow, WebhookWrite};
 

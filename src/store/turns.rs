@@ -1,94 +1,137 @@
-//! Agents' turns that are owed: a user's message that an agent is to answer stands here from the transaction that stored it
-//! until it was answered, or will not be. What is left of a process that ended is taken up by the next one.
+//! Answers that agents owe: written in the transaction of the user's message, and gone in the reply's, so that neither a
+//! restart nor a full mailbox loses one and none is given twice.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
+use super::conversations::{MESSAGE, Message, message};
 use super::deed::Deed;
+use super::inbox::{Came, Pair, Standing, pair};
 use super::seal::Seal;
-use super::sql::{self, Conn, Pool};
-use super::{Store, StoreError, failed};
-use crate::model::Timestamp;
+use super::sql::{self, Conn, Row};
+use super::{Store, StoreError, Unread, failed};
 
-/// A turn that is owed.
+/// What is left to do once a reply is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwedTurn {
-    /// The user's message.
-    pub message: Uuid,
+pub enum Then {
+    /// A person is wanted.
+    Escalate,
+    Close,
+}
+
+impl Then {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Escalate => "escalate",
+            Self::Close => "close",
+        }
+    }
+
+    fn parse(word: &str) -> Self {
+        if word == Self::Close.as_str() { Self::Close } else { Self::Escalate }
+    }
+}
+
+/// An answer that is owed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owed {
+    pub pair: Pair,
+    pub message: Message,
     pub agent: Uuid,
-    /// The conversation's when the message came.
     pub epoch: u64,
-    pub came: Timestamp,
+    /// The reply is stored; this is left.
+    pub then: Option<Then>,
 }
 
-/// Who owes what: whose row it is, and the node that answers.
-pub(super) async fn owe(to: &mut Conn, turn: &OwedTurn, conversation: Uuid, node_id: &str) -> Result<(), sqlx::Error> {
-    let insert = "INSERT INTO agent_turns (message_id, conversation_id, agent, epoch, node_id, came_us) \
-        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (message_id) DO NOTHING";
-    let insert = sql::query(insert)
-        .bind(turn.message.to_string())
-        .bind(conversation.to_string())
-        .bind(turn.agent.to_string())
-        .bind(i64::try_from(turn.epoch).unwrap_or(i64::MAX))
-        .bind(node_id)
-        .bind(turn.came.micros());
-    insert.execute(to).await.map(drop)
+/// A reply answers this message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answers {
+    pub message: Uuid,
+    pub then: Option<Then>,
 }
 
-/// It is owed no more; `false`: it was not.
-pub(super) async fn settle(to: &mut Conn, message: Uuid) -> Result<bool, sqlx::Error> {
-    let delete = sql::query("DELETE FROM agent_turns WHERE message_id = $1").bind(message.to_string());
-    Ok(delete.execute(to).await?.rows_affected() > 0)
-}
-
-/// A conversation's are owed no more.
-pub(super) async fn forget(to: &mut Conn, conversation: Uuid) -> Result<(), sqlx::Error> {
-    let delete = sql::query("DELETE FROM agent_turns WHERE conversation_id = $1").bind(conversation.to_string());
-    delete.execute(to).await.map(drop)
-}
-
-/// A node's, the oldest first.
-async fn owed(pool: &Pool, node_id: &str, limit: u32) -> Result<Vec<OwedTurn>, StoreError> {
-    const WHAT: &str = "read the turns that agents owe";
-    let select =
-        "SELECT message_id, agent, epoch, came_us FROM agent_turns WHERE node_id = $1 ORDER BY came_us LIMIT $2";
-    let select = sql::query_as(select).bind(node_id).bind(i64::from(limit));
-    let rows: Vec<(String, String, i64, i64)> = select.fetch_all(pool).await.map_err(failed(WHAT))?;
-    let turn = |(message, agent, epoch, came): (String, String, i64, i64)| {
-        Some(OwedTurn {
-            message: message.parse().ok()?,
-            agent: agent.parse().ok()?,
-            epoch: u64::try_from(epoch).ok()?,
-            came: Timestamp::from_micros(came),
-        })
+/// Notes that an agent is to answer, where one is.
+pub(super) async fn owe(to: &mut Conn, came: &Came, standing: &Standing) -> Result<(), sqlx::Error> {
+    let (true, Some(agent), Some(node_id)) = (standing.ai_enabled, standing.routing.agent(), &came.turn) else {
+        return Ok(());
     };
-    Ok(rows.into_iter().filter_map(turn).collect())
+    let insert = "INSERT INTO turns (message_id, conversation_id, agent, epoch, node_id, came_us) \
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (message_id) DO NOTHING";
+    let insert = sql::query(insert).bind(came.message.id.to_string()).bind(came.pair.conversation.to_string());
+    let insert = insert.bind(agent.to_string()).bind(i64::try_from(standing.epoch).unwrap_or(i64::MAX));
+    insert.bind(node_id).bind(came.message.at.micros()).execute(to).await.map(drop)
 }
 
-/// A turn that is owed no more.
-struct Settled(Uuid);
+/// It is answered now; `false`: it was before, or nobody owes it.
+pub(super) async fn answered(to: &mut Conn, answers: &Answers) -> Result<bool, sqlx::Error> {
+    let done = match answers.then {
+        None => {
+            sql::query("DELETE FROM turns WHERE message_id = $1 AND then_do IS NULL")
+                .bind(answers.message.to_string())
+                .execute(to)
+                .await?
+        }
+        Some(then) => {
+            sql::query("UPDATE turns SET then_do = $2 WHERE message_id = $1 AND then_do IS NULL")
+                .bind(answers.message.to_string())
+                .bind(then.as_str())
+                .execute(to)
+                .await?
+        }
+    };
+    Ok(done.rows_affected() > 0)
+}
 
-impl Deed for Settled {
+/// Nothing is owed for a message any more.
+struct Over(Uuid);
+
+impl Deed for Over {
     fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        async move { settle(to, self.0).await.map(u64::from) }.boxed()
+        async move {
+            let delete = sql::query("DELETE FROM turns WHERE message_id = $1").bind(self.0.to_string());
+            Ok(delete.execute(to).await?.rows_affected())
+        }
+        .boxed()
     }
 }
 
 impl Store {
-    /// Turns that this node's agents owe since an earlier process, the oldest first.
+    /// Nothing is owed for a message any more.
+    ///
+    /// # Errors
+    /// The store takes nothing now: it is owed still.
+    pub async fn turn_over(&self, message: Uuid) -> Result<(), StoreError> {
+        self.log.deed(Over(message)).await.map(drop)
+    }
+
+    /// What a node's agents owe, the oldest first, behind that one.
     ///
     /// # Errors
     /// The store's.
-    pub async fn owed_turns(&self, node_id: &str, limit: u32) -> Result<Vec<OwedTurn>, StoreError> {
-        owed(&self.read, node_id, limit).await
+    pub async fn turns_owed(&self, node: &str, after: (i64, Uuid), limit: u32) -> Result<Vec<Owed>, StoreError> {
+        const WHAT: &str = "read what agents are to answer";
+        let select = format!(
+            "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
+             t.agent AS agent, t.epoch AS epoch, t.then_do AS then_do \
+             FROM turns t JOIN messages m ON m.message_id = t.message_id \
+             JOIN conversations c ON c.conversation_id = t.conversation_id \
+             WHERE t.node_id = $1 AND (t.came_us, t.message_id) > ($2, $3) ORDER BY t.came_us, t.message_id LIMIT $4"
+        );
+        let select = sql::query(select).bind(node).bind(after.0).bind(after.1.to_string()).bind(i64::from(limit));
+        let rows = select.fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+        rows.iter().map(|row| owed(row).map_err(unreadable)).collect()
     }
+}
 
-    /// A turn is owed no more: it was answered, or will not be.
-    ///
-    /// # Errors
-    /// The store's; then it is taken up once more by the next process.
-    pub async fn turn_settled(&self, message: Uuid) -> Result<(), StoreError> {
-        self.log.deed(Settled(message)).await.map(drop)
-    }
+fn owed(row: &Row) -> Result<Owed, Unread> {
+    let message = message(row)?;
+    Ok(Owed {
+        pair: pair(message.conversation, row)?,
+        agent: row.try_get::<String, _>("agent")?.parse()?,
+        epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
+        then: row.try_get::<Option<String>, _>("then_do")?.map(|word| Then::parse(&word)),
+        message,
+    })
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::inbox::routing;
 use super::seal::Seal;
 use super::sql::{self, Conn, Pool, Row};
+use super::tenures::{JOIN, OWN};
 use super::{StoreError, failed};
 use crate::config::Secret;
 use crate::model::{AuthId, PhoneNumberId, Routing, Timestamp};
@@ -42,7 +43,8 @@ fn what_for(id: &str) -> Vec<u8> {
     format!("webhook {id}").into_bytes()
 }
 
-pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &WebhookWrite) -> Result<(), sqlx::Error> {
+/// `false`: numbers or conversations go to the one that was to be removed.
+pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &WebhookWrite) -> Result<bool, sqlx::Error> {
     match write {
         WebhookWrite::Put(row) => {
             let id = row.id.to_string();
@@ -52,11 +54,18 @@ pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &WebhookWrite) -> R
                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (webhook_id) DO UPDATE \
                 SET auth_id = excluded.auth_id, name = excluded.name, url = excluded.url, sealed = excluded.sealed";
             let put = sql::query(put).bind(id).bind(row.account.as_str()).bind(&row.name).bind(&row.url);
-            put.bind(sealed).bind(row.created.micros()).execute(to).await.map(drop)
+            put.bind(sealed).bind(row.created.micros()).execute(to).await.map(|_| true)
         }
         WebhookWrite::Remove(id) => {
-            let delete = sql::query("DELETE FROM webhooks WHERE webhook_id = $1").bind(id.to_string());
-            delete.execute(to).await.map(drop)
+            let delete = format!(
+                "DELETE FROM webhooks WHERE webhook_id = $1 \
+                 AND NOT EXISTS (SELECT 1 FROM number_routing r WHERE r.webhook = $1) \
+                 AND NOT EXISTS (SELECT 1 FROM number_tenures t WHERE t.webhook = $1) \
+                 AND NOT EXISTS (SELECT 1 FROM conversations c {JOIN} WHERE c.webhook IS NOT NULL AND c.webhook = $1 \
+                 AND {OWN})"
+            );
+            let done = sql::query(delete).bind(id.to_string()).execute(to).await?;
+            Ok(done.rows_affected() > 0)
         }
     }
 }

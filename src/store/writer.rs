@@ -497,6 +497,8 @@ fn tell_journalled(write: Write) -> Option<Write> {
             // Where it is known what became of it no more, a message would be sent twice.
             write @ InboxWrite::Posted { .. } => return Some(Write::Inbox(Box::new(write), tell)),
             InboxWrite::Going(_)
+            | InboxWrite::Asking { .. }
+            | InboxWrite::Claim(_)
             | InboxWrite::Change { .. }
             | InboxWrite::Delete { .. }
             | InboxWrite::Reroute(_)

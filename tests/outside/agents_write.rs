@@ -63,7 +63,10 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
     assert_eq!(first["user"], json!({"waId": USER, "userId": null, "name": "Asha Verma"}));
     assert_eq!(first["input"], json!({"type": "text", "text": "one", "media": null, "digits": null, "speech": null}));
     assert!(turns[1].headers["x-offhook-signature"].to_str().unwrap().starts_with("t="));
-    assert_eq!(turns[1].body["history"][0]["text"], "one");
+    let history = turns[1].body["history"].as_array().unwrap();
+    let said: Vec<&Value> = history.iter().map(|line| &line["text"]).collect();
+    assert_eq!(said, ["one", "First."], "with what it replied since the second came");
+    assert_eq!((&turns[0].body["turn"], &turns[1].body["turn"]), (&json!(1), &json!(2)));
     let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
     for n in 0..500 {
         every.tick().await;
@@ -72,6 +75,58 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
         }
         assert!(n < 499, "the agent closed it");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_an_answer_that_is_owed_is_given_after_a_crash_and_once() {
+    let (hold, mut held) = mpsc::channel(64);
+    let server = AgentServer::start(move |_| {
+        let (sender, events) = mpsc::channel(64);
+        hold.try_send(sender).unwrap();
+        Says::Events(events)
+    })
+    .await;
+    let mut chat = Chat::start().await;
+    let agent = chat.agent(&server.url).await;
+    chat.connect(&agent).await;
+    chat.writes(USER, "hello").await;
+    let lost: mpsc::Sender<String> = held.recv().await.unwrap();
+    chat.node.kill();
+    drop(lost);
+    chat.node.start_again().await;
+    let thinking: mpsc::Sender<String> = held.recv().await.unwrap();
+    for text in ["Here", "I am."] {
+        thinking.try_send(json!({"type": "text", "text": text}).to_string()).unwrap();
+    }
+    thinking.try_send(json!({"action": "escalate"}).to_string()).unwrap();
+    drop(thinking);
+    let id = chat.id_of(USER).await;
+    let items = chat.until(&id, |items| sent(items).len() == 2 && items.iter().all(|m| m["status"] != "queued")).await;
+    assert_eq!(sent(&items), ["Here", "I am."]);
+    assert!(items.iter().all(|m| m["status"] != "failed"), "it called for a person once all was out: {items:?}");
+    until_escalated(&chat, 1).await;
+    assert_eq!(server.turns().len(), 2, "before the crash, and after it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_switched_off_calls_for_a_person_once() {
+    let server = AgentServer::start(|_| reply("Never", Value::Null)).await;
+    let chat = Chat::start().await;
+    let agent = chat.agent(&server.url).await;
+    chat.connect(&agent).await;
+    assert_eq!(chat.ask("PATCH", &format!("agents/{agent}/"), json!({"enabled": false})).await.0, 200);
+    chat.writes(USER, "hello?").await;
+    until_escalated(&chat, 1).await;
+    let id = chat.id_of(USER).await;
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    for n in 0..500 {
+        every.tick().await;
+        if chat.get(&format!("conversations/{id}/")).await["aiEnabled"] == json!(false) {
+            break;
+        }
+        assert!(n < 499, "people have it now");
+    }
+    assert_eq!(server.turns().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,6 +100,8 @@ struct Progress {
 struct Turn {
     reply: Reply,
     text: Sentences,
+    /// Characters of it.
+    spoken: usize,
     /// Said, but not handed on yet.
     sentences: VecDeque<String>,
     /// Where they go once the reply is streamed.
@@ -119,15 +121,20 @@ impl Progress {
 
 impl Turn {
     fn add(&mut self, piece: Piece, max: usize) {
-        let said = match &piece {
-            Piece::Text(text) => self.text.push(text),
-            Piece::Item(item) => match text_of(item) {
-                // Items are apart from each other.
-                Some(text) => self.text.push(&format!("{text}\n")),
-                None => Vec::new(),
-            },
-            Piece::Act(_) => Vec::new(),
+        // What is spoken as it comes ends where a message's text would.
+        let left = max.saturating_sub(self.spoken);
+        let cut = |text: &str| text.chars().take(left).collect::<String>();
+        let (text, apart) = match &piece {
+            Piece::Text(text) => (cut(text), false),
+            // Items are apart from each other.
+            Piece::Item(item) => (text_of(item).map(|text| cut(text)).unwrap_or_default(), true),
+            Piece::Act(_) => (String::new(), false),
         };
+        self.spoken += text.chars().count();
+        let mut said = if text.is_empty() { Vec::new() } else { self.text.push(&text) };
+        if apart && !text.is_empty() {
+            said.extend(self.text.push("\n"));
+        }
         // More than there may be is left out.
         let _ = self.reply.add(piece, max);
         said.into_iter().for_each(|sentence| self.say(sentence));
@@ -497,5 +504,22 @@ impl Author for VoiceAgents {
 
     fn over(&self, call: CallUuid) {
         self.sessions().remove(&call);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spoken_as_it_comes_is_no_longer_than_a_reply_may_be() {
+        let mut turn = Turn::default();
+        for piece in ["One two. ", "Three four. ", "Five six. "] {
+            turn.add(Piece::Text(piece.to_owned()), 15);
+        }
+        turn.sentences.extend(turn.text.finish());
+        let said: Vec<String> = turn.sentences.into_iter().collect();
+        assert_eq!(said.join(" "), "One two. Three");
+        assert_eq!(turn.reply.text(), "One two. Three ");
     }
 }

@@ -462,10 +462,19 @@ async fn delete(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let api = asked.api();
     asked.matches(&ask::tag_of(&shown(api, &agent)))?;
     let numbers = inbound(api, agent.id);
-    if !numbers.is_empty() && !asked.flag("force")?.unwrap_or_default() {
+    if !asked.flag("force")?.unwrap_or_default() {
         let names: Vec<_> = numbers.iter().map(|number| number.spec.number.as_str()).collect();
-        let message = format!("it answers {}: connect another agent there, or add ?force=true", names.join(", "));
-        return Err(ask::conflict("in_use", &message));
+        let answers = match names.is_empty() {
+            false => Some(names.join(", ")),
+            true => {
+                let answers = api.store.agent_answers(agent.id).await.map_err(ask::store("read an agent"))?;
+                answers.then(|| "in conversations".to_owned())
+            }
+        };
+        if let Some(answers) = answers {
+            let message = format!("it answers {answers}: connect another agent there, or add ?force=true");
+            return Err(ask::conflict("in_use", &message));
+        }
     }
     for number in numbers {
         api.inbox.route_number(&number, Routing::None, false).await.map_err(ask::store("change a number's routing"))?;

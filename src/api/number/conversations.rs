@@ -267,14 +267,14 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
     let search: String = asked.value("q").unwrap_or_default().chars().take(100).collect();
     let before = asked.cursor(cursor)?;
     let filter = ConversationFilter { number, status, unread: asked.flag("unread")?, agent, search, before };
-    let found = asked.api().store.conversations(asked.scope(), &filter, limit + 1).await;
-    let found = found.map_err(ask::store("list conversations"))?;
-    let page = Page::of(found, limit, |last| format!("{}.{}", last.last.at.micros(), last.pair.conversation));
-    let mut items = Vec::with_capacity(page.items.len());
-    for conversation in &page.items {
+    let page = asked.api().store.conversations(asked.scope(), &filter, limit).await;
+    let page = page.map_err(ask::store("list conversations"))?;
+    let mut items = Vec::with_capacity(page.found.len());
+    for conversation in &page.found {
         items.push(Shown::of(asked.api(), entry(asked, conversation).as_ref(), conversation).await);
     }
-    Ok(ask::ok(&ShownPage { items, next: page.next }))
+    let next = page.next.map(|(at, id)| format!("{at}.{id}"));
+    Ok(ask::ok(&ShownPage { items, next }))
 }
 
 /// A message as the timeline shows it.
@@ -360,19 +360,28 @@ async fn subscribe(asked: Asked, id: &str) -> Result<Response, Fault> {
     let conversation = found(&asked, id).await?;
     let (asked, wanted) = asked.json::<Subscribe>().await?;
     let inbox = &asked.api().inbox;
-    let webhook = inbox.webhook_or_only(asked.scope(), wanted.webhook).map_err(not_routed)?;
+    let number = owned(&asked, &conversation)?;
+    let webhook = inbox.webhook_or_only(asked.scope(), &number, wanted.webhook).map_err(not_routed)?;
     inbox.subscribe(asked.scope(), &conversation, webhook.id).await.map_err(not_routed)?;
     shown(&asked, conversation.pair.conversation).await
 }
 
+/// The number of a conversation, which is its account's still.
+fn owned(asked: &Asked, conversation: &Conversation) -> Result<Arc<NumberEntry>, Fault> {
+    let found = asked.api().inbox.number_of(&conversation.pair);
+    found.ok_or_else(|| ask::conflict("no_number", "its number is not there any more"))
+}
+
 async fn unsubscribe(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let conversation = found(asked, id).await?;
-    let number =
-        entry(asked, &conversation).ok_or_else(|| ask::conflict("no_number", "its number is not there any more"))?;
+    let number = owned(asked, &conversation)?;
     let done = asked.api().inbox.unsubscribe(asked.scope(), &number, &conversation).await;
     done.map_err(not_routed)?;
     shown(asked, conversation.pair.conversation).await
 }
+
+/// Why a webhook stays.
+const IN_USE: &str = "numbers or conversations go to it: subscribe them to another one first, with applyToExisting";
 
 pub(super) fn not_routed(why: NotRouted) -> Fault {
     match why {
@@ -383,6 +392,7 @@ pub(super) fn not_routed(why: NotRouted) -> Fault {
         NotRouted::Not(why) => ask::conflict("wrong_state", why),
         NotRouted::TooMany => ask::conflict("too_many", "there are as many webhooks as there may be"),
         NotRouted::InFile => ask::conflict("in_file", "it stands in the configuration: change it there"),
+        NotRouted::InUse => ask::conflict("in_use", IN_USE),
         NotRouted::Store(error) => ask::store("change the routing")(error),
     }
 }

@@ -63,8 +63,11 @@ pub(super) async fn send(asked: Asked, id: &str) -> Result<Response, Fault> {
     let conversation = conversations::found(&asked, id).await?;
     let (asked, body) = asked.json::<Map<String, Value>>().await?;
     let outgoing = read(body)?;
-    let sent = asked.api().inbox.send(&conversation, outgoing, "api").await.map_err(not_sent)?;
-    Ok(error::body(StatusCode::ACCEPTED, &Sent { id: sent.id, status: "queued" }))
+    // Beside the answers that are kept in memory: of what a user gets, none is doubled after a restart either.
+    let once = asked.head.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    let once = once.map(|key| format!("{} {key}", asked.scope().auth_id()));
+    let sent = asked.api().inbox.send(&conversation, outgoing, "api", once.as_deref()).await;
+    Ok(error::body(StatusCode::ACCEPTED, &Sent { id: sent.map_err(not_sent)?, status: "queued" }))
 }
 
 fn not_sent(why: NotSent) -> Fault {

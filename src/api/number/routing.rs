@@ -14,6 +14,7 @@ use super::ask::{self, Asked, Fault, digits};
 use super::conversations::not_routed;
 use crate::admission::NumberEntry;
 use crate::api::decoded;
+use crate::inbox::Inbox;
 use crate::model::{Routing, stable_id};
 use crate::store::{AgentChannel, UserName};
 
@@ -130,7 +131,7 @@ pub(super) async fn subscribe(asked: Asked, path: &str) -> Result<Response, Faul
         Some(id) => Some(id.parse().map_err(|_| ask::bad("webhook", "there is no such webhook"))?),
         None => None,
     };
-    let webhook = asked.api().inbox.webhook_or_only(asked.scope(), named).map_err(not_routed)?;
+    let webhook = asked.api().inbox.webhook_or_only(asked.scope(), &number, named).map_err(not_routed)?;
     put(&asked, &number, Routing::Webhook(Some(webhook.id)), body.apply_to_existing).await
 }
 
@@ -165,6 +166,8 @@ pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, 
     let number = ask::number_of(&asked, path)?;
     let (asked, body) = asked.json::<Connect>().await?;
     let agent = asked.api().store.agent(asked.scope(), body.agent).await.map_err(ask::store("read an agent"))?;
+    // A subaccount's agent serves no number of its main account's.
+    let agent = agent.filter(|agent| Inbox::may_serve(&number, &agent.account));
     let agent = agent.ok_or_else(|| ask::bad("agent", "this account has no such agent"))?;
     if !agent.spec.channels.contains(&AgentChannel::Whatsapp) {
         return Err(ask::conflict("no_channel", "this agent has no channel whatsapp: add it to its channels"));

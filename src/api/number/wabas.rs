@@ -151,6 +151,7 @@ async fn edit(asked: Asked, id: &WabaId) -> Result<Response, Fault> {
     if let Some(account) = change.account {
         let scope = asked.scope().clone();
         asked.api().numbers.map(&scope, id, &account, seen.as_ref()).await.map_err(numbers::fault)?;
+        asked.api().inbox.claim().await.map_err(ask::store("note the numbers' owner"))?;
     }
     answer(&asked, id)
 }

@@ -18,7 +18,7 @@ use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
 use crate::model::{E164, Method, Routing, Timestamp};
 use crate::numbers::{Checked, No, SignUp, Synced, UrlCheck};
-use crate::store::{AgentChannel, StoreError};
+use crate::store::{Agent, AgentChannel, StoreError};
 use crate::xml::ast::Finding;
 use given::{Connect, Panel, Pin, Signed};
 use shown::Shown;
@@ -367,7 +367,9 @@ async fn connect(asked: Asked) -> Result<Response, Fault> {
     let scope = asked.scope().clone();
     if let Some(id) = agent {
         let found = asked.api().store.agent(&scope, id).await.map_err(ask::store("read an agent"))?;
-        if !found.is_some_and(|agent| agent.spec.channels.contains(&AgentChannel::Whatsapp)) {
+        // The number is the asker's own: no subaccount's agent serves it.
+        let own = |agent: &Agent| agent.account == *scope.auth_id() || agent.account == asked.main_account();
+        if !found.is_some_and(|agent| own(&agent) && agent.spec.channels.contains(&AgentChannel::Whatsapp)) {
             return Err(ask::bad("assignedAgent", "there is no such agent with the whatsapp channel"));
         }
     }

@@ -1,0 +1,66 @@
+//! Links to users' files in what waits in the outbox: written there as a name, and signed when it goes out, so that a webhook
+//! that was down for a day gets a link that is good for its hour all the same. Only where our own words have their place for
+//! it: nothing that a user writes becomes a link.
+
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
+use super::machine::{EVENT_BODY, Notice, Param};
+
+const NAME: &str = "media:";
+/// Where an event has it, and the form of Plivo's shape.
+const PLACE: &str = "/data/message/media/url";
+const FORM: &str = "Media0";
+
+/// A file's name until it is signed.
+pub fn named(message: Uuid) -> String {
+    format!("{NAME}{message}")
+}
+
+/// Puts links in the names' place.
+pub(super) fn sign(notice: &mut Notice, link: &(dyn Fn(Uuid) -> String + Send + Sync)) {
+    let of = |text: &str| text.strip_prefix(NAME)?.parse().ok().map(link);
+    for (name, param) in &mut notice.params {
+        let signed = match name.as_ref() {
+            FORM => of(param.reveal()),
+            EVENT_BODY if param.reveal().contains(NAME) => in_event(param.reveal(), of),
+            _ => None,
+        };
+        if let Some(signed) = signed {
+            *param = Param::Plain(Cow::Owned(signed));
+        }
+    }
+}
+
+fn in_event(body: &str, link: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let mut event: serde_json::Value = serde_json::from_str(body).ok()?;
+    let place = event.pointer_mut(PLACE)?;
+    *place = link(place.as_str()?)?.into();
+    Some(event.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::call::machine::NoticeKind;
+    use crate::model::Method;
+    use crate::xml::ast::DocUrl;
+
+    #[test]
+    fn only_our_own_place_gets_a_link() {
+        let id = Uuid::from_u128(7);
+        let event = json!({"data": {"message": {"text": named(id), "media": {"url": named(id)}}}}).to_string();
+        let params = [(EVENT_BODY, event), (FORM, named(id)), ("Body", named(id))];
+        let params = params.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into()))).collect();
+        let url = DocUrl("https://example.com/".into());
+        let mut notice = Notice { kind: NoticeKind::Event, url, method: Method::Post, params };
+        sign(&mut notice, &|id| format!("https://calls.example.com/media/{id}"));
+        let link = format!("https://calls.example.com/media/{id}");
+        let event: serde_json::Value = serde_json::from_str(notice.params[EVENT_BODY].reveal()).unwrap();
+        assert_eq!(event, json!({"data": {"message": {"text": named(id), "media": {"url": link}}}}));
+        assert_eq!((notice.params[FORM].reveal(), notice.params["Body"].reveal()), (link.as_str(), named(id).as_str()));
+    }
+}

@@ -1,0 +1,134 @@
+//! Whose conversations a number has, and what all of them go by at once. A change of all conversations, by `applyToExisting`
+//! or with the owner, is one row: each conversation keeps the generation that its own routing was set in, and the newer of
+//! the two counts.
+
+use super::inbox::{Pair, Reroute, Standing, routing};
+use super::sql::{self, Conn, Pool, Row};
+use super::{StoreError, failed};
+use crate::model::{AuthId, PhoneNumberId, Routing};
+
+/// What joins a conversation `c` with its number's row.
+pub(super) const JOIN: &str = "LEFT JOIN number_tenures n ON n.phone_number_id = c.phone_number_id";
+
+/// A conversation's standing as it counts, by the names that [`standing`] reads.
+pub(super) const STANDING: &str = "\
+    CASE WHEN n.owner <> '' AND n.owner <> c.auth_id THEN 'none' WHEN n.generation > c.generation THEN n.routing \
+        ELSE c.routing END AS routing, \
+    CASE WHEN n.owner <> '' AND n.owner <> c.auth_id THEN NULL WHEN n.generation > c.generation THEN n.webhook \
+        ELSE c.webhook END AS webhook, \
+    CASE WHEN n.owner <> '' AND n.owner <> c.auth_id THEN NULL WHEN n.generation > c.generation THEN n.agent \
+        ELSE c.agent END AS agent, \
+    c.epoch + coalesce(n.generation, 0) AS epoch, c.ai_enabled AS ai_enabled";
+
+/// A conversation's own routing counts.
+pub(super) const OWN: &str = "(n.generation IS NULL OR n.generation <= c.generation) \
+    AND (n.owner IS NULL OR n.owner = '' OR n.owner = c.auth_id)";
+
+/// Its number's does.
+pub(super) const BY_NUMBER: &str = "n.generation > c.generation AND (n.owner = '' OR n.owner = c.auth_id)";
+
+/// The generation that an update of `conversations` sets routing in.
+pub(super) const GENERATION: &str = "(SELECT coalesce(max(t.generation), 0) FROM number_tenures t \
+    WHERE t.phone_number_id = conversations.phone_number_id)";
+
+/// Reads [`STANDING`].
+pub(super) fn standing(row: &Row) -> Result<Standing, sqlx::Error> {
+    Ok(Standing {
+        routing: routing(row)?,
+        epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
+        ai_enabled: row.try_get::<i64, _>("ai_enabled")? != 0,
+    })
+}
+
+/// Who has a number, and who had it first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    pub owner: AuthId,
+    pub first: AuthId,
+}
+
+/// A number is another account's from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub phone_number_id: PhoneNumberId,
+    pub owner: AuthId,
+    /// Who had it until now, as far as memory knows.
+    pub before: Tenure,
+}
+
+/// A number's row as a message finds it.
+pub(super) struct Held {
+    pub(super) owner: String,
+    pub(super) generation: i64,
+    pub(super) routing: Routing,
+}
+
+/// The row of a pair's number, made where there is none: the first who is written to has it.
+pub(super) async fn held(to: &mut Conn, pair: &Pair) -> Result<Held, sqlx::Error> {
+    let id = pair.phone_number_id.as_str();
+    let select = "SELECT owner, generation, routing, webhook, agent FROM number_tenures WHERE phone_number_id = $1";
+    if let Some(row) = sql::query(select).bind(id).fetch_optional(&mut *to).await? {
+        let (owner, generation) = (row.try_get("owner")?, row.try_get("generation")?);
+        return Ok(Held { owner, generation, routing: routing(&row)? });
+    }
+    let insert = "INSERT INTO number_tenures (phone_number_id, owner, first_owner) VALUES ($1, $2, $2) \
+        ON CONFLICT (phone_number_id) DO NOTHING";
+    sql::query(insert).bind(id).bind(pair.account.as_str()).execute(to).await?;
+    Ok(Held { owner: pair.account.as_str().to_owned(), generation: 0, routing: Routing::None })
+}
+
+/// Another account has a number: what was set of its routing is over, for itself and for each conversation.
+pub(super) async fn claim(to: &mut Conn, claim: &Claim) -> Result<bool, sqlx::Error> {
+    let Claim { phone_number_id, owner, before } = claim;
+    let (id, owner) = (phone_number_id.as_str(), owner.as_str());
+    // Made by an Offhook that did not note whose it is: what is set is the owner's, for all that is known.
+    let first = sql::query("UPDATE number_tenures SET owner = $2 WHERE phone_number_id = $1 AND owner = ''");
+    if first.bind(id).bind(owner).execute(&mut *to).await?.rows_affected() > 0 {
+        return Ok(true);
+    }
+    let put = "INSERT INTO number_tenures (phone_number_id, owner, first_owner, generation) VALUES ($1, $2, $3, 1) \
+        ON CONFLICT (phone_number_id) DO UPDATE SET owner = excluded.owner, generation = number_tenures.generation + 1, \
+        routing = 'none', webhook = NULL, agent = NULL WHERE number_tenures.owner <> excluded.owner";
+    let put = sql::query(put).bind(id).bind(owner).bind(before.first.as_str());
+    let changed = put.execute(&mut *to).await?.rows_affected() > 0;
+    if changed {
+        sql::query("DELETE FROM number_routing WHERE phone_number_id = $1").bind(id).execute(to).await?;
+    }
+    Ok(changed)
+}
+
+/// A number's routing, and that of all its conversations where it is to be so.
+pub(super) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx::Error> {
+    let Reroute { phone_number_id, account, routing, all } = reroute;
+    let put = "INSERT INTO number_routing (phone_number_id, routing, webhook, agent) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (phone_number_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
+        agent = excluded.agent";
+    let (webhook, agent) = (routing.webhook().map(|id| id.to_string()), routing.agent().map(|id| id.to_string()));
+    let put = sql::query(put).bind(phone_number_id.as_str()).bind(routing.as_str()).bind(&webhook).bind(&agent);
+    put.execute(&mut *to).await?;
+    if *all {
+        let put = "INSERT INTO number_tenures (phone_number_id, owner, first_owner, generation, routing, webhook, agent) \
+            VALUES ($1, $2, $2, 1, $3, $4, $5) ON CONFLICT (phone_number_id) DO UPDATE \
+            SET generation = number_tenures.generation + 1, routing = excluded.routing, webhook = excluded.webhook, \
+            agent = excluded.agent";
+        let put = sql::query(put).bind(phone_number_id.as_str()).bind(account.as_str()).bind(routing.as_str());
+        return put.bind(&webhook).bind(&agent).execute(to).await.map(drop);
+    }
+    // Whose routing this is has to be known, should the number be another's one day.
+    let note = "INSERT INTO number_tenures (phone_number_id, owner, first_owner) VALUES ($1, $2, $2) \
+        ON CONFLICT (phone_number_id) DO NOTHING";
+    sql::query(note).bind(phone_number_id.as_str()).bind(account.as_str()).execute(to).await.map(drop)
+}
+
+/// All numbers'.
+pub(super) async fn all(pool: &Pool) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
+    const WHAT: &str = "read whose conversations the numbers have";
+    let select = "SELECT phone_number_id, owner, first_owner FROM number_tenures";
+    let rows = sql::query(select).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let read = |row: &Row| {
+        let text = |column: &str| row.try_get::<String, _>(column);
+        let tenure = Tenure { owner: text("owner")?.into(), first: text("first_owner")?.into() };
+        Ok((text("phone_number_id")?.into(), tenure))
+    };
+    rows.iter().map(|row| read(row).map_err(failed(WHAT))).collect()
+}
