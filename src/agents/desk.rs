@@ -285,7 +285,7 @@ impl Desk {
 
     /// Whether the agent that was to answer still is.
     async fn is_current(&self, turn: &Turn, scope: &Scope) -> Result<bool, StoreError> {
-        if self.inbox.is_silent(&turn.pair.number) {
+        if self.inbox.is_silent(&turn.pair) {
             return Ok(false);
         }
         let found = self.agents.store().conversation(scope, turn.pair.conversation).await?;

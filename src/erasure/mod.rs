@@ -156,10 +156,6 @@ impl Eraser {
             for conversation in &some {
                 parts.inbox.delete(&erasure.scope(), &conversation.pair).await?;
             }
-            filter.before = page.next;
-            if page.next.is_none() {
-                return Ok(());
-            }
         }
     }
 

@@ -176,8 +176,8 @@ impl Inbox {
     }
 
     /// Whether a number's agent answers nobody just now.
-    pub fn is_silent(&self, number: &E164) -> bool {
-        self.number(number).is_some_and(|number| number.spec.silent)
+    pub fn is_silent(&self, pair: &Pair) -> bool {
+        self.number_of(pair).is_some_and(|number| number.spec.silent)
     }
 
     fn tell_message(&self, main: &AuthId, conversation: Uuid, message: Uuid) {

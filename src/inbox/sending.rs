@@ -329,7 +329,7 @@ impl Inbox {
     }
 
     async fn still_answers(&self, pair: &Pair, epoch: u64) -> bool {
-        if self.is_silent(&pair.number) {
+        if self.is_silent(pair) {
             return false;
         }
         let scope = crate::store::Scope::Main(pair.main_account.clone());

@@ -44,7 +44,7 @@ pub(super) fn conversation_id(number: &PhoneNumberId, user: &str, owner: &AuthId
 
 impl Inbox {
     /// The conversation of a number, as its owner has it, and a user.
-    pub(super) fn conversation_of(&self, number: &NumberEntry, user: &str) -> Uuid {
+    pub fn conversation_of(&self, number: &NumberEntry, user: &str) -> Uuid {
         let first = self.0.tenures.of(number).first;
         conversation_id(&number.spec.phone_number_id, user, &number.account.auth_id, &first)
     }

@@ -40,6 +40,7 @@ fn spec(account: &str) -> NumberSpec {
         account: account.into(),
         alias: String::new(),
         calling_enabled: false,
+        silent: false,
         answer: None,
         fallback: None,
         hangup: None,

@@ -178,7 +178,7 @@ impl Node {
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), dice.clone());
         let walker = Walker { fetcher, notifier: notifier.clone(), clock: clock.clone(), dice: dice.clone() };
         let services = Arc::new(Services {
-            author: Arc::new(VoiceAgents::new(agents.clone(), sounds.clone())),
+            author: Arc::new(VoiceAgents::new(agents.clone(), inbox.clone(), sounds.clone())),
             feed: feed.clone(),
             pressure: pressure.clone(),
             clock: clock.clone(),

@@ -31,13 +31,14 @@ pub(super) async fn list(
 ) -> Result<Listed, StoreError> {
     const WHAT: &str = "list conversations";
     let (mut found, mut bound) = (Vec::new(), None);
+    let page = usize::try_from(limit).unwrap_or(usize::MAX);
     for look in Look::of(pool, filter).await? {
         let mut select = look.query("", scope, filter, limit + 1);
         let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
         let rows = rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT)));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
         // What comes behind was not looked at by this one, whatever the others found there.
-        let end = match rows.last().filter(|_| rows.len() > limit as usize) {
+        let end = match rows.last().filter(|_| rows.len() > page) {
             Some(last) => Some(place(last)),
             None => look.end(pool, scope, filter).await?,
         };
@@ -46,8 +47,8 @@ pub(super) async fn list(
     }
     found.sort_by_key(|one| std::cmp::Reverse(place(one)));
     found.retain(|one| bound.is_none_or(|bound| place(one) >= bound));
-    if found.len() > limit as usize {
-        found.truncate(limit as usize);
+    if found.len() > page {
+        found.truncate(page);
         bound = found.last().map(place);
     }
     Ok(Listed { found, next: bound })
@@ -380,7 +381,8 @@ mod tests {
                     took.sort();
                     took[2]
                 };
-                eprintln!("{scope:?} {name}: {median:?}, {:?} at most", took[4]);
+                #[allow(clippy::print_stderr, reason = "figures are told")]
+                let () = eprintln!("{scope:?} {name}: {median:?}, {:?} at most", took[4]);
                 worst = worst.max(median);
             }
         }

@@ -22,7 +22,7 @@ use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said,
 use super::sentences::Sentences;
 use crate::call::author::{Author, SaidLine, Wish};
 use crate::call::machine::{FetchFailure, Param, Params};
-use crate::inbox::conversation_id;
+use crate::inbox::Inbox;
 use crate::media::prompt::Prompt;
 use crate::model::{AuthId, CallType, CallUuid, E164, NoticeTopic};
 use crate::notices::Notice;
@@ -50,6 +50,7 @@ pub struct VoiceAgents(Arc<Inner>);
 
 struct Inner {
     agents: Agents,
+    inbox: Inbox,
     library: Library,
     sessions: Mutex<HashMap<CallUuid, Session>>,
 }
@@ -127,7 +128,7 @@ impl Turn {
         let (text, apart) = match &piece {
             Piece::Text(text) => (cut(text), false),
             // Items are apart from each other.
-            Piece::Item(item) => (text_of(item).map(|text| cut(text)).unwrap_or_default(), true),
+            Piece::Item(item) => (text_of(item).map(cut).unwrap_or_default(), true),
             Piece::Act(_) => (String::new(), false),
         };
         self.spoken += text.chars().count();
@@ -168,8 +169,8 @@ enum Next {
 }
 
 impl VoiceAgents {
-    pub fn new(agents: Agents, library: Library) -> Self {
-        Self(Arc::new(Inner { agents, library, sessions: Mutex::default() }))
+    pub fn new(agents: Agents, inbox: Inbox, library: Library) -> Self {
+        Self(Arc::new(Inner { agents, inbox, library, sessions: Mutex::default() }))
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<CallUuid, Session>> {
@@ -438,7 +439,7 @@ impl VoiceAgents {
         let tables = self.0.agents.directory().tables();
         let number = E164::parse(of(number)).ok().and_then(|number| tables.by_number(&number).cloned());
         match number.filter(|_| of("CallType") == CallType::Whatsapp.as_str()) {
-            Some(number) => conversation_id(&number.spec.phone_number_id, of(user)),
+            Some(number) => self.0.inbox.conversation_of(&number, of(user)),
             None => wish.call.0,
         }
     }
