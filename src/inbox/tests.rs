@@ -25,6 +25,8 @@ struct World {
     inbox: Inbox,
     number: Arc<NumberEntry>,
     graph: Server,
+    /// Those of earlier processes, whose tasks go on here: they must not hear that theirs is gone.
+    former: Vec<Server>,
     written: AtomicUsize,
     clock: Clock,
     store: Store,
@@ -71,12 +73,12 @@ impl World {
         let inbox = inbox(&store, &directory, &clock, &graph, folder.path());
         inbox.open(&[]).await.unwrap();
         let number = directory.number(&"106".into()).unwrap();
-        Self { inbox, number, graph, written: AtomicUsize::new(0), clock, store, directory, folder }
+        Self { inbox, number, graph, former: Vec::new(), written: AtomicUsize::new(0), clock, store, directory, folder }
     }
 
     /// The next process, at a Graph that answers so.
     async fn restart(&mut self, graph: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
-        self.graph = Server::start(graph).await;
+        self.former.push(std::mem::replace(&mut self.graph, Server::start(graph).await));
         self.inbox = inbox(&self.store, &self.directory, &self.clock, &self.graph, self.folder.path());
         self.inbox.open(&[]).await.unwrap();
     }
