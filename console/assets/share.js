@@ -38,13 +38,14 @@ class Share extends HTMLElement {
   async connectedCallback() {
     const area = /** @type {HTMLTextAreaElement | null} */ (document.getElementById("source"));
     if (!area || !("CompressionStream" in window)) return;
-    this.hidden = false;
     const { toast } = await import("./ask.js");
     this.querySelector("button")?.addEventListener("click", async () => {
       history.replaceState(null, "", MARK + await pack(area.value));
       await navigator.clipboard?.writeText(location.href).catch(() => {});
       toast(this.dataset.copied ?? "");
     });
+    // Now that it does something.
+    this.hidden = false;
     const phone = /** @type {HTMLElement | null} */ (document.querySelector("button[data-phone]"));
     phone?.addEventListener("click", (event) => {
       event.preventDefault();
