@@ -269,6 +269,7 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
     assert_eq!(hangup.param("HangupCauseCode"), "4010");
     user.all().await;
     world.node.until_metric("offhook_streams_total", &[("outcome", "failed")], 1.0).await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
     // A message of more than 64 KiB.
     let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
@@ -278,6 +279,7 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
     assert_eq!(bot.closed().await, Some(1_009));
     world.app.wait_where("/stream", of(uuid, "DroppedStream")).await;
     user.all().await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
     // A connection that is cut.
     let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
@@ -287,6 +289,7 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
     world.app.wait_where("/stream", of(uuid, "DroppedStream")).await;
     user.all().await;
     world.node.until_metric("offhook_streams_total", &[("outcome", "lost")], 2.0).await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
     // streamTimeout.
     let attributes = format!("{TWO_WAYS} streamTimeout=\"1\"");
