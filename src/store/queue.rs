@@ -355,11 +355,15 @@ impl EventLog {
         write: InboxWrite,
     ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
         let (tell, told) = oneshot::channel();
+        // A call's line in its conversation is waited for by nobody.
+        let waited_for = !matches!(&write, InboxWrite::Came(came) if came.message.kind == "call");
         if self.queue.try_send(Write::Inbox(Box::new(write), tell)).is_err() {
             metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
             return None;
         }
-        self.hurry.notify_one();
+        if waited_for {
+            self.hurry.notify_one();
+        }
         Some(async move { told.await.map_err(|_| StoreError::NotTaken) })
     }
 

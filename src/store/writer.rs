@@ -1,4 +1,4 @@
-//! The one task that writes what is queued (`queue`): batches of at most 2,000 or 50 ms (20 where a webhook or a reader waits),
+//! The one task that writes what is queued (`queue`): batches of at most 2,000 or 50 ms (1 where a webhook or a reader waits),
 //! one transaction each; lines of event logs, which nobody waits for, have batches of their own, of 250 ms.
 //!
 //! What the store does not take goes to the journal, and the store is tried five times a second until it does again:
@@ -31,8 +31,9 @@ use crate::observe::{Health, names};
 const BATCH: usize = 2_000;
 /// How long a write waits for company. A transaction writes a page of each index anew, however few rows it has there.
 const GATHER: Duration = Duration::from_millis(50);
-/// And where an answer waits for it: R5 has a webhook's within 50 ms.
-const GATHER_IN_HURRY: Duration = Duration::from_millis(20);
+/// And where an answer waits for it: a user's message is told of once it is stored, and what comes while a batch is written
+/// is company enough for the next.
+const GATHER_IN_HURRY: Duration = Duration::from_millis(1);
 /// How long lines of event logs do, where nobody asks for them: a call's lines together take a fraction of the pages that
 /// they take by twos and threes.
 const GATHER_LINES: Duration = Duration::from_millis(250);
