@@ -325,8 +325,9 @@ async fn python_records_calls_and_rooms_and_takes_recordings_away() {
         (json!({"mpc_uuid": joined.param("MPCUUID")}), 1),
         (json!({"from_number": joined.param("From"), "to_number": NUMBER}), 3),
         (json!({"from_number": NUMBER}), 0),
-        // The SDK leaves a zero out.
+        (json!({"recording_storage_duration": 0}), 3),
         (json!({"recording_storage_duration": 1}), 0),
+        (json!({"recording_storage_duration__gt": 0}), 0),
         (json!({"recording_storage_duration__lt": 1}), 3),
         (json!({"recording_storage_duration__gt": 1}), 0),
     ] {

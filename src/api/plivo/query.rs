@@ -52,7 +52,10 @@ pub(super) fn compared(name: &str) -> (&str, Compare) {
         ("__lt", Compare::Less),
     ];
     for (suffix, compare) in suffixes {
-        if let Some(field @ ("bill_duration" | "end_time" | "add_time" | "creation_time")) = name.strip_suffix(suffix) {
+        if let Some(
+            field @ ("bill_duration" | "end_time" | "add_time" | "creation_time" | "recording_storage_duration"),
+        ) = name.strip_suffix(suffix)
+        {
             return (field, compare);
         }
     }
