@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Database, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
 use crate::meta::{Graph, GraphConfig};
+use crate::model::is_loopback;
 use crate::store::{Archive, Setting};
 
 /// How one thing is.
@@ -145,15 +146,6 @@ async fn settings(config: &Config) -> (Vec<Setting>, Result<(), Option<String>>)
     match read.await {
         Ok(settings) => (settings, Ok(())),
         Err(e) => (Vec::new(), Err(Some(e.to_string()))),
-    }
-}
-
-fn is_loopback(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 

@@ -41,7 +41,7 @@ use crate::ffi::process::raise_descriptor_limit;
 use crate::inbox::{Inbox, InboxParts};
 use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, is_loopback};
 use crate::notices::Notices;
 use crate::numbers::{self, Numbers};
 use crate::objects::Bucket;
@@ -451,16 +451,6 @@ pub(super) fn door_config(config: &Config) -> DoorConfig {
         app_secret: config.meta.app_secret.clone(),
         app_secret_previous: config.meta.app_secret_previous.clone(),
         verify_token: config.meta.verify_token.clone(),
-    }
-}
-
-/// Whether Graph is at a loopback address: then Meta is simulated, or a test's.
-fn is_loopback(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 

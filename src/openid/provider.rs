@@ -21,6 +21,7 @@ use super::flow::Flow;
 use super::{Inner, OpenIdError, TokenFault};
 use crate::config::Secret;
 use crate::egress::chain;
+use crate::model::is_loopback;
 
 /// Somebody is waiting in front of their browser.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
@@ -131,15 +132,9 @@ impl Inner {
         let shown: String = at.chars().filter(|c| !c.is_control()).take(200).collect();
         let unusable = |why: &str| unusable(CONFIGURATION, &format!("{shown:?} {why}"));
         let url = Url::parse(at).map_err(|_| unusable("is no URL"))?;
-        let loopback = match url.host() {
-            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(url::Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
         match url.scheme() {
             "https" => Ok(url),
-            "http" if loopback || self.oidc.insecure => Ok(url),
+            "http" if is_loopback(&url) || self.oidc.insecure => Ok(url),
             _ => Err(unusable("is not https")),
         }
     }

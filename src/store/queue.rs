@@ -355,8 +355,8 @@ impl EventLog {
         write: InboxWrite,
     ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
         let (tell, told) = oneshot::channel();
-        // A call's line in its conversation is waited for by nobody.
-        let waited_for = !matches!(&write, InboxWrite::Came(came) if came.message.kind == "call");
+        // What is told to nobody is waited for by nobody: a call's line in its conversation.
+        let waited_for = !matches!(&write, InboxWrite::Came(came) if came.draft.is_none());
         if self.queue.try_send(Write::Inbox(Box::new(write), tell)).is_err() {
             metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
             return None;
