@@ -2,8 +2,9 @@
 //! what is not as it must be is told with what to do about it.
 //!
 //! `local` looks at this machine, `certificate` reads how long the public URL's is good, `oidc` asks the sign-in provider,
-//! `meta` Graph, `numbers` goes through the numbers and their URLs. Nothing is changed
-//! anywhere: Graph is only read, the store's file opened for reading, URLs asked once as a call would. Printing is `cli`'s.
+//! `meta` Graph, `numbers` goes through the numbers and their URLs. Nothing is
+//! left behind: Graph is only read, the store's file opened for reading, URLs asked once as a call would, and a file is made
+//! and removed again where one is to be written. Printing is `cli`'s.
 
 mod certificate;
 mod local;

@@ -464,13 +464,20 @@ async fn forget(
     stop: CancellationToken,
 ) {
     let mut every = tokio::time::interval(HOUR);
+    let mut forgotten = Timestamp::default();
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let before = |days| {
             let kept = i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(86_400);
             Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
         };
-        store.forget_events(before(knobs.event_log_days()));
-        store.forget_notices(before(knobs.event_log_days()));
+        let until = before(knobs.event_log_days());
+        match store.forget_events(forgotten, until).await {
+            Ok(()) => forgotten = until,
+            Err(error) => warn!(%error, "event logs past their time could not be removed; trying again in an hour"),
+        }
+        if let Err(error) = store.forget_notices(before(knobs.event_log_days())).await {
+            warn!(%error, "notifications past their time could not be removed; trying again in an hour");
+        }
         if let Err(error) = inbox.forget(before(knobs.message_days())).await {
             warn!(%error, "messages past their time could not be removed; trying again in an hour");
         }

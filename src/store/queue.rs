@@ -106,7 +106,6 @@ pub(super) enum Write {
     ForgetRecordings(Vec<Uuid>, oneshot::Sender<()>),
     /// The journal takes none: where the store doesn't, nothing has changed.
     Deed(Box<dyn Deed>, oneshot::Sender<u64>),
-    Forget(Timestamp),
     ForgetKeys(Timestamp),
     /// Told when all before it is written.
     Settled(oneshot::Sender<()>),
@@ -154,7 +153,6 @@ impl Write {
             | Self::Unkey(_)
             | Self::ForgetPermission(..)
             | Self::RecordingBegun(_)
-            | Self::Forget(_)
             | Self::ForgetKeys(_)
             | Self::Settled(_) => false,
         }
@@ -419,11 +417,6 @@ impl EventLog {
             let _ = told.await;
         };
         let _ = tokio::time::timeout(SETTLE, asked).await;
-    }
-
-    pub(super) fn forget_events(&self, ended_before: Timestamp) {
-        // Full of better things to do: the next day's will do as well.
-        let _ = self.queue.try_send(Write::Forget(ended_before));
     }
 
     pub(super) async fn close(&self) {
