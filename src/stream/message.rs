@@ -94,7 +94,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::BufferOverflow => "buffer_overflow",
             Self::InvalidMessage => "invalid_message",

@@ -15,6 +15,7 @@ mod socket;
 mod sound;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,8 @@ use message::{Ours, Phrases};
 use outbox::Outbox;
 use queue::Queue;
 use sound::Sound;
+#[doc(hidden)]
+pub use trial::{Trial, read_messages};
 
 /// Frames of the server's that are at the leg before sound begins: what comes in time is heard at once, and what comes
 /// late makes room for itself.
