@@ -511,8 +511,8 @@ mod tests {
         assert_eq!(without(|ms| (1_300..1_440).contains(&ms)), 1, "the seam is lost");
         assert_eq!(without(|ms| ms == 4_000), 1, "the end is lost");
         let mut late = long.clone();
-        late.extend([(4_020, first, 0xFFFF, false), (4_040, long[199].1, long[199].2, true)]);
-        assert_eq!(counted(&late), 1, "what is late of an earlier segment, and the end once more");
+        late.extend([(4_020, first.wrapping_add(0xFFFF), 0xFFFF, false), (4_040, long[199].1, long[199].2, true)]);
+        assert_eq!(counted(&late), 1, "what is late of the segment before, and the end once more");
     }
 
     #[test]

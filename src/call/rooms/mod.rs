@@ -27,6 +27,9 @@ use state::{Effect, Room};
 
 /// Multi-party calls that are over and still shown.
 const ENDED_MAX: usize = 1_000;
+/// Sounds in a row that are heard while somebody is called: more than fit into the longest ringing, and no loop without
+/// an end where none of them makes a sound.
+const RING_ITEMS: usize = 240;
 /// Participants of one that have left and are still shown.
 const LEFT_MAX: usize = 200;
 
@@ -61,6 +64,8 @@ struct Tables {
     rooms: BTreeMap<Key, Arc<Cell>>,
     /// Where each call is.
     calls: BTreeMap<CallUuid, (Arc<Cell>, MemberId)>,
+    /// Calls that are being placed, and heard to ring in a room.
+    ringing: BTreeMap<CallUuid, Weak<Cell>>,
     /// Multi-party calls that are over, the latest first.
     ended: VecDeque<EndedRoom>,
 }
@@ -77,6 +82,8 @@ struct Inside {
     room: Room,
     mixer: Mixer,
     calls: BTreeMap<MemberId, Caller>,
+    /// What is heard while somebody is called into it: of those who are at the same time, the first.
+    ringing: Vec<(CallUuid, Vec<PlayItem>)>,
     /// When it started.
     started: Option<Instant>,
     recording: Option<Recording>,
@@ -207,6 +214,7 @@ impl Rooms {
                     room: Room::new(id),
                     mixer,
                     calls: BTreeMap::new(),
+                    ringing: Vec::new(),
                     started: None,
                     recording: None,
                     record_asked: false,
@@ -259,6 +267,36 @@ impl Rooms {
         }
     }
 
+    /// A call is being placed for the multi-party call of this name: who is in hears that.
+    pub(super) fn ring(&self, setup: &CallSetup, name: String, items: &[SoundItem]) {
+        let items = self.items(items);
+        let key = Key { account: setup.account.clone(), kind: RoomKind::MultiParty, name };
+        let mut tables = locked(&self.0.tables);
+        let Some(cell) = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned() else {
+            return;
+        };
+        tables.ringing.insert(setup.call, Arc::downgrade(&cell));
+        let mut inside = locked(&cell.state);
+        let rounds = items.iter().cloned().cycle().take(items.len().min(1) * RING_ITEMS).collect();
+        inside.ringing.push((setup.call, rounds));
+        if inside.ringing.len() == 1 {
+            inside.play_ring();
+        }
+    }
+
+    /// It has been answered, or is over.
+    pub(super) fn ring_over(&self, call: CallUuid) {
+        let cell = locked(&self.0.tables).ringing.remove(&call).and_then(|cell| cell.upgrade());
+        let Some(cell) = cell else { return };
+        let mut inside = locked(&cell.state);
+        let was_heard = inside.ringing.first().is_some_and(|(first, _)| *first == call);
+        inside.ringing.retain(|(other, _)| *other != call);
+        if was_heard {
+            inside.mixer.stop(Audience::All, Played::Ring);
+            inside.play_ring();
+        }
+    }
+
     /// The call's room is recorded until it is over, unless it is already: `begin` is given what is heard there.
     pub(super) fn record(
         &self,
@@ -289,7 +327,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// A member's key, for all others: they get it as a key.
+    /// A member's key, for all others: they get it as a key, each in its own manner (`media::leg`).
     pub(super) fn key(&self, call: CallUuid, digit: Digit) {
         let found = locked(&self.0.tables).calls.get(&call).cloned();
         let Some((cell, member)) = found else { return };
@@ -303,6 +341,13 @@ impl Rooms {
 }
 
 impl Inside {
+    /// What is heard of those who are being called.
+    fn play_ring(&self) {
+        if let Some((_, items)) = self.ringing.first() {
+            self.mixer.play(Audience::All, Played::Ring, items.clone());
+        }
+    }
+
     fn carry_out(&self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {

@@ -23,6 +23,8 @@ impl Shell {
             }
             RoomWish::Sound { items } => rooms.sound(self.call, &items),
             RoomWish::Key { digit } => rooms.key(self.call, digit),
+            RoomWish::Ring { name, items } => rooms.ring(&self.view.setup, name, &items),
+            RoomWish::RingOver => rooms.ring_over(self.call),
             RoomWish::Record { how, when_alone } => self.record_room(*how, when_alone),
         }
     }
