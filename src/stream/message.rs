@@ -377,6 +377,7 @@ mod tests {
             extra_headers: Vec::new(),
             keep_call_alive: true,
             noise_cancellation: false,
+            in_room: false,
         };
         let media =
             |pcm, format| Ours::Media { track: Track::Outbound, at_ms: 1_795_154_591_120, chunk: 7, pcm, format };

@@ -6,9 +6,10 @@ use std::time::Duration;
 use offhook::sim::{Answering, Answers, CallEvent, CallScript, HangupRule, Happened, Order, caller};
 use serde_json::{Value, json};
 
-use super::control::{heard, in_order, only, tones};
+use super::control::{heard, in_order, level, only, tones};
 use super::dial::{heard_ms, tone};
 use super::outbound::{USER, World, user, world};
+use crate::support::bot::BotServer;
 use crate::support::node::NUMBER;
 
 const ASHA: &str = "919812345678";
@@ -257,4 +258,89 @@ async fn what_rest_plays_is_heard_by_who_waits_and_who_is_on_hold_in_place_of_th
     let wanted = [300, 1_000, 300, 600, 1_500, 600].map(only);
     assert!(in_order(&heard, &wanted), "{heard:#?}");
     assert_eq!(heard_ms(&events, 440.0), 0, "nobody hears himself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
+    use base64::Engine as _;
+    let mut server = BotServer::start().await;
+    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+    for path in ["/status", "/stream", "/left"] {
+        world.app.xml(path, "<Response/>");
+    }
+    let (base, url) = (world.app.base.clone(), server.url.clone());
+    world.app.route("/unused", move |seen| {
+        let how = match seen.param("From") {
+            RAVI => format!(
+                "role=\"ai-agent\" aiAgentStreamServiceUrl=\"{url}\" aiAgentStreamContentType=\"audio/x-l16;rate=16000\" \
+                 aiAgentStreamStatusCallbackUrl=\"{base}/stream\" aiAgentStreamExtraHeaders=\"user=42\" onExitActionUrl=\"{base}/left\""
+            ),
+            _ => "role=\"customer\" waitForAgent=\"true\"".to_owned(),
+        };
+        let call = format!(
+            "<MultiPartyCall {how} stayAlone=\"true\" enterSound=\"none\" exitSound=\"none\" \
+             statusCallbackUrl=\"{base}/status\">Desk</MultiPartyCall>"
+        );
+        (200, format!("<Response>{call}</Response>"))
+    });
+    let customer = world.sim.place_call(comes(ASHA, 600.0, ""));
+    world.joined(ASHA).await;
+    // Nobody speaks on the call that brings the agent.
+    let brings = world.sim.place_call(comes(RAVI, 0.0, ""));
+    let member = world.joined(RAVI).await;
+    let mut bot = server.taken().await;
+    let start = bot.hear("start").await;
+    assert_eq!((&start["start"]["tracks"], &start["extra_headers"]), (&json!(["inbound"]), &json!("user=42")));
+    let began = world.app.wait_where("/stream", |seen| seen.param("Event") == "StartStream").await;
+    assert_eq!(
+        (began.param("bidirectional"), began.param("StreamID")),
+        ("true", start["start"]["streamId"].as_str().unwrap())
+    );
+
+    // It hears the customer.
+    let mut loudest: f64 = 0.0;
+    for _ in 0..300 {
+        let media = bot.hear("media").await;
+        let bytes = media["media"]["payload"].as_str().expect("a payload");
+        let bytes = base64::engine::general_purpose::STANDARD.decode(bytes).expect("Base64");
+        let pcm: Vec<i16> = bytes.chunks_exact(2).map(|two| i16::from_le_bytes([two[0], two[1]])).collect();
+        loudest = loudest.max(level(&pcm, 600));
+        if loudest > 0.08 {
+            break;
+        }
+    }
+    assert!(loudest > 0.08, "{loudest}");
+    // Both hear it.
+    let pcm = |hz: f64, ms: u32| -> Vec<i16> {
+        let wave = |n: u32| ((f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16;
+        (0..ms * 16).map(wave).collect()
+    };
+    bot.play(16_000, &pcm(1_000.0, 1_500)).await;
+    bot.say(json!({"event": "checkpoint", "name": "said"})).await;
+    assert_eq!(bot.hear("playedStream").await["name"], "said");
+    // What is asked of the participant holds for its agent.
+    let muted = world.mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"mute": true})).await;
+    assert_eq!(muted.status, 202, "{}", muted.text());
+    world.told("ParticipantMute").await;
+    bot.play(16_000, &pcm(1_500.0, 1_000)).await;
+    bot.say(json!({"event": "checkpoint", "name": "unheard"})).await;
+    assert_eq!(bot.hear("playedStream").await["name"], "unheard");
+    brings.control().press(caller::parse_keys("7").expect("keys")).await;
+    assert_eq!(bot.hear("dtmf").await["dtmf"]["digit"], "7");
+
+    // The agent goes, and with it its participant; the customer waits again.
+    bot.close().await;
+    let left = world.app.wait("/left").await;
+    assert_eq!((left.param("MemberID"), left.param("ParticipantRole")), (&*member, "ai-agent"));
+    world.app.wait_where("/stream", |seen| seen.param("Event") == "StopStream").await;
+    let brings = brings.all().await;
+    world.mpc("DELETE", "name_Desk/", &Value::Null).await;
+    let customer = customer.all().await;
+    let (there, here) = (heard(&customer), heard(&brings));
+    assert!(in_order(&there, &[only(1_000)]) && !there.contains(&only(1_500)), "{there:#?}");
+    assert!(!there.contains(&only(600)), "nobody hears himself: {there:#?}");
+    let with_the_customer = super::control::Heard::Tones(vec![600, 1_000]);
+    assert!(in_order(&here, &[only(600), with_the_customer, only(600)]), "{here:#?}");
+    world.node.until_metric("offhook_streams_active", &[], 0.0).await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 }

@@ -269,6 +269,7 @@ async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_begins_when_who_was_dialled_has_answered() {
+    const CALLER: &str = "919812345678";
     const CALLEE: &str = "919412341234";
     const CALLEE_HZ: f64 = 1_100.0;
     let world = world(|wanted, _| {
@@ -291,9 +292,19 @@ async fn a_recording_begins_when_who_was_dialled_has_answered() {
         ..Answering::default()
     };
     let hangup = HangupRule::AfterAnswer(Duration::from_secs(4));
-    let callee =
-        world.sim.expect_call(CallScript { answering, hangup, say: tone(CALLEE_HZ, 6), ..CallScript::default() });
-    let caller = world.sim.place_call(CallScript { hangup: HangupRule::Never, record: true, ..speaker(20, "") });
+    let callee = world.sim.expect_call(CallScript {
+        answering,
+        hangup,
+        say: tone(CALLEE_HZ, 6),
+        from: CALLEE.to_owned(),
+        ..CallScript::default()
+    });
+    let caller = world.sim.place_call(CallScript {
+        hangup: HangupRule::Never,
+        record: true,
+        from: CALLER.to_owned(),
+        ..speaker(20, "")
+    });
     let (_, here) = tokio::join!(callee.all(), caller.all());
     assert!(super::dial::heard_ms(&here, 425.0) > 900, "it rang before");
     let begun = world.app.wait("/recorded").await;

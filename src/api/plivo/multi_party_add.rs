@@ -83,6 +83,12 @@ const ATTRIBUTES: &[(&str, &str)] = &[
     ("record_file_format", "recordFileFormat"),
     ("recording_callback_url", "recordingCallbackUrl"),
     ("recording_callback_method", "recordingCallbackMethod"),
+    ("ai_agent_stream_service_url", "aiAgentStreamServiceUrl"),
+    ("ai_agent_stream_content_type", "aiAgentStreamContentType"),
+    ("ai_agent_stream_sampling_rate", "aiAgentStreamSamplingRate"),
+    ("ai_agent_stream_extra_headers", "aiAgentStreamExtraHeaders"),
+    ("ai_agent_stream_status_callback_url", "aiAgentStreamStatusCallbackUrl"),
+    ("ai_agent_stream_status_callback_method", "aiAgentStreamStatusCallbackMethod"),
 ];
 
 /// The document of the one element.

@@ -284,6 +284,10 @@ impl Script {
 
     /// The call's stream has ended: where it kept the call alive, the next element follows.
     pub(super) fn stream_ended(&mut self, desk: &mut Desk, gate: Gate, ended: stream::Ended) -> Step {
+        if let Running::Attending(attending) = &mut self.running {
+            let attended = attending.stream_ended(desk, ended);
+            return self.attended(desk, gate, attended);
+        }
         if !matches!(self.running, Running::Streaming { stream } if stream == ended.stream) {
             return Step::Busy;
         }

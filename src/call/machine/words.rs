@@ -398,6 +398,9 @@ impl Display for StreamOrder {
         if self.keep_call_alive {
             f.write_str(" keeps the call alive")?;
         }
+        if self.in_room {
+            f.write_str(" in the room")?;
+        }
         write!(f, " for {} s", self.timeout_s)?;
         self.extra_headers.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
     }

@@ -7,7 +7,7 @@
 mod ask;
 mod state;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -20,13 +20,16 @@ use super::shell::Mailbox;
 use crate::clock::Clock;
 use crate::media::prompt::Prompt;
 use crate::media::record::{Part, Pause, Source, Tape};
-use crate::media::{Audience, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played};
+use crate::media::workers::Workers;
+use crate::media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
 use crate::model::{AuthId, CallUuid, Digit, Timestamp};
 use crate::store::{EndedRoom, Store, StoreError};
 use state::{Effect, Room};
 
 /// Multi-party calls that are over and still shown.
 const ENDED_MAX: usize = 1_000;
+/// What tells an agent's seat from its member's: members are counted from 1, and never so far.
+const AGENT: u64 = 1 << 63;
 /// Sounds in a row that are heard while somebody is called: more than fit into the longest ringing, and no loop without
 /// an end where none of them makes a sound.
 const RING_ITEMS: usize = 240;
@@ -82,6 +85,8 @@ struct Inside {
     room: Room,
     mixer: Mixer,
     calls: BTreeMap<MemberId, Caller>,
+    /// Members that have an agent beside them.
+    agents: BTreeSet<MemberId>,
     /// What is heard while somebody is called into it: of those who are at the same time, the first.
     ringing: Vec<(CallUuid, Vec<PlayItem>)>,
     /// When it started.
@@ -214,6 +219,7 @@ impl Rooms {
                     room: Room::new(id),
                     mixer,
                     calls: BTreeMap::new(),
+                    agents: BTreeSet::new(),
                     ringing: Vec::new(),
                     started: None,
                     recording: None,
@@ -236,6 +242,9 @@ impl Rooms {
         }
         inside.calls.remove(&member);
         inside.mixer.remove(member);
+        if inside.agents.remove(&member) {
+            inside.mixer.remove(agents_seat(member));
+        }
         let Some((effects, last)) = inside.room.leave(member) else { return true };
         if !sounds.is_empty() {
             inside.mixer.play(Audience::All, Played::Cue, sounds);
@@ -256,6 +265,20 @@ impl Rooms {
             tables.rooms.remove(&cell.key);
         }
         last
+    }
+
+    /// Whoever is at the other end of what this gives speaks and hears in the room beside this call's peer, as the same
+    /// participant. None: the call is in no room, or no thread has time for it.
+    pub(super) fn seat_agent(&self, call: CallUuid, workers: &Workers) -> Option<CableEnd> {
+        let (cell, member) = locked(&self.0.tables).calls.get(&call).cloned()?;
+        let [ours, theirs] = cable(workers, [Mixer::LEAD, crate::stream::LEAD])?;
+        let mut inside = locked(&cell.state);
+        // What the room's end pushes is for the other's ears, and waits there as long as a stream's sound does at a leg.
+        let part = inside.room.part_of(member)?;
+        inside.agents.insert(member);
+        inside.mixer.add_end(agents_seat(member), ours);
+        inside.mixer.part(agents_seat(member), part);
+        Some(theirs)
     }
 
     /// All in the call's room hear this.
@@ -352,7 +375,12 @@ impl Inside {
         for effect in effects {
             match effect {
                 Effect::Tell(member, news) => self.tell(member, news),
-                Effect::Part(member, part) => self.mixer.part(member, part),
+                Effect::Part(member, part) => {
+                    self.mixer.part(member, part);
+                    if self.agents.contains(&member) {
+                        self.mixer.part(agents_seat(member), part);
+                    }
+                }
             }
         }
     }
@@ -404,6 +432,7 @@ impl Inside {
         };
         match event {
             MixEvent::Floor { from, to } => {
+                let (from, to) = (from.map(whose), to.map(whose));
                 for (member, has) in from.map(|from| (from, false)).into_iter().chain(to.map(|to| (to, true))) {
                     if wants(member, |entry| entry.tells_floor) {
                         self.tell(member, RoomNews::Floor { has });
@@ -420,12 +449,23 @@ impl Inside {
                 }
             }
             MixEvent::Speech { member, on } => {
+                let member = whose(member);
                 if wants(member, |entry| entry.tells_speech) {
                     self.tell(member, RoomNews::Speech { on });
                 }
             }
         }
     }
+}
+
+/// The mixer's name for the agent beside a member.
+fn agents_seat(member: MemberId) -> u64 {
+    member | AGENT
+}
+
+/// Whose seat it is.
+fn whose(seat: u64) -> MemberId {
+    seat & !AGENT
 }
 
 impl Cell {

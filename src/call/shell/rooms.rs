@@ -30,6 +30,7 @@ impl Shell {
     }
 
     fn record_room(&mut self, how: RecordOrder, when_alone: bool) {
+        self.note_format(how.mp3);
         let id = how.id.unwrap_or_else(|| self.services.uuid());
         let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
         let begin = |room, source| self.services.recordings.begin(self.taking(id, Some(room), how), source, |_| ());

@@ -425,6 +425,7 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
                 extra_headers: Vec::new(),
                 keep_call_alive: false,
                 noise_cancellation: options.contains_key("noise"),
+                in_room: false,
             }),
         },
         ["stop", "stream"] => Command::StopStream { stream: None },
