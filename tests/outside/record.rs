@@ -308,8 +308,10 @@ async fn a_recording_begins_when_who_was_dialled_has_answered() {
     let (_, here) = tokio::join!(callee.all(), caller.all());
     assert!(super::dial::heard_ms(&here, 425.0) > 900, "it rang before");
     let begun = world.app.wait("/recorded").await;
-    assert_eq!((begun.param("RecordingDuration"), begun.param("CallStatus")), ("-1", "in-progress"));
+    // It is asked at once, before anybody has answered.
+    assert_eq!((begun.param("RecordingDuration"), begun.param("CallStatus")), ("-1", "ringing"));
     let callback = world.app.wait("/recording").await;
+    assert_eq!(begun.param("RecordUrl"), callback.param("RecordUrl"));
     let ms = told_of(&callback, "HungUp");
     assert!((2_500..5_500).contains(&ms), "{ms} ms: what was before the answer is not in it");
     let both = channels(&http::get(callback.param("RecordUrl")).await.body);
