@@ -121,7 +121,7 @@ impl Node {
         #[cfg(feature = "otel")]
         let traces = otel.as_ref().map(super::otel::Export::sink);
         #[cfg(not(feature = "otel"))]
-        let traces: Option<crate::call::trace::Sink> = None;
+        let traces = no_traces();
         if let Some(sink) = &traces {
             outbox.export_traces(sink.clone());
         }
@@ -550,4 +550,14 @@ fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
     if name.is_empty() { "node".to_owned() } else { name }
+}
+
+/// None are exported; somebody who expects them is told.
+#[cfg(not(feature = "otel"))]
+fn no_traces() -> Option<crate::call::trace::Sink> {
+    let collectors = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    for name in collectors.into_iter().filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+        warn!("{name} names a collector, but this program was built without the feature otel: it exports no traces");
+    }
+    None
 }

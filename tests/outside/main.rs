@@ -36,6 +36,7 @@ mod ops;
 mod otel;
 mod outbound;
 mod overload;
+mod participants;
 mod permissions;
 mod phone;
 mod recognise;
