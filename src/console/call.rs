@@ -170,7 +170,7 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
     let title = format!("{} → {}", row.from, row.to);
     let page = visitor.page(console, &title, "calls");
     Ok(Some(Call {
-        page: if live.is_some() { page.listening("call") } else { page },
+        page: if live.is_some() { page.listening(format!("call:{call}")) } else { page },
         live: live.is_some(),
         may_end: live.is_some() && visitor.is_admin(),
         advice,
