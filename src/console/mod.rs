@@ -34,11 +34,11 @@ mod webhooks;
 
 use std::sync::Arc;
 
-use axum::{Extension, Router};
 use axum::http::{HeaderValue, header};
 use axum::middleware::map_response;
 use axum::response::{Redirect, Response};
 use axum::routing::{any, get, post};
+use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Desk;

@@ -225,7 +225,8 @@ pub(super) async fn nothing(State(console): App, method: Method, uri: Uri, heade
     let page = match door::person(&console, &headers).await {
         Ok(Some(person)) => {
             let (query, path) = (super::form::Form::default(), "/console/".to_owned());
-            Visitor { person, taste, query, path, unread: 0, at: console.desk.api().feed.last() }.page(&console, title, "")
+            Visitor { person, taste, query, path, unread: 0, at: console.desk.api().feed.last() }
+                .page(&console, title, "")
         }
         _ => Page::bare(taste, title),
     };

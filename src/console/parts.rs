@@ -83,7 +83,11 @@ fn split_rows(text: &str) -> (&str, &str, &str) {
     let begin = text.find("<tbody data-rows>").map(|at| at + "<tbody data-rows>".len());
     let Some(begin) = begin else { return (text, "", "") };
     let end = text.get(begin..).and_then(|rest| rest.find("</tbody>")).map_or(text.len(), |at| begin + at);
-    (text.get(..begin).unwrap_or_default(), text.get(begin..end).unwrap_or_default(), text.get(end..).unwrap_or_default())
+    (
+        text.get(..begin).unwrap_or_default(),
+        text.get(begin..end).unwrap_or_default(),
+        text.get(end..).unwrap_or_default(),
+    )
 }
 
 fn each_row(body: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -158,7 +162,8 @@ mod tests {
     use super::*;
 
     fn page(rows: &[(&str, &str)], count: usize) -> String {
-        let rows: String = rows.iter().map(|(id, text)| format!("\n<tr id=\"{id}\"><td>{text}<br></td></tr>")).collect();
+        let rows: String =
+            rows.iter().map(|(id, text)| format!("\n<tr id=\"{id}\"><td>{text}<br></td></tr>")).collect();
         format!(
             "<body data-csrf=\"x\" data-live=\"call number\"><span class=\"count\" id=\"unread\" hidden>0</span><main id=\"main\">\
              <header><h1>Calls</h1></header><!-- a <b> --><section><div id=\"head\"><input value=\"a > b\">{count}</div>\
