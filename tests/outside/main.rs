@@ -11,6 +11,8 @@ mod conference;
 mod configured;
 mod console;
 mod console_flows;
+mod console_hostile;
+mod console_live;
 mod console_look;
 mod control;
 mod copies;
