@@ -350,8 +350,10 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             draft: refused.draft,
             wrong: refused.wrong,
             accepted: FILES.iter().map(|file| file.mime).collect::<Vec<_>>().join(","),
-            kinds: Value::Object(FILES.iter().map(|file| (file.mime.to_owned(), json!([file.kind, file.bytes_max]))).collect())
-                .to_string(),
+            kinds: Value::Object(
+                FILES.iter().map(|file| (file.mime.to_owned(), json!([file.kind, file.bytes_max]))).collect(),
+            )
+            .to_string(),
         },
     )
 }

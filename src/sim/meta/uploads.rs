@@ -35,7 +35,9 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let taken = graph::authorised(&world, &headers).and_then(|()| take(&world, &number, &headers, &body));
+    let taken = graph::authorised(&world, &headers)
+        .and_then(|()| world.accounts.failure("media"))
+        .and_then(|()| take(&world, &number, &headers, &body));
     messages::answer(&world, &Method::POST, &number, "media", taken)
 }
 
