@@ -16,6 +16,7 @@ export class Captions {
    */
   constructor(list, button, name) {
     this.list = list;
+    this.card = /** @type {HTMLElement} */ (list.closest("section"));
     this.button = button;
     this.name = name;
   }
@@ -24,7 +25,7 @@ export class Captions {
   clear() {
     this.lines.clear();
     this.list.replaceChildren();
-    this.list.hidden = true;
+    this.card.hidden = true;
     this.turn(false);
   }
 
@@ -32,7 +33,7 @@ export class Captions {
   turn(on) {
     this.on = on;
     this.button.setAttribute("aria-pressed", String(on));
-    if (on) this.list.hidden = false;
+    if (on) this.card.hidden = false;
   }
 
   /** @param {{speaker: string, line: number, text: string, last: boolean}} told */
@@ -50,7 +51,7 @@ export class Captions {
 
   /** @param {string} speaker @param {number} line */
   row(speaker, line) {
-    const row = document.createElement("li");
+    const row = document.createElement("p");
     row.className = speaker;
     const [who, words] = [document.createElement("strong"), document.createElement("span")];
     who.textContent = this.name(speaker);

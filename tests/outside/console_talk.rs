@@ -16,7 +16,7 @@ use crate::console_look::{picture, writes};
 use crate::outbound::{World, world};
 use crate::recognise::say;
 use crate::support::agent::{AgentServer, reply};
-use crate::support::browser::{Browser, has_chromium};
+use crate::support::browser::{Browser, axe, has_chromium};
 use crate::support::http;
 use crate::support::node::{API_KEY, NUMBER};
 use crate::support::phone::{OFFER, Phone};
@@ -144,14 +144,17 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
 
     phone.press(".handset", "Captions").await;
     phone.until("document.querySelector('[data-at=captions][aria-pressed=true]')").await;
-    phone.says("#captions li.them.saying", "I would like").await;
+    phone.says("#captions .them.saying", "I would like").await;
     does.send_replace(Does::Answers);
-    phone.says("#captions li.them:not(.saying) span", "I would like to book a table.").await;
+    phone.says("#captions .them:not(.saying) span", "I would like to book a table.").await;
     phone.eval("mouth.gain.value = 1").await;
-    phone.until("document.querySelector('#captions li.you')").await;
+    phone.until("document.querySelector('#captions .you')").await;
     phone.eval("mouth.gain.value = 0").await;
-    phone.says("#captions li.you:not(.saying) span", "At what time?").await;
+    phone.says("#captions .you:not(.saying) span", "At what time?").await;
     picture(&mut phone, "captions").await;
+    if let Some(axe) = axe() {
+        assert_eq!(phone.barriers(&axe).await, [""; 0]);
+    }
     // A recogniser that is gone is told, and the rest of the phone goes on.
     does.send_replace(Does::Refuses);
     phone.says("[data-at=state]", "The captions broke off").await;
@@ -216,7 +219,8 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     orders(&world, "permissions/answer", json!({"user": USER, "answer": "accept"})).await;
     chat.says("#about", "Given until").await;
 
-    let user = world.sim.expect_call(crate::outbound::user(Answers::Accept, Order::ConnectFirst));
+    let user = crate::outbound::user(Answers::Accept, Order::ConnectFirst);
+    let user = world.sim.expect_call(CallScript { from: USER.to_owned(), ..user });
     chat.press("#about", "Call").await;
     chat.until("document.querySelector('dialog [name=with]')?.value === 'endpoint:asha'").await;
     chat.press("dialog.panel", "Call").await;
@@ -316,6 +320,9 @@ async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
     browser.press("offhook-upload", "Send").await;
     browser.until("document.querySelector('.bubble.ours audio')").await;
     picture(&mut browser, "composer").await;
+    if let Some(axe) = axe() {
+        assert_eq!(browser.barriers(&axe).await, [""; 0]);
+    }
     let shown = http::get(&format!("{}/_sim/messages", world.sim.url())).await.json();
     let sent: Vec<&Value> = shown.as_array().unwrap().iter().filter(|m| m["by_business"] == true).collect();
     let kinds: Vec<_> = sent.iter().map(|m| m["message"]["type"].as_str().unwrap()).collect();
@@ -361,6 +368,9 @@ async fn s3_28_what_an_agent_and_a_caller_said_stands_in_the_chat() {
     let name = "Asha Verma";
     assert_eq!(said, ["Agent", "Welcome. How can I help you?", name, "12", "Agent", "You pressed <one> and two."]);
     picture(&mut browser, "transcript").await;
+    if let Some(axe) = axe() {
+        assert_eq!(browser.barriers(&axe).await, [""; 0]);
+    }
     // News of anything else leaves it open.
     writes(&world, &json!({"message": "Thank you", "from": crate::support::chat::USER})).await;
     browser.says("#timeline", "Thank you").await;
@@ -404,6 +414,9 @@ async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
     assert_eq!(turn.body["input"]["text"], "And now?");
 
     picture(&mut browser, "toggle").await;
+    if let Some(axe) = axe() {
+        assert_eq!(browser.barriers(&axe).await, [""; 0]);
+    }
     // Who may only look sees how it stands; a foreign number is none.
     let ravi = Session::of(&world, "ravi").await;
     let page = ravi.get("/console/numbers/").await.text();
