@@ -40,7 +40,7 @@ function tick(root) {
 
 /** Elements that only some pages have. @param {ParentNode} root */
 function enhance(root) {
-  for (const name of ["phone", "xml-editor", "waveform", "choose", "share", "sign-up"]) {
+  for (const name of ["phone", "xml-editor", "waveform", "choose", "share", "sign-up", "upload"]) {
     if (root.querySelector(`offhook-${name}`)) void import(`./${name}.js`);
   }
 }

@@ -90,7 +90,8 @@ export function openPanels(changed, refresh) {
     } else if (dialog && told) {
       put(dialog, told);
     } else {
-      toast(answer?.querySelector("main .alert, main h1")?.textContent ?? document.body.dataset.offline ?? "", true);
+      const why = answer?.querySelector("main .alert[role=alert]") ?? answer?.querySelector("main h1");
+      toast(why?.textContent ?? document.body.dataset.offline ?? "", true);
     }
   }
 }

@@ -1,6 +1,8 @@
 // @ts-check
 // <offhook-phone>: an endpoint's phone by docs/phone.md, one call at a time. Its frame and words are the page's.
 
+import { Captions } from "./captions.js";
+
 class Phone extends HTMLElement {
   /** @type {WebSocket | null} */ socket = null;
   /** @type {RTCPeerConnection | null} */ peer = null;
@@ -9,6 +11,7 @@ class Phone extends HTMLElement {
   muted = false;
   held = false;
   /** It rang here: it can be handed on. */ taken = false;
+  /** @type {Captions | undefined} */ captions;
   lost = 0;
   got = 0;
   /** @type {Record<string, string>} */ texts = {};
@@ -30,6 +33,8 @@ class Phone extends HTMLElement {
     });
     this.at("mute").addEventListener("click", () => this.mute());
     this.at("hold").addEventListener("click", () => this.hold());
+    this.captions = new Captions(this.at("lines"), this.at("captions"), (speaker) => this.t(`says_${speaker}`));
+    this.at("captions").addEventListener("click", () => this.say({ type: "captions", call: this.call, on: !this.captions?.on }));
     void this.devices();
   }
 
@@ -137,12 +142,13 @@ class Phone extends HTMLElement {
   ringing(rings) { for (const name of ["accept", "reject"]) this.at(name).hidden = !rings; }
   /** @param {boolean} up */
   talking(up) {
-    for (const name of ["mute", "hold", "hangup"]) this.at(name).toggleAttribute("disabled", !up);
+    for (const name of ["mute", "hold", "captions", "hangup"]) this.at(name).toggleAttribute("disabled", !up);
     for (const key of this.at("keys").children) key.toggleAttribute("disabled", !up);
     clearInterval(this.clock);
     this.at("transfer").hidden = !up || !this.taken;
     this.at("quality").hidden = true;
-    if (!up) return;
+    if (!up) { this.captions?.turn(false); return; }
+    this.captions?.clear();
     this.lost = this.got = 0;
     const begun = Date.now();
     this.clock = setInterval(() => {
@@ -185,6 +191,8 @@ class Phone extends HTMLElement {
       case "registered":
         this.session = told.session;
         this.ready(true);
+        this.at("captions").hidden = !told.captions;
+        this.at("no-captions").hidden = told.captions;
         if (this.call && !told.calls.includes(this.call)) this.over(this.t("ended"));
         this.show(`${this.t("registered")} ${told.sip_uri}`);
         break;
@@ -205,6 +213,13 @@ class Phone extends HTMLElement {
         await this.peer?.setRemoteDescription({ type: "answer", sdp: told.sdp });
         // A call that was taken is up with that.
         if (this.taken) { this.talking(true); this.show(this.t("talking")); }
+        break;
+      case "captions":
+        this.captions?.turn(told.on);
+        if (told.why) this.show(this.t("captions_failed"));
+        break;
+      case "caption":
+        if (this.call === told.call) this.captions?.tell(told);
         break;
       case "transferred":
         this.show(this.t("transferred"));

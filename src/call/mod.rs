@@ -5,12 +5,13 @@
 //! `trace` the lines in it that tell where the time went, `waterfall` reads both, `replay` runs one again. `outbox` delivers
 //! the callbacks that the store holds, `farewell` tells Graph of the calls that it may still hold, `orphan` ends those of a
 //! process that died, `consent` keeps what users allow in step with Meta. `phones` knows where endpoints are registered,
-//! `web` has their calls, `rooms` the calls that hear each other, `streams` what is told of streams. `recordings` keeps what is recorded of calls. `walk` runs a machine
+//! `web` has their calls and `captions` what is said in them as text, `rooms` the calls that hear each other, `streams` what is told of streams. `recordings` keeps what is recorded of calls. `walk` runs a machine
 //! without a call. Media,
 //! Graph, fetching and the store are services below.
 
 pub mod author;
 pub mod binding;
+pub mod captions;
 pub mod consent;
 pub mod dialer;
 pub mod farewell;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::mpsc;
 
+use super::captions::Caption;
 use crate::model::{AuthId, CallUuid, EndpointId, EndpointName, HangupCause};
 
 /// Places of one endpoint at a time.
@@ -20,6 +21,8 @@ const ALL_PLACES_MAX: usize = 5_000;
 pub const CALLS_MAX: usize = 8;
 /// Words that a place may be behind with; one that is further behind is given up.
 const BEHIND: usize = 64;
+/// Words that must have room behind a caption: a phone that is slow reads fewer of them, and hears of its calls.
+const BESIDE_CAPTIONS: usize = BEHIND / 2;
 
 /// Names a place, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,7 +37,7 @@ pub struct Owner {
     pub main_account: AuthId,
 }
 
-/// What a phone is told. Its `Debug` names the call and nobody's number or SDP (R22).
+/// What a phone is told. Its `Debug` names the call and nobody's number, words or SDP (R22).
 #[derive(Clone, PartialEq)]
 pub enum ToPhone {
     /// Somebody calls.
@@ -45,6 +48,10 @@ pub enum ToPhone {
     Answer { call: CallUuid, sdp: Arc<str> },
     /// A call of the phone's own was picked up.
     Answered { call: CallUuid },
+    /// What is said in it.
+    Caption { call: CallUuid, caption: Caption },
+    /// Nobody can tell any more what is said in it.
+    NoCaptions { call: CallUuid },
     /// The call is over.
     Ended { call: CallUuid, ended: Ended },
     /// The node takes no further calls.
@@ -60,6 +67,8 @@ impl std::fmt::Debug for ToPhone {
             Self::Cancelled { call, why } => write!(f, "Cancelled({call}, {why})"),
             Self::Answer { call, .. } => write!(f, "Answer({call})"),
             Self::Answered { call } => write!(f, "Answered({call})"),
+            Self::Caption { call, .. } => write!(f, "Caption({call})"),
+            Self::NoCaptions { call } => write!(f, "NoCaptions({call})"),
             Self::Ended { call, ended } => write!(f, "Ended({call}, {})", ended.cause),
             Self::Draining => f.write_str("Draining"),
             Self::Unregistered { why } => write!(f, "Unregistered({why})"),
@@ -209,6 +218,13 @@ impl Phones {
             // Its socket takes nothing any more. With its sender gone, the door ends it.
             tracing::info!("a phone takes nothing that it is told: it is given up");
             table.places.remove(&place);
+        }
+    }
+
+    /// Tells a place something that may as well be left out, where it is behind.
+    fn mention(&self, place: PlaceId, what: ToPhone) {
+        if let Some(place) = self.table().places.get(&place).filter(|place| place.to.capacity() > BESIDE_CAPTIONS) {
+            let _ = place.to.try_send(what);
         }
     }
 
@@ -376,11 +392,29 @@ impl Line {
 
     /// Tells the phone that has the call.
     pub(super) fn tell(&self, what: ToPhone) {
-        let place = match &*self.at() {
-            At::Place(place) => *place,
-            At::Ringing(_) | At::Away | At::Over => return,
-        };
-        self.phones.tell(place, what);
+        if let Some(place) = self.place() {
+            self.phones.tell(place, what);
+        }
+    }
+
+    /// Tells it what is said, unless it is behind.
+    pub(super) fn caption(&self, caption: Caption) {
+        if let Some(place) = self.place() {
+            self.phones.mention(place, ToPhone::Caption { call: self.call, caption });
+        }
+    }
+
+    /// Tells it that there are no captions any more.
+    pub(super) fn no_captions(&self) {
+        self.tell(ToPhone::NoCaptions { call: self.call });
+    }
+
+    /// The place of the phone that has the call.
+    fn place(&self) -> Option<PlaceId> {
+        match &*self.at() {
+            At::Place(place) => Some(*place),
+            At::Ringing(_) | At::Away | At::Over => None,
+        }
     }
 
     /// The call is over: whoever rings or has it is told.
@@ -510,6 +544,21 @@ mod tests {
         assert!(line.back(second.place()) && line.is_at(second.place()) && !line.is_away());
         line.tell(ToPhone::Answered { call });
         assert_eq!(told.try_recv(), Ok(ToPhone::Answered { call }));
+    }
+
+    #[test]
+    fn captions_leave_room_for_what_matters() {
+        let (phones, call) = (Phones::default(), call());
+        let (place, mut told) = phones.register(owner()).unwrap();
+        let line = phones.line_from(call, place.place(), name());
+        let caption =
+            |line| Caption { speaker: super::super::captions::Speaker::Them, line, text: "x".into(), last: true };
+        (0..2 * BEHIND as u32).for_each(|n| line.caption(caption(n)));
+        line.tell(ToPhone::Answered { call });
+        let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+        assert_eq!(told.len(), BEHIND - BESIDE_CAPTIONS + 1);
+        assert_eq!(told.last(), Some(&ToPhone::Answered { call }));
+        assert!(phones.is_registered(&name()), "it is not given up for them");
     }
 
     #[test]

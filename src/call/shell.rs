@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use super::author::{self, Wish};
+use super::captions::Captions;
 use super::consent::refusal_of;
 use super::hearing::Hearing;
 use super::log;
@@ -87,6 +88,8 @@ pub(super) enum What {
     Taken(Box<Offer>),
     /// An endpoint's phone is to be heard by nobody, or by all again.
     Silence(Silence, bool),
+    /// An endpoint's phone wants to read what is said in this language, or nothing any more.
+    Captions(Option<Box<str>>),
     /// What only its trace is about: the first packet of ours went out.
     FirstSent,
     /// What its media lacks some seconds after `accept`, and how long it has been waited for; whether we send the checks.
@@ -248,6 +251,8 @@ struct Shell {
     sdp: Arc<str>,
     /// Why its phone is not heard.
     silences: Vec<Silence>,
+    /// What is said is written for its phone.
+    captions: Option<Captions>,
     fetches: BTreeMap<FetchId, AbortHandle>,
     /// The last request to Graph.
     asked: Option<Asked>,
@@ -311,6 +316,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         transferred: false,
         sdp: Arc::from(sdp),
         silences: Vec::new(),
+        captions: None,
         fetches: BTreeMap::new(),
         asked: None,
         prepared: HashMap::new(),
@@ -359,6 +365,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
             }
             What::Taken(offer) => shell.taken(fact.at, &offer),
             What::Silence(silence, on) => shell.silence(silence, on),
+            What::Captions(language) => shell.caption(language.as_deref()),
             What::Missing(missing, waited, checking) => shell.missing(fact.at, missing, waited, checking),
             What::FirstSent => shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) }),
         }
@@ -885,6 +892,7 @@ impl Shell {
             task.abort();
         }
         self.hearing = None;
+        self.captions = None;
         self.interims = None;
         self.media = Media::None;
         self.streaming = None;

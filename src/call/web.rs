@@ -191,6 +191,15 @@ impl LiveCall {
         if self.mailbox.put(What::Silence(silence, on)) { Ok(()) } else { Err(NotDone::NoCall) }
     }
 
+    /// It wants to read what is said in this language, or nothing any more.
+    ///
+    /// # Errors
+    /// It does not have the call.
+    pub fn caption(&self, place: PlaceId, language: Option<&str>) -> Result<(), NotDone> {
+        self.had_by(place)?;
+        if self.mailbox.put(What::Captions(language.map(Box::from))) { Ok(()) } else { Err(NotDone::NoCall) }
+    }
+
     /// Whether a phone has this call.
     ///
     /// # Errors

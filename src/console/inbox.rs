@@ -15,6 +15,7 @@ use super::page::{Page, failed, html, missing, respond};
 use super::view::{self, When};
 use super::{App, Console};
 use crate::api::Desk;
+use crate::inbox::FILES;
 
 /// Where calls are placed.
 const CALLS: &str = "/api/v1/calls/";
@@ -203,6 +204,21 @@ struct Line {
     /// The call that it tells of.
     call: String,
     missed: bool,
+    /// What an agent and the user said in it.
+    transcript: Vec<Spoken>,
+}
+
+/// A line of a call's transcript.
+struct Spoken {
+    by_user: bool,
+    text: String,
+}
+
+/// What was said in a call.
+fn transcript(item: &Value) -> Vec<Spoken> {
+    let lines = item.pointer("/call/transcript").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let text = |line: &Value, name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    lines.iter().map(|line| Spoken { by_user: text(line, "role") == "user", text: text(line, "text") }).collect()
 }
 
 fn line(item: &Value, base_url: &str) -> Line {
@@ -224,6 +240,7 @@ fn line(item: &Value, base_url: &str) -> Line {
         error: text("/error/message"),
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
         missed: item.pointer("/call/missed").and_then(Value::as_bool).unwrap_or_default(),
+        transcript: transcript(item),
         kind,
     }
 }
@@ -253,6 +270,9 @@ struct Chat {
     may_call: bool,
     draft: String,
     wrong: String,
+    /// Media types that may be sent, as a file field has them; and what each is sent as, with the most bytes of it, as JSON.
+    accepted: String,
+    kinds: String,
 }
 
 /// What a form that was refused said.
@@ -329,6 +349,11 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             may_call: Desk::serves(&Method::POST, CALLS),
             draft: refused.draft,
             wrong: refused.wrong,
+            accepted: FILES.iter().map(|file| file.mime).collect::<Vec<_>>().join(","),
+            kinds: Value::Object(
+                FILES.iter().map(|file| (file.mime.to_owned(), json!([file.kind, file.bytes_max]))).collect(),
+            )
+            .to_string(),
         },
     )
 }

@@ -40,6 +40,8 @@ pub(super) struct Number {
     pub(super) hangup_url: Option<String>,
     pub(super) hangup_method: String,
     pub(super) active_agent: Option<String>,
+    /// Its agent answers.
+    pub(super) active: bool,
     pub(super) connected: bool,
 }
 
@@ -122,6 +124,8 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
         "sync" => "numbers.synced",
         "register" => "numbers.registering",
         "agent" => "numbers.agent_done",
+        "active" => "numbers.active_done",
+        "inactive" => "numbers.inactive_done",
         "connect" => "numbers.connect_done",
         "sign-up" => "numbers.sign_up_done",
         _ => "",
@@ -278,7 +282,7 @@ async fn registering(
     }
 }
 
-/// What is done with one from the table: `do` is `agent`, `register` or `sync`.
+/// What is done with one from the table: `do` is `agent`, `active`, `inactive`, `register` or `sync`.
 pub(super) async fn act(State(console): App, Path(number): Path<String>, posted: Posted) -> Response {
     let Posted { visitor, form } = posted;
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
@@ -289,6 +293,10 @@ pub(super) async fn act(State(console): App, Path(number): Path<String>, posted:
         "register" => {
             let body = json!({"pin": form.get("pin")});
             visitor.ask(&console, Method::POST, &format!("{one}register/"), Some(&body)).await
+        }
+        "active" | "inactive" => {
+            let body = json!({"active": what == "active"});
+            visitor.ask(&console, Method::PATCH, &one, Some(&body)).await
         }
         "sync" => visitor.ask(&console, Method::POST, &format!("{one}sync/"), None).await,
         _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),

@@ -53,6 +53,8 @@ pub struct Shelf {
     /// Bytes in the folder.
     used: AtomicU64,
     quota: u64,
+    /// Files on their way to Meta.
+    pub(super) uploads: Semaphore,
 }
 
 impl Shelf {
@@ -67,6 +69,7 @@ impl Shelf {
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             used: AtomicU64::new(0),
             quota: QUOTA,
+            uploads: Semaphore::new(super::files::UPLOADS),
         }
     }
 
@@ -144,15 +147,29 @@ impl Shelf {
         }
     }
 
-    /// An empty file that is none yet, beside where it will be.
-    async fn part(&self, id: Uuid) -> std::io::Result<(PathBuf, tokio::fs::File)> {
+    async fn make_folder(&self) -> std::io::Result<()> {
         let folder = self.folder.clone();
         tokio::task::spawn_blocking(move || {
             use std::os::unix::fs::DirBuilderExt as _;
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
         })
         .await
-        .map_err(std::io::Error::other)??;
+        .map_err(std::io::Error::other)?
+    }
+
+    /// An empty file without a name: with its handle it is gone.
+    pub(super) async fn nameless(&self) -> std::io::Result<tokio::fs::File> {
+        self.make_folder().await?;
+        let path = self.folder.join(format!("{}.part", Uuid::new_v4()));
+        let mut options = tokio::fs::OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path).await?;
+        tokio::fs::remove_file(&path).await?;
+        Ok(file)
+    }
+
+    /// An empty file that is none yet, beside where it will be.
+    async fn part(&self, id: Uuid) -> std::io::Result<(PathBuf, tokio::fs::File)> {
+        self.make_folder().await?;
         let part = self.folder.join(format!("{id}.part"));
         let file =
             tokio::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part).await?;

@@ -3,10 +3,11 @@
 //! A user's message is stored once, with its conversation and with what reports it, before Meta has its 200 (`incoming`);
 //! who it goes to is the conversation's routing (`routing`): a webhook, by the calls' own outbox, or an agent, as a
 //! [`Turn`] in a bounded mailbox that `agents` empties and answers by [`Inbox::reply`]. What goes out stands in the store
-//! as `queued` before Graph is asked (`sending`). What the JSON looks like is `words`'s, which is pure. Calls are not known
+//! as `queued` before Graph is asked (`sending`), its files are handed to Meta before (`files`). What the JSON looks like is `words`'s, which is pure. Calls are not known
 //! here beyond their line in the timeline (`calls`).
 
 mod calls;
+mod files;
 mod incoming;
 mod media;
 mod routing;
@@ -34,6 +35,7 @@ use crate::model::{AuthId, PhoneNumberId, Routing};
 use crate::notices::Notices;
 use crate::store::{NewMessage, Pair, Store, UserName, Written};
 
+pub use files::{FILES, FileKind, NotUploaded};
 pub use incoming::{Full, Sender, StatusTold, Stored, UserMessage};
 pub use media::{MediaFile, Shelf};
 pub use routing::{NotRouted, WebhookOrder};

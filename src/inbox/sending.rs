@@ -396,7 +396,12 @@ fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
     if let Some(members) = body.as_object_mut() {
         for name in [message.kind.as_str(), "context"] {
             if let Some(held) = message.content.get(name) {
-                members.insert(name.to_owned(), held.clone());
+                let mut held = held.clone();
+                // Meta knows it, and takes no word on it.
+                if let (true, Some(file)) = (words::MEDIA.contains(&name), held.as_object_mut()) {
+                    file.remove("mime_type");
+                }
+                members.insert(name.to_owned(), held);
             }
         }
     }

@@ -23,6 +23,7 @@ use super::asking::{Asking, Next};
 use super::error::{Again, Trouble, Verdict, classify, is_alarm};
 use super::retry::{Budget, Fault, Policy};
 use super::types::{Action, CallRequest, SdpType, Session};
+use super::upload::FileBody;
 use crate::call::machine::{GraphAction, GraphOutcome};
 use crate::clock::Clock;
 use crate::config::Secret;
@@ -164,7 +165,7 @@ pub struct Answered {
     pub made: Option<Wacid>,
 }
 
-type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Http<B = Full<Bytes>> = Client<HttpsConnector<HttpConnector>, B>;
 
 /// The client; one per node.
 pub struct Graph {
@@ -172,6 +173,7 @@ pub struct Graph {
     /// For the rejects of calls that were not let in: whoever asks for one may do so on another runtime, and a
     /// connection lives on the one that made it.
     http_of_rejects: Http,
+    pub(super) http_of_files: Http<FileBody>,
     pub(super) config: GraphConfig,
     pub(super) clock: Clock,
     lanes: DashMap<PhoneNumberId, Arc<Lane>>,
@@ -213,9 +215,10 @@ impl Graph {
         }
         let tls = client_tls()?;
         let http = client(&config, tls.clone());
-        let http_of_rejects = client(&config, tls);
+        let http_of_rejects = client(&config, tls.clone());
+        let http_of_files = client(&config, tls);
         let budget = Mutex::new(Budget::new(clock.now()));
-        Ok(Self { http, http_of_rejects, config, clock, lanes: DashMap::new(), budget })
+        Ok(Self { http, http_of_rejects, http_of_files, config, clock, lanes: DashMap::new(), budget })
     }
 
     /// Whether requests about a number's calls wait for so many before them that a further call had better not begin.
@@ -421,7 +424,10 @@ impl Graph {
     }
 }
 
-fn client(config: &GraphConfig, tls: rustls::ClientConfig) -> Http {
+fn client<B>(config: &GraphConfig, tls: rustls::ClientConfig) -> Http<B>
+where
+    B: hyper::body::Body<Data: Send> + Send,
+{
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);

@@ -12,6 +12,7 @@ pub mod permissions;
 mod question;
 mod retry;
 mod types;
+mod upload;
 
 pub use asking::{Asking, Next};
 pub use error::{Again, Trouble, Verdict, classify, code, is_alarm};
@@ -21,3 +22,4 @@ pub use types::{
     Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session, call_named,
     callback_data,
 };
+pub use upload::Upload;

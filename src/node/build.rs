@@ -186,7 +186,7 @@ impl Node {
             node_id,
             media: media.clone(),
             sounds,
-            recognisers,
+            recognisers: recognisers.clone(),
             notifier,
             graph,
             rejects: RejectThread::start().map_err(StartError::Rejects)?,
@@ -316,6 +316,7 @@ impl Node {
             gate: gate.clone(),
             registry: registry.clone(),
             phones: phones.clone(),
+            recognisers: recognisers.clone(),
             sip_host: host(&config, public),
             stop: stop_public.clone(),
         };

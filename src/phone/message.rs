@@ -63,6 +63,14 @@ pub(super) enum FromPhone {
         call: CallUuid,
         to: String,
     },
+    /// What is said is to be written, or no longer.
+    Captions {
+        call: CallUuid,
+        on: bool,
+        /// What is spoken; BCP 47.
+        #[serde(default)]
+        language: Option<String>,
+    },
     /// Is anybody there?
     Ping,
 }
@@ -136,6 +144,8 @@ pub(super) enum Said<'a> {
         /// The calls that it has again.
         calls: &'a [CallUuid],
         resume_within_seconds: u64,
+        /// What is said can be written here.
+        captions: bool,
     },
     Calling {
         call: CallUuid,
@@ -174,6 +184,19 @@ pub(super) enum Said<'a> {
     },
     Transferred {
         call: CallUuid,
+    },
+    Captions {
+        call: CallUuid,
+        on: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<&'a str>,
+    },
+    Caption {
+        call: CallUuid,
+        speaker: &'a str,
+        line: u32,
+        text: &'a str,
+        last: bool,
     },
     Ended {
         call: CallUuid,
@@ -221,6 +244,14 @@ impl<'a> From<&'a ToPhone> for Said<'a> {
             ToPhone::Cancelled { call, why } => Self::Cancelled { call: *call, why },
             ToPhone::Answer { call, sdp } => Self::Answer { call: *call, sdp },
             ToPhone::Answered { call } => Self::Answered { call: *call },
+            ToPhone::Caption { call, caption } => Self::Caption {
+                call: *call,
+                speaker: caption.speaker.as_str(),
+                line: caption.line,
+                text: &caption.text,
+                last: caption.last,
+            },
+            ToPhone::NoCaptions { call } => Self::Captions { call: *call, on: false, why: Some("failed") },
             ToPhone::Ended { call, ended } => Self::Ended {
                 call: *call,
                 code: ended.code,
@@ -251,6 +282,7 @@ impl<'a> From<&'a Trouble> for Said<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::captions::{Caption, Speaker};
 
     #[test]
     fn messages_are_read_or_named_and_say_no_secret() {
@@ -293,6 +325,14 @@ mod tests {
             "{\"type\":\"ring\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"919812345678\",\
              \"to\":\"sip:asha@h\",\"caller_name\":\"Ravi \\\"R\\\"\",\"headers\":{\"X-PH-A\":\"1\"}}"
         );
+        let said = Caption { speaker: Speaker::Them, line: 3, text: "Good \"morning\"".to_owned(), last: false };
+        let told = ToPhone::Caption { call, caption: said };
+        assert_eq!(
+            Said::from(&told).text(),
+            "{\"type\":\"caption\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"speaker\":\"them\",\"line\":3,\
+             \"text\":\"Good \\\"morning\\\"\",\"last\":false}"
+        );
+        assert!(!format!("{told:?}").contains("morning"), "R22");
         let trouble = Trouble::new("no_call", "gone").about(call).named(Some("7".to_owned()));
         assert_eq!(
             Said::from(&trouble).text(),

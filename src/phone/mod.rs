@@ -30,6 +30,7 @@ use crate::call::Registry;
 use crate::call::phones::Phones;
 use crate::clock::Clock;
 use crate::people::Failures;
+use crate::speech::recognise::Recognisers;
 use crate::store::{Passwords, Store};
 use sessions::Sessions;
 
@@ -47,6 +48,8 @@ pub struct PhoneDoor {
     pub gate: Arc<Gate>,
     pub registry: Registry,
     pub phones: Phones,
+    /// Who can write what is said.
+    pub recognisers: Recognisers,
     /// The host of this platform's SIP addresses.
     pub sip_host: String,
     /// Ends the sockets.

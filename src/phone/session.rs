@@ -37,6 +37,8 @@ const PER_SECOND: u32 = 10;
 const DIGITS_MAX: usize = 64;
 /// What may be dialled, in characters.
 const TO_MAX: usize = 128;
+/// The longest language tag (RFC 5646 §4.4.1).
+const LANGUAGE_MAX: usize = 35;
 /// A phone's own name of a call, in characters.
 const REFERENCE_MAX: usize = 64;
 
@@ -265,6 +267,11 @@ impl Session {
                 let handed = transfer(&inner, (place, &owner), call, &to);
                 self.done(handed, &Said::Transferred { call }).await
             }
+            FromPhone::Captions { call, on: wanted, language } => {
+                let written = spoken(&inner, wanted, language).map_err(|trouble| trouble.about(call));
+                let asked = written.and_then(|language| on(call, &|live| live.caption(place, language.as_deref())));
+                self.done(asked, &Said::Captions { call, on: wanted, why: None }).await
+            }
             FromPhone::Mute { call } => self.done(silence(call, Silence::Mute, true), &Said::Muted { call }).await,
             FromPhone::Unmute { call } => self.done(silence(call, Silence::Mute, false), &Said::Unmuted { call }).await,
             FromPhone::Hold { call } => self.done(silence(call, Silence::Hold, true), &Said::Held { call }).await,
@@ -322,6 +329,7 @@ impl Session {
             session: &secret,
             calls: &calls,
             resume_within_seconds: BACK_WITHIN.as_secs(),
+            captions: inner.recognisers.understand(inner.recognisers.transcript_language()),
         }
         .text();
         self.phone = Some(Phone { endpoint, owner, secret, registration, told });
@@ -460,6 +468,24 @@ fn dialled(to: &str) -> Result<String, Trouble> {
 
 fn offer(sdp: &str) -> Result<Offer, Trouble> {
     Offer::of_phone(sdp).map_err(|why| Trouble::told("bad_offer", format!("the offer is not usable: {why}")))
+}
+
+/// The language that captions are asked for in; none: they are not wanted.
+fn spoken(inner: &Inner, wanted: bool, language: Option<String>) -> Result<Option<String>, Trouble> {
+    if !wanted {
+        return Ok(None);
+    }
+    let recognisers = &inner.recognisers;
+    let language = language.unwrap_or_else(|| recognisers.transcript_language().to_owned());
+    let is_tag = (1..=LANGUAGE_MAX).contains(&language.len())
+        && language.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !is_tag {
+        return Err(Trouble::new("bad_message", "language is a BCP 47 tag, such as en-IN"));
+    }
+    match recognisers.understand(&language) {
+        true => Ok(Some(language)),
+        false => Err(Trouble::new("no_recogniser", "nobody here understands speech in this language")),
+    }
 }
 
 fn keys(digits: &str) -> Result<Vec<Digit>, Trouble> {

@@ -13,20 +13,20 @@ use crate::support::node::NUMBER;
 const USER: &str = "919812345678";
 const NEW: &str = "918035737999";
 
-async fn orders(world: &World, door: &str, order: Value) {
+pub async fn orders(world: &World, door: &str, order: Value) {
     let answer = http::send("POST", &format!("{}/_sim/{door}", world.sim.url()), &[], order.to_string()).await;
     assert_eq!(answer.status, 204, "{door}: {}", answer.text());
 }
 
 impl Browser {
     /// Until a toast says this.
-    async fn told(&mut self, words: &str) {
+    pub async fn told(&mut self, words: &str) {
         self.until(&format!("[...document.querySelectorAll('.toast')].some((t) => t.textContent.includes({words:?}))"))
             .await;
     }
 
     /// Clicks the button or link that says this, within an element.
-    async fn press(&mut self, within: &str, words: &str) {
+    pub async fn press(&mut self, within: &str, words: &str) {
         let find = format!(
             "[...document.querySelectorAll({within:?})].flatMap((e) => [...e.querySelectorAll('button, a, summary')]).find((b) => \
              b.textContent.trim() === {words:?} && !b.disabled)"
@@ -36,13 +36,13 @@ impl Browser {
     }
 
     /// [`Browser::press`] of what leads to another page, or to the same one anew.
-    async fn press_and_go(&mut self, within: &str, words: &str) {
+    pub async fn press_and_go(&mut self, within: &str, words: &str) {
         self.eval("globalThis.before = 1").await;
         self.press(within, words).await;
         self.until(&format!("typeof before === 'undefined' && {READY}")).await;
     }
 
-    async fn says(&mut self, within: &str, words: &str) {
+    pub async fn says(&mut self, within: &str, words: &str) {
         self.until(&format!("document.querySelector({within:?})?.textContent.includes({words:?})")).await;
     }
 }
@@ -193,7 +193,7 @@ async fn s2_11_s2_25_a_registration_that_failed_is_tried_again_and_succeeds() {
 }
 
 /// A world with two numbers of one WABA, one that is new, an agent, and a subaccount.
-async fn with_numbers() -> World {
+pub async fn with_numbers() -> World {
     let world = world(|wanted, _| {
         wanted.extra = format!(
             "{}\n[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nauth_token = \"sub-token\"\nparent = \"{}\"\napi_keys = []\n",

@@ -68,7 +68,7 @@ pub async fn writes(world: &World, order: &Value) {
 }
 
 /// Where pictures of the pages go, if somebody wants to look at them.
-async fn picture(browser: &mut Browser, name: &str) {
+pub async fn picture(browser: &mut Browser, name: &str) {
     if let Some(folder) = std::env::var_os("OFFHOOK_TEST_SHOTS") {
         browser.screenshot(&std::path::Path::new(&folder).join(format!("{name}.png"))).await;
     }

@@ -7,7 +7,7 @@ use crate::support::browser::{Browser, has_chromium};
 use crate::support::http;
 use crate::support::phone::{OFFER, Phone};
 
-const PASSWORD: &str = "correct horse";
+pub const PASSWORD: &str = "correct horse";
 /// What the page says instead of a microphone's sound, which Chromium takes for noise where it is a fake device's.
 const PAGE_HZ: f64 = 900.0;
 const MICROPHONE: &str = "navigator.mediaDevices.getUserMedia = async () => { const context = new AudioContext(); const tone = \
@@ -24,7 +24,7 @@ impl World {
     }
 
     /// An application that answers from `/answer`, and an endpoint of that name with it; gives the endpoint's id.
-    async fn endpoint(&self, name: &str) -> String {
+    pub async fn endpoint(&self, name: &str) -> String {
         let application = json!({
             "app_name": name, "answer_url": self.app.url("/answer"), "hangup_url": self.app.url("/hangup"),
         });
@@ -288,7 +288,7 @@ fn user(hangs_up_after_s: u64) -> offhook::sim::CallScript {
     }
 }
 
-fn dial_asha(world: &World) -> String {
+pub fn dial_asha(world: &World) -> String {
     format!(
         "<Response><Dial action=\"{}\" callbackUrl=\"{}\" sipHeaders=\"Order=42\"><User>sip:asha@127.0.0.1</User></Dial>\
          <Speak>Nobody is here.</Speak></Response>",

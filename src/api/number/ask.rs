@@ -113,9 +113,14 @@ impl Asked {
         Ok(self.take().await?.1)
     }
 
-    async fn take(mut self) -> Result<(Self, Bytes), Fault> {
+    /// The body as it comes, for a resource with bounds of its own.
+    pub(super) fn body(&mut self) -> Body {
         let body = std::mem::replace(&mut self.body, Mutex::new(Body::empty()));
-        let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
+        body.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take(mut self) -> Result<(Self, Bytes), Fault> {
+        let body = self.body();
         let read = body::read(&self.head.headers, body).await;
         let bytes = read.map_err(|(status, code, message)| Box::new(error::json(status, code, message, None)))?;
         Ok((self, bytes))

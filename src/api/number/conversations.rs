@@ -231,6 +231,7 @@ pub(super) async fn serve(asked: Asked, rest: &[&str]) -> Result<Response, Fault
         ("POST", [id, "read"]) => read(&asked, id).await,
         ("POST", [id, "insights"]) => super::insights::make(&asked, id).await,
         ("POST", [id, "messages"]) => super::messages::send(asked, id).await,
+        ("POST", [id, "media"]) => super::uploads::upload(asked, id).await,
         ("POST", [id, "subscribe"]) => subscribe(asked, id).await,
         ("POST", [id, "unsubscribe"]) => unsubscribe(&asked, id).await,
         _ => Err(ask::missing("there is nothing at this path")),

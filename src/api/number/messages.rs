@@ -24,6 +24,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     body: Some(Body {
         content_type: "application/json",
         what: "{\"type\", and what the type holds under its name, as Graph's messages has it; text may be plain text; \
+            a file has a link, or the id of one that was uploaded, then with mime_type beside it, which is for our own pages; \
             \"context\": {\"message_id\"} quotes a message}",
     }),
     answers: &[

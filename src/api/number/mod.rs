@@ -20,6 +20,7 @@ mod reload;
 pub(super) mod roles;
 mod routing;
 mod tokens;
+mod uploads;
 mod users;
 mod voices;
 mod wabas;
@@ -62,6 +63,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     insights::ROUTES,
     conversations::ROUTES,
     messages::ROUTES,
+    uploads::ROUTES,
     routing::ROUTES,
     webhooks::ROUTES,
     users::ROUTES,

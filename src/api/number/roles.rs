@@ -14,6 +14,7 @@ const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["notifications", "read-all"], Role::Agent),
     ("POST", &["notifications", "*", "read"], Role::Agent),
     ("POST", &["conversations", "*", "messages"], Role::Agent),
+    ("POST", &["conversations", "*", "media"], Role::Agent),
     ("POST", &["conversations", "*", "read"], Role::Agent),
     ("POST", &["conversations", "*", "insights"], Role::Agent),
     ("POST", &["conversations", "*", "close"], Role::Agent),

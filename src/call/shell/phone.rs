@@ -8,6 +8,7 @@ use std::time::Instant;
 use tracing::warn;
 
 use super::{Media, Shell, leg_events};
+use crate::call::captions::{Captions, Maker};
 use crate::call::machine::{GraphAction, GraphOutcome, Input, PhoneStatus, Summary, Termination};
 use crate::call::phones::{Ended, ToPhone};
 use crate::call::web::Silence;
@@ -75,6 +76,16 @@ impl Shell {
         }
         if let Media::Leg(leg) = &self.media {
             leg.mute(!self.silences.is_empty());
+        }
+    }
+
+    /// The phone wants to read what is said in this language, or nothing any more.
+    pub(super) fn caption(&mut self, language: Option<&str>) {
+        self.captions = None;
+        if let (Some(language), Media::Leg(leg), Some(phone)) = (language, &self.media, &self.line) {
+            let (workers, tasks) = (self.services.media.workers(), &self.services.tasks);
+            let maker = Maker { workers, recognisers: &self.services.recognisers, tasks, phone };
+            self.captions = Some(Captions::begin(language, leg, &maker));
         }
     }
 

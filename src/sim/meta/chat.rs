@@ -20,6 +20,7 @@ const SHOWN_MAX: usize = 10_000;
 /// Files kept, and the largest.
 const FILES_MAX: usize = 100;
 const FILE_BYTES_MAX: usize = 16 << 20;
+const ALL_FILES_BYTES_MAX: usize = 256 << 20;
 /// Ordered failures that wait.
 const ORDERED_MAX: usize = 1_000;
 /// A message's steps, one after another.
@@ -135,6 +136,18 @@ impl Chat {
         }))
     }
 
+    /// Keeps a file, whoever it is from; gives its id.
+    pub(super) fn keep(&self, rolled: u64, mime: String, bytes: Bytes) -> String {
+        let id = (rolled % 9_000_000_000_000 + 1_000_000_000_000).to_string();
+        let mut files = locked(&self.files);
+        let held = |files: &BTreeMap<String, File>| files.values().map(|file| file.bytes.len()).sum::<usize>();
+        while files.len() >= FILES_MAX || (!files.is_empty() && held(&files) + bytes.len() > ALL_FILES_BYTES_MAX) {
+            files.pop_first();
+        }
+        files.insert(id.clone(), File { mime, bytes });
+        id
+    }
+
     pub(crate) fn bytes(&self, id: &str) -> Option<(String, Bytes)> {
         locked(&self.files).get(id).map(|file| (file.mime.clone(), file.bytes.clone()))
     }
@@ -182,18 +195,12 @@ impl World {
         }
         let kind = message["type"].as_str().unwrap_or_default().to_owned();
         let mime = message[&kind]["mime_type"].as_str().unwrap_or("application/octet-stream").to_owned();
-        let id = (self.dice.number() % 9_000_000_000_000 + 1_000_000_000_000).to_string();
         if !message[&kind].is_object() {
             message[&kind] = json!({});
         }
-        message[&kind]["id"] = json!(id);
         message[&kind]["mime_type"] = json!(mime);
         message[&kind]["sha256"] = json!(sum(&bytes));
-        let mut files = locked(&self.chat.files);
-        if files.len() >= FILES_MAX {
-            files.pop_first();
-        }
-        files.insert(id, File { mime, bytes: bytes.into() });
+        message[&kind]["id"] = json!(self.chat.keep(self.dice.number(), mime, bytes.into()));
         Ok(())
     }
 

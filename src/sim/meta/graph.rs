@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::life::outgoing::Connect;
 use super::life::{CallMsg, GraphAsk};
-use super::{messages, numbers, settings};
+use super::{messages, numbers, settings, uploads};
 use crate::sim::World;
 use crate::sim::faults::{CallFaults, GraphBody, GraphDeed, GraphHow};
 use crate::sim::log::Logged;
@@ -124,6 +124,10 @@ pub(crate) fn router() -> Router<Arc<World>> {
         .route(&format!("{BASE}/{{phone_number_id}}/calls"), post(calls))
         .route(&format!("{BASE}/{{phone_number_id}}/call_permissions"), get(messages::permissions))
         .route(&format!("{BASE}/{{phone_number_id}}/messages"), post(messages::post))
+        .route(
+            &format!("{BASE}/{{phone_number_id}}/media"),
+            post(uploads::post).layer(DefaultBodyLimit::max(uploads::BODY_BYTES_MAX)),
+        )
         .route(&format!("{BASE}/{{phone_number_id}}/settings"), get(settings::get).post(settings::post))
         .route(&format!("{BASE}/oauth/access_token"), post(numbers::exchange))
         .route(&format!("{BASE}/debug_token"), post(numbers::debug_token))

@@ -97,12 +97,18 @@ pub(super) async fn permissions(
     answer(&world, &Method::GET, &number, "call_permissions", told)
 }
 
-fn known(world: &World, number: &str) -> Result<(), GraphFault> {
+pub(super) fn known(world: &World, number: &str) -> Result<(), GraphFault> {
     let no_number = || GraphFault { subcode: Some(33), ..GraphFault::parameter("") };
     world.has_number(number).then_some(()).ok_or_else(no_number)
 }
 
-fn answer(world: &World, method: &Method, number: &str, what: &str, outcome: Result<Value, GraphFault>) -> Response {
+pub(super) fn answer(
+    world: &World,
+    method: &Method,
+    number: &str,
+    what: &str,
+    outcome: Result<Value, GraphFault>,
+) -> Response {
     let (status, body, details) = match outcome {
         Ok(body) => (200, body, String::new()),
         Err(fault) => (fault.status, fault.body(&world.dice.text(22)), fault.details),

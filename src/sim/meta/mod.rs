@@ -12,6 +12,7 @@ pub(crate) mod permissions;
 pub(crate) mod settings;
 pub(crate) mod sign_up;
 pub(crate) mod storm;
+pub(crate) mod uploads;
 pub(crate) mod webhook;
 
 #[cfg(test)]

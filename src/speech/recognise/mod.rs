@@ -150,6 +150,7 @@ struct Inner {
     /// In the order in which they are asked whether they know a language.
     all: Vec<Arc<dyn Recogniser>>,
     turns: Semaphore,
+    at_once: usize,
     /// How long one waits for its turn.
     turn: Duration,
     transcript_language: String,
@@ -188,8 +189,9 @@ impl Recognisers {
     }
 
     fn with(all: Vec<Arc<dyn Recogniser>>, at_once: u16, turn: Duration, transcript_language: &str) -> Self {
-        let (turns, transcript_language) = (Semaphore::new(usize::from(at_once)), transcript_language.to_owned());
-        Self(Arc::new(Inner { all, turns, turn, transcript_language }))
+        let at_once = usize::from(at_once);
+        let (turns, transcript_language) = (Semaphore::new(at_once), transcript_language.to_owned());
+        Self(Arc::new(Inner { all, turns, at_once, turn, transcript_language }))
     }
 
     /// What is spoken in recordings.
@@ -200,6 +202,12 @@ impl Recognisers {
     /// Whether one of them knows this language.
     pub fn understand(&self, language: &str) -> bool {
         self.0.all.iter().any(|recogniser| recogniser.understands(language))
+    }
+
+    /// Whether a recognition that nobody's call depends on may begin: a quarter of the turns is kept for documents.
+    pub fn has_spare(&self) -> bool {
+        let free = self.0.turns.available_permits();
+        free > 0 && free >= self.0.at_once / 4
     }
 
     /// Hears an utterance to its end. `interim` is told what it sounds like on the way, never the same twice in a row.

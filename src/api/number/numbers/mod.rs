@@ -481,7 +481,7 @@ pub(super) fn fault(no: No) -> Fault {
 }
 
 /// Meta's no, or its silence.
-fn refused(outcome: GraphOutcome) -> Fault {
+pub(super) fn refused(outcome: GraphOutcome) -> Fault {
     let (code, message, meta) = match outcome {
         GraphOutcome::Refused { code, details, .. } => {
             let message = format!("Meta refused: {details}");

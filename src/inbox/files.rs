@@ -1,0 +1,156 @@
+//! Files that go out: what WhatsApp takes, and the way from whoever sends one to Meta. A file is on the disk while it is on
+//! its way, without a name, so that nothing of it is left whatever happens; few are on their way at a time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use tokio::fs::File;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+
+use super::Inbox;
+use crate::call::machine::GraphOutcome;
+use crate::meta::Upload;
+use crate::store::Conversation;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+/// One file, from its first byte to its last.
+const COMING: Duration = Duration::from_secs(120);
+/// Files on their way at a time.
+pub(super) const UPLOADS: usize = 4;
+
+/// Files of a type.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileKind {
+    pub mime: &'static str,
+    /// The message's type that holds them.
+    pub kind: &'static str,
+    pub bytes_max: u64,
+}
+
+const fn of(mime: &'static str, kind: &'static str, bytes_max: u64) -> FileKind {
+    FileKind { mime, kind, bytes_max }
+}
+
+/// What Meta takes (`meta-calling.md` §4.3: Cloud API, supported media types).
+pub const FILES: &[FileKind] = &[
+    of("image/jpeg", "image", 5 * MIB),
+    of("image/png", "image", 5 * MIB),
+    of("image/webp", "sticker", 500 * KIB),
+    of("audio/aac", "audio", 16 * MIB),
+    of("audio/amr", "audio", 16 * MIB),
+    of("audio/mpeg", "audio", 16 * MIB),
+    of("audio/mp4", "audio", 16 * MIB),
+    of("audio/ogg", "audio", 16 * MIB),
+    of("video/mp4", "video", 16 * MIB),
+    of("video/3gpp", "video", 16 * MIB),
+    of("text/plain", "document", 100 * MIB),
+    of("application/pdf", "document", 100 * MIB),
+    of("application/msword", "document", 100 * MIB),
+    of("application/vnd.ms-excel", "document", 100 * MIB),
+    of("application/vnd.ms-powerpoint", "document", 100 * MIB),
+    of("application/vnd.openxmlformats-officedocument.wordprocessingml.document", "document", 100 * MIB),
+    of("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "document", 100 * MIB),
+    of("application/vnd.openxmlformats-officedocument.presentationml.presentation", "document", 100 * MIB),
+];
+
+impl FileKind {
+    /// Of a media type as a header has it: what stands behind a semicolon is passed over.
+    pub fn of(content_type: &str) -> Option<&'static Self> {
+        let bare = content_type.split(';').next().unwrap_or_default().trim();
+        FILES.iter().find(|file| file.mime.eq_ignore_ascii_case(bare))
+    }
+}
+
+/// Why a file is not at Meta.
+#[derive(Debug)]
+pub enum NotUploaded {
+    /// The conversation's number is not there any more.
+    NoNumber,
+    /// As many are on their way as may be.
+    TooMany,
+    TooLarge,
+    Empty,
+    /// It broke off, or did not come in time.
+    Broken,
+    Slow,
+    Disk(std::io::Error),
+    Meta(GraphOutcome),
+}
+
+impl Inbox {
+    /// Hands a file to Meta for messages of this conversation's number; gives Meta's id of it and how long it was.
+    ///
+    /// # Errors
+    /// See [`NotUploaded`]; nothing of it is kept.
+    pub async fn upload<E>(
+        &self,
+        conversation: &Conversation,
+        kind: &FileKind,
+        filename: &str,
+        pieces: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<(String, u64), NotUploaded> {
+        let number = self.number_of(&conversation.pair).ok_or(NotUploaded::NoNumber)?;
+        let _place = self.0.shelf.uploads.try_acquire().map_err(|_| NotUploaded::TooMany)?;
+        let mut file = self.0.shelf.nameless().await.map_err(NotUploaded::Disk)?;
+        let came = tokio::time::timeout(COMING, take_in(pieces, &mut file, kind.bytes_max)).await;
+        let bytes = came.map_err(|_| NotUploaded::Slow)??;
+        file.rewind().await.map_err(NotUploaded::Disk)?;
+        let upload = Upload { file, bytes, mime: kind.mime, filename };
+        let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
+        let media = self.parts().graph.upload(id, token, upload).await.map_err(NotUploaded::Meta)?;
+        Ok((media, bytes))
+    }
+}
+
+/// Writes a file down as it comes; how long it was.
+async fn take_in<E>(
+    mut pieces: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    file: &mut File,
+    bytes_max: u64,
+) -> Result<u64, NotUploaded> {
+    let mut bytes = 0;
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| NotUploaded::Broken)?;
+        bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        if bytes > bytes_max {
+            return Err(NotUploaded::TooLarge);
+        }
+        file.write_all(&piece).await.map_err(NotUploaded::Disk)?;
+    }
+    file.flush().await.map_err(NotUploaded::Disk)?;
+    if bytes == 0 { Err(NotUploaded::Empty) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_files_type_says_which_message_holds_it() {
+        let kind = |mime: &str| FileKind::of(mime).map(|file| (file.kind, file.bytes_max));
+        assert_eq!(kind("IMAGE/PNG"), Some(("image", 5 * MIB)));
+        assert_eq!(kind("audio/ogg; codecs=opus"), Some(("audio", 16 * MIB)));
+        assert_eq!(kind("application/pdf"), Some(("document", 100 * MIB)));
+        for no in ["", "text/html", "image/gif", "image/svg+xml", "application/octet-stream", "png"] {
+            assert_eq!(kind(no), None, "{no}");
+        }
+        let known = |file: &FileKind| crate::inbox::words::MEDIA.contains(&file.kind);
+        assert!(FILES.iter().all(|file| known(file) && FileKind::of(file.mime) == Some(file)));
+    }
+
+    #[tokio::test]
+    async fn r14_a_file_is_counted_while_it_comes() {
+        let pieces = |sizes: &'static [usize]| {
+            futures_util::stream::iter(sizes.iter().map(|size| Ok::<_, ()>(Bytes::from(vec![7; *size]))))
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = File::create(dir.path().join("f")).await.unwrap();
+        assert!(matches!(take_in(pieces(&[3, 4]), &mut file, 7).await, Ok(7)));
+        assert!(matches!(take_in(pieces(&[3, 5]), &mut file, 7).await, Err(NotUploaded::TooLarge)));
+        assert!(matches!(take_in(pieces(&[]), &mut file, 7).await, Err(NotUploaded::Empty)));
+        let broken = futures_util::stream::iter([Ok(Bytes::from_static(b"x")), Err(())]);
+        assert!(matches!(take_in(broken, &mut file, 7).await, Err(NotUploaded::Broken)));
+    }
+}

@@ -1,0 +1,188 @@
+//! A file on its way to Meta (`POST /{phone_number_id}/media`): read from the disk as it goes out, so that it is never in
+//! memory whole. It is asked once: whoever sends it tries again.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Limited, StreamBody};
+use hyper::body::Frame;
+use serde_json::Value;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt as _;
+use uuid::Uuid;
+
+use super::asking::outcome;
+use super::error::{Verdict, classify_question, is_alarm};
+use super::graph::{ANSWER_MAX, Graph, retry_after};
+use super::retry::Fault;
+use crate::call::machine::GraphOutcome;
+use crate::config::Secret;
+use crate::model::PhoneNumberId;
+use crate::observe::names;
+
+/// One file, to Meta's answer.
+const FILE_TIME: Duration = Duration::from_secs(120);
+/// Bytes read at once.
+const CHUNK: usize = 64 << 10;
+/// The word in metrics.
+const OTHER: &str = "other";
+
+/// A body that is read while it goes out.
+pub(super) type FileBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// A file, to be read from where it stands.
+pub struct Upload<'a> {
+    pub file: File,
+    pub bytes: u64,
+    pub mime: &'a str,
+    pub filename: &'a str,
+}
+
+impl Graph {
+    /// Hands a file to Meta; gives Meta's id of it.
+    ///
+    /// # Errors
+    /// How it failed.
+    pub async fn upload(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+        upload: Upload<'_>,
+    ) -> Result<String, GraphOutcome> {
+        let (uri, mut headers) = self.head(number, "media", token).ok_or(GraphOutcome::Unreachable)?;
+        let form = Form::of(&upload, &Uuid::new_v4().simple().to_string());
+        headers.insert(CONTENT_TYPE, form.content_type.clone().ok_or(GraphOutcome::Unreachable)?);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(form.bytes));
+        let begun = self.clock.now();
+        let exchange = self.exchange_upload(uri, headers, form.body(upload.file, upload.bytes));
+        let answered = tokio::time::timeout(FILE_TIME, exchange).await.unwrap_or(Err(Fault::Timeout));
+        let status = match &answered {
+            Ok((status, ..)) => names::graph::status(*status),
+            Err(Fault::Timeout) => names::graph::TIMEOUT.to_owned(),
+            Err(_) => names::graph::ERROR.to_owned(),
+        };
+        let took = self.clock.now().saturating_duration_since(begun).as_secs_f64();
+        metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => OTHER, "status" => status).record(took);
+        match answered {
+            Ok((_, Verdict::Done, said)) => {
+                let said: Value = serde_json::from_slice(&said).unwrap_or_default();
+                let id = said.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
+                id.map(str::to_owned).ok_or(GraphOutcome::ServerError { status: 200 })
+            }
+            Ok((_, Verdict::Refused { status, code, details }, _)) => {
+                if is_alarm(status, code) {
+                    tracing::error!(phone_number_id = %number, code, details, "Graph refuses: check token, account, payment");
+                }
+                Err(GraphOutcome::Refused { status, code, details })
+            }
+            Ok((_, Verdict::Again(again), _)) => Err(outcome(Fault::Answered(again))),
+            // Said of calls only.
+            Ok((_, Verdict::Connected { .. } | Verdict::Gone | Verdict::AlreadyAccepted { .. }, _)) => {
+                Err(GraphOutcome::Gone)
+            }
+            Err(fault) => Err(outcome(fault)),
+        }
+    }
+
+    async fn exchange_upload(
+        &self,
+        uri: Uri,
+        headers: HeaderMap,
+        body: FileBody,
+    ) -> Result<(u16, Verdict, Bytes), Fault> {
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers.clone();
+        let answer = self.http_of_files.request(request).await.map_err(|error| {
+            tracing::debug!(%error, "Graph: no answer");
+            if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
+        })?;
+        let status = answer.status().as_u16();
+        let after = retry_after(answer.headers());
+        let said = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|_| Fault::Broken)?.to_bytes();
+        let told = self.without_tokens(&said, &headers);
+        Ok((status, classify_question(status, after, &told), Bytes::from(told.into_owned())))
+    }
+}
+
+/// The form that holds a file: what stands before it and behind it.
+struct Form {
+    content_type: Option<HeaderValue>,
+    before: String,
+    behind: String,
+    /// All of it.
+    bytes: u64,
+}
+
+impl Form {
+    fn of(upload: &Upload<'_>, boundary: &str) -> Self {
+        // Neither may end its line or its quotes.
+        let plain = |text: &str, also: &str| -> String {
+            let fits = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
+            text.chars().map(|c| if fits(c) { c } else { '_' }).take(100).collect()
+        };
+        let (mime, filename) = (plain(upload.mime, "/.+-"), plain(upload.filename, ".-_ ()"));
+        let field = |name: &str, value: &str| {
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        let before = format!(
+            "{}{}--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\nContent-Type: {mime}\r\n\r\n",
+            field("messaging_product", "whatsapp"),
+            field("type", &mime),
+        );
+        let behind = format!("\r\n--{boundary}--\r\n");
+        let around = u64::try_from(before.len() + behind.len()).unwrap_or_default();
+        let content_type = HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}")).ok();
+        Self { content_type, before, behind, bytes: upload.bytes + around }
+    }
+
+    fn body(self, file: File, bytes: u64) -> FileBody {
+        let whole = |text: String| stream::iter([Ok(Bytes::from(text))]);
+        let pieces = whole(self.before).chain(chunks(file, bytes)).chain(whole(self.behind));
+        StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
+    }
+}
+
+/// The file's first `bytes`, piece by piece.
+fn chunks(file: File, bytes: u64) -> impl stream::Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold(file.take(bytes), |mut file| async move {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let read = (&mut file).take(CHUNK as u64).read_to_end(&mut chunk).await?;
+        Ok((read > 0).then(|| (Bytes::from(chunk), file)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_form_is_as_long_as_it_says_and_its_names_end_no_line() {
+        use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+        let mut file = File::from_std(tempfile::tempfile().unwrap());
+        let content = vec![b'x'; CHUNK + 7];
+        file.write_all(&content).await.unwrap();
+        file.rewind().await.unwrap();
+        let bytes = u64::try_from(content.len()).unwrap();
+        let upload = Upload { file, bytes, mime: "image/png", filename: "a\"\r\nX: y é.png" };
+        let form = Form::of(&upload, "BOUNDARY");
+        let told = form.bytes;
+        let sent = form.body(upload.file, bytes).collect().await.unwrap().to_bytes();
+        assert_eq!(u64::try_from(sent.len()).unwrap(), told);
+        let text = String::from_utf8(sent.to_vec()).unwrap();
+        let expected = format!(
+            "--BOUNDARY\r\nContent-Disposition: form-data; name=\"messaging_product\"\r\n\r\nwhatsapp\r\n\
+             --BOUNDARY\r\nContent-Disposition: form-data; name=\"type\"\r\n\r\nimage/png\r\n\
+             --BOUNDARY\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a___X_ y _.png\"\r\n\
+             Content-Type: image/png\r\n\r\n{}\r\n--BOUNDARY--\r\n",
+            "x".repeat(content.len())
+        );
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,430 @@
+//! Talking with users from the console, in a real Chromium: the softphone with its captions, transfer and network, a call from
+//! a chat, files that go out, what an agent said in a call, and the toggle that silences one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use offhook::sim::{Answers, CallScript, HangupRule, Order, caller};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::console::{Session, people, signed_in, with_people};
+use crate::console_flows::{orders, with_numbers};
+use crate::console_look::{picture, writes};
+use crate::outbound::{World, world};
+use crate::recognise::say;
+use crate::support::agent::{AgentServer, reply};
+use crate::support::browser::{Browser, axe, has_chromium};
+use crate::support::http;
+use crate::support::node::{API_KEY, NUMBER};
+use crate::support::phone::{OFFER, Phone};
+use crate::uploads::PIXEL;
+use crate::web::{PASSWORD, dial_asha};
+
+const USER: &str = "919812345678";
+/// A microphone that says a tone while `mouth.gain.value` is 1.
+const MICROPHONE: &str = "navigator.mediaDevices.getUserMedia = async () => { const context = new AudioContext(); const tone = \
+    new OscillatorNode(context, { frequency: 900 }); globalThis.mouth = new GainNode(context, { gain: 0 }); const to = \
+    context.createMediaStreamDestination(); tone.connect(mouth).connect(to); tone.start(); return to.stream; }; 0";
+
+/// What a recogniser of the test's own does with the end of an utterance.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// Keeps the last word to itself for now.
+    Holds,
+    Answers,
+    /// Takes no utterance any more.
+    Refuses,
+}
+
+/// A recogniser by Vosk's protocol, which hears a tone from speech and no more; how many utterances came.
+async fn recogniser(does: watch::Receiver<Does>) -> (String, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if *does.borrow() == Does::Refuses {
+                continue;
+            }
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(hear(stream, does.clone()));
+        }
+    });
+    (url, asked)
+}
+
+/// One utterance.
+async fn hear(stream: tokio::net::TcpStream, mut does: watch::Receiver<Does>) -> Option<()> {
+    let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
+    let (mut pcm, mut told) = (Vec::new(), false);
+    loop {
+        match socket.next().await?.ok()? {
+            Message::Binary(bytes) => {
+                pcm.extend(bytes.chunks_exact(2).map(|pair| f64::from(i16::from_le_bytes([pair[0], pair[1]]))));
+                if !std::mem::replace(&mut told, true) {
+                    socket.send(Message::text(json!({"partial": "I would like"}).to_string())).await.ok()?;
+                }
+            }
+            Message::Text(text) if text.contains("eof") => break,
+            _ => {}
+        }
+    }
+    does.wait_for(|does| *does != Does::Holds).await.ok()?;
+    let text = if is_tone(&pcm) { "At what time?" } else { "I would like to book a table." };
+    socket.send(Message::text(json!({ "text": text }).to_string())).await.ok()?;
+    socket.close(None).await.ok()
+}
+
+/// Whether most of a sound's power is at 900 Hz.
+fn is_tone(pcm: &[f64]) -> bool {
+    let share = pcm.chunks_exact(320).map(|frame| {
+        let turn = |n: usize| 2.0 * std::f64::consts::PI * 900.0 * n as f64 / 16_000.0;
+        let (re, im) = frame
+            .iter()
+            .enumerate()
+            .fold((0.0, 0.0), |(re, im), (n, sample)| (re + sample * turn(n).cos(), im + sample * turn(n).sin()));
+        let all: f64 = frame.iter().map(|sample| sample * sample).sum();
+        (2.0 * (re * re + im * im) / 320.0, all)
+    });
+    let (at, all) = share.fold((0.0, 0.0), |(at, all), (a, b)| (at + a, all + b));
+    at > all * 0.5
+}
+
+/// The console's phone, registered as asha's endpoint.
+async fn softphone(world: &World) -> Browser {
+    let mut phone = signed_in(world, "asha").await;
+    phone.visit("/console/phone/").await;
+    phone.until("customElements.get('offhook-phone')").await;
+    phone.eval(MICROPHONE).await;
+    phone.fill("[data-at=login] [name=endpoint]", "asha").await;
+    phone.fill("[data-at=login] [name=password]", PASSWORD).await;
+    phone.press("[data-at=login]", "Register").await;
+    phone.says("[data-at=state]", "sip:asha@").await;
+    phone
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_on() {
+    if !has_chromium() {
+        return;
+    }
+    let (does, told) = watch::channel(Does::Holds);
+    let (url, asked) = recogniser(told).await;
+    let world = world(|wanted, _| {
+        wanted.extra = format!(
+            "{}\n[speech]\nrecogniser = \"websocket\"\n[speech.websocket]\nurl = \"{url}\"\ntimeout_ms = 60000\n",
+            people()
+        );
+        wanted.accept_wait_ms = 0;
+    })
+    .await;
+    for path in ["/events", "/dialled"] {
+        world.app.xml(path, "<Response/>");
+    }
+    world.app.xml("/unused", dial_asha(&world));
+    world.endpoint("asha").await;
+    world.endpoint("ravi").await;
+    let mut ravi = Phone::registered(&world.node.public, "ravi", PASSWORD).await.0;
+    let mut phone = softphone(&world).await;
+    // Somebody who says it again and again.
+    let sentence = say(1_500, "I would like to book a table.").await;
+    let sentences = std::iter::repeat_n(sentence, 40).flatten().collect();
+    let caller =
+        world.sim.place_call(CallScript { say: sentences, hangup: HangupRule::Never, ..CallScript::default() });
+    phone.until("document.querySelector('[data-at=accept]:not([hidden])')").await;
+    phone.press(".handset", "Answer").await;
+    phone.says("[data-at=state]", "In a call").await;
+    phone.until("document.querySelector('[data-at=them]').value > 0.01").await;
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "nobody is asked before captions are wanted");
+    assert_eq!(phone.eval("document.querySelector('#captions').checkVisibility()").await, false);
+
+    phone.press(".handset", "Captions").await;
+    phone.until("document.querySelector('[data-at=captions][aria-pressed=true]')").await;
+    phone.says("#captions .them.saying", "I would like").await;
+    does.send_replace(Does::Answers);
+    phone.says("#captions .them:not(.saying) span", "I would like to book a table.").await;
+    phone.eval("mouth.gain.value = 1").await;
+    phone.until("document.querySelector('#captions .you')").await;
+    phone.eval("mouth.gain.value = 0").await;
+    phone.says("#captions .you:not(.saying) span", "At what time?").await;
+    picture(&mut phone, "captions").await;
+    if let Some(axe) = axe() {
+        assert_eq!(phone.barriers(&axe).await, [""; 0]);
+    }
+    // A recogniser that is gone is told, and the rest of the phone goes on.
+    does.send_replace(Does::Refuses);
+    phone.says("[data-at=state]", "The captions broke off").await;
+    phone.until("document.querySelector('[data-at=captions][aria-pressed=false]')").await;
+    assert!(!world.node.log().contains("book a table"), "R22: what was said is in no log");
+
+    let network = "document.querySelector('[data-at=quality]:not([hidden])')?.textContent ?? ''";
+    phone.until(&format!("/^Network: (good|fair|poor) · \\d+ ms · \\d+\\.\\d %$/.test({network})")).await;
+    // A bad one, as the browser would tell it.
+    let bad = "document.querySelector('offhook-phone').peer.getStats = async () => new Map([['a', { type: 'inbound-rtp', \
+               packetsLost: performance.now(), packetsReceived: performance.now(), jitter: 0 }], ['b', { type: 'candidate-pair', \
+               nominated: true, currentRoundTripTime: 0.5 }]]); 0";
+    phone.eval(bad).await;
+    phone.until(&format!("/^Network: poor · 500 ms · /.test({network})")).await;
+    assert_eq!(phone.eval("document.querySelector('[data-at=quality]').className").await, "sub quality poor");
+
+    phone.fill("[data-at=transfer] [name=to]", "nobody").await;
+    phone.press("[data-at=transfer]", "Transfer").await;
+    phone.says("[data-at=state]", "no phone of this name").await;
+    phone.fill("[data-at=transfer] [name=to]", "ravi").await;
+    phone.press("[data-at=transfer]", "Transfer").await;
+    let rung = ravi.hear("ring").await["call"].clone();
+    phone.says("[data-at=state]", "Ended").await;
+    assert_eq!(phone.eval("document.querySelector('[data-at=transfer]').checkVisibility()").await, false);
+    ravi.say(json!({"type": "accept", "call": rung, "sdp": OFFER})).await;
+    ravi.hear("answer").await;
+    ravi.say(json!({"type": "hangup", "call": rung})).await;
+    ravi.hear("ended").await;
+    drop(caller.all().await);
+    assert_eq!(phone.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call() {
+    if !has_chromium() {
+        return;
+    }
+    let world = world(|wanted, _| {
+        wanted.extra = format!("{}\n[speech]\nrecogniser = \"none\"\n", people());
+        wanted.accept_wait_ms = 0;
+    })
+    .await;
+    world.endpoint("asha").await;
+    writes(&world, &json!({"message": "Please call me", "from": USER, "name": "Asha Verma"})).await;
+    let mut phone = softphone(&world).await;
+    // Nobody understands speech here: the phone says so, and offers nothing that can't be.
+    assert_eq!(phone.eval("document.querySelector('[data-at=captions]').checkVisibility()").await, false);
+    phone.says("[data-at=no-captions]:not([hidden])", "nobody understands speech").await;
+
+    let mut chat = signed_in(&world, "asha").await;
+    chat.visit("/console/inbox/").await;
+    chat.click("#conversations a.row-link").await;
+    chat.says("#about", "Ask for permission").await;
+    // Not before they permitted it.
+    chat.press("#about", "Call").await;
+    chat.press("dialog.panel", "Call").await;
+    chat.until("document.querySelector('dialog.panel .alert')?.textContent.trim().length > 10").await;
+    chat.click("dialog [data-close]").await;
+    chat.until("!document.querySelector('dialog.panel')").await;
+    chat.press("#about", "Ask for permission").await;
+    chat.says("#about", "Asked, no answer yet").await;
+    orders(&world, "permissions/answer", json!({"user": USER, "answer": "accept"})).await;
+    chat.says("#about", "Given until").await;
+
+    let user = crate::outbound::user(Answers::Accept, Order::ConnectFirst);
+    let user = world.sim.expect_call(CallScript { from: USER.to_owned(), ..user });
+    chat.press("#about", "Call").await;
+    chat.until("document.querySelector('dialog [name=with]')?.value === 'endpoint:asha'").await;
+    chat.press("dialog.panel", "Call").await;
+    chat.until("location.pathname.startsWith('/console/calls/')").await;
+    let uuid = chat.eval("location.pathname.split('/')[3]").await.as_str().unwrap().to_owned();
+    phone.until("document.querySelector('[data-at=accept]:not([hidden])')").await;
+    phone.press(".handset", "Answer").await;
+    phone.says("[data-at=state]", "In a call").await;
+    phone.press(".handset", "Hang up").await;
+    phone.says("[data-at=state]", "Ended").await;
+    drop(user.all().await);
+    world.node.record(&uuid).await;
+    chat.visit("/console/inbox/").await;
+    chat.click("#conversations a.row-link").await;
+    chat.until(&format!("document.querySelector('#timeline a[href=\"/console/calls/{uuid}/\"]')")).await;
+    chat.errors.retain(|error| !error.contains("422"));
+    assert_eq!(chat.errors.iter().chain(&phone.errors).collect::<Vec<_>>(), [""; 0]);
+
+    // What the protocol says of it.
+    let mut other = Phone::open(&world.node.public).await;
+    other.say(json!({"type": "register", "endpoint": "asha", "password": PASSWORD})).await;
+    assert_eq!(other.hear("registered").await["captions"], false);
+    other.say(json!({"type": "captions", "call": uuid, "on": true})).await;
+    assert_eq!(other.hear("error").await["code"], "no_recogniser");
+    other.say(json!({"type": "captions", "call": uuid, "on": true, "language": "<en>"})).await;
+    assert_eq!(other.hear("error").await["code"], "bad_message");
+    other.say(json!({"type": "captions", "call": uuid, "on": false})).await;
+    assert_eq!(other.hear("error").await["code"], "no_call", "it is over");
+}
+
+/// Chooses a file of so many bytes, a picture of one pixel at their beginning.
+fn choose(name: &str, kind: &str, bytes: usize) -> String {
+    format!(
+        "(() => {{ const bytes = new Uint8Array(Math.max({bytes}, 1)); const head = Uint8Array.from(atob('{PIXEL}'), (c) => \
+         c.charCodeAt(0)); if (head.length <= bytes.length) bytes.set(head); const files = new DataTransfer(); \
+         files.items.add(new File([bytes], '{name}', {{ type: '{kind}' }})); const field = \
+         document.querySelector('offhook-upload [name=file]'); field.files = files.files; field.dispatchEvent(new \
+         Event('change', {{ bubbles: true }})); }})()"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    writes(&world, &json!({"message": "A picture, please", "from": USER, "name": "Asha Verma"})).await;
+    // An agent may converse, and so send files.
+    let mut browser = signed_in(&world, "ravi").await;
+    browser.visit("/console/inbox/").await;
+    browser.click("#conversations a.row-link").await;
+    browser.press("offhook-upload:not([hidden])", "Send a file").await;
+    let wrong = "document.querySelector('offhook-upload .wrong').textContent";
+    for (name, kind, bytes, why) in [
+        ("setup.exe", "application/x-msdownload", 10, "does not take files of this kind"),
+        ("large.png", "image/png", (5 << 20) + 1, "5 MB of this kind at most"),
+        ("sticker.webp", "image/webp", 600 << 10, "500 KB of this kind at most"),
+    ] {
+        browser.eval(&choose(name, kind, bytes)).await;
+        browser.until(&format!("{wrong}.includes({why:?})")).await;
+        browser.press("offhook-upload", "Send").await;
+        assert_eq!(browser.eval("document.querySelector('offhook-upload progress').hidden").await, true, "{name}");
+    }
+    // A slow line, on which one sees it go; and one who thinks better of it.
+    browser.devtools("Network.enable", json!({})).await;
+    let line =
+        |bytes: i64| json!({"offline": false, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes});
+    browser.devtools("Network.emulateNetworkConditions", line(100_000)).await;
+    browser.eval(&choose("parcel.png", "image/png", 2_000_000)).await;
+    browser.fill("offhook-upload [name=caption]", "Your parcel").await;
+    browser.press("offhook-upload", "Send").await;
+    let bar = "document.querySelector('offhook-upload progress:not([hidden])')?.value";
+    browser.until(&format!("{bar} > 0 && {bar} < 1")).await;
+    browser.press("offhook-upload", "Cancel").await;
+    browser.until("document.querySelector('offhook-upload progress').hidden").await;
+    assert_eq!(browser.eval("document.querySelectorAll('.bubble.ours').length").await, 0);
+    browser.devtools("Network.emulateNetworkConditions", line(-1)).await;
+
+    // Meta's no is said, and what was chosen is still there.
+    orders(
+        &world,
+        "failures",
+        json!([{"what": "media", "status": 400, "code": 131_053, "details": "Media upload error"}]),
+    )
+    .await;
+    browser.press("offhook-upload", "Send").await;
+    browser.until(&format!("{wrong}.includes('Media upload error')")).await;
+    browser.press("offhook-upload", "Send").await;
+    browser.until("document.querySelector('.bubble.ours .picture img')?.naturalWidth === 1").await;
+    browser.says(".bubble.ours", "Your parcel").await;
+    browser.says(".bubble.ours:last-of-type", "Read").await;
+    assert_eq!(browser.eval("document.querySelector('offhook-upload [name=file]').value").await, "");
+
+    // A browser that knows no type of it: the name does.
+    browser.eval(&choose("voice.m4a", "audio/x-m4a", 4_000)).await;
+    browser.press("offhook-upload", "Send").await;
+    browser.until("document.querySelector('.bubble.ours audio')").await;
+    picture(&mut browser, "composer").await;
+    if let Some(axe) = axe() {
+        assert_eq!(browser.barriers(&axe).await, [""; 0]);
+    }
+    let shown = http::get(&format!("{}/_sim/messages", world.sim.url())).await.json();
+    let sent: Vec<&Value> = shown.as_array().unwrap().iter().filter(|m| m["by_business"] == true).collect();
+    let kinds: Vec<_> = sent.iter().map(|m| m["message"]["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["image", "audio"], "{sent:#?}");
+    browser.errors.retain(|error| !error.contains("502"));
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+async fn api(world: &World, method: &str, path: &str, body: Value) -> Value {
+    let url = format!("{}/api/v1/{path}", world.node.public);
+    let answer = http::send(method, &url, &[("x-api-key", API_KEY)], body.to_string()).await;
+    assert!((200..300).contains(&answer.status), "{method} {path}: {}", answer.text());
+    answer.json()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_28_what_an_agent_and_a_caller_said_stands_in_the_chat() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
+        Some(1) => reply("You pressed <one> and two.", json!("hangup")),
+        _ => reply("Goodbye.", json!("hangup")),
+    })
+    .await;
+    let agent = json!({"name": "Night desk", "kind": "http", "endpoint": server.url, "channels": ["voice", "whatsapp"],
+        "greeting": "Welcome. How can I help you?"});
+    let agent = api(&world, "POST", "agents/", agent).await["id"].clone();
+    api(&world, "POST", &format!("phone-numbers/{NUMBER}/connect-agent/"), json!({ "agent": agent })).await;
+    api(&world, "PATCH", &format!("phone-numbers/{NUMBER}/"), json!({"configurationType": "agent"})).await;
+    let keys = caller::parse_keys("12#").expect("keys");
+    let script = CallScript { keys, hangup: HangupRule::Never, ..CallScript::default() };
+    drop(world.sim.place_call(script).all().await);
+    let mut browser = signed_in(&world, "ravi").await;
+    browser.visit("/console/inbox/").await;
+    browser.click("#conversations a.row-link").await;
+    browser.press("#timeline .event", "What was said").await;
+    browser.until("document.querySelector('.transcript[open] dl')?.checkVisibility()").await;
+    let said = "[...document.querySelectorAll('.transcript dl > *')].map((e) => e.textContent)";
+    let said = browser.eval(said).await;
+    let said: Vec<_> = said.as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
+    let name = "Asha Verma";
+    assert_eq!(said, ["Agent", "Welcome. How can I help you?", name, "12", "Agent", "You pressed <one> and two."]);
+    picture(&mut browser, "transcript").await;
+    if let Some(axe) = axe() {
+        assert_eq!(browser.barriers(&axe).await, [""; 0]);
+    }
+    // News of anything else leaves it open.
+    writes(&world, &json!({"message": "Thank you", "from": crate::support::chat::USER})).await;
+    browser.says("#timeline", "Thank you").await;
+    browser.until("document.querySelector('.transcript[open]')").await;
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_numbers().await;
+    let server = AgentServer::start(|_| reply("Good evening.", Value::Null)).await;
+    let agent = json!({"name": "Night desk", "kind": "http", "endpoint": server.url, "channels": ["whatsapp"]});
+    let agent = api(&world, "POST", "agents/", agent).await["id"].clone();
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/numbers/").await;
+    browser.click(&format!("#number-{NUMBER} button[value=sync]")).await;
+    let toggle = format!("#number-{NUMBER} [role=switch]");
+    let is = |checked: &str| format!("document.querySelector('{toggle}[aria-checked={checked}]')");
+    // On without an agent is refused, in words.
+    browser.until(&is("false")).await;
+    browser.click(&toggle).await;
+    browser.told("a number is active with an agent").await;
+    browser.until(&is("false")).await;
+    api(&world, "POST", &format!("phone-numbers/{NUMBER}/connect-agent/"), json!({ "agent": agent })).await;
+    browser.until(&is("true")).await;
+    browser.click(&toggle).await;
+    browser.told("the agent is silent").await;
+    browser.until(&is("false")).await;
+    browser.says(&toggle, "Inactive").await;
+    assert_eq!(api(&world, "GET", &format!("phone-numbers/{NUMBER}/"), Value::Null).await["active"], false);
+    writes(&world, &json!({"message": "Is anybody there?", "from": USER})).await;
+    browser.click(&toggle).await;
+    browser.told("the agent answers").await;
+    browser.until(&is("true")).await;
+    // The first that it hears is what came after that.
+    writes(&world, &json!({"message": "And now?", "from": USER})).await;
+    let turn = server.until_asked(1).await.remove(0);
+    assert_eq!(turn.body["input"]["text"], "And now?");
+
+    picture(&mut browser, "toggle").await;
+    if let Some(axe) = axe() {
+        assert_eq!(browser.barriers(&axe).await, [""; 0]);
+    }
+    // Who may only look sees how it stands; a foreign number is none.
+    let ravi = Session::of(&world, "ravi").await;
+    let page = ravi.get("/console/numbers/").await.text();
+    assert!(page.contains("Night desk") && !page.contains("role=\"switch\""));
+    assert_eq!(ravi.post(&format!("/console/numbers/{NUMBER}/do"), &[("do", "inactive")]).await.status, 403);
+    let eve = Session::of(&world, "eve").await;
+    assert_eq!(eve.post(&format!("/console/numbers/{NUMBER}/do"), &[("do", "inactive")]).await.status, 404);
+    assert_eq!(api(&world, "GET", &format!("phone-numbers/{NUMBER}/"), Value::Null).await["active"], true);
+    browser.errors.retain(|error| !error.contains("400"));
+    assert_eq!(browser.errors, [""; 0]);
+}

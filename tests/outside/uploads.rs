@@ -1,0 +1,124 @@
+//! Files that a business sends, over HTTP: handed to Meta by an upload of ours, named in a message, and seen where it stands.
+
+use serde_json::{Value, json};
+
+use crate::support::chat::{Chat, USER, crm};
+use crate::support::http::{self, Answer};
+use crate::support::node::{API_KEY, PHONE_NUMBER_ID};
+
+/// A PNG of one pixel.
+pub const PIXEL: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
+fn pixel() -> Vec<u8> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(PIXEL).unwrap()
+}
+
+async fn upload(chat: &Chat, key: &str, path: &str, kind: &str, file: Vec<u8>) -> Answer {
+    let url = format!("{}/api/v1/conversations/{path}", chat.node.public);
+    http::send("POST", &url, &[("x-api-key", key), ("content-type", kind)], file).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
+    let chat = Chat::start_with(
+        |app| {
+            let other =
+                "[[account]]\nauth_id = \"MATESTOFFHOOK0000002\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n";
+            format!("{}\n{other}", crm(app))
+        },
+        |_| {},
+    )
+    .await;
+    chat.writes(USER, "A picture, please").await;
+    let id = chat.id_of(USER).await;
+    let media = format!("{id}/media/");
+    let uploaded = upload(&chat, API_KEY, &format!("{media}?filename=par%C3%A7el.png"), "image/png", pixel()).await;
+    assert_eq!(uploaded.status, 201, "{}", uploaded.text());
+    let told = uploaded.json();
+    assert_eq!(
+        (&told["type"], &told["mimeType"], &told["filename"], &told["bytes"]),
+        (&json!("image"), &json!("image/png"), &json!("parçel.png"), &json!(pixel().len()))
+    );
+    let message = json!({"type": "image", "image": {"id": told["id"], "mime_type": "image/png", "caption": "Here"}});
+    let (status, sent) = chat.ask("POST", &format!("conversations/{id}/messages/"), message).await;
+    assert_eq!(status, 202, "{sent}");
+    let items = chat.until(&id, |items| items.iter().any(|item| item["status"] == "read")).await;
+    let line = items.iter().find(|item| item["type"] == "image").expect("the message");
+    assert_eq!((&line["media"]["caption"], &line["media"]["mimeType"]), (&json!("Here"), &json!("image/png")));
+    // What Meta got of it, and nothing that is ours alone.
+    let shown = http::get(&format!("{}/_sim/messages", chat.sim.url())).await.json();
+    let got = shown.as_array().unwrap().iter().find(|m| m["message"]["type"] == "image").expect("at Meta").clone();
+    assert_eq!(got["message"]["image"], json!({"id": told["id"], "caption": "Here"}), "{got}");
+    assert_eq!(got["phone_number_id"], PHONE_NUMBER_ID);
+    let seen = http::get(line["media"]["url"].as_str().unwrap()).await;
+    assert_eq!((seen.status, seen.headers["content-type"].to_str().unwrap()), (200, "image/png"));
+    assert_eq!(seen.body, pixel(), "byte for byte");
+
+    // A longer one, which goes in many pieces.
+    let long: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+    let uploaded = upload(&chat, API_KEY, &media, "application/pdf; charset=binary", long.clone()).await;
+    assert_eq!(uploaded.status, 201, "{}", uploaded.text());
+    assert_eq!((&uploaded.json()["type"], &uploaded.json()["filename"]), (&json!("document"), &json!("file")));
+    let url = format!("{}/_sim/media/{}", chat.sim.url(), uploaded.json()["id"].as_str().unwrap());
+    let bearer = format!("Bearer {}", crate::support::node::ACCESS_TOKEN);
+    assert_eq!(http::send("GET", &url, &[("authorization", &bearer)], "").await.body, long, "byte for byte");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
+    let chat = Chat::start_with(
+        |app| {
+            let other =
+                "[[account]]\nauth_id = \"MATESTOFFHOOK0000002\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n";
+            format!("{}\n{other}", crm(app))
+        },
+        |_| {},
+    )
+    .await;
+    chat.writes(USER, "A picture, please").await;
+    let media = format!("{}/media/", chat.id_of(USER).await);
+    let large = vec![0; (5 << 20) + 1];
+    for (path, kind, file, status, code, field) in [
+        (media.as_str(), "image/gif", pixel(), 415, "unsupported_type", json!("Content-Type")),
+        (media.as_str(), "", pixel(), 415, "unsupported_type", json!("Content-Type")),
+        (media.as_str(), "text/html", pixel(), 415, "unsupported_type", json!("Content-Type")),
+        (media.as_str(), "image/jpeg", Vec::new(), 400, "bad_value", Value::Null),
+        (&format!("{media}?filename=..%2Fetc"), "image/png", pixel(), 400, "bad_value", json!("filename")),
+        ("3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11/media/", "image/png", pixel(), 404, "not_found", Value::Null),
+    ] {
+        let answer = upload(&chat, API_KEY, path, kind, file).await;
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, &error["code"], &error["field"]), (status, &json!(code), &field), "{kind} {path}");
+    }
+    assert_eq!(upload(&chat, "other-key", &media, "image/png", pixel()).await.status, 404, "another account's");
+    // Said before it comes, where its length is told; counted where it is not.
+    let url = format!("{}/api/v1/conversations/{media}", chat.node.public);
+    let headers = [("x-api-key", API_KEY), ("content-type", "image/png")];
+    let told = http::try_send("POST", &url, &headers, large.clone()).await;
+    assert!(told.is_err() || told.is_ok_and(|answer| answer.status == 413));
+    let path = format!("/api/v1/conversations/{media}");
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n\
+         connection: close\r\n\r\n{:x}\r\n",
+        large.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(&large);
+    request.extend_from_slice(b"\r\n0\r\n\r\n");
+    let answer = http::raw(&chat.node.public, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("5120 KiB at most"), "{answer}");
+    // Meta's own no, with its words.
+    let order = json!([{"what": "media", "status": 400, "code": 131_053, "details": "Media upload error"}]);
+    let ordered = http::send("POST", &format!("{}/_sim/failures", chat.sim.url()), &[], order.to_string()).await;
+    assert_eq!(ordered.status, 204, "{}", ordered.text());
+    let refused = upload(&chat, API_KEY, &media, "image/png", pixel()).await;
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["meta"]["code"]),
+        (502, &json!(131_053)),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(upload(&chat, API_KEY, &media, "image/png", pixel()).await.status, 201, "and nothing is left of that");
+}
