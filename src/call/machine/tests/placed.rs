@@ -4,10 +4,11 @@ use proptest::prelude::*;
 
 use super::{document, fetched, setup};
 use crate::call::machine::{
-    CallSetup, CallState, CallTime, Command, FetchFailure, FetchId, GraphAction, GraphOutcome, Input, Machine,
-    MediaFact, MediaFault, MediaOrder, Outbound, Output, Param, PhoneStatus, PlayId, Termination, not_added,
+    CallSetup, CallState, CallTime, Command, Confirm, FetchFailure, FetchId, FetchKind, GraphAction, GraphOutcome,
+    Input, Machine, MediaFact, MediaFault, MediaOrder, Outbound, Output, Param, PhoneStatus, PlayId, RoomMusic,
+    RoomWish, Termination, not_added,
 };
-use crate::model::{Direction, HangupCause, Leg};
+use crate::model::{Digit, Direction, HangupCause, Leg, Method};
 
 fn placed() -> CallSetup {
     let outbound = Outbound {
@@ -17,6 +18,24 @@ fn placed() -> CallSetup {
         ..Outbound::default()
     };
     CallSetup { direction: Direction::Outbound, wacid: None, outbound: Some(Box::new(outbound)), ..setup() }
+}
+
+/// One that is to enter a multi-party call, confirms it first, and is heard to ring there.
+fn placed_for_a_room(music: bool, key: bool) -> CallSetup {
+    let setup = placed();
+    let url = || crate::xml::ast::DocUrl("https://a.example.com/".into());
+    let outbound = Outbound {
+        document: Some(document("<Response><MultiPartyCall role='agent'>Care</MultiPartyCall></Response>")),
+        confirm: Some(Confirm {
+            sound: music.then(url),
+            method: Method::Get,
+            key: key.then(|| Digit::try_from('1').expect("a key")),
+            timeout_ms: 5_000,
+        }),
+        room_music: Some(if music { RoomMusic::Document { url: url() } } else { RoomMusic::RingBack }),
+        ..*setup.outbound.expect("it is placed")
+    };
+    CallSetup { outbound: Some(Box::new(outbound)), ..setup }
 }
 
 fn facts() -> impl Strategy<Value = Input> {
@@ -47,6 +66,7 @@ fn facts() -> impl Strategy<Value = Input> {
         1 => Just(Input::Command { command: Command::Hangup }),
         2 => (0..7u8).prop_map(|what| Input::Command { command: super::asked_over_rest(what) }),
         1 => Just(Input::Cut { cause: HangupCause::Drained }),
+        2 => Just(super::digit('1')),
         6 => Just(Input::Timer),
     ]
 }
@@ -60,6 +80,10 @@ struct Watch {
     begun: bool,
     open: bool,
     over: bool,
+    /// It rings in a room.
+    rings: bool,
+    /// It may be heard to ring by a document's sounds.
+    has_music: bool,
 }
 
 impl Watch {
@@ -68,7 +92,13 @@ impl Watch {
         match output {
             Output::Graph { action: GraphAction::Connect } => self.connects += 1,
             Output::Graph { action } => assert_eq!(*action, GraphAction::Terminate, "of a call that we placed"),
+            Output::Fetch { kind: FetchKind::Sound, .. } if self.has_music => {}
             Output::Fetch { .. } => assert!(answered, "a document before the user has picked up"),
+            Output::Room { room: RoomWish::Ring { .. } } => {
+                assert!(!answered && !std::mem::replace(&mut self.rings, true), "it rings once, and while it rings");
+            }
+            Output::Room { room: RoomWish::RingOver } => assert!(std::mem::take(&mut self.rings), "it does not ring"),
+            Output::Room { room: RoomWish::Enter { .. } } => assert!(answered && !self.rings, "in before it is there"),
             Output::Media { order: MediaOrder::Begin, .. } => self.begun = true,
             Output::Media { order: MediaOrder::Open, .. } => self.open = true,
             Output::Media {
@@ -81,6 +111,7 @@ impl Watch {
             Output::FreeSlot => self.freed += 1,
             Output::Concluded { summary } => {
                 self.concluded += 1;
+                assert!(!self.rings, "heard to ring after its end");
                 assert_eq!(summary.answered.is_some(), answered);
             }
             Output::Over => self.over = true,
@@ -94,16 +125,19 @@ impl Watch {
 proptest! {
     #[test]
     fn a_placed_call_ends_once_whatever_comes_in_whatever_order(
+        room in proptest::option::of((any::<bool>(), any::<bool>())),
         facts in proptest::collection::vec((facts(), 0u64..6_000), 0..40),
     ) {
-        let (mut machine, mut watch, mut at) = (Machine::new(), Watch::default(), 0);
+        let has_music = room.is_some_and(|(music, _)| music);
+        let (mut machine, mut watch, mut at) = (Machine::new(), Watch { has_music, ..Watch::default() }, 0);
+        let setup = room.map_or_else(placed, |(music, key)| placed_for_a_room(music, key));
         let mut give = |machine: &mut Machine, at: u64, input: Input| {
             machine.handle(CallTime(at), input);
             while let Some(output) = machine.poll() {
                 watch.see(&output, machine.answered().is_some());
             }
         };
-        give(&mut machine, 0, Input::Placed { setup: Box::new(placed()) });
+        give(&mut machine, 0, Input::Placed { setup: Box::new(setup) });
         for (fact, pause) in facts {
             at += pause;
             give(&mut machine, at, fact);
