@@ -95,6 +95,8 @@ impl Node {
         let kept = StoreOptions::with_journal_in(&config.store.data_dir);
         let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
         let feed = Feed::new();
+        // Before anything is read: what another process has up is not what a crash left behind.
+        let hold = Store::hold(&config.store.database, &node_id).await?;
         let store = Store::open_with(config.store.database.clone(), kept, health.clone()).await?;
         let directory = Arc::new(Directory::new(config.limits.default_cps));
         let keeper = Keeper::open(store.clone(), directory.clone(), &config, clock.wall()).await?;
@@ -374,6 +376,7 @@ impl Node {
             phones,
             recordings,
             knobs,
+            _hold: hold,
             #[cfg(feature = "otel")]
             otel,
         })

@@ -31,7 +31,7 @@ use crate::call::phones::Phones;
 use crate::call::{Dialer, Outbox, Recordings, Registry};
 use crate::media::Media;
 use crate::observe::Health;
-use crate::store::Store;
+use crate::store::{Hold, Store};
 
 pub use build::call_settings;
 pub use drain::until_stopped;
@@ -101,6 +101,8 @@ pub struct Node {
     phones: Phones,
     recordings: Recordings,
     knobs: Arc<reload::Knobs>,
+    /// No other process is this node, until all of the above is over.
+    _hold: Hold,
     #[cfg(feature = "otel")]
     otel: Option<otel::Export>,
 }

@@ -20,6 +20,7 @@ mod entry;
 mod erasures;
 mod file;
 mod forget;
+mod hold;
 mod inbox;
 mod journal;
 mod keys;
@@ -62,6 +63,7 @@ pub use conversations::{Conversation, ConversationFilter, Last, LeftMessage, Mes
 pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
 pub use erasures::{Erasure, Heard};
+pub use hold::Hold;
 pub use inbox::{
     Came, ConversationChange, Draft, DraftForm, Going, Gone, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
     StatusCame, UserName, WEBHOOK,
@@ -120,6 +122,11 @@ pub enum StoreError {
     },
     #[error("open the store {at}: another process works with it; stop that one, or give this one its own store.url")]
     InUse { at: Database },
+    #[error(
+        "open the store {at}: another process works with it as the node {node_id}; stop that one, or give this one its own \
+         cluster.node_id on a shared database, its own store.data_dir and store.url elsewhere"
+    )]
+    HeldAs { at: Database, node_id: String },
     /// R11: a binary older than its store refuses to start.
     #[error(
         "open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \

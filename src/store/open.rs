@@ -104,13 +104,18 @@ fn lite(file: &Path, busy: Duration) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-async fn postgres(at: &Database, most: u32, busy: Duration) -> Result<Pool, sqlx::Error> {
+/// How PostgreSQL is connected with.
+pub(super) fn options(at: &Database, busy: Duration) -> Result<PgConnectOptions, sqlx::Error> {
     let Database::Postgres(url) = at else { return Err(sqlx::Error::WorkerCrashed) };
-    let options = PgConnectOptions::from_str(url.reveal())?
+    Ok(PgConnectOptions::from_str(url.reveal())?
         .application_name("offhook")
         // Without words on tables that are there already.
         .options([("lock_timeout", format!("{}ms", busy.as_millis())), ("client_min_messages", "warning".to_owned())])
-        .disable_statement_logging();
+        .disable_statement_logging())
+}
+
+async fn postgres(at: &Database, most: u32, busy: Duration) -> Result<Pool, sqlx::Error> {
+    let options = options(at, busy)?;
     let pool = PgPoolOptions::new().max_connections(most).acquire_timeout(BUSY).connect_with(options).await?;
     Ok(Pool::Postgres(pool))
 }

@@ -13,6 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::support::app::{App, Seen};
 use super::support::database;
+use super::support::http::get;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
 use super::support::node::{AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted};
 
@@ -268,4 +269,41 @@ async fn r03_kill_rounds() {
     }
     let both = asked.iter().find(|(_, actions)| actions.contains("accept") && actions.contains("reject"));
     assert_eq!(both, None, "never both; seed {seed}");
+}
+
+/// Its calls would be ended as what a crash left behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_no_second_process_is_the_same_node() {
+    let (graph, app) = (Graph::start().await, App::start().await);
+    let node = Node::start(&wanted(&graph, &app)).await;
+    let (config, log) = (node.dir.path().join("second.toml"), node.dir.path().join("second.log"));
+    let mut text = std::fs::read_to_string(node.dir.path().join("offhook.toml")).unwrap();
+    for address in [&node.public, &node.admin] {
+        let address = address.trim_start_matches("http://");
+        text = text.replace(&format!("\"{address}\""), "\"127.0.0.1:0\"");
+    }
+    std::fs::write(&config, text).unwrap();
+    let file = std::fs::File::create(&log).unwrap();
+    let mut second = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
+        .args(["serve", "--config"])
+        .arg(&config)
+        .stdout(file.try_clone().unwrap())
+        .stderr(file)
+        .spawn()
+        .unwrap();
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    // A file is refused at once; a database waits, for a node that died without a word.
+    let told = |text: &str| text.contains("works with it as the node") || text.contains("works as this node");
+    for _ in 0..1_500 {
+        if told(&std::fs::read_to_string(&log).unwrap()) {
+            break;
+        }
+        every.tick().await;
+    }
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(told(&log), "{log}");
+    assert_eq!(get(&format!("{}/readyz", node.admin)).await.status, 200, "the first one goes on");
+    let _ = second.kill();
+    let ended = second.wait().unwrap();
+    assert!(!ended.success());
 }
