@@ -4,32 +4,33 @@
 
 import { toast } from "./ask.js";
 import { watchForms } from "./forms.js";
-import { keepLive } from "./live.js";
+import { keepLive, rememberPage } from "./live.js";
 import { openPanels } from "./panel.js";
+
+const lang = document.documentElement.lang;
+const day = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
+const hour = new Intl.DateTimeFormat(lang, { timeStyle: "short" });
 
 /** Times of the server as the reader's clock has them. @param {ParentNode} root */
 function localise(root) {
-  const lang = document.documentElement.lang;
-  const day = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
-  const hour = new Intl.DateTimeFormat(lang, { timeStyle: "short" });
   const today = new Date().toDateString();
-  for (const time of root.querySelectorAll("time[datetime]")) {
-    const at = new Date(/** @type {HTMLTimeElement} */ (time).dateTime);
+  for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll("time[datetime]"))) {
+    const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
     time.textContent = (at.toDateString() === today ? hour : day).format(at);
     time.setAttribute("title", at.toLocaleString(lang));
   }
 }
 
-/** Calls that go on, and buttons that wait for their time. */
-function tick() {
+/** Calls that go on, and buttons that wait for their time. @param {ParentNode} root */
+function tick(root) {
   const now = Date.now();
-  for (const clock of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".ticking[data-since]"))) {
+  for (const clock of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll(".ticking[data-since]"))) {
     const seconds = Math.max(0, Math.floor((now - Date.parse(clock.dataset.since ?? "")) / 1000));
     const text = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
     if (clock.textContent !== text) clock.textContent = text;
   }
-  for (const wait of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-until]"))) {
+  for (const wait of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-until]"))) {
     const seconds = Math.ceil((Date.parse(wait.dataset.until ?? "") - now) / 1000);
     const button = wait.closest("button") ?? wait.parentElement?.querySelector("button");
     button?.toggleAttribute("disabled", seconds > 0);
@@ -47,7 +48,7 @@ function enhance(root) {
 /** What was put into the page; news in it that was not there before is told. @param {ParentNode} root @param {Element} [old] */
 function changed(root, old) {
   localise(root);
-  tick();
+  tick(root);
   enhance(root);
   if (!old) return;
   const known = new Set([...old.querySelectorAll("[data-toast]")].map((told) => told.getAttribute("data-toast")));
@@ -72,9 +73,10 @@ document.addEventListener("click", (event) => {
   window.open(link.href, link.target, "popup,width=620,height=760");
 });
 
+rememberPage();
 localise(document);
-tick();
-setInterval(tick, 1000);
+tick(document);
+setInterval(() => { if (!document.hidden) tick(document); }, 1000);
 watchForms();
 openPanels(changed, keepLive(changed));
 enhance(document);

@@ -1,44 +1,64 @@
 // @ts-check
-// Keeps a page as things are: `/console/events` names what has changed; a page that listens to it asks for itself again and
-// puts in what is different, by element id. Focus, selection and scrolling stay where they were.
+// Keeps a page as things are: `/console/events` sends the parts of it that have changed, rows of lists one by one, and they
+// are put in by element id. Where it can't (something was missed, a question is open), the page is asked for as a whole, and
+// again only what is different is put in. Focus, selection and scrolling stay where they were.
 
-/** At most so often. */
+/** The page as a whole is asked for at most so often. */
 const PAUSE_MS = 400;
 /** What changes without news, and is on its way, is looked at so often. */
 const SOON_MS = 1500;
+/** What may be put in: `src/console/parts.rs` sends the same. */
+const PARTS = "#unread, main > [id], main .columns > [id], main .card > [id]";
+
+/** As the server sent them, rows of lists left out: here, times are the reader's. @type {WeakMap<Element, string>} */
+const sources = new WeakMap();
+
+/** @param {Element} part */
+const list = (part) => part.querySelector("tbody[data-rows]");
+/** @param {Element | null} body @param {string} id */
+const row = (body, id) => (id ? body?.querySelector(`:scope > #${CSS.escape(id)}`) : null) ?? null;
+
+/** Remembers how a part came. @param {Element} part */
+function remember(part) {
+  const rows = [...list(part)?.children ?? []];
+  for (const one of rows) sources.set(one, one.outerHTML);
+  list(part)?.replaceChildren();
+  sources.set(part, part.outerHTML);
+  list(part)?.replaceChildren(...rows);
+}
+
+/** The page as it came: before anything is changed in it. */
+export function rememberPage() {
+  for (const part of document.querySelectorAll(PARTS)) remember(part);
+}
 
 /**
  * @param {(root: ParentNode, old: Element) => void} changed is told of each element that was put in, and what it replaced
  * @returns {() => void} asks for the page again, now
  */
 export function keepLive(changed) {
-  const kinds = new Set((document.body.dataset.live ?? "").split(" ").filter(Boolean));
-  // The count beside the bell is on every page.
-  if (document.getElementById("unread")) kinds.add("notification");
   let wanted = false;
   // Something stayed as it was, since the reader was in it.
   let left = false;
+  let busy = false;
   const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
   // What a question is about must still be there when it is answered.
   const asking = () => dialog?.open ?? false;
-  dialog?.addEventListener("close", () => setTimeout(() => { if (wanted) { wanted = false; void refresh(); } }));
+  const again = () => { if (wanted) { wanted = false; void refresh(); } };
+  dialog?.addEventListener("close", () => setTimeout(again));
   document.addEventListener("focusout", () => { if (left) { left = false; setTimeout(() => void refresh()); } });
-  let busy = false;
 
-  async function refresh() {
+  async function refresh(page = location.href) {
     if (busy || asking()) { wanted = true; return; }
     busy = true;
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" }, redirect: "error" });
+      const answer = await fetch(page, { headers: { accept: "text/html" }, redirect: "error" });
       const text = answer.ok ? await answer.text() : "";
       if (asking()) wanted = true;
-      else if (text) left = put(new DOMParser().parseFromString(text, "text/html"), changed);
+      else if (text) left = put(new DOMParser().parseFromString(text, "text/html").querySelectorAll(PARTS), changed) || left;
       soon();
     } catch { /* the next event, or the reader, asks again */ }
-    setTimeout(() => {
-      busy = false;
-      if (wanted) { wanted = false; void refresh(); }
-    }, PAUSE_MS);
+    setTimeout(() => { busy = false; again(); }, PAUSE_MS);
   }
 
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -48,20 +68,72 @@ export function keepLive(changed) {
     if (document.querySelector("[data-soon]")) timer = setTimeout(() => void refresh(), SOON_MS);
   };
   soon();
-  if (!kinds.size || !window.EventSource) return () => void refresh();
-  const events = new EventSource(`/console/events?since=${document.body.dataset.at ?? ""}`);
-  events.addEventListener("change", (event) => {
-    const told = event.data.split(" ");
-    if (told.includes("all") || told.some((/** @type {string} */ kind) => kinds.has(kind))) {
-      if (document.hidden) wanted = true; else void refresh();
-    }
-  });
+  const { live, at } = document.body.dataset;
+  // The count beside the bell is on every page.
+  if (!window.EventSource || live === undefined && !document.getElementById("unread")) return () => void refresh();
+  const page = live === undefined ? "/console/notifications/" : location.pathname + location.search;
+  let since = at ?? "";
+  /** @type {EventSource | undefined} */
+  let events;
+  function listen() {
+    events = new EventSource(`/console/events?${new URLSearchParams({ page, since })}`);
+    for (const kind of ["hello", "change", "parts"]) events.addEventListener(kind, (event) => { since = event.lastEventId; });
+    events.addEventListener("change", () => void refresh(page));
+    events.addEventListener("parts", (event) => {
+      if (asking()) { wanted = true; return; }
+      const told = JSON.parse(event.data);
+      const fresh = new DOMParser().parseFromString(told.parts.join(""), "text/html").body.children;
+      left = put(fresh, changed) || left;
+      // A list that is not here: this page is behind.
+      if (!told.rows.every((/** @type {Moves} */ moves) => move(moves, changed))) void refresh(page);
+      soon();
+    });
+  }
+  listen();
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && wanted) { wanted = false; void refresh(); }
+    events?.close();
+    // Nobody looks: nothing is made for it.
+    if (!document.hidden) listen();
   });
-  addEventListener("pagehide", () => events.close());
+  addEventListener("pagehide", () => events?.close());
   return () => void refresh();
 }
+
+/** @typedef {{ in: string, gone: string[], put: [string, string][] }} Moves */
+
+/** @param {Moves} moves @param {(root: ParentNode, old: Element) => void} changed @returns {boolean} the list is here */
+function move(moves, changed) {
+  const part = document.getElementById(moves.in);
+  const body = part?.matches(PARTS) ? list(part) : null;
+  if (!part || !body) return !part?.matches(PARTS);
+  for (const id of moves.gone) row(body, id)?.remove();
+  const box = document.createElement("template");
+  for (const [after, text] of moves.put) {
+    box.innerHTML = text;
+    const copy = box.content.firstElementChild;
+    if (copy) place(body, after, copy, changed);
+  }
+  return true;
+}
+
+/** @param {Element} body @param {string} after @param {Element} copy @param {(root: ParentNode, old: Element) => void} changed */
+function place(body, after, copy, changed) {
+  sources.set(copy, copy.outerHTML);
+  const [old, before] = [row(body, copy.id), row(body, after)];
+  const focused = old && focusIn(old);
+  if (old && (old.previousElementSibling?.id ?? "") === after) old.replaceWith(copy);
+  else {
+    old?.remove();
+    if (before) before.after(copy); else body.prepend(copy);
+  }
+  if (focused) focusOn(copy, focused);
+  changed(copy, old ?? document.createElement("tr"));
+}
+
+/** @param {Element} old */
+const focusIn = (old) => (old.contains(document.activeElement) ? document.activeElement?.getAttribute("href") : null);
+/** @param {Element} copy @param {string} href */
+const focusOn = (copy, href) => /** @type {HTMLElement | null} */ (copy.querySelector(`[href="${CSS.escape(href)}"]`))?.focus();
 
 /** Whether a reader is in an element, or has begun to fill something in. @param {Element} old */
 function isInUse(old) {
@@ -69,28 +141,43 @@ function isInUse(old) {
   return fields.some((field) => field === document.activeElement || field.defaultValue !== undefined && field.value !== field.defaultValue);
 }
 
-/** @param {Document} fresh @param {(root: ParentNode, old: Element) => void} changed @returns {boolean} something was in use */
+/** @param {Iterable<Element>} fresh @param {(root: ParentNode, old: Element) => void} changed @returns {boolean} something was in use */
 function put(fresh, changed) {
   let left = false;
-  for (const now of fresh.querySelectorAll("#unread, main > [id], main .columns > [id], main .card > [id]")) {
+  for (const now of [...fresh]) {
     const old = document.getElementById(now.id);
-    if (!old) continue;
-    const before = old.dataset.source ?? old.outerHTML;
-    if (before === now.outerHTML) continue;
+    if (!old?.matches(PARTS)) continue;
+    const copy = /** @type {HTMLElement} */ (document.importNode(now, true));
+    remember(copy);
+    const [body, rows] = [list(old), list(copy)];
+    if (sources.get(old) === sources.get(copy)) {
+      if (body && rows) merge(body, rows, changed);
+      continue;
+    }
     // What the reader is in stays: a form half filled in.
     if (isInUse(old)) { left = true; continue; }
-    const copy = /** @type {HTMLElement} */ (document.importNode(now, true));
-    const focused = old.contains(document.activeElement) ? document.activeElement?.getAttribute("href") : null;
+    const focused = focusIn(old);
     const scrolled = [...old.querySelectorAll(".scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
     for (const details of old.querySelectorAll("details[open]")) {
       copy.querySelectorAll("details")[[...old.querySelectorAll("details")].indexOf(details)]?.setAttribute("open", "");
     }
-    const source = now.outerHTML;
     old.replaceWith(copy);
-    copy.dataset.source = source;
     copy.querySelectorAll(".scroll").forEach((box, n) => box.scrollTo(scrolled[n]?.[0] ?? 0, scrolled[n]?.[1] ?? 0));
-    if (focused) /** @type {HTMLElement | null} */ (copy.querySelector(`[href="${CSS.escape(focused)}"]`))?.focus();
+    if (focused) focusOn(copy, focused);
     changed(copy, old);
   }
   return left;
+}
+
+/** Makes one list the other, row by row. @param {Element} body @param {Element} rows @param {(root: ParentNode, old: Element) => void} changed */
+function merge(body, rows, changed) {
+  const wanted = new Set([...rows.children].map((one) => one.id));
+  for (const old of [...body.children]) if (!wanted.has(old.id)) old.remove();
+  let after = "";
+  for (const now of [...rows.children]) {
+    const old = row(body, now.id);
+    const stays = old && sources.get(old) === sources.get(now) && (old.previousElementSibling?.id ?? "") === after;
+    if (!stays) place(body, after, now, changed);
+    after = now.id;
+  }
 }

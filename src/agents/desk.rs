@@ -30,6 +30,9 @@ const HELD_MAX: usize = 4_096;
 const LOOK: Duration = Duration::from_secs(5);
 /// Turns read at once.
 const PAGE: u32 = 500;
+/// How often a reply is tried whose number has too much to say, and how many seconds it waits between two tries at most.
+const REPLY_TRIES: u32 = 10;
+const REPLY_WAIT: u64 = 5;
 /// A message that waited longer is a person's to answer: the user does not expect an automaton any more.
 const LATE: Duration = Duration::from_secs(15 * 60);
 
@@ -249,7 +252,14 @@ impl Desk {
         };
         let outgoing: Vec<Outgoing> = reply.items.iter().filter_map(outgoing).collect();
         if !outgoing.is_empty() {
-            match self.inbox.reply(turn, outgoing, then).await {
+            let mut sent = self.inbox.reply(turn, outgoing.clone(), then).await;
+            for _ in 0..REPLY_TRIES {
+                // The agent has answered: that its number has much to say just now only makes the user wait.
+                let Err(NotSent::TooMany(secs)) = sent else { break };
+                tokio::time::sleep(Duration::from_secs(secs.clamp(1, REPLY_WAIT))).await;
+                sent = self.inbox.reply(turn, outgoing.clone(), then).await;
+            }
+            match sent {
                 Ok(_) => {}
                 // Somebody else answers now.
                 Err(NotSent::Stale | NotSent::Gone) => return Ok(false),

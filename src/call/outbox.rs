@@ -291,7 +291,9 @@ impl Inner {
             outcome: delivery.outcome.as_str().to_owned(),
             tries: hops.so_far().iter().map(|hop| Request::of(hop, begun, now)).collect(),
         };
-        if let Ok(line) = log::trace_line(&trace) {
+        // What reports messages and numbers is no call's: there is no log that it could stand in.
+        let of_a_call = !matches!(kind, NoticeKind::Event | NoticeKind::Message);
+        if let (true, Ok(line)) = (of_a_call, log::trace_line(&trace)) {
             self.store.event_log().append_late(call, line.trim_end().to_owned());
         }
         if let Some(sink) = self.traces.get() {

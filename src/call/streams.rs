@@ -124,6 +124,7 @@ mod tests {
             extra_headers: Vec::new(),
             keep_call_alive: false,
             noise_cancellation: false,
+            in_room: false,
         }
     }
 

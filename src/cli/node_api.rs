@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{Exit, print};
 use crate::config::Secret;
-use crate::egress::{Egress, EgressConfig, EgressRequest, Guard, Want};
+use crate::egress::{Egress, EgressConfig, EgressRequest, EgressResponse, Guard, Want};
+use crate::model::is_loopback;
 use crate::sim::world;
 
 /// Which node.
@@ -27,7 +28,7 @@ pub struct NodeArgs {
 pub(super) struct NodeApi {
     base: String,
     key: Secret,
-    egress: Egress,
+    egress: Box<Egress>,
 }
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -39,21 +40,28 @@ impl NodeApi {
     /// # Errors
     /// No key for a node elsewhere; said already.
     pub(super) fn of(args: &NodeArgs) -> Result<Self, Exit> {
-        let loopback = match args.node.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        };
-        let key = match args.key.clone() {
+        Self::at(&args.node, args.key.clone())
+    }
+
+    /// The node at this address, with this key; on loopback that of `offhook dev` will do.
+    ///
+    /// # Errors
+    /// No key for a node elsewhere.
+    pub(super) fn at(node: &url::Url, key: Option<Secret>) -> Result<Self, Exit> {
+        let key = match key {
             Some(key) => key,
-            None if loopback => Secret::new(world::API_KEY),
-            None => return Err(Exit::usage("--node needs an API key: --key KEY, or OFFHOOK_API_KEY")),
+            None if is_loopback(node) => Secret::new(world::API_KEY),
+            None => return Err(Exit::usage("--node needs an API key: --api-key KEY, or OFFHOOK_API_KEY")),
         };
         // One's own node may be anywhere.
         let egress = Egress::new(EgressConfig::new(Guard::new(true, Vec::new())));
         let egress = egress.map_err(|e| Exit::failed(format_args!("could not set up TLS: {e}")))?;
-        Ok(Self { base: args.node.as_str().trim_end_matches('/').to_owned(), key, egress })
+        Ok(Self { base: node.as_str().trim_end_matches('/').to_owned(), key, egress: Box::new(egress) })
+    }
+
+    /// Where it is.
+    pub(super) fn base(&self) -> &str {
+        &self.base
     }
 
     /// Asks, behind `/api/v1/`; a no is told as the node words it.
@@ -61,30 +69,60 @@ impl NodeApi {
     /// # Errors
     /// Not reached, or a no; said already.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Exit> {
-        let base = &self.base;
-        let url = self.egress.url(&format!("{base}/api/v1/{path}"));
-        let url = url.map_err(|e| Exit::usage(format_args!("--node {base}: could not {e}")))?;
-        let mut key = HeaderValue::try_from(self.key.reveal())
-            .map_err(|_| Exit::usage("the API key can't stand in a header: see --key"))?;
-        key.set_sensitive(true);
-        let mut headers = HeaderMap::from_iter([(HeaderName::from_static("x-api-key"), key)]);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let ask = EgressRequest {
-            method,
-            url: &url,
-            headers,
-            body: body.map(|body| Bytes::from(body.to_string())).unwrap_or_default(),
-            connect: CONNECT_WITHIN,
-            read: ANSWER_WITHIN,
-            want: Want::Any { max: ANSWER_BYTES_MAX },
-        };
-        let answer = self.egress.request(ask).await.map_err(|e| Exit::failed(format_args!("could not {e}")))?;
+        let asking = Asking { method, path, body, within: ANSWER_WITHIN, max: ANSWER_BYTES_MAX };
+        let answer = self.send(asking).await?;
         let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         if answer.status.is_success() {
             return Ok(said);
         }
-        Err(Exit::failed(print::plain(&refusal(answer.status.as_u16(), &said, base))))
+        Err(Exit::failed(print::plain(&refusal(answer.status.as_u16(), &said, &self.base))))
     }
+
+    /// What is at the path behind `/api/v1/`; none where the node has nothing there.
+    ///
+    /// # Errors
+    /// Not reached, or another no; said already.
+    pub(super) async fn get(&self, path: &str, within: Duration, max: usize) -> Result<Option<Bytes>, Exit> {
+        let answer = self.send(Asking { method: Method::GET, path, body: None, within, max }).await?;
+        match answer.status.as_u16() {
+            200 => Ok(Some(answer.body)),
+            404 => Ok(None),
+            status => {
+                let said = serde_json::from_slice(&answer.body).unwrap_or_default();
+                Err(Exit::failed(print::plain(&refusal(status, &said, &self.base))))
+            }
+        }
+    }
+
+    async fn send(&self, asking: Asking<'_>) -> Result<EgressResponse, Exit> {
+        let base = &self.base;
+        let url = self.egress.url(&format!("{base}/api/v1/{}", asking.path));
+        let url = url.map_err(|e| Exit::usage(format_args!("--node {base}: could not {e}")))?;
+        let mut key = HeaderValue::try_from(self.key.reveal())
+            .map_err(|_| Exit::usage("the API key can't stand in a header: see --api-key"))?;
+        key.set_sensitive(true);
+        let mut headers = HeaderMap::from_iter([(HeaderName::from_static("x-api-key"), key)]);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let ask = EgressRequest {
+            method: asking.method,
+            url: &url,
+            headers,
+            body: asking.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default(),
+            connect: CONNECT_WITHIN,
+            read: asking.within,
+            want: Want::Any { max: asking.max },
+        };
+        self.egress.request(ask).await.map_err(|e| Exit::failed(format_args!("could not {e}")))
+    }
+}
+
+/// A request, and how long and how large its answer may be.
+struct Asking<'a> {
+    method: Method,
+    path: &'a str,
+    body: Option<&'a Value>,
+    within: Duration,
+    max: usize,
 }
 
 /// A no in one line.
@@ -92,7 +130,7 @@ fn refusal(status: u16, said: &Value, base: &str) -> String {
     let error = &said["error"];
     match (error["message"].as_str(), error["field"].as_str(), error["meta"]["code"].as_i64()) {
         (None, ..) => format!("{base} answered {status}"),
-        (Some(_), ..) if status == 401 => format!("{base} does not know this API key: see --key"),
+        (Some(_), ..) if status == 401 => format!("{base} does not know this API key: see --api-key"),
         (Some(message), Some(field), None) => format!("{field}: {message}"),
         (Some(message), Some(field), Some(meta)) => format!("{field}: {message} (Meta's code {meta})"),
         (Some(message), None, Some(meta)) => format!("{message} (Meta's code {meta})"),
@@ -109,7 +147,7 @@ mod tests {
     fn a_no_is_told_as_the_node_words_it() {
         let no = |status, said: serde_json::Value| refusal(status, &said, "http://n");
         assert_eq!(no(502, json!(null)), "http://n answered 502");
-        assert_eq!(no(401, json!({"error": {"message": "x"}})), "http://n does not know this API key: see --key");
+        assert_eq!(no(401, json!({"error": {"message": "x"}})), "http://n does not know this API key: see --api-key");
         let error = json!({"error": {"message": "no such", "field": "pin", "meta": {"code": 190}}});
         assert_eq!(no(422, error), "pin: no such (Meta's code 190)");
         assert_eq!(no(409, json!({"error": {"message": "busy", "field": null, "meta": null}})), "busy");

@@ -16,7 +16,7 @@ use super::types::{
     Public, Retention, Role, Store, User, Waba, Webhook,
 };
 use super::{oidc, storage};
-use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId};
+use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId, is_loopback};
 use crate::xml::ast::DocUrl;
 
 pub(super) const ROLES: &[(&str, Role)] = &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];
@@ -560,13 +560,7 @@ fn graph_url(node: &Node, insecure: bool) -> Result<Url, Complaint> {
 
 /// Whether what is sent there is read by nobody else: over TLS, or within this machine.
 pub(super) fn is_kept_secret(url: &Url) -> bool {
-    let here = match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    url.scheme() == "https" || here
+    url.scheme() == "https" || is_loopback(url)
 }
 
 /// A URL of the customer's, kept as written; empty is absent.

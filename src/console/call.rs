@@ -30,6 +30,8 @@ const STEPS_MAX: usize = 600;
 const BARS_MAX: usize = 400;
 /// Units of the waterfall's width.
 const WIDTH: i64 = 1_000;
+/// What took next to no time is seen, too.
+const LEAST: i64 = 6;
 
 /// A row of the waterfall.
 struct Shown {
@@ -170,7 +172,7 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
     let title = format!("{} → {}", row.from, row.to);
     let page = visitor.page(console, &title, "calls");
     Ok(Some(Call {
-        page: if live.is_some() { page.listening("call") } else { page },
+        page: if live.is_some() { page.listening(format!("call:{call}")) } else { page },
         live: live.is_some(),
         may_end: live.is_some() && visitor.is_admin(),
         advice,
@@ -250,7 +252,7 @@ fn rows(fall: &Waterfall, last: i64) -> Vec<Shown> {
 fn row(bar: &Bar, first: i64, last: i64, part: bool) -> Shown {
     let whole = last.saturating_sub(first).max(1);
     let place = |us: i64| us.saturating_sub(first).saturating_mul(WIDTH) / whole;
-    let x = place(bar.from_us).clamp(0, WIDTH - 3);
+    let x = place(bar.from_us).clamp(0, WIDTH - LEAST);
     let until = bar.to_us.map_or(WIDTH, place).min(WIDTH);
     Shown {
         lane: bar.what.as_str(),
@@ -265,7 +267,7 @@ fn row(bar: &Bar, first: i64, last: i64, part: bool) -> Shown {
         failed: bar.failed,
         part,
         x,
-        width: until.saturating_sub(x).clamp(3, WIDTH - x),
+        width: until.saturating_sub(x).clamp(LEAST, WIDTH - x),
     }
 }
 

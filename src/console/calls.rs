@@ -18,7 +18,7 @@ use crate::store::{CallFilter, CallRecord, Compare};
 
 /// Calls of a page, and of those that are up.
 const PAGE: u32 = 50;
-const UP_MAX: usize = 100;
+const UP_MAX: usize = 1_000;
 
 /// A call in a list.
 pub(super) struct Row {

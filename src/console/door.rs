@@ -54,6 +54,8 @@ pub(super) struct Visitor {
     pub(super) path: String,
     /// Notifications that nobody has read.
     pub(super) unread: u64,
+    /// The latest news when they asked: what a page shows is at least as new.
+    pub(super) at: u64,
 }
 
 impl Visitor {
@@ -103,12 +105,13 @@ impl FromRequestParts<Arc<Console>> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Response> {
         let taste = Taste::of(&parts.headers);
+        let at = console.desk.api().feed.last();
         let path = parts.uri.path_and_query().map_or_else(|| "/console/".to_owned(), ToString::to_string);
         match person(console, &parts.headers).await.map_err(|no| *no)? {
             Some(person) => {
                 let query = Form::read(parts.uri.query().unwrap_or_default().as_bytes());
                 let unread = console.desk.api().store.unread_notices(&person.scope()).await.unwrap_or_default();
-                Ok(Self { person, taste, query, path: parts.uri.path().to_owned(), unread })
+                Ok(Self { person, taste, query, path: parts.uri.path().to_owned(), unread, at })
             }
             None if parts.method == Method::GET => {
                 let back = url::form_urlencoded::byte_serialize(path.as_bytes()).collect::<String>();

@@ -1,5 +1,8 @@
-//! `/console/events`: what has changed, as server-sent events. An event names a kind of thing and nothing of it: who hears it
-//! asks for its page again, and sees what it may see.
+//! `/console/events`: what has changed, as server-sent events.
+//!
+//! With `?page=PATH` an event has the parts of that page that are another now (`parts`), so that a browser neither asks for a
+//! page again nor puts in what it has. The page is made anew as for any request, with the session that the feed came with: it
+//! has what that person may see. Without, an event names kinds of things and nothing of them.
 //!
 //! News come together at five a second at most. Each event has its number; one that comes back after a gap asks anew.
 
@@ -8,15 +11,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
 use futures_util::stream;
+use http_body_util::BodyExt as _;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
+use tower::ServiceExt as _;
 
 use super::form::Form;
+use super::parts::{self, Shown};
 use super::{App, Console, door};
 use crate::api::session;
 use crate::feed::{News, What};
@@ -27,13 +35,33 @@ const TOGETHER: Duration = Duration::from_millis(200);
 /// A feed ends so often and is asked for again, with a session that still holds.
 const AT_MOST: Duration = Duration::from_secs(120);
 
+/// The console's pages without its feeds.
+#[derive(Clone)]
+pub(super) struct Pages(pub(super) Router);
+
 struct Feed {
     news: Receiver<Arc<News>>,
     main: AuthId,
     console: Arc<Console>,
+    watched: Option<Watched>,
 }
 
-pub(super) async fn serve(State(console): App, uri: Uri, headers: HeaderMap) -> Response {
+/// A page that somebody has open.
+struct Watched {
+    pages: Router,
+    path: String,
+    headers: HeaderMap,
+    /// What it is about.
+    live: Vec<String>,
+    shown: Shown,
+}
+
+pub(super) async fn serve(
+    State(console): App,
+    Extension(Pages(pages)): Extension<Pages>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     if !session::is_from_here(&headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
@@ -51,9 +79,16 @@ pub(super) async fn serve(State(console): App, uri: Uri, headers: HeaderMap) -> 
     let main = person.user.main_account.clone();
     let until = tokio::time::sleep(AT_MOST);
     let stop = console.stop.clone();
-    let feed = Feed { news, main, console: console.clone() };
+    let watched = match query.some("page") {
+        None => None,
+        Some(path) => match Watched::of(pages, path, &headers).await {
+            Some(watched) => Some(watched),
+            None => return StatusCode::NOT_FOUND.into_response(),
+        },
+    };
+    let feed = Feed { news, main, console: console.clone(), watched };
     // Something has happened since: which, nobody has kept.
-    let first = (known.is_some_and(|known| known < last)).then(|| told(last, &BTreeSet::from(["all"])));
+    let first = (known.is_some_and(|known| known < last)).then(|| told(last, &BTreeSet::from(["all".to_owned()])));
     let first = first.unwrap_or_else(|| Event::default().event("hello").id(last.to_string()).data(""));
     let rest = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|event| (event, feed)) });
     let events = stream::StreamExt::chain(stream::once(async move { first }), rest);
@@ -68,18 +103,32 @@ pub(super) async fn serve(State(console): App, uri: Uri, headers: HeaderMap) -> 
 }
 
 impl Feed {
-    /// The next event, once there is something to tell; none: the node is over.
+    /// The next event, once there is something to tell; none: the node is over, or the page is not theirs any more.
     async fn next(&mut self) -> Option<Event> {
-        let mut kinds = BTreeSet::new();
+        loop {
+            let (last, kinds) = self.heard().await?;
+            let Some(watched) = &mut self.watched else { return Some(told(last, &kinds)) };
+            if !watched.is_about(&kinds) {
+                continue;
+            }
+            if let Some(parts) = watched.parts().await? {
+                return Some(Event::default().event("parts").id(last.to_string()).data(parts.to_string()));
+            }
+        }
+    }
+
+    /// The kinds of what has happened, once something has, and the number of the last of it.
+    async fn heard(&mut self) -> Option<(u64, BTreeSet<String>)> {
+        let mut heard = BTreeSet::new();
         let mut last = loop {
             match self.news.recv().await {
                 Ok(news) if news.account == self.main => {
-                    kinds.insert(kind(&news.what));
+                    heard.extend(kinds(&news.what));
                     break news.number;
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => {
-                    kinds.insert("all");
+                    heard.insert("all".to_owned());
                     break self.console.desk.api().feed.last();
                 }
                 Err(RecvError::Closed) => return None,
@@ -89,33 +138,78 @@ impl Feed {
         loop {
             match self.news.try_recv() {
                 Ok(news) if news.account == self.main => {
-                    kinds.insert(kind(&news.what));
+                    heard.extend(kinds(&news.what));
                     last = news.number;
                 }
                 Ok(_) => {}
                 Err(TryRecvError::Lagged(_)) => {
-                    kinds.insert("all");
+                    heard.insert("all".to_owned());
                 }
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
-        Some(told(last, &kinds))
+        Some((last, heard))
     }
 }
 
-fn told(last: u64, kinds: &BTreeSet<&'static str>) -> Event {
-    let kinds: Vec<&str> = kinds.iter().copied().collect();
+impl Watched {
+    /// None: it is no page of theirs.
+    async fn of(pages: Router, path: &str, headers: &HeaderMap) -> Option<Self> {
+        let kept = [header::COOKIE, header::ACCEPT_LANGUAGE];
+        let headers = kept.into_iter().filter_map(|name| Some((name.clone(), headers.get(&name)?.clone()))).collect();
+        let mut watched = Self { pages, path: path.to_owned(), headers, live: Vec::new(), shown: Shown::default() };
+        let html = watched.page().await?;
+        watched.live = parts::live(&html);
+        watched.live.push("notification".to_owned());
+        watched.shown = Shown::default().next(&html).0;
+        Some(watched)
+    }
+
+    fn is_about(&self, kinds: &BTreeSet<String>) -> bool {
+        kinds.contains("all") || self.live.iter().any(|kind| kinds.contains(kind))
+    }
+
+    /// The page as it is now.
+    async fn page(&self) -> Option<String> {
+        if !self.path.starts_with("/console/") {
+            return None;
+        }
+        let mut request = Request::get(&self.path).body(Body::empty()).ok()?;
+        *request.headers_mut() = self.headers.clone();
+        let Ok(answer) = self.pages.clone().oneshot(request).await;
+        let kind = answer.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
+        if answer.status() != StatusCode::OK || !kind.starts_with("text/html") {
+            return None;
+        }
+        String::from_utf8(answer.into_body().collect().await.ok()?.to_bytes().to_vec()).ok()
+    }
+
+    /// What of it is another than what was sent last.
+    async fn parts(&mut self) -> Option<Option<serde_json::Value>> {
+        let html = self.page().await?;
+        let (shown, told) = self.shown.next(&html);
+        self.shown = shown;
+        Some(told)
+    }
+}
+
+fn told(last: u64, kinds: &BTreeSet<String>) -> Event {
+    let kinds: Vec<&str> = kinds.iter().map(String::as_str).filter(|kind| !kind.contains(':')).collect();
     Event::default().event("change").id(last.to_string()).data(kinds.join(" "))
 }
 
-fn kind(what: &What) -> &'static str {
-    match what {
-        What::Call(_) => "call",
-        What::Number(_) => "number",
-        What::Conversation(_) | What::Message { .. } => "conversation",
-        What::Notification(_) => "notification",
-        What::Agent(_) => "agent",
-        What::Webhook(_) => "webhook",
-        What::People => "people",
-    }
+/// What a page may listen to: a kind, and for calls and conversations the one.
+fn kinds(what: &What) -> impl Iterator<Item = String> {
+    let (kind, one) = match what {
+        What::Call(call) => ("call", Some(format!("call:{call}"))),
+        What::Number(_) => ("number", None),
+        What::Conversation(conversation) | What::Message { conversation, .. } => {
+            ("conversation", Some(format!("conversation:{conversation}")))
+        }
+        What::Notification(_) => ("notification", None),
+        What::Agent(_) => ("agent", None),
+        What::Webhook(_) => ("webhook", None),
+        What::People => ("people", None),
+    };
+    [Some(kind.to_owned()), one].into_iter().flatten()
 }

@@ -2,8 +2,7 @@
 //!
 //! A door like the APIs, and a client of them: it asks what everybody can ask (`api::Desk`), as the person who is signed in,
 //! and shows it. Pages are templates in `console/templates`, filled here from typed values; every page is a URL that works
-//! without the script, every action a form. The script makes it live: `/console/events` says that something has changed, and
-//! the page asks for itself again.
+//! without the script, every action a form. The script makes it live: `/console/events` sends what of the page has changed.
 
 mod agents;
 mod assets;
@@ -23,6 +22,7 @@ mod numbers;
 mod openid;
 mod operations;
 mod page;
+mod parts;
 mod people;
 mod phone;
 mod playground;
@@ -34,11 +34,11 @@ mod webhooks;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::{HeaderValue, header};
 use axum::middleware::map_response;
 use axum::response::{Redirect, Response};
 use axum::routing::{any, get, post};
+use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Desk;
@@ -81,7 +81,8 @@ type App = axum::extract::State<Arc<Console>>;
 /// `/console/` and what is below it.
 pub fn router(console: Console) -> Router {
     let secure = console.is_secure();
-    Router::new()
+    let console = Arc::new(console);
+    let pages = Router::new()
         .route("/", get(|| async { Redirect::to("/console/") }))
         .route("/console", get(|| async { Redirect::permanent("/console/") }))
         .route("/console/", get(home::page))
@@ -92,7 +93,6 @@ pub fn router(console: Console) -> Router {
         .route("/console/preferences", post(sign_in::preferences))
         .route("/console/invitation/{token}", get(sign_in::invitation).post(sign_in::accept))
         .route("/console/assets/{file}", get(assets::serve))
-        .route("/console/events", get(events::serve))
         .route("/console/calls/", get(calls::page))
         .route("/console/calls/{call}/", get(call::page))
         .route("/console/calls/{call}/log.jsonl", get(call::log))
@@ -130,8 +130,12 @@ pub fn router(console: Console) -> Router {
         .route("/console/people/keys", post(people::make_key))
         .route("/console/people/keys/{id}", post(people::remove_key))
         .route("/console/{*rest}", any(page::nothing))
-        .layer(map_response(move |response| secured(response, secure)))
-        .with_state(Arc::new(console))
+        .with_state(console.clone());
+    let events = Router::new()
+        .route("/console/events", get(events::serve))
+        .layer(Extension(events::Pages(pages.clone())))
+        .with_state(console);
+    pages.merge(events).layer(map_response(move |response| secured(response, secure)))
 }
 
 /// R20: nothing from elsewhere, nothing inline, nobody's frame.

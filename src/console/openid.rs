@@ -122,7 +122,7 @@ async fn arrive(console: &Console, provider: &Provider, flow: &Flow, returned: R
 fn refused(console: &Console, taste: Taste, provider: &Provider, to: &str, no: &No) -> Response {
     let (lang, name) = (taste.lang, provider.oidc().name.as_str());
     let (status, text) = match no {
-        No::Provider(OpenIdError::Unreachable { .. } | OpenIdError::Document { .. }) => {
+        No::Provider(OpenIdError::Unreachable { .. } | OpenIdError::Document { .. } | OpenIdError::Away(_)) => {
             tracing::warn!(error = %no, "nobody can sign in with the provider now");
             (StatusCode::BAD_GATEWAY, lang.with("sign_in.openid.away", &[name]))
         }

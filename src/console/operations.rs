@@ -65,6 +65,7 @@ struct Operations {
     /// From, good, missed, bad.
     hour: Vec<(String, usize, usize, usize)>,
     set_up_chart: String,
+    set_up_top: usize,
     set_up: Vec<(String, usize)>,
     causes: Vec<Cause>,
     draining: bool,
@@ -126,6 +127,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         hour_top: chart::ceiling(hour.iter().map(|(_, g, m, b)| g + m + b).max().unwrap_or_default()),
         hour_chart: chart::bars(&columns, lang.t("operations.hour_chart")),
         hour,
+        set_up_top: chart::ceiling(set_up.iter().map(|(_, count)| *count).max().unwrap_or_default()),
         set_up_chart: chart::bars(&set_up_columns, lang.t("operations.set_up_chart")),
         set_up,
         causes: causes(lang, &records),

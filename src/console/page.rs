@@ -34,21 +34,6 @@ const PLACES: &[(&str, &str, &str, Role, Option<&str>)] = &[
     ("people", "/console/people/", "nav.people", Role::Owner, None),
 ];
 
-/// Pages that are built; what the API serves beyond them has no page yet.
-const BUILT: &[&str] = &[
-    "home",
-    "inbox",
-    "notifications",
-    "calls",
-    "phone",
-    "numbers",
-    "agents",
-    "webhooks",
-    "playground",
-    "operations",
-    "people",
-];
-
 /// What every template has.
 pub(super) struct Page {
     pub(super) title: String,
@@ -64,7 +49,7 @@ pub(super) struct Page {
     pub(super) initials: String,
     pub(super) csrf: String,
     /// What makes the page ask for itself again, as `/console/events` names it; empty: nothing.
-    pub(super) live: &'static str,
+    pub(super) live: String,
     pub(super) path: String,
     /// The latest news when the page was made.
     pub(super) at: u64,
@@ -76,9 +61,8 @@ pub(super) struct Page {
 impl Page {
     pub(super) fn of(console: &Console, visitor: &Visitor, title: &str, here: &'static str) -> Self {
         let user = &visitor.person.user;
-        let places = PLACES.iter().filter(|(key, _, _, least, api)| {
-            let served = api.is_none_or(|path| Desk::serves(&Method::GET, path));
-            user.role >= *least && served && BUILT.contains(key)
+        let places = PLACES.iter().filter(|(_, _, _, least, api)| {
+            user.role >= *least && api.is_none_or(|path| Desk::serves(&Method::GET, path))
         });
         Self {
             places: places.map(|(key, path, name, ..)| Place { key, path, name }).collect(),
@@ -93,7 +77,7 @@ impl Page {
             initials: initials(&user.full_name),
             csrf: visitor.person.csrf.clone(),
             path: visitor.path.clone(),
-            at: console.desk.api().feed.last(),
+            at: visitor.at,
             simulated_phone: console.simulated_phone.clone(),
             ..Self::bare(visitor.taste, title)
         }
@@ -112,7 +96,7 @@ impl Page {
             role: "",
             initials: String::new(),
             csrf: String::new(),
-            live: "",
+            live: String::new(),
             path: "/console/".to_owned(),
             at: 0,
             version: env!("CARGO_PKG_VERSION"),
@@ -121,8 +105,8 @@ impl Page {
     }
 
     /// A page that asks for itself again when one of these has changed.
-    pub(super) fn listening(mut self, live: &'static str) -> Self {
-        self.live = live;
+    pub(super) fn listening(mut self, live: impl Into<String>) -> Self {
+        self.live = live.into();
         self
     }
 
@@ -225,7 +209,8 @@ pub(super) async fn nothing(State(console): App, method: Method, uri: Uri, heade
     let page = match door::person(&console, &headers).await {
         Ok(Some(person)) => {
             let (query, path) = (super::form::Form::default(), "/console/".to_owned());
-            Visitor { person, taste, query, path, unread: 0 }.page(&console, title, "")
+            Visitor { person, taste, query, path, unread: 0, at: console.desk.api().feed.last() }
+                .page(&console, title, "")
         }
         _ => Page::bare(taste, title),
     };

@@ -85,7 +85,8 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
             &Back { page, again, code: String::new(), state: String::new(), wrong: String::new() },
         );
     };
-    let visitor = Visitor { person, taste, query: Form::default(), path: "/console/numbers/".to_owned(), unread: 0 };
+    let (path, at) = ("/console/numbers/".to_owned(), console.desk.api().feed.last());
+    let visitor = Visitor { person, taste, query: Form::default(), path, unread: 0, at };
     let wrong = match query.get("code") {
         "" => taste.lang.t("numbers.sign_up_cancelled"),
         _ => "",

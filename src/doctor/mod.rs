@@ -2,8 +2,9 @@
 //! what is not as it must be is told with what to do about it.
 //!
 //! `local` looks at this machine, `certificate` reads how long the public URL's is good, `oidc` asks the sign-in provider,
-//! `meta` Graph, `numbers` goes through the numbers and their URLs. Nothing is changed
-//! anywhere: Graph is only read, the store's file opened for reading, URLs asked once as a call would. Printing is `cli`'s.
+//! `meta` Graph, `numbers` goes through the numbers and their URLs. Nothing is
+//! left behind: Graph is only read, the store's file opened for reading, URLs asked once as a call would, and a file is made
+//! and removed again where one is to be written. Printing is `cli`'s.
 
 mod certificate;
 mod local;
@@ -19,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Database, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
 use crate::meta::{Graph, GraphConfig};
+use crate::model::is_loopback;
 use crate::store::{Archive, Setting};
 
 /// How one thing is.
@@ -145,15 +147,6 @@ async fn settings(config: &Config) -> (Vec<Setting>, Result<(), Option<String>>)
     match read.await {
         Ok(settings) => (settings, Ok(())),
         Err(e) => (Vec::new(), Err(Some(e.to_string()))),
-    }
-}
-
-fn is_loopback(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 

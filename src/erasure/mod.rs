@@ -143,6 +143,8 @@ impl Eraser {
                 parts.recordings.remove(&scope, id).await?;
             }
         }
+        // It may have ended a moment ago: lines of its log that wait are written before the log goes.
+        parts.store.settled().await;
         parts.store.erase_call(call).await?;
         Ok(true)
     }

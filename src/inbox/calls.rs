@@ -25,7 +25,11 @@ impl Inbox {
         if setup.call_type != CallType::Whatsapp {
             return None;
         }
+        // What was said while it was another's is not the next owner's to read.
         let number = self.parts().directory.number(&setup.phone_number_id)?;
+        if number.account.auth_id != setup.account {
+            return None;
+        }
         let user = match setup.direction {
             Direction::Inbound => &setup.from,
             Direction::Outbound => &setup.to,
@@ -36,7 +40,9 @@ impl Inbox {
         known.then(|| Of { pair: self.pair(&number, user), number })
     }
 
-    fn event(&self, of: &Of, setup: &CallSetup, kind: &str, more: Value) -> Option<NewCallback> {
+    fn event(&self, of: &Of, setup: &CallSetup, kind: &str, more: &Value) -> Option<NewCallback> {
+        // Most numbers have none: nothing is put together for nobody.
+        self.webhook_of(&of.number)?;
         let mut call = json!({
             "uuid": setup.call,
             "direction": setup.direction,
@@ -45,7 +51,7 @@ impl Inbox {
             "startedAt": setup.started.to_string(),
         });
         if let (Some(members), Value::Object(more)) = (call.as_object_mut(), more) {
-            members.extend(more);
+            members.extend(more.clone());
         }
         let data = json!({"conversation": of.pair.conversation, "call": call, "user": words::user(&of.pair.user)});
         let id = setup.call.to_string();
@@ -56,14 +62,14 @@ impl Inbox {
 impl CallNews for Inbox {
     fn started(&self, setup: &CallSetup) {
         let Some(of) = self.of(setup) else { return };
-        if let Some(event) = self.event(&of, setup, "call.started", Value::Null) {
+        if let Some(event) = self.event(&of, setup, "call.started", &Value::Null) {
             self.tell_soon(event);
         }
     }
 
     fn answered(&self, setup: &CallSetup, at: Timestamp) {
         let Some(of) = self.of(setup) else { return };
-        if let Some(event) = self.event(&of, setup, "call.answered", json!({"answeredAt": at.to_string()})) {
+        if let Some(event) = self.event(&of, setup, "call.answered", &json!({"answeredAt": at.to_string()})) {
             self.tell_soon(event);
         }
     }
@@ -119,6 +125,6 @@ impl CallNews for Inbox {
             tracing::warn!(call_uuid = %setup.call, "there is no room for a call's line in its conversation");
         }
         let kinds = if missed { &["call.missed", "call.ended"][..] } else { &["call.ended"] };
-        kinds.iter().filter_map(|kind| self.event(&of, setup, kind, more.clone())).collect()
+        kinds.iter().filter_map(|kind| self.event(&of, setup, kind, &more)).collect()
     }
 }

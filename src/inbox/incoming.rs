@@ -168,17 +168,15 @@ impl Inbox {
     }
 
     /// Writes it down, and hands on what comes of it.
-    pub(super) fn take(&self, number: &Arc<NumberEntry>, came: Came) -> Result<Stored, Full> {
-        let written = self.parts().store.message_came(came.clone()).ok_or(Full)?;
+    pub(super) fn take(&self, number: &Arc<NumberEntry>, mut came: Came) -> Result<Stored, Full> {
+        // What reports it is the store's alone.
+        let draft = came.draft.take();
+        let reported = draft.is_some();
+        let written = self.parts().store.message_came(Came { draft, ..came.clone() }).ok_or(Full)?;
         let (inbox, number) = (self.clone(), number.clone());
         if !self.holds(&number) {
             // The store gives it to nobody until then.
-            let inbox = self.clone();
-            self.parts().tasks.spawn(async move {
-                if let Err(error) = inbox.claim().await {
-                    tracing::warn!(%error, "a number's new owner is not noted yet");
-                }
-            });
+            self.claim_soon();
         }
         // Behind the 200, and also where whoever waits for it gave up.
         let handed = self.parts().tasks.spawn(async move {
@@ -187,7 +185,7 @@ impl Inbox {
             if let Ok(InboxFound::Came(Some((standing, unread)), written)) = found {
                 inbox.hand_on(written);
                 inbox.tell_message(&came.pair.main_account, came.pair.conversation, came.message.id);
-                let answers = came.message.direction == Direction::Inbound && came.draft.is_some();
+                let answers = came.message.direction == Direction::Inbound && reported;
                 if answers {
                     inbox.prefetch(&number, &came.message);
                 }

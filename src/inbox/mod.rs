@@ -27,7 +27,6 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::admission::{Directory, NumberEntry};
-use crate::answer::SigningKeys;
 use crate::call::Outbox;
 use crate::clock::Clock;
 use crate::feed::{Feed, What};
@@ -42,7 +41,7 @@ pub use media::{MediaFile, Shelf};
 pub use routing::{NotRouted, WebhookOrder};
 pub use sending::{NotSent, Outgoing, WINDOW};
 
-/// Turns that wait for their agents at most; a further one is not answered.
+/// Turns that wait for their agents at most; a further one is owed in the store, and answered later.
 const TURNS: usize = 4_096;
 
 /// A user's message that an agent is to answer.
@@ -158,17 +157,8 @@ impl Inbox {
     /// Sends what was just put into the outbox.
     fn hand_on(&self, written: Vec<Written>) {
         for one in written {
-            if let Some(keys) = self.keys(&one.callback.new.account, &one.callback.new.main_account) {
-                self.parts().outbox.send(one, keys);
-            }
+            self.parts().outbox.send(one, None);
         }
-    }
-
-    fn keys(&self, account: &AuthId, main: &AuthId) -> Option<SigningKeys> {
-        let tables = self.parts().directory.tables();
-        let main = tables.account(main)?;
-        let account = tables.account(account).unwrap_or(main);
-        Some(SigningKeys::new(account.tokens.clone(), main.tokens.clone()))
     }
 
     /// The number of a conversation; none: it is not there, or another account's by now.

@@ -42,6 +42,9 @@ pub enum NotRouted {
     Store(StoreError),
 }
 
+/// The turn to change webhooks or routing.
+type Changing<'a> = tokio::sync::MutexGuard<'a, ()>;
+
 /// A webhook that is to be, or how it is to be from now on.
 #[derive(Clone, Debug)]
 pub struct WebhookOrder {
@@ -132,16 +135,17 @@ impl Inbox {
     /// sent after this.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn route_number(&self, number: &NumberEntry, routing: Routing, all: bool) -> Result<(), StoreError> {
+    /// Its webhook was removed meanwhile; or the store takes nothing now. Nothing has changed.
+    pub async fn route_number(&self, number: &NumberEntry, routing: Routing, all: bool) -> Result<(), NotRouted> {
         // Else it would go with what the former owner had set.
-        self.claim().await?;
-        let _turn = self.0.changing.lock().await;
+        self.claim().await.map_err(NotRouted::Store)?;
+        let _turn = self.turn_for(routing).await?;
         let id = &number.spec.phone_number_id;
         let _held = self.hold(id).await;
         let (digits, parts) = (number.spec.number.clone(), self.parts());
         let account = number.account.auth_id.clone();
-        parts.store.reroute(Reroute { phone_number_id: id.clone(), account, routing, all }).await?;
+        let reroute = Reroute { phone_number_id: id.clone(), account, routing, all };
+        parts.store.reroute(reroute).await.map_err(NotRouted::Store)?;
         parts.directory.mail().change_routings(|routings| {
             routings.insert(id.clone(), routing);
         });
@@ -156,6 +160,13 @@ impl Inbox {
         let changed = ["activeAgent", "defaultRouting", "defaultWebhook"];
         self.tell_number(number, "number.changed", json!({"changed": changed, "number": shown}));
         Ok(())
+    }
+
+    /// The turn to route something to where it is to go; its webhook stays until the turn is over.
+    async fn turn_for(&self, routing: Routing) -> Result<Changing<'_>, NotRouted> {
+        let turn = self.0.changing.lock().await;
+        let there = routing.webhook().is_none_or(|id| self.parts().directory.mail().webhook(id).is_some());
+        if there { Ok(turn) } else { Err(NotRouted::NoWebhook) }
     }
 
     /// Waits for agents' answers that are on their way to Meta: none that was begun before is sent after this.
@@ -204,6 +215,7 @@ impl Inbox {
     async fn reroute_one(&self, scope: &Scope, conversation: &Conversation, to: Routing) -> Result<(), NotRouted> {
         let pair = &conversation.pair;
         let (before, after) = (conversation.standing.routing.webhook(), to.webhook());
+        let _turn = self.turn_for(to).await?;
         let _held = self.hold(&pair.phone_number_id).await;
         let mut tell = Vec::new();
         if let (true, Some(number)) = (before != after, self.number_of(pair)) {
@@ -230,11 +242,13 @@ impl Inbox {
     /// A sandbox's asking user's conversation goes there from now on, also where there is none yet; everybody else's stay.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), StoreError> {
+    /// Its webhook was removed meanwhile; or the store takes nothing now. Nothing has changed.
+    pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), NotRouted> {
+        let _turn = self.turn_for(routing).await?;
         let _held = self.hold(&pair.phone_number_id).await;
         let (main, conversation) = (pair.main_account.clone(), pair.conversation);
-        self.parts().store.open_conversation(pair, routing, self.parts().clock.wall()).await?;
+        let opened = self.parts().store.open_conversation(pair, routing, self.parts().clock.wall()).await;
+        opened.map_err(NotRouted::Store)?;
         self.tell_conversation(&main, conversation);
         Ok(())
     }
@@ -293,6 +307,7 @@ impl Inbox {
     /// # Errors
     /// There are too many, or the store's.
     pub async fn make_webhook(&self, account: &AuthId, order: WebhookOrder) -> Result<Arc<Webhook>, NotRouted> {
+        let turn = self.0.changing.lock().await;
         let there = self.parts().directory.mail().webhooks().values().filter(|w| w.account == *account).count();
         if there >= WEBHOOKS_MAX {
             return Err(NotRouted::TooMany);
@@ -305,7 +320,7 @@ impl Inbox {
             secrets: vec![fresh_secret()],
             created: self.parts().clock.wall(),
         };
-        self.put_webhook(row).await
+        self.put_webhook(row, &turn).await
     }
 
     /// Changes a webhook's name and URL.
@@ -318,8 +333,8 @@ impl Inbox {
         id: Uuid,
         order: WebhookOrder,
     ) -> Result<Arc<Webhook>, NotRouted> {
-        let row = self.changeable(scope, id)?;
-        self.put_webhook(WebhookRow { name: order.name, url: order.url.0.to_string(), ..row }).await
+        let (row, turn) = self.changeable(scope, id).await?;
+        self.put_webhook(WebhookRow { name: order.name, url: order.url.0.to_string(), ..row }, &turn).await
     }
 
     /// Gives a webhook a fresh secret; the one before it signs too until [`Inbox::end_rotation`].
@@ -327,10 +342,10 @@ impl Inbox {
     /// # Errors
     /// There is no such one, it stands in the configuration, or the store's.
     pub async fn rotate_secret(&self, scope: &Scope, id: Uuid) -> Result<Arc<Webhook>, NotRouted> {
-        let mut row = self.changeable(scope, id)?;
+        let (mut row, turn) = self.changeable(scope, id).await?;
         row.secrets.insert(0, fresh_secret());
         row.secrets.truncate(2);
-        self.put_webhook(row).await
+        self.put_webhook(row, &turn).await
     }
 
     /// Only the newest secret signs from now on.
@@ -338,9 +353,9 @@ impl Inbox {
     /// # Errors
     /// There is no such one, it stands in the configuration, or the store's.
     pub async fn end_rotation(&self, scope: &Scope, id: Uuid) -> Result<Arc<Webhook>, NotRouted> {
-        let mut row = self.changeable(scope, id)?;
+        let (mut row, turn) = self.changeable(scope, id).await?;
         row.secrets.truncate(1);
-        self.put_webhook(row).await
+        self.put_webhook(row, &turn).await
     }
 
     /// Takes a webhook away that nothing goes to. What waits for it is given up.
@@ -348,8 +363,7 @@ impl Inbox {
     /// # Errors
     /// There is no such one, it is in use, it stands in the configuration, or the store's.
     pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), NotRouted> {
-        let row = self.changeable(scope, id)?;
-        let _turn = self.0.changing.lock().await;
+        let (row, _turn) = self.changeable(scope, id).await?;
         if !self.parts().store.webhook(WebhookWrite::Remove(id)).await.map_err(NotRouted::Store)? {
             return Err(NotRouted::InUse);
         }
@@ -371,23 +385,25 @@ impl Inbox {
         Ok(event_id)
     }
 
-    fn changeable(&self, scope: &Scope, id: Uuid) -> Result<WebhookRow, NotRouted> {
+    /// A webhook as it is, and the turn to change it: nobody else does meanwhile.
+    async fn changeable(&self, scope: &Scope, id: Uuid) -> Result<(WebhookRow, Changing<'_>), NotRouted> {
+        let turn = self.0.changing.lock().await;
         let webhook = self.webhook(scope, id).ok_or(NotRouted::NoWebhook)?;
         if webhook.in_file {
             return Err(NotRouted::InFile);
         }
-        Ok(WebhookRow {
+        let row = WebhookRow {
             id,
             account: webhook.account.clone(),
             name: webhook.name.clone(),
             url: webhook.url.0.to_string(),
             secrets: webhook.secrets.to_vec(),
             created: webhook.created,
-        })
+        };
+        Ok((row, turn))
     }
 
-    async fn put_webhook(&self, row: WebhookRow) -> Result<Arc<Webhook>, NotRouted> {
-        let _turn = self.0.changing.lock().await;
+    async fn put_webhook(&self, row: WebhookRow, _turn: &Changing<'_>) -> Result<Arc<Webhook>, NotRouted> {
         self.parts().store.webhook(WebhookWrite::Put(row.clone())).await.map_err(NotRouted::Store)?;
         let webhook = Arc::new(of_row(row));
         let mail = self.parts().directory.mail();

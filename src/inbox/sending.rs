@@ -33,8 +33,8 @@ const LEFT_PAGE: u32 = 1_000;
 /// How long the same `Idempotency-Key` is the same message, and how often it may have been another before.
 const SAME_FOR: Duration = Duration::from_secs(24 * 3_600);
 const SAME_MAX: u32 = 1_000;
-/// How long a store that takes nothing is asked whether a message may go out, once a second.
-const ASKING_MAX: u32 = 60;
+/// How long until a store that takes nothing is asked again whether a message may go out.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A message that is to go out.
 #[derive(Clone, PartialEq)]
@@ -280,8 +280,7 @@ impl Inbox {
             && !self.still_answers(&pair, epoch).await
         {
             let why = (0, "not sent: somebody else answers in this conversation now".to_owned());
-            let _ = parts.store.message_posted(message.id, Err(why), parts.clock.wall()).await;
-            return self.tell_message(&pair.main_account, pair.conversation, message.id);
+            return self.failed(&pair, message.id, why).await;
         }
         let Some(number) = self.number_of(&pair) else {
             let why = (0, "not sent: its number was disconnected, or is another account's now".to_owned());
@@ -290,11 +289,16 @@ impl Inbox {
         if !self.may_ask(message.id).await {
             return;
         }
+        // It waited for its store: a day later nobody may be written to with it, and what it answers is long past.
+        if message.kind != "template" && parts.clock.wall().since(message.at) > WINDOW {
+            let why = (0, "not sent: it waited for more than a day".to_owned());
+            return self.failed(&pair, message.id, why).await;
+        }
         let body = graph_body(&pair, &message);
         let sent =
             parts.graph.send_message(&number.spec.phone_number_id, number.spec.access_token.as_ref(), &body).await;
         let written = match sent {
-            Ok(wamid) => parts.store.message_posted(message.id, Ok(wamid), parts.clock.wall()).await.map(drop),
+            Ok(wamid) => parts.store.message_posted(message.id, wamid).await.map(drop),
             Err(outcome) => return self.failed(&pair, message.id, reason(outcome)).await,
         };
         if let Err(error) = written {
@@ -305,16 +309,18 @@ impl Inbox {
 
     /// Notes that Meta is about to be asked; `false`: nobody may ask. A message waits with its store.
     async fn may_ask(&self, message: Uuid) -> bool {
-        for _ in 0..ASKING_MAX {
+        loop {
             match self.parts().store.message_asking(message, self.parts().clock.wall()).await {
                 Ok(may) => return may,
                 Err(StoreError::Closed) => return false,
                 Err(error) => tracing::warn!(%error, %message, "a message waits for the store"),
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            // However long that takes, its window apart (`post`); what a stop finds here goes out after the next start.
+            if self.parts().tasks.is_closed() {
+                return false;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
         }
-        // It goes out after the next start.
-        false
     }
 
     /// A message did not go out, as far as is known: its webhook hears of it.

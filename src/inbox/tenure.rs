@@ -75,6 +75,16 @@ impl Inbox {
         Ok(())
     }
 
+    /// The same behind whoever says it; nothing where nothing has moved.
+    pub fn claim_soon(&self) {
+        let inbox = self.clone();
+        self.parts().tasks.spawn(async move {
+            if let Err(error) = inbox.claim().await {
+                tracing::warn!(%error, "a number's new owner is not noted yet");
+            }
+        });
+    }
+
     async fn claim_one(&self, number: &NumberEntry, before: Tenure) -> Result<(), StoreError> {
         let _turn = self.0.changing.lock().await;
         let (id, owner) = (number.spec.phone_number_id.clone(), number.account.auth_id.clone());

@@ -469,6 +469,27 @@ async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
 }
 
 #[tokio::test]
+async fn webhooks_change_one_after_the_other_and_nothing_goes_to_one_that_was_removed() {
+    let world = World::start().await;
+    let order = |name: &str| WebhookOrder {
+        name: name.to_owned(),
+        url: crate::xml::ast::DocUrl("https://crm.example.com/".into()),
+    };
+    let scope = Scope::of("MA1".into());
+    let made = world.inbox.make_webhook(&"MA1".into(), order("one")).await.unwrap();
+    let (rotated, renamed) = tokio::join!(
+        world.inbox.rotate_secret(&scope, made.id),
+        world.inbox.change_webhook(&scope, made.id, order("two"))
+    );
+    let (rotated, renamed) = (rotated.unwrap(), renamed.unwrap());
+    assert_eq!((rotated.secrets.len(), renamed.secrets.len()), (2, 2), "neither undoes the other");
+    world.inbox.remove_webhook(&scope, made.id).await.unwrap();
+    let routed = world.inbox.route_number(&world.number, Routing::Webhook(Some(made.id)), true).await;
+    assert!(matches!(routed, Err(NotRouted::NoWebhook)));
+    assert!(matches!(world.inbox.rotate_secret(&scope, made.id).await, Err(NotRouted::NoWebhook)));
+}
+
+#[tokio::test]
 async fn s3_04_searches_know_no_case_in_any_script_and_look_at_users_by_their_digits() {
     let world = World::start().await;
     world.writes("919811111111", "Zwölf ÄPFEL bitte").await;

@@ -13,6 +13,12 @@ const LOST_END: Duration = Duration::from_millis(200);
 /// A key that has not ended goes on if its timestamp comes under another SSRC and its last packet is no older: the stream
 /// changed its SSRC in the middle of it (H6).
 const CARRIED_OVER: Duration = Duration::from_secs(1);
+/// A key pressed for longer than its duration's 16 bits hold goes on as a new segment (RFC 4733 §2.5.1.3), whose timestamp
+/// is where the one before it ended. Nobody ends one much earlier than he must.
+const SEGMENT_MIN: u32 = 0xF000;
+/// What may be lost of a segment's end: 200 ms at 48 kHz. Without this bound the same key again, a second after one whose
+/// end was lost, would be taken for the rest of it.
+const SEGMENT_GAP_MAX: u32 = 9_600;
 /// Events that are remembered, so that a late or doubled packet does not count again.
 const REMEMBERED: usize = 32;
 
@@ -29,6 +35,10 @@ struct Event {
     name: Name,
     /// The SSRC under which it began, if it went on under another.
     began_as: Option<u32>,
+    /// The timestamp of the segment before this one, if it is long.
+    segment_before: Option<u32>,
+    /// As long as its latest packet said, in this segment.
+    duration: u16,
     last_packet: Instant,
     /// An end packet has come.
     ended: bool,
@@ -38,9 +48,23 @@ struct Event {
 impl Event {
     /// Whether a packet of that name is of this event.
     fn holds(&self, name: Name, now: Instant) -> bool {
-        let carried_over = !self.ended && now.saturating_duration_since(self.last_packet) < CARRIED_OVER;
-        (self.name.timestamp, self.name.digit) == (name.timestamp, name.digit)
-            && (self.name.ssrc == name.ssrc || self.began_as == Some(name.ssrc) || carried_over)
+        let is_of_it = self.name.timestamp == name.timestamp || self.segment_before == Some(name.timestamp);
+        self.name.digit == name.digit
+            && is_of_it
+            && (self.name.ssrc == name.ssrc || self.began_as == Some(name.ssrc) || self.may_go_on(now))
+    }
+
+    /// Whether a packet of that name begins its next segment.
+    fn goes_on_as(&self, name: Name, now: Instant) -> bool {
+        let later = name.timestamp.wrapping_sub(self.name.timestamp);
+        (self.name.ssrc, self.name.digit) == (name.ssrc, name.digit)
+            && self.may_go_on(now)
+            && (SEGMENT_MIN..=u32::from(u16::MAX)).contains(&later)
+            && later.saturating_sub(self.duration.into()) <= SEGMENT_GAP_MAX
+    }
+
+    fn may_go_on(&self, now: Instant) -> bool {
+        !self.ended && now.saturating_duration_since(self.last_packet) < CARRIED_OVER
     }
 }
 
@@ -56,12 +80,20 @@ impl Receiver {
     ///
     /// A payload that is too short, flash (16) and whatever lies above are passed over.
     pub fn packet(&mut self, now: Instant, ssrc: u32, timestamp: u32, payload: &[u8], digits: &mut Vec<Digit>) {
-        let [event, flags, _, _, ..] = payload else { return };
+        let [event, flags, high, low, ..] = payload else { return };
+        let duration = u16::from_be_bytes([*high, *low]);
         let Some(digit) = Digit::from_event(*event) else { return };
         let ended = flags & 0x80 != 0;
         let name = Name { ssrc, timestamp, digit };
-        match self.events.iter_mut().find(|e| e.holds(name, now)) {
+        let goes_on = |e: &Event| e.holds(name, now) || e.goes_on_as(name, now);
+        match self.events.iter_mut().find(|e| goes_on(e)) {
             Some(known) => {
+                if known.goes_on_as(name, now) {
+                    known.segment_before = Some(std::mem::replace(&mut known.name.timestamp, timestamp));
+                }
+                if known.name.timestamp == timestamp {
+                    known.duration = duration;
+                }
                 if known.name.ssrc != ssrc && known.began_as != Some(ssrc) {
                     known.began_as = Some(std::mem::replace(&mut known.name.ssrc, ssrc));
                 }
@@ -75,7 +107,11 @@ impl Receiver {
                 {
                     digits.push(oldest.name.digit);
                 }
-                self.events.push_back(Event { name, began_as: None, last_packet: now, ended, reported: false });
+                let began_as = None;
+                let segment_before = None;
+                let event =
+                    Event { name, began_as, segment_before, duration, last_packet: now, ended, reported: false };
+                self.events.push_back(event);
             }
         }
         if ended {
@@ -188,9 +224,14 @@ impl Sender {
             return Step::Pause;
         }
         let end = if tick + 1 >= self.on_ticks { 0x80 } else { 0 };
-        // The field has 16 bits: at 48 kHz that is 1.3 s, and whoever reads it hears a longer key by its packets.
-        let [high, low] = (tick + 1).min(self.on_ticks).saturating_mul(self.ticks_duration).to_be_bytes();
-        Step::Event { payload: [digit.event(), end | VOLUME, high, low], timestamp: self.began, marker: tick == 0 }
+        // The field has 16 bits: at 48 kHz that is 1.36 s, and a longer key goes on as a new segment where that one
+        // ends, without a marker (RFC 4733 §2.5.1.3).
+        let sounded = (tick + 1).min(self.on_ticks);
+        let segment_ticks = u16::MAX / self.ticks_duration.max(1);
+        let before = (sounded - 1) / segment_ticks * segment_ticks;
+        let [high, low] = (sounded - before).saturating_mul(self.ticks_duration).to_be_bytes();
+        let timestamp = self.began.wrapping_add(u32::from(before) * u32::from(self.ticks_duration));
+        Step::Event { payload: [digit.event(), end | VOLUME, high, low], timestamp, marker: tick == 0 }
     }
 }
 
@@ -409,6 +450,85 @@ mod tests {
             assert_eq!(ends, [on - 1, on, on + 1], "{digits}");
         }
         assert_eq!(sent("12@60", 8_000).len(), 14);
+    }
+
+    #[test]
+    fn r12_a_key_longer_than_its_duration_can_say_goes_on_as_a_new_segment() {
+        let mut events = Vec::new();
+        for (n, step) in (0u32..).zip(sent("5@2000", 48_000)) {
+            if let Step::Event { payload, timestamp, marker } = step {
+                events.push((
+                    n,
+                    timestamp,
+                    u16::from_be_bytes([payload[2], payload[3]]),
+                    payload[1] & 0x80 != 0,
+                    marker,
+                ));
+            }
+        }
+        let said: Vec<u32> =
+            events.iter().map(|(_, timestamp, duration, ..)| timestamp + u32::from(*duration)).collect();
+        let sounded: Vec<u32> = (1..=100).chain([100, 100]).map(|ticks| ticks * 960).collect();
+        assert_eq!(said, sounded, "each packet says where the key is by now");
+        assert_eq!(events[67], (67, 0, 65_280, false, false), "as long as it can be");
+        assert_eq!(events[68], (68, 65_280, 960, false, false), "and the next one where it ended");
+        assert_eq!(events.iter().filter(|(.., end, _)| *end).count(), 3, "the last segment has the ends");
+        assert_eq!(events.iter().filter(|(.., marker)| *marker).count(), 1, "it is one key");
+        // At 8 kHz no key is so long.
+        let short = sent("5@2000", 8_000);
+        assert!(short.iter().all(|step| !matches!(step, Step::Event { timestamp, .. } if *timestamp != 0)));
+    }
+
+    /// Packets as (milliseconds, timestamp, duration, end) of the key 5; how many digits that makes.
+    fn counted(packets: &[(u64, u32, u16, bool)]) -> usize {
+        let start = Clock::real().now();
+        let mut receiver = Receiver::default();
+        let mut digits = Vec::new();
+        for (ms, timestamp, duration, end) in packets {
+            let now = start + Duration::from_millis(*ms);
+            let [high, low] = duration.to_be_bytes();
+            receiver.tick(now, &mut digits);
+            receiver.packet(now, S, *timestamp, &[5, if *end { 0x8A } else { 0x0A }, high, low], &mut digits);
+        }
+        receiver.tick(start + Duration::from_secs(60), &mut digits);
+        digits.len()
+    }
+
+    #[test]
+    fn r12_segments_of_one_key_are_one_key() {
+        // Four seconds at 48 kHz, in segments of the whole field, begun shortly before the timestamp's wrap.
+        let first = u32::MAX - 70_000;
+        let long: Vec<(u64, u32, u16, bool)> = (1..=200u64)
+            .map(|tick| {
+                let sounded = u32::try_from(tick).expect("few") * 960;
+                let segment = (sounded - 1) / 0xFFFF * 0xFFFF;
+                let duration = u16::try_from(sounded - segment).expect("16 bits");
+                (tick * 20, first.wrapping_add(segment), duration, tick == 200)
+            })
+            .collect();
+        assert_eq!(counted(&long), 1);
+        let without = |lost: fn(u64) -> bool| counted(&long.iter().copied().filter(|p| !lost(p.0)).collect::<Vec<_>>());
+        assert_eq!(without(|ms| (1_300..1_440).contains(&ms)), 1, "the seam is lost");
+        assert_eq!(without(|ms| ms == 4_000), 1, "the end is lost");
+        let mut late = long.clone();
+        late.extend([(4_020, first.wrapping_add(0xFFFF), 0xFFFF, false), (4_040, long[199].1, long[199].2, true)]);
+        assert_eq!(counted(&late), 1, "what is late of the segment before, and the end once more");
+    }
+
+    #[test]
+    fn r12_the_same_key_again_is_no_segment_of_the_one_before() {
+        let press = |ms: u64, end: bool| {
+            let timestamp = u32::try_from(ms).expect("short") * 48;
+            (1..=25u16).map(move |tick| (ms + u64::from(tick) * 20, timestamp, tick * 960, end && tick == 25))
+        };
+        // 1.3 s after the first, whose end came or was lost.
+        for end in [true, false] {
+            let packets: Vec<_> = press(0, end).chain(press(1_300, true)).collect();
+            assert_eq!(counted(&packets), 2, "{end}");
+        }
+        // The first was held for as long as a segment is, and ended.
+        let long: Vec<_> = (1..=68u16).map(|tick| (u64::from(tick) * 20, 0, tick * 960, tick == 68)).collect();
+        assert_eq!(counted(&[long, press(1_361, true).collect()].concat()), 2);
     }
 
     #[test]

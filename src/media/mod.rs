@@ -5,11 +5,12 @@
 //! want it, `transport` a leg's own RTP (over `srtp`, `rtp`, `rtcp`), `ports` says which port a leg gets, `shard` is the
 //! thread, `pace` its beat, `leg` what happens every 20 ms, `player` and `dtmf` are its parts as pure values, `prompt` holds
 //! ready Opus frames that calls share. Who records, streams, mixes or recognises reads a `tap` as a `line` of PCM and speaks
-//! through a `feed`, on `workers` beside the shards.
+//! through a `feed`, on `workers` beside the shards; a `cable` joins two of them without a leg.
 
 mod agent;
 mod beep;
 mod bridge;
+mod cable;
 pub mod conceal;
 mod crowd;
 mod dtls;
@@ -46,6 +47,7 @@ mod watchdog;
 pub mod workers;
 
 pub use bridge::{BridgeEnd, bridge};
+pub use cable::{CableEnd, cable};
 pub use feed::{FEED_MAX, Feed};
 pub use line::{Line, Patience, Twenty};
 pub use mixer::{Audience, MixEvent, MixPart, MixSink, Mixer, Played, RoomSound, Says};

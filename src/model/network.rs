@@ -1,4 +1,4 @@
-//! Whose an address is, as far as limits by address are concerned.
+//! Whose an address is: as far as limits by address are concerned, and whether it is this machine's own.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -7,5 +7,36 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
         v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// Whether the URL leads to this machine, as it is written: no name is looked up.
+pub fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn this_machine_is_known_by_its_addresses_and_its_name() {
+        for (url, here) in [
+            ("http://localhost:8080/", true),
+            ("https://LOCALHOST", true),
+            ("http://127.9.9.9/", true),
+            ("http://[::1]/", true),
+            ("http://localhost.example/", false),
+            ("http://10.0.0.1/", false),
+            ("http://[2001:db8::1]/", false),
+            ("data:text/plain,localhost", false),
+        ] {
+            assert_eq!(is_loopback(&url.parse().expect(url)), here, "{url}");
+        }
     }
 }

@@ -41,7 +41,7 @@ use crate::ffi::process::raise_descriptor_limit;
 use crate::inbox::{Inbox, InboxParts};
 use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, is_loopback};
 use crate::notices::Notices;
 use crate::numbers::{self, Numbers};
 use crate::objects::Bucket;
@@ -121,7 +121,7 @@ impl Node {
         #[cfg(feature = "otel")]
         let traces = otel.as_ref().map(super::otel::Export::sink);
         #[cfg(not(feature = "otel"))]
-        let traces: Option<crate::call::trace::Sink> = None;
+        let traces = no_traces();
         if let Some(sink) = &traces {
             outbox.export_traces(sink.clone());
         }
@@ -455,16 +455,6 @@ pub(super) fn door_config(config: &Config) -> DoorConfig {
     }
 }
 
-/// Whether Graph is at a loopback address: then Meta is simulated, or a test's.
-fn is_loopback(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}
-
 /// `[retention]`.
 async fn forget(
     store: Store,
@@ -475,13 +465,20 @@ async fn forget(
     stop: CancellationToken,
 ) {
     let mut every = tokio::time::interval(HOUR);
+    let mut forgotten = Timestamp::default();
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let before = |days| {
             let kept = i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(86_400);
             Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
         };
-        store.forget_events(before(knobs.event_log_days()));
-        store.forget_notices(before(knobs.event_log_days()));
+        let until = before(knobs.event_log_days());
+        match store.forget_events(forgotten, until).await {
+            Ok(()) => forgotten = until,
+            Err(error) => warn!(%error, "event logs past their time could not be removed; trying again in an hour"),
+        }
+        if let Err(error) = store.forget_notices(before(knobs.event_log_days())).await {
+            warn!(%error, "notifications past their time could not be removed; trying again in an hour");
+        }
         if let Err(error) = inbox.forget(before(knobs.message_days())).await {
             warn!(%error, "messages past their time could not be removed; trying again in an hour");
         }
@@ -554,4 +551,14 @@ fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
     if name.is_empty() { "node".to_owned() } else { name }
+}
+
+/// None are exported; somebody who expects them is told.
+#[cfg(not(feature = "otel"))]
+fn no_traces() -> Option<crate::call::trace::Sink> {
+    let collectors = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    for name in collectors.into_iter().filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+        warn!("{name} names a collector, but this program was built without the feature otel: it exports no traces");
+    }
+    None
 }

@@ -29,6 +29,8 @@ pub(super) fn connect(
     let (messages, known) = (inbox.clone(), directory.clone());
     keeper.tell(move |before, book| {
         accounts.replace(&book.credentials());
+        // Subaccounts that went, numbers that came back: the next message is its owner's already.
+        messages.claim_soon();
         let has_agent = |number: &E164| routed(&messages, &known, number).agent.is_some();
         for (number, data) in numbers::changes(before, book, has_agent) {
             let entry = known.tables().by_number(&number).cloned();

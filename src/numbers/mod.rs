@@ -158,7 +158,7 @@ const NO_NUMBER: &str = "there is no such number";
 const NO_WABA: &str = "there is no such WABA";
 
 impl Numbers {
-    /// Starts the room; what it hears is looked into on `parts.tasks`.
+    /// Starts the room; what it hears is looked into by a task of its own, as long as the process lives.
     pub fn new(parts: Parts) -> Self {
         let (heard, waiting) = mpsc::channel(HEARD_MAX);
         let this = Self(Arc::new(Inner { parts, turns: DashMap::new(), heard, routing: OnceLock::new() }));

@@ -20,7 +20,7 @@ pub use token::{Claims, TokenFault};
 use crate::clock::Clock;
 use crate::config::Oidc;
 use crate::egress::{DirectClient, direct_client};
-use provider::Known;
+use provider::{Known, Seen};
 
 /// Where it sends people back to, below the public base URL.
 pub const BACK: &str = "/console/sign-in/openid/back";
@@ -36,6 +36,9 @@ pub enum OpenIdError {
     /// It answers, and not as a provider does.
     #[error("use {what} of the sign-in provider: {why}")]
     Document { what: &'static str, why: String },
+    /// As somebody else found it a moment ago.
+    #[error("{0}")]
+    Away(String),
     #[error("finish a sign-in that this browser has not begun, or more than ten minutes ago")]
     State,
     /// Its own word for it, of a bounded alphabet.
@@ -73,7 +76,7 @@ struct Inner {
     clock: Clock,
     turns: Semaphore,
     /// What it says of itself, as it was read last.
-    known: Mutex<Option<Known>>,
+    seen: Mutex<Seen>,
 }
 
 impl Provider {
@@ -84,8 +87,8 @@ impl Provider {
     pub fn new(oidc: Oidc, base_url: &str, clock: Clock) -> Result<Self, rustls::Error> {
         let redirect = format!("{}{BACK}", base_url.trim_end_matches('/'));
         let http = direct_client(provider::CONNECT)?;
-        let (turns, known) = (Semaphore::new(AT_ONCE), Mutex::new(None));
-        Ok(Self(Arc::new(Inner { oidc, redirect, http, clock, turns, known })))
+        let (turns, seen) = (Semaphore::new(AT_ONCE), Mutex::default());
+        Ok(Self(Arc::new(Inner { oidc, redirect, http, clock, turns, seen })))
     }
 
     /// What is set of it.

@@ -21,6 +21,7 @@ use super::flow::Flow;
 use super::{Inner, OpenIdError, TokenFault};
 use crate::config::Secret;
 use crate::egress::chain;
+use crate::model::is_loopback;
 
 /// Somebody is waiting in front of their browser.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
@@ -30,6 +31,8 @@ const BYTES_MAX: usize = 256 << 10;
 /// What it says of itself and its keys is read again so often, and for a key that is not known no sooner than this.
 const FRESH: Duration = Duration::from_secs(3_600);
 const ANEW_AFTER: Duration = Duration::from_secs(30);
+/// How long a provider that could not be read is left in peace.
+const REST: Duration = Duration::from_secs(5);
 /// What the provider says of itself.
 const CONFIGURATION: &str = "the configuration";
 /// Keys of a provider; past it nobody reads on.
@@ -45,6 +48,13 @@ pub(super) struct Known {
     posts_secret: bool,
     pub(super) keys: Arc<[Jwk]>,
     read: Instant,
+}
+
+/// What was read last, and when and why it could not be read since.
+#[derive(Default)]
+pub(super) struct Seen {
+    known: Option<Known>,
+    failed: Option<(Instant, String)>,
 }
 
 #[derive(Deserialize)]
@@ -86,14 +96,32 @@ impl Inner {
         self.read(ANEW_AFTER).await
     }
 
-    /// One reads it, and the others wait for that one.
+    /// One reads it, and the others wait for that one; what it could not read they don't try again at once. What was read
+    /// before stands meanwhile.
     async fn read(&self, fresh: Duration) -> Result<Known, OpenIdError> {
-        let mut known = self.known.lock().await;
+        let mut seen = self.seen.lock().await;
         let now = self.clock.now();
-        match &*known {
-            Some(known) if now.saturating_duration_since(known.read) < fresh => Ok(known.clone()),
-            Some(_) | None => Ok(known.insert(self.discover(now).await?).clone()),
+        let within = |at: Instant, time: Duration| now.saturating_duration_since(at) < time;
+        if let Some(known) = seen.known.as_ref().filter(|known| within(known.read, fresh)) {
+            return Ok(known.clone());
         }
+        if seen.failed.as_ref().is_none_or(|(at, _)| !within(*at, REST)) {
+            match self.discover(now).await {
+                Ok(known) => {
+                    seen.failed = None;
+                    return Ok(seen.known.insert(known).clone());
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the sign-in provider could not be read");
+                    seen.failed = Some((self.clock.now(), error.to_string()));
+                    if seen.known.is_none() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        let failed = seen.failed.as_ref().map(|(_, why)| why.clone()).unwrap_or_default();
+        seen.known.clone().ok_or(OpenIdError::Away(failed))
     }
 
     async fn discover(&self, now: Instant) -> Result<Known, OpenIdError> {
@@ -131,15 +159,9 @@ impl Inner {
         let shown: String = at.chars().filter(|c| !c.is_control()).take(200).collect();
         let unusable = |why: &str| unusable(CONFIGURATION, &format!("{shown:?} {why}"));
         let url = Url::parse(at).map_err(|_| unusable("is no URL"))?;
-        let loopback = match url.host() {
-            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(url::Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
         match url.scheme() {
             "https" => Ok(url),
-            "http" if loopback || self.oidc.insecure => Ok(url),
+            "http" if is_loopback(&url) || self.oidc.insecure => Ok(url),
             _ => Err(unusable("is not https")),
         }
     }

@@ -106,3 +106,20 @@ async fn a_provider_that_is_none_is_told_in_words() {
     let gone = Small { issuer: "http://127.0.0.1:1".to_owned(), ..small };
     assert!(matches!(gone.provider(&clock).examine().await, Err(OpenIdError::Unreachable { .. })));
 }
+
+#[tokio::test]
+async fn a_provider_that_is_away_is_left_in_peace_for_a_moment_and_what_was_read_stands() {
+    let small = Small::start().await;
+    let clock = Clock::stepped(Timestamp::from_secs(1_800_000_000));
+    *small.change.lock().unwrap() = json!({"jwks_uri": null});
+    let provider = small.provider(&clock);
+    assert!(matches!(provider.examine().await, Err(OpenIdError::Document { .. })));
+    // It is well again, and not asked yet.
+    *small.change.lock().unwrap() = json!({});
+    assert!(matches!(provider.examine().await, Err(OpenIdError::Away(_))));
+    clock.step(Duration::from_secs(6));
+    assert_eq!(provider.examine().await.unwrap(), 1);
+    *small.change.lock().unwrap() = json!({"jwks_uri": null});
+    clock.step(Duration::from_secs(3_601));
+    assert_eq!(provider.examine().await.unwrap(), 1, "as it was read an hour ago");
+}

@@ -54,7 +54,7 @@ async fn write_all(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fo
             Write::Line { call, seq, line } => lines.push((call, seq, line)),
             Write::Late { call, line } => late.push((call, line)),
             Write::Concluded(conclusion, _) => found.push(Found::Concluded(conclude(to, seal, conclusion).await?)),
-            Write::Callback(new, _) => found.push(Found::Callback(callbacks::insert(to, seal, new).await?)),
+            Write::Callback(new, _) => found.push(Found::Callback(callbacks::insert(to, seal, (**new).clone()).await?)),
             Write::Settle(settlement, _) => found.push(Found::Settle(callbacks::settle(to, settlement).await?)),
             Write::Farewell(call, again) => calls::farewell(to, *call, *again).await?,
             Write::FarewellsDue(node_id) => calls::farewells_due(to, node_id).await?,
@@ -79,13 +79,6 @@ async fn write_all(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fo
             Write::Copy(write, _) => recordings::copied(to, write).await?,
             Write::ForgetRecordings(ids, _) => recordings::forget(to, ids).await?,
             Write::ForgetKeys(before) => keys::forget(to, *before).await?,
-            Write::Forget(ended_before) => {
-                let delete = "DELETE FROM call_events WHERE call_uuid IN \
-                    (SELECT call_uuid FROM calls WHERE ended_us < $1)";
-                sql::query(delete).bind(ended_before.micros()).execute(&mut *to).await?;
-                callbacks::forget(to, *ended_before).await?;
-                permissions::forget_replies(to, *ended_before).await?;
-            }
             Write::Settled(_) => {}
         }
     }
@@ -102,8 +95,8 @@ async fn write_all(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fo
     for (call, line) in late {
         // Nothing is added to a log that has been forgotten.
         let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, \
-            CASE WHEN max(seq) >= $2 THEN max(seq) + 1 ELSE $2 END, $3 FROM call_events WHERE call_uuid = $1 \
-            HAVING count(*) > 0";
+            CASE WHEN seq >= $2 THEN seq + 1 ELSE $2 END, $3 FROM call_events WHERE call_uuid = $1 \
+            ORDER BY seq DESC LIMIT 1";
         sql::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(line).execute(&mut *to).await?;
     }
     Ok(found)
@@ -114,7 +107,7 @@ async fn conclude(to: &mut Conn, seal: &Seal, c: &Conclusion) -> Result<Conclude
     let mut concluded = Concluded { changed: close(to, c).await?, ..Default::default() };
     if concluded.changed {
         for callback in &c.callbacks {
-            concluded.callbacks.push(callbacks::insert(to, seal, callback).await?);
+            concluded.callbacks.push(callbacks::insert(to, seal, callback.clone()).await?);
         }
     }
     Ok(concluded)

@@ -141,7 +141,7 @@ const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, 
     secret_params, sealed_params, created_us, since_us, attempts, retries";
 
 /// Puts a callback in; due at once.
-pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: &NewCallback) -> Result<Written, sqlx::Error> {
+pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: NewCallback) -> Result<Written, sqlx::Error> {
     let plain = shown(&new.notice.params);
     let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
         method, params, sealed_params, created_us, since_us, next_us, webhook, event) \
@@ -168,7 +168,8 @@ pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: &NewCallback) -> Res
         })
         .fetch_one(to)
         .await?;
-    let callback = Callback { id, new: new.clone(), since: new.created, attempts: 0, retries: 0 };
+    let since = new.created;
+    let callback = Callback { id, new, since, attempts: 0, retries: 0 };
     Ok(Written { callback, first: !behind })
 }
 
@@ -197,10 +198,12 @@ pub(super) async fn settle(to: &mut Conn, s: &Settlement) -> Result<bool, sqlx::
     Ok(due.is_none() && others.is_some_and(|(others,)| others))
 }
 
-/// Forgets done ones.
-pub(super) async fn forget(to: &mut Conn, done_before: Timestamp) -> Result<(), sqlx::Error> {
-    let delete = "DELETE FROM callbacks WHERE done_us < $1";
-    sql::query(delete).bind(done_before.micros()).execute(to).await.map(drop)
+/// Forgets done ones, at most so many; how many they were.
+pub(super) async fn forget(to: &mut Conn, done_before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+    let delete = "DELETE FROM callbacks WHERE id IN \
+        (SELECT id FROM callbacks WHERE done_us < $1 ORDER BY done_us LIMIT $2)";
+    let delete = sql::query(delete).bind(done_before.micros()).bind(i64::from(limit));
+    Ok(delete.execute(to).await?.rows_affected())
 }
 
 /// The origins with rows that are due, and when the next row is due that isn't yet.

@@ -173,7 +173,6 @@ impl Entry {
             | Write::Endpoint(..)
             | Write::Deed(..)
             | Write::ForgetPermission(..)
-            | Write::Forget(_)
             | Write::ForgetKeys(_)
             | Write::Settled(_) => return None,
         })

@@ -261,11 +261,10 @@ pub(super) enum InboxWrite {
         message: Uuid,
         at: Timestamp,
     },
-    /// What became of sending one: Meta's id, or its reason.
+    /// Meta has it, under this id.
     Posted {
         message: Uuid,
-        outcome: Result<String, (i64, String)>,
-        at: Timestamp,
+        wamid: String,
     },
     /// With what a webhook is told of it.
     Change {
@@ -289,8 +288,8 @@ pub(super) enum InboxWrite {
     Webhook(WebhookWrite),
     /// Once more, at once.
     Redeliver {
-        webhook: Uuid,
-        event_id: Uuid,
+        /// The callback's row.
+        row: i64,
         now: Timestamp,
     },
     Forget {
@@ -326,12 +325,12 @@ pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Res
         InboxWrite::Status(status) => self::status(to, seal, status).await,
         InboxWrite::Going(going) => outgoing::going(to, going).await.map(InboxFound::Gone),
         InboxWrite::Asking { message, at } => outgoing::asking(to, *message, *at).await,
-        InboxWrite::Posted { message, outcome, at } => outgoing::posted(to, *message, outcome, *at).await,
+        InboxWrite::Posted { message, wamid } => outgoing::posted(to, *message, wamid).await,
         InboxWrite::Change { scope, conversation, change, tell } => {
             let done = self::change(to, scope, *conversation, change).await?;
             let mut written = Vec::new();
             for (webhook, draft) in tell.iter().filter(|_| done) {
-                written.push(callbacks::insert(to, seal, &draft.event_for(*webhook, *conversation)).await?);
+                written.push(callbacks::insert(to, seal, draft.event_for(*webhook, *conversation)).await?);
             }
             Ok(InboxFound::Done(done, written))
         }
@@ -344,7 +343,7 @@ pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Res
         InboxWrite::Webhook(write) => {
             webhooks::write(to, seal, write).await.map(|done| InboxFound::Done(done, Vec::new()))
         }
-        InboxWrite::Redeliver { webhook, event_id, now } => redeliver(to, *webhook, *event_id, *now).await,
+        InboxWrite::Redeliver { row, now } => redeliver(to, *row, *now).await,
         InboxWrite::Forget { before, limit } => forget(to, *before, *limit).await,
     }
 }
@@ -373,7 +372,7 @@ async fn tell(
     let mut written = Vec::new();
     let event = webhook.map(|webhook| draft.event_for(webhook, conversation));
     for new in event.into_iter().chain(draft.form(conversation)) {
-        written.push(callbacks::insert(to, seal, &new).await?);
+        written.push(callbacks::insert(to, seal, new).await?);
     }
     Ok(written)
 }
@@ -406,15 +405,15 @@ pub(super) async fn insert(
 
 /// Makes the conversation or brings it up to date.
 async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::Error> {
-    let held = tenures::held(to, &came.pair).await?;
     // A number's stored routing is read here and now: memory may be a moment behind it. It is its owner's.
     let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
         bsuid, name, status, routing, webhook, agent, unread, last_text, last_direction, last_us, heard_us, created_us, \
         generation, name_lower, last_lower) \
         SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'open', coalesce(r.routing, $9), \
         CASE WHEN r.routing IS NULL THEN $10 ELSE r.webhook END, CASE WHEN r.routing IS NULL THEN $11 ELSE r.agent END, \
-        $12, $13, $14, $15, $16, $15, $17, $19, $20 \
-        FROM (SELECT 1 AS one) o LEFT JOIN number_routing r ON r.phone_number_id = $5 AND $18 = $2 WHERE o.one = 1 \
+        $12, $13, $14, $15, $16, $15, coalesce(n.generation, 0), $17, $18 \
+        FROM (SELECT 1 AS one) o LEFT JOIN number_tenures n ON n.phone_number_id = $5 \
+        LEFT JOIN number_routing r ON r.phone_number_id = $5 AND coalesce(n.owner, $2) = $2 WHERE o.one = 1 \
         ON CONFLICT (conversation_id) DO UPDATE SET main_auth_id = excluded.main_auth_id, \
         number = excluded.number, bsuid = coalesce(excluded.bsuid, conversations.bsuid), \
         name = CASE WHEN excluded.name <> '' THEN excluded.name ELSE conversations.name END, \
@@ -424,7 +423,12 @@ async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::E
         last_direction = excluded.last_direction, \
         last_us = CASE WHEN excluded.last_us > conversations.last_us THEN excluded.last_us ELSE conversations.last_us END, \
         heard_us = CASE WHEN excluded.heard_us > conversations.heard_us THEN excluded.heard_us ELSE conversations.heard_us END \
-        RETURNING routing, webhook, agent, epoch, ai_enabled, unread, generation";
+        RETURNING routing, webhook, agent, epoch, ai_enabled, unread, generation, \
+        (SELECT t.owner FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_owner, \
+        (SELECT t.generation FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_generation, \
+        (SELECT t.routing FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_routing, \
+        (SELECT t.webhook FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_webhook, \
+        (SELECT t.agent FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_agent";
     let Came { pair, message, heard, counts, routing, .. } = came;
     let row = sql::query(upsert)
         .bind(pair.conversation.to_string())
@@ -443,19 +447,22 @@ async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::E
         .bind(message.direction.as_str())
         .bind(message.at.micros())
         .bind(heard.map_or(0, Timestamp::micros))
-        .bind(held.generation)
-        .bind(&held.owner)
         .bind(pair.user.name.to_lowercase())
         .bind(message.text.to_lowercase())
-        .fetch_one(to)
+        .fetch_one(&mut *to)
         .await?;
     let mut standing = standing(&row)?;
-    standing.epoch += u64::try_from(held.generation).unwrap_or_default();
-    if held.generation > row.try_get::<i64, _>("generation")? {
-        standing.routing = held.routing;
-    }
-    if !held.owner.is_empty() && held.owner != pair.account.as_str() {
-        standing.routing = Routing::None;
+    match tenures::held(&row)? {
+        None => tenures::begin(to, pair).await?,
+        Some(held) => {
+            standing.epoch += u64::try_from(held.generation).unwrap_or_default();
+            if held.generation > row.try_get::<i64, _>("generation")? {
+                standing.routing = held.routing;
+            }
+            if !held.owner.is_empty() && held.owner != pair.account.as_str() {
+                standing.routing = Routing::None;
+            }
+        }
     }
     Ok((standing, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
 }
@@ -577,10 +584,11 @@ fn route(update: &mut QueryBuilder, routing: Routing) {
 }
 
 async fn open(to: &mut Conn, pair: &Pair, routing: Routing, at: Timestamp) -> Result<InboxFound, sqlx::Error> {
-    let generation = tenures::held(to, pair).await?.generation;
+    tenures::begin(to, pair).await?;
     let put = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, \
         name, status, routing, webhook, agent, last_text, last_direction, last_us, created_us, generation) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'open', $9, $10, $11, '', 'inbound', $12, $12, $13) \
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'open', $9, $10, $11, '', 'inbound', $12, $12, generation \
+        FROM number_tenures WHERE phone_number_id = $5 \
         ON CONFLICT (conversation_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent, generation = excluded.generation, epoch = conversations.epoch + 1";
     let put = sql::query(put)
@@ -595,8 +603,7 @@ async fn open(to: &mut Conn, pair: &Pair, routing: Routing, at: Timestamp) -> Re
         .bind(routing.as_str())
         .bind(routing.webhook().map(|id| id.to_string()))
         .bind(routing.agent().map(|id| id.to_string()))
-        .bind(at.micros())
-        .bind(generation);
+        .bind(at.micros());
     put.execute(to).await?;
     Ok(InboxFound::Done(true, Vec::new()))
 }
@@ -618,10 +625,10 @@ async fn delete(to: &mut Conn, scope: &Scope, conversation: Uuid) -> Result<Inbo
     Ok(InboxFound::Done(done, Vec::new()))
 }
 
-async fn redeliver(to: &mut Conn, webhook: Uuid, event_id: Uuid, now: Timestamp) -> Result<InboxFound, sqlx::Error> {
-    let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, delivered = 0, since_us = $3, retries = 0 \
-        WHERE webhook = $1 AND event_id = $2";
-    let update = sql::query(update).bind(webhook.to_string()).bind(event_id.to_string()).bind(now.micros());
+async fn redeliver(to: &mut Conn, row: i64, now: Timestamp) -> Result<InboxFound, sqlx::Error> {
+    let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, delivered = 0, since_us = $2, retries = 0 \
+        WHERE id = $1";
+    let update = sql::query(update).bind(row).bind(now.micros());
     Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
 }
 
@@ -634,7 +641,9 @@ async fn forget(to: &mut Conn, before: Timestamp, limit: u32) -> Result<InboxFou
         WHERE c.last_us < $1 AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.conversation_id) \
         LIMIT $2)";
     if gone < u64::from(limit) {
-        sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(to).await?;
+        sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(&mut *to).await?;
+        // What is owed for a message that is gone is owed no more, also of a node that never came back.
+        sql::query("DELETE FROM turns WHERE came_us < $1").bind(before.micros()).execute(to).await?;
     }
     Ok(InboxFound::Done(gone >= u64::from(limit), Vec::new()))
 }

@@ -32,7 +32,7 @@ pub(super) async fn list(
     const WHAT: &str = "list conversations";
     let (mut found, mut bound) = (Vec::new(), None);
     let page = usize::try_from(limit).unwrap_or(usize::MAX);
-    for look in Look::of(pool, filter).await? {
+    for look in Look::of(pool, scope, filter).await? {
         let mut select = look.query("", scope, filter, limit + 1);
         let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
         let rows = rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT)));
@@ -67,16 +67,16 @@ enum Look {
     PutAway(ConversationStatus),
     /// Those whose own routing names the agent.
     Agent(Uuid),
-    /// Users whose digits begin so; in no order.
+    /// Users whose digits begin so, where they are few; in no order.
     Users,
 }
 
 impl Look {
     /// How to find what a filter asks for; two ways where neither has all.
-    async fn of(pool: &Pool, filter: &ConversationFilter) -> Result<Vec<Self>, StoreError> {
+    async fn of(pool: &Pool, scope: &Scope, filter: &ConversationFilter) -> Result<Vec<Self>, StoreError> {
         let put_away = filter.status.filter(|status| *status != ConversationStatus::Open);
         Ok(match (filter.agent, put_away) {
-            _ if digits(filter).is_some() => vec![Self::Users],
+            _ if digits(filter).is_some() && Self::are_few(pool, scope, filter).await? => vec![Self::Users],
             _ if filter.number.is_some() => vec![Self::Number],
             (Some(agent), _) => {
                 let select = "SELECT count(*) FROM number_tenures WHERE agent = $1";
@@ -88,6 +88,16 @@ impl Look {
             (None, Some(status)) => vec![Self::PutAway(status)],
             (None, None) => vec![Self::All],
         })
+    }
+
+    /// Whether one page can look at all users whose digits begin so. Of more than that each page looks at its share, as for
+    /// any other word.
+    async fn are_few(pool: &Pool, scope: &Scope, filter: &ConversationFilter) -> Result<bool, StoreError> {
+        let mut select = QueryBuilder::new("SELECT count(*) FROM (SELECT 1 AS one FROM conversations c WHERE ");
+        Self::Users.known(&mut select, scope, filter);
+        select.push(" LIMIT ").push_bind(i64::from(LOOKED_AT)).push(") AS few");
+        let counted = select.build().fetch_one(pool).await.and_then(|row| row.try_get::<i64, _>(0));
+        Ok(counted.map_err(failed("list conversations"))? < i64::from(LOOKED_AT))
     }
 
     /// What the index knows.
@@ -198,6 +208,9 @@ impl Look {
                 select.push(if n == 0 { " AND (" } else { " OR " }).push(text).push(" LIKE ");
                 select.push_bind(like(search)).push(" ESCAPE '\\'");
             }
+            if let Some(digits) = digits(filter) {
+                select.push(" OR c.user_id LIKE ").push_bind(format!("{digits}%"));
+            }
             select.push(")");
         }
     }
@@ -258,9 +271,10 @@ fn like(search: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::E164;
+    use crate::model::{E164, Routing, Timestamp};
     use crate::observe::Health;
     use crate::store::Store;
+    use crate::store::{Pair, UserName};
 
     /// An index has the order of every list: however many there are, a page looks at no more than [`LOOKED_AT`].
     #[tokio::test]
@@ -315,6 +329,40 @@ mod tests {
         let plan = sql::query(forget).fetch_all(&store.read).await.unwrap();
         let plan: String = plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
         assert!(plan.contains("conversations_last"), "{plan}");
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn of_many_users_whose_numbers_begin_alike_each_is_on_one_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let many = u128::from(LOOKED_AT) + 200;
+        for n in 0..many {
+            let pair = Pair {
+                conversation: Uuid::from_u128(n),
+                account: "MA1".into(),
+                main_account: "MA1".into(),
+                number: E164::parse("918035737458").unwrap(),
+                phone_number_id: "1".into(),
+                user: UserName { id: format!("919800{n:06}"), bsuid: None, name: String::new() },
+            };
+            let at = Timestamp::from_secs(1_000 + i64::try_from(n).unwrap());
+            store.open_conversation(pair, Routing::None, at).await.unwrap();
+        }
+        let scope = Scope::of("MA1".into());
+        let (mut seen, mut before) = (std::collections::BTreeSet::new(), None);
+        loop {
+            let filter = ConversationFilter { search: "+91 9800".to_owned(), before, ..ConversationFilter::default() };
+            let page = store.conversations(&scope, &filter, 100).await.unwrap();
+            for one in &page.found {
+                assert!(seen.insert(one.pair.user.id.clone()), "twice");
+            }
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen.len() as u128, many);
         store.close().await;
     }
 

@@ -8,9 +8,10 @@ use super::conversations::{self, Conversation, ConversationFilter, LeftMessage, 
 use super::deliveries::{self, DeliveryView};
 use super::inbox::{Came, ConversationChange, Draft, Going, Gone, InboxFound, InboxWrite, Pair, Reroute, StatusCame};
 use super::listing::{self, Listed};
+use super::sql;
 use super::tenures::{self, Claim, Tenure};
 use super::webhooks::{self, WebhookRow, WebhookWrite};
-use super::{NewCallback, Scope, Store, StoreError, Written};
+use super::{NewCallback, Scope, Store, StoreError, Written, failed};
 use crate::model::{E164, PhoneNumberId, Routing, Timestamp};
 
 impl Store {
@@ -53,14 +54,13 @@ impl Store {
         done(self.log.inbox(InboxWrite::Asking { message, at }).await).map(|(done, _)| done)
     }
 
-    /// Meta has a message under this id, or refused it. Queued when this returns.
+    /// Meta has a message under this id. Queued when this returns.
     pub fn message_posted(
         &self,
         message: Uuid,
-        outcome: Result<String, (i64, String)>,
-        at: Timestamp,
+        wamid: String,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
-        let written = self.log.inbox(InboxWrite::Posted { message, outcome, at });
+        let written = self.log.inbox(InboxWrite::Posted { message, wamid });
         async move { done(written.await).map(|(done, _)| done) }
     }
 
@@ -94,7 +94,12 @@ impl Store {
     /// # Errors
     /// The store takes nothing now; nothing has changed.
     pub async fn redeliver(&self, webhook: Uuid, event_id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
-        done(self.log.inbox(InboxWrite::Redeliver { webhook, event_id, now }).await).map(|(done, _)| done)
+        // The writer goes to the row: whoever looks through a webhook's history for it is a reader.
+        let select = "SELECT id FROM callbacks WHERE webhook = $1 AND event_id = $2 ORDER BY id DESC LIMIT 1";
+        let select = sql::query_scalar(select).bind(webhook.to_string()).bind(event_id.to_string());
+        let row = select.fetch_optional(&self.read).await.map_err(failed("look for an event"))?;
+        let Some(row) = row else { return Ok(false) };
+        done(self.log.inbox(InboxWrite::Redeliver { row, now }).await).map(|(done, _)| done)
     }
 
     /// Forgets the oldest messages that came before then, some at a time; whether there may be more.

@@ -1,4 +1,4 @@
-//! What outlives the process: call records and event logs, in SQLite. Each query is a named function that gives
+//! What outlives the process: call records and event logs, in SQLite or PostgreSQL. Each query is a named function that gives
 //! `model` types; the tenant is a typed argument of every one that an API can reach (R16).
 //!
 //! Everything is written by one task (`writer`) from a bounded `queue`, in batches, so that nothing on a call's way
@@ -19,6 +19,7 @@ mod endpoints;
 mod entry;
 mod erasures;
 mod file;
+mod forget;
 mod inbox;
 mod journal;
 mod keys;
@@ -922,11 +923,6 @@ impl Store {
     /// Forgets the oldest keys seen before then: some at a time, so that nothing waits for it.
     pub fn forget_keys(&self, seen_before: Timestamp) {
         self.log.forget_keys(seen_before);
-    }
-
-    /// Forgets the event logs of calls that ended before then, and callbacks done before then (`[retention]`).
-    pub fn forget_events(&self, ended_before: Timestamp) {
-        self.log.forget_events(ended_before);
     }
 
     /// Writes what is still queued (it tries for a few seconds) and closes.

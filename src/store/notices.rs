@@ -41,6 +41,8 @@ pub struct NoticeFilter {
 
 /// Kept of each main account's at most; the oldest go first.
 const KEPT: u32 = 10_000;
+/// And so many of them in one write.
+const CROPPED: u32 = 1_000;
 const COLUMNS: &str = "notice_id, auth_id, main_auth_id, kind, text, number, wa_id, conversation_id, call_uuid, created_us, \
     read_us";
 
@@ -48,8 +50,10 @@ enum NoticeWrite {
     Add(NoticeRow),
     /// One, or all that are unread.
     Read(Scope, Option<Uuid>, Timestamp),
-    /// Of before then, and those beyond [`KEPT`].
+    /// Of before then.
     Forget(Timestamp),
+    /// Those of a main account beyond [`KEPT`].
+    Crop(String),
 }
 
 impl Deed for NoticeWrite {
@@ -58,7 +62,11 @@ impl Deed for NoticeWrite {
             match self {
                 Self::Add(row) => add(to, row).await,
                 Self::Read(scope, id, at) => read(to, scope, *id, *at).await,
-                Self::Forget(before) => forget(to, *before).await,
+                Self::Forget(before) => {
+                    let delete = sql::query("DELETE FROM notices WHERE created_us < $1").bind(before.micros());
+                    Ok(delete.execute(to).await?.rows_affected())
+                }
+                Self::Crop(main) => crop(to, main).await,
             }
         }
         .boxed()
@@ -90,12 +98,11 @@ async fn read(to: &mut Conn, scope: &Scope, id: Option<Uuid>, at: Timestamp) -> 
     Ok(update.build().execute(to).await?.rows_affected())
 }
 
-async fn forget(to: &mut Conn, before: Timestamp) -> Result<u64, sqlx::Error> {
-    let old = sql::query("DELETE FROM notices WHERE created_us < $1").bind(before.micros()).execute(&mut *to).await?;
-    let many = "DELETE FROM notices WHERE notice_id IN (SELECT notice_id FROM (SELECT notice_id, row_number() OVER \
-        (PARTITION BY main_auth_id ORDER BY created_us DESC, notice_id) AS place FROM notices) AS placed WHERE place > $1)";
-    let many = sql::query(many).bind(KEPT).execute(to).await?;
-    Ok(old.rows_affected() + many.rows_affected())
+async fn crop(to: &mut Conn, main: &str) -> Result<u64, sqlx::Error> {
+    let delete = "DELETE FROM notices WHERE notice_id IN (SELECT notice_id FROM notices WHERE main_auth_id = $1 \
+        ORDER BY created_us DESC, notice_id LIMIT $2 OFFSET $3)";
+    let delete = sql::query(delete).bind(main).bind(i64::from(CROPPED)).bind(i64::from(KEPT));
+    Ok(delete.execute(to).await?.rows_affected())
 }
 
 impl Store {
@@ -116,9 +123,20 @@ impl Store {
         self.log.deed(NoticeWrite::Read(scope.clone(), id, at)).await
     }
 
-    /// Forgets notifications of before then, and those that are more than an account may have. Returns at once.
-    pub fn forget_notices(&self, before: Timestamp) {
-        drop(self.log.deed_if_room(NoticeWrite::Forget(before)));
+    /// Forgets notifications of before then, and those that are more than an account may have.
+    ///
+    /// # Errors
+    /// The store's; some may be gone.
+    pub async fn forget_notices(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.log.deed(NoticeWrite::Forget(before)).await?;
+        // Who has too many is a reader's to find, not a write's that others wait for.
+        let select = "SELECT main_auth_id FROM notices GROUP BY main_auth_id HAVING count(*) > $1";
+        let select = sql::query_scalar(select).bind(i64::from(KEPT));
+        let many: Vec<String> = select.fetch_all(&self.read).await.map_err(failed("count notifications"))?;
+        for main in many {
+            while self.log.deed(NoticeWrite::Crop(main.clone())).await? >= u64::from(CROPPED) {}
+        }
+        Ok(())
     }
 
     /// One of a scope's notifications.
@@ -258,7 +276,7 @@ mod tests {
         assert_eq!(store.unread_notices(&main).await.unwrap(), 0);
         assert_eq!(store.notice(&main, Uuid::from_u128(2)).await.unwrap().unwrap().read, Some(now));
         assert_eq!(store.notice(&other, Uuid::from_u128(2)).await.unwrap(), None);
-        store.forget_notices(Timestamp::from_secs(2));
+        store.forget_notices(Timestamp::from_secs(2)).await.unwrap();
         store.settled().await;
         assert_eq!(ids(&main, NoticeFilter::default(), 9).await, [4, 5]);
         store.close().await;

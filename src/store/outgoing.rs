@@ -54,24 +54,8 @@ pub(super) async fn asking(to: &mut Conn, message: Uuid, at: Timestamp) -> Resul
     Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
 }
 
-pub(super) async fn posted(
-    to: &mut Conn,
-    message: Uuid,
-    outcome: &Result<String, (i64, String)>,
-    at: Timestamp,
-) -> Result<InboxFound, sqlx::Error> {
-    let done = match outcome {
-        // A status may have told its name before.
-        Ok(wamid) => {
-            let update = "UPDATE messages SET wamid = $2 WHERE message_id = $1";
-            sql::query(update).bind(message.to_string()).bind(wamid).execute(to).await?
-        }
-        Err((code, text)) => {
-            let update = "UPDATE messages SET status = 'failed', error_code = $2, error_text = $3, changed_us = $4 \
-                WHERE message_id = $1 AND status = 'queued'";
-            let update = sql::query(update).bind(message.to_string()).bind(*code).bind(text);
-            update.bind(at.micros()).execute(to).await?
-        }
-    };
-    Ok(InboxFound::Done(done.rows_affected() > 0, Vec::new()))
+/// Meta has it, under this name.
+pub(super) async fn posted(to: &mut Conn, message: Uuid, wamid: &str) -> Result<InboxFound, sqlx::Error> {
+    let update = sql::query("UPDATE messages SET wamid = $2 WHERE message_id = $1").bind(message.to_string());
+    Ok(InboxFound::Done(update.bind(wamid).execute(to).await?.rows_affected() > 0, Vec::new()))
 }

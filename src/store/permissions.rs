@@ -73,9 +73,9 @@ pub(super) async fn delete(
 }
 
 /// Forgets replies that came before then.
-pub(super) async fn forget_replies(to: &mut Conn, before: Timestamp) -> Result<(), sqlx::Error> {
+pub(super) async fn forget_replies(to: &mut Conn, before: Timestamp) -> Result<u64, sqlx::Error> {
     let delete = sql::query("DELETE FROM permission_replies WHERE came_us < $1").bind(before.micros());
-    delete.execute(to).await.map(drop)
+    Ok(delete.execute(to).await?.rows_affected())
 }
 
 /// Rows behind `after` (none: from the first), in the order of their keys.
@@ -161,8 +161,7 @@ mod tests {
         for user in ["91", "92"] {
             store.forget_permission(&"1".into(), user, Timestamp::from_secs(20));
         }
-        store.forget_events(Timestamp::from_secs(21));
-        store.settled().await;
+        store.forget_events(Timestamp::default(), Timestamp::from_secs(21)).await.unwrap();
         let left = store.permissions(None, 9).await.unwrap();
         assert_eq!((left.len(), left[0].user.as_str()), (3, "92"), "written since");
         assert_eq!(replies(&file).await, 0);

@@ -106,7 +106,6 @@ pub(super) enum Write {
     ForgetRecordings(Vec<Uuid>, oneshot::Sender<()>),
     /// The journal takes none: where the store doesn't, nothing has changed.
     Deed(Box<dyn Deed>, oneshot::Sender<u64>),
-    Forget(Timestamp),
     ForgetKeys(Timestamp),
     /// Told when all before it is written.
     Settled(oneshot::Sender<()>),
@@ -154,7 +153,6 @@ impl Write {
             | Self::Unkey(_)
             | Self::ForgetPermission(..)
             | Self::RecordingBegun(_)
-            | Self::Forget(_)
             | Self::ForgetKeys(_)
             | Self::Settled(_) => false,
         }
@@ -355,8 +353,8 @@ impl EventLog {
         write: InboxWrite,
     ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
         let (tell, told) = oneshot::channel();
-        // A call's line in its conversation is waited for by nobody.
-        let waited_for = !matches!(&write, InboxWrite::Came(came) if came.message.kind == "call");
+        // What is told to nobody is waited for by nobody: a call's line in its conversation.
+        let waited_for = !matches!(&write, InboxWrite::Came(came) if came.draft.is_none());
         if self.queue.try_send(Write::Inbox(Box::new(write), tell)).is_err() {
             metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
             return None;
@@ -419,11 +417,6 @@ impl EventLog {
             let _ = told.await;
         };
         let _ = tokio::time::timeout(SETTLE, asked).await;
-    }
-
-    pub(super) fn forget_events(&self, ended_before: Timestamp) {
-        // Full of better things to do: the next day's will do as well.
-        let _ = self.queue.try_send(Write::Forget(ended_before));
     }
 
     pub(super) async fn close(&self) {

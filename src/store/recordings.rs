@@ -181,7 +181,7 @@ pub(super) async fn conclude(to: &mut Conn, seal: &Seal, c: &RecordingConclusion
     let mut written = Vec::new();
     if update.execute(&mut *to).await?.rows_affected() > 0 {
         for callback in &c.callbacks {
-            written.push(callbacks::insert(to, seal, callback).await?);
+            written.push(callbacks::insert(to, seal, callback.clone()).await?);
         }
     }
     Ok(written)
@@ -242,7 +242,7 @@ pub(super) async fn transcribed(
             let update = sql::query(update).bind(id.to_string()).execute(&mut *to).await?;
             match update.rows_affected() {
                 0 => Ok(Vec::new()),
-                _ => Ok(vec![callbacks::insert(to, seal, callback).await?]),
+                _ => Ok(vec![callbacks::insert(to, seal, (**callback).clone()).await?]),
             }
         }
         TranscriptWrite::Again { id, at } => {

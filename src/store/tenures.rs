@@ -63,18 +63,21 @@ pub(super) struct Held {
     pub(super) routing: Routing,
 }
 
-/// The row of a pair's number, made where there is none: the first who is written to has it.
-pub(super) async fn held(to: &mut Conn, pair: &Pair) -> Result<Held, sqlx::Error> {
-    let id = pair.phone_number_id.as_str();
-    let select = "SELECT owner, generation, routing, webhook, agent FROM number_tenures WHERE phone_number_id = $1";
-    if let Some(row) = sql::query(select).bind(id).fetch_optional(&mut *to).await? {
-        let (owner, generation) = (row.try_get("owner")?, row.try_get("generation")?);
-        return Ok(Held { owner, generation, routing: routing(&row)? });
-    }
+/// What a conversation's upsert found of its number, by the names that begin with `held_`; none: it has no row.
+pub(super) fn held(row: &Row) -> Result<Option<Held>, sqlx::Error> {
+    let Some(owner) = row.try_get("held_owner")? else { return Ok(None) };
+    let text = |column: &str| row.try_get::<Option<String>, _>(column);
+    let id = |column: &str| Ok::<_, sqlx::Error>(text(column)?.and_then(|id| id.parse().ok()));
+    let routing = Routing::of(&text("held_routing")?.unwrap_or_default(), id("held_webhook")?, id("held_agent")?);
+    Ok(Some(Held { owner, generation: row.try_get("held_generation")?, routing }))
+}
+
+/// Makes the row of a pair's number: the first who is written to has it.
+pub(super) async fn begin(to: &mut Conn, pair: &Pair) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO number_tenures (phone_number_id, owner, first_owner) VALUES ($1, $2, $2) \
         ON CONFLICT (phone_number_id) DO NOTHING";
-    sql::query(insert).bind(id).bind(pair.account.as_str()).execute(to).await?;
-    Ok(Held { owner: pair.account.as_str().to_owned(), generation: 0, routing: Routing::None })
+    let insert = sql::query(insert).bind(pair.phone_number_id.as_str()).bind(pair.account.as_str());
+    insert.execute(to).await.map(drop)
 }
 
 /// Another account has a number: what was set of its routing is over, for itself and for each conversation.

@@ -131,7 +131,7 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
     assert!(store.events(&scope, uuid(9), None, 10).await.unwrap().is_empty());
     assert!(store.events(&Scope::of(OTHER.into()), uuid(1), None, 10).await.unwrap().is_empty());
 
-    store.forget_events(secs(62));
+    store.forget_events(secs(0), secs(62)).await.unwrap();
     assert!(store.call_concluded(start(2, MAIN, MAIN), end(2, 0)).await.unwrap());
     assert!(store.events(&scope, uuid(1), None, 10).await.unwrap().is_empty(), "forgotten");
     assert!(store.call(&scope, uuid(1)).await.unwrap().is_some(), "its record stays");
@@ -454,8 +454,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
             .unwrap();
     let ids = [first, second, third].map(|w| w.callback.id);
     assert_eq!(secrets, [(ids[0], false, 1), (ids[1], true, 0), (ids[2], true, 0)]);
-    store.forget_events(secs(4));
-    store.settled().await;
+    store.forget_events(secs(0), secs(4)).await.unwrap();
     let left: Vec<i64> = sql::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
     assert_eq!(left, [ids[1]], "done ones go with the event logs, waiting ones never");
     pool.close().await;

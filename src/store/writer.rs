@@ -122,7 +122,7 @@ pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
             batch.push(write);
         }
         lines.extend(batch.extract_if(.., |write| matches!(write, Write::Line { .. } | Write::Late { .. })));
-        if lines.len() >= BATCH || batch.iter().any(|write| matches!(write, Write::Settled(_) | Write::Forget(_))) {
+        if lines.len() >= BATCH || batch.iter().any(|write| matches!(write, Write::Settled(_))) {
             writer.write(&mut lines).await;
             lines.clear();
         }
@@ -526,7 +526,6 @@ fn tell_journalled(write: Write) -> Option<Write> {
         | Write::Endpoint(..)
         | Write::ForgetPermission(..)
         | Write::RecordingBegun(_)
-        | Write::Forget(_)
         | Write::ForgetKeys(_) => {}
     }
     None
@@ -591,7 +590,6 @@ fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
             | Write::Unkey(_)
             | Write::ForgetPermission(..)
             | Write::RecordingBegun(_)
-            | Write::Forget(_)
             | Write::ForgetKeys(_) => {}
         }
     }

@@ -94,7 +94,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::BufferOverflow => "buffer_overflow",
             Self::InvalidMessage => "invalid_message",
@@ -377,6 +377,7 @@ mod tests {
             extra_headers: Vec::new(),
             keep_call_alive: true,
             noise_cancellation: false,
+            in_room: false,
         };
         let media =
             |pcm, format| Ours::Media { track: Track::Outbound, at_ms: 1_795_154_591_120, chunk: 7, pcm, format };

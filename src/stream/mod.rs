@@ -15,6 +15,7 @@ mod socket;
 mod sound;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,16 +30,19 @@ use crate::clock::Clock;
 use crate::egress::Egress;
 use crate::ffi::opus::Rate;
 use crate::media::workers::Workers;
-use crate::media::{LegHandle, Sides};
+use crate::media::{CableEnd, Feed, LegHandle, Sides, Tap};
 use crate::model::{AuthId, CallUuid, Digit, StreamId, Timestamp};
 use message::{Ours, Phrases};
 use outbox::Outbox;
 use queue::Queue;
 use sound::Sound;
+#[doc(hidden)]
+pub use trial::{Trial, read_messages};
 
 /// Frames of the server's that are at the leg before sound begins: what comes in time is heard at once, and what comes
 /// late makes room for itself.
-const LEAD: usize = 1;
+pub const LEAD: usize = 1;
+const NO_ROOM: &str = "this node has no room for its sound";
 
 /// Where a stream's facts go. Called from its task and from a worker: must not wait.
 pub type StreamSink = Arc<dyn Fn(StreamFact) + Send + Sync>;
@@ -115,8 +119,25 @@ impl StreamHandle {
             StreamTrack::Both => Sides::Both,
         };
         let feed = order.bidirectional.then(|| leg.feed(LEAD));
-        if !workers.add(Box::new(Sound::new(self.shared.clone(), leg.tap(sides), feed))) {
-            self.shared.tell(StreamFact::Lost { why: "this node has no room for its sound".to_owned() });
+        self.flow(leg.tap(sides), feed, workers);
+    }
+
+    /// The same with what is at the end of a cable, in place of a leg; none: there is nothing.
+    pub fn begin_at(&self, end: Option<CableEnd>, workers: &Workers) {
+        match end {
+            Some(CableEnd { tap, feed }) => self.flow(tap, Some(feed), workers),
+            None => self.shared.tell(StreamFact::Lost { why: NO_ROOM.to_owned() }),
+        }
+    }
+
+    /// Whether it is for the room that the call is in.
+    pub fn is_in_room(&self) -> bool {
+        self.shared.order.in_room
+    }
+
+    fn flow(&self, tap: Tap, feed: Option<Feed>, workers: &Workers) {
+        if !workers.add(Box::new(Sound::new(self.shared.clone(), tap, feed))) {
+            self.shared.tell(StreamFact::Lost { why: NO_ROOM.to_owned() });
         }
     }
 

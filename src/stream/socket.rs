@@ -163,14 +163,7 @@ async fn serve(shared: &Shared, socket: Socket) -> End {
         tokio::pin!(reading, writing);
         tokio::select! {
             end = &mut reading => end,
-            written = &mut writing => match written {
-                Ok(()) => {
-                    // The server's last word.
-                    let _ = timeout(CLOSING, &mut reading).await;
-                    End::Ours
-                }
-                Err(error) => End::Lost(error.to_string()),
-            },
+            written = &mut writing => after(written, &mut reading).await,
             () = pings(shared, &unanswered) => End::Lost("its server answers no pings".to_owned()),
             // Whether it reads or not.
             () = async { shared.stopped.cancelled().await; sleep(CLOSING).await; } => End::Ours,
@@ -181,6 +174,16 @@ async fn serve(shared: &Shared, socket: Socket) -> End {
         let _ = timeout(CLOSING, to.send(Message::Close(Some(why)))).await;
     }
     end
+}
+
+/// Nothing is written any more: what that means, by the server's last word. A goodbye of its own ends our writing too, and
+/// whichever of the two is seen first.
+async fn after(written: Result<(), Error>, reading: impl Future<Output = End>) -> End {
+    let last = timeout(CLOSING, reading).await;
+    match written {
+        Ok(()) => End::Ours,
+        Err(error) => last.unwrap_or_else(|_| End::Lost(error.to_string())),
+    }
 }
 
 async fn write(shared: &Shared, to: &mut (impl Sink<Message, Error = Error> + Unpin)) -> Result<(), Error> {
@@ -300,5 +303,21 @@ impl<'a> Pace<'a> {
         let over = |left: f64, a_second: u32| (-left / f64::from(a_second)).max(0.0);
         let pause = over(self.messages, MESSAGES_A_SECOND).max(over(self.bytes, BYTES_A_SECOND));
         (pause > 0.0).then(|| Duration::from_secs_f64(pause))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::{End, Error, after};
+
+    #[tokio::test]
+    async fn a_goodbye_that_ends_our_writing_is_a_goodbye() {
+        let failed = || Err(Error::ConnectionClosed);
+        assert!(matches!(after(failed(), ready(End::Theirs)).await, End::Theirs));
+        assert!(matches!(after(failed(), ready(End::TooLarge)).await, End::TooLarge));
+        assert!(matches!(after(failed(), ready(End::Lost("reset".to_owned()))).await, End::Lost(_)));
+        assert!(matches!(after(Ok(()), ready(End::Theirs)).await, End::Ours));
     }
 }

@@ -39,6 +39,7 @@ fn order(url: &str) -> StreamOrder {
         extra_headers: Vec::new(),
         keep_call_alive: true,
         noise_cancellation: false,
+        in_room: false,
     }
 }
 

@@ -272,6 +272,74 @@ fn r25_webhook_requests() {
     });
 }
 
+#[test]
+fn r25_stream_messages() {
+    let silence = "/".repeat(3_200);
+    let played = |kind: &str, hz: &str, payload: &str| {
+        format!(
+            "{{\"event\":\"playAudio\",\"media\":{{\"contentType\":\"{kind}\",\"sampleRate\":{hz},\"payload\":\"{payload}\"}}}}"
+        )
+    };
+    let conversation = [
+        played("audio/x-mulaw", "8000", &silence),
+        "{\"event\":\"checkpoint\",\"streamId\":\"1\",\"name\":\"greeting\"}".to_owned(),
+        played("audio/x-l16", "\"16000\"", "AAABAA=="),
+        "{\"event\":\"sendDTMF\",\"dtmf\":\"12#w\"}".to_owned(),
+        "{\"event\":\"clearAudio\",\"streamId\":\"1\"}".to_owned(),
+        played("audio/x-l16;rate=8000", "8000", &silence),
+    ];
+    check(&Format {
+        corpus: vec![conversation.join("\n").into_bytes()],
+        words: &[
+            "\n",
+            "{\"event\":\"playAudio\",\"media\":",
+            "\"contentType\":\"audio/x-mulaw\"",
+            "\"sampleRate\":4294967296",
+            "\"sampleRate\":\" 16000 \"",
+            "\"payload\":\"=\"",
+            "{\"event\":\"checkpoint\",\"name\":\"\\ud83d\\ude00\"}",
+            "\"name\":[[[[[[[[",
+            "{\"event\":null}",
+            "\"event\":\"\\u0070layAudio\"",
+            "\\",
+        ],
+        bytes_max: 66_000,
+        ..Format::new("stream_message", targets::stream_message)
+    });
+}
+
+#[test]
+fn r25_recogniser_answers() {
+    check(&Format {
+        corpus: texts(&[
+            "{\"partial\":\"book a\"}\n{\"text\":\"book a table\",\"result\":[{\"word\":\"book\",\"conf\":0.98}]}\n{\"text\":\"for two\"}",
+            "{\"text\":\"Book a table.\",\"segments\":[{\"text\":\" Book\",\"start\":0.0,\"end\":1.2,\"avg_logprob\":-0.2,\
+             \"no_speech_prob\":0.01}],\"logprobs\":[{\"token\":\"Book\",\"logprob\":-0.1}]}",
+            "{\"text\":\"damn\",\"confidence\":0.5}",
+        ]),
+        words: &[
+            "\n",
+            "{\"text\":\"\"}",
+            "{\"partial\":\"\"}",
+            "\"confidence\":1e38",
+            "\"confidence\":-1",
+            "\"avg_logprob\":1e38",
+            "\"end\":-1e38",
+            "\"segments\":[",
+            "\"logprobs\":[",
+            "\"conf\":",
+            "\\u0000",
+            "\\u2028",
+            "null",
+            "[[[[[[[[",
+            "1e999",
+        ],
+        // Each message tells all that was said so far: its cost grows with those before it.
+        bytes_max: 8_000,
+        ..Format::new("recogniser", targets::recogniser)
+    });
+}
+
 /// A body of 100 KiB made of one piece over and over.
 fn filled(before: &str, piece: &str, after: &str) -> Vec<u8> {
     let times = (102_400 - before.len() - after.len()) / piece.len();

@@ -615,3 +615,40 @@ pub fn webhook_request(bytes: &[u8]) {
     }
     assert!(!secrets.signed(&headers, bytes));
 }
+
+/// What a stream's server sends: a message a line.
+pub fn stream_message(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let trial = offhook::stream::read_messages(text.lines());
+    // A byte of µ-law is the least that a sample takes, and each message may leave a part of a frame.
+    assert!(trial.frames <= text.len() / 160 + trial.outcomes.len() + 1, "{} frames", trial.frames);
+    assert!(trial.frames <= 40 * 50, "what waits is bounded");
+    assert!(trial.checkpoints.iter().all(|name| name.chars().count() <= 256) && trial.checkpoints.len() <= 1_000);
+    assert!(trial.keys.chars().all(|key| "0123456789*#wW".contains(key)));
+    assert_eq!(trial.outcomes.len(), text.lines().count());
+    for code in trial.outcomes.into_iter().filter_map(Result::err) {
+        assert!(!code.is_empty() && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
+    }
+}
+
+/// What a recogniser answers, over HTTP; and over a WebSocket, a message a line.
+pub fn recogniser(bytes: &[u8]) {
+    use speech::recognise::{read_answer, read_messages};
+    let is_told = |text: &str| {
+        assert!(text.chars().count() <= 4_096 && !text.contains(char::is_control) && text.trim() == text, "{text:?}");
+    };
+    if let Ok(heard) = read_answer(bytes) {
+        is_told(&heard.text);
+        assert!(heard.confidence <= 100);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok((heard, interim)) = read_messages(text.lines()) {
+        is_told(&heard.text);
+        assert!(heard.confidence <= 100 && interim.len() <= text.lines().count());
+        for now in interim {
+            is_told(&now.stable);
+            is_told(&now.unstable);
+            assert!(now.stability <= 100 && !(now.stable.is_empty() && now.unstable.is_empty()));
+        }
+    }
+}

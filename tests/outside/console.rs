@@ -84,11 +84,20 @@ pub const PAGES: &[&str] = &[
     "/console/agents/",
 ];
 
+/// Of those who administer.
+const MORE: &[&str] = &[
+    "/console/people/",
+    "/console/webhooks/",
+    "/console/agents/new/",
+    "/console/numbers/new/",
+    "/console/playground/debugger/",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers() {
     let world = with_people().await;
     let public = &world.node.public;
-    for path in PAGES.iter().chain(&["/console/people/", "/console/calls/x/"]) {
+    for path in PAGES.iter().chain(MORE).chain(&["/console/calls/x/"]) {
         let answer = http::send("GET", &format!("{public}{path}"), &[], "").await;
         assert_eq!(answer.status, 303, "{path}");
         assert!(answer.headers["location"].to_str().unwrap().starts_with("/console/sign-in?to="), "{path}");
@@ -100,7 +109,7 @@ async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers
     assert_eq!(cross.status, 403);
 
     let asha = Session::of(&world, "asha").await;
-    for path in PAGES.iter().chain(&["/console/people/"]) {
+    for path in PAGES.iter().chain(MORE) {
         let answer = asha.get(path).await;
         let text = answer.text();
         assert_eq!(answer.status, 200, "{path}: {text}");
@@ -254,7 +263,7 @@ async fn a_person_signs_in_sees_a_call_come_live_and_steps_through_it() {
     }
     let world = with_people().await;
     let mut browser = signed_in(&world, "asha").await;
-    for path in PAGES.iter().chain(&["/console/people/"]) {
+    for path in PAGES.iter().chain(MORE) {
         browser.visit(path).await;
         browser.until("document.querySelector('main h1')?.textContent.trim().length > 0").await;
         let wide = browser.eval("document.documentElement.scrollWidth - innerWidth").await;

@@ -11,6 +11,7 @@ use crate::support::http;
 use crate::support::node::NUMBER;
 
 const USER: &str = "919812345678";
+const NEW: &str = "918035737999";
 
 pub async fn orders(world: &World, door: &str, order: Value) {
     let answer = http::send("POST", &format!("{}/_sim/{door}", world.sim.url()), &[], order.to_string()).await;
@@ -147,6 +148,47 @@ async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
     // They answer: now anything can be said.
     writes(&world, &json!({"message": "Thank you", "from": USER})).await;
     browser.until("document.querySelector('.composer #text')").await;
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_11_s2_25_a_registration_that_failed_is_tried_again_and_succeeds() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_numbers().await;
+    let facts = json!({"platform_type": "NOT_APPLICABLE", "pin": "271828", "status": "CONNECTED"});
+    let order = json!({"number": NEW, "phone_number_id": "106540352249999", "waba": "1029384756", "name": "New", "facts": facts});
+    orders(&world, "numbers", order).await;
+    let url = format!("{}/api/v1/wabas/1029384756/sync/", world.node.public);
+    assert_eq!(http::send("POST", &url, &[("x-api-key", crate::support::node::API_KEY)], "").await.status, 200);
+    orders(
+        &world,
+        "failures",
+        json!([{"what": "register", "status": 400, "code": 133_015, "details": "Wait a little"}]),
+    )
+    .await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/numbers/").await;
+    let register = async |browser: &mut Browser| {
+        browser.press(&format!("#number-{NEW}"), "Register").await;
+        browser.fill("dialog [name=pin]", "271828").await;
+    };
+    register(&mut browser).await;
+    browser.press("dialog", "Register").await;
+    browser.told("133015: Wait a little").await;
+    browser.says(&format!("#number-{NEW} .danger-text"), "133015").await;
+    // It may be pressed again after a minute, and says so until then; nobody has to load the page.
+    browser.eval("globalThis.marked = 1").await;
+    register(&mut browser).await;
+    browser.until("document.querySelector('dialog button[value=register]').disabled").await;
+    browser.until("Number(/(\\d+) s/.exec(document.querySelector('dialog [data-until]').textContent)?.[1]) < 30").await;
+    browser.until("!document.querySelector('dialog button[value=register]').disabled").await;
+    browser.press("dialog", "Register").await;
+    browser.until(&format!("document.querySelector('#number-{NEW} .registered')")).await;
+    browser.says(&format!("#number-{NEW}"), "CLOUD_API").await;
+    assert_eq!(browser.eval(&format!("document.querySelectorAll('#number-{NEW} .danger-text').length")).await, 0);
+    assert_eq!(browser.eval("globalThis.marked").await, 1, "all of it without loading the page again");
     assert_eq!(browser.errors, [""; 0]);
 }
 

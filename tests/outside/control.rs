@@ -17,7 +17,7 @@ use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
 use crate::support::sdk;
 
 /// A server of tones: `/tone/{hertz}/{milliseconds}`.
-async fn tones() -> String {
+pub async fn tones() -> String {
     let tone = |Path((hz, ms)): Path<(f64, u32)>| async move {
         let wave = |n: u32| ((f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16;
         let pcm: Vec<u8> = (0..ms * 16).flat_map(|n| wave(n).to_le_bytes()).collect();

@@ -15,13 +15,13 @@ const CUSTOMER_HZ: f64 = 700.0;
 const AGENT_HZ: f64 = 1_100.0;
 
 impl World {
-    async fn mpc(&self, method: &str, path: &str, body: &Value) -> Answer {
+    pub(super) async fn mpc(&self, method: &str, path: &str, body: &Value) -> Answer {
         let json = [("content-type", "application/json")];
         self.rest(method, &format!("MultiPartyCall/{path}"), &json, body.to_string()).await
     }
 
     /// Waits until so many seconds' packets have come from callers who all talk.
-    async fn until_talked(&self, seconds: u32) {
+    pub(super) async fn until_talked(&self, seconds: u32) {
         let packets = async || self.node.metric("offhook_media_packets_total", &[("direction", "in")]).await;
         let live = self.node.metric("offhook_calls_active", &[]).await.max(1.0);
         let enough = packets().await + live * 50.0 * f64::from(seconds);
@@ -34,7 +34,7 @@ impl World {
         tokio::time::timeout(std::time::Duration::from_secs(40), talks).await.expect("they talk");
     }
 
-    async fn told(&self, name: &str) -> Seen {
+    pub(super) async fn told(&self, name: &str) -> Seen {
         self.app.wait_where("/status", |seen| seen.param("EventName") == name).await
     }
 }

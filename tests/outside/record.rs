@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use offhook::sim::{CallEvent, CallScript, HangupRule, caller};
+use offhook::sim::{Answering, CallEvent, CallScript, HangupRule, caller};
 use serde_json::{Value, json};
 
 use super::dial::tone;
@@ -265,4 +265,58 @@ async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
     assert_eq!(http::get(&url).await.status, 404);
     assert_eq!(ask("GET", &format!("Recording/{id}/"), json!({})).await.0, 404);
     assert_eq!(ask("DELETE", &format!("Call/{call}/"), json!({})).await.0, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_begins_when_who_was_dialled_has_answered() {
+    const CALLER: &str = "919812345678";
+    const CALLEE: &str = "919412341234";
+    const CALLEE_HZ: f64 = 1_100.0;
+    let world = world(|wanted, _| {
+        wanted.limits = "allow_wa_bridge = true".to_owned();
+        wanted.accept_wait_ms = 0;
+    })
+    .await;
+    for path in ["/recorded", "/recording"] {
+        world.app.xml(path, "<Response/>");
+    }
+    let document = format!(
+        "<Response><Record startOnDialAnswer=\"true\" action=\"APP/recorded\" redirect=\"false\" fileFormat=\"wav\" \
+         callbackUrl=\"APP/recording\"/><Dial callType=\"whatsapp\" callerId=\"{}\"><User>{CALLEE}</User></Dial></Response>",
+        crate::support::node::NUMBER
+    );
+    world.app.xml("/unused", document.replace("APP", &world.app.base));
+    let answering = Answering {
+        rings_after: Duration::from_millis(50),
+        acts_after: Duration::from_millis(2_500),
+        ..Answering::default()
+    };
+    let hangup = HangupRule::AfterAnswer(Duration::from_secs(4));
+    let callee = world.sim.expect_call(CallScript {
+        answering,
+        hangup,
+        say: tone(CALLEE_HZ, 6),
+        from: CALLEE.to_owned(),
+        ..CallScript::default()
+    });
+    let caller = world.sim.place_call(CallScript {
+        hangup: HangupRule::Never,
+        record: true,
+        from: CALLER.to_owned(),
+        ..speaker(20, "")
+    });
+    let (_, here) = tokio::join!(callee.all(), caller.all());
+    assert!(super::dial::heard_ms(&here, 425.0) > 900, "it rang before");
+    let begun = world.app.wait("/recorded").await;
+    // It is asked at once, before anybody has answered.
+    assert_eq!((begun.param("RecordingDuration"), begun.param("CallStatus")), ("-1", "ringing"));
+    let callback = world.app.wait("/recording").await;
+    assert_eq!(begun.param("RecordUrl"), callback.param("RecordUrl"));
+    let ms = told_of(&callback, "HungUp");
+    assert!((2_500..5_500).contains(&ms), "{ms} ms: what was before the answer is not in it");
+    let both = channels(&http::get(callback.param("RecordUrl")).await.body);
+    assert_eq!(both.len(), 2);
+    let (said, heard) = (tone_ms(&both[0], SAID_HZ), tone_ms(&both[1], CALLEE_HZ));
+    assert!(said + 800 > ms && heard + 1_500 > ms, "{said} ms of the caller, {heard} ms of the callee, in {ms}");
+    assert_eq!(tone_ms(&both[1], 425.0), 0, "no ring-back tone");
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use crate::support::agent::{AgentServer, reply};
 use crate::support::chat::{Chat, USER, crm};
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, API_KEY, AUTH_ID, NUMBER, PHONE_NUMBER_ID};
+use crate::support::node::{ACCESS_TOKEN, API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, PHONE_NUMBER_ID};
 
 const WABA: &str = "1029384756";
 const NEW: &str = "5511987654321";
@@ -430,4 +432,29 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
     // All of it is as it was.
     assert_eq!(chat.conversation(USER).await["status"], "open");
     assert_eq!(chat.get("users/").await["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s0_20_s0_23_a_number_whose_subaccount_is_removed_is_its_main_accounts_at_the_next_message() {
+    let chat = Chat::start().await;
+    let own = format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}")));
+    let plivo = async |method: &str, path: &str, body: Value| {
+        let url = format!("{}/v1/Account/{AUTH_ID}/{path}", chat.node.public);
+        let headers = [("authorization", own.as_str()), ("content-type", "application/json")];
+        http::send(method, &url, &headers, body.to_string()).await
+    };
+    let made = plivo("POST", "Subaccount/", json!({"name": "Night"})).await.json();
+    let sub = made["auth_id"].as_str().unwrap().to_owned();
+    assert_eq!(plivo("POST", &format!("Number/{NUMBER}/"), json!({ "subaccount": sub })).await.status, 202);
+    let url = json!({"webhookUrl": chat.app.url("/form")});
+    does(&chat, "PATCH", &format!("phone-numbers/{NUMBER}/"), url, 200).await;
+    chat.writes(USER, "to the subaccount").await;
+    let at = |text: &'static str| chat.app.wait_where("/form", move |seen| seen.params.values().any(|v| v == text));
+    at("to the subaccount").await;
+    assert_eq!(plivo("DELETE", &format!("Subaccount/{sub}/"), json!({})).await.status, 204);
+    chat.writes(USER, "to the main account").await;
+    at("to the main account").await;
+    let page = chat.get("conversations/").await;
+    let last: Vec<_> = page["items"].as_array().unwrap().iter().map(|c| &c["lastMessage"]["text"]).collect();
+    assert!(last.contains(&&json!("to the main account")), "{page}");
 }

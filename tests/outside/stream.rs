@@ -9,7 +9,7 @@ use offhook::answer::{SigningKeys, sign};
 use offhook::config::Secret;
 use offhook::ffi::opus::{Encoder, Rate};
 use offhook::model::Method;
-use offhook::sim::{Answers, CallEvent, CallEvents, CallScript, Happened, KeysStart, Order, caller};
+use offhook::sim::{Answers, CallEvent, CallEvents, CallScript, HangupRule, Happened, KeysStart, Order, caller};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -372,4 +372,40 @@ async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
     assert_eq!(world.status("StopStream").await.param("StatusReason"), "call_hangup");
     world.node.until_metric("offhook_streams_active", &[], 0.0).await;
     drop(held);
+}
+
+/// It takes a minute: a ping comes every 20 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_not() {
+    let (world, mut server) = (world(|wanted, _| wanted.accept_wait_ms = 0).await, BotServer::start().await);
+    world.app.xml("/stream", "");
+    let attributes = "keepCallAlive=\"true\" contentType=\"audio/x-mulaw;rate=8000\"";
+    world.app.xml("/unused", format!("<Response>{}</Response>", world.stream(attributes, &server.url)));
+    let call = |from: &str| {
+        let script = CallScript { from: from.to_owned(), hangup: HangupRule::Never, ..CallScript::default() };
+        world.sim.place_call(script)
+    };
+    let stays = call("919812345678");
+    let mut answers = server.taken().await;
+    let stays_uuid = answers.hear("start").await["start"]["callId"].as_str().expect("a UUID").to_owned();
+    let goes = call("919412341234");
+    let mut bot = server.taken().await;
+    let goes_uuid = bot.hear("start").await["start"]["callId"].as_str().expect("a UUID").to_owned();
+    let deaf = bot.deaf();
+    answers.pinged().await;
+    answers.pinged().await;
+    let dropped = |seen: &crate::support::app::Seen| seen.param("Event") == "DroppedStream";
+    assert!(!world.app.seen().iter().any(dropped), "one was missed, and the second may still be answered");
+    answers.pinged().await;
+    let lost = world.app.wait_where("/stream", dropped).await;
+    assert_eq!((lost.param("CallUUID"), lost.param("StatusReason")), (&*goes_uuid, "connection_error"));
+    drop(deaf);
+    goes.all().await;
+    world.node.until_metric("offhook_streams_total", &[("outcome", "lost")], 1.0).await;
+    world.node.until_metric("offhook_streams_active", &[], 1.0).await;
+    assert!(answers.any().await.is_ok_and(|said| said["event"] == "media"), "its sound goes on");
+    let of_it = |seen: &&crate::support::app::Seen| dropped(seen) && seen.param("CallUUID") == stays_uuid;
+    assert_eq!(world.app.seen().iter().filter(of_it).count(), 0);
+    stays.control().hangup().await;
+    stays.all().await;
 }

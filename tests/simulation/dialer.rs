@@ -118,6 +118,8 @@ impl World {
                 parent_call: None,
                 dialled: None,
                 document: None,
+                confirm: None,
+                room_music: None,
                 needs_company: false,
             })),
         }

@@ -196,7 +196,9 @@ impl VoiceAgents {
         let scope = Scope::Main(wish.main_account.clone());
         let found = self.0.agents.store().agent(&scope, id).await;
         let found = found.map_err(|e| FetchFailure::Unreachable { what: e.to_string() })?;
-        let Some(agent) = found.filter(|agent| agent.spec.serves(AgentChannel::Voice)) else {
+        // An agent of the call's own account, or of its main account: the store knows main accounts alone.
+        let may = |agent: &Agent| agent.account == wish.account || agent.account == wish.main_account;
+        let Some(agent) = found.filter(|agent| agent.spec.serves(AgentChannel::Voice) && may(agent)) else {
             tracing::info!(agent = %id, "a call is for an agent that is not there, or takes none: the caller hears busy");
             return Ok(document::busy());
         };

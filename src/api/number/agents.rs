@@ -12,6 +12,7 @@ use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{Api, error, with_header};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
+use super::conversations::not_routed;
 use crate::admission::NumberEntry;
 use crate::config::Secret;
 use crate::feed::What;
@@ -477,7 +478,7 @@ async fn delete(asked: &Asked, id: &str) -> Result<Response, Fault> {
         }
     }
     for number in numbers {
-        api.inbox.route_number(&number, Routing::None, false).await.map_err(ask::store("change a number's routing"))?;
+        api.inbox.route_number(&number, Routing::None, false).await.map_err(not_routed)?;
     }
     if !api.store.delete_agent(asked.scope(), agent.id).await.map_err(ask::store("remove an agent"))? {
         return Err(ask::missing("there is no such agent"));

@@ -210,12 +210,8 @@ pub(super) async fn found(asked: &Asked, id: &str) -> Result<Conversation, Fault
 /// A conversation as it stands, after something was done to it.
 async fn shown(asked: &Asked, id: Uuid) -> Result<Response, Fault> {
     let conversation = found(asked, &id.to_string()).await?;
-    let number = entry(asked, &conversation);
+    let number = asked.api().inbox.number_of(&conversation.pair);
     Ok(ask::ok(&Shown::of(asked.api(), number.as_ref(), &conversation).await))
-}
-
-fn entry(asked: &Asked, conversation: &Conversation) -> Option<Arc<NumberEntry>> {
-    asked.api().gate.directory().tables().by_number(&conversation.pair.number).cloned()
 }
 
 /// Everything under `/api/v1/conversations/`.
@@ -272,7 +268,8 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
     let page = page.map_err(ask::store("list conversations"))?;
     let mut items = Vec::with_capacity(page.found.len());
     for conversation in &page.found {
-        items.push(Shown::of(asked.api(), entry(asked, conversation).as_ref(), conversation).await);
+        let number = asked.api().inbox.number_of(&conversation.pair);
+        items.push(Shown::of(asked.api(), number.as_ref(), conversation).await);
     }
     let next = page.next.map(|(at, id)| format!("{at}.{id}"));
     Ok(ask::ok(&ShownPage { items, next }))

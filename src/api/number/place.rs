@@ -20,6 +20,7 @@ use crate::admission::{Because, Denied, NumberEntry, Reason};
 use crate::call::author;
 use crate::call::dialer::{CallOrder, NotPlaced};
 use crate::call::machine::Outbound;
+use crate::inbox::Inbox;
 use crate::model::{CallUuid, E164, EndpointName, Method};
 use crate::store::AgentChannel;
 use crate::xml::Document;
@@ -153,7 +154,7 @@ async fn documents(asked: &Asked, order: &Order, number: &NumberEntry, to: &E164
             let url = customer_url(asked.api(), "answerUrl", url).map_err(|why| ask::bad("answerUrl", &why))?;
             Ok(at((url, method)))
         }
-        (None, Some(agent), None) => agents(asked, agent).await.map(at),
+        (None, Some(agent), None) => agents(asked, agent, number).await.map(at),
         (None, None, Some(endpoint)) => {
             let own = Some(connecting(asked, endpoint, to).await?);
             Ok(Documents { answer: (DocUrl("".into()), Method::Post), fallback: None, own })
@@ -170,8 +171,10 @@ async fn documents(asked: &Asked, order: &Order, number: &NumberEntry, to: &E164
 }
 
 /// Where a call with an agent of the account's begins.
-async fn agents(asked: &Asked, id: Uuid) -> Result<(DocUrl, Method), Fault> {
+async fn agents(asked: &Asked, id: Uuid, number: &NumberEntry) -> Result<(DocUrl, Method), Fault> {
     let agent = asked.api().store.agent(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
+    // As for what comes in: another subaccount's agent serves no number of this one's.
+    let agent = agent.filter(|agent| Inbox::may_serve(number, &agent.account));
     let agent = agent.ok_or_else(|| ask::bad("agent", "this account has no such agent"))?;
     if !agent.spec.serves(AgentChannel::Voice) {
         let why = "this agent takes no calls: enable it, and add voice to its channels";

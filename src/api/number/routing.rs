@@ -139,7 +139,7 @@ pub(super) async fn subscribe(asked: Asked, path: &str) -> Result<Response, Faul
 async fn put(asked: &Asked, number: &Arc<NumberEntry>, routing: Routing, all: bool) -> Result<Response, Fault> {
     let inbox = &asked.api().inbox;
     if !is_sandbox(number) {
-        inbox.route_number(number, routing, all).await.map_err(ask::store("change a number's routing"))?;
+        inbox.route_number(number, routing, all).await.map_err(not_routed)?;
         return Ok(ask::ok(&Shown::of(number, routing)));
     }
     let Some(user) = asking_user(asked) else {
@@ -148,7 +148,7 @@ async fn put(asked: &Asked, number: &Arc<NumberEntry>, routing: Routing, all: bo
     };
     let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() };
     let pair = inbox.pair(number, user);
-    inbox.route_user(pair, routing).await.map_err(ask::store("change a conversation's routing"))?;
+    inbox.route_user(pair, routing).await.map_err(not_routed)?;
     // What the asking user sees; the number's own stays.
     Ok(ask::ok(&Shown::of(number, routing)))
 }

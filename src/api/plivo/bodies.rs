@@ -111,6 +111,19 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
             may("sip_headers", Is::Text(u32::MAX), "name=value pairs with commas between them: X-PH- parameters"),
             may("call_status_callback_url", Is::Url, "Told that it rings, and of its end"),
             may("call_status_callback_method", Is::Method, "POST"),
+            may("confirm_key", Is::Text(1), "0-9, * or #: who picks up is in once they have pressed it"),
+            may(
+                "confirm_key_sound_url",
+                Is::Url,
+                "A document of Speak, Play and Wait for who picks up, before they are in",
+            ),
+            may("confirm_key_sound_method", Is::Method, "GET"),
+            may(
+                "dial_music",
+                Is::Text(2_048),
+                "What those who are in hear until it is picked up: real (a ring-back tone, the default), none, or the URL of \
+                 a document of Speak, Play and Wait",
+            ),
         ],
     ),
     (

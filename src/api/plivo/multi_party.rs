@@ -81,7 +81,7 @@ pub(super) const ROUTES: &[Route] = &[
         route("POST", PARTICIPANTS, "addParticipant", "Calls a user, or takes a call that is up, into it"),
         "role, and from and to or call_uuid; the element's attributes in small letters with underscores; of who is called also \
          send_digits, ring_timeout and delay_dial (one number, or several with < between them), caller_name, sip_headers, \
-         create_mpc_with_single_participant. A form is taken too",
+         confirm_key, confirm_key_sound_url, dial_music, create_mpc_with_single_participant. A form is taken too",
         &[Answer { status: 201, what: "It is on its way", content: Content::Plivo(&[of::<multi_party_add::Added>]) }],
     ),
     Route {

@@ -10,17 +10,19 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::fields::Fields;
-use super::super::placing::{self, RING_TIMEOUT, TIME_LIMIT};
+use super::super::placing::{self, RING_TIMEOUT, TIME_LIMIT, customer_url};
 use super::super::{Api, LiveStatus, Told, error};
 use super::multi_party::{NO_ROOM, room};
 use super::place::{CALLER_NAME_CHARS_MAX, RING_MAX, digits, refused, sip_headers, targets, url};
 use super::{Ask, No};
 use crate::call::dialer::{CallOrder, Each};
-use crate::call::machine::{Command, Outbound};
-use crate::model::{CallUuid, E164};
+use crate::call::machine::{Command, Confirm, Outbound, RoomMusic};
+use crate::model::{CallUuid, Digit, E164, Method};
 use crate::xml::Document;
 use crate::xml::ast::DocUrl;
 
+/// The key is waited for so long, as a `Dial`'s is.
+const CONFIRM_MS: u64 = 120_000;
 /// `delay_dial`, in seconds.
 const DELAY_MAX: u64 = 120;
 
@@ -81,6 +83,12 @@ const ATTRIBUTES: &[(&str, &str)] = &[
     ("record_file_format", "recordFileFormat"),
     ("recording_callback_url", "recordingCallbackUrl"),
     ("recording_callback_method", "recordingCallbackMethod"),
+    ("ai_agent_stream_service_url", "aiAgentStreamServiceUrl"),
+    ("ai_agent_stream_content_type", "aiAgentStreamContentType"),
+    ("ai_agent_stream_sampling_rate", "aiAgentStreamSamplingRate"),
+    ("ai_agent_stream_extra_headers", "aiAgentStreamExtraHeaders"),
+    ("ai_agent_stream_status_callback_url", "aiAgentStreamStatusCallbackUrl"),
+    ("ai_agent_stream_status_callback_method", "aiAgentStreamStatusCallbackMethod"),
 ];
 
 /// The document of the one element.
@@ -177,6 +185,7 @@ fn order(
     });
     let each = each.collect();
     let send_digits = digits(fields)?;
+    let (confirm, room_music) = (confirm(api, fields)?, room_music(api, fields)?);
     let may_be_alone = fields.flag("create_mpc_with_single_participant")?.unwrap_or(true);
     let headers = sip_headers(fields)?;
     let told = url(api, fields, "call_status_callback")?;
@@ -185,7 +194,7 @@ fn order(
         return Ok(Err(No::NotAllowed(format!("from parameter is invalid. {from} {why}"))));
     };
     // It has no answer URL: its document is here. Without a URL for its status, nobody is told of it.
-    let nowhere = (DocUrl("".into()), crate::model::Method::Post);
+    let nowhere = (DocUrl("".into()), Method::Post);
     Ok(Ok(CallOrder {
         number,
         to,
@@ -200,11 +209,44 @@ fn order(
             ring_timeout_ms: RING_TIMEOUT.saturating_mul(1_000),
             send_digits,
             document: Some(document),
+            confirm,
+            room_music,
             needs_company: !may_be_alone,
             ..Outbound::default()
         },
         each,
     }))
+}
+
+/// What somebody hears and presses who picks up, before they are in.
+fn confirm(api: &Api, fields: &Fields) -> Result<Option<Confirm>, String> {
+    const WHAT: &str = "confirm_key must be one of 0-9, * and #";
+    let key = fields.text("confirm_key")?.map(|text| {
+        let mut keys = text.chars().map(Digit::try_from);
+        match (keys.next(), keys.next()) {
+            (Some(Ok(key)), None) if !key.is_letter() => Ok(key),
+            _ => Err(WHAT),
+        }
+    });
+    let key = key.transpose()?;
+    let sound = url(api, fields, "confirm_key_sound")?;
+    let method = match fields.has("confirm_key_sound_method") {
+        true => sound.as_ref().map_or(Method::Get, |(_, method)| *method),
+        false => Method::Get,
+    };
+    let sound = sound.map(|(url, _)| url);
+    let timeout_ms = CONFIRM_MS;
+    Ok((key.is_some() || sound.is_some()).then_some(Confirm { sound, method, key, timeout_ms }))
+}
+
+/// What those who are in hear until whoever is called picks up.
+fn room_music(api: &Api, fields: &Fields) -> Result<Option<RoomMusic>, String> {
+    let Some(text) = fields.text("dial_music")? else { return Ok(Some(RoomMusic::RingBack)) };
+    match text.to_ascii_lowercase().as_str() {
+        "real" => Ok(Some(RoomMusic::RingBack)),
+        "none" => Ok(None),
+        _ => Ok(Some(RoomMusic::Document { url: customer_url(api, "dial_music", &text)? })),
+    }
 }
 
 /// Whole numbers between `<`, for the targets in their order; one alone is for all of them.

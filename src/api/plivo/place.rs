@@ -155,6 +155,8 @@ impl Wanted {
                 parent_call: self.parent,
                 dialled: None,
                 document: None,
+                confirm: None,
+                room_music: None,
                 needs_company: false,
             },
             each: Vec::new(),

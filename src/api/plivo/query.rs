@@ -17,24 +17,23 @@ pub(super) fn value<'q>(pairs: &'q Pairs, name: &str) -> Option<&'q str> {
 pub(super) fn filter(pairs: &Pairs) -> Result<CallFilter, No> {
     let mut filter = CallFilter::default();
     for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
-        let (field, compare) = compared(name);
-        match field {
-            "from_number" => filter.from = Some(number(value)),
-            "to_number" => filter.to = Some(number(value)),
-            "call_direction" => filter.direction = Some(direction(value)?),
-            "subaccount" => filter.subaccount = Some(value.as_str().into()),
-            "parent_call_uuid" => {
+        match compared(name) {
+            ("from_number", Compare::Equal) => filter.from = Some(number(value)),
+            ("to_number", Compare::Equal) => filter.to = Some(number(value)),
+            ("call_direction", Compare::Equal) => filter.direction = Some(direction(value)?),
+            ("subaccount", Compare::Equal) => filter.subaccount = Some(value.as_str().into()),
+            ("parent_call_uuid", Compare::Equal) => {
                 filter.parent_call = Some(value.parse().map_err(|_| bad("parent_call_uuid", "a UUID"))?);
             }
-            "hangup_cause_code" => {
+            ("hangup_cause_code", Compare::Equal) => {
                 filter.hangup_code = Some(value.parse().map_err(|_| bad("hangup_cause_code", "an integer"))?);
             }
-            "hangup_source" => filter.hangup_source = Some(value.clone()),
-            "bill_duration" => {
+            ("hangup_source", Compare::Equal) => filter.hangup_source = Some(value.clone()),
+            ("bill_duration", compare) => {
                 let secs = value.parse().ok().filter(|n: &i64| *n >= 0);
                 filter.bill_secs.push((compare, secs.ok_or_else(|| bad(name, "an integer of 0 or more"))?));
             }
-            "end_time" => {
+            ("end_time", compare) => {
                 filter.ended.push((compare, time_of(name, value)?));
             }
             _ => {}
@@ -51,15 +50,8 @@ pub(super) fn compared(name: &str) -> (&str, Compare) {
         ("__lte", Compare::LessEqual),
         ("__lt", Compare::Less),
     ];
-    for (suffix, compare) in suffixes {
-        if let Some(
-            field @ ("bill_duration" | "end_time" | "add_time" | "creation_time" | "recording_storage_duration"),
-        ) = name.strip_suffix(suffix)
-        {
-            return (field, compare);
-        }
-    }
-    (name, Compare::Equal)
+    let of = |(suffix, compare)| Some((name.strip_suffix(suffix)?, compare));
+    suffixes.into_iter().find_map(of).unwrap_or((name, Compare::Equal))
 }
 
 /// A filter's time.

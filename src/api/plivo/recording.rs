@@ -261,20 +261,22 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
     let mut filter = RecordingFilter::default();
     for (name, value) in ask.pairs.iter().filter(|(_, value)| !value.is_empty()) {
         match query::compared(name) {
-            ("call_uuid", _) => {
+            ("call_uuid", Compare::Equal) => {
                 filter.call = Some(value.parse().map_err(|_| query::bad("call_uuid", "a UUID"))?);
             }
-            ("conference_name", _) => filter.conference = Some(value.clone()),
-            ("conference_uuid", _) => filter.rooms.push(RoomFilter::Conference(uuid("conference_uuid", value)?)),
-            ("mpc_name", _) => filter.rooms.push(RoomFilter::MultiPartyName(value.clone())),
-            ("mpc_uuid", _) => filter.rooms.push(RoomFilter::MultiParty(uuid("mpc_uuid", value)?)),
-            ("from_number", _) => filter.from = Some(digits_of(value)),
-            ("to_number", _) => filter.to = Some(digits_of(value)),
+            ("conference_name", Compare::Equal) => filter.conference = Some(value.clone()),
+            ("conference_uuid", Compare::Equal) => {
+                filter.rooms.push(RoomFilter::Conference(uuid("conference_uuid", value)?))
+            }
+            ("mpc_name", Compare::Equal) => filter.rooms.push(RoomFilter::MultiPartyName(value.clone())),
+            ("mpc_uuid", Compare::Equal) => filter.rooms.push(RoomFilter::MultiParty(uuid("mpc_uuid", value)?)),
+            ("from_number", Compare::Equal) => filter.from = Some(digits_of(value)),
+            ("to_number", Compare::Equal) => filter.to = Some(digits_of(value)),
             ("recording_storage_duration", compare) => {
                 let days = value.parse::<u32>().map_err(|_| query::bad(name, "a whole number of days"))?;
                 filter.added.extend(stored_for(api.clock.wall(), compare, days));
             }
-            ("subaccount", _) => filter.subaccount = Some(value.as_str().into()),
+            ("subaccount", Compare::Equal) => filter.subaccount = Some(value.as_str().into()),
             ("add_time", compare) => {
                 filter.added.push((compare, query::time_of(name, value)?));
             }

@@ -239,6 +239,7 @@ fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
         extra_headers: extra_headers(fields.text("extra_headers")?.as_deref().unwrap_or_default())?,
         keep_call_alive: false,
         noise_cancellation,
+        in_room: false,
     })
 }
 

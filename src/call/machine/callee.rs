@@ -1,5 +1,9 @@
 //! A B-leg once it was picked up: it has no document of its own. It waits for its A-leg's word, confirms that somebody is
 //! there, sends its keys, and is brought together with the A-leg (`plivo-xml.md` §5.7).
+//!
+//! Who was called into a multi-party call confirms it in the same way, without an A-leg: its document follows then.
+
+use std::sync::Arc;
 
 use super::desk::Desk;
 use super::dial::{Confirm, LegNews, LegWish};
@@ -10,12 +14,16 @@ use super::params::Event;
 use super::timers::Timer;
 use super::{FetchId, MediaOrder, Output, PlayId, SoundItem};
 use crate::model::{Digit, HangupCause};
+use crate::xml::Document;
+use crate::xml::ast::Target;
 
 /// See the module's note.
 pub(super) struct Callee {
     confirm: Option<Confirm>,
     digits: Option<String>,
     tells_keys: bool,
+    /// What it runs once it is confirmed, where nobody dialled it.
+    document: Option<Arc<Document>>,
     phase: Phase,
 }
 
@@ -49,19 +57,41 @@ impl Callee {
             confirm: dialled.as_ref().and_then(|dialled| dialled.confirm.clone()),
             digits: placed.send_digits.clone(),
             tells_keys: dialled.is_some_and(|dialled| dialled.tells_keys),
+            document: None,
             phase: Phase::Told,
+        }
+    }
+
+    /// Of a call that has just been picked up and confirms that somebody is there before it runs a document.
+    pub(super) fn confirming(desk: &mut Desk, gate: Gate, confirm: Confirm, document: Arc<Document>) -> Self {
+        let digits = desk.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
+        let mut callee =
+            Self { confirm: Some(confirm), digits, tells_keys: false, document: Some(document), phase: Phase::Told };
+        callee.ordered(desk, gate, &LegWish::Proceed);
+        callee
+    }
+
+    /// Its document, once it is to run.
+    pub(super) fn confirmed(&mut self) -> Option<Arc<Document>> {
+        match self.phase {
+            Phase::Ready => self.document.take(),
+            _ => None,
         }
     }
 
     /// The A-leg wants something.
     pub(super) fn ordered(&mut self, desk: &mut Desk, gate: Gate, wish: &LegWish) {
         match (wish, &self.phase) {
-            (LegWish::Proceed, Phase::Told) => match &self.confirm {
-                Some(confirm) => {
-                    self.phase = Phase::Fetching(element::fetch_sounds(desk, &confirm.sound, Event::DialConfirm));
+            (LegWish::Proceed, Phase::Told) => {
+                match self.confirm.as_ref().map(|confirm| (&confirm.sound, confirm.method)) {
+                    Some((Some(url), method)) => {
+                        let target = Target { url: url.clone(), method };
+                        self.phase = Phase::Fetching(element::fetch_sounds_at(desk, target, Event::DialConfirm));
+                    }
+                    Some((None, _)) => self.await_key(desk, gate),
+                    None => self.send_digits(desk, gate),
                 }
-                None => self.send_digits(desk, gate),
-            },
+            }
             (LegWish::Join, Phase::Ready) => {
                 desk.media(MediaOrder::Join);
                 self.phase = Phase::Joined;
@@ -103,7 +133,11 @@ impl Callee {
             return;
         }
         desk.timers.clear(Timer::Fetch);
-        let items = element::sounds_fetched(desk, "confirmSound", result);
+        let items = element::sounds_fetched(desk, self.sound_name(), result);
+        if items.is_empty() && self.document.is_some() {
+            // Its key counts by itself.
+            return self.await_key(desk, gate);
+        }
         if items.is_empty() {
             self.confirm = None;
             return self.send_digits(desk, gate);
@@ -124,6 +158,11 @@ impl Callee {
         if !matches!(self.phase, Phase::Sounding(play) if play == ended) {
             return;
         }
+        self.await_key(desk, gate);
+    }
+
+    /// Nothing more is to be heard: the key is waited for, where there is one.
+    fn await_key(&mut self, desk: &mut Desk, gate: Gate) {
         match self.confirm.as_ref().filter(|confirm| confirm.key.is_some()) {
             Some(confirm) => {
                 desk.set(Timer::Confirm, confirm.timeout_ms);
@@ -131,6 +170,11 @@ impl Callee {
             }
             None => self.send_digits(desk, gate),
         }
+    }
+
+    /// What the sound is called where it was asked for.
+    pub(super) fn sound_name(&self) -> &'static str {
+        if self.document.is_some() { "confirm_key_sound_url" } else { "confirmSound" }
     }
 
     pub(super) fn is_playing(&self, which: PlayId) -> bool {
@@ -162,13 +206,17 @@ impl Callee {
 
     /// The key did not come.
     pub(super) fn unconfirmed(&mut self, desk: &mut Desk) -> Step {
-        desk.remark("nobody pressed confirmKey in time: the leg is hung up".to_owned());
+        let key = if self.document.is_some() { "confirm_key" } else { "confirmKey" };
+        desk.remark(format!("nobody pressed {key} in time: the leg is hung up"));
         Step::End(HangupCause::ConfirmFailed)
     }
 
     /// The leg ends, or gets a document of its own: what it waited for is not wanted any more.
     pub(super) fn cut(&mut self, desk: &mut Desk) {
         desk.timers.clear(Timer::Confirm);
+        if self.document.is_some() {
+            desk.added("AddParticipantFailed");
+        }
         match self.phase {
             Phase::Fetching(fetch) => desk.cancel_fetch(fetch),
             Phase::Sounding(play) | Phase::Sending(play) => desk.media(MediaOrder::Stop { play }),

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::added::{self, Ringing};
 use super::dial::LegNews;
 use super::element;
 use super::params::{self, Ending};
@@ -60,6 +61,8 @@ pub(super) struct Desk {
     pub(super) termination: Option<Termination>,
     /// The conference that it is, or was last, in.
     pub(super) conference: Option<uuid::Uuid>,
+    /// What those in a room hear while this call is placed for it.
+    pub(super) ringing: Ringing,
     /// The call's stream.
     pub(super) stream: Option<Streaming>,
     began: CallTime,
@@ -89,6 +92,7 @@ impl Desk {
             path_lost: false,
             termination: None,
             conference: None,
+            ringing: Ringing::default(),
             stream: None,
             began: now,
             wishes: VecDeque::with_capacity(16),
@@ -320,6 +324,7 @@ impl Desk {
     pub(super) fn conclude(&mut self, cause: HangupCause) {
         self.media(MediaOrder::Close);
         self.timers.clear_all();
+        added::over(self);
         // Stopped and reported before the call's own end is (`plivo-xml.md` §4 rule 7).
         stream::stop(self, None, stream::Stop::CallEnd);
         if std::mem::replace(&mut self.concluded, true) {

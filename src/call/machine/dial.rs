@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::input::Command;
-use crate::model::{CallUuid, Digit, HangupCause};
+use crate::model::{CallUuid, Digit, HangupCause, Method};
 use crate::xml::ast::DocUrl;
 
 /// Why a target is not placed: `DialError`.
@@ -162,14 +162,23 @@ pub struct DialledBy {
     pub tells_keys: bool,
 }
 
-/// `confirmSound`, `confirmKey`, `confirmTimeout`.
+/// `confirmSound`, `confirmKey`, `confirmTimeout`; of who is called into a multi-party call `confirm_key_sound_url` and
+/// `confirm_key`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Confirm {
-    pub sound: DocUrl,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sound: Option<DocUrl>,
+    /// How it is asked for.
+    #[serde(default, skip_serializing_if = "is_post")]
+    pub method: Method,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Digit>,
-    /// From the end of the sound.
+    /// From the end of the sound, where there is one.
     pub timeout_ms: u64,
+}
+
+fn is_post(method: &Method) -> bool {
+    *method == Method::Post
 }
 
 /// What a B-leg tells its A-leg.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::callee::Callee;
 use super::desk::{Desk, Place, foreign};
-use super::dial::LegNews;
+use super::dial::{Confirm, LegNews};
 use super::element::{self, Collected, Dialled, Flow, Running};
 use super::input::{FetchFailure, Fetched, FirstFault, Input};
 use super::keys::KeyBuffer;
@@ -127,6 +127,12 @@ impl Script {
         Self { running: Running::Called(callee), ..Self::empty() }
     }
 
+    /// A script of a call that was picked up, and confirms that somebody is there before it runs its document.
+    pub(super) fn confirming(desk: &mut Desk, gate: Gate, confirm: Confirm, document: Arc<Document>) -> Self {
+        let callee = Box::new(Callee::confirming(desk, gate, confirm, document));
+        Self { running: Running::Called(callee), ..Self::empty() }
+    }
+
     /// Whether it stands before an element that needs the call answered and its media up, or dials already.
     pub(super) fn wants_media(&self) -> bool {
         match &self.running {
@@ -205,7 +211,7 @@ impl Script {
             }
             (Timer::Fetch, Running::Called(callee)) => {
                 callee.fetch_timed_out(desk, gate);
-                Step::Busy
+                self.called_on(desk, gate)
             }
             (Timer::Record, Running::Recording(_)) => self.recorder_forgot(desk, gate),
             (Timer::Confirm, Running::Called(callee)) => callee.unconfirmed(desk),
@@ -249,7 +255,10 @@ impl Script {
                 self.tape_goes(desk, gate);
             }
             Running::Attending(attending) => attending.resume(desk, gate),
-            Running::Called(callee) => callee.resume(desk, gate),
+            Running::Called(callee) => {
+                callee.resume(desk, gate);
+                return self.called_on(desk, gate);
+            }
             _ => {}
         }
         Step::Busy
@@ -275,6 +284,10 @@ impl Script {
 
     /// The call's stream has ended: where it kept the call alive, the next element follows.
     pub(super) fn stream_ended(&mut self, desk: &mut Desk, gate: Gate, ended: stream::Ended) -> Step {
+        if let Running::Attending(attending) = &mut self.running {
+            let attended = attending.stream_ended(desk, ended);
+            return self.attended(desk, gate, attended);
+        }
         if !matches!(self.running, Running::Streaming { stream } if stream == ended.stream) {
             return Step::Busy;
         }
@@ -300,7 +313,7 @@ impl Script {
             }
             Running::Called(callee) => {
                 callee.fetched(desk, gate, fetch, result);
-                return Step::Busy;
+                return self.called_on(desk, gate);
             }
             // Of a fetch that was cancelled or timed out here.
             _ => return Step::Busy,
@@ -640,7 +653,7 @@ impl Script {
             }
             Running::Called(callee) => {
                 callee.played(desk, gate, ended);
-                Step::Busy
+                self.called_on(desk, gate)
             }
             _ => Step::Busy,
         }
@@ -651,7 +664,8 @@ impl Script {
         if let Running::Called(callee) = &self.running
             && callee.is_playing(which)
         {
-            desk.remark(format!("item {} of confirmSound could not be played: {reason}; it is skipped", item + 1));
+            let what = callee.sound_name();
+            desk.remark(format!("item {} of {what} could not be played: {reason}; it is skipped", item + 1));
         }
         let Some(place) = self.place else { return Step::Busy };
         match &mut self.running {
@@ -709,7 +723,7 @@ impl Script {
             }
             Running::Called(callee) => {
                 callee.pressed(desk, gate, digit);
-                Step::Busy
+                self.called_on(desk, gate)
             }
             _ => {
                 self.keys.push(digit, hidden);
@@ -739,7 +753,7 @@ impl Script {
             Running::SendingDigits { play } if *play == sent => self.done(desk, gate),
             Running::Called(callee) => {
                 callee.digits_sent(desk, gate, sent);
-                Step::Busy
+                self.called_on(desk, gate)
             }
             _ => Step::Busy,
         }

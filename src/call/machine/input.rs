@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::dial::{DialledBy, LegNews, LegWish};
+use super::added::RoomMusic;
+use super::dial::{Confirm, DialledBy, LegNews, LegWish};
 use super::output::{Aside, AsideKind, FetchId, GraphAction, PlayId};
 use super::recognition::{RecognitionId, SpeechFact};
 use super::recording::{RecordFact, RecordId, RecordOrder};
@@ -121,6 +122,12 @@ pub struct Outbound {
     /// What it runs once answered, in place of the answer URL's document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<Arc<crate::xml::Document>>,
+    /// Before that, somebody has to confirm that they are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<Confirm>,
+    /// What those in the multi-party call that it enters hear until it is answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_music: Option<RoomMusic>,
     /// The multi-party call that it enters does not start with it alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_company: bool,

@@ -6,6 +6,7 @@
 //! `state` has the call's states, `document` walks a document, `element` has a file an element, `timers` what
 //! is waited for, `params` what requests carry, and `desk` what all of them share.
 
+mod added;
 mod aside;
 mod callee;
 mod desk;
@@ -30,6 +31,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+pub use added::RoomMusic;
 pub use dial::{Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS, header_name};
 pub use input::{
     CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, Legs, MachineLimits,

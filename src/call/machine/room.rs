@@ -118,8 +118,13 @@ pub enum RoomWish {
     },
     /// For all members.
     Sound { items: Vec<SoundItem> },
-    /// A key of this one's, for the others' ears.
+    /// A key of this one's, for the others.
     Key { digit: Digit },
+    /// While this call, which is not in yet, is being placed for the multi-party call of this name: who is in hears these,
+    /// again and again. Where there is none, nobody does.
+    Ring { name: String, items: Vec<SoundItem> },
+    /// No longer.
+    RingOver,
     /// The whole room is recorded until it is over, unless it is already; comes back as [`RoomNews::Recorded`].
     Record {
         how: Box<RecordOrder>,

@@ -34,6 +34,9 @@ pub struct StreamOrder {
     /// Wanted; there is nobody who does it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub noise_cancellation: bool,
+    /// Its server hears and speaks in the room that the call is in, beside the call's own peer, and not on the leg.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_room: bool,
 }
 
 impl StreamOrder {

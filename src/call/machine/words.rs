@@ -398,6 +398,9 @@ impl Display for StreamOrder {
         if self.keep_call_alive {
             f.write_str(" keeps the call alive")?;
         }
+        if self.in_room {
+            f.write_str(" in the room")?;
+        }
         write!(f, " for {} s", self.timeout_s)?;
         self.extra_headers.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
     }
@@ -428,7 +431,10 @@ impl Display for DialOrder {
         self.send_digits.as_ref().map_or(Ok(()), |digits| write!(f, " digits {digits}"))?;
         self.headers.iter().try_for_each(|(name, value)| write!(f, " X-PH-{name}={value}"))?;
         let Some(confirm) = &self.dialled.confirm else { return Ok(()) };
-        write!(f, " confirm {}", confirm.sound.0)?;
+        f.write_str(" confirm")?;
+        if let Some(sound) = &confirm.sound {
+            write!(f, " {}", sound.0)?;
+        }
         let Some(key) = confirm.key else { return Ok(()) };
         write!(f, " key {} in {} ms", key.as_char(), confirm.timeout_ms)
     }
@@ -451,6 +457,11 @@ impl Display for RoomWish {
                 items.iter().try_for_each(|item| write!(f, " {item}"))
             }
             Self::Key { digit } => write!(f, "key {}", digit.as_char()),
+            Self::Ring { name, items } => {
+                write!(f, "ring {:?}", foreign(name))?;
+                items.iter().try_for_each(|item| write!(f, " {item}"))
+            }
+            Self::RingOver => f.write_str("ring over"),
             Self::Record { how, when_alone } => {
                 write!(f, "record {how}{}", if *when_alone { "" } else { " not-alone" })
             }

@@ -108,6 +108,8 @@ impl Registry {
                 parent_call: Some(a_leg.setup.call),
                 dialled: Some(Box::new(order.dialled)),
                 document: None,
+                confirm: None,
+                room_music: None,
                 needs_company: false,
             })),
         }

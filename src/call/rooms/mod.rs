@@ -7,7 +7,7 @@
 mod ask;
 mod state;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -20,13 +20,19 @@ use super::shell::Mailbox;
 use crate::clock::Clock;
 use crate::media::prompt::Prompt;
 use crate::media::record::{Part, Pause, Source, Tape};
-use crate::media::{Audience, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played};
+use crate::media::workers::Workers;
+use crate::media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
 use crate::model::{AuthId, CallUuid, Digit, Timestamp};
 use crate::store::{EndedRoom, Store, StoreError};
 use state::{Effect, Room};
 
 /// Multi-party calls that are over and still shown.
 const ENDED_MAX: usize = 1_000;
+/// What tells an agent's seat from its member's: members are counted from 1, and never so far.
+const AGENT: u64 = 1 << 63;
+/// Sounds in a row that are heard while somebody is called: more than fit into the longest ringing, and no loop without
+/// an end where none of them makes a sound.
+const RING_ITEMS: usize = 240;
 /// Participants of one that have left and are still shown.
 const LEFT_MAX: usize = 200;
 
@@ -61,6 +67,8 @@ struct Tables {
     rooms: BTreeMap<Key, Arc<Cell>>,
     /// Where each call is.
     calls: BTreeMap<CallUuid, (Arc<Cell>, MemberId)>,
+    /// Calls that are being placed, and heard to ring in a room.
+    ringing: BTreeMap<CallUuid, Weak<Cell>>,
     /// Multi-party calls that are over, the latest first.
     ended: VecDeque<EndedRoom>,
 }
@@ -77,6 +85,10 @@ struct Inside {
     room: Room,
     mixer: Mixer,
     calls: BTreeMap<MemberId, Caller>,
+    /// Members that have an agent beside them.
+    agents: BTreeSet<MemberId>,
+    /// What is heard while somebody is called into it: of those who are at the same time, the first.
+    ringing: Vec<(CallUuid, Vec<PlayItem>)>,
     /// When it started.
     started: Option<Instant>,
     recording: Option<Recording>,
@@ -207,6 +219,8 @@ impl Rooms {
                     room: Room::new(id),
                     mixer,
                     calls: BTreeMap::new(),
+                    agents: BTreeSet::new(),
+                    ringing: Vec::new(),
                     started: None,
                     recording: None,
                     record_asked: false,
@@ -228,6 +242,9 @@ impl Rooms {
         }
         inside.calls.remove(&member);
         inside.mixer.remove(member);
+        if inside.agents.remove(&member) {
+            inside.mixer.remove(agents_seat(member));
+        }
         let Some((effects, last)) = inside.room.leave(member) else { return true };
         if !sounds.is_empty() {
             inside.mixer.play(Audience::All, Played::Cue, sounds);
@@ -250,12 +267,56 @@ impl Rooms {
         last
     }
 
+    /// Whoever is at the other end of what this gives speaks and hears in the room beside this call's peer, as the same
+    /// participant. None: the call is in no room, or no thread has time for it.
+    pub(super) fn seat_agent(&self, call: CallUuid, workers: &Workers) -> Option<CableEnd> {
+        let (cell, member) = locked(&self.0.tables).calls.get(&call).cloned()?;
+        let [ours, theirs] = cable(workers, [Mixer::LEAD, crate::stream::LEAD])?;
+        let mut inside = locked(&cell.state);
+        // What the room's end pushes is for the other's ears, and waits there as long as a stream's sound does at a leg.
+        let part = inside.room.part_of(member)?;
+        inside.agents.insert(member);
+        inside.mixer.add_end(agents_seat(member), ours);
+        inside.mixer.part(agents_seat(member), part);
+        Some(theirs)
+    }
+
     /// All in the call's room hear this.
     pub(super) fn sound(&self, call: CallUuid, items: &[SoundItem]) {
         let items = self.items(items);
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         if let Some(cell) = cell {
             locked(&cell.state).mixer.play(Audience::All, Played::Cue, items);
+        }
+    }
+
+    /// A call is being placed for the multi-party call of this name: who is in hears that.
+    pub(super) fn ring(&self, setup: &CallSetup, name: String, items: &[SoundItem]) {
+        let items = self.items(items);
+        let key = Key { account: setup.account.clone(), kind: RoomKind::MultiParty, name };
+        let mut tables = locked(&self.0.tables);
+        let Some(cell) = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned() else {
+            return;
+        };
+        tables.ringing.insert(setup.call, Arc::downgrade(&cell));
+        let mut inside = locked(&cell.state);
+        let rounds = items.iter().cloned().cycle().take(items.len().min(1) * RING_ITEMS).collect();
+        inside.ringing.push((setup.call, rounds));
+        if inside.ringing.len() == 1 {
+            inside.play_ring();
+        }
+    }
+
+    /// It has been answered, or is over.
+    pub(super) fn ring_over(&self, call: CallUuid) {
+        let cell = locked(&self.0.tables).ringing.remove(&call).and_then(|cell| cell.upgrade());
+        let Some(cell) = cell else { return };
+        let mut inside = locked(&cell.state);
+        let was_heard = inside.ringing.first().is_some_and(|(first, _)| *first == call);
+        inside.ringing.retain(|(other, _)| *other != call);
+        if was_heard {
+            inside.mixer.stop(Audience::All, Played::Ring);
+            inside.play_ring();
         }
     }
 
@@ -289,7 +350,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// A member's key, for all others: they get it as a key.
+    /// A member's key, for all others: they get it as a key, each in its own manner (`media::leg`).
     pub(super) fn key(&self, call: CallUuid, digit: Digit) {
         let found = locked(&self.0.tables).calls.get(&call).cloned();
         let Some((cell, member)) = found else { return };
@@ -303,11 +364,23 @@ impl Rooms {
 }
 
 impl Inside {
+    /// What is heard of those who are being called.
+    fn play_ring(&self) {
+        if let Some((_, items)) = self.ringing.first() {
+            self.mixer.play(Audience::All, Played::Ring, items.clone());
+        }
+    }
+
     fn carry_out(&self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Tell(member, news) => self.tell(member, news),
-                Effect::Part(member, part) => self.mixer.part(member, part),
+                Effect::Part(member, part) => {
+                    self.mixer.part(member, part);
+                    if self.agents.contains(&member) {
+                        self.mixer.part(agents_seat(member), part);
+                    }
+                }
             }
         }
     }
@@ -359,6 +432,7 @@ impl Inside {
         };
         match event {
             MixEvent::Floor { from, to } => {
+                let (from, to) = (from.map(whose), to.map(whose));
                 for (member, has) in from.map(|from| (from, false)).into_iter().chain(to.map(|to| (to, true))) {
                     if wants(member, |entry| entry.tells_floor) {
                         self.tell(member, RoomNews::Floor { has });
@@ -375,12 +449,23 @@ impl Inside {
                 }
             }
             MixEvent::Speech { member, on } => {
+                let member = whose(member);
                 if wants(member, |entry| entry.tells_speech) {
                     self.tell(member, RoomNews::Speech { on });
                 }
             }
         }
     }
+}
+
+/// The mixer's name for the agent beside a member.
+fn agents_seat(member: MemberId) -> u64 {
+    member | AGENT
+}
+
+/// Whose seat it is.
+fn whose(seat: u64) -> MemberId {
+    seat & !AGENT
 }
 
 impl Cell {

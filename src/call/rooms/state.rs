@@ -75,6 +75,11 @@ impl Room {
         self.members.get(&id).filter(|member| member.out.is_none())
     }
 
+    /// What a member says and hears now.
+    pub(super) fn part_of(&self, id: MemberId) -> Option<MixPart> {
+        self.members.get(&id).map(|member| member.part)
+    }
+
     /// Nobody is in, nobody on the way out.
     #[cfg(test)]
     fn is_empty(&self) -> bool {

@@ -23,11 +23,14 @@ impl Shell {
             }
             RoomWish::Sound { items } => rooms.sound(self.call, &items),
             RoomWish::Key { digit } => rooms.key(self.call, digit),
+            RoomWish::Ring { name, items } => rooms.ring(&self.view.setup, name, &items),
+            RoomWish::RingOver => rooms.ring_over(self.call),
             RoomWish::Record { how, when_alone } => self.record_room(*how, when_alone),
         }
     }
 
     fn record_room(&mut self, how: RecordOrder, when_alone: bool) {
+        self.note_format(how.mp3);
         let id = how.id.unwrap_or_else(|| self.services.uuid());
         let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
         let begin = |room, source| self.services.recordings.begin(self.taking(id, Some(room), how), source, |_| ());

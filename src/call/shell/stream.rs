@@ -28,8 +28,13 @@ impl Shell {
             }
             StreamWish::Begin => {
                 self.view.streams.began(id, now);
-                if let (Some(streaming), Media::Leg(leg)) = (&self.streaming, &self.media) {
-                    streaming.begin(leg, self.services.media.workers());
+                let workers = self.services.media.workers();
+                match (&self.streaming, &self.media) {
+                    (Some(streaming), _) if streaming.is_in_room() => {
+                        streaming.begin_at(self.services.rooms.seat_agent(self.call, workers), workers);
+                    }
+                    (Some(streaming), Media::Leg(leg)) => streaming.begin(leg, workers),
+                    (Some(_) | None, _) => {}
                 }
             }
             StreamWish::Close { dropped } => {

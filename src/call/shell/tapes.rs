@@ -51,6 +51,7 @@ impl Shell {
                 let id = how.id.unwrap_or_else(|| self.services.uuid());
                 let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
                 self.mailbox.tell(Input::Recorded { record, what: RecordFact::Ready { id, url } });
+                self.note_format(how.mp3);
                 let held = how.held;
                 let (pause, key) = (Pause::default(), Arc::default());
                 self.tapes.0.insert(record, One { id, order: *how, pause, tape: None, action: None, key });
@@ -81,6 +82,14 @@ impl Shell {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Says once, in the call's record, where recordings are other files than was asked for.
+    pub(super) fn note_format(&mut self, mp3: bool) {
+        if let Some(why) = Format::instead(mp3).filter(|why| !self.remarks.iter().any(|remark| remark == why)) {
+            tracing::info!(remark = why, "call");
+            self.remarks.push(why.to_owned());
         }
     }
 

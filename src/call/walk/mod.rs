@@ -403,7 +403,11 @@ impl Walk<'_> {
                 self.comes(CALLEE_TALKS_MS, Input::Room { news: RoomNews::Out { why: RoomOut::Ended } });
             }
             RoomWish::Leave { .. } => self.coming.retain(|_, fact| !matches!(fact, Input::Room { .. })),
-            RoomWish::Sound { .. } | RoomWish::Key { .. } | RoomWish::Record { .. } => {}
+            RoomWish::Sound { .. }
+            | RoomWish::Key { .. }
+            | RoomWish::Record { .. }
+            | RoomWish::Ring { .. }
+            | RoomWish::RingOver => {}
         }
     }
 

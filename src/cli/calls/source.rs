@@ -4,15 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
+use super::super::node_api::NodeApi;
 use super::super::{Exit, config};
 use crate::config::{Database, Secret, Store};
-use crate::egress::{Egress, EgressConfig, EgressRequest, Guard, Want};
 use crate::model::{CallUuid, last_four};
-use crate::sim::world;
 use crate::store::{Archive, CallRecord, StoreError};
 
 /// Where to read; at most one.
@@ -52,14 +49,14 @@ pub(super) struct Listed {
 /// An opened one.
 pub(super) enum Source {
     Store { at: Database, archive: Archive },
-    Node { base: String, key: Secret, egress: Box<Egress> },
+    Node(NodeApi),
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store { at, .. } => write!(f, "{at}"),
-            Self::Node { base, .. } => f.write_str(base),
+            Self::Node(node) => f.write_str(node.base()),
         }
     }
 }
@@ -71,7 +68,7 @@ const LOG_BYTES_MAX: usize = 16 << 20;
 impl Source {
     pub(super) async fn open(at: &Where) -> Result<Self, Exit> {
         if let Some(node) = &at.node {
-            return Self::of_node(node, at.api_key.clone());
+            return NodeApi::at(node, at.api_key.clone()).map(Self::Node);
         }
         let store = match (&at.config, &at.data_dir) {
             (Some(config), _) => config::load(config)?.store.database,
@@ -87,24 +84,6 @@ impl Source {
         Ok(Self::Store { at: store, archive })
     }
 
-    fn of_node(node: &url::Url, key: Option<Secret>) -> Result<Self, Exit> {
-        let loopback = match node.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        };
-        let key = match key {
-            Some(key) => key,
-            None if loopback => Secret::new(world::API_KEY),
-            None => return Err(Exit::usage("--node needs an API key: --api-key KEY, or OFFHOOK_API_KEY")),
-        };
-        // One's own node may be anywhere.
-        let egress = Egress::new(EgressConfig::new(Guard::new(true, Vec::new())));
-        let egress = egress.map_err(|e| Exit::failed(format_args!("could not set up TLS: {e}")))?;
-        Ok(Self::Node { base: node.as_str().trim_end_matches('/').to_owned(), key, egress: Box::new(egress) })
-    }
-
     /// The latest calls, newest first.
     pub(super) async fn latest(&self, limit: u32) -> Result<Vec<Listed>, Exit> {
         match self {
@@ -112,12 +91,14 @@ impl Source {
                 let calls = archive.latest(limit).await.map_err(could_not)?;
                 Ok(calls.iter().map(Listed::of).collect())
             }
-            Self::Node { base, .. } => {
+            Self::Node(node) => {
                 #[derive(Deserialize)]
                 struct Page {
                     items: Vec<Listed>,
                 }
-                let body = self.ask(&format!("/api/v1/calls/?limit={}", limit.min(200))).await?;
+                let base = node.base();
+                let path = format!("calls/?limit={}", limit.min(200));
+                let body = node.get(&path, ANSWER_WITHIN, LOG_BYTES_MAX).await?;
                 let body =
                     body.ok_or_else(|| Exit::failed(format_args!("{base} has no list of calls: is it older?")))?;
                 let page: Page = serde_json::from_slice(&body)
@@ -141,37 +122,10 @@ impl Source {
                 let lines = archive.events(call).await.map_err(could_not)?.ok_or_else(unknown)?;
                 Ok(lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect())
             }
-            Self::Node { .. } => {
-                let body = self.ask(&format!("/api/v1/calls/{call}/events")).await?;
+            Self::Node(node) => {
+                let body = node.get(&format!("calls/{call}/events"), ANSWER_WITHIN, LOG_BYTES_MAX).await?;
                 body.map(|body| body.to_vec()).ok_or_else(unknown)
             }
-        }
-    }
-
-    /// Asks a node; none where it has nothing there.
-    async fn ask(&self, path: &str) -> Result<Option<Bytes>, Exit> {
-        let Self::Node { base, key, egress } = self else { return Ok(None) };
-        let url = egress.url(&format!("{base}{path}")).map_err(|e| Exit::usage(format_args!("--node {base}: {e}")))?;
-        let mut headers = HeaderMap::new();
-        let mut value = HeaderValue::try_from(key.reveal())
-            .map_err(|_| Exit::usage("the API key can't stand in a header: see --api-key"))?;
-        value.set_sensitive(true);
-        headers.insert(HeaderName::from_static("x-api-key"), value);
-        let ask = EgressRequest {
-            method: Method::GET,
-            url: &url,
-            headers,
-            body: Bytes::new(),
-            connect: ANSWER_WITHIN,
-            read: ANSWER_WITHIN,
-            want: Want::Body { max: LOG_BYTES_MAX },
-        };
-        let answer = egress.request(ask).await.map_err(|e| Exit::failed(format_args!("could not {e}")))?;
-        match answer.status.as_u16() {
-            200 => Ok(Some(answer.body)),
-            404 => Ok(None),
-            401 => Err(Exit::failed(format_args!("{base} does not know this API key: see --api-key"))),
-            status => Err(Exit::failed(format_args!("{base} answered {status}"))),
         }
     }
 }

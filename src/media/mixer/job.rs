@@ -10,7 +10,7 @@ use super::{Audience, MixEvent, MixPart, Played};
 use crate::ffi::opus::Rate;
 use crate::media::player::PlayItem;
 use crate::media::workers::{Going, Job, Workers};
-use crate::media::{Feed, LegHandle, Line, Patience, Sides};
+use crate::media::{CableEnd, Feed, LegHandle, Line, Patience, Sides};
 
 /// A room's step.
 const STEP: Duration = Duration::from_millis(20);
@@ -101,6 +101,15 @@ impl Mixer {
         let line = Line::new(leg.tap(Sides::Heard), Rate::Hz16000, Patience::Network);
         self.order(Order::Add(member, Box::new((line, leg.feed_over_prompts(LEAD)))));
     }
+
+    /// The same of somebody who is at the end of a cable.
+    pub fn add_end(&self, member: u64, end: CableEnd) {
+        let line = Line::new(end.tap, Rate::Hz16000, Patience::Network);
+        self.order(Order::Add(member, Box::new((line, end.feed))));
+    }
+
+    /// Frames that an end is to wait for before it hears anything, as a leg does.
+    pub const LEAD: usize = LEAD;
 
     pub fn remove(&self, member: u64) {
         self.order(Order::Remove(member));

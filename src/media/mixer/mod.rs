@@ -57,6 +57,8 @@ pub enum Audience {
 pub enum Played {
     /// Sounds of coming and going.
     Cue,
+    /// What is heard while somebody is called.
+    Ring,
     Play,
     Speak,
 }

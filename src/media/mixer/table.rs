@@ -200,7 +200,8 @@ impl Table {
             begun.push((one.to, one.what));
             match one.player.step(|_| ()) {
                 Step::Frame(frame) => {
-                    if one.what != Played::Cue && !std::mem::replace(&mut one.begun, true) {
+                    let is_told = matches!(one.what, Played::Play | Played::Speak);
+                    if is_told && !std::mem::replace(&mut one.begun, true) {
                         tell(MixEvent::Played { to: one.to, on: true });
                     }
                     one.pcm.clear();

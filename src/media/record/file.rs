@@ -37,6 +37,12 @@ impl Format {
         if mp3 && cfg!(feature = "mp3") { Self::Mp3 } else { Self::Wav }
     }
 
+    /// What is to be said of a recording that is another one than was asked for.
+    pub fn instead(mp3: bool) -> Option<&'static str> {
+        let why = "the recording is a WAV file: this program was built without the feature mp3";
+        (mp3 && Self::of(mp3) == Self::Wav).then_some(why)
+    }
+
     /// `wav` or `mp3`: a file's ending, and Plivo's word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -106,7 +112,10 @@ impl Coding {
                 Ok(Self::Mp3(Box::new(encoder)))
             }
             #[cfg(not(feature = "mp3"))]
-            Format::Mp3 => Err(io::Error::new(io::ErrorKind::Unsupported, "this program writes no MP3")),
+            Format::Mp3 => {
+                let why = format!("this program writes no MP3, be it of {channels} channels");
+                Err(io::Error::new(io::ErrorKind::Unsupported, why))
+            }
         }
     }
 }

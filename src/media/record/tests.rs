@@ -215,3 +215,10 @@ fn a_complete_file_is_read_back_channel_by_channel() {
     }
     assert!(read(std::path::Path::new("/nowhere"), Uuid::nil(), Format::Wav, &mut |_, _| true).is_err());
 }
+
+#[test]
+fn a_program_without_mp3_says_that_it_writes_wav() {
+    assert_eq!(Format::instead(true).is_some(), cfg!(not(feature = "mp3")));
+    assert_eq!((Format::instead(false), Format::of(false)), (None, Format::Wav));
+    assert_eq!(Format::of(true) == Format::Mp3, cfg!(feature = "mp3"));
+}

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::numbers::Grant;
+use crate::model::is_loopback;
 use crate::sim::World;
 use crate::sim::control::only_from_here_or_elsewhere;
 
@@ -66,12 +67,7 @@ pub(crate) fn router() -> Router<Arc<World>> {
 /// Only back to this machine: a stand-in gives nobody else a code.
 fn is_here(redirect_uri: &str) -> Option<url::Url> {
     let url = url::Url::parse(redirect_uri).ok().filter(|_| redirect_uri.len() <= TEXT_MAX)?;
-    let here = match url.host()? {
-        url::Host::Domain(name) => name == "localhost",
-        url::Host::Ipv4(address) => address.is_loopback(),
-        url::Host::Ipv6(address) => address.is_loopback(),
-    };
-    (here && matches!(url.scheme(), "http" | "https")).then_some(url)
+    (is_loopback(&url) && matches!(url.scheme(), "http" | "https")).then_some(url)
 }
 
 fn shown(world: &World, status: StatusCode, filled: &Filled, wrong: &'static str) -> Response {

@@ -248,10 +248,33 @@ impl Recognisers {
             }
         };
         let heard = recogniser.recognise(ask, sound, &mut partial).await?;
-        let confidence = heard.confidence.unwrap_or(1.0).clamp(0.0, 1.0);
-        // `as` takes no number for 0.
-        Ok(Understood { text: shown(&heard.text, ask), confidence: (confidence * 100.0).round() as u8 })
+        Ok(understood(&heard, ask))
     }
+}
+
+fn understood(heard: &Transcript, ask: &Ask) -> Understood {
+    let confidence = heard.confidence.unwrap_or(1.0).clamp(0.0, 1.0);
+    // `as` takes no number for 0.
+    Understood { text: shown(&heard.text, ask), confidence: (confidence * 100.0).round() as u8 }
+}
+
+/// What is made of the answer of an endpoint that is asked over HTTP. For fuzzing (R25).
+#[doc(hidden)]
+pub fn read_answer(body: &[u8]) -> Result<Understood, RecogniseError> {
+    let ask = Ask { profanity_filter: true, ..Ask::default() };
+    transcribe::transcript(body).map(|heard| understood(&heard, &ask))
+}
+
+/// What is made of the messages of a recogniser on a WebSocket: the last word, and what it sounded like on the way. For
+/// fuzzing (R25).
+#[doc(hidden)]
+pub fn read_messages<'a>(
+    messages: impl Iterator<Item = &'a str>,
+) -> Result<(Understood, Vec<Interim>), RecogniseError> {
+    let (ask, mut steady, mut told) = (Ask::default(), Steady::default(), Vec::new());
+    let mut partial = |text: &str| told.extend(steady.next(&shown(text, &ask)));
+    let heard = websocket::heard_of(messages, &mut partial)?;
+    Ok((understood(&heard, &ask), told))
 }
 
 /// A result as it is told: one line of bounded length, masked where that is asked for.

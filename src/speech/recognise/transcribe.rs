@@ -187,7 +187,8 @@ fn hints(hints: &[String]) -> String {
     prompt
 }
 
-fn transcript(body: &[u8]) -> Result<Transcript, RecogniseError> {
+/// What the body of an answer says.
+pub(super) fn transcript(body: &[u8]) -> Result<Transcript, RecogniseError> {
     let answer: Answer = serde_json::from_slice(body).map_err(|e| RecogniseError::Answer(e.to_string()))?;
     let mut text = answer.text;
     let mut likely = Likely::default();

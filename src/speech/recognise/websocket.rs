@@ -40,6 +40,8 @@ const TABLE: &str = "websocket";
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Samples of a message: 100 ms.
 const PIECE: usize = RATE as usize / 10;
+/// Of what it says, so much is kept: nobody says more in an utterance, and no more would be told.
+const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// A server that takes no sound for so long has gone.
 const STALLED: Duration = Duration::from_secs(5);
 /// After the last result: a server that closes does so at once, others are not waited for.
@@ -77,7 +79,7 @@ struct Word {
 /// What was said so far.
 #[derive(Default)]
 struct SoFar {
-    done: Vec<String>,
+    done: String,
     sure: f32,
     words: f32,
 }
@@ -92,24 +94,42 @@ impl SoFar {
                 self.words += 1.0;
             }
             if !text.is_empty() {
-                self.done.push(text);
-                partial(&self.done.join(" "));
+                self.add(&text);
+                partial(&self.done);
             }
             return Ok(true);
         }
         if let Some(now) = heard.partial.filter(|now| !now.is_empty()) {
-            let mut all = self.done.join(" ");
-            all.push(' ');
-            all.push_str(&now);
-            partial(&all);
+            partial(&format!("{} {now}", self.done));
         }
         Ok(false)
     }
 
+    fn add(&mut self, text: &str) {
+        if !self.done.is_empty() {
+            self.done.push(' ');
+        }
+        let left = TEXT_BYTES_MAX.saturating_sub(self.done.len()).min(text.len());
+        let fits = (0..=left).rev().find_map(|end| text.get(..end)).unwrap_or_default();
+        self.done.push_str(fits);
+    }
+
     fn transcript(self) -> Transcript {
         let confidence = (self.words > 0.0).then(|| self.sure / self.words);
-        Transcript { text: self.done.join(" "), confidence }
+        Transcript { text: self.done, confidence }
     }
+}
+
+/// What these messages say together.
+pub(super) fn heard_of<'a>(
+    messages: impl Iterator<Item = &'a str>,
+    partial: Partial<'_>,
+) -> Result<Transcript, RecogniseError> {
+    let mut so_far = SoFar::default();
+    for message in messages {
+        so_far.take(message, partial)?;
+    }
+    Ok(so_far.transcript())
 }
 
 impl WebSocket {

@@ -135,6 +135,20 @@ impl Bot {
         tokio::time::timeout(Duration::from_secs(20), next).await.expect("a message within 20 s")
     }
 
+    /// The next ping, which is answered with whatever is read next.
+    pub async fn pinged(&mut self) {
+        let pinged = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Ping(_))) => return,
+                    Some(Ok(_)) => {}
+                    other => panic!("{other:?} while a ping was waited for"),
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), pinged).await.expect("a ping within 30 s");
+    }
+
     /// The code that the socket is closed with, whatever comes before.
     pub async fn closed(&mut self) -> Option<u16> {
         loop {

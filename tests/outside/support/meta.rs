@@ -56,18 +56,29 @@ impl Graph {
 
     /// Waits for an action on a call.
     pub async fn wait(&self, wacid: &str, action: &str) -> Value {
+        self.wait_where(wacid, |asked| asked["action"] == action).await.unwrap_or_else(|| {
+            panic!("no {action} for {wacid} within 30 s; asked: {:?}", self.actions(wacid));
+        })
+    }
+
+    /// Waits for the first deed asked for a call: its name.
+    pub async fn first(&self, wacid: &str) -> String {
+        let asked = self.wait_where(wacid, |asked| asked["action"].is_string()).await;
+        let asked = asked.unwrap_or_else(|| panic!("nothing was asked for {wacid} within 30 s"));
+        asked["action"].as_str().unwrap_or_default().to_owned()
+    }
+
+    async fn wait_where(&self, wacid: &str, test: impl Fn(&Value) -> bool) -> Option<Value> {
         let mut count = self.count.subscribe();
         let found = async {
             loop {
-                if let Some(v) = self.asked().into_iter().find(|v| v["call_id"] == wacid && v["action"] == action) {
+                if let Some(v) = self.asked().into_iter().find(|v| v["call_id"] == wacid && test(v)) {
                     return v;
                 }
                 count.changed().await.expect("Graph lives");
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), found)
-            .await
-            .unwrap_or_else(|_| panic!("no {action} for {wacid} within 30 s; asked: {:?}", self.actions(wacid)))
+        tokio::time::timeout(Duration::from_secs(30), found).await.ok()
     }
 }
 

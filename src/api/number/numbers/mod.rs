@@ -378,7 +378,7 @@ async fn connect(asked: Asked) -> Result<Response, Fault> {
     let entry = asked.api().gate.directory().tables().by_number(&number).filter(|_| own).cloned();
     if let (Some(id), Some(entry)) = (agent, entry) {
         let routed = asked.api().inbox.route_number(&entry, Routing::Agent(id), false).await;
-        routed.map_err(ask::store("connect an agent"))?;
+        routed.map_err(super::conversations::not_routed)?;
     }
     answer(&asked, &number, StatusCode::CREATED).await
 }

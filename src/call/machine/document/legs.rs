@@ -56,6 +56,15 @@ impl Script {
         Step::Busy
     }
 
+    /// Something has happened to a leg that waits: where it was to confirm that somebody is there and has, its document runs.
+    pub(super) fn called_on(&mut self, desk: &mut Desk, gate: Gate) -> Step {
+        let Running::Called(callee) = &mut self.running else { return Step::Busy };
+        match callee.confirmed() {
+            Some(document) => self.load(desk, gate, document),
+            None => Step::Busy,
+        }
+    }
+
     pub(super) fn dialled(&mut self, desk: &mut Desk, gate: Gate, dialled: Dialled) -> Step {
         match dialled {
             Dialled::More => Step::Busy,

@@ -23,11 +23,12 @@ mod stream;
 mod wait;
 
 pub(super) use collect::{Collected, Collection, Rules};
-pub(super) use dial::{Dialing, Dialled};
+pub(super) use dial::{Dialing, Dialled, ring_back};
 pub(super) use record::{
     Recording, able as transcript_if_able, after_hangup, background, callback as recording_callback, transcript,
 };
 pub(super) use room::{Attended, Attending, added};
+pub(super) use round::prepare;
 pub(super) use stream::DROPPED;
 pub(super) use wait::Early;
 
@@ -289,7 +290,7 @@ pub(super) fn fetch_sounds(desk: &mut Desk, url: &DocUrl, event: Event) -> Fetch
 }
 
 /// The same, however its URL is to be asked.
-fn fetch_sounds_at(desk: &mut Desk, target: Target, event: Event) -> FetchId {
+pub(super) fn fetch_sounds_at(desk: &mut Desk, target: Target, event: Event) -> FetchId {
     let (params, deadline_ms) = (params::common(desk, event), desk.setup.limits.fetch_ms);
     desk.fetch(FetchKind::Sound, target, params, deadline_ms)
 }

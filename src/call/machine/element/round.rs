@@ -51,7 +51,7 @@ impl Round {
 }
 
 /// Has what must be fetched or said made ready.
-pub(super) fn prepare(desk: &mut Desk, items: &[SoundItem]) {
+pub(in crate::call::machine) fn prepare(desk: &mut Desk, items: &[SoundItem]) {
     let fetched = |item: &&SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
     let sounds: Vec<Sound> = items.iter().filter(fetched).map(|item| item.sound.clone()).collect();
     if !sounds.is_empty() {

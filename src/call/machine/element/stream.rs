@@ -32,5 +32,6 @@ fn order(element: &Stream) -> StreamOrder {
         extra_headers: element.extra_headers.clone(),
         keep_call_alive: element.keep_call_alive,
         noise_cancellation: element.noise_cancellation,
+        in_room: false,
     }
 }

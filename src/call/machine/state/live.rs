@@ -1,5 +1,6 @@
 //! An answered call, whoever began it: its document runs (`meta-calling.md` §7.1).
 
+use super::super::added;
 use super::super::aside::Asides;
 use super::super::desk::Desk;
 use super::super::dial::LegWish;
@@ -37,9 +38,15 @@ impl Live {
             return State::Live(Self { script, digits: None, asides: Asides::default() });
         }
         let given = desk.setup.outbound.as_ref().and_then(|placed| placed.document.clone());
-        let (script, step) = match given {
-            Some(document) => Script::with(desk, open_gate(desk), document),
-            None => (Script::begin(desk), Step::Busy),
+        let confirm = desk.setup.outbound.as_ref().and_then(|placed| placed.confirm.clone());
+        let (script, step) = match (given, confirm) {
+            (Some(document), Some(confirm)) => {
+                let script = Box::new(Script::confirming(desk, open_gate(desk), confirm, document));
+                // Its keys go out once somebody is known to be there.
+                return State::Live(Self { script, digits: None, asides: Asides::default() });
+            }
+            (Some(document), None) => Script::with(desk, open_gate(desk), document),
+            (None, _) => (Script::begin(desk), Step::Busy),
         };
         let digits = desk.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
         let mut live = Self { script: Box::new(script), digits, asides: Asides::default() };
@@ -49,6 +56,7 @@ impl Live {
 
     fn answered(desk: &mut Desk) {
         desk.answered = Some(desk.now);
+        added::over(desk);
         let limits = &desk.setup.limits;
         let (media_setup_ms, max_call_ms) = (limits.media_setup_ms, limits.max_call_ms);
         desk.set(Timer::MaxCall, max_call_ms);

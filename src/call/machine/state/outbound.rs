@@ -3,6 +3,7 @@
 //! Meta promises no order: the SDP answer, RINGING and ACCEPTED come as they like, also before Graph has told us the
 //! call's id. The shell sees to it that [`Input::Bound`] comes before all of them.
 
+use super::super::added;
 use super::super::desk::Desk;
 use super::super::dial::{LegNews, LegWish};
 use super::super::input::{Command, GraphOutcome, Input, MediaFact, PhoneStatus};
@@ -86,11 +87,14 @@ impl Calling {
             }
             Input::Command { command: Command::Hangup } => self.end(desk, HangupCause::CancelledByApi),
             Input::Cut { cause } | Input::Ordered { leg: LegWish::HangUp { cause } } => self.end(desk, cause),
+            Input::Fetched { fetch, result } => {
+                added::fetched(desk, fetch, result);
+                State::Calling(self)
+            }
             Input::Offered { .. }
             | Input::Placed { .. }
             | Input::Bound { .. }
             | Input::Graph { .. }
-            | Input::Fetched { .. }
             | Input::PlayStarted { .. }
             | Input::Played { .. }
             | Input::PlayFailed { .. }
@@ -121,13 +125,16 @@ impl Calling {
                 self.end(desk, cause)
             }
             Timer::Reap => self.outcome(desk, &GraphOutcome::Timeout),
+            Timer::Fetch => {
+                added::fetch_timed_out(desk);
+                State::Calling(self)
+            }
             Timer::AcceptWait
             | Timer::Accept
             | Timer::AcceptOutcome
             | Timer::MediaSetup
             | Timer::MaxCall
             | Timer::ScheduledHangup
-            | Timer::Fetch
             | Timer::Wait
             | Timer::Silence
             | Timer::InterDigit
@@ -156,6 +163,7 @@ impl Calling {
         desk.set(Timer::Ring, ring_ms);
         desk.state(CallState::Proceeding);
         desk.news(LegNews::Placed);
+        added::begin(desk);
         State::Calling(Self { bound: true, ..self })
     }
 

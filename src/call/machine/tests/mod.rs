@@ -152,6 +152,7 @@ fn asked_over_rest(what: u8) -> Command {
                 extra_headers: Vec::new(),
                 keep_call_alive: false,
                 noise_cancellation: false,
+                in_room: false,
             }),
         },
         8 => Command::StopStream { stream: None },

@@ -502,6 +502,7 @@ impl Watch {
                 }
                 RoomWish::Leave { .. } => assert!(std::mem::take(&mut self.in_room), "left what it was not in"),
                 RoomWish::Sound { .. } | RoomWish::Key { .. } | RoomWish::Record { .. } => assert!(self.in_room),
+                RoomWish::Ring { .. } | RoomWish::RingOver => panic!("nobody placed this call for a room"),
             },
             Output::News { .. } => panic!("this is no B-leg"),
             Output::Over => self.over = true,

@@ -15,7 +15,7 @@
 //! | fact | words |
 //! |---|---|
 //! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 transcribes=1 web=1` and any `*_ms` of the limits |
-//! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; a B-leg by `dialled=1 confirm=1 key= tells_keys=1` |
+//! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; a B-leg by `dialled=1 confirm=1 key= tells_keys=1`; for a room by `room=ROOM events=1 confirm=1\|no-sound key= music=ring\|document` |
 //! | `bound`, `sdp-answer`, `sdp-answer unusable` | |
 //! | `status` | `ringing accepted rejected` |
 //! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable`, `code=` of Graph's |
@@ -50,9 +50,9 @@ use crate::call::log;
 use crate::call::machine::{
     Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId, Fetched, FirstFault,
     GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound,
-    Output, PhoneStatus, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, RecordOrder, Refusal, RoomNews, Sound,
-    SoundItem, SpeechFact, StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish, Termination, TrackNews,
-    Voice,
+    Output, PhoneStatus, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, RecordOrder, Refusal, RoomMusic,
+    RoomNews, Sound, SoundItem, SpeechFact, StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish,
+    Termination, TrackNews, Voice,
 };
 use crate::call::replay;
 use crate::model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, StreamId};
@@ -402,13 +402,7 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
         ["hangup"] => Command::Hangup,
         ["transfer", "A", at] => Command::Transfer { aleg: Some(target(at)), bleg: None },
         ["transfer", "B", at] => Command::Transfer { aleg: None, bleg: Some(target(at)) },
-        ["run", name] => {
-            let told =
-                "statusCallbackUrl='https://app.example.com/status' statusCallbackEvents='add-participant-api-events'";
-            let told = if options.contains_key("events") { told } else { "" };
-            let xml = format!("<Response><MultiPartyCall role='customer' {told}>{name}</MultiPartyCall></Response>");
-            Command::Run { document: super::document(&xml) }
-        }
+        ["run", name] => Command::Run { document: super::document(&room_xml(name, options.contains_key("events"))) },
         ["transfer", "A", a, "B", b] => Command::Transfer { aleg: Some(target(a)), bleg: Some(target(b)) },
         ["play", how, urls @ ..] => {
             let items = urls.iter().map(|at| item(Sound::File { url: url(at) })).collect();
@@ -431,6 +425,7 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
                 extra_headers: Vec::new(),
                 keep_call_alive: false,
                 noise_cancellation: options.contains_key("noise"),
+                in_room: false,
             }),
         },
         ["stop", "stream"] => Command::StopStream { stream: None },
@@ -504,6 +499,8 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
         "key",
         "tells_keys",
         "room",
+        "music",
+        "events",
     ];
     let (placed, others): (BTreeMap<_, _>, BTreeMap<_, _>) = options.iter().partition(|(name, _)| ours.contains(name));
     let mut setup = offer(&others);
@@ -511,6 +508,13 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
     setup.direction = Direction::Outbound;
     setup.wacid = None;
     std::mem::swap(&mut setup.from, &mut setup.to);
+    let confirm = placed.get("confirm").map(|sound| Confirm {
+        sound: (*sound != "no-sound").then(|| url("https://app.example.com/confirm")),
+        method: if placed.contains_key("room") { Method::Get } else { Method::Post },
+        key: placed.get("key").map(|key| Digit::try_from(key.chars().next().expect("a key")).expect("a key")),
+        timeout_ms: 5_000,
+    });
+    let is_dialled = placed.contains_key("dialled");
     setup.outbound = Some(Box::new(Outbound {
         ring: placed.get("ring").map(|_| (url("https://app.example.com/ring"), Method::Post)),
         ring_timeout_ms: ms("ring_timeout_ms").unwrap_or(60_000),
@@ -522,22 +526,25 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
             Box::new(DialledBy {
                 a_leg: CallUuid(uuid::Uuid::from_u128(0xa)),
                 a_request: None,
-                confirm: placed.get("confirm").map(|_| Confirm {
-                    sound: url("https://app.example.com/confirm"),
-                    key: placed
-                        .get("key")
-                        .map(|key| Digit::try_from(key.chars().next().expect("a key")).expect("a key")),
-                    timeout_ms: 5_000,
-                }),
+                confirm: confirm.clone(),
                 tells_keys: placed.contains_key("tells_keys"),
             })
         }),
-        document: placed.get("room").map(|name| {
-            let xml = format!("<Response><MultiPartyCall role='customer'>{name}</MultiPartyCall></Response>");
-            super::document(&xml)
+        document: placed.get("room").map(|name| super::document(&room_xml(name, placed.contains_key("events")))),
+        confirm: confirm.filter(|_| !is_dialled),
+        room_music: placed.get("music").map(|music| match *music {
+            "ring" => RoomMusic::RingBack,
+            _ => RoomMusic::Document { url: url("https://app.example.com/ringing") },
         }),
     }));
     setup
+}
+
+/// A document with one multi-party call; with `events` its status callback is told how far who is added has come.
+fn room_xml(name: &str, events: bool) -> String {
+    let told = "statusCallbackUrl='https://app.example.com/status' statusCallbackEvents='add-participant-api-events'";
+    let told = if events { told } else { "" };
+    format!("<Response><MultiPartyCall role='customer' {told}>{name}</MultiPartyCall></Response>")
 }
 
 /// Of recordings that begin when the call does.

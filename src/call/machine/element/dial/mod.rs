@@ -20,10 +20,11 @@ use crate::call::machine::timers::Timer;
 use crate::call::machine::{
     CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Output, Params, PlayId,
 };
-use crate::model::{CallUuid, Digit, Direction, HangupCause, last_four};
+use crate::model::{CallUuid, Digit, Direction, HangupCause, Method, last_four};
 use crate::xml::ast::{Dial, DialTarget, Target};
 use events::Happened;
 use music::Music;
+pub(in crate::call::machine) use music::ring_back;
 
 /// A `Dial` being carried out.
 pub(in crate::call::machine) struct Dialing {
@@ -132,8 +133,10 @@ impl Dialing {
         destination: Destination,
     ) -> DialOrder {
         let dial = &self.dial;
-        let confirm = dial.confirm_sound.clone().map(|sound| Confirm {
-            sound,
+        // A key without a sound has no effect (W312).
+        let confirm = dial.confirm_sound.is_some().then(|| Confirm {
+            sound: dial.confirm_sound.clone(),
+            method: Method::Post,
             key: dial.confirm_key,
             timeout_ms: millis(dial.confirm_timeout),
         });

@@ -101,7 +101,8 @@ impl Music {
     }
 }
 
-fn ring_back() -> Vec<SoundItem> {
+/// The tone, once around.
+pub(in crate::call::machine) fn ring_back() -> Vec<SoundItem> {
     let tone = SoundItem::once(Sound::Tone { hz: TONE_HZ, ms: TONE_MS });
     let pause = SoundItem { sound: Sound::Silence { ms: 1_000 }, repeat: Repeat::Times(PAUSE_SECS) };
     vec![tone, pause]

@@ -4,6 +4,7 @@
 //! Who else is in, and what that means for this call, the room decides (`call::rooms`); it tells by [`RoomNews`]. What the
 //! two elements call things, and what they tell the application, is `conference`'s and `multi_party`'s.
 
+mod ai_agent;
 mod conference;
 mod multi_party;
 mod sounds;
@@ -13,11 +14,13 @@ use super::super::document::Gate;
 use super::super::params::Event;
 use super::super::recording::{self, RecordEnd, RecordId, RecordOrder, TranscriptOrder};
 use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish, TrackNews};
+use super::super::stream;
 use super::super::timers::Timer;
 use super::super::{
     CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Notice, Output, Params, PlayId,
 };
 use super::patterns::Patterns;
+use super::stream::DROPPED;
 use super::{Flow, Running};
 use crate::model::{Digit, HangupCause};
 use crate::xml::Document;
@@ -89,6 +92,10 @@ enum Ended {
     Star,
     /// `timeLimit` or `waitTime`.
     TimeLimit,
+    /// The stream of its agent has ended. `dropped`: it was lost, or never was.
+    AgentGone {
+        dropped: bool,
+    },
 }
 
 /// What becomes of it.
@@ -247,6 +254,7 @@ impl Attending {
         if self.waits {
             self.wait(desk);
         }
+        self.element.begin_agent(desk);
         if let Some(digits) = self.rules.send_digits.clone() {
             let play = desk.next_play();
             desk.media(MediaOrder::SendDigits { play, digits });
@@ -297,6 +305,18 @@ impl Attending {
     fn wait(&self, desk: &mut Desk) {
         if let Some(ms) = self.rules.wait_ms {
             desk.set(Timer::RoomWait, ms);
+        }
+    }
+
+    /// A stream of the call's has ended: where it was the agent's, that one leaves.
+    pub(in crate::call::machine) fn stream_ended(&mut self, desk: &mut Desk, ended: stream::Ended) -> Attended {
+        let is_its_agents = match &mut self.element {
+            Element::MultiParty(of) => of.agent.ended(ended.stream),
+            Element::Conference(_) => false,
+        };
+        match is_its_agents {
+            true => self.leave(desk, Ended::AgentGone { dropped: ended.dropped }),
+            false => Attended::More,
         }
     }
 
@@ -391,6 +411,7 @@ impl Attending {
         if let Some(record) = self.track.take() {
             desk.media(MediaOrder::RecordStop { record, end: RecordEnd::HungUp, key: None });
         }
+        self.element.stop_agent(desk);
         self.sounds.stop(desk);
         let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
         let [others_stay, was_last] = match &self.inside {
@@ -414,6 +435,8 @@ impl Attending {
             Some(Ended::Out(why)) => (InstructionOutcome::Done, why.as_str()),
             Some(Ended::Star) => (InstructionOutcome::Done, "star"),
             Some(Ended::TimeLimit) => (InstructionOutcome::Done, "time limit"),
+            Some(Ended::AgentGone { dropped: true }) => (InstructionOutcome::Failed, DROPPED),
+            Some(Ended::AgentGone { dropped: false }) => (InstructionOutcome::Done, "its agent has gone"),
             None => (InstructionOutcome::Done, ""),
         }
     }
@@ -428,7 +451,7 @@ impl Attending {
                 RoomOut::Stopped => Some(HangupCause::MpcStopped),
                 RoomOut::Alone => None,
             },
-            (Element::MultiParty(_), Ended::Full | Ended::Star | Ended::TimeLimit) => None,
+            (Element::MultiParty(_), Ended::Full | Ended::Star | Ended::TimeLimit | Ended::AgentGone { .. }) => None,
         }
     }
 
@@ -479,6 +502,20 @@ impl Element {
         match self {
             Self::Conference(_) => None,
             Self::MultiParty(of) => of.track(desk, inside),
+        }
+    }
+
+    fn begin_agent(&mut self, desk: &mut Desk) {
+        match self {
+            Self::Conference(_) => {}
+            Self::MultiParty(of) => of.agent.begin(desk),
+        }
+    }
+
+    fn stop_agent(&mut self, desk: &mut Desk) {
+        match self {
+            Self::Conference(_) => {}
+            Self::MultiParty(of) => of.agent.stop(desk),
         }
     }
 

@@ -6,6 +6,7 @@ use super::super::super::recording::{RecordOrder, TranscriptOrder};
 use super::super::super::room::{Role, RoomEntry, RoomKind};
 use super::super::super::{Notice, NoticeKind, Param, Params};
 use super::super::record;
+use super::ai_agent::AiAgent;
 use super::sounds::{Events, Sounds};
 use super::{Inside, Rules, Told, whole_room};
 use crate::model::Method;
@@ -28,6 +29,7 @@ pub(super) struct OfMultiParty {
     /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
     record: Option<(bool, bool)>,
     recorded: Option<Target>,
+    pub(super) agent: AiAgent,
     transcript: Option<TranscriptOrder>,
 }
 
@@ -53,10 +55,10 @@ const GROUPS: [(&str, Group); 6] = [
 ];
 
 /// The attributes, which are text that was checked.
-struct Attributes<'a>(&'a [(String, String)]);
+pub(super) struct Attributes<'a>(&'a [(String, String)]);
 
 impl Attributes<'_> {
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str())
     }
 
@@ -69,7 +71,7 @@ impl Attributes<'_> {
     }
 
     /// `nameUrl` with `nameMethod`, or `name` with `nameMethod`.
-    fn target(&self, url: &str, method: &str, otherwise: Method) -> Option<Target> {
+    pub(super) fn target(&self, url: &str, method: &str, otherwise: Method) -> Option<Target> {
         let url = DocUrl(self.text(url)?.into());
         Some(Target { url, method: self.method(method, otherwise) })
     }
@@ -117,6 +119,7 @@ impl OfMultiParty {
                 let mp3 = a.text("recordFileFormat").is_none_or(|format| format.eq_ignore_ascii_case("mp3"));
                 (mp3, a.number("recordMinMemberCount").is_none_or(|members| members <= 1))
             }),
+            agent: AiAgent::read(&a, role),
             recorded: a.target("recordingCallbackUrl", "recordingCallbackMethod", Method::Post),
             // `transcript="false"` beside it is somebody who does not want it.
             transcript: a

@@ -1,0 +1,178 @@
+//! Pages that stay as things are, in a real Chromium: of a list the row that has changed is put in, and nothing is asked for;
+//! and how long a list of a thousand live calls keeps the browser busy.
+
+use std::time::Duration;
+
+use offhook::sim::{Answers, CallScript, Order, PhoneKind};
+use serde_json::{Value, json};
+
+use crate::console::{people, signed_in};
+use crate::outbound::{World, user, world};
+use crate::support::browser::{Browser, has_chromium};
+use crate::support::figures;
+
+/// A node with so many users' phones ringing, which ring on.
+async fn with_calls_up(count: usize) -> (World, Vec<String>) {
+    let world = world(|node, sim| {
+        node.extra.push_str(&people());
+        node.cps = 1_000;
+        sim.times.unanswered = Duration::from_secs(600);
+        sim.callee = CallScript { phone: PhoneKind::Deaf, ..user(Answers::Ignore, Order::ConnectFirst) };
+    })
+    .await;
+    let mut calls = Vec::new();
+    for some in (0..count).collect::<Vec<_>>().chunks(100) {
+        calls.extend(ring(&world, some).await);
+        // What waits too long for its turn is given up.
+        let waits =
+            async || world.rest("GET", "Call/?status=queued", &[], String::new()).await.json()["calls"] != json!([]);
+        while waits().await {}
+    }
+    (world, calls)
+}
+
+/// Calls so many users; the calls' UUIDs.
+async fn ring(world: &World, users: &[usize]) -> Vec<String> {
+    let mut order = world.order();
+    order["to"] = users.iter().map(|n| format!("91940000{n:04}")).collect::<Vec<_>>().join("<").into();
+    order["ring_timeout"] = 600.into();
+    let answer = world.place(&order).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    match answer.json()["request_uuid"].clone() {
+        Value::String(one) => vec![one],
+        several => serde_json::from_value(several).expect("UUIDs"),
+    }
+}
+
+/// Ends one.
+async fn cancel(world: &World, call: &str) {
+    let path = format!("Call/{call}/");
+    assert_eq!(world.rest("DELETE", &path, &[], String::new()).await.status, 204, "{call}");
+}
+
+const ROWS: &str = "document.querySelectorAll('#up tr[id]').length";
+
+/// Counts what is done to the page from now on: rows that were put in or taken out by id, the turns in which that happened,
+/// pages that were asked for, and the longest task.
+async fn watch(browser: &mut Browser) {
+    let script = "globalThis.seen = { put: [], gone: [], turns: 0, longest: 0, since: performance.now() }; \
+        performance.clearResourceTimings(); globalThis.watching?.disconnect(); \
+        globalThis.watching = new MutationObserver((records) => { \
+            const rows = (list) => [...list].filter((n) => n.nodeName === 'TR').map((n) => n.id); \
+            const [put, gone] = [records.flatMap((r) => rows(r.addedNodes)), records.flatMap((r) => rows(r.removedNodes))]; \
+            seen.put.push(...put); seen.gone.push(...gone); seen.turns += put.length + gone.length ? 1 : 0; \
+        }); watching.observe(document.querySelector('main'), { childList: true, subtree: true }); \
+        new PerformanceObserver((list) => { for (const task of list.getEntries()) seen.longest = Math.max(seen.longest, \
+            task.duration); }).observe({ type: 'longtask' }); 0";
+    browser.eval(script).await;
+}
+
+/// What [`watch`] saw: rows put in and taken out, turns, milliseconds, the longest task, and pages asked for.
+async fn seen(browser: &mut Browser) -> Value {
+    browser
+        .eval(
+            "({ ...seen, took: performance.now() - seen.since, asked: performance.getEntriesByType('resource')\
+             .filter((r) => !r.name.includes('/events') && !r.name.includes('/assets/')).map((r) => r.name) })",
+        )
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_live_list_the_rows_that_changed_are_put_in_and_no_page_is_asked_for() {
+    if !has_chromium() {
+        return;
+    }
+    let (world, calls) = with_calls_up(60).await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/calls/").await;
+    browser.until(&format!("{ROWS} === 60")).await;
+    let before = browser.eval("[...document.querySelectorAll('#up tr[id]')].map((row) => row.id)").await;
+    let before: Vec<String> = serde_json::from_value(before).unwrap();
+    watch(&mut browser).await;
+    for n in 60..100 {
+        ring(&world, &[n]).await;
+    }
+    browser.until(&format!("{ROWS} === 100")).await;
+    browser.until("document.querySelector('#up-head .count').textContent === '100'").await;
+    let told = seen(&mut browser).await;
+    let ids = |what: &str| serde_json::from_value::<Vec<String>>(told[what].clone()).unwrap();
+    let touched: Vec<_> = ids("put").into_iter().chain(ids("gone")).filter(|id| before.contains(id)).collect();
+    assert_eq!(touched, [""; 0], "rows that stayed as they were");
+    assert_eq!(told["asked"], json!([]), "no page is asked for");
+    // However many events there are, they come together: five times a second at most.
+    let (turns, took) = (told["turns"].as_f64().unwrap(), told["took"].as_f64().unwrap());
+    assert!(turns <= took / 200.0 + 2.0, "{turns} in {took} ms");
+    // Each waits and rings.
+    assert!(ids("put").len() <= 3 * 40, "{told}");
+
+    // One goes: its row goes, and comes in the history.
+    watch(&mut browser).await;
+    cancel(&world, &calls[7]).await;
+    browser.until(&format!("{ROWS} === 99 && document.querySelectorAll('#history tr[id]').length === 1")).await;
+    let told = seen(&mut browser).await;
+    assert_eq!(told["gone"].as_array().unwrap().len(), 1, "{told}");
+    assert_eq!(told["asked"], json!([]));
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_away_and_who_was_asked_a_question_finds_the_page_as_things_are() {
+    if !has_chromium() {
+        return;
+    }
+    let (world, calls) = with_calls_up(3).await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/calls/").await;
+    browser.until(&format!("{ROWS} === 3")).await;
+    // Nothing changes under a question.
+    browser
+        .eval("globalThis.kept = document.querySelector('#up tr[id]'); document.querySelector('#ask').showModal()")
+        .await;
+    cancel(&world, &calls[0]).await;
+    cancel(&world, &calls[2]).await;
+    world.node.until_log("call ended").await;
+    browser.eval("document.querySelector('#ask').close()").await;
+    browser.until(&format!("{ROWS} === 1 && document.querySelectorAll('#history tr[id]').length === 2")).await;
+    assert_eq!(browser.eval("document.querySelectorAll('[id^=call-]').length").await, 3, "none is there twice");
+    // Another page lay over it: what happened meanwhile is there on coming back.
+    let hidden = |state: &str| {
+        format!(
+            "Object.defineProperty(document, 'hidden', {{ value: {state}, configurable: true }}); \
+             document.dispatchEvent(new Event('visibilitychange')); 0"
+        )
+    };
+    browser.eval(&hidden("true")).await;
+    cancel(&world, &calls[1]).await;
+    ring(&world, &[3]).await;
+    browser.eval(&hidden("false")).await;
+    browser.until("document.querySelectorAll('#history tr[id]').length === 3").await;
+    browser.until(&format!("{ROWS} === 1")).await;
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[allow(clippy::print_stderr, reason = "figures are told")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a thousand calls: on a machine that does nothing else"]
+async fn a_list_of_a_thousand_live_calls_moves_without_a_long_task() {
+    if !has_chromium() {
+        return;
+    }
+    let (world, calls) = with_calls_up(1_000).await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/calls/").await;
+    browser.until(&format!("{ROWS} === 1000")).await;
+    watch(&mut browser).await;
+    for (n, call) in calls.iter().enumerate().take(100) {
+        ring(&world, &[1_000 + n]).await;
+        cancel(&world, call).await;
+    }
+    let newest = "document.querySelectorAll('#history tr[id]').length >= 50 && document.querySelector('#up-head .count').textContent";
+    browser.until(&format!("{newest} === '1000'")).await;
+    let told = seen(&mut browser).await;
+    let longest = told["longest"].as_f64().expect("milliseconds");
+    let rows = browser.eval(ROWS).await;
+    eprintln!("{rows} rows; 100 calls came and 100 went in {} turns; longest task {longest:.0} ms", told["turns"]);
+    assert!(rows.as_u64().is_some_and(|rows| rows >= 1_000), "{rows}");
+    assert!(longest < if figures() { 50.0 } else { 500.0 }, "{longest} ms");
+    assert_eq!(browser.errors, [""; 0]);
+}

@@ -1,0 +1,346 @@
+//! Participants of multi-party calls through the whole binary with real media: how REST calls them in, what those who are
+//! in hear meanwhile, and what reaches them there.
+
+use std::time::Duration;
+
+use offhook::sim::{Answering, Answers, CallEvent, CallScript, HangupRule, Happened, Order, caller};
+use serde_json::{Value, json};
+
+use super::control::{heard, in_order, level, only, tones};
+use super::dial::{heard_ms, tone};
+use super::outbound::{USER, World, user, world};
+use crate::support::bot::BotServer;
+use crate::support::node::NUMBER;
+
+const ASHA: &str = "919812345678";
+const RAVI: &str = "919512341234";
+const OTHER: &str = "919412341235";
+
+/// A number whose callers run this document; `APP` is the application, and `/status` its status callback.
+async fn meeting(document: &str) -> World {
+    let world = world(|wanted, _| {
+        wanted.accept_wait_ms = 0;
+        wanted.hangup_url = wanted.answer_url.replace("/unused", "/hangup");
+    })
+    .await;
+    for path in ["/status", "/agent"] {
+        world.app.xml(path, "");
+    }
+    world.app.xml("/unused", document.replace("APP", &world.app.base));
+    world
+}
+
+fn comes(from: &str, say_hz: f64, keys: &str) -> CallScript {
+    CallScript {
+        from: from.to_owned(),
+        say: if say_hz > 0.0 { tone(say_hz, 30) } else { Vec::new() },
+        keys: caller::parse_keys(keys).expect("keys"),
+        record: true,
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    }
+}
+
+fn digits_heard(events: &[CallEvent]) -> String {
+    let digit = |event: &CallEvent| match event.what {
+        Happened::DigitHeard { digit } => Some(digit),
+        _ => None,
+    };
+    events.iter().filter_map(digit).collect()
+}
+
+impl World {
+    async fn joined(&self, from: &str) -> String {
+        let is_it = |seen: &crate::support::app::Seen| {
+            let name = seen.param("EventName");
+            let joined = name == "ParticipantJoin" || seen.param("ConferenceAction") == "enter";
+            joined && [seen.param("From"), seen.param("To")].contains(&from)
+        };
+        let seen = self.app.wait_where("/status", is_it).await;
+        seen.params.get("MemberID").or(seen.params.get("ConferenceMemberID")).expect("an id").clone()
+    }
+
+    /// So many of this event have been told.
+    async fn told_times(&self, event: &str, times: usize) {
+        let seen = |_: &crate::support::app::Seen| {
+            let all = self.app.seen();
+            all.iter().filter(|seen| seen.param("EventName") == event).count() >= times
+        };
+        self.app.wait_where("/status", seen).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_relayed_to_users_on_whatsapp_where_that_is_wanted() {
+    for (element, relayed) in [
+        ("MultiPartyCall role=\"agent\" relayDTMFInputs=\"true\" statusCallbackUrl=\"APP/status\"", "42"),
+        ("MultiPartyCall role=\"agent\" statusCallbackUrl=\"APP/status\"", ""),
+        ("Conference callbackUrl=\"APP/status\"", "42"),
+        ("Conference relayDTMF=\"false\" callbackUrl=\"APP/status\"", ""),
+    ] {
+        let name = element.split(' ').next().expect("a name");
+        let world = meeting(&format!("<Response><{element}>Desk</{name}></Response>")).await;
+        let hears = world.sim.place_call(comes(ASHA, 0.0, ""));
+        world.joined(ASHA).await;
+        let presses = world.sim.place_call(comes(RAVI, 0.0, ""));
+        world.joined(RAVI).await;
+        presses.control().press(caller::parse_keys("4w2w").expect("keys")).await;
+        // What is said after the keys comes after them.
+        world.node.until_metric("offhook_calls_active", &[("direction", "inbound")], 2.0).await;
+        world.until_talked(4).await;
+        let room = if name == "Conference" { "Conference/Desk/" } else { "MultiPartyCall/name_Desk/" };
+        assert_eq!(world.rest("DELETE", room, &[], String::new()).await.status, 204);
+        let (there, here) = tokio::join!(hears.all(), presses.all());
+        assert_eq!((digits_heard(&there).as_str(), digits_heard(&here).as_str()), (relayed, ""), "{element}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it_rings() {
+    let world = meeting(
+        "<Response><MultiPartyCall role=\"customer\" enterSound=\"none\" exitSound=\"none\" stayAlone=\"true\" \
+         statusCallbackUrl=\"APP/status\">Desk</MultiPartyCall></Response>",
+    )
+    .await;
+    let sounds = tones().await;
+    world.app.xml("/ringing", format!("<Response><Play>{sounds}/tone/600/1000</Play></Response>"));
+    world.app.xml("/confirm", format!("<Response><Play>{sounds}/tone/1500/1000</Play></Response>"));
+    let customer = world.sim.place_call(comes(ASHA, 700.0, ""));
+    world.joined(ASHA).await;
+    let body = json!({
+        "role": "agent", "from": NUMBER, "to": USER, "enter_sound": "none", "exit_sound": "none",
+        "status_callback_url": world.app.url("/status"), "call_status_callback_url": world.app.url("/agent"),
+        "status_callback_events": "participant-state-changes,add-participant-api-events",
+        "confirm_key": "1", "confirm_key_sound_url": world.app.url("/confirm"), "dial_music": world.app.url("/ringing"),
+    });
+    let path = "name_Desk/Participant/";
+    for (what, wrong) in [
+        ("confirm_key", json!({"confirm_key": "12"})),
+        ("confirm_key", json!({"confirm_key": "A"})),
+        ("confirm_key_sound_url", json!({"confirm_key_sound_url": "ftp://x"})),
+        ("confirm_key_sound_method", json!({"confirm_key_sound_method": "PUT"})),
+        ("dial_music", json!({"dial_music": "loud"})),
+    ] {
+        let mut bad = body.clone();
+        bad.as_object_mut().expect("an object").extend(wrong.as_object().expect("an object").clone());
+        let answer = world.mpc("POST", path, &bad).await;
+        assert_eq!(answer.status, 400, "{what}: {}", answer.text());
+        assert!(answer.json()["error"].as_str().is_some_and(|why| why.starts_with(what)), "{}", answer.text());
+    }
+
+    // It rings for a while, and is hung up without the key.
+    let rings = |acts_after_ms| Answering {
+        how: Answers::Accept,
+        order: Order::ConnectFirst,
+        rings_after: Duration::from_millis(50),
+        acts_after: Duration::from_millis(acts_after_ms),
+    };
+    let hangup = HangupRule::AfterAnswer(Duration::from_millis(3_000));
+    let script =
+        CallScript { answering: rings(2_500), hangup, record: true, say: tone(1_100.0, 10), ..comes(USER, 0.0, "2") };
+    let leaves = world.sim.expect_call(script);
+    assert_eq!(world.mpc("POST", path, &body).await.status, 201);
+    let failed = world.told("AddParticipantFailed").await;
+    assert_eq!(failed.param("ParticipantRole"), "agent");
+    let leaves = leaves.all().await;
+    let confirm = world.app.wait("/confirm").await;
+    assert_eq!((confirm.method.as_str(), confirm.param("Event"), confirm.param("To")), ("GET", "DialConfirm", USER));
+    assert_eq!(world.app.wait("/ringing").await.param("Event"), "DialMusic");
+    assert!(in_order(&heard(&leaves), &[only(1_500)]), "it hears what it is to confirm: {:?}", heard(&leaves));
+    assert_eq!(heard_ms(&leaves, 700.0), 0, "and nobody of the room");
+    world.app.wait_where("/agent", |seen| seen.param("Event") == "Hangup").await;
+
+    // The second time the key is pressed, with a tone while it rings.
+    let mut body = body;
+    body["dial_music"] = "Real".into();
+    let script = CallScript { answering: rings(2_500), say: tone(1_100.0, 10), ..comes(USER, 0.0, "wwww1") };
+    let stays = world.sim.expect_call(script);
+    assert_eq!(world.mpc("POST", path, &body).await.status, 201);
+    world.joined(USER).await;
+    world.until_talked(2).await;
+    world.mpc("DELETE", "name_Desk/", &Value::Null).await;
+    let (there, here) = tokio::join!(stays.all(), customer.all());
+    assert!(heard_ms(&there, 700.0) > 1_000, "the agent hears: {} ms", heard_ms(&there, 700.0));
+    assert!(heard_ms(&here, 600.0) > 900, "the customer hears it ring: {} ms", heard_ms(&here, 600.0));
+    assert!((900..2_100).contains(&heard_ms(&here, 425.0)), "and then a tone: {} ms", heard_ms(&here, 425.0));
+    assert!(heard_ms(&here, 1_100.0) > 1_000, "the customer hears: {} ms", heard_ms(&here, 1_100.0));
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
+    let world = meeting("<Response><Hangup/></Response>").await;
+    let first = world.sim.expect_call(comes(USER, 0.0, ""));
+    let second =
+        world.sim.expect_call(CallScript { from: OTHER.to_owned(), ..user(Answers::Accept, Order::ConnectFirst) });
+    let body = json!({
+        "role": "agent", "from": NUMBER, "to": format!("{USER}<{OTHER}<{RAVI}"), "delay_dial": "3<0<120",
+        "status_callback_url": world.app.url("/status"), "stay_alone": true,
+        "status_callback_events": "participant-state-changes,add-participant-api-events",
+        "call_status_callback_url": world.app.url("/agent"),
+    });
+    let added = world.mpc("POST", "name_Desk/Participant/", &body).await;
+    assert_eq!(added.status, 201, "{}", added.text());
+    let calls: Vec<String> =
+        (0..3).map(|n| added.json()["calls"][n]["call_uuid"].as_str().expect("a UUID").to_owned()).collect();
+    let queued = async || {
+        let list = world.rest("GET", "Call/?status=queued", &[], String::new()).await.json();
+        let list = list["calls"].as_array().expect("a list").iter();
+        list.map(|call| call.as_str().expect("a UUID").to_owned()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let waits = |of: &[usize]| of.iter().map(|n| calls[*n].clone()).collect();
+    // Whoever is due goes out, whatever waits before it.
+    world.joined(OTHER).await;
+    assert_eq!(queued().await, waits(&[0, 2]));
+    world.joined(USER).await;
+    assert_eq!(queued().await, waits(&[2]));
+    let initiated = |call: &str| {
+        let is_it = |seen: &crate::support::app::Seen| {
+            (seen.param("EventName"), seen.param("ParticipantCallUUID")) == ("AddParticipantInitiated", call)
+        };
+        let at = world.app.seen().into_iter().find(is_it).expect("it was called");
+        at.param("EventTimestamp").to_owned()
+    };
+    let secs = |at: &str| {
+        let at: Vec<f64> = at[11..].split(':').map(|part| part.parse().expect("a number")).collect();
+        at[0] * 3_600.0 + at[1] * 60.0 + at[2]
+    };
+    let later = (secs(&initiated(&calls[0])) - secs(&initiated(&calls[1]))).rem_euclid(86_400.0);
+    assert!((2.5..6.0).contains(&later), "{later} s later");
+
+    // Whoever waits can be called off, and is told of.
+    let cancelled = world.rest("DELETE", &format!("Request/{}/", calls[2]), &[], String::new()).await;
+    assert_eq!(cancelled.status, 204, "{}", cancelled.text());
+    let failed = world.told("AddParticipantFailed").await;
+    assert_eq!(failed.param("ParticipantCallUUID"), calls[2]);
+    assert!(queued().await.is_empty());
+    world.mpc("DELETE", "name_Desk/", &Value::Null).await;
+    tokio::join!(first.all(), second.all());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rest_plays_is_heard_by_who_waits_and_who_is_on_hold_in_place_of_the_music() {
+    let sounds = tones().await;
+    let world = meeting(
+        "<Response><MultiPartyCall role=\"customer\" startMpcOnEnter=\"false\" enterSound=\"none\" exitSound=\"none\" \
+         stayAlone=\"true\" waitMusicUrl=\"APP/wait\" customerHoldMusicUrl=\"APP/hold\" statusCallbackUrl=\"APP/status\" \
+         statusCallbackEvents=\"participant-state-changes,participant-audio-events\">Desk</MultiPartyCall></Response>",
+    )
+    .await;
+    world.app.xml("/wait", format!("<Response><Play loop=\"0\">{sounds}/tone/300/2000</Play></Response>"));
+    world.app.xml("/hold", format!("<Response><Play loop=\"0\">{sounds}/tone/600/2000</Play></Response>"));
+    let customer = world.sim.place_call(comes(ASHA, 440.0, ""));
+    let member = world.joined(ASHA).await;
+    let play = |hz: u32| json!({"url": format!("{sounds}/tone/{hz}/1000")});
+    let path = format!("name_Desk/Member/{member}/Play/");
+    world.app.wait("/wait").await;
+    world.until_talked(2).await;
+    let played = world.mpc("POST", &path, &play(1_000)).await;
+    assert_eq!((played.status, &played.json()["mpcMemberId"]), (202, &json!([member])), "{}", played.text());
+    world.told_times("ParticipantAudioStop", 1).await;
+    world.until_talked(1).await;
+
+    let hold = world.mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"hold": true})).await;
+    assert_eq!(hold.status, 202, "{}", hold.text());
+    world.app.wait("/hold").await;
+    world.until_talked(2).await;
+    // To all of them, this time; it ends before its end.
+    let long = json!({"url": format!("{sounds}/tone/1500/20000")});
+    assert_eq!(world.mpc("POST", "name_Desk/Member/all/Play/", &long).await.status, 202);
+    world.told_times("ParticipantAudioStart", 2).await;
+    world.until_talked(1).await;
+    assert_eq!(world.mpc("DELETE", "name_Desk/Member/all/Play/", &Value::Null).await.status, 204);
+    world.told_times("ParticipantAudioStop", 2).await;
+    world.until_talked(1).await;
+    world.mpc("DELETE", "name_Desk/", &Value::Null).await;
+    let events = customer.all().await;
+    let heard = heard(&events);
+    let wanted = [300, 1_000, 300, 600, 1_500, 600].map(only);
+    assert!(in_order(&heard, &wanted), "{heard:#?}");
+    assert_eq!(heard_ms(&events, 440.0), 0, "nobody hears himself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
+    use base64::Engine as _;
+    let mut server = BotServer::start().await;
+    let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
+    for path in ["/status", "/stream", "/left"] {
+        world.app.xml(path, "<Response/>");
+    }
+    let (base, url) = (world.app.base.clone(), server.url.clone());
+    world.app.route("/unused", move |seen| {
+        let how = match seen.param("From") {
+            RAVI => format!(
+                "role=\"ai-agent\" aiAgentStreamServiceUrl=\"{url}\" aiAgentStreamContentType=\"audio/x-l16;rate=16000\" \
+                 aiAgentStreamStatusCallbackUrl=\"{base}/stream\" aiAgentStreamExtraHeaders=\"user=42\" onExitActionUrl=\"{base}/left\""
+            ),
+            _ => "role=\"customer\" waitForAgent=\"true\"".to_owned(),
+        };
+        let call = format!(
+            "<MultiPartyCall {how} stayAlone=\"true\" enterSound=\"none\" exitSound=\"none\" \
+             statusCallbackUrl=\"{base}/status\">Desk</MultiPartyCall>"
+        );
+        (200, format!("<Response>{call}</Response>"))
+    });
+    let customer = world.sim.place_call(comes(ASHA, 600.0, ""));
+    world.joined(ASHA).await;
+    // Nobody speaks on the call that brings the agent.
+    let brings = world.sim.place_call(comes(RAVI, 0.0, ""));
+    let member = world.joined(RAVI).await;
+    let mut bot = server.taken().await;
+    let start = bot.hear("start").await;
+    assert_eq!((&start["start"]["tracks"], &start["extra_headers"]), (&json!(["inbound"]), &json!("user=42")));
+    let began = world.app.wait_where("/stream", |seen| seen.param("Event") == "StartStream").await;
+    assert_eq!(
+        (began.param("bidirectional"), began.param("StreamID")),
+        ("true", start["start"]["streamId"].as_str().unwrap())
+    );
+
+    // It hears the customer.
+    let mut loudest: f64 = 0.0;
+    for _ in 0..300 {
+        let media = bot.hear("media").await;
+        let bytes = media["media"]["payload"].as_str().expect("a payload");
+        let bytes = base64::engine::general_purpose::STANDARD.decode(bytes).expect("Base64");
+        let pcm: Vec<i16> = bytes.chunks_exact(2).map(|two| i16::from_le_bytes([two[0], two[1]])).collect();
+        loudest = loudest.max(level(&pcm, 600));
+        if loudest > 0.08 {
+            break;
+        }
+    }
+    assert!(loudest > 0.08, "{loudest}");
+    // Both hear it.
+    let pcm = |hz: f64, ms: u32| -> Vec<i16> {
+        let wave = |n: u32| ((f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16;
+        (0..ms * 16).map(wave).collect()
+    };
+    bot.play(16_000, &pcm(1_000.0, 1_500)).await;
+    bot.say(json!({"event": "checkpoint", "name": "said"})).await;
+    assert_eq!(bot.hear("playedStream").await["name"], "said");
+    // What is asked of the participant holds for its agent.
+    let muted = world.mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"mute": true})).await;
+    assert_eq!(muted.status, 202, "{}", muted.text());
+    world.told("ParticipantMute").await;
+    bot.play(16_000, &pcm(1_500.0, 1_000)).await;
+    bot.say(json!({"event": "checkpoint", "name": "unheard"})).await;
+    assert_eq!(bot.hear("playedStream").await["name"], "unheard");
+    brings.control().press(caller::parse_keys("7").expect("keys")).await;
+    assert_eq!(bot.hear("dtmf").await["dtmf"]["digit"], "7");
+
+    // The agent goes, and with it its participant; the customer waits again.
+    bot.close().await;
+    let left = world.app.wait("/left").await;
+    assert_eq!((left.param("MemberID"), left.param("ParticipantRole")), (&*member, "ai-agent"));
+    world.app.wait_where("/stream", |seen| seen.param("Event") == "StopStream").await;
+    let brings = brings.all().await;
+    world.mpc("DELETE", "name_Desk/", &Value::Null).await;
+    let customer = customer.all().await;
+    let (there, here) = (heard(&customer), heard(&brings));
+    assert!(in_order(&there, &[only(1_000)]) && !there.contains(&only(1_500)), "{there:#?}");
+    assert!(!there.contains(&only(600)), "nobody hears himself: {there:#?}");
+    let with_the_customer = super::control::Heard::Tones(vec![600, 1_000]);
+    assert!(in_order(&here, &[with_the_customer, only(600)]), "{here:#?}");
+    world.node.until_metric("offhook_streams_active", &[], 0.0).await;
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+}
