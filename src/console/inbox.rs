@@ -12,6 +12,7 @@ use super::agents::{Choice, choices};
 use super::door::{Posted, Visitor};
 use super::form::Form;
 use super::page::{Page, failed, html, missing, respond};
+use super::phone::Named;
 use super::view::{self, When};
 use super::{App, Console};
 use crate::api::Desk;
@@ -421,8 +422,7 @@ struct Calling {
     id: Uuid,
     name: String,
     number: String,
-    /// Name, what people call it, and whether a phone of it is registered.
-    endpoints: Vec<(String, String, bool)>,
+    endpoints: Vec<Named>,
     agents: Vec<Choice>,
     wrong: String,
 }

@@ -9,10 +9,15 @@ use super::door::Visitor;
 use super::page::{Page, html};
 use super::{App, Console};
 
-struct Named {
-    name: String,
-    alias: String,
-    here: bool,
+/// An endpoint.
+pub(super) struct Named {
+    pub(super) name: String,
+    /// What people call it.
+    pub(super) alias: String,
+    /// It bears the visitor's own name.
+    pub(super) here: bool,
+    /// A phone of it is registered: it can be rung.
+    pub(super) ready: bool,
 }
 
 #[derive(Template)]
@@ -25,16 +30,22 @@ struct Phone {
 /// Endpoints that are offered.
 const MOST: u32 = 200;
 
-/// The account's endpoints: name, what people call it, and whether it bears the visitor's own name.
-pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<(String, String, bool)> {
-    let found = console.desk.api().store.endpoints(&visitor.person.scope(), MOST, 0).await;
+/// The account's endpoints.
+pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<Named> {
+    let api = console.desk.api();
+    let found = api.store.endpoints(&visitor.person.scope(), MOST, 0).await;
     let all = found.map(|(list, _)| list).unwrap_or_default().into_iter();
-    all.map(|one| (one.name.to_string(), one.alias, one.name.as_str() == visitor.person.user.name)).collect()
+    let named = all.map(|one| Named {
+        here: one.name.as_str() == visitor.person.user.name,
+        ready: api.phones.is_registered(&one.name),
+        name: one.name.to_string(),
+        alias: one.alias,
+    });
+    named.collect()
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    let endpoints = endpoints(&console, &visitor).await.into_iter();
-    let endpoints = endpoints.map(|(name, alias, here)| Named { name, alias, here });
+    let endpoints = endpoints(&console, &visitor).await;
     let page = visitor.page(&console, visitor.lang().t("nav.phone"), "phone");
-    html(&Phone { page, endpoints: endpoints.collect() })
+    html(&Phone { page, endpoints })
 }

@@ -155,6 +155,10 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     if let Some(axe) = axe() {
         assert_eq!(phone.barriers(&axe).await, [""; 0]);
     }
+    for pressed in ["false", "true"] {
+        phone.press(".handset", "Captions").await;
+        phone.until(&format!("document.querySelector('[data-at=captions][aria-pressed={pressed}]')")).await;
+    }
     // A recogniser that is gone is told, and the rest of the phone goes on.
     does.send_replace(Does::Refuses);
     phone.says("[data-at=state]", "The captions broke off").await;
@@ -198,6 +202,7 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     })
     .await;
     world.endpoint("asha").await;
+    world.endpoint("ravi").await;
     writes(&world, &json!({"message": "Please call me", "from": USER, "name": "Asha Verma"})).await;
     let mut phone = softphone(&world).await;
     // Nobody understands speech here: the phone says so, and offers nothing that can't be.
@@ -223,6 +228,9 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     let user = world.sim.expect_call(CallScript { from: USER.to_owned(), ..user });
     chat.press("#about", "Call").await;
     chat.until("document.querySelector('dialog [name=with]')?.value === 'endpoint:asha'").await;
+    // Where nobody could be rung, nobody is offered.
+    let away = "document.querySelector('dialog option[value=\"endpoint:ravi\"]')";
+    assert_eq!(chat.eval(&format!("{away}.disabled && {away}.textContent.includes('not registered')")).await, true);
     chat.press("dialog.panel", "Call").await;
     chat.until("location.pathname.startsWith('/console/calls/')").await;
     let uuid = chat.eval("location.pathname.split('/')[3]").await.as_str().unwrap().to_owned();
