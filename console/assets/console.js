@@ -73,6 +73,8 @@ document.addEventListener("click", (event) => {
   window.open(link.href, link.target, "popup,width=620,height=760");
 });
 
+// On a small screen the places are one line: where one is stands in it.
+document.querySelector(".side nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 rememberPage();
 localise(document);
 tick(document);
