@@ -22,10 +22,20 @@ function localise(root) {
   }
 }
 
+/** Clocks that are in sight: of a thousand calls the few whose seconds anybody sees go by. @type {Set<Element>} */
+const inSight = new Set();
+const sight = new IntersectionObserver((seen) => {
+  for (const { target, isIntersecting } of seen) {
+    if (isIntersecting) inSight.add(target); else inSight.delete(target);
+    if (!target.isConnected) sight.unobserve(target);
+  }
+  tick(document);
+});
+
 /** Calls that go on, and buttons that wait for their time. @param {ParentNode} root */
 function tick(root) {
   const now = Date.now();
-  for (const clock of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll(".ticking[data-since]"))) {
+  for (const clock of /** @type {Set<HTMLElement>} */ (inSight)) {
     const seconds = Math.max(0, Math.floor((now - Date.parse(clock.dataset.since ?? "")) / 1000));
     const text = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
     if (clock.textContent !== text) clock.textContent = text;
@@ -38,6 +48,11 @@ function tick(root) {
   }
 }
 
+/** @param {ParentNode} root */
+function watch(root) {
+  for (const clock of root.querySelectorAll(".ticking[data-since]")) sight.observe(clock);
+}
+
 /** Elements that only some pages have. @param {ParentNode} root */
 function enhance(root) {
   for (const name of ["phone", "xml-editor", "waveform", "choose", "share", "sign-up", "upload"]) {
@@ -48,6 +63,7 @@ function enhance(root) {
 /** What was put into the page; news in it that was not there before is told. @param {ParentNode} root @param {Element} [old] */
 function changed(root, old) {
   localise(root);
+  watch(root);
   tick(root);
   enhance(root);
   if (!old) return;
@@ -73,8 +89,11 @@ document.addEventListener("click", (event) => {
   window.open(link.href, link.target, "popup,width=620,height=760");
 });
 
+// On a small screen the places are one line: where one is stands in it.
+document.querySelector(".side nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 rememberPage();
 localise(document);
+watch(document);
 tick(document);
 setInterval(() => { if (!document.hidden) tick(document); }, 1000);
 watchForms();

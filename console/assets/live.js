@@ -7,6 +7,8 @@
 const PAUSE_MS = 400;
 /** What changes without news, and is on its way, is looked at so often. */
 const SOON_MS = 1500;
+/** Rows that are put in at a time: in between the browser draws, and the reader is heard. */
+const AT_ONCE = 20;
 /** What may be put in: `src/console/parts.rs` sends the same. */
 const PARTS = "#unread, main > [id], main .columns > [id], main .card > [id]";
 
@@ -44,7 +46,7 @@ export function keepLive(changed) {
   const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
   // What a question is about must still be there when it is answered.
   const asking = () => dialog?.open ?? false;
-  const again = () => { if (wanted) { wanted = false; void refresh(); } };
+  const again = () => { if (wanted && !asking()) { wanted = false; void refresh(); } };
   dialog?.addEventListener("close", () => setTimeout(again));
   document.addEventListener("focusout", () => { if (left) { left = false; setTimeout(() => void refresh()); } });
 
@@ -79,15 +81,25 @@ export function keepLive(changed) {
     events = new EventSource(`/console/events?${new URLSearchParams({ page, since })}`);
     for (const kind of ["hello", "change", "parts"]) events.addEventListener(kind, (event) => { since = event.lastEventId; });
     events.addEventListener("change", () => void refresh(page));
-    events.addEventListener("parts", (event) => {
-      if (asking()) { wanted = true; return; }
-      const told = JSON.parse(event.data);
-      const fresh = new DOMParser().parseFromString(told.parts.join(""), "text/html").body.children;
-      left = put(fresh, changed) || left;
+    events.addEventListener("parts", (event) => { turn = turn.then(() => take(JSON.parse(event.data))); });
+  }
+  let turn = Promise.resolve();
+  /** @param {{ parts: string[], rows: Moves[] }} told */
+  async function take(told) {
+    if (asking()) { wanted = true; return; }
+    left = put(new DOMParser().parseFromString(told.parts.join(""), "text/html").body.children, changed) || left;
+    for (const moves of told.rows) {
+      const body = bodyOf(moves.in);
       // A list that is not here: this page is behind.
-      if (!told.rows.every((/** @type {Moves} */ moves) => move(moves, changed))) void refresh(page);
-      soon();
-    });
+      if (!body) { if (document.getElementById(moves.in)) void refresh(page); continue; }
+      for (const id of moves.gone) row(body, id)?.remove();
+      for (let n = 0; n < moves.put.length; n += AT_ONCE) {
+        if (n) await new Promise((done) => setTimeout(done));
+        if (asking() || !body.isConnected) { wanted = true; again(); return; }
+        for (const [after, text] of moves.put.slice(n, n + AT_ONCE)) place(body, after, parsed(text), changed);
+      }
+    }
+    soon();
   }
   listen();
   document.addEventListener("visibilitychange", () => {
@@ -101,19 +113,17 @@ export function keepLive(changed) {
 
 /** @typedef {{ in: string, gone: string[], put: [string, string][] }} Moves */
 
-/** @param {Moves} moves @param {(root: ParentNode, old: Element) => void} changed @returns {boolean} the list is here */
-function move(moves, changed) {
-  const part = document.getElementById(moves.in);
-  const body = part?.matches(PARTS) ? list(part) : null;
-  if (!part || !body) return !part?.matches(PARTS);
-  for (const id of moves.gone) row(body, id)?.remove();
+/** The list of a part. @param {string} id */
+function bodyOf(id) {
+  const part = document.getElementById(id);
+  return part?.matches(PARTS) ? list(part) : null;
+}
+
+/** A row that came as text. @param {string} text */
+function parsed(text) {
   const box = document.createElement("template");
-  for (const [after, text] of moves.put) {
-    box.innerHTML = text;
-    const copy = box.content.firstElementChild;
-    if (copy) place(body, after, copy, changed);
-  }
-  return true;
+  box.innerHTML = text;
+  return box.content.firstElementChild ?? document.createElement("tr");
 }
 
 /** @param {Element} body @param {string} after @param {Element} copy @param {(root: ParentNode, old: Element) => void} changed */

@@ -33,7 +33,8 @@ class Waveform extends HTMLElement {
     const pen = canvas.getContext("2d");
     if (!pen || !width) return;
     pen.scale(scale, scale);
-    const style = getComputedStyle(this);
+    // Of what was played, and of the rest: as the page has them, resolved.
+    const { color, caretColor } = getComputedStyle(canvas);
     const samples = sound.getChannelData(0);
     const bars = Math.floor(width / 4);
     const each = Math.max(1, Math.floor(samples.length / bars));
@@ -41,8 +42,7 @@ class Waveform extends HTMLElement {
       let peak = 0;
       for (let n = bar * each; n < (bar + 1) * each; n += 16) peak = Math.max(peak, Math.abs(samples[n] ?? 0));
       const tall = Math.max(2, Math.sqrt(peak) * height * 0.9);
-      pen.fillStyle = style.getPropertyValue(bar / bars < played ? "--accent" : "--line-strong") || style.color;
-      pen.globalAlpha = 1;
+      pen.fillStyle = bar / bars < played ? color : caretColor;
       pen.fillRect(bar * 4, (height - tall) / 2, 2.5, tall);
     }
   }

@@ -173,9 +173,12 @@ impl Browser {
         if self.eval("typeof axe").await == "undefined" {
             self.eval(&format!("{axe};0")).await;
         }
-        // Colours that are still changing are none that anybody reads.
-        self.eval("Promise.allSettled(document.getAnimations().filter((a) => a.effect.getTiming().iterations !== Infinity).map((a) => a.finished))")
-            .await;
+        // Colours that are still changing are none that anybody reads. A browser that draws nothing ends no animation.
+        self.eval(
+            "Promise.race([new Promise((done) => setTimeout(done, 1000)), Promise.allSettled(document.getAnimations()\
+             .filter((a) => a.effect.getTiming().iterations !== Infinity).map((a) => a.finished))]).then(() => 0)",
+        )
+        .await;
         let found = "axe.run(document, {resultTypes: ['violations']}).then((found) => found.violations\
             .filter((v) => ['serious', 'critical'].includes(v.impact)).flatMap((v) => v.nodes.map((n) => \
             `${v.id}: ${n.html.slice(0, 200)} ${[...n.any, ...n.all, ...n.none].map((c) => c.message).join('; ')}`)))";
