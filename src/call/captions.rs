@@ -1,6 +1,6 @@
 //! Live captions: what each side of a web leg says, as text for the endpoint's phone, while it asks for them.
 //!
-//! A job beside the shards reads both sides of the leg as PCM. A [`Cutter`] for each decides where an utterance begins and
+//! A job beside the shards reads both sides of the leg as PCM. A `Cutter` for each decides where an utterance begins and
 //! ends, and a task for each has the recognisers hear one after another. A phone that wants none costs nothing: there is no
 //! tap, job or task then. What was said is told and kept nowhere; it is no fact of the call, and its log has none of it.
 
