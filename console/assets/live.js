@@ -8,7 +8,7 @@ const PAUSE_MS = 400;
 /** What changes without news, and is on its way, is looked at so often. */
 const SOON_MS = 1500;
 /** Rows that are put in at a time: in between the browser draws, and the reader is heard. */
-const AT_ONCE = 20;
+const AT_ONCE = 10;
 /** What may be put in: `src/console/parts.rs` sends the same. */
 const PARTS = "#unread, main > [id], main .columns > [id], main .card > [id]";
 
