@@ -337,6 +337,19 @@ impl Inbox {
         self.put_webhook(WebhookRow { name: order.name, url: order.url.0.to_string(), ..row }, &turn).await
     }
 
+    /// An account is gone: its webhooks are its heir's from now on, or nobody could see or remove them.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some may be the heir's already.
+    pub async fn inherit_webhooks(&self, gone: &AuthId, heir: &AuthId) -> Result<(), NotRouted> {
+        let turn = self.0.changing.lock().await;
+        let all = self.parts().directory.mail().webhooks();
+        for webhook in all.values().filter(|webhook| webhook.account == *gone && !webhook.in_file) {
+            self.put_webhook(WebhookRow { account: heir.clone(), ..row_of(webhook) }, &turn).await?;
+        }
+        Ok(())
+    }
+
     /// Gives a webhook a fresh secret; the one before it signs too until [`Inbox::end_rotation`].
     ///
     /// # Errors
@@ -392,15 +405,7 @@ impl Inbox {
         if webhook.in_file {
             return Err(NotRouted::InFile);
         }
-        let row = WebhookRow {
-            id,
-            account: webhook.account.clone(),
-            name: webhook.name.clone(),
-            url: webhook.url.0.to_string(),
-            secrets: webhook.secrets.to_vec(),
-            created: webhook.created,
-        };
-        Ok((row, turn))
+        Ok((row_of(&webhook), turn))
     }
 
     async fn put_webhook(&self, row: WebhookRow, _turn: &Changing<'_>) -> Result<Arc<Webhook>, NotRouted> {
@@ -481,6 +486,18 @@ fn of_row(row: WebhookRow) -> Webhook {
         secrets: row.secrets.into(),
         created: row.created,
         in_file: false,
+    }
+}
+
+/// As the store keeps it.
+fn row_of(webhook: &Webhook) -> WebhookRow {
+    WebhookRow {
+        id: webhook.id,
+        account: webhook.account.clone(),
+        name: webhook.name.clone(),
+        url: webhook.url.0.to_string(),
+        secrets: webhook.secrets.to_vec(),
+        created: webhook.created,
     }
 }
 

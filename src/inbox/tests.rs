@@ -469,6 +469,18 @@ async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
 }
 
 #[tokio::test]
+async fn webhooks_of_an_account_that_is_gone_are_its_heirs() {
+    let world = World::start().await;
+    let url = crate::xml::ast::DocUrl("https://crm.example.com/".into());
+    let made = world.inbox.make_webhook(&"SA1".into(), WebhookOrder { name: "sub".to_owned(), url }).await.unwrap();
+    world.inbox.inherit_webhooks(&"SA1".into(), &"MA1".into()).await.unwrap();
+    let found = world.inbox.webhook(&Scope::of("MA1".into()), made.id).unwrap();
+    assert_eq!((found.account.as_str(), found.secrets.len()), ("MA1", 1));
+    let rows = world.store.webhooks().await.unwrap();
+    assert!(rows.iter().any(|row| row.id == made.id && row.account.as_str() == "MA1"));
+}
+
+#[tokio::test]
 async fn webhooks_change_one_after_the_other_and_nothing_goes_to_one_that_was_removed() {
     let world = World::start().await;
     let order = |name: &str| WebhookOrder {

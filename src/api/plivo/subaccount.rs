@@ -200,6 +200,9 @@ pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, N
         })
     });
     settle(change.await)?;
+    if let Err(why) = api.inbox.inherit_webhooks(&id, main).await {
+        tracing::warn!(account = %id, ?why, "webhooks of a subaccount that was removed are not its main account's yet");
+    }
     Ok(error::plivo_no_content())
 }
 
