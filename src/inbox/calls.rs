@@ -41,19 +41,19 @@ impl Inbox {
     }
 
     fn event(&self, of: &Of, setup: &CallSetup, kind: &str, more: &Value) -> Option<NewCallback> {
-        // Most numbers have none: nothing is put together for nobody.
-        self.webhook_of(&of.number)?;
-        let mut call = json!({
-            "uuid": setup.call,
-            "direction": setup.direction,
-            "from": setup.from,
-            "to": setup.to,
-            "startedAt": setup.started.to_string(),
-        });
-        if let (Some(members), Value::Object(more)) = (call.as_object_mut(), more) {
-            members.extend(more.clone());
-        }
-        let data = json!({"conversation": of.pair.conversation, "call": call, "user": words::user(&of.pair.user)});
+        let data = || {
+            let mut call = json!({
+                "uuid": setup.call,
+                "direction": setup.direction,
+                "from": setup.from,
+                "to": setup.to,
+                "startedAt": setup.started.to_string(),
+            });
+            if let (Some(members), Value::Object(more)) = (call.as_object_mut(), more) {
+                members.extend(more.clone());
+            }
+            json!({"conversation": of.pair.conversation, "call": call, "user": words::user(&of.pair.user)})
+        };
         let id = setup.call.to_string();
         self.number_event(&of.number, kind, &[kind, &id], data, of.pair.conversation)
     }

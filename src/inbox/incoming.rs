@@ -373,7 +373,7 @@ impl Inbox {
         let permission = json!({"status": state.as_str(), "expiresAt": until});
         let data = json!({"conversation": conversation, "user": user, "permission": permission});
         let once = Uuid::new_v4().to_string();
-        let event = self.number_event(number, "permission.changed", &["permission", &once], data, conversation);
+        let event = self.number_event(number, "permission.changed", &["permission", &once], || data, conversation);
         if let Some(event) = event {
             self.tell_soon(event);
         }

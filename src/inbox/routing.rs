@@ -424,24 +424,24 @@ impl Inbox {
     }
 
     /// An event of a number's, for its webhook, if it has one: `number.changed`, `permission.changed`. `order`: events
-    /// with the same one go out in order.
+    /// with the same one go out in order. Most numbers have none: `data` is put together only where one hears it.
     pub fn number_event(
         &self,
         number: &NumberEntry,
         kind: &str,
         of: &[&str],
-        data: Value,
+        data: impl FnOnce() -> Value,
         order: Uuid,
     ) -> Option<NewCallback> {
         let webhook = self.webhook_of(number)?;
-        Some(self.draft(number, kind, of, data, Vec::new()).event_for(webhook, order))
+        Some(self.draft(number, kind, of, data(), Vec::new()).event_for(webhook, order))
     }
 
     /// Tells a number's webhook, if it has one. Returns at once; in the outbox a moment later.
     pub fn tell_number(&self, number: &NumberEntry, kind: &str, data: Value) {
         let once = Uuid::new_v4().to_string();
         let order = stable_id("number", &[number.spec.phone_number_id.as_str()]);
-        if let Some(event) = self.number_event(number, kind, &[kind, &once], data, order) {
+        if let Some(event) = self.number_event(number, kind, &[kind, &once], || data, order) {
             self.tell_soon(event);
         }
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::console::OTHER;
 use crate::support::chat::{Chat, USER, crm};
 use crate::support::http::{self, Answer};
 use crate::support::node::{API_KEY, PHONE_NUMBER_ID};
@@ -20,18 +21,17 @@ async fn upload(chat: &Chat, key: &str, path: &str, kind: &str, file: Vec<u8>) -
     http::send("POST", &url, &[("x-api-key", key), ("content-type", kind)], file).await
 }
 
+/// A user has asked for a picture; there is another account, with a key of its own.
+async fn asked_for_a_picture() -> Chat {
+    let other = format!("[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n");
+    let chat = Chat::start_with(|app| format!("{}\n{other}", crm(app)), |_| {}).await;
+    chat.writes(USER, "A picture, please").await;
+    chat
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
-    let chat = Chat::start_with(
-        |app| {
-            let other =
-                "[[account]]\nauth_id = \"MATESTOFFHOOK0000002\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n";
-            format!("{}\n{other}", crm(app))
-        },
-        |_| {},
-    )
-    .await;
-    chat.writes(USER, "A picture, please").await;
+    let chat = asked_for_a_picture().await;
     let id = chat.id_of(USER).await;
     let media = format!("{id}/media/");
     let uploaded = upload(&chat, API_KEY, &format!("{media}?filename=par%C3%A7el.png"), "image/png", pixel()).await;
@@ -68,16 +68,7 @@ async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
-    let chat = Chat::start_with(
-        |app| {
-            let other =
-                "[[account]]\nauth_id = \"MATESTOFFHOOK0000002\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n";
-            format!("{}\n{other}", crm(app))
-        },
-        |_| {},
-    )
-    .await;
-    chat.writes(USER, "A picture, please").await;
+    let chat = asked_for_a_picture().await;
     let media = format!("{}/media/", chat.id_of(USER).await);
     let large = vec![0; (5 << 20) + 1];
     for (path, kind, file, status, code, field) in [
