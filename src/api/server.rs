@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::connection::{Answering, Conn, HEAD_BYTES_MAX, Watched};
-use super::error;
+use super::{error, leftover};
 use crate::clock::Clock;
 use crate::observe::names;
 
@@ -242,7 +242,12 @@ impl Server {
                 if request.uri().path() == "/webhooks/meta" {
                     (self.public.webhook)(request).await
                 } else {
-                    let Ok(response) = self.public.router.clone().oneshot(request.map(Body::new)).await;
+                    let is_one = request.version() < Version::HTTP_2;
+                    let (request, leftover) = leftover::lend(request);
+                    let Ok(mut response) = self.public.router.clone().oneshot(request.map(Body::new)).await;
+                    if is_one {
+                        leftover.clear(&mut response).await;
+                    }
                     response
                 }
             }

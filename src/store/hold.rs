@@ -39,6 +39,8 @@ impl Store {
             Database::File(file) => {
                 let beside = file.with_extension("lock");
                 let open = |source| StoreError::Open { at: at.clone(), source };
+                // At the first start there is no folder yet.
+                super::prepare(file).map_err(open)?;
                 let file = File::options().create(true).append(true).open(&beside).map_err(open)?;
                 // What cannot be locked at all (a network's folder) is not held: it was not before, either.
                 match file.try_lock() {

@@ -9,7 +9,7 @@ use crate::support::app::App;
 use crate::support::database;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{Node, Wanted, free_port};
+use crate::support::node::{Node, Wanted, free_port, free_udp_port};
 
 fn offhook(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -140,4 +140,32 @@ async fn r11_an_older_binary_names_the_version_that_it_takes() {
         assert!(said.contains(part), "{part} in {said}");
     }
     assert!(http::try_send("GET", &format!("http://127.0.0.1:{port}/"), &[], "").await.is_err(), "it is gone");
+}
+
+/// As in the README: a file without `[store]`, in an empty folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_makes_the_folder_of_its_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (public, admin, media) = (free_port(), free_port(), free_udp_port());
+    let config = format!(
+        "[listen]\npublic = \"127.0.0.1:{public}\"\nadmin = \"127.0.0.1:{admin}\"\nmedia = \"127.0.0.1:{media}\"\n\
+        [public]\nmedia_ips = [\"127.0.0.1\"]\n[meta]\napp_secret = \"a secret\"\nverify_token = \"a token\"\n"
+    );
+    std::fs::write(dir.path().join("offhook.toml"), config).unwrap();
+    let log = dir.path().join("log");
+    let mut node = Command::new(env!("CARGO_BIN_EXE_offhook"))
+        .args(["serve", "--config", "offhook.toml"])
+        .current_dir(dir.path())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let ready = format!("http://127.0.0.1:{admin}/readyz");
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    while !http::try_send("GET", &ready, &[], "").await.is_ok_and(|answer| answer.status == 200) {
+        every.tick().await;
+        assert_eq!(node.try_wait().unwrap(), None, "{}", std::fs::read_to_string(&log).unwrap());
+    }
+    node.kill().unwrap();
+    node.wait().unwrap();
+    assert!(dir.path().join("offhook-data/offhook.db").is_file());
 }

@@ -42,7 +42,8 @@ async fn start(limits: HttpLimits) -> Running {
                 "/follow",
                 get(async || Body::from_stream(futures_util::stream::pending::<Result<String, String>>())),
             )
-            .route("/big", get(async || vec![b'x'; 64 << 20])),
+            .route("/big", get(async || vec![b'x'; 64 << 20]))
+            .route("/early", axum::routing::post(async || "not read")),
         trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
         limits,
         clock: Clock::real(),
@@ -243,4 +244,46 @@ fn r14_only_trusted_proxies_are_believed() {
     assert_eq!(of("10.0.0.1", &["6.6.6.6, 1.2.3.4", "10.0.0.2"]), "1.2.3.4");
     assert_eq!(of("10.0.0.1", &["unknown"]), "10.0.0.1");
     assert_eq!(of("10.0.0.1", &[]), "10.0.0.1");
+}
+
+/// A client that keeps its connections must not lose its next request to a body that nobody wanted.
+#[tokio::test]
+async fn an_answer_before_its_body_was_read_keeps_the_connection_or_says_that_it_ends() {
+    let server = start(HttpLimits::default()).await;
+    let ask = async |stream: &mut TcpStream, head: &str, body: &[u8]| -> String {
+        stream.write_all(format!("POST /early HTTP/1.1\r\nhost: a\r\n{head}\r\n").as_bytes()).await.unwrap();
+        // What the head led to has been done by now, if it does not wait for the body.
+        stream.flush().await.unwrap();
+        tokio::task::yield_now().await;
+        let _ = stream.write_all(body).await;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"not read") {
+            let mut some = [0; 1_024];
+            match stream.read(&mut some).await.unwrap() {
+                0 => break,
+                read => answer.extend_from_slice(some.get(..read).unwrap()),
+            }
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let mut stream = connect(server.at).await;
+    for (head, body) in [
+        ("content-length: 5\r\n", &b"hello"[..]),
+        ("transfer-encoding: chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n"),
+        ("content-length: 200000\r\n", &[b'x'; 200_000]),
+        ("", b""),
+    ] {
+        let answer = ask(&mut stream, head, body).await;
+        assert!(status(&answer) == "200" && !answer.contains("connection: close"), "{head}: {answer}");
+    }
+    for (head, body) in [
+        ("content-length: 1000000\r\n", &b""[..]),
+        ("content-length: 5\r\nexpect: 100-continue\r\n", b""),
+        ("content-length: 5\r\n", b"hell"),
+    ] {
+        let answer = ask(&mut connect(server.at).await, head, body).await;
+        assert!(status(&answer) == "200" && answer.contains("connection: close"), "{head}: {answer}");
+    }
+    server.cancel.cancel();
+    server.task.await.unwrap();
 }
