@@ -11,7 +11,7 @@ use super::calls::within;
 use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder, Row};
-use super::{Conversation, Scope, Store, StoreError, conversations, failed};
+use super::{Conversation, Scope, Store, StoreError, conversations, failed, given};
 use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
 /// A person who is to be forgotten, and where.
@@ -139,6 +139,7 @@ async fn forget_rest(to: &mut Conn, erasure: &Erasure, numbers: &[PhoneNumberId]
     let ids = erasure.ids();
     one_of(&mut notices, "wa_id", &ids);
     let mut rows = notices.build().execute(&mut *to).await?.rows_affected();
+    rows += given::forget_about(to, &erasure.main_account, &ids).await?;
     for number in numbers {
         for table in ["permissions", "permission_replies"] {
             let mut delete = QueryBuilder::new(format!("DELETE FROM {table} WHERE phone_number_id = "));

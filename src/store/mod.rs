@@ -20,6 +20,7 @@ mod entry;
 mod erasures;
 mod file;
 mod forget;
+mod given;
 mod hold;
 mod inbox;
 mod journal;
@@ -63,6 +64,7 @@ pub use conversations::{Conversation, ConversationFilter, Last, LeftMessage, Mes
 pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
 pub use erasures::{Erasure, Heard};
+pub use given::GivenAnswer;
 pub use hold::Hold;
 pub use inbox::{
     Came, ConversationChange, Draft, DraftForm, Going, Gone, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
