@@ -19,7 +19,7 @@ pub mod words;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 use tokio::sync::{RwLock, mpsc};
@@ -72,6 +72,9 @@ pub struct InboxParts {
     pub tasks: TaskTracker,
 }
 
+/// Hears that a number goes elsewhere: before, and from now on.
+pub type RoutingEar = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
+
 /// The inbox; cheap to clone.
 #[derive(Clone)]
 pub struct Inbox(Arc<Inner>);
@@ -89,6 +92,7 @@ struct Inner {
     tenures: tenure::Tenures,
     /// One change of webhooks or numbers' routing at a time.
     changing: tokio::sync::Mutex<()>,
+    told: OnceLock<RoutingEar>,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -113,7 +117,13 @@ impl Inbox {
             gates: DashMap::new(),
             tenures: tenure::Tenures::default(),
             changing: tokio::sync::Mutex::default(),
+            told: OnceLock::new(),
         }))
+    }
+
+    /// From now on, whoever this is hears of each number that is routed anew.
+    pub fn tell(&self, told: RoutingEar) {
+        let _ = self.0.told.set(told);
     }
 
     /// Where agents' turns come out; `None`: somebody has it.

@@ -143,22 +143,16 @@ impl Inbox {
         let id = &number.spec.phone_number_id;
         let _held = self.hold(id).await;
         let (digits, parts) = (number.spec.number.clone(), self.parts());
-        let account = number.account.auth_id.clone();
+        let (account, before) = (number.account.auth_id.clone(), self.routing_of(number));
         let reroute = Reroute { phone_number_id: id.clone(), account, routing, all };
         parts.store.reroute(reroute).await.map_err(NotRouted::Store)?;
         parts.directory.mail().change_routings(|routings| {
             routings.insert(id.clone(), routing);
         });
         parts.feed.tell(&number.account.main().auth_id, What::Number(digits));
-        let shown = json!({
-            "number": number.spec.number.as_str(),
-            "whatsappPhoneNumberId": id.as_str(),
-            "activeAgent": routing.agent(),
-            "defaultRouting": routing.as_str(),
-            "defaultWebhook": routing.webhook(),
-        });
-        let changed = ["activeAgent", "defaultRouting", "defaultWebhook"];
-        self.tell_number(number, "number.changed", json!({"changed": changed, "number": shown}));
+        if let Some(told) = self.0.told.get() {
+            told(self, number, before, routing);
+        }
         Ok(())
     }
 

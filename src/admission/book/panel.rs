@@ -171,6 +171,18 @@ impl NumberSet {
         self.told.platform_type == "CLOUD_API"
     }
 
+    /// How far registering is: `none`, `running`, `registered` or `failed`.
+    pub fn registered(&self) -> &'static str {
+        match &self.registration {
+            // By somebody else, or before.
+            Registration::None if self.is_cloud() => "registered",
+            Registration::None => "none",
+            Registration::Running => "running",
+            Registration::Registered => "registered",
+            Registration::Failed { .. } => "failed",
+        }
+    }
+
     /// Forgets what has to be set anew after a disconnect (S0.28).
     pub(super) fn disconnect(&mut self) {
         self.disconnected = true;

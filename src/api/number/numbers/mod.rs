@@ -357,7 +357,7 @@ fn passes(asked: &Asked, number: &Number) -> bool {
     };
     given("q").is_none_or(found)
         && given("waba").is_none_or(|waba| number.waba.as_ref().is_some_and(|of| of.as_str() == waba))
-        && given("platformType").is_none_or(|platform| shown::platform(&number.set) == platform)
+        && given("platformType").is_none_or(|platform| crate::numbers::platform_of(&number.set) == platform)
 }
 
 async fn connect(asked: Asked) -> Result<Response, Fault> {
