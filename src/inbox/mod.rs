@@ -7,6 +7,7 @@
 //! here beyond their line in the timeline (`calls`).
 
 mod calls;
+mod dropped;
 mod files;
 mod incoming;
 mod media;
@@ -35,6 +36,7 @@ use crate::model::{AuthId, PhoneNumberId, Routing};
 use crate::notices::Notices;
 use crate::store::{NewMessage, Pair, Store, UserName, Written};
 
+pub use dropped::Dropped;
 pub use files::{FILES, FileKind, NotUploaded};
 pub use incoming::{Full, Sender, StatusTold, Stored, UserMessage};
 pub use media::{MediaFile, Shelf};

@@ -67,6 +67,7 @@ impl Inbox {
             parts.store.webhooks().await?.into_iter().map(|row| (row.id, Arc::new(of_row(row)))).collect();
         parts.directory.mail().change_webhooks(|all| *all = rows.clone());
         self.reload(file);
+        self.warn_of_dropped();
         self.claim().await?;
         self.take_up_what_was_left().await
     }
@@ -498,7 +499,7 @@ fn row_of(webhook: &Webhook) -> WebhookRow {
 fn of_file(webhook: &crate::config::Webhook) -> Webhook {
     let secrets: Vec<Secret> = std::iter::once(&webhook.secret).chain(&webhook.secret_previous).cloned().collect();
     Webhook {
-        id: stable_id("webhook", &[webhook.account.as_str(), &webhook.name]),
+        id: webhook.id(),
         account: webhook.account.clone(),
         name: webhook.name.clone(),
         url: webhook.url.clone(),

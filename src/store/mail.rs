@@ -10,7 +10,7 @@ use super::inbox::{Came, ConversationChange, Draft, Going, Gone, InboxFound, Inb
 use super::listing::{self, Listed};
 use super::sql;
 use super::tenures::{self, Claim, Tenure};
-use super::webhooks::{self, WebhookRow, WebhookWrite};
+use super::webhooks::{self, WebhookRow, WebhookUse, WebhookWrite};
 use super::{NewCallback, Scope, Store, StoreError, Written, failed};
 use crate::model::{E164, PhoneNumberId, Routing, Timestamp};
 
@@ -156,6 +156,15 @@ impl Store {
     /// The store takes nothing now; nothing has changed.
     pub async fn webhook(&self, write: WebhookWrite) -> Result<bool, StoreError> {
         done(self.log.inbox(InboxWrite::Webhook(write)).await).map(|(done, _)| done)
+    }
+
+    /// What goes to webhooks, those included that are not there any more. Reads all conversations that have one of their own:
+    /// for rare questions.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn webhook_uses(&self) -> Result<Vec<WebhookUse>, StoreError> {
+        webhooks::uses(&self.read).await
     }
 
     /// All webhooks.

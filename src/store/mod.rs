@@ -86,7 +86,7 @@ pub use settings::{Setting, SettingKind, SettingWrite};
 pub use tenures::{Claim, Tenure};
 pub use turns::{Answers, Owed, Then};
 pub use version::By;
-pub use webhooks::{WebhookRow, WebhookWrite};
+pub use webhooks::{WebhookRow, WebhookUse, WebhookWrite};
 
 use self::births::{Births, Taken};
 use self::endpoints::EndpointWrite;

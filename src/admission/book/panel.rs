@@ -90,8 +90,6 @@ pub struct Told {
     /// `GREEN`, `YELLOW`, `RED`, `UNKNOWN`; empty: not asked yet.
     pub quality_rating: String,
     pub status: String,
-    /// It is one of Meta's test numbers.
-    pub sandbox: bool,
     /// When it was last asked.
     pub synced: Option<Timestamp>,
     /// Its token was refused when it was last asked.
