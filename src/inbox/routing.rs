@@ -286,7 +286,7 @@ impl Inbox {
     /// Deletes a conversation, its messages and its files. `false`: there is none of that id.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// The store takes nothing now; some of it may be gone.
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
         // The files first: once the rows are gone nothing tells which they were.
         self.0.shelf.remove(self.files_of(scope, pair.conversation).await?).await;

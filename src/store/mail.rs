@@ -83,8 +83,12 @@ impl Store {
     /// Deletes a conversation with its messages; `false`: the scope has none of that id.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// The store takes nothing now; some of its messages may be gone.
     pub async fn delete_conversation(&self, scope: &Scope, conversation: Uuid) -> Result<bool, StoreError> {
+        if self.conversation(scope, conversation).await?.is_none() {
+            return Ok(false);
+        }
+        self.erase_within(conversation).await?;
         let written = self.log.inbox(InboxWrite::Delete { scope: scope.clone(), conversation });
         done(written.await).map(|(done, _)| done)
     }

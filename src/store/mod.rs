@@ -17,6 +17,7 @@ mod deed;
 mod deliveries;
 mod endpoints;
 mod entry;
+mod erase;
 mod erasures;
 mod file;
 mod forget;
@@ -240,6 +241,7 @@ pub struct Store {
     read: Pool,
     log: EventLog,
     seal: Arc<Seal>,
+    at: Arc<Database>,
 }
 
 impl Store {
@@ -299,7 +301,7 @@ impl Store {
         let (births, sealing) = (Arc::new(births), seal.clone());
         let begin = Begin { pool: write, file, health, births, seal: sealing, journal, busy, fail };
         let log = EventLog::start(begin).await?;
-        Ok(Self { read, log, seal })
+        Ok(Self { read, log, seal, at: Arc::new(at) })
     }
 
     /// Notes an admitted call, and what its end can be told from if this process does not live to see it. `born` is
