@@ -53,7 +53,7 @@ use crate::model::AuthId;
 use crate::numbers::Numbers;
 use crate::people::People;
 use crate::speech::catalogue::Catalogue;
-use crate::store::{Passwords, Store};
+use crate::store::{Passwords, Scope, Store};
 use auth::{Accounts, Guard};
 use once::Once;
 
@@ -131,8 +131,14 @@ fn served(shared: Arc<Shared>) -> Router {
 
 impl Shared {
     fn new(api: Api) -> Self {
-        let (once_number, once_plivo) = (Once::new(number::ONCE), Once::new(plivo::ONCE));
+        let [once_number, once_plivo] =
+            [number::ONCE, plivo::ONCE].map(|rules| Once::new(rules, api.store.clone(), api.clock.clone()));
         Self { api, guard: Guard::default(), once_number, once_plivo }
+    }
+
+    /// The main account of whoever asks.
+    fn main_of(&self, scope: &Scope) -> AuthId {
+        self.api.keeper.book().main_of(scope.auth_id()).clone()
     }
 
     /// Whether an account is there and enabled.

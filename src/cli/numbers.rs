@@ -286,6 +286,13 @@ async fn sync(args: SyncArgs) -> Result<Exit, Exit> {
         let number = print::plain(one["number"].as_str().unwrap_or_default());
         print::line(format_args!("{number}: {} changed", texts(&one["fields"]).join(", ")));
     }
+    for one in synced["leftOut"].as_array().into_iter().flatten() {
+        let [number, reason] = ["number", "reason"].map(|name| print::plain(one[name].as_str().unwrap_or_default()));
+        print::line(format_args!("{number}: not added ({reason})"));
+    }
+    for number in texts(&synced["settingsUnread"]) {
+        print::line(format_args!("{number}: Meta gave no calling settings; they are shown as they were"));
+    }
     if texts(&synced["added"]).is_empty() && synced["changed"].as_array().is_none_or(Vec::is_empty) {
         print::line("nothing has changed");
     }

@@ -338,6 +338,13 @@ pub struct Webhook {
     pub secret_previous: Option<Secret>,
 }
 
+impl Webhook {
+    /// Its id: the same at each start and on each node.
+    pub fn id(&self) -> uuid::Uuid {
+        crate::model::stable_id("webhook", &[self.account.as_str(), &self.name])
+    }
+}
+
 /// What a person or a key may do (`number-api.md` §1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {

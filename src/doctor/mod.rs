@@ -21,7 +21,7 @@ use crate::config::{Config, Database, Secret};
 use crate::egress::{Egress, EgressConfig, Guard};
 use crate::meta::{Graph, GraphConfig};
 use crate::model::is_loopback;
-use crate::store::{Archive, Setting};
+use crate::store::{Archive, Setting, StoreError, WebhookUse};
 
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -48,7 +48,7 @@ impl State {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Line {
-    /// What it is about: `configuration`, `clock`, `store`, `public_url`, `certificate`, `webhook`, `oidc`, `token`, `waba`, `number`, `media`, `url`.
+    /// What it is about: `configuration`, `clock`, `store`, `public_url`, `certificate`, `webhook`, `oidc`, `token`, `waba`, `number`, `routing`, `media`, `url`.
     pub check: &'static str,
     /// Which of several.
     pub subject: Option<String>,
@@ -89,6 +89,8 @@ pub struct Doctor {
     book: Book,
     /// Why the store could not be read; the inner none: there is none yet.
     store: Result<(), Option<String>>,
+    /// What goes to webhooks that are not there.
+    missed: Vec<WebhookUse>,
     graph: Graph,
     egress: Egress,
     fetcher: Fetcher,
@@ -112,10 +114,10 @@ impl Doctor {
         let guard = Guard::new(config.answer.allow_insecure, Vec::new());
         let strict = Egress::new(EgressConfig::new(guard)).map_err(tls)?;
         let fetcher = Fetcher::new(strict, clock.clone(), Dice::system());
-        let (settings, store) = settings(&config).await;
+        let (settings, missed, store) = settings(&config).await;
         let (book, ..) = Book::read(&config, settings, clock.wall());
         let simulated = is_loopback(&config.meta.graph_url);
-        Ok(Self { config, book, store, graph, egress, fetcher, clock, simulated })
+        Ok(Self { config, book, store, missed, graph, egress, fetcher, clock, simulated })
     }
 
     /// Looks at everything; the lines come in the order of a call's way.
@@ -133,20 +135,24 @@ impl Doctor {
 }
 
 /// What was set while a node ran, beside that node or without it.
-async fn settings(config: &Config) -> (Vec<Setting>, Result<(), Option<String>>) {
+/// And what goes to webhooks that are not there.
+async fn settings(config: &Config) -> (Vec<Setting>, Vec<WebhookUse>, Result<(), Option<String>>) {
     let at = &config.store.database;
     if let Database::File(file) = at
         && !file.exists()
     {
-        return (Vec::new(), Err(None));
+        return (Vec::new(), Vec::new(), Err(None));
     }
     let read = async {
         let archive = Archive::open(at).await?;
-        archive.settings(config.store.secret_key.as_ref(), &config.store.data_dir).await
+        let settings = archive.settings(config.store.secret_key.as_ref(), &config.store.data_dir).await?;
+        let named: Vec<_> = config.webhooks.iter().map(crate::config::Webhook::id).collect();
+        // A store that an earlier version made may not know of webhooks yet.
+        Ok::<_, StoreError>((settings, archive.webhooks_missed(&named).await.unwrap_or_default()))
     };
     match read.await {
-        Ok(settings) => (settings, Ok(())),
-        Err(e) => (Vec::new(), Err(Some(e.to_string()))),
+        Ok((settings, missed)) => (settings, missed, Ok(())),
+        Err(e) => (Vec::new(), Vec::new(), Err(Some(e.to_string()))),
     }
 }
 

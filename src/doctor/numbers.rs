@@ -4,7 +4,9 @@ use super::meta::said;
 use super::{Doctor, Line};
 use crate::admission::book::Number;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
+use crate::model::PhoneNumberId;
 use crate::numbers::{Checked, UrlCheck, check_url, urls_of};
+use crate::store::WebhookUse;
 
 /// An answer URL slower than that is heard: the user waits in silence.
 const SLOW_MS: u128 = 1_500;
@@ -24,6 +26,7 @@ impl Doctor {
                 let fix = "put that key back and restart the node; or connect the number anew, with its token";
                 lines.push(Line::failed("number", what, fix).of(number.number.as_str()));
             }
+            lines.extend(missed(&self.missed, &number.phone_number_id).map(|line| line.of(number.number.as_str())));
             lines.extend(self.number(number).await.into_iter().map(|line| line.of(number.number.as_str())));
             lines.extend(self.urls(number).await);
         }
@@ -63,6 +66,18 @@ impl Doctor {
         let checked = futures_util::future::join_all(asked).await;
         checked.into_iter().map(|check| url(&check).of(format!("{} {}", number.number, check.field))).collect()
     }
+}
+
+/// What comes to a number, and goes to a webhook that is not there.
+pub(super) fn missed(missed: &[WebhookUse], number: &PhoneNumberId) -> Option<Line> {
+    let mut of = missed.iter().filter(|used| used.number == *number).peekable();
+    of.peek()?;
+    let what = match of.any(|used| used.default) {
+        true => "it goes to a webhook that is not there any more: its messages and events reach nobody",
+        false => "conversations of it go to a webhook that is not there any more: their messages reach nobody",
+    };
+    let fix = "put the [[webhook]] back under its name and account; or subscribe the number to another one, with applyToExisting";
+    Some(Line::failed("routing", what, fix))
 }
 
 /// Registered, and as the number that it is here.

@@ -3,6 +3,7 @@
 //! this one ends; a call that is up is waited for. Calls keep records that name nobody.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -39,11 +40,13 @@ pub struct Eraser(Arc<Inner>);
 struct Inner {
     parts: ErasureParts,
     asked: Notify,
+    /// Something of somebody's may still be in the store's write-ahead log; also what an earlier process left there.
+    scrub: AtomicBool,
 }
 
 impl Eraser {
     pub fn new(parts: ErasureParts) -> Self {
-        Self(Arc::new(Inner { parts, asked: Notify::new() }))
+        Self(Arc::new(Inner { parts, asked: Notify::new(), scrub: AtomicBool::new(true) }))
     }
 
     /// Takes a request on. It is in the store when this returns, and is carried out whatever happens then.
@@ -89,7 +92,10 @@ impl Eraser {
         let mut left = false;
         for erasure in erasures {
             match self.one(&erasure).await {
-                Ok(true) => tracing::info!(erasure = %erasure.id, "a person is forgotten"),
+                Ok(true) => {
+                    self.0.scrub.store(true, Ordering::Relaxed);
+                    tracing::info!(erasure = %erasure.id, "a person is forgotten");
+                }
                 Ok(false) => left = true,
                 Err(error) => {
                     tracing::warn!(erasure = %erasure.id, %error, "a person could not be forgotten yet; trying again");
@@ -97,7 +103,24 @@ impl Eraser {
                 }
             }
         }
-        left
+        let scrubbed = self.scrubbed().await;
+        left || !scrubbed
+    }
+
+    /// Whether nothing is left of anybody in the store's file. Readers may be in the way: then it is tried again.
+    async fn scrubbed(&self) -> bool {
+        if !self.0.scrub.load(Ordering::Relaxed) {
+            return true;
+        }
+        let done = match self.0.parts.store.scrub().await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::warn!(%error, "what people who were forgotten left in the store's log is still there; trying again");
+                false
+            }
+        };
+        self.0.scrub.store(!done, Ordering::Relaxed);
+        done
     }
 
     /// `false`: a call of theirs is up, or is still being recorded.
@@ -119,6 +142,12 @@ impl Eraser {
         let numbers = self.numbers(erasure);
         for (number, id) in numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id))) {
             parts.consents.forget(&PairKey::new(number, &id));
+        }
+        // Webhooks may have been told of a person with whom there is no conversation.
+        for (number, id) in numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id))) {
+            if let Some(conversation) = parts.inbox.conversation_with(number, &id) {
+                parts.store.erase_events(conversation).await?;
+            }
         }
         parts.store.erase_rest(erasure, numbers).await?;
         if left || !parts.store.calls_of_person(erasure, false, None, 1).await?.is_empty() {

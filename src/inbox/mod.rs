@@ -7,6 +7,7 @@
 //! here beyond their line in the timeline (`calls`).
 
 mod calls;
+mod dropped;
 mod files;
 mod incoming;
 mod media;
@@ -19,7 +20,7 @@ pub mod words;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 use tokio::sync::{RwLock, mpsc};
@@ -35,6 +36,7 @@ use crate::model::{AuthId, PhoneNumberId, Routing};
 use crate::notices::Notices;
 use crate::store::{NewMessage, Pair, Store, UserName, Written};
 
+pub use dropped::Dropped;
 pub use files::{FILES, FileKind, NotUploaded};
 pub use incoming::{Full, Sender, StatusTold, Stored, UserMessage};
 pub use media::{MediaFile, Shelf};
@@ -72,6 +74,9 @@ pub struct InboxParts {
     pub tasks: TaskTracker,
 }
 
+/// Hears that a number goes elsewhere: before, and from now on.
+pub type RoutingEar = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
+
 /// The inbox; cheap to clone.
 #[derive(Clone)]
 pub struct Inbox(Arc<Inner>);
@@ -89,6 +94,7 @@ struct Inner {
     tenures: tenure::Tenures,
     /// One change of webhooks or numbers' routing at a time.
     changing: tokio::sync::Mutex<()>,
+    told: OnceLock<RoutingEar>,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -113,7 +119,13 @@ impl Inbox {
             gates: DashMap::new(),
             tenures: tenure::Tenures::default(),
             changing: tokio::sync::Mutex::default(),
+            told: OnceLock::new(),
         }))
+    }
+
+    /// From now on, whoever this is hears of each number that is routed anew.
+    pub fn tell(&self, told: RoutingEar) {
+        let _ = self.0.told.set(told);
     }
 
     /// Where agents' turns come out; `None`: somebody has it.

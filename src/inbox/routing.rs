@@ -67,6 +67,7 @@ impl Inbox {
             parts.store.webhooks().await?.into_iter().map(|row| (row.id, Arc::new(of_row(row)))).collect();
         parts.directory.mail().change_webhooks(|all| *all = rows.clone());
         self.reload(file);
+        self.warn_of_dropped();
         self.claim().await?;
         self.take_up_what_was_left().await
     }
@@ -143,22 +144,16 @@ impl Inbox {
         let id = &number.spec.phone_number_id;
         let _held = self.hold(id).await;
         let (digits, parts) = (number.spec.number.clone(), self.parts());
-        let account = number.account.auth_id.clone();
+        let (account, before) = (number.account.auth_id.clone(), self.routing_of(number));
         let reroute = Reroute { phone_number_id: id.clone(), account, routing, all };
         parts.store.reroute(reroute).await.map_err(NotRouted::Store)?;
         parts.directory.mail().change_routings(|routings| {
             routings.insert(id.clone(), routing);
         });
         parts.feed.tell(&number.account.main().auth_id, What::Number(digits));
-        let shown = json!({
-            "number": number.spec.number.as_str(),
-            "whatsappPhoneNumberId": id.as_str(),
-            "activeAgent": routing.agent(),
-            "defaultRouting": routing.as_str(),
-            "defaultWebhook": routing.webhook(),
-        });
-        let changed = ["activeAgent", "defaultRouting", "defaultWebhook"];
-        self.tell_number(number, "number.changed", json!({"changed": changed, "number": shown}));
+        if let Some(told) = self.0.told.get() {
+            told(self, number, before, routing);
+        }
         Ok(())
     }
 
@@ -291,7 +286,7 @@ impl Inbox {
     /// Deletes a conversation, its messages and its files. `false`: there is none of that id.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// The store takes nothing now; some of it may be gone.
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
         // The files first: once the rows are gone nothing tells which they were.
         self.0.shelf.remove(self.files_of(scope, pair.conversation).await?).await;
@@ -504,7 +499,7 @@ fn row_of(webhook: &Webhook) -> WebhookRow {
 fn of_file(webhook: &crate::config::Webhook) -> Webhook {
     let secrets: Vec<Secret> = std::iter::once(&webhook.secret).chain(&webhook.secret_previous).cloned().collect();
     Webhook {
-        id: stable_id("webhook", &[webhook.account.as_str(), &webhook.name]),
+        id: webhook.id(),
         account: webhook.account.clone(),
         name: webhook.name.clone(),
         url: webhook.url.clone(),

@@ -49,6 +49,11 @@ impl Inbox {
         conversation_id(&number.spec.phone_number_id, user, &number.account.auth_id, &first)
     }
 
+    /// The same by the number's id, of a number that is served.
+    pub fn conversation_with(&self, number: &PhoneNumberId, user: &str) -> Option<Uuid> {
+        self.parts().directory.number(number).map(|number| self.conversation_of(&number, user))
+    }
+
     /// Whether what is set of a number was set by its owner.
     pub(super) fn holds(&self, number: &NumberEntry) -> bool {
         let owner = self.0.tenures.of(number).owner;

@@ -12,7 +12,7 @@ use crate::config::Secret;
 use crate::model::{PhoneNumberId, Timestamp, WabaId, digits_of};
 
 /// What is asked of a number.
-const FIELDS: &str = "id,display_phone_number,verified_name,quality_rating,platform_type,status,account_mode";
+const FIELDS: &str = "id,display_phone_number,verified_name,quality_rating,platform_type,status";
 /// Numbers of a page, and pages of a WABA, at most: 2,000 numbers.
 const PAGE: usize = 100;
 const PAGES_MAX: usize = 20;
@@ -35,7 +35,6 @@ pub struct PhoneNumber {
     pub quality_rating: String,
     pub platform_type: String,
     pub status: String,
-    pub account_mode: String,
 }
 
 /// A number's calling settings; none: Meta does not say.
@@ -326,7 +325,6 @@ impl PhoneNumber {
             quality_rating: word("/quality_rating"),
             platform_type: word("/platform_type"),
             status: word("/status"),
-            account_mode: word("/account_mode"),
         };
         (!read.id.is_empty() && !read.number.is_empty()).then_some(read)
     }

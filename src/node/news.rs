@@ -31,14 +31,19 @@ pub(super) fn connect(
         accounts.replace(&book.credentials());
         // Subaccounts that went, numbers that came back: the next message is its owner's already.
         messages.claim_soon();
-        let has_agent = |number: &E164| routed(&messages, &known, number).agent.is_some();
-        for (number, data) in numbers::changes(before, book, has_agent) {
+        for (number, data) in numbers::changes(before, book, |number| routed(&messages, &known, number)) {
             let entry = known.tables().by_number(&number).cloned();
             if let Some(entry) = entry {
                 messages.tell_number(&entry, "number.changed", data);
             }
         }
     });
+    let book = keeper.clone();
+    inbox.tell(Box::new(move |inbox, number, before, after| {
+        if let Some(data) = numbers::rerouted(&book.book(), &number.spec.number, &before.into(), &after.into()) {
+            inbox.tell_number(number, "number.changed", data);
+        }
+    }));
     let (messages, known) = (inbox.clone(), directory.clone());
     consents.tell(Box::new(move |pair, state| {
         if let Some(number) = known.number(&pair.number) {
@@ -50,12 +55,7 @@ pub(super) fn connect(
 /// Who answers what comes to a number.
 pub(super) fn routed(inbox: &Inbox, directory: &Directory, number: &E164) -> numbers::Routed {
     let entry = directory.tables().by_number(number).cloned();
-    let routing = entry.map(|entry| inbox.routing_of(&entry));
-    routing.map_or_else(numbers::Routed::default, |routing| numbers::Routed {
-        agent: routing.agent(),
-        routing: routing.as_str(),
-        webhook: routing.webhook(),
-    })
+    entry.map_or_else(numbers::Routed::default, |entry| inbox.routing_of(&entry).into())
 }
 
 /// Ends the overlap of tokens whose time has come, until `stop`.

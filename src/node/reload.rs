@@ -19,7 +19,8 @@ use crate::api::{Finding, Reload, Reloaded};
 use crate::call::Services;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
-use crate::inbox::Inbox;
+use crate::inbox::{Dropped, Inbox};
+use crate::model::PhoneNumberId;
 use crate::people::People;
 use crate::webhook::DoorConfig;
 
@@ -168,9 +169,36 @@ impl Inner {
         }
     }
 
+    /// Webhooks that the file has no more and that something goes to: a finding each. Blocks, as the keeper does.
+    fn dropped(&self, config: &Config) -> Option<Vec<Finding>> {
+        let book = self.parts.keeper.book();
+        let stays = |id: &PhoneNumberId| {
+            config.numbers.iter().any(|number| number.phone_number_id == *id)
+                || book.all_numbers().any(|n| n.phone_number_id == *id && !n.in_file && !n.set.disconnected)
+        };
+        let look = self.parts.inbox.dropped(&config.webhooks, stays);
+        let dropped = match tokio::runtime::Handle::current().block_on(look) {
+            Ok(dropped) => dropped,
+            Err(error) => return Some(vec![Finding::new(None, format!("could not {error}"), "")]),
+        };
+        let finding = |dropped: &Dropped| {
+            let what = format!("[[webhook]] {:?} is not there any more, and {} go to it", dropped.name, dropped.uses());
+            let hint = "put it back, or route them elsewhere first: POST …/phone-numbers/{number}/subscribe/ with \
+                applyToExisting, or connect-agent/; then reload";
+            Finding::new(None, what, hint)
+        };
+        (!dropped.is_empty()).then(|| dropped.iter().map(finding).collect())
+    }
+
     /// The only step that can fail comes first.
     fn apply(&self, config: &Config) -> Reload {
         let parts = &self.parts;
+        if let Some(findings) = self.dropped(config) {
+            for finding in &findings {
+                warn!(why = finding.message, "configuration not reloaded: nothing has changed");
+            }
+            return refused(findings);
+        }
         if let Err(e) = parts.keeper.reload(config, parts.clock.wall()) {
             warn!(error = %e, "configuration not reloaded: nothing has changed");
             return refused(vec![Finding::new(None, format!("could not {e}"), "")]);

@@ -1,7 +1,7 @@
 //! Numbers come in: by credentials that are proven at Graph first, or by the code of Meta's embedded sign-up.
 
 use super::{No, Numbers};
-use crate::admission::book::{Made, MetaApp, Number};
+use crate::admission::book::{Elsewhere, Made, MetaApp, Number};
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
 use crate::meta::numbers::PhoneNumber;
@@ -154,7 +154,12 @@ impl Numbers {
         let mut all = Vec::new();
         for (waba, numbers) in listed {
             self.subscribe(&waba, &token).await;
-            self.take_in(&waba, &of, Some(&token), numbers).await?;
+            let synced = self.take_in(&waba, &of, Some(&token), numbers).await?;
+            // What somebody else has stays theirs.
+            let full = synced.left_out.into_iter().find(|(_, why)| matches!(why, Elsewhere::TooMany(_)));
+            if let Some((_, why)) = full {
+                return Err(why.into());
+            }
             let book = self.book();
             let wanted = |n: &&Number| given.id.as_ref().is_none_or(|id| *id == n.phone_number_id);
             all.extend(book.numbers_of(&waba).filter(wanted).map(|n| n.number.clone()));

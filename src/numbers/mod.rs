@@ -26,7 +26,7 @@ use uuid::Uuid;
 pub use check::{Checked, UrlCheck, check_url, urls_of};
 pub use connect::{Credentials, SignUp};
 pub use heard::{NewsOfMeta, heard_in};
-pub use news::changes;
+pub use news::{changes, platform_of, quality_of, rerouted};
 pub use panel::Change;
 pub use sync::Synced;
 
@@ -38,7 +38,7 @@ use crate::config::Secret;
 use crate::egress::Guard;
 use crate::feed::{Feed, What};
 use crate::meta::Graph;
-use crate::model::{E164, NoticeTopic, PhoneNumberId};
+use crate::model::{E164, NoticeTopic, PhoneNumberId, Routing};
 use crate::notices::{Notice, Notices};
 use crate::store::{Scope, StoreError};
 
@@ -87,6 +87,19 @@ pub struct Routed {
     /// `webhook`, `agent` or `none`; empty: nobody has said.
     pub routing: &'static str,
     pub webhook: Option<Uuid>,
+}
+
+impl Routed {
+    /// The word of its resource.
+    pub fn word(&self) -> &'static str {
+        if self.routing.is_empty() { "none" } else { self.routing }
+    }
+}
+
+impl From<Routing> for Routed {
+    fn from(routing: Routing) -> Self {
+        Self { agent: routing.agent(), routing: routing.as_str(), webhook: routing.webhook() }
+    }
 }
 
 /// Tells it of a number, from memory.

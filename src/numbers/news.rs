@@ -1,29 +1,38 @@
 //! What of a number is another one than before, whoever changed it: people over an API, the configuration, Meta. Pure;
-//! webhooks are told of it (`number.changed`).
+//! webhooks are told of it (`number.changed`), in one shape, with the values of the number's resource.
 
 use serde_json::{Map, Value, json};
 
-use crate::admission::book::{Book, Link, Number, Registration};
+use super::Routed;
+use crate::admission::book::{Book, Link, Number, NumberSet, Registration};
 use crate::model::E164;
 
 /// Numbers that serve and are not as they were, each with its event's `data`: `changed` names the fields of its resource,
-/// `number` has them all; `has_agent` tells whether an agent answers a number. One that went out of service tells nobody
+/// `number` has them all; `routed` tells who answers a number. One that went out of service tells nobody
 /// any more.
-pub fn changes(before: &Book, after: &Book, has_agent: impl Fn(&E164) -> bool) -> Vec<(E164, Value)> {
+pub fn changes(before: &Book, after: &Book, routed: impl Fn(&E164) -> Routed) -> Vec<(E164, Value)> {
     let mut told = Vec::new();
     for number in after.all_numbers().filter(|number| !number.set.disconnected) {
         let Some(was) = before.any_number(&number.number).filter(|was| !is_same((before, was), (after, number))) else {
             continue;
         };
-        let agent = has_agent(&number.number);
-        let (was, is) = (shown(before, was, agent), shown(after, number, agent));
-        let changed: Vec<&String> =
-            is.iter().filter(|(name, value)| was.get(*name) != Some(value)).map(|(name, _)| name).collect();
-        if !changed.is_empty() {
-            told.push((number.number.clone(), json!({"changed": changed, "number": is})));
-        }
+        let routed = routed(&number.number);
+        let data = between(&shown(before, was, &routed), shown(after, number, &routed));
+        told.extend(data.map(|data| (number.number.clone(), data)));
     }
     told
+}
+
+/// The `data` of a number that somebody else answers than before.
+pub fn rerouted(book: &Book, number: &E164, was: &Routed, is: &Routed) -> Option<Value> {
+    let number = book.any_number(number).filter(|number| !number.set.disconnected)?;
+    between(&shown(book, number, was), shown(book, number, is))
+}
+
+fn between(was: &Map<String, Value>, is: Map<String, Value>) -> Option<Value> {
+    let changed = is.iter().filter(|(name, value)| was.get(*name) != Some(value));
+    let changed: Vec<&String> = changed.map(|(name, _)| name).collect();
+    (!changed.is_empty()).then(|| json!({"changed": changed, "number": is}))
 }
 
 /// Whether there is nothing to look for: most changes are of one number among many. What Meta tells of a number for the
@@ -33,17 +42,37 @@ fn is_same((before, was): (&Book, &Number), (after, is): (&Book, &Number)) -> bo
     (first || was.set == is.set) && before.owner(was) == after.owner(is) && before.answer_of(was) == after.answer_of(is)
 }
 
+/// Meta's word on where a number is registered.
+pub fn platform_of(set: &NumberSet) -> &str {
+    match set.told.platform_type.as_str() {
+        known @ ("CLOUD_API" | "ON_PREMISE") => known,
+        _ => "NOT_APPLICABLE",
+    }
+}
+
+/// Meta's word on how users take what comes from a number.
+pub fn quality_of(set: &NumberSet) -> &str {
+    match set.told.quality_rating.as_str() {
+        known @ ("GREEN" | "YELLOW" | "RED") => known,
+        _ => "UNKNOWN",
+    }
+}
+
 /// A number's fields that somebody changes, as its resource has them.
-fn shown(book: &Book, number: &Number, has_agent: bool) -> Map<String, Value> {
+fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
     let set = &number.set;
     let url = |link: &Link| link.url.as_ref().map(|url| url.0.to_string());
-    let registration = match &set.registration {
-        Registration::None if set.is_cloud() => "registered",
-        Registration::None => "none",
-        Registration::Running => "running",
-        Registration::Registered => "registered",
-        Registration::Failed { .. } => "failed",
+    let (reason, again) = match &set.registration {
+        Registration::Failed { reason, again } => (Some(reason), Some(again.to_string())),
+        Registration::None | Registration::Running | Registration::Registered => (None, None),
     };
+    let drift = set.drift();
+    let parts = [
+        ("callingEnabled", drift.calling_enabled),
+        ("callbackPermission", drift.callback_permission),
+        ("sip", drift.sip),
+    ];
+    let parts: Map<_, _> = parts.into_iter().filter_map(|(name, is)| Some((name.to_owned(), is?.into()))).collect();
     let at_meta = set.told.calling.callback_permission;
     let fields = json!({
         "id": number.number.resource_id(),
@@ -53,22 +82,28 @@ fn shown(book: &Book, number: &Number, has_agent: bool) -> Map<String, Value> {
         "account": book.owner(number).as_str(),
         "alias": set.alias,
         "verifiedName": set.told.verified_name,
-        "platformType": set.told.platform_type,
-        "qualityRating": set.told.quality_rating,
+        "platformType": platform_of(set),
+        "qualityRating": quality_of(set),
         "status": set.told.status,
         "tokenInvalid": set.told.token_invalid,
-        "registration": registration,
+        "registration": {"state": set.registered(), "reason": reason, "retryAfter": again},
         "configurationType": set.configuration.as_str(),
         "webhookUrl": set.webhook_url.as_ref().map(|url| url.0.to_string()),
         "callingEnabled": set.calling_enabled,
-        "callingDrift": set.drift().is_some(),
+        "callingDrift": drift.is_some().then_some(parts),
         "answerUrl": url(&book.answer_of(number)),
+        "answerMethod": book.answer_of(number).method.as_str(),
         "fallbackUrl": url(&set.fallback),
+        "fallbackMethod": set.fallback.method.as_str(),
         "hangupUrl": url(&set.hangup),
+        "hangupMethod": set.hangup.method.as_str(),
         "callsPerNumber": set.calls_per_number.unwrap_or_else(|| book.usual_slots()),
         "callbackPermission": set.callback_permission.or(at_meta).unwrap_or_default(),
+        "activeAgent": routed.agent,
+        "defaultRouting": routed.word(),
+        "defaultWebhook": routed.webhook,
         "connected": !set.disconnected,
-        "active": has_agent && !set.inactive,
+        "active": routed.agent.is_some() && !set.inactive,
     });
     match fields {
         Value::Object(fields) => fields,

@@ -58,7 +58,7 @@ impl Numbers {
         if said.is_empty() {
             return;
         }
-        if let Err(no) = self.take_over(said).await {
+        if let Err(no) = self.take_over(said, None).await {
             tracing::warn!(?no, "what Meta says of numbers could not be kept");
         }
         for (number, before) in before {

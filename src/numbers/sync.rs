@@ -3,7 +3,7 @@
 
 use super::panel::calling;
 use super::{Known, NO_WABA, No, Numbers};
-use crate::admission::book::{Made, NumberSet, Registration, Told};
+use crate::admission::book::{Elsewhere, Made, NumberSet, Registration, Told};
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
@@ -17,6 +17,10 @@ pub struct Synced {
     pub added: Vec<E164>,
     /// Fields of the number resource that are not as they were.
     pub changed: Vec<(E164, Vec<&'static str>)>,
+    /// Numbers that Meta lists and that could not be added.
+    pub left_out: Vec<(E164, Elsewhere)>,
+    /// Numbers whose calling settings Meta did not give: they are as they were.
+    pub unread: Vec<E164>,
 }
 
 /// What Graph said of a number.
@@ -39,7 +43,6 @@ impl Said {
             platform_type: keep(&number.platform_type, &before.told.platform_type),
             quality_rating: keep(&number.quality_rating, &before.told.quality_rating),
             status: keep(&number.status, &before.told.status),
-            sandbox: number.account_mode == "SANDBOX",
             synced: Some(now),
             token_invalid: false,
             calling: settings.map_or(before.told.calling, calling),
@@ -97,7 +100,7 @@ impl Numbers {
     /// The same, whoever has it.
     pub(super) async fn refresh(&self, known: &Known) -> Result<Synced, No> {
         match self.ask(known).await {
-            Ok(said) => self.take_over(vec![(known.number.clone(), said)]).await,
+            Ok(said) => self.take_over(vec![(known.number.clone(), said)], None).await,
             Err(outcome) => {
                 self.note_token(&known.number, is_token_refused(&outcome)).await;
                 Err(No::Meta(outcome))
@@ -128,7 +131,8 @@ impl Numbers {
         self.take_in(waba, &of, token.as_ref(), numbers).await
     }
 
-    /// Takes those of a WABA's numbers in that are not known, and what Meta says of each.
+    /// Takes those of a WABA's numbers in that are not known, and what Meta says of each; in one change, so that nothing of it is
+    /// half there.
     pub(super) async fn take_in(
         &self,
         waba: &WabaId,
@@ -136,41 +140,30 @@ impl Numbers {
         token: Option<&Secret>,
         numbers: Vec<PhoneNumber>,
     ) -> Result<Synced, No> {
-        let graph = &self.parts().graph;
-        let (mut added, mut said) = (Vec::new(), Vec::new());
+        let mut said = Vec::new();
         for number in numbers {
             let Ok(digits) = E164::parse(&number.number) else { continue };
             let id = PhoneNumberId::from(number.id.as_str());
-            let there = self.book().number_by_id(&id).map(|entry| entry.number.clone());
-            if there.is_none() {
-                let made = Made { phone_number_id: id.clone(), waba: Some(waba.clone()), of: of.clone() };
-                match self.take_in_one(&digits, made, None).await {
-                    Ok(()) => added.push(digits.clone()),
-                    // Somebody else's: it stays theirs.
-                    Err(No::State { code: "taken", .. }) => continue,
-                    Err(no) => return Err(no),
-                }
-            }
-            let known_as = there.unwrap_or(digits);
+            let known_as = self.book().number_by_id(&id).map_or(digits, |entry| entry.number.clone());
             let as_of = self.writes(&known_as);
-            let calling = graph.calling_settings(&id, token).await.ok();
+            let calling = self.parts().graph.calling_settings(&id, token).await.ok();
             said.push((known_as, Said { number, calling, as_of }));
         }
-        let changed = self.take_over(said).await?.changed;
-        Ok(Synced { added, changed })
+        let made = |said: &Said| Made {
+            phone_number_id: said.number.id.as_str().into(),
+            waba: Some(waba.clone()),
+            of: of.clone(),
+        };
+        self.take_over(said, Some(&made)).await
     }
 
-    pub(super) async fn take_in_one(&self, number: &E164, made: Made, token: Option<Secret>) -> Result<(), No> {
-        let now = self.parts().clock.wall();
-        let stored = self.parts().keeper.change(now, |book| {
-            book.connect_number((number, made), token, now).map(|keys| ((), keys)).map_err(No::from)
-        });
-        stored.await?;
-        Ok(())
-    }
-
-    /// Takes over what Graph said of some numbers, in one change.
-    pub(super) async fn take_over(&self, said: Vec<(E164, Said)>) -> Result<Synced, No> {
+    /// Takes over what Graph said of some numbers: all of it or, where the store takes nothing, none. One that is not known is
+    /// connected by what `made` gives; without that it is passed over.
+    pub(super) async fn take_over(
+        &self,
+        said: Vec<(E164, Said)>,
+        made: Option<&(dyn Fn(&Said) -> Made + Sync)>,
+    ) -> Result<Synced, No> {
         let now = self.parts().clock.wall();
         let before: Vec<(E164, String)> = {
             let book = self.book();
@@ -178,26 +171,45 @@ impl Numbers {
             said.iter().map(|(number, _)| (number.clone(), rating(number).unwrap_or_default())).collect()
         };
         let stored = self.parts().keeper.change(now, |book| {
-            let (mut changed, mut keys) = (Vec::new(), Vec::new());
+            let (mut synced, mut keys) = (Synced::default(), Vec::new());
             for (number, said) in &said {
+                let id = PhoneNumberId::from(said.number.id.as_str());
+                let entered = made.map(|made| match book.number_by_id(&id) {
+                    Some(there) if book.is_theirs(there, &made(said)) => Err(Elsewhere::Taken),
+                    Some(_) => Ok(Vec::new()),
+                    None => book.connect_number((number, made(said)), None, now),
+                });
+                match entered.transpose() {
+                    Ok(connected) => {
+                        let connected = connected.unwrap_or_default();
+                        synced.added.extend((!connected.is_empty()).then(|| number.clone()));
+                        keys.extend(connected);
+                    }
+                    Err(why) => {
+                        synced.left_out.push((number.clone(), why));
+                        continue;
+                    }
+                }
                 let mut fields = Vec::new();
                 let fresh = said.as_of == self.writes(number);
-                let edited = book.edit_number(number, |set| fields = said.apply(set, now, fresh));
-                keys.extend(edited);
+                keys.extend(book.edit_number(number, |set| fields = said.apply(set, now, fresh)));
                 if !fields.is_empty() {
-                    changed.push((number.clone(), fields));
+                    synced.changed.push((number.clone(), fields));
+                }
+                if said.calling.is_none() {
+                    synced.unread.push(number.clone());
                 }
             }
-            Ok::<_, No>((changed, keys))
+            Ok::<_, No>((synced, keys))
         });
-        let changed = stored.await?;
-        for (number, _) in &changed {
+        let synced = stored.await?;
+        for (number, _) in &synced.changed {
             self.tell(number);
         }
         for (number, was) in before {
             self.warn_of_quality(&number, &was);
         }
-        Ok(Synced { added: Vec::new(), changed })
+        Ok(synced)
     }
 
     fn warn_of_quality(&self, number: &E164, was: &str) {

@@ -11,8 +11,8 @@ use super::open::beside_a_node;
 use super::seal::Seal;
 use super::sql::Pool;
 use super::{
-    CallRecord, CallbackView, Callbacks, Conversation, Message, Scope, Setting, StoreError, callbacks, calls,
-    conversations, settings,
+    CallRecord, CallbackView, Callbacks, Conversation, Message, Scope, Setting, StoreError, WebhookUse, callbacks,
+    calls, conversations, settings, webhooks,
 };
 use crate::config::{Database, Secret};
 use crate::model::CallUuid;
@@ -56,6 +56,17 @@ impl Archive {
         let key =
             Seal::to_read(secret, folder).map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
         settings::all(&self.pool, &key).await
+    }
+
+    /// What goes to webhooks that are neither among these nor made while a node ran.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn webhooks_missed(&self, known: &[Uuid]) -> Result<Vec<WebhookUse>, StoreError> {
+        let made = webhooks::ids(&self.pool).await?;
+        let mut uses = webhooks::uses(&self.pool).await?;
+        uses.retain(|used| !known.contains(&used.webhook) && !made.contains(&used.webhook));
+        Ok(uses)
     }
 
     /// Conversations of all accounts behind that one, in the order of their ids.

@@ -11,7 +11,7 @@ use super::calls::within;
 use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder, Row};
-use super::{Conversation, Scope, Store, StoreError, conversations, failed};
+use super::{Conversation, Scope, Store, StoreError, conversations, failed, given};
 use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
 /// A person who is to be forgotten, and where.
@@ -60,17 +60,16 @@ pub struct Heard {
 const WHAT: &str = "look for what is to be forgotten";
 /// Ids of one person at most.
 const IDS_MAX: usize = 100;
-/// Recordings looked at together.
+/// Recordings looked at together, and numbers.
 const AT_ONCE: usize = 100;
 /// A room's recording may begin and end that much beside the calls in it.
 const BESIDE_US: i64 = 10 * 1_000_000;
-/// Longest that a callback of a call may have been on its way.
-const CALLBACKS_US: i64 = 26 * 3_600 * 1_000_000;
 
 enum ErasureWrite {
     Ask(Erasure),
     Known(Uuid, Vec<String>),
-    Call(CallUuid),
+    /// And those that it dialled, or was dialled by.
+    Call(CallUuid, Vec<String>),
     /// Notifications and permissions.
     Rest(Erasure, Vec<PhoneNumberId>),
     Done(Uuid),
@@ -86,7 +85,7 @@ impl Deed for ErasureWrite {
                     let update = sql::query("UPDATE erasures SET known_as = $2 WHERE erasure_id = $1");
                     Ok(update.bind(id.to_string()).bind(ids).execute(to).await?.rows_affected())
                 }
-                Self::Call(call) => forget_call(to, *call).await,
+                Self::Call(call, family) => scrub_call(to, *call, family).await,
                 Self::Rest(erasure, numbers) => forget_rest(to, erasure, numbers).await,
                 Self::Done(id) => {
                     let delete = sql::query("DELETE FROM erasures WHERE erasure_id = $1").bind(id.to_string());
@@ -110,27 +109,15 @@ async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
 const FAMILY: &str = "SELECT call_uuid FROM calls WHERE parent_call_uuid = $1 \
     UNION SELECT parent_call_uuid FROM calls WHERE call_uuid = $1 AND parent_call_uuid IS NOT NULL";
 
-/// An ended call keeps its record, for the bill, and nobody is in it.
-async fn forget_call(to: &mut Conn, call: CallUuid) -> Result<u64, sqlx::Error> {
-    let id = call.to_string();
-    let mut family: Vec<String> = sql::query_scalar(FAMILY).bind(&id).fetch_all(&mut *to).await?;
-    for other in &family {
+/// An ended call keeps its record, for the bill, and nobody is in it; those that it dialled or was dialled by keep theirs.
+async fn scrub_call(to: &mut Conn, call: CallUuid, family: &[String]) -> Result<u64, sqlx::Error> {
+    for other in family {
         let scrub = "UPDATE calls SET remarks = '[]', findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
         sql::query(scrub).bind(other).execute(&mut *to).await?;
     }
-    family.push(id.clone());
-    for one in &family {
-        sql::query("DELETE FROM call_events WHERE call_uuid = $1").bind(one).execute(&mut *to).await?;
-        let waiting = "DELETE FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL";
-        sql::query(waiting).bind(one).execute(&mut *to).await?;
-        // By the index of those that are done: within the time that a callback may have been on its way.
-        let done = "DELETE FROM callbacks WHERE call_uuid = $1 AND done_us >= (SELECT started_us FROM calls WHERE \
-            call_uuid = $1) AND done_us <= (SELECT ended_us FROM calls WHERE call_uuid = $1) + $2";
-        sql::query(done).bind(one).bind(CALLBACKS_US).execute(&mut *to).await?;
-    }
     let scrub = "UPDATE calls SET from_number = '', to_number = '', caller_name = '', wacid = NULL, remarks = '[]', \
         findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
-    Ok(sql::query(scrub).bind(&id).execute(to).await?.rows_affected())
+    Ok(sql::query(scrub).bind(call.to_string()).execute(to).await?.rows_affected())
 }
 
 async fn forget_rest(to: &mut Conn, erasure: &Erasure, numbers: &[PhoneNumberId]) -> Result<u64, sqlx::Error> {
@@ -139,6 +126,7 @@ async fn forget_rest(to: &mut Conn, erasure: &Erasure, numbers: &[PhoneNumberId]
     let ids = erasure.ids();
     one_of(&mut notices, "wa_id", &ids);
     let mut rows = notices.build().execute(&mut *to).await?.rows_affected();
+    rows += given::forget_about(to, &erasure.main_account, &ids).await?;
     for number in numbers {
         for table in ["permissions", "permission_replies"] {
             let mut delete = QueryBuilder::new(format!("DELETE FROM {table} WHERE phone_number_id = "));
@@ -190,20 +178,28 @@ impl Store {
         self.log.deed(ErasureWrite::Done(id)).await.map(drop)
     }
 
-    /// Takes the person out of an ended call: its event log and callbacks are gone, its record names nobody.
+    /// Takes the person out of an ended call: its event log and callbacks are gone, its record names nobody. The record comes
+    /// last, since by it the call is found again.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// The store takes nothing now; some may be gone.
     pub async fn erase_call(&self, call: CallUuid) -> Result<(), StoreError> {
-        self.log.deed(ErasureWrite::Call(call)).await.map(drop)
+        let family = sql::query_scalar::<String>(FAMILY).bind(call.to_string()).fetch_all(&self.read).await;
+        let family = family.map_err(failed(WHAT))?;
+        self.erase_calls(&family, call).await?;
+        self.log.deed(ErasureWrite::Call(call, family)).await.map(drop)
     }
 
     /// Forgets the person's notifications, and what they allowed these numbers.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// The store takes nothing now; some may be gone.
     pub async fn erase_rest(&self, erasure: &Erasure, numbers: Vec<PhoneNumberId>) -> Result<(), StoreError> {
-        self.log.deed(ErasureWrite::Rest(erasure.clone(), numbers)).await.map(drop)
+        self.log.deed(ErasureWrite::Rest(erasure.clone(), Vec::new())).await?;
+        for some in numbers.chunks(AT_ONCE) {
+            self.log.deed(ErasureWrite::Rest(erasure.clone(), some.to_vec())).await?;
+        }
+        Ok(())
     }
 
     /// Who is to be forgotten, the oldest first.

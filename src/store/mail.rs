@@ -10,7 +10,7 @@ use super::inbox::{Came, ConversationChange, Draft, Going, Gone, InboxFound, Inb
 use super::listing::{self, Listed};
 use super::sql;
 use super::tenures::{self, Claim, Tenure};
-use super::webhooks::{self, WebhookRow, WebhookWrite};
+use super::webhooks::{self, WebhookRow, WebhookUse, WebhookWrite};
 use super::{NewCallback, Scope, Store, StoreError, Written, failed};
 use crate::model::{E164, PhoneNumberId, Routing, Timestamp};
 
@@ -83,8 +83,12 @@ impl Store {
     /// Deletes a conversation with its messages; `false`: the scope has none of that id.
     ///
     /// # Errors
-    /// The store takes nothing now; nothing has changed.
+    /// The store takes nothing now; some of its messages may be gone.
     pub async fn delete_conversation(&self, scope: &Scope, conversation: Uuid) -> Result<bool, StoreError> {
+        if self.conversation(scope, conversation).await?.is_none() {
+            return Ok(false);
+        }
+        self.erase_within(conversation).await?;
         let written = self.log.inbox(InboxWrite::Delete { scope: scope.clone(), conversation });
         done(written.await).map(|(done, _)| done)
     }
@@ -156,6 +160,15 @@ impl Store {
     /// The store takes nothing now; nothing has changed.
     pub async fn webhook(&self, write: WebhookWrite) -> Result<bool, StoreError> {
         done(self.log.inbox(InboxWrite::Webhook(write)).await).map(|(done, _)| done)
+    }
+
+    /// What goes to webhooks, those included that are not there any more. Reads all conversations that have one of their own:
+    /// for rare questions.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn webhook_uses(&self) -> Result<Vec<WebhookUse>, StoreError> {
+        webhooks::uses(&self.read).await
     }
 
     /// All webhooks.

@@ -17,9 +17,11 @@ mod deed;
 mod deliveries;
 mod endpoints;
 mod entry;
+mod erase;
 mod erasures;
 mod file;
 mod forget;
+mod given;
 mod hold;
 mod inbox;
 mod journal;
@@ -63,6 +65,7 @@ pub use conversations::{Conversation, ConversationFilter, Last, LeftMessage, Mes
 pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
 pub use erasures::{Erasure, Heard};
+pub use given::GivenAnswer;
 pub use hold::Hold;
 pub use inbox::{
     Came, ConversationChange, Draft, DraftForm, Going, Gone, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
@@ -84,7 +87,7 @@ pub use settings::{Setting, SettingKind, SettingWrite};
 pub use tenures::{Claim, Tenure};
 pub use turns::{Answers, Owed, Then};
 pub use version::By;
-pub use webhooks::{WebhookRow, WebhookWrite};
+pub use webhooks::{WebhookRow, WebhookUse, WebhookWrite};
 
 use self::births::{Births, Taken};
 use self::endpoints::EndpointWrite;
@@ -238,6 +241,7 @@ pub struct Store {
     read: Pool,
     log: EventLog,
     seal: Arc<Seal>,
+    at: Arc<Database>,
 }
 
 impl Store {
@@ -297,7 +301,7 @@ impl Store {
         let (births, sealing) = (Arc::new(births), seal.clone());
         let begin = Begin { pool: write, file, health, births, seal: sealing, journal, busy, fail };
         let log = EventLog::start(begin).await?;
-        Ok(Self { read, log, seal })
+        Ok(Self { read, log, seal, at: Arc::new(at) })
     }
 
     /// Notes an admitted call, and what its end can be told from if this process does not live to see it. `born` is

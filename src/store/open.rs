@@ -39,6 +39,8 @@ pub(super) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
     match at {
         Database::File(file) => {
             let writing = lite(file, busy).pragma("wal_autocheckpoint", WAL_PAGES).pragma("cache_size", CACHE_KIB);
+            // What is deleted is overwritten: nobody's messages are left in pages that are free.
+            let writing = writing.pragma("secure_delete", "ON");
             let pool = SqlitePoolOptions::new().max_connections(1).connect_with(writing).await.map_err(connect)?;
             Ok(Pool::Sqlite(pool))
         }

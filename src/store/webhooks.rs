@@ -90,6 +90,36 @@ pub(super) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, Sto
     Ok(rows.into_iter().filter_map(read).collect())
 }
 
+/// What goes to a webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookUse {
+    pub webhook: Uuid,
+    pub number: PhoneNumberId,
+    /// The number's conversations to come; else some that there are.
+    pub default: bool,
+}
+
+/// What goes to webhooks, those included that are not there any more.
+pub(super) async fn uses(pool: &Pool) -> Result<Vec<WebhookUse>, StoreError> {
+    let select = format!(
+        "SELECT r.webhook, r.phone_number_id, 1 FROM number_routing r WHERE r.webhook IS NOT NULL \
+         UNION SELECT t.webhook, t.phone_number_id, 0 FROM number_tenures t WHERE t.webhook IS NOT NULL \
+         UNION SELECT c.webhook, c.phone_number_id, 0 FROM conversations c {JOIN} WHERE c.webhook IS NOT NULL AND {OWN}"
+    );
+    let rows: Vec<(String, String, i64)> =
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("see what goes to webhooks"))?;
+    let read = |(webhook, number, default): (String, String, i64)| {
+        Some(WebhookUse { webhook: webhook.parse().ok()?, number: number.into(), default: default != 0 })
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
+}
+
+/// The ids of those that were made here.
+pub(super) async fn ids(pool: &Pool) -> Result<Vec<Uuid>, StoreError> {
+    let ids = sql::query_scalar::<String>("SELECT webhook_id FROM webhooks").fetch_all(pool).await;
+    Ok(ids.map_err(failed("read the webhooks"))?.iter().filter_map(|id| id.parse().ok()).collect())
+}
+
 /// What was set of numbers' routing.
 pub(super) async fn routings(pool: &Pool) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
     const WHAT: &str = "read the numbers' routing";

@@ -36,14 +36,7 @@ impl World {
 
     /// The exit code, and the lines.
     async fn examine(&self) -> (Option<i32>, Vec<Value>) {
-        let mut doctor = Command::new(env!("CARGO_BIN_EXE_offhook"));
-        doctor.args(["doctor", "--json", "--config"]).arg(self.node.dir.path().join("offhook.toml"));
-        doctor.env_remove("RUST_LOG").stdin(Stdio::null());
-        let output = tokio::task::spawn_blocking(move || doctor.output().expect("it runs")).await.expect("it ends");
-        let text = String::from_utf8(output.stdout).expect("text");
-        assert!(!text.contains(ACCESS_TOKEN) && !text.contains("test-app-secret"), "r22: {text}");
-        let lines = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-        (output.status.code(), lines)
+        self.node.doctor().await
     }
 
     /// The state and words of the lines of a check that are not well; it exits by the worst.

@@ -6,8 +6,10 @@ use offhook::sim::{CallScript, Sim};
 use serde_json::{Value, json};
 
 use crate::support::app::App;
+use crate::support::chat::Chat;
+use crate::support::database::skipped_on_postgres;
 use crate::support::http;
-use crate::support::node::{API_KEY, Node, Wanted, sim_options};
+use crate::support::node::{API_KEY, NUMBER, Node, Wanted, sim_options};
 
 const USER: &str = "919412341234";
 
@@ -76,4 +78,68 @@ async fn a_person_is_forgotten_also_if_the_node_dies_meanwhile() {
         }
         assert!(n < 399, "{notices}");
     }
+}
+
+/// What of a folder's files has one of these in it.
+fn holding(folder: &std::path::Path, words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(holding(&path, words));
+            continue;
+        }
+        // One may go between the two.
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        for word in words.iter().filter(|word| memchr::memmem::find(&bytes, word.as_bytes()).is_some()) {
+            found.push(format!("{word} in {}", path.display()));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
+    if skipped_on_postgres() {
+        return;
+    }
+    let chat = Chat::start().await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    // Enough of it that pages are split, freed and used again; between what somebody else writes.
+    let other = "919876543210";
+    let long = |word: &str, n: usize| format!("{word} {n} {}", word.repeat(1 + n % 300));
+    for n in 0..120 {
+        chat.writes(USER, &long("canary-in", n)).await;
+        chat.writes(other, &long("keepsake", n)).await;
+    }
+    let id = chat.id_of(USER).await;
+    let path = |what: &str| format!("{}/api/v1/{what}", chat.node.public);
+    let head = [("x-api-key", API_KEY), ("idempotency-key", "canary-key")];
+    let sent = json!({"type": "text", "text": "canary-out"}).to_string();
+    let sent = http::send("POST", &path(&format!("conversations/{id}/messages/")), &head, sent).await;
+    assert_eq!(sent.status, 202, "{}", sent.text());
+    let made = http::send("POST", &path(&format!("conversations/{id}/insights/")), &head, "").await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    let asked = http::send("POST", &path(&format!("permissions/{NUMBER}/{USER}/request/")), &head, "{}").await;
+    assert_eq!(asked.status, 202, "{}", asked.text());
+    chat.sim.place_call(CallScript::default()).all().await;
+    chat.event("/hook", "call.ended", |_| true).await;
+    chat.node.until_metric("offhook_calls_active", &[("direction", "inbound")], 0.0).await;
+    let folder = chat.node.dir.path();
+    let words = [USER, "canary-"];
+    assert!(holding(folder, &words).len() >= 2, "it can be found");
+    assert_eq!(chat.ask("DELETE", &format!("users/{USER}/"), Value::Null).await.0, 202);
+    let mut every = tokio::time::interval(Duration::from_millis(100));
+    let mut left = Vec::new();
+    for _ in 0..300 {
+        every.tick().await;
+        left = holding(folder, &words);
+        if left.is_empty() {
+            break;
+        }
+    }
+    assert!(left.is_empty(), "{left:?}\n{}", chat.node.log());
+    assert_eq!(chat.ask("GET", &format!("conversations/{id}/"), Value::Null).await.0, 404);
+    let kept = chat.get(&format!("conversations/{}/timeline/?limit=200", chat.id_of(other).await)).await;
+    assert_eq!(kept["items"].as_array().expect("a list").len(), 120, "somebody else's stay");
 }

@@ -21,6 +21,7 @@ mod crash;
 mod dial;
 mod doctor;
 mod doors;
+mod dropped;
 mod erasure;
 mod faults;
 mod first_call;
@@ -34,6 +35,7 @@ mod notifications;
 mod number_calls;
 mod number_events;
 mod numbers;
+mod numbers_again;
 mod ops;
 #[cfg(feature = "otel")]
 mod otel;

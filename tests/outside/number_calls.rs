@@ -44,20 +44,22 @@ fn accepts() -> offhook::sim::CallScript {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_placed_once_by_its_key_with_a_url_of_its_own_or_the_numbers() {
-    let world = world(|_, _| ()).await;
+async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_own_or_the_numbers() {
+    let mut world = world(|_, _| ()).await;
     world.app.xml("/mine", "<Response><Speak>Your parcel is here.</Speak></Response>");
     world.app.xml("/unused", "<Response><Speak>Hello from the number.</Speak></Response>");
     // An agent may call.
-    let key = world.ours("POST", "api-keys/", &[], json!({"name": "desk", "role": "agent"})).await;
+    let making = ("idempotency-key", "desk-key");
+    let key = world.ours("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"})).await;
     assert_eq!(key.status, 201, "{}", key.text());
+    let made = key.json();
     let key = key.json()["secret"].as_str().expect("a key").to_owned();
     let callee = world.sim.expect_call(accepts());
     let order = json!({"from": format!("whatsapp:+{NUMBER}"), "to": USER, "answerUrl": world.app.url("/mine")});
     let headers = [("x-api-key", key.as_str()), ("idempotency-key", "parcel-7")];
     let placed = world.ours("POST", "calls/", &headers, order.clone()).await;
     assert_eq!(placed.status, 201, "{}", placed.text());
-    let again = world.ours("POST", "calls/", &headers, order).await;
+    let again = world.ours("POST", "calls/", &headers, order.clone()).await;
     assert_eq!((again.status, again.json()), (201, placed.json()), "the same call");
     let uuid = placed.json()["callUuid"].as_str().expect("a UUID").to_owned();
     let events = callee.all().await;
@@ -76,6 +78,19 @@ async fn a_call_is_placed_once_by_its_key_with_a_url_of_its_own_or_the_numbers()
     );
     assert!(shown["answeredAt"].is_string() && shown["whatsappCallId"].is_string(), "{shown}");
     let sent = |line: &offhook::sim::log::LogLine| matches!(&line.what, offhook::sim::log::Logged::Graph { action, .. } if action == "connect");
+    assert_eq!(world.sim.log().iter().filter(|line| sent(line)).count(), 1);
+
+    // Over a restart too: the same call, the same key with the secret that is shown once.
+    world.node.kill();
+    world.node.start_again().await;
+    let again = world.ours("POST", "calls/", &headers, order).await;
+    assert_eq!((again.status, again.json()), (201, placed.json()));
+    let again = world.ours("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"})).await;
+    assert_eq!((again.status, again.json()), (201, made));
+    assert_eq!(
+        world.ours("GET", "api-keys/", &[], Value::Null).await.json()["items"].as_array().map(Vec::len),
+        Some(1)
+    );
     assert_eq!(world.sim.log().iter().filter(|line| sent(line)).count(), 1);
 
     let callee = world.sim.expect_call(accepts());

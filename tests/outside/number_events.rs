@@ -24,13 +24,26 @@ impl Chat {
     async fn changed(&self, field: &str, is: Value) -> Value {
         let names = |data: &Value| data["changed"].as_array().is_some_and(|names| names.contains(&json!(field)));
         let told = self.event("/hook", "number.changed", |data| names(data) && data["number"][field] == is);
-        told.await.1["data"].clone()
+        let data = told.await.1["data"].clone();
+        // One shape, whatever changed: the resource's own.
+        let resource = self.get(&number()).await;
+        let said = data["number"].as_object().expect("an object");
+        assert_eq!(said.len(), 29, "{data}");
+        for (name, value) in said {
+            assert_eq!((name, value), (name, &resource[name]));
+        }
+        data
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_hear_of_a_number_that_people_or_meta_change() {
     let chat = Chat::start().await;
+    // What Meta says of a number for the first time is no change of it: that comes first.
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    while chat.get(&number()).await["syncedAt"].is_null() {
+        every.tick().await;
+    }
     chat.patched(json!({"alias": "Desk", "hangupUrl": chat.app.url("/bye")})).await;
     let data = chat.changed("alias", json!("Desk")).await;
     assert_eq!(
@@ -64,7 +77,10 @@ async fn webhooks_hear_of_a_number_that_people_or_meta_change() {
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
     let data = chat.changed("activeAgent", json!(agent)).await;
-    assert_eq!(data["number"]["defaultRouting"], "agent");
+    assert_eq!(
+        (&data["changed"], &data["number"]["defaultRouting"]),
+        (&json!(["active", "activeAgent", "defaultRouting"]), &json!("agent"))
+    );
     let seen = chat.app.seen().into_iter().filter(|seen| seen.path == "/hook").map(|seen| seen.json());
     let of_desk = seen.filter(|event| event["data"]["number"]["alias"] == "Desk").count();
     assert_eq!(of_desk, 1, "a change that changes nothing tells nothing");

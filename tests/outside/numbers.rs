@@ -12,26 +12,26 @@ use crate::support::database;
 use crate::support::http;
 use crate::support::node::{ACCESS_TOKEN, API_KEY, AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options};
 
-const WABA: &str = "1029384756";
+pub const WABA: &str = "1029384756";
 /// A subaccount of the node's account, and its key.
-const SUB: &str = "SATESTOFFHOOK0000001";
+pub const SUB: &str = "SATESTOFFHOOK0000001";
 const SUB_KEY: &str = "test-sub-key";
 const AGENT_KEY: &str = "test-agent-key";
 /// Another main account.
-const OTHER_KEY: &str = "test-other-key";
+pub const OTHER_KEY: &str = "test-other-key";
 
-struct World {
-    sim: Sim,
-    node: Node,
-    app: App,
+pub struct World {
+    pub sim: Sim,
+    pub node: Node,
+    pub app: App,
 }
 
 impl World {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    async fn start_with(want: impl FnOnce(&mut Wanted)) -> Self {
+    pub async fn start_with(want: impl FnOnce(&mut Wanted)) -> Self {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
         let sim = Sim::start(sim_options()).await.expect("sim");
@@ -48,29 +48,29 @@ impl World {
         Self { sim, node, app }
     }
 
-    async fn ask(&self, key: &str, method: &str, path: &str, body: Value) -> http::Answer {
+    pub async fn ask(&self, key: &str, method: &str, path: &str, body: Value) -> http::Answer {
         let url = format!("{}/api/v1/{path}", self.node.public);
         let body = if body.is_null() { String::new() } else { body.to_string() };
         http::send(method, &url, &[("x-api-key", key)], body).await
     }
 
     /// As the account's owner; the status must be this.
-    async fn does(&self, method: &str, path: &str, body: Value, status: u16) -> Value {
+    pub async fn does(&self, method: &str, path: &str, body: Value, status: u16) -> Value {
         let answer = self.ask(API_KEY, method, path, body).await;
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
         if answer.body.is_empty() { Value::Null } else { answer.json() }
     }
 
-    async fn number(&self) -> Value {
+    pub async fn number(&self) -> Value {
         self.does("GET", &format!("phone-numbers/{NUMBER}/"), Value::Null, 200).await
     }
 
-    async fn patch(&self, body: Value, status: u16) -> Value {
+    pub async fn patch(&self, body: Value, status: u16) -> Value {
         self.does("PATCH", &format!("phone-numbers/{NUMBER}/"), body, status).await
     }
 
     /// Until the number is as `test` wants it.
-    async fn until(&self, number: &str, test: impl Fn(&Value) -> bool) -> Value {
+    pub async fn until(&self, number: &str, test: impl Fn(&Value) -> bool) -> Value {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         let mut last = Value::Null;
         for _ in 0..1_000 {
@@ -83,16 +83,16 @@ impl World {
         panic!("not so after 20 s: {last}");
     }
 
-    async fn synced(&self) -> Value {
+    pub async fn synced(&self) -> Value {
         self.until(NUMBER, |number| number["platformType"] == "CLOUD_API").await
     }
 
-    async fn orders(&self, door: &str, order: Value) {
+    pub async fn orders(&self, door: &str, order: Value) {
         let answer = http::send("POST", &format!("{}/_sim/{door}", self.sim.url()), &[], order.to_string()).await;
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
-    async fn graph(&self, method: &str, path: &str, body: Value) -> Value {
+    pub async fn graph(&self, method: &str, path: &str, body: Value) -> Value {
         let bearer = format!("Bearer {ACCESS_TOKEN}");
         let url = format!("{}/{path}", self.sim.graph_url());
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -102,7 +102,7 @@ impl World {
     }
 
     /// How often Graph was asked this.
-    fn asked(&self, method: &str, end: &str) -> usize {
+    pub fn asked(&self, method: &str, end: &str) -> usize {
         let is =
             |what: &Logged| matches!(what, Logged::Graph { method: m, path, .. } if m == method && path.ends_with(end));
         self.sim.log().iter().filter(|line| is(&line.what)).count()
@@ -400,10 +400,10 @@ async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_number_is_disconnected_and_comes_back_b
     );
 }
 
-const NEW: &str = "5511951230001";
-const NEW_ID: &str = "106540352242923";
+pub const NEW: &str = "5511951230001";
+pub const NEW_ID: &str = "106540352242923";
 
-fn credentials(token: &str) -> Value {
+pub fn credentials(token: &str) -> Value {
     json!({"displayName": "Brasil", "number": format!("whatsapp:+{NEW}"), "whatsappPhoneNumberId": NEW_ID,
         "whatsappBusinessAccount": "2029384756", "accessToken": token})
 }

@@ -182,6 +182,13 @@ impl Book {
         Ok(vec![Key::Waba(id.clone())])
     }
 
+    /// Whether a number is an account's that who makes it has nothing to do with.
+    pub fn is_theirs(&self, number: &Number, made: &Made) -> bool {
+        // What Meta lists under a WABA is that WABA's, whoever has been given it.
+        let of_waba = made.waba.as_ref().and_then(|waba| self.wabas.get(waba)).is_some_and(|waba| waba.of == made.of);
+        !(of_waba && number.waba == made.waba) && !self.is_within(&Scope::of(made.of.clone()), self.owner(number))
+    }
+
     /// Takes a number in, or finds it there already: then its ids and token are these from now on, and it is connected.
     ///
     /// # Errors
@@ -192,13 +199,9 @@ impl Book {
         token: Option<Secret>,
         now: Timestamp,
     ) -> Result<Vec<Key>, Elsewhere> {
-        let (main, scope) = (self.main_of(&made.of).clone(), Scope::of(made.of.clone()));
-        // What Meta lists under a WABA is that WABA's, whoever has been given it.
-        let of_waba = made.waba.as_ref().and_then(|waba| self.wabas.get(waba)).is_some_and(|waba| waba.of == made.of);
-        let same_waba = |other: &Number| of_waba && other.waba == made.waba;
-        let theirs = |book: &Self, other: &Number| !same_waba(other) && !book.is_within(&scope, book.owner(other));
+        let main = self.main_of(&made.of).clone();
         let same_id = self.number_by_id(&made.phone_number_id).filter(|other| other.number != *number);
-        if same_id.is_some() || self.numbers.get(number).is_some_and(|there| theirs(self, there)) {
+        if same_id.is_some() || self.numbers.get(number).is_some_and(|there| self.is_theirs(there, &made)) {
             return Err(Elsewhere::Taken);
         }
         let there = self.numbers.values().filter(|n| *self.main_of(self.owner(n)) == main).count();

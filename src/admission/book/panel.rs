@@ -90,8 +90,6 @@ pub struct Told {
     /// `GREEN`, `YELLOW`, `RED`, `UNKNOWN`; empty: not asked yet.
     pub quality_rating: String,
     pub status: String,
-    /// It is one of Meta's test numbers.
-    pub sandbox: bool,
     /// When it was last asked.
     pub synced: Option<Timestamp>,
     /// Its token was refused when it was last asked.
@@ -169,6 +167,18 @@ impl NumberSet {
     /// Whether it can have an agent, and answers through Meta's Cloud API.
     pub fn is_cloud(&self) -> bool {
         self.told.platform_type == "CLOUD_API"
+    }
+
+    /// How far registering is: `none`, `running`, `registered` or `failed`.
+    pub fn registered(&self) -> &'static str {
+        match &self.registration {
+            // By somebody else, or before.
+            Registration::None if self.is_cloud() => "registered",
+            Registration::None => "none",
+            Registration::Running => "running",
+            Registration::Registered => "registered",
+            Registration::Failed { .. } => "failed",
+        }
     }
 
     /// Forgets what has to be set anew after a disconnect (S0.28).

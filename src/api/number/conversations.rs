@@ -138,7 +138,11 @@ pub(super) struct Shown {
     window_expires_at: Option<Timestamp3339>,
     unread: u64,
     sentiment: Option<String>,
+    /// From -1, the worst mood, to 1.
+    score: Option<f64>,
     summary: Option<String>,
+    /// Who found them: the model's name, or `local`.
+    insights_by: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
     insights_at: Option<Timestamp3339>,
     /// Whether the user may be called: `none`, `requested`, `temporary`, `permanent`.
@@ -191,7 +195,9 @@ impl Shown {
             window_expires_at: heard.map(|heard| Timestamp3339(heard.plus(crate::inbox::WINDOW))),
             unread: *unread,
             sentiment: insights.as_ref().map(|i| i.sentiment.clone()),
+            score: insights.as_ref().map(|i| i.score),
             summary: insights.as_ref().map(|i| i.summary.clone()),
+            insights_by: insights.as_ref().map(|i| i.by.clone()),
             insights_at: insights.as_ref().map(|i| Timestamp3339(i.at)),
             permission,
         }

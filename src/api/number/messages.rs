@@ -64,7 +64,7 @@ pub(super) async fn send(asked: Asked, id: &str) -> Result<Response, Fault> {
     let conversation = conversations::found(&asked, id).await?;
     let (asked, body) = asked.json::<Map<String, Value>>().await?;
     let outgoing = read(body)?;
-    // Beside the answers that are kept in memory: of what a user gets, none is doubled after a restart either.
+    // Beside the answers that are kept: of what a user gets, none is doubled either where its process ended before it answered.
     let once = asked.head.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
     let once = once.map(|key| format!("{} {key}", asked.scope().auth_id()));
     let sent = asked.api().inbox.send(&conversation, outgoing, "api", once.as_deref()).await;

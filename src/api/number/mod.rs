@@ -95,7 +95,10 @@ pub(super) async fn dispatch(shared: Arc<Shared>, member: Member, request: Reque
         return *ask::forbidden("your role does not allow this");
     }
     let once = match *request.method() {
-        Method::POST => shared.once_number.key(&member.scope, request.headers(), request.uri().path()),
+        Method::POST => {
+            let main = shared.main_of(&member.scope);
+            shared.once_number.key(&member.scope, &main, request.headers(), request.uri().path())
+        }
         _ => Ok(None),
     };
     let key = match once {

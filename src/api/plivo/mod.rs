@@ -367,7 +367,8 @@ async fn answered(shared: &Arc<Shared>, request: Request) -> Result<Response, No
         return route(&shared.api, &Ask { scope, method, path, pairs, headers, body }).await;
     }
     let body = super::body::read(&head.headers, body).await.map_err(|(status, _, what)| No::Body(status, what))?;
-    let key = shared.once_plivo.key(&scope, &head.headers, head.uri.path()).map_err(No::Bad)?;
+    let main = shared.main_of(&scope);
+    let key = shared.once_plivo.key(&scope, &main, &head.headers, head.uri.path()).map_err(No::Bad)?;
     let ask = Ask { scope, method: head.method, path, pairs, headers: head.headers, body };
     let with = shared.clone();
     let work = async move { route(&with.api, &ask).await.unwrap_or_else(No::answer) };

@@ -232,6 +232,17 @@ impl Node {
         panic!("the node is not ready after 30 s; its log:\n{}", self.log());
     }
 
+    /// What `offhook doctor` says of its configuration: the exit code, and the lines.
+    pub async fn doctor(&self) -> (Option<i32>, Vec<serde_json::Value>) {
+        let mut doctor = Command::new(env!("CARGO_BIN_EXE_offhook"));
+        doctor.args(["doctor", "--json", "--config"]).arg(&self.config).env_remove("RUST_LOG").stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || doctor.output().expect("it runs")).await.expect("it ends");
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(!text.contains(ACCESS_TOKEN) && !text.contains(APP_SECRET), "r22: {text}");
+        let lines = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        (output.status.code(), lines)
+    }
+
     /// Everything it logged so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("log").join("\n")

@@ -13,7 +13,7 @@ use super::super::error::{MetaWord, Trouble};
 use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{error, with_header};
 use super::ask::{self, Asked, Fault};
-use crate::admission::book::Number;
+use crate::admission::book::{Elsewhere, Number};
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
 use crate::model::{E164, Method, Routing, Timestamp};
@@ -175,10 +175,23 @@ pub(super) struct List {
 /// What a sync changed.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Synced)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct SyncShown {
     /// Numbers that were not known before.
     added: Vec<String>,
     changed: Vec<FieldsChanged>,
+    /// Numbers that Meta lists and that were not added.
+    left_out: Vec<LeftOut>,
+    /// Numbers whose calling settings Meta did not give: they are shown as they were.
+    settings_unread: Vec<String>,
+}
+
+/// A number that was not added.
+#[derive(Serialize, ToSchema)]
+struct LeftOut {
+    number: String,
+    /// `taken`: it is connected elsewhere on this node; `too_many`: the account has as many as it may.
+    reason: &'static str,
 }
 
 /// Fields of a number that are not as they were.
@@ -357,7 +370,7 @@ fn passes(asked: &Asked, number: &Number) -> bool {
     };
     given("q").is_none_or(found)
         && given("waba").is_none_or(|waba| number.waba.as_ref().is_some_and(|of| of.as_str() == waba))
-        && given("platformType").is_none_or(|platform| shown::platform(&number.set) == platform)
+        && given("platformType").is_none_or(|platform| crate::numbers::platform_of(&number.set) == platform)
 }
 
 async fn connect(asked: Asked) -> Result<Response, Fault> {
@@ -439,7 +452,19 @@ async fn breaks(asked: &Asked, number: &E164) -> Result<Response, Fault> {
 pub(super) fn synced(synced: &Synced) -> Result<Response, Fault> {
     let changed = synced.changed.iter();
     let changed = changed.map(|(number, fields)| FieldsChanged { number: number.to_string(), fields: fields.clone() });
-    Ok(ask::ok(&SyncShown { added: synced.added.iter().map(E164::to_string).collect(), changed: changed.collect() }))
+    let left_out = synced.left_out.iter().map(|(number, why)| LeftOut {
+        number: number.to_string(),
+        reason: match why {
+            Elsewhere::Taken => "taken",
+            Elsewhere::TooMany(_) => "too_many",
+        },
+    });
+    Ok(ask::ok(&SyncShown {
+        added: synced.added.iter().map(E164::to_string).collect(),
+        changed: changed.collect(),
+        left_out: left_out.collect(),
+        settings_unread: synced.unread.iter().map(E164::to_string).collect(),
+    }))
 }
 
 impl From<UrlCheck> for CheckShown {

@@ -10,6 +10,7 @@ use super::super::ask;
 use super::{time, word};
 use crate::admission::book::{Book, Link, Number, NumberSet, Registration};
 use crate::model::Origin;
+use crate::numbers::{platform_of, quality_of};
 
 /// A number.
 #[derive(Serialize, ToSchema)]
@@ -95,21 +96,6 @@ struct DriftShown {
     sip: Option<bool>,
 }
 
-/// Meta's word on where a number is registered.
-pub(super) fn platform(set: &NumberSet) -> &str {
-    match set.told.platform_type.as_str() {
-        known @ ("CLOUD_API" | "ON_PREMISE") => known,
-        _ => "NOT_APPLICABLE",
-    }
-}
-
-fn quality(set: &NumberSet) -> &str {
-    match set.told.quality_rating.as_str() {
-        known @ ("GREEN" | "YELLOW" | "RED") => known,
-        _ => "UNKNOWN",
-    }
-}
-
 /// The ETag of a number: of what people set, not of what happens by itself.
 pub(in super::super) fn tag_of(number: &Number) -> String {
     let panel = NumberSet { told: Default::default(), registration: Default::default(), ..number.set.clone() };
@@ -118,17 +104,11 @@ pub(in super::super) fn tag_of(number: &Number) -> String {
 
 impl RegistrationShown {
     fn of(set: &NumberSet) -> Self {
-        let state = |state| Self { state, reason: None, retry_after: None };
-        match &set.registration {
-            // Registered by somebody else, or before.
-            Registration::None if set.is_cloud() => state("registered"),
-            Registration::None => state("none"),
-            Registration::Running => state("running"),
-            Registration::Registered => state("registered"),
-            Registration::Failed { reason, again } => {
-                Self { state: "failed", reason: Some(reason.clone()), retry_after: time(Some(*again)) }
-            }
-        }
+        let (reason, again) = match &set.registration {
+            Registration::Failed { reason, again } => (Some(reason.clone()), Some(*again)),
+            Registration::None | Registration::Running | Registration::Registered => (None, None),
+        };
+        Self { state: set.registered(), reason, retry_after: time(again) }
     }
 }
 
@@ -164,8 +144,8 @@ impl Shown {
             is_sandbox: number.waba.is_none(),
             provider: "meta",
             verified_name: told.verified_name.clone(),
-            platform_type: platform(set).to_owned(),
-            quality_rating: quality(set).to_owned(),
+            platform_type: platform_of(set).to_owned(),
+            quality_rating: quality_of(set).to_owned(),
             status: told.status.clone(),
             synced_at: time(told.synced),
             has_token: book.token_of(number).is_some(),
@@ -186,7 +166,7 @@ impl Shown {
             callback_permission: set.callback_permission.or(at_meta).unwrap_or_default(),
             active: routed.agent.is_some() && !set.inactive,
             active_agent: routed.agent,
-            default_routing: if routed.routing.is_empty() { "none" } else { routed.routing },
+            default_routing: routed.word(),
             default_webhook: routed.webhook,
             connected: !set.disconnected,
             live_calls: live.unwrap_or_default(),

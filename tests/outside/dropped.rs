@@ -1,0 +1,71 @@
+//! A `[[webhook]]` that somebody takes out of the configuration while numbers or conversations go to it.
+
+use serde_json::{Value, json};
+
+use crate::support::chat::{Chat, OTHER_SECRET, SECRET, USER};
+use crate::support::node::NUMBER;
+
+/// Takes the webhook out of the file, or puts back what was there.
+fn edit(chat: &Chat, secret: &str, text: Option<String>) -> String {
+    let file = chat.node.dir.path().join("offhook.toml");
+    let before = std::fs::read_to_string(&file).expect("the configuration");
+    let after = text.unwrap_or_else(|| {
+        let tables: Vec<&str> = before.split("[[webhook]]").collect();
+        tables.into_iter().filter(|table| !table.contains(secret)).collect::<Vec<_>>().join("[[webhook]]")
+    });
+    assert_ne!(before, after);
+    std::fs::write(&file, after).expect("written");
+    before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_of_the_configuration_that_is_in_use_is_not_dropped_by_a_reload() {
+    let mut chat = Chat::with_two().await;
+    let [crm, desk] = [chat.webhook("crm").await, chat.webhook("desk").await];
+    assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
+    chat.writes(USER, "one").await;
+    let id = chat.id_of(USER).await;
+    chat.message_at("/desk", "one").await;
+    assert_eq!(chat.subscribe(Some(&crm), false).await.0, 200);
+    // Of the first nothing but a conversation goes to it, of the second the number.
+    for (secret, name, uses) in [
+        (OTHER_SECRET, "desk", format!("conversations of {NUMBER}")),
+        (SECRET, "crm", format!("new conversations of {NUMBER}")),
+    ] {
+        let before = edit(&chat, secret, None);
+        let (status, refused) = chat.ask("POST", "reload/", Value::Null).await;
+        assert_eq!((status, &refused["error"]["code"]), (400, &json!("bad_configuration")), "{refused}");
+        let finding = &refused["error"]["findings"][0];
+        let said = finding["message"].as_str().expect("words");
+        assert!(said.contains(&format!("{name:?}")) && said.contains(&uses), "{finding}");
+        assert!(finding["hint"].as_str().expect("words").contains("applyToExisting"), "{finding}");
+        edit(&chat, secret, Some(before));
+    }
+    // Nothing has changed.
+    chat.writes(USER, "two").await;
+    chat.message_at("/desk", "two").await;
+    // Routed elsewhere it may go.
+    assert_eq!(chat.subscribe(Some(&crm), true).await.0, 200);
+    edit(&chat, OTHER_SECRET, None);
+    let (status, done) = chat.ask("POST", "reload/", Value::Null).await;
+    assert_eq!(status, 200, "{done}");
+    assert_eq!(chat.get("webhooks/").await["items"].as_array().expect("a list").len(), 1);
+    chat.writes(USER, "three").await;
+    chat.message_at("/hook", "three").await;
+    assert_eq!(chat.get(&format!("conversations/{id}/")).await["webhook"], json!(crm));
+    // A start refuses nothing: calls are to be taken. It says so, and so does the doctor.
+    let routing = |lines: &[Value]| lines.iter().find(|line| line["check"] == "routing").cloned();
+    assert_eq!(routing(&chat.node.doctor().await.1), None);
+    let before = edit(&chat, SECRET, None);
+    chat.node.kill();
+    chat.node.start_again().await;
+    chat.node.until_log("goes to a webhook that is not in the configuration any more").await;
+    let line = routing(&chat.node.doctor().await.1).expect("a line");
+    assert_eq!((&line["state"], &line["subject"]), (&json!("failed"), &json!(NUMBER)), "{line}");
+    edit(&chat, SECRET, Some(before));
+    let (status, done) = chat.ask("POST", "reload/", Value::Null).await;
+    assert_eq!(status, 200, "{done}");
+    assert_eq!(routing(&chat.node.doctor().await.1), None);
+    chat.writes(USER, "four").await;
+    chat.message_at("/hook", "four").await;
+}
