@@ -385,7 +385,7 @@ impl Desk {
         });
         if let Some(number) = self.inbox.number_of(pair) {
             let data = json!({
-                "conversation": pair.conversation, "agent": turn.agent, "reason": why.word(), "user": words::user(&pair.user),
+                "conversation": pair.conversation, "agent": turn.agent, "reason": why.word(), "user": pair.user.shown(),
             });
             self.inbox.tell_number(&number, "conversation.escalated", data);
         }

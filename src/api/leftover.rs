@@ -34,8 +34,7 @@ pub(super) struct Leftover {
 
 /// Lends a request's body to its handler.
 pub(super) fn lend(request: Request<Incoming>) -> (Request<Lent>, Leftover) {
-    let leftover =
-        Leftover { back: Arc::default(), waits: request.headers().contains_key(header::EXPECT) };
+    let leftover = Leftover { back: Arc::default(), waits: request.headers().contains_key(header::EXPECT) };
     (request.map(|body| Lent { body: Some(body), back: leftover.back.clone() }), leftover)
 }
 

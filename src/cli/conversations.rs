@@ -84,7 +84,7 @@ async fn one(archive: &Archive, conversation: &Conversation) -> Result<(), Store
         "conversation": id,
         "account": pair.account.as_str(),
         "number": pair.number.as_str(),
-        "user": words::user(&pair.user),
+        "user": pair.user.shown(),
         "status": conversation.status.as_str(),
         "createdAt": conversation.created.to_string(),
     }));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Inbox, words};
+use super::Inbox;
 use crate::admission::NumberEntry;
 use crate::call::author::SaidLine;
 use crate::call::machine::{CallSetup, CallTime, Summary};
@@ -52,7 +52,7 @@ impl Inbox {
             if let (Some(members), Value::Object(more)) = (call.as_object_mut(), more) {
                 members.extend(more.clone());
             }
-            json!({"conversation": of.pair.conversation, "call": call, "user": words::user(&of.pair.user)})
+            json!({"conversation": of.pair.conversation, "call": call, "user": of.pair.user.shown()})
         };
         let id = setup.call.to_string();
         self.number_event(&of.number, kind, &[kind, &id], data, of.pair.conversation)

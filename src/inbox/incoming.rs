@@ -150,7 +150,7 @@ impl Inbox {
         let data = json!({
             "conversation": pair.conversation,
             "message": words::message(&message, url.as_deref()),
-            "user": words::user(&pair.user),
+            "user": pair.user.shown(),
         });
         let form = words::form(&number.spec.number, &pair.user, &message, url.as_deref());
         let draft = self.draft(number, "message.received", &["came", &id.to_string()], data, form);
@@ -365,7 +365,7 @@ impl Inbox {
     /// A user allows a number something else than before.
     pub fn permission_changed(&self, number: &NumberEntry, user: &str, state: State) {
         let conversation = self.conversation_of(number, user);
-        let user = words::user(&UserName { id: user.to_owned(), bsuid: None, name: String::new() });
+        let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() }.shown();
         let until = match state {
             State::Temporary { until } => Some(until.to_string()),
             State::None | State::Requested | State::Permanent => None,

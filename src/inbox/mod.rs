@@ -159,7 +159,12 @@ impl Inbox {
     pub fn routing_of(&self, number: &NumberEntry) -> Routing {
         // What another account has set is not this one's.
         let set = self.parts().directory.mail().routing(&number.spec.phone_number_id).filter(|_| self.holds(number));
-        set.unwrap_or(if number.spec.messages.is_some() { Routing::Webhook(None) } else { Routing::None })
+        set.unwrap_or(Self::unset_routing(number))
+    }
+
+    /// The same of a number whose routing nobody has set.
+    fn unset_routing(number: &NumberEntry) -> Routing {
+        if number.spec.messages.is_some() { Routing::Webhook(None) } else { Routing::None }
     }
 
     fn gate(&self, number: &PhoneNumberId) -> Arc<RwLock<()>> {

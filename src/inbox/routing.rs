@@ -216,7 +216,8 @@ impl Inbox {
         if let (true, Some(number)) = (before != after, self.number_of(pair)) {
             for (webhook, kind) in [(before, "subscription.revoked"), (after, "subscription.activated")] {
                 if let Some(webhook) = webhook {
-                    let data = json!({"conversation": pair.conversation, "webhook": webhook, "user": super::words::user(&pair.user)});
+                    let data =
+                        json!({"conversation": pair.conversation, "webhook": webhook, "user": pair.user.shown()});
                     // Each is another event.
                     let once = Uuid::new_v4().to_string();
                     tell.push((webhook, self.draft(&number, kind, &[kind, &once], data, Vec::new())));

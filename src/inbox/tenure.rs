@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::Inbox;
 use crate::admission::NumberEntry;
-use crate::model::{AuthId, PhoneNumberId, stable_id};
-use crate::store::{Claim, StoreError, Tenure};
+use crate::model::{AuthId, PhoneNumberId, Routing, stable_id};
+use crate::store::{Claim, Scope, StoreError, Tenure};
 
 /// By number; one that is not there was never written to.
 #[derive(Debug, Default)]
@@ -99,18 +99,41 @@ impl Inbox {
             return Ok(());
         }
         let (mail, known) = (self.parts().directory.mail(), !before.owner.as_str().is_empty());
-        let claim = Claim { phone_number_id: id.clone(), owner: owner.clone(), before: before.clone() };
+        let kept = self.kept(number).await?;
+        let claim = Claim {
+            phone_number_id: id.clone(),
+            owner: owner.clone(),
+            before: before.clone(),
+            kept,
+            routing: kept.unwrap_or(Self::unset_routing(number)),
+        };
         let changed = self.parts().store.claim_number(claim).await?;
-        if known && changed {
+        if known && changed && kept.is_none() {
             mail.change_routings(|routings| {
                 routings.remove(&id);
             });
-        } else if known {
+        } else if known && !changed {
             // Another node was faster, and the new owner may have set something there.
             let routings = self.parts().store.routings().await?;
             mail.change_routings(|all| *all = routings.iter().cloned().collect());
         }
         self.0.tenures.0.insert(id, Tenure { owner, first: before.first });
         Ok(())
+    }
+
+    /// What was set of a number's routing and names what its new owner may have too: a main account's webhook or agent serves
+    /// its subaccounts' numbers as well.
+    async fn kept(&self, number: &NumberEntry) -> Result<Option<Routing>, StoreError> {
+        let mail = self.parts().directory.mail();
+        let set = mail.routing(&number.spec.phone_number_id);
+        let account = match set {
+            Some(Routing::Webhook(Some(id))) => mail.webhook(id).map(|webhook| webhook.account.clone()),
+            Some(Routing::Agent(id)) => {
+                let scope = Scope::Main(number.account.main().auth_id.clone());
+                self.parts().store.agent(&scope, id).await?.map(|agent| agent.account)
+            }
+            Some(Routing::Webhook(None) | Routing::None) | None => None,
+        };
+        Ok(set.filter(|_| account.is_some_and(|account| Self::may_serve(number, &account))))
     }
 }

@@ -21,15 +21,6 @@ pub fn event(id: Uuid, kind: &str, at: Timestamp, account: &AuthId, number: Opti
     })
 }
 
-/// A user: digits and business-scoped id, as far as they are known.
-pub fn user(user: &UserName) -> Value {
-    json!({
-        "waId": user.id.bytes().all(|b| b.is_ascii_digit()).then_some(&user.id),
-        "userId": user.bsuid.as_ref().or(if user.id.bytes().all(|b| b.is_ascii_digit()) { None } else { Some(&user.id) }),
-        "name": user.name,
-    })
-}
-
 /// A message: what all have, the text, its file, and what its type holds under the type's name.
 pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
     let mut shown = json!({

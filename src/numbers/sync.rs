@@ -193,6 +193,11 @@ impl Numbers {
                 let mut fields = Vec::new();
                 let fresh = said.as_of == self.writes(number);
                 keys.extend(book.edit_number(number, |set| fields = said.apply(set, now, fresh)));
+                let adopted = made.and_then(|made| made(said).waba).map(|waba| book.adopt_number(number, &waba));
+                if let Some(adopted) = adopted.filter(|adopted| !adopted.is_empty()) {
+                    keys.extend(adopted);
+                    fields.push("whatsappBusinessAccount");
+                }
                 if !fields.is_empty() {
                     synced.changed.push((number.clone(), fields));
                 }

@@ -42,6 +42,18 @@ pub struct UserName {
     pub name: String,
 }
 
+impl UserName {
+    /// As events and resources show a user: digits and business-scoped id, as far as they are known, and the name.
+    pub fn shown(&self) -> serde_json::Value {
+        let digits = self.id.bytes().all(|b| b.is_ascii_digit());
+        serde_json::json!({
+            "waId": digits.then_some(&self.id),
+            "userId": self.bsuid.as_ref().or((!digits).then_some(&self.id)),
+            "name": self.name,
+        })
+    }
+}
+
 impl std::fmt::Debug for UserName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("UserName(…)")
@@ -194,10 +206,10 @@ impl Draft {
     }
 
     /// Puts in what only the store knows of a status.
-    fn fill(&mut self, conversation: &str, message: &str, user: &str) {
+    fn fill(&mut self, conversation: &str, message: &str, user: &UserName) {
         if let Some(data) = self.body.get_mut("data").and_then(serde_json::Value::as_object_mut) {
             data.insert("conversation".to_owned(), conversation.into());
-            data.insert("user".to_owned(), serde_json::json!({"id": user}));
+            data.insert("user".to_owned(), user.shown());
             if let Some(inner) = data.get_mut("message").and_then(serde_json::Value::as_object_mut) {
                 inner.insert("id".to_owned(), message.into());
             }
@@ -205,7 +217,7 @@ impl Draft {
         if let Some(form) = &mut self.form {
             form.params.push(("MessageUUID".to_owned(), message.to_owned()));
             form.params.push(("ConversationID".to_owned(), conversation.to_owned()));
-            form.params.push(("To".to_owned(), user.to_owned()));
+            form.params.push(("To".to_owned(), user.id.clone()));
         }
     }
 }
@@ -506,7 +518,7 @@ async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFo
     let ids = conversation.parse::<Uuid>().ok().zip(message.parse::<Uuid>().ok());
     // Its number may be another account's by now: whom that tells is told nothing of this conversation.
     let select = format!(
-        "SELECT {STANDING}, c.user_id FROM conversations c {JOIN} WHERE c.conversation_id = $1 AND c.auth_id = $2"
+        "SELECT {STANDING}, c.user_id, c.bsuid, c.name FROM conversations c {JOIN} WHERE c.conversation_id = $1 AND c.auth_id = $2"
     );
     let row = sql::query(select).bind(&conversation).bind(came.draft.account.as_str()).fetch_optional(&mut *to).await?;
     let mut written = Vec::new();
@@ -514,7 +526,8 @@ async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFo
         && let Routing::Webhook(webhook) = routing(row)?
     {
         let mut draft = came.draft.clone();
-        draft.fill(&conversation, &message, &row.try_get::<String, _>("user_id")?);
+        let user = UserName { id: row.try_get("user_id")?, bsuid: row.try_get("bsuid")?, name: row.try_get("name")? };
+        draft.fill(&conversation, &message, &user);
         written = tell(to, seal, &draft, webhook, id).await?;
     }
     Ok(InboxFound::Status(ids, written))

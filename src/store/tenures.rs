@@ -54,6 +54,10 @@ pub struct Claim {
     pub owner: AuthId,
     /// Who had it until now, as far as memory knows.
     pub before: Tenure,
+    /// What was set of the number's routing and may go on with the new owner.
+    pub kept: Option<Routing>,
+    /// Where the new owner's conversations of an earlier time go: as new ones do.
+    pub routing: Routing,
 }
 
 /// A number's row as a message finds it.
@@ -80,21 +84,24 @@ pub(super) async fn begin(to: &mut Conn, pair: &Pair) -> Result<(), sqlx::Error>
     insert.execute(to).await.map(drop)
 }
 
-/// Another account has a number: what was set of its routing is over, for itself and for each conversation.
+/// Another account has a number: what was set of its routing is over, for itself and for each conversation, unless the
+/// new owner may have it too.
 pub(super) async fn claim(to: &mut Conn, claim: &Claim) -> Result<bool, sqlx::Error> {
-    let Claim { phone_number_id, owner, before } = claim;
+    let Claim { phone_number_id, owner, before, kept, routing } = claim;
     let (id, owner) = (phone_number_id.as_str(), owner.as_str());
     // Made by an Offhook that did not note whose it is: what is set is the owner's, for all that is known.
     let first = sql::query("UPDATE number_tenures SET owner = $2 WHERE phone_number_id = $1 AND owner = ''");
     if first.bind(id).bind(owner).execute(&mut *to).await?.rows_affected() > 0 {
         return Ok(true);
     }
-    let put = "INSERT INTO number_tenures (phone_number_id, owner, first_owner, generation) VALUES ($1, $2, $3, 1) \
-        ON CONFLICT (phone_number_id) DO UPDATE SET owner = excluded.owner, generation = number_tenures.generation + 1, \
-        routing = 'none', webhook = NULL, agent = NULL WHERE number_tenures.owner <> excluded.owner";
-    let put = sql::query(put).bind(id).bind(owner).bind(before.first.as_str());
+    let put = "INSERT INTO number_tenures (phone_number_id, owner, first_owner, generation, routing, webhook, agent) \
+        VALUES ($1, $2, $3, 1, $4, $5, $6) ON CONFLICT (phone_number_id) DO UPDATE SET owner = excluded.owner, \
+        generation = number_tenures.generation + 1, routing = excluded.routing, webhook = excluded.webhook, \
+        agent = excluded.agent WHERE number_tenures.owner <> excluded.owner";
+    let put = sql::query(put).bind(id).bind(owner).bind(before.first.as_str()).bind(routing.as_str());
+    let put = put.bind(routing.webhook().map(|id| id.to_string())).bind(routing.agent().map(|id| id.to_string()));
     let changed = put.execute(&mut *to).await?.rows_affected() > 0;
-    if changed {
+    if changed && kept.is_none() {
         sql::query("DELETE FROM number_routing WHERE phone_number_id = $1").bind(id).execute(to).await?;
     }
     Ok(changed)

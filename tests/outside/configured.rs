@@ -46,6 +46,78 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
     chat.until(&id, |items| items.iter().any(|item| item["text"] == "I am the agent.")).await;
     assert_eq!(server.turns().len(), 1);
     assert_eq!(chat.app.count("/form"), 1, "in the second one nothing is posted there, statuses included");
+    // Who wrote before is answered by the agent as well, from their next message on.
+    chat.writes(USER, "And now?").await;
+    let first = chat.id_of(USER).await;
+    chat.until(&first, |items| items.iter().any(|item| item["text"] == "I am the agent.")).await;
+    // And back: the agent is connected still, and the type says that the URL gets them.
+    let again = json!({"configurationType": "webhook", "webhookUrl": chat.app.url("/form")});
+    let (status, shown) = chat.ask("PATCH", &path, again).await;
+    assert_eq!(
+        (status, &shown["defaultRouting"], &shown["activeAgent"]),
+        (200, &json!("webhook"), &json!(null)),
+        "{shown}"
+    );
+    for user in [USER, OTHER_USER] {
+        chat.writes(user, "To a person, please").await;
+        chat.app.wait_where("/form", |seen| seen.param("From") == user && seen.param("Body").ends_with("please")).await;
+    }
+    assert_eq!(server.turns().len(), 2);
+    // The other order: first the agent, then the type.
+    chat.connect(&agent).await;
+    chat.ask("PATCH", &path, json!({"configurationType": "agent"})).await;
+    chat.writes(USER, "Once more").await;
+    chat.until(&first, |items| items.iter().filter(|item| item["text"] == "I am the agent.").count() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s0_10_a_webhook_url_that_is_set_later_gets_the_next_message_of_whoever_wrote_before() {
+    let chat = Chat::start_with(|_| String::new(), |_| ()).await;
+    chat.writes(USER, "Nobody hears this").await;
+    chat.id_of(USER).await;
+    chat.ask("PATCH", &format!("phone-numbers/{NUMBER}/"), json!({"webhookUrl": chat.app.url("/form")})).await;
+    chat.writes(USER, "But this").await;
+    chat.app.wait_where("/form", |seen| seen.param("Body") == "But this").await;
+}
+
+/// A main account's webhook serves its subaccounts' numbers as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn s0_23_a_mapping_and_its_way_back_leave_nobody_unheard() {
+    const SUB: &str = "SATESTOFFHOOK0000001";
+    let chat = Chat::start_with(crm, |wanted| {
+        with_form(wanted);
+        let parent = crate::support::node::AUTH_ID;
+        wanted
+            .extra
+            .push_str(&format!("[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"t\"\nparent = \"{parent}\"\n"));
+    })
+    .await;
+    let heard = async |text: &str, by_webhook: bool| {
+        chat.writes(USER, text).await;
+        chat.app.wait_where("/form", |seen| seen.param("Body") == text).await;
+        if by_webhook {
+            chat.message_at("/hook", text).await;
+        }
+    };
+    let map = async |account: &str| {
+        let (status, shown) = chat.ask("PATCH", "wabas/1029384756/", json!({ "account": account })).await;
+        assert_eq!(status, 200, "{shown}");
+    };
+    heard("by the URL alone", false).await;
+    map(SUB).await;
+    heard("as the subaccount's", false).await;
+    map(crate::support::node::AUTH_ID).await;
+    heard("as before", false).await;
+    let (status, shown) = chat.subscribe(None, true).await;
+    assert_eq!(status, 200, "{shown}");
+    let number = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
+    assert_eq!((&number["id"], &number["defaultWebhook"]), (&shown["id"], &shown["defaultWebhook"]), "s4.5");
+    heard("by both", true).await;
+    map(SUB).await;
+    assert_eq!(chat.get(&format!("phone-numbers/{NUMBER}/")).await["defaultWebhook"], shown["defaultWebhook"]);
+    heard("by both, as the subaccount's", true).await;
+    map(crate::support::node::AUTH_ID).await;
+    heard("by both, back again", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

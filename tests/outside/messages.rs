@@ -183,6 +183,7 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
     for word in ["sent", "delivered", "read"] {
         let of = |data: &Value| data["message"]["status"] == word && data["message"]["id"] == sent["id"];
         let (_, event) = chat.event("/hook", "message.status", of).await;
+        assert_eq!(event["data"]["user"], json!({"waId": USER, "userId": null, "name": "Asha Verma"}), "{event}");
         assert_eq!(event["data"]["conversation"], json!(id));
     }
     // What the user's phone shows.

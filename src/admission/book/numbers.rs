@@ -240,6 +240,19 @@ impl Book {
         Ok(vec![key])
     }
 
+    /// A number that was connected without a WABA belongs to this one, as Meta says.
+    pub fn adopt_number(&mut self, number: &E164, waba: &WabaId) -> Vec<Key> {
+        let Some(there) = self.numbers.get_mut(number) else { return Vec::new() };
+        if there.waba.is_some() || there.in_file {
+            return Vec::new();
+        }
+        there.waba = Some(waba.clone());
+        if let Some(made) = &mut there.set.made {
+            made.waba = Some(waba.clone());
+        }
+        vec![Key::Number(number.clone())]
+    }
+
     /// Gives a WABA to an account: a subaccount, or back to the main one.
     pub fn give_waba(&mut self, id: &WabaId, to: &AuthId) -> Vec<Key> {
         let Some(waba) = self.wabas.get_mut(id) else { return Vec::new() };

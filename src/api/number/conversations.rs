@@ -185,7 +185,7 @@ impl Shown {
         Self {
             id: pair.conversation,
             number: pair.number.to_string(),
-            user: words::user(&pair.user),
+            user: pair.user.shown(),
             status: status.as_str(),
             routing: standing.routing.as_str(),
             active_agent: standing.routing.agent(),

@@ -13,9 +13,10 @@ use super::super::routes::{Answer, Body, Content, Route, of};
 use super::ask::{self, Asked, Fault, digits};
 use super::conversations::not_routed;
 use crate::admission::NumberEntry;
+use crate::admission::book::Configuration;
 use crate::api::decoded;
 use crate::inbox::Inbox;
-use crate::model::{Routing, stable_id};
+use crate::model::Routing;
 use crate::store::{AgentChannel, UserName};
 
 const ANSWERS: &[Answer] = &[
@@ -79,7 +80,7 @@ impl Shown {
         let spec = &number.spec;
         let waba = Some(spec.waba.as_str()).filter(|waba| !waba.is_empty());
         Self {
-            id: stable_id("number", &[spec.phone_number_id.as_str()]),
+            id: spec.number.resource_id(),
             number: spec.number.to_string(),
             whatsapp_phone_number_id: spec.phone_number_id.to_string(),
             whatsapp_business_account: waba.map(str::to_owned),
@@ -178,12 +179,20 @@ pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, 
             "only numbers registered with Meta's Cloud API can have an agent: register it",
         ));
     }
+    let routing = asked.api().inbox.routing_of(&number);
+    let by_agent = {
+        let book = asked.api().keeper.book();
+        let entry = book.number(asked.scope(), &number.spec.number);
+        entry.is_some_and(|entry| entry.set.configuration == Configuration::Agent)
+    };
+    // A number that is to go by its agent, and has none: nobody answers in its conversations until now.
+    let all = body.apply_to_existing || by_agent && routing == Routing::None;
     // Without one before, there was nobody to be silent. Another one's silence stays.
-    if asked.api().inbox.routing_of(&number).agent().is_none() && !is_sandbox(&number) {
+    if routing.agent().is_none() && !is_sandbox(&number) {
         let woken = asked.api().numbers.wake(asked.scope(), &number.spec.number).await;
         woken.map_err(super::numbers::fault)?;
     }
-    put(&asked, &number, Routing::Agent(body.agent), body.apply_to_existing).await
+    put(&asked, &number, Routing::Agent(body.agent), all).await
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,8 @@ use super::super::error::{MetaWord, Trouble};
 use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{error, with_header};
 use super::ask::{self, Asked, Fault};
-use crate::admission::book::{Elsewhere, Number};
+use super::conversations::not_routed;
+use crate::admission::book::{Configuration, Elsewhere, Number};
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
 use crate::model::{E164, Method, Routing, Timestamp};
@@ -412,15 +413,19 @@ async fn sign_up(asked: Asked) -> Result<Response, Fault> {
 
 async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
     let (asked, panel) = asked.json::<Panel>().await?;
-    let seen = {
+    let (seen, was) = {
         let book = asked.api().keeper.book();
         let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
         asked.matches(&tag_of(entry))?;
-        asked.head.headers.contains_key(header::IF_MATCH).then(|| entry.set.clone())
+        (asked.head.headers.contains_key(header::IF_MATCH).then(|| entry.set.clone()), entry.set.configuration)
     };
     let change = panel.change();
     let scope = asked.scope().clone();
+    let went = routing_of(&asked, number);
     asked.api().numbers.change(&scope, number, &change, seen.as_ref()).await.map_err(fault)?;
+    if change.configuration.is_some() || change.webhook_url.is_some() {
+        goes_by_its_type(&asked, number, was, went).await?;
+    }
     if change.active == Some(false) {
         let entry = asked.api().gate.directory().tables().by_number(number).cloned();
         if let Some(entry) = entry {
@@ -428,6 +433,37 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
         }
     }
     answer(&asked, number, StatusCode::OK).await
+}
+
+/// Where a number's new conversations go; none: it is not connected.
+fn routing_of(asked: &Asked, number: &E164) -> Option<Routing> {
+    let entry = asked.api().gate.directory().tables().by_number(number).cloned();
+    entry.map(|entry| asked.api().inbox.routing_of(&entry))
+}
+
+/// Who names the configuration type, or its URL, means it: where the number's messages went otherwise, all of them go by it
+/// from the next on (S0.6, S0.24).
+async fn goes_by_its_type(
+    asked: &Asked,
+    number: &E164,
+    was: Configuration,
+    went: Option<Routing>,
+) -> Result<(), Fault> {
+    let is = asked.api().keeper.book().number(asked.scope(), number).map(|entry| entry.set.configuration);
+    let entry = asked.api().gate.directory().tables().by_number(number).cloned();
+    let (Some(is), Some(entry)) = (is, entry) else { return Ok(()) };
+    let goes = asked.api().inbox.routing_of(&entry);
+    let to = match (is, goes) {
+        (Configuration::Webhook, Routing::Webhook(_)) | (Configuration::Agent, Routing::Agent(_) | Routing::None) => {
+            goes
+        }
+        (Configuration::Webhook, Routing::Agent(_) | Routing::None) => Routing::Webhook(None),
+        (Configuration::Agent, Routing::Webhook(_)) => Routing::None,
+    };
+    if is != was || went.is_some_and(|went| went != to) || goes != to {
+        asked.api().inbox.route_number(&entry, to, true).await.map_err(not_routed)?;
+    }
+    Ok(())
 }
 
 async fn register(asked: Asked, number: &E164) -> Result<Response, Fault> {
