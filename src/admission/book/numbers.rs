@@ -186,7 +186,7 @@ impl Book {
     pub fn is_theirs(&self, number: &Number, made: &Made) -> bool {
         // What Meta lists under a WABA is that WABA's, whoever has been given it.
         let of_waba = made.waba.as_ref().and_then(|waba| self.wabas.get(waba)).is_some_and(|waba| waba.of == made.of);
-        !(of_waba && number.waba == made.waba) && !self.is_within(&Scope::of(made.of.clone()), self.owner(number))
+        !(self.is_within(&Scope::of(made.of.clone()), self.owner(number)) || of_waba && number.waba == made.waba)
     }
 
     /// Takes a number in, or finds it there already: then its ids and token are these from now on, and it is connected.

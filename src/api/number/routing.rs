@@ -15,7 +15,7 @@ use super::conversations::not_routed;
 use crate::admission::NumberEntry;
 use crate::api::decoded;
 use crate::inbox::Inbox;
-use crate::model::{Routing, stable_id};
+use crate::model::Routing;
 use crate::store::{AgentChannel, UserName};
 
 const ANSWERS: &[Answer] = &[
@@ -79,7 +79,7 @@ impl Shown {
         let spec = &number.spec;
         let waba = Some(spec.waba.as_str()).filter(|waba| !waba.is_empty());
         Self {
-            id: stable_id("number", &[spec.phone_number_id.as_str()]),
+            id: spec.number.resource_id(),
             number: spec.number.to_string(),
             whatsapp_phone_number_id: spec.phone_number_id.to_string(),
             whatsapp_business_account: waba.map(str::to_owned),
