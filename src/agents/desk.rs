@@ -299,10 +299,7 @@ impl Desk {
             return Ok(false);
         }
         let found = self.agents.store().conversation(scope, turn.pair.conversation).await?;
-        Ok(found.is_some_and(|conversation| {
-            let now = conversation.standing;
-            now.ai_enabled && now.epoch == turn.epoch && now.routing.agent() == Some(turn.agent)
-        }))
+        Ok(found.is_some_and(|conversation| conversation.standing.answers(turn.epoch) == Some(turn.agent)))
     }
 
     /// Whether that is a business number of this node's.

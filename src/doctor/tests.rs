@@ -6,25 +6,15 @@ use super::State;
 use super::local::{advertised, media_port};
 use super::meta::{clock, judged};
 use super::numbers::{calling, registered, standing, url};
-use crate::admission::book::{Number, NumberSet};
+use crate::admission::book::{Number, NumberSet, testing};
 use crate::config::Listen;
 use crate::meta::numbers::{CallingSettings, PhoneNumber, TokenFacts};
-use crate::model::{E164, Method, Timestamp};
+use crate::model::{Method, Timestamp};
 use crate::numbers::{Checked, UrlCheck};
 use crate::xml::ast::DocUrl;
 
 fn number(calling_enabled: bool) -> Number {
-    Number {
-        number: E164::parse("918035737458").unwrap(),
-        phone_number_id: "7".into(),
-        waba: Some("1".into()),
-        of: "MA".into(),
-        permissions: Default::default(),
-        set_token: None,
-        shut: false,
-        in_file: true,
-        set: NumberSet { calling_enabled, ..NumberSet::default() },
-    }
+    testing::number(NumberSet { calling_enabled, ..NumberSet::default() })
 }
 
 #[test]

@@ -340,11 +340,7 @@ impl Inbox {
         }
         let scope = crate::store::Scope::Main(pair.main_account.clone());
         let found = self.parts().store.conversation(&scope, pair.conversation).await;
-        found.is_ok_and(|found| {
-            found.is_some_and(|c| {
-                c.standing.epoch == epoch && c.standing.ai_enabled && c.standing.routing.agent().is_some()
-            })
-        })
+        found.is_ok_and(|found| found.is_some_and(|c| c.standing.answers(epoch).is_some()))
     }
 
     /// Messages that an earlier process had taken: they go out now, but for those that Meta may have.

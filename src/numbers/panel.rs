@@ -133,11 +133,6 @@ fn url(field: &'static str, given: Option<&str>, guard: &Guard) -> Result<Option
     }
 }
 
-/// What people set, without what Meta says and what happens by itself: by it two states are told apart.
-pub(super) fn panel_of(set: &NumberSet) -> NumberSet {
-    NumberSet { told: Default::default(), registration: Default::default(), ..set.clone() }
-}
-
 impl Numbers {
     /// Changes what is set of a number; `seen`: only if it is still set like that.
     ///
@@ -197,7 +192,7 @@ impl Numbers {
 
 fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), No> {
     match seen {
-        Some(seen) if panel_of(seen) != panel_of(set) => Err(No::Changed),
+        Some(seen) if seen.panel() != set.panel() => Err(No::Changed),
         _ => Ok(()),
     }
 }

@@ -2,31 +2,17 @@
 
 use serde_json::json;
 
-use super::panel::panel_of;
 use super::sync::{Said, has_fallen};
 use super::{Change, NewsOfMeta, No, heard_in};
+use crate::admission::book::testing::number;
 use crate::admission::book::{Book, Configuration, Link, Number, NumberSet, Registration};
 use crate::config::{Config, Secret};
 use crate::egress::Guard;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
-use crate::model::{E164, Timestamp};
+use crate::model::Timestamp;
 
 fn book() -> Book {
     Book::of_file(&Config::with(Secret::new("a"), Secret::new("b")))
-}
-
-fn number(set: NumberSet) -> Number {
-    Number {
-        number: E164::parse("918035737458").unwrap(),
-        phone_number_id: "7".into(),
-        waba: Some("1".into()),
-        of: "MA".into(),
-        permissions: Default::default(),
-        set_token: None,
-        shut: false,
-        in_file: false,
-        set,
-    }
 }
 
 fn some(text: &str) -> Option<Option<String>> {
@@ -95,7 +81,7 @@ fn s0_08_s0_16_rules_are_looked_at_where_the_change_is_about_them() {
 #[test]
 fn what_meta_says_is_taken_over_and_its_changes_are_named() {
     let mut set = NumberSet { calling_enabled: true, configuration: Configuration::Agent, ..NumberSet::default() };
-    let panel = panel_of(&set);
+    let panel = set.panel();
     let number = PhoneNumber {
         verified_name: "Shop".to_owned(),
         platform_type: "CLOUD_API".to_owned(),
@@ -106,7 +92,7 @@ fn what_meta_says_is_taken_over_and_its_changes_are_named() {
     let fields = said.apply(&mut set, Timestamp::from_secs(7), true);
     assert_eq!(fields, ["verifiedName", "platformType", "callingDrift"]);
     assert_eq!(set.drift().calling_enabled, Some(false));
-    assert_eq!(panel_of(&set), panel, "people set none of it");
+    assert_eq!(set.panel(), panel, "people set none of it");
     assert!(said.apply(&mut set, Timestamp::from_secs(8), true).is_empty());
     set.told.calling.enabled = Some(true);
     assert!(said.apply(&mut set, Timestamp::from_secs(8), false).is_empty(), "a reading of before a write there");

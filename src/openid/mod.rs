@@ -162,3 +162,25 @@ impl Provider {
 
 #[cfg(test)]
 mod tests;
+
+/// What tests here begin with.
+#[cfg(test)]
+mod testing {
+    use crate::config::{Allow, Oidc};
+
+    /// A provider at this address, whose claims give nobody a role.
+    pub(super) fn oidc(issuer: &str) -> Oidc {
+        Oidc {
+            issuer: issuer.to_owned(),
+            client_id: "offhook".to_owned(),
+            client_secret: None,
+            scopes: Vec::new(),
+            name: String::new(),
+            allow: Allow::Invited,
+            domains: Vec::new(),
+            role_claim: None,
+            roles: Vec::new(),
+            insecure: false,
+        }
+    }
+}

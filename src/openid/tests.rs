@@ -8,9 +8,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use super::testing::oidc;
 use super::{OpenIdError, Provider};
 use crate::clock::Clock;
-use crate::config::{Allow, Oidc};
 use crate::model::Timestamp;
 
 /// A provider with so many keys, and what is otherwise wrong with its configuration.
@@ -46,18 +46,7 @@ impl Small {
     }
 
     fn provider(&self, clock: &Clock) -> Provider {
-        let oidc = Oidc {
-            issuer: self.issuer.clone(),
-            client_id: "offhook".to_owned(),
-            client_secret: None,
-            scopes: Vec::new(),
-            name: String::new(),
-            allow: Allow::Invited,
-            domains: Vec::new(),
-            role_claim: None,
-            roles: Vec::new(),
-            insecure: false,
-        };
+        let oidc = oidc(&self.issuer);
         Provider::new(oidc, "https://calls.example.com/", clock.clone()).unwrap()
     }
 }

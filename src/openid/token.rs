@@ -199,21 +199,14 @@ fn role(claims: &Map<String, Value>, path: &str, roles: &[(String, Role)]) -> Op
 mod tests {
     use serde_json::json;
 
+    use super::super::testing;
     use super::*;
-    use crate::config::Allow;
 
     fn oidc() -> Oidc {
         Oidc {
-            issuer: "https://login.example.com".to_owned(),
-            client_id: "offhook".to_owned(),
-            client_secret: None,
-            scopes: Vec::new(),
-            name: String::new(),
-            allow: Allow::Invited,
-            domains: Vec::new(),
             role_claim: Some("realm.roles".to_owned()),
             roles: vec![("boss".to_owned(), Role::Owner), ("desk".to_owned(), Role::Agent)],
-            insecure: false,
+            ..testing::oidc("https://login.example.com")
         }
     }
 

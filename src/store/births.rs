@@ -146,12 +146,18 @@ impl Births {
 
     /// Empties the file, unless something in it still waits.
     pub(super) fn empty(&self) -> io::Result<()> {
+        self.emptied().map(drop)
+    }
+
+    /// The same; whether it is empty now.
+    pub(super) fn emptied(&self) -> io::Result<bool> {
         let _alone = self.emptying.write().unwrap_or_else(PoisonError::into_inner);
         if self.waiting.load(Ordering::Acquire) > 0 {
-            return Ok(());
+            return Ok(false);
         }
         self.bytes.store(0, Ordering::Release);
-        self.file.set_len(0)
+        self.file.set_len(0)?;
+        Ok(true)
     }
 }
 

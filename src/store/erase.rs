@@ -107,18 +107,19 @@ impl Store {
         self.erase_telling_of(&call.to_string()).await
     }
 
-    /// Empties SQLite's write-ahead log into the file: what was overwritten there is nowhere any more. `false`: somebody read
-    /// meanwhile, and it is to be tried again. Nothing to do with PostgreSQL.
+    /// Empties the file of calls that begin, and SQLite's write-ahead log into its file: what was overwritten there is nowhere any
+    /// more. `false`: a call began, or somebody read meanwhile, and it is to be tried again.
     ///
     /// # Errors
     /// The store's.
     pub async fn scrub(&self) -> Result<bool, StoreError> {
-        const WHAT: &str = "empty the write-ahead log";
-        let Database::File(_) = &*self.at else { return Ok(true) };
+        const WHAT: &str = "empty the store's logs";
+        let emptied = self.log.births_emptied().map_err(|e| failed(WHAT)(sqlx::Error::Io(e)))?;
+        let Database::File(_) = &*self.at else { return Ok(emptied) };
         let pool = beside_a_node(&self.at, false).await?;
         let done: Result<(i64, i64, i64), _> = sql::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&pool).await;
         pool.close().await;
         let (busy, ..) = done.map_err(failed(WHAT))?;
-        Ok(busy == 0)
+        Ok(emptied && busy == 0)
     }
 }

@@ -230,6 +230,13 @@ pub struct Standing {
     pub ai_enabled: bool,
 }
 
+impl Standing {
+    /// The agent that answers, where nothing has changed since this epoch.
+    pub fn answers(&self, epoch: u64) -> Option<Uuid> {
+        self.routing.agent().filter(|_| self.ai_enabled && self.epoch == epoch)
+    }
+}
+
 /// What is to change of a conversation; `None` stays as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConversationChange {

@@ -17,11 +17,10 @@ pub(super) async fn going(to: &mut Conn, going: &Going) -> Result<Gone, sqlx::Er
     let Some(row) = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await? else {
         return Ok(Gone::Refused);
     };
-    if let Some(epoch) = going.epoch {
-        let now = standing(&row)?;
-        if now.epoch != epoch || now.routing.agent().is_none() || !now.ai_enabled {
-            return Ok(Gone::Refused);
-        }
+    if let Some(epoch) = going.epoch
+        && standing(&row)?.answers(epoch).is_none()
+    {
+        return Ok(Gone::Refused);
     }
     if let Some(answers) = &going.answers
         && !turns::answered(to, answers).await?

@@ -211,6 +211,11 @@ impl EventLog {
         queued
     }
 
+    /// Whether nothing is left in the file of calls that begin.
+    pub(super) fn births_emptied(&self) -> std::io::Result<bool> {
+        self.births.emptied()
+    }
+
     /// An answer waits for what was queued last.
     pub(super) fn in_a_hurry(&self) {
         self.hurry.notify_one();

@@ -291,3 +291,25 @@ impl<'c> Reading<'c> {
         }
     }
 }
+
+/// What tests of several rooms begin with.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::{Number, NumberSet};
+    use crate::model::E164;
+
+    /// A number of the account `MA` and the WABA `1`.
+    pub(crate) fn number(set: NumberSet) -> Number {
+        Number {
+            number: E164::parse("918035737458").unwrap(),
+            phone_number_id: "7".into(),
+            waba: Some("1".into()),
+            of: "MA".into(),
+            permissions: Default::default(),
+            set_token: None,
+            shut: false,
+            in_file: false,
+            set,
+        }
+    }
+}

@@ -186,7 +186,7 @@ impl Book {
     pub fn is_theirs(&self, number: &Number, made: &Made) -> bool {
         // What Meta lists under a WABA is that WABA's, whoever has been given it.
         let of_waba = made.waba.as_ref().and_then(|waba| self.wabas.get(waba)).is_some_and(|waba| waba.of == made.of);
-        !(of_waba && number.waba == made.waba) && !self.is_within(&Scope::of(made.of.clone()), self.owner(number))
+        !(self.is_within(&Scope::of(made.of.clone()), self.owner(number)) || of_waba && number.waba == made.waba)
     }
 
     /// Takes a number in, or finds it there already: then its ids and token are these from now on, and it is connected.
@@ -428,7 +428,8 @@ mod tests {
     use crate::admission::book::Details;
     use crate::store::Setting;
 
-    fn book() -> Book {
+    /// With one main account.
+    fn config() -> Config {
         let mut config = Config::with(Secret::new("a"), Secret::new("b"));
         config.accounts.push(config::Account {
             auth_id: "MA1".into(),
@@ -438,7 +439,11 @@ mod tests {
             api_keys: Vec::new(),
             parent: None,
         });
-        let mut book = Book::of_file(&config);
+        config
+    }
+
+    fn book() -> Book {
+        let mut book = Book::of_file(&config());
         let made = ("SA1".into(), Secret::new("t"));
         book.make_subaccount(&"MA1".into(), made, Details::new("s".to_owned(), true, Timestamp::default())).unwrap();
         book
@@ -497,20 +502,12 @@ mod tests {
 
     #[test]
     fn a_token_that_another_key_sealed_is_left_alone_until_another_one_is_set() {
-        let (mut config, id) = (Config::with(Secret::new("a"), Secret::new("b")), "918035737458");
-        config.accounts.push(config::Account {
-            auth_id: "MA1".into(),
-            auth_token: Secret::new("t"),
-            auth_token_previous: None,
-            cps: None,
-            api_keys: Vec::new(),
-            parent: None,
-        });
+        let id = "918035737458";
         let made = Made { phone_number_id: "77".into(), waba: None, of: "MA1".into() };
         let set = NumberSet { made: Some(made.clone()), registration: Registration::Running, ..NumberSet::default() };
         let body = serde_json::to_string(&set).unwrap();
         let setting = Setting { kind: SettingKind::Number, id: id.to_owned(), body, secret: None, shut: true };
-        let (mut book, ..) = Book::read(&config, vec![setting], Timestamp::default());
+        let (mut book, ..) = Book::read(&config(), vec![setting], Timestamp::default());
         let number = E164::parse(id).unwrap();
         assert!(book.is_shut(book.any_number(&number).unwrap()) && book.shut() == [id]);
         assert_eq!(book.any_number(&number).unwrap().set.registration, Registration::Running, "a reload ends none");

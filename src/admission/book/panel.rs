@@ -169,6 +169,11 @@ impl NumberSet {
         self.told.platform_type == "CLOUD_API"
     }
 
+    /// What people set, without what Meta says and what happens by itself: by it two states are told apart.
+    pub fn panel(&self) -> Self {
+        Self { told: Told::default(), registration: Registration::default(), ..self.clone() }
+    }
+
     /// How far registering is: `none`, `running`, `registered` or `failed`.
     pub fn registered(&self) -> &'static str {
         match &self.registration {

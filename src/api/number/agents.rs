@@ -16,7 +16,7 @@ use super::conversations::not_routed;
 use crate::admission::NumberEntry;
 use crate::config::Secret;
 use crate::feed::What;
-use crate::model::{E164, Routing, Timestamp};
+use crate::model::{E164, Routing};
 use crate::store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Scope};
 
 const MISSING: Answer =
@@ -403,17 +403,11 @@ pub(super) async fn serve(asked: Asked, path: &[&str]) -> Result<Response, Fault
 
 async fn list(asked: &Asked) -> Result<Response, Fault> {
     let limit = asked.limit()?;
-    let before = asked.cursor(cursor)?;
+    let before = asked.cursor(ask::placed)?;
     let agents = asked.api().store.agents(asked.scope(), before, limit + 1).await;
     let agents = agents.map_err(ask::store("list agents"))?;
-    let page = ask::Page::of(agents, limit, |agent| format!("{}.{}", agent.created.micros(), agent.id));
+    let page = ask::Page::of(agents, limit, |agent| ask::place(agent.created, agent.id));
     Ok(ask::ok(&List { items: page.items.iter().map(|agent| shown(asked.api(), agent)).collect(), next: page.next }))
-}
-
-/// Where the page before ended: its last one's time and id.
-fn cursor(text: &str) -> Option<(Timestamp, Uuid)> {
-    let (micros, id) = text.split_once('.')?;
-    Some((Timestamp::from_micros(micros.parse().ok()?), id.parse().ok()?))
 }
 
 async fn create(asked: Asked) -> Result<Response, Fault> {

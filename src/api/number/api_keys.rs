@@ -11,7 +11,7 @@ use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{decoded, error};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault, Page};
-use super::users::{PAGING, RoleWord, account_of, behind, cursor, not_done};
+use super::users::{PAGING, RoleWord, account_of, not_done};
 use crate::model::AuthId;
 use crate::store::MadeKey;
 
@@ -137,9 +137,9 @@ pub(super) async fn serve(asked: Asked, path: &[&str]) -> Result<Response, Fault
 
 async fn list(asked: &Asked) -> Result<Response, Fault> {
     let limit = asked.limit()?;
-    let keys = asked.api().people.keys(asked.scope(), asked.cursor(behind)?, limit + 1).await;
+    let keys = asked.api().people.keys(asked.scope(), asked.cursor(ask::placed)?, limit + 1).await;
     let keys = keys.map_err(ask::store("list the API keys"))?;
-    let page = Page::of(keys, limit, |key| cursor(key.created, key.id));
+    let page = Page::of(keys, limit, |key| ask::place(key.created, key.id));
     let items: Vec<Shown> = page.items.into_iter().map(Shown::from).collect();
     Ok(ask::ok(&Listed { items, next: page.next }))
 }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::super::auth::Member;
 use super::super::{Api, Shared, body, decoded, error, fields};
 use crate::admission::NumberEntry;
-use crate::model::{AuthId, E164};
+use crate::model::{AuthId, E164, Timestamp};
 use crate::store::{Scope, StoreError};
 
 /// `number-api.md` §1.
@@ -221,6 +221,17 @@ pub(super) fn tagged<T: Serialize>(object: &T) -> Response {
         response.headers_mut().insert(header::ETAG, tag);
     }
     response
+}
+
+/// Where a page ended: the time and the id of its last item.
+pub(super) fn place(at: Timestamp, id: impl std::fmt::Display) -> String {
+    format!("{}.{id}", at.micros())
+}
+
+/// [`place`], read.
+pub(super) fn placed<T: std::str::FromStr>(text: &str) -> Option<(Timestamp, T)> {
+    let (micros, id) = text.split_once('.')?;
+    Some((Timestamp::from_micros(micros.parse().ok()?), id.parse().ok()?))
 }
 
 /// The ETag of what people edit: of what it looks like.

@@ -198,7 +198,7 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let more_up = up.len() > limit as usize;
     up.truncate(limit as usize);
     let mut items: Vec<Shown> = up.iter().map(Shown::live).collect();
-    let last_up = up.last().map(|call| format!("up.{}.{}", call.started.micros(), call.call));
+    let last_up = up.last().map(|call| format!("up.{}", ask::place(call.started, call.call)));
     let filter = match wanted.ended {
         Some(filter) if !more_up => filter,
         _ => return Ok(ask::ok(&Page { items, next: last_up.filter(|_| more_up) })),
@@ -216,7 +216,7 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let mut ended = ended.map_err(ask::store("list calls"))?;
     let more = ended.len() > room as usize;
     ended.truncate(room as usize);
-    let last_ended = ended.last().map(|call| format!("{}.{}", call.start.started.micros(), call.start.call));
+    let last_ended = ended.last().map(|call| ask::place(call.start.started, call.start.call));
     items.extend(ended.iter().map(Shown::ended));
     // A page full of calls that are up leads to the first that ended.
     Ok(ask::ok(&Page { items, next: last_ended.or(last_up).filter(|_| more) }))
@@ -245,13 +245,9 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
 
 /// Where the page before ended: its last call's beginning and UUID.
 fn cursor(text: &str) -> Option<Behind> {
-    let last = |text: &str| {
-        let (micros, call) = text.split_once('.')?;
-        Some((Timestamp::from_micros(micros.parse().ok()?), call.parse().ok()?))
-    };
     match text.strip_prefix("up.") {
-        Some(text) => last(text).map(Behind::Live),
-        None => last(text).map(Behind::Ended),
+        Some(text) => ask::placed(text).map(Behind::Live),
+        None => ask::placed(text).map(Behind::Ended),
     }
 }
 

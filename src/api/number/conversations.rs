@@ -244,10 +244,9 @@ pub(super) async fn serve(asked: Asked, rest: &[&str]) -> Result<Response, Fault
     }
 }
 
-/// `MICROSECONDS.UUID`.
-pub(super) fn cursor(text: &str) -> Option<(i64, Uuid)> {
-    let (at, id) = text.split_once('.')?;
-    Some((at.parse().ok()?, id.parse().ok()?))
+/// Where the page before ended.
+fn cursor(text: &str) -> Option<(i64, Uuid)> {
+    ask::placed(text).map(|(at, id)| (at.micros(), id))
 }
 
 async fn list(asked: &Asked) -> Result<Response, Fault> {
@@ -300,7 +299,7 @@ async fn timeline(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let (limit, before) = (asked.limit()?, asked.cursor(cursor)?);
     let found = asked.api().store.messages(asked.scope(), conversation.pair.conversation, before, limit + 1).await;
     let found = found.map_err(ask::store("read a conversation"))?;
-    let page = Page::of(found, limit, |last| format!("{}.{}", last.message.at.micros(), last.message.id));
+    let page = Page::of(found, limit, |last| ask::place(last.message.at, last.message.id));
     let items = page.items.iter().rev().map(|message| line(asked, message)).collect();
     Ok(ask::ok(&Timeline { items, next: page.next }))
 }

@@ -187,6 +187,7 @@ fn denied(denied: Denied) -> Response {
 fn wrong_method(allow: &str, method: &Method, segments: &[&str]) -> Response {
     let message = match segments {
         ["api", "v1", "phone-numbers", _] if *method == Method::DELETE => numbers::NO_DELETE,
+        ["api", "v1", "webhooks", ..] => "the console makes, changes and removes webhooks; here they are read",
         _ => "this method is not for this resource",
     };
     with_header(error::json(StatusCode::METHOD_NOT_ALLOWED, "method", message, None), header::ALLOW, allow)

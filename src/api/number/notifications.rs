@@ -10,7 +10,7 @@ use super::super::routes::{Answer, Content, Kind, Query, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
 use crate::feed::What;
-use crate::model::{CallUuid, NoticeTopic, Timestamp};
+use crate::model::{CallUuid, NoticeTopic};
 use crate::store::{NoticeFilter, NoticeRow};
 
 /// What is served.
@@ -118,20 +118,14 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
         ),
     };
     let read = asked.flag("unread")?.map(|unread| !unread);
-    let filter = NoticeFilter { topic, read, before: asked.cursor(cursor)? };
+    let filter = NoticeFilter { topic, read, before: asked.cursor(ask::placed)? };
     // One that was told of a moment ago may still be on its way.
     api.store.settled().await;
     let wrong = ask::store("list notifications");
     let rows = api.store.notices(scope, &filter, limit + 1).await.map_err(&wrong)?;
     let unread = api.store.unread_notices(scope).await.map_err(&wrong)?;
-    let page = ask::Page::of(rows, limit, |row| format!("{}.{}", row.created.micros(), row.id));
+    let page = ask::Page::of(rows, limit, |row| ask::place(row.created, row.id));
     Ok(ask::ok(&List { items: page.items.into_iter().map(Shown::from).collect(), next: page.next, unread }))
-}
-
-/// Where the page before ended: its last one's time and id.
-fn cursor(text: &str) -> Option<(Timestamp, Uuid)> {
-    let (micros, id) = text.split_once('.')?;
-    Some((Timestamp::from_micros(micros.parse().ok()?), id.parse().ok()?))
 }
 
 /// `POST …/notifications/{id}/read/`.

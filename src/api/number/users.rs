@@ -14,7 +14,7 @@ use super::super::{decoded, error};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault, Page};
 use crate::config::{Role, Secret};
-use crate::model::{AuthId, Timestamp};
+use crate::model::AuthId;
 use crate::people::{Change, NewUser, NotDone, Token};
 use crate::store::User;
 
@@ -219,9 +219,9 @@ pub(super) async fn serve(asked: Asked, path: &[&str]) -> Result<Response, Fault
 
 async fn list(asked: &Asked) -> Result<Response, Fault> {
     let limit = asked.limit()?;
-    let users = asked.api().people.users(asked.scope(), asked.cursor(behind)?, limit + 1).await;
+    let users = asked.api().people.users(asked.scope(), asked.cursor(ask::placed)?, limit + 1).await;
     let users = users.map_err(ask::store("list the users"))?;
-    let page = Page::of(users, limit, |user| cursor(user.created, user.id));
+    let page = Page::of(users, limit, |user| ask::place(user.created, user.id));
     let items: Vec<Shown> = page.items.into_iter().map(Shown::from).collect();
     Ok(ask::ok(&Listed { items, next: page.next }))
 }
@@ -311,17 +311,6 @@ fn id_of(text: &str) -> Result<Uuid, Fault> {
 
 fn none() -> Fault {
     ask::missing("there is no such user")
-}
-
-/// Where a page ended: when its last item was made, and its id.
-pub(super) fn cursor(created: Timestamp, id: Uuid) -> String {
-    format!("{}.{id}", created.micros())
-}
-
-/// [`cursor`] read.
-pub(super) fn behind(text: &str) -> Option<(Timestamp, Uuid)> {
-    let (micros, id) = text.split_once('.')?;
-    Some((Timestamp::from_micros(micros.parse().ok()?), id.parse().ok()?))
 }
 
 pub(super) fn not_done(why: NotDone) -> Fault {

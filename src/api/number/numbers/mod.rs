@@ -343,14 +343,14 @@ fn listed(asked: &Asked) -> Result<(Vec<Shown>, Option<String>), Fault> {
     let wanted = book.numbers(asked.scope()).into_iter().filter(|number| passes(asked, number));
     let behind = wanted.filter(|number| after.as_ref().is_none_or(|after| is_behind(number, after)));
     let items: Vec<&Number> = behind.take(limit as usize + 1).collect();
-    let page = ask::Page::of(items, limit, |last| format!("{}.{}", last.set.added.micros(), last.number));
+    let page = ask::Page::of(items, limit, |last| ask::place(last.set.added, &last.number));
     Ok((page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect(), page.next))
 }
 
 /// Where a page ended: when that number was added, and the number.
 fn read_cursor(text: &str) -> Option<(i64, E164)> {
-    let (added, number) = text.split_once('.')?;
-    Some((added.parse().ok()?, E164::parse(number).ok()?))
+    let (added, number) = ask::placed::<String>(text)?;
+    Some((added.micros(), E164::parse(&number).ok()?))
 }
 
 /// Newest first, and of the same moment in the order of digits.

@@ -98,8 +98,7 @@ struct DriftShown {
 
 /// The ETag of a number: of what people set, not of what happens by itself.
 pub(in super::super) fn tag_of(number: &Number) -> String {
-    let panel = NumberSet { told: Default::default(), registration: Default::default(), ..number.set.clone() };
-    ask::tag_of(&panel)
+    ask::tag_of(&number.set.panel())
 }
 
 impl RegistrationShown {
