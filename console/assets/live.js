@@ -3,6 +3,8 @@
 // are put in by element id. Where it can't (something was missed, a question is open), the page is asked for as a whole, and
 // again only what is different is put in. Focus, selection and scrolling stay where they were.
 
+import { isAsking } from "./ask.js";
+
 /** The page as a whole is asked for at most so often. */
 const PAUSE_MS = 400;
 /** What changes without news, and is on its way, is looked at so often. */
@@ -45,7 +47,7 @@ export function keepLive(changed) {
   let busy = false;
   const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
   // What a question is about must still be there when it is answered.
-  const asking = () => dialog?.open ?? false;
+  const asking = () => isAsking() || (dialog?.open ?? false);
   const again = () => { if (wanted && !asking()) { wanted = false; void refresh(); } };
   dialog?.addEventListener("close", () => setTimeout(again));
   document.addEventListener("focusout", () => { if (left) { left = false; setTimeout(() => void refresh()); } });

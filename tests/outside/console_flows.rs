@@ -27,12 +27,12 @@ impl Browser {
 
     /// Clicks the button or link that says this, within an element.
     pub async fn press(&mut self, within: &str, words: &str) {
+        // Found and clicked in one: in between a part of the page may be another.
         let find = format!(
             "[...document.querySelectorAll({within:?})].flatMap((e) => [...e.querySelectorAll('button, a, summary')]).find((b) => \
              b.textContent.trim() === {words:?} && !b.disabled)"
         );
-        self.until(&format!("{READY} && {find}")).await;
-        self.eval(&format!("{find}.click()")).await;
+        self.until(&format!("{READY} && ((found) => found && (found.click(), true))({find})")).await;
     }
 
     /// [`Browser::press`] of what leads to another page, or to the same one anew.
