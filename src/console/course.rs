@@ -86,6 +86,11 @@ struct Drawing<'a> {
 
 impl Drawing<'_> {
     fn values(&self, value: fn(&Moment) -> Option<f64>) -> Vec<(f64, f64)> {
+        // One alone is a level line over its stretch.
+        if let [only] = self.moments {
+            let ends = value(only).map(|value| [only.from_ms, only.until_ms].map(|ms| (seconds(ms), value)));
+            return ends.into_iter().flatten().collect();
+        }
         let middle = |m: &Moment| f64::midpoint(seconds(m.from_ms), seconds(m.until_ms));
         self.moments.iter().filter_map(|moment| Some((middle(moment), value(moment)?))).collect()
     }
@@ -194,6 +199,8 @@ mod tests {
 
     #[test]
     fn of_a_call_without_sound_there_is_no_graph() {
+        let short = shown(Lang::En, &course(&json!([[3_000, 100, 0, 4_000, 0, 0, 0, 0]])));
+        assert!(short.graphs[1].svg.contains("M0.0,140.0 L640.0,140.0"), "one alone is level: {}", short.graphs[1].svg);
         assert!(shown(Lang::De, &course(&json!([]))).graphs.is_empty());
         assert!(shown(Lang::De, &course(&json!([[6_000, 0, 0, 0, 0, 0, 0, 0]]))).table.is_empty());
     }

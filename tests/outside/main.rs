@@ -15,6 +15,7 @@ mod console_flows;
 mod console_hostile;
 mod console_live;
 mod console_look;
+mod console_pictures;
 mod console_talk;
 mod control;
 mod copies;

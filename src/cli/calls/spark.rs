@@ -10,7 +10,7 @@ const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█
 /// Blocks of a line at most; of those that share one the worst is drawn.
 const MANY: usize = 60;
 /// Where the names of lines end: as the other lines about the sound have it.
-const NAME: usize = 18;
+const NAME: usize = 13;
 
 /// A way's name, its MOS and its loss over time; nothing of a way that was not measured.
 pub(super) fn lines(course: &Course) -> String {
