@@ -45,6 +45,8 @@ export function keepLive(changed) {
   // Something stayed as it was, since the reader was in it.
   let left = false;
   let busy = false;
+  // How often parts came, and how often in a row a page was older than they.
+  let [came, late] = [0, 0];
   const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
   // What a question is about must still be there when it is answered.
   const asking = () => isAsking() || (dialog?.open ?? false);
@@ -55,10 +57,14 @@ export function keepLive(changed) {
   async function refresh(page = location.href) {
     if (busy || asking()) { wanted = true; return; }
     busy = true;
+    const before = came;
     try {
       const answer = await fetch(page, { headers: { accept: "text/html" }, redirect: "error" });
       const text = answer.ok ? await answer.text() : "";
-      if (asking()) wanted = true;
+      // What was asked for before the latest parts came may be older than they.
+      const stale = came !== before && late < 3;
+      late = stale ? late + 1 : 0;
+      if (asking() || stale) wanted = true;
       else if (text) left = put(new DOMParser().parseFromString(text, "text/html").querySelectorAll(PARTS), changed) || left;
       soon();
     } catch { /* the next event, or the reader, asks again */ }
@@ -89,6 +95,7 @@ export function keepLive(changed) {
   /** @param {{ parts: string[], rows: Moves[] }} told */
   async function take(told) {
     if (asking()) { wanted = true; return; }
+    came += 1;
     left = put(new DOMParser().parseFromString(told.parts.join(""), "text/html").body.children, changed) || left;
     for (const moves of told.rows) {
       const body = bodyOf(moves.in);

@@ -113,7 +113,8 @@ impl Feed {
             let grows = self.watched.as_ref().is_some_and(|watched| watched.grows);
             let (last, kinds) = self.heard(grows.then_some(GROWS)).await?;
             let Some(watched) = &mut self.watched else { return Some(told(last, &kinds)) };
-            if !watched.is_about(&kinds) && !(grows && kinds.is_empty()) {
+            let has_grown = grows && kinds.is_empty();
+            if !has_grown && !watched.is_about(&kinds) {
                 continue;
             }
             if let Some(parts) = watched.parts().await? {

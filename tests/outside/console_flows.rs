@@ -96,6 +96,8 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     browser.says("#about", "Asked, no answer yet").await;
     orders(&world, "permissions/answer", json!({"user": USER, "answer": "accept"})).await;
     browser.says("#about", "Given until").await;
+    browser.says("#timeline", "Asked whether we may call").await;
+    browser.says("#timeline", "You may call").await;
     assert_eq!(browser.eval("globalThis.marked").await, 1, "all of it without loading the page again");
 
     // A call from the chat stands in it afterwards.

@@ -100,15 +100,15 @@ async fn the_front_pages_pictures() {
         ("919811122334", "", 4),
     ];
     let ended = short.map(|(from, name, after)| world.sim.place_call(call(from, name, after)));
-    let ringing =
-        CallScript { hangup: HangupRule::WhileRinging(Duration::from_secs(1)), ..call("919700012345", "Sara Khan", 0) };
-    let missed = world.sim.place_call(ringing);
+    let brief =
+        CallScript { hangup: HangupRule::AfterPlaced(Duration::from_secs(11)), ..call("919700012345", "Sara Khan", 0) };
+    let brief = world.sim.place_call(brief);
     conversation(&world, &mut browser).await;
     shot(&mut browser, "console-inbox", 900).await;
 
     browser.visit("/console/playground/").await;
     browser.press("main", "Menu").await;
-    browser.until("document.querySelector('textarea').value.includes('GetInput')").await;
+    browser.until("document.querySelector('textarea')?.value.includes('GetInput')").await;
     browser.press("main", "Walk through").await;
     browser.until("document.querySelector('.walk li')").await;
     shot(&mut browser, "console-playground", 860).await;
@@ -116,7 +116,7 @@ async fn the_front_pages_pictures() {
     for call in ended {
         call.all().await;
     }
-    missed.all().await;
+    brief.all().await;
     let up = [("919900112233", "Priya Nair"), ("919822334455", "Jonas Weber")]
         .map(|(from, name)| world.sim.place_call(call(from, name, 0)));
     browser.visit("/console/").await;
