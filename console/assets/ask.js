@@ -2,21 +2,32 @@
 // What a page asks back and tells by the way: a question before something that can't be taken back, and toasts. Their words
 // and buttons are the page's.
 
+/** The question that waits for its answer, or for what comes of it. @type {((yes: boolean) => void) | null} */
+let waiting = null;
+
+/** What a question is about is to stay as it is, until whoever asked has acted on the answer. */
+export const isAsking = () => waiting !== null;
+
 /** Asks; true when the reader wants it. @param {string} text @returns {Promise<boolean>} */
 export function ask(text) {
   const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
   const words = document.getElementById("ask-text");
   if (!dialog || !words || dialog.open) return Promise.resolve(false);
+  // One that has just been closed, and whose event is still to come.
+  waiting?.(false);
   words.textContent = text;
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((done) => {
-    // The event comes later than the closing: one of the question before this is none of ours.
-    const closed = () => {
-      if (dialog.open) return;
+    const answer = (/** @type {boolean} */ yes) => {
       dialog.removeEventListener("close", closed);
-      done(dialog.returnValue === "yes");
+      done(yes);
+      // Behind whoever waits for the promise.
+      queueMicrotask(() => { if (waiting === answer) waiting = null; });
     };
+    // The event comes later than the closing: one of the question before this is none of ours.
+    const closed = () => { if (!dialog.open) answer(dialog.returnValue === "yes"); };
+    waiting = answer;
     dialog.addEventListener("close", closed);
   });
 }

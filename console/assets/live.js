@@ -3,6 +3,8 @@
 // are put in by element id. Where it can't (something was missed, a question is open), the page is asked for as a whole, and
 // again only what is different is put in. Focus, selection and scrolling stay where they were.
 
+import { isAsking } from "./ask.js";
+
 /** The page as a whole is asked for at most so often. */
 const PAUSE_MS = 400;
 /** What changes without news, and is on its way, is looked at so often. */
@@ -43,9 +45,11 @@ export function keepLive(changed) {
   // Something stayed as it was, since the reader was in it.
   let left = false;
   let busy = false;
+  // How often parts came, and how often in a row a page was older than they.
+  let [came, late] = [0, 0];
   const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
   // What a question is about must still be there when it is answered.
-  const asking = () => dialog?.open ?? false;
+  const asking = () => isAsking() || (dialog?.open ?? false);
   const again = () => { if (wanted && !asking()) { wanted = false; void refresh(); } };
   dialog?.addEventListener("close", () => setTimeout(again));
   document.addEventListener("focusout", () => { if (left) { left = false; setTimeout(() => void refresh()); } });
@@ -53,10 +57,14 @@ export function keepLive(changed) {
   async function refresh(page = location.href) {
     if (busy || asking()) { wanted = true; return; }
     busy = true;
+    const before = came;
     try {
       const answer = await fetch(page, { headers: { accept: "text/html" }, redirect: "error" });
       const text = answer.ok ? await answer.text() : "";
-      if (asking()) wanted = true;
+      // What was asked for before the latest parts came may be older than they.
+      const stale = came !== before && late < 3;
+      late = stale ? late + 1 : 0;
+      if (asking() || stale) wanted = true;
       else if (text) left = put(new DOMParser().parseFromString(text, "text/html").querySelectorAll(PARTS), changed) || left;
       soon();
     } catch { /* the next event, or the reader, asks again */ }
@@ -87,6 +95,7 @@ export function keepLive(changed) {
   /** @param {{ parts: string[], rows: Moves[] }} told */
   async function take(told) {
     if (asking()) { wanted = true; return; }
+    came += 1;
     left = put(new DOMParser().parseFromString(told.parts.join(""), "text/html").body.children, changed) || left;
     for (const moves of told.rows) {
       const body = bodyOf(moves.in);

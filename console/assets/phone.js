@@ -33,8 +33,9 @@ class Phone extends HTMLElement {
     });
     this.at("mute").addEventListener("click", () => this.mute());
     this.at("hold").addEventListener("click", () => this.hold());
-    this.captions = new Captions(this.at("lines"), this.at("captions"), (speaker) => this.t(`says_${speaker}`));
-    this.at("captions").addEventListener("click", () => this.say({ type: "captions", call: this.call, on: !this.captions?.on }));
+    this.captions = new Captions(this.at("lines"), this.at("captions"), (speaker) => this.t(`says_${speaker}`),
+      (on) => this.say({ call: this.call, ...this.captions?.wish(on) }));
+    this.at("captions").addEventListener("click", () => this.captions?.ask(!this.captions.on));
     void this.devices();
   }
 
@@ -193,6 +194,8 @@ class Phone extends HTMLElement {
         this.ready(true);
         this.at("captions").hidden = !told.captions;
         this.at("no-captions").hidden = told.captions;
+        this.at("language-field").hidden = !told.captions;
+        if (told.captions) this.captions?.offer(/** @type {HTMLSelectElement} */ (this.at("language")), told.caption_languages, told.caption_language);
         if (this.call && !told.calls.includes(this.call)) this.over(this.t("ended"));
         this.show(`${this.t("registered")} ${told.sip_uri}`);
         break;

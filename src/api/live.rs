@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 
+use crate::call::course::Course;
 use crate::call::machine::{Command, RecordOrder, StreamOrder};
 use crate::call::streams::StreamView;
 use crate::model::{AuthId, CallUuid, Direction, StreamId, Timestamp};
@@ -139,6 +140,9 @@ pub trait LiveCalls: Send + Sync + 'static {
 
     /// Whether it is recorded in the background, or will be.
     fn is_recorded(&self, scope: &Scope, call: CallUuid) -> bool;
+
+    /// How its sound has gone so far; none: it is not up, or nothing was measured yet.
+    fn course(&self, scope: &Scope, call: CallUuid) -> Option<Course>;
 
     /// Its event log: the lines so far (without their ends), and with `follow` those to come, until it is over.
     fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>>;

@@ -72,6 +72,8 @@ pub struct Public {
     pub trusted_proxies: Vec<IpNet>,
     pub limits: HttpLimits,
     pub clock: Clock,
+    /// The outside comes by https: browsers are told to stay with it.
+    pub secure: bool,
 }
 
 /// Binds a listener and tells the address, which port 0 leaves open.
@@ -252,8 +254,28 @@ impl Server {
                 }
             }
         };
+        let response = secured(response, self.public.secure);
         response.map(|body| Body::new(Answering::new(body, in_flight)))
     }
+}
+
+/// What a browser is told with every answer, the webhook's and refusals included (R20): nothing runs in it, is framed or taken
+/// for something else. Pages and files that say something of their own keep that.
+fn secured(mut response: Response<Body>, secure: bool) -> Response<Body> {
+    const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+    let headers = response.headers_mut();
+    let mut say = |name, value| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    say(header::CONTENT_SECURITY_POLICY, POLICY);
+    say(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    say(header::REFERRER_POLICY, "no-referrer");
+    say(header::X_FRAME_OPTIONS, "DENY");
+    say(header::CACHE_CONTROL, "no-store");
+    if secure {
+        say(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    }
+    response
 }
 
 /// The answer to a request that is out of bounds or not well-formed (R14); the connection ends with it.

@@ -24,6 +24,7 @@ use super::{
 use crate::admission::book::Keeper;
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
 use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
+use crate::call::course::Course;
 use crate::call::dialer::{CallOrder, NotPlaced};
 use crate::call::machine::{Command, RecordOrder, StreamOrder};
 use crate::call::phones::Phones;
@@ -159,6 +160,11 @@ impl LiveCalls for Calls {
     }
     fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
         false
+    }
+    fn course(&self, scope: &Scope, call: CallUuid) -> Option<Course> {
+        self.get(scope, call)?;
+        serde_json::from_value(json!({"from_ms": 0, "every_ms": 5000, "samples": [[5000, 250, 5, 8000, 0, 0, 0, 0]]}))
+            .ok()
     }
     fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {
         self.get(scope, call)?;
@@ -385,6 +391,7 @@ async fn run() -> Running {
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         limits: HttpLimits::default(),
         clock: Clock::real(),
+        secure: true,
     };
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, public, cancel.clone()));
@@ -938,6 +945,20 @@ async fn event_logs_come_from_memory_or_the_store() {
     let none = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(5)), "").await;
     assert_eq!((none.status, none.body.as_str()), (200, ""), "a call with no lines");
     assert_eq!(node.ours(MAIN, "GET", "calls/x/events", "").await.status, 404);
+
+    // What the log says of the sound, likewise.
+    let live = node.ours(MAIN, "GET", &format!("calls/{}/quality/", uuid(101)), "").await;
+    let live: Value = serde_json::from_str(&live.body).expect("JSON");
+    let sample = &live["samples"][0];
+    assert_eq!((&live["intervalSeconds"], &sample["inbound"]["lossPercent"]), (&json!(5), &json!(2.0)), "{live}");
+    assert_eq!((&sample["outbound"], &sample["roundTripMs"]), (&Value::Null, &Value::Null), "{live}");
+    assert!(sample["until"].as_str() > sample["from"].as_str(), "{live}");
+    let none = node.ours(MAIN, "GET", &format!("calls/{}/quality", uuid(3)), "").await;
+    let none: Value = serde_json::from_str(&none.body).expect("JSON");
+    assert_eq!(none, json!({"callUuid": uuid(3), "intervalSeconds": 0, "samples": []}), "nothing was measured");
+    for missing in ["x".to_owned(), uuid(9_999).to_string()] {
+        assert_eq!(node.ours(MAIN, "GET", &format!("calls/{missing}/quality/"), "").await.status, 404);
+    }
     node.store.close().await;
     let closed = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(3)), "").await;
     assert_eq!(closed.status, 500);

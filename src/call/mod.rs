@@ -2,7 +2,7 @@
 //!
 //! `shell` carries the machine's outputs out and facts in, `step` tells the machine the time, `dialer` has the calls that
 //! are to be placed (`queues` decides which goes when), `registry` knows the live calls and `binding` what Meta calls them, `log` writes the event log down,
-//! `trace` the lines in it that tell where the time went, `waterfall` reads both, `replay` runs one again. `outbox` delivers
+//! `trace` the lines in it that tell where the time went, `waterfall` reads both, `replay` runs one again; `course` is how the sound went, stretch by stretch. `outbox` delivers
 //! the callbacks that the store holds, `farewell` tells Graph of the calls that it may still hold, `orphan` ends those of a
 //! process that died, `consent` keeps what users allow in step with Meta. `phones` knows where endpoints are registered,
 //! `web` has their calls and `captions` what is said in them as text, `rooms` the calls that hear each other, `streams` what is told of streams. `recordings` keeps what is recorded of calls. `walk` runs a machine
@@ -13,6 +13,7 @@ pub mod author;
 pub mod binding;
 pub mod captions;
 pub mod consent;
+pub mod course;
 pub mod dialer;
 pub mod farewell;
 mod hearing;

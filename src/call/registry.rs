@@ -17,6 +17,7 @@ use tracing::{Instrument, error, info, info_span};
 use super::author;
 use super::binding::{AtMeta, Bindings, CallEvent, Parties, Party};
 pub use super::binding::{CallKey, EventTold};
+use super::course::{Course, Sampler};
 use super::farewell;
 use super::live::LiveLog;
 use super::machine::{
@@ -108,6 +109,8 @@ pub struct LiveCall {
     legs: Mutex<Vec<CallUuid>>,
     b_leg: Mutex<Option<CallUuid>>,
     pub(super) streams: StreamViews,
+    /// How its sound goes.
+    pub(super) sampler: Sampler,
     /// It is recorded in the background; and it was asked to be, and has not looked at that yet.
     recorded: AtomicBool,
     record_asked: AtomicBool,
@@ -146,6 +149,11 @@ impl LiveCall {
 
     pub(super) fn set_b_leg(&self, leg: Option<CallUuid>) {
         *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner) = leg;
+    }
+
+    /// How its sound has gone so far; none: there was none to measure yet.
+    pub fn course(&self) -> Option<Course> {
+        self.sampler.course()
     }
 
     /// Whether it is recorded in the background, or will be.
@@ -485,6 +493,7 @@ impl Registry {
             legs: Mutex::default(),
             b_leg: Mutex::default(),
             streams: StreamViews::default(),
+            sampler: Sampler::default(),
             recorded: AtomicBool::new(false),
             record_asked: AtomicBool::new(false),
             line: peer.line().cloned(),

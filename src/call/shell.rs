@@ -35,7 +35,7 @@ use super::step::{Step, Stepper};
 use super::trace::{Journal, Request, Trace};
 use super::turns::Turn;
 use super::web::Silence;
-use super::{farewell, record, sound};
+use super::{farewell, record};
 use crate::admission::permission::{Engaged, Event};
 use crate::admission::{AccountEntry, NumberEntry, Slot};
 use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
@@ -92,6 +92,8 @@ pub(super) enum What {
     Captions(Option<Box<str>>),
     /// What only its trace is about: the first packet of ours went out.
     FirstSent,
+    /// Time to look how its sound goes.
+    Look,
     /// What its media lacks some seconds after `accept`, and how long it has been waited for; whether we send the checks.
     Missing(Missing, Duration, bool),
 }
@@ -366,6 +368,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
             What::Taken(offer) => shell.taken(fact.at, &offer),
             What::Silence(silence, on) => shell.silence(silence, on),
             What::Captions(language) => shell.caption(language.as_deref()),
+            What::Look => shell.look(fact.at),
             What::Missing(missing, waited, checking) => shell.missing(fact.at, missing, waited, checking),
             What::FirstSent => shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) }),
         }
@@ -406,11 +409,17 @@ impl Shell {
         self.bridge.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next fact, or the machine's own deadline.
+    /// The next fact, the machine's own deadline, or that it is time to look how the sound goes: one timer for both.
     async fn next_fact(&self, inbox: &mut mpsc::Receiver<Box<Fact>>) -> Fact {
+        let look = self.next_look().map(|at| (at, What::Look));
+        let deadline = self.stepper.deadline().map(|at| (at, What::Fact(Input::Timer)));
+        let next = deadline.into_iter().chain(look).min_by_key(|(at, _)| *at);
         let timer = async {
-            match self.stepper.deadline() {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
+            match next {
+                Some((at, what)) => {
+                    tokio::time::sleep_until(at.into()).await;
+                    what
+                }
                 None => std::future::pending().await,
             }
         };
@@ -423,7 +432,7 @@ impl Shell {
                     what: What::Fact(Input::Cut { cause: HangupCause::InternalError }),
                 },
             },
-            () = timer => Fact { at: self.services.clock.now(), what: What::Fact(Input::Timer) },
+            what = timer => Fact { at: self.services.clock.now(), what },
         }
     }
 
@@ -730,7 +739,10 @@ impl Shell {
         };
         match order {
             MediaOrder::Begin => leg.begin(),
-            MediaOrder::Open => leg.open(),
+            MediaOrder::Open => {
+                leg.open();
+                self.begin_to_look();
+            }
             MediaOrder::Play { play, .. } => leg.play(play, items),
             MediaOrder::Aside { play, aside } => leg.play_aside(play, aside, items),
             MediaOrder::Stop { play } => leg.stop(play),
@@ -743,9 +755,10 @@ impl Shell {
             | MediaOrder::RecordPause { .. }
             | MediaOrder::RecordStop { .. } => {}
             MediaOrder::Close => {
-                self.quality = sound::quality(&leg.stats().quality);
+                let measured = leg.stats().quality;
                 leg.close();
                 self.media = Media::None;
+                self.was_heard(&measured);
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::course::Course;
 use super::live::LiveLog;
 use super::log::{self, LogError};
 use super::machine::{FetchId, FetchKind, GraphAction};
@@ -55,6 +56,12 @@ pub enum Trace {
         at_us: i64,
         #[serde(flatten)]
         quality: CallQuality,
+    },
+    /// How its sound went, stretch by stretch; when it was over.
+    Course {
+        at_us: i64,
+        #[serde(flatten)]
+        course: Course,
     },
     /// A callback went out, or one of its retries.
     Callback {

@@ -5,6 +5,7 @@
 
 use std::io::BufRead;
 
+use super::course::Course;
 use super::log::{Header, Line, LogError, Reader};
 use super::machine::{
     CallState, CallTime, FetchKind, Fetched, GraphAction, Input, InstructionOutcome, MediaFact, MediaOrder, Output,
@@ -47,6 +48,8 @@ pub struct Waterfall {
     pub remarks: Vec<(i64, String)>,
     /// How its sound got through, once it is over.
     pub quality: Option<CallQuality>,
+    /// And how it went.
+    pub course: Option<Course>,
 }
 
 /// Something that took time, or a moment (`to_us` = `from_us`).
@@ -244,6 +247,7 @@ impl Drawing {
             findings: Vec::new(),
             remarks: Vec::new(),
             quality: None,
+            course: None,
         };
         Self { fall, ice: None, dtls: None, play: None, instruction: None, untraced: Vec::new() }
     }
@@ -534,6 +538,7 @@ impl Drawing {
                 }
             }
             Trace::Quality { quality, .. } => self.fall.quality = Some(quality),
+            Trace::Course { course, .. } => self.fall.course = Some(course),
             Trace::Callback { began, .. } => {
                 // Wall-clock time against the call's own: good enough for what may come hours later.
                 let zero = self.fall.started.unwrap_or(began);

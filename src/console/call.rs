@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use futures_util::StreamExt as _;
 
 use super::calls::{self, Row};
+use super::course;
 use super::door::{Posted, Visitor};
 use super::page::{Page, failed, html, missing};
 use super::view::{self, When};
@@ -123,6 +124,7 @@ struct Call {
     same: bool,
     sounds: Vec<Sound>,
     round_trip: String,
+    course: course::Shown,
     recordings: Vec<Heard>,
     parent: Option<CallUuid>,
 }
@@ -158,6 +160,9 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
     let fall = Waterfall::of(log.as_bytes()).ok();
     let chosen = visitor.query.get("step").parse::<usize>().ok();
     let replayed = steps(&log, chosen);
+    let sound_over = fall.as_ref().and_then(|fall| fall.course.as_ref());
+    let sound_so_far = sound_over.is_none().then(|| api.live.course(&scope, call)).flatten();
+    let course = sound_over.or(sound_so_far.as_ref()).map(|course| course::shown(lang, course));
     let end = record.as_ref().and_then(|record| record.end.as_ref());
     let advice = end.map(|end| view::cause(lang, &end.cause).1).unwrap_or_default();
     let filter = RecordingFilter { call: Some(call), ..RecordingFilter::default() };
@@ -198,6 +203,7 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
         steps: replayed.steps,
         sounds: quality.map(|quality| sounds(&quality)).unwrap_or_default(),
         round_trip: quality.and_then(|q| q.round_trip_ms).map(|ms| format!("{ms:.0} ms")).unwrap_or_default(),
+        course: course.unwrap_or_default(),
         recordings: recordings
             .iter()
             .map(|r| Heard {

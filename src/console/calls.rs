@@ -20,6 +20,10 @@ use crate::store::{CallFilter, CallRecord, Compare};
 const PAGE: u32 = 50;
 const UP_MAX: usize = 1_000;
 
+/// The filter's fields: of the history, and of the calls that are up.
+const FIELDS: &[&str] = &["from", "to", "direction", "outcome"];
+const UP_FIELDS: &[&str] = &["up", "up_direction", "up_state"];
+
 /// A call in a list.
 pub(super) struct Row {
     pub(super) id: CallUuid,
@@ -42,7 +46,18 @@ pub(super) struct Row {
 struct Calls {
     page: Page,
     up: Vec<Row>,
+    /// Of those that are up, how many the filter lets through, and of how many.
     up_count: usize,
+    up_all: usize,
+    up_filtered: bool,
+    up_query: String,
+    up_direction: String,
+    up_state: String,
+    /// What a list's form says of the other one's, and where it leads without its own.
+    kept: Vec<(&'static str, String)>,
+    up_kept: Vec<(&'static str, String)>,
+    up_clear: String,
+    clear: String,
     ended: Vec<Row>,
     next: String,
     first: bool,
@@ -58,9 +73,12 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let api = console.desk.api();
     let scope = visitor.person.scope();
     let filter = filter(query);
-    let filtered = ["from", "to", "direction", "outcome"].iter().any(|name| query.some(name).is_some());
+    let filtered = FIELDS.iter().any(|name| query.some(name).is_some());
     let first = filter.before.is_none();
-    let live = if first && !filtered { api.live.list(&scope) } else { Vec::new() };
+    let mut live = if first { api.live.list(&scope) } else { Vec::new() };
+    let up_all = live.len();
+    let wanted = Wanted::read(query);
+    live.retain(|call| wanted.holds(call));
     api.store.settled().await;
     let mut records = match api.store.first_calls(&scope, &filter, PAGE + 1).await {
         Ok(records) => records,
@@ -74,6 +92,15 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let cursor = records.last().filter(|_| more).map(|r| format!("{}.{}", r.start.started.micros(), r.start.call));
     let calls = Calls {
         up_count: live.len(),
+        up_all,
+        up_filtered: UP_FIELDS.iter().any(|name| query.some(name).is_some()),
+        up_query: query.get("up").to_owned(),
+        up_direction: query.get("up_direction").to_owned(),
+        up_state: query.get("up_state").to_owned(),
+        kept: kept(query, FIELDS),
+        up_kept: kept(query, UP_FIELDS),
+        up_clear: query.only(FIELDS),
+        clear: query.only(UP_FIELDS),
         up: live.iter().take(UP_MAX).map(|call| up(lang, call)).collect(),
         ended: records.iter().filter(|record| record.end.is_some()).map(|record| ended(lang, record)).collect(),
         next: cursor.map(|cursor| query.with("before", Some(&cursor))).unwrap_or_default(),
@@ -86,6 +113,56 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         page: visitor.page(&console, lang.t("nav.calls"), "calls").listening(if first { "call" } else { "" }),
     };
     html(&calls)
+}
+
+fn kept(query: &Form, fields: &[&'static str]) -> Vec<(&'static str, String)> {
+    fields.iter().filter_map(|name| Some((*name, query.some(name)?.to_owned()))).collect()
+}
+
+/// Which of the calls that are up are asked for.
+struct Wanted {
+    /// In a number, with or without what people write between digits, or in the caller's name.
+    text: String,
+    digits: String,
+    direction: Option<Direction>,
+    status: Option<LiveStatus>,
+}
+
+impl Wanted {
+    fn read(query: &Form) -> Self {
+        let text = query.get("up").to_lowercase();
+        let bare: String = text.chars().filter(|c| !matches!(c, ' ' | '-' | '+' | '(' | ')')).collect();
+        let is_number = !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_digit());
+        Self {
+            digits: if is_number { bare } else { String::new() },
+            text,
+            direction: direction(query.get("up_direction")),
+            status: match query.get("up_state") {
+                "queued" => Some(LiveStatus::Queued),
+                "ringing" => Some(LiveStatus::Ringing),
+                "in-progress" => Some(LiveStatus::InProgress),
+                _ => None,
+            },
+        }
+    }
+
+    fn holds(&self, call: &LiveCall) -> bool {
+        let is_in = |party: &str| {
+            let party = party.to_lowercase();
+            party.contains(&self.text) || (!self.digits.is_empty() && party.contains(&self.digits))
+        };
+        (self.text.is_empty() || [&call.from, &call.to, &call.caller_name].into_iter().any(|party| is_in(party)))
+            && self.direction.is_none_or(|direction| direction == call.direction)
+            && self.status.is_none_or(|status| status == call.status)
+    }
+}
+
+fn direction(word: &str) -> Option<Direction> {
+    match word {
+        "inbound" => Some(Direction::Inbound),
+        "outbound" => Some(Direction::Outbound),
+        _ => None,
+    }
 }
 
 fn filter(query: &Form) -> CallFilter {
@@ -101,11 +178,7 @@ fn filter(query: &Form) -> CallFilter {
     CallFilter {
         from: number("from"),
         to: number("to"),
-        direction: match query.get("direction") {
-            "inbound" => Some(Direction::Inbound),
-            "outbound" => Some(Direction::Outbound),
-            _ => None,
-        },
+        direction: direction(query.get("direction")),
         bill_secs: match query.get("outcome") {
             "answered" => vec![(Compare::Greater, 0)],
             "missed" => vec![(Compare::Equal, 0)],
@@ -163,5 +236,50 @@ fn arrow(direction: Direction) -> &'static str {
     match direction {
         Direction::Inbound => "in",
         Direction::Outbound => "out",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::AuthId;
+
+    fn call(from: &str, name: &str, direction: Direction, status: LiveStatus) -> LiveCall {
+        LiveCall {
+            call: CallUuid(uuid::Uuid::nil()),
+            account: AuthId::from("MA1"),
+            main_account: AuthId::from("MA1"),
+            direction,
+            from: from.to_owned(),
+            to: "918035737458".to_owned(),
+            caller_name: name.to_owned(),
+            status,
+            started: Timestamp::from_micros(0),
+            answered: None,
+            parent_call: None,
+            b_leg: None,
+        }
+    }
+
+    #[test]
+    fn calls_that_are_up_are_found_by_number_name_direction_and_state() {
+        let asha = call("919812345678", "Asha Verma", Direction::Inbound, LiveStatus::InProgress);
+        let desk = call("sip:desk@acme", "", Direction::Outbound, LiveStatus::Queued);
+        let cases = [
+            ("", [true, true]),
+            ("up=%2B91+98123-45", [true, false]),
+            ("up=35737", [true, true]),
+            ("up=asha+v", [true, false]),
+            ("up=DESK", [false, true]),
+            ("up=nobody", [false, false]),
+            ("up_direction=outbound", [false, true]),
+            ("up_state=in-progress", [true, false]),
+            ("up_state=queued&up_direction=inbound", [false, false]),
+            ("up_state=nonsense&up_direction=x", [true, true]),
+        ];
+        for (query, found) in cases {
+            let wanted = Wanted::read(&Form::read(query.as_bytes()));
+            assert_eq!([&asha, &desk].map(|call| wanted.holds(call)), found, "{query}");
+        }
     }
 }

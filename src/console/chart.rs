@@ -69,6 +69,34 @@ pub(super) fn bars(columns: &[Vec<(usize, &'static str)>], title: &str) -> Strin
     framed(&body, title)
 }
 
+/// A line over time; where a value is missing it goes on to the next.
+pub(super) struct Line {
+    pub(super) class: &'static str,
+    /// At seconds, each with its value.
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+/// Lines over `from` to `to` on the one axis, and `low` to `high` on the other.
+pub(super) fn lines(lines: &[Line], (from, to): (f64, f64), (low, high): (f64, f64), title: &str) -> String {
+    let across = |at: f64| ((at - from) / (to - from).max(0.001)).clamp(0.0, 1.0) * WIDTH;
+    let down = |value: f64| HEIGHT - ((value - low) / (high - low).max(0.001)).clamp(0.0, 1.0) * HEIGHT;
+    let mut body = String::new();
+    for Line { class, points } in lines {
+        let mut path = String::new();
+        for (n, (at, value)) in points.iter().enumerate() {
+            let _ = write!(path, "{}{:.1},{:.1}", if n == 0 { "M" } else { " L" }, across(*at), down(*value));
+        }
+        if let [_] = points.as_slice() {
+            // A round end makes a dot of it.
+            path.push_str(" h0.1");
+        }
+        if !path.is_empty() {
+            let _ = write!(body, "<path class=\"line {class}\" d=\"{path}\"/>");
+        }
+    }
+    framed(&body, title)
+}
+
 fn framed(body: &str, title: &str) -> String {
     let mut grid = String::new();
     for quarter in 0..=4_u8 {
@@ -88,6 +116,15 @@ mod tests {
     #[test]
     fn an_axis_ends_at_a_round_number() {
         assert_eq!([0, 4, 5, 7, 11, 41, 1_000].map(ceiling), [4, 4, 5, 10, 20, 50, 1_000]);
+    }
+
+    #[test]
+    fn lines_stay_within_their_axes() {
+        let line = |points: &[(f64, f64)]| Line { class: "in", points: points.to_vec() };
+        let drawn = lines(&[line(&[(0.0, 1.0), (5.0, 3.0), (20.0, 9.0)]), line(&[])], (0.0, 10.0), (1.0, 5.0), "MOS");
+        assert!(drawn.contains("d=\"M0.0,140.0 L320.0,70.0 L640.0,0.0\""), "{drawn}");
+        assert_eq!(drawn.matches("<path").count(), 1);
+        assert!(lines(&[line(&[(3.0, 2.0)])], (3.0, 3.0), (0.0, 0.0), "x").contains(" h0.1\""), "one point is a dot");
     }
 
     #[test]

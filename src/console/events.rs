@@ -32,6 +32,8 @@ use crate::model::AuthId;
 
 /// News that come within are told together.
 const TOGETHER: Duration = Duration::from_millis(200);
+/// A call that is up has more to show without news: its graph grows, its log goes on.
+const GROWS: Duration = Duration::from_secs(5);
 /// A feed ends so often and is asked for again, with a session that still holds.
 const AT_MOST: Duration = Duration::from_secs(120);
 
@@ -54,6 +56,8 @@ struct Watched {
     /// What it is about.
     live: Vec<String>,
     shown: Shown,
+    /// It shows one call that is up.
+    grows: bool,
 }
 
 pub(super) async fn serve(
@@ -106,9 +110,11 @@ impl Feed {
     /// The next event, once there is something to tell; none: the node is over, or the page is not theirs any more.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            let (last, kinds) = self.heard().await?;
+            let grows = self.watched.as_ref().is_some_and(|watched| watched.grows);
+            let (last, kinds) = self.heard(grows.then_some(GROWS)).await?;
             let Some(watched) = &mut self.watched else { return Some(told(last, &kinds)) };
-            if !watched.is_about(&kinds) {
+            let has_grown = grows && kinds.is_empty();
+            if !has_grown && !watched.is_about(&kinds) {
                 continue;
             }
             if let Some(parts) = watched.parts().await? {
@@ -117,11 +123,23 @@ impl Feed {
         }
     }
 
-    /// The kinds of what has happened, once something has, and the number of the last of it.
-    async fn heard(&mut self) -> Option<(u64, BTreeSet<String>)> {
+    /// The kinds of what has happened, once something has, and the number of the last of it; nothing has `within` that time: none.
+    async fn heard(&mut self, within: Option<Duration>) -> Option<(u64, BTreeSet<String>)> {
+        let until = async move {
+            match within {
+                Some(within) => tokio::time::sleep(within).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(until);
         let mut heard = BTreeSet::new();
         let mut last = loop {
-            match self.news.recv().await {
+            let news = tokio::select! {
+                biased;
+                news = self.news.recv() => news,
+                () = &mut until => return Some((self.console.desk.api().feed.last(), heard)),
+            };
+            match news {
                 Ok(news) if news.account == self.main => {
                     heard.extend(kinds(&news.what));
                     break news.number;
@@ -157,9 +175,11 @@ impl Watched {
     async fn of(pages: Router, path: &str, headers: &HeaderMap) -> Option<Self> {
         let kept = [header::COOKIE, header::ACCEPT_LANGUAGE];
         let headers = kept.into_iter().filter_map(|name| Some((name.clone(), headers.get(&name)?.clone()))).collect();
-        let mut watched = Self { pages, path: path.to_owned(), headers, live: Vec::new(), shown: Shown::default() };
+        let mut watched =
+            Self { pages, path: path.to_owned(), headers, live: Vec::new(), shown: Shown::default(), grows: false };
         let html = watched.page().await?;
         watched.live = parts::live(&html);
+        watched.grows = is_of_a_call(&watched.live);
         watched.live.push("notification".to_owned());
         watched.shown = Shown::default().next(&html).0;
         Some(watched)
@@ -187,10 +207,16 @@ impl Watched {
     /// What of it is another than what was sent last.
     async fn parts(&mut self) -> Option<Option<serde_json::Value>> {
         let html = self.page().await?;
+        self.grows = is_of_a_call(&parts::live(&html));
         let (shown, told) = self.shown.next(&html);
         self.shown = shown;
         Some(told)
     }
+}
+
+/// Whether a page is about one call that is up: it says so as long as that is.
+fn is_of_a_call(live: &[String]) -> bool {
+    live.iter().any(|kind| kind.starts_with("call:"))
 }
 
 fn told(last: u64, kinds: &BTreeSet<String>) -> Event {

@@ -222,6 +222,16 @@ fn transcript(item: &Value) -> Vec<Spoken> {
     lines.iter().map(|line| Spoken { by_user: text(line, "role") == "user", text: text(line, "text") }).collect()
 }
 
+/// What a message says of the permission to call: it has no words of its own.
+fn consent(item: &Value) -> Option<&'static str> {
+    let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str);
+    match text("/interactive/call_permission_reply/response") {
+        Some("accept") => Some("permission_given"),
+        Some(_) => Some("permission_refused"),
+        None => (text("/interactive/type") == Some("call_permission_request")).then_some("permission_asked"),
+    }
+}
+
 fn line(item: &Value, base_url: &str) -> Line {
     let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let kind = text("/type");
@@ -242,7 +252,7 @@ fn line(item: &Value, base_url: &str) -> Line {
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
         missed: item.pointer("/call/missed").and_then(Value::as_bool).unwrap_or_default(),
         transcript: transcript(item),
-        kind,
+        kind: consent(item).map_or(kind, str::to_owned),
     }
 }
 

@@ -9,6 +9,7 @@ mod assets;
 mod call;
 mod calls;
 mod chart;
+mod course;
 mod door;
 mod draft;
 mod events;

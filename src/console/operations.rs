@@ -60,6 +60,8 @@ struct Operations {
     live_chart: String,
     live_top: usize,
     live_most: usize,
+    /// Of each five minutes, the most at once.
+    live_table: Vec<(String, usize)>,
     hour_chart: String,
     hour_top: usize,
     /// From, good, missed, bad.
@@ -122,6 +124,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         median: at(&waits, 50),
         slowest: at(&waits, 95),
         live_chart: chart::area(&samples, KEPT, lang.t("operations.live_chart")),
+        live_table: most(&samples),
         live_most: samples.iter().copied().max().unwrap_or_default(),
         live_top: chart::ceiling(samples.iter().copied().max().unwrap_or_default()),
         hour_top: chart::ceiling(hour.iter().map(|(_, g, m, b)| g + m + b).max().unwrap_or_default()),
@@ -157,6 +160,17 @@ fn set_ups(records: &[CallRecord]) -> Vec<i64> {
 fn at(sorted: &[i64], percent: usize) -> String {
     let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
     sorted.get(index).map_or_else(|| "–".to_owned(), |us| view::took(*us))
+}
+
+/// Of each column's samples the most; the last one ends now.
+fn most(samples: &[usize]) -> Vec<(String, usize)> {
+    let each = KEPT / COLUMNS;
+    let ago = |column: usize| format!("−{} min", (column + 1) * (MINUTES / COLUMNS));
+    let columns = samples.rchunks(each).enumerate();
+    let mut columns: Vec<_> =
+        columns.map(|(column, some)| (ago(column), some.iter().copied().max().unwrap_or_default())).collect();
+    columns.reverse();
+    columns
 }
 
 fn by_time(records: &[CallRecord], now: Timestamp) -> Vec<(String, usize, usize, usize)> {
@@ -212,4 +226,17 @@ fn causes(lang: super::i18n::Lang, records: &[CallRecord]) -> Vec<Cause> {
     causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
     causes.truncate(12);
     causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_live_calls_has_the_most_of_each_five_minutes_and_ends_now() {
+        assert!(most(&[]).is_empty());
+        let samples: Vec<usize> = (0..40).collect();
+        assert_eq!(most(&samples), [("−10 min".to_owned(), 9), ("−5 min".to_owned(), 39)]);
+        assert_eq!(most(&vec![1; KEPT]).len(), COLUMNS);
+    }
 }

@@ -120,6 +120,11 @@ impl Page {
         self.lang.with(key, &[&value.to_string()])
     }
 
+    /// One with two.
+    pub(super) fn t2(&self, key: &str, one: impl ToString, other: impl ToString) -> String {
+        self.lang.with(key, &[&one.to_string(), &other.to_string()])
+    }
+
     /// One whose key is made of two.
     pub(super) fn word(&self, kind: &str, key: &str) -> String {
         let known = self.lang.find(&format!("{kind}.{key}"));

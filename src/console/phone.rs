@@ -25,6 +25,8 @@ pub(super) struct Named {
 struct Phone {
     page: Page,
     endpoints: Vec<Named>,
+    /// Whose choices the browser keeps.
+    person: String,
 }
 
 /// Endpoints that are offered.
@@ -47,5 +49,5 @@ pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<Named
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let endpoints = endpoints(&console, &visitor).await;
     let page = visitor.page(&console, visitor.lang().t("nav.phone"), "phone");
-    html(&Phone { page, endpoints })
+    html(&Phone { page, endpoints, person: visitor.person.user.name.clone() })
 }

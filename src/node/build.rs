@@ -345,6 +345,7 @@ impl Node {
             trusted_proxies: config.listen.trusted_proxies.clone(),
             limits: connection_limits(),
             clock: clock.clone(),
+            secure: config.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         };
         tokio::spawn(api::server::serve(public_listener, doors, stop_public.clone()));
         let counted = gate.clone();

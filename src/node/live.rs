@@ -8,6 +8,7 @@ use futures_util::stream::{self, BoxStream};
 
 use crate::admission::{Gate, NumberEntry};
 use crate::api::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Placing, Told, newest};
+use crate::call::course::Course;
 use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
 use crate::call::machine::{CallSetup, Command, RecordOrder, StreamOrder};
 use crate::call::streams::StreamView;
@@ -107,6 +108,10 @@ impl LiveCalls for Live {
 
     fn is_recorded(&self, scope: &Scope, id: CallUuid) -> bool {
         self.find(scope, id).is_some_and(|call| call.is_recorded())
+    }
+
+    fn course(&self, scope: &Scope, id: CallUuid) -> Option<Course> {
+        self.find(scope, id)?.course()
     }
 
     fn events(&self, scope: &Scope, id: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {

@@ -146,6 +146,9 @@ pub(super) enum Said<'a> {
         resume_within_seconds: u64,
         /// What is said can be written here.
         captions: bool,
+        /// The languages that a person may choose from for that, and the one that it is where none is named.
+        caption_languages: &'a [&'a str],
+        caption_language: &'a str,
     },
     Calling {
         call: CallUuid,

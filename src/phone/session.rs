@@ -323,13 +323,17 @@ impl Session {
         let secret = format!("{:016x}{:016x}", inner.dice.roll(), inner.dice.roll());
         inner.sessions.begin(&secret, endpoint.id.clone(), place, self.over.clone());
         info!(endpoint = %endpoint.name, calls = calls.len(), "a phone has registered");
+        let recognisers = &inner.recognisers;
+        let offered = recognisers.offered();
         let said = Said::Registered {
             endpoint: endpoint.name.as_str(),
             sip_uri: endpoint.name.sip_address(&inner.sip_host),
             session: &secret,
             calls: &calls,
             resume_within_seconds: BACK_WITHIN.as_secs(),
-            captions: inner.recognisers.understand(inner.recognisers.transcript_language()),
+            captions: !offered.is_empty(),
+            caption_languages: &offered,
+            caption_language: recognisers.transcript_language(),
         }
         .text();
         self.phone = Some(Phone { endpoint, owner, secret, registration, told });

@@ -444,6 +444,9 @@ impl LiveCalls for NoCalls {
     fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
         false
     }
+    fn course(&self, _: &Scope, _: CallUuid) -> Option<offhook::call::course::Course> {
+        None
+    }
     fn events(&self, _: &Scope, _: CallUuid, _: bool) -> Option<BoxStream<'static, Arc<str>>> {
         None
     }

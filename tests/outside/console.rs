@@ -1,11 +1,13 @@
 //! The console in a real Chromium, and as plain HTML: signing in, the pages, a live list, roles, tenants, hostile names.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::outbound::{World, world};
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::http::{self, Answer};
-use crate::support::node::{API_KEY, AUTH_ID};
+use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
 
 pub const OTHER: &str = "MATESTOFFHOOK0000002";
 pub const PASSWORD: &str = "correct horse battery";
@@ -143,6 +145,76 @@ async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers
     assert_eq!(second.get("/console/").await.status, 303);
     let log = world.node.log();
     assert!(!log.contains(PASSWORD) && !log.contains(&asha.cookie), "r22");
+}
+
+/// What every answer has, of whatever path and status.
+fn is_secured(answer: &Answer, what: &str) {
+    let head = |name: &str| answer.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let policy = head("content-security-policy");
+    assert!(
+        policy.starts_with("default-src 'none'") && !policy.contains("unsafe") && !policy.contains('*'),
+        "{what}: {policy}"
+    );
+    assert!(policy.contains("frame-ancestors 'none'") || policy.contains("sandbox"), "{what}: {policy}");
+    assert_eq!([head("x-content-type-options"), head("referrer-policy")], ["nosniff", "no-referrer"], "{what}");
+    assert!(!head("cache-control").is_empty() && head("x-frame-options") == "DENY", "{what}");
+    let cors = answer.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
+    assert_eq!(cors, None, "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
+    let world = with_people().await;
+    let public = &world.node.public;
+    let asha = Session::of(&world, "asha").await;
+    let document = http::get(&format!("{public}/openapi.json")).await;
+    is_secured(&document, "/openapi.json");
+    let mut seen = 0;
+    let (key, basic) =
+        (("x-api-key", API_KEY), format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"))));
+    for (path, operations) in document.json()["paths"].as_object().expect("paths") {
+        // Named by its parameters; what is asked of nothing answers, too.
+        let filled = path.replace("{auth_id}", AUTH_ID).replace(['{', '}'], "");
+        for method in operations.as_object().expect("operations").keys().filter(|word| *word != "parameters") {
+            let method = method.to_uppercase();
+            // What would come again and again, or take the accounts' keys away under the test.
+            if filled.contains("/token/") || filled.ends_with("/reload/") {
+                continue;
+            }
+            let url = format!("{public}{filled}");
+            for headers in [vec![], vec![key, ("authorization", basic.as_str())]] {
+                let answer = http::send(&method, &url, &headers, "").await;
+                is_secured(&answer, &format!("{method} {path}: {}", answer.status));
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 200, "{seen}");
+    // The console: its pages to somebody and to nobody, its files, what is not there, refusals, and paths of nobody's.
+    let assets = ["console.css", "console.js", "live.js", "phone.js", "mark.svg", "nothing.js"];
+    let others = [
+        "/",
+        "/console",
+        "/console/sign-in",
+        "/console/nowhere/",
+        "/console/calls/x/",
+        "/console/calls/x/log.jsonl",
+        "/app/x/whatsapp",
+        "/nowhere",
+        "/recordings/x.wav",
+        "/media/x",
+        "/webhooks/meta",
+        "/phone",
+        "/console/invitation/x",
+    ];
+    let paths = PAGES.iter().chain(MORE).copied().map(str::to_owned);
+    let paths = paths.chain(assets.map(|name| format!("/console/assets/{name}"))).chain(others.map(str::to_owned));
+    for path in paths {
+        is_secured(&asha.get(&path).await, &path);
+        is_secured(&http::send("GET", &format!("{public}{path}"), &[], "").await, &path);
+        is_secured(&form(public, &path, &[("sec-fetch-site", "cross-site")], &[("name", "x")]).await, &path);
+    }
+    is_secured(&http::get(&format!("{public}/console/{}", "x".repeat(9_000))).await, "too long");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,12 +27,12 @@ impl Browser {
 
     /// Clicks the button or link that says this, within an element.
     pub async fn press(&mut self, within: &str, words: &str) {
+        // Found and clicked in one: in between a part of the page may be another.
         let find = format!(
             "[...document.querySelectorAll({within:?})].flatMap((e) => [...e.querySelectorAll('button, a, summary')]).find((b) => \
              b.textContent.trim() === {words:?} && !b.disabled)"
         );
-        self.until(&format!("{READY} && {find}")).await;
-        self.eval(&format!("{find}.click()")).await;
+        self.until(&format!("{READY} && ((found) => found && (found.click(), true))({find})")).await;
     }
 
     /// [`Browser::press`] of what leads to another page, or to the same one anew.
@@ -96,6 +96,8 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     browser.says("#about", "Asked, no answer yet").await;
     orders(&world, "permissions/answer", json!({"user": USER, "answer": "accept"})).await;
     browser.says("#about", "Given until").await;
+    browser.says("#timeline", "Asked whether we may call").await;
+    browser.says("#timeline", "You may call").await;
     assert_eq!(browser.eval("globalThis.marked").await, 1, "all of it without loading the page again");
 
     // A call from the chat stands in it afterwards.

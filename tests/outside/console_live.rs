@@ -114,6 +114,40 @@ async fn of_a_live_list_the_rows_that_changed_are_put_in_and_no_page_is_asked_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_live_list_is_filtered_by_its_address_and_stays_so_as_calls_come_and_go() {
+    if !has_chromium() {
+        return;
+    }
+    let (world, calls) = with_calls_up(12).await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/calls/").await;
+    browser.until(&format!("{ROWS} === 12")).await;
+    browser.fill("[name=up]", "+91 94 0000 001").await;
+    browser.eval("document.querySelector('.up-filters').requestSubmit()").await;
+    browser.until(&format!("location.search.includes('up=') && {ROWS} === 2")).await;
+    browser.until("document.querySelector('#up-head .count').textContent === '2 of 12'").await;
+    // One that fits comes in and one that does not stays out, without the page.
+    browser.eval("globalThis.marked = 1").await;
+    ring(&world, &[50]).await;
+    ring(&world, &[12]).await;
+    browser.until(&format!("{ROWS} === 3")).await;
+    browser.until("document.querySelector('#up-head .count').textContent === '3 of 14'").await;
+    cancel(&world, &calls[10]).await;
+    browser.until(&format!("{ROWS} === 2")).await;
+    assert_eq!(browser.eval("globalThis.marked").await, 1);
+    // A link says the same, and the filter of the history stands beside it.
+    browser.visit("/console/calls/?up=0011&from=918035737458").await;
+    browser.until(&format!("{ROWS} === 1 && document.querySelectorAll('#history tr[id]').length === 1")).await;
+    assert_eq!(browser.eval("document.querySelector('.up-filters [name=from]').value").await, "918035737458");
+    browser.visit("/console/calls/?up_direction=inbound").await;
+    browser.until(&format!("{ROWS} === 0 && document.querySelector('#up-none').checkVisibility()")).await;
+    browser.says("#up-none", "No call that is up fits").await;
+    browser.visit("/console/calls/?up_state=ringing&up_direction=outbound").await;
+    browser.until(&format!("{ROWS} === 13")).await;
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_and_who_was_asked_a_question_finds_the_page_as_things_are() {
     if !has_chromium() {
         return;

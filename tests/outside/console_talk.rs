@@ -39,26 +39,31 @@ enum Does {
     Refuses,
 }
 
+/// The languages that a recogniser was asked in.
+type Languages = Arc<std::sync::Mutex<std::collections::BTreeSet<String>>>;
+
 /// A recogniser by Vosk's protocol, which hears a tone from speech and no more; how many utterances came.
-async fn recogniser(does: watch::Receiver<Does>) -> (String, Arc<AtomicUsize>) {
+async fn recogniser(does: watch::Receiver<Does>) -> (String, Arc<AtomicUsize>, Languages) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
+    let languages = Languages::default();
+    let heard = languages.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             if *does.borrow() == Does::Refuses {
                 continue;
             }
             counted.fetch_add(1, Ordering::SeqCst);
-            tokio::spawn(hear(stream, does.clone()));
+            tokio::spawn(hear(stream, does.clone(), heard.clone()));
         }
     });
-    (url, asked)
+    (url, asked, languages)
 }
 
 /// One utterance.
-async fn hear(stream: tokio::net::TcpStream, mut does: watch::Receiver<Does>) -> Option<()> {
+async fn hear(stream: tokio::net::TcpStream, mut does: watch::Receiver<Does>, languages: Languages) -> Option<()> {
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
     let (mut pcm, mut told) = (Vec::new(), false);
     loop {
@@ -70,6 +75,10 @@ async fn hear(stream: tokio::net::TcpStream, mut does: watch::Receiver<Does>) ->
                 }
             }
             Message::Text(text) if text.contains("eof") => break,
+            Message::Text(text) => {
+                let told: Value = serde_json::from_str(&text).ok()?;
+                languages.lock().unwrap().insert(told["config"]["language"].as_str()?.to_owned());
+            }
             _ => {}
         }
     }
@@ -113,7 +122,7 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
         return;
     }
     let (does, told) = watch::channel(Does::Holds);
-    let (url, asked) = recogniser(told).await;
+    let (url, asked, languages) = recogniser(told).await;
     let world = world(|wanted, _| {
         wanted.extra = format!(
             "{}\n[speech]\nrecogniser = \"websocket\"\n[speech.websocket]\nurl = \"{url}\"\ntimeout_ms = 60000\n",
@@ -159,6 +168,18 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
         phone.press(".handset", "Captions").await;
         phone.until(&format!("document.querySelector('[data-at=captions][aria-pressed={pressed}]')")).await;
     }
+    // Another language counts at once, and for this person's next call: what is chosen is kept.
+    assert_eq!(languages.lock().unwrap().iter().collect::<Vec<_>>(), ["en-US"], "as configured");
+    let list = "document.querySelector('[data-at=language]')";
+    assert_eq!(phone.eval(&format!("{list}.options[0].text")).await, "As configured (American English)");
+    phone.fill("[data-at=language]", "hi-IN").await;
+    assert_eq!(phone.eval(&format!("{list}.selectedOptions[0].text")).await, "Hindi (India)");
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    while !languages.lock().unwrap().contains("hi-IN") {
+        every.tick().await;
+    }
+    let kept = "Object.entries(localStorage).filter(([key]) => key.startsWith('offhook.captions.')).join()";
+    assert_eq!(phone.eval(kept).await, "offhook.captions.asha,hi-IN");
     // A recogniser that is gone is told, and the rest of the phone goes on.
     does.send_replace(Does::Refuses);
     phone.says("[data-at=state]", "The captions broke off").await;
@@ -188,6 +209,12 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     ravi.say(json!({"type": "hangup", "call": rung})).await;
     ravi.hear("ended").await;
     drop(caller.all().await);
+    // The next time the phone is opened it is still theirs; and an unknown one is no choice.
+    phone.visit("/console/phone/").await;
+    phone.fill("[data-at=login] [name=endpoint]", "asha").await;
+    phone.fill("[data-at=login] [name=password]", PASSWORD).await;
+    phone.press("[data-at=login]", "Register").await;
+    phone.until(&format!("{list}.value === 'hi-IN' && {list}.checkVisibility()")).await;
     assert_eq!(phone.errors, [""; 0]);
 }
 

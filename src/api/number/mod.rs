@@ -8,6 +8,7 @@ mod api_keys;
 mod ask;
 mod calls;
 mod conversations;
+mod course;
 mod erasure;
 mod events;
 mod insights;
@@ -50,6 +51,7 @@ pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(86_400), key_ma
 pub(super) const TABLES: &[&[Route]] = &[
     xml::ROUTES,
     calls::ROUTES,
+    course::ROUTES,
     place::ROUTES,
     events::ROUTES,
     permissions::ROUTES,
@@ -126,6 +128,7 @@ async fn serve(asked: Asked) -> Response {
         ("POST", ["calls"]) => place::place(asked).await,
         ("POST", ["calls", uuid, "hangup"]) => place::hang_up(&asked, uuid).await,
         ("GET", ["calls", uuid]) => calls::get(&asked, uuid).await,
+        ("GET", ["calls", uuid, "quality"]) => course::get(&asked, uuid).await,
         ("GET", ["calls", uuid, "events"]) => events::log(&asked, uuid).await,
         ("GET", ["permissions", number, user]) => permissions::view(&asked, [number, user]).await,
         ("POST", ["permissions", number, user, "request"]) => permissions::request(asked, [number, user]).await,

@@ -47,6 +47,7 @@ async fn start(limits: HttpLimits) -> Running {
         trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
         limits,
         clock: Clock::real(),
+        secure: true,
     };
     let cancel = CancellationToken::new();
     let task = tokio::spawn(serve(listener, public, cancel.clone()));

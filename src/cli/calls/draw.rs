@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::super::print::plain;
+use super::spark;
 use crate::call::waterfall::{Bar, Waterfall, What};
 use crate::model::{CallQuality, SoundWay};
 use crate::xml::ast::Severity;
@@ -92,6 +93,9 @@ fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
     }
     if let Some(quality) = &fall.quality {
         sound(text, quality, paint);
+    }
+    if let Some(course) = &fall.course {
+        text.push_str(&spark::lines(course));
     }
     if !fall.remarks.is_empty() {
         let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "remarks"));

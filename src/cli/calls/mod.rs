@@ -6,12 +6,14 @@
 mod draw;
 mod list;
 mod source;
+mod spark;
 
 use std::io::IsTerminal as _;
 
 use serde_json::json;
 
 use super::{Exit, print};
+use crate::call::course::Course;
 use crate::call::waterfall::{Bar, Waterfall};
 use crate::model::{CallUuid, Timestamp};
 use draw::Paint;
@@ -54,7 +56,7 @@ pub struct ShowArgs {
     pub call: CallUuid,
     #[command(flatten)]
     pub from: Where,
-    /// One JSON object a line: the call, then each bar, each finding and each remark
+    /// One JSON object a line: the call, then each bar, each finding, how its sound went, and each remark
     #[arg(long)]
     pub json: bool,
 }
@@ -148,6 +150,12 @@ fn objects(fall: &Waterfall) {
     }
     if let Some(quality) = &fall.quality {
         print::json(&json!({"event": "quality", "quality": quality}));
+    }
+    for moment in fall.course.iter().flat_map(Course::moments) {
+        let us = |ms: u32| u64::from(ms) * 1_000;
+        print::json(&json!({
+            "event": "sample", "from_us": us(moment.from_ms), "to_us": us(moment.until_ms), "quality": moment.quality,
+        }));
     }
     for (at_us, text) in &fall.remarks {
         print::json(&json!({"event": "remark", "at_us": at_us, "text": text}));

@@ -30,6 +30,18 @@ const TEXT_MAX: usize = 4_096;
 /// How long a recognition waits for its turn among those under way.
 const TURN: Duration = Duration::from_secs(5);
 
+/// Languages that people are offered to choose from, where somebody understands them: what the widely used services know. A
+/// tag that is not here can be asked for all the same.
+const OFFERED: &[&str] = &[
+    "af-ZA", "ar-AE", "ar-EG", "ar-SA", "bg-BG", "bn-BD", "bn-IN", "ca-ES", "cs-CZ", "da-DK", "de-AT", "de-CH",
+    "de-DE", "el-GR", "en-AU", "en-CA", "en-GB", "en-IE", "en-IN", "en-NG", "en-NZ", "en-PH", "en-SG", "en-US",
+    "en-ZA", "es-AR", "es-CL", "es-CO", "es-ES", "es-MX", "es-US", "et-EE", "fa-IR", "fi-FI", "fil-PH", "fr-BE",
+    "fr-CA", "fr-CH", "fr-FR", "gu-IN", "he-IL", "hi-IN", "hr-HR", "hu-HU", "id-ID", "it-IT", "ja-JP", "kn-IN",
+    "ko-KR", "lt-LT", "lv-LV", "ml-IN", "mr-IN", "ms-MY", "nb-NO", "ne-NP", "nl-BE", "nl-NL", "pa-IN", "pl-PL",
+    "pt-BR", "pt-PT", "ro-RO", "ru-RU", "si-LK", "sk-SK", "sl-SI", "sq-AL", "sr-RS", "sv-SE", "sw-KE", "sw-TZ",
+    "ta-IN", "te-IN", "th-TH", "tr-TR", "uk-UA", "ur-IN", "ur-PK", "vi-VN", "zh-CN", "zh-HK", "zh-TW", "zu-ZA",
+];
+
 /// What is to be recognised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
@@ -202,6 +214,15 @@ impl Recognisers {
     /// Whether one of them knows this language.
     pub fn understand(&self, language: &str) -> bool {
         self.0.all.iter().any(|recogniser| recogniser.understands(language))
+    }
+
+    /// Of the languages that people choose from, those that one of them knows, with the configured one in any case it does.
+    pub fn offered(&self) -> Vec<&str> {
+        let own = self.transcript_language();
+        let known = OFFERED.iter().copied().filter(|tag| *tag != own).chain([own]);
+        let mut known: Vec<&str> = known.filter(|tag| self.understand(tag)).collect();
+        known.sort_unstable();
+        known
     }
 
     /// Whether a recognition that nobody's call depends on may begin: a quarter of the turns is kept for documents.

@@ -208,8 +208,9 @@ impl Browser {
 
     /// Clicks what a selector finds, once it is there.
     pub async fn click(&mut self, selector: &str) {
-        self.until(&format!("{READY} && document.querySelector({selector:?})")).await;
-        self.eval(&format!("document.querySelector({selector:?}).click()")).await;
+        // Found and clicked in one: in between a part of the page may be another.
+        let found = format!("document.querySelector({selector:?})");
+        self.until(&format!("{READY} && ((found) => found && (found.click(), true))({found})")).await;
     }
 
     /// Writes into a field as a person does.

@@ -1,0 +1,361 @@
+//! How a call's sound went, stretch by stretch: what the graph of a call is drawn of.
+//!
+//! Pure. A leg's account counts from its beginning (`media::quality`); what lies between two looks at it is a [`Sample`].
+//! The shell looks when its one timer rings, and puts the whole [`Course`] into the trace when the sound is over.
+//! Bounded: where there would be more than `SAMPLES_MAX`, neighbours become one, and looks half as frequent.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::sound;
+use super::trace::Trace;
+use crate::media::{Quality, Way};
+use crate::model::CallQuality;
+
+/// Milliseconds between two looks, at first: as often as most peers report how they hear us.
+const EVERY_MS: u32 = 5_000;
+/// Samples kept of one call: twenty minutes at that pace. Even, so that each has a neighbour.
+const SAMPLES_MAX: usize = 240;
+/// A shorter rest at the end belongs to the sample before it: a percentage of a few packets says nothing.
+const REST_MIN_MS: u32 = 1_000;
+/// What is read of a line that comes from outside.
+const READ_MAX: usize = 4 * SAMPLES_MAX;
+
+/// One stretch of a call's sound. Eight numbers in a row, in this order, are its form in the event log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[u32; 8]", into = "[u32; 8]")]
+pub struct Sample {
+    /// Its end, in milliseconds of the call; it begins where the one before it ends.
+    pub until_ms: u32,
+    inbound: Stretch,
+    outbound: Stretch,
+    /// Microseconds, as it was known then; 0: not at all.
+    round_trip_us: u32,
+}
+
+/// One way of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Stretch {
+    packets: u32,
+    lost: u32,
+    jitter_us: u32,
+}
+
+/// All of a call's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Course {
+    /// Where the first sample begins, in milliseconds of the call.
+    pub from_ms: u32,
+    /// What a sample spans at least, the last one aside.
+    pub every_ms: u32,
+    pub samples: Vec<Sample>,
+}
+
+/// A stretch as people ask about it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// Milliseconds of the call.
+    pub from_ms: u32,
+    pub until_ms: u32,
+    /// None: nothing was measured then.
+    pub quality: Option<CallQuality>,
+}
+
+impl From<[u32; 8]> for Sample {
+    fn from([until_ms, in_packets, in_lost, in_jitter, out_packets, out_lost, out_jitter, trip]: [u32; 8]) -> Self {
+        Self {
+            until_ms,
+            inbound: Stretch { packets: in_packets, lost: in_lost, jitter_us: in_jitter },
+            outbound: Stretch { packets: out_packets, lost: out_lost, jitter_us: out_jitter },
+            round_trip_us: trip,
+        }
+    }
+}
+
+impl From<Sample> for [u32; 8] {
+    fn from(sample: Sample) -> Self {
+        let Sample { until_ms, inbound: i, outbound: o, round_trip_us } = sample;
+        [until_ms, i.packets, i.lost, i.jitter_us, o.packets, o.lost, o.jitter_us, round_trip_us]
+    }
+}
+
+impl Stretch {
+    /// What came between two accounts, and how many that counted as lost before have come late.
+    fn between(before: &Way, now: &Way) -> (Self, u32) {
+        // Less than there was: another stream is counted by now.
+        let before = if now.packets < before.packets { &Way::default() } else { before };
+        let packets = whole(now.packets - before.packets);
+        let lost = whole(now.lost.saturating_sub(before.lost)).min(packets);
+        let jitter_us = if packets > 0 { micros(now.jitter) } else { 0 };
+        (Self { packets, lost, jitter_us }, whole(before.lost.saturating_sub(now.lost)))
+    }
+
+    /// Both as one: packets add up, and of jitter the worse counts, so that what was bad for a moment stays to be seen.
+    fn with(self, next: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_add(next.packets),
+            lost: self.lost.saturating_add(next.lost),
+            jitter_us: self.jitter_us.max(next.jitter_us),
+        }
+    }
+
+    fn way(self) -> Way {
+        let jitter = Duration::from_micros(self.jitter_us.into());
+        Way { packets: self.packets.into(), lost: self.lost.into(), jitter }
+    }
+}
+
+impl Sample {
+    fn with(self, next: Self) -> Self {
+        Self {
+            until_ms: next.until_ms,
+            inbound: self.inbound.with(next.inbound),
+            outbound: self.outbound.with(next.outbound),
+            round_trip_us: self.round_trip_us.max(next.round_trip_us),
+        }
+    }
+
+    /// Loss, jitter, round trip and the estimate of this stretch alone.
+    fn quality(self) -> Option<CallQuality> {
+        let round_trip = (self.round_trip_us > 0).then(|| Duration::from_micros(self.round_trip_us.into()));
+        sound::quality(&Quality { inbound: self.inbound.way(), outbound: self.outbound.way(), round_trip })
+    }
+}
+
+impl Course {
+    /// Each stretch in its order.
+    pub fn moments(&self) -> impl Iterator<Item = Moment> {
+        self.samples.iter().take(READ_MAX).scan(self.from_ms, |from, sample| {
+            let from_ms = std::mem::replace(from, sample.until_ms);
+            Some(Moment { from_ms, until_ms: sample.until_ms, quality: sample.quality() })
+        })
+    }
+
+    /// Whether anything came, either way.
+    fn has_sound(&self) -> bool {
+        self.samples.iter().any(|sample| sample.inbound.packets > 0 || sample.outbound.packets > 0)
+    }
+
+    /// The one in a line of an event log, if that line has one.
+    pub fn of_line(line: &str) -> Option<Self> {
+        if !line.starts_with("{\"trace\":\"course\"") {
+            return None;
+        }
+        match serde_json::from_str(line) {
+            Ok(Trace::Course { course, .. }) => Some(course),
+            _ => None,
+        }
+    }
+}
+
+/// The course of a call that is up: the shell adds to it, whoever asks reads it.
+#[derive(Debug, Default)]
+pub(super) struct Sampler(Mutex<Option<Looks>>);
+
+#[derive(Debug)]
+struct Looks {
+    course: Course,
+    /// The account at the last one.
+    before: Quality,
+    /// When to look again; none: the sound is over.
+    due_ms: Option<u32>,
+}
+
+impl Sampler {
+    fn with<T>(&self, act: impl FnOnce(&mut Option<Looks>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on, in milliseconds of the call; a second time changes nothing.
+    pub(super) fn begin(&self, at_ms: u32) {
+        self.with(|looks| {
+            looks.get_or_insert_with(|| Looks {
+                course: Course { from_ms: at_ms, every_ms: EVERY_MS, samples: Vec::new() },
+                before: Quality::default(),
+                due_ms: Some(at_ms.saturating_add(EVERY_MS)),
+            });
+        });
+    }
+
+    /// When to look again.
+    pub(super) fn due_ms(&self) -> Option<u32> {
+        self.with(|looks| looks.as_ref()?.due_ms)
+    }
+
+    /// What the leg has counted by now.
+    pub(super) fn look(&self, at_ms: u32, now: &Quality) {
+        self.with(|looks| {
+            if let Some(looks) = looks {
+                looks.look(at_ms, now);
+            }
+        });
+    }
+
+    /// The last look. The whole course, where there was something to hear; the second time none.
+    pub(super) fn end(&self, at_ms: u32, now: &Quality) -> Option<Course> {
+        self.with(|looks| {
+            let looks = looks.as_mut().filter(|looks| looks.due_ms.is_some())?;
+            looks.look(at_ms, now);
+            looks.due_ms = None;
+            looks.course.has_sound().then(|| looks.course.clone())
+        })
+    }
+
+    /// So far.
+    pub(super) fn course(&self) -> Option<Course> {
+        self.with(|looks| looks.as_ref().map(|looks| looks.course.clone())).filter(Course::has_sound)
+    }
+}
+
+impl Looks {
+    fn look(&mut self, at_ms: u32, now: &Quality) {
+        let (inbound, in_late) = Stretch::between(&self.before.inbound, &now.inbound);
+        let (outbound, out_late) = Stretch::between(&self.before.outbound, &now.outbound);
+        let round_trip_us = now.round_trip.map_or(0, micros);
+        let sample = Sample { until_ms: at_ms, inbound, outbound, round_trip_us };
+        self.before = *now;
+        let samples = &mut self.course.samples;
+        if let Some(last) = samples.last_mut() {
+            last.inbound.lost = last.inbound.lost.saturating_sub(in_late);
+            last.outbound.lost = last.outbound.lost.saturating_sub(out_late);
+        }
+        let since = at_ms.saturating_sub(samples.last().map_or(self.course.from_ms, |last| last.until_ms));
+        match samples.last_mut().filter(|_| since < REST_MIN_MS) {
+            Some(last) => *last = last.with(sample),
+            None => samples.push(sample),
+        }
+        self.course.thin();
+        let every = self.course.every_ms;
+        // By the clock and not by this look, which may have come late.
+        let due = self.due_ms.unwrap_or(at_ms).saturating_add(every);
+        self.due_ms = Some(if due > at_ms { due } else { at_ms.saturating_add(every) });
+    }
+}
+
+impl Course {
+    fn thin(&mut self) {
+        if self.samples.len() >= SAMPLES_MAX {
+            let both = |pair: &[Sample]| pair.iter().copied().reduce(Sample::with).unwrap_or_default();
+            self.samples = self.samples.chunks(2).map(both).collect();
+            self.every_ms = self.every_ms.saturating_mul(2);
+        }
+    }
+}
+
+fn whole(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(packets: u64, lost: u64, jitter_ms: u64) -> Way {
+        Way { packets, lost, jitter: Duration::from_millis(jitter_ms) }
+    }
+
+    fn account(inbound: Way, outbound: Way, trip_ms: u64) -> Quality {
+        let round_trip = (trip_ms > 0).then(|| Duration::from_millis(trip_ms));
+        Quality { inbound, outbound, round_trip }
+    }
+
+    /// What samples say, one row each: end, packets and lost both ways.
+    fn table(course: &Course) -> Vec<[u32; 5]> {
+        let row = |s: &Sample| [s.until_ms, s.inbound.packets, s.inbound.lost, s.outbound.packets, s.outbound.lost];
+        course.samples.iter().map(row).collect()
+    }
+
+    #[test]
+    fn a_sample_is_of_its_stretch_and_not_of_the_call_so_far() {
+        let sampler = Sampler::default();
+        assert_eq!((sampler.due_ms(), sampler.course()), (None, None), "nothing to hear yet");
+        sampler.look(1, &Quality::default());
+        sampler.begin(1_200);
+        sampler.begin(9_999);
+        assert_eq!(sampler.due_ms(), Some(6_200));
+        sampler.look(6_203, &account(way(250, 10, 4), way(240, 0, 3), 80));
+        assert_eq!(sampler.due_ms(), Some(11_200), "by the clock");
+        sampler.look(11_200, &account(way(500, 10, 6), way(240, 0, 3), 90));
+        // Two that counted as lost came late; the next look comes late too.
+        sampler.look(31_000, &account(way(1_400, 8, 40), way(1_200, 60, 3), 700));
+        assert_eq!(sampler.due_ms(), Some(36_000));
+        // Another stream counts from its own beginning.
+        let course = sampler.end(33_000, &account(way(100, 5, 1), way(1_300, 60, 3), 60)).expect("a course");
+        let expected =
+            [[6_203, 250, 10, 240, 0], [11_200, 250, 0, 0, 0], [31_000, 900, 0, 960, 60], [33_000, 100, 5, 100, 0]];
+        assert_eq!(table(&course), expected);
+        assert_eq!((course.from_ms, sampler.due_ms()), (1_200, None));
+        assert_eq!(sampler.end(34_000, &Quality::default()), None, "it is over once");
+        assert_eq!(sampler.course(), Some(course.clone()));
+
+        let moments: Vec<Moment> = course.moments().collect();
+        assert_eq!((moments[0].from_ms, moments[0].until_ms, moments[1].from_ms), (1_200, 6_203, 6_203));
+        let first = moments[0].quality.expect("measured");
+        let (inbound, outbound) = (first.inbound.expect("in"), first.outbound.expect("out"));
+        assert!((inbound.loss_percent - 4.0).abs() < 0.01 && outbound.loss_percent == 0.0, "{first:?}");
+        assert!(inbound.mos < outbound.mos && first.round_trip_ms == Some(80.0), "{first:?}");
+        assert_eq!(moments[1].quality.expect("one way").outbound, None, "no report came");
+    }
+
+    #[test]
+    fn packets_that_come_late_are_taken_from_where_they_counted_as_lost() {
+        let sampler = Sampler::default();
+        sampler.begin(0);
+        sampler.look(5_000, &account(way(250, 12, 4), Way::default(), 0));
+        let course = sampler.end(10_000, &account(way(500, 9, 4), Way::default(), 0)).expect("a course");
+        assert_eq!(table(&course), [[5_000, 250, 9, 0, 0], [10_000, 250, 0, 0, 0]]);
+    }
+
+    #[test]
+    fn a_short_rest_belongs_to_the_sample_before_and_silence_makes_no_course() {
+        let sampler = Sampler::default();
+        sampler.begin(0);
+        sampler.look(5_000, &account(way(250, 0, 4), Way::default(), 0));
+        let course = sampler.end(5_400, &account(way(270, 10, 9), Way::default(), 0)).expect("a course");
+        assert_eq!(table(&course), [[5_400, 270, 10, 0, 0]]);
+
+        let short = Sampler::default();
+        short.begin(0);
+        let course = short.end(300, &account(way(15, 0, 4), Way::default(), 0)).expect("short calls have one");
+        assert_eq!(table(&course), [[300, 15, 0, 0, 0]]);
+        let silent = Sampler::default();
+        silent.begin(0);
+        silent.look(5_000, &Quality::default());
+        assert_eq!((silent.course(), silent.end(7_000, &Quality::default())), (None, None));
+    }
+
+    #[test]
+    fn a_long_call_has_as_many_samples_as_a_short_one_and_loses_none_of_its_packets() {
+        let sampler = Sampler::default();
+        sampler.begin(0);
+        let mut account = Quality::default();
+        let mut looks = 0_u32;
+        // Ten hours, 50 packets a second; in the ninth minute five seconds are bad.
+        while let Some(due) = sampler.due_ms().filter(|due| *due <= 36_000_000) {
+            looks += 1;
+            account.inbound.packets = u64::from(due) / 20;
+            let bad = (540_000..545_000).contains(&(due - 1));
+            account.inbound.lost += if bad { 100 } else { 0 };
+            account.inbound.jitter = Duration::from_millis(if bad { 90 } else { 5 });
+            sampler.look(due, &account);
+        }
+        let course = sampler.end(36_000_100, &account).expect("a course");
+        assert!((SAMPLES_MAX / 2..SAMPLES_MAX).contains(&course.samples.len()), "{}", course.samples.len());
+        assert!(looks < 1_500 && course.every_ms == 160_000, "{looks} looks, each {} ms", course.every_ms);
+        let sum = |of: fn(&Sample) -> u32| course.samples.iter().map(of).sum::<u32>();
+        assert_eq!((sum(|s| s.inbound.packets), sum(|s| s.inbound.lost)), (1_800_000, 100));
+        assert!(course.samples.iter().any(|s| s.inbound.jitter_us == 90_000), "the bad moment is still to be seen");
+        assert!(course.samples.is_sorted_by_key(|s| s.until_ms));
+        let line = serde_json::to_string(&Trace::Course { at_us: 1, course: course.clone() }).expect("JSON");
+        assert!(line.len() < 16_000, "{} bytes", line.len());
+        assert_eq!(Course::of_line(&line), Some(course));
+        assert_eq!(Course::of_line("{\"trace\":\"first_sent\",\"at_us\":7}"), None);
+        assert_eq!(Course::of_line("{\"trace\":\"course\",\"at_us\":7}"), None);
+    }
+}

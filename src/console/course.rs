@@ -1,0 +1,207 @@
+//! The graph of a call: how its sound went while it was up, both ways, as lines and as a table.
+
+use std::time::Duration;
+
+use super::chart::{self, Line};
+use super::i18n::Lang;
+use super::view;
+use crate::call::course::{Course, Moment};
+use crate::model::SoundWay;
+
+/// One drawing: its values, with the marks of its axis from the top down.
+pub(super) struct Graph {
+    pub(super) id: &'static str,
+    pub(super) title: &'static str,
+    pub(super) marks: Vec<String>,
+    pub(super) svg: String,
+    /// Class and key of each line.
+    pub(super) legend: Vec<(&'static str, &'static str)>,
+}
+
+/// A row of the table.
+pub(super) struct Stretch {
+    pub(super) from: String,
+    pub(super) until: String,
+    /// MOS, loss, jitter; of the caller's sound and of ours.
+    pub(super) ways: [[String; 3]; 2],
+    pub(super) round_trip: String,
+}
+
+/// All that is shown of a course.
+#[derive(Default)]
+pub(super) struct Shown {
+    pub(super) graphs: Vec<Graph>,
+    /// The axis of time.
+    pub(super) times: Vec<String>,
+    pub(super) table: Vec<Stretch>,
+}
+
+/// One line: class, key of its name, and the value of a moment.
+type Drawn = (&'static str, &'static str, fn(&Moment) -> Option<f64>);
+
+const MOS: [Drawn; 2] =
+    [("in", "call.sound.in", |m| inbound(m).map(|w| w.mos)), ("out", "call.sound.out", |m| outbound(m).map(|w| w.mos))];
+const LOSS: [Drawn; 2] = [
+    ("in", "call.sound.in", |m| inbound(m).map(|w| w.loss_percent)),
+    ("out", "call.sound.out", |m| outbound(m).map(|w| w.loss_percent)),
+];
+const DELAY: [Drawn; 3] = [
+    ("in", "call.jitter.in", |m| inbound(m).map(|w| w.jitter_ms)),
+    ("out", "call.jitter.out", |m| outbound(m).map(|w| w.jitter_ms)),
+    ("trip", "call.round_trip", |m| m.quality?.round_trip_ms),
+];
+
+fn inbound(moment: &Moment) -> Option<SoundWay> {
+    moment.quality?.inbound
+}
+
+fn outbound(moment: &Moment) -> Option<SoundWay> {
+    moment.quality?.outbound
+}
+
+/// Draws a course; nothing of one in which nothing was measured.
+pub(super) fn shown(lang: Lang, course: &Course) -> Shown {
+    let moments: Vec<Moment> = course.moments().collect();
+    let (Some(first), Some(last)) = (moments.first(), moments.last()) else { return Shown::default() };
+    if moments.iter().all(|moment| moment.quality.is_none()) {
+        return Shown::default();
+    }
+    let draw = Drawing { lang, moments: &moments, span: (seconds(first.from_ms), seconds(last.until_ms)) };
+    let graphs = vec![
+        draw.graph("mos", "call.mos_chart", &MOS, (1.0, 5.0), ""),
+        draw.graph("loss", "call.loss_chart", &LOSS, (0.0, draw.top(&LOSS)), " %"),
+        draw.graph("delay", "call.delay_chart", &DELAY, (0.0, draw.top(&DELAY)), " ms"),
+    ];
+    let quarter = |n: u32| first.from_ms + last.until_ms.saturating_sub(first.from_ms) / 4 * n;
+    let times = (0..=4).map(|n| clock(if n == 4 { last.until_ms } else { quarter(n) })).collect();
+    Shown { graphs, times, table: moments.iter().map(stretch).collect() }
+}
+
+struct Drawing<'a> {
+    lang: Lang,
+    moments: &'a [Moment],
+    /// In seconds of the call.
+    span: (f64, f64),
+}
+
+impl Drawing<'_> {
+    fn values(&self, value: fn(&Moment) -> Option<f64>) -> Vec<(f64, f64)> {
+        // One alone is a level line over its stretch.
+        if let [only] = self.moments {
+            let ends = value(only).map(|value| [only.from_ms, only.until_ms].map(|ms| (seconds(ms), value)));
+            return ends.into_iter().flatten().collect();
+        }
+        let middle = |m: &Moment| f64::midpoint(seconds(m.from_ms), seconds(m.until_ms));
+        self.moments.iter().filter_map(|moment| Some((middle(moment), value(moment)?))).collect()
+    }
+
+    /// Where the axis ends.
+    #[allow(clippy::as_conversions, reason = "percents and milliseconds, to be drawn")]
+    fn top(&self, drawn: &[Drawn]) -> f64 {
+        let most =
+            drawn.iter().flat_map(|(_, _, value)| self.values(*value)).map(|(_, value)| value).fold(0.0, f64::max);
+        chart::ceiling(most.ceil().clamp(0.0, 1e9) as usize) as f64
+    }
+
+    fn graph(
+        &self,
+        id: &'static str,
+        title: &'static str,
+        drawn: &[Drawn],
+        (low, high): (f64, f64),
+        unit: &str,
+    ) -> Graph {
+        let mut said = vec![self.lang.t(title).to_owned()];
+        let mut lines = Vec::new();
+        let mut legend = Vec::new();
+        for (class, name, value) in drawn {
+            let points = self.values(*value);
+            let least = points.iter().map(|(_, value)| *value).reduce(f64::min);
+            let most = points.iter().map(|(_, value)| *value).reduce(f64::max);
+            if let (Some(least), Some(most)) = (least, most) {
+                said.push(format!("{}: {}–{}{unit}", self.lang.t(name), figure(least), figure(most)));
+                legend.push((*class, *name));
+                lines.push(Line { class, points });
+            }
+        }
+        let marks = (0..=4_u8).map(|n| high - (high - low) * f64::from(n) / 4.0);
+        let marks = marks.enumerate().map(|(n, mark)| format!("{}{}", figure(mark), if n == 0 { unit } else { "" }));
+        let svg = chart::lines(&lines, self.span, (low, high), &said.join(" · "));
+        Graph { id, title, marks: marks.collect(), svg, legend }
+    }
+}
+
+fn stretch(moment: &Moment) -> Stretch {
+    let way = |way: Option<SoundWay>| match way {
+        Some(way) => {
+            [format!("{:.1}", way.mos), format!("{:.1} %", way.loss_percent), format!("{:.0} ms", way.jitter_ms)]
+        }
+        None => ["–", "–", "–"].map(str::to_owned),
+    };
+    let trip = moment.quality.and_then(|quality| quality.round_trip_ms);
+    Stretch {
+        from: clock(moment.from_ms),
+        until: clock(moment.until_ms),
+        ways: [way(inbound(moment)), way(outbound(moment))],
+        round_trip: trip.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0} ms")),
+    }
+}
+
+fn clock(ms: u32) -> String {
+    view::clock(Duration::from_millis(ms.into()))
+}
+
+fn seconds(ms: u32) -> f64 {
+    f64::from(ms) / 1_000.0
+}
+
+/// With a decimal where it has one.
+fn figure(value: f64) -> String {
+    let text = format!("{value:.1}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn course(samples: &serde_json::Value) -> Course {
+        serde_json::from_value(json!({"from_ms": 1_000, "every_ms": 5_000, "samples": samples})).expect("a course")
+    }
+
+    #[test]
+    fn a_course_is_lines_with_their_axes_and_a_table() {
+        let samples = json!([
+            [6_000, 250, 0, 4_000, 240, 0, 3_000, 80_000],
+            [11_000, 250, 25, 30_000, 0, 0, 0, 120_000],
+            [16_000, 250, 0, 4_000, 240, 0, 3_000, 80_000],
+        ]);
+        let shown = shown(Lang::En, &course(&samples));
+        let ids: Vec<_> = shown.graphs.iter().map(|graph| (graph.id, graph.marks.join(" "))).collect();
+        assert_eq!(
+            ids,
+            [
+                ("mos", "5 4 3 2 1".to_owned()),
+                ("loss", "10 % 7.5 5 2.5 0".to_owned()),
+                ("delay", "200 ms 150 100 50 0".to_owned()),
+            ]
+        );
+        assert_eq!(shown.times, ["0:01", "0:04", "0:08", "0:12", "0:16"]);
+        let mos = &shown.graphs[0];
+        assert!(mos.svg.contains("class=\"line in\"") && mos.svg.contains("class=\"line out\""), "{}", mos.svg);
+        assert!(shown.graphs[1].svg.contains("From the caller: 0–10 %"), "{}", shown.graphs[1].svg);
+        let row = &shown.table[1];
+        assert_eq!((row.from.as_str(), row.until.as_str(), row.round_trip.as_str()), ("0:06", "0:11", "120 ms"));
+        assert_eq!((row.ways[0][1].as_str(), row.ways[1][0].as_str()), ("10.0 %", "–"), "no report came");
+    }
+
+    #[test]
+    fn of_a_call_without_sound_there_is_no_graph() {
+        let short = shown(Lang::En, &course(&json!([[3_000, 100, 0, 4_000, 0, 0, 0, 0]])));
+        assert!(short.graphs[1].svg.contains("M0.0,140.0 L640.0,140.0"), "one alone is level: {}", short.graphs[1].svg);
+        assert!(shown(Lang::De, &course(&json!([]))).graphs.is_empty());
+        assert!(shown(Lang::De, &course(&json!([[6_000, 0, 0, 0, 0, 0, 0, 0]]))).table.is_empty());
+    }
+}
