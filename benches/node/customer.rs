@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -34,6 +35,8 @@ struct Seen {
     hangups: watch::Sender<u64>,
     messages: mpsc::Sender<(u64, Instant)>,
     clock: Clock,
+    /// Calls that were led into rooms.
+    came: AtomicU64,
 }
 
 impl Customer {
@@ -42,7 +45,7 @@ impl Customer {
         let at = listener.local_addr()?;
         let (count, hangups) = watch::channel(0);
         let (told, messages) = mpsc::channel(MESSAGES_MAX);
-        let seen = Arc::new(Seen { hangups: count, messages: told, clock: Clock::real() });
+        let seen = Arc::new(Seen { hangups: count, messages: told, clock: Clock::real(), came: AtomicU64::new(0) });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
@@ -71,6 +74,20 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Result<Response<Full
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     match head.uri.path() {
+        // Three calls after each other are in a room.
+        "/conference" => {
+            let room = seen.came.fetch_add(1, Ordering::Relaxed) / 3;
+            Ok(xml(format!("<Response><Conference>room-{room}</Conference></Response>")))
+        }
+        // To the server that the URL names; it speaks too, or only hears.
+        "/stream" | "/encode" => {
+            let to = head.uri.query().unwrap_or_default();
+            let both = head.uri.path() == "/encode";
+            Ok(xml(format!(
+                "<Response><Stream keepCallAlive=\"true\" bidirectional=\"{both}\" contentType=\"audio/x-l16;rate=16000\">\
+                 ws://{to}/</Stream></Response>"
+            )))
+        }
         "/hangup" => {
             seen.hangups.send_modify(|count| *count += 1);
             Ok(Response::new(Full::default()))
@@ -83,11 +100,13 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Result<Response<Full
             }
             Ok(Response::new(Full::default()))
         }
-        _ => {
-            let mut response = Response::new(Full::from(DOCUMENT));
-            let xml = http::HeaderValue::from_static("application/xml; charset=utf-8");
-            response.headers_mut().insert("content-type", xml);
-            Ok(response)
-        }
+        _ => Ok(xml(DOCUMENT.to_owned())),
     }
+}
+
+fn xml(document: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(document));
+    let kind = http::HeaderValue::from_static("application/xml; charset=utf-8");
+    response.headers_mut().insert("content-type", kind);
+    response
 }

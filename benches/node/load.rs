@@ -27,7 +27,12 @@ pub(crate) async fn run(client: &Client, sim: &str, target: &str, wanted: Wanted
 
 /// Runs a load against `target` (a base URL) to its end, whatever becomes of its calls.
 pub(crate) async fn told(client: &Client, sim: &str, target: &str, wanted: Wanted) -> Result<Summary, String> {
-    let order = LoadOrder {
+    told_of(client, sim, order(target, wanted)).await
+}
+
+/// What `wanted` is as an order.
+pub(crate) fn order(target: &str, wanted: Wanted) -> LoadOrder {
+    LoadOrder {
         id: uuid::Uuid::new_v4().to_string(),
         rate: wanted.rate,
         calls: wanted.calls,
@@ -40,7 +45,11 @@ pub(crate) async fn told(client: &Client, sim: &str, target: &str, wanted: Wante
             hold_s: Some(wanted.hold_s),
             ..CallOrder::default()
         },
-    };
+    }
+}
+
+/// Runs an ordered load to its end, whatever becomes of its calls.
+pub(crate) async fn told_of(client: &Client, sim: &str, order: LoadOrder) -> Result<Summary, String> {
     let body = serde_json::to_vec(&order).map_err(|e| e.to_string())?;
     let request = Request::post(format!("{sim}/_sim/load")).body(Bytes::from(body)).map_err(|e| e.to_string())?;
     let mut lines = Lines::of(send(client, request).await?.into_body(), 1 << 20);

@@ -1,7 +1,7 @@
 //! The whole program against its floors: what a call costs, how long it waits, what it leaves behind.
 //!
-//! `cargo bench --bench node -- setup` (or `outbound`, `messages`, `media`, `memory`, `start`, `overload`; none: all of
-//! them). Offhook and floor run as processes of their own and by turns; processor time is theirs alone, as the scheduler counts it, so that other work on the machine
+//! `cargo bench --bench node -- setup` (or `outbound`, `messages`, `media`, `encode`, `conference`, `stream`, `memory`, `start`,
+//! `overload`; none: all of them). Offhook and floor run as processes of their own and by turns; processor time is theirs alone, as the scheduler counts it, so that other work on the machine
 //! moves it little. The simulated Meta and the customer's application live in this process and are not measured.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
@@ -16,10 +16,11 @@ mod outbound;
 mod overload;
 mod process;
 mod setup;
+mod sound;
 mod start;
 mod subject;
 
-use offhook::sim::{Sim, SimOptions, client};
+use offhook::sim::{LOAD_RELAYS, Sim, SimOptions, client};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,7 +39,11 @@ pub(crate) struct World {
 
 impl World {
     async fn new() -> Result<Self, Box<dyn std::error::Error>> {
-        let sim = Sim::start(SimOptions { relays: 4, ..SimOptions::default() }).await?;
+        let sim = Sim::start(SimOptions {
+            relays: asked("OFFHOOK_BENCH_RELAYS", LOAD_RELAYS.into()) as u16,
+            ..SimOptions::default()
+        })
+        .await?;
         Ok(Self { sim, customer: customer::Customer::start().await?, client: client::client() })
     }
 
@@ -82,6 +87,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 if wants("media") {
                     media::run().await?;
+                }
+                for kind in sound::KINDS.into_iter().filter(|kind| wants(kind)) {
+                    sound::run(kind).await?;
                 }
                 if wants("memory") {
                     memory::run().await?;

@@ -40,6 +40,17 @@ impl Process {
         Duration::from_nanos(self.cpu().iter().map(spent).sum())
     }
 
+    /// The same of the threads whose names begin so.
+    pub(crate) fn cpu_since_of(&self, before: &Cpu, name: &str) -> Duration {
+        let is_named = |thread: &String| {
+            let name_of = std::fs::read_to_string(format!("/proc/{}/task/{thread}/comm", self.0.id()));
+            name_of.is_ok_and(|of| of.starts_with(name))
+        };
+        let now = self.cpu();
+        let spent = |(thread, nanos): (&String, &u64)| nanos.saturating_sub(before.get(thread).copied().unwrap_or(0));
+        Duration::from_nanos(now.iter().filter(|(thread, _)| is_named(thread)).map(spent).sum())
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn rss(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();

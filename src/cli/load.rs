@@ -15,12 +15,10 @@ use crate::node::dev::{Dev, DevOptions, LoadOptions};
 use crate::sim::client::{self, Client};
 use crate::sim::control::{CallOrder, HOLD_MAX, StopOrder};
 use crate::sim::load::{LoadEvent, LoadOrder, Percentiles, Progress, Summary};
-use crate::sim::{Sim, SimNumber, SimOptions, world};
+use crate::sim::{LOAD_RELAYS, Sim, SimNumber, SimOptions, world};
 
 /// Longest line of a report.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// Relays of a simulated Meta that is booted for the load alone.
-const RELAYS: u16 = 4;
 
 /// Options of `offhook load`.
 #[derive(clap::Args, Clone, Debug)]
@@ -37,6 +35,9 @@ pub struct Args {
     /// With media: ICE, DTLS-SRTP and Opus on every call; else signalling only, and the path of the media stays dead
     #[arg(long)]
     pub media: bool,
+    /// Addresses (UDP) that the callers' media comes from, by turns; with a simulated Meta that is booted here
+    #[arg(long, value_name = "N", default_value_t = LOAD_RELAYS, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub relays: u16,
     /// Load this node (its base URL) instead of booting one; its graph_url must be a simulated Meta
     #[arg(long, value_name = "URL", value_parser = super::http_url)]
     pub node: Option<url::Url>,
@@ -128,7 +129,7 @@ async fn booted(client: &Client, args: &Args, mut order: LoadOrder) -> Exit {
     };
     order.call.to = number.as_ref().map(ToString::to_string);
     let answer_url = args.answer_url.clone().map(String::from);
-    let load = Some(LoadOptions { rate: args.rate, media: args.media });
+    let load = Some(LoadOptions { rate: args.rate, media: args.media, relays: args.relays });
     let dev = match Dev::boot(DevOptions { answer_url, number, load, ..DevOptions::default() }).await {
         Ok(dev) => dev,
         Err(e) => return Exit::failed(format_args!("could not {e}")),
@@ -142,7 +143,7 @@ async fn booted(client: &Client, args: &Args, mut order: LoadOrder) -> Exit {
 async fn beside(client: &Client, listen: SocketAddr, node: &str, args: &Args, mut order: LoadOrder) -> Exit {
     let usual = SimOptions::default();
     let access_token = args.access_token.as_ref().map_or(usual.access_token.clone(), |t| t.reveal().to_owned());
-    let sim = match Sim::start(SimOptions { listen, access_token, relays: RELAYS, ..usual }).await {
+    let sim = match Sim::start(SimOptions { listen, access_token, relays: args.relays, ..usual }).await {
         Ok(sim) => sim,
         Err(e) => return Exit::failed(format_args!("could not {e}")),
     };

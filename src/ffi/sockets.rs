@@ -13,23 +13,42 @@ use socket2::{SockAddr, SockAddrStorage};
 pub const BATCH: usize = 64;
 /// Longest datagram that is read, in bytes; WebRTC's stay below 1,500.
 const DATAGRAM_MAX: usize = 2_048;
+/// Room for a sender's address.
+const NAME_MAX: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
 /// Room for one batch of received datagrams, reused from call to call.
 pub struct Inbox {
-    bytes: Box<[u8]>,
-    from: Vec<Option<SocketAddr>>,
-    lengths: [usize; BATCH],
+    bytes: Vec<u8>,
+    names: Vec<libc::sockaddr_storage>,
+    /// Point into `bytes`. None of these grows or shrinks, so that all stay where they are.
+    _pieces: Vec<libc::iovec>,
+    /// Point into `names` and `_pieces`. Made once: to fill 64 of them for a socket that has two datagrams costs more than the
+    /// datagrams.
+    heads: Vec<libc::mmsghdr>,
     count: usize,
 }
 
+// SAFETY: what its pointers point at is its own, on the heap, and touched through `&mut self` alone.
+unsafe impl Send for Inbox {}
+
 impl Default for Inbox {
     fn default() -> Self {
-        Self {
-            bytes: vec![0; BATCH * DATAGRAM_MAX].into_boxed_slice(),
-            from: vec![None; BATCH],
-            lengths: [0; BATCH],
-            count: 0,
+        let mut bytes = vec![0; BATCH * DATAGRAM_MAX];
+        // SAFETY: sockaddr_storage, iovec and mmsghdr are plain C structs for which all zeroes is a value.
+        let (name, piece, head): (libc::sockaddr_storage, libc::iovec, libc::mmsghdr) =
+            unsafe { (zeroed(), zeroed(), zeroed()) };
+        let (mut names, mut pieces, mut heads) = (vec![name; BATCH], vec![piece; BATCH], vec![head; BATCH]);
+        for (((head, piece), name), room) in
+            heads.iter_mut().zip(&mut pieces).zip(&mut names).zip(bytes.chunks_exact_mut(DATAGRAM_MAX))
+        {
+            piece.iov_base = room.as_mut_ptr().cast();
+            piece.iov_len = room.len();
+            head.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
+            head.msg_hdr.msg_namelen = NAME_MAX;
+            head.msg_hdr.msg_iov = piece;
+            head.msg_hdr.msg_iovlen = 1;
         }
+        Self { bytes, names, _pieces: pieces, heads, count: 0 }
     }
 }
 
@@ -40,29 +59,16 @@ impl Inbox {
     /// # Errors
     /// Those of `recvmmsg(2)`; nothing there is not one of them.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
-        self.count = 0;
-        // SAFETY: sockaddr_storage, iovec and mmsghdr are plain C structs for which all zeroes is a value.
-        let mut names: [libc::sockaddr_storage; BATCH] = unsafe { zeroed() };
-        // SAFETY: as above.
-        let mut pieces: [libc::iovec; BATCH] = unsafe { zeroed() };
-        // SAFETY: as above.
-        let mut heads: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
-        for (((head, piece), name), room) in
-            heads.iter_mut().zip(&mut pieces).zip(&mut names).zip(self.bytes.chunks_exact_mut(DATAGRAM_MAX))
-        {
-            piece.iov_base = room.as_mut_ptr().cast();
-            piece.iov_len = room.len();
-            head.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
-            head.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            head.msg_hdr.msg_iov = piece;
-            head.msg_hdr.msg_iovlen = 1;
+        // The kernel has written how long each name was.
+        for head in self.heads.iter_mut().take(std::mem::take(&mut self.count)) {
+            head.msg_hdr.msg_namelen = NAME_MAX;
         }
-        // SAFETY: `heads` has BATCH entries, each pointing at an iovec, a name and a buffer that live and are not
-        // touched otherwise until the call is back; no timeout is passed.
+        // SAFETY: `heads` has BATCH entries, each pointing at an iovec, a name and a buffer that live as long as `self`
+        // and are not touched otherwise until the call is back; no timeout is passed.
         let got = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
-                heads.as_mut_ptr(),
+                self.heads.as_mut_ptr(),
                 BATCH as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
@@ -75,14 +81,6 @@ impl Inbox {
                 _ => Err(error),
             };
         };
-        for (i, (head, name)) in heads.iter().zip(&names).take(got).enumerate() {
-            let cut = head.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-            let from = (!cut).then(|| address(name, head.msg_hdr.msg_namelen)).flatten();
-            if let (Some(place), Some(length)) = (self.from.get_mut(i), self.lengths.get_mut(i)) {
-                *place = from;
-                *length = head.msg_len as usize;
-            }
-        }
         self.count = got;
         Ok(got)
     }
@@ -90,11 +88,11 @@ impl Inbox {
     /// The datagrams of the last [`Inbox::receive`], with their senders; those that were too long are left out.
     pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         let rooms = self.bytes.chunks_exact(DATAGRAM_MAX);
-        rooms
-            .zip(&self.from)
-            .zip(&self.lengths)
-            .take(self.count)
-            .filter_map(|((room, from), length)| Some(((*from)?, room.get(..*length)?)))
+        rooms.zip(&self.names).zip(&self.heads).take(self.count).filter_map(|((room, name), head)| {
+            let cut = head.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            let from = (!cut).then(|| address(name, head.msg_hdr.msg_namelen)).flatten()?;
+            Some((from, room.get(..head.msg_len as usize)?))
+        })
     }
 }
 
@@ -114,42 +112,42 @@ pub fn send_all<'a>(
     datagrams: impl IntoIterator<Item = (SocketAddr, &'a [u8])>,
 ) -> usize {
     let mut datagrams = datagrams.into_iter();
-    let mut names: Vec<SockAddr> = Vec::with_capacity(BATCH);
-    // SAFETY: plain C structs for which all zeroes is a value.
-    let mut pieces: [libc::iovec; BATCH] = unsafe { zeroed() };
-    // SAFETY: as above.
-    let mut heads: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+    // Written as far as there are datagrams and no further: most batches are small.
+    let mut names = [const { MaybeUninit::<SockAddr>::uninit() }; BATCH];
+    let mut pieces = [const { MaybeUninit::<libc::iovec>::uninit() }; BATCH];
+    let mut heads = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
     let mut sent = 0;
     loop {
-        names.clear();
-        for (piece, (to, bytes)) in pieces.iter_mut().zip(datagrams.by_ref()) {
+        let mut count = 0;
+        for (((head, piece), name), (to, bytes)) in
+            heads.iter_mut().zip(&mut pieces).zip(&mut names).zip(datagrams.by_ref())
+        {
             // The kernel only reads through these; the bytes outlive this call (`'a`).
-            piece.iov_base = bytes.as_ptr().cast_mut().cast();
-            piece.iov_len = bytes.len();
-            names.push(SockAddr::from(family(to, to_v6)));
-        }
-        // Only now: `names` does not move any more.
-        for ((head, piece), name) in heads.iter_mut().zip(&mut pieces).zip(&names) {
+            let piece = piece.write(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+            let name = name.write(SockAddr::from(family(to, to_v6)));
+            // SAFETY: a plain C struct for which all zeroes is a value.
+            let head = head.write(unsafe { zeroed() });
             head.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
             head.msg_hdr.msg_namelen = name.len();
             head.msg_hdr.msg_iov = piece;
             head.msg_hdr.msg_iovlen = 1;
+            count += 1;
         }
-        let mut rest = heads.get_mut(..names.len()).unwrap_or_default();
-        if rest.is_empty() {
+        if count == 0 {
             return sent;
         }
-        while !rest.is_empty() {
-            // SAFETY: `rest` has that many entries, whose names, iovecs and buffers live until the call is back.
+        let (mut done, first) = (0, heads.as_mut_ptr().cast::<libc::mmsghdr>());
+        while done < count {
+            // SAFETY: the first `count` entries are written; their names, iovecs and buffers live until the call is back.
             let n = unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
-                    rest.as_mut_ptr(),
-                    rest.len() as libc::c_uint,
+                    first.add(done),
+                    (count - done) as libc::c_uint,
                     libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
                 )
             };
-            let skip = match usize::try_from(n) {
+            done += match usize::try_from(n) {
                 Ok(n) => {
                     sent += n;
                     n
@@ -162,7 +160,6 @@ pub fn send_all<'a>(
                     _ => 1,
                 },
             };
-            rest = rest.get_mut(skip..).unwrap_or_default();
         }
     }
 }

@@ -20,11 +20,11 @@ use super::srtp::{Keys, Profile};
 
 /// Where a handshake leaves its keys.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Keyring(Arc<Mutex<Option<Keys>>>);
+pub(crate) struct Keyring(Arc<Mutex<Option<Keys>>>);
 
 impl Keyring {
     /// The keys, once they are there; once.
-    pub(super) fn take(&self) -> Option<Keys> {
+    pub(crate) fn take(&self) -> Option<Keys> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -39,7 +39,7 @@ thread_local! {
 }
 
 /// What `make` makes, and where the DTLS in it will leave its keys.
-pub(super) fn with_keyring<T>(make: impl FnOnce() -> T) -> (T, Keyring) {
+pub(crate) fn with_keyring<T>(make: impl FnOnce() -> T) -> (T, Keyring) {
     let keys = Keyring::default();
     NEXT.set(Some(keys.clone()));
     let made = make();
@@ -55,7 +55,7 @@ const RETRIES: usize = 7;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 
 /// The crypto of every leg: str0m's own, with this DTLS.
-pub(super) fn crypto() -> CryptoProvider {
+pub(crate) fn crypto() -> CryptoProvider {
     static DTLS: Provider = Provider;
     CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
 }

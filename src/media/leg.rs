@@ -116,7 +116,8 @@ pub(super) struct Making {
 
 /// A leg.
 pub(super) struct Leg {
-    rtc: Rtc,
+    /// Boxed: it is large and seldom asked, and what a packet asks stays together, in few pages.
+    rtc: Box<Rtc>,
     mid: Mid,
     keys: Keyring,
     /// Its own RTP, once connected; none: the agent's serves.
@@ -194,7 +195,7 @@ pub(super) struct Leg {
 impl Leg {
     pub(super) fn new(m: Making) -> Self {
         Self {
-            rtc: m.rtc,
+            rtc: Box::new(m.rtc),
             mid: m.mid,
             keys: m.keys,
             transport: None,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 /// Datagrams to be sent, with their destinations, in order.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     bytes: Vec<u8>,
     /// Where each goes, and where it ends in `bytes`; it begins where the one before it ends.
     datagrams: Vec<(SocketAddr, usize)>,
@@ -12,14 +12,14 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Adds a copy of this datagram.
-    pub(super) fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
         self.bytes.extend_from_slice(datagram);
         self.datagrams.push((to, self.bytes.len()));
     }
 
     /// Adds a datagram that `write` appends to the bytes it is given, from the place it is told; where it says `false`,
     /// none is added, whatever it wrote.
-    pub(super) fn write(&mut self, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>, usize) -> bool) -> bool {
+    pub(crate) fn write(&mut self, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>, usize) -> bool) -> bool {
         let from = self.bytes.len();
         let written = write(&mut self.bytes, from);
         if written {
@@ -30,21 +30,21 @@ impl Outbox {
         written
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.datagrams.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.datagrams.is_empty()
     }
 
     /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         self.iter_from(0)
     }
 
     /// Those after the first `skip`.
-    pub(super) fn iter_from(&self, skip: usize) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    pub(crate) fn iter_from(&self, skip: usize) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         let first = skip.checked_sub(1).and_then(|before| self.datagrams.get(before)).map_or(0, |(_, end)| *end);
         let datagrams = self.datagrams.get(skip..).unwrap_or_default();
         datagrams.iter().scan(first, |from, (to, end)| {
@@ -54,7 +54,7 @@ impl Outbox {
     }
 
     /// Empty again, with the room it had.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.datagrams.clear();
     }

@@ -60,14 +60,14 @@ pub(super) fn write(out: &mut Vec<u8>, payload_type: u8, marker: bool, sequence:
 
 /// What a datagram that is neither STUN nor DTLS looks like (RFC 7983, RFC 5761 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Looks {
+pub(crate) enum Looks {
     Rtp,
     Rtcp,
     Other,
 }
 
 /// By its first bytes; anybody could have written them.
-pub(super) fn looks(datagram: &[u8]) -> Looks {
+pub(crate) fn looks(datagram: &[u8]) -> Looks {
     match datagram {
         [128..192, 192..224, ..] => Looks::Rtcp,
         [128..192, ..] => Looks::Rtp,

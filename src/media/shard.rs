@@ -365,27 +365,39 @@ impl Shard {
 
     /// Takes in what the sockets have.
     fn drain(&mut self, now: Instant, Intake { inbox, ready }: &mut Intake) {
-        self.poll.ready(ready);
         let mut strangers = 0;
-        for token in ready.drain(..) {
-            let Some(port) = u16::try_from(token).ok().map(PortId) else { continue };
-            let Some(socket) = self.ports.get(&port).map(|p| p.port.socket.clone()) else { continue };
-            let mut taken = 0;
-            while taken < DATAGRAMS_PER_TICK {
-                // An error is an earlier datagram's, told late; the socket goes on.
-                let Ok(n) = inbox.receive(&socket) else { break };
-                taken += n;
-                for (from, datagram) in inbox.datagrams() {
-                    strangers += u64::from(!self.route(now, port, from, datagram));
-                }
-                if n < BATCH {
-                    break;
-                }
+        // So many ports are told at a time; one that is flooded would be told again and again.
+        for _ in 0..=self.ports.len() / BATCH {
+            self.poll.ready(ready);
+            let all = ready.len() < BATCH;
+            for token in ready.drain(..) {
+                strangers += u16::try_from(token).map_or(0, |port| self.drain_port(now, PortId(port), inbox));
+            }
+            if all {
+                break;
             }
         }
         if strangers > 0 {
             self.tally.strangers.fetch_add(strangers, Ordering::Relaxed);
         }
+    }
+
+    /// Takes in what one port has; how much of it was nobody's.
+    fn drain_port(&mut self, now: Instant, port: PortId, inbox: &mut Inbox) -> u64 {
+        let Some(socket) = self.ports.get(&port).map(|p| p.port.socket.clone()) else { return 0 };
+        let (mut taken, mut strangers) = (0, 0);
+        while taken < DATAGRAMS_PER_TICK {
+            // An error is an earlier datagram's, told late; the socket goes on.
+            let Ok(n) = inbox.receive(&socket) else { break };
+            taken += n;
+            for (from, datagram) in inbox.datagrams() {
+                strangers += u64::from(!self.route(now, port, from, datagram));
+            }
+            if n < BATCH {
+                break;
+            }
+        }
+        strangers
     }
 
     /// Gives a datagram to its leg; false: nobody's.

@@ -28,19 +28,19 @@ const RETIRED_MAX: usize = 16;
 const NTP_EPOCH_SECS: u64 = 2_208_988_800;
 
 /// What there is to know besides the keys.
-pub(super) struct Making {
+pub(crate) struct Making {
     /// Ours.
-    pub(super) ssrc: u32,
-    pub(super) cname: String,
-    pub(super) opus_pt: u8,
-    pub(super) now: Instant,
+    pub(crate) ssrc: u32,
+    pub(crate) cname: String,
+    pub(crate) opus_pt: u8,
+    pub(crate) now: Instant,
     /// The wall clock's time then.
-    pub(super) wall: Timestamp,
+    pub(crate) wall: Timestamp,
 }
 
 /// The own path of one leg.
 #[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     seal: Transform,
     open: Transform,
     ssrc: u32,
@@ -89,31 +89,31 @@ struct Source {
 
 /// A packet of the peer's, new and authentic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Received<'a> {
-    pub(super) payload_type: u8,
-    pub(super) ssrc: u32,
+pub(crate) struct Received<'a> {
+    pub(crate) payload_type: u8,
+    pub(crate) ssrc: u32,
     /// Extended: it does not turn over.
-    pub(super) sequence: u64,
-    pub(super) timestamp: u32,
-    pub(super) payload: &'a [u8],
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u32,
+    pub(crate) payload: &'a [u8],
 }
 
 /// A packet of ours.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sending<'a> {
-    pub(super) payload_type: u8,
-    pub(super) marker: bool,
+pub(crate) struct Sending<'a> {
+    pub(crate) payload_type: u8,
+    pub(crate) marker: bool,
     /// Extended; never the same twice.
-    pub(super) sequence: u64,
-    pub(super) timestamp: u32,
-    pub(super) payload: &'a [u8],
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u32,
+    pub(crate) payload: &'a [u8],
     /// When that timestamp was.
-    pub(super) at: Instant,
+    pub(crate) at: Instant,
 }
 
 impl Transport {
     /// None: the crypto refuses the keys.
-    pub(super) fn new(keys: &Keys, making: Making) -> Option<Self> {
+    pub(crate) fn new(keys: &Keys, making: Making) -> Option<Self> {
         let (seal, open) = keys.directions()?;
         let micros = u64::try_from(making.wall.micros()).unwrap_or_default();
         let fraction = (micros % 1_000_000) << 32;
@@ -139,12 +139,12 @@ impl Transport {
     }
 
     /// Whether the peer is known to send with this SSRC.
-    pub(super) fn knows(&self, ssrc: u32) -> bool {
+    pub(crate) fn knows(&self, ssrc: u32) -> bool {
         self.sources.iter().any(|source| source.ssrc == ssrc)
     }
 
     /// Takes in what looks like RTP. None: it is not authentic, came before, or is no RTP; nothing has changed then.
-    pub(super) fn rtp(&mut self, now: Instant, datagram: &[u8]) -> Option<Received<'_>> {
+    pub(crate) fn rtp(&mut self, now: Instant, datagram: &[u8]) -> Option<Received<'_>> {
         let header = Header::read(datagram)?;
         let known = self.sources.iter().position(|source| source.ssrc == header.ssrc);
         let window = match known.and_then(|at| self.sources.get(at)) {
@@ -193,7 +193,7 @@ impl Transport {
     }
 
     /// Takes in what looks like RTCP. False: it is not authentic, or came before.
-    pub(super) fn rtcp(&mut self, now: Instant, datagram: &[u8]) -> bool {
+    pub(crate) fn rtcp(&mut self, now: Instant, datagram: &[u8]) -> bool {
         let Some(index) = self.open.rtcp_index(datagram).map(u64::from) else { return false };
         let Some(reporter) = datagram.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes) else {
             return false;
@@ -252,7 +252,7 @@ impl Transport {
     }
 
     /// Writes and seals a packet; false: it could not be sealed and does not go.
-    pub(super) fn send(&mut self, to: SocketAddr, sending: Sending<'_>, out: &mut Outbox) -> bool {
+    pub(crate) fn send(&mut self, to: SocketAddr, sending: Sending<'_>, out: &mut Outbox) -> bool {
         let Sending { payload_type, marker, sequence, timestamp, payload, at } = sending;
         let written = out.write(to, |bytes, from| {
             rtp::write(bytes, payload_type, marker, low16(sequence), timestamp, self.ssrc);
@@ -271,7 +271,7 @@ impl Transport {
     }
 
     /// Sends a report where one is due; says what was measured where somebody should look.
-    pub(super) fn tick(&mut self, now: Instant, to: SocketAddr, out: &mut Outbox) -> Option<Quality> {
+    pub(crate) fn tick(&mut self, now: Instant, to: SocketAddr, out: &mut Outbox) -> Option<Quality> {
         if now < self.look_at {
             return None;
         }
@@ -284,13 +284,13 @@ impl Transport {
     }
 
     /// The last report, and that we leave.
-    pub(super) fn goodbye(&mut self, now: Instant, to: SocketAddr, out: &mut Outbox) -> Quality {
+    pub(crate) fn goodbye(&mut self, now: Instant, to: SocketAddr, out: &mut Outbox) -> Quality {
         self.report(now, to, true, out);
         self.quality()
     }
 
     /// What was measured so far.
-    pub(super) fn quality(&self) -> Quality {
+    pub(crate) fn quality(&self) -> Quality {
         let mut inbound = Way::default();
         for way in self.sources.iter().map(|source| source.reception.way()) {
             inbound.packets += way.packets;

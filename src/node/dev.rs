@@ -38,6 +38,8 @@ pub struct LoadOptions {
     pub rate: f64,
     /// Whether their media paths come up. Where they don't, `accept` does not wait for them.
     pub media: bool,
+    /// Relays of the simulated Meta.
+    pub relays: u16,
 }
 
 impl LoadOptions {
@@ -126,8 +128,7 @@ const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 /// The admin listener of a world whose public port was named: where `interface.md` §2 has it.
 const ADMIN_PORT: u16 = 9090;
 
-/// For a load: relays of the simulated Meta, slots of the number, media ports (`interface.md` §2's default).
-const LOAD_RELAYS: u16 = 4;
+/// For a load: slots of the number, media ports (`interface.md` §2's default).
 const LOAD_SLOTS: u32 = 100_000;
 const LOAD_MEDIA_PORTS: u16 = 1_000;
 
@@ -148,7 +149,7 @@ impl Dev {
         let numbers = vec![SimNumber { number: number.clone(), ..SimNumber::default() }, playground()];
         let named = options.port.filter(|port| *port != 0);
         let beside = |by: u16| preferred(named.and_then(|port| port.checked_add(by)));
-        let relays = options.load.map_or(1, |_| LOAD_RELAYS);
+        let relays = options.load.map_or(1, |load| load.relays);
         let faults = options.faults;
         let sim_options = SimOptions { numbers, listen: beside(1), relays, faults, ..SimOptions::default() };
         let sim = Sim::start(sim_options).await?;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -79,8 +80,9 @@ pub enum LoadEvent {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     pub wall_s: f64,
-    /// Calls begun so far, and what became of those that are over.
+    /// Calls begun so far, and what became of them; the last two tell of those that are over.
     pub attempted: u64,
+    /// From the answer on.
     pub answered: u64,
     pub rejected: u64,
     pub failed: u64,
@@ -295,11 +297,12 @@ impl Tally {
         self.first_audio.add(seen.first_audio.zip(could_hear).map(|(heard, could)| heard.saturating_sub(could)));
     }
 
-    fn progress(&self, wall: Duration, live: usize) -> Progress {
+    /// `talking`: those of the live calls that are answered. A call counts from then on, and not only when it is over.
+    fn progress(&self, wall: Duration, live: usize, talking: &AtomicU64) -> Progress {
         Progress {
             wall_s: seconds(wall),
             attempted: self.attempted,
-            answered: self.answered,
+            answered: self.answered + talking.load(Ordering::Relaxed),
             rejected: self.rejected,
             failed: self.failed,
             live: u64::try_from(live).unwrap_or(u64::MAX),
@@ -353,6 +356,7 @@ impl Load {
         let passed = || world.clock.now().saturating_duration_since(begun);
         let mut tally = Tally::new(self.order.media);
         let mut calls = JoinSet::new();
+        let talking = Arc::new(AtomicU64::new(0));
         let mut progress = tokio::time::interval_at((begun + PROGRESS).into(), PROGRESS);
         progress.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -363,13 +367,13 @@ impl Load {
             let due = self.due(begun, tally.attempted);
             tokio::select! {
                 () = tokio::time::sleep_until(due.into()), if more && calls.len() < LIVE_MAX => {
-                    calls.spawn(watch(world.clone(), self.call(tally.attempted, due), stop.clone()));
+                    calls.spawn(watch(world.clone(), self.call(tally.attempted, due), talking.clone(), stop.clone()));
                     tally.attempted += 1;
                 }
                 Some(seen) = calls.join_next(), if !calls.is_empty() => tally.add(&seen.unwrap_or_default()),
                 _ = progress.tick() => {
                     // A reader who is slow misses progress, no more.
-                    let _ = report.try_send(LoadEvent::Progress(tally.progress(passed(), calls.len())));
+                    let _ = report.try_send(LoadEvent::Progress(tally.progress(passed(), calls.len(), &talking)));
                 }
                 () = stop.cancelled(), if more => {}
                 () = world.stop.cancelled() => break,
@@ -391,9 +395,10 @@ impl Load {
 }
 
 /// One call, from its placing to its end. A stop hangs up, and gives those not yet answered a little time.
-async fn watch(world: Arc<World>, script: CallScript, stop: CancellationToken) -> Seen {
+async fn watch(world: Arc<World>, script: CallScript, talking: Arc<AtomicU64>, stop: CancellationToken) -> Seen {
     let mut events = world.place(script, None);
     let mut seen = Seen::default();
+    let mut talks = None;
     let stopped = async {
         stop.cancelled().await;
         tokio::time::sleep(STOP_GRACE).await;
@@ -403,7 +408,12 @@ async fn watch(world: Arc<World>, script: CallScript, stop: CancellationToken) -
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(event) => seen.take(event.at, event.what),
+                Some(event) => {
+                    if event.what == Happened::Answered {
+                        talks.get_or_insert_with(|| Talking::begin(talking.clone()));
+                    }
+                    seen.take(event.at, event.what);
+                }
                 None => return seen,
             },
             () = stop.cancelled(), if !hung_up && seen.answered.is_some() => {
@@ -418,10 +428,28 @@ async fn watch(world: Arc<World>, script: CallScript, stop: CancellationToken) -
     }
 }
 
+/// Counts one call that is answered and not over.
+struct Talking(Arc<AtomicU64>);
+
+impl Talking {
+    fn begin(all: Arc<AtomicU64>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+}
+
+impl Drop for Talking {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Happened, HungUpBy, LoadOrder, Outcome, Seen, Tally};
+    use super::{Happened, HungUpBy, LoadOrder, Outcome, Seen, Talking, Tally};
     use crate::sim::caller::Ended;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
     use std::time::Duration;
 
     fn seen(media: bool, events: &[(u64, Happened)]) -> (Seen, Outcome) {
@@ -482,6 +510,11 @@ mod tests {
         tally.attempted = 2;
         tally.add(&seen(true, &through).0);
         tally.add(&seen(true, &refused).0);
+        let talking = Arc::new(AtomicU64::new(0));
+        let one = Talking::begin(talking.clone());
+        assert_eq!(tally.progress(Duration::ZERO, 1, &talking).answered, 2, "from the answer on");
+        drop(one);
+        assert_eq!(tally.progress(Duration::ZERO, 0, &talking).answered, 1);
         let summary = tally.summary(Duration::from_millis(1_500));
         assert_eq!((summary.answered, summary.rejected, summary.failed, summary.audio_gaps), (1, 1, 0, 4));
         assert_eq!(summary.wall_s, 1.5);

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +56,9 @@ use self::wire::{Cut, Wires};
 use self::world::Numbers;
 use crate::clock::Clock;
 
+/// Relays that a load's calls take by turns where nobody says how many: each is an address of its own, as Meta's are. The
+/// more there are the fewer ports a node needs, and the fuller its batches are.
+pub const LOAD_RELAYS: u16 = 32;
 /// Loads under way at once.
 const LOADS_MAX: usize = 16;
 
@@ -67,7 +71,7 @@ pub struct SimOptions {
     pub media: SocketAddr,
     /// A relay port for each call, instead of one for all (H13).
     pub port_per_call: bool,
-    /// Shared relays, which calls take by turns: at least one. A relay is one task, which a load can fill.
+    /// Shared relays, which calls take by turns: one, or so many on threads of their own, which a load can fill.
     pub relays: u16,
     pub app_secret: String,
     pub verify_token: String,
@@ -229,15 +233,20 @@ impl Sim {
         let log = Arc::new(SimLog::new(clock.clone()));
         let identity = Identity::new().map_err(|e| SimError::Media(e.to_string()))?;
         let (ip, port) = (options.media.ip(), options.media.port());
-        let relay = Relay::start(ip, port, identity, clock.clone(), log.clone(), stop.clone())
-            .await
-            .map_err(|source| SimError::Listen { addr: options.media, source })?;
         let media_fault = |source| SimError::Listen { addr: options.media, source };
-        let mut further = Vec::new();
-        for _ in 1..options.relays {
-            let (identity, clock, log) = (relay.identity.clone(), clock.clone(), log.clone());
-            further.push(Relay::start(ip, 0, identity, clock, log, stop.clone()).await.map_err(media_fault)?);
-        }
+        let relay_on = |there: &Handle, port| {
+            Relay::start(there, (ip, port), identity.clone(), clock.clone(), log.clone(), stop.clone())
+                .map_err(media_fault)
+        };
+        let relay = relay_on(&Handle::current(), port)?;
+        let further = Some(options.relays).filter(|relays| *relays > 1).unwrap_or_default();
+        let threads = media::threads(further, &stop).map_err(media_fault)?;
+        let further = threads
+            .iter()
+            .cycle()
+            .take(further.into())
+            .map(|there| relay_on(there, 0))
+            .collect::<Result<Vec<_>, _>>()?;
         let nobody = std::net::UdpSocket::bind((ip, 0)).map_err(media_fault)?;
         let http = client::client();
         let webhooks = Webhooks::new(http.clone(), log.clone(), dice.clone(), options.times.webhook, stop.clone());
@@ -417,15 +426,16 @@ impl World {
         self.door(&CallScript::default())
     }
 
-    /// A shared relay, or one for this call alone. A browser's end lives in the first shared one.
-    async fn relay_for_call(&self, with_browser: bool) -> std::io::Result<Relay> {
+    /// A shared relay, or one for this call alone. With a browser's end it is the one that is always there.
+    fn relay_for_call(&self, with_browser: bool) -> std::io::Result<Relay> {
         if !self.port_per_call || with_browser {
-            let turn = if with_browser { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) };
-            let further = (turn % (self.further.len() + 1)).checked_sub(1).and_then(|n| self.further.get(n));
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.further.len());
+            let further = turn.filter(|_| !with_browser).and_then(|turn| self.further.get(turn));
             return Ok(further.unwrap_or(&self.relay).clone());
         }
         let identity = self.relay.identity.clone();
-        Relay::start(self.media_ip, 0, identity, self.clock.clone(), self.log.clone(), self.stop.clone()).await
+        let (clock, log) = (self.clock.clone(), self.log.clone());
+        Relay::start(&Handle::current(), (self.media_ip, 0), identity, clock, log, self.stop.clone())
     }
 
     /// An address that answers nothing.

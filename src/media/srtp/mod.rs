@@ -53,7 +53,7 @@ impl Profile {
 }
 
 /// What a DTLS handshake leaves: master keys and salts of both directions. Wiped when it is dropped.
-pub(super) struct Keys {
+pub(crate) struct Keys {
     profile: Profile,
     /// Client's key, server's key, client's salt, server's salt (RFC 5764 §4.2).
     material: Zeroizing<Vec<u8>>,

@@ -1,5 +1,8 @@
 //! One WebRTC peer of the simulator, over str0m: Meta's side of a call (ICE-lite, direct from credentials), or the end
 //! of a browser phone's connection (from its offer). Sans-IO: datagrams in, datagrams and [`PeerEvent`]s out.
+//!
+//! A *light* peer, one of many, has its RTP past str0m as a node's leg has ([`Peer::own`]); that of any other is str0m's, so
+//! that a node's own RTP meets somebody else's.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +16,12 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionMap, RtpWrite, Ssrc};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
+use super::stun;
+use crate::media::dtls::{self, Keyring, with_keyring};
+use crate::media::rtp::{Looks, looks};
+use crate::media::transport::{Making, Transport};
+use crate::model::Timestamp;
+
 /// SSRCs that one call may bring; a node has one.
 const SSRC_MAX: usize = 8;
 /// Datagrams handed out by one drive.
@@ -22,6 +31,8 @@ const OUT_MAX: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Identity {
     provider: Arc<CryptoProvider>,
+    /// The same, whose DTLS hands its keys out.
+    keyed: Arc<CryptoProvider>,
     cert: DtlsCert,
     /// `AB:CD:…`, SHA-256 of the certificate.
     pub(crate) fingerprint: String,
@@ -56,12 +67,12 @@ impl Identity {
         let cert = provider.dtls_provider.generate_certificate().ok_or(PeerError::Certificate)?;
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &cert.certificate);
         let fingerprint = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":");
-        Ok(Self { provider: Arc::new(provider), cert, fingerprint })
+        Ok(Self { provider: Arc::new(provider), keyed: Arc::new(dtls::crypto()), cert, fingerprint })
     }
 
-    fn config(&self) -> RtcConfig {
+    fn config(&self, light: bool) -> RtcConfig {
         RtcConfig::new()
-            .set_crypto_provider(self.provider.clone())
+            .set_crypto_provider(if light { self.keyed.clone() } else { self.provider.clone() })
             .set_dtls_cert(self.cert.clone())
             .set_ice_lite(true)
             .set_rtp_mode(true)
@@ -123,6 +134,15 @@ pub(crate) struct Peer {
     ssrcs_fixed: bool,
     up: bool,
     gone: bool,
+    /// When the agent wants to be driven next.
+    wake: Instant,
+    /// Where the agent's DTLS goes, and so RTP.
+    path: Option<SocketAddr>,
+    /// Of a light peer, until DTLS has left its keys there.
+    keys: Option<(Keyring, u32)>,
+    /// Its own RTP, once a light peer is up. The agent gets and sends none then: the same index under the same key twice
+    /// would be a fault.
+    pub(crate) own: Option<Box<Transport>>,
     pub(crate) out: Vec<Datagram>,
     pub(crate) events: Vec<PeerEvent>,
 }
@@ -141,11 +161,13 @@ impl Peer {
     pub(crate) fn meta(
         identity: &Identity,
         side: &MetaSide,
+        light: bool,
         local: SocketAddr,
         now: Instant,
     ) -> Result<Self, PeerError> {
-        let mut config =
-            identity.config().set_local_ice_credentials(IceCreds { ufrag: side.ufrag.clone(), pass: side.pwd.clone() });
+        let mut config = identity
+            .config(light)
+            .set_local_ice_credentials(IceCreds { ufrag: side.ufrag.clone(), pass: side.pwd.clone() });
         let opus = FormatParams::parse_line("minptime=20;useinbandfec=1");
         config.codec_config().add_config(
             side.opus_pt.into(),
@@ -158,7 +180,7 @@ impl Peer {
         if let Some(pt) = side.digit_pt {
             add_digits(&mut config, pt, Frequency::EIGHT_KHZ);
         }
-        let mut rtc = config.build(now);
+        let (mut rtc, keys) = with_keyring(|| config.build(now));
         add_candidate(&mut rtc, local)?;
         let mid: Mid = "audio".into();
         let mut direct = rtc.direct_api();
@@ -171,7 +193,9 @@ impl Peer {
         direct.set_ice_controlling(false);
         direct.declare_stream_tx(side.ssrc.into(), None, mid, None).set_rtx_cache(0, Duration::ZERO, None);
         direct.start_dtls(side.dtls_active).map_err(|e| PeerError::Dtls(e.to_string()))?;
-        Ok(Self::of(rtc, local, mid, side.opus_pt, side.digit_pt, false))
+        let mut peer = Self::of(rtc, local, mid, side.opus_pt, side.digit_pt, now);
+        peer.keys = light.then_some((keys, side.ssrc));
+        Ok(peer)
     }
 
     /// The end of a browser's connection, with the SDP answer for it.
@@ -185,14 +209,15 @@ impl Peer {
         now: Instant,
     ) -> Result<(Self, String), PeerError> {
         // The browser's own key events are not used: the page sends keys as messages, and the phone makes the events.
-        let mut rtc = identity.config().enable_opus(true, false).build(now);
+        let mut rtc = identity.config(false).enable_opus(true, false).build(now);
         add_candidate(&mut rtc, local)?;
         let offer = SdpOffer::from_sdp_string(offer).map_err(|e| PeerError::Offer(e.to_string()))?;
         let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| PeerError::Offer(e.to_string()))?;
         let answer = answer.to_sdp_string();
         let mid = answer.lines().find_map(|l| l.strip_prefix("a=mid:")).map(Mid::from);
         let mid = mid.ok_or_else(|| PeerError::Offer("no audio in it".into()))?;
-        let mut peer = Self::of(rtc, local, mid, 111, None, true);
+        let mut peer = Self::of(rtc, local, mid, 111, None, now);
+        peer.ssrcs_fixed = true;
         let pts: Vec<Pt> = peer.rtc.media(peer.mid).map(|m| m.remote_pts().to_vec()).unwrap_or_default();
         peer.opus_pt = peer
             .rtc
@@ -209,7 +234,7 @@ impl Peer {
         Ok((peer, answer))
     }
 
-    fn of(rtc: Rtc, local: SocketAddr, mid: Mid, opus_pt: u8, digit_pt: Option<u8>, ssrcs_fixed: bool) -> Self {
+    fn of(rtc: Rtc, local: SocketAddr, mid: Mid, opus_pt: u8, digit_pt: Option<u8>, now: Instant) -> Self {
         Self {
             rtc,
             local,
@@ -218,9 +243,13 @@ impl Peer {
             digit_pt,
             seq: 1,
             ssrcs: Vec::new(),
-            ssrcs_fixed,
+            ssrcs_fixed: false,
             up: false,
             gone: false,
+            wake: now,
+            path: None,
+            keys: None,
+            own: None,
             out: Vec::new(),
             events: Vec::new(),
         }
@@ -257,13 +286,42 @@ impl Peer {
 
     /// Time has passed.
     pub(crate) fn pass(&mut self, now: Instant) {
-        if self.gone {
+        // Without RTP of its own to send, the agent has nothing to do before its time.
+        if self.gone || (self.own.is_some() && now < self.wake) {
             return;
         }
+        self.drive(now);
+    }
+
+    fn drive(&mut self, now: Instant) {
         if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
             self.end(PeerEvent::Gone(error.to_string()));
         }
         self.pump();
+    }
+
+    /// The next packet's place in the stream, and where it goes, for RTP past the agent.
+    pub(crate) fn next(&mut self) -> Option<(u64, SocketAddr)> {
+        let to = self.path?;
+        let sequence = self.seq;
+        self.seq += 1;
+        Some((sequence, to))
+    }
+
+    /// Where its packets go.
+    pub(crate) fn path(&self) -> Option<SocketAddr> {
+        self.path
+    }
+
+    /// A light peer that is up takes its RTP to itself. Without keys that are of use it stays the agent's.
+    pub(crate) fn take_over(&mut self, now: Instant, wall: Timestamp) {
+        let Some((keys, ssrc)) = self.keys.take() else { return };
+        let Some(keys) = keys.take() else { return };
+        let making = Making { ssrc, cname: "meta".to_owned(), opus_pt: self.opus_pt, now, wall };
+        self.own = Transport::new(&keys, making).map(Box::new);
+        if self.own.is_some() {
+            self.rtc.direct_api().remove_stream_tx(ssrc.into());
+        }
     }
 
     /// Queues an RTP packet; it goes out with the next [`Peer::pass`].
@@ -289,7 +347,7 @@ impl Peer {
     pub(crate) fn close(&mut self, now: Instant) {
         if !self.gone {
             let _ = self.rtc.close();
-            self.pass(now);
+            self.drive(now);
         }
     }
 
@@ -340,8 +398,18 @@ impl Peer {
     fn drain(&mut self, mut told: impl FnMut(Event)) {
         for _ in 0..OUT_MAX {
             match self.rtc.poll_output() {
-                Ok(Output::Timeout(_)) => return,
+                Ok(Output::Timeout(wake)) => {
+                    self.wake = wake;
+                    return;
+                }
                 Ok(Output::Transmit(t)) => {
+                    let rtp = looks(&t.contents) != Looks::Other;
+                    if rtp && self.own.is_some() {
+                        continue;
+                    }
+                    if !stun::is_stun(&t.contents) {
+                        self.path = Some(t.destination);
+                    }
                     self.out.push(Datagram { to: t.destination, bytes: t.contents.to_vec() });
                 }
                 Ok(Output::Event(event)) => told(event),

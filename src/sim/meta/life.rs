@@ -129,7 +129,7 @@ pub(crate) async fn run(world: Arc<World>, script: CallScript, browser: Option<L
         let _ = events.send(fail("calling_disabled: the number's settings say so".into())).await;
         return;
     }
-    let relay = match world.relay_for_call(browser.is_some()).await {
+    let relay = match world.relay_for_call(browser.is_some()) {
         Ok(relay) => relay,
         Err(why) => {
             let _ = events.send(fail(format!("no_media_port: {why}"))).await;

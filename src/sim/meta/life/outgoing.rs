@@ -93,7 +93,7 @@ pub(crate) async fn run(
     let begun = async {
         let door = world.door(&script).ok_or_else(|| GraphFault::parameter("the simulator knows no node"))?;
         world.webhooks.verify(&door).await.map_err(GraphFault::parameter)?;
-        let relay = world.relay_for_call(false).await.map_err(|e| GraphFault::parameter(e.to_string()))?;
+        let relay = world.relay_for_call(false).map_err(|e| GraphFault::parameter(e.to_string()))?;
         let started = world.clock.now();
         let mut life = Life::new(world.clone(), script, door, None, relay, own, events, started, faults);
         life.facts.by_business = true;
