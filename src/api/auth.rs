@@ -8,12 +8,13 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use dashmap::DashMap;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
@@ -21,6 +22,7 @@ use http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq as _};
 use uuid::Uuid;
 
+use crate::admission::Ring;
 use crate::config::{self, Role, Secret};
 use crate::model::{AuthId, network_of};
 use crate::people::{KeyHolder, Person};
@@ -137,8 +139,10 @@ impl Credentials {
 
 /// Failures a minute from one address (R15).
 const FAILURES: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
-/// Requests in five seconds of one account (L21).
-const REQUESTS: NonZeroU32 = NonZeroU32::new(300).expect("not 0");
+/// Requests of one account in any window of [`WINDOW`] (L21).
+const REQUESTS: u32 = 300;
+/// As many of a ring's seconds.
+const WINDOW: u32 = 5;
 /// Addresses remembered at most.
 const KEYS_MAX: usize = 100_000;
 
@@ -149,26 +153,16 @@ const SWEEP_EVERY: u32 = 1_024;
 /// Limits what may be tried.
 pub(super) struct Guard {
     failures: Keyed<IpAddr>,
-    requests: Keyed<AuthId>,
+    /// Zero of the rings' times.
+    origin: Instant,
+    /// Of accounts that there are: as many as those at most. A ring counts calls of a second; its times are fifths here.
+    requests: DashMap<AuthId, Ring>,
 }
 
 /// A limiter by key, of a bounded number of keys.
 struct Keyed<K: Hash + Eq + Clone> {
     limiter: RateLimiter<K, HashMapStateStore<K>, DefaultClock>,
     asked: AtomicU32,
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        #[allow(clippy::expect_used, reason = "of constants")]
-        let per = |n: NonZeroU32, time: Duration| {
-            Quota::with_period(time / n.get()).expect("a period above 0").allow_burst(n)
-        };
-        Self {
-            failures: Keyed::new(per(FAILURES, Duration::from_secs(60))),
-            requests: Keyed::new(per(REQUESTS, Duration::from_secs(5))),
-        }
-    }
 }
 
 /// Why somebody is not answered; each API says it in its own shape.
@@ -181,6 +175,14 @@ pub(super) enum Denied {
 }
 
 impl Guard {
+    /// Nobody has asked yet; `origin` is any moment before the first request.
+    pub(super) fn new(origin: Instant) -> Self {
+        #[allow(clippy::expect_used, reason = "of constants")]
+        let failures = Quota::with_period(Duration::from_secs(60) / FAILURES.get()).expect("a period above 0");
+        let failures = failures.allow_burst(FAILURES);
+        Self { failures: Keyed::new(failures), origin, requests: DashMap::new() }
+    }
+
     /// Notes a failed authentication, and what to answer.
     pub(super) fn failed(&self, from: IpAddr) -> Denied {
         let wait = self.failures.spend(network_of(from));
@@ -191,11 +193,17 @@ impl Guard {
     ///
     /// # Errors
     /// It asks too often.
-    pub(super) fn asked(&self, account: &AuthId) -> Result<(), Denied> {
-        match self.requests.spend(account.clone()) {
-            None => Ok(()),
-            Some(wait) => Err(Denied::wait("more than 300 requests in 5 seconds", wait)),
+    pub(super) fn asked(&self, now: Instant, account: &AuthId) -> Result<(), Denied> {
+        let since = now.saturating_duration_since(self.origin) / WINDOW;
+        let since = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        let ask = |ring: &Ring| {
+            let wait = || Duration::from_nanos(ring.room_at(since).saturating_sub(since)) * WINDOW;
+            ring.take(since).map(drop).ok_or_else(|| Denied::wait("more than 300 requests in 5 seconds", wait()))
+        };
+        if let Some(ring) = self.requests.get(account) {
+            return ask(&ring);
         }
+        ask(&self.requests.entry(account.clone()).or_insert_with(|| Ring::new(REQUESTS)))
     }
 }
 
@@ -225,6 +233,8 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::{HeaderMap, HeaderValue};
 
     use super::{Accounts, Denied, Guard, Role, STANDARD, config, network_of};
@@ -284,15 +294,23 @@ mod tests {
 
     #[test]
     fn l21_an_account_asks_300_times_in_5_seconds() {
-        let guard = Guard::default();
-        let refused = (0..400).filter(|_| guard.asked(&ID.into()).is_err()).count();
-        assert!((50..=100).contains(&refused), "{refused}");
-        assert!(guard.asked(&"MAYYYYYYYYYYYYYYYYYY".into()).is_ok());
+        let clock = crate::clock::Clock::stepped(Default::default());
+        let guard = Guard::new(clock.now());
+        let asked = || guard.asked(clock.now(), &ID.into());
+        for n in 0..300 {
+            assert_eq!(asked(), Ok(()), "{n}");
+            clock.step(Duration::from_millis(16));
+        }
+        assert_eq!(asked(), Err(Denied::Wait { why: "more than 300 requests in 5 seconds", seconds: 1 }));
+        assert!(guard.asked(clock.now(), &"MAYYYYYYYYYYYYYYYYYY".into()).is_ok());
+        clock.step(Duration::from_millis(200));
+        assert_eq!(asked(), Ok(()), "the first is five seconds old");
+        assert!(asked().is_err(), "the second is not");
     }
 
     #[test]
     fn r15_failures_are_limited_by_address() {
-        let guard = Guard::default();
+        let guard = Guard::new(crate::clock::Clock::real().now());
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
         let refused = (0..70).filter(|_| guard.failed(ip("203.0.113.1")) != Denied::Unknown).count();
         assert!((9..=10).contains(&refused), "{refused}");

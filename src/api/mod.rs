@@ -133,7 +133,8 @@ impl Shared {
     fn new(api: Api) -> Self {
         let [once_number, once_plivo] =
             [number::ONCE, plivo::ONCE].map(|rules| Once::new(rules, api.store.clone(), api.clock.clone()));
-        Self { api, guard: Guard::default(), once_number, once_plivo }
+        let guard = Guard::new(api.clock.now());
+        Self { api, guard, once_number, once_plivo }
     }
 
     /// The main account of whoever asks.

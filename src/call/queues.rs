@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::dialer::NotPlaced;
 use super::machine::CallSetup;
 use crate::admission::permission::{Consents, Engaged};
-use crate::admission::{Admitted, Gate, NumberEntry, Reason};
+use crate::admission::{Admitted, Denied, Gate, NumberEntry, Reason};
 use crate::clock::Clock;
 use crate::model::{AuthId, CallUuid, Direction, E164, HangupCause};
 use crate::observe::names;
@@ -79,12 +79,31 @@ impl Queues {
         }
         let of_number = |waiting: &&Waiting| waiting.setup.phone_number_id == number.spec.phone_number_id;
         let queued: BTreeSet<&str> = self.iter().filter(of_number).map(|waiting| waiting.setup.to.as_str()).collect();
+        // Check by check, not user by user (`plivo-call-api.md` §2.1): who may not be called at all is told of before who is
+        // on the line, and that before a number that is full.
+        let mut later: Option<(&E164, Denied)> = None;
         for to in to {
-            let denied = |denied| NotPlaced::Denied { to: to.clone(), denied };
-            gate.may_be_placed(clock.wall(), number, to.as_str(), consents).map_err(denied)?;
-            if queued.contains(to.as_str()) {
-                return Err(denied(gate.user_busy(number)));
+            let asked = gate.may_be_placed(clock.wall(), number, to.as_str(), consents);
+            let is_queued = queued.contains(to.as_str());
+            let rank = |denied: &Denied| match denied.reason {
+                Reason::NumberFull => 2,
+                Reason::UserBusy => 1,
+                _ => 0,
+            };
+            let denied = match asked {
+                Ok(()) if !is_queued => continue,
+                Ok(()) => gate.user_busy(number),
+                Err(denied) if rank(&denied) == 0 => {
+                    return Err(NotPlaced::Denied { to: to.clone(), denied });
+                }
+                Err(denied) => denied,
+            };
+            if later.as_ref().is_none_or(|(_, first)| rank(&denied) < rank(first)) {
+                later = Some((to, denied));
             }
+        }
+        if let Some((to, denied)) = later {
+            return Err(NotPlaced::Denied { to: to.clone(), denied });
         }
         let waiting = self.0.get(&number.account.auth_id).map_or(0, VecDeque::len);
         if waiting + to.len() > QUEUE_MAX {

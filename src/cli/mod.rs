@@ -39,8 +39,7 @@ use crate::observe::logs::{self, LogFormat, LogLevel, LogSettings};
     name = "offhook",
     version,
     about = "Call control for WhatsApp calls: Plivo-style XML, own WebRTC media, one binary",
-    after_help = "Exit codes: 0 done, 1 the thing asked about failed, 2 wrong usage or configuration.",
-    disable_help_subcommand = true
+    after_help = "Exit codes: 0 done, 1 the thing asked about failed, 2 wrong usage or configuration."
 )]
 struct Cli {
     #[command(flatten)]

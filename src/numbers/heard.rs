@@ -37,8 +37,11 @@ pub fn heard_in(waba: &str, field: &str, value: &Value) -> Option<NewsOfMeta> {
             }
             let settings = value.get("phone_number_settings")?;
             let id = PhoneNumberId::from(bounded(settings.get("phone_number_id")?.as_str()?));
-            let calling = settings.get("calling").filter(|calling| calling.is_object())?;
-            Some(NewsOfMeta::Settings { id, calling: CallingSettings::read(calling) })
+            // None of its parts is there where it is null, or absent.
+            let nothing = Value::Null;
+            let calling = settings.get("calling").unwrap_or(&nothing);
+            (calling.is_object() || calling.is_null())
+                .then(|| NewsOfMeta::Settings { id, calling: CallingSettings::read(calling) })
         }
         "phone_number_quality_update" | "phone_number_name_update" => {
             let event = word("/event").or_else(|| word("/decision")).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The outbox: callbacks that wait, and what became of them (R4).
 //!
 //! A row waits while it has a due time. Of the rows of one call and URL only the oldest is ever handed out, so that
-//! they go out in order. Handing out changes nothing in the row: who delivers remembers what it holds, and what a
+//! they go out in order, and a call's hangup callback comes after what else was to be told of it. Handing out changes nothing in the row: who delivers remembers what it holds, and what a
 //! crash interrupts is simply due again.
 
 use std::collections::BTreeMap;
@@ -140,13 +140,23 @@ pub struct CallbackView {
 const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, method, params, \
     secret_params, sealed_params, created_us, since_us, attempts, retries";
 
+/// Which older row `e` of its call goes out before a row: one that waits for the same URL; and before a hangup callback whatever
+/// has not been sent once yet, recordings excepted (`plivo-callbacks.md` §2). What is tried again later holds nothing up.
+fn goes_before(row: &str) -> String {
+    format!(
+        "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' AND e.retries = 0 \
+        AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription')))"
+    )
+}
+
 /// Puts a callback in; due at once.
 pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: NewCallback) -> Result<Written, sqlx::Error> {
     let plain = shown(&new.notice.params);
     let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
         method, params, sealed_params, created_us, since_us, next_us, webhook, event) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13, $14) RETURNING id, EXISTS (SELECT 1 FROM \
-        callbacks e WHERE e.call_uuid = $2 AND e.next_us IS NOT NULL AND e.url = $8 AND e.id < callbacks.id)";
+        callbacks e WHERE e.call_uuid = callbacks.call_uuid AND e.id < callbacks.id AND ";
+    let insert = format!("{insert}{})", goes_before("callbacks"));
     let (id, behind): (i64, bool) = sql::query_as(insert)
         .bind(new.event_id.to_string())
         .bind(new.call.to_string())
@@ -250,8 +260,8 @@ pub(super) async fn due(
     const WHAT: &str = "read callbacks that are due";
     let select = format!(
         "SELECT {COLUMNS} FROM callbacks c WHERE node_id = $1 AND origin = $2 AND next_us <= $3 AND NOT EXISTS \
-        (SELECT 1 FROM callbacks e WHERE e.call_uuid = c.call_uuid AND e.next_us IS NOT NULL AND e.url = c.url \
-        AND e.id < c.id) ORDER BY next_us, id LIMIT $4"
+        (SELECT 1 FROM callbacks e WHERE e.call_uuid = c.call_uuid AND e.id < c.id AND {}) ORDER BY next_us, id LIMIT $4",
+        goes_before("c")
     );
     let rows = sql::query(select)
         .bind(node_id)

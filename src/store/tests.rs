@@ -461,6 +461,35 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     store.close().await;
 }
 
+/// `plivo-callbacks.md` §2: after everything else of the call was sent, recordings excepted.
+#[tokio::test]
+async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
+    let room = Room::new();
+    let store = room.open().await;
+    let about = |event: u128, kind: NoticeKind| {
+        let mut new = callback(1, event);
+        (new.notice.kind, new.notice.url) = (kind, DocUrl(format!("https://app.example.com/{event}").into()));
+        new
+    };
+    let conference = store.notify(about(1, NoticeKind::Conference)).await.unwrap();
+    let action = store.notify(about(2, NoticeKind::Ring)).await.unwrap();
+    let recording = store.notify(about(3, NoticeKind::Recording)).await.unwrap();
+    let hangup = store.notify(callback(1, 4)).await.unwrap();
+    let firsts = [&conference, &action, &recording, &hangup].map(|written| written.first);
+    assert_eq!(firsts, [true, true, true, false]);
+    let due = async || {
+        let rows = store.callbacks_due("node", &callback(1, 1).origin, secs(2), 9).await.unwrap();
+        rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
+    };
+    assert_eq!(due().await, [1, 2, 3]);
+    let settled = |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
+    assert!(store.settle(settled(conference.callback.id, Settled::Failed)).await.unwrap());
+    assert_eq!(due().await, [2, 3]);
+    store.settle(settled(action.callback.id, Settled::Again { due: secs(10) })).await.unwrap();
+    assert_eq!(due().await, [3, 4], "what is tried again later holds nothing up");
+    store.close().await;
+}
+
 pub(super) fn setup(n: u128) -> CallSetup {
     let url = DocUrl("https://app.example.com/answer".into());
     CallSetup {

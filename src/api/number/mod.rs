@@ -167,7 +167,8 @@ async fn authenticate(shared: &Shared, headers: &HeaderMap, method: &Method, fro
         session::member(shared, headers, method).await?
     };
     let known = member.ok_or_else(|| Box::new(denied(shared.guard.failed(from))))?;
-    shared.guard.asked(known.scope.auth_id()).map_err(|why| Box::new(denied(why)))?;
+    let now = shared.api.clock.now();
+    shared.guard.asked(now, known.scope.auth_id()).map_err(|why| Box::new(denied(why)))?;
     Ok(known)
 }
 

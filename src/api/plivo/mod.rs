@@ -382,7 +382,7 @@ fn authenticate(shared: &Shared, request: &Request, auth_id: &str, counted: bool
     let caller = shared.api.accounts.basic(request.headers()).filter(|id| id.as_str() == auth_id);
     let caller = caller.ok_or_else(|| shared.guard.failed(peer(request)))?;
     if counted {
-        shared.guard.asked(&caller)?;
+        shared.guard.asked(shared.api.clock.now(), &caller)?;
     }
     Ok(Scope::of(caller))
 }

@@ -216,14 +216,19 @@ pub(super) fn digits(fields: &Fields) -> Result<Option<String>, String> {
 
 /// `name=value` pairs between commas; reserved names are dropped.
 pub(super) fn sip_headers(fields: &Fields) -> Result<Vec<(String, String)>, String> {
-    const WHAT: &str = "sip_headers must be name=value pairs separated by commas, names of letters, digits and -";
+    const WHAT: &str = "sip_headers must be at most 64 name=value pairs separated by commas, names of at most 100 letters, \
+        digits, - and _, values of at most 1000 characters";
     let mut headers = Vec::new();
     for pair in fields.text("sip_headers")?.unwrap_or_default().split(',').filter(|pair| !pair.trim().is_empty()) {
         let (name, value) = pair.split_once('=').ok_or(WHAT)?;
         let (name, value) = (name.trim(), value.trim());
         let fits =
-            (1..=24).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-        if !fits || value.len() > 120 || value.chars().any(char::is_control) || headers.len() == SIP_HEADERS_MAX {
+            (1..=100).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        if !fits
+            || value.chars().count() > 1_000
+            || value.chars().any(char::is_control)
+            || headers.len() == SIP_HEADERS_MAX
+        {
             return Err(WHAT.to_owned());
         }
         if let Some(bare) = header_name(name) {
