@@ -22,6 +22,18 @@ function localise(root) {
   }
 }
 
+/** What a link would download, for pasting instead. */
+document.addEventListener("click", async (event) => {
+  const button = event.target instanceof Element ? event.target.closest("button[data-copy]") : null;
+  if (!(button instanceof HTMLElement)) return;
+  try {
+    const answer = await fetch(button.dataset.copy ?? "");
+    if (!answer.ok) throw new Error(String(answer.status));
+    await navigator.clipboard.writeText(await answer.text());
+    toast(button.dataset.copied ?? "");
+  } catch { toast(button.dataset.failed ?? "", true); }
+});
+
 /** Clocks that are in sight: of a thousand calls the few whose seconds anybody sees go by. @type {Set<Element>} */
 const inSight = new Set();
 const sight = new IntersectionObserver((seen) => {

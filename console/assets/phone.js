@@ -36,7 +36,11 @@ class Phone extends HTMLElement {
     this.captions = new Captions(this.at("lines"), this.at("captions"), (speaker) => this.t(`says_${speaker}`),
       (on) => this.say({ call: this.call, ...this.captions?.wish(on) }));
     this.at("captions").addEventListener("click", () => this.captions?.ask(!this.captions.on));
+    this.at("speaker-field").hidden = !("setSinkId" in HTMLMediaElement.prototype);
+    this.at("speakers").addEventListener("change", () => void this.speak());
     void this.devices();
+    // Now that somebody listens: until then a password would have gone into the address.
+    this.form("login").querySelector("button")?.removeAttribute("disabled");
   }
 
   /** @param {string} name @returns {HTMLElement} */
@@ -52,9 +56,18 @@ class Phone extends HTMLElement {
 
   async devices() {
     const found = await navigator.mediaDevices?.enumerateDevices().catch(() => []) ?? [];
-    const list = /** @type {HTMLSelectElement} */ (this.at("devices"));
-    const known = new Set([...list.options].map((option) => option.value));
-    for (const device of found.filter((d) => d.kind === "audioinput" && d.label && !known.has(d.deviceId))) list.append(new Option(device.label, device.deviceId));
+    for (const [name, kind] of [["devices", "audioinput"], ["speakers", "audiooutput"]]) {
+      const list = /** @type {HTMLSelectElement} */ (this.at(name));
+      const known = new Set([...list.options].map((option) => option.value));
+      for (const device of found.filter((d) => d.kind === kind && d.label && !known.has(d.deviceId))) list.append(new Option(device.label, device.deviceId));
+    }
+  }
+
+  /** The other side is heard where the person wants it, at once. */
+  async speak() {
+    const sound = /** @type {any} */ (this.at("sound"));
+    const wanted = /** @type {HTMLSelectElement} */ (this.at("speakers")).value;
+    await sound.setSinkId?.(wanted).catch((/** @type {unknown} */ error) => this.refused(error));
   }
 
   register() {
@@ -140,7 +153,30 @@ class Phone extends HTMLElement {
   /** @param {boolean} registered */
   ready(registered) { this.form("dial").querySelector("button")?.toggleAttribute("disabled", !registered); }
   /** @param {boolean} rings */
-  ringing(rings) { for (const name of ["accept", "reject"]) this.at(name).hidden = !rings; }
+  ringing(rings) {
+    for (const name of ["accept", "reject"]) this.at(name).hidden = !rings;
+    clearInterval(this.bell);
+    document.title = `${rings ? "☎ " : ""}${document.title.replace(/^☎ /, "")}`;
+    if (!rings) return;
+    this.strike();
+    this.bell = setInterval(() => this.strike(), 3000);
+  }
+
+  /** A bell that needs no file. A browser that lets no page sound before it was touched stays silent; its tab still tells. */
+  strike() {
+    const context = new AudioContext();
+    const volume = context.createGain();
+    volume.gain.value = 0.08;
+    volume.connect(context.destination);
+    for (const [hertz, after] of [[660, 0], [880, 0.25], [660, 0.5]]) {
+      const tone = context.createOscillator();
+      tone.frequency.value = hertz;
+      tone.connect(volume);
+      tone.start(context.currentTime + after);
+      tone.stop(context.currentTime + after + 0.2);
+    }
+    setTimeout(() => void context.close(), 1500);
+  }
   /** @param {boolean} up */
   talking(up) {
     for (const name of ["mute", "hold", "captions", "hangup"]) this.at(name).toggleAttribute("disabled", !up);

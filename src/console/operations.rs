@@ -12,9 +12,10 @@ use super::App;
 use super::chart;
 use super::door::Visitor;
 use super::page::{Page, failed, html};
-use super::samples::KEPT;
+use super::samples::{KEPT, Sample};
 use super::view;
 use crate::api::LiveStatus;
+use crate::config::Permissions;
 use crate::model::Timestamp;
 use crate::store::{CallFilter, CallRecord, Compare};
 
@@ -44,6 +45,34 @@ struct Cause {
     percent: usize,
 }
 
+/// The permission rules in force.
+struct Rules {
+    enforced: bool,
+    requests_per_day: u32,
+    requests_per_week: u32,
+    calls_per_day: u32,
+    temporary_days: u64,
+    prompt_after: u32,
+    revoke_after: u32,
+    barred: String,
+}
+
+impl Rules {
+    fn of(rules: &Permissions) -> Self {
+        let barred: Vec<&str> = rules.barred_countries.iter().map(|country| country.as_str()).collect();
+        Self {
+            enforced: rules.enforce,
+            requests_per_day: rules.requests_per_day,
+            requests_per_week: rules.requests_per_week,
+            calls_per_day: rules.calls_per_day,
+            temporary_days: rules.temporary_seconds.div_ceil(86_400),
+            prompt_after: rules.prompt_after,
+            revoke_after: rules.revoke_after,
+            barred: if barred.is_empty() { "–".to_owned() } else { barred.join(", ") },
+        }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "operations.html")]
 struct Operations {
@@ -62,6 +91,12 @@ struct Operations {
     live_most: usize,
     /// Of each five minutes, the most at once.
     live_table: Vec<(String, usize)>,
+    cps_chart: String,
+    cps_top: usize,
+    cps_most: usize,
+    cps_table: Vec<(String, usize)>,
+    /// Of calls that go out; none: the account has no number.
+    rules: Option<Rules>,
     hour_chart: String,
     hour_top: usize,
     /// From, good, missed, bad.
@@ -91,8 +126,9 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let tables = api.gate.directory().tables();
     let (cps_limit, cps_used) =
         tables.account(scope.auth_id()).map_or((0, 0), |account| api.gate.cps(api.clock.now(), account));
-    let own = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
-    let mut numbers: Vec<Number> = own
+    let own = || tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
+    let rules = own().next().map(|number| Rules::of(&number.spec.permissions));
+    let mut numbers: Vec<Number> = own()
         .map(|n| {
             let (used, limit) = (n.slots.in_use(), n.slots.limit());
             let percent = used.saturating_mul(100).checked_div(limit).unwrap_or_default().min(100);
@@ -108,6 +144,9 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         .collect();
     numbers.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.number.cmp(&b.number)));
     let samples = console.samples.of(&visitor.person.user.main_account);
+    let of = |what: fn(&Sample) -> usize| samples.iter().map(what).collect::<Vec<usize>>();
+    let (ups, begun) = (of(|sample| sample.up), of(|sample| sample.cps));
+    let highest = |values: &[usize]| values.iter().copied().max().unwrap_or_default();
     let waits = set_ups(&records);
     let hour = by_time(&records, now);
     let columns: Vec<_> = hour.iter().map(|(_, g, m, b)| vec![(*g, "good"), (*m, "missed"), (*b, "bad")]).collect();
@@ -123,10 +162,15 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         answered: percent(answered, records.len()),
         median: at(&waits, 50),
         slowest: at(&waits, 95),
-        live_chart: chart::area(&samples, KEPT, lang.t("operations.live_chart")),
-        live_table: most(&samples),
-        live_most: samples.iter().copied().max().unwrap_or_default(),
-        live_top: chart::ceiling(samples.iter().copied().max().unwrap_or_default()),
+        live_chart: chart::area(&ups, KEPT, lang.t("operations.live_chart")),
+        live_table: most(&ups),
+        live_most: highest(&ups),
+        live_top: chart::ceiling(highest(&ups)),
+        cps_chart: chart::area(&begun, KEPT, lang.t("operations.cps_chart")),
+        cps_table: most(&begun),
+        cps_most: highest(&begun),
+        cps_top: chart::ceiling(highest(&begun)),
+        rules,
         hour_top: chart::ceiling(hour.iter().map(|(_, g, m, b)| g + m + b).max().unwrap_or_default()),
         hour_chart: chart::bars(&columns, lang.t("operations.hour_chart")),
         hour,

@@ -35,6 +35,13 @@ pub(super) const SNIPPETS: &[(&str, &str)] = &[
     ("playground.snippet.transfer", include_str!("../../console/snippets/transfer.xml")),
     ("playground.snippet.conference", include_str!("../../console/snippets/conference.xml")),
     ("playground.snippet.speech", include_str!("../../console/snippets/speech.xml")),
+    ("playground.snippet.play", include_str!("../../console/snippets/play.xml")),
+    ("playground.snippet.digits", include_str!("../../console/snippets/digits.xml")),
+    ("playground.snippet.preanswer", include_str!("../../console/snippets/preanswer.xml")),
+    ("playground.snippet.whatsapp", include_str!("../../console/snippets/whatsapp.xml")),
+    ("playground.snippet.stream", include_str!("../../console/snippets/stream.xml")),
+    ("playground.snippet.multiparty", include_str!("../../console/snippets/multiparty.xml")),
+    ("playground.snippet.refuse", include_str!("../../console/snippets/refuse.xml")),
 ];
 
 struct Snippet {

@@ -99,3 +99,30 @@ fn r20_the_pages_have_nothing_inline() {
         assert!(!text.contains(bad), "{bad}");
     }
 }
+
+#[test]
+fn the_snippets_run_and_have_an_element_of_each_kind_among_them() {
+    let mut all = String::new();
+    for (name, source) in super::playground::SNIPPETS {
+        assert!(crate::xml::parse(source.as_bytes(), None).document.is_some(), "{name}");
+        all.push_str(source);
+    }
+    for element in [
+        "Speak",
+        "Play",
+        "Wait",
+        "GetInput",
+        "GetDigits",
+        "Record",
+        "DTMF",
+        "Redirect",
+        "Hangup",
+        "PreAnswer",
+        "Dial",
+        "Conference",
+        "MultiPartyCall",
+        "Stream",
+    ] {
+        assert!(all.contains(&format!("<{element}")), "{element}");
+    }
+}

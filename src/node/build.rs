@@ -324,7 +324,7 @@ impl Node {
         };
         let desk = api::Desk::new(apis);
         let samples = Samples::default();
-        tokio::spawn(samples.clone().run(gate.clone(), desk.api().live.clone(), stop_all.clone()));
+        tokio::spawn(samples.clone().run(gate.clone(), desk.api().live.clone(), clock.clone(), stop_all.clone()));
         let provider = config.oidc.clone().map(|oidc| Provider::new(oidc, &base_url(&config, public), clock.clone()));
         let console = Console {
             desk: desk.clone(),

@@ -3,9 +3,9 @@
 //! Pure: the time comes in. A prompt is entered when its making begins, so that a second call joins it instead of
 //! making it again; its size counts once it is ready.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::call::machine::Sound;
 use crate::media::prompt::Prompt;
@@ -17,7 +17,14 @@ pub(super) struct Cache {
     bytes_max: usize,
     /// Counts uses; stands in for the time of the last.
     uses: u64,
+    /// What failed a moment ago, oldest first: a document's sounds are looked for when it comes and again when they play, and
+    /// a server that has said no twice is not asked twice more (L24).
+    failures: VecDeque<(Instant, Sound, Arc<Prompt>)>,
 }
+
+/// How long a failure is remembered, and how many are.
+const FAILED: Duration = Duration::from_secs(1);
+const FAILURES_MAX: usize = 256;
 
 struct Entry {
     prompt: Arc<Prompt>,
@@ -53,14 +60,15 @@ pub(super) enum Found {
 
 impl Cache {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { entries: HashMap::new(), bytes: 0, bytes_max, uses: 0 }
+        Self { entries: HashMap::new(), bytes: 0, bytes_max, uses: 0, failures: VecDeque::new() }
     }
 
-    /// Looks it up, which counts as a use. What failed is not there.
+    /// Looks it up, which counts as a use. What failed is not there any more after a moment.
     pub(super) fn find(&mut self, sound: &Sound, now: Instant) -> Found {
         self.uses += 1;
         let Some(entry) = self.entries.get_mut(sound).filter(|entry| entry.prompt.failure().is_none()) else {
-            return Found::Nothing;
+            let failed = self.failures.iter().rev().find(|(until, other, _)| now < *until && other == sound);
+            return failed.map_or(Found::Nothing, |(_, _, prompt)| Found::Prompt(Arc::clone(prompt)));
         };
         entry.used = self.uses;
         let prompt = Arc::clone(&entry.prompt);
@@ -89,10 +97,17 @@ impl Cache {
         self.shrink();
     }
 
-    /// The prompt failed: the next call tries again.
-    pub(super) fn failed(&mut self, sound: &Sound, prompt: &Arc<Prompt>) {
-        if self.entries.get(sound).is_some_and(|entry| Arc::ptr_eq(&entry.prompt, prompt)) {
-            self.forget(sound);
+    /// The prompt failed: who wants it in a moment tries again.
+    pub(super) fn failed(&mut self, sound: &Sound, prompt: &Arc<Prompt>, now: Instant) {
+        if !self.entries.get(sound).is_some_and(|entry| Arc::ptr_eq(&entry.prompt, prompt)) {
+            return;
+        }
+        self.forget(sound);
+        while self.failures.front().is_some_and(|(until, ..)| *until <= now) || self.failures.len() >= FAILURES_MAX {
+            self.failures.pop_front();
+        }
+        if matches!(sound, Sound::File { .. }) && prompt.failure().is_some() {
+            self.failures.push_back((now + FAILED, sound.clone(), Arc::clone(prompt)));
         }
     }
 
@@ -181,9 +196,9 @@ mod tests {
         let Found::Stale { etag: Some(etag), .. } = cache.find(&sound(1), clock.now()) else { panic!("stale") };
         assert_eq!(etag, "x");
         cache.begin(&sound(1), &new);
-        cache.failed(&sound(1), &old);
+        cache.failed(&sound(1), &old, clock.now());
         assert!(matches!(cache.find(&sound(1), clock.now()), Found::Prompt(p) if Arc::ptr_eq(&p, &new)));
-        cache.failed(&sound(1), &new);
+        cache.failed(&sound(1), &new, clock.now());
         assert!(matches!(cache.find(&sound(1), clock.now()), Found::Nothing));
         assert_eq!(cache.bytes, 0);
     }

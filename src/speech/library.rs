@@ -455,7 +455,8 @@ impl Drop for Making {
     /// However it ended: what did not become ready is not kept.
     fn drop(&mut self) {
         if self.prompt.failure().is_some() || !self.prompt.is_settled() {
-            self.cache(|cache| cache.failed(&self.sound, &self.prompt));
+            let now = self.inner.clock.now();
+            self.cache(|cache| cache.failed(&self.sound, &self.prompt, now));
         }
     }
 }

@@ -68,6 +68,9 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
     chat.ask("PATCH", &path, json!({"configurationType": "agent"})).await;
     chat.writes(USER, "Once more").await;
     chat.until(&first, |items| items.iter().filter(|item| item["text"] == "I am the agent.").count() == 2).await;
+    // A URL alone takes nobody's agent away.
+    let (_, shown) = chat.ask("PATCH", &path, json!({"webhookUrl": chat.app.url("/elsewhere")})).await;
+    assert_eq!(shown["activeAgent"], json!(agent), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,6 +147,20 @@ async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers
     assert!(!log.contains(PASSWORD) && !log.contains(&asha.cookie), "r22");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_show_the_limits_and_the_permission_rules_in_force() {
+    let world = with_people().await;
+    let asha = Session::of(&world, "asha").await;
+    let page = asha.get("/console/operations/").await.text();
+    for id in ["chart-live", "chart-cps", "chart-hour", "chart-set-up", "slots", "rules", "causes"] {
+        assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
+    }
+    let rules = page.split("id=\"rules\"").nth(1).and_then(|rest| rest.split("</section>").next()).expect("the rules");
+    for said in ["1 a day, 2 in seven days", "<dd>5</dd>", "7 days", "US, CA, TR, EG, NG, VN", "after 2 Meta asks"] {
+        assert!(rules.contains(said), "{said}: {rules}");
+    }
+}
+
 /// What every answer has, of whatever path and status.
 fn is_secured(answer: &Answer, what: &str) {
     let head = |name: &str| answer.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();

@@ -107,7 +107,7 @@ fn is_tone(pcm: &[f64]) -> bool {
 async fn softphone(world: &World) -> Browser {
     let mut phone = signed_in(world, "asha").await;
     phone.visit("/console/phone/").await;
-    phone.until("customElements.get('offhook-phone')").await;
+    phone.until("document.querySelector('[data-at=login] button:enabled')").await;
     phone.eval(MICROPHONE).await;
     phone.fill("[data-at=login] [name=endpoint]", "asha").await;
     phone.fill("[data-at=login] [name=password]", PASSWORD).await;
@@ -211,6 +211,7 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     drop(caller.all().await);
     // The next time the phone is opened it is still theirs; and an unknown one is no choice.
     phone.visit("/console/phone/").await;
+    phone.until("document.querySelector('[data-at=login] button:enabled')").await;
     phone.fill("[data-at=login] [name=endpoint]", "asha").await;
     phone.fill("[data-at=login] [name=password]", PASSWORD).await;
     phone.press("[data-at=login]", "Register").await;

@@ -60,8 +60,9 @@ pub(super) struct Shown {
     secrets: usize,
     /// It stands in the configuration file.
     in_configuration: bool,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp3339,
+    /// None of one that stands in the configuration file.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    created_at: Option<Timestamp3339>,
 }
 
 impl Shown {
@@ -72,7 +73,7 @@ impl Shown {
             url: webhook.url.0.to_string(),
             secrets: webhook.secrets.len(),
             in_configuration: webhook.in_file,
-            created_at: Timestamp3339(webhook.created),
+            created_at: (!webhook.in_file).then_some(Timestamp3339(webhook.created)),
         }
     }
 }

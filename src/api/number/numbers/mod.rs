@@ -424,7 +424,7 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
     let went = routing_of(&asked, number);
     asked.api().numbers.change(&scope, number, &change, seen.as_ref()).await.map_err(fault)?;
     if change.configuration.is_some() || change.webhook_url.is_some() {
-        goes_by_its_type(&asked, number, was, went).await?;
+        goes_by_its_type(&asked, number, (was, went), change.configuration.is_some()).await?;
     }
     if change.active == Some(false) {
         let entry = asked.api().gate.directory().tables().by_number(number).cloned();
@@ -441,19 +441,21 @@ fn routing_of(asked: &Asked, number: &E164) -> Option<Routing> {
     entry.map(|entry| asked.api().inbox.routing_of(&entry))
 }
 
-/// Who names the configuration type, or its URL, means it: where the number's messages went otherwise, all of them go by it
+/// Who names the configuration type, or gives a number its first URL, means it: where the number's messages went otherwise, all of them go by it
 /// from the next on (S0.6, S0.24).
 async fn goes_by_its_type(
     asked: &Asked,
     number: &E164,
-    was: Configuration,
-    went: Option<Routing>,
+    (was, went): (Configuration, Option<Routing>),
+    is_named: bool,
 ) -> Result<(), Fault> {
     let is = asked.api().keeper.book().number(asked.scope(), number).map(|entry| entry.set.configuration);
     let entry = asked.api().gate.directory().tables().by_number(number).cloned();
     let (Some(is), Some(entry)) = (is, entry) else { return Ok(()) };
     let goes = asked.api().inbox.routing_of(&entry);
     let to = match (is, goes) {
+        // A URL alone takes nobody's agent away.
+        _ if !is_named => goes,
         (Configuration::Webhook, Routing::Webhook(_)) | (Configuration::Agent, Routing::Agent(_) | Routing::None) => {
             goes
         }
