@@ -39,8 +39,26 @@ class Phone extends HTMLElement {
     this.at("speaker-field").hidden = !("setSinkId" in HTMLMediaElement.prototype);
     this.at("speakers").addEventListener("change", () => void this.speak());
     void this.devices();
-    // Now that somebody listens: until then a password would have gone into the address.
+    this.at("leave").addEventListener("click", () => { this.keep(""); this.say({ type: "unregister" }); });
+    // Now that somebody listens.
     this.form("login").querySelector("button")?.removeAttribute("disabled");
+    this.comeBack();
+  }
+
+  /** The endpoint that this browser was for this person. @param {string} endpoint */
+  keep(endpoint) {
+    const key = `offhook-endpoint:${this.form("login").dataset.person}`;
+    try { if (endpoint) localStorage.setItem(key, endpoint); else localStorage.removeItem(key); } catch { /* a browser that keeps nothing */ }
+  }
+
+  /** Who was registered here is so again: a page that was left and opened again rings. */
+  comeBack() {
+    let kept = "";
+    try { kept = localStorage.getItem(`offhook-endpoint:${this.form("login").dataset.person}`) ?? ""; } catch { return; }
+    const list = /** @type {HTMLSelectElement} */ (this.form("login").elements.namedItem("endpoint"));
+    if (![...list.options].some((option) => option.value === kept)) return;
+    list.value = kept;
+    this.register();
   }
 
   /** @param {string} name @returns {HTMLElement} */
@@ -74,13 +92,15 @@ class Phone extends HTMLElement {
     this.socket?.close();
     const fields = new FormData(this.form("login"));
     const socket = this.socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/phone`);
-    socket.onopen = () => this.say({ type: "register", endpoint: fields.get("endpoint"), password: fields.get("password"), resume: this.session ?? undefined });
+    socket.onopen = () => this.say({ type: "register", endpoint: fields.get("endpoint"), resume: this.session ?? undefined });
     socket.onmessage = (event) => void this.hear(JSON.parse(event.data));
     socket.onclose = (event) => {
       if (socket !== this.socket) return;
       this.ready(false);
-      this.show(event.reason || this.t("not_registered"));
-      if (this.call && event.code === 1006) setTimeout(() => this.register(), 1000);
+      this.at("leave").hidden = true;
+      this.show(event.code > 4000 ? event.reason : this.t("not_registered"));
+      // Cut off, or the node was started anew: it is to ring again.
+      if (event.code === 1006 || event.code === 1001) setTimeout(() => { if (socket === this.socket) this.register(); }, this.call ? 1000 : 5000);
     };
   }
 
@@ -227,6 +247,8 @@ class Phone extends HTMLElement {
     switch (told.type) {
       case "registered":
         this.session = told.session;
+        this.keep(told.endpoint);
+        this.at("leave").hidden = false;
         this.ready(true);
         this.at("captions").hidden = !told.captions;
         this.at("no-captions").hidden = told.captions;

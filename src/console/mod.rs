@@ -125,6 +125,8 @@ pub fn router(console: Console) -> Router {
         .route("/console/playground/", get(playground::page).post(playground::run))
         .route("/console/playground/debugger/", get(playground::debug_page).post(playground::debug))
         .route("/console/phone/", get(phone::page))
+        .route("/console/phone/endpoints", post(phone::make))
+        .route("/console/phone/endpoints/{id}", post(phone::remove))
         .route("/console/people/", get(people::page))
         .route("/console/people/users", post(people::make_user))
         .route("/console/people/users/{id}", post(people::change_user))

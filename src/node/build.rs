@@ -315,6 +315,8 @@ impl Node {
             dice: phone_dice,
             store: store.clone(),
             passwords,
+            people: people.clone(),
+            secure: base_url(&config, public).starts_with("https:"),
             gate: gate.clone(),
             registry: registry.clone(),
             phones: phones.clone(),

@@ -6,6 +6,7 @@
 //! once; keys are in memory, since a program asks often.
 
 mod arrival;
+pub mod cookie;
 mod failures;
 mod token;
 
@@ -135,6 +136,8 @@ struct Inner {
     failures: Failures,
     /// By digest.
     keys: ArcSwap<HashMap<String, KeyHolder>>,
+    /// Told when somebody signs out: whoever is here by a session looks whether it still holds.
+    signed_out: tokio::sync::watch::Sender<()>,
     /// Keys are written, read and put in force by one at a time: who read before a key was revoked puts nothing in force after.
     keys_turn: tokio::sync::Mutex<()>,
 }
@@ -143,7 +146,8 @@ impl People {
     /// Nobody's keys are in force until [`People::load`].
     pub fn new(store: Store, passwords: Passwords, clock: Clock, feed: Feed) -> Self {
         let (failures, keys, keys_turn) = Default::default();
-        Self(Arc::new(Inner { store, passwords, clock, feed, failures, keys, keys_turn }))
+        let signed_out = tokio::sync::watch::Sender::new(());
+        Self(Arc::new(Inner { store, passwords, clock, feed, failures, keys, signed_out, keys_turn }))
     }
 
     /// Puts the keys that were made in force.
@@ -276,7 +280,14 @@ impl People {
     /// # Errors
     /// The store's.
     pub async fn sign_out(&self, token: &Token) -> Result<(), StoreError> {
-        self.0.store.end_session(token.digest()).await.map(drop)
+        self.0.store.end_session(token.digest()).await?;
+        self.0.signed_out.send_replace(());
+        Ok(())
+    }
+
+    /// Changes whenever somebody has signed out.
+    pub fn signed_out(&self) -> tokio::sync::watch::Receiver<()> {
+        self.0.signed_out.subscribe()
     }
 
     /// Ends all sessions of a user.
@@ -284,7 +295,9 @@ impl People {
     /// # Errors
     /// The store's.
     pub async fn sign_out_everywhere(&self, user: Uuid) -> Result<(), StoreError> {
-        self.0.store.end_sessions(user).await.map(drop)
+        self.0.store.end_sessions(user).await?;
+        self.0.signed_out.send_replace(());
+        Ok(())
     }
 
     /// Forgets sessions and invitations that are over. Now and then.

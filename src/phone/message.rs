@@ -13,10 +13,13 @@ use crate::model::CallUuid;
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum FromPhone {
-    /// Who it is; with `resume` it wants its calls back.
+    /// Who it is; with `resume` it wants its calls back. Without a password the socket's console session vouches for it,
+    /// and without an endpoint it is the one that bears the person's name.
     Register {
-        endpoint: String,
-        password: Password,
+        #[serde(default)]
+        endpoint: Option<String>,
+        #[serde(default)]
+        password: Option<Password>,
         #[serde(default)]
         resume: Option<String>,
     },

@@ -21,7 +21,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Gate;
@@ -29,7 +29,7 @@ use crate::answer::Dice;
 use crate::call::Registry;
 use crate::call::phones::Phones;
 use crate::clock::Clock;
-use crate::people::Failures;
+use crate::people::{Failures, People, cookie};
 use crate::speech::recognise::Recognisers;
 use crate::store::{Passwords, Store};
 use sessions::Sessions;
@@ -45,6 +45,10 @@ pub struct PhoneDoor {
     pub dice: Dice,
     pub store: Store,
     pub passwords: Passwords,
+    /// Who is signed in to the console.
+    pub people: People,
+    /// The outside comes by https: the session's cookie has another name.
+    pub secure: bool,
     pub gate: Arc<Gate>,
     pub registry: Registry,
     pub phones: Phones,
@@ -75,7 +79,7 @@ impl std::ops::Deref for Inner {
 #[derive(Clone, Copy, Debug)]
 pub struct From(pub IpAddr);
 
-/// The path of phones. Every origin may ask: nothing here hangs on a cookie (R20).
+/// The path of phones. Every origin may ask; a cookie counts from our own pages only (R20).
 pub fn router(door: PhoneDoor) -> Router {
     let inner =
         Inner { door, failures: Failures::default(), sessions: Sessions::default(), sockets: AtomicUsize::new(0) };
@@ -102,6 +106,7 @@ impl Drop for Seat {
 async fn upgrade(
     State(inner): State<Arc<Inner>>,
     from: Option<Extension<From>>,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
@@ -111,9 +116,10 @@ async fn upgrade(
     let Some(seat) = Seat::take(&inner) else {
         return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], "too many phones\n").into_response();
     };
+    let signed_in = cookie::is_from_here(&headers).then(|| cookie::token(&headers, inner.secure)).flatten();
     let from = from.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(From(ip))| ip);
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)
-        .on_upgrade(move |socket| session::run(socket, inner, from, seat))
+        .on_upgrade(move |socket| session::run(socket, inner, from, signed_in, seat))
 }

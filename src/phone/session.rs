@@ -20,6 +20,7 @@ use crate::call::web::{BACK_WITHIN, NotDone, Silence, WebCall};
 use crate::media::sdp::Offer;
 use crate::model::{CallUuid, Digit, Direction, E164};
 use crate::observe::names;
+use crate::people::Token;
 use crate::store::Endpoint;
 
 /// Until somebody says who they are.
@@ -62,11 +63,13 @@ enum Exit {
 type Next = Result<(), Exit>;
 
 /// Runs a socket to its end.
-pub(super) async fn run(socket: WebSocket, inner: Arc<Inner>, from: IpAddr, seat: Seat) {
+pub(super) async fn run(socket: WebSocket, inner: Arc<Inner>, from: IpAddr, signed_in: Option<Token>, seat: Seat) {
     let now = inner.clock.now();
     let mut session = Session {
         socket,
         from,
+        signed_in,
+        by_session: false,
         phone: None,
         logins: 0,
         room: BURST,
@@ -88,6 +91,10 @@ struct Session {
     inner: Arc<Inner>,
     socket: WebSocket,
     from: IpAddr,
+    /// The console session that the socket came with.
+    signed_in: Option<Token>,
+    /// It is by that session that the phone is registered: it is over with it.
+    by_session: bool,
     phone: Option<Phone>,
     /// Wrong ones.
     logins: u32,
@@ -114,6 +121,8 @@ enum Woken {
     Said(Option<Result<Message, axum::Error>>),
     Told(Option<ToPhone>),
     Tick,
+    /// Somebody has; perhaps whose session this is.
+    SignedOut,
     Late,
     Replaced,
     Stopped,
@@ -126,7 +135,9 @@ impl Session {
         ping.tick().await;
         let login = tokio::time::sleep(LOGIN_WITHIN);
         tokio::pin!(login);
+        let mut signed_out = self.inner.people.signed_out();
         loop {
+            let by_session = self.by_session;
             let (over, stop) = (self.over.clone(), self.inner.stop.clone());
             let is_known = self.phone.is_some();
             let told = async {
@@ -142,6 +153,7 @@ impl Session {
                 told = told => Woken::Told(told),
                 said = self.socket.recv() => Woken::Said(said),
                 _ = ping.tick() => Woken::Tick,
+                Ok(()) = signed_out.changed(), if by_session => Woken::SignedOut,
                 () = &mut login, if !is_known => Woken::Late,
             };
             match woken {
@@ -152,6 +164,7 @@ impl Session {
                 Woken::Replaced => return Err(Exit::Close { code: REPLACED, why: "resumed elsewhere", left: false }),
                 Woken::Late => return Err(Exit::Close { code: UNAUTHORIZED, why: "nobody registered", left: true }),
                 Woken::Tick => self.tick().await?,
+                Woken::SignedOut => self.is_still_signed_in().await?,
                 // Too far behind: given up by the table of phones.
                 Woken::Told(None) => return Err(Exit::Lost),
                 Woken::Told(Some(told)) => self.hear(&told).await?,
@@ -165,7 +178,17 @@ impl Session {
             debug!("a phone has said nothing for too long");
             return Err(Exit::Lost);
         }
-        self.put(Message::Ping(bytes::Bytes::new())).await
+        self.put(Message::Ping(bytes::Bytes::new())).await?;
+        self.is_still_signed_in().await
+    }
+
+    /// Whoever signs out, here or everywhere, has no phone here any more. A store that does not answer signs nobody out.
+    async fn is_still_signed_in(&mut self) -> Next {
+        let Some(token) = self.signed_in.as_ref().filter(|_| self.by_session) else { return Ok(()) };
+        match login::person(&self.inner, token).await {
+            Ok(None) => self.hear(&ToPhone::Unregistered { why: "signed_out" }).await,
+            Ok(Some(_)) | Err(_) => Ok(()),
+        }
     }
 
     async fn hear(&mut self, told: &ToPhone) -> Next {
@@ -231,7 +254,7 @@ impl Session {
         let said = match said {
             FromPhone::Ping => return self.say(&Said::Pong).await.map(Ok),
             FromPhone::Register { endpoint, password, resume } => {
-                return self.register(&endpoint, password, resume).await;
+                return self.register(endpoint.as_deref(), password, resume).await;
             }
             said => said,
         };
@@ -289,15 +312,21 @@ impl Session {
 
     async fn register(
         &mut self,
-        name: &str,
-        Password(password): Password,
+        name: Option<&str>,
+        password: Option<Password>,
         resume: Option<String>,
     ) -> Result<Result<(), Trouble>, Exit> {
         if self.phone.is_some() {
             return Ok(Err(Trouble::new("already_registered", "this socket has registered; open another for another")));
         }
         let inner = self.inner.clone();
-        let endpoint = match login::endpoint(&inner, name, password, self.from).await {
+        let by_session = password.is_none();
+        let found = match (password, name) {
+            (Some(Password(password)), Some(name)) => login::endpoint(&inner, name, password, self.from).await,
+            (Some(_), None) => Err(Trouble::new("bad_message", "a password is of an endpoint: name it")),
+            (None, name) => login::by_session(&inner, self.signed_in.as_ref(), name).await,
+        };
+        let endpoint = match found {
             Ok(endpoint) => endpoint,
             Err(trouble) => {
                 self.logins += 1;
@@ -322,7 +351,8 @@ impl Session {
         let calls = resume.map(|secret| self.resume(&secret, &endpoint, place)).unwrap_or_default();
         let secret = format!("{:016x}{:016x}", inner.dice.roll(), inner.dice.roll());
         inner.sessions.begin(&secret, endpoint.id.clone(), place, self.over.clone());
-        info!(endpoint = %endpoint.name, calls = calls.len(), "a phone has registered");
+        self.by_session = by_session;
+        info!(endpoint = %endpoint.name, by_session, calls = calls.len(), "a phone has registered");
         let recognisers = &inner.recognisers;
         let offered = recognisers.offered();
         let said = Said::Registered {

@@ -38,7 +38,7 @@ pub async fn with_people() -> World {
 /// Somebody with a cookie.
 pub struct Session<'w> {
     public: &'w str,
-    cookie: String,
+    pub cookie: String,
 }
 
 pub async fn form(public: &str, path: &str, headers: &[(&str, &str)], pairs: &[(&str, &str)]) -> Answer {

@@ -110,7 +110,6 @@ async fn softphone(world: &World) -> Browser {
     phone.until("document.querySelector('[data-at=login] button:enabled')").await;
     phone.eval(MICROPHONE).await;
     phone.fill("[data-at=login] [name=endpoint]", "asha").await;
-    phone.fill("[data-at=login] [name=password]", PASSWORD).await;
     phone.press("[data-at=login]", "Register").await;
     phone.says("[data-at=state]", "sip:asha@").await;
     phone
@@ -211,10 +210,8 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     drop(caller.all().await);
     // The next time the phone is opened it is still theirs; and an unknown one is no choice.
     phone.visit("/console/phone/").await;
-    phone.until("document.querySelector('[data-at=login] button:enabled')").await;
-    phone.fill("[data-at=login] [name=endpoint]", "asha").await;
-    phone.fill("[data-at=login] [name=password]", PASSWORD).await;
-    phone.press("[data-at=login]", "Register").await;
+    // It registers by itself where it was registered before.
+    phone.says("[data-at=state]", "sip:asha@").await;
     phone.until(&format!("{list}.value === 'hi-IN' && {list}.checkVisibility()")).await;
     assert_eq!(phone.errors, [""; 0]);
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::console::Session;
 use crate::outbound::{World, world};
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::http;
@@ -178,6 +179,87 @@ async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
     world.endpoint("ravi").await;
     let mut chatty = world.phone("ravi").await;
     assert_eq!(chatty.say_until_closed("{\"type\":\"ping\"}").await, Some(1008));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_signed_in_registers_their_accounts_endpoints_without_a_password_until_they_sign_out() {
+    let world = crate::console::with_people().await;
+    world.endpoint("asha").await;
+    world.endpoint("support").await;
+    let public = &world.node.public;
+    let asha = Session::of(&world, "asha").await;
+    let signed_in = [("cookie", asha.cookie.as_str())];
+    let by_session = |endpoint: Option<&str>| match endpoint {
+        Some(name) => json!({"type": "register", "endpoint": name}),
+        None => json!({"type": "register"}),
+    };
+    let mut own = Phone::open_with(public, &signed_in).await;
+    own.say(by_session(None)).await;
+    assert_eq!(own.hear("registered").await["endpoint"], "asha", "the one that bears their name");
+    let ravi = Session::of(&world, "ravi").await;
+    let mut other = Phone::open_with(public, &[("cookie", &ravi.cookie)]).await;
+    other.say(by_session(None)).await;
+    assert_eq!(other.hear("error").await["code"], "unauthorized", "there is no endpoint ravi");
+    other.say(by_session(Some("sip:support@127.0.0.1"))).await;
+    assert_eq!(other.hear("registered").await["endpoint"], "support");
+    // Not another account's people, not another site's page, not without a cookie.
+    let eve = Session::of(&world, "eve").await;
+    let far = [("cookie", asha.cookie.as_str()), ("origin", "https://elsewhere.example")];
+    for headers in [&[("cookie", eve.cookie.as_str())] as &[_], &far, &[]] {
+        let mut phone = Phone::open_with(public, headers).await;
+        phone.say(by_session(Some("asha"))).await;
+        assert_eq!(phone.hear("error").await["code"], "unauthorized", "{headers:?}");
+    }
+    let mut elsewhere = Phone::open_with(public, &far).await;
+    elsewhere.say(json!({"type": "register", "endpoint": "asha", "password": PASSWORD})).await;
+    elsewhere.hear("registered").await;
+    // R20: a session that is over has no phone, and only that one.
+    assert_eq!(asha.post("/console/sign-out", &[("everywhere", "1")]).await.status, 303);
+    assert_eq!(own.hear("unregistered").await["why"], "signed_out");
+    assert_eq!(own.closed().await, Some(1000));
+    for phone in [&mut other, &mut elsewhere] {
+        phone.say(json!({"type": "ping"})).await;
+        phone.hear("pong").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_made_in_the_console_with_an_answer_url_of_its_own_and_taken_away() {
+    let world = crate::console::with_people().await;
+    world.app.xml("/mine", "<Response><Wait length=\"60\"/></Response>");
+    let asha = Session::of(&world, "asha").await;
+    let url = world.app.url("/mine");
+    let desk = [("name", "desk"), ("alias", "The <desk>"), ("answer_url", url.as_str())];
+    assert_eq!(asha.post("/console/phone/endpoints", &desk).await.status, 303);
+    let page = asha.get("/console/phone/").await.text();
+    assert!(
+        page.contains("The &#60;desk&#62;") && page.contains("&lt;User&gt;sip:desk@127.0.0.1&lt;/User&gt;"),
+        "{page}"
+    );
+    let again = asha.post("/console/phone/endpoints", &desk).await;
+    assert_eq!(again.status, 409);
+    assert!(again.text().contains("username desk is taken") && again.text().contains("value=\"desk\""));
+    let applications = world.rest("GET", "Application/", &[], String::new()).await.json();
+    assert_eq!(applications["objects"].as_array().map(Vec::len), Some(1), "none is left of what was refused");
+    let bad = asha.post("/console/phone/endpoints", &[("name", "a b"), ("password", "1234")]).await;
+    assert!(bad.status == 400 && bad.text().contains("role=\"alert\""), "{}", bad.text());
+    let ravi = Session::of(&world, "ravi").await;
+    assert_eq!(ravi.post("/console/phone/endpoints", &[("name", "mine")]).await.status, 403);
+    assert!(!ravi.get("/console/phone/").await.text().contains("/console/phone/endpoints"));
+    // Its own calls run that document.
+    let mut phone = Phone::open_with(&world.node.public, &[("cookie", &asha.cookie)]).await;
+    phone.say(json!({"type": "register", "endpoint": "desk"})).await;
+    phone.hear("registered").await;
+    phone.say(call("support")).await;
+    assert_eq!(world.app.wait("/mine").await.param("From"), "sip:desk@127.0.0.1");
+    phone.hear("answered").await;
+    let listed = world.rest("GET", "Endpoint/", &[], String::new()).await.json();
+    let id = listed["objects"][0]["endpoint_id"].as_str().expect("an id").to_owned();
+    let eve = Session::of(&world, "eve").await;
+    assert_eq!(eve.post(&format!("/console/phone/endpoints/{id}"), &[]).await.status, 404, "R16");
+    assert_eq!(asha.post(&format!("/console/phone/endpoints/{id}"), &[]).await.status, 303);
+    assert_eq!(phone.hear("unregistered").await["why"], "endpoint_removed");
+    assert_eq!(world.rest("GET", &format!("Endpoint/{id}/"), &[], String::new()).await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

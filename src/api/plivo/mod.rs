@@ -26,8 +26,9 @@ use aws_lc_rs::rand;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::auth::Denied;
@@ -385,6 +386,16 @@ fn authenticate(shared: &Shared, request: &Request, auth_id: &str, counted: bool
         shared.guard.asked(shared.api.clock.now(), &caller)?;
     }
     Ok(Scope::of(caller))
+}
+
+/// A request of somebody inside, whom [`super::Desk`] let in: `path` is what follows the account.
+pub(super) async fn dispatch(api: &Api, scope: Scope, method: Method, path: &str, body: Option<&Value>) -> Response {
+    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let path = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    let pairs = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    route(api, &Ask { scope, method, path, pairs, headers, body }).await.unwrap_or_else(No::answer)
 }
 
 /// Each request to its resource, by method and path.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 /// A browser's offer, with nobody behind it.
 pub const OFFER: &str = "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
@@ -27,10 +28,19 @@ pub struct Phone {
 impl Phone {
     /// Opens the socket of the node at `public`.
     pub async fn open(public: &str) -> Self {
+        Self::open_with(public, &[]).await
+    }
+
+    /// With these headers.
+    pub async fn open_with(public: &str, headers: &[(&'static str, &str)]) -> Self {
         let host = public.trim_start_matches("http://");
         #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
         let stream = TcpStream::connect(host).await.expect("connect to the node");
-        let (socket, _) = tokio_tungstenite::client_async(format!("ws://{host}/phone"), stream).await.expect("upgrade");
+        let mut request = format!("ws://{host}/phone").into_client_request().expect("a request");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header's value"));
+        }
+        let (socket, _) = tokio_tungstenite::client_async(request, stream).await.expect("upgrade");
         Self { socket, early: Vec::new() }
     }
 
