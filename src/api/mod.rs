@@ -36,7 +36,7 @@ use http::StatusCode;
 
 pub use desk::{Answered, Desk};
 pub use live::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Told, newest};
-pub use operator::{Finding, Operator, Reload, Reloaded};
+pub use operator::{Exchange, Finding, NodeState, NodeStatus, Operator, Reload, Reloaded};
 pub use placing::Placing;
 
 use crate::admission::Gate;

@@ -4,6 +4,7 @@ mod endpoints;
 mod openapi;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -18,8 +19,8 @@ use super::auth::Accounts;
 use super::server::tests::exchange;
 use super::server::{HttpLimits, Public, bind, serve};
 use super::{
-    Api, Finding, Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Operator, Placing, Reload, Reloaded, Told,
-    newest, router,
+    Api, Exchange, Finding, Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, NodeState, NodeStatus, Operator,
+    Placing, Reload, Reloaded, Told, newest, router,
 };
 use crate::admission::book::Keeper;
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
@@ -59,6 +60,8 @@ struct Calls {
     hung_up: Mutex<Vec<CallUuid>>,
     told: Mutex<Vec<(CallUuid, Command)>>,
     reload: Mutex<Option<Reload>>,
+    shared: AtomicBool,
+    drained: AtomicBool,
     /// Numbers: 918035737458 of `SUB`, 442071838750 of `OTHER`.
     directory: Directory,
     orders: Mutex<Vec<CallOrder>>,
@@ -70,6 +73,31 @@ impl Operator for Calls {
     fn reload(&self) -> BoxFuture<'static, Reload> {
         let reload = self.reload.lock().unwrap().take().unwrap_or(Reload::NoFile);
         Box::pin(async move { reload })
+    }
+    fn nodes(&self) -> Option<Vec<NodeStatus>> {
+        let exchange = |kind: &str, outcome: &str| Exchange {
+            kind: kind.to_owned(),
+            outcome: outcome.to_owned(),
+            ok: outcome == "ok",
+            count: 2,
+        };
+        (!self.shared.load(Ordering::Relaxed)).then(|| {
+            vec![NodeStatus {
+                id: "n1".to_owned(),
+                version: "0",
+                started: crate::model::Timestamp::from_micros(1_000_000),
+                state: if self.drained.load(Ordering::Relaxed) { NodeState::Draining } else { NodeState::Ready },
+                not_ready: None,
+                live_calls: 3,
+                memory_bytes: None,
+                fetches: vec![exchange("answer", "ok"), exchange("answer", "timeout")],
+                graph: Vec::new(),
+            }]
+        })
+    }
+    fn drain(&self, node: &str) -> bool {
+        self.drained.store(node == "n1", Ordering::Relaxed);
+        node == "n1"
     }
 }
 
@@ -295,6 +323,8 @@ async fn run() -> Running {
         hung_up: Mutex::default(),
         told: Mutex::default(),
         reload: Mutex::default(),
+        shared: AtomicBool::default(),
+        drained: AtomicBool::default(),
         directory: numbers(),
         orders: Mutex::default(),
         streams: Mutex::default(),
@@ -528,6 +558,32 @@ async fn lists_page_as_sdks_walk_them() {
         let answer = node.plivo(MAIN, "GET", &format!("Call/?{query}")).await;
         assert_eq!((answer.status, answer.json()["error"].as_str()), (400, Some(error)));
     }
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn an_owner_of_the_only_main_account_sees_the_nodes_and_drains_one() {
+    let node = run().await;
+    let listed = node.ours(MAIN, "GET", "nodes/", "").await;
+    let one = &listed.json()["items"][0];
+    assert_eq!(
+        (listed.status, &one["id"], &one["state"], &one["liveCalls"]),
+        (200, &"n1".into(), &"ready".into(), &3.into())
+    );
+    assert_eq!(one["fetches"][1], json!({"kind": "answer", "outcome": "timeout", "ok": false, "count": 2}));
+    assert_eq!(node.ours(MAIN, "POST", "nodes/n2/drain/", "").await.status, 404);
+    let drains = node.ours(MAIN, "POST", "nodes/n1/drain/", "").await;
+    assert_eq!((drains.status, drains.json()), (202, json!({"id": "n1", "state": "draining", "liveCalls": 3})));
+    assert_eq!(node.ours(MAIN, "GET", "nodes/", "").await.json()["items"][0]["state"], "draining");
+    for who in [SUB.to_owned(), format!("admin-{MAIN}")] {
+        for (method, path) in [("GET", "nodes/"), ("POST", "nodes/n1/drain/")] {
+            assert_eq!(node.ours(&who, method, path, "").await.status, 403, "{who} {path}");
+        }
+    }
+    // R16: of a node that others share nobody is told anything.
+    node.calls.shared.store(true, Ordering::Relaxed);
+    assert_eq!(node.ours(MAIN, "GET", "nodes/", "").await.status, 403);
+    assert_eq!(node.ours(MAIN, "POST", "nodes/n1/drain/", "").await.status, 403);
     node.cancel.cancel();
 }
 

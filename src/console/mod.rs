@@ -122,6 +122,7 @@ pub fn router(console: Console) -> Router {
         .route("/console/notifications/read-all", post(notifications::read_all))
         .route("/console/notifications/{id}/read", post(notifications::read))
         .route("/console/operations/", get(operations::page))
+        .route("/console/operations/nodes/{node}/drain", post(operations::drain))
         .route("/console/playground/", get(playground::page).post(playground::run))
         .route("/console/playground/debugger/", get(playground::debug_page).post(playground::debug))
         .route("/console/phone/", get(phone::page))

@@ -1,23 +1,23 @@
 //! Operations: what is in use of what there is, and how calls went in the last hour.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::extract::{Path, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::App;
-use super::chart;
-use super::door::Visitor;
-use super::page::{Page, failed, html};
-use super::samples::{KEPT, Sample};
-use super::view;
-use crate::api::LiveStatus;
-use crate::config::Permissions;
+use super::door::{Posted, Visitor};
+use super::i18n::Lang;
+use super::page::{Page, failed, respond};
+use super::samples::{Failed, KEPT, Sample};
+use super::{App, Console, chart, view};
+use crate::api::{Exchange, LiveStatus, NodeState, NodeStatus};
+use crate::config::{Permissions, Role};
 use crate::model::Timestamp;
-use crate::store::{CallFilter, CallRecord, Compare};
+use crate::store::{CallFilter, CallRecord, Compare, Scope};
 
 /// Calls of the last hour that are looked at.
 const LOOKED_AT: u32 = 2_000;
@@ -106,9 +106,52 @@ struct Operations {
     set_up: Vec<(String, usize)>,
     causes: Vec<Cause>,
     draining: bool,
+    /// For whom the node is: its owner's.
+    nodes: Vec<Node>,
+    fetches: Option<Faults>,
+    graph: Option<Faults>,
+    wrong: String,
+}
+
+/// A node, for its owner.
+struct Node {
+    id: String,
+    version: &'static str,
+    since: view::When,
+    state: &'static str,
+    tone: &'static str,
+    why: String,
+    live: usize,
+    memory: String,
+}
+
+/// How exchanges with somebody else went.
+struct Faults {
+    chart: String,
+    top: usize,
+    table: Vec<(String, usize)>,
+    /// Since the node began: what, what it came to, whether that is well, how often.
+    all: Vec<Exchange>,
+    failed: u64,
+    of: u64,
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    shown(&console, &visitor, StatusCode::OK, String::new()).await
+}
+
+/// Drains a node.
+pub(super) async fn drain(State(console): App, Path(node): Path<String>, posted: Posted) -> Response {
+    let visitor = posted.visitor;
+    let node = url::form_urlencoded::byte_serialize(node.as_bytes()).collect::<String>();
+    let answer = visitor.ask(&console, Method::POST, &format!("/api/v1/nodes/{node}/drain/"), None).await;
+    match answer.is_ok() {
+        true => Redirect::to("/console/operations/").into_response(),
+        false => shown(&console, &visitor, answer.status, answer.message().to_owned()).await,
+    }
+}
+
+async fn shown(console: &Arc<Console>, visitor: &Visitor, status: StatusCode, wrong: String) -> Response {
     let (lang, api, scope) = (visitor.lang(), console.desk.api(), visitor.person.scope());
     let now = api.clock.wall();
     let hour_ago = now.minus(Duration::from_secs(3600));
@@ -118,7 +161,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         Ok(records) => records,
         Err(error) => {
             tracing::warn!(%error, "calls could not be listed");
-            return failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "");
+            return failed(console, visitor, StatusCode::SERVICE_UNAVAILABLE, "");
         }
     };
     let up = api.live.list(&scope);
@@ -143,6 +186,11 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         })
         .collect();
     numbers.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.number.cmp(&b.number)));
+    let own_nodes = match visitor.person.user.role {
+        Role::Owner => api.operator.nodes().filter(|_| matches!(scope, Scope::Main(_))).unwrap_or_default(),
+        Role::Admin | Role::Agent => Vec::new(),
+    };
+    let lost = console.samples.failed();
     let samples = console.samples.of(&visitor.person.user.main_account);
     let of = |what: fn(&Sample) -> usize| samples.iter().map(what).collect::<Vec<usize>>();
     let (ups, begun) = (of(|sample| sample.up), of(|sample| sample.cps));
@@ -180,9 +228,49 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         causes: causes(lang, &records),
         numbers,
         draining: api.gate.is_draining(),
-        page: visitor.page(&console, lang.t("nav.operations"), "operations").listening("call number"),
+        fetches: own_nodes
+            .first()
+            .map(|node| faults(&node.fetches, &lost, |f| f.fetches, lang.t("operations.fetch_chart"))),
+        graph: own_nodes.first().map(|node| faults(&node.graph, &lost, |f| f.graph, lang.t("operations.graph_chart"))),
+        nodes: own_nodes.into_iter().map(|node| shown_node(lang, node)).collect(),
+        wrong,
+        page: visitor.page(console, lang.t("nav.operations"), "operations").listening("call number"),
     };
-    html(&page)
+    respond(status, &page)
+}
+
+fn shown_node(lang: Lang, node: NodeStatus) -> Node {
+    let (state, tone) = match node.state {
+        NodeState::Ready => ("operations.node_ready", "good"),
+        NodeState::Draining => ("operations.node_draining", "missed"),
+        NodeState::Unready => ("operations.node_unready", "bad"),
+    };
+    Node {
+        id: node.id,
+        version: node.version,
+        since: view::When::of(node.started),
+        state: lang.t(state),
+        tone,
+        why: node.not_ready.filter(|_| node.state == NodeState::Unready).unwrap_or_default().to_owned(),
+        live: node.live_calls,
+        memory: node.memory_bytes.map_or_else(|| "–".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
+    }
+}
+
+/// What came of exchanges: over the last hour what failed, since the node began all of it, what failed first.
+fn faults(all: &[Exchange], samples: &[Failed], of: fn(&Failed) -> usize, title: &str) -> Faults {
+    let each: Vec<usize> = samples.iter().map(of).collect();
+    let sum = |ok: bool| all.iter().filter(|one| one.ok == ok).fold(0, |sum: u64, one| sum.saturating_add(one.count));
+    let mut all = all.to_vec();
+    all.sort_by(|a, b| (a.ok, b.count, &a.kind).cmp(&(b.ok, a.count, &b.kind)));
+    Faults {
+        chart: chart::area(&each, KEPT, title),
+        top: chart::ceiling(each.iter().copied().max().unwrap_or_default()),
+        table: by_column(&each, |some| some.iter().sum()),
+        failed: sum(false),
+        of: sum(false).saturating_add(sum(true)),
+        all,
+    }
 }
 
 fn percent(part: usize, whole: usize) -> String {
@@ -208,11 +296,14 @@ fn at(sorted: &[i64], percent: usize) -> String {
 
 /// Of each column's samples the most; the last one ends now.
 fn most(samples: &[usize]) -> Vec<(String, usize)> {
+    by_column(samples, |some| some.iter().copied().max().unwrap_or_default())
+}
+
+fn by_column(samples: &[usize], of: impl Fn(&[usize]) -> usize) -> Vec<(String, usize)> {
     let each = KEPT / COLUMNS;
     let ago = |column: usize| format!("−{} min", (column + 1) * (MINUTES / COLUMNS));
     let columns = samples.rchunks(each).enumerate();
-    let mut columns: Vec<_> =
-        columns.map(|(column, some)| (ago(column), some.iter().copied().max().unwrap_or_default())).collect();
+    let mut columns: Vec<_> = columns.map(|(column, some)| (ago(column), of(some))).collect();
     columns.reverse();
     columns
 }
@@ -254,7 +345,7 @@ fn by_wait(waits: &[i64]) -> Vec<(String, usize)> {
     columns
 }
 
-fn causes(lang: super::i18n::Lang, records: &[CallRecord]) -> Vec<Cause> {
+fn causes(lang: Lang, records: &[CallRecord]) -> Vec<Cause> {
     let mut counts: BTreeMap<(&str, bool), usize> = BTreeMap::new();
     for end in records.iter().filter_map(|record| record.end.as_ref()) {
         *counts.entry((&end.cause, end.answered.is_some())).or_default() += 1;

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::door::Doorway;
 use super::ledger::{self, Kept};
 use super::live::Live;
+use super::operator::{Drain, ThisNode};
 use super::reload::{Knobs, Loader, Parts, Reloader};
 use super::{Node, StartError, news, routes};
 use crate::admission::book::Keeper;
@@ -91,6 +92,7 @@ impl Node {
         tokio::spawn(observe::exporter::serve(admin_listener, metrics.clone(), health.clone(), stop_all.clone()));
 
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
+        let own_id = node_id.clone();
         let dice = Dice::system();
         let kept = StoreOptions::with_journal_in(&config.store.data_dir);
         let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
@@ -269,6 +271,8 @@ impl Node {
             routes::Facts { gate: gate.clone(), simulated_graph: simulated.then(|| config.meta.graph_url.to_string()) };
         let dialer = Dialer::new(placing_with, registry.clone(), gate.clone());
         tokio::spawn(dialer.clone().run(stop_all.clone()));
+        let drain =
+            Drain { health: health.clone(), gate: gate.clone(), dialer: dialer.clone(), phones: phones.clone() };
         let live = Arc::new(Live {
             registry: registry.clone(),
             dialer: dialer.clone(),
@@ -295,7 +299,14 @@ impl Node {
             store: store.clone(),
             live: live.clone(),
             placing: live,
-            operator: Arc::new(reloader.clone()),
+            operator: Arc::new(ThisNode {
+                id: own_id,
+                started: clock.wall(),
+                reloader: reloader.clone(),
+                drain: drain.clone(),
+                registry: registry.clone(),
+                metrics: metrics.clone(),
+            }),
             gate: gate.clone(),
             host: host(&config, public),
             keeper,
@@ -326,7 +337,10 @@ impl Node {
         };
         let desk = api::Desk::new(apis);
         let samples = Samples::default();
-        tokio::spawn(samples.clone().run(gate.clone(), desk.api().live.clone(), clock.clone(), stop_all.clone()));
+        let counted = metrics.clone();
+        let failed = Box::new(move || counted.tallies().failed());
+        let live = desk.api().live.clone();
+        tokio::spawn(samples.clone().run(gate.clone(), live, failed, clock.clone(), stop_all.clone()));
         let provider = config.oidc.clone().map(|oidc| Provider::new(oidc, &base_url(&config, public), clock.clone()));
         let console = Console {
             desk: desk.clone(),
@@ -367,16 +381,13 @@ impl Node {
             public,
             admin,
             registry,
-            dialer,
-            gate,
-            health,
+            drain,
             media,
             outbox,
             store,
             tasks,
             stop_public,
             stop_all,
-            phones,
             recordings,
             knobs,
             _hold: hold,

@@ -7,7 +7,6 @@ use tracing::{info, warn};
 
 use super::Node;
 use crate::model::HangupCause;
-use crate::observe::names;
 
 /// How long each step of the end may take; together they keep R9's figures.
 #[derive(Clone, Copy)]
@@ -90,12 +89,7 @@ pub async fn until_stopped(node: Node) -> std::io::Result<()> {
 impl Node {
     /// `/readyz` says no and new calls are rejected as `draining`; live ones go on.
     pub fn stop_admitting(&self) {
-        self.health.draining();
-        metrics::gauge!(names::DRAINING).set(1.0);
-        self.gate.drain();
-        // They would be refused when their turn comes: their customers hear it now.
-        self.dialer.drain();
-        self.phones.drain();
+        self.drain.begin();
     }
 
     /// Ends the calls that are left, then everything else.

@@ -1,7 +1,7 @@
 //! Assembly: config to running node to clean stop; the one room that knows everybody.
 //!
 //! `build` makes the rooms and hands each what it needs, `news` lets them hear of each other; `routes` lays out the public listener; `reload` reads the
-//! configuration again; `otel` exports traces; `drain` ends a node;
+//! configuration again; `operator` is what an owner asks and commands; `otel` exports traces; `drain` ends a node;
 //! `dev` adds a simulated Meta and a demo application around one. No room below reads the configuration.
 
 mod build;
@@ -13,6 +13,7 @@ mod fault_tests;
 mod ledger;
 mod live;
 mod news;
+mod operator;
 #[cfg(feature = "otel")]
 mod otel;
 mod reload;
@@ -25,12 +26,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::Gate;
 use crate::admission::book::OpenError;
-use crate::call::phones::Phones;
-use crate::call::{Dialer, Outbox, Recordings, Registry};
+use crate::call::{Outbox, Recordings, Registry};
 use crate::media::Media;
-use crate::observe::Health;
 use crate::store::{Hold, Store};
 
 pub use build::call_settings;
@@ -88,9 +86,7 @@ pub struct Node {
     pub public: SocketAddr,
     pub admin: SocketAddr,
     registry: Registry,
-    dialer: Dialer,
-    gate: Arc<Gate>,
-    health: Health,
+    drain: operator::Drain,
     media: Arc<Media>,
     outbox: Outbox,
     store: Store,
@@ -98,7 +94,6 @@ pub struct Node {
     /// Ends the public listener, then the rest.
     stop_public: CancellationToken,
     stop_all: CancellationToken,
-    phones: Phones,
     recordings: Recordings,
     knobs: Arc<reload::Knobs>,
     /// No other process is this node, until all of the above is over.

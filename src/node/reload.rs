@@ -146,11 +146,17 @@ fn refused(findings: Vec<Finding>) -> Reload {
     Reload::Refused(findings)
 }
 
-impl crate::api::Operator for Reloader {
-    fn reload(&self) -> BoxFuture<'static, Reload> {
+impl Reloader {
+    /// Whether several main accounts share the configuration in force.
+    pub(super) fn is_shared(&self) -> bool {
+        self.0.shared.load(Ordering::Relaxed)
+    }
+
+    /// Reloads for an owner.
+    pub(super) fn reload(&self) -> BoxFuture<'static, Reload> {
         let this = self.clone();
         Box::pin(async move {
-            if this.0.shared.load(Ordering::Relaxed) {
+            if this.is_shared() {
                 return Reload::Shared;
             }
             let run = tokio::task::spawn_blocking(move || this.run());

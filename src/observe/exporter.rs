@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
-use super::{logs, names};
+use super::{Tallies, logs, names};
 use crate::model::Direction;
 
 /// Seconds: a fetch, a Graph request or a set-up takes milliseconds when all is well and stops being one at 20 s.
@@ -65,6 +65,11 @@ impl Metrics {
             refresh();
         }
         self.recorder.render()
+    }
+
+    /// What was asked of others since the process began, and what came of it.
+    pub fn tallies(&self) -> Tallies {
+        Tallies::of(&self.recorder.render())
     }
 
     /// Keeps histograms from growing, and tells of log lines left out. Runs until cancelled.

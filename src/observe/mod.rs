@@ -8,6 +8,8 @@ pub mod health;
 mod json_line;
 pub mod logs;
 pub mod names;
+pub mod tally;
 
 pub use exporter::Metrics;
 pub use health::Health;
+pub use tally::{Tallies, Tally};

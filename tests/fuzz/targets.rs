@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use offhook::admission::book::Keeper;
 use offhook::admission::permission::Consents;
 use offhook::admission::{Directory, Gate, NumberEntry};
-use offhook::api::{self, Api, LiveCall, LiveCalls, LiveFilter, Operator, Placing, Reload, Told};
+use offhook::api::{self, Api, LiveCall, LiveCalls, LiveFilter, NodeStatus, Operator, Placing, Reload, Told};
 use offhook::call::PermissionDesk;
 use offhook::call::dialer::{CallOrder, NotPlaced};
 use offhook::call::machine::{Command, RecordOrder, StreamOrder};
@@ -398,6 +398,12 @@ struct NoCalls;
 impl Operator for NoCalls {
     fn reload(&self) -> BoxFuture<'static, Reload> {
         Box::pin(async { Reload::NoFile })
+    }
+    fn nodes(&self) -> Option<Vec<NodeStatus>> {
+        None
+    }
+    fn drain(&self, _: &str) -> bool {
+        false
     }
 }
 

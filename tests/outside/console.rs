@@ -177,6 +177,44 @@ fn is_secured(answer: &Answer, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_owner_sees_the_node_and_what_failed_and_drains_it_unless_others_share_it() {
+    let shared = with_people().await;
+    let page = Session::of(&shared, "asha").await.get("/console/operations/").await.text();
+    assert!(!page.contains("id=\"nodes\"") && !page.contains("chart-graph"), "R16");
+    let user = |name: &str, role: &str| {
+        format!(
+            "\n[[user]]\nname = \"{name}\"\npassword = \"{PASSWORD}\"\naccount = \"{AUTH_ID}\"\nrole = \"{role}\"\n"
+        )
+    };
+    let world = world(|wanted, _| {
+        wanted.extra.push_str(&(user("asha", "owner") + &user("ravi", "admin")));
+        wanted.accept_wait_ms = 0;
+    })
+    .await;
+    // The answer URL is not there: a fetch that fails.
+    let call = world.sim.place_call(offhook::sim::CallScript::default());
+    drop(call.all().await);
+    let asha = Session::of(&world, "asha").await;
+    let page = asha.get("/console/operations/").await.text();
+    let fetches =
+        page.split("id=\"chart-fetches\"").nth(1).and_then(|rest| rest.split("</section>").next()).expect("a chart");
+    assert!(fetches.contains("<td class=\"mono\">answer</td><td><span class=\"pill bad\">"), "{fetches}");
+    assert!(page.contains("id=\"chart-graph\"") && page.contains("Takes calls"), "{page}");
+    let ravi = Session::of(&world, "ravi").await;
+    assert!(!ravi.get("/console/operations/").await.text().contains("id=\"nodes\""));
+    let action =
+        page.split("action=\"").find_map(|rest| rest.split('"').next().filter(|path| path.ends_with("/drain")));
+    let action = action.expect("a button");
+    assert_eq!(ravi.post(action, &[]).await.status, 403);
+    assert_eq!(asha.post("/console/operations/nodes/elsewhere/drain", &[]).await.status, 404);
+    assert_eq!(asha.post(action, &[]).await.status, 303);
+    let page = asha.get("/console/operations/").await.text();
+    assert!(page.contains("<span class=\"pill missed\">Draining</span>") && !page.contains(action), "{page}");
+    let ready = http::send("GET", &format!("{}/readyz", world.node.admin), &[], "").await;
+    assert_eq!((ready.status, ready.text().contains("draining")), (503, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
     let world = with_people().await;
     let public = &world.node.public;

@@ -13,6 +13,7 @@ mod erasure;
 mod events;
 mod insights;
 mod messages;
+mod nodes;
 mod notifications;
 mod numbers;
 mod permissions;
@@ -56,6 +57,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     events::ROUTES,
     permissions::ROUTES,
     voices::ROUTES,
+    nodes::ROUTES,
     reload::ROUTES,
     notifications::ROUTES,
     numbers::ROUTES,
@@ -146,6 +148,8 @@ async fn serve(asked: Asked) -> Response {
         ("POST", ["account", "token"]) => tokens::rotate(asked).await,
         ("DELETE", ["account", "token", "previous"]) => tokens::end(&asked).await,
         ("GET", ["voices"]) => Ok(voices::list(&asked)),
+        ("GET", ["nodes"]) => nodes::list(&asked),
+        ("POST", ["nodes", node, "drain"]) => nodes::drain(&asked, node),
         ("POST", ["reload"]) => Ok(reload::reload(&asked).await),
         (_, ["phone-numbers", ..]) => numbers::serve(asked).await,
         (_, ["wabas", ..]) => wabas::serve(asked).await,

@@ -22,6 +22,8 @@ const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
     ("POST", &["conversations", "*", "reopen"], Role::Agent),
     ("PATCH", &["conversations", "*"], Role::Agent),
     ("POST", &["reload"], Role::Owner),
+    ("GET", &["nodes"], Role::Owner),
+    ("POST", &["nodes", "**"], Role::Owner),
     // With a token, and whose calls they are.
     ("POST", &["phone-numbers"], Role::Owner),
     ("POST", &["phone-numbers", "signup"], Role::Owner),
@@ -69,6 +71,8 @@ mod tests {
         assert_eq!(least(Method::POST, "xml/check"), Role::Agent);
         assert_eq!(least(Method::POST, "permissions/91/92/request"), Role::Agent);
         assert_eq!(least(Method::POST, "reload"), Role::Owner);
+        assert_eq!(least(Method::GET, "nodes"), Role::Owner);
+        assert_eq!(least(Method::POST, "nodes/n1/drain"), Role::Owner);
         assert_eq!(least(Method::PATCH, "anything/new"), Role::Admin, "what is forgotten here is not open to all");
         let path: Vec<String> = ["users", "7"].map(str::to_owned).into();
         assert!(is_at(&["users", "**"], &path) && is_at(&["users", "**"], &path[..1]) && !is_at(&["users"], &path));

@@ -1,0 +1,91 @@
+//! What the recorder has counted of exchanges with others, for those who show it: read from the Prometheus text, so that
+//! nothing is counted twice.
+
+use super::names;
+
+/// How often something was asked of somebody, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// `kind` of a fetch, `action` of a Graph request.
+    pub what: String,
+    /// `outcome` of a fetch, `status` of a Graph request.
+    pub came: String,
+    pub count: u64,
+}
+
+/// Exchanges since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tallies {
+    /// With customers' servers: documents and sounds.
+    pub fetches: Vec<Tally>,
+    /// With Meta's Graph API.
+    pub graph: Vec<Tally>,
+}
+
+impl Tallies {
+    /// Of a Prometheus text.
+    pub fn of(text: &str) -> Self {
+        let of = |name: &str, what: &str, came: &str| {
+            let mut found: Vec<Tally> = text.lines().filter_map(|line| read(line, name, what, came)).collect();
+            found.sort_by(|a, b| (&a.what, &a.came).cmp(&(&b.what, &b.came)));
+            found
+        };
+        Self {
+            fetches: of(names::ANSWER_FETCH_SECONDS, "kind", "outcome"),
+            graph: of(names::GRAPH_REQUEST_SECONDS, "action", "status"),
+        }
+    }
+
+    /// Fetches, and Graph requests, that were not answered with what was asked for.
+    pub fn failed(&self) -> (u64, u64) {
+        let sum = |all: &[Tally], well: fn(&str) -> bool| {
+            all.iter().filter(|tally| !well(&tally.came)).fold(0, |sum: u64, tally| sum.saturating_add(tally.count))
+        };
+        (sum(&self.fetches, is_fetched), sum(&self.graph, is_granted))
+    }
+}
+
+/// Whether an `outcome` of a fetch is a good one.
+pub fn is_fetched(outcome: &str) -> bool {
+    outcome == names::fetch::OK
+}
+
+/// Whether a `status` of a Graph request is a good one.
+pub fn is_granted(status: &str) -> bool {
+    status.starts_with('2')
+}
+
+/// One line: `NAME_count{a="b",c="d"} 7`. Labels of ours need no unescaping.
+fn read(line: &str, name: &str, what: &str, came: &str) -> Option<Tally> {
+    let rest = line.strip_prefix(name)?.strip_prefix("_count{")?;
+    let (labels, count) = rest.rsplit_once("} ")?;
+    let value = |wanted: &str| {
+        let pairs = labels.split(',').filter_map(|pair| pair.split_once('='));
+        let (_, value) = pairs.into_iter().find(|(label, _)| *label == wanted)?;
+        Some(value.trim_matches('"').to_owned())
+    };
+    Some(Tally { what: value(what)?, came: value(came)?, count: count.trim().parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_read_from_the_prometheus_text() {
+        let text = "# TYPE offhook_answer_fetch_seconds histogram\n\
+            offhook_answer_fetch_seconds_bucket{kind=\"answer\",outcome=\"ok\",le=\"0.005\"} 3\n\
+            offhook_answer_fetch_seconds_sum{kind=\"answer\",outcome=\"ok\"} 0.5\n\
+            offhook_answer_fetch_seconds_count{kind=\"answer\",outcome=\"timeout\"} 2\n\
+            offhook_answer_fetch_seconds_count{kind=\"answer\",outcome=\"ok\"} 40\n\
+            offhook_graph_request_seconds_count{action=\"accept\",status=\"200\"} 39\n\
+            offhook_graph_request_seconds_count{status=\"error\",action=\"accept\"} 1\n\
+            offhook_graph_request_seconds_count nonsense\n";
+        let tallies = Tallies::of(text);
+        let of = |what: &str, came: &str, count| Tally { what: what.to_owned(), came: came.to_owned(), count };
+        assert_eq!(tallies.fetches, [of("answer", "ok", 40), of("answer", "timeout", 2)]);
+        assert_eq!(tallies.graph, [of("accept", "200", 39), of("accept", "error", 1)]);
+        assert_eq!(tallies.failed(), (2, 1));
+        assert_eq!(Tallies::of(""), Tallies::default());
+    }
+}
