@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+
 use super::sql;
 use super::testing::{is_postgres, pool, skipped_on_postgres};
 
 use super::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use super::{Conclusion, Part, Scope, Settled, Settlement, Store, StoreError, StoreOptions};
+use crate::config::{Database, Secret};
 use crate::observe::Health;
 
 /// What fails just now, and how often was tried.
@@ -218,6 +222,92 @@ async fn r11_a_store_that_another_has_locked_delays_no_call() {
     }
     assert_eq!(waiting(&store).await.len(), 20);
     store.close().await;
+}
+
+/// A server's stand-in before it: it can be gone, or hear nothing any more.
+struct Wire {
+    address: std::net::SocketAddr,
+    listening: CancellationToken,
+    flowing: Arc<tokio::sync::Semaphore>,
+}
+
+impl Wire {
+    async fn to(server: String) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (listening, flowing) = (CancellationToken::new(), Arc::new(tokio::sync::Semaphore::new(1)));
+        let wire = Self { address, listening: listening.clone(), flowing: flowing.clone() };
+        let each = listening.clone();
+        tokio::spawn(listening.run_until_cancelled_owned(async move {
+            while let Ok((from, _)) = listener.accept().await {
+                #[allow(clippy::disallowed_methods, reason = "a test's own wire")]
+                let to = tokio::net::TcpStream::connect(&server).await.unwrap();
+                tokio::spawn(each.clone().run_until_cancelled_owned(carry(from, to, flowing.clone())));
+            }
+        }));
+        wire
+    }
+}
+
+async fn carry(from: tokio::net::TcpStream, to: tokio::net::TcpStream, flowing: Arc<tokio::sync::Semaphore>) {
+    let (mut asks, mut told) = from.into_split();
+    let (mut answers, mut asked) = to.into_split();
+    let back = tokio::io::copy(&mut answers, &mut told);
+    let forth = async {
+        let mut bytes = [0; 4096];
+        while let Ok(read @ 1..) = asks.read(&mut bytes).await {
+            drop(flowing.acquire().await);
+            let _ = asked.write_all(&bytes[..read]).await;
+        }
+    };
+    tokio::select! { _ = back => {}, () = forth => {} }
+}
+
+#[tokio::test]
+async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end() {
+    if !is_postgres() {
+        println!("skipped: it is about a server");
+        return;
+    }
+    for frozen in [false, true] {
+        let room = Room::new();
+        let Database::Postgres(url) = super::testing::place(&room.file()).await else { panic!("a server") };
+        let (scheme, rest) = url.reveal().split_once('@').unwrap();
+        let (server, path) = rest.split_once('/').unwrap();
+        let wire = Wire::to(server.to_owned()).await;
+        let at = Database::Postgres(Secret::new(format!("{scheme}@{}/{path}", wire.address)));
+        let options = StoreOptions {
+            busy: Duration::from_millis(50),
+            ..StoreOptions::with_journal_in(room.folder.path().join("data"))
+        };
+        let store = Store::open_with(at, options, room.health.clone()).await.unwrap();
+        for call in 1..=3 {
+            begin(&store, call);
+        }
+        store.settled().await;
+        let held = if frozen { Some(wire.flowing.clone().acquire_owned().await.unwrap()) } else { None };
+        if !frozen {
+            wire.listening.cancel();
+        }
+        for call in 1..=2 {
+            let within = tokio::time::timeout(Duration::from_secs(20), store.conclude(conclusion(call)));
+            assert!(within.await.expect("told").unwrap().changed);
+            assert!(room.journalled() > 0);
+        }
+        let before = room.journalled();
+        let third = tokio::time::timeout(Duration::from_secs(5), store.conclude(conclusion(3)));
+        third.await.expect("while the server is asked again").unwrap();
+        assert!(room.journalled() > before, "R3: what came during a try is in the journal too");
+        assert_eq!(room.health.not_ready(), None);
+        tokio::time::timeout(Duration::from_secs(5), store.close()).await.expect("R9: closed");
+        drop(held);
+        let store = room.open().await;
+        for call in 1..=3 {
+            assert!(has_ended(&store, call).await, "{call}");
+        }
+        assert_eq!(waiting(&store).await.len(), 3);
+        store.close().await;
+    }
 }
 
 #[tokio::test]

@@ -41,6 +41,11 @@ const GATHER_LINES: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long a statement waits for another process's lock while the journal takes what comes, or the store is closed.
 const IMPATIENT: Duration = Duration::from_millis(100);
+/// How long a connection may take once the store is known to take nothing: meanwhile the journal waits. Less while it is closed.
+const CONNECT: Duration = Duration::from_secs(1);
+const CONNECT_AT_LAST: Duration = Duration::from_millis(300);
+/// How long a transaction may take at a server, which may be frozen: its locks are waited for half as long.
+const STUCK: Duration = Duration::from_secs(10);
 /// Tries between two syncs of the journal: a second.
 const SYNC_EVERY: u32 = 5;
 /// Tries of each batch once the store is being closed.
@@ -92,6 +97,8 @@ pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
             biased;
             _ = again.tick(), if writer.broken => {
                 writer.recover().await;
+                // A try may take longer than the pause: what came meanwhile goes to the journal before the next.
+                again.reset();
                 continue;
             }
             _ = lines_due.tick(), if !lines.is_empty() => {
@@ -406,6 +413,17 @@ impl Writer {
         done
     }
 
+    /// A connection of the pool. A server that is gone is asked again and again for as long as may be: not for long while
+    /// others wait for the journal.
+    async fn connect(&self) -> Result<Conn, sqlx::Error> {
+        let within = match (self.closing.is_cancelled(), self.broken) {
+            (true, _) => CONNECT_AT_LAST,
+            (false, true) => CONNECT,
+            (false, false) => return self.begin.pool.acquire().await,
+        };
+        tokio::time::timeout(within, self.begin.pool.acquire()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
     /// The store's connection, as patient as it may be now.
     async fn connection(&mut self) -> Result<Conn, sqlx::Error> {
         if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Store)) {
@@ -416,7 +434,7 @@ impl Writer {
         }
         let mut connection = match self.held.take() {
             Some(held) => held,
-            None => self.begin.pool.acquire().await?,
+            None => self.connect().await?,
         };
         let wanted =
             if self.broken || self.closing.is_cancelled() { IMPATIENT.min(self.begin.busy) } else { self.begin.busy };
@@ -448,11 +466,18 @@ impl Writer {
         mut connection: Conn,
         act: impl AsyncFnOnce(&mut Conn) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        let done = act(&mut connection).await;
+        let done = match connection.dialect() {
+            Dialect::Sqlite => act(&mut connection).await,
+            Dialect::Postgres => {
+                let late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+                tokio::time::timeout(STUCK, act(&mut connection)).await.unwrap_or_else(late)
+            }
+        };
         if done.is_ok() {
             self.held = Some(connection);
         } else {
-            let _ = connection.close().await;
+            // A server that hears nothing any more does not hear this either.
+            let _ = tokio::time::timeout(IMPATIENT, connection.close()).await;
             self.patience = self.begin.busy;
         }
         done
