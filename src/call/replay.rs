@@ -10,7 +10,6 @@ use super::log::{Entry, Header, LogError, Reader};
 use super::machine::{CallTime, Input, Machine, Output};
 
 /// One fact, replayed.
-#[derive(Debug)]
 pub struct Step<'a> {
     /// The log's line.
     pub line: u64,
@@ -18,6 +17,8 @@ pub struct Step<'a> {
     pub input: &'a Input,
     /// What the machine wishes for now.
     pub outputs: &'a [Output],
+    /// As the fact left it.
+    pub machine: &'a Machine,
 }
 
 /// The first place where this machine decides otherwise.
@@ -56,7 +57,7 @@ pub fn replay(log: impl BufRead, mut on_step: impl FnMut(&Step<'_>)) -> Result<R
         let line = reader.line();
         machine.handle(at, input.clone());
         let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll()).collect();
-        on_step(&Step { line, at, input: &input, outputs: &outputs });
+        on_step(&Step { line, at, input: &input, outputs: &outputs, machine: &machine });
         let actual =
             outputs.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>().map_err(LogError::Write)?;
         if let Some((index, expected, actual)) = first_difference(&expected, &actual) {

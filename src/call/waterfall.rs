@@ -3,16 +3,24 @@
 //! Pure: lines in, a [`Waterfall`] out; `cli` draws it. Two kinds of lines tell: facts, in whole milliseconds, and the
 //! trace's (`trace`), in microseconds. Nothing is guessed: what neither tells has no bar.
 
+mod bodies;
+mod tell;
+
+use std::collections::BTreeMap;
 use std::io::BufRead;
+
+use uuid::Uuid;
+
+pub use bodies::{BODY_MAX, Body, Kept, Kind, Sent};
 
 use super::course::Course;
 use super::log::{Header, Line, LogError, Reader};
 use super::machine::{
-    CallState, CallTime, FetchKind, Fetched, GraphAction, Input, InstructionOutcome, MediaFact, MediaOrder, Output,
+    CallSetup, CallState, CallTime, FetchKind, Fetched, GraphAction, Input, InstructionOutcome, MediaFact, MediaOrder, Notice, Output,
     PlayId, SpeechFact,
 };
 use super::trace::{Ended, GraphTry, Request, Trace};
-use crate::model::{CallQuality, CallUuid, Direction, SpanId, Timestamp, TraceId, last_four};
+use crate::model::{CallQuality, CallType, CallUuid, Direction, SpanId, Timestamp, TraceId, Wacid, last_four};
 use crate::xml::ast::Finding;
 
 /// Bars kept of one call: a menu of an hour stays below, and a log from outside can't have more.
@@ -68,6 +76,8 @@ pub struct Bar {
     pub span: Option<SpanId>,
     /// Parts of it, in order.
     pub parts: Vec<Bar>,
+    /// What was sent and received, in order; of what carries something.
+    pub bodies: Vec<Body>,
 }
 
 /// Who took the time.
@@ -104,7 +114,7 @@ impl What {
 impl Bar {
     fn new(what: What, name: impl Into<String>, from_us: i64, to_us: Option<i64>) -> Self {
         let name = name.into();
-        Self { what, name, from_us, to_us, note: String::new(), failed: false, span: None, parts: Vec::new() }
+        Self { what, name, from_us, to_us, note: String::new(), failed: false, span: None, parts: Vec::new(), bodies: Vec::new() }
     }
 
     fn moment(what: What, name: impl Into<String>, at_us: i64) -> Self {
@@ -113,6 +123,11 @@ impl Bar {
 
     fn noted(mut self, note: impl Into<String>, failed: bool) -> Self {
         (self.note, self.failed) = (note.into(), failed);
+        self
+    }
+
+    fn with(mut self, body: Option<Body>) -> Self {
+        self.bodies.extend(body);
         self
     }
 
@@ -171,6 +186,14 @@ impl Waterfall {
     /// # Errors
     /// The log can't be read.
     pub fn of(log: impl BufRead) -> Result<Self, LogError> {
+        Self::with(log, &BTreeMap::new())
+    }
+
+    /// Reads a log, with the outbox's rows of its call, by event id: what callbacks carried.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn with(log: impl BufRead, outbox: &BTreeMap<Uuid, Notice>) -> Result<Self, LogError> {
         let (header, mut reader) = Reader::open(log)?;
         let mut drawing = Drawing::new(header);
         while let Some(line) = reader.next_line()? {
@@ -183,12 +206,14 @@ impl Waterfall {
                 Line::Trace(trace) => drawing.trace(trace),
             }
         }
+        drawing.tell_callbacks(outbox);
+        drawing.show_sdp();
         Ok(drawing.done())
     }
 
     /// The bar of a callback's line, its times counted from `zero`; none of any other line.
     pub fn callback(trace: &Trace, zero: Timestamp) -> Option<Bar> {
-        let Trace::Callback { kind, began, took_us, attempts, outcome, tries } = trace else { return None };
+        let Trace::Callback { kind, event_id: _, began, took_us, attempts, outcome, tries } = trace else { return None };
         let from = began.micros().saturating_sub(zero.micros());
         let status = tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
         let again = if *attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
@@ -222,6 +247,20 @@ struct Drawing {
     instruction: Option<usize>,
     /// Bars of requests to Graph and fetches for which no line of the trace has come: logs of before it was kept.
     untraced: Vec<(Asked, usize)>,
+    /// Requests whose answer's body is still to come.
+    unanswered: Vec<(Asked, usize)>,
+    /// What the call began with, and Meta's id of it.
+    setup: Option<Box<CallSetup>>,
+    wacid: Option<Wacid>,
+    /// Where the call's beginning, the offer and the answer stand.
+    webhook: Option<usize>,
+    offer_at: Vec<usize>,
+    answer_at: Vec<usize>,
+    offer: Option<String>,
+    answer: Option<String>,
+    /// Callbacks that the machine wished for, and bars of callbacks.
+    notices: Vec<(&'static str, Body)>,
+    callbacks: Vec<(usize, String, Option<Uuid>)>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -249,7 +288,24 @@ impl Drawing {
             quality: None,
             course: None,
         };
-        Self { fall, ice: None, dtls: None, play: None, instruction: None, untraced: Vec::new() }
+        Self {
+            fall,
+            ice: None,
+            dtls: None,
+            play: None,
+            instruction: None,
+            untraced: Vec::new(),
+            unanswered: Vec::new(),
+            setup: None,
+            wacid: None,
+            webhook: None,
+            offer_at: Vec::new(),
+            answer_at: Vec::new(),
+            offer: None,
+            answer: None,
+            notices: Vec::new(),
+            callbacks: Vec::new(),
+        }
     }
 
     fn done(mut self) -> Waterfall {
@@ -288,9 +344,12 @@ impl Drawing {
                 self.fall.to.clone_from(&setup.to);
                 self.fall.direction = Some(setup.direction);
                 self.fall.started = Some(setup.started);
+                self.begin(setup);
             }
             Input::Graph { action, outcome } => {
                 self.settle(Asked::Graph(*action), at, outcome.to_string());
+                let body = bodies::answer(*action, outcome, self.wacid.as_ref());
+                self.answered(Asked::Graph(*action), body);
             }
             Input::Fetched { fetch, result } => {
                 let note = match result {
@@ -299,6 +358,7 @@ impl Drawing {
                     Err(failure) => failure.outcome(),
                 };
                 self.settle(Asked::Fetch(fetch.0), at, note.to_owned());
+                self.answered(Asked::Fetch(fetch.0), Body::fetched(result));
             }
             Input::Media { what: MediaFact::IceUp, .. } => {
                 let ice = self.ice.take();
@@ -345,7 +405,10 @@ impl Drawing {
                 self.add(Bar::moment(What::Media, "recording", at).noted(said(input, "recording "), false));
             }
             Input::Terminated { .. } => {
-                self.add(Bar::moment(What::Person, "terminate webhook", at).noted(said(input, "terminated "), false));
+                let bar = Bar::moment(What::Person, "terminate webhook", at).noted(said(input, "terminated "), false);
+                let Input::Terminated { termination } = input else { return };
+                let body = self.setup.as_deref().map(|s| bodies::terminated(s, self.wacid.as_ref(), termination));
+                self.add(bar.with(body));
             }
             Input::Command { .. } => {
                 self.add(Bar::moment(What::Person, "over the API", at).noted(said(input, "command "), false));
@@ -354,12 +417,16 @@ impl Drawing {
                 self.add(Bar::moment(What::Node, "cut", at).noted(cause.as_str(), true));
             }
             Input::SdpAnswer { usable } => {
-                self.add(
-                    Bar::moment(What::Node, "SDP answer", at).noted(if *usable { "" } else { "unusable" }, !usable),
-                );
+                let bar = Bar::moment(What::Node, "SDP answer", at).noted(if *usable { "" } else { "unusable" }, !usable);
+                let body = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
+                let body = body.map(|s| bodies::answered(s, self.wacid.as_ref()));
+                let place = self.add(bar.with(body));
+                self.answer_at.extend(place);
             }
             Input::Status { status } => {
-                self.add(Bar::moment(What::Person, status.as_str(), at));
+                let body = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
+                let body = body.map(|s| bodies::status(s, self.wacid.as_ref(), *status));
+                self.add(Bar::moment(What::Person, status.as_str(), at).with(body));
             }
             Input::Dialled { .. } => {
                 self.add(Bar::moment(What::Person, "B-leg", at).noted(said(input, "leg "), false));
@@ -373,8 +440,8 @@ impl Drawing {
             Input::Stream { .. } => {
                 self.add(Bar::moment(What::Media, "stream", at).noted(said(input, "stream "), false));
             }
+            Input::Bound { wacid } => self.wacid = Some(wacid.clone()),
             Input::Media { what: MediaFact::Flowing, .. }
-            | Input::Bound { .. }
             | Input::Played { .. }
             | Input::DigitsSent { .. }
             | Input::Timer => {}
@@ -384,10 +451,19 @@ impl Drawing {
     fn wish(&mut self, at: i64, wish: &Output) {
         match wish {
             Output::Graph { action } => {
-                self.open(Asked::Graph(*action), Bar::new(What::Graph, graph_name(*action), at, None));
+                let body = self.setup.as_deref().map(|s| bodies::asked(s, self.wacid.as_ref(), *action));
+                let bar = Bar::new(What::Graph, graph_name(*action), at, None).with(body);
+                let place = self.open(Asked::Graph(*action), bar);
+                match action {
+                    GraphAction::Connect => self.offer_at.extend(place),
+                    GraphAction::PreAccept | GraphAction::Accept => self.answer_at.extend(place),
+                    GraphAction::Reject | GraphAction::Terminate => {}
+                }
             }
-            Output::Fetch { fetch, kind, .. } => {
-                self.open(Asked::Fetch(fetch.0), Bar::new(What::Customer, fetch_name(*kind), at, None));
+            Output::Fetch { fetch, kind, url, method, params, .. } => {
+                let body = Body::form(*method, &url.0, params);
+                let bar = Bar::new(What::Customer, fetch_name(*kind), at, None).with(Some(body));
+                self.open(Asked::Fetch(fetch.0), bar);
             }
             Output::CancelFetch { fetch } => {
                 // Its line of the trace is still to come.
@@ -442,6 +518,7 @@ impl Drawing {
             Output::Concluded { summary } => {
                 self.fall.ended_us = Some(at);
                 self.fall.cause = Some(summary.cause.as_str());
+                self.notice(&summary.hangup);
             }
             Output::Remark { text } => {
                 if self.fall.remarks.len() < NOTES_MAX {
@@ -456,6 +533,7 @@ impl Drawing {
                     }
                 }
             }
+            Output::Notify { notice } => self.notice(notice),
             Output::State { .. }
             | Output::Prepare { .. }
             | Output::Media { .. }
@@ -465,16 +543,16 @@ impl Drawing {
             | Output::Speech { .. }
             | Output::Room { .. }
             | Output::Stream { .. }
-            | Output::Notify { .. }
             | Output::FreeSlot
             | Output::Over => {}
         }
     }
 
-    fn open(&mut self, asked: Asked, bar: Bar) {
-        if let Some(place) = self.add(bar) {
-            self.untraced.push((asked, place));
-        }
+    fn open(&mut self, asked: Asked, bar: Bar) -> Option<usize> {
+        let place = self.add(bar)?;
+        self.untraced.push((asked, place));
+        self.unanswered.push((asked, place));
+        Some(place)
     }
 
     fn note(&mut self, place: usize, at: i64, note: &str, failed: bool) {
@@ -505,7 +583,8 @@ impl Drawing {
             _ => self.untraced.swap_remove(index).1,
         };
         if let Some(old) = self.fall.bars.get_mut(place) {
-            *old = bar;
+            let bodies = std::mem::take(&mut old.bodies);
+            *old = Bar { bodies, ..bar };
         }
     }
 
@@ -518,7 +597,10 @@ impl Drawing {
                     ("queue", admitted_us, running_us),
                     ("media port, SDP", running_us, media_us),
                 ] {
-                    self.add(Bar::new(What::Node, name, from, Some(to.max(from))));
+                    let place = self.add(Bar::new(What::Node, name, from, Some(to.max(from))));
+                    if name == "webhook" {
+                        self.webhook = place;
+                    }
                 }
             }
             Trace::Graph { action, from_us, to_us, tries } => {
@@ -539,12 +621,15 @@ impl Drawing {
             }
             Trace::Quality { quality, .. } => self.fall.quality = Some(quality),
             Trace::Course { course, .. } => self.fall.course = Some(course),
-            Trace::Callback { began, .. } => {
+            Trace::Sdp { offer, answer } => {
+                self.offer = self.offer.take().or(offer);
+                self.answer = self.answer.take().or(answer);
+            }
+            Trace::Callback { began, ref kind, event_id, .. } => {
                 // Wall-clock time against the call's own: good enough for what may come hours later.
                 let zero = self.fall.started.unwrap_or(began);
-                if let Some(bar) = Waterfall::callback(&trace, zero) {
-                    self.add(bar);
-                }
+                let place = Waterfall::callback(&trace, zero).and_then(|bar| self.add(bar));
+                self.callbacks.extend(place.map(|place| (place, kind.clone(), event_id)));
             }
             Trace::Unknown => {}
         }
