@@ -16,8 +16,8 @@ pub use bodies::{BODY_MAX, Body, Kept, Kind, Sent};
 use super::course::Course;
 use super::log::{Header, Line, LogError, Reader};
 use super::machine::{
-    CallSetup, CallState, CallTime, FetchKind, Fetched, GraphAction, Input, InstructionOutcome, MediaFact, MediaOrder, Notice, Output,
-    PlayId, SpeechFact,
+    CallSetup, CallState, CallTime, FetchKind, Fetched, GraphAction, Input, InstructionOutcome, MediaFact, MediaOrder,
+    Notice, Output, PlayId, SpeechFact,
 };
 use super::trace::{Ended, GraphTry, Request, Trace};
 use crate::model::{CallQuality, CallType, CallUuid, Direction, SpanId, Timestamp, TraceId, Wacid, last_four};
@@ -114,7 +114,17 @@ impl What {
 impl Bar {
     fn new(what: What, name: impl Into<String>, from_us: i64, to_us: Option<i64>) -> Self {
         let name = name.into();
-        Self { what, name, from_us, to_us, note: String::new(), failed: false, span: None, parts: Vec::new(), bodies: Vec::new() }
+        Self {
+            what,
+            name,
+            from_us,
+            to_us,
+            note: String::new(),
+            failed: false,
+            span: None,
+            parts: Vec::new(),
+            bodies: Vec::new(),
+        }
     }
 
     fn moment(what: What, name: impl Into<String>, at_us: i64) -> Self {
@@ -213,7 +223,9 @@ impl Waterfall {
 
     /// The bar of a callback's line, its times counted from `zero`; none of any other line.
     pub fn callback(trace: &Trace, zero: Timestamp) -> Option<Bar> {
-        let Trace::Callback { kind, event_id: _, began, took_us, attempts, outcome, tries } = trace else { return None };
+        let Trace::Callback { kind, event_id: _, began, took_us, attempts, outcome, tries } = trace else {
+            return None;
+        };
         let from = began.micros().saturating_sub(zero.micros());
         let status = tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
         let again = if *attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
@@ -407,7 +419,8 @@ impl Drawing {
             Input::Terminated { .. } => {
                 let bar = Bar::moment(What::Person, "terminate webhook", at).noted(said(input, "terminated "), false);
                 let Input::Terminated { termination } = input else { return };
-                let body = self.setup.as_deref().map(|s| bodies::terminated(s, self.wacid.as_ref(), termination));
+                let setup = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
+                let body = setup.map(|s| bodies::terminated(s, self.wacid.as_ref(), termination));
                 self.add(bar.with(body));
             }
             Input::Command { .. } => {
@@ -417,7 +430,8 @@ impl Drawing {
                 self.add(Bar::moment(What::Node, "cut", at).noted(cause.as_str(), true));
             }
             Input::SdpAnswer { usable } => {
-                let bar = Bar::moment(What::Node, "SDP answer", at).noted(if *usable { "" } else { "unusable" }, !usable);
+                let bar =
+                    Bar::moment(What::Node, "SDP answer", at).noted(if *usable { "" } else { "unusable" }, !usable);
                 let body = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
                 let body = body.map(|s| bodies::answered(s, self.wacid.as_ref()));
                 let place = self.add(bar.with(body));

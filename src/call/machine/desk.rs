@@ -377,7 +377,10 @@ impl Desk {
         let sent = |action| self.asked.iter().any(|(asked, _)| *asked == action);
         let both = sent(GraphAction::Accept) && sent(GraphAction::Reject);
         assert!(!both, "both an accept and a reject were sent (R6)");
-        assert!(!self.over || (self.concluded.is_some() && self.closed), "over before it was concluded and its media closed");
+        assert!(
+            !self.over || (self.concluded.is_some() && self.closed),
+            "over before it was concluded and its media closed"
+        );
         assert!(!self.over || self.timers.next().is_none(), "a timer outlives the call");
         assert!(self.timers.next().is_none_or(|at| at >= self.now), "a timer was left behind: {:?}", self.timers);
     }

@@ -147,9 +147,7 @@ impl Body {
     /// What came of a fetch; `status` where it is known.
     pub(super) fn fetched(result: &Result<Fetched, FetchFailure>) -> Self {
         match result {
-            Ok(Fetched::Document { document }) => {
-                Self::new(Sent::In, "200", Kind::Xml, &document.source, Kept::Whole)
-            }
+            Ok(Fetched::Document { document }) => Self::new(Sent::In, "200", Kind::Xml, &document.source, Kept::Whole),
             Ok(Fetched::Refused { refusal: Refusal { findings, .. } }) => {
                 Self::none(Sent::In, format!("200, refused: {} findings", findings.len()), Kept::Not)
             }

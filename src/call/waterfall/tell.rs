@@ -43,8 +43,8 @@ impl Drawing {
         }
     }
 
-    /// What callbacks carried: as the outbox has it, else as the machine wished for it, where it wished for one of its
-    /// kind only.
+    /// What callbacks carried: as the machine wished for it where it wished for one of that kind only, else as the outbox
+    /// has it.
     pub(super) fn tell_callbacks(&mut self, outbox: &BTreeMap<Uuid, Notice>) {
         for (place, kind, event) in std::mem::take(&mut self.callbacks) {
             let Some(bar) = self.fall.bars.get_mut(place) else { continue };
@@ -54,7 +54,8 @@ impl Drawing {
                 (Some(only), None) => Some(only.clone()),
                 _ => None,
             };
-            bar.bodies.push(row.or(only).unwrap_or_else(|| Body::none(Sent::Out, "POST", Kept::Not)));
+            // The machine's has the names of secret ones, too.
+            bar.bodies.push(only.or(row).unwrap_or_else(|| Body::none(Sent::Out, "POST", Kept::Not)));
             let status = bar.note.split(' ').next().unwrap_or_default().to_owned();
             bar.bodies.push(Body::none(Sent::In, status, Kept::Not));
         }

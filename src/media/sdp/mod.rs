@@ -173,9 +173,9 @@ pub const SHOWN_MAX: usize = 4 * 1024;
 pub fn shown(sdp: &str) -> String {
     let mut shown = String::with_capacity(sdp.len().min(SHOWN_MAX));
     for line in sdp.lines() {
-        let secret = ["a=ice-pwd:", "a=crypto:"].into_iter().find(|name| {
-            line.trim_start().get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
-        });
+        let secret = ["a=ice-pwd:", "a=crypto:"]
+            .into_iter()
+            .find(|name| line.trim_start().get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name)));
         let line = secret.map_or(line.to_owned(), |name| format!("{name}…"));
         if shown.len() + line.len() >= SHOWN_MAX {
             shown.push('…');

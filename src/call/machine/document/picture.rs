@@ -8,7 +8,10 @@ impl Script {
     pub(in crate::call::machine) fn draw(&self, sketch: &mut Sketch) {
         if let Some(document) = &self.document {
             let (next, all) = (self.next.min(document.elements.len()), document.elements.len());
-            sketch.say("document", [word("number"), text(self.documents), word("element"), text(format!("{next}/{all}"))]);
+            sketch.say(
+                "document",
+                [word("number"), text(self.documents), word("element"), text(format!("{next}/{all}"))],
+            );
         }
         if let Some(place) = self.place {
             sketch.say("instruction", [text(format!("<{}>", place.element)), word("line"), text(place.line)]);
