@@ -64,7 +64,7 @@ impl Replayed {
     }
 }
 
-/// Runs the log through the machine again; documents and fields as they were after the chosen step, where one is.
+/// Runs the log through the machine again; marks and fields are as they were after the chosen step, where one is.
 pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
     let mut steps: Vec<Step> = Vec::new();
     let mut documents: Vec<String> = Vec::new();
@@ -81,9 +81,8 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
         if number <= until {
             before = std::mem::replace(&mut now, step.machine.picture());
         }
-        if let Input::Fetched { result: Ok(Fetched::Document { document }), .. } = step.input
-            && number <= until
-        {
+        // All of them, also those that are still to come: the page is as long at every step.
+        if let Input::Fetched { result: Ok(Fetched::Document { document }), .. } = step.input {
             documents.push(document.source.to_string());
             marks.push(BTreeMap::new());
         }

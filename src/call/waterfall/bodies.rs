@@ -317,3 +317,76 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
         GraphOutcome::Timeout | GraphOutcome::Unreachable => Body::none(Sent::In, outcome.to_string(), Kept::Not),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Waterfall;
+    use super::{BODY_MAX, Body, Kept, Kind, Sent};
+
+    const MENU: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/calls/menu_by_keys.jsonl"));
+    const HIDDEN: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/calls/log_false_hides_keys.jsonl"));
+
+    fn fall(log: &str) -> Waterfall {
+        Waterfall::of(log.as_bytes()).expect("it reads")
+    }
+
+    fn bodies<'f>(fall: &'f Waterfall, name: &str) -> &'f [Body] {
+        &fall.bars.iter().find(|bar| bar.name == name).unwrap_or_else(|| panic!("{name}")).bodies
+    }
+
+    #[test]
+    fn a_body_is_cut_between_characters_and_says_so() {
+        let long = "ä".repeat(BODY_MAX);
+        let cut = Body::new(Sent::In, "200", Kind::Xml, &format!("x{long}"), Kept::Whole);
+        assert_eq!((cut.text.len(), cut.cut_of), (BODY_MAX - 1, Some(2 * BODY_MAX + 1)));
+        let whole = Body::new(Sent::In, "200", Kind::Xml, &long[..BODY_MAX], Kept::Whole);
+        assert_eq!((whole.text.len(), whole.cut_of), (BODY_MAX, None));
+    }
+
+    #[test]
+    fn a_log_of_before_has_what_it_has_and_says_what_it_has_not() {
+        let trace = r#"{"trace":"begun","received_us":-850,"admitted_us":120,"running_us":180,"media_us":420}"#;
+        let callback = r#"{"trace":"callback","kind":"hangup","began":1795154594120394,"took_us":9000,"attempts":1,"outcome":"delivered","tries":[{"attempt":1,"span":"0000000000000007","from_us":1,"to_us":8,"status":204}]}"#;
+        let (head, rest) = MENU.split_once('\n').expect("lines");
+        let fall = fall(&format!("{head}\n{trace}\n{rest}{callback}\n{}\n", callback.replace("hangup", "recording")));
+        let kept = |name: &str| bodies(&fall, name).iter().map(|b| (b.way, b.kind, b.kept)).collect::<Vec<_>>();
+        let (json, none) = ((Kind::Json, Kept::Rebuilt), (Kind::None, Kept::Not));
+        assert_eq!(kept("webhook"), [(Sent::In, json.0, json.1), (Sent::In, none.0, none.1)]);
+        let graph = [(Sent::Out, json.0, json.1), (Sent::Out, none.0, none.1), (Sent::In, json.0, json.1)];
+        assert_eq!((kept("graph pre_accept"), kept("graph accept")), (graph.to_vec(), graph.to_vec()));
+        assert_eq!(kept("graph terminate").len(), 2, "no SDP goes with it");
+        let fetch = [(Sent::Out, Kind::Form, Kept::Whole), (Sent::In, Kind::Xml, Kept::Whole)];
+        assert_eq!(kept("fetch action"), fetch);
+        assert!(bodies(&fall, "fetch action")[0].text.contains("\nDigits=1\n"));
+        let hangup = bodies(&fall, "callback hangup");
+        assert!(hangup[0].text.contains("HangupCauseName=End Of XML Instructions\n"), "{hangup:?}");
+        assert_eq!((hangup[0].head.as_str(), hangup[1].head.as_str()), ("POST https://app.example.com/hangup", "204"));
+        assert_eq!(bodies(&fall, "callback recording")[0].kept, Kept::Not, "the machine wished for none");
+        let terminate = bodies(&fall, "terminate webhook");
+        assert!(terminate[0].text.contains("\"duration\": 3") && terminate[0].text.contains("\"terminate\""));
+    }
+
+    #[test]
+    fn the_two_sides_descriptions_stand_where_they_were_sent() {
+        let sdp = r#"{"trace":"sdp","offer":"v=0\na=ice-pwd:…\n","answer":"v=0\na=setup:active\n"}"#;
+        let begun = r#"{"trace":"begun","received_us":-850,"admitted_us":120,"running_us":180,"media_us":420}"#;
+        let (head, rest) = MENU.split_once('\n').expect("lines");
+        let fall = fall(&format!("{head}\n{begun}\n{rest}{sdp}\n"));
+        let offer = &bodies(&fall, "webhook")[1];
+        assert_eq!((offer.kind, offer.way, offer.kept), (Kind::Sdp, Sent::In, Kept::Rebuilt));
+        let answer = &bodies(&fall, "graph accept")[1];
+        assert_eq!((answer.text.as_str(), answer.way, answer.kept), ("v=0\na=setup:active\n", Sent::Out, Kept::Whole));
+    }
+
+    #[test]
+    fn what_must_stay_out_of_logs_is_in_no_body() {
+        let fall = fall(HIDDEN);
+        let all: Vec<&Body> = fall.bars.iter().flat_map(|bar| &bar.bodies).collect();
+        let digits: Vec<&str> = all.iter().flat_map(|b| b.text.lines()).filter(|l| l.starts_with("Digits=")).collect();
+        assert!(
+            !digits.is_empty() && digits.iter().all(|d| d["Digits=".len()..].bytes().all(|b| b == b'x')),
+            "{digits:?}"
+        );
+    }
+}
