@@ -50,6 +50,8 @@ struct Shown {
 struct Carried {
     /// The key of which way it went.
     way: &'static str,
+    /// Its class.
+    arrow: &'static str,
     head: String,
     kind: &'static str,
     text: String,
@@ -254,6 +256,10 @@ fn carried(lang: Lang, body: &Body, room: &mut usize) -> Carried {
         way: match body.way {
             Sent::Out => "body.sent",
             Sent::In => "body.received",
+        },
+        arrow: match body.way {
+            Sent::Out => "out",
+            Sent::In => "in",
         },
         head: body.head.clone(),
         kind: body.kind.as_str(),
