@@ -38,7 +38,7 @@ export function rememberPage() {
 
 /**
  * @param {(root: ParentNode, old: Element) => void} changed is told of each element that was put in, and what it replaced
- * @returns {() => void} asks for the page again, now
+ * @returns {{ refresh: () => void, go: (to: string) => Promise<void> }} asks for the page again, now; shows another view of it
  */
 export function keepLive(changed) {
   let wanted = false;
@@ -79,16 +79,27 @@ export function keepLive(changed) {
   };
   soon();
   const { live, at } = document.body.dataset;
+  /** @type {() => void} */
+  let listenAgain = () => {};
+  /** @param {string} to */
+  async function go(to) {
+    history.replaceState(null, "", to);
+    const answer = await fetch(location.href, { headers: { accept: "text/html" }, redirect: "error" }).catch(() => null);
+    if (!answer?.ok) { location.reload(); return; }
+    put(new DOMParser().parseFromString(await answer.text(), "text/html").querySelectorAll(PARTS), changed);
+    listenAgain();
+  }
+  const hands = { refresh: () => void refresh(), go };
   // The count beside the bell is on every page.
-  if (!window.EventSource || live === undefined && !document.getElementById("unread")) return () => void refresh();
-  const page = live === undefined ? "/console/notifications/" : location.pathname + location.search;
+  if (!window.EventSource || live === undefined && !document.getElementById("unread")) return hands;
+  const page = () => (live === undefined ? "/console/notifications/" : location.pathname + location.search);
   let since = at ?? "";
   /** @type {EventSource | undefined} */
   let events;
   function listen() {
-    events = new EventSource(`/console/events?${new URLSearchParams({ page, since })}`);
+    events = new EventSource(`/console/events?${new URLSearchParams({ page: page(), since })}`);
     for (const kind of ["hello", "change", "parts"]) events.addEventListener(kind, (event) => { since = event.lastEventId; });
-    events.addEventListener("change", () => void refresh(page));
+    events.addEventListener("change", () => void refresh(page()));
     events.addEventListener("parts", (event) => { turn = turn.then(() => take(JSON.parse(event.data))); });
   }
   let turn = Promise.resolve();
@@ -100,7 +111,7 @@ export function keepLive(changed) {
     for (const moves of told.rows) {
       const body = bodyOf(moves.in);
       // A list that is not here: this page is behind.
-      if (!body) { if (document.getElementById(moves.in)) void refresh(page); continue; }
+      if (!body) { if (document.getElementById(moves.in)) void refresh(page()); continue; }
       for (const id of moves.gone) row(body, id)?.remove();
       for (let n = 0; n < moves.put.length; n += AT_ONCE) {
         if (n) await new Promise((done) => setTimeout(done));
@@ -117,7 +128,9 @@ export function keepLive(changed) {
     if (!document.hidden) listen();
   });
   addEventListener("pagehide", () => events?.close());
-  return () => void refresh();
+  // What is sent is of the view that is seen.
+  if (live !== undefined) listenAgain = () => { events?.close(); if (!document.hidden) listen(); };
+  return hands;
 }
 
 /** @typedef {{ in: string, gone: string[], put: [string, string][] }} Moves */

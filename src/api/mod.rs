@@ -36,6 +36,7 @@ use http::StatusCode;
 
 pub use desk::{Answered, Desk};
 pub use live::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Told, newest};
+pub(crate) use number::waterfall::{waterfall_of, whole_log};
 pub use operator::{Exchange, Finding, NodeState, NodeStatus, Operator, Reload, Reloaded};
 pub use placing::Placing;
 

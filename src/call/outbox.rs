@@ -245,7 +245,7 @@ impl Inner {
     /// One stage of a callback, written down.
     async fn deliver(&self, callback: Callback, place: Place, keys: Option<SigningKeys>) {
         let Callback { id, new, since, attempts, retries } = callback;
-        let (call, kind, hops) = (new.call, new.notice.kind, Hops::new());
+        let (call, kind, event_id, hops) = (new.call, new.notice.kind, new.event_id, Hops::new());
         let (began, begun) = (self.clock.wall(), self.clock.now());
         let failed = |why: &str| Delivery { attempts, outcome: NoticeOutcome::Failed { why: why.to_owned() } };
         let delivery = match keys.or_else(|| self.keys(&new.account, &new.main_account)) {
@@ -285,6 +285,7 @@ impl Inner {
         let now = self.clock.now();
         let trace = Trace::Callback {
             kind: kind.as_str().to_owned(),
+            event_id: Some(event_id),
             began,
             took_us: us_since(begun, now),
             attempts: delivery.attempts,

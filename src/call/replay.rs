@@ -10,7 +10,6 @@ use super::log::{Entry, Header, LogError, Reader};
 use super::machine::{CallTime, Input, Machine, Output};
 
 /// One fact, replayed.
-#[derive(Debug)]
 pub struct Step<'a> {
     /// The log's line.
     pub line: u64,
@@ -18,6 +17,8 @@ pub struct Step<'a> {
     pub input: &'a Input,
     /// What the machine wishes for now.
     pub outputs: &'a [Output],
+    /// As the fact left it.
+    pub machine: &'a Machine,
 }
 
 /// The first place where this machine decides otherwise.
@@ -56,7 +57,7 @@ pub fn replay(log: impl BufRead, mut on_step: impl FnMut(&Step<'_>)) -> Result<R
         let line = reader.line();
         machine.handle(at, input.clone());
         let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll()).collect();
-        on_step(&Step { line, at, input: &input, outputs: &outputs });
+        on_step(&Step { line, at, input: &input, outputs: &outputs, machine: &machine });
         let actual =
             outputs.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>().map_err(LogError::Write)?;
         if let Some((index, expected, actual)) = first_difference(&expected, &actual) {
@@ -114,5 +115,55 @@ mod tests {
         let fewer = LOG.replacen(",{\"wish\":\"state\",\"state\":\"preparing\"}", "", 1);
         let found = difference(&fewer).expect("a difference");
         assert_eq!((found.wish, found.expected), (4, None));
+    }
+
+    /// What each step changed of the machine's fields.
+    #[test]
+    fn what_the_machine_holds_is_shown_step_by_step() {
+        let mut before = crate::call::machine::Machine::new().picture();
+        assert!(before.iter().all(|field| field.lines.is_empty()), "nothing before the first fact");
+        assert_eq!(before.iter().map(|field| field.name).collect::<Vec<_>>(), crate::call::machine::FIELDS);
+        let mut table = Vec::new();
+        replay(LOG.as_bytes(), |step| {
+            let now = step.machine.picture();
+            assert_eq!(now, step.machine.picture(), "looking changes nothing");
+            let changed = now.iter().zip(&before).filter(|(now, was)| now != was).map(|(field, _)| {
+                let lines: Vec<String> = field.lines.iter().map(ToString::to_string).collect();
+                format!("{}={}", field.name, lines.join(" · "))
+            });
+            table.push(format!("{} {}", step.at.0, changed.collect::<Vec<_>>().join("; ")));
+            before = now;
+        })
+        .expect("the log reads");
+        let expected = [
+            "0 state=preparing; slot=held; graph=pre_accept under_way; waits_for=media_path · fetch 1 answer; legs=A …5678 \
+             path_not_up; timers=accept_wait 3000 ms · fetch 11000 ms · accept_deadline 20000 ms",
+            "90 graph=pre_accept answered",
+            "150 waits_for=fetch 1 answer; legs=A …5678 path_up",
+            "200 state=accepting; graph=pre_accept answered · accept under_way; document=number 1 element 0/2; \
+             waits_for=accepts_answer · answered_and_connected; timers=reap 90200 ms",
+            "350 state=live; answered=350 ms; graph=pre_accept answered · accept answered; document=number 1 element 1/2; \
+             instruction=<GetInput> line 2; waits_for=prompt_or_key 1; digits=attempts_left 0; timers=max_call 14400350 ms",
+            "1500 instruction=; waits_for=fetch 2 action; digits=; timers=fetch 12500 ms · max_call 14400350 ms",
+            "1650 document=number 2 element 1/1; instruction=<Speak> line 2; waits_for=play 2; timers=max_call 14400350 ms",
+            "2900 state=closing; graph=pre_accept answered · accept answered · terminate under_way; document=; instruction=; \
+             waits_for=metas_goodbye; legs=A …5678 path_closed; ended=end_of_instructions; timers=reap 92900 ms",
+            "3100 graph=pre_accept answered · accept answered · terminate answered; timers=close 8100 ms · reap 92900 ms",
+            "3200 state=over; slot=given_back; waits_for=; hung_up=COMPLETED; timers=",
+        ];
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn keys_that_must_stay_out_of_logs_are_shown_to_nobody() {
+        let log = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/calls/log_false_hides_keys.jsonl"));
+        let mut digits = Vec::new();
+        replay(log.as_bytes(), |step| {
+            let picture = step.machine.picture();
+            let field = picture.iter().find(|field| field.name == "digits").expect("the field");
+            digits.extend(field.lines.first().map(ToString::to_string).filter(|line| !line.starts_with("attempts")));
+        })
+        .expect("the log reads");
+        assert_eq!(digits, ["x", "xx", "xxx"]);
     }
 }

@@ -40,7 +40,7 @@ use crate::admission::permission::{Engaged, Event};
 use crate::admission::{AccountEntry, NumberEntry, Slot};
 use crate::answer::{DocumentBody, FetchJob, Hops, SigningKeys, Validity};
 use crate::media::prompt::Prompt;
-use crate::media::sdp::Offer;
+use crate::media::sdp::{self, Offer};
 use crate::media::{BridgeEnd, LegEvent, LegHandle, Missing, OfferedLeg, PlayItem};
 use crate::meta::{About, ActionRequest};
 use crate::model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Method, NoticeTopic, Wacid};
@@ -280,6 +280,10 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         *begin;
     let running = services.clock.now();
     let events = leg_events(&mailbox, peer.line());
+    let theirs = match &way {
+        Way::Offered(offer) => Some(offer.shown.to_string()),
+        Way::Placed | Way::Rung => None,
+    };
     let made = match way {
         Way::Offered(offer) => {
             let answered = services.media.answer(&offer, events);
@@ -347,6 +351,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         Direction::Inbound => Input::Offered { setup },
     };
     shell.step(arrived, first);
+    // Behind `pre_accept`, which waits for nothing.
+    shell.keep_sdp(theirs);
     if !has_media {
         shell.step(arrived, Input::Cut { cause: HangupCause::InternalError });
     }
@@ -356,8 +362,10 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         match fact.what {
             What::Fact(input) => shell.step(fact.at, input),
             What::Answer(answer) => {
+                let shown = answer.shown.to_string();
                 shell.answer = Some(answer);
                 shell.step(fact.at, Input::SdpAnswer { usable: true });
+                shell.journal.trace(&Trace::Sdp { offer: None, answer: Some(shown) });
             }
             What::Joined(end) => {
                 *shell.bridge() = Some(end);
@@ -405,6 +413,18 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> crate::media::Even
 }
 
 impl Shell {
+    /// What the call begins with of both sides' session descriptions, for whoever looks at it later.
+    fn keep_sdp(&self, theirs: Option<String>) {
+        let ours = (!self.sdp.is_empty()).then(|| sdp::shown(&self.sdp));
+        let (offer, answer) = match theirs {
+            Some(theirs) => (Some(theirs), ours),
+            None => (ours, None),
+        };
+        if offer.is_some() {
+            self.journal.trace(&Trace::Sdp { offer, answer });
+        }
+    }
+
     fn bridge(&mut self) -> &mut Option<Box<BridgeEnd>> {
         self.bridge.get_mut().unwrap_or_else(PoisonError::into_inner)
     }

@@ -34,6 +34,13 @@ pub enum Trace {
         /// Our SDP answer was made and a media port found.
         media_us: i64,
     },
+    /// The two sides' session descriptions, as far as they are known by then; without passwords, and bounded (`media::sdp::shown`).
+    Sdp {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        offer: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<String>,
+    },
     /// A request to Graph came to its end, retries included.
     Graph { action: GraphAction, from_us: i64, to_us: i64, tries: Vec<GraphTry> },
     /// A fetch came to its end or was broken off.
@@ -66,6 +73,9 @@ pub enum Trace {
     /// A callback went out, or one of its retries.
     Callback {
         kind: String,
+        /// Its row of the outbox.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        event_id: Option<uuid::Uuid>,
         /// When it was its turn; times of `tries` count from here.
         began: Timestamp,
         took_us: i64,

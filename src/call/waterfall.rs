@@ -3,16 +3,27 @@
 //! Pure: lines in, a [`Waterfall`] out; `cli` draws it. Two kinds of lines tell: facts, in whole milliseconds, and the
 //! trace's (`trace`), in microseconds. Nothing is guessed: what neither tells has no bar.
 
+mod bar;
+mod bodies;
+mod tell;
+
+use std::collections::BTreeMap;
 use std::io::BufRead;
+
+use uuid::Uuid;
+
+pub use bar::Bar;
+use bar::{fetch_bar, fetch_name, graph_bar, graph_name, verdict};
+pub use bodies::{BODY_MAX, Body, Kept, Kind, Sent};
 
 use super::course::Course;
 use super::log::{Header, Line, LogError, Reader};
 use super::machine::{
-    CallState, CallTime, FetchKind, Fetched, GraphAction, Input, InstructionOutcome, MediaFact, MediaOrder, Output,
-    PlayId, SpeechFact,
+    CallSetup, CallState, CallTime, Fetched, GraphAction, Input, InstructionOutcome, MediaFact, MediaOrder, Notice,
+    Output, PlayId, SpeechFact,
 };
-use super::trace::{Ended, GraphTry, Request, Trace};
-use crate::model::{CallQuality, CallUuid, Direction, SpanId, Timestamp, TraceId, last_four};
+use super::trace::Trace;
+use crate::model::{CallQuality, CallType, CallUuid, Direction, Timestamp, TraceId, Wacid, last_four};
 use crate::xml::ast::Finding;
 
 /// Bars kept of one call: a menu of an hour stays below, and a log from outside can't have more.
@@ -20,9 +31,6 @@ const BARS_MAX: usize = 2_000;
 
 /// Findings and remarks kept of one call.
 const NOTES_MAX: usize = 200;
-
-/// Shorter parts are nobody's delay.
-const PART_MIN_US: i64 = 50;
 
 /// A call as bars, in the order of their beginning.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,24 +58,6 @@ pub struct Waterfall {
     pub quality: Option<CallQuality>,
     /// And how it went.
     pub course: Option<Course>,
-}
-
-/// Something that took time, or a moment (`to_us` = `from_us`).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Bar {
-    pub what: What,
-    pub name: String,
-    pub from_us: i64,
-    /// None: it never came to its end.
-    pub to_us: Option<i64>,
-    /// How it ended: a status, an outcome; may be empty.
-    pub note: String,
-    /// It did not go well.
-    pub failed: bool,
-    /// The span that a request to a customer named in its `traceparent`.
-    pub span: Option<SpanId>,
-    /// Parts of it, in order.
-    pub parts: Vec<Bar>,
 }
 
 /// Who took the time.
@@ -101,76 +91,20 @@ impl What {
     }
 }
 
-impl Bar {
-    fn new(what: What, name: impl Into<String>, from_us: i64, to_us: Option<i64>) -> Self {
-        let name = name.into();
-        Self { what, name, from_us, to_us, note: String::new(), failed: false, span: None, parts: Vec::new() }
-    }
-
-    fn moment(what: What, name: impl Into<String>, at_us: i64) -> Self {
-        Self::new(what, name, at_us, Some(at_us))
-    }
-
-    fn noted(mut self, note: impl Into<String>, failed: bool) -> Self {
-        (self.note, self.failed) = (note.into(), failed);
-        self
-    }
-
-    /// A part, unless it took next to nothing.
-    fn part(&mut self, name: &str, from_us: i64, to_us: i64) {
-        if to_us.saturating_sub(from_us) >= PART_MIN_US {
-            self.parts.push(Self::new(self.what, name, from_us, Some(to_us)));
-        }
-    }
-
-    /// Requests to a customer's URL as its parts; their times count from `zero`.
-    fn requests(&mut self, tries: &[Request], zero: i64) {
-        let at = |us: i64| us.saturating_add(zero);
-        if let [only] = tries {
-            self.span = Some(only.span);
-        }
-        for (number, t) in tries.iter().enumerate() {
-            let (from, to) = (at(t.from_us), at(t.to_us));
-            if tries.len() > 1 {
-                let (note, failed) = verdict(Some(&t.end), 1, "");
-                let name = format!("request {}", number + 1);
-                let part = Self::new(self.what, name, from, Some(to)).noted(note, failed);
-                self.parts.push(Self { span: Some(t.span), ..part });
-            }
-            let (looked_up, connected) = (t.looked_up_us.map(at), t.connected_us.map(at));
-            if let Some(looked_up) = looked_up {
-                self.part("look-up", from, looked_up);
-                self.part("connect", looked_up, connected.unwrap_or(looked_up));
-            }
-            let ready = t.ready_us.map(at);
-            if let (Some(connected), Some(ready)) = (connected, ready) {
-                // TLS, where the URL is an https one.
-                self.part("handshake", connected, ready);
-            }
-            let asked = ready.or(connected).or(looked_up).unwrap_or(from);
-            match t.head_us.map(at) {
-                Some(head) => {
-                    self.part("first byte", asked, head);
-                    self.part("body", head, to);
-                }
-                None if ready.is_some() => self.part("no answer", asked, to),
-                None => self.part("no connection", asked, to),
-            }
-        }
-    }
-
-    /// Microseconds it took, if it came to its end.
-    pub fn took_us(&self) -> Option<i64> {
-        self.to_us.map(|to| to.saturating_sub(self.from_us))
-    }
-}
-
 impl Waterfall {
     /// Reads a log.
     ///
     /// # Errors
     /// The log can't be read.
     pub fn of(log: impl BufRead) -> Result<Self, LogError> {
+        Self::with(log, &BTreeMap::new())
+    }
+
+    /// Reads a log, with the outbox's rows of its call, by event id: what callbacks carried.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn with(log: impl BufRead, outbox: &BTreeMap<Uuid, Notice>) -> Result<Self, LogError> {
         let (header, mut reader) = Reader::open(log)?;
         let mut drawing = Drawing::new(header);
         while let Some(line) = reader.next_line()? {
@@ -183,12 +117,16 @@ impl Waterfall {
                 Line::Trace(trace) => drawing.trace(trace),
             }
         }
+        drawing.tell_callbacks(outbox);
+        drawing.show_sdp();
         Ok(drawing.done())
     }
 
     /// The bar of a callback's line, its times counted from `zero`; none of any other line.
     pub fn callback(trace: &Trace, zero: Timestamp) -> Option<Bar> {
-        let Trace::Callback { kind, began, took_us, attempts, outcome, tries } = trace else { return None };
+        let Trace::Callback { kind, event_id: _, began, took_us, attempts, outcome, tries } = trace else {
+            return None;
+        };
         let from = began.micros().saturating_sub(zero.micros());
         let status = tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
         let again = if *attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
@@ -222,6 +160,20 @@ struct Drawing {
     instruction: Option<usize>,
     /// Bars of requests to Graph and fetches for which no line of the trace has come: logs of before it was kept.
     untraced: Vec<(Asked, usize)>,
+    /// Requests whose answer's body is still to come.
+    unanswered: Vec<(Asked, usize)>,
+    /// What the call began with, and Meta's id of it.
+    setup: Option<Box<CallSetup>>,
+    wacid: Option<Wacid>,
+    /// Where the call's beginning, the offer and the answer stand.
+    webhook: Option<usize>,
+    offer_at: Vec<usize>,
+    answer_at: Vec<usize>,
+    offer: Option<String>,
+    answer: Option<String>,
+    /// Callbacks that the machine wished for, and bars of callbacks.
+    notices: Vec<(&'static str, Body)>,
+    callbacks: Vec<(usize, String, Option<Uuid>)>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -249,7 +201,24 @@ impl Drawing {
             quality: None,
             course: None,
         };
-        Self { fall, ice: None, dtls: None, play: None, instruction: None, untraced: Vec::new() }
+        Self {
+            fall,
+            ice: None,
+            dtls: None,
+            play: None,
+            instruction: None,
+            untraced: Vec::new(),
+            unanswered: Vec::new(),
+            setup: None,
+            wacid: None,
+            webhook: None,
+            offer_at: Vec::new(),
+            answer_at: Vec::new(),
+            offer: None,
+            answer: None,
+            notices: Vec::new(),
+            callbacks: Vec::new(),
+        }
     }
 
     fn done(mut self) -> Waterfall {
@@ -288,9 +257,12 @@ impl Drawing {
                 self.fall.to.clone_from(&setup.to);
                 self.fall.direction = Some(setup.direction);
                 self.fall.started = Some(setup.started);
+                self.begin(setup);
             }
             Input::Graph { action, outcome } => {
                 self.settle(Asked::Graph(*action), at, outcome.to_string());
+                let body = bodies::answer(*action, outcome, self.wacid.as_ref());
+                self.answered(Asked::Graph(*action), body);
             }
             Input::Fetched { fetch, result } => {
                 let note = match result {
@@ -299,6 +271,7 @@ impl Drawing {
                     Err(failure) => failure.outcome(),
                 };
                 self.settle(Asked::Fetch(fetch.0), at, note.to_owned());
+                self.answered(Asked::Fetch(fetch.0), Body::fetched(result));
             }
             Input::Media { what: MediaFact::IceUp, .. } => {
                 let ice = self.ice.take();
@@ -345,7 +318,11 @@ impl Drawing {
                 self.add(Bar::moment(What::Media, "recording", at).noted(said(input, "recording "), false));
             }
             Input::Terminated { .. } => {
-                self.add(Bar::moment(What::Person, "terminate webhook", at).noted(said(input, "terminated "), false));
+                let bar = Bar::moment(What::Person, "terminate webhook", at).noted(said(input, "terminated "), false);
+                let Input::Terminated { termination } = input else { return };
+                let setup = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
+                let body = setup.map(|s| bodies::terminated(s, self.wacid.as_ref(), termination));
+                self.add(bar.with(body));
             }
             Input::Command { .. } => {
                 self.add(Bar::moment(What::Person, "over the API", at).noted(said(input, "command "), false));
@@ -354,12 +331,17 @@ impl Drawing {
                 self.add(Bar::moment(What::Node, "cut", at).noted(cause.as_str(), true));
             }
             Input::SdpAnswer { usable } => {
-                self.add(
-                    Bar::moment(What::Node, "SDP answer", at).noted(if *usable { "" } else { "unusable" }, !usable),
-                );
+                let bar =
+                    Bar::moment(What::Node, "SDP answer", at).noted(if *usable { "" } else { "unusable" }, !usable);
+                let body = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
+                let body = body.map(|s| bodies::answered(s, self.wacid.as_ref()));
+                let place = self.add(bar.with(body));
+                self.answer_at.extend(place);
             }
             Input::Status { status } => {
-                self.add(Bar::moment(What::Person, status.as_str(), at));
+                let body = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
+                let body = body.map(|s| bodies::status(s, self.wacid.as_ref(), *status));
+                self.add(Bar::moment(What::Person, status.as_str(), at).with(body));
             }
             Input::Dialled { .. } => {
                 self.add(Bar::moment(What::Person, "B-leg", at).noted(said(input, "leg "), false));
@@ -373,8 +355,8 @@ impl Drawing {
             Input::Stream { .. } => {
                 self.add(Bar::moment(What::Media, "stream", at).noted(said(input, "stream "), false));
             }
+            Input::Bound { wacid } => self.wacid = Some(wacid.clone()),
             Input::Media { what: MediaFact::Flowing, .. }
-            | Input::Bound { .. }
             | Input::Played { .. }
             | Input::DigitsSent { .. }
             | Input::Timer => {}
@@ -384,10 +366,19 @@ impl Drawing {
     fn wish(&mut self, at: i64, wish: &Output) {
         match wish {
             Output::Graph { action } => {
-                self.open(Asked::Graph(*action), Bar::new(What::Graph, graph_name(*action), at, None));
+                let body = self.setup.as_deref().map(|s| bodies::asked(s, self.wacid.as_ref(), *action));
+                let bar = Bar::new(What::Graph, graph_name(*action), at, None).with(body);
+                let place = self.open(Asked::Graph(*action), bar);
+                match action {
+                    GraphAction::Connect => self.offer_at.extend(place),
+                    GraphAction::PreAccept | GraphAction::Accept => self.answer_at.extend(place),
+                    GraphAction::Reject | GraphAction::Terminate => {}
+                }
             }
-            Output::Fetch { fetch, kind, .. } => {
-                self.open(Asked::Fetch(fetch.0), Bar::new(What::Customer, fetch_name(*kind), at, None));
+            Output::Fetch { fetch, kind, url, method, params, .. } => {
+                let body = Body::form(*method, &url.0, params);
+                let bar = Bar::new(What::Customer, fetch_name(*kind), at, None).with(Some(body));
+                self.open(Asked::Fetch(fetch.0), bar);
             }
             Output::CancelFetch { fetch } => {
                 // Its line of the trace is still to come.
@@ -442,6 +433,7 @@ impl Drawing {
             Output::Concluded { summary } => {
                 self.fall.ended_us = Some(at);
                 self.fall.cause = Some(summary.cause.as_str());
+                self.notice(&summary.hangup);
             }
             Output::Remark { text } => {
                 if self.fall.remarks.len() < NOTES_MAX {
@@ -456,6 +448,7 @@ impl Drawing {
                     }
                 }
             }
+            Output::Notify { notice } => self.notice(notice),
             Output::State { .. }
             | Output::Prepare { .. }
             | Output::Media { .. }
@@ -465,16 +458,16 @@ impl Drawing {
             | Output::Speech { .. }
             | Output::Room { .. }
             | Output::Stream { .. }
-            | Output::Notify { .. }
             | Output::FreeSlot
             | Output::Over => {}
         }
     }
 
-    fn open(&mut self, asked: Asked, bar: Bar) {
-        if let Some(place) = self.add(bar) {
-            self.untraced.push((asked, place));
-        }
+    fn open(&mut self, asked: Asked, bar: Bar) -> Option<usize> {
+        let place = self.add(bar)?;
+        self.untraced.push((asked, place));
+        self.unanswered.push((asked, place));
+        Some(place)
     }
 
     fn note(&mut self, place: usize, at: i64, note: &str, failed: bool) {
@@ -505,7 +498,8 @@ impl Drawing {
             _ => self.untraced.swap_remove(index).1,
         };
         if let Some(old) = self.fall.bars.get_mut(place) {
-            *old = bar;
+            let bodies = std::mem::take(&mut old.bodies);
+            *old = Bar { bodies, ..bar };
         }
     }
 
@@ -518,7 +512,10 @@ impl Drawing {
                     ("queue", admitted_us, running_us),
                     ("media port, SDP", running_us, media_us),
                 ] {
-                    self.add(Bar::new(What::Node, name, from, Some(to.max(from))));
+                    let place = self.add(Bar::new(What::Node, name, from, Some(to.max(from))));
+                    if name == "webhook" {
+                        self.webhook = place;
+                    }
                 }
             }
             Trace::Graph { action, from_us, to_us, tries } => {
@@ -539,63 +536,19 @@ impl Drawing {
             }
             Trace::Quality { quality, .. } => self.fall.quality = Some(quality),
             Trace::Course { course, .. } => self.fall.course = Some(course),
-            Trace::Callback { began, .. } => {
+            Trace::Sdp { offer, answer } => {
+                self.offer = self.offer.take().or(offer);
+                self.answer = self.answer.take().or(answer);
+            }
+            Trace::Callback { began, ref kind, event_id, .. } => {
                 // Wall-clock time against the call's own: good enough for what may come hours later.
                 let zero = self.fall.started.unwrap_or(began);
-                if let Some(bar) = Waterfall::callback(&trace, zero) {
-                    self.add(bar);
-                }
+                let place = Waterfall::callback(&trace, zero).and_then(|bar| self.add(bar));
+                self.callbacks.extend(place.map(|place| (place, kind.clone(), event_id)));
             }
             Trace::Unknown => {}
         }
     }
-}
-
-fn graph_name(action: GraphAction) -> String {
-    format!("graph {}", action.as_str())
-}
-
-fn fetch_name(kind: FetchKind) -> String {
-    format!("fetch {}", kind.as_str())
-}
-
-fn graph_bar(action: GraphAction, from_us: i64, to_us: i64, tries: &[GraphTry]) -> Bar {
-    let mut bar = Bar::new(What::Graph, graph_name(action), from_us, Some(to_us));
-    let last = tries.last().map(|t| &t.end);
-    (bar.note, bar.failed) = verdict(last, tries.len(), "not sent");
-    if let Some(first) = tries.first() {
-        bar.part("waits its turn", from_us, first.from_us);
-    }
-    for (number, t) in tries.iter().enumerate() {
-        bar.part("queue", t.from_us, t.sent_us.unwrap_or(t.to_us));
-        if let Some(sent) = t.sent_us.filter(|_| tries.len() > 1) {
-            let (note, failed) = verdict(Some(&t.end), 1, "");
-            let name = format!("try {}", number + 1);
-            bar.parts.push(Bar::new(What::Graph, name, sent, Some(t.to_us)).noted(note, failed));
-        }
-    }
-    bar
-}
-
-fn fetch_bar(kind: FetchKind, from_us: i64, to_us: i64, tries: &[Request], parse_us: Option<i64>) -> Bar {
-    let mut bar = Bar::new(What::Customer, fetch_name(kind), from_us, Some(to_us));
-    (bar.note, bar.failed) = verdict(tries.last().map(|t| &t.end), tries.len(), "not sent");
-    bar.requests(tries, 0);
-    if let Some(took) = parse_us {
-        let end = tries.last().map_or(from_us, |t| t.to_us);
-        bar.part("parse", end, end.saturating_add(took));
-    }
-    bar
-}
-
-/// How a request ended, and whether not well.
-fn verdict(last: Option<&Ended>, tries: usize, otherwise: &str) -> (String, bool) {
-    let (note, failed) = match last {
-        Some(Ended { status: Some(status), .. }) => (status.to_string(), !(200..300).contains(status)),
-        Some(Ended { failure: Some(failure), .. }) => (failure.clone(), true),
-        Some(Ended { status: None, failure: None }) | None => (otherwise.to_owned(), true),
-    };
-    (if tries > 1 { format!("{note} ({tries} requests)") } else { note }, failed)
 }
 
 /// A fact in its own words, without the first ones.

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Exit, print};
-use crate::call::machine::Output;
+use crate::call::machine::{Field, Output};
 use crate::call::replay::{Difference, Replayed, Step, replay};
 
 /// Options of `offhook replay`.
@@ -19,16 +19,27 @@ pub struct Args {
     /// One JSON object a line: each step, then the result
     #[arg(long)]
     pub json: bool,
+    /// After each step what of the machine's fields it changed: state, slot, legs, document, timers, …
+    #[arg(long)]
+    pub states: bool,
+    /// Only this step, from 1, with all that the machine holds after it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub step: Option<u64>,
 }
 
 /// Replays: 0 the same, 1 a difference, 2 unreadable.
 pub fn run(args: Args) -> Exit {
     let name = args.events.display();
-    let on_step = |step: &Step<'_>| if args.json { step_object(step) } else { step_lines(step) };
+    let mut shown = Shown { args: &args, number: 0, before: Vec::new() };
+    let on_step = |step: &Step<'_>| shown.step(step);
     let replayed = match open(&args.events) {
         Ok(log) => replay(log, on_step),
         Err(e) => return Exit::usage(format_args!("could not open {name}: {e}")),
     };
+    let steps = shown.number;
+    if let (Ok(_), Some(step)) = (&replayed, args.step.filter(|step| *step > steps)) {
+        return Exit::usage(format_args!("there is no step {step} in {name}: it has {steps}"));
+    }
     match replayed {
         Ok(replayed) if args.json => result_object(&replayed),
         Ok(replayed) => result_lines(&replayed),
@@ -44,6 +55,47 @@ fn open(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
     })
 }
 
+/// Prints steps as they come.
+struct Shown<'a> {
+    args: &'a Args,
+    number: u64,
+    /// What the machine held after the last one; empty where nobody asks.
+    before: Vec<Field>,
+}
+
+impl Shown<'_> {
+    fn step(&mut self, step: &Step<'_>) {
+        self.number += 1;
+        let Args { json, states, step: only, .. } = *self.args;
+        if !states && only.is_none() {
+            return if json { step_object(step, None) } else { step_lines(step) };
+        }
+        let fields = step.machine.picture();
+        let changed: Vec<&Field> = match self.before.is_empty() {
+            true => fields.iter().filter(|field| !field.lines.is_empty()).collect(),
+            false => fields.iter().zip(&self.before).filter(|(now, was)| now != was).map(|(now, _)| now).collect(),
+        };
+        if only.is_none_or(|only| only == self.number) {
+            if json {
+                step_object(step, Some((&fields, &changed)));
+            } else {
+                step_lines(step);
+                let all: Vec<&Field> = fields.iter().filter(|field| !field.lines.is_empty()).collect();
+                for field in if only.is_some() { &all } else { &changed } {
+                    let mark = if changed.contains(field) { '*' } else { ' ' };
+                    print::line(format_args!("            {mark} {:<12} {}", field.name, said(field)));
+                }
+            }
+        }
+        self.before = fields;
+    }
+}
+
+fn said(field: &Field) -> String {
+    let lines: Vec<String> = field.lines.iter().map(|line| one_line(&line.to_string())).collect();
+    if lines.is_empty() { "–".to_owned() } else { lines.join(" · ") }
+}
+
 fn step_lines(step: &Step<'_>) {
     print::line(format_args!("{:>9} ms  {}", step.at.0, one_line(&step.input.to_string())));
     for wish in step.outputs {
@@ -51,11 +103,18 @@ fn step_lines(step: &Step<'_>) {
     }
 }
 
-fn step_object(step: &Step<'_>) {
+fn step_object(step: &Step<'_>, held: Option<(&[Field], &[&Field])>) {
     let wishes: Vec<String> = step.outputs.iter().map(Output::to_string).collect();
-    print::json(&json!({
+    let mut object = json!({
         "event": "step", "line": step.line, "at_ms": step.at.0, "input": step.input.to_string(), "outputs": wishes,
-    }));
+    });
+    if let Some((fields, changed)) = held {
+        let lines = |field: &Field| json!(field.lines.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let state: Map<String, Value> = fields.iter().map(|field| (field.name.to_owned(), lines(field))).collect();
+        let changed: Vec<&str> = changed.iter().map(|field| field.name).collect();
+        (object["state"], object["changed"]) = (Value::Object(state), json!(changed));
+    }
+    print::json(&object);
 }
 
 fn result_lines(replayed: &Replayed) -> Exit {

@@ -1,33 +1,29 @@
 //! One call as a waterfall: who took how long, what was asked and answered, why it ended and what to do about it; its
 //! documents, its sound, and every fact with the wishes it led to, step by step.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use futures_util::StreamExt as _;
 
 use super::calls::{self, Row};
 use super::course;
 use super::door::{Posted, Visitor};
+use super::i18n::Lang;
 use super::page::{Page, failed, html, missing};
+use super::replay::{self, Replayed};
 use super::view::{self, When};
 use super::{App, Console};
-use crate::call::machine::{Fetched, Input, InstructionOutcome, Output};
-use crate::call::replay::replay;
-use crate::call::waterfall::{Bar, Waterfall};
+use crate::api::{waterfall_of, whole_log};
+use crate::call::waterfall::{Bar, Body, Kept, Kind, Sent, Waterfall};
 use crate::model::{CallQuality, CallUuid, SoundWay};
 use crate::store::{RecordingFilter, StoreError};
 
-/// Lines of a log that are read at once, and bytes of it that are looked at.
-const LINES: u32 = 1_000;
-const BYTES_MAX: usize = 8 << 20;
-/// Steps and rows that are shown.
-const STEPS_MAX: usize = 600;
+/// Bytes of bodies that a page has in all: what comes after is a download away.
+const BODIES_MAX: usize = 512 << 10;
+/// Rows that are shown.
 const BARS_MAX: usize = 400;
 /// Units of the waterfall's width.
 const WIDTH: i64 = 1_000;
@@ -47,28 +43,20 @@ struct Shown {
     /// In a thousandth of the whole.
     x: i64,
     width: i64,
+    bodies: Vec<Carried>,
 }
 
-/// A fact of the log, and the wishes that it led to.
-struct Step {
-    number: usize,
-    at: String,
-    fact: String,
-    wishes: Vec<String>,
-    state: String,
-    chosen: bool,
-}
-
-/// A document that came, line by line.
-struct Document {
-    lines: Vec<Line>,
-}
-
-struct Line {
-    number: usize,
+/// What was sent or received.
+struct Carried {
+    /// The key of which way it went.
+    way: &'static str,
+    /// Its class.
+    arrow: &'static str,
+    head: String,
+    kind: &'static str,
     text: String,
-    /// `done`, `running`, `failed`, or empty: nothing of it was run.
-    mark: &'static str,
+    /// What there is to say of it: cut, rebuilt, not kept.
+    says: String,
 }
 
 struct Found {
@@ -116,12 +104,7 @@ struct Call {
     ticks: Vec<(i64, String)>,
     remarks: Vec<String>,
     findings: Vec<Found>,
-    documents: Vec<Document>,
-    steps: Vec<Step>,
-    step: usize,
-    previous: Option<usize>,
-    following: Option<usize>,
-    same: bool,
+    replay: Replayed,
     sounds: Vec<Sound>,
     round_trip: String,
     course: course::Shown,
@@ -156,10 +139,10 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
         (None, Some(record)) => calls::ended(lang, record),
         (None, None) => return Ok(None),
     };
-    let log = read_log(console, visitor, call).await?;
-    let fall = Waterfall::of(log.as_bytes()).ok();
+    let log = whole_log(api, &scope, call).await?;
+    let fall = waterfall_of(api, &scope, call, &log).await?;
     let chosen = visitor.query.get("step").parse::<usize>().ok();
-    let replayed = steps(&log, chosen);
+    let replayed = replay::steps(lang, &log, chosen);
     let sound_over = fall.as_ref().and_then(|fall| fall.course.as_ref());
     let sound_so_far = sound_over.is_none().then(|| api.live.course(&scope, call)).flatten();
     let course = sound_over.or(sound_so_far.as_ref()).map(|course| course::shown(lang, course));
@@ -187,7 +170,7 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
         total: end.map(|end| view::clock(Duration::from_secs(end.duration_secs))).unwrap_or_default(),
         has_beginning: beginning.is_some(),
         near: near && beginning.is_some(),
-        bars: fall.as_ref().map(|fall| rows(fall, last)).unwrap_or_default(),
+        bars: fall.as_ref().map(|fall| rows(lang, fall, last)).unwrap_or_default(),
         left_out: fall.as_ref().map_or(0, |fall| fall.left_out + fall.bars.len().saturating_sub(BARS_MAX)),
         ticks: ticks(last),
         remarks: fall.as_ref().map(|f| f.remarks.iter().map(|(_, t)| t.clone()).collect()).unwrap_or_default(),
@@ -195,12 +178,7 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
             .as_ref()
             .map(|fall| fall.findings.iter().map(|(_, finding)| found(finding)).collect())
             .unwrap_or_default(),
-        documents: replayed.documents,
-        same: replayed.same,
-        previous: replayed.step.checked_sub(1).filter(|step| *step > 0),
-        following: Some(replayed.step + 1).filter(|step| *step <= replayed.steps.len() && replayed.step > 0),
-        step: replayed.step,
-        steps: replayed.steps,
+        replay: replayed,
         sounds: quality.map(|quality| sounds(&quality)).unwrap_or_default(),
         round_trip: quality.and_then(|q| q.round_trip_ms).map(|ms| format!("{ms:.0} ms")).unwrap_or_default(),
         course: course.unwrap_or_default(),
@@ -217,39 +195,19 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
     }))
 }
 
-/// The log as it is kept, up to a bound.
-async fn read_log(console: &Console, visitor: &Visitor, call: CallUuid) -> Result<String, StoreError> {
-    let (api, scope) = (console.desk.api(), visitor.person.scope());
-    let mut text = String::new();
-    if let Some(mut lines) = api.live.events(&scope, call, false) {
-        while let Some(line) = lines.next().await {
-            let _ = writeln!(text, "{}", line.trim_end());
-        }
-        return Ok(text);
-    }
-    let mut after = None;
-    while text.len() < BYTES_MAX {
-        let lines = api.store.events(&scope, call, after, LINES).await?;
-        let Some((last, _)) = lines.last() else { break };
-        after = Some(*last);
-        for (_, line) in &lines {
-            let _ = writeln!(text, "{}", line.trim_end());
-        }
-    }
-    Ok(text)
-}
-
 /// When the last thing happened, in microseconds of the call.
 fn last_of(fall: &Waterfall) -> i64 {
     let ends = fall.bars.iter().map(|bar| bar.to_us.unwrap_or(bar.from_us));
     ends.chain(fall.ended_us).chain(fall.answered_us).max().unwrap_or_default().max(1_000)
 }
 
-fn rows(fall: &Waterfall, last: i64) -> Vec<Shown> {
+fn rows(lang: Lang, fall: &Waterfall, last: i64) -> Vec<Shown> {
+    let mut room = BODIES_MAX;
     let first = fall.bars.iter().map(|bar| bar.from_us).min().unwrap_or_default().min(0);
     let mut rows = Vec::new();
     for bar in fall.bars.iter().filter(|bar| bar.from_us <= last).take(BARS_MAX) {
-        rows.push(row(bar, first, last, false));
+        let bodies = bar.bodies.iter().map(|body| carried(lang, body, &mut room)).collect();
+        rows.push(Shown { bodies, ..row(bar, first, last, false) });
         rows.extend(bar.parts.iter().map(|part| row(part, first, last, true)));
     }
     rows
@@ -274,6 +232,39 @@ fn row(bar: &Bar, first: i64, last: i64, part: bool) -> Shown {
         part,
         x,
         width: until.saturating_sub(x).clamp(LEAST, WIDTH - x),
+        bodies: Vec::new(),
+    }
+}
+
+/// A body as the page has it, as long as there is room.
+fn carried(lang: Lang, body: &Body, room: &mut usize) -> Carried {
+    let fits = body.text.len() <= *room;
+    *room -= if fits { body.text.len() } else { 0 };
+    let mut says = Vec::new();
+    match (body.kept, body.way) {
+        _ if !fits => says.push(lang.t("body.elsewhere").to_owned()),
+        (Kept::Whole, _) => {}
+        (Kept::Rebuilt, _) if body.kind == Kind::Sdp => says.push(lang.t("body.without_passwords").to_owned()),
+        (Kept::Rebuilt, _) => says.push(lang.t("body.rebuilt").to_owned()),
+        (Kept::Not, Sent::Out) => says.push(lang.t("body.not_kept").to_owned()),
+        (Kept::Not, Sent::In) => says.push(lang.t("body.not_read").to_owned()),
+    }
+    if let Some(whole) = body.cut_of.filter(|_| fits) {
+        says.push(lang.with("body.cut", &[&body.text.len().to_string(), &whole.to_string()]));
+    }
+    Carried {
+        way: match body.way {
+            Sent::Out => "body.sent",
+            Sent::In => "body.received",
+        },
+        arrow: match body.way {
+            Sent::Out => "out",
+            Sent::In => "in",
+        },
+        head: body.head.clone(),
+        kind: body.kind.as_str(),
+        text: if fits { body.text.clone() } else { String::new() },
+        says: says.join(" "),
     }
 }
 
@@ -316,73 +307,6 @@ fn level(mos: f64) -> i64 {
     ((mos.clamp(1.0, 4.5) - 1.0) / 3.5 * 100.0) as i64
 }
 
-struct Replayed {
-    steps: Vec<Step>,
-    documents: Vec<Document>,
-    /// The step that is looked at, from 1; 0: none.
-    step: usize,
-    /// The machine decides today as it did then.
-    same: bool,
-}
-
-/// Runs the log through the machine again; up to the chosen step where one is.
-fn steps(log: &str, chosen: Option<usize>) -> Replayed {
-    let mut steps: Vec<Step> = Vec::new();
-    let mut documents: Vec<String> = Vec::new();
-    let mut marks: Vec<BTreeMap<u32, &'static str>> = Vec::new();
-    let mut state = String::new();
-    let until = chosen.unwrap_or(usize::MAX);
-    let replayed = replay(log.as_bytes(), |step| {
-        let number = steps.len() + 1;
-        if steps.len() >= STEPS_MAX {
-            return;
-        }
-        if let Input::Fetched { result: Ok(Fetched::Document { document }), .. } = step.input
-            && number <= until
-        {
-            documents.push(document.source.to_string());
-            marks.push(BTreeMap::new());
-        }
-        for output in step.outputs {
-            match output {
-                Output::State { state: now } => state = format!("{now:?}"),
-                Output::Instruction { line, outcome, .. } if number <= until => {
-                    if let Some(marks) = marks.last_mut() {
-                        marks.insert(*line, mark(*outcome));
-                    }
-                }
-                _ => {}
-            }
-        }
-        let wishes = step.outputs.iter().map(ToString::to_string).collect();
-        let (at, fact) =
-            (view::took(i64::try_from(step.at.0.saturating_mul(1_000)).unwrap_or(i64::MAX)), step.input.to_string());
-        steps.push(Step { number, at, fact, wishes, state: state.clone(), chosen: chosen == Some(number) });
-    });
-    let same = replayed.is_ok_and(|replayed| replayed.difference.is_none());
-    let documents = documents.iter().zip(&marks).map(|(source, marks)| document(source, marks)).collect();
-    let step = chosen.unwrap_or_default().min(steps.len());
-    Replayed { steps, documents, step, same }
-}
-
-fn mark(outcome: InstructionOutcome) -> &'static str {
-    match outcome {
-        InstructionOutcome::Started => "running",
-        InstructionOutcome::Done | InstructionOutcome::Cut => "done",
-        InstructionOutcome::Skipped => "skipped",
-        InstructionOutcome::Failed => "failed",
-    }
-}
-
-fn document(source: &str, marks: &BTreeMap<u32, &'static str>) -> Document {
-    let lines = source.lines().take(2_000).zip(1_usize..).map(|(text, number)| Line {
-        number,
-        text: text.to_owned(),
-        mark: u32::try_from(number).ok().and_then(|number| marks.get(&number).copied()).unwrap_or_default(),
-    });
-    Document { lines: lines.collect() }
-}
-
 /// The log, to be kept as a fixture: what `offhook replay` reads.
 pub(super) async fn log(State(console): App, visitor: Visitor, Path(call): Path<String>) -> Response {
     let Ok(id) = call.parse::<CallUuid>() else { return missing(&console, &visitor) };
@@ -391,7 +315,7 @@ pub(super) async fn log(State(console): App, visitor: Visitor, Path(call): Path<
     if !known {
         return missing(&console, &visitor);
     }
-    match read_log(&console, &visitor, id).await {
+    match whole_log(api, &scope, id).await {
         Ok(text) => {
             let name = format!("attachment; filename=\"{id}.jsonl\"");
             let kind = "application/x-ndjson; charset=utf-8".to_owned();

@@ -27,6 +27,7 @@ mod parts;
 mod people;
 mod phone;
 mod playground;
+mod replay;
 mod samples;
 mod sign_in;
 mod sign_up;

@@ -11,6 +11,8 @@ use super::i18n::Lang;
 const FAMILIES: &[&str] = &[
     "cause.",
     "lane.",
+    "field.",
+    "holds.",
     "mark.",
     "role.",
     "walk.",

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::open::beside_a_node;
 use super::seal::Seal;
 use super::sql::{self, Conn, Pool, Row};
-use super::{StoreError, Unread, failed, inbox, word};
+use super::{Scope, StoreError, Unread, calls, failed, inbox, word};
 use crate::call::machine::{EVENT_TYPE, Notice, NoticeKind, Param, Params};
 use crate::config::Database;
 use crate::model::{AuthId, CallUuid, Timestamp};
@@ -321,6 +321,36 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
         attempts: count("attempts")?,
         retries: count("retries")?,
     })
+}
+
+/// Callbacks of one call that are told of at most.
+const OF_CALL_MAX: i64 = 500;
+
+/// What a call's callbacks carry, by event id, secret parameters left out; of a call of the scope's.
+pub(super) async fn of_call(pool: &Pool, scope: &Scope, call: CallUuid) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+    const WHAT: &str = "read a call's callbacks";
+    let mut query = sql::QueryBuilder::new("");
+    // By the index of those that wait, and by that of those that are done.
+    for (before, which) in [("", "next_us IS NOT NULL"), (" UNION ALL ", "done_us IS NOT NULL")] {
+        query.push(format!("{before}SELECT event_id, kind, url, method, params FROM callbacks WHERE "));
+        calls::within(&mut query, scope);
+        query.push(format!(" AND event IS NULL AND {which} AND call_uuid = ")).push_bind(call.to_string());
+    }
+    query.push(" LIMIT ").push_bind(OF_CALL_MAX);
+    let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    let carried = |row: &Row| -> Result<(Uuid, Notice), Unread> {
+        let text = |column: &str| row.try_get::<String, _>(column);
+        let params: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
+        let notice = Notice {
+            kind: word::<NoticeKind>(&text("kind")?)?,
+            url: DocUrl(text("url")?.into()),
+            method: word(&text("method")?)?,
+            params: params.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into()))).collect(),
+        };
+        Ok((text("event_id")?.parse()?, notice))
+    };
+    // One that another version wrote is not shown.
+    Ok(rows.iter().filter_map(|row| carried(row).ok()).collect())
 }
 
 /// The parameters whose values may be shown.

@@ -48,6 +48,7 @@ mod version;
 mod webhooks;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ use self::people::PeopleWrite;
 use self::seal::Seal;
 use self::sql::Pool;
 use self::writer::Begin;
-use crate::call::machine::CallSetup;
+use crate::call::machine::{CallSetup, Notice};
 use crate::config::{Database, Role, Secret};
 use crate::model::{AuthId, CallUuid, EndpointId, EndpointName, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::{Health, names};
@@ -474,6 +475,14 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<(u64, String)>, StoreError> {
         calls::events(&self.read, scope, call, after, limit).await
+    }
+
+    /// What a call's callbacks carry, by event id, secret parameters left out. No call of the scope's has none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn callbacks_of(&self, scope: &Scope, call: CallUuid) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+        callbacks::of_call(&self.read, scope, call).await
     }
 
     /// Waits until everything queued so far is written, but a second at most.

@@ -203,7 +203,7 @@ async fn the_first_page_is_small_and_soon_there() {
 }
 
 /// A page at its whole height, light and dark and small: what axe finds in it, and its pictures.
-async fn look(browser: &mut Browser, axe: &str, name: &str, found: &mut Vec<String>) {
+pub async fn look(browser: &mut Browser, axe: &str, name: &str, found: &mut Vec<String>) {
     for (scheme, width) in [("light", 1280), ("dark", 1280), ("dark", 390)] {
         browser.prefer(scheme).await;
         browser.size(width, 900).await;

@@ -126,8 +126,16 @@ async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
     chat.event("/hook", "call.ended", |_| true).await;
     chat.node.until_metric("offhook_calls_active", &[("direction", "inbound")], 0.0).await;
     let folder = chat.node.dir.path();
-    let words = [USER, "canary-"];
-    assert!(holding(folder, &words).len() >= 2, "it can be found");
+    // What the two sides of the call agreed on is in its event log, the passwords aside.
+    let words = [USER, "canary-", "a=ice-ufrag:"];
+    let before = holding(folder, &words);
+    assert!(
+        words.iter().all(|word| before.iter().any(|found| found.starts_with(word))),
+        "they can be found: {before:?}"
+    );
+    let passwords =
+        ["a=ice-pwd:".to_owned() + "…", "a=ice-pwd:".to_owned()].map(|text| holding(folder, &[&text]).len());
+    assert_eq!(passwords[0], passwords[1], "{passwords:?}");
     assert_eq!(chat.ask("DELETE", &format!("users/{USER}/"), Value::Null).await.0, 202);
     let mut every = tokio::time::interval(Duration::from_millis(100));
     let mut left = Vec::new();

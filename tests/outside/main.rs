@@ -10,6 +10,7 @@ mod cli;
 mod conference;
 mod configured;
 mod console;
+mod console_bodies;
 mod console_course;
 mod console_flows;
 mod console_hostile;

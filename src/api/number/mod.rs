@@ -26,6 +26,7 @@ mod uploads;
 mod users;
 mod voices;
 mod wabas;
+pub(super) mod waterfall;
 mod webhooks;
 mod xml;
 
@@ -53,6 +54,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     xml::ROUTES,
     calls::ROUTES,
     course::ROUTES,
+    waterfall::ROUTES,
     place::ROUTES,
     events::ROUTES,
     permissions::ROUTES,
@@ -131,6 +133,7 @@ async fn serve(asked: Asked) -> Response {
         ("POST", ["calls", uuid, "hangup"]) => place::hang_up(&asked, uuid).await,
         ("GET", ["calls", uuid]) => calls::get(&asked, uuid).await,
         ("GET", ["calls", uuid, "quality"]) => course::get(&asked, uuid).await,
+        ("GET", ["calls", uuid, "waterfall"]) => waterfall::get(&asked, uuid).await,
         ("GET", ["calls", uuid, "events"]) => events::log(&asked, uuid).await,
         ("GET", ["permissions", number, user]) => permissions::view(&asked, [number, user]).await,
         ("POST", ["permissions", number, user, "request"]) => permissions::request(asked, [number, user]).await,

@@ -4,6 +4,7 @@
 use super::desk::{Desk, foreign};
 use super::input::Legs;
 use super::output::{Aside, AsideKind, MediaOrder, PlayId};
+use super::picture::{Sketch, text, word};
 
 /// What plays beside the document, and what of it may still be told of.
 #[derive(Debug, Default)]
@@ -17,6 +18,14 @@ impl Asides {
         match kind {
             AsideKind::Play => &mut self.play,
             AsideKind::Speak => &mut self.speak,
+        }
+    }
+
+    pub(super) fn draw(&self, sketch: &mut Sketch) {
+        for (what, play) in [("aside_play", self.play), ("aside_speak", self.speak)] {
+            if let Some(play) = play {
+                sketch.say("beside", [word(what), text(play.0)]);
+            }
         }
     }
 

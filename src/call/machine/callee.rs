@@ -11,6 +11,7 @@ use super::document::{Gate, Step};
 use super::element;
 use super::input::{FetchFailure, Fetched};
 use super::params::Event;
+use super::picture::{Sketch, word};
 use super::timers::Timer;
 use super::{FetchId, MediaOrder, Output, PlayId, SoundItem};
 use crate::model::{Digit, HangupCause};
@@ -69,6 +70,19 @@ impl Callee {
             Self { confirm: Some(confirm), digits, tells_keys: false, document: Some(document), phase: Phase::Told };
         callee.ordered(desk, gate, &LegWish::Proceed);
         callee
+    }
+
+    pub(super) fn draw(&self, sketch: &mut Sketch) {
+        let waits = match self.phase {
+            Phase::Told => "a_legs_word",
+            Phase::Fetching(_) => "confirm_sound",
+            Phase::Sound(_) | Phase::Digits(_) | Phase::Confirmed => "media_path",
+            Phase::Sounding(_) | Phase::Key => "confirm_key",
+            Phase::Sending(_) => "tones",
+            Phase::Ready => "a_leg_to_join",
+            Phase::Joined => "legs_to_part",
+        };
+        sketch.say("waits_for", [word(waits)]);
     }
 
     /// Its document, once it is to run.

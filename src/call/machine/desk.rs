@@ -3,6 +3,8 @@
 //! States and instructions decide; whatever they wish for passes here, so that the rules which bind all of
 //! them (no order to a closed leg, never both a reject and an accept) are kept in one place.
 
+mod picture;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -73,10 +75,11 @@ pub(super) struct Desk {
     legs: u32,
     streams: u32,
     records: u32,
-    accept_sent: bool,
-    reject_sent: bool,
+    /// What Graph was asked for, each action once, and whether it has answered.
+    asked: Vec<(GraphAction, bool)>,
     closed: bool,
-    concluded: bool,
+    /// By what the call ended.
+    concluded: Option<HangupCause>,
     over: bool,
 }
 
@@ -102,10 +105,9 @@ impl Desk {
             legs: 0,
             streams: 0,
             records: 0,
-            accept_sent: false,
-            reject_sent: false,
+            asked: Vec::new(),
             closed: false,
-            concluded: false,
+            concluded: None,
             over: false,
         }
     }
@@ -176,12 +178,16 @@ impl Desk {
 
     /// Sends to Graph. A call never has both a reject and an accept sent (R6).
     pub(super) fn graph(&mut self, action: GraphAction) {
-        match action {
-            GraphAction::Accept => self.accept_sent = true,
-            GraphAction::Reject => self.reject_sent = true,
-            GraphAction::Connect | GraphAction::PreAccept | GraphAction::Terminate => {}
-        }
+        self.asked.retain(|(asked, _)| *asked != action);
+        self.asked.push((action, false));
         self.wish(Output::Graph { action });
+    }
+
+    /// Graph has answered that.
+    pub(super) fn graph_answered(&mut self, action: GraphAction) {
+        for (_, answered) in self.asked.iter_mut().filter(|(asked, _)| *asked == action) {
+            *answered = true;
+        }
     }
 
     /// Orders the A-leg's media; after `Close` nothing more is ordered.
@@ -327,9 +333,10 @@ impl Desk {
         added::over(self);
         // Stopped and reported before the call's own end is (`plivo-xml.md` §4 rule 7).
         stream::stop(self, None, stream::Stop::CallEnd);
-        if std::mem::replace(&mut self.concluded, true) {
+        if self.concluded.is_some() {
             return;
         }
+        self.concluded = Some(cause);
         if self.answered.is_none() {
             self.added("AddParticipantFailed");
         }
@@ -367,8 +374,13 @@ impl Desk {
 
     /// What must hold after each step, whatever strangers sent.
     pub(super) fn check(&self) {
-        assert!(!(self.accept_sent && self.reject_sent), "both an accept and a reject were sent (R6)");
-        assert!(!self.over || (self.concluded && self.closed), "over before it was concluded and its media closed");
+        let sent = |action| self.asked.iter().any(|(asked, _)| *asked == action);
+        let both = sent(GraphAction::Accept) && sent(GraphAction::Reject);
+        assert!(!both, "both an accept and a reject were sent (R6)");
+        assert!(
+            !self.over || (self.concluded.is_some() && self.closed),
+            "over before it was concluded and its media closed"
+        );
         assert!(!self.over || self.timers.next().is_none(), "a timer outlives the call");
         assert!(self.timers.next().is_none_or(|at| at >= self.now), "a timer was left behind: {:?}", self.timers);
     }

@@ -5,6 +5,7 @@
 //! It knows nothing of Meta: whether the call is answered reaches it as a [`Gate`].
 
 mod legs;
+mod picture;
 mod rooms;
 mod tape;
 

@@ -24,6 +24,11 @@ impl KeyBuffer {
         self.0.pop_front()
     }
 
+    /// All of them, oldest first; `x` for one that must stay out of logs.
+    pub(super) fn shown(&self) -> String {
+        self.0.iter().map(|(digit, hidden)| if *hidden { 'x' } else { digit.as_char() }).collect()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -17,6 +17,7 @@ mod input;
 mod keys;
 mod output;
 mod params;
+mod picture;
 mod recognition;
 mod recording;
 mod room;
@@ -41,6 +42,7 @@ pub use output::{
     Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction, InstructionOutcome,
     MediaOrder, Notice, NoticeKind, Output, Param, Params, PlayId, Sound, SoundItem, Summary,
 };
+pub use picture::{FIELDS, Field, Line, Said};
 pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish, TrackNews};
 pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
 
@@ -230,6 +232,9 @@ impl Machine {
 impl Call {
     fn take(&mut self, at: CallTime, input: Input) {
         self.catch_up(at, &input);
+        if let Input::Graph { action, .. } = &input {
+            self.desk.graph_answered(*action);
+        }
         if let Some(state) = self.state.take() {
             self.state = Some(state.take(&mut self.desk, input));
         }

@@ -100,6 +100,22 @@ pub enum CallState {
     Over,
 }
 
+impl CallState {
+    /// The word in the event log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dialing => "dialing",
+            Self::Proceeding => "proceeding",
+            Self::Ringing => "ringing",
+            Self::Preparing => "preparing",
+            Self::Accepting => "accepting",
+            Self::Live => "live",
+            Self::Closing => "closing",
+            Self::Over => "over",
+        }
+    }
+}
+
 /// Actions of `POST /{phone_number_id}/calls`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

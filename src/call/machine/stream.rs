@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::desk::{Desk, foreign};
 use super::params::{self, Event};
+use super::picture::{Sketch, brief, text, word};
 use super::timers::Timer;
 use super::{CallTime, MediaOrder, Notice, NoticeKind, Output, Param, Params};
 use crate::model::StreamId;
@@ -188,6 +189,13 @@ pub(super) struct Streaming {
     id: StreamId,
     order: Box<StreamOrder>,
     began: bool,
+}
+
+impl Streaming {
+    pub(super) fn draw(&self, sketch: &mut Sketch) {
+        let how = if self.began { "flows" } else { "being_opened" };
+        sketch.say("stream", [text(brief(self.id.0)), word(how)]);
+    }
 }
 
 /// A stream that has ended.

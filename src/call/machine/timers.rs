@@ -91,6 +91,13 @@ impl Timers {
         self.0.clear();
     }
 
+    /// All that are set, the earliest first.
+    pub(super) fn all(&self) -> Vec<(CallTime, Timer)> {
+        let mut all = self.0.clone();
+        all.sort_unstable();
+        all
+    }
+
     /// The earliest moment.
     pub(super) fn next(&self) -> Option<CallTime> {
         self.0.iter().map(|(at, _)| *at).min()

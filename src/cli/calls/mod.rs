@@ -3,6 +3,7 @@
 //! Read from a store's file, beside a running node or without one, or asked of a node over its API (`source`). `draw`
 //! and `list` make text of it and are pure.
 
+mod bodies;
 mod draw;
 mod list;
 mod source;
@@ -59,6 +60,9 @@ pub struct ShowArgs {
     /// One JSON object a line: the call, then each bar, each finding, how its sound went, and each remark
     #[arg(long)]
     pub json: bool,
+    /// With what was sent and received: webhooks, requests to Graph, documents, callbacks, numbers in full
+    #[arg(long)]
+    pub bodies: bool,
 }
 
 /// Runs it: 0 shown, 1 no such call or nothing to ask, 2 wrong usage.
@@ -110,9 +114,12 @@ async fn show(args: ShowArgs) -> Exit {
         Err(e) => return Exit::failed(format_args!("could not read the call's event log: could not {e}")),
     };
     if args.json {
-        objects(&fall);
+        objects(&fall, args.bodies);
     } else {
         print::text(&draw::waterfall(&fall, width(), Paint::of(print::colour(false))));
+        if args.bodies {
+            print::text(&bodies::text(&fall));
+        }
     }
     Exit::Done
 }
@@ -123,7 +130,7 @@ fn width() -> usize {
     terminal.map_or(100, |(terminal_size::Width(columns), _)| usize::from(columns))
 }
 
-fn objects(fall: &Waterfall) {
+fn objects(fall: &Waterfall, bodies: bool) {
     print::json(&json!({
         "event": "call",
         "call_uuid": fall.call,
@@ -138,8 +145,8 @@ fn objects(fall: &Waterfall) {
         "cause": fall.cause,
     }));
     for bar in &fall.bars {
-        object(bar, None);
-        bar.parts.iter().for_each(|part| object(part, Some(&bar.name)));
+        object(bar, None, bodies);
+        bar.parts.iter().for_each(|part| object(part, Some(&bar.name), false));
     }
     for (at_us, finding) in &fall.findings {
         let (line, column) = (finding.at.line, finding.at.column);
@@ -162,9 +169,13 @@ fn objects(fall: &Waterfall) {
     }
 }
 
-fn object(bar: &Bar, within: Option<&str>) {
-    print::json(&json!({
+fn object(bar: &Bar, within: Option<&str>, bodies: bool) {
+    let mut object = json!({
         "event": "bar", "name": bar.name, "of": within, "who": bar.what.as_str(), "from_us": bar.from_us,
         "to_us": bar.to_us, "note": bar.note, "failed": bar.failed, "span": bar.span,
-    }));
+    });
+    if bodies {
+        object["bodies"] = bar.bodies.iter().map(bodies::object).collect();
+    }
+    print::json(&object);
 }

@@ -2,7 +2,8 @@
 //!
 //! [`Offer::parse`] says whether an offer is usable and keeps what media needs; [`Offer::answer`] writes our text
 //! line by line, so that nothing stands in it that we did not mean; [`check_answer`] is the strictness of the
-//! other side. Only text here: no socket, no ICE, no clock. Whole SDPs never reach a log (credentials).
+//! other side. Only text here: no socket, no ICE, no clock. Whole SDPs never reach a log (credentials); a call's own event log has
+//! them by [`shown`].
 
 mod answer;
 mod check;
@@ -13,6 +14,7 @@ pub use check::{AnswerFault, Rule, check_answer};
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The longest offer that is looked at (`meta-calling.md` §1.3, R19), in bytes.
 pub const OFFER_BYTES_MAX: usize = 16 * 1024;
@@ -48,6 +50,8 @@ pub struct Offer {
     /// Which of `sections` is the audio one.
     audio: usize,
     sections: Vec<Section>,
+    /// As people may see it: [`shown`].
+    pub shown: Arc<str>,
 }
 
 /// Who opens DTLS (RFC 8842).
@@ -160,6 +164,27 @@ impl Offer {
     pub fn answer(&self, ours: &Ours<'_>) -> String {
         answer::text(self, ours)
     }
+}
+
+/// Bytes of a description that people are shown; Meta's have half of that.
+pub const SHOWN_MAX: usize = 4 * 1024;
+
+/// A session description without what would let somebody into the call (`a=ice-pwd`, `a=crypto`), one line each, bounded.
+pub fn shown(sdp: &str) -> String {
+    let mut shown = String::with_capacity(sdp.len().min(SHOWN_MAX));
+    for line in sdp.lines() {
+        let secret = ["a=ice-pwd:", "a=crypto:"]
+            .into_iter()
+            .find(|name| line.trim_start().get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name)));
+        let line = secret.map_or(line.to_owned(), |name| format!("{name}…"));
+        if shown.len() + line.len() >= SHOWN_MAX {
+            shown.push('…');
+            break;
+        }
+        shown.push_str(&line);
+        shown.push('\n');
+    }
+    shown
 }
 
 /// Our own offer of one audio section, for a call that we place (`meta-calling.md` §5.2): actpass, never lite.

@@ -77,7 +77,7 @@ pub(super) fn offer(text: &str, from: From) -> Result<Offer, OfferFault> {
                         refused.formats.truncate(1);
                     }
                 }
-                return Ok(Offer { audio: index, sections, ..audio });
+                return Ok(Offer { audio: index, sections, shown: super::shown(text).into(), ..audio });
             }
             // Told is what ails the first one.
             Err(why) if fault == OfferFault::NoAudio => fault = why,
@@ -188,6 +188,7 @@ fn audio(
         direction: direction(level).or_else(|| direction(session)).unwrap_or(Direction::SendRecv),
         audio: 0,
         sections: Vec::new(),
+        shown: "".into(),
     })
 }
 

@@ -6,6 +6,7 @@ use super::super::recording::{self, RecordEnd, RecordFact, RecordId, RecordOrder
 use super::super::{InstructionOutcome, MediaOrder, Output};
 use super::{Desk, Gate, Script, Step};
 use crate::call::machine::desk::foreign;
+use crate::call::machine::picture::{Sketch, text, word};
 use crate::xml::ast::{Record, Target};
 
 /// See the module's note.
@@ -21,6 +22,17 @@ enum Phase {
     /// Until a `Dial` has connected.
     ForDial,
     On,
+}
+
+impl Tape {
+    pub(super) fn draw(&self, sketch: &mut Sketch) {
+        let how = match self.phase {
+            Phase::ForSound => "recording_for_sound",
+            Phase::ForDial => "recording_for_dial",
+            Phase::On => "recording_on",
+        };
+        sketch.say("recording", [text(self.record.0), word(how)]);
+    }
 }
 
 impl Script {

@@ -4,6 +4,8 @@
 //! said, or nothing. Type-ahead is taken first, as if pressed the moment the attempt began. Whichever starts first wins:
 //! a key stops the recognition, and once words are heard keys mean nothing.
 
+mod picture;
+
 use super::hear::Hearing;
 use super::{Early, Stretch};
 use crate::call::machine::desk::{Desk, foreign};

@@ -8,6 +8,7 @@ use super::get_digits::BEEP;
 use super::{Flow, Running, millis};
 use crate::call::machine::desk::Desk;
 use crate::call::machine::params::{self, Event};
+use crate::call::machine::picture::{Sketch, text, word};
 use crate::call::machine::recording::{self, RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder};
 use crate::call::machine::timers::Timer;
 use crate::call::machine::{MediaOrder, Notice, NoticeKind, Param, Params, PlayId, SoundItem};
@@ -132,6 +133,20 @@ pub(in crate::call::machine) fn after_hangup(desk: &Desk, target: &Target) -> No
 }
 
 impl Recording {
+    pub(in crate::call::machine) fn draw(&self, sketch: &mut Sketch) {
+        match self.phase {
+            Phase::Beep(play) => sketch.say("waits_for", [word("beep"), text(play.0)]),
+            Phase::Recording(record) => {
+                sketch.say("recording", [text(record.0), word("recording_on")]);
+                sketch.say("waits_for", [word("recording_to_end")]);
+            }
+            Phase::Ending(record) => {
+                sketch.say("recording", [text(record.0), word("recording_completed")]);
+                sketch.say("waits_for", [word("recording_to_end")]);
+            }
+        }
+    }
+
     fn record(&self) -> Option<RecordId> {
         match self.phase {
             Phase::Beep(_) => None,

@@ -4,6 +4,7 @@
 use super::super::desk::Desk;
 use super::super::document::{Gate, Script, Step};
 use super::super::input::{Command, GraphOutcome, Input};
+use super::super::picture::{Sketch, text, word};
 use super::super::timers::Timer;
 use super::super::{CallState, GraphAction, MediaOrder};
 use super::live::Live;
@@ -50,6 +51,12 @@ impl Preparing {
 
     pub(super) fn script(&self) -> &Script {
         &self.script
+    }
+
+    pub(super) fn draw(&self, desk: &Desk, sketch: &mut Sketch) {
+        if !desk.connected && !self.waited {
+            sketch.say("waits_for", [word("media_path")]);
+        }
     }
 
     pub(super) fn take(mut self, desk: &mut Desk, fact: Input) -> State {
@@ -183,6 +190,15 @@ impl Preparing {
 }
 
 impl Accepting {
+    pub(super) fn draw(&self, sketch: &mut Sketch) {
+        sketch.say("waits_for", [word("accepts_answer")]);
+        match self.ending {
+            Some(Ending::Theirs) => sketch.say("hung_up", [word("by_them")]),
+            Some(Ending::Ours(cause)) => sketch.say("hung_up", [word("by_us"), text(cause.as_str())]),
+            None => {}
+        }
+    }
+
     pub(super) fn script(&self) -> &Script {
         &self.script
     }

@@ -6,6 +6,7 @@ use super::super::desk::Desk;
 use super::super::dial::LegWish;
 use super::super::document::{Gate, Script, Step};
 use super::super::input::{Command, Input, Legs};
+use super::super::picture::{Sketch, text, word};
 use super::super::stream::{self, Ended};
 use super::super::timers::Timer;
 use super::super::{CallState, MediaOrder};
@@ -79,6 +80,13 @@ impl Live {
 
     pub(super) fn script(&self) -> &Script {
         &self.script
+    }
+
+    pub(super) fn draw(&self, sketch: &mut Sketch) {
+        if let Some(digits) = &self.digits {
+            sketch.say("beside", [word("keys_to_send"), text(digits)]);
+        }
+        self.asides.draw(sketch);
     }
 
     pub(super) fn take(mut self, desk: &mut Desk, fact: Input) -> State {

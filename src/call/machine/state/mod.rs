@@ -12,8 +12,9 @@ use super::CallState;
 use super::desk::Desk;
 use super::document::Script;
 use super::input::{GraphOutcome, Input, Termination};
+use super::picture::{Sketch, word};
 use super::timers::Timer;
-use crate::model::HangupCause;
+use crate::model::{CallType, HangupCause};
 use closing::{Closing, close};
 use inbound::{Accepting, Preparing};
 use live::Live;
@@ -76,6 +77,30 @@ impl State {
             Self::Live(_) => CallState::Live,
             Self::Unbound(_) | Self::Closing(_) => CallState::Closing,
             Self::Over => CallState::Over,
+        }
+    }
+
+    /// What only the state knows, and whether the slot is held: it is until Meta is done with the call.
+    pub(super) fn draw(&self, desk: &Desk, sketch: &mut Sketch) {
+        sketch.say("state", [word(self.name().as_str())]);
+        let slot = match (desk.setup.call_type, self) {
+            (CallType::Web, _) => "no_slot",
+            (_, Self::Over) => "given_back",
+            (_, Self::Unbound(state)) if state.is_in_doubt() => "given_back",
+            _ => "held",
+        };
+        sketch.say("slot", [word(slot)]);
+        match self {
+            Self::Calling(state) => state.draw(sketch),
+            Self::Unbound(state) => state.draw(sketch),
+            Self::Preparing(state) => state.draw(desk, sketch),
+            Self::Accepting(state) => state.draw(sketch),
+            Self::Live(state) => state.draw(sketch),
+            Self::Closing(_) => sketch.say("waits_for", [word("metas_goodbye")]),
+            Self::Over => {}
+        }
+        if let Some(script) = self.script() {
+            script.draw(sketch);
         }
     }
 

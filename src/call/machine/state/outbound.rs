@@ -8,6 +8,7 @@ use super::super::desk::Desk;
 use super::super::dial::{LegNews, LegWish};
 use super::super::input::{Command, GraphOutcome, Input, MediaFact, PhoneStatus};
 use super::super::params::{self, Event};
+use super::super::picture::{Sketch, word};
 use super::super::timers::Timer;
 use super::super::{CallState, GraphAction, MediaOrder, Notice, NoticeKind, Output};
 use super::closing::{close_ended, close_late, end_here};
@@ -44,6 +45,10 @@ impl Calling {
         // No outcome at all would be a fault of ours; a call must not hang on it.
         desk.reap();
         Self { bound: false, rung: false }
+    }
+
+    pub(super) fn draw(&self, sketch: &mut Sketch) {
+        sketch.say("waits_for", [word(if self.bound { "somebody_to_pick_up" } else { "metas_id" })]);
     }
 
     pub(super) fn name(&self) -> CallState {
@@ -237,6 +242,15 @@ impl Unbound {
         desk.timers.clear(Timer::Reap);
         desk.set(Timer::Doubt, DOUBT_MS);
         State::Unbound(Self { asked: false })
+    }
+
+    /// Nothing is known of the call, and its slot has gone back.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        !self.asked
+    }
+
+    pub(super) fn draw(&self, sketch: &mut Sketch) {
+        sketch.say("waits_for", [word(if self.asked { "connects_answer" } else { "metas_id" })]);
     }
 
     pub(super) fn take(self, desk: &mut Desk, fact: Input) -> State {

@@ -7,6 +7,7 @@
 
 mod events;
 mod music;
+mod picture;
 mod target;
 
 use super::patterns::Patterns;

@@ -7,6 +7,7 @@
 mod ai_agent;
 mod conference;
 mod multi_party;
+mod picture;
 mod sounds;
 
 use super::super::desk::Desk;

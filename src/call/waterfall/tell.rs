@@ -1,0 +1,84 @@
+//! Which bar carried which body.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::super::machine::{CallSetup, Notice};
+use super::bodies::{self, Body, Kept, Sent};
+use super::{Asked, Drawing};
+use crate::meta::SdpType;
+use crate::model::{CallType, Direction};
+
+impl Drawing {
+    /// The call's first fact.
+    pub(super) fn begin(&mut self, setup: &CallSetup) {
+        self.wacid.clone_from(&setup.wacid);
+        if let Some(bar) = self.webhook.and_then(|place| self.fall.bars.get_mut(place)) {
+            bar.bodies.push(bodies::began(setup));
+        }
+        if setup.direction == Direction::Inbound {
+            self.offer_at.extend(self.webhook);
+        }
+        self.setup = Some(Box::new(setup.clone()));
+    }
+
+    /// A request's answer. The status is the trace's, where it has one.
+    pub(super) fn answered(&mut self, asked: Asked, mut body: Body) {
+        let Some(index) = self.unanswered.iter().position(|(open, _)| *open == asked) else { return };
+        let (_, place) = self.unanswered.remove(index);
+        if let Some(bar) = self.fall.bars.get_mut(place) {
+            let status = bar.note.split(' ').next().filter(|word| word.parse::<u16>().is_ok());
+            if let (Some(status), false) = (status, body.head.contains(' ')) {
+                status.clone_into(&mut body.head);
+            }
+            bar.bodies.push(body);
+        }
+    }
+
+    /// A callback that the machine wishes for.
+    pub(super) fn notice(&mut self, notice: &Notice) {
+        if self.notices.len() < super::BARS_MAX {
+            self.notices.push((notice.kind.as_str(), Body::notice(notice)));
+        }
+    }
+
+    /// What callbacks carried: as the machine wished for it where it wished for one of that kind only, else as the outbox
+    /// has it.
+    pub(super) fn tell_callbacks(&mut self, outbox: &BTreeMap<Uuid, Notice>) {
+        for (place, kind, event) in std::mem::take(&mut self.callbacks) {
+            let Some(bar) = self.fall.bars.get_mut(place) else { continue };
+            let row = event.and_then(|event| outbox.get(&event)).map(Body::notice);
+            let mut wished = self.notices.iter().filter(|(of, _)| *of == kind).map(|(_, body)| body);
+            let only = match (wished.next(), wished.next()) {
+                (Some(only), None) => Some(only.clone()),
+                _ => None,
+            };
+            // The machine's has the names of secret ones, too.
+            bar.bodies.push(only.or(row).unwrap_or_else(|| Body::none(Sent::Out, "POST", Kept::Not)));
+            let status = bar.note.split(' ').next().unwrap_or_default().to_owned();
+            bar.bodies.push(Body::none(Sent::In, status, Kept::Not));
+        }
+    }
+
+    /// Session descriptions behind the bodies that they stood in.
+    pub(super) fn show_sdp(&mut self) {
+        let web = self.setup.as_deref().is_none_or(|setup| setup.call_type == CallType::Web);
+        let kinds = [
+            (SdpType::Offer, self.offer.take(), std::mem::take(&mut self.offer_at)),
+            (SdpType::Answer, self.answer.take(), std::mem::take(&mut self.answer_at)),
+        ];
+        for (kind, text, places) in kinds {
+            for place in places.into_iter().collect::<BTreeSet<_>>() {
+                let Some(bar) = self.fall.bars.get_mut(place) else { continue };
+                let way = bar.bodies.first().map_or(Sent::In, |body| body.way);
+                let body = match &text {
+                    Some(text) => Body::sdp(way, kind, text),
+                    None if web || bar.bodies.is_empty() => continue,
+                    None => Body::no_sdp(way, kind),
+                };
+                bar.bodies.insert(bar.bodies.len().min(1), body);
+            }
+        }
+    }
+}

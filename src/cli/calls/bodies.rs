@@ -1,0 +1,48 @@
+//! What was sent and received, below a drawn waterfall or within `--json`.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::super::print::plain;
+use crate::call::waterfall::{Body, Kept, Kind, Sent, Waterfall};
+
+/// All of them, by bar.
+pub(super) fn text(fall: &Waterfall) -> String {
+    let mut text = "\nsent and received\n".to_owned();
+    for bar in fall.bars.iter().filter(|bar| !bar.bodies.is_empty()) {
+        let _ = writeln!(text, "\n{}", plain(&bar.name));
+        for body in &bar.bodies {
+            let way = match body.way {
+                Sent::Out => "→",
+                Sent::In => "←",
+            };
+            let _ = writeln!(text, "  {way} {}{}", plain(&body.head), says(body));
+            for line in body.text.lines() {
+                let _ = writeln!(text, "      {}", plain(line));
+            }
+            if let Some(whole) = body.cut_of {
+                let _ = writeln!(text, "      … cut at {} of {whole} bytes", body.text.len());
+            }
+        }
+    }
+    text
+}
+
+fn says(body: &Body) -> &'static str {
+    match (body.kept, body.kind, body.way) {
+        (Kept::Whole, ..) => "",
+        (Kept::Rebuilt, Kind::Sdp, _) => "  (without passwords)",
+        (Kept::Rebuilt, ..) => "  (rebuilt from the event log)",
+        (Kept::Not, _, Sent::Out) => "  (its body is not kept)",
+        (Kept::Not, _, Sent::In) => "  (a body of the answer is not kept)",
+    }
+}
+
+/// One of them.
+pub(super) fn object(body: &Body) -> Value {
+    json!({
+        "way": body.way.as_str(), "head": body.head, "kind": body.kind.as_str(), "text": body.text,
+        "cut_of": body.cut_of, "kept": body.kept.as_str(),
+    })
+}
