@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use url::form_urlencoded::{self, Serializer};
 
-use crate::call::machine::{Param, Params};
+use crate::call::machine::Params;
 use crate::egress::URL_BYTES_MAX;
 
 /// Parameters as they go out: in byte order, decoded.
 pub(super) fn pairs(params: &Params) -> Vec<(&str, &str)> {
-    params.iter().map(|(name, value): (_, &Param)| (&**name, value.reveal())).collect()
+    params.iter().map(|(name, value)| (name, value.reveal())).collect()
 }
 
 /// A form (WHATWG: `+` for a space).

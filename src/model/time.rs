@@ -45,15 +45,15 @@ impl Timestamp {
 
     /// `2026-11-20 06:03:11.120394`: `SessionStart` of callbacks (`plivo-callbacks.md` §1.1).
     pub fn plivo_micros(self) -> String {
-        self.text(' ', 6)
+        self.text(b' ', 6)
     }
     /// `2026-11-20 06:03:11`: `StartTime`, `AnswerTime`, `EndTime` of callbacks.
     pub fn plivo_secs(self) -> String {
-        self.text(' ', 0)
+        self.text(b' ', 0)
     }
     /// `2026-11-20 06:03:11+00:00`: times of call records (`plivo-call-api.md` 1.11).
     pub fn plivo_cdr(self) -> String {
-        self.text(' ', 0) + "+00:00"
+        self.text(b' ', 0) + "+00:00"
     }
     /// `2026-11-20`: days in objects of the Plivo-compatible API.
     pub fn plivo_day(self) -> String {
@@ -63,39 +63,33 @@ impl Timestamp {
     }
     /// RFC 3339 UTC with milliseconds: our own APIs (`interface.md` §5).
     pub fn rfc3339(self) -> String {
-        self.text('T', 3) + "Z"
+        self.text(b'T', 3) + "Z"
     }
 
     /// Date and time with so many decimals (at most 6) of a second. By hand: a request names several times, and
     /// `strftime` would cost more than the rest of it.
-    fn text(self, between: char, decimals: u32) -> String {
+    fn text(self, between: u8, decimals: usize) -> String {
         let at = jiff::Timestamp::from_microsecond(self.0).unwrap_or_default();
         let at = jiff::tz::Offset::UTC.to_datetime(at);
-        let two = |number: i8| u32::try_from(number).unwrap_or_default();
-        let micros = u32::try_from(at.subsec_nanosecond()).unwrap_or_default() / 1_000;
-        let mut text = String::with_capacity(32);
-        put(&mut text, u32::try_from(at.year()).unwrap_or_default(), 4);
-        for (before, number) in
-            [('-', at.month()), ('-', at.day()), (between, at.hour()), (':', at.minute()), (':', at.second())]
-        {
-            text.push(before);
-            put(&mut text, two(number), 2);
-        }
-        if decimals > 0 {
-            text.push('.');
-            put(&mut text, micros / 10_u32.pow(6_u32.saturating_sub(decimals)), decimals);
-        }
-        text
+        let year = at.year().unsigned_abs();
+        let micros = at.subsec_nanosecond().unsigned_abs() / 1_000;
+        let [[c1, c2], [y1, y2]] = [year / 100, year % 100].map(|n| two(n.into()));
+        let [[m1, m2], [d1, d2]] = [at.month(), at.day()].map(|n| two(n.unsigned_abs().into()));
+        let [[h1, h2], [n1, n2], [s1, s2]] =
+            [at.hour(), at.minute(), at.second()].map(|n| two(n.unsigned_abs().into()));
+        let [[f1, f2], [f3, f4], [f5, f6]] = [micros / 10_000, micros / 100 % 100, micros % 100].map(two);
+        let text = [
+            c1, c2, y1, y2, b'-', m1, m2, b'-', d1, d2, between, h1, h2, b':', n1, n2, b':', s1, s2, b'.', f1, f2, f3,
+            f4, f5, f6,
+        ];
+        let shown = text.get(..if decimals > 0 { 20 + decimals } else { 19 }).unwrap_or(&text);
+        std::str::from_utf8(shown).unwrap_or_default().to_owned()
     }
 }
 
-/// A number's last `digits` digits.
-fn put(text: &mut String, number: u32, digits: u32) {
-    let mut place = 10_u32.pow(digits.saturating_sub(1));
-    while place > 0 {
-        text.push(char::from_digit(number / place % 10, 10).unwrap_or('0'));
-        place /= 10;
-    }
+/// A number below 100 in two digits.
+fn two(number: u32) -> [u8; 2] {
+    [number / 10, number % 10].map(|digit| u8::try_from(digit).map_or(b'0', |digit| b'0' + digit % 10))
 }
 
 impl fmt::Display for Timestamp {

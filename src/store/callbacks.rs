@@ -40,7 +40,7 @@ impl NewCallback {
     /// Its secret parameters, sealed for its event id; `None`: it has none.
     pub(super) fn sealed(&self, seal: &Seal) -> Option<Vec<u8>> {
         let secret: BTreeMap<&str, &str> =
-            self.notice.params.iter().filter(|(_, v)| is_secret(v)).map(|(n, v)| (&**n, v.reveal())).collect();
+            self.notice.params.iter().filter(|(_, v)| is_secret(v)).map(|(n, v)| (n, v.reveal())).collect();
         let sealed = || seal.seal(self.event_id.as_bytes(), serde_json::to_vec(&secret).unwrap_or_default());
         self.shut.clone().or_else(|| (!secret.is_empty()).then(sealed))
     }
@@ -355,7 +355,7 @@ pub(super) async fn of_call(pool: &Pool, scope: &Scope, call: CallUuid) -> Resul
 
 /// The parameters whose values may be shown.
 fn shown(params: &Params) -> BTreeMap<&str, &str> {
-    params.iter().filter(|(_, v)| !is_secret(v)).map(|(name, value)| (&**name, value.reveal())).collect()
+    params.iter().filter(|(_, v)| !is_secret(v)).map(|(name, value)| (name, value.reveal())).collect()
 }
 
 /// Which callbacks to list.

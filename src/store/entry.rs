@@ -1,7 +1,5 @@
 //! What a write is in the journal (R11): everything about it, as JSON; and back.
 
-use std::borrow::Cow;
-
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -62,7 +60,7 @@ pub(super) struct Kept {
 
 impl Kept {
     fn of(new: &NewCallback, seal: &Seal) -> Self {
-        let shown = |(name, value): (&Cow<'static, str>, &Param)| match value {
+        let shown = |(name, value): (&str, &Param)| match value {
             Param::Plain(value) => Some((name.to_string(), value.to_string(), false)),
             Param::Secret(_) => None,
         };

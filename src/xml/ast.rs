@@ -170,14 +170,21 @@ pub enum SpeechNode {
 impl Speech {
     /// Characters of text; markup does not count.
     pub fn characters(&self) -> usize {
-        self.0
-            .iter()
-            .map(|node| match node {
-                SpeechNode::Text(text) => text.chars().count(),
-                SpeechNode::Break { .. } => 0,
-                SpeechNode::Tag { content, .. } => content.characters(),
-            })
-            .sum()
+        self.sum(|text| text.chars().count())
+    }
+
+    /// Bytes of text: at least as many.
+    pub(super) fn bytes(&self) -> usize {
+        self.sum(str::len)
+    }
+
+    fn sum(&self, of: fn(&str) -> usize) -> usize {
+        let size = |node: &SpeechNode| match node {
+            SpeechNode::Text(text) => of(text),
+            SpeechNode::Break { .. } => 0,
+            SpeechNode::Tag { content, .. } => content.sum(of),
+        };
+        self.0.iter().map(size).sum()
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::model::{Digit, Method};
 
 use super::findings::Note;
-use super::grammar::is_space;
+use super::grammar::{is_space, trim};
 use super::rules;
 
 /// What an attribute (or a body) may hold.
@@ -463,6 +463,10 @@ fn is_language(value: &str) -> bool {
         n.contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphabetic())
     };
     let region = |s: &str| letters(s, 2..=2) || (s.len() == 3 && s.bytes().all(|b| b.is_ascii_digit()));
+    // What nearly all are.
+    if matches!(value.as_bytes(), [a, b, b'-', c, d] if [a, b, c, d].iter().all(|b| b.is_ascii_alphabetic())) {
+        return true;
+    }
     let mut parts = value.split('-');
     if !parts.next().is_some_and(|language| letters(language, 2..=3)) {
         return false;
@@ -506,18 +510,19 @@ fn input(value: &str) -> Checked<'_> {
 }
 
 fn hints(value: &str) -> Checked<'_> {
-    let phrases: Vec<&str> = value.split(',').map(|p| p.trim_matches(is_space)).filter(|p| !p.is_empty()).collect();
+    let phrases: Vec<Cow<'_, str>> = value.split(',').map(trim).filter(|p| !p.is_empty()).map(Cow::from).collect();
+    let longer = |text: &str, max: usize| text.len() > max && text.chars().nth(max).is_some();
     let limits = "at most 500 phrases, 100 characters each, 10000 in all";
     if phrases.len() > 500 {
         return Err(Note::bad(format!("has {} phrases", phrases.len()), limits));
     }
-    if value.chars().nth(10_000).is_some() {
+    if longer(value, 10_000) {
         return Err(Note::bad("has more than 10000 characters", limits));
     }
-    if phrases.iter().any(|p| p.chars().nth(100).is_some()) {
+    if phrases.iter().any(|p| longer(p, 100)) {
         return Err(Note::bad("has a phrase of more than 100 characters", limits));
     }
-    plain(Value::List(phrases.into_iter().map(Cow::from).collect()))
+    plain(Value::List(phrases))
 }
 
 fn beep(value: &str) -> Checked<'_> {

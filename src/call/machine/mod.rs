@@ -4,7 +4,7 @@
 //! supplies the document walked. No clock, socket, lock or dice here: `call::replay` depends on it.
 //!
 //! `state` has the call's states, `document` walks a document, `element` has a file an element, `timers` what
-//! is waited for, `params` what requests carry, and `desk` what all of them share.
+//! is waited for, `params` what requests carry (as `param` has it), and `desk` what all of them share.
 
 mod added;
 mod aside;
@@ -16,6 +16,7 @@ mod element;
 mod input;
 mod keys;
 mod output;
+mod param;
 mod params;
 mod picture;
 mod recognition;
@@ -40,8 +41,9 @@ pub use input::{
 };
 pub use output::{
     Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction, InstructionOutcome,
-    MediaOrder, Notice, NoticeKind, Output, Param, Params, PlayId, Sound, SoundItem, Summary,
+    MediaOrder, Notice, NoticeKind, Output, PlayId, Sound, SoundItem, Summary,
 };
+pub use param::{Param, Params};
 pub use picture::{FIELDS, Field, Line, Said};
 pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish, TrackNews};
 pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};

@@ -1,12 +1,10 @@
 //! Wishes of a call's machine, which `call::shell` carries out.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::CallTime;
 use super::dial::{DialOrder, LegNews, LegWish};
+use super::param::Params;
 use super::recognition::{RecognitionId, SpeechOrder};
 use super::recording::{RecordEnd, RecordId, RecordOrder};
 use super::room::RoomWish;
@@ -177,54 +175,6 @@ impl FetchKind {
         }
     }
 }
-
-/// A parameter's value. A secret one (`GetInput log="false"`) serialises as `x` per character, so that neither
-/// log nor replay holds it; the wire gets the text.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Param {
-    /// Half of a request's are words of ours: those are not copied.
-    Plain(Cow<'static, str>),
-    Secret(String),
-}
-
-impl Param {
-    /// The text for the wire.
-    pub fn reveal(&self) -> &str {
-        match self {
-            Self::Plain(s) => s,
-            Self::Secret(s) => s,
-        }
-    }
-    fn shown(&self) -> Cow<'_, str> {
-        match self {
-            Self::Plain(s) => Cow::Borrowed(s),
-            Self::Secret(s) => s.chars().map(|_| 'x').collect(),
-        }
-    }
-}
-
-impl std::fmt::Debug for Param {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Debug::fmt(&self.shown(), f)
-    }
-}
-
-impl Serialize for Param {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.shown())
-    }
-}
-
-impl<'de> Deserialize<'de> for Param {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d).map(|text| Self::Plain(text.into()))
-    }
-}
-
-/// Parameters of a request to a customer, in the byte order the wire has (`plivo-callbacks.md` §1).
-///
-/// Names are ours but for a caller's own headers: none is copied for that.
-pub type Params = BTreeMap<Cow<'static, str>, Param>;
 
 /// The parameter of an event's notice that is its JSON.
 pub const EVENT_BODY: &str = "body";

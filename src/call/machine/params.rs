@@ -4,9 +4,11 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
 use super::desk::Desk;
 use super::{CallTime, Param, Params};
-use crate::model::{Direction, HangupCause};
+use crate::model::{CallUuid, Direction, HangupCause};
 
 /// `Event` of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,57 +113,91 @@ const NO_COST: &str = "0.00000";
 
 /// The parameters every request carries (§1.1), and those an answered call adds (§1.2).
 pub(super) fn common(desk: &Desk, event: Event) -> Params {
-    listed(desk, event).into_iter().collect()
+    all(desk, event, None)
 }
 
-/// Parameters before they are in order; of two with one name the later counts. To put them in order at once costs less
-/// than to find each one's place, and least where they nearly are.
-type Listed = Vec<(Cow<'static, str>, Param)>;
+/// As `Display` writes it, without what a formatter costs.
+fn hyphenated(call: CallUuid) -> String {
+    call.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+}
 
-/// What [`common`] has.
-fn listed(desk: &Desk, event: Event) -> Listed {
+/// The parameters of the hangup request (§1.2, §2).
+pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
+    all(desk, Event::Hangup, Some(ending))
+}
+
+/// In the order of the wire, in which [`Params`] takes them fastest.
+fn all(desk: &Desk, event: Event, ending: Option<&Ending>) -> Params {
     let setup = &desk.setup;
-    let mut params = Listed::with_capacity(32);
-    let mut put = |name: &'static str, value: Cow<'static, str>| params.push((name.into(), Param::Plain(value)));
-    let call = || setup.call.to_string().into();
+    let mut params = Params::with_capacity(32);
+    let mut put = |name: &'static str, value: Cow<'static, str>| {
+        params.insert(name.into(), Param::Plain(value));
+    };
+    let call = hyphenated(setup.call);
     let dialled = setup.dialled();
     // The request's UUID is the call's (`plivo-call-api.md` §2.1).
     let ordered = dialled.is_none() && setup.direction == Direction::Outbound;
     if let Some(dialled) = &dialled {
         if let Some(request) = dialled.a_request {
-            put("ALegRequestUUID", request.to_string().into());
+            put("ALegRequestUUID", hyphenated(request).into());
         }
-        put("ALegUUID", dialled.a_leg.to_string().into());
+        put("ALegUUID", hyphenated(dialled.a_leg).into());
     } else if ordered {
-        put("ALegRequestUUID", call());
-        put("ALegUUID", call());
+        put("ALegRequestUUID", call.clone().into());
+        put("ALegUUID", call.clone().into());
     }
-    if let Some(answered) = desk.answered {
-        put("AnswerTime", desk.wall(answered).plivo_secs().into());
+    match (desk.answered, ending) {
+        (Some(answered), _) => put("AnswerTime", desk.wall(answered).plivo_secs().into()),
+        (None, Some(_)) => put("AnswerTime", "".into()),
+        (None, None) => {}
+    }
+    if let Some(ending) = ending {
+        put("BillDuration", ending.bill_secs.to_string().into());
     }
     put("BillRate", NO_COST.into());
-    let status = if desk.answered.is_some() { "in-progress" } else { "ringing" };
+    let wire = ending.map(|ending| ending.cause.wire(setup.direction));
+    let status = match (&wire, setup.direction, desk.answered) {
+        (None, _, Some(_)) => "in-progress",
+        (None, _, None) => "ringing",
+        (Some(wire), Direction::Outbound, None) => wire.unanswered_status(),
+        (Some(_), Direction::Outbound, Some(_)) | (Some(_), Direction::Inbound, _) => "completed",
+    };
     put("CallStatus", status.into());
     put("CallType", setup.call_type.as_str().into());
-    put("CallUUID", call());
+    if ordered {
+        put("CallUUID", call.clone().into());
+        put("RequestUUID", call.into());
+    } else {
+        put("CallUUID", call.into());
+    }
     put("CallerName", setup.caller_name.clone().into());
     put("Direction", setup.direction.as_str().into());
+    if let Some(ending) = ending {
+        put("Duration", ending.duration_secs.to_string().into());
+        put("EndTime", desk.wall(ending.at).plivo_secs().into());
+    }
     put("Event", event.word().into());
     put("From", setup.from.clone().into());
-    put("ParentAuthID", setup.parent_account.to_string().into());
-    if ordered {
-        put("RequestUUID", call());
+    if let Some(wire) = wire {
+        put("HangupCause", wire.word.into());
+        put("HangupCauseCode", wire.code.to_string().into());
+        put("HangupCauseName", wire.name.into());
+        put("HangupSource", wire.source.as_str().into());
     }
+    put("ParentAuthID", setup.parent_account.as_str().to_owned().into());
     if matches!(event, Event::StartApp | Event::Hangup) {
         put("STIRVerification", "Not Applicable".into());
     }
     put("SessionStart", setup.started.plivo_micros().into());
-    if desk.document_in {
+    if desk.document_in || ending.is_some() {
         put("StartTime", setup.started.plivo_secs().into());
     }
     put("To", setup.to.clone().into());
+    if ending.is_some() {
+        put("TotalCost", NO_COST.into());
+    }
     if let Some(wacid) = &setup.wacid {
-        put("WhatsAppCallID", wacid.to_string().into());
+        put("WhatsAppCallID", wacid.as_str().to_owned().into());
     }
     if let Some(payload) = &setup.cta_payload {
         put("WhatsAppCtaPayload", payload.clone().into());
@@ -170,36 +206,9 @@ fn listed(desk: &Desk, event: Event) -> Listed {
         put("WhatsAppDeeplinkPayload", payload.clone().into());
     }
     for (name, value) in &setup.headers {
-        params.push((format!("X-PH-{name}").into(), Param::Plain(value.clone().into())));
+        params.insert(format!("X-PH-{name}").into(), Param::Plain(value.clone().into()));
     }
     params
-}
-
-/// The parameters of the hangup request (§1.2, §2).
-pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
-    let mut params = listed(desk, Event::Hangup);
-    let wire = ending.cause.wire(desk.setup.direction);
-    let status = match (desk.setup.direction, desk.answered) {
-        (Direction::Outbound, None) => wire.unanswered_status(),
-        (Direction::Outbound, Some(_)) | (Direction::Inbound, _) => "completed",
-    };
-    let answered = desk.answered.map(|at| desk.wall(at).plivo_secs()).unwrap_or_default();
-    for (name, value) in [
-        ("AnswerTime", answered.into()),
-        ("BillDuration", ending.bill_secs.to_string().into()),
-        ("CallStatus", status.into()),
-        ("Duration", ending.duration_secs.to_string().into()),
-        ("EndTime", desk.wall(ending.at).plivo_secs().into()),
-        ("HangupCause", wire.word.into()),
-        ("HangupCauseCode", wire.code.to_string().into()),
-        ("HangupCauseName", wire.name.into()),
-        ("HangupSource", wire.source.as_str().into()),
-        ("StartTime", desk.setup.started.plivo_secs().into()),
-        ("TotalCost", NO_COST.into()),
-    ] {
-        params.push((name.into(), Param::Plain(value)));
-    }
-    params.into_iter().collect()
 }
 
 /// What a `GetInput` action adds to keys (§3.1).

@@ -318,8 +318,8 @@ impl Inner {
             if let (NoticeKind::Action, Action::Due { key: Some(key) }) = (notice.kind, action) {
                 notice.params.insert("Digits".into(), Param::Plain(key.as_char().to_string().into()));
             }
-            if let Some(answered) = answered {
-                notice.params.entry("AnswerTime".into()).or_insert_with(|| Param::Plain(answered.plivo_secs().into()));
+            if let (None, Some(answered)) = (notice.params.get("AnswerTime"), answered) {
+                notice.params.insert("AnswerTime".into(), Param::Plain(answered.plivo_secs().into()));
             }
             self.callback(&start, notice)
         });

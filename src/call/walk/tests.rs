@@ -98,7 +98,7 @@ async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
         assert!(json["at_ms"].is_u64() && json["event"].is_string(), "{json}");
     }
     let callback = steps.iter().find_map(|s| match &s.event {
-        Event::Callback { sent, params, .. } => Some((*sent, params["HangupCauseCode"].reveal().to_owned())),
+        Event::Callback { sent, params, .. } => Some((*sent, params.get("HangupCauseCode")?.reveal().to_owned())),
         _ => None,
     });
     assert_eq!(callback, Some((false, "4010".to_owned())), "a file takes none");

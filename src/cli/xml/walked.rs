@@ -115,10 +115,10 @@ impl Printer {
 
     /// Parameters that the request before did not have, or had otherwise.
     fn new_ones(&mut self, params: &Params) -> String {
-        let new = params.iter().filter(|(name, value)| self.params.get(*name) != Some(value));
+        let new = params.iter().filter(|(name, value)| self.params.get(name) != Some(value));
         // `Debug` keeps secret values to itself.
         let words: Vec<String> = new.map(|(name, value)| format!("{name}={value:?}").replace('"', "")).collect();
-        let same = params.len() - words.len();
+        let same = params.iter().count() - words.len();
         let mut text = filled(words.iter().cloned());
         if same > 0 {
             let _ = write!(text, "{}and {same} as before", if words.is_empty() { "" } else { "\n" });

@@ -88,7 +88,7 @@ fn children<T>(
     findings: &mut Findings,
     mut each: impl FnMut(&Node<'_>, &mut Findings) -> Option<T>,
 ) -> Vec<T> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(parent.elements().count());
     for child in parent.elements() {
         if allowed.contains(&child.name) {
             out.extend(each(&child, findings));

@@ -107,7 +107,8 @@ pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
     let instead = [("language", Kind::ClassicLang)];
     let attributes = attributes::check(node, SPEAK, if classic { &instead } else { &[] }, findings);
     let speech = speech(node);
-    let characters = speech.characters();
+    // Most are short in bytes too, and need not be counted.
+    let characters = Some(speech.bytes()).filter(|bytes| *bytes <= MAX_TEXT).unwrap_or_else(|| speech.characters());
     if characters > MAX_TEXT {
         let message = format!("the text has {characters} characters");
         findings.add(
@@ -186,7 +187,7 @@ fn speech(node: &Node<'_>) -> Speech {
 
 /// `spaced`: the last character was white space, or nothing has been said yet.
 fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(node.content().count());
     for content in node.content() {
         match content {
             Content::Text(text) => collapse(&text.value, spaced, &mut out),
