@@ -287,7 +287,10 @@ impl Inbox {
             form.push(("ErrorCode".to_owned(), code.to_string()));
             form.push(("ErrorMessage".to_owned(), text.clone()));
         }
-        let draft = self.draft_about(about, "message.status", &["status", status.as_str(), &key], data, form);
+        // Ours, of a message that Meta never named, and Meta's later word on it are two events.
+        let by = if wamid.is_some() { "" } else { " here" };
+        let of = ["status", status.as_str(), &format!("{key}{by}")];
+        let draft = self.draft_about(about, "message.status", &of, data, form);
         StatusCame { phone_number_id: about.phone_number_id.clone(), wamid, named, status, error, at, draft }
     }
 
