@@ -6,6 +6,7 @@
 //! as `queued` before Graph is asked (`sending`), its files are handed to Meta before (`files`). What the JSON looks like is `words`'s, which is pure. Calls are not known
 //! here beyond their line in the timeline (`calls`).
 
+mod asking;
 mod calls;
 mod dropped;
 mod files;
@@ -27,6 +28,7 @@ use tokio::sync::{RwLock, mpsc};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::admission::permission::Consents;
 use crate::admission::{Directory, NumberEntry};
 use crate::call::Outbox;
 use crate::clock::Clock;
@@ -71,6 +73,8 @@ pub struct InboxParts {
     pub base_url: String,
     /// The folder of users' files.
     pub media: PathBuf,
+    /// What users allow: a message may ask for it.
+    pub consents: Arc<Consents>,
     pub tasks: TaskTracker,
 }
 

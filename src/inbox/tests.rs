@@ -167,6 +167,7 @@ fn inbox(store: &Store, directory: &Arc<Directory>, clock: &Clock, graph: &Serve
         node_id: node,
         base_url: "https://calls.example.com".to_owned(),
         media: folder.join("messages"),
+        consents: Arc::new(crate::admission::permission::Consents::new()),
         tasks: TaskTracker::new(),
     })
 }
@@ -424,6 +425,48 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     events.sort();
     events.dedup();
     assert_eq!(events.len(), 7, "each is an event of its own");
+}
+
+#[tokio::test]
+async fn l13_a_message_that_asks_for_permission_counts_before_it_goes_out() {
+    use crate::admission::permission::{Consents, PairKey, State};
+    let asks = |text: &str| Outgoing {
+        kind: "interactive".to_owned(),
+        content: json!({"interactive": {"type": "call_permission_request", "body": {"text": text},
+            "action": {"name": "call_permission_request"}}}),
+    };
+    let template = Outgoing {
+        kind: "template".to_owned(),
+        content: json!({"template": {"name": "may_we", "components": [{"type": "CALL_PERMISSION_REQUEST"}]}}),
+    };
+    let refuses = |seen: &Seen| match String::from_utf8_lossy(&seen.body).contains("refused") {
+        true => Reply::Whole(400, Vec::new(), json!({"error": {"code": 131_009, "message": "no"}}).to_string().into()),
+        false => takes_all(seen),
+    };
+    let world = World::with(refuses).await;
+    world.writes("91", "hello").await;
+    let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
+    let consents: &Consents = &world.inbox.parts().consents;
+    let key = PairKey::new(&"106".into(), "91");
+    let view = || consents.view(&key, &world.number.spec.permissions, world.clock.steady());
+    let send = async |outgoing| world.inbox.send(&conversation, outgoing, "api", None).await;
+    // Meta takes none of it: it was none.
+    send(asks("refused")).await.unwrap();
+    assert_eq!((view().state, view().requests_left), (State::Requested, 0));
+    world.inbox.posted(conversation.pair.conversation).await;
+    assert_eq!((view().state, view().requests_left), (State::None, 1));
+    // Two at the same moment.
+    let (one, other) = tokio::join!(send(asks("first")), send(asks("second")));
+    let refusal = match (one, other) {
+        (Ok(_), Err(NotSent::TooSoon(refusal))) | (Err(NotSent::TooSoon(refusal)), Ok(_)) => refusal,
+        both => panic!("{both:?}"),
+    };
+    assert_eq!((view().state, view().next_request), (State::Requested, refusal.again));
+    assert!(refusal.again.is_some());
+    assert!(matches!(send(template).await, Err(NotSent::TooSoon(_))));
+    assert!(send(Outgoing::text("no request")).await.is_ok());
+    world.all_sent().await;
+    assert_eq!(world.graph.seen().len(), 3, "one that Meta refused, one request, and the text");
 }
 
 #[tokio::test]
