@@ -236,9 +236,17 @@ impl Inbox {
             told.status,
             told.error,
         );
-        let written = self.parts().store.message_status(came).ok_or(Full)?;
+        // Before it is written: what Graph answers meanwhile is heard.
+        let waiting = self.wait_for_name(&came);
+        let written = self.parts().store.message_status(came.clone()).ok_or(Full)?;
         let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
-        let handed = self.parts().tasks.spawn(async move { inbox.status_written(&main, written.await) });
+        let handed = self.parts().tasks.spawn(async move {
+            let found = written.await;
+            if let (Ok(InboxFound::Status(None, _)), Some(waiting)) = (&found, waiting) {
+                inbox.write_later(main.clone(), came, waiting);
+            }
+            inbox.status_written(&main, found)
+        });
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
     }
 

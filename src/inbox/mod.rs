@@ -9,6 +9,7 @@
 mod asking;
 mod calls;
 mod dropped;
+mod early;
 mod files;
 mod incoming;
 mod media;
@@ -92,6 +93,7 @@ struct Inner {
     /// Until somebody takes it.
     turns_out: Mutex<Option<mpsc::Receiver<Turn>>>,
     lanes: sending::Lanes,
+    early: Arc<early::Early>,
     /// By number: an agent's answer is on its way to Meta (read), the routing changes (write).
     gates: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
     /// Whose conversations numbers have.
@@ -120,6 +122,7 @@ impl Inbox {
             turns,
             turns_out: Mutex::new(Some(turns_out)),
             lanes: sending::Lanes::default(),
+            early: Arc::default(),
             gates: DashMap::new(),
             tenures: tenure::Tenures::default(),
             changing: tokio::sync::Mutex::default(),

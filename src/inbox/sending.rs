@@ -306,7 +306,11 @@ impl Inbox {
         let sent =
             parts.graph.send_message(&number.spec.phone_number_id, number.spec.access_token.as_ref(), &body).await;
         let written = match sent {
-            Ok(wamid) => parts.store.message_posted(message.id, wamid).await.map(drop),
+            Ok(wamid) => {
+                let written = parts.store.message_posted(message.id, wamid.clone()).await;
+                self.0.early.named(&pair.phone_number_id, &wamid);
+                written.map(drop)
+            }
             Err(outcome) => {
                 if asks(&message.kind, &message.content) {
                     self.asking_failed(&pair, &outcome);

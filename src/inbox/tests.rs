@@ -427,6 +427,34 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     assert_eq!(events.len(), 7, "each is an event of its own");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn r05_statuses_that_overtake_graphs_answer_without_our_own_data_are_applied() {
+    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let may_answer = Mutex::new(may_answer);
+    // Its thread waits: there are others.
+    let world = World::with(move |seen| {
+        may_answer.lock().unwrap().recv().unwrap();
+        takes_all(seen)
+    })
+    .await;
+    world.writes("91", "hello").await;
+    let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
+    let id = world.inbox.send(&conversation, Outgoing::text("out"), "api", None).await.unwrap();
+    while world.graph.seen().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    for status in [MessageStatus::Delivered, MessageStatus::Sent] {
+        world.told("wamid.sent", status, None, None).await;
+        world.told("wamid.of another's", status, None, None).await;
+    }
+    assert_eq!(world.stands(id).await, ("queued", None, None));
+    answer.send(()).unwrap();
+    world.inbox.posted(conversation.pair.conversation).await;
+    world.all_sent().await;
+    assert_eq!(world.stands(id).await, ("delivered", Some("wamid.sent".to_owned()), None));
+    assert!(world.inbox.0.early.is_empty(), "nobody waits any more");
+}
+
 #[tokio::test]
 async fn l13_a_message_that_asks_for_permission_counts_before_it_goes_out() {
     use crate::admission::permission::{Consents, PairKey, State};
