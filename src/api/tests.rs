@@ -372,6 +372,7 @@ async fn run() -> Running {
         node_id: "node".to_owned(),
         base_url: "https://calls.example.com".to_owned(),
         media: folder.path().join("messages"),
+        consents: consents.clone(),
         tasks: tokio_util::task::TaskTracker::new(),
     });
     inbox.open(&file.webhooks).await.unwrap();

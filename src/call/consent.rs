@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use dashmap::DashSet;
-
 use super::machine::GraphOutcome;
 use crate::admission::NumberEntry;
 use crate::admission::permission::{Consents, Counter, Event, PairKey, Refusal, Told, View, Why};
@@ -24,8 +22,6 @@ pub struct PermissionDesk {
     graph: Arc<Graph>,
     consents: Arc<Consents>,
     clock: Clock,
-    /// Pairs whose user is being asked this moment.
-    under_way: Arc<DashSet<PairKey>>,
 }
 
 /// A request that was sent.
@@ -50,7 +46,7 @@ pub enum NotSent {
 impl PermissionDesk {
     /// A desk of this table; `clock` is the node's.
     pub fn new(graph: Arc<Graph>, consents: Arc<Consents>, clock: Clock) -> Self {
-        Self { graph, consents, clock, under_way: Arc::default() }
+        Self { graph, consents, clock }
     }
 
     /// The table it keeps.
@@ -106,10 +102,9 @@ impl PermissionDesk {
         let key = PairKey::new(&spec.phone_number_id, user);
         let may = || self.consents.may_request(&key, &spec.permissions, self.now());
         may().map_err(NotSent::TooSoon)?;
-        if !self.under_way.insert(key.clone()) {
-            return Err(NotSent::UnderWay);
-        }
-        let _under_way = scopeguard(|| self.under_way.remove(&key));
+        let _under_way = self.consents.begin_request(&key).ok_or(NotSent::UnderWay)?;
+        // One that went into a conversation meanwhile counts too.
+        may().map_err(NotSent::TooSoon)?;
         let sent =
             self.graph.request_permission(&spec.phone_number_id, spec.access_token.as_ref(), user, request).await;
         match sent {
@@ -135,17 +130,6 @@ impl PermissionDesk {
             }
         }
     }
-}
-
-/// Does something when it is dropped, also where a request is given up half-way.
-fn scopeguard<T>(act: impl FnMut() -> T) -> impl Drop {
-    struct Guard<F: FnMut() -> T, T>(F);
-    impl<F: FnMut() -> T, T> Drop for Guard<F, T> {
-        fn drop(&mut self) {
-            (self.0)();
-        }
-    }
-    Guard(act)
 }
 
 /// Graph's word, as the table takes it.

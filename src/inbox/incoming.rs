@@ -236,9 +236,17 @@ impl Inbox {
             told.status,
             told.error,
         );
-        let written = self.parts().store.message_status(came).ok_or(Full)?;
+        // Before it is written: what Graph answers meanwhile is heard.
+        let waiting = self.wait_for_name(&came);
+        let written = self.parts().store.message_status(came.clone()).ok_or(Full)?;
         let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
-        let handed = self.parts().tasks.spawn(async move { inbox.status_written(&main, written.await) });
+        let handed = self.parts().tasks.spawn(async move {
+            let found = written.await;
+            if let (Ok(InboxFound::Status(None, _)), Some(waiting)) = (&found, waiting) {
+                inbox.write_later(main.clone(), came, waiting);
+            }
+            inbox.status_written(&main, found)
+        });
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
     }
 
@@ -287,7 +295,10 @@ impl Inbox {
             form.push(("ErrorCode".to_owned(), code.to_string()));
             form.push(("ErrorMessage".to_owned(), text.clone()));
         }
-        let draft = self.draft_about(about, "message.status", &["status", status.as_str(), &key], data, form);
+        // Ours, of a message that Meta never named, and Meta's later word on it are two events.
+        let by = if wamid.is_some() { "" } else { " here" };
+        let of = ["status", status.as_str(), &format!("{key}{by}")];
+        let draft = self.draft_about(about, "message.status", &of, data, form);
         StatusCame { phone_number_id: about.phone_number_id.clone(), wamid, named, status, error, at, draft }
     }
 

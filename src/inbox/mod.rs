@@ -6,8 +6,10 @@
 //! as `queued` before Graph is asked (`sending`), its files are handed to Meta before (`files`). What the JSON looks like is `words`'s, which is pure. Calls are not known
 //! here beyond their line in the timeline (`calls`).
 
+mod asking;
 mod calls;
 mod dropped;
+mod early;
 mod files;
 mod incoming;
 mod media;
@@ -27,6 +29,7 @@ use tokio::sync::{RwLock, mpsc};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::admission::permission::Consents;
 use crate::admission::{Directory, NumberEntry};
 use crate::call::Outbox;
 use crate::clock::Clock;
@@ -71,6 +74,8 @@ pub struct InboxParts {
     pub base_url: String,
     /// The folder of users' files.
     pub media: PathBuf,
+    /// What users allow: a message may ask for it.
+    pub consents: Arc<Consents>,
     pub tasks: TaskTracker,
 }
 
@@ -88,6 +93,7 @@ struct Inner {
     /// Until somebody takes it.
     turns_out: Mutex<Option<mpsc::Receiver<Turn>>>,
     lanes: sending::Lanes,
+    early: Arc<early::Early>,
     /// By number: an agent's answer is on its way to Meta (read), the routing changes (write).
     gates: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
     /// Whose conversations numbers have.
@@ -116,6 +122,7 @@ impl Inbox {
             turns,
             turns_out: Mutex::new(Some(turns_out)),
             lanes: sending::Lanes::default(),
+            early: Arc::default(),
             gates: DashMap::new(),
             tenures: tenure::Tenures::default(),
             changing: tokio::sync::Mutex::default(),

@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::asking::asks;
 use super::incoming::{About, opaque_of};
 use super::{Inbox, Turn, words};
+use crate::admission::permission::Refusal;
 use crate::call::machine::GraphOutcome;
 use crate::model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
 use crate::store::{Answers, Conversation, Going, Gone, LeftMessage, NewMessage, Pair, StoreError, Then};
@@ -69,6 +71,10 @@ pub enum NotSent {
     WindowClosed,
     /// Too many; seconds to wait.
     TooMany(u64),
+    /// It asks for permission to call, and the user was asked as often as may be (L13, L14).
+    TooSoon(Refusal),
+    /// So it does, and a request to the user is being sent.
+    Asking,
     /// Somebody else answers now, or nobody.
     Stale,
     Store(StoreError),
@@ -219,10 +225,11 @@ impl Inbox {
         epoch: Option<u64>,
         answers: Option<Answers>,
     ) -> Result<(), NotSent> {
-        self.number_of(pair).ok_or(NotSent::NoNumber)?;
+        let number = self.number_of(pair).ok_or(NotSent::NoNumber)?;
         if !self.0.lanes.has_room(pair.conversation) {
             return Err(NotSent::TooMany(1));
         }
+        let claimed = self.claim_requests(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
         let mut messages = Vec::new();
         for (id, Outgoing { kind, content }) in outgoing.into_iter().take(REPLIES_MAX) {
             if let Err(until) = self.0.lanes.limits.check_key(&pair.phone_number_id) {
@@ -248,6 +255,7 @@ impl Inbox {
             Gone::Before => return Ok(()),
             Gone::Refused => return Err(if epoch.is_some() { NotSent::Stale } else { NotSent::Gone }),
         }
+        claimed.keep();
         for message in messages {
             let id = message.id;
             self.line_up(Posting { pair: pair.clone(), message, epoch });
@@ -280,11 +288,11 @@ impl Inbox {
             && !self.still_answers(&pair, epoch).await
         {
             let why = (0, "not sent: somebody else answers in this conversation now".to_owned());
-            return self.failed(&pair, message.id, why).await;
+            return self.unsent(&pair, &message, why).await;
         }
         let Some(number) = self.number_of(&pair) else {
             let why = (0, "not sent: its number was disconnected, or is another account's now".to_owned());
-            return self.failed(&pair, message.id, why).await;
+            return self.unsent(&pair, &message, why).await;
         };
         if !self.may_ask(message.id).await {
             return;
@@ -292,14 +300,23 @@ impl Inbox {
         // It waited for its store: a day later nobody may be written to with it, and what it answers is long past.
         if message.kind != "template" && parts.clock.wall().since(message.at) > WINDOW {
             let why = (0, "not sent: it waited for more than a day".to_owned());
-            return self.failed(&pair, message.id, why).await;
+            return self.unsent(&pair, &message, why).await;
         }
         let body = graph_body(&pair, &message);
         let sent =
             parts.graph.send_message(&number.spec.phone_number_id, number.spec.access_token.as_ref(), &body).await;
         let written = match sent {
-            Ok(wamid) => parts.store.message_posted(message.id, wamid).await.map(drop),
-            Err(outcome) => return self.failed(&pair, message.id, reason(outcome)).await,
+            Ok(wamid) => {
+                let written = parts.store.message_posted(message.id, wamid.clone()).await;
+                self.0.early.named(&pair.phone_number_id, &wamid);
+                written.map(drop)
+            }
+            Err(outcome) => {
+                if asks(&message.kind, &message.content) {
+                    self.asking_failed(&pair, &outcome);
+                }
+                return self.failed(&pair, message.id, reason(outcome)).await;
+            }
         };
         if let Err(error) = written {
             tracing::error!(%error, message = %message.id, "what became of a message could not be written");
@@ -321,6 +338,14 @@ impl Inbox {
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
+    }
+
+    /// A message does not go out.
+    async fn unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
+        if asks(&message.kind, &message.content) {
+            self.asked_for_nothing(pair);
+        }
+        self.failed(pair, message.id, why).await;
     }
 
     /// A message did not go out, as far as is known: its webhook hears of it.

@@ -14,7 +14,7 @@ use crate::call::OutboxLimits;
 use crate::config::Secret;
 use crate::egress::testing::{Reply, Seen, Server, egress, open_guard};
 use crate::meta::GraphConfig;
-use crate::model::{E164, Timestamp};
+use crate::model::{E164, MessageStatus, Timestamp};
 use crate::observe::Health;
 use crate::store::{
     Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter,
@@ -119,6 +119,20 @@ impl World {
         self.inbox.media_file(message, until.parse().unwrap(), tag).await
     }
 
+    /// Meta says how far a message is, perhaps with our own data in it.
+    async fn told(&self, wamid: &str, status: MessageStatus, of: Option<Uuid>, error: Option<i64>) {
+        let opaque = of.map(super::incoming::opaque_of);
+        let error = error.map(|code| (code, "why".to_owned()));
+        let told = StatusTold { wamid: wamid.to_owned(), status, error, opaque, timestamp: None };
+        assert!(self.inbox.status(&self.number, told).unwrap().await);
+    }
+
+    /// A message as the store has it: its status, Meta's id, the code of an error.
+    async fn stands(&self, id: Uuid) -> (&'static str, Option<String>, Option<i64>) {
+        let (_, found) = self.store.message(id).await.unwrap().unwrap();
+        (found.message.status.as_str(), found.message.wamid, found.error.map(|(code, _)| code))
+    }
+
     async fn timeline(&self, user: &str) -> Vec<(String, &'static str)> {
         let (scope, id) = (Scope::of("MA1".into()), world_id(user));
         let found = self.inbox.parts().store.messages(&scope, id, None, 50).await.unwrap();
@@ -153,6 +167,7 @@ fn inbox(store: &Store, directory: &Arc<Directory>, clock: &Clock, graph: &Serve
         node_id: node,
         base_url: "https://calls.example.com".to_owned(),
         media: folder.join("messages"),
+        consents: Arc::new(crate::admission::permission::Consents::new()),
         tasks: TaskTracker::new(),
     })
 }
@@ -361,6 +376,125 @@ async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_m
     assert!(matches!(again, Err(NotRouted::InUse)), "{again:?}");
     world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
     world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await.unwrap();
+}
+
+#[tokio::test]
+async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
+    let mut world = World::with(|_| Reply::Never).await;
+    let order =
+        WebhookOrder { name: "crm".to_owned(), url: crate::xml::ast::DocUrl("https://crm.example.com/".into()) };
+    let webhook = world.inbox.make_webhook(&"MA1".into(), order).await.unwrap().id;
+    world.inbox.route_number(&world.number, Routing::Webhook(Some(webhook)), false).await.unwrap();
+    let mut sent = Vec::new();
+    for user in ["91", "92", "93", "94"] {
+        world.writes(user, "hello").await;
+        let scope = Scope::of("MA1".into());
+        let conversation = world.store.conversation(&scope, world_id(user)).await.unwrap().unwrap();
+        sent.push(world.inbox.send(&conversation, Outgoing::text("out"), "api", None).await.unwrap());
+        while world.graph.seen().len() < sent.len() {
+            tokio::task::yield_now().await;
+        }
+    }
+    let [proved, refused, silent, known] = sent[..] else { panic!("four") };
+    world.told("wamid.4", MessageStatus::Sent, Some(known), None).await;
+    world.restart(takes_all).await;
+    world.all_sent().await;
+    for id in [proved, refused, silent] {
+        assert_eq!(world.stands(id).await, ("failed", None, Some(0)));
+    }
+    // What Meta has said before counts over our not knowing.
+    let about = super::incoming::About::number(&world.number);
+    let here = world.inbox.status_of(&about, None, Some(known), MessageStatus::Failed, Some((0, "x".to_owned())));
+    world.store.message_status(here).unwrap().await.unwrap();
+    let sent_as = |n: u8| Some(format!("wamid.{n}"));
+    assert_eq!(world.stands(known).await, ("sent", sent_as(4), None));
+    // In any order, and it goes on from there.
+    world.told("wamid.1", MessageStatus::Delivered, Some(proved), None).await;
+    world.told("wamid.1", MessageStatus::Sent, Some(proved), None).await;
+    assert_eq!(world.stands(proved).await, ("delivered", sent_as(1), None));
+    world.told("wamid.1", MessageStatus::Read, None, None).await;
+    assert_eq!(world.stands(proved).await, ("read", sent_as(1), None));
+    // Meta's own word stays.
+    world.told("wamid.2", MessageStatus::Failed, Some(refused), Some(131_026)).await;
+    world.told("wamid.2", MessageStatus::Sent, Some(refused), None).await;
+    assert_eq!(world.stands(refused).await, ("failed", sent_as(2), Some(131_026)));
+    assert_eq!(world.stands(silent).await, ("failed", None, Some(0)));
+    let told = world.store.deliveries(webhook, None, 50).await.unwrap();
+    let mut events: Vec<_> = told.into_iter().filter(|d| d.event == "message.status").map(|d| d.event_id).collect();
+    assert_eq!(events.len(), 7, "three were given up; one is sent, one delivered and read, one refused");
+    events.sort();
+    events.dedup();
+    assert_eq!(events.len(), 7, "each is an event of its own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn r05_statuses_that_overtake_graphs_answer_without_our_own_data_are_applied() {
+    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let may_answer = Mutex::new(may_answer);
+    // Its thread waits: there are others.
+    let world = World::with(move |seen| {
+        may_answer.lock().unwrap().recv().unwrap();
+        takes_all(seen)
+    })
+    .await;
+    world.writes("91", "hello").await;
+    let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
+    let id = world.inbox.send(&conversation, Outgoing::text("out"), "api", None).await.unwrap();
+    while world.graph.seen().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    for status in [MessageStatus::Delivered, MessageStatus::Sent] {
+        world.told("wamid.sent", status, None, None).await;
+        world.told("wamid.of another's", status, None, None).await;
+    }
+    assert_eq!(world.stands(id).await, ("queued", None, None));
+    answer.send(()).unwrap();
+    world.inbox.posted(conversation.pair.conversation).await;
+    world.all_sent().await;
+    assert_eq!(world.stands(id).await, ("delivered", Some("wamid.sent".to_owned()), None));
+    assert!(world.inbox.0.early.is_empty(), "nobody waits any more");
+}
+
+#[tokio::test]
+async fn l13_a_message_that_asks_for_permission_counts_before_it_goes_out() {
+    use crate::admission::permission::{Consents, PairKey, State};
+    let asks = |text: &str| Outgoing {
+        kind: "interactive".to_owned(),
+        content: json!({"interactive": {"type": "call_permission_request", "body": {"text": text},
+            "action": {"name": "call_permission_request"}}}),
+    };
+    let template = Outgoing {
+        kind: "template".to_owned(),
+        content: json!({"template": {"name": "may_we", "components": [{"type": "CALL_PERMISSION_REQUEST"}]}}),
+    };
+    let refuses = |seen: &Seen| match String::from_utf8_lossy(&seen.body).contains("refused") {
+        true => Reply::Whole(400, Vec::new(), json!({"error": {"code": 131_009, "message": "no"}}).to_string().into()),
+        false => takes_all(seen),
+    };
+    let world = World::with(refuses).await;
+    world.writes("91", "hello").await;
+    let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
+    let consents: &Consents = &world.inbox.parts().consents;
+    let key = PairKey::new(&"106".into(), "91");
+    let view = || consents.view(&key, &world.number.spec.permissions, world.clock.steady());
+    let send = async |outgoing| world.inbox.send(&conversation, outgoing, "api", None).await;
+    // Meta takes none of it: it was none.
+    send(asks("refused")).await.unwrap();
+    assert_eq!((view().state, view().requests_left), (State::Requested, 0));
+    world.inbox.posted(conversation.pair.conversation).await;
+    assert_eq!((view().state, view().requests_left), (State::None, 1));
+    // Two at the same moment.
+    let (one, other) = tokio::join!(send(asks("first")), send(asks("second")));
+    let refusal = match (one, other) {
+        (Ok(_), Err(NotSent::TooSoon(refusal))) | (Err(NotSent::TooSoon(refusal)), Ok(_)) => refusal,
+        both => panic!("{both:?}"),
+    };
+    assert_eq!((view().state, view().next_request), (State::Requested, refusal.again));
+    assert!(refusal.again.is_some());
+    assert!(matches!(send(template).await, Err(NotSent::TooSoon(_))));
+    assert!(send(Outgoing::text("no request")).await.is_ok());
+    world.all_sent().await;
+    assert_eq!(world.graph.seen().len(), 3, "one that Meta refused, one request, and the text");
 }
 
 #[tokio::test]

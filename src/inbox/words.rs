@@ -165,7 +165,11 @@ pub fn form(number: &E164, user: &UserName, message: &NewMessage, media_url: Opt
             put("ContextWhatsappMessageID", at(content, "/reaction/message_id"));
         }
         "location" => {
-            let number = |name: &str| content.pointer(&format!("/location/{name}")).map(ToString::to_string);
+            // As number or as text: both come.
+            let number = |name: &str| match content.pointer(&format!("/location/{name}"))? {
+                Value::String(text) => Some(text.clone()),
+                held => Some(held.to_string()),
+            };
             put("Latitude", number("latitude").as_deref());
             put("Longitude", number("longitude").as_deref());
             put("LocationName", at(content, "/location/name"));
@@ -221,4 +225,32 @@ pub fn bounded(value: Value) -> Value {
         }
     }
     bound(value, DEPTH_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Direction, MessageStatus};
+
+    #[test]
+    fn a_location_has_its_numbers_bare_however_they_came() {
+        let number = E164::parse("918035737458").expect("a number");
+        let user = UserName { id: "91".to_owned(), bsuid: None, name: String::new() };
+        for held in [json!({"latitude": 12.5, "longitude": -77}), json!({"latitude": "12.5", "longitude": "-77"})] {
+            let message = NewMessage {
+                id: Uuid::nil(),
+                wamid: None,
+                direction: Direction::Inbound,
+                kind: "location".to_owned(),
+                text: String::new(),
+                content: json!({ "location": held }),
+                status: MessageStatus::Received,
+                sender: None,
+                at: Timestamp::from_secs(1),
+            };
+            let form = form(&number, &user, &message, None);
+            let of = |name: &str| form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+            assert_eq!((of("Latitude"), of("Longitude")), (Some("12.5"), Some("-77")), "{held}");
+        }
+    }
 }

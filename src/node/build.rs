@@ -168,6 +168,7 @@ impl Node {
             node_id: node_id.clone(),
             base_url: base_url(&config, public),
             media: config.store.data_dir.join("messages"),
+            consents: consents.clone(),
             tasks: tasks.clone(),
         });
         inbox.open(&config.webhooks).await?;

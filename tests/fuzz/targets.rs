@@ -532,6 +532,7 @@ fn rest_api() -> &'static Rest {
             node_id: "fuzz".to_owned(),
             base_url: "http://localhost".to_owned(),
             media: dir.path().join("messages"),
+            consents: Arc::new(Consents::new()),
             tasks: Default::default(),
         });
         let eraser = offhook::erasure::Eraser::new(offhook::erasure::ErasureParts {

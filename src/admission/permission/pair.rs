@@ -58,8 +58,10 @@ impl State {
 /// What happened to a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Graph took our request.
+    /// Graph took our request, or is about to be asked to take it.
     Requested,
+    /// The latest of those did not reach the user, and counts no more.
+    Withdrawn,
     /// The user's answer, or Meta's in their name, sent at `at` by Meta's clock (none: now).
     Replied { at: Option<Timestamp>, reply: Reply },
     /// The user called the business, and was answered.
@@ -276,7 +278,15 @@ impl Pair {
                 self.requests.add(now, now, WEEK);
                 self.request = Some(now);
                 if !self.state(rules, now).is_granted() {
-                    self.set(State::Requested, None, false);
+                    // Why there was none is true again where it is withdrawn.
+                    self.set(State::Requested, self.lost, false);
+                }
+            }
+            Event::Withdrawn => {
+                self.requests.take_back();
+                self.request = self.request.and(self.requests.last());
+                if self.state == State::Requested && !self.is_request_open(rules, now) {
+                    self.set(State::None, self.lost, false);
                 }
             }
             Event::Replied { at, reply } => return self.replied(rules, now, at, reply),

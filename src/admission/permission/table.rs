@@ -7,8 +7,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use dashmap::mapref::one::RefMut;
+use dashmap::{DashMap, DashSet};
 
 use super::pair::{Event, Pair, Refusal, Reply, Rules, State, View};
 use crate::model::{PhoneNumberId, Timestamp};
@@ -48,6 +49,8 @@ pub struct Consents {
     live: Arc<DashMap<PairKey, u32>>,
     /// When Graph was asked last.
     asked: DashMap<PairKey, Timestamp>,
+    /// Pairs whose user is being asked this moment.
+    asking: DashSet<PairKey>,
     /// Where pairs outlive the process.
     store: Option<Store>,
     /// Who hears of it when a user allows something else than before.
@@ -90,6 +93,20 @@ impl Drop for Engaged {
             Some(left) if left > 0 => *entry.get_mut() = left,
             _ => drop(entry.remove()),
         }
+    }
+}
+
+/// A request to a user is on its way; ends with its drop.
+#[derive(Debug)]
+#[must_use = "a request let go at once is over at once"]
+pub struct Asking {
+    table: Arc<Consents>,
+    key: PairKey,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.table.asking.remove(&self.key);
     }
 }
 
@@ -156,6 +173,26 @@ impl Consents {
         self.pairs.get(key).map_or_else(|| Pair::default().may_request(rules, now), |pair| pair.may_request(rules, now))
     }
 
+    /// Counts a request that is about to go out, if it may; of two at the same moment, one is refused where there is room for one.
+    ///
+    /// # Errors
+    /// The rule that forbids it.
+    pub fn claim_request(&self, key: &PairKey, rules: &Rules, now: Timestamp) -> Result<Taken, Refusal> {
+        let pair = self.pairs.entry(key.clone()).or_default();
+        pair.may_request(rules, now)?;
+        Ok(self.change(key, pair, rules, now, Event::Requested))
+    }
+
+    /// Whether a request to this user is on its way whose end somebody waits for; nobody else may ask until the guard is dropped.
+    pub fn begin_request(self: &Arc<Self>, key: &PairKey) -> Option<Asking> {
+        self.asking.insert(key.clone()).then(|| Asking { table: self.clone(), key: key.clone() })
+    }
+
+    /// Whether such a request is on its way.
+    pub fn is_asking(&self, key: &PairKey) -> bool {
+        self.asking.contains(key)
+    }
+
     /// What the number API shows.
     pub fn view(&self, key: &PairKey, rules: &Rules, now: Timestamp) -> View {
         self.pairs.get(key).map_or_else(|| Pair::default().view(rules, now), |pair| pair.view(rules, now))
@@ -172,7 +209,18 @@ impl Consents {
         if event == Event::UserConnected && !self.pairs.contains_key(key) {
             return Taken { changed: true, stored: None };
         }
-        let mut pair = self.pairs.entry(key.clone()).or_default();
+        let pair = self.pairs.entry(key.clone()).or_default();
+        self.change(key, pair, rules, now, event)
+    }
+
+    fn change(
+        &self,
+        key: &PairKey,
+        mut pair: RefMut<'_, PairKey, Pair>,
+        rules: &Rules,
+        now: Timestamp,
+        event: Event,
+    ) -> Taken {
         let before = pair.state(rules, now);
         let changed = pair.apply(rules, now, event);
         let after = pair.state(rules, now);

@@ -28,6 +28,11 @@ impl Times {
         }
     }
 
+    /// The newest did not happen.
+    pub(super) fn take_back(&mut self) {
+        self.0.pop();
+    }
+
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::error;
+use super::super::error::{self, Trouble};
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::with_header;
 use super::ask::{self, Asked, Fault};
@@ -31,12 +31,13 @@ pub(super) const ROUTES: &[Route] = &[Route {
         Answer { status: 202, what: "It is on its way; its statuses follow", content: Content::Json(of::<Sent>) },
         Answer {
             status: 409,
-            what: "Its number is not there any more",
+            what: "Its number is not there any more; or `request_under_way`: the user is being asked for permission this moment",
             content: Content::Json(of::<error::OurBody<'static>>),
         },
         Answer {
             status: 422,
-            what: "`window_closed`: the user has not written or called for 24 hours; send a template",
+            what: "`window_closed`: the user has not written or called for 24 hours; send a template. \
+                `permission_request_too_soon`: it asks for permission to call, and nextRequestAt says when that is allowed again",
             content: Content::Json(of::<error::OurBody<'static>>),
         },
         Answer {
@@ -81,6 +82,16 @@ fn not_sent(why: NotSent) -> Fault {
                 {\"type\": \"template\", \"template\": {\"name\", \"language\": {\"code\"}}}";
             ask::rule("window_closed", why, None)
         }
+        NotSent::TooSoon(refusal) => Box::new(error::trouble(&Trouble {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: "permission_request_too_soon",
+            message: refusal.to_string(),
+            field: None,
+            meta: None,
+            next_request: Some(refusal.again),
+            next_call: None,
+        })),
+        NotSent::Asking => ask::conflict("request_under_way", "a request to this user is being sent"),
         NotSent::TooMany(seconds) => {
             let why = "too many messages at once";
             let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", why, None);
