@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::sending::{NotSent, Outgoing};
 use super::{Inbox, Pair};
 use crate::admission::NumberEntry;
-use crate::admission::permission::{Event, PairKey};
+use crate::admission::permission::{Event, PairKey, Unclaimed};
 use crate::call::machine::GraphOutcome;
 use crate::meta::code;
 
@@ -66,12 +66,11 @@ impl Inbox {
         let key = PairKey::new(&pair.phone_number_id, &pair.user.id);
         let mut claimed = Claimed { inbox: self, pair, requests: 0 };
         for _ in outgoing.iter().filter(|(_, one)| asks(&one.kind, &one.content)) {
-            if parts.consents.is_asking(&key) {
-                return Err(NotSent::Asking);
-            }
             let taken = parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.steady());
-            // Its row is queued before the message's.
-            taken.map_err(NotSent::TooSoon)?;
+            taken.map_err(|why| match why {
+                Unclaimed::Asking => NotSent::Asking,
+                Unclaimed::Refused(refusal) => NotSent::TooSoon(refusal),
+            })?;
             claimed.requests += 1;
         }
         Ok(claimed)

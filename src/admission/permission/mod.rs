@@ -10,4 +10,4 @@ mod tests;
 mod window;
 
 pub use pair::{Counter, Event, Pair, Refusal, Reply, Rules, State, Told, View, Why};
-pub use table::{Asking, Consents, Engaged, Full, Hearer, PairKey, Stored, Taken};
+pub use table::{Asking, Consents, Engaged, Full, Hearer, PairKey, Stored, Taken, Unclaimed};

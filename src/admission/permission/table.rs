@@ -96,6 +96,14 @@ impl Drop for Engaged {
     }
 }
 
+/// Why a request was not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// One is on its way.
+    Asking,
+    Refused(Refusal),
+}
+
 /// A request to a user is on its way; ends with its drop.
 #[derive(Debug)]
 #[must_use = "a request let go at once is over at once"]
@@ -176,21 +184,21 @@ impl Consents {
     /// Counts a request that is about to go out, if it may; of two at the same moment, one is refused where there is room for one.
     ///
     /// # Errors
-    /// The rule that forbids it.
-    pub fn claim_request(&self, key: &PairKey, rules: &Rules, now: Timestamp) -> Result<Taken, Refusal> {
+    /// The rule that forbids it, or that one is on its way.
+    pub fn claim_request(&self, key: &PairKey, rules: &Rules, now: Timestamp) -> Result<Taken, Unclaimed> {
         let pair = self.pairs.entry(key.clone()).or_default();
-        pair.may_request(rules, now)?;
+        // Under the entry's lock: who begins one looks at the pair after that, and sees what is counted here.
+        if self.asking.contains(key) {
+            return Err(Unclaimed::Asking);
+        }
+        pair.may_request(rules, now).map_err(Unclaimed::Refused)?;
         Ok(self.change(key, pair, rules, now, Event::Requested))
     }
 
-    /// Whether a request to this user is on its way whose end somebody waits for; nobody else may ask until the guard is dropped.
+    /// Begins a request whose end somebody waits for: nobody else may ask this user until the guard is dropped. `None`: one is on its
+    /// way. Whether it may be sent is to be asked after that.
     pub fn begin_request(self: &Arc<Self>, key: &PairKey) -> Option<Asking> {
         self.asking.insert(key.clone()).then(|| Asking { table: self.clone(), key: key.clone() })
-    }
-
-    /// Whether such a request is on its way.
-    pub fn is_asking(&self, key: &PairKey) -> bool {
-        self.asking.contains(key)
     }
 
     /// What the number API shows.
