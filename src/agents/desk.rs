@@ -338,7 +338,7 @@ impl Desk {
         };
         let history = earlier.iter().map(|m| &m.message).filter(said).take(lines).map(|m| Line {
             role: if m.direction == Direction::Inbound { Role::User } else { Role::Assistant },
-            text: words::text_of(&m.kind, &m.content).unwrap_or_else(|| m.text.clone()),
+            text: words::asked_of(&m.kind, &m.content, &m.text),
             at: m.at.rfc3339(),
         });
         let mut history: Vec<Line> = history.collect();
@@ -360,7 +360,7 @@ impl Desk {
             turn: turns.max(1),
             input: Said {
                 kind: message.kind.clone(),
-                text: words::text_of(&message.kind, &message.content).unwrap_or_else(|| message.text.clone()),
+                text: words::asked_of(&message.kind, &message.content, &message.text),
                 media: shown.get("media").cloned().unwrap_or_default(),
                 digits: None,
                 speech: None,

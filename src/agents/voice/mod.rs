@@ -454,6 +454,10 @@ impl VoiceAgents {
     fn said(&self, call: CallUuid, role: Role, text: &str) {
         let at = self.0.agents.clock().wall().rfc3339();
         if let Some(session) = self.sessions().get_mut(&call) {
+            // What was streamed and is over was heard before this.
+            if let Some(line) = session.running.as_ref().and_then(|running| running.take_streamed(&at)) {
+                session.say(line);
+            }
             session.say(Line { role, text: text.to_owned(), at });
         }
     }
@@ -503,6 +507,15 @@ impl Running {
         let state = self.progress.state();
         state.streamed.then(|| Line { role: Role::Assistant, text: state.reply.text(), at: at.to_owned() })
     }
+
+    /// The same once it is over, for the transcript: then it stands there.
+    fn take_streamed(&self, at: &str) -> Option<Line> {
+        let line = self.streamed(at);
+        let mut state = self.progress.state();
+        let over = state.done.is_some();
+        state.streamed &= !over;
+        line.filter(|_| over)
+    }
 }
 
 fn value<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
@@ -537,6 +550,22 @@ impl Author for VoiceAgents {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_streamed_stands_before_what_is_said_after_it() {
+        let progress = Arc::new(Progress::default());
+        let task = tokio::spawn(async {}).abort_handle();
+        let running = Running { progress: progress.clone(), task, speaking: None };
+        {
+            let mut turn = progress.state();
+            turn.add(Piece::Text("One moment. I am looking".to_owned()), 100);
+            turn.streamed = true;
+        }
+        assert!(running.take_streamed("now").is_none(), "it still comes");
+        progress.state().end(false);
+        assert_eq!(running.take_streamed("now").unwrap().text, "One moment. I am looking");
+        assert!(running.streamed("now").is_none(), "once");
+    }
 
     #[test]
     fn a_try_is_taken_back_until_it_is_spoken() {
