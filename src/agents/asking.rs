@@ -46,6 +46,17 @@ pub enum AgentError {
     Key,
 }
 
+/// Who hears a reply as it comes.
+pub(super) trait Hearer: Send {
+    /// Takes a piece of it.
+    ///
+    /// # Errors
+    /// It is more than a reply may be.
+    fn hear(&mut self, piece: Piece) -> Result<(), String>;
+    /// A try came to nothing: forgets what it gave, unless some of it is out already and another try would say it twice.
+    fn take_back(&mut self) -> bool;
+}
+
 /// Who asks agents; cheap to clone.
 #[derive(Clone)]
 pub struct Asking {
@@ -66,8 +77,8 @@ struct Target<'a> {
 }
 
 impl Asking {
-    /// Asks one turn, in up to three tries; `on` gets the pieces of the reply. Once it got one, there is no further try.
-    /// `sign_with`: the account's own keys, where the agent has none; two while one takes the other's
+    /// Asks one turn, in up to three tries; `on` gets the pieces of the reply. Once some of it is out there is no further
+    /// try. `sign_with`: the account's own keys, where the agent has none; two while one takes the other's
     /// place.
     ///
     /// # Errors
@@ -77,20 +88,15 @@ impl Asking {
         agent: &Agent,
         sign_with: &[Secret],
         (event, question): (Uuid, &Question),
-        on: &mut (dyn FnMut(Piece) + Send),
+        on: &mut dyn Hearer,
     ) -> Result<(), AgentError> {
         let mut pause = PAUSE;
         for attempt in 1.. {
-            let mut begun = false;
-            let mut heard = |piece| {
-                begun = true;
-                on(piece);
-            };
-            let work = self.once(agent, sign_with, question, (event, attempt), &mut heard);
+            let work = self.once(agent, sign_with, question, (event, attempt), on);
             let within = agent.spec.timeout();
             let done = timeout(within, work).await.unwrap_or(Err(AgentError::Late(within)));
             match done {
-                Err(error) if !begun && attempt < TRIES => {
+                Err(error) if attempt < TRIES && on.take_back() => {
                     tracing::info!(agent = %agent.id, attempt, %error, "an agent did not reply; it is asked again");
                     sleep(pause).await;
                     pause *= 2;
@@ -107,7 +113,7 @@ impl Asking {
         sign_with: &[Secret],
         question: &Question,
         event: (Uuid, u32),
-        on: &mut (dyn FnMut(Piece) + Send),
+        on: &mut dyn Hearer,
     ) -> Result<(), AgentError> {
         let target = self.target(agent)?;
         let unreadable = |e: serde_json::Error| AgentError::Unreadable(e.to_string());
@@ -171,7 +177,11 @@ impl Asking {
         let work = async {
             let answer = post(&target, headers(target.key)?, body.into(), within).await?;
             let mut text = String::new();
-            completed(answer, &mut |piece| text.push_str(&piece)).await?;
+            let mut on = |piece: String| {
+                text.push_str(&piece);
+                Ok(())
+            };
+            completed(answer, &mut on).await?;
             Ok(text)
         };
         timeout(within, work).await.unwrap_or(Err(AgentError::Late(within)))
@@ -237,70 +247,90 @@ async fn whole(mut answer: EgressStream) -> Result<Vec<u8>, AgentError> {
     Ok(bytes)
 }
 
-/// Each event's data, as it comes; `[DONE]` is the end.
+/// Each event's data, as it comes; `[DONE]` is the end. Whether it came.
 async fn each_event(
     mut answer: EgressStream,
     mut on: impl FnMut(&[u8]) -> Result<(), String> + Send,
-) -> Result<(), AgentError> {
+) -> Result<bool, AgentError> {
     let mut events = Events::default();
     while let Some(piece) = answer.next().await? {
         for data in events.push(&piece).map_err(AgentError::Unreadable)? {
             if data == b"[DONE]" {
-                return Ok(());
+                return Ok(true);
             }
             on(&data).map_err(AgentError::Unreadable)?;
         }
     }
-    match events.finish().filter(|data| data != b"[DONE]") {
-        Some(data) => on(&data).map_err(AgentError::Unreadable),
-        None => Ok(()),
+    match events.finish() {
+        Some(data) if data == b"[DONE]" => Ok(true),
+        Some(data) => on(&data).map(|()| false).map_err(AgentError::Unreadable),
+        None => Ok(false),
     }
 }
 
-async fn http_reply(answer: EgressStream, on: &mut (dyn FnMut(Piece) + Send)) -> Result<(), AgentError> {
+async fn http_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), AgentError> {
+    let mut all = |data: &[u8]| contract::read(data)?.into_iter().try_for_each(|piece| on.hear(piece));
     if is_stream(&answer) {
-        return each_event(answer, |data| contract::read(data).map(|pieces| pieces.into_iter().for_each(&mut *on)))
-            .await;
+        return each_event(answer, all).await.map(drop);
     }
     let bytes = whole(answer).await?;
     // An agent that has nothing to say may say nothing.
-    let pieces = if bytes.is_empty() { Vec::new() } else { contract::read(&bytes).map_err(AgentError::Unreadable)? };
-    pieces.into_iter().for_each(on);
-    Ok(())
+    if bytes.is_empty() { Ok(()) } else { all(&bytes).map_err(AgentError::Unreadable) }
 }
 
-async fn llm_reply(answer: EgressStream, on: &mut (dyn FnMut(Piece) + Send)) -> Result<(), AgentError> {
-    let mut tail = Tail::default();
-    completed(answer, &mut |text| {
-        let said = tail.push(&text);
-        if !said.is_empty() {
-            on(Piece::Text(said));
-        }
+async fn llm_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), AgentError> {
+    let (mut tail, mut spoken) = (Tail::default(), false);
+    let mut say = |text: String, on: &mut dyn Hearer| {
+        // Blanks before the first word are nothing said.
+        let text = if spoken { text } else { text.trim_start().to_owned() };
+        spoken |= !text.is_empty();
+        if text.is_empty() { Ok(()) } else { on.hear(Piece::Text(text)) }
+    };
+    completed(answer, &mut |text| say(tail.push(&text), on)).await?;
+    let (rest, action) = tail.finish();
+    say(rest, on).map_err(AgentError::Unreadable)?;
+    match action {
+        Some(action) => on.hear(Piece::Act(action)).map_err(AgentError::Unreadable),
+        None if spoken => Ok(()),
+        // A model that only calls tools, or whose server lost its words: the user waits for an answer all the same.
+        None => Err(AgentError::Unreadable("the model said nothing".to_owned())),
+    }
+}
+
+/// What a model says, as it comes; a stream has to come to its end.
+async fn completed(
+    answer: EgressStream,
+    on: &mut (dyn FnMut(String) -> Result<(), String> + Send),
+) -> Result<(), AgentError> {
+    if !is_stream(&answer) {
+        let said = llm::read(&whole(answer).await?).map_err(AgentError::Unreadable)?;
+        return on(said.text).map_err(AgentError::Unreadable);
+    }
+    let mut finished = false;
+    let done = each_event(answer, |data| {
+        let said = llm::read(data)?;
+        finished |= said.finished;
+        on(said.text)
     })
     .await?;
-    let (rest, action) = tail.finish();
-    if !rest.is_empty() {
-        on(Piece::Text(rest));
+    if done || finished {
+        return Ok(());
     }
-    action.into_iter().for_each(|action| on(Piece::Act(action)));
-    Ok(())
-}
-
-/// What a model says, as it comes.
-async fn completed(answer: EgressStream, on: &mut (dyn FnMut(String) + Send)) -> Result<(), AgentError> {
-    if is_stream(&answer) {
-        return each_event(answer, |data| {
-            on(llm::text_of(data)?);
-            Ok(())
-        })
-        .await;
-    }
-    on(llm::text_of(&whole(answer).await?).map_err(AgentError::Unreadable)?);
-    Ok(())
+    // A proxy that ends a broken stream well would pass half an answer off as a whole one.
+    Err(AgentError::Unreadable("the model's stream ended without an end".to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::json;
+
+    use super::super::contract::{Channel, Reply, Said, User};
+    use super::*;
+    use crate::egress::testing::{self, Server, egress, open_guard};
+    use crate::store::{AgentChannel, AgentSecrets, AgentSpec};
+
     #[test]
     fn where_completions_are() {
         for (base, want) in [
@@ -310,5 +340,139 @@ mod tests {
         ] {
             assert_eq!(super::completions(base), want);
         }
+    }
+
+    /// Somebody to whom nothing is out before a reply is whole; or all of it at once.
+    struct Ear {
+        reply: Reply,
+        whole: bool,
+    }
+
+    impl Hearer for Ear {
+        fn hear(&mut self, piece: Piece) -> Result<(), String> {
+            self.reply.add(piece, 4_096)
+        }
+
+        fn take_back(&mut self) -> bool {
+            let back = self.whole || self.reply == Reply::default();
+            if back {
+                self.reply = Reply::default();
+            }
+            back
+        }
+    }
+
+    /// One turn with a server that gives these answers, the last of them again and again: how it ended, what was heard, and
+    /// how often the server was asked.
+    async fn asked(kind: AgentKind, whole: bool, answers: Vec<testing::Reply>) -> (Result<(), String>, String, usize) {
+        let (answers, count) = (std::sync::Mutex::new(answers.into_iter()), std::sync::Arc::new(AtomicUsize::new(0)));
+        let counted = count.clone();
+        let server = Server::start(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            answers.lock().unwrap().next().unwrap_or(testing::Reply::status(500))
+        })
+        .await;
+        let spec = AgentSpec {
+            name: "Asha".to_owned(),
+            kind,
+            channels: vec![AgentChannel::Whatsapp],
+            endpoint: Some(format!("http://{}/", server.address)),
+            model: None,
+            instructions: String::new(),
+            greeting: String::new(),
+            voice: None,
+            language: "en".to_owned(),
+            history_turns: 20,
+            max_reply_chars: 4_096,
+            timeout_ms: 20_000,
+            outbound_number: None,
+            enabled: true,
+        };
+        let agent = Agent {
+            id: Uuid::nil(),
+            account: "MA1".into(),
+            main_account: "MA1".into(),
+            spec,
+            secrets: AgentSecrets::default(),
+            created: crate::model::Timestamp::from_secs(0),
+        };
+        let question = Question {
+            conversation: Uuid::nil(),
+            call: None,
+            number: "918035737458".to_owned(),
+            user: User::default(),
+            channel: Channel::Message,
+            turn: 1,
+            input: Said { kind: "text".to_owned(), text: "Hello".to_owned(), ..Said::default() },
+            history: Vec::new(),
+        };
+        let asking = Asking {
+            egress: egress(open_guard(), Vec::new()),
+            house: egress(open_guard(), Vec::new()),
+            model: None,
+            clock: Clock::real(),
+        };
+        let mut ear = Ear { reply: Reply::default(), whole };
+        let done = asking.turn(&agent, &[], (Uuid::nil(), &question), &mut ear).await;
+        (done.map_err(|e| e.to_string()), ear.reply.text(), count.load(Ordering::SeqCst))
+    }
+
+    fn json_of(value: serde_json::Value) -> testing::Reply {
+        testing::Reply::ok(value.to_string())
+    }
+
+    fn events(events: &[&str]) -> testing::Reply {
+        let kind = vec![("content-type", "text/event-stream".to_owned())];
+        let body: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+        testing::Reply::Whole(200, kind, body.into())
+    }
+
+    fn delta(text: &str) -> String {
+        json!({"choices": [{"delta": {"content": text}}]}).to_string()
+    }
+
+    #[tokio::test]
+    async fn a_models_error_after_its_200_is_a_failure_and_tried_again() {
+        let half = delta("Half an ans");
+        let error = json!({"error": {"message": "quota"}});
+        let tools = json!({"choices": [{"message": {"content": null, "tool_calls": [{"id": "1"}]}}]});
+        let empty = json!({"choices": [{"message": {"content": " \n"}}]});
+        type Make<'a> = Box<dyn Fn() -> testing::Reply + 'a>;
+        let wrong: Vec<(Make<'_>, &str)> = vec![
+            (Box::new(|| json_of(error.clone())), "quota"),
+            (Box::new(|| events(&[&error.to_string(), "[DONE]"])), "quota"),
+            (Box::new(|| events(&[&half, &error.to_string()])), "quota"),
+            (Box::new(|| events(&[&half])), "without an end"),
+            (Box::new(|| events(&["[DONE]"])), "said nothing"),
+            (Box::new(|| json_of(tools.clone())), "said nothing"),
+            (Box::new(|| json_of(empty.clone())), "said nothing"),
+        ];
+        let all = wrong.iter().map(|(answer, _)| asked(AgentKind::Llm, true, vec![answer(), answer(), answer()]));
+        let all = futures_util::future::join_all(all).await;
+        for ((done, _, tries), (_, why)) in all.into_iter().zip(&wrong) {
+            assert!(done.clone().unwrap_err().contains(why), "{done:?}, not {why}");
+            assert_eq!(tries, 3, "{why}");
+        }
+        let well = events(&[&delta("A whole "), &delta("answer."), "[DONE]"]);
+        let again = asked(AgentKind::Llm, true, vec![events(&[&half, &error.to_string()]), well]).await;
+        assert_eq!(again, (Ok(()), "A whole answer.".to_owned(), 2));
+        let ended = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+        let without_done = asked(AgentKind::Llm, true, vec![events(&[&delta("\n\nYes."), ended])]).await;
+        assert_eq!(without_done, (Ok(()), "Yes.".to_owned(), 1));
+        // Only an action is an answer.
+        assert_eq!(asked(AgentKind::Llm, true, vec![events(&[&delta("[escalate]"), "[DONE]"])]).await.0, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_cut_is_asked_for_anew_unless_some_of_it_is_out() {
+        let cut = || testing::Reply::CutStream(format!("data: {}\n\n", json!({"type": "text", "text": "One"})));
+        let whole = || json_of(json!({"reply": [{"type": "text", "text": "All of it"}]}));
+        let again = asked(AgentKind::Http, true, vec![cut(), whole()]).await;
+        assert_eq!(again, (Ok(()), "All of it".to_owned(), 2));
+        let out = asked(AgentKind::Http, false, vec![cut(), whole()]).await;
+        assert!(out.0.is_err(), "{out:?}");
+        assert_eq!((out.1.as_str(), out.2), ("One", 1));
+        // Nobody need say anything.
+        assert_eq!(asked(AgentKind::Http, true, vec![testing::Reply::ok("")]).await, (Ok(()), String::new(), 1));
     }
 }

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Agents;
-use super::contract::{Action, Channel, Line, Question, Reply, Role, Said, User, text_of};
+use super::asking::Hearer;
+use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said, User, text_of};
 use super::pace::Pace;
 use super::places::Places;
 use crate::inbox::{Inbox, NotSent, Outgoing, Turn, words};
@@ -90,6 +91,23 @@ struct Waits {
     too_fast: bool,
     /// Its reply is out, and this is left.
     then: Option<Then>,
+}
+
+/// A reply that is sent when it is whole: a try that breaks off is no part of it.
+struct Heard {
+    reply: Reply,
+    max: usize,
+}
+
+impl Hearer for Heard {
+    fn hear(&mut self, piece: Piece) -> Result<(), String> {
+        self.reply.add(piece, self.max)
+    }
+
+    fn take_back(&mut self) -> bool {
+        self.reply = Reply::default();
+        true
+    }
 }
 
 /// What is in memory.
@@ -230,20 +248,14 @@ impl Desk {
             return self.escalate(turn, Some(&agent), Why::Late).await;
         }
         let question = self.question(turn, &agent, &scope).await?;
-        let mut reply = Reply::default();
-        let (max, mut wrong) = (usize::from(agent.spec.max_reply_chars), None);
-        let mut on = |piece| {
-            if let Err(why) = reply.add(piece, max) {
-                wrong = Some(why);
-            }
-        };
+        let mut heard = Heard { reply: Reply::default(), max: usize::from(agent.spec.max_reply_chars) };
         // A turn that is taken up again after a restart is the same event.
         let event = stable_id("turn", &[&turn.message.id.to_string()]);
-        let asked = self.agents.ask(&agent, event, &question, &mut on).await;
-        if let Some(why) = asked.err().map(|e| e.to_string()).or(wrong) {
-            tracing::warn!(agent = %agent.id, why, "an agent failed in a conversation");
+        if let Err(error) = self.agents.ask(&agent, event, &question, &mut heard).await {
+            tracing::warn!(agent = %agent.id, %error, "an agent failed in a conversation");
             return self.escalate(turn, Some(&agent), Why::Failed).await;
         }
+        let reply = heard.reply;
         let then = match reply.action {
             Some(Action::Escalate) => Some(Then::Escalate),
             Some(Action::Close) => Some(Then::Close),
@@ -326,7 +338,7 @@ impl Desk {
         };
         let history = earlier.iter().map(|m| &m.message).filter(said).take(lines).map(|m| Line {
             role: if m.direction == Direction::Inbound { Role::User } else { Role::Assistant },
-            text: words::text_of(&m.kind, &m.content).unwrap_or_else(|| m.text.clone()),
+            text: words::asked_of(&m.kind, &m.content, &m.text),
             at: m.at.rfc3339(),
         });
         let mut history: Vec<Line> = history.collect();
@@ -348,7 +360,7 @@ impl Desk {
             turn: turns.max(1),
             input: Said {
                 kind: message.kind.clone(),
-                text: words::text_of(&message.kind, &message.content).unwrap_or_else(|| message.text.clone()),
+                text: words::asked_of(&message.kind, &message.content, &message.text),
                 media: shown.get("media").cloned().unwrap_or_default(),
                 digits: None,
                 speech: None,

@@ -1,6 +1,7 @@
 //! A turn as an OpenAI-compatible model is asked it (`/v1/chat/completions`, streamed), and what it says. Pure.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::contract::{Action, Channel, Line, Question, Role};
 use crate::store::AgentSpec;
@@ -9,6 +10,8 @@ use crate::store::AgentSpec;
 const HISTORY_CHARS_MAX: usize = 24_000;
 /// Characters that a token stands for, cautiously.
 const CHARS_PER_TOKEN: u32 = 2;
+/// Characters of what a server says of its error.
+const ERROR_CHARS_MAX: usize = 200;
 
 /// A request.
 #[derive(Debug, Serialize)]
@@ -96,6 +99,9 @@ fn said(question: &Question) -> String {
 struct Chunk {
     #[serde(default)]
     choices: Vec<Choice>,
+    /// A server that fails after its 200 says it here; its form is anybody's.
+    #[serde(default)]
+    error: Value,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +109,7 @@ struct Choice {
     /// Of a stream; `message` of an answer that is none.
     #[serde(alias = "message")]
     delta: Option<Delta>,
+    finish_reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -110,13 +117,29 @@ struct Delta {
     content: Option<String>,
 }
 
-/// The text of a chunk of a stream, or of a whole answer.
+/// What a chunk of a stream says, or a whole answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Says {
+    pub(super) text: String,
+    /// Nothing comes behind it.
+    pub(super) finished: bool,
+}
+
+/// Reads one.
 ///
 /// # Errors
-/// It is no JSON of that kind.
-pub(super) fn text_of(bytes: &[u8]) -> Result<String, String> {
+/// It is no JSON of that kind, or tells of an error.
+pub(super) fn read(bytes: &[u8]) -> Result<Says, String> {
     let chunk: Chunk = serde_json::from_slice(bytes).map_err(|e| format!("the model's answer can't be read: {e}"))?;
-    Ok(chunk.choices.into_iter().next().and_then(|choice| choice.delta?.content).unwrap_or_default())
+    if !chunk.error.is_null() {
+        let told = chunk.error.get("message").unwrap_or(&chunk.error);
+        let told = told.as_str().map_or_else(|| told.to_string(), str::to_owned);
+        let told: String = told.chars().take(ERROR_CHARS_MAX).collect();
+        return Err(format!("the model's server tells of an error: {told}"));
+    }
+    let Some(choice) = chunk.choices.into_iter().next() else { return Ok(Says::default()) };
+    let text = choice.delta.and_then(|delta| delta.content).unwrap_or_default();
+    Ok(Says { text, finished: choice.finish_reason.is_some() })
 }
 
 /// Holds back what may be a last line with an action, and tells it from what is said.
@@ -199,12 +222,22 @@ mod tests {
 
     #[test]
     fn what_a_model_says_and_wants_done() {
-        let chunk = br#"{"choices":[{"delta":{"content":"Hi"}}]}"#;
-        assert_eq!(text_of(chunk).unwrap(), "Hi");
-        assert_eq!(text_of(br#"{"choices":[{"message":{"content":"Hi","role":"assistant"}}]}"#).unwrap(), "Hi");
-        assert_eq!(text_of(br#"{"choices":[{"delta":{}}]}"#).unwrap(), "");
-        assert_eq!(text_of(br#"{"choices":[]}"#).unwrap(), "");
-        assert!(text_of(b"oops").is_err());
+        let text = |bytes: &[u8]| read(bytes).map(|said| said.text);
+        assert_eq!(text(br#"{"choices":[{"delta":{"content":"Hi"}}]}"#).unwrap(), "Hi");
+        assert_eq!(text(br#"{"choices":[{"message":{"content":"Hi","role":"assistant"}}]}"#).unwrap(), "Hi");
+        assert_eq!(text(br#"{"choices":[{"delta":{}}],"error":null}"#).unwrap(), "");
+        assert_eq!(text(br#"{"choices":[]}"#).unwrap(), "");
+        assert!(text(b"oops").is_err());
+        let end = read(br#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#).unwrap();
+        assert_eq!(end, Says { text: String::new(), finished: true });
+        for (wrong, want) in [
+            (r#"{"error":{"message":"quota","code":429}}"#, "quota"),
+            (r#"{"error":"overloaded","choices":[]}"#, "overloaded"),
+            (r#"{"error":{"code":7}}"#, r#"{"code":7}"#),
+        ] {
+            let told = read(wrong.as_bytes()).unwrap_err();
+            assert!(told.ends_with(&format!(": {want}")), "{told}");
+        }
         let said = |pieces: &[&str]| {
             let mut tail = Tail::default();
             let mut text: String = pieces.iter().map(|piece| tail.push(piece)).collect();

@@ -81,13 +81,13 @@ impl Agents {
         &self.0.asking.clock
     }
 
-    /// Asks an agent one turn, by this id of it; `on` gets the pieces of its reply as they come.
+    /// Asks an agent one turn, by this id of it; `on` hears its reply as it comes.
     async fn ask(
         &self,
         agent: &Agent,
         event: Uuid,
         question: &contract::Question,
-        on: &mut (dyn FnMut(contract::Piece) + Send),
+        on: &mut dyn asking::Hearer,
     ) -> Result<(), AgentError> {
         let tokens = {
             let tables = self.0.directory.tables();

@@ -162,7 +162,7 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
     Ok(Some(Call {
         page: if live.is_some() { page.listening(format!("call:{call}")) } else { page },
         live: live.is_some(),
-        may_end: live.is_some() && visitor.is_admin(),
+        may_end: live.is_some(),
         advice,
         code: end.map(|end| format!("{} · {}", end.hangup_code, end.hangup_name)).unwrap_or_default(),
         answered_after: fall.as_ref().and_then(|fall| fall.answered_us).map(view::took).unwrap_or_default(),
@@ -331,9 +331,6 @@ pub(super) async fn log(State(console): App, visitor: Visitor, Path(call): Path<
 /// Ends a call that is up.
 pub(super) async fn hang_up(State(console): App, Path(call): Path<String>, posted: Posted) -> Response {
     let visitor = posted.visitor;
-    if !visitor.is_admin() {
-        return super::page::forbidden(&console, &visitor);
-    }
     let Ok(id) = call.parse::<CallUuid>() else { return missing(&console, &visitor) };
     let path = format!("/api/v1/calls/{id}/hangup/");
     if crate::api::Desk::serves(&Method::POST, &path) {

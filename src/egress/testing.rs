@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -51,6 +51,8 @@ pub(crate) enum Reply {
     Endless,
     /// Promises more than it sends.
     CutOff,
+    /// The same, of a stream of events.
+    CutStream(String),
     Never,
 }
 
@@ -89,6 +91,17 @@ impl Reply {
                 Ok(Frame::data(Bytes::from_static(b"<Resp"))),
                 Err(io::ErrorKind::ConnectionReset.into()),
             ]))),
+            Self::CutStream(begun) => {
+                let sent = stream::once(async { Ok(Frame::data(Bytes::from(begun))) });
+                // The client has what was sent before the connection goes.
+                let cut = stream::once(async {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    Err(io::ErrorKind::ConnectionReset.into())
+                });
+                let mut response = flow(Box::pin(sent.chain(cut)));
+                response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+                response
+            }
             Self::Never => pending().await,
         }
     }

@@ -160,8 +160,9 @@ impl Inbox {
             counts: message.kind != "reaction",
             routing: self.routing_of(number),
             draft: Some(draft),
-            // A reaction is no question.
-            turn: (message.kind != "reaction" && !number.spec.silent).then(|| self.parts().node_id.clone()),
+            // A reaction is no question, nor is what Meta tells of a user (a new number, another identity).
+            turn: (!matches!(message.kind.as_str(), "reaction" | "system") && !number.spec.silent)
+                .then(|| self.parts().node_id.clone()),
             message,
         };
         self.take(number, came).map(Some)

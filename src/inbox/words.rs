@@ -199,6 +199,25 @@ fn content_type(kind: &str) -> &'static str {
     }
 }
 
+/// What an agent reads of a message: of a location where it is, too.
+pub fn asked_of(kind: &str, content: &Value, shown: &str) -> String {
+    if kind != "location" {
+        return text_of(kind, content).unwrap_or_else(|| shown.to_owned());
+    }
+    let place = ["/location/name", "/location/address"].map(|pointer| at(content, pointer).unwrap_or_default());
+    let place = place.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+    let degrees = |name: &str| match content.pointer(&format!("/location/{name}")) {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Number(number)) => Some(number.to_string()),
+        Some(_) | None => None,
+    };
+    let at = degrees("latitude")
+        .zip(degrees("longitude"))
+        .map(|(latitude, longitude)| format!(" ({latitude}, {longitude})"));
+    let colon = if place.is_empty() { "" } else { ": " };
+    format!("Location{colon}{place}{}", at.unwrap_or_default())
+}
+
 /// Longest string of what is kept of a message (`meta-calling.md` §1.3).
 const TEXT_MAX: usize = 4_096;
 /// Deepest nesting of it.
@@ -252,5 +271,16 @@ mod tests {
             let of = |name: &str| form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
             assert_eq!((of("Latitude"), of("Longitude")), (Some("12.5"), Some("-77")), "{held}");
         }
+    }
+
+    #[test]
+    fn an_agent_is_told_where_a_location_is() {
+        let asked = |location: Value| asked_of("location", &serde_json::json!({ "location": location }), "Location");
+        let whole = serde_json::json!({"latitude": 12.5, "longitude": "77.25", "name": "Shop", "address": "MG Road"});
+        assert_eq!(asked(whole), "Location: Shop, MG Road (12.5, 77.25)");
+        assert_eq!(asked(serde_json::json!({"latitude": 1, "longitude": -2})), "Location (1, -2)");
+        assert_eq!(asked(serde_json::json!({"latitude": 1})), "Location");
+        assert_eq!(asked_of("text", &serde_json::json!({"text": {"body": "Hi"}}), "x"), "Hi");
+        assert_eq!(asked_of("contacts", &serde_json::json!({}), "Contacts"), "Contacts");
     }
 }

@@ -1,7 +1,7 @@
 //! Numbers come in: by credentials that are proven at Graph first, or by the code of Meta's embedded sign-up.
 
 use super::{No, Numbers};
-use crate::admission::book::{Elsewhere, Made, MetaApp, Number};
+use crate::admission::book::{Elsewhere, Made, MetaApp, Number, NumberSet};
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
 use crate::meta::numbers::PhoneNumber;
@@ -21,7 +21,22 @@ pub struct Credentials {
     pub id: PhoneNumberId,
     pub waba: Option<WabaId>,
     pub token: Secret,
-    pub active: bool,
+    /// Whether its agent answers; none: as it was, and of a number that is new nobody.
+    pub active: Option<bool>,
+}
+
+impl Credentials {
+    /// What people have set of a number that was here before stays, as far as nothing is said of it: it only comes with a new token.
+    pub(super) fn settle(&self, set: &mut NumberSet, was_here: bool) {
+        if !self.display_name.is_empty() && (!was_here || set.alias.is_empty()) {
+            set.alias.clone_from(&self.display_name);
+        }
+        match self.active {
+            Some(active) => set.inactive = !active,
+            None if was_here => {}
+            None => set.inactive = true,
+        }
+    }
 }
 
 /// What Meta's sign-up window gave.
@@ -77,13 +92,9 @@ impl Numbers {
                 let known = book.wabas().any(|entry| entry.id == *waba);
                 keys.extend(book.connect_waba(waba, &of, (!known).then(|| given.token.clone()))?);
             }
+            let was_here = book.any_number(number).is_some();
             keys.extend(book.connect_number((number, made), Some(given.token.clone()), now)?);
-            keys.extend(book.edit_number(number, |set| {
-                if !given.display_name.is_empty() {
-                    set.alias.clone_from(&given.display_name);
-                }
-                set.inactive = !given.active;
-            }));
+            keys.extend(book.edit_number(number, |set| given.settle(set, was_here)));
             Ok::<_, No>(((), keys))
         });
         Ok(stored.await?)

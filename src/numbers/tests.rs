@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::sync::{Said, has_fallen};
-use super::{Change, NewsOfMeta, No, heard_in};
+use super::{Change, Credentials, NewsOfMeta, No, heard_in};
 use crate::admission::book::testing::number;
 use crate::admission::book::{Book, Configuration, Link, Number, NumberSet, Registration};
 use crate::config::{Config, Secret};
@@ -76,6 +76,30 @@ fn s0_08_s0_16_rules_are_looked_at_where_the_change_is_about_them() {
         let change = Change { calls_per_number: Some(calls), ..Change::default() };
         assert_eq!(fault(&change, &live).is_some(), bad, "{calls:?}");
     }
+}
+
+#[test]
+fn a_number_that_comes_with_a_new_token_stays_as_it_was() {
+    let given = |active| Credentials {
+        display_name: "Shop".to_owned(),
+        number: None,
+        id: "106540352242922".into(),
+        waba: None,
+        token: Secret::new("new"),
+        active,
+    };
+    let settled = |set: &NumberSet, active, was_here| {
+        let mut set = set.clone();
+        given(active).settle(&mut set, was_here);
+        (set.alias, set.inactive)
+    };
+    let set = NumberSet { alias: "Desk".to_owned(), inactive: false, ..NumberSet::default() };
+    assert_eq!(settled(&set, None, true), ("Desk".to_owned(), false));
+    assert_eq!(settled(&set, Some(false), true), ("Desk".to_owned(), true));
+    let silent = NumberSet { inactive: true, ..NumberSet::default() };
+    assert_eq!(settled(&silent, None, true), ("Shop".to_owned(), true), "it had no name");
+    assert!(!settled(&silent, Some(true), true).1);
+    assert_eq!(settled(&NumberSet::default(), None, false), ("Shop".to_owned(), true), "a new one has no agent");
 }
 
 #[test]

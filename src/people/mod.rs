@@ -342,6 +342,10 @@ impl People {
         if inner.store.users(&scope, None, MOST).await?.len() >= usize::try_from(MOST).unwrap_or(usize::MAX) {
             return Err(NotDone::Conflict("too_many", "an account has 1,000 users at most"));
         }
+        // Two that differ in case alone are taken for each other. Those that are there stay.
+        if !inner.store.users_named_like(&name).await?.is_empty() {
+            return Err(NotDone::Conflict("name_taken", "somebody signs in by this name already"));
+        }
         let password = match new.password {
             Some(password) => Some(self.hash(password).await?),
             None => None,

@@ -193,3 +193,14 @@ async fn a_user_is_changed_only_as_they_were_seen() {
     assert!(matches!(late, Err(NotDone::Changed)), "{late:?}");
     assert_eq!(w.people.change(&own, user.id, None, named("Ravindra", &first)).await.unwrap().full_name, "Ravindra");
 }
+
+#[tokio::test]
+async fn names_that_differ_in_case_alone_are_one() {
+    let w = world().await;
+    w.people.make_user(new("asha", "MA1")).await.unwrap();
+    for (name, account) in [("ASHA", "MA1"), ("Asha", "MA2"), ("asha", "MA1")] {
+        let made = w.people.make_user(new(name, account)).await;
+        assert!(matches!(made, Err(NotDone::Conflict("name_taken", _))), "{name}");
+    }
+    w.people.make_user(new("ashar", "MA1")).await.unwrap();
+}

@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use super::Agents;
+use super::asking::Hearer;
 use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said, User, text_of};
 use super::sentences::Sentences;
 use crate::call::author::{Author, SaidLine, Wish};
@@ -120,7 +121,33 @@ impl Progress {
     }
 }
 
+/// Who hears a turn's reply for a call.
+struct Told {
+    progress: Arc<Progress>,
+    max: usize,
+}
+
+impl Hearer for Told {
+    fn hear(&mut self, piece: Piece) -> Result<(), String> {
+        self.progress.state().add(piece, self.max);
+        self.progress.news.notify_one();
+        Ok(())
+    }
+
+    fn take_back(&mut self) -> bool {
+        self.progress.state().take_back()
+    }
+}
+
 impl Turn {
+    /// What came is nothing, unless it is being spoken.
+    fn take_back(&mut self) -> bool {
+        if !self.streamed {
+            *self = Self::default();
+        }
+        !self.streamed
+    }
+
     fn add(&mut self, piece: Piece, max: usize) {
         // What is spoken as it comes ends where a message's text would.
         let left = max.saturating_sub(self.spoken);
@@ -388,12 +415,9 @@ impl VoiceAgents {
         let progress = Arc::new(Progress::default());
         let (agents, agent, told) = (self.0.agents.clone(), session.agent.clone(), progress.clone());
         let task = tokio::spawn(async move {
-            let max = usize::from(agent.spec.max_reply_chars);
-            let mut on = |piece| {
-                told.state().add(piece, max);
-                told.news.notify_one();
-            };
-            let done = agents.ask(&agent, Uuid::new_v4(), &question, &mut on).await;
+            let mut told = Told { progress: told, max: usize::from(agent.spec.max_reply_chars) };
+            let done = agents.ask(&agent, Uuid::new_v4(), &question, &mut told).await;
+            let told = told.progress;
             if let Err(error) = &done {
                 tracing::warn!(agent = %agent.id, %error, "an agent failed in a call");
             }
@@ -430,6 +454,10 @@ impl VoiceAgents {
     fn said(&self, call: CallUuid, role: Role, text: &str) {
         let at = self.0.agents.clock().wall().rfc3339();
         if let Some(session) = self.sessions().get_mut(&call) {
+            // What was streamed and is over was heard before this.
+            if let Some(line) = session.running.as_ref().and_then(|running| running.take_streamed(&at)) {
+                session.say(line);
+            }
             session.say(Line { role, text: text.to_owned(), at });
         }
     }
@@ -479,6 +507,15 @@ impl Running {
         let state = self.progress.state();
         state.streamed.then(|| Line { role: Role::Assistant, text: state.reply.text(), at: at.to_owned() })
     }
+
+    /// The same once it is over, for the transcript: then it stands there.
+    fn take_streamed(&self, at: &str) -> Option<Line> {
+        let line = self.streamed(at);
+        let mut state = self.progress.state();
+        let over = state.done.is_some();
+        state.streamed &= !over;
+        line.filter(|_| over)
+    }
 }
 
 fn value<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
@@ -513,6 +550,34 @@ impl Author for VoiceAgents {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_streamed_stands_before_what_is_said_after_it() {
+        let progress = Arc::new(Progress::default());
+        let task = tokio::spawn(async {}).abort_handle();
+        let running = Running { progress: progress.clone(), task, speaking: None };
+        {
+            let mut turn = progress.state();
+            turn.add(Piece::Text("One moment. I am looking".to_owned()), 100);
+            turn.streamed = true;
+        }
+        assert!(running.take_streamed("now").is_none(), "it still comes");
+        progress.state().end(false);
+        assert_eq!(running.take_streamed("now").unwrap().text, "One moment. I am looking");
+        assert!(running.streamed("now").is_none(), "once");
+    }
+
+    #[test]
+    fn a_try_is_taken_back_until_it_is_spoken() {
+        let mut turn = Turn::default();
+        turn.add(Piece::Text("Half an answer. And".to_owned()), 100);
+        assert!(turn.take_back());
+        turn.add(Piece::Text("A whole one. ".to_owned()), 100);
+        assert_eq!((turn.reply.text().as_str(), turn.sentences.len()), ("A whole one. ", 1));
+        turn.streamed = true;
+        assert!(!turn.take_back());
+        assert_eq!(turn.reply.text(), "A whole one. ", "the caller has heard it");
+    }
 
     #[test]
     fn what_is_spoken_as_it_comes_is_no_longer_than_a_reply_may_be() {

@@ -172,15 +172,23 @@ pub(super) fn changed() -> Fault {
     Box::new(error::json(StatusCode::PRECONDITION_FAILED, "changed", message, None))
 }
 
+/// 409 for a number of the asker's that is out of service: it is there, and serves nobody until it is reconnected.
+pub(super) fn out_of_service(asked: &Asked, number: &E164) -> Option<Fault> {
+    let book = asked.api().keeper.book();
+    let out = book.number(asked.scope(), number).is_some_and(|entry| entry.set.disconnected);
+    out.then(|| conflict("disconnected", "this number is disconnected: reconnect it"))
+}
+
 /// The number that a path names; another account's is none (R16).
 ///
 /// # Errors
-/// 404.
+/// 404; 409: it is disconnected.
 pub(super) fn number_of(asked: &Asked, text: &str) -> Result<Arc<NumberEntry>, Fault> {
-    let number = digits(&decoded(text));
-    let number = number.and_then(|number| asked.api().gate.directory().tables().by_number(&number).cloned());
-    let number = number.filter(|n| asked.scope().holds(&n.account.auth_id, &n.account.main().auth_id));
-    number.ok_or_else(|| missing("there is no such number"))
+    let none = || missing("there is no such number");
+    let number = digits(&decoded(text)).ok_or_else(none)?;
+    let found = asked.api().gate.directory().tables().by_number(&number).cloned();
+    let found = found.filter(|n| asked.scope().holds(&n.account.auth_id, &n.account.main().auth_id));
+    found.ok_or_else(|| out_of_service(asked, &number).unwrap_or_else(none))
 }
 
 /// A number with or without a plus, spaces or `whatsapp:` (`number-api.md` §1).

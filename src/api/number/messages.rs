@@ -31,7 +31,8 @@ pub(super) const ROUTES: &[Route] = &[Route {
         Answer { status: 202, what: "It is on its way; its statuses follow", content: Content::Json(of::<Sent>) },
         Answer {
             status: 409,
-            what: "Its number is not there any more; or `request_under_way`: the user is being asked for permission this moment",
+            what: "`disconnected`: its number is to be reconnected first; `no_number`: it is not there any more; \
+                `request_under_way`: the user is being asked for permission this moment",
             content: Content::Json(of::<error::OurBody<'static>>),
         },
         Answer {
@@ -69,7 +70,11 @@ pub(super) async fn send(asked: Asked, id: &str) -> Result<Response, Fault> {
     let once = asked.head.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
     let once = once.map(|key| format!("{} {key}", asked.scope().auth_id()));
     let sent = asked.api().inbox.send(&conversation, outgoing, "api", once.as_deref()).await;
-    Ok(error::body(StatusCode::ACCEPTED, &Sent { id: sent.map_err(not_sent)?, status: "queued" }))
+    let refused = |why| match why {
+        NotSent::NoNumber => ask::out_of_service(&asked, &conversation.pair.number).unwrap_or_else(|| not_sent(why)),
+        why => not_sent(why),
+    };
+    Ok(error::body(StatusCode::ACCEPTED, &Sent { id: sent.map_err(refused)?, status: "queued" }))
 }
 
 fn not_sent(why: NotSent) -> Fault {

@@ -10,7 +10,7 @@ use super::super::routes::{Answer, Content, Kind, Query, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
 use crate::feed::What;
-use crate::model::{CallUuid, NoticeTopic};
+use crate::model::{CallUuid, NoticeTopic, Timestamp};
 use crate::store::{NoticeFilter, NoticeRow};
 
 /// What is served.
@@ -118,14 +118,23 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
         ),
     };
     let read = asked.flag("unread")?.map(|unread| !unread);
-    let filter = NoticeFilter { topic, read, before: asked.cursor(ask::placed)? };
+    let filter = NoticeFilter { topic, read, before: asked.cursor(placed)? };
     // One that was told of a moment ago may still be on its way.
     api.store.settled().await;
     let wrong = ask::store("list notifications");
     let rows = api.store.notices(scope, &filter, limit + 1).await.map_err(&wrong)?;
     let unread = api.store.unread_notices(scope).await.map_err(&wrong)?;
-    let page = ask::Page::of(rows, limit, |row| ask::place(row.created, row.id));
+    let page = ask::Page::of(rows, limit, |row| place(row.created, row.id));
     Ok(ask::ok(&List { items: page.items.into_iter().map(Shown::from).collect(), next: page.next, unread }))
+}
+
+/// Where a page ended. The letter tells it from other lists' places, which would be taken for one of these.
+fn place(at: Timestamp, id: Uuid) -> String {
+    format!("n{}", ask::place(at, id))
+}
+
+fn placed(text: &str) -> Option<(Timestamp, Uuid)> {
+    ask::placed(text.strip_prefix('n')?)
 }
 
 /// `POST …/notifications/{id}/read/`.
@@ -161,4 +170,17 @@ async fn mark(asked: &Asked, id: Option<Uuid>) -> Result<(), Fault> {
 async fn left(asked: &Asked) -> Result<Response, Fault> {
     let unread = asked.api().store.unread_notices(asked.scope()).await;
     Ok(ask::ok(&Left { unread: unread.map_err(ask::store("count notifications"))? }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_of_this_list_alone() {
+        let (at, id) = (Timestamp::from_secs(7), Uuid::max());
+        assert_eq!(placed(&place(at, id)), Some((at, id)));
+        assert_eq!(placed(&ask::place(at, id)), None);
+        assert_eq!(ask::placed::<Uuid>(&place(at, id)), None);
+    }
 }

@@ -116,8 +116,10 @@ struct Documents {
 pub(super) async fn place(asked: Asked) -> Result<Response, Fault> {
     let (asked, order) = asked.json::<Order>().await?;
     let api = asked.api();
-    let number = digits(&order.from).and_then(|from| api.placing.number(asked.scope(), &from));
-    let number = number.ok_or_else(|| ask::bad("from", "this account has no such number"))?;
+    let none = || ask::bad("from", "this account has no such number");
+    let from = digits(&order.from).ok_or_else(none)?;
+    let number = api.placing.number(asked.scope(), &from);
+    let number = number.ok_or_else(|| ask::out_of_service(&asked, &from).unwrap_or_else(none))?;
     let to = digits(&order.to);
     let to = to.ok_or_else(|| ask::bad("to", "to must be a WhatsApp user's number with its country code"))?;
     if to == number.spec.number {

@@ -112,7 +112,7 @@ impl Connect {
                 id: PhoneNumberId::from(id),
                 waba: waba.map(WabaId::from),
                 token: Secret::new(token),
-                active: active.unwrap_or_default(),
+                active,
             }),
         }
     }

@@ -42,17 +42,16 @@ const fn json(what: &'static str) -> Option<Body> {
     Some(Body { content_type: "application/json", what })
 }
 
+/// What `platformType` may be.
+const PLATFORMS: &[&str] = &["CLOUD_API", "ON_PREMISE", "NOT_APPLICABLE"];
+
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
     Route {
         query: &[
             Query { name: "q", what: "Part of the number, alias or verified name", kind: Kind::Text },
             Query { name: "waba", what: "Only of this WABA", kind: Kind::Text },
-            Query {
-                name: "platformType",
-                what: "Only of this platform",
-                kind: Kind::Words(&["CLOUD_API", "ON_PREMISE", "NOT_APPLICABLE"]),
-            },
+            Query { name: "platformType", what: "Only of this platform", kind: Kind::Words(PLATFORMS) },
             Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
             Query { name: "cursor", what: "Where the page before ended: its `next`", kind: Kind::Text },
         ],
@@ -338,6 +337,7 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
 fn listed(asked: &Asked) -> Result<(Vec<Shown>, Option<String>), Fault> {
     let limit = asked.limit()?;
     let after = asked.cursor(read_cursor)?;
+    check_platform(asked.value("platformType").unwrap_or_default())?;
     let api = asked.api();
     let book = api.keeper.book();
     let wanted = book.numbers(asked.scope()).into_iter().filter(|number| passes(asked, number));
@@ -345,6 +345,14 @@ fn listed(asked: &Asked) -> Result<(Vec<Shown>, Option<String>), Fault> {
     let items: Vec<&Number> = behind.take(limit as usize + 1).collect();
     let page = ask::Page::of(items, limit, |last| ask::place(last.set.added, &last.number));
     Ok((page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect(), page.next))
+}
+
+fn check_platform(word: &str) -> Result<(), Fault> {
+    let word = word.trim();
+    if word.is_empty() || PLATFORMS.contains(&word) {
+        return Ok(());
+    }
+    Err(ask::bad("platformType", &format!("platformType must be one of {}", PLATFORMS.join(", "))))
 }
 
 /// Where a page ended: when that number was added, and the number.
@@ -583,4 +591,15 @@ fn word(method: Method) -> &'static str {
 /// A time that may not have come.
 fn time(at: Option<Timestamp>) -> Option<super::Timestamp3339> {
     at.map(super::Timestamp3339)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_platform_is_one_of_three() {
+        for fine in ["", " CLOUD_API ", "ON_PREMISE", "NOT_APPLICABLE"] {
+            assert!(super::check_platform(fine).is_ok(), "{fine}");
+        }
+        assert_eq!(super::check_platform("zz").unwrap_err().status(), super::StatusCode::BAD_REQUEST);
+    }
 }
