@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::agents::{Choice, choices};
 use super::door::{Posted, Visitor};
 use super::form::Form;
+use super::numbers::{known, named};
 use super::page::{Page, failed, html, missing, respond};
 use super::phone::Named;
 use super::view::{self, When};
@@ -132,7 +133,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     };
     let first = query.some("cursor").is_none();
     html(&Inbox {
-        rows: list.items.into_iter().map(row).collect(),
+        rows: list.items.into_iter().map(|one| row(&console, &visitor, one)).collect(),
         next: list.next.map(|cursor| query.with("cursor", Some(&cursor))).unwrap_or_default(),
         filtered: FILTERS.iter().any(|name| query.some(name).is_some()),
         status: query.get("status").to_owned(),
@@ -146,11 +147,11 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     })
 }
 
-fn row(conversation: Conversation) -> Row {
+fn row(console: &Console, visitor: &Visitor, conversation: Conversation) -> Row {
     Row {
         id: conversation.id,
         name: conversation.user.called(),
-        number: view::party(&conversation.number),
+        number: named(console, visitor, &conversation.number),
         outbound: conversation.last_message.direction == "outbound",
         text: conversation.last_message.text,
         at: When::read(&conversation.last_message.at),
@@ -273,6 +274,8 @@ struct Chat {
     until: Option<When>,
     ai: bool,
     agent: String,
+    /// The number is inactive: its agent is silent in all conversations.
+    silent: bool,
     sentiment: String,
     summary: String,
     permission: Permission,
@@ -335,7 +338,9 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
     let open = until.is_some_and(|until| until.get(..19) > now.get(..19));
     let name = conversation.user.called();
     let live = visitor.query.some("cursor").is_none() && refused.wrong.is_empty();
-    let page = visitor.page(console, &name, "inbox").listening(if live { "conversation call" } else { "" });
+    let about = if live { "conversation call number agent" } else { "" };
+    let page = visitor.page(console, &name, "inbox").listening(about);
+    let of_number = known(console, visitor, &conversation.number);
     respond(
         status,
         &Chat {
@@ -343,7 +348,8 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             id,
             user: conversation.user.shown(),
             name,
-            number: view::party(&conversation.number),
+            number: view::aliased(&of_number.alias, &conversation.number),
+            silent: of_number.inactive,
             tone: tone(&conversation.status),
             status: conversation.status,
             lines: timeline.items.iter().map(|item| line(item, &console.desk.api().base_url)).collect(),
@@ -462,7 +468,7 @@ async fn call_page(
         page: visitor.page(console, visitor.lang().t("inbox.call"), "inbox"),
         id: conversation.id,
         name: conversation.user.called(),
-        number: view::party(&conversation.number),
+        number: named(console, visitor, &conversation.number),
         endpoints: super::phone::endpoints(console, visitor).await,
         agents: choices(console, visitor).await.into_iter().filter(|agent| agent.voice).collect(),
         wrong,
