@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::agents::{Choice, choices};
 use super::door::{Posted, Visitor};
 use super::form::Form;
+use super::i18n::Lang;
 use super::numbers::{known, named};
 use super::page::{Page, failed, html, missing, respond};
 use super::phone::Named;
@@ -147,13 +148,32 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     })
 }
 
+/// The words that a call has in a conversation, which are kept in English, in the reader's language.
+fn call_words(lang: Lang, text: String) -> String {
+    let seconds = |rest: Option<&str>| {
+        let digits = rest?.strip_suffix(" s")?;
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.to_owned())
+    };
+    match text.as_str() {
+        "Missed call" => return lang.t("inbox.call_missed").to_owned(),
+        "Call to the user, not answered" => return lang.t("inbox.call_unanswered").to_owned(),
+        _ => {}
+    }
+    for (begin, key) in [("Call from the user, ", "inbox.call_in"), ("Call to the user, ", "inbox.call_out")] {
+        if let Some(seconds) = seconds(text.strip_prefix(begin)) {
+            return lang.with(key, &[&seconds]);
+        }
+    }
+    text
+}
+
 fn row(console: &Console, visitor: &Visitor, conversation: Conversation) -> Row {
     Row {
         id: conversation.id,
         name: conversation.user.called(),
         number: named(console, visitor, &conversation.number),
         outbound: conversation.last_message.direction == "outbound",
-        text: conversation.last_message.text,
+        text: call_words(visitor.lang(), conversation.last_message.text),
         at: When::read(&conversation.last_message.at),
         unread: conversation.unread,
         tone: tone(&conversation.status),
@@ -233,13 +253,14 @@ fn consent(item: &Value) -> Option<&'static str> {
     }
 }
 
-fn line(item: &Value, base_url: &str) -> Line {
+fn line(lang: Lang, item: &Value, base_url: &str) -> Line {
     let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let kind = text("/type");
     let media = text("/media/url");
     // By path: the reader may have come by another name of this host.
     let media = media.strip_prefix(base_url).map_or(media.clone(), str::to_owned);
-    let said = [text("/text"), text("/media/caption"), text("/call/text"), text("/location/name")];
+    let of_call = call_words(lang, text("/call/text"));
+    let said = [text("/text"), text("/media/caption"), of_call, text("/location/name")];
     Line {
         outbound: text("/direction") == "outbound",
         text: said.into_iter().find(|said| !said.is_empty()).unwrap_or_default(),
@@ -352,7 +373,7 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             silent: of_number.inactive,
             tone: tone(&conversation.status),
             status: conversation.status,
-            lines: timeline.items.iter().map(|item| line(item, &console.desk.api().base_url)).collect(),
+            lines: timeline.items.iter().map(|item| line(visitor.lang(), item, &console.desk.api().base_url)).collect(),
             older: timeline.next.map(|cursor| visitor.query.with("cursor", Some(&cursor))).unwrap_or_default(),
             open,
             until: until.map(When::read),
