@@ -339,6 +339,9 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
     ) else {
         return failed(console, visitor, StatusCode::BAD_GATEWAY, answer.message());
     };
+    if visitor.unread > 0 {
+        read_notices(console, visitor, id).await;
+    }
     // Opened is read; the user is told, too.
     if conversation.unread > 0 {
         visitor.ask(console, Method::POST, &format!("{}read/", path_of(id)), None).await;
@@ -394,6 +397,19 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             .to_string(),
         },
     )
+}
+
+/// What notifications told of a conversation is seen by whoever opens it; those of the latest page.
+async fn read_notices(console: &Console, visitor: &Visitor, id: Uuid) {
+    let answer = visitor.ask(console, Method::GET, "/api/v1/notifications/?unread=true&limit=200", None).await;
+    let all = answer.body.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let of = |notice: &&Value| {
+        let about = notice.get("conversation").and_then(Value::as_str);
+        about.and_then(|about| about.parse::<Uuid>().ok()) == Some(id)
+    };
+    for notice in all.iter().filter(of).filter_map(|notice| notice.get("id")?.as_str()) {
+        visitor.ask(console, Method::POST, &format!("/api/v1/notifications/{notice}/read/"), None).await;
+    }
 }
 
 /// What is done with one: `do` says what.
