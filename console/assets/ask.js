@@ -8,14 +8,18 @@ let waiting = null;
 /** What a question is about is to stay as it is, until whoever asked has acted on the answer. */
 export const isAsking = () => waiting !== null;
 
-/** Asks; true when the reader wants it. @param {string} text @returns {Promise<boolean>} */
-export function ask(text) {
+/** Asks; true when the reader wants it. @param {string} text @param {boolean} [lost] whether what was typed would be lost @returns {Promise<boolean>} */
+export function ask(text, lost = false) {
   const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("ask"));
   const words = document.getElementById("ask-text");
   if (!dialog || !words || dialog.open) return Promise.resolve(false);
   // One that has just been closed, and whose event is still to come.
   waiting?.(false);
   words.textContent = text;
+  for (const button of dialog.querySelectorAll("button")) {
+    button.dataset.plain ??= button.textContent ?? "";
+    button.textContent = (lost ? button.dataset.lost : null) ?? button.dataset.plain;
+  }
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((done) => {

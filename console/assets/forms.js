@@ -21,7 +21,7 @@ function holds(field, rule) {
   return wanted === undefined ? value !== null : value === wanted;
 }
 
-/** Whether what a rule hangs on, or the field itself, is another than it was: what was stored before is not judged here. @param {HTMLInputElement} field @param {string} rule */
+/** Whether what a rule hangs on, or the field itself, is another than it was: what was stored before is judged with `data-always` only. @param {HTMLInputElement} field @param {string} rule */
 function isNew(field, rule) {
   const [name] = rule.split("=");
   const on = /** @type {NodeListOf<HTMLInputElement>} */ (field.form?.querySelectorAll(`[name="${name}"]`) ?? []);
@@ -34,7 +34,7 @@ function wrong(field) {
   const { needs, missing, badUrl } = field.dataset;
   const needed = needs !== undefined && holds(field, needs);
   if (needs !== undefined) field.setAttribute("aria-required", String(needed));
-  if (!text) return needed && isNew(field, needs) ? missing ?? "" : "";
+  if (!text) return needed && (field.dataset.always !== undefined || isNew(field, needs)) ? missing ?? "" : "";
   if (badUrl === undefined) return "";
   try {
     const url = new URL(text);

@@ -56,7 +56,7 @@ export function openPanels(changed, refresh) {
   /** Closes, unless something typed would be lost. @param {HTMLDialogElement} dialog */
   async function leave(dialog) {
     const text = /** @type {HTMLElement | null} */ (dialog.querySelector("form[data-lost]"))?.dataset.lost ?? "";
-    if (!isChanged(dialog) || await ask(text)) shut(dialog);
+    if (!isChanged(dialog) || await ask(text, true)) shut(dialog);
   }
 
   /** At once: its `close` event comes later, and until then there would be two. @param {HTMLDialogElement} dialog */

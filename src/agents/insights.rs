@@ -24,6 +24,8 @@ const LOCAL: &str = "local";
 /// Characters of a conversation that a model is given, the latest of it.
 const CHARS_MAX: usize = 16_000;
 const SUMMARY_MAX: usize = 600;
+/// Characters of a message that are quoted in one.
+const QUOTE_MAX: usize = 160;
 const WITHIN: Duration = Duration::from_secs(20);
 const SYSTEM: &str = "You assess customer conversations. Answer with one JSON object and nothing else: {\"sentiment\": \
     \"positive\", \"neutral\" or \"negative\", as the user feels; \"score\": a number from -1 to 1; \"summary\": two or three \
@@ -144,8 +146,18 @@ fn read(text: &str, by: &str) -> Option<Insight> {
         ["positive", "neutral", "negative"].into_iter().find(|word| sentiment.eq_ignore_ascii_case(word))?;
     let summary = summary.trim();
     let usable = score.is_finite() && !summary.is_empty();
-    let summary = summary.chars().take(SUMMARY_MAX).collect();
+    let summary = shortened(summary, SUMMARY_MAX);
     usable.then(|| Insight { sentiment, score: score.clamp(-1.0, 1.0), summary, by: by.to_owned() })
+}
+
+/// A text of at most so many characters, cut between words.
+fn shortened(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let begin: String = text.chars().take(most.saturating_sub(1)).collect();
+    let whole = begin.rsplit_once(char::is_whitespace).map(|(words, _)| words.trim_end());
+    format!("{}…", whole.filter(|words| !words.is_empty()).unwrap_or(&begin))
 }
 
 /// Counts words, and quotes what the user began and ended with: no more is claimed.
@@ -167,7 +179,7 @@ fn local(lines: &[Line]) -> Insight {
         s if s < -0.2 => "negative",
         _ => "neutral",
     };
-    let quote = |text: &str| format!("\u{201c}{}\u{201d}", text.chars().take(160).collect::<String>());
+    let quote = |text: &str| format!("\u{201c}{}\u{201d}", shortened(text, QUOTE_MAX));
     let said: Vec<&str> = of_user.iter().copied().filter(|text| !text.is_empty()).collect();
     let summary = match said.as_slice() {
         [] => format!("{} messages, none of them text of the user's.", lines.len()),
@@ -200,6 +212,13 @@ mod tests {
         assert_eq!(local(&lines(&[(Role::User, "This is a terrible problem")])).sentiment, "negative");
         assert_eq!(local(&lines(&[(Role::User, "Thanks, but it is broken")])).sentiment, "neutral");
         assert_eq!(local(&[]).score, 0.0);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_words() {
+        assert_eq!(shortened("Where is my order?", 18), "Where is my order?");
+        assert_eq!(shortened("Where is my order?", 17), "Where is my…");
+        assert_eq!(shortened("Whereismyorder", 6), "Where…");
     }
 
     #[test]

@@ -100,10 +100,19 @@ async fn items<T: serde::de::DeserializeOwned>(console: &Console, visitor: &Visi
     serde_json::from_value(items).unwrap_or_default()
 }
 
+/// A number to choose.
+struct Outbound {
+    number: String,
+    /// With its alias.
+    named: String,
+}
+
 /// Numbers that an agent may call and write from: those at the Cloud API.
-async fn numbers(console: &Console, visitor: &Visitor) -> Vec<String> {
+async fn numbers(console: &Console, visitor: &Visitor) -> Vec<Outbound> {
     let all: Vec<Value> = items(console, visitor, "/api/v1/phone-numbers/?platformType=CLOUD_API&limit=200").await;
-    all.iter().filter_map(|number| number.get("number")?.as_str().map(str::to_owned)).collect()
+    let text = |number: &Value, name: &str| number.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let each = all.iter().map(|number| (text(number, "number"), text(number, "alias")));
+    each.map(|(number, alias)| Outbound { named: view::aliased(&alias, &number), number }).collect()
 }
 
 #[derive(Template)]
@@ -111,7 +120,7 @@ async fn numbers(console: &Console, visitor: &Visitor) -> Vec<String> {
 struct Agents {
     page: Page,
     agents: Vec<Agent>,
-    numbers: Vec<String>,
+    numbers: Vec<Outbound>,
     admin: bool,
     wrong: String,
 }
@@ -137,7 +146,7 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
 struct One {
     page: Page,
     agent: Agent,
-    numbers: Vec<String>,
+    numbers: Vec<Outbound>,
     wrong: String,
     field: String,
 }

@@ -19,9 +19,11 @@ use crate::store::{CallFilter, CallRecord, Compare};
 /// Calls of a page, and of those that are up.
 const PAGE: u32 = 50;
 const UP_MAX: usize = 1_000;
+/// Numbers that a filter offers.
+const NUMBERS_MAX: usize = 500;
 
 /// The filter's fields: of the history, and of the calls that are up.
-const FIELDS: &[&str] = &["from", "to", "direction", "outcome"];
+const FIELDS: &[&str] = &["from", "to", "direction", "outcome", "since", "until"];
 const UP_FIELDS: &[&str] = &["up", "up_direction", "up_state"];
 
 /// A call in a list.
@@ -66,6 +68,10 @@ struct Calls {
     to: String,
     direction: String,
     outcome: String,
+    since: String,
+    until: String,
+    /// The account's own, each with its alias, to choose from.
+    numbers: Vec<(String, String)>,
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
@@ -110,6 +116,13 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         to: query.get("to").to_owned(),
         direction: query.get("direction").to_owned(),
         outcome: query.get("outcome").to_owned(),
+        since: query.get("since").to_owned(),
+        until: query.get("until").to_owned(),
+        numbers: {
+            let book = api.keeper.book();
+            let own = book.numbers(&scope).into_iter().take(NUMBERS_MAX);
+            own.map(|number| (view::party(number.number.as_str()), number.set.alias.clone())).collect()
+        },
         page: visitor.page(&console, lang.t("nav.calls"), "calls").listening(if first { "call" } else { "" }),
     };
     html(&calls)
@@ -184,9 +197,22 @@ fn filter(query: &Form) -> CallFilter {
             "missed" => vec![(Compare::Equal, 0)],
             _ => Vec::new(),
         },
+        ended: days(query.get("since"), query.get("until")),
         before: query.some("before").and_then(cursor),
         ..CallFilter::default()
     }
+}
+
+/// From the beginning of a day to the end of one, in UTC; what is no day leaves its side open.
+fn days(since: &str, until: &str) -> Vec<(Compare, Timestamp)> {
+    let begins = |day: &str| {
+        let day: jiff::civil::Date = day.parse().ok()?;
+        let at = day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+        Some(Timestamp::from_micros(at.as_microsecond()))
+    };
+    let since = begins(since).map(|at| (Compare::GreaterEqual, at));
+    let until = begins(until).map(|at| (Compare::Less, at.plus(Duration::from_secs(86_400))));
+    since.into_iter().chain(until).collect()
 }
 
 /// A call that is up, or waits.
@@ -259,6 +285,20 @@ mod tests {
             parent_call: None,
             b_leg: None,
         }
+    }
+
+    #[test]
+    fn history_is_of_whole_days() {
+        let told = |since, until| {
+            days(since, until).into_iter().map(|(compare, at)| (compare, at.rfc3339())).collect::<Vec<_>>()
+        };
+        let day = [
+            (Compare::GreaterEqual, "2026-03-01T00:00:00.000Z".to_owned()),
+            (Compare::Less, "2026-03-02T00:00:00.000Z".to_owned()),
+        ];
+        assert_eq!(told("2026-03-01", "2026-03-01"), day);
+        assert_eq!(told("2026-02-30", "tomorrow"), []);
+        assert_eq!(told("", "2026-03-01"), day[1..]);
     }
 
     #[test]

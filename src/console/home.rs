@@ -20,8 +20,12 @@ struct Home {
     slots: u32,
     cps: usize,
     calls: Vec<Row>,
-    /// Of the demo or the first number.
+    /// The first that can be called, else the first; empty: there is none.
     number: String,
+    callable: bool,
+    owner: bool,
+    /// Whether Meta's sign-up window can be opened from here.
+    signs_up: bool,
     /// A first call has been made.
     called: bool,
     base_url: String,
@@ -43,13 +47,18 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     rows.truncate(LATEST);
     let tables = api.gate.directory().tables();
     let own: Vec<_> = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id)).collect();
+    let callable = own.iter().find(|number| number.spec.calling_enabled);
+    let number = callable.or_else(|| own.first()).map(|n| super::view::aliased(&n.spec.alias, n.spec.number.as_str()));
     let account = tables.account(scope.auth_id());
     let home = Home {
         hello: lang.with("home.hello", &[visitor.person.user.full_name.split_whitespace().next().unwrap_or_default()]),
         live,
         slots: own.iter().map(|n| n.slots.limit()).fold(0, u32::saturating_add),
         cps: account.map_or(0, |account| api.gate.cps(api.clock.now(), account).0),
-        number: own.first().map(|n| super::view::party(n.spec.number.as_str())).unwrap_or_default(),
+        callable: callable.is_some(),
+        number: number.unwrap_or_default(),
+        owner: visitor.is_owner(),
+        signs_up: console.sign_up.is_some(),
         called: !rows.is_empty(),
         calls: rows,
         base_url: api.base_url.clone(),

@@ -66,6 +66,14 @@ impl Lang {
         self.words().get(key).or_else(|| EN.get(key)).map(String::as_str)
     }
 
+    /// A figure with the language's own decimal sign.
+    pub(super) fn decimals(self, figure: String) -> String {
+        match self {
+            Self::En => figure,
+            Self::De => figure.replace('.', ","),
+        }
+    }
+
     /// A text with `{0}`, `{1}`… filled in.
     pub(super) fn with(self, key: &str, values: &[&str]) -> String {
         let mut text = self.t(key).to_owned();

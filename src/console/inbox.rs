@@ -11,6 +11,8 @@ use uuid::Uuid;
 use super::agents::{Choice, choices};
 use super::door::{Posted, Visitor};
 use super::form::Form;
+use super::i18n::Lang;
+use super::numbers::{known, named};
 use super::page::{Page, failed, html, missing, respond};
 use super::phone::Named;
 use super::view::{self, When};
@@ -132,7 +134,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     };
     let first = query.some("cursor").is_none();
     html(&Inbox {
-        rows: list.items.into_iter().map(row).collect(),
+        rows: list.items.into_iter().map(|one| row(&console, &visitor, one)).collect(),
         next: list.next.map(|cursor| query.with("cursor", Some(&cursor))).unwrap_or_default(),
         filtered: FILTERS.iter().any(|name| query.some(name).is_some()),
         status: query.get("status").to_owned(),
@@ -146,13 +148,32 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     })
 }
 
-fn row(conversation: Conversation) -> Row {
+/// The words that a call has in a conversation, which are kept in English, in the reader's language.
+fn call_words(lang: Lang, text: String) -> String {
+    let seconds = |rest: Option<&str>| {
+        let digits = rest?.strip_suffix(" s")?;
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.to_owned())
+    };
+    match text.as_str() {
+        "Missed call" => return lang.t("inbox.call_missed").to_owned(),
+        "Call to the user, not answered" => return lang.t("inbox.call_unanswered").to_owned(),
+        _ => {}
+    }
+    for (begin, key) in [("Call from the user, ", "inbox.call_in"), ("Call to the user, ", "inbox.call_out")] {
+        if let Some(seconds) = seconds(text.strip_prefix(begin)) {
+            return lang.with(key, &[&seconds]);
+        }
+    }
+    text
+}
+
+fn row(console: &Console, visitor: &Visitor, conversation: Conversation) -> Row {
     Row {
         id: conversation.id,
         name: conversation.user.called(),
-        number: view::party(&conversation.number),
+        number: named(console, visitor, &conversation.number),
         outbound: conversation.last_message.direction == "outbound",
-        text: conversation.last_message.text,
+        text: call_words(visitor.lang(), conversation.last_message.text),
         at: When::read(&conversation.last_message.at),
         unread: conversation.unread,
         tone: tone(&conversation.status),
@@ -232,13 +253,14 @@ fn consent(item: &Value) -> Option<&'static str> {
     }
 }
 
-fn line(item: &Value, base_url: &str) -> Line {
+fn line(lang: Lang, item: &Value, base_url: &str) -> Line {
     let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let kind = text("/type");
     let media = text("/media/url");
     // By path: the reader may have come by another name of this host.
     let media = media.strip_prefix(base_url).map_or(media.clone(), str::to_owned);
-    let said = [text("/text"), text("/media/caption"), text("/call/text"), text("/location/name")];
+    let of_call = call_words(lang, text("/call/text"));
+    let said = [text("/text"), text("/media/caption"), of_call, text("/location/name")];
     Line {
         outbound: text("/direction") == "outbound",
         text: said.into_iter().find(|said| !said.is_empty()).unwrap_or_default(),
@@ -273,6 +295,8 @@ struct Chat {
     until: Option<When>,
     ai: bool,
     agent: String,
+    /// The number is inactive: its agent is silent in all conversations.
+    silent: bool,
     sentiment: String,
     summary: String,
     permission: Permission,
@@ -315,6 +339,9 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
     ) else {
         return failed(console, visitor, StatusCode::BAD_GATEWAY, answer.message());
     };
+    if visitor.unread > 0 {
+        read_notices(console, visitor, id).await;
+    }
     // Opened is read; the user is told, too.
     if conversation.unread > 0 {
         visitor.ask(console, Method::POST, &format!("{}read/", path_of(id)), None).await;
@@ -335,7 +362,9 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
     let open = until.is_some_and(|until| until.get(..19) > now.get(..19));
     let name = conversation.user.called();
     let live = visitor.query.some("cursor").is_none() && refused.wrong.is_empty();
-    let page = visitor.page(console, &name, "inbox").listening(if live { "conversation call" } else { "" });
+    let about = if live { "conversation call number agent" } else { "" };
+    let page = visitor.page(console, &name, "inbox").listening(about);
+    let of_number = known(console, visitor, &conversation.number);
     respond(
         status,
         &Chat {
@@ -343,10 +372,11 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             id,
             user: conversation.user.shown(),
             name,
-            number: view::party(&conversation.number),
+            number: view::aliased(&of_number.alias, &conversation.number),
+            silent: of_number.inactive,
             tone: tone(&conversation.status),
             status: conversation.status,
-            lines: timeline.items.iter().map(|item| line(item, &console.desk.api().base_url)).collect(),
+            lines: timeline.items.iter().map(|item| line(visitor.lang(), item, &console.desk.api().base_url)).collect(),
             older: timeline.next.map(|cursor| visitor.query.with("cursor", Some(&cursor))).unwrap_or_default(),
             open,
             until: until.map(When::read),
@@ -367,6 +397,19 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             .to_string(),
         },
     )
+}
+
+/// What notifications told of a conversation is seen by whoever opens it; those of the latest page.
+async fn read_notices(console: &Console, visitor: &Visitor, id: Uuid) {
+    let answer = visitor.ask(console, Method::GET, "/api/v1/notifications/?unread=true&limit=200", None).await;
+    let all = answer.body.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let of = |notice: &&Value| {
+        let about = notice.get("conversation").and_then(Value::as_str);
+        about.and_then(|about| about.parse::<Uuid>().ok()) == Some(id)
+    };
+    for notice in all.iter().filter(of).filter_map(|notice| notice.get("id")?.as_str()) {
+        visitor.ask(console, Method::POST, &format!("/api/v1/notifications/{notice}/read/"), None).await;
+    }
 }
 
 /// What is done with one: `do` says what.
@@ -462,7 +505,7 @@ async fn call_page(
         page: visitor.page(console, visitor.lang().t("inbox.call"), "inbox"),
         id: conversation.id,
         name: conversation.user.called(),
-        number: view::party(&conversation.number),
+        number: named(console, visitor, &conversation.number),
         endpoints: super::phone::endpoints(console, visitor).await,
         agents: choices(console, visitor).await.into_iter().filter(|agent| agent.voice).collect(),
         wrong,

@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use super::App;
 use super::door::{Posted, Visitor};
+use super::numbers::named;
 use super::page::{Page, failed, html, missing};
-use super::view::{self, When};
+use super::view::When;
 
 /// One as the API has it.
 #[derive(Deserialize)]
@@ -61,7 +62,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     };
     let shown = list.items.into_iter().map(|notice| Shown {
         link: notice.call_uuid.map(|call| format!("/console/calls/{call}/")).unwrap_or_default(),
-        number: notice.number.map(|number| view::party(&number)).unwrap_or_default(),
+        number: notice.number.map(|number| named(&console, &visitor, &number)).unwrap_or_default(),
         when: When::read(&notice.created_at),
         id: notice.id,
         topic: notice.topic,

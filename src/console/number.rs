@@ -47,7 +47,10 @@ struct Configure {
     /// URLs without TLS may be set: a node for development.
     insecure: bool,
     admin: bool,
+    owner: bool,
     saved: bool,
+    /// It was saved with agents to answer, and without one.
+    nobody: bool,
     wrong: String,
     field: String,
 }
@@ -73,10 +76,14 @@ pub(super) async fn one(State(console): App, Path(number): Path<String>, visitor
 
 async fn configure(console: &Console, visitor: &Visitor, number: &str, refused: Option<Refused>) -> Response {
     let one = format!("/api/v1/phone-numbers/{number}/");
-    let was = match found(console, visitor, number).await {
+    let mut was = match found(console, visitor, number).await {
         Ok(number) => number,
         Err(answer) => return *answer,
     };
+    // Its messages go to the agent, also where its calls go by a document still.
+    if was.active_agent.is_some() {
+        "agent".clone_into(&mut was.configuration_type);
+    }
     let breaks = visitor.ask(console, Method::GET, &format!("{one}disconnect/"), None).await;
     let (owners, affected) = mapping(console, visitor, &was).await;
     let (status, wrong, field, now) = match refused {
@@ -93,7 +100,9 @@ async fn configure(console: &Console, visitor: &Visitor, number: &str, refused: 
         affected,
         breaks: serde_json::from_value(breaks.body).unwrap_or_default(),
         admin: visitor.is_admin(),
+        owner: visitor.is_owner(),
         saved: visitor.query.some("saved").is_some(),
+        nobody: visitor.query.get("saved") == "nobody",
         number: now,
         was,
         wrong,
@@ -116,9 +125,23 @@ async fn mapping(console: &Console, visitor: &Visitor, number: &Number) -> (Vec<
     let ids = book.account(main).into_iter().chain(subaccounts);
     let owners = ids.map(|owner| {
         let id = owner.auth_id.to_string();
-        Owner { name: owner.details.name.clone(), chosen: id == account, id }
+        let name = match owner.auth_id == *main {
+            true => visitor.lang().t("numbers.main_account").to_owned(),
+            false => owner.details.name.clone(),
+        };
+        Owner { name, chosen: id == account, id }
     });
-    (owners.collect(), others.collect())
+    let mut owners: Vec<Owner> = owners.collect();
+    // By its id where it has no name, or shares it.
+    let names: Vec<String> = owners.iter().map(|owner| owner.name.clone()).collect();
+    for owner in &mut owners {
+        match names.iter().filter(|name| **name == owner.name).count() {
+            _ if owner.name.is_empty() => owner.name.clone_from(&owner.id),
+            1 => {}
+            _ => owner.name = format!("{} · {}", owner.name, owner.id),
+        }
+    }
+    (owners, others.collect())
 }
 
 fn digits_of_id(id: &str) -> Option<&str> {
@@ -163,12 +186,27 @@ fn changes(form: &Form) -> Map<String, Value> {
     change
 }
 
+/// The form is judged as a whole (S0.8), also where neither the type nor the URL was changed: the API judges changes.
+fn lacks_webhook(form: &Form) -> bool {
+    form.get("configurationType") == "webhook" && form.some("webhookUrl").is_none()
+}
+
+/// Agents are to answer, and none is chosen.
+fn is_nobodys(form: &Form) -> bool {
+    form.get("configurationType") == "agent" && form.some("agent").is_none()
+}
+
 /// `do` is `save`, `disconnect` or `reconnect`.
 pub(super) async fn change(State(console): App, Path(number): Path<String>, posted: Posted) -> Response {
     let Posted { visitor, form } = posted;
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
     let one = format!("/api/v1/phone-numbers/{number}/");
     let what = form.get("do").to_owned();
+    if what == "save" && visitor.is_admin() && lacks_webhook(&form) {
+        let wrong = visitor.lang().t("numbers.webhook_missing").to_owned();
+        let refused = Refused { status: StatusCode::BAD_REQUEST, wrong, field: "webhookUrl".to_owned(), form };
+        return configure(&console, &visitor, number, Some(refused)).await;
+    }
     let answer = match what.as_str() {
         "save" => save(&console, &visitor, number, &form).await,
         "disconnect" | "reconnect" => visitor.ask(&console, Method::POST, &format!("{one}{what}/"), None).await,
@@ -177,6 +215,7 @@ pub(super) async fn change(State(console): App, Path(number): Path<String>, post
     if answer.is_ok() {
         let to = match what.as_str() {
             "disconnect" => "/console/numbers/".to_owned(),
+            _ if is_nobodys(&form) => format!("/console/numbers/{number}/?saved=nobody"),
             _ => format!("/console/numbers/{number}/?saved=1"),
         };
         return Redirect::to(&to).into_response();
@@ -217,6 +256,15 @@ mod tests {
         );
         let change = Value::Object(changes(&form));
         assert_eq!(change, json!({"alias": "New", "webhookUrl": null, "callingEnabled": true}));
+        for (form, lacks, nobodys) in [
+            ("configurationType=webhook&webhookUrl=&was.webhookUrl=", true, false),
+            ("configurationType=webhook&webhookUrl=https%3A%2F%2Fa.example", false, false),
+            ("configurationType=agent&webhookUrl=&agent=", false, true),
+            ("configurationType=agent&agent=3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", false, false),
+        ] {
+            let form = Form::read(form.as_bytes());
+            assert_eq!((lacks_webhook(&form), is_nobodys(&form)), (lacks, nobodys));
+        }
         assert_eq!((digits("918035737458"), digits("../users"), digits("")), (Some("918035737458"), None, None));
     }
 }

@@ -15,6 +15,7 @@ use super::page::{Page, failed, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::Answered;
+use crate::model::E164;
 
 /// A number as the API has it.
 #[derive(Clone, Deserialize)]
@@ -197,6 +198,26 @@ fn put(body: &mut Value, name: &str, value: Option<&str>) {
     }
 }
 
+/// What the book says of a number where it is spoken of.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) alias: String,
+    /// Its agent is silent.
+    pub(super) inactive: bool,
+}
+
+pub(super) fn known(console: &Console, visitor: &Visitor, number: &str) -> Known {
+    let book = console.desk.api().keeper.book();
+    let number = E164::parse(number).ok();
+    let entry = number.and_then(|number| book.number(&visitor.person.scope(), &number));
+    entry.map(|entry| Known { alias: entry.set.alias.clone(), inactive: entry.set.inactive }).unwrap_or_default()
+}
+
+/// A number with its alias (S0.4).
+pub(super) fn named(console: &Console, visitor: &Visitor, number: &str) -> String {
+    view::aliased(&known(console, visitor, number).alias, number)
+}
+
 /// A number of a path; digits, so that it is one part of the API's.
 pub(super) fn digits(number: &str) -> Option<&str> {
     let fits = (5..=15).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
@@ -303,6 +324,11 @@ pub(super) async fn act(State(console): App, Path(number): Path<String>, posted:
     };
     match answer.is_ok() {
         true => Redirect::to(&format!("/console/numbers/?done={what}")).into_response(),
+        // The API's words are for programs, and in one language.
+        false if what == "active" && answer.field() == Some("active") => {
+            let wrong = visitor.lang().t("numbers.active_needs_agent").to_owned();
+            list(&console, &visitor, answer.status, wrong).await
+        }
         false if what == "register" => {
             registering(&console, &visitor, number, answer.status, answer.message().to_owned()).await
         }

@@ -16,7 +16,7 @@ use super::samples::{Failed, KEPT, Sample};
 use super::{App, Console, chart, view};
 use crate::api::{Exchange, LiveStatus, NodeState, NodeStatus};
 use crate::config::{Permissions, Role};
-use crate::model::Timestamp;
+use crate::model::{CallType, Direction, Timestamp};
 use crate::store::{CallFilter, CallRecord, Compare, Scope};
 
 /// Calls of the last hour that are looked at.
@@ -208,8 +208,8 @@ async fn shown(console: &Arc<Console>, visitor: &Visitor, status: StatusCode, wr
         cps_limit,
         calls: records.len(),
         answered: percent(answered, records.len()),
-        median: at(&waits, 50),
-        slowest: at(&waits, 95),
+        median: lang.decimals(at(&waits, 50)),
+        slowest: lang.decimals(at(&waits, 95)),
         live_chart: chart::area(&ups, KEPT, lang.t("operations.live_chart")),
         live_table: most(&ups),
         live_most: highest(&ups),
@@ -277,10 +277,16 @@ fn percent(part: usize, whole: usize) -> String {
     (part * 100).checked_div(whole).map_or_else(|| "–".to_owned(), |percent| format!("{percent} %"))
 }
 
-/// From the beginning to the answer, in microseconds, sorted.
+/// Whether the time until its answer is ours: from Meta's webhook to accepting. Other legs ring until a person picks up.
+fn is_answered_by_us(direction: Direction, call_type: CallType) -> bool {
+    direction == Direction::Inbound && call_type == CallType::Whatsapp
+}
+
+/// Of what we answer, from the beginning to the answer, in microseconds, sorted.
 fn set_ups(records: &[CallRecord]) -> Vec<i64> {
     let wait = |record: &CallRecord| {
         let answered = record.end.as_ref()?.answered?;
+        is_answered_by_us(record.start.direction, record.start.call_type).then_some(())?;
         Some(answered.micros().saturating_sub(record.start.started.micros()))
     };
     let mut waits: Vec<i64> = records.iter().filter_map(wait).collect();
@@ -354,18 +360,53 @@ fn causes(lang: Lang, records: &[CallRecord]) -> Vec<Cause> {
         .into_iter()
         .map(|((word, answered), count)| {
             let (text, advice) = view::cause(lang, word);
-            let percent = (count * 100).checked_div(records.len()).unwrap_or_default();
-            Cause { text, advice, tone: view::tone(word, answered), count, percent }
+            Cause { text, advice, tone: view::tone(word, answered), count, percent: 0 }
         })
         .collect();
     causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
+    let counts: Vec<usize> = causes.iter().map(|cause| cause.count).collect();
+    for (cause, percent) in causes.iter_mut().zip(hundredths(&counts)) {
+        cause.percent = percent;
+    }
     causes.truncate(12);
     causes
+}
+
+/// What each is of a hundred; all together are a hundred: what rounding leaves goes to those that lost most by it.
+fn hundredths(counts: &[usize]) -> Vec<usize> {
+    let whole = counts.iter().sum::<usize>().max(1);
+    let mut parts: Vec<usize> = counts.iter().map(|count| count * 100 / whole).collect();
+    let mut lost: Vec<(usize, usize)> =
+        counts.iter().map(|count| count * 100 % whole).enumerate().filter(|(_, lost)| *lost > 0).collect();
+    lost.sort_by_key(|(n, lost)| (std::cmp::Reverse(*lost), *n));
+    let left = 100_usize.saturating_sub(parts.iter().sum());
+    for (n, _) in lost.into_iter().take(left) {
+        if let Some(part) = parts.get_mut(n) {
+            *part += 1;
+        }
+    }
+    parts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_until_answered_is_of_incoming_whatsapp_calls() {
+        use CallType::{Web, Whatsapp};
+        use Direction::{Inbound, Outbound};
+        let each = [(Inbound, Whatsapp), (Inbound, Web), (Outbound, Whatsapp), (Outbound, Web)];
+        assert_eq!(each.map(|(way, kind)| is_answered_by_us(way, kind)), [true, false, false, false]);
+    }
+
+    #[test]
+    fn parts_of_a_hundred_are_a_hundred() {
+        assert_eq!(hundredths(&[1, 1, 1]), [34, 33, 33]);
+        assert_eq!(hundredths(&[5, 2]), [71, 29]);
+        assert!(hundredths(&[]).is_empty());
+        assert_eq!(hundredths(&[40, 30, 20, 9, 1, 1]).iter().sum::<usize>(), 100);
+    }
 
     #[test]
     fn the_table_of_live_calls_has_the_most_of_each_five_minutes_and_ends_now() {

@@ -53,6 +53,15 @@ pub(super) fn party(text: &str) -> String {
     }
 }
 
+/// A number behind its alias, if it has one.
+pub(super) fn aliased(alias: &str, number: &str) -> String {
+    match alias.is_empty() {
+        true => party(number),
+        // Isolated: an alias of the other direction of writing moves no digit.
+        false => format!("\u{2068}{alias}\u{2069} · {}", party(number)),
+    }
+}
+
 pub(super) fn direction(direction: Direction) -> &'static str {
     match direction {
         Direction::Inbound => "call.inbound",

@@ -198,13 +198,31 @@ fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), No> {
 }
 
 impl Numbers {
-    /// A number's agent is not silent any more.
+    /// An agent is about to answer at a number. `wakes`: it is not silent any more. The number goes by its agent from now on
+    /// (S0.5), but where a document answers its calls and the agent takes none: nobody would answer them.
     ///
     /// # Errors
     /// There is no such number, or the store's.
-    pub async fn wake(&self, scope: &Scope, number: &E164) -> Result<(), No> {
-        let silent = |book: &Book| book.number(scope, number).map(|entry| entry.set.inactive);
-        match silent(&self.book()) {
+    pub async fn prepare_for_agent(
+        &self,
+        scope: &Scope,
+        number: &E164,
+        wakes: bool,
+        takes_calls: bool,
+    ) -> Result<(), No> {
+        let with_agent = |set: &NumberSet| NumberSet {
+            inactive: set.inactive && !wakes,
+            configuration: match set.calling_enabled && !takes_calls {
+                true => set.configuration,
+                false => Configuration::Agent,
+            },
+            ..set.clone()
+        };
+        let differs = |set: &NumberSet| {
+            let with = with_agent(set);
+            (with.inactive, with.configuration) != (set.inactive, set.configuration)
+        };
+        match self.book().number(scope, number).map(|entry| differs(&entry.set)) {
             None => return Err(No::Missing(NO_NUMBER)),
             Some(false) => return Ok(()),
             Some(true) => {}
@@ -212,7 +230,7 @@ impl Numbers {
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
             book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
-            Ok::<_, No>(((), book.edit_number(number, |set| set.inactive = false)))
+            Ok::<_, No>(((), book.edit_number(number, |set| *set = with_agent(set))))
         });
         stored.await?;
         Ok(())

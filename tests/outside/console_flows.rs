@@ -389,7 +389,7 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
         .eval("document.querySelector('dialog.side').dispatchEvent(new Event('cancel', { cancelable: true }))")
         .await;
     browser.until("document.querySelector('#ask[open]')").await;
-    browser.press("#ask", "Cancel").await;
+    browser.press("#ask", "Keep editing").await;
     browser.until(&format!("!document.querySelector('#ask[open]') && {open}")).await;
     browser.press("dialog.side", "Save changes").await;
     browser.told("Saved").await;
@@ -443,6 +443,10 @@ async fn s0_21_s0_22_the_mapping_is_changed_for_all_numbers_of_a_waba() {
     browser.click(&format!("#number-{NUMBER} a.row-link")).await;
     browser.says("dialog.side .note.warm", "+918035737777").await;
     browser.fill("dialog [name=account]", "SATESTOFFHOOK0000001").await;
+    // S0.8: the form is judged as a whole, also where only something else was changed.
+    browser.press("dialog.side", "Save changes").await;
+    browser.until("document.querySelector('dialog #wrong-webhook').textContent.length > 5").await;
+    browser.fill("dialog [name=webhookUrl]", &world.app.url("/hook")).await;
     browser.press("dialog.side", "Save changes").await;
     browser.told("Saved").await;
     for number in [NUMBER, "918035737777"] {

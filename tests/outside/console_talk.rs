@@ -428,7 +428,7 @@ async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
     // On without an agent is refused, in words.
     browser.until(&is("false")).await;
     browser.click(&toggle).await;
-    browser.told("a number is active with an agent").await;
+    browser.told("choose an agent with “Assign…”").await;
     browser.until(&is("false")).await;
     api(&world, "POST", &format!("phone-numbers/{NUMBER}/connect-agent/"), json!({ "agent": agent })).await;
     browser.until(&is("true")).await;

@@ -76,6 +76,12 @@ async fn s2_06_s2_10_s2_12_s2_17_only_a_registered_number_has_an_agent_or_is_an_
     assert_eq!(done["platformType"], "CLOUD_API", "{done}");
     let routed = does(&chat, "POST", &connect, json!({ "agent": agent }), 200).await;
     assert_eq!((&routed["activeAgent"], &routed["defaultRouting"]), (&json!(agent), &json!("agent")));
+    let shown = chat.get(&format!("phone-numbers/{NEW}/")).await;
+    assert_eq!(
+        (&shown["configurationType"], &shown["activeAgent"]),
+        (&json!("agent"), &json!(agent)),
+        "s0.05: {shown}"
+    );
     let shown = does(&chat, "PATCH", &path, json!({"outboundNumber": format!("+{NEW}")}), 200).await;
     assert_eq!((&shown["outboundNumber"], &shown["inboundNumbers"]), (&json!(NEW), &json!([NEW])));
 }
@@ -96,6 +102,8 @@ async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents
         does(&chat, "POST", &connect, json!({"agent": agent["id"]}), 200).await;
         let shown = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
         assert_eq!(shown["activeAgent"], agent["id"], "{shown}");
+        // A document answers its calls, and this agent would take none.
+        assert_eq!(shown["configurationType"], "webhook", "{shown}");
     }
     let inbound = async |agent: &Value| {
         chat.get(&format!("agents/{}/", agent["id"].as_str().unwrap())).await["inboundNumbers"].clone()
