@@ -199,7 +199,8 @@ fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), No> {
 
 impl Numbers {
     /// An agent is about to answer at a number. `wakes`: it is not silent any more. The number goes by its agent from now on
-    /// (S0.5), but where a document answers its calls and the agent takes none: nobody would answer them.
+    /// (S0.5), but where a document answers its calls and the agent takes none (nobody would answer them), and where `url_serves`: its own URL
+    /// has conversations that stay with it.
     ///
     /// # Errors
     /// There is no such number, or the store's.
@@ -209,10 +210,11 @@ impl Numbers {
         number: &E164,
         wakes: bool,
         takes_calls: bool,
+        url_serves: bool,
     ) -> Result<(), No> {
         let with_agent = |set: &NumberSet| NumberSet {
             inactive: set.inactive && !wakes,
-            configuration: match set.calling_enabled && !takes_calls {
+            configuration: match url_serves || (set.calling_enabled && !takes_calls) {
                 true => set.configuration,
                 false => Configuration::Agent,
             },

@@ -405,6 +405,8 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
         ("notification_id", never.to_owned(), never),
         ("number", NUMBER.to_owned(), "918035730000"),
         ("waba_id", WABA.to_owned(), "77"),
+        // A node is told to nobody where several accounts share it.
+        ("node_id", "this-node".to_owned(), "elsewhere"),
         ("wa_id", USER.to_owned(), USER),
     ];
     let document = http::get(&format!("{}/openapi.json", chat.node.public)).await.json();

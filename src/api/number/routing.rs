@@ -186,15 +186,15 @@ pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, 
         entry.is_some_and(|entry| entry.set.configuration == Configuration::Agent)
     };
     // A number that is to go by its agent, and has none: nobody answers in its conversations until now.
-    let mut all = body.apply_to_existing || by_agent && routing == Routing::None;
+    let all = body.apply_to_existing || by_agent && routing == Routing::None;
     if !is_sandbox(&number) {
         // Without one before, there was nobody to be silent. Another one's silence stays.
         let (wakes, takes_calls) = (routing.agent().is_none(), agent.spec.channels.contains(&AgentChannel::Voice));
+        // Its own URL goes on serving who wrote before (S4.10), and that hangs on the type.
+        let serves = routing == Routing::Webhook(None) && !all;
         let numbers = &asked.api().numbers;
-        let ready = numbers.prepare_for_agent(asked.scope(), &number.spec.number, wakes, takes_calls).await;
+        let ready = numbers.prepare_for_agent(asked.scope(), &number.spec.number, wakes, takes_calls, serves).await;
         ready.map_err(super::numbers::fault)?;
-        // Its own URL may serve it no longer: nothing is left there.
-        all |= routing == Routing::Webhook(None);
     }
     put(&asked, &number, Routing::Agent(body.agent), all).await
 }
