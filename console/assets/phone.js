@@ -12,6 +12,7 @@ class Phone extends HTMLElement {
   held = false;
   /** It rang here: it can be handed on. */ taken = false;
   /** @type {Captions | undefined} */ captions;
+  /** With whom the call is. */ who = "";
   lost = 0;
   got = 0;
   /** @type {Record<string, string>} */ texts = {};
@@ -40,6 +41,14 @@ class Phone extends HTMLElement {
     this.at("speakers").addEventListener("change", () => void this.speak());
     void this.devices();
     this.at("leave").addEventListener("click", () => { this.keep(""); this.say({ type: "unregister" }); });
+    // A page that is left hangs up and rings no more: links lead elsewhere while it is a phone, and who closes it in a call is asked.
+    document.addEventListener("click", (event) => {
+      const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
+      if (!(link instanceof HTMLAnchorElement) || link.target || !this.isReady()) return;
+      event.preventDefault();
+      window.open(link.href, "offhook-console");
+    });
+    window.addEventListener("beforeunload", (event) => { if (this.call) event.preventDefault(); });
     // Now that somebody listens.
     this.form("login").querySelector("button")?.removeAttribute("disabled");
     this.comeBack();
@@ -126,6 +135,7 @@ class Phone extends HTMLElement {
   async dial() {
     if (this.peer) return;
     const to = new FormData(this.form("dial")).get("to");
+    this.who = this.named("", String(to));
     try { this.say({ type: "call", to, sdp: await this.offer() }); } catch (error) { this.refused(error); }
   }
 
@@ -170,6 +180,13 @@ class Phone extends HTMLElement {
     look();
   }
 
+  /** A name, and the number as people write it. @param {string} name @param {string} number */
+  named(name, number) {
+    const written = /^[0-9]{7,15}$/.test(number) ? `+${number}` : number.replace(/^sip:|@.*$/g, "");
+    return name && name !== number ? `${name} (${written})` : written;
+  }
+
+  isReady() { return !this.at("leave").hidden; }
   /** @param {boolean} registered */
   ready(registered) { this.form("dial").querySelector("button")?.toggleAttribute("disabled", !registered); }
   /** @param {boolean} rings */
@@ -262,7 +279,8 @@ class Phone extends HTMLElement {
         this.call = told.call;
         this.taken = true;
         this.ringing(true);
-        this.show(`${told.caller_name || told.from} ${this.t("rings")}`);
+        this.who = this.named(told.caller_name, told.from);
+        this.show(`${this.who} ${this.t("rings")}`);
         this.at("accept").focus();
         break;
       case "calling":
@@ -273,7 +291,7 @@ class Phone extends HTMLElement {
       case "answer":
         await this.peer?.setRemoteDescription({ type: "answer", sdp: told.sdp });
         // A call that was taken is up with that.
-        if (this.taken) { this.talking(true); this.show(this.t("talking")); }
+        if (this.taken) { this.talking(true); this.show(`${this.t("talking")}: ${this.who}`); }
         break;
       case "captions":
         this.captions?.turn(told.on);
@@ -287,7 +305,7 @@ class Phone extends HTMLElement {
         break;
       case "answered":
         this.talking(true);
-        this.show(this.t("talking"));
+        this.show(`${this.t("talking")}: ${this.who}`);
         break;
       case "cancelled":
         if (this.call === told.call) this.over(`${this.t("missed")}`);

@@ -224,7 +224,8 @@ impl Context<'_> {
                 return Err(());
             }
         };
-        Ok(text.filter(|t| !t.is_empty()).map(Secret::new))
+        // Blanks alone are a variable that somebody forgot to fill.
+        Ok(text.filter(|t| !t.trim().is_empty()).map(Secret::new))
     }
 
     fn why_absent(&self, node: &Node) -> String {

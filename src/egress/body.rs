@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 
 use super::EgressError;
 
@@ -57,6 +57,12 @@ impl Reader {
             (Some(one), None) => String::from_utf8_lossy(one.as_bytes()).trim().to_ascii_lowercase(),
             (Some(_), Some(_)) => "several".to_owned(),
         };
+        // What says itself that it is too much is not begun with: of a sound nothing is heard.
+        let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let most = if matches!(coding.as_str(), "" | "identity") { max } else { max.saturating_add(RAW_SLACK) };
+        if told.is_some_and(|told| told > most) {
+            return Err(EgressError::TooLarge { max });
+        }
         let into = Bounded { bytes: Vec::new(), max };
         let decoder = match coding.as_str() {
             "" | "identity" => Decoder::Plain(into),
@@ -144,7 +150,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
     use http::HeaderMap;
-    use http::header::CONTENT_ENCODING;
+    use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 
     use super::Reader;
     use crate::egress::EgressError;
@@ -176,6 +182,17 @@ mod tests {
         let mut reader = Reader::new(&headers, max)?;
         pieces.iter().try_for_each(|piece| reader.push(piece))?;
         reader.finish()
+    }
+
+    #[test]
+    fn l24_what_says_that_it_is_too_much_is_not_begun_with() {
+        let begun = |coding: &str, length: usize| {
+            let headers = [(CONTENT_ENCODING, coding.to_owned()), (CONTENT_LENGTH, length.to_string())];
+            let headers = headers.into_iter().map(|(name, value)| (name, value.parse().unwrap()));
+            Reader::new(&HeaderMap::from_iter(headers), 100).is_ok()
+        };
+        assert!(begun("identity", 100) && !begun("identity", 101));
+        assert!(begun("gzip", 101) && !begun("gzip", 101 + RAW_SLACK));
     }
 
     #[test]

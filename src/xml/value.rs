@@ -384,14 +384,11 @@ fn is_plain_authority(authority: &str) -> bool {
 
 /// §3 `phone`, to its digits.
 pub(super) fn phone(value: &str) -> Result<String, Box<Note>> {
-    let digits: String = value
-        .strip_prefix('+')
-        .unwrap_or(value)
-        .chars()
-        .filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')'))
-        .collect();
+    // `(+91) 80357-37458` is written too.
+    let bare: String = value.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
+    let digits = bare.strip_prefix('+').unwrap_or(&bare);
     if (5..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Ok(digits);
+        return Ok(digits.to_owned());
     }
     Err(Note::bad("is not a phone number", "write country code and number, 5 to 15 digits, such as 918035737458"))
 }

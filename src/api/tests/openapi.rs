@@ -183,6 +183,7 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("endpoint_id", "12345678901234"),
                 ("number", "918035737458"),
                 ("waba_id", "700"),
+                ("node_id", "n1"),
                 ("wa_id", "919412341234"),
                 ("subauth_id", SUB),
                 ("app_id", "1"),

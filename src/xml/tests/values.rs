@@ -231,7 +231,15 @@ fn phones() {
     let to = |number: &str| {
         rules_in(&format!("<Dial callType=\"whatsapp\" callerId=\"{number}\"><User>{number}</User></Dial>"))
     };
-    for number in ["12345", "123456789012345", "+91 80 3573 7458", "+55 (11) 91234-5678", "1.2-3 4(5)", " +12345 "] {
+    for number in [
+        "12345",
+        "123456789012345",
+        "+91 80 3573 7458",
+        "+55 (11) 91234-5678",
+        "1.2-3 4(5)",
+        "(+91) 80357-37458",
+        " +12345 ",
+    ] {
         assert!(to(number).is_empty(), "{number}");
     }
     for number in ["1234", "1234567890123456", "++12345", "12345+", "1234a", "sip:a@b", "٣٣٣٣٣٣"] {
