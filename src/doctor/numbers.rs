@@ -1,8 +1,11 @@
 //! Each number as Meta has it beside as it is set here, and each of its URLs.
 
+use std::time::Duration;
+
 use super::meta::said;
 use super::{Doctor, Line};
 use crate::admission::book::Number;
+use crate::answer::Settings;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
 use crate::model::PhoneNumberId;
 use crate::numbers::{Checked, UrlCheck, check_url, urls_of};
@@ -64,7 +67,9 @@ impl Doctor {
             check_url(&self.fetcher, &self.clock, &number.number, field, (url, method), keys.clone())
         });
         let checked = futures_util::future::join_all(asked).await;
-        checked.into_iter().map(|check| url(&check).of(format!("{} {}", number.number, check.field))).collect()
+        let call = Duration::from_millis(self.config.answer.timeout_ms);
+        let of = |check: UrlCheck| url(&check, call).of(format!("{} {}", number.number, check.field));
+        checked.into_iter().map(of).collect()
     }
 }
 
@@ -160,9 +165,26 @@ pub(super) fn calling(number: &Number, settings: CallingSettings) -> Vec<Line> {
     lines
 }
 
-/// A URL by what it answered.
-pub(super) fn url(check: &UrlCheck) -> Line {
+/// How long a call waits for a document of this URL: `answer.timeout_ms`, less where its fragment says so.
+fn patience(url: &str, call: Duration) -> Duration {
+    let (settings, _) = Settings::of(url.split_once('#').map(|(_, fragment)| fragment));
+    // A try that was given up is made again where its time is not over.
+    let tries = settings.read.saturating_mul(settings.retries.saturating_add(1));
+    call.min(settings.total).min(tries)
+}
+
+/// A URL by what it answered; `call`: how long a call waits for a document.
+pub(super) fn url(check: &UrlCheck, call: Duration) -> Line {
     const IS: &str = "url";
+    let patience = patience(&check.url.0, call);
+    if matches!(check.field, "answerUrl" | "fallbackUrl")
+        && let Checked::Answered { .. } = &check.checked
+        && check.latency > patience
+    {
+        let (took, most) = (check.latency.as_millis(), patience.as_millis());
+        let what = format!("{}: answered in {took} ms, and a call waits {most} ms", check.url.0);
+        return Line::failed(IS, what, "answer faster, or raise answer.timeout_ms (and rt, tt in the URL's fragment)");
+    }
     let (url, ms) = (&check.url.0, check.latency.as_millis());
     match &check.checked {
         Checked::Failed { why, .. } => {

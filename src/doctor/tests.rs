@@ -125,6 +125,12 @@ fn urls_by_what_they_answered() {
         (answered(false), 20, State::Failed),
         (failed(), 20, State::Failed),
     ] {
-        assert_eq!(url(&check(checked, millis)).state, state);
+        assert_eq!(url(&check(checked, millis), Duration::from_secs(10)).state, state);
     }
+    // Calls wait less long than we do.
+    assert_eq!(url(&check(answered(true), 2_000), Duration::from_secs(1)).state, State::Failed);
+    let hasty = UrlCheck { url: DocUrl("https://a.example.com/#rt=500&rc=1".into()), ..check(answered(true), 1_200) };
+    assert_eq!(url(&hasty, Duration::from_secs(10)).state, State::Failed);
+    let told = UrlCheck { field: "hangupUrl", ..check(answered(true), 2_000) };
+    assert_eq!(url(&told, Duration::from_secs(1)).state, State::Warning, "nobody waits for it");
 }

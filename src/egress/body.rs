@@ -192,7 +192,7 @@ mod tests {
             Reader::new(&HeaderMap::from_iter(headers), 100).is_ok()
         };
         assert!(begun("identity", 100) && !begun("identity", 101));
-        assert!(begun("gzip", 101) && !begun("gzip", 101 + RAW_SLACK));
+        assert!(begun("gzip", 101) && !begun("gzip", 101 + super::RAW_SLACK));
     }
 
     #[test]

@@ -380,7 +380,7 @@ async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_number_is_disconnected_and_comes_back_b
     assert_eq!((world.asked("POST", "settings"), world.asked("POST", "deregister")), asked, "Meta is not touched");
     assert_eq!(world.does("POST", &path, Value::Null, 409).await["error"]["code"], "disconnected");
     let permission = world.ask(API_KEY, "GET", &format!("permissions/{NUMBER}/919412341234/"), Value::Null).await;
-    assert_eq!(permission.status, 404, "nothing goes out from it");
+    assert_eq!(permission.status, 409, "nothing goes out from it");
     // Over a restart, whatever the file says of it.
     world.node.kill();
     world.node.start_again().await;
