@@ -125,7 +125,7 @@ fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<
     let field = |field: &machine::Field| Field {
         name: field.name,
         lines: field.lines.iter().map(|line| line.0.iter().map(said).collect::<Vec<_>>().join(" ")).collect(),
-        changed: !before.iter().any(|was| was == field) && !(before.is_empty() && field.lines.is_empty()),
+        changed: !(before.iter().any(|was| was == field) || before.is_empty() && field.lines.is_empty()),
     };
     now.iter().map(field).collect()
 }

@@ -23,7 +23,10 @@ type Key = (PhoneNumberId, String);
 
 /// Who waits for a name.
 #[derive(Default)]
-pub(super) struct Early(Mutex<(HashMap<Key, Vec<oneshot::Sender<()>>>, usize)>);
+pub(super) struct Early(Mutex<(Waiters, usize)>);
+
+/// By the name that each waits for.
+type Waiters = HashMap<Key, Vec<oneshot::Sender<()>>>;
 
 /// One that waits; ends with its drop.
 pub(super) struct Waiting {

@@ -429,7 +429,7 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn r05_statuses_that_overtake_graphs_answer_without_our_own_data_are_applied() {
-    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let (answer, may_answer) = std::sync::mpsc::sync_channel::<()>(16);
     let may_answer = Mutex::new(may_answer);
     // Its thread waits: there are others.
     let world = World::with(move |seen| {

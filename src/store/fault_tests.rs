@@ -265,8 +265,7 @@ async fn carry(from: tokio::net::TcpStream, to: tokio::net::TcpStream, flowing: 
 
 #[tokio::test]
 async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end() {
-    if !is_postgres() {
-        println!("skipped: it is about a server");
+    if super::testing::skipped_on_sqlite() {
         return;
     }
     for frozen in [false, true] {

@@ -27,6 +27,15 @@ pub(in crate::store) fn skipped_on_postgres() -> bool {
     is_postgres()
 }
 
+/// `true`, with the reason printed, where a test is about a server.
+pub(in crate::store) fn skipped_on_sqlite() -> bool {
+    #[allow(clippy::print_stdout, reason = "a skip is told")]
+    if !is_postgres() {
+        println!("skipped: it is about PostgreSQL's server");
+    }
+    !is_postgres()
+}
+
 /// The database of a test's file.
 pub(crate) async fn place(file: &Path) -> Database {
     let Ok(url) = std::env::var(VARIABLE) else { return Database::File(file.to_owned()) };

@@ -585,7 +585,7 @@ impl Display for Shown<AsideKind> {
 
 impl Display for Shown<&Params> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (name, value) in self.0.iter().filter(|(name, _)| !CONSTANT.contains(&name.as_ref())) {
+        for (name, value) in self.0.iter().filter(|(name, _)| !CONSTANT.contains(name)) {
             // `Debug` keeps a secret value to itself.
             let shown = format!("{value:?}");
             let bare = shown.trim_matches('"');

@@ -119,7 +119,7 @@ impl Body {
     /// A session description, shortened when it was kept.
     pub(super) fn sdp(way: Sent, kind: SdpType, text: &str) -> Self {
         let kept = if text.contains('…') { Kept::Rebuilt } else { Kept::Whole };
-        debug_assert!(SHOWN_MAX <= BODY_MAX, "an SDP is cut where it is kept");
+        const { assert!(SHOWN_MAX <= BODY_MAX, "an SDP is cut where it is kept") };
         Self::new(way, sdp_head(kind), Kind::Sdp, text, kept)
     }
 
@@ -178,6 +178,13 @@ fn direction(direction: Direction) -> &'static str {
     }
 }
 
+/// A further field of an object.
+fn put(object: &mut Value, name: &str, value: Value) {
+    if let Value::Object(fields) = object {
+        fields.insert(name.to_owned(), value);
+    }
+}
+
 /// The `value` of a webhook about calls, with this in it.
 fn of_calls(setup: &CallSetup, list: &str, item: Value) -> Value {
     let (business, user) = match setup.direction {
@@ -189,9 +196,9 @@ fn of_calls(setup: &CallSetup, list: &str, item: Value) -> Value {
         "metadata": { "display_phone_number": business, "phone_number_id": setup.phone_number_id.as_str() },
     });
     if list == CALLS {
-        value["contacts"] = json!([{ "profile": { "name": setup.caller_name }, "wa_id": user }]);
+        put(&mut value, "contacts", json!([{ "profile": { "name": setup.caller_name }, "wa_id": user }]));
     }
-    value[list] = json!([item]);
+    put(&mut value, list, json!([item]));
     json!({ "field": CALLS, "value": value })
 }
 
@@ -207,11 +214,11 @@ pub(super) fn began(setup: &CallSetup) -> Body {
         "session": { "sdp_type": "offer", "sdp": "…" },
     });
     if let Some(wacid) = &setup.wacid {
-        call["id"] = json!(wacid.as_str());
+        put(&mut call, "id", json!(wacid.as_str()));
     }
     for (name, value) in [("cta_payload", &setup.cta_payload), ("deeplink_payload", &setup.deeplink_payload)] {
         if let Some(value) = value {
-            call[name] = json!(value);
+            put(&mut call, name, json!(value));
         }
     }
     Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
@@ -224,10 +231,10 @@ fn ordered(setup: &CallSetup, placed: &Outbound) -> Body {
         "ring_timeout_ms": placed.ring_timeout_ms,
     });
     if let Some((url, _)) = &placed.ring {
-        order["ring_url"] = json!(&*url.0);
+        put(&mut order, "ring_url", json!(&*url.0));
     }
     if let Some(parent) = placed.parent_call {
-        order["parent_call_uuid"] = json!(parent);
+        put(&mut order, "parent_call_uuid", json!(parent));
     }
     Body::json(Sent::In, "the order to place it", &order)
 }
@@ -265,7 +272,7 @@ pub(super) fn terminated(setup: &CallSetup, wacid: Option<&Wacid>, told: &Termin
         ("errors", error_code.map(|code| json!([{ "code": code }]))),
     ] {
         if let Some(value) = value {
-            call[name] = value;
+            put(&mut call, name, value);
         }
     }
     Body::json(Sent::In, "POST /webhooks/meta", &of_calls(setup, CALLS, call))
@@ -297,7 +304,7 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
     let error = |status: u16, code: i64, details: &str| {
         let mut error = json!({ "code": code });
         if !details.is_empty() {
-            error["error_data"] = json!({ "details": details });
+            put(&mut error, "error_data", json!({ "details": details }));
         }
         Body::json(Sent::In, status.to_string(), &json!({ "error": error }))
     };
