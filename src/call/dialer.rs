@@ -214,7 +214,7 @@ impl Exit for Inner {
         let conclusion = Conclusion {
             start: CallStart::of(&setup, &services.node_id),
             end,
-            callbacks: not_added(&setup)
+            callbacks: not_added(&setup, cause)
                 .map(|notice| services.callback(&setup, notice))
                 .into_iter()
                 .chain(services.reports(&setup, &summary))

@@ -156,8 +156,10 @@ const DIGITS_MAX: usize = 256;
 pub enum Step {
     /// This payload, with the RTP timestamp of the digit's begin.
     Event { payload: [u8; 4], timestamp: u32, marker: bool },
-    /// No event: silence.
+    /// No event: silence, after a key.
     Pause,
+    /// Neither: it is waited until the next key, and something else may be heard.
+    Wait,
     /// All digits have gone out.
     Done,
 }
@@ -215,7 +217,7 @@ impl Sender {
             self.rest.pop_front();
             self.spent = 0;
         }
-        let Tone::Key(digit) = tone else { return Step::Pause };
+        let Tone::Key(digit) = tone else { return Step::Wait };
         if tick == 0 {
             self.began = timestamp;
         }

@@ -172,6 +172,8 @@ pub(super) struct Leg {
     layers: Option<Box<Layers>>,
     /// Digits that go out, the first ones now.
     sending: VecDeque<(PlayId, dtmf::Sender)>,
+    /// A key or the pause after it has this tick: a prompt waits.
+    keyed: bool,
     receiver: dtmf::Receiver,
     digits: Vec<Digit>,
     /// Keys as sound: there where no telephone-event was agreed.
@@ -235,6 +237,7 @@ impl Leg {
             talking: false,
             layers: None,
             sending: VecDeque::new(),
+            keyed: false,
             receiver: dtmf::Receiver::default(),
             digits: Vec::new(),
             in_band: m.digits_out.is_none().then(|| Box::new(InBand::new())),
@@ -439,10 +442,12 @@ impl Leg {
 
     /// What the running digits send at this tick; none: a prompt or silence has the tick.
     fn digit_packet(&mut self, timestamp: u32) -> Option<(u8, Frame, u32, bool)> {
+        self.keyed = false;
         let (play, sender) = self.sending.front_mut()?;
         let (play, step) = (*play, sender.step(timestamp));
+        self.keyed = matches!(step, dtmf::Step::Event { .. } | dtmf::Step::Pause);
         if let Some(sounds) = &mut self.in_band
-            && step != dtmf::Step::Done
+            && self.keyed
         {
             return sounds.frame(step).map(|frame| (self.opus_pt, frame, timestamp, false));
         }
@@ -450,7 +455,7 @@ impl Leg {
             dtmf::Step::Event { payload, timestamp, marker } => {
                 Some((self.digits_out?.pt, Frame::from(payload), timestamp, marker))
             }
-            dtmf::Step::Pause => None,
+            dtmf::Step::Pause | dtmf::Step::Wait => None,
             dtmf::Step::Done => {
                 self.sending.pop_front();
                 self.tell(LegEvent::DigitsSent(play));
@@ -459,9 +464,9 @@ impl Leg {
         }
     }
 
-    /// The next frame of what plays. A running order of digits holds the prompt up.
+    /// The next frame of what plays. A key holds the prompt up; where digits are waited between, it goes on.
     fn frame(&mut self) -> Option<Frame> {
-        if !self.sending.is_empty() {
+        if self.keyed {
             return None;
         }
         let own = self.own_frame();

@@ -95,7 +95,7 @@ impl Call {
         loop {
             match sender.step(timestamp) {
                 dtmf::Step::Event { payload, timestamp, marker } => self.peer[0].send(pt, timestamp, marker, &payload),
-                dtmf::Step::Pause => {}
+                dtmf::Step::Pause | dtmf::Step::Wait => {}
                 dtmf::Step::Done => break,
             }
             timestamp += 960;
@@ -228,6 +228,9 @@ fn digits_go_out_and_the_prompt_waits_for_them() {
         assert_eq!(digits.iter().map(|d| d.as_char()).collect::<String>(), "15#");
         assert!(heard.windows(2).all(|p| p[1].sequence == p[0].sequence.wrapping_add(1)), "one sequence");
         assert_eq!(heard.iter().filter(|h| h.pt == pt).count(), 30, "ten packets a digit");
+        let last_key = heard.iter().rposition(|h| h.pt == pt).expect("keys were sent");
+        let heard_before = sound(&heard[..last_key], 3).len();
+        assert!(heard_before >= 20, "{heard_before}: the prompt is heard where the digits wait for half a second");
     }
 
     // Not negotiated: they are tones, and tones are keys.

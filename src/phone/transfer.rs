@@ -38,7 +38,7 @@ pub(super) fn transfer(
     let source = format!("<Response><Dial><User>{address}</User></Dial></Response>");
     let document =
         xml::parse(source.as_bytes(), None).document.ok_or(no("unavailable", "something is wrong on this server"))?;
-    match a_leg.command(Command::Run { document }) {
+    match a_leg.command(Command::Run { document, room: None }) {
         Told::Yes => Ok(()),
         Told::Full => Err(no("busy", "too much is asked of this call at once")),
         Told::Unknown => Err(no("no_call", "the call is over")),

@@ -108,6 +108,7 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
         let told = world.told(event).await;
         assert_eq!(told.param("ParticipantCallUUID"), added["calls"][0]["call_uuid"], "{event}");
         assert_eq!((told.param("ParticipantRole"), told.param("MPCName")), ("agent", "Care & more"), "{event}");
+        assert_eq!((told.param("MPCUUID"), told.param("MemberID")), (joined.param("MPCUUID"), ""), "{event}");
     }
     assert!(world.app.seen().iter().all(|seen| seen.param("EventName") != "AddParticipantFailed"));
 

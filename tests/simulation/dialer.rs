@@ -119,6 +119,7 @@ impl World {
                 dialled: None,
                 document: None,
                 confirm: None,
+                room: None,
                 room_music: None,
                 needs_company: false,
             })),

@@ -123,12 +123,13 @@ pub(super) async fn add(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No>
         None => room(api, ask, mpc)?.name,
     };
     let document = document(&fields, &name).map_err(No::Bad)?;
+    let there = room(api, ask, &format!("name_{name}")).ok().map(|room| room.id);
     let may_be_alone = fields.flag("create_mpc_with_single_participant").map_err(No::Bad)?.unwrap_or(true);
     let calls = match fields.text("call_uuid").map_err(No::Bad)? {
         // It would be alone at once.
         Some(_) if !may_be_alone && room(api, ask, mpc).is_err() => return Err(NO_ROOM),
-        Some(uuid) => vec![taken(api, ask, &uuid, document)?],
-        None => called(api, ask, &fields, document).await?,
+        Some(uuid) => vec![taken(api, ask, &uuid, document, there)?],
+        None => called(api, ask, &fields, document, there).await?,
     };
     let request_uuid = calls.first().map(|call| call.call_uuid.clone()).unwrap_or_default();
     let added = Added { calls, message: "add participant action initiated", request_uuid };
@@ -136,11 +137,17 @@ pub(super) async fn add(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No>
 }
 
 /// A call that is up goes on in it.
-fn taken(api: &Api, ask: &Ask, uuid: &str, document: std::sync::Arc<Document>) -> Result<AddedCall, No> {
+fn taken(
+    api: &Api,
+    ask: &Ask,
+    uuid: &str,
+    document: std::sync::Arc<Document>,
+    room: Option<uuid::Uuid>,
+) -> Result<AddedCall, No> {
     const NO_CALL: No = No::NotFound("call not found");
     let uuid: CallUuid = uuid.parse().map_err(|_| No::Bad("call_uuid must be a UUID".to_owned()))?;
     let call = api.live.get(&ask.scope, uuid).filter(|call| call.status == LiveStatus::InProgress).ok_or(NO_CALL)?;
-    match api.live.command(&ask.scope, uuid, Command::Run { document }) {
+    match api.live.command(&ask.scope, uuid, Command::Run { document, room }) {
         Told::Yes => Ok(AddedCall { to: call.to, from: call.from, call_uuid: uuid.to_string() }),
         Told::Full => Err(No::TooMany { why: "too much is asked of this call at once".to_owned(), seconds: 1 }),
         Told::NotUp => Err(NO_CALL),
@@ -153,8 +160,10 @@ async fn called(
     ask: &Ask,
     fields: &Fields,
     document: std::sync::Arc<Document>,
+    room: Option<uuid::Uuid>,
 ) -> Result<Vec<AddedCall>, No> {
-    let order = order(api, ask, fields, document).map_err(No::Bad)??;
+    let mut order = order(api, ask, fields, document).map_err(No::Bad)??;
+    order.outbound.room = room;
     let calls = placing::place(api, &order).await.map_err(refused)?;
     let from = order.number.spec.number.to_string();
     let added = calls.iter().zip(&order.to).map(|(call, to)| AddedCall {

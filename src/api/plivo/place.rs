@@ -156,6 +156,7 @@ impl Wanted {
                 dialled: None,
                 document: None,
                 confirm: None,
+                room: None,
                 room_music: None,
                 needs_company: false,
             },

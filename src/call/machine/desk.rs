@@ -286,14 +286,25 @@ impl Desk {
 
     /// Tells whoever had this call placed for a multi-party call how far it has come (`plivo-callbacks.md` §3.6).
     pub(super) fn added(&mut self, event: &str) {
-        if let Some(document) = self.setup.outbound.as_ref().and_then(|placed| placed.document.clone()) {
-            self.added_by(&document, event);
+        self.added_or_not(event, None);
+    }
+
+    fn added_or_not(&mut self, event: &str, why_not: Option<HangupCause>) {
+        let placed = self.setup.outbound.as_ref().and_then(|placed| Some((placed.document.clone()?, placed.room)));
+        if let Some((document, room)) = placed {
+            self.added_by(&document, room, event, why_not);
         }
     }
 
     /// The same of a document that a call gets later.
-    pub(super) fn added_by(&mut self, document: &Document, event: &str) {
-        if let Some(notice) = element::added(self, document, event) {
+    pub(super) fn added_by(
+        &mut self,
+        document: &Document,
+        room: Option<uuid::Uuid>,
+        event: &str,
+        why_not: Option<HangupCause>,
+    ) {
+        if let Some(notice) = element::added(self, document, room, event, why_not) {
             self.wish(Output::Notify { notice });
         }
     }
@@ -338,7 +349,7 @@ impl Desk {
         }
         self.concluded = Some(cause);
         if self.answered.is_none() {
-            self.added("AddParticipantFailed");
+            self.added_or_not("AddParticipantFailed", Some(cause));
         }
         self.news(LegNews::Ended { cause });
         let summary = Box::new(self.summary(cause));

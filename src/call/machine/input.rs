@@ -125,6 +125,9 @@ pub struct Outbound {
     /// Before that, somebody has to confirm that they are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm: Option<Confirm>,
+    /// The multi-party call that it enters, if there was one when it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<uuid::Uuid>,
     /// What those in the multi-party call that it enters hear until it is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_music: Option<RoomMusic>,
@@ -405,7 +408,12 @@ pub enum Command {
         bleg: Option<Target>,
     },
     /// This document takes over; what is being carried out stops at once.
-    Run { document: Arc<crate::xml::Document> },
+    Run {
+        document: Arc<crate::xml::Document>,
+        /// The multi-party call that it takes this one into, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<uuid::Uuid>,
+    },
     /// Sounds beside the document's, in place of those that this kind of request had played (§2.10, §2.11).
     Play { legs: Legs, aside: Aside },
     /// No longer.

@@ -81,9 +81,16 @@ pub fn abandoned(setup: CallSetup, answered: Option<CallTime>, ended: CallTime, 
 }
 
 /// What is told where a call that was to enter a multi-party call is not placed after all (`plivo-callbacks.md` §3.6).
-pub fn not_added(setup: &CallSetup) -> Option<Notice> {
-    let document = setup.outbound.as_ref()?.document.clone()?;
-    element::added(&Desk::new(CallTime(0), Box::new(setup.clone())), &document, "AddParticipantFailed")
+pub fn not_added(setup: &CallSetup, cause: HangupCause) -> Option<Notice> {
+    let placed = setup.outbound.as_ref()?;
+    let document = placed.document.clone()?;
+    element::added(
+        &Desk::new(CallTime(0), Box::new(setup.clone())),
+        &document,
+        placed.room,
+        "AddParticipantFailed",
+        Some(cause),
+    )
 }
 
 /// One call's whole behaviour.

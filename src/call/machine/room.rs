@@ -94,6 +94,9 @@ pub struct RoomEntry {
     /// What it says is recorded by itself from the beginning.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub track: bool,
+    /// Where its application is told that the room is over, whoever leaves last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_end: Option<Target>,
     /// The room ends so long after it was made, in milliseconds; what the first one says counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lasts_ms: Option<u64>,
@@ -115,6 +118,9 @@ pub enum RoomWish {
         others_stay: Vec<Notice>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         was_last: Vec<Notice>,
+        /// What says, where it was the last, that the room is over: sent to each of [`RoomEntry::told_end`] of those who were in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        over: Option<Box<Notice>>,
     },
     /// For all members.
     Sound { items: Vec<SoundItem> },

@@ -108,7 +108,7 @@ impl Display for Command {
                 }
                 Ok(())
             }
-            Self::Run { document } => write!(f, "run a document of {} elements", document.elements.len()),
+            Self::Run { document, room: _ } => write!(f, "run a document of {} elements", document.elements.len()),
             Self::Play { legs, aside } => write!(f, "{aside} to {}", Shown(*legs)),
             Self::StopPlay { what } => write!(f, "stop {}", Shown(*what)),
             Self::SendDigits { legs, digits } => write!(f, "send-digits {digits} to {}", Shown(*legs)),
@@ -444,13 +444,11 @@ impl Display for RoomWish {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Enter { entry } => write!(f, "enter {entry}"),
-            Self::Leave { sounds, others_stay, was_last } => {
+            Self::Leave { sounds, others_stay, was_last: _, over } => {
                 f.write_str("leave")?;
                 sounds.iter().try_for_each(|item| write!(f, " {item}"))?;
                 others_stay.iter().try_for_each(|notice| write!(f, "; notify {notice}"))?;
-                // The same, as a rule, but for what says that it was the last.
-                let more = was_last.len().saturating_sub(others_stay.len());
-                if more > 0 { write!(f, "; and {more} more where it was the last") } else { Ok(()) }
+                if over.is_some() { f.write_str("; and that it is over where it was the last") } else { Ok(()) }
             }
             Self::Sound { items } => {
                 f.write_str("sound")?;

@@ -109,6 +109,7 @@ impl Registry {
                 dialled: Some(Box::new(order.dialled)),
                 document: None,
                 confirm: None,
+                room: None,
                 room_music: None,
                 needs_company: false,
             })),

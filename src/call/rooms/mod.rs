@@ -24,6 +24,7 @@ use crate::media::workers::Workers;
 use crate::media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
 use crate::model::{AuthId, CallUuid, Digit, Timestamp};
 use crate::store::{EndedRoom, Store, StoreError};
+use crate::xml::ast::Target;
 use state::{Effect, Room};
 
 /// Multi-party calls that are over and still shown.
@@ -71,6 +72,14 @@ struct Tables {
     ringing: BTreeMap<CallUuid, Weak<Cell>>,
     /// Multi-party calls that are over, the latest first.
     ended: VecDeque<EndedRoom>,
+}
+
+/// How a call has left its room.
+pub(super) struct Gone {
+    /// Nobody else was in.
+    pub(super) last: bool,
+    /// Where it is to be said that the room is over.
+    pub(super) told: Vec<Target>,
 }
 
 /// One room. Its lock may be taken while the tables' is held, never the other way round.
@@ -231,11 +240,12 @@ impl Rooms {
         })
     }
 
-    /// A call is out of its room, if it was in one; `sounds` are for those who stay. Gives whether it was the last.
-    pub(super) fn leave(&self, call: CallUuid, sounds: &[SoundItem]) -> bool {
+    /// A call is out of its room, if it was in one; `sounds` are for those who stay.
+    pub(super) fn leave(&self, call: CallUuid, sounds: &[SoundItem]) -> Gone {
+        let unknown = Gone { last: true, told: Vec::new() };
         let sounds = self.items(sounds);
         let mut tables = locked(&self.0.tables);
-        let Some((cell, member)) = tables.calls.remove(&call) else { return true };
+        let Some((cell, member)) = tables.calls.remove(&call) else { return unknown };
         let mut inside = locked(&cell.state);
         if cell.key.kind == RoomKind::MultiParty {
             inside.note_leaving(member, self.0.clock.now(), self.0.clock.wall());
@@ -245,7 +255,8 @@ impl Rooms {
         if inside.agents.remove(&member) {
             inside.mixer.remove(agents_seat(member));
         }
-        let Some((effects, last)) = inside.room.leave(member) else { return true };
+        let Some((effects, last)) = inside.room.leave(member) else { return unknown };
+        let told = if last { inside.room.take_told() } else { Vec::new() };
         if !sounds.is_empty() {
             inside.mixer.play(Audience::All, Played::Cue, sounds);
         }
@@ -264,7 +275,7 @@ impl Rooms {
         if last && tables.rooms.get(&cell.key).is_some_and(|named| Arc::ptr_eq(named, &cell)) {
             tables.rooms.remove(&cell.key);
         }
-        last
+        Gone { last, told }
     }
 
     /// Whoever is at the other end of what this gives speaks and hears in the room beside this call's peer, as the same

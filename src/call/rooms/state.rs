@@ -10,6 +10,10 @@ use uuid::Uuid;
 
 use crate::call::machine::{MemberId, Role, RoomEntry, RoomNews, RoomOut};
 use crate::media::{MixPart, Says};
+use crate::xml::ast::Target;
+
+/// So many addresses are told that a room is over.
+const TOLD_MAX: usize = 32;
 
 /// What follows from a change.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +50,8 @@ pub(super) struct Room {
     pub(super) ending: bool,
     /// How long it may be there, in milliseconds, as the first member said.
     lasts_ms: Option<u64>,
+    /// Where those who were in want to hear that the room is over, each address once.
+    told: Vec<Target>,
     members: BTreeMap<MemberId, Member>,
 }
 
@@ -58,7 +64,7 @@ pub(super) struct Entered {
 
 impl Room {
     pub(super) fn new(id: Uuid) -> Self {
-        Self { id, started: false, ending: false, lasts_ms: None, members: BTreeMap::new() }
+        Self { id, started: false, ending: false, lasts_ms: None, told: Vec::new(), members: BTreeMap::new() }
     }
 
     /// One that is in, be it on its way out.
@@ -94,6 +100,12 @@ impl Room {
         let first = self.members.is_empty();
         if first {
             self.lasts_ms = entry.lasts_ms;
+        }
+        if let Some(target) = entry.told_end.clone().filter(|target| !self.told.contains(target)) {
+            // Who came first is told, should calls without end come with addresses without end.
+            if self.told.len() < TOLD_MAX {
+                self.told.push(target);
+            }
         }
         let room_age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let room_left_ms = self.lasts_ms.map(|ms| ms.saturating_sub(room_age_ms));
@@ -138,6 +150,11 @@ impl Room {
         }
         effects.extend(self.settled());
         Some((effects, self.members.is_empty()))
+    }
+
+    /// Where it is to be said that the room is over, once.
+    pub(super) fn take_told(&mut self) -> Vec<Target> {
+        std::mem::take(&mut self.told)
     }
 
     /// All are to leave.

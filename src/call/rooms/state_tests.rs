@@ -9,6 +9,8 @@ use uuid::Uuid;
 use super::{Effect, Room};
 use crate::call::machine::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut};
 use crate::media::{MixPart, Says};
+use crate::model::Method;
+use crate::xml::ast::{DocUrl, Target};
 
 fn entry() -> RoomEntry {
     RoomEntry {
@@ -25,6 +27,7 @@ fn entry() -> RoomEntry {
         tells_floor: false,
         tells_speech: false,
         tells_audio: false,
+        told_end: None,
         role: None,
         coaches: false,
         records_coaches: false,
@@ -88,6 +91,25 @@ fn who_comes_first_starts_the_room_and_all_hear_each_other() {
     assert!(effects.is_empty() && !last);
     assert_eq!(room.leave(2).map(|(_, last)| last), Some(true));
     assert!(room.leave(2).is_none() && room.is_empty());
+}
+
+#[test]
+fn whoever_asked_is_told_of_the_end_whoever_leaves_last() {
+    let at = |url: &str| Some(Target { url: DocUrl(url.into()), method: Method::Post });
+    let mut room = room();
+    for (member, told_end) in [(1, at("https://a")), (2, at("https://b")), (3, at("https://a")), (4, None)] {
+        room.comes(member, RoomEntry { told_end, ..entry() });
+    }
+    for member in 1..=4 {
+        assert_eq!(room.leave(member).map(|(_, last)| last), Some(member == 4));
+    }
+    assert_eq!(room.take_told().into_iter().map(Some).collect::<Vec<_>>(), [at("https://a"), at("https://b")]);
+    assert!(room.take_told().is_empty());
+    for n in 0..100 {
+        room.comes(n, RoomEntry { told_end: at(&format!("https://{n}")), ..entry() });
+        room.leave(n);
+    }
+    assert_eq!(room.take_told().len(), 32, "bounded");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! A call and the room that it is in: it enters with its leg's sound, and leaves with what is told of it.
 
 use super::{Media, Shell};
-use crate::call::machine::{RecordOrder, RoomNews, RoomOut, RoomWish};
+use crate::call::machine::{Notice, RecordOrder, RoomNews, RoomOut, RoomWish};
 use crate::media::record::Format;
+use crate::xml::ast::Target;
 
 use super::Input;
 
@@ -16,10 +17,15 @@ impl Shell {
                     self.mailbox.tell(Input::Room { news: RoomNews::Out { why: RoomOut::Ended } });
                 }
             },
-            RoomWish::Leave { sounds, others_stay, was_last } => {
-                let last = rooms.leave(self.call, &sounds);
-                let notices = if last { was_last } else { others_stay };
+            RoomWish::Leave { sounds, others_stay, was_last, over } => {
+                let left = rooms.leave(self.call, &sounds);
+                let notices = if left.last { was_last } else { others_stay };
                 notices.into_iter().for_each(|notice| self.notify(notice));
+                for Target { url, method } in left.told {
+                    if let Some(over) = over.as_deref() {
+                        self.notify(Notice { url, method, ..over.clone() });
+                    }
+                }
             }
             RoomWish::Sound { items } => rooms.sound(self.call, &items),
             RoomWish::Key { digit } => rooms.key(self.call, digit),

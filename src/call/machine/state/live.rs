@@ -168,10 +168,10 @@ impl Live {
                     None => {}
                 }
             }
-            Command::Run { document } => {
+            Command::Run { document, room } => {
                 // It is taken into a multi-party call, and has been picked up long since.
                 for event in ["AddParticipantInitiated", "AddParticipantAnswered"] {
-                    desk.added_by(&document, event);
+                    desk.added_by(&document, room, event, None);
                 }
                 let step = self.script.given(desk, open_gate(desk), document);
                 return self.after(desk, step);

@@ -77,7 +77,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("3.6 MPCInitialized", "mpc_agent", "EventName=MPCInitialized"),
     ("3.6 MPCStart", "mpc_agent", "EventName=MPCStart"),
     ("3.6 MPCStart, later", "mpc_stopped", "EventName=MPCStart"),
-    ("3.6 MPCEnd", "mpc_agent", "and 1 more where it was the last"),
+    ("3.6 MPCEnd", "mpc_agent", "and that it is over where it was the last"),
     ("3.6 ParticipantJoin", "mpc_agent", "EventName=ParticipantJoin"),
     ("3.6 ParticipantExit", "mpc_agent", "EventName=ParticipantExit"),
     ("3.6 ParticipantMute", "mpc_agent", "EventName=ParticipantMute"),

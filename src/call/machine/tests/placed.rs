@@ -164,7 +164,7 @@ fn who_is_not_added_after_all_is_told_of_where_that_is_asked_for() {
              statusCallbackEvents='{events}'>Care</MultiPartyCall></Response>"
         ));
         let outbound = Outbound { document: Some(document), ..Outbound::default() };
-        not_added(&CallSetup { outbound: Some(Box::new(outbound)), ..placed() })
+        not_added(&CallSetup { outbound: Some(Box::new(outbound)), ..placed() }, HangupCause::CpsExceeded)
     };
     let notice = with("add-participant-api-events").expect("it is asked for");
     let param = |name: &str| match notice.params.get(name) {
@@ -173,6 +173,8 @@ fn who_is_not_added_after_all_is_told_of_where_that_is_asked_for() {
     };
     assert_eq!(&*notice.url.0, "https://a.example.com/status");
     assert_eq!((param("EventName"), param("MPCName")), ("AddParticipantFailed".to_owned(), "Care".to_owned()));
+    assert_eq!((param("MPCUUID"), param("MemberID")), (String::new(), String::new()), "there is none yet");
+    assert_eq!(param("CallStatus"), HangupCause::CpsExceeded.wire(Direction::Outbound).unanswered_status());
     assert_eq!(param("ParticipantCallUUID"), setup().call.to_string());
-    assert!(with("mpc-state-changes").is_none() && not_added(&placed()).is_none());
+    assert!(with("mpc-state-changes").is_none() && not_added(&placed(), HangupCause::CpsExceeded).is_none());
 }

@@ -402,7 +402,10 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
         ["hangup"] => Command::Hangup,
         ["transfer", "A", at] => Command::Transfer { aleg: Some(target(at)), bleg: None },
         ["transfer", "B", at] => Command::Transfer { aleg: None, bleg: Some(target(at)) },
-        ["run", name] => Command::Run { document: super::document(&room_xml(name, options.contains_key("events"))) },
+        ["run", name] => Command::Run {
+            document: super::document(&room_xml(name, options.contains_key("events"))),
+            room: Some(uuid::Uuid::from_u128(0x700)),
+        },
         ["transfer", "A", a, "B", b] => Command::Transfer { aleg: Some(target(a)), bleg: Some(target(b)) },
         ["play", how, urls @ ..] => {
             let items = urls.iter().map(|at| item(Sound::File { url: url(at) })).collect();
@@ -532,6 +535,7 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
         }),
         document: placed.get("room").map(|name| super::document(&room_xml(name, placed.contains_key("events")))),
         confirm: confirm.filter(|_| !is_dialled),
+        room: placed.get("room").map(|_| uuid::Uuid::from_u128(0x700)),
         room_music: placed.get("music").map(|music| match *music {
             "ring" => RoomMusic::RingBack,
             _ => RoomMusic::Document { url: url("https://app.example.com/ringing") },

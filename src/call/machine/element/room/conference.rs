@@ -56,6 +56,7 @@ impl OfConference {
             tells_floor: conference.floor_event && conference.callback.is_some(),
             tells_speech: false,
             tells_audio: false,
+            told_end: None,
             role: None,
             coaches: false,
             records_coaches: false,

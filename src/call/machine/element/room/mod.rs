@@ -18,7 +18,7 @@ use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish, Track
 use super::super::stream;
 use super::super::timers::Timer;
 use super::super::{
-    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Notice, Output, Params, PlayId,
+    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Notice, Output, Param, Params, PlayId,
 };
 use super::patterns::Patterns;
 use super::stream::DROPPED;
@@ -136,12 +136,24 @@ pub(super) fn multi_party(call: &MultiPartyCall, desk: &mut Desk) -> Flow {
 }
 
 /// What is told of a call that was placed to enter a multi-party call, as its document has it.
-pub(in crate::call::machine) fn added(desk: &Desk, document: &Document, event: &str) -> Option<Notice> {
+/// `room`: where there is one yet; `why_not`: the call has ended without having been answered.
+pub(in crate::call::machine) fn added(
+    desk: &Desk,
+    document: &Document,
+    room: Option<uuid::Uuid>,
+    event: &str,
+    why_not: Option<HangupCause>,
+) -> Option<Notice> {
     let call = document.elements.iter().find_map(|element| match &element.kind {
         ElementKind::MultiPartyCall(call) => Some(call),
         _ => None,
     });
-    OfMultiParty::read(call?).0.added(desk, event)
+    let mut notice = OfMultiParty::read(call?).0.added(desk, room, event)?;
+    if let Some(cause) = why_not {
+        let status = cause.wire(desk.setup.direction).unanswered_status();
+        notice.params.insert("CallStatus".into(), Param::Plain(status.into()));
+    }
+    Some(notice)
 }
 
 /// What is ordered for a recording of all that is said in a room.
@@ -416,10 +428,11 @@ impl Attending {
         self.sounds.stop(desk);
         let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
         let [others_stay, was_last] = match &self.inside {
-            Some(inside) => [false, true].map(|last| self.element.left(desk, inside, last)),
+            Some(inside) => [false, true].map(|last| self.element.left(desk, inside, last).into_iter().collect()),
             None => Default::default(),
         };
-        desk.wish(Output::Room { room: RoomWish::Leave { sounds, others_stay, was_last } });
+        let over = self.inside.as_ref().and_then(|inside| self.element.over(desk, inside)).map(Box::new);
+        desk.wish(Output::Room { room: RoomWish::Leave { sounds, others_stay, was_last, over } });
     }
 
     fn tell(&self, desk: &mut Desk, what: Told<'_>) {
@@ -473,10 +486,17 @@ impl Element {
         }
     }
 
-    fn left(&self, desk: &Desk, inside: &Inside, last: bool) -> Vec<Notice> {
+    fn left(&self, desk: &Desk, inside: &Inside, last: bool) -> Option<Notice> {
         match self {
-            Self::Conference(of) => of.left(desk, inside, last).into_iter().collect(),
-            Self::MultiParty(of) => of.left(desk, inside, last),
+            Self::Conference(of) => of.left(desk, inside, last),
+            Self::MultiParty(of) => of.left(desk, inside),
+        }
+    }
+
+    fn over(&self, desk: &Desk, inside: &Inside) -> Option<Notice> {
+        match self {
+            Self::Conference(_) => None,
+            Self::MultiParty(of) => Some(of.over(desk, inside)),
         }
     }
 

@@ -149,6 +149,7 @@ impl OfMultiParty {
             tells_floor: false,
             tells_speech: element.tells(Group::Speech),
             tells_audio: element.tells(Group::Audio),
+            told_end: element.status.clone().filter(|_| element.tells(Group::Mpc)),
             role: Some(role),
             coaches,
             records_coaches: a.flag("recordCoachVoice", false),
@@ -239,25 +240,35 @@ impl OfMultiParty {
         }
     }
 
-    /// It has left; `last`: nobody else is in, and the call is over.
-    pub(super) fn left(&self, desk: &Desk, inside: &Inside, last: bool) -> Vec<Notice> {
-        let mut end = last.then(|| self.notice(desk, inside, Group::Mpc, "MPCEnd")).flatten();
-        if let Some(end) = &mut end {
-            let ms = desk.now.0.saturating_sub(inside.since.0).saturating_add(inside.room_age_ms);
-            let secs = ms.div_ceil(1_000).to_string();
-            for (name, value) in
-                [("MPCDuration", secs.clone()), ("MPCBilledDuration", secs), ("MPCBilledAmount", "0.00000".to_owned())]
-            {
-                end.params.insert(name.into(), Param::Plain(value.into()));
-            }
-        }
-        let exit = self.notice(desk, inside, Group::Participant, "ParticipantExit");
-        exit.into_iter().chain(end).collect()
+    /// It has left.
+    pub(super) fn left(&self, desk: &Desk, inside: &Inside) -> Option<Notice> {
+        self.notice(desk, inside, Group::Participant, "ParticipantExit")
     }
 
-    /// A call that is to enter one has come so far; there may be no room yet.
-    pub(super) fn added(&self, desk: &Desk, name: &str) -> Option<Notice> {
+    /// Should nobody else be in, the call is over. Who asked to be told of that need not be the one who leaves last, so the
+    /// address is not this one's to say.
+    pub(super) fn over(&self, desk: &Desk, inside: &Inside) -> Notice {
+        let nowhere = Target { url: DocUrl("".into()), method: Method::Post };
+        let mut end = self.event_to(desk, nowhere, "MPCEnd");
+        let ms = desk.now.0.saturating_sub(inside.since.0).saturating_add(inside.room_age_ms);
+        let secs = ms.div_ceil(1_000).to_string();
+        for (name, value) in [
+            ("MPCUUID", inside.room.to_string()),
+            ("MPCDuration", secs.clone()),
+            ("MPCBilledDuration", secs),
+            ("MPCBilledAmount", "0.00000".to_owned()),
+        ] {
+            end.params.insert(name.into(), Param::Plain(value.into()));
+        }
+        end
+    }
+
+    /// A call that is to enter one has come so far; there may be no room yet, and this one is no member.
+    pub(super) fn added(&self, desk: &Desk, room: Option<uuid::Uuid>, name: &str) -> Option<Notice> {
         let mut notice = self.event(desk, Group::AddParticipant, name)?;
+        let room = room.map(|room| room.to_string()).unwrap_or_default();
+        notice.params.insert("MPCUUID".into(), Param::Plain(room.into()));
+        notice.params.insert("MemberID".into(), Param::Plain("".into()));
         notice.params.extend(self.participant(desk));
         Some(notice)
     }
@@ -281,7 +292,11 @@ impl OfMultiParty {
     }
 
     fn event(&self, desk: &Desk, group: Group, name: &str) -> Option<Notice> {
-        let Target { url, method } = self.status.clone().filter(|_| self.events.contains(&group))?;
+        let target = self.status.clone().filter(|_| self.events.contains(&group))?;
+        Some(self.event_to(desk, target, name))
+    }
+
+    fn event_to(&self, desk: &Desk, Target { url, method }: Target, name: &str) -> Notice {
         let mut params = params::common(desk, Event::MultiPartyCall);
         let mut put = |name: &'static str, value: String| {
             params.insert(name.into(), Param::Plain(value.into()));
@@ -289,7 +304,7 @@ impl OfMultiParty {
         put("EventName", name.to_owned());
         put("EventTimestamp", desk.wall(desk.now).plivo_micros());
         put("MPCName", self.name.clone());
-        Some(Notice { kind: NoticeKind::MultiParty, url, method, params })
+        Notice { kind: NoticeKind::MultiParty, url, method, params }
     }
 
     /// A participant that never was in has no id and no times.
