@@ -123,7 +123,7 @@ mod tests {
             format: StreamFormat::L16At8000,
             extra_headers: Vec::new(),
             keep_call_alive: false,
-            noise_cancellation: false,
+            noise_level: None,
             in_room: false,
         }
     }

@@ -376,7 +376,7 @@ mod tests {
             format: StreamFormat::Mulaw8000,
             extra_headers: Vec::new(),
             keep_call_alive: true,
-            noise_cancellation: false,
+            noise_level: None,
             in_room: false,
         };
         let media =

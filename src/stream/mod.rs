@@ -6,6 +6,7 @@
 //! `outbox` and `queue` what waits between the two, `message` the protocol, `mulaw` and `rate` how sound is written.
 //! When a stream begins, what ends it and which callbacks are sent is the machine's business (`call::machine`).
 
+mod hush;
 mod message;
 mod mulaw;
 mod outbox;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::hush::{Down, Hush};
 use super::message::{Ours, Track};
 use super::{Shared, epoch_ms, rate};
 use crate::call::machine::{StreamFact, StreamTrack};
@@ -26,11 +27,19 @@ const LATE_TICKS: i64 = 3;
 pub(super) struct Sound {
     shared: Arc<Shared>,
     line: Line,
+    hushed: Option<Hushed>,
     speaking: Option<Speaking>,
     heard: Pieces,
     /// Pieces sent of what was said, less the ticks that have passed.
     ahead: i64,
     sent: Pieces,
+}
+
+/// Where noise is taken away: both sides come at 48 kHz, and what of them is ready at the stream's rate waits here.
+struct Hushed {
+    heard: Hush,
+    sent: Down,
+    pcm: (Vec<i16>, Vec<i16>),
 }
 
 /// The way from the server to the leg.
@@ -55,8 +64,15 @@ impl Sound {
     pub(super) fn new(shared: Arc<Shared>, tap: Tap, feed: Option<Feed>) -> Self {
         let rate = rate(shared.order.format);
         let wants = |track: StreamTrack| shared.order.track == track || shared.order.track == StreamTrack::Both;
+        let hushed = shared.order.noise_level.map(|level| Hushed {
+            heard: Hush::new(level, rate),
+            sent: Down::new(rate),
+            pcm: (Vec::new(), Vec::new()),
+        });
+        let at = if hushed.is_some() { Rate::Hz48000 } else { rate };
         Self {
-            line: Line::new(tap, rate, Patience::None),
+            line: Line::new(tap, at, Patience::None),
+            hushed,
             speaking: feed.map(|feed| Speaking {
                 feed,
                 encoder: Encoder::new(rate, COMPLEXITY, BITRATE),
@@ -72,18 +88,32 @@ impl Sound {
 
     /// What the leg's peer has said and was sent since the last beat.
     fn hear(&mut self) {
-        let frame = self.line.rate().frame();
+        let frame = rate(self.shared.order.format).frame();
         while let Some(piece) = self.line.next() {
-            self.ahead += self.heard.put(&self.shared, frame, piece.heard);
+            let (heard, sent) = match &mut self.hushed {
+                None => (piece.heard, piece.sent),
+                Some(hushed) => hushed.take(piece.heard, piece.sent),
+            };
+            self.ahead += self.heard.put(&self.shared, frame, heard);
             if !piece.sent.is_empty() {
                 // A tick.
-                self.sent.put(&self.shared, frame, piece.sent);
+                self.sent.put(&self.shared, frame, sent);
                 self.ahead -= 1;
                 if self.ahead < -LATE_TICKS {
                     self.ahead += self.heard.silence(&self.shared, frame);
                 }
             }
         }
+    }
+}
+
+impl Hushed {
+    fn take(&mut self, heard: &[i16], sent: &[i16]) -> (&[i16], &[i16]) {
+        self.pcm.0.clear();
+        self.pcm.1.clear();
+        self.heard.push(heard, &mut self.pcm.0);
+        self.sent.push(sent.iter().map(|sample| f32::from(*sample)), &mut self.pcm.1);
+        (&self.pcm.0, &self.pcm.1)
     }
 }
 

@@ -38,7 +38,7 @@ fn order(url: &str) -> StreamOrder {
         format: StreamFormat::L16At16000,
         extra_headers: Vec::new(),
         keep_call_alive: true,
-        noise_cancellation: false,
+        noise_level: None,
         in_room: false,
     }
 }

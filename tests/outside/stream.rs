@@ -409,3 +409,39 @@ async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_
     stays.control().hangup().await;
     stays.all().await;
 }
+
+/// A room's rumble and nothing else: with `noiseCancellation` the server hears next to nothing of it, in pieces of the right length.
+#[tokio::test(flavor = "multi_thread")]
+async fn noise_around_the_user_is_taken_away_where_that_is_asked_for() {
+    let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
+    let (mut state, mut level) = (7_u32, 0.0_f64);
+    let rumble: Vec<i16> = (0..16_000 * 8)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            level = (level + 0.02 * (f64::from(state >> 8) / 8_388_608.0 - 1.0)) / 1.02;
+            (level * 3.5 * 6_000.0) as i16
+        })
+        .collect();
+    let mut encoder = Encoder::for_prompts();
+    let say: Vec<Arc<[u8]>> = rumble.chunks(Rate::Hz16000.frame()).map(|frame| encoder.encode(frame)).collect();
+    let power = |pcm: &[i16]| pcm.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / pcm.len() as f64;
+    let mut left = Vec::new();
+    for wanted in ["", "noiseCancellation=\"true\" noiseCancellationLevel=\"100\""] {
+        let attributes = format!("keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\" {wanted}");
+        let document = format!("<Response>{}</Response>", world.stream(&attributes, &server.url));
+        let (user, _) = world.streamed(CallScript { say: say.clone(), ..listens() }, document).await;
+        let mut bot = server.taken().await;
+        bot.hear("start").await;
+        let mut heard = Vec::new();
+        while heard.len() < 16_000 * 3 {
+            let samples = pcm(&bot.hear("media").await);
+            assert_eq!(samples.len(), 320);
+            heard.extend(samples);
+        }
+        left.push(power(&heard[16_000 * 2..]));
+        user.control().hangup().await;
+        user.all().await;
+        bot.hear("stop").await;
+    }
+    assert!(left[1] < left[0] / 50.0, "{left:?}");
+}

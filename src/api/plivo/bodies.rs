@@ -174,8 +174,8 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
                 "audio/x-l16;rate=8000",
             ),
             may("extra_headers", Is::Text(512), "name=value pairs with commas between them: in messages"),
-            may("noise_cancellation", Is::Flag, "Without effect"),
-            may("noise_cancellation_level", Is::Integer(60, 100), "Without effect"),
+            may("noise_cancellation", Is::Flag, "The noise around the user is taken away"),
+            may("noise_cancellation_level", Is::Integer(60, 100), "How much of it, in per cent (85)"),
         ],
     ),
     (

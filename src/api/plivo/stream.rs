@@ -20,6 +20,8 @@ use crate::xml::ast::DocUrl;
 
 /// L37.
 const TIMEOUT_MAX: u64 = 86_400;
+/// Per cent, where nothing is said (`plivo-xml.md` §5.11).
+const NOISE_LEVEL: u8 = 85;
 const EXTRA_HEADERS_MAX: usize = 512;
 const NOT_FOUND: No = No::NotFound("stream not found");
 
@@ -238,7 +240,8 @@ fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
         format,
         extra_headers: extra_headers(fields.text("extra_headers")?.as_deref().unwrap_or_default())?,
         keep_call_alive: false,
-        noise_cancellation,
+        noise_level: noise_cancellation
+            .then(|| level.and_then(|level| u8::try_from(level).ok()).unwrap_or(NOISE_LEVEL)),
         in_room: false,
     })
 }

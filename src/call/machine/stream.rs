@@ -32,9 +32,9 @@ pub struct StreamOrder {
     /// The document waits for its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_call_alive: bool,
-    /// Wanted; there is nobody who does it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub noise_cancellation: bool,
+    /// How much of the noise around the user is taken away, 60 to 100 per cent; none: their sound is sent as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_level: Option<u8>,
     /// Its server hears and speaks in the room that the call is in, beside the call's own peer, and not on the leg.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_room: bool,
@@ -215,9 +215,6 @@ pub(super) fn open(desk: &mut Desk, id: StreamId, order: Box<StreamOrder>) -> bo
         // Where REST asked for it, its record is closed.
         desk.wish(Output::Stream { stream: id, wish: StreamWish::Close { dropped: true } });
         return false;
-    }
-    if order.noise_cancellation {
-        desk.remark("noiseCancellation has no effect in this version: the stream has the sound as it came".to_owned());
     }
     desk.wish(Output::Stream { stream: id, wish: StreamWish::Open(order.clone()) });
     desk.stream = Some(Streaming { id, order, began: false });

@@ -392,6 +392,9 @@ impl Display for StreamWish {
 impl Display for StreamOrder {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.url.0, self.format.as_str(), self.track.as_str())?;
+        if let Some(level) = self.noise_level {
+            write!(f, " noise={level}")?;
+        }
         if self.bidirectional {
             f.write_str(" bidirectional")?;
         }

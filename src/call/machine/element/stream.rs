@@ -31,7 +31,7 @@ fn order(element: &Stream) -> StreamOrder {
         format: StreamFormat::of(&element.content_type).unwrap_or(StreamFormat::L16At8000),
         extra_headers: element.extra_headers.clone(),
         keep_call_alive: element.keep_call_alive,
-        noise_cancellation: element.noise_cancellation,
+        noise_level: element.noise_cancellation.then_some(element.noise_cancellation_level),
         in_room: false,
     }
 }

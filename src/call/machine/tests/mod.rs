@@ -151,7 +151,7 @@ fn asked_over_rest(what: u8) -> Command {
                 format: StreamFormat::L16At16000,
                 extra_headers: Vec::new(),
                 keep_call_alive: false,
-                noise_cancellation: false,
+                noise_level: None,
                 in_room: false,
             }),
         },

@@ -427,7 +427,7 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
                 format: StreamFormat::Mulaw8000,
                 extra_headers: Vec::new(),
                 keep_call_alive: false,
-                noise_cancellation: options.contains_key("noise"),
+                noise_level: options.get("noise").map(|_| 85),
                 in_room: false,
             }),
         },

@@ -37,7 +37,7 @@ impl AiAgent {
                 format: format(a),
                 extra_headers: pairs(a.text("aiAgentStreamExtraHeaders").unwrap_or_default()),
                 keep_call_alive: false,
-                noise_cancellation: false,
+                noise_level: None,
                 in_room: true,
             })
         });
