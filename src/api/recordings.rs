@@ -62,7 +62,8 @@ async fn copy(
     let object = api.store.recording_object(id, format.as_str()).await;
     let object =
         object.inspect_err(|error| tracing::warn!(%error, "a recording's copy could not be looked for")).ok()??;
-    if redirect {
+    // A link is signed for one method: who asks by HEAD is answered here.
+    if redirect && !head {
         let link = bucket.link(&object, LINK).ok()?;
         let answer = Response::builder().status(StatusCode::TEMPORARY_REDIRECT).header(header::LOCATION, link.as_str());
         return answer.header(header::CACHE_CONTROL, "private, no-store").body(Body::empty()).ok();

@@ -55,6 +55,9 @@ pub trait Author: Send + Sync + 'static {
     /// A sound that one of a call's documents plays from below the host; none: there is no such.
     fn sound(&self, call: CallUuid, path: &str) -> Option<Arc<Prompt>>;
 
+    /// What the caller was hearing of a call's documents was cut short after so long: they have spoken, pressed a key, or gone.
+    fn cut(&self, call: CallUuid, after: Duration);
+
     /// What was said in a call so far, oldest first; empty where it is nobody's here.
     fn said(&self, call: CallUuid) -> Vec<SaidLine>;
 
@@ -72,6 +75,7 @@ impl Author for NoAuthor {
     fn sound(&self, _: CallUuid, _: &str) -> Option<Arc<Prompt>> {
         None
     }
+    fn cut(&self, _: CallUuid, _: Duration) {}
     fn said(&self, _: CallUuid) -> Vec<SaidLine> {
         Vec::new()
     }

@@ -26,7 +26,7 @@ use super::log;
 use super::machine::{
     Aside, CallSetup, CallState, CallTime, Command, FetchFailure, FetchId, FetchKind, Fetched, GraphAction,
     GraphOutcome, Input, InstructionOutcome, LegWish, MediaFact, MediaFault, MediaOrder, NoticeKind, Output, Params,
-    RecordFact, Sound, Summary, abandoned,
+    PlayId, RecordFact, Sound, Summary, abandoned,
 };
 use super::phones::{KeyWay, Line};
 use super::registry::{LetIn, Registry};
@@ -259,6 +259,9 @@ struct Shell {
     /// The last request to Graph.
     asked: Option<Asked>,
     prepared: HashMap<Sound, Arc<Prompt>>,
+    /// This node writes its documents: what plays now, and since when.
+    written: bool,
+    playing: Option<(PlayId, Instant)>,
     /// Whoever listens for a recogniser now, and interim results on their way.
     hearing: Option<Hearing>,
     interims: Option<Interims>,
@@ -326,6 +329,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         fetches: BTreeMap::new(),
         asked: None,
         prepared: HashMap::new(),
+        written: false,
+        playing: None,
         hearing: None,
         interims: None,
         streaming: None,
@@ -489,6 +494,7 @@ impl Shell {
                 self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }
             Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
+            Input::Played { leg: Leg::A, play } => drop(self.playing.take_if(|(playing, _)| playing == play)),
             Input::Recorded { record, what: RecordFact::Ended { .. } } => {
                 let awaited = self.stepper.machine().awaits(*record);
                 self.tapes.ended(*record, awaited);
@@ -693,6 +699,7 @@ impl Shell {
 
     /// A document that this node writes itself.
     fn have_written(&mut self, fetch: FetchId, path: &str, params: Params, within: Duration) {
+        self.written = true;
         let setup = &self.view.setup;
         let (account, main_account) = (setup.account.clone(), setup.parent_account.clone());
         let wish = Wish { call: self.call, account, main_account, path: path.to_owned(), params, within };
@@ -737,6 +744,7 @@ impl Shell {
         if order == MediaOrder::Begin {
             self.take_answer();
         }
+        self.note_playing(&order);
         if matches!(order, MediaOrder::Join | MediaOrder::Part) {
             let end = self.bridge().take();
             return self.bridge_media(&order, end);
@@ -780,6 +788,26 @@ impl Shell {
                 self.media = Media::None;
                 self.was_heard(&measured);
             }
+        }
+    }
+
+    /// Whoever writes this call's documents is told how much of what it says is heard.
+    fn note_playing(&mut self, order: &MediaOrder) {
+        if !self.written {
+            return;
+        }
+        let now = self.services.clock.now();
+        let cut = match order {
+            MediaOrder::Play { play, .. } => {
+                self.playing = Some((*play, now));
+                None
+            }
+            MediaOrder::Stop { play } => self.playing.take_if(|(playing, _)| playing == play),
+            MediaOrder::Close => self.playing.take(),
+            _ => None,
+        };
+        if let Some((_, since)) = cut {
+            self.services.author.cut(self.call, now.saturating_duration_since(since));
         }
     }
 

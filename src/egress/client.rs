@@ -390,10 +390,15 @@ fn fault(error: &legacy::Error, host: &str) -> EgressError {
     }
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
-    while let Some(next) = last.source() {
-        last = next;
+    loop {
+        if let Some(words) = super::tls::words(last) {
+            return words.to_owned();
+        }
+        match last.source() {
+            Some(next) => last = next,
+            None => return last.to_string(),
+        }
     }
-    last.to_string()
 }

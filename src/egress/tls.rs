@@ -7,7 +7,7 @@
 use std::sync::{Arc, LazyLock};
 
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error, InvalidMessage, RootCertStore};
 
 /// The system's certificate authorities (a company's own is among them) and Mozilla's: either may be missing one.
 static AUTHORITIES: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
@@ -50,9 +50,60 @@ fn trusting(authorities: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Err
     Ok(tls)
 }
 
+/// What went wrong with TLS, where the library's own words say little to whoever owns the server; none: they say enough, or
+/// it was something else.
+pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let inner = error.downcast_ref::<std::io::Error>();
+    if inner.is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof && e.to_string().contains("handshake")) {
+        return Some("it broke the TLS handshake off: it may speak no TLS there, or only versions before 1.2");
+    }
+    let boxed = inner.and_then(std::io::Error::get_ref).and_then(|e| e.downcast_ref::<Error>());
+    match boxed.or_else(|| error.downcast_ref::<Error>())? {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => Some(
+            "its certificate is of no authority that is trusted here: it is self-signed, or an intermediate certificate is \
+             missing",
+        ),
+        Error::InvalidCertificate(CertificateError::Other(other))
+            if other.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            Some("its certificate is self-signed")
+        }
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => Some("it does not speak TLS there"),
+        Error::AlertReceived(AlertDescription::ProtocolVersion) | Error::PeerIncompatible(_) => {
+            Some("it offers no version of TLS from 1.2 on, or no cipher that is still safe")
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_wrong_with_tls_has_words_for_whoever_owns_the_server() {
+        let certificate = |error| Error::InvalidCertificate(error);
+        for (error, said) in [
+            (certificate(CertificateError::UnknownIssuer), Some("self-signed, or an intermediate")),
+            (certificate(CertificateError::BadSignature), Some("self-signed, or an intermediate")),
+            (Error::InvalidMessage(InvalidMessage::InvalidContentType), Some("does not speak TLS")),
+            (Error::AlertReceived(AlertDescription::ProtocolVersion), Some("from 1.2 on")),
+            (certificate(CertificateError::Expired), None),
+        ] {
+            let shown = format!("{error:?}");
+            let plain = words(&error);
+            // As the connector hands it on.
+            let wrapped = words(&std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+            assert_eq!(plain, wrapped, "{shown}");
+            assert_eq!(
+                plain.is_some_and(|text| said.is_some_and(|said| text.contains(said))),
+                said.is_some(),
+                "{shown}"
+            );
+        }
+        let eof = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "tls handshake eof");
+        assert!(words(&eof).is_some_and(|text| text.contains("handshake")));
+    }
 
     #[test]
     fn the_authorities_are_read_once_and_shared() {

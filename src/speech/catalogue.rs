@@ -69,7 +69,7 @@ impl Engine<'_> {
     fn voice(&self, speaker: &Speaker) -> Option<String> {
         match self {
             Self::Builtin => Embedded::for_language(&speaker.language).map(|voice| voice.tag().to_owned()),
-            Self::Espeak(espeak) => espeak.speaks(&speaker.language).then(|| espeak::voice(&speaker.language)),
+            Self::Espeak(espeak) => espeak.speaks(&speaker.language).then(|| espeak::voice_of(speaker)),
             Self::OpenAi(config) => Some(openai::voice_of(config, speaker).to_owned()),
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use super::language::primary;
+use super::language::{Speaker, primary};
 use super::program::{self, Program};
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Say;
@@ -47,12 +47,12 @@ impl Espeak {
         let failed = |what: &'static str| move |e: std::io::Error| SpeechError::Espeak(format!("{what}: {e}"));
         let style = say.style();
         let level = |value: f32, least: f32, most: f32| (value.clamp(least, most).round() as u16).to_string();
-        let pitch = if say.speaker.man { style.pitch * 0.6 } else { style.pitch };
+        let voice = voice_of(&say.speaker);
         let mut command = Command::new(&self.program);
         command
-            .args(["--stdin", "--stdout", "-b", "1", "-v", &voice(&say.speaker.language)])
+            .args(["--stdin", "--stdout", "-b", "1", "-v", &voice])
             .args(["-s", &level(WORDS_A_MINUTE * style.rate / 100.0, 80.0, 450.0)])
-            .args(["-p", &level(pitch / 2.0, 0.0, 99.0)])
+            .args(["-p", &level(style.pitch / 2.0, 0.0, 99.0)])
             .args(["-a", &level(style.volume, 0.0, 200.0)]);
         let Program { mut child, mut input, mut output } = program::start(&mut command).map_err(failed("start"))?;
         // Double brackets would be read as phonemes.
@@ -103,8 +103,14 @@ pub(super) fn languages() -> impl Iterator<Item = &'static str> {
     LANGUAGES.split_ascii_whitespace()
 }
 
+/// Its voice: its own ones are men's, a variant makes a woman's of each.
+pub(super) fn voice_of(speaker: &Speaker) -> String {
+    let voice = voice(&speaker.language);
+    if speaker.man { voice } else { voice + "+f3" }
+}
+
 /// Its name for a BCP 47 tag.
-pub(super) fn voice(tag: &str) -> String {
+fn voice(tag: &str) -> String {
     let tag = tag.to_ascii_lowercase();
     if REGIONS.split(' ').any(|known| known == tag) {
         return tag;

@@ -23,6 +23,7 @@ use super::provider::{BoxFuture, Piece, Provider, Sink, SpeechError};
 use super::resample::RATE;
 use super::script::{Part, Say, Script};
 use super::shelf::Shelf;
+use super::writing;
 use crate::call::machine::Sound;
 use crate::clock::Clock;
 use crate::egress::{Egress, FetchedFile, FileAnswer, OnPiece};
@@ -195,6 +196,10 @@ impl Library {
     }
 }
 
+fn unread_words(writing: &str) -> String {
+    format!("no voice here reads {writing}: install espeak-ng, or configure [speech.openai]; that text is left out")
+}
+
 /// One prompt in the making. Dropped before its end, it takes the prompt out of the cache.
 struct Making {
     inner: Arc<Inner>,
@@ -250,7 +255,14 @@ impl Making {
                 }
                 self.cache(|cache| cache.ready(&self.sound, &self.prompt, bytes, kept));
             }
-            Err(reason) => tracing::warn!(reason, "a prompt could not be made; it is left out"),
+            Err(reason) => {
+                // A query may have a secret in it.
+                let file = match &self.sound {
+                    Sound::File { url } => url.0.split(['?', '#']).next(),
+                    Sound::Speak { .. } | Sound::Silence { .. } | Sound::Tone { .. } => None,
+                };
+                tracing::warn!(reason, file, "a prompt could not be made; it is left out");
+            }
         }
     }
 
@@ -279,19 +291,52 @@ impl Making {
 
     async fn speak(&self, script: Script, mut maker: FrameMaker) -> Result<(FrameMaker, Kept), Failure> {
         let mut kept = Kept::Forever;
+        let (mut said, mut unread) = (false, None);
         for part in script.0 {
             maker = match part {
                 Part::Pause { ms } => self.silence(ms, maker).await?,
                 Part::Say(say) => {
-                    let (maker, first_choice) = self.say(&say, maker).await?;
-                    if !first_choice {
-                        kept = Kept::Until { at: self.inner.clock.now() + FALLBACK_KEPT, etag: None };
+                    for say in self.readable(say) {
+                        if let Some(writing) = self.unreadable(&say) {
+                            unread = Some(writing);
+                            continue;
+                        }
+                        let first_choice;
+                        (maker, first_choice) = self.say(&say, maker).await?;
+                        said = true;
+                        if !first_choice {
+                            kept = Kept::Until { at: self.inner.clock.now() + FALLBACK_KEPT, etag: None };
+                        }
                     }
                     maker
                 }
             };
         }
-        Ok((maker, kept))
+        match unread {
+            Some(writing) if !said => Err(Failure::of(maker, unread_words(writing))),
+            // Whoever installs a voice for it wants to hear it.
+            Some(_) => Ok((maker, Kept::Until { at: self.inner.clock.now() + FALLBACK_KEPT, etag: None })),
+            None => Ok((maker, kept)),
+        }
+    }
+
+    /// What is written as the voice's language is not goes to a voice that reads it.
+    fn readable(&self, say: Say) -> Vec<Say> {
+        let first = self.inner.providers.iter().find(|p| p.speaks(&say.speaker.language));
+        if first.is_some_and(|provider| provider.reads_all()) { vec![say] } else { writing::apart(say) }
+    }
+
+    /// The writing of this, where no voice here reads it; the log says so.
+    fn unreadable(&self, say: &Say) -> Option<&'static str> {
+        let language = &say.speaker.language;
+        if self.inner.providers.iter().any(|provider| provider.speaks(language)) {
+            return None;
+        }
+        let writing = writing::of(say)?.name;
+        if self.complain_once(writing) {
+            tracing::warn!(language, "{}", unread_words(writing));
+        }
+        Some(writing)
     }
 
     /// Asks one provider after the other, until one of them says it; was that the first?

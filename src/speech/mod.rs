@@ -30,6 +30,7 @@ mod shelf;
 mod voices;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 mod wav;
+mod writing;
 
 /// A sample; what is over full scale is cut, what is no number is silence.
 #[allow(clippy::as_conversions, reason = "`as` does just that")]

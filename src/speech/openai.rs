@@ -118,6 +118,10 @@ impl Provider for OpenAi {
         true
     }
 
+    fn reads_all(&self) -> bool {
+        true
+    }
+
     fn synthesise<'a>(&'a self, say: &'a Say, sink: &'a mut Sink) -> BoxFuture<'a, Result<(), SpeechError>> {
         Box::pin(self.say(say, sink))
     }

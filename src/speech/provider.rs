@@ -20,6 +20,11 @@ pub trait Provider: Send + Sync {
     /// Whether it has a voice for this BCP 47 tag that a listener would call the same language.
     fn speaks(&self, language: &str) -> bool;
 
+    /// Whether it reads every writing, whatever the language it speaks.
+    fn reads_all(&self) -> bool {
+        false
+    }
+
     /// Says one piece of text into `sink`, from the first sample as early as it can. Dropping the future ends it.
     fn synthesise<'a>(&'a self, say: &'a Say, sink: &'a mut Sink) -> BoxFuture<'a, Result<(), SpeechError>>;
 }

@@ -20,7 +20,7 @@ use crate::ffi::opus::silence_frame;
 use crate::media::prompt::Frame;
 
 /// How a file begins: its kind and version. Another encoder, another voice: another version.
-const MAGIC: &[u8; 8] = b"OFHPROM1";
+const MAGIC: &[u8; 8] = b"OFHPROM2";
 /// The hash at a file's end.
 const HASH_BYTES: usize = 32;
 /// The largest Opus frame (RFC 6716 §3.2.1); 0 stands for silence.

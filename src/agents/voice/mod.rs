@@ -6,6 +6,7 @@
 
 mod document;
 mod stream;
+mod voiced;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,7 @@ use crate::notices::Notice;
 use crate::speech::library::Library;
 use crate::store::{Agent, AgentChannel, AgentSpec, Scope};
 use document::Heard;
+use voiced::{Voiced, heard_of};
 
 /// Calls with a session at most; a further one finds the agent busy.
 const SESSIONS_MAX: usize = 10_000;
@@ -72,6 +74,8 @@ struct Session {
     /// The turn under way, or the last one.
     running: Option<Running>,
     silences: u32,
+    /// What it heard last was cut short after so long.
+    cut: Option<Duration>,
     /// The sounds that its documents name: the last one only.
     stream: Option<(Uuid, Arc<Prompt>)>,
 }
@@ -109,6 +113,8 @@ struct Turn {
     /// Where they go once the reply is streamed.
     out: Option<mpsc::Sender<String>>,
     streamed: bool,
+    /// When what is streamed is heard.
+    voiced: Voiced,
     /// Over; `false`: it failed.
     done: Option<bool>,
     /// Its action was carried out.
@@ -246,6 +252,7 @@ impl VoiceAgents {
             transcript: Vec::new(),
             running: None,
             silences: 0,
+            cut: None,
             stream: None,
         };
         {
@@ -275,8 +282,31 @@ impl VoiceAgents {
             }
             (None, None) => return self.silent(wish, base).await,
         };
+        if !self.renewed(wish).await {
+            let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
+            return Ok(self.act(wish, &spec, base, document::sorry(&spec.language), &Action::Escalate));
+        }
         self.begin(wish.call, said);
         self.reply(wish, base).await
+    }
+
+    /// The agent as it is set now answers the next turn; `false`: it takes no calls any more.
+    async fn renewed(&self, wish: &Wish) -> bool {
+        let Some(id) = self.sessions().get(&wish.call).map(|session| session.agent.id) else { return true };
+        match self.0.agents.store().agent(&Scope::Main(wish.main_account.clone()), id).await {
+            Ok(Some(agent)) if agent.spec.serves(AgentChannel::Voice) => {
+                if let Some(session) = self.sessions().get_mut(&wish.call) {
+                    session.agent = Arc::new(agent);
+                }
+                true
+            }
+            Ok(_) => {
+                tracing::info!(agent = %id, "an agent was switched off in the middle of a call: a person is wanted");
+                false
+            }
+            // The one that is known is better than none.
+            Err(_) => true,
+        }
     }
 
     /// Nobody has said anything.
@@ -361,7 +391,7 @@ impl VoiceAgents {
     }
 
     /// What is there is spoken from now on, and what comes behind it.
-    fn stream(&self, call: CallUuid, progress: &Progress) -> Next {
+    fn stream(&self, call: CallUuid, progress: &Arc<Progress>) -> Next {
         let (out, sentences) = mpsc::channel(SENTENCES);
         {
             let mut turn = progress.state();
@@ -380,7 +410,7 @@ impl VoiceAgents {
         let Some(session) = sessions.get_mut(&call) else { return Next::Whole(None) };
         let (prompt, writer) = Prompt::new();
         let spec = Arc::new(session.agent.spec.clone());
-        let speaking = tokio::spawn(stream::speak(self.0.library.clone(), spec, sentences, writer));
+        let speaking = tokio::spawn(stream::speak(self.0.library.clone(), spec, sentences, writer, progress.clone()));
         if let Some(running) = &mut session.running {
             running.speaking = Some(speaking.abort_handle());
         }
@@ -396,9 +426,11 @@ impl VoiceAgents {
         let Some(session) = sessions.get_mut(&call) else { return };
         session.silences = 0;
         session.stream = None;
+        let cut = session.cut.take();
         // What was streamed is known only now.
-        if let Some(line) = session.running.take().and_then(|before| before.streamed(&now)) {
-            session.say(line);
+        match session.running.take().and_then(|before| before.streamed(&now, cut)) {
+            Some(line) => session.say(line),
+            None => session.heard_until(cut),
         }
         session.turn += 1;
         let question = Question {
@@ -455,8 +487,10 @@ impl VoiceAgents {
         let at = self.0.agents.clock().wall().rfc3339();
         if let Some(session) = self.sessions().get_mut(&call) {
             // What was streamed and is over was heard before this.
-            if let Some(line) = session.running.as_ref().and_then(|running| running.take_streamed(&at)) {
+            let cut = session.cut;
+            if let Some(line) = session.running.as_ref().and_then(|running| running.take_streamed(&at, cut)) {
                 session.say(line);
+                session.cut = None;
             }
             session.say(Line { role, text: text.to_owned(), at });
         }
@@ -495,6 +529,16 @@ impl Session {
         }
     }
 
+    /// Who speaks into what the agent says has not heard the end of it: neither has the agent said it.
+    fn heard_until(&mut self, cut: Option<Duration>) {
+        let Some(cut) = cut else { return };
+        for line in [self.history.back_mut(), self.transcript.last_mut()].into_iter().flatten() {
+            if line.role == Role::Assistant {
+                line.text = heard_of(&line.text, cut);
+            }
+        }
+    }
+
     /// Bytes that the transcript may still have.
     fn transcript_room(&self) -> usize {
         TRANSCRIPT_BYTES.saturating_sub(self.transcript.iter().map(|line| line.text.len()).sum())
@@ -503,14 +547,15 @@ impl Session {
 
 impl Running {
     /// What was streamed of its reply: it is known only when it is over.
-    fn streamed(&self, at: &str) -> Option<Line> {
+    fn streamed(&self, at: &str, cut: Option<Duration>) -> Option<Line> {
         let state = self.progress.state();
-        state.streamed.then(|| Line { role: Role::Assistant, text: state.reply.text(), at: at.to_owned() })
+        let text = || cut.map_or_else(|| state.reply.text(), |cut| state.voiced.until(cut));
+        state.streamed.then(|| Line { role: Role::Assistant, text: text(), at: at.to_owned() })
     }
 
     /// The same once it is over, for the transcript: then it stands there.
-    fn take_streamed(&self, at: &str) -> Option<Line> {
-        let line = self.streamed(at);
+    fn take_streamed(&self, at: &str, cut: Option<Duration>) -> Option<Line> {
+        let line = self.streamed(at, cut);
         let mut state = self.progress.state();
         let over = state.done.is_some();
         state.streamed &= !over;
@@ -533,11 +578,21 @@ impl Author for VoiceAgents {
         path.ends_with(&id.to_string()).then(|| prompt.clone())
     }
 
+    fn cut(&self, call: CallUuid, after: Duration) {
+        if let Some(session) = self.sessions().get_mut(&call) {
+            session.cut = Some(after);
+        }
+    }
+
     fn said(&self, call: CallUuid) -> Vec<SaidLine> {
         let now = self.0.agents.clock().wall().rfc3339();
-        let sessions = self.sessions();
-        let Some(session) = sessions.get(&call) else { return Vec::new() };
-        let last = session.running.as_ref().and_then(|running| running.streamed(&now));
+        let mut sessions = self.sessions();
+        let Some(session) = sessions.get_mut(&call) else { return Vec::new() };
+        let cut = session.cut.take();
+        let last = session.running.as_ref().and_then(|running| running.streamed(&now, cut));
+        if last.is_none() {
+            session.heard_until(cut);
+        }
         let lines = session.transcript.iter().cloned().chain(last).filter(|line| !line.text.trim().is_empty());
         lines.map(|Line { role, text, at }| SaidLine { role: role.as_str(), text, at }).collect()
     }
@@ -561,10 +616,10 @@ mod tests {
             turn.add(Piece::Text("One moment. I am looking".to_owned()), 100);
             turn.streamed = true;
         }
-        assert!(running.take_streamed("now").is_none(), "it still comes");
+        assert!(running.take_streamed("now", None).is_none(), "it still comes");
         progress.state().end(false);
-        assert_eq!(running.take_streamed("now").unwrap().text, "One moment. I am looking");
-        assert!(running.streamed("now").is_none(), "once");
+        assert_eq!(running.take_streamed("now", None).unwrap().text, "One moment. I am looking");
+        assert!(running.streamed("now", None).is_none(), "once");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! A reply that is spoken while it is still thought of: sentences in, one prompt out. The next sentence is being made
-//! while the one before it is handed on.
+//! while the one before it is handed on. It says when each begins, so that it is known what somebody who speaks into it has heard.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::Progress;
+use super::voiced::FRAME;
 use crate::call::machine::Sound;
 use crate::media::prompt::{Prompt, Slot, Writer};
 use crate::speech::library::Library;
@@ -34,32 +36,45 @@ pub(super) async fn speak(
     spec: Arc<AgentSpec>,
     mut sentences: mpsc::Receiver<String>,
     mut writer: Writer,
+    progress: Arc<Progress>,
 ) {
-    let mut next = sentences.recv().await.map(|sentence| library.prompt(&sound(&spec, &sentence)));
-    while let Some(prompt) = next {
+    let made = |sentence: String| {
+        let prompt = library.prompt(&sound(&spec, &sentence));
+        (sentence, prompt)
+    };
+    let mut next = sentences.recv().await.map(made);
+    let mut frames = 0;
+    while let Some((sentence, prompt)) = next {
         // The library makes it beside this task.
-        let after = sentences.try_recv().ok().map(|sentence| library.prompt(&sound(&spec, &sentence)));
-        hand_on(&prompt, &mut writer).await;
+        let after = sentences.try_recv().ok().map(made);
+        progress.state().voiced.begin(FRAME * frames, sentence);
+        frames += hand_on(&prompt, &mut writer).await;
+        progress.state().voiced.end(FRAME * frames);
         next = match after {
             Some(after) => Some(after),
-            None => sentences.recv().await.map(|sentence| library.prompt(&sound(&spec, &sentence))),
+            None => sentences.recv().await.map(made),
         };
     }
     writer.finish();
 }
 
-async fn hand_on(prompt: &Arc<Prompt>, writer: &mut Writer) {
+/// Gives how many frames that were.
+async fn hand_on(prompt: &Arc<Prompt>, writer: &mut Writer) -> u32 {
+    let mut frames = 0;
     let mut cursor = prompt.cursor();
     let mut waited = Duration::ZERO;
     loop {
         match cursor.next() {
-            Slot::Ready(frame) => writer.push(frame),
-            Slot::End => return,
+            Slot::Ready(frame) => {
+                writer.push(frame);
+                frames += 1;
+            }
+            Slot::End => return frames,
             Slot::Failed => {
                 tracing::warn!(why = prompt.failure(), "a sentence of an agent's could not be spoken");
-                return;
+                return frames;
             }
-            Slot::Pending if waited >= PATIENCE => return,
+            Slot::Pending if waited >= PATIENCE => return frames,
             Slot::Pending => {
                 tokio::time::sleep(LOOK).await;
                 waited += LOOK;

@@ -262,9 +262,9 @@ fn shown(ask: &Ask, room: RoomView) -> MultiParty {
     let at = uri(&ask.scope, &format!("MultiPartyCall/uuid_{}/", room.id));
     MultiParty {
         billed_amount: NO_COST,
-        billed_duration: room.age.as_secs(),
+        billed_duration: seconds(room.age),
         creation_time: room.made.plivo_cdr(),
-        duration: room.age.as_secs(),
+        duration: seconds(room.age),
         end_time: room.ended.map(Timestamp::plivo_cdr),
         status: status_of(&room),
         mpc_uuid: room.id.to_string(),
@@ -298,13 +298,18 @@ fn start(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
     }
 }
 
+/// Begun seconds, as the callbacks have them.
+fn seconds(age: std::time::Duration) -> u64 {
+    u64::try_from(age.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
 fn of_room(ask: &Ask, room: &RoomView, member: &MemberView) -> Participant {
     Participant {
         billed_amount: NO_COST,
-        billed_duration: member.since.as_secs(),
+        billed_duration: seconds(member.since),
         call_uuid: member.call.to_string(),
         coach_mode: member.coaches,
-        duration: member.since.as_secs(),
+        duration: seconds(member.since),
         end_mpc_on_exit: member.ends,
         exit_cause: member.left.as_ref().map(|left| left.cause.clone()),
         exit_time: member.left.as_ref().map(|left| left.at.plivo_cdr()),

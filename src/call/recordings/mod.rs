@@ -92,6 +92,8 @@ pub struct Taking {
     pub action: Option<ActionAsked>,
     /// When the call was answered, if it was by now: it may be recorded from before.
     pub answered: Box<dyn Fn() -> Option<Timestamp> + Send>,
+    /// Whether the call goes on: a room's recording may end before it.
+    pub is_up: Box<dyn Fn() -> bool + Send>,
 }
 
 /// The room that is recorded.
@@ -183,7 +185,7 @@ impl Recordings {
         source: Box<dyn Source>,
         told: impl FnOnce(RecordFact) + Send + 'static,
     ) -> Result<Tape, &'static str> {
-        let Taking { id, account, main_account, call, room, order, keys, action, answered } = taking;
+        let Taking { id, account, main_account, call, room, order, keys, action, answered, is_up } = taking;
         let format = Format::of(order.mp3);
         let started = self.0.clock.wall();
         let start = RecordingStart {
@@ -222,10 +224,10 @@ impl Recordings {
                 why: what.failure,
             });
             let runtime = inner.runtime.clone();
-            let (tasks, answered) = (inner.tasks.clone(), answered());
+            let (tasks, standing) = (inner.tasks.clone(), (answered(), is_up()));
             let work = async move {
                 let action = Action::of(action).await;
-                inner.conclude(begun, what.end, what.duration_ms, (action, answered), Some(keys)).await;
+                inner.conclude(begun, what.end, what.duration_ms, (action, standing), Some(keys)).await;
             };
             tasks.spawn_on(work, &runtime);
         };
@@ -252,7 +254,7 @@ impl Recordings {
                     (RecordEnd::Failed, 0)
                 }
             };
-            self.0.conclude(start, end, duration_ms, (Action::Due { key: None }, None), None).await;
+            self.0.conclude(start, end, duration_ms, (Action::Due { key: None }, (None, false)), None).await;
         }
         if count > 0 {
             tracing::warn!(recordings = count, "completed the recordings that this node left open when it died");
@@ -301,7 +303,7 @@ impl Inner {
         start: RecordingStart,
         end: RecordEnd,
         duration_ms: u64,
-        (action, answered): (Action, Option<Timestamp>),
+        (action, (answered, is_up)): (Action, (Option<Timestamp>, bool)),
         keys: Option<SigningKeys>,
     ) {
         let ended = start.started.plus(Duration::from_millis(duration_ms));
@@ -312,7 +314,10 @@ impl Inner {
             let mut notice = notice.clone();
             notice.params.extend(said.clone());
             // It may have been ordered while the phone rang.
-            let over = end == RecordEnd::HungUp || notice.kind == NoticeKind::Action;
+            let over = match start.room {
+                Some(_) => !is_up,
+                None => end == RecordEnd::HungUp || notice.kind == NoticeKind::Action,
+            };
             let status = if over { "completed" } else { "in-progress" };
             notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned().into()));
             if let (NoticeKind::Action, Action::Due { key: Some(key) }) = (notice.kind, action) {

@@ -95,7 +95,7 @@ impl Shell {
 
     /// A recording of this call's, or of the room that it is in.
     pub(super) fn taking(&self, id: Uuid, room: Option<OfRoom>, order: RecordOrder) -> Taking {
-        let (setup, view) = (&self.view.setup, self.view.clone());
+        let (setup, view, standing) = (&self.view.setup, self.view.clone(), self.view.clone());
         Taking {
             id,
             account: setup.account.clone(),
@@ -106,6 +106,7 @@ impl Shell {
             keys: self.keys.clone(),
             action: None,
             answered: Box::new(move || Some(view.setup.started.plus(Duration::from_millis(view.answered()?.0)))),
+            is_up: Box::new(move || !standing.is_closing()),
         }
     }
 

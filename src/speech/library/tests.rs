@@ -394,3 +394,20 @@ async fn a_file_that_is_no_sound_fails_with_its_reason() {
 fn cache_control_says_how_long(#[case] header: Option<&str>, #[case] seconds: u64) {
     assert_eq!(kept_for(header), Duration::from_secs(seconds));
 }
+
+#[tokio::test]
+async fn text_in_another_writing_goes_to_a_voice_that_reads_it() {
+    let (english, hindi) = (Arc::new(Parrot::new("en", "en")), Arc::new(Parrot::new("hi", "hi")));
+    let both = house(&[&english, &hindi]);
+    let said = |parrot: &Parrot| parrot.said.load(Ordering::SeqCst);
+    assert_eq!(frames(&both.library.prompt(&speak("one एक two", "en-US"))).await.len(), "one".len() + "एक".len() + 3);
+    assert_eq!((said(&english), said(&hindi)), (2, 1));
+
+    // Nobody does: the rest is said, and what has no rest fails.
+    let one = house(&[&english]);
+    assert_eq!(frames(&one.library.prompt(&speak("one एक two", "en-US"))).await.len(), 6);
+    let nothing = one.library.prompt(&speak("एक", "en-US"));
+    assert!(frames(&nothing).await.is_empty());
+    let why = nothing.failure().unwrap_or_default();
+    assert!(why.contains("no voice here reads Devanagari"), "{why}");
+}

@@ -9,13 +9,15 @@ use super::Interim;
 #[derive(Debug, Default)]
 pub(super) struct Steady {
     last: Vec<String>,
+    /// How many of them are steady.
+    steady: usize,
 }
 
 impl Steady {
-    /// What is new in `text`; none: it is empty, or what it was.
+    /// What is new in `text`: words, or that they stand there again; none: it is empty, or all of it was steady.
     pub(super) fn next(&mut self, text: &str) -> Option<Interim> {
         let words: Vec<String> = text.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
-        if words.is_empty() || words == self.last {
+        if words.is_empty() || (words == self.last && self.steady == words.len()) {
             return None;
         }
         let same = words.iter().zip(&self.last).take_while(|(new, old)| new == old).count();
@@ -23,6 +25,7 @@ impl Steady {
         let (stable, unstable) = (stable.join(" "), unstable.join(" "));
         let stability = u8::try_from(same * 100 / words.len()).unwrap_or(100);
         self.last = words;
+        self.steady = same;
         Some(Interim { stable, unstable, stability })
     }
 }
@@ -39,6 +42,7 @@ mod tests {
         assert_eq!(next(""), None);
         assert_eq!(next("book"), told("", "book", 0));
         assert_eq!(next("book a cable"), told("book", "a cable", 33));
+        assert_eq!(next("book a cable"), told("book a cable", "", 100));
         assert_eq!(next("book a cable"), None, "nothing new");
         assert_eq!(next("book a table"), told("book a", "table", 66));
         assert_eq!(next("look"), told("", "look", 0));

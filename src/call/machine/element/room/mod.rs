@@ -42,6 +42,8 @@ pub(in crate::call::machine) struct Attending {
     waits: bool,
     held: bool,
     muted: bool,
+    /// It was heard to speak, and not yet to stop.
+    speaks: bool,
     sounds: Sounds,
     typed: Patterns,
     /// The room's recording.
@@ -182,6 +184,7 @@ fn start(element: Element, rules: Rules, entry: RoomEntry, sounds: Sounds, desk:
         waits: true,
         held: entry.held,
         muted: entry.muted,
+        speaks: false,
         sounds,
         recorded: None,
         record_asked: None,
@@ -226,7 +229,10 @@ impl Attending {
                 self.wait(desk);
             }
             RoomNews::Floor { has } => self.tell(desk, Told::Floor { has }),
-            RoomNews::Speech { on } => self.tell(desk, Told::Speech { on }),
+            RoomNews::Speech { on } => {
+                self.speaks = on;
+                self.tell(desk, Told::Speech { on });
+            }
             RoomNews::Audio { on } => self.tell(desk, Told::Audio { on }),
             RoomNews::RecordEnded => self.sounds.record_ended(desk),
             RoomNews::Muted { on } => {
@@ -425,6 +431,10 @@ impl Attending {
             desk.media(MediaOrder::RecordStop { record, end: RecordEnd::HungUp, key: None });
         }
         self.element.stop_agent(desk);
+        // Nobody hears it any more.
+        if std::mem::take(&mut self.speaks) {
+            self.tell(desk, Told::Speech { on: false });
+        }
         self.sounds.stop(desk);
         let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
         let [others_stay, was_last] = match &self.inside {

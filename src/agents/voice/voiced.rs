@@ -1,0 +1,116 @@
+//! What of a reply was heard before somebody spoke into it.
+
+use std::time::Duration;
+
+/// A frame of sound.
+pub(super) const FRAME: Duration = Duration::from_millis(20);
+/// Milliseconds that a character takes where it is not known: some 150 words a minute.
+const CHARACTER_MS: u128 = 70;
+
+/// The sentences of a reply that is spoken as it comes, and when each is heard.
+#[derive(Debug, Default)]
+pub(super) struct Voiced(Vec<Sentence>);
+
+#[derive(Debug)]
+struct Sentence {
+    text: String,
+    begins: Duration,
+    /// None: it is still being made.
+    ends: Option<Duration>,
+}
+
+impl Voiced {
+    pub(super) fn begin(&mut self, begins: Duration, text: String) {
+        self.0.push(Sentence { text, begins, ends: None });
+    }
+
+    pub(super) fn end(&mut self, ends: Duration) {
+        if let Some(sentence) = self.0.last_mut() {
+            sentence.ends = Some(ends);
+        }
+    }
+
+    /// What is heard until then.
+    pub(super) fn until(&self, cut: Duration) -> String {
+        let heard = self.0.iter().filter(|sentence| sentence.begins < cut);
+        let texts: Vec<String> = heard
+            .map(|sentence| match sentence.ends {
+                Some(ends) if ends <= cut => sentence.text.trim().to_owned(),
+                Some(ends) => part(&sentence.text, cut - sentence.begins, ends.saturating_sub(sentence.begins)),
+                None => heard_of(&sentence.text, cut - sentence.begins),
+            })
+            .collect();
+        texts.join(" ").trim().to_owned()
+    }
+}
+
+/// As much of a text as is said in that time.
+pub(super) fn heard_of(text: &str, time: Duration) -> String {
+    let characters = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+    let whole = u64::try_from(CHARACTER_MS * u128::from(characters)).unwrap_or(u64::MAX);
+    part(text, time, Duration::from_millis(whole))
+}
+
+/// The words of `text` that are begun in `time` of the `whole`; what is missing leaves an ellipsis.
+fn part(text: &str, time: Duration, whole: Duration) -> String {
+    if time >= whole {
+        return text.trim().to_owned();
+    }
+    let characters = text.chars().count() as u128 * time.as_millis() / whole.as_millis().max(1);
+    let mut heard = 0;
+    let mut end = 0;
+    for word in text.split_inclusive(char::is_whitespace) {
+        if heard >= characters {
+            break;
+        }
+        heard += word.chars().count() as u128;
+        end += word.len();
+    }
+    match text.get(..end).map(str::trim).unwrap_or_default() {
+        "" => String::new(),
+        heard if end >= text.trim_end().len() => heard.to_owned(),
+        heard => format!("{heard}\u{2026}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Voiced, heard_of};
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn sentences_are_heard_up_to_where_they_were_cut() {
+        let mut voiced = Voiced::default();
+        voiced.begin(ms(0), "One moment. ".to_owned());
+        voiced.end(ms(1_000));
+        voiced.begin(ms(1_000), "I am looking for it now.".to_owned());
+        voiced.end(ms(3_000));
+        voiced.begin(ms(3_000), "Here it is".to_owned());
+        for (at, heard) in [
+            (0, ""),
+            (300, "One\u{2026}"),
+            (500, "One moment."),
+            (600, "One moment."),
+            (1_000, "One moment."),
+            (2_000, "One moment. I am looking\u{2026}"),
+            (3_000, "One moment. I am looking for it now."),
+            (3_100, "One moment. I am looking for it now. Here\u{2026}"),
+            (9_000, "One moment. I am looking for it now. Here it is"),
+        ] {
+            assert_eq!(voiced.until(ms(at)), heard, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_text_whose_times_nobody_knows_is_cut_by_its_length() {
+        assert_eq!(heard_of("Good day to you.", ms(60_000)), "Good day to you.");
+        assert_eq!(heard_of("Good day to you.", ms(300)), "Good\u{2026}");
+        assert_eq!(heard_of("\u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947} \u{926}\u{941}", ms(1)), "");
+        assert_eq!(heard_of("", ms(5)), "");
+    }
+}
