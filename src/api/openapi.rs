@@ -139,6 +139,7 @@ impl Family {
                 (405, "Not by this method; Allow names those that are"),
                 (429, "Too many; Retry-After says when"),
                 (500, "Our fault"),
+                (503, "The store is away, or this node stops; Retry-After says when to ask again"),
             ],
             Self::Number => &[
                 (400, "A value is bad; field names it"),
@@ -148,6 +149,7 @@ impl Family {
                 (405, "Not by this method; Allow names those that are"),
                 (429, "Too many; Retry-After says when"),
                 (500, "Our fault"),
+                (503, "The store is away, or this node stops; Retry-After says when to ask again"),
             ],
             Self::Other => &[],
         }

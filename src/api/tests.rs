@@ -1,5 +1,6 @@
 //! Both APIs over real HTTP on loopback, with a real store and made-up live calls.
 
+mod away;
 mod endpoints;
 mod openapi;
 

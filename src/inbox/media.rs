@@ -17,7 +17,7 @@ use super::{Inbox, words};
 use crate::admission::NumberEntry;
 use crate::model::Timestamp;
 use crate::observe::names;
-use crate::store::{NewMessage, Scope, StoreError};
+use crate::store::{Message, NewMessage, Pair, Scope, StoreError};
 
 /// How long a link is good.
 const LINK: Duration = Duration::from_secs(3_600);
@@ -193,11 +193,19 @@ impl Inbox {
     }
 
     /// The file that a link names; fetched now, if it was not yet. `None`: the link is none or over, or there is no file.
-    pub async fn media_file(&self, message: Uuid, until: i64, tag: &str) -> Option<MediaFile> {
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn media_file(&self, message: Uuid, until: i64, tag: &str) -> Result<Option<MediaFile>, StoreError> {
         if !self.0.shelf.is_good(message, until, tag, self.parts().clock.wall()) {
-            return None;
+            return Ok(None);
         }
-        let (pair, found) = self.parts().store.message(message).await.ok()??;
+        let found = self.parts().store.message(message).await?;
+        let Some((pair, found)) = found else { return Ok(None) };
+        Ok(self.file_of(message, &pair, &found).await)
+    }
+
+    async fn file_of(&self, message: Uuid, pair: &Pair, found: &Message) -> Option<MediaFile> {
         let file = words::media(&found.message.content, &found.message.kind)?;
         let text = |name: &str| file.get(name).and_then(serde_json::Value::as_str);
         let plain = |c: &char| c.is_ascii_alphanumeric() || "/.+-".contains(*c);
@@ -206,7 +214,7 @@ impl Inbox {
             text("filename").unwrap_or_default().chars().filter(|c| plain(c) && *c != '/').take(100).collect();
         let path = self.0.shelf.path(message);
         if tokio::fs::metadata(&path).await.is_err() {
-            let number = self.number_of(&pair)?;
+            let number = self.number_of(pair)?;
             self.fetch(&number, &found.message).await;
         }
         tokio::fs::metadata(&path).await.ok()?;

@@ -161,6 +161,23 @@ pub enum StoreError {
     Journalled,
 }
 
+impl StoreError {
+    /// Whether it may be otherwise in a moment: the store is away (gone, locked, full, closed), and nothing is wrong with what
+    /// was asked of it.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => refused::is_of_state(source),
+            Self::Closed | Self::NotTaken | Self::Journalled | Self::Open { .. } | Self::Connect { .. } => true,
+            Self::Key { .. }
+            | Self::InUse { .. }
+            | Self::HeldAs { .. }
+            | Self::Newer { .. }
+            | Self::Migrate { .. }
+            | Self::Unreadable { .. } => false,
+        }
+    }
+}
+
 /// Counts and names a failed statement.
 fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| {

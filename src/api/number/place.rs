@@ -222,7 +222,8 @@ fn refused(why: NotPlaced) -> Fault {
 }
 
 fn stopping() -> Response {
-    error::json(StatusCode::SERVICE_UNAVAILABLE, "draining", "this node stops: ask again in a moment", None)
+    let why = "this node stops: ask again in a moment";
+    error::in_a_moment(error::json(StatusCode::SERVICE_UNAVAILABLE, "draining", why, None))
 }
 
 /// The rule that forbids a call, in our words for it.

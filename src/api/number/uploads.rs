@@ -131,7 +131,8 @@ fn not_uploaded(why: NotUploaded, kind: &FileKind) -> Fault {
             match error.kind() {
                 std::io::ErrorKind::StorageFull => {
                     let why = "there is no room for the file now: try again later";
-                    refuse(StatusCode::SERVICE_UNAVAILABLE, "not_stored", why, None)
+                    let no = error::json(StatusCode::SERVICE_UNAVAILABLE, "not_stored", why, None);
+                    Box::new(error::in_a_moment(no))
                 }
                 _ => Box::new(internal()),
             }
