@@ -23,6 +23,8 @@ use crate::store::{Message, NewMessage, Pair, Scope, StoreError};
 const LINK: Duration = Duration::from_secs(3_600);
 /// Messages looked at when a conversation's files go.
 const PAGE: u32 = 1_000;
+/// A message and what reports it are stamped one after the other, by two clocks: never that far apart.
+const LATE: Duration = Duration::from_secs(1);
 /// Files fetched at a time; one place is left to those that somebody asks for.
 const AT_ONCE: usize = 4;
 /// Files that wait to be fetched before anybody asks for them; a further one waits until somebody does.
@@ -283,14 +285,22 @@ impl Inbox {
         self.0.shelf.sweep(None).await;
     }
 
-    /// Messages of a conversation that have files.
-    pub(super) async fn files_of(&self, scope: &Scope, conversation: Uuid) -> Result<Vec<Uuid>, StoreError> {
-        let (mut found, mut before) = (Vec::new(), None);
+    /// Messages of a conversation that have files, of those that came until then; and all that came within the second before.
+    pub(super) async fn files_of(
+        &self,
+        scope: &Scope,
+        conversation: Uuid,
+        until: Timestamp,
+    ) -> Result<(Vec<Uuid>, Vec<Uuid>), StoreError> {
+        let (mut found, mut late) = (Vec::new(), Vec::new());
+        let mut before = Some((until.micros().saturating_add(1), Uuid::nil()));
         loop {
             let page = self.parts().store.messages(scope, conversation, before, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(found) };
+            let Some(last) = page.last() else { return Ok((found, late)) };
             before = Some((last.message.at.micros(), last.message.id));
             found.extend(page.iter().filter(|m| words::MEDIA.contains(&m.message.kind.as_str())).map(|m| m.message.id));
+            let is_late = |m: &&Message| m.message.at > until.minus(LATE);
+            late.extend(page.iter().filter(is_late).map(|m| m.message.id));
         }
     }
 

@@ -65,7 +65,7 @@ pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, F
 pub use conversations::{Conversation, ConversationFilter, Last, LeftMessage, Message};
 pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
-pub use erasures::{Erasure, Heard};
+pub use erasures::{Erasure, Heard, Until};
 pub use given::GivenAnswer;
 pub use hold::Hold;
 pub use inbox::{
