@@ -191,8 +191,9 @@ async fn what_comes_while_a_person_is_being_forgotten_stays() {
     let calls = chat.get("calls/").await;
     let from: Vec<&Value> = calls["items"].as_array().expect("a list").iter().map(|call| &call["from"]).collect();
     assert_eq!(from, [&json!(USER), &json!("")], "the newest first");
-    let kinds =
-        |items: &[Value]| items.iter().map(|item| item["type"].as_str().unwrap_or_default().to_owned()).collect();
+    let kinds = |items: &[Value]| {
+        items.iter().map(|item| item["type"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
     let timeline = chat.until(&id, |items| kinds(items) == ["text", "call"]).await;
     assert_ne!(timeline[1]["call"]["uuid"], json!(call));
     let hook = chat.webhook("crm").await;
