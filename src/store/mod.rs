@@ -44,6 +44,7 @@ mod settings;
 mod sql;
 mod tenures;
 mod turns;
+mod uploads;
 mod version;
 mod webhooks;
 mod writer;
@@ -87,6 +88,7 @@ pub use rooms::{EndedRoom, LeftMember};
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use tenures::{Claim, Tenure};
 pub use turns::{Answers, Owed, Then};
+pub use uploads::UploadRow;
 pub use version::By;
 pub use webhooks::{WebhookRow, WebhookUse, WebhookWrite};
 
