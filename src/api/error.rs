@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::model::Timestamp;
+use crate::store::StoreError;
 
 /// An answer in our own shape: `{"error":{"code","message","field","requestId","meta"}}`.
 pub fn json(status: StatusCode, code: &str, message: &str, field: Option<&str>) -> Response {
@@ -51,6 +52,33 @@ pub(super) fn trouble(trouble: &Trouble) -> Response {
     let error =
         OurError { code, message, field: *field, request_id, meta: meta.as_ref(), next_request_at, next_call_at };
     body(*status, &OurBody { error })
+}
+
+/// Seconds after which whoever finds the store away may ask again.
+const AGAIN: &str = "5";
+
+/// What is said while the store is away, as a word and a sentence; `None`: the fault is another, and ours.
+pub(super) fn away(error: &StoreError) -> Option<(&'static str, &'static str)> {
+    match error {
+        StoreError::NotTaken => {
+            Some(("not_stored", "nothing can be stored now, and nothing has changed: try again in a moment"))
+        }
+        error if error.is_away() => Some(("store_away", "the store can't be reached now: try again in a moment")),
+        _ => None,
+    }
+}
+
+/// Says of a 503 when to come again.
+pub(super) fn in_a_moment(answer: Response) -> Response {
+    super::with_header(answer, header::RETRY_AFTER, AGAIN)
+}
+
+/// The store's failure in our own shape, whatever was asked: 503 while it is away, and 500 for a fault of ours.
+pub(super) fn store(error: &StoreError) -> Response {
+    match away(error) {
+        Some((code, message)) => in_a_moment(json(StatusCode::SERVICE_UNAVAILABLE, code, message, None)),
+        None => super::number::internal(),
+    }
 }
 
 /// An answer in Plivo's shape: `{"api_id","error"}`.

@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
 use super::{App, error, pairs, with_header};
+use crate::inbox::MediaFile;
 
 /// `GET` and `HEAD`.
 pub(super) async fn serve(State(shared): App, Path(id): Path<String>, request: Request) -> Response {
@@ -25,14 +26,20 @@ pub(super) async fn serve(State(shared): App, Path(id): Path<String>, request: R
     let value = |name: &str| given.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     let (until, tag) = (value("until").and_then(|until| until.parse().ok()), value("tag").unwrap_or_default());
     let answer = match (id.parse::<Uuid>(), until) {
-        (Ok(id), Some(until)) => answer(&shared.api.inbox, id, until, tag).await,
+        (Ok(id), Some(until)) => match shared.api.inbox.media_file(id, until, tag).await {
+            Ok(Some(found)) => answer(found).await,
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(%error, "a user's file could not be looked for");
+                Some(error::store(&error))
+            }
+        },
         _ => None,
     };
     answer.unwrap_or_else(|| error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None))
 }
 
-async fn answer(inbox: &crate::inbox::Inbox, id: Uuid, until: i64, tag: &str) -> Option<Response> {
-    let found = inbox.media_file(id, until, tag).await?;
+async fn answer(found: MediaFile) -> Option<Response> {
     let file = File::open(&found.path).await.ok()?;
     let length = file.metadata().await.ok()?.len();
     Response::builder()

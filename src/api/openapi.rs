@@ -139,6 +139,7 @@ impl Family {
                 (405, "Not by this method; Allow names those that are"),
                 (429, "Too many; Retry-After says when"),
                 (500, "Our fault"),
+                (503, "The store is away, or this node stops; Retry-After says when to ask again"),
             ],
             Self::Number => &[
                 (400, "A value is bad; field names it"),
@@ -148,6 +149,19 @@ impl Family {
                 (405, "Not by this method; Allow names those that are"),
                 (429, "Too many; Retry-After says when"),
                 (500, "Our fault"),
+                (503, "The store is away, or this node stops; Retry-After says when to ask again"),
+            ],
+            Self::Other => &[],
+        }
+    }
+
+    /// Answers that every operation with a body may have.
+    fn of_bodies(self) -> &'static [(u16, &'static str)] {
+        match self {
+            Self::Plivo | Self::Number => &[
+                (408, "The body took longer than 15 s"),
+                (413, "The body is larger than 256 KiB"),
+                (415, "The body is compressed"),
             ],
             Self::Other => &[],
         }
@@ -207,13 +221,15 @@ fn operation(family: Family, route: &Route, schemas: &mut Schemas) -> Value {
     let mut parameters: Vec<Value> = named.map(path_parameter).collect();
     parameters.extend(route.query.iter().map(query_parameter));
     let mut answers = Map::new();
+    let no = |schemas: &mut Schemas| match family {
+        Family::Plivo => in_plivos_shape(of::<PlivoError<'_>>, schemas),
+        Family::Number | Family::Other => of::<OurBody<'_>>(schemas),
+    };
     for (status, what) in family.common() {
-        let schema = if family == Family::Plivo {
-            in_plivos_shape(of::<PlivoError<'_>>, schemas)
-        } else {
-            of::<OurBody<'_>>(schemas)
-        };
-        answers.insert(status.to_string(), answer(what, Some(("application/json", Some(schema)))));
+        answers.insert(status.to_string(), answer(what, Some(("application/json", Some(no(schemas))))));
+    }
+    for (status, what) in route.body.iter().flat_map(|_| family.of_bodies()) {
+        answers.insert(status.to_string(), answer(what, Some(("application/json", Some(no(schemas))))));
     }
     for Answer { status, what, content } in route.answers {
         answers.insert(status.to_string(), answer(what, media(content, schemas)));
@@ -227,14 +243,29 @@ fn operation(family: Family, route: &Route, schemas: &mut Schemas) -> Value {
         ("responses".to_owned(), answers.into()),
     ]);
     if let Some(body) = &route.body {
-        let content = match plivo::bodies::schema(route.id) {
-            Some(schema) => json!({body.content_type: {"schema": schema}, FORM: {"schema": schema}}),
-            None => json!({body.content_type: {}}),
+        let content = match (plivo::bodies::schema(route.id), number::bodies::schema(route.id, schemas)) {
+            (Some(schema), _) => json!({body.content_type: {"schema": schema}, FORM: {"schema": schema}}),
+            (None, Some(schema)) => json!({body.content_type: {"schema": schema}}),
+            (None, None) if route.id == "webhook" => json!({body.content_type: {"schema": of_meta()}}),
+            // A file or a document.
+            (None, None) => json!({body.content_type: {}}),
         };
         let body = json!({"description": body.what, "required": true, "content": content});
         operation.insert("requestBody".to_owned(), body);
     }
     operation.into()
+}
+
+/// What Meta posts, as far as anything is taken for granted of it.
+fn of_meta() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "object": {"type": "string"},
+            "entry": {"type": "array", "items": {"type": "object"}},
+        },
+        "examples": [{"object": "whatsapp_business_account", "entry": [{"id": "102290129340398", "changes": []}]}],
+    })
 }
 
 fn path_parameter(name: &str) -> Value {

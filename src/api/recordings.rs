@@ -59,9 +59,13 @@ async fn copy(
     (head, headers): (bool, &HeaderMap),
 ) -> Option<Response> {
     let (bucket, redirect) = api.recordings.copies()?.bucket();
-    let object = api.store.recording_object(id, format.as_str()).await;
-    let object =
-        object.inspect_err(|error| tracing::warn!(%error, "a recording's copy could not be looked for")).ok()??;
+    let object = match api.store.recording_object(id, format.as_str()).await {
+        Ok(object) => object?,
+        Err(error) => {
+            tracing::warn!(%error, "a recording's copy could not be looked for");
+            return Some(error::store(&error));
+        }
+    };
     // A link is signed for one method: who asks by HEAD is answered here.
     if redirect && !head {
         let link = bucket.link(&object, LINK).ok()?;

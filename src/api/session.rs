@@ -29,7 +29,7 @@ pub(super) async fn member(
     let Some(token) = token(headers, secure) else { return Ok(None) };
     let ours = |error: crate::store::StoreError| {
         tracing::warn!(%error, "a session could not be read");
-        Box::new(super::number::internal())
+        Box::new(error::store(&error))
     };
     let Some(person) = shared.api.people.who(&token).await.map_err(ours)? else { return Ok(None) };
     if !shared.is_enabled(&person.user.account) {

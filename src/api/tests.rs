@@ -1,5 +1,6 @@
 //! Both APIs over real HTTP on loopback, with a real store and made-up live calls.
 
+mod away;
 mod endpoints;
 mod openapi;
 
@@ -905,7 +906,7 @@ async fn what_forbids_an_order_is_said_with_its_status() {
         (denied(Reason::UserBusy), 409, false),
         (denied(Reason::NumberFull), 429, true),
         (full, 429, true),
-        (NotPlaced::Draining, 503, false),
+        (NotPlaced::Draining, 503, true),
     ] {
         let shown = format!("{why:?}");
         *node.calls.not_placed.lock().unwrap() = Some(why);
@@ -1018,7 +1019,7 @@ async fn event_logs_come_from_memory_or_the_store() {
     }
     node.store.close().await;
     let closed = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(3)), "").await;
-    assert_eq!(closed.status, 500);
+    assert_eq!(closed.status, 503);
     assert!(!closed.body.to_lowercase().contains("sql") && !closed.body.contains("pool"), "{}", closed.body);
     node.cancel.cancel();
 }

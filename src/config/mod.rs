@@ -38,6 +38,16 @@ impl Config {
         if let Some(oidc) = &self.oidc {
             warnings.extend(oidc.warnings(self.public.base_url.is_some()));
         }
+        let mut judge = |key: &str, of: &str, url: &str| {
+            let Err(refusal) = CustomerUrl::parse(url, &guard) else { return };
+            let hint = match refusal {
+                Refusal::Address(_) if !insecure => {
+                    "name a public address; [answer] allow_insecure = true opens private ones for development"
+                }
+                _ => "name another host or port",
+            };
+            warnings.push(format!("`{key}` of {of} would never be asked: could not {refusal}; {hint}"));
+        };
         for number in &self.numbers {
             let urls = [
                 ("answer_url", &number.answer_url),
@@ -46,16 +56,13 @@ impl Config {
                 ("webhook_url", &number.webhook_url),
             ];
             for (key, url) in urls {
-                let Some(Err(refusal)) = url.as_ref().map(|url| CustomerUrl::parse(&url.0, &guard)) else { continue };
-                let hint = match refusal {
-                    Refusal::Address(_) if !insecure => {
-                        "name a public address; [answer] allow_insecure = true opens private ones for development"
-                    }
-                    _ => "name another host or port",
-                };
-                let number = &number.number;
-                warnings.push(format!("`{key}` of {number} would never be asked: could not {refusal}; {hint}"));
+                if let Some(url) = url {
+                    judge(key, number.number.as_str(), &url.0);
+                }
             }
+        }
+        for webhook in &self.webhooks {
+            judge("url", &format!("the webhook {}", webhook.name), &webhook.url.0);
         }
         warnings
     }

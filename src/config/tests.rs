@@ -256,6 +256,31 @@ fn entries_of_lists_are_reached_by_index_if_the_file_has_them() {
 }
 
 #[test]
+fn a_secret_of_the_environment_may_be_written_as_in_the_file() {
+    let text = format!("{SECRETS}{ACCOUNT}");
+    let named = "{ env = \"ELSEWHERE\" }";
+    let env = [("OFFHOOK_META__APP_SECRET", named), ("OFFHOOK_ACCOUNT__0__AUTH_TOKEN", named), ("ELSEWHERE", "found")];
+    let c = good(&text, &env);
+    assert_eq!((c.meta.app_secret.reveal(), c.accounts[0].auth_token.reveal()), ("found", "found"));
+    let keys = "[{ env = \"ELSEWHERE\" }, { key = \"other\", role = \"agent\" }]";
+    let c = good(&text, &[("OFFHOOK_ACCOUNT__0__API_KEYS", keys), ("ELSEWHERE", "found")]);
+    let keys: Vec<_> = c.accounts[0].api_keys.iter().map(|key| (key.key.reveal(), key.role)).collect();
+    assert_eq!(keys, [("found", Role::Owner), ("other", Role::Agent)]);
+    for (wrong, why) in [
+        (named, "needs the environment variable ELSEWHERE"),
+        ("{ evn = \"ELSEWHERE\" }", "has an unknown form `evn`"),
+        ("{ env = \"A\", file = \"B\" }", "is not one of the forms of a secret"),
+    ] {
+        let problems = bad(&text, &[("OFFHOOK_META__APP_SECRET", wrong)]);
+        assert_eq!(problems[0].source, "OFFHOOK_META__APP_SECRET");
+        assert!(problems[0].message.contains(why), "{}", problems[0]);
+    }
+    // What only begins like one is a secret.
+    let c = good(&text, &[("OFFHOOK_META__APP_SECRET", "{ env = ")]);
+    assert_eq!(c.meta.app_secret.reveal(), "{ env = ");
+}
+
+#[test]
 fn secrets_come_from_files_without_their_line_end() {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(b"from a file\n").expect("written");
@@ -393,7 +418,8 @@ fn numbers_are_held_against_the_rest() {
 fn r17_urls_that_would_never_be_asked_are_warned_of() {
     let warnings = |url: &str, insecure: &str| {
         let head = "[[number]]\nnumber = \"918035737458\"\nphone_number_id = \"7\"\nwaba = \"102\"\n";
-        let text = format!("{SECRETS}{ACCOUNT}{WABA}{head}fallback_url = \"{url}\"");
+        let hook = "[[webhook]]\nname = \"crm\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\nsecret = \"s\"\n";
+        let text = format!("{SECRETS}{ACCOUNT}{WABA}{hook}url = \"{url}\"\n{head}fallback_url = \"{url}\"");
         good(&text, &[("OFFHOOK_ANSWER__ALLOW_INSECURE", insecure)]).warnings().join("\n")
     };
     for (url, insecure, said) in [
@@ -403,7 +429,9 @@ fn r17_urls_that_would_never_be_asked_are_warned_of() {
         ("http://127.0.0.1:1/a", "true", "could not go to port 1"),
     ] {
         let warned = warnings(url, insecure);
-        assert!(warned.contains("`fallback_url` of ") && warned.contains(said), "{url}: {warned}");
+        for of in ["`fallback_url` of ", "`url` of the webhook crm "] {
+            assert!(warned.contains(of) && warned.contains(said), "{url}: {warned}");
+        }
     }
     assert_eq!(warnings("https://app.example.com/a", "false"), "");
     assert_eq!(warnings("http://127.0.0.1:8000/a", "true"), "");

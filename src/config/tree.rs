@@ -101,7 +101,8 @@ pub(super) fn overlay(root: &mut Table, env: &BTreeMap<String, String>, faults: 
 
 fn set(table: &mut Table, path: &[String], at: &Place, text: &str) -> Result<(), Fault> {
     let Some((key, rest)) = path.split_first() else { return Ok(()) };
-    let leaf = Node { at: at.clone(), value: Value::Text(text.to_owned()) };
+    let value = inline(text, at).unwrap_or_else(|| Value::Text(text.to_owned()));
+    let leaf = Node { at: at.clone(), value };
     if rest.is_empty() {
         table.insert(key.clone(), (at.clone(), leaf));
         return Ok(());
@@ -128,6 +129,34 @@ fn set(table: &mut Table, path: &[String], at: &Place, text: &str) -> Result<(),
     match &mut node.value {
         Value::Table(inner) => set(inner, rest, at, text),
         _ => Ok(()),
+    }
+}
+
+/// A variable's text that is written as the file has it: `{ env = "NAME" }`, or a list in which such stand. Other lists are
+/// text, which whoever wants one takes apart.
+fn inline(text: &str, at: &Place) -> Option<Value> {
+    if !text.trim_start().starts_with(['{', '[']) {
+        return None;
+    }
+    let mut parsed = format!("v = {text}").parse::<toml::Table>().ok().filter(|table| table.len() == 1)?;
+    let value = parsed.remove("v")?;
+    let holds_table =
+        |value: &toml::Value| value.as_array().is_some_and(|items| items.iter().any(toml::Value::is_table));
+    (value.is_table() || holds_table(&value)).then(|| of_toml(value, at))
+}
+
+fn of_toml(value: toml::Value, at: &Place) -> Value {
+    let node = |value| Node { at: at.clone(), value: of_toml(value, at) };
+    match value {
+        toml::Value::String(text) => Value::Text(text),
+        toml::Value::Integer(n) => Value::Int(n),
+        toml::Value::Float(f) => Value::Float(f),
+        toml::Value::Boolean(b) => Value::Bool(b),
+        toml::Value::Datetime(_) => Value::Other,
+        toml::Value::Array(items) => Value::List(items.into_iter().map(node).collect()),
+        toml::Value::Table(table) => {
+            Value::Table(table.into_iter().map(|(key, value)| (key, (at.clone(), node(value)))).collect())
+        }
     }
 }
 

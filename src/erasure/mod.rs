@@ -1,6 +1,7 @@
 //! Forgets people on request (`DELETE /users/{waId}/`): their conversations, recordings, calls' logs, permissions and
 //! notifications, wherever they stand. A request is a row before it is answered, so that the next process goes on where
-//! this one ends; a call that is up is waited for. Calls keep records that name nobody.
+//! this one ends; a call that is up is waited for. Calls keep records that name nobody. What comes after the request stays:
+//! whoever writes or calls again is a new user to us.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +16,8 @@ use crate::admission::permission::{Consents, PairKey};
 use crate::call::Recordings;
 use crate::clock::Clock;
 use crate::inbox::Inbox;
-use crate::model::{AuthId, CallUuid, PhoneNumberId};
-use crate::store::{Erasure, Store, StoreError};
+use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
+use crate::store::{Erasure, Store, StoreError, Until};
 
 /// Calls, or recordings of one, looked at together.
 const AT_ONCE: u32 = 100;
@@ -54,7 +55,7 @@ impl Eraser {
     /// # Errors
     /// The store takes nothing now; nothing has changed.
     pub async fn ask(&self, account: AuthId, main_account: AuthId, wa_id: &str) -> Result<Erasure, StoreError> {
-        let asked = self.0.parts.clock.steady();
+        let asked = self.0.parts.clock.wall();
         let erasure =
             Erasure { id: Uuid::new_v4(), account, main_account, wa_id: wa_id.to_owned(), known_as: Vec::new(), asked };
         self.0.parts.store.ask_erasure(erasure.clone()).await?;
@@ -129,6 +130,7 @@ impl Eraser {
         // What was written a moment ago is read by now.
         parts.store.settled().await;
         let erasure = &parts.store.resolve_erasure(erasure.clone()).await?;
+        let until = self.until(erasure);
         let (mut left, mut after) = (false, None);
         loop {
             let calls = parts.store.calls_of_person(erasure, true, after, AT_ONCE).await?;
@@ -138,7 +140,7 @@ impl Eraser {
                 left |= !self.call(erasure, call).await?;
             }
         }
-        self.conversations(erasure).await?;
+        self.conversations(erasure, until).await?;
         let numbers = self.numbers(erasure);
         for (number, id) in numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id))) {
             parts.consents.forget(&PairKey::new(number, &id));
@@ -146,10 +148,10 @@ impl Eraser {
         // Webhooks may have been told of a person with whom there is no conversation.
         for (number, id) in numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id))) {
             if let Some(conversation) = parts.inbox.conversation_with(number, &id) {
-                parts.store.erase_events(conversation).await?;
+                parts.store.erase_events(conversation, until.steady).await?;
             }
         }
-        parts.store.erase_rest(erasure, numbers).await?;
+        parts.store.erase_rest(erasure, until, numbers).await?;
         if left || !parts.store.calls_of_person(erasure, false, None, 1).await?.is_empty() {
             return Ok(false);
         }
@@ -174,18 +176,31 @@ impl Eraser {
         }
         // It may have ended a moment ago: lines of its log that wait are written before the log goes.
         parts.store.settled().await;
-        parts.store.erase_call(call).await?;
+        // Before the record, which says whose they are.
+        if let Some(record) = parts.store.call(&scope, call).await?
+            && let Some((conversation, events)) = parts.inbox.told_of_call(&record.start)
+        {
+            parts.store.erase_told(conversation, &events).await?;
+        }
+        parts.store.erase_call(call, Inbox::line_of(call)).await?;
         Ok(true)
     }
 
-    async fn conversations(&self, erasure: &Erasure) -> Result<(), StoreError> {
+    /// The moment of the request, by both clocks.
+    fn until(&self, erasure: &Erasure) -> Until {
+        let (asked, clock) = (erasure.asked.micros(), &self.0.parts.clock);
+        let apart = clock.steady().micros().saturating_sub(clock.wall().micros());
+        Until { wall: erasure.asked, steady: Timestamp::from_micros(asked.saturating_add(apart)) }
+    }
+
+    async fn conversations(&self, erasure: &Erasure, until: Until) -> Result<(), StoreError> {
         let (parts, mut after) = (&self.0.parts, Uuid::nil());
         loop {
             let some = parts.store.conversations_of_person(erasure, after, AT_ONCE).await?;
             let Some(last) = some.last() else { return Ok(()) };
             after = last.pair.conversation;
             for conversation in &some {
-                parts.inbox.delete(&erasure.scope(), &conversation.pair).await?;
+                parts.inbox.delete_until(&erasure.scope(), &conversation.pair, until).await?;
             }
         }
     }

@@ -5,14 +5,18 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::Inbox;
 use crate::admission::NumberEntry;
 use crate::call::author::SaidLine;
 use crate::call::machine::{CallSetup, CallTime, Summary};
 use crate::call::news::CallNews;
-use crate::model::{CallType, Direction, MessageStatus, Timestamp, stable_id};
-use crate::store::{Came, NewCallback, NewMessage, Pair, UserName};
+use crate::model::{CallType, CallUuid, Direction, MessageStatus, Timestamp, stable_id};
+use crate::store::{CallStart, Came, NewCallback, NewMessage, Pair, UserName};
+
+/// What webhooks hear of a call; the ids of these events are made of the call's.
+const EVENTS: [&str; 4] = ["call.started", "call.answered", "call.missed", "call.ended"];
 
 /// A call of a WhatsApp user.
 struct Of {
@@ -38,6 +42,23 @@ impl Inbox {
         let name = if setup.direction == Direction::Inbound { setup.caller_name.clone() } else { String::new() };
         let user = UserName { id: user.clone(), bsuid: None, name };
         known.then(|| Of { pair: self.pair(&number, user), number })
+    }
+
+    /// The id of a call's line in the timeline.
+    pub fn line_of(call: CallUuid) -> Uuid {
+        stable_id("call", &[&call.to_string()])
+    }
+
+    /// The conversation that a user's call was in, and the ids of what webhooks hear of it. `None`: its number is not served.
+    pub fn told_of_call(&self, call: &CallStart) -> Option<(Uuid, Vec<Uuid>)> {
+        let user = match call.direction {
+            Direction::Inbound => &call.from,
+            Direction::Outbound => &call.to,
+        };
+        let conversation = self.conversation_with(&call.phone_number_id, user)?;
+        let id = call.call.to_string();
+        let event = |kind: &&str| stable_id("event", &[call.phone_number_id.as_str(), kind, &id]);
+        Some((conversation, EVENTS.iter().map(event).collect()))
     }
 
     fn event(&self, of: &Of, setup: &CallSetup, kind: &str, more: &Value) -> Option<NewCallback> {
@@ -104,7 +125,7 @@ impl CallNews for Inbox {
         let came = Came {
             pair: of.pair.clone(),
             message: NewMessage {
-                id: stable_id("call", &[&setup.call.to_string()]),
+                id: Self::line_of(setup.call),
                 wamid: None,
                 direction: setup.direction,
                 kind: "call".to_owned(),

@@ -8,15 +8,19 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
-use super::Inbox;
+use super::{Inbox, Outgoing, words};
 use crate::call::machine::GraphOutcome;
 use crate::meta::Upload;
-use crate::store::Conversation;
+use crate::store::{Conversation, Pair, StoreError, UploadRow};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 /// One file, from its first byte to its last.
 const COMING: Duration = Duration::from_secs(120);
+/// How long Meta keeps a file.
+const AT_META: Duration = Duration::from_secs(30 * 86_400);
+/// How long whoever uploads waits until it is noted what the file is.
+const NOTING: Duration = Duration::from_secs(2);
 /// Files on their way at a time.
 pub(super) const UPLOADS: usize = 4;
 
@@ -100,7 +104,37 @@ impl Inbox {
         let upload = Upload { file, bytes, mime: kind.mime, filename };
         let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
         let media = self.parts().graph.upload(id, token, upload).await.map_err(NotUploaded::Meta)?;
+        self.note_upload(&conversation.pair, &media, kind).await;
         Ok((media, bytes))
+    }
+
+    /// Messages will name it by Meta's id, and show what it is. Meta has it: where the store doesn't take that, they don't.
+    async fn note_upload(&self, pair: &Pair, media: &str, kind: &FileKind) {
+        let (account, made) = (pair.account.clone(), self.parts().clock.wall());
+        let row = UploadRow { account, media: media.to_owned(), mime: kind.mime.to_owned(), made };
+        let Some(noted) = self.parts().store.keep_upload(row) else { return };
+        if !matches!(tokio::time::timeout(NOTING, noted).await, Ok(Ok(_))) {
+            tracing::warn!("what an uploaded file is could not be noted; messages that hold it will not say");
+        }
+    }
+
+    /// Puts what an uploaded file is into a message that names it by Meta's id alone.
+    pub(super) async fn tell_type(&self, pair: &Pair, outgoing: &mut Outgoing) -> Result<(), StoreError> {
+        let Some(media) = words::media_id(&outgoing.content, &outgoing.kind) else { return Ok(()) };
+        let found = self.parts().store.upload_type(&pair.account, media).await?;
+        let file = outgoing.content.get_mut(&outgoing.kind).and_then(serde_json::Value::as_object_mut);
+        if let (Some(mime), Some(file)) = (found, file) {
+            file.entry("mime_type").or_insert_with(|| mime.into());
+        }
+        Ok(())
+    }
+
+    /// Forgets what files were that Meta has no more.
+    ///
+    /// # Errors
+    /// The store takes nothing now.
+    pub async fn forget_uploads(&self) -> Result<(), StoreError> {
+        self.parts().store.forget_uploads(self.parts().clock.wall().minus(AT_META)).await
     }
 }
 

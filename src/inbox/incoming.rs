@@ -91,6 +91,12 @@ fn named(opaque: &str) -> Option<Uuid> {
     opaque.strip_prefix(OPAQUE)?.parse().ok()
 }
 
+/// The ids of what reports a user's message.
+pub(super) fn came_ids(number: &PhoneNumberId, message: Uuid) -> [Uuid; 2] {
+    let message = message.to_string();
+    ["event", "form"].map(|kind| stable_id(kind, &[number.as_str(), "came", &message]))
+}
+
 /// Whose number something is about.
 pub(super) struct About<'a> {
     phone_number_id: &'a PhoneNumberId,

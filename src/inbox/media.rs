@@ -17,12 +17,14 @@ use super::{Inbox, words};
 use crate::admission::NumberEntry;
 use crate::model::Timestamp;
 use crate::observe::names;
-use crate::store::{NewMessage, Scope, StoreError};
+use crate::store::{Message, NewMessage, Pair, Scope, StoreError};
 
 /// How long a link is good.
 const LINK: Duration = Duration::from_secs(3_600);
 /// Messages looked at when a conversation's files go.
 const PAGE: u32 = 1_000;
+/// A message and what reports it are stamped one after the other, by two clocks: never that far apart.
+const LATE: Duration = Duration::from_secs(1);
 /// Files fetched at a time; one place is left to those that somebody asks for.
 const AT_ONCE: usize = 4;
 /// Files that wait to be fetched before anybody asks for them; a further one waits until somebody does.
@@ -193,11 +195,19 @@ impl Inbox {
     }
 
     /// The file that a link names; fetched now, if it was not yet. `None`: the link is none or over, or there is no file.
-    pub async fn media_file(&self, message: Uuid, until: i64, tag: &str) -> Option<MediaFile> {
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn media_file(&self, message: Uuid, until: i64, tag: &str) -> Result<Option<MediaFile>, StoreError> {
         if !self.0.shelf.is_good(message, until, tag, self.parts().clock.wall()) {
-            return None;
+            return Ok(None);
         }
-        let (pair, found) = self.parts().store.message(message).await.ok()??;
+        let found = self.parts().store.message(message).await?;
+        let Some((pair, found)) = found else { return Ok(None) };
+        Ok(self.file_of(message, &pair, &found).await)
+    }
+
+    async fn file_of(&self, message: Uuid, pair: &Pair, found: &Message) -> Option<MediaFile> {
         let file = words::media(&found.message.content, &found.message.kind)?;
         let text = |name: &str| file.get(name).and_then(serde_json::Value::as_str);
         let plain = |c: &char| c.is_ascii_alphanumeric() || "/.+-".contains(*c);
@@ -206,7 +216,7 @@ impl Inbox {
             text("filename").unwrap_or_default().chars().filter(|c| plain(c) && *c != '/').take(100).collect();
         let path = self.0.shelf.path(message);
         if tokio::fs::metadata(&path).await.is_err() {
-            let number = self.number_of(&pair)?;
+            let number = self.number_of(pair)?;
             self.fetch(&number, &found.message).await;
         }
         tokio::fs::metadata(&path).await.ok()?;
@@ -275,14 +285,22 @@ impl Inbox {
         self.0.shelf.sweep(None).await;
     }
 
-    /// Messages of a conversation that have files.
-    pub(super) async fn files_of(&self, scope: &Scope, conversation: Uuid) -> Result<Vec<Uuid>, StoreError> {
-        let (mut found, mut before) = (Vec::new(), None);
+    /// Messages of a conversation that have files, of those that came until then; and all that came within the second before.
+    pub(super) async fn files_of(
+        &self,
+        scope: &Scope,
+        conversation: Uuid,
+        until: Timestamp,
+    ) -> Result<(Vec<Uuid>, Vec<Uuid>), StoreError> {
+        let (mut found, mut late) = (Vec::new(), Vec::new());
+        let mut before = Some((until.micros().saturating_add(1), Uuid::nil()));
         loop {
             let page = self.parts().store.messages(scope, conversation, before, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(found) };
+            let Some(last) = page.last() else { return Ok((found, late)) };
             before = Some((last.message.at.micros(), last.message.id));
             found.extend(page.iter().filter(|m| words::MEDIA.contains(&m.message.kind.as_str())).map(|m| m.message.id));
+            let is_late = |m: &&Message| m.message.at > until.minus(LATE);
+            late.extend(page.iter().filter(is_late).map(|m| m.message.id));
         }
     }
 

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Inbox;
+use super::incoming::came_ids;
 use crate::admission::{NumberEntry, Webhook, Webhooks};
 use crate::config::Secret;
 use crate::feed::What;
-use crate::model::{AuthId, Direction, Routing, stable_id};
+use crate::model::{AuthId, Direction, Routing, Timestamp, stable_id};
 use crate::store::{
-    Conversation, ConversationChange, NewCallback, Pair, Reroute, Scope, StoreError, WebhookRow, WebhookWrite,
+    Conversation, ConversationChange, NewCallback, Pair, Reroute, Scope, StoreError, Until, WebhookRow, WebhookWrite,
 };
 use crate::xml::ast::DocUrl;
 
@@ -290,12 +291,27 @@ impl Inbox {
     /// The store takes nothing now; some of it may be gone.
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
         // The files first: once the rows are gone nothing tells which they were.
-        self.0.shelf.remove(self.files_of(scope, pair.conversation).await?).await;
+        let (files, _) = self.files_of(scope, pair.conversation, Timestamp::from_micros(i64::MAX)).await?;
+        self.0.shelf.remove(files).await;
         let done = self.parts().store.delete_conversation(scope, pair.conversation).await?;
         if done {
             self.tell_conversation(&pair.main_account, pair.conversation);
         }
         Ok(done)
+    }
+
+    /// Deletes what a conversation holds that came until then, with its files; all of it, if nothing came later.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some of it may be gone.
+    pub async fn delete_until(&self, scope: &Scope, pair: &Pair, until: Until) -> Result<(), StoreError> {
+        let (files, late) = self.files_of(scope, pair.conversation, until.wall).await?;
+        self.0.shelf.remove(files).await;
+        let told: Vec<Uuid> = late.into_iter().flat_map(|message| came_ids(&pair.phone_number_id, message)).collect();
+        self.parts().store.erase_told(pair.conversation, &told).await?;
+        self.parts().store.erase_until(scope, pair.conversation, until).await?;
+        self.tell_conversation(&pair.main_account, pair.conversation);
+        Ok(())
     }
 
     /// Makes a webhook; gives it with its secret, which is shown this once.

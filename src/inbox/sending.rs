@@ -162,7 +162,7 @@ impl Inbox {
     pub async fn send(
         &self,
         conversation: &Conversation,
-        outgoing: Outgoing,
+        mut outgoing: Outgoing,
         sender: &str,
         once: Option<&str>,
     ) -> Result<Uuid, NotSent> {
@@ -177,6 +177,7 @@ impl Inbox {
         if outgoing.kind != "template" && !is_open(conversation.heard, now) {
             return Err(NotSent::WindowClosed);
         }
+        self.tell_type(&conversation.pair, &mut outgoing).await.map_err(NotSent::Store)?;
         self.go(&conversation.pair, vec![(id, outgoing)], sender, None, None).await?;
         Ok(id)
     }

@@ -116,7 +116,7 @@ impl World {
         let url = self.inbox.media_url(message);
         let (_, query) = url.split_once("?until=").unwrap();
         let (until, tag) = query.split_once("&tag=").unwrap();
-        self.inbox.media_file(message, until.parse().unwrap(), tag).await
+        self.inbox.media_file(message, until.parse().unwrap(), tag).await.unwrap()
     }
 
     /// Meta says how far a message is, perhaps with our own data in it.

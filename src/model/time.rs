@@ -12,7 +12,7 @@ pub struct Timestamp(i64);
 
 impl Timestamp {
     /// From microseconds since the epoch.
-    pub fn from_micros(micros: i64) -> Self {
+    pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
     /// From seconds since the epoch, as Meta gives them.

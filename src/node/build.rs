@@ -500,6 +500,9 @@ async fn forget(
         if let Err(error) = store.forget_answers(clock.wall()).await {
             warn!(%error, "answers past their time could not be removed; trying again in an hour");
         }
+        if let Err(error) = inbox.forget_uploads().await {
+            warn!(%error, "uploaded files past their time could not be forgotten; trying again in an hour");
+        }
         if let Err(error) = inbox.forget(before(knobs.message_days())).await {
             warn!(%error, "messages past their time could not be removed; trying again in an hour");
         }

@@ -12,7 +12,7 @@ use super::seal::Seal;
 use super::sql::{self, Conn};
 use super::{Store, StoreError, failed};
 use crate::config::Database;
-use crate::model::CallUuid;
+use crate::model::{CallUuid, Timestamp};
 
 /// Rows in one write.
 const AT_ONCE: u32 = 500;
@@ -23,10 +23,13 @@ enum Few {
     /// Of a call, by the index of those that wait, and of those that are done.
     Waiting(String),
     Done(String),
-    /// Of a conversation, or a call's.
-    Events(String),
-    Messages(String),
+    /// Of a conversation, or a call's; until then.
+    Events(String, Timestamp),
+    Messages(String, Timestamp),
 }
+
+/// Later than anything.
+const ALWAYS: Timestamp = Timestamp::from_micros(i64::MAX);
 
 impl Few {
     fn delete(&self) -> (&'static str, &str) {
@@ -46,16 +49,23 @@ impl Few {
                  AND done_us IS NOT NULL AND event IS NULL LIMIT $2)",
                 call,
             ),
-            Self::Events(of) => (
+            Self::Events(of, _) => (
                 "DELETE FROM callbacks WHERE id IN \
-                 (SELECT id FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL LIMIT $2)",
+                 (SELECT id FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL AND created_us <= $3 LIMIT $2)",
                 of,
             ),
-            Self::Messages(conversation) => (
+            Self::Messages(conversation, _) => (
                 "DELETE FROM messages WHERE message_id IN \
-                 (SELECT message_id FROM messages WHERE conversation_id = $1 LIMIT $2)",
+                 (SELECT message_id FROM messages WHERE conversation_id = $1 AND came_us <= $3 LIMIT $2)",
                 conversation,
             ),
+        }
+    }
+
+    fn until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Lines(_) | Self::Waiting(_) | Self::Done(_) => None,
+            Self::Events(_, until) | Self::Messages(_, until) => Some(*until),
         }
     }
 }
@@ -63,7 +73,11 @@ impl Few {
 impl Deed for Few {
     fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         let (delete, of) = self.delete();
-        async move { Ok(sql::query(delete).bind(of).bind(AT_ONCE).execute(to).await?.rows_affected()) }.boxed()
+        let mut delete = sql::query(delete).bind(of).bind(AT_ONCE);
+        if let Some(until) = self.until() {
+            delete = delete.bind(until.micros());
+        }
+        async move { Ok(delete.execute(to).await?.rows_affected()) }.boxed()
     }
 }
 
@@ -79,21 +93,27 @@ impl Store {
         // One that goes out meanwhile is among those that are done then.
         self.all_of(|| Few::Waiting(call.to_owned())).await?;
         self.all_of(|| Few::Done(call.to_owned())).await?;
-        self.all_of(|| Few::Events(call.to_owned())).await
+        self.all_of(|| Few::Events(call.to_owned(), ALWAYS)).await
     }
 
     /// What a conversation holds, but for its own row.
     pub(super) async fn erase_within(&self, conversation: Uuid) -> Result<(), StoreError> {
-        self.all_of(|| Few::Messages(conversation.to_string())).await?;
-        self.erase_events(conversation).await
+        self.erase_messages(conversation, ALWAYS).await?;
+        self.erase_events(conversation, ALWAYS).await
     }
 
-    /// What webhooks were or are to be told of a conversation, also of one that is not there.
+    /// A conversation's messages that came until then.
+    pub(super) async fn erase_messages(&self, conversation: Uuid, until: Timestamp) -> Result<(), StoreError> {
+        self.all_of(|| Few::Messages(conversation.to_string(), until)).await
+    }
+
+    /// What webhooks were or are to be told of a conversation, also of one that is not there, and was noted until then
+    /// by the steady clock.
     ///
     /// # Errors
     /// The store takes nothing now; some may be gone.
-    pub async fn erase_events(&self, conversation: Uuid) -> Result<(), StoreError> {
-        self.all_of(|| Few::Events(conversation.to_string())).await
+    pub async fn erase_events(&self, conversation: Uuid, until: Timestamp) -> Result<(), StoreError> {
+        self.all_of(|| Few::Events(conversation.to_string(), until)).await
     }
 
     /// The lines of a call's log that wait are written, and what tells of the call is gone.

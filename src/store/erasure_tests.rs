@@ -15,7 +15,7 @@ const BSUID: &str = "IN.4711";
 
 fn erasure(wa_id: &str) -> Erasure {
     let (account, id) = (MAIN.into(), Uuid::from_u128(99));
-    Erasure { id, account, main_account: MAIN.into(), wa_id: wa_id.to_owned(), known_as: Vec::new(), asked: secs(0) }
+    Erasure { id, account, main_account: MAIN.into(), wa_id: wa_id.to_owned(), known_as: Vec::new(), asked: secs(99) }
 }
 
 fn recording(n: u128, call: CallUuid, conference: Option<&str>) -> RecordingStart {
@@ -93,7 +93,7 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
         after = Some(last);
     }
     assert_eq!(found, [uuid(2)]);
-    store.erase_call(uuid(2)).await.unwrap();
+    store.erase_call(uuid(2), Uuid::nil()).await.unwrap();
     let due = store.callbacks_due("node", "https://app.example.com", secs(9), 9).await.unwrap();
     let mut left: Vec<u128> = due.iter().map(|callback| callback.new.event_id.as_u128()).collect();
     left.sort_unstable();

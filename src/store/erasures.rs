@@ -25,7 +25,17 @@ pub struct Erasure {
     pub wa_id: String,
     /// What else they are known as here, found in their conversations.
     pub known_as: Vec<String>,
+    /// By the wall clock. What came until then goes; who writes or calls later is somebody new.
     pub asked: Timestamp,
+}
+
+/// Until when what tells of a person goes, by each of the clocks that stamp it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until {
+    /// Messages and calls.
+    pub wall: Timestamp,
+    /// Events and notifications.
+    pub steady: Timestamp,
 }
 
 /// Without the person (R22).
@@ -68,10 +78,14 @@ const BESIDE_US: i64 = 10 * 1_000_000;
 enum ErasureWrite {
     Ask(Erasure),
     Known(Uuid, Vec<String>),
-    /// And those that it dialled, or was dialled by.
-    Call(CallUuid, Vec<String>),
+    /// With its line in the timeline; and those that it dialled, or was dialled by.
+    Call(CallUuid, Uuid, Vec<String>),
+    /// What webhooks were told of a conversation, by the events' ids.
+    Told(Uuid, Vec<Uuid>),
+    /// What is left of a conversation.
+    Conversation(Scope, Uuid, Until),
     /// Notifications and permissions.
-    Rest(Erasure, Vec<PhoneNumberId>),
+    Rest(Erasure, Until, Vec<PhoneNumberId>),
     Done(Uuid),
 }
 
@@ -85,8 +99,10 @@ impl Deed for ErasureWrite {
                     let update = sql::query("UPDATE erasures SET known_as = $2 WHERE erasure_id = $1");
                     Ok(update.bind(id.to_string()).bind(ids).execute(to).await?.rows_affected())
                 }
-                Self::Call(call, family) => scrub_call(to, *call, family).await,
-                Self::Rest(erasure, numbers) => forget_rest(to, erasure, numbers).await,
+                Self::Call(call, line, family) => scrub_call(to, *call, *line, family).await,
+                Self::Told(conversation, events) => forget_told(to, *conversation, events).await,
+                Self::Conversation(scope, conversation, until) => shrink(to, scope, *conversation, *until).await,
+                Self::Rest(erasure, until, numbers) => forget_rest(to, erasure, *until, numbers).await,
                 Self::Done(id) => {
                     let delete = sql::query("DELETE FROM erasures WHERE erasure_id = $1").bind(id.to_string());
                     Ok(delete.execute(to).await?.rows_affected())
@@ -98,10 +114,25 @@ impl Deed for ErasureWrite {
 }
 
 async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
+    // A wall clock that was set back meanwhile keeps nothing of what is there.
+    let mut select = QueryBuilder::new("SELECT max(at_us) FROM (");
+    for (words, table, id) in [
+        ("SELECT last_us AS at_us", "conversations", "user_id"),
+        (" UNION ALL SELECT last_us", "conversations", "bsuid"),
+        (" UNION ALL SELECT started_us", "calls", "from_number"),
+        (" UNION ALL SELECT started_us", "calls", "to_number"),
+    ] {
+        select.push(words).push(" FROM ").push(table).push(" WHERE ");
+        within(&mut select, &erasure.scope());
+        one_of(&mut select, id, &erasure.ids());
+    }
+    select.push(") AS theirs");
+    let last: Option<i64> = select.build_query_scalar().fetch_one(&mut *to).await?;
+    let asked = erasure.asked.micros().max(last.unwrap_or_default());
     let insert =
         "INSERT INTO erasures (erasure_id, auth_id, main_auth_id, wa_id, asked_us) VALUES ($1, $2, $3, $4, $5)";
     let insert = sql::query(insert).bind(erasure.id.to_string()).bind(erasure.account.as_str());
-    let insert = insert.bind(erasure.main_account.as_str()).bind(&erasure.wa_id).bind(erasure.asked.micros());
+    let insert = insert.bind(erasure.main_account.as_str()).bind(&erasure.wa_id).bind(asked);
     Ok(insert.execute(to).await?.rows_affected())
 }
 
@@ -110,7 +141,10 @@ const FAMILY: &str = "SELECT call_uuid FROM calls WHERE parent_call_uuid = $1 \
     UNION SELECT parent_call_uuid FROM calls WHERE call_uuid = $1 AND parent_call_uuid IS NOT NULL";
 
 /// An ended call keeps its record, for the bill, and nobody is in it; those that it dialled or was dialled by keep theirs.
-async fn scrub_call(to: &mut Conn, call: CallUuid, family: &[String]) -> Result<u64, sqlx::Error> {
+async fn scrub_call(to: &mut Conn, call: CallUuid, line: Uuid, family: &[String]) -> Result<u64, sqlx::Error> {
+    // They may be of later than the request, which the call is not.
+    sql::query("DELETE FROM messages WHERE message_id = $1").bind(line.to_string()).execute(&mut *to).await?;
+    sql::query("DELETE FROM notices WHERE call_uuid = $1").bind(call.to_string()).execute(&mut *to).await?;
     for other in family {
         let scrub = "UPDATE calls SET remarks = '[]', findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
         sql::query(scrub).bind(other).execute(&mut *to).await?;
@@ -120,13 +154,64 @@ async fn scrub_call(to: &mut Conn, call: CallUuid, family: &[String]) -> Result<
     Ok(sql::query(scrub).bind(call.to_string()).execute(to).await?.rows_affected())
 }
 
-async fn forget_rest(to: &mut Conn, erasure: &Erasure, numbers: &[PhoneNumberId]) -> Result<u64, sqlx::Error> {
+async fn forget_told(to: &mut Conn, conversation: Uuid, events: &[Uuid]) -> Result<u64, sqlx::Error> {
+    let mut delete = QueryBuilder::new("DELETE FROM callbacks WHERE event IS NOT NULL AND call_uuid = ");
+    delete.push_bind(conversation.to_string());
+    one_of(&mut delete, "event_id", &events.iter().map(Uuid::to_string).collect::<Vec<_>>());
+    Ok(delete.build().execute(to).await?.rows_affected())
+}
+
+/// A conversation of which messages have gone: it goes too, or shows what is left.
+async fn shrink(to: &mut Conn, scope: &Scope, conversation: Uuid, until: Until) -> Result<u64, sqlx::Error> {
+    let id = conversation.to_string();
+    let delete = sql::query("DELETE FROM turns WHERE conversation_id = $1 AND came_us <= $2");
+    delete.bind(&id).bind(until.wall.micros()).execute(&mut *to).await?;
+    given::forget_conversation(to, conversation, until.wall).await?;
+    let newest = "SELECT body, direction, came_us FROM messages WHERE conversation_id = $1 \
+        ORDER BY came_us DESC, message_id DESC LIMIT 1";
+    let newest: Option<(String, String, i64)> = sql::query_as(newest).bind(&id).fetch_optional(&mut *to).await?;
+    let Some((text, direction, last)) = newest else {
+        let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
+        within(&mut delete, scope);
+        delete.push(" AND conversation_id = ").push_bind(id);
+        return Ok(delete.build().execute(to).await?.rows_affected());
+    };
+    let left = "SELECT min(came_us), count(CASE WHEN direction = 'inbound' AND kind <> 'reaction' THEN 1 END) \
+        FROM messages WHERE conversation_id = $1";
+    let (first, heard): (i64, i64) = sql::query_as(left).bind(&id).fetch_one(&mut *to).await?;
+    let mut update = QueryBuilder::new("UPDATE conversations SET last_text = ");
+    update.push_bind(text.clone()).push(", last_lower = ").push_bind(text.to_lowercase());
+    update.push(", last_direction = ").push_bind(direction).push(", last_us = ").push_bind(last);
+    update.push(", created_us = ").push_bind(first);
+    update.push(", unread = CASE WHEN unread > ").push_bind(heard).push(" THEN ").push_bind(heard);
+    update.push(" ELSE unread END");
+    if heard == 0 {
+        update.push(", heard_us = 0");
+    }
+    // What was made of the messages that are gone tells of them.
+    for column in ["sentiment", "score", "summary", "insights_by", "insights_us"] {
+        update.push(format!(", {column} = CASE WHEN insights_us > ")).push_bind(until.wall.micros());
+        update.push(format!(" THEN {column} END"));
+    }
+    update.push(" WHERE ");
+    within(&mut update, scope);
+    update.push(" AND conversation_id = ").push_bind(id);
+    Ok(update.build().execute(to).await?.rows_affected())
+}
+
+async fn forget_rest(
+    to: &mut Conn,
+    erasure: &Erasure,
+    until: Until,
+    numbers: &[PhoneNumberId],
+) -> Result<u64, sqlx::Error> {
     let mut notices = QueryBuilder::new("DELETE FROM notices WHERE ");
     within(&mut notices, &erasure.scope());
     let ids = erasure.ids();
     one_of(&mut notices, "wa_id", &ids);
+    notices.push(" AND created_us <= ").push_bind(until.steady.micros());
     let mut rows = notices.build().execute(&mut *to).await?.rows_affected();
-    rows += given::forget_about(to, &erasure.main_account, &ids).await?;
+    rows += given::forget_about(to, &erasure.main_account, &ids, until.wall).await?;
     for number in numbers {
         for table in ["permissions", "permission_replies"] {
             let mut delete = QueryBuilder::new(format!("DELETE FROM {table} WHERE phone_number_id = "));
@@ -183,21 +268,47 @@ impl Store {
     ///
     /// # Errors
     /// The store takes nothing now; some may be gone.
-    pub async fn erase_call(&self, call: CallUuid) -> Result<(), StoreError> {
+    pub async fn erase_call(&self, call: CallUuid, line: Uuid) -> Result<(), StoreError> {
         let family = sql::query_scalar::<String>(FAMILY).bind(call.to_string()).fetch_all(&self.read).await;
         let family = family.map_err(failed(WHAT))?;
         self.erase_calls(&family, call).await?;
-        self.log.deed(ErasureWrite::Call(call, family)).await.map(drop)
+        self.log.deed(ErasureWrite::Call(call, line, family)).await.map(drop)
     }
 
-    /// Forgets the person's notifications, and what they allowed these numbers.
+    /// What webhooks were or are to be told of a conversation, of these ids.
     ///
     /// # Errors
     /// The store takes nothing now; some may be gone.
-    pub async fn erase_rest(&self, erasure: &Erasure, numbers: Vec<PhoneNumberId>) -> Result<(), StoreError> {
-        self.log.deed(ErasureWrite::Rest(erasure.clone(), Vec::new())).await?;
+    pub async fn erase_told(&self, conversation: Uuid, events: &[Uuid]) -> Result<(), StoreError> {
+        for some in events.chunks(AT_ONCE) {
+            self.log.deed(ErasureWrite::Told(conversation, some.to_vec())).await?;
+        }
+        Ok(())
+    }
+
+    /// What a conversation holds that came until then; itself too, if nothing came later.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some may be gone.
+    pub async fn erase_until(&self, scope: &Scope, conversation: Uuid, until: Until) -> Result<(), StoreError> {
+        self.erase_events(conversation, until.steady).await?;
+        self.erase_messages(conversation, until.wall).await?;
+        self.log.deed(ErasureWrite::Conversation(scope.clone(), conversation, until)).await.map(drop)
+    }
+
+    /// Forgets the person's notifications until then, and what they allowed these numbers.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some may be gone.
+    pub async fn erase_rest(
+        &self,
+        erasure: &Erasure,
+        until: Until,
+        numbers: Vec<PhoneNumberId>,
+    ) -> Result<(), StoreError> {
+        self.log.deed(ErasureWrite::Rest(erasure.clone(), until, Vec::new())).await?;
         for some in numbers.chunks(AT_ONCE) {
-            self.log.deed(ErasureWrite::Rest(erasure.clone(), some.to_vec())).await?;
+            self.log.deed(ErasureWrite::Rest(erasure.clone(), until, some.to_vec())).await?;
         }
         Ok(())
     }
@@ -257,7 +368,8 @@ impl Store {
         Ok(erasure)
     }
 
-    /// Some of a person's calls behind that one: those that have ended, or those that have not.
+    /// Some of a person's calls behind that one, of those that began before they asked: those that have ended, or those
+    /// that have not.
     ///
     /// # Errors
     /// The store's.
@@ -276,6 +388,7 @@ impl Store {
             select.push(if ended { "ended_us IS NOT NULL AND " } else { "ended_us IS NULL AND " });
             within(&mut select, &erasure.scope());
             one_of(&mut select, column, &ids);
+            select.push(" AND started_us <= ").push_bind(erasure.asked.micros());
             if let Some(after) = after {
                 select.push(" AND call_uuid > ").push_bind(after.to_string());
             }

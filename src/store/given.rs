@@ -83,21 +83,30 @@ fn what_for(digest: &[u8; 32]) -> Vec<u8> {
     [b"answer given ".as_slice(), digest].concat()
 }
 
-/// Forgets what was answered about a conversation.
-pub(super) async fn forget_conversation(to: &mut Conn, conversation: Uuid) -> Result<(), sqlx::Error> {
-    let delete = sql::query("DELETE FROM answers_given WHERE about = $1").bind(conversation.to_string());
-    delete.execute(to).await.map(drop)
+/// Forgets what was answered about a conversation until then.
+pub(super) async fn forget_conversation(
+    to: &mut Conn,
+    conversation: Uuid,
+    until: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let delete = sql::query("DELETE FROM answers_given WHERE about = $1 AND given_us <= $2");
+    delete.bind(conversation.to_string()).bind(until.micros()).execute(to).await.map(drop)
 }
 
-/// Forgets what a main account was answered about these people.
-pub(super) async fn forget_about(to: &mut Conn, main: &AuthId, about: &[String]) -> Result<u64, sqlx::Error> {
+/// Forgets what a main account was answered about these people until then.
+pub(super) async fn forget_about(
+    to: &mut Conn,
+    main: &AuthId,
+    about: &[String],
+    until: Timestamp,
+) -> Result<u64, sqlx::Error> {
     let mut delete = QueryBuilder::new("DELETE FROM answers_given WHERE main_auth_id = ");
     delete.push_bind(main.as_str()).push(" AND about IN (");
     let mut list = delete.list();
     for about in about {
         list.push_bind(about.clone());
     }
-    delete.push(")");
+    delete.push(") AND given_us <= ").push_bind(until.micros());
     Ok(delete.build().execute(to).await?.rows_affected())
 }
 
@@ -171,9 +180,10 @@ mod tests {
             known_as: Vec::new(),
             asked: at(2),
         };
-        store.erase_rest(&person("MA2"), Vec::new()).await.unwrap();
+        let until = crate::store::Until { wall: at(2), steady: at(2) };
+        store.erase_rest(&person("MA2"), until, Vec::new()).await.unwrap();
         assert!(kept(2, 9).await.is_some(), "r16: of another account");
-        store.erase_rest(&person("MA1"), Vec::new()).await.unwrap();
+        store.erase_rest(&person("MA1"), until, Vec::new()).await.unwrap();
         assert!(kept(2, 9).await.is_none() && kept(3, 9).await.is_some());
         store.forget_answers(at(25)).await.unwrap();
         assert!(kept(3, 9).await.is_none() && kept(1, 9).await.is_some());

@@ -44,6 +44,7 @@ mod settings;
 mod sql;
 mod tenures;
 mod turns;
+mod uploads;
 mod version;
 mod webhooks;
 mod writer;
@@ -65,7 +66,7 @@ pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, F
 pub use conversations::{Conversation, ConversationFilter, Last, LeftMessage, Message};
 pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
-pub use erasures::{Erasure, Heard};
+pub use erasures::{Erasure, Heard, Until};
 pub use given::GivenAnswer;
 pub use hold::Hold;
 pub use inbox::{
@@ -87,6 +88,7 @@ pub use rooms::{EndedRoom, LeftMember};
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use tenures::{Claim, Tenure};
 pub use turns::{Answers, Owed, Then};
+pub use uploads::UploadRow;
 pub use version::By;
 pub use webhooks::{WebhookRow, WebhookUse, WebhookWrite};
 
@@ -159,6 +161,23 @@ pub enum StoreError {
     /// Not lost: it goes on once the store has it.
     #[error("hand it on now: it waits in the journal until the store takes what is written again")]
     Journalled,
+}
+
+impl StoreError {
+    /// Whether it may be otherwise in a moment: the store is away (gone, locked, full, closed), and nothing is wrong with what
+    /// was asked of it.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => refused::is_of_state(source),
+            Self::Closed | Self::NotTaken | Self::Journalled | Self::Open { .. } | Self::Connect { .. } => true,
+            Self::Key { .. }
+            | Self::InUse { .. }
+            | Self::HeldAs { .. }
+            | Self::Newer { .. }
+            | Self::Migrate { .. }
+            | Self::Unreadable { .. } => false,
+        }
+    }
 }
 
 /// Counts and names a failed statement.

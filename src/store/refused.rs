@@ -46,6 +46,22 @@ pub(super) fn is_of_entry(error: &sqlx::Error) -> bool {
     POSTGRES_OF_ENTRY.iter().any(|class| code.starts_with(class))
 }
 
+/// Whether it is the database that can't be reached or takes nothing now (gone, locked, full, read-only), and neither what was
+/// asked of it nor how its answer was read.
+pub(super) fn is_of_state(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // PostgreSQL's class 42 is about the statement: a fault of ours.
+        sqlx::Error::Database(told) => !is_of_entry(error) && !told.code().unwrap_or_default().starts_with("42"),
+        _ => false,
+    }
+}
+
 /// Takes in what an earlier process noted of calls that began; one that the database refuses for what it is holds up no start.
 ///
 /// # Errors
@@ -100,4 +116,32 @@ pub(super) fn set_aside(folder: &Path, entry: Option<&Entry>, error: &sqlx::Erro
         "the database refuses an entry for what it is; it is set aside, and what comes behind it goes on"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+    use sqlx::{ConnectOptions as _, Connection as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_file_is_in_the_way_of_and_what_the_statement_is_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(folder.path().join("o.db")).create_if_missing(true);
+        let options = options.busy_timeout(std::time::Duration::ZERO);
+        let mut one: SqliteConnection = options.connect().await.unwrap();
+        let mut other = options.connect().await.unwrap();
+        sqlx::query("CREATE TABLE a (b INTEGER NOT NULL)").execute(&mut one).await.unwrap();
+        sqlx::query("BEGIN EXCLUSIVE").execute(&mut one).await.unwrap();
+        let locked = sqlx::query("INSERT INTO a VALUES (1)").execute(&mut other).await.unwrap_err();
+        assert!(is_of_state(&locked) && !is_of_entry(&locked), "{locked}");
+        sqlx::query("COMMIT").execute(&mut one).await.unwrap();
+        for ours in ["INSERT INTO a VALUES (NULL)", "SELEC 1"] {
+            let wrong = sqlx::query(ours).execute(&mut other).await.unwrap_err();
+            assert!(!is_of_state(&wrong) && is_of_entry(&wrong), "{wrong}");
+        }
+        assert!(is_of_state(&sqlx::Error::PoolTimedOut) && !is_of_state(&sqlx::Error::ColumnNotFound("a".to_owned())));
+        one.close().await.unwrap();
+    }
 }

@@ -1,7 +1,7 @@
 //! What becomes of an item: duplicates, tombstones, age, then the gate and the calls (`meta-calling.md` §2.8, §7).
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -214,6 +214,40 @@ pub type ChangesHeard = Box<dyn Fn(NewsOfMeta) + Send + Sync>;
 pub struct Waiting {
     key: u128,
     stored: Stored,
+    /// Of the item that it is of; set once the item has been looked at.
+    tally: Option<Arc<Tally>>,
+}
+
+#[cfg(test)]
+impl Waiting {
+    /// Messages of one item, of which these are stored or not.
+    pub(super) fn all_of(stored: &[bool]) -> Vec<Self> {
+        let tally =
+            Arc::new(Tally { kind: "messages.text", effect: Effect::MessageStored, busy: AtomicBool::new(false) });
+        let one = |stored: &bool| {
+            let stored = *stored;
+            Self { key: 7, stored: Box::pin(async move { stored }), tally: Some(tally.clone()) }
+        };
+        stored.iter().map(one).collect()
+    }
+}
+
+/// What an item will be counted as: when all that it waits for is known, or nobody waits any more.
+struct Tally {
+    kind: &'static str,
+    effect: Effect,
+    /// Something of it could not be stored: Meta brings it again.
+    busy: AtomicBool,
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        count(self.kind, if *self.busy.get_mut() { Effect::Busy } else { self.effect });
+    }
+}
+
+fn count(kind: &'static str, effect: Effect) {
+    metrics::counter!(names::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => effect.as_str()).increment(1);
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -343,8 +377,9 @@ impl<C: Calls> Door<C> {
         body: &[u8],
         mut each: impl FnMut(Handled),
     ) -> Result<Vec<Waiting>, BadJson> {
-        let mut waiting = Vec::new();
+        let mut waiting = Vec::<Waiting>::new();
         decode::decode(body, |item| {
+            let before = waiting.len();
             let Item { kind, id, what } = item;
             let effect = match what {
                 What::Permission(reply) => self.permission(*reply, &mut waiting),
@@ -354,7 +389,8 @@ impl<C: Calls> Door<C> {
                 }
                 what => self.item(&kind, what, received),
             };
-            self.count(&kind, effect);
+            let tally = Arc::new(Tally { kind: kind.label(), effect, busy: AtomicBool::new(false) });
+            waiting.iter_mut().skip(before).for_each(|one| one.tally = Some(tally.clone()));
             each(Handled { kind, id, effect });
         })?;
         Ok(waiting)
@@ -366,6 +402,9 @@ impl<C: Calls> Door<C> {
             let stored = tokio::time::timeout(at_most, one.stored).await.unwrap_or(false);
             if !stored {
                 self.unclaim(one.key);
+                if let Some(tally) = &one.tally {
+                    tally.busy.store(true, Ordering::Relaxed);
+                }
             }
             stored
         });
@@ -392,7 +431,7 @@ impl<C: Calls> Door<C> {
             Ok(stored) => {
                 // Behind the message in the store's queue: a key that is kept stands for a message that is.
                 self.note(key);
-                waiting.extend(stored.map(|stored| Waiting { key, stored }));
+                waiting.extend(stored.map(|stored| Waiting { key, stored, tally: None }));
                 effect
             }
             Err(inbox::Full) => {
@@ -434,11 +473,11 @@ impl<C: Calls> Door<C> {
         };
         // Behind the reply in the store's queue: a key that is kept stands for a reply that is.
         self.note(key);
-        waiting.extend(taken.stored.map(|stored| Waiting { key, stored }));
+        waiting.extend(taken.stored.map(|stored| Waiting { key, stored, tally: None }));
         if let Some(inbox) = &self.inbox {
             // The reply is a message too; what the user allows is kept without it, so that a full queue costs no more.
             match inbox.came(&number, said.said) {
-                Ok(stored) => waiting.extend(stored.map(|stored| Waiting { key, stored })),
+                Ok(stored) => waiting.extend(stored.map(|stored| Waiting { key, stored, tally: None })),
                 Err(inbox::Full) => tracing::warn!("there is no room for a permission reply in its conversation"),
             }
         }
@@ -447,8 +486,7 @@ impl<C: Calls> Door<C> {
 
     /// Counts an effect of an item, or of a whole body as kind `body`.
     pub(super) fn count(&self, kind: &Kind, effect: Effect) {
-        let (kind, result) = (kind.label(), effect.as_str());
-        metrics::counter!(names::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => result).increment(1);
+        count(kind.label(), effect);
     }
 
     fn item(&self, kind: &Kind, what: What, received: Instant) -> Effect {

@@ -983,3 +983,27 @@ proptest! {
         let _ = decode(&body[..end], |_| {});
     }
 }
+
+#[test]
+fn what_could_not_be_stored_is_not_counted_as_stored() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let shown = recorder.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        let world = World::at(NOW);
+        let settled = |stored: &[bool]| {
+            runtime.block_on(world.door.settle(route::Waiting::all_of(stored), Duration::from_secs(1)))
+        };
+        assert!(settled(&[true]));
+        // One thing of an item is enough: Meta brings all of it again.
+        assert!(!settled(&[true, false]));
+        drop(route::Waiting::all_of(&[true]));
+    });
+    let text = shown.render();
+    let counted = |result: &str, count: u8| {
+        let line = format!("offhook_webhook_events_total{{kind=\"messages.text\",result=\"{result}\"}} {count}");
+        assert!(text.contains(&line), "{line}: {text}");
+    };
+    counted("message_stored", 2);
+    counted("busy", 1);
+}

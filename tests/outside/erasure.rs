@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use offhook::sim::{CallScript, Sim};
+use offhook::sim::{CallScript, HangupRule, Sim};
 use serde_json::{Value, json};
 
 use crate::support::app::App;
@@ -150,4 +150,66 @@ async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
     assert_eq!(chat.ask("GET", &format!("conversations/{id}/"), Value::Null).await.0, 404);
     let kept = chat.get(&format!("conversations/{}/timeline/?limit=200", chat.id_of(other).await)).await;
     assert_eq!(kept["items"].as_array().expect("a list").len(), 120, "somebody else's stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_a_person_is_being_forgotten_stays() {
+    let chat = Chat::start().await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    chat.writes(USER, "an old word").await;
+    let id = chat.id_of(USER).await;
+    assert_eq!(chat.ask("POST", &format!("conversations/{id}/insights/"), Value::Null).await.0, 200);
+    chat.app.xml("/answer", "<Response><Speak>Hello.</Speak><Wait length=\"120\"/></Response>");
+    // A call that is up keeps the request waiting.
+    let phone = chat.sim.place_call(CallScript { hangup: HangupRule::Never, ..CallScript::default() });
+    let (_, answered) = chat.event("/hook", "call.answered", |_| true).await;
+    let call = answered["data"]["call"]["uuid"].as_str().expect("a call").to_owned();
+    assert_eq!(chat.ask("DELETE", &format!("users/{USER}/"), Value::Null).await.0, 202);
+    chat.writes(USER, "a new word").await;
+    let text = |item: &Value| item["text"].as_str().unwrap_or_default().to_owned();
+    let only_new = |items: &[Value]| matches!(items, [one] if text(one) == "a new word");
+    chat.until(&id, only_new).await;
+    let shown = chat.get(&format!("conversations/{id}/")).await;
+    assert_eq!((&shown["lastMessage"]["text"], &shown["unread"]), (&json!("a new word"), &json!(1)), "{shown}");
+    assert_eq!((&shown["summary"], &shown["insightsAt"]), (&Value::Null, &Value::Null), "{shown}");
+
+    // The call began before, and its end comes later: it goes. One that begins later stays.
+    chat.app.xml("/answer", "<Response><Hangup reason=\"busy\"/></Response>");
+    assert_eq!(chat.ask("POST", &format!("calls/{call}/hangup/"), Value::Null).await.0, 202);
+    chat.node.until_metric("offhook_calls_active", &[("direction", "inbound")], 0.0).await;
+    drop(phone);
+    chat.sim.place_call(CallScript::default()).all().await;
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    for n in 0..400 {
+        every.tick().await;
+        if chat.get(&format!("calls/{call}/")).await["from"] == "" {
+            break;
+        }
+        assert!(n < 399, "{}", chat.node.log());
+    }
+    // The request is done when its row is gone: the conversation is looked at behind the call, then.
+    let calls = chat.get("calls/").await;
+    let from: Vec<&Value> = calls["items"].as_array().expect("a list").iter().map(|call| &call["from"]).collect();
+    assert_eq!(from, [&json!(USER), &json!("")], "the newest first");
+    let kinds = |items: &[Value]| {
+        items.iter().map(|item| item["type"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let timeline = chat.until(&id, |items| kinds(items) == ["text", "call"]).await;
+    assert_ne!(timeline[1]["call"]["uuid"], json!(call));
+    let hook = chat.webhook("crm").await;
+    let mut left = Vec::new();
+    for _ in 0..400 {
+        every.tick().await;
+        let told = chat.get(&format!("webhooks/{hook}/deliveries/")).await;
+        left = told["items"].as_array().expect("a list").iter().map(|one| one["type"].to_string()).collect();
+        if left.len() <= 4 {
+            break;
+        }
+    }
+    left.sort_unstable();
+    assert_eq!(
+        left,
+        ["\"call.ended\"", "\"call.missed\"", "\"call.started\"", "\"message.received\""],
+        "of what is left"
+    );
 }

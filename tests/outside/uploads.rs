@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::console::OTHER;
 use crate::support::chat::{Chat, USER, crm};
 use crate::support::http::{self, Answer};
-use crate::support::node::{API_KEY, PHONE_NUMBER_ID};
+use crate::support::node::{API_KEY, NUMBER, PHONE_NUMBER_ID};
 
 /// A PNG of one pixel.
 pub const PIXEL: &str =
@@ -41,7 +41,7 @@ async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
         (&told["type"], &told["mimeType"], &told["filename"], &told["bytes"]),
         (&json!("image"), &json!("image/png"), &json!("parçel.png"), &json!(pixel().len()))
     );
-    let message = json!({"type": "image", "image": {"id": told["id"], "mime_type": "image/png", "caption": "Here"}});
+    let message = json!({"type": "image", "image": {"id": told["id"], "caption": "Here"}});
     let (status, sent) = chat.ask("POST", &format!("conversations/{id}/messages/"), message).await;
     assert_eq!(status, 202, "{sent}");
     let items = chat.until(&id, |items| items.iter().any(|item| item["status"] == "read")).await;
@@ -100,6 +100,12 @@ async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
     request.extend_from_slice(b"\r\n0\r\n\r\n");
     let answer = http::raw(&chat.node.public, &request).await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("5120 KiB at most"), "{answer}");
+    // A number out of service is said to be that, as everywhere.
+    let out = chat.ask("POST", &format!("phone-numbers/{NUMBER}/disconnect/"), Value::Null).await;
+    assert_eq!(out.0, 200, "{}", out.1);
+    let refused = upload(&chat, API_KEY, &media, "image/png", pixel()).await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (409, &json!("disconnected")));
+    assert_eq!(chat.ask("POST", &format!("phone-numbers/{NUMBER}/reconnect/"), Value::Null).await.0, 200);
     // Meta's own no, with its words.
     let order = json!([{"what": "media", "status": 400, "code": 131_053, "details": "Media upload error"}]);
     let ordered = http::send("POST", &format!("{}/_sim/failures", chat.sim.url()), &[], order.to_string()).await;

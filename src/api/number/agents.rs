@@ -5,13 +5,16 @@ use http::StatusCode;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type};
 use uuid::Uuid;
 
-use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
+use super::super::routes::{Answer, Body, Content, Kind, Query, Route, Schemas, of};
 use super::super::{Api, error, with_header};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
+use super::bodies::{Taken, one_of};
 use super::conversations::not_routed;
 use crate::admission::NumberEntry;
 use crate::config::Secret;
@@ -33,6 +36,9 @@ const BODY: Option<Body> = Some(Body {
     what: "name, kind (http or llm), channels, endpoint, model, instructions, greeting, voice, language, historyTurns, \
         maxReplyChars, timeoutMs, outboundNumber, enabled; write-only: apiKey, signingSecret",
 });
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] = &[Taken::with::<Given>("createAgent", wanted), Taken::of::<Given>("changeAgent")];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -73,7 +79,12 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Changes an agent, from its next turn on",
         query: &[],
         body: BODY,
-        answers: &[Answer { status: 200, what: "The agent", content: Content::Json(of::<Shown>) }, MISSING, CHANGED],
+        answers: &[
+            Answer { status: 200, what: "The agent", content: Content::Json(of::<Shown>) },
+            MISSING,
+            CONFLICT,
+            CHANGED,
+        ],
     },
     Route {
         method: "DELETE",
@@ -86,7 +97,7 @@ pub(super) const ROUTES: &[Route] = &[
             kind: Kind::Words(&["true", "false"]),
         }],
         body: None,
-        answers: &[Answer { status: 204, what: "It is gone", content: Content::Nothing }, MISSING, CONFLICT],
+        answers: &[Answer { status: 204, what: "It is gone", content: Content::Nothing }, MISSING, CONFLICT, CHANGED],
     },
 ];
 
@@ -129,41 +140,84 @@ pub(super) struct Shown {
 }
 
 /// What is given of an agent: outer none: not given; inner none: null.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schema(as = AgentFields, examples(json!({"name": "Asha", "kind": "http", "channels": ["whatsapp"], "endpoint": "https://agent.example.com/turn"})))]
 struct Given {
+    /// 1 to 100 characters.
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     name: Option<Option<String>>,
     #[serde(deserialize_with = "given")]
+    #[schema(schema_with = kinds)]
     kind: Option<Option<AgentKind>>,
     #[serde(deserialize_with = "given")]
+    #[schema(schema_with = channels)]
     channels: Option<Option<Vec<AgentChannel>>>,
+    /// Of kind http its own server, of kind llm a model's; null: the operator's.
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     endpoint: Option<Option<String>>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     model: Option<Option<String>>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     instructions: Option<Option<String>>,
+    /// Said when it takes a call.
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     greeting: Option<Option<String>>,
+    /// WOMAN, MAN or a voice's name; null: the node's.
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     voice: Option<Option<String>>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     language: Option<Option<String>>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<u16>)]
     history_turns: Option<Option<u16>>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<u16>)]
     max_reply_chars: Option<Option<u16>>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<u32>)]
     timeout_ms: Option<Option<u32>>,
+    /// A number of the account's, registered with the Cloud API.
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     outbound_number: Option<Option<String>>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<bool>)]
     enabled: Option<Option<bool>>,
+    /// Not shown again.
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     api_key: Option<Option<String>>,
+    /// Signs its requests; not shown again.
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     signing_secret: Option<Option<String>>,
+}
+
+/// What makes one: its kind has to be said.
+fn wanted(into: &mut Schemas) -> Value {
+    json!({"allOf": [of::<Given>(into), {"type": "object", "required": ["name", "kind"]}]})
+}
+
+fn kinds() -> Object {
+    one_of(&["http", "llm"], "A server of the customer's, or an OpenAI-compatible model")
+}
+
+fn channels() -> Array {
+    let words = [AgentChannel::Whatsapp, AgentChannel::Voice].map(AgentChannel::as_str);
+    let item = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
+    ArrayBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .items(item)
+        .description(Some("Where it can be spoken with (whatsapp)"))
+        .build()
 }
 
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {

@@ -11,12 +11,16 @@ use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{decoded, error};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault, Page};
+use super::bodies::Taken;
 use super::users::{PAGING, RoleWord, account_of, not_done};
 use crate::model::AuthId;
 use crate::store::MadeKey;
 
 const ONE: &str = "/api/v1/api-keys/{key_id}/";
 const JSON: &str = "application/json";
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] = &[Taken::of::<Wanted>("createApiKey"), Taken::of::<Changed>("changeApiKey")];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -36,7 +40,14 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Makes an API key; its secret is shown this once",
         query: &[],
         body: Some(Body { content_type: JSON, what: "name, role; waId (whose sandbox it is), account (a subaccount)" }),
-        answers: &[Answer { status: 201, what: "Made", content: Content::Json(of::<Made>) }],
+        answers: &[
+            Answer { status: 201, what: "Made", content: Content::Json(of::<Made>) },
+            Answer {
+                status: 409,
+                what: "The account has as many as it may",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+        ],
     },
     Route {
         method: "PATCH",
@@ -109,16 +120,20 @@ impl From<MadeKey> for Shown {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = NewApiKey, examples(json!({"name": "crm", "role": "agent"})))]
 struct Wanted {
     name: String,
     role: RoleWord,
+    /// Whose sandbox it changes.
     wa_id: Option<String>,
+    /// A subaccount.
     account: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ApiKeyChange, examples(json!({"name": "crm of the shop"})))]
 struct Changed {
     name: Option<String>,
     role: Option<RoleWord>,

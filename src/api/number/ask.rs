@@ -289,12 +289,6 @@ pub(super) fn rule(code: &str, message: &str, field: Option<&str>) -> Fault {
 pub(super) fn store(what: &'static str) -> impl Fn(StoreError) -> Fault {
     move |error| {
         tracing::warn!(%error, "could not {what}");
-        Box::new(match error {
-            StoreError::NotTaken => {
-                let message = "nothing can be stored now, and nothing has changed: try again later";
-                error::json(StatusCode::SERVICE_UNAVAILABLE, "not_stored", message, None)
-            }
-            _ => super::internal(),
-        })
+        Box::new(error::store(&error))
     }
 }

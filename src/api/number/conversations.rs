@@ -12,6 +12,7 @@ use super::super::error;
 use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault, Page};
+use super::bodies::Taken;
 use crate::admission::NumberEntry;
 use crate::api::Api;
 use crate::inbox::{NotRouted, words};
@@ -33,6 +34,10 @@ const STATE: &[Answer] = &[changed(200, "As it is now"), refused(409, "It is not
 const fn post(path: &'static str, id: &'static str, summary: &'static str) -> Route {
     Route { method: "POST", path, id, summary, query: &[], body: None, answers: STATE }
 }
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] =
+    &[Taken::of::<Change>("changeConversation"), Taken::of::<Subscribe>("subscribeConversation")];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -304,9 +309,11 @@ async fn timeline(asked: &Asked, id: &str) -> Result<Response, Fault> {
     Ok(ask::ok(&Timeline { items, next: page.next }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ConversationChange, examples(json!({"aiEnabled": false})))]
 struct Change {
+    /// false: people only, its agent stays silent.
     ai_enabled: Option<bool>,
 }
 
@@ -354,8 +361,10 @@ async fn delete(asked: &Asked, id: &str) -> Result<Response, Fault> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ConversationSubscribe, examples(json!({"webhook": null})))]
 struct Subscribe {
+    /// The account's only one where it is absent.
     webhook: Option<Uuid>,
 }
 

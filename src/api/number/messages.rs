@@ -8,11 +8,90 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::error::{self, Trouble};
-use super::super::routes::{Answer, Body, Content, Route, of};
+use super::super::routes::{Answer, Body, Content, Route, Schemas, of};
 use super::super::with_header;
 use super::ask::{self, Asked, Fault};
+use super::bodies::Taken;
 use super::conversations;
 use crate::inbox::{NotSent, Outgoing, words};
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] = &[Taken::looked_at(
+    "sendMessage",
+    schema,
+    #[cfg(test)]
+    |body| read(body.as_object().cloned().unwrap_or_default()).map(drop).map_err(|no| no.status().to_string()),
+)];
+
+/// Types beside those that hold a file.
+const KINDS: &[&str] = &["text", "location", "contacts", "template", "interactive", "reaction"];
+
+fn kinds() -> impl Iterator<Item = &'static str> {
+    words::MEDIA.iter().chain(KINDS).copied()
+}
+
+/// What [`check`] wants of each type, with what Meta knows besides.
+fn schema(into: &mut Schemas) -> Value {
+    let text = |most: usize| json!({"type": "string", "minLength": 1, "maxLength": most});
+    let object = |required: &[&str], properties: Value| json!({"type": "object", "required": required, "properties": properties});
+    let file = || {
+        let properties = json!({
+            "link": {"type": "string", "pattern": "^https?://", "description": "Where Meta fetches it; or `id`"},
+            "id": {"type": "string", "description": "Of one that was uploaded"},
+            "caption": {"type": "string"},
+            "filename": {"type": "string"},
+        });
+        object(&[], properties)
+    };
+    let held = |kind: &str| match kind {
+        "text" => {
+            let long = object(&["body"], json!({"body": text(TEXT_MAX), "preview_url": {"type": "boolean"}}));
+            json!({"anyOf": [text(TEXT_MAX), long]})
+        }
+        "template" => {
+            let language = object(&["code"], json!({"code": {"type": "string", "minLength": 1}}));
+            let parts = json!({"type": "array", "items": {"type": "object"}});
+            let properties =
+                json!({"name": {"type": "string", "minLength": 1}, "language": language, "components": parts});
+            object(&["name", "language"], properties)
+        }
+        "reaction" => {
+            let emoji = json!({"type": "string", "description": "Empty: takes it away"});
+            object(&["message_id"], json!({"message_id": {"type": "string", "minLength": 1}, "emoji": emoji}))
+        }
+        "location" => {
+            let degrees = |most: u16| json!({"type": "number", "minimum": -i32::from(most), "maximum": most});
+            let properties = json!({
+                "latitude": degrees(90),
+                "longitude": degrees(180),
+                "name": {"type": "string"},
+                "address": {"type": "string"},
+            });
+            object(&["latitude", "longitude"], properties)
+        }
+        "contacts" => json!({"type": "array", "minItems": 1, "items": {"type": "object"}}),
+        "interactive" => {
+            let word = json!({"type": "string", "minLength": 1, "description": "button, list, cta_url, voice_call, …"});
+            object(&["type"], json!({ "type": word }))
+        }
+        _ => file(),
+    };
+    let mut properties: Map<String, Value> = kinds().map(|kind| (kind.to_owned(), held(kind))).collect();
+    let words: Vec<&str> = kinds().collect();
+    properties.insert("type".to_owned(), json!({"type": "string", "enum": words}));
+    let context = object(&["message_id"], json!({"message_id": text(512)}));
+    properties
+        .insert("context".to_owned(), json!({"anyOf": [context, {"type": "null"}], "description": "Quotes a message"}));
+    let mut schema = object(&["type"], properties.into());
+    schema["description"] = "A message: its type, and what the type holds under its name".into();
+    schema["examples"] = json!([
+        {"type": "text", "text": {"body": "Good morning!"}},
+        {"type": "template", "template": {"name": "hello", "language": {"code": "en"}}},
+        {"type": "image", "image": {"link": "https://example.com/a.png", "caption": "A"}},
+    ]);
+    into.insert("NewMessage".to_owned(), schema);
+    json!({"$ref": "#/components/schemas/NewMessage"})
+}
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
@@ -24,7 +103,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     body: Some(Body {
         content_type: "application/json",
         what: "{\"type\", and what the type holds under its name, as Graph's messages has it; text may be plain text; \
-            a file has a link, or the id of one that was uploaded, then with mime_type beside it, which is for our own pages; \
+            a file has a link, or the id of one that was uploaded; \
             \"context\": {\"message_id\"} quotes a message}",
     }),
     answers: &[
@@ -111,9 +190,7 @@ fn read(mut body: Map<String, Value>) -> Result<Outgoing, Fault> {
     let Some(Value::String(kind)) = body.remove("type") else {
         return Err(ask::bad("type", "type is missing: text, image, template, …"));
     };
-    let known = words::MEDIA.contains(&kind.as_str())
-        || ["text", "location", "contacts", "template", "interactive", "reaction"].contains(&kind.as_str());
-    if !known {
+    if !kinds().any(|known| known == kind) {
         let why = "type must be text, image, audio, video, document, sticker, location, contacts, template, interactive or reaction";
         return Err(ask::bad("type", why));
     }

@@ -6,6 +6,7 @@ mod account;
 mod agents;
 mod api_keys;
 mod ask;
+pub(in crate::api) mod bodies;
 mod calls;
 mod conversations;
 mod course;

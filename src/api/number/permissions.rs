@@ -5,14 +5,15 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::super::error::{self, MetaWord, Trouble};
-use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
+use super::super::routes::{Answer, Body, Content, Kind, Query, Route, Schemas, of};
 use super::super::{decoded, fields};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault, digits};
+use super::bodies::Taken;
 use crate::admission::NumberEntry;
 use crate::admission::permission::{State, View};
 use crate::call::consent::{NotSent, Sent};
@@ -20,6 +21,36 @@ use crate::call::machine::GraphOutcome;
 use crate::meta::code;
 use crate::meta::permissions::Request;
 use crate::model::Timestamp;
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] = &[Taken::looked_at(
+    "requestPermission",
+    schema,
+    #[cfg(test)]
+    |body| read(body.to_string().as_bytes()).map(drop).map_err(|no| no.status().to_string()),
+)];
+
+fn schema(into: &mut Schemas) -> Value {
+    let schema = json!({
+        "type": "object",
+        "description": "Words of our own, or a template; without either words of Meta's",
+        "properties": {
+            "text": {"type": ["string", "null"], "minLength": 1, "maxLength": TEXT_MAX},
+            "template": {
+                "type": ["object", "null"],
+                "required": ["name", "language"],
+                "properties": {
+                    "name": {"type": "string", "minLength": 1},
+                    "language": {"type": "object", "properties": {"code": {"type": "string"}}},
+                    "components": {"type": "array", "items": {"type": "object"}},
+                },
+            },
+        },
+        "examples": [{"text": "May we call you about your order?"}],
+    });
+    into.insert("NewPermissionRequest".to_owned(), schema);
+    json!({"$ref": "#/components/schemas/NewPermissionRequest"})
+}
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -30,7 +61,10 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "What a user allows a number, and what remains of Meta's limits",
         query: &[Query { name: "refresh", what: "true: asks Meta", kind: Kind::Words(&["true", "false"]) }],
         body: None,
-        answers: &[Answer { status: 200, what: "As it is known", content: Content::Json(of::<Shown>) }],
+        answers: &[
+            Answer { status: 200, what: "As it is known", content: Content::Json(of::<Shown>) },
+            Answer { status: 409, what: "`disconnected`", content: Content::Json(of::<error::OurBody<'static>>) },
+        ],
     },
     Route {
         method: "POST",
@@ -45,8 +79,6 @@ pub(super) const ROUTES: &[Route] = &[
         answers: &[
             Answer { status: 202, what: "Sent", content: Content::Json(of::<Requested>) },
             Answer { status: 409, what: "One is being sent", content: Content::Json(of::<error::OurBody<'static>>) },
-            Answer { status: 413, what: "Larger than 256 KiB", content: Content::Json(of::<error::OurBody<'static>>) },
-            Answer { status: 415, what: "Compressed", content: Content::Json(of::<error::OurBody<'static>>) },
             Answer {
                 status: 422,
                 what: "A rule of WhatsApp forbids it; nextRequestAt says when it is allowed again",

@@ -15,6 +15,7 @@ use super::super::placing::{self, RING_TIMEOUT, TIME_LIMIT, customer_url};
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::with_header;
 use super::ask::{self, Asked, Fault, digits};
+use super::bodies::Taken;
 use crate::admission::permission::Why;
 use crate::admission::{Because, Denied, NumberEntry, Reason};
 use crate::call::author;
@@ -25,6 +26,9 @@ use crate::model::{CallUuid, E164, EndpointName, Method};
 use crate::store::AgentChannel;
 use crate::xml::Document;
 use crate::xml::ast::DocUrl;
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] = &[Taken::of::<Order>("placeCall")];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -93,14 +97,20 @@ pub(super) struct HangingUp {
     call_uuid: CallUuid,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CallOrder, examples(json!({"from": "918035737458", "to": "919812345678", "answerUrl": "https://app.example.com/answer"})))]
 struct Order {
+    /// A number of the account's with calling enabled.
     from: String,
+    /// The user's number, with its country code.
     to: String,
+    /// Where its documents are; or an agent, or an endpoint. Without any of them: what the number has.
     answer_url: Option<String>,
+    #[schema(schema_with = super::bodies::method)]
     answer_method: Option<String>,
     agent: Option<Uuid>,
+    /// The name of an endpoint, which is called and connected.
     endpoint: Option<String>,
 }
 
@@ -222,7 +232,8 @@ fn refused(why: NotPlaced) -> Fault {
 }
 
 fn stopping() -> Response {
-    error::json(StatusCode::SERVICE_UNAVAILABLE, "draining", "this node stops: ask again in a moment", None)
+    let why = "this node stops: ask again in a moment";
+    error::in_a_moment(error::json(StatusCode::SERVICE_UNAVAILABLE, "draining", why, None))
 }
 
 /// The rule that forbids a call, in our words for it.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::super::error;
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::ask::{self, Asked, Fault, digits};
+use super::bodies::Taken;
 use super::conversations::not_routed;
 use crate::admission::NumberEntry;
 use crate::admission::book::Configuration;
@@ -35,6 +36,13 @@ const fn route(path: &'static str, id: &'static str, summary: &'static str, what
         answers: ANSWERS,
     }
 }
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] = &[
+    Taken::of::<Subscribe>("subscribeNumber"),
+    Taken::of::<Connect>("connectAgent"),
+    Taken::of::<Disconnect>("disconnectAgent"),
+];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -105,12 +113,19 @@ fn asking_user(asked: &Asked) -> Option<&str> {
 /// Longest number that a body may name (S4.3).
 const NUMBER_MAX: usize = 15;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = NumberSubscribe, examples(json!({"number": "918035737458", "whatsappPhoneNumberId": "106540352242922", "applyToExisting": true})))]
 struct Subscribe {
+    /// The one that the path names.
+    #[schema(max_length = 15)]
     number: String,
+    /// Meta's id of it.
     whatsapp_phone_number_id: String,
+    /// The account's only one where it is absent.
+    #[schema(format = Uuid)]
     webhook: Option<String>,
+    /// Conversations that there are go there too (false).
     #[serde(default)]
     apply_to_existing: bool,
 }
@@ -154,8 +169,9 @@ async fn put(asked: &Asked, number: &Arc<NumberEntry>, routing: Routing, all: bo
     Ok(ask::ok(&Shown::of(number, routing)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = NumberConnectAgent, examples(json!({"agent": "5b1f0e2c-6a1e-4f0e-9a2b-5d7f3f0a9b11"})))]
 struct Connect {
     agent: Uuid,
     #[serde(default)]
@@ -199,8 +215,9 @@ pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, 
     put(&asked, &number, Routing::Agent(body.agent), all).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = NumberDisconnectAgent, examples(json!({"applyToExisting": true})))]
 struct Disconnect {
     #[serde(default)]
     apply_to_existing: bool,

@@ -15,10 +15,14 @@ use super::super::error;
 use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
+use super::bodies::Taken;
 use super::users::account_of;
 use crate::admission::book::{NotChanged, NotRotated};
 use crate::config::Secret;
 use crate::model::AuthId;
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] = &[Taken::of::<Wanted>("rotateToken")];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -90,10 +94,14 @@ pub(super) struct Made {
     previous_until: Timestamp3339,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = TokenRotation, examples(json!({"overlapHours": 24})))]
 struct Wanted {
+    /// How long the one before it counts too (24).
+    #[schema(minimum = 1, maximum = 720)]
     overlap_hours: Option<u64>,
+    /// A subaccount.
     account: Option<String>,
 }
 

@@ -33,7 +33,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     answers: &[
         Answer { status: 201, what: "Meta has it, for 30 days", content: Content::Json(of::<Uploaded>) },
         no(408, "The file took longer than 120 s"),
-        no(409, "The conversation's number is not there any more"),
+        no(409, "`disconnected`: its number is to be reconnected first; `no_number`: it is not there any more"),
         no(413, "The file is larger than WhatsApp takes of its type"),
         no(415, "WhatsApp does not take files of this type, or the body is compressed"),
         no(502, "Meta refused or failed"),
@@ -81,7 +81,13 @@ pub(super) async fn upload(mut asked: Asked, id: &str) -> Result<Response, Fault
     }
     let body = asked.body().into_data_stream();
     let uploaded = asked.api().inbox.upload(&conversation, kind, &filename, body).await;
-    let (media, bytes) = uploaded.map_err(|why| not_uploaded(why, kind))?;
+    let refused = |why| match why {
+        NotUploaded::NoNumber => {
+            ask::out_of_service(&asked, &conversation.pair.number).unwrap_or_else(|| not_uploaded(why, kind))
+        }
+        why => not_uploaded(why, kind),
+    };
+    let (media, bytes) = uploaded.map_err(refused)?;
     let uploaded = Uploaded { id: media, kind: kind.kind, mime_type: kind.mime, filename, bytes };
     Ok(error::body(StatusCode::CREATED, &uploaded))
 }
@@ -131,7 +137,8 @@ fn not_uploaded(why: NotUploaded, kind: &FileKind) -> Fault {
             match error.kind() {
                 std::io::ErrorKind::StorageFull => {
                     let why = "there is no room for the file now: try again later";
-                    refuse(StatusCode::SERVICE_UNAVAILABLE, "not_stored", why, None)
+                    let no = error::json(StatusCode::SERVICE_UNAVAILABLE, "not_stored", why, None);
+                    Box::new(error::in_a_moment(no))
                 }
                 _ => Box::new(internal()),
             }

@@ -13,6 +13,7 @@ use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{decoded, error};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault, Page};
+use super::bodies::Taken;
 use crate::config::{Role, Secret};
 use crate::model::AuthId;
 use crate::people::{Change, NewUser, NotDone, Token};
@@ -25,6 +26,9 @@ const CONFLICT: Answer = Answer {
     what: "The name is taken, it is oneself, or they stand in the configuration",
     content: Content::Json(of::<OurBody<'static>>),
 };
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] = &[Taken::of::<Wanted>("createUser"), Taken::of::<Changed>("changeUser")];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -62,7 +66,15 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Changes a user; another password ends their sessions",
         query: &[],
         body: Some(Body { content_type: JSON, what: "fullName, role, waId (null: none), password" }),
-        answers: &[Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) }, CONFLICT],
+        answers: &[
+            Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) },
+            CONFLICT,
+            Answer {
+                status: 412,
+                what: "Changed by somebody else meanwhile",
+                content: Content::Json(of::<OurBody<'static>>),
+            },
+        ],
     },
     Route {
         method: "POST",
@@ -176,25 +188,32 @@ impl From<User> for Shown {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = NewUser, examples(json!({"name": "ravi", "role": "agent", "fullName": "Ravi Iyer", "waId": "919812345678"})))]
 struct Wanted {
     name: String,
     role: RoleWord,
     #[serde(default)]
     full_name: String,
+    /// Their own WhatsApp number.
     wa_id: Option<String>,
+    /// Absent: they are invited by a link, which the answer has.
     password: Option<String>,
+    /// A subaccount.
     account: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = UserChange, examples(json!({"role": "admin"})))]
 struct Changed {
     full_name: Option<String>,
     role: Option<RoleWord>,
     password: Option<String>,
+    /// null: none.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     wa_id: Option<Option<String>>,
 }
 

@@ -9,11 +9,15 @@ use utoipa::ToSchema;
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{decoded, error, with_header};
 use super::ask::{self, Asked, Fault};
+use super::bodies::Taken;
 use super::numbers::{self, SyncShown};
 use crate::admission::book::{Book, Waba};
 use crate::model::{AuthId, WabaId};
 
 const NONE: &str = "there is no such WABA";
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] = &[Taken::of::<Change>("changeWaba")];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -45,7 +49,14 @@ pub(super) const ROUTES: &[Route] = &[
             content_type: "application/json",
             what: "account: the main account's id, or a subaccount's",
         }),
-        answers: &[Answer { status: 200, what: "It, with its ETag", content: Content::Json(of::<Shown>) }],
+        answers: &[
+            Answer { status: 200, what: "It, with its ETag", content: Content::Json(of::<Shown>) },
+            Answer {
+                status: 412,
+                what: "Changed by somebody else meanwhile",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+        ],
     },
     Route {
         method: "POST",
@@ -98,8 +109,11 @@ impl Shown {
 }
 
 /// `PATCH`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = WabaChange, examples(json!({"account": "MAXXXXXXXXXXXXXXXXXX"})))]
 struct Change {
+    /// The main account's id, or a subaccount's.
+    #[schema(value_type = Option<String>)]
     account: Option<AuthId>,
 }
 

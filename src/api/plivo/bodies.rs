@@ -218,6 +218,28 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
     ("changeApplication", &[may("app_name", Is::Text(100), ""), answer(), answer_method()]),
 ];
 
+/// What the operations that record take.
+const OF_RECORDS: &[Field] = &[may("file_format", Is::Words(&["mp3", "wav"]), "mp3")];
+const OF_RECORDED_CALLS: &[Field] = &[
+    may("time_limit", Is::Integer(1, 14_400), "Seconds (60)"),
+    may("record_channel_type", Is::Words(&["mono", "stereo"]), "stereo"),
+    may("callback_url", Is::Url, "Told when it is complete"),
+    may("callback_method", Is::Method, "POST"),
+    may("transcription_url", Is::Url, "Told what is said in it"),
+    may("transcription_method", Is::Method, "POST"),
+    may("transcription_type", Is::Words(&["auto", "hybrid", "manual"]), ""),
+    may("transcription_report_type", Is::Words(&["full", "compact"]), "compact"),
+];
+const OF_RECORDED_ROOMS: &[Field] =
+    &[may("callback_url", Is::Url, "Told when it is complete"), may("callback_method", Is::Method, "POST")];
+const OF_RECORDED_MEMBERS: &[Field] = &[
+    may("recording_callback_url", Is::Url, "Told when it is complete"),
+    may("recording_callback_method", Is::Method, "POST"),
+    may("transcription_url", Is::Url, "Told what is said in it"),
+    may("transcription_method", Is::Method, "POST"),
+    may("transcript", Is::Flag, "false: nothing is written down all the same"),
+];
+
 /// What both operations with applications take besides.
 const OF_APPLICATIONS: &[Field] = &[
     may("fallback_answer_url", Is::Url, ""),
@@ -244,8 +266,14 @@ const fn answer_method() -> Field {
 /// An operation's fields.
 pub(in crate::api) fn fields(id: &str) -> Vec<&'static Field> {
     let own = BODIES.iter().filter(|(of, _)| *of == id).flat_map(|(_, fields)| *fields);
-    let more = if matches!(id, "makeApplication" | "changeApplication") { OF_APPLICATIONS } else { &[] };
-    own.chain(more).collect()
+    let (more, besides): (&[Field], &[Field]) = match id {
+        "makeApplication" | "changeApplication" => (OF_APPLICATIONS, &[]),
+        "recordCall" => (OF_RECORDS, OF_RECORDED_CALLS),
+        "recordConference" => (OF_RECORDS, OF_RECORDED_ROOMS),
+        "recordMultiPartyCall" | "recordParticipant" => (OF_RECORDS, OF_RECORDED_MEMBERS),
+        _ => (&[], &[]),
+    };
+    own.chain(more).chain(besides).collect()
 }
 
 /// The schema of an operation's body; none: it says nothing of its fields.
@@ -273,5 +301,36 @@ pub(in crate::api) fn schema(id: &str) -> Option<Value> {
     };
     let properties: Map<String, Value> = fields.iter().map(|field| of(field)).collect();
     let required: Vec<&str> = fields.iter().filter(|field| field.must).map(|field| field.name).collect();
-    Some(json!({"type": "object", "properties": properties, "required": required}))
+    Some(json!({
+        "type": "object", "properties": properties, "required": required, "examples": [example(id, &fields)],
+    }))
+}
+
+/// A body that is taken: what must be there, or the first of what may.
+fn example(id: &str, fields: &[&Field]) -> Value {
+    let must = fields.iter().filter(|field| field.must).count();
+    let said = match (id, must) {
+        ("transferCall", _) => fields.iter().filter(|field| field.name == "aleg_url").collect::<Vec<_>>(),
+        ("makeCalls", _) => fields.iter().filter(|field| field.must || field.name == "answer_method").collect(),
+        (_, 0) => fields.iter().take(1).collect(),
+        _ => fields.iter().filter(|field| field.must).collect(),
+    };
+    let value = |field: &Field| match (field.name, &field.is) {
+        ("from", _) => "918035737458".into(),
+        ("to", _) => "919812345678".into(),
+        ("digits", _) => "1w2".into(),
+        ("service_url", _) => "wss://app.example.com/stream".into(),
+        ("text", _) => "Hello.".into(),
+        ("username", _) => "asha".into(),
+        ("password", _) => "a longer secret".into(),
+        (_, Is::Text(_)) => "Desk".into(),
+        (_, Is::Url) => "https://app.example.com/answer".into(),
+        (_, Is::Urls) => json!(["https://app.example.com/hold.mp3"]),
+        (_, Is::Method) => "POST".into(),
+        (_, Is::Flag) => true.into(),
+        (_, Is::Integer(least, _)) => (*least).into(),
+        (_, Is::Words(words)) => words.first().copied().into(),
+        (_, Is::Uuid) => "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".into(),
+    };
+    said.into_iter().map(|field| (field.name.to_owned(), value(field))).collect::<Map<_, _>>().into()
 }

@@ -200,8 +200,8 @@ pub(super) enum No {
     Unavailable,
     /// A body that is not taken: 413, 415, ….
     Body(StatusCode, &'static str),
-    /// 503: the store takes nothing now; nothing has changed.
-    NotStored,
+    /// 503: the store is away, or takes nothing now.
+    Away(&'static str),
     /// 404.
     NotFound(&'static str),
     /// 405.
@@ -229,11 +229,11 @@ impl No {
                 let answer = error::plivo(StatusCode::TOO_MANY_REQUESTS, &why);
                 with_header(answer, header::RETRY_AFTER, &seconds.to_string())
             }
-            Self::Unavailable => error::plivo(StatusCode::SERVICE_UNAVAILABLE, "this server is stopping; try again"),
-            Self::NotStored => {
-                let what = "this can't be stored now; nothing has changed, try again";
-                error::plivo(StatusCode::SERVICE_UNAVAILABLE, what)
+            Self::Unavailable => {
+                let what = "this server is stopping; try again";
+                error::in_a_moment(error::plivo(StatusCode::SERVICE_UNAVAILABLE, what))
             }
+            Self::Away(what) => error::in_a_moment(error::plivo(StatusCode::SERVICE_UNAVAILABLE, what)),
             Self::Body(status, what) => error::plivo(status, what),
             Self::NotFound(what) => error::plivo(StatusCode::NOT_FOUND, what),
             Self::Method(allow) => {
@@ -248,7 +248,7 @@ impl No {
 impl From<crate::store::StoreError> for No {
     fn from(e: crate::store::StoreError) -> Self {
         tracing::warn!(error = %e, "an API request could not be answered");
-        Self::Ours
+        error::away(&e).map_or(Self::Ours, |(_, what)| Self::Away(what))
     }
 }
 
@@ -300,7 +300,9 @@ fn settle<T>(changed: Result<T, NotChanged<No>>) -> Result<T, No> {
 /// The store did not take what was set.
 fn not_stored(error: crate::store::StoreError) -> No {
     tracing::warn!(%error, "what an API request set could not be stored");
-    No::NotStored
+    let (_, what) =
+        error::away(&error).or_else(|| error::away(&crate::store::StoreError::NotTaken)).unwrap_or_default();
+    No::Away(what)
 }
 
 /// An account's own `resource_uri`.

@@ -140,6 +140,81 @@ fn the_document_is_whole() {
     }
 }
 
+/// Every property of a body's schema, through references and parts.
+fn properties<'d>(document: &'d Value, schema: &'d Value) -> Vec<(&'d String, &'d Value)> {
+    let own = schema["properties"].as_object().into_iter().flatten();
+    let parts = schema["allOf"].as_array().into_iter().flatten();
+    let named = schema.get("$ref").map(|reference| resolved(document, reference));
+    own.chain(parts.chain(named).flat_map(|part| properties(document, part))).collect()
+}
+
+fn example<'d>(document: &'d Value, schema: &'d Value) -> Option<&'d Value> {
+    let parts = schema["allOf"].as_array().into_iter().flatten();
+    let named = schema.get("$ref").map(|reference| resolved(document, reference));
+    schema["examples"].get(0).or_else(|| parts.chain(named).find_map(|part| example(document, part)))
+}
+
+#[test]
+fn every_body_has_a_schema_and_an_example() {
+    let document = document();
+    let mut seen = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for operation in operations.as_object().unwrap().values() {
+            let Some(body) = operation.get("requestBody") else { continue };
+            for (kind, content) in body["content"].as_object().unwrap() {
+                // A file and a document are what they are.
+                if ["*/*", "application/xml"].contains(&kind.as_str()) {
+                    continue;
+                }
+                seen += 1;
+                let schema = &content["schema"];
+                assert!(!properties(&document, schema).is_empty(), "{path}: {schema}");
+                assert!(example(&document, schema).is_some(), "{path}: no example: {schema}");
+                for status in ["408", "413", "415"] {
+                    let ours = !path.starts_with("/webhooks/");
+                    assert_eq!(
+                        operation["responses"].get(status).is_some(),
+                        ours || status == "413",
+                        "{path} {status}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(seen > 60, "{seen}");
+}
+
+/// Of the number API the types that are documented are the ones that are read. So an example is read, and a field that is
+/// not what it should be is not: it is known by the name that the document has.
+#[test]
+fn the_number_apis_bodies_are_the_ones_that_are_read() {
+    let document = document();
+    let operations: Vec<&Value> =
+        document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values()).collect();
+    let mut known = BTreeSet::new();
+    for taken in number::bodies::BODIES.iter().copied().flatten() {
+        let operation = operations.iter().find(|operation| operation["operationId"] == taken.id);
+        let operation = operation.unwrap_or_else(|| panic!("{}: there is no such operation", taken.id));
+        assert!(known.insert(taken.id), "{} twice", taken.id);
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let example = example(&document, schema).unwrap();
+        (taken.read)(example.clone()).unwrap_or_else(|why| panic!("{}: {example}: {why}", taken.id));
+        for (name, _) in properties(&document, schema) {
+            let mut with = example.clone();
+            // What a message holds is read under its type's name.
+            if taken.id == "sendMessage" && !["type", "context"].contains(&name.as_str()) {
+                with["type"] = name.as_str().into();
+            }
+            with[name] = serde_json::json!({"no": ["such", "thing"]});
+            assert!((taken.read)(with).is_err(), "{}: {name} is not read", taken.id);
+        }
+    }
+    for route in number::TABLES.iter().copied().flatten() {
+        let json = route.body.as_ref().is_some_and(|body| body.content_type == "application/json");
+        assert_eq!(json, known.contains(route.id), "{}", route.id);
+    }
+}
+
 #[test]
 fn no_path_of_the_listener_is_left_out() {
     let document = document();

@@ -353,6 +353,7 @@ async fn documented_fields_are_the_ones_that_are_read() {
         ("playInCall", format!("Call/{live}/Play/"), json!({"urls": url})),
         ("speakInCall", format!("Call/{live}/Speak/"), json!({"text": "x"})),
         ("sendDigits", format!("Call/{live}/DTMF/"), json!({"digits": "1"})),
+        ("recordCall", format!("Call/{live}/Record/"), json!({"file_format": "wav"})),
         ("changeAccount", String::new(), json!({"name": "x"})),
         ("makeSubaccount", "Subaccount/".to_owned(), json!({"name": "x"})),
         ("changeSubaccount", format!("Subaccount/{SUB}/"), json!({"name": "x"})),

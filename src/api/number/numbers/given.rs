@@ -1,9 +1,12 @@
 //! What comes in about a number: read by the names of `number-api.md` §2, nothing judged yet.
 
 use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::Object;
 use uuid::Uuid;
 
 use super::super::ask::{self, Fault};
+use super::super::bodies::one_of;
 use crate::config::Secret;
 use crate::model::{E164, PhoneNumberId, WabaId};
 use crate::numbers::{Change, Credentials, SignUp};
@@ -14,28 +17,46 @@ const NAME_MAX: usize = 100;
 const TOKEN_MAX: usize = 4_096;
 
 /// `PATCH`: only what changes; `null` empties what can be empty.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(default, rename_all = "camelCase")]
+#[schema(as = PhoneNumberPanel, examples(json!({"alias": "Desk", "callsPerNumber": 20})))]
 pub(super) struct Panel {
+    /// At most 100 characters.
     #[serde(deserialize_with = "text_or_empty")]
     alias: Option<String>,
+    #[schema(schema_with = configuration)]
     configuration_type: Option<String>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     webhook_url: Option<Option<String>>,
+    /// Written at Meta first, as is `callbackPermission`.
     calling_enabled: Option<bool>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     answer_url: Option<Option<String>>,
+    #[schema(schema_with = super::super::bodies::method)]
     answer_method: Option<String>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     fallback_url: Option<Option<String>>,
+    #[schema(schema_with = super::super::bodies::method)]
     fallback_method: Option<String>,
     #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
     hangup_url: Option<Option<String>>,
+    #[schema(schema_with = super::super::bodies::method)]
     hangup_method: Option<String>,
     #[serde(deserialize_with = "given")]
+    /// null: what the configuration has.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100_000)]
     calls_per_number: Option<Option<u32>>,
     callback_permission: Option<bool>,
+    /// false: its agent stays silent.
     active: Option<bool>,
+}
+
+fn configuration() -> Object {
+    one_of(&["webhook", "agent"], "Who answers: the number's webhook URL, or its agent")
 }
 
 /// A field that is there, `null` or not, is not one that is absent.
@@ -69,14 +90,20 @@ impl Panel {
 }
 
 /// `POST /phone-numbers/`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PhoneNumberConnect, examples(json!({"displayName": "Brasil", "whatsappPhoneNumberId": "106540352242923", "whatsappBusinessAccount": "2029384756", "accessToken": "EAAG"})))]
 pub(super) struct Connect {
+    #[schema(min_length = 1, max_length = 100)]
     display_name: String,
+    /// Read at Meta where it is absent.
     number: Option<String>,
     whatsapp_phone_number_id: String,
     whatsapp_business_account: Option<String>,
+    /// Proven at Meta, sealed, and not shown again.
+    #[schema(min_length = 1, max_length = 4_096)]
     access_token: String,
+    /// true needs `assignedAgent`.
     active: Option<bool>,
     pub(super) assigned_agent: Option<Uuid>,
 }
@@ -119,10 +146,14 @@ impl Connect {
 }
 
 /// `POST /phone-numbers/signup/`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PhoneNumberSignUp, examples(json!({"code": "AQB8", "whatsappBusinessAccount": "2029384756"})))]
 pub(super) struct Signed {
+    /// What the window gave.
+    #[schema(min_length = 1, max_length = 4_096)]
     code: String,
+    /// Where the window came back to, if it did.
     redirect_uri: Option<String>,
     whatsapp_business_account: Option<String>,
     whatsapp_phone_number_id: Option<String>,
@@ -146,8 +177,10 @@ impl Signed {
 }
 
 /// `POST …/register/`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PhoneNumberPin, examples(json!({"pin": "123456"})))]
 pub(super) struct Pin {
+    #[schema(pattern = "^[0-9]{6}$")]
     pub(super) pin: String,
 }
 

@@ -13,6 +13,7 @@ use super::super::error::{MetaWord, Trouble};
 use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{error, with_header};
 use super::ask::{self, Asked, Fault};
+use super::bodies::Taken;
 use super::conversations::not_routed;
 use crate::admission::book::{Configuration, Elsewhere, Number};
 use crate::call::machine::GraphOutcome;
@@ -44,6 +45,14 @@ const fn json(what: &'static str) -> Option<Body> {
 
 /// What `platformType` may be.
 const PLATFORMS: &[&str] = &["CLOUD_API", "ON_PREMISE", "NOT_APPLICABLE"];
+
+/// What is read of bodies.
+pub(super) const BODIES: &[Taken] = &[
+    Taken::of::<Connect>("connectPhoneNumber"),
+    Taken::of::<Signed>("signUpPhoneNumbers"),
+    Taken::of::<Panel>("changePhoneNumber"),
+    Taken::of::<Pin>("registerPhoneNumber"),
+];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -96,12 +105,18 @@ pub(super) const ROUTES: &[Route] = &[
                 what: "Changed by somebody else meanwhile",
                 content: Content::Json(of::<error::OurBody<'static>>),
             },
+            RULE,
             META_FAILED,
         ],
         ..row("PATCH", "/api/v1/phone-numbers/{number}/", "changePhoneNumber", "Changes what is set of a number")
     },
     Route {
-        answers: &[Answer { status: 200, what: "What changed", content: Content::Json(of::<SyncShown>) }, META_FAILED],
+        answers: &[
+            Answer { status: 200, what: "What changed", content: Content::Json(of::<SyncShown>) },
+            CONFLICT,
+            RULE,
+            META_FAILED,
+        ],
         ..row("POST", "/api/v1/phone-numbers/{number}/sync/", "syncPhoneNumber", "Reads what Meta knows of a number")
     },
     Route {

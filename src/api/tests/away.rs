@@ -1,0 +1,76 @@
+//! Every operation of both APIs while the store is away (R11): what needs it is 503 and says when to come again.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+
+use super::{MAIN, run, uuid};
+use crate::api::{error, number, plivo};
+use crate::store::StoreError;
+
+#[tokio::test]
+async fn r11_while_the_store_is_away_every_route_says_503_and_when_to_come_again() {
+    let node = run().await;
+    node.store.close().await;
+    let id = uuid(3).to_string();
+    let mut away = Vec::new();
+    for route in plivo::ROUTES.iter().copied().flatten().chain(number::TABLES.iter().copied().flatten()) {
+        let part = |part: &str| match part {
+            "{auth_id}" => MAIN.to_owned(),
+            "{number}" => "918035737458".to_owned(),
+            "{wa_id}" => "919412341234".to_owned(),
+            named if named.starts_with('{') => id.clone(),
+            named => named.to_owned(),
+        };
+        let path = route.path.split('/').map(part).collect::<Vec<_>>().join("/");
+        let body = match route.id {
+            "makeApplication" => r#"{"app_name": "a"}"#,
+            "makeSubaccount" => r#"{"name": "a"}"#,
+            "createAgent" => r#"{"name": "a", "kind": "http", "endpoint": "https://a.example.com/"}"#,
+            _ => "{}",
+        };
+        let answer = match path.strip_prefix("/api/v1/") {
+            Some(rest) => node.ours(MAIN, route.method, rest, body).await,
+            None => {
+                let basic = STANDARD.encode(format!("{MAIN}:token"));
+                let head = format!("authorization: Basic {basic}\r\ncontent-type: application/json\r\n");
+                node.ask(route.method, &path, &head, body).await
+            }
+        };
+        assert_ne!(answer.status, 500, "{} {path}: {}", route.method, answer.body);
+        if answer.status == 503 {
+            assert!(answer.head.contains("retry-after: 5"), "{} {path}: {}", route.method, answer.head);
+            let said = &answer.json()["error"];
+            let text = said["message"].as_str().or_else(|| said.as_str()).unwrap_or_default();
+            assert!(text.contains("try again"), "{} {path}: {}", route.method, answer.body);
+            away.push(route.id);
+        }
+    }
+    for wanted in [
+        "listCalls",
+        "calls",
+        "listConversations",
+        "conversation",
+        "notifications",
+        "forgetUser",
+        "listRecordings",
+        "makeApplication",
+        "createAgent",
+    ] {
+        assert!(away.contains(&wanted), "{wanted} needs the store: {away:?}");
+    }
+    node.cancel.cancel();
+}
+
+#[tokio::test]
+async fn r11_a_fault_of_ours_stays_500() {
+    let ours = StoreError::Unreadable { what: "read a call", detail: "no UUID".to_owned() };
+    assert_eq!(error::store(&ours).status(), StatusCode::INTERNAL_SERVER_ERROR);
+    for away in [StoreError::NotTaken, StoreError::Closed] {
+        let answer = error::store(&away);
+        assert_eq!(
+            (answer.status(), &answer.headers()["retry-after"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().unwrap())
+        );
+    }
+}
