@@ -6,6 +6,7 @@ import { toast } from "./ask.js";
 import { watchForms } from "./forms.js";
 import { keepLive, rememberPage } from "./live.js";
 import { openPanels } from "./panel.js";
+import { watchPhone } from "./ring.js";
 
 const lang = document.documentElement.lang;
 const day = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
@@ -101,8 +102,6 @@ document.addEventListener("click", (event) => {
   window.open(link.href, link.target, "popup,width=620,height=760");
 });
 
-// On a small screen the places are one line: where one is stands in it.
-document.querySelector(".side nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 rememberPage();
 localise(document);
 watch(document);
@@ -113,4 +112,5 @@ const live = keepLive(changed);
 openPanels(changed, live.refresh);
 if (document.getElementById("replay")) void import("./step.js").then(({ stepThrough }) => stepThrough(live.go));
 enhance(document);
+watchPhone();
 document.documentElement.dataset.ready = "";
