@@ -149,6 +149,8 @@ impl Waterfall {
 
 /// From the order to play to its first packet.
 const FIRST_SOUND: &str = "first sound";
+/// What a call begins with, until its first fact tells otherwise.
+const WEBHOOK: &str = "webhook";
 
 /// A waterfall being made.
 struct Drawing {
@@ -519,28 +521,17 @@ impl Drawing {
         }
     }
 
-    /// What the call began with: Meta's webhook, or somebody's word.
-    fn began_by(&self) -> &'static str {
-        match self.setup.as_deref() {
-            Some(CallSetup { outbound: Some(placed), .. }) if placed.dialled.is_some() => "dialled by the A-leg",
-            Some(CallSetup { outbound: Some(_), .. }) => "order to call",
-            Some(CallSetup { call_type: CallType::Web, .. }) => "call from the phone",
-            Some(CallSetup { call_type: CallType::Whatsapp, .. }) | None => "webhook",
-        }
-    }
-
     fn trace(&mut self, trace: Trace) {
         match trace {
             Trace::Begun { received_us, admitted_us, running_us, media_us } => {
-                let began = self.began_by();
                 for (name, from, to) in [
-                    (began, received_us, 0),
+                    (WEBHOOK, received_us, 0),
                     ("admission", 0, admitted_us),
                     ("queue", admitted_us, running_us),
                     ("media port, SDP", running_us, media_us),
                 ] {
                     let place = self.add(Bar::new(What::Node, name, from, Some(to.max(from))));
-                    if name == began {
+                    if name == WEBHOOK {
                         self.webhook = place;
                     }
                 }

@@ -73,7 +73,15 @@ pub(super) fn shown(lang: Lang, course: &Course) -> Shown {
         draw.graph("delay", "call.delay_chart", &DELAY, (0.0, draw.top(&DELAY)), " ms"),
     ];
     let quarter = |n: u32| first.from_ms + last.until_ms.saturating_sub(first.from_ms) / 4 * n;
-    let times = (0..=4).map(|n| clock(if n == 4 { last.until_ms } else { quarter(n) })).collect();
+    let mut times: Vec<String> = (0..=4).map(|n| clock(if n == 4 { last.until_ms } else { quarter(n) })).collect();
+    // Of a call of a few seconds: the same second is said once, at the end last of all.
+    for n in (0..4).rev() {
+        if let Some([one, rest @ ..]) = times.get_mut(n..)
+            && rest.iter().any(|later| later == one)
+        {
+            one.clear();
+        }
+    }
     Shown { graphs, times, table: moments.iter().map(|moment| stretch(lang, moment)).collect() }
 }
 

@@ -500,6 +500,7 @@ async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
     let call = call.as_str().expect("a link").to_owned();
     let log = asha.get(&format!("{call}log.jsonl")).await.text();
     assert!(log.contains("Press a key") && log.contains("Thank you"), "{log}");
+    assert!(asha.get(&call).await.text().contains("call from the phone"), "what it began with");
     assert_eq!(world.app.seen().len(), 1, "no answer URL and no hangup callback was asked");
 
     // With an endpoint it is one click, and the kept draft is nobody else's.
@@ -562,6 +563,14 @@ async fn the_phone_rings_on_every_page_of_its_browser() {
     phone.press(".handset", "Hang up").await;
     phone.says("[data-at=state]", "Ended").await;
     drop(caller.all().await);
+    // Its phone rang: that only our own endpoints are reached is nothing to tell. The other leg began with the dialling.
+    page.visit("/console/calls/?direction=inbound").await;
+    page.click("#history a.row-link").await;
+    page.says("#notes", "W311").await;
+    assert_eq!(page.eval("document.querySelector('#notes').textContent.includes('W403')").await, false);
+    page.visit("/console/calls/?direction=outbound").await;
+    page.click("#history a.row-link").await;
+    page.says("#waterfall", "dialled by the A-leg").await;
 
     // Declined from here.
     let caller = rings("Omar Haddad");
