@@ -10,9 +10,10 @@ import { watchPhone } from "./ring.js";
 
 const lang = document.documentElement.lang;
 const day = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
+const regions = new Intl.DisplayNames(lang || "en", { type: "region" });
 const hour = new Intl.DateTimeFormat(lang, { timeStyle: "short" });
 
-/** Times of the server as the reader's clock has them. @param {ParentNode} root */
+/** Times of the server as the reader's clock has them, and countries in the reader's words. @param {ParentNode} root */
 function localise(root) {
   const today = new Date().toDateString();
   for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll("time[datetime]"))) {
@@ -20,6 +21,9 @@ function localise(root) {
     if (Number.isNaN(at.getTime())) continue;
     time.textContent = (at.toDateString() === today ? hour : day).format(at);
     time.setAttribute("title", at.toLocaleString(lang));
+  }
+  for (const place of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-region]"))) {
+    try { place.textContent = regions.of(place.dataset.region ?? "") ?? place.textContent; } catch { /* none, or one without a code */ }
   }
 }
 

@@ -59,7 +59,7 @@ class Phone extends HTMLElement {
       event.preventDefault();
       window.open(link.href, "offhook-console");
     });
-    window.addEventListener("beforeunload", (event) => { if (this.call) event.preventDefault(); });
+    window.addEventListener("beforeunload", (event) => { if (this.peer) event.preventDefault(); });
     if (!this.draft) this.bellElsewhere = new Bell((deed) => { if (deed === "accept") void this.accept(); else this.say({ type: "reject", call: this.call }); });
     // Now that somebody listens.
     if (this.form("login").querySelector("[name=endpoint] option")) this.form("login").querySelector("button")?.removeAttribute("disabled");

@@ -552,9 +552,13 @@ async fn the_phone_rings_on_every_page_of_its_browser() {
     page.says(".ringing-card", "Ravi Menon").await;
     page.says(".ringing-card", "+919812345678").await;
     page.says(".ringing-card", &format!("via +{NUMBER}")).await;
-    picture(&mut page, "ringing").await;
-    if let Some(axe) = axe() {
-        assert_eq!(page.barriers(&axe).await, [""; 0]);
+    for (scheme, width) in [("dark", 390), ("light", 1200)] {
+        page.prefer(scheme).await;
+        page.size(width, 844).await;
+        picture(&mut page, &format!("ringing-{scheme}")).await;
+        if let Some(axe) = axe() {
+            assert_eq!(page.barriers(&axe).await, [""; 0]);
+        }
     }
     page.press(".ringing-card", "Answer").await;
     phone.says("[data-at=state]", "In a call: Ravi Menon").await;
