@@ -91,7 +91,7 @@ impl Lang {
         };
         let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
         for (n, digit) in digits.chars().enumerate() {
-            if n > 0 && (digits.len() - n) % 3 == 0 {
+            if n > 0 && (digits.len() - n).is_multiple_of(3) {
                 grouped.push(sign);
             }
             grouped.push(digit);
@@ -106,5 +106,17 @@ impl Lang {
             text = text.replace(&format!("{{{n}}}"), value);
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lang::{De, En};
+
+    #[test]
+    fn figures_are_as_the_language_writes_them() {
+        assert_eq!([En.count(1_000), De.count(1_000)], ["1000", "1000"]);
+        assert_eq!([En.count(12_345), De.count(1_234_567)], ["12,345", "1.234.567"]);
+        assert_eq!([En.took(1_240_000), De.took(1_240_000)], ["1.24 s", "1,24 s"]);
     }
 }
