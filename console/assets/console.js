@@ -6,12 +6,14 @@ import { toast } from "./ask.js";
 import { watchForms } from "./forms.js";
 import { keepLive, rememberPage } from "./live.js";
 import { openPanels } from "./panel.js";
+import { watchPhone } from "./ring.js";
 
 const lang = document.documentElement.lang;
 const day = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
+const regions = new Intl.DisplayNames(lang || "en", { type: "region" });
 const hour = new Intl.DateTimeFormat(lang, { timeStyle: "short" });
 
-/** Times of the server as the reader's clock has them. @param {ParentNode} root */
+/** Times of the server as the reader's clock has them, and countries in the reader's words. @param {ParentNode} root */
 function localise(root) {
   const today = new Date().toDateString();
   for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll("time[datetime]"))) {
@@ -19,6 +21,9 @@ function localise(root) {
     if (Number.isNaN(at.getTime())) continue;
     time.textContent = (at.toDateString() === today ? hour : day).format(at);
     time.setAttribute("title", at.toLocaleString(lang));
+  }
+  for (const place of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-region]"))) {
+    try { place.textContent = regions.of(place.dataset.region ?? "") ?? place.textContent; } catch { /* none, or one without a code */ }
   }
 }
 
@@ -101,8 +106,6 @@ document.addEventListener("click", (event) => {
   window.open(link.href, link.target, "popup,width=620,height=760");
 });
 
-// On a small screen the places are one line: where one is stands in it.
-document.querySelector(".side nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 rememberPage();
 localise(document);
 watch(document);
@@ -113,4 +116,5 @@ const live = keepLive(changed);
 openPanels(changed, live.refresh);
 if (document.getElementById("replay")) void import("./step.js").then(({ stepThrough }) => stepThrough(live.go));
 enhance(document);
+watchPhone();
 document.documentElement.dataset.ready = "";

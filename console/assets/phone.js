@@ -1,7 +1,11 @@
 // @ts-check
-// <offhook-phone>: an endpoint's phone by docs/phone.md, one call at a time. Its frame and words are the page's.
+// <offhook-phone>: an endpoint's phone by docs/phone.md, one call at a time. Its frame and words are the page's. With
+// `data-draft` it is there for one call, which runs that document, and registered no longer than it.
 
 import { Captions } from "./captions.js";
+import { Bell } from "./ring.js";
+
+const percents = new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
 class Phone extends HTMLElement {
   /** @type {WebSocket | null} */ socket = null;
@@ -10,8 +14,12 @@ class Phone extends HTMLElement {
   session = null;
   muted = false;
   held = false;
+  /** The draft's call was placed. */ dialled = false;
   /** It rang here: it can be handed on. */ taken = false;
   /** @type {Captions | undefined} */ captions;
+  /** Tells the other tabs. @type {Bell | undefined} */ bellElsewhere;
+  /** A call that rings is being taken. */ taking = false;
+  /** By which business number it came. */ via = "";
   /** With whom the call is. */ who = "";
   lost = 0;
   got = 0;
@@ -39,7 +47,10 @@ class Phone extends HTMLElement {
     this.at("captions").addEventListener("click", () => this.captions?.ask(!this.captions.on));
     this.at("speaker-field").hidden = !("setSinkId" in HTMLMediaElement.prototype);
     this.at("speakers").addEventListener("change", () => void this.speak());
+    for (const name of ["devices", "speakers"]) this.at(name).addEventListener("change", () => this.keep(/** @type {HTMLSelectElement} */ (this.at(name)).value, name));
     void this.devices();
+    // What was chosen for a draft counts for the next: there is no other moment to keep it at.
+    if (this.draft) this.form("login").elements.namedItem("endpoint")?.addEventListener("change", (/** @type {any} */ event) => this.keep(event.target.value));
     this.at("leave").addEventListener("click", () => { this.keep(""); this.say({ type: "unregister" }); });
     // A page that is left hangs up and rings no more: links lead elsewhere while it is a phone, and who closes it in a call is asked.
     document.addEventListener("click", (event) => {
@@ -48,25 +59,35 @@ class Phone extends HTMLElement {
       event.preventDefault();
       window.open(link.href, "offhook-console");
     });
-    window.addEventListener("beforeunload", (event) => { if (this.call) event.preventDefault(); });
+    window.addEventListener("beforeunload", (event) => { if (this.peer) event.preventDefault(); });
+    if (!this.draft) this.bellElsewhere = new Bell((deed) => { if (deed === "accept") void this.accept(); else this.say({ type: "reject", call: this.call }); });
     // Now that somebody listens.
-    this.form("login").querySelector("button")?.removeAttribute("disabled");
+    if (this.form("login").querySelector("[name=endpoint] option")) this.form("login").querySelector("button")?.removeAttribute("disabled");
     this.comeBack();
+    if (this.draft) this.scrollIntoView({ block: "nearest" });
   }
 
-  /** The endpoint that this browser was for this person. @param {string} endpoint */
-  keep(endpoint) {
-    const key = `offhook-endpoint:${this.form("login").dataset.person}`;
-    try { if (endpoint) localStorage.setItem(key, endpoint); else localStorage.removeItem(key); } catch { /* a browser that keeps nothing */ }
+  /** The document that it is here for. */
+  get draft() { return this.dataset.draft ?? ""; }
+
+  /** What this person chose in this browser: the endpoint that it is, what they speak into and hear from. @param {string} value @param {string} [what] */
+  keep(value, what = "endpoint") {
+    const key = `offhook-${what}:${this.form("login").dataset.person}`;
+    try { if (value) localStorage.setItem(key, value); else localStorage.removeItem(key); } catch { /* a browser that keeps nothing */ }
+  }
+
+  /** @param {string} [what] */
+  kept(what = "endpoint") {
+    try { return localStorage.getItem(`offhook-${what}:${this.form("login").dataset.person}`) ?? ""; } catch { return ""; }
   }
 
   /** Who was registered here is so again: a page that was left and opened again rings. */
   comeBack() {
-    let kept = "";
-    try { kept = localStorage.getItem(`offhook-endpoint:${this.form("login").dataset.person}`) ?? ""; } catch { return; }
+    const kept = this.kept();
     const list = /** @type {HTMLSelectElement} */ (this.form("login").elements.namedItem("endpoint"));
-    if (![...list.options].some((option) => option.value === kept)) return;
-    list.value = kept;
+    const known = [...list.options].some((option) => option.value === kept);
+    if (!known && !this.draft) return;
+    if (known) list.value = kept;
     this.register();
   }
 
@@ -86,7 +107,9 @@ class Phone extends HTMLElement {
     for (const [name, kind] of [["devices", "audioinput"], ["speakers", "audiooutput"]]) {
       const list = /** @type {HTMLSelectElement} */ (this.at(name));
       const known = new Set([...list.options].map((option) => option.value));
+      const kept = this.kept(name);
       for (const device of found.filter((d) => d.kind === kind && d.label && !known.has(d.deviceId))) list.append(new Option(device.label, device.deviceId));
+      if (!list.value && [...list.options].some((option) => option.value === kept)) list.value = kept;
     }
   }
 
@@ -107,6 +130,8 @@ class Phone extends HTMLElement {
       if (socket !== this.socket) return;
       this.ready(false);
       this.at("leave").hidden = true;
+      // How its call ended stands there.
+      if (this.draft && this.dialled) return;
       this.show(event.code > 4000 ? event.reason : this.t("not_registered"));
       // Cut off, or the node was started anew: it is to ring again.
       if (event.code === 1006 || event.code === 1001) setTimeout(() => { if (socket === this.socket) this.register(); }, this.call ? 1000 : 5000);
@@ -139,15 +164,38 @@ class Phone extends HTMLElement {
     try { this.say({ type: "call", to, sdp: await this.offer() }); } catch (error) { this.refused(error); }
   }
 
+  /** Calls the document, once. */
+  async run() {
+    this.dialled = true;
+    this.who = this.t("draft");
+    this.show(this.t("calling"));
+    try { this.say({ type: "call", to: "playground", draft: this.draft, sdp: await this.offer() }); } catch (error) { this.over(this.refused(error)); }
+  }
+
   async accept() {
-    try { this.say({ type: "accept", call: this.call, sdp: await this.offer() }); } catch (error) { this.refused(error); }
-    this.ringing(false);
+    if (this.taking || !this.call) return;
+    this.taking = true;
+    const call = this.call;
+    try {
+      const sdp = await this.offer();
+      // It may have stopped ringing while the browser asked.
+      if (this.call !== call) { this.over(this.t("missed")); return; }
+      this.say({ type: "accept", call, sdp });
+      this.ringing(false);
+    } catch (error) {
+      // It rings on: the reader may allow the microphone, or decline.
+      this.peer?.close();
+      this.peer = null;
+      this.bellElsewhere?.trouble(this.refused(error));
+    } finally { this.taking = false; }
   }
 
   /** @param {unknown} error */
   refused(error) {
     const name = error instanceof DOMException ? error.name : "";
-    this.show(this.t({ NotAllowedError: "denied", NotFoundError: "no_microphone", NotReadableError: "in_use" }[name] ?? "no_sound"));
+    const text = this.t({ NotAllowedError: "denied", NotFoundError: "no_microphone", NotReadableError: "in_use" }[name] ?? "no_sound");
+    this.show(text);
+    return text;
   }
 
   mute() {
@@ -186,18 +234,21 @@ class Phone extends HTMLElement {
     return name && name !== number ? `${name} (${written})` : written;
   }
 
-  isReady() { return !this.at("leave").hidden; }
+  isReady() { return this.draft ? this.call !== null : !this.at("leave").hidden; }
   /** @param {boolean} registered */
-  ready(registered) { this.form("dial").querySelector("button")?.toggleAttribute("disabled", !registered); }
+  ready(registered) { this.bellElsewhere?.is(registered); this.form("dial").querySelector("button")?.toggleAttribute("disabled", !registered); }
   /** @param {boolean} rings */
   ringing(rings) {
     for (const name of ["accept", "reject"]) this.at(name).hidden = !rings;
     clearInterval(this.bell);
-    document.title = `${rings ? "☎ " : ""}${document.title.replace(/^☎ /, "")}`;
-    if (!rings) return;
+    this.mark(rings);
+    if (!rings) { this.bellElsewhere?.rings(null); return; }
     this.strike();
     this.bell = setInterval(() => this.strike(), 3000);
   }
+
+  /** Its tab is found among others. @param {boolean} busy */
+  mark(busy) { document.title = `${busy ? "☎ " : ""}${document.title.replace(/^☎ /, "")}`; }
 
   /** A bell that needs no file. A browser that lets no page sound before it was touched stays silent; its tab still tells. */
   strike() {
@@ -219,6 +270,7 @@ class Phone extends HTMLElement {
     for (const name of ["mute", "hold", "captions", "hangup"]) this.at(name).toggleAttribute("disabled", !up);
     for (const key of this.at("keys").children) key.toggleAttribute("disabled", !up);
     clearInterval(this.clock);
+    this.mark(up);
     this.at("transfer").hidden = !up || !this.taken;
     this.at("quality").hidden = true;
     if (!up) { this.captions?.turn(false); return; }
@@ -245,7 +297,7 @@ class Phone extends HTMLElement {
     const place = this.at("quality");
     place.hidden = false;
     place.className = `sub quality ${word}`;
-    place.textContent = `${this.t(`network_${word}`)} · ${Math.round(way * 1000)} ms · ${(share * 100).toFixed(1)} %`;
+    place.textContent = `${this.t(`network_${word}`)} · ${Math.round(way * 1000)} ms · ${percents.format(share * 100)} %`;
   }
 
   /** @param {string} text */
@@ -257,6 +309,7 @@ class Phone extends HTMLElement {
     this.talking(false);
     this.ringing(false);
     this.show(text);
+    if (this.draft) this.say({ type: "unregister" });
   }
 
   /** @param {any} told */
@@ -264,7 +317,7 @@ class Phone extends HTMLElement {
     switch (told.type) {
       case "registered":
         this.session = told.session;
-        this.keep(told.endpoint);
+        if (!this.draft) this.keep(told.endpoint);
         this.at("leave").hidden = false;
         this.ready(true);
         this.at("captions").hidden = !told.captions;
@@ -272,26 +325,32 @@ class Phone extends HTMLElement {
         this.at("language-field").hidden = !told.captions;
         if (told.captions) this.captions?.offer(/** @type {HTMLSelectElement} */ (this.at("language")), told.caption_languages, told.caption_language);
         if (this.call && !told.calls.includes(this.call)) this.over(this.t("ended"));
-        this.show(`${this.t("registered")} ${told.sip_uri}`);
+        if (!this.draft) this.show(`${this.t("registered")} ${told.sip_uri}`);
+        else if (!this.dialled) void this.run();
         break;
       case "ring":
-        if (this.call || this.peer) { this.say({ type: "reject", call: told.call }); break; }
+        if (this.call || this.peer || this.draft) { this.say({ type: "reject", call: told.call }); break; }
         this.call = told.call;
         this.taken = true;
+        this.at("see").hidden = true;
         this.ringing(true);
         this.who = this.named(told.caller_name, told.from);
-        this.show(`${this.who} ${this.t("rings")}`);
+        this.via = told.via ? [told.via_alias, this.named("", told.via)].filter(Boolean).join(" · ") : "";
+        this.bellElsewhere?.rings({ call: told.call, name: told.caller_name === told.from ? "" : told.caller_name, number: this.named("", told.from), via: this.via });
+        this.show(`${this.who} ${this.t("rings")}${this.via ? ` (${this.t("via").replace("{0}", this.via)})` : ""}`);
         this.at("accept").focus();
         break;
       case "calling":
         this.call = told.call;
         this.at("hangup").removeAttribute("disabled");
+        this.at("see").hidden = false;
+        this.at("see").querySelector("a")?.setAttribute("href", `/console/calls/${told.call}/`);
         this.show(this.t("calling"));
         break;
       case "answer":
         await this.peer?.setRemoteDescription({ type: "answer", sdp: told.sdp });
         // A call that was taken is up with that.
-        if (this.taken) { this.talking(true); this.show(`${this.t("talking")}: ${this.who}`); }
+        if (this.taken) { this.bellElsewhere?.taken(told.call); this.talking(true); this.show(`${this.t("talking")}: ${this.who}`); }
         break;
       case "captions":
         this.captions?.turn(told.on);

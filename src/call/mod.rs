@@ -15,6 +15,7 @@ pub mod captions;
 pub mod consent;
 pub mod course;
 pub mod dialer;
+pub mod drafts;
 pub mod farewell;
 mod hearing;
 pub mod links;

@@ -40,8 +40,15 @@ pub struct Owner {
 /// What a phone is told. Its `Debug` names the call and nobody's number, words or SDP (R22).
 #[derive(Clone, PartialEq)]
 pub enum ToPhone {
-    /// Somebody calls.
-    Ring { call: CallUuid, from: String, to: String, caller_name: String, headers: Vec<(String, String)> },
+    /// Somebody calls. `via` is the business number that they called, or were called from, with its alias; both empty: none.
+    Ring {
+        call: CallUuid,
+        from: String,
+        to: String,
+        caller_name: String,
+        via: [String; 2],
+        headers: Vec<(String, String)>,
+    },
     /// It rings no longer: `why` is a word of the protocol.
     Cancelled { call: CallUuid, why: &'static str },
     /// Our SDP answer to the phone's offer.
@@ -486,7 +493,7 @@ mod tests {
 
     fn ring(call: CallUuid) -> ToPhone {
         let (from, to, caller_name) = ("919812345678".to_owned(), "sip:asha@h".to_owned(), String::new());
-        ToPhone::Ring { call, from, to, caller_name, headers: Vec::new() }
+        ToPhone::Ring { call, from, to, caller_name, via: Default::default(), headers: Vec::new() }
     }
 
     fn ended() -> Ended {

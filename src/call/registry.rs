@@ -360,6 +360,11 @@ impl Registry {
         self.len()
     }
 
+    /// What people call a number; may be empty.
+    pub(super) fn alias(&self, number: &PhoneNumberId) -> String {
+        self.0.gate.directory().number(number).map(|number| number.spec.alias.clone()).unwrap_or_default()
+    }
+
     fn setup(&self, number: &NumberEntry, incoming: &Incoming) -> Option<CallSetup> {
         let spec = &number.spec;
         // Without an application, the number's agent takes the call.

@@ -1007,6 +1007,8 @@ pub(super) async fn end_after_fault(services: &Services, view: &super::registry:
         // `call::farewell` sees to it, and keeps at it where Graph does not hear.
         farewell: view.wacid().is_some().then_some(farewell),
     };
+    // What was said in it has been reported above.
+    services.author.over(view.setup.call);
     match services.store.conclude(conclusion).await {
         Ok(concluded) => {
             concluded.callbacks.into_iter().for_each(|written| services.outbox.send(written, view.keys.clone()));

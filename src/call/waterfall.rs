@@ -19,8 +19,8 @@ pub use bodies::{BODY_MAX, Body, Kept, Kind, Sent};
 use super::course::Course;
 use super::log::{Header, Line, LogError, Reader};
 use super::machine::{
-    CallSetup, CallState, CallTime, Fetched, GraphAction, Input, InstructionOutcome, MediaFact, MediaOrder, Notice,
-    Output, PlayId, SpeechFact,
+    CallSetup, CallState, CallTime, Destination, Fetched, GraphAction, Input, InstructionOutcome, LegNews, MediaFact,
+    MediaOrder, Notice, Output, PlayId, SpeechFact,
 };
 use super::trace::Trace;
 use crate::model::{CallQuality, CallType, CallUuid, Direction, Timestamp, TraceId, Wacid, last_four};
@@ -149,6 +149,8 @@ impl Waterfall {
 
 /// From the order to play to its first packet.
 const FIRST_SOUND: &str = "first sound";
+/// What a call begins with, until its first fact tells otherwise.
+const WEBHOOK: &str = "webhook";
 
 /// A waterfall being made.
 struct Drawing {
@@ -174,6 +176,8 @@ struct Drawing {
     /// Callbacks that the machine wished for, and bars of callbacks.
     notices: Vec<(&'static str, Body)>,
     callbacks: Vec<(usize, String, Option<Uuid>)>,
+    /// Endpoints that the call dialled, and whether a phone of each rang.
+    endpoints: BTreeMap<CallUuid, bool>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -218,10 +222,15 @@ impl Drawing {
             answer: None,
             notices: Vec::new(),
             callbacks: Vec::new(),
+            endpoints: BTreeMap::new(),
         }
     }
 
     fn done(mut self) -> Waterfall {
+        // "Only our own endpoints are reached" is nothing to tell where each was.
+        if !self.endpoints.is_empty() && self.endpoints.values().all(|rang| *rang) {
+            self.fall.findings.retain(|(_, finding)| finding.rule != "W403");
+        }
         self.fall.bars.sort_by_key(|bar| bar.from_us);
         self.fall
     }
@@ -318,8 +327,10 @@ impl Drawing {
                 self.add(Bar::moment(What::Media, "recording", at).noted(said(input, "recording "), false));
             }
             Input::Terminated { .. } => {
-                let bar = Bar::moment(What::Person, "terminate webhook", at).noted(said(input, "terminated "), false);
                 let Input::Terminated { termination } = input else { return };
+                let is_web = self.setup.as_deref().is_some_and(|s| s.call_type == CallType::Web);
+                let name = if is_web { "hung up" } else { "terminate webhook" };
+                let bar = Bar::moment(What::Person, name, at).noted(said(input, "terminated "), false);
                 let setup = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
                 let body = setup.map(|s| bodies::terminated(s, self.wacid.as_ref(), termination));
                 self.add(bar.with(body));
@@ -343,7 +354,10 @@ impl Drawing {
                 let body = body.map(|s| bodies::status(s, self.wacid.as_ref(), *status));
                 self.add(Bar::moment(What::Person, status.as_str(), at).with(body));
             }
-            Input::Dialled { .. } => {
+            Input::Dialled { call, news } => {
+                if let (LegNews::Placed, Some(rang)) = (news, self.endpoints.get_mut(call)) {
+                    *rang = true;
+                }
                 self.add(Bar::moment(What::Person, "B-leg", at).noted(said(input, "leg "), false));
             }
             Input::Ordered { .. } => {
@@ -449,10 +463,14 @@ impl Drawing {
                 }
             }
             Output::Notify { notice } => self.notice(notice),
+            Output::Dial { order } => {
+                if matches!(order.destination, Destination::Endpoint { .. }) {
+                    self.endpoints.insert(order.call, false);
+                }
+            }
             Output::State { .. }
             | Output::Prepare { .. }
             | Output::Media { .. }
-            | Output::Dial { .. }
             | Output::Order { .. }
             | Output::News { .. }
             | Output::Speech { .. }
@@ -507,13 +525,13 @@ impl Drawing {
         match trace {
             Trace::Begun { received_us, admitted_us, running_us, media_us } => {
                 for (name, from, to) in [
-                    ("webhook", received_us, 0),
+                    (WEBHOOK, received_us, 0),
                     ("admission", 0, admitted_us),
                     ("queue", admitted_us, running_us),
                     ("media port, SDP", running_us, media_us),
                 ] {
                     let place = self.add(Bar::new(What::Node, name, from, Some(to.max(from))));
-                    if name == "webhook" {
+                    if name == WEBHOOK {
                         self.webhook = place;
                     }
                 }

@@ -165,21 +165,21 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
         may_end: live.is_some(),
         advice,
         code: end.map(|end| format!("{} · {}", end.hangup_code, end.hangup_name)).unwrap_or_default(),
-        answered_after: fall.as_ref().and_then(|fall| fall.answered_us).map(view::took).unwrap_or_default(),
-        set_up: fall.as_ref().and_then(Waterfall::set_up_us).map(view::took).unwrap_or_default(),
+        answered_after: fall.as_ref().and_then(|fall| fall.answered_us).map(|us| lang.took(us)).unwrap_or_default(),
+        set_up: fall.as_ref().and_then(Waterfall::set_up_us).map(|us| lang.took(us)).unwrap_or_default(),
         total: end.map(|end| view::clock(Duration::from_secs(end.duration_secs))).unwrap_or_default(),
         has_beginning: beginning.is_some(),
         near: near && beginning.is_some(),
         bars: fall.as_ref().map(|fall| rows(lang, fall, last)).unwrap_or_default(),
         left_out: fall.as_ref().map_or(0, |fall| fall.left_out + fall.bars.len().saturating_sub(BARS_MAX)),
-        ticks: ticks(last),
+        ticks: ticks(lang, last),
         remarks: fall.as_ref().map(|f| f.remarks.iter().map(|(_, t)| t.clone()).collect()).unwrap_or_default(),
         findings: fall
             .as_ref()
             .map(|fall| fall.findings.iter().map(|(_, finding)| found(finding)).collect())
             .unwrap_or_default(),
         replay: replayed,
-        sounds: quality.map(|quality| sounds(&quality)).unwrap_or_default(),
+        sounds: quality.map(|quality| sounds(lang, &quality)).unwrap_or_default(),
         round_trip: quality.and_then(|q| q.round_trip_ms).map(|ms| format!("{ms:.0} ms")).unwrap_or_default(),
         course: course.unwrap_or_default(),
         recordings: recordings
@@ -207,25 +207,26 @@ fn rows(lang: Lang, fall: &Waterfall, last: i64) -> Vec<Shown> {
     let mut rows = Vec::new();
     for bar in fall.bars.iter().filter(|bar| bar.from_us <= last).take(BARS_MAX) {
         let bodies = bar.bodies.iter().map(|body| carried(lang, body, &mut room)).collect();
-        rows.push(Shown { bodies, ..row(bar, first, last, false) });
-        rows.extend(bar.parts.iter().map(|part| row(part, first, last, true)));
+        rows.push(Shown { bodies, ..row(lang, bar, first, last, false) });
+        rows.extend(bar.parts.iter().map(|part| row(lang, part, first, last, true)));
     }
     rows
 }
 
-fn row(bar: &Bar, first: i64, last: i64, part: bool) -> Shown {
+fn row(lang: Lang, bar: &Bar, first: i64, last: i64, part: bool) -> Shown {
     let whole = last.saturating_sub(first).max(1);
     let place = |us: i64| us.saturating_sub(first).saturating_mul(WIDTH) / whole;
     let x = place(bar.from_us).clamp(0, WIDTH - LEAST);
     let until = bar.to_us.map_or(WIDTH, place).min(WIDTH);
     Shown {
         lane: bar.what.as_str(),
-        name: bar.name.clone(),
+        // A program's names where they are one: of elements, requests, URLs.
+        name: lang.find(&format!("bar.{}", bar.name)).map_or_else(|| bar.name.clone(), str::to_owned),
         note: bar.note.clone(),
-        at: view::took(bar.from_us),
+        at: lang.took(bar.from_us),
         took: match bar.took_us() {
             Some(0) => String::new(),
-            Some(us) => view::took(us),
+            Some(us) => lang.took(us),
             None => "…".to_owned(),
         },
         failed: bar.failed,
@@ -269,8 +270,8 @@ fn carried(lang: Lang, body: &Body, room: &mut usize) -> Carried {
 }
 
 /// Where the scale has its marks.
-fn ticks(last: i64) -> Vec<(i64, String)> {
-    (0..=4).map(|quarter| (quarter * WIDTH / 4, view::took(last / 4 * quarter))).collect()
+fn ticks(lang: Lang, last: i64) -> Vec<(i64, String)> {
+    (0..=4).map(|quarter| (quarter * WIDTH / 4, lang.took(last / 4 * quarter))).collect()
 }
 
 fn found(finding: &crate::xml::ast::Finding) -> Found {
@@ -283,13 +284,13 @@ fn found(finding: &crate::xml::ast::Finding) -> Found {
     }
 }
 
-fn sounds(quality: &CallQuality) -> Vec<Sound> {
+fn sounds(lang: Lang, quality: &CallQuality) -> Vec<Sound> {
     let way = |key, way: Option<SoundWay>| {
         way.map(|way| Sound {
             key,
-            mos: format!("{:.1}", way.mos),
+            mos: lang.decimals(format!("{:.1}", way.mos)),
             level: level(way.mos),
-            loss: format!("{:.1} %", way.loss_percent),
+            loss: lang.decimals(format!("{:.1} %", way.loss_percent)),
             jitter: format!("{:.0} ms", way.jitter_ms),
             tone: match way.mos {
                 mos if mos >= 4.0 => "good",

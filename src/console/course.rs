@@ -73,8 +73,16 @@ pub(super) fn shown(lang: Lang, course: &Course) -> Shown {
         draw.graph("delay", "call.delay_chart", &DELAY, (0.0, draw.top(&DELAY)), " ms"),
     ];
     let quarter = |n: u32| first.from_ms + last.until_ms.saturating_sub(first.from_ms) / 4 * n;
-    let times = (0..=4).map(|n| clock(if n == 4 { last.until_ms } else { quarter(n) })).collect();
-    Shown { graphs, times, table: moments.iter().map(stretch).collect() }
+    let mut times: Vec<String> = (0..=4).map(|n| clock(if n == 4 { last.until_ms } else { quarter(n) })).collect();
+    // Of a call of a few seconds: the same second is said once, at the end last of all.
+    for n in (0..4).rev() {
+        if let Some([one, rest @ ..]) = times.get_mut(n..)
+            && rest.iter().any(|later| later == one)
+        {
+            one.clear();
+        }
+    }
+    Shown { graphs, times, table: moments.iter().map(|moment| stretch(lang, moment)).collect() }
 }
 
 struct Drawing<'a> {
@@ -103,6 +111,12 @@ impl Drawing<'_> {
         chart::ceiling(most.ceil().clamp(0.0, 1e9) as usize) as f64
     }
 
+    /// With a decimal where it has one.
+    fn figure(&self, value: f64) -> String {
+        let text = format!("{value:.1}");
+        self.lang.decimals(text.strip_suffix(".0").map_or(text.clone(), str::to_owned))
+    }
+
     fn graph(
         &self,
         id: &'static str,
@@ -119,22 +133,24 @@ impl Drawing<'_> {
             let least = points.iter().map(|(_, value)| *value).reduce(f64::min);
             let most = points.iter().map(|(_, value)| *value).reduce(f64::max);
             if let (Some(least), Some(most)) = (least, most) {
-                said.push(format!("{}: {}–{}{unit}", self.lang.t(name), figure(least), figure(most)));
+                said.push(format!("{}: {}–{}{unit}", self.lang.t(name), self.figure(least), self.figure(most)));
                 legend.push((*class, *name));
                 lines.push(Line { class, points });
             }
         }
         let marks = (0..=4_u8).map(|n| high - (high - low) * f64::from(n) / 4.0);
-        let marks = marks.enumerate().map(|(n, mark)| format!("{}{}", figure(mark), if n == 0 { unit } else { "" }));
+        let marks =
+            marks.enumerate().map(|(n, mark)| format!("{}{}", self.figure(mark), if n == 0 { unit } else { "" }));
         let svg = chart::lines(&lines, self.span, (low, high), &said.join(" · "));
         Graph { id, title, marks: marks.collect(), svg, legend }
     }
 }
 
-fn stretch(moment: &Moment) -> Stretch {
+fn stretch(lang: Lang, moment: &Moment) -> Stretch {
     let way = |way: Option<SoundWay>| match way {
         Some(way) => {
             [format!("{:.1}", way.mos), format!("{:.1} %", way.loss_percent), format!("{:.0} ms", way.jitter_ms)]
+                .map(|text| lang.decimals(text))
         }
         None => ["–", "–", "–"].map(str::to_owned),
     };
@@ -153,12 +169,6 @@ fn clock(ms: u32) -> String {
 
 fn seconds(ms: u32) -> f64 {
     f64::from(ms) / 1_000.0
-}
-
-/// With a decimal where it has one.
-fn figure(value: f64) -> String {
-    let text = format!("{value:.1}");
-    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::page::{self, Page};
 use crate::api::session;
 use crate::api::{Answered, read_body, server};
 use crate::config::Role;
+use crate::model::EndpointName;
 use crate::people::Person;
 
 /// How somebody likes their pages.
@@ -54,6 +55,8 @@ pub(super) struct Visitor {
     pub(super) path: String,
     /// Notifications that nobody has read.
     pub(super) unread: u64,
+    /// Whether the endpoint with their name is registered: `on` or `off`; `none`: there is none.
+    pub(super) phone: &'static str,
     /// The latest news when they asked: what a page shows is at least as new.
     pub(super) at: u64,
 }
@@ -100,6 +103,20 @@ pub(super) async fn person(console: &Console, headers: &HeaderMap) -> Result<Opt
     }
 }
 
+/// How it is with the endpoint that bears their name.
+async fn phone(console: &Console, person: &Person) -> &'static str {
+    let api = console.desk.api();
+    let Ok(name) = EndpointName::parse(&person.user.name) else { return "none" };
+    if api.phones.owner(&name).is_some_and(|owner| person.scope().holds(&owner.account, &owner.main_account)) {
+        return "on";
+    }
+    let found = api.store.endpoint_named(&name).await.ok().flatten();
+    match found.is_some_and(|one| person.scope().holds(&one.account, &one.main_account)) {
+        true => "off",
+        false => "none",
+    }
+}
+
 impl FromRequestParts<Arc<Console>> for Visitor {
     type Rejection = Response;
 
@@ -111,7 +128,8 @@ impl FromRequestParts<Arc<Console>> for Visitor {
             Some(person) => {
                 let query = Form::read(parts.uri.query().unwrap_or_default().as_bytes());
                 let unread = console.desk.api().store.unread_notices(&person.scope()).await.unwrap_or_default();
-                Ok(Self { person, taste, query, path: parts.uri.path().to_owned(), unread, at })
+                let phone = phone(console, &person).await;
+                Ok(Self { person, taste, query, path: parts.uri.path().to_owned(), unread, phone, at })
             }
             None if parts.method == Method::GET => {
                 let back = url::form_urlencoded::byte_serialize(path.as_bytes()).collect::<String>();

@@ -74,6 +74,31 @@ impl Lang {
         }
     }
 
+    /// Microseconds as people read them.
+    pub(super) fn took(self, us: i64) -> String {
+        self.decimals(super::view::took(us))
+    }
+
+    /// A count; five digits and more in groups, as the language writes them.
+    pub(super) fn count(self, count: impl ToString) -> String {
+        let digits = count.to_string();
+        if digits.len() < 5 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return digits;
+        }
+        let sign = match self {
+            Self::En => ',',
+            Self::De => '.',
+        };
+        let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+        for (n, digit) in digits.chars().enumerate() {
+            if n > 0 && (digits.len() - n).is_multiple_of(3) {
+                grouped.push(sign);
+            }
+            grouped.push(digit);
+        }
+        grouped
+    }
+
     /// A text with `{0}`, `{1}`… filled in.
     pub(super) fn with(self, key: &str, values: &[&str]) -> String {
         let mut text = self.t(key).to_owned();
@@ -81,5 +106,17 @@ impl Lang {
             text = text.replace(&format!("{{{n}}}"), value);
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lang::{De, En};
+
+    #[test]
+    fn figures_are_as_the_language_writes_them() {
+        assert_eq!([En.count(1_000), De.count(1_000)], ["1000", "1000"]);
+        assert_eq!([En.count(12_345), De.count(1_234_567)], ["12,345", "1.234.567"]);
+        assert_eq!([En.took(1_240_000), De.took(1_240_000)], ["1.24 s", "1,24 s"]);
     }
 }

@@ -44,6 +44,7 @@ use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Desk;
+use crate::call::drafts;
 use crate::call::walk::Walker;
 use crate::openid::{BACK, Provider};
 pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
@@ -59,6 +60,8 @@ pub struct Console {
     pub simulated_phone: Option<String>,
     /// What that phone hears from the number of the playground.
     pub drafts: Option<Drafts>,
+    /// Documents that wait for a call of their writer's softphone.
+    pub own_drafts: drafts::Drafts,
     /// Somebody who may sign in and their password, on a node for development: the form has them already.
     pub guest: Option<(String, String)>,
     /// Who else vouches for people.

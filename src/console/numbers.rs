@@ -22,6 +22,8 @@ use crate::model::E164;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Number {
     pub(super) number: String,
+    /// ISO 3166; the browser has its name in the reader's language.
+    pub(super) country: String,
     pub(super) country_name: String,
     pub(super) alias: String,
     pub(super) whatsapp_phone_number_id: String,

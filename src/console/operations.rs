@@ -129,6 +129,8 @@ struct Node {
 struct Faults {
     chart: String,
     top: usize,
+    /// Nothing has failed in the last hour.
+    quiet: bool,
     table: Vec<(String, usize)>,
     /// Since the node began: what, what it came to, whether that is well, how often.
     all: Vec<Exchange>,
@@ -198,7 +200,7 @@ async fn shown(console: &Arc<Console>, visitor: &Visitor, status: StatusCode, wr
     let waits = set_ups(&records);
     let hour = by_time(&records, now);
     let columns: Vec<_> = hour.iter().map(|(_, g, m, b)| vec![(*g, "good"), (*m, "missed"), (*b, "bad")]).collect();
-    let set_up = by_wait(&waits);
+    let set_up = by_wait(lang, &waits);
     let set_up_columns: Vec<_> = set_up.iter().map(|(_, count)| vec![(*count, "good")]).collect();
     let answered = records.iter().filter(|r| r.end.as_ref().is_some_and(|end| end.answered.is_some())).count();
     let page = Operations {
@@ -266,6 +268,7 @@ fn faults(all: &[Exchange], samples: &[Failed], of: fn(&Failed) -> usize, title:
     Faults {
         chart: chart::area(&each, KEPT, title),
         top: chart::ceiling(each.iter().copied().max().unwrap_or_default()),
+        quiet: each.iter().all(|failed| *failed == 0),
         table: by_column(&each, |some| some.iter().sum()),
         failed: sum(false),
         of: sum(false).saturating_add(sum(true)),
@@ -335,15 +338,15 @@ fn by_time(records: &[CallRecord], now: Timestamp) -> Vec<(String, usize, usize,
     hour
 }
 
-fn by_wait(waits: &[i64]) -> Vec<(String, usize)> {
+fn by_wait(lang: Lang, waits: &[i64]) -> Vec<(String, usize)> {
     let mut from = 0;
     let mut columns = Vec::new();
     for until in SET_UP_MS.iter().copied().chain([i64::MAX]) {
         let count = waits.iter().filter(|us| (from..until).contains(&(**us / 1_000))).count();
         let label = if until == i64::MAX {
-            format!("≥ {}", view::took(from * 1_000))
+            format!("≥ {}", lang.took(from * 1_000))
         } else {
-            format!("< {}", view::took(until * 1_000))
+            format!("< {}", lang.took(until * 1_000))
         };
         columns.push((label, count));
         from = until;

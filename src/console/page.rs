@@ -43,6 +43,10 @@ pub(super) struct Page {
     pub(super) places: Vec<Place>,
     /// Notifications that nobody has read.
     pub(super) unread: u64,
+    /// Whether the endpoint with their name is registered: `on` or `off`; `none`: there is none.
+    pub(super) phone: &'static str,
+    /// What they sign in with: what the browser keeps is theirs.
+    pub(super) person: String,
     /// Their name and role; empty where nobody is signed in.
     pub(super) name: String,
     pub(super) role: &'static str,
@@ -68,6 +72,8 @@ impl Page {
             places: places.map(|(key, path, name, ..)| Place { key, path, name }).collect(),
             here,
             unread: visitor.unread,
+            phone: visitor.phone,
+            person: user.name.clone(),
             name: user.full_name.clone(),
             role: match user.role {
                 Role::Agent => "role.agent",
@@ -92,6 +98,8 @@ impl Page {
             here: "",
             places: Vec::new(),
             unread: 0,
+            phone: "none",
+            person: String::new(),
             name: String::new(),
             role: "",
             initials: String::new(),
@@ -123,6 +131,11 @@ impl Page {
     /// One with two.
     pub(super) fn t2(&self, key: &str, one: impl ToString, other: impl ToString) -> String {
         self.lang.with(key, &[&one.to_string(), &other.to_string()])
+    }
+
+    /// A count, as the language writes it.
+    pub(super) fn n(&self, count: impl ToString) -> String {
+        self.lang.count(count)
     }
 
     /// One whose key is made of two.
@@ -214,7 +227,7 @@ pub(super) async fn nothing(State(console): App, method: Method, uri: Uri, heade
     let page = match door::person(&console, &headers).await {
         Ok(Some(person)) => {
             let (query, path) = (super::form::Form::default(), "/console/".to_owned());
-            Visitor { person, taste, query, path, unread: 0, at: console.desk.api().feed.last() }
+            Visitor { person, taste, query, path, unread: 0, phone: "none", at: console.desk.api().feed.last() }
                 .page(&console, title, "")
         }
         _ => Page::bare(taste, title),

@@ -103,6 +103,12 @@ async fn applications(console: &Console, visitor: &Visitor) -> Vec<Choice> {
 /// With an answer URL it has an application of its own.
 pub(super) async fn make(State(console): App, posted: Posted) -> Response {
     let Posted { visitor, form } = posted;
+    if form.get("do") == "own" {
+        return match make_own(&console, &visitor).await {
+            Ok(()) => Redirect::to("/console/phone/").into_response(),
+            Err(why) => shown(&console, &visitor, StatusCode::BAD_REQUEST, why, Default::default()).await,
+        };
+    }
     let (name, alias, url) = (form.get("name"), form.get("alias"), form.get("answer_url"));
     let again = |answer: &Answered| {
         let (wrong, typed) = (answer.message().to_owned(), [name, alias, url].map(str::to_owned));
@@ -137,6 +143,17 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
     }
     let (status, wrong, typed) = again(&made);
     shown(&console, &visitor, status, wrong, typed).await
+}
+
+/// Makes an endpoint that bears the visitor's name, as far as an endpoint's may, for them to register here.
+pub(super) async fn make_own(console: &Console, visitor: &Visitor) -> Result<(), String> {
+    let user = &visitor.person.user;
+    let fits = |c: char| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '-' };
+    let name: String = user.name.split('@').next().unwrap_or_default().chars().take(50).map(fits).collect();
+    let password = Token::fresh();
+    let body = json!({"username": name, "alias": user.full_name, "password": password.reveal()});
+    let made = console.desk.ask_plivo(&visitor.person, Method::POST, "Endpoint/", Some(&body)).await;
+    if made.is_ok() { Ok(()) } else { Err(made.message().to_owned()) }
 }
 
 /// Takes an endpoint away.

@@ -1,6 +1,7 @@
 //! The playground: a document, what the linter says of it while it is written, and a walk through it: the real machine with
 //! a caller who presses the keys that are given (`call::walk`). Beside it an application's own answer URL, walked through the
-//! same way; and on a node whose Meta is simulated the browser phone, which calls a number that answers with the document.
+//! same way. A document is heard, too: on a node whose Meta is simulated by the browser phone, which calls a number that answers
+//! with it; elsewhere by the writer's own softphone, whose call runs it (`call::drafts`).
 
 use std::time::Duration;
 
@@ -14,12 +15,14 @@ use super::door::{Posted, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
 use super::page::{Page, html, respond};
+use super::phone::{Named, endpoints};
 use super::view;
 use super::{App, Console};
 use crate::answer::SigningKeys;
 use crate::call::machine::{CallUrls, MachineLimits};
 use crate::call::walk::{Bounds, Caller, Calling, Job, Key, Step};
 use crate::model::{Digit, Method, PhoneNumberId};
+use crate::people::Token;
 use crate::xml;
 use crate::xml::ast::DocUrl;
 
@@ -73,6 +76,16 @@ struct Playground {
     phone: String,
     /// The document waits for that call.
     waiting: bool,
+    /// They may have their own softphone run it.
+    may_call: bool,
+    /// What that phone is to run, at once; empty: nothing.
+    draft: String,
+    /// It can't: there is no endpoint yet.
+    no_endpoint: bool,
+    endpoints: Vec<Named>,
+    /// Whose choices the browser keeps.
+    person: String,
+    wrong: String,
     source: String,
     keys: String,
     snippets: Vec<Snippet>,
@@ -86,7 +99,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let first = SNIPPETS.get(1).map_or("", |(_, source)| source);
     let source =
         visitor.query.some("source").map_or_else(|| first.to_owned(), |_| visitor.query.raw("source").to_owned());
-    shown(&console, &visitor, source, String::new(), Done::Nothing)
+    shown(&console, &visitor, source, String::new(), Done::Nothing).await
 }
 
 /// What was done with the document.
@@ -96,6 +109,11 @@ enum Done {
     Walked(Vec<Happened>),
     /// It waits for the browser phone's call.
     Waits,
+    /// It waits for a call of their own phone, by this name.
+    Kept(String),
+    NoEndpoint,
+    /// An endpoint was not made.
+    NotMade(String),
 }
 
 pub(super) async fn run(State(console): App, posted: Posted) -> Response {
@@ -111,15 +129,32 @@ pub(super) async fn run(State(console): App, posted: Posted) -> Response {
             drafts.put(&source);
             Done::Waits
         }
+        ("call" | "make", _) => call(&console, &visitor, &source, posted.form.get("do") == "make").await,
         _ => {
             let document = Some(source.as_bytes().to_vec());
             Done::Walked(walk(&console, &visitor, Walked { document, ..Walked::of(&console, &keys) }).await)
         }
     };
-    shown(&console, &visitor, source, keys, done)
+    shown(&console, &visitor, source, keys, done).await
 }
 
-fn shown(console: &Console, visitor: &Visitor, source: String, keys: String, done: Done) -> Response {
+/// Keeps the document for a call of the writer's own phone. Where the account has no endpoint, they may have one made.
+async fn call(console: &Console, visitor: &Visitor, source: &str, make: bool) -> Done {
+    if endpoints(console, visitor).await.is_empty() {
+        if !make {
+            return Done::NoEndpoint;
+        }
+        if let Err(why) = super::phone::make_own(console, visitor).await {
+            return Done::NotMade(why);
+        }
+    }
+    let (user, api) = (&visitor.person.user, console.desk.api());
+    let id = Token::fresh().reveal().to_owned();
+    console.own_drafts.keep(&id, user.account.clone(), user.id, source, api.clock.now());
+    Done::Kept(id)
+}
+
+async fn shown(console: &Console, visitor: &Visitor, source: String, keys: String, done: Done) -> Response {
     let lang = visitor.lang();
     let parsed = xml::parse(source.as_bytes(), None);
     let findings = parsed.findings.iter().map(|finding| Found {
@@ -134,12 +169,15 @@ fn shown(console: &Console, visitor: &Visitor, source: String, keys: String, don
         findings: findings.collect(),
         snippets: SNIPPETS.iter().map(|(name, source)| Snippet { name: lang.t(name).to_owned(), source }).collect(),
         phone: phone(console),
+        may_call: visitor.is_admin(),
+        endpoints: if matches!(done, Done::Kept(_)) { endpoints(console, visitor).await } else { Vec::new() },
+        person: visitor.person.user.name.clone(),
         waiting: matches!(done, Done::Waits),
+        no_endpoint: matches!(done, Done::NoEndpoint | Done::NotMade(_)),
         ran: matches!(done, Done::Walked(_)),
-        steps: match done {
-            Done::Walked(steps) => steps,
-            Done::Nothing | Done::Waits => Vec::new(),
-        },
+        draft: if let Done::Kept(id) = &done { id.clone() } else { String::new() },
+        wrong: if let Done::NotMade(why) = &done { why.clone() } else { String::new() },
+        steps: if let Done::Walked(steps) = done { steps } else { Vec::new() },
         page: visitor.page(console, lang.t("nav.playground"), "playground"),
         source,
         keys,
@@ -181,6 +219,8 @@ struct Walked {
     /// None: a number of the account's.
     to: Option<String>,
     caller_name: Option<String>,
+    cta_payload: Option<String>,
+    deeplink_payload: Option<String>,
     keys: std::collections::VecDeque<Vec<Key>>,
 }
 
@@ -194,6 +234,8 @@ impl Walked {
             from: "919812345678".to_owned(),
             to: None,
             caller_name: None,
+            cta_payload: None,
+            deeplink_payload: None,
             keys: typed(keys),
         }
     }
@@ -206,7 +248,7 @@ async fn walk(console: &Console, visitor: &Visitor, walked: Walked) -> Vec<Happe
     let tables = api.gate.directory().tables().clone();
     let number = tables.numbers().find(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id)).cloned();
     let tokens = tables.account(&user.account).map(|account| account.tokens.clone()).unwrap_or_default();
-    let Walked { document, url, method, from, to, caller_name, keys } = walked;
+    let Walked { document, url, method, from, to, caller_name, cta_payload, deeplink_payload, keys } = walked;
     let job = Job {
         calling: Calling {
             from,
@@ -214,6 +256,8 @@ async fn walk(console: &Console, visitor: &Visitor, walked: Walked) -> Vec<Happe
                 number.as_ref().map_or_else(|| "918000000000".to_owned(), |n| n.spec.number.to_string())
             }),
             caller_name: caller_name.unwrap_or_else(|| user.full_name.clone()),
+            cta_payload,
+            deeplink_payload,
             phone_number_id: number
                 .as_ref()
                 .map_or_else(|| PhoneNumberId::from("0"), |n| n.spec.phone_number_id.clone()),
@@ -255,7 +299,7 @@ fn happened(lang: Lang, step: &Step) -> Option<Happened> {
         "ended" | "hung_up" => "missed",
         _ => "",
     };
-    let at = view::took(i64::try_from(step.at_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
+    let at = lang.took(i64::try_from(step.at_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
     Some(Happened { at, kind: word, text: said(&value), tone })
 }
 
@@ -306,7 +350,9 @@ fn say(name: &str, value: &Value, words: &mut Vec<String>) {
 struct Debugger {
     page: Page,
     form: Form,
-    numbers: Vec<String>,
+    /// Numbers to call, and answer URLs to ask, each with what it is of.
+    numbers: Vec<(String, String)>,
+    urls: Vec<(String, String)>,
     ran: bool,
     steps: Vec<Happened>,
     wrong: String,
@@ -316,16 +362,50 @@ fn debugger(console: &Console, visitor: &Visitor, form: Form, steps: Option<Vec<
     let scope = visitor.person.scope();
     let tables = console.desk.api().gate.directory().tables().clone();
     let own = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
-    let numbers = own.take(200).map(|n| n.spec.number.to_string()).collect();
+    let own: Vec<_> = own.take(200).collect();
+    let numbers = own.iter().map(|n| (n.spec.number.to_string(), n.spec.alias.clone())).collect();
+    // Of numbers that share one, the first is named.
+    let mut urls: Vec<(String, String)> = Vec::new();
+    for number in &own {
+        let Some((url, _)) = &number.spec.answer else { continue };
+        if !urls.iter().any(|(known, _)| **known == *url.0) {
+            urls.push((url.0.to_string(), view::aliased(&number.spec.alias, number.spec.number.as_str())));
+        }
+    }
     let status = if wrong.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
     let page = visitor.page(console, visitor.lang().t("debugger.title"), "playground");
     let (ran, steps) = (steps.is_some(), steps.unwrap_or_default());
-    respond(status, &Debugger { page, form, numbers, ran, steps, wrong: wrong.to_owned() })
+    respond(status, &Debugger { page, form, numbers, urls, ran, steps, wrong: wrong.to_owned() })
 }
 
 pub(super) async fn debug_page(State(console): App, visitor: Visitor) -> Response {
     let query = visitor.query.clone();
     debugger(&console, &visitor, query, None, "")
+}
+
+/// Further parameters a request may have.
+const MORE_MAX: usize = 50;
+
+/// The URL with further parameters, a `name=value` each line, in its query: they reach the application by either method.
+///
+/// # Errors
+/// The line that is none.
+fn with_more(url: &str, more: &str) -> Result<String, String> {
+    let mut pairs = Vec::new();
+    for line in more.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let pair = line.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+        match pair.filter(|(name, _)| !name.is_empty() && pairs.len() < MORE_MAX) {
+            Some(pair) => pairs.push(pair),
+            None => return Err(line.chars().take(80).collect()),
+        }
+    }
+    // What is no URL is told by whoever looks at it as one.
+    let Ok(mut parsed) = url::Url::parse(url) else { return Ok(url.to_owned()) };
+    if pairs.is_empty() {
+        return Ok(url.to_owned());
+    }
+    parsed.query_pairs_mut().extend_pairs(pairs);
+    Ok(parsed.into())
 }
 
 /// Walks through what an answer URL says.
@@ -334,10 +414,16 @@ pub(super) async fn debug(State(console): App, posted: Posted) -> Response {
     if !visitor.is_admin() {
         return super::page::forbidden(&console, &visitor);
     }
-    let url = match console.desk.api().placing.url(form.get("url")) {
-        Ok(url) => url,
-        Err(why) => {
+    let asked = with_more(form.get("url"), form.raw("more"));
+    let asked = asked.map(|url| console.desk.api().placing.url(&url));
+    let url = match asked {
+        Ok(Ok(url)) => url,
+        Ok(Err(why)) => {
             let wrong = visitor.lang().with("webhooks.bad_url", &[&why]);
+            return debugger(&console, &visitor, form, None, &wrong);
+        }
+        Err(line) => {
+            let wrong = visitor.lang().with("debugger.bad_more", &[&line]);
             return debugger(&console, &visitor, form, None, &wrong);
         }
     };
@@ -350,8 +436,28 @@ pub(super) async fn debug(State(console): App, posted: Posted) -> Response {
         from: party("from").unwrap_or_else(|| usual.from.clone()),
         to: party("to"),
         caller_name: party("caller_name"),
+        cta_payload: party("cta_payload"),
+        deeplink_payload: party("deeplink_payload"),
         ..usual
     };
     let steps = walk(&console, &visitor, walked).await;
     debugger(&console, &visitor, form, Some(steps), "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_more;
+
+    #[test]
+    fn further_parameters_are_in_the_urls_query() {
+        let url = "https://app.example.com/answer?shop=7";
+        assert_eq!(with_more(url, " \n").as_deref(), Ok(url));
+        let both = with_more(url, "tier = gold\r\n\nnote=a&b=c\n");
+        assert_eq!(both.as_deref(), Ok("https://app.example.com/answer?shop=7&tier=gold&note=a%26b%3Dc"));
+        assert_eq!(with_more("no url", "a=b").as_deref(), Ok("no url"));
+        for bad in ["tier", "=gold"] {
+            assert_eq!(with_more(url, bad), Err(bad.to_owned()));
+        }
+        assert!(with_more(url, &"a=b\n".repeat(51)).is_err());
+    }
 }

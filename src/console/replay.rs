@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use super::i18n::Lang;
-use super::view;
 use crate::call::machine::{self, CallState, CallTime, Fetched, Input, InstructionOutcome, Output, Said};
 use crate::call::replay::replay;
 
@@ -98,7 +97,7 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
         }
         state = step.machine.state().map_or(state, CallState::as_str);
         let wishes = step.outputs.iter().map(ToString::to_string).collect();
-        let (at, fact) = (time(step.at), step.input.to_string());
+        let (at, fact) = (time(lang, step.at), step.input.to_string());
         steps.push(Step { number, at, fact, wishes, state, chosen: chosen == Some(number) });
     });
     let same = replayed.is_ok_and(|replayed| replayed.difference.is_none());
@@ -120,7 +119,7 @@ fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<
     let said = |said: &Said| match said {
         Said::Word(word) => lang.find(&format!("holds.{word}")).map_or_else(|| word.replace('_', " "), str::to_owned),
         Said::Text(text) => text.clone(),
-        Said::At(at) => time(*at),
+        Said::At(at) => time(lang, *at),
     };
     let field = |field: &machine::Field| Field {
         name: field.name,
@@ -130,8 +129,8 @@ fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<
     now.iter().map(field).collect()
 }
 
-fn time(at: CallTime) -> String {
-    view::took(i64::try_from(at.0.saturating_mul(1_000)).unwrap_or(i64::MAX))
+fn time(lang: Lang, at: CallTime) -> String {
+    lang.took(i64::try_from(at.0.saturating_mul(1_000)).unwrap_or(i64::MAX))
 }
 
 fn mark(outcome: InstructionOutcome) -> &'static str {

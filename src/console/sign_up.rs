@@ -86,7 +86,7 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
         );
     };
     let (path, at) = ("/console/numbers/".to_owned(), console.desk.api().feed.last());
-    let visitor = Visitor { person, taste, query: Form::default(), path, unread: 0, at };
+    let visitor = Visitor { person, taste, query: Form::default(), path, unread: 0, phone: "none", at };
     let wrong = match query.get("code") {
         "" => taste.lang.t("numbers.sign_up_cancelled"),
         _ => "",

@@ -9,6 +9,7 @@ use super::i18n::Lang;
 
 /// Keys that are put together while a page is made.
 const FAMILIES: &[&str] = &[
+    "bar.",
     "cause.",
     "lane.",
     "field.",

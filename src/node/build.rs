@@ -22,6 +22,7 @@ use crate::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::HttpLimits;
+use crate::call::drafts::{self, WithDrafts};
 use crate::call::machine::MachineLimits;
 use crate::call::news::CallNews;
 use crate::call::phones::Phones;
@@ -182,8 +183,12 @@ impl Node {
         }
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), dice.clone());
         let walker = Walker { fetcher, notifier: notifier.clone(), clock: clock.clone(), dice: dice.clone() };
+        let own_drafts = drafts::Drafts::default();
         let services = Arc::new(Services {
-            author: Arc::new(VoiceAgents::new(agents.clone(), inbox.clone(), sounds.clone())),
+            author: Arc::new(WithDrafts {
+                drafts: own_drafts.clone(),
+                others: Arc::new(VoiceAgents::new(agents.clone(), inbox.clone(), sounds.clone())),
+            }),
             feed: feed.clone(),
             pressure: pressure.clone(),
             clock: clock.clone(),
@@ -332,6 +337,7 @@ impl Node {
             gate: gate.clone(),
             registry: registry.clone(),
             phones: phones.clone(),
+            drafts: own_drafts.clone(),
             recognisers: recognisers.clone(),
             sip_host: host(&config, public),
             stop: stop_public.clone(),
@@ -349,7 +355,8 @@ impl Node {
             samples,
             simulated_phone: simulated.then(|| routes::browser_phone(&config.meta.graph_url)).flatten(),
             guest: simulated.then(|| guest(&config)).flatten(),
-            drafts: simulated.then(|| drafts(&config)).flatten(),
+            drafts: simulated.then(|| simulated_drafts(&config)).flatten(),
+            own_drafts,
             sign_up: sign_up_window(&config, simulated),
             walker: Some(walker),
             stop: stop_public.clone(),
@@ -538,7 +545,7 @@ fn guest(config: &Config) -> Option<(String, String)> {
 }
 
 /// The number whose answer URL is the playground's document, of a node that has one.
-fn drafts(config: &Config) -> Option<Drafts> {
+fn simulated_drafts(config: &Config) -> Option<Drafts> {
     let is_draft = |number: &&config::Number| number.answer_url.as_ref().is_some_and(|url| url.0.ends_with(DRAFT_PATH));
     config.numbers.iter().find(is_draft).map(|number| Drafts { number: number.number.to_string() })
 }

@@ -32,6 +32,9 @@ pub(super) enum FromPhone {
         /// The phone's own name of the call until it knows ours.
         #[serde(default, rename = "ref")]
         reference: Option<String>,
+        /// The document that the call runs instead of its application's: one that the signed-in person has written.
+        #[serde(default)]
+        draft: Option<String>,
     },
     /// It takes a call that rings.
     Accept {
@@ -163,6 +166,11 @@ pub(super) enum Said<'a> {
         from: &'a str,
         to: &'a str,
         caller_name: &'a str,
+        /// The business number by which they came.
+        #[serde(skip_serializing_if = "str::is_empty")]
+        via: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        via_alias: &'a str,
         headers: BTreeMap<String, &'a str>,
     },
     Cancelled {
@@ -240,11 +248,13 @@ impl Said<'_> {
 impl<'a> From<&'a ToPhone> for Said<'a> {
     fn from(told: &'a ToPhone) -> Self {
         match told {
-            ToPhone::Ring { call, from, to, caller_name, headers } => Self::Ring {
+            ToPhone::Ring { call, from, to, caller_name, via: [via, via_alias], headers } => Self::Ring {
                 call: *call,
                 from,
                 to,
                 caller_name,
+                via,
+                via_alias,
                 headers: headers.iter().map(|(name, value)| (format!("X-PH-{name}"), value.as_str())).collect(),
             },
             ToPhone::Cancelled { call, why } => Self::Cancelled { call: *call, why },
@@ -324,12 +334,13 @@ mod tests {
             from: "919812345678".to_owned(),
             to: "sip:asha@h".to_owned(),
             caller_name: "Ravi \"R\"".to_owned(),
+            via: ["918035737458".to_owned(), String::new()],
             headers: vec![("A".to_owned(), "1".to_owned())],
         };
         assert_eq!(
             Said::from(&ring).text(),
             "{\"type\":\"ring\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"919812345678\",\
-             \"to\":\"sip:asha@h\",\"caller_name\":\"Ravi \\\"R\\\"\",\"headers\":{\"X-PH-A\":\"1\"}}"
+             \"to\":\"sip:asha@h\",\"caller_name\":\"Ravi \\\"R\\\"\",\"via\":\"918035737458\",\"headers\":{\"X-PH-A\":\"1\"}}"
         );
         let said = Caption { speaker: Speaker::Them, line: 3, text: "Good \"morning\"".to_owned(), last: false };
         let told = ToPhone::Caption { call, caption: said };

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Gate;
 use crate::answer::Dice;
 use crate::call::Registry;
+use crate::call::drafts::Drafts;
 use crate::call::phones::Phones;
 use crate::clock::Clock;
 use crate::people::{Failures, People, cookie};
@@ -52,6 +53,8 @@ pub struct PhoneDoor {
     pub gate: Arc<Gate>,
     pub registry: Registry,
     pub phones: Phones,
+    /// Documents that people are writing in the console.
+    pub drafts: Drafts,
     /// Who can write what is said.
     pub recognisers: Recognisers,
     /// The host of this platform's SIP addresses.

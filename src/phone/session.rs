@@ -274,10 +274,12 @@ impl Session {
                 self.say(&Said::Unregistered { why: "asked" }).await?;
                 Err(Exit::Close { code: NORMAL, why: "unregistered", left: true })
             }
-            FromPhone::Call { to, sdp, reference } => match self.call(&to, &sdp, reference.as_deref()) {
-                Ok(call) => self.say(&Said::Calling { call, reference: reference.as_deref() }).await.map(Ok),
-                Err(trouble) => Ok(Err(trouble.named(reference.map(|r| r.chars().take(REFERENCE_MAX).collect())))),
-            },
+            FromPhone::Call { to, sdp, reference, draft } => {
+                match self.call(&to, &sdp, reference.as_deref(), draft).await {
+                    Ok(call) => self.say(&Said::Calling { call, reference: reference.as_deref() }).await.map(Ok),
+                    Err(trouble) => Ok(Err(trouble.named(reference.map(|r| r.chars().take(REFERENCE_MAX).collect())))),
+                }
+            }
             FromPhone::Accept { call, sdp } => Ok(offer(&sdp)
                 .map_err(|trouble| trouble.about(call))
                 .and_then(|offer| on(call, &|live| live.take(place, offer.clone())))),
@@ -387,7 +389,13 @@ impl Session {
     }
 
     /// A call of the phone's own.
-    fn call(&self, to: &str, sdp: &str, reference: Option<&str>) -> Result<CallUuid, Trouble> {
+    async fn call(
+        &mut self,
+        to: &str,
+        sdp: &str,
+        reference: Option<&str>,
+        of: Option<String>,
+    ) -> Result<CallUuid, Trouble> {
         let Some(phone) = &self.phone else { return Err(Trouble::new("not_registered", "register first")) };
         if reference.is_some_and(|reference| reference.chars().count() > REFERENCE_MAX) {
             return Err(Trouble::new("bad_message", "ref is at most 64 characters"));
@@ -400,7 +408,10 @@ impl Session {
         }
         let account = inner.gate.directory().tables().account(&owner.account).cloned();
         let account = account.ok_or(Trouble::new("no_account", "the endpoint's account is not served any more"))?;
-        let urls = self.urls(&phone.endpoint)?;
+        let urls = match of {
+            Some(id) => draft(&self.inner, self.signed_in.as_ref(), &id, &phone.endpoint).await?,
+            None => application_urls(&self.inner, &phone.endpoint)?,
+        };
         let admitted = inner.gate.admit_web(inner.clock.now(), &account, Direction::Inbound).map_err(denied)?;
         let web = WebCall {
             place,
@@ -425,19 +436,6 @@ impl Session {
                 Err(denied(Reason::Overloaded))
             }
         }
-    }
-
-    /// Its application's URLs.
-    fn urls(&self, endpoint: &Endpoint) -> Result<CallUrls, Trouble> {
-        const NONE: &str = "this endpoint has no application to call with: give it one by its app_id, or make one the \
-            default of endpoints (default_endpoint_app)";
-        let tables = self.inner.gate.directory().tables();
-        let application = match &endpoint.app_id {
-            Some(id) => tables.application(id),
-            None => tables.endpoints_application(&endpoint.account),
-        };
-        let application = application.ok_or(Trouble::new("no_application", NONE))?;
-        urls(application).ok_or(Trouble::new("no_application", "this endpoint's application has no answer_url"))
     }
 
     async fn say(&mut self, said: &Said<'_>) -> Next {
@@ -480,6 +478,31 @@ impl Session {
         };
         let _ = tokio::time::timeout(SEND_WITHIN, self.socket.send(Message::Close(close))).await;
     }
+}
+
+/// The URLs of a document that the person who is signed in there has written: nobody else is told how its call ends.
+async fn draft(inner: &Inner, token: Option<&Token>, id: &str, endpoint: &Endpoint) -> Result<CallUrls, Trouble> {
+    const NONE: Trouble = Trouble::new("no_draft", "there is no such draft of yours any more: run it again");
+    let person = login::person(inner, token.ok_or(NONE)?).await?;
+    let theirs = person.filter(|person| person.scope().holds(&endpoint.account, &endpoint.main_account));
+    let user = theirs.ok_or(NONE)?.user;
+    let found = inner.drafts.claim(id, (&user.account, user.id), &endpoint.account, inner.clock.now());
+    let (answer, answer_method) = found.ok_or(NONE)?;
+    let hangup = (answer.clone(), answer_method);
+    Ok(CallUrls { answer, answer_method, fallback: None, hangup })
+}
+
+/// Those of its application.
+fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, Trouble> {
+    const NONE: &str = "this endpoint has no application to call with: give it one by its app_id, or make one the \
+        default of endpoints (default_endpoint_app)";
+    let tables = inner.gate.directory().tables();
+    let application = match &endpoint.app_id {
+        Some(id) => tables.application(id),
+        None => tables.endpoints_application(&endpoint.account),
+    };
+    let application = application.ok_or(Trouble::new("no_application", NONE))?;
+    urls(application).ok_or(Trouble::new("no_application", "this endpoint's application has no answer_url"))
 }
 
 fn urls(application: &ApplicationSpec) -> Option<CallUrls> {

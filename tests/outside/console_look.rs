@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::console::{Session, call, signed_in, with_people};
 use crate::outbound::World;
-use crate::support::browser::{Browser, axe, has_chromium};
+use crate::support::browser::{Browser, READY, axe, has_chromium};
 use crate::support::node::NUMBER;
 use crate::support::{figures, http};
 
@@ -275,5 +275,45 @@ async fn nothing_yet_a_recorded_call_and_what_lies_above_a_page_have_no_barrier(
     browser.until("document.querySelector('.once')").await;
     look(&mut browser, &axe, "invited", &mut found).await;
     assert!(found.is_empty(), "{found:#?}");
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_screen_has_a_menu_that_the_keyboard_opens() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    let mut browser = signed_in(&world, "asha").await;
+    let places = "document.querySelector('#places').checkVisibility()";
+    browser.size(1280, 900).await;
+    browser.visit("/console/calls/").await;
+    assert_eq!(
+        browser.eval(&format!("{places} && !document.querySelector('.menu-open').checkVisibility()")).await,
+        true
+    );
+    browser.size(390, 844).await;
+    browser.until(&format!("!{places}")).await;
+    let key = |key: &str, code: u32| {
+        let text = if key == "Enter" { "\r" } else { "" };
+        ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "key": key, "text": text, "windowsVirtualKeyCode": code}))
+    };
+    browser.eval("document.querySelector('.menu-open').focus()").await;
+    for event in key("Enter", 13) {
+        browser.devtools("Input.dispatchKeyEvent", event).await;
+    }
+    browser.until(places).await;
+    picture(&mut browser, "menu").await;
+    if let Some(axe) = axe() {
+        assert_eq!(browser.barriers(&axe).await, [""; 0]);
+    }
+    for event in key("Escape", 27) {
+        browser.devtools("Input.dispatchKeyEvent", event).await;
+    }
+    browser.until(&format!("!{places} && document.activeElement.matches('.menu-open')")).await;
+    browser.eval("document.querySelector('.menu-open').click()").await;
+    browser.until(places).await;
+    browser.press("#places", "Operations").await;
+    browser.until(&format!("location.pathname === '/console/operations/' && {READY} && !{places}")).await;
     assert_eq!(browser.errors, [""; 0]);
 }

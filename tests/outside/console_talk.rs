@@ -461,3 +461,144 @@ async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
     browser.errors.retain(|error| !error.contains("400"));
     assert_eq!(browser.errors, [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    let next = world.app.url("/next");
+    world.app.xml("/next", "<Response><Speak>Thank you</Speak></Response>");
+    let document = format!(
+        "<Response><GetInput action=\"{next}\" numDigits=\"1\" executionTimeout=\"60\"><Speak loop=\"0\">Press a key</Speak>\
+         </GetInput></Response>"
+    );
+    let mut page = signed_in(&world, "asha").await;
+    page.visit("/console/playground/").await;
+    page.fill("#source", &document).await;
+    page.press(".run", "Call it from here").await;
+    // Nobody has a phone yet: it is made with a click, and calls.
+    page.says(".note.act", "Your account has none yet").await;
+    picture(&mut page, "playground-no-endpoint").await;
+    page.press(".note.act", "Make one, and call").await;
+    page.says("[data-at=state]", "In a call: Your document").await;
+    page.until("document.querySelector('[data-at=them]').value > 0.01").await;
+    picture(&mut page, "playground-call").await;
+    if let Some(axe) = axe() {
+        assert_eq!(page.barriers(&axe).await, [""; 0]);
+    }
+    page.press("[data-at=keys]", "4").await;
+    let asked = world.app.wait("/next").await;
+    let told = ["Digits", "From", "To", "CallType"].map(|name| asked.param(name).split('@').next().unwrap().to_owned());
+    assert_eq!(told, ["4", "sip:asha", "playground", "web"]);
+    page.says("[data-at=state]", "Ended: End Of XML Instructions").await;
+    assert_eq!(page.eval("document.querySelector('#source').value.includes('Press a key')").await, true);
+    let asha = Session::of(&world, "asha").await;
+    assert!(asha.get("/console/phone/").await.text().contains("Not registered"), "for one call only");
+    let call = page.eval("document.querySelector('[data-at=see]:not([hidden]) a').getAttribute('href')").await;
+    let call = call.as_str().expect("a link").to_owned();
+    let log = asha.get(&format!("{call}log.jsonl")).await.text();
+    assert!(log.contains("Press a key") && log.contains("Thank you"), "{log}");
+    assert!(asha.get(&call).await.text().contains("call from the phone"), "what it began with");
+    assert_eq!(world.app.seen().len(), 1, "no answer URL and no hangup callback was asked");
+
+    // With an endpoint it is one click, and the kept draft is nobody else's.
+    page.press(".run", "Call it from here").await;
+    page.says("[data-at=state]", "In a call: Your document").await;
+    page.press(".handset", "Hang up").await;
+    page.says("[data-at=state]", "Ended").await;
+    let kept = asha.post("/console/playground/", &[("source", &document), ("do", "call")]).await.text();
+    let id = kept.split("data-draft=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a draft").to_owned();
+    world.endpoint("ravi").await;
+    let mut ravi = Phone::registered(&world.node.public, "ravi", PASSWORD).await.0;
+    ravi.say(json!({"type": "call", "to": "playground", "sdp": OFFER, "draft": id})).await;
+    assert_eq!(ravi.hear("error").await["code"], "no_draft");
+    let ravi = Session::of(&world, "ravi").await;
+    let refused = ravi.post("/console/playground/", &[("source", &document), ("do", "call")]).await;
+    assert_eq!(refused.status, 403, "agents write no documents that are run");
+    assert_eq!(page.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_phone_rings_on_every_page_of_its_browser() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    world.endpoint("asha").await;
+    world.app.xml("/unused", dial_asha(&world));
+    for path in ["/events", "/dialled"] {
+        world.app.xml(path, "<Response/>");
+    }
+    let mut phone = softphone(&world).await;
+    let mut page = phone.another(&format!("{}/console/calls/", world.node.public)).await;
+    let off = "document.querySelector('#phone-off').checkVisibility()";
+    page.until("document.documentElement.dataset.ready !== undefined").await;
+    assert_eq!(page.eval(off).await, false, "a phone is on");
+    let rings = |name: &str| {
+        let script = CallScript {
+            name: name.to_owned(),
+            from: USER.to_owned(),
+            hangup: HangupRule::Never,
+            ..CallScript::default()
+        };
+        world.sim.place_call(script)
+    };
+    let shown = "(document.querySelector('#ringing')?.innerText ?? '')";
+
+    // Who calls, by which number; taken from here, it is the phone's call.
+    let caller = rings("Ravi Menon");
+    page.says(".ringing-card", "Ravi Menon").await;
+    page.says(".ringing-card", "+919812345678").await;
+    page.says(".ringing-card", &format!("via +{NUMBER}")).await;
+    for (scheme, width) in [("dark", 390), ("light", 1200)] {
+        page.prefer(scheme).await;
+        page.size(width, 844).await;
+        picture(&mut page, &format!("ringing-{scheme}")).await;
+        if let Some(axe) = axe() {
+            assert_eq!(page.barriers(&axe).await, [""; 0]);
+        }
+    }
+    page.press(".ringing-card", "Answer").await;
+    phone.says("[data-at=state]", "In a call: Ravi Menon").await;
+    page.says("#toasts", "the tab of your phone").await;
+    page.until(&format!("{shown} === ''")).await;
+    phone.press(".handset", "Hang up").await;
+    phone.says("[data-at=state]", "Ended").await;
+    drop(caller.all().await);
+    // Its phone rang: that only our own endpoints are reached is nothing to tell. The other leg began with the dialling.
+    page.visit("/console/calls/?direction=inbound").await;
+    page.click("#history a.row-link").await;
+    page.says("#notes", "W311").await;
+    assert_eq!(page.eval("document.querySelector('#notes').textContent.includes('W403')").await, false);
+    page.visit("/console/calls/?direction=outbound").await;
+    page.click("#history a.row-link").await;
+    page.says("#waterfall", "dialled by the A-leg").await;
+
+    // Declined from here.
+    let caller = rings("Omar Haddad");
+    page.says(".ringing-card", "Omar Haddad").await;
+    page.press(".ringing-card", "Decline").await;
+    phone.says("[data-at=state]", "It rings no longer").await;
+    page.until(&format!("{shown} === ''")).await;
+    drop(caller.all().await);
+
+    // The caller gives up; and the phone's tab goes while it rings: no banner stays.
+    let caller = world.sim.place_call(CallScript {
+        hangup: HangupRule::AfterPlaced(std::time::Duration::from_secs(2)),
+        ..CallScript::default()
+    });
+    page.until("document.querySelector('.ringing-card')").await;
+    page.until("!document.querySelector('.ringing-card')").await;
+    drop(caller.all().await);
+    let caller = rings("Sara Khan");
+    page.says(".ringing-card", "Sara Khan").await;
+    phone.close().await;
+    page.until("!document.querySelector('.ringing-card')").await;
+    page.until(off).await;
+    drop(caller);
+    page.click("#phone-off").await;
+    page.says("[data-at=state]", "sip:asha@").await;
+    assert_eq!(page.errors, [""; 0]);
+}

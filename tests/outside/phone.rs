@@ -129,7 +129,7 @@ async fn the_playgrounds_document_is_heard_by_the_browser_phone() {
     let phone = page.eval("document.querySelector('button[data-phone]').dataset.phone").await;
     // What the button does, but for the window that it opens.
     page.eval(
-        "const form = document.querySelector('form.bench'); const by = form.querySelector('button[value=phone]'); \
+        "const form = document.querySelector('.bench form'); const by = form.querySelector('button[value=phone]'); \
                fetch(form.getAttribute('action'), {method: 'POST', body: new URLSearchParams(new FormData(form, by))})\
                .then((answer) => { globalThis.put = answer.status; }); 0",
     )

@@ -13,7 +13,7 @@ use crate::call::machine::{GraphAction, GraphOutcome, Input, PhoneStatus, Summar
 use crate::call::phones::{Ended, ToPhone};
 use crate::call::web::Silence;
 use crate::media::sdp::Offer;
-use crate::model::HangupCause;
+use crate::model::{CallType, Direction, HangupCause};
 
 /// How a call ended, as its phone is told.
 pub(super) fn ended(summary: &Summary) -> Ended {
@@ -46,15 +46,34 @@ impl Shell {
         }
     }
 
+    /// Of the call that was handed here its business number, with what people call that, and the name of its user; as far as
+    /// it is in their name that the phone rings.
+    fn origin(&self) -> ([String; 2], String) {
+        let parent = self.view.setup.outbound.as_ref().and_then(|outbound| outbound.parent_call);
+        let parent =
+            parent.and_then(|call| self.registry.get(call)).filter(|a_leg| a_leg.setup.call_type == CallType::Whatsapp);
+        let Some(a_leg) = parent else { return Default::default() };
+        let setup = &a_leg.setup;
+        let (number, user) = match setup.direction {
+            Direction::Inbound => (&setup.to, &setup.from),
+            Direction::Outbound => (&setup.from, &setup.to),
+        };
+        let is_theirs = self.view.setup.from == *user && setup.direction == Direction::Inbound;
+        let name = if is_theirs { setup.caller_name.clone() } else { String::new() };
+        ([number.clone(), self.registry.alias(&setup.phone_number_id)], name)
+    }
+
     /// Rings the endpoint wherever it is registered.
     fn ring(&self) {
         let Some(line) = &self.line else { return };
         let setup = &self.view.setup;
+        let (via, name) = self.origin();
         let ring = ToPhone::Ring {
             call: self.call,
             from: setup.from.clone(),
             to: setup.to.clone(),
-            caller_name: setup.caller_name.clone(),
+            caller_name: if setup.caller_name.is_empty() { name } else { setup.caller_name.clone() },
+            via,
             headers: setup.headers.clone(),
         };
         let outcome = match line.ring(ring) {

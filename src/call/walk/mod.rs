@@ -55,6 +55,9 @@ pub struct Calling {
     pub from: String,
     pub to: String,
     pub caller_name: String,
+    /// What a call button and a link had given along.
+    pub cta_payload: Option<String>,
+    pub deeplink_payload: Option<String>,
     pub phone_number_id: PhoneNumberId,
     pub account: AuthId,
     pub parent_account: AuthId,
@@ -144,24 +147,23 @@ impl Walker {
     }
 
     fn setup(&self, calling: Calling) -> CallSetup {
-        let Calling { from, to, caller_name, phone_number_id, account, parent_account, urls, limits } = calling;
         let call = CallUuid(self.uuid());
         CallSetup {
             call,
             direction: Direction::Inbound,
             call_type: CallType::Whatsapp,
             wacid: Some(Wacid::new(format!("wacid.{}", call.0.simple()))),
-            phone_number_id,
-            from,
-            to,
-            caller_name,
-            cta_payload: None,
-            deeplink_payload: None,
-            account,
-            parent_account,
-            urls,
+            phone_number_id: calling.phone_number_id,
+            from: calling.from,
+            to: calling.to,
+            caller_name: calling.caller_name,
+            cta_payload: calling.cta_payload,
+            deeplink_payload: calling.deeplink_payload,
+            account: calling.account,
+            parent_account: calling.parent_account,
+            urls: calling.urls,
             started: self.clock.wall(),
-            limits,
+            limits: calling.limits,
             headers: Vec::new(),
             outbound: None,
         }

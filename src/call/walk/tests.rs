@@ -24,6 +24,8 @@ fn job(document: &str, caller: Caller) -> Job {
             from: "919812345678".to_owned(),
             to: "918035737458".to_owned(),
             caller_name: String::new(),
+            cta_payload: None,
+            deeplink_payload: None,
             phone_number_id: PhoneNumberId::from("106540352242922"),
             account: account.clone(),
             parent_account: account,

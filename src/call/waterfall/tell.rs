@@ -6,9 +6,19 @@ use uuid::Uuid;
 
 use super::super::machine::{CallSetup, Notice};
 use super::bodies::{self, Body, Kept, Sent};
-use super::{Asked, Drawing};
+use super::{Asked, Drawing, WEBHOOK};
 use crate::meta::SdpType;
 use crate::model::{CallType, Direction};
+
+/// What a call begins with: Meta's webhook, or somebody's word.
+fn began_by(setup: &CallSetup) -> &'static str {
+    match (&setup.outbound, setup.call_type) {
+        (Some(placed), _) if placed.dialled.is_some() => "dialled by the A-leg",
+        (Some(_), _) => "order to call",
+        (None, CallType::Web) => "call from the phone",
+        (None, CallType::Whatsapp) => WEBHOOK,
+    }
+}
 
 impl Drawing {
     /// The call's first fact.
@@ -16,6 +26,7 @@ impl Drawing {
         self.wacid.clone_from(&setup.wacid);
         if let Some(bar) = self.webhook.and_then(|place| self.fall.bars.get_mut(place)) {
             bar.bodies.push(bodies::began(setup));
+            bar.name = began_by(setup).into();
         }
         if setup.direction == Direction::Inbound {
             self.offer_at.extend(self.webhook);

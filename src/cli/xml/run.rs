@@ -137,6 +137,8 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
             from,
             to: account.number,
             caller_name: args.name.clone(),
+            cta_payload: None,
+            deeplink_payload: None,
             phone_number_id: account.phone_number_id,
             account: account.auth_id,
             parent_account: account.parent,

@@ -41,14 +41,15 @@ pub fn axe() -> Option<String> {
 pub const READY: &str = "(document.documentElement?.dataset.ready !== undefined || (document.readyState === 'complete' && \
                          !document.querySelector('script[type=module]')))";
 
-/// A browser with one page.
+/// A browser with one page, or a further page of it.
 pub struct Browser {
-    child: Child,
+    /// Of its first page.
+    child: Option<(Child, tempfile::TempDir)>,
+    port: u16,
     socket: WebSocketStream<TcpStream>,
     next: u64,
     /// What the page wrote to its console as errors, and uncaught exceptions.
     pub errors: Vec<String>,
-    _profile: tempfile::TempDir,
 }
 
 impl Browser {
@@ -95,19 +96,33 @@ impl Browser {
             .await
             .expect("Chromium tells its port within a minute")
             .expect("Chromium starts");
+        Self::attach(Some((child, profile)), port, url).await
+    }
+
+    /// A further tab of the same browser, with the same cookies; it is gone with the first.
+    pub async fn another(&self, url: &str) -> Self {
+        Self::attach(None, self.port, url).await
+    }
+
+    async fn attach(child: Option<(Child, tempfile::TempDir)>, port: u16, url: &str) -> Self {
         let base = format!("http://127.0.0.1:{port}");
         let target = super::http::send("PUT", &format!("{base}/json/new?about:blank"), &[], "").await.json();
         let address = target["webSocketDebuggerUrl"].as_str().expect("a page's socket").to_owned();
         #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
         let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connect to Chromium");
         let (socket, _) = tokio_tungstenite::client_async(address, stream).await.expect("DevTools handshake");
-        let mut browser = Self { child, socket, next: 0, errors: Vec::new(), _profile: profile };
+        let mut browser = Self { child, port, socket, next: 0, errors: Vec::new() };
         browser.call("Runtime.enable", json!({})).await;
         browser.call("Log.enable", json!({})).await;
         browser.call("Page.enable", json!({})).await;
         browser.call("Page.navigate", json!({ "url": url })).await;
         browser.until("document.readyState === 'complete'").await;
         browser
+    }
+
+    /// Closes the tab.
+    pub async fn close(&mut self) {
+        self.call("Page.close", json!({})).await;
     }
 
     async fn call(&mut self, method: &str, params: Value) -> Value {
@@ -233,7 +248,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some((child, _)) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

@@ -1,0 +1,199 @@
+//! Documents that somebody is writing: each is run by one call of a phone of theirs, instead of its application's answer URL.
+//! They are in memory, for the minute until that call and then as long as it goes on. What a document names elsewhere is
+//! fetched as ever; it has no server of its own behind it, so its own URL gives it again and nothing else is below it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, ready};
+use uuid::Uuid;
+
+use super::author::{Author, SaidLine, Wish, url_of};
+use super::machine::FetchFailure;
+use crate::media::prompt::Prompt;
+use crate::model::{AuthId, CallUuid, Method};
+use crate::xml::ast::DocUrl;
+
+/// How long a document waits for its call.
+const WAITS: Duration = Duration::from_secs(60);
+/// Documents that wait at a time; the oldest goes for a further one. Of 100 KiB at most each.
+const WAITING_MAX: usize = 100;
+/// What a draft's URL has behind the host.
+const BELOW: &str = "draft/";
+
+/// The drafts of this node; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Drafts(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    /// Oldest first.
+    waiting: VecDeque<Waiting>,
+    running: HashMap<CallUuid, Running>,
+}
+
+struct Waiting {
+    id: Arc<str>,
+    account: AuthId,
+    person: Uuid,
+    text: Arc<str>,
+    since: Instant,
+    /// Whose call has named it: the endpoint's account, which may be one below the writer's.
+    claimed: Option<AuthId>,
+}
+
+struct Running {
+    path: String,
+    text: Arc<str>,
+}
+
+impl Drafts {
+    /// Keeps a document until its writer's phone calls, under an id that nobody can guess.
+    pub fn keep(&self, id: &str, account: AuthId, person: Uuid, text: &str, now: Instant) {
+        let mut table = self.table();
+        table.forget(now);
+        if table.waiting.len() >= WAITING_MAX {
+            table.waiting.pop_front();
+        }
+        let (id, text) = (id.into(), text.into());
+        table.waiting.push_back(Waiting { id, account, person, text, since: now, claimed: None });
+    }
+
+    /// Where the call that runs it finds it: asked for once, by who has written it, for a call of `of`, an account of theirs.
+    pub fn claim(
+        &self,
+        id: &str,
+        (account, person): (&AuthId, Uuid),
+        of: &AuthId,
+        now: Instant,
+    ) -> Option<(DocUrl, Method)> {
+        let mut table = self.table();
+        table.forget(now);
+        let is_it = |one: &&mut Waiting| {
+            *one.id == *id && one.claimed.is_none() && one.account == *account && one.person == person
+        };
+        table.waiting.iter_mut().find(is_it)?.claimed = Some(of.clone());
+        Some((DocUrl(url_of(&format!("{BELOW}{id}")).into()), Method::Post))
+    }
+
+    /// The document of a call, once it is known to be its own.
+    fn text(&self, wish: &Wish) -> Option<Result<String, FetchFailure>> {
+        let gone = |what: &str| Some(Err(FetchFailure::Unreachable { what: what.to_owned() }));
+        let mut table = self.table();
+        if let Some(running) = table.running.get(&wish.call) {
+            return match running.path == wish.path {
+                true => Some(Ok(running.text.to_string())),
+                false => gone("a draft has no server behind it: name what it asks for by a whole URL"),
+            };
+        }
+        let id = wish.path.strip_prefix(BELOW)?;
+        let found = table.waiting.iter().position(|one| *one.id == *id && one.claimed.as_ref() == Some(&wish.account));
+        let Some(draft) = found.and_then(|at| table.waiting.remove(at)) else {
+            return gone("this draft is gone: run it again");
+        };
+        let text = draft.text.to_string();
+        table.running.insert(wish.call, Running { path: wish.path.clone(), text: draft.text });
+        Some(Ok(text))
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn forget(&mut self, now: Instant) {
+        self.waiting.retain(|one| now.saturating_duration_since(one.since) < WAITS);
+    }
+}
+
+/// Drafts, and beside them who else writes documents here.
+pub struct WithDrafts {
+    pub drafts: Drafts,
+    pub others: Arc<dyn Author>,
+}
+
+impl Author for WithDrafts {
+    fn document(&self, wish: Wish) -> BoxFuture<'static, Result<String, FetchFailure>> {
+        match self.drafts.text(&wish) {
+            Some(text) => ready(text).boxed(),
+            None => self.others.document(wish),
+        }
+    }
+
+    fn sound(&self, call: CallUuid, path: &str) -> Option<Arc<Prompt>> {
+        self.others.sound(call, path)
+    }
+
+    fn said(&self, call: CallUuid) -> Vec<SaidLine> {
+        self.others.said(call)
+    }
+
+    fn over(&self, call: CallUuid) {
+        self.drafts.table().running.remove(&call);
+        self.others.over(call);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::author::{NoAuthor, path_of};
+    use crate::clock::Clock;
+
+    const TEXT: &str = "<Response><Speak>Hi</Speak></Response>";
+
+    fn wish(call: u128, account: &AuthId, path: &str) -> Wish {
+        Wish {
+            call: CallUuid(Uuid::from_u128(call)),
+            account: account.clone(),
+            main_account: account.clone(),
+            path: path.to_owned(),
+            params: Default::default(),
+            within: Duration::from_secs(1),
+        }
+    }
+
+    fn asked(author: &WithDrafts, wish: Wish) -> Result<String, FetchFailure> {
+        author.document(wish).now_or_never().expect("a draft is there or not")
+    }
+
+    #[test]
+    fn a_draft_is_one_calls_of_the_person_who_wrote_it() {
+        let (account, other) = (AuthId::from("MAAAAAAAAAAAAAAAAAAA"), AuthId::from("MABBBBBBBBBBBBBBBBBB"));
+        let (asha, ravi, now) = (Uuid::from_u128(1), Uuid::from_u128(2), Clock::real().now());
+        let drafts = Drafts::default();
+        let author = WithDrafts { drafts: drafts.clone(), others: Arc::new(NoAuthor) };
+        let hers = (&account, asha);
+        drafts.keep("x7", account.clone(), asha, TEXT, now);
+        assert!(drafts.claim("x7", (&account, ravi), &account, now).is_none(), "another person");
+        assert!(drafts.claim("x7", (&other, asha), &account, now).is_none(), "another account");
+        assert!(drafts.claim("x8", hers, &account, now).is_none(), "another id");
+        assert!(asked(&author, wish(1, &account, "draft/x7")).is_err(), "no phone has called");
+        let (url, _) = drafts.claim("x7", hers, &account, now).expect("hers");
+        let path = path_of(&url.0).expect("below our host");
+        assert!(drafts.claim("x7", hers, &account, now).is_none(), "once");
+        assert!(asked(&author, wish(9, &other, path)).is_err(), "another account's call");
+        assert_eq!(asked(&author, wish(1, &account, path)).as_deref(), Ok(TEXT));
+        assert_eq!(asked(&author, wish(1, &account, path)).as_deref(), Ok(TEXT), "an element without an action");
+        assert!(asked(&author, wish(2, &account, path)).is_err(), "another call");
+        assert!(asked(&author, wish(1, &account, "next")).is_err(), "nothing else is below it");
+        author.over(CallUuid(Uuid::from_u128(1)));
+        assert!(asked(&author, wish(1, &account, path)).is_err(), "the call is over");
+    }
+
+    #[test]
+    fn drafts_wait_a_minute_and_are_not_many() {
+        let (account, asha, now) = (AuthId::from("MAAAAAAAAAAAAAAAAAAA"), Uuid::from_u128(1), Clock::real().now());
+        let (drafts, hers) = (Drafts::default(), (&account, asha));
+        drafts.keep("old", account.clone(), asha, TEXT, now);
+        assert!(drafts.claim("old", hers, &account, now + WAITS).is_none());
+        for n in 0..=WAITING_MAX {
+            drafts.keep(&n.to_string(), account.clone(), asha, TEXT, now);
+        }
+        assert!(drafts.claim("0", hers, &account, now).is_none() && drafts.claim("1", hers, &account, now).is_some());
+        assert_eq!(drafts.table().waiting.len(), WAITING_MAX);
+    }
+}
