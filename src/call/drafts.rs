@@ -127,6 +127,10 @@ impl Author for WithDrafts {
         self.others.sound(call, path)
     }
 
+    fn cut(&self, call: CallUuid, after: Duration) {
+        self.others.cut(call, after);
+    }
+
     fn said(&self, call: CallUuid) -> Vec<SaidLine> {
         self.others.said(call)
     }
