@@ -131,7 +131,9 @@ impl Eraser {
         parts.store.settled().await;
         let erasure = &parts.store.resolve_erasure(erasure.clone()).await?;
         let until = self.until(erasure);
-        let (mut left, mut after) = (false, None);
+        // First: one that ends while the others are looked at is neither among those that have ended nor, later, among these.
+        let mut left = !parts.store.calls_of_person(erasure, false, None, 1).await?.is_empty();
+        let mut after = None;
         loop {
             let calls = parts.store.calls_of_person(erasure, true, after, AT_ONCE).await?;
             let Some(last) = calls.last() else { break };
@@ -152,7 +154,7 @@ impl Eraser {
             }
         }
         parts.store.erase_rest(erasure, until, numbers).await?;
-        if left || !parts.store.calls_of_person(erasure, false, None, 1).await?.is_empty() {
+        if left {
             return Ok(false);
         }
         parts.store.erasure_done(erasure.id).await?;

@@ -131,3 +131,23 @@ async fn a_person_is_resolved_to_all_their_ids_and_stays_so() {
     assert_eq!(store.resolve_erasure(again).await.unwrap().ids(), [BSUID, PERSON]);
     store.close().await;
 }
+
+#[tokio::test]
+async fn a_request_is_never_older_than_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("offhook.db");
+    let store = Store::open(&file, Health::new()).await.unwrap();
+    let call = CallStart { from: PERSON.to_owned(), started: secs(200), ..start(1, MAIN, MAIN) };
+    ended(&store, call, 1).await;
+    store.settled().await;
+    // The wall clock was set back since the person called.
+    store.ask_erasure(erasure(PERSON)).await.unwrap();
+    let asked = store.erasures().await.unwrap().remove(0);
+    assert_eq!(asked.asked, secs(200));
+    assert_eq!(store.calls_of_person(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
+    // Who calls again later is somebody new.
+    let later = CallStart { from: PERSON.to_owned(), started: secs(201), ..start(2, MAIN, MAIN) };
+    ended(&store, later, 2).await;
+    assert_eq!(store.calls_of_person(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
+    store.close().await;
+}

@@ -26,6 +26,7 @@ impl Taken {
     }
 
     /// The same, with a schema that says more than the type's.
+    #[cfg_attr(not(test), allow(clippy::extra_unused_type_parameters, reason = "tests read by it"))]
     pub(super) const fn with<T: DeserializeOwned>(id: &'static str, schema: Schema) -> Self {
         Self {
             id,

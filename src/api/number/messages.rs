@@ -82,13 +82,17 @@ fn schema(into: &mut Schemas) -> Value {
     let context = object(&["message_id"], json!({"message_id": text(512)}));
     properties
         .insert("context".to_owned(), json!({"anyOf": [context, {"type": "null"}], "description": "Quotes a message"}));
-    let mut schema = object(&["type"], properties.into());
-    schema["description"] = "A message: its type, and what the type holds under its name".into();
-    schema["examples"] = json!([
-        {"type": "text", "text": {"body": "Good morning!"}},
-        {"type": "template", "template": {"name": "hello", "language": {"code": "en"}}},
-        {"type": "image", "image": {"link": "https://example.com/a.png", "caption": "A"}},
-    ]);
+    let schema = json!({
+        "type": "object",
+        "description": "A message: its type, and what the type holds under its name",
+        "required": ["type"],
+        "properties": properties,
+        "examples": [
+            {"type": "text", "text": {"body": "Good morning!"}},
+            {"type": "template", "template": {"name": "hello", "language": {"code": "en"}}},
+            {"type": "image", "image": {"link": "https://example.com/a.png", "caption": "A"}},
+        ],
+    });
     into.insert("NewMessage".to_owned(), schema);
     json!({"$ref": "#/components/schemas/NewMessage"})
 }

@@ -11,7 +11,7 @@ use super::super::{Api, error};
 use super::number::owner_of;
 use super::paging::{Meta, paged};
 use super::query;
-use super::{Ask, LIMIT, No, OFFSET, changed, customer_url, method, own_uri, random_digits, settle, uri};
+use super::{Ask, CONFLICT, LIMIT, No, OFFSET, changed, customer_url, method, own_uri, random_digits, settle, uri};
 use crate::admission::book::{Application, Book, Link, TooMany, Used};
 use crate::model::{AppId, Method};
 use crate::store::Scope;
@@ -55,7 +55,7 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Makes an application",
         query: &[],
         body: Some(Body { content_type: "application/json", what: FIELDS }),
-        answers: &[Answer { status: 201, what: "Made", content: Content::Plivo(&[of::<Made>]) }],
+        answers: &[Answer { status: 201, what: "Made", content: Content::Plivo(&[of::<Made>]) }, CONFLICT],
     },
     Route {
         method: "GET",
@@ -73,7 +73,7 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Changes an application; in force for the next call",
         query: &[],
         body: Some(Body { content_type: "application/json", what: FIELDS }),
-        answers: &[Answer { status: 202, what: "Changed", content: Content::Plivo(&[of::<super::Changed>]) }],
+        answers: &[Answer { status: 202, what: "Changed", content: Content::Plivo(&[of::<super::Changed>]) }, CONFLICT],
     },
     Route {
         method: "DELETE",
@@ -82,7 +82,7 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Takes an application away, unless a number takes calls by it alone",
         query: &[],
         body: None,
-        answers: &[Answer { status: 204, what: "It is gone", content: Content::Nothing }, super::CONFLICT],
+        answers: &[Answer { status: 204, what: "It is gone", content: Content::Nothing }, CONFLICT],
     },
 ];
 

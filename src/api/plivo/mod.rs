@@ -63,6 +63,17 @@ const CONFLICT: Answer = Answer {
     what: "Something stands in the way; the error says what",
     content: Content::Plivo(&[of::<error::PlivoError<'static>>]),
 };
+/// Why the business may not call somebody: their country, Meta's rules.
+const BARRED: Answer = Answer {
+    status: 403,
+    what: "Businesses with a number of this country may not call",
+    content: Content::Plivo(&[of::<error::PlivoError<'static>>]),
+};
+const NOT_ALLOWED: Answer = Answer {
+    status: 422,
+    what: "The number may not call, or the user may not be called; the error says why",
+    content: Content::Plivo(&[of::<error::PlivoError<'static>>]),
+};
 const OFFSET: Query = Query { name: "offset", what: "Objects passed over (0)", kind: Kind::Integer(0, u32::MAX) };
 
 /// Answers to POSTs are given again for ten minutes (§1.9).
@@ -133,11 +144,16 @@ const CALLS: &[Route] = &[
             content_type: "application/json",
             what: "from, to (numbers between <) and answer_url; the other fields are Plivo's. A form is taken too",
         }),
-        answers: &[Answer {
-            status: 201,
-            what: "They ring, or wait for the account's calls per second",
-            content: Content::Plivo(&[of::<place::Fired>]),
-        }],
+        answers: &[
+            Answer {
+                status: 201,
+                what: "They ring, or wait for the account's calls per second",
+                content: Content::Plivo(&[of::<place::Fired>]),
+            },
+            BARRED,
+            CONFLICT,
+            NOT_ALLOWED,
+        ],
     },
     Route {
         method: "DELETE",

@@ -11,7 +11,7 @@ use super::super::{Api, decoded, error};
 use super::conference::{played, spoken, whom};
 use super::paging::{Meta, paged};
 use super::query::{self, Pairs, value};
-use super::{Ask, LIMIT, No, OFFSET, multi_party_add, multi_party_record, uri};
+use super::{Ask, BARRED, CONFLICT, LIMIT, NOT_ALLOWED, No, OFFSET, multi_party_add, multi_party_record, uri};
 use crate::call::machine::RoomKind;
 use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
 use crate::media::Played;
@@ -82,7 +82,12 @@ pub(super) const ROUTES: &[Route] = &[
         "role, and from and to or call_uuid; the element's attributes in small letters with underscores; of who is called also \
          send_digits, ring_timeout and delay_dial (one number, or several with < between them), caller_name, sip_headers, \
          confirm_key, confirm_key_sound_url, dial_music, create_mpc_with_single_participant. A form is taken too",
-        &[Answer { status: 201, what: "It is on its way", content: Content::Plivo(&[of::<multi_party_add::Added>]) }],
+        &[
+            Answer { status: 201, what: "It is on its way", content: Content::Plivo(&[of::<multi_party_add::Added>]) },
+            BARRED,
+            CONFLICT,
+            NOT_ALLOWED,
+        ],
     ),
     Route {
         answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Participant>]) }],

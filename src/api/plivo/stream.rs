@@ -12,7 +12,7 @@ use super::super::{Api, LiveCall, Told, error};
 use super::control::{answered, tell};
 use super::paging::{Meta, paged};
 use super::place::url;
-use super::{Ask, LIMIT, No, OFFSET, URL_BYTES_MAX, uri};
+use super::{Ask, CONFLICT, LIMIT, No, OFFSET, URL_BYTES_MAX, uri};
 use crate::call::machine::{Command, StreamFormat, StreamOrder, StreamTrack};
 use crate::call::streams::StreamView;
 use crate::model::StreamId;
@@ -40,11 +40,10 @@ pub(super) const ROUTES: &[Route] = &[
             what: "service_url, bidirectional, audio_track, stream_timeout, status_callback_url, status_callback_method, \
                    content_type, extra_headers. A form is taken too",
         }),
-        answers: &[Answer {
-            status: 202,
-            what: "Its server is being connected to",
-            content: Content::Plivo(&[of::<Started>]),
-        }],
+        answers: &[
+            Answer { status: 202, what: "Its server is being connected to", content: Content::Plivo(&[of::<Started>]) },
+            CONFLICT,
+        ],
     },
     Route {
         method: "GET",

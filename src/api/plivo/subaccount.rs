@@ -15,7 +15,7 @@ use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, error};
 use super::account::TEXT_CHARS_MAX;
 use super::paging::{Meta, paged};
-use super::{Ask, LIMIT, No, OFFSET, changed, own_uri, settle, uri};
+use super::{Ask, CONFLICT, LIMIT, No, OFFSET, changed, own_uri, settle, uri};
 use crate::admission::book::{Account, Details, TooMany};
 use crate::config::Secret;
 use crate::model::AuthId;
@@ -45,7 +45,7 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Makes a subaccount",
         query: &[],
         body: Some(Body { content_type: "application/json", what: "name; enabled (true)" }),
-        answers: &[Answer { status: 201, what: "Made", content: Content::Plivo(&[of::<Made>]) }],
+        answers: &[Answer { status: 201, what: "Made", content: Content::Plivo(&[of::<Made>]) }, CONFLICT],
     },
     Route {
         method: "GET",
@@ -72,7 +72,7 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Takes a subaccount away; its numbers and applications are the main account's then",
         query: &[super::CASCADE],
         body: None,
-        answers: &[Answer { status: 204, what: "It is gone", content: Content::Nothing }, super::CONFLICT],
+        answers: &[Answer { status: 204, what: "It is gone", content: Content::Nothing }, CONFLICT],
     },
 ];
 
