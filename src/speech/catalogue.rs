@@ -181,7 +181,7 @@ mod tests {
         let espeak = || Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None);
         let russian = |all: &Catalogue| find(all, "Polly.Tatyana", "ru-RU").clone();
         let with_espeak = Catalogue::with(&config(""), espeak());
-        assert_eq!((russian(&with_espeak).engine, russian(&with_espeak).engine_voice), ("espeak", "ru".to_owned()));
+        assert_eq!((russian(&with_espeak).engine, russian(&with_espeak).engine_voice), ("espeak", "ru+f3".to_owned()));
         let text = "provider = \"openai\"\n[openai]\nurl = \"http://x\"\nvoices = { Tatyana = \"nova\" }";
         let openai = Catalogue::with(&config(text), espeak());
         assert_eq!((russian(&openai).engine, russian(&openai).engine_voice), ("openai", "nova".to_owned()));

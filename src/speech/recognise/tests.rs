@@ -73,7 +73,7 @@ async fn results_are_told_clean_masked_and_once() {
         unstable: unstable.to_owned(),
         stability,
     };
-    assert_eq!(interims, [told("", "well", 0), told("well", "s***", 50)]);
+    assert_eq!(interims, [told("", "well", 0), told("well", "", 100), told("well", "s***", 50)]);
     let unknown = all.recognise(&ask("fr-FR"), &mut said(1).await, drop).await.unwrap_err();
     assert_eq!(unknown.to_string(), "understand fr-FR: no recogniser is configured for it");
     assert_eq!(shown(&"long ".repeat(2_000), &ask("en")).chars().count(), super::TEXT_MAX);
@@ -176,7 +176,7 @@ async fn a_vosk_server_hears_as_one_speaks() {
         all.recognise(&hinted, &mut said(1).await, |i| interims.push(format!("{}|{}", i.stable, i.unstable))).await;
     let understood = understood.unwrap();
     assert_eq!((understood.text.as_str(), understood.confidence), ("book a table", 80));
-    assert_eq!(interims, ["|book a", "book a|table"]);
+    assert_eq!(interims, ["|book a", "book a|", "book a|table"]);
     let sent = sent.lock().unwrap();
     let config: serde_json::Value = serde_json::from_str(&sent[0]).unwrap();
     assert_eq!(
