@@ -7,6 +7,9 @@ use super::process::Process;
 use super::subject::{Offhook, Setup};
 use super::{World, asked, say};
 
+/// Calls of a sequence after which memory is looked at, where there are many.
+const PART: u64 = 20_000;
+
 pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let bytes_live = asked("OFFHOOK_BENCH_LIVE", 1_000);
     let media_live = asked("OFFHOOK_BENCH_MEDIA_LIVE", 200);
@@ -56,9 +59,11 @@ async fn one(world: &World, what: &str, target: u64, wanted: Wanted) -> Result<(
 async fn sequence(world: &World, calls: u64) -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let node = start(world, folder.path(), 0).await?;
-    let wanted = Wanted { rate: 200.0, calls: calls / 4, hold_s: 0.0, media: false };
+    let parts = (calls / PART).max(4);
+    let rate = asked("OFFHOOK_BENCH_SEQUENCE_RATE", 200) as f64;
+    let wanted = Wanted { rate, calls: calls / parts, hold_s: 0.0, media: false };
     let mut after = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..parts {
         load::run(&world.client, world.sim.url(), &node.url, wanted).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         after.push((node.process.rss(), threads(&node.process)));
@@ -66,7 +71,7 @@ async fn sequence(world: &World, calls: u64) -> Result<(), Box<dyn std::error::E
     let mebibytes: Vec<String> = after.iter().map(|(rss, _)| format!("{:.1}", *rss as f64 / 1_048_576.0)).collect();
     let (Some(first), Some(last)) = (after.first(), after.last()) else { return Ok(()) };
     say(format_args!(
-        "memory after each quarter of {calls} calls: {} MiB; last over first, ratio {:.3} (target 1 ± 0.02); \
+        "memory after each of {parts} parts of {calls} calls: {} MiB; last over first, ratio {:.3} (target 1 ± 0.02); \
          threads {} and {}",
         mebibytes.join(", "),
         last.0 as f64 / first.0 as f64,

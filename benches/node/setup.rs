@@ -14,6 +14,8 @@ use super::{World, asked, say};
 /// What one round of one program came to.
 struct Round {
     cpu_us: f64,
+    /// By the beginnings of the threads' names.
+    by_thread: [(&'static str, f64); 4],
     summary: Summary,
 }
 
@@ -45,7 +47,12 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     for number in 1..=rounds {
         let ours = round(&mut world, &floor, &floor_url, wanted).await?;
         let theirs = round(&mut world, &node.process, &node.url, wanted).await?;
-        say(format_args!("  round {number}: floor {:.0} µs, offhook {:.0} µs a call", ours.cpu_us, theirs.cpu_us));
+        let [floor_us, offhook_us] = [ours.cpu_us, theirs.cpu_us];
+        let by_thread: Vec<String> = theirs.by_thread.iter().map(|(name, us)| format!("{name} {us:.0}")).collect();
+        say(format_args!(
+            "  round {number}: floor {floor_us:.0} µs, offhook {offhook_us:.0} µs a call ({})",
+            by_thread.join(", ")
+        ));
         floors.push(ours);
         offhooks.push(theirs);
     }
@@ -77,8 +84,9 @@ async fn round(
     let summary = load::run(&world.client, world.sim.url(), url, wanted).await?;
     let all = world.customer.until_hangups(hangups + wanted.calls);
     tokio::time::timeout(Duration::from_secs(10), all).await?;
-    let cpu = process.cpu_since(&before);
-    Ok(Round { cpu_us: cpu.as_secs_f64() * 1e6 / wanted.calls as f64, summary })
+    let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / wanted.calls as f64;
+    let by_thread = ["offhook", "sqlx", "media", "rejects"].map(|of| (of, each(process.cpu_since_of(&before, of))));
+    Ok(Round { cpu_us: each(process.cpu_since(&before)), by_thread, summary })
 }
 
 fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {

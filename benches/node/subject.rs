@@ -43,7 +43,9 @@ impl Offhook {
         let media = free(|at| std::net::UdpSocket::bind(at).is_ok());
         let config = setup.config(public, admin, media)?;
         let log = std::fs::File::options().append(true).create(true).open(setup.folder.join("log"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+        // Another build of it, where two are to be compared by turns.
+        let program = std::env::var_os("OFFHOOK_BENCH_PROGRAM");
+        let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_offhook").into()));
         command.args(["serve", "--config"]).arg(config).env_remove("RUST_LOG").stderr(log.map_err(|e| e.to_string())?);
         let (process, _) = Process::start(&mut command, false).map_err(|e| e.to_string())?;
         let node = Self { process, url: local(public), admin: local(admin) };

@@ -4,11 +4,13 @@
 //! What there is too much of is told by how long it waits: set-ups stand in a line (`backlog`) and begin by turns, which
 //! `call` gives; what is left of the processor goes to webhooks, and where those come late as well, the door sheds
 //! (`lag`). Nothing here measures: `node` feeds it with how late a waker came and how much memory is left, and `now` is
-//! an argument. Lock-free.
+//! an argument; as long as nobody asks there is nothing to be decided, and whoever measures may rest. Lock-free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
+
+use tokio::sync::Notify;
 
 use super::backlog::Backlog;
 use crate::model::Place;
@@ -66,6 +68,11 @@ pub struct Pressure {
     shedding: AtomicBool,
     /// Webhooks that are let in while the door sheds, until the next word.
     let_in: AtomicUsize,
+    /// Somebody has asked since that was looked at.
+    asked: AtomicBool,
+    /// Who measures rests until somebody asks.
+    resting: AtomicBool,
+    stirred: Notify,
 }
 
 impl Pressure {
@@ -78,6 +85,9 @@ impl Pressure {
             late: AtomicBool::new(false),
             shedding: AtomicBool::new(false),
             let_in: AtomicUsize::new(0),
+            asked: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
+            stirred: Notify::new(),
         })
     }
 
@@ -97,8 +107,34 @@ impl Pressure {
         self.shedding.store(but.is_some(), Ordering::Relaxed);
     }
 
+    /// Whether anybody has asked for anything since this was asked last.
+    pub fn was_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::SeqCst)
+    }
+
+    /// Waits until somebody asks. For one at a time.
+    pub async fn asked(&self) {
+        self.resting.store(true, Ordering::SeqCst);
+        // Whoever asked before that saw nobody resting.
+        if !self.was_asked() {
+            self.stirred.notified().await;
+        }
+        self.resting.store(false, Ordering::SeqCst);
+    }
+
+    /// Somebody asks. A look or two at what seldom changes, while webhooks come.
+    fn stir(&self) {
+        if !self.asked.load(Ordering::SeqCst) {
+            self.asked.store(true, Ordering::SeqCst);
+            if self.resting.load(Ordering::SeqCst) {
+                self.stirred.notify_one();
+            }
+        }
+    }
+
     /// Whether a webhook is taken, before anything of it is read; if not, Meta is asked to come again.
     pub fn takes_webhook(&self) -> bool {
+        self.stir();
         let one_less = |left: usize| left.checked_sub(1);
         !self.shedding.load(Ordering::Relaxed)
             || self.let_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
@@ -109,6 +145,7 @@ impl Pressure {
     /// # Errors
     /// What forbids a further call.
     pub fn begin(self: &Arc<Self>, now: Instant) -> Result<Starting, Strain> {
+        self.stir();
         if self.health.is_store_broken() {
             return Err(Strain::Store);
         }
@@ -180,6 +217,25 @@ mod tests {
         drop(begun);
         assert_eq!(pressure.backlog.line().waiting(), 0);
         assert!(pressure.begin(now).is_ok());
+    }
+
+    #[tokio::test]
+    async fn r10_who_measures_rests_until_somebody_asks() {
+        let now = Clock::stepped(Timestamp::default()).now();
+        let pressure = Pressure::new(Health::new(), now);
+        assert!(!pressure.was_asked());
+        assert!(pressure.takes_webhook());
+        pressure.asked().await;
+        assert!(!pressure.was_asked(), "told of it");
+        let mut resting = std::pin::pin!(pressure.asked());
+        assert!(futures_util::poll!(&mut resting).is_pending());
+        assert!(pressure.takes_webhook());
+        resting.await;
+        assert!(pressure.was_asked());
+        let mut resting = std::pin::pin!(pressure.asked());
+        assert!(futures_util::poll!(&mut resting).is_pending());
+        assert!(pressure.begin(now).is_ok(), "a call that we place");
+        resting.await;
     }
 
     #[test]

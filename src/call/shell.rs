@@ -363,6 +363,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
     }
     drop(turn);
     while !shell.over {
+        // A request that is over leaves its task's memory to whoever holds the handle.
+        shell.asked.take_if(|asked| asked.answered.is_finished());
         let fact = shell.next_fact(&mut inbox).await;
         match fact.what {
             What::Fact(input) => shell.step(fact.at, input),

@@ -27,7 +27,7 @@ pub use file::{FetchedFile, FileAnswer};
 pub use guard::{Guard, Refusal, is_public};
 pub use resolve::{Lookup, Resolve, SystemResolver};
 pub use socket::{Socket, SocketWire, is_too_large};
-pub use tls::client_tls;
+pub use tls::{client_tls, prepare};
 pub use url::{CustomerUrl, URL_BYTES_MAX};
 
 use std::time::Duration;

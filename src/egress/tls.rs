@@ -20,6 +20,14 @@ static AUTHORITIES: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     Arc::new(store)
 });
 
+/// What TLS and keys need once a process, and what takes a third of a start: the crypto library gathers its seed, the
+/// authorities are read. Blocks meanwhile; who needs either sooner waits for it.
+pub fn prepare() {
+    // Whether there are random bytes is asked again by whoever needs them.
+    let _ = aws_lc_rs::rand::fill(&mut [0; 1]);
+    LazyLock::force(&AUTHORITIES);
+}
+
 /// TLS to servers that the system's or the built-in certificate authorities vouch for. Blocks the first time, while
 /// the system's are read.
 ///

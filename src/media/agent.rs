@@ -69,8 +69,6 @@ impl Homes {
 pub(super) struct Agent {
     pub(super) rtc: Rtc,
     pub(super) mid: Mid,
-    /// Also the CNAME of our RTCP.
-    pub(super) cname: String,
     /// Where the keys will be that DTLS agrees on.
     pub(super) keys: Keyring,
 }
@@ -80,6 +78,8 @@ pub(super) struct Credentials {
     pub(super) ufrag: String,
     pub(super) pwd: String,
     pub(super) ssrc: u32,
+    /// Of our RTCP.
+    pub(super) cname: String,
 }
 
 /// Makes the agent that talks to the peer of this offer, or of this answer to our own. About a millisecond of CPU.
@@ -122,17 +122,10 @@ pub(super) fn towards(
         rtc.add_local_candidate(Candidate::host(home, "udp").map_err(|_| MediaError::NoAddress)?);
     }
     // Before the remote candidates: pair priorities depend on the role.
-    let mid = Mid::from("0");
     let mut api = rtc.direct_api();
     api.set_ice_controlling(controlling);
     api.set_remote_ice_credentials(IceCreds { ufrag: offer.ufrag.clone(), pass: offer.pwd.clone() });
     api.set_remote_fingerprint(Fingerprint { hash_func: "sha-256".to_owned(), bytes: offer.fingerprint.to_vec() });
-    let cname = api.declare_media(mid, MediaKind::Audio).cname().to_owned();
-    // No NACK for audio: nothing is kept for a retransmission.
-    api.declare_stream_tx(ours.ssrc.into(), None, mid, None).set_rtx_cache(0, Duration::ZERO, None);
-    if let Some(ssrc) = offer.ssrc {
-        api.expect_stream_rx(ssrc.into(), None, mid, None);
-    }
     if offer.setup.answered() == Setup::Passive {
         // As the client we begin once ICE has a path; as the server we must be ready before.
         api.start_dtls(false).map_err(|_| MediaError::Certificate)?;
@@ -143,5 +136,17 @@ pub(super) fn towards(
             rtc.add_remote_candidate(candidate);
         }
     }
-    Ok(Agent { rtc, mid, cname, keys })
+    Ok(Agent { rtc, mid: Mid::from("0"), keys })
+}
+
+/// Has the agent carry the leg's RTP: `ssrc` is ours, `peers` are those that are known of the other side. Its streams
+/// are 20 KiB, and their reports work at every tick, so that a leg whose RTP is its own has none.
+pub(super) fn carry_rtp(rtc: &mut Rtc, mid: Mid, ssrc: u32, peers: impl IntoIterator<Item = u32>) {
+    let mut api = rtc.direct_api();
+    api.declare_media(mid, MediaKind::Audio);
+    // No NACK for audio: nothing is kept for a retransmission.
+    api.declare_stream_tx(ssrc.into(), None, mid, None).set_rtx_cache(0, Duration::ZERO, None);
+    for peer in peers {
+        api.expect_stream_rx(peer.into(), None, mid, None);
+    }
 }

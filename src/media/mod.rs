@@ -122,6 +122,8 @@ const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 /// Characters of our ufrag and pwd: 48 and 144 bits (A4, R19).
 const UFRAG_CHARS: usize = 8;
 const PWD_CHARS: usize = 24;
+/// And of the name that our RTCP reports bear (RFC 7022: 96 bits, as random).
+const CNAME_CHARS: usize = 16;
 
 /// Orders waiting for one shard past which no further call is taken (R10): two ticks' worth.
 const ORDERS_BEHIND: usize = 2_048;
@@ -186,6 +188,7 @@ struct Side {
     homes: Homes,
     pwd: String,
     ssrc: u32,
+    cname: String,
     controlling: bool,
     /// We made the offer.
     offered: bool,
@@ -307,14 +310,14 @@ impl Media {
             pwd: &ours.pwd,
             fingerprint: &self.identity.fingerprint,
             ssrc: ours.ssrc,
-            cname: &agent.cname,
+            cname: &ours.cname,
             stream: &stream,
             track: &track,
             session: u64::from_be_bytes(self.bytes()?) >> 2,
             ice_lite: !controlling,
         });
         let ufrag = ours.ufrag.clone();
-        let side = Side { homes, pwd: ours.pwd, ssrc: ours.ssrc, controlling, offered: false };
+        let side = Side { homes, pwd: ours.pwd, ssrc: ours.ssrc, cname: ours.cname, controlling, offered: false };
         let leg = self.leg(offer, agent, side, sink, counters, now)?;
         Ok(Made { leg, ufrag, answer })
     }
@@ -333,7 +336,7 @@ impl Media {
             rtc: agent.rtc,
             mid: agent.mid,
             keys: agent.keys,
-            cname: agent.cname,
+            cname: side.cname,
             ssrc: side.ssrc,
             sink,
             counters,
@@ -371,6 +374,7 @@ impl Media {
             pwd: self.ice_text::<PWD_CHARS>()?,
             // 0 means no SSRC to some.
             ssrc: u32::from_be_bytes(self.bytes()?).max(1),
+            cname: self.ice_text::<CNAME_CHARS>()?,
         })
     }
 

@@ -42,8 +42,7 @@ impl Media {
             pwd: &ours.pwd,
             fingerprint: &self.identity.fingerprint,
             ssrc: ours.ssrc,
-            // The agent that will send RTCP makes up a name of its own; with one stream nothing hangs on it.
-            cname: &self.ice_text::<16>()?,
+            cname: &ours.cname,
             stream: &self.uuid()?,
             track: &self.uuid()?,
             session: u64::from_be_bytes(self.bytes()?) >> 2,
@@ -65,7 +64,8 @@ impl Media {
         }
         // Whoever offers has the controlling role, also towards a full agent (RFC 8445 §6.1.1).
         let agent = agent::towards(&self.identity, answer, homes, &ours, true, now)?;
-        let side = Side { homes, pwd: ours.pwd.clone(), ssrc: ours.ssrc, controlling: true, offered: true };
+        let (pwd, cname) = (ours.pwd.clone(), ours.cname.clone());
+        let side = Side { homes, pwd, ssrc: ours.ssrc, cname, controlling: true, offered: true };
         let leg = self.leg(answer, agent, side, sink.clone(), handle.counters.clone(), now)?;
         let peers = answer.candidates.iter().map(|c| c.addr).collect();
         let rivals = {

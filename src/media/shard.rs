@@ -29,8 +29,8 @@ use crate::ffi::process::thread_first;
 use crate::ffi::sockets::{BATCH, Inbox, PollSet, send_all};
 use crate::observe::names;
 
-/// With no leg there is no hurry.
-const IDLE: Duration = Duration::from_millis(100);
+/// With no leg there is no hurry: a first one's order wakes the thread, and until then only strangers send something.
+const IDLE: Duration = Duration::from_millis(500);
 /// Datagrams taken from one port in one tick: a flood must not eat the tick.
 const DATAGRAMS_PER_TICK: usize = 16 * BATCH;
 /// Orders taken in one tick.

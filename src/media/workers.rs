@@ -6,7 +6,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,9 +15,6 @@ use crate::clock::Clock;
 
 /// Jobs on their way to a thread.
 const NEW_MAX: usize = 1_024;
-/// With no job there is no hurry.
-const IDLE: Duration = Duration::from_millis(250);
-
 /// Whether a job goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Going {
@@ -123,14 +120,9 @@ fn run(new: &Receiver<Box<dyn Job>>, counted: &AtomicUsize, beat: Duration, cloc
     let mut due = clock.now();
     loop {
         if jobs.is_empty() {
-            match new.recv_timeout(IDLE) {
-                Ok(job) => {
-                    jobs.push(job);
-                    due = clock.now();
-                }
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+            let Ok(job) = new.recv() else { return };
+            jobs.push(job);
+            due = clock.now();
         } else if let Some(wait) = due.checked_duration_since(clock.now()).filter(|wait| !wait.is_zero()) {
             std::thread::sleep(wait);
         }

@@ -36,7 +36,7 @@ use crate::call::{
 use crate::clock::Clock;
 use crate::config::{self, Config, Secret};
 use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
-use crate::egress::{Egress, EgressConfig, Guard};
+use crate::egress::{Egress, EgressConfig, Guard, prepare};
 use crate::erasure::{Eraser, ErasureParts};
 use crate::feed::Feed;
 use crate::ffi::process::raise_descriptor_limit;
@@ -81,6 +81,8 @@ impl Node {
     pub async fn start_with(config: Config, clock: Clock, loader: Option<Loader>) -> Result<Self, StartError> {
         // At once: from now on a SIGHUP ends nothing.
         let hangup = loader.is_some().then(|| signal(SignalKind::hangup())).transpose().map_err(StartError::Signals)?;
+        // On a thread of its own, while the store is opened: between them they take most of a start.
+        tokio::task::spawn_blocking(prepare);
         // First of all: rooms take their metric handles when they are made.
         let metrics = Metrics::install().map_err(StartError::Metrics)?;
         let health = Health::new();

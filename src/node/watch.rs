@@ -14,20 +14,34 @@ use crate::clock::Clock;
 const MEMORY_LEFT_MIN: u64 = 64 << 20;
 /// Between two looks at the memory.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
+/// Nobody has asked for so long: nobody is to be refused, and how late work begins is not asked for either.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Watches until stopped.
 pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: CancellationToken) {
     let memory = Memory::of_this_process();
     let (mut of_calls, mut of_webhooks) = (Lag::of_calls(), Lag::of_webhooks());
     let (mut looked, mut short, mut shedding) = (clock.now(), false, false);
+    let (mut asked, mut late) = (clock.now(), false);
     loop {
+        if pressure.was_asked() {
+            asked = clock.now();
+        } else if !late && !shedding && clock.now().saturating_duration_since(asked) >= QUIET {
+            let rest = tokio::time::timeout(MEMORY_EVERY, pressure.asked());
+            match stop.run_until_cancelled(rest).await {
+                None => return,
+                Some(Ok(())) => asked = clock.now(),
+                Some(Err(_)) => {}
+            }
+        }
         let before = clock.now();
         if stop.run_until_cancelled(tokio::time::sleep(Lag::EVERY)).await.is_none() {
             return;
         }
         let now = clock.now();
         let slept = now.saturating_duration_since(before);
-        pressure.late(of_calls.woken(slept));
+        late = of_calls.woken(slept);
+        pressure.late(late);
         let but = of_webhooks.woken(slept).then(|| Lag::let_in(slept));
         if but.is_some() && !shedding {
             warn!(?slept, "work begins late: Meta is asked to bring some webhooks again (503)");

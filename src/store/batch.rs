@@ -6,11 +6,15 @@ use super::calls::Beginnings;
 use super::keys::{self, SeenKey};
 use super::queue::{Concluded, Conclusion, Found, Write};
 use super::seal::Seal;
-use super::sql::{self, Conn, QueryBuilder};
+use super::sql::{self, Conn};
 use super::{callbacks, calls, endpoints, inbox, permissions, recordings, settings};
 
 /// Numbers of late lines begin here: above all that a call's own task writes, which may still be in the queue.
 const LATE_SEQ: i64 = 1_000_000;
+
+/// Rows of event logs.
+const LINES: (&str, usize, &str) =
+    ("INSERT INTO call_events (call_uuid, seq, line) ", 3, " ON CONFLICT (call_uuid, seq) DO NOTHING");
 
 /// One transaction; what each write found that somebody waits for, in order.
 pub(super) async fn write_batch(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
@@ -39,15 +43,19 @@ pub(super) async fn take_in(
     to.commit(true).await
 }
 
-async fn write_all(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result<Vec<Found>, sqlx::Error> {
     let mut found = Vec::new();
     let (mut lines, mut late, mut seen) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
+    // First, and together: nothing of a call comes before its beginning.
+    let born = |write: &'a Write| match write {
+        Write::Born(birth) => Some((&birth.start, Some(Beginnings { setup: &birth.setup, born: birth.born }))),
+        _ => None,
+    };
+    let born: Vec<_> = batch.iter().filter_map(born).collect();
+    calls::insert_all(to, &born).await?;
     for write in batch {
         match write {
-            Write::Born(birth) => {
-                let beginnings = Beginnings { setup: &birth.setup, born: birth.born };
-                calls::insert(to, &birth.start, Some(beginnings)).await?;
-            }
+            Write::Born(_) => {}
             Write::Bound(call, wacid, farewell) => calls::bound(to, *call, wacid, *farewell).await?,
             Write::Answered(call, at) => calls::answered(to, *call, *at).await?,
             Write::Alive(node_id, at) => calls::alive(to, node_id, *at).await?,
@@ -83,15 +91,10 @@ async fn write_all(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fo
         }
     }
     keys::insert(to, &seen).await?;
-    if !lines.is_empty() {
-        let mut insert = QueryBuilder::new("INSERT INTO call_events (call_uuid, seq, line) ");
-        insert.push_values(lines, |mut row, (call, seq, line)| {
-            row.push_bind(call.to_string()).push_bind(i64::try_from(*seq).unwrap_or(i64::MAX)).push_bind(line);
-        });
-        insert.push(" ON CONFLICT (call_uuid, seq) DO NOTHING");
-        // As many shapes of it as batches can be long: none is worth keeping.
-        insert.build().persistent(false).execute(&mut *to).await?;
-    }
+    sql::insert_rows(to, LINES, &lines, |mut row, (call, seq, line)| {
+        row.push_bind(call.to_string()).push_bind(i64::try_from(**seq).unwrap_or(i64::MAX)).push_bind(*line);
+    })
+    .await?;
     for (call, line) in late {
         // Nothing is added to a log that has been forgotten.
         let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, \

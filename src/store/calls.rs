@@ -402,31 +402,41 @@ pub(super) struct Beginnings<'a> {
 /// Writes the row of a call that began, unless there is one.
 pub(super) async fn insert(
     to: &mut Conn,
-    s: &CallStart,
+    start: &CallStart,
     beginnings: Option<Beginnings<'_>>,
 ) -> Result<(), sqlx::Error> {
-    let insert = "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
-        caller_name, wacid, phone_number_id, parent_call_uuid, node_id, started_us, setup, born_us) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (call_uuid) DO NOTHING";
-    sql::query(insert)
-        .bind(s.call.to_string())
-        .bind(s.account.as_str())
-        .bind(s.main_account.as_str())
-        .bind(s.direction.as_str())
-        .bind(s.call_type.as_str())
-        .bind(&s.from)
-        .bind(&s.to)
-        .bind(&s.caller_name)
-        .bind(s.wacid.as_ref().map(Wacid::as_str))
-        .bind(s.phone_number_id.as_str())
-        .bind(s.parent_call.map(|c| c.to_string()))
-        .bind(&s.node_id)
-        .bind(s.started.micros())
-        .bind(beginnings.as_ref().map(|b| b.setup))
-        .bind(beginnings.as_ref().map(|b| b.born.micros()))
-        .execute(to)
-        .await
-        .map(drop)
+    insert_all(to, &[(start, beginnings)]).await
+}
+
+/// The same of many.
+pub(super) async fn insert_all(
+    to: &mut Conn,
+    begun: &[(&CallStart, Option<Beginnings<'_>>)],
+) -> Result<(), sqlx::Error> {
+    const INSERT: (&str, usize, &str) = (
+        "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
+        caller_name, wacid, phone_number_id, parent_call_uuid, node_id, started_us, setup, born_us) ",
+        15,
+        " ON CONFLICT (call_uuid) DO NOTHING",
+    );
+    let row = |mut row: sql::Values<'_>, (s, beginnings): &(&CallStart, Option<Beginnings<'_>>)| {
+        row.push_bind(s.call.to_string())
+            .push_bind(s.account.as_str())
+            .push_bind(s.main_account.as_str())
+            .push_bind(s.direction.as_str())
+            .push_bind(s.call_type.as_str())
+            .push_bind(&s.from)
+            .push_bind(&s.to)
+            .push_bind(&s.caller_name)
+            .push_bind(s.wacid.as_ref().map(Wacid::as_str))
+            .push_bind(s.phone_number_id.as_str())
+            .push_bind(s.parent_call.map(|c| c.to_string()))
+            .push_bind(&s.node_id)
+            .push_bind(s.started.micros())
+            .push_bind(beginnings.as_ref().map(|b| b.setup))
+            .push_bind(beginnings.as_ref().map(|b| b.born.micros()));
+    };
+    sql::insert_rows(to, INSERT, begun, row).await
 }
 
 /// Writes the rows of calls that an earlier process began, where they are missing, and Meta's names of those that it placed.

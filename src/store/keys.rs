@@ -1,6 +1,6 @@
 //! Keys of Meta's events that were taken in (R5): what makes a copy that comes after a restart a copy.
 
-use super::sql::{self, Conn, Pool, QueryBuilder};
+use super::sql::{self, Conn, Pool, Values};
 use super::{StoreError, failed};
 use crate::model::Timestamp;
 
@@ -25,19 +25,16 @@ pub struct SeenKey {
 const FORGET_MAX: u32 = 20_000;
 
 pub(super) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::Error> {
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let mut insert = QueryBuilder::new("INSERT INTO webhook_keys (key, kind, seen_us) ");
-    insert.push_values(keys, |mut row, key| {
+    const INSERT: (&str, usize, &str) =
+        ("INSERT INTO webhook_keys (key, kind, seen_us) ", 3, " ON CONFLICT (key) DO NOTHING");
+    let row = |mut row: Values<'_>, key: &SeenKey| {
         let kind = match key.kind {
             KeyKind::Event => 0,
             KeyKind::Tombstone => 1,
         };
         row.push_bind(key.key.to_be_bytes().to_vec()).push_bind(kind).push_bind(key.seen.micros());
-    });
-    insert.push(" ON CONFLICT (key) DO NOTHING");
-    insert.build().persistent(false).execute(to).await.map(drop)
+    };
+    sql::insert_rows(to, INSERT, keys, row).await
 }
 
 pub(super) async fn delete(to: &mut Conn, key: u128) -> Result<(), sqlx::Error> {

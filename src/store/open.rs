@@ -41,6 +41,9 @@ pub(super) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
             let writing = lite(file, busy).pragma("wal_autocheckpoint", WAL_PAGES).pragma("cache_size", CACHE_KIB);
             // What is deleted is overwritten: nobody's messages are left in pages that are free.
             let writing = writing.pragma("secure_delete", "ON");
+            // What a statement changes is first put aside, and past 64 KiB in one transaction that is a file: half of all
+            // writes. It is bounded by what one statement touches.
+            let writing = writing.pragma("temp_store", "MEMORY");
             let pool = SqlitePoolOptions::new().max_connections(1).connect_with(writing).await.map_err(connect)?;
             Ok(Pool::Sqlite(pool))
         }

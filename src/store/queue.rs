@@ -349,6 +349,8 @@ impl EventLog {
     ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static + use<> {
         let (tell, told) = oneshot::channel();
         let asked = self.ask(Write::Settings(writes, at, tell), told);
+        // A start waits for it, or a person.
+        self.hurry.notify_one();
         async move { asked.await.map_err(|_| StoreError::NotTaken) }
     }
 
@@ -382,7 +384,9 @@ impl EventLog {
 
     pub(super) async fn endpoint(&self, write: EndpointWrite) -> Result<bool, StoreError> {
         let (tell, told) = oneshot::channel();
-        self.ask(Write::Endpoint(Box::new(write), tell), told).await.map_err(|_| StoreError::NotTaken)
+        let asked = self.ask(Write::Endpoint(Box::new(write), tell), told);
+        self.hurry.notify_one();
+        asked.await.map_err(|_| StoreError::NotTaken)
     }
 
     pub(super) fn recording_begun(&self, start: RecordingStart) {

@@ -369,6 +369,31 @@ impl QueryBuilder {
     }
 }
 
+/// Values of one statement of [`insert_rows`].
+const VALUES_MAX: usize = 192;
+
+/// `INSERT` of any number of rows, `columns` values each, between `head` and `tail`: in statements of few shapes, a power
+/// of two of rows each. The connection keeps each of them prepared; and to read and bind one statement of all the rows takes
+/// SQLite the square of their values, for it looks each `$n` up in a list.
+pub(super) async fn insert_rows<T>(
+    to: &mut Conn,
+    (head, columns, tail): (&str, usize, &str),
+    rows: &[T],
+    mut row: impl FnMut(Values<'_>, &T),
+) -> Result<(), sqlx::Error> {
+    let most = (VALUES_MAX / columns.max(1)).max(1);
+    let mut left = rows;
+    while !left.is_empty() {
+        let so_many = left.len().min(most);
+        let (now, later) = left.split_at(1 << so_many.ilog2());
+        left = later;
+        let mut insert = QueryBuilder::new(head);
+        insert.push_values(now, &mut row);
+        insert.push(tail).build().execute(&mut *to).await?;
+    }
+    Ok(())
+}
+
 /// A row, or a list, that is being put together.
 pub(super) struct Values<'a> {
     to: &'a mut QueryBuilder,

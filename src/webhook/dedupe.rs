@@ -2,7 +2,9 @@
 //!
 //! A key is 128 bits of a SHA-256, the same in every process; half of them are kept here, which two of half a million keys
 //! have in common once in ten trillion events. All keys of one table live equally long, so they leave in the order
-//! they came and no clean-up task is needed; full, a table forgets its oldest. Not `moka`: its time is its own, and
+//! they came and no clean-up task is needed; full, a table forgets its oldest. A call leaves two or three, for a week:
+//! but for the latest they lie in sorted pages of a thousand, where each takes its 8 bytes and lives as long as the latest
+//! of its page. Not `moka`: its time is its own, and
 //! this one must be stepped, asked synchronously, and say who was first.
 
 use std::collections::{HashMap, VecDeque};
@@ -26,6 +28,9 @@ pub(super) fn key_of(words: &[&[u8]]) -> u128 {
 /// Tables are split by key, so that two webhooks rarely meet at one lock.
 const SHARDS: usize = 16;
 
+/// Keys of a page, and of the latest that have their own time.
+const PAGE: usize = 1_024;
+
 /// A table of keys that are remembered for a while.
 pub(super) struct Seen {
     shards: [Mutex<Shard>; SHARDS],
@@ -43,6 +48,18 @@ type Nanos = u64;
 struct Shard {
     until: HashMap<u64, Nanos>,
     order: VecDeque<(u64, Nanos)>,
+    /// Older ones, by their ends.
+    pages: VecDeque<Page>,
+    /// How many the pages hold.
+    paged: usize,
+}
+
+/// Keys that came one after another.
+struct Page {
+    /// The end of the last one.
+    until: Nanos,
+    /// Sorted.
+    keys: Vec<u64>,
 }
 
 impl Seen {
@@ -56,15 +73,16 @@ impl Seen {
     pub(super) fn claim(&self, key: u128, now: Instant) -> bool {
         let (mut shard, key) = self.shard(key);
         shard.expire(self.nanos(now));
-        if shard.until.contains_key(&key) {
+        if shard.holds(key) {
             return false;
         }
-        if shard.order.len() >= self.capacity {
-            shard.drop_oldest();
+        if shard.len() >= self.capacity {
+            shard.make_room();
         }
         let until = self.nanos(now + self.ttl);
         shard.until.insert(key, until);
         shard.order.push_back((key, until));
+        shard.put_away();
         true
     }
 
@@ -72,29 +90,33 @@ impl Seen {
     pub(super) fn contains(&self, key: u128, now: Instant) -> bool {
         let (mut shard, key) = self.shard(key);
         shard.expire(self.nanos(now));
-        shard.until.contains_key(&key)
+        shard.holds(key)
     }
 
     /// Takes a claim back: what it stood for could not be done, and will come again.
     pub(super) fn forget(&self, key: u128) {
         let (mut shard, key) = self.shard(key);
-        shard.until.remove(&key);
+        if shard.until.remove(&key).is_none() {
+            shard.forget_paged(key);
+        }
     }
 
     /// Remembers a key that an earlier process noted, `age` ago. They come the newest first; `false`: there is no room
     /// for this one, nor for older ones.
     pub(super) fn remember(&self, key: u128, age: Duration, now: Instant) -> bool {
         let (mut shard, key) = self.shard(key);
-        if shard.order.len() >= self.capacity {
+        if shard.len() >= self.capacity {
             return false;
         }
         self.nanos(now);
-        if let Some(left) = self.ttl.checked_sub(age)
+        if !shard.is_paged(key)
+            && let Some(left) = self.ttl.checked_sub(age)
             && let std::collections::hash_map::Entry::Vacant(free) = shard.until.entry(key)
         {
             let until = self.nanos(now + left);
             free.insert(until);
             shard.order.push_front((key, until));
+            shard.put_away();
         }
         true
     }
@@ -117,7 +139,61 @@ impl Seen {
 }
 
 impl Shard {
+    fn len(&self) -> usize {
+        self.order.len() + self.paged
+    }
+
+    fn holds(&self, key: u64) -> bool {
+        self.until.contains_key(&key) || self.is_paged(key)
+    }
+
+    fn is_paged(&self, key: u64) -> bool {
+        self.pages.iter().any(|page| page.keys.binary_search(&key).is_ok())
+    }
+
+    /// Seldom: what is forgotten came a moment ago.
+    fn forget_paged(&mut self, key: u64) {
+        for page in &mut self.pages {
+            if let Ok(at) = page.keys.binary_search(&key) {
+                page.keys.remove(at);
+                self.paged -= 1;
+            }
+        }
+    }
+
+    /// Makes a page of the oldest, once there are two pages' worth with their own times.
+    fn put_away(&mut self) {
+        if self.order.len() < 2 * PAGE {
+            return;
+        }
+        let mut page = Page { until: 0, keys: Vec::with_capacity(PAGE) };
+        for (key, until) in self.order.drain(..PAGE) {
+            // Forgotten ones are left out, and those claimed anew, which have a later place.
+            if self.until.get(&key) == Some(&until) {
+                self.until.remove(&key);
+                page.keys.push(key);
+                page.until = page.until.max(until);
+            }
+        }
+        page.keys.sort_unstable();
+        page.keys.shrink_to_fit();
+        self.paged += page.keys.len();
+        // Mostly the last one; what an earlier process noted may come later and is older.
+        let place = self.pages.partition_point(|other| other.until <= page.until);
+        self.pages.insert(place, page);
+    }
+
+    fn make_room(&mut self) {
+        match self.pages.pop_front() {
+            Some(page) => self.paged -= page.keys.len(),
+            None => self.drop_oldest(),
+        }
+    }
+
     fn expire(&mut self, now: Nanos) {
+        while let Some(page) = self.pages.pop_front_if(|page| page.until <= now) {
+            self.paged -= page.keys.len();
+        }
         while self.order.front().is_some_and(|(_, until)| *until <= now) {
             self.drop_oldest();
         }
@@ -202,6 +278,51 @@ mod tests {
         assert!(held <= 1_600, "{held}");
         assert!(!seen.claim(spread(99_999), clock.now()));
         assert!(seen.claim(spread(0), clock.now()));
+    }
+
+    #[test]
+    fn r05_what_was_put_away_is_remembered_forgotten_and_over_as_the_rest_is() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let seen = Seen::new(Duration::from_secs(600), 500_000);
+        let all = 100_000_u32;
+        for n in 0..all {
+            assert!(seen.claim(spread(n), clock.now()));
+        }
+        let (own, paged) = seen.shards.iter().map(|s| s.lock().unwrap()).fold((0, 0), |(own, paged), shard| {
+            assert_eq!(shard.until.len(), shard.order.len());
+            assert!(shard.pages.iter().all(|page| page.keys.is_sorted() && page.keys.capacity() <= PAGE));
+            (own + shard.order.len(), paged + shard.paged)
+        });
+        assert_eq!(own + paged, 100_000);
+        assert!(own < 2 * PAGE * SHARDS, "{own}");
+        assert!((0..all).all(|n| !seen.claim(spread(n), clock.now())));
+        seen.forget(spread(5));
+        assert!(!seen.contains(spread(5), clock.now()));
+        assert!(seen.claim(spread(5), clock.now()));
+        assert!(!seen.claim(spread(5), clock.now()));
+        clock.step(Duration::from_secs(600));
+        assert!((0..all).all(|n| !seen.contains(spread(n), clock.now())));
+        assert!(seen.shards.iter().all(|s| s.lock().unwrap().len() == 0));
+    }
+
+    #[test]
+    fn r05_an_earlier_process_s_keys_are_put_away_among_the_rest() {
+        let clock = Clock::stepped(Timestamp::from_secs(0));
+        let seen = Seen::new(Duration::from_secs(600), 500_000);
+        for n in 0..60_000_u32 {
+            assert!(seen.claim(spread(n), clock.now()));
+        }
+        // The newest first, as they are read.
+        for n in 0..100_000_u32 {
+            assert!(seen.remember(spread(n), Duration::from_secs(n.into()) / 200, clock.now()));
+        }
+        assert!((0..100_000).all(|n| seen.contains(spread(n), clock.now())));
+        let held: usize = seen.shards.iter().map(|s| s.lock().unwrap().len()).sum();
+        assert_eq!(held, 100_000, "one that was there already is there once");
+        clock.step(Duration::from_secs(599));
+        assert!((0..60_000).all(|n| seen.contains(spread(n), clock.now())));
+        clock.step(Duration::from_secs(1));
+        assert!((0..100_000).all(|n| !seen.contains(spread(n), clock.now())));
     }
 
     #[test]

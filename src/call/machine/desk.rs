@@ -117,6 +117,11 @@ impl Desk {
         self.wishes.pop_front()
     }
 
+    /// Leaves room for the wishes of a usual step.
+    pub(super) fn rest(&mut self) {
+        self.wishes.shrink_to(4);
+    }
+
     /// Wall-clock time of a moment of the call, for printing.
     pub(super) fn wall(&self, at: CallTime) -> Timestamp {
         self.setup.started.plus(Duration::from_millis(at.0.saturating_sub(self.began.0)))

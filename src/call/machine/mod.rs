@@ -138,6 +138,14 @@ impl Machine {
         self.call.as_mut()?.desk.take_wish()
     }
 
+    /// Gives room back that wishes took: most calls wait for minutes between two facts. To be called when
+    /// [`Machine::poll`] has nothing more; without it all is the same.
+    pub fn rest(&mut self) {
+        if let Some(call) = &mut self.call {
+            call.desk.rest();
+        }
+    }
+
     /// When to come back with [`Input::Timer`]. Coming early is harmless; asking again after each
     /// [`Machine::handle`] is needed, since the moment moves. A timer that fires may wish for nothing and decide
     /// something all the same: the event log may leave out only those that came early.

@@ -16,8 +16,9 @@ impl Shell {
         let text = sound::remark(missing, waited, checking);
         warn!(missing = missing.as_str(), remark = %text, "a call has no sound");
         sound::count_missing(missing);
-        self.journal.trace(&Trace::Remark { at_us: self.journal.us(at), text: text.clone() });
-        self.remarks.push(text);
+        // The copy has no room to spare.
+        self.remarks.push(text.clone());
+        self.journal.trace(&Trace::Remark { at_us: self.journal.us(at), text });
     }
 
     /// From now on the user may hear us, and how goes into the call's course.

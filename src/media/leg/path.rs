@@ -15,6 +15,7 @@ use str0m::{Event, Input, Output, RtcError};
 use super::{Leg, count};
 use crate::call::machine::{MediaFact, MediaFault};
 use crate::media::LegEvent;
+use crate::media::agent::carry_rtp;
 use crate::media::inlet::Heard;
 use crate::media::outbox::Outbox;
 use crate::media::prompt::Frame;
@@ -220,9 +221,8 @@ impl Leg {
         }
     }
 
-    /// RTP is the leg's own from here on, before its first packet. Without keys that we can use it stays the agent's.
+    /// RTP is the leg's own from here on, before its first packet. Without keys that we can use it is the agent's.
     fn take_over(&mut self, now: Instant) {
-        let Some(keys) = self.keys.take() else { return };
         let (then, wall) = self.epoch;
         let making = Making {
             ssrc: self.ssrc,
@@ -231,13 +231,9 @@ impl Leg {
             now,
             wall: wall.plus(now.saturating_duration_since(then)),
         };
-        self.transport = Transport::new(&keys, making).map(Box::new);
-        if self.transport.is_some() {
-            let mut api = self.rtc.direct_api();
-            api.remove_stream_tx(self.ssrc.into());
-            for ssrc in &self.ssrcs {
-                api.remove_stream_rx((*ssrc).into());
-            }
+        self.transport = self.keys.take().and_then(|keys| Transport::new(&keys, making)).map(Box::new);
+        if self.transport.is_none() {
+            carry_rtp(&mut self.rtc, self.mid, self.ssrc, self.ssrcs.iter().copied());
         }
     }
 

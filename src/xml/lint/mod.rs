@@ -33,7 +33,9 @@ pub(super) fn document(root: &Node<'_>, findings: &mut Findings) -> Vec<Element>
     }
     attributes::check(root, &[], &[], findings);
     stray_text(root, findings);
-    let elements = children(root, RESPONSE, findings, element);
+    let mut elements = children(root, RESPONSE, findings, element);
+    // A call keeps it until the next document comes.
+    elements.shrink_to_fit();
     if root.elements().next().is_none() {
         findings.add(
             rules::W308,
