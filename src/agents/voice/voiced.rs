@@ -46,9 +46,12 @@ impl Voiced {
 
 /// As much of a text as is said in that time.
 pub(super) fn heard_of(text: &str, time: Duration) -> String {
-    let characters = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-    let whole = u64::try_from(CHARACTER_MS * u128::from(characters)).unwrap_or(u64::MAX);
+    let whole = u64::try_from(CHARACTER_MS * characters_of(text)).unwrap_or(u64::MAX);
     part(text, time, Duration::from_millis(whole))
+}
+
+fn characters_of(text: &str) -> u128 {
+    u32::try_from(text.chars().count()).unwrap_or(u32::MAX).into()
 }
 
 /// The words of `text` that are begun in `time` of the `whole`; what is missing leaves an ellipsis.
@@ -56,14 +59,14 @@ fn part(text: &str, time: Duration, whole: Duration) -> String {
     if time >= whole {
         return text.trim().to_owned();
     }
-    let characters = text.chars().count() as u128 * time.as_millis() / whole.as_millis().max(1);
+    let characters = characters_of(text) * time.as_millis() / whole.as_millis().max(1);
     let mut heard = 0;
     let mut end = 0;
     for word in text.split_inclusive(char::is_whitespace) {
         if heard >= characters {
             break;
         }
-        heard += word.chars().count() as u128;
+        heard += characters_of(word);
         end += word.len();
     }
     match text.get(..end).map(str::trim).unwrap_or_default() {
