@@ -156,6 +156,12 @@ async fn agents_are_made_changed_and_removed() {
     assert_eq!(world.ask("DELETE", &path, Value::Null).await.status, 404);
 }
 
+/// Whether `text` is `whole`, or as much of it as was heard.
+pub fn is_begin_of(text: &Value, whole: &str) -> bool {
+    let text = text.as_str().unwrap_or_default();
+    text == whole || text.strip_suffix('\u{2026}').is_some_and(|begin| !begin.is_empty() && whole.starts_with(begin))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
     let world = World::start("").await;
@@ -180,10 +186,9 @@ async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
     let want = json!({"type": "digits", "text": "12", "media": null, "digits": "12", "speech": null});
     assert_eq!((&first.body["input"], &first.body["channel"]), (&want, &json!("call")), "{}", first.body);
     assert_eq!(first.body["user"], json!({"waId": "919412341234", "userId": null, "name": "Asha Verma"}));
-    assert_eq!(
-        (&first.body["number"], &first.body["history"][0]["text"]),
-        (&json!(NUMBER), &json!("Welcome. How can I help you?"))
-    );
+    assert_eq!(first.body["number"], NUMBER);
+    // The key came into it: what was not heard was not said.
+    assert!(is_begin_of(&first.body["history"][0]["text"], "Welcome. How can I help you?"), "{}", first.body);
     // Signed with the account's token, since the agent has no secret of its own.
     let header = |name: &str| first.headers[name].to_str().unwrap().to_owned();
     assert_eq!(header("x-offhook-attempt"), "1");

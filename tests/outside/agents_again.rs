@@ -6,6 +6,7 @@ use offhook::sim::{CallScript, HangupRule, caller};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::agents::is_begin_of;
 use crate::support::agent::{AgentServer, Says, reply};
 use crate::support::chat::{Chat, USER};
 use crate::support::node::NUMBER;
@@ -87,18 +88,19 @@ async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
         .as_array()
         .unwrap_or_else(|| panic!("{items:#?}"))
         .iter()
-        .map(|line| (line["role"].as_str().unwrap(), line["text"].as_str().unwrap()))
+        .map(|line| (line["role"].as_str().unwrap(), &line["text"]))
         .collect();
     let wanted = [
         ("assistant", "Welcome. How can I help you?"),
         ("user", "12"),
         ("assistant", "You pressed one and two. What else?"),
-        ("user", "3339"),
-        ("assistant", "Goodbye."),
     ];
-    assert_eq!(said.first(), wanted.first());
-    assert_eq!(said.last(), wanted.last(), "{said:?}");
-    assert!(said.contains(&wanted[1]) && said.contains(&wanted[2]), "{said:?}");
+    // Keys come into what the agent says: it stands there as far as it was heard.
+    assert!(said.len() >= 4, "{said:?}");
+    for ((role, text), (by, whole)) in said[..3].iter().zip(wanted) {
+        assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{said:?}");
+    }
+    assert_eq!(said.last(), Some(&("assistant", &json!("Goodbye."))), "{said:?}");
     let turn = &server.turns()[0].body;
     assert_eq!((&turn["conversation"], &turn["call"]), (&json!(id), &call["uuid"]), "{turn}");
 }

@@ -190,9 +190,9 @@ async fn a_phone_hears_what_rest_plays_says_and_types() {
     assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("4010", "Plivo"));
     let events = user.all().await;
     let heard = heard(&events);
-    // The document's tone goes on under what is mixed with it; digits are no sound.
+    // The document's tone goes on under what is mixed with it, and where digits are waited between.
     let wanted =
-        [both(440, 1_000), both(1_000, 1_500), only(440), Heard::Other, both(600, 1_000), Heard::Nothing, only(300)];
+        [both(440, 1_000), both(1_000, 1_500), only(440), Heard::Other, both(600, 1_000), only(1_000), only(300)];
     assert!(in_order(&heard, &wanted), "{heard:#?}");
     let digits: String = events
         .iter()

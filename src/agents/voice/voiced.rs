@@ -63,7 +63,8 @@ fn part(text: &str, time: Duration, whole: Duration) -> String {
     let mut heard = 0;
     let mut end = 0;
     for word in text.split_inclusive(char::is_whitespace) {
-        if heard >= characters {
+        // Whoever spoke at once knew that somebody was there: it has begun.
+        if heard > 0 && heard >= characters {
             break;
         }
         heard += characters_of(word);
@@ -72,7 +73,8 @@ fn part(text: &str, time: Duration, whole: Duration) -> String {
     match text.get(..end).map(str::trim).unwrap_or_default() {
         "" => String::new(),
         heard if end >= text.trim_end().len() => heard.to_owned(),
-        heard => format!("{heard}\u{2026}"),
+        heard if heard.ends_with(char::is_alphanumeric) => format!("{heard}\u{2026}"),
+        heard => format!("{heard} \u{2026}"),
     }
 }
 
@@ -113,7 +115,10 @@ mod tests {
     fn a_text_whose_times_nobody_knows_is_cut_by_its_length() {
         assert_eq!(heard_of("Good day to you.", ms(60_000)), "Good day to you.");
         assert_eq!(heard_of("Good day to you.", ms(300)), "Good\u{2026}");
-        assert_eq!(heard_of("\u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947} \u{926}\u{941}", ms(1)), "");
+        assert_eq!(
+            heard_of("\u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947} \u{926}\u{941}", ms(1)),
+            "\u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947}\u{2026}"
+        );
         assert_eq!(heard_of("", ms(5)), "");
     }
 }

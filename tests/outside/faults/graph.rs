@@ -91,6 +91,8 @@ async fn h04_r06_pre_accept_reject_and_terminate_through_faults() {
         assert_eq!(hangup.param("HangupCauseCode"), code, "user {nr}: {:?}", world.asked(&call.wacid));
         assert_eq!(call.was_answered(), nr != 3 && nr != 4, "user {nr}");
     }
+    // A call's last request may be tried again after its end was told.
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
     assert_eq!(world.asked(&calls[2].wacid), ["pre_accept 200", "reject 502", "reject 502", "reject 200"]);
     // The second time, the call is over already: as good as done.
     assert_eq!(world.asked(&calls[3].wacid)[1..], ["reject 200", "reject 400"]);

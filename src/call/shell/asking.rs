@@ -1,0 +1,196 @@
+//! What a call asks of others: Graph for its deeds, the customer's server for documents, this node for those that it writes itself.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, warn};
+
+use super::super::author;
+use super::super::author::Wish;
+use super::super::consent::refusal_of;
+use super::super::machine::{FetchFailure, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, Params};
+use super::super::trace::{Journal, Request, Trace};
+use super::{Asked, Shell};
+use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
+use crate::meta::{About, ActionRequest};
+use crate::model::Method;
+use crate::observe::names;
+use crate::xml::ast::DocUrl;
+
+/// How long a request to Graph waits for the answer to the one before it, so that Meta sees a call's requests in
+/// the order they were decided on, whatever connections carry them; past it, it goes out all the same.
+const IN_ORDER: Duration = Duration::from_millis(250);
+
+impl Shell {
+    pub(super) fn ask_graph(&mut self, action: GraphAction) {
+        let Some(number) = self.number.clone() else { return self.ask_phone(action) };
+        let about = match (action, self.wacid.clone()) {
+            (GraphAction::Connect, _) if self.sdp.is_empty() => {
+                self.mailbox.tell(Input::Graph { action, outcome: GraphOutcome::Unreachable });
+                return;
+            }
+            (GraphAction::Connect, _) => About::User(self.view.setup.to.clone()),
+            (_, Some(wacid)) => About::Call(wacid),
+            (_, None) => return,
+        };
+        if self.sdp.is_empty() && matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
+            return;
+        }
+        let request = ActionRequest {
+            phone_number_id: number.spec.phone_number_id.clone(),
+            token: number.spec.access_token.clone(),
+            about,
+            action,
+            sdp: Some(self.sdp.clone()),
+            opaque: Some(crate::meta::callback_data(self.call, &self.services.node_id)),
+            deadline: self.stepper.answer_window(action),
+            overtaken: CancellationToken::new(),
+        };
+        let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
+        if ends {
+            self.farewell = Some(action);
+        }
+        let overtaken = request.overtaken.clone();
+        let (store, call) = (self.services.store.clone(), self.call);
+        let (graph, mailbox, journal) = (self.services.graph.clone(), self.mailbox.clone(), self.journal.clone());
+        let (clock, arrived, before) = (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
+        let permissions = self.services.permissions.clone();
+        let user = self.view.setup.to.clone();
+        let placed = (action == GraphAction::Connect).then(|| (self.registry.clone(), self.view.clone()));
+        let from = clock.now();
+        let gone = overtaken.clone();
+        let ask = async move {
+            if let Some(before) = before {
+                // Overtaken while it waits, this one takes the one before it along.
+                let _ = gone.run_until_cancelled(tokio::time::timeout(IN_ORDER, before.answered)).await;
+                before.overtaken.cancel();
+            }
+            if action == GraphAction::Accept {
+                let took = clock.now().saturating_duration_since(arrived);
+                metrics::histogram!(names::SETUP_SECONDS).record(took.as_secs_f64());
+            }
+            let mut tries = Vec::new();
+            let answered = graph.call_action_watched(request, |t| tries.push(journal.graph_try(&t))).await;
+            let outcome = answered.outcome;
+            let (from_us, to_us) = (journal.us(from), journal.us(clock.now()));
+            journal.trace(&Trace::Graph { action, from_us, to_us, tries });
+            match &outcome {
+                GraphOutcome::Done | GraphOutcome::Gone => debug!(action = action.as_str(), ?outcome, "Graph"),
+                failed => warn!(action = action.as_str(), outcome = ?failed, "Graph refused or failed"),
+            }
+            // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
+            if ends && outcome.is_settled() {
+                store.farewell(call, None);
+            }
+            if let (GraphAction::Connect, GraphOutcome::Refused { code, details, .. }) = (action, &outcome)
+                && let Some(event) = refusal_of(*code, details)
+            {
+                permissions.note(&number, &user, event);
+            }
+            if let (Some((registry, view)), Some(wacid)) = (placed, answered.made) {
+                registry.bind(&view, wacid);
+            }
+            mailbox.tell(Input::Graph { action, outcome });
+        };
+        self.asked = Some(Asked { action, answered: self.services.tasks.spawn(ask.in_current_span()), overtaken });
+    }
+
+    pub(super) fn fetch(
+        &mut self,
+        fetch: FetchId,
+        kind: FetchKind,
+        url: DocUrl,
+        method: Method,
+        params: Params,
+        deadline: Duration,
+    ) {
+        if let Some(path) = author::path_of(&url.0) {
+            return self.have_written(fetch, path, params, deadline);
+        }
+        let hops = Hops::new();
+        let max_body = self.services.settings.load().max_body;
+        let job = FetchJob {
+            call: self.call,
+            kind,
+            url,
+            method,
+            params,
+            keys: self.keys.clone(),
+            event_id: self.services.uuid(),
+            deadline,
+            max_body,
+            hops: hops.clone(),
+        };
+        let clock = self.services.clock.clone();
+        let mut traced = TracedFetch {
+            journal: self.journal.clone(),
+            fetch,
+            kind,
+            from: clock.now(),
+            hops,
+            parse: None,
+            clock: clock.clone(),
+        };
+        let (fetcher, mailbox) = (self.services.fetcher.clone(), self.mailbox.clone());
+        let work = async move {
+            let read = |body: DocumentBody| {
+                let begun = clock.now();
+                let parsed = crate::xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
+                traced.parse = Some(clock.now().saturating_duration_since(begun));
+                let validity = if parsed.ok() { Validity::Valid } else { Validity::Invalid };
+                (Fetched::from(parsed), validity)
+            };
+            let result = fetcher.document(&job, read).await;
+            if let Err(failure) = &result {
+                warn!(kind = kind.as_str(), outcome = failure.outcome(), ?failure, "could not fetch a document");
+            }
+            drop(traced);
+            mailbox.tell(Input::Fetched { fetch, result });
+        };
+        let task = self.services.tasks.spawn(work.in_current_span());
+        self.fetches.insert(fetch, task.abort_handle());
+    }
+
+    /// A document that this node writes itself.
+    pub(super) fn have_written(&mut self, fetch: FetchId, path: &str, params: Params, within: Duration) {
+        self.written = true;
+        let setup = &self.view.setup;
+        let (account, main_account) = (setup.account.clone(), setup.parent_account.clone());
+        let wish = Wish { call: self.call, account, main_account, path: path.to_owned(), params, within };
+        let written = self.services.author.document(wish);
+        let (mailbox, max_body) = (self.mailbox.clone(), self.services.settings.load().max_body);
+        let work = async move {
+            let late = |_| Err(FetchFailure::Timeout);
+            let written = tokio::time::timeout(within, written).await.unwrap_or_else(late);
+            let result = written.map(|xml| crate::xml::parse_with_limit(xml.as_bytes(), None, max_body).into());
+            mailbox.tell(Input::Fetched { fetch, result });
+        };
+        let task = self.services.tasks.spawn(work.in_current_span());
+        self.fetches.insert(fetch, task.abort_handle());
+    }
+}
+
+/// A fetch's line of the trace: written when this is dropped, so that one that is broken off leaves its line too.
+struct TracedFetch {
+    journal: Journal,
+    clock: crate::clock::Clock,
+    fetch: FetchId,
+    kind: FetchKind,
+    from: Instant,
+    hops: Hops,
+    parse: Option<Duration>,
+}
+
+impl Drop for TracedFetch {
+    fn drop(&mut self) {
+        let (journal, now) = (&self.journal, self.clock.now());
+        journal.trace(&Trace::Fetch {
+            fetch: self.fetch,
+            kind: self.kind,
+            from_us: journal.us(self.from),
+            to_us: journal.us(now),
+            tries: self.hops.so_far().iter().map(|hop| Request::of(hop, journal.zero(), now)).collect(),
+            parse_us: self.parse.and_then(|took| i64::try_from(took.as_micros()).ok()),
+        });
+    }
+}

@@ -1,0 +1,126 @@
+//! A call's end: its record, who is told of it, and what is left to be done where its task could not.
+
+use tracing::{Instrument as _, info};
+
+use super::super::machine::{CallTime, GraphAction, Summary, abandoned};
+use super::super::registry::LiveCall;
+use super::super::services::Services;
+use super::super::{farewell, record};
+use super::phone;
+use super::{Media, Shell};
+use crate::admission::permission::Event;
+use crate::model::{Direction, HangupCause, NoticeTopic};
+use crate::notices::Notice;
+use crate::observe::names;
+use crate::store::{CallEnd, CallStart, Conclusion, Farewell};
+
+impl Shell {
+    /// The call is terminal: its record is written and its hangup callback goes out. Neither is waited for.
+    pub(super) fn conclude(&mut self, at: CallTime, summary: Summary, last: bool) {
+        let cause = summary.cause;
+        info!(cause = cause.as_str(), duration_s = summary.duration_secs, at_ms = at.0, "call ended");
+        let missed = summary.answered.is_none() && (self.rung || cause == HangupCause::Rejected);
+        if let Some(number) =
+            self.number.as_ref().filter(|_| missed && self.view.setup.direction == Direction::Outbound)
+        {
+            self.services.permissions.note(number, &self.view.setup.to, Event::Unanswered);
+        }
+        self.note_missed(&summary);
+        if let Some(line) = &self.line {
+            line.end(cause, phone::ended(&summary));
+        }
+        let direction = self.view.setup.direction.as_str();
+        metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+            .increment(1);
+        let (remarks, findings) = (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings).kept());
+        let ours = if last { farewell::OURS_AT_ONCE } else { farewell::OURS };
+        let due = self.services.clock.steady().plus(ours);
+        let conclusion = Conclusion {
+            start: CallStart::of(&self.view.setup, &self.services.node_id),
+            end: CallEnd {
+                quality: self.heard_as(),
+                ..CallEnd::of(&summary, self.view.setup.started, remarks, findings)
+            },
+            callbacks: match self.transferred {
+                true => {
+                    let mut reports = vec![self.callback(summary.hangup.clone())];
+                    reports.extend(self.services.news_of_end(&self.view.setup, &summary));
+                    reports
+                }
+                false => self.services.reports(&self.view.setup, &summary),
+            },
+            farewell: self.farewell.map(|action| Farewell { action, due }),
+        };
+        let concluded = self.services.store.conclude(conclusion);
+        let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
+        let work = async move {
+            match concluded.await {
+                Ok(concluded) => concluded.callbacks.into_iter().for_each(|written| outbox.send(written, keys.clone())),
+                Err(error) => tracing::error!(%error, "could not write the call's record"),
+            }
+        };
+        self.services.tasks.spawn(work.in_current_span());
+    }
+
+    /// A user called, and nobody took it: people should know.
+    pub(super) fn note_missed(&self, summary: &Summary) {
+        let setup = &self.view.setup;
+        if self.number.is_none() || setup.direction == Direction::Outbound || summary.answered.is_some() {
+            return;
+        }
+        let who = if setup.caller_name.is_empty() { format!("+{}", setup.from) } else { setup.caller_name.clone() };
+        let text = format!("Missed call from {who} to +{}", setup.to);
+        let (account, main) = (setup.account.clone(), setup.parent_account.clone());
+        self.services.notices.note(Notice {
+            number: Some(setup.to.clone()),
+            user: Some(setup.from.clone()),
+            call: Some(self.call),
+            ..Notice::new(account, main, NoticeTopic::MissedCall, text)
+        });
+    }
+
+    pub(super) fn end(&mut self) {
+        self.over = true;
+        self.services.author.over(self.call);
+        for task in self.fetches.values() {
+            task.abort();
+        }
+        self.hearing = None;
+        self.captions = None;
+        self.interims = None;
+        self.media = Media::None;
+        self.streaming = None;
+    }
+}
+
+/// The end of a call whose task panicked: its record is closed, its hangup callback goes out and Graph is told, so that
+/// the user isn't left hanging and nothing counts as live.
+pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCall) {
+    view.log.close();
+    let setup = view.setup.clone();
+    let lived = services.clock.now().saturating_duration_since(view.arrived);
+    let summary = abandoned(setup, view.answered(), CallTime(0).after(lived), HangupCause::InternalError);
+    let direction = summary.direction.as_str();
+    metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+        .increment(1);
+    let remark = "a fault of ours ended the call; the node's log says which: please report it".to_owned();
+    if let Some(line) = &view.line {
+        line.end(summary.cause, phone::ended(&summary));
+    }
+    let farewell = Farewell { action: GraphAction::Terminate, due: services.clock.steady() };
+    let conclusion = Conclusion {
+        start: CallStart::of(&view.setup, &services.node_id),
+        end: CallEnd::of(&summary, view.setup.started, vec![remark], Vec::new()),
+        callbacks: services.reports(&view.setup, &summary),
+        // `call::farewell` sees to it, and keeps at it where Graph does not hear.
+        farewell: view.wacid().is_some().then_some(farewell),
+    };
+    // What was said in it has been reported above.
+    services.author.over(view.setup.call);
+    match services.store.conclude(conclusion).await {
+        Ok(concluded) => {
+            concluded.callbacks.into_iter().for_each(|written| services.outbox.send(written, view.keys.clone()));
+        }
+        Err(error) => tracing::error!(%error, "could not write the call's record"),
+    }
+}

@@ -1,0 +1,128 @@
+//! A call's orders to its leg, and the prompts that it plays.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::super::author;
+use super::super::machine::{Aside, Input, MediaFact, MediaFault, MediaOrder, Sound};
+use super::leg_events;
+use super::{Media, Shell};
+use crate::media::PlayItem;
+use crate::media::prompt::Prompt;
+use crate::model::Leg;
+
+/// Prompts a call keeps ready ahead of their playing.
+const PREPARED_MAX: usize = 64;
+
+impl Shell {
+    /// The prompt of a sound, being made from now on if it isn't ready.
+    pub(super) fn prompt(&mut self, sound: &Sound) -> Arc<Prompt> {
+        if let Sound::File { url } = sound
+            && let Some(prompt) = author::path_of(&url.0).and_then(|path| self.services.author.sound(self.call, path))
+        {
+            return prompt;
+        }
+        if let Some(prompt) = self.prepared.get(sound).filter(|prompt| prompt.failure().is_none()) {
+            return prompt.clone();
+        }
+        let prompt = self.services.sounds.prompt(sound);
+        if self.prepared.len() >= PREPARED_MAX {
+            self.prepared.clear();
+        }
+        self.prepared.insert(sound.clone(), prompt.clone());
+        prompt
+    }
+
+    pub(super) fn media(&mut self, order: MediaOrder) {
+        // Prompts are looked up before the leg is borrowed.
+        let items = match &order {
+            MediaOrder::Play { items, .. } | MediaOrder::Aside { aside: Aside { items, .. }, .. } => {
+                items.iter().map(|i| PlayItem { prompt: self.prompt(&i.sound), repeat: i.repeat }).collect()
+            }
+            _ => Vec::new(),
+        };
+        if order == MediaOrder::Begin {
+            self.take_answer();
+        }
+        self.note_playing(&order);
+        if matches!(order, MediaOrder::Join | MediaOrder::Part) {
+            let end = self.bridge().take();
+            return self.bridge_media(&order, end);
+        }
+        if let MediaOrder::Record { .. }
+        | MediaOrder::RecordGo { .. }
+        | MediaOrder::RecordPause { .. }
+        | MediaOrder::RecordStop { .. } = &order
+        {
+            return self.record(order);
+        }
+        if order == MediaOrder::Close {
+            self.tapes.clear();
+        }
+        let Media::Leg(leg) = &self.media else {
+            if order == MediaOrder::Close {
+                self.media = Media::None;
+            }
+            return;
+        };
+        match order {
+            MediaOrder::Begin => leg.begin(),
+            MediaOrder::Open => {
+                leg.open();
+                self.begin_to_look();
+            }
+            MediaOrder::Play { play, .. } => leg.play(play, items),
+            MediaOrder::Aside { play, aside } => leg.play_aside(play, aside, items),
+            MediaOrder::Stop { play } => leg.stop(play),
+            MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
+            MediaOrder::Listen { on } => leg.listen(on),
+            MediaOrder::Beep { how } => leg.await_beep(how),
+            MediaOrder::Join | MediaOrder::Part => {}
+            MediaOrder::Record { .. }
+            | MediaOrder::RecordGo { .. }
+            | MediaOrder::RecordPause { .. }
+            | MediaOrder::RecordStop { .. } => {}
+            MediaOrder::Close => {
+                let measured = leg.stats().quality;
+                leg.close();
+                self.media = Media::None;
+                self.was_heard(&measured);
+            }
+        }
+    }
+
+    /// Whoever writes this call's documents is told how much of what it says is heard.
+    pub(super) fn note_playing(&mut self, order: &MediaOrder) {
+        if !self.written {
+            return;
+        }
+        let now = self.services.clock.now();
+        let cut = match order {
+            MediaOrder::Play { play, .. } => {
+                self.playing = Some((*play, now));
+                None
+            }
+            MediaOrder::Stop { play } => self.playing.take_if(|(playing, _)| playing == play),
+            MediaOrder::Close => self.playing.take(),
+            _ => None,
+        };
+        if let Some((_, since)) = cut {
+            self.services.author.cut(self.call, now.saturating_duration_since(since));
+        }
+    }
+
+    /// Puts Meta's answer to our offer to use.
+    pub(super) fn take_answer(&mut self) {
+        let Some(answer) = self.answer.take() else { return };
+        let Media::Offered(leg) = std::mem::replace(&mut self.media, Media::None) else { return };
+        match self.services.media.answered(*leg, &answer, leg_events(&self.mailbox, None)) {
+            Ok(leg) => self.media = Media::Leg(leg),
+            Err(error) => {
+                warn!(%error, "could not set up media");
+                self.mailbox
+                    .tell(Input::Media { leg: Leg::A, what: MediaFact::Lost { fault: MediaFault::DtlsFailed } });
+            }
+        }
+    }
+}
