@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Inbox;
+use super::incoming::report_ids;
 use crate::admission::NumberEntry;
 use crate::call::author::SaidLine;
 use crate::call::machine::{CallSetup, CallTime, Summary};
@@ -57,7 +58,7 @@ impl Inbox {
         };
         let conversation = self.conversation_with(&call.phone_number_id, user)?;
         let id = call.call.to_string();
-        let event = |kind: &&str| stable_id("event", &[call.phone_number_id.as_str(), kind, &id]);
+        let event = |kind: &&str| report_ids(&call.phone_number_id, &[*kind, &id])[0];
         Some((conversation, EVENTS.iter().map(event).collect()))
     }
 

@@ -91,10 +91,16 @@ fn named(opaque: &str) -> Option<Uuid> {
     opaque.strip_prefix(OPAQUE)?.parse().ok()
 }
 
-/// The ids of what reports a user's message.
+/// The ids of what reports something of a number's: of the event, and of the form a webhook of the number's own gets.
+/// `of`: what happened, so that a copy of it has the same.
+pub(super) fn report_ids(number: &PhoneNumberId, of: &[&str]) -> [Uuid; 2] {
+    let of: Vec<&str> = std::iter::once(number.as_str()).chain(of.iter().copied()).collect();
+    ["event", "form"].map(|kind| stable_id(kind, &of))
+}
+
+/// Those of a user's message.
 pub(super) fn came_ids(number: &PhoneNumberId, message: Uuid) -> [Uuid; 2] {
-    let message = message.to_string();
-    ["event", "form"].map(|kind| stable_id(kind, &[number.as_str(), "came", &message]))
+    report_ids(number, &["came", &message.to_string()])
 }
 
 /// Whose number something is about.
@@ -332,8 +338,7 @@ impl Inbox {
         form: Vec<(String, String)>,
     ) -> Draft {
         let parts = self.parts();
-        let of: Vec<&str> = std::iter::once(about.phone_number_id.as_str()).chain(of.iter().copied()).collect();
-        let event_id = stable_id("event", &of);
+        let [event_id, form_id] = report_ids(about.phone_number_id, of);
         let url = about.url.filter(|_| !form.is_empty());
         Draft {
             event_id,
@@ -344,7 +349,7 @@ impl Inbox {
             event: kind.to_owned(),
             body: words::event(event_id, kind, parts.clock.wall(), about.account, Some(about.number), data),
             form: url.map(|url| DraftForm {
-                event_id: stable_id("form", &of),
+                event_id: form_id,
                 url: url.0.to_string(),
                 origin: parts.outbox.origin(&url.0),
                 params: form,
