@@ -49,20 +49,21 @@ pub(super) fn parse(text: &str) -> (Table, Vec<Fault>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let faults =
         errors.into_iter().map(|e| Fault::unparsed(e.span().map_or(Place::File, Place::Span), e.message())).collect();
-    (table_of(table.into_inner()), faults)
+    (table_of(table.into_inner(), &Place::Span), faults)
 }
 
-fn table_of(table: DeTable<'_>) -> Table {
+/// `place`: where something in these bytes of the text stands.
+fn table_of(table: DeTable<'_>, place: &dyn Fn(Range<usize>) -> Place) -> Table {
     table
         .into_iter()
         .map(|(key, value)| {
-            let at = Place::Span(key.span());
-            (key.into_inner().into_owned(), (at, node_of(value.span(), value.into_inner())))
+            let at = place(key.span());
+            (key.into_inner().into_owned(), (at, node_of(value.span(), value.into_inner(), place)))
         })
         .collect()
 }
 
-fn node_of(span: Range<usize>, value: DeValue<'_>) -> Node {
+fn node_of(span: Range<usize>, value: DeValue<'_>, place: &dyn Fn(Range<usize>) -> Place) -> Node {
     let value = match value {
         DeValue::String(text) => Value::Text(text.into_owned()),
         DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).map_or(Value::Other, Value::Int),
@@ -74,13 +75,13 @@ fn node_of(span: Range<usize>, value: DeValue<'_>) -> Node {
                 .into_iter()
                 .map(|item| {
                     let span = item.span();
-                    node_of(span, item.into_inner())
+                    node_of(span, item.into_inner(), place)
                 })
                 .collect(),
         ),
-        DeValue::Table(table) => Value::Table(table_of(table)),
+        DeValue::Table(table) => Value::Table(table_of(table, place)),
     };
-    Node { at: Place::Span(span), value }
+    Node { at: place(span), value }
 }
 
 /// Lays `OFFHOOK_A__B=text` over the tree: two underscores descend, names are lower-cased. Variables without two
@@ -138,26 +139,13 @@ fn inline(text: &str, at: &Place) -> Option<Value> {
     if !text.trim_start().starts_with(['{', '[']) {
         return None;
     }
-    let mut parsed = format!("v = {text}").parse::<toml::Table>().ok().filter(|table| table.len() == 1)?;
-    let value = parsed.remove("v")?;
-    let holds_table =
-        |value: &toml::Value| value.as_array().is_some_and(|items| items.iter().any(toml::Value::is_table));
-    (value.is_table() || holds_table(&value)).then(|| of_toml(value, at))
-}
-
-fn of_toml(value: toml::Value, at: &Place) -> Value {
-    let node = |value| Node { at: at.clone(), value: of_toml(value, at) };
-    match value {
-        toml::Value::String(text) => Value::Text(text),
-        toml::Value::Integer(n) => Value::Int(n),
-        toml::Value::Float(f) => Value::Float(f),
-        toml::Value::Boolean(b) => Value::Bool(b),
-        toml::Value::Datetime(_) => Value::Other,
-        toml::Value::Array(items) => Value::List(items.into_iter().map(node).collect()),
-        toml::Value::Table(table) => {
-            Value::Table(table.into_iter().map(|(key, value)| (key, (at.clone(), node(value)))).collect())
-        }
-    }
+    let line = format!("v = {text}");
+    let parsed = DeTable::parse(&line).ok()?.into_inner();
+    let mut parsed = table_of(parsed, &|_| at.clone());
+    let (_, Node { value, .. }) = parsed.remove("v").filter(|_| parsed.is_empty())?;
+    let is_table = |value: &Value| matches!(value, Value::Table(_));
+    let holds_table = matches!(&value, Value::List(items) if items.iter().any(|item| is_table(&item.value)));
+    (is_table(&value) || holds_table).then_some(value)
 }
 
 /// The tree as serde's TOML, for a section whose keys another room knows. Text from the environment is read as
