@@ -27,7 +27,7 @@ impl Egress {
         let host = url.parsed().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host).map_err(|e| failed(e.to_string()))?;
         let tls = TlsConnector::from(self.socket_tls.clone()).connect(name, stream).await;
-        let tls = tls.map_err(|e| failed(super::tls::words(&e).map_or_else(|| e.to_string(), str::to_owned)))?;
+        let tls = tls.map_err(|e| failed(super::tls::said(&e)))?;
         let shown = tls.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
         shown.ok_or_else(|| failed("it showed no certificate".to_owned()))
     }

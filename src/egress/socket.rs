@@ -73,9 +73,7 @@ impl Egress {
                 let host = url.parsed().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
                 let name = ServerName::try_from(host).map_err(|e| failed(e.to_string()))?;
                 let tls = TlsConnector::from(self.socket_tls.clone()).connect(name, stream).await;
-                Way::Tls(Box::new(
-                    tls.map_err(|e| failed(super::tls::words(&e).map_or_else(|| e.to_string(), str::to_owned)))?,
-                ))
+                Way::Tls(Box::new(tls.map_err(|e| failed(super::tls::said(&e)))?))
             }
         };
         let config = WebSocketConfig::default()

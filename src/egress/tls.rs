@@ -84,6 +84,11 @@ pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> Option<&'stati
     }
 }
 
+/// [`words`], or what the library says.
+pub(super) fn said(error: &std::io::Error) -> String {
+    words(error).map_or_else(|| error.to_string(), str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
