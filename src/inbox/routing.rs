@@ -291,7 +291,7 @@ impl Inbox {
     /// The store takes nothing now; some of it may be gone.
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
         // The files first: once the rows are gone nothing tells which they were.
-        let (files, _) = self.files_of(scope, pair.conversation, Timestamp::from_micros(i64::MAX)).await?;
+        let (files, _) = self.files_of(scope, pair.conversation, Timestamp::MAX).await?;
         self.0.shelf.remove(files).await;
         let done = self.parts().store.delete_conversation(scope, pair.conversation).await?;
         if done {

@@ -47,7 +47,7 @@ fn before(now: Timestamp, by: Duration) -> Timestamp {
 pub(super) async fn remember_late(store: &Store, door: &Door<Doorway>, clock: &Clock) -> Result<Timestamp, StoreError> {
     let now = clock.wall();
     let from = before(now, AT_ONCE);
-    let keys = store.keys(from, Timestamp::from_micros(i64::MAX), AT_ONCE_MAX).await?;
+    let keys = store.keys(from, Timestamp::MAX, AT_ONCE_MAX).await?;
     let rest = if keys.len() < AT_ONCE_MAX as usize { Some(from) } else { keys.last().map(|key| key.seen) };
     keys.iter().for_each(|key| {
         door.remember_key(key);

@@ -28,9 +28,6 @@ enum Few {
     Messages(String, Timestamp),
 }
 
-/// Later than anything.
-const ALWAYS: Timestamp = Timestamp::from_micros(i64::MAX);
-
 impl Few {
     fn delete(&self) -> (&'static str, &str) {
         match self {
@@ -93,13 +90,13 @@ impl Store {
         // One that goes out meanwhile is among those that are done then.
         self.all_of(|| Few::Waiting(call.to_owned())).await?;
         self.all_of(|| Few::Done(call.to_owned())).await?;
-        self.all_of(|| Few::Events(call.to_owned(), ALWAYS)).await
+        self.all_of(|| Few::Events(call.to_owned(), Timestamp::MAX)).await
     }
 
     /// What a conversation holds, but for its own row.
     pub(super) async fn erase_within(&self, conversation: Uuid) -> Result<(), StoreError> {
-        self.erase_messages(conversation, ALWAYS).await?;
-        self.erase_events(conversation, ALWAYS).await
+        self.erase_messages(conversation, Timestamp::MAX).await?;
+        self.erase_events(conversation, Timestamp::MAX).await
     }
 
     /// A conversation's messages that came until then.

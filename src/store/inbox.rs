@@ -646,7 +646,7 @@ async fn delete(to: &mut Conn, scope: &Scope, conversation: Uuid) -> Result<Inbo
         messages.execute(&mut *to).await?;
         let turns = sql::query("DELETE FROM turns WHERE conversation_id = $1").bind(conversation.to_string());
         turns.execute(&mut *to).await?;
-        given::forget_conversation(to, conversation, Timestamp::from_micros(i64::MAX)).await?;
+        given::forget_conversation(to, conversation, Timestamp::MAX).await?;
         // What was to be told of it is told no more: it is gone.
         let callbacks = sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
         callbacks.bind(conversation.to_string()).execute(to).await?;
