@@ -57,12 +57,14 @@ pub(super) fn trouble(trouble: &Trouble) -> Response {
 /// Seconds after which whoever finds the store away may ask again.
 const AGAIN: &str = "5";
 
+/// What is said where the store took nothing of what was set, as a word and a sentence.
+pub(super) const NOT_STORED: (&str, &str) =
+    ("not_stored", "nothing can be stored now, and nothing has changed: try again in a moment");
+
 /// What is said while the store is away, as a word and a sentence; `None`: the fault is another, and ours.
 pub(super) fn away(error: &StoreError) -> Option<(&'static str, &'static str)> {
     match error {
-        StoreError::NotTaken => {
-            Some(("not_stored", "nothing can be stored now, and nothing has changed: try again in a moment"))
-        }
+        StoreError::NotTaken => Some(NOT_STORED),
         error if error.is_away() => Some(("store_away", "the store can't be reached now: try again in a moment")),
         _ => None,
     }

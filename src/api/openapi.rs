@@ -225,10 +225,8 @@ fn operation(family: Family, route: &Route, schemas: &mut Schemas) -> Value {
         Family::Plivo => in_plivos_shape(of::<PlivoError<'_>>, schemas),
         Family::Number | Family::Other => of::<OurBody<'_>>(schemas),
     };
-    for (status, what) in family.common() {
-        answers.insert(status.to_string(), answer(what, Some(("application/json", Some(no(schemas))))));
-    }
-    for (status, what) in route.body.iter().flat_map(|_| family.of_bodies()) {
+    let of_body = route.body.iter().flat_map(|_| family.of_bodies());
+    for (status, what) in family.common().iter().chain(of_body) {
         answers.insert(status.to_string(), answer(what, Some(("application/json", Some(no(schemas))))));
     }
     for Answer { status, what, content } in route.answers {

@@ -4,7 +4,7 @@ use axum::response::Response;
 use http::StatusCode;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::super::routes::{Answer, Body, Content, Kind, Query, Route, Schemas, of};
 use super::super::{Api, error, with_header};
 use super::Timestamp3339;
-use super::ask::{self, Asked, Fault};
+use super::ask::{self, Asked, CHANGED, Fault, given};
 use super::bodies::{Taken, one_of};
 use super::conversations::not_routed;
 use crate::admission::NumberEntry;
@@ -26,11 +26,6 @@ const MISSING: Answer =
     Answer { status: 404, what: "There is none", content: Content::Json(of::<error::OurBody<'static>>) };
 const CONFLICT: Answer =
     Answer { status: 409, what: "Not as it stands", content: Content::Json(of::<error::OurBody<'static>>) };
-const CHANGED: Answer = Answer {
-    status: 412,
-    what: "Somebody changed it meanwhile",
-    content: Content::Json(of::<error::OurBody<'static>>),
-};
 const BODY: Option<Body> = Some(Body {
     content_type: "application/json",
     what: "name, kind (http or llm), channels, endpoint, model, instructions, greeting, voice, language, historyTurns, \
@@ -218,10 +213,6 @@ fn channels() -> Array {
         .items(item)
         .description(Some("Where it can be spoken with (whatsapp)"))
         .build()
-}
-
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(d).map(Some)
 }
 
 /// What an agent has of which nothing is said.

@@ -8,10 +8,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::auth::Member;
+use super::super::routes::{Answer, Content, of};
 use super::super::{Api, Shared, body, decoded, error, fields};
 use crate::admission::NumberEntry;
 use crate::model::{AuthId, E164, Timestamp};
@@ -20,6 +21,22 @@ use crate::store::{Scope, StoreError};
 /// `number-api.md` §1.
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
+
+/// The answer to a change of what another has changed since it was read.
+pub(super) const CHANGED: Answer = Answer {
+    status: 412,
+    what: "Changed by somebody else meanwhile",
+    content: Content::Json(of::<error::OurBody<'static>>),
+};
+
+/// Reads a field that is there, `null` or not; one that is absent is `None` by its `default`.
+pub(super) fn given<'de, T, D>(from: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(from).map(Some)
+}
 
 /// An answer that says no.
 pub(super) type Fault = Box<Response>;

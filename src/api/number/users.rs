@@ -12,7 +12,7 @@ use super::super::error::OurBody;
 use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{decoded, error};
 use super::Timestamp3339;
-use super::ask::{self, Asked, Fault, Page};
+use super::ask::{self, Asked, CHANGED, Fault, Page, given};
 use super::bodies::Taken;
 use crate::config::{Role, Secret};
 use crate::model::AuthId;
@@ -69,11 +69,7 @@ pub(super) const ROUTES: &[Route] = &[
         answers: &[
             Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) },
             CONFLICT,
-            Answer {
-                status: 412,
-                what: "Changed by somebody else meanwhile",
-                content: Content::Json(of::<OurBody<'static>>),
-            },
+            CHANGED,
         ],
     },
     Route {
@@ -215,11 +211,6 @@ struct Changed {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     wa_id: Option<Option<String>>,
-}
-
-/// A field that is there, null or not.
-pub(super) fn given<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::<String>::deserialize(from).map(Some)
 }
 
 /// Anything under `users/`.

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{decoded, error, with_header};
-use super::ask::{self, Asked, Fault};
+use super::ask::{self, Asked, CHANGED, Fault};
 use super::bodies::Taken;
 use super::numbers::{self, SyncShown};
 use crate::admission::book::{Book, Waba};
@@ -49,14 +49,7 @@ pub(super) const ROUTES: &[Route] = &[
             content_type: "application/json",
             what: "account: the main account's id, or a subaccount's",
         }),
-        answers: &[
-            Answer { status: 200, what: "It, with its ETag", content: Content::Json(of::<Shown>) },
-            Answer {
-                status: 412,
-                what: "Changed by somebody else meanwhile",
-                content: Content::Json(of::<error::OurBody<'static>>),
-            },
-        ],
+        answers: &[Answer { status: 200, what: "It, with its ETag", content: Content::Json(of::<Shown>) }, CHANGED],
     },
     Route {
         method: "POST",

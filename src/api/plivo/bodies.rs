@@ -266,14 +266,14 @@ const fn answer_method() -> Field {
 /// An operation's fields.
 pub(in crate::api) fn fields(id: &str) -> Vec<&'static Field> {
     let own = BODIES.iter().filter(|(of, _)| *of == id).flat_map(|(_, fields)| *fields);
-    let (more, besides): (&[Field], &[Field]) = match id {
-        "makeApplication" | "changeApplication" => (OF_APPLICATIONS, &[]),
-        "recordCall" => (OF_RECORDS, OF_RECORDED_CALLS),
-        "recordConference" => (OF_RECORDS, OF_RECORDED_ROOMS),
-        "recordMultiPartyCall" | "recordParticipant" => (OF_RECORDS, OF_RECORDED_MEMBERS),
-        _ => (&[], &[]),
+    let shared: &[&[Field]] = match id {
+        "makeApplication" | "changeApplication" => &[OF_APPLICATIONS],
+        "recordCall" => &[OF_RECORDS, OF_RECORDED_CALLS],
+        "recordConference" => &[OF_RECORDS, OF_RECORDED_ROOMS],
+        "recordMultiPartyCall" | "recordParticipant" => &[OF_RECORDS, OF_RECORDED_MEMBERS],
+        _ => &[],
     };
-    own.chain(more).chain(besides).collect()
+    own.chain(shared.iter().copied().flatten()).collect()
 }
 
 /// The schema of an operation's body; none: it says nothing of its fields.

@@ -316,9 +316,12 @@ fn settle<T>(changed: Result<T, NotChanged<No>>) -> Result<T, No> {
 /// The store did not take what was set.
 fn not_stored(error: crate::store::StoreError) -> No {
     tracing::warn!(%error, "what an API request set could not be stored");
-    let (_, what) =
-        error::away(&error).or_else(|| error::away(&crate::store::StoreError::NotTaken)).unwrap_or_default();
-    No::Away(what)
+    No::Away(error::away(&error).unwrap_or(error::NOT_STORED).1)
+}
+
+/// Begun seconds, as durations and callbacks have them.
+fn begun_seconds(age: Duration) -> u64 {
+    u64::try_from(age.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
 /// An account's own `resource_uri`.

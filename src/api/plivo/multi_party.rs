@@ -11,7 +11,9 @@ use super::super::{Api, decoded, error};
 use super::conference::{played, spoken, whom};
 use super::paging::{Meta, paged};
 use super::query::{self, Pairs, value};
-use super::{Ask, BARRED, CONFLICT, LIMIT, NOT_ALLOWED, No, OFFSET, multi_party_add, multi_party_record, uri};
+use super::{
+    Ask, BARRED, CONFLICT, LIMIT, NOT_ALLOWED, No, OFFSET, begun_seconds, multi_party_add, multi_party_record, uri,
+};
 use crate::call::machine::RoomKind;
 use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
 use crate::media::Played;
@@ -267,9 +269,9 @@ fn shown(ask: &Ask, room: RoomView) -> MultiParty {
     let at = uri(&ask.scope, &format!("MultiPartyCall/uuid_{}/", room.id));
     MultiParty {
         billed_amount: NO_COST,
-        billed_duration: seconds(room.age),
+        billed_duration: begun_seconds(room.age),
         creation_time: room.made.plivo_cdr(),
-        duration: seconds(room.age),
+        duration: begun_seconds(room.age),
         end_time: room.ended.map(Timestamp::plivo_cdr),
         status: status_of(&room),
         mpc_uuid: room.id.to_string(),
@@ -303,18 +305,13 @@ fn start(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
     }
 }
 
-/// Begun seconds, as the callbacks have them.
-fn seconds(age: std::time::Duration) -> u64 {
-    u64::try_from(age.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
-}
-
 fn of_room(ask: &Ask, room: &RoomView, member: &MemberView) -> Participant {
     Participant {
         billed_amount: NO_COST,
-        billed_duration: seconds(member.since),
+        billed_duration: begun_seconds(member.since),
         call_uuid: member.call.to_string(),
         coach_mode: member.coaches,
-        duration: seconds(member.since),
+        duration: begun_seconds(member.since),
         end_mpc_on_exit: member.ends,
         exit_cause: member.left.as_ref().map(|left| left.cause.clone()),
         exit_time: member.left.as_ref().map(|left| left.at.plivo_cdr()),

@@ -118,16 +118,15 @@ fn document(fields: &Fields, name: &str) -> Result<std::sync::Arc<Document>, Str
 /// `POST …/Participant/`.
 pub(super) async fn add(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
     let fields = ask.fields()?;
-    let name = match mpc.strip_prefix("name_") {
-        Some(name) => name.to_owned(),
-        None => room(api, ask, mpc)?.name,
+    let (name, there) = match mpc.strip_prefix("name_") {
+        Some(name) => (name.to_owned(), room(api, ask, mpc).ok().map(|room| room.id)),
+        None => room(api, ask, mpc).map(|room| (room.name, Some(room.id)))?,
     };
     let document = document(&fields, &name).map_err(No::Bad)?;
-    let there = room(api, ask, &format!("name_{name}")).ok().map(|room| room.id);
     let may_be_alone = fields.flag("create_mpc_with_single_participant").map_err(No::Bad)?.unwrap_or(true);
     let calls = match fields.text("call_uuid").map_err(No::Bad)? {
         // It would be alone at once.
-        Some(_) if !may_be_alone && room(api, ask, mpc).is_err() => return Err(NO_ROOM),
+        Some(_) if !may_be_alone && there.is_none() => return Err(NO_ROOM),
         Some(uuid) => vec![taken(api, ask, &uuid, document, there)?],
         None => called(api, ask, &fields, document, there).await?,
     };

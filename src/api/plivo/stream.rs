@@ -12,7 +12,7 @@ use super::super::{Api, LiveCall, Told, error};
 use super::control::{answered, tell};
 use super::paging::{Meta, paged};
 use super::place::url;
-use super::{Ask, CONFLICT, LIMIT, No, OFFSET, URL_BYTES_MAX, uri};
+use super::{Ask, CONFLICT, LIMIT, No, OFFSET, URL_BYTES_MAX, begun_seconds, uri};
 use crate::call::machine::{Command, StreamFormat, StreamOrder, StreamTrack};
 use crate::call::streams::StreamView;
 use crate::model::StreamId;
@@ -133,8 +133,7 @@ pub(super) struct Object {
 
 fn object(api: &Api, ask: &Ask, call: &LiveCall, view: StreamView) -> Object {
     let until = view.ended.unwrap_or_else(|| api.clock.wall());
-    let seconds = view.started.map_or(0, |started| until.since(started).as_millis().div_ceil(1_000));
-    let bill_duration = u64::try_from(seconds).unwrap_or(u64::MAX);
+    let bill_duration = view.started.map_or(0, |started| begun_seconds(until.since(started)));
     Object {
         audio_track: view.order.track.as_str(),
         bidirectional: view.order.bidirectional,

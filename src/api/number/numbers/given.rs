@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::Object;
 use uuid::Uuid;
 
-use super::super::ask::{self, Fault};
+use super::super::ask::{self, Fault, given};
 use super::super::bodies::one_of;
 use crate::config::Secret;
 use crate::model::{E164, PhoneNumberId, WabaId};
@@ -57,11 +57,6 @@ pub(super) struct Panel {
 
 fn configuration() -> Object {
     one_of(&["webhook", "agent"], "Who answers: the number's webhook URL, or its agent")
-}
-
-/// A field that is there, `null` or not, is not one that is absent.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(from).map(Some)
 }
 
 /// `null` is an empty text.

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::super::error::{MetaWord, Trouble};
 use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{error, with_header};
-use super::ask::{self, Asked, Fault};
+use super::ask::{self, Asked, CHANGED, Fault};
 use super::bodies::Taken;
 use super::conversations::not_routed;
 use crate::admission::book::{Configuration, Elsewhere, Number};
@@ -100,11 +100,7 @@ pub(super) const ROUTES: &[Route] = &[
         answers: &[
             Answer { status: 200, what: "It, changed, with its ETag", content: Content::Json(of::<Shown>) },
             CONFLICT,
-            Answer {
-                status: 412,
-                what: "Changed by somebody else meanwhile",
-                content: Content::Json(of::<error::OurBody<'static>>),
-            },
+            CHANGED,
             RULE,
             META_FAILED,
         ],
