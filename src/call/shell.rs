@@ -9,9 +9,12 @@ mod begin;
 mod ending;
 mod legs;
 mod mailbox;
+mod phone;
+mod quality;
 mod rooms;
 mod sound;
 mod speech;
+mod stream;
 mod tapes;
 
 use std::collections::{BTreeMap, HashMap};
@@ -52,10 +55,6 @@ use speech::Interims;
 pub(super) use begin::{Begin, Peer, Way};
 pub(super) use ending::end_after_fault;
 pub(super) use mailbox::{Fact, Mailbox, What, mailbox};
-
-mod phone;
-mod quality;
-mod stream;
 
 /// A caller of this name brings a call's task down when its document comes.
 #[cfg(test)]

@@ -128,16 +128,8 @@ mod tests {
     use std::path::Path;
 
     use super::{Espeak, voice};
-    use crate::speech::language::Speaker;
     use crate::speech::provider::{Provider, Sink, SpeechError};
-    use crate::speech::script::{Run, Say, Style};
-
-    fn say(text: &str, language: &str) -> Say {
-        Say {
-            speaker: Speaker { language: language.to_owned(), man: false, polly: None },
-            runs: vec![Run { text: text.to_owned(), style: Style::default() }],
-        }
-    }
+    use crate::speech::script::Say;
 
     #[test]
     fn tags_have_voices() {
@@ -153,7 +145,7 @@ mod tests {
         };
         assert!(espeak.speaks("ru-RU") && !espeak.speaks("tlh"));
         let (mut sink, mut pieces) = Sink::new(1_000);
-        espeak.synthesise(&say("Здравствуйте, нажмите один.", "ru-RU"), &mut sink).await.unwrap();
+        espeak.synthesise(&Say::in_no_style("ru-RU", "Здравствуйте, нажмите один."), &mut sink).await.unwrap();
         drop(sink);
         let mut seconds = 0.0;
         while let Some(piece) = pieces.recv().await {
@@ -161,7 +153,7 @@ mod tests {
         }
         assert!((1.0..6.0).contains(&seconds), "{seconds} s");
         let (mut sink, _pieces) = Sink::new(1_000);
-        let unknown = espeak.synthesise(&say("nuqneH", "xx-XX"), &mut sink).await;
+        let unknown = espeak.synthesise(&Say::in_no_style("xx-XX", "nuqneH"), &mut sink).await;
         assert!(unknown.is_err());
     }
 
@@ -169,7 +161,10 @@ mod tests {
     async fn a_program_that_is_not_there_is_an_error() {
         let espeak = Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None).unwrap();
         let (mut sink, _pieces) = Sink::new(1);
-        assert!(matches!(espeak.synthesise(&say("a", "ru"), &mut sink).await, Err(SpeechError::Espeak(_))));
+        assert!(matches!(
+            espeak.synthesise(&Say::in_no_style("ru", "a"), &mut sink).await,
+            Err(SpeechError::Espeak(_))
+        ));
         assert!(Espeak::find(None, None).is_none());
     }
 }

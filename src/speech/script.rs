@@ -33,6 +33,17 @@ pub struct Say {
     pub runs: Vec<Run>,
 }
 
+#[cfg(test)]
+impl Say {
+    /// A woman says it.
+    pub(super) fn in_no_style(language: &str, text: &str) -> Self {
+        Self {
+            speaker: Speaker { language: language.to_owned(), man: false, polly: None },
+            runs: vec![Run { text: text.to_owned(), style: Style::default() }],
+        }
+    }
+}
+
 /// Text in one style. Free of control characters; whitespace is single spaces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {

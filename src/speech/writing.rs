@@ -145,15 +145,7 @@ mod tests {
     use rstest::rstest;
 
     use super::{CHANGES_MAX, apart, strange};
-    use crate::speech::language::Speaker;
-    use crate::speech::script::{Run, Say, Style};
-
-    fn say(language: &str, text: &str) -> Say {
-        Say {
-            speaker: Speaker { language: language.to_owned(), man: false, polly: None },
-            runs: vec![Run { text: text.to_owned(), style: Style::default() }],
-        }
-    }
+    use crate::speech::script::Say;
 
     #[rstest]
     #[case("en-US", "Press 1, please.", &[("en-US", "Press 1, please.")])]
@@ -170,17 +162,20 @@ mod tests {
         #[case] text: &str,
         #[case] wanted: &[(&str, &str)],
     ) {
-        let pieces = apart(say(language, text));
+        let pieces = apart(Say::in_no_style(language, text));
         let got: Vec<_> =
             pieces.iter().map(|piece| (piece.speaker.language.as_str(), piece.runs[0].text.as_str())).collect();
         assert_eq!(got, wanted);
-        assert_eq!(strange(&say(language, text)).is_some(), wanted.iter().any(|(said, _)| *said != language));
+        assert_eq!(
+            strange(&Say::in_no_style(language, text)).is_some(),
+            wanted.iter().any(|(said, _)| *said != language)
+        );
     }
 
     #[test]
     fn nothing_is_lost_and_changes_are_bounded() {
         let text = "one एक ".repeat(500);
-        let pieces = apart(say("en-US", &text));
+        let pieces = apart(Say::in_no_style("en-US", &text));
         assert_eq!(pieces.len(), CHANGES_MAX);
         let all: String = pieces.iter().flat_map(|piece| &piece.runs).map(|run| run.text.as_str()).collect();
         assert_eq!(all, text);

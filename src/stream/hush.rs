@@ -5,10 +5,8 @@
 //! The network knows 48 kHz alone, so that a stream of this kind is decoded at 48 kHz and brought to its own rate here. It is
 //! late by one of the network's pieces and half of one of the converter's: some 15 ms.
 
-use std::collections::VecDeque;
-
 use nnnoiseless::DenoiseState;
-use rubato::audioadapter_buffers::owned::InterleavedOwned;
+use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler as _};
 
 use crate::ffi::opus::Rate;
@@ -16,94 +14,112 @@ use crate::ffi::opus::Rate;
 /// Samples that the network takes at a time: 10 ms.
 const PIECE: usize = DenoiseState::FRAME_SIZE;
 
-/// From 48 kHz to the rate of a stream, 10 ms at a time.
-pub(super) struct Down {
-    /// None: it is 48 kHz already, or a rate that cannot be made of it.
-    converter: Option<Fft<f32>>,
-    converted: InterleavedOwned<f32>,
-    /// What is no whole piece yet.
+/// Samples on their way into whole pieces.
+struct Pieces {
     waiting: Vec<f32>,
+}
+
+impl Pieces {
+    fn new() -> Self {
+        Self { waiting: Vec::with_capacity(4 * PIECE) }
+    }
+
+    fn push(&mut self, pcm: &[i16], whole: impl FnMut(&[f32])) {
+        self.waiting.extend(pcm.iter().map(|sample| f32::from(*sample)));
+        let pieces = self.waiting.chunks_exact(PIECE);
+        let rest = pieces.remainder().len();
+        pieces.for_each(whole);
+        self.waiting.drain(..self.waiting.len() - rest);
+    }
+}
+
+/// From 48 kHz to the rate of a stream, a piece at a time.
+struct Converter {
+    /// None: it is 48 kHz already, or a rate that cannot be made of it.
+    fft: Option<Fft<f32>>,
+    made: Vec<f32>,
+}
+
+impl Converter {
+    fn new(to: Rate) -> Self {
+        let hz = usize::try_from(to.hz()).unwrap_or(48_000);
+        let fft = match to {
+            Rate::Hz48000 => None,
+            Rate::Hz8000 | Rate::Hz16000 | Rate::Hz24000 => Fft::new(48_000, hz, PIECE, 1, FixedSync::Both).ok(),
+        };
+        let made = vec![0.0; fft.as_ref().map_or(0, |fft| fft.output_frames_max())];
+        Self { fft, made }
+    }
+
+    /// Appends what becomes of a piece.
+    fn convert(&mut self, piece: &[f32], out: &mut Vec<i16>) {
+        let made = match &mut self.fft {
+            None => piece,
+            Some(fft) => {
+                let room = self.made.len();
+                let from = InterleavedSlice::new(piece, 1, piece.len());
+                let (Ok(from), Ok(mut to)) = (from, InterleavedSlice::new_mut(&mut self.made, 1, room)) else { return };
+                let Ok((_, made)) = fft.process_into_buffer(&from, &mut to, None) else { return };
+                self.made.get(..made).unwrap_or_default()
+            }
+        };
+        // `as` saturates: what goes beyond full scale is cut.
+        out.extend(made.iter().map(|sample| sample.round() as i16));
+    }
+}
+
+/// Only brings to the rate of a stream what is at 48 kHz.
+pub(super) struct Down {
+    pieces: Pieces,
+    converter: Converter,
 }
 
 impl Down {
     pub(super) fn new(to: Rate) -> Self {
-        let hz = usize::try_from(to.hz()).unwrap_or(48_000);
-        let converter = match to {
-            Rate::Hz48000 => None,
-            Rate::Hz8000 | Rate::Hz16000 | Rate::Hz24000 => Fft::new(48_000, hz, PIECE, 1, FixedSync::Both).ok(),
-        };
-        let converted = InterleavedOwned::new(0.0, 1, converter.as_ref().map_or(0, |fft| fft.output_frames_max()));
-        Self { converter, converted, waiting: Vec::with_capacity(4 * PIECE) }
+        Self { pieces: Pieces::new(), converter: Converter::new(to) }
     }
 
-    /// Appends what becomes of these.
-    pub(super) fn push(&mut self, pcm: impl Iterator<Item = f32>, out: &mut Vec<i16>) {
-        self.waiting.extend(pcm);
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut pieces = waiting.chunks_exact(PIECE);
-        for piece in &mut pieces {
-            self.convert(piece, out);
-        }
-        let rest = pieces.remainder().len();
-        self.waiting = waiting;
-        self.waiting.drain(..self.waiting.len() - rest);
-    }
-
-    fn convert(&mut self, piece: &[f32], out: &mut Vec<i16>) {
-        // `as` saturates: what goes beyond full scale is cut.
-        let Some(converter) = &mut self.converter else {
-            return out.extend(piece.iter().map(|sample| sample.round() as i16));
-        };
-        let Ok(input) = InterleavedOwned::new_from(piece.to_vec(), 1, piece.len()) else { return };
-        if let Ok((_, made)) = converter.process_into_buffer(&input, &mut self.converted, None) {
-            let converted = std::mem::replace(&mut self.converted, InterleavedOwned::new(0.0, 1, 0));
-            let data = converted.take_data();
-            out.extend(data.iter().take(made).map(|sample| sample.round() as i16));
-            let room = data.len();
-            if let Ok(back) = InterleavedOwned::new_from(data, 1, room) {
-                self.converted = back;
-            }
-        }
+    /// Takes sound at 48 kHz and appends what of it is ready, at the stream's rate.
+    pub(super) fn push(&mut self, pcm: &[i16], out: &mut Vec<i16>) {
+        self.pieces.push(pcm, |piece| self.converter.convert(piece, out));
     }
 }
 
 /// Takes noise away.
 pub(super) struct Hush {
+    pieces: Pieces,
     network: Box<DenoiseState<'static>>,
     /// How much of what is heard is the network's, 0 to 1; the rest is as it came.
     share: f32,
-    /// What is no whole piece yet, at 48 kHz.
-    waiting: VecDeque<f32>,
     /// The piece before, as it came: what the network gives is that much behind.
     before: [f32; PIECE],
-    down: Down,
+    converter: Converter,
 }
 
 impl Hush {
     /// `level`: 60 to 100, as the attribute has it.
     pub(super) fn new(level: u8, to: Rate) -> Self {
         Self {
+            pieces: Pieces::new(),
             network: DenoiseState::new(),
             share: f32::from(level.min(100)) / 100.0,
-            waiting: VecDeque::with_capacity(4 * PIECE),
             before: [0.0; PIECE],
-            down: Down::new(to),
+            converter: Converter::new(to),
         }
     }
 
     /// Takes sound at 48 kHz and appends what of it is ready, at the stream's rate.
     pub(super) fn push(&mut self, pcm: &[i16], out: &mut Vec<i16>) {
-        self.waiting.extend(pcm.iter().map(|sample| f32::from(*sample)));
-        while self.waiting.len() >= PIECE {
-            let mut piece = [0.0; PIECE];
-            piece.iter_mut().zip(self.waiting.drain(..PIECE)).for_each(|(to, sample)| *to = sample);
+        let Self { pieces, network, share, before, converter } = self;
+        pieces.push(pcm, |piece| {
             let mut clean = [0.0; PIECE];
-            self.network.process_frame(&mut clean, &piece);
-            let share = self.share;
-            let mixed = clean.iter().zip(&self.before).map(|(clean, raw)| clean * share + raw * (1.0 - share));
-            self.down.push(mixed, out);
-            self.before = piece;
-        }
+            network.process_frame(&mut clean, piece);
+            for (clean, raw) in clean.iter_mut().zip(before.iter()) {
+                *clean = *clean * *share + raw * (1.0 - *share);
+            }
+            converter.convert(&clean, out);
+            before.copy_from_slice(piece);
+        });
     }
 }
 
@@ -139,7 +155,7 @@ mod tests {
         for rate in [Rate::Hz8000, Rate::Hz16000, Rate::Hz24000] {
             let second = usize::try_from(rate.hz()).unwrap();
             let mut down = Vec::new();
-            Down::new(rate).push(rumble.iter().map(|s| f32::from(*s)), &mut down);
+            Down::new(rate).push(&rumble, &mut down);
             let left = [60, 85, 100].map(|level| {
                 let out = through(level, rate, &rumble, 960);
                 assert_eq!(out.len(), 3 * second, "{rate:?}");
@@ -161,11 +177,12 @@ mod tests {
 
     #[test]
     fn what_is_only_brought_down_keeps_its_pitch_and_loudness() {
-        let tone: Vec<f32> = (0..48_000).map(|n| (n as f32 / 48.0 * std::f32::consts::TAU).sin() * 10_000.0).collect();
+        let tone = |n: i32| ((n as f32 / 48.0 * std::f32::consts::TAU).sin() * 10_000.0).round() as i16;
+        let tone: Vec<i16> = (0..48_000).map(tone).collect();
         for rate in [Rate::Hz8000, Rate::Hz16000, Rate::Hz24000, Rate::Hz48000] {
             let mut out = Vec::new();
             let mut down = Down::new(rate);
-            tone.chunks(700).for_each(|part| down.push(part.iter().copied(), &mut out));
+            tone.chunks(700).for_each(|part| down.push(part, &mut out));
             let second = usize::try_from(rate.hz()).unwrap();
             assert!(out.len() > second - second / 50 && out.len() <= second, "{rate:?}: {}", out.len());
             let steady = &out[second / 10..];

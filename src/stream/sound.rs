@@ -35,10 +35,11 @@ pub(super) struct Sound {
     sent: Pieces,
 }
 
-/// Where noise is taken away: both sides come at 48 kHz, and what of them is ready at the stream's rate waits here.
+/// Where noise is taken away: both sides come at 48 kHz, and what of them is ready at the stream's rate waits here. A side
+/// that the server has not asked for is left out.
 struct Hushed {
-    heard: Hush,
-    sent: Down,
+    heard: Option<Hush>,
+    sent: Option<Down>,
     pcm: (Vec<i16>, Vec<i16>),
 }
 
@@ -65,8 +66,8 @@ impl Sound {
         let rate = rate(shared.order.format);
         let wants = |track: StreamTrack| shared.order.track == track || shared.order.track == StreamTrack::Both;
         let hushed = shared.order.noise_level.map(|level| Hushed {
-            heard: Hush::new(level, rate),
-            sent: Down::new(rate),
+            heard: wants(StreamTrack::Inbound).then(|| Hush::new(level, rate)),
+            sent: wants(StreamTrack::Outbound).then(|| Down::new(rate)),
             pcm: (Vec::new(), Vec::new()),
         });
         let at = if hushed.is_some() { Rate::Hz48000 } else { rate };
@@ -111,8 +112,12 @@ impl Hushed {
     fn take(&mut self, heard: &[i16], sent: &[i16]) -> (&[i16], &[i16]) {
         self.pcm.0.clear();
         self.pcm.1.clear();
-        self.heard.push(heard, &mut self.pcm.0);
-        self.sent.push(sent.iter().map(|sample| f32::from(*sample)), &mut self.pcm.1);
+        if let Some(hush) = &mut self.heard {
+            hush.push(heard, &mut self.pcm.0);
+        }
+        if let Some(down) = &mut self.sent {
+            down.push(sent, &mut self.pcm.1);
+        }
         (&self.pcm.0, &self.pcm.1)
     }
 }

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
-use super::super::author;
-use super::super::author::Wish;
+use super::super::author::{self, Wish};
 use super::super::consent::refusal_of;
 use super::super::machine::{FetchFailure, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, Params};
 use super::super::trace::{Journal, Request, Trace};

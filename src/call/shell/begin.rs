@@ -7,8 +7,7 @@ use tokio::sync::mpsc;
 
 use super::super::machine::CallSetup;
 use super::super::phones::Line;
-use super::super::registry::LiveCall;
-use super::super::registry::{LetIn, Registry};
+use super::super::registry::{LetIn, LiveCall, Registry};
 use super::super::trace::Journal;
 use super::super::turns::Turn;
 use super::{Fact, Mailbox};

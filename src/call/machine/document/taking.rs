@@ -1,5 +1,7 @@
 //! A document comes in, or does not: what was fetched, what takes over, what its failure means (`plivo-xml.md` §2.3, §4).
 
+use std::sync::Arc;
+
 use super::super::desk::foreign;
 use super::super::dial::LegNews;
 use super::super::element::Running;
@@ -12,7 +14,6 @@ use super::{DOCUMENTS_MAX, Desk, Gate, IDLE_DOCUMENTS_MAX, Script, Step};
 use crate::model::{DocumentKind, HangupCause};
 use crate::xml::Document;
 use crate::xml::ast::Target;
-use std::sync::Arc;
 
 impl Script {
     pub(super) fn fetched(
