@@ -1,171 +1,24 @@
 //! Bytes → items, in the order given (`meta-calling.md` §3). Pure, and tolerant as §1 says: whatever the shape, one
 //! item's fault is its own.
 
+mod messages;
+
 use std::collections::HashMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::items::{CallKey, Connect, Item, Sdp, What};
 use super::kind::Kind;
 use super::read::{self, Value};
-use crate::admission::permission::Reply;
 use crate::call::machine::{PhoneStatus, Termination};
-use crate::inbox::{Sender, StatusTold, UserMessage, words};
 use crate::meta::call_named;
-use crate::model::{CallUuid, Direction, E164, MessageStatus, PhoneNumberId, Timestamp, Wacid, digits_of};
+use crate::model::{CallUuid, Direction, PhoneNumberId, digits_of};
 use crate::numbers::{self, NewsOfMeta};
 
 /// The body is not JSON as `meta-calling.md` §2.2 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("read the webhook's body: it is not JSON of at most 128 levels")]
 pub struct BadJson;
-
-/// What tells one call from another: Meta's id, at one number.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CallKey {
-    pub phone_number_id: PhoneNumberId,
-    pub wacid: Wacid,
-}
-
-/// One thing a body says.
-#[derive(Clone, Debug)]
-pub struct Item {
-    pub kind: Kind,
-    /// Call or message id, where there is a usable one.
-    pub id: Option<String>,
-    pub what: What,
-}
-
-impl Item {
-    fn malformed(kind: Kind) -> Self {
-        Self { kind, id: None, what: What::Malformed }
-    }
-    fn ignored(kind: Kind) -> Self {
-        Self { kind, id: None, what: What::Ignored }
-    }
-}
-
-/// What an item wants.
-#[derive(Clone, Debug)]
-pub enum What {
-    Connect(Box<Connect>),
-    Terminate {
-        key: CallKey,
-        /// The call of ours that its opaque data name.
-        named: Option<CallUuid>,
-        termination: Termination,
-    },
-    /// How far a business-initiated call is.
-    Status {
-        key: CallKey,
-        named: Option<CallUuid>,
-        status: PhoneStatus,
-    },
-    Message {
-        phone_number_id: PhoneNumberId,
-        said: Box<UserMessage>,
-    },
-    /// A user's answer to a permission request.
-    Permission(Box<PermissionReply>),
-    MessageStatus {
-        phone_number_id: PhoneNumberId,
-        told: Box<StatusTold>,
-    },
-    /// A change of another field; the digest is of its members in sorted order (§2.7).
-    Change {
-        digest: [u8; 32],
-        /// What it says of numbers, where it does.
-        heard: Option<Box<NewsOfMeta>>,
-    },
-    /// Of no kind that we know, or of one that wants nothing.
-    Ignored,
-    /// Of a kind that we know, and unusable.
-    Malformed,
-}
-
-/// A `call_permission_reply` (`meta-calling.md` §6.2).
-#[derive(Clone)]
-pub struct PermissionReply {
-    pub phone_number_id: PhoneNumberId,
-    pub id: String,
-    /// Digits, else the business-scoped id.
-    pub user: String,
-    /// By Meta's clock, in seconds; none: take the time of arrival.
-    pub timestamp: Option<i64>,
-    pub reply: Reply,
-    /// The reply as a message of the conversation.
-    pub said: UserMessage,
-}
-
-/// Without the user's number (R22).
-impl std::fmt::Debug for PermissionReply {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PermissionReply({} {:?})", self.id, self.reply)
-    }
-}
-
-/// A call begins, or is answered if the business began it.
-#[derive(Clone)]
-pub struct Connect {
-    pub key: CallKey,
-    pub direction: Direction,
-    /// Seconds since the epoch by Meta's clock; none: take the time of arrival.
-    pub timestamp: Option<i64>,
-    /// Digits, as told: [`Connect::user`] knows better.
-    pub from: Option<String>,
-    pub to: Option<String>,
-    /// `wa_id` of the user's contact, of the first one where none is the user's; digits.
-    pub contact: Option<String>,
-    /// The user's business-scoped id.
-    pub bsuid: Option<String>,
-    /// The user's profile name without control characters; may be empty.
-    pub name: String,
-    pub cta_payload: Option<String>,
-    pub deeplink_payload: Option<String>,
-    /// The call of ours that its opaque data name.
-    pub named: Option<CallUuid>,
-    pub sdp: Sdp,
-}
-
-/// The session description of a connect.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Sdp {
-    /// There, of the right type, not empty and within its bound.
-    Given(String),
-    /// There and unusable: `bad_offer`, or `answer_bad`.
-    Bad,
-}
-
-impl Connect {
-    /// The user as callbacks name them: digits, else the business-scoped id, else `anonymous` (§1.2, §3.2.2).
-    pub fn user(&self, business: &E164) -> String {
-        let (told, other) = match self.direction {
-            Direction::Inbound => (&self.from, &self.to),
-            Direction::Outbound => (&self.to, &self.from),
-        };
-        let user = |digits: &&String| **digits != business.as_str();
-        // The other one only where the body has the two the wrong way round.
-        let swapped = other.as_ref().filter(user).filter(|_| told.as_deref() == Some(business.as_str()));
-        let told = told.as_ref().filter(user);
-        let user = told.or(self.contact.as_ref()).or(swapped).or(self.bsuid.as_ref());
-        user.cloned().unwrap_or_else(|| "anonymous".to_owned())
-    }
-}
-
-/// Shows who and what to a log without numbers, names or SDP (R22).
-impl std::fmt::Debug for Connect {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Connect({:?} {:?} at {:?})", self.direction, self.key, self.timestamp)
-    }
-}
-
-impl std::fmt::Debug for Sdp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Given(text) => write!(f, "Given({} bytes)", text.len()),
-            Self::Bad => f.write_str("Bad"),
-        }
-    }
-}
 
 /// Hands over every item of a body, one at a time, so that a large body never stands in memory twice.
 ///
@@ -201,7 +54,7 @@ fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item
     match field.and_then(Value::string) {
         None => take(Item::malformed(Kind::OBJECT)),
         Some(field) if field == "calls" => calls(value, take),
-        Some(field) if field == "messages" => messages(value, take),
+        Some(field) if field == "messages" => messages::messages(value, take),
         Some(field) => {
             let heard = value.and_then(|value| heard(waba, &field, value)).map(Box::new);
             take(Item { kind: Kind::of(&field), id: None, what: What::Change { digest: sorted(change), heard } });
@@ -521,157 +374,4 @@ fn call_status(item: Value<'_>, around: &Around) -> Item {
         _ => What::Malformed,
     };
     Item { kind: Kind::CALL_STATUS, id, what }
-}
-
-fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
-    let names = ["metadata", "contacts", "messages", "statuses", "errors"];
-    let Some([metadata, contacts, messages, statuses, errors]) = value.and_then(|value| value.members(names)) else {
-        return take(Item::malformed(Kind::MESSAGES));
-    };
-    let around = around(metadata, contacts, errors);
-    let arrays: Arrays<'_, Around> =
-        [(messages, Kind::MESSAGES, message), (statuses, Kind::MESSAGE_STATUS, message_status)];
-    each_item(arrays, around.as_ref(), errors.map(|_| Kind::of("messages.errors")), take);
-}
-
-/// Types of `meta-calling.md` §3.5, `interactive` aside; anything else is stored as `unknown`.
-const MESSAGE_TYPES: &[&str] = &[
-    "text",
-    "button",
-    "image",
-    "audio",
-    "video",
-    "document",
-    "sticker",
-    "location",
-    "contacts",
-    "reaction",
-    "order",
-    "system",
-    "request_welcome",
-    "unsupported",
-];
-
-fn message(item: Value<'_>, around: &Around) -> Item {
-    let [id, kind, interactive] = item.members(["id", "type", "interactive"]).unwrap_or_default();
-    let id = usable_id(id);
-    let kind = kind.and_then(Value::string).map(|kind| kind.to_ascii_lowercase());
-    let kind = match kind.as_deref() {
-        None => Kind::MESSAGES,
-        Some("interactive") => {
-            let [reply, permission] =
-                interactive.and_then(|i| i.members(["type", "call_permission_reply"])).unwrap_or_default();
-            let reply = reply.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
-            match reply.as_str() {
-                "call_permission_reply" => return permission_reply(item, id, permission, around),
-                "button_reply" | "list_reply" | "nfm_reply" => Kind::within("messages", &reply),
-                _ => Kind::of("messages.unknown"),
-            }
-        }
-        Some(kind) if MESSAGE_TYPES.contains(&kind) => Kind::within("messages", kind),
-        Some(_) => Kind::of("messages.unknown"),
-    };
-    let what = match &id {
-        Some(id) if kind != Kind::MESSAGES => {
-            What::Message { phone_number_id: around.phone_number_id.clone(), said: Box::new(said(item, id, around)) }
-        }
-        _ => What::Malformed,
-    };
-    Item { kind, id, what }
-}
-
-/// A message larger than this is kept without what it holds.
-const MESSAGE_BYTES_MAX: usize = 64 << 10;
-
-/// What a user wrote, with what its type holds.
-fn said(item: Value<'_>, id: &str, around: &Around) -> UserMessage {
-    let names = ["from", "from_user_id", "from_parent_user_id", "timestamp", "type"];
-    let [from, user_id, parent, timestamp, told] = item.members(names).unwrap_or_default();
-    let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
-    let contact = around.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
-    let told = told.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
-    let known = MESSAGE_TYPES.contains(&told.as_str()) || told == "interactive";
-    let mut content = serde_json::Map::new();
-    if item.raw().len() <= MESSAGE_BYTES_MAX
-        && let Ok(serde_json::Value::Object(mut whole)) = serde_json::from_str(item.raw())
-    {
-        if known {
-            for name in [told.as_str(), "context", "referral", "errors"] {
-                content
-                    .extend(whole.remove(name).filter(|v| !v.is_null()).map(|v| (name.to_owned(), words::bounded(v))));
-            }
-        } else {
-            content.insert("unknown".to_owned(), words::bounded(whole.into()));
-        }
-    }
-    UserMessage {
-        wamid: id.to_owned(),
-        sender: Sender {
-            wa_id: from.or_else(|| contact.and_then(|contact| contact.wa_id.clone())),
-            bsuid: user_id.or_else(|| contact.and_then(|contact| contact.bsuid.clone())).or(parent),
-            name: contact.map(|contact| contact.name.clone()).unwrap_or_default(),
-        },
-        timestamp: timestamp.and_then(Value::integer),
-        kind: if known { told } else { "unknown".to_owned() },
-        content: content.into(),
-    }
-}
-
-/// A user's answer to a permission request: usable where its word is known and its user can be told.
-fn permission_reply(item: Value<'_>, id: Option<String>, said: Option<Value<'_>>, around: &Around) -> Item {
-    let names = ["response", "is_permanent", "expiration_timestamp"];
-    let [response, permanent, expiration] = said.and_then(|said| said.members(names)).unwrap_or_default();
-    let is_true = |value: Value<'_>| value.raw() == "true" || value.string().is_some_and(|text| text == "true");
-    let reply = match response.and_then(Value::string).unwrap_or_default().to_ascii_lowercase().as_str() {
-        "accept" => Some(Reply::Accept {
-            permanent: permanent.is_some_and(is_true),
-            expiration: expiration.and_then(Value::integer).map(Timestamp::from_secs),
-        }),
-        "reject" => Some(Reply::Reject),
-        _ => None,
-    };
-    let names = ["from", "from_user_id", "from_parent_user_id", "timestamp"];
-    let [from, user_id, parent, timestamp] = item.members(names).unwrap_or_default();
-    let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
-    let contact = around.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
-    let user = from
-        .or_else(|| contact.and_then(|contact| contact.wa_id.clone()))
-        .or(user_id)
-        .or_else(|| contact.and_then(|contact| contact.bsuid.clone()))
-        .or(parent);
-    let what = match (&id, reply, user) {
-        (Some(id), Some(reply), Some(user)) => What::Permission(Box::new(PermissionReply {
-            phone_number_id: around.phone_number_id.clone(),
-            id: id.clone(),
-            user,
-            timestamp: timestamp.and_then(Value::integer),
-            reply,
-            said: self::said(item, id, around),
-        })),
-        _ => What::Malformed,
-    };
-    Item { kind: Kind::of("messages.call_permission_reply"), id, what }
-}
-
-fn message_status(item: Value<'_>, around: &Around) -> Item {
-    let names = ["id", "status", "errors", "timestamp", "biz_opaque_callback_data"];
-    let [id, status, errors, timestamp, opaque] = item.members(names).unwrap_or_default();
-    let id = usable_id(id);
-    let what = match (&id, status.and_then(Value::string)) {
-        (Some(id), Some(word)) => match MessageStatus::parse(&word.to_ascii_lowercase()) {
-            None | Some(MessageStatus::Received | MessageStatus::Queued) => What::Ignored,
-            Some(status) => What::MessageStatus {
-                phone_number_id: around.phone_number_id.clone(),
-                told: Box::new(StatusTold {
-                    wamid: id.clone(),
-                    status,
-                    error: first_code(errors).map(|code| (code, first_words(errors))),
-                    opaque: text(opaque),
-                    timestamp: timestamp.and_then(Value::integer),
-                }),
-            },
-        },
-        _ => What::Malformed,
-    };
-    Item { kind: Kind::MESSAGE_STATUS, id, what }
 }

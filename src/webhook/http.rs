@@ -10,8 +10,10 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Body;
 
+use super::calls::Calls;
+use super::effect::Effect;
 use super::kind::Kind;
-use super::route::{Calls, Door, Effect};
+use super::route::Door;
 use crate::observe::names;
 
 /// 3 MiB: Meta's stated ceiling, and ours.

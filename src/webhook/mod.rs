@@ -4,9 +4,12 @@
 //! `route` takes the items in order to admission and to the calls, `http` is the listener's side of it. What a
 //! call does with its events is not known here: see [`Calls`].
 
+mod calls;
 mod decode;
 mod dedupe;
+mod effect;
 mod http;
+mod items;
 mod kind;
 mod read;
 mod route;
@@ -15,11 +18,11 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{BadJson, CallKey, Connect, Item, PermissionReply, Sdp, What, decode};
+pub use calls::{Busy, Calls, Full, Heard, Incoming, Known, Said};
+pub use decode::{BadJson, decode};
+pub use effect::{Effect, Handled};
 pub use http::handle;
+pub use items::{CallKey, Connect, Item, PermissionReply, Sdp, What};
 pub use kind::Kind;
-pub use route::{
-    Busy, CONNECT_AGAIN, Calls, ChangesHeard, Door, DoorConfig, Effect, Full, Handled, Heard, Incoming, Known, Ledger,
-    Said, Waiting,
-};
+pub use route::{CONNECT_AGAIN, ChangesHeard, Door, DoorConfig, Ledger, Waiting};
 pub use verify::Secrets;

@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::decode::{self, BadJson, CallKey, Connect, Item, PermissionReply, Sdp, What};
+use super::calls::{Busy, Calls, Full, Heard, Incoming, Known, Said};
+use super::decode::{self, BadJson};
 use super::dedupe::{Seen, key_of};
+use super::effect::{Effect, Handled, Tally, count};
+use super::items::{CallKey, Connect, Item, PermissionReply, Sdp, What};
 use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
-use crate::admission::{Admitted, Gate, NumberEntry, Pressure, Reason, Refused};
-use crate::call::machine::{PhoneStatus, Termination};
+use crate::admission::{Gate, NumberEntry, Pressure, Reason, Refused};
+use crate::call::machine::Termination;
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::inbox::{self, Inbox, StatusTold, UserMessage};
@@ -20,157 +23,6 @@ use crate::model::{CallUuid, Direction, PhoneNumberId, Timestamp, Wacid};
 use crate::numbers::NewsOfMeta;
 use crate::observe::names;
 use crate::store::{KeyKind, SeenKey};
-
-/// Who runs the calls. Nothing here may block or wait: the 200 comes after it.
-pub trait Calls: Send + Sync {
-    /// A usable SDP offer, ready to be answered.
-    type Offer;
-    /// A place for one further call; given back on drop.
-    type Room;
-
-    /// Room for a further call to this number (R10): asked before its offer is read, so that a refusal costs little.
-    fn room(&self, number: &PhoneNumberId) -> Option<Self::Room>;
-
-    /// Reads an offer as `meta-calling.md` §5.2 does, or an answer to ours; none if it is unusable (`bad_offer`).
-    fn read_offer(&self, sdp: &str) -> Option<Self::Offer>;
-
-    /// Starts a call, or can't after all; then it is rejected as `overloaded`.
-    ///
-    /// # Errors
-    /// Gives the admission back, to be withdrawn.
-    fn start(&self, room: Self::Room, admitted: Admitted, incoming: Incoming<Self::Offer>) -> Result<(), Busy>;
-
-    /// Meta says that a call is over; `named`: the call of ours that it names itself, if it does.
-    fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination) -> Known;
-
-    /// Meta says something about a call that we placed.
-    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Self::Offer>) -> Heard;
-
-    /// Sends Graph `reject` for a call that was not admitted.
-    ///
-    /// # Errors
-    /// The list of rejects under way is full: Meta is asked to come again (503).
-    fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), Full>;
-}
-
-/// What Meta says about a call that we placed, but for its end.
-#[derive(Clone, Debug)]
-pub enum Said<O> {
-    /// The SDP answer to our offer; none: it is unusable.
-    Answer(Option<O>),
-    Status(PhoneStatus),
-}
-
-/// What became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Its call has been told.
-    Yes,
-    /// Its call is past that, or over.
-    Late,
-    /// Its call is not known, and may be within a moment.
-    Parked,
-    /// Its call could not be told: Meta is asked to come again.
-    Busy,
-}
-
-/// A user-initiated call with all that it begins with.
-#[derive(Debug)]
-pub struct Incoming<O> {
-    pub connect: Connect,
-    pub offer: O,
-    /// When its webhook's request came: before the body was read and the signature checked.
-    pub received: Instant,
-    /// When it had been read: the zero of the call's time, and of `offhook_setup_seconds`.
-    pub arrived: Instant,
-    pub arrived_wall: Timestamp,
-}
-
-/// No room for a further call just now.
-#[derive(Debug)]
-pub struct Busy(pub Admitted);
-
-/// No room for a further reject just now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
-
-/// Whether a call is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// It was live here and has been told.
-    Ended,
-    /// No such call, or one that is over.
-    Unknown,
-    /// It is live here and could not be told: Meta is asked to come again.
-    Busy,
-}
-
-/// What became of an item: `result` of `offhook_webhook_events_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    Admitted,
-    Rejected(Reason),
-    Duplicate,
-    Stale,
-    Ended,
-    Late,
-    AnswerApplied,
-    AnswerBad,
-    StatusApplied,
-    Parked,
-    PermissionUpdated,
-    MessageStored,
-    AccountNoted,
-    SettingsNoted,
-    MessageStatusApplied,
-    UnknownNumber,
-    Ignored,
-    Malformed,
-    /// Could be neither stored nor acted upon: the body is answered 503.
-    Busy,
-    /// Of whole bodies.
-    BadSignature,
-    BadJson,
-    TooLarge,
-}
-
-impl Effect {
-    /// The word of `meta-calling.md` §2.8.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Admitted => "admitted",
-            Self::Rejected(_) => "rejected",
-            Self::Duplicate => "duplicate",
-            Self::Stale => "stale",
-            Self::Ended => "ended",
-            Self::Late => "late",
-            Self::AnswerApplied => "answer_applied",
-            Self::AnswerBad => "answer_bad",
-            Self::StatusApplied => "status_applied",
-            Self::Parked => "parked",
-            Self::PermissionUpdated => "permission_updated",
-            Self::MessageStored => "message_stored",
-            Self::AccountNoted => "account_noted",
-            Self::SettingsNoted => "settings_noted",
-            Self::MessageStatusApplied => "message_status_applied",
-            Self::UnknownNumber => "unknown_number",
-            Self::Ignored => "ignored",
-            Self::Malformed => "malformed",
-            Self::Busy => "busy",
-            Self::BadSignature => "bad_signature",
-            Self::BadJson => "bad_json",
-            Self::TooLarge => "too_large",
-        }
-    }
-}
-
-/// An item and what became of it.
-#[derive(Clone, Debug)]
-pub struct Handled {
-    pub kind: Kind,
-    pub id: Option<String>,
-    pub effect: Effect,
-}
 
 /// What the door must know of Meta.
 #[derive(Clone, Debug)]
@@ -230,24 +82,6 @@ impl Waiting {
         };
         stored.iter().map(one).collect()
     }
-}
-
-/// What an item will be counted as: when all that it waits for is known, or nobody waits any more.
-struct Tally {
-    kind: &'static str,
-    effect: Effect,
-    /// Something of it could not be stored: Meta brings it again.
-    busy: AtomicBool,
-}
-
-impl Drop for Tally {
-    fn drop(&mut self) {
-        count(self.kind, if *self.busy.get_mut() { Effect::Busy } else { self.effect });
-    }
-}
-
-fn count(kind: &'static str, effect: Effect) {
-    metrics::counter!(names::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => effect.as_str()).increment(1);
 }
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -1,0 +1,163 @@
+//! What users write, what became of what was written to them, and how they answered a request for permission
+//! (`meta-calling.md` §3.5 to §3.7).
+
+use super::super::items::{Item, PermissionReply, What};
+use super::super::kind::Kind;
+use super::super::read::Value;
+use super::{Around, Arrays, around, digits, each_item, first_code, first_words, text, usable_id};
+use crate::admission::permission::Reply;
+use crate::inbox::{Sender, StatusTold, UserMessage, words};
+use crate::model::{MessageStatus, Timestamp};
+
+pub(super) fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
+    let names = ["metadata", "contacts", "messages", "statuses", "errors"];
+    let Some([metadata, contacts, messages, statuses, errors]) = value.and_then(|value| value.members(names)) else {
+        return take(Item::malformed(Kind::MESSAGES));
+    };
+    let around = around(metadata, contacts, errors);
+    let arrays: Arrays<'_, Around> =
+        [(messages, Kind::MESSAGES, message), (statuses, Kind::MESSAGE_STATUS, message_status)];
+    each_item(arrays, around.as_ref(), errors.map(|_| Kind::of("messages.errors")), take);
+}
+
+/// Types of `meta-calling.md` §3.5, `interactive` aside; anything else is stored as `unknown`.
+const MESSAGE_TYPES: &[&str] = &[
+    "text",
+    "button",
+    "image",
+    "audio",
+    "video",
+    "document",
+    "sticker",
+    "location",
+    "contacts",
+    "reaction",
+    "order",
+    "system",
+    "request_welcome",
+    "unsupported",
+];
+
+fn message(item: Value<'_>, around: &Around) -> Item {
+    let [id, kind, interactive] = item.members(["id", "type", "interactive"]).unwrap_or_default();
+    let id = usable_id(id);
+    let kind = kind.and_then(Value::string).map(|kind| kind.to_ascii_lowercase());
+    let kind = match kind.as_deref() {
+        None => Kind::MESSAGES,
+        Some("interactive") => {
+            let [reply, permission] =
+                interactive.and_then(|i| i.members(["type", "call_permission_reply"])).unwrap_or_default();
+            let reply = reply.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
+            match reply.as_str() {
+                "call_permission_reply" => return permission_reply(item, id, permission, around),
+                "button_reply" | "list_reply" | "nfm_reply" => Kind::within("messages", &reply),
+                _ => Kind::of("messages.unknown"),
+            }
+        }
+        Some(kind) if MESSAGE_TYPES.contains(&kind) => Kind::within("messages", kind),
+        Some(_) => Kind::of("messages.unknown"),
+    };
+    let what = match &id {
+        Some(id) if kind != Kind::MESSAGES => {
+            What::Message { phone_number_id: around.phone_number_id.clone(), said: Box::new(said(item, id, around)) }
+        }
+        _ => What::Malformed,
+    };
+    Item { kind, id, what }
+}
+
+/// A message larger than this is kept without what it holds.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// What a user wrote, with what its type holds.
+fn said(item: Value<'_>, id: &str, around: &Around) -> UserMessage {
+    let names = ["from", "from_user_id", "from_parent_user_id", "timestamp", "type"];
+    let [from, user_id, parent, timestamp, told] = item.members(names).unwrap_or_default();
+    let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
+    let contact = around.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
+    let told = told.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
+    let known = MESSAGE_TYPES.contains(&told.as_str()) || told == "interactive";
+    let mut content = serde_json::Map::new();
+    if item.raw().len() <= MESSAGE_BYTES_MAX
+        && let Ok(serde_json::Value::Object(mut whole)) = serde_json::from_str(item.raw())
+    {
+        if known {
+            for name in [told.as_str(), "context", "referral", "errors"] {
+                content
+                    .extend(whole.remove(name).filter(|v| !v.is_null()).map(|v| (name.to_owned(), words::bounded(v))));
+            }
+        } else {
+            content.insert("unknown".to_owned(), words::bounded(whole.into()));
+        }
+    }
+    UserMessage {
+        wamid: id.to_owned(),
+        sender: Sender {
+            wa_id: from.or_else(|| contact.and_then(|contact| contact.wa_id.clone())),
+            bsuid: user_id.or_else(|| contact.and_then(|contact| contact.bsuid.clone())).or(parent),
+            name: contact.map(|contact| contact.name.clone()).unwrap_or_default(),
+        },
+        timestamp: timestamp.and_then(Value::integer),
+        kind: if known { told } else { "unknown".to_owned() },
+        content: content.into(),
+    }
+}
+
+/// A user's answer to a permission request: usable where its word is known and its user can be told.
+fn permission_reply(item: Value<'_>, id: Option<String>, said: Option<Value<'_>>, around: &Around) -> Item {
+    let names = ["response", "is_permanent", "expiration_timestamp"];
+    let [response, permanent, expiration] = said.and_then(|said| said.members(names)).unwrap_or_default();
+    let is_true = |value: Value<'_>| value.raw() == "true" || value.string().is_some_and(|text| text == "true");
+    let reply = match response.and_then(Value::string).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "accept" => Some(Reply::Accept {
+            permanent: permanent.is_some_and(is_true),
+            expiration: expiration.and_then(Value::integer).map(Timestamp::from_secs),
+        }),
+        "reject" => Some(Reply::Reject),
+        _ => None,
+    };
+    let names = ["from", "from_user_id", "from_parent_user_id", "timestamp"];
+    let [from, user_id, parent, timestamp] = item.members(names).unwrap_or_default();
+    let (from, user_id, parent) = (digits(from), text(user_id), text(parent));
+    let contact = around.contact([from.as_deref(), user_id.as_deref(), parent.as_deref()]);
+    let user = from
+        .or_else(|| contact.and_then(|contact| contact.wa_id.clone()))
+        .or(user_id)
+        .or_else(|| contact.and_then(|contact| contact.bsuid.clone()))
+        .or(parent);
+    let what = match (&id, reply, user) {
+        (Some(id), Some(reply), Some(user)) => What::Permission(Box::new(PermissionReply {
+            phone_number_id: around.phone_number_id.clone(),
+            id: id.clone(),
+            user,
+            timestamp: timestamp.and_then(Value::integer),
+            reply,
+            said: self::said(item, id, around),
+        })),
+        _ => What::Malformed,
+    };
+    Item { kind: Kind::of("messages.call_permission_reply"), id, what }
+}
+
+fn message_status(item: Value<'_>, around: &Around) -> Item {
+    let names = ["id", "status", "errors", "timestamp", "biz_opaque_callback_data"];
+    let [id, status, errors, timestamp, opaque] = item.members(names).unwrap_or_default();
+    let id = usable_id(id);
+    let what = match (&id, status.and_then(Value::string)) {
+        (Some(id), Some(word)) => match MessageStatus::parse(&word.to_ascii_lowercase()) {
+            None | Some(MessageStatus::Received | MessageStatus::Queued) => What::Ignored,
+            Some(status) => What::MessageStatus {
+                phone_number_id: around.phone_number_id.clone(),
+                told: Box::new(StatusTold {
+                    wamid: id.clone(),
+                    status,
+                    error: first_code(errors).map(|code| (code, first_words(errors))),
+                    opaque: text(opaque),
+                    timestamp: timestamp.and_then(Value::integer),
+                }),
+            },
+        },
+        _ => What::Malformed,
+    };
+    Item { kind: Kind::MESSAGE_STATUS, id, what }
+}

@@ -1,0 +1,92 @@
+//! What became of an item, and how it is counted.
+
+use std::sync::atomic::AtomicBool;
+
+use super::kind::Kind;
+use crate::admission::Reason;
+use crate::observe::names;
+
+/// What became of an item: `result` of `offhook_webhook_events_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Admitted,
+    Rejected(Reason),
+    Duplicate,
+    Stale,
+    Ended,
+    Late,
+    AnswerApplied,
+    AnswerBad,
+    StatusApplied,
+    Parked,
+    PermissionUpdated,
+    MessageStored,
+    AccountNoted,
+    SettingsNoted,
+    MessageStatusApplied,
+    UnknownNumber,
+    Ignored,
+    Malformed,
+    /// Could be neither stored nor acted upon: the body is answered 503.
+    Busy,
+    /// Of whole bodies.
+    BadSignature,
+    BadJson,
+    TooLarge,
+}
+
+impl Effect {
+    /// The word of `meta-calling.md` §2.8.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Rejected(_) => "rejected",
+            Self::Duplicate => "duplicate",
+            Self::Stale => "stale",
+            Self::Ended => "ended",
+            Self::Late => "late",
+            Self::AnswerApplied => "answer_applied",
+            Self::AnswerBad => "answer_bad",
+            Self::StatusApplied => "status_applied",
+            Self::Parked => "parked",
+            Self::PermissionUpdated => "permission_updated",
+            Self::MessageStored => "message_stored",
+            Self::AccountNoted => "account_noted",
+            Self::SettingsNoted => "settings_noted",
+            Self::MessageStatusApplied => "message_status_applied",
+            Self::UnknownNumber => "unknown_number",
+            Self::Ignored => "ignored",
+            Self::Malformed => "malformed",
+            Self::Busy => "busy",
+            Self::BadSignature => "bad_signature",
+            Self::BadJson => "bad_json",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+/// An item and what became of it.
+#[derive(Clone, Debug)]
+pub struct Handled {
+    pub kind: Kind,
+    pub id: Option<String>,
+    pub effect: Effect,
+}
+
+/// What an item will be counted as: when all that it waits for is known, or nobody waits any more.
+pub(super) struct Tally {
+    pub(super) kind: &'static str,
+    pub(super) effect: Effect,
+    /// Something of it could not be stored: Meta brings it again.
+    pub(super) busy: AtomicBool,
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        count(self.kind, if *self.busy.get_mut() { Effect::Busy } else { self.effect });
+    }
+}
+
+pub(super) fn count(kind: &'static str, effect: Effect) {
+    metrics::counter!(names::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => effect.as_str()).increment(1);
+}
