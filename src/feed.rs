@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::model::{AuthId, CallUuid, E164};
+use crate::model::{AuthId, CallUuid, E164, Timestamp};
 
 /// News kept for who is slow.
 const KEPT: usize = 4_096;
@@ -17,7 +17,7 @@ const KEPT: usize = 4_096;
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
-    /// Its place in the order of all news of this process, from 1.
+    /// Its place in the order of all news of this process.
     pub number: u64,
     /// Whose it is: a main account.
     pub account: AuthId,
@@ -55,9 +55,16 @@ struct Inner {
 }
 
 impl Feed {
-    /// One that nobody watches yet.
+    /// One that nobody watches yet. Its numbers go on from the time, in microseconds, so that one of an earlier process
+    /// is none of these: who comes back with such reads anew.
+    pub fn since(now: Timestamp) -> Self {
+        let last = AtomicU64::new(u64::try_from(now.micros()).unwrap_or(0));
+        Self(Arc::new(Inner { last, sender: broadcast::Sender::new(KEPT) }))
+    }
+
+    /// One whose first news are number 1.
     pub fn new() -> Self {
-        Self(Arc::new(Inner { last: AtomicU64::new(0), sender: broadcast::Sender::new(KEPT) }))
+        Self::since(Timestamp::from_micros(0))
     }
 
     /// Tells all who watch. Costs next to nothing where nobody does.

@@ -91,8 +91,8 @@ pub(super) async fn serve(
         },
     };
     let feed = Feed { news, main, console: console.clone(), watched };
-    // Something has happened since: which, nobody has kept.
-    let first = (known.is_some_and(|known| known < last)).then(|| told(last, &BTreeSet::from(["all".to_owned()])));
+    // Something has happened since (which, nobody has kept), or it was another process.
+    let first = (known.is_some_and(|known| known != last)).then(|| told(last, &BTreeSet::from(["all".to_owned()])));
     let first = first.unwrap_or_else(|| Event::default().event("hello").id(last.to_string()).data(""));
     let rest = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|event| (event, feed)) });
     let events = stream::StreamExt::chain(stream::once(async move { first }), rest);

@@ -122,9 +122,9 @@ fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookOrd
 /// Why not, in words, and as which status.
 fn why(visitor: &Visitor, no: &NotRouted) -> (StatusCode, String) {
     let (status, key) = match no {
-        NotRouted::NoWebhook | NotRouted::WhichWebhook => (StatusCode::NOT_FOUND, "error.missing"),
+        NotRouted::NoWebhook | NotRouted::WhichWebhook | NotRouted::NoAgent => (StatusCode::NOT_FOUND, "error.missing"),
         NotRouted::Not(_) | NotRouted::InFile => (StatusCode::CONFLICT, "webhooks.in_file"),
-        NotRouted::InUse => (StatusCode::CONFLICT, "webhooks.in_use"),
+        NotRouted::InUse | NotRouted::Answers(_) => (StatusCode::CONFLICT, "webhooks.in_use"),
         NotRouted::TooMany => (StatusCode::CONFLICT, "webhooks.too_many"),
         NotRouted::Store(error) => {
             tracing::warn!(%error, "a webhook could not be changed");

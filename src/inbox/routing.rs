@@ -14,7 +14,8 @@ use crate::config::Secret;
 use crate::feed::What;
 use crate::model::{AuthId, Direction, Routing, Timestamp, stable_id};
 use crate::store::{
-    Conversation, ConversationChange, NewCallback, Pair, Reroute, Scope, StoreError, Until, WebhookRow, WebhookWrite,
+    Agent, Conversation, ConversationChange, NewCallback, Pair, Reroute, Scope, StoreError, Until, WebhookRow,
+    WebhookWrite,
 };
 use crate::xml::ast::DocUrl;
 
@@ -40,6 +41,10 @@ pub enum NotRouted {
     InFile,
     /// Numbers or conversations go to it: without it nobody would hear of them.
     InUse,
+    /// There is no such agent, or none any more.
+    NoAgent,
+    /// An agent that answers there.
+    Answers(String),
     Store(StoreError),
 }
 
@@ -141,7 +146,17 @@ impl Inbox {
     pub async fn route_number(&self, number: &NumberEntry, routing: Routing, all: bool) -> Result<(), NotRouted> {
         // Else it would go with what the former owner had set.
         self.claim().await.map_err(NotRouted::Store)?;
-        let _turn = self.turn_for(routing).await?;
+        let turn = self.turn_for(routing).await?;
+        self.put_routing(number, routing, all, &turn).await
+    }
+
+    async fn put_routing(
+        &self,
+        number: &NumberEntry,
+        routing: Routing,
+        all: bool,
+        _turn: &Changing<'_>,
+    ) -> Result<(), NotRouted> {
         let id = &number.spec.phone_number_id;
         let _held = self.hold(id).await;
         let (digits, parts) = (number.spec.number.clone(), self.parts());
@@ -158,11 +173,59 @@ impl Inbox {
         Ok(())
     }
 
-    /// The turn to route something to where it is to go; its webhook stays until the turn is over.
+    /// The turn to route something to where it is to go; its webhook or agent stays until the turn is over.
     async fn turn_for(&self, routing: Routing) -> Result<Changing<'_>, NotRouted> {
         let turn = self.0.changing.lock().await;
-        let there = routing.webhook().is_none_or(|id| self.parts().directory.mail().webhook(id).is_some());
-        if there { Ok(turn) } else { Err(NotRouted::NoWebhook) }
+        self.is_there(routing, &turn).await?;
+        Ok(turn)
+    }
+
+    async fn is_there(&self, routing: Routing, _turn: &Changing<'_>) -> Result<(), NotRouted> {
+        if routing.webhook().is_some_and(|id| self.parts().directory.mail().webhook(id).is_none()) {
+            return Err(NotRouted::NoWebhook);
+        }
+        if let Some(agent) = routing.agent()
+            && !self.parts().store.has_agent(agent).await.map_err(NotRouted::Store)?
+        {
+            return Err(NotRouted::NoAgent);
+        }
+        Ok(())
+    }
+
+    /// Removes an agent; where it answered nobody does from then on. `false`: there is none of that id any more.
+    ///
+    /// # Errors
+    /// It answers somewhere and `force` is not given; or the store's.
+    pub async fn remove_agent(&self, scope: &Scope, agent: &Agent, force: bool) -> Result<bool, NotRouted> {
+        // Nothing is routed to it meanwhile.
+        let turn = self.0.changing.lock().await;
+        let numbers = self.answered_by(agent.id);
+        let store = &self.parts().store;
+        if !force {
+            let names: Vec<_> = numbers.iter().map(|number| number.spec.number.as_str()).collect();
+            if !names.is_empty() {
+                return Err(NotRouted::Answers(names.join(", ")));
+            }
+            if store.agent_answers(agent.id).await.map_err(NotRouted::Store)? {
+                return Err(NotRouted::Answers("in conversations".to_owned()));
+            }
+        }
+        for number in numbers {
+            self.put_routing(&number, Routing::None, false, &turn).await?;
+        }
+        let gone = store.delete_agent(scope, agent.id).await.map_err(NotRouted::Store)?;
+        if gone {
+            self.parts().feed.tell(&agent.main_account, What::Agent(agent.id));
+        }
+        Ok(gone)
+    }
+
+    /// Numbers whose messages an agent answers.
+    pub fn answered_by(&self, agent: Uuid) -> Vec<Arc<NumberEntry>> {
+        let directory = &self.parts().directory;
+        let routings = directory.mail().routings();
+        let its = |n: &&Arc<NumberEntry>| routings.get(&n.spec.phone_number_id).and_then(|r| r.agent()) == Some(agent);
+        directory.tables().numbers().filter(its).cloned().collect()
     }
 
     /// Waits for agents' answers that are on their way to Meta: none that was begun before is sent after this.
@@ -183,7 +246,7 @@ impl Inbox {
     /// # Errors
     /// The store's, or there is no such conversation any more.
     pub async fn subscribe(&self, scope: &Scope, conversation: &Conversation, webhook: Uuid) -> Result<(), NotRouted> {
-        self.reroute_one(scope, conversation, Routing::Webhook(Some(webhook))).await
+        self.reroute_one(scope, conversation, |_| Ok(Routing::Webhook(Some(webhook)))).await
     }
 
     /// This conversation alone goes where the number's go from now on, but not to this webhook.
@@ -196,22 +259,35 @@ impl Inbox {
         number: &NumberEntry,
         conversation: &Conversation,
     ) -> Result<(), NotRouted> {
-        let now = conversation.standing.routing;
-        if now.webhook().is_none() {
-            return Err(NotRouted::Not("this conversation is not subscribed to a webhook"));
-        }
-        let default = self.routing_of(number);
-        self.reroute_one(scope, conversation, if default == now { Routing::None } else { default }).await
+        self.reroute_one(scope, conversation, |now| {
+            if now.webhook().is_none() {
+                return Err(NotRouted::Not("this conversation is not subscribed to a webhook"));
+            }
+            let default = self.routing_of(number);
+            Ok(if default == now { Routing::None } else { default })
+        })
+        .await
     }
 
-    /// One conversation's routing changes.
+    /// One conversation's routing changes. `to`: to what, by what it is now.
     ///
     /// # Errors
     /// The store's, or there is no such conversation any more.
-    async fn reroute_one(&self, scope: &Scope, conversation: &Conversation, to: Routing) -> Result<(), NotRouted> {
+    async fn reroute_one(
+        &self,
+        scope: &Scope,
+        conversation: &Conversation,
+        to: impl FnOnce(Routing) -> Result<Routing, NotRouted>,
+    ) -> Result<(), NotRouted> {
+        const GONE: NotRouted = NotRouted::Not("there is no such conversation any more");
         let pair = &conversation.pair;
-        let (before, after) = (conversation.standing.routing.webhook(), to.webhook());
-        let _turn = self.turn_for(to).await?;
+        let turn = self.0.changing.lock().await;
+        // Another may have routed it since it was read, and has told so.
+        let now = self.parts().store.conversation(scope, pair.conversation).await.map_err(NotRouted::Store)?;
+        let now = now.ok_or(GONE)?.standing.routing;
+        let to = to(now)?;
+        self.is_there(to, &turn).await?;
+        let (before, after) = (now.webhook(), to.webhook());
         let _held = self.hold(&pair.phone_number_id).await;
         let mut tell = Vec::new();
         if let (true, Some(number)) = (before != after, self.number_of(pair)) {
@@ -229,7 +305,7 @@ impl Inbox {
         let changed = self.parts().store.change_conversation(scope, pair.conversation, change, tell).await;
         let (done, written) = changed.map_err(NotRouted::Store)?;
         if !done {
-            return Err(NotRouted::Not("there is no such conversation any more"));
+            return Err(GONE);
         }
         self.hand_on(written);
         self.tell_conversation(&pair.main_account, pair.conversation);

@@ -72,6 +72,7 @@ impl World {
         let graph = Server::start(graph).await;
         let inbox = inbox(&store, &directory, &clock, &graph, folder.path());
         inbox.open(&[]).await.unwrap();
+        assert!(store.create_agent(agent()).await.unwrap());
         let number = directory.number(&"106".into()).unwrap();
         Self { inbox, number, graph, former: Vec::new(), written: AtomicUsize::new(0), clock, store, directory, folder }
     }
@@ -177,6 +178,32 @@ fn world_id(user: &str) -> Uuid {
 }
 
 const AGENT: Uuid = Uuid::from_u128(7);
+
+fn agent() -> Agent {
+    Agent {
+        id: AGENT,
+        account: "MA1".into(),
+        main_account: "MA1".into(),
+        spec: AgentSpec {
+            name: "Agent".to_owned(),
+            kind: AgentKind::Http,
+            channels: vec![AgentChannel::Whatsapp],
+            endpoint: Some("https://example.com/agent".to_owned()),
+            model: None,
+            instructions: String::new(),
+            greeting: String::new(),
+            voice: None,
+            language: "en-US".to_owned(),
+            history_turns: 20,
+            max_reply_chars: 4096,
+            timeout_ms: 20_000,
+            outbound_number: None,
+            enabled: true,
+        },
+        secrets: AgentSecrets::default(),
+        created: Timestamp::from_secs(1),
+    }
+}
 
 #[tokio::test]
 async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
@@ -550,30 +577,6 @@ async fn an_answer_is_owed_until_it_is_given_once() {
 async fn a_removed_agent_is_taken_out_of_all_that_names_it() {
     let world = World::start().await;
     let scope = Scope::of("MA1".into());
-    let agent = Agent {
-        id: AGENT,
-        account: "MA1".into(),
-        main_account: "MA1".into(),
-        spec: AgentSpec {
-            name: "Agent".to_owned(),
-            kind: AgentKind::Http,
-            channels: vec![AgentChannel::Whatsapp],
-            endpoint: Some("https://example.com/agent".to_owned()),
-            model: None,
-            instructions: String::new(),
-            greeting: String::new(),
-            voice: None,
-            language: "en-US".to_owned(),
-            history_turns: 20,
-            max_reply_chars: 4096,
-            timeout_ms: 20_000,
-            outbound_number: None,
-            enabled: true,
-        },
-        secrets: AgentSecrets::default(),
-        created: Timestamp::from_secs(1),
-    };
-    assert!(world.store.create_agent(agent).await.unwrap());
     assert!(!world.store.agent_answers(AGENT).await.unwrap());
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
     world.writes("91", "hello").await;
@@ -583,6 +586,85 @@ async fn a_removed_agent_is_taken_out_of_all_that_names_it() {
     let found = world.store.conversation(&scope, world_id("91")).await.unwrap().unwrap();
     assert_eq!(found.standing.routing, Routing::None);
     assert!(!world.store.agent_answers(AGENT).await.unwrap());
+}
+
+#[tokio::test]
+async fn s4_19_an_agent_that_is_removed_while_a_number_is_given_to_it_answers_nowhere() {
+    let world = World::start().await;
+    let scope = Scope::of("MA1".into());
+    world.writes("91", "hello").await;
+    let agent = agent();
+    for round in 0..20 {
+        let number = world.number.clone();
+        let route = world.inbox.route_number(&number, Routing::Agent(AGENT), true);
+        let remove = world.inbox.remove_agent(&scope, &agent, round % 2 == 0);
+        let (routed, removed) = match round % 4 < 2 {
+            true => tokio::join!(route, remove),
+            false => {
+                let (removed, routed) = tokio::join!(remove, route);
+                (routed, removed)
+            }
+        };
+        let stands = world.inbox.routing_of(&world.number);
+        let chat = world.store.conversation(&scope, world_id("91")).await.unwrap().unwrap().standing.routing;
+        match removed {
+            Ok(gone) => {
+                assert!(gone, "round {round}");
+                assert!(matches!(routed, Ok(()) | Err(NotRouted::NoAgent)), "round {round}: {routed:?}");
+                assert_eq!((stands, chat), (Routing::None, Routing::None), "round {round}");
+                assert!(world.store.create_agent(agent.clone()).await.unwrap());
+            }
+            Err(why) => {
+                assert!(matches!(why, NotRouted::Answers(_)), "round {round}: {why:?}");
+                assert_eq!((stands, chat), (Routing::Agent(AGENT), Routing::Agent(AGENT)), "round {round}");
+                world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_of_the_two_orders() {
+    let world = World::start().await;
+    let scope = Scope::of("MA1".into());
+    let order = |name: &str| WebhookOrder {
+        name: name.to_owned(),
+        url: crate::xml::ast::DocUrl("https://crm.example.com/".into()),
+    };
+    let own = world.inbox.make_webhook(&"MA1".into(), order("own")).await.unwrap().id;
+    let usual = world.inbox.make_webhook(&"MA1".into(), order("usual")).await.unwrap().id;
+    world.inbox.route_number(&world.number, Routing::Webhook(Some(usual)), true).await.unwrap();
+    let mut known = std::collections::HashSet::new();
+    for round in 0..8 {
+        let user = format!("9{round}");
+        world.writes(&user, "hello").await;
+        let read = world.store.conversation(&scope, world_id(&user)).await.unwrap().unwrap();
+        let subscribe = world.inbox.subscribe(&scope, &read, own);
+        let unsubscribe = world.inbox.unsubscribe(&scope, &world.number, &read);
+        match round % 2 == 0 {
+            true => drop(tokio::join!(subscribe, unsubscribe)),
+            false => drop(tokio::join!(unsubscribe, subscribe)),
+        }
+        let stands = world.store.conversation(&scope, read.pair.conversation).await.unwrap().unwrap();
+        let mut told = Vec::new();
+        for webhook in [own, usual] {
+            let all = world.store.deliveries(webhook, None, 200).await.unwrap();
+            let new = all.into_iter().filter(|d| known.insert(d.event_id.clone()));
+            let mut kinds: Vec<_> = new.map(|d| d.event).filter(|e| e.starts_with("subscription.")).collect();
+            kinds.sort();
+            told.push(kinds);
+        }
+        let wanted: [&[&str]; 2] = match stands.standing.routing.webhook() {
+            // Unsubscribed last: it goes where the number's go.
+            Some(id) if id == usual => [
+                &["subscription.activated", "subscription.revoked"],
+                &["subscription.activated", "subscription.revoked"],
+            ],
+            Some(_) => [&["subscription.activated"], &["subscription.revoked"]],
+            None => panic!("round {round}: neither order ends so"),
+        };
+        assert_eq!(told, wanted, "round {round}");
+    }
 }
 
 #[tokio::test]

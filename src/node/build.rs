@@ -99,7 +99,7 @@ impl Node {
         let dice = Dice::system();
         let kept = StoreOptions::with_journal_in(&config.store.data_dir);
         let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
-        let feed = Feed::new();
+        let feed = Feed::since(clock.wall());
         // Before anything is read: what another process has up is not what a crash left behind.
         let hold = Store::hold(&config.store.database, &node_id).await?;
         let store = Store::open_with(config.store.database.clone(), kept, health.clone()).await?;

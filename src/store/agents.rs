@@ -253,6 +253,16 @@ impl Store {
         Ok(self.log.deed(AgentWrite::Delete(scope.clone(), id)).await? > 0)
     }
 
+    /// Whether there is an agent of that id, whosever it is.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn has_agent(&self, id: Uuid) -> Result<bool, StoreError> {
+        let count = sql::query_scalar("SELECT count(*) FROM agents WHERE agent_id = $1").bind(id.to_string());
+        let count: i64 = count.fetch_one(&self.read).await.map_err(failed(WHAT))?;
+        Ok(count > 0)
+    }
+
     /// One of a scope's agents.
     ///
     /// # Errors

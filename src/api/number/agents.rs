@@ -2,7 +2,6 @@
 
 use axum::response::Response;
 use http::StatusCode;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -16,10 +15,9 @@ use super::Timestamp3339;
 use super::ask::{self, Asked, CHANGED, Fault, given};
 use super::bodies::{Taken, one_of};
 use super::conversations::not_routed;
-use crate::admission::NumberEntry;
 use crate::config::Secret;
 use crate::feed::What;
-use crate::model::{E164, Routing};
+use crate::model::E164;
 use crate::store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Scope};
 
 const MISSING: Answer =
@@ -393,14 +391,6 @@ fn outbound(asked: &Asked, text: &str) -> Result<E164, Fault> {
     Ok(number.spec.number.clone())
 }
 
-/// Numbers whose messages an agent answers.
-fn inbound(api: &Api, agent: Uuid) -> Vec<Arc<NumberEntry>> {
-    let directory = api.gate.directory();
-    let routings = directory.mail().routings();
-    let its = |n: &&Arc<NumberEntry>| routings.get(&n.spec.phone_number_id).and_then(|r| r.agent()) == Some(agent);
-    directory.tables().numbers().filter(its).cloned().collect()
-}
-
 fn shown(api: &Api, agent: &Agent) -> Shown {
     let spec = agent.spec.clone();
     Shown {
@@ -418,7 +408,7 @@ fn shown(api: &Api, agent: &Agent) -> Shown {
         max_reply_chars: spec.max_reply_chars,
         timeout_ms: spec.timeout_ms,
         outbound_number: spec.outbound_number.map(|number| number.as_str().to_owned()),
-        inbound_numbers: inbound(api, agent.id).iter().map(|n| n.spec.number.to_string()).collect(),
+        inbound_numbers: api.inbox.answered_by(agent.id).iter().map(|n| n.spec.number.to_string()).collect(),
         enabled: spec.enabled,
         has_api_key: agent.secrets.api_key.is_some(),
         has_signing_secret: agent.secrets.signing_secret.is_some(),
@@ -501,27 +491,9 @@ async fn delete(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let agent = agent_of(asked, id).await?;
     let api = asked.api();
     asked.matches(&ask::tag_of(&shown(api, &agent)))?;
-    let numbers = inbound(api, agent.id);
-    if !asked.flag("force")?.unwrap_or_default() {
-        let names: Vec<_> = numbers.iter().map(|number| number.spec.number.as_str()).collect();
-        let answers = match names.is_empty() {
-            false => Some(names.join(", ")),
-            true => {
-                let answers = api.store.agent_answers(agent.id).await.map_err(ask::store("read an agent"))?;
-                answers.then(|| "in conversations".to_owned())
-            }
-        };
-        if let Some(answers) = answers {
-            let message = format!("it answers {answers}: connect another agent there, or add ?force=true");
-            return Err(ask::conflict("in_use", &message));
-        }
-    }
-    for number in numbers {
-        api.inbox.route_number(&number, Routing::None, false).await.map_err(not_routed)?;
-    }
-    if !api.store.delete_agent(asked.scope(), agent.id).await.map_err(ask::store("remove an agent"))? {
+    let force = asked.flag("force")?.unwrap_or_default();
+    if !api.inbox.remove_agent(asked.scope(), &agent, force).await.map_err(not_routed)? {
         return Err(ask::missing("there is no such agent"));
     }
-    api.feed.tell(&agent.main_account, What::Agent(agent.id));
     Ok(ask::gone())
 }

@@ -405,6 +405,11 @@ pub(super) fn not_routed(why: NotRouted) -> Fault {
         NotRouted::TooMany => ask::conflict("too_many", "there are as many webhooks as there may be"),
         NotRouted::InFile => ask::conflict("in_file", "it stands in the configuration: change it there"),
         NotRouted::InUse => ask::conflict("in_use", IN_USE),
+        NotRouted::NoAgent => ask::bad("agent", "this account has no such agent"),
+        NotRouted::Answers(whose) => {
+            let message = format!("it answers {whose}: connect another agent there, or add ?force=true");
+            ask::conflict("in_use", &message)
+        }
         NotRouted::Store(error) => ask::store("change the routing")(error),
     }
 }
