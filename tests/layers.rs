@@ -28,6 +28,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("observe", "clock"),
     ("egress", "clock"),
     ("egress", "observe"),
+    ("egress", "ffi"),
     // The pure rule by which a customer's URL is refused.
     ("config", "egress"),
     ("admission", "store"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Exit;
 use crate::clock::Clock;
-use crate::node::{Node, until_stopped};
+use crate::node::{Node, Signals, until_stopped};
 
 /// Options of `offhook serve`.
 #[derive(clap::Args, Clone, Debug)]
@@ -24,14 +24,17 @@ pub fn run(args: Args) -> Exit {
     super::run_async(async {
         let file = args.config.clone();
         let loader = Arc::new(move || super::config::read(&file));
-        let node = match Node::start_with(config, Clock::real(), Some(loader)).await {
-            Ok(node) => node,
-            Err(e) => return Exit::not_started(&e, format_args!("could not {e}")),
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(e) => return Exit::failed(format_args!("could not wait for signals: {e}")),
+        };
+        let node = match signals.through(Node::start_with(config, Clock::real(), Some(loader))).await {
+            Some(Ok(node)) => node,
+            Some(Err(e)) => return Exit::not_started(&e, format_args!("could not {e}")),
+            None => return Exit::Done,
         };
         tracing::info!(public = %node.public, admin = %node.admin, "ready");
-        match until_stopped(node).await {
-            Ok(()) => Exit::Done,
-            Err(e) => Exit::failed(format_args!("could not wait for signals: {e}")),
-        }
+        until_stopped(node, signals).await;
+        Exit::Done
     })
 }

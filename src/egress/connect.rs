@@ -24,6 +24,7 @@ use super::resolve::Resolver;
 use super::url::CustomerUrl;
 use super::{EgressError, Guard};
 use crate::clock::Clock;
+use crate::ffi::process::no_descriptor_left;
 
 /// Look-up, connect and TLS together at most, whoever still waits (the largest `ct` of `plivo-callbacks.md` §4.2).
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -129,9 +130,19 @@ async fn first_connected(targets: Vec<SocketAddr>) -> io::Result<TcpStream> {
     }
 }
 
+/// How soon a connection is tried again that had no descriptor.
+const CROWDED: Duration = Duration::from_millis(20);
+
 #[allow(clippy::disallowed_methods, reason = "this is egress: the address was checked")]
 async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(to).await?;
+    let stream = loop {
+        match TcpStream::connect(to).await {
+            // This process, or the system, has as many files open as it may: one is given back in a moment. Whoever waits
+            // for this has a time of their own.
+            Err(e) if no_descriptor_left(&e) => tokio::time::sleep(CROWDED).await,
+            connected => break connected?,
+        }
+    };
     stream.set_nodelay(true)?;
     Ok(stream)
 }

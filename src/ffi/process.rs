@@ -44,6 +44,11 @@ pub fn raise_descriptor_limit() -> std::io::Result<usize> {
     Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
 
+/// Whether something could not be opened because this process, or the system, has as many files open as it may.
+pub fn no_descriptor_left(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// Nice value of [`thread_first`].
 const FIRST: libc::c_int = -10;
 

@@ -119,7 +119,10 @@ impl Node {
             OutboxLimits::default(),
         );
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
-        let graph = Arc::new(Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone())?);
+        let connections = Connections::of_this_process();
+        let mut asked = GraphConfig::new(config.meta.graph_url.as_str(), token);
+        asked.under_way_max = connections.graph.map_or(asked.under_way_max, |most| most.min(asked.under_way_max));
+        let graph = Arc::new(Graph::new(asked, clock.clone())?);
         let consents = Arc::new(Consents::load(store.clone()).await?);
         let permissions = PermissionDesk::new(graph.clone(), consents.clone(), clock.clone());
         let (sounds, recognisers, voices) = speech(&config, &clock, &egress)?;
@@ -369,7 +372,7 @@ impl Node {
             webhook,
             router,
             trusted_proxies: config.listen.trusted_proxies.clone(),
-            limits: connection_limits(),
+            limits: connections.http,
             clock: clock.clone(),
             secure: config.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https"),
         };
@@ -400,27 +403,40 @@ impl Node {
             stop_all,
             recordings,
             knobs,
-            _hold: hold,
+            hold,
             #[cfg(feature = "otel")]
             otel,
         })
     }
 }
 
-/// Connections as R10 has them, or half of the descriptors where the system gives few: the other half is for what goes
-/// out, for the admin listener and for the store.
-fn connection_limits() -> HttpLimits {
-    let usual = HttpLimits::default();
-    match raise_descriptor_limit() {
-        Ok(descriptors) if descriptors / 2 < usual.connections => {
-            warn!(descriptors, "few file descriptors: fewer connections are taken; raise the limit (ulimit -n)");
-            HttpLimits { connections: (descriptors / 2).max(1), ..usual }
+/// Descriptors that a node has open before anything comes: its store, its listeners, its logs.
+const OWN_DESCRIPTORS: usize = 64;
+
+/// How many connections there may be, where the system gives few descriptors: a third of them is for those that come in, the
+/// others are for what goes out, to customers and to Graph, and for media.
+struct Connections {
+    http: HttpLimits,
+    /// To Graph at once, of one number; none: as many as usual.
+    graph: Option<usize>,
+}
+
+impl Connections {
+    fn of_this_process() -> Self {
+        let usual = HttpLimits::default();
+        let descriptors = match raise_descriptor_limit() {
+            Ok(descriptors) => descriptors,
+            Err(e) => {
+                warn!(error = %e, "could not see how many file descriptors there may be");
+                return Self { http: usual, graph: None };
+            }
+        };
+        let third = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 3).max(1);
+        if third >= usual.connections {
+            return Self { http: usual, graph: None };
         }
-        Ok(_) => usual,
-        Err(e) => {
-            warn!(error = %e, "could not see how many file descriptors there may be");
-            usual
-        }
+        warn!(descriptors, "few file descriptors: fewer connections are taken; raise the limit (ulimit -n)");
+        Self { http: HttpLimits { connections: third, ..usual }, graph: Some(third) }
     }
 }
 

@@ -196,10 +196,11 @@ impl Dev {
     /// # Errors
     /// The system gives no signal handlers.
     pub async fn until_stopped(mut self) -> std::io::Result<()> {
-        match self.node.take() {
-            Some(node) => super::until_stopped(node).await,
-            None => Ok(()),
+        let signals = super::Signals::new()?;
+        if let Some(node) = self.node.take() {
+            super::until_stopped(node, signals).await;
         }
+        Ok(())
     }
 
     /// Ends everything in order.

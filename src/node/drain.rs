@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Node;
 use crate::model::HangupCause;
@@ -31,38 +31,63 @@ impl EndTimes {
     }
 }
 
-/// SIGINT and SIGTERM.
-struct Signals {
+/// SIGINT and SIGTERM: from when this is made they end the process no more by themselves.
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// One came while the node was starting.
+    early: bool,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    /// # Errors
+    /// The system gives no signal handlers.
+    pub fn new() -> std::io::Result<Self> {
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, early: false })
     }
 
     async fn next(&mut self) {
+        if std::mem::take(&mut self.early) {
+            return;
+        }
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
     }
+
+    /// Starts a node. A signal meanwhile is one that comes as soon as it has started; a second one gives the start up: none.
+    pub async fn through<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(start);
+        let mut early = false;
+        loop {
+            tokio::select! {
+                biased;
+                started = &mut start => {
+                    self.early = early;
+                    return Some(started);
+                }
+                () = self.next() => {
+                    if early {
+                        return None;
+                    }
+                    early = true;
+                    info!("stopping as soon as it has started; a second signal stops it now");
+                }
+            }
+        }
+    }
 }
 
 /// Runs a node until SIGINT or SIGTERM, then drains it; a second signal ends it at once.
-///
-/// # Errors
-/// The system gives no signal handlers; the node is stopped.
-pub async fn until_stopped(node: Node) -> std::io::Result<()> {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(e) => {
-            node.end(EndTimes::NOW).await;
-            return Err(e);
-        }
-    };
-    signals.next().await;
+pub async fn until_stopped(node: Node, mut signals: Signals) {
+    let lost = node.hold.lost();
+    tokio::select! {
+        () = signals.next() => {}
+        // The calls that are up here go on; what the other process has ended is over.
+        () = lost.cancelled() => error!("this process is no node any more: draining"),
+    }
     node.stop_admitting();
     let live = node.registry.len();
     if live > 0 {
@@ -73,7 +98,7 @@ pub async fn until_stopped(node: Node) -> std::io::Result<()> {
         () = signals.next() => {
             warn!(live = node.registry.len(), "second signal: ending now");
             node.end(EndTimes::NOW).await;
-            return Ok(());
+            return;
         }
     };
     if drained > 0 {
@@ -83,7 +108,6 @@ pub async fn until_stopped(node: Node) -> std::io::Result<()> {
         () = node.end(EndTimes::DRAINED) => {}
         () = signals.next() => {}
     }
-    Ok(())
 }
 
 impl Node {

@@ -12,7 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
-use super::{Node, until_stopped};
+use super::{Node, Signals, until_stopped};
 use crate::call::PANICS;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -81,7 +81,7 @@ fn node_of_its_own() {
         (config.listen.public, config.listen.admin, config.listen.media) = (anywhere, anywhere, anywhere);
         let node = Node::start(config, Clock::real()).await.unwrap();
         tracing::info!(public = %node.public, admin = %node.admin, "ready");
-        until_stopped(node).await.unwrap();
+        until_stopped(node, Signals::new().unwrap()).await;
     });
 }
 

@@ -32,7 +32,7 @@ use crate::media::Media;
 use crate::store::{Hold, Store};
 
 pub use build::call_settings;
-pub use drain::until_stopped;
+pub use drain::{Signals, until_stopped};
 pub use reload::Loader;
 
 /// Why a node did not start. The texts read well after "could not …".
@@ -97,7 +97,7 @@ pub struct Node {
     recordings: Recordings,
     knobs: Arc<reload::Knobs>,
     /// No other process is this node, until all of the above is over.
-    _hold: Hold,
+    hold: Hold,
     #[cfg(feature = "otel")]
     otel: Option<otel::Export>,
 }

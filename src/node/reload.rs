@@ -18,7 +18,7 @@ use crate::admission::book::Keeper;
 use crate::api::{Finding, Reload, Reloaded};
 use crate::call::Services;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Secret};
 use crate::inbox::{Dropped, Inbox};
 use crate::model::PhoneNumberId;
 use crate::people::People;
@@ -253,6 +253,7 @@ fn fixed(was: &Config, is: &Config) -> Vec<&'static str> {
         ("meta.graph_url", was.meta.graph_url != is.meta.graph_url),
         ("store.url", !was.store.database.is(&is.store.database)),
         ("store.data_dir", was.store.data_dir != is.store.data_dir),
+        ("store.secret_key", !is_same(was.store.secret_key.as_ref(), is.store.secret_key.as_ref())),
         ("cluster", was.cluster != is.cluster),
         ("answer.allow_insecure", was.answer.allow_insecure != is.answer.allow_insecure),
         ("recordings", was.recordings.s3 != is.recordings.s3),
@@ -261,6 +262,10 @@ fn fixed(was: &Config, is: &Config) -> Vec<&'static str> {
         ("oidc", was.oidc != is.oidc),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+}
+
+fn is_same(was: Option<&Secret>, is: Option<&Secret>) -> bool {
+    was.map(Secret::reveal) == is.map(Secret::reveal)
 }
 
 #[cfg(test)]
@@ -280,11 +285,12 @@ mod tests {
         is.listen.admin.set_port(1);
         is.listen.media_ports = 1;
         is.store.database = crate::config::Database::File("elsewhere.db".into());
+        is.store.secret_key = Some(Secret::new("another"));
         is.answer.allow_insecure = true;
         is.speech.insert("provider".to_owned(), "espeak".into());
         assert_eq!(
             fixed(&was, &is),
-            ["listen.admin", "listen.media_ports", "store.url", "answer.allow_insecure", "speech"]
+            ["listen.admin", "listen.media_ports", "store.url", "store.secret_key", "answer.allow_insecure", "speech"]
         );
     }
 }

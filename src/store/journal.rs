@@ -53,14 +53,44 @@ impl Journal {
     pub(super) fn open(folder: &Path) -> std::io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let path: PathBuf = folder.join(NAME);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         file.try_lock().map_err(|e| std::io::Error::other(format!("another process has the journal: {e}")))?;
         let mut journal = Self { file, id: Uuid::nil(), begin: 0, len: 0, dirty: false };
         let found = journal.scan()?;
         if found.is_none() {
-            journal.clear()?;
+            journal.mend(&path)?;
         }
         Ok(journal)
+    }
+
+    /// Begins anew a journal whose name cannot be read. One that was begun and never used goes without a word; else the file as
+    /// it was is put aside, and what can be read of its entries stays. How many of them the store had is not known any more:
+    /// taking one in twice does nothing.
+    ///
+    /// # Errors
+    /// The system's; then nothing was changed.
+    fn mend(&mut self, path: &Path) -> std::io::Result<()> {
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(0))?;
+        (&self.file).take(BYTES_MAX + RESERVED).read_to_end(&mut bytes)?;
+        if !bytes.contains(&b'\n') {
+            return self.clear();
+        }
+        let aside = path.with_extension(format!("damaged-{}", Uuid::new_v4()));
+        let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+        copy.write_all(&bytes)?;
+        copy.sync_all()?;
+        let lines = || bytes.split_inclusive(|b| *b == b'\n');
+        let entries: Vec<String> = lines().filter_map(checked).filter(|line| Uuid::parse_str(line).is_err()).collect();
+        tracing::error!(
+            aside = %aside.display(),
+            entries = entries.len(),
+            unreadable = lines().count() - entries.len(),
+            "the journal was damaged: what can be read of it is taken in, and the file as it was is put aside"
+        );
+        self.clear()?;
+        self.append(&entries)?;
+        self.sync()
     }
 
     /// Reads the name, and where the last whole line ends; `None`: there is no name, and so nothing of use.
@@ -223,6 +253,39 @@ mod tests {
 
     fn all(journal: &mut Journal) -> Vec<Option<String>> {
         journal.read(journal.begin(), 1_000_000).unwrap().entries
+    }
+
+    #[test]
+    fn r11_a_journal_whose_name_is_damaged_keeps_its_entries_and_one_that_is_none_is_put_aside() {
+        let aside = |folder: &std::path::Path| {
+            let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+            let aside: Vec<_> = files.filter(|path| path.to_string_lossy().contains("damaged-")).collect();
+            assert!(aside.len() < 2, "{aside:?}");
+            aside.first().map(|path| std::fs::read(path).unwrap())
+        };
+        // A bit in the name, its whole line gone, a file that is something else, a name that was being written.
+        for (damage, kept) in [(0, 3), (1, 3), (2, 0), (3, 0)] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut journal = Journal::open(folder.path()).unwrap();
+            journal.append(&texts(0..3)).unwrap();
+            let name = usize::try_from(journal.begin()).unwrap();
+            drop(journal);
+            let file = folder.path().join(NAME);
+            let mut bytes = std::fs::read(&file).unwrap();
+            match damage {
+                0 => bytes[3] ^= 1,
+                1 => drop(bytes.drain(..name)),
+                2 => bytes = b"something\nelse\n".to_vec(),
+                _ => bytes.truncate(20),
+            }
+            std::fs::write(&file, &bytes).unwrap();
+            let mut journal = Journal::open(folder.path()).unwrap();
+            let wanted: Vec<_> = texts(0..kept).into_iter().map(Some).collect();
+            assert_eq!(all(&mut journal), wanted, "{damage}");
+            assert_eq!(aside(folder.path()), (damage < 3).then_some(bytes), "{damage}");
+            drop(journal);
+            assert_eq!(all(&mut Journal::open(folder.path()).unwrap()), wanted, "{damage}: at the start after it");
+        }
     }
 
     #[test]

@@ -979,13 +979,17 @@ fn beside(file: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// The folder 0700 and the file 0600 (R21); SQLite gives its side files the file's mode.
+/// The folder 0700 and the file 0600 (R21); SQLite gives its side files the file's mode. A file that is there is not opened:
+/// see `open::beside_a_node`.
 fn prepare(file: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
         folder_of_its_own(folder)?;
     }
-    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file).map(drop)
+    match std::fs::OpenOptions::new().append(true).create_new(true).mode(0o600).open(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 fn folder_of_its_own(folder: &Path) -> std::io::Result<()> {

@@ -80,7 +80,9 @@ pub(super) async fn rest(at: &Database, write: Pool, busy: Duration) -> Result<O
     }
 }
 
-/// For one command: a connection or two that look or change something beside a running node.
+/// A connection or two that look or change something beside a node's own, in another process or in the node's. The file is
+/// not opened but by SQLite: whoever closes it elsewhere in a process drops all locks that SQLite has on it there, and the
+/// next stranger takes the write-ahead log away (<https://www.sqlite.org/howtocorrupt.html> §2.2).
 ///
 /// # Errors
 /// The file is not there, or the database does not answer.
@@ -88,7 +90,7 @@ pub(super) async fn beside_a_node(at: &Database, read_only: bool) -> Result<Pool
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
-            std::fs::File::open(file).map_err(|source| StoreError::Open { at: at.clone(), source })?;
+            std::fs::metadata(file).map_err(|source| StoreError::Open { at: at.clone(), source })?;
             let options = SqliteConnectOptions::new().filename(file).read_only(read_only).busy_timeout(BUSY);
             let options = options.disable_statement_logging();
             let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(connect)?;

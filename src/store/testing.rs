@@ -11,7 +11,7 @@ use super::open;
 use super::sql::Pool;
 use crate::config::{Database, Secret};
 
-const VARIABLE: &str = "OFFHOOK_TEST_POSTGRES";
+pub(super) const VARIABLE: &str = "OFFHOOK_TEST_POSTGRES";
 
 /// Whether this run is PostgreSQL's.
 pub(in crate::store) fn is_postgres() -> bool {

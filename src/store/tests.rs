@@ -639,6 +639,35 @@ async fn a_store_belongs_to_one_node_at_a_time() {
     room.open().await.close().await;
 }
 
+/// A process that closes the file drops its locks on it, and SQLite's with them: an outsider that reads it would then take
+/// the write-ahead log away, and all that is written from then on.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
+    use std::os::unix::fs::MetadataExt as _;
+    if skipped_on_postgres() {
+        return;
+    }
+    let room = Room::new();
+    let store = room.open().await;
+    let file = std::fs::metadata(room.file()).unwrap();
+    let locks = || {
+        let all = std::fs::read_to_string("/proc/locks").unwrap();
+        let (inode, process) = (format!(":{}", file.ino()), std::process::id().to_string());
+        let ours = |line: &&str| line.contains(&format!(" {process} ")) && line.contains(&format!("{inode} "));
+        all.lines().filter(ours).count()
+    };
+    assert!(locks() > 0, "a node that writes ahead holds its file as long as it runs");
+    assert!(store.scrub().await.is_ok());
+    assert!(locks() > 0, "after an erasure");
+    assert!(Store::open(&room.file(), Health::new()).await.is_err());
+    assert!(locks() > 0, "after a second one in this process was refused");
+    let to = room.folder.path().join("copy.db");
+    super::backup::backup(&room.file(), &to).await.unwrap();
+    assert!(locks() > 0, "after a copy");
+    store.close().await;
+}
+
 #[tokio::test]
 async fn r05_keys_come_back_the_newest_first_and_go_when_they_are_old() {
     let room = Room::new();
