@@ -47,7 +47,7 @@ pub mod web;
 pub use binding::CallEvent;
 pub use consent::PermissionDesk;
 pub use dialer::Dialer;
-pub use outbox::{Outbox, OutboxLimits};
+pub use outbox::{GivenUp, Outbox, OutboxLimits};
 pub use recordings::{Recordings, RecordingsConfig};
 pub use registry::{LiveCall, Registry, Told};
 pub use rejects::RejectThread;

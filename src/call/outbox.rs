@@ -64,6 +64,21 @@ struct Inner {
     aborted: CancellationToken,
     traces: OnceLock<Sink>,
     links: OnceLock<Links>,
+    undelivered: OnceLock<Undelivered>,
+}
+
+/// Hears of what reports messages and numbers and is given up.
+pub type Undelivered = Box<dyn Fn(GivenUp) + Send + Sync>;
+
+/// Something that its receiver would not take.
+#[derive(Clone, Debug)]
+pub struct GivenUp {
+    pub account: AuthId,
+    pub main_account: AuthId,
+    /// The receiver: a webhook by its name, or scheme, host and port.
+    pub to: String,
+    /// How the last attempt ended.
+    pub why: String,
 }
 
 /// Makes a link to a message's file that is good from now on.
@@ -132,6 +147,7 @@ impl Outbox {
             aborted: CancellationToken::new(),
             traces: OnceLock::new(),
             links: OnceLock::new(),
+            undelivered: OnceLock::new(),
         }))
     }
 
@@ -143,6 +159,11 @@ impl Outbox {
     /// From now on links to users' files are made by this; the first who says so counts.
     pub fn links_by(&self, links: Links) {
         let _ = self.0.links.set(links);
+    }
+
+    /// From now on whoever this is hears of each that is given up; the first who says so counts.
+    pub fn undelivered_to(&self, undelivered: Undelivered) {
+        let _ = self.0.undelivered.set(undelivered);
     }
 
     /// Begins to read what waits in the store.
@@ -246,6 +267,13 @@ impl Inner {
     async fn deliver(&self, callback: Callback, place: Place, keys: Option<SigningKeys>) {
         let Callback { id, new, since, attempts, retries } = callback;
         let (call, kind, event_id, hops) = (new.call, new.notice.kind, new.event_id, Hops::new());
+        // What reports messages and numbers is no call's.
+        let of_a_call = !matches!(kind, NoticeKind::Event | NoticeKind::Message);
+        let webhook = self.webhook(&new);
+        let whose = (!of_a_call).then(|| {
+            let to = webhook.as_ref().map_or_else(|| new.origin.clone(), |webhook| format!("webhook {}", webhook.name));
+            (new.account.clone(), new.main_account.clone(), to)
+        });
         let (began, begun) = (self.clock.wall(), self.clock.now());
         let failed = |why: &str| Delivery { attempts, outcome: NoticeOutcome::Failed { why: why.to_owned() } };
         let delivery = match keys.or_else(|| self.keys(&new.account, &new.main_account)) {
@@ -253,12 +281,11 @@ impl Inner {
             Some(_) if new.shut.is_some() => {
                 failed("another store.secret_key sealed its parameters: put that one back")
             }
-            Some(_) if kind == NoticeKind::Event && self.webhook(&new).is_none() => {
+            Some(_) if kind == NoticeKind::Event && webhook.is_none() => {
                 failed("its webhook is not there any more, or another account's")
             }
             Some(keys) => {
                 let age = self.clock.steady().since(since);
-                let webhook = self.webhook(&new);
                 let mut notice = new.notice;
                 if let Some(webhook) = &webhook {
                     // Where it is now, whatever it was when the event came up.
@@ -292,8 +319,7 @@ impl Inner {
             outcome: delivery.outcome.as_str().to_owned(),
             tries: hops.so_far().iter().map(|hop| Request::of(hop, begun, now)).collect(),
         };
-        // What reports messages and numbers is no call's: there is no log that it could stand in.
-        let of_a_call = !matches!(kind, NoticeKind::Event | NoticeKind::Message);
+        // There is no log that anything else could stand in.
         if let (true, Ok(line)) = (of_a_call, log::trace_line(&trace)) {
             self.store.event_log().append_late(call, line.trim_end().to_owned());
         }
@@ -306,10 +332,14 @@ impl Inner {
             NoticeOutcome::Retry { why, after } => (Settled::Again { due: at.plus(after) }, why),
             NoticeOutcome::Failed { why } => (Settled::Failed, why),
         };
+        let given_up = matches!(outcome, Settled::Failed).then(|| last.clone());
         let settlement = Settlement { id, attempts: delivery.attempts, at, outcome, last };
         // Only a store that is being closed fails here: then the row is due at the next start.
         let others_wait = self.store.settle(settlement).await.unwrap_or_default();
         drop(place);
+        if let (Some(why), Some((account, main_account, to)), Some(tell)) = (given_up, whose, self.undelivered.get()) {
+            tell(GivenUp { account, main_account, to, why });
+        }
         if others_wait || matches!(outcome, Settled::Again { .. }) {
             self.woken.notify_one();
         }

@@ -16,6 +16,7 @@ mod media;
 mod routing;
 mod sending;
 mod tenure;
+mod undelivered;
 pub mod words;
 
 #[cfg(test)]
@@ -116,6 +117,13 @@ impl Inbox {
         let shelf = Arc::new(Shelf::new(parts.media.clone(), parts.store.link_key()));
         let (signs, clock, base_url) = (shelf.clone(), parts.clock.clone(), parts.base_url.clone());
         parts.outbox.links_by(Box::new(move |message| signs.link(&base_url, message, clock.wall())));
+        let (undelivered, notices, clock) =
+            (undelivered::Undelivered::default(), parts.notices.clone(), parts.clock.clone());
+        parts.outbox.undelivered_to(Box::new(move |given_up| {
+            if let Some(notice) = undelivered.notice(given_up, clock.steady()) {
+                notices.note(notice);
+            }
+        }));
         Self(Arc::new(Inner {
             parts,
             shelf,

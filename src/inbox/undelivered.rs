@@ -1,0 +1,69 @@
+//! Deliveries that are given up: somebody should know (`number-api.md` §4), and once is enough for all that one receiver did
+//! not take.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::call::GivenUp;
+use crate::model::{AuthId, NoticeTopic, Timestamp};
+use crate::notices::Notice;
+
+/// For so long nothing more is said of the same receiver.
+const QUIET: Duration = Duration::from_secs(3_600);
+/// Receivers that are remembered; the oldest are forgotten.
+const KEPT: usize = 10_000;
+
+/// Whom something was said of, and when.
+#[derive(Debug, Default)]
+pub(super) struct Undelivered(Mutex<HashMap<(AuthId, String), Timestamp>>);
+
+impl Undelivered {
+    /// What to say; none: it was said a moment ago.
+    pub(super) fn notice(&self, given_up: GivenUp, now: Timestamp) -> Option<Notice> {
+        let GivenUp { account, main_account, to, why } = given_up;
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = (account.clone(), to.clone());
+        if told.get(&of).is_some_and(|last| now.since(*last) < QUIET) {
+            return None;
+        }
+        if told.len() >= KEPT {
+            told.retain(|_, last| now.since(*last) < QUIET);
+        }
+        if told.len() < KEPT {
+            told.insert(of, now);
+        }
+        let text = format!(
+            "{to} did not take what it was to be told of messages: {why}. That is given up, and can be sent again from the \
+             deliveries of the webhook."
+        );
+        Some(Notice::new(account, main_account, NoticeTopic::Delivery, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Undelivered;
+    use crate::call::GivenUp;
+    use crate::model::{NoticeTopic, Timestamp};
+
+    #[test]
+    fn s3_24_what_is_given_up_is_told_once_an_hour_for_each_receiver() {
+        let (undelivered, now) = (Undelivered::default(), Timestamp::from_secs(1_000_000));
+        let given_up = |host: &str| GivenUp {
+            account: "MA1".into(),
+            main_account: "MA1".into(),
+            to: format!("https://{host}"),
+            why: "410".to_owned(),
+        };
+        let notice = undelivered.notice(given_up("crm.example.com"), now).unwrap();
+        assert_eq!(notice.topic, NoticeTopic::Delivery);
+        assert!(notice.text.contains("https://crm.example.com") && notice.text.contains("410"), "{}", notice.text);
+        let later = now.plus(Duration::from_secs(3_599));
+        assert!(undelivered.notice(given_up("crm.example.com"), later).is_none());
+        assert!(undelivered.notice(given_up("desk.example.com"), later).is_some());
+        assert!(undelivered.notice(given_up("crm.example.com"), now.plus(Duration::from_secs(3_600))).is_some());
+    }
+}
