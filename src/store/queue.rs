@@ -1,4 +1,4 @@
-//! The way to the task that writes (`writer`): what can be written, and a bounded queue of it.
+//! The way to the thread that writes (`writer`): what can be written, and a bounded queue of it.
 //!
 //! Nobody who queues waits for the disk. What nobody waits for is refused and counted where the queue is full; what
 //! somebody waits for waits for room behind it. A call's beginning is noted in its file besides (`births`).
@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Builder;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -171,7 +172,10 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Takes in what an earlier process left in the journal, then starts the task that writes.
+    /// Takes in what an earlier process left in the journal, then starts the thread that writes.
+    ///
+    /// Each statement goes to SQLite's thread and back. Where the writer is one of many tasks, each way back wakes first who
+    /// waits for sockets and then a worker; alone on its thread it is woken once, and nobody else.
     pub(super) async fn start(begin: Begin) -> Result<Self, StoreError> {
         let (queue, writes) = mpsc::channel(QUEUE);
         let (closing, task) = (CancellationToken::new(), TaskTracker::new());
@@ -179,7 +183,14 @@ impl EventLog {
         let mut writer = Writer::new(begin, closing.clone());
         writer.take_in_what_was_left().await?;
         let hurry = Arc::new(Notify::new());
-        task.spawn(writer::run(writer, writes, hurry.clone()));
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
+        let (counted, hurried) = (task.token(), hurry.clone());
+        let work = move || {
+            runtime.block_on(writer::run(writer, writes, hurried));
+            drop(runtime);
+            drop(counted);
+        };
+        std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(StoreError::Thread)?;
         task.close();
         Ok(Self { queue, hurry, births, closing, task })
     }
