@@ -434,16 +434,14 @@ async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::E
         $12, $13, $14, $15, $16, $15, coalesce(n.generation, 0), $17, $18 \
         FROM (SELECT 1 AS one) o LEFT JOIN number_tenures n ON n.phone_number_id = $5 \
         LEFT JOIN number_routing r ON r.phone_number_id = $5 AND coalesce(n.owner, $2) = $2 WHERE o.one = 1 \
-        ON CONFLICT (conversation_id) DO UPDATE SET main_auth_id = excluded.main_auth_id, \
-        number = excluded.number, bsuid = coalesce(excluded.bsuid, conversations.bsuid), \
+        ON CONFLICT (conversation_id) DO UPDATE SET \
         name = CASE WHEN excluded.name <> '' THEN excluded.name ELSE conversations.name END, \
         name_lower = CASE WHEN excluded.name <> '' THEN excluded.name_lower ELSE conversations.name_lower END, \
-        last_lower = excluded.last_lower, status = CASE WHEN excluded.unread > 0 THEN 'open' ELSE conversations.status END, \
-        unread = conversations.unread + excluded.unread, last_text = excluded.last_text, \
-        last_direction = excluded.last_direction, \
+        last_lower = excluded.last_lower, unread = conversations.unread + excluded.unread, \
+        last_text = excluded.last_text, last_direction = excluded.last_direction, \
         last_us = CASE WHEN excluded.last_us > conversations.last_us THEN excluded.last_us ELSE conversations.last_us END, \
         heard_us = CASE WHEN excluded.heard_us > conversations.heard_us THEN excluded.heard_us ELSE conversations.heard_us END \
-        RETURNING routing, webhook, agent, epoch, ai_enabled, unread, generation, \
+        RETURNING routing, webhook, agent, epoch, ai_enabled, unread, generation, main_auth_id, number, bsuid, status, \
         (SELECT t.owner FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_owner, \
         (SELECT t.generation FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_generation, \
         (SELECT t.routing FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_routing, \
@@ -471,6 +469,7 @@ async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::E
         .bind(message.text.to_lowercase())
         .fetch_one(&mut *to)
         .await?;
+    renew(to, came, &row).await?;
     let mut standing = standing(&row)?;
     match tenures::held(&row)? {
         None => tenures::begin(to, pair).await?,
@@ -485,6 +484,26 @@ async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::E
         }
     }
     Ok((standing, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
+}
+
+/// What of a conversation is another than it was. Apart from what each message changes, and only where it is so: what an update
+/// names, it writes into each index that has it, whether it changes or not.
+async fn renew(to: &mut Conn, came: &Came, row: &Row) -> Result<(), sqlx::Error> {
+    let Came { pair, counts, .. } = came;
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let bsuid: Option<String> = row.try_get("bsuid")?;
+    if text("main_auth_id")? == pair.main_account.as_str()
+        && text("number")? == pair.number.as_str()
+        && (pair.user.bsuid.is_none() || pair.user.bsuid == bsuid)
+        && (!counts || text("status")? == ConversationStatus::Open.as_str())
+    {
+        return Ok(());
+    }
+    let update = "UPDATE conversations SET main_auth_id = $2, number = $3, bsuid = coalesce($4, bsuid), \
+        status = CASE WHEN $5 > 0 THEN 'open' ELSE status END WHERE conversation_id = $1";
+    let update = sql::query(update).bind(pair.conversation.to_string()).bind(pair.main_account.as_str());
+    let update = update.bind(pair.number.as_str()).bind(&pair.user.bsuid).bind(i64::from(*counts));
+    update.execute(to).await.map(drop)
 }
 
 pub(super) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
