@@ -18,7 +18,7 @@ use super::callbacks::{NewCallback, Settlement, Written};
 use super::calls::{CallEnd, CallStart, Farewell};
 use super::deed::Deed;
 use super::endpoints::EndpointWrite;
-use super::inbox::{InboxFound, InboxWrite};
+use super::inbox::{Came, InboxFound, InboxWrite};
 use super::keys::SeenKey;
 use super::permissions::{PermissionReply, PermissionRow};
 use super::recordings::{CopyWrite, RecordingConclusion, RecordingStart, TranscriptWrite};
@@ -156,6 +156,64 @@ impl Write {
             | Self::RecordingBegun(_)
             | Self::ForgetKeys(_)
             | Self::Settled(_) => false,
+        }
+    }
+}
+
+/// What a batch writes a kind at a time.
+impl Write {
+    pub(super) fn answered(&self) -> Option<(CallUuid, Timestamp)> {
+        if let Self::Answered(call, at) = self { Some((*call, *at)) } else { None }
+    }
+
+    pub(super) fn settlement(&self) -> Option<&Settlement> {
+        if let Self::Settle(settlement, _) = self { Some(settlement) } else { None }
+    }
+
+    pub(super) fn conclusion(&self) -> Option<&Conclusion> {
+        if let Self::Concluded(conclusion, _) = self { Some(conclusion) } else { None }
+    }
+
+    pub(super) fn came(&self) -> Option<&Came> {
+        match self {
+            Self::Inbox(write, _) => match &**write {
+                InboxWrite::Came(came) => Some(came),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether ends of calls, messages that came and callbacks may change places with it: it looks at none of their rows.
+    pub(super) fn goes_together(&self) -> bool {
+        match self {
+            Self::Inbox(..) => self.came().is_some(),
+            Self::Born(_)
+            | Self::Answered(..)
+            | Self::Alive(..)
+            | Self::Late { .. }
+            | Self::Line { .. }
+            | Self::Concluded(..)
+            | Self::Callback(..)
+            | Self::Settle(..)
+            | Self::Key(_)
+            | Self::Unkey(_)
+            | Self::Permission(..)
+            | Self::ForgetPermission(..)
+            | Self::ForgetKeys(_)
+            | Self::Settled(_) => true,
+            // What Graph is to be told of a call depends on whether it has ended; the rest is seldom.
+            Self::Bound(..)
+            | Self::Farewell(..)
+            | Self::FarewellsDue(_)
+            | Self::Settings(..)
+            | Self::Endpoint(..)
+            | Self::RecordingBegun(_)
+            | Self::RecordingEnded(..)
+            | Self::Copy(..)
+            | Self::Transcribed(..)
+            | Self::ForgetRecordings(..)
+            | Self::Deed(..) => false,
         }
     }
 }

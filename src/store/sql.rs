@@ -10,15 +10,16 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::marker::PhantomData;
 
+use futures_util::TryStreamExt as _;
 use serde::Serialize;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::types::Json;
-use sqlx::{Arguments as _, AssertSqlSafe, PgPool, Sqlite, SqlitePool};
+use sqlx::{Arguments as _, AssertSqlSafe, Either, Executor as _, PgPool, Sqlite, SqlitePool};
 
-pub(super) use row::Row;
-use row::{All, Columns, FromRow, One, Value};
+pub(super) use row::{All, Row};
+use row::{Columns, FromRow, One, Value};
 
 /// Whose SQL it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -394,6 +395,82 @@ pub(super) async fn insert_rows<T>(
     Ok(())
 }
 
+/// Statements that go to SQLite's thread at a time: the connection keeps each number of them prepared.
+const TOGETHER: usize = 6;
+
+/// What one of several statements came to.
+pub(super) struct Outcome<T> {
+    /// Rows that it changed.
+    pub(super) changed: u64,
+    /// Rows that it gave.
+    pub(super) rows: Vec<T>,
+}
+
+/// Carries out the same statement with other values, one after another. The way to SQLite's thread and back takes longer
+/// than most statements do, so some go there together; to PostgreSQL they go one by one.
+pub(super) async fn each<O: FromRow>(
+    to: &mut Conn,
+    queries: impl IntoIterator<Item = Query<O>>,
+) -> Result<Vec<Outcome<O::Out>>, sqlx::Error> {
+    let mut queries = queries.into_iter();
+    let mut outcomes = Vec::new();
+    loop {
+        let most = match to.dialect() {
+            Dialect::Sqlite => TOGETHER,
+            Dialect::Postgres => 1,
+        };
+        let Some(query) = together(queries.by_ref().take(most)) else { return Ok(outcomes) };
+        let mut rows = Vec::new();
+        let mut note = |step: Either<u64, Row>| {
+            match step {
+                Either::Left(changed) => outcomes.push(Outcome { changed, rows: std::mem::take(&mut rows) }),
+                Either::Right(row) => rows.push(O::read(row)?),
+            }
+            Ok::<_, sqlx::Error>(())
+        };
+        match &mut *to {
+            Conn::Sqlite(to) => {
+                let mut steps = (&mut **to).fetch_many(query.sqlite()?);
+                while let Some(step) = steps.try_next().await? {
+                    note(step.map_left(|done| done.rows_affected()).map_right(Row::Sqlite))?;
+                }
+            }
+            Conn::Postgres(to) => {
+                let mut steps = (&mut **to).fetch_many(query.postgres()?);
+                while let Some(step) = steps.try_next().await? {
+                    note(step.map_left(|done| done.rows_affected()).map_right(Row::Postgres))?;
+                }
+            }
+        }
+    }
+}
+
+/// Several as one text.
+fn together<O>(mut queries: impl Iterator<Item = Query<O>>) -> Option<Query<O>> {
+    let mut all = queries.next()?;
+    for query in queries {
+        let text = all.text.to_mut();
+        text.push_str("; ");
+        push_behind(text, &query.text, all.args.len());
+        all.args.extend(query.args);
+    }
+    Some(all)
+}
+
+/// A statement whose `$1` is the value behind so many others.
+fn push_behind(to: &mut String, text: &str, others: usize) {
+    use std::fmt::Write as _;
+    let mut pieces = text.split('$');
+    to.push_str(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        let digits = piece.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, rest) = piece.split_at(digits);
+        let number = number.parse::<usize>().unwrap_or_default() + others;
+        // A String takes all that is written.
+        let _ = write!(to, "${number}{rest}");
+    }
+}
+
 /// A row, or a list, that is being put together.
 pub(super) struct Values<'a> {
     to: &'a mut QueryBuilder,
@@ -407,5 +484,24 @@ impl Values<'_> {
         }
         self.to.push_bind(value);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{QueryBuilder, query, together};
+
+    #[test]
+    fn statements_that_go_together_keep_their_own_values() {
+        let one = || query("UPDATE t SET a = $2, b = $2 WHERE c = $1").bind(1_i64).bind("x");
+        let all = together([one(), one(), one()].into_iter()).unwrap();
+        assert_eq!(
+            all.text,
+            "UPDATE t SET a = $2, b = $2 WHERE c = $1; UPDATE t SET a = $4, b = $4 WHERE c = $3; \
+             UPDATE t SET a = $6, b = $6 WHERE c = $5"
+        );
+        assert_eq!(all.args.len(), 6);
+        assert!(together(std::iter::empty::<super::Query<super::Row>>()).is_none());
+        assert_eq!(together(std::iter::once(QueryBuilder::new("SELECT 1").build())).unwrap().text, "SELECT 1");
     }
 }
