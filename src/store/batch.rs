@@ -23,7 +23,7 @@ pub(super) async fn write_batch(to: &mut Conn, seal: &Seal, batch: &[Write]) -> 
     let synced = batch.iter().any(Write::is_synced);
     to.begin(synced).await?;
     let found = write_all(to, seal, batch).await?;
-    to.commit(synced).await?;
+    to.commit().await?;
     Ok(found)
 }
 
@@ -41,7 +41,7 @@ pub(super) async fn take_in(
         ON CONFLICT (journal) DO UPDATE SET replayed = excluded.replayed";
     let note = sql::query(note).bind(journal.to_string()).bind(i64::try_from(seen).unwrap_or(i64::MAX));
     note.execute(&mut *to).await?;
-    to.commit(true).await
+    to.commit().await
 }
 
 async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result<Vec<Found>, sqlx::Error> {
@@ -98,7 +98,6 @@ async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result
             Write::Settled(_) => {}
         }
     }
-    keys::insert(to, &seen).await?;
     sql::insert_rows(to, LINES, &lines, |mut row, (call, seq, line)| {
         row.push_bind(call.to_string()).push_bind(i64::try_from(**seq).unwrap_or(i64::MAX)).push_bind(*line);
     })
@@ -109,6 +108,7 @@ async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result
         ORDER BY seq DESC LIMIT 1";
     let late = late.iter().map(|(call, line)| sql::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(*line));
     sql::each(to, late).await?;
+    keys::insert(to, &seen).await?;
     Ok(found)
 }
 

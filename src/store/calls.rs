@@ -467,7 +467,7 @@ async fn insert_notes(transaction: &mut Conn, left: &Notes) -> Result<(), sqlx::
             bound(transaction, *call, wacid, *farewell).await?;
         }
     }
-    transaction.commit(true).await
+    transaction.commit().await
 }
 
 /// Closes a row each, once: a closed one stays as it is. What else reports the end (the outbox) belongs into the same
