@@ -191,3 +191,7 @@ async fn close_anew(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> 
     calls::insert(to, &c.start, None).await?;
     Ok(calls::close(to, [(c.start.call, &c.end, c.farewell)]).await?.contains(&true))
 }
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;
