@@ -15,7 +15,7 @@ use super::{World, asked, say};
 struct Round {
     cpu_us: f64,
     /// By the beginnings of the threads' names.
-    by_thread: [(&'static str, f64); 4],
+    by_thread: [(&'static str, f64); 5],
     summary: Summary,
 }
 
@@ -85,7 +85,8 @@ async fn round(
     let all = world.customer.until_hangups(hangups + wanted.calls);
     tokio::time::timeout(Duration::from_secs(10), all).await?;
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / wanted.calls as f64;
-    let by_thread = ["offhook", "sqlx", "media", "rejects"].map(|of| (of, each(process.cpu_since_of(&before, of))));
+    let by_thread =
+        ["offhook", "store", "sqlx", "media", "rejects"].map(|of| (of, each(process.cpu_since_of(&before, of))));
     Ok(Round { cpu_us: each(process.cpu_since(&before)), by_thread, summary })
 }
 

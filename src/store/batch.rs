@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::calls::Beginnings;
+use super::inbox::{Came, InboxFound, Standing};
 use super::keys::{self, SeenKey};
 use super::queue::{Concluded, Conclusion, Found, Write};
 use super::seal::Seal;
@@ -22,7 +23,7 @@ pub(super) async fn write_batch(to: &mut Conn, seal: &Seal, batch: &[Write]) -> 
     let synced = batch.iter().any(Write::is_synced);
     to.begin(synced).await?;
     let found = write_all(to, seal, batch).await?;
-    to.commit(synced).await?;
+    to.commit().await?;
     Ok(found)
 }
 
@@ -40,7 +41,7 @@ pub(super) async fn take_in(
         ON CONFLICT (journal) DO UPDATE SET replayed = excluded.replayed";
     let note = sql::query(note).bind(journal.to_string()).bind(i64::try_from(seen).unwrap_or(i64::MAX));
     note.execute(&mut *to).await?;
-    to.commit(true).await
+    to.commit().await
 }
 
 async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result<Vec<Found>, sqlx::Error> {
@@ -53,17 +54,24 @@ async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result
     };
     let born: Vec<_> = batch.iter().filter_map(born).collect();
     calls::insert_all(to, &born).await?;
+    let answered: Vec<_> = batch.iter().filter_map(Write::answered).collect();
+    calls::answered(to, &answered).await?;
+    // Of rows of earlier batches; what comes behind one that is over now may go out at once.
+    let settled: Vec<_> = batch.iter().filter_map(Write::settlement).collect();
+    let mut settled = callbacks::settle(to, &settled).await?.into_iter();
+    let together = batch.iter().all(Write::goes_together);
+    let mut ahead = if together { by_kinds(to, seal, batch).await? } else { Vec::new() }.into_iter();
     for write in batch {
         match write {
-            Write::Born(_) => {}
+            Write::Born(_) | Write::Answered(..) => {}
+            Write::Settle(..) => found.extend(settled.next().map(Found::Settle)),
+            Write::Concluded(..) | Write::Callback(..) | Write::Inbox(..) if together => found.extend(ahead.next()),
             Write::Bound(call, wacid, farewell) => calls::bound(to, *call, wacid, *farewell).await?,
-            Write::Answered(call, at) => calls::answered(to, *call, *at).await?,
             Write::Alive(node_id, at) => calls::alive(to, node_id, *at).await?,
             Write::Line { call, seq, line } => lines.push((call, seq, line)),
             Write::Late { call, line } => late.push((call, line)),
             Write::Concluded(conclusion, _) => found.push(Found::Concluded(conclude(to, seal, conclusion).await?)),
             Write::Callback(new, _) => found.push(Found::Callback(callbacks::insert(to, seal, (**new).clone()).await?)),
-            Write::Settle(settlement, _) => found.push(Found::Settle(callbacks::settle(to, settlement).await?)),
             Write::Farewell(call, again) => calls::farewell(to, *call, *again).await?,
             Write::FarewellsDue(node_id) => calls::farewells_due(to, node_id).await?,
             Write::Key(key) => seen.push(*key),
@@ -90,19 +98,74 @@ async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result
             Write::Settled(_) => {}
         }
     }
-    keys::insert(to, &seen).await?;
     sql::insert_rows(to, LINES, &lines, |mut row, (call, seq, line)| {
         row.push_bind(call.to_string()).push_bind(i64::try_from(**seq).unwrap_or(i64::MAX)).push_bind(*line);
     })
     .await?;
-    for (call, line) in late {
-        // Nothing is added to a log that has been forgotten.
-        let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, \
-            CASE WHEN seq >= $2 THEN seq + 1 ELSE $2 END, $3 FROM call_events WHERE call_uuid = $1 \
-            ORDER BY seq DESC LIMIT 1";
-        sql::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(line).execute(&mut *to).await?;
-    }
+    // Nothing is added to a log that has been forgotten.
+    let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, \
+        CASE WHEN seq >= $2 THEN seq + 1 ELSE $2 END, $3 FROM call_events WHERE call_uuid = $1 \
+        ORDER BY seq DESC LIMIT 1";
+    let late = late.iter().map(|(call, line)| sql::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(*line));
+    sql::each(to, late).await?;
+    keys::insert(to, &seen).await?;
     Ok(found)
+}
+
+/// Ends of calls, messages that came, and callbacks of a batch in which nothing else could see in what order they are
+/// written: a kind at a time, each kind in its order.
+async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+    let ends: Vec<&Conclusion> = batch.iter().filter_map(Write::conclusion).collect();
+    let mut changed = calls::close(to, ends.iter().map(|c| (c.start.call, &c.end, c.farewell))).await?;
+    for (c, changed) in ends.iter().zip(&mut changed) {
+        if !*changed {
+            *changed = close_anew(to, c).await?;
+        }
+    }
+    let came: Vec<&Came> = batch.iter().filter_map(Write::came).collect();
+    let mut changed = changed.into_iter();
+    let mut arrived = inbox::arrive(to, &came).await?.into_iter();
+    // In the order of the queue, whatever they report: those of one conversation go out in order.
+    let mut reports = Vec::new();
+    let mut done = Vec::new();
+    for write in batch {
+        let before = reports.len();
+        let what = match write {
+            Write::Concluded(c, _) => {
+                let changed = changed.next().unwrap_or_default();
+                reports.extend(c.callbacks.iter().filter(|_| changed).cloned());
+                Done::Concluded(changed)
+            }
+            Write::Callback(new, _) => {
+                reports.push((**new).clone());
+                Done::Callback
+            }
+            Write::Inbox(..) => {
+                let (found, told) = arrived.next().flatten().map(|new| (new.found, new.told)).unzip();
+                reports.extend(told.unwrap_or_default());
+                Done::Came(found)
+            }
+            _ => continue,
+        };
+        done.push((what, reports.len() - before));
+    }
+    let mut written = callbacks::insert_all(to, seal, reports).await?.into_iter();
+    let found = |(what, reports)| {
+        let mut callbacks = written.by_ref().take(reports);
+        match what {
+            Done::Concluded(changed) => Some(Found::Concluded(Concluded { changed, callbacks: callbacks.collect() })),
+            Done::Callback => callbacks.next().map(Found::Callback),
+            Done::Came(found) => Some(Found::Inbox(InboxFound::Came(found, callbacks.collect()))),
+        }
+    };
+    Ok(done.into_iter().filter_map(found).collect())
+}
+
+/// What [`by_kinds`] has done, but for what reports it.
+enum Done {
+    Concluded(bool),
+    Callback,
+    Came(Option<(Standing, u64)>),
 }
 
 /// Closes the record and puts what reports it into the outbox; neither, where the call had its end before.
@@ -117,10 +180,18 @@ async fn conclude(to: &mut Conn, seal: &Seal, c: &Conclusion) -> Result<Conclude
 }
 
 async fn close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
-    if calls::close(to, c.start.call, &c.end, c.farewell).await? {
+    if calls::close(to, [(c.start.call, &c.end, c.farewell)]).await?.contains(&true) {
         return Ok(true);
     }
-    // Closed already; or its beginning got lost, which is made good for.
-    calls::insert(to, &c.start, None).await?;
-    calls::close(to, c.start.call, &c.end, c.farewell).await
+    close_anew(to, c).await
 }
+
+/// Closed already; or its beginning got lost, which is made good for.
+async fn close_anew(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
+    calls::insert(to, &c.start, None).await?;
+    Ok(calls::close(to, [(c.start.call, &c.end, c.farewell)]).await?.contains(&true))
+}
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::open::beside_a_node;
 use super::seal::Seal;
-use super::sql::{self, Conn, Pool, Row};
+use super::sql::{self, All, Conn, Outcome, Pool, Query, Row};
 use super::{Scope, StoreError, Unread, calls, failed, inbox, word};
 use crate::call::machine::{EVENT_TYPE, Notice, NoticeKind, Param, Params};
 use crate::config::Database;
@@ -151,13 +151,28 @@ fn goes_before(row: &str) -> String {
 
 /// Puts a callback in; due at once.
 pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: NewCallback) -> Result<Written, sqlx::Error> {
+    insert_all(to, seal, vec![new]).await?.pop().ok_or(sqlx::Error::RowNotFound)
+}
+
+/// Puts some in, in order.
+pub(super) async fn insert_all(to: &mut Conn, seal: &Seal, all: Vec<NewCallback>) -> Result<Vec<Written>, sqlx::Error> {
+    let outcomes = sql::each(to, all.iter().map(|new| inserting(seal, new))).await?;
+    let written = |(new, outcome): (NewCallback, Outcome<(i64, bool)>)| {
+        let (id, behind) = outcome.rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
+        let since = new.created;
+        Ok(Written { callback: Callback { id, new, since, attempts: 0, retries: 0 }, first: !behind })
+    };
+    all.into_iter().zip(outcomes).map(written).collect()
+}
+
+fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
     let plain = shown(&new.notice.params);
     let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
         method, params, sealed_params, created_us, since_us, next_us, webhook, event) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13, $14) RETURNING id, EXISTS (SELECT 1 FROM \
         callbacks e WHERE e.call_uuid = callbacks.call_uuid AND e.id < callbacks.id AND ";
     let insert = format!("{insert}{})", goes_before("callbacks"));
-    let (id, behind): (i64, bool) = sql::query_as(insert)
+    sql::query_as(insert)
         .bind(new.event_id.to_string())
         .bind(new.call.to_string())
         .bind(new.account.as_str())
@@ -176,15 +191,19 @@ pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: NewCallback) -> Resu
             NoticeKind::Event => new.notice.params.get(EVENT_TYPE).map(Param::reveal),
             _ => None,
         })
-        .fetch_one(to)
-        .await?;
-    let since = new.created;
-    let callback = Callback { id, new, since, attempts: 0, retries: 0 };
-    Ok(Written { callback, first: !behind })
 }
 
-/// Writes down what became of one; tells whether others of its call wait. One that was done meanwhile stays so.
-pub(super) async fn settle(to: &mut Conn, s: &Settlement) -> Result<bool, sqlx::Error> {
+/// Writes down what became of each; tells whether others of its call wait. One that was done meanwhile stays so.
+pub(super) async fn settle(to: &mut Conn, all: &[&Settlement]) -> Result<Vec<bool>, sqlx::Error> {
+    let outcomes = sql::each(to, all.iter().map(|settlement| settling(settlement))).await?;
+    let others = |(s, outcome): (&&Settlement, &Outcome<(bool,)>)| {
+        let is_over = !matches!(s.outcome, Settled::Again { .. });
+        is_over && outcome.rows.iter().any(|(others,)| *others)
+    };
+    Ok(all.iter().zip(&outcomes).map(others).collect())
+}
+
+fn settling(s: &Settlement) -> Query<All<(bool,)>> {
     let (due, done, delivered) = match s.outcome {
         Settled::Again { due } => (Some(due), None, false),
         Settled::Delivered => (None, Some(s.at), true),
@@ -195,7 +214,7 @@ pub(super) async fn settle(to: &mut Conn, s: &Settlement) -> Result<bool, sqlx::
         sealed_params = CASE WHEN $5 = 1 THEN NULL ELSE sealed_params END WHERE id = $1 AND next_us IS NOT NULL RETURNING \
         EXISTS (SELECT 1 FROM callbacks e WHERE e.call_uuid = callbacks.call_uuid AND e.next_us IS NOT NULL \
         AND e.id <> callbacks.id)";
-    let others: Option<(bool,)> = sql::query_as(update)
+    sql::query_as(update)
         .bind(s.id)
         .bind(i64::from(s.attempts))
         .bind(due.map(Timestamp::micros))
@@ -203,9 +222,6 @@ pub(super) async fn settle(to: &mut Conn, s: &Settlement) -> Result<bool, sqlx::
         .bind(delivered)
         .bind(&s.last)
         .bind(i64::from(due.is_some()))
-        .fetch_optional(to)
-        .await?;
-    Ok(due.is_none() && others.is_some_and(|(others,)| others))
 }
 
 /// Forgets done ones, at most so many; how many they were.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::births::{Beginning, Naming, Notes};
-use super::sql::{self, Conn, Pool, QueryBuilder, Row};
+use super::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
 use super::{Scope, StoreError, Unread, failed, word};
 use crate::call::machine::{CallSetup, CallTime, GraphAction, Summary};
 use crate::model::{AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
@@ -370,9 +370,10 @@ pub(super) async fn alive(to: &mut Conn, node_id: &str, at: Timestamp) -> Result
 }
 
 /// An open call was answered.
-pub(super) async fn answered(to: &mut Conn, call: CallUuid, at: Timestamp) -> Result<(), sqlx::Error> {
+pub(super) async fn answered(to: &mut Conn, calls: &[(CallUuid, Timestamp)]) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET answered_us = $2 WHERE call_uuid = $1 AND ended_us IS NULL";
-    sql::query(update).bind(call.to_string()).bind(at.micros()).execute(to).await.map(drop)
+    let updates = calls.iter().map(|(call, at)| sql::query(update).bind(call.to_string()).bind(at.micros()));
+    sql::each(to, updates).await.map(drop)
 }
 
 /// Meta's id of a call that we placed is known.
@@ -466,22 +467,25 @@ async fn insert_notes(transaction: &mut Conn, left: &Notes) -> Result<(), sqlx::
             bound(transaction, *call, wacid, *farewell).await?;
         }
     }
-    transaction.commit(true).await
+    transaction.commit().await
 }
 
-/// Closes the row, once: a closed one stays as it is. What else reports the end (the outbox) belongs into the same
+/// Closes a row each, once: a closed one stays as it is. What else reports the end (the outbox) belongs into the same
 /// transaction, and only where this gives `true`.
 pub(super) async fn close(
     to: &mut Conn,
-    call: CallUuid,
-    e: &CallEnd,
-    farewell: Option<Farewell>,
-) -> Result<bool, sqlx::Error> {
+    ends: impl IntoIterator<Item = (CallUuid, &CallEnd, Option<Farewell>)>,
+) -> Result<Vec<bool>, sqlx::Error> {
+    let updates = ends.into_iter().map(|(call, end, farewell)| closing(call, end, farewell));
+    Ok(sql::each(to, updates).await?.iter().map(|done| done.changed > 0).collect())
+}
+
+fn closing(call: CallUuid, e: &CallEnd, farewell: Option<Farewell>) -> Query<Row> {
     let update = "UPDATE calls SET ended_us = $2, answered_us = $3, duration_secs = $4, bill_secs = $5, \
         meta_duration_secs = $6, hangup_code = $7, hangup_name = $8, hangup_source = $9, hangup_word = $10, \
         cause = $11, remarks = $12, findings = $13, farewell = $14, farewell_us = $15, quality = $16, \
         conference_uuid = $17, setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
-    let done = sql::query(update)
+    sql::query(update)
         .bind(call.to_string())
         .bind(e.ended.micros())
         .bind(e.answered.map(Timestamp::micros))
@@ -499,9 +503,6 @@ pub(super) async fn close(
         .bind(farewell.map(|f| f.due.micros()))
         .bind(e.quality.as_ref().map(sqlx::types::Json))
         .bind(e.conference.map(|conference| conference.to_string()))
-        .execute(to)
-        .await?;
-    Ok(done.rows_affected() > 0)
 }
 
 fn signed(n: u64) -> i64 {

@@ -11,7 +11,7 @@ use super::calls::within;
 use super::given;
 use super::outgoing;
 use super::seal::Seal;
-use super::sql::{self, Conn, QueryBuilder, Row};
+use super::sql::{self, Conn, Query, QueryBuilder, Row};
 use super::tenures::{self, Claim, GENERATION, JOIN, STANDING, standing};
 use super::turns::{self, Answers};
 use super::webhooks::{self, WebhookWrite};
@@ -369,32 +369,49 @@ pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Res
 }
 
 async fn came(to: &mut Conn, seal: &Seal, came: &Came) -> Result<InboxFound, sqlx::Error> {
-    if !insert(to, &came.pair, &came.message, None).await? {
+    let Some(Some(arrived)) = arrive(to, &[came]).await?.pop() else {
         return Ok(InboxFound::Came(None, Vec::new()));
+    };
+    let written = callbacks::insert_all(to, seal, arrived.told).await?;
+    Ok(InboxFound::Came(Some(arrived.found), written))
+}
+
+/// A message that was not there before.
+pub(super) struct Arrived {
+    /// The conversation, and how many of its messages are unread.
+    pub(super) found: (Standing, u64),
+    /// What reports it, still to be put in.
+    pub(super) told: Vec<NewCallback>,
+}
+
+/// Takes in messages, in order; `None`: it was there before.
+pub(super) async fn arrive(to: &mut Conn, all: &[&Came]) -> Result<Vec<Option<Arrived>>, sqlx::Error> {
+    let inserted = sql::each(to, all.iter().map(|came| inserting(&came.pair, &came.message, None))).await?;
+    let fresh: Vec<bool> = inserted.iter().map(|done| done.changed > 0).collect();
+    let only_fresh = all.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|(came, _)| conversing(came));
+    let mut rows = sql::each(to, only_fresh).await?.into_iter().flat_map(|outcome| outcome.rows);
+    let mut arrived = Vec::with_capacity(all.len());
+    for (came, fresh) in all.iter().zip(fresh) {
+        let row = if fresh { Some(rows.next().ok_or(sqlx::Error::RowNotFound)?) } else { None };
+        let Some(row) = row else {
+            arrived.push(None);
+            continue;
+        };
+        let found = conversed(to, came, &row).await?;
+        turns::owe(to, came, &found.0).await?;
+        let told = match (found.0.routing, &came.draft) {
+            (Routing::Webhook(webhook), Some(draft)) => tell(draft, webhook, came.pair.conversation),
+            _ => Vec::new(),
+        };
+        arrived.push(Some(Arrived { found, told }));
     }
-    let (standing, unread) = converse(to, came).await?;
-    turns::owe(to, came, &standing).await?;
-    let mut written = Vec::new();
-    if let (Routing::Webhook(webhook), Some(draft)) = (standing.routing, &came.draft) {
-        written = tell(to, seal, draft, webhook, came.pair.conversation).await?;
-    }
-    Ok(InboxFound::Came(Some((standing, unread)), written))
+    Ok(arrived)
 }
 
 /// The event for the webhook, and the form for the number's URL.
-async fn tell(
-    to: &mut Conn,
-    seal: &Seal,
-    draft: &Draft,
-    webhook: Option<Uuid>,
-    conversation: Uuid,
-) -> Result<Vec<Written>, sqlx::Error> {
-    let mut written = Vec::new();
+fn tell(draft: &Draft, webhook: Option<Uuid>, conversation: Uuid) -> Vec<NewCallback> {
     let event = webhook.map(|webhook| draft.event_for(webhook, conversation));
-    for new in event.into_iter().chain(draft.form(conversation)) {
-        written.push(callbacks::insert(to, seal, new).await?);
-    }
-    Ok(written)
+    event.into_iter().chain(draft.form(conversation)).collect()
 }
 
 pub(super) async fn insert(
@@ -403,10 +420,14 @@ pub(super) async fn insert(
     message: &NewMessage,
     going: Option<&Going>,
 ) -> Result<bool, sqlx::Error> {
+    Ok(inserting(pair, message, going).execute(to).await?.rows_affected() > 0)
+}
+
+fn inserting(pair: &Pair, message: &NewMessage, going: Option<&Going>) -> Query<Row> {
     let insert = "INSERT INTO messages (message_id, conversation_id, phone_number_id, wamid, direction, kind, body, \
         content, status, sender, came_us, changed_us, node_id, epoch) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13) ON CONFLICT (message_id) DO NOTHING";
-    let done = sql::query(insert)
+    sql::query(insert)
         .bind(message.id.to_string())
         .bind(pair.conversation.to_string())
         .bind(pair.phone_number_id.as_str())
@@ -419,12 +440,11 @@ pub(super) async fn insert(
         .bind(&message.sender)
         .bind(message.at.micros())
         .bind(going.map(|going| going.node_id.clone()))
-        .bind(going.and_then(|going| going.epoch).and_then(|epoch| i64::try_from(epoch).ok()));
-    Ok(done.execute(to).await?.rows_affected() > 0)
+        .bind(going.and_then(|going| going.epoch).and_then(|epoch| i64::try_from(epoch).ok()))
 }
 
 /// Makes the conversation or brings it up to date.
-async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::Error> {
+fn conversing(came: &Came) -> Query<Row> {
     // A number's stored routing is read here and now: memory may be a moment behind it. It is its owner's.
     let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
         bsuid, name, status, routing, webhook, agent, unread, last_text, last_direction, last_us, heard_us, created_us, \
@@ -434,23 +454,21 @@ async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::E
         $12, $13, $14, $15, $16, $15, coalesce(n.generation, 0), $17, $18 \
         FROM (SELECT 1 AS one) o LEFT JOIN number_tenures n ON n.phone_number_id = $5 \
         LEFT JOIN number_routing r ON r.phone_number_id = $5 AND coalesce(n.owner, $2) = $2 WHERE o.one = 1 \
-        ON CONFLICT (conversation_id) DO UPDATE SET main_auth_id = excluded.main_auth_id, \
-        number = excluded.number, bsuid = coalesce(excluded.bsuid, conversations.bsuid), \
+        ON CONFLICT (conversation_id) DO UPDATE SET \
         name = CASE WHEN excluded.name <> '' THEN excluded.name ELSE conversations.name END, \
         name_lower = CASE WHEN excluded.name <> '' THEN excluded.name_lower ELSE conversations.name_lower END, \
-        last_lower = excluded.last_lower, status = CASE WHEN excluded.unread > 0 THEN 'open' ELSE conversations.status END, \
-        unread = conversations.unread + excluded.unread, last_text = excluded.last_text, \
-        last_direction = excluded.last_direction, \
+        last_lower = excluded.last_lower, unread = conversations.unread + excluded.unread, \
+        last_text = excluded.last_text, last_direction = excluded.last_direction, \
         last_us = CASE WHEN excluded.last_us > conversations.last_us THEN excluded.last_us ELSE conversations.last_us END, \
         heard_us = CASE WHEN excluded.heard_us > conversations.heard_us THEN excluded.heard_us ELSE conversations.heard_us END \
-        RETURNING routing, webhook, agent, epoch, ai_enabled, unread, generation, \
+        RETURNING routing, webhook, agent, epoch, ai_enabled, unread, generation, main_auth_id, number, bsuid, status, \
         (SELECT t.owner FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_owner, \
         (SELECT t.generation FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_generation, \
         (SELECT t.routing FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_routing, \
         (SELECT t.webhook FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_webhook, \
         (SELECT t.agent FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_agent";
     let Came { pair, message, heard, counts, routing, .. } = came;
-    let row = sql::query(upsert)
+    sql::query(upsert)
         .bind(pair.conversation.to_string())
         .bind(pair.account.as_str())
         .bind(pair.main_account.as_str())
@@ -469,10 +487,14 @@ async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::E
         .bind(heard.map_or(0, Timestamp::micros))
         .bind(pair.user.name.to_lowercase())
         .bind(message.text.to_lowercase())
-        .fetch_one(&mut *to)
-        .await?;
-    let mut standing = standing(&row)?;
-    match tenures::held(&row)? {
+}
+
+/// What is left to do once the conversation is there; where it stands, and how many of its messages are unread.
+async fn conversed(to: &mut Conn, came: &Came, row: &Row) -> Result<(Standing, u64), sqlx::Error> {
+    renew(to, came, row).await?;
+    let pair = &came.pair;
+    let mut standing = standing(row)?;
+    match tenures::held(row)? {
         None => tenures::begin(to, pair).await?,
         Some(held) => {
             standing.epoch += u64::try_from(held.generation).unwrap_or_default();
@@ -485,6 +507,26 @@ async fn converse(to: &mut Conn, came: &Came) -> Result<(Standing, u64), sqlx::E
         }
     }
     Ok((standing, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
+}
+
+/// What of a conversation is another than it was. Apart from what each message changes, and only where it is so: what an update
+/// names, it writes into each index that has it, whether it changes or not.
+async fn renew(to: &mut Conn, came: &Came, row: &Row) -> Result<(), sqlx::Error> {
+    let Came { pair, counts, .. } = came;
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let bsuid: Option<String> = row.try_get("bsuid")?;
+    if text("main_auth_id")? == pair.main_account.as_str()
+        && text("number")? == pair.number.as_str()
+        && (pair.user.bsuid.is_none() || pair.user.bsuid == bsuid)
+        && (!counts || text("status")? == ConversationStatus::Open.as_str())
+    {
+        return Ok(());
+    }
+    let update = "UPDATE conversations SET main_auth_id = $2, number = $3, bsuid = coalesce($4, bsuid), \
+        status = CASE WHEN $5 > 0 THEN 'open' ELSE status END WHERE conversation_id = $1";
+    let update = sql::query(update).bind(pair.conversation.to_string()).bind(pair.main_account.as_str());
+    let update = update.bind(pair.number.as_str()).bind(&pair.user.bsuid).bind(i64::from(*counts));
+    update.execute(to).await.map(drop)
 }
 
 pub(super) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
@@ -542,7 +584,7 @@ async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFo
         let mut draft = came.draft.clone();
         let user = UserName { id: row.try_get("user_id")?, bsuid: row.try_get("bsuid")?, name: row.try_get("name")? };
         draft.fill(&conversation, &message, &user);
-        written = tell(to, seal, &draft, webhook, id).await?;
+        written = callbacks::insert_all(to, seal, tell(&draft, webhook, id)).await?;
     }
     Ok(InboxFound::Status(ids, written))
 }

@@ -34,7 +34,16 @@ pub(super) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::
         };
         row.push_bind(key.key.to_be_bytes().to_vec()).push_bind(kind).push_bind(key.seen.micros());
     };
-    sql::insert_rows(to, INSERT, keys, row).await
+    let mut statements = sql::inserting(INSERT, keys, row);
+    let last = statements.pop();
+    for statement in statements {
+        statement.execute(&mut *to).await?;
+    }
+    // With the transaction's end, mostly.
+    match last {
+        Some(last) => to.later(last).await,
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn delete(to: &mut Conn, key: u128) -> Result<(), sqlx::Error> {

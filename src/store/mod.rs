@@ -146,6 +146,8 @@ pub enum StoreError {
         #[source]
         source: MigrateError,
     },
+    #[error("start the store's thread: {0}")]
+    Thread(#[source] std::io::Error),
     #[error("{what}: {source}")]
     Query {
         what: &'static str,
@@ -175,6 +177,7 @@ impl StoreError {
             | Self::HeldAs { .. }
             | Self::Newer { .. }
             | Self::Migrate { .. }
+            | Self::Thread(_)
             | Self::Unreadable { .. } => false,
         }
     }

@@ -21,6 +21,8 @@ const MIGRATING: Duration = Duration::from_secs(60);
 const WAL_PAGES: &str = "4000";
 /// What the writer keeps of the file in memory at most: 8 MiB (SQLite counts KiB below zero).
 const CACHE_KIB: &str = "-8192";
+/// Texts that the writer keeps prepared: a dozen in some numbers of rows or statements each, and what is seldom.
+const PREPARED: usize = 256;
 /// Connections that only read.
 pub(super) const READERS: u32 = 4;
 
@@ -43,7 +45,7 @@ pub(super) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
             let writing = writing.pragma("secure_delete", "ON");
             // What a statement changes is first put aside, and past 64 KiB in one transaction that is a file: half of all
             // writes. It is bounded by what one statement touches.
-            let writing = writing.pragma("temp_store", "MEMORY");
+            let writing = writing.pragma("temp_store", "MEMORY").statement_cache_capacity(PREPARED);
             let pool = SqlitePoolOptions::new().max_connections(1).connect_with(writing).await.map_err(connect)?;
             Ok(Pool::Sqlite(pool))
         }

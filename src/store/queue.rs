@@ -1,4 +1,4 @@
-//! The way to the task that writes (`writer`): what can be written, and a bounded queue of it.
+//! The way to the thread that writes (`writer`): what can be written, and a bounded queue of it.
 //!
 //! Nobody who queues waits for the disk. What nobody waits for is refused and counted where the queue is full; what
 //! somebody waits for waits for room behind it. A call's beginning is noted in its file besides (`births`).
@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Builder;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +18,7 @@ use super::callbacks::{NewCallback, Settlement, Written};
 use super::calls::{CallEnd, CallStart, Farewell};
 use super::deed::Deed;
 use super::endpoints::EndpointWrite;
-use super::inbox::{InboxFound, InboxWrite};
+use super::inbox::{Came, InboxFound, InboxWrite};
 use super::keys::SeenKey;
 use super::permissions::{PermissionReply, PermissionRow};
 use super::recordings::{CopyWrite, RecordingConclusion, RecordingStart, TranscriptWrite};
@@ -159,6 +160,64 @@ impl Write {
     }
 }
 
+/// What a batch writes a kind at a time.
+impl Write {
+    pub(super) fn answered(&self) -> Option<(CallUuid, Timestamp)> {
+        if let Self::Answered(call, at) = self { Some((*call, *at)) } else { None }
+    }
+
+    pub(super) fn settlement(&self) -> Option<&Settlement> {
+        if let Self::Settle(settlement, _) = self { Some(settlement) } else { None }
+    }
+
+    pub(super) fn conclusion(&self) -> Option<&Conclusion> {
+        if let Self::Concluded(conclusion, _) = self { Some(conclusion) } else { None }
+    }
+
+    pub(super) fn came(&self) -> Option<&Came> {
+        match self {
+            Self::Inbox(write, _) => match &**write {
+                InboxWrite::Came(came) => Some(came),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether ends of calls, messages that came and callbacks may change places with it: it looks at none of their rows.
+    pub(super) fn goes_together(&self) -> bool {
+        match self {
+            Self::Inbox(..) => self.came().is_some(),
+            Self::Born(_)
+            | Self::Answered(..)
+            | Self::Alive(..)
+            | Self::Late { .. }
+            | Self::Line { .. }
+            | Self::Concluded(..)
+            | Self::Callback(..)
+            | Self::Settle(..)
+            | Self::Key(_)
+            | Self::Unkey(_)
+            | Self::Permission(..)
+            | Self::ForgetPermission(..)
+            | Self::ForgetKeys(_)
+            | Self::Settled(_) => true,
+            // What Graph is to be told of a call depends on whether it has ended; the rest is seldom.
+            Self::Bound(..)
+            | Self::Farewell(..)
+            | Self::FarewellsDue(_)
+            | Self::Settings(..)
+            | Self::Endpoint(..)
+            | Self::RecordingBegun(_)
+            | Self::RecordingEnded(..)
+            | Self::Copy(..)
+            | Self::Transcribed(..)
+            | Self::ForgetRecordings(..)
+            | Self::Deed(..) => false,
+        }
+    }
+}
+
 /// Where calls' event logs are written; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EventLog {
@@ -171,7 +230,10 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Takes in what an earlier process left in the journal, then starts the task that writes.
+    /// Takes in what an earlier process left in the journal, then starts the thread that writes.
+    ///
+    /// Each statement goes to SQLite's thread and back. Where the writer is one of many tasks, each way back wakes first who
+    /// waits for sockets and then a worker; alone on its thread it is woken once, and nobody else.
     pub(super) async fn start(begin: Begin) -> Result<Self, StoreError> {
         let (queue, writes) = mpsc::channel(QUEUE);
         let (closing, task) = (CancellationToken::new(), TaskTracker::new());
@@ -179,7 +241,14 @@ impl EventLog {
         let mut writer = Writer::new(begin, closing.clone());
         writer.take_in_what_was_left().await?;
         let hurry = Arc::new(Notify::new());
-        task.spawn(writer::run(writer, writes, hurry.clone()));
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
+        let (counted, hurried) = (task.token(), hurry.clone());
+        let work = move || {
+            runtime.block_on(writer::run(writer, writes, hurried));
+            drop(runtime);
+            drop(counted);
+        };
+        std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(StoreError::Thread)?;
         task.close();
         Ok(Self { queue, hurry, births, closing, task })
     }

@@ -10,15 +10,16 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::marker::PhantomData;
 
+use futures_util::TryStreamExt as _;
 use serde::Serialize;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::types::Json;
-use sqlx::{Arguments as _, AssertSqlSafe, PgPool, Sqlite, SqlitePool};
+use sqlx::{Arguments as _, AssertSqlSafe, Either, Executor as _, PgPool, Sqlite, SqlitePool};
 
-pub(super) use row::Row;
-use row::{All, Columns, FromRow, One, Value};
+pub(super) use row::{All, Row};
+use row::{Columns, FromRow, One, Value};
 
 /// Whose SQL it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,9 @@ impl Pool {
 
     pub(super) async fn acquire(&self) -> Result<Conn, sqlx::Error> {
         Ok(match self {
-            Self::Sqlite(pool) => Conn::Sqlite(pool.acquire().await?),
+            Self::Sqlite(pool) => {
+                Conn::Sqlite(Lite { connection: pool.acquire().await?, synced: None, ahead: Vec::new() })
+            }
             Self::Postgres(pool) => Conn::Postgres(pool.acquire().await?),
         })
     }
@@ -60,8 +63,44 @@ impl Pool {
 /// One connection.
 #[derive(Debug)]
 pub(super) enum Conn {
-    Sqlite(PoolConnection<Sqlite>),
+    Sqlite(Lite),
     Postgres(PoolConnection<Postgres>),
+}
+
+/// One to SQLite.
+pub(super) struct Lite {
+    connection: PoolConnection<Sqlite>,
+    /// Whether what it commits is synced; none: it was not told yet.
+    synced: Option<bool>,
+    /// Statements that go to its thread with the next one, and in front of it.
+    ahead: Vec<Query<Row>>,
+}
+
+/// Without what is to be written.
+impl std::fmt::Debug for Lite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lite").field("synced", &self.synced).finish_non_exhaustive()
+    }
+}
+
+impl Lite {
+    /// What each of the query's statements came to.
+    async fn run<O: FromRow>(&mut self, query: Query<O>) -> Result<Vec<Outcome<Row>>, sqlx::Error> {
+        let before = self.ahead.len();
+        let Some(all) = together(self.ahead.drain(..).chain([query.raw()])) else { return Ok(Vec::new()) };
+        let (mut outcomes, mut rows) = (Vec::new(), Vec::new());
+        let mut steps = (&mut *self.connection).fetch_many(all.sqlite()?);
+        while let Some(step) = steps.try_next().await? {
+            match step {
+                Either::Left(done) => {
+                    outcomes.push(Outcome { changed: done.rows_affected(), rows: std::mem::take(&mut rows) });
+                }
+                Either::Right(row) => rows.push(Row::Sqlite(row)),
+            }
+        }
+        outcomes.drain(..before.min(outcomes.len()));
+        Ok(outcomes)
+    }
 }
 
 impl Conn {
@@ -72,14 +111,19 @@ impl Conn {
         }
     }
 
-    /// Begins a transaction that writes; a synced one is on the disk when it is over (R11).
+    /// Begins a transaction that writes; a synced one is on the disk when it is over (R11). SQLite is told of it with the
+    /// first statement.
     pub(super) async fn begin(&mut self, synced: bool) -> Result<(), sqlx::Error> {
         // What decides about syncing can't be changed inside SQLite's transaction, and only there in PostgreSQL's.
         match (&mut *self, synced) {
-            (Self::Sqlite(_), true) => {
-                query("PRAGMA synchronous = FULL; BEGIN IMMEDIATE").execute(self).await.map(drop)
+            (Self::Sqlite(to), _) => {
+                if to.synced.replace(synced) != Some(synced) {
+                    let how = if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+                    to.ahead.push(query(how));
+                }
+                to.ahead.push(query("BEGIN IMMEDIATE"));
+                Ok(())
             }
-            (Self::Sqlite(_), false) => query("BEGIN IMMEDIATE").execute(self).await.map(drop),
             (Self::Postgres(to), true) => sqlx::raw_sql("BEGIN").execute(&mut **to).await.map(drop),
             (Self::Postgres(to), false) => {
                 sqlx::raw_sql("BEGIN; SET LOCAL synchronous_commit = off").execute(&mut **to).await.map(drop)
@@ -88,18 +132,25 @@ impl Conn {
     }
 
     /// Ends it. A transaction that failed ends with its connection, which is given up.
-    pub(super) async fn commit(&mut self, synced: bool) -> Result<(), sqlx::Error> {
-        let commit = match (self.dialect(), synced) {
-            (Dialect::Sqlite, true) => "COMMIT; PRAGMA synchronous = NORMAL",
-            (Dialect::Sqlite, false) | (Dialect::Postgres, _) => "COMMIT",
-        };
-        query(commit).execute(self).await.map(drop)
+    pub(super) async fn commit(&mut self) -> Result<(), sqlx::Error> {
+        query("COMMIT").execute(self).await.map(drop)
+    }
+
+    /// Carries it out with the next statement of the transaction, which may be its end.
+    pub(super) async fn later(&mut self, query: Query<Row>) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(to) => {
+                to.ahead.push(query);
+                Ok(())
+            }
+            Self::Postgres(_) => query.execute(self).await.map(drop),
+        }
     }
 
     /// Gives it up; the pool makes another one.
     pub(super) async fn close(self) -> Result<(), sqlx::Error> {
         match self {
-            Self::Sqlite(connection) => connection.close().await,
+            Self::Sqlite(lite) => lite.connection.close().await,
             Self::Postgres(connection) => connection.close().await,
         }
     }
@@ -229,7 +280,7 @@ impl<O: FromRow> Query<O> {
         Ok(Done(match on.into() {
             On::Pool(Pool::Sqlite(on)) => self.sqlite()?.execute(on).await?.rows_affected(),
             On::Pool(Pool::Postgres(on)) => self.postgres()?.execute(on).await?.rows_affected(),
-            On::Conn(Conn::Sqlite(on)) => self.sqlite()?.execute(&mut **on).await?.rows_affected(),
+            On::Conn(Conn::Sqlite(on)) => on.run(self).await?.iter().map(|outcome| outcome.changed).sum(),
             On::Conn(Conn::Postgres(on)) => self.postgres()?.execute(&mut **on).await?.rows_affected(),
         }))
     }
@@ -239,7 +290,9 @@ impl<O: FromRow> Query<O> {
         let (lite, post) = match on.into() {
             On::Pool(Pool::Sqlite(on)) => (self.sqlite()?.fetch_all(on).await?, Vec::new()),
             On::Pool(Pool::Postgres(on)) => (Vec::new(), self.postgres()?.fetch_all(on).await?),
-            On::Conn(Conn::Sqlite(on)) => (self.sqlite()?.fetch_all(&mut **on).await?, Vec::new()),
+            On::Conn(Conn::Sqlite(on)) => {
+                return on.run(self).await?.into_iter().flat_map(|outcome| outcome.rows).map(O::read).collect();
+            }
             On::Conn(Conn::Postgres(on)) => (Vec::new(), self.postgres()?.fetch_all(&mut **on).await?),
         };
         lite.into_iter().map(Row::Sqlite).chain(post.into_iter().map(Row::Postgres)).map(O::read).collect()
@@ -250,7 +303,7 @@ impl<O: FromRow> Query<O> {
         let row = match on.into() {
             On::Pool(Pool::Sqlite(on)) => self.sqlite()?.fetch_optional(on).await?.map(Row::Sqlite),
             On::Pool(Pool::Postgres(on)) => self.postgres()?.fetch_optional(on).await?.map(Row::Postgres),
-            On::Conn(Conn::Sqlite(on)) => self.sqlite()?.fetch_optional(&mut **on).await?.map(Row::Sqlite),
+            On::Conn(Conn::Sqlite(on)) => on.run(self).await?.into_iter().flat_map(|outcome| outcome.rows).next(),
             On::Conn(Conn::Postgres(on)) => self.postgres()?.fetch_optional(&mut **on).await?.map(Row::Postgres),
         };
         row.map(O::read).transpose()
@@ -262,6 +315,11 @@ impl<O: FromRow> Query<O> {
     /// There is none.
     pub(super) async fn fetch_one<'a>(self, on: impl Into<On<'a>>) -> Result<O::Out, sqlx::Error> {
         self.fetch_optional(on).await?.ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// With its rows as they come.
+    fn raw(self) -> Query<Row> {
+        Query { text: self.text, args: self.args, persistent: self.persistent, rows: PhantomData }
     }
 
     fn sqlite(self) -> Result<sqlx::query::Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
@@ -377,21 +435,107 @@ const VALUES_MAX: usize = 192;
 /// SQLite the square of their values, for it looks each `$n` up in a list.
 pub(super) async fn insert_rows<T>(
     to: &mut Conn,
+    what: (&str, usize, &str),
+    rows: &[T],
+    row: impl FnMut(Values<'_>, &T),
+) -> Result<(), sqlx::Error> {
+    for insert in inserting(what, rows, row) {
+        insert.execute(&mut *to).await?;
+    }
+    Ok(())
+}
+
+/// The statements of [`insert_rows`].
+pub(super) fn inserting<T>(
     (head, columns, tail): (&str, usize, &str),
     rows: &[T],
     mut row: impl FnMut(Values<'_>, &T),
-) -> Result<(), sqlx::Error> {
+) -> Vec<Query<Row>> {
     let most = (VALUES_MAX / columns.max(1)).max(1);
     let mut left = rows;
+    let mut statements = Vec::new();
     while !left.is_empty() {
         let so_many = left.len().min(most);
         let (now, later) = left.split_at(1 << so_many.ilog2());
         left = later;
         let mut insert = QueryBuilder::new(head);
         insert.push_values(now, &mut row);
-        insert.push(tail).build().execute(&mut *to).await?;
+        statements.push(insert.push(tail).build());
     }
-    Ok(())
+    statements
+}
+
+/// Statements that go to SQLite's thread at a time: the connection keeps each number of them prepared.
+const TOGETHER: usize = 6;
+
+/// What one of several statements came to.
+pub(super) struct Outcome<T> {
+    /// Rows that it changed.
+    pub(super) changed: u64,
+    /// Rows that it gave.
+    pub(super) rows: Vec<T>,
+}
+
+/// Carries out the same statement with other values, one after another. The way to SQLite's thread and back takes longer
+/// than most statements do, so some go there together; to PostgreSQL they go one by one.
+pub(super) async fn each<O: FromRow>(
+    to: &mut Conn,
+    queries: impl IntoIterator<Item = Query<O>>,
+) -> Result<Vec<Outcome<O::Out>>, sqlx::Error> {
+    let mut queries = queries.into_iter();
+    let mut outcomes = Vec::new();
+    loop {
+        let most = match to.dialect() {
+            Dialect::Sqlite => TOGETHER,
+            Dialect::Postgres => 1,
+        };
+        let Some(query) = together(queries.by_ref().take(most)) else { return Ok(outcomes) };
+        let came = match &mut *to {
+            Conn::Sqlite(to) => to.run(query).await?,
+            Conn::Postgres(to) => {
+                let mut outcome = Outcome { changed: 0, rows: Vec::new() };
+                let mut steps = (&mut **to).fetch_many(query.postgres()?);
+                while let Some(step) = steps.try_next().await? {
+                    match step {
+                        Either::Left(done) => outcome.changed = done.rows_affected(),
+                        Either::Right(row) => outcome.rows.push(Row::Postgres(row)),
+                    }
+                }
+                vec![outcome]
+            }
+        };
+        for Outcome { changed, rows } in came {
+            let rows: Result<_, sqlx::Error> = rows.into_iter().map(O::read).collect();
+            outcomes.push(Outcome { changed, rows: rows? });
+        }
+    }
+}
+
+/// Several as one text.
+fn together<O>(mut queries: impl Iterator<Item = Query<O>>) -> Option<Query<O>> {
+    let mut all = queries.next()?;
+    for query in queries {
+        let text = all.text.to_mut();
+        text.push_str("; ");
+        push_behind(text, &query.text, all.args.len());
+        all.args.extend(query.args);
+        all.persistent &= query.persistent;
+    }
+    Some(all)
+}
+
+/// A statement whose `$1` is the value behind so many others.
+fn push_behind(to: &mut String, text: &str, others: usize) {
+    use std::fmt::Write as _;
+    let mut pieces = text.split('$');
+    to.push_str(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        let digits = piece.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, rest) = piece.split_at(digits);
+        let number = number.parse::<usize>().unwrap_or_default() + others;
+        // A String takes all that is written.
+        let _ = write!(to, "${number}{rest}");
+    }
 }
 
 /// A row, or a list, that is being put together.
@@ -407,5 +551,24 @@ impl Values<'_> {
         }
         self.to.push_bind(value);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{QueryBuilder, query, together};
+
+    #[test]
+    fn statements_that_go_together_keep_their_own_values() {
+        let one = || query("UPDATE t SET a = $2, b = $2 WHERE c = $1").bind(1_i64).bind("x");
+        let all = together([one(), one(), one()].into_iter()).unwrap();
+        assert_eq!(
+            all.text,
+            "UPDATE t SET a = $2, b = $2 WHERE c = $1; UPDATE t SET a = $4, b = $4 WHERE c = $3; \
+             UPDATE t SET a = $6, b = $6 WHERE c = $5"
+        );
+        assert_eq!(all.args.len(), 6);
+        assert!(together(std::iter::empty::<super::Query<super::Row>>()).is_none());
+        assert_eq!(together(std::iter::once(QueryBuilder::new("SELECT 1").build())).unwrap().text, "SELECT 1");
     }
 }

@@ -1,5 +1,5 @@
-//! The one task that writes what is queued (`queue`): batches of at most 2,000 or 50 ms (1 where a webhook or a reader waits),
-//! one transaction each; lines of event logs, which nobody waits for, have batches of their own, of 250 ms.
+//! The one thread that writes what is queued (`queue`): batches of at most 2,000 or 50 ms (none where a webhook or a reader
+//! waits), one transaction each; lines of event logs, which nobody waits for, have batches of their own, of 250 ms.
 //!
 //! What the store does not take goes to the journal, and the store is tried five times a second until it does again:
 //! then the journal is taken in, in order, each entry once (R11). Where the journal can't be written either, the batch
@@ -29,11 +29,9 @@ use crate::observe::{Health, names};
 /// Writes in one transaction; what comes in a gathering's time is less unless the store is behind, and then many at once
 /// cost it less.
 const BATCH: usize = 2_000;
-/// How long a write waits for company. A transaction writes a page of each index anew, however few rows it has there.
+/// How long a write waits for company, unless an answer waits for it: a transaction writes a page of each index anew, however
+/// few rows it has there. Where somebody waits, what comes while a batch is written is company enough for the next.
 const GATHER: Duration = Duration::from_millis(50);
-/// And where an answer waits for it: a user's message is told of once it is stored, and what comes while a batch is written
-/// is company enough for the next.
-const GATHER_IN_HURRY: Duration = Duration::from_millis(1);
 /// How long lines of event logs do, where nobody asks for them: a call's lines together take a fraction of the pages that
 /// they take by twos and threes.
 const GATHER_LINES: Duration = Duration::from_millis(250);
@@ -116,11 +114,7 @@ pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         batch.push(first);
         if writes.len() < BATCH {
             // Not woken by each that comes.
-            let company = async {
-                if tokio::time::timeout(GATHER, hurry.notified()).await.is_ok() {
-                    tokio::time::sleep(GATHER_IN_HURRY).await;
-                }
-            };
+            let company = tokio::time::timeout(GATHER, hurry.notified());
             let _ = writer.closing.run_until_cancelled(company).await;
         }
         while batch.len() < BATCH
