@@ -84,7 +84,7 @@ pub use recordings::{
     CopyWrite, Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart, RecordingWork,
     RoomFilter, ToTranscribe, TranscriptWrite,
 };
-pub use rooms::{EndedRoom, LeftMember};
+pub use rooms::{EndedRoom, KeptMember, LEFT_MAX, LeftMember, OpenMember, OpenRoom, OrphanRoom};
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use tenures::{Claim, Tenure};
 pub use turns::{Answers, Owed, Then};

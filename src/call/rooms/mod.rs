@@ -5,6 +5,7 @@
 //! told to leave.
 
 mod ask;
+mod kept;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,7 +24,7 @@ use crate::media::record::{Part, Pause, Source, Tape};
 use crate::media::workers::Workers;
 use crate::media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
 use crate::model::{AuthId, CallUuid, Digit, Timestamp};
-use crate::store::{EndedRoom, Store, StoreError};
+use crate::store::{EndedRoom, LEFT_MAX, Store};
 use crate::xml::ast::Target;
 use state::{Effect, Room};
 
@@ -34,8 +35,6 @@ const AGENT: u64 = 1 << 63;
 /// Sounds in a row that are heard while somebody is called: more than fit into the longest ringing, and no loop without
 /// an end where none of them makes a sound.
 const RING_ITEMS: usize = 240;
-/// Participants of one that have left and are still shown.
-const LEFT_MAX: usize = 200;
 
 /// A room's name: unlike ones never meet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,8 +58,8 @@ struct Inner {
     prompts: Prompts,
     next_member: AtomicU64,
     tables: Mutex<Tables>,
-    /// Where multi-party calls that are over are kept.
-    store: OnceLock<Store>,
+    /// Where multi-party calls are kept, and this node's name there.
+    store: OnceLock<(Store, String)>,
 }
 
 #[derive(Default)]
@@ -153,17 +152,6 @@ impl Rooms {
         }))
     }
 
-    /// Shows the multi-party calls that were over before, and keeps there those that end from now on.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn keep_in(&self, store: &Store) -> Result<(), StoreError> {
-        let ended = store.ended_rooms().await?;
-        locked(&self.0.tables).ended.extend(ended);
-        let _ = self.0.store.set(store.clone());
-        Ok(())
-    }
-
     /// Rooms in which nothing is heard, for what only asks about them.
     pub fn silent(clock: Clock) -> Self {
         Self::new(clock, |_| Mixer::silent(), |_| Prompt::of([]))
@@ -188,8 +176,10 @@ impl Rooms {
         let member = self.0.next_member.fetch_add(1, Ordering::Relaxed);
         let mut tables = locked(&self.0.tables);
         let there = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned();
+        let is_new = there.is_none();
         let cell = there.unwrap_or_else(|| self.open(&key, setup, id, now));
         let mut inside = locked(&cell.state);
+        let had_started = inside.started.is_some();
         let tracked = entry.track;
         let entered = inside.room.enter(member, entry, now.saturating_duration_since(cell.born));
         if entered.is_in {
@@ -199,6 +189,10 @@ impl Rooms {
             inside.carry_out(entered.effects);
             inside.note_start(now);
             inside.note_recording(Some(member));
+            if is_new || inside.started.is_some() != had_started {
+                self.keep_room(&cell, &inside);
+            }
+            self.keep_member(&cell, &inside, member);
             drop(inside);
             tables.rooms.insert(key, cell.clone());
             tables.calls.insert(setup.call, (cell, member));
@@ -262,13 +256,16 @@ impl Rooms {
         }
         inside.carry_out(effects);
         inside.note_recording(None);
+        if !last {
+            self.keep_latest_left(&cell, &inside);
+        }
         drop(inside);
         if last && cell.key.kind == RoomKind::MultiParty {
             let view = RoomView { ended: Some(self.0.clock.wall()), ..self.view(&cell) };
             let ended = view.ended(&cell.main_account);
             tables.ended.push_front(ended.clone());
             tables.ended.truncate(ENDED_MAX);
-            if let Some(store) = self.0.store.get() {
+            if let Some((store, _)) = self.0.store.get() {
                 store.room_ended(ended);
             }
         }
@@ -353,6 +350,7 @@ impl Rooms {
         let of = OfRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
         let tape = begin(of, Box::new(source))?;
         inside.recording = Some(Recording { id, url, when_alone, by: call, held: false, pause, tape });
+        self.keep_room(&cell, &inside);
         let members: Vec<(MemberId, bool)> =
             inside.calls.iter().map(|(member, caller)| (*member, caller.setup.call == call)).collect();
         for (member, begun) in members {
@@ -419,7 +417,7 @@ impl Inside {
         let view = MemberView { left: Some(left), ..ask::member_view(member, was, now, wall) };
         // Nobody's number outlives its being there.
         self.left.push_back(MemberView { from: String::new(), to: String::new(), caller_name: String::new(), ..view });
-        if self.left.len() > LEFT_MAX {
+        if self.left.len() > usize::from(LEFT_MAX) {
             self.left.pop_front();
         }
     }
