@@ -521,6 +521,7 @@ impl Display for RoomNews {
                 TrackNews::Pause { on } => f.write_str(if *on { "track pause" } else { "track resume" }),
             },
             Self::RecordEnded => f.write_str("record-ended"),
+            Self::RecordFailed { why } => write!(f, "record-failed {why}"),
             Self::Audio { on: is } => write!(f, "audio {}", on(*is)),
             Self::Recorded { begun, .. } => f.write_str(if *begun { "recorded begun" } else { "recorded" }),
             Self::Out { why } => write!(f, "out {}", why.as_str()),

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 pub use ask::{Asked, Left, MemberAsk, MemberView, Members, RoomView, Tracked};
 
-use super::machine::{CallSetup, Command, Input, Legs, MemberId, RoomEntry, RoomKind, RoomNews, Sound, SoundItem};
+use super::machine::{
+    CallSetup, Command, Input, Legs, MemberId, RecordFact, RoomEntry, RoomKind, RoomNews, Sound, SoundItem,
+};
 use super::recordings::OfRoom;
 use super::shell::Mailbox;
 use crate::clock::Clock;
@@ -43,6 +45,9 @@ struct Key {
     kind: RoomKind,
     name: String,
 }
+
+/// Who is told how a room's recording ended, from a thread of the recorder's.
+pub(super) type RecordTold = Box<dyn FnOnce(RecordFact) + Send>;
 
 /// Makes sounds ready.
 type Prompts = Box<dyn Fn(&Sound) -> Arc<Prompt> + Send + Sync>;
@@ -328,13 +333,14 @@ impl Rooms {
         }
     }
 
-    /// The call's room is recorded until it is over, unless it is already: `begin` is given what is heard there.
+    /// The call's room is recorded until it is over, unless it is already: `begin` is given what is heard there, and whom to
+    /// tell of the end.
     pub(super) fn record(
         &self,
         call: CallUuid,
         (id, url): (uuid::Uuid, String),
         when_alone: bool,
-        begin: impl FnOnce(OfRoom, Box<dyn Source>) -> Result<Tape, &'static str>,
+        begin: impl FnOnce(OfRoom, Box<dyn Source>, RecordTold) -> Result<Tape, &'static str>,
     ) -> Result<(), &'static str> {
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         let Some(cell) = cell else { return Ok(()) };
@@ -348,7 +354,13 @@ impl Rooms {
         let source = Part::new(inside.mixer.listen(), pause.clone(), false);
         let multi_party = cell.key.kind == RoomKind::MultiParty;
         let of = OfRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
-        let tape = begin(of, Box::new(source))?;
+        let room = Arc::downgrade(&cell);
+        let told = move |what| {
+            if let (Some(cell), RecordFact::Ended { why: Some(why), duration_ms, .. }) = (room.upgrade(), what) {
+                locked(&cell.state).record_failed(id, why, duration_ms > 0);
+            }
+        };
+        let tape = begin(of, Box::new(source), Box::new(told))?;
         inside.recording = Some(Recording { id, url, when_alone, by: call, held: false, pause, tape });
         self.keep_room(&cell, &inside);
         let members: Vec<(MemberId, bool)> =
@@ -400,6 +412,23 @@ impl Inside {
         recording.pause.set(recording.held || (!recording.when_alone && self.calls.len() < 2));
         if let Some(member) = new {
             self.tell_recording(member, false);
+        }
+    }
+
+    /// That recording has failed, unless it is another one by now; `kept`: what was written before is there. Who wanted it is
+    /// told, or else all who are in. It may be recorded anew.
+    fn record_failed(&mut self, id: uuid::Uuid, why: String, kept: bool) {
+        let Some(recording) = self.recording.take_if(|recording| recording.id == id) else { return };
+        if kept {
+            self.recorded = Some(recording.url.clone());
+        }
+        let by = self.calls.iter().find(|(_, caller)| caller.setup.call == recording.by).map(|(member, _)| *member);
+        let told: Vec<MemberId> = match by {
+            Some(by) => vec![by],
+            None => self.calls.keys().copied().collect(),
+        };
+        for member in told {
+            self.tell(member, RoomNews::RecordFailed { why: why.clone() });
         }
     }
 
