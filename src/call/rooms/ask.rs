@@ -11,7 +11,7 @@ use super::super::machine::{
 use super::state::Member;
 use super::{Caller, Cell, Inside, Rooms, locked};
 use crate::media::{Audience, Played};
-use crate::model::{AuthId, CallUuid, Direction, Timestamp};
+use crate::model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
 use crate::store::{EndedRoom, KeptMember, LeftMember, Scope};
 use crate::xml::ast::Target;
 
@@ -367,6 +367,9 @@ impl Rooms {
         let mut inside = locked(&cell.state);
         let effects = inside.room.end(RoomOut::Stopped);
         inside.carry_out(effects);
+        let id = inside.room.id;
+        drop(inside);
+        locked(&self.0.tables).let_go(&cell.key, id, HangupCause::MpcStopped);
         true
     }
 

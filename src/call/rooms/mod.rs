@@ -5,6 +5,7 @@
 //! told to leave.
 
 mod ask;
+mod awaited;
 mod kept;
 mod state;
 
@@ -25,9 +26,10 @@ use crate::media::prompt::Prompt;
 use crate::media::record::{Part, Pause, Source, Tape};
 use crate::media::workers::Workers;
 use crate::media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
-use crate::model::{AuthId, CallUuid, Digit, Timestamp};
+use crate::model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
 use crate::store::{EndedRoom, LEFT_MAX, Store};
 use crate::xml::ast::Target;
+use awaited::Awaited;
 use state::{Effect, Room};
 
 /// Multi-party calls that are over and still shown.
@@ -74,6 +76,8 @@ struct Tables {
     calls: BTreeMap<CallUuid, (Arc<Cell>, MemberId)>,
     /// Calls that are being placed, and heard to ring in a room.
     ringing: BTreeMap<CallUuid, Weak<Cell>>,
+    /// Calls that are placed for a multi-party call, until they are in.
+    awaited: BTreeMap<CallUuid, Awaited>,
     /// Multi-party calls that are over, the latest first.
     ended: VecDeque<EndedRoom>,
 }
@@ -180,6 +184,7 @@ impl Rooms {
         let now = self.0.clock.now();
         let member = self.0.next_member.fetch_add(1, Ordering::Relaxed);
         let mut tables = locked(&self.0.tables);
+        tables.awaited.remove(&setup.call);
         let there = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned();
         let is_new = there.is_none();
         let cell = there.unwrap_or_else(|| self.open(&key, setup, id, now));
@@ -244,8 +249,10 @@ impl Rooms {
         let unknown = Gone { last: true, told: Vec::new() };
         let sounds = self.items(sounds);
         let mut tables = locked(&self.0.tables);
+        tables.awaited.remove(&call);
         let Some((cell, member)) = tables.calls.remove(&call) else { return unknown };
         let mut inside = locked(&cell.state);
+        let was_ending = inside.room.ending;
         if cell.key.kind == RoomKind::MultiParty {
             inside.note_leaving(member, self.0.clock.now(), self.0.clock.wall());
         }
@@ -264,7 +271,11 @@ impl Rooms {
         if !last {
             self.keep_latest_left(&cell, &inside);
         }
+        let (id, ends) = (inside.room.id, last || inside.room.ending);
         drop(inside);
+        if ends && !was_ending {
+            tables.let_go(&cell.key, id, HangupCause::MpcEnded);
+        }
         if last && cell.key.kind == RoomKind::MultiParty {
             let view = RoomView { ended: Some(self.0.clock.wall()), ..self.view(&cell) };
             let ended = view.ended(&cell.main_account);
