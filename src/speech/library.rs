@@ -4,6 +4,7 @@
 //! that want the same sound share one prompt, also while it is still being made.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -227,7 +228,7 @@ impl Making {
             }
             Sound::File { url } => {
                 let _turn = self.inner.fetching.acquire().await;
-                self.file(url, FrameMaker::new(writer), stale).await
+                self.file(url, FrameMaker::new(writer).to_be_looped(), stale).await
             }
             Sound::Silence { ms } => {
                 self.silence(*ms, FrameMaker::silent(writer)).await.map(|maker| (maker, Kept::Forever))
@@ -462,6 +463,11 @@ impl Making {
             }
             Played::Whole(done) => done?,
         };
+        let join = |maker: &mut FrameMaker| -> Result<(), Infallible> {
+            maker.join();
+            Ok(())
+        };
+        let maker = self.work(&self.inner.encoding, maker, join).await?;
         Ok((maker, kept))
     }
 
@@ -550,7 +556,9 @@ impl Failure {
 
 /// The frames of a prompt that is still right, in a new one: frames are shared, so this copies pointers.
 fn copied(old: &Arc<Prompt>, maker: FrameMaker) -> Result<FrameMaker, Failure> {
-    shared(frames_of(old), maker)
+    let mut maker = shared(frames_of(old), maker)?;
+    maker.share_join(old.join().cloned());
+    Ok(maker)
 }
 
 /// The frames of a prompt that is ready.

@@ -28,7 +28,7 @@ use crate::media::workers::Workers;
 use crate::media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
 use crate::model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
 use crate::store::{EndedRoom, LEFT_MAX, Store};
-use crate::xml::ast::Target;
+use crate::xml::ast::{Repeat, Target};
 use awaited::Awaited;
 use state::{Effect, Room};
 
@@ -324,7 +324,11 @@ impl Rooms {
         };
         tables.ringing.insert(setup.call, Arc::downgrade(&cell));
         let mut inside = locked(&cell.state);
-        let rounds = items.iter().cloned().cycle().take(items.len().min(1) * RING_ITEMS).collect();
+        let rounds = match items.as_slice() {
+            // It goes over into itself.
+            [one] if one.repeat != Repeat::Times(0) => vec![PlayItem { repeat: Repeat::Endless, ..one.clone() }],
+            _ => items.iter().cloned().cycle().take(items.len().min(1) * RING_ITEMS).collect(),
+        };
         inside.ringing.push((setup.call, rounds));
         if inside.ringing.len() == 1 {
             inside.play_ring();
