@@ -62,7 +62,7 @@ impl Question<'_> {
     /// Makes attempts, numbered on from `before`, until one succeeds or `settings` allow no other; all of it
     /// within `settings.total`.
     pub(super) async fn ask(&self, egress: &Egress, dice: &Dice, settings: &Settings, before: u32) -> Tried {
-        let mut attempts = before;
+        let (mut attempts, mut last) = (before, None);
         let asking = async {
             let (mut left, mut pause) = (settings.retries, FIRST_PAUSE);
             loop {
@@ -71,12 +71,18 @@ impl Question<'_> {
                 if left == 0 || !settings.retry_on.wants(&outcome) {
                     return outcome;
                 }
+                last = outcome.err();
                 sleep(dice.spread(pause)).await;
                 (left, pause) = (left - 1, pause * 2);
             }
         };
         let outcome = timeout(settings.total, asking).await;
-        let outcome = outcome.unwrap_or(Err(EgressError::ReadTimeout { waited: settings.total }));
+        let late = || match last {
+            // It is the same server still.
+            Some(error @ EgressError::HandshakeTimeout { .. }) => error,
+            _ => EgressError::ReadTimeout { waited: settings.total },
+        };
+        let outcome = outcome.unwrap_or_else(|_| Err(late()));
         Tried { outcome, attempts }
     }
 

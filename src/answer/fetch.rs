@@ -152,6 +152,7 @@ fn failure(error: EgressError) -> FetchFailure {
     match error {
         EgressError::Refused(_) => FetchFailure::UrlRefused { what },
         EgressError::ConnectTimeout { .. } | EgressError::ReadTimeout { .. } => FetchFailure::Timeout,
+        EgressError::HandshakeTimeout { .. } => FetchFailure::Handshake,
         EgressError::Resolve { .. }
         | EgressError::Connect { .. }
         | EgressError::Broken { .. }

@@ -98,9 +98,12 @@ impl RetryOn {
             Ok(answer) if answer.status.is_client_error() => self.client_errors,
             Ok(answer) if answer.status.is_server_error() => self.server_errors,
             Ok(_) => false,
-            Err(EgressError::Resolve { .. } | EgressError::Connect { .. } | EgressError::ConnectTimeout { .. }) => {
-                self.connect
-            }
+            Err(
+                EgressError::Resolve { .. }
+                | EgressError::Connect { .. }
+                | EgressError::ConnectTimeout { .. }
+                | EgressError::HandshakeTimeout { .. },
+            ) => self.connect,
             Err(EgressError::ReadTimeout { .. } | EgressError::Broken { .. }) => self.read,
             Err(_) => false,
         }

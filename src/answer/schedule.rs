@@ -44,6 +44,7 @@ pub(super) fn is_network(error: &EgressError) -> bool {
         EgressError::Resolve { .. }
         | EgressError::Connect { .. }
         | EgressError::ConnectTimeout { .. }
+        | EgressError::HandshakeTimeout { .. }
         | EgressError::ReadTimeout { .. }
         | EgressError::Broken { .. } => true,
         EgressError::Refused(_)

@@ -12,6 +12,7 @@ use super::machine::{FetchFailure, Params};
 use crate::admission::{Directory, NumberSpec};
 use crate::media::prompt::Prompt;
 use crate::model::{AuthId, CallUuid, Method};
+use crate::store::CallLine;
 use crate::xml::ast::DocUrl;
 
 /// What these URLs begin with.
@@ -39,6 +40,14 @@ pub struct SaidLine {
     pub text: String,
     /// RFC 3339.
     pub at: String,
+}
+
+impl SaidLine {
+    /// One that the store kept.
+    pub(super) fn kept(line: CallLine) -> Option<Self> {
+        let role = ["user", "assistant"].into_iter().find(|role| *role == line.role)?;
+        Some(Self { role, text: line.text, at: line.at })
+    }
 }
 
 impl std::fmt::Debug for SaidLine {

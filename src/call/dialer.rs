@@ -199,6 +199,11 @@ impl Exit for Inner {
         self.registry.place(let_in, Outgoing { setup, received: waiting.since, placed: now })
     }
 
+    fn is_late(&self, setup: &CallSetup) -> Option<(HangupCause, String)> {
+        let why = "the multi-party call that it was to enter has ended";
+        self.services.rooms.is_gone(setup).then(|| (HangupCause::MpcEnded, why.to_owned()))
+    }
+
     fn note(&self, setup: &CallSetup) -> bool {
         let services = &self.services;
         services.store.call_born(CallStart::of(setup, &services.node_id), setup, services.clock.steady())

@@ -7,13 +7,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+use super::author::SaidLine;
 use super::machine::{CallSetup, CallTime, GraphAction, Summary, abandoned};
 use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
 use crate::model::{CallType, Direction, HangupCause};
 use crate::observe::names;
-use crate::store::{CallEnd, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
+use crate::store::{CallEnd, CallLine, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
 
 /// How often a node with live calls says that it lives. With the time a write takes, a record loses less than a second.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(400);
@@ -44,12 +45,18 @@ pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
     let since = services.clock.wall().minus(PLACED_SINCE);
     let placed = services.store.placed(&services.node_id, since).await?;
     if orphans.is_empty() {
+        services.store.forget_said_of_ended();
         return Ok(Orphans { placed, ..Orphans::default() });
     }
     let begun = services.clock.now();
+    let mut said = services.store.said_in_orphans(&services.node_id).await?;
     let mut ended = Orphans { placed, ..Orphans::default() };
     for some in orphans.chunks(AT_ONCE) {
-        let concluding = some.iter().map(|orphan| services.store.conclude(end(services, orphan)));
+        let mut concluding = Vec::with_capacity(some.len());
+        for orphan in some {
+            let said = said.remove(&orphan.start.call).unwrap_or_default();
+            concluding.push(services.store.conclude(end(services, orphan, said)));
+        }
         for concluded in join_all(concluding).await {
             concluded?;
         }
@@ -64,6 +71,7 @@ pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
             ended.named.extend(start.wacid.clone().map(|wacid| (phone_number_id, wacid)));
         }
     }
+    services.store.forget_said_of_ended();
     let took = services.clock.now().saturating_duration_since(begun);
     tracing::warn!(
         calls = orphans.len(),
@@ -99,7 +107,8 @@ pub fn closing(orphan: &Orphan) -> Closing {
     Closing { end, hangup: Some((setup.clone(), summary)), farewell }
 }
 
-fn end(services: &Services, orphan: &Orphan) -> Conclusion {
+fn end(services: &Services, orphan: &Orphan, said: Vec<CallLine>) -> Conclusion {
+    let said: Vec<SaidLine> = said.into_iter().filter_map(SaidLine::kept).collect();
     let start = orphan.start.clone();
     let Closing { end, hangup, farewell } = closing(orphan);
     let due = services.clock.steady();
@@ -110,7 +119,7 @@ fn end(services: &Services, orphan: &Orphan) -> Conclusion {
             let direction = summary.direction.as_str();
             metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
                 .increment(1);
-            callbacks = services.reports(&setup, &summary);
+            callbacks = services.reports_of(&setup, &summary, &said);
         }
         None => {
             tracing::error!(call_uuid = %start.call, "what this call began with can't be read: it gets no hangup callback");

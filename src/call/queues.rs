@@ -41,6 +41,11 @@ pub trait Exit {
     /// No room for it, for a reason that is ours: the admission comes back.
     fn start(&self, waiting: &Waiting, let_in: (Admitted, Engaged), now: Instant) -> Result<(), Box<Admitted>>;
 
+    /// What the call was to be placed for is over: with which cause it is given up, and why.
+    fn is_late(&self, _: &CallSetup) -> Option<(HangupCause, String)> {
+        None
+    }
+
     /// The call ends before it began: record and hangup callback, of no length.
     fn give_up(&self, waiting: Waiting, cause: HangupCause, why: Option<String>);
 
@@ -178,6 +183,10 @@ fn try_one(waiting: Waiting, queue: &mut VecDeque<Waiting>, rules: Rules<'_>, ex
     if now.saturating_duration_since(waiting.since) >= WAIT_MAX {
         let why = "it has waited two minutes for the account's calls per second; call more slowly, or raise cps";
         exit.give_up(waiting, HangupCause::CpsExceeded, Some(why.to_owned()));
+        return Tried::Gone;
+    }
+    if let Some((cause, why)) = exit.is_late(&waiting.setup) {
+        exit.give_up(waiting, cause, Some(why));
         return Tried::Gone;
     }
     let next = gate.next_permit(now, &waiting.number.account);

@@ -511,6 +511,7 @@ impl Registry {
             news.started(&view.setup);
         }
         view.tell_news(&self.0.services.feed);
+        services.rooms.expect(&setup, &mailbox);
         self.gauge(setup.direction).increment(1);
         let leaving = Leaving { registry: self.clone(), view: view.clone() };
         // `trace_id` is what requests to the customer's server carry in `traceparent`.

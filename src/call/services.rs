@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::author::{self, Author};
+use super::author::{self, Author, SaidLine};
 use super::consent::PermissionDesk;
 use super::machine::{CallSetup, MachineLimits, Notice, Summary};
 use super::news::CallNews;
@@ -116,15 +116,23 @@ impl Services {
 
     /// What reports a call's end: its hangup callback, and what webhooks are told.
     pub(super) fn reports(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
+        self.reports_of(setup, summary, &self.author.said(setup.call))
+    }
+
+    /// The same of a call in which this was said.
+    pub(super) fn reports_of(&self, setup: &CallSetup, summary: &Summary, said: &[SaidLine]) -> Vec<NewCallback> {
         let mut reports = self.hangup_callback(setup, summary.hangup.clone());
-        reports.extend(self.news_of_end(setup, summary));
+        reports.extend(self.news_of(setup, summary, said));
         reports
     }
 
     /// What webhooks are told of a call's end; its conversation has it then.
     pub(super) fn news_of_end(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
-        let said = self.author.said(setup.call);
-        self.news.get().map(|news| news.ended(setup, summary, &said)).unwrap_or_default()
+        self.news_of(setup, summary, &self.author.said(setup.call))
+    }
+
+    fn news_of(&self, setup: &CallSetup, summary: &Summary, said: &[SaidLine]) -> Vec<NewCallback> {
+        self.news.get().map(|news| news.ended(setup, summary, said)).unwrap_or_default()
     }
 
     /// A fresh id for a call or an event.

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::EgressError;
 use super::body::Reader;
-use super::connect::{Dial, Dialled, InTime};
+use super::connect::{Dial, Dialled, InTime, Mute};
 use super::guard::{Guard, Refusal};
 use super::resolve::{Resolve, Resolver, SystemResolver};
 use super::socket::tls_for_sockets;
@@ -142,7 +142,12 @@ impl Egress {
     /// # Errors
     /// The TLS library refuses its own defaults.
     pub fn new(config: EgressConfig) -> Result<Self, rustls::Error> {
-        let dial = Dial { guard: config.guard, resolver: Resolver::new(config.resolver), clock: config.clock.clone() };
+        let dial = Dial {
+            guard: config.guard,
+            resolver: Resolver::new(config.resolver),
+            clock: config.clock.clone(),
+            mute: Mute::default(),
+        };
         let tls = client_tls_with(config.system_roots, config.extra_roots)?;
         let socket_tls = tls_for_sockets(tls.clone());
         let connector = HttpsConnectorBuilder::new()
@@ -236,6 +241,15 @@ impl Egress {
         Ok(EgressStream { status: head.status, headers: head.headers, body, read, left: max, max })
     }
 
+    /// There is no connection in time.
+    fn no_connection(&self, origin: &str, waited: Duration) -> EgressError {
+        let host = origin.to_owned();
+        match origin.starts_with("https:") && self.dial.mute.has(origin) {
+            true => EgressError::HandshakeTimeout { host, waited },
+            false => EgressError::ConnectTimeout { host, waited },
+        }
+    }
+
     /// Asks, once, and waits for the answer's head.
     async fn begin(
         &self,
@@ -256,7 +270,7 @@ impl Egress {
             }
         })
         .await
-        .map_err(|_| EgressError::ConnectTimeout { host: host.clone(), waited: ask.connect })?;
+        .map_err(|_| self.no_connection(&host, ask.connect))?;
         let late = |_| EgressError::ReadTimeout { waited: read };
         if let Some(dialled) = dialled(&connection).filter(|d| d.begun >= asked) {
             on_stage(Stage::Dialled { looked_up: dialled.looked_up, connected: dialled.connected });

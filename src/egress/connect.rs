@@ -3,11 +3,12 @@
 //! The pool of `client` keeps connections by scheme and authority. Using one again is safe: its address was
 //! checked when it was connected, and there is no second look-up that could give another.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,7 @@ pub(super) struct Dial {
     pub(super) guard: Guard,
     pub(super) resolver: Resolver,
     pub(super) clock: Clock,
+    pub(super) mute: Mute,
 }
 
 /// When a connection was made; with it in the pool, so that a request knows whether it was made for it.
@@ -75,7 +77,8 @@ impl Dial {
     async fn dial(&self, to: Uri) -> Result<Wire, EgressError> {
         let url = CustomerUrl::parse(&to.to_string(), &self.guard)?;
         let (stream, dialled) = self.connect(&url).await?;
-        Ok(Wire(TokioIo::new(stream), dialled))
+        let mute = self.mute.one(url.origin());
+        Ok(Wire(TokioIo::new(stream), dialled, Some(mute)))
     }
 
     /// A connection to one of a target's addresses.
@@ -162,8 +165,45 @@ impl Service<Uri> for Dial {
     }
 }
 
-/// A connection to a checked address.
-pub(super) struct Wire(TokioIo<TcpStream>, Dialled);
+/// Connections on which the server has said nothing yet, by scheme, host and port: a handshake that hangs can be told from an
+/// address where nobody is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mute(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl Mute {
+    /// Whether one to that origin is.
+    pub(super) fn has(&self, origin: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(origin)
+    }
+
+    /// Another one.
+    pub(super) fn one(&self, origin: String) -> MuteOne {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(origin.clone()).or_default() += 1;
+        MuteOne { of: self.clone(), origin }
+    }
+}
+
+/// One of them, as long as it is.
+#[derive(Debug)]
+pub(super) struct MuteOne {
+    of: Mute,
+    origin: String,
+}
+
+impl Drop for MuteOne {
+    fn drop(&mut self) {
+        let mut mute = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = mute.get_mut(&self.origin) {
+            *count -= 1;
+            if *count == 0 {
+                mute.remove(&self.origin);
+            }
+        }
+    }
+}
+
+/// A connection to a checked address; and that nothing has come on it, as long as it has not.
+pub(super) struct Wire(TokioIo<TcpStream>, Dialled, Option<MuteOne>);
 
 impl Connection for Wire {
     fn connected(&self) -> Connected {
@@ -177,7 +217,11 @@ impl hyper::rt::Read for Wire {
         cx: &mut Context<'_>,
         into: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, into)
+        let read = Pin::new(&mut self.0).poll_read(cx, into);
+        if read.is_ready() {
+            self.2 = None;
+        }
+        read
     }
 }
 
@@ -226,13 +270,13 @@ where
 mod tests {
     use std::sync::Arc;
 
-    use super::{ADDRESSES_MAX, Clock, Dial, families_in_turn};
+    use super::{ADDRESSES_MAX, Clock, Dial, Mute, families_in_turn};
     use crate::egress::resolve::Resolver;
     use crate::egress::testing::FakeResolver;
     use crate::egress::{CustomerUrl, EgressError, Guard, Refusal};
 
     fn dial(fake: Arc<FakeResolver>, guard: Guard) -> Dial {
-        Dial { guard, resolver: Resolver::new(fake), clock: Clock::real() }
+        Dial { guard, resolver: Resolver::new(fake), clock: Clock::real(), mute: Mute::default() }
     }
 
     #[tokio::test]

@@ -49,6 +49,8 @@ pub enum EgressError {
     Connect { host: String, what: String },
     #[error("connect to {host} within {waited:?}")]
     ConnectTimeout { host: String, waited: Duration },
+    #[error("set TLS up with {host} within {waited:?}: it is connected, and the handshake gets no answer")]
+    HandshakeTimeout { host: String, waited: Duration },
     #[error("get an answer within {waited:?}")]
     ReadTimeout { waited: Duration },
     #[error("complete the exchange: {what}")]
@@ -73,7 +75,7 @@ impl EgressError {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",
-            Self::ConnectTimeout { .. } | Self::ReadTimeout { .. } => "timeout",
+            Self::ConnectTimeout { .. } | Self::HandshakeTimeout { .. } | Self::ReadTimeout { .. } => "timeout",
             Self::Resolve { .. } | Self::Connect { .. } | Self::Broken { .. } | Self::Coding(_) => "unreachable",
             Self::TooLarge { .. } => "too_large",
             Self::Status(_) | Self::NotUpgraded(_) => "status",

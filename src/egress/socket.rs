@@ -5,6 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -54,8 +55,15 @@ impl Egress {
         message_bytes_max: usize,
         within: Duration,
     ) -> Result<Socket, EgressError> {
-        let late = |_| EgressError::ConnectTimeout { host: url.origin(), waited: within };
-        timeout(within, self.open(url, headers, message_bytes_max)).await.map_err(late)?
+        let shaking_hands = AtomicBool::new(false);
+        let late = |_| {
+            let host = url.origin();
+            match shaking_hands.load(Ordering::Relaxed) {
+                true => EgressError::HandshakeTimeout { host, waited: within },
+                false => EgressError::ConnectTimeout { host, waited: within },
+            }
+        };
+        timeout(within, self.open(url, headers, message_bytes_max, &shaking_hands)).await.map_err(late)?
     }
 
     async fn open(
@@ -63,6 +71,7 @@ impl Egress {
         url: &CustomerUrl,
         headers: HeaderMap,
         message_bytes_max: usize,
+        shaking_hands: &AtomicBool,
     ) -> Result<Socket, EgressError> {
         let request = upgrade(url, headers)?;
         let (stream, _) = self.dial.connect(url).await?;
@@ -72,7 +81,9 @@ impl Egress {
                 let failed = |what: String| EgressError::Connect { host: url.origin(), what };
                 let host = url.parsed().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
                 let name = ServerName::try_from(host).map_err(|e| failed(e.to_string()))?;
+                shaking_hands.store(true, Ordering::Relaxed);
                 let tls = TlsConnector::from(self.socket_tls.clone()).connect(name, stream).await;
+                shaking_hands.store(false, Ordering::Relaxed);
                 Way::Tls(Box::new(tls.map_err(|e| failed(super::tls::said(&e)))?))
             }
         };

@@ -116,6 +116,14 @@ async fn each_wait_has_its_own_end() {
     let late = mute.request(EgressRequest { connect: short, ..get(&url) }).await.unwrap_err();
     assert_eq!(late, EgressError::ConnectTimeout { host: "https://app.example.com".to_owned(), waited: short });
 
+    // Connected by the kernel, and nobody speaks TLS there.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = egress(open_guard(), Vec::new());
+    let url = silent.url(&format!("https://{}/", listener.local_addr().unwrap())).unwrap();
+    let wait = Duration::from_millis(500);
+    let hangs = silent.request(EgressRequest { connect: wait, ..get(&url) }).await.unwrap_err();
+    assert_eq!(hangs, EgressError::HandshakeTimeout { host: url.origin(), waited: wait });
+
     for reply in [|| Reply::Never, || Reply::Drip(SOON)] {
         let server = Server::start(move |_| reply()).await;
         let egress = egress(open_guard(), Vec::new());

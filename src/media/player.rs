@@ -61,7 +61,11 @@ impl Player {
 
     /// Whether the whole list is played until it is stopped.
     pub(super) fn again_and_again(mut self, again: bool) -> Self {
-        self.again = again;
+        match self.items.as_mut_slice() {
+            // It goes over into itself.
+            [one] if again && one.repeat != Repeat::Times(0) => one.repeat = Repeat::Endless,
+            _ => self.again = again,
+        }
         self
     }
 
@@ -83,7 +87,11 @@ impl Player {
                 return Step::Over;
             };
             let cursor = self.cursor.get_or_insert_with(|| item.prompt.cursor());
-            match cursor.next() {
+            let another = match item.repeat {
+                Repeat::Times(times) => self.rounds_done.saturating_add(1) < times,
+                Repeat::Endless => true,
+            };
+            match cursor.next_of(another) {
                 _ if item.repeat == Repeat::Times(0) => self.next_item(),
                 Slot::Ready(frame) => {
                     self.heard = true;
@@ -96,11 +104,7 @@ impl Player {
                 Slot::Pending => return Step::Silence,
                 Slot::End => {
                     self.rounds_done = self.rounds_done.saturating_add(1);
-                    let again = match item.repeat {
-                        Repeat::Times(times) => self.rounds_done < times,
-                        Repeat::Endless => true,
-                    };
-                    if again && self.heard {
+                    if another && self.heard {
                         self.heard = false;
                         cursor.rewind();
                     } else {

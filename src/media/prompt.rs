@@ -27,12 +27,26 @@ pub enum Slot {
     Failed,
 }
 
+/// How a prompt goes over into itself: frames that are heard in place of its own where another round follows, or one was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// Frames of the prompt that are heard before those of `tail`, which are in place of all others.
+    pub from: usize,
+    pub tail: Vec<Frame>,
+    /// In place of as many at the beginning of the next round.
+    pub head: Vec<Frame>,
+    /// A round between two others, where it is not `head`, the prompt's own from there, and `tail`.
+    pub middle: Vec<Frame>,
+}
+
 /// A shared sequence of frames.
 #[derive(Debug)]
 pub struct Prompt {
     first: Arc<Chunk>,
     state: AtomicU8,
     failure: OnceLock<String>,
+    /// Set before it is complete.
+    join: OnceLock<Join>,
 }
 
 #[derive(Debug)]
@@ -72,13 +86,32 @@ pub struct Cursor {
     prompt: Arc<Prompt>,
     chunk: Arc<Chunk>,
     at: usize,
+    place: Place,
+}
+
+/// Where a reader is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Among the prompt's own frames, and behind so many of them.
+    Own(usize),
+    /// In the join, before a round's end.
+    Tail(usize),
+    /// Behind one.
+    Joined,
+    Head(usize),
+    Middle(usize),
 }
 
 impl Prompt {
     /// An empty prompt and its writer.
     pub fn new() -> (Arc<Self>, Writer) {
         let first = Chunk::new();
-        let prompt = Arc::new(Self { first: first.clone(), state: AtomicU8::new(LOADING), failure: OnceLock::new() });
+        let prompt = Arc::new(Self {
+            first: first.clone(),
+            state: AtomicU8::new(LOADING),
+            failure: OnceLock::new(),
+            join: OnceLock::new(),
+        });
         (prompt.clone(), Writer { prompt, chunk: first, at: 0, done: false })
     }
 
@@ -92,12 +125,17 @@ impl Prompt {
 
     /// A place at the beginning.
     pub fn cursor(self: &Arc<Self>) -> Cursor {
-        Cursor { prompt: self.clone(), chunk: self.first.clone(), at: 0 }
+        Cursor { prompt: self.clone(), chunk: self.first.clone(), at: 0, place: Place::Own(0) }
     }
 
     /// Whether nothing more will come (complete or failed).
     pub fn is_settled(&self) -> bool {
         self.state.load(Ordering::Acquire) != LOADING
+    }
+
+    /// How it goes over into itself; none before it is complete, or where it was not made for that.
+    pub fn join(&self) -> Option<&Join> {
+        self.join.get()
     }
 
     /// Why it failed, if it did.
@@ -122,8 +160,16 @@ impl Writer {
     }
 
     /// The prompt is complete.
-    pub fn finish(mut self) {
+    pub fn finish(self) {
+        self.finish_with(None);
+    }
+
+    /// The same; it may go over into itself.
+    pub fn finish_with(mut self, join: Option<Join>) {
         self.done = true;
+        if let Some(join) = join {
+            let _ = self.prompt.join.set(join);
+        }
         self.prompt.state.store(COMPLETE, Ordering::Release);
     }
 
@@ -148,9 +194,54 @@ impl Drop for Writer {
 }
 
 impl Cursor {
-    /// The frame at this place; a ready one moves the place on.
+    /// The frame at this place of a round that is the last; a ready one moves the place on.
     #[allow(clippy::should_implement_trait, reason = "an end may be no end: not an iterator")]
     pub fn next(&mut self) -> Slot {
+        self.next_of(false)
+    }
+
+    /// The same of a round that `another` one follows, or of the last.
+    pub fn next_of(&mut self, another: bool) -> Slot {
+        let prompt = self.prompt.clone();
+        let Some(join) = prompt.join.get() else { return self.own() };
+        if self.place == Place::Joined {
+            let is_middle = another && !join.middle.is_empty();
+            self.place = if is_middle { Place::Middle(0) } else { Place::Head(0) };
+        }
+        if self.place == Place::Head(join.head.len()) {
+            self.seek(join.head.len());
+        }
+        if another && self.place == Place::Own(join.from) {
+            self.place = Place::Tail(0);
+        }
+        let (frames, n) = match &mut self.place {
+            Place::Tail(n) => (&join.tail, n),
+            Place::Head(n) => (&join.head, n),
+            Place::Middle(n) => (&join.middle, n),
+            Place::Own(_) | Place::Joined => return self.own(),
+        };
+        match frames.get(*n) {
+            Some(frame) => {
+                *n += 1;
+                Slot::Ready(frame.clone())
+            }
+            None => Slot::End,
+        }
+    }
+
+    /// To behind so many of its own frames, all of which are there.
+    fn seek(&mut self, frames: usize) {
+        let (mut chunk, mut left) = (self.prompt.first.clone(), frames);
+        // Behind a chunk's last one is a place of that chunk: there may be no next.
+        while left > CHUNK
+            && let Some(next) = chunk.next.get().cloned()
+        {
+            (chunk, left) = (next, left - CHUNK);
+        }
+        (self.chunk, self.at, self.place) = (chunk, left.min(CHUNK), Place::Own(frames));
+    }
+
+    fn own(&mut self) -> Slot {
         // The state is read before the place: a frame pushed in between is found next time.
         let state = self.prompt.state.load(Ordering::Acquire);
         if self.at == CHUNK {
@@ -165,6 +256,9 @@ impl Cursor {
         match self.chunk.frames.get(self.at).and_then(OnceLock::get) {
             Some(frame) => {
                 self.at += 1;
+                if let Place::Own(n) = &mut self.place {
+                    *n += 1;
+                }
                 Slot::Ready(frame.clone())
             }
             None => Self::missing(state),
@@ -175,6 +269,8 @@ impl Cursor {
     pub fn rewind(&mut self) {
         self.chunk = self.prompt.first.clone();
         self.at = 0;
+        let joined = matches!(self.place, Place::Tail(_) | Place::Middle(_));
+        self.place = if joined { Place::Joined } else { Place::Own(0) };
     }
 
     fn missing(state: u8) -> Slot {
@@ -188,7 +284,7 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
-    use super::{Frame, Prompt, Slot};
+    use super::{Frame, Join, Prompt, Slot};
 
     fn frame(n: u8) -> Frame {
         Frame::from([n])
@@ -205,6 +301,45 @@ mod tests {
             assert_eq!(cursor.next(), Slot::End);
             cursor.rewind();
         }
+    }
+
+    #[test]
+    fn what_goes_over_into_itself_does_so_between_rounds() {
+        let with = |from, tail: &[u8], head: &[u8], middle: &[u8]| {
+            let (prompt, mut writer) = Prompt::new();
+            (0..5).for_each(|n| writer.push(frame(n)));
+            let [tail, head, middle] = [tail, head, middle].map(|frames| frames.iter().copied().map(frame).collect());
+            writer.finish_with(Some(Join { from, tail, head, middle }));
+            let (mut cursor, mut heard) = (prompt.cursor(), Vec::new());
+            for round in 0..3 {
+                while let Slot::Ready(frame) = cursor.next_of(round < 2) {
+                    heard.push(frame[0]);
+                }
+                assert_eq!(cursor.next_of(round < 2), Slot::End);
+                cursor.rewind();
+            }
+            heard
+        };
+        assert_eq!(
+            with(3, &[33, 34], &[20, 21], &[]),
+            [0, 1, 2, 33, 34, 20, 21, 2, 33, 34, 20, 21, 2, 3, 4],
+            "the last round ends as ever"
+        );
+        assert_eq!(with(2, &[33], &[20, 21], &[]), [0, 1, 33, 20, 21, 33, 20, 21, 2, 3, 4]);
+        let (prompt, mut writer) = Prompt::new();
+        (0..100).for_each(|n| writer.push(frame(n)));
+        let head: Vec<Frame> = (100..200).map(frame).collect();
+        writer.finish_with(Some(Join { from: 0, tail: vec![frame(1)], head, middle: vec![frame(2)] }));
+        let mut cursor = prompt.cursor();
+        assert_eq!((cursor.next_of(true), cursor.next_of(true)), (Slot::Ready(frame(1)), Slot::End));
+        cursor.rewind();
+        for n in 100..200 {
+            assert_eq!(cursor.next(), Slot::Ready(frame(n)));
+        }
+        assert_eq!(cursor.next(), Slot::End, "over whole chunks, too");
+        // A short one: each round is another.
+        let head: Vec<u8> = (50..55).collect();
+        assert_eq!(with(0, &[30, 31], &head, &[40, 41]), [30, 31, 40, 41, 50, 51, 52, 53, 54]);
     }
 
     #[test]

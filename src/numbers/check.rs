@@ -115,6 +115,7 @@ pub async fn check_url(
 fn failed(failure: FetchFailure) -> Checked {
     let (status, why) = match failure {
         FetchFailure::Status { status } => (Some(status), format!("the answer was {status}")),
+        FetchFailure::Handshake => (None, "it is connected, and the TLS handshake gets no answer".to_owned()),
         FetchFailure::Timeout => (None, format!("no answer within {} s", DEADLINE.as_secs())),
         FetchFailure::TooLarge => (None, format!("the answer is larger than {MAX_BODY} bytes")),
         FetchFailure::Unreachable { what } | FetchFailure::UrlRefused { what } | FetchFailure::Invalid { what } => {

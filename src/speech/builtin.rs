@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::helper::{DONE, FAILED, FOLDER, FRAME_MAX, PIECE, SPEAK, frame};
 use super::language::Embedded;
+use super::limiter::Limiter;
 use super::markup;
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Say;
@@ -170,14 +171,16 @@ impl Helper {
         body.extend_from_slice(markup.as_bytes());
         self.input.write_all(&frame(SPEAK, &body)).await.map_err(SpeechError::Helper)?;
         self.input.flush().await.map_err(SpeechError::Helper)?;
+        let mut limiter = Limiter::new(markup::GAIN);
         loop {
             let (kind, body) = self.answer().await.map_err(SpeechError::Helper)?;
             match kind {
                 PIECE => {
                     let (samples, _) = body.as_chunks::<2>();
-                    sink.push(RATE, samples.iter().map(|&s| i16::from_le_bytes(s)).collect()).await?;
+                    let pcm: Vec<i16> = samples.iter().map(|&s| i16::from_le_bytes(s)).collect();
+                    sink.push(RATE, limiter.push(&pcm)).await?;
                 }
-                DONE => return Ok(()),
+                DONE => return sink.push(RATE, limiter.finish()).await,
                 FAILED => return Err(SpeechError::Engine(String::from_utf8_lossy(&body).into_owned())),
                 _ => return Err(SpeechError::Helper(io::ErrorKind::InvalidData.into())),
             }

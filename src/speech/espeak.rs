@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::language::{Speaker, primary};
+use super::limiter::Limiter;
 use super::program::{self, Program};
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Say;
@@ -26,6 +27,8 @@ const LANGUAGES: &str = "af am an ar as az ba be bg bn bs ca cmn cs cv cy da de 
                          gu hak haw he hi hr ht hu hy ia id io is it ja ka kk kl kn ko kok ku ky la lb lt lv mi mk \
                          ml mr ms mt my nb ne nl om or pa pap pl pt ro ru sd si sk sl sq sr sv sw ta te th tk tr tt \
                          ug uk ur uz vi yue zh no arb";
+/// How much louder than usual a voice is at most.
+const LOUDEST: f32 = 4.0;
 /// Regions with a voice of their own.
 const REGIONS: &str = "en-us en-gb pt-br es-419 fr-be fr-ch";
 
@@ -53,7 +56,9 @@ impl Espeak {
             .args(["--stdin", "--stdout", "-b", "1", "-v", &voice])
             .args(["-s", &level(WORDS_A_MINUTE * style.rate / 100.0, 80.0, 450.0)])
             .args(["-p", &level(style.pitch / 2.0, 0.0, 99.0)])
-            .args(["-a", &level(style.volume, 0.0, 200.0)]);
+            // What is louder than usual it would clip.
+            .args(["-a", &level(style.volume, 0.0, 100.0)]);
+        let mut limiter = Limiter::new((style.volume / 100.0).clamp(1.0, LOUDEST));
         let Program { mut child, mut input, mut output } = program::start(&mut command).map_err(failed("start"))?;
         // Double brackets would be read as phonemes.
         let text = say.plain().replace("[[", "[ [");
@@ -69,11 +74,14 @@ impl Espeak {
                 let mut pcm = Vec::new();
                 wav.push(bytes.get(..n).unwrap_or_default(), &mut pcm)?;
                 if let Some(rate) = wav.rate() {
-                    sink.push(rate, pcm).await?;
+                    sink.push(rate, limiter.push(&pcm)).await?;
                 }
                 if n == 0 {
                     break;
                 }
+            }
+            if let Some(rate) = wav.rate() {
+                sink.push(rate, limiter.finish()).await?;
             }
             let status = child.wait().await.map_err(failed("wait"))?;
             if status.success() { Ok(()) } else { Err(SpeechError::Espeak(status.to_string())) }

@@ -1,8 +1,9 @@
 //! PCM of any rate to the frames of one prompt.
 
+use super::looped::Loop;
 use super::resample::{RATE, Resampler};
 use crate::ffi::opus::{Encoder, Rate, silence_frame};
-use crate::media::prompt::{Frame, Writer};
+use crate::media::prompt::{Frame, Join, Writer};
 
 /// Milliseconds of a frame.
 const FRAME_MS: u32 = 20;
@@ -38,6 +39,9 @@ pub(super) struct FrameMaker {
     frames: usize,
     frames_max: usize,
     bytes: usize,
+    /// What is needed for a join, while it is made; see [`looped`](super::looped).
+    looped: Option<Box<Loop>>,
+    join: Option<Join>,
 }
 
 impl FrameMaker {
@@ -50,12 +54,33 @@ impl FrameMaker {
             frames: 0,
             frames_max: FRAMES_MAX,
             bytes: 0,
+            looped: None,
+            join: None,
         }
     }
 
     /// For silence alone, which may be longer.
     pub(super) fn silent(writer: Writer) -> Self {
         Self { frames_max: SILENT_FRAMES_MAX, ..Self::new(writer) }
+    }
+
+    /// For what may be played again and again.
+    pub(super) fn to_be_looped(self) -> Self {
+        Self { looped: Some(Box::default()), ..self }
+    }
+
+    /// All sound is there: makes what it goes over into itself with. Encodes two seconds for that, of a
+    /// short sound all of it three times.
+    pub(super) fn join(&mut self) {
+        let join = self.looped.take().and_then(|looped| looped.join());
+        self.share_join(join);
+    }
+
+    /// Takes another prompt's.
+    pub(super) fn share_join(&mut self, join: Option<Join>) {
+        let frames = join.iter().flat_map(|join| join.tail.iter().chain(&join.head).chain(&join.middle));
+        self.bytes += frames.map(|frame| PLACE_BYTES + frame.len() + FRAME_OVERHEAD_BYTES).sum::<usize>();
+        self.join = join;
     }
 
     /// Adds sound, `rate` samples a second, mono.
@@ -66,6 +91,9 @@ impl FrameMaker {
         if self.resampler.as_ref().is_none_or(|r| r.from() != rate) {
             self.flush_resampler();
             self.resampler = Some(Resampler::new(rate).map_err(FramesError::Rate)?);
+        }
+        if let Some(looped) = &mut self.looped {
+            looped.push(rate, pcm);
         }
         if let Some(resampler) = &mut self.resampler {
             resampler.push(pcm, &mut self.waiting);
@@ -122,7 +150,7 @@ impl FrameMaker {
             self.fail(e.to_string());
             return Err(e);
         }
-        self.writer.finish();
+        self.writer.finish_with(self.join);
         Ok(self.bytes)
     }
 

@@ -4,6 +4,7 @@
 //! that want the same sound share one prompt, also while it is still being made.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ use crate::xml::ast::{DocUrl, Voice};
 
 /// A file's bytes (`plivo-xml.md` §5.3).
 const FILE_BYTES_MAX: usize = 10 << 20;
+/// Characters of its name in a call's record.
+const FILE_SHOWN: usize = 150;
 /// A file whose server says nothing about keeping it (§5.3).
 const FILE_KEPT: Duration = Duration::from_secs(60);
 /// However long a server says.
@@ -227,7 +230,7 @@ impl Making {
             }
             Sound::File { url } => {
                 let _turn = self.inner.fetching.acquire().await;
-                self.file(url, FrameMaker::new(writer), stale).await
+                self.file(url, FrameMaker::new(writer).to_be_looped(), stale).await
             }
             Sound::Silence { ms } => {
                 self.silence(*ms, FrameMaker::silent(writer)).await.map(|maker| (maker, Kept::Forever))
@@ -243,7 +246,7 @@ impl Making {
             Ok((maker, kept)) => maker.finish().map(|bytes| (bytes, kept)).map_err(|e| e.to_string()),
             Err(Failure { maker, reason }) => {
                 if let Some(maker) = maker {
-                    maker.fail(reason.as_str());
+                    maker.fail(of_file(&self.sound, &reason));
                 }
                 Err(reason)
             }
@@ -256,11 +259,7 @@ impl Making {
                 self.cache(|cache| cache.ready(&self.sound, &self.prompt, bytes, kept));
             }
             Err(reason) => {
-                // A query may have a secret in it.
-                let file = match &self.sound {
-                    Sound::File { url } => url.0.split(['?', '#']).next(),
-                    Sound::Speak { .. } | Sound::Silence { .. } | Sound::Tone { .. } => None,
-                };
+                let file = file_of(&self.sound);
                 tracing::warn!(reason, file, "a prompt could not be made; it is left out");
             }
         }
@@ -462,6 +461,11 @@ impl Making {
             }
             Played::Whole(done) => done?,
         };
+        let join = |maker: &mut FrameMaker| -> Result<(), Infallible> {
+            maker.join();
+            Ok(())
+        };
+        let maker = self.work(&self.inner.encoding, maker, join).await?;
         Ok((maker, kept))
     }
 
@@ -548,9 +552,27 @@ impl Failure {
     }
 }
 
+/// Which file a sound is. A query may have a secret in it.
+fn file_of(sound: &Sound) -> Option<&str> {
+    match sound {
+        Sound::File { url } => url.0.split(['?', '#']).next(),
+        Sound::Speak { .. } | Sound::Silence { .. } | Sound::Tone { .. } => None,
+    }
+}
+
+/// Why a sound can't be had, for whoever reads a call's record: with the file's name, where it is one.
+fn of_file(sound: &Sound, reason: &str) -> String {
+    match file_of(sound) {
+        Some(file) => format!("{}: {reason}", file.chars().take(FILE_SHOWN).collect::<String>()),
+        None => reason.to_owned(),
+    }
+}
+
 /// The frames of a prompt that is still right, in a new one: frames are shared, so this copies pointers.
 fn copied(old: &Arc<Prompt>, maker: FrameMaker) -> Result<FrameMaker, Failure> {
-    shared(frames_of(old), maker)
+    let mut maker = shared(frames_of(old), maker)?;
+    maker.share_join(old.join().cloned());
+    Ok(maker)
 }
 
 /// The frames of a prompt that is ready.

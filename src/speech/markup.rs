@@ -12,8 +12,13 @@ use super::script::{Say, Style};
 /// Pico has one voice a language, a woman's; a man's is the same one lower (`media-notes` §9).
 const MAN_PITCH: f32 = 0.7;
 /// At its own 100 per cent Pico clips (one sample in a hundred at full scale) and is 10 dB louder than people on
-/// telephones; this leaves room for `x-loud`.
-const USUAL_VOLUME: f32 = 0.45;
+/// telephones: 45 is right. What is loud may be more, and Pico would clip it: so it says all of it softer, by [`GAIN`], and
+/// whoever hears it brings it up (`limiter`).
+const USUAL_VOLUME: f32 = 0.45 / GAIN;
+/// How much louder what Pico says is to be.
+pub(super) const GAIN: f32 = 2.5;
+/// Its volume where it never clips, per cent.
+const VOLUME_MAX: u16 = 80;
 /// Characters of a word that pass in one piece.
 const WORD_MAX: usize = 40;
 
@@ -46,7 +51,7 @@ impl Levels {
     fn of(style: Style, man: bool) -> Self {
         let pitch = if man { style.pitch * MAN_PITCH } else { style.pitch };
         let volume = style.volume * USUAL_VOLUME;
-        Self { speed: level(style.rate, 20, 500), pitch: level(pitch, 50, 200), volume: level(volume, 0, 500) }
+        Self { speed: level(style.rate, 20, 500), pitch: level(pitch, 50, 200), volume: level(volume, 0, VOLUME_MAX) }
     }
 }
 
@@ -99,7 +104,7 @@ mod tests {
     use crate::speech::script::{Part, Run, Say, Script, Style};
     use crate::xml::ast::{Speech, SpeechNode};
 
-    const USUAL: &str = "<speed level=\"100\"><pitch level=\"100\"><volume level=\"45\">";
+    const USUAL: &str = "<speed level=\"100\"><pitch level=\"100\"><volume level=\"18\">";
 
     fn say(text: &str, style: Style, man: bool) -> Say {
         Say {
@@ -132,9 +137,9 @@ mod tests {
     fn a_man_is_lower_and_values_stay_within_picos_limits() {
         let style = Style { rate: 1_000.0, pitch: 60.0, volume: 2_000.0 };
         let markup = pico(&say("x", style, true), Embedded::EnUs);
-        assert_eq!(markup, "<speed level=\"500\"><pitch level=\"50\"><volume level=\"500\">x");
+        assert_eq!(markup, "<speed level=\"500\"><pitch level=\"50\"><volume level=\"80\">x");
         let markup = pico(&say("x", Style::default(), true), Embedded::EnUs);
-        assert_eq!(markup, "<speed level=\"100\"><pitch level=\"70\"><volume level=\"45\">x");
+        assert_eq!(markup, "<speed level=\"100\"><pitch level=\"70\"><volume level=\"18\">x");
     }
 
     proptest! {

@@ -18,6 +18,8 @@ pub mod helper;
 pub mod http;
 pub mod language;
 pub mod library;
+mod limiter;
+mod looped;
 mod markup;
 pub mod openai;
 mod program;

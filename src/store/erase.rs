@@ -20,6 +20,8 @@ const AT_ONCE: u32 = 500;
 /// Some rows of a call, or of a conversation.
 enum Few {
     Lines(String),
+    /// What was said in a call that is up, or was.
+    Said(String),
     /// Of a call, by the index of those that wait, and of those that are done.
     Waiting(String),
     Done(String),
@@ -34,6 +36,11 @@ impl Few {
             Self::Lines(call) => (
                 "DELETE FROM call_events WHERE call_uuid = $1 AND seq IN \
                  (SELECT seq FROM call_events WHERE call_uuid = $1 ORDER BY seq LIMIT $2)",
+                call,
+            ),
+            Self::Said(call) => (
+                "DELETE FROM call_said WHERE call_uuid = $1 AND seq IN \
+                 (SELECT seq FROM call_said WHERE call_uuid = $1 ORDER BY seq LIMIT $2)",
                 call,
             ),
             Self::Waiting(call) => (
@@ -61,7 +68,7 @@ impl Few {
 
     fn until(&self) -> Option<Timestamp> {
         match self {
-            Self::Lines(_) | Self::Waiting(_) | Self::Done(_) => None,
+            Self::Lines(_) | Self::Said(_) | Self::Waiting(_) | Self::Done(_) => None,
             Self::Events(_, until) | Self::Messages(_, until) => Some(*until),
         }
     }
@@ -87,6 +94,7 @@ impl Store {
     /// What tells of a call: its log and callbacks.
     pub(super) async fn erase_telling_of(&self, call: &str) -> Result<(), StoreError> {
         self.all_of(|| Few::Lines(call.to_owned())).await?;
+        self.all_of(|| Few::Said(call.to_owned())).await?;
         // One that goes out meanwhile is among those that are done then.
         self.all_of(|| Few::Waiting(call.to_owned())).await?;
         self.all_of(|| Few::Done(call.to_owned())).await?;

@@ -39,6 +39,7 @@ mod queue;
 mod recordings;
 mod refused;
 mod rooms;
+mod said;
 mod seal;
 mod settings;
 mod sql;
@@ -84,7 +85,8 @@ pub use recordings::{
     CopyWrite, Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart, RecordingWork,
     RoomFilter, ToTranscribe, TranscriptWrite,
 };
-pub use rooms::{EndedRoom, LeftMember};
+pub use rooms::{EndedRoom, KeptMember, LEFT_MAX, LeftMember, OpenMember, OpenRoom, OrphanRoom};
+pub use said::CallLine;
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use tenures::{Claim, Tenure};
 pub use turns::{Answers, Owed, Then};

@@ -132,13 +132,13 @@ impl Write {
             | Self::Callback(..)
             | Self::Settings(..)
             | Self::Endpoint(..)
-            | Self::Deed(..)
             | Self::Born(_)
             | Self::RecordingEnded(..)
             // A file may be removed for it.
             | Self::Copy(..)
             | Self::Transcribed(..)
             | Self::ForgetRecordings(..) => true,
+            Self::Deed(deed, _) => deed.is_synced(),
             // Meta was told that it came.
             Self::Permission(write, _) => write.reply.is_some(),
             Self::Inbox(write, _) => write.is_synced(),

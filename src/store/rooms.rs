@@ -1,6 +1,10 @@
-//! Multi-party calls that are over (`plivo-call-api.md` §4): a row each, written when the last participant has left.
+//! Multi-party calls (`plivo-call-api.md` §4): a row each that is over, and while it is up a row of its own and of each
+//! participant, so that the next start can end one that its process left when it died.
 //!
 //! They are shown out of `call::rooms`' memory; here is what that is read from after a start. Nobody's number is kept.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -16,6 +20,8 @@ use crate::model::{AuthId, CallUuid, Direction, Timestamp};
 
 /// Those that are kept, the latest ones.
 const ENDED_ROOMS_MAX: u32 = 1_000;
+/// Participants that have left one that is up, and are kept: the latest ones.
+pub const LEFT_MAX: u16 = 200;
 
 /// A multi-party call that is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +36,9 @@ pub struct EndedRoom {
     pub ended: Timestamp,
     /// Where its recording is.
     pub recording: Option<String>,
+    /// Its node died in its middle.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
     /// Who was in, in the order in which they came.
     pub members: Vec<LeftMember>,
 }
@@ -37,6 +46,15 @@ pub struct EndedRoom {
 /// Who was in, as it was when it left.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftMember {
+    #[serde(flatten)]
+    pub was: KeptMember,
+    pub left: Timestamp,
+    pub cause: String,
+}
+
+/// Who is or was in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptMember {
     pub member: MemberId,
     pub call: CallUuid,
     pub direction: Direction,
@@ -48,8 +66,88 @@ pub struct LeftMember {
     pub ends: bool,
     pub starts: bool,
     pub joined: Timestamp,
-    pub left: Timestamp,
-    pub cause: String,
+}
+
+/// A multi-party call that is up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenRoom {
+    pub id: Uuid,
+    /// The owner, and its main account.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub name: String,
+    pub made: Timestamp,
+    pub started: Option<Timestamp>,
+    /// Where its recording is, or will be.
+    pub recording: Option<String>,
+}
+
+/// One that is, or was, in a multi-party call that is up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenMember {
+    #[serde(flatten)]
+    pub was: KeptMember,
+    /// When it left, and why.
+    pub left: Option<(Timestamp, String)>,
+}
+
+/// A multi-party call that an earlier process left when it died.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrphanRoom {
+    pub room: OpenRoom,
+    /// From its beginning to its node's last sign of life.
+    pub lived: Duration,
+    pub members: Vec<OpenMember>,
+}
+
+/// It begins, or something of it has changed.
+struct Up {
+    room: OpenRoom,
+    node_id: String,
+    /// On the steady clock.
+    born: Timestamp,
+}
+
+/// Somebody comes in, leaves, or something of it has changed.
+struct In {
+    room: Uuid,
+    member: OpenMember,
+}
+
+impl Deed for Up {
+    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let upsert = "INSERT INTO multi_party_calls_open (mpc_uuid, node_id, born_us, body) VALUES ($1, $2, $3, $4) \
+                ON CONFLICT (mpc_uuid) DO UPDATE SET body = excluded.body";
+            let upsert = sql::query(upsert).bind(self.room.id.to_string()).bind(&self.node_id).bind(self.born.micros());
+            Ok(upsert.bind(sqlx::types::Json(&self.room)).execute(to).await?.rows_affected())
+        }
+        .boxed()
+    }
+}
+
+impl Deed for In {
+    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let room = self.room.to_string();
+            let left = self.member.left.as_ref().map(|(at, _)| at.micros());
+            let upsert = "INSERT INTO participants_open (mpc_uuid, member_id, left_us, body) VALUES ($1, $2, $3, $4) \
+                ON CONFLICT (mpc_uuid, member_id) DO UPDATE SET left_us = excluded.left_us, body = excluded.body";
+            let upsert = sql::query(upsert)
+                .bind(&room)
+                .bind(i64::try_from(self.member.was.member).unwrap_or(i64::MAX))
+                .bind(left);
+            let done = upsert.bind(sqlx::types::Json(&self.member)).execute(&mut *to).await?.rows_affected();
+            if left.is_some() {
+                let old = "DELETE FROM participants_open WHERE mpc_uuid = $1 AND left_us < (SELECT min(left_us) FROM \
+                    (SELECT left_us FROM participants_open WHERE mpc_uuid = $1 AND left_us IS NOT NULL \
+                    ORDER BY left_us DESC LIMIT $2) AS kept)";
+                sql::query(old).bind(&room).bind(i64::from(LEFT_MAX)).execute(to).await?;
+            }
+            Ok(done)
+        }
+        .boxed()
+    }
 }
 
 impl Deed for EndedRoom {
@@ -64,6 +162,12 @@ impl Deed for EndedRoom {
                 .bind(self.ended.micros())
                 .bind(sqlx::types::Json(self));
             let done = insert.execute(&mut *to).await?.rows_affected();
+            for delete in [
+                "DELETE FROM participants_open WHERE mpc_uuid = $1",
+                "DELETE FROM multi_party_calls_open WHERE mpc_uuid = $1",
+            ] {
+                sql::query(delete).bind(self.id.to_string()).execute(&mut *to).await?;
+            }
             let old = "DELETE FROM multi_party_calls WHERE ended_us < (SELECT min(ended_us) FROM \
                 (SELECT ended_us FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1) AS kept)";
             sql::query(old).bind(ENDED_ROOMS_MAX).execute(to).await?;
@@ -79,6 +183,55 @@ impl Store {
         drop(self.log.deed_if_room(room));
     }
 
+    /// Writes that one of a node's is up, and how; queued when this returns. Where there is no room for it, a kill loses it.
+    /// `born`: on the steady clock.
+    pub fn room_up(&self, room: OpenRoom, node_id: &str, born: Timestamp) {
+        drop(self.log.deed_if_room(Up { room, node_id: node_id.to_owned(), born }));
+    }
+
+    /// Writes who is in one that is up, or was; the same holds.
+    pub fn room_member(&self, room: Uuid, member: OpenMember) {
+        drop(self.log.deed_if_room(In { room, member }));
+    }
+
+    /// Ends one that was left open; on the disk when this returns.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn end_room(&self, room: EndedRoom) -> Result<(), StoreError> {
+        self.log.deed(room).await.map(drop)
+    }
+
+    /// Those that an earlier process of this node left open. What can't be read is passed over.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn orphan_rooms(&self, node_id: &str) -> Result<Vec<OrphanRoom>, StoreError> {
+        const WHAT: &str = "read multi-party calls that were left open";
+        let select = "SELECT o.mpc_uuid, o.born_us, o.body, n.alive_us FROM multi_party_calls_open o \
+            LEFT JOIN nodes n ON n.node_id = o.node_id WHERE o.node_id = $1 ORDER BY o.born_us, o.mpc_uuid";
+        let rooms = sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let select = "SELECT p.mpc_uuid, p.body FROM participants_open p JOIN multi_party_calls_open o \
+            ON o.mpc_uuid = p.mpc_uuid WHERE o.node_id = $1 ORDER BY p.mpc_uuid, p.member_id";
+        let rows = sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let mut members: BTreeMap<String, Vec<OpenMember>> = BTreeMap::new();
+        for row in &rows {
+            let room = row.try_get("mpc_uuid").map_err(failed(WHAT))?;
+            members.entry(room).or_default().extend(read_of::<OpenMember>(row));
+        }
+        let orphan = |row: &sql::Row| -> Result<_, sqlx::Error> {
+            let Some(room) = read_of::<OpenRoom>(row) else { return Ok(None) };
+            let (born, alive): (i64, Option<i64>) = (row.try_get("born_us")?, row.try_get("alive_us")?);
+            let lived = u64::try_from(alive.unwrap_or(born).saturating_sub(born)).unwrap_or_default();
+            let members = members.remove(&row.try_get::<String, _>("mpc_uuid")?).unwrap_or_default();
+            Ok(Some(OrphanRoom { room, lived: Duration::from_micros(lived), members }))
+        };
+        rooms.iter().map(orphan).filter_map(Result::transpose).collect::<Result<_, _>>().map_err(failed(WHAT))
+    }
+
     /// The latest that are over, the latest first.
     ///
     /// # Errors
@@ -92,13 +245,23 @@ impl Store {
     }
 }
 
+fn read_of<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
+    let read = row.try_get::<sqlx::types::Json<T>, _>("body");
+    read.inspect_err(|error| tracing::error!(%error, "a multi-party call that was left open can't be read"))
+        .ok()
+        .map(|body| body.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::observe::health::Health;
 
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
     fn room(n: u32) -> EndedRoom {
-        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
         EndedRoom {
             id: Uuid::from_u128(n.into()),
             account: "SAXXXXXXXXXXXXXXXXXX".into(),
@@ -108,21 +271,24 @@ mod tests {
             started: None,
             ended: at(i64::from(n)),
             recording: None,
-            members: vec![LeftMember {
-                member: 7,
-                call: CallUuid(Uuid::from_u128(7)),
-                direction: Direction::Inbound,
-                role: Some(Role::Agent),
-                muted: false,
-                held: true,
-                coaches: false,
-                stays_alone: true,
-                ends: false,
-                starts: true,
-                joined: at(2),
-                left: at(3),
-                cause: "Normal Hangup".to_owned(),
-            }],
+            failed: n.is_multiple_of(5),
+            members: vec![LeftMember { was: member(7), left: at(3), cause: "Normal Hangup".to_owned() }],
+        }
+    }
+
+    fn member(member: MemberId) -> KeptMember {
+        KeptMember {
+            member,
+            call: CallUuid(Uuid::from_u128(7)),
+            direction: Direction::Inbound,
+            role: Some(Role::Agent),
+            muted: false,
+            held: true,
+            coaches: false,
+            stays_alone: true,
+            ends: false,
+            starts: true,
+            joined: at(2),
         }
     }
 
@@ -135,5 +301,54 @@ mod tests {
         }
         store.settled().await;
         assert_eq!(store.ended_rooms().await.unwrap(), [room(9), room(7), room(5)]);
+    }
+
+    fn open(n: u32) -> OpenRoom {
+        let EndedRoom { id, account, main_account, name, made, started, recording, .. } = room(n);
+        OpenRoom { id, account, main_account, name, made, started, recording }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_up_is_left_to_the_next_process_with_who_is_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        store.room_up(open(5), "node", at(100));
+        store.room_up(open(6), "another", at(100));
+        let held = OpenMember { was: member(7), left: None };
+        store.room_member(room(5).id, OpenMember { was: KeptMember { held: false, ..member(7) }, left: None });
+        store.room_member(room(5).id, held.clone());
+        let gone = OpenMember { was: member(8), left: Some((at(4), "Normal Hangup".to_owned())) };
+        store.room_member(room(5).id, OpenMember { was: member(8), left: None });
+        store.room_member(room(5).id, gone.clone());
+        let started = OpenRoom { started: Some(at(2)), ..open(5) };
+        store.room_up(started.clone(), "node", at(101));
+        store.alive("node", at(107));
+        store.settled().await;
+        let orphan = OrphanRoom { room: started, lived: Duration::from_secs(7), members: vec![held, gone] };
+        assert_eq!(store.orphan_rooms("node").await.unwrap(), [orphan]);
+
+        store.end_room(room(5)).await.unwrap();
+        assert_eq!(store.orphan_rooms("node").await.unwrap(), []);
+        assert_eq!(store.orphan_rooms("another").await.unwrap().len(), 1);
+        assert_eq!(store.ended_rooms().await.unwrap(), [room(5)]);
+        let left: i64 =
+            sql::query_scalar("SELECT count(*) FROM participants_open").fetch_one(&store.read).await.unwrap();
+        assert_eq!(left, 0);
+    }
+
+    #[tokio::test]
+    async fn of_many_who_have_left_one_the_latest_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        store.room_up(open(5), "node", at(1));
+        store.room_member(room(5).id, OpenMember { was: member(1), left: None });
+        for n in 2..=u64::from(LEFT_MAX) + 4 {
+            let left = Some((at(i64::try_from(n).unwrap()), "Normal Hangup".to_owned()));
+            store.room_member(room(5).id, OpenMember { was: member(n), left });
+        }
+        store.settled().await;
+        let orphans = store.orphan_rooms("node").await.unwrap();
+        let members: Vec<MemberId> = orphans[0].members.iter().map(|one| one.was.member).collect();
+        assert_eq!(members, std::iter::once(1).chain(5..=u64::from(LEFT_MAX) + 4).collect::<Vec<_>>());
     }
 }

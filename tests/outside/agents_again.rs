@@ -104,3 +104,51 @@ async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
     let turn = &server.turns()[0].body;
     assert_eq!((&turn["conversation"], &turn["call"]), (&json!(id), &call["uuid"]), "{turn}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_what_was_said_until_a_kill_stands_in_the_conversation_once() {
+    let mut chat = Chat::start().await;
+    let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
+        Some(1) => reply("You pressed one and two. What else?", Value::Null),
+        _ => reply("Three it is. And what then?", Value::Null),
+    })
+    .await;
+    let agent = json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice", "whatsapp"],
+        "greeting": "Welcome. How can I help you?"});
+    let (status, agent) = chat.ask("POST", "agents/", agent).await;
+    assert_eq!(status, 201, "{agent}");
+    chat.connect(agent["id"].as_str().expect("an id")).await;
+    let (status, shown) =
+        chat.ask("PATCH", &format!("phone-numbers/{NUMBER}/"), json!({"configurationType": "agent"})).await;
+    assert_eq!(status, 200, "{shown}");
+    let keys = caller::parse_keys("12#wwww3#").expect("keys");
+    let phone = chat.sim.place_call(CallScript { keys, hangup: HangupRule::Never, ..CallScript::default() });
+    server.until_asked(2).await;
+    // Whoever reads the list of calls reads behind what was queued before.
+    let (status, _) = chat.ask("GET", "calls/", Value::Null).await;
+    assert_eq!(status, 200);
+
+    for _ in 0..2 {
+        chat.node.kill();
+        chat.node.start_again().await;
+        chat.sim.set_node_url(chat.node.public.clone());
+        let id = chat.id_of(USER).await;
+        let items = chat.until(&id, |items| items.iter().any(|item| item["type"] == "call")).await;
+        let calls: Vec<_> = items.iter().filter(|item| item["type"] == "call").collect();
+        assert_eq!(calls.len(), 1, "{items:#?}");
+        let lines = calls[0]["call"]["transcript"].as_array().unwrap_or_else(|| panic!("{items:#?}"));
+        let said: Vec<_> = lines.iter().map(|line| (line["role"].as_str().unwrap(), &line["text"])).collect();
+        let wanted = [
+            ("assistant", "Welcome. How can I help you?"),
+            ("user", "12"),
+            ("assistant", "You pressed one and two. What else?"),
+            ("user", "3"),
+        ];
+        // The answer to it may have come before the end.
+        assert!((4..=5).contains(&said.len()), "{said:?}");
+        for ((role, text), (by, whole)) in said.iter().zip(wanted) {
+            assert!(*role == by && (*text == whole || is_begin_of(text, whole)), "{said:?}");
+        }
+    }
+    drop(phone);
+}

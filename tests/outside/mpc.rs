@@ -271,3 +271,69 @@ async fn each_participants_track_is_recorded_where_the_element_says_so() {
         assert_eq!(filed.param("MPCName"), "Desk");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in() {
+    let mut world = world(|wanted, _| {
+        wanted.accept_wait_ms = 0;
+        wanted.extra = "[cluster]\nnode_id = \"mpc-crash\"\n".to_owned();
+    })
+    .await;
+    world.app.xml("/status", "");
+    let status = world.app.url("/status");
+    world.app.xml(
+        "/unused",
+        format!(
+            "<Response><MultiPartyCall role=\"agent\" stayAlone=\"true\" enterSound=\"none\" exitSound=\"none\" \
+             statusCallbackUrl=\"{status}\">Desk</MultiPartyCall></Response>"
+        ),
+    );
+    let script = |from: &str| CallScript {
+        from: from.to_owned(),
+        say: tone(AGENT_HZ, 20),
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    };
+    let first = world.sim.place_call(script(CUSTOMER));
+    let joined = world.told("ParticipantJoin").await;
+    world.told("MPCStart").await;
+    let second = world.sim.place_call(script("919811111111"));
+    let both = |seen: &Seen| {
+        seen.param("EventName") == "ParticipantJoin" && seen.param("MemberID") != joined.param("MemberID")
+    };
+    world.app.wait_where("/status", both).await;
+    let null = json!({});
+    let at = format!("name_Desk/Participant/{}/", joined.param("MemberID"));
+    assert_eq!(world.mpc("POST", &at, &json!({"mute": true})).await.status, 202);
+    world.told("ParticipantMute").await;
+
+    // What the application was told of is on the disk.
+    world.node.kill();
+    world.node.start_again().await;
+    drop((first, second));
+    for _ in 0..2 {
+        assert_eq!(world.mpc("GET", "?status=active", &null).await.json()["meta"]["total_count"], 0);
+        let one = format!("uuid_{}/", joined.param("MPCUUID"));
+        let over = world.mpc("GET", &one, &null).await.json();
+        assert_eq!(
+            (&over["status"], &over["termination_cause"], &over["termination_cause_code"], &over["friendly_name"]),
+            (&"Ended".into(), &"Internal Error".into(), &5_010.into(), &"Desk".into()),
+            "{over}"
+        );
+        assert!(over["start_time"].is_string() && over["end_time"].as_str() >= over["start_time"].as_str(), "{over}");
+        let were = world.mpc("GET", &format!("{one}Participant/"), &null).await.json();
+        assert_eq!(were["meta"]["total_count"], 2, "{were}");
+        for was in were["objects"].as_array().expect("a list") {
+            assert_eq!(was["exit_cause"], "Internal Error", "{was}");
+            assert_eq!(was["exit_time"], over["end_time"], "{was}");
+        }
+        assert_eq!((&were["objects"][0]["mute"], &were["objects"][1]["mute"]), (&true.into(), &false.into()));
+        for (code, count) in [("5010", 1), ("4020", 0)] {
+            let found = world.mpc("GET", &format!("?termination_cause_code={code}"), &null).await.json();
+            assert_eq!(found["meta"]["total_count"], count, "{code}: {found}");
+        }
+        // The next start finds it over.
+        world.node.kill();
+        world.node.start_again().await;
+    }
+}

@@ -344,3 +344,50 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     world.node.until_metric("offhook_streams_active", &[], 0.0).await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_multi_party_call_has_ended_is_called_no_longer() {
+    for rest in [true, false] {
+        let world = meeting(
+            "<Response><MultiPartyCall role=\"customer\" enterSound=\"none\" exitSound=\"none\" stayAlone=\"true\" \
+             statusCallbackUrl=\"APP/status\">Desk</MultiPartyCall></Response>",
+        )
+        .await;
+        let customer = world.sim.place_call(comes(ASHA, 700.0, ""));
+        world.joined(ASHA).await;
+        let rings = world.sim.expect_call(user(Answers::Ignore, Order::ConnectFirst));
+        let body = |to: &str, delay: u32| {
+            json!({
+                "role": "agent", "from": NUMBER, "to": to, "ring_timeout": 120, "delay_dial": delay,
+                "status_callback_url": world.app.url("/status"), "call_status_callback_url": world.app.url("/agent"),
+                "status_callback_events": "add-participant-api-events",
+            })
+        };
+        for (to, delay) in [(USER, 0), (OTHER, 6)] {
+            let added = world.mpc("POST", "name_Desk/Participant/", &body(to, delay)).await;
+            assert_eq!(added.status, 201, "{}", added.text());
+        }
+        world.told("AddParticipantRinging").await;
+        if rest {
+            assert_eq!(world.mpc("DELETE", "name_Desk/", &Value::Null).await.status, 204);
+        } else {
+            customer.control().hangup().await;
+        }
+        // Who rang rings no longer, and who was to be called later is not called.
+        let ended = tokio::time::timeout(Duration::from_secs(20), rings.all()).await.expect("it rings no longer");
+        assert!(ended.iter().all(|event| !matches!(event.what, Happened::Answered)), "{ended:#?}");
+        world.told_times("AddParticipantFailed", 2).await;
+        let source = if rest { "API Request" } else { "Plivo" };
+        for (to, source) in [(USER, source), (OTHER, "Plivo")] {
+            let is_its = |seen: &crate::support::app::Seen| seen.param("Event") == "Hangup" && seen.param("To") == to;
+            let hangup = world.app.wait_where("/agent", is_its).await;
+            let said = ["HangupCauseName", "HangupCauseCode", "HangupSource", "CallStatus", "BillDuration"];
+            let said = said.map(|name| hangup.param(name));
+            assert_eq!(said, ["Multiparty Call Ended", "4020", source, "failed", "0"], "{to}");
+        }
+        let rang = world.app.seen().iter().filter(|seen| seen.param("EventName") == "AddParticipantRinging").count();
+        assert_eq!(rang, 1);
+        world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+        customer.all().await;
+    }
+}

@@ -320,3 +320,57 @@ async fn a_recording_begins_when_who_was_dialled_has_answered() {
     assert!(said + 800 > ms && heard + 1_500 > ms, "{said} ms of the caller, {heard} ms of the callee, in {ms}");
     assert_eq!(tone_ms(&both[1], 425.0), 0, "no ring-back tone");
 }
+
+/// A folder that has room for so many bytes; it has no more once this is dropped. None: this system lets nobody mount here.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn over(folder: std::path::PathBuf, size: &str) -> Option<Self> {
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "offhook-test"])
+            .arg(&folder)
+            .output();
+        let done = mount.is_ok_and(|output| output.status.success());
+        crate::support::has_peer("mount", done, "a tmpfs is mounted: run as root").then_some(Self(folder))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
+    let world = recording(
+        "<Conference record=\"true\" recordFileFormat=\"wav\" callbackUrl=\"APP/recording\" enterSound=\"\" \
+         exitSound=\"\">Board</Conference>",
+    )
+    .await;
+    let folder = world.node.dir.path().join("recordings");
+    let Some(_small) = Small::over(folder.clone(), "96k") else { return };
+    let phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(30, "") });
+    let is_over = |seen: &Seen| !["", "-1"].contains(&seen.params.get("RecordingDuration").map_or("", String::as_str));
+    let over = world.app.wait_where("/recording", is_over).await;
+    let ms = told_of(&over, "Failed");
+    assert!((1_000..3_100).contains(&ms), "{ms} ms");
+    assert_eq!(over.param("CallStatus"), "in-progress", "the conference goes on");
+    // The file is whole, and nothing is left in the making.
+    let both = channels(&http::get(over.param("RecordUrl")).await.body);
+    assert_eq!(both.iter().map(|pcm| pcm.len() as u64 / 320 * 20).collect::<Vec<_>>(), [ms]);
+    let files: Vec<_> = std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("one").path()).collect();
+    assert!(matches!(files.as_slice(), [one] if one.extension().is_some_and(|wav| wav == "wav")), "{files:?}");
+
+    // It is recorded no longer, and can be again.
+    let stopped = world.rest("DELETE", "Conference/Board/Record/", &[], String::new()).await;
+    assert_eq!(stopped.status, 404, "{}", stopped.text());
+    phone.control().hangup().await;
+    let hangup = world.app.wait("/hangup").await;
+    world.node.record(hangup.param("CallUUID")).await;
+    let key = [("x-api-key", crate::support::node::API_KEY)];
+    let url = format!("{}/api/v1/calls/{}/", world.node.public, hangup.param("CallUUID"));
+    let record = http::send("GET", &url, &key, String::new()).await.json();
+    let remarks = record["remarks"].to_string();
+    assert!(remarks.contains("the recording of the room failed: the disk is full"), "{record:#}");
+}

@@ -2,7 +2,8 @@
 //! speech or keys, and say what the agent replies, from its first sentence on (`stream`); so that the machine, its log and a
 //! replay know nothing new.
 //!
-//! A call's session is in memory, and goes with the call: what was said, the turn that is under way.
+//! A call's session is in memory, and goes with the call: what was said, the turn that is under way. What is said is in the
+//! store besides until then, for the process after one that dies.
 
 mod document;
 mod stream;
@@ -29,7 +30,7 @@ use crate::media::prompt::Prompt;
 use crate::model::{AuthId, CallType, CallUuid, E164, NoticeTopic};
 use crate::notices::Notice;
 use crate::speech::library::Library;
-use crate::store::{Agent, AgentChannel, AgentSpec, Scope};
+use crate::store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store};
 use document::Heard;
 use voiced::{Voiced, heard_of};
 
@@ -60,6 +61,8 @@ struct Inner {
 
 /// A call.
 struct Session {
+    call: CallUuid,
+    store: Store,
     agent: Arc<Agent>,
     account: AuthId,
     main_account: AuthId,
@@ -241,6 +244,8 @@ impl VoiceAgents {
         let outbound = of("Direction") == "outbound";
         let (number, user) = if outbound { (of("From"), of("To")) } else { (of("To"), of("From")) };
         let session = Session {
+            call: wish.call,
+            store: self.0.agents.store().clone(),
             agent: agent.clone(),
             account: wish.account.clone(),
             main_account: wish.main_account.clone(),
@@ -414,6 +419,7 @@ impl VoiceAgents {
         if let Some(running) = &mut session.running {
             running.speaking = Some(speaking.abort_handle());
         }
+        session.keep_streamed(&self.0.agents.clock().wall().rfc3339());
         let id = Uuid::new_v4();
         session.stream = Some((id, prompt));
         Next::Streamed(id)
@@ -446,6 +452,7 @@ impl VoiceAgents {
         session.say(Line { role: Role::User, text: said.text, at: now });
         let progress = Arc::new(Progress::default());
         let (agents, agent, told) = (self.0.agents.clone(), session.agent.clone(), progress.clone());
+        let voices = self.clone();
         let task = tokio::spawn(async move {
             let mut told = Told { progress: told, max: usize::from(agent.spec.max_reply_chars) };
             let done = agents.ask(&agent, Uuid::new_v4(), &question, &mut told).await;
@@ -455,6 +462,7 @@ impl VoiceAgents {
             }
             told.state().end(done.is_ok());
             told.news.notify_one();
+            voices.keep_streamed(call);
         });
         session.running = Some(Running { progress, task: task.abort_handle(), speaking: None });
     }
@@ -481,6 +489,14 @@ impl VoiceAgents {
             self.said(wish.call, Role::Assistant, sorry);
         }
         document::act(spec, base, text, action)
+    }
+
+    /// What is streamed of a reply that has come to its end is known, though not yet heard.
+    fn keep_streamed(&self, call: CallUuid) {
+        let now = self.0.agents.clock().wall().rfc3339();
+        if let Some(session) = self.sessions().get(&call) {
+            session.keep_streamed(&now);
+        }
     }
 
     fn said(&self, call: CallUuid, role: Role, text: &str) {
@@ -519,7 +535,8 @@ impl Session {
         if line.text.trim().is_empty() {
             return;
         }
-        if self.transcript.len() < TRANSCRIPT_LINES && line.text.len() <= self.transcript_room() {
+        if self.has_room_for(&line) {
+            self.keep(self.transcript.len(), &line);
             self.transcript.push(line.clone());
         }
         self.history.push_back(line);
@@ -537,6 +554,27 @@ impl Session {
                 line.text = heard_of(&line.text, cut);
             }
         }
+        if let Some((seq, line)) = self.transcript.iter().enumerate().next_back() {
+            self.keep(seq, line);
+        }
+    }
+
+    /// What is being streamed, in the place where it will stand: only its end says what of it was heard.
+    fn keep_streamed(&self, now: &str) {
+        let line = self.running.as_ref().and_then(|running| running.streamed(now, None));
+        if let Some(line) = line.filter(|line| !line.text.trim().is_empty() && self.has_room_for(line)) {
+            self.keep(self.transcript.len(), &line);
+        }
+    }
+
+    /// For the next process, should this one die.
+    fn keep(&self, seq: usize, Line { role, text, at }: &Line) {
+        let line = CallLine { role: role.as_str().to_owned(), text: text.clone(), at: at.clone() };
+        self.store.said(self.call, seq, line);
+    }
+
+    fn has_room_for(&self, line: &Line) -> bool {
+        self.transcript.len() < TRANSCRIPT_LINES && line.text.len() <= self.transcript_room()
     }
 
     /// Bytes that the transcript may still have.
@@ -598,7 +636,11 @@ impl Author for VoiceAgents {
     }
 
     fn over(&self, call: CallUuid) {
-        self.sessions().remove(&call);
+        let mut sessions = self.sessions();
+        if let Some(session) = sessions.remove(&call) {
+            // The call's end has been queued, and all of it with that.
+            session.store.forget_said(call);
+        }
     }
 }
 

@@ -17,14 +17,12 @@ use super::{
 use crate::call::machine::RoomKind;
 use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
 use crate::media::Played;
-use crate::model::{AuthId, Timestamp};
+use crate::model::{AuthId, Direction, HangupCause, Timestamp, WireCause};
 
 pub(super) const NO_ROOM: No = No::NotFound("multiparty call not found");
 pub(super) const NO_MEMBER: No = No::NotFound("participant not found");
 pub(super) const KIND: RoomKind = RoomKind::MultiParty;
 const NO_COST: &str = "0.00000";
-/// What ends a multi-party call (`plivo-callbacks.md` §6.2).
-const ENDED: (&str, u16) = ("Multiparty Call Ended", 4_020);
 
 const GONE: &[Answer] = &[Answer { status: 204, what: "It is told", content: Content::Nothing }];
 const DONE: &[Answer] = &[Answer { status: 202, what: "Whom it concerns", content: Content::Plivo(&[of::<Done>]) }];
@@ -254,7 +252,15 @@ fn is_wanted(room: &RoomView, pairs: &Pairs) -> bool {
     value(pairs, "friendly_name").is_none_or(|name| name == room.name)
         && value(pairs, "status").is_none_or(|status| status.eq_ignore_ascii_case(status_of(room)))
         && value(pairs, "sub_account").is_none_or(|account| account == room.account.as_str())
-        && value(pairs, "termination_cause_code").is_none_or(|code| room.ended.is_some() && code == ENDED.1.to_string())
+        && value(pairs, "termination_cause_code")
+            .is_none_or(|code| ended_by(room).is_some_and(|by| code == by.code.to_string()))
+}
+
+/// What ended it, if it is over (`plivo-callbacks.md` §6.2).
+fn ended_by(room: &RoomView) -> Option<WireCause> {
+    let cause = if room.failed { HangupCause::NodeFailure } else { HangupCause::MpcEnded };
+    // Neither differs by the direction.
+    room.ended.map(|_| cause.wire(Direction::Inbound))
 }
 
 fn status_of(room: &RoomView) -> &'static str {
@@ -274,6 +280,8 @@ fn shown(ask: &Ask, room: RoomView) -> MultiParty {
         duration: begun_seconds(room.age),
         end_time: room.ended.map(Timestamp::plivo_cdr),
         status: status_of(&room),
+        termination_cause: ended_by(&room).map(|by| by.name),
+        termination_cause_code: ended_by(&room).map(|by| by.code),
         mpc_uuid: room.id.to_string(),
         participants: format!("{at}Participant/"),
         recording: room.recording,
@@ -282,8 +290,6 @@ fn shown(ask: &Ask, room: RoomView) -> MultiParty {
         // Of those who are in; of one that is over, of those who were.
         stay_alone: if room.members.is_empty() { &room.left } else { &room.members }.iter().all(|one| one.stays_alone),
         sub_account: Some(room.account).filter(|account| account.as_str().starts_with("SA")),
-        termination_cause: room.ended.map(|_| ENDED.0),
-        termination_cause_code: room.ended.map(|_| ENDED.1),
         friendly_name: room.name,
     }
 }

@@ -11,7 +11,7 @@ use super::input::{FetchFailure, Fetched};
 use super::params::Event;
 use super::room::RoomWish;
 use super::timers::Timer;
-use super::{FetchId, Output, SoundItem};
+use super::{CallSetup, FetchId, Output, SoundItem};
 use crate::xml::ast::{DocUrl, ElementKind};
 
 /// What is heard.
@@ -71,14 +71,18 @@ pub(super) fn over(desk: &mut Desk) {
     }
 }
 
-fn ring(desk: &mut Desk, items: Vec<SoundItem>) {
-    let placed = desk.setup.outbound.as_ref();
-    let name = placed.and_then(|placed| placed.document.as_ref()).and_then(|document| {
-        document.elements.iter().find_map(|element| match &element.kind {
-            ElementKind::MultiPartyCall(call) => Some(call.name.clone()),
-            _ => None,
-        })
+/// The multi-party call that a call is placed for, by its name, and its id where it was there when that was ordered.
+pub fn placed_for(setup: &CallSetup) -> Option<(&str, Option<uuid::Uuid>)> {
+    let placed = setup.outbound.as_ref()?;
+    let name = placed.document.as_ref()?.elements.iter().find_map(|element| match &element.kind {
+        ElementKind::MultiPartyCall(call) => Some(call.name.as_str()),
+        _ => None,
     });
+    Some((name?, placed.room))
+}
+
+fn ring(desk: &mut Desk, items: Vec<SoundItem>) {
+    let name = placed_for(&desk.setup).map(|(name, _)| name.to_owned());
     if let Some(name) = name {
         element::prepare(desk, &items);
         desk.wish(Output::Room { room: RoomWish::Ring { name, items } });

@@ -306,6 +306,8 @@ pub struct Refusal {
 #[serde(tag = "failure", rename_all = "snake_case")]
 pub enum FetchFailure {
     Timeout,
+    /// It is connected, and its side of TLS says nothing in time.
+    Handshake,
     /// DNS, connect, TLS or reset.
     Unreachable {
         what: String,
@@ -329,7 +331,7 @@ impl FetchFailure {
     /// `outcome` of `offhook_answer_fetch_seconds` (`interface.md` §4).
     pub fn outcome(&self) -> &'static str {
         match self {
-            Self::Timeout => "timeout",
+            Self::Timeout | Self::Handshake => "timeout",
             Self::Unreachable { .. } => "unreachable",
             Self::Status { .. } => "status",
             Self::UrlRefused { .. } => "refused",

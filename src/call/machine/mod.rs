@@ -34,6 +34,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 pub use added::RoomMusic;
+pub use added::placed_for;
 pub use dial::{Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS, header_name};
 pub use input::{
     CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, Legs, MachineLimits,

@@ -210,6 +210,10 @@ pub enum RoomNews {
     },
     /// The recording that this member had wanted has been ended over an API.
     RecordEnded,
+    /// The recording has failed: what was written before is there.
+    RecordFailed {
+        why: String,
+    },
     /// It is to leave.
     Out {
         why: RoomOut,

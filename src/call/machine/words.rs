@@ -179,6 +179,7 @@ impl Display for FetchFailure {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout => f.write_str("no answer in time"),
+            Self::Handshake => f.write_str("it is connected, and the TLS handshake gets no answer in time"),
             Self::Unreachable { what } => write!(f, "it could not be reached: {}", foreign(what)),
             Self::Status { status } => write!(f, "it answered {status}"),
             Self::UrlRefused { what } => write!(f, "we do not go there: {}", foreign(what)),
@@ -521,6 +522,7 @@ impl Display for RoomNews {
                 TrackNews::Pause { on } => f.write_str(if *on { "track pause" } else { "track resume" }),
             },
             Self::RecordEnded => f.write_str("record-ended"),
+            Self::RecordFailed { why } => write!(f, "record-failed {why}"),
             Self::Audio { on: is } => write!(f, "audio {}", on(*is)),
             Self::Recorded { begun, .. } => f.write_str(if *begun { "recorded begun" } else { "recorded" }),
             Self::Out { why } => write!(f, "out {}", why.as_str()),

@@ -11,8 +11,8 @@ use super::super::machine::{
 use super::state::Member;
 use super::{Caller, Cell, Inside, Rooms, locked};
 use crate::media::{Audience, Played};
-use crate::model::{AuthId, CallUuid, Direction, Timestamp};
-use crate::store::{EndedRoom, LeftMember, Scope};
+use crate::model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
+use crate::store::{EndedRoom, KeptMember, LeftMember, Scope};
 use crate::xml::ast::Target;
 
 /// A room as it is.
@@ -24,6 +24,8 @@ pub struct RoomView {
     pub made: Timestamp,
     pub started: Option<Timestamp>,
     pub ended: Option<Timestamp>,
+    /// It ended because its node died.
+    pub failed: bool,
     pub account: AuthId,
     /// Where its recording is, or will be.
     pub recording: Option<String>,
@@ -52,7 +54,8 @@ impl RoomView {
             started: self.started,
             ended: self.ended.unwrap_or(self.made),
             recording: self.recording.clone(),
-            members: self.left.iter().filter_map(MemberView::kept).collect(),
+            failed: self.failed,
+            members: self.left.iter().filter_map(MemberView::gone).collect(),
         }
     }
 
@@ -64,10 +67,11 @@ impl RoomView {
             made: room.made,
             started: room.started,
             ended: Some(room.ended),
+            failed: room.failed,
             account: room.account.clone(),
             recording: room.recording.clone(),
             members: Vec::new(),
-            left: room.members.iter().map(MemberView::of_kept).collect(),
+            left: room.members.iter().map(MemberView::of_gone).collect(),
         }
     }
 }
@@ -109,9 +113,15 @@ pub struct Left {
 }
 
 impl MemberView {
-    fn kept(&self) -> Option<LeftMember> {
+    /// What is kept of it where it has left.
+    fn gone(&self) -> Option<LeftMember> {
         let Left { at, cause } = self.left.clone()?;
-        Some(LeftMember {
+        Some(LeftMember { was: self.kept(), left: at, cause })
+    }
+
+    /// What is kept of it.
+    pub(super) fn kept(&self) -> KeptMember {
+        KeptMember {
             member: self.member,
             call: self.call,
             direction: self.direction,
@@ -123,12 +133,10 @@ impl MemberView {
             ends: self.ends,
             starts: self.starts,
             joined: self.joined,
-            left: at,
-            cause,
-        })
+        }
     }
 
-    fn of_kept(kept: &LeftMember) -> Self {
+    fn of_gone(LeftMember { was: kept, left, cause }: &LeftMember) -> Self {
         Self {
             member: kept.member,
             muted: kept.muted,
@@ -144,9 +152,9 @@ impl MemberView {
             from: String::new(),
             to: String::new(),
             caller_name: String::new(),
-            since: between(kept.joined, kept.left),
+            since: between(kept.joined, *left),
             joined: kept.joined,
-            left: Some(Left { at: kept.left, cause: kept.cause.clone() }),
+            left: Some(Left { at: *left, cause: cause.clone() }),
         }
     }
 }
@@ -279,7 +287,12 @@ impl Rooms {
             | MemberAsk::Hold(_)
             | MemberAsk::Coach(_)
             | MemberAsk::Kick
-            | MemberAsk::HangUp => asked.iter().for_each(|member| inside.ask(*member, what)),
+            | MemberAsk::HangUp => {
+                for member in &asked {
+                    inside.ask(*member, what);
+                    self.keep_member(&cell, &inside, *member);
+                }
+            }
         }
         Asked::Done(asked)
     }
@@ -354,6 +367,9 @@ impl Rooms {
         let mut inside = locked(&cell.state);
         let effects = inside.room.end(RoomOut::Stopped);
         inside.carry_out(effects);
+        let id = inside.room.id;
+        drop(inside);
+        locked(&self.0.tables).let_go(&cell.key, id, HangupCause::MpcStopped);
         true
     }
 
@@ -364,6 +380,7 @@ impl Rooms {
         let effects = inside.room.start();
         inside.carry_out(effects);
         inside.note_start(self.0.clock.now());
+        self.keep_room(&cell, &inside);
         true
     }
 
@@ -380,9 +397,12 @@ impl Rooms {
     }
 
     pub(super) fn view(&self, cell: &Cell) -> RoomView {
+        self.view_of(cell, &locked(&cell.state))
+    }
+
+    pub(super) fn view_of(&self, cell: &Cell, inside: &Inside) -> RoomView {
         let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
         let ago = |age: Duration| wall.minus(age);
-        let inside = locked(&cell.state);
         let members = inside
             .room
             .present()
@@ -394,6 +414,7 @@ impl Rooms {
             made: ago(cell.age(now)),
             started: inside.started.map(|at| ago(now.saturating_duration_since(at))),
             ended: None,
+            failed: false,
             account: cell.key.account.clone(),
             recording: inside.recording.as_ref().map(|recording| recording.url.clone()).or(inside.recorded.clone()),
             members: members.collect(),

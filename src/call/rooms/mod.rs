@@ -5,6 +5,8 @@
 //! told to leave.
 
 mod ask;
+mod awaited;
+mod kept;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,7 +16,9 @@ use std::time::{Duration, Instant};
 
 pub use ask::{Asked, Left, MemberAsk, MemberView, Members, RoomView, Tracked};
 
-use super::machine::{CallSetup, Command, Input, Legs, MemberId, RoomEntry, RoomKind, RoomNews, Sound, SoundItem};
+use super::machine::{
+    CallSetup, Command, Input, Legs, MemberId, RecordFact, RoomEntry, RoomKind, RoomNews, Sound, SoundItem,
+};
 use super::recordings::OfRoom;
 use super::shell::Mailbox;
 use crate::clock::Clock;
@@ -22,9 +26,10 @@ use crate::media::prompt::Prompt;
 use crate::media::record::{Part, Pause, Source, Tape};
 use crate::media::workers::Workers;
 use crate::media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
-use crate::model::{AuthId, CallUuid, Digit, Timestamp};
-use crate::store::{EndedRoom, Store, StoreError};
-use crate::xml::ast::Target;
+use crate::model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
+use crate::store::{EndedRoom, LEFT_MAX, Store};
+use crate::xml::ast::{Repeat, Target};
+use awaited::Awaited;
 use state::{Effect, Room};
 
 /// Multi-party calls that are over and still shown.
@@ -34,8 +39,6 @@ const AGENT: u64 = 1 << 63;
 /// Sounds in a row that are heard while somebody is called: more than fit into the longest ringing, and no loop without
 /// an end where none of them makes a sound.
 const RING_ITEMS: usize = 240;
-/// Participants of one that have left and are still shown.
-const LEFT_MAX: usize = 200;
 
 /// A room's name: unlike ones never meet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +47,9 @@ struct Key {
     kind: RoomKind,
     name: String,
 }
+
+/// Who is told how a room's recording ended, from a thread of the recorder's.
+pub(super) type RecordTold = Box<dyn FnOnce(RecordFact) + Send>;
 
 /// Makes sounds ready.
 type Prompts = Box<dyn Fn(&Sound) -> Arc<Prompt> + Send + Sync>;
@@ -59,8 +65,8 @@ struct Inner {
     prompts: Prompts,
     next_member: AtomicU64,
     tables: Mutex<Tables>,
-    /// Where multi-party calls that are over are kept.
-    store: OnceLock<Store>,
+    /// Where multi-party calls are kept, and this node's name there.
+    store: OnceLock<(Store, String)>,
 }
 
 #[derive(Default)]
@@ -70,6 +76,8 @@ struct Tables {
     calls: BTreeMap<CallUuid, (Arc<Cell>, MemberId)>,
     /// Calls that are being placed, and heard to ring in a room.
     ringing: BTreeMap<CallUuid, Weak<Cell>>,
+    /// Calls that are placed for a multi-party call, until they are in.
+    awaited: BTreeMap<CallUuid, Awaited>,
     /// Multi-party calls that are over, the latest first.
     ended: VecDeque<EndedRoom>,
 }
@@ -153,17 +161,6 @@ impl Rooms {
         }))
     }
 
-    /// Shows the multi-party calls that were over before, and keeps there those that end from now on.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn keep_in(&self, store: &Store) -> Result<(), StoreError> {
-        let ended = store.ended_rooms().await?;
-        locked(&self.0.tables).ended.extend(ended);
-        let _ = self.0.store.set(store.clone());
-        Ok(())
-    }
-
     /// Rooms in which nothing is heard, for what only asks about them.
     pub fn silent(clock: Clock) -> Self {
         Self::new(clock, |_| Mixer::silent(), |_| Prompt::of([]))
@@ -187,9 +184,12 @@ impl Rooms {
         let now = self.0.clock.now();
         let member = self.0.next_member.fetch_add(1, Ordering::Relaxed);
         let mut tables = locked(&self.0.tables);
+        tables.awaited.remove(&setup.call);
         let there = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned();
+        let is_new = there.is_none();
         let cell = there.unwrap_or_else(|| self.open(&key, setup, id, now));
         let mut inside = locked(&cell.state);
+        let had_started = inside.started.is_some();
         let tracked = entry.track;
         let entered = inside.room.enter(member, entry, now.saturating_duration_since(cell.born));
         if entered.is_in {
@@ -199,6 +199,10 @@ impl Rooms {
             inside.carry_out(entered.effects);
             inside.note_start(now);
             inside.note_recording(Some(member));
+            if is_new || inside.started.is_some() != had_started {
+                self.keep_room(&cell, &inside);
+            }
+            self.keep_member(&cell, &inside, member);
             drop(inside);
             tables.rooms.insert(key, cell.clone());
             tables.calls.insert(setup.call, (cell, member));
@@ -245,8 +249,10 @@ impl Rooms {
         let unknown = Gone { last: true, told: Vec::new() };
         let sounds = self.items(sounds);
         let mut tables = locked(&self.0.tables);
+        tables.awaited.remove(&call);
         let Some((cell, member)) = tables.calls.remove(&call) else { return unknown };
         let mut inside = locked(&cell.state);
+        let was_ending = inside.room.ending;
         if cell.key.kind == RoomKind::MultiParty {
             inside.note_leaving(member, self.0.clock.now(), self.0.clock.wall());
         }
@@ -262,13 +268,20 @@ impl Rooms {
         }
         inside.carry_out(effects);
         inside.note_recording(None);
+        if !last {
+            self.keep_latest_left(&cell, &inside);
+        }
+        let (id, ends) = (inside.room.id, last || inside.room.ending);
         drop(inside);
+        if ends && !was_ending {
+            tables.let_go(&cell.key, id, HangupCause::MpcEnded);
+        }
         if last && cell.key.kind == RoomKind::MultiParty {
             let view = RoomView { ended: Some(self.0.clock.wall()), ..self.view(&cell) };
             let ended = view.ended(&cell.main_account);
             tables.ended.push_front(ended.clone());
             tables.ended.truncate(ENDED_MAX);
-            if let Some(store) = self.0.store.get() {
+            if let Some((store, _)) = self.0.store.get() {
                 store.room_ended(ended);
             }
         }
@@ -311,7 +324,11 @@ impl Rooms {
         };
         tables.ringing.insert(setup.call, Arc::downgrade(&cell));
         let mut inside = locked(&cell.state);
-        let rounds = items.iter().cloned().cycle().take(items.len().min(1) * RING_ITEMS).collect();
+        let rounds = match items.as_slice() {
+            // It goes over into itself.
+            [one] if one.repeat != Repeat::Times(0) => vec![PlayItem { repeat: Repeat::Endless, ..one.clone() }],
+            _ => items.iter().cloned().cycle().take(items.len().min(1) * RING_ITEMS).collect(),
+        };
         inside.ringing.push((setup.call, rounds));
         if inside.ringing.len() == 1 {
             inside.play_ring();
@@ -331,13 +348,14 @@ impl Rooms {
         }
     }
 
-    /// The call's room is recorded until it is over, unless it is already: `begin` is given what is heard there.
+    /// The call's room is recorded until it is over, unless it is already: `begin` is given what is heard there, and whom to
+    /// tell of the end.
     pub(super) fn record(
         &self,
         call: CallUuid,
         (id, url): (uuid::Uuid, String),
         when_alone: bool,
-        begin: impl FnOnce(OfRoom, Box<dyn Source>) -> Result<Tape, &'static str>,
+        begin: impl FnOnce(OfRoom, Box<dyn Source>, RecordTold) -> Result<Tape, &'static str>,
     ) -> Result<(), &'static str> {
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         let Some(cell) = cell else { return Ok(()) };
@@ -351,8 +369,15 @@ impl Rooms {
         let source = Part::new(inside.mixer.listen(), pause.clone(), false);
         let multi_party = cell.key.kind == RoomKind::MultiParty;
         let of = OfRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
-        let tape = begin(of, Box::new(source))?;
+        let room = Arc::downgrade(&cell);
+        let told = move |what| {
+            if let (Some(cell), RecordFact::Ended { why: Some(why), duration_ms, .. }) = (room.upgrade(), what) {
+                locked(&cell.state).record_failed(id, why, duration_ms > 0);
+            }
+        };
+        let tape = begin(of, Box::new(source), Box::new(told))?;
         inside.recording = Some(Recording { id, url, when_alone, by: call, held: false, pause, tape });
+        self.keep_room(&cell, &inside);
         let members: Vec<(MemberId, bool)> =
             inside.calls.iter().map(|(member, caller)| (*member, caller.setup.call == call)).collect();
         for (member, begun) in members {
@@ -405,6 +430,23 @@ impl Inside {
         }
     }
 
+    /// That recording has failed, unless it is another one by now; `kept`: what was written before is there. Who wanted it is
+    /// told, or else all who are in. It may be recorded anew.
+    fn record_failed(&mut self, id: uuid::Uuid, why: String, kept: bool) {
+        let Some(recording) = self.recording.take_if(|recording| recording.id == id) else { return };
+        if kept {
+            self.recorded = Some(recording.url.clone());
+        }
+        let by = self.calls.iter().find(|(_, caller)| caller.setup.call == recording.by).map(|(member, _)| *member);
+        let told: Vec<MemberId> = match by {
+            Some(by) => vec![by],
+            None => self.calls.keys().copied().collect(),
+        };
+        for member in told {
+            self.tell(member, RoomNews::RecordFailed { why: why.clone() });
+        }
+    }
+
     /// Where the recording is. `begun`: it has begun, and this is who wanted it.
     fn tell_recording(&self, member: MemberId, begun: bool) {
         if let Some(Recording { id, url, .. }) = &self.recording {
@@ -419,7 +461,7 @@ impl Inside {
         let view = MemberView { left: Some(left), ..ask::member_view(member, was, now, wall) };
         // Nobody's number outlives its being there.
         self.left.push_back(MemberView { from: String::new(), to: String::new(), caller_name: String::new(), ..view });
-        if self.left.len() > LEFT_MAX {
+        if self.left.len() > usize::from(LEFT_MAX) {
             self.left.pop_front();
         }
     }

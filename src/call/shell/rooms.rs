@@ -39,9 +39,10 @@ impl Shell {
         self.note_format(how.mp3);
         let id = how.id.unwrap_or_else(|| self.services.uuid());
         let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
-        let begin = |room, source| self.services.recordings.begin(self.taking(id, Some(room), how), source, |_| ());
+        let begin = |room, source, told| self.services.recordings.begin(self.taking(id, Some(room), how), source, told);
         if let Err(why) = self.services.rooms.record(self.call, (id, url), when_alone, begin) {
             tracing::warn!(why, "a room cannot be recorded; it goes on");
+            self.remarks.push(format!("the room could not be recorded: {why}; it goes on"));
         }
     }
 }

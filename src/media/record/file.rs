@@ -88,9 +88,8 @@ pub(super) struct SoundFile {
     /// What has not been given to the disk yet, and samples of a channel in it.
     pending: Vec<u8>,
     pending_samples: u64,
-    /// Bytes of sound and samples of a channel on the disk.
+    /// Bytes of sound on the disk.
     bytes: u64,
-    samples: u64,
 }
 
 enum Coding {
@@ -127,11 +126,14 @@ impl SoundFile {
         let (part, whole) = (part(folder, id, format), folder.join(name(id, format)));
         let coding = Coding::new(format, channels)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-        if matches!(coding, Coding::Wav) {
-            file.write_all(&header(channels, 0))?;
+        if matches!(coding, Coding::Wav)
+            && let Err(error) = put(&mut file, &header(channels, 0))
+        {
+            let _ = std::fs::remove_file(&part);
+            return Err(error);
         }
         let pending = Vec::new();
-        Ok(Self { file, part, whole, coding, channels, pending, pending_samples: 0, bytes: 0, samples: 0 })
+        Ok(Self { file, part, whole, coding, channels, pending, pending_samples: 0, bytes: 0 })
     }
 
     /// Adds sound, as much of the one side as of the other. In one channel both are heard, neither louder than it is.
@@ -163,9 +165,8 @@ impl SoundFile {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.pending)?;
+        put(&mut self.file, &self.pending)?;
         self.bytes += u64::try_from(self.pending.len()).unwrap_or_default();
-        self.samples += self.pending_samples;
         self.pending.clear();
         self.pending_samples = 0;
         self.write_header()
@@ -179,36 +180,38 @@ impl SoundFile {
         }
     }
 
-    /// Milliseconds of sound on the disk.
-    pub(super) fn written_ms(&self) -> u64 {
-        self.samples * 1_000 / u64::from(RATE.hz())
-    }
-
-    /// Completes the file and gives it its name.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    /// Completes the file and gives it its name. Where that fails it is to be [repaired](repair).
+    pub(super) fn finish(&mut self) -> io::Result<()> {
         #[cfg(feature = "mp3")]
         if let Coding::Mp3(encoder) = &mut self.coding {
             let last = encoder.finish().map_err(io::Error::other)?;
             self.pending.extend(last);
         }
-        if let Err(error) = self.write() {
-            self.give_up()?;
-            return Err(error);
-        }
+        self.write()?;
         std::fs::rename(&self.part, &self.whole)
     }
+}
 
-    /// It can't be written any further: what is on the disk becomes the file, nothing becomes none.
-    pub(super) fn give_up(self) -> io::Result<()> {
-        if self.samples == 0 {
-            return std::fs::remove_file(&self.part);
-        }
-        // A write may have been done in part. Neither takes room from a full disk.
-        let head = if matches!(self.coding, Coding::Wav) { HEADER } else { 0 };
-        self.file.set_len(self.bytes + u64::try_from(head).unwrap_or_default())?;
-        self.write_header()?;
-        std::fs::rename(&self.part, &self.whole)
-    }
+/// Adds bytes to a file.
+#[cfg(not(test))]
+fn put(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)
+}
+
+/// The same on a disk that a test may have made full: what there is room for is written.
+#[cfg(test)]
+fn put(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let room = ROOM.get();
+    let fits = bytes.len().min(room);
+    file.write_all(bytes.get(..fits).unwrap_or_default())?;
+    ROOM.set(room - fits);
+    if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Bytes that this thread may still write.
+    pub(super) static ROOM: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
 }
 
 /// A WAV's header (RIFF, one `fmt ` and one `data` chunk) with so many bytes of sound behind it. What is longer than the
@@ -239,7 +242,7 @@ fn header(channels: u16, bytes: u64) -> [u8; HEADER] {
     header
 }
 
-/// What a killed process left of a recording.
+/// What a killed process, or a full disk, left of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// A file that can be played, complete now.
@@ -248,7 +251,8 @@ pub enum Left {
     Nothing,
 }
 
-/// Makes what a killed process left of a recording a whole file; one that it had completed is whole already.
+/// Makes what a killed process or a full disk left of a recording a whole file; one that was completed is whole already. It
+/// takes no room.
 ///
 /// # Errors
 /// The system's.

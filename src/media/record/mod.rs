@@ -283,7 +283,7 @@ impl Job {
         }
         let end = end.or(stop).or(over.then_some(RecordEnd::HungUp));
         let kept = match end {
-            Some(end) => self.file.take().map(SoundFile::finish).transpose().map(|_| Some(end)),
+            Some(end) => file.finish().map(|()| Some(end)),
             None => file.keep().map(|()| None),
         };
         match kept {
@@ -293,7 +293,7 @@ impl Job {
         }
     }
 
-    /// It can't be written any more: what there is of it becomes the file.
+    /// It can't be written any more: what there is of it becomes the file, at once, and nothing is left in the making.
     fn failed(&mut self, error: &std::io::Error) {
         let why = match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
@@ -301,13 +301,19 @@ impl Job {
             }
             _ => format!("its file could not be written: {error}"),
         };
-        if let Some(file) = self.file.take() {
-            let written_ms = file.written_ms();
-            // The steps that did not reach the disk are lost.
-            self.steps = self.steps.min(written_ms / STEP_MS);
-            if file.give_up().is_err() {
-                self.steps = 0;
-            }
+        // A write may have been done in part.
+        if self.file.take().is_some() {
+            let Order { id, format, stereo, .. } = self.order;
+            self.steps = match repair(&self.folder, id, format, stereo) {
+                Ok(Left::Repaired { duration_ms }) => duration_ms / STEP_MS,
+                Ok(Left::Nothing) => 0,
+                Err(error) => {
+                    tracing::warn!(recording = %id, %error, "what was recorded could not be made a file");
+                    // What can't be removed either, the next start does.
+                    let _ = remove(&self.folder, id, format);
+                    0
+                }
+            };
         }
         self.over(RecordEnd::Failed, Some(why));
     }

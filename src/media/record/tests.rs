@@ -119,6 +119,64 @@ fn a_folder_that_takes_nothing_is_told_and_leaves_nothing() {
     assert!(ended.failure.is_some_and(|why| why.contains("could not be written")));
 }
 
+/// Beats until the recording of this script is over, on a disk that has room for so many bytes more.
+fn on_a_disk_with(room: usize, order: Order, steps: usize) -> (Recorded, Vec<(String, u64)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (tell, told) = mpsc::sync_channel(1);
+    let mut job = Job::of(Begin {
+        order,
+        folder: folder.path().to_owned(),
+        source: Script::new(vec![3_000; steps], true),
+        stop: Arc::new(AtomicU8::new(GO_ON)),
+        told: Box::new(move |recorded| tell.send(recorded).unwrap()),
+    });
+    file::ROOM.set(room);
+    while job.told.is_some() {
+        job.beat();
+    }
+    file::ROOM.set(usize::MAX);
+    let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())
+    });
+    (told.try_recv().unwrap(), files.collect())
+}
+
+#[test]
+fn a_full_disk_ends_a_recording_with_what_is_on_it_and_leaves_nothing_in_the_making() {
+    for stereo in [false, true] {
+        let second = if stereo { 64_000 } else { 32_000 };
+        let sample = second / 16_000;
+        // Full before its header, in it, behind it, in its first second, in the third, and only when it is completed.
+        for (room, steps) in
+            [(0, 500), (20, 500), (44, 500), (10_001, 500), (44 + second * 2 + 777, 500), (44 + second + 101, 60)]
+        {
+            let order = order(Format::Wav, stereo);
+            let (ended, files) = on_a_disk_with(room, order, steps);
+            let kept = room.saturating_sub(44) / sample * sample;
+            let steps = u64::try_from(kept * 50 / second).unwrap();
+            assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Failed, steps * 20), "room for {room}");
+            assert!(ended.failure.is_some_and(|why| why.contains("the disk is full")), "room for {room}");
+            let file = (kept > 0).then(|| (name(order.id, Format::Wav), 44 + u64::try_from(kept).unwrap()));
+            assert_eq!(files, file.into_iter().collect::<Vec<_>>(), "room for {room}");
+        }
+    }
+}
+
+#[cfg(feature = "mp3")]
+#[test]
+fn a_full_disk_leaves_an_mp3_of_whole_writes() {
+    let mp3 = order(Format::Mp3, false);
+    let (ended, files) = on_a_disk_with(10_000, mp3, 500);
+    assert_eq!(ended.end, RecordEnd::Failed);
+    assert!((1_000..3_000).contains(&ended.duration_ms), "{ended:?}");
+    let [(file, bytes)] = files.as_slice() else { panic!("{files:?}") };
+    assert_eq!(*file, name(mp3.id, Format::Mp3));
+    assert!((3_500..10_000).contains(bytes), "{bytes}");
+    let (ended, files) = on_a_disk_with(100, order(Format::Mp3, false), 60);
+    assert_eq!((ended.end, ended.duration_ms, files), (RecordEnd::Failed, 0, vec![]));
+}
+
 #[test]
 fn what_a_killed_process_left_is_made_whole() {
     let folder = tempfile::tempdir().unwrap();

@@ -100,6 +100,13 @@ async fn style_and_strange_text_pass() {
     let slow = spoken(&builtin, &slow).await.unwrap();
     assert!(seconds(&slow) > seconds(&usual) * 1.5, "{} against {}", seconds(&slow), seconds(&usual));
     assert!(loudness(&slow) < loudness(&usual) / 2.0, "{} against {}", loudness(&slow), loudness(&usual));
+    // As loud as it may be, and nothing of it is cut off.
+    let mut loud = say("One two three four five", "en-US", false);
+    loud.runs[0].style.volume = 220.0;
+    let loud = spoken(&builtin, &loud).await.unwrap();
+    assert!(loudness(&loud) > loudness(&usual) * 1.5, "{} against {}", loudness(&loud), loudness(&usual));
+    let most = |pcm: &[i16]| pcm.iter().map(|sample| i32::from(*sample).abs()).max().unwrap();
+    assert!(most(&loud) < 30_000 && most(&usual) < 30_000, "{} and {}", most(&loud), most(&usual));
     // The style before does not linger.
     let again = spoken(&builtin, &say("One two three four five", "en-US", false)).await.unwrap();
     assert!((seconds(&again) - seconds(&usual)).abs() < 0.2);

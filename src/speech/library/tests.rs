@@ -296,7 +296,7 @@ async fn a_file_is_fetched_once_a_minute_and_asked_by_its_tag_after_that() {
     house.clock.step(Duration::from_secs(5));
     let gone = house.library.prompt(&file());
     frames(&gone).await;
-    assert_eq!(gone.failure(), Some("fetch the file: nothing there"));
+    assert_eq!(gone.failure(), Some("https://example.com/a.wav: fetch the file: nothing there"));
     let asked = house.shelf.asked.lock().unwrap().clone();
     assert_eq!(asked, [None, Some("\"v1\"".to_owned()), Some("\"v1\"".to_owned()), None]);
 }
@@ -368,7 +368,7 @@ async fn s5_3_a_file_is_played_as_soon_as_200_ms_of_it_are_there(#[case] name: &
     assert_eq!(early, whole[..8]);
     match breaks {
         false => assert_eq!((all, prompt.failure()), (whole, None)),
-        true => assert_eq!(prompt.failure(), Some("fetch the file: it broke off")),
+        true => assert_eq!(prompt.failure(), Some("https://example.com/a.wav: fetch the file: it broke off")),
     }
 }
 
@@ -379,7 +379,10 @@ async fn a_file_that_is_no_sound_fails_with_its_reason() {
     house.shelf.answers.lock().unwrap().push_back(Ok(FileAnswer::File(page)));
     let prompt = house.library.prompt(&file());
     assert!(frames(&prompt).await.is_empty());
-    assert_eq!(prompt.failure(), Some("play the file: it is neither WAV, MP3 nor Ogg but a page or an XML document"));
+    assert_eq!(
+        prompt.failure(),
+        Some("https://example.com/a.wav: play the file: it is neither WAV, MP3 nor Ogg but a page or an XML document")
+    );
 }
 
 #[rstest]

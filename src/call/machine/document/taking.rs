@@ -65,6 +65,7 @@ impl Script {
                     // A body past the limit is a refused document: E101 (`plivo-xml.md` §1).
                     FetchFailure::TooLarge => HangupCause::InvalidXml(document_kind(kind)),
                     FetchFailure::Timeout
+                    | FetchFailure::Handshake
                     | FetchFailure::Unreachable { .. }
                     | FetchFailure::Status { .. }
                     | FetchFailure::UrlRefused { .. }

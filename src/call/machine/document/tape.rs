@@ -177,10 +177,13 @@ impl Script {
 
     fn tape_ended(&mut self, desk: &mut Desk, record: RecordId, what: &RecordFact) {
         let RecordFact::Ended { why, .. } = what else { return };
-        if self.tape.take_if(|tape| tape.record == record).is_some()
-            && let Some(why) = why
-        {
-            desk.remark(format!("the recording in the background failed: {}; the call goes on", foreign(why)));
+        let which = match self.tape.take_if(|tape| tape.record == record) {
+            Some(_) => "the recording in the background",
+            // What a participant of a multi-party call says.
+            None => "a recording",
+        };
+        if let Some(why) = why {
+            desk.remark(format!("{which} failed: {}; the call goes on", foreign(why)));
         }
     }
 

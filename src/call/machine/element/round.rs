@@ -3,6 +3,7 @@
 use super::super::desk::Desk;
 use super::super::document::Gate;
 use super::super::{CallTime, MediaOrder, Output, PlayId, Sound, SoundItem};
+use crate::xml::ast::Repeat;
 
 /// A round that is over sooner could not be had: again and again would be a loop without sound.
 const ROUND_MIN_MS: u64 = 200;
@@ -17,8 +18,14 @@ pub(super) struct Round {
 
 impl Round {
     /// These, made ready.
-    pub(super) fn of(desk: &mut Desk, items: Vec<SoundItem>, instead: Vec<SoundItem>) -> Self {
+    pub(super) fn of(desk: &mut Desk, mut items: Vec<SoundItem>, instead: Vec<SoundItem>) -> Self {
         prepare(desk, &items);
+        // One alone goes over into itself.
+        if let [one] = items.as_mut_slice()
+            && one.repeat != Repeat::Times(0)
+        {
+            one.repeat = Repeat::Endless;
+        }
         Self { items, instead, playing: None }
     }
 

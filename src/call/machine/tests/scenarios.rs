@@ -606,6 +606,7 @@ fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomNews {
         ["speech", on] => RoomNews::Speech { on: *on == "on" },
         ["audio", on] => RoomNews::Audio { on: *on == "on" },
         ["record-ended"] => RoomNews::RecordEnded,
+        ["record-failed", why @ ..] => RoomNews::RecordFailed { why: why.join(" ") },
         ["muted", on] => RoomNews::Muted { on: *on == "on" },
         ["held", on] => RoomNews::Held { on: *on == "on" },
         ["recorded", how @ ..] => RoomNews::Recorded {

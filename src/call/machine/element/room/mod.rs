@@ -10,7 +10,7 @@ mod multi_party;
 mod picture;
 mod sounds;
 
-use super::super::desk::Desk;
+use super::super::desk::{Desk, foreign};
 use super::super::document::Gate;
 use super::super::params::Event;
 use super::super::recording::{self, RecordEnd, RecordId, RecordOrder, TranscriptOrder};
@@ -235,6 +235,9 @@ impl Attending {
             }
             RoomNews::Audio { on } => self.tell(desk, Told::Audio { on }),
             RoomNews::RecordEnded => self.sounds.record_ended(desk),
+            RoomNews::RecordFailed { ref why } => {
+                desk.remark(format!("the recording of the room failed: {}; the room goes on", foreign(why)));
+            }
             RoomNews::Muted { on } => {
                 self.muted = on;
                 self.tell(desk, Told::Muted { on });

@@ -1,0 +1,60 @@
+//! Calls that are placed for a multi-party call (`plivo-call-api.md` §4): where that ends before they are in, their phones
+//! ring no longer.
+
+use uuid::Uuid;
+
+use super::{Key, Rooms, Tables, locked};
+use crate::call::machine::{CallSetup, Input, RoomKind, placed_for};
+use crate::call::shell::Mailbox;
+use crate::model::HangupCause;
+
+/// One of them.
+pub(super) struct Awaited {
+    key: Key,
+    /// Which one of that name, if it was there when the call was ordered; else whichever is there next.
+    room: Option<Uuid>,
+    mailbox: Mailbox,
+}
+
+impl Rooms {
+    /// A call begins: where it is placed for a multi-party call, it is ended as soon as that is over.
+    pub(in crate::call) fn expect(&self, setup: &CallSetup, mailbox: &Mailbox) {
+        let Some((key, room)) = target_of(setup) else { return };
+        let mut tables = locked(&self.0.tables);
+        if room.is_some_and(|id| !tables.has(&key, id)) {
+            mailbox.tell(Input::Cut { cause: HangupCause::MpcEnded });
+            return;
+        }
+        tables.awaited.insert(setup.call, Awaited { key, room, mailbox: mailbox.clone() });
+    }
+
+    /// Whether the multi-party call for which a call was ordered is over.
+    pub(in crate::call) fn is_gone(&self, setup: &CallSetup) -> bool {
+        let Some((key, Some(id))) = target_of(setup) else { return false };
+        !locked(&self.0.tables).has(&key, id)
+    }
+}
+
+impl Tables {
+    /// Whether that room is there, and nobody was told to leave it.
+    fn has(&self, key: &Key, id: Uuid) -> bool {
+        self.rooms.get(key).is_some_and(|cell| {
+            let inside = locked(&cell.state);
+            inside.room.id == id && !inside.room.ending
+        })
+    }
+
+    /// A room ends, once: whoever is called into it is called no longer.
+    pub(super) fn let_go(&mut self, key: &Key, id: Uuid, cause: HangupCause) {
+        let is_its = |awaited: &Awaited| awaited.key == *key && awaited.room.is_none_or(|room| room == id);
+        for (_, awaited) in self.awaited.extract_if(.., |_, awaited| is_its(awaited)) {
+            awaited.mailbox.tell(Input::Cut { cause });
+        }
+    }
+}
+
+/// The room that a call is placed for.
+fn target_of(setup: &CallSetup) -> Option<(Key, Option<Uuid>)> {
+    let (name, room) = placed_for(setup)?;
+    Some((Key { account: setup.account.clone(), kind: RoomKind::MultiParty, name: name.to_owned() }, room))
+}
