@@ -142,7 +142,7 @@ impl Inbox {
         // Else it would go with what the former owner had set.
         self.claim().await.map_err(NotRouted::Store)?;
         let _turn = self.turn_for(routing).await?;
-        let id = &number.spec.phone_number_id;
+        let id = &number.spec.mail_id;
         let _held = self.hold(id).await;
         let (digits, parts) = (number.spec.number.clone(), self.parts());
         let (account, before) = (number.account.auth_id.clone(), self.routing_of(number));
@@ -167,7 +167,7 @@ impl Inbox {
 
     /// Waits for agents' answers that are on their way to Meta: none that was begun before is sent after this.
     pub async fn quiet(&self, number: &NumberEntry) {
-        drop(self.hold(&number.spec.phone_number_id).await);
+        drop(self.hold(&number.spec.mail_id).await);
     }
 
     /// Waits for agents' answers that are on their way to Meta, and lets no further one begin.
@@ -452,7 +452,7 @@ impl Inbox {
     /// Tells a number's webhook, if it has one. Returns at once; in the outbox a moment later.
     pub fn tell_number(&self, number: &NumberEntry, kind: &str, data: Value) {
         let once = Uuid::new_v4().to_string();
-        let order = stable_id("number", &[number.spec.phone_number_id.as_str()]);
+        let order = stable_id("number", &[number.spec.mail_id.as_str()]);
         if let Some(event) = self.number_event(number, kind, &[kind, &once], || data, order) {
             self.tell_soon(event);
         }

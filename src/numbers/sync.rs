@@ -173,6 +173,7 @@ impl Numbers {
         let stored = self.parts().keeper.change(now, |book| {
             let (mut synced, mut keys) = (Synced::default(), Vec::new());
             for (number, said) in &said {
+                let (mut fields, was_here) = (Vec::new(), book.any_number(number).is_some());
                 let id = PhoneNumberId::from(said.number.id.as_str());
                 let entered = made.map(|made| match book.number_by_id(&id) {
                     Some(there) if book.is_theirs(there, &made(said)) => Err(Elsewhere::Taken),
@@ -182,7 +183,12 @@ impl Numbers {
                 match entered.transpose() {
                     Ok(connected) => {
                         let connected = connected.unwrap_or_default();
-                        synced.added.extend((!connected.is_empty()).then(|| number.clone()));
+                        // One that Meta has under another id now is the number that it was.
+                        match (connected.is_empty(), was_here) {
+                            (true, _) => {}
+                            (false, true) => fields.push("whatsappPhoneNumberId"),
+                            (false, false) => synced.added.push(number.clone()),
+                        }
                         keys.extend(connected);
                     }
                     Err(why) => {
@@ -190,9 +196,8 @@ impl Numbers {
                         continue;
                     }
                 }
-                let mut fields = Vec::new();
                 let fresh = said.as_of == self.writes(number);
-                keys.extend(book.edit_number(number, |set| fields = said.apply(set, now, fresh)));
+                keys.extend(book.edit_number(number, |set| fields.extend(said.apply(set, now, fresh))));
                 let adopted = made.and_then(|made| made(said).waba).map(|waba| book.adopt_number(number, &waba));
                 if let Some(adopted) = adopted.filter(|adopted| !adopted.is_empty()) {
                     keys.extend(adopted);

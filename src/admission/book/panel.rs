@@ -33,6 +33,8 @@ pub struct NumberSet {
     pub told: Told,
     /// Where it was connected here and does not stand in the configuration.
     pub made: Option<Made>,
+    /// Meta's first id of it, under which its conversations are kept; none: the one that it has.
+    pub first_id: Option<PhoneNumberId>,
 }
 
 /// Who handles what comes to a number.

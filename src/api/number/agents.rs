@@ -397,7 +397,7 @@ fn outbound(asked: &Asked, text: &str) -> Result<E164, Fault> {
 fn inbound(api: &Api, agent: Uuid) -> Vec<Arc<NumberEntry>> {
     let directory = api.gate.directory();
     let routings = directory.mail().routings();
-    let its = |n: &&Arc<NumberEntry>| routings.get(&n.spec.phone_number_id).and_then(|r| r.agent()) == Some(agent);
+    let its = |n: &&Arc<NumberEntry>| routings.get(&n.spec.mail_id).and_then(|r| r.agent()) == Some(agent);
     directory.tables().numbers().filter(its).cloned().collect()
 }
 

@@ -201,7 +201,8 @@ pub(super) struct SyncShown {
 #[derive(Serialize, ToSchema)]
 struct LeftOut {
     number: String,
-    /// `taken`: it is connected elsewhere on this node; `too_many`: the account has as many as it may.
+    /// `taken`: it is connected elsewhere on this node; `too_many`: the account has as many as it may; `in_configuration`: the
+    /// configuration file names it with another id of Meta's.
     reason: &'static str,
 }
 
@@ -514,6 +515,7 @@ pub(super) fn synced(synced: &Synced) -> Result<Response, Fault> {
         reason: match why {
             Elsewhere::Taken => "taken",
             Elsewhere::TooMany(_) => "too_many",
+            Elsewhere::InFile(_) => "in_configuration",
         },
     });
     Ok(ask::ok(&SyncShown {
