@@ -155,6 +155,10 @@ pub(super) fn calling(number: &Number, settings: CallingSettings) -> Vec<Line> {
         let fix = "switch SIP off in the number's calling settings at Meta: with it on, no call comes here";
         lines.push(Line::failed(IS, "SIP is on at Meta", fix));
     }
+    if settings.sdes == Some(true) {
+        let fix = "set srtp_key_exchange_protocol to DTLS in the number's calling settings at Meta";
+        lines.push(Line::failed(IS, "media keys go by SDES at Meta: calls have no sound, Offhook speaks DTLS", fix));
+    }
     if settings.restricted {
         lines.push(Line::warning(
             IS,

@@ -119,6 +119,7 @@ impl Numbers {
                     enabled: said.enabled.or(is.enabled),
                     callback_permission: said.callback_permission.or(is.callback_permission),
                     sip: said.sip.or(is.sip),
+                    sdes: said.sdes.or(is.sdes),
                     restricted: is.restricted,
                 };
             });

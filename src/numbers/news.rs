@@ -71,6 +71,7 @@ fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
         ("callingEnabled", drift.calling_enabled),
         ("callbackPermission", drift.callback_permission),
         ("sip", drift.sip),
+        ("sdes", drift.sdes),
     ];
     let parts: Map<_, _> = parts.into_iter().filter_map(|(name, is)| Some((name.to_owned(), is?.into()))).collect();
     let at_meta = set.told.calling.callback_permission;

@@ -245,6 +245,7 @@ pub(super) fn calling(read: CallingSettings) -> Calling {
         enabled: read.enabled,
         callback_permission: read.callback_permission,
         sip: read.sip,
+        sdes: read.sdes,
         restricted: Some(read.restricted),
     }
 }

@@ -107,6 +107,8 @@ pub struct Calling {
     pub callback_permission: Option<bool>,
     /// With it on, calls go elsewhere.
     pub sip: Option<bool>,
+    /// With it calls have no sound here.
+    pub sdes: Option<bool>,
     pub restricted: Option<bool>,
 }
 
@@ -116,6 +118,7 @@ pub struct Drift {
     pub calling_enabled: Option<bool>,
     pub callback_permission: Option<bool>,
     pub sip: Option<bool>,
+    pub sdes: Option<bool>,
 }
 
 impl Drift {
@@ -163,6 +166,7 @@ impl NumberSet {
             calling_enabled: calling.enabled.filter(|is| *is != self.calling_enabled),
             callback_permission: calling.callback_permission.filter(|is| Some(*is) != wanted),
             sip: calling.sip.filter(|on| *on && self.calling_enabled),
+            sdes: calling.sdes.filter(|on| *on && self.calling_enabled),
         }
     }
 
@@ -205,12 +209,12 @@ mod tests {
         let mut set: NumberSet = serde_json::from_str(r#"{"alias":"Desk","app":null,"added":7}"#).unwrap();
         assert_eq!((set.alias.as_str(), set.configuration, set.disconnected), ("Desk", Configuration::Webhook, false));
         assert!(!set.drift().is_some(), "Meta has said nothing yet");
-        set.told.calling =
-            Calling { enabled: Some(true), callback_permission: Some(true), sip: Some(true), restricted: None };
+        let on = Some(true);
+        set.told.calling = Calling { enabled: on, callback_permission: on, sip: on, sdes: on, restricted: None };
         assert_eq!(set.drift(), Drift { calling_enabled: Some(true), ..Drift::default() });
         (set.calling_enabled, set.callback_permission) = (true, Some(false));
         let drift = set.drift();
-        assert_eq!((drift.calling_enabled, drift.callback_permission, drift.sip), (None, Some(true), Some(true)));
+        assert_eq!(drift, Drift { calling_enabled: None, callback_permission: on, sip: on, sdes: on });
         let text = serde_json::to_string(&set).unwrap();
         assert_eq!(serde_json::from_str::<NumberSet>(&text).unwrap(), set);
     }

@@ -94,6 +94,9 @@ struct DriftShown {
     /// SIP is on at Meta: calls do not come here.
     #[serde(skip_serializing_if = "Option::is_none")]
     sip: Option<bool>,
+    /// Media keys go by SDES at Meta (`srtp_key_exchange_protocol`): calls have no sound here, where DTLS is spoken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sdes: Option<bool>,
 }
 
 /// The ETag of a number: of what people set, not of what happens by itself.
@@ -125,6 +128,7 @@ impl Shown {
             calling_enabled: drift.calling_enabled,
             callback_permission: drift.callback_permission,
             sip: drift.sip,
+            sdes: drift.sdes,
         });
         let live = api.gate.directory().tables().by_number(&number.number).map(|entry| entry.slots.in_use());
         let routed = api.numbers.routed(&number.number);
