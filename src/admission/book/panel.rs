@@ -96,6 +96,8 @@ pub struct Told {
     pub synced: Option<Timestamp>,
     /// Its token was refused when it was last asked.
     pub token_invalid: bool,
+    /// Why our app could not be subscribed to its WABA: nothing of it may come here.
+    pub unsubscribed: Option<String>,
     pub calling: Calling,
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Shown {
     has_token: bool,
     /// Meta refused that token when it was last asked.
     token_invalid: bool,
+    /// Why Meta did not subscribe our app to its WABA when it was connected: nothing of it may come here. A sync tries once more.
+    subscription_error: Option<String>,
     /// Its token can't be read: another `store.secret_key` sealed it. It is there again once that key is put back.
     token_shut: bool,
     registration: RegistrationShown,
@@ -153,6 +155,7 @@ impl Shown {
             synced_at: time(told.synced),
             has_token: book.token_of(number).is_some(),
             token_invalid: told.token_invalid,
+            subscription_error: told.unsubscribed.clone(),
             token_shut: book.is_shut(number),
             registration: RegistrationShown::of(set),
             configuration_type: set.configuration.as_str(),
