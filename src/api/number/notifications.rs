@@ -125,7 +125,7 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let rows = api.store.notices(scope, &filter, limit + 1).await.map_err(&wrong)?;
     let unread = api.store.unread_notices(scope).await.map_err(&wrong)?;
     let page = ask::Page::of(rows, limit, |row| place(row.created, row.id));
-    Ok(ask::ok(&List { items: page.items.into_iter().map(Shown::from).collect(), next: page.next, unread }))
+    Ok(ask::ok(&List { items: page.items.into_iter().map(Shown::from).collect(), next: asked.next(page.next), unread }))
 }
 
 /// Where a page ended. The letter tells it from other lists' places, which would be taken for one of these.

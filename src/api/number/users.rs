@@ -233,7 +233,7 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
     let users = users.map_err(ask::store("list the users"))?;
     let page = Page::of(users, limit, |user| ask::place(user.created, user.id));
     let items: Vec<Shown> = page.items.into_iter().map(Shown::from).collect();
-    Ok(ask::ok(&Listed { items, next: page.next }))
+    Ok(ask::ok(&Listed { items, next: asked.next(page.next) }))
 }
 
 async fn create(asked: Asked) -> Result<Response, Fault> {
@@ -264,7 +264,7 @@ async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     let known = asked.api().people.user(asked.scope(), id).await.map_err(ask::store("read a user"))?;
     let known = known.ok_or_else(none)?;
     asked.matches(&ask::tag_of(&Shown::from(known.clone())))?;
-    let is_conditional = asked.head.headers.contains_key(http::header::IF_MATCH);
+    let is_conditional = asked.is_conditional();
     let change = Change {
         full_name: wanted.full_name,
         role: wanted.role.map(Role::from),

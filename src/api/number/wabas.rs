@@ -6,9 +6,9 @@ use http::{Method, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Body, Content, Route, of};
+use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{decoded, error, with_header};
-use super::ask::{self, Asked, CHANGED, Fault};
+use super::ask::{self, Asked, CHANGED, Fault, Page};
 use super::bodies::Taken;
 use super::numbers::{self, SyncShown};
 use crate::admission::book::{Book, Waba};
@@ -25,10 +25,13 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/v1/wabas/",
         id: "wabas",
-        summary: "The account's WhatsApp Business Accounts",
-        query: &[],
+        summary: "The account's WhatsApp Business Accounts, in the order of their ids",
+        query: &[
+            Query { name: "limit", what: "Items a page", kind: Kind::Integer(1, 200) },
+            Query { name: "cursor", what: "Where the page before ended", kind: Kind::Text },
+        ],
         body: None,
-        answers: &[Answer { status: 200, what: "All of them", content: Content::Json(of::<List>) }],
+        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
     },
     Route {
         method: "GET",
@@ -114,7 +117,7 @@ struct Change {
 pub(super) async fn serve(asked: Asked) -> Result<Response, Fault> {
     let path = asked.path.clone();
     match (asked.method().clone(), path.as_slice()) {
-        (_, [_]) => Ok(list(&asked)),
+        (_, [_]) => list(&asked),
         (Method::PATCH, [_, id]) => edit(asked, &waba_of(id)).await,
         (_, [_, id]) => answer(&asked, &waba_of(id)),
         (_, [_, id, _]) => {
@@ -130,10 +133,14 @@ fn waba_of(part: &str) -> WabaId {
     WabaId::from(decoded(part))
 }
 
-fn list(asked: &Asked) -> Response {
+fn list(asked: &Asked) -> Result<Response, Fault> {
+    let (limit, after) = (asked.limit()?, asked.cursor(|id| Some(WabaId::from(id)))?);
     let book = asked.api().keeper.book();
     let own = book.wabas().filter(|waba| book.is_within(asked.scope(), waba.account()));
-    ask::ok(&List { items: own.map(|waba| Shown::of(&book, waba)).collect(), next: None })
+    let behind = own.filter(|waba| after.as_ref().is_none_or(|after| waba.id > *after));
+    let page = Page::of(behind.take(limit as usize + 1).collect(), limit, |last| last.id.to_string());
+    let items = page.items.into_iter().map(|waba| Shown::of(&book, waba)).collect();
+    Ok(ask::ok(&List { items, next: asked.next(page.next) }))
 }
 
 fn answer(asked: &Asked, id: &WabaId) -> Result<Response, Fault> {
@@ -153,7 +160,7 @@ async fn edit(asked: Asked, id: &WabaId) -> Result<Response, Fault> {
         let book = asked.api().keeper.book();
         let waba = book.waba(asked.scope(), id).ok_or_else(|| ask::missing(NONE))?;
         asked.matches(&tag_of(waba))?;
-        asked.head.headers.contains_key(header::IF_MATCH).then(|| waba.account().clone())
+        asked.is_conditional().then(|| waba.account().clone())
     };
     if let Some(account) = change.account {
         let scope = asked.scope().clone();

@@ -356,7 +356,7 @@ fn listed(asked: &Asked) -> Result<(Vec<Shown>, Option<String>), Fault> {
     let behind = wanted.filter(|number| after.as_ref().is_none_or(|after| is_behind(number, after)));
     let items: Vec<&Number> = behind.take(limit as usize + 1).collect();
     let page = ask::Page::of(items, limit, |last| ask::place(last.set.added, &last.number));
-    Ok((page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect(), page.next))
+    Ok((page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect(), asked.next(page.next)))
 }
 
 fn check_platform(word: &str) -> Result<(), Fault> {
@@ -437,7 +437,7 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
         let book = asked.api().keeper.book();
         let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
         asked.matches(&tag_of(entry))?;
-        (asked.head.headers.contains_key(header::IF_MATCH).then(|| entry.set.clone()), entry.set.configuration)
+        (asked.is_conditional().then(|| entry.set.clone()), entry.set.configuration)
     };
     let change = panel.change();
     let scope = asked.scope().clone();
