@@ -46,6 +46,7 @@ use crate::store::{CallEnd, CallStart, Passwords, Scope, Store};
 use crate::xml::ast::{DocUrl, Target};
 
 mod control;
+mod lists;
 mod permissions;
 mod settings;
 mod tenants;

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::auth::Member;
-use super::super::routes::{Answer, Content, of};
+use super::super::routes::{Answer, Content, Kind, Query, of};
 use super::super::{Api, Shared, body, decoded, error, fields};
 use super::plain;
 use crate::admission::NumberEntry;
@@ -29,6 +29,13 @@ pub(super) const CHANGED: Answer = Answer {
     what: "Changed by somebody else meanwhile",
     content: Content::Json(of::<error::OurBody<'static>>),
 };
+
+/// Of a change that may be looked at first.
+pub(super) const DRY_RUN: &[Query] = &[Query {
+    name: "dryRun",
+    what: "true: only says whether it would be taken here; Meta is not asked, and nothing changes",
+    kind: Kind::Words(&["true", "false"]),
+}];
 
 /// Reads a field that is there, `null` or not; one that is absent is `None` by its `default`.
 pub(super) fn given<'de, T, D>(from: D) -> Result<Option<Option<T>>, D::Error>

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{decoded, error, with_header};
-use super::ask::{self, Asked, CHANGED, Fault, Page};
+use super::ask::{self, Asked, CHANGED, DRY_RUN, Fault, Page};
 use super::bodies::Taken;
 use super::numbers::{self, SyncShown};
 use crate::admission::book::{Book, Waba};
@@ -47,7 +47,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/api/v1/wabas/{waba_id}/",
         id: "changeWaba",
         summary: "Gives a WABA with all its numbers to an account, for the next call on",
-        query: &[],
+        query: DRY_RUN,
         body: Some(Body {
             content_type: "application/json",
             what: "account: the main account's id, or a subaccount's",
@@ -83,7 +83,7 @@ struct List {
 /// A WABA.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Waba)]
+#[schema(as = Waba, examples(json!({"id": "1029384756", "account": "MAXXXXXXXXXXXXXXXXXX", "hasToken": true, "affectedNumbers": ["918035737458"]})))]
 struct Shown {
     id: String,
     /// Whose calls its numbers' are.
@@ -164,6 +164,10 @@ async fn edit(asked: Asked, id: &WabaId) -> Result<Response, Fault> {
     };
     if let Some(account) = change.account {
         let scope = asked.scope().clone();
+        if asked.flag("dryRun")? == Some(true) {
+            asked.api().numbers.judge_map(&scope, id, &account, seen.as_ref()).map_err(numbers::fault)?;
+            return answer(&asked, id);
+        }
         asked.api().numbers.map(&scope, id, &account, seen.as_ref()).await.map_err(numbers::fault)?;
         asked.api().inbox.claim().await.map_err(ask::store("note the numbers' owner"))?;
     }

@@ -96,6 +96,7 @@ pub(super) const ROUTES: &[Route] = &[
         ..row("GET", "/api/v1/phone-numbers/{number}/", "phoneNumber", "One number")
     },
     Route {
+        query: ask::DRY_RUN,
         body: json("The fields of the panel that change"),
         answers: &[
             Answer { status: 200, what: "It, changed, with its ETag", content: Content::Json(of::<Shown>) },
@@ -441,6 +442,10 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
     };
     let change = panel.change();
     let scope = asked.scope().clone();
+    if asked.flag("dryRun")? == Some(true) {
+        asked.api().numbers.judge(&scope, number, &change, seen.as_ref()).map_err(fault)?;
+        return answer(&asked, number, StatusCode::OK).await;
+    }
     let went = routing_of(&asked, number);
     asked.api().numbers.change(&scope, number, &change, seen.as_ref()).await.map_err(fault)?;
     if change.configuration.is_some() || change.webhook_url.is_some() {
