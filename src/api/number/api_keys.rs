@@ -75,7 +75,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// A key as our API shows it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = ApiKey)]
+#[schema(as = ApiKey, examples(json!({"id": "a87ff679-a2f3-471d-9181-a67b7542122c", "name": "crm", "role": "agent", "ending": "9f3c", "waId": null, "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-21T22:50:00.000Z"})))]
 pub(super) struct Shown {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,

@@ -65,7 +65,7 @@ pub(super) struct List {
 /// A notification.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Notification)]
+#[schema(as = Notification, examples(json!({"id": "0d2c1a52-13b5-4b7e-8a3c-5b7f9b0c6e11", "type": "message", "text": "Asha: Where is my order?", "number": "918035737458", "conversation": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "callUuid": null, "createdAt": "2026-11-21T22:50:00.000Z", "read": false, "readAt": null})))]
 struct Shown {
     id: Uuid,
     #[serde(rename = "type")]

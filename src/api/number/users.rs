@@ -131,7 +131,7 @@ impl From<RoleWord> for Role {
 /// A user as our API shows them.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = User)]
+#[schema(as = User, examples(json!({"id": "3e0f5c6a-7c55-4c0b-8d7e-2f1a9b8c7d60", "name": "asha", "fullName": "Asha Verma", "role": "admin", "waId": null, "account": "MAXXXXXXXXXXXXXXXXXX", "invited": false, "inConfiguration": false, "createdAt": "2026-11-21T22:50:00.000Z"})))]
 pub(super) struct Shown {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,

@@ -56,7 +56,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// A webhook. Its secret is shown where it is made, once.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Webhook)]
+#[schema(as = Webhook, examples(json!({"id": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "name": "crm", "url": "https://app.example.com/offhook", "secrets": 1, "inConfiguration": false, "createdAt": "2026-11-21T22:50:00.000Z"})))]
 pub(super) struct Shown {
     id: Uuid,
     name: String,

@@ -15,7 +15,7 @@ use crate::numbers::{platform_of, quality_of};
 /// A number.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = PhoneNumber)]
+#[schema(as = PhoneNumber, examples(json!({"id": "1b7d4f0a-6f43-5a38-9a52-6d7f0c1f4d01", "number": "918035737458", "country": "IN", "countryName": "India", "capabilities": ["whatsapp"], "alias": "Desk", "whatsappPhoneNumberId": "106540352242922", "whatsappBusinessAccount": "1029384756", "account": "MAXXXXXXXXXXXXXXXXXX", "isSandbox": false, "provider": "meta", "verifiedName": "Shop", "platformType": "CLOUD_API", "qualityRating": "GREEN", "status": "CONNECTED", "syncedAt": "2026-11-21T22:50:00.000Z", "hasToken": true, "tokenInvalid": false, "subscriptionError": null, "tokenShut": false, "registration": {"state": "registered", "reason": null, "retryAfter": null}, "configurationType": "webhook", "webhookUrl": "https://app.example.com/messages", "callingEnabled": true, "callingDrift": null, "answerUrl": "https://app.example.com/answer", "answerMethod": "POST", "fallbackUrl": null, "fallbackMethod": "POST", "hangupUrl": null, "hangupMethod": "POST", "callsPerNumber": 1000, "callbackPermission": true, "activeAgent": null, "defaultRouting": "webhook", "defaultWebhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "active": false, "connected": true, "liveCalls": 0, "openConversations": 3})))]
 pub(super) struct Shown {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,
