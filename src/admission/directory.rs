@@ -21,6 +21,9 @@ use crate::xml::ast::DocUrl;
 pub struct NumberSpec {
     pub number: E164,
     pub phone_number_id: PhoneNumberId,
+    /// Under which its conversations and its routing are kept: Meta's first id of it. Meta gives a number that is added anew
+    /// another one, and it is the same number here.
+    pub mail_id: PhoneNumberId,
     /// Empty where it has none.
     pub waba: WabaId,
     pub account: AuthId,
@@ -181,6 +184,11 @@ impl Tables {
     /// The number of Meta's id.
     pub fn number(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
         self.by_id.get(id)
+    }
+    /// The number whose conversations are kept under this id.
+    pub fn by_mail_id(&self, id: &PhoneNumberId) -> Option<&Arc<NumberEntry>> {
+        let is_its = |number: &&Arc<NumberEntry>| number.spec.mail_id == *id;
+        self.by_id.get(id).filter(is_its).or_else(|| self.numbers().find(is_its))
     }
     /// The entry of a business number.
     pub fn by_number(&self, number: &E164) -> Option<&Arc<NumberEntry>> {

@@ -46,6 +46,7 @@ use crate::store::{CallEnd, CallStart, Passwords, Scope, Store};
 use crate::xml::ast::{DocUrl, Target};
 
 mod control;
+mod lists;
 mod permissions;
 mod settings;
 mod tenants;
@@ -255,6 +256,7 @@ fn numbers() -> Directory {
     };
     let number = |number: &str, id: &str, account: &str| NumberSpec {
         number: E164::parse(number).unwrap(),
+        mail_id: id.into(),
         phone_number_id: id.into(),
         waba: "1".to_owned().into(),
         account: account.into(),

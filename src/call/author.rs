@@ -103,7 +103,7 @@ pub fn agent_url(agent: uuid::Uuid) -> (DocUrl, Method) {
 
 /// Where the documents of a number's calls are: at its answer URL, or, without an application, with its agent.
 pub fn answer_of(directory: &Directory, number: &NumberSpec) -> Option<(DocUrl, Method)> {
-    let agent = || directory.mail().routing(&number.phone_number_id)?.agent().map(agent_url);
+    let agent = || directory.mail().routing(&number.mail_id)?.agent().map(agent_url);
     number.answer.clone().or_else(|| agent().filter(|_| !number.silent))
 }
 

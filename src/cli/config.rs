@@ -41,6 +41,13 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// Whether the configuration names an account, where there is one.
+    pub fn names(&self, account: &str) -> bool {
+        self.data_dir.is_none()
+            && load(&self.config)
+                .is_ok_and(|config| config.accounts.iter().any(|known| known.auth_id.as_str() == account))
+    }
+
     /// The store, whether it is there or not.
     ///
     /// # Errors

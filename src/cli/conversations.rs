@@ -42,7 +42,7 @@ pub struct ExportArgs {
     pub store: StoreArgs,
 }
 
-/// Runs it: 0 done, 1 a store that can't be read, 2 wrong usage.
+/// Runs it: 0 done, 1 a store that can't be read or an account that is not there, 2 wrong usage.
 pub fn run(args: Args) -> Exit {
     let Command::Export(args) = args.command;
     super::run_async(async {
@@ -51,29 +51,40 @@ pub fn run(args: Args) -> Exit {
             Err(exit) => return exit,
         };
         match export(&at, &args).await {
-            Ok(()) => Exit::Done,
+            Ok(0) if args.account.as_ref().is_some_and(|account| !args.store.names(account)) => {
+                let account = args.account.unwrap_or_default();
+                Exit::failed(format_args!(
+                    "there is nothing of an account {account:?}: its auth id is wrong, or nobody wrote to it yet"
+                ))
+            }
+            Ok(_) => Exit::Done,
             Err(e) => Exit::failed(format_args!("could not {e}")),
         }
     })
 }
 
-async fn export(at: &Database, args: &ExportArgs) -> Result<(), StoreError> {
+/// How many of the account's there are, whatever else is wanted of them.
+async fn export(at: &Database, args: &ExportArgs) -> Result<usize, StoreError> {
     let archive = Archive::open(at).await?;
-    let mut after = Uuid::nil();
+    let (mut after, mut found) = (Uuid::nil(), 0);
     loop {
         let page = archive.conversations(after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { return Ok(found) };
         after = last.pair.conversation;
-        for conversation in page.iter().filter(|c| is_wanted(c, args)) {
+        for conversation in page.iter().filter(|c| is_of_account(c, args)) {
+            found += 1;
+            if args.number.as_ref().is_some_and(|number| *number != conversation.pair.number) {
+                continue;
+            }
             one(&archive, conversation).await?;
         }
     }
 }
 
-fn is_wanted(conversation: &Conversation, args: &ExportArgs) -> bool {
+fn is_of_account(conversation: &Conversation, args: &ExportArgs) -> bool {
     let pair = &conversation.pair;
     let of = |id: &String| [&pair.account, &pair.main_account].iter().any(|account| account.as_str() == id);
-    args.account.as_ref().is_none_or(of) && args.number.as_ref().is_none_or(|number| *number == pair.number)
+    args.account.as_ref().is_none_or(of)
 }
 
 /// The conversation, then its messages, the oldest first.
@@ -97,12 +108,18 @@ async fn one(archive: &Archive, conversation: &Conversation) -> Result<(), Store
         messages.extend(page);
     }
     for found in messages.iter().rev() {
-        print::json(&json!({
-            "conversation": id,
-            "message": words::message(&found.message, None),
-            "sender": found.message.sender,
-            "content": found.message.content,
-        }));
+        print::json(&line(id, found));
     }
     Ok(())
+}
+
+/// A message, and why it failed where it did.
+fn line(conversation: Uuid, found: &Message) -> serde_json::Value {
+    json!({
+        "conversation": conversation,
+        "message": words::message(&found.message, None),
+        "sender": found.message.sender,
+        "content": found.message.content,
+        "error": found.error.as_ref().map(|(code, text)| json!({"code": code, "message": text})),
+    })
 }

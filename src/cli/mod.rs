@@ -17,6 +17,7 @@ pub mod load;
 mod man;
 mod node_api;
 pub mod numbers;
+mod numbers_file;
 mod openapi;
 pub mod print;
 pub mod replay;

@@ -69,13 +69,26 @@ impl NodeApi {
     /// # Errors
     /// Not reached, or a no; said already.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Exit> {
+        self.put_question(method, path, body).await?.map_err(Exit::failed)
+    }
+
+    /// The same, and a no is the caller's to tell.
+    ///
+    /// # Errors
+    /// Not reached; said already.
+    pub(super) async fn put_question(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Result<Value, String>, Exit> {
         let asking = Asking { method, path, body, within: ANSWER_WITHIN, max: ANSWER_BYTES_MAX };
         let answer = self.send(asking).await?;
         let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        if answer.status.is_success() {
-            return Ok(said);
-        }
-        Err(Exit::failed(print::plain(&refusal(answer.status.as_u16(), &said, &self.base))))
+        Ok(match answer.status.is_success() {
+            true => Ok(said),
+            false => Err(print::plain(&refusal(answer.status.as_u16(), &said, &self.base))),
+        })
     }
 
     /// What is at the path behind `/api/v1/`; none where the node has nothing there.

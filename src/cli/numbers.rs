@@ -1,12 +1,11 @@
-//! `offhook numbers`: a node's business numbers over its API: listed, connected, registered, read anew at Meta, and their
-//! settings written to a file and back.
-
-use std::path::{Path, PathBuf};
+//! `offhook numbers`: a node's business numbers over its API: listed, connected, registered, read anew at Meta; their
+//! settings in a file are `numbers_file`'s.
 
 use http::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::node_api::{NodeApi, NodeArgs};
+use super::numbers_file::{ExportArgs, ImportArgs, export, import};
 use super::{Exit, print};
 use crate::config::Secret;
 use crate::model::E164;
@@ -29,9 +28,9 @@ pub enum Command {
     Register(RegisterArgs),
     /// Read what Meta knows of a number, or of a whole WABA
     Sync(SyncArgs),
-    /// Write what is set of all numbers to a file, or to standard output; no token is in it
+    /// Write what is set of all numbers, routing and mapping too, to a file or to standard output; no token is in it
     Export(ExportArgs),
-    /// Set what a file of `export` says; numbers that are not connected are named
+    /// Set what a file of `export` says, or nothing of it where the node would refuse some
     Import(ImportArgs),
 }
 
@@ -96,49 +95,6 @@ pub struct SyncArgs {
     pub waba: Option<String>,
 }
 
-/// Options of `offhook numbers export`.
-#[derive(clap::Args, Clone, Debug)]
-pub struct ExportArgs {
-    #[command(flatten)]
-    pub at: NodeArgs,
-    /// Where to; its ending says how: .toml or .json [default: standard output, TOML]
-    #[arg(value_name = "FILE")]
-    pub file: Option<PathBuf>,
-    /// JSON on standard output
-    #[arg(long, conflicts_with = "file")]
-    pub json: bool,
-}
-
-/// Options of `offhook numbers import`.
-#[derive(clap::Args, Clone, Debug)]
-pub struct ImportArgs {
-    #[command(flatten)]
-    pub at: NodeArgs,
-    /// A file of `export`: .toml or .json
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Say what would change, and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// What is exported of a number, beside it: what people set.
-const SETTINGS: &[&str] = &[
-    "alias",
-    "configurationType",
-    "webhookUrl",
-    "callingEnabled",
-    "answerUrl",
-    "answerMethod",
-    "fallbackUrl",
-    "fallbackMethod",
-    "hangupUrl",
-    "hangupMethod",
-    "callsPerNumber",
-    "callbackPermission",
-];
-/// Longest file that is imported, in bytes.
-const FILE_BYTES_MAX: u64 = 16 << 20;
 /// How often a registration is looked at, and how long.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
 const LOOKS_MAX: usize = 240;
@@ -158,13 +114,13 @@ pub fn run(args: Args) -> Exit {
     })
 }
 
-/// All of a node's numbers, page by page.
-async fn all(api: &NodeApi, q: Option<&str>) -> Result<Vec<Value>, Exit> {
+/// All of a list of a node's, page by page.
+pub(super) async fn all(api: &NodeApi, list: &str, q: Option<&str>) -> Result<Vec<Value>, Exit> {
     let (mut items, mut cursor) = (Vec::new(), String::new());
     loop {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("limit", "200").append_pair("cursor", &cursor).append_pair("q", q.unwrap_or_default());
-        let path = format!("phone-numbers/?{}", query.finish());
+        let path = format!("{list}?{}", query.finish());
         let page = api.ask(Method::GET, &path, None).await?;
         items.extend(page["items"].as_array().cloned().unwrap_or_default());
         match page["next"].as_str() {
@@ -181,7 +137,7 @@ fn path_of(number: &str, what: &str) -> Result<String, Exit> {
 }
 
 async fn list(args: ListArgs) -> Result<Exit, Exit> {
-    let numbers = all(&NodeApi::of(&args.at)?, args.q.as_deref()).await?;
+    let numbers = all(&NodeApi::of(&args.at)?, "phone-numbers/", args.q.as_deref()).await?;
     if args.json {
         numbers.iter().for_each(print::json);
     } else if numbers.is_empty() {
@@ -299,112 +255,6 @@ async fn sync(args: SyncArgs) -> Result<Exit, Exit> {
     Ok(Exit::Done)
 }
 
-async fn export(args: ExportArgs) -> Result<Exit, Exit> {
-    let numbers = all(&NodeApi::of(&args.at)?, None).await?;
-    let is_json = args.json || args.file.as_deref().is_some_and(is_json);
-    let text = write(&numbers, is_json).map_err(Exit::failed)?;
-    match &args.file {
-        None => print::text(&text),
-        Some(file) => {
-            std::fs::write(file, text)
-                .map_err(|e| Exit::failed(format_args!("could not write {}: {e}", file.display())))?;
-            print::line(format_args!("{}: {} numbers", file.display(), numbers.len()));
-        }
-    }
-    Ok(Exit::Done)
-}
-
-fn is_json(file: &Path) -> bool {
-    file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
-}
-
-/// What is set of numbers, as a file has it.
-fn write(numbers: &[Value], is_json: bool) -> Result<String, String> {
-    let of = |number: &Value| {
-        let fields = ["number"].iter().chain(SETTINGS).filter(|field| !number[**field].is_null());
-        Value::Object(fields.map(|field| ((*field).to_owned(), number[*field].clone())).collect())
-    };
-    let all = json!({"number": numbers.iter().map(of).collect::<Vec<_>>()});
-    let text = if is_json {
-        serde_json::to_string_pretty(&all).map_err(|e| e.to_string())
-    } else {
-        toml::to_string(&all).map_err(|e| e.to_string())
-    };
-    text.map(|text| format!("{}\n", text.trim_end()))
-}
-
-/// Numbers of a file with what they are to be set to; what a file does not say is emptied where it can be.
-fn read(text: &str, is_json: bool) -> Result<Vec<(E164, Value)>, String> {
-    let all: Value = if is_json {
-        serde_json::from_str(text).map_err(|e| e.to_string())?
-    } else {
-        toml::from_str(text).map_err(|e| e.to_string())?
-    };
-    let list = all["number"].as_array().ok_or("there is no list `number` in it")?;
-    list.iter()
-        .map(|one| {
-            let number = E164::parse(one["number"].as_str().unwrap_or_default())?;
-            let object = one.as_object().ok_or("an entry is no table")?;
-            let unknown = object.keys().find(|key| *key != "number" && !SETTINGS.contains(&key.as_str()));
-            if let Some(unknown) = unknown {
-                return Err(format!("{number}: there is no setting {unknown}"));
-            }
-            let mut settings: Map<String, Value> = object.clone();
-            settings.remove("number");
-            for empty in ["webhookUrl", "answerUrl", "fallbackUrl", "hangupUrl"] {
-                settings.entry(empty).or_insert(Value::Null);
-            }
-            Ok((number, Value::Object(settings)))
-        })
-        .collect()
-}
-
-/// What of these settings is not as a number has it.
-fn differing(settings: &Value, number: &Value) -> Value {
-    let fields = settings.as_object().into_iter().flatten();
-    Value::Object(
-        fields.filter(|(field, value)| number[*field] != **value).map(|(f, v)| (f.clone(), v.clone())).collect(),
-    )
-}
-
-async fn import(args: ImportArgs) -> Result<Exit, Exit> {
-    let file = args.file.display();
-    let text = bounded(&args.file).map_err(|e| Exit::failed(format_args!("could not read {file}: {e}")))?;
-    let wanted = read(&text, is_json(&args.file)).map_err(|e| Exit::usage(format_args!("{file}: {e}")))?;
-    let api = NodeApi::of(&args.at)?;
-    let there = all(&api, None).await?;
-    let mut missing = 0;
-    for (number, settings) in wanted {
-        let Some(now) = there.iter().find(|one| one["number"] == number.as_str()) else {
-            missing += 1;
-            print::error(format_args!("{number} is not connected to this node: `offhook numbers connect` does that"));
-            continue;
-        };
-        let change = differing(&settings, now);
-        let names: Vec<&str> = change.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-        if names.is_empty() {
-            print::line(format_args!("{number}: as it is"));
-            continue;
-        }
-        if !args.dry_run {
-            api.ask(Method::PATCH, &format!("phone-numbers/{number}/"), Some(&change)).await?;
-        }
-        print::line(format_args!(
-            "{number}: {}{}",
-            names.join(", "),
-            if args.dry_run { " would change" } else { " changed" }
-        ));
-    }
-    if missing > 0 { Err(Exit::Failed) } else { Ok(Exit::Done) }
-}
-
-fn bounded(file: &Path) -> std::io::Result<String> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(file)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,27 +264,6 @@ mod tests {
             "webhookUrl": null, "callingEnabled": true, "callsPerNumber": 1000, "verifiedName": "Shop\u{1b}", "hasToken": true,
             "platformType": "CLOUD_API", "whatsappPhoneNumberId": "7", "qualityRating": "GREEN", "callingDrift": {"callingEnabled": false},
             "connected": true, "registration": {"state": "registered"}})
-    }
-
-    #[test]
-    fn what_is_exported_is_read_back_the_same_and_holds_no_more_than_settings() {
-        for is_json in [false, true] {
-            let text = write(&[number()], is_json).unwrap();
-            assert!(!text.contains("hasToken") && !text.contains("verifiedName"), "{text}");
-            let read = read(&text, is_json).unwrap();
-            assert_eq!(read[0].0.as_str(), "918035737458");
-            assert_eq!(differing(&read[0].1, &number()), json!({}), "{text}");
-            let mut other = number();
-            other["alias"] = json!("x");
-            assert_eq!(differing(&read[0].1, &other), json!({"alias": "Desk — \"A\""}));
-        }
-        assert!(
-            read("[[number]]\nnumber = \"918035737458\"\naccessToken = \"x\"", false)
-                .unwrap_err()
-                .contains("accessToken")
-        );
-        assert!(read("x = 1", false).is_err() && read("{}", true).is_err());
-        assert!(read("[[number]]\nnumber = \"12\"", false).is_err());
     }
 
     #[test]

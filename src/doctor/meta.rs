@@ -7,7 +7,7 @@ use super::{Doctor, Line};
 use crate::admission::book::{MetaApp, Waba};
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
-use crate::meta::numbers::{FIELDS_NEEDED, TokenFacts};
+use crate::meta::numbers::{FIELDS_NEEDED, Subscription, TokenFacts};
 use crate::model::Timestamp;
 
 /// Further apart than that, Meta's times and ours spoil calls: a connect older than 60 s is stale.
@@ -44,7 +44,7 @@ impl Doctor {
 
     async fn app_line(&self, app: &MetaApp) -> Line {
         const IS: &str = "webhook";
-        let (url, fields) = match self.graph.app_subscriptions(&app.id, &app.secret).await {
+        let found = match self.graph.app_subscriptions(&app.id, &app.secret).await {
             Ok(found) => found,
             Err(outcome) => {
                 let fix = "compare [meta].app_id and app_secret with Meta's dashboard";
@@ -52,6 +52,12 @@ impl Doctor {
                 return Line::failed(IS, what, fix);
             }
         };
+        subscribed(&found).unwrap_or_else(|| self.goes_here(&found))
+    }
+
+    fn goes_here(&self, found: &Subscription) -> Line {
+        const IS: &str = "webhook";
+        let Subscription { url, fields, .. } = found;
         let missing: Vec<&str> =
             FIELDS_NEEDED.iter().copied().filter(|field| !fields.iter().any(|has| has == field)).collect();
         if let Some(grave) = missing.iter().find(|field| matches!(**field, "calls" | "messages")) {
@@ -65,7 +71,7 @@ impl Doctor {
             .base_url
             .as_ref()
             .map(|base| format!("{}/webhooks/meta", base.as_str().trim_end_matches('/')));
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != url) {
+        if let Some(wanted) = wanted.filter(|wanted| wanted != url) {
             let fix = format!("set the callback URL in Meta's dashboard to {wanted}");
             return Line::failed(IS, format!("Meta sends webhooks to {url:?}"), fix);
         }
@@ -112,7 +118,7 @@ impl Doctor {
         let mut lines = Vec::new();
         for (token, whose) in tokens.into_values() {
             let line = match self.graph.token_facts(&app.id, &app.secret, &token).await {
-                Ok(facts) => judged(&facts, self.clock.wall()),
+                Ok(facts) => judged(&facts, &app.id, self.clock.wall()),
                 Err(outcome) => {
                     let fix = "nothing, if numbers are well below; else compare [meta].app_id and app_secret";
                     Line::warning("token", format!("Graph says nothing of it: {}", said(&outcome)), fix)
@@ -138,8 +144,15 @@ pub(super) fn clock(ours: Timestamp, theirs: Timestamp) -> Line {
     }
 }
 
-/// A token by what Graph says of it.
-pub(super) fn judged(facts: &TokenFacts, now: Timestamp) -> Line {
+/// Why nothing comes of what our app is subscribed to, whatever it is.
+pub(super) fn subscribed(found: &Subscription) -> Option<Line> {
+    let fix = "switch it on in Meta's dashboard: WhatsApp, Configuration, Webhook; verify the callback URL there again";
+    let off = "our app's webhook subscription is not active at Meta: nothing comes";
+    found.inactive.then(|| Line::failed("webhook", off, fix))
+}
+
+/// A token by what Graph says of it; `app`: ours.
+pub(super) fn judged(facts: &TokenFacts, app: &str, now: Timestamp) -> Line {
     const IS: &str = "token";
     let fix = "make a system user's token that never expires, with the rights whatsapp_business_management and \
         whatsapp_business_messaging";
@@ -150,6 +163,12 @@ pub(super) fn judged(facts: &TokenFacts, now: Timestamp) -> Line {
         SCOPES.iter().copied().filter(|scope| !facts.scopes.iter().any(|has| has == scope)).collect();
     if !missing.is_empty() {
         return Line::failed(IS, format!("it does not allow {}", missing.join(" and ")), fix);
+    }
+    if let Some(other) = facts.app.as_deref().filter(|other| *other != app) {
+        let what = format!(
+            "it was made for the app {other}, and [meta].app_id is {app}: webhooks may go to that app, not here"
+        );
+        return Line::warning(IS, what, "make the token with this app, or correct [meta].app_id and app_secret");
     }
     match facts.expires {
         Some(at) if at.since(now) < TOKEN_ENDS_SOON => Line::warning(IS, format!("it ends at {}", at.rfc3339()), fix),

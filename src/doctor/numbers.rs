@@ -29,7 +29,14 @@ impl Doctor {
                 let fix = "put that key back and restart the node; or connect the number anew, with its token";
                 lines.push(Line::failed("number", what, fix).of(number.number.as_str()));
             }
-            lines.extend(missed(&self.missed, &number.phone_number_id).map(|line| line.of(number.number.as_str())));
+            // With our app's id Graph is asked how it is now.
+            if let Some(why) = number.set.told.unsubscribed.as_ref().filter(|_| self.book.app().is_none()) {
+                let what = format!("Meta did not subscribe our app to its WABA: {why}; nothing of it may come here");
+                lines.push(
+                    Line::failed("number", what, "`offhook numbers sync` tries once more").of(number.number.as_str()),
+                );
+            }
+            lines.extend(missed(&self.missed, number.mail_id()).map(|line| line.of(number.number.as_str())));
             lines.extend(self.number(number).await.into_iter().map(|line| line.of(number.number.as_str())));
             lines.extend(self.urls(number).await);
         }
@@ -154,6 +161,10 @@ pub(super) fn calling(number: &Number, settings: CallingSettings) -> Vec<Line> {
     if settings.sip == Some(true) {
         let fix = "switch SIP off in the number's calling settings at Meta: with it on, no call comes here";
         lines.push(Line::failed(IS, "SIP is on at Meta", fix));
+    }
+    if settings.sdes == Some(true) {
+        let fix = "set srtp_key_exchange_protocol to DTLS in the number's calling settings at Meta";
+        lines.push(Line::failed(IS, "media keys go by SDES at Meta: calls have no sound, Offhook speaks DTLS", fix));
     }
     if settings.restricted {
         lines.push(Line::warning(

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::State;
 use super::local::{advertised, media_port};
-use super::meta::{clock, judged};
+use super::meta::{clock, judged, subscribed};
 use super::numbers::{calling, registered, standing, url};
 use crate::admission::book::{Number, NumberSet, testing};
 use crate::config::Listen;
-use crate::meta::numbers::{CallingSettings, PhoneNumber, TokenFacts};
+use crate::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
 use crate::model::{Method, Timestamp};
 use crate::numbers::{Checked, UrlCheck};
 use crate::xml::ast::DocUrl;
@@ -27,17 +27,20 @@ fn clocks_and_tokens() {
     }
     let scopes =
         || ["whatsapp_business_management", "whatsapp_business_messaging", "email"].map(str::to_owned).to_vec();
-    let good = TokenFacts { valid: true, expires: None, scopes: scopes(), wabas: Vec::new() };
+    let good =
+        TokenFacts { valid: true, expires: None, scopes: scopes(), app: Some("7".to_owned()), wabas: Vec::new() };
     let ends = |secs| TokenFacts { expires: Some(at(secs)), ..good.clone() };
     for (facts, state) in [
         (good.clone(), State::Ok),
         (TokenFacts { valid: false, ..good.clone() }, State::Failed),
         (TokenFacts { scopes: scopes()[..1].to_vec(), ..good.clone() }, State::Failed),
+        (TokenFacts { app: None, ..good.clone() }, State::Ok),
+        (TokenFacts { app: Some("8".to_owned()), ..good.clone() }, State::Warning),
         (ends(999), State::Failed),
         (ends(1_000 + 86_400), State::Warning),
         (ends(1_000 + 30 * 86_400), State::Ok),
     ] {
-        let line = judged(&facts, at(1_000));
+        let line = judged(&facts, "7", at(1_000));
         assert_eq!((line.state, line.fix.is_some()), (state, state != State::Ok), "{facts:?}");
     }
 }
@@ -103,9 +106,13 @@ fn numbers_as_meta_has_them() {
         let lines = calling(&number(here), CallingSettings { enabled: there, ..CallingSettings::default() });
         assert_eq!((lines.len(), lines[0].state), (1, state), "{here} {there:?}");
     }
-    let odd = CallingSettings { enabled: Some(true), sip: Some(true), restricted: true, callback_permission: None };
+    let on = Some(true);
+    let odd = CallingSettings { enabled: on, sip: on, sdes: on, restricted: true, callback_permission: None };
     let states: Vec<_> = calling(&of, odd).iter().map(|line| line.state).collect();
-    assert_eq!(states, [State::Ok, State::Failed, State::Warning]);
+    assert_eq!(states, [State::Ok, State::Failed, State::Failed, State::Warning]);
+    let subscription = |inactive| Subscription { inactive, ..Subscription::default() };
+    assert_eq!(subscribed(&subscription(true)).map(|line| line.state), Some(State::Failed));
+    assert!(subscribed(&subscription(false)).is_none(), "its fields and its URL say more");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::admission::book::Keeper;
+use crate::admission::book::{Keeper, Number};
 use crate::admission::permission::{Consents, PairKey};
 use crate::call::Recordings;
 use crate::clock::Clock;
@@ -210,6 +210,9 @@ impl Eraser {
     /// The asker's numbers, those out of service too.
     fn numbers(&self, erasure: &Erasure) -> Vec<PhoneNumberId> {
         let book = self.0.parts.keeper.book();
-        book.numbers(&erasure.scope()).into_iter().map(|number| number.phone_number_id.clone()).collect()
+        let numbers = book.numbers(&erasure.scope()).into_iter();
+        // By an id that Meta gave a number before, something may be kept too.
+        let former = |number: &Number| Some(number.mail_id().clone()).filter(|id| *id != number.phone_number_id);
+        numbers.flat_map(|number| std::iter::once(number.phone_number_id.clone()).chain(former(number))).collect()
     }
 }

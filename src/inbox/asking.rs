@@ -63,7 +63,7 @@ impl Inbox {
         outgoing: &[(Uuid, Outgoing)],
     ) -> Result<Claimed<'a>, NotSent> {
         let parts = self.parts();
-        let key = PairKey::new(&pair.phone_number_id, &pair.user.id);
+        let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
         let mut claimed = Claimed { inbox: self, pair, requests: 0 };
         for _ in outgoing.iter().filter(|(_, one)| asks(&one.kind, &one.content)) {
             let taken = parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.steady());
@@ -99,7 +99,7 @@ impl Inbox {
     fn note_asking(&self, pair: &Pair, event: Event) {
         // Without its number nobody is called.
         let Some(number) = self.number_of(pair) else { return };
-        let key = PairKey::new(&pair.phone_number_id, &pair.user.id);
+        let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
         self.parts().consents.apply(&key, &number.spec.permissions, self.parts().clock.steady(), event);
     }
 }

@@ -56,9 +56,11 @@ impl Inbox {
             Direction::Inbound => &call.from,
             Direction::Outbound => &call.to,
         };
-        let conversation = self.conversation_with(&call.phone_number_id, user)?;
+        let tables = self.parts().directory.tables();
+        let number = tables.number(&call.phone_number_id).or_else(|| tables.by_mail_id(&call.phone_number_id))?;
+        let conversation = self.conversation_of(number, user);
         let id = call.call.to_string();
-        let event = |kind: &&str| report_ids(&call.phone_number_id, &[*kind, &id])[0];
+        let event = |kind: &&str| report_ids(&number.spec.mail_id, &[*kind, &id])[0];
         Some((conversation, EVENTS.iter().map(event).collect()))
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Inbox;
-use crate::model::PhoneNumberId;
+use crate::model::E164;
 use crate::store::StoreError;
 
 /// A webhook that is not to be there any more, and what goes to it.
@@ -39,7 +39,7 @@ impl Inbox {
     pub async fn dropped(
         &self,
         file: &[crate::config::Webhook],
-        stays: impl Fn(&PhoneNumberId) -> bool,
+        stays: impl Fn(&E164) -> bool,
     ) -> Result<Vec<Dropped>, StoreError> {
         let kept: BTreeSet<_> = file.iter().map(crate::config::Webhook::id).collect();
         let now = self.parts().directory.mail().webhooks();
@@ -50,7 +50,8 @@ impl Inbox {
         }
         let mut dropped: BTreeMap<_, Dropped> = BTreeMap::new();
         for used in self.parts().store.webhook_uses().await? {
-            let number = self.parts().directory.number(&used.number).filter(|_| stays(&used.number));
+            let number = self.parts().directory.tables().by_mail_id(&used.number).cloned();
+            let number = number.filter(|number| stays(&number.spec.number));
             let (Some(number), Some(name)) = (number, goes.get(&used.webhook)) else { continue };
             let entry = dropped.entry(used.webhook).or_default();
             entry.name.clone_from(name);
@@ -65,7 +66,7 @@ impl Inbox {
         let mail = self.parts().directory.mail();
         for (id, routing) in mail.routings().iter() {
             let gone = routing.webhook().is_some_and(|webhook| mail.webhook(webhook).is_none());
-            if gone && let Some(number) = self.parts().directory.number(id) {
+            if gone && let Some(number) = self.parts().directory.tables().by_mail_id(id) {
                 tracing::warn!(
                     number = %number.spec.number,
                     "this number goes to a webhook that is not in the configuration any more: its events go nowhere; subscribe it to \

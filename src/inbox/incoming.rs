@@ -116,7 +116,7 @@ pub(super) struct About<'a> {
 impl<'a> About<'a> {
     pub(super) fn number(number: &'a NumberEntry) -> Self {
         Self {
-            phone_number_id: &number.spec.phone_number_id,
+            phone_number_id: &number.spec.mail_id,
             number: &number.spec.number,
             account: &number.account.auth_id,
             main_account: &number.account.main().auth_id,
@@ -144,7 +144,7 @@ impl Inbox {
     pub fn came(&self, number: &Arc<NumberEntry>, said: UserMessage) -> Result<Option<Stored>, Full> {
         let Some(user) = said.sender.user() else { return Ok(None) };
         let now = self.parts().clock.wall();
-        let id = stable_id("message", &[number.spec.phone_number_id.as_str(), &said.wamid]);
+        let id = stable_id("message", &[number.spec.mail_id.as_str(), &said.wamid]);
         let sent = said.timestamp.map_or(now, |secs| Timestamp::from_secs(secs).min(now));
         let pair = self.pair(number, user);
         let message = NewMessage {
@@ -364,7 +364,7 @@ impl Inbox {
         let came = Came {
             pair: self.pair(number, user),
             message: NewMessage {
-                id: stable_id("message", &[number.spec.phone_number_id.as_str(), wamid]),
+                id: stable_id("message", &[number.spec.mail_id.as_str(), wamid]),
                 wamid: Some(wamid.to_owned()),
                 direction: Direction::Outbound,
                 kind: "interactive".to_owned(),

@@ -159,7 +159,7 @@ impl Inbox {
 
     /// Whose conversation one with this user is.
     pub fn pair(&self, number: &NumberEntry, user: UserName) -> Pair {
-        let id = &number.spec.phone_number_id;
+        let id = &number.spec.mail_id;
         Pair {
             conversation: self.conversation_of(number, &user.id),
             account: number.account.auth_id.clone(),
@@ -173,7 +173,7 @@ impl Inbox {
     /// What new conversations of a number begin with. Where nobody has set it: its webhook URL, if it has one.
     pub fn routing_of(&self, number: &NumberEntry) -> Routing {
         // What another account has set is not this one's.
-        let set = self.parts().directory.mail().routing(&number.spec.phone_number_id).filter(|_| self.holds(number));
+        let set = self.parts().directory.mail().routing(&number.spec.mail_id).filter(|_| self.holds(number));
         set.unwrap_or(Self::unset_routing(number))
     }
 

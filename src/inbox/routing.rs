@@ -157,7 +157,7 @@ impl Inbox {
         all: bool,
         _turn: &Changing<'_>,
     ) -> Result<(), NotRouted> {
-        let id = &number.spec.phone_number_id;
+        let id = &number.spec.mail_id;
         let _held = self.hold(id).await;
         let (digits, parts) = (number.spec.number.clone(), self.parts());
         let (account, before) = (number.account.auth_id.clone(), self.routing_of(number));
@@ -224,13 +224,13 @@ impl Inbox {
     pub fn answered_by(&self, agent: Uuid) -> Vec<Arc<NumberEntry>> {
         let directory = &self.parts().directory;
         let routings = directory.mail().routings();
-        let its = |n: &&Arc<NumberEntry>| routings.get(&n.spec.phone_number_id).and_then(|r| r.agent()) == Some(agent);
+        let its = |n: &&Arc<NumberEntry>| routings.get(&n.spec.mail_id).and_then(|r| r.agent()) == Some(agent);
         directory.tables().numbers().filter(its).cloned().collect()
     }
 
     /// Waits for agents' answers that are on their way to Meta: none that was begun before is sent after this.
     pub async fn quiet(&self, number: &NumberEntry) {
-        drop(self.hold(&number.spec.phone_number_id).await);
+        drop(self.hold(&number.spec.mail_id).await);
     }
 
     /// Waits for agents' answers that are on their way to Meta, and lets no further one begin.
@@ -528,7 +528,7 @@ impl Inbox {
     /// Tells a number's webhook, if it has one. Returns at once; in the outbox a moment later.
     pub fn tell_number(&self, number: &NumberEntry, kind: &str, data: Value) {
         let once = Uuid::new_v4().to_string();
-        let order = stable_id("number", &[number.spec.phone_number_id.as_str()]);
+        let order = stable_id("number", &[number.spec.mail_id.as_str()]);
         if let Some(event) = self.number_event(number, kind, &[kind, &once], || data, order) {
             self.tell_soon(event);
         }

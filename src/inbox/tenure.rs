@@ -25,7 +25,7 @@ impl Tenures {
 
     /// A number's; its owner is the first, where there was none.
     fn of(&self, number: &NumberEntry) -> Tenure {
-        let id = &number.spec.phone_number_id;
+        let id = &number.spec.mail_id;
         if let Some(found) = self.0.get(id) {
             return found.clone();
         }
@@ -46,12 +46,14 @@ impl Inbox {
     /// The conversation of a number, as its owner has it, and a user.
     pub fn conversation_of(&self, number: &NumberEntry, user: &str) -> Uuid {
         let first = self.0.tenures.of(number).first;
-        conversation_id(&number.spec.phone_number_id, user, &number.account.auth_id, &first)
+        conversation_id(&number.spec.mail_id, user, &number.account.auth_id, &first)
     }
 
     /// The same by the number's id, of a number that is served.
     pub fn conversation_with(&self, number: &PhoneNumberId, user: &str) -> Option<Uuid> {
-        self.parts().directory.number(number).map(|number| self.conversation_of(&number, user))
+        let tables = self.parts().directory.tables();
+        let number = tables.number(number).or_else(|| tables.by_mail_id(number));
+        number.map(|number| self.conversation_of(number, user))
     }
 
     /// Whether what is set of a number was set by its owner.
@@ -92,9 +94,10 @@ impl Inbox {
 
     async fn claim_one(&self, number: &NumberEntry, before: Tenure) -> Result<(), StoreError> {
         let _turn = self.0.changing.lock().await;
-        let (id, owner) = (number.spec.phone_number_id.clone(), number.account.auth_id.clone());
+        let (id, owner) = (number.spec.mail_id.clone(), number.account.auth_id.clone());
         let _held = self.hold(&id).await;
-        if self.parts().directory.number(&id).is_none_or(|now| now.account.auth_id != owner) {
+        if self.parts().directory.tables().by_number(&number.spec.number).is_none_or(|now| now.account.auth_id != owner)
+        {
             // It has changed hands again meanwhile: that is another's to note.
             return Ok(());
         }
@@ -125,7 +128,7 @@ impl Inbox {
     /// its subaccounts' numbers as well.
     async fn kept(&self, number: &NumberEntry) -> Result<Option<Routing>, StoreError> {
         let mail = self.parts().directory.mail();
-        let set = mail.routing(&number.spec.phone_number_id);
+        let set = mail.routing(&number.spec.mail_id);
         let account = match set {
             Some(Routing::Webhook(Some(id))) => mail.webhook(id).map(|webhook| webhook.account.clone()),
             Some(Routing::Agent(id)) => {

@@ -37,6 +37,7 @@ struct World {
 fn spec(account: &str) -> NumberSpec {
     NumberSpec {
         number: E164::parse("918035737458").unwrap(),
+        mail_id: "106".into(),
         phone_number_id: "106".into(),
         waba: "7".into(),
         account: account.into(),
@@ -142,6 +143,11 @@ impl World {
 }
 
 fn give(directory: &Directory, account: &str) {
+    serve(directory, spec(account));
+}
+
+/// The number is this from now on.
+fn serve(directory: &Directory, number: NumberSpec) {
     let account_spec = |id: &str, parent: Option<&str>| AccountSpec {
         auth_id: id.into(),
         parent: parent.map(Into::into),
@@ -149,7 +155,7 @@ fn give(directory: &Directory, account: &str) {
         tokens: Vec::new(),
     };
     let accounts = vec![account_spec("MA1", None), account_spec("SA1", Some("MA1")), account_spec("MA2", None)];
-    directory.replace(accounts, vec![spec(account)]).unwrap();
+    directory.replace(accounts, vec![number]).unwrap();
 }
 
 fn inbox(store: &Store, directory: &Arc<Directory>, clock: &Clock, graph: &Server, folder: &std::path::Path) -> Inbox {
@@ -241,6 +247,34 @@ async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
     sorted.sort();
     assert_eq!(sorted, ["Hello", "four", "one", "there", "three", "two"]);
     assert_eq!(world.graph.seen().len(), 2, "Meta has seen no other");
+}
+
+#[tokio::test]
+async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversations() {
+    let mut world = World::start().await;
+    let mut turns = world.inbox.turns().unwrap();
+    world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
+    world.writes("91", "before").await;
+    let before = turns.recv().await.unwrap().pair.conversation;
+    serve(&world.directory, NumberSpec { phone_number_id: "107".into(), ..spec("MA1") });
+    assert!(world.directory.number(&"106".into()).is_none());
+    world.number = world.directory.number(&"107".into()).unwrap();
+    assert_eq!(world.inbox.routing_of(&world.number), Routing::Agent(AGENT));
+    world.writes("91", "after").await;
+    let turn = turns.recv().await.unwrap();
+    assert_eq!((turn.agent, turn.pair.conversation), (AGENT, before));
+    // Meta is asked by the id that it knows.
+    let sent = world.inbox.reply(&turn, vec![Outgoing::text("Hello")], None).await.unwrap();
+    world.inbox.posted(before).await;
+    world.told("wamid.sent", MessageStatus::Delivered, None, None).await;
+    assert_eq!(world.graph.seen()[0].target, "/107/messages");
+    assert_eq!(world.timeline("91").await.len(), 3);
+    let shown = world.store.messages(&Scope::of("MA1".into()), before, None, 10).await.unwrap();
+    let reply = shown.iter().find(|shown| sent.contains(&shown.message.id)).unwrap();
+    assert_eq!(reply.message.status, MessageStatus::Delivered, "it is found by what is kept");
+    // After a start too.
+    world.restart(takes_all).await;
+    assert_eq!(world.inbox.routing_of(&world.number), Routing::Agent(AGENT));
 }
 
 #[tokio::test]

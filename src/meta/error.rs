@@ -107,6 +107,11 @@ pub fn is_alarm(status: u16, code: i64) -> bool {
     matches!((code, status), (0, 401) | (190 | 368 | 131_031 | 131_042 | 131_044, _))
 }
 
+/// Whether the token itself is refused: expired, revoked, or none.
+pub fn is_token_refused(status: u16, code: i64) -> bool {
+    matches!((code, status), (190, _) | (0, 401))
+}
+
 /// Longest text of Graph's that is kept, in characters.
 const DETAILS_MAX: usize = 500;
 

@@ -4,7 +4,7 @@
 //! try ends within its time (R6). Tokens travel in one header, marked sensitive, and stand in no log.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asking, Next};
-use super::error::{Again, Trouble, Verdict, classify, is_alarm};
+use super::error::{Again, Trouble, Verdict, classify, is_alarm, is_token_refused};
 use super::retry::{Budget, Fault, Policy};
 use super::types::{Action, CallRequest, SdpType, Session};
 use super::upload::FileBody;
@@ -178,7 +178,11 @@ pub struct Graph {
     pub(super) clock: Clock,
     lanes: DashMap<PhoneNumberId, Arc<Lane>>,
     budget: Mutex<Budget>,
+    ear: OnceLock<TokenEar>,
 }
+
+/// Hears of each request whose token Graph refused: about what it was, and the token; none: the node's default.
+pub type TokenEar = Box<dyn Fn(&PhoneNumberId, Option<&Secret>) + Send + Sync>;
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -218,7 +222,30 @@ impl Graph {
         let http_of_rejects = client(&config, tls.clone());
         let http_of_files = client(&config, tls);
         let budget = Mutex::new(Budget::new(clock.now()));
-        Ok(Self { http, http_of_rejects, http_of_files, config, clock, lanes: DashMap::new(), budget })
+        let (lanes, ear) = (DashMap::new(), OnceLock::new());
+        Ok(Self { http, http_of_rejects, http_of_files, config, clock, lanes, budget, ear })
+    }
+
+    /// From now on, whoever this is hears of tokens that are refused; the first who says so counts.
+    pub fn tell_of_tokens(&self, ear: TokenEar) {
+        let _ = self.ear.set(ear);
+    }
+
+    /// Graph said no for good: whoever has to put it right hears of it.
+    pub(super) fn refused(
+        &self,
+        node: &PhoneNumberId,
+        token: Option<&Secret>,
+        (status, code): (u16, i64),
+        details: &str,
+    ) {
+        if !is_alarm(status, code) {
+            return;
+        }
+        tracing::error!(phone_number_id = %node, code, details, "Graph refuses: check token, account, payment");
+        if let Some(ear) = self.ear.get().filter(|_| is_token_refused(status, code)) {
+            ear(node, token);
+        }
     }
 
     /// Whether requests about a number's calls wait for so many before them that a further call had better not begin.
@@ -281,11 +308,8 @@ impl Graph {
                     }
                 }
                 Next::Done(outcome) => {
-                    if let GraphOutcome::Refused { status, code, details } = &outcome
-                        && is_alarm(*status, *code)
-                    {
-                        let phone_number_id = &request.phone_number_id;
-                        tracing::error!(%phone_number_id, code, details, "Graph refuses: check token, account, payment");
+                    if let GraphOutcome::Refused { status, code, details } = &outcome {
+                        self.refused(&request.phone_number_id, request.token.as_ref(), (*status, *code), details);
                     }
                     return outcome;
                 }

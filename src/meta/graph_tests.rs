@@ -315,6 +315,26 @@ async fn r06_the_end_of_an_orphaned_call_is_asked_for_again_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_refused_is_told_at_once_whatever_was_asked() {
+    let no = Reply::Answer(401, "", r#"{"error":{"message":"no token","code":190}}"#);
+    let another = Reply::Answer(400, "", r#"{"error":{"message":"no such thing","code":100}}"#);
+    let server = Server::start(vec![no.clone(), another, no]).await;
+    let graph = Graph::new(config(&server.url), Clock::real()).unwrap();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = heard.clone();
+    graph.tell_of_tokens(Box::new(move |id, token| {
+        told.lock().unwrap().push((id.to_string(), token.map(|token| token.reveal().to_owned())));
+    }));
+    let (id, token) = (PhoneNumberId::from("106"), Secret::new("EAAG-of-its-own"));
+    assert!(graph.phone_number(&id, Some(&token)).await.is_err());
+    assert!(graph.phone_number(&id, Some(&token)).await.is_err());
+    let call = request(GraphAction::Accept);
+    let of_call = (call.phone_number_id.to_string(), call.token.as_ref().map(|token| token.reveal().to_owned()));
+    graph.call_action(call).await;
+    assert_eq!(*heard.lock().unwrap(), [("106".to_owned(), Some("EAAG-of-its-own".to_owned())), of_call]);
+}
+
+#[tokio::test]
 async fn nobody_at_home_is_unreachable() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());

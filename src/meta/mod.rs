@@ -15,8 +15,8 @@ mod types;
 mod upload;
 
 pub use asking::{Asking, Next};
-pub use error::{Again, Trouble, Verdict, classify, code, is_alarm};
-pub use graph::{About, ActionRequest, Answered, Graph, GraphConfig, SetupError, Try};
+pub use error::{Again, Trouble, Verdict, classify, code, is_alarm, is_token_refused};
+pub use graph::{About, ActionRequest, Answered, Graph, GraphConfig, SetupError, TokenEar, Try};
 pub use retry::{Budget, Fault, Policy};
 pub use types::{
     Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session, call_named,

@@ -43,6 +43,8 @@ pub struct CallingSettings {
     pub enabled: Option<bool>,
     pub callback_permission: Option<bool>,
     pub sip: Option<bool>,
+    /// Media keys are exchanged in the SDP (SDES): with it no call has sound here, where DTLS is spoken (§4.4).
+    pub sdes: Option<bool>,
     /// Calling is restricted just now.
     pub restricted: bool,
 }
@@ -54,6 +56,16 @@ pub struct CallingChange {
     pub callback_permission: Option<bool>,
 }
 
+/// What our app is subscribed to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscription {
+    /// Where webhooks go; empty: it is subscribed to nothing.
+    pub url: String,
+    pub fields: Vec<String>,
+    /// Meta has switched it off, or somebody has.
+    pub inactive: bool,
+}
+
 /// What Meta says of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenFacts {
@@ -61,6 +73,8 @@ pub struct TokenFacts {
     /// None: never.
     pub expires: Option<Timestamp>,
     pub scopes: Vec<String>,
+    /// The app that it was made for; none: Meta does not say.
+    pub app: Option<String>,
     /// The WhatsApp Business Accounts that it was granted for.
     pub wabas: Vec<WabaId>,
 }
@@ -170,20 +184,20 @@ impl Graph {
     ///
     /// # Errors
     /// How it failed, further tries included.
-    pub async fn app_subscriptions(
-        &self,
-        app_id: &str,
-        app_secret: &Secret,
-    ) -> Result<(String, Vec<String>), GraphOutcome> {
+    pub async fn app_subscriptions(&self, app_id: &str, app_secret: &Secret) -> Result<Subscription, GraphOutcome> {
         let (node, token) = (PhoneNumberId::from(app_id), app_token(app_id, app_secret));
         let question = Question::get(&node, Some(&token), "subscriptions".to_owned(), OTHER);
         let answer = read(&self.question(&question).await?)?;
         let all = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
         let ours = all.iter().find(|one| text_at(one, "/object").as_deref() == Some("whatsapp_business_account"));
-        let Some(ours) = ours else { return Ok((String::new(), Vec::new())) };
+        let Some(ours) = ours else { return Ok(Subscription::default()) };
         let fields = ours.get("fields").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let name = |field: &Value| field.as_str().map(str::to_owned).or_else(|| text_at(field, "/name"));
-        Ok((text_at(ours, "/callback_url").unwrap_or_default(), fields.iter().filter_map(name).collect()))
+        Ok(Subscription {
+            url: text_at(ours, "/callback_url").unwrap_or_default(),
+            fields: fields.iter().filter_map(name).collect(),
+            inactive: ours.get("active").and_then(Value::as_bool) == Some(false),
+        })
     }
 
     /// `POST /oauth/access_token`: the token that an embedded sign-up's code stands for.
@@ -343,6 +357,7 @@ impl CallingSettings {
             enabled: switch("/status"),
             callback_permission: switch("/callback_permission_status"),
             sip: switch("/sip/status"),
+            sdes: text_at(calling, "/srtp_key_exchange_protocol").map(|word| word.eq_ignore_ascii_case("SDES")),
             restricted: restrictions.is_some_and(|list| !list.is_empty()),
         }
     }
@@ -377,6 +392,7 @@ impl TokenFacts {
         Self {
             valid: data.get("is_valid").and_then(Value::as_bool).unwrap_or_default(),
             expires: expires.map(Timestamp::from_secs),
+            app: text_at(data, "/app_id").filter(|id| !id.is_empty()),
             scopes: list("/scopes").iter().filter_map(|scope| text_at(scope, "")).collect(),
             wabas,
         }
@@ -437,6 +453,8 @@ mod tests {
         let settings = CallingSettings::read(&json!({"status": "enabled", "sip": {"status": "MAYBE"},
             "restrictions": {"restrictions_list": [{}]}}));
         assert_eq!((settings.enabled, settings.sip, settings.restricted), (Some(true), None, true));
+        let sdes = |word: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
+        assert_eq!((sdes("SDES"), sdes("DTLS"), settings.sdes), (Some(true), Some(false), None));
         assert_eq!(CallingSettings::read(&json!(null)), CallingSettings::default());
         let token = TokenFacts::read(&json!({"is_valid": true, "expires_at": 0, "granular_scopes": [
             {"scope": "whatsapp_business_management", "target_ids": ["2", 1]}, {"scope": "email", "target_ids": ["3"]}, 5]}));

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 
 use super::asking::outcome;
-use super::error::{Verdict, classify_question, is_alarm, leaves_open};
+use super::error::{Verdict, classify_question, leaves_open};
 use super::graph::{ANSWER_MAX, Graph, Kind, retry_after};
 use super::retry::Fault;
 use crate::call::machine::GraphOutcome;
@@ -59,10 +59,7 @@ impl Graph {
                 }
                 Ok((Verdict::Again(again), _)) => Fault::Answered(again),
                 Ok((Verdict::Refused { status, code, details }, _)) => {
-                    if is_alarm(status, code) {
-                        let number = question.number;
-                        tracing::error!(phone_number_id = %number, code, details, "Graph refuses: check token, account, payment");
-                    }
+                    self.refused(question.number, question.token, (status, code), &details);
                     return Err(GraphOutcome::Refused { status, code, details });
                 }
                 // Said of calls only.

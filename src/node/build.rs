@@ -240,6 +240,8 @@ impl Node {
         });
         let (messages, known) = (inbox.clone(), directory.clone());
         numbers.routing_from(Box::new(move |number| news::routed(&messages, &known, number)));
+        let refused = numbers.clone();
+        services.graph.tell_of_tokens(Box::new(move |id, token| refused.token_refused(id, token)));
         let hearing = numbers.clone();
         let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))

@@ -20,7 +20,7 @@ use crate::call::Services;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Secret};
 use crate::inbox::{Dropped, Inbox};
-use crate::model::PhoneNumberId;
+use crate::model::E164;
 use crate::people::People;
 use crate::webhook::DoorConfig;
 
@@ -178,9 +178,9 @@ impl Inner {
     /// Webhooks that the file has no more and that something goes to: a finding each. Blocks, as the keeper does.
     fn dropped(&self, config: &Config) -> Option<Vec<Finding>> {
         let book = self.parts.keeper.book();
-        let stays = |id: &PhoneNumberId| {
-            config.numbers.iter().any(|number| number.phone_number_id == *id)
-                || book.all_numbers().any(|n| n.phone_number_id == *id && !n.in_file && !n.set.disconnected)
+        let stays = |id: &E164| {
+            config.numbers.iter().any(|number| number.number == *id)
+                || book.any_number(id).is_some_and(|n| !n.in_file && !n.set.disconnected)
         };
         let look = self.parts.inbox.dropped(&config.webhooks, stays);
         let dropped = match tokio::runtime::Handle::current().block_on(look) {

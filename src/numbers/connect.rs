@@ -1,11 +1,12 @@
 //! Numbers come in: by credentials that are proven at Graph first, or by the code of Meta's embedded sign-up.
 
+use super::register::reason;
 use super::{No, Numbers};
 use crate::admission::book::{Elsewhere, Made, MetaApp, Number, NumberSet};
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
 use crate::meta::numbers::PhoneNumber;
-use crate::model::{AuthId, E164, PhoneNumberId, WabaId};
+use crate::model::{AuthId, E164, NoticeTopic, PhoneNumberId, WabaId};
 use crate::store::Scope;
 
 /// WABAs of an account that are looked through for a number that came without one.
@@ -75,10 +76,10 @@ impl Numbers {
         let turn = self.turn(&number).await;
         self.enter(&number, &given, waba.as_ref(), of).await?;
         drop(turn);
-        if let Some(waba) = &waba {
-            self.subscribe(waba, &given.token).await;
-        }
         self.settle_in(scope, &number).await;
+        if let Some(waba) = &waba {
+            self.subscribe(waba, Some(&given.token)).await;
+        }
         Ok(number)
     }
 
@@ -116,10 +117,38 @@ impl Numbers {
         None
     }
 
-    /// Has the WABA's webhooks come to our app. `offhook doctor` tells where this failed.
-    async fn subscribe(&self, waba: &WabaId, token: &Secret) {
-        if let Err(outcome) = self.parts().graph.subscribe_app(waba, Some(token)).await {
-            tracing::warn!(%waba, ?outcome, "Meta did not subscribe our app to a WABA: nothing of it may come here");
+    /// Has the WABA's webhooks come to our app. Where Meta does not do it, its numbers show why, and people are told.
+    pub(super) async fn subscribe(&self, waba: &WabaId, token: Option<&Secret>) {
+        let subscribed = self.parts().graph.subscribe_app(waba, token).await;
+        let why = subscribed.err().map(|outcome| reason(&outcome));
+        let differs = |number: &&Number| number.set.told.unsubscribed != why;
+        let numbers: Vec<E164> = self.book().numbers_of(waba).filter(differs).map(|n| n.number.clone()).collect();
+        if numbers.is_empty() {
+            return;
+        }
+        let note = |set: &mut NumberSet| set.told.unsubscribed.clone_from(&why);
+        let now = self.parts().clock.wall();
+        let stored = self.parts().keeper.change(now, |book| {
+            let keys = numbers.iter().flat_map(|number| book.edit_number(number, note)).collect();
+            Ok::<_, No>(((), keys))
+        });
+        if let Err(no) = stored.await {
+            tracing::warn!(%waba, ?no, "whether our app is subscribed to a WABA could not be kept");
+        }
+        if let (Some(why), Some(about)) = (&why, numbers.first()) {
+            tracing::warn!(%waba, why, "Meta did not subscribe our app to a WABA: nothing of it may come here");
+            let text = format!(
+                "Meta did not subscribe our app to WABA {waba}, so that nothing of its numbers may come here: {why}. A sync tries once more."
+            );
+            self.notice(about, NoticeTopic::Number, text);
+        }
+        numbers.iter().for_each(|number| self.tell(number));
+    }
+
+    /// The same once more, where it failed before.
+    pub(super) async fn subscribe_again(&self, waba: &WabaId, token: Option<&Secret>) {
+        if self.book().numbers_of(waba).any(|number| number.set.told.unsubscribed.is_some()) {
+            self.subscribe(waba, token).await;
         }
     }
 
@@ -164,8 +193,8 @@ impl Numbers {
         entered.await?;
         let mut all = Vec::new();
         for (waba, numbers) in listed {
-            self.subscribe(&waba, &token).await;
             let synced = self.take_in(&waba, &of, Some(&token), numbers).await?;
+            self.subscribe(&waba, Some(&token)).await;
             // What somebody else has stays theirs.
             let full = synced.left_out.into_iter().find(|(_, why)| matches!(why, Elsewhere::TooMany(_)));
             if let Some((_, why)) = full {

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::panel::calling;
 use super::{Known, No, Numbers};
 use crate::admission::book::Calling;
+use crate::config::Secret;
 use crate::meta::numbers::CallingSettings;
 use crate::model::{E164, NoticeTopic, PhoneNumberId, WabaId};
 
@@ -22,6 +23,8 @@ pub enum NewsOfMeta {
     Settings { id: PhoneNumberId, calling: CallingSettings },
     /// Something of a number is not as it was: its quality, limit or name.
     Number { number: E164, event: String },
+    /// Graph refused a number's token, whatever it was asked.
+    TokenRefused { number: E164 },
     /// Something of a WABA, or of one number of it.
     Waba { waba: WabaId, number: Option<E164>, event: String, details: String },
 }
@@ -71,6 +74,17 @@ impl Numbers {
         }
     }
 
+    /// Graph refused a token that something of this id was asked with; none: the node's default. Somebody's attempt to connect
+    /// a number with a token that is none says nothing of the number's own.
+    pub fn token_refused(&self, id: &PhoneNumberId, token: Option<&Secret>) {
+        let book = self.book();
+        let Some(entry) = book.number_by_id(id).filter(|entry| !entry.set.told.token_invalid) else { return };
+        let own = book.token_of(entry).map(Secret::reveal);
+        if token.is_none_or(|token| own == Some(token.reveal())) {
+            self.hear(NewsOfMeta::TokenRefused { number: entry.number.clone() });
+        }
+    }
+
     pub(super) async fn listen(&self, mut waiting: mpsc::Receiver<NewsOfMeta>) {
         while let Some(heard) = waiting.recv().await {
             self.look_into(heard).await;
@@ -80,6 +94,7 @@ impl Numbers {
     async fn look_into(&self, heard: NewsOfMeta) {
         match heard {
             NewsOfMeta::Settings { id, calling } => self.settings_heard(&id, calling).await,
+            NewsOfMeta::TokenRefused { number } => self.note_token(&number, true).await,
             NewsOfMeta::Number { number, event } => {
                 tracing::info!(?number, event, "Meta tells of a number");
                 self.ask_again(|known| known.number == number).await;
@@ -119,6 +134,7 @@ impl Numbers {
                     enabled: said.enabled.or(is.enabled),
                     callback_permission: said.callback_permission.or(is.callback_permission),
                     sip: said.sip.or(is.sip),
+                    sdes: said.sdes.or(is.sdes),
                     restricted: is.restricted,
                 };
             });

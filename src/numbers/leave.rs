@@ -1,6 +1,7 @@
 //! Numbers go out of service and come back (S0.26–S0.29), and WABAs change their account (S0.21). Meta is not touched.
 
 use super::{NO_NUMBER, NO_WABA, No, Numbers};
+use crate::admission::book::Book;
 use crate::model::{AuthId, E164, WabaId};
 use crate::store::Scope;
 
@@ -50,18 +51,9 @@ impl Numbers {
     /// # Errors
     /// No such WABA or account; or a subaccount asks, which may not.
     pub async fn map(&self, scope: &Scope, waba: &WabaId, to: &AuthId, seen: Option<&AuthId>) -> Result<Vec<E164>, No> {
-        let Scope::Main(main) = scope else {
-            return Err(No::bad("account", "account can be changed by the main account only"));
-        };
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
-            let entry = book.waba(scope, waba).ok_or(No::Missing(NO_WABA))?;
-            if seen.is_some_and(|seen| seen != entry.account()) {
-                return Err(No::Changed);
-            }
-            if to != main && book.subaccount(main, to).is_none() {
-                return Err(No::bad("account", format!("there is no subaccount {to}")));
-            }
+            may_map(book, scope, (waba, to), seen)?;
             let affected: Vec<E164> = book.numbers_of(waba).map(|number| number.number.clone()).collect();
             Ok((affected, book.give_waba(waba, to)))
         });
@@ -69,4 +61,26 @@ impl Numbers {
         affected.iter().for_each(|number| self.tell(number));
         Ok(affected)
     }
+
+    /// Whether a WABA could be given to an account; nothing changes.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn judge_map(&self, scope: &Scope, waba: &WabaId, to: &AuthId, seen: Option<&AuthId>) -> Result<(), No> {
+        may_map(&self.book(), scope, (waba, to), seen)
+    }
+}
+
+fn may_map(book: &Book, scope: &Scope, (waba, to): (&WabaId, &AuthId), seen: Option<&AuthId>) -> Result<(), No> {
+    let Scope::Main(main) = scope else {
+        return Err(No::bad("account", "account can be changed by the main account only"));
+    };
+    let entry = book.waba(scope, waba).ok_or(No::Missing(NO_WABA))?;
+    if seen.is_some_and(|seen| seen != entry.account()) {
+        return Err(No::Changed);
+    }
+    if to != main && book.subaccount(main, to).is_none() {
+        return Err(No::bad("account", format!("there is no subaccount {to}")));
+    }
+    Ok(())
 }

@@ -162,6 +162,12 @@ impl From<Elsewhere> for No {
     fn from(why: Elsewhere) -> Self {
         match why {
             Elsewhere::Taken => Self::state("taken", "this number or WABA is connected elsewhere already"),
+            Elsewhere::InFile(id) => {
+                let message = format!(
+                    "the configuration file names this number, with whatsappPhoneNumberId {id}: change it in the file and reload"
+                );
+                Self::state("in_configuration", message)
+            }
             Elsewhere::TooMany(max) => Self::state("too_many", format!("an account has {max} numbers at most")),
         }
     }

@@ -71,6 +71,7 @@ fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
         ("callingEnabled", drift.calling_enabled),
         ("callbackPermission", drift.callback_permission),
         ("sip", drift.sip),
+        ("sdes", drift.sdes),
     ];
     let parts: Map<_, _> = parts.into_iter().filter_map(|(name, is)| Some((name.to_owned(), is?.into()))).collect();
     let at_meta = set.told.calling.callback_permission;
@@ -86,6 +87,7 @@ fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
         "qualityRating": quality_of(set),
         "status": set.told.status,
         "tokenInvalid": set.told.token_invalid,
+        "subscriptionError": set.told.unsubscribed,
         "registration": {"state": set.registered(), "reason": reason, "retryAfter": again},
         "configurationType": set.configuration.as_str(),
         "webhookUrl": set.webhook_url.as_ref().map(|url| url.0.to_string()),

@@ -1,7 +1,7 @@
 //! What people set of a number (the panel of seed 000): judged as a whole, written at Meta first where it is Meta's too,
 //! then here, for the next event on.
 
-use super::{Known, NO_NUMBER, No, Numbers};
+use super::{NO_NUMBER, No, Numbers};
 use crate::admission::book::{Book, Calling, Configuration, Link, Number, NumberSet};
 use crate::egress::{CustomerUrl, Guard};
 use crate::meta::numbers::{CallingChange, CallingSettings};
@@ -134,6 +134,20 @@ fn url(field: &'static str, given: Option<&str>, guard: &Guard) -> Result<Option
 }
 
 impl Numbers {
+    /// Whether a change would be taken here; Meta is not asked, and nothing changes.
+    ///
+    /// # Errors
+    /// What is wrong with the change.
+    pub fn judge(&self, scope: &Scope, number: &E164, change: &Change, seen: Option<&NumberSet>) -> Result<(), No> {
+        if change.active == Some(true) && self.routed(number).agent.is_none() {
+            return Err(No::bad("active", "a number is active with an agent: connect one first"));
+        }
+        let book = self.book();
+        let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
+        unchanged(seen, &entry.set)?;
+        change.applied(&book, entry, &self.parts().guard).map(drop)
+    }
+
     /// Changes what is set of a number; `seen`: only if it is still set like that.
     ///
     /// # Errors
@@ -145,17 +159,9 @@ impl Numbers {
         change: &Change,
         seen: Option<&NumberSet>,
     ) -> Result<(), No> {
-        if change.active == Some(true) && self.routed(number).agent.is_none() {
-            return Err(No::bad("active", "a number is active with an agent: connect one first"));
-        }
         let _turn = self.turn(number).await;
-        let (known, at_meta) = {
-            let book = self.book();
-            let entry = book.number(scope, number).ok_or(No::Missing(NO_NUMBER))?;
-            unchanged(seen, &entry.set)?;
-            change.applied(&book, entry, &self.parts().guard)?;
-            (Known::of(&book, entry), change.at_meta())
-        };
+        self.judge(scope, number, change, seen)?;
+        let (known, at_meta) = (self.found(scope, number)?, change.at_meta());
         let mut told = None;
         if at_meta.is_some() {
             let graph = &self.parts().graph;
@@ -245,6 +251,7 @@ pub(super) fn calling(read: CallingSettings) -> Calling {
         enabled: read.enabled,
         callback_permission: read.callback_permission,
         sip: read.sip,
+        sdes: read.sdes,
         restricted: Some(read.restricted),
     }
 }

@@ -106,11 +106,13 @@ fn may_begin(set: &NumberSet, now: Timestamp) -> Result<(), No> {
 /// Why Meta did not, for people.
 pub(super) fn reason(outcome: &GraphOutcome) -> String {
     match outcome {
+        // Meta's own words say most.
+        GraphOutcome::Refused { code, details, .. } if !details.is_empty() => format!("{code}: {details}"),
         GraphOutcome::Refused { code: 133_005, .. } => "133005: the PIN is not this number's".to_owned(),
         GraphOutcome::Refused { code: code @ (133_008 | 133_009), .. } => {
             format!("{code}: tried too often; Meta takes no attempt for a while")
         }
-        GraphOutcome::Refused { code, details, .. } => format!("{code}: {details}"),
+        GraphOutcome::Refused { code, .. } => format!("{code}: Meta does not say why"),
         GraphOutcome::RateLimited { code } => format!("{code}: Meta is asked too often"),
         GraphOutcome::Timeout => "Meta did not answer in time".to_owned(),
         GraphOutcome::Unreachable => "Meta could not be reached".to_owned(),

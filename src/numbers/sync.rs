@@ -45,6 +45,7 @@ impl Said {
             status: keep(&number.status, &before.told.status),
             synced: Some(now),
             token_invalid: false,
+            unsubscribed: before.told.unsubscribed.clone(),
             calling: settings.map_or(before.told.calling, calling),
         };
         // What Meta shows may be of before the attempt that failed: its pause holds.
@@ -69,7 +70,7 @@ impl Said {
 
 /// Whether Graph refused the token itself.
 pub(super) fn is_token_refused(outcome: &GraphOutcome) -> bool {
-    matches!(outcome, GraphOutcome::Refused { code: 190, .. } | GraphOutcome::Refused { code: 0, status: 401, .. })
+    matches!(outcome, GraphOutcome::Refused { status, code, .. } if crate::meta::is_token_refused(*status, *code))
 }
 
 /// How good a rating is.
@@ -94,6 +95,10 @@ impl Numbers {
     /// No such number, or Meta's no.
     pub async fn sync_number(&self, scope: &Scope, number: &E164) -> Result<Synced, No> {
         let known = self.found(scope, number)?;
+        let waba = self.book().any_number(number).and_then(|entry| entry.waba.clone());
+        if let Some(waba) = waba {
+            self.subscribe_again(&waba, known.token.as_ref()).await;
+        }
         self.refresh(&known).await
     }
 
@@ -128,6 +133,7 @@ impl Numbers {
             (book.token_of_waba(entry), entry.of.clone())
         };
         let numbers = self.parts().graph.numbers_of_waba(waba, token.as_ref()).await.map_err(No::Meta)?;
+        self.subscribe_again(waba, token.as_ref()).await;
         self.take_in(waba, &of, token.as_ref(), numbers).await
     }
 
@@ -173,6 +179,7 @@ impl Numbers {
         let stored = self.parts().keeper.change(now, |book| {
             let (mut synced, mut keys) = (Synced::default(), Vec::new());
             for (number, said) in &said {
+                let (mut fields, was_here) = (Vec::new(), book.any_number(number).is_some());
                 let id = PhoneNumberId::from(said.number.id.as_str());
                 let entered = made.map(|made| match book.number_by_id(&id) {
                     Some(there) if book.is_theirs(there, &made(said)) => Err(Elsewhere::Taken),
@@ -182,7 +189,12 @@ impl Numbers {
                 match entered.transpose() {
                     Ok(connected) => {
                         let connected = connected.unwrap_or_default();
-                        synced.added.extend((!connected.is_empty()).then(|| number.clone()));
+                        // One that Meta has under another id now is the number that it was.
+                        match (connected.is_empty(), was_here) {
+                            (true, _) => {}
+                            (false, true) => fields.push("whatsappPhoneNumberId"),
+                            (false, false) => synced.added.push(number.clone()),
+                        }
                         keys.extend(connected);
                     }
                     Err(why) => {
@@ -190,9 +202,8 @@ impl Numbers {
                         continue;
                     }
                 }
-                let mut fields = Vec::new();
                 let fresh = said.as_of == self.writes(number);
-                keys.extend(book.edit_number(number, |set| fields = said.apply(set, now, fresh)));
+                keys.extend(book.edit_number(number, |set| fields.extend(said.apply(set, now, fresh))));
                 let adopted = made.and_then(|made| made(said).waba).map(|waba| book.adopt_number(number, &waba));
                 if let Some(adopted) = adopted.filter(|adopted| !adopted.is_empty()) {
                     keys.extend(adopted);
@@ -235,10 +246,17 @@ impl Numbers {
             return;
         }
         let now = self.parts().clock.wall();
-        let edit = |set: &mut NumberSet| set.told.token_invalid = invalid;
-        let stored = self.parts().keeper.change(now, |book| Ok::<_, No>(((), book.edit_number(number, edit))));
-        if stored.await.is_ok() {
+        let stored = self.parts().keeper.change(now, |book| {
+            // Several requests may hear it at the same moment: people are told once.
+            let first = book.any_number(number).is_some_and(|entry| !noted(&entry.set));
+            Ok::<_, No>((first, book.edit_number(number, |set| set.told.token_invalid = invalid)))
+        });
+        if matches!(stored.await, Ok(true)) {
             self.tell(number);
+            let text = format!(
+                "Meta does not take the access token of {number} any more: calls and messages fail until it is connected with another one."
+            );
+            self.notice(number, NoticeTopic::Number, text);
         }
     }
 }

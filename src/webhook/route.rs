@@ -357,7 +357,9 @@ impl<C: Calls> Door<C> {
         let (Some(heard), Some(hear)) = (heard, &self.changes_heard) else { return Effect::Ignored };
         let effect = match *heard {
             NewsOfMeta::Settings { .. } => Effect::SettingsNoted,
-            NewsOfMeta::Number { .. } | NewsOfMeta::Waba { .. } => Effect::AccountNoted,
+            NewsOfMeta::Number { .. } | NewsOfMeta::Waba { .. } | NewsOfMeta::TokenRefused { .. } => {
+                Effect::AccountNoted
+            }
         };
         hear(*heard);
         effect

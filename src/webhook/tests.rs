@@ -160,6 +160,7 @@ impl World {
             AccountSpec { auth_id: text(&world["account"]).into(), parent: None, cps: Some(cps), tokens: Vec::new() };
         let numbers = world["numbers"].as_array().unwrap().iter().map(|row| NumberSpec {
             number: E164::parse(row["number"].as_str().unwrap()).unwrap(),
+            mail_id: text(&row["phone_number_id"]).into(),
             phone_number_id: text(&row["phone_number_id"]).into(),
             waba: WabaId::from(text(&row["waba"])),
             account: account.auth_id.clone(),

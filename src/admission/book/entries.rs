@@ -184,6 +184,11 @@ impl Waba {
 }
 
 impl Number {
+    /// Under which its conversations and its routing are kept.
+    pub fn mail_id(&self) -> &PhoneNumberId {
+        self.set.first_id.as_ref().unwrap_or(&self.phone_number_id)
+    }
+
     pub(super) fn row(&self) -> SettingWrite {
         let body = Some((json(&self.set), self.set_token.clone()));
         SettingWrite { keeps_sealed: self.shut, ..write(SettingKind::Number, self.number.as_str(), body) }

@@ -27,6 +27,8 @@ pub enum Elsewhere {
     Taken,
     /// There are as many as there may be.
     TooMany(usize),
+    /// The configuration file names it, with another id of Meta's.
+    InFile(PhoneNumberId),
 }
 
 impl Book {
@@ -138,6 +140,7 @@ impl Book {
         Some(NumberSpec {
             number: number.number.clone(),
             phone_number_id: number.phone_number_id.clone(),
+            mail_id: number.mail_id().clone(),
             waba: number.waba.clone().unwrap_or_else(|| WabaId::from("")),
             account: self.owner(number).clone(),
             alias: set.alias.clone(),
@@ -200,8 +203,11 @@ impl Book {
         now: Timestamp,
     ) -> Result<Vec<Key>, Elsewhere> {
         let main = self.main_of(&made.of).clone();
-        let same_id = self.number_by_id(&made.phone_number_id).filter(|other| other.number != *number);
-        if same_id.is_some() || self.numbers.get(number).is_some_and(|there| self.is_theirs(there, &made)) {
+        // Also where it once was: its conversations are another number's.
+        let id = &made.phone_number_id;
+        let mut others = self.numbers.values().filter(|other| other.number != *number);
+        let same_id = others.any(|other| other.phone_number_id == *id || other.mail_id() == id);
+        if same_id || self.numbers.get(number).is_some_and(|there| self.is_theirs(there, &made)) {
             return Err(Elsewhere::Taken);
         }
         let there = self.numbers.values().filter(|n| *self.main_of(self.owner(n)) == main).count();
@@ -209,10 +215,15 @@ impl Book {
             return Err(Elsewhere::TooMany(NUMBERS_MAX));
         }
         if let Some(there) = self.numbers.get_mut(number) {
+            if there.in_file && there.phone_number_id != made.phone_number_id {
+                return Err(Elsewhere::InFile(there.phone_number_id.clone()));
+            }
             there.set.disconnected = false;
             there.shut &= token.is_none();
             there.set_token = token.or(there.set_token.take());
             if !there.in_file {
+                let before = there.phone_number_id.clone();
+                there.set.first_id.get_or_insert(before);
                 there.phone_number_id = made.phone_number_id.clone();
                 there.waba = made.waba.clone().or(there.waba.take());
                 there.set.made = Some(Made { waba: there.waba.clone(), ..made });
@@ -220,7 +231,8 @@ impl Book {
             return Ok(vec![Key::Number(number.clone())]);
         }
         let app = self.default_application(made.waba.as_ref(), &made.of);
-        let set = NumberSet { added: now, app, made: Some(made.clone()), ..NumberSet::default() };
+        let first_id = Some(made.phone_number_id.clone());
+        let set = NumberSet { added: now, app, made: Some(made.clone()), first_id, ..NumberSet::default() };
         let Made { phone_number_id, waba, of } = made;
         let permissions = self.permissions.clone();
         let (in_file, number) = (false, number.clone());
@@ -395,6 +407,13 @@ impl Reading<'_> {
         let mut set = row.clone().unwrap_or_else(first);
         set.overlay(file);
         set.made = None;
+        // In the file too a number that was added anew at Meta comes with another id; one that it gives to another number is that one's.
+        let is_anothers = |id: &PhoneNumberId| {
+            let mut others = self.config.numbers.iter().filter(|other| other.number != file.number);
+            *id != file.phone_number_id && others.any(|other| other.phone_number_id == *id)
+        };
+        let first_id = set.first_id.take().filter(|id| !is_anothers(id));
+        set.first_id = first_id.or_else(|| Some(file.phone_number_id.clone()));
         let number = Number {
             number: file.number.clone(),
             phone_number_id: file.phone_number_id.clone(),
@@ -440,6 +459,27 @@ mod tests {
             parent: None,
         });
         config
+    }
+
+    fn config_number(number: &str, id: &str) -> config::Number {
+        config::Number {
+            number: E164::parse(number).unwrap(),
+            phone_number_id: id.into(),
+            waba: "7".into(),
+            alias: String::new(),
+            calling_enabled: false,
+            calling_named: false,
+            app_id: None,
+            answer_url: None,
+            answer_method: crate::model::Method::Post,
+            fallback_url: None,
+            fallback_method: crate::model::Method::Post,
+            hangup_url: None,
+            hangup_method: crate::model::Method::Post,
+            webhook_url: None,
+            calls_per_number: None,
+            permissions: config::Permissions::default(),
+        }
     }
 
     fn book() -> Book {
@@ -520,6 +560,41 @@ mod tests {
         assert!(row.keeps_sealed && matches!(row.body, Some((_, None))));
         let keys = book.connect_number((&number, made), Some(Secret::new("new")), Timestamp::default()).unwrap();
         assert!(!book.row(&keys[0]).keeps_sealed && !book.is_shut(book.any_number(&number).unwrap()));
+    }
+
+    #[test]
+    fn a_number_that_meta_gives_another_id_keeps_its_mail_and_one_of_the_file_its_id() {
+        let mut config = config();
+        config.wabas.push(config::Waba { id: "7".into(), account: "MA1".into(), access_token: None });
+        config.numbers.push(config_number("918035737459", "1001"));
+        let mut book = Book::read(&config, Vec::new(), Timestamp::default()).0;
+        let number = |n: &str| E164::parse(n).unwrap();
+        let made = |id: &str| Made { phone_number_id: id.into(), waba: None, of: "MA1".into() };
+        let (own, now) = (number("918035737458"), Timestamp::default());
+        for id in ["77", "78", "79"] {
+            book.connect_number((&own, made(id)), None, now).unwrap();
+        }
+        let spec = |book: &Book, number: &E164| book.number_spec(book.any_number(number).unwrap()).unwrap();
+        let ids = |spec: &NumberSpec| (spec.phone_number_id.to_string(), spec.mail_id.to_string());
+        assert_eq!(ids(&spec(&book, &own)), ("79".to_owned(), "77".to_owned()));
+        // Nobody else's conversations are kept there.
+        let other = number("918035737460");
+        assert_eq!(book.connect_number((&other, made("77")), None, now), Err(Elsewhere::Taken));
+        let of_file = number("918035737459");
+        let refused = book.connect_number((&of_file, made("1002")), None, now);
+        assert_eq!(refused, Err(Elsewhere::InFile("1001".into())));
+        // The file itself may name another one.
+        let row = book.row(&Key::Number(of_file.clone()));
+        let setting = Setting {
+            kind: SettingKind::Number,
+            id: of_file.to_string(),
+            body: row.body.unwrap().0,
+            secret: None,
+            shut: false,
+        };
+        config.numbers[0].phone_number_id = "1002".into();
+        let book = Book::read(&config, vec![setting], now).0;
+        assert_eq!(ids(&spec(&book, &of_file)), ("1002".to_owned(), "1001".to_owned()));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct NumberSet {
     pub told: Told,
     /// Where it was connected here and does not stand in the configuration.
     pub made: Option<Made>,
+    /// Meta's first id of it, under which its conversations are kept; none: the one that it has.
+    pub first_id: Option<PhoneNumberId>,
 }
 
 /// Who handles what comes to a number.
@@ -94,6 +96,8 @@ pub struct Told {
     pub synced: Option<Timestamp>,
     /// Its token was refused when it was last asked.
     pub token_invalid: bool,
+    /// Why our app could not be subscribed to its WABA: nothing of it may come here.
+    pub unsubscribed: Option<String>,
     pub calling: Calling,
 }
 
@@ -105,6 +109,8 @@ pub struct Calling {
     pub callback_permission: Option<bool>,
     /// With it on, calls go elsewhere.
     pub sip: Option<bool>,
+    /// With it calls have no sound here.
+    pub sdes: Option<bool>,
     pub restricted: Option<bool>,
 }
 
@@ -114,6 +120,7 @@ pub struct Drift {
     pub calling_enabled: Option<bool>,
     pub callback_permission: Option<bool>,
     pub sip: Option<bool>,
+    pub sdes: Option<bool>,
 }
 
 impl Drift {
@@ -161,6 +168,7 @@ impl NumberSet {
             calling_enabled: calling.enabled.filter(|is| *is != self.calling_enabled),
             callback_permission: calling.callback_permission.filter(|is| Some(*is) != wanted),
             sip: calling.sip.filter(|on| *on && self.calling_enabled),
+            sdes: calling.sdes.filter(|on| *on && self.calling_enabled),
         }
     }
 
@@ -203,12 +211,12 @@ mod tests {
         let mut set: NumberSet = serde_json::from_str(r#"{"alias":"Desk","app":null,"added":7}"#).unwrap();
         assert_eq!((set.alias.as_str(), set.configuration, set.disconnected), ("Desk", Configuration::Webhook, false));
         assert!(!set.drift().is_some(), "Meta has said nothing yet");
-        set.told.calling =
-            Calling { enabled: Some(true), callback_permission: Some(true), sip: Some(true), restricted: None };
+        let on = Some(true);
+        set.told.calling = Calling { enabled: on, callback_permission: on, sip: on, sdes: on, restricted: None };
         assert_eq!(set.drift(), Drift { calling_enabled: Some(true), ..Drift::default() });
         (set.calling_enabled, set.callback_permission) = (true, Some(false));
         let drift = set.drift();
-        assert_eq!((drift.calling_enabled, drift.callback_permission, drift.sip), (None, Some(true), Some(true)));
+        assert_eq!(drift, Drift { calling_enabled: None, callback_permission: on, sip: on, sdes: on });
         let text = serde_json::to_string(&set).unwrap();
         assert_eq!(serde_json::from_str::<NumberSet>(&text).unwrap(), set);
     }

@@ -442,7 +442,10 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
     let agents = asked.api().store.agents(asked.scope(), before, limit + 1).await;
     let agents = agents.map_err(ask::store("list agents"))?;
     let page = ask::Page::of(agents, limit, |agent| ask::place(agent.created, agent.id));
-    Ok(ask::ok(&List { items: page.items.iter().map(|agent| shown(asked.api(), agent)).collect(), next: page.next }))
+    Ok(ask::ok(&List {
+        items: page.items.iter().map(|agent| shown(asked.api(), agent)).collect(),
+        next: asked.next(page.next),
+    }))
 }
 
 async fn create(asked: Asked) -> Result<Response, Fault> {

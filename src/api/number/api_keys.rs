@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::routes::{Answer, Body, Content, Route, of};
-use super::super::{decoded, error};
+use super::super::{decoded, error, with_header};
 use super::Timestamp3339;
-use super::ask::{self, Asked, Fault, Page};
+use super::ask::{self, Asked, CHANGED, Fault, Page};
 use super::bodies::Taken;
 use super::users::{PAGING, RoleWord, account_of, not_done};
 use crate::model::AuthId;
@@ -41,7 +41,7 @@ pub(super) const ROUTES: &[Route] = &[
         query: &[],
         body: Some(Body { content_type: JSON, what: "name, role; waId (whose sandbox it is), account (a subaccount)" }),
         answers: &[
-            Answer { status: 201, what: "Made", content: Content::Json(of::<Made>) },
+            Answer { status: 201, what: "Made, with its ETag", content: Content::Json(of::<Made>) },
             Answer {
                 status: 409,
                 what: "The account has as many as it may",
@@ -56,7 +56,10 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Renames an API key or gives it another role, from the next request on",
         query: &[],
         body: Some(Body { content_type: JSON, what: "name, role" }),
-        answers: &[Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) }],
+        answers: &[
+            Answer { status: 200, what: "As it is now, with its ETag", content: Content::Json(of::<Shown>) },
+            CHANGED,
+        ],
     },
     Route {
         method: "DELETE",
@@ -72,7 +75,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// A key as our API shows it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = ApiKey)]
+#[schema(as = ApiKey, examples(json!({"id": "a87ff679-a2f3-471d-9181-a67b7542122c", "name": "crm", "role": "agent", "ending": "9f3c", "waId": null, "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-21T22:50:00.000Z"})))]
 pub(super) struct Shown {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,
@@ -156,7 +159,7 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
     let keys = keys.map_err(ask::store("list the API keys"))?;
     let page = Page::of(keys, limit, |key| ask::place(key.created, key.id));
     let items: Vec<Shown> = page.items.into_iter().map(Shown::from).collect();
-    Ok(ask::ok(&Listed { items, next: page.next }))
+    Ok(ask::ok(&Listed { items, next: asked.next(page.next) }))
 }
 
 async fn create(asked: Asked) -> Result<Response, Fault> {
@@ -165,16 +168,22 @@ async fn create(asked: Asked) -> Result<Response, Fault> {
     let made = asked.api().people.make_key(accounts, &wanted.name, wanted.role.into(), wanted.wa_id).await;
     let (key, token) = made.map_err(not_done)?;
     let made = Made { key: key.into(), secret: token.reveal().to_owned() };
-    Ok(error::body(StatusCode::CREATED, &made))
+    let tag = ask::tag_of(&made.key);
+    Ok(with_header(error::body(StatusCode::CREATED, &made), http::header::ETAG, &tag))
 }
 
 async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     let (asked, wanted) = asked.json::<Changed>().await?;
     let id = id_of(id)?;
+    if asked.is_conditional() {
+        let known = asked.api().store.api_key(asked.scope(), id).await.map_err(ask::store("read an API key"))?;
+        let known = known.ok_or_else(|| ask::missing("there is no such API key"))?;
+        asked.matches(&ask::tag_of(&Shown::from(known)))?;
+    }
     let main = asked.api().keeper.book().main_of(asked.scope().auth_id()).clone();
     let role = wanted.role.map(Into::into);
     let changed = asked.api().people.change_key(asked.scope(), &main, id, wanted.name.as_deref(), role).await;
-    Ok(ask::ok(&Shown::from(changed.map_err(not_done)?)))
+    Ok(ask::tagged(&Shown::from(changed.map_err(not_done)?)))
 }
 
 async fn delete(asked: &Asked, id: &str) -> Result<Response, Fault> {

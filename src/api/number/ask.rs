@@ -7,15 +7,16 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::auth::Member;
-use super::super::routes::{Answer, Content, of};
+use super::super::routes::{Answer, Content, Kind, Query, of};
 use super::super::{Api, Shared, body, decoded, error, fields};
+use super::plain;
 use crate::admission::NumberEntry;
-use crate::model::{AuthId, E164, Timestamp};
+use crate::model::{AuthId, E164, Timestamp, stable_id};
 use crate::store::{Scope, StoreError};
 
 /// `number-api.md` §1.
@@ -28,6 +29,13 @@ pub(super) const CHANGED: Answer = Answer {
     what: "Changed by somebody else meanwhile",
     content: Content::Json(of::<error::OurBody<'static>>),
 };
+
+/// Of a change that may be looked at first.
+pub(super) const DRY_RUN: &[Query] = &[Query {
+    name: "dryRun",
+    what: "true: only says whether it would be taken here; Meta is not asked, and nothing changes",
+    kind: Kind::Words(&["true", "false"]),
+}];
 
 /// Reads a field that is there, `null` or not; one that is absent is `None` by its `default`.
 pub(super) fn given<'de, T, D>(from: D) -> Result<Option<Option<T>>, D::Error>
@@ -115,11 +123,22 @@ impl Asked {
     /// # Errors
     /// `read` does not.
     pub(super) fn cursor<T>(&self, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Fault> {
-        match self.value("cursor").filter(|cursor| !cursor.is_empty()).map(read) {
-            None => Ok(None),
-            Some(Some(at)) => Ok(Some(at)),
-            Some(None) => Err(bad("cursor", "this is no cursor that a list gave")),
-        }
+        let Some(cursor) = self.value("cursor").filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
+        let at = cursor.strip_prefix(&self.mark()).and_then(read);
+        at.map(Some).ok_or_else(|| bad("cursor", "this is no cursor that this list gave"))
+    }
+
+    /// A page's cursor as it goes out: another list's place would be taken for one of this list.
+    pub(super) fn next(&self, cursor: Option<String>) -> Option<String> {
+        cursor.map(|cursor| self.mark() + &cursor)
+    }
+
+    /// Tells one list's cursors from those of any other.
+    fn mark(&self) -> String {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        let mut mark = stable_id("list", &path).simple().to_string();
+        mark.truncate(6);
+        mark
     }
 
     /// The body, whole and within its bounds.
@@ -162,25 +181,35 @@ impl Asked {
             match (missing, path.as_str()) {
                 (Some(name), "." | "?") => bad(name, &format!("{name} is missing")),
                 (Some(name), path) => bad(&format!("{path}.{name}"), &format!("{path}.{name} is missing")),
-                (None, "." | "?") => Box::new(bad_body(&why)),
-                (None, path) => bad(path, &why),
+                (None, "." | "?") => Box::new(bad_body(&plain::said("the body", &why))),
+                (None, path) => bad(path, &plain::said(path, &why)),
             }
         })?;
         Ok((asked, read))
     }
 
-    /// Whether what `If-Match` names is what stands there now, where the request has one.
+    /// Whether what `If-Match` names, or one of several that it names, is what stands there now, where the request has one
+    /// (RFC 9110 §13.1.1).
     ///
     /// # Errors
     /// 412: somebody else changed it meanwhile.
     pub(super) fn matches(&self, tag: &str) -> Result<(), Fault> {
-        let Some(wanted) = self.head.headers.get(header::IF_MATCH) else { return Ok(()) };
-        let wanted = wanted.to_str().unwrap_or_default();
-        if wanted.split(',').map(str::trim).any(|one| one == "*" || one == tag) {
-            return Ok(());
+        match !self.is_conditional() || is_one_of(&self.head.headers, tag) {
+            true => Ok(()),
+            false => Err(changed()),
         }
-        Err(changed())
     }
+
+    /// Whether it has an `If-Match`.
+    pub(super) fn is_conditional(&self) -> bool {
+        self.head.headers.contains_key(header::IF_MATCH)
+    }
+}
+
+/// A list may stand in one line or in several.
+fn is_one_of(headers: &HeaderMap, tag: &str) -> bool {
+    let lines = headers.get_all(header::IF_MATCH).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).any(|one| one == "*" || one == tag)
 }
 
 /// 412: somebody else changed it meanwhile.

@@ -201,7 +201,7 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let last_up = up.last().map(|call| format!("up.{}", ask::place(call.started, call.call)));
     let filter = match wanted.ended {
         Some(filter) if !more_up => filter,
-        _ => return Ok(ask::ok(&Page { items, next: last_up.filter(|_| more_up) })),
+        _ => return Ok(ask::ok(&Page { items, next: asked.next(last_up.filter(|_| more_up)) })),
     };
     // A call that just ended: its record may still be on its way.
     api.store.settled().await;
@@ -219,7 +219,7 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let last_ended = ended.last().map(|call| ask::place(call.start.started, call.start.call));
     items.extend(ended.iter().map(Shown::ended));
     // A page full of calls that are up leads to the first that ended.
-    Ok(ask::ok(&Page { items, next: last_ended.or(last_up).filter(|_| more) }))
+    Ok(ask::ok(&Page { items, next: asked.next(last_ended.or(last_up).filter(|_| more)) }))
 }
 
 /// One call: a live one as far as it is known, an ended one with its record's remarks and findings.

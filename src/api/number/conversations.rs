@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use http::header;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::error;
 use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
+use super::super::{error, with_header};
 use super::Timestamp3339;
-use super::ask::{self, Asked, Fault, Page};
+use super::ask::{self, Asked, CHANGED, Fault, Page};
 use super::bodies::Taken;
 use crate::admission::NumberEntry;
 use crate::api::Api;
@@ -65,7 +66,7 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "One conversation",
         query: &[],
         body: None,
-        answers: &[changed(200, "As it stands")],
+        answers: &[changed(200, "As it stands, with its ETag")],
     },
     Route {
         method: "PATCH",
@@ -74,7 +75,7 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Lets its agent answer, or people only",
         query: &[],
         body: Some(Body { content_type: JSON, what: "{\"aiEnabled\": true|false}" }),
-        answers: &[changed(200, "As it is now")],
+        answers: &[changed(200, "As it is now, with its ETag"), CHANGED],
     },
     Route {
         method: "DELETE",
@@ -126,7 +127,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// A conversation.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Conversation)]
+#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "permission": "none"})))]
 pub(super) struct Shown {
     id: Uuid,
     number: String,
@@ -218,11 +219,19 @@ pub(super) async fn found(asked: &Asked, id: &str) -> Result<Conversation, Fault
     found.ok_or_else(|| ask::missing(NONE))
 }
 
+/// Of what people change: messages come by themselves.
+fn tag_of(conversation: &Conversation) -> String {
+    let Conversation { status, standing, .. } = conversation;
+    let routing = &standing.routing;
+    ask::tag_of(&(status.as_str(), standing.ai_enabled, routing.as_str(), routing.webhook(), routing.agent()))
+}
+
 /// A conversation as it stands, after something was done to it.
 async fn shown(asked: &Asked, id: Uuid) -> Result<Response, Fault> {
     let conversation = found(asked, &id.to_string()).await?;
     let number = asked.api().inbox.number_of(&conversation.pair);
-    Ok(ask::ok(&Shown::of(asked.api(), number.as_ref(), &conversation).await))
+    let shown = ask::ok(&Shown::of(asked.api(), number.as_ref(), &conversation).await);
+    Ok(with_header(shown, header::ETAG, &tag_of(&conversation)))
 }
 
 /// Everything under `/api/v1/conversations/`.
@@ -281,7 +290,7 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
         let number = asked.api().inbox.number_of(&conversation.pair);
         items.push(Shown::of(asked.api(), number.as_ref(), conversation).await);
     }
-    let next = page.next.map(|(at, id)| format!("{at}.{id}"));
+    let next = asked.next(page.next.map(|(at, id)| format!("{at}.{id}")));
     Ok(ask::ok(&ShownPage { items, next }))
 }
 
@@ -306,7 +315,7 @@ async fn timeline(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let found = found.map_err(ask::store("read a conversation"))?;
     let page = Page::of(found, limit, |last| ask::place(last.message.at, last.message.id));
     let items = page.items.iter().rev().map(|message| line(asked, message)).collect();
-    Ok(ask::ok(&Timeline { items, next: page.next }))
+    Ok(ask::ok(&Timeline { items, next: asked.next(page.next) }))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -320,6 +329,10 @@ struct Change {
 async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     let conversation = found(&asked, id).await?;
     let (asked, change) = asked.json::<Change>().await?;
+    if asked.is_conditional() {
+        // The body may have taken its time.
+        asked.matches(&tag_of(&found(&asked, id).await?))?;
+    }
     if let Some(on) = change.ai_enabled {
         let change = ConversationChange { ai_enabled: Some(on), ..ConversationChange::default() };
         carry_out(&asked, &conversation, change).await?;

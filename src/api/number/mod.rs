@@ -19,6 +19,7 @@ mod notifications;
 mod numbers;
 mod permissions;
 mod place;
+mod plain;
 mod reload;
 pub(super) mod roles;
 mod routing;

@@ -65,7 +65,7 @@ pub(super) struct List {
 /// A notification.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Notification)]
+#[schema(as = Notification, examples(json!({"id": "0d2c1a52-13b5-4b7e-8a3c-5b7f9b0c6e11", "type": "message", "text": "Asha: Where is my order?", "number": "918035737458", "conversation": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "callUuid": null, "createdAt": "2026-11-21T22:50:00.000Z", "read": false, "readAt": null})))]
 struct Shown {
     id: Uuid,
     #[serde(rename = "type")]
@@ -125,7 +125,7 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let rows = api.store.notices(scope, &filter, limit + 1).await.map_err(&wrong)?;
     let unread = api.store.unread_notices(scope).await.map_err(&wrong)?;
     let page = ask::Page::of(rows, limit, |row| place(row.created, row.id));
-    Ok(ask::ok(&List { items: page.items.into_iter().map(Shown::from).collect(), next: page.next, unread }))
+    Ok(ask::ok(&List { items: page.items.into_iter().map(Shown::from).collect(), next: asked.next(page.next), unread }))
 }
 
 /// Where a page ended. The letter tells it from other lists' places, which would be taken for one of these.

@@ -131,7 +131,7 @@ impl From<RoleWord> for Role {
 /// A user as our API shows them.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = User)]
+#[schema(as = User, examples(json!({"id": "3e0f5c6a-7c55-4c0b-8d7e-2f1a9b8c7d60", "name": "asha", "fullName": "Asha Verma", "role": "admin", "waId": null, "account": "MAXXXXXXXXXXXXXXXXXX", "invited": false, "inConfiguration": false, "createdAt": "2026-11-21T22:50:00.000Z"})))]
 pub(super) struct Shown {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,
@@ -233,7 +233,7 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
     let users = users.map_err(ask::store("list the users"))?;
     let page = Page::of(users, limit, |user| ask::place(user.created, user.id));
     let items: Vec<Shown> = page.items.into_iter().map(Shown::from).collect();
-    Ok(ask::ok(&Listed { items, next: page.next }))
+    Ok(ask::ok(&Listed { items, next: asked.next(page.next) }))
 }
 
 async fn create(asked: Asked) -> Result<Response, Fault> {
@@ -264,7 +264,7 @@ async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     let known = asked.api().people.user(asked.scope(), id).await.map_err(ask::store("read a user"))?;
     let known = known.ok_or_else(none)?;
     asked.matches(&ask::tag_of(&Shown::from(known.clone())))?;
-    let is_conditional = asked.head.headers.contains_key(http::header::IF_MATCH);
+    let is_conditional = asked.is_conditional();
     let change = Change {
         full_name: wanted.full_name,
         role: wanted.role.map(Role::from),

@@ -6,9 +6,9 @@ use http::{Method, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::routes::{Answer, Body, Content, Route, of};
+use super::super::routes::{Answer, Body, Content, Kind, Query, Route, of};
 use super::super::{decoded, error, with_header};
-use super::ask::{self, Asked, CHANGED, Fault};
+use super::ask::{self, Asked, CHANGED, DRY_RUN, Fault, Page};
 use super::bodies::Taken;
 use super::numbers::{self, SyncShown};
 use crate::admission::book::{Book, Waba};
@@ -25,10 +25,13 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/v1/wabas/",
         id: "wabas",
-        summary: "The account's WhatsApp Business Accounts",
-        query: &[],
+        summary: "The account's WhatsApp Business Accounts, in the order of their ids",
+        query: &[
+            Query { name: "limit", what: "Items a page", kind: Kind::Integer(1, 200) },
+            Query { name: "cursor", what: "Where the page before ended", kind: Kind::Text },
+        ],
         body: None,
-        answers: &[Answer { status: 200, what: "All of them", content: Content::Json(of::<List>) }],
+        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
     },
     Route {
         method: "GET",
@@ -44,7 +47,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/api/v1/wabas/{waba_id}/",
         id: "changeWaba",
         summary: "Gives a WABA with all its numbers to an account, for the next call on",
-        query: &[],
+        query: DRY_RUN,
         body: Some(Body {
             content_type: "application/json",
             what: "account: the main account's id, or a subaccount's",
@@ -80,7 +83,7 @@ struct List {
 /// A WABA.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Waba)]
+#[schema(as = Waba, examples(json!({"id": "1029384756", "account": "MAXXXXXXXXXXXXXXXXXX", "hasToken": true, "affectedNumbers": ["918035737458"]})))]
 struct Shown {
     id: String,
     /// Whose calls its numbers' are.
@@ -114,7 +117,7 @@ struct Change {
 pub(super) async fn serve(asked: Asked) -> Result<Response, Fault> {
     let path = asked.path.clone();
     match (asked.method().clone(), path.as_slice()) {
-        (_, [_]) => Ok(list(&asked)),
+        (_, [_]) => list(&asked),
         (Method::PATCH, [_, id]) => edit(asked, &waba_of(id)).await,
         (_, [_, id]) => answer(&asked, &waba_of(id)),
         (_, [_, id, _]) => {
@@ -130,10 +133,14 @@ fn waba_of(part: &str) -> WabaId {
     WabaId::from(decoded(part))
 }
 
-fn list(asked: &Asked) -> Response {
+fn list(asked: &Asked) -> Result<Response, Fault> {
+    let (limit, after) = (asked.limit()?, asked.cursor(|id| Some(WabaId::from(id)))?);
     let book = asked.api().keeper.book();
     let own = book.wabas().filter(|waba| book.is_within(asked.scope(), waba.account()));
-    ask::ok(&List { items: own.map(|waba| Shown::of(&book, waba)).collect(), next: None })
+    let behind = own.filter(|waba| after.as_ref().is_none_or(|after| waba.id > *after));
+    let page = Page::of(behind.take(limit as usize + 1).collect(), limit, |last| last.id.to_string());
+    let items = page.items.into_iter().map(|waba| Shown::of(&book, waba)).collect();
+    Ok(ask::ok(&List { items, next: asked.next(page.next) }))
 }
 
 fn answer(asked: &Asked, id: &WabaId) -> Result<Response, Fault> {
@@ -153,10 +160,14 @@ async fn edit(asked: Asked, id: &WabaId) -> Result<Response, Fault> {
         let book = asked.api().keeper.book();
         let waba = book.waba(asked.scope(), id).ok_or_else(|| ask::missing(NONE))?;
         asked.matches(&tag_of(waba))?;
-        asked.head.headers.contains_key(header::IF_MATCH).then(|| waba.account().clone())
+        asked.is_conditional().then(|| waba.account().clone())
     };
     if let Some(account) = change.account {
         let scope = asked.scope().clone();
+        if asked.flag("dryRun")? == Some(true) {
+            asked.api().numbers.judge_map(&scope, id, &account, seen.as_ref()).map_err(numbers::fault)?;
+            return answer(&asked, id);
+        }
         asked.api().numbers.map(&scope, id, &account, seen.as_ref()).await.map_err(numbers::fault)?;
         asked.api().inbox.claim().await.map_err(ask::store("note the numbers' owner"))?;
     }

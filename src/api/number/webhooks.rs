@@ -1,6 +1,8 @@
 //! `/api/v1/webhooks/`: an account's webhooks and their deliveries. They are made in the console only: POST, PATCH and
 //! DELETE of one are 405 (`number-api.md` §5).
 
+use std::cmp::Reverse;
+
 use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
@@ -20,10 +22,13 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/v1/webhooks/",
         id: "listWebhooks",
-        summary: "The account's webhooks; they are made in the console",
-        query: &[],
+        summary: "The account's webhooks, newest first; they are made in the console",
+        query: &[
+            Query { name: "limit", what: "Items a page", kind: Kind::Integer(1, 200) },
+            Query { name: "cursor", what: "Where the page before ended", kind: Kind::Text },
+        ],
         body: None,
-        answers: &[Answer { status: 200, what: "All of them", content: Content::Json(of::<WebhookPage>) }],
+        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<WebhookPage>) }],
     },
     Route {
         method: "GET",
@@ -51,7 +56,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// A webhook. Its secret is shown where it is made, once.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Webhook)]
+#[schema(as = Webhook, examples(json!({"id": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "name": "crm", "url": "https://app.example.com/offhook", "secrets": 1, "inConfiguration": false, "createdAt": "2026-11-21T22:50:00.000Z"})))]
 pub(super) struct Shown {
     id: Uuid,
     name: String,
@@ -144,8 +149,13 @@ pub(super) struct Redelivered {
 pub(super) async fn serve(asked: Asked, rest: &[&str]) -> Result<Response, Fault> {
     match (asked.method().as_str(), rest) {
         ("GET", []) => {
-            let items = asked.api().inbox.webhooks(asked.scope()).iter().map(|webhook| Shown::of(webhook)).collect();
-            Ok(ask::ok(&WebhookPage { items, next: None }))
+            let (limit, after) = (asked.limit()?, asked.cursor(ask::placed::<Uuid>)?);
+            let place = |webhook: &Webhook| (Reverse(webhook.created), webhook.id);
+            let mut all = asked.api().inbox.webhooks(asked.scope());
+            all.retain(|webhook| after.is_none_or(|(at, id)| place(webhook) > (Reverse(at), id)));
+            let page = Page::of(all, limit, |last| ask::place(last.created, last.id));
+            let items = page.items.iter().map(|webhook| Shown::of(webhook)).collect();
+            Ok(ask::ok(&WebhookPage { items, next: asked.next(page.next) }))
         }
         ("GET", [id, "deliveries"]) => deliveries(&asked, id).await,
         ("POST", [id, "deliveries", delivery, "redeliver"]) => redeliver(&asked, id, delivery).await,
@@ -164,7 +174,10 @@ async fn deliveries(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let found = asked.api().store.deliveries(webhook, before, limit + 1).await;
     let found = found.map_err(ask::store("list a webhook's deliveries"))?;
     let page = Page::of(found, limit, |last| last.row.to_string());
-    Ok(ask::ok(&DeliveryPage { items: page.items.iter().map(DeliveryShown::from).collect(), next: page.next }))
+    Ok(ask::ok(&DeliveryPage {
+        items: page.items.iter().map(DeliveryShown::from).collect(),
+        next: asked.next(page.next),
+    }))
 }
 
 async fn redeliver(asked: &Asked, id: &str, delivery: &str) -> Result<Response, Fault> {

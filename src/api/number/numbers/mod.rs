@@ -96,6 +96,7 @@ pub(super) const ROUTES: &[Route] = &[
         ..row("GET", "/api/v1/phone-numbers/{number}/", "phoneNumber", "One number")
     },
     Route {
+        query: ask::DRY_RUN,
         body: json("The fields of the panel that change"),
         answers: &[
             Answer { status: 200, what: "It, changed, with its ETag", content: Content::Json(of::<Shown>) },
@@ -201,7 +202,8 @@ pub(super) struct SyncShown {
 #[derive(Serialize, ToSchema)]
 struct LeftOut {
     number: String,
-    /// `taken`: it is connected elsewhere on this node; `too_many`: the account has as many as it may.
+    /// `taken`: it is connected elsewhere on this node; `too_many`: the account has as many as it may; `in_configuration`: the
+    /// configuration file names it with another id of Meta's.
     reason: &'static str,
 }
 
@@ -355,7 +357,7 @@ fn listed(asked: &Asked) -> Result<(Vec<Shown>, Option<String>), Fault> {
     let behind = wanted.filter(|number| after.as_ref().is_none_or(|after| is_behind(number, after)));
     let items: Vec<&Number> = behind.take(limit as usize + 1).collect();
     let page = ask::Page::of(items, limit, |last| ask::place(last.set.added, &last.number));
-    Ok((page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect(), page.next))
+    Ok((page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect(), asked.next(page.next)))
 }
 
 fn check_platform(word: &str) -> Result<(), Fault> {
@@ -436,10 +438,14 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
         let book = asked.api().keeper.book();
         let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
         asked.matches(&tag_of(entry))?;
-        (asked.head.headers.contains_key(header::IF_MATCH).then(|| entry.set.clone()), entry.set.configuration)
+        (asked.is_conditional().then(|| entry.set.clone()), entry.set.configuration)
     };
     let change = panel.change();
     let scope = asked.scope().clone();
+    if asked.flag("dryRun")? == Some(true) {
+        asked.api().numbers.judge(&scope, number, &change, seen.as_ref()).map_err(fault)?;
+        return answer(&asked, number, StatusCode::OK).await;
+    }
     let went = routing_of(&asked, number);
     asked.api().numbers.change(&scope, number, &change, seen.as_ref()).await.map_err(fault)?;
     if change.configuration.is_some() || change.webhook_url.is_some() {
@@ -514,6 +520,7 @@ pub(super) fn synced(synced: &Synced) -> Result<Response, Fault> {
         reason: match why {
             Elsewhere::Taken => "taken",
             Elsewhere::TooMany(_) => "too_many",
+            Elsewhere::InFile(_) => "in_configuration",
         },
     });
     Ok(ask::ok(&SyncShown {

@@ -15,7 +15,7 @@ use crate::numbers::{platform_of, quality_of};
 /// A number.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = PhoneNumber)]
+#[schema(as = PhoneNumber, examples(json!({"id": "1b7d4f0a-6f43-5a38-9a52-6d7f0c1f4d01", "number": "918035737458", "country": "IN", "countryName": "India", "capabilities": ["whatsapp"], "alias": "Desk", "whatsappPhoneNumberId": "106540352242922", "whatsappBusinessAccount": "1029384756", "account": "MAXXXXXXXXXXXXXXXXXX", "isSandbox": false, "provider": "meta", "verifiedName": "Shop", "platformType": "CLOUD_API", "qualityRating": "GREEN", "status": "CONNECTED", "syncedAt": "2026-11-21T22:50:00.000Z", "hasToken": true, "tokenInvalid": false, "subscriptionError": null, "tokenShut": false, "registration": {"state": "registered", "reason": null, "retryAfter": null}, "configurationType": "webhook", "webhookUrl": "https://app.example.com/messages", "callingEnabled": true, "callingDrift": null, "answerUrl": "https://app.example.com/answer", "answerMethod": "POST", "fallbackUrl": null, "fallbackMethod": "POST", "hangupUrl": null, "hangupMethod": "POST", "callsPerNumber": 1000, "callbackPermission": true, "activeAgent": null, "defaultRouting": "webhook", "defaultWebhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "active": false, "connected": true, "liveCalls": 0, "openConversations": 3})))]
 pub(super) struct Shown {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,
@@ -43,6 +43,8 @@ pub(super) struct Shown {
     has_token: bool,
     /// Meta refused that token when it was last asked.
     token_invalid: bool,
+    /// Why Meta did not subscribe our app to its WABA when it was connected: nothing of it may come here. A sync tries once more.
+    subscription_error: Option<String>,
     /// Its token can't be read: another `store.secret_key` sealed it. It is there again once that key is put back.
     token_shut: bool,
     registration: RegistrationShown,
@@ -94,6 +96,9 @@ struct DriftShown {
     /// SIP is on at Meta: calls do not come here.
     #[serde(skip_serializing_if = "Option::is_none")]
     sip: Option<bool>,
+    /// Media keys go by SDES at Meta (`srtp_key_exchange_protocol`): calls have no sound here, where DTLS is spoken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sdes: Option<bool>,
 }
 
 /// The ETag of a number: of what people set, not of what happens by itself.
@@ -125,6 +130,7 @@ impl Shown {
             calling_enabled: drift.calling_enabled,
             callback_permission: drift.callback_permission,
             sip: drift.sip,
+            sdes: drift.sdes,
         });
         let live = api.gate.directory().tables().by_number(&number.number).map(|entry| entry.slots.in_use());
         let routed = api.numbers.routed(&number.number);
@@ -149,6 +155,7 @@ impl Shown {
             synced_at: time(told.synced),
             has_token: book.token_of(number).is_some(),
             token_invalid: told.token_invalid,
+            subscription_error: told.unsubscribed.clone(),
             token_shut: book.is_shut(number),
             registration: RegistrationShown::of(set),
             configuration_type: set.configuration.as_str(),

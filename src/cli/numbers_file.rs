@@ -1,0 +1,480 @@
+//! `offhook numbers export` and `import`: what people set of a node's numbers, in a file and back. What the file leaves out
+//! stays as it is; what a node would refuse is found before the first number is changed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::node_api::{NodeApi, NodeArgs};
+use super::numbers::all;
+use super::{Exit, print};
+use crate::model::E164;
+
+/// Options of `offhook numbers export`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub at: NodeArgs,
+    /// Where to; its ending says how: .toml or .json [default: standard output, TOML]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// JSON on standard output
+    #[arg(long, conflicts_with = "file")]
+    pub json: bool,
+}
+
+/// Options of `offhook numbers import`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    pub at: NodeArgs,
+    /// A file of `export`: .toml or .json; what it leaves out stays as it is
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Say what would change or be refused, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What is exported of a number, beside it: what people set in its panel.
+const SETTINGS: &[&str] = &[
+    "alias",
+    "configurationType",
+    "webhookUrl",
+    "callingEnabled",
+    "answerUrl",
+    "answerMethod",
+    "fallbackUrl",
+    "fallbackMethod",
+    "hangupUrl",
+    "hangupMethod",
+    "callsPerNumber",
+    "callbackPermission",
+];
+/// Those that can be empty: an empty text is none, as TOML has no null.
+const URLS: &[&str] = &["webhookUrl", "answerUrl", "fallbackUrl", "hangupUrl"];
+/// Who answers; webhooks and agents by their names.
+const ROUTING: &[&str] = &["defaultRouting", "defaultWebhook", "activeAgent"];
+/// Whose it is, with all numbers of its WABA.
+const ACCOUNT: &str = "account";
+/// Longest file that is imported, in bytes.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// What a node has beside its numbers, by what a file names it.
+#[derive(Default)]
+struct Named {
+    webhooks: BTreeMap<String, Vec<Value>>,
+    agents: BTreeMap<String, Vec<Value>>,
+}
+
+impl Named {
+    async fn of(api: &NodeApi) -> Result<Self, Exit> {
+        let by_name = |items: Vec<Value>| {
+            let mut named: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+            for item in items {
+                named.entry(text(&item, "name")).or_default().push(item);
+            }
+            named
+        };
+        Ok(Self {
+            webhooks: by_name(all(api, "webhooks/", None).await?),
+            agents: by_name(all(api, "agents/", None).await?),
+        })
+    }
+
+    /// The name of what has this id.
+    fn name(of: &BTreeMap<String, Vec<Value>>, id: &Value) -> Option<String> {
+        let is_it = |items: &&Vec<Value>| items.iter().any(|item| item["id"] == *id);
+        of.iter().find(|(_, items)| is_it(items)).map(|(name, _)| name.clone())
+    }
+
+    /// The only one of this name.
+    fn only<'a>(of: &'a BTreeMap<String, Vec<Value>>, name: &str, what: &str) -> Result<&'a Value, String> {
+        match of.get(name).map(Vec::as_slice) {
+            Some([one]) => Ok(one),
+            None | Some([]) => Err(format!("this node has no {what} {name:?}")),
+            Some(_) => Err(format!("this node has several {what}s of the name {name:?}")),
+        }
+    }
+}
+
+fn text(of: &Value, field: &str) -> String {
+    of[field].as_str().unwrap_or_default().to_owned()
+}
+
+pub(super) async fn export(args: ExportArgs) -> Result<Exit, Exit> {
+    let api = NodeApi::of(&args.at)?;
+    let (numbers, named) = (all(&api, "phone-numbers/", None).await?, Named::of(&api).await?);
+    let is_json = args.json || args.file.as_deref().is_some_and(is_json);
+    let text = write(&numbers, &named, is_json).map_err(Exit::failed)?;
+    match &args.file {
+        None => print::text(&text),
+        Some(file) => {
+            std::fs::write(file, text)
+                .map_err(|e| Exit::failed(format_args!("could not write {}: {e}", file.display())))?;
+            print::line(format_args!("{}: {} numbers", file.display(), numbers.len()));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn is_json(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
+}
+
+/// A number as a file has it: what can be empty is there, and empty.
+fn entry(number: &Value, named: &Named) -> Map<String, Value> {
+    let mut entry = Map::from_iter([("number".to_owned(), number["number"].clone())]);
+    for field in SETTINGS {
+        let value = match &number[*field] {
+            Value::Null if URLS.contains(field) => json!(""),
+            value => value.clone(),
+        };
+        entry.insert((*field).to_owned(), value);
+    }
+    let routing = ["defaultRouting", ACCOUNT].map(|field| (field.to_owned(), number[field].clone()));
+    entry.extend(routing);
+    let names = [
+        ("defaultWebhook", Named::name(&named.webhooks, &number["defaultWebhook"])),
+        ("activeAgent", Named::name(&named.agents, &number["activeAgent"])),
+    ];
+    entry.extend(names.into_iter().filter_map(|(field, name)| Some((field.to_owned(), name?.into()))));
+    entry.retain(|_, value| !value.is_null());
+    entry
+}
+
+/// What is set of numbers, as a file has it.
+fn write(numbers: &[Value], named: &Named, is_json: bool) -> Result<String, String> {
+    let all = json!({"number": numbers.iter().map(|number| entry(number, named)).collect::<Vec<_>>()});
+    let text = if is_json {
+        serde_json::to_string_pretty(&all).map_err(|e| e.to_string())
+    } else {
+        toml::to_string(&all).map_err(|e| e.to_string())
+    };
+    text.map(|text| format!("{}\n", text.trim_end()))
+}
+
+/// Numbers of a file with what it says of each.
+fn read(text: &str, is_json: bool) -> Result<Vec<(E164, Map<String, Value>)>, String> {
+    let all: Value = if is_json {
+        serde_json::from_str(text).map_err(|e| e.to_string())?
+    } else {
+        toml::from_str(text).map_err(|e| e.to_string())?
+    };
+    let list = all["number"].as_array().ok_or("there is no list `number` in it")?;
+    let mut found: Vec<(E164, Map<String, Value>)> = Vec::new();
+    for one in list {
+        let number = E164::parse(one["number"].as_str().unwrap_or_default())?;
+        let mut settings = one.as_object().cloned().ok_or("an entry is no table")?;
+        settings.remove("number");
+        let known = |key: &str| key == ACCOUNT || SETTINGS.contains(&key) || ROUTING.contains(&key);
+        if let Some(unknown) = settings.keys().find(|key| !known(key)) {
+            return Err(format!("{number}: there is no setting {unknown}"));
+        }
+        if found.iter().any(|(other, _)| *other == number) {
+            return Err(format!("{number} is there twice"));
+        }
+        found.push((number, settings));
+    }
+    Ok(found)
+}
+
+/// Who is to answer a number.
+#[derive(Clone, Debug, PartialEq)]
+enum Answers {
+    Webhook(Value),
+    /// The number's own URL.
+    Url,
+    Agent(Value),
+    Nobody,
+}
+
+/// What is to change of a number.
+#[derive(Debug, Default, PartialEq)]
+struct Plan {
+    panel: Map<String, Value>,
+    answers: Option<Answers>,
+    /// Its WABA, and the account that is to have it.
+    account: Option<(String, String)>,
+}
+
+impl Plan {
+    /// # Errors
+    /// What the node would refuse, as far as it can be seen from here.
+    fn of(settings: &Map<String, Value>, now: &Value, named: &Named) -> Result<Self, String> {
+        let is = entry(now, named);
+        let empty = |value: &Value| value.is_null() || value == "";
+        let same = |field: &str, value: &Value| {
+            is.get(field) == Some(value) || (empty(value) && is.get(field).is_none_or(empty))
+        };
+        let differing =
+            settings.iter().filter(|(field, value)| SETTINGS.contains(&field.as_str()) && !same(field, value));
+        let mut plan = Self { panel: differing.map(|(f, v)| (f.clone(), v.clone())).collect(), ..Self::default() };
+        plan.answers = Self::answers(settings, &is, named, now)?;
+        if plan.answers == Some(Answers::Url) {
+            let url = settings.get("webhookUrl").or_else(|| is.get("webhookUrl"));
+            if url.is_none_or(empty) {
+                return Err("defaultRouting webhook needs a defaultWebhook, or a webhookUrl".to_owned());
+            }
+            // Who names it means it: messages go there from then on.
+            plan.panel.insert("configurationType".to_owned(), json!("webhook"));
+        }
+        if let Some(account) = settings.get(ACCOUNT).filter(|account| !same(ACCOUNT, account)) {
+            let waba =
+                now["whatsappBusinessAccount"].as_str().ok_or("it belongs to no WABA: its account can't change")?;
+            let account = account.as_str().ok_or("account must be an account's id")?;
+            plan.account = Some((waba.to_owned(), account.to_owned()));
+        }
+        Ok(plan)
+    }
+
+    fn answers(
+        settings: &Map<String, Value>,
+        is: &Map<String, Value>,
+        named: &Named,
+        now: &Value,
+    ) -> Result<Option<Answers>, String> {
+        let Some(routing) = settings.get("defaultRouting") else {
+            let lone = ["defaultWebhook", "activeAgent"].into_iter().find(|field| settings.contains_key(*field));
+            return match lone {
+                Some(field) => Err(format!("{field} needs a defaultRouting")),
+                None => Ok(None),
+            };
+        };
+        let name = |field: &str| settings.get(field).and_then(Value::as_str).filter(|name| !name.is_empty());
+        let wanted = match (routing.as_str(), name("defaultWebhook"), name("activeAgent")) {
+            (Some("webhook"), Some(webhook), _) => {
+                Answers::Webhook(Named::only(&named.webhooks, webhook, "webhook")?["id"].clone())
+            }
+            (Some("webhook"), None, _) => Answers::Url,
+            (Some("agent"), _, Some(agent)) => {
+                let agent = Named::only(&named.agents, agent, "agent")?;
+                let writes = agent["channels"].as_array().is_some_and(|channels| channels.contains(&json!("whatsapp")));
+                if !writes {
+                    return Err(format!("the agent {} has no channel whatsapp", agent["name"]));
+                }
+                if now["platformType"] != "CLOUD_API" {
+                    return Err("an agent needs a number of the Cloud API: register it first".to_owned());
+                }
+                Answers::Agent(agent["id"].clone())
+            }
+            (Some("agent"), _, None) => return Err("defaultRouting agent needs an activeAgent".to_owned()),
+            (Some("none"), ..) => Answers::Nobody,
+            _ => return Err("defaultRouting must be webhook, agent or none".to_owned()),
+        };
+        let same = is.get("defaultRouting") == Some(routing)
+            && ["defaultWebhook", "activeAgent"]
+                .iter()
+                .all(|field| name(field) == is.get(*field).and_then(Value::as_str));
+        // A change of the type takes the routing with it: it is set anew behind it.
+        let turned = settings.get("configurationType").is_some_and(|kind| is.get("configurationType") != Some(kind));
+        if (turned || !same) && now["connected"] == false {
+            return Err("it is disconnected: reconnect it first".to_owned());
+        }
+        Ok(Some(wanted).filter(|_| turned || !same))
+    }
+
+    /// The fields that are to change, for people.
+    fn names(&self) -> Vec<&str> {
+        let routing = self.answers.is_some().then_some("routing");
+        let account = self.account.is_some().then_some(ACCOUNT);
+        self.panel.keys().map(String::as_str).chain(routing).chain(account).collect()
+    }
+
+    /// Has the node look at it, and change nothing.
+    async fn check(&self, api: &NodeApi, number: &E164) -> Result<Result<(), String>, Exit> {
+        if !self.panel.is_empty() {
+            let path = format!("phone-numbers/{number}/?dryRun=true");
+            if let Err(no) = api.put_question(Method::PATCH, &path, Some(&Value::Object(self.panel.clone()))).await? {
+                return Ok(Err(no));
+            }
+        }
+        if let Some((waba, account)) = &self.account {
+            let path = format!("wabas/{waba}/?dryRun=true");
+            if let Err(no) = api.put_question(Method::PATCH, &path, Some(&json!({"account": account}))).await? {
+                return Ok(Err(no));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The mapping first: the webhook or the agent may be that account's.
+    async fn carry_out(&self, api: &NodeApi, number: &E164, now: &Value) -> Result<Result<(), String>, Exit> {
+        let mut deeds = Vec::new();
+        if let Some((waba, account)) = &self.account {
+            deeds.push((Method::PATCH, format!("wabas/{waba}/"), json!({"account": account})));
+        }
+        if !self.panel.is_empty() {
+            deeds.push((Method::PATCH, format!("phone-numbers/{number}/"), Value::Object(self.panel.clone())));
+        }
+        let post = |what: &str, body| (Method::POST, format!("phone-numbers/{number}/{what}/"), body);
+        deeds.extend(match &self.answers {
+            Some(Answers::Webhook(webhook)) => {
+                let id = &now["whatsappPhoneNumberId"];
+                let body = json!({"number": number.as_str(), "whatsappPhoneNumberId": id, "webhook": webhook});
+                Some(post("subscribe", body))
+            }
+            Some(Answers::Agent(agent)) => Some(post("connect-agent", json!({"agent": agent}))),
+            Some(Answers::Nobody) => Some(post("disconnect-agent", json!({}))),
+            // Its panel says so.
+            Some(Answers::Url) | None => None,
+        });
+        for (method, path, body) in deeds {
+            if let Err(no) = api.put_question(method, &path, Some(&body)).await? {
+                return Ok(Err(no));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+pub(super) async fn import(args: ImportArgs) -> Result<Exit, Exit> {
+    let file = args.file.display();
+    let text = bounded(&args.file).map_err(|e| Exit::failed(format_args!("could not read {file}: {e}")))?;
+    let wanted = read(&text, is_json(&args.file)).map_err(|e| Exit::usage(format_args!("{file}: {e}")))?;
+    let api = NodeApi::of(&args.at)?;
+    let (there, named) = (all(&api, "phone-numbers/", None).await?, Named::of(&api).await?);
+    let (mut plans, mut refused) = (Vec::new(), 0);
+    for (number, settings) in wanted {
+        let now = there.iter().find(|one| one["number"] == number.as_str());
+        let plan = match now {
+            None => Err("it is not connected to this node: `offhook numbers connect` does that".to_owned()),
+            Some(now) => Plan::of(&settings, now, &named).map(|plan| (plan, now)),
+        };
+        match plan {
+            Ok((plan, now)) => match plan.check(&api, &number).await? {
+                Ok(()) => plans.push((number, plan, now)),
+                Err(why) => refused += refusal(&number, &why),
+            },
+            Err(why) => refused += refusal(&number, &why),
+        }
+    }
+    if refused > 0 && !args.dry_run {
+        return Err(Exit::failed("nothing is changed: correct the file first"));
+    }
+    for (number, plan, now) in &plans {
+        let names = plan.names().join(", ");
+        if names.is_empty() {
+            print::line(format_args!("{number}: as it is"));
+        } else if args.dry_run {
+            print::line(format_args!("{number}: {names} would change"));
+        } else if let Err(why) = plan.carry_out(&api, number, now).await? {
+            refusal(number, &why);
+            return Err(Exit::failed(
+                "the numbers before it are changed; import the file once more when it is put right",
+            ));
+        } else {
+            print::line(format_args!("{number}: {names} changed"));
+        }
+    }
+    if refused > 0 { Err(Exit::Failed) } else { Ok(Exit::Done) }
+}
+
+/// One number's no.
+fn refusal(number: &E164, why: &str) -> u32 {
+    print::error(format_args!("{number}: {why}"));
+    1
+}
+
+fn bounded(file: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(file)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number() -> Value {
+        json!({"number": "918035737458", "alias": "Desk — \"A\"", "answerUrl": "https://a.example.com/", "answerMethod": "POST",
+            "webhookUrl": null, "callingEnabled": true, "callsPerNumber": 1000, "verifiedName": "Shop", "hasToken": true,
+            "configurationType": "webhook", "platformType": "CLOUD_API", "whatsappPhoneNumberId": "7", "connected": true,
+            "whatsappBusinessAccount": "5001", "account": "MA1", "defaultRouting": "webhook", "defaultWebhook": "w-1",
+            "activeAgent": null})
+    }
+
+    fn named() -> Named {
+        let one = |name: &str, items: Value| (name.to_owned(), items.as_array().unwrap().clone());
+        Named {
+            webhooks: BTreeMap::from_iter([
+                one("crm", json!([{"id": "w-1"}])),
+                one("two", json!([{"id": "w-2"}, {"id": "w-3"}])),
+            ]),
+            agents: BTreeMap::from_iter([
+                one("Asha", json!([{"id": "a-1", "channels": ["whatsapp"]}])),
+                one("Voice", json!([{"id": "a-2", "name": "Voice", "channels": ["voice"]}])),
+            ]),
+        }
+    }
+
+    fn plan(settings: Value, now: &Value) -> Result<Plan, String> {
+        Plan::of(settings.as_object().unwrap(), now, &named())
+    }
+
+    #[test]
+    fn what_is_exported_is_read_back_the_same_and_holds_no_more_than_settings() {
+        for is_json in [false, true] {
+            let text = write(&[number()], &named(), is_json).unwrap();
+            assert!(!text.contains("hasToken") && !text.contains("verifiedName"), "{text}");
+            let read = read(&text, is_json).unwrap();
+            assert_eq!(read[0].0.as_str(), "918035737458");
+            assert_eq!(Plan::of(&read[0].1, &number(), &named()), Ok(Plan::default()), "{text}");
+            // All that was set since is as it was.
+            let mut other = number();
+            for (field, value) in [
+                ("alias", json!("x")),
+                ("webhookUrl", json!("https://b.example.com/")),
+                ("defaultRouting", json!("none")),
+                ("defaultWebhook", Value::Null),
+                ("account", json!("SA1")),
+            ] {
+                other[field] = value;
+            }
+            let back = Plan::of(&read[0].1, &other, &named()).unwrap();
+            assert_eq!(Value::Object(back.panel), json!({"alias": "Desk — \"A\"", "webhookUrl": ""}));
+            assert_eq!(back.answers, Some(Answers::Webhook(json!("w-1"))));
+            assert_eq!(back.account, Some(("5001".to_owned(), "MA1".to_owned())));
+        }
+    }
+
+    #[test]
+    fn what_a_file_leaves_out_stays() {
+        let plan = plan(json!({"alias": "x"}), &number()).unwrap();
+        assert_eq!(plan.names(), ["alias"]);
+        assert_eq!(Value::Object(plan.panel), json!({"alias": "x"}));
+    }
+
+    #[test]
+    fn what_would_be_refused_is_told() {
+        for (settings, why) in [
+            (json!({"defaultRouting": "webhook", "defaultWebhook": "nope"}), "no webhook \"nope\""),
+            (json!({"defaultRouting": "webhook", "defaultWebhook": "two"}), "several webhooks"),
+            (json!({"defaultRouting": "webhook"}), "needs a defaultWebhook"),
+            (json!({"defaultRouting": "agent"}), "needs an activeAgent"),
+            (json!({"defaultRouting": "agent", "activeAgent": "Voice"}), "no channel whatsapp"),
+            (json!({"defaultRouting": "robot"}), "webhook, agent or none"),
+            (json!({"activeAgent": "Asha"}), "needs a defaultRouting"),
+            (json!({"account": 7}), "an account's id"),
+        ] {
+            let refused = plan(settings.clone(), &number()).unwrap_err();
+            assert!(refused.contains(why), "{settings}: {refused}");
+        }
+        let agent = json!({"defaultRouting": "agent", "activeAgent": "Asha"});
+        assert_eq!(plan(agent.clone(), &number()).unwrap().answers, Some(Answers::Agent(json!("a-1"))));
+        let mut away = number();
+        away["connected"] = json!(false);
+        assert!(plan(agent, &away).unwrap_err().contains("disconnected"));
+        for (text, why) in [
+            ("[[number]]\nnumber = \"918035737458\"\naccessToken = \"x\"", "accessToken"),
+            ("x = 1", "no list"),
+            ("[[number]]\nnumber = \"12\"", ""),
+            ("[[number]]\nnumber = \"918035737458\"\n[[number]]\nnumber = \"918035737458\"", "twice"),
+        ] {
+            assert!(read(text, false).unwrap_err().contains(why), "{text}");
+        }
+    }
+}
