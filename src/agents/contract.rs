@@ -201,10 +201,25 @@ fn item(value: Value) -> Result<Piece, String> {
             Some(Value::String(kind)) if kind == "text" && !item.get("text").is_some_and(Value::is_string) => {
                 Err("an item of type text has no `text`".to_owned())
             }
+            // As Meta has it: what it holds stands under the name of its type.
+            Some(Value::String(kind)) if kind != "text" && !item.get(kind).is_some_and(|held| holds(kind, held)) => {
+                Err(format!("an item of type {kind} can't be sent: it is none of Meta's types, or has no `{kind}`"))
+            }
             Some(Value::String(_)) => Ok(Piece::Item(item)),
             _ => Err("an item of `reply` has no `type`".to_owned()),
         },
         _ => Err("an item of `reply` is no object".to_owned()),
+    }
+}
+
+/// Whether that is what a message of a type holds (the Cloud API's message object).
+fn holds(kind: &str, held: &Value) -> bool {
+    match kind {
+        "contacts" => held.is_array(),
+        "image" | "audio" | "video" | "document" | "sticker" | "location" | "interactive" | "template" | "reaction" => {
+            held.is_object()
+        }
+        _ => false,
     }
 }
 
@@ -271,8 +286,7 @@ mod tests {
     #[test]
     fn replies_are_read_within_their_bounds() {
         let read = |value: Value| super::read(value.to_string().as_bytes());
-        let two =
-            json!({"reply": [{"type": "text", "text": "One"}, {"type": "image", "link": "x"}], "action": "close"});
+        let two = json!({"reply": [{"type": "text", "text": "One"}, {"type": "image", "image": {"link": "x"}}], "action": "close"});
         let two = reply(read(two).unwrap());
         assert_eq!((two.items.len(), two.text().as_str(), two.action), (2, "One", Some(Action::Close)));
         assert_eq!(read(json!({})).unwrap(), []);
@@ -290,6 +304,8 @@ mod tests {
             json!({"reply": ["Hello"]}),
             json!({"reply": [{"text": "Hello"}]}),
             json!({"reply": [{"type": "text"}]}),
+            json!({"reply": [{"type": "image", "link": "https://a.example.com/x.png"}]}),
+            json!({"reply": [{"type": "dance", "dance": {}}]}),
             json!({"reply": [{"type": "text", "text": "x".repeat(ITEM_BYTES_MAX)}]}),
             json!({ "reply": many }),
             json!({"action": "dance"}),

@@ -155,14 +155,13 @@ impl Tail {
     /// Adds text; gives what is certainly said.
     pub(super) fn push(&mut self, text: &str) -> String {
         self.held.push_str(text);
-        match self.held.rfind('[') {
-            // Nothing that is longer is one.
-            Some(at) if self.held.len() - at <= 32 => {
-                let rest = self.held.split_off(at);
-                std::mem::replace(&mut self.held, rest)
-            }
-            _ => std::mem::take(&mut self.held),
-        }
+        // Nothing that is longer is one.
+        let action = self.held.rfind('[').filter(|at| self.held.len() - at <= 32);
+        // The line's end before it is not said either.
+        let said = self.held.get(..action.unwrap_or(self.held.len())).unwrap_or_default();
+        let said = said.trim_end_matches(['\n', '\r']).len();
+        let rest = self.held.split_off(said);
+        std::mem::replace(&mut self.held, rest)
     }
 
     /// The text is over: what else is said, and what is to be done.
@@ -245,7 +244,7 @@ mod tests {
             text.push_str(&rest);
             (text, action)
         };
-        assert_eq!(said(&["Good", "bye.\n[han", "gup]\n"]), ("Goodbye.\n".to_owned(), Some(Action::Hangup)));
+        assert_eq!(said(&["Good", "bye.\n[han", "gup]\n"]), ("Goodbye.".to_owned(), Some(Action::Hangup)));
         assert_eq!(said(&["[1] one ", "and [2]"]), ("[1] one and [2]".to_owned(), None));
         assert_eq!(said(&["See [escalate] there"]), ("See [escalate] there".to_owned(), None));
     }

@@ -306,11 +306,10 @@ impl Plan {
         if let Some((waba, account)) = &self.account {
             deeds.push((Method::PATCH, format!("wabas/{waba}/"), json!({"account": account})));
         }
-        if !self.panel.is_empty() {
-            deeds.push((Method::PATCH, format!("phone-numbers/{number}/"), Value::Object(self.panel.clone())));
-        }
+        let panel = (!self.panel.is_empty())
+            .then(|| (Method::PATCH, format!("phone-numbers/{number}/"), Value::Object(self.panel.clone())));
         let post = |what: &str, body| (Method::POST, format!("phone-numbers/{number}/{what}/"), body);
-        deeds.extend(match &self.answers {
+        let routing = match &self.answers {
             Some(Answers::Webhook(webhook)) => {
                 let id = &now["whatsappPhoneNumberId"];
                 let body = json!({"number": number.as_str(), "whatsappPhoneNumberId": id, "webhook": webhook});
@@ -320,7 +319,10 @@ impl Plan {
             Some(Answers::Nobody) => Some(post("disconnect-agent", json!({}))),
             // Its panel says so.
             Some(Answers::Url) | None => None,
-        });
+        };
+        // A number that goes by its agent must have it before its calling is on; any other's type decides over its routing.
+        let by_agent = self.panel.get("configurationType").is_some_and(|is| is == "agent");
+        deeds.extend(if by_agent { [routing, panel] } else { [panel, routing] }.into_iter().flatten());
         for (method, path, body) in deeds {
             if let Err(no) = api.put_question(method, &path, Some(&body)).await? {
                 return Ok(Err(no));

@@ -109,6 +109,24 @@ impl Encoder {
         })
     }
 
+    /// [`Encoder::encode`], with as little as can be that refers to the frame before: for one that is heard after others than
+    /// those it was encoded after.
+    pub fn encode_apart(&mut self, pcm: &[i16]) -> Frame {
+        self.predict(false);
+        let frame = self.encode(pcm);
+        self.predict(true);
+        frame
+    }
+
+    fn predict(&mut self, on: bool) {
+        let request = unsafe_opus::OPUS_SET_PREDICTION_DISABLED_REQUEST;
+        // SAFETY: `state` is live and ours alone; the request takes one `i32`, 0 or 1.
+        unsafe {
+            let _ =
+                unsafe_opus::opus_encoder_ctl_impl(self.state.as_ptr(), request, unsafe_opus::varargs!(i32::from(!on)));
+        }
+    }
+
     /// `pcm` encoded; `None` where the codec failed. `pcm` is exactly one frame.
     fn packet(&mut self, pcm: &[i16]) -> Option<Frame> {
         debug_assert_eq!(pcm.len(), self.rate.frame());

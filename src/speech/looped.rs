@@ -135,7 +135,8 @@ impl Loop {
 fn encoded(encoder: &mut Encoder, number: i64, sample: impl Fn(i64) -> i16) -> Frame {
     let first = number * FRAME as i64;
     let pcm: [i16; FRAME] = std::array::from_fn(|n| sample(first + n as i64));
-    encoder.encode(&pcm)
+    // The first of a round comes after the end of a round, but not always after the one that was encoded before it.
+    if number == 0 { encoder.encode_apart(&pcm) } else { encoder.encode(&pcm) }
 }
 
 /// The sound between its samples (Catmull and Rom's curve); silence outside.

@@ -19,8 +19,8 @@ use crate::admission::book::{Configuration, Elsewhere, Number};
 use crate::call::machine::GraphOutcome;
 use crate::config::Secret;
 use crate::model::{E164, Method, Routing, Timestamp};
-use crate::numbers::{Checked, No, SignUp, Synced, UrlCheck};
-use crate::store::{Agent, AgentChannel, StoreError};
+use crate::numbers::{Change, Checked, No, SignUp, Synced, UrlCheck};
+use crate::store::{Agent, AgentChannel, Scope, StoreError};
 use crate::xml::ast::Finding;
 use given::{Connect, Panel, Pin, Signed};
 use shown::Shown;
@@ -446,6 +446,7 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
         asked.api().numbers.judge(&scope, number, &change, seen.as_ref()).map_err(fault)?;
         return answer(&asked, number, StatusCode::OK).await;
     }
+    somebody_takes_calls(&asked, number, &change).await?;
     let went = routing_of(&asked, number);
     asked.api().numbers.change(&scope, number, &change, seen.as_ref()).await.map_err(fault)?;
     if change.configuration.is_some() || change.webhook_url.is_some() {
@@ -458,6 +459,35 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
         }
     }
     answer(&asked, number, StatusCode::OK).await
+}
+
+/// Users see a call button once calling is on: where a number goes by its agent, that agent takes the calls.
+async fn somebody_takes_calls(asked: &Asked, number: &E164, change: &Change) -> Result<(), Fault> {
+    let by_agent = match change.configuration.as_deref() {
+        Some(named) => named == "agent",
+        None => {
+            let book = asked.api().keeper.book();
+            book.number(asked.scope(), number).is_some_and(|entry| entry.set.configuration == Configuration::Agent)
+        }
+    };
+    if change.calling_enabled != Some(true) || !by_agent {
+        return Ok(());
+    }
+    let agent = match routing_of(asked, number).and_then(|routing| routing.agent()) {
+        // The main account's may serve its subaccounts' numbers.
+        Some(id) => {
+            asked.api().store.agent(&Scope::of(asked.main_account()), id).await.map_err(ask::store("read an agent"))?
+        }
+        None => None,
+    };
+    match agent.is_some_and(|agent| agent.spec.channels.contains(&AgentChannel::Voice)) {
+        true => Ok(()),
+        false => Err(ask::bad(
+            "answerUrl",
+            "nobody would take its calls: connect an agent with the channel voice first, or set answerUrl with \
+             configurationType webhook",
+        )),
+    }
 }
 
 /// Where a number's new conversations go; none: it is not connected.
