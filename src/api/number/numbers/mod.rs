@@ -441,6 +441,12 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
         (asked.is_conditional().then(|| entry.set.clone()), entry.set.configuration)
     };
     let change = panel.change();
+    // What is written at Meta would make it ring again.
+    if (change.calling_enabled == Some(true) || change.callback_permission.is_some())
+        && let Some(no) = ask::out_of_service(&asked, number)
+    {
+        return Err(no);
+    }
     let scope = asked.scope().clone();
     if asked.flag("dryRun")? == Some(true) {
         asked.api().numbers.judge(&scope, number, &change, seen.as_ref()).map_err(fault)?;
@@ -525,20 +531,28 @@ async fn goes_by_its_type(
 
 async fn register(asked: Asked, number: &E164) -> Result<Response, Fault> {
     let (asked, Pin { pin }) = asked.json::<Pin>().await?;
+    if let Some(no) = ask::out_of_service(&asked, number) {
+        return Err(no);
+    }
     let scope = asked.scope().clone();
     asked.api().numbers.register(&scope, number, Secret::new(pin)).await.map_err(fault)?;
     answer(&asked, number, StatusCode::ACCEPTED).await
 }
 
 async fn breaks(asked: &Asked, number: &E164) -> Result<Response, Fault> {
-    let shown = {
+    let (shown, is_last) = {
         let api = asked.api();
         let book = api.keeper.book();
         let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
-        Shown::of(api, &book, entry)
+        let others = |waba| book.numbers_of(waba).any(|other| other.number != *number && !other.set.disconnected);
+        (Shown::of(api, &book, entry), !entry.waba.as_ref().is_some_and(others))
     };
     let [Shown { open_conversations, live_calls, .. }] = counted(asked, [shown]).await?;
-    let cleared = vec!["webhookUrl", "answerUrl", "callingEnabled", "account"];
+    let mut cleared = vec!["webhookUrl", "answerUrl", "callingEnabled"];
+    // The mapping is the WABA's, and goes with the last of its numbers (S0.28).
+    if is_last {
+        cleared.push("account");
+    }
     Ok(ask::ok(&Breaks { open_conversations, live_calls, cleared }))
 }
 
