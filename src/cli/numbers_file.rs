@@ -156,15 +156,18 @@ fn write(numbers: &[Value], named: &Named, is_json: bool) -> Result<String, Stri
     text.map(|text| format!("{}\n", text.trim_end()))
 }
 
+/// A number of the file, and what the file says of it.
+type Entry = (E164, Map<String, Value>);
+
 /// Numbers of a file with what it says of each.
-fn read(text: &str, is_json: bool) -> Result<Vec<(E164, Map<String, Value>)>, String> {
+fn read(text: &str, is_json: bool) -> Result<Vec<Entry>, String> {
     let all: Value = if is_json {
         serde_json::from_str(text).map_err(|e| e.to_string())?
     } else {
         toml::from_str(text).map_err(|e| e.to_string())?
     };
     let list = all["number"].as_array().ok_or("there is no list `number` in it")?;
-    let mut found: Vec<(E164, Map<String, Value>)> = Vec::new();
+    let mut found: Vec<Entry> = Vec::new();
     for one in list {
         let number = E164::parse(one["number"].as_str().unwrap_or_default())?;
         let mut settings = one.as_object().cloned().ok_or("an entry is no table")?;

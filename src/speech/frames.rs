@@ -65,7 +65,7 @@ impl FrameMaker {
     }
 
     /// For what may be played again and again.
-    pub(super) fn to_be_looped(self) -> Self {
+    pub(super) fn for_loops(self) -> Self {
         Self { looped: Some(Box::default()), ..self }
     }
 

@@ -230,7 +230,7 @@ impl Making {
             }
             Sound::File { url } => {
                 let _turn = self.inner.fetching.acquire().await;
-                self.file(url, FrameMaker::new(writer).to_be_looped(), stale).await
+                self.file(url, FrameMaker::new(writer).for_loops(), stale).await
             }
             Sound::Silence { ms } => {
                 self.silence(*ms, FrameMaker::silent(writer)).await.map(|maker| (maker, Kept::Forever))

@@ -177,7 +177,7 @@ mod tests {
     /// What is heard of so many rounds of it; joined as it is made for, or just frame after frame.
     fn rounds(rate: u32, pcm: &[i16], rounds: usize, joined: bool) -> (Vec<i16>, usize) {
         let (prompt, writer) = Prompt::new();
-        let mut maker = FrameMaker::new(writer).to_be_looped();
+        let mut maker = FrameMaker::new(writer).for_loops();
         // As a decoder gives it.
         for piece in pcm.chunks(1_152) {
             maker.push(rate, piece).unwrap();

@@ -28,7 +28,7 @@ impl Chat {
         // One shape, whatever changed: the resource's own.
         let resource = self.get(&number()).await;
         let said = data["number"].as_object().expect("an object");
-        assert_eq!(said.len(), 29, "{data}");
+        assert_eq!(said.len(), 30, "{data}");
         for (name, value) in said {
             assert_eq!((name, value), (name, &resource[name]));
         }
