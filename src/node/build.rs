@@ -433,10 +433,10 @@ impl Connections {
                 return Self { http: usual, graph: None };
             }
         };
-        let third = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 3).max(1);
-        if third >= usual.connections {
+        if descriptors / 2 >= usual.connections {
             return Self { http: usual, graph: None };
         }
+        let third = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 3).max(1);
         warn!(descriptors, "few file descriptors: fewer connections are taken; raise the limit (ulimit -n)");
         Self { http: HttpLimits { connections: third, ..usual }, graph: Some(third) }
     }
