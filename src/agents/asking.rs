@@ -329,7 +329,7 @@ mod tests {
     use super::super::contract::{Channel, Reply, Said, User};
     use super::*;
     use crate::egress::testing::{self, Server, egress, open_guard};
-    use crate::store::{AgentChannel, AgentSecrets, AgentSpec};
+    use crate::store::{AgentSecrets, AgentSpec};
 
     #[test]
     fn where_completions_are() {
@@ -375,18 +375,9 @@ mod tests {
         let spec = AgentSpec {
             name: "Asha".to_owned(),
             kind,
-            channels: vec![AgentChannel::Whatsapp],
             endpoint: Some(format!("http://{}/", server.address)),
-            model: None,
-            instructions: String::new(),
-            greeting: String::new(),
-            voice: None,
             language: "en".to_owned(),
-            history_turns: 20,
-            max_reply_chars: 4_096,
-            timeout_ms: 20_000,
-            outbound_number: None,
-            enabled: true,
+            ..AgentSpec::blank()
         };
         let agent = Agent {
             id: Uuid::nil(),

@@ -187,17 +187,11 @@ mod tests {
             name: "Asha".to_owned(),
             kind: AgentKind::Llm,
             channels: vec![AgentChannel::Voice],
-            endpoint: None,
-            model: None,
             instructions: "You sell tea.".to_owned(),
-            greeting: String::new(),
-            voice: None,
             language: "en-IN".to_owned(),
-            history_turns: 20,
             max_reply_chars: 400,
             timeout_ms: 1_000,
-            outbound_number: None,
-            enabled: true,
+            ..AgentSpec::blank()
         }
     }
 

@@ -270,10 +270,6 @@ impl Inner {
         // What reports messages and numbers is no call's.
         let of_a_call = !matches!(kind, NoticeKind::Event | NoticeKind::Message);
         let webhook = self.webhook(&new);
-        let whose = (!of_a_call).then(|| {
-            let to = webhook.as_ref().map_or_else(|| new.origin.clone(), |webhook| format!("webhook {}", webhook.name));
-            (new.account.clone(), new.main_account.clone(), to)
-        });
         let (began, begun) = (self.clock.wall(), self.clock.now());
         let failed = |why: &str| Delivery { attempts, outcome: NoticeOutcome::Failed { why: why.to_owned() } };
         let delivery = match keys.or_else(|| self.keys(&new.account, &new.main_account)) {
@@ -298,7 +294,7 @@ impl Inner {
                     call: new.call,
                     notice,
                     keys,
-                    secrets: webhook.map(|webhook| webhook.secrets.clone()).unwrap_or_default(),
+                    secrets: webhook.as_ref().map(|webhook| webhook.secrets.clone()).unwrap_or_default(),
                     event_id: new.event_id,
                     attempts,
                     retries,
@@ -332,13 +328,14 @@ impl Inner {
             NoticeOutcome::Retry { why, after } => (Settled::Again { due: at.plus(after) }, why),
             NoticeOutcome::Failed { why } => (Settled::Failed, why),
         };
-        let given_up = matches!(outcome, Settled::Failed).then(|| last.clone());
+        let why = (!of_a_call && matches!(outcome, Settled::Failed)).then(|| last.clone());
         let settlement = Settlement { id, attempts: delivery.attempts, at, outcome, last };
         // Only a store that is being closed fails here: then the row is due at the next start.
         let others_wait = self.store.settle(settlement).await.unwrap_or_default();
         drop(place);
-        if let (Some(why), Some((account, main_account, to)), Some(tell)) = (given_up, whose, self.undelivered.get()) {
-            tell(GivenUp { account, main_account, to, why });
+        if let (Some(why), Some(tell)) = (why, self.undelivered.get()) {
+            let to = webhook.map_or(new.origin, |webhook| format!("webhook {}", webhook.name));
+            tell(GivenUp { account: new.account, main_account: new.main_account, to, why });
         }
         if others_wait || matches!(outcome, Settled::Again { .. }) {
             self.woken.notify_one();

@@ -16,10 +16,7 @@ use crate::egress::testing::{Reply, Seen, Server, egress, open_guard};
 use crate::meta::GraphConfig;
 use crate::model::{E164, MessageStatus, Timestamp};
 use crate::observe::Health;
-use crate::store::{
-    Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter,
-    Scope,
-};
+use crate::store::{Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter, Scope};
 
 struct World {
     inbox: Inbox,
@@ -192,19 +189,8 @@ fn agent() -> Agent {
         main_account: "MA1".into(),
         spec: AgentSpec {
             name: "Agent".to_owned(),
-            kind: AgentKind::Http,
-            channels: vec![AgentChannel::Whatsapp],
             endpoint: Some("https://example.com/agent".to_owned()),
-            model: None,
-            instructions: String::new(),
-            greeting: String::new(),
-            voice: None,
-            language: "en-US".to_owned(),
-            history_turns: 20,
-            max_reply_chars: 4096,
-            timeout_ms: 20_000,
-            outbound_number: None,
-            enabled: true,
+            ..AgentSpec::blank()
         },
         secrets: AgentSecrets::default(),
         created: Timestamp::from_secs(1),

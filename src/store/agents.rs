@@ -68,6 +68,26 @@ pub struct AgentSpec {
 }
 
 impl AgentSpec {
+    /// What one has of which nothing is said (`number-api.md` §3).
+    pub fn blank() -> Self {
+        Self {
+            name: String::new(),
+            kind: AgentKind::Http,
+            channels: vec![AgentChannel::Whatsapp],
+            endpoint: None,
+            model: None,
+            instructions: String::new(),
+            greeting: String::new(),
+            voice: None,
+            language: "en-US".to_owned(),
+            history_turns: 20,
+            max_reply_chars: 4096,
+            timeout_ms: 20_000,
+            outbound_number: None,
+            enabled: true,
+        }
+    }
+
     /// Whether it answers there.
     pub fn serves(&self, channel: AgentChannel) -> bool {
         self.enabled && self.channels.contains(&channel)
@@ -328,19 +348,8 @@ mod tests {
             main_account: main.into(),
             spec: AgentSpec {
                 name: format!("Agent {n}"),
-                kind: AgentKind::Http,
-                channels: vec![AgentChannel::Whatsapp],
                 endpoint: Some("https://example.com/agent".to_owned()),
-                model: None,
-                instructions: String::new(),
-                greeting: String::new(),
-                voice: None,
-                language: "en-US".to_owned(),
-                history_turns: 20,
-                max_reply_chars: 4096,
-                timeout_ms: 20_000,
-                outbound_number: None,
-                enabled: true,
+                ..AgentSpec::blank()
             },
             secrets: AgentSecrets { api_key: Some(Secret::new("canary-key")), signing_secret: None },
             created: Timestamp::from_secs(n.into()),

@@ -121,24 +121,16 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::super::super::contract::Action;
     use super::*;
-    use crate::store::{AgentChannel, AgentKind};
+    use crate::store::AgentChannel;
 
     fn spec(voice: Option<&str>) -> AgentSpec {
         AgentSpec {
             name: "Asha".to_owned(),
-            kind: AgentKind::Http,
             channels: vec![AgentChannel::Voice],
-            endpoint: None,
-            model: None,
-            instructions: String::new(),
-            greeting: String::new(),
             voice: voice.map(str::to_owned),
             language: "en-GB".to_owned(),
-            history_turns: 20,
-            max_reply_chars: 4096,
             timeout_ms: 1_000,
-            outbound_number: None,
-            enabled: true,
+            ..AgentSpec::blank()
         }
     }
 

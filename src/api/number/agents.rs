@@ -213,30 +213,10 @@ fn channels() -> Array {
         .build()
 }
 
-/// What an agent has of which nothing is said.
-fn blank() -> AgentSpec {
-    AgentSpec {
-        name: String::new(),
-        kind: AgentKind::Http,
-        channels: vec![AgentChannel::Whatsapp],
-        endpoint: None,
-        model: None,
-        instructions: String::new(),
-        greeting: String::new(),
-        voice: None,
-        language: "en-US".to_owned(),
-        history_turns: 20,
-        max_reply_chars: 4096,
-        timeout_ms: 20_000,
-        outbound_number: None,
-        enabled: true,
-    }
-}
-
 impl Given {
     /// Lays it over what is there; null is what a new one has.
     fn over(self, asked: &Asked, spec: &mut AgentSpec, secrets: &mut AgentSecrets) -> Result<(), Fault> {
-        let new = blank();
+        let new = AgentSpec::blank();
         if let Some(name) = self.name {
             spec.name = text("name", name.unwrap_or_default(), 100)?;
         }
@@ -453,7 +433,7 @@ async fn create(asked: Asked) -> Result<Response, Fault> {
     if given.kind.is_none() {
         return Err(ask::bad("kind", "kind is missing"));
     }
-    let (mut spec, mut secrets) = (blank(), AgentSecrets::default());
+    let (mut spec, mut secrets) = (AgentSpec::blank(), AgentSecrets::default());
     given.over(&asked, &mut spec, &mut secrets)?;
     let api = asked.api();
     check(api, &spec)?;

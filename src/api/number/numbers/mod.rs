@@ -452,7 +452,7 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
         asked.api().numbers.judge(&scope, number, &change, seen.as_ref()).map_err(fault)?;
         return answer(&asked, number, StatusCode::OK).await;
     }
-    somebody_takes_calls(&asked, number, &change).await?;
+    somebody_takes_calls(&asked, number, was, &change).await?;
     let went = routing_of(&asked, number);
     asked.api().numbers.change(&scope, number, &change, seen.as_ref()).await.map_err(fault)?;
     if change.configuration.is_some() || change.webhook_url.is_some() {
@@ -468,14 +468,8 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
 }
 
 /// Users see a call button once calling is on: where a number goes by its agent, that agent takes the calls.
-async fn somebody_takes_calls(asked: &Asked, number: &E164, change: &Change) -> Result<(), Fault> {
-    let by_agent = match change.configuration.as_deref() {
-        Some(named) => named == "agent",
-        None => {
-            let book = asked.api().keeper.book();
-            book.number(asked.scope(), number).is_some_and(|entry| entry.set.configuration == Configuration::Agent)
-        }
-    };
+async fn somebody_takes_calls(asked: &Asked, number: &E164, was: Configuration, change: &Change) -> Result<(), Fault> {
+    let by_agent = change.configuration.as_deref().map_or(was == Configuration::Agent, |named| named == "agent");
     if change.calling_enabled != Some(true) || !by_agent {
         return Ok(());
     }
