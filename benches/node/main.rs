@@ -10,6 +10,7 @@ mod customer;
 mod floor;
 mod load;
 mod media;
+mod media_floor;
 mod memory;
 mod messages;
 mod outbound;
@@ -20,7 +21,7 @@ mod sound;
 mod start;
 mod subject;
 
-use offhook::sim::{LOAD_RELAYS, Sim, SimOptions, client};
+use offhook::sim::{Allow, LOAD_RELAYS, Sim, SimOptions, client};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,6 +42,7 @@ impl World {
     async fn new() -> Result<Self, Box<dyn std::error::Error>> {
         let sim = Sim::start(SimOptions {
             relays: asked("OFFHOOK_BENCH_RELAYS", LOAD_RELAYS.into()) as u16,
+            users_allow: Allow::Everything,
             ..SimOptions::default()
         })
         .await?;
@@ -73,6 +75,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             ["message-floor", folder, target] => {
                 messages::serve(std::path::Path::new(folder), (*target).to_owned()).await
+            }
+            ["media-floor", calls, ports, peers] => {
+                media_floor::serve(calls.parse()?, ports.parse()?, peers).map_err(|e| e.to_string().into())
             }
             chosen => {
                 let wants = |name: &str| chosen.is_empty() || chosen.contains(&name);

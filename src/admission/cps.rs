@@ -6,6 +6,7 @@
 //! window: whatever the interleaving, and also where threads' clocks run a little behind each other. Which place
 //! is looked at first is only a hint; a refusal has seen every place taken.
 
+use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 
 use crossbeam_utils::CachePadded;
@@ -31,13 +32,16 @@ pub struct Ring {
     segments: [OnceLock<Box<[AtomicU64]>>; SEGMENTS],
 }
 
-/// One call per second's worth, spent at `at`. Keep it no longer than it takes to know whether the call starts.
+/// One call per second's worth. Keep it no longer than it takes to know whether the call starts.
+///
+/// Two words, one of them never 0, so that it is handed on in registers: three, written to memory and read again at once in
+/// another width, cost an admission some nanoseconds each time.
 #[must_use]
 #[derive(Clone, Copy, Debug)]
 pub struct Permit {
-    place: usize,
+    /// The place behind the one that was taken.
+    next: NonZeroUsize,
     was: u64,
-    is: u64,
 }
 
 /// Segment and offset of a place: 0–15, 16–31, 32–63, 64–127, …
@@ -98,19 +102,22 @@ impl Ring {
         for (place, cell, was) in self.free_places(now) {
             // Lost: another admission has just taken this place, so it is free for nobody this second.
             if cell.compare_exchange(was, is, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                self.hint.store(place + 1, Ordering::Relaxed);
-                return Some(Permit { place, was, is });
+                let next = NonZeroUsize::MIN.saturating_add(place);
+                self.hint.store(next.get(), Ordering::Relaxed);
+                return Some(Permit { next, was });
             }
         }
         None
     }
 
-    /// Undoes [`Ring::take`] of a call that was refused after all.
-    pub fn give_back(&self, permit: Permit) {
-        if let Some(cell) = self.cell(permit.place) {
+    /// Undoes [`Ring::take`] at `now` of a call that was refused after all.
+    pub fn give_back(&self, permit: Permit, now: u64) {
+        let place = permit.next.get() - 1;
+        if let Some(cell) = self.cell(place) {
+            let is = now.saturating_add(1);
             // Fails only a window later, when the place has been taken anew and there is nothing to undo.
-            if cell.compare_exchange(permit.is, permit.was, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                self.hint.store(permit.place, Ordering::Relaxed);
+            if cell.compare_exchange(is, permit.was, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                self.hint.store(place, Ordering::Relaxed);
             }
         }
     }

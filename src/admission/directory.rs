@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use arc_swap::ArcSwap;
 
 use super::cps::{Permit, Ring};
+use super::index::{Found, Index};
 use super::mail::MailRoutes;
 use super::slots::Slots;
 use crate::config::{Permissions, Secret};
@@ -86,7 +87,7 @@ pub struct Specs {
 pub struct NumberEntry {
     pub spec: NumberSpec,
     pub account: Arc<AccountEntry>,
-    pub slots: Arc<Slots>,
+    pub slots: &'static Slots,
 }
 
 /// An account and its live counter.
@@ -102,6 +103,8 @@ pub struct AccountEntry {
 /// What an admission spent on the rings of an account.
 #[derive(Debug)]
 pub(super) struct Permits {
+    /// When.
+    at: u64,
     own: Option<Permit>,
     main: Option<Permit>,
 }
@@ -132,12 +135,13 @@ impl AccountEntry {
     }
 
     /// Spends one permit of this account and of its main account, or neither.
+    #[inline]
     pub(super) fn take(&self, now: u64) -> Option<Permits> {
         let own = match &self.ring {
             Some(ring) => Some(ring.take(now)?),
             None => None,
         };
-        let mut permits = Permits { own, main: None };
+        let mut permits = Permits { at: now, own, main: None };
         if let Some(ring) = self.parent.as_ref().and_then(|main| main.ring.as_ref()) {
             permits.main = ring.take(now);
             if permits.main.is_none() {
@@ -151,7 +155,7 @@ impl AccountEntry {
     pub(super) fn give_back(&self, permits: Permits) {
         let undo = |account: &AccountEntry, permit: Option<Permit>| {
             if let (Some(ring), Some(permit)) = (&account.ring, permit) {
-                ring.give_back(permit);
+                ring.give_back(permit, permits.at);
             }
         };
         undo(self, permits.own);
@@ -223,6 +227,8 @@ pub enum DirectoryError {
 #[derive(Debug)]
 pub struct Directory {
     tables: ArcSwap<Tables>,
+    /// The same tables' numbers, for admissions.
+    index: Index,
     counters: Mutex<Counters>,
     /// Changed only while the counters are held.
     default_cps: AtomicU32,
@@ -233,7 +239,7 @@ pub struct Directory {
 /// Every live counter by its owner, so that a number that leaves and comes back finds its live calls counted.
 #[derive(Debug, Default)]
 struct Counters {
-    slots: BTreeMap<E164, Weak<Slots>>,
+    slots: BTreeMap<E164, &'static Slots>,
     rings: BTreeMap<AuthId, Weak<Ring>>,
 }
 
@@ -242,6 +248,7 @@ impl Directory {
     pub fn new(default_cps: u32) -> Self {
         Self {
             tables: ArcSwap::default(),
+            index: Index::default(),
             counters: Mutex::default(),
             default_cps: AtomicU32::new(default_cps),
             mail: MailRoutes::default(),
@@ -260,14 +267,17 @@ impl Directory {
 
     /// The number of Meta's id, to keep.
     pub fn number(&self, id: &PhoneNumberId) -> Option<Arc<NumberEntry>> {
-        self.tables().number(id).cloned()
+        match self.index.find(id) {
+            Found::Entry(entry) => Some(entry),
+            Found::Replaced => self.tables().number(id).cloned(),
+            Found::Unknown => None,
+        }
     }
 
     /// Slots in use of every number, in order; also of numbers that have left the tables while calls go on.
     pub fn slots_in_use(&self) -> Vec<(E164, u32)> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = |slots: &Weak<Slots>| slots.upgrade().map_or(0, |slots| slots.in_use());
-        counters.slots.iter().map(|(number, slots)| (number.clone(), used(slots))).collect()
+        counters.slots.iter().map(|(number, slots)| (number.clone(), slots.in_use())).collect()
     }
 
     /// Puts new tables in force, for the next call on. Live calls keep what they have and stay counted.
@@ -290,6 +300,8 @@ impl Directory {
         self.default_cps.store(default_cps, Ordering::Relaxed);
         let mut tables = plan.build(&mut counters, default_cps);
         tables.applications = applications.into_iter().map(|a| (a.id.clone(), Arc::new(a))).collect();
+        // Before the entries that it replaces go.
+        self.index.replace(tables.numbers());
         self.tables.store(Arc::new(tables));
         Ok(())
     }
@@ -370,13 +382,13 @@ impl Tables {
 }
 
 impl Counters {
-    fn slots(&mut self, number: &E164, limit: u32) -> Arc<Slots> {
-        if let Some(slots) = self.slots.get(number).and_then(Weak::upgrade) {
+    fn slots(&mut self, number: &E164, limit: u32) -> &'static Slots {
+        if let Some(slots) = self.slots.get(number) {
             slots.set_limit(limit);
             return slots;
         }
         let slots = Slots::new(limit);
-        self.slots.insert(number.clone(), Arc::downgrade(&slots));
+        self.slots.insert(number.clone(), slots);
         slots
     }
 

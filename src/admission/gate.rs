@@ -189,6 +189,8 @@ impl Gate {
     ///
     /// # Errors
     /// The first reason that holds.
+    // What it gives goes through memory otherwise, and is waited for there.
+    #[inline]
     pub fn admit<O>(
         &self,
         now: Instant,
@@ -222,7 +224,7 @@ impl Gate {
         account: &Arc<AccountEntry>,
         direction: Direction,
     ) -> Result<WebAdmitted, Reason> {
-        let since = u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX);
+        let since = self.since(now);
         let asked = match account.has_room(since) {
             false => Err(Reason::CpsExceeded),
             true if self.is_draining() => Err(Reason::Draining),
@@ -294,14 +296,19 @@ impl Gate {
 
     /// When the account can spend the next of its calls per second, as far as is known: `now`, or later.
     pub fn next_permit(&self, now: Instant, account: &AccountEntry) -> Instant {
-        let since = u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX);
+        let since = self.since(now);
         now + Duration::from_nanos(account.room_at(since).saturating_sub(since))
     }
 
     /// An account's calls per second, and how many of the last second are spent.
     pub fn cps(&self, now: Instant, account: &AccountEntry) -> (usize, usize) {
-        let since = now.saturating_duration_since(self.origin).as_nanos();
-        account.spent(u64::try_from(since).unwrap_or(u64::MAX))
+        account.spent(self.since(now))
+    }
+
+    /// The rings' time.
+    fn since(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.origin);
+        since.as_secs().saturating_mul(1_000_000_000).saturating_add(since.subsec_nanos().into())
     }
 
     /// The rules that forbid a call whatever room there is.
@@ -350,6 +357,7 @@ impl Gate {
         }
     }
 
+    #[inline]
     fn ask<O>(
         &self,
         now: Instant,
@@ -364,7 +372,7 @@ impl Gate {
         if !number.slots.has_room() {
             return Err(Reason::NumberFull);
         }
-        let now = u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX);
+        let now = self.since(now);
         if !number.account.has_room(now) {
             return Err(Reason::CpsExceeded);
         }

@@ -51,7 +51,6 @@ fn r01_three_threads_never_hold_more_slots_than_the_limit() {
         let slots = Slots::new(1);
         let threads: Vec<_> = (0..2)
             .map(|_| {
-                let slots = slots.clone();
                 thread::spawn(move || {
                     let slot = slots.acquire();
                     assert!(slots.in_use() <= 1);
@@ -72,17 +71,14 @@ fn r01_a_lowered_limit_holds_from_that_instant() {
     loom::model(|| {
         let slots = Slots::new(2);
         let held = slots.acquire().unwrap();
-        let lower = {
-            let slots = slots.clone();
-            thread::spawn(move || {
-                slots.set_limit(1);
-                // `held` is the one call the limit allows: whoever gets a slot now got it before.
-                let before = slots.in_use();
-                let late = slots.acquire();
-                assert!(late.is_none());
-                before
-            })
-        };
+        let lower = thread::spawn(move || {
+            slots.set_limit(1);
+            // `held` is the one call the limit allows: whoever gets a slot now got it before.
+            let before = slots.in_use();
+            let late = slots.acquire();
+            assert!(late.is_none());
+            before
+        });
         let second = slots.acquire();
         let before = lower.join().unwrap();
         assert_eq!(before, 1 + u32::from(second.is_some()), "nothing was let in after the change");
@@ -100,11 +96,8 @@ fn r01_three_threads_and_a_limit_that_changes() {
     builder.preemption_bound = Some(3);
     builder.check(|| {
         let slots = Slots::new(1);
-        let taker = |slots: &Arc<Slots>| {
-            let slots = slots.clone();
-            thread::spawn(move || drop(slots.acquire()))
-        };
-        let (one, two) = (taker(&slots), taker(&slots));
+        let taker = || thread::spawn(move || drop(slots.acquire()));
+        let (one, two) = (taker(), taker());
         slots.set_limit(2);
         assert!(slots.in_use() <= 2);
         one.join().unwrap();
@@ -167,7 +160,7 @@ fn r01_a_permit_given_back_is_there_for_the_next() {
         let other = ring.clone();
         let thread = thread::spawn(move || {
             if let Some(permit) = other.take(3) {
-                other.give_back(permit);
+                other.give_back(permit, 3);
             }
         });
         let mine = ring.take(4).is_some();

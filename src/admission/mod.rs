@@ -11,6 +11,7 @@ mod cps;
 mod directory;
 mod gate;
 pub mod geo;
+mod index;
 mod lag;
 mod mail;
 pub mod permission;

@@ -3,13 +3,12 @@
 //! Both live in the same word so that an acquisition is checked against the limit of that very instant. A
 //! [`Slot`] gives itself back when dropped; there is no other release.
 
-use std::sync::Arc;
-
 use crossbeam_utils::CachePadded;
 
 use super::sync::{AtomicU64, Ordering};
 
-/// Slots of one number; shared by its directory entries, old and new, and by the slots taken.
+/// Slots of one number; shared by its directory entries, old and new, and by the slots taken. They are never freed: a
+/// number that comes back finds its live calls counted, and to count who holds them would cost each call two more changes.
 pub struct Slots {
     /// Upper half: the limit. Lower half: slots in use.
     word: CachePadded<AtomicU64>,
@@ -18,7 +17,7 @@ pub struct Slots {
 
 /// One slot, held as long as the call.
 #[must_use = "a slot dropped at once is given back at once"]
-pub struct Slot(Arc<Slots>);
+pub struct Slot(&'static Slots);
 
 fn used(word: u64) -> u32 {
     (word & u64::from(u32::MAX)) as u32
@@ -33,13 +32,17 @@ fn word_of(limit: u32, used: u32) -> u64 {
 }
 
 impl Slots {
-    /// `limit` free slots.
-    pub fn new(limit: u32) -> Arc<Self> {
-        Arc::new(Self { word: CachePadded::new(AtomicU64::new(word_of(limit, 0))), high_water: AtomicU64::new(0) })
+    /// `limit` free slots, of a number that had none.
+    pub fn new(limit: u32) -> &'static Self {
+        Box::leak(Box::new(Self {
+            word: CachePadded::new(AtomicU64::new(word_of(limit, 0))),
+            high_water: AtomicU64::new(0),
+        }))
     }
 
     /// Takes a slot; none if as many as the limit are in use.
-    pub fn acquire(self: &Arc<Self>) -> Option<Slot> {
+    #[inline]
+    pub fn acquire(&'static self) -> Option<Slot> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             if used(word) >= limit(word) {
@@ -54,10 +57,11 @@ impl Slots {
         if self.high_water.load(Ordering::Relaxed) < mine {
             self.high_water.fetch_max(mine, Ordering::Relaxed);
         }
-        Some(Slot(self.clone()))
+        Some(Slot(self))
     }
 
     /// Whether a slot is free at this instant; another may take it first.
+    #[inline]
     pub fn has_room(&self) -> bool {
         let word = self.word.load(Ordering::Relaxed);
         used(word) < limit(word)

@@ -20,7 +20,7 @@ fn r01_a_million_admissions_from_eight_threads_reach_the_limit_and_never_pass_it
     let begin = Arc::new(Barrier::new(8));
     let threads: Vec<_> = (0..8)
         .map(|_| {
-            let (slots, begin) = (slots.clone(), begin.clone());
+            let begin = begin.clone();
             std::thread::spawn(move || {
                 let mut held = std::collections::VecDeque::new();
                 let mut admitted = 0;
@@ -48,9 +48,8 @@ fn r01_a_million_admissions_from_eight_threads_reach_the_limit_and_never_pass_it
 #[test]
 fn r01_a_slot_comes_back_from_a_panic() {
     let slots = Slots::new(1);
-    let inside = slots.clone();
     let ended = std::thread::spawn(move || {
-        let _slot = inside.acquire();
+        let _slot = slots.acquire();
         std::panic::resume_unwind(Box::new("the call fell over"));
     });
     assert!(ended.join().is_err());
@@ -179,7 +178,7 @@ proptest! {
 fn ring_count(ring: &Ring, now: u64) -> usize {
     let permits: Vec<_> = std::iter::from_fn(|| ring.take(now)).collect();
     let free = permits.len();
-    permits.into_iter().rev().for_each(|p| ring.give_back(p));
+    permits.into_iter().rev().for_each(|p| ring.give_back(p, now));
     ring.limit() - free
 }
 
@@ -317,6 +316,64 @@ fn live_counters_survive_a_replacement_and_an_absence() {
     let by_number = directory.tables().by_number(&E164::parse("918035737458").unwrap()).cloned().unwrap();
     assert_eq!(by_number.spec.phone_number_id.as_str(), "1");
     assert_eq!(by_number.account.main().auth_id.as_str(), "MA1");
+}
+
+#[test]
+fn a_thread_that_looked_sees_what_replaces_it_and_keeps_none_of_it() {
+    let accounts = |token: &str| {
+        vec![AccountSpec { tokens: vec![crate::config::Secret::new(token)], ..account("MA1", None, Some(100)) }]
+    };
+    let numbers = |ids: &[&str]| ids.iter().map(|id| number(&format!("91803573745{id}"), id, "MA1", 1)).collect();
+    let directory = Directory::new(10);
+    directory.replace(accounts("first"), numbers(&["1", "2"])).unwrap();
+    let find = |id: &str| directory.number(&PhoneNumberId::from(id));
+    let (turn, done) = (Barrier::new(2), Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(find("1").is_some());
+            turn.wait();
+            // Asleep on its copy, while the tables are replaced.
+            done.wait();
+            assert!(find("1").is_none() && find("2").is_some() && find("3").is_some());
+        });
+        turn.wait();
+        let (entry, held) = (find("1").unwrap(), find("2").unwrap());
+        let (gone, kept) = (Arc::downgrade(&entry), Arc::downgrade(&held));
+        drop(entry);
+        directory.replace(accounts("second"), numbers(&["2", "3"])).unwrap();
+        assert!(gone.upgrade().is_none(), "nobody's any more, the sleeping thread's neither");
+        assert!(kept.upgrade().is_some(), "a call has it");
+        let tokens =
+            |entry: &NumberEntry| entry.account.tokens.iter().map(|t| t.reveal().to_owned()).collect::<Vec<_>>();
+        assert_eq!((tokens(&held), tokens(&find("2").unwrap())), (vec!["first".into()], vec!["second".into()]));
+        drop(held);
+        assert!(kept.upgrade().is_none());
+        done.wait();
+    });
+    // Another directory's numbers are another's, on the same thread too.
+    let other = Directory::new(10);
+    assert!(other.number(&PhoneNumberId::from("2")).is_none());
+    assert!(find("2").is_some());
+}
+
+#[test]
+fn numbers_are_found_while_they_are_replaced() {
+    let tables = || (vec![account("MA1", None, Some(100))], vec![number("918035737458", "1", "MA1", 1)]);
+    let world = World::new(tables().0, tables().1);
+    let (directory, over) = (world.gate.directory(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    assert!(directory.number(&PhoneNumberId::from("1")).is_some());
+                }
+            });
+        }
+        for _ in 0..2_000 {
+            directory.replace(tables().0, tables().1).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

@@ -167,8 +167,8 @@ fn segments(path: &str) -> Vec<&str> {
 
 /// A part of the path without its percent signs.
 fn decoded(part: &str) -> String {
-    // A plus stands for itself in a path.
-    let form = format!("={}", part.replace('+', "%2B"));
+    // Read as a form's value; in a path these stand for themselves (RFC 3986, 3.3).
+    let form = format!("={}", part.replace('+', "%2B").replace('&', "%26"));
     url::form_urlencoded::parse(form.as_bytes()).map(|(_, value)| value.into_owned()).next().unwrap_or_default()
 }
 

@@ -942,6 +942,21 @@ async fn a_repeated_order_with_its_key_places_nothing_more() {
     node.cancel.cancel();
 }
 
+#[test]
+fn a_part_of_a_path_is_read_as_it_stands_there() {
+    // RFC 3986, 3.3: what divides a form's pairs is a character like any other.
+    let table = [
+        ("name_R%26D", "name_R&D"),
+        ("name_R&D", "name_R&D"),
+        ("&&=&", "&&=&"),
+        ("a+b%2Bc%20d", "a+b+c d"),
+        ("%C3%9Cn%C3%AF;=%25", "Ünï;=%"),
+    ];
+    for (part, read) in table {
+        assert_eq!(super::decoded(part), read, "{part}");
+    }
+}
+
 #[tokio::test]
 async fn paths_and_methods_that_are_not_there() {
     let node = run().await;

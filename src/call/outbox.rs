@@ -180,7 +180,7 @@ impl Outbox {
         self.0.notifier.origin(url)
     }
 
-    /// Sends a callback that was just written, if there is room and no other of its call and URL goes before it; if
+    /// Sends a callback that was just written, if there is room and no other goes before it; if
     /// not, it is read again in time. `keys` are those that its call began with, if they are known.
     pub fn send(&self, written: Written, keys: impl Into<Option<SigningKeys>>) {
         if !written.first {
@@ -337,7 +337,8 @@ impl Inner {
             let to = webhook.map_or(new.origin, |webhook| format!("webhook {}", webhook.name));
             tell(GivenUp { account: new.account, main_account: new.main_account, to, why });
         }
-        if others_wait || matches!(outcome, Settled::Again { .. }) {
+        // What a multi-party call's end waits for is other calls'.
+        if others_wait || kind == NoticeKind::MultiParty || matches!(outcome, Settled::Again { .. }) {
             self.woken.notify_one();
         }
     }

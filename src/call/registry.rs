@@ -4,9 +4,10 @@
 //! into a call: what they get is a [`LiveCall`], a view with a mailbox.
 
 mod legs;
+mod live_call;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -14,32 +15,27 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore};
 use tracing::{Instrument, error, info, info_span};
 
+pub use self::live_call::LiveCall;
 use super::author;
-use super::binding::{AtMeta, Bindings, CallEvent, Parties, Party};
+use super::binding::{AtMeta, Bindings, CallEvent, Parties};
 pub use super::binding::{CallKey, EventTold};
-use super::course::{Course, Sampler};
+use super::course::Sampler;
 use super::farewell;
 use super::live::LiveLog;
-use super::machine::{
-    CallSetup, CallState, CallTime, CallUrls, Command, GraphAction, Input, RecordOrder, StreamOrder, Termination,
-};
-use super::phones::Line;
+use super::machine::{CallSetup, CallState, CallUrls, GraphAction, Input, Termination};
 use super::services::Services;
-use super::shell::{self, Begin, Mailbox, Peer, Way, What};
-use super::streams::{StreamView, StreamViews};
+use super::shell::{self, Begin, Peer, Way};
+use super::streams::StreamViews;
 use super::trace::{Journal, Traced};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
-use crate::answer::SigningKeys;
 use crate::config::Secret;
-use crate::feed::Feed;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
-use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, StreamId, Timestamp, TraceId, Wacid};
+use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
 use crate::observe::names;
 use crate::store::{CallStart, PlacedCall};
-use crate::xml::ast::Target;
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
@@ -90,184 +86,6 @@ pub enum Told {
 /// No room for a further reject just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RejectsFull;
-
-/// A live call, seen from outside.
-#[derive(Debug)]
-pub struct LiveCall {
-    pub setup: CallSetup,
-    pub log: Arc<LiveLog>,
-    /// When its webhook came in.
-    pub(super) arrived: Instant,
-    /// The number's signing keys and token, as they stood when the call began.
-    pub(super) keys: SigningKeys,
-    token: Option<Secret>,
-    pub(super) mailbox: Mailbox,
-    state: AtomicU8,
-    answered: OnceLock<CallTime>,
-    at_meta: AtMeta,
-    /// The legs that it has dialled, and the one of them that has answered.
-    legs: Mutex<Vec<CallUuid>>,
-    b_leg: Mutex<Option<CallUuid>>,
-    pub(super) streams: StreamViews,
-    /// How its sound goes.
-    pub(super) sampler: Sampler,
-    /// It is recorded in the background; and it was asked to be, and has not looked at that yet.
-    recorded: AtomicBool,
-    record_asked: AtomicBool,
-    /// Of a web leg: the way to its phone.
-    pub(super) line: Option<Arc<Line>>,
-}
-
-impl LiveCall {
-    pub(super) fn set_state(&self, state: CallState) {
-        self.state.store(state as u8, Ordering::Release);
-    }
-
-    pub(super) fn set_answered(&self, at: CallTime) {
-        let _ = self.answered.set(at);
-    }
-
-    /// When it was answered.
-    pub fn answered(&self) -> Option<CallTime> {
-        self.answered.get().copied()
-    }
-
-    /// That it began, was answered, or ended.
-    pub(super) fn tell_news(&self, feed: &Feed) {
-        feed.tell(&self.setup.parent_account, crate::feed::What::Call(self.setup.call));
-    }
-
-    /// Meta's id of the call, once there is one.
-    pub fn wacid(&self) -> Option<&Wacid> {
-        self.at_meta.wacid()
-    }
-
-    /// The leg that it dialled and that has answered.
-    pub fn b_leg(&self) -> Option<CallUuid> {
-        *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_b_leg(&self, leg: Option<CallUuid>) {
-        *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner) = leg;
-    }
-
-    /// How its sound has gone so far; none: there was none to measure yet.
-    pub fn course(&self) -> Option<Course> {
-        self.sampler.course()
-    }
-
-    /// Whether it is recorded in the background, or will be.
-    pub fn is_recorded(&self) -> bool {
-        self.recorded.load(Ordering::Acquire) || self.record_asked.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_recorded(&self, recorded: bool) {
-        self.recorded.store(recorded, Ordering::Release);
-    }
-
-    /// What was asked of it about recording has been looked at.
-    pub(super) fn looked_at_recording(&self) {
-        self.record_asked.store(false, Ordering::Release);
-    }
-
-    /// Has it recorded; `None`: it is already.
-    pub fn record(&self, order: RecordOrder, callback: Option<Target>) -> Option<Told> {
-        if self.recorded.load(Ordering::Acquire) || self.record_asked.swap(true, Ordering::AcqRel) {
-            return None;
-        }
-        let told = self.command(Command::Record { order: Box::new(order), callback });
-        if told != Told::Yes {
-            self.looked_at_recording();
-        }
-        Some(told)
-    }
-
-    /// A leg that it dialled has ended, or goes on without it.
-    pub(super) fn forget_leg(&self, leg: CallUuid) {
-        self.legs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != leg);
-    }
-
-    /// Puts something into its mailbox; `false`: it is over, or full.
-    pub(super) fn put(&self, what: What) -> bool {
-        self.mailbox.put(what)
-    }
-
-    /// Whether it was answered and goes on.
-    pub fn is_answered(&self) -> bool {
-        self.answered.get().is_some()
-    }
-
-    /// Whether it has come to its end, and only Meta's word for it is missing.
-    pub fn is_closing(&self) -> bool {
-        self.state.load(Ordering::Acquire) >= CallState::Closing as u8
-    }
-
-    /// Asks the call for something.
-    pub fn command(&self, command: Command) -> Told {
-        if self.is_closing() {
-            return Told::Unknown;
-        }
-        match self.mailbox.tell(Input::Command { command }) {
-            true => Told::Yes,
-            false if self.mailbox.is_open() => Told::Full,
-            false => Told::Unknown,
-        }
-    }
-}
-
-impl LiveCall {
-    /// Its streams, newest first.
-    pub fn streams(&self) -> Vec<StreamView> {
-        self.streams.list()
-    }
-
-    /// Asks it for a stream under this name; `Ok(false)`: it has one.
-    ///
-    /// # Errors
-    /// It could not be told.
-    pub fn begin_stream(&self, stream: StreamId, order: StreamOrder, now: Timestamp) -> Result<bool, Told> {
-        if !self.streams.claim(stream, &order, now) {
-            return Ok(false);
-        }
-        match self.command(Command::Stream { stream, order: Box::new(order) }) {
-            Told::Yes => Ok(true),
-            not => {
-                self.streams.withdraw(stream);
-                Err(not)
-            }
-        }
-    }
-}
-
-impl Party for LiveCall {
-    fn setup(&self) -> &CallSetup {
-        &self.setup
-    }
-
-    fn at_meta(&self) -> &AtMeta {
-        &self.at_meta
-    }
-
-    fn token(&self) -> Option<Secret> {
-        self.token.clone()
-    }
-
-    fn is_closing(&self) -> bool {
-        Self::is_closing(self)
-    }
-
-    fn is_open(&self) -> bool {
-        self.mailbox.is_open()
-    }
-
-    fn tell(&self, fact: Input) -> bool {
-        self.mailbox.tell(fact)
-    }
-
-    fn answer(&self, answer: Box<Offer>) -> bool {
-        self.mailbox.put(What::Answer(answer))
-    }
-}
 
 /// The live calls of a node; cheap to clone.
 #[derive(Clone)]
@@ -421,7 +239,7 @@ impl Drop for Leaving {
         inner.one_over.notify_waiters();
         self.registry.leave_legs(&self.view);
         // A machine that came to its end has left already.
-        inner.services.rooms.leave(setup.call, &[]);
+        inner.services.rooms.leave(setup.call, &[], drop);
     }
 }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
-use crate::call::machine::MachineLimits;
+use crate::call::machine::{Command, MachineLimits};
 use crate::call::{
     CallSettings, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, RejectThread, farewell,
 };

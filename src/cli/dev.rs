@@ -23,6 +23,10 @@ pub struct Args {
     /// README has the table)
     #[arg(long, value_name = "FILE.toml")]
     pub faults: Option<PathBuf>,
+    /// Simulated users must be asked before they are called, all but 919412341234 and those whom rules of --faults are about;
+    /// and write or call before they are written to, as Meta has it
+    #[arg(long)]
+    pub ask_first: bool,
 }
 
 /// Runs it until SIGINT or SIGTERM.
@@ -38,6 +42,7 @@ pub fn run(args: Args) -> Exit {
             answer_url: args.answer_url.map(String::from),
             data_dir: args.data_dir,
             faults,
+            ask_first: args.ask_first,
             ..DevOptions::default()
         };
         let dev = match Dev::boot(options).await {

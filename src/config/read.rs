@@ -1,6 +1,7 @@
 //! From the tree to [`Config`]: which keys there are, what each may be, and what must agree with what.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use url::Url;
@@ -16,7 +17,7 @@ use super::types::{
     Public, Retention, Role, Store, User, Waba, Webhook,
 };
 use super::{oidc, storage};
-use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId, is_loopback};
+use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId, is_loopback, leads_to};
 use crate::xml::ast::DocUrl;
 
 pub(super) const ROLES: &[(&str, Role)] = &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];
@@ -46,9 +47,10 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
     let permissions = permissions(root.section("permissions"), &Permissions::default());
     let meta = meta(root.section("meta"), insecure);
     let default_token = meta.access_token.is_some();
+    let listen = listen(root.section("listen"), cx);
     let config = Config {
-        listen: listen(root.section("listen"), cx),
-        public: public(root.section("public")),
+        public: public(root.section("public"), cx, listen.media),
+        listen,
         media: media(root.section("media")),
         meta,
         store: store(root.section("store")),
@@ -107,11 +109,19 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> Listen {
     listen
 }
 
-fn public(mut s: Section<'_>) -> Public {
-    let public = Public {
-        base_url: s.get("base_url", base_url),
-        media_ips: s.get("media_ips", list(parsed("an IP address"))).unwrap_or_default(),
-    };
+fn public(mut s: Section<'_>, cx: &Context<'_>, media: SocketAddr) -> Public {
+    let base_url = s.get("base_url", base_url);
+    let media_ips: Option<(Vec<IpAddr>, _)> = s.placed("media_ips", list(parsed("an IP address")));
+    if let Some((ips, at)) = &media_ips
+        && !ips.is_empty()
+        && !ips.iter().any(|ip| leads_to(*ip, media.ip()))
+    {
+        let (family, both) =
+            if media.is_ipv4() { ("IPv4", ", or let `media` be [::], which takes both") } else { ("IPv6", "") };
+        let message = format!("`media_ips` has no address that leads to `[listen] media`, which is {media}");
+        cx.fault(at.clone(), message, format!("name an {family} address of this machine's{both}"));
+    }
+    let public = Public { base_url, media_ips: media_ips.map_or_else(Vec::new, |(ips, _)| ips) };
     s.finish();
     public
 }

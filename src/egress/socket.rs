@@ -95,8 +95,18 @@ impl Egress {
         match client_async_with_config(request, SocketWire(wire), Some(config)).await {
             Ok((socket, _)) => Ok(socket),
             Err(Error::Http(answer)) => Err(EgressError::NotUpgraded(answer.status().as_u16())),
-            Err(error) => Err(EgressError::Broken { what: error.to_string() }),
+            Err(error) => Err(EgressError::Broken { what: broken(&error) }),
         }
+    }
+}
+
+/// Why there was no upgrade, where the library's words would puzzle whoever runs the server.
+fn broken(error: &Error) -> String {
+    match error {
+        Error::AttackAttempt => {
+            "the head of the answer to the upgrade is too large (or comes in very many small pieces)".to_owned()
+        }
+        error => error.to_string(),
     }
 }
 
@@ -157,5 +167,17 @@ impl AsyncWrite for SocketWire {
             Way::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Way::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, broken};
+
+    #[test]
+    fn a_head_that_is_too_large_is_called_that() {
+        let said = broken(&Error::AttackAttempt);
+        assert!(said.contains("too large") && !said.to_lowercase().contains("attack"), "{said}");
+        assert_eq!(broken(&Error::Utf8("x".to_owned())), Error::Utf8("x".to_owned()).to_string());
     }
 }

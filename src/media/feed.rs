@@ -1,6 +1,6 @@
 //! A feed: live sound into a leg, one ready Opus frame a tick, from somebody who mixes or streams.
 //!
-//! Prompts go before it, unless it was asked for otherwise. The queue is short: whoever has much to say keeps it and tops the feed up, so that what was not
+//! The queue is short: whoever has much to say keeps it and tops the feed up, so that what was not
 //! yet sent can be taken back at once.
 
 use std::sync::Arc;
@@ -40,8 +40,6 @@ pub(super) struct FeedEnd {
     flowing: bool,
     waited: u8,
     taken: u64,
-    /// What it has is heard instead of a prompt, and not after it.
-    over_prompts: bool,
 }
 
 /// Both ends of a new feed.
@@ -49,8 +47,7 @@ pub(super) fn feed(lead: usize) -> (Feed, FeedEnd) {
     let (to, from) = sync_channel(FEED_MAX);
     let progress = Arc::new(Progress::default());
     let lead = u64::try_from(lead.clamp(1, FEED_MAX)).unwrap_or(1);
-    let end =
-        FeedEnd { from, progress: progress.clone(), lead, flowing: false, waited: 0, taken: 0, over_prompts: false };
+    let end = FeedEnd { from, progress: progress.clone(), lead, flowing: false, waited: 0, taken: 0 };
     (Feed { to, progress }, end)
 }
 
@@ -95,13 +92,9 @@ impl Feed {
 }
 
 impl FeedEnd {
-    /// Prompts give way to it: they are music for who waits.
-    pub(super) fn over_prompts(self) -> Self {
-        Self { over_prompts: true, ..self }
-    }
-
-    pub(super) fn is_over_prompts(&self) -> bool {
-        self.over_prompts
+    /// Whether something was pushed that has not been taken.
+    pub(super) fn has_more(&self) -> bool {
+        self.progress.pushed.load(Ordering::Acquire) > self.taken
     }
 
     /// This tick's frame, and whether anybody will push another.

@@ -4,9 +4,9 @@
 //! prompt; where several are heard at once they are decoded, added and encoded anew, for that while only.
 
 use crate::call::machine::{Aside, AsideKind, PlayId};
-use crate::ffi::opus::{Decoder, Encoder, Rate};
 
 use super::LegEvent;
+use super::blend::Blend;
 use super::player::{PlayItem, Player, Step};
 use super::prompt::Frame;
 
@@ -17,7 +17,7 @@ const FRAME_MS: u64 = 20;
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     layers: Vec<Layer>,
-    mixer: Option<Box<Mixer>>,
+    blend: Option<Box<Blend<3>>>,
 }
 
 #[derive(Debug)]
@@ -87,7 +87,9 @@ impl Layers {
             Heard { own: one, play: None, speak: None }
             | Heard { own: None, play: one, speak: None }
             | Heard { own: None, play: None, speak: one } => one,
-            several => Some(self.mixer.get_or_insert_default().mix(&several)),
+            Heard { own, play, speak } => {
+                Some(self.blend.get_or_insert_default().of([own.as_ref(), play.as_ref(), speak.as_ref()]))
+            }
         }
     }
 }
@@ -124,61 +126,14 @@ struct Heard {
     speak: Option<Frame>,
 }
 
-/// Adds sounds. Wideband, as prompts are (`media-notes` §6).
-#[derive(Debug)]
-struct Mixer {
-    own: Voice,
-    play: Voice,
-    speak: Voice,
-    encoder: Encoder,
-}
-
-/// A sound that is decoded: from frame to frame it needs the same decoder.
-#[derive(Debug, Default)]
-struct Voice {
-    decoder: Option<Decoder>,
-    pcm: Vec<i16>,
-}
-
-impl Default for Mixer {
-    fn default() -> Self {
-        let voice = Voice::default;
-        Self { own: voice(), play: voice(), speak: voice(), encoder: Encoder::for_prompts() }
-    }
-}
-
-impl Mixer {
-    fn mix(&mut self, heard: &Heard) -> Frame {
-        let mut sum = [0_i32; Rate::Hz16000.frame()];
-        for (voice, frame) in
-            [(&mut self.own, &heard.own), (&mut self.play, &heard.play), (&mut self.speak, &heard.speak)]
-        {
-            if let Some(frame) = frame {
-                voice.add(frame, &mut sum);
-            }
-        }
-        let clipped = sum.map(|sum| i16::try_from(sum).unwrap_or(if sum < 0 { i16::MIN } else { i16::MAX }));
-        self.encoder.encode(&clipped)
-    }
-}
-
-impl Voice {
-    /// A frame that can't be decoded adds nothing.
-    fn add(&mut self, frame: &Frame, sum: &mut [i32]) {
-        self.pcm.clear();
-        let decoder = self.decoder.get_or_insert_with(|| Decoder::new(Rate::Hz16000));
-        if decoder.decode(Some(frame), false, &mut self.pcm).is_ok() {
-            sum.iter_mut().zip(&self.pcm).for_each(|(sum, sample)| *sum += i32::from(*sample));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
     use std::sync::Arc;
 
     use super::*;
+    use crate::ffi::opus::{Decoder, Rate};
+    use crate::media::blend::testing::{strength, tone};
     use crate::media::prompt::Prompt;
     use crate::xml::ast::Repeat;
 
@@ -213,11 +168,11 @@ mod tests {
         let (heard, told) = run(&mut layers, Some(9), 4);
         assert_eq!(heard, [1, 2, 9, 9]);
         assert_eq!(told, [LegEvent::PlayStarted(PlayId(1)), LegEvent::Played(PlayId(1))]);
-        assert!(layers.is_empty() && layers.mixer.is_none());
+        assert!(layers.is_empty() && layers.blend.is_none());
 
         layers.play(PlayId(2), &aside(AsideKind::Play, true), item(&named(&[1, 2])));
         assert_eq!(run(&mut layers, None, 4).0, [1, 2, 0, 0]);
-        assert!(layers.mixer.is_none(), "nothing was mixed");
+        assert!(layers.blend.is_none(), "nothing was mixed");
     }
 
     #[test]
@@ -264,30 +219,11 @@ mod tests {
         assert_eq!(run(&mut layers, Some(9), 2).0, [9, 9]);
     }
 
-    fn tone(hz: f64) -> Arc<Prompt> {
-        let mut encoder = Encoder::for_prompts();
-        let wave = |n: usize| ((n as f64 * hz * std::f64::consts::TAU / 16_000.0).sin() * 6_000.0) as i16;
-        let frames: Vec<Frame> =
-            (0..50).map(|f| encoder.encode(&(0..320).map(|n| wave(f * 320 + n)).collect::<Vec<_>>())).collect();
-        Prompt::of(frames)
-    }
-
-    /// How strongly a tone is in there (Goertzel), against one of full scale.
-    fn strength(pcm: &[i16], hz: f64) -> f64 {
-        let (mut re, mut im) = (0.0, 0.0);
-        for (n, sample) in pcm.iter().enumerate() {
-            let phase = n as f64 * hz * std::f64::consts::TAU / 16_000.0;
-            re += f64::from(*sample) * phase.cos();
-            im += f64::from(*sample) * phase.sin();
-        }
-        (re * re + im * im).sqrt() * 2.0 / pcm.len() as f64 / 32_768.0
-    }
-
     #[test]
     fn both_are_heard_at_once() {
         let mut layers = Layers::default();
-        layers.play(PlayId(1), &aside(AsideKind::Play, true), item(&tone(440.0)));
-        let mut own = Player::new(PlayId(2), item(&tone(1_000.0)));
+        layers.play(PlayId(1), &aside(AsideKind::Play, true), item(&Prompt::of(tone(440.0))));
+        let mut own = Player::new(PlayId(2), item(&Prompt::of(tone(1_000.0))));
         let mut ear = Decoder::new(Rate::Hz16000);
         let mut pcm = Vec::new();
         for _ in 0..50 {

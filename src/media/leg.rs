@@ -4,6 +4,7 @@
 //! between. Datagrams to be sent are put into the given list; what comes and goes by the network is `leg/path.rs`.
 //! Sockets and routing are `shard`'s.
 
+mod fetch;
 mod path;
 
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ use str0m::Rtc;
 use str0m::media::Mid;
 
 use super::agent::Homes;
+use super::blend::Blend;
 use super::bridge::BridgeEnd;
 use super::dtls::Keyring;
 use super::dtmf;
@@ -64,6 +66,7 @@ pub(super) enum LegOrder {
     Part,
     Tap(TapEnd),
     Feed(Box<FeedEnd>),
+    Room(Box<FeedEnd>),
     /// Nobody hears the peer's sound; its keys count all the same.
     Mute(bool),
     Close,
@@ -114,84 +117,87 @@ pub(super) struct Making {
     pub(super) wall: Timestamp,
 }
 
-/// A leg.
+/// A leg. What each packet asks comes first, so that it lies in few lines of the processor's caches, which `fetch` knows.
+#[repr(C)]
 pub(super) struct Leg {
-    /// Boxed: it is large and seldom asked, and what a packet asks stays together, in few pages.
-    rtc: Box<Rtc>,
-    mid: Mid,
-    keys: Keyring,
     /// Its own RTP, once connected; none: the agent's serves.
     transport: Option<Box<Transport>>,
-    cname: String,
-    ssrc: u32,
-    /// A moment, and the wall clock's time then.
-    epoch: (Instant, Timestamp),
-    sink: EventSink,
     counters: Arc<Counters>,
-    homes: Homes,
-    pwd: String,
-    remote_pwd: String,
-    controlling: bool,
-    dtls_client: bool,
-    media_dead: Duration,
+    last_valid: Instant,
+    /// Where DTLS and RTP go; none before the first went.
+    path: Option<SocketAddr>,
+    /// When something authentic came from there last.
+    path_heard: Instant,
+    /// RTP packets in and out that the shard has not added up yet.
+    uncounted: (u64, u64),
+    /// Packets of the peer's still to come until it counts as heard for half a second; none: nobody asks.
+    flowing_in: Option<u32>,
+    timestamp: u32,
     opus_pt: u8,
-    telephone_events: Vec<u8>,
-    digits_out: Option<TelephoneEvent>,
-    silence: Frame,
-
     begun: bool,
     open: bool,
     ice_up: bool,
     connected: bool,
     heard: bool,
-    /// Packets of the peer's still to come until it counts as heard for half a second; none: nobody asks.
-    flowing_in: Option<u32>,
     /// A fault has been told; nothing more will be.
     lost: bool,
-    /// When the agent wants to be driven next.
-    wake: Instant,
-    last_valid: Instant,
-    /// The sender's time in its latest report.
-    last_report: Option<SystemTime>,
-    /// Where DTLS and RTP go; none before the first went.
-    path: Option<SocketAddr>,
-    /// When something authentic came from there last.
-    path_heard: Instant,
-    ssrcs: VecDeque<u32>,
-    /// An SSRC not known before, whose first packet is being tried.
-    trial: Option<u32>,
-    /// RTP packets in and out that the shard has not added up yet.
-    uncounted: (u64, u64),
-
-    sequence: u64,
-    timestamp: u32,
-    player: Option<Player>,
+    /// Nobody is to hear the peer.
+    muted: bool,
     /// Sound went out with the last packet: the next one needs no marker.
     talking: bool,
-    /// Sounds over the player's, while there are any.
-    layers: Option<Box<Layers>>,
-    /// Digits that go out, the first ones now.
-    sending: VecDeque<(PlayId, dtmf::Sender)>,
     /// A key or the pause after it has this tick: a prompt waits.
     keyed: bool,
-    receiver: dtmf::Receiver,
-    digits: Vec<Digit>,
     /// Keys as sound: there where no telephone-event was agreed.
     in_band: Option<Box<InBand>>,
     /// Somebody listens.
     ear: Option<Box<Ear>>,
     /// Another leg's peer is heard, and hears this one's.
     bridge: Option<Box<BridgeEnd>>,
-    /// Live sound for the peer.
+    /// What a room says to the peer.
+    room: Option<Box<FeedEnd>>,
+    /// Other live sound for the peer, and what adds it to what the peer hears besides.
     feed: Option<Box<FeedEnd>>,
+    blend: Option<Box<Blend<2>>>,
+    /// Sounds over the player's, while there are any.
+    layers: Option<Box<Layers>>,
     /// Copies of what passes.
     taps: Vec<TapEnd>,
-    /// RTP ticks that have passed and that nothing was sent for yet; less than none where a packet was a long one.
-    owed: i64,
-    /// Nobody is to hear the peer.
-    muted: bool,
+    /// When the agent wants to be driven next.
+    wake: Instant,
+    sequence: u64,
+    player: Option<Player>,
+    /// Digits that go out, the first ones now.
+    sending: VecDeque<(PlayId, dtmf::Sender)>,
+    digits: Vec<Digit>,
+    receiver: dtmf::Receiver,
+    silence: Frame,
+    media_dead: Duration,
     /// There once it is open.
     watchdog: Option<Watchdog>,
+
+    /// The first of those that are seldom asked. Boxed: it is large.
+    rtc: Box<Rtc>,
+    mid: Mid,
+    keys: Keyring,
+    cname: String,
+    ssrc: u32,
+    /// A moment, and the wall clock's time then.
+    epoch: (Instant, Timestamp),
+    sink: EventSink,
+    homes: Homes,
+    pwd: String,
+    remote_pwd: String,
+    controlling: bool,
+    dtls_client: bool,
+    telephone_events: Vec<u8>,
+    digits_out: Option<TelephoneEvent>,
+    /// The sender's time in its latest report.
+    last_report: Option<SystemTime>,
+    ssrcs: VecDeque<u32>,
+    /// An SSRC not known before, whose first packet is being tried.
+    trial: Option<u32>,
+    /// RTP ticks that have passed and that nothing was sent for yet; less than none where a packet was a long one.
+    owed: i64,
 }
 
 impl Leg {
@@ -243,7 +249,9 @@ impl Leg {
             in_band: m.digits_out.is_none().then(|| Box::new(InBand::new())),
             ear: None,
             bridge: None,
+            room: None,
             feed: None,
+            blend: None,
             taps: Vec::new(),
             owed: 0,
             muted: false,
@@ -322,6 +330,7 @@ impl Leg {
             }
             LegOrder::Part => self.bridge = None,
             LegOrder::Feed(end) => self.feed = Some(end),
+            LegOrder::Room(end) => self.room = Some(end),
             LegOrder::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap),
             // Far too many: this one is over at once.
             LegOrder::Tap(_) => {}
@@ -402,15 +411,17 @@ impl Leg {
         self.write(at, (pt, marker), timestamp, payload, out);
     }
 
-    /// What the bridge has for this tick, silence where it has nothing; `false`: there is none, or keys and prompts go
-    /// before it. A peer's packet may last longer or shorter than a tick, and goes out when its time has come.
+    /// What the bridge has for this tick, silence where it has nothing; `false`: there is none, or something goes before it or
+    /// is heard with it. A peer's packet may last longer or shorter than a tick, and goes out when its time has come.
     fn write_bridged(&mut self, now: Instant, out: &mut Outbox) -> bool {
         let Some(bridge) = &mut self.bridge else { return false };
         bridge.take_in();
-        if self.player.is_some() || self.layers.is_some() || !self.sending.is_empty() {
+        let is_spoken_over = self.layers.is_some() || self.feed.as_ref().is_some_and(|feed| feed.has_more());
+        if self.player.is_some() || is_spoken_over || !self.sending.is_empty() {
             self.owed = 0;
             return false;
         }
+        self.blend = None;
         self.owed += i64::from(PACKET_TICKS);
         while self.owed > 0 {
             let passed = self.bridge.as_mut().and_then(|bridge| bridge.next());
@@ -479,19 +490,28 @@ impl Leg {
         frame
     }
 
-    /// The next frame of what the call's document plays, or of what its other leg says. It goes on also while something
-    /// is heard instead of it.
+    /// The next frame of what the call's document plays, or of what is said by its other leg, its room and who feeds it. It
+    /// goes on also while something is heard instead of it.
     fn own_frame(&mut self) -> Option<Frame> {
-        if self.player.is_none() {
-            if let Some(bridge) = &mut self.bridge {
-                return bridge.next().filter(|passed| passed.ticks == PACKET_TICKS).map(|passed| passed.payload);
-            }
-            return self.fed_frame();
+        let room = fed_frame(&mut self.room);
+        if self.player.is_some() {
+            let played = self.played_frame();
+            return room.filter(|frame| **frame != *self.silence).or(played);
         }
-        let over = self.feed.as_ref().is_some_and(|feed| feed.is_over_prompts());
-        let fed = if over { self.fed_frame().filter(|frame| **frame != *self.silence) } else { None };
-        let played = self.played_frame();
-        fed.or(played)
+        let beneath = match &mut self.bridge {
+            Some(bridge) => bridge.next().filter(|passed| passed.ticks == PACKET_TICKS).map(|passed| passed.payload),
+            None => room,
+        };
+        let fed = fed_frame(&mut self.feed);
+        if self.feed.is_none() {
+            self.blend = None;
+        }
+        match (beneath, fed) {
+            (Some(beneath), Some(fed)) if *beneath != *self.silence => {
+                Some(self.blend.get_or_insert_default().of([Some(&beneath), Some(&fed)]))
+            }
+            (beneath, fed) => fed.or(beneath),
+        }
     }
 
     fn played_frame(&mut self) -> Option<Frame> {
@@ -504,15 +524,6 @@ impl Leg {
                 None
             }
         }
-    }
-
-    /// The next frame of live sound.
-    fn fed_frame(&mut self) -> Option<Frame> {
-        let (frame, goes_on) = self.feed.as_mut()?.next();
-        if !goes_on {
-            self.feed = None;
-        }
-        frame
     }
 
     /// For whoever taps.
@@ -537,6 +548,10 @@ impl Leg {
 
     fn lose(&mut self, fault: MediaFault) {
         if !self.lost {
+            if fault == MediaFault::Fingerprint {
+                let (missing, waited) = (Missing::Fingerprint, Duration::ZERO);
+                self.tell(LegEvent::Missing { missing, waited, checking: self.controlling });
+            }
             self.tell(LegEvent::Fact(MediaFact::Lost { fault }));
             self.lost = true;
         }
@@ -547,6 +562,15 @@ impl Leg {
             (self.sink)(event);
         }
     }
+}
+
+/// The next frame of live sound.
+fn fed_frame(feed: &mut Option<Box<FeedEnd>>) -> Option<Frame> {
+    let (frame, goes_on) = feed.as_mut()?.next();
+    if !goes_on {
+        *feed = None;
+    }
+    frame
 }
 
 /// Only the shard writes; no read-modify-write is needed.

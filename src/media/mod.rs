@@ -9,6 +9,7 @@
 
 mod agent;
 mod beep;
+mod blend;
 mod bridge;
 mod cable;
 pub mod conceal;
@@ -72,7 +73,7 @@ use crate::call::machine::{Aside, MediaFact, PlayId, Voice};
 use crate::clock::Clock;
 use crate::ffi::opus;
 use crate::ffi::sockets::interface_addresses;
-use crate::model::Digit;
+use crate::model::{Digit, leads_to};
 use crate::xml::ast::Beep;
 use agent::{Agent, Credentials, Homes, Identity};
 use leg::{Counters, Leg, LegOrder, Making};
@@ -97,8 +98,8 @@ pub enum LegEvent {
     DigitsSent(PlayId),
     /// The first packet of ours went out, silence included.
     FirstSent,
-    /// So long after [`LegHandle::open`] this is what there is no sound for; told at 3 s and at 8 s. `checking`: we send the
-    /// ICE checks.
+    /// So long after [`LegHandle::open`] this is what there is no sound for; told at 3 s and at 8 s, or as soon as it is certain.
+    /// `checking`: we send the ICE checks.
     Missing {
         missing: Missing,
         waited: Duration,
@@ -363,7 +364,7 @@ impl Media {
 
     /// The addresses under which a port is reached.
     fn reachable(&self, bound: SocketAddr) -> Vec<SocketAddr> {
-        let serving = self.public_ips.iter().filter(|ip| serves(bound, **ip));
+        let serving = self.public_ips.iter().filter(|ip| leads_to(**ip, bound.ip()));
         serving.map(|ip| SocketAddr::new(*ip, bound.port())).take(PUBLIC_MAX).collect()
     }
 
@@ -529,17 +530,17 @@ impl LegHandle {
     }
 
     /// Live sound to the peer, in place of an earlier feed, once `lead` frames are there, and again after it ran dry. What
-    /// is played goes before it; a bridge too.
+    /// is played goes before it; the other leg of a bridge, and a room, are heard beneath it.
     pub fn feed(&self, lead: usize) -> Feed {
         let (feed, end) = feed::feed(lead);
         self.order(LegOrder::Feed(Box::new(end)));
         feed
     }
 
-    /// The same of a room, whose words go before the music that is played to who waits or is on hold.
-    pub fn feed_over_prompts(&self, lead: usize) -> Feed {
+    /// The same of a room, in place of an earlier one: its words go before the music that is played to who waits or is on hold.
+    pub fn room_feed(&self, lead: usize) -> Feed {
         let (feed, end) = feed::feed(lead);
-        self.order(LegOrder::Feed(Box::new(end.over_prompts())));
+        self.order(LegOrder::Room(Box::new(end)));
         feed
     }
 
@@ -607,14 +608,6 @@ impl Orders {
     }
 }
 
-/// Whether packets to this address reach a socket so bound: an IPv6 wildcard takes both families.
-fn serves(bound: SocketAddr, ip: IpAddr) -> bool {
-    match bound.ip() {
-        IpAddr::V4(_) => ip.is_ipv4(),
-        IpAddr::V6(v6) => ip.is_ipv6() || v6.is_unspecified(),
-    }
-}
-
 /// The addresses for our candidates, best first; never an unspecified one.
 fn public_ips(config: &MediaConfig) -> io::Result<Vec<IpAddr>> {
     let bound = config.listen.ip();
@@ -628,7 +621,7 @@ fn public_ips(config: &MediaConfig) -> io::Result<Vec<IpAddr>> {
         }
         named => named.to_vec(),
     };
-    ips.retain(|ip| !ip.is_unspecified() && !ip.is_multicast() && serves(config.listen, *ip));
+    ips.retain(|ip| leads_to(*ip, bound));
     if ips.is_empty() {
         return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no address to offer to peers"));
     }

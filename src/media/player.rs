@@ -3,11 +3,12 @@
 //! Pure: prompts may still be in the making, then the step is silence. Who plays, when, and to whom is `leg`'s.
 
 use crate::call::machine::PlayId;
+use crate::ffi::cache::fetch;
 use crate::media::LegEvent;
 use crate::media::prompt::{Cursor, Frame, Prompt, Slot};
 use crate::xml::ast::Repeat;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One entry of a playlist.
 #[derive(Clone, Debug)]
@@ -67,6 +68,23 @@ impl Player {
             _ => self.again = again,
         }
         self
+    }
+
+    /// Asks the processor for what the next step is going to ask of it.
+    pub(super) fn fetch(&self) {
+        if let Some(item) = self.items.get(self.at) {
+            fetch(item, usize::MAX);
+        }
+        if let Some(place) = self.cursor.as_ref().and_then(Cursor::place) {
+            fetch(place, usize::MAX);
+        }
+    }
+
+    /// Then for the frame itself.
+    pub(super) fn fetch_frame(&self) {
+        if let Some(frame) = self.cursor.as_ref().and_then(Cursor::place).and_then(OnceLock::get) {
+            fetch(&**frame, usize::MAX);
+        }
     }
 
     pub(super) fn play(&self) -> PlayId {

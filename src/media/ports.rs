@@ -99,12 +99,15 @@ impl Ports {
         self.legs.len()
     }
 
-    /// A port for a leg whose peer offered these addresses: of the least loaded shard that has one on which none of
-    /// them is in use, else a new one, else the first all the same.
+    /// A port for a leg whose peer offered these addresses: one of the shard whose turn it is on which none of them is in use,
+    /// else a new one there, else any such one, else the first all the same.
     pub(super) fn take(&mut self, leg: LegId, peers: Vec<SocketAddr>) -> Port {
         let taken = |id: PortId| peers.iter().any(|p| self.taken.get(p).is_some_and(|ids| ids.contains(&id)));
         let collides = |p: &&Place| (p.open_legs > 0 && !peers.is_empty()) || taken(p.port.id);
-        let free = self.best(|p| !collides(p));
+        let turn = self.next_shard();
+        let here = self.best(|p| p.port.shard == turn && !collides(p));
+        let elsewhere = self.best(|p| !collides(p));
+        let free = here.or_else(|| self.open_another()).or(elsewhere);
         self.seat(leg, free, peers, false)
     }
 
@@ -329,10 +332,10 @@ mod tests {
         assert_eq!(shards, expected);
         (100..199).for_each(|n| ports.release(LegId(n)));
         assert_eq!(ports.take(LegId(1_000), vec![peer(1_000)]).shard, 1, "it has room again");
-        // Where each needs a port of its own, one that is open goes before a new one.
-        let mut ports = open(10, 2);
-        let ids: Vec<u16> = (0..6).map(|n| ports.take(LegId(n), vec![peer(100)]).id.0).collect();
-        assert_eq!(ids, [0, 1, 2, 3, 4, 5]);
+        // Where each needs a port of its own, it is one of the shard whose turn it is while there can be one.
+        let mut ports = open(7, 2);
+        let ids: Vec<u16> = (0..7).map(|n| ports.take(LegId(n), vec![peer(100)]).id.0).collect();
+        assert_eq!(ids, [0, 2, 3, 4, 5, 6, 1]);
         assert_eq!(open(1, 8).ports().count(), 1, "no more shards than ports");
     }
 

@@ -194,6 +194,11 @@ impl Drop for Writer {
 }
 
 impl Cursor {
+    /// Where the next frame of its own is, or will be.
+    pub(super) fn place(&self) -> Option<&OnceLock<Frame>> {
+        self.chunk.frames.get(self.at)
+    }
+
     /// The frame at this place of a round that is the last; a ready one moves the place on.
     #[allow(clippy::should_implement_trait, reason = "an end may be no end: not an iterator")]
     pub fn next(&mut self) -> Slot {
@@ -202,6 +207,10 @@ impl Cursor {
 
     /// The same of a round that `another` one follows, or of the last.
     pub fn next_of(&mut self, another: bool) -> Slot {
+        // Most have none, and a count that every leg with this prompt writes to is dear.
+        if self.prompt.join.get().is_none() {
+            return self.own();
+        }
         let prompt = self.prompt.clone();
         let Some(join) = prompt.join.get() else { return self.own() };
         if self.place == Place::Joined {

@@ -6,14 +6,17 @@ use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::blend::testing::{strength, tone};
 use super::dtmf;
 use super::prompt::{Frame, Prompt};
 use super::sdp::{Offer, Setup, check_answer};
 use super::test_peer::{Heard, Manner, Peer, pump, pump_for, socket};
-use super::{EventSink, LegEvent, LegHandle, Line, Media, MediaConfig, MediaError, Patience, PlayItem, Sides};
+use super::{
+    EventSink, FEED_MAX, Feed, LegEvent, LegHandle, Line, Media, MediaConfig, MediaError, Patience, PlayItem, Sides,
+};
 use crate::call::machine::{MediaFact, MediaFault, PlayId};
 use crate::clock::Clock;
-use crate::ffi::opus::{Encoder, Rate};
+use crate::ffi::opus::{Decoder, Encoder, Rate};
 use crate::xml::ast::Repeat;
 
 const PLAY: PlayId = PlayId(1);
@@ -537,7 +540,7 @@ fn what_a_room_says_is_heard_over_the_music_of_who_waits() {
     let mut call = Call::live(&media, Peer::new(&Manner::default()));
     let (music, _) = prompt(7, 100);
     call.leg.play(PLAY, once(&music));
-    let feed = call.leg.feed_over_prompts(1);
+    let feed = call.leg.room_feed(1);
     let mut encoder = Encoder::for_prompts();
     let loud: Vec<i16> = (0..320).map(|n| if n % 40 < 20 { 9_000 } else { -9_000 }).collect();
     let said: Vec<Frame> = (0..5).map(|_| encoder.encode(&loud)).collect();
@@ -550,4 +553,44 @@ fn what_a_room_says_is_heard_over_the_music_of_who_waits() {
     assert_eq!(told.len(), said.len(), "all of it");
     assert!(told.windows(2).all(|pair| pair[1] == pair[0] + 1), "in one piece: {told:?}");
     assert_eq!(sound(heard, 7).len(), 100 - said.len(), "the music went on meanwhile, and was not put off");
+}
+
+/// The strengths of 440 Hz and of 1,000 Hz in what the peer heard from its `from`th packet on.
+fn tones_heard(peer: &Peer, from: usize) -> [f64; 2] {
+    let (mut ear, mut pcm) = (Decoder::new(Rate::Hz16000), Vec::new());
+    for packet in &peer.heard[from..] {
+        ear.decode(Some(&packet.payload), false, &mut pcm).expect("Opus");
+    }
+    [440.0, 1_000.0].map(|hz| strength(&pcm, hz))
+}
+
+#[test]
+fn a_room_is_heard_beneath_who_feeds_the_leg_whoever_came_first() {
+    let media = start(config());
+    for room_first in [true, false] {
+        let mut call = Call::live(&media, Peer::new(&Manner::default()));
+        let early = room_first.then(|| call.leg.room_feed(1));
+        let feed = call.leg.feed(1);
+        let room = early.unwrap_or_else(|| call.leg.room_feed(1));
+        let (says, plays) = (tone(440.0), tone(1_000.0));
+        let mut since = 0;
+        let mut hear = |call: &mut Call, frames: &[(&Feed, &[Frame])]| {
+            since = call.peer[0].heard.len();
+            for (feed, frames) in frames {
+                assert!(frames.iter().take(FEED_MAX).all(|frame| feed.push(frame.clone())));
+            }
+            call.until("heard", |_, _| frames.iter().all(|(feed, _)| feed.waiting() == 0));
+            tones_heard(&call.peer[0], since)
+        };
+        // The other says nothing: what there is passes as it is.
+        let [low, high] = hear(&mut call, &[(&room, &says)]);
+        assert!(low > 0.05 && high < 0.01, "the room alone: {low} {high}");
+        let [low, high] = hear(&mut call, &[(&feed, &plays)]);
+        assert!(low < 0.01 && high > 0.05, "the feed alone: {low} {high}");
+        let [low, high] = hear(&mut call, &[(&room, &says), (&feed, &plays)]);
+        assert!(low > 0.05 && high > 0.05, "both: {low} {high}");
+        drop(feed);
+        let [low, _] = hear(&mut call, &[(&room, &says)]);
+        assert!(low > 0.05, "and the room after it: {low}");
+    }
 }

@@ -5,6 +5,7 @@
 //! its RTP is the WebRTC library's (`leg`).
 
 use std::collections::VecDeque;
+use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use super::quality::{Quality, Reception, Way};
 use super::rtcp::{self, Block, Item, Sender};
 use super::rtp::{self, Header};
 use super::srtp::{Keys, Transform, Window};
+use crate::ffi::cache::fetch;
 use crate::model::Timestamp;
 
 /// From one report of ours to the next (RFC 3550 §6.2), and to the first.
@@ -24,6 +26,8 @@ const LOOKS: Duration = Duration::from_secs(1);
 const SOURCES_MAX: usize = 4;
 /// Those it had before, of which nothing old is taken again.
 const RETIRED_MAX: usize = 16;
+/// Bytes of a payload, as a rule.
+const PLAIN_USUAL: usize = 128;
 /// From NTP's epoch, 1900, to ours.
 const NTP_EPOCH_SECS: u64 = 2_208_988_800;
 
@@ -38,26 +42,28 @@ pub(crate) struct Making {
     pub(crate) wall: Timestamp,
 }
 
-/// The own path of one leg.
+/// The own path of one leg. What each packet asks comes first (`Transport::fetch`).
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Transport {
-    seal: Transform,
-    open: Transform,
-    ssrc: u32,
-    cname: String,
-    opus_pt: u8,
     sources: Vec<Source>,
+    /// The payload that was opened last.
+    plain: Vec<u8>,
+    ssrc: u32,
+    opus_pt: u8,
+    sent: Sent,
+    look_at: Instant,
+    open: Transform,
+    seal: Transform,
+    /// The first of those that are seldom asked.
+    cname: String,
     retired: VecDeque<(u32, u64)>,
     /// Who sends reports, and which of them have come.
     reporters: VecDeque<(u32, Window)>,
-    /// The payload that was opened last.
-    plain: Vec<u8>,
     /// When it was made, and NTP's time then.
     made: (Instant, u64),
     report_at: Instant,
-    look_at: Instant,
     report_index: u32,
-    sent: Sent,
     outbound: Way,
     round_trip: Option<Duration>,
 }
@@ -136,6 +142,25 @@ impl Transport {
             outbound: Way::default(),
             round_trip: None,
         })
+    }
+
+    /// Asks the processor for what packets are going to ask of it.
+    pub(crate) fn fetch(&self) {
+        fetch(self, offset_of!(Self, open));
+        self.open.fetch();
+        self.seal.fetch();
+    }
+
+    /// Then for what that points at: of packets that come.
+    pub(crate) fn fetch_for_opening(&self) {
+        self.open.fetch_key();
+        fetch(self.sources.as_slice(), size_of::<Source>());
+        fetch(self.plain.as_slice(), PLAIN_USUAL);
+    }
+
+    /// And of those that go.
+    pub(crate) fn fetch_for_sealing(&self) {
+        self.seal.fetch_key();
     }
 
     /// Whether the peer is known to send with this SSRC.

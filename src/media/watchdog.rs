@@ -18,10 +18,12 @@ pub enum Missing {
     Handshake,
     /// No packet of sound or keys has come.
     Packet,
+    /// The peer's DTLS certificate is not the one of its SDP: told when it comes, and the leg is lost.
+    Fingerprint,
 }
 
 impl Missing {
-    pub const ALL: [Self; 3] = [Self::Check, Self::Handshake, Self::Packet];
+    pub const ALL: [Self; 4] = [Self::Check, Self::Handshake, Self::Packet, Self::Fingerprint];
 
     /// The word in metrics and traces.
     pub const fn as_str(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Missing {
             Self::Check => names::missing::CHECK,
             Self::Handshake => names::missing::HANDSHAKE,
             Self::Packet => names::missing::PACKET,
+            Self::Fingerprint => names::missing::FINGERPRINT,
         }
     }
 }

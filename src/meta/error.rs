@@ -154,8 +154,7 @@ pub fn classify(action: Action, status: u16, after: Option<Duration>, body: &[u8
 /// Reads the answer to a request about no call; the body goes along with success.
 pub(super) fn classify_question(status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
     let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
-    let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
-    if error.is_none() && status == 200 && object.is_ok_and(|object| !object.contains_key("error")) {
+    if error.is_none() && is_success(status, body) {
         return Verdict::Done;
     }
     let code = error.as_ref().map_or(0, |error| error.code);
@@ -182,10 +181,15 @@ pub(super) fn leaves_open(trouble: Trouble, body: &[u8]) -> bool {
     }
 }
 
-/// Status 200 and a JSON object with no `error`; to `connect` one with a call id.
-fn succeeded(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
+/// Status 200 and a JSON object with no `error` (§4.1.6); `null` is none (§1.1).
+fn is_success(status: u16, body: &[u8]) -> bool {
     let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
-    let clean = status == 200 && object.is_ok_and(|object| !object.contains_key("error"));
+    status == 200 && object.is_ok_and(|object| object.get("error").is_none_or(serde_json::Value::is_null))
+}
+
+/// A success; to `connect` one with a call id.
+fn succeeded(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
+    let clean = is_success(status, body);
     if !clean || action != Action::Connect {
         return clean.then_some(Verdict::Done);
     }
@@ -319,7 +323,7 @@ mod tests {
             (200, b"{\"success\":tr", Want::Server { once: false }),
             (200, b"[]", Want::Server { once: false }),
             (200, b"{}", Want::Done),
-            (200, b"{\"error\":null}", Want::Server { once: false }),
+            (200, b"{\"error\":null}", Want::Done),
             (503, b"<html>", Want::Server { once: false }),
             (429, b"", Want::Rate { code: 0, once: false }),
             (404, b"<html>", Want::No(0)),

@@ -25,7 +25,7 @@ pub use digit::Digit;
 pub use endpoint::EndpointName;
 pub use ids::{AppId, AuthId, CallUuid, EndpointId, PhoneNumberId, StreamId, WabaId, Wacid};
 pub use line::{Line, Place};
-pub use network::{is_loopback, network_of};
+pub use network::{is_loopback, leads_to, network_of};
 pub use notice::NoticeTopic;
 pub use number::{E164, digits_of, last_four};
 pub use permission::PermissionStatus;

@@ -1,4 +1,4 @@
-//! Whose an address is: as far as limits by address are concerned, and whether it is this machine's own.
+//! Whose an address is: as far as limits by address are concerned, whether it is this machine's own, and whether it leads to a socket.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -8,6 +8,15 @@ pub fn network_of(address: IpAddr) -> IpAddr {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
         v4 @ IpAddr::V4(_) => v4,
     }
+}
+
+/// Whether packets to this address may reach a socket that is bound there: an IPv6 wildcard takes both families.
+pub fn leads_to(ip: IpAddr, bound: IpAddr) -> bool {
+    let family = match bound {
+        IpAddr::V4(_) => ip.is_ipv4(),
+        IpAddr::V6(v6) => ip.is_ipv6() || v6.is_unspecified(),
+    };
+    family && !ip.is_unspecified() && !ip.is_multicast()
 }
 
 /// Whether the URL leads to this machine, as it is written: no name is looked up.

@@ -9,7 +9,7 @@ use super::{Node, StartError};
 use crate::clock::Clock;
 use crate::config::{self, Config, Secret};
 use crate::model::{E164, Method};
-use crate::sim::{Faults, Sim, SimNumber, SimOptions, demo, world};
+use crate::sim::{Allow, Faults, Sim, SimNumber, SimOptions, demo, world};
 use crate::xml::ast::DocUrl;
 
 /// How a development world is to be.
@@ -25,6 +25,8 @@ pub struct DevOptions {
     pub data_dir: Option<PathBuf>,
     /// What the simulated Meta does wrong.
     pub faults: Faults,
+    /// Simulated users must be asked before they are called, all but who is known.
+    pub ask_first: bool,
     /// The node's.
     pub clock: Clock,
     /// A world to be loaded, instead of one for a person.
@@ -151,7 +153,9 @@ impl Dev {
         let beside = |by: u16| preferred(named.and_then(|port| port.checked_add(by)));
         let relays = options.load.map_or(1, |load| load.relays);
         let faults = options.faults;
-        let sim_options = SimOptions { numbers, listen: beside(1), relays, faults, ..SimOptions::default() };
+        let users_allow = if options.ask_first { Allow::KnownCalls } else { Allow::Everything };
+        let sim_options =
+            SimOptions { numbers, listen: beside(1), relays, faults, users_allow, ..SimOptions::default() };
         let sim = Sim::start(sim_options).await?;
         let demo = match options.answer_url {
             Some(_) => None,
@@ -260,7 +264,7 @@ fn configuration(
     config.store = config::Store::at(folder.join(config::Store::FILE_NAME));
     config.answer.allow_insecure = true;
     config.limits.drain_seconds = 2;
-    // The simulated users permit calls.
+    // The simulated Meta minds who allowed to be called.
     config.permissions.enforce = false;
     config.accounts.push(config::Account {
         auth_id: world::ACCOUNT.into(),

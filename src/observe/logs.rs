@@ -1,7 +1,7 @@
 //! Tracing set-up: one event, one line, on standard error, whatever strangers put into it.
 //!
-//! Two guards (R22): what is written has its control and direction characters escaped, and one kind of line (one
-//! place in the code) is written at most 1,000 times a second; what is left out is counted.
+//! Three guards (R22): libraries are never heard below INFO; what is written has its control and direction characters
+//! escaped; and one kind of line (one place in the code) is written at most 1,000 times a second, what is left out is counted.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -11,6 +11,7 @@ use std::time::Instant;
 use dashmap::DashMap;
 use tracing::callsite::Identifier;
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -62,19 +63,21 @@ pub struct LogSettings {
     pub otherwise: LogLevel,
 }
 
-/// Which lines are wanted. Below INFO only our own: what libraries trace may hold keys, passwords and headers (R22).
-/// A `RUST_LOG` that names targets (`str0m=trace`) is somebody's own choice, and gets what it names.
+/// Which lines are asked for; [`ceiling`] bounds it.
 fn filter(settings: LogSettings, rust_log: Option<&str>) -> EnvFilter {
     let asked = rust_log.map(str::trim).filter(|asked| !asked.is_empty());
     let word = match (settings.level, asked) {
-        (Some(level), _) => level.as_str().to_owned(),
-        (None, Some(asked)) => asked.to_owned(),
-        (None, None) => settings.otherwise.as_str().to_owned(),
+        (Some(level), _) => level.as_str(),
+        (None, Some(asked)) => asked,
+        (None, None) => settings.otherwise.as_str(),
     };
-    match word.to_lowercase().as_str() {
-        level @ ("debug" | "trace") => EnvFilter::new(format!("info,offhook={level}")),
-        _ => EnvFilter::try_new(&word).unwrap_or_else(|_| EnvFilter::new(settings.otherwise.as_str())),
-    }
+    EnvFilter::try_new(word).unwrap_or_else(|_| EnvFilter::new(settings.otherwise.as_str()))
+}
+
+/// Below INFO only our own lines, whatever was asked for: libraries trace what goes over the wire, with keys, passwords, and
+/// what people say (R22).
+fn ceiling() -> Targets {
+    Targets::new().with_default(LevelFilter::INFO).with_target(env!("CARGO_PKG_NAME"), LevelFilter::TRACE)
 }
 
 /// Installs the subscriber, and a hook that makes a panic one log line. Once a process; again does nothing.
@@ -102,7 +105,7 @@ fn subscriber<W>(format: LogFormat, filter: EnvFilter, writer: W, clock: Clock) 
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let base = tracing_subscriber::registry().with(filter).with(Bound::new(clock));
+    let base = tracing_subscriber::registry().with(filter).with(ceiling()).with(Bound::new(clock));
     let layer = fmt::layer().with_ansi(false).with_writer(Escaping(writer));
     match format {
         LogFormat::Json => Box::new(base.with(layer.fmt_fields(JsonFields::new()).event_format(JsonLine))),
@@ -207,7 +210,7 @@ mod tests {
 
     use tracing_subscriber::layer::SubscriberExt as _;
 
-    use super::{Clock, EnvFilter, LogFormat, LogLevel, LogSettings, filter, subscriber};
+    use super::{Clock, LogFormat, LogLevel, LogSettings, filter, subscriber};
     use crate::model::{E164, Timestamp};
 
     #[derive(Clone, Default)]
@@ -223,9 +226,14 @@ mod tests {
     }
 
     fn logged(format: LogFormat, clock: Clock, work: impl FnOnce()) -> String {
+        logged_at("info", format, clock, work)
+    }
+
+    fn logged_at(directives: &str, format: LogFormat, clock: Clock, work: impl FnOnce()) -> String {
+        let settings = LogSettings { format, level: None, otherwise: LogLevel::Warn };
         let sink = Sink::default();
         let writer = sink.clone();
-        let made = subscriber(format, EnvFilter::new("info"), move || writer.clone(), clock);
+        let made = subscriber(format, filter(settings, Some(directives)), move || writer.clone(), clock);
         tracing::subscriber::with_default(made, work);
         let bytes = sink.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -288,19 +296,57 @@ mod tests {
     }
 
     #[test]
-    fn r22_libraries_are_heard_below_info_only_by_name() {
+    fn r22_no_directive_makes_a_library_heard_below_info() {
+        let of_libraries = [
+            "trace",
+            "TRACE",
+            "debug",
+            "tungstenite=trace",
+            "tungstenite::protocol=trace",
+            "tungstenite",
+            "info,tungstenite=trace",
+            "trace,h2=off",
+            "[call]=trace",
+            "[{call_uuid}]=trace",
+            "[call{call_uuid=.*}]=trace",
+            "tungstenite[call]=trace",
+            "off,tungstenite::protocol[call{call_uuid=7}]=trace",
+            "offhook=trace,tungstenite=debug",
+        ];
+        for directives in of_libraries {
+            let text = logged_at(directives, LogFormat::Pretty, Clock::real(), || {
+                let _library = tracing::trace_span!(target: "tungstenite::protocol", "frame", key = "secret").entered();
+                let _call = tracing::info_span!("call", call_uuid = "7").entered();
+                tracing::trace!(target: "tungstenite::protocol", "secret");
+                tracing::debug!(target: "tungstenite::protocol", "secret");
+                tracing::trace!(target: "rustls", "secret");
+                tracing::error!("ours: shown");
+            });
+            assert!(!text.contains("secret"), "{directives}: {text}");
+        }
+        for (directives, ours, theirs) in [
+            ("trace", true, true),
+            ("offhook=trace", true, false),
+            ("offhook[call]=trace", true, true),
+            ("info", false, true),
+            ("tungstenite=trace", false, true),
+        ] {
+            let text = logged_at(directives, LogFormat::Pretty, Clock::real(), || {
+                let _call = tracing::info_span!("call", call_uuid = "7").entered();
+                tracing::trace!("ours");
+                tracing::info!(target: "tungstenite::protocol", "theirs");
+            });
+            assert_eq!((text.contains("ours"), text.contains("theirs")), (ours, theirs), "{directives}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_argument_wins_over_the_environment() {
         let of = |level, rust_log: Option<&str>| {
             let settings = LogSettings { format: LogFormat::Json, level, otherwise: LogLevel::Warn };
             filter(settings, rust_log).to_string()
         };
-        let both = |text: &str| {
-            let parts: std::collections::BTreeSet<&str> = text.split(',').collect();
-            parts == ["info", "offhook=trace"].into()
-        };
-        assert!(both(&of(Some(LogLevel::Trace), None)), "{}", of(Some(LogLevel::Trace), None));
-        assert!(both(&of(None, Some("TRACE"))));
-        assert_eq!(of(Some(LogLevel::Error), Some("trace")), "error", "the argument wins");
-        assert_eq!(of(None, Some("str0m=trace")), "str0m=trace");
+        assert_eq!(of(Some(LogLevel::Error), Some("trace")), "error");
         assert_eq!((of(None, None), of(None, Some(""))), ("warn".to_owned(), "warn".to_owned()));
         assert_eq!(of(None, Some("=,=")), "warn", "nonsense is nothing");
     }

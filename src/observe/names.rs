@@ -100,7 +100,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (MEDIA_JITTER_SECONDS, Kind::Histogram, "Interarrival jitter at a call's end, by direction."),
     (MEDIA_MOS, Kind::Histogram, "Estimated mean opinion score of a call's sound, by direction."),
     (MEDIA_ROUND_TRIP_SECONDS, Kind::Histogram, "Round trip of a call's media."),
-    (MEDIA_MISSING_TOTAL, Kind::Counter, "Calls without sound 3 s and 8 s after accept, by what is missing."),
+    (
+        MEDIA_MISSING_TOTAL,
+        Kind::Counter,
+        "Calls without sound 3 s and 8 s after accept, or ended by a foreign certificate, by what is missing.",
+    ),
     (INSTRUCTIONS_TOTAL, Kind::Counter, "Instructions of documents, by outcome."),
     (STORE_ERRORS_TOTAL, Kind::Counter, "Statements that the store could not carry out."),
     (CLUSTER_DEGRADED, Kind::Gauge, "1 while cut off from the cluster's Redis."),
@@ -274,8 +278,9 @@ pub mod missing {
     pub const CHECK: &str = "check";
     pub const HANDSHAKE: &str = "handshake";
     pub const PACKET: &str = "packet";
+    pub const FINGERPRINT: &str = "fingerprint";
 
-    pub const ALL: &[&str] = &[CHECK, HANDSHAKE, PACKET];
+    pub const ALL: &[&str] = &[CHECK, HANDSHAKE, PACKET, FINGERPRINT];
 }
 
 /// `direction` of [`MEDIA_PACKETS_TOTAL`].

@@ -5,8 +5,8 @@
 //! `/_sim/load`; `cli::load` prints it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::World;
 use super::caller::{CallScript, Happened, HungUpBy, PhoneKind};
 use super::control::CallOrder;
+use super::{World, locked};
 
 /// Calls begun a second at most.
 pub const RATE_MAX: f64 = 10_000.0;
@@ -88,7 +88,7 @@ pub struct Progress {
     pub failed: u64,
     /// Calls going on.
     pub live: u64,
-    /// Set-up of the calls that ended so far, in milliseconds.
+    /// Set-up of the calls that were answered so far, in milliseconds.
     pub setup_p50_ms: Option<f64>,
 }
 
@@ -171,6 +171,8 @@ struct Seen {
     rejected: Option<Duration>,
     /// Taken, or too late.
     pre_accepted: bool,
+    /// Graph did not take the answer that `accept` brought.
+    accept_refused: bool,
     answered: Option<Duration>,
     media_up: Option<Duration>,
     media_failed: bool,
@@ -203,7 +205,10 @@ impl Seen {
                 }
             }
             Happened::Ringing => self.pre_accepted = true,
-            Happened::Refused { action, .. } => self.pre_accepted |= action == "pre_accept",
+            Happened::Refused { action, .. } => {
+                self.pre_accepted |= action == "pre_accept";
+                self.accept_refused |= action == "accept";
+            }
             Happened::Answered => self.answered = Some(at),
             Happened::MediaUp => self.media_up = Some(at),
             Happened::MediaFailed { .. } => self.media_failed = true,
@@ -234,6 +239,8 @@ impl Seen {
             // After pre_accept it is no limit that speaks, but an application or a fault.
             (None, Some(HungUpBy::Rejected)) if !self.pre_accepted => Outcome::Rejected,
             (None, Some(HungUpBy::Rejected)) => failed("rejected_later"),
+            (None, Some(HungUpBy::Business)) if self.accept_refused => failed("accept_refused"),
+            (None, Some(HungUpBy::Business)) => failed("terminated_before_accept"),
             (None, _) if self.cause.is_empty() => failed("broken_off"),
             (None, _) => Outcome::Failed(self.cause.split(':').next().unwrap_or_default().to_owned()),
         }
@@ -248,7 +255,6 @@ struct Tally {
     rejected: u64,
     failed: u64,
     audio_gaps: u64,
-    setup: Latencies,
     first_audio: Latencies,
     webhook: Latencies,
     late: Latencies,
@@ -266,7 +272,6 @@ impl Tally {
             rejected: 0,
             failed: 0,
             audio_gaps: 0,
-            setup: Latencies::new(),
             first_audio: Latencies::new(),
             webhook: Latencies::new(),
             late: Latencies::new(),
@@ -289,7 +294,6 @@ impl Tally {
         self.audio_gaps += seen.audio_gaps;
         self.late.add(seen.placed);
         self.webhook.add(seen.webhook.zip(seen.placed).map(|(taken, placed)| taken.saturating_sub(placed)));
-        self.setup.add(seen.answered);
         self.reject.add(seen.rejected.zip(seen.placed).map(|(rejected, placed)| rejected.saturating_sub(placed)));
         self.come_again += seen.come_again;
         // Both, or nobody could hear.
@@ -297,26 +301,26 @@ impl Tally {
         self.first_audio.add(seen.first_audio.zip(could_hear).map(|(heard, could)| heard.saturating_sub(could)));
     }
 
-    /// `talking`: those of the live calls that are answered. A call counts from then on, and not only when it is over.
-    fn progress(&self, wall: Duration, live: usize, talking: &AtomicU64) -> Progress {
+    /// `taken`: a call counts from its answer on, and not only when it is over.
+    fn progress(&self, wall: Duration, live: usize, taken: &Taken) -> Progress {
         Progress {
             wall_s: seconds(wall),
             attempted: self.attempted,
-            answered: self.answered + talking.load(Ordering::Relaxed),
+            answered: self.answered + taken.talking.load(Ordering::Relaxed),
             rejected: self.rejected,
             failed: self.failed,
             live: u64::try_from(live).unwrap_or(u64::MAX),
-            setup_p50_ms: self.setup.at(0.5),
+            setup_p50_ms: locked(&taken.setup).at(0.5),
         }
     }
 
-    fn summary(&self, wall: Duration) -> Summary {
+    fn summary(&self, wall: Duration, taken: &Taken) -> Summary {
         Summary {
             attempted: self.attempted,
             answered: self.answered,
             rejected: self.rejected,
             failed: self.failed,
-            setup_ms: self.setup.percentiles(),
+            setup_ms: locked(&taken.setup).percentiles(),
             first_audio_ms: self.first_audio.percentiles(),
             audio_gaps: self.audio_gaps,
             wall_s: seconds(wall),
@@ -356,7 +360,7 @@ impl Load {
         let passed = || world.clock.now().saturating_duration_since(begun);
         let mut tally = Tally::new(self.order.media);
         let mut calls = JoinSet::new();
-        let talking = Arc::new(AtomicU64::new(0));
+        let taken = Arc::new(Taken::new());
         let mut progress = tokio::time::interval_at((begun + PROGRESS).into(), PROGRESS);
         progress.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -367,20 +371,20 @@ impl Load {
             let due = self.due(begun, tally.attempted);
             tokio::select! {
                 () = tokio::time::sleep_until(due.into()), if more && calls.len() < LIVE_MAX => {
-                    calls.spawn(watch(world.clone(), self.call(tally.attempted, due), talking.clone(), stop.clone()));
+                    calls.spawn(watch(world.clone(), self.call(tally.attempted, due), taken.clone(), stop.clone()));
                     tally.attempted += 1;
                 }
                 Some(seen) = calls.join_next(), if !calls.is_empty() => tally.add(&seen.unwrap_or_default()),
                 _ = progress.tick() => {
                     // A reader who is slow misses progress, no more.
-                    let _ = report.try_send(LoadEvent::Progress(tally.progress(passed(), calls.len(), &talking)));
+                    let _ = report.try_send(LoadEvent::Progress(tally.progress(passed(), calls.len(), &taken)));
                 }
                 () = stop.cancelled(), if more => {}
                 () = world.stop.cancelled() => break,
                 () = report.closed() => return,
             }
         }
-        let _ = report.send(LoadEvent::Summary(tally.summary(passed()))).await;
+        let _ = report.send(LoadEvent::Summary(tally.summary(passed(), &taken))).await;
     }
 
     /// When call number `nr`, from 0, is due.
@@ -395,7 +399,7 @@ impl Load {
 }
 
 /// One call, from its placing to its end. A stop hangs up, and gives those not yet answered a little time.
-async fn watch(world: Arc<World>, script: CallScript, talking: Arc<AtomicU64>, stop: CancellationToken) -> Seen {
+async fn watch(world: Arc<World>, script: CallScript, taken: Arc<Taken>, stop: CancellationToken) -> Seen {
     let mut events = world.place(script, None);
     let mut seen = Seen::default();
     let mut talks = None;
@@ -410,7 +414,7 @@ async fn watch(world: Arc<World>, script: CallScript, talking: Arc<AtomicU64>, s
             event = events.next() => match event {
                 Some(event) => {
                     if event.what == Happened::Answered {
-                        talks.get_or_insert_with(|| Talking::begin(talking.clone()));
+                        talks.get_or_insert_with(|| Talking::begin(taken.clone(), event.at));
                     }
                     seen.take(event.at, event.what);
                 }
@@ -428,28 +432,42 @@ async fn watch(world: Arc<World>, script: CallScript, talking: Arc<AtomicU64>, s
     }
 }
 
+/// What is known of calls from their answer on, while they last.
+struct Taken {
+    /// Those that are answered and not over.
+    talking: AtomicU64,
+    setup: Mutex<Latencies>,
+}
+
+impl Taken {
+    fn new() -> Self {
+        Self { talking: AtomicU64::new(0), setup: Mutex::new(Latencies::new()) }
+    }
+}
+
 /// Counts one call that is answered and not over.
-struct Talking(Arc<AtomicU64>);
+struct Talking(Arc<Taken>);
 
 impl Talking {
-    fn begin(all: Arc<AtomicU64>) -> Self {
-        all.fetch_add(1, Ordering::Relaxed);
+    /// `setup`: from the moment it was due.
+    fn begin(all: Arc<Taken>, setup: Duration) -> Self {
+        all.talking.fetch_add(1, Ordering::Relaxed);
+        locked(&all.setup).add(Some(setup));
         Self(all)
     }
 }
 
 impl Drop for Talking {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.talking.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Happened, HungUpBy, LoadOrder, Outcome, Seen, Talking, Tally};
+    use super::{Happened, HungUpBy, LoadOrder, Outcome, Seen, Taken, Talking, Tally};
     use crate::sim::caller::Ended;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
     use std::time::Duration;
 
     fn seen(media: bool, events: &[(u64, Happened)]) -> (Seen, Outcome) {
@@ -503,6 +521,11 @@ mod tests {
         let no_call = Happened::Refused { action: "pre_accept".into(), details: String::new() };
         let crossed = [(3, placed()), (9, hangup(HungUpBy::Rejected)), (9, no_call), (9, ended("rejected"))];
         assert_eq!(seen(true, &crossed).1, Outcome::Failed("rejected_later".into()));
+        let terminated = [(3, placed()), (9, hangup(HungUpBy::Business)), (9, ended("rejected"))];
+        assert_eq!(seen(true, &terminated).1, Outcome::Failed("terminated_before_accept".into()));
+        let wrong = Happened::Refused { action: "accept".into(), details: String::new() };
+        let wrongly = [(3, placed()), (8, wrong), (9, hangup(HungUpBy::Business)), (9, ended("rejected"))];
+        assert_eq!(seen(true, &wrongly).1, Outcome::Failed("accept_refused".into()));
         assert_eq!(seen(true, &[(1, ended("no_node: nobody there"))]).1, Outcome::Failed("no_node".into()));
         assert_eq!(seen(true, &[]).1, Outcome::Failed("broken_off".into()));
 
@@ -510,15 +533,17 @@ mod tests {
         tally.attempted = 2;
         tally.add(&seen(true, &through).0);
         tally.add(&seen(true, &refused).0);
-        let talking = Arc::new(AtomicU64::new(0));
-        let one = Talking::begin(talking.clone());
-        assert_eq!(tally.progress(Duration::ZERO, 1, &talking).answered, 2, "from the answer on");
+        let near = |got: Option<f64>, ms: f64| got.is_some_and(|got| (got - ms).abs() < 0.02);
+        let taken = Arc::new(Taken::new());
+        assert_eq!(tally.progress(Duration::ZERO, 1, &taken).setup_p50_ms, None);
+        let one = Talking::begin(taken.clone(), Duration::from_millis(10));
+        let live = tally.progress(Duration::ZERO, 1, &taken);
+        assert!(live.answered == 2 && near(live.setup_p50_ms, 10.0), "from the answer on: {live:?}");
         drop(one);
-        assert_eq!(tally.progress(Duration::ZERO, 0, &talking).answered, 1);
-        let summary = tally.summary(Duration::from_millis(1_500));
+        assert_eq!(tally.progress(Duration::ZERO, 0, &taken).answered, 1);
+        let summary = tally.summary(Duration::from_millis(1_500), &taken);
         assert_eq!((summary.answered, summary.rejected, summary.failed, summary.audio_gaps), (1, 1, 0, 4));
         assert_eq!(summary.wall_s, 1.5);
-        let near = |got: Option<f64>, ms: f64| got.is_some_and(|got| (got - ms).abs() < 0.02);
         assert!(near(summary.setup_ms.p50, 10.0) && near(summary.setup_ms.max, 10.0), "{:?}", summary.setup_ms);
         assert!(near(summary.first_audio_ms.p99, 15.0), "from the moment the path was up");
         assert!(near(summary.webhook_ms.p50, 2.0) && near(summary.late_ms.max, 3.0));
@@ -530,14 +555,14 @@ mod tests {
             (12, hangup(HungUpBy::Rejected)),
         ];
         tally.add(&seen(true, &again).0);
-        let summary = tally.summary(Duration::ZERO);
+        let summary = tally.summary(Duration::ZERO, &taken);
         assert_eq!((summary.come_again, summary.rejected), (1, 2));
         assert!(near(summary.webhook_ms.max, 6.0) && near(summary.reject_ms.max, 9.0), "the pause counts");
     }
 
     #[test]
     fn nothing_measured_is_no_figure() {
-        let summary = Tally::new(false).summary(Duration::ZERO);
+        let summary = Tally::new(false).summary(Duration::ZERO, &Taken::new());
         assert_eq!(summary.first_audio_ms.p50, None);
         let line = serde_json::to_value(super::LoadEvent::Summary(summary)).expect("JSON");
         assert_eq!(line["event"], "summary");

@@ -37,6 +37,7 @@ pub use caller::{
     KeysStart, Order, PhoneKind,
 };
 pub use faults::{Faults, FaultsError};
+pub use meta::permissions::Allow;
 pub use meta::webhook::WebhookTimes;
 pub use world::SimNumber;
 
@@ -88,8 +89,8 @@ pub struct SimOptions {
     pub seed: Option<u64>,
     /// What users do when the business calls them.
     pub callee: CallScript,
-    /// Users take calls of the business without having permitted them.
-    pub users_permit: bool,
+    /// What users have allowed the business before it asks.
+    pub users_allow: Allow,
     /// What goes wrong on purpose.
     pub faults: Faults,
     pub clock: Clock,
@@ -133,7 +134,7 @@ impl Default for SimOptions {
             times: SimTimes::default(),
             seed: None,
             callee: CallScript::default(),
-            users_permit: true,
+            users_allow: Allow::default(),
             faults: Faults::default(),
             clock: Clock::real(),
         }
@@ -206,7 +207,6 @@ pub(crate) struct World {
     awaiting: Mutex<HashMap<String, std::collections::VecDeque<Awaiting>>>,
     /// What users do of whom nothing else is known.
     callee: CallScript,
-    users_permit: bool,
     /// Loads under way, by the name their owner gave them, and what stops them.
     loads: Mutex<HashMap<String, CancellationToken>>,
     stop: CancellationToken,
@@ -229,6 +229,8 @@ impl Sim {
         let addr = listener.local_addr().map_err(listen_fault)?;
         let stop = CancellationToken::new();
         let (clock, dice) = (options.clock.clone(), Arc::new(Dice::new(options.seed)));
+        let known = options.faults.users().chain([world::USER.to_owned()]);
+        let permissions = Permissions::new(options.users_allow, known);
         let faults = Board::new(options.faults, dice.number());
         let log = Arc::new(SimLog::new(clock.clone()));
         let identity = Identity::new().map_err(|e| SimError::Media(e.to_string()))?;
@@ -274,12 +276,11 @@ impl Sim {
             calls: Mutex::default(),
             faults,
             settings: Settings::default(),
-            permissions: Permissions::default(),
+            permissions,
             chat: meta::chat::Chat::default(),
             phones: phone::Phones::default(),
             awaiting: Mutex::default(),
             callee: options.callee,
-            users_permit: options.users_permit,
             loads: Mutex::default(),
             stop: stop.clone(),
         });

@@ -1,7 +1,8 @@
 //! The outbox: callbacks that wait, and what became of them (R4).
 //!
 //! A row waits while it has a due time. Of the rows of one call and URL only the oldest is ever handed out, so that
-//! they go out in order, and a call's hangup callback comes after what else was to be told of it. Handing out changes nothing in the row: who delivers remembers what it holds, and what a
+//! they go out in order, a call's hangup callback comes after what else was to be told of it, and the end of a multi-party
+//! call after what all who were in tell. Handing out changes nothing in the row: who delivers remembers what it holds, and what a
 //! crash interrupts is simply due again.
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use super::open::beside_a_node;
 use super::seal::Seal;
 use super::sql::{self, All, Conn, Outcome, Pool, Query, Row};
 use super::{Scope, StoreError, Unread, calls, failed, inbox, word};
-use crate::call::machine::{EVENT_TYPE, Notice, NoticeKind, Param, Params};
+use crate::call::machine::{EVENT_TYPE, MPC_END, Notice, NoticeKind, Param, Params};
 use crate::config::Database;
 use crate::model::{AuthId, CallUuid, Timestamp};
 use crate::xml::ast::DocUrl;
@@ -140,12 +141,39 @@ pub struct CallbackView {
 const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, method, params, \
     secret_params, sealed_params, created_us, since_us, attempts, retries";
 
+/// Whether an older row goes out before a row.
+fn is_behind(row: &str) -> String {
+    let (of_call, of_room) = (goes_before(row), is_over_before(row));
+    format!(
+        "(EXISTS (SELECT 1 FROM callbacks e WHERE e.call_uuid = {row}.call_uuid AND e.id < {row}.id AND {of_call}) OR ({of_room}))"
+    )
+}
+
+/// That a multi-party call is over is one call's to tell, and comes after what all of them tell the same URL: after each that has not
+/// been sent once yet. As far as that was written within some minutes, which the index of what is due finds at once,
+/// whatever a host that is down has waiting.
+fn is_over_before(row: &str) -> String {
+    let kind = NoticeKind::MultiParty.as_str();
+    format!(
+        "{row}.kind = '{kind}' AND {row}.params LIKE '%\"EventName\":\"{MPC_END}\"%' AND EXISTS (SELECT 1 FROM callbacks e WHERE \
+        e.node_id = {row}.node_id AND e.origin = {row}.origin AND e.next_us >= {row}.created_us - {LOOKED_BACK_US} \
+        AND e.next_us <= {row}.created_us AND e.id < {row}.id AND e.url = {row}.url AND e.kind = '{kind}' AND {IS_NEW})"
+    )
+}
+
+/// That `e` has not been sent once yet, and does not wait for one of its call and URL that is tried again later.
+const IS_NEW: &str = "e.retries = 0 AND NOT EXISTS (SELECT 1 FROM callbacks f WHERE f.call_uuid = e.call_uuid AND f.url = e.url \
+    AND f.id < e.id AND f.next_us IS NOT NULL AND f.retries > 0)";
+
+/// Longer than a callback that is to be sent for the first time waits anywhere but in the queue of a host that is down.
+const LOOKED_BACK_US: i64 = 600_000_000;
+
 /// Which older row `e` of its call goes out before a row: one that waits for the same URL; and before a hangup callback whatever
 /// has not been sent once yet, recordings excepted (`plivo-callbacks.md` §2). What is tried again later holds nothing up.
 fn goes_before(row: &str) -> String {
     format!(
-        "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' AND e.retries = 0 \
-        AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription')))"
+        "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' \
+        AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription') AND {IS_NEW}))"
     )
 }
 
@@ -169,9 +197,8 @@ fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
     let plain = shown(&new.notice.params);
     let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
         method, params, sealed_params, created_us, since_us, next_us, webhook, event) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13, $14) RETURNING id, EXISTS (SELECT 1 FROM \
-        callbacks e WHERE e.call_uuid = callbacks.call_uuid AND e.id < callbacks.id AND ";
-    let insert = format!("{insert}{})", goes_before("callbacks"));
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13, $14) RETURNING id, ";
+    let insert = format!("{insert}{}", is_behind("callbacks"));
     sql::query_as(insert)
         .bind(new.event_id.to_string())
         .bind(new.call.to_string())
@@ -275,9 +302,9 @@ pub(super) async fn due(
 ) -> Result<(Vec<Callback>, Vec<Illegible>), StoreError> {
     const WHAT: &str = "read callbacks that are due";
     let select = format!(
-        "SELECT {COLUMNS} FROM callbacks c WHERE node_id = $1 AND origin = $2 AND next_us <= $3 AND NOT EXISTS \
-        (SELECT 1 FROM callbacks e WHERE e.call_uuid = c.call_uuid AND e.id < c.id AND {}) ORDER BY next_us, id LIMIT $4",
-        goes_before("c")
+        "SELECT {COLUMNS} FROM callbacks c WHERE node_id = $1 AND origin = $2 AND next_us <= $3 AND NOT {} \
+        ORDER BY next_us, id LIMIT $4",
+        is_behind("c")
     );
     let rows = sql::query(select)
         .bind(node_id)

@@ -2,7 +2,7 @@
 
 use super::calls::within;
 use super::sql::{self, Conn, Pool, QueryBuilder, Row};
-use super::{Scope, StoreError, failed};
+use super::{Scope, Store, StoreError, failed};
 use crate::model::{AppId, AuthId, EndpointId, EndpointName, Timestamp};
 
 /// An endpoint. Its `Debug` has no password in it, not even the hash.
@@ -139,6 +139,61 @@ fn endpoint(row: &Row) -> Result<Endpoint, StoreError> {
         app_id: row.try_get::<Option<String>, _>("app_id").map_err(failed(what))?.map(AppId::from),
         created: Timestamp::from_micros(created),
     })
+}
+
+impl Store {
+    /// One of a scope's endpoints.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn endpoint(&self, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
+        one(&self.read, scope, id).await
+    }
+
+    /// The endpoint of that name, whosever it is: for its phone's log-in.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn endpoint_named(&self, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
+        named(&self.read, name).await
+    }
+
+    /// A scope's endpoints, newest first, and how many there are in all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn endpoints(&self, scope: &Scope, limit: u32, offset: u64) -> Result<(Vec<Endpoint>, u64), StoreError> {
+        list(&self.read, scope, limit, offset).await
+    }
+
+    /// Writes a new endpoint to the disk; `false`: its name or its id is taken.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn create_endpoint(&self, endpoint: Endpoint) -> Result<bool, StoreError> {
+        self.log.endpoint(EndpointWrite::Create(endpoint)).await
+    }
+
+    /// Changes an endpoint; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn change_endpoint(
+        &self,
+        scope: &Scope,
+        id: &EndpointId,
+        change: EndpointChange,
+    ) -> Result<bool, StoreError> {
+        self.log.endpoint(EndpointWrite::Change(scope.clone(), id.clone(), change)).await
+    }
+
+    /// Removes an endpoint; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete_endpoint(&self, scope: &Scope, id: &EndpointId) -> Result<bool, StoreError> {
+        self.log.endpoint(EndpointWrite::Delete(scope.clone(), id.clone())).await
+    }
 }
 
 #[cfg(test)]

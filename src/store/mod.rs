@@ -19,6 +19,7 @@ mod endpoints;
 mod entry;
 mod erase;
 mod erasures;
+mod error;
 mod file;
 mod forget;
 mod given;
@@ -40,6 +41,7 @@ mod recordings;
 mod refused;
 mod rooms;
 mod said;
+mod scope;
 mod seal;
 mod settings;
 mod sql;
@@ -55,8 +57,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::MigrateError;
-
 pub use agents::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec};
 pub use archive::Archive;
 pub use backup::{Backup, BackupError, backup};
@@ -68,6 +68,7 @@ pub use conversations::{Conversation, ConversationFilter, Last, LeftMessage, Mes
 pub use deliveries::DeliveryView;
 pub use endpoints::{Endpoint, EndpointChange};
 pub use erasures::{Erasure, Heard, Until};
+pub use error::StoreError;
 pub use given::GivenAnswer;
 pub use hold::Hold;
 pub use inbox::{
@@ -87,6 +88,7 @@ pub use recordings::{
 };
 pub use rooms::{EndedRoom, KeptMember, LEFT_MAX, LeftMember, OpenMember, OpenRoom, OrphanRoom};
 pub use said::CallLine;
+pub use scope::Scope;
 pub use settings::{Setting, SettingKind, SettingWrite};
 pub use tenures::{Claim, Tenure};
 pub use turns::{Answers, Owed, Then};
@@ -95,141 +97,16 @@ pub use version::By;
 pub use webhooks::{WebhookRow, WebhookUse, WebhookWrite};
 
 use self::births::{Births, Taken};
-use self::endpoints::EndpointWrite;
+use self::error::{Unread, failed, word};
 use self::open::{BUSY, Opened};
-use self::people::PeopleWrite;
 use self::seal::Seal;
 use self::sql::Pool;
 use self::writer::Begin;
 use crate::call::machine::{CallSetup, Notice};
-use crate::config::{Database, Role, Secret};
-use crate::model::{AuthId, CallUuid, EndpointId, EndpointName, PhoneNumberId, Timestamp, Wacid};
-use crate::observe::{Health, names};
+use crate::config::{Database, Secret};
+use crate::model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
+use crate::observe::Health;
 use uuid::Uuid;
-
-/// Why the store could not do something. The texts read well after "could not …".
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("open the store {at}: {source}")]
-    Open {
-        at: Database,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("have the key that seals what the store holds ({}): {source}", folder.display())]
-    Key {
-        folder: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("open the store {at}: {source}")]
-    Connect {
-        at: Database,
-        #[source]
-        source: sqlx::Error,
-    },
-    #[error("open the store {at}: another process works with it; stop that one, or give this one its own store.url")]
-    InUse { at: Database },
-    #[error(
-        "open the store {at}: another process works with it as the node {node_id}; stop that one, or give this one its own \
-         cluster.node_id on a shared database, its own store.data_dir and store.url elsewhere"
-    )]
-    HeldAs { at: Database, node_id: String },
-    /// R11: a binary older than its store refuses to start.
-    #[error(
-        "open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
-         {known}. Start Offhook {by} or later, or put back a copy from before the update",
-        env!("CARGO_PKG_VERSION")
-    )]
-    Newer { at: Database, version: i64, by: By, known: i64 },
-    #[error("bring the store {at} up to date: {source}")]
-    Migrate {
-        at: Database,
-        #[source]
-        source: MigrateError,
-    },
-    #[error("start the store's thread: {0}")]
-    Thread(#[source] std::io::Error),
-    #[error("{what}: {source}")]
-    Query {
-        what: &'static str,
-        #[source]
-        source: sqlx::Error,
-    },
-    #[error("{what}: what the store holds can't be read: {detail}")]
-    Unreadable { what: &'static str, detail: String },
-    #[error("write: the store is closed")]
-    Closed,
-    #[error("write now: the store takes nothing; nothing has changed")]
-    NotTaken,
-    /// Not lost: it goes on once the store has it.
-    #[error("hand it on now: it waits in the journal until the store takes what is written again")]
-    Journalled,
-}
-
-impl StoreError {
-    /// Whether it may be otherwise in a moment: the store is away (gone, locked, full, closed), and nothing is wrong with what
-    /// was asked of it.
-    pub fn is_away(&self) -> bool {
-        match self {
-            Self::Query { source, .. } => refused::is_of_state(source),
-            Self::Closed | Self::NotTaken | Self::Journalled | Self::Open { .. } | Self::Connect { .. } => true,
-            Self::Key { .. }
-            | Self::InUse { .. }
-            | Self::HeldAs { .. }
-            | Self::Newer { .. }
-            | Self::Migrate { .. }
-            | Self::Thread(_)
-            | Self::Unreadable { .. } => false,
-        }
-    }
-}
-
-/// Counts and names a failed statement.
-fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |source| {
-        metrics::counter!(names::STORE_ERRORS_TOTAL).increment(1);
-        StoreError::Query { what, source }
-    }
-}
-
-type Unread = Box<dyn std::error::Error + Send + Sync>;
-
-/// A word of an enum, as serde spells it.
-fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
-    serde_json::from_value(text.into())
-}
-
-/// Whose data a query may see (`plivo-call-api.md` 1.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// A main account: its own and its subaccounts'.
-    Main(AuthId),
-    /// A subaccount: its own only.
-    Sub(AuthId),
-}
-
-impl Scope {
-    /// The caller's scope; its id says what it is.
-    pub fn of(auth_id: AuthId) -> Self {
-        if auth_id.as_str().starts_with("SA") { Self::Sub(auth_id) } else { Self::Main(auth_id) }
-    }
-
-    /// The caller itself.
-    pub fn auth_id(&self) -> &AuthId {
-        match self {
-            Self::Main(id) | Self::Sub(id) => id,
-        }
-    }
-
-    /// Whether something of `owner`, whose main account is `main`, may be seen.
-    pub fn holds(&self, owner: &AuthId, main: &AuthId) -> bool {
-        match self {
-            Self::Main(id) => id == main,
-            Self::Sub(id) => id == owner,
-        }
-    }
-}
 
 /// What can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -588,380 +465,6 @@ impl Store {
     /// Forgets a user of whom nothing has been written since `before`. Returns at once.
     pub fn forget_permission(&self, number: &PhoneNumberId, user: &str, before: Timestamp) {
         self.log.forget_permission(number, user, before);
-    }
-
-    /// One of a scope's endpoints.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn endpoint(&self, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
-        endpoints::one(&self.read, scope, id).await
-    }
-
-    /// The endpoint of that name, whosever it is: for its phone's log-in.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn endpoint_named(&self, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
-        endpoints::named(&self.read, name).await
-    }
-
-    /// A scope's endpoints, newest first, and how many there are in all.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn endpoints(&self, scope: &Scope, limit: u32, offset: u64) -> Result<(Vec<Endpoint>, u64), StoreError> {
-        endpoints::list(&self.read, scope, limit, offset).await
-    }
-
-    /// Writes a new endpoint to the disk; `false`: its name or its id is taken.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn create_endpoint(&self, endpoint: Endpoint) -> Result<bool, StoreError> {
-        self.log.endpoint(EndpointWrite::Create(endpoint)).await
-    }
-
-    /// Changes an endpoint; `false`: the scope has none of that id.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn change_endpoint(
-        &self,
-        scope: &Scope,
-        id: &EndpointId,
-        change: EndpointChange,
-    ) -> Result<bool, StoreError> {
-        self.log.endpoint(EndpointWrite::Change(scope.clone(), id.clone(), change)).await
-    }
-
-    /// One of a scope's users.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn user(&self, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
-        people::one(&self.read, scope, id).await
-    }
-
-    /// The user who signs in by that name, whosever they are.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
-        people::named(&self.read, name).await
-    }
-
-    /// The user whom a sign-in provider knows by that name.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn user_linked(&self, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
-        people::linked(&self.read, issuer, subject).await
-    }
-
-    /// Those who sign in by that name, whatever the case of its letters: two at most.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn users_named_like(&self, name: &str) -> Result<Vec<User>, StoreError> {
-        people::named_like(&self.read, name).await
-    }
-
-    /// Notes who somebody is at a sign-in provider; `false`: one of the two is linked already.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn link_user(&self, link: UserLink) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Link(link)).await
-    }
-
-    /// A scope's users, newest first; `before`: the last of the page before.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn users(
-        &self,
-        scope: &Scope,
-        before: Option<(Timestamp, Uuid)>,
-        limit: u32,
-    ) -> Result<Vec<User>, StoreError> {
-        people::list(&self.read, scope, before, limit).await
-    }
-
-    /// Writes a new user to the disk; `false`: the name is taken.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn create_user(&self, user: User) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Create(Box::new(user))).await
-    }
-
-    /// Changes a user; `false`: the scope has none of that id, or the configuration says otherwise.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn change_user(&self, scope: &Scope, id: Uuid, change: UserChange) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Change(scope.clone(), id, change)).await
-    }
-
-    /// Removes a user with their sessions; `false`: the scope has none of that id, or it stands in the configuration.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn delete_user(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Delete(scope.clone(), id)).await
-    }
-
-    /// The configuration's people as they are now.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn users_of_file(&self, users: Vec<User>) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::File(users)).await
-    }
-
-    /// A session and whose it is, by its token's digest.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn session(&self, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
-        people::session(&self.read, digest).await
-    }
-
-    /// Writes a new session to the disk.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn begin_session(&self, session: Session) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Begin(session)).await
-    }
-
-    /// Notes that a session is in use.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn session_seen(&self, digest: String, at: Timestamp) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Seen(digest, at)).await
-    }
-
-    /// Ends a session.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn end_session(&self, digest: String) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::End(digest)).await
-    }
-
-    /// Ends all sessions of a user.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn end_sessions(&self, user: Uuid) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::EndAll(user)).await
-    }
-
-    /// Writes an invitation, instead of those that the user had.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn invite(&self, invitation: Invitation) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Invite(invitation)).await
-    }
-
-    /// Who an invitation that still holds is for.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn invited(&self, digest: &str, now: Timestamp) -> Result<Option<User>, StoreError> {
-        people::invited(&self.read, digest, now).await
-    }
-
-    /// Uses an invitation up and sets the user's password, a hash; `false`: it holds no more.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn accept_invitation(
-        &self,
-        digest: String,
-        password: String,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Accept { digest, password, now }).await
-    }
-
-    /// Forgets sessions begun before, or not seen since, and invitations that are over.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn forget_sessions(
-        &self,
-        begun_before: Timestamp,
-        seen_before: Timestamp,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Forget { begun_before, seen_before, now }).await
-    }
-
-    /// A scope's API keys, newest first; `before`: the last of the page before.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn api_keys(
-        &self,
-        scope: &Scope,
-        before: Option<(Timestamp, Uuid)>,
-        limit: u32,
-    ) -> Result<Vec<MadeKey>, StoreError> {
-        people::keys(&self.read, scope, before, limit).await
-    }
-
-    /// Every API key that was made here.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn all_api_keys(&self) -> Result<Vec<MadeKey>, StoreError> {
-        people::all_keys(&self.read).await
-    }
-
-    /// Writes a new API key to the disk.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn create_api_key(&self, key: MadeKey) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::CreateKey(Box::new(key))).await
-    }
-
-    /// One of a scope's API keys.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn api_key(&self, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
-        people::one_key(&self.read, scope, id).await
-    }
-
-    /// Changes an API key; `false`: the scope has none of that id.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn change_api_key(
-        &self,
-        scope: &Scope,
-        id: Uuid,
-        name: Option<String>,
-        role: Option<Role>,
-    ) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::ChangeKey { scope: scope.clone(), id, name, role }).await
-    }
-
-    /// Removes an API key; `false`: the scope has none of that id.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn delete_api_key(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::DeleteKey(scope.clone(), id)).await
-    }
-
-    /// Removes an endpoint; `false`: the scope has none of that id.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn delete_endpoint(&self, scope: &Scope, id: &EndpointId) -> Result<bool, StoreError> {
-        self.log.endpoint(EndpointWrite::Delete(scope.clone(), id.clone())).await
-    }
-
-    /// Notes a recording that begins. Returns at once; a beginning that is lost [`Store::conclude_recording`] makes good for.
-    pub fn recording_begun(&self, start: RecordingStart) {
-        self.log.recording_begun(start);
-    }
-
-    /// The end of a recording: its row and what reports it, in one transaction, once, synced to the disk. Queued when this
-    /// returns. Where the journal takes it, the callbacks go out when the store has them, and none is given.
-    ///
-    /// # Errors
-    /// The store was closed meanwhile.
-    pub fn conclude_recording(
-        &self,
-        conclusion: RecordingConclusion,
-    ) -> impl Future<Output = Result<Vec<Written>, StoreError>> + Send + 'static + use<> {
-        self.log.conclude_recording(conclusion)
-    }
-
-    /// Recordings of a node that were never ended: what a crash left behind.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn recordings_open(&self, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
-        recordings::open(&self.read, node_id).await
-    }
-
-    /// One of a scope's recordings that is complete.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn recording(&self, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
-        recordings::one(&self.read, scope, id).await
-    }
-
-    /// A scope's complete recordings, newest first, and how many there are in all.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn recordings(
-        &self,
-        scope: &Scope,
-        filter: &RecordingFilter,
-        limit: u32,
-        offset: u64,
-    ) -> Result<(Vec<Recording>, u64), StoreError> {
-        recordings::list(&self.read, scope, filter, limit, offset).await
-    }
-
-    /// Complete recordings that began before then, whosever they are, the oldest first.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn recordings_older(&self, than: Timestamp, limit: u32) -> Result<Vec<Recording>, StoreError> {
-        recordings::older(&self.read, than, limit).await
-    }
-
-    /// What a recording of this id and format is called in other storage, whosever it is; `None`: it is not there.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn recording_object(&self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
-        recordings::object(&self.read, id, format).await
-    }
-
-    /// What a node is to do about its complete recordings by now, at most so many of each kind.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn recording_work(&self, node_id: &str, now: Timestamp, limit: u32) -> Result<RecordingWork, StoreError> {
-        recordings::work(&self.read, node_id, now, limit).await
-    }
-
-    /// Writes what became of a try to write down what is said in a recording; with what tells of it, if that is new.
-    ///
-    /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn transcribed(&self, write: TranscriptWrite) -> Result<Vec<Written>, StoreError> {
-        self.log.transcribed(write).await
-    }
-
-    /// Writes what became of a copy to the disk.
-    ///
-    /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn copied(&self, write: CopyWrite) -> Result<(), StoreError> {
-        self.log.copied(write).await
-    }
-
-    /// Forgets recordings' rows; their copies in other storage are to be taken away.
-    ///
-    /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn forget_recordings(&self, ids: Vec<Uuid>) -> Result<(), StoreError> {
-        self.log.forget_recordings(ids).await
     }
 
     /// Forgets the oldest keys seen before then: some at a time, so that nothing waits for it.

@@ -26,16 +26,9 @@ pub const LEFT_MAX: u16 = 200;
 /// A multi-party call that is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EndedRoom {
-    pub id: Uuid,
-    /// The owner, and its main account.
-    pub account: AuthId,
-    pub main_account: AuthId,
-    pub name: String,
-    pub made: Timestamp,
-    pub started: Option<Timestamp>,
+    #[serde(flatten)]
+    pub was: OpenRoom,
     pub ended: Timestamp,
-    /// Where its recording is.
-    pub recording: Option<String>,
     /// Its node died in its middle.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed: bool,
@@ -66,6 +59,25 @@ pub struct KeptMember {
     pub ends: bool,
     pub starts: bool,
     pub joined: Timestamp,
+}
+
+#[cfg(test)]
+impl KeptMember {
+    pub(crate) fn held_agent(member: MemberId, joined: Timestamp) -> Self {
+        Self {
+            member,
+            call: CallUuid(Uuid::from_u128(member.into())),
+            direction: Direction::Inbound,
+            role: Some(Role::Agent),
+            muted: false,
+            held: true,
+            coaches: false,
+            stays_alone: true,
+            ends: false,
+            starts: true,
+            joined,
+        }
+    }
 }
 
 /// A multi-party call that is up.
@@ -156,9 +168,9 @@ impl Deed for EndedRoom {
             let insert = "INSERT INTO multi_party_calls (mpc_uuid, auth_id, main_auth_id, ended_us, body) \
                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
             let insert = sql::query(insert)
-                .bind(self.id.to_string())
-                .bind(self.account.as_str())
-                .bind(self.main_account.as_str())
+                .bind(self.was.id.to_string())
+                .bind(self.was.account.as_str())
+                .bind(self.was.main_account.as_str())
                 .bind(self.ended.micros())
                 .bind(sqlx::types::Json(self));
             let done = insert.execute(&mut *to).await?.rows_affected();
@@ -166,7 +178,7 @@ impl Deed for EndedRoom {
                 "DELETE FROM participants_open WHERE mpc_uuid = $1",
                 "DELETE FROM multi_party_calls_open WHERE mpc_uuid = $1",
             ] {
-                sql::query(delete).bind(self.id.to_string()).execute(&mut *to).await?;
+                sql::query(delete).bind(self.was.id.to_string()).execute(&mut *to).await?;
             }
             let old = "DELETE FROM multi_party_calls WHERE ended_us < (SELECT min(ended_us) FROM \
                 (SELECT ended_us FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1) AS kept)";
@@ -263,33 +275,15 @@ mod tests {
 
     fn room(n: u32) -> EndedRoom {
         EndedRoom {
-            id: Uuid::from_u128(n.into()),
-            account: "SAXXXXXXXXXXXXXXXXXX".into(),
-            main_account: "MAXXXXXXXXXXXXXXXXXX".into(),
-            name: "Care".to_owned(),
-            made: at(1),
-            started: None,
+            was: open(n),
             ended: at(i64::from(n)),
-            recording: None,
             failed: n.is_multiple_of(5),
             members: vec![LeftMember { was: member(7), left: at(3), cause: "Normal Hangup".to_owned() }],
         }
     }
 
     fn member(member: MemberId) -> KeptMember {
-        KeptMember {
-            member,
-            call: CallUuid(Uuid::from_u128(7)),
-            direction: Direction::Inbound,
-            role: Some(Role::Agent),
-            muted: false,
-            held: true,
-            coaches: false,
-            stays_alone: true,
-            ends: false,
-            starts: true,
-            joined: at(2),
-        }
+        KeptMember::held_agent(member, at(2))
     }
 
     #[tokio::test]
@@ -304,8 +298,15 @@ mod tests {
     }
 
     fn open(n: u32) -> OpenRoom {
-        let EndedRoom { id, account, main_account, name, made, started, recording, .. } = room(n);
-        OpenRoom { id, account, main_account, name, made, started, recording }
+        OpenRoom {
+            id: Uuid::from_u128(n.into()),
+            account: "SAXXXXXXXXXXXXXXXXXX".into(),
+            main_account: "MAXXXXXXXXXXXXXXXXXX".into(),
+            name: "Care".to_owned(),
+            made: at(1),
+            started: None,
+            recording: None,
+        }
     }
 
     #[tokio::test]
@@ -315,11 +316,11 @@ mod tests {
         store.room_up(open(5), "node", at(100));
         store.room_up(open(6), "another", at(100));
         let held = OpenMember { was: member(7), left: None };
-        store.room_member(room(5).id, OpenMember { was: KeptMember { held: false, ..member(7) }, left: None });
-        store.room_member(room(5).id, held.clone());
+        store.room_member(room(5).was.id, OpenMember { was: KeptMember { held: false, ..member(7) }, left: None });
+        store.room_member(room(5).was.id, held.clone());
         let gone = OpenMember { was: member(8), left: Some((at(4), "Normal Hangup".to_owned())) };
-        store.room_member(room(5).id, OpenMember { was: member(8), left: None });
-        store.room_member(room(5).id, gone.clone());
+        store.room_member(room(5).was.id, OpenMember { was: member(8), left: None });
+        store.room_member(room(5).was.id, gone.clone());
         let started = OpenRoom { started: Some(at(2)), ..open(5) };
         store.room_up(started.clone(), "node", at(101));
         store.alive("node", at(107));
@@ -341,10 +342,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         store.room_up(open(5), "node", at(1));
-        store.room_member(room(5).id, OpenMember { was: member(1), left: None });
+        store.room_member(room(5).was.id, OpenMember { was: member(1), left: None });
         for n in 2..=u64::from(LEFT_MAX) + 4 {
             let left = Some((at(i64::try_from(n).unwrap()), "Normal Hangup".to_owned()));
-            store.room_member(room(5).id, OpenMember { was: member(n), left });
+            store.room_member(room(5).was.id, OpenMember { was: member(n), left });
         }
         store.settled().await;
         let orphans = store.orphan_rooms("node").await.unwrap();

@@ -9,7 +9,7 @@ use super::{
     CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, KeyKind, NewCallback, Orphan, Scope,
     SeenKey, Settled, Settlement, Store, StoreError,
 };
-use crate::call::machine::{CallSetup, CallUrls, GraphAction, MachineLimits, Notice, NoticeKind, Param};
+use crate::call::machine::{CallSetup, CallUrls, GraphAction, MPC_END, MachineLimits, Notice, NoticeKind, Param};
 use crate::model::{CallType, CallUuid, Direction, HangupCause, Method, Timestamp};
 use crate::observe::Health;
 use crate::xml::ast::{DocUrl, Finding, Position, Severity};
@@ -490,6 +490,50 @@ async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
     store.close().await;
 }
 
+/// `plivo-callbacks.md` §3.6: one URL hears of the end after it has heard of all who left.
+#[tokio::test]
+async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_same_url() {
+    let room = Room::new();
+    let store = room.open().await;
+    let about = |call: u128, event: u128, name: &'static str, url: &str| {
+        let mut new = callback(call, event);
+        (new.notice.kind, new.notice.url) =
+            (NoticeKind::MultiParty, DocUrl(format!("https://app.example.com/{url}").into()));
+        new.notice.params = [("EventName".into(), Param::Plain(name.into()))].into_iter().collect();
+        new
+    };
+    let exit = store.notify(about(1, 1, "ParticipantExit", "a")).await.unwrap();
+    let another = store.notify(about(2, 2, "ParticipantExit", "a")).await.unwrap();
+    let end = store.notify(about(3, 3, MPC_END, "a")).await.unwrap();
+    let elsewhere = store.notify(about(3, 4, MPC_END, "b")).await.unwrap();
+    let later = store.notify(about(4, 5, "ParticipantJoin", "a")).await.unwrap();
+    let firsts = [&exit, &another, &end, &elsewhere, &later].map(|written| written.first);
+    assert_eq!(firsts, [true, true, false, true, true], "only what is an end waits for other calls'");
+    let due = async || {
+        let rows = store.callbacks_due("node", &callback(1, 1).origin, secs(2), 9).await.unwrap();
+        rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
+    };
+    let settled = |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
+    assert_eq!(due().await, [1, 2, 4, 5]);
+    store.settle(settled(exit.callback.id, Settled::Delivered)).await.unwrap();
+    assert_eq!(due().await, [2, 4, 5]);
+    store.settle(settled(another.callback.id, Settled::Again { due: secs(10) })).await.unwrap();
+    assert_eq!(due().await, [3, 4, 5], "what is tried again later holds nothing up");
+
+    // Nor does what waits behind it, neither another call's end of a room nor its own hangup.
+    for done in [&end, &elsewhere, &later] {
+        store.settle(settled(done.callback.id, Settled::Delivered)).await.unwrap();
+    }
+    let exit = store.notify(about(2, 6, "ParticipantExit", "a")).await.unwrap();
+    let end = store.notify(about(6, 7, MPC_END, "a")).await.unwrap();
+    let mut hangup = callback(2, 8);
+    (hangup.notice.kind, hangup.notice.url) = (NoticeKind::Hangup, DocUrl("https://app.example.com/c".into()));
+    let hangup = store.notify(hangup).await.unwrap();
+    assert_eq!([&exit, &end, &hangup].map(|written| written.first), [false, true, true]);
+    assert_eq!(due().await, [7, 8]);
+    store.close().await;
+}
+
 pub(super) fn setup(n: u128) -> CallSetup {
     let url = DocUrl("https://app.example.com/answer".into());
     CallSetup {
@@ -620,6 +664,8 @@ async fn the_file_of_beginnings_does_not_grow() {
             let n = round * 100 + n;
             assert!(store.call_born(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
         }
+        store.settled().await;
+        // The file is looked at after those who waited were told: once more, and that has been.
         store.settled().await;
         largest = largest.max(std::fs::metadata(&births).unwrap().len());
     }

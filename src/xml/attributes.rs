@@ -7,6 +7,7 @@ use crate::model::{Digit, Method};
 use super::ast::{DocUrl, Target};
 use super::findings::{Findings, FirstFault, Note, quoted, shortened};
 use super::grammar::trim;
+use super::is_same;
 use super::rules;
 use super::tree::{Attribute, Node};
 use super::value::{self, Kind, Value};
@@ -106,11 +107,6 @@ pub(super) fn check<'n>(
         given.push(Given { attribute, text, value });
     }
     Attributes { node: *node, given }
-}
-
-/// Whether two names are the same: nearly all that are not differ in length or first letter.
-fn is_same(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.as_bytes().first() == b.as_bytes().first() && a == b
 }
 
 /// Names every element accepts (§1 rule 7).

@@ -231,12 +231,13 @@ fn attribute<'t>(text: &'t str, at: &'t str, spaced: bool) -> Result<(RawAttribu
 /// An attribute's value, normalised (XML 1.0 §3.3.3).
 pub(super) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
     let mark = |text: &str| text.bytes().position(|b| class(b) & MARK != 0);
-    if mark(raw).is_none() {
+    let mut next = mark(raw);
+    if next.is_none() {
         return Ok(raw.into());
     }
     let mut value = String::with_capacity(raw.len());
     let mut rest = raw;
-    while let Some(at) = mark(rest) {
+    while let Some(at) = next {
         let (before, from) = rest.split_at_checked(at).unwrap_or((rest, ""));
         value.push_str(before);
         let offset = raw.len() - from.len();
@@ -247,7 +248,8 @@ pub(super) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
                 return Err(Fault { offset, cut: false, message, hint: WRITE_LT });
             }
             Some(b'&') => {
-                let Some((name, _)) = from.get(1..).and_then(|r| r.split_once(';')) else {
+                let end = memchr::memchr(b';', from.as_bytes());
+                let Some(name) = end.and_then(|end| from.get(1..end)) else {
                     return Err(bare_ampersand(offset));
                 };
                 value.push(reference(name).ok_or_else(|| bad_reference(offset, name))?);
@@ -261,6 +263,7 @@ pub(super) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
             }
         }
         rest = from.get(used..).unwrap_or("");
+        next = mark(rest);
     }
     value.push_str(rest);
     Ok(value.into())

@@ -114,6 +114,11 @@ fn parse_text(text: Arc<str>) -> Parsed {
     Parsed { document, findings: kept, omitted, source: Some(text), first_fault }
 }
 
+/// Whether two names are the same: nearly all that are not differ in length or first letter.
+fn is_same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.as_bytes().first() == b.as_bytes().first() && a == b
+}
+
 /// Whether any byte fits. Looks at every one of them without a branch, which is faster than to stop at the first.
 fn any_byte(text: &str, fits: impl Fn(u8) -> bool) -> bool {
     text.bytes().fold(false, |any, b| any | fits(b))

@@ -11,28 +11,32 @@ pub(super) struct Locator<'t> {
     text: &'t str,
     offset: usize,
     at: Position,
+    /// Lines end at LF alone, and a character is a byte: so it is in nearly every document.
+    plain: bool,
 }
 
 impl<'t> Locator<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self::from(text, 0, START)
+        let plain = text.is_ascii() && memchr::memchr(b'\r', text.as_bytes()).is_none();
+        Self { text, offset: 0, at: START, plain }
     }
 
-    /// One that begins where `offset` is known to be `at`; what stands before it is not to be asked for.
-    pub(super) fn from(text: &'t str, offset: usize, at: Position) -> Self {
-        Self { text, offset, at }
+    /// The same from where `offset` is known to be `at`; what stands before it is not to be asked for.
+    pub(super) fn from(&self, offset: usize, at: Position) -> Self {
+        Self { offset, at, ..*self }
     }
 
     /// The position of a byte offset (a character boundary). One before the last asked for starts over.
     pub(super) fn locate(&mut self, offset: usize) -> Position {
         if offset < self.offset {
-            *self = Self::new(self.text);
+            *self = self.from(0, START);
         }
         let passed = self.text.get(self.offset..offset).unwrap_or("");
         self.offset += passed.len();
-        let count = |text: &str| u32::try_from(text.chars().count()).unwrap_or(0);
+        let plain = self.plain;
+        let count = |text: &str| u32::try_from(if plain { text.len() } else { text.chars().count() }).unwrap_or(0);
         // Whole runs at once; a CR, which hardly any document has, goes byte by byte.
-        if memchr::memchr(b'\r', passed.as_bytes()).is_none() {
+        if plain || memchr::memchr(b'\r', passed.as_bytes()).is_none() {
             let mut line = passed;
             for feed in memchr::memchr_iter(b'\n', passed.as_bytes()) {
                 self.at = Position { line: self.at.line + 1, column: 1 };

@@ -14,7 +14,7 @@ use super::ast::Position;
 use super::grammar::{self, Fault, is_space};
 use super::place::{Locator, START};
 use super::rules::{self, Rule};
-use super::{quoted, shortened};
+use super::{is_same, quoted, shortened};
 
 /// Root is 1.
 pub(super) const MAX_DEPTH: usize = 16;
@@ -26,6 +26,8 @@ pub(super) const MAX_ATTRIBUTES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Tree<'t> {
     text: &'t str,
+    /// At the beginning.
+    places: Locator<'t>,
     pieces: Vec<Piece<'t>>,
     attributes: Vec<Attribute<'t>>,
 }
@@ -142,7 +144,7 @@ impl<'n> Node<'n> {
 
     /// Tells places from its own on.
     pub(super) fn places(&self) -> Locator<'n> {
-        Locator::from(self.tree.text, self.offset, self.at)
+        self.tree.places.from(self.offset, self.at)
     }
 }
 
@@ -164,10 +166,12 @@ pub(super) fn read(text: &str) -> Result<Tree<'_>, Fatal> {
     // Read up to the first character that XML does not have: what is wrong before it is wrong first.
     let illegal = grammar::first_illegal(text);
     let readable = illegal.and_then(|(at, _)| text.get(..at)).unwrap_or(text);
-    let tree = Tree { text, pieces: Vec::with_capacity(64), attributes: Vec::with_capacity(64) };
+    let places = Locator::new(text);
+    let tree =
+        Tree { text, places: places.clone(), pieces: Vec::with_capacity(64), attributes: Vec::with_capacity(64) };
     let mut builder = Builder {
         tree,
-        places: Locator::new(text),
+        places,
         illegal,
         open: Vec::with_capacity(MAX_DEPTH),
         in_text: false,
@@ -200,7 +204,7 @@ pub(super) fn read(text: &str) -> Result<Tree<'_>, Fatal> {
             Ok(Event::Start(_)) => builder.start_tag(start, raw, false)?,
             Ok(Event::Empty(_)) => builder.start_tag(start, raw, true)?,
             Ok(Event::End(_)) => builder.end_tag(start, raw)?,
-            Ok(Event::Text(_)) => builder.text(start, raw)?,
+            Ok(Event::Text(_)) => builder.text(start, raw, raw.bytes().position(|b| !is_space(b.into())))?,
             Ok(Event::CData(_)) => builder.cdata(start, raw)?,
             Ok(Event::GeneralRef(_)) => builder.reference(start, raw)?,
             Ok(Event::Comment(_)) => builder.comment(start, raw)?,
@@ -261,8 +265,13 @@ impl<'t> Builder<'t> {
             }
             [b'<', ..] => Ok(self.usual_start_tag(start, rest)),
             text => {
-                let used = memchr::memchr2(b'<', b'&', text).unwrap_or(text.len());
-                self.text(start, rest.get(..used).unwrap_or(rest))?;
+                // Between two tags there is mostly nothing else than this.
+                let blanks = text.iter().position(|b| !is_space((*b).into())).unwrap_or(text.len());
+                let used = match text.get(blanks..).unwrap_or_default() {
+                    [] | [b'<' | b'&', ..] => blanks,
+                    said => blanks + memchr::memchr2(b'<', b'&', said).unwrap_or(said.len()),
+                };
+                self.text(start, rest.get(..used).unwrap_or(rest), (blanks < used).then_some(blanks))?;
                 Ok(Some(used))
             }
         }
@@ -303,7 +312,7 @@ impl<'t> Builder<'t> {
             let raw = after.get(2..2 + length)?;
             let value = if plain { raw.into() } else { grammar::attribute_value(raw).ok()? };
             let before = self.tree.attributes.get(first..)?;
-            if before.len() >= MAX_ATTRIBUTES || before.iter().any(|a| a.name == name) {
+            if before.len() >= MAX_ATTRIBUTES || before.iter().any(|a| is_same(a.name, name)) {
                 return None;
             }
             self.tree.attributes.push(Attribute { name, offset, value });
@@ -400,16 +409,16 @@ impl<'t> Builder<'t> {
         Ok(())
     }
 
-    fn text(&mut self, start: usize, raw: &'t str) -> Result<(), Fatal> {
-        let blank = raw.bytes().position(|b| !is_space(b.into()));
+    /// `said` is where anything but white space begins in it.
+    fn text(&mut self, start: usize, raw: &'t str, said: Option<usize>) -> Result<(), Fatal> {
         if self.open.is_empty() {
-            return match blank {
+            return match said {
                 Some(at) => self.outside(start + at),
                 None => Ok(()),
             };
         }
         if self.plain {
-            self.append(raw.into(), blank.map(|at| start + at));
+            self.append(raw.into(), said.map(|at| start + at));
             return Ok(());
         }
         if super::any_byte(raw, |b| b == b']')
@@ -417,7 +426,7 @@ impl<'t> Builder<'t> {
         {
             return self.fail(start + at, "]]> outside a CDATA section", "write ]]&gt;");
         }
-        self.append(grammar::line_ends(raw), blank.map(|at| start + at));
+        self.append(grammar::line_ends(raw), said.map(|at| start + at));
         Ok(())
     }
 

@@ -363,23 +363,35 @@ fn is_plain_authority(authority: &str) -> bool {
         Some(at) => (bytes.get(..at).unwrap_or_default(), authority.get(at + 1..).unwrap_or_default()),
         None => (bytes, "80"),
     };
-    let label = |label: &[u8]| {
-        (1..=63).contains(&label.len())
-            && label.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
-            && label.first().is_some_and(u8::is_ascii_alphanumeric)
-            && label.last() != Some(&b'-')
-            // Neither `xn--` nor what else is said by hyphens there.
-            && label.get(2..4) != Some(b"--")
-    };
-    let mut labels = name.split(|b| *b == b'.');
-    // A last label that begins with a letter makes it no IPv4 address.
-    let last = labels.clone().next_back().and_then(<[u8]>::first);
     name.len() <= 253
-        && labels.all(label)
-        && last.is_some_and(u8::is_ascii_alphabetic)
+        && is_plain_name(name)
         && (1..=5).contains(&port.len())
         && port.bytes().all(|b| b.is_ascii_digit())
         && port.parse::<u16>().is_ok()
+}
+
+/// Labels of letters, digits and hyphens, none of which begins or ends with a hyphen; the last begins with a letter, which
+/// makes it no IPv4 address.
+fn is_plain_name(name: &[u8]) -> bool {
+    let (mut at, mut first, mut last) = (0, b'-', b'-');
+    for byte in name {
+        match byte {
+            b'.' if at == 0 || at > 63 || last == b'-' => return false,
+            b'.' => at = 0,
+            b'-' if at == 0 => return false,
+            // Neither `xn--` nor what else is said by hyphens there.
+            b'-' if at == 3 && last == b'-' => return false,
+            b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                if at == 0 {
+                    first = *byte;
+                }
+                at += 1;
+            }
+            _ => return false,
+        }
+        last = *byte;
+    }
+    (1..=63).contains(&at) && last != b'-' && first.is_ascii_alphabetic()
 }
 
 /// §3 `phone`, to its digits.

@@ -62,14 +62,8 @@ async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
-    let chat = Chat::start().await;
-    let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
-        Some(1) => reply("You pressed one and two. What else?", Value::Null),
-        _ => reply("Goodbye.", json!("hangup")),
-    })
-    .await;
+/// The number goes by an agent that greets its callers.
+async fn answers_calls(chat: &Chat, server: &AgentServer) {
     let agent = json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice", "whatsapp"],
         "greeting": "Welcome. How can I help you?"});
     let (status, agent) = chat.ask("POST", "agents/", agent).await;
@@ -78,6 +72,17 @@ async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
     let (status, shown) =
         chat.ask("PATCH", &format!("phone-numbers/{NUMBER}/"), json!({"configurationType": "agent"})).await;
     assert_eq!(status, 200, "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
+    let chat = Chat::start().await;
+    let server = AgentServer::start(|turn| match turn.body["turn"].as_u64() {
+        Some(1) => reply("You pressed one and two. What else?", Value::Null),
+        _ => reply("Goodbye.", json!("hangup")),
+    })
+    .await;
+    answers_calls(&chat, &server).await;
     let keys = caller::parse_keys("12#w3w3w3w9#").expect("keys");
     let script = CallScript { keys, hangup: HangupRule::Never, ..CallScript::default() };
     tokio::time::timeout(std::time::Duration::from_secs(60), chat.sim.place_call(script).all()).await.expect("an end");
@@ -113,14 +118,7 @@ async fn r03_what_was_said_until_a_kill_stands_in_the_conversation_once() {
         _ => reply("Three it is. And what then?", Value::Null),
     })
     .await;
-    let agent = json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice", "whatsapp"],
-        "greeting": "Welcome. How can I help you?"});
-    let (status, agent) = chat.ask("POST", "agents/", agent).await;
-    assert_eq!(status, 201, "{agent}");
-    chat.connect(agent["id"].as_str().expect("an id")).await;
-    let (status, shown) =
-        chat.ask("PATCH", &format!("phone-numbers/{NUMBER}/"), json!({"configurationType": "agent"})).await;
-    assert_eq!(status, 200, "{shown}");
+    answers_calls(&chat, &server).await;
     let keys = caller::parse_keys("12#wwww3#").expect("keys");
     let phone = chat.sim.place_call(CallScript { keys, hangup: HangupRule::Never, ..CallScript::default() });
     server.until_asked(2).await;

@@ -268,6 +268,7 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         // The WABA's own token comes before the default one.
         access_token: of("waba_token"),
         api_key: of("api_key"),
+        users_allow: offhook::sim::Allow::Everything,
         ..SimOptions::default()
     };
     let sim = Sim::start(options).await.expect("the simulated Meta");

@@ -189,6 +189,7 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
     const OFF: &str = "918035737400";
     let world = world(|wanted, sim| {
         sim.callee = user(Answers::Ignore, Order::ConnectFirst);
+        sim.users_allow = offhook::sim::Allow::Nothing;
         // The rules that the others' tests leave to Meta.
         wanted.extra = format!(
             "[[number]]\nnumber = \"{BARRED}\"\nphone_number_id = \"7\"\nwaba = \"1029384756\"\ncalling_enabled = true\n\

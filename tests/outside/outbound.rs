@@ -5,9 +5,7 @@ use offhook::sim::{Answering, Answers, CallScript, HangupRule, Happened, Order, 
 
 use crate::support::app::App;
 use crate::support::http::{self, Answer};
-use crate::support::node::{
-    ACCESS_TOKEN, API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, VERIFY_TOKEN, Wanted,
-};
+use crate::support::node::{AUTH_ID, AUTH_TOKEN, NUMBER, Node, Wanted, sim_options};
 
 pub const USER: &str = "919412341234";
 
@@ -22,13 +20,7 @@ pub async fn world(change: impl FnOnce(&mut Wanted, &mut SimOptions)) -> World {
     for path in ["/hangup", "/ring", "/unused"] {
         app.xml(path, "");
     }
-    let mut options = SimOptions {
-        app_secret: APP_SECRET.to_owned(),
-        verify_token: VERIFY_TOKEN.to_owned(),
-        access_token: ACCESS_TOKEN.to_owned(),
-        api_key: API_KEY.to_owned(),
-        ..SimOptions::default()
-    };
+    let mut options = sim_options();
     let mut wanted = Wanted::new("", &app.url("/unused"));
     wanted.extra = "[permissions]\nenforce = false\n".to_owned();
     change(&mut wanted, &mut options);

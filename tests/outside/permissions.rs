@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use offhook::sim::log::{LogLine, Logged};
-use offhook::sim::{CallScript, Happened, Sim};
+use offhook::sim::{Allow, CallScript, Happened, Sim, SimOptions};
 use serde_json::{Value, json};
 
 use crate::support::app::App;
@@ -23,7 +23,8 @@ impl World {
     async fn start(number_extra: &str) -> Self {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>We will call you back.</Speak></Response>");
-        let sim = Sim::start(sim_options()).await.expect("sim");
+        let options = SimOptions { users_allow: Allow::Nothing, ..sim_options() };
+        let sim = Sim::start(options).await.expect("sim");
         let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
         wanted.number_extra = number_extra.to_owned();
         let node = Node::start(&wanted).await;

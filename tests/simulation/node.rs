@@ -46,7 +46,7 @@ pub struct Node {
     /// Looks at the queues so far: a look that is ordered again comes once.
     pub look: u64,
     pub tables: Arc<Tables>,
-    pub slots: Vec<Arc<Slots>>,
+    pub slots: Vec<&'static Slots>,
     pub door: Door<Phones>,
     book: Arc<Mutex<Book>>,
     pub beginning: BTreeMap<CallUuid, Begin>,
@@ -307,7 +307,7 @@ impl World {
         let directory = Arc::new(Directory::new(10));
         self.tables(&directory);
         let slots = (0..self.plan.numbers.len())
-            .map(|index| directory.number(&phone_number_id(index).as_str().into()).expect("it is there").slots.clone())
+            .map(|index| directory.number(&phone_number_id(index).as_str().into()).expect("it is there").slots)
             .collect();
         let gate = Arc::new(Gate::new(directory.clone(), self.instant()));
         let book = Arc::new(Mutex::new(Book {

@@ -246,7 +246,13 @@ pub(super) fn said(fields: &Fields) -> Result<Speak, String> {
     speak.speech = match kind.as_deref() {
         None | Some("text") => Speech(vec![SpeechNode::Text(text.split_whitespace().collect::<Vec<_>>().join(" "))]),
         Some("ssml") => {
-            element("voice", &voice, inside_speak(&text)).map_err(|why| format!("text is invalid: {why}"))?.speech
+            let why = |why: String| {
+                // That would be ours around it, which nobody wrote.
+                let is_around = why.starts_with("the end tag") && why.contains("Speak>");
+                let why = if is_around { "its start and end tags do not match" } else { &why };
+                format!("text is invalid: {why}")
+            };
+            element("voice", &voice, inside_speak(&text)).map_err(why)?.speech
         }
         Some(_) => return Err("type must be text or ssml".to_owned()),
     };
@@ -358,7 +364,16 @@ mod tests {
             (json!({"text": "a", "voice": "WOMAN\" loop=\"0"}), "voice must"),
             (json!({"text": "a", "language": "english"}), "language must"),
             (json!({"text": "a", "type": "markdown"}), "type must"),
-            (json!({"text": "<b>a", "type": "ssml"}), "text is invalid"),
+            (json!({"text": "<b>a", "type": "ssml"}), "text is invalid: its start and end tags do not match"),
+            (json!({"text": "a</b>", "type": "ssml"}), "text is invalid: its start and end tags do not match"),
+            (
+                json!({"text": "<speak>hi</speak", "type": "ssml"}),
+                "text is invalid: its start and end tags do not match",
+            ),
+            (
+                json!({"text": "<b><i>a</b></i>", "type": "ssml"}),
+                "text is invalid: the end tag </b> does not match <i>",
+            ),
             (json!({"text": "<speaker>a</speak>", "type": "ssml"}), "text is invalid"),
             (json!({"text": "<speak note=\"a</speak>", "type": "ssml"}), "text is invalid"),
             (json!({"text": "<?xml version=\"1.0\"?>a", "type": "ssml"}), "text is invalid"),

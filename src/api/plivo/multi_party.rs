@@ -229,7 +229,8 @@ fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
     let mut rooms = api.rooms.list(&ask.scope, KIND);
     rooms.sort_by_key(|room| std::cmp::Reverse(room.made));
     rooms.extend(api.rooms.ended(&ask.scope));
-    rooms.retain(|room| is_wanted(room, &ask.pairs));
+    let wanted = Wanted::read(&ask.pairs)?;
+    rooms.retain(|room| wanted.has(room));
     for (name, value) in ask.pairs.iter().filter(|(_, value)| !value.is_empty()) {
         let (field, compare) = query::compared(name);
         if let "creation_time" | "end_time" = field {
@@ -248,12 +249,36 @@ fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
     Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
 }
 
-fn is_wanted(room: &RoomView, pairs: &Pairs) -> bool {
-    value(pairs, "friendly_name").is_none_or(|name| name == room.name)
-        && value(pairs, "status").is_none_or(|status| status.eq_ignore_ascii_case(status_of(room)))
-        && value(pairs, "sub_account").is_none_or(|account| account == room.account.as_str())
-        && value(pairs, "termination_cause_code")
-            .is_none_or(|code| ended_by(room).is_some_and(|by| code == by.code.to_string()))
+/// The list's filters, without those of times.
+struct Wanted<'q> {
+    name: Option<&'q str>,
+    status: Option<&'static str>,
+    account: Option<&'q str>,
+    ended_by: Option<u16>,
+}
+
+impl<'q> Wanted<'q> {
+    fn read(pairs: &'q Pairs) -> Result<Self, No> {
+        let value = |name| value(pairs, name).filter(|value| !value.is_empty());
+        let status = |word: &str| {
+            let known = STATUSES.into_iter().find(|known| known.eq_ignore_ascii_case(word));
+            known.ok_or_else(|| query::bad("status", "initialized, active or ended"))
+        };
+        let code = |code: &str| code.parse().map_err(|_| query::bad("termination_cause_code", "an integer"));
+        Ok(Self {
+            name: value("friendly_name"),
+            status: value("status").map(status).transpose()?,
+            account: value("sub_account"),
+            ended_by: value("termination_cause_code").map(code).transpose()?,
+        })
+    }
+
+    fn has(&self, room: &RoomView) -> bool {
+        self.name.is_none_or(|name| name == room.name)
+            && self.status.is_none_or(|status| status == status_of(room))
+            && self.account.is_none_or(|account| account == room.account.as_str())
+            && self.ended_by.is_none_or(|code| ended_by(room).is_some_and(|by| by.code == code))
+    }
 }
 
 /// What ended it, if it is over (`plivo-callbacks.md` §6.2).
@@ -263,11 +288,15 @@ fn ended_by(room: &RoomView) -> Option<WireCause> {
     room.ended.map(|_| cause.wire(Direction::Inbound))
 }
 
+/// How far one is.
+const STATUSES: [&str; 3] = ["Initialized", "Active", "Ended"];
+
 fn status_of(room: &RoomView) -> &'static str {
+    let [initialized, active, ended] = STATUSES;
     match (room.ended, room.started) {
-        (Some(_), _) => "Ended",
-        (None, Some(_)) => "Active",
-        (None, None) => "Initialized",
+        (Some(_), _) => ended,
+        (None, Some(_)) => active,
+        (None, None) => initialized,
     }
 }
 
@@ -380,4 +409,27 @@ fn queued(api: &Api, ask: &Ask, mpc: &str, id: &str, what: &MemberAsk, message: 
     let mpc_member_id = asked(api, ask, mpc, id, what)?.iter().map(u64::to_string).collect();
     let mpc_name = room(api, ask, mpc)?.name;
     Ok(error::plivo_body(StatusCode::ACCEPTED, &Queued { message, mpc_member_id, mpc_name }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{No, Wanted};
+
+    #[test]
+    fn filters_are_read_or_named() {
+        let pairs = |query: &str| -> Vec<(String, String)> {
+            url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+        };
+        let all = pairs("status=ACTIVE&termination_cause_code=4020&friendly_name=Care&sub_account=");
+        let Ok(wanted) = Wanted::read(&all) else { panic!("good") };
+        assert_eq!((wanted.status, wanted.ended_by), (Some("Active"), Some(4020)));
+        assert_eq!((wanted.name, wanted.account), (Some("Care"), None));
+        for (query, why) in [
+            ("status=bogus", "status must be initialized, active or ended"),
+            ("termination_cause_code=x", "termination_cause_code must be an integer"),
+        ] {
+            let Err(No::Bad(said)) = Wanted::read(&pairs(query)) else { panic!("{query}") };
+            assert_eq!(said, why);
+        }
+    }
 }

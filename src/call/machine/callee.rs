@@ -10,7 +10,7 @@ use super::dial::{Confirm, LegNews, LegWish};
 use super::document::{Gate, Step};
 use super::element;
 use super::input::{FetchFailure, Fetched};
-use super::params::Event;
+use super::params::{COMPLETED, Event};
 use super::picture::{Sketch, word};
 use super::timers::Timer;
 use super::{FetchId, MediaOrder, Output, PlayId, SoundItem};
@@ -225,11 +225,12 @@ impl Callee {
         Step::End(HangupCause::ConfirmFailed)
     }
 
-    /// The leg ends, or gets a document of its own: what it waited for is not wanted any more.
-    pub(super) fn cut(&mut self, desk: &mut Desk) {
+    /// The leg ends (`ends`), or gets a document of its own: what it waited for is not wanted any more.
+    pub(super) fn cut(&mut self, desk: &mut Desk, ends: bool) {
         desk.timers.clear(Timer::Confirm);
         if self.document.is_some() {
-            desk.added("AddParticipantFailed");
+            // It was answered, or nothing would be confirmed.
+            desk.not_added(ends.then_some(COMPLETED));
         }
         match self.phase {
             Phase::Fetching(fetch) => desk.cancel_fetch(fetch),

@@ -291,13 +291,18 @@ impl Desk {
 
     /// Tells whoever had this call placed for a multi-party call how far it has come (`plivo-callbacks.md` §3.6).
     pub(super) fn added(&mut self, event: &str) {
-        self.added_or_not(event, None);
+        self.added_as(event, None);
     }
 
-    fn added_or_not(&mut self, event: &str, why_not: Option<HangupCause>) {
+    /// It will not be in; `status`: as what the call is over, if it is.
+    pub(super) fn not_added(&mut self, status: Option<&'static str>) {
+        self.added_as("AddParticipantFailed", status);
+    }
+
+    fn added_as(&mut self, event: &str, status: Option<&'static str>) {
         let placed = self.setup.outbound.as_ref().and_then(|placed| Some((placed.document.clone()?, placed.room)));
         if let Some((document, room)) = placed {
-            self.added_by(&document, room, event, why_not);
+            self.added_by(&document, room, event, status);
         }
     }
 
@@ -307,9 +312,9 @@ impl Desk {
         document: &Document,
         room: Option<uuid::Uuid>,
         event: &str,
-        why_not: Option<HangupCause>,
+        status: Option<&'static str>,
     ) {
-        if let Some(notice) = element::added(self, document, room, event, why_not) {
+        if let Some(notice) = element::added(self, document, room, event, status) {
             self.wish(Output::Notify { notice });
         }
     }
@@ -332,6 +337,7 @@ impl Desk {
                         None
                     }
                     MediaFault::Silent | MediaFault::Fingerprint | MediaFault::DtlsFailed => Some(self.path_cause()),
+                    MediaFault::Broken => Some(HangupCause::InternalError),
                 }
             }
         }
@@ -354,7 +360,7 @@ impl Desk {
         }
         self.concluded = Some(cause);
         if self.answered.is_none() {
-            self.added_or_not("AddParticipantFailed", Some(cause));
+            self.not_added(Some(params::final_status(self, cause)));
         }
         self.news(LegNews::Ended { cause });
         let summary = Box::new(self.summary(cause));

@@ -276,7 +276,7 @@ impl Script {
             }
             Running::Dialing(mut dialing) => dialing.cut(desk),
             Running::Attending(mut attending) => attending.cut(desk),
-            Running::Called(mut callee) => callee.cut(desk),
+            Running::Called(mut callee) => callee.cut(desk, true),
             Running::Collecting(mut collection) => collection.hear_no_more(desk),
             Running::Recording(mut recording) => recording.cut(desk, RecordEnd::HungUp),
             _ => {}

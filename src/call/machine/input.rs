@@ -381,6 +381,8 @@ pub enum MediaFault {
     DtlsClosed,
     /// DTLS handshake failed.
     DtlsFailed,
+    /// The leg's agent panicked: a fault of ours.
+    Broken,
 }
 
 /// What Meta's terminate webhook said.

@@ -41,7 +41,7 @@ pub use input::{
     MediaFact, MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,
 };
 pub use output::{
-    Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction, InstructionOutcome,
+    Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction, InstructionOutcome, MPC_END,
     MediaOrder, Notice, NoticeKind, Output, PlayId, Sound, SoundItem, Summary,
 };
 pub use param::{Param, Params};
@@ -85,13 +85,9 @@ pub fn abandoned(setup: CallSetup, answered: Option<CallTime>, ended: CallTime, 
 pub fn not_added(setup: &CallSetup, cause: HangupCause) -> Option<Notice> {
     let placed = setup.outbound.as_ref()?;
     let document = placed.document.clone()?;
-    element::added(
-        &Desk::new(CallTime(0), Box::new(setup.clone())),
-        &document,
-        placed.room,
-        "AddParticipantFailed",
-        Some(cause),
-    )
+    let desk = Desk::new(CallTime(0), Box::new(setup.clone()));
+    let status = params::final_status(&desk, cause);
+    element::added(&desk, &document, placed.room, "AddParticipantFailed", Some(status))
 }
 
 /// One call's whole behaviour.

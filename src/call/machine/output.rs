@@ -180,6 +180,8 @@ impl FetchKind {
 pub const EVENT_BODY: &str = "body";
 /// And the one that is its type.
 pub const EVENT_TYPE: &str = "event";
+/// `EventName` of what says that a multi-party call is over: who was in has left by then.
+pub const MPC_END: &str = "MPCEnd";
 
 /// Something to be heard. Also the key of the prompt cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -126,6 +126,17 @@ pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
     all(desk, Event::Hangup, Some(ending))
 }
 
+/// `CallStatus` of a call that was answered and has ended.
+pub(super) const COMPLETED: &str = "completed";
+
+/// `CallStatus` of a call that has ended by this (`plivo-callbacks.md` §1.3).
+pub(super) fn final_status(desk: &Desk, cause: HangupCause) -> &'static str {
+    match (desk.setup.direction, desk.answered) {
+        (Direction::Outbound, None) => cause.wire(Direction::Outbound).unanswered_status(),
+        (Direction::Outbound, Some(_)) | (Direction::Inbound, _) => COMPLETED,
+    }
+}
+
 /// In the order of the wire, in which [`Params`] takes them fastest.
 fn all(desk: &Desk, event: Event, ending: Option<&Ending>) -> Params {
     let setup = &desk.setup;
@@ -156,11 +167,10 @@ fn all(desk: &Desk, event: Event, ending: Option<&Ending>) -> Params {
     }
     put("BillRate", NO_COST.into());
     let wire = ending.map(|ending| ending.cause.wire(setup.direction));
-    let status = match (&wire, setup.direction, desk.answered) {
-        (None, _, Some(_)) => "in-progress",
-        (None, _, None) => "ringing",
-        (Some(wire), Direction::Outbound, None) => wire.unanswered_status(),
-        (Some(_), Direction::Outbound, Some(_)) | (Some(_), Direction::Inbound, _) => "completed",
+    let status = match (ending, desk.answered) {
+        (None, Some(_)) => "in-progress",
+        (None, None) => "ringing",
+        (Some(ending), _) => final_status(desk, ending.cause),
     };
     put("CallStatus", status.into());
     put("CallType", setup.call_type.as_str().into());

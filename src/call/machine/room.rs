@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::recording::RecordOrder;
-use super::{Notice, SoundItem};
+use super::{Notice, Params, SoundItem};
 use crate::model::Digit;
 use crate::xml::ast::Target;
 
@@ -120,7 +120,7 @@ pub enum RoomWish {
         was_last: Vec<Notice>,
         /// What says, where it was the last, that the room is over: sent to each of [`RoomEntry::told_end`] of those who were in.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        over: Option<Box<Notice>>,
+        over: Option<Box<Params>>,
     },
     /// For all members.
     Sound { items: Vec<SoundItem> },

@@ -200,6 +200,7 @@ impl Display for MediaFact {
             Self::Lost { fault: MediaFault::Fingerprint } => "lost fingerprint",
             Self::Lost { fault: MediaFault::DtlsClosed } => "lost dtls-closed",
             Self::Lost { fault: MediaFault::DtlsFailed } => "lost dtls-failed",
+            Self::Lost { fault: MediaFault::Broken } => "lost broken",
         })
     }
 }

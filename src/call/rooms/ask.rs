@@ -12,7 +12,7 @@ use super::state::Member;
 use super::{Caller, Cell, Inside, Rooms, locked};
 use crate::media::{Audience, Played};
 use crate::model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
-use crate::store::{EndedRoom, KeptMember, LeftMember, Scope};
+use crate::store::{EndedRoom, KeptMember, LeftMember, OpenRoom, Scope};
 use crate::xml::ast::Target;
 
 /// A room as it is.
@@ -46,32 +46,39 @@ impl RoomView {
     /// What is kept of one that is over.
     pub(super) fn ended(&self, main_account: &AuthId) -> EndedRoom {
         EndedRoom {
+            was: self.open(main_account),
+            ended: self.ended.unwrap_or(self.made),
+            failed: self.failed,
+            members: self.left.iter().filter_map(MemberView::gone).collect(),
+        }
+    }
+
+    /// What is kept of one that is up.
+    pub(super) fn open(&self, main_account: &AuthId) -> OpenRoom {
+        OpenRoom {
             id: self.id,
             account: self.account.clone(),
             main_account: main_account.clone(),
             name: self.name.clone(),
             made: self.made,
             started: self.started,
-            ended: self.ended.unwrap_or(self.made),
             recording: self.recording.clone(),
-            failed: self.failed,
-            members: self.left.iter().filter_map(MemberView::gone).collect(),
         }
     }
 
-    fn of_ended(room: &EndedRoom) -> Self {
+    fn of_ended(EndedRoom { was, ended, failed, members }: &EndedRoom) -> Self {
         Self {
-            id: room.id,
-            name: room.name.clone(),
-            age: between(room.made, room.ended),
-            made: room.made,
-            started: room.started,
-            ended: Some(room.ended),
-            failed: room.failed,
-            account: room.account.clone(),
-            recording: room.recording.clone(),
+            id: was.id,
+            name: was.name.clone(),
+            age: between(was.made, *ended),
+            made: was.made,
+            started: was.started,
+            ended: Some(*ended),
+            failed: *failed,
+            account: was.account.clone(),
+            recording: was.recording.clone(),
             members: Vec::new(),
-            left: room.members.iter().map(MemberView::of_gone).collect(),
+            left: members.iter().map(MemberView::of_gone).collect(),
         }
     }
 }
@@ -247,7 +254,7 @@ impl Rooms {
     /// Multi-party calls that are over, the latest first; as many as this node remembers.
     pub fn ended(&self, scope: &Scope) -> Vec<RoomView> {
         let tables = locked(&self.0.tables);
-        let seen = tables.ended.iter().filter(|room| scope.holds(&room.account, &room.main_account));
+        let seen = tables.ended.iter().filter(|room| scope.holds(&room.was.account, &room.was.main_account));
         seen.map(RoomView::of_ended).collect()
     }
 

@@ -6,7 +6,7 @@ use super::ask::member_view;
 use super::{Cell, ENDED_MAX, Inside, Rooms, locked};
 use crate::call::machine::{MemberId, RoomKind};
 use crate::model::{HangupCause, Timestamp};
-use crate::store::{EndedRoom, LeftMember, OpenMember, OpenRoom, OrphanRoom, Store, StoreError};
+use crate::store::{EndedRoom, LeftMember, OpenMember, OrphanRoom, Store, StoreError};
 
 impl Rooms {
     /// Ends the multi-party calls that an earlier process of this node left when it died, shows those that were over
@@ -22,11 +22,11 @@ impl Rooms {
         for room in &left {
             // Shown all the same; the next start ends it once more.
             if let Err(error) = store.end_room(room.clone()).await {
-                tracing::warn!(%error, room = %room.id, "the end of a multi-party call is not in the store");
+                tracing::warn!(%error, room = %room.was.id, "the end of a multi-party call is not in the store");
             }
         }
         let mut ended = store.ended_rooms().await?;
-        let not_there = |room: &EndedRoom| ended.iter().all(|other| other.id != room.id);
+        let not_there = |room: &EndedRoom| ended.iter().all(|other| other.was.id != room.was.id);
         let missing: Vec<EndedRoom> = left.into_iter().filter(not_there).collect();
         ended.extend(missing);
         ended.sort_by_key(|room| std::cmp::Reverse(room.ended));
@@ -40,16 +40,7 @@ impl Rooms {
     pub(super) fn keep_room(&self, cell: &Cell, inside: &Inside) {
         let Some((store, node_id)) = self.kept_in(cell) else { return };
         let view = self.view_of(cell, inside);
-        let room = OpenRoom {
-            id: view.id,
-            account: view.account,
-            main_account: cell.main_account.clone(),
-            name: view.name,
-            made: view.made,
-            started: view.started,
-            recording: view.recording,
-        };
-        store.room_up(room, node_id, self.0.clock.steady().minus(view.age));
+        store.room_up(view.open(&cell.main_account), node_id, self.0.clock.steady().minus(view.age));
     }
 
     /// Somebody is in, or something of it has changed.
@@ -77,17 +68,16 @@ impl Rooms {
 /// How one ends that was left open: as its calls do, where its node last showed a sign of life. Pure.
 fn over(orphan: OrphanRoom) -> EndedRoom {
     let OrphanRoom { room, lived, members } = orphan;
-    let OpenRoom { id, account, main_account, name, made, started, recording } = room;
     // A sign of life comes now and then; whoever came after the last one came before the end.
     let seen = |one: &OpenMember| one.left.as_ref().map_or(one.was.joined, |(at, _)| *at);
-    let ended = members.iter().map(seen).chain(started).fold(made.plus(lived), Timestamp::max);
+    let ended = members.iter().map(seen).chain(room.started).fold(room.made.plus(lived), Timestamp::max);
     let gone = |OpenMember { was, left }: OpenMember| {
         let died = || (ended, HangupCause::NodeFailure.wire(was.direction).name.to_owned());
         let (left, cause) = left.unwrap_or_else(died);
         LeftMember { was, left, cause }
     };
     let members = members.into_iter().map(gone).collect();
-    EndedRoom { id, account, main_account, name, made, started, ended, recording, failed: true, members }
+    EndedRoom { was: room, ended, failed: true, members }
 }
 
 #[cfg(test)]
@@ -97,30 +87,17 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::call::machine::Role;
     use crate::clock::Clock;
-    use crate::model::{AuthId, CallUuid, Direction};
+    use crate::model::AuthId;
     use crate::observe::Health;
-    use crate::store::{KeptMember, Scope};
+    use crate::store::{KeptMember, OpenRoom, Scope};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_micros(seconds * 1_000_000)
     }
 
     fn member(member: MemberId, joined: i64, left: Option<i64>) -> OpenMember {
-        let was = KeptMember {
-            member,
-            call: CallUuid(Uuid::from_u128(member.into())),
-            direction: Direction::Inbound,
-            role: Some(Role::Agent),
-            muted: false,
-            held: true,
-            coaches: false,
-            stays_alone: true,
-            ends: false,
-            starts: true,
-            joined: at(joined),
-        };
+        let was = KeptMember::held_agent(member, at(joined));
         OpenMember { was, left: left.map(|secs| (at(secs), "Left Alone".to_owned())) }
     }
 

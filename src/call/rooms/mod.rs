@@ -244,11 +244,16 @@ impl Rooms {
         })
     }
 
-    /// A call is out of its room, if it was in one; `sounds` are for those who stay.
-    pub(super) fn leave(&self, call: CallUuid, sounds: &[SoundItem]) -> Gone {
-        let unknown = Gone { last: true, told: Vec::new() };
+    /// A call is out of its room, if it was in one; `sounds` are for those who stay. What `tell` writes down is written before what
+    /// anybody does who leaves later: the last one says that the room is over.
+    pub(super) fn leave(&self, call: CallUuid, sounds: &[SoundItem], tell: impl FnOnce(Gone)) {
         let sounds = self.items(sounds);
         let mut tables = locked(&self.0.tables);
+        tell(self.taken_out(&mut tables, call, sounds));
+    }
+
+    fn taken_out(&self, tables: &mut Tables, call: CallUuid, sounds: Vec<PlayItem>) -> Gone {
+        let unknown = Gone { last: true, told: Vec::new() };
         tables.awaited.remove(&call);
         let Some((cell, member)) = tables.calls.remove(&call) else { return unknown };
         let mut inside = locked(&cell.state);

@@ -1,7 +1,7 @@
 //! A call and the room that it is in: it enters with its leg's sound, and leaves with what is told of it.
 
 use super::{Media, Shell};
-use crate::call::machine::{Notice, RecordOrder, RoomNews, RoomOut, RoomWish};
+use crate::call::machine::{Notice, NoticeKind, RecordOrder, RoomNews, RoomOut, RoomWish};
 use crate::media::record::Format;
 use crate::xml::ast::Target;
 
@@ -18,14 +18,15 @@ impl Shell {
                 }
             },
             RoomWish::Leave { sounds, others_stay, was_last, over } => {
-                let left = rooms.leave(self.call, &sounds);
-                let notices = if left.last { was_last } else { others_stay };
-                notices.into_iter().for_each(|notice| self.notify(notice));
-                for Target { url, method } in left.told {
-                    if let Some(over) = over.as_deref() {
-                        self.notify(Notice { url, method, ..over.clone() });
+                rooms.leave(self.call, &sounds, |left| {
+                    let notices = if left.last { was_last } else { others_stay };
+                    notices.into_iter().for_each(|notice| self.notify(notice));
+                    for Target { url, method } in left.told {
+                        if let Some(params) = over.as_deref().cloned() {
+                            self.notify(Notice { kind: NoticeKind::MultiParty, url, method, params });
+                        }
                     }
-                }
+                });
             }
             RoomWish::Sound { items } => rooms.sound(self.call, &items),
             RoomWish::Key { digit } => rooms.key(self.call, digit),

@@ -32,7 +32,6 @@ const PATH_SILENT: Duration = Duration::from_secs(1);
 impl Leg {
     /// Takes in a datagram that is this leg's: STUN that passed its check, anything else from an address that did.
     pub(in crate::media) fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], out: &mut Outbox) {
-        let Some(home) = self.homes.towards(from.ip()) else { return };
         let looks = looks(datagram);
         if let Some(mut transport) = self.transport.take_if(|_| looks != Looks::Other) {
             match looks {
@@ -54,6 +53,7 @@ impl Leg {
             }
             return;
         }
+        let Some(home) = self.homes.towards(from.ip()) else { return };
         let Ok(received) = Receive::new(Protocol::Udp, from, home, datagram) else { return };
         if stun::kind(datagram) != stun::Kind::Else {
             self.last_valid = now;
@@ -262,7 +262,7 @@ impl Leg {
     fn heard(&mut self, now: Instant, packet: &Received<'_>) {
         self.last_valid = now;
         let is_sound = packet.payload_type == self.opus_pt;
-        let is_key = self.telephone_events.contains(&packet.payload_type);
+        let is_key = !is_sound && self.telephone_events.contains(&packet.payload_type);
         if !is_sound && !is_key {
             // Nothing that was agreed on: a sign of life, and no more.
             return;

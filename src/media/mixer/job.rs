@@ -99,7 +99,7 @@ impl Mixer {
     /// A member says what this leg's peer says, and hears by it, as soon as it has a part.
     pub fn add(&self, member: u64, leg: &LegHandle) {
         let line = Line::new(leg.tap(Sides::Heard), Rate::Hz16000, Patience::Network);
-        self.order(Order::Add(member, Box::new((line, leg.feed_over_prompts(LEAD)))));
+        self.order(Order::Add(member, Box::new((line, leg.room_feed(LEAD)))));
     }
 
     /// The same of somebody who is at the end of a cable.

@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub const OFFER_BYTES_MAX: usize = 16 * 1024;
 /// The most media sections an offer may have (R19).
 pub const SECTIONS_MAX: usize = 16;
+/// Characters of a peer's ufrag: a check's USERNAME is both ufrags with a colon between, and the agent writes 128 characters.
+pub const UFRAG_MAX: usize = 128 - 1 - crate::media::UFRAG_CHARS;
 /// The most candidates of an offer that are used; the rest is dropped (§5.2).
 pub const CANDIDATES_MAX: usize = 16;
 
@@ -205,42 +207,45 @@ impl fmt::Debug for Offer {
     }
 }
 
-/// Why an offer is not usable.
+/// Why an offer is not usable, or an answer that is read like one: "it has no …".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OfferFault {
-    #[error("use the offer: it is empty")]
+    #[error("it is empty")]
     Empty,
-    #[error("use the offer: it is longer than {OFFER_BYTES_MAX} bytes")]
+    #[error("it is longer than {OFFER_BYTES_MAX} bytes")]
     TooLong,
-    #[error("use the offer: it has a control character")]
+    #[error("it has a control character")]
     ControlCharacter,
-    #[error("use the offer: it does not begin with v=0")]
+    #[error("it does not begin with v=0")]
     NotSdp,
-    #[error("use the offer: it has more than {SECTIONS_MAX} media sections")]
+    #[error("it has more than {SECTIONS_MAX} media sections")]
     TooManySections,
-    #[error("use the offer: it has no audio section")]
+    #[error("it has no audio section")]
     NoAudio,
-    #[error("use the offer: its audio section has port 0")]
+    #[error("its audio section has port 0")]
     PortZero,
-    #[error("use the offer: its audio section does not run over RTP and UDP")]
+    #[error("its audio section does not run over RTP and UDP")]
     Transport,
-    #[error("use the offer: its mid or protocol is longer than any we know")]
+    #[error("its mid or protocol is longer than any we know")]
     OverlongToken,
-    #[error("use the offer: it has no ice-ufrag of 4 to 256 characters")]
+    #[error("it has no ice-ufrag of 4 to 256 characters")]
     Ufrag,
-    #[error("use the offer: it has no ice-pwd of 22 to 256 characters")]
+    /// Legal (RFC 8839 §5.4); but the USERNAME of the agent's checks has room for 128 characters, both ufrags and a colon.
+    #[error("its ice-ufrag is longer than {UFRAG_MAX} characters, more than our ICE checks can name")]
+    OverlongUfrag,
+    #[error("it has no ice-pwd of 22 to 256 characters")]
     Pwd,
-    #[error("use the offer: it has no DTLS fingerprint, only SDES keys")]
+    #[error("it has no DTLS fingerprint, only SDES keys")]
     NoDtls,
-    #[error("use the offer: it has no sha-256 fingerprint of 32 bytes")]
+    #[error("it has no sha-256 fingerprint of 32 bytes")]
     Fingerprint,
-    #[error("use the offer: its setup is not actpass, active or passive")]
+    #[error("its setup is not actpass, active or passive")]
     Setup,
-    #[error("use the offer: it has no rtcp-mux")]
+    #[error("it has no rtcp-mux")]
     RtcpMux,
-    #[error("use the offer: it has no opus/48000")]
+    #[error("it has no opus/48000")]
     NoOpus,
-    #[error("use the offer: it has no UDP candidate that we may go to")]
+    #[error("it has no UDP candidate that we may go to")]
     NoCandidate,
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     CANDIDATES_MAX, Direction, OFFER_BYTES_MAX, Offer, OfferFault, RemoteCandidate, SECTIONS_MAX, Section, Setup,
-    TelephoneEvent,
+    TelephoneEvent, UFRAG_MAX,
 };
 
 /// A mid, protocol or media word that we repeat in our answer may be as long as this: keeps the answer within A8.
@@ -123,6 +123,9 @@ fn audio(
     }
 
     let ufrag = either("ice-ufrag").filter(|u| is_credential(u, 4)).ok_or(OfferFault::Ufrag)?;
+    if ufrag.len() > UFRAG_MAX {
+        return Err(OfferFault::OverlongUfrag);
+    }
     let pwd = either("ice-pwd").filter(|p| is_credential(p, 22)).ok_or(OfferFault::Pwd)?;
     let fingerprint =
         level.attributes("fingerprint").chain(session.attributes("fingerprint")).find_map(sha256).ok_or_else(|| {

@@ -16,6 +16,13 @@ fn fixture(file: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+#[test]
+fn what_is_wrong_with_an_offer_is_said_of_an_answer_too() {
+    let why = |fault: Result<Offer, OfferFault>| fault.expect_err("unusable").to_string();
+    assert_eq!(why(Offer::of_phone("v=0")), "it has no audio section");
+    assert_eq!(why(Offer::parse("", true)), "it is empty");
+}
+
 fn rows() -> Vec<Value> {
     let index: Value = serde_json::from_str(&fixture("index.json")).expect("index.json is JSON");
     index["sdp"].as_array().expect("rows").clone()
@@ -86,6 +93,31 @@ fn every_bad_offer_is_refused_for_its_reason() {
             other => panic!("{file}: a reason this test does not know: {other}"),
         };
         assert_eq!(fault, want, "{file}");
+    }
+}
+
+/// Longer ones made the agent panic while it answered a check.
+#[test]
+fn a_ufrag_that_no_check_of_ours_can_name_is_refused_at_the_door() {
+    let offer = |chars: usize| {
+        let named = |line: &str| {
+            if line.starts_with("a=ice-ufrag:") {
+                "a=ice-ufrag:".to_owned() + &"u".repeat(chars)
+            } else {
+                line.to_owned()
+            }
+        };
+        fixture("sdp/offer_relay_full.sdp").lines().map(named).collect::<Vec<_>>().join("\r\n") + "\r\n"
+    };
+    for (chars, fault) in [
+        (3, Some(OfferFault::Ufrag)),
+        (4, None),
+        (119, None),
+        (120, Some(OfferFault::OverlongUfrag)),
+        (256, Some(OfferFault::OverlongUfrag)),
+        (257, Some(OfferFault::Ufrag)),
+    ] {
+        assert_eq!(Offer::parse(&offer(chars), false).err(), fault, "{chars}");
     }
 }
 

@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 
 use super::Profile;
 use super::kdf::{Label, counter_key, derive};
+use crate::ffi::cache::fetch;
 
 /// Bytes of a GCM tag.
 const GCM_TAG: usize = 16;
@@ -30,10 +31,16 @@ pub(in crate::media) struct Transform {
     rtcp: Cipher,
 }
 
-/// Boxed where it is large: a leg has four.
+/// Boxed where it is large: a leg has four. A GCM key is a pointer itself; those of counter mode are 1,700 bytes.
 enum Cipher {
-    Gcm { key: Box<LessSafeKey>, salt: [u8; 12] },
-    CmSha1 { key: EncryptingKey, salt: [u8; 14], authentication: hmac::Key },
+    Gcm { key: LessSafeKey, salt: [u8; 12] },
+    CmSha1(Box<CounterMode>),
+}
+
+struct CounterMode {
+    key: EncryptingKey,
+    salt: [u8; 14],
+    authentication: hmac::Key,
 }
 
 impl Transform {
@@ -55,6 +62,20 @@ impl Transform {
         })
     }
 
+    /// Asks the processor for what is needed to work on RTP, as far as we know where it lies.
+    pub(in crate::media) fn fetch(&self) {
+        fetch(&self.rtp, usize::MAX);
+    }
+
+    /// Then for what that points at.
+    pub(in crate::media) fn fetch_key(&self) {
+        match &self.rtp {
+            // The crypto library keeps its own pointer.
+            Cipher::Gcm { .. } => {}
+            Cipher::CmSha1(mode) => fetch(&**mode, usize::MAX),
+        }
+    }
+
     /// Seals the RTP packet that begins at `from` and ends with `packet`; its header, `header` bytes, stays readable.
     /// False: nothing may be sent (the packet is shorter than its header, or the crypto failed).
     #[must_use]
@@ -69,7 +90,8 @@ impl Transform {
                 let Ok(tag) = key.seal_in_place_separate_tag(nonce, Aad::from(&*head), body) else { return false };
                 packet.extend_from_slice(tag.as_ref());
             }
-            Cipher::CmSha1 { key, salt, authentication } => {
+            Cipher::CmSha1(mode) => {
+                let CounterMode { key, salt, authentication } = &**mode;
                 if key.less_safe_encrypt(body, cm_block(salt, ssrc, index)).is_err() {
                     return false;
                 }
@@ -92,7 +114,8 @@ impl Transform {
                 let nonce = gcm_rtp_nonce(salt, ssrc, index);
                 gcm_open(key, nonce, head, body, out)
             }
-            Cipher::CmSha1 { key, salt, authentication } => {
+            Cipher::CmSha1(mode) => {
+                let CounterMode { key, salt, authentication } = &**mode;
                 let Some((sealed, tag)) = split_tag(packet, SHA1_TAG) else { return false };
                 if !is_sha1_tag(authentication, sealed, &rollovers(index), tag) {
                     return false;
@@ -119,7 +142,8 @@ impl Transform {
                 packet.extend_from_slice(tag.as_ref());
                 packet.extend_from_slice(&trailer);
             }
-            Cipher::CmSha1 { key, salt, authentication } => {
+            Cipher::CmSha1(mode) => {
+                let CounterMode { key, salt, authentication } = &**mode;
                 if key.less_safe_encrypt(body, cm_block(salt, ssrc, u64::from(index))).is_err() {
                     return false;
                 }
@@ -136,7 +160,7 @@ impl Transform {
     pub(in crate::media) fn rtcp_index(&self, packet: &[u8]) -> Option<u32> {
         let behind = match &self.rtcp {
             Cipher::Gcm { .. } => 0,
-            Cipher::CmSha1 { .. } => SHA1_TAG,
+            Cipher::CmSha1(_) => SHA1_TAG,
         };
         let at = packet.len().checked_sub(behind + INDEX).filter(|at| *at >= RTCP_CLEAR)?;
         word(packet, at).filter(|word| word & ENCRYPTED != 0).map(|word| word & !ENCRYPTED)
@@ -156,7 +180,8 @@ impl Transform {
                 let mut plain = Plain { out, from: RTCP_CLEAR };
                 plain.gcm(key, gcm_rtcp_nonce(salt, ssrc, index), &aad, body)
             }
-            Cipher::CmSha1 { key, salt, authentication } => {
+            Cipher::CmSha1(mode) => {
+                let CounterMode { key, salt, authentication } = &**mode;
                 let Some((sealed, tag)) = split_tag(packet, SHA1_TAG) else { return false };
                 if !is_sha1_tag(authentication, sealed, &[], tag) {
                     return false;
@@ -178,13 +203,13 @@ impl fmt::Debug for Transform {
 impl Cipher {
     fn gcm(key: &[u8], salt: [u8; 12]) -> Option<Self> {
         let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
-        let key = Box::new(LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?));
+        let key = LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?);
         Some(Self::Gcm { key, salt })
     }
 
     fn cm(key: &[u8], authentication: &[u8], salt: [u8; 14]) -> Option<Self> {
         let authentication = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, authentication);
-        Some(Self::CmSha1 { key: counter_key(key)?, salt, authentication })
+        Some(Self::CmSha1(Box::new(CounterMode { key: counter_key(key)?, salt, authentication })))
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use str0m::ice::{StunMessage, TransId};
 
 use super::*;
+use crate::media::Missing;
 
 /// A STUN check of this user's with this password.
 fn check(user: &str, pwd: &str) -> Vec<u8> {
@@ -104,6 +105,8 @@ fn r19_a_wrong_certificate_ends_the_leg() {
     leg.begin();
     leg.open();
     pump(&mut peer, "told", |_| log.fact(MediaFact::Lost { fault: MediaFault::Fingerprint }));
+    let missing = LegEvent::Missing { missing: Missing::Fingerprint, waited: Duration::ZERO, checking: true };
+    assert!(log.has(&missing), "it is said why: {:?}", log.all());
     assert!(!log.fact(MediaFact::Connected));
     assert!(peer[0].heard.is_empty());
 }

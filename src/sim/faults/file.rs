@@ -6,10 +6,12 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::body::{Batch, Reshape};
+use super::callee::{Manner, ORDERS};
 use super::net::{MediaFault, MediaHow};
 use super::offer::OfferFault;
 use super::{Act, Faults, FaultsError, GraphBody, GraphDeed, GraphHow, Hook, HookDeed, Rule, Sign, Storm};
 use crate::model::digits_of;
+use crate::sim::caller::Answers;
 use crate::sim::meta::graph::Action;
 
 /// Longest of all times, in milliseconds: an hour.
@@ -35,6 +37,10 @@ const DEEDS: &[&str] = &[
     "reset",
     "media",
     "storm",
+    "pick_up",
+    "decline",
+    "unanswered",
+    "order",
 ];
 const HOOKS: &[(&str, Hook)] = &[
     ("connect", Hook::Connect),
@@ -153,6 +159,13 @@ fn act(row: &mut Row<'_>, at: usize, deed: &str) -> Result<Act, Fault> {
         "answer" | "silence" | "reset" => return graph(row, deed),
         "media" => return media(row),
         "storm" => return storm(row),
+        "order" => {
+            let order = Some(row.one_of("how", ORDERS)?);
+            return Ok(Act::Callee(Manner { order, ..Manner::default() }));
+        }
+        "pick_up" => return callee(row, Answers::Accept),
+        "decline" => return callee(row, Answers::Reject),
+        "unanswered" => return callee(row, Answers::Ignore),
         other => return fault(at, format!("`{other}` is nothing to do: one of {}", DEEDS.join(", "))),
     };
     Ok(Act::Webhook(row.maybe_one_of("on", HOOKS)?, deed))
@@ -215,6 +228,16 @@ fn media(row: &mut Row<'_>) -> Result<Act, Fault> {
         );
     }
     Ok(Act::Media(MediaFault { weather_after: row.millis("weather_after_ms")?, ..fault }))
+}
+
+fn callee(row: &mut Row<'_>, how: Answers) -> Result<Act, Fault> {
+    let rings_after = row.millis("rings_ms")?;
+    let (mut acts_after, mut unanswered) = (None, None);
+    match how {
+        Answers::Accept | Answers::Reject => acts_after = row.millis("after_ms")?,
+        Answers::Ignore => unanswered = row.millis("ms")?,
+    }
+    Ok(Act::Callee(Manner { how: Some(how), order: None, rings_after, acts_after, unanswered }))
 }
 
 fn storm(row: &mut Row<'_>) -> Result<Act, Fault> {

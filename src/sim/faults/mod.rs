@@ -5,6 +5,7 @@
 //! (webhooks), `meta::graph` (Graph), `media` (packets). `body`, `offer` and `net` are what is done, pure.
 
 pub(crate) mod body;
+pub(crate) mod callee;
 mod file;
 pub(crate) mod net;
 pub(crate) mod offer;
@@ -21,6 +22,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use self::body::{Batch, Reshape};
+use self::callee::Manner;
 use self::net::MediaFault;
 use self::offer::OfferFault;
 use super::locked;
@@ -63,6 +65,11 @@ impl Faults {
     pub fn parse(text: &str) -> Result<Self, FaultsError> {
         file::parse("the rules", text)
     }
+
+    /// Users whom a rule is about.
+    pub(super) fn users(&self) -> impl Iterator<Item = String> + use<> {
+        self.rules.iter().filter_map(|rule| rule.user.clone()).collect::<Vec<_>>().into_iter()
+    }
 }
 
 /// One rule: which calls, which of their events, and what happens then.
@@ -70,7 +77,7 @@ impl Faults {
 struct Rule {
     /// Digits of the business number; none: any.
     number: Option<String>,
-    /// Digits of the calling user; none: any.
+    /// Digits of the user who calls or is called; none: any.
     user: Option<String>,
     /// The n-th call of those that match, from 1; none: every.
     call: Option<u32>,
@@ -94,6 +101,8 @@ enum Act {
     CallId(String),
     Media(MediaFault),
     Storm(Storm),
+    /// What the user does whom the business calls, and in which order Meta tells of it.
+    Callee(Manner),
 }
 
 /// The webhooks of a call; statuses are of one that the business placed.
@@ -336,6 +345,11 @@ impl CallFaults {
 
     pub(crate) fn media(&self) -> Vec<MediaFault> {
         self.acting(|act| if let Act::Media(fault) = act { Some(fault.clone()) } else { None })
+    }
+
+    /// Of a call that the business places; a later rule goes before an earlier one.
+    pub(crate) fn callee(&self) -> Vec<Manner> {
+        self.acting(|act| if let Act::Callee(manner) = act { Some(*manner) } else { None })
     }
 
     /// A call of a storm begins none of its own: see `meta::storm`.

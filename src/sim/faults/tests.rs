@@ -41,6 +41,13 @@ fn a_bad_rule_file_is_told_with_its_line() {
         ),
         ("[[fault]]\ndo = \"offer\"\nhow = \"empty\"\nnth = 2\n", 4, "`nth` does not belong to do = \"offer\""),
         ("[[fault]]\ndo = \"storm\"\ncalls = 0\n", 3, "`calls` must be a whole number of 1 to 10000"),
+        (
+            "[[fault]]\ndo = \"order\"\nhow = \"last\"\n",
+            3,
+            "one of connect-first, ring-first, accepted-first, before-reply",
+        ),
+        ("[[fault]]\ndo = \"unanswered\"\nafter_ms = 5\n", 3, "`after_ms` does not belong to do = \"unanswered\""),
+        ("[[fault]]\ndo = \"decline\"\nnth = 2\n", 3, "`nth` does not belong to do = \"decline\""),
         ("fault = 3\n", 1, "write [[fault]]"),
         ("seed = -1\n", 1, "`seed` must be a whole number"),
         ("[[fault]\n", 1, ""),

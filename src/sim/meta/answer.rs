@@ -40,11 +40,11 @@ pub(crate) fn check(offer: &str, answer: &str) -> Result<Answer, Fault> {
     if answer.len() > SDP_BYTES_MAX {
         return Err(fault(format!("SDP is longer than {SDP_BYTES_MAX} bytes")));
     }
-    let offer = Offer::parse(offer, true).map_err(|e| fault(format!("the offer is broken: {e}")))?;
+    let offer = Offer::parse(offer, true).map_err(|e| fault(format!("the offer is not usable: {e}")))?;
     check_answer(&offer, answer)
         .map_err(|f| Fault { details: f.to_string(), subcode: (f.rule == Rule::A5).then_some(FINGERPRINT_SUBCODE) })?;
     // The reader of offers reads answers too: A3's candidates are looked for there.
-    let read = Offer::parse(answer, true).map_err(|e| fault(e.to_string()))?;
+    let read = Offer::parse(answer, true).map_err(|e| fault(format!("the answer is not usable: {e}")))?;
     Ok(Answer {
         digit_pt: read.digits_out().map(|t| t.pt),
         ufrag: read.ufrag,
@@ -119,6 +119,9 @@ mod tests {
             let fault = check(&offer, &good.replacen(from, to, 1)).expect_err(from);
             assert!(fault.details.contains(said), "{from}: {}", fault.details);
         }
+        let none = good.replacen("a=candidate:1 1 udp", "a=x-candidate:1 1 udp", 1);
+        let told = check(&offer, &none).expect_err("no candidate").details;
+        assert_eq!(told, "the answer is not usable: it has no UDP candidate that we may go to");
         assert!(check(&offer, "").is_err());
         assert!(check(&offer, &"a".repeat(20_000)).is_err());
     }

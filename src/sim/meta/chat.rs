@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::body;
 use super::graph::GraphFault;
+use super::messages::user_of;
 use crate::sim::world::SimNumber;
 use crate::sim::{World, locked};
 
@@ -21,6 +22,10 @@ const SHOWN_MAX: usize = 10_000;
 const FILES_MAX: usize = 100;
 const FILE_BYTES_MAX: usize = 16 << 20;
 const ALL_FILES_BYTES_MAX: usize = 256 << 20;
+/// How long after a user's last word or call the business may write what it likes (§4.3), in seconds.
+const WINDOW: i64 = 86_400;
+/// Pairs of number and user whose windows are kept.
+const WINDOWS_MAX: usize = 100_000;
 /// Ordered failures that wait.
 const ORDERED_MAX: usize = 1_000;
 /// A message's steps, one after another.
@@ -88,9 +93,29 @@ pub(crate) struct Chat {
     shown: Mutex<VecDeque<Shown>>,
     files: Mutex<BTreeMap<String, File>>,
     failures: Mutex<Vec<FailureOrder>>,
+    /// When a user last wrote to or called a number, by its id and theirs.
+    heard: Mutex<BTreeMap<(String, String), i64>>,
 }
 
 impl Chat {
+    /// A user wrote or called.
+    pub(crate) fn hears(&self, number: &str, user: &str, now: i64) {
+        let mut heard = locked(&self.heard);
+        if heard.len() >= WINDOWS_MAX {
+            heard.retain(|_, at| now - *at < WINDOW);
+        }
+        while heard.len() >= WINDOWS_MAX {
+            heard.pop_first();
+        }
+        heard.insert((number.to_owned(), user.to_owned()), now);
+    }
+
+    /// Whether more than a template may be sent to a user.
+    fn is_open(&self, number: &str, user: &str, now: i64) -> bool {
+        let key = (number.to_owned(), user.to_owned());
+        locked(&self.heard).get(&key).is_some_and(|at| now - at < WINDOW)
+    }
+
     fn show(&self, shown: Shown) {
         let mut all = locked(&self.shown);
         if all.len() >= SHOWN_MAX {
@@ -103,7 +128,8 @@ impl Chat {
         locked(&self.shown).iter().cloned().collect()
     }
 
-    pub(crate) fn order_failure(&self, order: FailureOrder) -> Result<(), String> {
+    pub(crate) fn order_failure(&self, mut order: FailureOrder) -> Result<(), String> {
+        order.user = order.user.as_deref().map(user_of);
         let mut failures = locked(&self.failures);
         if failures.len() >= ORDERED_MAX {
             return Err("as many failures wait as may".to_owned());
@@ -158,11 +184,23 @@ fn sum(bytes: &[u8]) -> String {
 }
 
 impl World {
+    /// Whether the business may send a user what is no template. Whose a business-scoped id is, is not known here.
+    pub(super) fn may_write(&self, number: &str, user: &str) -> Result<(), GraphFault> {
+        let named = user.bytes().all(|b| b.is_ascii_digit());
+        let now = self.clock.wall().secs();
+        if !named || self.permissions.allows_messages() || self.chat.is_open(number, user, now) {
+            return Ok(());
+        }
+        let details = "Message failed to send because more than 24 hours have passed since the customer last replied to \
+            this number.";
+        Err(GraphFault { status: 400, code: 131_047, subcode: None, details: details.to_owned() })
+    }
+
     /// A user sends a message; gives its id once it is on its way.
     pub(crate) async fn user_writes(self: &Arc<Self>, order: MessageOrder) -> Result<String, String> {
         let id = order.phone_number_id.as_deref().unwrap_or(crate::sim::world::PHONE_NUMBER_ID);
         let number = self.number_of_id(id).ok_or_else(|| format!("the simulated Meta has no number {id}"))?;
-        let user = order.from.unwrap_or_else(|| crate::sim::world::USER.to_owned());
+        let user = order.from.map_or_else(|| crate::sim::world::USER.to_owned(), |from| user_of(&from));
         let name = order.name.unwrap_or_else(|| crate::sim::world::USER_NAME.to_owned());
         let mut message = match order.message {
             Value::String(text) => json!({"type": "text", "text": {"body": text}}),
@@ -182,6 +220,7 @@ impl World {
             id: &wamid,
             at_secs: self.clock.wall().secs(),
         };
+        self.chat.hears(id, &user, said.at_secs);
         let parcel = self.webhooks.parcel(&door, "message", "", &body::message(&said, message.clone()), None);
         self.webhooks.deliver(&door, parcel, Duration::ZERO, |_| {});
         self.chat.show(Shown { id: wamid.clone(), phone_number_id: id.to_owned(), user, by_business: false, message });

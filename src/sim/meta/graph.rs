@@ -61,7 +61,11 @@ impl GraphFault {
             (613, _) => "Calls to this api have exceeded the rate limit",
             (131_000, _) => "Something went wrong",
             (131_009, _) => "Parameter value is not valid",
+            (131_047, _) => "Re-engagement message",
             (133_005, _) => "Two step verification PIN mismatch",
+            (138_000, _) => "Calling not enabled",
+            (138_002, _) => "Concurrent calls limit hit",
+            (138_003, _) => "Duplicate call",
             (138_006, _) => "Call permission not found",
             (138_009, _) => "Call permission request limit hit",
             (138_012, _) => "Business initiated calls limit hit",
@@ -329,9 +333,7 @@ async fn connect(
     if !world.settings.can_be_called(phone_number_id) {
         return Err(refuse(401, 138_000, "Calling is not enabled for this phone number"));
     }
-    if !world.users_permit {
-        world.permissions.may_call(&number, &asked.to, world.clock.wall().secs())?;
-    }
+    world.permissions.may_call(&number, &asked.to, world.clock.wall().secs())?;
     if world.is_engaged(phone_number_id, &asked.to) {
         return Err(refuse(400, 138_003, "A call with this user is under way"));
     }

@@ -87,6 +87,8 @@ pub(crate) struct Life {
     mute_end: bool,
     /// What is still to happen before a call of the business is answered.
     schedule: Option<outgoing::Schedule>,
+    /// The user's phone rang because the business called.
+    rang: bool,
     /// A browser's end that speaks and hears instead of the script.
     browser: Option<LegId>,
     facts: CallFacts,
@@ -194,6 +196,7 @@ impl Life {
             held: None,
             mute_end: false,
             schedule: None,
+            rang: false,
             browser,
             facts,
             spec,
@@ -225,7 +228,9 @@ impl Life {
             from: self.facts.user.clone(),
             to: self.facts.number.number.clone(),
         });
-        let connect = body::connect(&self.facts, self.world.clock.wall().secs(), &self.offer);
+        let now = self.world.clock.wall().secs();
+        self.world.chat.hears(&self.facts.number.phone_number_id, &self.facts.user, now);
+        let connect = body::connect(&self.facts, now, &self.offer);
         self.deliver(Hook::Connect, connect, Duration::ZERO);
         self.go_on(mailbox).await;
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::graph::{self, GraphFault};
 use super::permissions::Asked;
+use crate::model::digits_of;
 use crate::sim::World;
 
 /// Types of §4.3 beside `interactive`.
@@ -43,18 +44,30 @@ fn take(world: &World, number: &str, body: &[u8]) -> Result<Value, GraphFault> {
         return Ok(json!({"success": true}));
     }
     let user = body["to"].as_str().or(body["recipient"].as_str()).filter(|user| (1..=140).contains(&user.len()));
-    let user = user.ok_or_else(|| GraphFault::parameter("to is missing"))?;
+    let given = user.ok_or_else(|| GraphFault::parameter("to is missing"))?;
+    let user = &user_of(given);
     let id = format!("wamid.{}", world.dice.text(40));
-    if let Some(text) = request_of(&body)? {
+    let request = request_of(&body)?;
+    // A request is no word of ours: M18 has it reach whoever may be asked.
+    if request.is_none() && body["type"] != "template" {
+        world.may_write(number, user)?;
+    }
+    if let Some(text) = request {
         let text = text.chars().take(TEXT_MAX).collect();
         world.permissions.request(number, user, Asked { id: id.clone(), text, sent: world.clock.wall().secs() })?;
     }
     world.business_writes(number, user, &id, &body)?;
     Ok(json!({
         "messaging_product": "whatsapp",
-        "contacts": [{"input": user, "wa_id": user}],
+        "contacts": [{"input": given, "wa_id": user}],
         "messages": [{"id": id}],
     }))
+}
+
+/// A user as everything here names them: digits without the plus, or a business-scoped id as it is.
+pub(super) fn user_of(given: &str) -> String {
+    let is_number = given.starts_with(|c: char| c == '+' || c.is_ascii_digit());
+    if is_number { digits_of(given) } else { given.to_owned() }
 }
 
 /// The text of a request for permission; none: the message is another one.
@@ -90,8 +103,8 @@ pub(super) async fn permissions(
         known(&world, &number)?;
         let given = |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let user = given("user_wa_id").or(given("recipient")).filter(|user| !user.is_empty());
-        let user = user.ok_or_else(|| GraphFault::parameter("user_wa_id is missing"))?;
-        let told = world.permissions.read(&number, user, world.clock.wall().secs(), world.clock.now());
+        let user = user_of(user.ok_or_else(|| GraphFault::parameter("user_wa_id is missing"))?);
+        let told = world.permissions.read(&number, &user, world.clock.wall().secs(), world.clock.now());
         told.ok_or_else(|| GraphFault::limit(613, ""))
     });
     answer(&world, &Method::GET, &number, "call_permissions", told)

@@ -1,9 +1,10 @@
-//! The simulated Meta: Graph on loopback, signed webhooks, and each call's life (`meta-calling.md` §8, M1–M14, M16–M21).
+//! The simulated Meta: Graph on loopback, signed webhooks, and each call's life (`meta-calling.md` §8, M1–M23).
 
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod chat;
 pub(crate) mod graph;
+mod hours;
 pub(crate) mod life;
 pub(crate) mod messages;
 pub(crate) mod numbers;

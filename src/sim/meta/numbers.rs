@@ -174,7 +174,8 @@ impl World {
     pub(crate) fn order_number(&self, order: NumberOrder) -> Result<(), String> {
         let NumberOrder { number, phone_number_id, waba, name, facts } = order;
         if let Some(facts) = facts {
-            let facts = serde_json::from_value(facts).map_err(|e| format!("facts: {e}"))?;
+            let facts: Facts = serde_json::from_value(facts).map_err(|e| format!("facts: {e}"))?;
+            self.permissions.is_of_test(&phone_number_id, facts.account_mode == "SANDBOX");
             locked(&self.accounts.0).facts.insert(phone_number_id.clone(), facts);
         }
         self.learn_number(&SimNumber { number, phone_number_id, waba, name });
@@ -247,7 +248,8 @@ pub(super) async fn of_waba(
             let end = (after + page.len()).to_string();
             let mut paging = json!({"cursors": {"before": after.to_string(), "after": end}});
             if after + page.len() < all.len() {
-                paging["next"] = json!(format!("https://graph.example.com/{waba}/phone_numbers?after={end}"));
+                let (own, base) = (graph::own_url(&headers), graph::BASE);
+                paging["next"] = json!(format!("{own}{base}/{waba}/phone_numbers?limit={limit}&after={end}"));
             }
             Ok(json!({"data": page, "paging": paging}))
         });

@@ -3,7 +3,7 @@
 //!
 //! Built from the page, as the whole stand-in is: it shares no decision with the engine. Times are Unix seconds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,22 +12,43 @@ use serde_json::{Value, json};
 
 use super::body;
 use super::graph::GraphFault;
+use super::messages::user_of;
 use crate::model::{Country, E164, Origin};
 use crate::sim::world::SimNumber;
 use crate::sim::{World, locked};
 
 const DAY: i64 = 86_400;
 const WEEK: i64 = 7 * DAY;
-const REQUESTS_A_DAY: usize = 1;
-const REQUESTS_A_WEEK: usize = 2;
-const CALLS_A_DAY: usize = 5;
-const REVOKED_AFTER: u32 = 4;
+/// What Meta counts of a pair (§6.1).
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    requests_a_day: usize,
+    requests_a_week: usize,
+    calls_a_day: usize,
+    revoked_after: u32,
+}
+
+const USUAL: Limits = Limits { requests_a_day: 1, requests_a_week: 2, calls_a_day: 5, revoked_after: 4 };
+const OF_TEST_NUMBERS: Limits =
+    Limits { requests_a_day: 25, requests_a_week: 100, calls_a_day: 100, revoked_after: 10 };
 /// Countries whose business numbers may not call out.
 const BARRED: &[&str] = &["US", "CA", "TR", "EG", "NG", "VN", "PR", "VI", "GU", "AS", "MP"];
 /// Pairs kept at most.
 const PAIRS_MAX: usize = 10_000;
 /// M19.
 const READS_A_SECOND: usize = 5;
+
+/// What simulated users have allowed the business before it asks (§4.3, §6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Allow {
+    /// Nothing: they must be asked before they are called, and write or call before they are written to.
+    Nothing,
+    /// Who is known to this world takes calls for good: its usual user, and those whom rules are about. All others: nothing.
+    #[default]
+    KnownCalls,
+    /// Nothing either, as they tell; but they take calls all the same, however many, and messages at any time.
+    Everything,
+}
 
 /// What the simulated user does about a request; ignoring it is doing nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +90,11 @@ struct Pair {
 /// By phone number id and user.
 #[derive(Debug, Default)]
 pub(crate) struct Permissions {
+    allow: Allow,
+    /// Users whom this world knows.
+    known: BTreeSet<String>,
+    /// Phone number ids of Meta's test numbers, which have limits of their own.
+    of_test: Mutex<BTreeSet<String>>,
     pairs: Mutex<BTreeMap<(String, String), Pair>>,
     /// When `call_permissions` was read of late, by phone number id.
     reads: Mutex<BTreeMap<String, VecDeque<Instant>>>,
@@ -93,8 +119,9 @@ impl Pair {
         }
     }
 
-    fn may_ask(&self, now: i64) -> bool {
-        within(&self.requests, now, DAY) < REQUESTS_A_DAY && within(&self.requests, now, WEEK) < REQUESTS_A_WEEK
+    fn may_ask(&self, now: i64, limits: Limits) -> bool {
+        within(&self.requests, now, DAY) < limits.requests_a_day
+            && within(&self.requests, now, WEEK) < limits.requests_a_week
     }
 
     fn open(&self, now: i64) -> Vec<Asked> {
@@ -102,7 +129,8 @@ impl Pair {
     }
 
     /// §4.2.
-    fn told(&self, now: i64) -> Value {
+    fn told(&self, now: i64, limits: Limits) -> Value {
+        let Limits { requests_a_day, requests_a_week, calls_a_day, .. } = limits;
         let limit = |period: &str, times: &[i64], window: i64, max: usize| {
             let mut limit =
                 json!({"time_period": period, "max_allowed": max, "current_usage": within(times, now, window)});
@@ -116,17 +144,17 @@ impl Pair {
             Grant::Until(until) => json!({"status": "temporary", "expiration_time": until}),
             Grant::Permanent => json!({"status": "permanent"}),
         };
-        let may_call = self.grant(now) != Grant::None && within(&self.connected, now, DAY) < CALLS_A_DAY;
+        let may_call = self.grant(now) != Grant::None && within(&self.connected, now, DAY) < calls_a_day;
         json!({
             "messaging_product": "whatsapp",
             "permission": permission,
             "actions": [
-                {"action_name": "send_call_permission_request", "can_perform_action": self.may_ask(now), "limits": [
-                    limit("PT24H", &self.requests, DAY, REQUESTS_A_DAY),
-                    limit("P7D", &self.requests, WEEK, REQUESTS_A_WEEK),
+                {"action_name": "send_call_permission_request", "can_perform_action": self.may_ask(now, limits), "limits": [
+                    limit("PT24H", &self.requests, DAY, requests_a_day),
+                    limit("P7D", &self.requests, WEEK, requests_a_week),
                 ]},
                 {"action_name": "start_call", "can_perform_action": may_call, "limits": [
-                    limit("PT24H", &self.connected, DAY, CALLS_A_DAY),
+                    limit("PT24H", &self.connected, DAY, calls_a_day),
                 ]},
             ],
         })
@@ -134,20 +162,56 @@ impl Pair {
 }
 
 impl Permissions {
+    pub(crate) fn new(allow: Allow, known: impl IntoIterator<Item = String>) -> Self {
+        Self { allow, known: known.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Whether users are written to whenever the business likes.
+    pub(crate) fn allows_messages(&self) -> bool {
+        self.allow == Allow::Everything
+    }
+
+    /// Whether a number is one of Meta's test numbers.
+    pub(crate) fn is_of_test(&self, number: &str, of_test: bool) {
+        let mut all = locked(&self.of_test);
+        if of_test {
+            all.insert(number.to_owned())
+        } else {
+            all.remove(number)
+        };
+    }
+
+    fn limits(&self, number: &str) -> Limits {
+        if locked(&self.of_test).contains(number) { OF_TEST_NUMBERS } else { USUAL }
+    }
+
+    /// A pair of which nothing happened yet.
+    fn fresh(&self, user: &str) -> Pair {
+        let permits = self.allow == Allow::KnownCalls && self.known.contains(user);
+        Pair { grant: if permits { Grant::Permanent } else { Grant::None }, ..Pair::default() }
+    }
+
+    /// A pair as it stands; looking at it keeps nothing.
+    fn look(&self, number: &str, user: &str) -> Pair {
+        let kept = locked(&self.pairs).get(&(number.to_owned(), user.to_owned())).cloned();
+        kept.unwrap_or_else(|| self.fresh(user))
+    }
+
     fn with<T>(&self, number: &str, user: &str, act: impl FnOnce(&mut Pair) -> T) -> Result<T, GraphFault> {
         let mut pairs = locked(&self.pairs);
         let key = (number.to_owned(), user.to_owned());
         if pairs.len() >= PAIRS_MAX && !pairs.contains_key(&key) {
             return Err(GraphFault::parameter("the simulated Meta keeps no more users"));
         }
-        Ok(act(pairs.entry(key).or_default()))
+        Ok(act(pairs.entry(key).or_insert_with(|| self.fresh(user))))
     }
 
     /// A request comes as a message.
     pub(super) fn request(&self, number: &str, user: &str, asked: Asked) -> Result<(), GraphFault> {
+        let limits = self.limits(number);
         self.with(number, user, |pair| {
             let now = asked.sent;
-            if !pair.may_ask(now) {
+            if !pair.may_ask(now, limits) {
                 return Err(GraphFault::limit(138_009, "Call permission request limit hit."));
             }
             pair.requests.retain(|at| now - at < WEEK);
@@ -169,12 +233,14 @@ impl Permissions {
             return None;
         }
         reads.push_back(instant);
-        let key = (number.to_owned(), user.to_owned());
-        Some(locked(&self.pairs).get(&key).cloned().unwrap_or_default().told(now))
+        Some(self.look(number, user).told(now, self.limits(number)))
     }
 
     /// May the business call (M14)? Country, permission and the day's limit, with Meta's codes.
     pub(crate) fn may_call(&self, number: &SimNumber, user: &str, now: i64) -> Result<(), GraphFault> {
+        if self.allow == Allow::Everything {
+            return Ok(());
+        }
         let barred = E164::parse(&number.number).is_ok_and(|digits| match Origin::of(&digits) {
             Origin::Country(country) => BARRED.iter().any(|code| Country::parse(code) == Ok(country)),
             Origin::NorthAmerica => true,
@@ -183,16 +249,16 @@ impl Permissions {
         if barred {
             return Err(GraphFault::parameter("Business initiated calling is not available for this phone number"));
         }
-        self.with(&number.phone_number_id, user, |pair| {
-            if pair.grant(now) == Grant::None {
-                let details = "Call permission not found.".to_owned();
-                return Err(GraphFault { status: 401, code: 138_006, subcode: None, details });
-            }
-            match room_at(&pair.connected, now, DAY, CALLS_A_DAY) {
-                Some(at) => Err(GraphFault::limit(138_012, &format!("Next call allowed at {at}"))),
-                None => Ok(()),
-            }
-        })?
+        let id = &number.phone_number_id;
+        let pair = self.look(id, user);
+        if pair.grant(now) == Grant::None {
+            let details = "Call permission not found.".to_owned();
+            return Err(GraphFault { status: 401, code: 138_006, subcode: None, details });
+        }
+        match room_at(&pair.connected, now, DAY, self.limits(id).calls_a_day) {
+            Some(at) => Err(GraphFault::limit(138_012, &format!("Next call allowed at {at}"))),
+            None => Ok(()),
+        }
     }
 
     /// The user took a call of the business.
@@ -207,9 +273,10 @@ impl Permissions {
 
     /// The user did not take it (M16). True: that was one too many, and the permission is gone.
     pub(crate) fn missed(&self, number: &str, user: &str, now: i64) -> bool {
+        let limits = self.limits(number);
         let revoked = self.with(number, user, |pair| {
             pair.missed += 1;
-            let revoked = pair.missed >= REVOKED_AFTER && pair.grant(now) != Grant::None;
+            let revoked = pair.missed >= limits.revoked_after && pair.grant(now) != Grant::None;
             if revoked {
                 pair.grant = Grant::None;
             }
@@ -263,7 +330,7 @@ impl Permissions {
             json!({
                 "phone_number_id": number,
                 "user": user,
-                "permission": pair.told(now)["permission"],
+                "permission": pair.told(now, self.limits(number))["permission"],
                 "missed": pair.missed,
                 "connected_today": within(&pair.connected, now, DAY),
                 "requests": pair.open(now),
@@ -296,7 +363,7 @@ impl World {
     /// There is nothing to accept, or nobody to tell, in words.
     pub(crate) async fn answer_request(self: &Arc<Self>, order: &AnswerOrder) -> Result<(), String> {
         let id = order.phone_number_id.as_deref().unwrap_or(crate::sim::world::PHONE_NUMBER_ID);
-        let user = order.user.as_deref().unwrap_or(crate::sim::world::USER);
+        let user = &order.user.as_deref().map_or_else(|| crate::sim::world::USER.to_owned(), user_of);
         let number = self.number_of_id(id).ok_or_else(|| format!("the simulated Meta has no number {id}"))?;
         let now = self.clock.wall().secs();
         let (asked, mut reply) = self
@@ -304,6 +371,7 @@ impl World {
             .answer(id, user, order.answer, now)
             .ok_or("no request of this number waits for the user's answer")?;
         set(&mut reply, "response_source", "user_action");
+        self.chat.hears(id, user, now);
         self.send_reply(&number, user, asked.as_deref(), reply, now).await
     }
 
@@ -397,6 +465,38 @@ mod tests {
             let number = SimNumber { number: digits.into(), ..SimNumber::default() };
             assert_eq!(code(book.may_call(&number, "9", NOW)), refused, "{digits}");
         }
+    }
+
+    #[test]
+    fn m14_who_is_known_and_a_test_number_have_terms_of_their_own() {
+        let number = SimNumber::default();
+        let id = number.phone_number_id.clone();
+        let granted = |book: &Permissions, user: &str| {
+            let told = book.look(&id, user).told(NOW, book.limits(&id));
+            let may = told["actions"][1]["can_perform_action"] == true;
+            assert_eq!(book.may_call(&number, user, NOW).is_ok(), may, "what is told is what holds: {told}");
+            told["permission"]["status"].as_str().unwrap_or_default().to_owned()
+        };
+        let known = |allow| Permissions::new(allow, ["1".to_owned()]);
+        for (allow, of_known, of_other) in
+            [(Allow::Nothing, "no_permission", "no_permission"), (Allow::KnownCalls, "permanent", "no_permission")]
+        {
+            let book = known(allow);
+            assert_eq!((granted(&book, "1").as_str(), granted(&book, "2").as_str()), (of_known, of_other), "{allow:?}");
+        }
+        // There it is left to the node to mind it.
+        let book = known(Allow::Everything);
+        assert_eq!(book.look(&id, "2").told(NOW, book.limits(&id))["permission"]["status"], "no_permission");
+        assert_eq!(code(book.may_call(&number, "2", NOW)), 0);
+        let book = known(Allow::KnownCalls);
+        (0..5).for_each(|_| book.connected(&id, "1", NOW));
+        assert_eq!(code(book.may_call(&number, "1", NOW)), 138_012);
+        granted(&book, "1");
+        book.is_of_test(&id, true);
+        assert_eq!(code(book.may_call(&number, "1", NOW)), 0, "a hundred a day");
+        assert_eq!([0, 1].map(|n| code(book.request(&id, "1", asked(NOW + n)))), [0, 0]);
+        assert!((1..10).all(|_| !book.missed(&id, "1", NOW)) && book.missed(&id, "1", NOW));
+        assert_eq!(granted(&book, "1"), "no_permission", "ten in a row");
     }
 
     #[test]

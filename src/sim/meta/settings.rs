@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::body;
 use super::graph::{self, GraphFault};
+use super::hours;
 use crate::sim::{World, locked};
 
 /// What words a member may be.
@@ -62,6 +63,9 @@ impl Settings {
             if members.get(*name).is_some_and(|word| !known(word)) {
                 return Err(GraphFault::parameter(format!("calling.{name} must be one of {}", words.join(", "))));
             }
+        }
+        if let Some(call_hours) = members.get("call_hours").filter(|hours| !hours.is_null()) {
+            hours::check(call_hours).map_err(GraphFault::parameter)?;
         }
         let (before, mut now) = (self.of(phone_number_id), self.of(phone_number_id));
         now.extend(members.clone());

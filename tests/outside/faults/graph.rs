@@ -49,7 +49,7 @@ async fn h04_r06_accept_that_fails_for_good_ends_in_terminate_never_reject() {
     for (call, (tries, code, word)) in calls.iter().zip([
         (3, "3080", "NORMAL_TEMPORARY_FAILURE"),
         (1, "3080", "NORMAL_TEMPORARY_FAILURE"),
-        (2, "3090", "SWITCH_CONGESTION"),
+        (2, "3010", "USER_BUSY"),
         (3, "3090", "SWITCH_CONGESTION"),
         (3, "3080", "NORMAL_TEMPORARY_FAILURE"),
     ]) {

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use offhook::sim::SimOptions;
+use offhook::sim::{Allow, SimOptions};
 
 use super::http;
 
@@ -18,13 +18,14 @@ pub const API_KEY: &str = "test-api-key";
 pub const NUMBER: &str = "918035737458";
 pub const PHONE_NUMBER_ID: &str = "106540352242922";
 
-/// A simulated Meta that knows the usual node's secrets.
+/// A simulated Meta that knows the usual node's secrets, and whose users allow everything.
 pub fn sim_options() -> SimOptions {
     SimOptions {
         app_secret: APP_SECRET.to_owned(),
         verify_token: VERIFY_TOKEN.to_owned(),
         access_token: ACCESS_TOKEN.to_owned(),
         api_key: API_KEY.to_owned(),
+        users_allow: Allow::Everything,
         ..SimOptions::default()
     }
 }

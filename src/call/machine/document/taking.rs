@@ -153,7 +153,7 @@ impl Script {
             Running::Dialing(mut dialing) => dialing.transferred(desk),
             Running::Attending(mut attending) => attending.cut(desk),
             Running::Called(mut callee) => {
-                callee.cut(desk);
+                callee.cut(desk, false);
                 // It goes on as a call of its own.
                 desk.news(LegNews::Ended { cause: HangupCause::ApiHangup });
             }

@@ -34,6 +34,7 @@ impl Live {
     /// The user picked up a call of ours: the answer URL is asked now, or the leg that dialled.
     pub(super) fn begin_placed(desk: &mut Desk) -> State {
         Self::answered(desk);
+        desk.added("AddParticipantAnswered");
         if desk.setup.dialled().is_some() {
             let script = Box::new(Script::called(desk));
             return State::Live(Self { script, digits: None, asides: Asides::default() });

@@ -135,6 +135,8 @@ fn gone(desk: &mut Desk) -> State {
 /// `plivo-callbacks.md` §6.3: what it is called that Graph refused or failed.
 fn graph_cause(outcome: &GraphOutcome) -> HangupCause {
     match outcome {
+        // The number's call rate (`meta-calling.md` §4.6).
+        GraphOutcome::RateLimited { code: 138_005 } => HangupCause::CpsExceeded,
         GraphOutcome::RateLimited { .. } => HangupCause::GraphRateLimited,
         GraphOutcome::Timeout | GraphOutcome::Unreachable => HangupCause::GraphTimeout,
         GraphOutcome::Done | GraphOutcome::Gone | GraphOutcome::Refused { .. } | GraphOutcome::ServerError { .. } => {

@@ -231,7 +231,6 @@ fn pick_up(desk: &mut Desk) -> State {
     for timer in [Timer::Ring, Timer::RingLimit, Timer::Heard] {
         desk.timers.clear(timer);
     }
-    desk.added("AddParticipantAnswered");
     Live::begin_placed(desk)
 }
 

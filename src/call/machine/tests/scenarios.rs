@@ -20,7 +20,7 @@
 //! | `status` | `ringing accepted rejected` |
 //! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable`, `code=` of Graph's |
 //! | `fetched DOC`, `refused WHAT`, `fetch-failed HOW`, `fetched-nothing` | of the fetch wished for last, or `fetch=N` |
-//! | `media A` | `ice-up connected first-packet flowing lost silent|fingerprint|dtls-closed|dtls-failed` |
+//! | `media A` | `ice-up connected first-packet flowing lost silent|fingerprint|dtls-closed|dtls-failed|broken` |
 //! | `play-started A`, `played A`, `play-failed A item=0 WHY` | of the play ordered last, or `play=N` |
 //! | `digit A 5`, `digits-sent A` | |
 //! | `speech` | `began`, `lasting`, `ended 300 ms ago`, `interim 50 STABLE / UNSTABLE`, `understood 87 WORDS`, `failed WHY`, `unavailable`; of the recognition begun last, or `recognition=N` |
@@ -705,6 +705,7 @@ fn media_fact(words: &[&str]) -> MediaFact {
         ["lost", "fingerprint"] => lost(MediaFault::Fingerprint),
         ["lost", "dtls-closed"] => lost(MediaFault::DtlsClosed),
         ["lost", "dtls-failed"] => lost(MediaFault::DtlsFailed),
+        ["lost", "broken"] => lost(MediaFault::Broken),
         other => panic!("no such media fact: {other:?}"),
     }
 }

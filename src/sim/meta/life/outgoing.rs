@@ -90,6 +90,9 @@ pub(crate) async fn run(
 ) {
     let Wiring { own, mut mailbox, events, .. } = wiring;
     let Connect { sdp, opaque, reply } = connect;
+    let (mut script, mut unanswered) = (script, world.times.unanswered);
+    let manners = faults.callee();
+    manners.iter().for_each(|manner| manner.apply(&mut script.answering, &mut unanswered));
     let begun = async {
         let door = world.door(&script).ok_or_else(|| GraphFault::parameter("the simulator knows no node"))?;
         world.webhooks.verify(&door).await.map_err(GraphFault::parameter)?;
@@ -108,7 +111,8 @@ pub(crate) async fn run(
         }
     };
     life.world.add_call(&life.facts, life.own.clone(), life.faults.clone());
-    life.placed(opaque, reply, &mut mailbox).await;
+    manners.iter().for_each(|manner| life.log_fault(format!("the user: {manner:?}")));
+    life.placed(opaque, reply, unanswered, &mut mailbox).await;
     life.go_on(&mut mailbox).await;
 }
 
@@ -138,6 +142,7 @@ impl Life {
         &mut self,
         opaque: Option<String>,
         reply: oneshot::Sender<Result<String, GraphFault>>,
+        unanswered: Duration,
         mailbox: &mut tokio::sync::mpsc::Receiver<super::CallMsg>,
     ) {
         self.tell(Happened::Placed {
@@ -160,7 +165,6 @@ impl Life {
             let _ = tokio::time::timeout(BEFORE_REPLY, delivered).await;
         }
         let _ = reply.send(Ok(self.facts.call_id.clone()));
-        let unanswered = self.world.times.unanswered;
         self.schedule = Some(Schedule::of(&self.script, self.world.clock.now(), unanswered));
     }
 
@@ -171,6 +175,7 @@ impl Life {
             match deed {
                 Deed::Connect => self.send_connect(),
                 Deed::Ring if self.accepted.is_none() => {
+                    self.rang = true;
                     self.tell(Happened::Ringing);
                     self.send_status(Hook::Ringing);
                 }
@@ -186,9 +191,14 @@ impl Life {
         None
     }
 
-    /// A call that was not taken counts against the permission (M16).
+    /// A call that was not taken counts against the permission (M16); one that was taken back before it rang does not
+    /// (§6.1).
     pub(super) async fn missed(&self, by: HungUpBy) {
-        let not_taken = matches!(by, HungUpBy::Meta | HungUpBy::Declined);
+        let not_taken = match by {
+            HungUpBy::Declined => true,
+            HungUpBy::Meta | HungUpBy::Business => self.accepted.is_none() && self.rang,
+            HungUpBy::Caller | HungUpBy::Rejected => false,
+        };
         let (number, user, now) = (&self.facts.number, &self.facts.user, self.world.clock.wall().secs());
         if not_taken && self.world.permissions.missed(&number.phone_number_id, user, now) {
             let _ = self.world.revoke(number, user).await;
@@ -221,7 +231,7 @@ impl Life {
 
 /// An offer as Meta would take it (§5.2): a full agent, actpass, one fingerprint, SHA-256.
 fn checked(sdp: &str) -> Result<Offer, String> {
-    let offer = Offer::parse(sdp, true).map_err(|fault| format!("SDP Validation error: could not {fault}"))?;
+    let offer = Offer::parse(sdp, true).map_err(|fault| format!("SDP Validation error: {fault}"))?;
     let fingerprints = sdp.lines().filter(|line| line.starts_with("a=fingerprint:")).count();
     match () {
         () if offer.ice_lite => Err("SDP Validation error: a=ice-lite: both sides would be lite".to_owned()),

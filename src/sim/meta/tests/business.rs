@@ -133,6 +133,19 @@ impl Node {
         (answer.status, serde_json::from_slice(&answer.body).expect("Graph answers JSON"))
     }
 
+    /// Any request to Graph, below its base or at an address that Graph gave.
+    pub(super) async fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.sim.graph_url()) };
+        let request = Request::builder()
+            .method(method)
+            .uri(url)
+            .header("authorization", format!("Bearer {ACCESS_TOKEN}"))
+            .body(if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) })
+            .expect("request");
+        let answer = client::ask(&self.client, request, PATIENCE, 65_536).await.expect("an answer");
+        (answer.status, serde_json::from_slice(&answer.body).expect("Graph answers JSON"))
+    }
+
     /// A request to one of the simulator's own doors.
     pub(super) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let request = Request::post(format!("{}{path}", self.sim.url())).body(Bytes::from(body.to_string()));

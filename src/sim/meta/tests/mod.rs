@@ -1,6 +1,8 @@
 //! The simulator against a tiny node: each behaviour of `meta-calling.md` §8 by its id.
 
 mod business;
+mod graph;
+mod placed;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

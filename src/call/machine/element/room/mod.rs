@@ -138,21 +138,20 @@ pub(super) fn multi_party(call: &MultiPartyCall, desk: &mut Desk) -> Flow {
 }
 
 /// What is told of a call that was placed to enter a multi-party call, as its document has it.
-/// `room`: where there is one yet; `why_not`: the call has ended without having been answered.
+/// `room`: where there is one yet; `status`: `CallStatus` where the call is over.
 pub(in crate::call::machine) fn added(
     desk: &Desk,
     document: &Document,
     room: Option<uuid::Uuid>,
     event: &str,
-    why_not: Option<HangupCause>,
+    status: Option<&'static str>,
 ) -> Option<Notice> {
     let call = document.elements.iter().find_map(|element| match &element.kind {
         ElementKind::MultiPartyCall(call) => Some(call),
         _ => None,
     });
     let mut notice = OfMultiParty::read(call?).0.added(desk, room, event)?;
-    if let Some(cause) = why_not {
-        let status = cause.wire(desk.setup.direction).unanswered_status();
+    if let Some(status) = status {
         notice.params.insert("CallStatus".into(), Param::Plain(status.into()));
     }
     Some(notice)
@@ -506,7 +505,7 @@ impl Element {
         }
     }
 
-    fn over(&self, desk: &Desk, inside: &Inside) -> Option<Notice> {
+    fn over(&self, desk: &Desk, inside: &Inside) -> Option<Params> {
         match self {
             Self::Conference(_) => None,
             Self::MultiParty(of) => Some(of.over(desk, inside)),

@@ -4,7 +4,7 @@ use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
 use super::super::super::recording::{RecordOrder, TranscriptOrder};
 use super::super::super::room::{Role, RoomEntry, RoomKind};
-use super::super::super::{Notice, NoticeKind, Param, Params};
+use super::super::super::{MPC_END, Notice, NoticeKind, Param, Params};
 use super::super::record;
 use super::ai_agent::AiAgent;
 use super::sounds::{Events, Sounds};
@@ -247,9 +247,8 @@ impl OfMultiParty {
 
     /// Should nobody else be in, the call is over. Who asked to be told of that need not be the one who leaves last, so the
     /// address is not this one's to say.
-    pub(super) fn over(&self, desk: &Desk, inside: &Inside) -> Notice {
-        let nowhere = Target { url: DocUrl("".into()), method: Method::Post };
-        let mut end = self.event_to(desk, nowhere, "MPCEnd");
+    pub(super) fn over(&self, desk: &Desk, inside: &Inside) -> Params {
+        let mut end = self.params(desk, MPC_END);
         let ms = desk.now.0.saturating_sub(inside.since.0).saturating_add(inside.room_age_ms);
         let secs = ms.div_ceil(1_000).to_string();
         for (name, value) in [
@@ -258,7 +257,7 @@ impl OfMultiParty {
             ("MPCBilledDuration", secs),
             ("MPCBilledAmount", "0.00000".to_owned()),
         ] {
-            end.params.insert(name.into(), Param::Plain(value.into()));
+            end.insert(name.into(), Param::Plain(value.into()));
         }
         end
     }
@@ -292,11 +291,11 @@ impl OfMultiParty {
     }
 
     fn event(&self, desk: &Desk, group: Group, name: &str) -> Option<Notice> {
-        let target = self.status.clone().filter(|_| self.events.contains(&group))?;
-        Some(self.event_to(desk, target, name))
+        let Target { url, method } = self.status.clone().filter(|_| self.events.contains(&group))?;
+        Some(Notice { kind: NoticeKind::MultiParty, url, method, params: self.params(desk, name) })
     }
 
-    fn event_to(&self, desk: &Desk, Target { url, method }: Target, name: &str) -> Notice {
+    fn params(&self, desk: &Desk, name: &str) -> Params {
         let mut params = params::common(desk, Event::MultiPartyCall);
         let mut put = |name: &'static str, value: String| {
             params.insert(name.into(), Param::Plain(value.into()));
@@ -304,7 +303,7 @@ impl OfMultiParty {
         put("EventName", name.to_owned());
         put("EventTimestamp", desk.wall(desk.now).plivo_micros());
         put("MPCName", self.name.clone());
-        Notice { kind: NoticeKind::MultiParty, url, method, params }
+        params
     }
 
     /// A participant that never was in has no id and no times.

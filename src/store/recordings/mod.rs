@@ -1,6 +1,8 @@
 //! Recordings: rows beside files that others keep (`plivo-call-api.md` §5). A row is there from the recording's beginning;
 //! its end, and what tells of it, are one transaction.
 
+mod ask;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -3,6 +3,8 @@
 //! Who a person or key is of is part of each row; what an API can reach takes the asker's scope (R16). Digests come ready
 //! made: this file knows no secret.
 
+mod ask;
+
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
