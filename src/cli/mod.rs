@@ -28,6 +28,7 @@ pub mod voices;
 pub mod xml;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 pub use exit::Exit;
 
@@ -178,10 +179,14 @@ fn default_format(command: &Command) -> LogFormat {
     }
 }
 
-/// Runs a command's asynchronous work to its end. What it left on blocking threads (a synthesiser in the middle of a
-/// prompt) is not waited for.
+/// Runs a command's asynchronous work to its end, on all cores. What it left on blocking threads (a synthesiser in the
+/// middle of a prompt) is not waited for.
 fn run_async(work: impl Future<Output = Exit>) -> Exit {
-    let runtime = match runtime() {
+    run_on(runtime(), work)
+}
+
+fn run_on(runtime: Result<Runtime, String>, work: impl Future<Output = Exit>) -> Exit {
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => return Exit::failed(e),
     };
@@ -194,10 +199,18 @@ fn run_async(work: impl Future<Output = Exit>) -> Exit {
 ///
 /// # Errors
 /// The system gives no threads; the message is for people.
-pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("offhook")
-        .build()
-        .map_err(|e| format!("could not start the runtime: {e}"))
+pub fn runtime() -> Result<Runtime, String> {
+    built(&mut Builder::new_multi_thread())
+}
+
+/// A node's: half of the cores. The others have its media threads, its store's and the sound workers, and workers that have little to
+/// do wake each other to look for more: on two cores the second one made each call a quarter dearer for them, and no faster
+/// (`benches/README.md`).
+fn node_runtime() -> Result<Runtime, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    built(Builder::new_multi_thread().worker_threads((cores / 2).max(1)))
+}
+
+fn built(builder: &mut Builder) -> Result<Runtime, String> {
+    builder.enable_all().thread_name("offhook").build().map_err(|e| format!("could not start the runtime: {e}"))
 }

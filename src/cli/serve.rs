@@ -21,7 +21,7 @@ pub fn run(args: Args) -> Exit {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    super::run_async(async {
+    super::run_on(super::node_runtime(), async {
         let file = args.config.clone();
         let loader = Arc::new(move || super::config::read(&file));
         let mut signals = match Signals::new() {
