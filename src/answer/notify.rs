@@ -119,6 +119,28 @@ impl Notifier {
         report(job, &delivery);
         delivery
     }
+
+    /// What becomes of a callback whose [`Notifier::deliver`] is dropped because the node stops: what was under way is an
+    /// attempt that failed, as it would be had the network broken. None: it waited still, and nothing has happened.
+    pub fn cut_off(&self, job: &NoticeJob) -> Option<Delivery> {
+        let attempts = job.hops.so_far().last()?.attempt;
+        let again = if is_lasting(job.notice.kind) {
+            schedule::next_pause(job.retries.saturating_add(1), job.age, None, &self.0.dice)
+        } else {
+            // What its URL allows past this one comes after the start.
+            let url = self.0.egress.url(&job.notice.url.0).ok().filter(|_| job.retries == 0);
+            let retries = url.map_or(0, |url| Settings::of(url.fragment()).0.retries);
+            (attempts.saturating_sub(job.attempts) <= retries).then_some(Duration::ZERO)
+        };
+        let why = "the node stopped while it was under way".to_owned();
+        let outcome = match again {
+            Some(after) => NoticeOutcome::Retry { why, after },
+            None => NoticeOutcome::Failed { why },
+        };
+        let delivery = Delivery { attempts, outcome };
+        report(job, &delivery);
+        Some(delivery)
+    }
 }
 
 impl Inner {

@@ -1,29 +1,27 @@
-//! One connection of the public listener, seen from outside hyper: how long it has been idle, whether its peer
-//! dawdles, and what the head of its request looked like on the wire.
+//! One connection of a listener, seen from outside hyper: how long it has been idle, whether its peer dawdles, and what the
+//! heads of its requests looked like on the wire (`heads`).
 //!
-//! hyper's own header timeout runs through keep-alive idleness and misses the first byte, and hyper repairs heads
-//! that R14 wants refused. So the stream is watched: by a sweep once a second (`server`), and at each request.
+//! hyper's own header timeout runs through keep-alive idleness and misses the first byte. So the stream is watched: by a
+//! sweep once a second (`server`), and at each request.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::heads::{BadHead, Heads};
 use super::server::HttpLimits;
 use crate::clock::Clock;
-
-/// Longest head (R14).
-pub(super) const HEAD_BYTES_MAX: usize = 32 << 10;
 
 /// What is known of a connection; shared by its stream, its requests and the sweep.
 pub(super) struct Conn {
@@ -33,7 +31,7 @@ pub(super) struct Conn {
     in_flight: AtomicU32,
     /// When it last became idle; milliseconds since `epoch`, as all below.
     idle_since: AtomicU64,
-    /// When a byte came after that; 0: none yet.
+    /// When a byte of a request came after that; 0: none yet.
     first_byte: AtomicU64,
     /// Since when the peer takes no bytes; 0: it does.
     stalled_since: AtomicU64,
@@ -44,28 +42,9 @@ pub(super) struct Conn {
     /// Had a request already.
     used: AtomicBool,
     http2: AtomicBool,
-    /// Bytes since it became idle, to the end of a head.
-    head: Mutex<Head>,
+    heads: Mutex<Heads>,
     /// Ends it at once.
     pub(super) kill: CancellationToken,
-}
-
-#[derive(Default)]
-struct Head {
-    bytes: Vec<u8>,
-    whole: bool,
-}
-
-/// Why a head is refused with 400, though hyper took it (R14).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BadHead {
-    LengthAndChunking,
-    TwoLengths,
-    BareLineFeed,
-    /// A body comes with it, and it stood behind another request: what it looked like is not known.
-    Pipelined,
-    /// A transfer coding other than `chunked`, or more than one.
-    Coding,
 }
 
 impl Conn {
@@ -81,7 +60,7 @@ impl Conn {
             taken_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
             http2: AtomicBool::new(false),
-            head: Mutex::default(),
+            heads: Mutex::default(),
             kill: CancellationToken::new(),
         };
         conn.idle_since.store(conn.now(), Ordering::Relaxed);
@@ -122,66 +101,34 @@ impl Conn {
         past(idle, limits.idle).then_some("idle")
     }
 
+    fn heads(&self) -> MutexGuard<'_, Heads> {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read(&self, bytes: &[u8]) {
         if bytes.is_empty() || self.http2.load(Ordering::Relaxed) {
             return;
         }
-        if self.in_flight.load(Ordering::Relaxed) > 0 {
-            return;
-        }
-        let _ = self.first_byte.compare_exchange(0, self.now(), Ordering::Relaxed, Ordering::Relaxed);
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        if head.whole {
-            return;
-        }
-        // Empty lines before a request are nothing (RFC 9112 §2.2).
-        let bytes = if head.bytes.is_empty() { bytes.trim_ascii_start() } else { bytes };
-        // The end of a head can lie across two reads: look again from a little before.
-        let from = head.bytes.len().saturating_sub(3);
-        let room = HEAD_BYTES_MAX.saturating_sub(head.bytes.len());
-        head.bytes.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        if head.bytes.starts_with(b"PRI * HTTP/2.0") {
+        let mut heads = self.heads();
+        heads.read(bytes);
+        if heads.is_http2() {
             self.http2.store(true, Ordering::Relaxed);
-            *head = Head::default();
-            return;
-        }
-        let tail = head.bytes.get(from..).unwrap_or_default();
-        let bare = tail.windows(2).position(|w| w == b"\n\n").map(|at| at + 2);
-        let end = tail.windows(3).position(|w| w == b"\n\r\n").map(|at| at + 3);
-        let end = bare.into_iter().chain(end).min();
-        if let Some(end) = end {
-            head.bytes.truncate(from + end);
-            head.whole = true;
+        } else if self.in_flight.load(Ordering::Relaxed) == 0 && heads.under_way() {
+            let _ = self.first_byte.compare_exchange(0, self.now(), Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
-    /// What is wrong with the head of the HTTP/1 request that just came, as it was on the wire. `headers` is what
-    /// hyper made of it.
+    /// What is wrong with the head of the HTTP/1 request that just came, as it was on the wire; `headers` is what hyper made
+    /// of it. Once for each.
     pub(super) fn bad_head(&self, headers: &HeaderMap) -> Option<BadHead> {
-        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-        let chunked = match (codings.next(), codings.next()) {
-            (None, _) => false,
-            (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
-            _ => return Some(BadHead::Coding),
-        };
-        let head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        if !head.whole {
-            return (chunked || headers.contains_key(header::CONTENT_LENGTH)).then_some(BadHead::Pipelined);
-        }
-        let mut lengths = 0;
-        for line in head.bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            if line.last() != Some(&b'\r') {
-                return Some(BadHead::BareLineFeed);
-            }
-            let name = b"content-length:";
-            lengths += usize::from(line.get(..name.len()).is_some_and(|n| n.eq_ignore_ascii_case(name)));
-        }
-        match lengths {
-            0 => None,
-            _ if chunked => Some(BadHead::LengthAndChunking),
-            1 => None,
-            _ => Some(BadHead::TwoLengths),
-        }
+        let Some(seen) = self.heads().next() else { return Some(BadHead::Unseen) };
+        // Where nothing was repaired the two say the same; where they do not, one of them has lost its way.
+        seen.bad.or_else(|| (seen.fields != headers.len()).then_some(BadHead::Unseen))
+    }
+
+    /// It is another protocol's now, or nobody's: what comes is not looked at.
+    pub(super) fn over(&self) {
+        *self.heads() = Heads::over();
     }
 
     /// A request begins; it ends with the last holder of what this gives.
@@ -198,9 +145,11 @@ pub(super) struct InFlight(Arc<Conn>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         let conn = &self.0;
-        *conn.head.lock().unwrap_or_else(PoisonError::into_inner) = Head::default();
-        conn.first_byte.store(0, Ordering::Relaxed);
-        conn.idle_since.store(conn.now(), Ordering::Relaxed);
+        let now = conn.now();
+        // A request may have come behind this one, or a part of it.
+        let next = if conn.heads().under_way() { now } else { 0 };
+        conn.first_byte.store(next, Ordering::Relaxed);
+        conn.idle_since.store(now, Ordering::Relaxed);
         conn.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -312,43 +261,23 @@ impl AsyncWrite for Watched {
 mod tests {
     use std::time::Duration;
 
-    use http::{HeaderMap, HeaderValue, header};
+    use http::HeaderMap;
 
     use super::{BadHead, Clock, Conn, HttpLimits};
     use crate::model::Timestamp;
 
     #[test]
-    fn r14_heads_that_hyper_repairs_are_seen() {
-        let cases: &[(&[&str], bool, Option<BadHead>)] = &[
-            (&["POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc"], false, None),
-            (
-                &["POST / HTTP/1.1\r\nhost: a\r\nContent-Le", "ngth: 3\r\nTransfer-Encoding: chunked\r", "\n\r\n"],
-                true,
-                Some(BadHead::LengthAndChunking),
-            ),
-            (&["POST / HTTP/1.1\r\ncontent-length: 3\r\nCONTENT-LENGTH: 3\r\n\r\n"], false, Some(BadHead::TwoLengths)),
-            (&["POST / HTTP/1.1\r\nhost: a\n\r\n"], false, Some(BadHead::BareLineFeed)),
-            (&["POST / HTTP/1.1\nhost: a\n\n"], false, Some(BadHead::BareLineFeed)),
-            (&["POST / HTTP/1.1\r\nhost: a\r\n\r\ncontent-length: 1\n\ncontent-length: 2\n"], false, None),
-            (&[""], true, Some(BadHead::Pipelined)),
-            (&["GET / HTT"], false, None),
-            (&["\r\n\r\n", "POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\n"], true, Some(BadHead::LengthAndChunking)),
-        ];
-        for (reads, chunked, expected) in cases {
-            let clock = Clock::stepped(Timestamp::default());
-            let conn = Conn::new(&clock, clock.now());
-            reads.iter().for_each(|r| conn.read(r.as_bytes()));
-            let mut headers = HeaderMap::new();
-            if *chunked {
-                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("Chunked"));
-            }
-            assert_eq!(conn.bad_head(&headers), *expected, "{reads:?}");
-            headers.append(header::TRANSFER_ENCODING, HeaderValue::from_static("gzip"));
-            assert_eq!(conn.bad_head(&headers), Some(BadHead::Coding), "{reads:?}");
-            let length = HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("3"))]);
-            let unseen = reads.concat().trim().is_empty().then_some(BadHead::Pipelined);
-            assert!(unseen.is_none() || conn.bad_head(&length) == unseen, "{reads:?}");
-        }
+    fn r14_a_head_that_was_not_seen_as_hyper_shows_it_is_refused() {
+        let clock = Clock::stepped(Timestamp::default());
+        let conn = Conn::new(&clock, clock.now());
+        let headers = HeaderMap::from_iter([(http::header::HOST, http::HeaderValue::from_static("a"))]);
+        assert_eq!(conn.bad_head(&headers), Some(BadHead::Unseen));
+        conn.read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\nx: y\r\n\r\n");
+        assert_eq!(conn.bad_head(&headers), None);
+        assert_eq!(conn.bad_head(&headers), Some(BadHead::Unseen));
+        conn.over();
+        conn.read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(conn.bad_head(&headers), Some(BadHead::Unseen));
     }
 
     #[test]
@@ -363,7 +292,9 @@ mod tests {
         step(2);
         assert_eq!(conn.overdue(&limits), Some("slow"), "a first head has 10 s in all");
 
+        conn.read(b"TP/1.1\r\n\r\n");
         let request = conn.begin();
+        assert_eq!(conn.bad_head(&HeaderMap::new()), None);
         step(1000);
         assert_eq!((conn.overdue(&limits), conn.idle_since()), (None, None), "an answer takes as long as it takes");
         drop(request);
@@ -372,6 +303,18 @@ mod tests {
         step(2);
         assert_eq!(conn.overdue(&limits), Some("idle"));
         conn.read(b"G");
+        assert_eq!(conn.overdue(&limits), None);
+        step(11);
+        assert_eq!(conn.overdue(&limits), Some("slow"));
+
+        // One that began behind another has its time from when that is answered.
+        let conn = Conn::new(&clock, clock.now());
+        conn.read(b"GET / HTTP/1.1\r\n\r\n");
+        let request = conn.begin();
+        assert_eq!(conn.bad_head(&HeaderMap::new()), None);
+        conn.read(b"GET / HT");
+        step(1000);
+        drop(request);
         assert_eq!(conn.overdue(&limits), None);
         step(11);
         assert_eq!(conn.overdue(&limits), Some("slow"));

@@ -11,6 +11,7 @@ mod connection;
 mod desk;
 pub mod error;
 mod fields;
+mod heads;
 mod leftover;
 mod live;
 mod media;

@@ -1,6 +1,6 @@
-//! The public listener: one accept loop, its bounds (R10, R14), and who gets a request.
+//! A listener, the public one or the admin one: an accept loop, its bounds (R10, R14), and who gets a request.
 //!
-//! `/webhooks/meta` goes to its own handler, free of every layer; everything else to the axum router. Bounded are
+//! The two share nothing. `/webhooks/meta` goes to its own handler, free of every layer; everything else to the axum router. Bounded are
 //! connections, heads, idleness and slowness; bodies are their handlers' (`body`). WebSockets and streams live
 //! outside hyper's graceful shutdown: their handlers hold a cancellation token.
 
@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use super::connection::{Answering, Conn, HEAD_BYTES_MAX, Watched};
+use super::connection::{Answering, Conn, Watched};
+use super::heads::HEAD_BYTES_MAX;
 use super::{error, leftover};
 use crate::clock::Clock;
 use crate::observe::names;
@@ -64,9 +65,10 @@ const URI_BYTES_MAX: usize = 8 << 10;
 /// Header fields of a request (R14).
 const FIELDS_MAX: usize = 100;
 
-/// What the listener serves.
-pub struct Public {
-    pub webhook: WebhookDoor,
+/// What a listener serves.
+pub struct Served {
+    /// `/webhooks/meta`'s; none: the router has that path, too.
+    pub webhook: Option<WebhookDoor>,
     pub router: Router,
     /// `listen.trusted_proxies`.
     pub trusted_proxies: Vec<IpNet>,
@@ -74,6 +76,17 @@ pub struct Public {
     pub clock: Clock,
     /// The outside comes by https: browsers are told to stay with it.
     pub secure: bool,
+    /// Its connections are those that the metrics tell of.
+    pub counted: bool,
+}
+
+impl Served {
+    /// The admin listener's: few connections, which nobody counts.
+    #[must_use]
+    pub fn admin(router: Router, clock: Clock) -> Self {
+        let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
+        Self { webhook: None, router, trusted_proxies: Vec::new(), limits, clock, secure: false, counted: false }
+    }
 }
 
 /// Binds a listener and tells the address, which port 0 leaves open.
@@ -87,17 +100,17 @@ pub async fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
 }
 
 /// Serves until cancelled; then takes no new connections, lets requests come to their end, and returns.
-pub async fn serve(listener: TcpListener, public: Public, cancel: CancellationToken) {
+pub async fn serve(listener: TcpListener, served: Served, cancel: CancellationToken) {
     let server = Arc::new(Server {
-        epoch: public.clock.now(),
+        epoch: served.clock.now(),
         builder: builder(),
         open: Mutex::default(),
         cancel: cancel.clone(),
-        gauge: metrics::gauge!(names::HTTP_CONNECTIONS),
-        public,
+        gauge: served.counted.then(|| metrics::gauge!(names::HTTP_CONNECTIONS)),
+        served,
     });
     let tasks = TaskTracker::new();
-    let limits = &server.public.limits;
+    let limits = &server.served.limits;
     let sweep = [limits.head, limits.idle, limits.stalled].into_iter().min().unwrap_or_default() / 4;
     let mut sweep = tokio::time::interval(sweep.clamp(Duration::from_millis(5), Duration::from_secs(1)));
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -124,7 +137,7 @@ pub async fn serve(listener: TcpListener, public: Public, cancel: CancellationTo
     }
     drop(listener);
     tasks.close();
-    if tokio::time::timeout(server.public.limits.grace, tasks.wait()).await.is_err() {
+    if tokio::time::timeout(server.served.limits.grace, tasks.wait()).await.is_err() {
         server.open().values().for_each(|conn| conn.kill.cancel());
         tasks.wait().await;
     }
@@ -150,12 +163,13 @@ fn builder() -> auto::Builder<TokioExecutor> {
 }
 
 struct Server {
-    public: Public,
+    served: Served,
     epoch: Instant,
     builder: auto::Builder<TokioExecutor>,
     open: Mutex<BTreeMap<u64, Arc<Conn>>>,
     cancel: CancellationToken,
-    gauge: metrics::Gauge,
+    /// Of its open connections, where they are counted.
+    gauge: Option<metrics::Gauge>,
 }
 
 /// A connection's place among the open ones, given back on drop.
@@ -167,9 +181,11 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        // What became of it after an upgrade is another's.
+        self.conn.over();
         let mut open = self.server.open();
         open.remove(&self.id);
-        self.server.gauge.set(open.len() as f64);
+        self.server.gauge(open.len());
     }
 }
 
@@ -178,16 +194,29 @@ impl Server {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn gauge(&self, open: usize) {
+        if let Some(gauge) = &self.gauge {
+            gauge.set(open as f64);
+        }
+    }
+
+    /// Ends of connections that aren't their peers' doing.
+    fn closed(&self, reason: &'static str) {
+        if self.served.counted {
+            metrics::counter!(names::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason).increment(1);
+        }
+    }
+
     /// A place for a new connection: where there is none, that of the one idle longest; `None` if all are busy.
     fn admit(self: &Arc<Self>, id: u64) -> Option<Entry> {
         let mut open = self.open();
-        if open.len() >= self.public.limits.connections {
-            metrics::counter!(names::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => "full").increment(1);
+        if open.len() >= self.served.limits.connections {
+            self.closed("full");
             self.close_idle(&mut open)?;
         }
-        let conn = Conn::new(&self.public.clock, self.epoch);
+        let conn = Conn::new(&self.served.clock, self.epoch);
         open.insert(id, conn.clone());
-        self.gauge.set(open.len() as f64);
+        self.gauge(open.len());
         Some(Entry { id, conn, server: self.clone() })
     }
 
@@ -200,10 +229,10 @@ impl Server {
 
     fn sweep(&self) {
         for conn in self.open().values() {
-            if let Some(reason) = conn.overdue(&self.public.limits)
+            if let Some(reason) = conn.overdue(&self.served.limits)
                 && !conn.kill.is_cancelled()
             {
-                metrics::counter!(names::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason).increment(1);
+                self.closed(reason);
                 conn.kill.cancel();
             }
         }
@@ -239,14 +268,15 @@ impl Server {
         let response = match refusal(&request, conn) {
             Some(refused) => refused,
             None => {
-                let peer = Peer(client(from, request.headers(), &self.public.trusted_proxies));
+                let peer = Peer(client(from, request.headers(), &self.served.trusted_proxies));
                 request.extensions_mut().insert(peer);
-                if request.uri().path() == "/webhooks/meta" {
-                    (self.public.webhook)(request).await
+                if let Some(webhook) = self.served.webhook.as_ref().filter(|_| request.uri().path() == "/webhooks/meta")
+                {
+                    webhook(request).await
                 } else {
                     let is_one = request.version() < Version::HTTP_2;
                     let (request, leftover) = leftover::lend(request);
-                    let Ok(mut response) = self.public.router.clone().oneshot(request.map(Body::new)).await;
+                    let Ok(mut response) = self.served.router.clone().oneshot(request.map(Body::new)).await;
                     if is_one {
                         leftover.clear(&mut response).await;
                     }
@@ -254,7 +284,7 @@ impl Server {
                 }
             }
         };
-        let response = secured(response, self.public.secure);
+        let response = secured(response, self.served.secure);
         response.map(|body| Body::new(Answering::new(body, in_flight)))
     }
 }

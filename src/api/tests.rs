@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::Accounts;
 use super::server::tests::exchange;
-use super::server::{HttpLimits, Public, bind, serve};
+use super::server::{HttpLimits, Served, bind, serve};
 use super::{
     Api, Exchange, Finding, Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, NodeState, NodeStatus, Operator,
     Placing, Reload, Reloaded, Told, newest, router,
@@ -381,8 +381,8 @@ async fn run() -> Running {
     inbox.open(&file.webhooks).await.unwrap();
     let people = People::new(store.clone(), Passwords::default(), clock.clone(), crate::feed::Feed::new());
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let public = Public {
-        webhook: Arc::new(|_| Box::pin(async { http::Response::new(axum::body::Body::empty()) })),
+    let served = Served {
+        webhook: None,
         router: router(Api {
             clock: Clock::real(),
             feed: crate::feed::Feed::new(),
@@ -426,9 +426,10 @@ async fn run() -> Running {
         limits: HttpLimits::default(),
         clock: Clock::real(),
         secure: true,
+        counted: true,
     };
     let cancel = CancellationToken::new();
-    tokio::spawn(serve(listener, public, cancel.clone()));
+    tokio::spawn(serve(listener, served, cancel.clone()));
     Running { at: address, calls, people, store, cancel, clock, graph, consents, gate, keeper, file, _folder: folder }
 }
 

@@ -6,6 +6,7 @@
 
 use std::io::{self, BufRead, Read as _};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -51,6 +52,9 @@ pub enum LogError {
     TooLong { line: u64 },
     #[error("read line {line}, column {column}: {why}")]
     Malformed { line: u64, column: usize, why: String },
+    /// The last line, which has no line break: who wrote it was killed, or its disk full, or a copy broke off.
+    #[error("read line {line}, the last one, to its end: it is cut short")]
+    Cut { line: u64 },
     #[error("find the header: the log is empty")]
     Empty,
     #[error("write a line: {0}")]
@@ -118,15 +122,16 @@ impl<R: BufRead> Reader<R> {
         Ok((header, reader))
     }
 
-    /// The next entry; blank lines and those of the trace are passed over.
+    /// The next entry; blank lines and those of the trace are passed over, whatever they tell of.
     ///
     /// # Errors
-    /// The line is too long, or no entry.
+    /// The line is too long, cut short, or no entry.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, LogError> {
         while let Some(bytes) = self.next_bytes()? {
             if !is_trace(&bytes) {
                 return self.parse(&bytes).map(Some);
             }
+            let IgnoredAny = self.parse(&bytes)?;
         }
         Ok(None)
     }
@@ -134,7 +139,7 @@ impl<R: BufRead> Reader<R> {
     /// The next line of either kind; blank lines are passed over.
     ///
     /// # Errors
-    /// The line is too long, or neither an entry nor of the trace.
+    /// The line is too long, cut short, or neither an entry nor of the trace.
     pub fn next_line(&mut self) -> Result<Option<Line>, LogError> {
         let Some(bytes) = self.next_bytes()? else { return Ok(None) };
         Ok(Some(match is_trace(&bytes) {
@@ -149,7 +154,11 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn parse<T: for<'de> Deserialize<'de>>(&self, bytes: &[u8]) -> Result<T, LogError> {
-        serde_json::from_slice(bytes).map_err(|e| malformed(self.line, &e))
+        serde_json::from_slice(bytes).map_err(|e| match bytes.last() {
+            Some(b'\n') | None => malformed(self.line, &e),
+            Some(_) if e.is_eof() => LogError::Cut { line: self.line },
+            Some(_) => malformed(self.line, &e),
+        })
     }
 
     fn next_bytes(&mut self) -> Result<Option<Vec<u8>>, LogError> {
@@ -220,6 +229,7 @@ mod tests {
     fn what_is_no_log_is_told_with_its_line() {
         let long = format!("{}{}\n", header(), " ".repeat(LINE_BYTES_MAX + 1));
         let cut = format!("{}{{\"at\":5,\"inp", header());
+        let cut_trace = format!("{}{{\"trace\":\"first_s", header());
         let no_document = format!(
             "{}{}",
             header(),
@@ -232,7 +242,13 @@ mod tests {
         assert!(matches!(error(""), LogError::Empty));
         assert!(matches!(error("{}"), LogError::Malformed { line: 1, .. }));
         assert!(matches!(error(&long), LogError::TooLong { line: 2 }));
-        assert!(matches!(error(&cut), LogError::Malformed { line: 2, .. }));
+        assert!(matches!(error(&cut), LogError::Cut { line: 2 }));
+        assert!(matches!(error(&cut_trace), LogError::Cut { line: 2 }));
+        for cut in [&cut, &cut_trace] {
+            let more = format!("{cut}\n{{\"at\":5,\"input\":{{\"fact\":\"timer\"}},\"outputs\":[]}}\n");
+            assert!(matches!(error(&more), LogError::Malformed { line: 2, .. }), "in the middle it is no end");
+        }
+        assert!(matches!(error(header().get(..20).unwrap()), LogError::Cut { line: 1 }));
         assert!(matches!(error(&no_document), LogError::Malformed { line: 2, .. }));
         let deep = format!("{}{}", header(), "[".repeat(100_000));
         assert!(matches!(error(&deep), LogError::Malformed { line: 2, .. }));

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ use crate::store::{Callback, NewCallback, Settled, Settlement, Store, StoreError
 const POLL: Duration = Duration::from_secs(1);
 /// And at most.
 const REST: Duration = Duration::from_millis(20);
+/// For the rows of attempts that are cut off; what the store has not taken by then is due again at the next start.
+const NOTING: Duration = Duration::from_millis(250);
 
 /// How much is in memory at once; the rest waits in the store.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +63,11 @@ struct Inner {
     /// There may be something to read from the store.
     woken: Notify,
     tasks: TaskTracker,
+    /// Nothing more is begun.
     stopping: CancellationToken,
+    /// What is under way ends, and its row says so.
+    cut: CancellationToken,
+    /// What is left is dropped.
     aborted: CancellationToken,
     traces: OnceLock<Sink>,
     links: OnceLock<Links>,
@@ -144,6 +151,7 @@ impl Outbox {
             woken: Notify::new(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            cut: CancellationToken::new(),
             aborted: CancellationToken::new(),
             traces: OnceLock::new(),
             links: OnceLock::new(),
@@ -197,7 +205,8 @@ impl Outbox {
     }
 
     /// Takes on nothing more, and waits until what is in memory is delivered or put off, until `deadline` is over.
-    /// Returns how many were cut off by it. Whatever is not delivered stays in the store.
+    /// Returns how many were cut off by it; an attempt of theirs that was under way counts as one that failed. Whatever is
+    /// not delivered stays in the store.
     pub async fn drain(&self, deadline: Duration) -> usize {
         self.0.stopping.cancel();
         self.0.tasks.close();
@@ -205,8 +214,11 @@ impl Outbox {
             return 0;
         }
         let left = self.held();
-        self.0.aborted.cancel();
-        self.0.tasks.wait().await;
+        self.0.cut.cancel();
+        if tokio::time::timeout(NOTING, self.0.tasks.wait()).await.is_err() {
+            self.0.aborted.cancel();
+            self.0.tasks.wait().await;
+        }
         left
     }
 }
@@ -301,7 +313,17 @@ impl Inner {
                     age,
                     hops: hops.clone(),
                 };
-                let delivery = AssertUnwindSafe(self.notifier.deliver(&job)).catch_unwind().await;
+                let mut delivering = pin!(AssertUnwindSafe(self.notifier.deliver(&job)).catch_unwind());
+                // The cut first: a place that another one leaves now is nobody's.
+                let delivery = tokio::select! {
+                    biased;
+                    // It is due as it was, if it waited still.
+                    () = self.cut.cancelled() => match self.notifier.cut_off(&job) {
+                        Some(cut_off) => Ok(cut_off),
+                        None => return,
+                    },
+                    delivery = &mut delivering => delivery,
+                };
                 delivery.unwrap_or_else(|_| failed("a fault of ours ended the attempt"))
             }
         };

@@ -7,7 +7,7 @@ use std::io::BufRead;
 use serde_json::Value;
 
 use super::log::{Entry, Header, LogError, Reader};
-use super::machine::{CallTime, Input, Machine, Output};
+use super::machine::{CallState, CallTime, Input, Machine, Output};
 
 /// One fact, replayed.
 pub struct Step<'a> {
@@ -43,6 +43,10 @@ pub struct Replayed {
     /// Facts that led to the same decisions.
     pub same: u64,
     pub difference: Option<Difference>,
+    /// The log's last line, where it is cut short; it was not replayed.
+    pub cut: Option<u64>,
+    /// The last fact ended the call.
+    pub over: bool,
 }
 
 /// Replays a log up to its end or its first difference; `on_step` sees each fact.
@@ -53,7 +57,13 @@ pub fn replay(log: impl BufRead, mut on_step: impl FnMut(&Step<'_>)) -> Result<R
     let (header, mut reader) = Reader::open(log)?;
     let mut machine = Machine::new();
     let mut same = 0;
-    while let Some(Entry { at, input, outputs: expected }) = reader.next_entry()? {
+    let cut = loop {
+        let Entry { at, input, outputs: expected } = match reader.next_entry() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break None,
+            Err(LogError::Cut { line }) => break Some(line),
+            Err(e) => return Err(e),
+        };
         let line = reader.line();
         machine.handle(at, input.clone());
         let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll()).collect();
@@ -63,11 +73,16 @@ pub fn replay(log: impl BufRead, mut on_step: impl FnMut(&Step<'_>)) -> Result<R
         if let Some((index, expected, actual)) = first_difference(&expected, &actual) {
             let input = input.to_string();
             let difference = Difference { line, at, input, wish: index + 1, expected, actual };
-            return Ok(Replayed { header, same, difference: Some(difference) });
+            let over = is_over(&machine);
+            return Ok(Replayed { header, same, difference: Some(difference), cut: None, over });
         }
         same += 1;
-    }
-    Ok(Replayed { header, same, difference: None })
+    };
+    Ok(Replayed { header, same, difference: None, cut, over: is_over(&machine) })
+}
+
+fn is_over(machine: &Machine) -> bool {
+    machine.state() == Some(CallState::Over)
 }
 
 fn first_difference(expected: &[Value], actual: &[Value]) -> Option<(usize, Option<Value>, Option<Value>)> {
@@ -95,6 +110,27 @@ mod tests {
         assert_eq!(replayed.difference, None);
         assert_eq!(replayed.same, steps.len() as u64);
         assert_eq!(steps.len(), LOG.lines().count() - 1);
+    }
+
+    #[test]
+    fn a_log_that_is_cut_is_replayed_up_to_there() {
+        let lines = LOG.lines().count() as u64;
+        let whole = replay(LOG.as_bytes(), |_| {}).expect("the log reads");
+        assert_eq!((whole.cut, whole.over), (None, true));
+        let unbroken = replay(LOG.trim_end().as_bytes(), |_| {}).expect("the log reads");
+        assert_eq!(unbroken, whole, "a line that is whole is whole, with its line break or without");
+
+        let cut = LOG.trim_end().strip_suffix('}').expect("an object");
+        let replayed = replay(cut.as_bytes(), |_| {}).expect("the log reads");
+        assert_eq!((replayed.same, replayed.cut, replayed.over), (whole.same - 1, Some(lines), false));
+        let before = LOG.trim_end().rsplit_once('\n').expect("lines").0;
+        let replayed = replay(format!("{before}\n").as_bytes(), |_| {}).expect("the log reads");
+        assert_eq!((replayed.same, replayed.cut, replayed.over), (whole.same - 1, None, false));
+
+        let third = LOG.lines().nth(2).expect("a third line");
+        let middle = LOG.replacen(third, third.strip_suffix('}').expect("an object"), 1);
+        let error = replay(middle.as_bytes(), |_| {}).expect_err("unreadable").to_string();
+        assert!(error.starts_with("read line 3, column"), "{error}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Args {
     pub step: Option<u64>,
 }
 
-/// Replays: 0 the same, 1 a difference, 2 unreadable.
+/// Replays: 0 the same as far as the log goes, 1 a difference, 2 unreadable.
 pub fn run(args: Args) -> Exit {
     let name = args.events.display();
     let mut shown = Shown { args: &args, number: 0, before: Vec::new() };
@@ -39,6 +39,11 @@ pub fn run(args: Args) -> Exit {
     let steps = shown.number;
     if let (Ok(_), Some(step)) = (&replayed, args.step.filter(|step| *step > steps)) {
         return Exit::usage(format_args!("there is no step {step} in {name}: it has {steps}"));
+    }
+    if let Ok(replayed) = &replayed
+        && let Some(note) = note(replayed)
+    {
+        print::error_text(&format!("note: {note}\n"));
     }
     match replayed {
         Ok(replayed) if args.json => result_object(&replayed),
@@ -117,8 +122,20 @@ fn step_object(step: &Step<'_>, held: Option<(&[Field], &[&Field])>) {
     print::json(&object);
 }
 
+/// What the log does not have.
+fn note(replayed: &Replayed) -> Option<String> {
+    match replayed {
+        Replayed { difference: Some(_), .. } => None,
+        Replayed { cut: Some(line), .. } => {
+            Some(format!("line {line}, the last one, is cut short and was left out: the call went on behind it"))
+        }
+        Replayed { over: false, .. } => Some("the log ends before the call does".to_owned()),
+        Replayed { over: true, .. } => None,
+    }
+}
+
 fn result_lines(replayed: &Replayed) -> Exit {
-    let Replayed { header, same, difference } = replayed;
+    let Replayed { header, same, difference, .. } = replayed;
     match difference {
         None => {
             print::line(format_args!("call {}: {same} facts, the same decisions", header.call));
@@ -138,13 +155,13 @@ fn result_lines(replayed: &Replayed) -> Exit {
 }
 
 fn result_object(replayed: &Replayed) -> Exit {
-    let Replayed { header, same, difference } = replayed;
+    let Replayed { header, same, difference, cut, over } = replayed;
     let difference_object = difference.as_ref().map(|d| {
         json!({ "line": d.line, "at_ms": d.at.0, "input": d.input, "wish": d.wish, "expected": d.expected, "actual": d.actual })
     });
     print::json(&json!({
         "event": "result", "call": header.call, "offhook": header.offhook, "ok": difference.is_none(), "same": same,
-        "difference": difference_object,
+        "difference": difference_object, "cut_line": cut, "over": over,
     }));
     if difference.is_some() { Exit::Failed } else { Exit::Done }
 }

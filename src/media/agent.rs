@@ -17,11 +17,12 @@ use super::MediaError;
 use super::dtls::{Keyring, with_keyring};
 use super::sdp::{Offer, Setup};
 
-/// Checks begin 50 ms apart and double to 5 s (`meta-calling.md` §5.3), where consent checks stay (RFC 7675).
+/// Checks begin 50 ms apart and double to 5 s (`meta-calling.md` §5.3), where consent checks stay (RFC 7675); copies between
+/// them are `leg/checks.rs`'s.
 const CHECK_FIRST: Duration = Duration::from_millis(50);
 const CHECK_LAST: Duration = Duration::from_secs(5);
 /// Twelve unanswered checks take 31 s: consent is then lost for the 30 s that end a call (R12), and a candidate
-/// that never answers has cost 12 packets (R19 allows 30).
+/// that never answers has cost 12 packets, copies apart (R19 allows 30).
 const CHECKS_UNANSWERED_MAX: usize = 12;
 
 /// How soon a leg knows that ICE has found its peer somewhere else.

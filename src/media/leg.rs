@@ -4,6 +4,7 @@
 //! between. Datagrams to be sent are put into the given list; what comes and goes by the network is `leg/path.rs`.
 //! Sockets and routing are `shard`'s.
 
+mod checks;
 mod fetch;
 mod path;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use checks::Checks;
 use str0m::Rtc;
 use str0m::media::Mid;
 
@@ -198,6 +200,8 @@ pub(super) struct Leg {
     trial: Option<u32>,
     /// RTP ticks that have passed and that nothing was sent for yet; less than none where a packet was a long one.
     owed: i64,
+    /// Our checks, until it is connected; none: the peer checks us.
+    checks: Option<Box<Checks>>,
 }
 
 impl Leg {
@@ -254,6 +258,7 @@ impl Leg {
             blend: None,
             taps: Vec::new(),
             owed: 0,
+            checks: m.controlling.then(Box::default),
             muted: false,
             watchdog: None,
         }
@@ -368,8 +373,13 @@ impl Leg {
             }
             self.copy(&Tapped::Tick);
             self.look_after(now, out);
-        } else if now >= self.wake && (self.begun || !self.controlling) {
-            self.drive(now, out);
+        } else if self.begun || !self.controlling {
+            if now >= self.wake {
+                self.drive(now, out);
+            }
+            if let Some((to, check)) = self.checks.as_mut().and_then(|checks| checks.copy(now, self.wake)) {
+                out.push(to, check);
+            }
         }
     }
 

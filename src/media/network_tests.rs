@@ -244,6 +244,37 @@ fn in_fair_weather_it_connects_at_once_and_a_packet_goes_every_twenty_millisecon
     assert!((10..=30).contains(&checks), "consent about every 5 s: {checks}");
 }
 
+/// Meta's relay knows of us only once it has our answer: what comes before is lost.
+#[test]
+fn a_peer_that_hears_nothing_at_first_is_found_as_soon_as_it_does() {
+    for deaf_ms in [90, 170, 250, 390, 570, 790, 1_190, 1_570, 2_990] {
+        let mut world = World::new(deaf_ms, Weather::default());
+        world.cut = |_, _| true;
+        world.pass(Duration::from_millis(deaf_ms));
+        world.cut = |_, _| false;
+        let up = |w: &World| w.has(&LegEvent::Fact(MediaFact::IceUp));
+        let took = world.until(Duration::from_secs(15), up).expect("a path");
+        // To the next check, and to what nominates.
+        let most = Duration::from_millis(80.max(deaf_ms / 8 + 60) + 90);
+        assert!(took <= most, "deaf for {deaf_ms} ms, found after {took:?}");
+        let first = world.sent.first().expect("a check").0;
+        let soon =
+            world.sent.iter().filter(|(at, ..)| at.duration_since(first) < Duration::from_millis(deaf_ms.min(400)));
+        assert!(soon.count() as u64 >= deaf_ms.min(400) / 60, "every 50 ms at first");
+    }
+}
+
+#[test]
+fn a_nomination_that_is_lost_goes_out_again_soon() {
+    let mut world = World::new(9, Weather::default());
+    world.cut = |to_leg, datagram| stun::kind(datagram) == Kind::Else || (!to_leg && stun::nominates(datagram));
+    world.pass(Duration::from_millis(500));
+    let nominations = world.sent.iter().filter(|(_, _, d)| stun::nominates(d)).count();
+    assert!((6..=10).contains(&nominations), "{nominations}");
+    world.cut = |_, _| false;
+    world.connect();
+}
+
 #[test]
 fn rtp_is_the_legs_own_and_its_quality_is_told() {
     let mut world = World::new(11, Weather::default());
@@ -387,7 +418,7 @@ fn a_peer_whose_consent_is_lost_goes_though_it_sends() {
 }
 
 #[test]
-fn r19_candidates_that_never_answer_cost_a_dozen_paced_checks() {
+fn r19_candidates_that_never_answer_cost_thirty_paced_checks_at_most() {
     let clock = Clock::stepped(Timestamp::from_micros(1_790_000_000_000_000));
     let media = media(&clock);
     let peer = Peer::simulated(&Manner::default(), SocketAddr::from(THEIRS), clock.clone());
@@ -415,6 +446,18 @@ fn r19_candidates_that_never_answer_cost_a_dozen_paced_checks() {
     let sent = run(&mut leg, 120);
     assert_eq!(sent.len(), 16, "the first sixteen candidates");
     assert!(sent.values().all(|n| (3..=30).contains(n)), "{sent:?}");
+
+    let (mut leg, ..) = make(&media, &peer.offer(), &Arc::default());
+    leg.order(clock.now(), LegOrder::Begin, &mut Outbox::default());
+    let mut sent = 0;
+    for _ in 0..120 * 50 {
+        clock.step(Duration::from_millis(20));
+        leg.tick(clock.now(), &mut out);
+        assert!(out.len() <= 1, "paced: {} at once", out.len());
+        sent += out.len();
+        out.clear();
+    }
+    assert!((20..=30).contains(&sent), "{sent}");
 }
 
 #[test]

@@ -359,7 +359,8 @@ impl Shard {
             return;
         }
         for (to, datagram) in open.out.iter_from(before) {
-            if let Some(check) = stun::check_sent(datagram) {
+            // A copy of one has its entry.
+            if let Some(check) = stun::check_sent(datagram).filter(|check| !self.by_check.contains_key(check)) {
                 if resident.checks.len() == CHECKS_MAX
                     && let Some(oldest) = resident.checks.pop_front()
                 {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::connections::Connections;
 use super::door::Doorway;
 use super::ledger::{self, Kept};
 use super::live::Live;
@@ -21,7 +22,7 @@ use crate::admission::{Directory, Gate, Pressure};
 use crate::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
-use crate::api::server::HttpLimits;
+use crate::api::server::Served;
 use crate::call::drafts::{self, WithDrafts};
 use crate::call::machine::MachineLimits;
 use crate::call::news::CallNews;
@@ -39,7 +40,6 @@ use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
 use crate::egress::{Egress, EgressConfig, Guard, prepare};
 use crate::erasure::{Eraser, ErasureParts};
 use crate::feed::Feed;
-use crate::ffi::process::raise_descriptor_limit;
 use crate::inbox::{Inbox, InboxParts};
 use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
@@ -92,7 +92,8 @@ impl Node {
         let stop_public = stop_all.child_token();
         let tasks = TaskTracker::new();
         tokio::spawn(metrics.clone().upkeep(stop_all.clone()));
-        tokio::spawn(observe::exporter::serve(admin_listener, metrics.clone(), health.clone(), stop_all.clone()));
+        let admin_pages = observe::exporter::router(metrics.clone(), health.clone());
+        tokio::spawn(api::server::serve(admin_listener, Served::admin(admin_pages, clock.clone()), stop_all.clone()));
 
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let own_id = node_id.clone();
@@ -370,13 +371,14 @@ impl Node {
         };
         let router = desk.router().merge(console::router(console));
         let router = router.merge(routes::router(facts)).merge(routes::phones(phone_door));
-        let doors = api::server::Public {
-            webhook,
+        let doors = Served {
+            webhook: Some(webhook),
             router,
             trusted_proxies: config.listen.trusted_proxies.clone(),
             limits: connections.http,
             clock: clock.clone(),
             secure: config.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https"),
+            counted: true,
         };
         tokio::spawn(api::server::serve(public_listener, doors, stop_public.clone()));
         let counted = gate.clone();
@@ -409,36 +411,6 @@ impl Node {
             #[cfg(feature = "otel")]
             otel,
         })
-    }
-}
-
-/// Descriptors that a node has open before anything comes: its store, its listeners, its logs.
-const OWN_DESCRIPTORS: usize = 64;
-
-/// How many connections there may be, where the system gives few descriptors: a third of them is for those that come in, the
-/// others are for what goes out, to customers and to Graph, and for media.
-struct Connections {
-    http: HttpLimits,
-    /// To Graph at once, of one number; none: as many as usual.
-    graph: Option<usize>,
-}
-
-impl Connections {
-    fn of_this_process() -> Self {
-        let usual = HttpLimits::default();
-        let descriptors = match raise_descriptor_limit() {
-            Ok(descriptors) => descriptors,
-            Err(e) => {
-                warn!(error = %e, "could not see how many file descriptors there may be");
-                return Self { http: usual, graph: None };
-            }
-        };
-        if descriptors / 2 >= usual.connections {
-            return Self { http: usual, graph: None };
-        }
-        let third = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 3).max(1);
-        warn!(descriptors, "few file descriptors: fewer connections are taken; raise the limit (ulimit -n)");
-        Self { http: HttpLimits { connections: third, ..usual }, graph: Some(third) }
     }
 }
 

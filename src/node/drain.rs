@@ -135,7 +135,7 @@ impl Node {
         }
         let cut_off = self.outbox.drain(times.notices).await;
         if cut_off > 0 {
-            warn!(callbacks = cut_off, "callbacks under way were cut off; they go out at the next start");
+            warn!(callbacks = cut_off, "callbacks under way were cut off; they go on after the next start");
         }
         // Those of which Meta has not said that they are over: nobody waits for that any more.
         self.registry.export_live();

@@ -5,6 +5,7 @@
 //! `dev` adds a simulated Meta and a demo application around one. No room below reads the configuration.
 
 mod build;
+mod connections;
 pub mod dev;
 mod door;
 mod drain;

@@ -1,18 +1,12 @@
-//! The metrics recorder and the admin listener: `/metrics`, `/livez`, `/readyz` (`interface.md` §3).
-//!
-//! The admin listener shares nothing with the public one, so that it answers whatever happens there (R23).
+//! The metrics recorder and what the admin listener answers: `/metrics`, `/livez`, `/readyz` (`interface.md` §3).
 
-use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
+use axum::Router;
+use axum::body::Body;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
@@ -192,41 +186,12 @@ fn buckets(metric: &str) -> &'static [f64] {
     }
 }
 
-/// Connections of the admin listener at once; more wait.
-const CONNECTIONS: usize = 64;
-
-/// Serves the admin listener until cancelled.
-pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health, cancel: CancellationToken) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let accept = async || {
-        let permit = room.clone().acquire_owned().await;
-        (permit, listener.accept().await)
-    };
-    while let Some((permit, accepted)) = cancel.run_until_cancelled(accept()).await {
-        let Ok((stream, _)) = accepted else {
-            // Out of file descriptors, or the peer is gone already: pause, go on (R10).
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let (metrics, health, cancel) = (metrics.clone(), health.clone(), cancel.clone());
-        tokio::spawn(async move {
-            let _permit = permit;
-            let service = hyper::service::service_fn(|request| {
-                let answer = answer(&request, &metrics, &health);
-                async { Ok::<_, Infallible>(answer) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
-                .serve_connection(TokioIo::new(stream), service);
-            // An idle connection may stay for a scraper's next visit, but not for ever.
-            let bounded = tokio::time::timeout(Duration::from_secs(300), connection);
-            let _ = cancel.run_until_cancelled(bounded).await;
-        });
-    }
+/// All that the admin listener answers.
+pub fn router(metrics: Metrics, health: Health) -> Router {
+    Router::new().fallback(async move |request: Request<Body>| answer(&request, &metrics, &health))
 }
 
-fn answer<B>(request: &Request<B>, metrics: &Metrics, health: &Health) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, metrics: &Metrics, health: &Health) -> Response<Body> {
     let not_ready = health.not_ready();
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
@@ -240,7 +205,7 @@ fn answer<B>(request: &Request<B>, metrics: &Metrics, health: &Health) -> Respon
         (_, "/metrics" | "/livez" | "/readyz") => (StatusCode::METHOD_NOT_ALLOWED, TEXT, String::new()),
         _ => (StatusCode::NOT_FOUND, TEXT, "/metrics, /livez, /readyz\n".to_owned()),
     };
-    let mut response = Response::new(Full::from(body));
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
@@ -251,46 +216,41 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio_util::sync::CancellationToken;
+    use axum::body::Body;
+    use http::{Method, Request};
+    use tower::ServiceExt as _;
 
-    use super::{Health, Metrics, names, serve};
-
-    async fn get(at: std::net::SocketAddr, path: &str) -> String {
-        #[allow(clippy::disallowed_methods, reason = "a test asks its own listener")]
-        let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        text
-    }
+    use super::{Health, Metrics, names, router};
 
     #[tokio::test]
     async fn admin_listener_tells_of_everything() {
         let metrics = Metrics::install().expect("the only recorder of this process");
         let (health, refresher) = (Health::new(), metrics.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
-        let cancel = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, metrics, health.clone(), cancel.clone()));
+        let router = router(metrics, health.clone());
+        let ask = async |method: Method, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            let answer = router.clone().oneshot(request).await.unwrap();
+            let status = answer.status().as_u16();
+            let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            (status, String::from_utf8(body.to_vec()).unwrap())
+        };
+        let get = async |path: &str| ask(Method::GET, path).await;
 
-        assert!(get(at, "/livez").await.starts_with("HTTP/1.1 200"));
-        let starting = get(at, "/readyz").await;
-        assert!(starting.starts_with("HTTP/1.1 503") && starting.contains("starting"), "{starting}");
+        assert_eq!(get("/livez").await.0, 200);
+        let starting = get("/readyz").await;
+        assert!(starting.0 == 503 && starting.1.contains("starting"), "{starting:?}");
         health.ready();
-        assert!(get(at, "/readyz").await.starts_with("HTTP/1.1 200"));
-        assert!(get(at, "/webhooks/meta").await.starts_with("HTTP/1.1 404"));
+        assert_eq!(get("/readyz").await.0, 200);
+        assert_eq!(get("/webhooks/meta").await.0, 404);
+        assert_eq!(ask(Method::POST, "/metrics").await.0, 405);
 
         refresher.refresh_with(|| metrics::gauge!(names::NUMBER_SLOTS_IN_USE, "number" => "918035737458").set(1.0));
         // All else is there before anything has happened.
-        let text = get(at, "/metrics").await;
+        let (_, text) = get("/metrics").await;
         for (name, _, _) in names::ALL {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
             assert!(text.lines().any(|l| l.starts_with(name)), "{name} has a value");
         }
         assert!(text.contains("offhook_setup_seconds_bucket{le=\"0.2\"}"), "buckets, no summary: {text}");
-        cancel.cancel();
-        server.await.unwrap();
     }
 }

@@ -80,6 +80,36 @@ fn exit_codes_and_streams() {
 }
 
 #[test]
+fn a_log_that_is_not_whole_is_replayed_as_far_as_it_goes_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read_to_string("fixtures/calls/menu_by_keys.jsonl").unwrap();
+    let (before, last) = whole.trim_end().rsplit_once('\n').unwrap();
+    let line = whole.lines().count();
+    let third = whole.lines().nth(2).unwrap();
+    let cases = [
+        ("whole", whole.clone(), 0, "", "null", true),
+        ("cut", format!("{before}\n{}", &last[..last.len() / 2]), 0, "is cut short", &*line.to_string(), false),
+        ("ends_early", format!("{before}\n"), 0, "ends before the call does", "null", false),
+        ("cut_inside", whole.replacen(third, &third[..third.len() / 2], 1), 2, "line 3", "", false),
+    ];
+    for (name, log, code, note, cut, over) in cases {
+        let file = folder.path().join(name);
+        std::fs::write(&file, log).unwrap();
+        let file = file.to_str().unwrap();
+        for args in [&["replay", file][..], &["replay", file, "--json"]] {
+            let out = run(args);
+            let (told, err) = (text(&out.stdout), text(&out.stderr));
+            assert_eq!(out.status.code(), Some(code), "{args:?}: {err}");
+            assert!(err.contains(note) && err.is_empty() == note.is_empty(), "{args:?}: {err}");
+            if code == 0 && args.len() == 3 {
+                let last: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+                assert_eq!((last["cut_line"].to_string().as_str(), last["over"].as_bool()), (cut, Some(over)));
+            }
+        }
+    }
+}
+
+#[test]
 fn every_command_is_in_the_manual_and_hidden_ones_are_not() {
     let page = text(&run(&["man"]).stdout);
     for name in [

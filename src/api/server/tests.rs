@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpLimits, Peer, Public, bind, client, serve};
+use super::{HttpLimits, Peer, Served, bind, client, serve};
 use crate::clock::Clock;
 
 struct Running {
@@ -28,13 +28,13 @@ async fn start(limits: HttpLimits) -> Running {
         tokio::time::sleep(Duration::from_millis(300)).await;
         "slept"
     };
-    let public = Public {
-        webhook: Arc::new(|request: Request<hyper::body::Incoming>| {
+    let served = Served {
+        webhook: Some(Arc::new(|request: Request<hyper::body::Incoming>| {
             Box::pin(async move {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 Response::new(Body::from(format!("webhook {}", body.len())))
             })
-        }),
+        })),
         router: Router::new()
             .route("/peer", get(async |axum::Extension(Peer(ip)): axum::Extension<Peer>| ip.to_string()))
             .route("/slow", get(slow))
@@ -43,14 +43,16 @@ async fn start(limits: HttpLimits) -> Running {
                 get(async || Body::from_stream(futures_util::stream::pending::<Result<String, String>>())),
             )
             .route("/big", get(async || vec![b'x'; 64 << 20]))
-            .route("/early", axum::routing::post(async || "not read")),
+            .route("/early", axum::routing::post(async || "not read"))
+            .route("/echo", axum::routing::post(async |body: String| format!("<{body}>"))),
         trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
         limits,
         clock: Clock::real(),
         secure: true,
+        counted: true,
     };
     let cancel = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, public, cancel.clone()));
+    let task = tokio::spawn(serve(listener, served, cancel.clone()));
     Running { at, cancel, task }
 }
 
@@ -136,6 +138,113 @@ async fn r14_requests_are_bounded_and_dispatched() {
     }
     server.cancel.cancel();
     server.task.await.unwrap();
+}
+
+/// RFC 9112 §9.3.2: requests may come behind one another, before the first is answered.
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_their_order() {
+    let server = start(HttpLimits::default()).await;
+    let post = |text: &str| format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+    let chunked =
+        "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nch\r\n3\r\nunk\r\n0\r\n\r\n";
+    let get = "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n";
+    let last = "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlast";
+    let like_a_head = post("content-length: 1\n\nGET / HTTP/1.1\r\n\r\n");
+    let all = [&post("one"), get, chunked, &post(""), &like_a_head, chunked, &"\r\n", &post("two"), last].concat();
+    let expected = [
+        "<one>",
+        "slept",
+        "<chunk>",
+        "<>",
+        "<content-length: 1\n\nGET / HTTP/1.1\r\n\r\n>",
+        "<chunk>",
+        "<two>",
+        "<last>",
+    ];
+    let told = |answers: &str| {
+        let mut from = 0;
+        for part in expected {
+            let at = answers.get(from..).unwrap().find(part).unwrap_or_else(|| panic!("{part}: {answers}"));
+            from += at + part.len();
+        }
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), expected.len(), "{answers}");
+    };
+    // In one write, and cut anywhere.
+    told(&exchange(server.at, all.as_bytes()).await);
+    let mut stream = connect(server.at).await;
+    for piece in all.as_bytes().chunks(7) {
+        stream.write_all(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    told(&answers);
+    // A hundred and more, a body of some size among them.
+    let many: String = (0..150).map(|n| post(&"x".repeat(n * 100))).chain([last.to_owned()]).collect();
+    let answers = exchange(server.at, many.as_bytes()).await;
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 151);
+    server.cancel.cancel();
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn r14_behind_another_request_a_bad_head_is_refused_all_the_same() {
+    let server = start(HttpLimits::default()).await;
+    let first = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\none";
+    let next = "GET /peer HTTP/1.1\r\nhost: a\r\n\r\n";
+    for (what, head, body) in [
+        ("both lengths", "content-length: 3\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
+        ("both lengths, the other way round", "transfer-encoding: chunked\r\ncontent-length: 3\r\n", "0\r\n\r\n"),
+        ("two lengths", "content-length: 3\r\ncontent-length: 3\r\n", "two"),
+        ("other lengths", "content-length: 3\r\ncontent-length: 4\r\n", "two"),
+        ("a list of lengths", "content-length: 3, 3\r\n", "two"),
+        ("a signed length", "content-length: +3\r\n", "two"),
+        ("another coding", "transfer-encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+        ("two codings", "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
+        ("folded", "x: a\r\n content-length: 3\r\n", ""),
+        ("space before the colon", "content-length : 3\r\n", "two"),
+        ("bare line feed", "content-length: 3\n", "two"),
+        ("NUL", "x: \0\r\n", ""),
+    ] {
+        for first in [first.to_owned(), format!("{first}{first}{next}")] {
+            let bytes = format!("{first}POST /echo HTTP/1.1\r\nhost: a\r\n{head}\r\n{body}{next}");
+            let answer = exchange(server.at, bytes.as_bytes()).await;
+            let good = first.matches("HTTP/1.1").count();
+            assert_eq!(answer.matches("HTTP/1.1 200").count(), good, "{what}: {answer}");
+            let bad = answer.rsplit("HTTP/1.1 ").next().unwrap();
+            assert!(bad.starts_with("400") && !bad.contains("<two>"), "{what}: {answer}");
+        }
+    }
+    server.cancel.cancel();
+    server.task.await.unwrap();
+}
+
+/// The admin listener keeps a scraper's connection (R10), and a livez is answered whoever holds the others (R23).
+#[tokio::test]
+async fn r10_the_admin_listener_is_idle_as_long_as_the_public_one_and_has_room() {
+    let (listener, at) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let router = Router::new().route("/livez", get(async || "alive"));
+    let served = Served::admin(router, Clock::real());
+    assert_eq!((served.limits.idle, served.limits.head), (Duration::from_secs(75), Duration::from_secs(10)));
+    let most = served.limits.connections;
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(serve(listener, served, cancel.clone()));
+    let mut held = Vec::new();
+    for n in 0..most + 5 {
+        let mut stream = connect(at).await;
+        let begun = if n % 2 == 0 { "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n" } else { "GET /li" };
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    let asked = "POST /nowhere HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+    let last = "GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let answers = exchange(at, format!("{asked}{asked}{last}").as_bytes()).await;
+    assert_eq!(answers.matches("HTTP/1.1 404").count(), 2, "{answers}");
+    assert!(answers.ends_with("alive"), "{answers}");
+    let both = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    assert_eq!(status(&exchange(at, both.as_bytes()).await), "400");
+    cancel.cancel();
+    task.await.unwrap();
 }
 
 #[tokio::test]

@@ -55,9 +55,13 @@ impl Leg {
         }
         let Some(home) = self.homes.towards(from.ip()) else { return };
         let Ok(received) = Receive::new(Protocol::Udp, from, home, datagram) else { return };
-        if stun::kind(datagram) != stun::Kind::Else {
+        let kind = stun::kind(datagram);
+        if kind != stun::Kind::Else {
             self.last_valid = now;
             self.follow(now, from, datagram);
+        }
+        if let (stun::Kind::Response(_), Some(checks)) = (kind, &mut self.checks) {
+            checks.answered(from);
         }
         self.trial = None;
         if let Some(ssrc) = rtp_ssrc(looks, datagram).filter(|s| !self.ssrcs.contains(s)) {
@@ -163,6 +167,9 @@ impl Leg {
                         if stun::kind(&t.contents) == stun::Kind::Else {
                             self.path = Some(t.destination);
                         }
+                        if let Some(checks) = &mut self.checks {
+                            checks.sent(now, t.destination, &t.contents);
+                        }
                         out.push(t.destination, &t.contents);
                     }
                 }
@@ -195,6 +202,7 @@ impl Leg {
             }
             Event::Connected => {
                 self.connected = true;
+                self.checks = None;
                 self.last_valid = now;
                 self.take_over(now);
                 self.tell(LegEvent::Fact(MediaFact::Connected));
