@@ -514,4 +514,4 @@ mod sealed_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
