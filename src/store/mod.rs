@@ -39,6 +39,7 @@ mod permissions;
 mod queue;
 mod recordings;
 mod refused;
+mod remarks;
 mod rooms;
 mod said;
 mod scope;
