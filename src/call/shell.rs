@@ -437,7 +437,11 @@ impl Shell {
         if notice.kind == NoticeKind::Action {
             self.interims = None;
         }
-        let written = self.services.store.notify(self.callback(notice));
+        self.write_callback(self.callback(notice));
+    }
+
+    fn write_callback(&self, new: NewCallback) {
+        let written = self.services.store.notify(new);
         let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
         let work = async move {
             match written.await {

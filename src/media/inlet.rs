@@ -171,6 +171,16 @@ impl Inlet {
         }
     }
 
+    /// RTP ticks of what waits; none: packets are waited for.
+    pub(super) fn waiting(&self) -> Option<u32> {
+        self.flowing.then(|| self.waiting.iter().map(|(_, ticks)| ticks).sum())
+    }
+
+    /// Packets that it waits for, before sound begins and behind it.
+    pub(super) fn patience(&self) -> usize {
+        self.patience
+    }
+
     /// Nothing more is waited for: what is there can be taken.
     pub(super) fn begin(&mut self) {
         self.flowing = !self.waiting.is_empty();

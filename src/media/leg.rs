@@ -19,7 +19,7 @@ use str0m::Rtc;
 use str0m::media::Mid;
 
 use super::agent::Homes;
-use super::blend::Blend;
+use super::blend::{Beneath, Blend, beneath_of};
 use super::bridge::BridgeEnd;
 use super::dtls::Keyring;
 use super::dtmf;
@@ -508,11 +508,15 @@ impl Leg {
             let played = self.played_frame();
             return room.filter(|frame| **frame != *self.silence).or(played);
         }
+        let fed = fed_frame(&mut self.feed);
         let beneath = match &mut self.bridge {
-            Some(bridge) => bridge.next().filter(|passed| passed.ticks == PACKET_TICKS).map(|passed| passed.payload),
+            Some(bridge) => match beneath_of(bridge, &mut self.blend) {
+                Beneath::Frame(frame) => Some(frame),
+                Beneath::Blend(blend) => return Some(blend.of([None, fed.as_ref()])),
+                Beneath::Nothing => None,
+            },
             None => room,
         };
-        let fed = fed_frame(&mut self.feed);
         if self.feed.is_none() {
             self.blend = None;
         }

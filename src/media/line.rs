@@ -1,9 +1,11 @@
 //! A line: a tapped leg as PCM, 20 ms at a time, both sides by the leg's own clock.
 //!
 //! Packets are put into order (`inlet`), decoded, and what was lost is made up for: from the redundancy of the packet after
-//! it where that has some (RFC 6716 §2.1.7), else by the decoder's guess, and after 80 ms of nothing by silence. For readers on
+//! it where that has some (RFC 6716 §2.1.7), else by the decoder's guess, and after 80 ms of nothing by silence. A peer's clock that
+//! is fast or slow is made up for a pitch period at a time (`drift`): both sides stay beside each other. For readers on
 //! threads of their own: nothing here runs on a shard.
 
+use super::drift::{self, Drift, Owed};
 use super::inlet::{Inlet, Passed};
 use super::tap::{Tap, Tapped};
 use crate::ffi::opus::{Decoder, Rate};
@@ -44,6 +46,7 @@ pub struct Line {
     rate: Rate,
     patience: Patience,
     inlet: Inlet,
+    drift: Drift,
     heard: Side,
     sent: Side,
     /// Frames guessed since the last packet.
@@ -66,6 +69,7 @@ impl Line {
             rate,
             patience,
             inlet: Inlet::default(),
+            drift: Drift::default(),
             heard: Side::default(),
             sent: Side::default(),
             guessed: GUESSED_MAX,
@@ -113,7 +117,7 @@ impl Line {
             came = true;
         }
         if came {
-            self.inlet = Inlet::default();
+            (self.inlet, self.drift) = (Inlet::default(), Drift::default());
             (self.heard, self.sent) = (Side::default(), Side::default());
             self.guessed = GUESSED_MAX;
         }
@@ -145,11 +149,27 @@ impl Line {
     fn tick(&mut self) -> bool {
         let frame = self.rate.frame();
         self.inlet.step();
+        let owed = self.owed();
         let mut voiced = !self.heard.pcm.is_empty();
-        while self.heard.pcm.len() < frame {
+        // What is to be taken out must be there beside what is to be given.
+        let spare = if matches!(owed, Owed::TakeOut(_)) { drift::longest(self.rate) } else { 0 };
+        while self.heard.pcm.len() < frame
+            || (self.heard.pcm.len() < frame + spare && self.inlet.waiting().is_some_and(|ticks| ticks > 0))
+        {
             let Some(passed) = self.inlet.next() else { break };
             self.take(&passed);
             voiced = true;
+        }
+        let there = self.heard.pcm.len();
+        match owed {
+            Owed::TakeOut(most) if there > frame => {
+                let most = most.min(there - frame);
+                self.drift.done(drift::shorten(&mut self.heard.pcm, self.rate, most));
+            }
+            Owed::PutIn(most) if there >= frame => {
+                self.drift.done(drift::lengthen(&mut self.heard.pcm, self.rate, most));
+            }
+            Owed::Nothing | Owed::TakeOut(_) | Owed::PutIn(_) => {}
         }
         if self.heard.pcm.len() < frame && self.guessed < GUESSED_MAX {
             self.guessed += 1;
@@ -157,6 +177,17 @@ impl Line {
         }
         self.heard.give(frame, &mut self.piece.0);
         voiced
+    }
+
+    /// What is to be done about how much waits.
+    fn owed(&mut self) -> Owed {
+        let Some(ticks) = self.inlet.waiting() else {
+            self.drift = Drift::default();
+            return Owed::Nothing;
+        };
+        let frame = self.rate.frame();
+        let samples = usize::try_from(ticks).unwrap_or_default() * frame / usize::try_from(PACKET_TICKS).unwrap_or(1);
+        self.drift.step(samples + self.heard.pcm.len(), frame, self.inlet.patience())
     }
 
     /// Decodes a packet, and makes up for those before it that are lost.
@@ -293,6 +324,66 @@ mod tests {
         }
         assert!(quiet < 25, "{quiet} of 500 frames were quiet");
         assert!(jumps < 10, "{jumps} clicks in ten seconds");
+    }
+
+    /// What is heard of a peer whose clock is so much faster (20 ms of it pass in `every_ms`), a minute long: a second of a voice, a
+    /// second of nothing. Gives how long each second of voice waited, in milliseconds, and the largest step of the sound.
+    fn drifting(every_ms: f64, jitter_ms: u64) -> (Vec<f64>, i32) {
+        let voice = |at: usize| {
+            let t = at as f32 / 16_000.0 * std::f32::consts::TAU;
+            let loud = if at / 16_000 % 2 == 1 { 3_000.0 } else { 0.0 };
+            ((1..7).map(|k| (t * 137.0 * k as f32).sin() / k as f32).sum::<f32>() * loud) as i16
+        };
+        let packets = (60_000.0 / every_ms) as usize;
+        let mut encoder = Encoder::for_prompts();
+        let packets: Vec<Frame> = (0..packets)
+            .map(|n| encoder.encode(&std::array::from_fn::<i16, FRAME, _>(|i| voice(n * FRAME + i))))
+            .collect();
+        let comes_ms = |n: usize| {
+            let late = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+            n as f64 * every_ms + 3.0 + (late % (jitter_ms + 1)) as f64
+        };
+        let mut coming: Vec<usize> = (0..packets.len()).collect();
+        coming.sort_by(|a, b| comes_ms(*a).total_cmp(&comes_ms(*b)));
+        let (end, tap) = tap(Sides::Heard);
+        let mut line = Line::new(tap, Rate::Hz16000, Patience::Network);
+        let (mut said, mut coming) = (Vec::new(), coming.into_iter().peekable());
+        for tick in 0..3_000_u32 {
+            while let Some(n) = coming.next_if(|n| comes_ms(*n) <= f64::from(tick * 20)) {
+                heard(&end, n, &packets[n]);
+            }
+            assert!(end.pass(&Tapped::Tick));
+            said.extend_from_slice(line.next().expect("a tick is a piece").heard);
+        }
+        let mut waits = Vec::new();
+        let (mut quiet, mut second) = (16_000, 0);
+        for (at, sample) in said.iter().enumerate() {
+            let is_loud = sample.unsigned_abs() > 1_000;
+            if is_loud && quiet > 8_000 {
+                // Opus itself takes 6.5 ms.
+                let begun_ms = (f64::from(second) * 2.0 + 1.0) * 50.0 * every_ms + 6.5;
+                waits.push(at as f64 / 16.0 - begun_ms);
+                second += 1;
+            }
+            quiet = if is_loud { 0 } else { quiet + 1 };
+        }
+        let steps = said.windows(2).map(|w| (i32::from(w[1]) - i32::from(w[0])).abs());
+        (waits, steps.max().unwrap_or_default())
+    }
+
+    #[test]
+    fn a_clock_that_is_not_ours_makes_nothing_lag_and_nothing_click() {
+        let (even, largest) = drifting(20.0, 0);
+        let mut faults = Vec::new();
+        for (every_ms, jitter_ms) in [(20.0 / 1.01, 0), (20.0 / 0.99, 0), (20.0 / 1.01, 12), (20.0 / 0.99, 12)] {
+            let (waits, step) = drifting(every_ms, jitter_ms);
+            let most = waits.iter().fold(0.0_f64, |most, ms| most.max(*ms));
+            // What the network adds is the network's.
+            if waits.len() < 29 || most > 60.0 + jitter_ms as f64 || step > largest * 5 / 4 {
+                faults.push(format!("20 ms in {every_ms:.1} ± {jitter_ms}: {waits:.0?}, steps of {step}"));
+            }
+        }
+        assert!(faults.is_empty(), "{faults:#?}; an even clock: {even:.0?}, steps of {largest}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod bridge;
 mod cable;
 pub mod conceal;
 mod crowd;
+mod drift;
 pub(crate) mod dtls;
 pub mod dtmf;
 mod ear;

@@ -138,7 +138,7 @@ impl Node {
         }
         let phones = Phones::default();
         let rooms = rooms(&clock, &media, &sounds);
-        rooms.keep_in(&store, &node_id).await?;
+        rooms.keep_in(&store, &node_id, |url| outbox.origin(url)).await?;
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
         let making = RecordingsConfig {

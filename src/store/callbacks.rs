@@ -182,9 +182,27 @@ pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: NewCallback) -> Resu
     insert_all(to, seal, vec![new]).await?.pop().ok_or(sqlx::Error::RowNotFound)
 }
 
+/// Puts in, in order, those that are not there.
+pub(super) async fn insert_new(to: &mut Conn, seal: &Seal, all: Vec<NewCallback>) -> Result<(), sqlx::Error> {
+    let asked: Vec<_> = all.iter().map(is_there).collect();
+    let there = sql::each(to, asked).await?;
+    let is_new = |outcome: &Outcome<(bool,)>| !outcome.rows.iter().any(|(there,)| *there);
+    let new: Vec<_> = all.into_iter().zip(&there).filter(|(_, there)| is_new(there)).map(|(new, _)| new).collect();
+    drop(there);
+    insert_all(to, seal, new).await.map(drop)
+}
+
+/// By the indexes of a call's callbacks.
+fn is_there(new: &NewCallback) -> Query<All<(bool,)>> {
+    let there = "SELECT EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL AND event_id = $2) \
+        OR EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND done_us IS NOT NULL AND event IS NULL AND event_id = $2)";
+    sql::query_as(there).bind(new.call.to_string()).bind(new.event_id.to_string())
+}
+
 /// Puts some in, in order.
 pub(super) async fn insert_all(to: &mut Conn, seal: &Seal, all: Vec<NewCallback>) -> Result<Vec<Written>, sqlx::Error> {
-    let outcomes = sql::each(to, all.iter().map(|new| inserting(seal, new))).await?;
+    let inserts: Vec<_> = all.iter().map(|new| inserting(seal, new)).collect();
+    let outcomes = sql::each(to, inserts).await?;
     let written = |(new, outcome): (NewCallback, Outcome<(i64, bool)>)| {
         let (id, behind) = outcome.rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
         let since = new.created;

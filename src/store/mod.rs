@@ -39,6 +39,7 @@ mod permissions;
 mod queue;
 mod recordings;
 mod refused;
+mod remarks;
 mod rooms;
 mod said;
 mod scope;
@@ -514,4 +515,4 @@ mod sealed_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

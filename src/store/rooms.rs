@@ -11,12 +11,14 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::callbacks::{self, NewCallback};
 use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn};
 use super::{Store, StoreError, failed};
 use crate::call::machine::{MemberId, Role};
 use crate::model::{AuthId, CallUuid, Direction, Timestamp};
+use crate::xml::ast::Target;
 
 /// Those that are kept, the latest ones.
 const ENDED_ROOMS_MAX: u32 = 1_000;
@@ -101,20 +103,34 @@ pub struct OpenMember {
     pub was: KeptMember,
     /// When it left, and why.
     pub left: Option<(Timestamp, String)>,
+    /// Where it is to be told that it has left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Target>,
 }
 
 /// A multi-party call that an earlier process left when it died.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrphanRoom {
     pub room: OpenRoom,
+    /// Where it is to be told that it is over.
+    pub told: Vec<Target>,
     /// From its beginning to its node's last sign of life.
     pub lived: Duration,
     pub members: Vec<OpenMember>,
 }
 
+/// What is kept of one that is up.
+#[derive(Serialize, Deserialize)]
+struct KeptRoom {
+    #[serde(flatten)]
+    room: OpenRoom,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    told: Vec<Target>,
+}
+
 /// It begins, or something of it has changed.
 struct Up {
-    room: OpenRoom,
+    kept: KeptRoom,
     node_id: String,
     /// On the steady clock.
     born: Timestamp,
@@ -131,8 +147,8 @@ impl Deed for Up {
         async move {
             let upsert = "INSERT INTO multi_party_calls_open (mpc_uuid, node_id, born_us, body) VALUES ($1, $2, $3, $4) \
                 ON CONFLICT (mpc_uuid) DO UPDATE SET body = excluded.body";
-            let upsert = sql::query(upsert).bind(self.room.id.to_string()).bind(&self.node_id).bind(self.born.micros());
-            Ok(upsert.bind(sqlx::types::Json(&self.room)).execute(to).await?.rows_affected())
+            let upsert = sql::query(upsert).bind(self.kept.room.id.to_string()).bind(&self.node_id).bind(self.born.micros());
+            Ok(upsert.bind(sqlx::types::Json(&self.kept)).execute(to).await?.rows_affected())
         }
         .boxed()
     }
@@ -157,6 +173,22 @@ impl Deed for In {
                 sql::query(old).bind(&room).bind(i64::from(LEFT_MAX)).execute(to).await?;
             }
             Ok(done)
+        }
+        .boxed()
+    }
+}
+
+/// It ends where its node died.
+struct CutOff {
+    room: EndedRoom,
+    told: Vec<NewCallback>,
+}
+
+impl Deed for CutOff {
+    fn carry_out<'a>(&'a self, to: &'a mut Conn, seal: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            callbacks::insert_new(to, seal, self.told.clone()).await?;
+            self.room.carry_out(to, seal).await
         }
         .boxed()
     }
@@ -196,9 +228,9 @@ impl Store {
     }
 
     /// Writes that one of a node's is up, and how; queued when this returns. Where there is no room for it, a kill loses it.
-    /// `born`: on the steady clock.
-    pub fn room_up(&self, room: OpenRoom, node_id: &str, born: Timestamp) {
-        drop(self.log.deed_if_room(Up { room, node_id: node_id.to_owned(), born }));
+    /// `told`: where it is to be told that it is over; `born`: on the steady clock.
+    pub fn room_up(&self, room: OpenRoom, told: Vec<Target>, node_id: &str, born: Timestamp) {
+        drop(self.log.deed_if_room(Up { kept: KeptRoom { room, told }, node_id: node_id.to_owned(), born }));
     }
 
     /// Writes who is in one that is up, or was; the same holds.
@@ -206,12 +238,13 @@ impl Store {
         drop(self.log.deed_if_room(In { room, member }));
     }
 
-    /// Ends one that was left open; on the disk when this returns.
+    /// Ends one that was left open, and puts into the outbox what tells of that and is not there; all of it is on the disk
+    /// when this returns, or none.
     ///
     /// # Errors
     /// The store's.
-    pub async fn end_room(&self, room: EndedRoom) -> Result<(), StoreError> {
-        self.log.deed(room).await.map(drop)
+    pub async fn end_room(&self, room: EndedRoom, told: Vec<NewCallback>) -> Result<(), StoreError> {
+        self.log.deed(CutOff { room, told }).await.map(drop)
     }
 
     /// Those that an earlier process of this node left open. What can't be read is passed over.
@@ -235,11 +268,11 @@ impl Store {
             members.entry(room).or_default().extend(read_of::<OpenMember>(row));
         }
         let orphan = |row: &sql::Row| -> Result<_, sqlx::Error> {
-            let Some(room) = read_of::<OpenRoom>(row) else { return Ok(None) };
+            let Some(KeptRoom { room, told }) = read_of(row) else { return Ok(None) };
             let (born, alive): (i64, Option<i64>) = (row.try_get("born_us")?, row.try_get("alive_us")?);
             let lived = u64::try_from(alive.unwrap_or(born).saturating_sub(born)).unwrap_or_default();
             let members = members.remove(&row.try_get::<String, _>("mpc_uuid")?).unwrap_or_default();
-            Ok(Some(OrphanRoom { room, lived: Duration::from_micros(lived), members }))
+            Ok(Some(OrphanRoom { room, told, lived: Duration::from_micros(lived), members }))
         };
         rooms.iter().map(orphan).filter_map(Result::transpose).collect::<Result<_, _>>().map_err(failed(WHAT))
     }
@@ -267,7 +300,9 @@ fn read_of<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Method;
     use crate::observe::health::Health;
+    use crate::xml::ast::DocUrl;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_micros(seconds * 1_000_000)
@@ -313,22 +348,28 @@ mod tests {
     async fn one_that_is_up_is_left_to_the_next_process_with_who_is_in() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        store.room_up(open(5), "node", at(100));
-        store.room_up(open(6), "another", at(100));
-        let held = OpenMember { was: member(7), left: None };
-        store.room_member(room(5).was.id, OpenMember { was: KeptMember { held: false, ..member(7) }, left: None });
+        store.room_up(open(5), Vec::new(), "node", at(100));
+        store.room_up(open(6), Vec::new(), "another", at(100));
+        let told = Some(Target { url: DocUrl("https://app.example.com/exit".into()), method: Method::Get });
+        let held = OpenMember { was: member(7), left: None, told };
+        store.room_member(
+            room(5).was.id,
+            OpenMember { was: KeptMember { held: false, ..member(7) }, left: None, told: None },
+        );
         store.room_member(room(5).was.id, held.clone());
-        let gone = OpenMember { was: member(8), left: Some((at(4), "Normal Hangup".to_owned())) };
-        store.room_member(room(5).was.id, OpenMember { was: member(8), left: None });
+        let gone = OpenMember { was: member(8), left: Some((at(4), "Normal Hangup".to_owned())), told: None };
+        store.room_member(room(5).was.id, OpenMember { was: member(8), left: None, told: None });
         store.room_member(room(5).was.id, gone.clone());
         let started = OpenRoom { started: Some(at(2)), ..open(5) };
-        store.room_up(started.clone(), "node", at(101));
+        let to = Target { url: DocUrl("https://app.example.com/end".into()), method: Method::Post };
+        store.room_up(started.clone(), vec![to.clone()], "node", at(101));
         store.alive("node", at(107));
         store.settled().await;
-        let orphan = OrphanRoom { room: started, lived: Duration::from_secs(7), members: vec![held, gone] };
+        let orphan =
+            OrphanRoom { room: started, told: vec![to], lived: Duration::from_secs(7), members: vec![held, gone] };
         assert_eq!(store.orphan_rooms("node").await.unwrap(), [orphan]);
 
-        store.end_room(room(5)).await.unwrap();
+        store.end_room(room(5), Vec::new()).await.unwrap();
         assert_eq!(store.orphan_rooms("node").await.unwrap(), []);
         assert_eq!(store.orphan_rooms("another").await.unwrap().len(), 1);
         assert_eq!(store.ended_rooms().await.unwrap(), [room(5)]);
@@ -341,11 +382,11 @@ mod tests {
     async fn of_many_who_have_left_one_the_latest_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        store.room_up(open(5), "node", at(1));
-        store.room_member(room(5).was.id, OpenMember { was: member(1), left: None });
+        store.room_up(open(5), Vec::new(), "node", at(1));
+        store.room_member(room(5).was.id, OpenMember { was: member(1), left: None, told: None });
         for n in 2..=u64::from(LEFT_MAX) + 4 {
             let left = Some((at(i64::try_from(n).unwrap()), "Normal Hangup".to_owned()));
-            store.room_member(room(5).was.id, OpenMember { was: member(n), left });
+            store.room_member(room(5).was.id, OpenMember { was: member(n), left, told: None });
         }
         store.settled().await;
         let orphans = store.orphan_rooms("node").await.unwrap();

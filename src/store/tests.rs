@@ -534,7 +534,7 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     store.close().await;
 }
 
-pub(super) fn setup(n: u128) -> CallSetup {
+pub(crate) fn setup(n: u128) -> CallSetup {
     let url = DocUrl("https://app.example.com/answer".into());
     CallSetup {
         call: uuid(n),

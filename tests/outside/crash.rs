@@ -35,7 +35,7 @@ fn wanted(graph: &Graph, app: &App) -> Wanted {
     }
 }
 
-fn event_id(seen: &Seen) -> String {
+pub(super) fn event_id(seen: &Seen) -> String {
     seen.headers.get("x-offhook-event-id").expect("an event id").to_str().expect("text").to_owned()
 }
 

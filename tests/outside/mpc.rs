@@ -4,6 +4,7 @@
 use offhook::sim::{Answers, CallScript, HangupRule, Order};
 use serde_json::{Value, json};
 
+use super::crash::event_id;
 use super::dial::{heard_ms, tone};
 use super::outbound::{USER, World, user, world};
 use crate::support::app::Seen;
@@ -273,10 +274,11 @@ async fn each_participants_track_is_recorded_where_the_element_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in() {
+async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in_and_its_callbacks_come() {
     let mut world = world(|wanted, _| {
         wanted.accept_wait_ms = 0;
         wanted.extra = "[cluster]\nnode_id = \"mpc-crash\"\n".to_owned();
+        wanted.hangup_url = wanted.answer_url.replace("/unused", "/status");
     })
     .await;
     world.app.xml("/status", "");
@@ -332,8 +334,28 @@ async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in() {
             let found = world.mpc("GET", &format!("?termination_cause_code={code}"), &null).await.json();
             assert_eq!(found["meta"]["total_count"], count, "{code}: {found}");
         }
+        let end = world.told("MPCEnd").await;
+        let secs = over["duration"].as_u64().expect("seconds").to_string();
+        assert_eq!((end.param("MPCDuration"), end.param("MPCBilledDuration")), (&*secs, &*secs), "{over}");
+        // The hangup callbacks are the last.
+        for was in were["objects"].as_array().expect("a list") {
+            let of_it = |seen: &Seen| seen.param("Event") == "Hangup" && was["call_uuid"] == seen.param("CallUUID");
+            world.app.wait_where("/status", of_it).await;
+        }
         // The next start finds it over.
         world.node.kill();
         world.node.start_again().await;
     }
+    let mut told = Vec::new();
+    let mut ids = std::collections::BTreeSet::new();
+    for seen in world.app.seen() {
+        let what = if seen.param("Event") == "Hangup" { "Hangup" } else { seen.param("EventName") };
+        if ["ParticipantExit", "MPCEnd", "Hangup"].contains(&what) && ids.insert(event_id(&seen)) {
+            told.push((what.to_owned(), seen.param("MemberID").to_owned()));
+        }
+    }
+    let count = |what: &str| told.iter().filter(|(told, _)| told == what).count();
+    assert_eq!([count("ParticipantExit"), count("MPCEnd"), count("Hangup")], [2, 1, 2], "{told:?}");
+    let place = |what: &str| told.iter().rposition(|(told, _)| told == what);
+    assert!(place("ParticipantExit") < place("MPCEnd"), "{told:?}");
 }

@@ -374,3 +374,32 @@ async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
     let remarks = record["remarks"].to_string();
     assert!(remarks.contains("the recording of the room failed: the disk is full"), "{record:#}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_stands_in_its_record() {
+    let world = recording(
+        "<Record recordSession=\"true\" callbackUrl=\"APP/recording\" action=\"APP/recorded\" redirect=\"false\" \
+         fileFormat=\"wav\"/><Wait length=\"30\"/>",
+    )
+    .await;
+    let phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(20, "") });
+    let began = world.app.wait("/recorded").await;
+    let part = world.node.dir.path().join("recordings").join(format!("{}.wav.part", began.param("RecordingID")));
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    // Written on it can be, but not be given its name.
+    while std::fs::remove_file(&part).is_err() {
+        every.tick().await;
+    }
+    phone.control().hangup().await;
+    let callback = world.app.wait("/recording").await;
+    assert_eq!(told_of(&callback, "Failed"), 0);
+    assert_eq!(callback.param("CallStatus"), "completed");
+    let hangup = world.app.wait("/hangup").await;
+    world.node.record(hangup.param("CallUUID")).await;
+    let key = [("x-api-key", crate::support::node::API_KEY)];
+    let url = format!("{}/api/v1/calls/{}/", world.node.public, hangup.param("CallUUID"));
+    let record = http::send("GET", &url, &key, String::new()).await.json();
+    let remarks = record["remarks"].to_string();
+    assert!(remarks.contains("a recording could not be completed after the call: its file"), "{record:#}");
+    assert!(remarks.contains("nothing of it is there"), "{record:#}");
+}

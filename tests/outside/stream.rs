@@ -105,7 +105,10 @@ async fn a_voice_bot_talks_with_a_caller() {
         let played = world.status("PlayedStream").await;
         assert_eq!((played.param("Name"), played.param("StreamID")), ("greeting", began.param("StreamID")));
         let stopped = world.status("StopStream").await;
-        assert_eq!((stopped.param("StatusReason"), stopped.param("StreamID")), ("", began.param("StreamID")));
+        assert_eq!(
+            (stopped.param("StatusReason"), stopped.param("StreamID")),
+            ("api_request", began.param("StreamID"))
+        );
         let hangup = world.app.wait("/hangup").await;
         assert_eq!(hangup.param("HangupCauseCode"), "4010", "the document went on");
         let events = user.all().await;
@@ -246,7 +249,7 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
     let cleared = world.app.seen().iter().filter(|seen| seen.param("Event") == "DegradedStream").count();
     assert!((1..=3).contains(&cleared), "{cleared} levels");
     bot.close().await;
-    assert_eq!(world.status("StopStream").await.param("StatusReason"), "");
+    assert_eq!(world.status("StopStream").await.param("StatusReason"), "api_request");
     let events = user.all().await;
     let heard = heard_of(&events);
     assert!(in_order(&heard, &[only(440), only(1_000), only(600), only(300)]), "{heard:#?}");

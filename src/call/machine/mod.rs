@@ -46,7 +46,7 @@ pub use output::{
 };
 pub use param::{Param, Params};
 pub use picture::{FIELDS, Field, Line, Said};
-pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish, TrackNews};
+pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish, Seat, TrackNews};
 pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
 
 pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
@@ -88,6 +88,24 @@ pub fn not_added(setup: &CallSetup, cause: HangupCause) -> Option<Notice> {
     let desk = Desk::new(CallTime(0), Box::new(setup.clone()));
     let status = params::final_status(&desk, cause);
     element::added(&desk, &document, placed.room, "AddParticipantFailed", Some(status))
+}
+
+/// What is told of one who was in a multi-party call when its process died (`plivo-callbacks.md` §3.6): that it is out, and
+/// that the call is over, should this one be the last. Times are from its own call's beginning.
+pub fn cut_off(setup: &CallSetup, answered: Option<CallTime>, at: CallTime, seat: &Seat<'_>) -> (Params, Params) {
+    let mut desk = Desk::new(CallTime(0), Box::new(setup.clone()));
+    desk.answered = answered;
+    desk.document_in = true;
+    desk.now = at;
+    element::cut_off(&desk, seat)
+}
+
+/// Adds to what says that a multi-party call is over how long it was there: in seconds, rounded up, as a call's own.
+pub fn lasted(over: &mut Params, time: std::time::Duration) {
+    let secs = time.as_millis().div_ceil(1_000).to_string();
+    for name in ["MPCDuration", "MPCBilledDuration"] {
+        over.insert(name.into(), Param::Plain(secs.clone().into()));
+    }
 }
 
 /// One call's whole behaviour.

@@ -51,6 +51,16 @@ impl Role {
     }
 }
 
+/// A participant's place in a multi-party call, as its application is told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat<'a> {
+    pub room: Uuid,
+    pub name: &'a str,
+    pub member: MemberId,
+    pub role: Role,
+    pub coaches: bool,
+}
+
 /// How a call enters a room.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoomEntry {
@@ -97,6 +107,9 @@ pub struct RoomEntry {
     /// Where its application is told that the room is over, whoever leaves last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_end: Option<Target>,
+    /// Where it is told that this member has left: its machine says so, or the next process, should this one die.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_exit: Option<Target>,
     /// The room ends so long after it was made, in milliseconds; what the first one says counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lasts_ms: Option<u64>,
@@ -118,7 +131,8 @@ pub enum RoomWish {
         others_stay: Vec<Notice>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         was_last: Vec<Notice>,
-        /// What says, where it was the last, that the room is over: sent to each of [`RoomEntry::told_end`] of those who were in.
+        /// What says, where it was the last, that the room is over: sent to each of [`RoomEntry::told_end`] of those who were in,
+        /// with how long it was there ([`lasted`](super::lasted)), which only the room knows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         over: Option<Box<Params>>,
     },
@@ -153,8 +167,6 @@ pub enum RoomNews {
         begins: bool,
         /// The room starts with it.
         starts: bool,
-        /// How long the room has been there.
-        room_age_ms: u64,
         /// How long it may still be there, if that is bounded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         room_left_ms: Option<u64>,

@@ -151,7 +151,7 @@ pub enum StreamFact {
     Failed { why: String },
     /// The socket broke, or nobody answers its pings.
     Lost { why: String },
-    /// The server closed it.
+    /// The server closed it: that is its way to end it.
     Closed,
     /// What waits to be played has come to this part of its room: 30, 60 or 90.
     Degraded { percent: u8 },
@@ -242,8 +242,8 @@ pub(super) fn told(desk: &mut Desk, id: StreamId, fact: StreamFact) -> Option<En
             desk.remark(format!("the stream was lost: {}", foreign(&why)));
             ended = Some((Event::DroppedStream, Some(CONNECTION_ERROR)));
         }
-        // No word of `StatusReason` is for this.
-        StreamFact::Closed => ended = Some((Event::StopStream, Some(""))),
+        // Of the words of `StatusReason` the one for an end that the application asked for: its server is its own.
+        StreamFact::Closed => ended = Some((Event::StopStream, Some(Stop::Api.as_str()))),
         StreamFact::Degraded { .. } => tell(desk, &streaming, Event::DegradedStream, None, None),
         StreamFact::Played { name } => tell(desk, &streaming, Event::PlayedStream, None, Some(&foreign(&name))),
         StreamFact::Cleared => tell(desk, &streaming, Event::ClearedAudio, None, None),

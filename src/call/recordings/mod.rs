@@ -216,6 +216,7 @@ impl Recordings {
             if let Some(why) = &what.failure {
                 tracing::warn!(recording = %begun.id, call_uuid = %begun.call, %why, "a recording failed; its call goes on");
             }
+            let remark = what.failure.as_deref().map(|why| failed_late(why, what.duration_ms));
             told(RecordFact::Ended {
                 end: what.end,
                 duration_ms: what.duration_ms,
@@ -224,9 +225,15 @@ impl Recordings {
                 why: what.failure,
             });
             let runtime = inner.runtime.clone();
-            let (tasks, standing) = (inner.tasks.clone(), (answered(), is_up()));
+            let up = is_up();
+            let (tasks, standing) = (inner.tasks.clone(), (answered(), up));
+            // A call that is up is told, and says so itself.
+            let late = remark.filter(|_| !up);
             let work = async move {
                 let action = Action::of(action).await;
+                if let Some(text) = late {
+                    inner.store.remark(begun.call, text);
+                }
                 inner.conclude(begun, what.end, what.duration_ms, (action, standing), Some(keys)).await;
             };
             tasks.spawn_on(work, &runtime);
@@ -316,7 +323,7 @@ impl Inner {
             // It may have been ordered while the phone rang.
             let over = match start.room {
                 Some(_) => !is_up,
-                None => end == RecordEnd::HungUp || notice.kind == NoticeKind::Action,
+                None => !is_up || end == RecordEnd::HungUp || notice.kind == NoticeKind::Action,
             };
             let status = if over { "completed" } else { "in-progress" };
             notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned().into()));
@@ -385,6 +392,15 @@ impl Inner {
             .inspect_err(|error| tracing::warn!(recording = %id, %error, "a recording's file could not be removed"))
             .is_ok()
     }
+}
+
+/// What the record of a call says whose recording could not be completed when it was over.
+fn failed_late(why: &str, kept_ms: u64) -> String {
+    let kept = match kept_ms {
+        0 => "nothing of it is there".to_owned(),
+        ms => format!("{}.{} s of it are there", ms / 1_000, ms % 1_000 / 100),
+    };
+    format!("a recording could not be completed after the call: {why}; {kept}")
 }
 
 /// What becomes of a recording's action.

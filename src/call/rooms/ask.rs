@@ -417,7 +417,7 @@ impl Rooms {
         RoomView {
             id: inside.room.id,
             name: cell.key.name.clone(),
-            age: cell.age(now),
+            age: inside.room.lasted(cell.age(now)),
             made: ago(cell.age(now)),
             started: inside.started.map(|at| ago(now.saturating_duration_since(at))),
             ended: None,

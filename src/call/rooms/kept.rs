@@ -1,28 +1,73 @@
 //! Multi-party calls in the store: as long as one is up it has rows, who is in among them, so that the next start can end
-//! one whose process died in its middle. What an application has been told of is on the disk before: its callbacks are
-//! written behind these rows.
+//! one whose process died in its middle, and tell of that. What an application has been told of is on the disk before: its
+//! callbacks are written behind these rows; those that tell of an end before them, in the same breath.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
 
 use super::ask::member_view;
 use super::{Cell, ENDED_MAX, Inside, Rooms, locked};
-use crate::call::machine::{MemberId, RoomKind};
-use crate::model::{HangupCause, Timestamp};
-use crate::store::{EndedRoom, LeftMember, OpenMember, OrphanRoom, Store, StoreError};
+use crate::call::machine::{
+    CallSetup, CallTime, MemberId, Notice, NoticeKind, Param, Role, RoomKind, Seat, cut_off, lasted,
+};
+use crate::model::{CallUuid, HangupCause, Timestamp, stable_id};
+use crate::store::{EndedRoom, LeftMember, NewCallback, OpenMember, Orphan, OrphanRoom, Store, StoreError};
+use crate::xml::ast::Target;
+
+/// What is written of a member that has left.
+pub(super) enum LeftRow {
+    Member(Uuid, OpenMember),
+    /// It was the last.
+    Room(EndedRoom),
+}
+
+/// `X-Offhook-Event-Id` of what tells that a participant, or the whole, is out: the same from this process and the next.
+pub(in crate::call) fn exit_id(notice: &Notice) -> Uuid {
+    let of = |name| notice.params.get(name).map_or("", Param::reveal);
+    stable_id("multi-party-exit", &[of("MPCUUID"), of("EventName"), of("MemberID"), &notice.url.0])
+}
 
 impl Rooms {
     /// Ends the multi-party calls that an earlier process of this node left when it died, shows those that were over
-    /// before, and keeps there those that begin from now on.
+    /// before, and keeps there those that begin from now on. What tells of the ends is in the outbox when this returns: to be
+    /// called before the calls that were in are ended, whose hangup callbacks come behind it. `origin`: whose queue a URL
+    /// stands in.
     ///
     /// # Errors
     /// The store's, where it can't be read.
-    pub async fn keep_in(&self, store: &Store, node_id: &str) -> Result<(), StoreError> {
-        let left: Vec<EndedRoom> = store.orphan_rooms(node_id).await?.into_iter().map(over).collect();
-        if !left.is_empty() {
-            tracing::warn!(rooms = left.len(), "ended the multi-party calls that this node left open when it died");
-        }
-        for room in &left {
-            // Shown all the same; the next start ends it once more.
-            if let Err(error) = store.end_room(room.clone()).await {
-                tracing::warn!(%error, room = %room.was.id, "the end of a multi-party call is not in the store");
+    pub async fn keep_in(
+        &self,
+        store: &Store,
+        node_id: &str,
+        origin: impl Fn(&str) -> String,
+    ) -> Result<(), StoreError> {
+        let orphans = store.orphan_rooms(node_id).await?;
+        let mut left = Vec::with_capacity(orphans.len());
+        if !orphans.is_empty() {
+            tracing::warn!(rooms = orphans.len(), "ended the multi-party calls that this node left open when it died");
+            let calls = store.orphans(node_id).await?;
+            let calls: BTreeMap<CallUuid, Orphan> = calls.into_iter().map(|call| (call.start.call, call)).collect();
+            for orphan in orphans {
+                let ended = ended(&orphan);
+                let callback = |(setup, notice): (&CallSetup, Notice)| NewCallback {
+                    event_id: exit_id(&notice),
+                    call: setup.call,
+                    account: setup.account.clone(),
+                    main_account: setup.parent_account.clone(),
+                    node_id: node_id.to_owned(),
+                    origin: origin(&notice.url.0),
+                    notice,
+                    shut: None,
+                    created: self.0.clock.steady(),
+                };
+                let told = told_of(&orphan, ended, &calls).into_iter().map(callback).collect();
+                let room = over(orphan, ended);
+                // Shown all the same; the next start ends it once more.
+                if let Err(error) = store.end_room(room.clone(), told).await {
+                    tracing::warn!(%error, room = %room.was.id, "the end of a multi-party call is not in the store");
+                }
+                left.push(room);
             }
         }
         let mut ended = store.ended_rooms().await?;
@@ -40,7 +85,8 @@ impl Rooms {
     pub(super) fn keep_room(&self, cell: &Cell, inside: &Inside) {
         let Some((store, node_id)) = self.kept_in(cell) else { return };
         let view = self.view_of(cell, inside);
-        store.room_up(view.open(&cell.main_account), node_id, self.0.clock.steady().minus(view.age));
+        let born = self.0.clock.steady().minus(cell.age(self.0.clock.now()));
+        store.room_up(view.open(&cell.main_account), inside.room.told().to_vec(), node_id, born);
     }
 
     /// Somebody is in, or something of it has changed.
@@ -48,15 +94,25 @@ impl Rooms {
         let Some((store, _)) = self.kept_in(cell) else { return };
         let Some(is) = inside.room.member(member).zip(inside.calls.get(&member)) else { return };
         let view = member_view(member, is, self.0.clock.now(), self.0.clock.wall());
-        store.room_member(inside.room.id, OpenMember { was: view.kept(), left: None });
+        let told = is.0.entry.told_exit.clone();
+        store.room_member(inside.room.id, OpenMember { was: view.kept(), left: None, told });
     }
 
-    /// Somebody has left.
-    pub(super) fn keep_latest_left(&self, cell: &Cell, inside: &Inside) {
-        let Some((store, _)) = self.kept_in(cell) else { return };
-        let Some(view) = inside.left.back() else { return };
+    /// Somebody has left, and others are in.
+    pub(super) fn latest_left(&self, cell: &Cell, inside: &Inside) -> Option<LeftRow> {
+        self.kept_in(cell)?;
+        let view = inside.left.back()?;
         let left = view.left.as_ref().map(|left| (left.at, left.cause.clone()));
-        store.room_member(inside.room.id, OpenMember { was: view.kept(), left });
+        Some(LeftRow::Member(inside.room.id, OpenMember { was: view.kept(), left, told: None }))
+    }
+
+    /// Writes what there is to write of one that has left.
+    pub(super) fn keep_left(&self, row: Option<LeftRow>) {
+        match (self.0.store.get(), row) {
+            (Some((store, _)), Some(LeftRow::Member(room, member))) => store.room_member(room, member),
+            (Some((store, _)), Some(LeftRow::Room(room))) => store.room_ended(room),
+            (None, _) | (_, None) => {}
+        }
     }
 
     /// Conferences are shown only while they are there.
@@ -65,19 +121,55 @@ impl Rooms {
     }
 }
 
-/// How one ends that was left open: as its calls do, where its node last showed a sign of life. Pure.
-fn over(orphan: OrphanRoom) -> EndedRoom {
-    let OrphanRoom { room, lived, members } = orphan;
+/// When one that was left open ended: where its node last showed a sign of life. Pure.
+fn ended(orphan: &OrphanRoom) -> Timestamp {
+    let OrphanRoom { room, lived, members, .. } = orphan;
     // A sign of life comes now and then; whoever came after the last one came before the end.
     let seen = |one: &OpenMember| one.left.as_ref().map_or(one.was.joined, |(at, _)| *at);
-    let ended = members.iter().map(seen).chain(room.started).fold(room.made.plus(lived), Timestamp::max);
-    let gone = |OpenMember { was, left }: OpenMember| {
+    members.iter().map(seen).chain(room.started).fold(room.made.plus(*lived), Timestamp::max)
+}
+
+/// How it ended: as its calls do. Pure.
+fn over(orphan: OrphanRoom, ended: Timestamp) -> EndedRoom {
+    let gone = |OpenMember { was, left, .. }: OpenMember| {
         let died = || (ended, HangupCause::NodeFailure.wire(was.direction).name.to_owned());
         let (left, cause) = left.unwrap_or_else(died);
         LeftMember { was, left, cause }
     };
-    let members = members.into_iter().map(gone).collect();
-    EndedRoom { was: room, ended, failed: true, members }
+    let members = orphan.members.into_iter().map(gone).collect();
+    EndedRoom { was: orphan.room, ended, failed: true, members }
+}
+
+/// What is told of the end, and by which call: that each who was in is out, and by the last of them that it is over. `calls`:
+/// those that the same process left; of a member whose call is none of them nothing is known, or all has been told. Pure.
+fn told_of<'c>(
+    orphan: &OrphanRoom,
+    ended: Timestamp,
+    calls: &'c BTreeMap<CallUuid, Orphan>,
+) -> Vec<(&'c CallSetup, Notice)> {
+    let notice = |Target { url, method }: Target, params| Notice { kind: NoticeKind::MultiParty, url, method, params };
+    let mut told = Vec::new();
+    let mut last = None;
+    for OpenMember { was, told: to, .. } in orphan.members.iter().filter(|one| one.left.is_none()) {
+        let Some(call) = calls.get(&was.call) else { continue };
+        let Some(setup) = &call.setup else { continue };
+        let since_start = |at: Timestamp| CallTime(0).after(at.since(setup.started));
+        let seat = Seat {
+            room: orphan.room.id,
+            name: &orphan.room.name,
+            member: was.member,
+            role: was.role.unwrap_or(Role::Customer),
+            coaches: was.coaches,
+        };
+        let (exit, over) = cut_off(setup, call.answered.map(since_start), since_start(ended), &seat);
+        told.extend(to.clone().map(|to| (setup, notice(to, exit))));
+        last = Some((setup, over));
+    }
+    if let Some((setup, mut over)) = last {
+        lasted(&mut over, ended.since(orphan.room.made));
+        told.extend(orphan.told.iter().map(|to| (setup, notice(to.clone(), over.clone()))));
+    }
+    told
 }
 
 #[cfg(test)]
@@ -86,11 +178,14 @@ mod tests {
 
     use uuid::Uuid;
 
+    use super::super::MemberView;
     use super::*;
     use crate::clock::Clock;
-    use crate::model::AuthId;
+    use crate::model::{AuthId, Method};
     use crate::observe::Health;
-    use crate::store::{KeptMember, OpenRoom, Scope};
+    use crate::store::tests::setup;
+    use crate::store::{CallStart, Callback, KeptMember, OpenRoom, Scope, Settled, Settlement};
+    use crate::xml::ast::DocUrl;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_micros(seconds * 1_000_000)
@@ -98,7 +193,12 @@ mod tests {
 
     fn member(member: MemberId, joined: i64, left: Option<i64>) -> OpenMember {
         let was = KeptMember::held_agent(member, at(joined));
-        OpenMember { was, left: left.map(|secs| (at(secs), "Left Alone".to_owned())) }
+        let told = left.is_none().then(|| target("https://app.example.com/exit"));
+        OpenMember { was, left: left.map(|secs| (at(secs), "Left Alone".to_owned())), told }
+    }
+
+    fn target(url: &str) -> Target {
+        Target { url: DocUrl(url.into()), method: Method::Post }
     }
 
     fn room() -> OpenRoom {
@@ -115,8 +215,10 @@ mod tests {
 
     #[test]
     fn one_that_was_left_open_ends_where_its_node_was_last_seen() {
-        let ended = |lived, members: Vec<OpenMember>| {
-            let ended = over(OrphanRoom { room: room(), lived: Duration::from_secs(lived), members });
+        let went = |lived, members: Vec<OpenMember>| {
+            let orphan = OrphanRoom { room: room(), told: Vec::new(), lived: Duration::from_secs(lived), members };
+            let at = ended(&orphan);
+            let ended = over(orphan, at);
             assert!(ended.failed);
             let left =
                 ended.members.iter().map(|one| (one.was.member, one.left, one.cause.clone())).collect::<Vec<_>>();
@@ -124,31 +226,90 @@ mod tests {
         };
         let died = |n, secs| (n, at(secs), "Internal Error".to_owned());
         let two = vec![member(1, 11, Some(14)), member(2, 13, None)];
-        assert_eq!(ended(9, two.clone()), (at(19), vec![(1, at(14), "Left Alone".to_owned()), died(2, 19)]));
+        assert_eq!(went(9, two.clone()), (at(19), vec![(1, at(14), "Left Alone".to_owned()), died(2, 19)]));
         // There was none since.
-        assert_eq!(ended(0, two).0, at(14));
-        assert_eq!(ended(0, vec![member(2, 13, None)]), (at(13), vec![died(2, 13)]));
-        assert_eq!(ended(0, Vec::new()).0, at(12));
+        assert_eq!(went(0, two).0, at(14));
+        assert_eq!(went(0, vec![member(2, 13, None)]), (at(13), vec![died(2, 13)]));
+        assert_eq!(went(0, Vec::new()).0, at(12));
     }
 
     #[tokio::test]
-    async fn the_next_start_shows_it_as_over_and_so_does_the_one_after() {
+    async fn r03_the_next_start_shows_it_as_over_and_tells_of_that_once_and_so_does_the_one_after() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        store.room_up(room(), "node", at(100));
-        store.room_member(room().id, member(1, 11, None));
+        let both = [target("https://app.example.com/exit"), target("https://other.example.com/end")];
+        store.room_up(room(), both.to_vec(), "node", at(100));
+        // Of the last one it is not known what its call began with.
+        for one in [member(1, 11, None), member(2, 12, Some(13)), member(3, 12, None), member(4, 12, None)] {
+            if one.was.member < 4 {
+                let setup = CallSetup { started: at(1), ..setup(one.was.member.into()) };
+                assert!(store.call_born(CallStart::of(&setup, "node"), &setup, at(101)));
+                store.call_answered(setup.call, at(4));
+            }
+            store.room_member(room().id, one);
+        }
         store.alive("node", at(107));
         store.settled().await;
+        // A process that died before it was done had told this much.
+        let calls = store.orphans("node").await.unwrap();
+        let calls = calls.into_iter().map(|call| (call.start.call, call)).collect();
+        let orphan = store.orphan_rooms("node").await.unwrap().remove(0);
+        let (_, exit) = told_of(&orphan, ended(&orphan), &calls).remove(0);
+        let earlier = NewCallback { event_id: exit_id(&exit), ..callback(1, exit) };
+        store.notify(earlier).await.unwrap();
         for _ in 0..2 {
             let rooms = Rooms::silent(Clock::real());
-            rooms.keep_in(&store, "node").await.unwrap();
+            rooms.keep_in(&store, "node", |_| "app".to_owned()).await.unwrap();
             let shown = rooms.ended(&Scope::Main("MAXXXXXXXXXXXXXXXXXX".into()));
             let [one] = shown.as_slice() else { panic!("{shown:?}") };
             assert_eq!((one.id, one.ended, one.failed), (room().id, Some(at(17)), true));
-            let [was] = one.left.as_slice() else { panic!("{one:?}") };
-            assert_eq!(was.left.as_ref().map(|left| (left.at, left.cause.as_str())), Some((at(17), "Internal Error")));
+            let left = |was: &MemberView| was.left.as_ref().map(|left| (left.at, left.cause.clone()));
+            let died = Some((at(17), "Internal Error".to_owned()));
+            let first = Some((at(13), "Left Alone".to_owned()));
+            assert_eq!(one.left.iter().map(left).collect::<Vec<_>>(), [died.clone(), first, died.clone(), died]);
             let other = rooms.ended(&Scope::Main(AuthId::from("MAYYYYYYYYYYYYYYYYYY")));
             assert!(other.is_empty(), "it is its account's alone");
+        }
+        // Of each call and URL the first waiting one is handed out, and the end waits for all of them.
+        let mut told = Vec::new();
+        loop {
+            let due = store.callbacks_due("node", "app", Timestamp::from_secs(i64::from(u32::MAX)), 9).await.unwrap();
+            if due.is_empty() {
+                break;
+            }
+            for Callback { id, new, .. } in due {
+                let of = |name| new.notice.params.get(name).map_or("", Param::reveal).to_owned();
+                let what = ["EventName", "MemberID", "EventTimestamp", "MPCDuration", "MPCBilledDuration"].map(of);
+                told.push((new.call.0.as_u128(), new.notice.url.0.to_string(), what));
+                let settled = Settled::Delivered;
+                let done = Settlement { id, attempts: 1, at: at(200), outcome: settled, last: String::new() };
+                store.settle(done).await.unwrap();
+            }
+        }
+        let exit = |n: u128| {
+            let what = ["ParticipantExit", &n.to_string(), "1970-01-01 00:00:17.000000", "", ""].map(str::to_owned);
+            (n, "https://app.example.com/exit".to_owned(), what)
+        };
+        let over = |url: &str| {
+            let what = ["MPCEnd", "", "1970-01-01 00:00:17.000000", "7", "7"].map(str::to_owned);
+            (3, url.to_owned(), what)
+        };
+        let expected = [exit(1), exit(3), over("https://other.example.com/end"), over("https://app.example.com/exit")];
+        assert_eq!(told, expected);
+    }
+
+    fn callback(call: u128, notice: Notice) -> NewCallback {
+        let setup = setup(call);
+        NewCallback {
+            event_id: Uuid::from_u128(1),
+            call: setup.call,
+            account: setup.account,
+            main_account: setup.parent_account,
+            node_id: "node".to_owned(),
+            origin: "app".to_owned(),
+            notice,
+            shut: None,
+            created: at(150),
         }
     }
 }

@@ -30,6 +30,8 @@ use crate::model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
 use crate::store::{EndedRoom, LEFT_MAX, Store};
 use crate::xml::ast::{Repeat, Target};
 use awaited::Awaited;
+use kept::LeftRow;
+pub(super) use kept::exit_id;
 use state::{Effect, Room};
 
 /// Multi-party calls that are over and still shown.
@@ -86,8 +88,9 @@ struct Tables {
 pub(super) struct Gone {
     /// Nobody else was in.
     pub(super) last: bool,
-    /// Where it is to be said that the room is over.
+    /// Where it is to be said that the room is over, and how long it was there.
     pub(super) told: Vec<Target>,
+    pub(super) lasted: Duration,
 }
 
 /// One room. Its lock may be taken while the tables' is held, never the other way round.
@@ -189,7 +192,7 @@ impl Rooms {
         let is_new = there.is_none();
         let cell = there.unwrap_or_else(|| self.open(&key, setup, id, now));
         let mut inside = locked(&cell.state);
-        let had_started = inside.started.is_some();
+        let before = (inside.started.is_some(), inside.room.told().len());
         let tracked = entry.track;
         let entered = inside.room.enter(member, entry, now.saturating_duration_since(cell.born));
         if entered.is_in {
@@ -199,7 +202,7 @@ impl Rooms {
             inside.carry_out(entered.effects);
             inside.note_start(now);
             inside.note_recording(Some(member));
-            if is_new || inside.started.is_some() != had_started {
+            if is_new || (inside.started.is_some(), inside.room.told().len()) != before {
                 self.keep_room(&cell, &inside);
             }
             self.keep_member(&cell, &inside, member);
@@ -245,55 +248,56 @@ impl Rooms {
     }
 
     /// A call is out of its room, if it was in one; `sounds` are for those who stay. What `tell` writes down is written before what
-    /// anybody does who leaves later: the last one says that the room is over.
+    /// anybody does who leaves later: the last one says that the room is over. It also comes before the rows that say so: should
+    /// this process die in between, the next one finds it in, and what that one tells is known to be told (`exit_id`).
     pub(super) fn leave(&self, call: CallUuid, sounds: &[SoundItem], tell: impl FnOnce(Gone)) {
         let sounds = self.items(sounds);
         let mut tables = locked(&self.0.tables);
-        tell(self.taken_out(&mut tables, call, sounds));
+        let (gone, row) = self.taken_out(&mut tables, call, sounds);
+        tell(gone);
+        self.keep_left(row);
     }
 
-    fn taken_out(&self, tables: &mut Tables, call: CallUuid, sounds: Vec<PlayItem>) -> Gone {
-        let unknown = Gone { last: true, told: Vec::new() };
+    fn taken_out(&self, tables: &mut Tables, call: CallUuid, sounds: Vec<PlayItem>) -> (Gone, Option<LeftRow>) {
+        let unknown = || (Gone { last: true, told: Vec::new(), lasted: Duration::ZERO }, None);
         tables.awaited.remove(&call);
-        let Some((cell, member)) = tables.calls.remove(&call) else { return unknown };
+        let Some((cell, member)) = tables.calls.remove(&call) else { return unknown() };
         let mut inside = locked(&cell.state);
         let was_ending = inside.room.ending;
         if cell.key.kind == RoomKind::MultiParty {
-            inside.note_leaving(member, self.0.clock.now(), self.0.clock.wall());
+            let now = self.0.clock.now();
+            inside.note_leaving(member, now, self.0.clock.wall(), cell.age(now));
         }
         inside.calls.remove(&member);
         inside.mixer.remove(member);
         if inside.agents.remove(&member) {
             inside.mixer.remove(agents_seat(member));
         }
-        let Some((effects, last)) = inside.room.leave(member) else { return unknown };
+        let Some((effects, last)) = inside.room.leave(member) else { return unknown() };
         let told = if last { inside.room.take_told() } else { Vec::new() };
         if !sounds.is_empty() {
             inside.mixer.play(Audience::All, Played::Cue, sounds);
         }
         inside.carry_out(effects);
         inside.note_recording(None);
-        if !last {
-            self.keep_latest_left(&cell, &inside);
-        }
+        let mut row = if last { None } else { self.latest_left(&cell, &inside) };
         let (id, ends) = (inside.room.id, last || inside.room.ending);
         drop(inside);
         if ends && !was_ending {
             tables.let_go(&cell.key, id, HangupCause::MpcEnded);
         }
+        let view = self.view(&cell);
+        let lasted = view.age;
         if last && cell.key.kind == RoomKind::MultiParty {
-            let view = RoomView { ended: Some(self.0.clock.wall()), ..self.view(&cell) };
-            let ended = view.ended(&cell.main_account);
+            let ended = RoomView { ended: Some(view.made.plus(lasted)), ..view }.ended(&cell.main_account);
             tables.ended.push_front(ended.clone());
             tables.ended.truncate(ENDED_MAX);
-            if let Some((store, _)) = self.0.store.get() {
-                store.room_ended(ended);
-            }
+            row = Some(LeftRow::Room(ended));
         }
         if last && tables.rooms.get(&cell.key).is_some_and(|named| Arc::ptr_eq(named, &cell)) {
             tables.rooms.remove(&cell.key);
         }
-        Gone { last, told }
+        (Gone { last, told, lasted }, row)
     }
 
     /// Whoever is at the other end of what this gives speaks and hears in the room beside this call's peer, as the same
@@ -460,10 +464,14 @@ impl Inside {
     }
 
     /// A member is about to be taken out: it stays in the room's list, as one who has left.
-    fn note_leaving(&mut self, member: MemberId, now: Instant, wall: Timestamp) {
+    /// `age`: of the room.
+    fn note_leaving(&mut self, member: MemberId, now: Instant, wall: Timestamp, age: Duration) {
         let Some(was) = self.room.any_member(member).zip(self.calls.get(&member)) else { return };
-        let left = Left { at: wall, cause: ask::cause_of(was.0.out) };
-        let view = MemberView { left: Some(left), ..ask::member_view(member, was, now, wall) };
+        let view = ask::member_view(member, was, now, wall);
+        // Nobody has been in for longer than the room was there.
+        let late = age.saturating_sub(self.room.lasted(age)).min(view.since);
+        let left = Left { at: wall.minus(late), cause: ask::cause_of(was.0.out) };
+        let view = MemberView { left: Some(left), since: view.since.saturating_sub(late), ..view };
         // Nobody's number outlives its being there.
         self.left.push_back(MemberView { from: String::new(), to: String::new(), caller_name: String::new(), ..view });
         if self.left.len() > usize::from(LEFT_MAX) {

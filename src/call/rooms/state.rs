@@ -107,8 +107,8 @@ impl Room {
                 self.told.push(target);
             }
         }
-        let room_age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        let room_left_ms = self.lasts_ms.map(|ms| ms.saturating_sub(room_age_ms));
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let room_left_ms = self.lasts_ms.map(|ms| ms.saturating_sub(age_ms));
         let member = Member {
             muted: entry.muted,
             deaf: false,
@@ -135,7 +135,7 @@ impl Room {
             member.waits = !begins;
         }
         let room = self.id;
-        let news = RoomNews::Entered { room, member: id, first, begins, starts, room_age_ms, room_left_ms };
+        let news = RoomNews::Entered { room, member: id, first, begins, starts, room_left_ms };
         let mut effects = vec![Effect::Tell(id, news)];
         effects.extend(self.settled());
         Entered { effects, is_in: true }
@@ -150,6 +150,16 @@ impl Room {
         }
         effects.extend(self.settled());
         Some((effects, self.members.is_empty()))
+    }
+
+    /// How long it has been there, `age` after it was made: no longer than it may, however late somebody notices.
+    pub(super) fn lasted(&self, age: Duration) -> Duration {
+        self.lasts_ms.map_or(age, |ms| age.min(Duration::from_millis(ms)))
+    }
+
+    /// Where it will be to be said that the room is over.
+    pub(super) fn told(&self) -> &[Target] {
+        &self.told
     }
 
     /// Where it is to be said that the room is over, once.

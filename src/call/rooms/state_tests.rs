@@ -28,6 +28,7 @@ fn entry() -> RoomEntry {
         tells_speech: false,
         tells_audio: false,
         told_end: None,
+        told_exit: None,
         role: None,
         coaches: false,
         records_coaches: false,
@@ -64,18 +65,7 @@ fn parts(effects: &[Effect]) -> Vec<(MemberId, Says, bool)> {
 }
 
 fn entered(member: MemberId, first: bool, begins: bool, starts: bool) -> (MemberId, RoomNews) {
-    (
-        member,
-        RoomNews::Entered {
-            room: Uuid::from_u128(7),
-            member,
-            first,
-            begins,
-            starts,
-            room_age_ms: 0,
-            room_left_ms: None,
-        },
-    )
+    (member, RoomNews::Entered { room: Uuid::from_u128(7), member, first, begins, starts, room_left_ms: None })
 }
 
 #[test]
@@ -110,6 +100,17 @@ fn whoever_asked_is_told_of_the_end_whoever_leaves_last() {
         room.leave(n);
     }
     assert_eq!(room.take_told().len(), 32, "bounded");
+}
+
+#[test]
+fn it_was_there_no_longer_than_it_may_however_late_somebody_notices() {
+    let mut room = room();
+    room.comes(1, RoomEntry { lasts_ms: Some(300_000), ..entry() });
+    room.comes(2, RoomEntry { lasts_ms: Some(600_000), ..entry() });
+    for (age_ms, lasted_ms) in [(299_999, 299_999), (300_000, 300_000), (300_002, 300_000)] {
+        assert_eq!(room.lasted(Duration::from_millis(age_ms)), Duration::from_millis(lasted_ms));
+    }
+    assert_eq!(super::Room::new(Uuid::from_u128(7)).lasted(Duration::MAX), Duration::MAX, "a conference");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! A call and the room that it is in: it enters with its leg's sound, and leaves with what is told of it.
 
 use super::{Media, Shell};
-use crate::call::machine::{Notice, NoticeKind, RecordOrder, RoomNews, RoomOut, RoomWish};
+use crate::call::machine::{Notice, NoticeKind, RecordOrder, RoomNews, RoomOut, RoomWish, lasted};
+use crate::call::rooms::exit_id;
 use crate::media::record::Format;
+use crate::store::NewCallback;
 use crate::xml::ast::Target;
 
 use super::Input;
@@ -20,10 +22,11 @@ impl Shell {
             RoomWish::Leave { sounds, others_stay, was_last, over } => {
                 rooms.leave(self.call, &sounds, |left| {
                     let notices = if left.last { was_last } else { others_stay };
-                    notices.into_iter().for_each(|notice| self.notify(notice));
+                    notices.into_iter().for_each(|notice| self.notify_out(notice));
                     for Target { url, method } in left.told {
-                        if let Some(params) = over.as_deref().cloned() {
-                            self.notify(Notice { kind: NoticeKind::MultiParty, url, method, params });
+                        if let Some(mut params) = over.as_deref().cloned() {
+                            lasted(&mut params, left.lasted);
+                            self.notify_out(Notice { kind: NoticeKind::MultiParty, url, method, params });
                         }
                     }
                 });
@@ -34,6 +37,15 @@ impl Shell {
             RoomWish::RingOver => rooms.ring_over(self.call),
             RoomWish::Record { how, when_alone } => self.record_room(*how, when_alone),
         }
+    }
+
+    /// What tells that somebody is out: the next process would tell the same.
+    fn notify_out(&mut self, notice: Notice) {
+        let new = match notice.kind {
+            NoticeKind::MultiParty => NewCallback { event_id: exit_id(&notice), ..self.callback(notice) },
+            _ => self.callback(notice),
+        };
+        self.write_callback(new);
     }
 
     fn record_room(&mut self, how: RecordOrder, when_alone: bool) {

@@ -398,7 +398,6 @@ impl Walk<'_> {
                     first: true,
                     begins: true,
                     starts: true,
-                    room_age_ms: 0,
                     room_left_ms: None,
                 };
                 self.comes(0, Input::Room { news: entered });

@@ -27,7 +27,7 @@ pub(super) use dial::{Dialing, Dialled, ring_back};
 pub(super) use record::{
     Recording, able as transcript_if_able, after_hangup, background, callback as recording_callback, transcript,
 };
-pub(super) use room::{Attended, Attending, added};
+pub(super) use room::{Attended, Attending, added, cut_off};
 pub(super) use round::prepare;
 pub(super) use stream::DROPPED;
 pub(super) use wait::Early;

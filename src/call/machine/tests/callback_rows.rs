@@ -119,7 +119,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     ("3.8 ClearedAudio", "stream_of_a_bot", "ClearedAudio"),
     ("3.8 DegradedStream", "stream_of_a_bot", "DegradedStream"),
-    ("3.8 StopStream, closed", "stream_of_a_bot", "StatusReason="),
+    ("3.8 StopStream, closed", "stream_of_a_bot", "StatusReason=api_request"),
     ("3.8 StopStream, call end", "stream_in_the_background", "StatusReason=call_hangup"),
     ("3.8 StopStream, API", "stream_over_rest", "StatusReason=api_request"),
     ("3.8 StopStream, streamTimeout", "stream_timeout", "StatusReason=stream_timeout"),

@@ -318,7 +318,6 @@ impl Watch {
                     first: begins,
                     begins,
                     starts: begins,
-                    room_age_ms: 0,
                     room_left_ms: Some(4_000),
                 };
                 let news = match news {

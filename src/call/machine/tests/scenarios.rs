@@ -28,7 +28,7 @@
 //! | `leg 1` | of the B-leg dialled last at that place: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
 //! | `stream` | of the stream opened last: `opened closed cleared`, `failed WHY`, `lost WHY`, `degraded 30`, `played NAME`, `send-digits 12` |
 //! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE`, `ask` with a command |
-//! | `room entered 7` | of a member: `first starts waits`, `age_ms= left_ms=` |
+//! | `room entered 7` | of a member: `first starts waits`, `left_ms=` |
 //! | `room` | `full begins waits recorded`, `recorded begun`, `record-ended`, `floor speech audio muted held coaches` `on off`, `out kicked ended stopped alone` |
 //! | `command hangup`, `cut CAUSE` | |
 //! | `command transfer A URL` | with `B URL` behind it, or that alone |
@@ -596,7 +596,6 @@ fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomNews {
             first: how.contains(&"first"),
             begins: !how.contains(&"waits"),
             starts: how.contains(&"starts"),
-            room_age_ms: ms("age_ms").unwrap_or(0),
             room_left_ms: ms("left_ms"),
         },
         ["full"] => RoomNews::Full { room },

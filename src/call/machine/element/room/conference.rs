@@ -57,6 +57,7 @@ impl OfConference {
             tells_speech: false,
             tells_audio: false,
             told_end: None,
+            told_exit: None,
             role: None,
             coaches: false,
             records_coaches: false,

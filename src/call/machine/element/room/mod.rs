@@ -28,6 +28,7 @@ use crate::xml::Document;
 use crate::xml::ast::{Conference, ElementKind, MultiPartyCall, Target};
 use conference::OfConference;
 use multi_party::OfMultiParty;
+pub(in crate::call::machine) use multi_party::cut_off;
 use sounds::Sounds;
 use uuid::Uuid;
 
@@ -82,8 +83,6 @@ struct Inside {
     member: MemberId,
     first: bool,
     since: CallTime,
-    /// How long the room had been there before.
-    room_age_ms: u64,
 }
 
 /// Why it is over.
@@ -198,10 +197,10 @@ impl Attending {
     /// The room tells something.
     pub(in crate::call::machine) fn told(&mut self, desk: &mut Desk, gate: Gate, news: &RoomNews) -> Attended {
         match *news {
-            RoomNews::Entered { room, member, first, begins, starts, room_age_ms, room_left_ms } => {
+            RoomNews::Entered { room, member, first, begins, starts, room_left_ms } => {
                 if self.inside.is_none() {
                     self.room = Some(room);
-                    self.inside = Some(Inside { room, member, first, since: desk.now, room_age_ms });
+                    self.inside = Some(Inside { room, member, first, since: desk.now });
                     self.waits = !begins;
                     if matches!(self.element, Element::Conference(_)) {
                         desk.conference = Some(room);

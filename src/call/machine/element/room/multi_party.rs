@@ -3,7 +3,7 @@
 use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
 use super::super::super::recording::{RecordOrder, TranscriptOrder};
-use super::super::super::room::{Role, RoomEntry, RoomKind};
+use super::super::super::room::{Role, RoomEntry, RoomKind, Seat};
 use super::super::super::{MPC_END, Notice, NoticeKind, Param, Params};
 use super::super::record;
 use super::ai_agent::AiAgent;
@@ -11,6 +11,9 @@ use super::sounds::{Events, Sounds};
 use super::{Inside, Rules, Told, whole_room};
 use crate::model::Method;
 use crate::xml::ast::{DocUrl, MemberSound, MultiPartyCall, Target};
+
+/// What says that a participant is out.
+const EXIT: &str = "ParticipantExit";
 
 /// Where nothing else is said (§5.10).
 const LASTS_SECS: u64 = 14_400;
@@ -150,6 +153,7 @@ impl OfMultiParty {
             tells_speech: element.tells(Group::Speech),
             tells_audio: element.tells(Group::Audio),
             told_end: element.status.clone().filter(|_| element.tells(Group::Mpc)),
+            told_exit: element.status.clone().filter(|_| element.tells(Group::Participant)),
             role: Some(role),
             coaches,
             records_coaches: a.flag("recordCoachVoice", false),
@@ -242,24 +246,18 @@ impl OfMultiParty {
 
     /// It has left.
     pub(super) fn left(&self, desk: &Desk, inside: &Inside) -> Option<Notice> {
-        self.notice(desk, inside, Group::Participant, "ParticipantExit")
+        self.notice(desk, inside, Group::Participant, EXIT)
     }
 
     /// Should nobody else be in, the call is over. Who asked to be told of that need not be the one who leaves last, so the
     /// address is not this one's to say.
     pub(super) fn over(&self, desk: &Desk, inside: &Inside) -> Params {
-        let mut end = self.params(desk, MPC_END);
-        let ms = desk.now.0.saturating_sub(inside.since.0).saturating_add(inside.room_age_ms);
-        let secs = ms.div_ceil(1_000).to_string();
-        for (name, value) in [
-            ("MPCUUID", inside.room.to_string()),
-            ("MPCDuration", secs.clone()),
-            ("MPCBilledDuration", secs),
-            ("MPCBilledAmount", "0.00000".to_owned()),
-        ] {
-            end.insert(name.into(), Param::Plain(value.into()));
-        }
-        end
+        over(desk, &self.seat(inside))
+    }
+
+    fn seat(&self, inside: &Inside) -> Seat<'_> {
+        let Inside { room, member, .. } = *inside;
+        Seat { room, name: &self.name, member, role: self.role, coaches: self.coaches }
     }
 
     /// A call that is to enter one has come so far; there may be no room yet, and this one is no member.
@@ -268,42 +266,22 @@ impl OfMultiParty {
         let room = room.map(|room| room.to_string()).unwrap_or_default();
         notice.params.insert("MPCUUID".into(), Param::Plain(room.into()));
         notice.params.insert("MemberID".into(), Param::Plain("".into()));
-        notice.params.extend(self.participant(desk));
+        notice.params.extend(participant(desk, self.role, self.coaches));
         Some(notice)
     }
 
     fn notice(&self, desk: &Desk, inside: &Inside, group: Group, name: &str) -> Option<Notice> {
         let mut notice = self.event(desk, group, name)?;
-        notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string().into()));
-        if group != Group::Mpc {
-            notice.params.insert("MemberID".into(), Param::Plain(inside.member.to_string().into()));
-            notice.params.extend(self.participant(desk));
-        }
+        notice.params.extend(match group {
+            Group::Mpc => Params::from([("MPCUUID".into(), Param::Plain(inside.room.to_string().into()))]),
+            _ => seated(desk, &self.seat(inside)),
+        });
         Some(notice)
-    }
-
-    fn participant(&self, desk: &Desk) -> Params {
-        Params::from([
-            ("ParticipantRole".into(), Param::Plain(self.role.as_str().into())),
-            ("ParticipantCallUUID".into(), Param::Plain(desk.setup.call.to_string().into())),
-            ("ParticipantCoachMode".into(), Param::Plain(if self.coaches { "true" } else { "false" }.into())),
-        ])
     }
 
     fn event(&self, desk: &Desk, group: Group, name: &str) -> Option<Notice> {
         let Target { url, method } = self.status.clone().filter(|_| self.events.contains(&group))?;
-        Some(Notice { kind: NoticeKind::MultiParty, url, method, params: self.params(desk, name) })
-    }
-
-    fn params(&self, desk: &Desk, name: &str) -> Params {
-        let mut params = params::common(desk, Event::MultiPartyCall);
-        let mut put = |name: &'static str, value: String| {
-            params.insert(name.into(), Param::Plain(value.into()));
-        };
-        put("EventName", name.to_owned());
-        put("EventTimestamp", desk.wall(desk.now).plivo_micros());
-        put("MPCName", self.name.clone());
-        params
+        Some(Notice { kind: NoticeKind::MultiParty, url, method, params: happened(desk, &self.name, name) })
     }
 
     /// A participant that never was in has no id and no times.
@@ -326,4 +304,47 @@ impl OfMultiParty {
         ]);
         Some((self.on_exit.clone()?, true, params))
     }
+}
+
+/// What is told of a participant whose process died: that it is out, and that the call is over.
+pub(in crate::call::machine) fn cut_off(desk: &Desk, seat: &Seat<'_>) -> (Params, Params) {
+    let mut exit = happened(desk, seat.name, EXIT);
+    exit.extend(seated(desk, seat));
+    (exit, over(desk, seat))
+}
+
+/// Something has happened in the call of this name.
+fn happened(desk: &Desk, call: &str, event: &str) -> Params {
+    let mut params = params::common(desk, Event::MultiPartyCall);
+    let mut put = |name: &'static str, value: String| {
+        params.insert(name.into(), Param::Plain(value.into()));
+    };
+    put("EventName", event.to_owned());
+    put("EventTimestamp", desk.wall(desk.now).plivo_micros());
+    put("MPCName", call.to_owned());
+    params
+}
+
+/// It is over; how long it was there, the room adds.
+fn over(desk: &Desk, seat: &Seat<'_>) -> Params {
+    let mut end = happened(desk, seat.name, MPC_END);
+    end.insert("MPCUUID".into(), Param::Plain(seat.room.to_string().into()));
+    end.insert("MPCBilledAmount".into(), Param::Plain("0.00000".into()));
+    end
+}
+
+/// Whom it is about.
+fn seated(desk: &Desk, seat: &Seat<'_>) -> Params {
+    let mut params = participant(desk, seat.role, seat.coaches);
+    params.insert("MPCUUID".into(), Param::Plain(seat.room.to_string().into()));
+    params.insert("MemberID".into(), Param::Plain(seat.member.to_string().into()));
+    params
+}
+
+fn participant(desk: &Desk, role: Role, coaches: bool) -> Params {
+    Params::from([
+        ("ParticipantRole".into(), Param::Plain(role.as_str().into())),
+        ("ParticipantCallUUID".into(), Param::Plain(desk.setup.call.to_string().into())),
+        ("ParticipantCoachMode".into(), Param::Plain(if coaches { "true" } else { "false" }.into())),
+    ])
 }
