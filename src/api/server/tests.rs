@@ -150,7 +150,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let get = "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n";
     let last = "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlast";
     let like_a_head = post("content-length: 1\n\nGET / HTTP/1.1\r\n\r\n");
-    let all = [&post("one"), get, chunked, &post(""), &like_a_head, chunked, &"\r\n", &post("two"), last].concat();
+    let all = [&post("one"), get, chunked, &post(""), &like_a_head, chunked, "\r\n", &post("two"), last].concat();
     let expected = [
         "<one>",
         "slept",
