@@ -310,6 +310,9 @@ impl Leg {
             LegOrder::Begin => self.begun = true,
             LegOrder::Open => {
                 self.open = true;
+                if let Some(checks) = &mut self.checks {
+                    checks.open(now);
+                }
                 self.watchdog.get_or_insert(Watchdog::new(now));
             }
             LegOrder::Play(play, items) => self.player = Some(Player::new(play, items)),

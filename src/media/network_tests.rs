@@ -79,6 +79,13 @@ impl World {
     }
 
     fn with(manner: &Manner, seed: u64, weather: Weather) -> Self {
+        let mut world = Self::not_accepted(manner, seed, weather);
+        world.order(LegOrder::Open);
+        world
+    }
+
+    /// The peer has our answer, and nobody has told it that we accept.
+    fn not_accepted(manner: &Manner, seed: u64, weather: Weather) -> Self {
         let clock = Clock::stepped(Timestamp::from_micros(1_790_000_000_000_000));
         let media = media(&clock);
         let mut peer = Peer::simulated(manner, SocketAddr::from(THEIRS), clock.clone());
@@ -102,7 +109,6 @@ impl World {
             _media: media,
         };
         world.order(LegOrder::Begin);
-        world.order(LegOrder::Open);
         world
     }
 
@@ -261,6 +267,21 @@ fn a_peer_that_hears_nothing_at_first_is_found_as_soon_as_it_does() {
         let soon =
             world.sent.iter().filter(|(at, ..)| at.duration_since(first) < Duration::from_millis(deaf_ms.min(400)));
         assert!(soon.count() as u64 >= deaf_ms.min(400) / 60, "every 50 ms at first");
+    }
+}
+
+/// So it is where `pre_accept` failed: the relay begins with `accept`, however late that is.
+#[test]
+fn a_peer_that_hears_us_from_accept_on_is_found_at_once() {
+    for deaf_ms in [1_000, 3_250, 4_010, 7_030, 9_000, 14_990] {
+        let mut world = World::not_accepted(&Manner::default(), deaf_ms, Weather::default());
+        world.cut = |_, _| true;
+        world.pass(Duration::from_millis(deaf_ms));
+        world.cut = |_, _| false;
+        world.order(LegOrder::Open);
+        let up = |w: &World| w.has(&LegEvent::Fact(MediaFact::IceUp));
+        let took = world.until(Duration::from_secs(15), up).expect("a path");
+        assert!(took <= Duration::from_millis(300), "accepted after {deaf_ms} ms, found after {took:?}");
     }
 }
 

@@ -16,12 +16,17 @@ const TICK: Duration = Duration::from_millis(20);
 const SHARE: u32 = 8;
 /// Copies to one address that never answers: with the agent's own checks it gets no more than 30 (R19).
 const COPIES_MAX: u32 = 17;
+/// Of them, at most so many before the peer has been told that we accept: a relay that takes nothing of us until then is found
+/// at once when it does, however long that took.
+const COPIES_EARLY: u32 = 8;
 
 /// The latest check to each of the peer's addresses, until it is answered.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     waiting: Vec<Check>,
     pace: Pace,
+    /// The call is accepted.
+    open: bool,
 }
 
 /// When the next copy may go out; none: nothing went yet.
@@ -71,6 +76,17 @@ impl Checks {
         }
     }
 
+    /// The call is accepted: what waits is sent anew, fast at first.
+    pub(super) fn open(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.open, true) {
+            return;
+        }
+        for check in &mut self.waiting {
+            // The next tick's, each in its turn.
+            (check.first, check.latest) = (now, now.checked_sub(APART).unwrap_or(now));
+        }
+    }
+
     /// An authentic answer came from there; what is asked there from now on has its own time.
     pub(super) fn answered(&mut self, from: SocketAddr) {
         self.waiting.retain(|check| check.to != from);
@@ -81,7 +97,8 @@ impl Checks {
         if !self.pace.allows(now) || wake <= now + TICK {
             return None;
         }
-        let due = |check: &&mut Check| check.copies < COPIES_MAX && now >= check.due();
+        let most = if self.open { COPIES_MAX } else { COPIES_EARLY };
+        let due = |check: &&mut Check| check.copies < most && now >= check.due();
         let check = self.waiting.iter_mut().filter(due).min_by_key(|check| check.latest)?;
         (check.latest, check.copies) = (self.pace.step(now), check.copies + 1);
         Some((check.to, &check.datagram))
@@ -93,7 +110,7 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::{Duration, Instant};
 
-    use super::{APART, COPIES_MAX, Checks};
+    use super::{APART, COPIES_EARLY, COPIES_MAX, Checks};
     use crate::clock::Clock;
 
     const MS: Duration = Duration::from_millis(1);
@@ -120,6 +137,7 @@ mod tests {
         checks.sent(now, to, b"no check");
         assert!(copies(&mut checks, now, 1).is_empty());
         checks.sent(now, to, &check(1));
+        checks.open(now);
         let at: Vec<u128> = copies(&mut checks, now, 60).into_iter().map(|(at, _)| at).collect();
         assert_eq!(at.get(..8).unwrap(), [60, 100, 160, 200, 260, 300, 360, 400]);
         assert_eq!(at.len(), usize::try_from(COPIES_MAX).unwrap());
@@ -140,8 +158,28 @@ mod tests {
     }
 
     #[test]
+    fn they_begin_anew_when_the_call_is_accepted() {
+        let (mut checks, now) = (Checks::default(), Clock::real().now());
+        let [to, other] = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 9)));
+        checks.sent(now, to, &check(1));
+        checks.sent(now + 50 * MS, other, &check(2));
+        let early = copies(&mut checks, now + 50 * MS, 7).len();
+        assert_eq!(early, 2 * usize::try_from(COPIES_EARLY).unwrap());
+        let accepted = now + 7_050 * MS;
+        checks.open(accepted);
+        let at = copies(&mut checks, accepted, 10);
+        assert_eq!(at.first(), Some(&(20, to)), "on the next tick");
+        assert!(at.get(1).is_some_and(|(at, to)| *to == other && *at <= 100), "and the other's turn: {at:?}");
+        assert_eq!(at.len(), 2 * usize::try_from(COPIES_MAX - COPIES_EARLY).unwrap());
+        assert!(at.last().unwrap().0 < 2_500, "{at:?}");
+        checks.open(accepted + 20_000 * MS);
+        assert!(copies(&mut checks, accepted + 20_000 * MS, 9).is_empty(), "once");
+    }
+
+    #[test]
     fn all_of_a_legs_checks_are_50_ms_apart() {
         let (mut checks, now) = (Checks::default(), Clock::real().now());
+        checks.open(now);
         for n in 1..=4 {
             checks.sent(now + u32::from(n) * 60 * MS, SocketAddr::from(([10, 0, 0, n], 9)), &check(n));
         }
