@@ -55,6 +55,8 @@ const BAR_MIN: usize = 20;
 const BAR_MAX: usize = 120;
 /// A part of the set-up that took this share of it is named as the slow one.
 const SLOW_SHARE: i64 = 4;
+/// Of fewer packets, a second of sound, neither loss nor MOS says anything.
+const PACKETS_TELL: u64 = 50;
 /// Requests that bring our SDP to the other side first.
 const SDP_TELLERS: [&str; 3] = ["graph pre_accept", "graph accept", "graph connect"];
 
@@ -110,13 +112,22 @@ fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
 /// How its sound got through.
 fn sound(text: &mut String, quality: &CallQuality, paint: Paint) {
     let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "sound"));
-    for (name, way) in [("from the user", &quality.inbound), ("to the user", &quality.outbound)] {
+    // Ours is counted only as far as the last report of the user's side, which may be seconds before the end.
+    let ways = [
+        ("from the user", &quality.inbound, ""),
+        ("to the user", &quality.outbound, " reported on by the user's side"),
+    ];
+    for (name, way, how) in ways {
         if let Some(way) = way {
             let SoundWay { packets, loss_percent, jitter_ms, r_factor, mos } = way;
-            let _ = writeln!(
-                text,
-                "{name:>TIME$}  {packets} packets, {loss_percent:.2} % lost, jitter {jitter_ms:.1} ms; estimated MOS {mos:.2} (R {r_factor:.0})"
-            );
+            let noun = if *packets == 1 { "packet" } else { "packets" };
+            let _ = write!(text, "{name:>TIME$}  {packets} {noun}{how}");
+            let _ = if *packets < PACKETS_TELL {
+                writeln!(text, ": too short to tell")
+            } else {
+                let lost = format!("{loss_percent:.2} % lost, jitter {jitter_ms:.1} ms");
+                writeln!(text, ", {lost}; estimated MOS {mos:.2} (R {r_factor:.0})")
+            };
         }
     }
     if let Some(trip) = quality.round_trip_ms {
@@ -313,8 +324,9 @@ fn fitted(text: &str, columns: usize) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::{Paint, time, waterfall};
+    use super::{Paint, sound, time, waterfall};
     use crate::call::waterfall::{Bar, Waterfall, What};
+    use crate::model::{CallQuality, SoundWay};
 
     fn menu() -> Waterfall {
         let log = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/menu.jsonl"));
@@ -406,6 +418,27 @@ mod tests {
             assert!(coloured.contains("\u{1b}[36m") && coloured.matches("\u{1b}[0m").count() > 10);
         }
         assert!(seen >= 3, "{seen} logs");
+    }
+
+    #[test]
+    fn few_packets_have_neither_loss_nor_a_mos() {
+        let way = |packets| Some(SoundWay { packets, loss_percent: 0.0, jitter_ms: 1.0, r_factor: 92.0, mos: 4.38 });
+        let drawn = |inbound, outbound| {
+            let quality = CallQuality { inbound: way(inbound), outbound: way(outbound), round_trip_ms: None };
+            let mut text = String::new();
+            sound(&mut text, &quality, Paint::Plain);
+            text
+        };
+        assert_eq!(
+            drawn(130, 1),
+            "\nsound\nfrom the user  130 packets, 0.00 % lost, jitter 1.0 ms; estimated MOS 4.38 (R 92)\n\
+             to the user  1 packet reported on by the user's side: too short to tell\n"
+        );
+        assert_eq!(
+            drawn(49, 50),
+            "\nsound\nfrom the user  49 packets: too short to tell\nto the user  50 packets reported on by the user's side, \
+             0.00 % lost, jitter 1.0 ms; estimated MOS 4.38 (R 92)\n"
+        );
     }
 
     #[test]
