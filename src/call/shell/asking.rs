@@ -7,18 +7,23 @@ use tracing::{Instrument as _, debug, warn};
 
 use super::super::author::{self, Wish};
 use super::super::consent::refusal_of;
-use super::super::machine::{FetchFailure, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, Params};
+use super::super::machine::{
+    FetchFailure, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, Params, Refusal,
+};
 use super::super::trace::{Journal, Request, Trace};
 use super::{Asked, Shell};
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
 use crate::meta::{About, ActionRequest};
 use crate::model::Method;
 use crate::observe::names;
-use crate::xml::ast::DocUrl;
+use crate::xml::ast::{DocUrl, Finding, Severity};
 
 /// How long a request to Graph waits for the answer to the one before it, so that Meta sees a call's requests in
 /// the order they were decided on, whatever connections carry them; past it, it goes out all the same.
 const IN_ORDER: Duration = Duration::from_millis(250);
+
+/// Characters of a finding's message in the log.
+const SAID_MAX: usize = 300;
 
 impl Shell {
     pub(super) fn ask_graph(&mut self, action: GraphAction) {
@@ -140,8 +145,17 @@ impl Shell {
                 (Fetched::from(parsed), validity)
             };
             let result = fetcher.document(&job, read).await;
-            if let Err(failure) = &result {
-                warn!(kind = kind.as_str(), outcome = failure.outcome(), ?failure, "could not fetch a document");
+            match &result {
+                Err(failure) => {
+                    warn!(kind = kind.as_str(), outcome = failure.outcome(), ?failure, "could not fetch a document");
+                }
+                Ok(Fetched::Refused { refusal }) => {
+                    if let Some(first) = first_error(refusal) {
+                        let (rule, line, message) = (&*first.rule, first.at.line, said(&first.message));
+                        warn!(kind = kind.as_str(), rule, line, %message, "a document was refused");
+                    }
+                }
+                Ok(Fetched::Document { .. } | Fetched::Ignored) => {}
             }
             drop(traced);
             mailbox.tell(Input::Fetched { fetch, result });
@@ -169,6 +183,21 @@ impl Shell {
     }
 }
 
+/// What a document was refused for.
+fn first_error(refusal: &Refusal) -> Option<&Finding> {
+    refusal.findings.iter().find(|finding| finding.severity == Severity::Error)
+}
+
+/// A finding's words for the log: of a URL only the scheme, for keys and names stand in URLs, and no more than fits a line.
+fn said(message: &str) -> String {
+    let word = |word: &str| match word.split_once("://") {
+        Some((before, _)) => format!("{before}://…"),
+        None => word.to_owned(),
+    };
+    let words: Vec<String> = message.split_whitespace().map(word).collect();
+    words.join(" ").chars().take(SAID_MAX).collect()
+}
+
 /// A fetch's line of the trace: written when this is dropped, so that one that is broken off leaves its line too.
 struct TracedFetch {
     journal: Journal,
@@ -191,5 +220,34 @@ impl Drop for TracedFetch {
             tries: self.hops.so_far().iter().map(|hop| Request::of(hop, journal.zero(), now)).collect(),
             parse_us: self.parse.and_then(|took| i64::try_from(took.as_micros()).ok()),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fetched, SAID_MAX, first_error, said};
+
+    #[test]
+    fn a_refused_document_says_its_first_error_for_the_log() {
+        for (body, charset) in [
+            (&b""[..], None),
+            (b"<!DOCTYPE html><html><body>Not found</body></html>", None),
+            (b"<Response>\n<Hangup></Response>", None),
+            (b"<Response><Speak>\xff</Speak></Response>", Some("utf-8")),
+            (b"<Response>\n<Spek>a</Spek></Response>", None),
+        ] {
+            let Fetched::Refused { refusal } = crate::xml::parse_with_limit(body, charset, 10_000).into() else {
+                panic!("it was taken: {body:?}");
+            };
+            let first = first_error(&refusal).expect("an error");
+            assert!(first.rule.starts_with('E') && !said(&first.message).is_empty(), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_url_the_log_has_the_scheme_and_of_a_long_message_its_beginning() {
+        let message = "action=\"ftp://me:secret@app.example.com/?key=1\" is\nnot a URL";
+        assert_eq!(said(message), "action=\"ftp://… is not a URL");
+        assert_eq!(said(&"é".repeat(10_000)).chars().count(), SAID_MAX);
     }
 }

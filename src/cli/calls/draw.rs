@@ -55,6 +55,10 @@ const BAR_MIN: usize = 20;
 const BAR_MAX: usize = 120;
 /// A part of the set-up that took this share of it is named as the slow one.
 const SLOW_SHARE: i64 = 4;
+/// Of fewer packets, a second of sound, neither loss nor MOS says anything.
+const PACKETS_TELL: u64 = 50;
+/// Requests that bring our SDP to the other side first.
+const SDP_TELLERS: [&str; 3] = ["graph pre_accept", "graph accept", "graph connect"];
 
 /// Draws a call for a terminal of `width` columns.
 pub(super) fn waterfall(fall: &Waterfall, width: usize, paint: Paint) -> String {
@@ -108,13 +112,22 @@ fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
 /// How its sound got through.
 fn sound(text: &mut String, quality: &CallQuality, paint: Paint) {
     let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "sound"));
-    for (name, way) in [("from the user", &quality.inbound), ("to the user", &quality.outbound)] {
+    // Ours is counted only as far as the last report of the user's side, which may be seconds before the end.
+    let ways = [
+        ("from the user", &quality.inbound, ""),
+        ("to the user", &quality.outbound, " reported on by the user's side"),
+    ];
+    for (name, way, how) in ways {
         if let Some(way) = way {
             let SoundWay { packets, loss_percent, jitter_ms, r_factor, mos } = way;
-            let _ = writeln!(
-                text,
-                "{name:>TIME$}  {packets} packets, {loss_percent:.2} % lost, jitter {jitter_ms:.1} ms; estimated MOS {mos:.2} (R {r_factor:.0})"
-            );
+            let noun = if *packets == 1 { "packet" } else { "packets" };
+            let _ = write!(text, "{name:>TIME$}  {packets} {noun}{how}");
+            let _ = if *packets < PACKETS_TELL {
+                writeln!(text, ": too short to tell")
+            } else {
+                let lost = format!("{loss_percent:.2} % lost, jitter {jitter_ms:.1} ms");
+                writeln!(text, ", {lost}; estimated MOS {mos:.2} (R {r_factor:.0})")
+            };
         }
     }
     if let Some(trip) = quality.round_trip_ms {
@@ -239,15 +252,22 @@ fn slowest<'a>(set_up: &[&'a Bar], end: Option<i64>) -> Option<Slowest<'a>> {
     let begin = set_up.iter().map(|b| b.from_us).min()?;
     let end = end.or_else(|| set_up.iter().filter_map(|b| b.to_us).max())?;
     let of = end - begin;
-    let leaves = set_up.iter().flat_map(|bar| {
-        let whole = bar.parts.is_empty().then_some((*bar, None));
-        whole.into_iter().chain(bar.parts.iter().map(|part| (part, Some(*bar))))
-    });
     // Only what lies within the set-up made it slow, and nothing waits for what was given up.
     let took = |bar: &Bar| bar.to_us.unwrap_or(end).min(end) - bar.from_us;
-    let (bar, within) = leaves.filter(|(bar, _)| bar.note != "closed").max_by_key(|(bar, _)| took(bar))?;
-    let took = took(bar);
-    (took > 0 && took * SLOW_SHARE >= of).then_some(Slowest { bar, within, took, of })
+    // The other side's checks can't get through before Graph has our SDP: till then ICE is as slow as that request.
+    let sdp_told = set_up.iter().filter(|b| SDP_TELLERS.contains(&b.name.as_str())).filter_map(|b| b.to_us).min();
+    let own = |bar: &Bar| match sdp_told {
+        Some(told) if bar.name == "ICE" => took(bar) - (told.min(end) - bar.from_us).max(0),
+        _ => took(bar),
+    };
+    let bar = set_up.iter().copied().filter(|bar| bar.note != "closed").max_by_key(|bar| own(bar))?;
+    if took(bar) <= 0 || took(bar) * SLOW_SHARE < of {
+        return None;
+    }
+    // A part that is most of it tells more; where none is, as with tries and the pauses between them, it is all of it.
+    let part = bar.parts.iter().max_by_key(|part| took(part)).filter(|part| took(part) * 2 >= took(bar));
+    let (bar, within) = part.map_or((bar, None), |part| (part, Some(bar)));
+    Some(Slowest { bar, within, took: took(bar), of })
 }
 
 fn verdict(fall: &Waterfall, slowest: Option<Slowest<'_>>) -> String {
@@ -261,6 +281,10 @@ fn verdict(fall: &Waterfall, slowest: Option<Slowest<'_>>) -> String {
     if let Some(Slowest { bar, within, took, of }) = slowest {
         let of_what = within.map_or(String::new(), |bar| format!(" of {}", plain(&bar.name)));
         let _ = write!(text, "; {} of {} went into {}{of_what}", time(took), time(of), plain(&bar.name));
+        // How often it was asked, where that is why.
+        if !bar.parts.is_empty() && bar.note.ends_with(" requests)") {
+            let _ = write!(text, ", {}", plain(&bar.note));
+        }
     }
     text.push_str(".\n");
     match (fall.ended_us, fall.cause) {
@@ -300,8 +324,71 @@ fn fitted(text: &str, columns: usize) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::{Paint, time, waterfall};
-    use crate::call::waterfall::Waterfall;
+    use super::{Paint, sound, time, waterfall};
+    use crate::call::waterfall::{Bar, Waterfall, What};
+    use crate::model::{CallQuality, SoundWay};
+
+    fn menu() -> Waterfall {
+        let log = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/menu.jsonl"));
+        Waterfall::of(log.as_bytes()).expect("it reads")
+    }
+
+    fn bar(what: What, name: &str, note: &str, from_ms: i64, to_ms: i64, parts: Vec<Bar>) -> Bar {
+        Bar {
+            what,
+            name: name.to_owned(),
+            from_us: from_ms * 1_000,
+            to_us: Some(to_ms * 1_000),
+            note: note.to_owned(),
+            failed: false,
+            span: None,
+            parts,
+            bodies: Vec::new(),
+        }
+    }
+
+    /// The line on the set-up of a call that was answered when the last of its bars ended.
+    fn of_set_up(bars: Vec<Bar>) -> String {
+        let answered_us = bars.iter().filter_map(|b| b.to_us).max();
+        let drawn = waterfall(&Waterfall { bars, answered_us, ..menu() }, 100, Paint::Plain);
+        drawn.lines().rev().nth(1).unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn the_phase_that_took_most_of_the_set_up_is_named_also_where_no_part_of_it_did() {
+        let graph = |name: &str, from, to, parts| bar(What::Graph, name, "200 (3 requests)", from, to, parts);
+        let tried = |at| bar(What::Graph, "try", "503", at, at + 2, Vec::new());
+        // Retries: short each, with pauses between them.
+        let accept = vec![
+            bar(What::Media, "ICE", "", 0, 30, Vec::new()),
+            graph("graph pre_accept", 2, 20, Vec::new()),
+            graph("graph accept", 38, 914, vec![tried(38), tried(440), tried(912)]),
+        ];
+        assert_eq!(of_set_up(accept), "Set-up took 914 ms; 876 ms of 914 ms went into graph accept, 200 (3 requests).");
+        // One try that was met with silence is most of its request.
+        let silent = bar(What::Graph, "try 1", "timeout", 40, 3_040, Vec::new());
+        let silence = vec![graph("graph accept", 40, 3_100, vec![silent, tried(3_098)])];
+        assert_eq!(of_set_up(silence), "Set-up took 3.06 s; 3.00 s of 3.06 s went into try 1 of graph accept.");
+        // Before Graph has our SDP there is nothing that ICE could do.
+        let told_late = vec![
+            bar(What::Media, "ICE", "", 0, 1_000, Vec::new()),
+            graph("graph pre_accept", 10, 900, vec![tried(10), tried(400), tried(898)]),
+            bar(What::Graph, "graph accept", "200", 1_010, 1_050, Vec::new()),
+        ];
+        assert_eq!(
+            of_set_up(told_late),
+            "Set-up took 1.05 s; 890 ms of 1.05 s went into graph pre_accept, 200 (3 requests)."
+        );
+        let no_path = vec![
+            bar(What::Media, "ICE", "", 0, 1_000, Vec::new()),
+            bar(What::Graph, "graph pre_accept", "200", 10, 50, Vec::new()),
+        ];
+        assert_eq!(of_set_up(no_path), "Set-up took 1.00 s; 1.00 s of 1.00 s went into ICE.");
+        // A chain of redirects.
+        let hop = |n: i64| bar(What::Customer, "request", "302", n * 200, n * 200 + 180, Vec::new());
+        let hops = vec![bar(What::Customer, "fetch answer", "200 (5 requests)", 0, 1_000, (0..5).map(hop).collect())];
+        assert_eq!(of_set_up(hops), "Set-up took 1.00 s; 1.00 s of 1.00 s went into fetch answer, 200 (5 requests).");
+    }
 
     /// Logs of calls with what is drawn of them beside; `UPDATE=1 cargo test --lib draws` writes what is drawn now.
     #[test]
@@ -331,6 +418,27 @@ mod tests {
             assert!(coloured.contains("\u{1b}[36m") && coloured.matches("\u{1b}[0m").count() > 10);
         }
         assert!(seen >= 3, "{seen} logs");
+    }
+
+    #[test]
+    fn few_packets_have_neither_loss_nor_a_mos() {
+        let way = |packets| Some(SoundWay { packets, loss_percent: 0.0, jitter_ms: 1.0, r_factor: 92.0, mos: 4.38 });
+        let drawn = |inbound, outbound| {
+            let quality = CallQuality { inbound: way(inbound), outbound: way(outbound), round_trip_ms: None };
+            let mut text = String::new();
+            sound(&mut text, &quality, Paint::Plain);
+            text
+        };
+        assert_eq!(
+            drawn(130, 1),
+            "\nsound\nfrom the user  130 packets, 0.00 % lost, jitter 1.0 ms; estimated MOS 4.38 (R 92)\n\
+             to the user  1 packet reported on by the user's side: too short to tell\n"
+        );
+        assert_eq!(
+            drawn(49, 50),
+            "\nsound\nfrom the user  49 packets: too short to tell\nto the user  50 packets reported on by the user's side, \
+             0.00 % lost, jitter 1.0 ms; estimated MOS 4.38 (R 92)\n"
+        );
     }
 
     #[test]
