@@ -14,8 +14,9 @@ use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-/// A longer rest is not worth its while.
-const BYTES_MAX: u64 = 256 << 10;
+/// A longer rest is not worth its while. Twice what a handler takes (`body`): somebody who is in the middle of a body that is
+/// refused unread hears so, and not of a broken connection.
+const BYTES_MAX: u64 = 512 << 10;
 /// Nor is one that takes longer; it is on its way, if it comes at all.
 const WAIT: Duration = Duration::from_secs(1);
 

@@ -28,9 +28,9 @@ pub(super) struct Turn {
 }
 
 impl Turns {
-    /// As many as keep this machine at work.
+    /// As many as keep this runtime at work.
     pub(super) fn for_this_machine() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = tokio::runtime::Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
         Self(Arc::new(Semaphore::new(EACH * threads)))
     }
 

@@ -8,6 +8,8 @@ use crate::ffi::opus::Rate;
 
 /// Steps between two decisions.
 const LOOK: u16 = 25;
+/// Steps that are not counted yet.
+const LATEST: usize = 3;
 /// Sound that is to wait when a step begins, however good the network, in steps.
 const KEPT: usize = 2;
 /// How much a period is to be like the one before it to be taken for the same sound (the cosine of the two), and how loud sound is that
@@ -29,25 +31,28 @@ pub(super) enum Owed {
 #[derive(Debug)]
 pub(super) struct Drift {
     steps: u16,
-    /// The least that waited at a step since the last decision.
+    /// The least that waited at a step since the last decision, but for the latest steps: whether a packet is late or lost is known
+    /// when the one behind it comes.
     least: usize,
+    latest: [usize; LATEST],
     owed: Owed,
 }
 
 impl Default for Drift {
     fn default() -> Self {
-        Self { steps: 0, least: usize::MAX, owed: Owed::Nothing }
+        Self { steps: 0, least: usize::MAX, latest: [usize::MAX; LATEST], owed: Owed::Nothing }
     }
 }
 
 impl Drift {
-    /// A step begins at which so many samples wait; `frame` are taken at each, and what comes is late by as much as
-    /// `patience` of them.
+    /// A step begins at which so many samples wait; `frame` are taken at each, and what comes may be late by `patience`, in samples.
     pub(super) fn step(&mut self, waiting: usize, frame: usize, patience: usize) -> Owed {
-        self.least = self.least.min(waiting);
+        let [.., before] = &mut self.latest;
+        self.least = self.least.min(std::mem::replace(before, waiting));
+        self.latest.rotate_right(1);
         self.steps += 1;
         if self.steps == LOOK {
-            let kept = patience.max(KEPT) * frame;
+            let kept = patience.max(KEPT * frame);
             let owed = match self.least {
                 least if least > kept + frame * 3 / 8 => Owed::TakeOut(least - kept),
                 // The next packet that comes late by a step finds too little. A rest of less than a period is not put in: then there
@@ -58,6 +63,11 @@ impl Drift {
             *self = Self { owed, ..Self::default() };
         }
         self.owed
+    }
+
+    /// Packets were lost: what waits was little until they were made up for, whatever the clock.
+    pub(super) fn disturbed(&mut self) {
+        *self = Self { owed: self.owed, ..Self::default() };
     }
 
     /// So much of what is owed has been done. What waited before tells nothing any more.
@@ -180,7 +190,7 @@ mod tests {
     fn what_waits_for_long_is_taken_out_and_what_is_hardly_enough_is_helped() {
         let owed = |waiting: &dyn Fn(usize) -> usize, patience| {
             let mut drift = Drift::default();
-            (0..25).map(|n| drift.step(waiting(n), FRAME, patience)).last().expect("steps")
+            (0..25).map(|n| drift.step(waiting(n), FRAME, patience * FRAME)).last().expect("steps")
         };
         assert_eq!(owed(&|_| 2 * FRAME, 2), Owed::Nothing);
         assert_eq!(owed(&|_| 3 * FRAME, 2), Owed::TakeOut(FRAME));
@@ -188,11 +198,21 @@ mod tests {
         assert_eq!(owed(&|n| if n == 7 { 2 * FRAME } else { 8 * FRAME }, 2), Owed::Nothing, "a burst");
         assert_eq!(owed(&|n| if n == 7 { FRAME } else { 2 * FRAME }, 2), Owed::PutIn(FRAME * 5 / 4));
         let mut drift = Drift::default();
-        (0..25).for_each(|_| _ = drift.step(4 * FRAME, FRAME, 2));
+        (0..25).for_each(|_| _ = drift.step(4 * FRAME, FRAME, 2 * FRAME));
         drift.done(FRAME);
-        assert_eq!(drift.step(3 * FRAME, FRAME, 2), Owed::TakeOut(FRAME));
+        assert_eq!(drift.step(3 * FRAME, FRAME, 2 * FRAME), Owed::TakeOut(FRAME));
         drift.done(0);
-        assert_eq!(drift.step(3 * FRAME, FRAME, 2), Owed::Nothing, "it can't be done");
+        assert_eq!(drift.step(3 * FRAME, FRAME, 2 * FRAME), Owed::Nothing, "it can't be done");
+
+        // A loss in every second, each of which leaves little for two steps, says nothing of the clock.
+        let mut drift = Drift::default();
+        for n in 0..1_000 {
+            if n % 50 == 2 {
+                drift.disturbed();
+            }
+            let waiting = if n % 50 < 2 { FRAME } else { 2 * FRAME };
+            assert_eq!(drift.step(waiting, FRAME, 2 * FRAME), Owed::Nothing, "{n}");
+        }
     }
 
     proptest! {

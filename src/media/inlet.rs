@@ -176,9 +176,10 @@ impl Inlet {
         self.flowing.then(|| self.waiting.iter().map(|(_, ticks)| ticks).sum())
     }
 
-    /// Packets that it waits for, before sound begins and behind it.
-    pub(super) fn patience(&self) -> usize {
-        self.patience
+    /// RTP ticks of sound that it waits for, before sound begins and behind it.
+    pub(super) fn patience(&self) -> u32 {
+        let packet = self.last.map_or(0, |last| last.ticks);
+        packet.saturating_mul(u32::try_from(self.patience).unwrap_or(u32::MAX))
     }
 
     /// Nothing more is waited for: what is there can be taken.

@@ -186,8 +186,9 @@ impl Line {
             return Owed::Nothing;
         };
         let frame = self.rate.frame();
-        let samples = usize::try_from(ticks).unwrap_or_default() * frame / usize::try_from(PACKET_TICKS).unwrap_or(1);
-        self.drift.step(samples + self.heard.pcm.len(), frame, self.inlet.patience())
+        let samples =
+            |ticks| usize::try_from(ticks).unwrap_or_default() * frame / usize::try_from(PACKET_TICKS).unwrap_or(1);
+        self.drift.step(samples(ticks) + self.heard.pcm.len(), frame, samples(self.inlet.patience()))
     }
 
     /// Decodes a packet, and makes up for those before it that are lost.
@@ -202,6 +203,9 @@ impl Line {
             }
         }
         self.guessed = 0;
+        if passed.lost.1 > 0 {
+            self.drift.disturbed();
+        }
         self.heard.decode(self.rate, &passed.payload);
     }
 }

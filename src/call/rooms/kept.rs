@@ -25,7 +25,10 @@ pub(super) enum LeftRow {
 /// `X-Offhook-Event-Id` of what tells that a participant, or the whole, is out: the same from this process and the next.
 pub(in crate::call) fn exit_id(notice: &Notice) -> Uuid {
     let of = |name| notice.params.get(name).map_or("", Param::reveal);
-    stable_id("multi-party-exit", &[of("MPCUUID"), of("EventName"), of("MemberID"), &notice.url.0])
+    stable_id(
+        "multi-party-exit",
+        &[of("MPCUUID"), of("EventName"), of("MemberID"), notice.method.as_str(), &notice.url.0],
+    )
 }
 
 impl Rooms {
