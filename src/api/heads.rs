@@ -118,17 +118,21 @@ impl Heads {
         let bytes = bytes.get(blank..).unwrap_or_default();
         let before = self.begun.len();
         let piece = bytes.get(..HEAD_BYTES_MAX.saturating_sub(before)).unwrap_or(bytes);
-        self.begun.extend_from_slice(piece);
-        if self.begun.starts_with(b"PRI * HTTP/2.0") {
+        // Most heads come whole, often several together: what is not cut is not copied.
+        if before > 0 {
+            self.begun.extend_from_slice(piece);
+        }
+        let head = if before > 0 { &self.begun } else { piece };
+        if head.starts_with(b"PRI * HTTP/2.0") {
             *self = Self { http2: true, ..Self::over() };
             return &[];
         }
         // The end can lie across two reads: look again from a little before.
         let from = before.saturating_sub(2);
-        match end_of_head(self.begun.get(from..).unwrap_or_default()) {
+        match end_of_head(head.get(from..).unwrap_or_default()) {
             Some(end) => {
                 let end = from + end;
-                let (seen, framing) = look(self.begun.get(..end).unwrap_or_default());
+                let (seen, framing) = look(head.get(..end).unwrap_or_default());
                 self.begun = Vec::new();
                 self.at = match framing {
                     _ if self.waiting.len() >= WAITING_MAX => At::Lost,
@@ -141,6 +145,9 @@ impl Heads {
                 bytes.get(end.saturating_sub(before)..).unwrap_or_default()
             }
             None => {
+                if before == 0 {
+                    self.begun = piece.to_vec();
+                }
                 if self.begun.len() >= HEAD_BYTES_MAX {
                     (self.at, self.begun) = (At::Lost, Vec::new());
                 }

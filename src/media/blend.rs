@@ -3,14 +3,11 @@
 use crate::ffi::opus::{Decoder, Encoder, Rate};
 
 use super::bridge::BridgeEnd;
-use super::inlet::Passed;
+use super::inlet::{PACKET_TICKS, Passed};
 use super::prompt::Frame;
 
 /// Frames of a sound that may wait: the longest packet's (RFC 6716 §3.2.5).
 const WAITING_MAX: usize = 6;
-
-/// RTP ticks of a frame.
-const FRAME_TICKS: u32 = 960;
 
 /// Adds the frames of `N` sounds. Wideband, as prompts are (`media-notes` §6).
 #[derive(Debug)]
@@ -78,7 +75,7 @@ pub(super) fn beneath_of<'a>(bridge: &mut BridgeEnd, blend: &'a mut Option<Box<B
     if blend.as_ref().is_none_or(|blend| blend.is_empty(0)) {
         match bridge.next() {
             None => return Beneath::Nothing,
-            Some(Passed { payload, ticks: FRAME_TICKS, .. }) => return Beneath::Frame(payload),
+            Some(Passed { payload, ticks: PACKET_TICKS, .. }) => return Beneath::Frame(payload),
             Some(passed) => blend.get_or_insert_default().take_in(0, &passed.payload),
         }
     }

@@ -6,13 +6,12 @@
 use std::time::{Duration, Instant};
 
 use super::feed::{Feed, FeedEnd, feed};
-use super::inlet::Heard;
+use super::inlet::{Heard, PACKET_TICKS};
 use super::tap::{Sides, Tap, TapEnd, Tapped, tap};
 use super::workers::{Going, Job, Workers};
 
-/// A tick, in time and in RTP's at 48 kHz.
+/// A tick; what it lasts in RTP is `PACKET_TICKS`.
 const TICK: Duration = Duration::from_millis(20);
-const TICKS: u32 = 960;
 /// Later than this the ticks that were missed are left out.
 const LATE_MAX: Duration = Duration::from_millis(200);
 
@@ -59,7 +58,7 @@ impl Way {
         let (frame, is_fed) = self.from.next();
         let mut is_heard = true;
         if let Some(payload) = frame {
-            let timestamp = self.ticks.wrapping_mul(TICKS);
+            let timestamp = self.ticks.wrapping_mul(PACKET_TICKS);
             let heard = Heard { ssrc: 1, sequence: self.packets, timestamp, payload };
             self.packets += 1;
             is_heard &= self.to.pass(&Tapped::Heard(heard));

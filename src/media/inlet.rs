@@ -19,6 +19,8 @@ const WAITING_MAX: usize = 12;
 const WINDOW: u16 = 200;
 /// A packet of no more bytes is quiet.
 const QUIET_BYTES: usize = 16;
+/// RTP ticks of 20 ms (48 kHz clock, RFC 7587), which most packets last.
+pub(super) const PACKET_TICKS: u32 = 960;
 /// The longest loss that is passed on as one, in RTP ticks (48 kHz): 100 ms. Anything longer was a pause.
 const LOSS_MAX: u32 = 4_800;
 /// RTP ticks of the longest packet that Opus knows (RFC 6716 §3.2.5): 120 ms.

@@ -25,6 +25,7 @@ use super::dtls::Keyring;
 use super::dtmf;
 use super::ear::Ear;
 use super::feed::FeedEnd;
+use super::inlet::PACKET_TICKS;
 use super::layers::Layers;
 use super::outbox::Outbox;
 use super::player::{PlayItem, Player, Step};
@@ -41,8 +42,6 @@ use crate::call::machine::{Aside, MediaFact, MediaFault, PlayId};
 use crate::model::{Digit, Timestamp};
 use crate::xml::ast::Beep;
 
-/// RTP ticks of one 20 ms packet (48 kHz clock, RFC 7587).
-const PACKET_TICKS: u32 = 960;
 /// Opus's RTP clock.
 const RTP_CLOCK: u32 = 48_000;
 /// So much of the peer's sound says that somebody has picked up (`meta-calling.md` §7.2).

@@ -6,13 +6,11 @@
 //! threads of their own: nothing here runs on a shard.
 
 use super::drift::{self, Drift, Owed};
-use super::inlet::{Inlet, Passed};
+use super::inlet::{Inlet, PACKET_TICKS, Passed};
 use super::tap::{Tap, Tapped};
 use crate::ffi::opus::{Decoder, Rate};
 use crate::media::prompt::Frame;
 
-/// RTP ticks of 20 ms.
-const PACKET_TICKS: u32 = 960;
 /// Frames that are guessed in a row where packets stay away.
 const GUESSED_MAX: u32 = 4;
 /// Seconds of sound that may wait in a side, in 20 ms: a peer that sends more than its time is cut.

@@ -65,6 +65,14 @@ fn number(seen: &Seen, name: &str) -> i64 {
     seen.param(name).parse().unwrap_or_else(|_| panic!("{name} is {:?}", seen.param(name)))
 }
 
+/// The remarks in a call's record, and all of it.
+async fn remarks_of(world: &World, call: &str) -> (String, Value) {
+    let key = [("x-api-key", crate::support::node::API_KEY)];
+    let url = format!("{}/api/v1/calls/{call}/", world.node.public);
+    let record = http::send("GET", &url, &key, String::new()).await.json();
+    (record["remarks"].to_string(), record)
+}
+
 /// What every message about a recording that is over says of it; gives its length.
 pub(super) fn told_of(seen: &Seen, end: &str) -> u64 {
     let ms = number(seen, "RecordingDurationMs");
@@ -368,10 +376,7 @@ async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
     phone.control().hangup().await;
     let hangup = world.app.wait("/hangup").await;
     world.node.record(hangup.param("CallUUID")).await;
-    let key = [("x-api-key", crate::support::node::API_KEY)];
-    let url = format!("{}/api/v1/calls/{}/", world.node.public, hangup.param("CallUUID"));
-    let record = http::send("GET", &url, &key, String::new()).await.json();
-    let remarks = record["remarks"].to_string();
+    let (remarks, record) = remarks_of(&world, hangup.param("CallUUID")).await;
     assert!(remarks.contains("the recording of the room failed: the disk is full"), "{record:#}");
 }
 
@@ -396,10 +401,7 @@ async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_
     assert_eq!(callback.param("CallStatus"), "completed");
     let hangup = world.app.wait("/hangup").await;
     world.node.record(hangup.param("CallUUID")).await;
-    let key = [("x-api-key", crate::support::node::API_KEY)];
-    let url = format!("{}/api/v1/calls/{}/", world.node.public, hangup.param("CallUUID"));
-    let record = http::send("GET", &url, &key, String::new()).await.json();
-    let remarks = record["remarks"].to_string();
+    let (remarks, record) = remarks_of(&world, hangup.param("CallUUID")).await;
     assert!(remarks.contains("a recording could not be completed after the call: its file"), "{record:#}");
     assert!(remarks.contains("nothing of it is there"), "{record:#}");
 }

@@ -195,6 +195,22 @@ fn inserting(pair: &Pair, message: &NewMessage, going: Option<&Going>) -> Query<
         .bind(going.and_then(|going| going.epoch).and_then(|epoch| i64::try_from(epoch).ok()))
 }
 
+/// What puts a conversation there, with its first eleven values: whose it is, with whom, and who has it.
+fn begun(text: &'static str, pair: &Pair, routing: Routing) -> Query<Row> {
+    sql::query(text)
+        .bind(pair.conversation.to_string())
+        .bind(pair.account.as_str())
+        .bind(pair.main_account.as_str())
+        .bind(pair.number.as_str())
+        .bind(pair.phone_number_id.as_str())
+        .bind(&pair.user.id)
+        .bind(&pair.user.bsuid)
+        .bind(&pair.user.name)
+        .bind(routing.as_str())
+        .bind(routing.webhook().map(|id| id.to_string()))
+        .bind(routing.agent().map(|id| id.to_string()))
+}
+
 /// Makes the conversation or brings it up to date.
 fn conversing(came: &Came) -> Query<Row> {
     // A number's stored routing is read here and now: memory may be a moment behind it. It is its owner's.
@@ -220,18 +236,7 @@ fn conversing(came: &Came) -> Query<Row> {
         (SELECT t.webhook FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_webhook, \
         (SELECT t.agent FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_agent";
     let Came { pair, message, heard, counts, routing, .. } = came;
-    sql::query(upsert)
-        .bind(pair.conversation.to_string())
-        .bind(pair.account.as_str())
-        .bind(pair.main_account.as_str())
-        .bind(pair.number.as_str())
-        .bind(pair.phone_number_id.as_str())
-        .bind(&pair.user.id)
-        .bind(&pair.user.bsuid)
-        .bind(&pair.user.name)
-        .bind(routing.as_str())
-        .bind(routing.webhook().map(|id| id.to_string()))
-        .bind(routing.agent().map(|id| id.to_string()))
+    begun(upsert, pair, *routing)
         .bind(i64::from(*counts))
         .bind(&message.text)
         .bind(message.direction.as_str())
@@ -413,20 +418,7 @@ async fn open(to: &mut Conn, pair: &Pair, routing: Routing, at: Timestamp) -> Re
         FROM number_tenures WHERE phone_number_id = $5 \
         ON CONFLICT (conversation_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent, generation = excluded.generation, epoch = conversations.epoch + 1";
-    let put = sql::query(put)
-        .bind(pair.conversation.to_string())
-        .bind(pair.account.as_str())
-        .bind(pair.main_account.as_str())
-        .bind(pair.number.as_str())
-        .bind(pair.phone_number_id.as_str())
-        .bind(&pair.user.id)
-        .bind(&pair.user.bsuid)
-        .bind(&pair.user.name)
-        .bind(routing.as_str())
-        .bind(routing.webhook().map(|id| id.to_string()))
-        .bind(routing.agent().map(|id| id.to_string()))
-        .bind(at.micros());
-    put.execute(to).await?;
+    begun(put, pair, routing).bind(at.micros()).execute(to).await?;
     Ok(InboxFound::Done(true, Vec::new()))
 }
 
